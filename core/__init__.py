@@ -1,0 +1,1 @@
+"""Roofscope's engine: everything but the pages. `python -m core` runs it without them."""

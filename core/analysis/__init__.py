@@ -1,0 +1,1 @@
+"""Pure functions over numbers: no I/O, no model library."""

@@ -1,0 +1,1 @@
+"""What runs a model: one file per library, all behind core.types.Session."""

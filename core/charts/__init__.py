@@ -1,0 +1,1 @@
+"""Rows to charts. The only place that imports altair."""

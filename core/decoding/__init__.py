@@ -1,0 +1,1 @@
+"""Ways to decode: one short generator per file over Session.forward and commit."""

@@ -1,0 +1,16 @@
+"""The one exception a user may see."""
+
+
+class ExplorerError(Exception):
+    """A request or an environment that cannot work.
+
+    message: one sentence with the cause. hint: one sentence with the next step.
+    """
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.hint}".strip()

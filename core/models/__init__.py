@@ -1,0 +1,1 @@
+"""Find models, read their architecture, derive the files a backend needs."""

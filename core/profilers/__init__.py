@@ -1,0 +1,1 @@
+"""What is attached to a run in a pass of its own."""
