@@ -1,0 +1,222 @@
+"""Builds the Hugging Face tokenizer files from the vocabulary inside a GGUF.
+
+The tokens are those llama.cpp would produce, so that one prompt is the same ids on every backend.
+(transformers' own GGUF tokenizer uses GPT-2's splitting rule for all of them, which gives other ids
+for numbers.) Also writes the byte-level stand-in for models that come without a vocabulary.
+Knows nothing of weights.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from core.errors import ExplorerError
+
+_GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+_LLAMA3 = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+_QWEN2 = _LLAMA3.replace("{1,3}", "")
+
+# tokenizer.ggml.pre -> the regular expressions that cut a text before merging, one after the other
+_PRE: dict[str, tuple[str, ...]] = {
+    "gpt-2": (_GPT2,),
+    "smollm": (r"\p{N}", _GPT2),
+    "starcoder": (r"\p{N}", _GPT2),
+    "refact": (r"\p{N}", _GPT2),
+    "llama-bpe": (_LLAMA3,),
+    "smaug-bpe": (_LLAMA3,),
+    "qwen2": (_QWEN2,),
+    "deepseek-r1-qwen": (_QWEN2,),
+}
+_WHOLE_WORDS = {"llama-bpe"}  # a word that is a token stays whole, whatever the merges say
+
+_UNKNOWN, _CONTROL, _USER_DEFINED = 2, 3, 4
+_END_OF_TURN = {
+    "<|im_end|>",
+    "<|endoftext|>",
+    "<|end_of_text|>",
+    "<|eot_id|>",
+    "<|eom_id|>",
+    "<|end|>",
+    "<end_of_turn>",
+    "<EOT>",
+    "</s>",
+}
+
+
+def write(metadata: dict[str, Any], folder: Path) -> None:
+    """Write tokenizer.json, tokenizer_config.json and generation_config.json into `folder`.
+
+    Raises ExplorerError for a kind of vocabulary that is not understood.
+    """
+    tokens = _unique(metadata["tokenizer.ggml.tokens"])
+    types = metadata.get("tokenizer.ggml.token_type") or [1] * len(tokens)
+    kind = metadata.get("tokenizer.ggml.model")
+    if kind == "gpt2":
+        tokenizer = _byte_level_bpe(metadata, tokens)
+    elif kind == "llama":
+        tokenizer = _sentencepiece_bpe(metadata, tokens, types)
+    else:
+        raise ExplorerError(
+            f"The file's vocabulary is of kind '{kind}', which cannot be converted.", "Run it with llama.cpp."
+        )
+    _add_special(tokenizer, tokens, types, metadata, sentencepiece=kind == "llama")
+    tokenizer.save(str(folder / "tokenizer.json"))
+
+    named = {name: metadata.get(f"tokenizer.ggml.{key}_token_id") for name, key in _NAMED}
+    config: dict[str, Any] = {f"{n}_token": tokens[i] for n, i in named.items() if i is not None and i < len(tokens)}
+    config["add_bos_token"] = _adds_bos(metadata)
+    if template := metadata.get("tokenizer.chat_template"):
+        config["chat_template"] = template
+    _write_config(folder, config, metadata.get(f"{metadata.get('general.architecture')}.context_length"))
+
+    ids = {f"{n}_token_id": i for n, i in named.items() if i is not None and n != "unk"}
+    generation = {**ids, "eos_token_id": _end_ids(metadata, tokens, types), "do_sample": False}
+    (folder / "generation_config.json").write_text(json.dumps(generation, indent=2))
+
+
+_NAMED = (("bos", "bos"), ("eos", "eos"), ("pad", "padding"), ("unk", "unknown"))
+
+
+def write_bytes(vocab_size: int, folder: Path, max_context: int | None = None) -> None:
+    """Write a tokenizer that has no vocabulary: id = byte; higher ids are shown as their number.
+
+    For models with random weights. With fewer than 256 ids the bytes above are left out.
+    """
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+    alphabet = byte_alphabet()
+    vocab = {alphabet[i] if i < 256 else f"⟨{i}⟩": i for i in range(vocab_size)}
+    tokenizer = Tokenizer(models.BPE(vocab, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.save(str(folder / "tokenizer.json"))
+    _write_config(folder, {}, max_context)
+
+
+def byte_alphabet() -> list[str]:
+    """The printable character that stands for each byte in byte-level BPE (GPT-2)."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [b for b in range(256) if b not in set(printable)]
+    chars = {b: chr(b) for b in printable} | {b: chr(256 + i) for i, b in enumerate(others)}
+    return [chars[b] for b in range(256)]
+
+
+def _write_config(folder: Path, config: dict[str, Any], max_context: int | None) -> None:
+    config = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False, **config}
+    if max_context:
+        config["model_max_length"] = max_context
+    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False))
+
+
+def _unique(tokens: list[str]) -> list[str]:
+    """Tokens as valid, distinct text: what is no UTF-8 or stands twice is replaced by its id."""
+    seen: set[str] = set()
+    result = []
+    for i, token in enumerate(tokens):
+        usable = (token not in seen and token.isprintable()) or (_encodes(token) and token not in seen)
+        result.append(token if usable else f"⟨{i}⟩")
+        seen.add(result[-1])
+    return result
+
+
+def _encodes(token: str) -> bool:
+    try:
+        token.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _byte_level_bpe(metadata: dict[str, Any], tokens: list[str]) -> Any:
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+
+    pre = metadata.get("tokenizer.ggml.pre", "")
+    if pre not in _PRE:
+        raise ExplorerError(
+            f"The file's tokenizer splits text by the rule '{pre}', which cannot be converted.",
+            "Run it with llama.cpp.",
+        )
+    vocab = {token: i for i, token in enumerate(tokens)}
+    pairs = [_pair(merge) for merge in metadata.get("tokenizer.ggml.merges", ())]
+    merges = [(a, b) for a, b in pairs if a in vocab and b in vocab and a + b in vocab]
+    tokenizer = Tokenizer(models.BPE(vocab, merges, ignore_merges=pre in _WHOLE_WORDS))
+    cuts = [pre_tokenizers.Split(Regex(rule), behavior="isolated") for rule in _PRE[pre]]
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [*cuts, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    return tokenizer
+
+
+def _pair(merge: str) -> tuple[str, str]:
+    at = merge.find(" ", 1)
+    return merge[:at], merge[at + 1 :]
+
+
+def _sentencepiece_bpe(metadata: dict[str, Any], tokens: list[str], types: list[int]) -> Any:
+    from tokenizers import Tokenizer, decoders, models, normalizers
+
+    vocab = {token: i for i, token in enumerate(tokens)}
+    scores = metadata.get("tokenizer.ggml.scores") or [0.0] * len(tokens)
+    # SentencePiece joins whatever neighbours make the token with the best score; as a list of
+    # merges that is every way to cut every token in two, best token first.
+    ranked = sorted((i for i in range(len(tokens)) if types[i] not in (_UNKNOWN, _CONTROL)), key=lambda i: -scores[i])
+    merges = []
+    for i in ranked:
+        token = tokens[i]
+        merges += [
+            (token[:cut], token[cut:]) for cut in range(1, len(token)) if token[:cut] in vocab and token[cut:] in vocab
+        ]
+    unknown = metadata.get("tokenizer.ggml.unknown_token_id")
+    tokenizer = Tokenizer(
+        models.BPE(
+            vocab,
+            merges,
+            unk_token=None if unknown is None else tokens[unknown],
+            fuse_unk=True,
+            byte_fallback=True,
+        )
+    )
+    prefix = metadata.get("tokenizer.ggml.add_space_prefix", True)
+    spaces = normalizers.Replace(" ", "▁")
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), spaces]) if prefix else spaces
+    steps = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
+    tokenizer.decoder = decoders.Sequence([*steps, decoders.Strip(" ", left=1)] if prefix else steps)
+    return tokenizer
+
+
+def _add_special(
+    tokenizer: Any, tokens: list[str], types: list[int], metadata: dict[str, Any], sentencepiece: bool
+) -> None:
+    from tokenizers import AddedToken, processors
+
+    special = [t for t, kind in zip(tokens, types, strict=True) if kind in (_CONTROL, _UNKNOWN)]
+    plain = [t for t, kind in zip(tokens, types, strict=True) if kind == _USER_DEFINED]
+    tokenizer.add_special_tokens([AddedToken(t, normalized=False, special=True) for t in special if t])
+    tokenizer.add_tokens([AddedToken(t, normalized=False, special=False) for t in plain if t])
+    if _adds_bos(metadata):
+        bos = tokens[metadata["tokenizer.ggml.bos_token_id"]]
+        first = processors.TemplateProcessing(
+            single=f"{bos} $A", special_tokens=[(bos, metadata["tokenizer.ggml.bos_token_id"])]
+        )
+        tokenizer.post_processor = first
+
+
+def _adds_bos(metadata: dict[str, Any]) -> bool:
+    default = metadata.get("tokenizer.ggml.model") == "llama" or metadata.get("tokenizer.ggml.pre") == "llama-bpe"
+    return bool(
+        metadata.get("tokenizer.ggml.add_bos_token", default)
+        and metadata.get("tokenizer.ggml.bos_token_id") is not None
+    )
+
+
+def _end_ids(metadata: dict[str, Any], tokens: list[str], types: list[int]) -> list[int]:
+    """Every id that ends an answer: the file's own, and the markers that llama.cpp also stops at."""
+    stated = [metadata.get(f"tokenizer.ggml.{key}_token_id") for key in ("eos", "eot", "eom")]
+    marked = [i for i, t in enumerate(tokens) if t in _END_OF_TURN and types[i] in (_CONTROL, _USER_DEFINED)]
+    return list(dict.fromkeys(i for i in [*stated, *marked] if i is not None))
