@@ -1,0 +1,181 @@
+"""A backend without a library: deterministic bytes out of a checksum. The whole app runs on it.
+
+It opens any model, keeps the Session contract exactly, and takes `delay_s` per forward when asked
+to. Its text and its layer times mean nothing; its result says so.
+"""
+
+from __future__ import annotations
+
+import time
+import zlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core.errors import ExplorerError
+from core.types import GenerationConfig, Ids, LayerTime, ModelSpec, Progress, Request
+
+EOS = 256
+LETTERS = np.frombuffer(b" etaoinshrdlucmf", dtype=np.uint8)
+
+
+class FakeLogits:
+    def __init__(self, checksums: list[list[int]], vocab: int) -> None:
+        self._checksums, self._vocab = checksums, vocab
+
+    def argmax(self) -> Ids:
+        return np.array([[int(LETTERS[c % len(LETTERS)]) for c in row] for row in self._checksums], dtype=np.int64)
+
+    def numpy(self) -> NDArray[np.float32]:
+        out = np.zeros((len(self._checksums), len(self._checksums[0]), self._vocab), dtype=np.float32)
+        for b, row in enumerate(self._checksums):
+            for i, c in enumerate(row):
+                out[b, i, LETTERS] = np.random.default_rng(c).random(len(LETTERS), dtype=np.float32)
+                out[b, i, LETTERS[c % len(LETTERS)]] = 2.0
+        return out
+
+
+class FakeTrace:
+    """Shares the time of each forward out over the layers by their number of parameters."""
+
+    def __init__(self, session: FakeSession) -> None:
+        self._session, self._phase = session, "prefill"
+        self._seconds: dict[str, float] = {}
+        self._calls: dict[str, int] = {}
+
+    def phase(self, name: str) -> None:
+        self._phase = name
+
+    def record(self, seconds: float) -> None:
+        self._seconds[self._phase] = self._seconds.get(self._phase, 0.0) + seconds
+        self._calls[self._phase] = self._calls.get(self._phase, 0) + 1
+
+    def rows(self) -> dict[str, tuple[LayerTime, ...]]:
+        layers = self._session.spec.layers
+        weight = [layer.n_params + 1 for layer in layers]
+        total = sum(weight)
+        return {
+            phase: tuple(
+                LayerTime(name=layer.name, seconds=seconds * w / total, calls=self._calls[phase], op="Fake")
+                for layer, w in zip(layers, weight, strict=True)
+            )
+            for phase, seconds in self._seconds.items()
+        }
+
+    def finish(self) -> dict[str, tuple[LayerTime, ...]]:
+        self._session.tracing = None
+        return self.rows()
+
+
+class FakeSession:
+    capabilities = frozenset({"forward", "cache", "rollback", "stream", "batch", "layers"})
+    chat_template = None
+    bos_token = ""
+    eos_token = ""
+    eos_ids = frozenset({EOS})
+
+    def __init__(self, spec: ModelSpec, request: Request) -> None:
+        self.spec = spec
+        self.max_context = spec.max_context or 4096
+        self.environment: dict[str, Any] = {"library": "none"}
+        self.warnings = ("The fake backend runs no model: its text and its times mean nothing.",)
+        self.tracing: FakeTrace | None = None
+        self._delay_s = float(request.options.get("delay_s") or 0.0)
+        self._vocab = max(spec.vocab_size, EOS + 1)
+        self._states: list[list[int]] = []
+        self._pending: list[list[int]] = []
+        self._closed = False
+
+    @property
+    def n_committed(self) -> int:
+        return len(self._states[0]) if self._states else 0
+
+    def encode(self, text: str) -> list[int]:
+        return list(text.encode())
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return bytes(i for i in ids if i < EOS).decode(errors="replace")
+
+    def forward(self, ids: Ids, keep: int | None = None) -> FakeLogits:
+        if self._closed:
+            raise ExplorerError("The session is closed.", "Open the model again.")
+        if self.n_committed + ids.shape[1] > self.max_context:
+            raise ExplorerError(
+                f"The context of {self.max_context} tokens is full.", "Use a shorter prompt or fewer new tokens."
+            )
+        started = time.perf_counter()
+        if self._delay_s:
+            time.sleep(self._delay_s)
+        if not self._states:
+            self._states = [[] for _ in ids]
+        self._pending = []
+        for row, state in zip(ids, self._states, strict=True):
+            checksum, chain = (state[-1] if state else 1), []
+            for token in row:
+                checksum = zlib.crc32(int(token).to_bytes(4, "little"), checksum)
+                chain.append(checksum)
+            self._pending.append(chain)
+        if self.tracing:
+            self.tracing.record(time.perf_counter() - started)
+        kept = [chain if keep is None else chain[len(chain) - keep :] for chain in self._pending]
+        return FakeLogits(kept, self._vocab)
+
+    def commit(self, n: int) -> None:
+        assert all(n <= len(chain) for chain in self._pending), "more tokens committed than are pending"
+        for state, chain in zip(self._states, self._pending, strict=True):
+            state.extend(chain[:n])
+        self._pending = []
+
+    def reset(self) -> None:
+        self._states, self._pending = [], []
+
+    def sync(self) -> None:
+        pass
+
+    def stream(self, ids: Ids, config: GenerationConfig) -> Iterator[Ids]:
+        rng = np.random.default_rng(config.seed)
+        self.reset()
+        for _ in range(config.limit):
+            logits = self.forward(ids, keep=1)
+            self.commit(ids.shape[1])
+            if config.sampling.temperature > 0:
+                ids = rng.choice(LETTERS, size=(len(ids), 1)).astype(np.int64)
+            else:
+                ids = logits.argmax()
+            yield ids
+            if config.stop and all(int(token) in config.stop for token in ids[:, 0]):
+                return
+
+    def trace(self) -> FakeTrace:
+        self.tracing = FakeTrace(self)
+        return self.tracing
+
+    def close(self) -> None:
+        self._closed = True
+        self.reset()
+
+
+class FakeBackend:
+    name = "fake"
+    label = "Fake (no model, for trying the app)"
+    distributions: tuple[str, ...] = ()
+    formats = ("config", "gguf", "hf", "onnx")
+    dtypes: tuple[str, ...] = ()
+    capabilities = FakeSession.capabilities
+
+    def unavailable(self) -> str | None:
+        return None
+
+    def open(self, path: str, spec: ModelSpec, request: Request, progress: Progress) -> FakeSession:
+        if request.options.get("crash"):  # the tests' way to see a worker die
+            import os
+            import signal
+
+            os.kill(os.getpid(), int(signal.Signals[str(request.options["crash"])]))
+        progress("Opening nothing")
+        return FakeSession(spec, request)
+
+
+plugin = FakeBackend()

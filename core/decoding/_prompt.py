@@ -1,0 +1,51 @@
+"""Shared by the strategies that own their loop: reading the prompt, and choosing a token."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core.types import Advance, Ids, Logits, Sampling, Session
+
+
+def prefill(session: Session, prompt: Ids, chunk: int) -> Generator[Advance, None, Logits]:
+    """Read the prompt into an empty cache, `chunk` tokens at a time, and return the last logits.
+
+    Every chunk is yielded, so that a long prefill shows its progress. Models that cannot continue
+    with several tokens (no "rollback") get the prompt in one piece.
+    """
+    session.reset()
+    n = prompt.shape[1]
+    step = chunk if "rollback" in session.capabilities else n
+    for start in range(0, n, step):
+        part = prompt[:, start : start + step]
+        logits = session.forward(part, keep=1)
+        session.commit(part.shape[1])
+        yield Advance(phase="prefill", n_input=part.shape[1])
+    return logits
+
+
+def choose(logits: Logits, sampling: Sampling, rng: np.random.Generator) -> Ids:
+    """The next token of each sequence from the last kept position, shape (batch, 1)."""
+    if sampling.temperature <= 0:
+        return logits.argmax()[:, -1:]
+    return np.array([[rng.choice(len(p), p=p)] for p in probabilities(logits.numpy()[:, -1], sampling)], dtype=np.int64)
+
+
+def probabilities(logits: NDArray[np.float32], sampling: Sampling) -> NDArray[np.float64]:
+    """Softmax at a temperature after top-k, then top-p (nucleus) filtering, row by row; shape (batch, vocab)."""
+    x = logits.astype(np.float64) / sampling.temperature
+    if sampling.top_k:
+        kth = np.partition(x, -min(sampling.top_k, x.shape[-1]), axis=-1)[:, -min(sampling.top_k, x.shape[-1]), None]
+        x = np.where(x < kth, -np.inf, x)
+    p = np.exp(x - x.max(axis=-1, keepdims=True))
+    p /= p.sum(axis=-1, keepdims=True)
+    if sampling.top_p is not None and sampling.top_p < 1:
+        order = np.argsort(-p, axis=-1)
+        ranked = np.take_along_axis(p, order, axis=-1)
+        outside = np.cumsum(ranked, axis=-1) - ranked >= sampling.top_p
+        np.put_along_axis(p, order, np.where(outside, 0.0, ranked), axis=-1)
+        p /= p.sum(axis=-1, keepdims=True)
+    return p

@@ -1,0 +1,26 @@
+"""One forward over the prompt and no generation: what an encoder does, and a pure prefill measurement."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from core.types import Advance, GenerationConfig, Ids, Record, Session
+
+
+class Params(Record):
+    """Nothing to set."""
+
+
+class Encode:
+    name = "encode"
+    label = "Encode (one forward, no generation)"
+    needs = frozenset({"forward"})
+    Params = Params
+
+    def decode(self, session: Session, prompt: Ids, config: GenerationConfig, params: Params) -> Iterator[Advance]:
+        session.reset()
+        session.forward(prompt, keep=1 if "cache" in session.capabilities else None)
+        yield Advance(phase="prefill", n_input=prompt.shape[1])
+
+
+plugin = Encode()

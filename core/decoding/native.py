@@ -1,0 +1,28 @@
+"""The library's own generate loop, as its users run it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from core.types import Advance, GenerationConfig, Ids, Record, Session
+
+
+class Params(Record):
+    """Nothing to set."""
+
+
+class Native:
+    name = "native"
+    label = "Native (the library's own loop)"
+    needs = frozenset({"stream"})
+    Params = Params
+
+    def decode(self, session: Session, prompt: Ids, config: GenerationConfig, params: Params) -> Iterator[Advance]:
+        n_input = prompt.shape[1]
+        phase = "prefill"
+        for tokens in session.stream(prompt, config):
+            yield Advance(phase=phase, tokens=tuple(map(tuple, tokens.tolist())), n_input=n_input)
+            phase, n_input = "decode", 1
+
+
+plugin = Native()

@@ -1,0 +1,32 @@
+"""Wrap a prompt with the model's own chat template, the same way for every backend."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from jinja2 import TemplateError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from core.errors import ExplorerError
+
+
+def render(template: str, prompt: str, bos_token: str = "", eos_token: str = "") -> str:
+    """The text a chat model expects for one user message, ending where its answer begins.
+
+    Follows Hugging Face's convention for chat templates (messages, add_generation_prompt,
+    bos_token, eos_token). The template is untrusted: it runs in jinja2's immutable sandbox.
+    """
+    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"])
+    environment.globals.update(raise_exception=_refuse, strftime_now=time.strftime)
+    messages = [{"role": "user", "content": prompt}]
+    try:
+        return environment.from_string(template).render(
+            messages=messages, add_generation_prompt=True, bos_token=bos_token, eos_token=eos_token, tools=None
+        )
+    except TemplateError as error:
+        raise ExplorerError(f"The model's chat template fails: {error}.", "Switch the chat template off.") from error
+
+
+def _refuse(message: str) -> Any:
+    raise TemplateError(message)

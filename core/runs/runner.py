@@ -1,0 +1,210 @@
+"""Starts runs and keeps the worker that performs them. The only place that spawns or kills.
+
+One worker process at a time, in its own process group, kept warm between requests with the same
+session key. A worker that dies ends its run as failed, with the signal and the last log lines.
+Cancel is cooperative, then SIGTERM, then SIGKILL; what was measured is kept.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from core import registry
+from core.errors import ExplorerError
+from core.runs.check import check
+from core.runs.store import Run, Store
+from core.types import Done, Event, Failed, Request, Scalar, Warned
+
+TERM_AFTER_S, KILL_AFTER_S = 2.0, 5.0
+LOG_LINES = 20
+
+
+class Runner:
+    """Thread-safe. One per store and process."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self._lock = threading.RLock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._session_key = ""
+        self._run: Run | None = None
+        self._options: dict[str, Scalar] = {}
+        atexit.register(self.close)
+
+    def start(self, request: Request) -> str:
+        """Begin a run; returns its id. Raises ExplorerError when it cannot run or another one is going."""
+        check(request)
+        with self._lock:
+            if self.active():
+                raise ExplorerError("A run is going already, and two at once would spoil both.", "Stop it or wait for its end.")
+            run = self.store.create(request)
+            self._submit(run, request, {})
+            return run.id
+
+    def active(self) -> str | None:
+        """The id of the run that is queued or running in this process, if any."""
+        with self._lock:
+            if self._run is not None and self._run.status() not in ("queued", "running"):
+                self._run = None
+            return self._run.id if self._run else None
+
+    def wait(self, run_id: str, poll_s: float = 0.05) -> Run:
+        """Block until the run has ended."""
+        run = self.store.open(run_id)
+        while run.status() in ("queued", "running") or self.active() == run_id:
+            time.sleep(poll_s)
+        return run
+
+    def cancel(self, run_id: str) -> None:
+        """Stop a run. Returns at once; force follows when it does not stop by itself."""
+        run = self.store.open(run_id)
+        run.cancel()
+        with self._lock:
+            process = self._process if self._run is not None and self._run.id == run_id else None
+        if process is not None:
+            threading.Thread(target=self._insist, args=(run, process), daemon=True).start()
+
+    def close(self) -> None:
+        """End the worker and what it is doing; no process is left behind."""
+        with self._lock:
+            process, self._process = self._process, None
+            run = self._run
+        if process is None:
+            return
+        if run is not None and run.status() in ("queued", "running"):
+            run.cancel()
+        with contextlib.suppress(OSError):
+            assert process.stdin is not None
+            process.stdin.close()
+        try:
+            process.wait(TERM_AFTER_S)
+        except subprocess.TimeoutExpired:
+            _kill(process, signal.SIGKILL)
+            process.wait()
+
+    # -------------------------------------------------------- the worker
+
+    def _submit(self, run: Run, request: Request, options: dict[str, Scalar]) -> None:
+        key = msgspec.structs.replace(request, options={**request.options, **options}).session_key()
+        alive = self._process is not None and self._process.poll() is None
+        if not alive or key != self._session_key or request.fresh_process:
+            self.close()
+            self._process = self._spawn(request)
+        self._session_key, self._run, self._options = key, run, options
+        assert self._process is not None and self._process.stdin is not None
+        run.own(self._process.pid)
+        command = {"run": run.id, "options": options}
+        self._process.stdin.write(msgspec.json.encode(command) + b"\n")
+        self._process.stdin.flush()
+
+    def _spawn(self, request: Request) -> subprocess.Popen[bytes]:
+        root = Path(__file__).parents[2]
+        threads = {"OMP_NUM_THREADS": str(request.threads)} if request.threads else {}
+        process = subprocess.Popen(
+            [sys.executable, "-m", "core.runs.worker", str(self.store.root)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            cwd=root,
+            env={**os.environ, **threads, "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"},
+            start_new_session=True,
+        )
+        threading.Thread(target=self._watch, args=(process,), daemon=True).start()
+        return process
+
+    def _watch(self, process: subprocess.Popen[bytes]) -> None:
+        """Wait for the worker's death and end what it was doing."""
+        code = process.wait()
+        with self._lock:
+            run = self._run if self._process is process or self._process is None else None
+            if run is None or run.status() in ("done", "failed", "cancelled"):
+                return
+            if run.cancel_requested:
+                _end(run, Done(t_s=time.time() - run.created_s, cancelled=True))
+                return
+            request = run.request
+            advice = getattr(registry.get("backend", request.backend), "signal_advice", {}).get(-code)
+            if advice and not self._options:
+                message, hint, options = advice
+                _end(run, Warned(t_s=time.time() - run.created_s, message=f"{message} {hint}"))
+                self._submit(run, request, options)
+                return
+            _end(run, _death(run, code, request))
+
+    def _insist(self, run: Run, process: subprocess.Popen[bytes]) -> None:
+        started = time.monotonic()
+        for after_s, sig in ((TERM_AFTER_S, signal.SIGTERM), (KILL_AFTER_S, signal.SIGKILL)):
+            while time.monotonic() - started < after_s:
+                if run.status() not in ("queued", "running") or process.poll() is not None:
+                    return
+                time.sleep(0.05)
+            _kill(process, sig)
+
+
+def _kill(process: subprocess.Popen[bytes], sig: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, sig)
+
+
+def _end(run: Run, event: Event) -> None:
+    with contextlib.suppress(OSError):  # a full disk: the run then reads as interrupted
+        (run.path / "reserve").unlink(missing_ok=True)
+        with (run.path / "events.jsonl").open("ab") as file:
+            file.write(b"\n")  # the worker may have died in the middle of a line
+        run.append(event)
+
+
+def _death(run: Run, code: int, request: Request) -> Failed:
+    """What to tell of a worker that ended with `code` (negative: a signal)."""
+    log = run.path / "log.txt"
+    tail = "\n".join(log.read_text(errors="replace").splitlines()[-LOG_LINES:]) if log.exists() else ""
+    t_s = time.time() - run.created_s
+    reasons: dict[int, tuple[str, str]] = {
+        signal.SIGKILL: (
+            "The worker was killed, most likely because the memory ran out.",
+            "Choose a smaller model, dtype, batch or context; what was measured so far is kept.",
+        ),
+        signal.SIGILL: (
+            f"{request.backend} used an instruction that this processor does not have.",
+            "Install the library anew from requirements.txt so that it is built for this machine.",
+        ),
+        signal.SIGSEGV: (
+            f"{request.backend} crashed inside its native code.",
+            "Try other options or another backend; the run's log has the last lines.",
+        ),
+    }
+    if code < 0 and -code in reasons:
+        message, hint = reasons[-code]
+    elif code < 0:
+        message, hint = f"The worker ended by {signal.Signals(-code).name}.", "Run again; what was measured is kept."
+    else:
+        message, hint = f"The worker ended early with status {code}.", "The run's log has the last lines."
+    return Failed(t_s=t_s, message=message, hint=hint, log=tail)
+
+
+def options_of(pairs: dict[str, Any]) -> dict[str, Scalar]:
+    """Options typed as text ("k=v") become numbers or booleans where they read as such."""
+    return {k: _scalar(v) for k, v in pairs.items()}
+
+
+def _scalar(value: Any) -> Scalar:
+    if not isinstance(value, str):
+        return value  # type: ignore[no-any-return]
+    lowered = value.lower()
+    if lowered in ("true", "false"):
+        return lowered == "true"
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            return kind(value)
+    return value

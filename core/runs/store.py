@@ -1,0 +1,243 @@
+"""Runs as folders: request.json, events.jsonl, log.txt, cancel. The folders are the truth.
+
+An index beside them (SQLite) makes history fast; it can be rebuilt from the folders at any time.
+This module knows nothing of workers or screens.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import secrets
+import shutil
+import sqlite3
+import time
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import psutil
+from sqlite_utils import Database
+
+from core.errors import ExplorerError
+from core.runs.summarize import summarize
+from core.types import Done, Event, Failed, Request, Result, RunStatus, from_json, to_json
+
+BUNDLE = ("request.json", "events.jsonl", "log.txt")
+FORMAT = "roofscope-run-1"
+_decoder = msgspec.json.Decoder(Event)
+
+
+class Owner(msgspec.Struct, frozen=True):
+    """The process that writes a run: gone or reused pid means the run was interrupted."""
+
+    pid: int
+    started: float
+
+    @classmethod
+    def of(cls, pid: int) -> Owner:
+        return cls(pid, psutil.Process(pid).create_time())
+
+    def alive(self) -> bool:
+        try:
+            process = psutil.Process(self.pid)
+            return abs(process.create_time() - self.started) < 1 and process.status() != psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return False
+
+
+@dataclass
+class Run:
+    """One run folder, read incrementally: `events()` costs only what is new since the last call."""
+
+    path: Path
+    _events: list[Event] = field(default_factory=list, repr=False)
+    _offset: int = field(default=0, repr=False)
+
+    @property
+    def id(self) -> str:
+        return self.path.name
+
+    @property
+    def request(self) -> Request:
+        try:
+            return from_json((self.path / "request.json").read_bytes(), Request)
+        except (OSError, msgspec.DecodeError) as error:
+            raise ExplorerError(
+                f"The run folder {self.id} is incomplete: its request cannot be read.", "Delete it in History."
+            ) from error
+
+    @property
+    def created_s(self) -> float:
+        """Wall-clock seconds when the run was requested; t_s of its events counts from here."""
+        return float(from_json((self.path / "created.json").read_bytes(), float))
+
+    def events(self) -> list[Event]:
+        """All events so far. A half-written or damaged line is passed over, never an error."""
+        try:
+            with (self.path / "events.jsonl").open("rb") as file:
+                file.seek(self._offset)
+                data = file.read()
+        except FileNotFoundError:
+            return self._events
+        end = data.rfind(b"\n") + 1
+        self._offset += end
+        for line in data[:end].splitlines():
+            try:
+                self._events.append(_decoder.decode(line))
+            except msgspec.DecodeError:
+                continue
+        return self._events
+
+    def append(self, event: Event) -> None:
+        """Write one event; raises OSError (a full disk)."""
+        with (self.path / "events.jsonl").open("ab") as file:
+            file.write(to_json(event) + b"\n")
+
+    def own(self, pid: int) -> None:
+        (self.path / "owner.json").write_bytes(msgspec.json.encode(Owner.of(pid)))
+
+    def status(self) -> RunStatus:
+        events = self.events()
+        last = next((e for e in reversed(events) if isinstance(e, Done | Failed)), None)
+        if isinstance(last, Failed):
+            return "failed"
+        if isinstance(last, Done):
+            return "cancelled" if last.cancelled else "done"
+        try:
+            owner = from_json((self.path / "owner.json").read_bytes(), Owner)
+        except (OSError, msgspec.DecodeError):
+            return "interrupted"
+        if not owner.alive():
+            return "interrupted"
+        return "running" if events else "queued"
+
+    def cancel(self) -> None:
+        """Ask for a stop: whoever runs it looks for this file between steps."""
+        (self.path / "cancel").touch()
+
+    @property
+    def cancel_requested(self) -> bool:
+        return (self.path / "cancel").exists()
+
+    def result(self) -> Result:
+        return summarize(self.id, self.request, self.events(), self.status())
+
+    def bundle(self) -> bytes:
+        """A zip that redraws every chart on a machine without the model."""
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as bundle:
+            bundle.writestr("roofscope.json", to_json({"format": FORMAT, "run_id": self.id, "created_s": self.created_s}))
+            for name in BUNDLE:
+                if (self.path / name).exists():
+                    bundle.write(self.path / name, name)
+            bundle.writestr("result.json", to_json(self.result()))
+        return buffer.getvalue()
+
+
+class Store:
+    """All runs under one folder."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.folder = root / "runs"
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def create(self, request: Request) -> Run:
+        run_id = time.strftime("%Y%m%d-%H%M%S-") + secrets.token_hex(3)
+        return self._write(run_id, time.time(), {"request.json": to_json(request)})
+
+    def _write(self, run_id: str, created_s: float, files: dict[str, bytes]) -> Run:
+        """Make a run folder at once or not at all."""
+        building = self.folder / f".{run_id}.{secrets.token_hex(3)}"
+        try:
+            building.mkdir()
+            (building / "created.json").write_bytes(to_json(created_s))
+            for name, data in files.items():
+                (building / name).write_bytes(data)
+            building.rename(self.folder / run_id)
+        except OSError as error:
+            shutil.rmtree(building, ignore_errors=True)
+            raise ExplorerError(
+                f"The run could not be stored: {error.strerror or error}.", f"Free some space or permissions in {self.root}."
+            ) from error
+        return Run(self.folder / run_id)
+
+    def open(self, run_id: str) -> Run:
+        path = self.folder / run_id
+        if not run_id or "/" in run_id or run_id.startswith(".") or not (path / "request.json").exists():
+            raise ExplorerError(f"There is no run '{run_id}'.", "Open History to see the runs on this machine.")
+        return Run(path)
+
+    def ids(self) -> list[str]:
+        """Newest first."""
+        return sorted((p.name for p in self.folder.iterdir() if p.is_dir() and not p.name.startswith(".")), reverse=True)
+
+    def runs(self) -> Iterator[Run]:
+        for run_id in self.ids():
+            yield Run(self.folder / run_id)
+
+    def delete(self, run_id: str) -> None:
+        run = self.open(run_id)
+        if run.status() in ("running", "queued"):
+            raise ExplorerError(f"The run {run_id} is still going.", "Stop it first.")
+        shutil.rmtree(run.path)
+
+    # ------------------------------------------------------------ import
+
+    def load(self, data: bytes) -> Run:
+        """Import a bundle made by Run.bundle; a run that is here already is opened instead."""
+        try:
+            with zipfile.ZipFile(io.BytesIO(data)) as bundle:
+                about = msgspec.json.decode(bundle.read("roofscope.json"))
+                files = {name: bundle.read(name) for name in BUNDLE if name in bundle.namelist()}
+            if about["format"] != FORMAT:
+                raise KeyError("format")
+            run_id, created_s = os.path.basename(str(about["run_id"])), float(about["created_s"])
+            from_json(files["request.json"], Request)
+        except (zipfile.BadZipFile, KeyError, ValueError, TypeError, msgspec.DecodeError) as error:
+            raise ExplorerError("This file is not a Roofscope run bundle.", "Export one from History as zip.") from error
+        if (self.folder / run_id).exists():
+            return self.open(run_id)
+        return self._write(run_id, created_s, files)
+
+    # ------------------------------------------------------------ index
+
+    def history(self) -> list[dict[str, Any]]:
+        """One row per run, newest first: what a table shows. Finished runs come from the index."""
+        try:
+            return self._history(Database(self.root / "index.sqlite"))
+        except sqlite3.DatabaseError:
+            (self.root / "index.sqlite").unlink(missing_ok=True)
+            return self._history(Database(self.root / "index.sqlite"))
+
+    def _history(self, index: Database) -> list[dict[str, Any]]:
+        known = {row["run_id"]: dict(row) for row in index["runs"].rows} if index["runs"].exists() else {}
+        ids = self.ids()
+        fresh = [row(Run(self.folder / run_id)) for run_id in ids if run_id not in known]
+        settled = [r for r in fresh if r["status"] not in ("running", "queued")]
+        if settled:
+            index["runs"].upsert_all(settled, pk="run_id", alter=True)  # type: ignore[union-attr]
+        gone = set(known) - set(ids)
+        for run_id in gone:
+            index["runs"].delete(run_id)  # type: ignore[union-attr]
+        rows = {**known, **{r["run_id"]: r for r in fresh}}
+        index.close()
+        return [rows[run_id] for run_id in ids]
+
+
+def row(run: Run) -> dict[str, Any]:
+    """The history row of a run; a damaged folder gives a row that says so."""
+    try:
+        result = run.result()
+        created_s = run.created_s
+    except (ExplorerError, OSError, msgspec.DecodeError) as error:
+        return {"run_id": run.id, "status": "damaged", "created_s": None, "error": str(error)}
+    keep = (
+        "run_id status model backend strategy dtype threads batch n_prompt_tokens n_new_tokens "
+        "ttft_s tpot_s tok_per_s prefill_tok_per_s peak_memory_bytes load_s error"
+    ).split()
+    return {"created_s": created_s, **{name: getattr(result, name) for name in keep}, "text": result.text[:200]}

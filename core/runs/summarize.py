@@ -1,0 +1,247 @@
+"""A run's result as a pure function of its request and its events. Live and finished runs alike."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from core.analysis.work import LayerWork, total, work
+from core.types import (
+    Done,
+    Event,
+    Failed,
+    LayerResult,
+    LayerTimes,
+    Loaded,
+    Memory,
+    Pass,
+    PhaseResult,
+    ProfilerCost,
+    Request,
+    Result,
+    RunStatus,
+    Step,
+    Warned,
+)
+
+PhaseKey = Literal["prefill", "decode"]
+
+
+def summarize(run_id: str, request: Request, events: Sequence[Event], status: RunStatus) -> Result:
+    """Headline numbers come from timing passes only; layer times from their own pass.
+
+    After a retry (a worker that crashed and was started anew) only what follows the last Loaded counts.
+    """
+    loaded, since = _last_loaded(events)
+    passes = {e.number: e for e in since if isinstance(e, Pass)}
+    steps = [e for e in since if isinstance(e, Step)]
+    by_pass: dict[int, list[Step]] = {n: [] for n in passes}
+    for step in steps:
+        by_pass.setdefault(step.pass_no, []).append(step)
+    timing = [by_pass[n] for n, p in passes.items() if p.kind == "timing" and by_pass[n]]
+    shown = next((s for s in reversed(timing) if s), next((s for s in reversed(list(by_pass.values())) if s), []))
+    memory = tuple(e for e in events if isinstance(e, Memory))
+    failed = next((e for e in reversed(events) if isinstance(e, Failed)), None)
+
+    ttft = [t for t in map(_ttft, timing) if t is not None]
+    tpot = [t for t in map(_tpot, timing) if t is not None]
+    n_prompt = loaded.n_prompt_tokens if loaded else None
+    tpot_s = statistics.median(tpot) if tpot else None
+    prefill_s = [sum(s.seconds for s in p if s.phase == "prefill") for p in timing if _ttft(p) is not None]
+    phases = _phases(request, loaded, timing)
+    peaks = [m.peak_bytes or m.rss_bytes for m in memory]
+    return Result(
+        run_id=run_id,
+        status=status,
+        model=request.model,
+        backend=request.backend,
+        strategy=request.strategy,
+        dtype=loaded.spec.dtype if loaded else request.dtype,
+        threads=loaded.environment.get("threads", request.threads) if loaded else request.threads,
+        batch=request.batch,
+        text="".join(s.text for s in shown),
+        n_prompt_tokens=n_prompt,
+        n_new_tokens=sum(s.n_tokens for s in shown),
+        n_forward=sum(s.n_forward for s in shown),
+        ttft_s=statistics.median(ttft) if ttft else None,
+        tpot_s=tpot_s,
+        tok_per_s=request.batch / tpot_s if tpot_s else None,
+        prefill_tok_per_s=(
+            request.batch * n_prompt / statistics.median(prefill_s) if prefill_s and n_prompt and min(prefill_s) > 0 else None
+        ),
+        itl_s=tuple(s.seconds for p in timing[-1:] for s in p if s.phase == "decode"),
+        load_s=loaded.seconds if loaded else None,
+        warm=loaded.warm if loaded else None,
+        total_s=next((e.t_s for e in reversed(events) if isinstance(e, Done | Failed)), None),
+        peak_memory_bytes=max(peaks) if peaks else None,
+        memory=memory,
+        phases=phases,
+        layers=_layers(request, loaded, since, by_pass, phases),
+        profiler_costs=_costs(passes, by_pass, timing),
+        ttft_samples_s=tuple(ttft),
+        tpot_samples_s=tuple(tpot),
+        environment=loaded.environment if loaded else {},
+        warnings=tuple(dict.fromkeys(e.message for e in events if isinstance(e, Warned))),
+        error=failed.message if failed else None,
+        hint=failed.hint if failed else None,
+    )
+
+
+def _last_loaded(events: Sequence[Event]) -> tuple[Loaded | None, Sequence[Event]]:
+    for i in range(len(events) - 1, -1, -1):
+        event = events[i]
+        if isinstance(event, Loaded):
+            return event, events[i:]
+    return None, []
+
+
+def _ttft(steps: Sequence[Step]) -> float | None:
+    """Seconds until the first token, or until the forward ended where none is generated."""
+    seconds = 0.0
+    for step in steps:
+        seconds += step.seconds
+        if step.n_tokens:
+            return seconds
+    return seconds if steps and all(s.phase == "prefill" for s in steps) and steps[-1].n_input else None
+
+
+def _tpot(steps: Sequence[Step]) -> float | None:
+    """(latency - TTFT) / (n - 1), n >= 2."""
+    decode = [s for s in steps if s.phase == "decode"]
+    n = sum(s.n_tokens for s in decode)
+    return sum(s.seconds for s in decode) / n if n else None
+
+
+def _phases(request: Request, loaded: Loaded | None, timing: Sequence[Sequence[Step]]) -> tuple[PhaseResult, ...]:
+    if loaded is None:
+        return ()
+    found = []
+    for phase in ("prefill", "decode"):
+        samples = [[s for s in p if s.phase == phase] for p in timing]
+        samples = [s for s in samples if s]
+        if not samples:
+            continue
+        last = samples[-1]
+        seconds = statistics.median(sum(s.seconds for s in p) for p in samples)
+        n_forward = sum(s.n_forward for s in last)
+        works = phase_work(request, loaded, phase, last)  # type: ignore[arg-type]
+        times = n_forward if phase == "decode" else 1
+        n_tokens = request.batch * (sum(s.n_tokens for s in last) if phase == "decode" else sum(s.n_input for s in last))
+        everything = total(works)
+        found.append(
+            PhaseResult(
+                name=phase,  # type: ignore[arg-type]
+                seconds=seconds,
+                n_tokens=n_tokens,
+                n_forward=n_forward,
+                tok_per_s=n_tokens / seconds if seconds > 0 else None,
+                flops=everything.flops * times,
+                bytes=everything.bytes * times,
+            )
+        )
+    return tuple(found)
+
+
+def phase_work(request: Request, loaded: Loaded, phase: PhaseKey, steps: Sequence[Step]) -> tuple[LayerWork, ...]:
+    """Computed work of the whole prefill, or of one mean decode forward, of these steps."""
+    n_input = sum(s.n_input for s in steps)
+    n_forward = max(1, sum(s.n_forward for s in steps))
+    activation = loaded.environment.get("activation_dtype", "fp32")
+    kv = loaded.environment.get("kv_dtype", activation)
+    if phase == "prefill":
+        n_new, n_past = max(1, n_input), 0
+    else:
+        n_new = max(1, round(n_input / n_forward))
+        n_past = max(0, round(statistics.mean(s.n_context for s in steps)) - n_new)
+    return work(
+        loaded.spec, n_new=n_new, n_past=n_past, batch=request.batch, activation_dtype=activation, kv_dtype=kv
+    )
+
+
+def _layers(
+    request: Request,
+    loaded: Loaded | None,
+    events: Sequence[Event],
+    by_pass: dict[int, list[Step]],
+    phases: Sequence[PhaseResult],
+) -> tuple[LayerResult, ...]:
+    """Every layer of the model in every phase that ran; seconds where the profiler saw it."""
+    if loaded is None:
+        return ()
+    latest: dict[str, LayerTimes] = {e.phase: e for e in events if isinstance(e, LayerTimes)}
+    names = set(latest) | {p.name for p in phases}
+    found = []
+    for phase in ("prefill", "decode"):
+        if phase not in names:
+            continue
+        times = latest.get(phase)
+        pass_no = times.pass_no if times else None
+        steps = [s for n, p in by_pass.items() if pass_no in (None, n) for s in p if s.phase == phase]
+        if not steps:
+            continue
+        forwards = 1 if phase == "prefill" else max(1, sum(s.n_forward for s in steps if pass_no is not None))
+        measured = {r.name: r for r in times.rows} if times else {}
+        works = {w.name: w for w in phase_work(request, loaded, phase, steps)}  # type: ignore[arg-type]
+        for layer in loaded.spec.layers:
+            w, r = works.get(layer.name), measured.pop(layer.name, None)
+            found.append(
+                LayerResult(
+                    name=layer.name,
+                    kind=layer.kind,
+                    phase=phase,  # type: ignore[arg-type]
+                    seconds=r.seconds / forwards if r else None,
+                    calls=r.calls if r else None,
+                    flops=w.flops if w else 0.0,
+                    bytes=w.bytes if w else 0.0,
+                    weight_bytes=w.weight_bytes if w else 0.0,
+                    n_params=layer.n_params,
+                    op=r.op if r else "",
+                    output_bytes=r.output_bytes if r else None,
+                )
+            )
+        for r in measured.values():  # what the library runs beside the layers we know
+            found.append(
+                LayerResult(
+                    name=r.name,
+                    kind="other",
+                    phase=phase,  # type: ignore[arg-type]
+                    seconds=r.seconds / forwards,
+                    calls=r.calls,
+                    flops=None,
+                    bytes=None,
+                    weight_bytes=0.0,
+                    n_params=0,
+                    op=r.op,
+                    output_bytes=r.output_bytes,
+                )
+            )
+    return tuple(found)
+
+
+def _costs(
+    passes: dict[int, Pass], by_pass: dict[int, list[Step]], timing: Sequence[Sequence[Step]]
+) -> tuple[ProfilerCost, ...]:
+    """Seconds per step of each instrumented pass over those of the timing passes, same phase."""
+
+    def per_step(steps: Sequence[Step]) -> float | None:
+        chosen = [s.seconds for s in steps if s.phase == "decode"] or [s.seconds for s in steps if s.n_forward]
+        return statistics.median(chosen) if chosen else None
+
+    plain = [t for t in map(per_step, timing) if t]
+    costs = []
+    for number, p in passes.items():
+        seconds = per_step(by_pass.get(number, []))
+        if p.kind == "profile" and p.profiler and seconds and plain:
+            whole = sum(s.seconds for s in by_pass[number])
+            costs.append(ProfilerCost(profiler=p.profiler, ratio=seconds / statistics.median(plain), seconds=whole))
+    return tuple(costs)
+
+
+def environment_line(environment: dict[str, Any]) -> str:
+    """Device, threads and versions in one line, for captions and exports."""
+    machine = environment.get("machine", {})
+    versions = ", ".join(f"{k} {v}" for k, v in sorted(environment.get("versions", {}).items()))
+    return " · ".join(
+        str(x) for x in (machine.get("cpu_name"), f"{environment.get('threads')} threads", versions) if x
+    )
