@@ -1,0 +1,129 @@
+"""The Session over a loaded GGUF model: vocabulary, contexts, llama.cpp's own loop, and tracing.
+
+It knows nothing of files or of why a model cannot be loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from core.backends._llama_cpp_context import Context, Logits
+from core.backends._llama_cpp_trace import Trace
+from core.backends._llama_cpp_vocabulary import Vocabulary
+from core.types import GenerationConfig, Ids, ModelSpec, Sampling
+
+RANDOM_SEED = 0xFFFFFFFF  # llama.cpp's "draw a seed": must not be reached by ours
+
+
+class LlamaSession:
+    """model: a loaded llama_model, freed by `close`. new_context: makes one, with an eval callback or None."""
+
+    def __init__(
+        self,
+        model: Any,
+        spec: ModelSpec,
+        new_context: Callable[[Any], Context],
+        capabilities: frozenset[str],
+        environment: dict[str, Any],
+        warnings: tuple[str, ...],
+    ) -> None:
+        import llama_cpp
+
+        self._lib, self._model, self._new_context = llama_cpp, model, new_context
+        self._vocabulary = Vocabulary(model)
+        self._context = new_context(None)
+        self._trace: Trace | None = None
+        template = llama_cpp.llama_model_chat_template(model, None)
+        self.spec = spec
+        self.capabilities = capabilities
+        self.environment = environment
+        self.warnings = warnings
+        self.max_context = self._context.max_context
+        self.chat_template: str | None = template.decode() if template else None
+        self.bos_token, self.eos_token = self._vocabulary.bos_token, self._vocabulary.eos_token
+        self.eos_ids = self._vocabulary.eos_ids
+
+    @property
+    def n_committed(self) -> int:
+        return self._context.n_committed
+
+    def encode(self, text: str) -> list[int]:
+        return self._vocabulary.encode(text)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return self._vocabulary.decode(ids)
+
+    def forward(self, ids: Ids, keep: int | None = None) -> Logits:
+        return self._context.forward(ids, keep)
+
+    def commit(self, n: int) -> None:
+        self._context.commit(n)
+
+    def reset(self) -> None:
+        self._context.reset()
+
+    def sync(self) -> None:
+        self._context.sync()
+
+    def stream(self, ids: Ids, config: GenerationConfig) -> Iterator[Ids]:
+        """llama_decode and llama.cpp's own sampler chain, as its examples run them."""
+        context, n_rows = self._context, len(ids)
+        sampler = self._sampler(config.sampling, config.seed)
+        finished = np.zeros(n_rows, dtype=bool)
+        try:
+            context.reset()
+            for left in range(config.limit, 0, -1):
+                context.forward(ids, keep=1)
+                context.commit(ids.shape[1])
+                rows = [
+                    self._lib.llama_sampler_sample(sampler, context.pointer, row - n_rows) for row in range(n_rows)
+                ]  # row - n_rows: outputs counted from the end, one per sequence
+                ids = np.array(rows, dtype=np.int64)[:, None]
+                finished |= [token in config.stop for token in rows]
+                yield ids
+                if left == 1 or finished.all():
+                    return
+        finally:
+            self._lib.llama_sampler_free(sampler)
+
+    def _sampler(self, sampling: Sampling, seed: int) -> Any:
+        """Temperature, then top-k, then top-p, as in our own strategies: equal settings, equal distribution."""
+        lib = self._lib
+        chain = lib.llama_sampler_chain_init(lib.llama_sampler_chain_default_params())
+        if sampling.temperature <= 0:
+            links = [lib.llama_sampler_init_greedy()]
+        else:
+            links = [lib.llama_sampler_init_temp(sampling.temperature)]
+            if sampling.top_k:
+                links.append(lib.llama_sampler_init_top_k(sampling.top_k))
+            if sampling.top_p is not None and sampling.top_p < 1:
+                links.append(lib.llama_sampler_init_top_p(sampling.top_p, 1))
+            links.append(lib.llama_sampler_init_dist(seed % RANDOM_SEED))
+        for link in links:
+            lib.llama_sampler_chain_add(chain, link)
+        return chain
+
+    def trace(self) -> Trace:
+        """A second context on the same weights runs the forwards until finish(); the first one then returns."""
+        assert self._trace is None, "this session is being traced already"
+        plain = self._context
+
+        def finish() -> None:
+            self._context.close()
+            self._context, self._trace = plain, None
+
+        self._trace = Trace(finish)
+        self._context = self._new_context(self._trace.callback)
+        self._context.copy_from(plain)
+        return self._trace
+
+    def close(self) -> None:
+        if self._trace:
+            self._trace.finish()
+        self._context.close()
+        if self._model:
+            self._lib.llama_model_free(self._model)
+            self._model = None
