@@ -1,0 +1,258 @@
+"""PyTorch through transformers: safetensors folders, and architectures with random weights.
+
+Knows how transformers runs a model and its KV cache. Loading is in _pytorch_load, the library's own
+loop in _pytorch_stream, layer times in _pytorch_trace. Remote code is never run.
+"""
+
+from __future__ import annotations
+
+import gc
+import inspect
+from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core.backends import _pytorch_load as load
+from core.backends._pytorch_stream import generate
+from core.backends._pytorch_trace import TorchTrace
+from core.errors import ExplorerError
+from core.types import GenerationConfig, Ids, ModelSpec, Progress, Request
+
+UNLIMITED = 1 << 20  # tokens, for models whose state does not grow
+
+
+class TorchLogits:
+    """Logits on the device, shape (batch, n_kept, vocab)."""
+
+    def __init__(self, tensor: Any) -> None:
+        self._tensor = tensor
+
+    def argmax(self) -> Ids:
+        return np.asarray(self._tensor.argmax(-1).cpu().numpy(), dtype=np.int64)
+
+    def numpy(self) -> NDArray[np.float32]:
+        return np.asarray(self._tensor.float().cpu().numpy(), dtype=np.float32)
+
+
+class TorchSession:
+    """core.types.Session over a transformers model.
+
+    Causal models hold a DynamicCache. Those with a recurrent state (Mamba and hybrids) cannot roll
+    it back, and transformers starts a forward of several tokens from a zero state, so there they are
+    fed one by one after the first forward. Encoders have no cache: each forward stands alone.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, spec: ModelSpec, device: str) -> None:
+        import torch
+        from transformers.cache_utils import LinearAttentionCacheLayerMixin
+
+        self._torch, self._model, self._tokenizer = torch, model, tokenizer
+        self.spec = spec
+        self.max_context = spec.max_context or getattr(model.config, "max_position_embeddings", None) or UNLIMITED
+        self.chat_template = tokenizer.chat_template if isinstance(tokenizer.chat_template, str) else None
+        self.bos_token, self.eos_token = tokenizer.bos_token or "", tokenizer.eos_token or ""
+        self.eos_ids = load.eos_ids(model, tokenizer)
+        self.environment: dict[str, Any] = {}
+        self.warnings: tuple[str, ...] = ()
+        self._device = device
+        parameters = inspect.signature(model.forward).parameters
+        self._cache_argument = next((a for a in ("past_key_values", "cache_params") if a in parameters), None)
+        if not spec.causal:
+            self._cache_argument = None
+        self._keeps_logits = "logits_to_keep" in parameters
+        self._committed = self._pending = 0
+        self._cache: Any = None
+        self._trace: TorchTrace | None = None
+        self.reset()
+        kinds: Sequence[Any] = self._cache.layers if self._cache is not None else ()
+        self._recurrent = any(isinstance(layer, LinearAttentionCacheLayerMixin) for layer in kinds)
+        self._windowed = any(hasattr(layer, "activate_past_recording") for layer in kinds) and not self._recurrent
+        self.reset()
+        can = {"forward", "batch", "layers"}
+        if self._cache_argument:
+            can |= {"cache", "stream"} if self._recurrent else {"cache", "stream", "rollback"}
+        self.capabilities = frozenset(can)
+
+    @property
+    def n_committed(self) -> int:
+        return self._committed
+
+    def encode(self, text: str) -> list[int]:
+        return list(self._tokenizer.encode(text, add_special_tokens=False))
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return str(self._tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+    def forward(self, ids: Ids, keep: int | None = None) -> TorchLogits:
+        self._drop(self._pending)
+        n = ids.shape[1]
+        self._check_context(n)
+        with load.explained("The forward pass failed"), self._torch.inference_mode():
+            x = self._torch.from_numpy(ids).to(self._device)
+            if self._recurrent and self._committed and n > 1:
+                rows = [self._run(x[:, i : i + 1], 1) for i in range(n)]
+                logits = self._torch.cat(rows if keep is None else rows[n - keep :], dim=1)
+            else:
+                logits = self._run(x, keep)
+        self._pending = n
+        return TorchLogits(logits)
+
+    def _run(self, x: Any, keep: int | None) -> Any:
+        # No attention mask and no positions: all sequences have the same length, the cache knows the rest.
+        arguments: dict[str, Any] = {}
+        if self._cache_argument:
+            arguments = {self._cache_argument: self._cache, "use_cache": True}
+        if self._keeps_logits:
+            return self._model(x, logits_to_keep=keep or 0, **arguments).logits
+        logits = self._model(x, **arguments).logits
+        return logits if keep is None else logits[:, -keep:]
+
+    def commit(self, n: int) -> None:
+        assert 0 <= n <= self._pending, "more tokens committed than are pending"
+        if not self._cache_argument:
+            raise ExplorerError("An encoder keeps no tokens.", "Choose a model that can generate.")
+        self._drop(self._pending - n)
+        self._committed += n
+        self._pending = 0
+
+    def _drop(self, n: int) -> None:
+        """Take the last n pending tokens out of the cache."""
+        if not self._pending or not self._cache_argument:
+            return
+        if n and self._recurrent:
+            raise ExplorerError(
+                "A model with a recurrent state cannot take tokens back.", "Choose a strategy without rollback."
+            )
+        if n or self._windowed:  # a windowed cache also uses the call to shrink back to its window
+            with self._torch.inference_mode():
+                self._cache.crop(-n)
+        self._pending = 0
+
+    def reset(self) -> None:
+        self._committed = self._pending = 0
+        if not self._cache_argument:
+            return
+        from transformers import DynamicCache
+
+        self._cache = DynamicCache(config=self._open_model().config)
+        if getattr(self, "_windowed", False):
+            self._cache.activate_past_recording()
+
+    def sync(self) -> None:
+        if self._device.startswith("cuda"):
+            self._torch.cuda.synchronize()
+        elif self._device == "mps":
+            self._torch.mps.synchronize()
+
+    def stream(self, ids: Ids, config: GenerationConfig) -> Iterator[Ids]:
+        if "stream" not in self.capabilities:
+            raise ExplorerError("This model cannot generate.", "Choose a model with a language modelling head.")
+        self.reset()
+        self._check_context(ids.shape[1])
+        pad = min(config.stop or self.eos_ids or {0})
+        x = self._torch.from_numpy(ids).to(self._device)
+        try:
+            with load.explained("generate failed"):
+                for tokens in generate(self._open_model(), x, config, pad):
+                    self._committed = self._committed + 1 if self._committed else ids.shape[1]
+                    yield tokens
+                    self._check_context(1)
+        finally:
+            self.reset()
+
+    def trace(self) -> TorchTrace:
+        assert "layers" in self.capabilities, "the session cannot trace layers"
+        assert self._trace is None, "a trace is already attached"
+        self._trace = TorchTrace(self._open_model(), self.spec, self._device, self.sync, self._end_trace)
+        return self._trace
+
+    def _end_trace(self) -> None:
+        self._trace = None
+
+    def device_bytes(self) -> int | None:
+        """Accelerator memory held by tensors; None on a CPU."""
+        if self._device.startswith("cuda"):
+            return int(self._torch.cuda.memory_allocated(self._device))
+        return int(self._torch.mps.current_allocated_memory()) if self._device == "mps" else None
+
+    def close(self) -> None:
+        if self._trace is not None:
+            self._trace.finish()
+        self._model = self._cache = None
+        self._committed = self._pending = 0
+        gc.collect()
+        if self._device.startswith("cuda"):
+            self._torch.cuda.empty_cache()
+
+    def compile(self) -> None:
+        """Compile the forward and try it; layers cannot be traced afterwards."""
+        model = self._open_model()
+        model.forward = self._torch.compile(model.forward, dynamic=True)
+        with load.explained("torch.compile failed"):
+            for n in (2, 1):
+                self.forward(np.zeros((1, n), dtype=np.int64), keep=1)
+                if self._cache_argument:
+                    self.commit(n)
+        self.reset()
+        self.capabilities -= {"layers"}
+
+    def _open_model(self) -> Any:
+        if self._model is None:
+            raise ExplorerError("The session is closed.", "Open the model again.")
+        return self._model
+
+    def _check_context(self, n: int) -> None:
+        self._open_model()
+        if self._committed + n > self.max_context:
+            raise ExplorerError(
+                f"The context of {self.max_context} tokens is full.", "Use a shorter prompt or fewer new tokens."
+            )
+
+
+class PyTorch:
+    name = "pytorch"
+    label = "PyTorch"
+    distributions = ("torch", "transformers")
+    formats = ("hf", "config")
+    dtypes = tuple(load.DTYPES)
+    capabilities = frozenset({"forward", "cache", "rollback", "stream", "batch", "layers"})
+
+    def unavailable(self) -> str | None:
+        missing = [name for name in self.distributions if find_spec(name) is None]
+        return f"{' and '.join(missing)} missing: pip install {' '.join(missing)}" if missing else None
+
+    def open(self, path: str, spec: ModelSpec, request: Request, progress: Progress) -> TorchSession:
+        """Options: device (auto, cpu, cuda, mps), attention (sdpa, eager), compile (true, false)."""
+        progress("Importing PyTorch")
+        import torch
+        import transformers
+
+        transformers.utils.logging.set_verbosity_error()
+        dtype = request.dtype or (spec.dtype if spec.dtype in load.DTYPES else "fp32")
+        if dtype not in load.DTYPES:
+            raise ExplorerError(f"PyTorch cannot run '{dtype}' here.", f"Choose one of: {', '.join(load.DTYPES)}.")
+        attention = str(request.options.get("attention") or "sdpa")
+        if attention not in ("sdpa", "eager"):
+            raise ExplorerError(f"There is no attention implementation '{attention}'.", "Choose sdpa or eager.")
+        device = load.choose_device(str(request.options.get("device") or "auto"))
+        torch.set_num_threads(request.threads or load.physical_cores())
+        folder = Path(path)
+        progress("Reading the tokenizer")
+        tokenizer = load.load_tokenizer(folder)
+        model, warnings = load.load_model(folder, spec, dtype, device, attention, request.seed, progress)
+        session = TorchSession(model, tokenizer, spec, device)
+        if str(request.options.get("compile") or "").lower() in ("true", "1", "yes"):
+            progress("Compiling")
+            session.compile()
+        session.environment = load.environment(device, dtype, attention) | {"file": folder.name}
+        session.warnings = warnings + (load.cpu_warnings(dtype) if device == "cpu" else ())
+        if isinstance(tokenizer, load.ByteTokenizer):
+            session.warnings += ("This architecture has no tokenizer: each byte of the text is a token.",)
+        return session
+
+
+plugin = PyTorch()
