@@ -13,13 +13,14 @@ import platformdirs
 
 def data_dir() -> Path:
     """What cannot be made again: runs, models of one's own, devices, settings."""
-    home = os.environ.get("ROOFSCOPE_HOME")
-    return Path(home).expanduser() / "data" if home else Path(platformdirs.user_data_dir("roofscope", appauthor=False))
+    return _under_home("data") or Path(platformdirs.user_data_dir("roofscope", appauthor=False))
 
 
 def cache_dir() -> Path:
     """What can be made again: files derived from models. Deleting it loses only time."""
+    return _under_home("cache") or Path(platformdirs.user_cache_dir("roofscope", appauthor=False))
+
+
+def _under_home(name: str) -> Path | None:
     home = os.environ.get("ROOFSCOPE_HOME")
-    return (
-        Path(home).expanduser() / "cache" if home else Path(platformdirs.user_cache_dir("roofscope", appauthor=False))
-    )
+    return Path(home).expanduser() / name if home else None

@@ -118,13 +118,12 @@ def _unique(tokens: list[str]) -> list[str]:
     seen: set[str] = set()
     result = []
     for i, token in enumerate(tokens):
-        usable = (token not in seen and token.isprintable()) or (_encodes(token) and token not in seen)
-        result.append(token if usable else f"⟨{i}⟩")
+        result.append(token if token not in seen and _is_text(token) else f"⟨{i}⟩")
         seen.add(result[-1])
     return result
 
 
-def _encodes(token: str) -> bool:
+def _is_text(token: str) -> bool:
     try:
         token.encode()
     except UnicodeEncodeError:
@@ -208,11 +207,10 @@ def _add_special(
 
 
 def _adds_bos(metadata: dict[str, Any]) -> bool:
+    if metadata.get("tokenizer.ggml.bos_token_id") is None:
+        return False
     default = metadata.get("tokenizer.ggml.model") == "llama" or metadata.get("tokenizer.ggml.pre") == "llama-bpe"
-    return bool(
-        metadata.get("tokenizer.ggml.add_bos_token", default)
-        and metadata.get("tokenizer.ggml.bos_token_id") is not None
-    )
+    return bool(metadata.get("tokenizer.ggml.add_bos_token", default))
 
 
 def _end_ids(metadata: dict[str, Any], tokens: list[str], types: list[int]) -> list[int]:

@@ -1,0 +1,180 @@
+"""What a file or folder on disk is: GGUF, Hugging Face folder, ONNX export, configuration; or why it is none.
+
+`files_of` looks at names and first bytes only, quick enough for listing. `check` reads headers and
+finds damage. Standard library only: the app's process calls both. Refused here: pickle checkpoints,
+which can run code when they are loaded, and models that need code of their own.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+from core.errors import ExplorerError
+from core.models import gguf_file
+
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+_WANTED = "Choose a GGUF file, a folder with config.json and safetensors, or a config.json."
+
+
+def files_of(path: Path) -> dict[str, str]:
+    """Format -> path for a file or folder that holds one model. Raises ExplorerError with the reason."""
+    path = path.expanduser().absolute()
+    try:
+        if path.is_dir():
+            return _folder(path)
+        if path.is_file():
+            return _file(path)
+    except OSError as error:
+        raise ExplorerError(f"{path} cannot be read ({error.strerror}).", "Check its permissions.") from error
+    raise ExplorerError(f"There is no file or folder {path}.", "Check the path.")
+
+
+def ggufs(folder: Path) -> list[Path]:
+    """The GGUF models directly in a folder, the first part of each; vision projectors left out."""
+    found = {gguf_file.parts(f)[0] for f in folder.glob("*.gguf") if not f.name.startswith("mmproj")}
+    return sorted(found)
+
+
+def _file(path: Path) -> dict[str, str]:
+    suffix = path.suffix.lower()
+    if suffix in PICKLES:
+        raise _pickle(path.name)
+    if suffix == ".json":
+        read_config(path)
+        return {"config": str(path)}
+    if suffix in (".safetensors", ".onnx"):
+        return _folder(path.parent)
+    if gguf_file.has_magic(path):
+        first = gguf_file.parts(path)[0]
+        return {"gguf": str(first if first.is_file() else path)}
+    kind = "not a GGUF file" if suffix == ".gguf" else "no model file"
+    raise ExplorerError(f"{path.name} is {kind}.", _WANTED)
+
+
+def _folder(path: Path) -> dict[str, str]:
+    config = path / "config.json"
+    files: dict[str, str] = {}
+    if config.is_file():
+        if any(path.glob("*.safetensors")):
+            files["hf"] = str(path)
+        if (path / "model.onnx").is_file():
+            files["onnx"] = str(path)
+        if files:
+            read_config(config)
+            return files
+    if found := ggufs(path):
+        if len(found) > 1:
+            names = ", ".join(f.name for f in found[:4])
+            raise ExplorerError(f"The folder {path.name} holds {len(found)} models ({names}).", "Choose one file.")
+        return _file(found[0])
+    pickles = sorted(f.name for f in path.iterdir() if f.suffix.lower() in PICKLES)
+    if pickles:
+        raise _pickle(pickles[0])
+    if config.is_file():
+        raise ExplorerError(
+            f"The folder {path.name} has a config.json but no weights.",
+            "Choose the config.json itself to study the architecture with random weights.",
+        )
+    raise ExplorerError(f"The folder {path.name} holds no model.", _WANTED)
+
+
+def _pickle(name: str) -> ExplorerError:
+    return ExplorerError(
+        f"{name} is a pickle checkpoint, which could run any code while it is loaded.",
+        "Use the model's safetensors files instead.",
+    )
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """A model's config.json. Raises ExplorerError when it is no JSON, names no architecture or needs own code."""
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ExplorerError(f"{path.name} in {path.parent.name} is not valid JSON.", "Download it again.") from error
+    if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
+        raise ExplorerError(
+            f"{path.name} in {path.parent.name} names no model_type.",
+            "Choose the config.json of a transformers model.",
+        )
+    if config.get("auto_map") and not _known_to_transformers(config["model_type"]):
+        raise ExplorerError(
+            f"The model type '{config['model_type']}' needs Python code from its own repository, which is never run.",
+            "Choose a model that transformers knows, or its GGUF.",
+        )
+    return config
+
+
+def _known_to_transformers(model_type: str) -> bool:
+    """Whether the installed library has this architecture, without importing it: it has a folder for each."""
+    spec = importlib.util.find_spec("transformers")
+    if spec is None or spec.origin is None:
+        return False
+    name = model_type.replace("-", "_")
+    return name.isidentifier() and (Path(spec.origin).parent / "models" / name.removesuffix("_text")).is_dir()
+
+
+def size_bytes(files: dict[str, str]) -> int | None:
+    """Bytes of the weights on disk, of the first format that has any."""
+    for kind, pattern in (("hf", "*.safetensors"), ("gguf", ""), ("onnx", "model.onnx*")):
+        if kind in files:
+            path = Path(files[kind])
+            parts = path.glob(pattern) if pattern else gguf_file.parts(path)
+            return sum(f.stat().st_size for f in parts if f.is_file())
+    return None
+
+
+# ---------------------------------------------------------------- damage
+
+
+def check(files: dict[str, str]) -> None:
+    """Read the headers of a model's files; raises ExplorerError when one is cut off, damaged or missing."""
+    for kind, name in files.items():
+        path = Path(name)
+        if not path.exists():
+            raise ExplorerError(f"{path} is no longer there.", "Refresh the list of models.")
+        if kind == "gguf":
+            gguf_file.read(path)
+        elif kind == "config":
+            read_config(path / "config.json" if path.is_dir() else path)
+        elif kind == "hf":
+            read_config(path / "config.json")
+            _check_safetensors(path)
+
+
+def _check_safetensors(folder: Path) -> None:
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        try:
+            wanted = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ExplorerError(f"{index.name} in {folder.name} is damaged.", "Download it again.") from error
+        if missing := sorted(f for f in wanted if not (folder / f).is_file()):
+            raise ExplorerError(
+                f"The folder {folder.name} lacks {len(missing)} of {len(wanted)} weight files ({missing[0]} ...).",
+                "Download the missing files.",
+            )
+    for file in sorted(folder.glob("*.safetensors")):
+        safetensors_header(file)
+
+
+def safetensors_header(path: Path) -> dict[str, Any]:
+    """Tensor name -> {dtype, shape, data_offsets}. Raises ExplorerError when the file is cut off or damaged."""
+    size = path.stat().st_size
+    try:
+        with path.open("rb") as f:
+            (length,) = struct.unpack("<Q", f.read(8))
+            if length > size:
+                raise ValueError("header longer than the file")
+            header: dict[str, Any] = json.loads(f.read(length))
+        header.pop("__metadata__", None)
+        end = max((t["data_offsets"][1] for t in header.values()), default=0)
+    except (struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ExplorerError(f"{path.name} is not a valid safetensors file.", "Download it again.") from error
+    if 8 + length + end > size:
+        missing = 8 + length + end - size
+        raise ExplorerError(f"{path.name} is cut off ({missing:,} bytes are missing).", "Download it again.")
+    return header
