@@ -1,0 +1,268 @@
+"""The work of a forward: FLOPs and bytes of every layer, from the architecture alone.
+
+Counts 2 FLOPs per multiply-add. Bytes are compulsory traffic: each weight read once per forward, each
+activation written once and read once by every layer that uses it, the KV cache read once; caches inside
+the processor and re-reads by a kernel are not known here, nor is time.
+
+Useful and executed FLOPs differ in causal attention: a token needs the scores of the tokens up to its
+own, while a kernel that does not skip the masked half computes all of them.
+
+Sources: attention and linear layers, Kaplan et al. 2020 section 2.1 and Pope et al. 2022 section 2;
+roofline traffic, Williams et al. 2009; experts touched, the expectation of E(1 - (1 - k/E)^T) for T
+tokens that each choose k of E experts; selective scan, Gu and Dao 2023 section 3.2.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from core.analysis.dtypes import bytes_per_element, retype
+from core.types import (
+    Attention,
+    Conv,
+    Elementwise,
+    Embedding,
+    Layer,
+    LayerKind,
+    Linear,
+    ModelSpec,
+    Norm,
+    Op,
+    Record,
+    Rope,
+    Scan,
+)
+
+_STATE_BYTES = 4  # llama.cpp and Mamba's kernels keep convolution and scan states in fp32
+
+
+class LayerWork(Record, frozen=True, omit_defaults=False):
+    """One layer's share of one forward over the whole batch.
+
+    flops: useful (causal). flops_executed: by kernels that compute masked scores too.
+    activation_bytes: read and written. kv_read_bytes, kv_write_bytes: KV cache or recurrent state.
+    """
+
+    name: str
+    kind: LayerKind
+    flops: float
+    flops_executed: float
+    weight_bytes: float
+    activation_bytes: float
+    kv_read_bytes: float = 0.0
+    kv_write_bytes: float = 0.0
+
+    @property
+    def bytes(self) -> float:
+        """All compulsory traffic."""
+        return self.weight_bytes + self.activation_bytes + self.kv_read_bytes + self.kv_write_bytes
+
+    @property
+    def intensity(self) -> float | None:
+        """Useful FLOPs per byte; None for a layer that moves nothing."""
+        return self.flops / self.bytes if self.bytes else None
+
+
+def work(
+    spec: ModelSpec,
+    n_new: int,
+    n_past: int = 0,
+    batch: int = 1,
+    *,
+    weight_dtype: str | None = None,
+    activation_dtype: str = "fp32",
+    kv_dtype: str = "fp16",
+    n_logits: int = 1,
+    fused_attention: bool = True,
+) -> tuple[LayerWork, ...]:
+    """Work of one forward over `n_new` tokens per sequence after `n_past` cached ones.
+
+    weight_dtype: as if the weights were stored so; None: as they are (spec.dtype where unknown).
+    n_logits: positions per sequence whose logits are computed (transformers' forward computes all).
+    fused_attention: False adds writing and reading the score matrix before and after the softmax.
+    """
+    assert n_new >= 1 and n_past >= 0 and batch >= 1 and n_logits >= 0, (n_new, n_past, batch, n_logits)
+    if weight_dtype is not None or spec.weight_bytes is None:
+        spec = retype(spec, weight_dtype or spec.dtype)
+    forward = _Forward(
+        n_new=n_new,
+        n_past=n_past if spec.causal else 0,
+        batch=batch,
+        n_logits=min(n_logits, n_new) if spec.causal else n_new,
+        activation_bytes=bytes_per_element(activation_dtype),
+        kv_bytes=bytes_per_element(kv_dtype),
+        fused_attention=fused_attention,
+        stored_bytes={layer.name: layer.weight_bytes or 0 for layer in spec.layers},
+    )
+    return tuple(_layer_work(layer, forward) for layer in spec.layers)
+
+
+def total(rows: tuple[LayerWork, ...], name: str = "total") -> LayerWork:
+    """The sum of `rows` as one row."""
+    return LayerWork(
+        name=name,
+        kind="other",
+        flops=sum(r.flops for r in rows),
+        flops_executed=sum(r.flops_executed for r in rows),
+        weight_bytes=sum(r.weight_bytes for r in rows),
+        activation_bytes=sum(r.activation_bytes for r in rows),
+        kv_read_bytes=sum(r.kv_read_bytes for r in rows),
+        kv_write_bytes=sum(r.kv_write_bytes for r in rows),
+    )
+
+
+def kv_bytes_per_token(spec: ModelSpec, kv_dtype: str = "fp16") -> float:
+    """Bytes that one more token adds to the KV cache of one sequence while no sliding window is full."""
+    return sum(_kv_width(op) for op in _cached(spec)) * bytes_per_element(kv_dtype)
+
+
+def kv_cache_bytes(spec: ModelSpec, n_tokens: int, batch: int = 1, kv_dtype: str = "fp16") -> float:
+    """Bytes of the KV cache with `n_tokens` per sequence, windows respected, recurrent states included."""
+    elements = sum(_kv_width(op) * min(n_tokens, op.window or n_tokens) for op in _cached(spec))
+    return batch * (elements * bytes_per_element(kv_dtype) + state_bytes(spec))
+
+
+def state_bytes(spec: ModelSpec) -> int:
+    """Bytes of the convolution and scan states of one sequence, whatever its length."""
+    return sum(_state_elements(layer.op) for layer in spec.layers) * _STATE_BYTES
+
+
+def n_active_params(spec: ModelSpec) -> int:
+    """Parameters that one token uses: all but the experts it is not sent to."""
+    return sum(
+        layer.n_params * layer.op.n_active // layer.op.n_experts if isinstance(layer.op, Linear) else layer.n_params
+        for layer in spec.layers
+    )
+
+
+def experts_touched(n_experts: int, n_active: int, n_tokens: int) -> float:
+    """Expected distinct experts that `n_tokens` tokens use when each chooses `n_active` at random."""
+    return n_experts * (1 - (1 - n_active / n_experts) ** n_tokens)
+
+
+def causal_pairs(n_new: int, n_past: int, window: int | None) -> int:
+    """Query-key pairs of `n_new` causal tokens: the sum over i = 1..n_new of min(n_past + i, window)."""
+    unlimited = n_new if window is None else min(max(window - n_past, 0), n_new)
+    pairs = unlimited * n_past + unlimited * (unlimited + 1) // 2
+    return pairs + (n_new - unlimited) * (window or 0)
+
+
+# ---------------------------------------------------------------- one layer
+
+
+@dataclass(frozen=True)
+class _Forward:
+    """A forward's shape. *_bytes: per element; stored_bytes: of each layer's weights."""
+
+    n_new: int
+    n_past: int
+    batch: int
+    n_logits: int
+    activation_bytes: float
+    kv_bytes: float
+    fused_attention: bool
+    stored_bytes: dict[str, int]
+
+    def tokens(self, layer: Layer) -> int:
+        """Rows that the layer works on."""
+        if layer.name == "pooler":
+            return self.batch
+        return self.batch * (self.n_logits if layer.kind == "head" else self.n_new)
+
+
+def _layer_work(layer: Layer, f: _Forward) -> LayerWork:
+    if isinstance(layer.op, Attention):
+        return _attention_work(layer, layer.op, f)
+    tokens = f.tokens(layer)
+    flops, elements = _per_token(layer.op)
+    state = _state_elements(layer.op) * _STATE_BYTES * f.batch
+    return LayerWork(
+        name=layer.name,
+        kind=layer.kind,
+        flops=flops * tokens,
+        flops_executed=flops * tokens,
+        weight_bytes=_weight_bytes(layer, tokens, f),
+        activation_bytes=elements * tokens * f.activation_bytes,
+        kv_read_bytes=state,
+        kv_write_bytes=state,
+    )
+
+
+def _per_token(op: Op) -> tuple[float, float]:
+    """(FLOPs, activation elements read and written) of one token."""
+    match op:
+        case Embedding(d=d):
+            return 0, d
+        case Linear():
+            return 2 * op.n_active * op.d_in * op.d_out, op.n_active * (op.d_in + op.d_out)
+        case Norm(d=d, n_groups=n, rms=rms, bias=bias):
+            # square, sum, scale, weight; LayerNorm also sums, subtracts the mean
+            return d * n * (4 + 2 * (not rms) + bias), 2 * d * n
+        case Rope(d=d):
+            return 3 * d, 2 * d  # 4 products and 2 sums turn a pair
+        case Conv(channels=channels, kernel=kernel):
+            return 2 * channels * kernel, 2 * channels
+        case Scan(d_inner=d, d_state=n):
+            # per state: dt*A, exp, (dt*x)*B, h*, +, C*h, sum; per channel: dt*x, D*x, sum
+            return 7 * d * n + 3 * d, 3 * d + 2 * n
+        case Elementwise(d=d, n_inputs=n_inputs, flops_per_element=per_element):
+            return per_element * d, (n_inputs + 1) * d if d else 0
+        case Attention():
+            raise AssertionError("attention depends on the context, not on the token alone")
+
+
+def _weight_bytes(layer: Layer, tokens: int, f: _Forward) -> float:
+    own = f.stored_bytes[layer.name]
+    if not tokens:
+        return 0
+    match layer.op:
+        case Embedding(rows=rows):
+            return own * min(tokens, rows) / rows
+        case Linear(tied_to=str(table)):
+            return own + f.stored_bytes[table]
+        case Linear(n_experts=n, n_active=k) if n > 1:
+            return own * experts_touched(n, k, tokens) / n
+        case _:
+            return own
+
+
+def _attention_work(layer: Layer, op: Attention, f: _Forward) -> LayerWork:
+    n_context = f.n_past + f.n_new
+    # a window's cache holds what the first new token sees, and the new ones
+    span = min(n_context, op.window + f.n_new - 1) if op.window else n_context
+    executed_pairs = f.n_new * span
+    useful_pairs = causal_pairs(f.n_new, f.n_past, op.window) if op.causal else executed_pairs
+    flops_per_pair = 2 * op.n_heads * (op.qk_dim + op.v_dim)
+    # query in, output out, new keys and values in
+    elements = f.n_new * (op.n_heads + op.n_kv_heads) * (op.qk_dim + op.v_dim)
+    if not f.fused_attention:
+        elements += 4 * op.n_heads * executed_pairs  # scores written, read, weights written, read
+    cached = _kv_width(op) * f.kv_bytes * f.batch if op.causal else 0
+    return LayerWork(
+        name=layer.name,
+        kind=layer.kind,
+        flops=f.batch * flops_per_pair * useful_pairs,
+        flops_executed=f.batch * flops_per_pair * executed_pairs,
+        weight_bytes=f.stored_bytes[layer.name],
+        activation_bytes=f.batch * elements * f.activation_bytes,
+        kv_read_bytes=cached * span,
+        kv_write_bytes=cached * f.n_new,
+    )
+
+
+def _cached(spec: ModelSpec) -> list[Attention]:
+    return [layer.op for layer in spec.layers if isinstance(layer.op, Attention) and layer.op.causal]
+
+
+def _kv_width(op: Attention) -> int:
+    return op.n_kv_heads * (op.qk_dim + op.v_dim) if op.kv_width is None else op.kv_width
+
+
+def _state_elements(op: Op) -> int:
+    match op:
+        case Scan(d_inner=d, d_state=n):
+            return d * n
+        case Conv(channels=channels, kernel=kernel):
+            return channels * (kernel - 1)
+        case _:
+            return 0

@@ -1,0 +1,47 @@
+"""One file per family of architectures: a configuration in, a network out.
+
+A family's file has `DEFAULTS`: the model_types it builds, each with the values that transformers
+assumes for absent fields, and `build(config) -> Network`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Mapping
+from functools import cache
+from types import ModuleType
+from typing import Any
+
+from core.errors import ExplorerError
+from core.models.config import Config
+from core.models.network import Network
+
+
+@cache
+def _families() -> dict[str, ModuleType]:
+    modules = [importlib.import_module(f"{__name__}.{m.name}") for m in pkgutil.iter_modules(__path__)]
+    return {model_type: m for m in modules for model_type in getattr(m, "DEFAULTS", {})}
+
+
+def model_types() -> tuple[str, ...]:
+    """Every model_type that can be built, sorted."""
+    return tuple(sorted(_families()))
+
+
+def build(values: Mapping[str, Any]) -> tuple[Config, Network]:
+    """The configuration with its defaults, and the network it describes."""
+    model_type = values.get("model_type")
+    if not model_type:
+        raise ExplorerError(
+            "The configuration has no 'model_type', so its architecture is unknown.",
+            f"Add one of: {', '.join(model_types())}.",
+        )
+    family = _families().get(str(model_type))
+    if family is None:
+        raise ExplorerError(
+            f"The architecture '{model_type}' is not known here.", f"Known: {', '.join(model_types())}."
+        )
+    config = Config(values, family.DEFAULTS[model_type])
+    network: Network = family.build(config)
+    return config, network

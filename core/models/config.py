@@ -1,0 +1,100 @@
+"""A parsed config.json, read through transformers' defaults for its model_type.
+
+Knows which values make sense; each thing wrong with a configuration is one sentence. Knows nothing
+of what the values are used for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from core.errors import ExplorerError
+
+_LIMIT = 10_000_000  # no width, vocabulary or head count in use is beyond this; a larger one is a slip
+_MAX_BLOCKS = 10_000
+
+
+class Config:
+    """values: the file's own fields. defaults: what transformers assumes where a field is absent."""
+
+    def __init__(self, values: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
+        self.model_type = str(values.get("model_type", ""))
+        self._values = {**defaults, **values}
+
+    def get(self, key: str, default: Any = None) -> Any:
+        return self._values.get(key, default)
+
+    def flag(self, key: str) -> bool:
+        return bool(self._values.get(key, False))
+
+    def size(self, key: str, default: int | None = None) -> int:
+        """A positive whole number. An absent or null field takes `default`; without one it is an error."""
+        value = self._values.get(key)
+        if value is None and default is not None:
+            return default
+        return self._checked(key, value, _MAX_BLOCKS if "layer" in key and key.startswith("n") else _LIMIT)
+
+    def optional(self, key: str) -> int | None:
+        """A positive whole number, or None where the field is absent, null or zero."""
+        value = self._values.get(key)
+        return self._checked(key, value, 1_000 * _LIMIT) if value else None
+
+    def _checked(self, key: str, value: Any, limit: int) -> int:
+        if value is None:
+            raise ExplorerError(
+                f"The configuration has no '{key}', which a {self.model_type} model needs.",
+                "Use the complete config.json that came with the model.",
+            )
+        if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value):
+            raise ExplorerError(
+                f"'{key}' is {value!r} in the configuration, but must be a whole number.", f"Correct '{key}'."
+            )
+        if not 1 <= value <= limit:
+            raise ExplorerError(
+                f"'{key}' is {int(value):,} in the configuration, outside 1 to {limit:,}.", f"Correct '{key}'."
+            )
+        return int(value)
+
+    def heads(
+        self, *, hidden: str = "hidden_size", heads: str = "num_attention_heads", kv_heads: str = "num_key_value_heads"
+    ) -> tuple[int, int, int]:
+        """(query heads, key/value heads, width of a head), checked against one another."""
+        d, n_heads = self.size(hidden), self.size(heads)
+        n_kv_heads = self.size(kv_heads, default=n_heads)
+        if n_heads % n_kv_heads:
+            raise ExplorerError(
+                f"'{kv_heads}' ({n_kv_heads}) does not divide '{heads}' ({n_heads}), so heads cannot be grouped.",
+                f"Correct '{kv_heads}' or '{heads}'.",
+            )
+        if self.get("head_dim") is None and d % n_heads:
+            raise ExplorerError(
+                f"'{hidden}' ({d}) is not divisible by '{heads}' ({n_heads}) and there is no 'head_dim'.",
+                f"Correct '{hidden}' or '{heads}', or add 'head_dim'.",
+            )
+        return n_heads, n_kv_heads, self.size("head_dim", default=d // n_heads)
+
+    def active_experts(self, n_experts: int) -> int:
+        """Experts per token, checked against their number."""
+        n_active = self.size("num_experts_per_tok")
+        if n_active > n_experts:
+            raise ExplorerError(
+                f"'num_experts_per_tok' ({n_active}) exceeds the number of experts ({n_experts}).",
+                "Correct 'num_experts_per_tok'.",
+            )
+        return n_active
+
+    def windows(self, n_blocks: int, default_pattern: int | None = None) -> list[int | None]:
+        """Sliding window of each block, from `layer_types` or a pattern (every n-th block is global)."""
+        window = self.optional("sliding_window")
+        types = self.get("layer_types")
+        if types is not None:
+            if not isinstance(types, list) or len(types) != n_blocks:
+                raise ExplorerError(
+                    f"'layer_types' has {len(types)} entries in the configuration, but the model {n_blocks} blocks.",
+                    "Correct 'layer_types' or the number of layers.",
+                )
+            return [window if t == "sliding_attention" else None for t in types]
+        if default_pattern is None:
+            return [window] * n_blocks
+        return [window if (i + 1) % default_pattern else None for i in range(n_blocks)]

@@ -1,0 +1,121 @@
+"""A model's architecture from what is on disk: config.json, safetensors headers, a GGUF file.
+
+Knows the file formats and which tensor belongs to which layer. Knows nothing of how a family is built
+(core.models.architectures) nor of what a forward costs (core.analysis.work). Reads no weights and
+imports no model library but gguf's reader.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from core.analysis.dtypes import canonical_dtype, retype
+from core.errors import ExplorerError
+from core.models import architectures
+from core.types import Attention, ModelSpec
+
+__all__ = ["from_config", "from_gguf", "from_hf_folder", "read", "retype"]
+
+_MAX_CONTEXT = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len")
+
+
+def from_config(config: Mapping[str, Any], name: str = "", source: str = "") -> ModelSpec:
+    """The architecture that a parsed config.json describes; weight bytes are left open.
+
+    Fields that are absent take transformers' defaults for the model_type. A multimodal configuration
+    (`text_config`) is read as its language model. Raises ExplorerError, one sentence per fault.
+    """
+    values = _language_model(config)
+    c, network = architectures.build(values)
+    layers = network.layers
+    cores = [layer.op for layer in layers if isinstance(layer.op, Attention)]
+    n_blocks = 1 + max(int(layer.name.split(".")[1]) for layer in layers if layer.name.startswith("blocks."))
+    dtype = config.get("dtype") or config.get("torch_dtype") or values.get("dtype") or values.get("torch_dtype")
+    return ModelSpec(
+        name=name or str(config.get("_name_or_path") or c.model_type),
+        architecture=c.model_type,
+        d_model=c.size(next(k for k in ("hidden_size", "n_embd", "dim") if c.get(k))),
+        n_blocks=n_blocks,
+        vocab_size=c.size("vocab_size"),
+        max_context=next((c.size(k) for k in _MAX_CONTEXT if c.get(k)), None),
+        layers=layers,
+        causal=all(core.causal for core in cores),
+        dtype=canonical_dtype(str(dtype)) if dtype else "fp32",
+        source=source,
+    )
+
+
+def _language_model(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    text = config.get("text_config")
+    if not isinstance(text, Mapping):
+        return config
+    # multimodal files name the whole "gemma3" and may leave the part without a name of its own
+    model_type = text.get("model_type") or f"{config.get('model_type')}_text"
+    tied = config.get("tie_word_embeddings")
+    return {**({} if tied is None else {"tie_word_embeddings": tied}), **text, "model_type": model_type}
+
+
+def read(path: str | Path, fmt: str) -> ModelSpec:
+    """The architecture of a model on disk. fmt: "hf" (folder), "config" (config.json), "gguf", "onnx" (folder)."""
+    path = Path(path)
+    if fmt == "gguf":
+        return from_gguf(path)
+    if fmt == "hf":
+        return from_hf_folder(path)
+    if fmt == "config":
+        spec = from_config(read_config(path), name=_stem(path), source=f"Architecture from {path.name}, no weights.")
+        return msgspec.structs.replace(spec, random_weights=True)
+    if fmt == "onnx":
+        spec = from_config(read_config(path), name=_stem(path), source=f"ONNX export in {path.name}.")
+        return retype(spec, "fp32")
+    raise ExplorerError(f"Models in the format '{fmt}' are not known here.", "Known: hf, config, gguf, onnx.")
+
+
+def _stem(path: Path) -> str:
+    return path.parent.name if path.name == "config.json" else path.stem if path.is_file() else path.name
+
+
+def read_config(path: str | Path) -> dict[str, Any]:
+    """The parsed configuration at `path`, a file or a folder that holds config.json."""
+    path = Path(path)
+    file = path / "config.json" if path.is_dir() else path
+    if file.name.endswith(".onnx"):
+        file = file.with_name("config.json")
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ExplorerError(
+            f"There is no {file.name} in {file.parent}.", "Choose a folder that holds the model's config.json."
+        ) from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ExplorerError(f"{file} could not be read as JSON: {error}.", "Copy or download the file again.") from None
+    if not isinstance(config, dict):
+        raise ExplorerError(f"{file} does not hold a JSON object.", "Choose a model's config.json.")
+    return config
+
+
+def from_hf_folder(path: str | Path) -> ModelSpec:
+    """Architecture from config.json; exact dtypes and bytes per layer from the safetensors headers."""
+    from core.models.tensors import measured, safetensors_headers
+
+    path = Path(path)
+    config = read_config(path)
+    spec = from_config(config, name=path.name, source=f"Weights in {path.name} (safetensors).")
+    return measured(spec, safetensors_headers(path, spec.architecture), keep_unknown=False)
+
+
+def from_gguf(path: str | Path) -> ModelSpec:
+    """Architecture from the file's metadata; exact tensor types and bytes per layer, scales included."""
+    from core.models.gguf import gguf_config, gguf_tensors, open_gguf
+    from core.models.tensors import measured
+
+    path = Path(path)
+    reader = open_gguf(path)
+    config, name = gguf_config(reader)
+    spec = from_config(config, name=name or path.stem, source=f"Weights in {path.name} (GGUF).")
+    return measured(spec, gguf_tensors(reader), keep_unknown=True)

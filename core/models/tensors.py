@@ -1,0 +1,150 @@
+"""Stored tensors, and the layers they belong to.
+
+Knows safetensors headers and how to lay the bytes of a file's tensors over a network. Reads no values.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from core.analysis.dtypes import canonical_dtype
+from core.errors import ExplorerError
+from core.names import canonical_hf, kind_of
+from core.types import Elementwise, Layer, ModelSpec, Record
+
+_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+_HEADER_LIMIT = 100_000_000  # the safetensors format's own limit
+
+
+class Tensor(Record, frozen=True):
+    """One stored tensor. layer: canonical name of its layer, or its own name where none is known."""
+
+    layer: str
+    dtype: str
+    n_elements: int
+    n_bytes: int
+
+
+def measured(spec: ModelSpec, tensors: Iterable[Tensor], *, keep_unknown: bool) -> ModelSpec:
+    """The same network with the dtypes and bytes its file really stores.
+
+    A matrix that the file stores fused (gate and up, query, key and value) is shared out by number of
+    parameters. keep_unknown: a tensor of no known layer becomes a layer of its own, so that the sum over
+    layers is the sum over the file; otherwise it is left out, as a library leaves it unloaded.
+    """
+    own = {layer.name for layer in spec.layers if layer.n_params}
+    names = {layer.name for layer in spec.layers}
+    sizes = {layer.name: layer.n_params for layer in spec.layers}
+    stored: dict[str, list[Tensor]] = defaultdict(list)
+    for tensor in tensors:
+        for part in _shared_out(tensor, sizes):
+            stored[part.layer].append(part)
+    layers = [_with_bytes(layer, stored[layer.name]) if layer.name in own else layer for layer in spec.layers]
+    missing = [layer.name for layer in layers if layer.n_params and layer.weight_bytes is None]
+    if missing:
+        raise ExplorerError(
+            f"The weights of {len(missing)} layers of {spec.name} are missing, the first is {missing[0]}.",
+            "Copy or download the model again; a part of it may be absent.",
+        )
+    if keep_unknown:
+        # a stored copy of a tied table keeps its layer's name out of here: it is never loaded
+        layers += [_layer_of(name, stored[name]) for name in stored if name not in names]
+    dtype = _main_dtype((layer.weight_dtype, layer.n_params) for layer in layers)
+    return msgspec.structs.replace(spec, layers=tuple(layers), dtype=dtype)
+
+
+_PARTS = {
+    "gate_up_proj": ("gate_proj", "up_proj"),
+    "qkv_proj": ("q_proj", "k_proj", "v_proj"),
+}
+
+
+def _shared_out(tensor: Tensor, sizes: dict[str, int]) -> list[Tensor]:
+    at, _, leaf = tensor.layer.rpartition(".")
+    parts = [f"{at}.{p}" for p in _PARTS.get(leaf, ())]
+    if tensor.layer in sizes or not parts or not all(p in sizes for p in parts):
+        return [tensor]
+    total = sum(sizes[p] for p in parts)
+    share = [tensor.n_bytes * sizes[p] // total for p in parts]
+    share[-1] += tensor.n_bytes - sum(share)
+    return [
+        msgspec.structs.replace(tensor, layer=p, n_bytes=b, n_elements=tensor.n_elements * sizes[p] // total)
+        for p, b in zip(parts, share, strict=True)
+    ]
+
+
+def _with_bytes(layer: Layer, stored: list[Tensor]) -> Layer:
+    if not stored:
+        return layer
+    dtype = _main_dtype((t.dtype, t.n_elements) for t in stored)
+    return msgspec.structs.replace(layer, weight_dtype=dtype, weight_bytes=sum(t.n_bytes for t in stored))
+
+
+def _layer_of(name: str, stored: list[Tensor]) -> Layer:
+    n = sum(t.n_elements for t in stored)
+    return _with_bytes(
+        Layer(name=name, kind=kind_of(name), op=Elementwise(d=0, n_inputs=0, flops_per_element=0), n_params=n), stored
+    )
+
+
+def _main_dtype(parts: Iterable[tuple[str | None, int]]) -> str:
+    """The dtype that most elements have."""
+    sizes = Counter[str]()
+    for dtype, n in parts:
+        if dtype:
+            sizes[dtype] += n
+    return sizes.most_common(1)[0][0]
+
+
+def safetensors_headers(folder: Path, architecture: str) -> list[Tensor]:
+    """All tensors of a folder's safetensors files, from the headers alone.
+
+    Format: 8 bytes little-endian length, then JSON (huggingface/safetensors, README).
+    """
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        if any(next(folder.glob(pattern), None) for pattern in _PICKLES):
+            raise ExplorerError(
+                f"{folder.name} holds a pickle checkpoint, which can run code when it is opened.",
+                "Convert it to safetensors first; only safetensors are read.",
+            )
+        raise ExplorerError(
+            f"{folder.name} holds a config.json but no weights.", "Add the .safetensors files, or use it as a preset."
+        )
+    return [tensor for file in files for tensor in _header(file, architecture)]
+
+
+def _header(file: Path, architecture: str) -> list[Tensor]:
+    try:
+        with file.open("rb") as f:
+            size = int.from_bytes(f.read(8), "little")
+            if not 2 <= size <= _HEADER_LIMIT:
+                raise ValueError("the length of its header makes no sense")
+            header = json.loads(f.read(size))
+        end = max((e["data_offsets"][1] for k, e in header.items() if k != "__metadata__"), default=0)
+        if file.stat().st_size < 8 + size + end:
+            raise ValueError("it ends early")
+        return [_tensor(name, entry, architecture) for name, entry in header.items() if name != "__metadata__"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ExplorerError(
+            f"{file.name} is not a complete safetensors file: {error}.", "Copy or download it again."
+        ) from None
+
+
+def _tensor(name: str, entry: dict[str, Any], architecture: str) -> Tensor:
+    n_elements = 1
+    for n in entry["shape"]:
+        n_elements *= n
+    start, end = entry["data_offsets"]
+    return Tensor(
+        layer=canonical_hf(name, architecture) or name,
+        dtype=canonical_dtype(str(entry["dtype"])),
+        n_elements=n_elements,
+        n_bytes=end - start,
+    )

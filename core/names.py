@@ -1,0 +1,474 @@
+"""One canonical name for a layer, whatever library runs it.
+
+Knows how transformers names modules and how GGUF files and llama.cpp's graphs name tensors, and maps
+both to names such as `blocks.7.attn.q_proj`. Knows nothing of sizes: those are in core.models.
+
+A module that computes something itself, outside its child modules, is named after that part: an
+attention module is its `attn.core`, a gated MLP its `mlp.act`, a Mamba mixer its `ssm.scan`. Measure
+such a module without the time of its children. Stacked experts, which transformers runs as one module,
+carry the name of the group `blocks.I.mlp.experts`, whose layers begin with that name and a dot.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from core.types import LayerKind
+
+_BLOCK_NAME = re.compile(r"^blocks\.(\d+)(?:\.|$)")
+
+
+def block_of(name: str) -> int | None:
+    """Index of the block a canonical name belongs to; None for the layers around the blocks."""
+    match = _BLOCK_NAME.match(name)
+    return int(match.group(1)) if match else None
+
+
+def within(name: str, group: str) -> bool:
+    """Whether the canonical `name` is `group` itself or one of the layers in it."""
+    return name == group or name.startswith(group + ".")
+
+
+def kind_of(name: str) -> LayerKind:
+    """The kind of the layer with this canonical name."""
+    parts = name.split(".")
+    last = parts[-1]
+    if last.endswith("norm"):
+        return "norm"
+    if last == "residual":
+        return "other"
+    if parts[0] == "embed":
+        return "embedding"
+    if parts[0] in ("lm_head", "pooler", "mlm"):
+        return "head"
+    if parts[0] != "blocks" or len(parts) < 3:
+        return "other"
+    if parts[2] == "mlp":
+        return "router" if "router" in parts else "mlp"
+    return {"attn": "attention", "ssm": "ssm"}.get(parts[2], "other")  # type: ignore[return-value]
+
+
+# ---------------------------------------------------------------- transformers
+
+_HF_BLOCK = re.compile(r"(?:^|\.)(?:layers|layer|h|blocks)\.(\d+)(?:\.(.+))?$")
+_HF_EXPERT = re.compile(r"^experts\.(?:\d+\.)?(\w+)$")
+_HF_FFN = re.compile(r"^ffn\.(\d+)\.(.+)$")  # MobileBERT's stacked feed-forward networks
+
+# Here `post_attention_layernorm` normalises the attention's output, before the residual sum.
+_OUTPUT_NORMS = ("gemma2", "gemma3", "gemma3_text", "olmo2", "olmo3", "exaone4")
+
+_HF_OUTSIDE = {
+    "embed_tokens": "embed",
+    "wte": "embed",
+    "embed_in": "embed",
+    "word_embeddings": "embed",
+    "embeddings": "embed",  # Mamba
+    "embedding": "embed",
+    "wpe": "embed.position",
+    "embed_positions": "embed.position",
+    "position_embeddings": "embed.position",
+    "token_type_embeddings": "embed.token_type",
+    "embedding_transformation": "embed.proj",
+    "project_in": "embed.proj",
+    "embeddings.LayerNorm": "embed.norm",
+    "norm": "final_norm",
+    "ln_f": "final_norm",
+    "norm_f": "final_norm",
+    "final_norm": "final_norm",
+    "final_layernorm": "final_norm",
+    "final_layer_norm": "final_norm",
+    "embedding_norm": "final_norm",
+    "project_out": "final_proj",
+    "rotary_emb": "rope",
+    "lm_head": "lm_head",
+    "embed_out": "lm_head",
+    "pooler.dense": "pooler",
+    "transform.dense": "mlm.dense",
+    "transform.transform_act_fn": "mlm.act",
+    "transform.LayerNorm": "mlm.norm",
+    "predictions.decoder": "lm_head",
+    "predictions": "lm_head",
+    "predictions.dense": "mlm.decoder",
+    "vocab_transform": "mlm.dense",
+    "activation": "mlm.act",
+    "vocab_layer_norm": "mlm.norm",
+    "vocab_projector": "lm_head",
+    "lm_head.dense": "mlm.dense",
+    "lm_head.layer_norm": "mlm.norm",
+    "lm_head.decoder": "lm_head",
+}
+
+_HF_NORMS = {
+    "input_layernorm": "attn_norm",
+    "ln_1": "attn_norm",
+    "self_attn_layer_norm": "attn_norm",
+    "sa_layer_norm": "attn_norm",
+    "attention.output.LayerNorm": "attn_norm",
+    "norm": "attn_norm",
+    "operator_norm": "attn_norm",
+    "post_attention_layernorm": "mlp_norm",
+    "pre_feedforward_layernorm": "mlp_norm",
+    "pre_ff_layernorm": "mlp_norm",
+    "ln_2": "mlp_norm",
+    "final_layer_norm": "mlp_norm",
+    "output_layer_norm": "mlp_norm",
+    "output.LayerNorm": "mlp_norm",
+    "ffn_norm": "mlp_norm",
+    "post_feedforward_layernorm": "mlp_post_norm",
+    "bottleneck.input.dense": "bottleneck.in_proj",
+    "bottleneck.input.LayerNorm": "bottleneck.in_norm",
+    "bottleneck.attention.dense": "bottleneck.qk_proj",
+    "bottleneck.attention.LayerNorm": "bottleneck.qk_norm",
+    "output.bottleneck.dense": "bottleneck.out_proj",
+    "output.bottleneck.LayerNorm": "bottleneck.out_norm",
+}
+
+_HF_ATTENTION = {
+    "": "core",
+    "q_proj": "q_proj",
+    "query": "q_proj",
+    "q_lin": "q_proj",
+    "k_proj": "k_proj",
+    "key": "k_proj",
+    "k_lin": "k_proj",
+    "v_proj": "v_proj",
+    "value": "v_proj",
+    "v_lin": "v_proj",
+    "qkv_proj": "qkv_proj",
+    "c_attn": "qkv_proj",
+    "query_key_value": "qkv_proj",
+    "q_a_proj": "q_a_proj",
+    "q_a_layernorm": "q_a_norm",
+    "q_b_proj": "q_proj",
+    "kv_a_proj_with_mqa": "kv_a_proj",
+    "kv_a_layernorm": "kv_a_norm",
+    "kv_b_proj": "kv_b_proj",
+    "q_norm": "q_norm",
+    "q_layernorm": "q_norm",
+    "k_norm": "k_norm",
+    "k_layernorm": "k_norm",
+    "o_proj": "o_proj",
+    "out_proj": "o_proj",
+    "out_lin": "o_proj",
+    "c_proj": "o_proj",
+    "dense": "o_proj",
+    "output.dense": "o_proj",
+}
+
+_HF_MLP = {
+    "": "act",
+    "gate_proj": "gate_proj",
+    "w1": "gate_proj",
+    "up_proj": "up_proj",
+    "w3": "up_proj",
+    "c_fc": "up_proj",
+    "fc1": "up_proj",
+    "lin1": "up_proj",
+    "dense_h_to_4h": "up_proj",
+    "gate_up_proj": "gate_up_proj",
+    "act": "act",
+    "act_fn": "act",
+    "activation_fn": "act",
+    "activation": "act",
+    "down_proj": "down_proj",
+    "w2": "down_proj",
+    "c_proj": "down_proj",
+    "fc2": "down_proj",
+    "lin2": "down_proj",
+    "dense_4h_to_h": "down_proj",
+    "gate": "router",
+    "router": "router",
+    "router.layer": "router",
+    "shared_expert_gate": "shared_expert.router",
+}
+
+_HF_BERT_MLP = {
+    "intermediate.dense": "up_proj",
+    "intermediate.intermediate_act_fn": "act",
+    "intermediate": "act",
+    "output.dense": "down_proj",
+    "output.LayerNorm": "norm",
+}
+
+_HF_SSM = {
+    "": "scan",
+    "in_proj": "in_proj",
+    "conv1d": "conv",
+    "act": "act",
+    "x_proj": "x_proj",
+    "dt_proj": "dt_proj",
+    "dt_layernorm": "dt_norm",
+    "b_layernorm": "b_norm",
+    "c_layernorm": "c_norm",
+    "norm": "norm",
+    "out_proj": "out_proj",
+    "A_log": "scan",
+    "D": "scan",
+    "dt_bias": "scan",
+}
+
+_HF_ATTENTION_MODULES = ("self_attn", "attention.self", "attention", "attn", "self_attention")
+_HF_MLP_MODULES = ("mlp", "feed_forward", "block_sparse_moe", "ffn")
+_HF_SSM_MODULES = ("mixer", "mamba")
+
+
+def canonical_hf(module_path: str, architecture: str = "") -> str | None:
+    """Canonical name of a transformers module or parameter; None for a container or an unknown module.
+
+    module_path: as in `named_modules()` or `named_parameters()` (`model.layers.7.self_attn.q_proj`).
+    architecture: the model_type, needed only where families use one path for two things
+    (Gemma's `post_attention_layernorm`).
+    """
+    path = re.sub(r"\.(weight|bias)$", "", module_path)
+    if "vision" in path or "multi_modal" in path:
+        return None
+    match = _HF_BLOCK.search(path)
+    if match is None:
+        return _hf_outside(path)
+    rest = _hf_block(match.group(2) or "", architecture)
+    return None if rest is None else f"blocks.{match.group(1)}.{rest}"
+
+
+def _hf_outside(path: str) -> str | None:
+    parts = path.split(".")
+    for n in (2, 1):
+        tail = ".".join(parts[-n:])
+        # "norm" or "activation" deeper down belongs to something this table does not know
+        if len(parts) >= n and tail in _HF_OUTSIDE and not (tail in ("activation",) and len(parts) > 1):
+            return _HF_OUTSIDE[tail] if not _is_bert_container(path) else None
+    return None
+
+
+def _is_bert_container(path: str) -> bool:
+    # BERT's `embeddings` is a container, Mamba's is the table
+    return path.endswith("embeddings") and path.split(".")[0] in ("bert", "distilbert", "mobilebert", "roberta")
+
+
+def _hf_block(rest: str, architecture: str) -> str | None:
+    if rest == "post_attention_layernorm" and architecture in _OUTPUT_NORMS:
+        return "attn_post_norm"
+    if rest in _HF_NORMS:
+        return _HF_NORMS[rest]
+    if match := _HF_FFN.match(rest):
+        leaf = _HF_BERT_MLP.get(match.group(2))
+        return f"mlp.{match.group(1)}.{leaf}" if leaf else None
+    if rest in _HF_BERT_MLP:
+        return f"mlp.{_HF_BERT_MLP[rest]}"
+    if rest in ("fc1", "fc2", "activation_fn"):  # OPT has no MLP module
+        return f"mlp.{_HF_MLP[rest]}"
+    for modules, table, prefix in (
+        (_HF_ATTENTION_MODULES, _HF_ATTENTION, "attn"),
+        (_HF_SSM_MODULES, _HF_SSM, "ssm"),
+    ):
+        for module in modules:
+            leaf = table.get(rest[len(module) + 1 :]) if within(rest, module) else None
+            if leaf:
+                return f"{prefix}.{leaf}"
+    for module in _HF_MLP_MODULES:
+        if within(rest, module):
+            return _hf_mlp(rest[len(module) + 1 :], moe=module == "block_sparse_moe")
+    return None
+
+
+def _hf_mlp(rest: str, moe: bool) -> str | None:
+    if rest == "" and moe:
+        return "mlp.router"
+    if rest in _HF_MLP:
+        return f"mlp.{_HF_MLP[rest]}"
+    if rest == "experts":
+        return "mlp.experts"
+    if rest == "gate.e_score_correction_bias":
+        return "mlp.router"
+    if match := _HF_EXPERT.match(rest):
+        leaf = _HF_MLP.get(match.group(1))
+        return f"mlp.experts.{leaf}" if leaf else None
+    for module in ("shared_experts", "shared_expert", "shared_mlp"):
+        if within(rest, module):
+            leaf = _HF_MLP.get(rest[len(module) + 1 :])
+            return f"mlp.shared_expert.{leaf}" if leaf else None
+    return None
+
+
+# ---------------------------------------------------------------- GGUF files and llama.cpp graphs
+
+_GGUF_OUTSIDE = {
+    "token_embd": "embed",
+    "position_embd": "embed.position",
+    "token_types": "embed.token_type",
+    "token_embd_norm": "embed.norm",
+    "output_norm": "final_norm",
+    "output": "lm_head",
+    "rope_freqs": "rope",
+    # graph nodes
+    "embd": "embed",
+    "inp_embd": "embed",
+    "inp_scaled": "embed.scale",
+    "inp_embd_scaled": "embed.scale",
+    "pos_embd": "embed.position",
+    "inp_norm": "embed.norm",
+    "result_norm": "final_norm",
+    "result_output": "lm_head",
+    "result_output_no_bias": "lm_head",
+}
+
+_GGUF_BLOCK = {
+    # tensors of a file
+    "attn_norm": "attn_norm",
+    "attn_q": "attn.q_proj",
+    "attn_k": "attn.k_proj",
+    "attn_v": "attn.v_proj",
+    "attn_qkv": "attn.qkv_proj",
+    "attn_q_norm": "attn.q_norm",
+    "attn_k_norm": "attn.k_norm",
+    "attn_q_a": "attn.q_a_proj",
+    "attn_q_a_norm": "attn.q_a_norm",
+    "attn_q_b": "attn.q_proj",
+    "attn_kv_a_mqa": "attn.kv_a_proj",
+    "attn_kv_a_norm": "attn.kv_a_norm",
+    "attn_kv_b": "attn.kv_b_proj",
+    "attn_k_b": "attn.kv_b_proj",
+    "attn_v_b": "attn.kv_b_proj",
+    "attn_output": "attn.o_proj",
+    "attn_output_norm": "attn_norm",  # BERT: after the residual sum
+    "layer_output_norm": "mlp_norm",
+    "post_attention_norm": "attn_post_norm",
+    "ffn_norm": "mlp_norm",
+    "post_ffw_norm": "mlp_post_norm",
+    "ffn_gate": "mlp.gate_proj",
+    "ffn_up": "mlp.up_proj",
+    "ffn_down": "mlp.down_proj",
+    "ffn_gate_inp": "mlp.router",
+    "exp_probs_b": "mlp.router",
+    "ffn_gate_exps": "mlp.experts.gate_proj",
+    "ffn_up_exps": "mlp.experts.up_proj",
+    "ffn_down_exps": "mlp.experts.down_proj",
+    "ffn_gate_inp_shexp": "mlp.shared_expert.router",
+    "ffn_gate_shexp": "mlp.shared_expert.gate_proj",
+    "ffn_up_shexp": "mlp.shared_expert.up_proj",
+    "ffn_down_shexp": "mlp.shared_expert.down_proj",
+    "ssm_in": "ssm.in_proj",
+    "ssm_conv1d": "ssm.conv",
+    "ssm_x": "ssm.x_proj",
+    "ssm_dt": "ssm.dt_proj",
+    "ssm_a": "ssm.scan",
+    "ssm_d": "ssm.scan",
+    "ssm_norm": "ssm.norm",
+    "ssm_dt_norm": "ssm.dt_norm",
+    "ssm_b_norm": "ssm.b_norm",
+    "ssm_c_norm": "ssm.c_norm",
+    "ssm_out": "ssm.out_proj",
+    # graph nodes (llama.cpp's build_* functions)
+    "Qcur": "attn.q_proj",
+    "Kcur": "attn.k_proj",
+    "Vcur": "attn.v_proj",
+    "wqkv": "attn.qkv_proj",
+    "wqkv_b": "attn.qkv_proj",
+    "bqkv": "attn.qkv_proj",
+    "Qcur_norm": "attn.q_norm",
+    "Qcur_normed": "attn.q_norm",
+    "Kcur_norm": "attn.k_norm",
+    "Kcur_normed": "attn.k_norm",
+    "Qcur_rope": "attn.rope",
+    "Kcur_rope": "attn.rope",
+    "Qcur_scaled": "attn.q_proj",
+    "kq": "attn.core",
+    "kq_scaled": "attn.core",
+    "kq_tanh": "attn.core",
+    "kq_soft_max": "attn.core",
+    "kq_soft_max_ext": "attn.core",
+    "kqv": "attn.core",
+    "kqv_merged": "attn.core",
+    "kqv_merged_cont": "attn.core",
+    "kqv_out": "attn.core",
+    "fattn": "attn.core",
+    "__fattn__": "attn.core",
+    "attn_out": "attn.o_proj",
+    "kqv_wo": "attn.o_proj",
+    "q": "attn.q_proj",
+    "q_pe": "attn.rope",
+    "k_pe": "attn.rope",
+    "kv_cmpr_pe": "attn.kv_a_proj",
+    "kv_cmpr": "attn.kv_a_norm",
+    "kv": "attn.kv_b_proj",
+    "q_nope_absorbed": "attn.kv_b_proj",
+    "sa_out": "attn.residual",
+    "ffn_inp": "attn.residual",
+    "attn_post_norm": "attn_post_norm",
+    "ffn_post_norm": "mlp_post_norm",
+    "ffn_out": "mlp.down_proj",
+    "l_out": "mlp.residual",
+    "ffn_moe_down": "mlp.experts.down_proj",
+    "ffn_moe_gate": "mlp.experts.gate_proj",
+    "ffn_moe_up": "mlp.experts.up_proj",
+    "ffn_moe_gate_up": "mlp.experts.gate_proj",
+    "ffn_moe_weighted": "mlp.experts.combine",
+    "ffn_moe_out": "mlp.experts.combine",
+    "ffn_moe_out_merged": "mlp.experts.combine",
+    "ffn_final_moe_out": "mlp.experts.combine",
+    "ffn_shexp": "mlp.shared_expert.down_proj",
+    "shared_expert_gate": "mlp.shared_expert.router",
+    "mamba_in_proj": "ssm.in_proj",
+    "mamba_conv1d": "ssm.conv",
+    "mamba_conv1d_silu": "ssm.act",
+    "mamba_bcdt_proj": "ssm.x_proj",
+    "mamba_dt_proj": "ssm.dt_proj",
+    "mamba_ssm_scan": "ssm.scan",
+    "mamba_y_add_d": "ssm.scan",
+    "mamba2_y_add_d": "ssm.scan",
+    "mamba_y_swiglu_z": "ssm.gate",
+    "mamba_out_proj": "ssm.out_proj",
+    "mamba_out": "ssm.out_proj",
+}
+
+_GGUF_ACTIVATION = re.compile(r"^ffn_(moe_)?(act|silu|gelu|relu|sqr\(relu\)|swiglu|geglu|reglu|gate_par|xielu)(_\w+)?$")
+_GGUF_ROUTING = re.compile(r"^ffn_moe_(logits|probs|topk|group_topk|argsort|weights)")
+_GGUF_TENSOR = re.compile(r"^blk\.(\d+)\.([\w]+?)(?:\.(?:weight|bias))?$")
+_GGUF_CACHE = re.compile(r"^cache_([krvs])_l(\d+)")
+_GGUF_NODE = re.compile(r"^(.+)-(\d+)$")
+
+
+def canonical_gguf(name: str) -> str | None:
+    """Canonical name of a GGUF tensor (`blk.7.attn_q.weight`) or a ggml graph node (`Qcur-7`).
+
+    None for an unknown name, and for the two that say nothing by themselves: `norm-7` (the part of
+    either norm before its weight) and `node_21`; `canonical_graph` names those by what they feed.
+    """
+    name = re.sub(r"( \([^)]*\))+$", "", name)  # "cache_k_l0 (view) (permuted)"
+    if match := _GGUF_TENSOR.match(name):
+        index, base = match.groups()
+    elif match := _GGUF_CACHE.match(name):
+        index = match.group(2)
+        return f"blocks.{index}." + ("attn.core" if match.group(1) in "kv" else "ssm.scan")
+    elif match := _GGUF_NODE.match(name):
+        base, index = match.groups()
+    else:
+        return _GGUF_OUTSIDE.get(re.sub(r"\.(weight|bias)$", "", name))
+    if match := _GGUF_ACTIVATION.match(base):
+        return f"blocks.{index}.mlp.experts.act" if match.group(1) else f"blocks.{index}.mlp.act"
+    if _GGUF_ROUTING.match(base):
+        return f"blocks.{index}.mlp.router"
+    rest = _GGUF_BLOCK.get(base)
+    return None if rest is None else f"blocks.{index}.{rest}"
+
+
+def canonical_graph(nodes: Iterable[tuple[str, str]]) -> tuple[str | None, ...]:
+    """Canonical names of a whole ggml graph, given (node name, operator) in the order of execution.
+
+    llama.cpp names the last node of each step, so a node without a name belongs to the next one that
+    has one. Rotations keep the name of the projection they rotate and are told by their operator.
+    """
+    found: list[str | None] = []
+    pending: list[int] = []
+    for i, (node, op) in enumerate(nodes):
+        name = canonical_gguf(node)
+        if name and op == "ROPE" and (block := block_of(name)) is not None:
+            name = f"blocks.{block}.attn.rope"
+        found.append(name)
+        if name is None:
+            pending.append(i)
+            continue
+        for j in pending:
+            found[j] = name
+        pending.clear()
+    return tuple(found)
