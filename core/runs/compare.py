@@ -1,0 +1,141 @@
+"""Two results side by side: what differs in what was asked, and by how much in what came out.
+
+Pure functions; "b over a" everywhere, so the first run is the reference.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from typing import Any, Literal
+
+import msgspec
+
+from core.types import LayerKind, Record, Request, Result
+
+_HEADLINES: tuple[tuple[str, str, str, Literal["higher", "lower"]], ...] = (
+    ("tok_per_s", "Decode speed", "tok/s", "higher"),
+    ("tpot_s", "Time per token", "s", "lower"),
+    ("ttft_s", "Time to first token", "s", "lower"),
+    ("prefill_tok_per_s", "Prefill speed", "tok/s", "higher"),
+    ("peak_memory_bytes", "Peak memory", "B", "lower"),
+    ("load_s", "Loading time", "s", "lower"),
+)
+
+
+class Difference(Record):
+    """A setting that is not the same in both runs."""
+
+    name: str
+    a: str
+    b: str
+
+
+class Ratio(Record):
+    """One headline number of both runs. ratio: b over a, None unless both were measured."""
+
+    name: str
+    label: str
+    unit: str
+    better: Literal["higher", "lower"]
+    a: float | None
+    b: float | None
+
+    @property
+    def ratio(self) -> float | None:
+        return self.b / self.a if self.a and self.b is not None else None
+
+    @property
+    def improves(self) -> bool | None:
+        """Whether b is the better one; None without both or when they are equal."""
+        if self.ratio is None or self.ratio == 1:
+            return None
+        return (self.ratio > 1) == (self.better == "higher")
+
+
+class LayerDifference(Record):
+    """One layer in both runs; seconds per decode forward or per prefill."""
+
+    name: str
+    kind: LayerKind
+    a_s: float | None
+    b_s: float | None
+
+    @property
+    def difference_s(self) -> float | None:
+        return None if self.a_s is None or self.b_s is None else self.b_s - self.a_s
+
+
+def differences(a: Request, b: Request, result_a: Result, result_b: Result) -> tuple[Difference, ...]:
+    """What was asked or found differently: settings first, then machine and library versions."""
+    left, right = _flat(a, result_a), _flat(b, result_b)
+    names = list(dict.fromkeys([*left, *right]))
+    return tuple(
+        Difference(name=name, a=left.get(name, "–"), b=right.get(name, "–"))
+        for name in names
+        if left.get(name, "–") != right.get(name, "–")
+    )
+
+
+def ratios(a: Result, b: Result) -> tuple[Ratio, ...]:
+    """Headline numbers that at least one of the runs measured."""
+    found = (
+        Ratio(name=name, label=label, unit=unit, better=better, a=getattr(a, name), b=getattr(b, name))
+        for name, label, unit, better in _HEADLINES
+    )
+    return tuple(r for r in found if r.a is not None or r.b is not None)
+
+
+def layers(a: Result, b: Result, phase: Literal["prefill", "decode"]) -> tuple[LayerDifference, ...]:
+    """Layers that both runs timed, in the order of the first one's network."""
+    times = {layer.name: layer.seconds for layer in b.layers if layer.phase == phase}
+    return tuple(
+        LayerDifference(name=layer.name, kind=layer.kind, a_s=layer.seconds, b_s=times.get(layer.name))
+        for layer in a.layers
+        if layer.phase == phase and layer.seconds is not None and times.get(layer.name) is not None
+    )
+
+
+def words(a: str, b: str) -> tuple[tuple[Literal["same", "a", "b"], str], ...]:
+    """The two texts as one sequence of stretches: in both, only in the first, only in the second."""
+    left, right = _tokens(a), _tokens(b)
+    found: list[tuple[Literal["same", "a", "b"], str]] = []
+    for tag, i1, i2, j1, j2 in difflib.SequenceMatcher(None, left, right, autojunk=False).get_opcodes():
+        if tag == "equal":
+            found.append(("same", "".join(left[i1:i2])))
+            continue
+        if i2 > i1:
+            found.append(("a", "".join(left[i1:i2])))
+        if j2 > j1:
+            found.append(("b", "".join(right[j1:j2])))
+    return tuple(found)
+
+
+def _tokens(text: str) -> list[str]:
+    return re.findall(r"\s+|[^\s]+", text)
+
+
+def _flat(request: Request, result: Result) -> dict[str, str]:
+    """Every setting by a readable name. What the worker found replaces what was left open in the request."""
+    asked: dict[str, Any] = msgspec.structs.asdict(request)
+    task = msgspec.structs.asdict(asked.pop("task"))
+    sampling = msgspec.structs.asdict(task.pop("sampling"))
+    params, options = asked.pop("params"), asked.pop("options")
+    asked |= {"dtype": result.dtype, "threads": result.threads}
+    flat = {**asked, **task, **sampling, **params, **options}
+    environment = result.environment
+    machine = environment.get("machine") or {}
+    if isinstance(machine, dict):
+        flat |= {"machine": machine.get("cpu")}
+    flat |= {f"{name} version": version for name, version in (environment.get("versions") or {}).items()}
+    return {name.replace("_", " "): _plain(value) for name, value in flat.items()}
+
+
+def _plain(value: Any) -> str:
+    if value is None or value == "":
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, tuple | list):
+        return ", ".join(map(str, value)) or "none"
+    return str(value)

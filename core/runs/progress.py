@@ -1,0 +1,111 @@
+"""Where a run stands, from its request and its events: which stage, how far, for how long.
+
+Pure functions, like summarize; nothing here reads a clock or a file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from core.types import Done, Event, Failed, Loaded, Memory, Pass, Phase, Record, Request, Step, T
+
+STAGES = ("queued", "loading", "warm-up", "timing", "profiling", "finished")
+
+
+class Stage(Record):
+    """The stage a run is in. done of total in `unit`; None where it cannot be known.
+
+    detail: what exactly, in a few words ("Loading SmolLM2", "decode", "layers").
+    pass_no of n_passes counts timing and profiling passes from 1; None before the first.
+    """
+
+    name: str  # one of STAGES
+    detail: str = ""
+    done: float | None = None
+    total: float | None = None
+    unit: str = ""
+    pass_no: int | None = None
+    n_passes: int | None = None
+
+    @property
+    def fraction(self) -> float | None:
+        if self.done is None or not self.total:
+            return None
+        return max(0.0, min(1.0, self.done / self.total))
+
+
+def stage(request: Request, events: Sequence[Event]) -> Stage:
+    """The stage after these events; a crash and a new attempt start over from the last Loaded or Phase."""
+    current: Pass | None = None
+    phase: Phase | None = None
+    loaded: Loaded | None = None
+    steps: list[Step] = []
+    passes: list[Pass] = []
+    for event in events:
+        match event:
+            case Done() | Failed():
+                return Stage(name="finished")
+            case Loaded():
+                loaded, current, passes, steps = event, None, [], []
+            case Phase() if event.name in ("queued", "preparing", "loading"):
+                phase, current, loaded = event, None, None
+            case Pass():
+                current, steps = event, []
+                passes.append(event)
+            case Step():
+                steps.append(event)
+    if current is not None and loaded is not None:
+        return _in_pass(request, loaded, current, passes, steps)
+    if loaded is not None:
+        return Stage(name="warm-up")
+    if phase is None or phase.name == "queued":
+        return Stage(name="queued", detail="Waiting for the worker")
+    return Stage(name="loading", detail=phase.note, done=phase.done, total=phase.total, unit=phase.unit)
+
+
+def _in_pass(request: Request, loaded: Loaded, current: Pass, passes: Sequence[Pass], steps: Sequence[Step]) -> Stage:
+    n_passes = request.repeats + len(request.profilers)
+    counted = [p for p in passes if p.kind != "warmup"]
+    name = {"warmup": "warm-up", "timing": "timing", "profile": "profiling"}[current.kind]
+    n_read = sum(s.n_input for s in steps if s.phase == "prefill")
+    n_new = sum(s.n_tokens for s in steps)
+    if n_new == 0:
+        detail, done, total = "prefill", n_read, loaded.n_prompt_tokens
+    else:
+        detail, done, total = "decode", n_new, request.task.max_new_tokens
+    return Stage(
+        name=name,
+        detail=f"{current.profiler}, {detail}" if current.profiler else detail,
+        done=None if current.kind == "warmup" else done,
+        total=None if current.kind == "warmup" else total,
+        unit="tokens",
+        pass_no=len(counted) or None,
+        n_passes=n_passes,
+    )
+
+
+def elapsed_s(events: Sequence[Event], since_created_s: float) -> float:
+    """Seconds since the request, or until the end of a run that has ended."""
+    last = events[-1] if events else None
+    return last.t_s if isinstance(last, Done | Failed) else max(0.0, since_created_s)
+
+
+def decode_rates(request: Request, events: Sequence[Event], n_points: int = 60) -> tuple[float, ...]:
+    """Tokens per second over the last timing pass, averaged into at most n_points stretches of equal steps."""
+    timing = {e.number for e in events if isinstance(e, Pass) and e.kind == "timing"}
+    last = max(timing, default=None)
+    steps = [e for e in events if isinstance(e, Step) and e.pass_no == last and e.phase == "decode" and e.seconds > 0]
+    return tuple(
+        request.batch * sum(s.n_tokens for s in part) / sum(s.seconds for s in part) for part in _split(steps, n_points)
+    )
+
+
+def memory_line(events: Sequence[Event], n_points: int = 60) -> tuple[float, ...]:
+    """Resident bytes over the run: the highest of each of at most n_points stretches."""
+    memory = [e for e in events if isinstance(e, Memory)]
+    return tuple(float(max(m.peak_bytes or m.rss_bytes for m in part)) for part in _split(memory, n_points))
+
+
+def _split(items: Sequence[T], n_points: int) -> list[Sequence[T]]:
+    width = max(1, -(-len(items) // n_points))
+    return [items[i : i + width] for i in range(0, len(items), width)]

@@ -1,0 +1,97 @@
+"""Choosing a model and saying what it is before anything is loaded."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from core.errors import ExplorerError
+from core.models import catalogue, spec
+from core.types import Attention, ModelEntry, ModelSpec
+from pages.ui import text
+
+FAMILIES = {
+    "embedded": "ships with the app",
+    "local": "on this machine",
+    "hub": "hub cache",
+    "derived": "derived",
+    "preset": "preset, random weights",
+}
+
+
+@st.cache_data(ttl=30, show_spinner=False)
+def entries() -> list[ModelEntry]:
+    """The catalogue, looked for at most every half minute; ready-to-run models first."""
+    order = list(FAMILIES)
+    return sorted(catalogue.entries(), key=lambda e: (order.index(e.family), e.label.casefold()))
+
+
+def entry_of(model: str) -> ModelEntry:
+    """The catalogue's entry for an id, or for a path to a file or folder; raises ExplorerError."""
+    known = {e.id: e for e in entries()}
+    return known[model] if model in known else catalogue.find(model)
+
+
+def model_picker(key: str = "model", label: str = "Model") -> str | None:
+    """Choose a model of the catalogue, or type a path or a hub id; the id, bound to the address."""
+    known = {e.id: e for e in entries()}
+
+    def name(model: str) -> str:
+        entry = known.get(model)
+        return f"{entry.label} · {FAMILIES[entry.family]}" if entry else model
+
+    return st.selectbox(
+        label,
+        list(known),
+        format_func=name,
+        key=key,
+        bind="query-params",
+        accept_new_options=True,
+        placeholder="Choose a model, or type a path or a hub id",
+        help="Models that were found on this machine, and architectures with random weights (presets). "
+        "A path to a GGUF file, a model folder or a config.json can be typed, and so can a hub id such as "
+        "`HuggingFaceTB/SmolLM2-135M-Instruct`.",
+    )
+
+
+@st.cache_data(max_entries=64, show_spinner=False)
+def _spec(fmt: str, path: str, changed: float) -> ModelSpec:
+    return spec.read(path, fmt)
+
+
+def spec_of(entry: ModelEntry) -> ModelSpec:
+    """The architecture as the files say, read once; raises ExplorerError."""
+    from pathlib import Path
+
+    fmt, path = next(iter(entry.files.items()))
+    file = Path(path)
+    return _spec(fmt, path, file.stat().st_mtime if file.exists() else 0.0)
+
+
+def model_card(entry: ModelEntry) -> ModelSpec | None:
+    """Size, architecture and what a reader of the results must know, in two lines."""
+    try:
+        found = spec_of(entry)
+    except ExplorerError as error:
+        st.warning(error.hint or error.message, title=error.message if error.hint else None)
+        return None
+    st.caption(architecture_line(found, entry.size_bytes))
+    if note := entry.note or found.source:
+        st.caption(f":material/info: {text.escape(note)}")
+    return found
+
+
+def architecture_line(model: ModelSpec, size_bytes: int | None = None) -> str:
+    """`30 layers · width 576 · 9 heads (3 KV) · 135 M parameters · q4_1 · 92 MB`."""
+    heads = next((layer.op for layer in model.layers if isinstance(layer.op, Attention)), None)
+    shared = f" ({heads.n_kv_heads} KV)" if heads and heads.n_kv_heads != heads.n_heads else ""
+    size_bytes = size_bytes or model.weight_bytes
+    parts = (
+        f"{model.n_blocks} layers",
+        f"width {model.d_model}",
+        f"{heads.n_heads} heads{shared}" if heads else None,
+        f"**{text.count(model.n_params)} parameters**",
+        model.dtype,
+        text.size(size_bytes) if size_bytes else None,
+        f"context {model.max_context:,}" if model.max_context else None,
+    )
+    return " · ".join(p for p in parts if p)

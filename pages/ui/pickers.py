@@ -1,0 +1,142 @@
+"""Choosing a run, a backend or a device. Choosing a model is in pages.ui.models."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import streamlit as st
+
+from core import registry
+from core.errors import ExplorerError
+from core.paths import data_dir
+from core.runs.store import Run
+from core.types import Request
+from hardware import catalogue as hardware
+from hardware.device import Device
+from pages.ui import text
+from pages.ui.models import model_picker
+from pages.ui.page import empty
+from pages.ui.state import choose_run, current_run, open_run, readable, store
+
+__all__ = ["backend_label", "backend_picker", "device_picker", "model_picker", "pick_run", "run_header", "run_picker"]
+
+_SHOWN_RUNS = 50
+
+
+def run_picker(key: str) -> Run | None:
+    """The strip at the top of a page about one run: what it was, and a way to another one.
+
+    Draws an empty state and returns None when there is no run at all.
+    """
+    run = current_run()
+    if run is None:
+        empty("No run yet", "This page explains a run. Make one, or import one in History.")
+        return None
+    with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
+        st.markdown(run_header(run), width="content")
+        with st.popover("Other run", icon=":material/swap_horiz:", type="tertiary"):
+            chosen = pick_run("Show this run", f"{key}-run", run.id)
+            if chosen and chosen != run.id:
+                choose_run(chosen)
+                st.rerun()
+    return run
+
+
+def pick_run(label: str, key: str, selected: str | None, bind: bool = False) -> str | None:
+    """A list of the newest runs; the id of the chosen one."""
+    names = {run.id: run_line(run) for run in _newest(selected)}
+    ids = list(names)
+    index = ids.index(selected) if selected in names else 0
+    extra: dict[str, Any] = {"bind": "query-params"} if bind else {}
+    return st.selectbox(label, ids, index=index, format_func=lambda i: names.get(i, i), key=key, **extra)
+
+
+def _newest(selected: str | None) -> list[Run]:
+    ids = store().ids()[:_SHOWN_RUNS]
+    if selected and selected not in ids:
+        ids.append(selected)
+    found = []
+    for run_id in ids:
+        try:
+            run = open_run(run_id) if run_id == selected else store().open(run_id)
+        except ExplorerError:
+            continue
+        if readable(run):
+            found.append(run)
+    return found
+
+
+def run_line(run: Run) -> str:
+    """One run as plain text for a list."""
+    request = run.request
+    return f"{text.when(run.created_s)} · {request.model} · {backend_label(request.backend)} · {request.strategy}"
+
+
+def run_header(run: Run) -> str:
+    """One run as a line of Markdown with its status."""
+    request = run.request
+    parts = (
+        f"**{text.escape(request.model)}**",
+        backend_label(request.backend),
+        strategy_label(request),
+        text.when(run.created_s),
+    )
+    return " · ".join(parts) + "   " + text.status(run.status())
+
+
+def backend_label(name: str) -> str:
+    """`llama.cpp`; an unknown name (a run from elsewhere) stays as it is."""
+    try:
+        return str(registry.get("backend", name).label)
+    except ExplorerError:
+        return name
+
+
+def strategy_label(request: Request) -> str:
+    try:
+        return str(registry.get("strategy", request.strategy).label)
+    except ExplorerError:
+        return request.strategy
+
+
+def backend_picker(key: str = "backend", label: str = "Backend") -> str:
+    """Choose a library. One that is not installed can be chosen too, to read why and how to get it."""
+    plugins = {name: registry.get("backend", name) for name in _ordered_backends()}
+    missing = {name: plugin.unavailable() for name, plugin in plugins.items()}
+
+    def show(name: str) -> str:
+        return f"{plugins[name].label} · not installed" if missing[name] else str(plugins[name].label)
+
+    chosen: str = st.selectbox(
+        label,
+        list(plugins),
+        format_func=show,
+        key=key,
+        bind="query-params",
+        help="The library that runs the model, in a process of its own.",
+    )
+    if reason := missing[chosen]:
+        st.warning(reason, title=f"{plugins[chosen].label} is not installed", icon=":material/extension_off:")
+    return chosen
+
+
+def _ordered_backends() -> list[str]:
+    """Real libraries first, in the order in which most people want them."""
+    preferred = ("llama_cpp", "pytorch", "onnxruntime")
+    names = registry.names("backend")
+    return [*(n for n in preferred if n in names), *(n for n in names if n not in (*preferred, "fake")), "fake"]
+
+
+def device_picker(key: str = "device", label: str = "Device", default: str | None = None) -> Device:
+    """Choose a device of the catalogue, the user's own included."""
+    found = {device.name: device for device in hardware.devices(data_dir() / "devices")}
+    names = list(found)
+    chosen: str = st.selectbox(
+        label,
+        names,
+        index=names.index(default) if default in found else 0,
+        key=key,
+        bind="query-params",
+        help="Figures as the data sheets state them; doubtful ones are marked.",
+    )
+    return found[chosen]

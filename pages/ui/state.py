@@ -1,0 +1,115 @@
+"""What the tab remembers and what all tabs share. The only user of st.session_state.
+
+The store and the runner belong to the process, so a run survives a reload or a second tab.
+Which run is shown belongs to the tab and to its address (`?run=`).
+"""
+
+from __future__ import annotations
+
+import atexit
+from importlib import resources
+from pathlib import Path
+
+import streamlit as st
+
+from core.errors import ExplorerError
+from core.paths import data_dir
+from core.runs.runner import Runner
+from core.runs.store import Run, Store
+from core.types import Result
+
+RUN = "run"  # the name of the run in the address and in the tab's state
+GOING = ("queued", "running")
+_KEPT_RUNS = 8  # opened runs a tab keeps, each with its events in memory
+
+
+def store() -> Store:
+    """The runs of this machine."""
+    return _store(data_dir())
+
+
+@st.cache_resource(show_spinner=False)
+def _store(root: Path) -> Store:
+    store = Store(root)
+    demo = resources.files("core.runs") / "demo.zip"
+    if not store.ids() and demo.is_file():
+        store.load(demo.read_bytes())
+    return store
+
+
+def runner() -> Runner:
+    """Starts and stops runs; one per process."""
+    return _runner(data_dir())
+
+
+@st.cache_resource(show_spinner=False, on_release=lambda runner: runner.close())
+def _runner(root: Path) -> Runner:
+    runner = Runner(_store(root))
+    atexit.register(runner.close)
+    return runner
+
+
+def choose_run(run_id: str) -> None:
+    """Show this run on every page of this tab, and put it into the address."""
+    st.session_state[RUN] = run_id
+    if st.query_params.get(RUN) != run_id:
+        st.query_params[RUN] = run_id
+
+
+def forget_run() -> None:
+    """Show the newest run again."""
+    st.session_state.pop(RUN, None)
+    st.query_params.pop(RUN, None)
+
+
+def asked_run() -> str | None:
+    """The run that the address or the tab asks for, whether it exists or not."""
+    return st.query_params.get(RUN) or st.session_state.get(RUN)
+
+
+def current_run() -> Run | None:
+    """The run to show: the one asked for, else the one that is going, else the newest; None without any."""
+    ids = store().ids()
+    for run_id in (asked_run(), runner().active()):
+        if run_id in ids:
+            return open_run(run_id)
+    for run_id in ids:
+        run = open_run(run_id)
+        if readable(run):
+            return run
+    return None
+
+
+def open_run(run_id: str) -> Run:
+    """The run, opened once per tab so that reading its events costs only what is new.
+
+    Raises ExplorerError when there is no such run.
+    """
+    opened: dict[str, Run] = st.session_state.setdefault("opened_runs", {})
+    path = store().folder / run_id
+    if run_id not in opened or opened[run_id].path != path or not path.exists():
+        opened.pop(run_id, None)
+        run = store().open(run_id)
+        while len(opened) >= _KEPT_RUNS:
+            opened.pop(next(iter(opened)))
+        opened[run_id] = run
+    return opened[run_id]
+
+
+def readable(run: Run) -> bool:
+    """Whether the run's request can be read: a damaged folder is left to History."""
+    try:
+        return bool(run.request)
+    except ExplorerError:
+        return False
+
+
+def result_of(run: Run) -> Result:
+    """The run's result, computed anew only when its events or its status changed."""
+    known: dict[str, tuple[tuple[int, str], Result]] = st.session_state.setdefault("results", {})
+    version = (len(run.events()), run.status())
+    if run.id not in known or known[run.id][0] != version:
+        while len(known) >= _KEPT_RUNS:
+            known.pop(next(iter(known)))
+        known[run.id] = (version, run.result())
+    return known[run.id][1]

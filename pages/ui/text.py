@@ -1,0 +1,152 @@
+"""Numbers as people read them: three digits, an SI unit, and where they come from.
+
+Pure functions of numbers: nothing here draws. None is "–", never 0.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Literal
+
+from core.types import Provenance, RunStatus
+
+NONE = "–"
+_PREFIXES = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+
+_PROVENANCE: dict[Provenance, tuple[str, str, str]] = {
+    "measured": ("green", "straighten", "taken from this run's events"),
+    "computed": ("blue", "calculate", "follows from the model's architecture"),
+    "stated": ("gray", "description", "from a data sheet"),
+    "estimated": ("orange", "query_stats", "from a model, with a range"),
+}
+_STATUS: dict[str, tuple[str, str, str]] = {
+    "queued": ("gray", "hourglass_empty", "Queued"),
+    "running": ("blue", "play_circle", "Running"),
+    "done": ("green", "check_circle", "Done"),
+    "cancelled": ("orange", "stop_circle", "Stopped"),
+    "failed": ("red", "error", "Failed"),
+    "interrupted": ("orange", "power_off", "Interrupted"),
+    "damaged": ("red", "broken_image", "Damaged"),
+}
+
+
+def si(value: float | None, unit: str = "", digits: int = 3) -> str:
+    """`1.23 GB`, `41 MFLOP`, `–`. Three significant digits, decimal prefixes."""
+    if value is None:
+        return NONE
+    for factor, prefix in _PREFIXES:
+        if abs(value) >= factor * 0.9995:
+            return f"{_digits(value / factor, digits)} {prefix}{unit}"
+    return f"{_digits(value, digits)} {unit}".rstrip()
+
+
+def size(n_bytes: float | None) -> str:
+    """Bytes in decimal units: `1.20 GB`."""
+    return si(n_bytes, "B")
+
+
+def bandwidth(bytes_per_s: float | None) -> str:
+    """`41.0 GB/s`."""
+    return si(bytes_per_s, "B/s")
+
+
+def compute(flop_per_s: float | None) -> str:
+    """`1.50 TFLOP/s`."""
+    return si(flop_per_s, "FLOP/s")
+
+
+def seconds(value: float | None) -> str:
+    """`1.25 s`, `83.0 ms`, `12.0 µs`; from two minutes on `2 min 05 s`."""
+    if value is None:
+        return NONE
+    if value >= 120:
+        return f"{int(value) // 60} min {int(value) % 60:02d} s"
+    for factor, unit in ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs")):
+        if abs(value) >= factor * 0.9995:
+            return f"{_digits(value / factor)} {unit}"
+    return "0 s" if value == 0 else f"{_digits(value / 1e-9)} ns"
+
+
+def clock(value: float | None) -> str:
+    """A running clock that does not jump about: `12.3 s`, `2:05 min`."""
+    if value is None:
+        return NONE
+    return f"{value:.1f} s" if value < 60 else f"{int(value) // 60}:{int(value) % 60:02d} min"
+
+
+def token_rate(tok_per_s: float | None) -> str:
+    """`41.2 tok/s`."""
+    return NONE if tok_per_s is None else f"{_digits(tok_per_s)} tok/s"
+
+
+def count(value: float | None) -> str:
+    """`135 M`, `4.10 k`, `576`: exact below ten thousand."""
+    if value is None:
+        return NONE
+    return f"{value:,.0f}" if abs(value) < 10_000 else si(value)
+
+
+def percent(share: float | None) -> str:
+    """A share of one as `83 %`."""
+    return NONE if share is None else f"{_digits(share * 100, 2)} %"
+
+
+def ratio(value: float | None) -> str:
+    """`1.25 ×`."""
+    return NONE if value is None else f"{_digits(value)} ×"
+
+
+def when(created_s: float | None) -> str:
+    """Local date and time of a moment: `Today 14:05`, `21 Nov 14:05`, `21 Nov 2025`."""
+    if created_s is None:
+        return NONE
+    then, now = time.localtime(created_s), time.localtime()
+    if then[:3] == now[:3]:
+        return time.strftime("Today %H:%M", then)
+    return time.strftime("%d %b %H:%M" if then[0] == now[0] else "%d %b %Y", then)
+
+
+def provenance(kind: Provenance) -> str:
+    """A badge that says where the numbers beside it come from, as Markdown."""
+    color, icon, _ = _PROVENANCE[kind]
+    return f":{color}-badge[:material/{icon}: {kind}]"
+
+
+def provenance_help() -> str:
+    """What the four badges mean, for tooltips."""
+    return "\n".join(f"- **{kind}**: {meaning}" for kind, (_, _, meaning) in _PROVENANCE.items())
+
+
+def status(of: RunStatus | Literal["damaged"] | str) -> str:
+    """A run's status as a Markdown badge."""
+    color, icon, label = _STATUS.get(of, ("gray", "help", of.capitalize()))
+    return f":{color}-badge[:material/{icon}: {label}]"
+
+
+def status_word(of: str) -> str:
+    return _STATUS[of][2] if of in _STATUS else of.capitalize()
+
+
+def escape(text: str) -> str:
+    """Text that came from outside (a model, a file, a path) made harmless inside Markdown."""
+    return "".join("\\" + c if c in "\\`*_{}[]()<>#+!|~$:" else c for c in text)
+
+
+def environment_line(environment: dict[str, Any]) -> str:
+    """Machine, threads and library versions in one line; empty when nothing is known."""
+    machine = environment.get("machine")
+    cpu = machine.get("cpu") or machine.get("cpu_name") if isinstance(machine, dict) else machine
+    threads = environment.get("threads")
+    versions = environment.get("versions") or {}
+    parts = [cpu, f"{threads} threads" if threads else None, *(f"{k} {v}" for k, v in sorted(versions.items()))]
+    return " · ".join(str(p) for p in parts if p)
+
+
+def _digits(value: float, digits: int = 3) -> str:
+    """`digits` significant digits without an exponent."""
+    if value == 0:
+        return "0"
+    whole = len(str(int(abs(value))))
+    if abs(value) < 1:
+        return f"{value:.{digits}g}"
+    return f"{value:,.{max(0, digits - whole)}f}"
