@@ -48,6 +48,7 @@ class TorchSession:
 
     def __init__(self, model: Any, tokenizer: Any, spec: ModelSpec, device: str) -> None:
         import torch
+        import transformers
         from transformers.cache_utils import LinearAttentionCacheLayerMixin
 
         self._torch, self._model, self._tokenizer = torch, model, tokenizer
@@ -56,6 +57,8 @@ class TorchSession:
         self.chat_template = tokenizer.chat_template if isinstance(tokenizer.chat_template, str) else None
         self.bos_token, self.eos_token = tokenizer.bos_token or "", tokenizer.eos_token or ""
         self.eos_ids = load.eos_ids(model, tokenizer)
+        # generate fills what a request leaves open from here: stop tokens, temperature, penalties
+        model.generation_config = transformers.GenerationConfig()
         self.environment: dict[str, Any] = {}
         self.warnings: tuple[str, ...] = ()
         self._device = device
@@ -220,6 +223,7 @@ class PyTorch:
     formats = ("hf", "config")
     dtypes = tuple(load.DTYPES)
     capabilities = frozenset({"forward", "cache", "rollback", "stream", "batch", "layers"})
+    runtime_bytes = 450_000_000
 
     def unavailable(self) -> str | None:
         missing = [name for name in self.distributions if find_spec(name) is None]
