@@ -1,0 +1,200 @@
+"""The catalogue of devices: those that ship with the app, and the user's own files.
+
+A user's file is JSON (one Device or a list, SI units, the fields of `Device`) or CSV with the columns
+of devices.csv (GB, GB/s and TFLOP/s, as data sheets print them). A user's device replaces a shipped
+one of the same name. This module knows nothing of this machine.
+"""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import os
+import re
+from functools import cache
+from pathlib import Path
+
+import msgspec
+
+from hardware.device import Device, validate
+from hardware.errors import HardwareError
+
+_SHIPPED = Path(__file__).with_name("devices.csv")
+_PEAK_COLUMNS = {
+    "fp32_tflops": "fp32",
+    "tf32_tflops": "tf32",
+    "fp16_tflops": "fp16",
+    "fp16_acc16_tflops": "fp16_acc16",
+    "bf16_tflops": "bf16",
+    "fp8_tflops": "fp8",
+    "int8_tops": "int8",
+    "int4_tops": "int4",
+    "fp4_tflops": "fp4",
+}
+_FIELD_OF_COLUMN = {
+    "memory_gb": "mem_bytes",
+    "bandwidth_gbs": "mem_bandwidth_bytes_per_s",
+    "clock_ghz_used": "clock_hz",
+    **{column: f"peak_flop_per_s.{dtype}" for column, dtype in _PEAK_COLUMNS.items()},
+}
+_COLUMNS = {
+    *_FIELD_OF_COLUMN,
+    *("name", "vendor", "kind", "tdp_w", "year", "confidence", "uncertain_fields", "source", "checked_against"),
+    "notes",
+}
+
+
+def devices(folder: Path | None = None) -> tuple[Device, ...]:
+    """All devices, the user's own last. Files that cannot be read are left out: see `problems`."""
+    found = {device.name: device for device in _shipped()}
+    for path in _files(folder):
+        try:
+            own = read(path)
+        except HardwareError:
+            continue
+        for device in own:
+            found.pop(device.name, None)
+            found[device.name] = device
+    return tuple(found.values())
+
+
+def problems(folder: Path | None) -> tuple[HardwareError, ...]:
+    """What is wrong with the user's files, one error per file that `devices` leaves out."""
+    errors = []
+    for path in _files(folder):
+        try:
+            read(path)
+        except HardwareError as error:
+            errors.append(error)
+    return tuple(errors)
+
+
+def find(name: str, folder: Path | None = None) -> Device:
+    """The device of that name, whatever its case and spacing, or the only one that contains it.
+
+    Raises HardwareError with the closest names.
+    """
+    everything = devices(folder)
+    wanted = _bare(name)
+    by_name = {_bare(device.name): device for device in everything}
+    if wanted in by_name:
+        return by_name[wanted]
+    containing = [device for bare, device in by_name.items() if wanted and wanted in bare]
+    if len(containing) == 1:
+        return containing[0]
+    if containing:
+        listed = ", ".join(f"'{device.name}'" for device in containing[:6])
+        raise HardwareError(f"'{name}' could be several devices.", f"Give one of {listed}.")
+    close = [f"'{by_name[match].name}'" for match in difflib.get_close_matches(wanted, by_name, n=4, cutoff=0.4)]
+    hint = f"Did you mean {' or '.join(close)}?" if close else "The devices are listed by 'python -m core devices'."
+    raise HardwareError(f"There is no device called '{name}'.", hint)
+
+
+def save(device: Device, folder: Path) -> Path:
+    """Write a user's device into the folder as JSON, replacing an earlier one of the same name."""
+    validate(device, "The new device")
+    slug = re.sub(r"[^a-z0-9]+", "-", device.name.casefold()).strip("-") or "device"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{slug}.json"
+    partial = path.with_suffix(".part")
+    partial.write_bytes(msgspec.json.format(msgspec.json.encode(device, order="sorted"), indent=2) + b"\n")
+    os.replace(partial, path)
+    return path
+
+
+def read(path: Path) -> tuple[Device, ...]:
+    """The devices of one file; raises HardwareError with one sentence about what is wrong."""
+    where = path.name
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise HardwareError(f"{where} cannot be read: {error}.", "It must be a UTF-8 text file.") from error
+    if path.suffix == ".csv":
+        found = _from_csv(text, where)
+    else:
+        try:
+            decoded = msgspec.json.decode(text, type=Device | list[Device])
+        except msgspec.ValidationError as error:
+            raise HardwareError(
+                f"{where} does not describe a device: {error}.",
+                "The fields name, kind, mem_bandwidth_bytes_per_s, mem_bytes, peak_flop_per_s and sources are needed.",
+            ) from error
+        except msgspec.DecodeError as error:
+            raise HardwareError(f"{where} is not valid JSON: {error}.", "Correct the file, or remove it.") from error
+        found = tuple(decoded) if isinstance(decoded, list) else (decoded,)
+    if not found:
+        raise HardwareError(f"{where} holds no device.", "Add one, or remove the file.")
+    return tuple(validate(device, where) for device in found)
+
+
+def _bare(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "", name.casefold())
+
+
+def _files(folder: Path | None) -> list[Path]:
+    if folder is None or not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if path.suffix in (".json", ".csv") and path.is_file())
+
+
+@cache
+def _shipped() -> tuple[Device, ...]:
+    return read(_SHIPPED)
+
+
+def _from_csv(text: str, where: str) -> tuple[Device, ...]:
+    rows = csv.DictReader(text.splitlines())
+    unknown = [str(column) for column in rows.fieldnames or () if column not in _COLUMNS]
+    if unknown:
+        raise HardwareError(
+            f"{where} has the unknown column '{unknown[0]}'.", f"The columns are those of {_SHIPPED.name}."
+        )
+    return tuple(_from_row(row, where) for row in rows)
+
+
+def _from_row(row: dict[str, str | None], where: str) -> Device:
+    name = (row.get("name") or "").strip()
+
+    def number(column: str, scale: float) -> float | None:
+        cell = (row.get(column) or "").strip()
+        if not cell:
+            return None
+        try:
+            return float(cell) * scale
+        except ValueError as error:
+            raise HardwareError(
+                f"{where}: '{cell}' in column {column} of '{name}' is not a number.",
+                "Give a plain number in the unit that the column's name ends with, or leave the cell empty.",
+            ) from error
+
+    def needed(column: str, scale: float) -> float:
+        value = number(column, scale)
+        if value is None:
+            raise HardwareError(f"{where}: '{name}' has no {column}.", "It is needed for every prediction.")
+        return value
+
+    def words(column: str) -> str:
+        return (row.get(column) or "").strip()
+
+    peaks = {dtype: number(column, 1e12) for column, dtype in _PEAK_COLUMNS.items()}
+    year = number("year", 1)
+    fields = {
+        "name": name,
+        "vendor": words("vendor"),
+        "kind": words("kind"),
+        "mem_bytes": needed("memory_gb", 2**30),
+        "mem_bandwidth_bytes_per_s": needed("bandwidth_gbs", 1e9),
+        "peak_flop_per_s": {dtype: peak for dtype, peak in peaks.items() if peak is not None},
+        "tdp_w": number("tdp_w", 1),
+        "year": None if year is None else int(year),
+        "clock_hz": number("clock_ghz_used", 1e9),
+        "confidence": words("confidence") or None,
+        "uncertain_fields": [_FIELD_OF_COLUMN.get(f, f) for f in words("uncertain_fields").split(";") if f],
+        "sources": [words("source")] if words("source") else [],
+        "checked_against": words("checked_against"),
+        "notes": words("notes"),
+    }
+    try:
+        return msgspec.convert(fields, Device)
+    except msgspec.ValidationError as error:
+        raise HardwareError(f"{where}: '{name}' is not a device: {error}.", "Correct that row.") from error

@@ -1,0 +1,167 @@
+"""The catalogue of devices, a user's own files, and what is said about a wrong one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from hardware import catalogue, detect
+from hardware.device import DTYPES, Device, validate
+from hardware.errors import HardwareError
+
+GOOD = {
+    "name": "My card",
+    "kind": "gpu",
+    "mem_bandwidth_bytes_per_s": 500e9,
+    "mem_bytes": 16 * 2**30,
+    "peak_flop_per_s": {"fp16": 50e12},
+    "sources": ["its data sheet"],
+}
+
+
+def write(folder: Path, file_name: str, **changes: object) -> Path:
+    path = folder / file_name
+    path.write_text(json.dumps({**GOOD, **changes}))
+    return path
+
+
+def test_the_shipped_catalogue_is_whole() -> None:
+    found = catalogue.devices()
+    assert len(found) == 58
+    assert len({device.name for device in found}) == 58
+    for device in found:
+        validate(device, "devices.csv")
+        assert device.provenance == "stated" and device.confidence in {"A", "B", "C"}
+        assert set(device.peak_flop_per_s) <= set(DTYPES)
+
+
+def test_units_are_converted() -> None:
+    card = catalogue.find("RTX 4090")
+    assert card.mem_bandwidth_bytes_per_s == pytest.approx(1008e9)
+    assert card.mem_bytes == 24 * 2**30
+    assert card.peak_flop_per_s["fp16"] == pytest.approx(165.2e12)
+    assert card.peak_flop_per_s["fp16_acc16"] == pytest.approx(330.4e12)
+    assert "fp4" not in card.peak_flop_per_s
+    assert catalogue.find("TPU v5e (chip)").tdp_w is None
+
+
+def test_doubtful_figures_stay_doubtful() -> None:
+    spark = catalogue.find("DGX Spark (GB10)")
+    assert spark.is_uncertain("tdp_w") and spark.is_uncertain("int8") and not spark.is_uncertain("mem_bytes")
+    assert "int8 peak" in spark.doubts() and "thermal design power" in spark.doubts()
+    assert catalogue.find("T4").is_uncertain("mem_bandwidth_bytes_per_s")
+    assert catalogue.find("RTX 3090").doubts() == ""
+
+
+def test_find_is_lenient_about_spelling_and_strict_about_meaning() -> None:
+    assert catalogue.find("rtx4090").name == "RTX 4090"
+    assert catalogue.find("b580").name == "Arc B580"
+    with pytest.raises(HardwareError, match="several devices"):
+        catalogue.find("H100")
+    with pytest.raises(HardwareError, match="RTX 4090") as caught:
+        catalogue.find("RTX 4O90")
+    assert "no device called" in caught.value.message
+    with pytest.raises(HardwareError):
+        catalogue.find("")
+
+
+def test_a_users_device_is_added_saved_and_replaces_a_shipped_one(tmp_path: Path) -> None:
+    path = catalogue.save(Device(**{**GOOD, "sources": ("a sheet",), "uncertain_fields": ("tdp_w",)}), tmp_path)
+    assert path.name == "my-card.json" and not list(tmp_path.glob("*.part"))
+    assert catalogue.find("my card", tmp_path).is_uncertain("tdp_w")
+    write(tmp_path, "t4.json", name="T4")
+    assert catalogue.find("T4", tmp_path).mem_bandwidth_bytes_per_s == 500e9
+    assert len(catalogue.devices(tmp_path)) == 59
+    (tmp_path / "own.csv").write_text(
+        "name,kind,memory_gb,bandwidth_gbs,fp16_tflops,source\nA,gpu,8,100,10,sheet\nB,cpu,64,80,1,sheet\n"
+    )
+    assert catalogue.find("B", tmp_path).mem_bandwidth_bytes_per_s == 80e9
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"mem_bandwidth_bytes_per_s": 900}, "unit is probably wrong"),
+        ({"mem_bandwidth_bytes_per_s": 0}, "above zero"),
+        ({"mem_bandwidth_bytes_per_s": -1e9}, "above zero"),
+        ({"mem_bandwidth_bytes_per_s": 1e30}, "no device has"),
+        ({"mem_bandwidth_bytes_per_s": "900 GB/s"}, "Expected `float`, got `str`"),
+        ({"mem_bytes": 24}, "unit is probably wrong"),
+        ({"peak_flop_per_s": {"fp16": 165.2}}, "operations per second"),
+        ({"peak_flop_per_s": {"fp12": 1e12}}, "unknown dtype 'fp12'"),
+        ({"peak_flop_per_s": {}}, "no peak"),
+        ({"sources": []}, "no source"),
+        ({"sources": [" "]}, "no source"),
+        ({"tdp_w": 0}, "above zero"),
+        ({"kind": "toaster"}, "Invalid enum value"),
+        ({"name": " "}, "no name"),
+        ({"bandwith": 1}, "unknown field `bandwith`"),
+        ({"uncertain_fields": ["power"]}, "unknown field 'power'"),
+    ],
+)
+def test_a_wrong_file_gets_one_clear_sentence(tmp_path: Path, changes: dict[str, object], words: str) -> None:
+    path = write(tmp_path, "mine.json", **changes)
+    with pytest.raises(HardwareError) as caught:
+        catalogue.read(path)
+    assert words in str(caught.value) and caught.value.message.startswith("mine.json") and caught.value.hint
+    assert len(catalogue.devices(tmp_path)) == 58, "the good devices stay"
+    assert [str(e) for e in catalogue.problems(tmp_path)] == [str(caught.value)]
+
+
+def test_broken_files(tmp_path: Path) -> None:
+    cases = {
+        "a.json": "{",
+        "b.json": "[]",
+        "c.csv": "name,speed\nA,1\n",
+        "d.csv": "name,kind,memory_gb,bandwidth_gbs,fp16_tflops,source\nA,gpu,8,100 GB/s,10,sheet\n",
+        "e.csv": "name,kind,memory_gb,bandwidth_gbs,fp16_tflops,source\nA,gpu,8,,10,sheet\n",
+        "f.csv": "name,kind,memory_gb,bandwidth_gbs,fp16_tflops,source\nA,gpu,8,100e9,10,sheet\n",
+        "g.csv": "name,kind,memory_gb,bandwidth_gbs,fp16_tflops,source\nA,gpu,8,nan,10,sheet\n",
+    }
+    for name, text in cases.items():
+        (tmp_path / name).write_text(text)
+    (tmp_path / "h.json").write_bytes(b"\xff\xfe\x00")
+    assert [e.message.split(":")[0].split(" ")[0] for e in catalogue.problems(tmp_path)] == [*cases, "h.json"]
+    assert all(e.hint for e in catalogue.problems(tmp_path))
+
+
+def test_saving_refuses_what_reading_would_refuse(tmp_path: Path) -> None:
+    with pytest.raises(HardwareError, match="unit"):
+        catalogue.save(Device(**{**GOOD, "sources": ("x",), "mem_bandwidth_bytes_per_s": 500}), tmp_path)
+    assert not list(tmp_path.glob("*.*"))
+
+
+def test_this_machine() -> None:
+    machine = detect.machine()
+    assert machine.cpu and machine.os and machine.mem_bytes > 2**28
+    assert 1 <= machine.usable_cores <= machine.logical_cores
+    assert 0 < detect.mem_available_bytes() <= machine.mem_bytes
+    assert detect.machine_id() == machine.machine_id and len(machine.machine_id) == 12
+
+
+def test_limits_of_the_control_group(tmp_path: Path) -> None:
+    group = tmp_path / "fs/cgroup"
+    group.mkdir(parents=True)
+    assert detect._cpu_quota(tmp_path) is None
+    (group / "cpu.max").write_text("150000 100000\n")
+    assert detect._cpu_quota(tmp_path) == 1.5
+    (group / "cpu.max").write_text("max 100000\n")
+    assert detect._cpu_quota(tmp_path) is None
+    (group / "memory.max").write_text("max\n")
+    assert detect._cgroup("memory.max", tmp_path) is None
+    (group / "memory.max").write_text("1048576\n")
+    assert detect._cgroup("memory.max", tmp_path) == 2**20
+
+
+def test_caches_are_counted_once(tmp_path: Path) -> None:
+    for cpu in range(4):
+        for index, (level, kind, size, shared) in enumerate(
+            [("1", "Data", "48K", str(cpu)), ("1", "Instruction", "32K", str(cpu)), ("3", "Unified", "32M", "0-3")]
+        ):
+            folder = tmp_path / f"devices/system/cpu/cpu{cpu}/cache/index{index}"
+            folder.mkdir(parents=True)
+            for name, text in (("level", level), ("type", kind), ("size", size), ("shared_cpu_list", shared)):
+                (folder / name).write_text(text + "\n")
+    assert detect._caches(tmp_path) == (detect.Cache(1, 48 * 2**10, 4), detect.Cache(3, 32 * 2**20, 1))
