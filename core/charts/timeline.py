@@ -1,0 +1,213 @@
+"""What happened when: memory over a run, seconds per token, tokens per second."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from functools import cache
+from itertools import groupby
+from typing import Any
+
+import altair as alt
+
+from core.charts.chart import Chart, Row, fed
+from core.charts.labels import si
+from core.charts.palette import BANDS, BLUE, GREY, ORANGE, RED, SKY
+from core.types import Memory
+
+MOST_POINTS = 1000
+_BYTES = "format(datum.value, '.3~s') + 'B'"
+_SECONDS = "datum.value == 0 ? '0' : format(datum.value, '.3~s') + 's'"
+_PARTS = {"anonymous": BLUE, "file-backed": SKY, "accelerator": ORANGE}
+
+
+def memory_timeline(memory: Sequence[Memory], height: int = 260) -> Chart:
+    """Resident memory of the worker over the run, split where the system tells, with the phases above.
+
+    Anonymous memory is the process's own; file-backed pages come from a mapped file and the system
+    may take them back. A triangle marks the kernel's high-water mark at the end of a phase.
+    """
+    kept = thin(memory, MOST_POINTS)
+    parts: list[Row] = []
+    for m in kept:
+        split = {"anonymous": m.anon_bytes, "file-backed": m.file_bytes, "accelerator": m.device_bytes}
+        if m.anon_bytes is None:
+            split = {"anonymous": m.rss_bytes, "accelerator": m.device_bytes}
+        parts += [{"t_s": m.t_s, "part": k, "bytes": b} for k, b in split.items() if b is not None]
+    peaks = [
+        {"t_s": m.t_s, "bytes": m.peak_bytes, "text": f"peak of {m.phase}: {si(m.peak_bytes, 'B')}"}
+        for m in memory
+        if m.peak_bytes is not None
+    ]
+    highest = max((m.peak_bytes or m.rss_bytes for m in memory), default=None)
+    words = (
+        f"Memory of the run over time, at most {si(highest, 'B')}"
+        if memory
+        else "Memory over time, nothing measured yet"
+    )
+    return fed(_memory_spec(height), words, parts=parts, bands=bands(memory), peaks=peaks)
+
+
+def bands(memory: Sequence[Memory]) -> list[Row]:
+    """Stretches of one phase of one pass: start, end, and a label where there is room for one."""
+    if not memory:
+        return []
+    whole = max(memory[-1].t_s - memory[0].t_s, 1e-9)
+    rows: list[Row] = []
+    for (_, phase), group in groupby(memory, key=lambda m: (m.pass_no, m.phase)):
+        samples = list(group)
+        rows.append(
+            {"phase": phase if phase in BANDS else "other", "start_s": samples[0].t_s, "end_s": samples[-1].t_s}
+        )
+    for row, following in zip(rows, [*rows[1:], None], strict=True):
+        if following:
+            row["end_s"] = following["start_s"]
+        width = (row["end_s"] - row["start_s"]) / whole
+        row["label"] = row["phase"] if width > 0.09 else ""
+        row["upright"] = row["phase"] if 0.02 < width <= 0.09 else ""
+    return rows
+
+
+@cache
+def _memory_spec(height: int) -> dict[str, Any]:
+    x = alt.X(
+        "t_s:Q",
+        title="Seconds since Run was pressed",
+        axis=alt.Axis(grid=False, format="~s"),
+        scale=alt.Scale(nice=False),
+    )
+    y = alt.Y("bytes:Q", title=None, stack=True, axis=alt.Axis(labelExpr=_BYTES, tickCount=5))
+    colour = alt.Color(
+        "phase:N",
+        title=None,
+        scale=alt.Scale(domain=list(BANDS), range=list(BANDS.values())),
+        legend=None,
+    )
+    when = alt.Tooltip("t_s:Q", title="Time (s)", format=".2f")
+    strip = (
+        alt.Chart(alt.NamedData("bands"))
+        .mark_rect(opacity=0.9, height=5, yOffset=0)
+        .encode(
+            x=alt.X("start_s:Q"),
+            x2="end_s:Q",
+            y=alt.value(2),
+            color=colour,
+            tooltip=[alt.Tooltip("phase:N", title="Phase")],
+        )
+    )
+    wash = (
+        alt.Chart(alt.NamedData("bands"))
+        .mark_rect(opacity=0.07)
+        .encode(x=alt.X("start_s:Q"), x2="end_s:Q", color=colour)
+    )
+    names = (
+        alt.Chart(alt.NamedData("bands"))
+        .mark_text(align="left", baseline="top", dx=4, dy=8, fontSize=11, color=GREY)
+        .encode(x=alt.X("start_s:Q"), y=alt.value(0), text="label:N")
+    )
+    upright = (
+        alt.Chart(alt.NamedData("bands"))
+        .mark_text(align="right", baseline="top", angle=270, dx=-10, dy=3, fontSize=11, color=GREY)
+        .encode(x=alt.X("start_s:Q"), y=alt.value(0), text="upright:N")
+    )
+    areas = (
+        alt.Chart(alt.NamedData("parts"))
+        .mark_area(interpolate="step-after", opacity=0.75, line=False)
+        .encode(
+            x=x,
+            y=y,
+            color=alt.Color(
+                "part:N",
+                title=None,
+                scale=alt.Scale(domain=list(_PARTS), range=list(_PARTS.values())),
+                legend=alt.Legend(orient="bottom", symbolType="square"),
+            ),
+            order=alt.Order("part:N"),
+            tooltip=[
+                alt.Tooltip("part:N", title="Part"),
+                alt.Tooltip("bytes:Q", title="Bytes", format=".3s"),
+                when,
+            ],
+        )
+    )
+    marks = (
+        alt.Chart(alt.NamedData("peaks"))
+        .mark_point(shape="triangle-down", filled=True, size=70, color=RED, opacity=1)
+        .encode(
+            x=alt.X("t_s:Q"),
+            y=alt.Y("bytes:Q", stack=None),
+            tooltip=[alt.Tooltip("text:N", title="High-water mark"), when],
+        )
+    )
+    layered = alt.layer(wash, areas, marks, strip, names, upright).resolve_scale(color="independent")
+    return layered.properties(height=height, width="container").to_dict()
+
+
+def token_timeline(itl_s: Sequence[float], ttft_s: float | None = None, height: int = 200) -> Chart:
+    """Seconds for each new token of the last timing pass, the median as a line, the slow ones marked.
+
+    A token is marked when it took more than 1.5 times the median. The first token, which carries the
+    whole prefill, is left to its own number.
+    """
+    median = statistics.median(itl_s) if itl_s else None
+    step = max(1, -(-len(itl_s) // (2 * MOST_POINTS)))
+    tokens = [
+        {"token": i + 2, "seconds": s, "slow": bool(median and s > 1.5 * median)}
+        for i, s in enumerate(itl_s)
+        if i % step == 0
+    ]
+    level = [{"seconds": median, "text": f"median {si(median, 's')}"}] if median else []
+    words = (
+        f"Time per token over {len(itl_s)} tokens, median {si(median, 's')}" if median else "Time per token, none yet"
+    )
+    if ttft_s is not None:
+        words += f", after {si(ttft_s, 's')} to the first"
+    return fed(_token_spec(height), words, tokens=tokens, level=level)
+
+
+@cache
+def _token_spec(height: int) -> dict[str, Any]:
+    base = alt.Chart(alt.NamedData("tokens"))
+    x = alt.X(
+        "token:Q", title="Token", axis=alt.Axis(grid=False, format="d", tickMinStep=1), scale=alt.Scale(nice=False)
+    )
+    y = alt.Y("seconds:Q", title=None, axis=alt.Axis(labelExpr=_SECONDS, tickCount=4), scale=alt.Scale(zero=True))
+    line = base.mark_line(interpolate="step", strokeWidth=1.2, color=BLUE, opacity=0.55).encode(x=x, y=y)
+    points = base.mark_point(filled=True, opacity=0.9).encode(
+        x=x,
+        y=y,
+        color=alt.condition("datum.slow", alt.value(RED), alt.value(BLUE)),
+        shape=alt.condition("datum.slow", alt.value("diamond"), alt.value("circle")),
+        size=alt.condition("datum.slow", alt.value(60), alt.value(18)),
+        tooltip=[alt.Tooltip("token:Q", title="Token"), alt.Tooltip("seconds:Q", title="Seconds", format=".3s")],
+    )
+    level = alt.Chart(alt.NamedData("level"))
+    rule = level.mark_rule(strokeDash=[5, 4], color=GREY).encode(y=alt.Y("seconds:Q"))
+    label = level.mark_text(align="right", baseline="top", dy=2, dx=-2, color=GREY, fontSize=11).encode(
+        x=alt.value("width"), y=alt.value(0), text="text:N"
+    )
+    return alt.layer(line, points, rule, label).properties(height=height, width="container").to_dict()
+
+
+def tokens_per_s(itl_s: Sequence[float], batch: int = 1, window: int = 8) -> list[float]:
+    """Tokens per second over the last `window` tokens at each token: the data of a sparkline."""
+    rates = []
+    for i in range(len(itl_s)):
+        recent = itl_s[max(0, i + 1 - window) : i + 1]
+        seconds = sum(recent)
+        rates.append(batch * len(recent) / seconds if seconds > 0 else 0.0)
+    step = max(1, -(-len(rates) // 200))
+    return rates[::step]
+
+
+def thin(memory: Sequence[Memory], most: int) -> list[Memory]:
+    """At most about `most` samples: the highest of each stretch, and every one that carries a peak."""
+    if len(memory) <= most:
+        return list(memory)
+    step = -(-len(memory) // most)
+    kept = []
+    for start in range(0, len(memory), step):
+        stretch = memory[start : start + step]
+        best = max(range(len(stretch)), key=lambda i: stretch[i].rss_bytes)
+        kept += [m for i, m in enumerate(stretch) if i == best or m.peak_bytes is not None]
+    return kept
