@@ -1,0 +1,102 @@
+"""ONNX Runtime: a folder with model.onnx, as core.models.onnx_export writes it or as others do.
+
+It turns a request into an open session, and ONNX Runtime's refusals into sentences. The library has
+no generate loop of its own: "native" here is a bare loop of runs with bound inputs and outputs.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from core.errors import ExplorerError
+from core.types import ModelSpec, Progress, Record, Request, Session
+
+PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+CAPABILITIES = frozenset({"forward", "cache", "rollback", "stream", "batch", "layers"})
+
+
+class Options(Record, forbid_unknown_fields=True):
+    """What a request may set in `options`.
+
+    provider: where it runs; auto takes CUDA when this build has it.
+    spinning: idle threads wait in a loop, which is faster and burns the CPU; None: the library's default.
+    optimization: how far the graph is fused and rearranged.
+    """
+
+    provider: Literal["auto", "cpu", "cuda"] = "auto"
+    spinning: bool | None = None
+    optimization: Literal["all", "extended", "basic", "off"] = "all"
+
+
+class OnnxRuntime:
+    name = "onnxruntime"
+    label = "ONNX Runtime"
+    distributions = ("onnxruntime",)
+    formats = ("onnx",)
+    dtypes: tuple[str, ...] = ()
+    capabilities = CAPABILITIES
+    runtime_bytes = 50_000_000
+    Options = Options
+    signal_advice: dict[int, tuple[str, str, dict[str, Any]]] = {}
+
+    def unavailable(self) -> str | None:
+        if importlib.util.find_spec("onnxruntime") is None:
+            return "onnxruntime is not installed: run `pip install -r requirements.txt`."
+        return None
+
+    def open(self, path: str, spec: ModelSpec, request: Request, progress: Progress) -> Session:
+        """Raises ExplorerError for a damaged or incomplete file, an unknown provider or option."""
+        from core.backends._onnxruntime_engine import Engine
+        from core.backends._onnxruntime_session import OnnxSession
+        from core.backends._onnxruntime_text import Text
+
+        options = _options(request.options)
+        threads = request.threads or _physical_cores()
+        file = _model_file(Path(path))
+        progress(f"Loading {file.name}")
+        engine = Engine(file, _provider(options.provider), threads, options.spinning, options.optimization)
+        return OnnxSession(engine, Text(file.parent), spec)
+
+
+def _options(given: dict[str, Any]) -> Options:
+    try:
+        return msgspec.convert(given, Options, strict=False)
+    except msgspec.ValidationError as error:
+        known = ", ".join(Options.__struct_fields__)
+        raise ExplorerError(f"ONNX Runtime cannot take these options: {error}.", f"Its options are {known}.") from None
+
+
+def _model_file(path: Path) -> Path:
+    file = path / "model.onnx" if path.is_dir() else path
+    if not file.is_file():
+        raise ExplorerError(f"There is no {file.name} in {file.parent.name}.", "Choose a folder with an ONNX export.")
+    return file
+
+
+def _provider(asked: str) -> str:
+    import onnxruntime
+
+    there = {short: long for short, long in PROVIDERS.items() if long in onnxruntime.get_available_providers()}
+    if asked == "auto":
+        return there.get("cuda", PROVIDERS["cpu"])
+    if asked not in there:
+        raise ExplorerError(
+            f"This build of ONNX Runtime cannot use {asked}.", f"Choose one of: auto, {', '.join(there)}."
+        )
+    return there[asked]
+
+
+def _physical_cores() -> int:
+    """Cores this process may use, hyper-threads not counted."""
+    import psutil
+
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(psutil.cpu_count(logical=False) or allowed, allowed)
+
+
+plugin = OnnxRuntime()
