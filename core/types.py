@@ -368,9 +368,10 @@ Event = Phase | Loaded | Pass | Step | Memory | LayerTimes | Warned | Done | Fai
 
 
 class LayerResult(Record):
-    """One layer: measured time beside computed work, over the decode phase unless said otherwise.
+    """One layer in one phase: measured time beside computed work.
 
-    seconds: per forward, measured (None: not measured). flops, bytes: per forward, computed.
+    seconds: per decode forward, or for the whole prefill; measured (None: not measured).
+    flops, bytes: of the same, computed (None: uncounted, never zero).
     """
 
     name: str
@@ -378,8 +379,8 @@ class LayerResult(Record):
     phase: Literal["prefill", "decode"]
     seconds: float | None
     calls: int | None
-    flops: float
-    bytes: float
+    flops: float | None
+    bytes: float | None
     weight_bytes: float
     n_params: int
     op: str = ""
@@ -553,6 +554,8 @@ class Backend(Protocol):
     formats: tuple[str, ...]  # model file formats it opens, preferred first
     dtypes: tuple[str, ...]  # weight dtypes a user may ask for; empty: as the file has them
     capabilities: frozenset[str]  # what its sessions can do at most
+    runtime_bytes: int  # resident memory of the imported library itself, as seen on one machine
+    signal_advice: dict[int, tuple[str, str, dict[str, Scalar]]]  # signal -> message, hint, options for one retry
 
     def unavailable(self) -> str | None:
         """None, or one sentence that says what is missing and how to install it. Must be cheap: no import."""
@@ -578,7 +581,7 @@ class Attachment(Protocol):
         """A step of the current phase ended after `seconds`; called between steps, never timed."""
 
     def events(self) -> list[Any]:
-        """New events since the last call, without t_s (the worker stamps them)."""
+        """New events since the last call, t_s being time.perf_counter() (the worker turns it into run time)."""
 
     def close(self) -> None:
         """Detach: the session is as before."""

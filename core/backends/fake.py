@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.errors import ExplorerError
-from core.types import GenerationConfig, Ids, LayerTime, ModelSpec, Progress, Request
+from core.types import GenerationConfig, Ids, LayerTime, ModelSpec, Progress, Request, Scalar
 
 EOS = 256
 LETTERS = np.frombuffer(b" etaoinshrdlucmf", dtype=np.uint8)
@@ -164,6 +164,8 @@ class FakeBackend:
     formats = ("config", "gguf", "hf", "onnx")
     dtypes: tuple[str, ...] = ()
     capabilities = FakeSession.capabilities
+    runtime_bytes = 60_000_000
+    signal_advice: dict[int, tuple[str, str, dict[str, Scalar]]] = {}
 
     def unavailable(self) -> str | None:
         return None

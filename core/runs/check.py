@@ -11,7 +11,6 @@ from core.errors import ExplorerError
 from core.models import catalogue, spec
 from core.types import ModelEntry, ModelSpec, Record, Request
 
-RUNTIME_BYTES = {"pytorch": 450e6, "onnxruntime": 150e6, "llama_cpp": 120e6, "fake": 60e6}  # measured after import
 TIGHT = 0.85  # of the free memory
 MAX_BATCH, MAX_REPEATS = 1024, 1000
 
@@ -55,7 +54,7 @@ def estimate(request: Request) -> MemoryEstimate:
     return MemoryEstimate(
         weights_bytes=model.weight_bytes or 0,
         kv_bytes=int(kv_cache_bytes(model, n_tokens, request.batch, "fp32" if model.dtype == "fp32" else "fp16")),
-        overhead_bytes=int(RUNTIME_BYTES.get(request.backend, 300e6)),
+        overhead_bytes=registry.get("backend", request.backend).runtime_bytes,
         available_bytes=psutil.virtual_memory().available,
     )
 

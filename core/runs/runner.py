@@ -28,6 +28,7 @@ from core.types import Done, Event, Failed, Request, Scalar, Warned
 
 TERM_AFTER_S, KILL_AFTER_S = 2.0, 5.0
 LOG_LINES = 20
+ENDED = ("done", "failed", "cancelled")  # "interrupted" is not an end: the watcher is about to tell why
 
 
 class Runner:
@@ -55,14 +56,14 @@ class Runner:
     def active(self) -> str | None:
         """The id of the run that is queued or running in this process, if any."""
         with self._lock:
-            if self._run is not None and self._run.status() not in ("queued", "running"):
+            if self._run is not None and self._run.status() in ENDED:
                 self._run = None
             return self._run.id if self._run else None
 
     def wait(self, run_id: str, poll_s: float = 0.05) -> Run:
         """Block until the run has ended."""
         run = self.store.open(run_id)
-        while run.status() in ("queued", "running") or self.active() == run_id:
+        while self.active() == run_id or run.status() in ("queued", "running"):
             time.sleep(poll_s)
         return run
 
@@ -115,7 +116,7 @@ class Runner:
             [sys.executable, "-m", "core.runs.worker", str(self.store.root)],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+            stderr=(self.store.root / "worker.log").open("wb"),
             cwd=root,
             env={**os.environ, **threads, "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"},
             start_new_session=True,
@@ -128,13 +129,14 @@ class Runner:
         code = process.wait()
         with self._lock:
             run = self._run if self._process is process or self._process is None else None
-            if run is None or run.status() in ("done", "failed", "cancelled"):
+            if run is None or run.status() in ENDED:
                 return
+            self._run = None
             if run.cancel_requested:
                 _end(run, Done(t_s=time.time() - run.created_s, cancelled=True))
                 return
             request = run.request
-            advice = getattr(registry.get("backend", request.backend), "signal_advice", {}).get(-code)
+            advice = registry.get("backend", request.backend).signal_advice.get(-code)
             if advice and not self._options:
                 message, hint, options = advice
                 _end(run, Warned(t_s=time.time() - run.created_s, message=f"{message} {hint}"))

@@ -20,7 +20,6 @@ from typing import Any
 
 import msgspec
 import psutil
-from sqlite_utils import Database
 
 from core.errors import ExplorerError
 from core.runs.summarize import summarize
@@ -102,7 +101,7 @@ class Run:
 
     def status(self) -> RunStatus:
         events = self.events()
-        last = next((e for e in reversed(events) if isinstance(e, Done | Failed)), None)
+        last = events[-1] if events else None
         if isinstance(last, Failed):
             return "failed"
         if isinstance(last, Done):
@@ -114,6 +113,9 @@ class Run:
         if not owner.alive():
             return "interrupted"
         return "running" if events else "queued"
+
+    def failure(self) -> Failed | None:
+        return next((e for e in reversed(self.events()) if isinstance(e, Failed)), None)
 
     def cancel(self) -> None:
         """Ask for a stop: whoever runs it looks for this file between steps."""
@@ -181,7 +183,10 @@ class Store:
             yield Run(self.folder / run_id)
 
     def delete(self, run_id: str) -> None:
-        run = self.open(run_id)
+        """Remove a run, a damaged one too; refused while it is going."""
+        if run_id not in self.ids():
+            raise ExplorerError(f"There is no run '{run_id}'.", "Open History to see the runs on this machine.")
+        run = Run(self.folder / run_id)
         if run.status() in ("running", "queued"):
             raise ExplorerError(f"The run {run_id} is still going.", "Stop it first.")
         shutil.rmtree(run.path)
@@ -194,9 +199,9 @@ class Store:
             with zipfile.ZipFile(io.BytesIO(data)) as bundle:
                 about = msgspec.json.decode(bundle.read("roofscope.json"))
                 files = {name: bundle.read(name) for name in BUNDLE if name in bundle.namelist()}
-            if about["format"] != FORMAT:
+            run_id, created_s = os.path.basename(str(about["run_id"])).lstrip("."), float(about["created_s"])
+            if about["format"] != FORMAT or not run_id:
                 raise KeyError("format")
-            run_id, created_s = os.path.basename(str(about["run_id"])), float(about["created_s"])
             from_json(files["request.json"], Request)
         except (zipfile.BadZipFile, KeyError, ValueError, TypeError, msgspec.DecodeError) as error:
             raise ExplorerError("This file is not a Roofscope run bundle.", "Export one from History as zip.") from error
@@ -209,12 +214,15 @@ class Store:
     def history(self) -> list[dict[str, Any]]:
         """One row per run, newest first: what a table shows. Finished runs come from the index."""
         try:
-            return self._history(Database(self.root / "index.sqlite"))
+            return self._history()
         except sqlite3.DatabaseError:
             (self.root / "index.sqlite").unlink(missing_ok=True)
-            return self._history(Database(self.root / "index.sqlite"))
+            return self._history()
 
-    def _history(self, index: Database) -> list[dict[str, Any]]:
+    def _history(self) -> list[dict[str, Any]]:
+        from sqlite_utils import Database  # it imports pandas, which the worker need not wait for
+
+        index = Database(self.root / "index.sqlite")
         known = {row["run_id"]: dict(row) for row in index["runs"].rows} if index["runs"].exists() else {}
         ids = self.ids()
         fresh = [row(Run(self.folder / run_id)) for run_id in ids if run_id not in known]

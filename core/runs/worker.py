@@ -85,7 +85,7 @@ class Journal:
         return time.perf_counter() - self._origin
 
     def write(self, event: Event) -> None:
-        self._file.write(msgspec.json.encode(event) + b"\n")
+        self._file.write(msgspec.json.encode(event, enc_hook=str) + b"\n")  # a library may tell its version in a type of its own
         self._file.flush()
 
     def adopt(self, event: Any) -> None:

@@ -1,0 +1,53 @@
+"""A run in forms that others can use: JSON, CSV, and the bundle that redraws every chart."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import msgspec
+
+from core.runs.store import Run
+from core.types import Step, to_json
+
+
+def export_run(run: Run, fmt: str) -> bytes:
+    """The run in one of FORMATS."""
+    return FORMATS[fmt](run)
+
+
+def _json(run: Run) -> bytes:
+    return to_json({"request": run.request, "created_s": run.created_s, "result": run.result()})
+
+
+def _layers(run: Run) -> bytes:
+    return table([msgspec.structs.asdict(layer) for layer in run.result().layers])
+
+
+def _steps(run: Run) -> bytes:
+    return table([msgspec.structs.asdict(event) for event in run.events() if isinstance(event, Step)])
+
+
+def table(rows: Sequence[dict[str, Any]]) -> bytes:
+    """Rows as CSV with a header; None is an empty cell."""
+    out = io.StringIO()
+    if rows:
+        writer = csv.DictWriter(out, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows(_plain(rows))
+    return out.getvalue().encode()
+
+
+def _plain(rows: Iterable[dict[str, Any]]) -> Iterable[dict[str, Any]]:
+    for row in rows:
+        yield {k: "" if v is None else v for k, v in row.items()}
+
+
+FORMATS: dict[str, Callable[[Run], bytes]] = {
+    "json": _json,
+    "layers.csv": _layers,
+    "steps.csv": _steps,
+    "zip": lambda run: run.bundle(),
+}

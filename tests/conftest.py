@@ -1,0 +1,48 @@
+"""Every test gets a home of its own; derived model files are made once per session and shared."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from core.paths import data_dir
+from core.runs.runner import Runner
+from core.runs.store import Store
+from core.types import Generate, Request
+
+
+@pytest.fixture(scope="session")
+def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, shared_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """ROOFSCOPE_HOME for this test; HOME too, so that no model folder of the machine is found."""
+    path = tmp_path / "home"
+    path.mkdir()
+    (path / "cache").symlink_to(shared_cache)
+    monkeypatch.setenv("ROOFSCOPE_HOME", str(path))
+    monkeypatch.setenv("HOME", str(path))
+    for name in ("HF_HOME", "HF_HUB_CACHE", "OLLAMA_MODELS", "LLAMA_CACHE", "XDG_CACHE_HOME", "XDG_DATA_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    return path
+
+
+@pytest.fixture
+def store(home: Path) -> Store:
+    return Store(data_dir())
+
+
+@pytest.fixture
+def runner(store: Store) -> Iterator[Runner]:
+    made = Runner(store)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def fake_request() -> Request:
+    return Request(model="smollm2-135m", backend="fake", task=Generate(prompt="Hello", max_new_tokens=6), threads=1)

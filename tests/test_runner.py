@@ -1,0 +1,238 @@
+"""Whole runs on the fake backend, and faults provoked for real."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import msgspec
+import psutil
+import pytest
+
+from core.errors import ExplorerError
+from core.runs.runner import Runner
+from core.types import Generate, LayerTimes, Loaded, Pass, Request, Sampling, Step
+
+
+def replaced(request: Request, **changes: object) -> Request:
+    return msgspec.structs.replace(request, **changes)
+
+
+def slow(request: Request, tokens: int = 200) -> Request:
+    return replaced(request, options={"delay_s": 0.05}, task=Generate(prompt="Hello", max_new_tokens=tokens))
+
+
+def wait_for_step(runner: Runner, run_id: str, timeout_s: float = 30) -> None:
+    run = runner.store.open(run_id)
+    end = time.monotonic() + timeout_s
+    while not any(isinstance(e, Step) for e in run.events()):
+        assert time.monotonic() < end, f"no step: {run.events()[-3:]}"
+        time.sleep(0.02)
+
+
+def worker_pid(runner: Runner) -> int:
+    assert runner._process is not None
+    return runner._process.pid
+
+
+def test_a_whole_run(runner: Runner, fake_request: Request) -> None:
+    run = runner.wait(runner.start(fake_request))
+    events, result = run.events(), run.result()
+    assert result.status == "done", (result.error, (run.path / "log.txt").read_text())
+    assert result.n_new_tokens == 6 and len(result.text) == 6
+    assert result.n_prompt_tokens == 5
+    assert result.ttft_s is not None and result.tpot_s is not None and result.tok_per_s == pytest.approx(1 / result.tpot_s)
+    assert result.peak_memory_bytes and result.peak_memory_bytes > 10e6
+    assert [(p.kind, p.profiler) for p in events if isinstance(p, Pass)] == [
+        ("warmup", None),
+        ("timing", None),
+        ("profile", "memory"),
+        ("profile", "layers"),
+    ]
+    assert {layer.name for layer in result.layers if layer.seconds is not None} >= {"embed", "blocks.7.attn.q_proj", "lm_head"}
+    assert {c.profiler for c in result.profiler_costs} == {"memory", "layers"}
+    assert "mean nothing" in " ".join(result.warnings)
+    assert not (run.path / "reserve").exists()
+
+
+def test_timing_passes_carry_no_profiler(runner: Runner, fake_request: Request) -> None:
+    run = runner.wait(runner.start(replaced(fake_request, repeats=3)))
+    timing = {p.number for p in run.events() if isinstance(p, Pass) and p.kind == "timing"}
+    assert len(timing) == 3 and len(run.result().ttft_samples_s) == 3
+    assert not [e for e in run.events() if isinstance(e, LayerTimes) and e.pass_no in timing]
+
+
+def test_the_worker_stays_warm_for_the_same_session(runner: Runner, fake_request: Request) -> None:
+    runner.wait(runner.start(fake_request))
+    pid = worker_pid(runner)
+    second = runner.wait(runner.start(fake_request))
+    assert worker_pid(runner) == pid and second.result().warm is True
+    assert next(p for p in second.events() if isinstance(p, Pass)).kind == "timing"  # it needs no warm-up
+    third = runner.wait(runner.start(replaced(fake_request, fresh_process=True)))
+    assert worker_pid(runner) != pid and third.result().warm is False
+    assert not psutil.pid_exists(pid)
+
+
+def test_greedy_native_and_autoregressive_agree(runner: Runner, fake_request: Request) -> None:
+    ours = runner.wait(runner.start(fake_request)).result()
+    theirs = runner.wait(runner.start(replaced(fake_request, strategy="native"))).result()
+    assert ours.text == theirs.text and ours.n_forward == theirs.n_forward == 6
+
+
+def test_seeded_sampling_repeats(runner: Runner, fake_request: Request) -> None:
+    task = Generate(prompt="Hello", max_new_tokens=20, sampling=Sampling(temperature=5.0, top_k=10, top_p=0.9))
+    texts = [runner.wait(runner.start(replaced(fake_request, task=task, seed=s))).result().text for s in (1, 1, 2)]
+    assert texts[0] == texts[1] != texts[2]
+
+
+def test_two_runs_at_once_are_refused(runner: Runner, fake_request: Request) -> None:
+    run_id = runner.start(slow(fake_request))
+    with pytest.raises(ExplorerError, match="going already"):
+        runner.start(fake_request)
+    runner.cancel(run_id)
+    runner.wait(run_id)
+    assert runner.wait(runner.start(fake_request)).status() == "done"
+
+
+def test_a_second_process_is_refused_as_well(runner: Runner, fake_request: Request) -> None:
+    first = runner.start(slow(fake_request))
+    wait_for_step(runner, first)
+    other = Runner(runner.store)
+    try:
+        result = other.wait(other.start(fake_request)).result()
+    finally:
+        other.close()
+    assert result.status == "failed" and "Another run is going" in (result.error or "")
+    runner.cancel(first)
+    assert runner.wait(first).status() == "cancelled"
+
+
+def test_cancel_keeps_what_was_measured(runner: Runner, fake_request: Request) -> None:
+    run_id = runner.start(replaced(slow(fake_request), warmup=0))
+    wait_for_step(runner, run_id)
+    time.sleep(0.3)
+    runner.cancel(run_id)
+    result = runner.wait(run_id).result()
+    assert result.status == "cancelled" and result.n_new_tokens > 0 and result.text
+
+
+def test_cancel_ends_a_worker_that_does_not_listen(runner: Runner, fake_request: Request) -> None:
+    run_id = runner.start(replaced(fake_request, options={"delay_s": 60.0}))
+    run = runner.store.open(run_id)
+    while not any(isinstance(e, Loaded) for e in run.events()):
+        time.sleep(0.05)
+    pid = worker_pid(runner)
+    runner.cancel(run_id)
+    assert runner.wait(run_id).status() == "cancelled"
+    assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
+@pytest.mark.parametrize(
+    ("sig", "says"),
+    [(signal.SIGKILL, "memory ran out"), (signal.SIGILL, "instruction"), (signal.SIGSEGV, "native code")],
+)
+def test_a_killed_worker_ends_its_run_and_not_the_app(
+    runner: Runner, fake_request: Request, sig: signal.Signals, says: str
+) -> None:
+    run_id = runner.start(slow(fake_request))
+    wait_for_step(runner, run_id)
+    os.kill(worker_pid(runner), sig)
+    result = runner.wait(run_id).result()
+    assert result.status == "failed" and says in (result.error or "") and result.hint
+    assert result.n_new_tokens > 0 or result.text or result.itl_s == ()
+    assert runner.wait(runner.start(fake_request)).status() == "done"
+
+
+def test_a_crash_while_loading_is_told(runner: Runner, fake_request: Request) -> None:
+    result = runner.wait(runner.start(replaced(fake_request, options={"crash": "SIGABRT"}))).result()
+    assert result.status == "failed" and "SIGABRT" in (result.error or "")
+
+
+def test_a_signal_with_advice_is_retried_once(
+    runner: Runner, fake_request: Request, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from core.backends.fake import plugin
+
+    advice = {int(signal.SIGILL): ("It crashed.", "Trying without.", {"crash": ""})}
+    monkeypatch.setattr(plugin, "signal_advice", advice)
+    result = runner.wait(runner.start(replaced(fake_request, options={"crash": "SIGILL"}))).result()
+    assert result.status == "done" and "It crashed. Trying without." in result.warnings
+
+
+def test_no_process_is_left_behind(runner: Runner, fake_request: Request) -> None:
+    run_id = runner.start(slow(fake_request))
+    wait_for_step(runner, run_id)
+    pid = worker_pid(runner)
+    runner.close()
+    assert not psutil.pid_exists(pid)
+    assert runner.store.open(run_id).status() in ("cancelled", "interrupted")
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"model": "no-such-model"}, "no-such-model"),
+        ({"backend": "abacus"}, "no backend called 'abacus'"),
+        ({"strategy": "guess"}, "no strategy called 'guess'"),
+        ({"profilers": ("aura",)}, "no profiler called 'aura'"),
+        ({"task": Generate(prompt="  ")}, "prompt is empty"),
+        ({"task": Generate(prompt="x", max_new_tokens=0)}, "New tokens"),
+        ({"batch": 0}, "Batch"),
+        ({"threads": -1}, "Threads"),
+        ({"dtype": "fp7"}, "fp7"),
+        ({"params": {"prefill_chunk": "many"}}, "prefill_chunk"),
+        ({"task": Generate(prompt="x", sampling=Sampling(temperature=-1))}, "sampling"),
+    ],
+)
+def test_bad_requests_are_refused_before_anything_is_loaded(
+    runner: Runner, fake_request: Request, changes: dict[str, object], says: str
+) -> None:
+    with pytest.raises(ExplorerError, match=says) as error:
+        runner.start(replaced(fake_request, **changes))
+    assert error.value.hint and runner.store.ids() == []
+
+
+def test_a_context_too_long_is_one_sentence(runner: Runner, fake_request: Request) -> None:
+    request = replaced(fake_request, task=Generate(prompt="x", max_new_tokens=100_000))
+    result = runner.wait(runner.start(request)).result()
+    assert result.status == "failed" and "exceed the context of" in (result.error or "")
+    failure = runner.store.open(result.run_id).failure()
+    assert failure is not None and failure.user_error
+
+
+def test_a_model_larger_than_memory_is_said_before_loading(
+    runner: Runner, fake_request: Request, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import core.runs.check as check
+
+    class Little:
+        available = 1_000_000
+
+    monkeypatch.setattr(check.psutil, "virtual_memory", Little)
+    with pytest.raises(ExplorerError, match="are free"):
+        runner.start(fake_request)
+    assert runner.wait(runner.start(replaced(fake_request, allow_oversize=True))).status() == "done"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a small disk is mounted, which needs root")
+def test_a_full_disk_ends_the_run_with_its_reason(fake_request: Request, tmp_path: Path) -> None:
+    import subprocess
+
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(disk)], check=False).returncode:
+        pytest.skip("tmpfs cannot be mounted here")
+    from core.runs.store import Store
+
+    runner = Runner(Store(disk))
+    try:
+        request = replaced(slow(fake_request, 4000), options={"delay_s": 0.0001}, profilers=())
+        run = runner.wait(runner.start(request))
+        result = run.result()
+        assert result.status == "failed" and "disk is full" in (result.error or "")
+        assert any(isinstance(e, Step) for e in run.events())
+    finally:
+        runner.close()
+        subprocess.run(["umount", "-l", str(disk)], check=False)
