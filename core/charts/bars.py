@@ -9,7 +9,7 @@ from typing import Any
 import altair as alt
 
 from core.analysis.breakdown import Phase, Quantity, by_block, by_kind, by_layer, compare
-from core.charts.chart import Chart, Row, fed
+from core.charts.chart import Chart, Row, built, fed, si_label
 from core.charts.labels import UNITS, short, si
 from core.charts.palette import BLUE, GREY, KINDS, RED
 from core.types import LayerResult
@@ -54,7 +54,7 @@ def _layer_spec(quantity: Quantity, height: int | None) -> dict[str, Any]:
         base.mark_bar(cornerRadiusEnd=2, cursor="pointer")
         .encode(
             y=y,
-            x=alt.X("value:Q", title=None, axis=alt.Axis(labelExpr=axis_expr(quantity), tickCount=4)),
+            x=alt.X("value:Q", title=None, axis=alt.Axis(labelExpr=si_label(UNITS[quantity]), tickCount=4)),
             color=kind_colour(),
             opacity=alt.condition(pick, alt.value(1), alt.value(0.85)),
             stroke=alt.condition(pick, alt.value(RED), alt.value(None)),
@@ -70,11 +70,10 @@ def _layer_spec(quantity: Quantity, height: int | None) -> dict[str, Any]:
     words = base.mark_text(align="left", baseline="middle", dx=4, fontSize=11, color=GREY).encode(
         y=y, x=alt.X("value:Q"), text="text:N"
     )
-    size = alt.Step(STEP) if height is None else height
-    spec: dict[str, Any] = alt.layer(bars, words).properties(height=size, width="container").to_dict()
-    if height is None:
-        spec["autosize"] = {"type": "fit-x", "contains": "padding"}
-    return spec
+    if height is not None:
+        return built(alt.layer(bars, words), height)
+    stepped = built(alt.layer(bars, words).properties(height=alt.Step(STEP)), None)
+    return {**stepped, "autosize": {"type": "fit-x", "contains": "padding"}}
 
 
 def kind_bars(layers: Sequence[LayerResult], quantity: Quantity = "seconds", height: int = 150) -> Chart:
@@ -142,7 +141,7 @@ def _kind_spec(quantity: Quantity, height: int) -> dict[str, Any]:
             alt.value("#111111"),
         ),
     )
-    return alt.layer(bars, words).properties(height=height, width="container").to_dict()
+    return built(alt.layer(bars, words), height)
 
 
 def block_bars(
@@ -166,7 +165,7 @@ def _block_spec(quantity: Quantity, height: int) -> dict[str, Any]:
             x=alt.X(
                 "name:N", title="Block", sort=None, axis=alt.Axis(labelAngle=0, labelOverlap="greedy", labelLimit=80)
             ),
-            y=alt.Y("value:Q", title=None, axis=alt.Axis(labelExpr=axis_expr(quantity), tickCount=4)),
+            y=alt.Y("value:Q", title=None, axis=alt.Axis(labelExpr=si_label(UNITS[quantity]), tickCount=4)),
             color=kind_colour(),
             tooltip=[
                 alt.Tooltip("name:N", title="Block"),
@@ -176,7 +175,7 @@ def _block_spec(quantity: Quantity, height: int) -> dict[str, Any]:
             ],
         )
     )
-    return bars.properties(height=height, width="container").to_dict()  # type: ignore[no-any-return]
+    return built(bars, height)
 
 
 def change_bars(
@@ -215,7 +214,9 @@ def _change_spec(quantity: Quantity, height: int) -> dict[str, Any]:
     y = alt.Y(
         "label:N", title=None, sort=None, axis=alt.Axis(labelLimit=190, ticks=False, domain=False, labelPadding=6)
     )
-    x = alt.X("change:Q", title="Second run minus first", axis=alt.Axis(labelExpr=axis_expr(quantity), tickCount=6))
+    x = alt.X(
+        "change:Q", title="Second run minus first", axis=alt.Axis(labelExpr=si_label(UNITS[quantity]), tickCount=6)
+    )
     bars = base.mark_bar(cornerRadiusEnd=2).encode(
         y=y,
         x=x,
@@ -235,7 +236,7 @@ def _change_spec(quantity: Quantity, height: int) -> dict[str, Any]:
     right = base.transform_filter("datum.change >= 0").mark_text(align="left", dx=4, fontSize=11, color=GREY)
     left = base.transform_filter("datum.change < 0").mark_text(align="right", dx=-4, fontSize=11, color=GREY)
     texts = [t.encode(y=y, x=x, text="text:N") for t in (right, left)]
-    return alt.layer(bars, *texts).properties(height=height, width="container").to_dict()
+    return built(alt.layer(bars, *texts), height)
 
 
 def kind_colour() -> alt.Color:
@@ -246,11 +247,6 @@ def kind_colour() -> alt.Color:
         scale=alt.Scale(domain=list(KINDS), range=list(KINDS.values())),
         legend=alt.Legend(orient="bottom", columns=8, symbolType="square"),
     )
-
-
-def axis_expr(quantity: Quantity) -> str:
-    """A Vega expression for axis labels: SI prefix and unit."""
-    return f"datum.value == 0 ? '0' : format(datum.value, '.3~s') + '{UNITS[quantity]}'"
 
 
 def _words(quantity: Quantity) -> str:

@@ -22,3 +22,16 @@ class Chart(NamedTuple):
 def fed(spec: Mapping[str, Any], alt: str, **datasets: Iterable[Row]) -> Chart:
     """The chart of a cached specification and its named data."""
     return Chart({**spec, "datasets": {name: list(rows) for name, rows in datasets.items()}}, alt)
+
+
+def built(chart: Any, height: int | None) -> dict[str, Any]:
+    """The specification of an Altair chart that fills its container; height None: as its steps need."""
+    if height is not None:
+        chart = chart.properties(height=height)
+    spec: dict[str, Any] = chart.properties(width="container").to_dict()
+    return spec
+
+
+def si_label(unit: str) -> str:
+    """A Vega expression for the labels of an axis: `1 TFLOP/s`, `20 ms`, `0`."""
+    return f"datum.value == 0 ? '0' : replace(format(datum.value, '.3~s'), regexp('([a-zA-Zµ]?)$'), ' $1') + '{unit}'"

@@ -10,14 +10,12 @@ from typing import Any
 
 import altair as alt
 
-from core.charts.chart import Chart, Row, fed
+from core.charts.chart import Chart, Row, built, fed, si_label
 from core.charts.labels import si
 from core.charts.palette import BANDS, BLUE, GREY, ORANGE, RED, SKY
 from core.types import Memory
 
 MOST_POINTS = 1000
-_BYTES = "format(datum.value, '.3~s') + 'B'"
-_SECONDS = "datum.value == 0 ? '0' : format(datum.value, '.3~s') + 's'"
 _PARTS = {"anonymous": BLUE, "file-backed": SKY, "accelerator": ORANGE}
 
 
@@ -76,7 +74,7 @@ def _memory_spec(height: int) -> dict[str, Any]:
         axis=alt.Axis(grid=False, format="~s"),
         scale=alt.Scale(nice=False),
     )
-    y = alt.Y("bytes:Q", title=None, stack=True, axis=alt.Axis(labelExpr=_BYTES, tickCount=5))
+    y = alt.Y("bytes:Q", title=None, stack=True, axis=alt.Axis(labelExpr=si_label("B"), tickCount=5))
     colour = alt.Color(
         "phase:N",
         title=None,
@@ -140,7 +138,7 @@ def _memory_spec(height: int) -> dict[str, Any]:
         )
     )
     layered = alt.layer(wash, areas, marks, strip, names, upright).resolve_scale(color="independent")
-    return layered.properties(height=height, width="container").to_dict()
+    return built(layered, height)
 
 
 def token_timeline(itl_s: Sequence[float], ttft_s: float | None = None, height: int = 200) -> Chart:
@@ -171,7 +169,7 @@ def _token_spec(height: int) -> dict[str, Any]:
     x = alt.X(
         "token:Q", title="Token", axis=alt.Axis(grid=False, format="d", tickMinStep=1), scale=alt.Scale(nice=False)
     )
-    y = alt.Y("seconds:Q", title=None, axis=alt.Axis(labelExpr=_SECONDS, tickCount=4), scale=alt.Scale(zero=True))
+    y = alt.Y("seconds:Q", title=None, axis=alt.Axis(labelExpr=si_label("s"), tickCount=4), scale=alt.Scale(zero=True))
     line = base.mark_line(interpolate="step", strokeWidth=1.2, color=BLUE, opacity=0.55).encode(x=x, y=y)
     points = base.mark_point(filled=True, opacity=0.9).encode(
         x=x,
@@ -186,7 +184,7 @@ def _token_spec(height: int) -> dict[str, Any]:
     label = level.mark_text(align="right", baseline="top", dy=2, dx=-2, color=GREY, fontSize=11).encode(
         x=alt.value("width"), y=alt.value(0), text="text:N"
     )
-    return alt.layer(line, points, rule, label).properties(height=height, width="container").to_dict()
+    return built(alt.layer(line, points, rule, label), height)
 
 
 def tokens_per_s(itl_s: Sequence[float], batch: int = 1, window: int = 8) -> list[float]:

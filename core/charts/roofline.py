@@ -1,0 +1,335 @@
+"""The roofline chart: roofs of one or several devices, and points under them, both axes logarithmic.
+
+Knows how to draw roofs and points, not where they come from: core.analysis.roofline places points.
+Measured and predicted points of the same thing are joined by a line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any, Literal, NamedTuple
+
+import altair as alt
+
+from core.charts.chart import Chart, Row, built, fed, si_label
+from core.charts.labels import short, si
+from core.charts.palette import BOUNDS, DASHES, GREEN, GREY, KINDS, ORANGE, PHASE_SHAPES, PINK, RED, SKY
+
+X_LOW, X_HIGH = 0.05, 4000.0  # FLOP per byte: from a norm in fp32 to a long prefill
+X_TITLE = "FLOP per byte (model bytes, compulsory traffic)"
+ColourBy = Literal["kind", "bound"]
+_HERE = "#7A7F87"
+_DECADE = "abs(log(datum.value) / LN10 - round(log(datum.value) / LN10)) < 0.000001"
+_DECADES_ONLY: Any = {"condition": {"test": _DECADE, "value": 1}, "value": 0}
+_DEVICE_COLOURS = (_HERE, PINK, GREEN, ORANGE, SKY)
+
+
+class Roof(NamedTuple):
+    """One ceiling. value: FLOP/s of a compute roof, bytes/s of a memory roof.
+
+    main: the one that the points are held against; others are drawn thinner.
+    """
+
+    device: str
+    kind: Literal["compute", "memory"]
+    name: str  # "bf16", "DRAM", "cache up to 32 MB"
+    value: float
+    main: bool = False
+    doubtful: bool = False
+
+
+class Mark(NamedTuple):
+    """One point. id: what a click gives back; the measured and the predicted point of a thing share it."""
+
+    id: str
+    name: str
+    kind: str
+    phase: Literal["prefill", "decode"]
+    source: Literal["measured", "predicted"]
+    intensity: float
+    flop_per_s: float
+    seconds: float | None
+    bound: Literal["memory", "compute"]
+    roof_flop_per_s: float | None
+    above: bool = False
+    whole: bool = False  # a whole phase rather than one layer
+
+
+def roofline(
+    roofs: Sequence[Roof], marks: Sequence[Mark], colour_by: ColourBy = "kind", height: int = 470, pick: bool = True
+) -> Chart:
+    """Roofs, ridge points and marks. pick: clicking selects the nearest mark (selection "pick", field "id")."""
+    drawn = [m for m in marks if m.intensity > 0 and m.flop_per_s > 0]
+    devices = list(dict.fromkeys(r.device for r in roofs))
+    lines, ends, ridges = [], [], []
+    for device in devices:
+        its = [r for r in roofs if r.device == device]
+        parts = _of_device(its, devices.index(device), len(devices) > 1)
+        lines += parts[0]
+        ends += parts[1]
+        ridges += parts[2]
+    rows = [_row(m) for m in drawn]
+    return fed(
+        _spec(colour_by, height, pick),
+        _words(roofs, drawn),
+        roofs=lines,
+        ends=ends,
+        ridges=ridges,
+        marks=rows,
+        links=_links(drawn),
+    )
+
+
+def _of_device(roofs: Sequence[Roof], number: int, several: bool) -> tuple[list[Row], list[Row], list[Row]]:
+    """Lines, labels and ridges: diagonals up to the highest compute roof, flat lines from the steepest diagonal on."""
+    compute = sorted((r for r in roofs if r.kind == "compute"), key=lambda r: -r.value)
+    memory = sorted((r for r in roofs if r.kind == "memory"), key=lambda r: -r.value)
+    lines: list[Row] = []
+    ends: list[Row] = []
+    ridges: list[Row] = []
+    if not compute or not memory:
+        return lines, ends, ridges
+    device = roofs[0].device
+    for r in memory:
+        corner = compute[0].value / r.value
+        x = min(X_LOW, corner / 10)
+        name = f"{_mark(r)}{r.name} {si(r.value, 'B/s')}" + (f" · {device}" if several else "")
+        lines += _line(r, number, name, (x, x * r.value), (corner, compute[0].value))
+        ends.append(_end(r, number, name, "low", x, x * r.value))
+    for r in compute:
+        name = f"{_mark(r)}{r.name} {si(r.value, 'FLOP/s')}" + (f" · {device}" if several else "")
+        corner = r.value / memory[0].value
+        x = max(X_HIGH, corner * 4)
+        lines += _line(r, number, name, (corner, r.value), (x, r.value))
+        ends.append(_end(r, number, name, "high", x, r.value))
+    top = next((r for r in compute if r.main), compute[0])
+    slope = next((r for r in memory if r.main), memory[-1])
+    ridges.append(
+        {
+            "x": top.value / slope.value,
+            "y": top.value,
+            "device": device,
+            "number": _number(number),
+            "text": f"ridge {si(top.value / slope.value, 'FLOP/B')}",
+            "main": number == 0,
+        }
+    )
+    return lines, ends, ridges
+
+
+def _mark(roof: Roof) -> str:
+    return "~ " if roof.doubtful else ""
+
+
+def _line(roof: Roof, number: int, name: str, start: tuple[float, float], end: tuple[float, float]) -> list[Row]:
+    """One straight line as two rows that share a key."""
+    return [
+        {
+            "line": f"{roof.device}/{roof.kind}/{roof.name}",
+            "device": roof.device,
+            "number": _number(number),
+            "text": name,
+            "main": roof.main,
+            "x": x,
+            "y": y,
+        }
+        for x, y in (start, end)
+    ]
+
+
+def _end(roof: Roof, number: int, name: str, end: str, x: float, y: float) -> Row:
+    return {"x": x, "y": y, "text": name, "end": end, "number": _number(number), "main": roof.main}
+
+
+def _number(device: int) -> str:
+    return str(device % len(_DEVICE_COLOURS))
+
+
+def _row(m: Mark) -> Row:
+    share = m.flop_per_s / m.roof_flop_per_s if m.roof_flop_per_s else None
+    return {
+        "id": m.id,
+        "name": m.name,
+        "label": f"{m.phase}" if m.whole else short(m.name),
+        "kind": m.kind,
+        "phase": m.phase,
+        "source": m.source,
+        "x": m.intensity,
+        "y": m.flop_per_s,
+        "seconds": m.seconds,
+        "size": m.seconds or 0.0 if not m.whole else 0.0,
+        "bound": m.bound,
+        "above": m.above,
+        "whole": m.whole,
+        "time": si(m.seconds, "s"),
+        "rate": si(m.flop_per_s, "FLOP/s"),
+        "intensity": si(m.intensity, "FLOP/B"),
+        "roof": f"{share:.0%} of the roof" if share is not None else "no roof known",
+    }
+
+
+def _links(marks: Sequence[Mark]) -> list[Row]:
+    """A line from each predicted point to the measured point of the same id."""
+    measured = {m.id: m for m in marks if m.source == "measured"}
+    return [
+        {
+            "id": p.id,
+            "x": p.intensity,
+            "y": p.flop_per_s,
+            "x2": measured[p.id].intensity,
+            "y2": measured[p.id].flop_per_s,
+        }
+        for p in marks
+        if p.source == "predicted" and p.id in measured
+    ]
+
+
+def _words(roofs: Sequence[Roof], marks: Sequence[Mark]) -> str:
+    about = []
+    for m in marks:
+        if m.whole and m.source == "measured":
+            share = f" at {m.flop_per_s / m.roof_flop_per_s:.0%} of its roof" if m.roof_flop_per_s else ""
+            about.append(f"{m.phase} is {m.bound}-bound{share}")
+    n_above = sum(m.above for m in marks)
+    if n_above:
+        about.append(f"{n_above} points lie above a roof, which is an error in the ceiling or the count")
+    if not roofs:
+        about.append("no roof is known yet")
+    return "Roofline: " + ("; ".join(about) if about else f"{len(marks)} points")
+
+
+@cache
+def _spec(colour_by: ColourBy, height: int, pick: bool) -> dict[str, Any]:
+    x = alt.X(
+        "x:Q",
+        title=X_TITLE,
+        scale=alt.Scale(type="log", nice=False),
+        axis=alt.Axis(
+            labelExpr=f"{_DECADE} ? (datum.value < 1 ? format(datum.value, '~g') : format(datum.value, '~s')) : ''",
+            gridOpacity=_DECADES_ONLY,
+            tickOpacity=_DECADES_ONLY,
+        ),
+    )
+    y = alt.Y(
+        "y:Q",
+        title=None,
+        scale=alt.Scale(type="log", nice=False, padding=18),
+        axis=alt.Axis(
+            labelExpr=f"{_DECADE} ? ({si_label('FLOP/s')}) : ''",
+            gridOpacity=_DECADES_ONLY,
+            tickOpacity=_DECADES_ONLY,
+        ),
+    )
+    plain_x, plain_y = alt.X("x:Q"), alt.Y("y:Q")
+    device = {"domain": [str(i) for i in range(len(_DEVICE_COLOURS))]}
+    device_colour = alt.Color("number:N", scale=alt.Scale(**device, range=list(_DEVICE_COLOURS)), legend=None)
+
+    roofs = (
+        alt.Chart(alt.NamedData("roofs"))
+        .mark_line(clip=True)
+        .encode(
+            x=x,
+            y=y,
+            detail="line:N",
+            color=device_colour,
+            strokeDash=alt.StrokeDash("number:N", scale=alt.Scale(**device, range=list(DASHES[:5])), legend=None),
+            strokeWidth=alt.condition("datum.main", alt.value(2.6), alt.value(1.1)),
+            opacity=alt.condition("datum.main", alt.value(1), alt.value(0.65)),
+            tooltip=[alt.Tooltip("text:N", title="Roof"), alt.Tooltip("device:N", title="Device")],
+        )
+    )
+    named = alt.Chart(alt.NamedData("ends"))
+    weight = alt.condition("datum.main", alt.value(1), alt.value(0.8))
+    low = (
+        named.transform_filter("datum.end == 'low'")
+        .mark_text(align="left", baseline="middle", dx=14, dy=3, fontSize=11)
+        .encode(x=plain_x, y=plain_y, text="text:N", opacity=weight, color=device_colour)
+    )
+    high = (
+        named.transform_filter("datum.end == 'high'")
+        .mark_text(align="right", baseline="bottom", dx=-4, dy=-3, fontSize=11)
+        .encode(x=plain_x, y=plain_y, text="text:N", opacity=weight, color=device_colour)
+    )
+    ridge = alt.Chart(alt.NamedData("ridges"))
+    rule = ridge.transform_filter("datum.main").mark_rule(strokeDash=[2, 4], color=GREY, opacity=0.7).encode(x=plain_x)
+    corner = ridge.mark_point(shape="square", size=46, filled=True, opacity=1).encode(
+        x=plain_x,
+        y=plain_y,
+        color=device_colour,
+        tooltip=[alt.Tooltip("text:N", title="Ridge"), alt.Tooltip("device:N", title="Device")],
+    )
+    sides = [
+        ridge.transform_filter("datum.main")
+        .transform_calculate(side=f"'{words}'")
+        .mark_text(align=align, baseline="bottom", dx=dx, dy=-5, fontSize=11, color=GREY)
+        .encode(x=plain_x, y=alt.value("height"), text="side:N")
+        for words, align, dx in (("memory-bound ◂", "right", -8), ("▸ compute-bound", "left", 8))
+    ]
+    links = (
+        alt.Chart(alt.NamedData("links"))
+        .mark_rule(color=GREY, opacity=0.55, strokeWidth=1)
+        .encode(x=plain_x, y=plain_y, x2="x2:Q", y2="y2:Q")
+    )
+    marks = alt.Chart(alt.NamedData("marks"))
+    meanings = KINDS if colour_by == "kind" else BOUNDS
+    scale = alt.Scale(domain=list(meanings), range=list(meanings.values()))
+    stroke = alt.Stroke(f"{colour_by}:N", scale=scale, legend=None)
+    fill = alt.Fill(
+        f"{colour_by}:N", title=None, scale=scale, legend=alt.Legend(orient="bottom", symbolType="square", columns=8)
+    )
+    size: Any = alt.condition(
+        "datum.whole",
+        alt.value(300),
+        alt.Size("size:Q", scale=alt.Scale(type="pow", exponent=0.5, zero=True, range=[24, 320]), legend=None),
+    )
+    shape = alt.Shape(
+        "phase:N",
+        title=None,
+        scale=alt.Scale(domain=list(PHASE_SHAPES), range=list(PHASE_SHAPES.values())),
+        legend=alt.Legend(orient="bottom", symbolFillColor=GREY),
+    )
+    points = marks.mark_point(filled=False, opacity=0.85, strokeWidth=1.5).encode(
+        x=plain_x,
+        y=plain_y,
+        size=size,
+        shape=shape,
+        stroke=stroke,
+        fill=fill,
+        fillOpacity=alt.condition("datum.source == 'measured'", alt.value(0.75), alt.value(0)),
+    )
+    phases = (
+        marks.transform_filter("datum.whole && datum.source == 'measured'")
+        .mark_text(align="left", baseline="middle", dx=13, fontSize=12, fontWeight="bold", color=GREY)
+        .encode(x=plain_x, y=plain_y, text="label:N")
+    )
+    above = marks.transform_filter("datum.above").mark_point(
+        shape="M-1,-1L1,1M1,-1L-1,1", size=260, color=RED, strokeWidth=2, filled=False, opacity=1
+    )
+    flagged = above.encode(x=plain_x, y=plain_y)
+    target = marks.mark_point(filled=True, opacity=0, size=160).encode(
+        x=plain_x,
+        y=plain_y,
+        tooltip=[
+            alt.Tooltip("name:N", title="Layer"),
+            alt.Tooltip("source:N", title="Point"),
+            alt.Tooltip("phase:N", title="Phase"),
+            alt.Tooltip("kind:N", title="Kind"),
+            alt.Tooltip("intensity:N", title="Intensity"),
+            alt.Tooltip("rate:N", title="Rate"),
+            alt.Tooltip("time:N", title="Time"),
+            alt.Tooltip("bound:N", title="Bound by"),
+            alt.Tooltip("roof:N", title="Distance"),
+        ],
+    )
+    layers = [rule, roofs, low, high, links, points, flagged, corner, *sides, phases]
+    if pick:
+        chosen = alt.selection_point(name="pick", fields=["id"], nearest=True, empty=False)
+        ring = marks.transform_filter(chosen).mark_point(
+            shape="circle", size=520, color=RED, strokeWidth=2.2, opacity=1
+        )
+        layers += [ring.encode(x=plain_x, y=plain_y), target.add_params(chosen)]
+    else:
+        layers.append(target)
+    chart = alt.layer(*layers).resolve_scale(color="independent", strokeDash="independent")
+    return built(chart, height)
