@@ -6,7 +6,6 @@ safetensors only and code from the folder is never run.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +15,7 @@ from core.errors import ExplorerError
 from core.types import ModelSpec, Progress
 
 DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.txt", "vocab.json", "spiece.model")
 
 
@@ -33,27 +33,19 @@ def choose_device(asked: str) -> str:
     return asked
 
 
-def physical_cores() -> int:
-    """Cores this process may use, hyper-threads not counted."""
-    import psutil
-
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(psutil.cpu_count(logical=False) or allowed, allowed)
-
-
 def load_model(
-    folder: Path, spec: ModelSpec, dtype: str, device: str, attention: str, seed: int, progress: Progress
+    folder: Path, spec: ModelSpec, dtype: str, device: str, attention: str | None, seed: int, progress: Progress
 ) -> tuple[Any, tuple[str, ...]]:
     """The model in evaluation mode on its device, and warnings about its weights.
 
-    A folder without weights whose spec says so gets random ones, drawn from `seed` directly in
-    `dtype`. Raises ExplorerError for pickles, missing or damaged weights, unknown architectures.
+    attention: None lets transformers choose (sdpa wherever the model can). A folder without weights
+    whose spec says so gets random ones, drawn from `seed` directly in `dtype`. Raises ExplorerError for pickles, missing or damaged weights, unknown architectures.
     """
     import torch
     import transformers
 
     stored = list(folder.glob("*.safetensors"))
-    if not stored and any(folder.glob(pattern) for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt")):
+    if not stored and any(file.suffix in PICKLES for file in folder.iterdir()):
         raise ExplorerError(
             f"The weights in {folder.name} are a pickle, which can run code when it is opened.",
             "Convert them to safetensors first.",
@@ -140,7 +132,7 @@ def cpu_warnings(dtype: str) -> tuple[str, ...]:
     return ()
 
 
-def environment(device: str, dtype: str, attention: str) -> dict[str, Any]:
+def environment(model: Any, device: str, dtype: str) -> dict[str, Any]:
     """Versions, device and kernels, for the run's record."""
     import torch
     import transformers
@@ -151,7 +143,7 @@ def environment(device: str, dtype: str, attention: str) -> dict[str, Any]:
         "device": device,
         "dtype": dtype,
         "threads": torch.get_num_threads(),
-        "attention": attention,
+        "attention": model.config._attn_implementation,
     }
     if device.startswith("cuda"):
         properties = torch.cuda.get_device_properties(device)
@@ -185,7 +177,7 @@ def explained(what: str) -> Iterator[None]:
             raise out_of_memory() from error
         cause = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         hint = "Check that the folder is complete and that its config.json matches its weights."
-        raise ExplorerError(f"{what}: {cause[:300].rstrip('.')}.", hint) from error
+        raise ExplorerError(f"{what}: {cause.split('. ')[0].rstrip('.')}.", hint) from error
 
 
 def out_of_memory() -> ExplorerError:

@@ -21,6 +21,7 @@ from core.backends._pytorch_stream import generate
 from core.backends._pytorch_trace import TorchTrace
 from core.errors import ExplorerError
 from core.types import GenerationConfig, Ids, ModelSpec, Progress, Request
+from hardware.detect import usable_cores
 
 UNLIMITED = 1 << 20  # tokens, for models whose state does not grow
 
@@ -32,7 +33,8 @@ class TorchLogits:
         self._tensor = tensor
 
     def argmax(self) -> Ids:
-        return np.asarray(self._tensor.argmax(-1).cpu().numpy(), dtype=np.int64)
+        # float first: as generate does, and five times faster than argmax over bf16 on a CPU
+        return np.asarray(self._tensor.float().argmax(-1).cpu().numpy(), dtype=np.int64)
 
     def numpy(self) -> NDArray[np.float32]:
         return np.asarray(self._tensor.float().cpu().numpy(), dtype=np.float32)
@@ -239,12 +241,12 @@ class PyTorch:
         dtype = request.dtype or (spec.dtype if spec.dtype in load.DTYPES else "fp32")
         if dtype not in load.DTYPES:
             raise ExplorerError(f"PyTorch cannot run '{dtype}' here.", f"Choose one of: {', '.join(load.DTYPES)}.")
-        attention = str(request.options.get("attention") or "sdpa")
-        if attention not in ("sdpa", "eager"):
+        attention = None if request.options.get("attention") is None else str(request.options["attention"])
+        if attention not in (None, "sdpa", "eager"):
             raise ExplorerError(f"There is no attention implementation '{attention}'.", "Choose sdpa or eager.")
         device = load.choose_device(str(request.options.get("device") or "auto"))
-        torch.set_num_threads(request.threads or load.physical_cores())
-        folder = Path(path)
+        torch.set_num_threads(request.threads or usable_cores())
+        folder = Path(path) if Path(path).is_dir() else Path(path).parent
         progress("Reading the tokenizer")
         tokenizer = load.load_tokenizer(folder)
         model, warnings = load.load_model(folder, spec, dtype, device, attention, request.seed, progress)
@@ -252,7 +254,7 @@ class PyTorch:
         if str(request.options.get("compile") or "").lower() in ("true", "1", "yes"):
             progress("Compiling")
             session.compile()
-        session.environment = load.environment(device, dtype, attention) | {"file": folder.name}
+        session.environment = load.environment(model, device, dtype) | {"file": folder.name}
         session.warnings = warnings + (load.cpu_warnings(dtype) if device == "cpu" else ())
         if isinstance(tokenizer, load.ByteTokenizer):
             session.warnings += ("This architecture has no tokenizer: each byte of the text is a token.",)

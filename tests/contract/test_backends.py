@@ -52,7 +52,7 @@ def open_session(backend: str, tiny: Any, folder: Path) -> Callable[[], Session]
         path, fmt = tiny.make(folder)
         plugin = registry.get("backend", backend)
         assert fmt in plugin.formats
-        return plugin.open(path, specs.read(path, fmt), Request(model="tiny", backend=backend, threads=2), quiet)
+        return plugin.open(path, specs.read(path, fmt), Request(model="tiny", backend=backend, threads=1), quiet)
 
     return open_one
 
