@@ -206,15 +206,25 @@ def _made(key: str, entry: ModelEntry, what: str, progress: Progress, n_bytes: C
             about = {"model": entry.id, "label": entry.label, "what": what, "files": entry.files}
             (part / _MARKER).write_text(json.dumps(about, indent=2), encoding="utf-8")
             _flush(part)
+            shutil.rmtree(final, ignore_errors=True)  # without its marker it is only the rest of a deletion
             os.replace(part, final)
             _flush_folder(folder())
-        except OSError as error:
-            if error.errno == errno.ENOSPC:
+        except Exception as error:
+            if _no_space(error):
                 raise _disk_full(what, entry, need, shutil.disk_usage(folder()).free) from error
             raise
         finally:
             shutil.rmtree(part, ignore_errors=True)
     return final
+
+
+def _no_space(error: BaseException | None) -> bool:
+    """Whether the disk is full, which the libraries written in Rust and C++ tell only in their message."""
+    while error is not None:
+        if getattr(error, "errno", None) == errno.ENOSPC or os.strerror(errno.ENOSPC) in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _disk_full(what: str, entry: ModelEntry, need: int, free: int) -> ExplorerError:

@@ -44,17 +44,20 @@ def write(folder: Path, out: Path, progress: Progress) -> None:
 
 
 def _model(folder: Path) -> Any:
-    """An untrained model: with a language head where the architecture has one, else the bare network."""
+    """An untrained model with its language head: causal, or for encoders such as BERT the masked one."""
     import torch
-    from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM
+    from transformers.models.auto import modeling_auto as auto
 
     try:
-        config = AutoConfig.from_pretrained(folder)
-        stated = (config.architectures or [""])[0]
-        causal = config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and "MaskedLM" not in stated
-        kind = AutoModelForCausalLM if causal else AutoModel
-        return kind.from_config(config, dtype=torch.float32)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ExplorerError(f"transformers cannot build this config.json ({reason}).", "Correct the file.") from error
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        encoder = config.model_type in auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES and not getattr(
+            config, "is_decoder", False
+        )
+        kind = AutoModelForMaskedLM if encoder else AutoModelForCausalLM
+        return kind.from_config(config, dtype=torch.float32, trust_remote_code=False)
+    except (ValueError, KeyError, TypeError, AttributeError, RuntimeError, ZeroDivisionError) as error:
+        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+        raise ExplorerError(
+            f"transformers cannot build this config.json ({reason}).", "Correct its numbers, or choose another model."
+        ) from error

