@@ -40,12 +40,14 @@ def kind_of(name: str) -> LayerKind:
         return "other"
     if parts[0] == "embed":
         return "embedding"
-    if parts[0] in ("lm_head", "pooler", "mlm"):
+    if parts[0] in ("lm_head", "pooler", "mlm", "final_proj"):
         return "head"
     if parts[0] != "blocks" or len(parts) < 3:
         return "other"
     if parts[2] == "mlp":
         return "router" if "router" in parts else "mlp"
+    if parts[2] == "bottleneck":  # MobileBERT's projections into and out of a block
+        return "attention" if last == "qk_proj" else "mlp"
     return {"attn": "attention", "ssm": "ssm"}.get(parts[2], "other")  # type: ignore[return-value]
 
 
@@ -63,7 +65,7 @@ _HF_OUTSIDE = {
     "wte": "embed",
     "embed_in": "embed",
     "word_embeddings": "embed",
-    "embeddings": "embed",  # Mamba
+    "backbone.embeddings": "embed",  # Mamba
     "embedding": "embed",
     "wpe": "embed.position",
     "embed_positions": "embed.position",
@@ -91,7 +93,6 @@ _HF_OUTSIDE = {
     "predictions": "lm_head",
     "predictions.dense": "mlm.decoder",
     "vocab_transform": "mlm.dense",
-    "activation": "mlm.act",
     "vocab_layer_norm": "mlm.norm",
     "vocab_projector": "lm_head",
     "lm_head.dense": "mlm.dense",
@@ -99,7 +100,10 @@ _HF_OUTSIDE = {
     "lm_head.decoder": "lm_head",
 }
 
-_HF_NORMS = {
+# told by the whole path: as the end of a longer one they are something else
+_HF_WHOLE = {"embeddings": "embed", "activation": "mlm.act"}
+
+_HF_AROUND = {
     "input_layernorm": "attn_norm",
     "ln_1": "attn_norm",
     "self_attn_layer_norm": "attn_norm",
@@ -231,25 +235,17 @@ def canonical_hf(module_path: str, architecture: str = "") -> str | None:
 
 
 def _hf_outside(path: str) -> str | None:
+    if path in _HF_WHOLE:
+        return _HF_WHOLE[path]
     parts = path.split(".")
-    for n in (2, 1):
-        tail = ".".join(parts[-n:])
-        # "norm" or "activation" deeper down belongs to something this table does not know
-        if len(parts) >= n and tail in _HF_OUTSIDE and not (tail in ("activation",) and len(parts) > 1):
-            return _HF_OUTSIDE[tail] if not _is_bert_container(path) else None
-    return None
-
-
-def _is_bert_container(path: str) -> bool:
-    # BERT's `embeddings` is a container, Mamba's is the table
-    return path.endswith("embeddings") and path.split(".")[0] in ("bert", "distilbert", "mobilebert", "roberta")
+    return _HF_OUTSIDE.get(".".join(parts[-2:])) or _HF_OUTSIDE.get(parts[-1])
 
 
 def _hf_block(rest: str, architecture: str) -> str | None:
     if rest == "post_attention_layernorm" and architecture in _OUTPUT_NORMS:
         return "attn_post_norm"
-    if rest in _HF_NORMS:
-        return _HF_NORMS[rest]
+    if rest in _HF_AROUND:
+        return _HF_AROUND[rest]
     if match := _HF_FFN.match(rest):
         leaf = _HF_BERT_MLP.get(match.group(2))
         return f"mlp.{match.group(1)}.{leaf}" if leaf else None

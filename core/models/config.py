@@ -84,6 +84,12 @@ class Config:
             )
         return n_active
 
+    def rotary_share(self, default: float) -> float:
+        """The part of each head that is rotated."""
+        rope = self.get("rope_parameters") or {}
+        share = self.get("partial_rotary_factor") or rope.get("partial_rotary_factor") or self.get("rotary_pct")
+        return float(share or default)
+
     def windows(self, n_blocks: int, default_pattern: int | None = None) -> list[int | None]:
         """Sliding window of each block, from `layer_types` or a pattern (every n-th block is global)."""
         window = self.optional("sliding_window")

@@ -98,7 +98,7 @@ def _attention_shape(c: Config, d: int, block: int, window: int | None) -> Atten
         o_bias=o_bias,
         fused=c.model_type == "phi3",
         qk_norm=qk_norm,  # type: ignore[arg-type]
-        rope=0.0 if no_rope else float(c.get("partial_rotary_factor") or 1.0),
+        rope=0.0 if no_rope else c.rotary_share(1.0),
     )
 
 
