@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-import msgspec
 
 from core import registry
 from core.errors import ExplorerError
@@ -78,7 +77,13 @@ def models(as_json: bool) -> None:
     if as_json:
         click.echo(to_json(entries))
         return
-    show([{"id": e.id, "family": e.family, "formats": ",".join(e.files), "bytes": e.size_bytes, "note": e.note} for e in entries], False)
+    show(
+        [
+            {"id": e.id, "family": e.family, "formats": ",".join(e.files), "bytes": e.size_bytes, "note": e.note}
+            for e in entries
+        ],
+        False,
+    )
 
 
 @cli.command()
@@ -141,7 +146,7 @@ def devices(as_json: bool) -> None:
 @click.option("--backend", default="llama_cpp", show_default=True)
 @click.option("--strategy", default="autoregressive", show_default=True)
 @click.option("--prompt", help="The text to continue or answer.")
-@click.option("--prompt-tokens", type=int, help="Instead of a text: that many random tokens; exactly --max-new-tokens follow.")
+@click.option("--prompt-tokens", type=int, help="That many random tokens instead of a text.")
 @click.option("--max-new-tokens", type=int, default=64, show_default=True)
 @click.option("--no-chat", is_flag=True, help="Do not wrap the prompt with the model's chat template.")
 @click.option("--ignore-eos", is_flag=True, help="Always produce --max-new-tokens.")
@@ -210,7 +215,11 @@ def follow(runner: Runner, run: Run) -> Result:
         events = run.events()
         for event in events[shown:]:
             if isinstance(event, Phase) and event.note:
-                of = f" {event.done:.0f}/{event.total:.0f} {event.unit}" if event.done is not None and event.total else ""
+                of = (
+                    f" {event.done:.0f}/{event.total:.0f} {event.unit}"
+                    if event.done is not None and event.total
+                    else ""
+                )
                 click.echo(f"{event.t_s:7.1f} s  {event.name}: {event.note}{of}", err=True)
         shown = len(events)
         if not active:
@@ -243,7 +252,7 @@ def summary(result: Result) -> str:
 @json_flag
 def runs(as_json: bool) -> None:
     """The runs on this machine, newest first."""
-    keep = "run_id status model backend strategy dtype tok_per_s ttft_s peak_memory_bytes".split()
+    keep = ["run_id", "status", "model", "backend", "strategy", "dtype", "tok_per_s", "ttft_s", "peak_memory_bytes"]
     rows = Store(data_dir()).history()
     show(rows if as_json else [{k: r.get(k) for k in keep} for r in rows], as_json)
 

@@ -17,7 +17,9 @@ KINDS = {"backend": "backends", "strategy": "decoding", "profiler": "profilers"}
 def names(kind: str) -> tuple[str, ...]:
     """The names of all plugins of a kind, sorted. Imports nothing. A leading underscore hides a file."""
     folder = Path(__file__).parent / KINDS[kind]
-    return tuple(sorted(m.name for m in pkgutil.iter_modules([str(folder)]) if not m.name.startswith("_") and not m.ispkg))
+    return tuple(
+        sorted(m.name for m in pkgutil.iter_modules([str(folder)]) if not m.name.startswith("_") and not m.ispkg)
+    )
 
 
 def get(kind: str, name: str) -> Any:

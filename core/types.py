@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar, dataclass_transform
 
 import msgspec
 import numpy as np
@@ -19,6 +19,7 @@ Provenance = Literal["measured", "computed", "stated", "estimated"]
 T = TypeVar("T")
 
 
+@dataclass_transform(frozen_default=True, kw_only_default=True)
 class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A frozen struct. Equality by value, JSON by `to_json` and `from_json`."""
 

@@ -62,7 +62,9 @@ def test_model_libraries_load_inside_functions_only(name: str) -> None:
     assert not HEAVY & {found.split(".")[0] for found in imports(ROOT / name, top_level_only=True)}
 
 
-@pytest.mark.parametrize("name", [n for n in NAMES if n.startswith(("core/backends/", "core/decoding/", "core/profilers/"))])
+@pytest.mark.parametrize(
+    "name", [n for n in NAMES if n.startswith(("core/backends/", "core/decoding/", "core/profilers/"))]
+)
 def test_plugins_know_only_the_contract(name: str) -> None:
     own = ".".join(Path(name).parts[:2]) + "._"  # shared files of the same kind start with an underscore
     allowed = ("core.types", "core.errors", "core.names", "hardware.", own)
@@ -83,7 +85,8 @@ def test_no_page_lies_directly_in_pages() -> None:
 
 def test_the_apps_process_loads_no_model_library() -> None:
     code = (
-        "import sys; from streamlit.testing.v1 import AppTest; at = AppTest.from_file('app.py', default_timeout=60).run();"
+        "import sys; from streamlit.testing.v1 import AppTest;"
+        "at = AppTest.from_file('app.py', default_timeout=60).run();"
         f"assert not at.exception, at.exception; print(sorted({HEAVY!r} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)

@@ -43,7 +43,9 @@ def test_a_whole_run(runner: Runner, fake_request: Request) -> None:
     assert result.status == "done", (result.error, (run.path / "log.txt").read_text())
     assert result.n_new_tokens == 6 and len(result.text) == 6
     assert result.n_prompt_tokens == 5
-    assert result.ttft_s is not None and result.tpot_s is not None and result.tok_per_s == pytest.approx(1 / result.tpot_s)
+    assert (
+        result.ttft_s is not None and result.tpot_s is not None and result.tok_per_s == pytest.approx(1 / result.tpot_s)
+    )
     assert result.peak_memory_bytes and result.peak_memory_bytes > 10e6
     assert [(p.kind, p.profiler) for p in events if isinstance(p, Pass)] == [
         ("warmup", None),
@@ -51,7 +53,11 @@ def test_a_whole_run(runner: Runner, fake_request: Request) -> None:
         ("profile", "memory"),
         ("profile", "layers"),
     ]
-    assert {layer.name for layer in result.layers if layer.seconds is not None} >= {"embed", "blocks.7.attn.q_proj", "lm_head"}
+    assert {layer.name for layer in result.layers if layer.seconds is not None} >= {
+        "embed",
+        "blocks.7.attn.q_proj",
+        "lm_head",
+    }
     assert {c.profiler for c in result.profiler_costs} == {"memory", "layers"}
     assert "mean nothing" in " ".join(result.warnings)
     assert not (run.path / "reserve").exists()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 import zlib
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -165,7 +165,7 @@ class FakeBackend:
     dtypes: tuple[str, ...] = ()
     capabilities = FakeSession.capabilities
     runtime_bytes = 60_000_000
-    signal_advice: dict[int, tuple[str, str, dict[str, Scalar]]] = {}
+    signal_advice: ClassVar[dict[int, tuple[str, str, dict[str, Scalar]]]] = {}
 
     def unavailable(self) -> str | None:
         return None

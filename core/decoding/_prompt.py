@@ -40,7 +40,7 @@ def probabilities(logits: NDArray[np.float32], sampling: Sampling) -> NDArray[np
     if sampling.top_k:
         kth = np.partition(x, -min(sampling.top_k, x.shape[-1]), axis=-1)[:, -min(sampling.top_k, x.shape[-1]), None]
         x = np.where(x < kth, -np.inf, x)
-    p = np.exp(x - x.max(axis=-1, keepdims=True))
+    p: NDArray[np.float64] = np.exp(x - x.max(axis=-1, keepdims=True))
     p /= p.sum(axis=-1, keepdims=True)
     if sampling.top_p is not None and sampling.top_p < 1:
         order = np.argsort(-p, axis=-1)

@@ -10,7 +10,7 @@ from core.decoding._prompt import choose, prefill
 from core.types import Advance, GenerationConfig, Ids, Record, Session
 
 
-class Params(Record):
+class Prefill(Record):
     """prefill_chunk: prompt tokens per forward."""
 
     prefill_chunk: int = 512
@@ -20,9 +20,9 @@ class Autoregressive:
     name = "autoregressive"
     label = "Autoregressive"
     needs = frozenset({"forward", "cache"})
-    Params = Params
+    Params = Prefill
 
-    def decode(self, session: Session, prompt: Ids, config: GenerationConfig, params: Params) -> Iterator[Advance]:
+    def decode(self, session: Session, prompt: Ids, config: GenerationConfig, params: Prefill) -> Iterator[Advance]:
         rng = np.random.default_rng(config.seed)
         logits = yield from prefill(session, prompt, params.prefill_chunk)
         tokens = choose(logits, config.sampling, rng)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from core.types import Advance, GenerationConfig, Ids, Record, Session
 
 
-class Params(Record):
+class NoParams(Record):
     """Nothing to set."""
 
 
@@ -15,9 +15,9 @@ class Encode:
     name = "encode"
     label = "Encode (one forward, no generation)"
     needs = frozenset({"forward"})
-    Params = Params
+    Params = NoParams
 
-    def decode(self, session: Session, prompt: Ids, config: GenerationConfig, params: Params) -> Iterator[Advance]:
+    def decode(self, session: Session, prompt: Ids, config: GenerationConfig, params: NoParams) -> Iterator[Advance]:
         session.reset()
         session.forward(prompt, keep=1 if "cache" in session.capabilities else None)
         yield Advance(phase="prefill", n_input=prompt.shape[1])

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Literal
 
 from core.types import Advance, GenerationConfig, Ids, Record, Session
 
 
-class Params(Record):
+class NoParams(Record):
     """Nothing to set."""
 
 
@@ -15,11 +16,11 @@ class Native:
     name = "native"
     label = "Native (the library's own loop)"
     needs = frozenset({"stream"})
-    Params = Params
+    Params = NoParams
 
-    def decode(self, session: Session, prompt: Ids, config: GenerationConfig, params: Params) -> Iterator[Advance]:
+    def decode(self, session: Session, prompt: Ids, config: GenerationConfig, params: NoParams) -> Iterator[Advance]:
         n_input = prompt.shape[1]
-        phase = "prefill"
+        phase: Literal["prefill", "decode"] = "prefill"
         for tokens in session.stream(prompt, config):
             yield Advance(phase=phase, tokens=tuple(map(tuple, tokens.tolist())), n_input=n_input)
             phase, n_input = "decode", 1

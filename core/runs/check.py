@@ -84,7 +84,8 @@ def check(request: Request) -> None:
     needed = estimate(request)
     if needed.verdict == "no" and not request.allow_oversize:
         raise ExplorerError(
-            f"The model needs about {needed.total_bytes / 1e9:.1f} GB and {needed.available_bytes / 1e9:.1f} GB are free.",
+            f"The model needs about {needed.total_bytes / 1e9:.1f} GB of memory, "
+            f"and {needed.available_bytes / 1e9:.1f} GB are free.",
             "Choose a smaller model or dtype, close other programs, or allow it to run anyway.",
         )
 
@@ -94,7 +95,9 @@ def _check_numbers(request: Request) -> None:
     if task.prompt_tokens is None and not (task.prompt or "").strip():
         raise ExplorerError("The prompt is empty.", "Type a prompt or set a number of prompt tokens.")
     if task.sampling.temperature < 0 or not 0 < (task.sampling.top_p if task.sampling.top_p is not None else 1) <= 1:
-        raise ExplorerError("The sampling settings are out of range.", "Use a temperature of 0 or more and 0 < top-p ≤ 1.")
+        raise ExplorerError(
+            "The sampling settings are out of range.", "Use a temperature of 0 or more and 0 < top-p ≤ 1."
+        )
     for label, value, low, high in (
         ("Prompt tokens", task.prompt_tokens, 1, 10_000_000),
         ("New tokens", task.max_new_tokens, 1, 1_000_000),

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from core.types import LayerKind, Record, Request, Result
+from core.types import Record, Request, Result
 
 _HEADLINES: tuple[tuple[str, str, str, Literal["higher", "lower"]], ...] = (
     ("tok_per_s", "Decode speed", "tok/s", "higher"),
@@ -53,19 +53,6 @@ class Ratio(Record):
         return (self.ratio > 1) == (self.better == "higher")
 
 
-class LayerDifference(Record):
-    """One layer in both runs; seconds per decode forward or per prefill."""
-
-    name: str
-    kind: LayerKind
-    a_s: float | None
-    b_s: float | None
-
-    @property
-    def difference_s(self) -> float | None:
-        return None if self.a_s is None or self.b_s is None else self.b_s - self.a_s
-
-
 def differences(a: Request, b: Request, result_a: Result, result_b: Result) -> tuple[Difference, ...]:
     """What was asked or found differently: settings first, then machine and library versions."""
     left, right = _flat(a, result_a), _flat(b, result_b)
@@ -84,16 +71,6 @@ def ratios(a: Result, b: Result) -> tuple[Ratio, ...]:
         for name, label, unit, better in _HEADLINES
     )
     return tuple(r for r in found if r.a is not None or r.b is not None)
-
-
-def layers(a: Result, b: Result, phase: Literal["prefill", "decode"]) -> tuple[LayerDifference, ...]:
-    """Layers that both runs timed, in the order of the first one's network."""
-    times = {layer.name: layer.seconds for layer in b.layers if layer.phase == phase}
-    return tuple(
-        LayerDifference(name=layer.name, kind=layer.kind, a_s=layer.seconds, b_s=times.get(layer.name))
-        for layer in a.layers
-        if layer.phase == phase and layer.seconds is not None and times.get(layer.name) is not None
-    )
 
 
 def words(a: str, b: str) -> tuple[tuple[Literal["same", "a", "b"], str], ...]:

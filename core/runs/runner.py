@@ -48,7 +48,9 @@ class Runner:
         check(request)
         with self._lock:
             if self.active():
-                raise ExplorerError("A run is going already, and two at once would spoil both.", "Stop it or wait for its end.")
+                raise ExplorerError(
+                    "A run is going already, and two at once would spoil both.", "Stop it or wait for its end."
+                )
             run = self.store.create(request)
             self._submit(run, request, {})
             return run.id
@@ -118,7 +120,13 @@ class Runner:
             stdout=subprocess.DEVNULL,
             stderr=(self.store.root / "worker.log").open("wb"),
             cwd=root,
-            env={**os.environ, **threads, "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"},
+            env={
+                **os.environ,
+                **threads,
+                "HF_HUB_DISABLE_TELEMETRY": "1",
+                "HF_HUB_OFFLINE": "1",
+                "TOKENIZERS_PARALLELISM": "false",
+            },
             start_new_session=True,
         )
         threading.Thread(target=self._watch, args=(process,), daemon=True).start()

@@ -43,7 +43,7 @@ class Owner(msgspec.Struct, frozen=True):
     def alive(self) -> bool:
         try:
             process = psutil.Process(self.pid)
-            return abs(process.create_time() - self.started) < 1 and process.status() != psutil.STATUS_ZOMBIE
+            return bool(abs(process.create_time() - self.started) < 1 and process.status() != psutil.STATUS_ZOMBIE)
         except psutil.NoSuchProcess:
             return False
 
@@ -132,7 +132,9 @@ class Run:
         """A zip that redraws every chart on a machine without the model."""
         buffer = io.BytesIO()
         with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as bundle:
-            bundle.writestr("roofscope.json", to_json({"format": FORMAT, "run_id": self.id, "created_s": self.created_s}))
+            bundle.writestr(
+                "roofscope.json", to_json({"format": FORMAT, "run_id": self.id, "created_s": self.created_s})
+            )
             for name in BUNDLE:
                 if (self.path / name).exists():
                     bundle.write(self.path / name, name)
@@ -164,7 +166,8 @@ class Store:
         except OSError as error:
             shutil.rmtree(building, ignore_errors=True)
             raise ExplorerError(
-                f"The run could not be stored: {error.strerror or error}.", f"Free some space or permissions in {self.root}."
+                f"The run could not be stored: {error.strerror or error}.",
+                f"Free some space or permissions in {self.root}.",
             ) from error
         return Run(self.folder / run_id)
 
@@ -176,7 +179,9 @@ class Store:
 
     def ids(self) -> list[str]:
         """Newest first."""
-        return sorted((p.name for p in self.folder.iterdir() if p.is_dir() and not p.name.startswith(".")), reverse=True)
+        return sorted(
+            (p.name for p in self.folder.iterdir() if p.is_dir() and not p.name.startswith(".")), reverse=True
+        )
 
     def runs(self) -> Iterator[Run]:
         for run_id in self.ids():
@@ -204,7 +209,9 @@ class Store:
                 raise KeyError("format")
             from_json(files["request.json"], Request)
         except (zipfile.BadZipFile, KeyError, ValueError, TypeError, msgspec.DecodeError) as error:
-            raise ExplorerError("This file is not a Roofscope run bundle.", "Export one from History as zip.") from error
+            raise ExplorerError(
+                "This file is not a Roofscope run bundle.", "Export one from History as zip."
+            ) from error
         if (self.folder / run_id).exists():
             return self.open(run_id)
         return self._write(run_id, created_s, files)
@@ -228,10 +235,10 @@ class Store:
         fresh = [row(Run(self.folder / run_id)) for run_id in ids if run_id not in known]
         settled = [r for r in fresh if r["status"] not in ("running", "queued")]
         if settled:
-            index["runs"].upsert_all(settled, pk="run_id", alter=True)  # type: ignore[union-attr]
+            index["runs"].upsert_all(settled, pk="run_id", alter=True)
         gone = set(known) - set(ids)
         for run_id in gone:
-            index["runs"].delete(run_id)  # type: ignore[union-attr]
+            index["runs"].delete(run_id)
         rows = {**known, **{r["run_id"]: r for r in fresh}}
         index.close()
         return [rows[run_id] for run_id in ids]
@@ -244,8 +251,23 @@ def row(run: Run) -> dict[str, Any]:
         created_s = run.created_s
     except (ExplorerError, OSError, msgspec.DecodeError) as error:
         return {"run_id": run.id, "status": "damaged", "created_s": None, "error": str(error)}
-    keep = (
-        "run_id status model backend strategy dtype threads batch n_prompt_tokens n_new_tokens "
-        "ttft_s tpot_s tok_per_s prefill_tok_per_s peak_memory_bytes load_s error"
-    ).split()
+    keep = [
+        "run_id",
+        "status",
+        "model",
+        "backend",
+        "strategy",
+        "dtype",
+        "threads",
+        "batch",
+        "n_prompt_tokens",
+        "n_new_tokens",
+        "ttft_s",
+        "tpot_s",
+        "tok_per_s",
+        "prefill_tok_per_s",
+        "peak_memory_bytes",
+        "load_s",
+        "error",
+    ]
     return {"created_s": created_s, **{name: getattr(result, name) for name in keep}, "text": result.text[:200]}

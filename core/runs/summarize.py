@@ -26,6 +26,7 @@ from core.types import (
 )
 
 PhaseKey = Literal["prefill", "decode"]
+PHASES: tuple[PhaseKey, ...] = ("prefill", "decode")
 
 
 def summarize(run_id: str, request: Request, events: Sequence[Event], status: RunStatus) -> Result:
@@ -68,7 +69,9 @@ def summarize(run_id: str, request: Request, events: Sequence[Event], status: Ru
         tpot_s=tpot_s,
         tok_per_s=request.batch / tpot_s if tpot_s else None,
         prefill_tok_per_s=(
-            request.batch * n_prompt / statistics.median(prefill_s) if prefill_s and n_prompt and min(prefill_s) > 0 else None
+            request.batch * n_prompt / statistics.median(prefill_s)
+            if prefill_s and n_prompt and min(prefill_s) > 0
+            else None
         ),
         itl_s=tuple(s.seconds for p in timing[-1:] for s in p if s.phase == "decode"),
         load_s=loaded.seconds if loaded else None,
@@ -77,7 +80,7 @@ def summarize(run_id: str, request: Request, events: Sequence[Event], status: Ru
         peak_memory_bytes=max(peaks) if peaks else None,
         memory=memory,
         phases=phases,
-        layers=_layers(request, loaded, since, by_pass, phases),
+        layers=_layers(request, loaded, since, by_pass, timing, phases),
         profiler_costs=_costs(passes, by_pass, timing),
         ttft_samples_s=tuple(ttft),
         tpot_samples_s=tuple(tpot),
@@ -117,7 +120,7 @@ def _phases(request: Request, loaded: Loaded | None, timing: Sequence[Sequence[S
     if loaded is None:
         return ()
     found = []
-    for phase in ("prefill", "decode"):
+    for phase in PHASES:
         samples = [[s for s in p if s.phase == phase] for p in timing]
         samples = [s for s in samples if s]
         if not samples:
@@ -125,13 +128,15 @@ def _phases(request: Request, loaded: Loaded | None, timing: Sequence[Sequence[S
         last = samples[-1]
         seconds = statistics.median(sum(s.seconds for s in p) for p in samples)
         n_forward = sum(s.n_forward for s in last)
-        works = phase_work(request, loaded, phase, last)  # type: ignore[arg-type]
+        works = phase_work(request, loaded, phase, last)
         times = n_forward if phase == "decode" else 1
-        n_tokens = request.batch * (sum(s.n_tokens for s in last) if phase == "decode" else sum(s.n_input for s in last))
+        n_tokens = request.batch * (
+            sum(s.n_tokens for s in last) if phase == "decode" else sum(s.n_input for s in last)
+        )
         everything = total(works)
         found.append(
             PhaseResult(
-                name=phase,  # type: ignore[arg-type]
+                name=phase,
                 seconds=seconds,
                 n_tokens=n_tokens,
                 n_forward=n_forward,
@@ -154,9 +159,7 @@ def phase_work(request: Request, loaded: Loaded, phase: PhaseKey, steps: Sequenc
     else:
         n_new = max(1, round(n_input / n_forward))
         n_past = max(0, round(statistics.mean(s.n_context for s in steps)) - n_new)
-    return work(
-        loaded.spec, n_new=n_new, n_past=n_past, batch=request.batch, activation_dtype=activation, kv_dtype=kv
-    )
+    return work(loaded.spec, n_new=n_new, n_past=n_past, batch=request.batch, activation_dtype=activation, kv_dtype=kv)
 
 
 def _layers(
@@ -164,6 +167,7 @@ def _layers(
     loaded: Loaded | None,
     events: Sequence[Event],
     by_pass: dict[int, list[Step]],
+    timing: Sequence[Sequence[Step]],
     phases: Sequence[PhaseResult],
 ) -> tuple[LayerResult, ...]:
     """Every layer of the model in every phase that ran; seconds where the profiler saw it."""
@@ -172,24 +176,24 @@ def _layers(
     latest: dict[str, LayerTimes] = {e.phase: e for e in events if isinstance(e, LayerTimes)}
     names = set(latest) | {p.name for p in phases}
     found = []
-    for phase in ("prefill", "decode"):
+    for phase in PHASES:
         if phase not in names:
             continue
         times = latest.get(phase)
-        pass_no = times.pass_no if times else None
-        steps = [s for n, p in by_pass.items() if pass_no in (None, n) for s in p if s.phase == phase]
+        chosen = by_pass.get(times.pass_no, []) if times else (timing or [[]])[-1]
+        steps = [s for s in chosen if s.phase == phase]
         if not steps:
             continue
-        forwards = 1 if phase == "prefill" else max(1, sum(s.n_forward for s in steps if pass_no is not None))
+        forwards = 1 if phase == "prefill" else max(1, sum(s.n_forward for s in steps))
         measured = {r.name: r for r in times.rows} if times else {}
-        works = {w.name: w for w in phase_work(request, loaded, phase, steps)}  # type: ignore[arg-type]
+        works = {w.name: w for w in phase_work(request, loaded, phase, steps)}
         for layer in loaded.spec.layers:
             w, r = works.get(layer.name), measured.pop(layer.name, None)
             found.append(
                 LayerResult(
                     name=layer.name,
                     kind=layer.kind,
-                    phase=phase,  # type: ignore[arg-type]
+                    phase=phase,
                     seconds=r.seconds / forwards if r else None,
                     calls=r.calls if r else None,
                     flops=w.flops if w else 0.0,
@@ -205,7 +209,7 @@ def _layers(
                 LayerResult(
                     name=r.name,
                     kind="other",
-                    phase=phase,  # type: ignore[arg-type]
+                    phase=phase,
                     seconds=r.seconds / forwards,
                     calls=r.calls,
                     flops=None,
@@ -242,6 +246,4 @@ def environment_line(environment: dict[str, Any]) -> str:
     """Device, threads and versions in one line, for captions and exports."""
     machine = environment.get("machine", {})
     versions = ", ".join(f"{k} {v}" for k, v in sorted(environment.get("versions", {}).items()))
-    return " · ".join(
-        str(x) for x in (machine.get("cpu_name"), f"{environment.get('threads')} threads", versions) if x
-    )
+    return " · ".join(str(x) for x in (machine.get("cpu_name"), f"{environment.get('threads')} threads", versions) if x)

@@ -35,8 +35,8 @@ from core.types import (
     Done,
     Event,
     Failed,
-    GenerationConfig,
     Generate,
+    GenerationConfig,
     Ids,
     Loaded,
     Memory,
@@ -65,7 +65,7 @@ class Command(msgspec.Struct):
     options: dict[str, Any] = {}
 
 
-class Cancelled(Exception):
+class Cancelled(Exception):  # noqa: N818 - not an error
     """The user asked for a stop."""
 
 
@@ -85,14 +85,18 @@ class Journal:
         return time.perf_counter() - self._origin
 
     def write(self, event: Event) -> None:
-        self._file.write(msgspec.json.encode(event, enc_hook=str) + b"\n")  # a library may tell its version in a type of its own
+        self._file.write(
+            msgspec.json.encode(event, enc_hook=str) + b"\n"
+        )  # a library may tell its version in a type of its own
         self._file.flush()
 
     def adopt(self, event: Any) -> None:
         """Write an event stamped with time.perf_counter() by a profiler."""
         self.write(msgspec.structs.replace(event, t_s=event.t_s - self._origin))
 
-    def phase(self, name: PhaseName, note: str = "", done: float | None = None, total: float | None = None, unit: str = "") -> None:
+    def phase(
+        self, name: PhaseName, note: str = "", done: float | None = None, total: float | None = None, unit: str = ""
+    ) -> None:
         """Progress, at most ten lines a second unless the note changes; looks for a stop as well."""
         if self.run.cancel_requested:
             raise Cancelled
@@ -148,7 +152,9 @@ class Worker:
             end = Failed(t_s=journal.now(), message=error.message, hint=error.hint, user_error=not self._measuring)
         except MemoryError:
             self._drop()
-            end = Failed(t_s=journal.now(), message="The memory ran out.", hint="Choose a smaller model, dtype or context.")
+            end = Failed(
+                t_s=journal.now(), message="The memory ran out.", hint="Choose a smaller model, dtype or context."
+            )
         except OSError as error:
             end = _disk_failure(error, journal.now())
         except Exception as error:
@@ -187,7 +193,10 @@ class Worker:
         if dtype:
             model = spec.retype(model, dtype)
         model = msgspec.structs.replace(
-            model, name=entry.id, random_weights=entry.random_weights or model.random_weights, source=entry.note or model.source
+            model,
+            name=entry.id,
+            random_weights=entry.random_weights or model.random_weights,
+            source=entry.note or model.source,
         )
         started = time.perf_counter()
         journal.phase("loading", f"Loading {entry.label}")
@@ -230,7 +239,8 @@ class Worker:
             raise ExplorerError("The prompt is empty.", "Type a prompt or set a number of prompt tokens.")
         if n_needed > session.max_context:
             raise ExplorerError(
-                f"{ids.shape[1]} prompt tokens and {task.max_new_tokens} new ones exceed the context of {session.max_context}.",
+                f"{ids.shape[1]} prompt tokens and {task.max_new_tokens} new ones exceed the context of "
+                f"{session.max_context} tokens.",
                 "Shorten the prompt or ask for fewer tokens.",
             )
         journal.write(
@@ -272,8 +282,10 @@ class Worker:
     def _plan(self, request: Request, session: Session, journal: Journal) -> Iterator[tuple[PassKind, str | None]]:
         """Warm-up (unless this session has run before), timing, then one pass per profiler."""
         if not self._exercised:
-            yield from [("warmup", None)] * request.warmup
-        yield from [("timing", None)] * request.repeats
+            for _ in range(request.warmup):
+                yield "warmup", None
+        for _ in range(request.repeats):
+            yield "timing", None
         for name in request.profilers:
             profiler = registry.get("profiler", name)
             reason = profiler.unavailable()

@@ -1,0 +1,153 @@
+"""A result from hand-made events: every figure computed by hand."""
+
+from __future__ import annotations
+
+import pytest
+
+from core.models.spec import from_config
+from core.runs.summarize import summarize
+from core.types import (
+    Done,
+    Event,
+    Failed,
+    Generate,
+    LayerTime,
+    LayerTimes,
+    Loaded,
+    Memory,
+    Pass,
+    Request,
+    Result,
+    Step,
+    Warned,
+)
+
+CONFIG = {
+    "model_type": "llama",
+    "hidden_size": 8,
+    "intermediate_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "vocab_size": 32,
+    "max_position_embeddings": 64,
+    "tie_word_embeddings": False,
+}
+SPEC = from_config(CONFIG, name="tiny", source="made for a test")
+REQUEST = Request(model="tiny", backend="fake", task=Generate(prompt="x", max_new_tokens=3))
+
+
+def step(
+    pass_no: int,
+    phase: str,
+    seconds: float,
+    tokens: int,
+    n_input: int,
+    n_context: int,
+    text: str = "",
+    n_forward: int = 1,
+) -> Step:
+    return Step(
+        t_s=0, pass_no=pass_no, phase=phase, seconds=seconds, n_tokens=tokens, n_forward=n_forward,  # type: ignore[arg-type]
+        n_input=n_input, n_context=n_context, text=text,
+    )  # fmt: skip
+
+
+def one_pass(number: int, scale: float = 1.0) -> list[Event]:
+    """A prompt of 4 tokens in two chunks, then three tokens."""
+    return [
+        step(number, "prefill", 0.2 * scale, 0, 3, 3),
+        step(number, "prefill", 0.1 * scale, 0, 1, 4),
+        step(number, "prefill", 0.0, 1, 0, 4, "a", n_forward=0),
+        step(number, "decode", 0.04 * scale, 1, 1, 5, "b"),
+        step(number, "decode", 0.06 * scale, 1, 1, 6, "c"),
+    ]
+
+
+def loaded(t_s: float = 0.5) -> Loaded:
+    return Loaded(
+        t_s=t_s, seconds=0.4, warm=False, spec=SPEC, n_prompt_tokens=4, prompt_text="x",
+        environment={"threads": 2, "activation_dtype": "fp32"}, capabilities=("forward",),
+    )  # fmt: skip
+
+
+def result(*events: Event) -> Result:
+    return summarize("r1", REQUEST, events, "done")
+
+
+def test_headline_numbers() -> None:
+    found = result(loaded(), Pass(t_s=0, number=0, kind="timing"), *one_pass(0), Done(t_s=2.0))
+    assert found.text == "abc" and found.n_new_tokens == 3 and found.n_forward == 4
+    assert found.ttft_s == pytest.approx(0.3)
+    assert found.tpot_s == pytest.approx(0.05)  # (0.04 + 0.06) / (3 - 1)
+    assert found.tok_per_s == pytest.approx(20)
+    assert found.prefill_tok_per_s == pytest.approx(4 / 0.3)
+    assert found.itl_s == (0.04, 0.06) and found.load_s == 0.4 and found.total_s == 2.0
+
+
+def test_only_timing_passes_make_headlines_and_repeats_give_the_median() -> None:
+    events: list[Event] = [loaded()]
+    for number, (kind, profiler, scale) in enumerate(
+        [("warmup", None, 100), ("timing", None, 1), ("timing", None, 3), ("timing", None, 2), ("profile", "layers", 4)]
+    ):
+        events += [Pass(t_s=0, number=number, kind=kind, profiler=profiler), *one_pass(number, scale)]  # type: ignore[arg-type]
+    found = result(*events)
+    assert found.tpot_s == pytest.approx(0.10) and found.tpot_samples_s == pytest.approx((0.05, 0.15, 0.10))
+    (cost,) = found.profiler_costs  # 4 times a step of 0.05 against the median step of all timing passes, 0.10
+    assert cost.profiler == "layers" and cost.ratio == pytest.approx(0.2 / 0.10)
+
+
+def test_layers_are_per_forward_and_beside_their_work() -> None:
+    rows = (
+        LayerTime(name="blocks.0.mlp.up_proj", seconds=0.04, calls=2, op="Linear"),
+        LayerTime(name="other", seconds=0.01, calls=5),
+    )
+    times = LayerTimes(t_s=0, pass_no=1, phase="decode", n_steps=2, seconds_total=0.1, rows=rows)
+    found = result(
+        loaded(), Pass(t_s=0, number=0, kind="timing"), *one_pass(0),
+        Pass(t_s=0, number=1, kind="profile", profiler="layers"), *one_pass(1), times,
+    )  # fmt: skip
+    layers = {(x.name, x.phase): x for x in found.layers}
+    up = layers["blocks.0.mlp.up_proj", "decode"]
+    assert up.seconds == pytest.approx(0.02)  # two forwards
+    assert up.flops == 2 * 8 * 16
+    assert up.weight_bytes == 8 * 16 * 4
+    assert layers["blocks.0.mlp.up_proj", "prefill"].seconds is None
+    assert layers["blocks.0.mlp.up_proj", "prefill"].flops == 4 * 2 * 8 * 16
+    other = layers["other", "decode"]
+    assert other.flops is None and other.seconds == pytest.approx(0.005)
+
+
+def test_phases_carry_computed_work() -> None:
+    found = result(loaded(), Pass(t_s=0, number=0, kind="timing"), *one_pass(0))
+    prefill, decode = found.phases
+    assert (prefill.name, prefill.n_tokens, decode.name, decode.n_tokens) == ("prefill", 4, "decode", 2)
+    assert prefill.seconds == pytest.approx(0.3) and decode.seconds == pytest.approx(0.1)
+    per_forward = sum(x.flops for x in found.layers if x.phase == "decode" and x.flops)
+    assert decode.flops == pytest.approx(2 * per_forward)
+
+
+def test_an_encoder_has_a_time_and_no_tokens() -> None:
+    found = result(loaded(), Pass(t_s=0, number=0, kind="timing"), step(0, "prefill", 0.25, 0, 4, 0))
+    assert found.ttft_s == pytest.approx(0.25) and found.tpot_s is None and found.tok_per_s is None
+    assert found.prefill_tok_per_s == pytest.approx(16)
+
+
+def test_after_a_retry_only_the_last_loading_counts() -> None:
+    first = [loaded(), Pass(t_s=0, number=0, kind="timing"), *one_pass(0, 50)]
+    found = result(
+        *first, Warned(t_s=1, message="Retried."), loaded(3.0), Pass(t_s=3, number=0, kind="timing"), *one_pass(0)
+    )
+    assert found.tpot_s == pytest.approx(0.05) and found.text == "abc" and found.warnings == ("Retried.",)
+
+
+def test_nothing_measured_is_none_and_never_zero() -> None:
+    found = result()
+    assert (found.ttft_s, found.tpot_s, found.tok_per_s, found.load_s, found.peak_memory_bytes) == (None,) * 5
+    assert found.layers == () and found.phases == ()
+
+
+def test_a_failure_and_its_memory_are_told() -> None:
+    peak = Memory(t_s=1, pass_no=0, phase="decode", rss_bytes=100, peak_bytes=170)
+    found = summarize("r1", REQUEST, [loaded(), peak, Failed(t_s=2, message="It broke.", hint="Mend it.")], "failed")
+    assert (found.error, found.hint, found.peak_memory_bytes) == ("It broke.", "Mend it.", 170)
