@@ -39,7 +39,8 @@ def load_model(
     """The model in evaluation mode on its device, and warnings about its weights.
 
     attention: None lets transformers choose (sdpa wherever the model can). A folder without weights
-    whose spec says so gets random ones, drawn from `seed` directly in `dtype`. Raises ExplorerError for pickles, missing or damaged weights, unknown architectures.
+    whose spec says so gets random ones, drawn from `seed` directly in `dtype`. Raises ExplorerError
+    for pickles, missing or damaged weights, unknown architectures.
     """
     import torch
     import transformers

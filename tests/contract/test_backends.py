@@ -47,18 +47,19 @@ def tiny(backend: str) -> Any:
 
 
 @pytest.fixture(scope="module")
-def open_session(backend: str, tiny: Any, folder: Path) -> Callable[[], Session]:
-    def open_one() -> Session:
+def open_session(backend: str, tiny: Any, folder: Path) -> Callable[..., Session]:
+    def open_one(batch: int = 1) -> Session:
         path, fmt = tiny.make(folder)
         plugin = registry.get("backend", backend)
         assert fmt in plugin.formats
-        return plugin.open(path, specs.read(path, fmt), Request(model="tiny", backend=backend, threads=1), quiet)
+        request = Request(model="tiny", backend=backend, threads=1, batch=batch)
+        return plugin.open(path, specs.read(path, fmt), request, quiet)
 
     return open_one
 
 
 @pytest.fixture(scope="module")
-def opened(open_session: Callable[[], Session]) -> Iterator[Session]:
+def opened(open_session: Callable[..., Session]) -> Iterator[Session]:
     made = open_session()
     yield made
     made.close()
@@ -88,7 +89,7 @@ def needs(session: Session, *capabilities: str) -> None:
 
 def committed(session: Session, ids: Ids) -> Any:
     """All logits of `ids`, which are then in the cache."""
-    logits = session.forward(ids).numpy()
+    logits = session.forward(ids).numpy().copy()  # a handle is valid until the next forward only
     session.commit(ids.shape[1])
     return logits
 
@@ -151,7 +152,7 @@ def test_logits_have_the_promised_shape(session: Session) -> None:
 
 @pytest.mark.parametrize("keep", [1, 3])
 def test_keep_gives_the_last_rows(session: Session, close: Any, keep: int) -> None:
-    every = session.forward(PROMPT).numpy()
+    every = session.forward(PROMPT).numpy().copy()
     session.reset()
     close(session.forward(PROMPT, keep=keep).numpy(), every[:, -keep:])
 
@@ -189,7 +190,7 @@ def test_commit_keeps_a_prefix_and_the_rest_leaves_no_trace(session: Session, cl
 def test_a_second_forward_drops_what_was_pending(session: Session, close: Any) -> None:
     needs(session, "cache", "rollback")
     committed(session, PROMPT)
-    wanted = session.forward(MORE).numpy()
+    wanted = session.forward(MORE).numpy().copy()
     session.forward(MORE[:, ::-1].copy())
     assert session.n_committed == PROMPT.shape[1]
     close(session.forward(MORE).numpy(), wanted)
@@ -225,23 +226,31 @@ def test_a_full_context_is_refused_and_harms_nothing(session: Session) -> None:
     assert session.n_committed == session.max_context
 
 
-def test_two_sequences_equal_two_runs(session: Session, close: Any) -> None:
+def test_two_sequences_equal_two_runs(
+    session: Session, open_session: Callable[..., Session], close: Callable[[Any, Any], None]
+) -> None:
     needs(session, "batch")
+    pair = open_session(batch=2)
     other = PROMPT[:, ::-1].copy()
-    apart = []
-    for prompt in (PROMPT, other):
+    more = MORE if "cache" in session.capabilities else MORE[:, :0]
+
+    def run(session: Session, prompt: Ids) -> Any:
         session.reset()
-        rows = [session.forward(prompt).numpy()]
-        if "cache" in session.capabilities:
+        rows = [session.forward(prompt).numpy().copy()]
+        if more.size:
             session.commit(prompt.shape[1])
-            rows.append(committed(session, MORE))
-        apart.append(np.concatenate(rows, axis=1))
-    session.reset()
-    rows = [session.forward(np.concatenate([PROMPT, other])).numpy()]
-    if "cache" in session.capabilities:
-        session.commit(PROMPT.shape[1])
-        rows.append(committed(session, np.concatenate([MORE, MORE])))
-    close(np.concatenate(rows, axis=1), np.concatenate(apart))
+            rows.append(committed(session, np.repeat(more, len(prompt), axis=0)))
+        return np.concatenate(rows, axis=1)
+
+    together = run(pair, np.concatenate([PROMPT, other]))
+    close(together, np.concatenate([run(session, PROMPT), run(session, other)]))
+    if "stream" in pair.capabilities:
+        steps = list(pair.stream(np.concatenate([PROMPT, other]), GenerationConfig(limit=4)))
+        assert all(tokens.shape == (2, 1) for tokens in steps)
+        for row, prompt in enumerate((PROMPT, other)):
+            alone = list(session.stream(prompt, GenerationConfig(limit=4)))
+            assert [int(t[row, 0]) for t in steps] == [int(t[0, 0]) for t in alone]
+    pair.close()
 
 
 # ---------------------------------------------------------------- the library's own loop
@@ -358,7 +367,7 @@ def test_what_is_not_declared_is_refused(session: Session, backend: str) -> None
         session.reset()
 
 
-def test_a_closed_session_refuses_to_work(open_session: Callable[[], Session]) -> None:
+def test_a_closed_session_refuses_to_work(open_session: Callable[..., Session]) -> None:
     session = open_session()
     session.forward(PROMPT)
     session.close()
