@@ -1,0 +1,201 @@
+"""The network as a graph that can be zoomed: an ECharts option, nodes coloured and sized by numbers.
+
+A node's shape tells its kind, its colour one quantity, its area another (time, as a rule). An option is
+made of plain numbers only, and equal inputs give an equal option, so that a click keeps the viewport.
+"""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+from core.charts.chart import Chart
+from core.charts.graph_layout import Node, edges, nodes, place
+from core.charts.labels import short, si
+from core.charts.palette import DIVERGING, GREY, RED, SEQUENTIAL
+from core.types import Layer, LayerKind
+
+SHAPES: dict[LayerKind, str] = {
+    "attention": "circle",
+    "mlp": "roundRect",
+    "norm": "diamond",
+    "head": "triangle",
+    "embedding": "pin",
+    "ssm": "rect",
+    "router": "arrow",
+    "other": "circle",
+}
+SHAPE_WORDS = "circle attention · square MLP · diamond norm · triangle head · pin embedding · small dot sum"
+
+
+class Colour(NamedTuple):
+    """What colours the nodes. values: per layer; a node's is their sum, divided by the sum of `per` if given.
+
+    ramp "diverging": symmetric around zero, for the difference of two runs.
+    """
+
+    title: str
+    unit: str
+    values: Mapping[str, float]
+    per: Mapping[str, float] | None = None
+    ramp: Literal["sequential", "diverging"] = "sequential"
+
+    def of(self, node: Node) -> float | None:
+        known = [self.values[n] for n in node.layers if n in self.values]
+        if not known:
+            return None
+        if self.per is None:
+            return sum(known)
+        whole = sum(self.per.get(n, 0.0) for n in node.layers if n in self.values)
+        return sum(known) / whole if whole else None
+
+    def text(self, value: float | None) -> str:
+        return f"{value:.0%}" if self.unit == "%" and value is not None else si(value, self.unit)
+
+
+class Graph(NamedTuple):
+    """The chart and its nodes in the order in which a selection counts them."""
+
+    chart: Chart
+    nodes: tuple[Node, ...]
+
+
+def layer_graph(
+    layers: Sequence[Layer],
+    colour: Colour,
+    sizes: Mapping[str, float],
+    open_blocks: Collection[int] = (),
+    merge: bool = True,
+    chosen: str | None = None,
+) -> Graph:
+    """The graph of a network. sizes: per layer, the area of a node grows with their sum (plain numbers, seconds)."""
+    columns = nodes(layers, open_blocks, merge)
+    placed = place(columns, layers)
+    kinds = {x.name: x.kind for x in layers}
+    n = len(placed)
+    biggest = max(sum(sizes.get(name, 0.0) for name in p.node.layers) for p in placed) or 1.0
+    low, high = _pixels(n)
+    values = [colour.of(p.node) for p in placed]
+    limit = max((abs(v) for v in values if v is not None), default=1.0) or 1.0
+    data = []
+    for p, value in zip(placed, values, strict=True):
+        size = sum(sizes.get(name, 0.0) for name in p.node.layers)
+        is_sum = p.node.label.endswith(("residual", "sum", "combine"))
+        kind = kinds[p.node.layers[0]] if not p.node.blocks else None
+        share = f"{size / (sum(sizes.values()) or 1.0):.1%} of the time"
+        data.append(
+            {
+                "id": p.node.id,
+                "name": p.node.id,
+                "x": round(p.x * 100, 2),
+                "y": round(p.y * 100, 2),
+                "symbol": SHAPES[kind] if kind else "roundRect",
+                "symbolSize": round(
+                    low * 0.6 if is_sum and not size else low + (high - low) * math.sqrt(size / biggest), 1
+                ),
+                **(
+                    {"value": value}
+                    if value is not None
+                    else {"visualMap": False, "itemStyle": {"color": GREY, "opacity": 0.55}}
+                ),
+                "label": {"formatter": _label(p.node), "show": n < 90},
+                "tooltip": {"formatter": _tooltip(p.node, kind, colour, value, size, share)},
+                **(
+                    {"itemStyle": {"borderColor": RED, "borderWidth": 3}}
+                    if p.node.id == chosen and value is not None
+                    else {}
+                ),
+            }
+        )
+    links = [
+        {
+            "source": e.source,
+            "target": e.target,
+            "lineStyle": {"curveness": 0.28 if e.skips else 0, "type": "dashed" if e.skips else "solid"},
+        }
+        for e in edges(columns, layers)
+    ]
+    option = {
+        "tooltip": {"confine": True},
+        "animationDurationUpdate": 300,
+        "visualMap": _ramp(colour, limit),
+        "series": [
+            {
+                "type": "graph",
+                "layout": "none",
+                "roam": True,
+                "selectedMode": "single",
+                "top": 24,
+                "bottom": 64,
+                "left": 36,
+                "right": 36,
+                "scaleLimit": {"min": 0.6, "max": 14},
+                "nodeScaleRatio": 0.7,
+                "edgeSymbol": ["none", "arrow"],
+                "edgeSymbolSize": [0, 7 if n < 90 else 4],
+                "emphasis": {"focus": "adjacency", "label": {"show": True}},
+                "select": {"itemStyle": {"borderColor": RED, "borderWidth": 3}},
+                "label": {"position": "bottom", "fontSize": 11, "distance": 4},
+                "labelLayout": {"hideOverlap": True},
+                "lineStyle": {"color": GREY, "opacity": 0.55, "width": 1.2 if n < 90 else 0.8},
+                "data": data,
+                "links": links,
+            }
+        ],
+    }
+    words = f"The network as {n} nodes, coloured by {colour.title}"
+    measured = [(v, p.node) for v, p in zip(values, placed, strict=True) if v is not None]
+    if measured:
+        value, node = max(measured, key=lambda m: abs(m[0]))
+        words += f"; the largest is {_label(node)} with {colour.text(value)}"
+    return Graph(Chart(option, words), tuple(p.node for p in placed))
+
+
+def _pixels(n: int) -> tuple[float, float]:
+    """Smallest and largest node for a graph of n nodes in a canvas of about 1,000 by 500 pixels."""
+    room = math.sqrt(1000 * 500 / max(n, 8))
+    return max(4.0, min(16.0, room * 0.14)), max(12.0, min(64.0, room * 0.42))
+
+
+def _ramp(colour: Colour, limit: float) -> dict[str, Any]:
+    diverging = colour.ramp == "diverging"
+    whole = 1.0 if colour.unit == "%" and not diverging else limit
+    low = -limit if diverging else 0.0
+    return {
+        "type": "continuous",
+        "min": low,
+        "max": whole,
+        "calculable": False,
+        "orient": "horizontal",
+        "left": "center",
+        "bottom": 8,
+        "itemWidth": 12,
+        "itemHeight": 180,
+        "text": [colour.text(whole), colour.text(low) if low else "0"],
+        "inRange": {"color": list(DIVERGING if diverging else SEQUENTIAL)},
+        "textStyle": {"color": GREY},
+    }
+
+
+def _label(node: Node) -> str:
+    if len(node.blocks) == 1:
+        return f"Block {node.blocks[0]}"
+    return node.label
+
+
+def _tooltip(node: Node, kind: str | None, colour: Colour, value: float | None, size: float, share: str) -> str:
+    """HTML: every word that comes from a model is escaped."""
+    title = (
+        f"Blocks {node.blocks[0]} to {node.blocks[-1]}"
+        if len(node.blocks) > 1
+        else (_label(node) if node.blocks else short(node.id))
+    )
+    lines = [f"<b>{html.escape(title)}</b>", html.escape(kind or f"{len(node.layers)} layers")]
+    lines.append(f"{html.escape(colour.title)}: <b>{html.escape(colour.text(value))}</b>")
+    if size:
+        lines.append(html.escape(f"time {si(size, 's')}, {share}"))
+    if node.blocks:
+        lines.append("<i>click to open</i>")
+    return "<br/>".join(lines)
