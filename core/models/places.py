@@ -154,7 +154,7 @@ def hub_cache(troubles: list[str]) -> Iterator[ModelEntry]:
         if snapshot is None:
             continue
         name = "/".join(repo.name.split("--")[1:])
-        found = formats.ggufs(snapshot)
+        found = [f for place in (snapshot, *snapshot.glob("*/")) for f in formats.ggufs(place)]
         suffixes = {f.suffix.lower() for f in snapshot.iterdir()}
         if ".safetensors" in suffixes or (not found and suffixes & set(formats.PICKLES)):
             yield from _try(snapshot, name, "hub", troubles)
