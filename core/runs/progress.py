@@ -6,6 +6,7 @@ Pure functions, like summarize; nothing here reads a clock or a file.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 from core.types import Done, Event, Failed, Loaded, Memory, Pass, Phase, Record, Request, Step, T
 
@@ -82,6 +83,31 @@ def _in_pass(request: Request, loaded: Loaded, current: Pass, passes: Sequence[P
         pass_no=len(counted) or None,
         n_passes=n_passes,
     )
+
+
+def journey(request: Request, events: Sequence[Event]) -> tuple[tuple[str, Literal["done", "now", "ahead"]], ...]:
+    """Every stop of the run in order, and whether it is behind, at hand or ahead.
+
+    A warm-up is a stop only when there was one, because a warm worker needs none.
+    """
+    now = stage(request, events)
+    warmed = any(isinstance(e, Pass) and e.kind == "warmup" for e in events)
+    stops = ["loading", *(["warm-up"] if warmed else []), "timing", *request.profilers]
+    if now.name == "finished":
+        n_done = len(stops) if any(isinstance(e, Done) and not e.cancelled for e in events) else _reached(stops, events)
+        return tuple((stop, "done" if i < n_done else "ahead") for i, stop in enumerate(stops))
+    current = now.detail.split(",")[0] if now.name == "profiling" else now.name
+    at = stops.index(current) if current in stops else 0
+    return tuple((stop, "done" if i < at else "now" if i == at else "ahead") for i, stop in enumerate(stops))
+
+
+def _reached(stops: Sequence[str], events: Sequence[Event]) -> int:
+    """How many stops were completed before the run ended early."""
+    last = next((e for e in reversed(events) if isinstance(e, Pass)), None)
+    if last is None:
+        return 1 if any(isinstance(e, Loaded) for e in events) else 0
+    name = last.profiler or {"warmup": "warm-up", "timing": "timing", "profile": ""}[last.kind]
+    return stops.index(name) if name in stops else 1
 
 
 def elapsed_s(events: Sequence[Event], since_created_s: float) -> float:

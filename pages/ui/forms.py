@@ -43,7 +43,9 @@ def _widget(name: str, kind: Any, default: Any, key: str, help_of: dict[str, str
             bounds = _bounds(kind, float)
             return st.number_input(label, value=default, format="%g", **bounds, **common)
         case msgspec.inspect.LiteralType(values=values):
-            return st.selectbox(label, list(values), index=list(values).index(default) if default in values else 0, **common)
+            return st.selectbox(
+                label, list(values), index=list(values).index(default) if default in values else 0, **common
+            )
         case msgspec.inspect.StrType():
             return st.text_input(label, value=default or "", **common) or default
     raise AssertionError(f"no widget for {kind} of {name}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import streamlit as st
 
 from core.errors import ExplorerError
@@ -18,22 +20,9 @@ FAMILIES = {
 }
 
 
-@st.cache_data(ttl=30, show_spinner=False)
-def entries() -> list[ModelEntry]:
-    """The catalogue, looked for at most every half minute; ready-to-run models first."""
-    order = list(FAMILIES)
-    return sorted(catalogue.entries(), key=lambda e: (order.index(e.family), e.label.casefold()))
-
-
-def entry_of(model: str) -> ModelEntry:
-    """The catalogue's entry for an id, or for a path to a file or folder; raises ExplorerError."""
-    known = {e.id: e for e in entries()}
-    return known[model] if model in known else catalogue.find(model)
-
-
 def model_picker(key: str = "model", label: str = "Model") -> str | None:
     """Choose a model of the catalogue, or type a path or a hub id; the id, bound to the address."""
-    known = {e.id: e for e in entries()}
+    known = {e.id: e for e in _in_order()}
 
     def name(model: str) -> str:
         entry = known.get(model)
@@ -53,6 +42,12 @@ def model_picker(key: str = "model", label: str = "Model") -> str | None:
     )
 
 
+def _in_order() -> list[ModelEntry]:
+    """Ready-to-run models first, presets last."""
+    order = list(FAMILIES)
+    return sorted(catalogue.entries(), key=lambda e: (order.index(e.family), e.label.casefold()))
+
+
 @st.cache_data(max_entries=64, show_spinner=False)
 def _spec(fmt: str, path: str, changed: float) -> ModelSpec:
     return spec.read(path, fmt)
@@ -60,8 +55,6 @@ def _spec(fmt: str, path: str, changed: float) -> ModelSpec:
 
 def spec_of(entry: ModelEntry) -> ModelSpec:
     """The architecture as the files say, read once; raises ExplorerError."""
-    from pathlib import Path
-
     fmt, path = next(iter(entry.files.items()))
     file = Path(path)
     return _spec(fmt, path, file.stat().st_mtime if file.exists() else 0.0)
@@ -74,9 +67,8 @@ def model_card(entry: ModelEntry) -> ModelSpec | None:
     except ExplorerError as error:
         st.warning(error.hint or error.message, title=error.message if error.hint else None)
         return None
-    st.caption(architecture_line(found, entry.size_bytes))
-    if note := entry.note or found.source:
-        st.caption(f":material/info: {text.escape(note)}")
+    note = text.escape(entry.note or found.source)
+    st.caption(architecture_line(found, entry.size_bytes) + (f"  \n:material/info: {note}" if note else ""))
     return found
 
 

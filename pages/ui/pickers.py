@@ -10,7 +10,6 @@ from core import registry
 from core.errors import ExplorerError
 from core.paths import data_dir
 from core.runs.store import Run
-from core.types import Request
 from hardware import catalogue as hardware
 from hardware.device import Device
 from pages.ui import text
@@ -69,7 +68,8 @@ def _newest(selected: str | None) -> list[Run]:
 def run_line(run: Run) -> str:
     """One run as plain text for a list."""
     request = run.request
-    return f"{text.when(run.created_s)} · {request.model} · {backend_label(request.backend)} · {request.strategy}"
+    what = (request.model, backend_label(request.backend), strategy_label(request.strategy))
+    return " · ".join((text.when(run.created_s), *what))
 
 
 def run_header(run: Run) -> str:
@@ -78,7 +78,7 @@ def run_header(run: Run) -> str:
     parts = (
         f"**{text.escape(request.model)}**",
         backend_label(request.backend),
-        strategy_label(request),
+        strategy_label(request.strategy),
         text.when(run.created_s),
     )
     return " · ".join(parts) + "   " + text.status(run.status())
@@ -86,17 +86,19 @@ def run_header(run: Run) -> str:
 
 def backend_label(name: str) -> str:
     """`llama.cpp`; an unknown name (a run from elsewhere) stays as it is."""
+    return _label("backend", name)
+
+
+def strategy_label(name: str) -> str:
+    """`Autoregressive`, without the explanation in brackets."""
+    return _label("strategy", name)
+
+
+def _label(kind: str, name: str) -> str:
     try:
-        return str(registry.get("backend", name).label)
+        return str(registry.get(kind, name).label).split(" (")[0]
     except ExplorerError:
         return name
-
-
-def strategy_label(request: Request) -> str:
-    try:
-        return str(registry.get("strategy", request.strategy).label)
-    except ExplorerError:
-        return request.strategy
 
 
 def backend_picker(key: str = "backend", label: str = "Backend") -> str:

@@ -113,3 +113,12 @@ def result_of(run: Run) -> Result:
             known.pop(next(iter(known)))
         known[run.id] = (version, run.result())
     return known[run.id][1]
+
+
+def keep_run_in_address() -> None:
+    """Put the tab's run back into the address, which forgets it when the page changes."""
+    asked = st.query_params.get(RUN)
+    if asked is None and st.session_state.get(RUN):
+        st.query_params[RUN] = st.session_state[RUN]
+    elif asked is not None:
+        st.session_state[RUN] = asked

@@ -1,0 +1,135 @@
+"""Two runs side by side: what was asked differently, and what came out differently."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from core.charts.bars import change_bars
+from core.runs.compare import Ratio, differences, ratios, words
+from core.runs.store import Run
+from core.types import Result
+from pages.ui import text
+from pages.ui.figure import figure
+from pages.ui.page import empty, guard, page
+from pages.ui.pickers import pick_run, run_header
+from pages.ui.state import current_run, open_run, result_of, store
+
+_FORMAT = {"tok/s": text.token_rate, "s": text.seconds, "B": text.size}
+
+
+def choose() -> tuple[Run, Run] | None:
+    """The two runs, first and second; the choice is in the address."""
+    ids = store().ids()
+    if len(ids) < 2:
+        empty(
+            "Two runs are needed", "Make another one, for instance with a second backend.", ":material/compare_arrows:"
+        )
+        return None
+    current = current_run()
+    newest = current.id if current else ids[0]
+    other = next((i for i in ids if i != newest), None)
+    left, right = st.columns(2)
+    with left:
+        first = pick_run("First run, the reference", "first", other, bind=True)
+    with right:
+        second = pick_run("Second run", "second", newest, bind=True)
+    if not first or not second:
+        return None
+    return open_run(first), open_run(second)
+
+
+def draw_ratios(found: tuple[Ratio, ...]) -> None:
+    """One tile per headline: the second run's number, and how many times the first one's it is."""
+    with st.grid(3, min_column_width=200):
+        for r in found:
+            show = _FORMAT[r.unit]
+            st.metric(
+                r.label,
+                show(r.b),
+                delta=text.ratio(r.ratio) if r.ratio is not None else None,
+                delta_color="off" if r.improves is None else "green" if r.improves else "red",
+                delta_arrow="off" if r.ratio is None else "up" if r.ratio >= 1 else "down",
+                delta_description=f"of {show(r.a)}" if r.ratio is not None else None,
+                border=True,
+                height="stretch",
+                help=f"Second run; the ratio is second over first. {r.better.capitalize()} is better.",
+            )
+
+
+def draw_differences(a: Run, b: Run, result_a: Result, result_b: Result) -> None:
+    found = differences(a.request, b.request, result_a, result_b)
+    st.markdown("**What was asked differently**")
+    if not found:
+        st.caption("Nothing: the same request on the same machine with the same versions.")
+        return
+    st.table(
+        {
+            "": [text.escape(d.name.capitalize()) for d in found],
+            "First": [text.escape(d.a) for d in found],
+            "Second": [text.escape(d.b) for d in found],
+        },
+        hide_index=True,
+        border="horizontal",
+        alt="Settings that differ between the two runs",
+    )
+
+
+def draw_texts(a: Result, b: Result) -> None:
+    """Both texts in full, what only one of them says being marked."""
+    st.markdown("**Texts**")
+    if a.text == b.text:
+        st.caption("The same text, character by character." if a.text else "Neither run has a text.")
+        if a.text:
+            with st.container(border=True, height=190):
+                st.text(a.text)
+        return
+    pieces = words(a.text, b.text)
+    left, right = st.columns(2)
+    for column, side, mark in ((left, "a", ":orange-background[{}]"), (right, "b", ":blue-background[{}]")):
+        with column.container(border=True, height=190):
+            st.markdown(
+                "".join(
+                    _marked(part, mark if kind == side else "{}") for kind, part in pieces if kind in (side, "same")
+                )
+                or ":gray[No text]"
+            )
+
+
+def _marked(part: str, mark: str) -> str:
+    lead, body, trail = _stripped(part)
+    whole = lead + (mark.format(text.escape(body)) if body else "") + trail
+    return whole.replace("\n", "  \n")
+
+
+def _stripped(part: str) -> tuple[str, str, str]:
+    """White space apart, because Markdown marks may not begin or end with it."""
+    body = part.strip()
+    start = part.index(body) if body else len(part)
+    return part[:start], " ".join(body.split()), part[start + len(body) :]
+
+
+def draw_layers(a: Result, b: Result) -> None:
+    st.markdown("**Layers that differ most**")
+    phase = st.segmented_control(
+        "Phase", ["decode", "prefill"], default="decode", required=True, key="compare_phase", bind="query-params"
+    )
+    figure(change_bars(a.layers, b.layers, phase), key="change-bars")
+
+
+with page("Side by side", "Two runs: the ratio of every headline, the difference of their texts, and of each layer."):
+    chosen = choose()
+    if chosen:
+        first, second = chosen
+        a, b = result_of(first), result_of(second)
+        left, right = st.columns(2)
+        left.markdown(run_header(first))
+        right.markdown(run_header(second))
+        if first.id == second.id:
+            st.info("Both are the same run. Choose another one on either side.", icon=":material/info:")
+        draw_ratios(ratios(a, b))
+        with guard():
+            draw_texts(a, b)
+        with guard():
+            draw_differences(first, second, a, b)
+        with guard():
+            draw_layers(a, b)

@@ -1,0 +1,119 @@
+"""All runs on this machine: find, open, compare, import, export, delete."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from core.errors import ExplorerError
+from pages.ui.history_table import history_table, matching
+from pages.ui.page import empty, fault, guard, page
+from pages.ui.run_report import export_menu
+from pages.ui.state import choose_run, forget_run, open_run, store
+
+
+def show(run_id: str) -> None:
+    choose_run(run_id)
+    st.switch_page("pages/measure/run.py", query_params={"run": run_id})
+
+
+def compare(first: str, second: str) -> None:
+    st.switch_page("pages/compare/compare.py", query_params={"first": first, "second": second})
+
+
+@st.dialog("Delete runs", icon=":material/delete:")
+def confirm_delete(ids: list[str]) -> None:
+    with guard():
+        what = "this run" if len(ids) == 1 else f"these {len(ids)} runs"
+        st.markdown(f"Delete {what} for good? What was measured cannot be made again exactly.")
+        st.caption("  \n".join(ids[:8]) + ("  \n…" if len(ids) > 8 else ""))
+        with st.container(horizontal=True, horizontal_alignment="right"):
+            if st.button("Keep", key="delete-no"):
+                st.rerun()
+            if st.button("Delete", type="primary", icon=":material/delete:", key="delete-yes"):
+                for run_id in ids:
+                    store().delete(run_id)
+                forget_run()
+                st.rerun()
+
+
+@st.dialog("Import a run", icon=":material/upload:")
+def import_run() -> None:
+    with guard():
+        file = st.file_uploader(
+            "Run bundle (zip)", type="zip", help="Made by Export on another machine, or on this one."
+        )
+        if file is None:
+            return
+        try:
+            run = store().load(file.getvalue())
+        except ExplorerError as error:
+            fault(error)
+            return
+        choose_run(run.id)
+        st.rerun()
+
+
+def actions(selected: list[str], usable: list[str]) -> None:
+    """What can be done with the selected runs."""
+    one = usable[0] if len(selected) == 1 and usable else None
+    with st.container(horizontal=True, vertical_alignment="center"):
+        if st.button(
+            "Open",
+            icon=":material/open_in_new:",
+            key="open",
+            disabled=one is None,
+            help="Select one row.",
+            type="primary" if one else "secondary",
+        ):
+            assert one is not None
+            show(one)
+        if st.button(
+            "Compare",
+            icon=":material/compare_arrows:",
+            key="compare",
+            disabled=len(usable) != 2,
+            help="Select two rows.",
+            type="primary" if len(usable) == 2 else "secondary",
+        ):
+            compare(usable[1], usable[0])  # the older run is the reference
+        if one:
+            export_menu(open_run(one))
+        if st.button(
+            "Delete",
+            icon=":material/delete:",
+            key="delete",
+            disabled=not selected,
+            type="tertiary",
+            help="Select rows.",
+        ):
+            confirm_delete(selected)
+
+
+with page("History", "Every run on this machine, newest first. Select one to open or export it, two to compare them."):
+    rows = store().history()
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        words = st.text_input(
+            "Search",
+            key="search",
+            type="search",
+            icon=":material/search:",
+            placeholder="Model, backend, strategy, text …",
+            label_visibility="collapsed",
+            bind="query-params",
+        )
+        if st.button("Import", icon=":material/upload:", key="import"):
+            import_run()
+    found = matching(rows, words or "")
+    if not rows:
+        empty("No runs yet", "Every run you make is kept here. You can also import one.", ":material/history:")
+    elif not found:
+        empty("Nothing found", "No run contains all of these words.", ":material/search_off:")
+    else:
+        selected = history_table(found, "history")
+        damaged = {row["run_id"]: row["error"] for row in found if row["status"] == "damaged"}
+        actions(selected, [run_id for run_id in selected if run_id not in damaged])
+        if damaged:
+            st.caption(
+                f":material/broken_image: {len(damaged)} damaged, because the folder cannot be read. "
+                "Select and delete it, or repair it in the data folder."
+            )

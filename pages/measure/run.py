@@ -1,0 +1,62 @@
+"""Run a model and watch it: form on the left, the run as it goes on the right."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from core.errors import ExplorerError
+from core.runs.store import Run
+from core.types import Request, Result
+from pages.ui.links import link
+from pages.ui.live import live
+from pages.ui.page import empty, fault, guard, page
+from pages.ui.request_form import request_form
+from pages.ui.run_report import draw_end
+from pages.ui.run_view import draw_header, draw_numbers, draw_stage, draw_text
+from pages.ui.state import GOING, choose_run, current_run, runner
+
+
+def start(request: Request) -> None:
+    """Start it and show it; one that cannot run is answered in place."""
+    going = runner().active()
+    if going:
+        st.warning(
+            "Two at once would spoil both measurements. Stop it or wait for its end.",
+            title="A run is going already",
+            icon=":material/front_hand:",
+        )
+        link("pages/measure/run.py", "Show the run that is going", ":material/visibility:", going)
+        return
+    try:
+        run_id = runner().start(request)
+    except ExplorerError as error:
+        fault(error)
+        return
+    choose_run(run_id)
+    st.rerun()
+
+
+def draw(run: Run, result: Result) -> None:
+    draw_header(run, result)
+    draw_stage(run, result)
+    draw_numbers(run, result)
+    draw_text(result)
+    if result.status not in GOING:
+        draw_end(run, result)
+
+
+with page("Run", "Choose a model, a backend and a prompt, and watch where the time and the memory go."):
+    form, view = st.columns([1, 2.1], gap="large")
+    with form, guard():
+        request = request_form()
+        if st.button(
+            "Run", type="primary", icon=":material/play_arrow:", key="start", width="stretch", disabled=request is None
+        ):
+            assert request is not None
+            start(request)
+    with view, guard():
+        run = current_run()
+        if run is None:
+            empty("Nothing has run yet", "Press Run: the embedded model needs no download.", ":material/play_circle:")
+        else:
+            live(run, draw)

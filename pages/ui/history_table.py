@@ -1,0 +1,62 @@
+"""The table of all runs: searchable, sortable, with rows to select."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import streamlit as st
+
+from pages.ui import text
+from pages.ui.pickers import backend_label, strategy_label
+
+_SEARCHED = ("run_id", "model", "backend", "strategy", "dtype", "status", "text", "error")
+
+
+def matching(rows: list[dict[str, Any]], words: str) -> list[dict[str, Any]]:
+    """The rows in which every word occurs somewhere."""
+    wanted = words.casefold().split()
+    return [r for r in rows if all(w in " ".join(str(r.get(k) or "") for k in _SEARCHED).casefold() for w in wanted)]
+
+
+def history_table(rows: list[dict[str, Any]], key: str) -> list[str]:
+    """Draw the rows; the ids of the selected ones."""
+    shown = [_cells(row) for row in rows]
+    config = st.column_config
+    event: Any = st.dataframe(
+        shown,
+        key=key,
+        hide_index=True,
+        on_select="rerun",
+        selection_mode="multi-row",
+        height=min(560, 38 + 35 * max(1, len(shown))),
+        alt="Runs on this machine, newest first",
+        column_config={
+            "When": config.DatetimeColumn(format="D MMM HH:mm", width=110),
+            "Status": config.TextColumn(width=90),
+            "Model": config.TextColumn(width=150),
+            "Decode tok/s": config.NumberColumn(format="%.1f", help="Tokens per second, median of the timing passes"),
+            "First token ms": config.NumberColumn(format="%.0f", help="Time to first token, without loading"),
+            "Peak MB": config.NumberColumn(format="%.0f", help="Highest resident memory of the worker"),
+            "Text": config.TextColumn(width="large"),
+        },
+    )
+    return [rows[i]["run_id"] for i in event.selection.rows if i < len(rows)]
+
+
+def _cells(row: dict[str, Any]) -> dict[str, Any]:
+    created_s = row.get("created_s")
+    ttft_s, peak = row.get("ttft_s"), row.get("peak_memory_bytes")
+    return {
+        "When": None if created_s is None else datetime.fromtimestamp(created_s),
+        "Status": text.status_word(str(row["status"])),
+        "Model": row.get("model") or row["run_id"],
+        "Backend": backend_label(row["backend"]) if row.get("backend") else None,
+        "Strategy": strategy_label(row["strategy"]) if row.get("strategy") else None,
+        "Weights": row.get("dtype"),
+        "Threads": row.get("threads"),
+        "Decode tok/s": row.get("tok_per_s"),
+        "First token ms": None if ttft_s is None else ttft_s * 1e3,
+        "Peak MB": None if peak is None else peak / 1e6,
+        "Text": row.get("error") or row.get("text"),
+    }

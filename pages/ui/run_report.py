@@ -1,0 +1,94 @@
+"""What stands below a run that has ended: what to know, where the numbers come from, where to go next."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from core.runs.export import FORMATS, export_run
+from core.runs.store import Run
+from core.types import Failed, Result
+from pages.ui import text
+from pages.ui.links import address, link
+
+_FILES = {
+    "json": ("Everything as JSON", "application/json", ":material/data_object:"),
+    "layers.csv": ("Layers as CSV", "text/csv", ":material/table_rows:"),
+    "steps.csv": ("Steps as CSV", "text/csv", ":material/list:"),
+    "zip": ("Bundle that redraws every chart", "application/zip", ":material/folder_zip:"),
+}
+
+
+def draw_end(run: Run, result: Result) -> None:
+    """Failure or warnings first, then provenance, links and files."""
+    draw_failure(run, result)
+    for warning in result.warnings:
+        st.warning(text.escape(warning), icon=":material/warning:")
+    draw_provenance(result)
+    draw_links(run)
+
+
+def draw_failure(run: Run, result: Result) -> None:
+    """The cause, the next step, and the last lines of the worker's log."""
+    if result.status == "failed" and result.error:
+        st.error(
+            text.escape(result.hint or "Run again, or try another backend."),
+            title=text.escape(result.error),
+            icon=":material/error:",
+        )
+        log = next((e.log for e in reversed(run.events()) if isinstance(e, Failed)), "")
+        if log:
+            with st.expander("Last lines of the worker's log", icon=":material/terminal:"):
+                st.code(log, language=None, height=240)
+    elif result.status == "interrupted":
+        st.warning(
+            "Run it again. What was measured until then is kept and shown.",
+            title="The run was interrupted: the process that ran it is gone",
+            icon=":material/power_off:",
+        )
+
+
+def draw_provenance(result: Result) -> None:
+    """One caption: measured, on what, by which versions, at which extra cost."""
+    line = text.environment_line(result.environment)
+    if not line:
+        return
+    extra = " · ".join(
+        f"the {cost.profiler} pass ran {text.ratio(cost.ratio)} as long per step" for cost in result.profiler_costs
+    )
+    parts = [text.provenance("measured"), text.escape(line)]
+    if result.batch > 1:
+        parts.append(f"batch {result.batch}")
+    if extra:
+        parts.append(extra)
+    st.caption(" · ".join(parts), help=text.provenance_help())
+
+
+def draw_links(run: Run) -> None:
+    """The pages that explain this run, its files, and a link to it."""
+    with st.container(horizontal=True, vertical_alignment="center"):
+        link("pages/understand/layers.py", "Layers", ":material/account_tree:", run.id)
+        link("pages/understand/roofline.py", "Roofline", ":material/stacked_line_chart:", run.id)
+        link("pages/understand/memory.py", "Memory", ":material/memory:", run.id)
+        link("pages/compare/compare.py", "Compare", ":material/compare_arrows:", run.id)
+        export_menu(run)
+        with st.popover("Share", icon=":material/link:", type="tertiary"):
+            st.caption("This link shows the run on this machine. To show it elsewhere, send the bundle.")
+            st.code(address("pages/measure/run.py", run.id), language=None)
+
+
+def export_menu(run: Run, key: str = "export") -> None:
+    """Each file is made only when it is asked for."""
+    with st.popover("Export", icon=":material/download:", type="tertiary"):
+        for fmt in FORMATS:
+            label, mime, icon = _FILES.get(fmt, (fmt, "application/octet-stream", ":material/download:"))
+            st.download_button(
+                label,
+                data=lambda fmt=fmt: export_run(run, fmt),
+                file_name=f"roofscope-{run.id}.{fmt}",
+                mime=mime,
+                icon=icon,
+                key=f"{key}-{fmt}-{run.id}",
+                on_click="ignore",
+                width="stretch",
+                type="tertiary",
+            )

@@ -1,0 +1,151 @@
+"""A run as it goes and after its end, drawn by the same functions: stage, headline numbers, text."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import streamlit as st
+
+from core.runs.progress import Stage, decode_rates, elapsed_s, journey, memory_line, stage
+from core.runs.store import Run
+from core.types import Result
+from pages.ui import text
+from pages.ui.pickers import run_header
+from pages.ui.state import GOING, runner
+
+_TAIL = 4000  # characters of the text that a tick sends
+_TILE = 148  # pixels: fixed, so that nothing moves when a number arrives
+
+
+def draw_header(run: Run, result: Result) -> None:
+    """What runs, its status, and the way to stop it."""
+    with st.container(horizontal=True, horizontal_alignment="distribute", vertical_alignment="center", gap="xsmall"):
+        st.markdown(run_header(run), width="content")
+        if result.status in GOING:
+            stopping = run.cancel_requested
+            st.button(
+                "Stopping …" if stopping else "Stop",
+                icon=":material/stop_circle:",
+                key="stop",
+                on_click=runner().cancel,
+                args=(run.id,),
+                disabled=stopping,
+                help="What was measured so far is kept.",
+            )
+
+
+def draw_stage(run: Run, result: Result) -> None:
+    """The stops of the run, and one bar: what the worker does now, how far it is, and the clock."""
+    marks = {"done": ":green-badge[:material/check: {}]", "now": ":blue-badge[{}]", "ahead": ":gray-badge[{}]"}
+    st.markdown(" ".join(marks[state].format(stop.capitalize()) for stop, state in journey(run.request, run.events())))
+    now = stage(run.request, run.events())
+    spent = text.clock(elapsed_s(run.events(), time.time() - run.created_s))
+    if result.status in GOING:
+        st.progress(now.fraction or 0.0, text=f"{stage_line(now)} · {spent}")
+    else:
+        st.progress(1.0 if result.status == "done" else now.fraction or 0.0, text=_ending(result, spent))
+
+
+def stage_line(now: Stage) -> str:
+    """`Pass 1 of 3: timing · decode 34 of 64 tokens`."""
+    where = f"Pass {now.pass_no} of {now.n_passes}: {now.name}" if now.pass_no else now.name.capitalize()
+    what = text.escape(now.detail)
+    if now.done is not None and now.total:
+        if now.unit == "bytes":
+            what += f" {text.size(now.done)} of {text.size(now.total)}"
+        else:
+            what += f" {now.done:,.0f} of {now.total:,.0f} {now.unit}"
+    return f"**{where}** · {what}" if what else f"**{where}**"
+
+
+def _ending(result: Result, spent: str) -> str:
+    match result.status:
+        case "done":
+            return f"**Finished** in {spent}"
+        case "cancelled":
+            return f"**Stopped** after {spent}; what was measured is kept"
+        case "interrupted":
+            return "**Interrupted**: the process that ran it is gone; what was measured is kept"
+        case _:
+            return f"**Failed** after {spent}; what was measured is kept"
+
+
+def draw_numbers(run: Run, result: Result) -> None:
+    """Six headline numbers in tiles of fixed height; a sign of "about" while they still move."""
+    request, events = run.request, run.events()
+    about = "~ " if result.status in GOING else ""
+
+    def known(value: str) -> str:
+        return value if value == text.NONE else f"{about}{value}"
+
+    prompt = f"{result.n_prompt_tokens} prompt tokens" if result.n_prompt_tokens else None
+    n_passes = len(result.ttft_samples_s)
+    with st.grid(3, min_column_width=170, row_height=_TILE):
+        _tile(
+            "Decode",
+            known(text.token_rate(result.tok_per_s)),
+            "Generated tokens per second after the first one, all sequences of the batch together: the median of "
+            "the timing passes. The line is the last pass.",
+            line=decode_rates(request, events),
+        )
+        _tile(
+            "Time per token",
+            known(text.seconds(result.tpot_s)),
+            "(Latency − time to first token) / (tokens − 1). The bars are the last steps of the last timing pass.",
+            line=[s * 1e3 for s in result.itl_s[-60:]],
+            bars=True,
+        )
+        _tile(
+            "Peak memory",
+            known(text.size(result.peak_memory_bytes)),
+            "The worker's resident memory at its highest, library included.",
+            line=[m / 1e6 for m in memory_line(events)],
+        )
+        _tile(
+            "Time to first token",
+            known(text.seconds(result.ttft_s)),
+            "Time inside the model until the first token: prefill and the first choice, without loading.",
+            line=result.ttft_samples_s if n_passes > 1 else (),
+            under="one timing pass" if n_passes == 1 else None,
+        )
+        _tile(
+            "Prefill",
+            known(text.token_rate(result.prefill_tok_per_s)),
+            "Prompt tokens read per second, all sequences of the batch together.",
+            under=prompt,
+        )
+        _tile(
+            "Loading",
+            "Warm" if result.warm else text.seconds(result.load_s),
+            "Opening the model. Warm: the worker had it open from the run before, so nothing was loaded.",
+            under="open from the run before" if result.warm else "cold start" if result.load_s else None,
+        )
+
+
+def _tile(
+    label: str, value: str, explained: str, line: Sequence[float] = (), under: str | None = None, bars: bool = False
+) -> None:
+    """One number with a small chart or a few words under it."""
+    st.metric(
+        label,
+        value,
+        border=True,
+        height="stretch",
+        help=explained,
+        delta=under,
+        delta_color="off",
+        delta_arrow="off",
+        chart_data=list(line) if len(line) > 1 else None,
+        chart_type="bar" if bars else "line",
+    )
+
+
+def draw_text(result: Result) -> None:
+    """The end of the text, as plain text: what a model writes is never taken for Markdown."""
+    shown = result.text[-_TAIL:]
+    with st.container(border=True, height=150, autoscroll=True, key="run-text"):
+        if shown:
+            st.text(("… " if len(result.text) > _TAIL else "") + shown)
+        else:
+            st.caption("The text appears here." if result.status in GOING else "No text: nothing was generated.")

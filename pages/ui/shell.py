@@ -1,0 +1,74 @@
+"""What stands on every page: the strip of a run that is going, and this machine in the sidebar."""
+
+from __future__ import annotations
+
+import time
+
+import streamlit as st
+
+from core.runs.progress import elapsed_s, stage
+from hardware.detect import machine
+from pages.ui import text
+from pages.ui.links import link
+from pages.ui.page import guard
+from pages.ui.pickers import backend_label
+from pages.ui.run_view import stage_line
+from pages.ui.state import asked_run, open_run, runner
+
+
+def run_strip(on_run_page: bool) -> None:
+    """One line while a run is going, with a way to it and a way to stop it; nothing otherwise.
+
+    The Run page shows the run itself, so there the strip is for another run only.
+    """
+    going = runner().active()
+    if on_run_page and asked_run() in (None, going):
+        going = None
+
+    @st.fragment(run_every=1.0 if going else None)
+    def strip() -> None:
+        with guard():
+            if going is None:
+                return
+            if runner().active() != going:
+                st.rerun()
+            run = open_run(going)
+            spent = elapsed_s(run.events(), time.time() - run.created_s)
+            with st.container(
+                border=True,
+                horizontal=True,
+                vertical_alignment="center",
+                horizontal_alignment="distribute",
+                key="strip",
+            ):
+                st.markdown(
+                    f":blue-badge[:material/play_circle: Running] {text.escape(run.request.model)} · "
+                    f"{backend_label(run.request.backend)} · {stage_line(stage(run.request, run.events()))} · "
+                    f"{text.clock(spent)}",
+                    width="content",
+                )
+                with st.container(horizontal=True, width="content", vertical_alignment="center"):
+                    link("pages/measure/run.py", "Show", ":material/visibility:", going)
+                    st.button(
+                        "Stop",
+                        icon=":material/stop_circle:",
+                        type="tertiary",
+                        key="strip-stop",
+                        on_click=runner().cancel,
+                        args=(going,),
+                        disabled=run.cancel_requested,
+                    )
+
+    strip()
+
+
+def machine_line() -> None:
+    """This machine in the sidebar: processor, cores, memory, accelerators."""
+    found = machine()
+    cores = f"{found.usable_cores} cores" if found.usable_cores > 1 else "1 core"
+    gpus = "".join(f"  \n:material/developer_board: {text.escape(gpu.name)}" for gpu in found.gpus)
+    with st.sidebar:
+        st.caption(
+            f":material/computer: {text.escape(found.cpu)}  \n{cores} · {text.size(found.mem_bytes)} memory{gpus}",
+            help="This machine, as the operating system describes it.",
+        )
