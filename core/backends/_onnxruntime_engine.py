@@ -120,6 +120,8 @@ class Engine:
         """Logits of the last `kept` positions, an OrtValue on the CPU, and the present cache."""
         from onnxruntime import OrtValue
 
+        if self._session is None:
+            raise ExplorerError("The session is closed.", "Open the model again.")
         n = ids.shape[1]
         binding = self._session.io_binding()
         for name in self._others:

@@ -14,10 +14,12 @@ from typing import Any, Literal
 import msgspec
 
 from core.errors import ExplorerError
-from core.types import ModelSpec, Progress, Record, Request, Session
+from core.types import ModelSpec, Progress, Record, Request, Scalar, Session
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 CAPABILITIES = frozenset({"forward", "cache", "rollback", "stream", "batch", "layers"})
+
+NO_ADVICE: dict[int, tuple[str, str, dict[str, Scalar]]] = {}
 
 
 class Options(Record, forbid_unknown_fields=True):
@@ -42,7 +44,7 @@ class OnnxRuntime:
     capabilities = CAPABILITIES
     runtime_bytes = 50_000_000
     Options = Options
-    signal_advice: dict[int, tuple[str, str, dict[str, Any]]] = {}
+    signal_advice = NO_ADVICE
 
     def unavailable(self) -> str | None:
         if importlib.util.find_spec("onnxruntime") is None:

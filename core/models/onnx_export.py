@@ -3,8 +3,8 @@
 Knows how the network is traced and what the graph's inputs are called. Does not know the cache it is
 written into (core.models.artifacts makes the folder atomic) nor who runs it (core.backends.onnxruntime).
 
-Inputs of a decoder: `input_ids` (batch, n), `logits_to_keep` (k,) - the positions among the n whose
-logits are wanted, so that a prefill need not compute all n rows of the vocabulary - and the cache,
+Inputs of a decoder: `input_ids` and `position_ids` (batch, n), `logits_to_keep` (k,) - which of the n
+positions want logits, so that a prefill need not compute all n rows of the vocabulary - and the cache,
 `input.past_key_values.layers.I.keys` and `.values` (batch, heads, past, width), past may be 0.
 Outputs: `logits` (batch, k, vocab) and `output.past_key_values...` with n more positions. All
 sequences of a batch have equal length, so there is no attention mask. An encoder has `input_ids`
@@ -122,7 +122,12 @@ def _trace(model: Any) -> Any:
             cache = DynamicCache()  # without the config: every layer keeps all positions
             with torch.no_grad():
                 model(ids(PAST), past_key_values=cache)
-            inputs |= {"past_key_values": cache, "logits_to_keep": torch.arange(NEW - KEPT, NEW)}
+            inputs |= {
+                # left out, the model would make positions for a batch of one, which ONNX does not broadcast
+                "position_ids": torch.arange(PAST, PAST + NEW).repeat(BATCH, 1),
+                "past_key_values": cache,
+                "logits_to_keep": torch.arange(NEW - KEPT, NEW),
+            }
         with torch.no_grad(), _grouped_attention():
             return OnnxExporter().export(
                 model, inputs, OnnxConfig(dynamic=True, dynamic_shapes=_free_axes(inputs), opset_version=OPSET)
@@ -148,6 +153,7 @@ def _free_axes(inputs: dict[str, Any]) -> dict[str, Any]:
     free: dict[str, Any] = {"input_ids": axes(inputs["input_ids"], (0, 1))}
     if "past_key_values" in inputs:
         layers = inputs["past_key_values"].layers
+        free["position_ids"] = axes(inputs["position_ids"], (0, 1))
         free["past_key_values"] = [axes(t, (0, 2)) for layer in layers for t in (layer.keys, layer.values)]
         free["logits_to_keep"] = axes(inputs["logits_to_keep"], (0,))
     return free
