@@ -7,6 +7,7 @@ of what the values are used for.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import isfinite
 from typing import Any
 
 from core.errors import ExplorerError
@@ -40,19 +41,38 @@ class Config:
         value = self._values.get(key)
         return self._checked(key, value, 1_000 * _LIMIT) if value else None
 
-    def _checked(self, key: str, value: Any, limit: int) -> int:
+    def whole(self, key: str, default: int = 0) -> int:
+        """A whole number, zero included. An absent or null field takes `default`."""
+        value = self._values.get(key)
+        return default if value is None else self._checked(key, value, _LIMIT, least=0)
+
+    def number(self, key: str) -> float:
+        """A positive number, whole or not."""
+        value = self._values.get(key)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= _LIMIT:
+            raise ExplorerError(f"'{key}' is {value!r}, but must be a positive number.", f"Correct '{key}'.")
+        return float(value)
+
+    def sequence(self, key: str) -> list[Any] | None:
+        """A list; None where the field is absent or null."""
+        value = self._values.get(key)
+        if value is not None and not isinstance(value, list | tuple):
+            raise ExplorerError(f"'{key}' must be a list, but is {value!r}.", f"Correct '{key}'.")
+        return None if value is None else list(value)
+
+    def _checked(self, key: str, value: Any, limit: int, least: int = 1) -> int:
         if value is None:
             raise ExplorerError(
                 f"The configuration has no '{key}', which a {self.model_type} model needs.",
                 "Use the complete config.json that came with the model.",
             )
-        if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value) or value % 1:
             raise ExplorerError(
                 f"'{key}' is {value!r} in the configuration, but must be a whole number.", f"Correct '{key}'."
             )
-        if not 1 <= value <= limit:
+        if not least <= value <= limit:
             raise ExplorerError(
-                f"'{key}' is {int(value):,} in the configuration, outside 1 to {limit:,}.", f"Correct '{key}'."
+                f"'{key}' is {int(value):,} in the configuration, outside {least} to {limit:,}.", f"Correct '{key}'."
             )
         return int(value)
 
@@ -86,21 +106,27 @@ class Config:
 
     def rotary_share(self, default: float) -> float:
         """The part of each head that is rotated."""
-        rope = self.get("rope_parameters") or {}
-        share = self.get("partial_rotary_factor") or rope.get("partial_rotary_factor") or self.get("rotary_pct")
-        return float(share or default)
+        rope = self.get("rope_parameters")
+        nested = rope.get("partial_rotary_factor") if isinstance(rope, Mapping) else None
+        share = self.get("partial_rotary_factor") or nested or self.get("rotary_pct") or default
+        if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share <= 1:
+            raise ExplorerError(
+                f"The rotated part of each head is {share!r}, but must lie between 0 and 1.",
+                "Correct 'partial_rotary_factor' or 'rotary_pct'.",
+            )
+        return float(share)
 
     def windows(self, n_blocks: int, default_pattern: int | None = None) -> list[int | None]:
         """Sliding window of each block, from `layer_types` or a pattern (every n-th block is global)."""
         window = self.optional("sliding_window")
-        types = self.get("layer_types")
-        if types is not None:
-            if not isinstance(types, list) or len(types) != n_blocks:
-                raise ExplorerError(
-                    f"'layer_types' has {len(types)} entries in the configuration, but the model {n_blocks} blocks.",
-                    "Correct 'layer_types' or the number of layers.",
-                )
-            return [window if t == "sliding_attention" else None for t in types]
-        if default_pattern is None:
-            return [window] * n_blocks
-        return [window if (i + 1) % default_pattern else None for i in range(n_blocks)]
+        types = self.sequence("layer_types")
+        if types is None:
+            if default_pattern is None:
+                return [window] * n_blocks
+            return [window if (i + 1) % default_pattern else None for i in range(n_blocks)]
+        if len(types) != n_blocks:
+            raise ExplorerError(
+                f"'layer_types' has {len(types)} entries in the configuration, but the model has {n_blocks} blocks.",
+                "Correct 'layer_types' or the number of layers.",
+            )
+        return [window if t == "sliding_attention" else None for t in types]

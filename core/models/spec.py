@@ -55,7 +55,7 @@ def _language_model(config: Mapping[str, Any]) -> Mapping[str, Any]:
     if not isinstance(text, Mapping):
         return config
     # multimodal files name the whole "gemma3" and may leave the part without a name of its own
-    model_type = text.get("model_type") or f"{config.get('model_type')}_text"
+    model_type = text.get("model_type") or f"{config.get('model_type', '')}_text"
     tied = config.get("tie_word_embeddings")
     return {**({} if tied is None else {"tie_word_embeddings": tied}), **text, "model_type": model_type}
 

@@ -65,7 +65,7 @@ def _embeddings(net: Network, c: Config, vocab_size: int, d: int) -> str:
 
 def add_head(net: Network, c: Config, x: str, d: int, d_embed: int, vocab_size: int) -> None:
     """Masked-word head, or the pooler of a bare BERT encoder. d_embed: width of the tied table."""
-    architecture = (c.get("architectures") or ["MaskedLM"])[0]
+    architecture = str((c.sequence("architectures") or ["MaskedLM"])[0])
     if architecture.endswith("Model"):
         if c.model_type != "distilbert":
             net.linear("pooler", x, d, d, bias=True)

@@ -47,7 +47,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 
 def build(c: Config) -> Network:
     d, vocab_size = c.size("hidden_size"), c.size("vocab_size")
-    n_dense = int(c.get("first_k_dense_replace") or 0)
+    n_dense = c.whole("first_k_dense_replace")
     net = Network()
     x = net.embedding("embed", vocab_size, d)
     for i in range(c.size("num_hidden_layers")):

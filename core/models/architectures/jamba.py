@@ -39,7 +39,7 @@ def build(c: Config) -> Network:
     for i in range(c.size("num_hidden_layers")):
         block = f"blocks.{i}"
         h = net.norm(f"{block}.attn_norm", x, d)
-        if i % c.size("attn_layer_period") == c.get("attn_layer_offset"):
+        if i % c.size("attn_layer_period") == c.whole("attn_layer_offset"):
             x = net.residual(f"{block}.attn.residual", d, x, attention(net, block, h, shape))
         else:
             x = net.residual(f"{block}.ssm.residual", d, x, mixer(net, block, h, _mixer_shape(c, d)))
@@ -52,7 +52,7 @@ def build(c: Config) -> Network:
 
 def _feed_forward(net: Network, c: Config, block: int, prefix: str, x: str, d: int) -> str:
     d_ff, n_experts = c.size("intermediate_size"), c.size("num_experts")
-    if n_experts == 1 or block % c.size("expert_layer_period") != c.get("expert_layer_offset"):
+    if n_experts == 1 or block % c.size("expert_layer_period") != c.whole("expert_layer_offset"):
         return gated_mlp(net, prefix, x, d, d_ff)
     return experts(net, prefix, x, d, d_ff, n_experts, c.active_experts(n_experts))[0]
 
@@ -61,7 +61,7 @@ def _mixer_shape(c: Config, d: int) -> MixerShape:
     rank = c.get("mamba_dt_rank", "auto")
     return MixerShape(
         d=d,
-        d_inner=int(c.get("mamba_expand") * d),
+        d_inner=int(c.number("mamba_expand") * d),
         d_state=c.size("mamba_d_state"),
         dt_rank=-(-d // 16) if rank == "auto" else c.size("mamba_dt_rank"),
         kernel=c.size("mamba_d_conv"),

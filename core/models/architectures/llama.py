@@ -75,7 +75,7 @@ def _windows(c: Config, n_blocks: int) -> list[int | None]:
     if c.model_type.startswith(("qwen", "smollm3")):
         if not c.flag("use_sliding_window"):
             return [None] * n_blocks
-        first_local = c.get("max_window_layers", 28)
+        first_local = c.whole("max_window_layers", 28)
         if c.get("layer_types") is None:
             window = c.optional("sliding_window")
             return [window if i >= first_local else None for i in range(n_blocks)]
@@ -103,8 +103,8 @@ def _attention_shape(c: Config, d: int, block: int, window: int | None) -> Atten
 
 
 def _without_rope(c: Config, block: int) -> bool:
-    layers = c.get("no_rope_layers")
-    if layers:
+    layers = c.sequence("no_rope_layers")
+    if layers and block < len(layers):
         return not layers[block]
     return (block + 1) % c.size("no_rope_layer_interval", default=4) == 0
 
@@ -127,6 +127,6 @@ def _is_sparse(c: Config, block: int) -> bool:
     if c.model_type in ("mixtral", "olmoe", "granitemoe"):
         return True
     if c.model_type in ("qwen2_moe", "qwen3_moe"):
-        dense = c.get("mlp_only_layers") or []
+        dense = c.sequence("mlp_only_layers") or []
         return block not in dense and (block + 1) % c.size("decoder_sparse_step") == 0
     return False

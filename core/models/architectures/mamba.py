@@ -55,7 +55,7 @@ def _shape(c: Config, d: int) -> MixerShape:
     rank = c.get("time_step_rank", "auto")
     return MixerShape(
         d=d,
-        d_inner=int(c.get("expand") * d),
+        d_inner=int(c.number("expand") * d),
         d_state=c.size("state_size"),
         dt_rank=ceil(d / 16) if rank == "auto" else c.size("time_step_rank"),
         kernel=c.size("conv_kernel"),
@@ -86,7 +86,7 @@ def mixer(net: Network, block: str, x: str, m: MixerShape) -> str:
 def _mixer2(net: Network, c: Config, block: str, x: str, d: int) -> str:
     at = f"{block}.ssm"
     n_heads, n_state = c.size("num_heads"), c.size("state_size")
-    d_inner = int(c.get("expand") * d)
+    d_inner = int(c.number("expand") * d)
     if n_heads * c.size("head_dim") != d_inner:
         raise ExplorerError(
             f"'num_heads' times 'head_dim' is {n_heads * c.size('head_dim')}, but 'expand' times 'hidden_size' is "
