@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from core.backends._llama_cpp_log import listen
 from core.errors import ExplorerError
 from core.types import Ids
 
@@ -24,7 +25,8 @@ class Logits:
         self._values = values
 
     def argmax(self) -> Ids:
-        return self._values.argmax(axis=-1)
+        best: Ids = self._values.argmax(axis=-1)
+        return best
 
     def numpy(self) -> NDArray[np.float32]:
         return self._values
@@ -36,9 +38,7 @@ class Context:
     def __init__(self, model: Any, params: Any, max_context: int, rollback: bool) -> None:
         import llama_cpp
 
-        from core.backends._llama_cpp_log import listen
-
-        self._lib, self._log = llama_cpp, listen()[0]
+        self._lib, self._log = llama_cpp, listen()
         self._params = params  # holds the callbacks that C code points to
         self.pointer = llama_cpp.llama_init_from_model(model, params)
         if not self.pointer:

@@ -5,13 +5,13 @@ One per process, since llama.cpp has one log. It knows the format of the lines t
 
 from __future__ import annotations
 
+import os
 import re
 from collections import deque
 from functools import cache
 from typing import Any
 
-ERROR = 3  # GGML_LOG_LEVEL_ERROR
-CONTINUED = 5  # GGML_LOG_LEVEL_CONT
+DEBUG, ERROR, CONTINUED = 1, 4, 5  # ggml_log_level
 BUFFER = re.compile(r"(\S+)\s+(model|KV|RS|compute|output) buffer size\s*=\s*([\d.]+) MiB")
 
 
@@ -23,7 +23,8 @@ class Log:
         if level == CONTINUED and self._lines:
             level, before = self._lines.pop()
             text = before + text
-        self._lines.append((level, text))
+        if level != DEBUG:
+            self._lines.append((level, text))
 
     def clear(self) -> None:
         self._lines.clear()
@@ -44,9 +45,13 @@ class Log:
         return sizes
 
 
+_callbacks: list[Any] = []  # C code points to them: they must never be collected
+
+
 @cache
-def listen() -> tuple[Log, Any]:
-    """Start the library and take over its log. The callback is returned so that it is never collected."""
+def listen() -> Log:
+    """Start the library and take over its log."""
+    os.environ.setdefault("GGML_NO_BACKTRACE", "1")  # else a failed check starts a debugger on the dying process
     import llama_cpp
 
     log = Log()
@@ -54,7 +59,7 @@ def listen() -> tuple[Log, Any]:
     def keep(level: int, text: bytes, _: Any) -> None:
         log.add(level, text.decode(errors="replace"))
 
-    callback = llama_cpp.llama_log_callback(keep)
-    llama_cpp.llama_log_set(callback, None)
+    _callbacks.append(llama_cpp.llama_log_callback(keep))
+    llama_cpp.llama_log_set(_callbacks[0], None)
     llama_cpp.llama_backend_init()
-    return log, callback
+    return log

@@ -19,17 +19,15 @@ RANDOM_SEED = 0xFFFFFFFF  # llama.cpp's "draw a seed": must not be reached by ou
 
 
 class LlamaSession:
-    """model: a loaded llama_model, freed by `close`. new_context: makes one, with an eval callback or None."""
+    """core.types.Session over a loaded llama_model, which `close` frees.
 
-    def __init__(
-        self,
-        model: Any,
-        spec: ModelSpec,
-        new_context: Callable[[Any], Context],
-        capabilities: frozenset[str],
-        environment: dict[str, Any],
-        warnings: tuple[str, ...],
-    ) -> None:
+    new_context: makes a context on the model, with an eval callback or None.
+    """
+
+    capabilities: frozenset[str] = frozenset()
+    warnings: tuple[str, ...] = ()
+
+    def __init__(self, model: Any, spec: ModelSpec, new_context: Callable[[Any], Context]) -> None:
         import llama_cpp
 
         self._lib, self._model, self._new_context = llama_cpp, model, new_context
@@ -38,9 +36,7 @@ class LlamaSession:
         self._trace: Trace | None = None
         template = llama_cpp.llama_model_chat_template(model, None)
         self.spec = spec
-        self.capabilities = capabilities
-        self.environment = environment
-        self.warnings = warnings
+        self.environment: dict[str, Any] = {}
         self.max_context = self._context.max_context
         self.chat_template: str | None = template.decode() if template else None
         self.bos_token, self.eos_token = self._vocabulary.bos_token, self._vocabulary.eos_token
