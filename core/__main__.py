@@ -148,6 +148,8 @@ def devices(as_json: bool) -> None:
 @click.option("--prompt", help="The text to continue or answer.")
 @click.option("--prompt-tokens", type=int, help="That many random tokens instead of a text.")
 @click.option("--max-new-tokens", type=int, default=64, show_default=True)
+@click.option("--system", default="", help="The system message.")
+@click.option("--template-system", is_flag=True, help="Leave the system message to the model's chat template.")
 @click.option("--no-chat", is_flag=True, help="Do not wrap the prompt with the model's chat template.")
 @click.option("--ignore-eos", is_flag=True, help="Always produce --max-new-tokens.")
 @click.option("--temperature", type=float, default=0.0, show_default=True, help="0 is greedy.")
@@ -175,6 +177,7 @@ def run(as_json: bool, **given: Any) -> None:
             prompt_tokens=given["prompt_tokens"],
             max_new_tokens=given["max_new_tokens"],
             chat=not given["no_chat"],
+            system=None if given["template_system"] else given["system"],
             ignore_eos=given["ignore_eos"],
             sampling=Sampling(temperature=given["temperature"], top_k=given["top_k"], top_p=given["top_p"]),
         ),

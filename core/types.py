@@ -201,6 +201,8 @@ class Generate(Record, tag="generate"):
     """Generate from a prompt. Either `prompt` (text) or `prompt_tokens` (that many random ids).
 
     chat: wrap the prompt with the model's chat template when it has one.
+    system: the system message; empty for none, None for the template's own default (a hidden
+    persona that can change the answer more than a quantization does).
     ignore_eos: always produce max_new_tokens (benchmarks; implied by prompt_tokens).
     """
 
@@ -208,6 +210,7 @@ class Generate(Record, tag="generate"):
     prompt_tokens: int | None = None
     max_new_tokens: int = 64
     chat: bool = True
+    system: str | None = ""
     ignore_eos: bool = False
     sampling: Sampling = Sampling()
 

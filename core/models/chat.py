@@ -11,20 +11,27 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from core.errors import ExplorerError
 
 
-def render(template: str, prompt: str, bos_token: str = "", eos_token: str = "") -> str:
+def render(template: str, prompt: str, system: str | None = "", bos_token: str = "", eos_token: str = "") -> str:
     """The text a chat model expects for one user message, ending where its answer begins.
+
+    system: the system message; None leaves it to the template, which may bring its own.
 
     Follows Hugging Face's convention for chat templates (messages, add_generation_prompt,
     bos_token, eos_token). The template is untrusted: it runs in jinja2's immutable sandbox.
     """
-    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"])
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+    )
     environment.globals.update(raise_exception=_refuse, strftime_now=time.strftime)
     messages = [{"role": "user", "content": prompt}]
+    if system is not None:
+        messages.insert(0, {"role": "system", "content": system})
+    settings = {"add_generation_prompt": True, "bos_token": bos_token, "eos_token": eos_token, "tools": None}
     try:
-        return environment.from_string(template).render(
-            messages=messages, add_generation_prompt=True, bos_token=bos_token, eos_token=eos_token, tools=None
-        )
+        return environment.from_string(template).render(messages=messages, **settings)
     except TemplateError as error:
+        if system == "":  # some templates know no system role; an empty one can be left out
+            return render(template, prompt, None, bos_token, eos_token)
         raise ExplorerError(f"The model's chat template fails: {error}.", "Switch the chat template off.") from error
 
 

@@ -89,7 +89,7 @@ def words(a: str, b: str) -> tuple[tuple[Literal["same", "a", "b"], str], ...]:
 
 
 def _tokens(text: str) -> list[str]:
-    return re.findall(r"\s+|[^\s]+", text)
+    return re.findall(r"\S+\s*|\s+", text)
 
 
 def _flat(request: Request, result: Result) -> dict[str, str]:

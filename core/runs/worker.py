@@ -214,7 +214,7 @@ class Worker:
         if task.chat and session.chat_template:
             from core.models.chat import render
 
-            text = render(session.chat_template, text, session.bos_token, session.eos_token)
+            text = render(session.chat_template, text, task.system, session.bos_token, session.eos_token)
         row = np.array(session.encode(text), dtype=np.int64)
         return np.tile(row, (request.batch, 1)), text
 

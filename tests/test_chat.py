@@ -1,0 +1,32 @@
+"""Chat templates: a system message only where one is asked for, and a sandbox around the template."""
+
+import pytest
+
+from core.errors import ExplorerError
+from core.models.chat import render
+
+CHATML = (
+    "{% for m in messages %}{% if loop.first and m.role != 'system' %}<s>persona</s>{% endif %}"
+    "<{{ m.role }}>{{ m.content }}</{{ m.role }}>{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+NO_SYSTEM = (
+    "{% if messages[0].role == 'system' %}{{ raise_exception('no system role') }}{% endif %}{{ messages[0].content }}"
+)
+
+
+def test_the_templates_own_persona_is_left_out_unless_asked_for() -> None:
+    assert render(CHATML, "hi") == "<system></system><user>hi</user><assistant>"
+    assert render(CHATML, "hi", "be brief") == "<system>be brief</system><user>hi</user><assistant>"
+    assert render(CHATML, "hi", None) == "<s>persona</s><user>hi</user><assistant>"
+
+
+def test_a_template_without_a_system_role() -> None:
+    assert render(NO_SYSTEM, "hi") == "hi"
+    with pytest.raises(ExplorerError, match="no system role"):
+        render(NO_SYSTEM, "hi", "be brief")
+
+
+@pytest.mark.parametrize("template", ["{{ ''.__class__.__mro__[1].__subclasses__() }}", "{% for %}"])
+def test_a_hostile_or_broken_template_is_one_sentence(template: str) -> None:
+    with pytest.raises(ExplorerError, match="chat template fails"):
+        render(template, "hi", None)
