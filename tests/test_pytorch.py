@@ -40,6 +40,15 @@ CAUSAL = {
     "mamba": lambda: transformers.MambaConfig(
         vocab_size=300, hidden_size=32, num_hidden_layers=2, state_size=8, expand=2, conv_kernel=4
     ),
+    "jamba": lambda: transformers.JambaConfig(
+        **{k: v for k, v in LLAMA.items() if k != "head_dim"},
+        attn_layer_period=2,
+        attn_layer_offset=1,
+        num_experts=4,
+        num_experts_per_tok=2,
+        mamba_d_state=8,
+        pad_token_id=0,
+    ),
 }
 ENCODERS = {
     "bert": lambda: transformers.BertConfig(**BERT),
@@ -114,7 +123,7 @@ def test_every_family_continues_from_its_cache(causal: TorchSession) -> None:
 def test_rejected_tokens_leave_no_trace_even_beyond_a_sliding_window(causal: TorchSession) -> None:
     """LONG is more than twice the window of mistral and gemma3 here; Mamba refuses instead."""
     if "rollback" not in causal.capabilities:
-        assert causal.spec.architecture == "mamba"
+        assert causal.spec.architecture in ("mamba", "jamba")
         committed(causal, LONG)
         causal.forward(SHORT)
         with pytest.raises(ExplorerError, match="recurrent"):
@@ -199,6 +208,7 @@ def unmeasured(session: TorchSession) -> set[str]:
 # Written inline in the block's own code, where no hook sees it.
 INLINE = {
     "mamba": {"ssm.dt_proj", "ssm.act", "ssm.gate"},
+    "jamba": {"ssm.dt_proj", "ssm.act", "ssm.gate"},
     "bert": {"embed.sum"},
     "distilbert": {"embed.sum"},
     "mobilebert": {"embed.sum", "mlm.decoder"},

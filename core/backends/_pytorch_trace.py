@@ -18,7 +18,13 @@ from typing import Any, Literal, NamedTuple
 from core.names import block_of, canonical_hf, within
 from core.types import LayerTime, ModelSpec
 
-FUNCTIONS = {"apply_rotary_pos_emb": "attn.rope", "causal_conv1d_fn": "ssm.conv", "causal_conv1d_update": "ssm.conv"}
+FUNCTIONS = {
+    "apply_rotary_pos_emb": "attn.rope",
+    "apply_rotary_pos_emb_interleave": "attn.rope",
+    "apply_rotary_emb": "attn.rope",
+    "causal_conv1d_fn": "ssm.conv",
+    "causal_conv1d_update": "ssm.conv",
+}
 OPERATORS = {
     "Linear": "aten::linear",
     "Embedding": "aten::embedding",
@@ -126,7 +132,10 @@ class TorchTrace:
             if name is None or not any(within(layer, name) for layer in self._layers):
                 continue
             kind = type(module).__name__
-            probe = Probe(name, OPERATORS.get(kind, kind), leaf=next(module.children(), None) is None)
+            op = OPERATORS.get(kind, kind)
+            if name.endswith("attn.core") and model.config._attn_implementation == "sdpa":
+                op = "aten::scaled_dot_product_attention"
+            probe = Probe(name, op, leaf=next(module.children(), None) is None)
             self._handles.append(module.register_forward_pre_hook(partial(self._enter, probe)))
             self._handles.append(module.register_forward_hook(partial(self._leave, probe)))
         for source in {type(module).__module__ for module in model.modules()}:
