@@ -202,7 +202,7 @@ def test_a_config_becomes_a_folder_with_a_tokenizer(config: ModelEntry) -> None:
 
     kind, path = artifacts.provide(config, ("hf", "config"), silent)
     assert kind == "config"
-    assert json.loads((Path(path) / "config.json").read_text()) == CONFIG
+    assert CONFIG.items() <= json.loads((Path(path) / "config.json").read_text()).items()
     assert AutoTokenizer.from_pretrained(path).encode("Hi") == [72, 105]
     assert not list(Path(path).glob("*.safetensors"))
 

@@ -64,6 +64,7 @@ def test_presets_are_listed_and_said_to_be_random() -> None:
     assert len(presets) >= 12
     assert all(e.random_weights and "andom" in e.note and "config" in e.files for e in presets)
     assert len({e.id for e in catalogue.entries()}) == len(catalogue.entries())
+    assert catalogue.find("smollm2-135m-random").family == "preset"
 
 
 def test_hugging_face_cache(machine: Path) -> None:
@@ -163,7 +164,7 @@ def test_the_same_file_is_listed_once_and_equal_names_stay_apart(tmp_path: Path)
     paths = [e.files["gguf"] for e in catalogue.entries(refresh=True) if e.family == "local"]
     assert sorted(paths) == [str(one), str(two)]
     ids = [e.id for e in catalogue.entries() if e.family == "local"]
-    assert ids[0] == "m" and ids[1].startswith("m~") and len(ids) == 2
+    assert ids[0] == "m" and ids[1].startswith("m-") and len(ids) == 2
     assert [e.id for e in catalogue.entries(refresh=True) if e.family == "local"] == ids
 
 

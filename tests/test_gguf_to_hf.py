@@ -248,6 +248,45 @@ def test_progress_ends_at_the_whole(tmp_path: Path) -> None:
     assert counted[-1][1] < (tmp_path / "hf" / "model.safetensors").stat().st_size < gguf_to_hf.output_bytes(path)
 
 
+@pytest.mark.parametrize("rule", sorted(gguf_tokenizer._PRE))
+def test_splitting_rules_give_the_ids_of_llama_cpp(rule: str, tmp_path: Path) -> None:
+    """With merges learned across all boundaries, a text cut at another place gets other ids."""
+    import gguf
+    import llama_cpp
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    learner = Tokenizer(models.BPE())
+    learner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=900, initial_alphabet=gguf_tokenizer.byte_alphabet(), show_progress=False, min_frequency=1
+    )
+    learner.train_from_iterator((text for text in TEXTS if "<|" not in text), trainer)
+    learned = json.loads(learner.to_str())["model"]
+    tokens = [*sorted(learned["vocab"], key=learned["vocab"].get), "<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    writer = gguf.GGUFWriter(tmp_path / "v.gguf", "llama")
+    writer.add_context_length(64)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre(rule)
+    writer.add_token_list(tokens)
+    writer.add_token_types([1] * (len(tokens) - 3) + [3] * 3)
+    writer.add_token_merges([" ".join(pair) for pair in learned["merges"]])
+    writer.add_eos_token_id(len(tokens) - 1)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+    gguf_tokenizer.write(gguf_file.read(tmp_path / "v.gguf").metadata, tmp_path)
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(tmp_path)
+    llama = llama_cpp.Llama(str(tmp_path / "v.gguf"), vocab_only=True, verbose=False)
+    ids = [tokenizer.encode(text, add_special_tokens=False) for text in TEXTS]
+    assert ids == [llama.tokenize(text.encode(), add_bos=False, special=True) for text in TEXTS]
+    assert [tokenizer.decode(i) for i in ids] == list(TEXTS)
+    assert sum(map(len, ids)) < sum(len(text.encode()) for text in TEXTS) - 50
+    llama.close()
+
+
 def test_sentencepiece_vocabulary_gives_the_ids_of_llama_cpp(tmp_path: Path) -> None:
     import gguf
     import llama_cpp

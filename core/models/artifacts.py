@@ -17,6 +17,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
+from importlib.metadata import version
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -120,16 +121,17 @@ def _config_folder(entry: ModelEntry, progress: Progress) -> Path:
     has_tokenizer = any(f.name == "tokenizer.json" for f in own)
 
     def build(out: Path, report: Progress) -> None:
-        shutil.copyfile(config, out / "config.json")
-        if has_tokenizer:
-            for file in own:
-                shutil.copyfile(file, out / file.name)
-        else:
-            numbers = formats.read_config(config)
-            numbers |= numbers.get("text_config") or {}
-            gguf_tokenizer.write_bytes(int(numbers.get("vocab_size") or 256), out)
+        numbers = formats.read_config(config)
+        # without it transformers takes any tokenizer for a faulty old one and warns
+        numbers.setdefault("transformers_version", version("transformers"))
+        (out / "config.json").write_text(json.dumps(numbers, indent=2), encoding="utf-8")
+        for file in own:
+            shutil.copyfile(file, out / file.name)
+        if not has_tokenizer:
+            network = numbers.get("text_config") or numbers
+            gguf_tokenizer.write_bytes(int(network.get("vocab_size") or 256), out)
 
-    key = _key("config folder", 1, *(_fingerprint(f) for f in (config, *own)))
+    key = _key("config folder", 2, *(_fingerprint(f) for f in (config, *own)))
     return _made(key, entry, "a tokenizer", progress, lambda: 64 << 20, build)
 
 

@@ -104,7 +104,8 @@ def _search() -> tuple[tuple[ModelEntry, ...], tuple[str, ...]]:
                 seen |= real
                 if entry.id in ids:
                     digest = hashlib.sha256("".join(sorted(real)).encode()).hexdigest()[:6]
-                    entry = msgspec.structs.replace(entry, id=f"{entry.id}~{digest}")
+                    mark = "random" if entry.random_weights else digest
+                    entry = msgspec.structs.replace(entry, id=f"{entry.id}-{mark}")
                 ids.add(entry.id)
                 found.append(entry)
         except OSError as error:
@@ -113,10 +114,8 @@ def _search() -> tuple[tuple[ModelEntry, ...], tuple[str, ...]]:
 
 
 def _presets(troubles: list[str]) -> tuple[ModelEntry, ...]:
-    try:
-        from core.models.presets import presets
-    except ImportError:  # until the presets are there
-        return ()
+    from core.models.presets import presets
+
     return presets()
 
 

@@ -12,6 +12,7 @@ import json
 import math
 import struct
 from collections import Counter
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,7 @@ def _config(header: gguf_file.GgufFile) -> dict[str, Any]:
         "vocab_size": names["token_embd.weight"].shape[0],
         "tie_word_embeddings": "output.weight" not in names,
         "dtype": "float32",
+        "transformers_version": version("transformers"),
     }
     rope = _rope(header, get, names)
     if arch == "llama":

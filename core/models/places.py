@@ -64,7 +64,7 @@ def entry_of(id: str, label: str, family: Family, files: dict[str, str], note: s
         family=family,
         files=files,
         size_bytes=formats.size_bytes(files),
-        note="Random weights: speed and memory are real, text is noise." if random else note,
+        note="Random weights: speed and memory are real, the text is noise." if random else note,
         random_weights=random,
     )
 
