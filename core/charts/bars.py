@@ -47,15 +47,13 @@ def layer_bars(
 def _layer_spec(quantity: Quantity, height: int | None) -> dict[str, Any]:
     pick = alt.selection_point(name="pick", fields=["name"], empty=False)
     base = alt.Chart(alt.NamedData("layers"))
-    y = alt.Y(
-        "label:N", title=None, sort=None, axis=alt.Axis(labelLimit=190, ticks=False, domain=False, labelPadding=6)
-    )
+    y = alt.Y("label:N", title=None, sort=None, axis=_names())
     bars = (
         base.mark_bar(cornerRadiusEnd=2, cursor="pointer")
         .encode(
             y=y,
             x=alt.X("value:Q", title=None, axis=alt.Axis(labelExpr=si_label(UNITS[quantity]), tickCount=4)),
-            color=kind_colour(),
+            color=kind_colour(legend=False),
             opacity=alt.condition(pick, alt.value(1), alt.value(0.85)),
             stroke=alt.condition(pick, alt.value(RED), alt.value(None)),
             tooltip=[
@@ -76,7 +74,7 @@ def _layer_spec(quantity: Quantity, height: int | None) -> dict[str, Any]:
     return {**stepped, "autosize": {"type": "fit-x", "contains": "padding"}}
 
 
-def kind_bars(layers: Sequence[LayerResult], quantity: Quantity = "seconds", height: int = 150) -> Chart:
+def kind_bars(layers: Sequence[LayerResult], quantity: Quantity = "seconds", height: int = 200) -> Chart:
     """Where prefill and decode spend it: one full bar each, divided by kind."""
     rows: list[Row] = []
     largest = []
@@ -92,7 +90,7 @@ def kind_bars(layers: Sequence[LayerResult], quantity: Quantity = "seconds", hei
                     "start": start,
                     "end": start + share,
                     "middle": start + share / 2,
-                    "label": f"{g.kind} {share:.0%}" if share > 0.12 else (f"{share:.0%}" if share > 0.05 else ""),
+                    "label": f"{g.kind} {share:.0%}" if share > 0.28 else (f"{share:.0%}" if share > 0.08 else ""),
                     "text": si(g.value, UNITS[quantity]),
                     "n_layers": g.n_layers,
                     "share": share,
@@ -166,7 +164,7 @@ def _block_spec(quantity: Quantity, height: int) -> dict[str, Any]:
                 "name:N", title="Block", sort=None, axis=alt.Axis(labelAngle=0, labelOverlap="greedy", labelLimit=80)
             ),
             y=alt.Y("value:Q", title=None, axis=alt.Axis(labelExpr=si_label(UNITS[quantity]), tickCount=4)),
-            color=kind_colour(),
+            color=kind_colour(legend=False),
             tooltip=[
                 alt.Tooltip("name:N", title="Block"),
                 alt.Tooltip("kind:N", title="Kind"),
@@ -211,9 +209,7 @@ def change_bars(
 @cache
 def _change_spec(quantity: Quantity, height: int) -> dict[str, Any]:
     base = alt.Chart(alt.NamedData("changes"))
-    y = alt.Y(
-        "label:N", title=None, sort=None, axis=alt.Axis(labelLimit=190, ticks=False, domain=False, labelPadding=6)
-    )
+    y = alt.Y("label:N", title=None, sort=None, axis=_names())
     x = alt.X(
         "change:Q", title="Second run minus first", axis=alt.Axis(labelExpr=si_label(UNITS[quantity]), tickCount=6)
     )
@@ -239,13 +235,17 @@ def _change_spec(quantity: Quantity, height: int) -> dict[str, Any]:
     return built(alt.layer(bars, *texts), height)
 
 
-def kind_colour() -> alt.Color:
+def _names() -> alt.Axis:
+    return alt.Axis(labelLimit=190, ticks=False, domain=False, labelPadding=6, labelFontSize=11, labelOverlap=False)
+
+
+def kind_colour(legend: bool = True) -> alt.Color:
     """Colour by kind of layer, the same everywhere."""
     return alt.Color(
         "kind:N",
         title=None,
         scale=alt.Scale(domain=list(KINDS), range=list(KINDS.values())),
-        legend=alt.Legend(orient="bottom", columns=8, symbolType="square"),
+        legend=alt.Legend(orient="bottom", columns=4, symbolType="square", labelFontSize=12) if legend else None,
     )
 
 

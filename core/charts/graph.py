@@ -126,6 +126,7 @@ def layer_graph(
                 "type": "graph",
                 "layout": "none",
                 "roam": True,
+                "preserveAspect": "contain",
                 "selectedMode": "single",
                 "top": 24,
                 "bottom": 64,

@@ -51,7 +51,8 @@ def nodes(layers: Sequence[Layer], open_blocks: Collection[int], merge: bool) ->
     previous: tuple[object, ...] | None = None
     for block, members in runs:
         if block is None or block in open_blocks:
-            columns.append([Node(x.name, _tail(x.name), (x.name,)) for x in members])
+            opened = [Node(x.name, _tail(x.name), (x.name,)) for x in members]
+            columns += [opened] if block is not None else [[node] for node in opened]
             previous = None
             continue
         shape = tuple((_tail(x.name), x.kind, x.op) for x in members)

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import altair as alt
 
+from core.analysis.roofline import Point, Roof
 from core.charts.chart import Chart, Row, built, fed, si_label
 from core.charts.labels import short, si
 from core.charts.palette import BOUNDS, DASHES, GREEN, GREY, KINDS, ORANGE, PHASE_SHAPES, PINK, RED, SKY
@@ -25,39 +26,8 @@ _DECADES_ONLY: Any = {"condition": {"test": _DECADE, "value": 1}, "value": 0}
 _DEVICE_COLOURS = (_HERE, PINK, GREEN, ORANGE, SKY)
 
 
-class Roof(NamedTuple):
-    """One ceiling. value: FLOP/s of a compute roof, bytes/s of a memory roof.
-
-    main: the one that the points are held against; others are drawn thinner.
-    """
-
-    device: str
-    kind: Literal["compute", "memory"]
-    name: str  # "bf16", "DRAM", "cache up to 32 MB"
-    value: float
-    main: bool = False
-    doubtful: bool = False
-
-
-class Mark(NamedTuple):
-    """One point. id: what a click gives back; the measured and the predicted point of a thing share it."""
-
-    id: str
-    name: str
-    kind: str
-    phase: Literal["prefill", "decode"]
-    source: Literal["measured", "predicted"]
-    intensity: float
-    flop_per_s: float
-    seconds: float | None
-    bound: Literal["memory", "compute"]
-    roof_flop_per_s: float | None
-    above: bool = False
-    whole: bool = False  # a whole phase rather than one layer
-
-
 def roofline(
-    roofs: Sequence[Roof], marks: Sequence[Mark], colour_by: ColourBy = "kind", height: int = 470, pick: bool = True
+    roofs: Sequence[Roof], marks: Sequence[Point], colour_by: ColourBy = "kind", height: int = 470, pick: bool = True
 ) -> Chart:
     """Roofs, ridge points and marks. pick: clicking selects the nearest mark (selection "pick", field "id")."""
     drawn = [m for m in marks if m.intensity > 0 and m.flop_per_s > 0]
@@ -146,13 +116,13 @@ def _number(device: int) -> str:
     return str(device % len(_DEVICE_COLOURS))
 
 
-def _row(m: Mark) -> Row:
+def _row(m: Point) -> Row:
     share = m.flop_per_s / m.roof_flop_per_s if m.roof_flop_per_s else None
     return {
         "id": m.id,
         "name": m.name,
         "label": f"{m.phase}" if m.whole else short(m.name),
-        "kind": m.kind,
+        "kind": "other" if m.whole else m.kind,
         "phase": m.phase,
         "source": m.source,
         "x": m.intensity,
@@ -169,7 +139,7 @@ def _row(m: Mark) -> Row:
     }
 
 
-def _links(marks: Sequence[Mark]) -> list[Row]:
+def _links(marks: Sequence[Point]) -> list[Row]:
     """A line from each predicted point to the measured point of the same id."""
     measured = {m.id: m for m in marks if m.source == "measured"}
     return [
@@ -185,7 +155,7 @@ def _links(marks: Sequence[Mark]) -> list[Row]:
     ]
 
 
-def _words(roofs: Sequence[Roof], marks: Sequence[Mark]) -> str:
+def _words(roofs: Sequence[Roof], marks: Sequence[Point]) -> str:
     about = []
     for m in marks:
         if m.whole and m.source == "measured":
@@ -276,7 +246,10 @@ def _spec(colour_by: ColourBy, height: int, pick: bool) -> dict[str, Any]:
     scale = alt.Scale(domain=list(meanings), range=list(meanings.values()))
     stroke = alt.Stroke(f"{colour_by}:N", scale=scale, legend=None)
     fill = alt.Fill(
-        f"{colour_by}:N", title=None, scale=scale, legend=alt.Legend(orient="bottom", symbolType="square", columns=8)
+        f"{colour_by}:N",
+        title=None,
+        scale=scale,
+        legend=alt.Legend(orient="bottom", symbolType="square", columns=8, labelFontSize=12),
     )
     size: Any = alt.condition(
         "datum.whole",
@@ -287,7 +260,7 @@ def _spec(colour_by: ColourBy, height: int, pick: bool) -> dict[str, Any]:
         "phase:N",
         title=None,
         scale=alt.Scale(domain=list(PHASE_SHAPES), range=list(PHASE_SHAPES.values())),
-        legend=alt.Legend(orient="bottom", symbolFillColor=GREY),
+        legend=alt.Legend(orient="bottom", symbolFillColor=GREY, labelFontSize=12),
     )
     points = marks.mark_point(filled=False, opacity=0.85, strokeWidth=1.5).encode(
         x=plain_x,

@@ -1,0 +1,190 @@
+"""This machine's measured ceilings in a page: their state, measuring them with progress, and what to hold a run against.
+
+Measuring goes on in a thread that owns a child process, so it survives reruns, pages and reloads.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import streamlit as st
+
+from core.paths import data_dir
+from hardware import catalogue, ceilings
+from hardware.ceilings import Ceilings
+from hardware.detect import machine, machine_id
+from hardware.device import Device
+from hardware.errors import HardwareError
+from pages.ui import text
+from pages.ui.page import fault
+from pages.ui.state import runner
+
+THIS = "This machine"
+_OLD_DAYS = 30
+
+
+@dataclass
+class Measuring:
+    """One measurement as it goes. probe: a few seconds, only to compare with what is kept."""
+
+    threads: int
+    probe: bool = False
+    quick: bool = True
+    note: str = "Starting"
+    share: float = 0.0
+    error: HardwareError | None = None
+    result: Ceilings | None = None
+    stop: threading.Event = field(default_factory=threading.Event)
+    thread: threading.Thread | None = None
+
+    def start(self, folder: Path) -> None:
+        self.thread = threading.Thread(target=self._work, args=(folder,), daemon=True)
+        self.thread.start()
+
+    @property
+    def active(self) -> bool:
+        return self.thread is not None and self.thread.is_alive()
+
+    def _work(self, folder: Path) -> None:
+        def progress(note: str, done: float, total: float) -> None:
+            self.note, self.share = note or self.note, min(1.0, done / total) if total else 0.0
+
+        try:
+            self.result = ceilings.measure(self.threads, self.quick, progress, self.stop.is_set, probe=self.probe)
+            if not self.probe:
+                ceilings.save(self.result, folder)
+        except HardwareError as error:
+            self.error = error
+        except OSError as error:
+            self.error = HardwareError(f"The ceilings could not be kept: {error.strerror}.", "Free some disk space.")
+
+
+@st.cache_resource(show_spinner=False)
+def _jobs() -> dict[str, Measuring]:
+    """The measurement that goes on or went last; one per process."""
+    return {}
+
+
+def folder() -> Path:
+    return data_dir() / "ceilings"
+
+
+def kept(threads: int) -> Ceilings | None:
+    """What was measured on this machine at this thread count."""
+    return ceilings.load(folder(), machine_id(), threads)
+
+
+def measure_panel(threads: int) -> None:
+    """State of the ceilings, a button to measure them, and progress while it goes on. Call at a page's top level."""
+    job = _jobs().get("job")
+    active = job is not None and job.active
+
+    @st.fragment(run_every=0.5 if active else None)
+    def panel() -> None:
+        if job is not None and job.active:
+            with st.container(horizontal=True, vertical_alignment="center"):
+                st.progress(job.share, text=f"**Measuring this machine** · {text.escape(job.note)}")
+                st.button("Stop", icon=":material/stop_circle:", key="ceilings-stop", on_click=job.stop.set, width=110)
+        elif active:
+            st.rerun()
+        else:
+            _state(threads, job)
+
+    panel()
+
+
+def _state(threads: int, job: Measuring | None) -> None:
+    found = kept(threads)
+    n = "1 thread" if threads == 1 else f"{threads} threads"
+    with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
+        if found is None:
+            st.markdown(f":material/speed: **This machine's ceilings are not measured yet** for {n}.", width="content")
+        else:
+            st.markdown(_line(found), width="content")
+        with st.container(horizontal=True, width="content"):
+            busy = runner().active() is not None
+            if found is not None:
+                _start_button("Check", ":material/rule:", threads, True, busy, "A few seconds: has anything moved?")
+            words = "Measure this machine" if found is None else "Measure again"
+            about = "Matrix products per number format and reads over growing working sets, for about half a minute."
+            _start_button(words, ":material/straighten:", threads, False, busy, about, primary=found is None)
+    if busy:
+        st.caption("A run is going: measuring now would spoil both, so wait for its end.")
+    if found is not None:
+        for words in _notices(found, job):
+            st.warning(text.escape(words), icon=":material/update:")
+    if job is not None and job.error is not None:
+        fault(job.error)
+
+
+def _line(found: Ceilings) -> str:
+    read = text.bandwidth(found.dram_read_bytes_per_s)
+    peaks = " · ".join(f"{dtype} **{text.compute(rate)}**" for dtype, rate in found.flop_per_s.items())
+    when = found.date[:16].replace("T", " ")
+    return f":material/speed: {text.provenance('measured')} {peaks} · read **{read}** · {found.threads} threads · {when} UTC"
+
+
+def _notices(found: Ceilings, job: Measuring | None) -> list[str]:
+    words = list(found.warnings)
+    days = (time.time() - _epoch(found.date)) / 86400
+    if days > _OLD_DAYS:
+        words.append(f"These ceilings are {days:.0f} days old. Press Check to see whether they still hold.")
+    if job is not None and job.probe and job.result is not None and job.threads == found.threads:
+        moved = ceilings.drift(found, job.result)
+        words += moved
+        if moved:
+            words.append("Measure again, or find out what else is running.")
+        else:
+            st.caption(":material/check: Checked: nothing moved by more than 5 %.")
+    return words
+
+
+def _epoch(date: str) -> float:
+    try:
+        import calendar
+
+        return float(calendar.timegm(time.strptime(date[:19], "%Y-%m-%dT%H:%M:%S")))
+    except ValueError:
+        return time.time()
+
+
+def _start_button(
+    label: str, icon: str, threads: int, probe: bool, busy: bool, about: str, primary: bool = False
+) -> None:
+    kind = "primary" if primary else "secondary"
+    if st.button(
+        label, icon=icon, key=f"ceilings-{'check' if probe else 'start'}", disabled=busy, help=about, type=kind
+    ):
+        job = Measuring(threads=threads, probe=probe)
+        _jobs()["job"] = job
+        job.start(folder())
+        st.rerun()
+
+
+def roof_picker(threads: int, key: str, label: str = "Held against") -> Device | None:
+    """The device whose roof counts: this machine as measured, or a data sheet. None: not measured yet."""
+    found = kept(threads)
+    names = [THIS, *(d.name for d in catalogue.devices(data_dir() / "devices"))]
+    chosen = st.selectbox(
+        label,
+        names,
+        key=key,
+        bind="query-params",
+        help="The roof that decides memory- or compute-bound. Measured ceilings of this machine, "
+        "or the figures of a data sheet (stated).",
+    )
+    if chosen == THIS or chosen is None:
+        return this_machine(found)
+    return catalogue.find(chosen, data_dir() / "devices")
+
+
+def this_machine(found: Ceilings | None) -> Device | None:
+    """Measured ceilings as a device; None without them."""
+    return None if found is None or found.dram_read_bytes_per_s is None else found.as_device(THIS)
+
+
+def default_threads() -> int:
+    return machine().usable_cores

@@ -1,0 +1,248 @@
+"""The network layer by layer: a graph, the bottlenecks in words, bars by layer, kind and block, two runs' difference."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, get_args
+
+import streamlit as st
+
+from core.analysis.bottlenecks import Bottleneck, Ceiling, bottlenecks, outside
+from core.analysis.breakdown import Phase, Quantity, attribution, compare
+from core.charts.bars import block_bars, change_bars, kind_bars, layer_bars
+from core.charts.graph import SHAPE_WORDS, Colour, Graph, layer_graph
+from core.names import block_of
+from core.runs.store import Run
+from core.types import Layer, LayerResult, Loaded, Result
+from pages.ui import text
+from pages.ui.ceilings import default_threads, roof_picker
+from pages.ui.figure import figure
+from pages.ui.layer_detail import ceiling_of, draw_arithmetic, loaded_of
+from pages.ui.links import link
+from pages.ui.live import live
+from pages.ui.page import empty, page
+from pages.ui.pickers import pick_run, run_picker
+from pages.ui.state import GOING, open_run, result_of
+
+COLOURS = {
+    "Time": "seconds",
+    "Of the roof": "roof",
+    "Bytes": "bytes",
+    "FLOPs": "flops",
+    "Weights": "weight_bytes",
+}
+UNITS = {"seconds": "s", "bytes": "B", "flops": "FLOP", "weight_bytes": "B", "roof": "%"}
+DETAILS = {"Collapsed": "equal blocks as one", "Blocks": "one node per block", "Layers": "every layer"}
+
+
+def draw_cards(found: Sequence[Bottleneck], rest: str | None, run: Run) -> None:
+    """The suspects in one sentence each, with what would help."""
+    if not found:
+        empty(
+            "No layer was timed in this phase",
+            "Run again with the layers profiler on; FLOPs and bytes below are computed.",
+            ":material/timer_off:",
+        )
+        return
+    with st.grid(len(found), min_column_width=230):
+        for b in found:
+            with st.container(border=True, height="stretch"):
+                st.markdown(f"**{text.escape(b.title)}**  \n:gray[{b.kind}]")
+                st.progress(min(1.0, b.share), text=f"**{text.percent(b.share)}** of the time in layers")
+                st.caption(text.escape(b.finding))
+                st.markdown(f":material/lightbulb: {text.escape(b.advice)}")
+    if rest:
+        st.caption(f":material/help_center: {text.escape(rest)}")
+    with st.container(horizontal=True):
+        link("pages/understand/roofline.py", "See them on the roofline", ":material/stacked_line_chart:", run.id)
+
+
+def colour_of(result: Result, phase: Phase, chosen: str, ceiling: Ceiling | None) -> Colour:
+    rows = [x for x in result.layers if x.phase == phase]
+    if chosen == "Of the roof":
+        known = [x for x in rows if ceiling and x.seconds and x.flops is not None and x.bytes]
+        ideal = {x.name: ceiling.ideal_s(x.flops or 0.0, x.bytes or 0.0) for x in known if ceiling}
+        return Colour("share of the roof", "%", ideal, {x.name: x.seconds or 0.0 for x in known})
+    field = COLOURS[chosen]
+    return Colour(f"{chosen.lower()} in {phase}", UNITS[field], _values(rows, field))
+
+
+def _values(rows: Sequence[LayerResult], field: str) -> dict[str, float]:
+    return {x.name: float(getattr(x, field)) for x in rows if getattr(x, field) is not None}
+
+
+def open_blocks(layers: Sequence[Layer], detail: str) -> set[int]:
+    """Blocks shown layer by layer: all of them, or those in the address."""
+    blocks = {b for x in layers if (b := block_of(x.name)) is not None}
+    if detail == "Layers":
+        return blocks
+    asked = st.query_params.get("open", "")
+    return blocks & {int(part) for part in asked.split(",") if part.isdigit()}
+
+
+def draw_graph(layers: Sequence[Layer], colour: Colour, sizes: dict[str, float], detail: str) -> str | None:
+    """The graph; clicking a block opens it. Returns the layer that is selected."""
+    opened = open_blocks(layers, detail)
+    graph: Graph = layer_graph(layers, colour, sizes, opened, merge=detail == "Collapsed")
+    key = f"graph-{detail}-{'-'.join(map(str, sorted(opened))) if detail != 'Layers' else 'all'}"
+    state: Any = figure(graph.chart, key=key, height=560, on_select="rerun")
+    chosen = None
+    for group in state.selection.selected if state else ():
+        if group["data_type"] == "node" and group["data_indices"]:
+            chosen = graph.nodes[group["data_indices"][0]]
+    if chosen is not None and chosen.blocks:
+        wanted = opened | set(chosen.blocks[:1] if detail == "Collapsed" and len(chosen.blocks) > 1 else chosen.blocks)
+        st.query_params["open"] = ",".join(map(str, sorted(wanted)))
+        st.rerun()
+    with st.container(horizontal=True, horizontal_alignment="distribute", vertical_alignment="center"):
+        st.caption(
+            f"{SHAPE_WORDS}. Area is time. Dashed edges skip layers. Drag to move; rest the pointer, then scroll to zoom."
+            " Click a block to open it, a layer for its arithmetic.",
+            width="content",
+        )
+        if opened and detail != "Layers" and st.button("Close all blocks", key="close-blocks", type="tertiary"):
+            st.query_params.pop("open", None)
+            st.rerun()
+    return chosen.id if chosen is not None else None
+
+
+def draw_table(result: Result, phase: Phase, ceiling: Ceiling | None) -> None:
+    rows = [x for x in result.layers if x.phase == phase]
+    with st.expander("All layers as a table", icon=":material/table_rows:"):
+        st.dataframe(
+            [
+                {
+                    "Layer": x.name,
+                    "Kind": x.kind,
+                    "Operator": x.op,
+                    "Time (µs)": x.seconds * 1e6 if x.seconds is not None else None,
+                    "MFLOP": x.flops / 1e6 if x.flops is not None else None,
+                    "MB moved": x.bytes / 1e6 if x.bytes is not None else None,
+                    "MB of weights": x.weight_bytes / 1e6,
+                    "Of the roof": (
+                        ceiling.ideal_s(x.flops, x.bytes) / x.seconds
+                        if ceiling and x.seconds and x.flops is not None and x.bytes is not None
+                        else None
+                    ),
+                    "Calls": x.calls,
+                }
+                for x in rows
+            ],
+            hide_index=True,
+            height=380,
+            column_config={
+                "Time (µs)": st.column_config.NumberColumn(format="%.1f", help="Measured, in the profiler's own pass"),
+                "MFLOP": st.column_config.NumberColumn(format="%.3f", help="Computed; empty means uncounted"),
+                "MB moved": st.column_config.NumberColumn(format="%.3f", help="Computed, compulsory traffic"),
+                "MB of weights": st.column_config.NumberColumn(format="%.3f"),
+                "Of the roof": st.column_config.NumberColumn(format="percent", help="Ideal over measured time"),
+            },
+            alt=f"Every layer in {phase} with measured time and computed work",
+        )
+
+
+def draw_provenance(run: Run, result: Result, phase: Phase) -> None:
+    cost = next((c for c in result.profiler_costs if c.profiler == "layers"), None)
+    parts = [f"{text.provenance('measured')} times", f"{text.provenance('computed')} FLOPs and bytes"]
+    if cost is not None:
+        parts.append(f"steps of the profiled pass took {text.ratio(cost.ratio)} the time of plain ones")
+    for a in attribution(run.events()):
+        if a.phase == phase:
+            parts.append(f"{text.percent(a.unattributed_share)} of its {phase} is in no layer")
+    parts.append("per generated token" if phase == "decode" else "for the whole prompt")
+    st.caption(" · ".join(parts), help=text.provenance_help())
+
+
+def draw_against(run: Run, result: Result, other_id: str, phase: Phase, loaded: Loaded) -> None:
+    """The difference of two runs: the other one is the first, this one the second."""
+    other = open_run(other_id)
+    before = result_of(other)
+    changes = {c.name: c.change for c in compare(before.layers, result.layers, phase) if c.change is not None}
+    if not changes:
+        st.info("No layer was timed in both runs in this phase.", icon=":material/compare_arrows:")
+        return
+    st.markdown(
+        f"**{text.escape(run.request.model)} · {run.request.backend}** minus "
+        f"**{text.escape(other.request.model)} · {other.request.backend}**, time in {phase}: "
+        f"{text.seconds(sum(changes.values()))} over {len(changes)} layers that both timed."
+    )
+    colour = Colour("time, this run minus the other", "s", changes, ramp="diverging")
+    sizes = {name: abs(v) for name, v in changes.items()}
+    draw_graph(loaded.spec.layers, colour, sizes, "Collapsed" if not st.query_params.get("open") else "Blocks")
+    figure(change_bars(before.layers, result.layers, phase), key="changes")
+
+
+def draw(run: Run, result: Result) -> None:
+    loaded = loaded_of(run)
+    if loaded is None:
+        empty("The model is not open yet", "Its layers appear as soon as it is.", ":material/hourglass_empty:")
+        return
+    phases = [p for p in get_args(Phase) if any(x.phase == p for x in result.layers)] or ["prefill"]
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        phase: Phase = (
+            st.segmented_control(
+                "Phase", phases, default=phases[-1], key="layers-phase", format_func=str.capitalize, required=True
+            )
+            or phases[-1]
+        )
+        device = roof_picker(result.threads or default_threads(), "layers-roof")
+        with st.popover("Compare with another run", icon=":material/compare_arrows:"):
+            other = pick_run("The other run", "layers-other", None)
+            against = st.toggle("Show the difference", key="layers-against", disabled=other in (None, run.id))
+    ceiling = ceiling_of(device, result)
+    if against and other and other != run.id:
+        draw_against(run, result, other, phase, loaded)
+        return
+    rows = result.layers
+    draw_cards(bottlenecks(rows, phase, ceiling), outside(attribution(run.events()), phase), run)
+    if result.status not in GOING:
+        with st.container(border=True):
+            with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
+                st.markdown("**The network**", width="content")
+                shown = st.segmented_control(
+                    "Coloured by",
+                    list(COLOURS),
+                    default="Time",
+                    key="layers-colour",
+                    label_visibility="collapsed",
+                    required=True,
+                )
+                detail = st.segmented_control(
+                    "Detail",
+                    list(DETAILS),
+                    default="Collapsed",
+                    key="layers-detail",
+                    label_visibility="collapsed",
+                    required=True,
+                )
+            if shown == "Of the roof" and ceiling is None:
+                st.info(
+                    "Measure this machine on the Roofline page, or hold it against a data sheet.",
+                    icon=":material/speed:",
+                )
+            sizes = _values([x for x in rows if x.phase == phase], "seconds")
+            colour = colour_of(result, phase, shown or "Time", ceiling)
+            picked = draw_graph(loaded.spec.layers, colour, sizes, detail or "Collapsed")
+        if picked:
+            draw_arithmetic(run, result, phase, picked, ceiling)
+    quantity: Quantity = "seconds" if any(x.seconds for x in rows if x.phase == phase) else "flops"
+    left, right = st.columns([1.25, 1], gap="medium")
+    with left.container(border=True, height="stretch"):
+        every = st.toggle("All layers", key="layers-all")
+        with st.container(height=460, border=False):
+            figure(
+                layer_bars(rows, phase, quantity, None if every else 20, None if every else 430), key=f"bars-{every}"
+            )
+    with right.container(border=True, height="stretch"):
+        st.markdown("**By kind of layer**")
+        figure(kind_bars(rows, quantity), key="kinds")
+        st.markdown(f"**Block by block, {phase}**")
+        figure(block_bars(rows, phase, quantity, height=220), key="blocks")
+    draw_table(result, phase, ceiling)
+    draw_provenance(run, result, phase)
+
+
+with page("Layers", "Where the time, the bytes and the FLOPs of a run go, layer by layer, and what would help."):
+    run = run_picker("layers")
+    if run is not None:
+        live(run, draw, every_s=1.0)
