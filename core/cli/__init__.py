@@ -1,0 +1,12 @@
+"""Roofscope without the pages: python -m core COMMAND [--json].
+
+Results go to stdout, progress and errors to stderr. Exit status: 0 done, 2 a request that cannot
+run, 1 a run that failed.
+"""
+
+import core.cli.analysis
+import core.cli.listings
+import core.cli.running  # noqa: F401 - importing a module adds its commands
+from core.cli.group import cli
+
+__all__ = ["cli"]

@@ -1,0 +1,152 @@
+"""What can be said without running: work, prediction; and this machine's measured ceilings."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from core.analysis import predict as prediction
+from core.analysis import work as counting
+from core.analysis.dtypes import retype
+from core.cli.group import cli, json_flag, show
+from core.errors import ExplorerError
+from core.models import catalogue, spec
+from core.paths import data_dir
+from core.types import ModelSpec, to_json
+from hardware import ceilings as roofs
+from hardware.catalogue import find as find_device
+from hardware.detect import machine, machine_id
+
+TOTALS = ("flops", "flops_executed", "weight_bytes", "activation_bytes", "kv_read_bytes", "kv_write_bytes")
+
+
+def model_options(command: Callable[..., None]) -> Callable[..., None]:
+    """--model or --config: the two ways to name an architecture."""
+    command = click.option("--config", type=click.Path(path_type=Path), help="A config.json of your own.")(command)
+    return click.option("--model", help="Catalogue id, or a path to a file or folder.")(command)
+
+
+def architecture(model: str | None, config: Path | None) -> ModelSpec:
+    """The layers of a model that is named in one of two ways."""
+    if (model is None) == (config is None):
+        raise ExplorerError("Name the model once.", "Give either --model or --config.")
+    if config is not None:
+        try:
+            parsed = json.loads(config.read_text())
+        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+            raise ExplorerError(f"{config} cannot be read as JSON: {error}.", "Give a model's config.json.") from error
+        return spec.from_config(parsed, name=config.stem, source=str(config))
+    entry = catalogue.find(str(model))
+    fmt, path = next(iter(entry.files.items()))
+    return msgspec.structs.replace(spec.read(path, fmt), name=entry.id)
+
+
+@cli.command()
+@model_options
+@click.option("--tokens", type=click.IntRange(1), default=1, show_default=True, help="New tokens of the forward.")
+@click.option("--past", type=click.IntRange(0), default=0, show_default=True, help="Tokens in the KV cache before it.")
+@click.option("--batch", type=click.IntRange(1), default=1, show_default=True)
+@click.option("--dtype", help="As if the weights were stored so; without it, as they are.")
+@click.option("--activation-dtype", default="fp16", show_default=True)
+@click.option("--kv-dtype", default="fp16", show_default=True)
+@json_flag
+def work(as_json: bool, model: str | None, config: Path | None, **given: Any) -> None:
+    """FLOPs and bytes of one forward, in total and per layer (computed)."""
+    found = architecture(model, config)
+    if given["dtype"]:
+        found = retype(found, given["dtype"])
+    rows = counting.work(
+        found,
+        n_new=given["tokens"],
+        n_past=given["past"],
+        batch=given["batch"],
+        activation_dtype=given["activation_dtype"],
+        kv_dtype=given["kv_dtype"],
+    )
+    everything = counting.total(rows)
+    summary: dict[str, Any] = {
+        "model": found.name,
+        "n_params": found.n_params,
+        "n_active_params": counting.n_active_params(found),
+        "kv_bytes_per_token": counting.kv_bytes_per_token(found, given["kv_dtype"]),
+        **{name: getattr(everything, name) for name in TOTALS},
+    }
+    if as_json:
+        click.echo(to_json({**summary, "layers": rows}))
+        return
+    show([{"quantity": k, "value": v} for k, v in summary.items()])
+    click.echo()
+    show([{"layer": r.name, **{name: getattr(r, name) for name in TOTALS}} for r in rows])
+
+
+@cli.command()
+@model_options
+@click.option("--device", required=True, help="A device of the catalogue; `devices` lists them.")
+@click.option("--weights", help="q4_0, q8_0, f16 ...; without it, as they are stored.")
+@click.option("--kv-dtype", default="fp16", show_default=True)
+@click.option("--prompt-tokens", type=int, default=512, show_default=True)
+@click.option("--new-tokens", type=int, default=128, show_default=True)
+@click.option("--batch", type=int, default=1, show_default=True)
+@json_flag
+def predict(as_json: bool, model: str | None, config: Path | None, device: str, **given: Any) -> None:
+    """Time, throughput and memory of a model on a device, each as an interval (estimated)."""
+    found = prediction.predict(
+        architecture(model, config),
+        find_device(device, data_dir() / "devices"),
+        weights=given["weights"],
+        kv_dtype=given["kv_dtype"],
+        prompt_tokens=given["prompt_tokens"],
+        new_tokens=given["new_tokens"],
+        batch=given["batch"],
+    )
+    if as_json:
+        click.echo(to_json(found))
+        return
+    figures = ("ttft_s", "tpot_s", "prefill_tok_per_s", "decode_tok_per_s", "peak_memory_bytes")
+    show([{"figure": f, **msgspec.structs.asdict(getattr(found, f))} for f in figures if getattr(found, f) is not None])
+    click.echo(f"\nfits: {'yes' if found.fits else 'no'}   decode is bound by: {found.bound_by}")
+    for line in found.assumptions:
+        click.echo(f"- {line}")
+
+
+@cli.command()
+@click.option("--threads", type=click.IntRange(1), help="Without it, all physical cores.")
+@click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
+@click.option("--measure", is_flag=True, help="Measure now, even if there is a stored measurement.")
+@click.option("--full", is_flag=True, help="More shapes and repetitions than the quick form.")
+@json_flag
+def ceilings(as_json: bool, threads: int | None, device: str, measure: bool, full: bool) -> None:
+    """What this machine really reaches: FLOP/s per dtype and read bandwidth (measured)."""
+    folder, n = data_dir() / "ceilings", threads or machine().physical_cores or 1
+    found = None if measure else roofs.load(folder, machine_id(), n, device)
+    if found is None:
+        last = ""
+
+        def progress(note: str, done: float, total: float) -> None:
+            nonlocal last
+            if note != last:
+                click.echo(f"{done / total if total else 0:4.0%}  {note}", err=True)
+            last = note
+
+        found = roofs.measure(n, quick=not full, on_progress=progress, device=device)
+        roofs.save(found, folder)
+    if as_json:
+        derived = {"flop_per_s": found.flop_per_s, "dram_read_bytes_per_s": found.dram_read_bytes_per_s}
+        click.echo(to_json({**msgspec.to_builtins(found), **derived, "knees_bytes": found.knees}))
+        return
+    show(
+        [
+            {"dtype": d, "flop_per_s": g.flop_per_s, "shape": f"{g.m}x{g.k}x{g.n}", "kernel": g.kernel}
+            for d, g in found.peaks.items()
+        ]
+    )
+    click.echo()
+    show([{"working_set_bytes": p.working_set_bytes, "read_bytes_per_s": p.bytes_per_s} for p in found.reads])
+    click.echo(f"\nMeasured {found.date} with {found.threads} threads.")
+    for line in found.warnings:
+        click.echo(f"- {line}")

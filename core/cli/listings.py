@@ -1,0 +1,94 @@
+"""What there is: models, backends, strategies, devices, runs."""
+
+from __future__ import annotations
+
+import click
+
+from core import registry
+from core.cli.group import cli, json_flag, show
+from core.paths import data_dir
+from core.runs.store import Store
+from core.types import to_json
+
+
+@cli.command()
+@json_flag
+def models(as_json: bool) -> None:
+    """The models on this machine, and the architecture presets."""
+    from core.models import catalogue
+
+    entries = catalogue.entries()
+    if as_json:
+        click.echo(to_json(entries))
+        return
+    show(
+        [
+            {"id": e.id, "family": e.family, "formats": ",".join(e.files), "bytes": e.size_bytes, "note": e.note}
+            for e in entries
+        ],
+        False,
+    )
+
+
+@cli.command()
+@json_flag
+def backends(as_json: bool) -> None:
+    """The libraries that run models, and whether they are installed."""
+    plugins = [registry.get("backend", name) for name in registry.names("backend")]
+    show(
+        [
+            {
+                "name": p.name,
+                "label": p.label,
+                "available": p.unavailable() is None,
+                "reason": p.unavailable(),
+                "formats": ",".join(p.formats),
+                "dtypes": ",".join(p.dtypes) or "as stored",
+                "capabilities": ",".join(sorted(p.capabilities)),
+            }
+            for p in plugins
+        ],
+        as_json,
+    )
+
+
+@cli.command()
+@json_flag
+def strategies(as_json: bool) -> None:
+    """The ways to decode, and what they need of a backend."""
+    plugins = [registry.get("strategy", name) for name in registry.names("strategy")]
+    show([{"name": p.name, "label": p.label, "needs": ",".join(sorted(p.needs))} for p in plugins], as_json)
+
+
+@cli.command()
+@json_flag
+def devices(as_json: bool) -> None:
+    """The catalogue of devices with their stated peaks."""
+    from hardware.catalogue import devices as catalogue
+
+    found = catalogue(data_dir() / "devices")
+    if as_json:
+        click.echo(to_json(found))
+        return
+    show(
+        [
+            {
+                "name": d.name,
+                "kind": d.kind,
+                "memory_bytes": d.mem_bytes,
+                "bandwidth_bytes_per_s": d.mem_bandwidth_bytes_per_s,
+                "uncertain": ",".join(d.uncertain_fields),
+            }
+            for d in found
+        ],
+        False,
+    )
+
+
+@cli.command()
+@json_flag
+def runs(as_json: bool) -> None:
+    """The runs on this machine, newest first."""
+    keep = ["run_id", "status", "model", "backend", "strategy", "dtype", "tok_per_s", "ttft_s", "peak_memory_bytes"]
+    rows = Store(data_dir()).history()
+    show(rows if as_json else [{k: r.get(k) for k in keep} for r in rows], as_json)

@@ -1,0 +1,152 @@
+"""Run a model, and take the results along."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from core.cli.group import cli, fail, json_flag
+from core.errors import ExplorerError
+from core.paths import data_dir
+from core.runs.export import FORMATS, export_run
+from core.runs.runner import Runner, options_of
+from core.runs.store import Run, Store
+from core.types import Generate, Phase, Request, Result, Sampling, to_json
+
+
+@cli.command()
+@click.option("--model", default="smollm2-135m", show_default=True, help="Catalogue id, or a path to a file or folder.")
+@click.option("--backend", default="llama_cpp", show_default=True)
+@click.option("--strategy", default="autoregressive", show_default=True)
+@click.option("--prompt", help="The text to continue or answer.")
+@click.option("--prompt-tokens", type=int, help="That many random tokens instead of a text.")
+@click.option("--max-new-tokens", type=int, default=64, show_default=True)
+@click.option("--system", default="", help="The system message.")
+@click.option("--template-system", is_flag=True, help="Leave the system message to the model's chat template.")
+@click.option("--no-chat", is_flag=True, help="Do not wrap the prompt with the model's chat template.")
+@click.option("--ignore-eos", is_flag=True, help="Always produce --max-new-tokens.")
+@click.option("--temperature", type=float, default=0.0, show_default=True, help="0 is greedy.")
+@click.option("--top-k", type=int)
+@click.option("--top-p", type=float)
+@click.option("--dtype", help="fp32, bf16 ... where the backend can choose.")
+@click.option("--threads", type=int)
+@click.option("--batch", type=int, default=1, show_default=True)
+@click.option("--profilers", default="memory,layers", show_default=True, help="Comma-separated; empty for none.")
+@click.option("--warmup", type=int, default=1, show_default=True)
+@click.option("--repeats", type=int, default=1, show_default=True)
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--option", "options", multiple=True, help="A backend option, key=value; may be repeated.")
+@click.option("--param", "params", multiple=True, help="A strategy parameter, key=value; may be repeated.")
+@click.option("--allow-oversize", is_flag=True, help="Run even if the model may not fit in memory.")
+@json_flag
+def run(as_json: bool, **given: Any) -> None:
+    """Run a model once and measure it."""
+    request = Request(
+        model=given["model"],
+        backend=given["backend"],
+        strategy=given["strategy"],
+        task=Generate(
+            prompt=given["prompt"],
+            prompt_tokens=given["prompt_tokens"],
+            max_new_tokens=given["max_new_tokens"],
+            chat=not given["no_chat"],
+            system=None if given["template_system"] else given["system"],
+            ignore_eos=given["ignore_eos"],
+            sampling=Sampling(temperature=given["temperature"], top_k=given["top_k"], top_p=given["top_p"]),
+        ),
+        dtype=given["dtype"],
+        threads=given["threads"],
+        batch=given["batch"],
+        profilers=tuple(p for p in given["profilers"].split(",") if p),
+        warmup=given["warmup"],
+        repeats=given["repeats"],
+        seed=given["seed"],
+        allow_oversize=given["allow_oversize"],
+        options=pairs(given["options"]),
+        params=pairs(given["params"]),
+    )
+    runner = Runner(Store(data_dir()))
+    try:
+        run_id = runner.start(request)
+        try:
+            result = follow(runner, runner.store.open(run_id))
+        except KeyboardInterrupt:
+            runner.cancel(run_id)
+            result = runner.wait(run_id).result()
+    finally:
+        runner.close()
+    if result.status == "failed":
+        failed = runner.store.open(run_id).failure()
+        fail(result.error or "The run failed.", result.hint or "", 2 if failed and failed.user_error else 1)
+    click.echo(to_json(result) if as_json else summary(result))
+
+
+def follow(runner: Runner, run: Run) -> Result:
+    """Progress on stderr until the run has ended."""
+    shown = 0
+    while True:
+        active = runner.active() == run.id
+        events = run.events()
+        for event in events[shown:]:
+            if isinstance(event, Phase) and event.note:
+                of = (
+                    f" {event.done:.0f}/{event.total:.0f} {event.unit}"
+                    if event.done is not None and event.total
+                    else ""
+                )
+                click.echo(f"{event.t_s:7.1f} s  {event.name}: {event.note}{of}", err=True)
+        shown = len(events)
+        if not active:
+            return run.result()
+        time.sleep(0.05)
+
+
+def summary(result: Result) -> str:
+    """A run in a few lines for a terminal."""
+
+    def number(value: float | None, unit: str, scale: float = 1.0) -> str:
+        return "not measured" if value is None else f"{value * scale:.4g} {unit}"
+
+    return "\n".join(
+        [
+            result.text,
+            "",
+            f"run         {result.run_id} ({result.status})",
+            f"TTFT        {number(result.ttft_s, 'ms', 1e3)}",
+            f"TPOT        {number(result.tpot_s, 'ms', 1e3)}",
+            f"decode      {number(result.tok_per_s, 'tok/s')}",
+            f"prefill     {number(result.prefill_tok_per_s, 'tok/s')}",
+            f"peak memory {number(result.peak_memory_bytes, 'MB', 1e-6)}",
+            *[f"warning     {w}" for w in result.warnings],
+        ]
+    )
+
+
+@cli.command()
+@click.argument("run_id")
+@click.option("--format", "fmt", type=click.Choice(sorted(FORMATS)), default="json", show_default=True)
+@click.option("--output", type=click.Path(path_type=Path), help="A file; stdout without it (not for zip).")
+def export(run_id: str, fmt: str, output: Path | None) -> None:
+    """A run as JSON, as CSV of its layers or steps, or as a zip bundle."""
+    data = export_run(Store(data_dir()).open(run_id), fmt)
+    if output is None:
+        if fmt == "zip":
+            raise ExplorerError("A zip cannot go to the terminal.", "Name a file with --output.")
+        sys.stdout.buffer.write(data)
+        return
+    try:
+        output.write_bytes(data)
+    except OSError as error:
+        raise ExplorerError(f"{output} could not be written: {error.strerror}.", "Choose another place.") from error
+
+
+def pairs(values: tuple[str, ...]) -> dict[str, Any]:
+    """key=value arguments; raises ExplorerError for one without an equals sign."""
+    for value in values:
+        if "=" not in value:
+            raise ExplorerError(f"'{value}' is not of the form key=value.", "Write for example --option n_ctx=2048.")
+    return options_of(dict(value.split("=", 1) for value in values))
