@@ -30,9 +30,9 @@ def choose() -> tuple[Run, Run] | None:
     other = next((i for i in ids if i != newest), None)
     left, right = st.columns(2)
     with left:
-        first = pick_run("First run, the reference", "first", other, bind=True)
+        first = pick_run("First run, the reference", "first", other)
     with right:
-        second = pick_run("Second run", "second", newest, bind=True)
+        second = pick_run("Second run", "second", newest)
     if not first or not second:
         return None
     return open_run(first), open_run(second)

@@ -11,7 +11,8 @@ from pages.ui.links import link
 from pages.ui.live import live
 from pages.ui.page import empty, fault, guard, page
 from pages.ui.request_form import request_form
-from pages.ui.run_report import draw_end
+from pages.ui.run_charts import draw_charts
+from pages.ui.run_report import draw_end, draw_failure
 from pages.ui.run_view import draw_header, draw_numbers, draw_stage, draw_text
 from pages.ui.state import GOING, choose_run, current_run, runner
 
@@ -36,13 +37,26 @@ def start(request: Request) -> None:
     st.rerun()
 
 
-def draw(run: Run, result: Result) -> None:
+def draw_run(run: Run, result: Result) -> None:
+    """The run as it stands; one that failed says why before anything else."""
     draw_header(run, result)
     draw_stage(run, result)
-    draw_numbers(run, result)
-    draw_text(result)
+    draw_failure(run, result)
+    if begun(result):
+        draw_numbers(run, result)
+        draw_text(result)
     if result.status not in GOING:
         draw_end(run, result)
+
+
+def draw_below(run: Run, result: Result) -> None:
+    if begun(result):
+        draw_charts(run, result)
+
+
+def begun(result: Result) -> bool:
+    """Whether there is, or soon will be, something measured."""
+    return result.status in GOING or result.load_s is not None
 
 
 with page("Run", "Choose a model, a backend and a prompt, and watch where the time and the memory go."):
@@ -54,9 +68,11 @@ with page("Run", "Choose a model, a backend and a prompt, and watch where the ti
         ):
             assert request is not None
             start(request)
+    run = current_run()
     with view, guard():
-        run = current_run()
         if run is None:
             empty("Nothing has run yet", "Press Run: the embedded model needs no download.", ":material/play_circle:")
         else:
-            live(run, draw)
+            live(run, draw_run)
+    if run is not None:
+        live(run, draw_below, every_s=1.0)

@@ -10,13 +10,14 @@ from core.errors import ExplorerError
 from core.models import catalogue, spec
 from core.types import Attention, ModelEntry, ModelSpec
 from pages.ui import text
+from pages.ui.choices import select
 
 FAMILIES = {
-    "embedded": "ships with the app",
-    "local": "on this machine",
+    "embedded": "embedded",
+    "local": "local",
     "hub": "hub cache",
     "derived": "derived",
-    "preset": "preset, random weights",
+    "preset": "preset",
 }
 
 
@@ -28,12 +29,11 @@ def model_picker(key: str = "model", label: str = "Model") -> str | None:
         entry = known.get(model)
         return f"{entry.label} · {FAMILIES[entry.family]}" if entry else model
 
-    return st.selectbox(
+    return select(
         label,
         list(known),
-        format_func=name,
-        key=key,
-        bind="query-params",
+        name,
+        key,
         accept_new_options=True,
         placeholder="Choose a model, or type a path or a hub id",
         help="Models that were found on this machine, and architectures with random weights (presets). "

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import streamlit as st
 
 from core import registry
@@ -13,6 +11,7 @@ from core.runs.store import Run
 from hardware import catalogue as hardware
 from hardware.device import Device
 from pages.ui import text
+from pages.ui.choices import select
 from pages.ui.models import model_picker
 from pages.ui.page import empty
 from pages.ui.state import choose_run, current_run, open_run, readable, store
@@ -34,20 +33,26 @@ def run_picker(key: str) -> Run | None:
     with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
         st.markdown(run_header(run), width="content")
         with st.popover("Other run", icon=":material/swap_horiz:", type="tertiary"):
-            chosen = pick_run("Show this run", f"{key}-run", run.id)
-            if chosen and chosen != run.id:
+            names = run_names(run.id)
+            ids = list(names)
+            chosen = st.selectbox(
+                "Show this run", ids, ids.index(run.id), format_func=names.__getitem__, key=f"{key}-{run.id}"
+            )
+            if chosen != run.id:
                 choose_run(chosen)
                 st.rerun()
     return run
 
 
-def pick_run(label: str, key: str, selected: str | None, bind: bool = False) -> str | None:
-    """A list of the newest runs; the id of the chosen one."""
-    names = {run.id: run_line(run) for run in _newest(selected)}
-    ids = list(names)
-    index = ids.index(selected) if selected in names else 0
-    extra: dict[str, Any] = {"bind": "query-params"} if bind else {}
-    return st.selectbox(label, ids, index=index, format_func=lambda i: names.get(i, i), key=key, **extra)
+def pick_run(label: str, key: str, default: str | None) -> str | None:
+    """A list of the newest runs, the choice being in the address; the id of the chosen one."""
+    names = run_names(default)
+    return select(label, list(names), lambda i: names.get(i, i), key, default)
+
+
+def run_names(also: str | None) -> dict[str, str]:
+    """The newest runs, and `also` when it is older, as id -> one line."""
+    return {run.id: run_line(run) for run in _newest(also)}
 
 
 def _newest(selected: str | None) -> list[Run]:
@@ -109,14 +114,8 @@ def backend_picker(key: str = "backend", label: str = "Backend") -> str:
     def show(name: str) -> str:
         return f"{plugins[name].label} · not installed" if missing[name] else str(plugins[name].label)
 
-    chosen: str = st.selectbox(
-        label,
-        list(plugins),
-        format_func=show,
-        key=key,
-        bind="query-params",
-        help="The library that runs the model, in a process of its own.",
-    )
+    chosen = select(label, list(plugins), show, key, help="The library that runs the model, in a process of its own.")
+    assert chosen is not None
     if reason := missing[chosen]:
         st.warning(reason, title=f"{plugins[chosen].label} is not installed", icon=":material/extension_off:")
     return chosen

@@ -15,6 +15,8 @@ from core.runs.runner import options_of
 from core.types import Generate, ModelEntry, Request, Sampling, Scalar, from_json, to_json
 from hardware.detect import usable_cores
 from pages.ui import text
+from pages.ui.add_model import add_model
+from pages.ui.choices import select
 from pages.ui.forms import params_form
 from pages.ui.models import model_card, model_picker
 from pages.ui.pickers import backend_picker
@@ -49,7 +51,10 @@ def request_form() -> Request | None:
 
 
 def _model() -> ModelEntry | None:
-    chosen = model_picker()
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="xsmall"):
+        chosen = model_picker()
+        if st.button("", icon=":material/add:", key="add-model", help="Add a folder, a file or a model of the hub."):
+            add_model()
     if not chosen:
         st.caption("Choose a model, or type the path of one.")
         return None
@@ -57,6 +62,8 @@ def _model() -> ModelEntry | None:
         entry = catalogue.find(chosen)
     except ExplorerError as error:
         st.warning(error.hint, title=error.message, icon=":material/search_off:")
+        if st.button("Get this model", icon=":material/download:", key="get-model", width="stretch"):
+            add_model(chosen)
         return None
     return entry if model_card(entry) else None
 
@@ -66,14 +73,14 @@ def _strategy(backend_name: str) -> tuple[str, bool]:
     backend = registry.get("backend", backend_name)
     plugins = {name: registry.get("strategy", name) for name in registry.names("strategy")}
     lacks = {name: sorted(p.needs - backend.capabilities) for name, p in plugins.items()}
-    chosen: str = st.selectbox(
+    chosen = select(
         "Strategy",
         list(plugins),
-        format_func=lambda n: f"{plugins[n].label} · not with this backend" if lacks[n] else str(plugins[n].label),
-        key="strategy",
+        lambda n: f"{plugins[n].label} · not with this backend" if lacks[n] else str(plugins[n].label),
+        "strategy",
         help="How the next tokens are found. Our own loop shows every step; the native one is the library's.",
-        **_BOUND,
     )
+    assert chosen is not None
     if missing := lacks[chosen]:
         st.warning(
             "Choose another strategy or backend.",

@@ -19,8 +19,7 @@ _FILES = {
 
 
 def draw_end(run: Run, result: Result) -> None:
-    """Failure or warnings first, then provenance, links and files."""
-    draw_failure(run, result)
+    """Warnings, provenance, links and files."""
     for warning in result.warnings:
         st.warning(text.escape(warning), icon=":material/warning:")
     draw_provenance(result)

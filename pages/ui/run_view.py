@@ -15,7 +15,7 @@ from pages.ui.pickers import run_header
 from pages.ui.state import GOING, runner
 
 _TAIL = 4000  # characters of the text that a tick sends
-_TILE = 148  # pixels: fixed, so that nothing moves when a number arrives
+_TILE, _LOW_TILE = 148, 118  # pixels: fixed, so that nothing moves when a number arrives
 
 
 def draw_header(run: Run, result: Result) -> None:
@@ -60,15 +60,16 @@ def stage_line(now: Stage) -> str:
 
 
 def _ending(result: Result, spent: str) -> str:
+    kept = "; what was measured is kept" if result.n_forward else ""
     match result.status:
         case "done":
             return f"**Finished** in {spent}"
         case "cancelled":
-            return f"**Stopped** after {spent}; what was measured is kept"
+            return f"**Stopped** after {spent}{kept}"
         case "interrupted":
-            return "**Interrupted**: the process that ran it is gone; what was measured is kept"
+            return f"**Interrupted**: the process that ran it is gone{kept}"
         case _:
-            return f"**Failed** after {spent}; what was measured is kept"
+            return f"**Failed** after {spent}{kept}"
 
 
 def draw_numbers(run: Run, result: Result) -> None:
@@ -102,6 +103,7 @@ def draw_numbers(run: Run, result: Result) -> None:
             "The worker's resident memory at its highest, library included.",
             line=[m / 1e6 for m in memory_line(events)],
         )
+    with st.grid(3, min_column_width=170, row_height=_LOW_TILE):
         _tile(
             "Time to first token",
             known(text.seconds(result.ttft_s)),

@@ -6,13 +6,14 @@ Which run is shown belongs to the tab and to its address (`?run=`).
 
 from __future__ import annotations
 
-import atexit
+from collections.abc import Collection
 from importlib import resources
 from pathlib import Path
 
 import streamlit as st
 
 from core.errors import ExplorerError
+from core.models.fetch import Download
 from core.paths import data_dir
 from core.runs.runner import Runner
 from core.runs.store import Run, Store
@@ -44,9 +45,13 @@ def runner() -> Runner:
 
 @st.cache_resource(show_spinner=False, on_release=lambda runner: runner.close())
 def _runner(root: Path) -> Runner:
-    runner = Runner(_store(root))
-    atexit.register(runner.close)
-    return runner
+    return Runner(_store(root))
+
+
+@st.cache_resource(show_spinner=False)
+def downloads() -> list[Download]:
+    """Downloads from the hub since the app started, newest last."""
+    return []
 
 
 def choose_run(run_id: str) -> None:
@@ -122,3 +127,35 @@ def keep_run_in_address() -> None:
         st.query_params[RUN] = st.session_state[RUN]
     elif asked is not None:
         st.session_state[RUN] = asked
+
+
+def adopt(key: str, known: Collection[str], default: str | None, free: bool = False) -> None:
+    """Before a widget is drawn: its value from an address that somebody opened or a link changed, else the default.
+
+    known: values that are accepted; free: any other is accepted too. What this tab wrote into the
+    address itself (publish) is not news.
+    """
+    asked = st.query_params.get(key)
+    if asked is not None and asked != _published().get(key) and (free or asked in known):
+        st.session_state[key] = asked
+    if key not in st.session_state or not (free or st.session_state[key] in known):
+        st.session_state[key] = default
+
+
+def adopt_value(key: str, value: str) -> None:
+    """Set a widget's value from code: it holds from the next run of the page on."""
+    st.query_params[key] = value
+
+
+def publish(key: str, value: str | None, default: str | None) -> None:
+    """After a widget was drawn: put its value into the address, unless it is the default."""
+    _published()[key] = value
+    if value is None or value == default:
+        st.query_params.pop(key, None)
+    elif st.query_params.get(key) != value:
+        st.query_params[key] = value
+
+
+def _published() -> dict[str, str | None]:
+    found: dict[str, str | None] = st.session_state.setdefault("published", {})
+    return found
