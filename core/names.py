@@ -12,7 +12,6 @@ carry the name of the group `blocks.I.mlp.experts`, whose layers begin with that
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 
 from core.types import LayerKind
 
@@ -428,7 +427,7 @@ def canonical_gguf(name: str) -> str | None:
     """Canonical name of a GGUF tensor (`blk.7.attn_q.weight`) or a ggml graph node (`Qcur-7`).
 
     None for an unknown name, and for the two that say nothing by themselves: `norm-7` (the part of
-    either norm before its weight) and `node_21`; `canonical_graph` names those by what they feed.
+    either norm before its weight) and `node_21`. Both belong to the node that they feed.
     """
     name = re.sub(r"( \([^)]*\))+$", "", name)  # "cache_k_l0 (view) (permuted)"
     if match := _GGUF_TENSOR.match(name):
@@ -446,25 +445,3 @@ def canonical_gguf(name: str) -> str | None:
         return f"blocks.{index}.mlp.router"
     rest = _GGUF_BLOCK.get(base)
     return None if rest is None else f"blocks.{index}.{rest}"
-
-
-def canonical_graph(nodes: Iterable[tuple[str, str]]) -> tuple[str | None, ...]:
-    """Canonical names of a whole ggml graph, given (node name, operator) in the order of execution.
-
-    llama.cpp names the last node of each step, so a node without a name belongs to the next one that
-    has one. Rotations keep the name of the projection they rotate and are told by their operator.
-    """
-    found: list[str | None] = []
-    pending: list[int] = []
-    for i, (node, op) in enumerate(nodes):
-        name = canonical_gguf(node)
-        if name and op == "ROPE" and (block := block_of(name)) is not None:
-            name = f"blocks.{block}.attn.rope"
-        found.append(name)
-        if name is None:
-            pending.append(i)
-            continue
-        for j in pending:
-            found[j] = name
-        pending.clear()
-    return tuple(found)

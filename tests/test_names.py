@@ -2,7 +2,7 @@
 
 import pytest
 
-from core.names import block_of, canonical_gguf, canonical_graph, canonical_hf, kind_of, within
+from core.names import block_of, canonical_gguf, canonical_hf, kind_of, within
 
 HF = {
     "model.embed_tokens": "embed",
@@ -121,42 +121,6 @@ GGUF = {
 @pytest.mark.parametrize(("name", "canonical"), GGUF.items())
 def test_gguf_tensors_and_graph_nodes(name, canonical):
     assert canonical_gguf(name) == canonical
-
-
-def test_nodes_without_a_name_belong_to_the_next_named_one():
-    """The order is that of llama.cpp's Llama graph (build_attn, build_ffn) with flash attention."""
-    nodes = [
-        ("embd", "GET_ROWS"),
-        ("norm-0", "RMS_NORM"),
-        ("attn_norm-0", "MUL"),
-        ("Qcur-0", "MUL_MAT"),
-        ("Qcur-0", "ROPE"),
-        ("node_21", "FLASH_ATTN_EXT"),
-        ("kqv_out-0", "RESHAPE"),
-        ("attn_out-0", "MUL_MAT"),
-        ("norm-0", "RMS_NORM"),
-        ("ffn_norm-0", "MUL"),
-        ("norm", "RMS_NORM"),
-        ("result_norm", "MUL"),
-        ("result_output", "MUL_MAT"),
-        ("node_99", "SCALE"),
-    ]
-    assert canonical_graph(nodes) == (
-        "embed",
-        "blocks.0.attn_norm",
-        "blocks.0.attn_norm",
-        "blocks.0.attn.q_proj",
-        "blocks.0.attn.rope",
-        "blocks.0.attn.core",
-        "blocks.0.attn.core",
-        "blocks.0.attn.o_proj",
-        "blocks.0.mlp_norm",
-        "blocks.0.mlp_norm",
-        "final_norm",
-        "final_norm",
-        "lm_head",
-        None,
-    )
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 Knows the file formats and which tensor belongs to which layer. Knows nothing of how a family is built
 (core.models.architectures) nor of what a forward costs (core.analysis.work). Reads no weights and
-imports no model library but gguf's reader.
+imports no model library.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ import msgspec
 
 from core.analysis.dtypes import canonical_dtype, retype
 from core.errors import ExplorerError
-from core.models import architectures
+from core.models import architectures, gguf_file
+from core.models.gguf import gguf_config, gguf_tensors
+from core.models.tensors import measured, safetensors_headers
 from core.types import Attention, ModelSpec
 
 __all__ = ["from_config", "from_gguf", "from_hf_folder", "read", "retype"]
@@ -101,8 +103,6 @@ def read_config(path: str | Path) -> dict[str, Any]:
 
 def from_hf_folder(path: str | Path) -> ModelSpec:
     """Architecture from config.json; exact dtypes and bytes per layer from the safetensors headers."""
-    from core.models.tensors import measured, safetensors_headers
-
     path = Path(path)
     config = read_config(path)
     spec = from_config(config, name=path.name, source=f"Weights in {path.name} (safetensors).")
@@ -111,11 +111,8 @@ def from_hf_folder(path: str | Path) -> ModelSpec:
 
 def from_gguf(path: str | Path) -> ModelSpec:
     """Architecture from the file's metadata; exact tensor types and bytes per layer, scales included."""
-    from core.models.gguf import gguf_config, gguf_tensors, open_gguf
-    from core.models.tensors import measured
-
     path = Path(path)
-    reader = open_gguf(path)
-    config, name = gguf_config(reader)
+    file = gguf_file.read(path)
+    config, name = gguf_config(file)
     spec = from_config(config, name=name or path.stem, source=f"Weights in {path.name} (GGUF).")
-    return measured(spec, gguf_tensors(reader), keep_unknown=True)
+    return measured(spec, gguf_tensors(file), keep_unknown=True)
