@@ -49,7 +49,9 @@ def convert(path: Path, folder: Path, progress: Progress) -> None:
         )
     config = _config(header)
     (folder / "config.json").write_text(json.dumps(config, indent=2))
+    progress("Converting the tokenizer")
     gguf_tokenizer.write(header.metadata, folder)
+    progress("Importing PyTorch")
     _write_weights(header, config, folder / "model.safetensors", progress)
 
 

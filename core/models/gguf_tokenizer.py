@@ -19,6 +19,10 @@ _LLAMA3 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
+_TEKKEN = (  # as llama.cpp has it, which leaves combining marks out of words
+    r"[^\r\n\p{L}\p{N}]?((?=\p{L})[^a-z])*((?=\p{L})[^A-Z])+|[^\r\n\p{L}\p{N}]?((?=\p{L})[^a-z])+((?=\p{L})[^A-Z])*"
+    r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 _QWEN2 = _LLAMA3.replace("{1,3}", "")
 
 # tokenizer.ggml.pre -> the regular expressions that cut a text before merging, one after the other
@@ -27,12 +31,17 @@ _PRE: dict[str, tuple[str, ...]] = {
     "smollm": (r"\p{N}", _GPT2),
     "starcoder": (r"\p{N}", _GPT2),
     "refact": (r"\p{N}", _GPT2),
+    "olmo": (_GPT2,),
+    "phi-2": (_GPT2,),
+    "default": (r"[\p{P}\$\+<=>\^\~\|]+", _GPT2, r"\p{N}+", r"[0-9][0-9][0-9]"),
+    "tekken": (_TEKKEN,),
+    "dbrx": (_LLAMA3,),
     "llama-bpe": (_LLAMA3,),
     "smaug-bpe": (_LLAMA3,),
     "qwen2": (_QWEN2,),
     "deepseek-r1-qwen": (_QWEN2,),
 }
-_WHOLE_WORDS = {"llama-bpe"}  # a word that is a token stays whole, whatever the merges say
+_WHOLE_WORDS = {"llama-bpe", "tekken"}  # a word that is a token stays whole, whatever the merges say
 
 _UNKNOWN, _CONTROL, _USER_DEFINED = 2, 3, 4
 _END_OF_TURN = {
@@ -134,7 +143,7 @@ def _is_text(token: str) -> bool:
 def _byte_level_bpe(metadata: dict[str, Any], tokens: list[str]) -> Any:
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 
-    pre = metadata.get("tokenizer.ggml.pre", "")
+    pre = metadata.get("tokenizer.ggml.pre", "default")
     if pre not in _PRE:
         raise ExplorerError(
             f"The file's tokenizer splits text by the rule '{pre}', which cannot be converted.",
