@@ -1,0 +1,88 @@
+"""The README is tested: its commands run, its tables match the registry, its folders exist."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from core import registry
+from core.cli import cli
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def blocks() -> list[str]:
+    """Lines of the fenced blocks that hold commands."""
+    fenced = re.findall(r"^```\n(.*?)^```", README, re.S | re.M)
+    return [line.strip() for block in fenced for line in block.splitlines() if line.strip()]
+
+
+def table(heading: str) -> list[list[str]]:
+    """Rows of the first table after a heading, without its head."""
+    part = README.split(f"\n{heading}\n", 1)[1]
+    rows = [line for line in part.split("\n#")[0].splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows[2:]]
+
+
+@pytest.mark.parametrize(
+    ("heading", "kind"),
+    [("### Backends", "backend"), ("### Strategies", "strategy"), ("### Profilers", "profiler")],
+)
+def test_tables_match_the_registry(heading: str, kind: str) -> None:
+    assert sorted(row[0].strip("`") for row in table(heading)) == sorted(registry.names(kind))
+
+
+def test_dtypes_in_the_backend_table_are_the_plugins() -> None:
+    for name, _, weights in table("### Backends"):
+        for dtype in registry.get("backend", name.strip("`")).dtypes:
+            assert dtype in weights
+
+
+def test_every_page_of_the_menu_is_described() -> None:
+    described = {row[0] for row in table("## What is in it")}
+    menu = set(re.findall(r'title="([^"]+)"', (ROOT / "app.py").read_text()))
+    assert menu and menu <= described, f"missing in the README: {menu - described}"
+
+
+def test_make_targets_exist() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
+    named = {line.split()[1] for line in blocks() if line.startswith("make ")}
+    assert {"run", "test"} <= named <= targets
+
+
+def test_every_core_command_is_shown() -> None:
+    shown = {line.split()[3] for line in blocks() if line.startswith(".venv/bin/python -m core ")}
+    assert shown == set(cli.commands)
+
+
+def test_the_tree_names_what_exists() -> None:
+    tree = README.split("## Architecture", 1)[1].split("```")[1]
+    for line in tree.splitlines():
+        for name in re.findall(r"^\s*([a-z_]+(?:/|\.py))", line):
+            places = [ROOT / name, ROOT / "core" / name]
+            assert any(p.exists() for p in places), f"{name} is in the README's tree and not in the project"
+    folders = {p.name for p in (ROOT / "core").iterdir() if p.is_dir() and (p / "__init__.py").exists()}
+    assert all(f"  {name}/" in tree for name in folders), f"a folder of core is missing in the tree: {folders}"
+
+
+@pytest.mark.model
+def test_the_core_commands_run(tmp_path: Path) -> None:
+    run_id = ""
+    for line in blocks():
+        if not line.startswith(".venv/bin/python -m core "):
+            continue
+        command = shlex.split(line.replace("RUN_ID", run_id).replace("run.zip", str(tmp_path / "run.zip")))[1:]
+        done = subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{line}\n{done.stderr[-2000:]}"
+        if " run " in line:
+            result = json.loads(done.stdout)
+            run_id = result["run_id"]
+            assert "Paris" in result["text"]
+    assert (tmp_path / "run.zip").stat().st_size > 1000
