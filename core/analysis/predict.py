@@ -1,0 +1,370 @@
+"""How fast, how large and bound by what: any model on any device, before anything runs.
+
+Every figure is an interval: `ideal` is the roofline (Williams et al. 2009; nothing can be faster, were the
+device's figures right), `calibrated` is what llama.cpp reaches on published machines, `low` and `high`
+hold nine in ten measured values. The form of a decode step on a device that was never measured:
+
+    seconds = memory * W / bandwidth + unpack * W / fp32 peak + layer * n_layers + KV / (kv_share * bandwidth)
+
+W: bytes of weights that the step reads. `memory` is the inverse of the share of the stated bandwidth that
+kernels reach; `unpack` is the arithmetic on the weights that reading does not hide (it is what holds back
+cards with much bandwidth for little arithmetic); `layer` is the time to start a layer's kernels. A processor
+has 2 FLOPs per weight instead of the last two. A prompt costs the larger of its reading and
+
+    seconds = flops * F / peak + joules_per_flop * F / thermal design power
+
+whose second part is a card that its power limit slows down. The five fitted numbers and their errors on
+left-out devices come from core.analysis.calibrate; this module knows no file and no clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from core.analysis.dtypes import canonical_dtype, is_quantized, retype
+from core.analysis.memory import Shape, Split, split
+from core.analysis.work import LayerWork, total, work
+from core.errors import ExplorerError
+from core.types import Linear, ModelSpec, Record
+from hardware.device import Device
+
+Bound = Literal["memory", "compute"]
+
+
+class Figure(Record, omit_defaults=False):
+    """One predicted figure. low and high hold about nine in ten measured values."""
+
+    ideal: float
+    calibrated: float
+    low: float
+    high: float
+
+
+class Spread(Record):
+    """Measured over calibrated time on left-out devices: the 5 % and the 95 % quantile, a little widened."""
+
+    low: float
+    high: float
+
+
+class Calibration(Record):
+    """The fitted numbers of the formulas above, in SI units."""
+
+    memory: float
+    unpack: float
+    gpu_layer_s: float
+    gpu_layer_2024_s: float  # builds without launch graphs: to compare with old measurements only
+    soc_layer_s: float
+    gpu_kv_share: float
+    soc_kv_share: float
+    flops: float
+    joules_per_flop: float
+    decode: Spread
+    prefill: Spread
+
+
+# core.analysis.calibrate.fit over hardware/llama_bench_published.csv; a test keeps the two equal.
+PUBLISHED = Calibration(
+    memory=0.933,
+    unpack=7.93,
+    gpu_layer_s=42.6e-6,
+    gpu_layer_2024_s=95.4e-6,
+    soc_layer_s=105e-6,
+    gpu_kv_share=0.226,
+    soc_kv_share=0.102,
+    flops=1.47,
+    joules_per_flop=1.87e-12,
+    decode=Spread(low=0.891, high=1.51),
+    prefill=Spread(low=0.756, high=1.66),
+)
+
+
+class Prediction(Record, omit_defaults=False):
+    """What to expect of one request. Times in seconds; None for an encoder, which does not decode.
+
+    memory: the parts of the calibrated peak. bound_by: of decode (of the only forward for an encoder).
+    doubts: doubtful figures of the device. inputs: everything needed to compute the figures again.
+    """
+
+    device: str
+    ttft_s: Figure
+    tpot_s: Figure | None
+    prefill_tok_per_s: Figure
+    decode_tok_per_s: Figure | None
+    peak_memory_bytes: Figure
+    memory: Split
+    usable_memory_bytes: float
+    fits: bool
+    bound_by: Bound
+    prefill_bound_by: Bound
+    assumptions: tuple[str, ...]
+    doubts: str
+    inputs: dict[str, Any]
+
+
+# ---------------------------------------------------------------- the equations, shared with the fit
+
+
+def decode_terms(device: Device, weight_bytes: float, n_layers: int, launch_graphs: bool = True) -> dict[str, float]:
+    """What the fitted numbers are multiplied with, by their names in Calibration."""
+    terms = {"memory": weight_bytes / device.mem_bandwidth_bytes_per_s}
+    if device.kind == "cpu":
+        return terms
+    fp32 = device.peak_flop_per_s.get("fp32")
+    if fp32 is not None:
+        terms["unpack"] = weight_bytes / fp32
+    started = "soc_layer_s" if device.kind == "soc" else "gpu_layer_s" if launch_graphs else "gpu_layer_2024_s"
+    return {**terms, started: n_layers}
+
+
+def decode_rest(device: Device, kv_bytes: float, flops: float, thread_share: float, calibration: Calibration) -> float:
+    """Seconds of a decode step that are not fitted: reading the KV cache, and a processor's arithmetic."""
+    bandwidth = device.mem_bandwidth_bytes_per_s
+    if device.kind == "cpu":
+        return kv_bytes * calibration.memory / bandwidth + flops / (device.peak_flop_per_s["fp32"] * thread_share)
+    share = calibration.soc_kv_share if device.kind == "soc" else calibration.gpu_kv_share
+    return kv_bytes / (share * bandwidth)
+
+
+def prefill_terms(device: Device, flops: float, weight_dtype: str, thread_share: float = 1.0) -> dict[str, float]:
+    """As decode_terms, for the arithmetic of a prompt."""
+    terms = {"flops": flops / (compute_peak(device, weight_dtype)[1] * thread_share)}
+    if device.kind not in ("cpu", "soc") and device.tdp_w is not None:
+        terms["joules_per_flop"] = flops / device.tdp_w
+    return terms
+
+
+def weighted(terms: dict[str, float], calibration: Calibration) -> float:
+    """Sum of the terms times the fitted numbers."""
+    return float(sum(getattr(calibration, name) * value for name, value in terms.items()))
+
+
+def compute_peak(device: Device, weight_dtype: str) -> tuple[str, float]:
+    """(dtype, FLOP/s) in which llama.cpp and PyTorch multiply matrices of weights stored so.
+
+    fp16 and quantized weights: fp16 with fp16 accumulation where a device has it (llama.cpp's choice,
+    which is why GeForce cards exceed the fp32-accumulating peak); on a processor fp32.
+    """
+    dtype = canonical_dtype(weight_dtype)
+    if device.kind == "cpu":
+        order = ["bf16", "fp32"] if dtype == "bf16" else ["fp32"]
+    elif dtype in ("fp32", "fp64"):
+        order = ["fp32"]
+    elif dtype in ("bf16", "fp8"):
+        order = [dtype, "bf16", "fp16"]
+    else:
+        order = ["fp16_acc16", "fp16"]
+    return _first_peak(device, [*order, "fp32", "bf16", "fp16", "int8", "fp8"])
+
+
+def ideal_peak(device: Device, weight_dtype: str) -> tuple[str, float]:
+    """The highest roof that kernels for such weights could use: int8 for quantized ones, where there is one."""
+    dtype, peak = compute_peak(device, weight_dtype)
+    int8 = device.peak_flop_per_s.get("int8")
+    return ("int8", int8) if is_quantized(weight_dtype) and int8 is not None and int8 > peak else (dtype, peak)
+
+
+def _first_peak(device: Device, order: Sequence[str]) -> tuple[str, float]:
+    dtype = next(dtype for dtype in order if dtype in device.peak_flop_per_s)
+    return dtype, device.peak_flop_per_s[dtype]
+
+
+# ---------------------------------------------------------------- a prediction
+
+
+def predict(
+    spec: ModelSpec,
+    device: Device,
+    *,
+    prompt_tokens: int,
+    new_tokens: int,
+    batch: int = 1,
+    weights: str | None = None,
+    kv_dtype: str = "fp16",
+    micro_batch: int = 512,
+    thread_share: float = 1.0,
+    calibration: Calibration = PUBLISHED,
+) -> Prediction:
+    """What `spec` would do on `device`; raises ExplorerError for sizes that make no sense.
+
+    weights: as if the weights were stored so; None: as they are. micro_batch: prompt tokens per forward.
+    thread_share: threads over cores of a processor.
+    """
+    check_sizes(prompt_tokens, new_tokens, batch, micro_batch)
+    dtype = canonical_dtype(weights or spec.dtype)
+    if weights is not None or spec.weight_bytes is None:
+        spec = retype(spec, dtype)
+    options = {"kv_dtype": kv_dtype, "activation_dtype": "fp16"}
+    bandwidth, roof = device.mem_bandwidth_bytes_per_s, ideal_peak(device, dtype)
+
+    ideal = calibrated = 0.0
+    forward = total(())
+    for n_new, n_past in chunks(prompt_tokens, micro_batch) if spec.causal else [(prompt_tokens, 0)]:
+        forward = total(work(spec, n_new, n_past, batch, **options))  # type: ignore[arg-type]
+        ideal += max(moved_bytes(forward) / bandwidth, forward.flops / roof[1])
+        reading = calibration.memory * forward.weight_bytes / bandwidth
+        arithmetic = weighted(prefill_terms(device, forward.flops_executed, dtype, thread_share), calibration)
+        calibrated += max(reading, arithmetic) + _launch(device, spec, calibration)
+    ttft = as_figure(ideal, calibrated, calibration.prefill)
+    prefill_bound = bound(forward, roof[1], bandwidth)
+
+    tpot: Figure | None = None
+    decode_bound = prefill_bound
+    if spec.causal:
+        step = total(work(spec, 1, prompt_tokens + new_tokens // 2, batch, **options))  # type: ignore[arg-type]
+        kv_bytes = step.kv_read_bytes + step.kv_write_bytes
+        ideal = max(moved_bytes(step) / bandwidth, step.flops / roof[1])
+        reading = weighted(decode_terms(device, step.weight_bytes, spec.n_blocks), calibration)
+        reading += decode_rest(device, kv_bytes, step.flops, thread_share, calibration)
+        arithmetic = weighted(prefill_terms(device, step.flops, dtype, thread_share), calibration)
+        tpot = as_figure(ideal, max(reading, arithmetic), calibration.decode)
+        decode_bound = bound(step, roof[1], bandwidth)
+
+    shape = Shape(
+        n_context=prompt_tokens + new_tokens,
+        n_forward=min(prompt_tokens, micro_batch) if spec.causal else prompt_tokens,
+        batch=batch,
+        activation_dtype="fp16",
+        kv_dtype=kv_dtype,
+        fused_attention=False,
+    )
+    parts = split(spec, shape, _RUNTIME_BYTES.get(device.kind, 0.5e9))
+    peak_memory = _memory_figure(parts)
+    usable, reserve = _usable(device)
+    return Prediction(
+        device=device.name,
+        ttft_s=ttft,
+        tpot_s=tpot,
+        prefill_tok_per_s=as_rate(batch * prompt_tokens, ttft),
+        decode_tok_per_s=None if tpot is None else as_rate(batch, tpot),
+        peak_memory_bytes=peak_memory,
+        memory=parts,
+        usable_memory_bytes=usable,
+        fits=peak_memory.calibrated <= usable,
+        bound_by=decode_bound,
+        prefill_bound_by=prefill_bound,
+        assumptions=_assumptions(spec, device, dtype, kv_dtype, prompt_tokens + new_tokens, micro_batch, roof, reserve),
+        doubts=device.doubts(),
+        inputs={
+            "model": spec.name,
+            "weights": dtype,
+            "weight_bytes": spec.weight_bytes,
+            "kv_dtype": kv_dtype,
+            "prompt_tokens": prompt_tokens,
+            "new_tokens": new_tokens,
+            "batch": batch,
+            "micro_batch": micro_batch,
+            "thread_share": thread_share,
+            "mem_bandwidth_bytes_per_s": bandwidth,
+            "ideal_peak_flop_per_s": roof[1],
+            "ideal_peak_dtype": roof[0],
+            "compute_peak_flop_per_s": compute_peak(device, dtype)[1],
+            "compute_peak_dtype": compute_peak(device, dtype)[0],
+            "mem_bytes": device.mem_bytes,
+        },
+    )
+
+
+def bound(forward: LayerWork, peak_flop_per_s: float, bandwidth_bytes_per_s: float) -> Bound:
+    """By intensity against the ridge only (Williams et al. 2009), never by the distance from a roof."""
+    memory_bound = forward.flops / moved_bytes(forward) < peak_flop_per_s / bandwidth_bytes_per_s
+    return "memory" if memory_bound else "compute"
+
+
+_RUNTIME_BYTES = {"cpu": 0.2e9, "soc": 0.3e9}
+# What an operating system, a display or a driver keeps: 5 % of a card, a tenth of a computer's memory,
+# a quarter of an Apple machine's (recommendedMaxWorkingSetSize is 70 to 78 % of it).
+_USABLE = {"soc": 0.75, "cpu": 0.90}
+
+
+def _usable(device: Device) -> tuple[float, float]:
+    share = _USABLE.get(device.kind, 0.95)
+    return device.mem_bytes * share, 1 - share
+
+
+def _memory_figure(parts: Split) -> Figure:
+    """From what must be there, weights and KV cache, to twice the rest, which libraries handle differently."""
+    needed, everything = parts.weights_bytes + parts.kv_bytes, parts.total_bytes
+    return Figure(ideal=needed, calibrated=everything, low=needed, high=2 * everything - needed)
+
+
+def moved_bytes(forward: LayerWork) -> float:
+    """Bytes that must come from memory; activations may stay in a cache."""
+    return forward.weight_bytes + forward.kv_read_bytes + forward.kv_write_bytes
+
+
+def _launch(device: Device, spec: ModelSpec, calibration: Calibration) -> float:
+    if device.kind == "cpu":
+        return 0.0
+    return spec.n_blocks * (calibration.soc_layer_s if device.kind == "soc" else calibration.gpu_layer_s)
+
+
+def as_figure(ideal: float, calibrated: float, spread: Spread) -> Figure:
+    """The interval of a time: calibrated seconds never undercut the ideal ones."""
+    calibrated = max(ideal, calibrated)
+    return Figure(
+        ideal=ideal, calibrated=calibrated, low=max(ideal, spread.low * calibrated), high=spread.high * calibrated
+    )
+
+
+def as_rate(n: float, seconds: Figure) -> Figure:
+    """Per second; the slow end of the time is the low end of the rate."""
+    return Figure(
+        ideal=n / seconds.ideal, calibrated=n / seconds.calibrated, low=n / seconds.high, high=n / seconds.low
+    )
+
+
+def chunks(n_tokens: int, micro_batch: int) -> list[tuple[int, int]]:
+    """(new, past) tokens of every forward of a prompt."""
+    return [(min(micro_batch, n_tokens - past), past) for past in range(0, n_tokens, micro_batch)]
+
+
+def check_sizes(prompt_tokens: int, new_tokens: int, batch: int, micro_batch: int) -> None:
+    """Raise ExplorerError for a size that makes no sense."""
+    sizes = {"prompt_tokens": prompt_tokens, "new_tokens": new_tokens, "batch": batch, "micro_batch": micro_batch}
+    for name, value in sizes.items():
+        if value < 1:
+            raise ExplorerError(
+                f"A prediction needs {name} of at least 1, not {value}.", "Give a positive whole number."
+            )
+        if value > 10_000_000:
+            raise ExplorerError(f"{name} of {value} is more than any model handles.", "Give a smaller number.")
+
+
+def _assumptions(
+    spec: ModelSpec,
+    device: Device,
+    dtype: str,
+    kv_dtype: str,
+    n_context: int,
+    micro_batch: int,
+    roof: tuple[str, float],
+    reserve: float,
+) -> tuple[str, ...]:
+    compute, _ = compute_peak(device, dtype)
+    lines = [
+        "Every weight is read once per forward, the embedding table one row per token; activations stay in a cache.",
+        f"The KV cache is {kv_dtype}; decode is taken at the mean context of the answer.",
+        f"The ideal roof is {roof[0]} arithmetic and the stated bandwidth; matrices are multiplied in {compute}.",
+        f"A prompt is run {micro_batch} tokens at a time.",
+        "The calibration is llama.cpp without flash attention on published machines; other libraries differ.",
+        f"{reserve:.0%} of the memory is left to the system.",
+    ]
+    if not spec.causal:
+        lines[1:4] = ["An encoder runs its whole input in one forward and has no KV cache."]
+    if device.kind == "cpu":
+        lines.append("A processor's stated figures are upper bounds: memory modules and threads decide the rest.")
+    elif device.kind in ("tpu", "accelerator"):
+        lines.append("No run on this kind of device was used to calibrate: take the calibrated figure as a guess.")
+    if device.kind != "cpu" and "fp32" not in device.peak_flop_per_s:
+        lines.append("No fp32 peak is published, so the time to unpack weights is left out.")
+    if device.provenance == "stated" and device.doubts():
+        lines.append(device.doubts())
+    if any(isinstance(layer.op, Linear) and layer.op.n_experts > 1 for layer in spec.layers):
+        lines.append("Tokens choose their experts at random; a forward reads the experts that it is expected to touch.")
+    if spec.n_params < 3e9:
+        lines.append("The published runs are of 7 to 70 billion parameters; a smaller model is extrapolated.")
+    if spec.max_context is not None and n_context > spec.max_context:
+        lines.append(f"The model was made for {spec.max_context} tokens of context, and {n_context} are asked for.")
+    return tuple(lines)

@@ -1,0 +1,220 @@
+"""Prediction on this machine: its own measured ceilings, and what each backend adds to them.
+
+    seconds of a forward = max(reading * bytes / bandwidth, computing * FLOPs / peak) + forward_s + layer_s * n_layers
+
+reading and computing are the inverses of the shares of the ceilings that a backend's kernels reach;
+forward_s and layer_s are what a call of the model and of a layer cost beside the kernels. All four are
+fitted to runs of this backend (`fit_overhead`); before there are any, `typical` stands in with a wide range.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+
+from core.analysis.calibrate import relative_fit
+from core.analysis.memory import Shape, Split, as_stored, split
+from core.analysis.predict import Bound, Figure, Spread, as_figure, as_rate, check_sizes, chunks, moved_bytes
+from core.analysis.work import LayerWork, total, work
+from core.errors import ExplorerError
+from core.types import ModelSpec, Record
+from hardware.ceilings import Ceilings
+
+FITTED = ("reading", "computing", "forward_s", "layer_s")
+
+
+class Overhead(Record):
+    """What a backend adds to the roof, for weights of one dtype. n_runs: forwards it was fitted to; 0: a guess."""
+
+    backend: str
+    reading: float
+    computing: float
+    forward_s: float
+    layer_s: float
+    spread: Spread
+    n_runs: int = 0
+
+
+class Observation(Record):
+    """One measured kind of forward beside its work and the ceilings that hold for it."""
+
+    model: str
+    phase: Literal["prefill", "decode"]
+    seconds: float
+    reading_s: float  # bytes over bandwidth
+    computing_s: float  # FLOPs over peak
+    n_layers: int
+
+
+class PredictionHere(Record, omit_defaults=False):
+    """As predict.Prediction, for this machine. runtime is not part of memory: it is measured, not computed."""
+
+    backend: str
+    ttft_s: Figure
+    tpot_s: Figure | None
+    prefill_tok_per_s: Figure
+    decode_tok_per_s: Figure | None
+    memory: Split
+    bound_by: Bound
+    prefill_bound_by: Bound
+    assumptions: tuple[str, ...]
+
+
+def typical(backend: str) -> Overhead:
+    """A stand-in before any run: kernels at two thirds of the ceilings, some microseconds for each layer."""
+    return Overhead(
+        backend=backend, reading=1.5, computing=1.5, forward_s=1e-4, layer_s=1e-5, spread=Spread(low=0.5, high=2.0)
+    )
+
+
+def observe(
+    spec: ModelSpec,
+    ceilings: Ceilings,
+    phase: Literal["prefill", "decode"],
+    seconds: float,
+    *,
+    n_new: int,
+    n_past: int = 0,
+    batch: int = 1,
+    compute_dtype: str = "fp32",
+    activation_dtype: str = "fp32",
+    kv_dtype: str = "fp16",
+    n_logits: int = 1,
+) -> Observation:
+    """A measured forward of `n_new` tokens per sequence, ready for `fit_overhead`. spec: session.spec of that run."""
+    forward = total(
+        work(spec, n_new, n_past, batch, activation_dtype=activation_dtype, kv_dtype=kv_dtype, n_logits=n_logits)
+    )
+    reading, computing, _ = _roof_seconds(forward, ceilings, compute_dtype)
+    return Observation(
+        model=spec.name,
+        phase=phase,
+        seconds=seconds,
+        reading_s=reading,
+        computing_s=computing,
+        n_layers=len(spec.layers),
+    )
+
+
+def fit_overhead(backend: str, observations: Sequence[Observation]) -> Overhead:
+    """Fit a backend's four numbers to its runs; raises ExplorerError without any.
+
+    `typical` is added as weak evidence, so that one or two runs move only what they tell about.
+    The spread is that of measured over fitted time, at least a tenth to either side.
+    """
+    if not observations:
+        raise ExplorerError(f"There is no run of {backend} to calibrate with.", "Run a model first.")
+    guess = typical(backend)
+    terms = [_terms(o) for o in observations]
+    seconds = [o.seconds for o in observations]
+    named = {
+        "reading": guess.reading,
+        "computing": guess.computing,
+        "forward_s": guess.forward_s,
+        "layer_s": guess.layer_s,
+    }
+    # One pseudo-run per number: "this part alone takes what the guess says", a twentieth as heavy as a run.
+    scale = float(np.median(seconds))
+    prior = [({name: scale / value}, scale) for name, value in named.items()]
+    found = relative_fit(
+        [*terms, *(row for row, _ in prior)],
+        [*seconds, *(second for _, second in prior)],
+        weights=[*([1.0] * len(seconds)), *([0.05 / len(named)] * len(named))],
+    )
+    fitted = {name: found.get(name, 0.0) for name in named}
+    ratios = [s / sum(fitted[n] * v for n, v in row.items()) for row, s in zip(terms, seconds, strict=True)]
+    spread = Spread(low=min(0.9, 0.95 * min(ratios)), high=max(1.1, 1.05 * max(ratios)))
+    return Overhead(backend=backend, spread=spread, n_runs=len(observations), **fitted)
+
+
+def forward_seconds(overhead: Overhead, reading_s: float, computing_s: float, n_layers: int) -> float:
+    """The formula above."""
+    kernels = max(overhead.reading * reading_s, overhead.computing * computing_s)
+    return kernels + overhead.forward_s + overhead.layer_s * n_layers
+
+
+def predict_local(
+    spec: ModelSpec,
+    ceilings: Ceilings,
+    overhead: Overhead,
+    *,
+    prompt_tokens: int,
+    new_tokens: int,
+    batch: int = 1,
+    weights: str | None = None,
+    compute_dtype: str = "fp32",
+    activation_dtype: str = "fp32",
+    kv_dtype: str = "fp16",
+    micro_batch: int = 512,
+) -> PredictionHere:
+    """What `spec` will do here with that backend. micro_batch: prompt tokens per forward of the backend."""
+    check_sizes(prompt_tokens, new_tokens, batch, micro_batch)
+    spec = as_stored(spec, weights)
+    n_layers = len(spec.layers)
+
+    def forward(n_new: int, n_past: int) -> LayerWork:
+        return total(work(spec, n_new, n_past, batch, activation_dtype=activation_dtype, kv_dtype=kv_dtype))
+
+    ideal = calibrated = 0.0
+    prefill_bound: Bound = "compute"
+    for n_new, n_past in chunks(prompt_tokens, micro_batch) if spec.causal else [(prompt_tokens, 0)]:
+        reading, computing, prefill_bound = _roof_seconds(forward(n_new, n_past), ceilings, compute_dtype)
+        ideal += max(reading, computing)
+        calibrated += forward_seconds(overhead, reading, computing, n_layers)
+    ttft = as_figure(ideal, calibrated, overhead.spread)
+    tpot, decode_bound = None, prefill_bound
+    if spec.causal:
+        reading, computing, decode_bound = _roof_seconds(
+            forward(1, prompt_tokens + new_tokens // 2), ceilings, compute_dtype
+        )
+        seconds = forward_seconds(overhead, reading, computing, n_layers)
+        tpot = as_figure(max(reading, computing), seconds, overhead.spread)
+    shape = Shape(
+        n_context=prompt_tokens + new_tokens,
+        n_forward=min(prompt_tokens, micro_batch) if spec.causal else prompt_tokens,
+        batch=batch,
+        activation_dtype=activation_dtype,
+        kv_dtype=kv_dtype,
+        fused_attention=False,
+    )
+    return PredictionHere(
+        backend=overhead.backend,
+        ttft_s=ttft,
+        tpot_s=tpot,
+        prefill_tok_per_s=as_rate(batch * prompt_tokens, ttft),
+        decode_tok_per_s=None if tpot is None else as_rate(batch, tpot),
+        memory=split(spec, shape),
+        bound_by=decode_bound,
+        prefill_bound_by=prefill_bound,
+        assumptions=(
+            f"The ceilings were measured on {ceilings.date[:10]} with {ceilings.threads} threads.",
+            f"Matrices are multiplied in {compute_dtype}.",
+            "Bandwidth is that of the working set: weights and KV cache of one forward.",
+            f"{overhead.backend} was calibrated with {overhead.n_runs} measured forwards on this machine."
+            if overhead.n_runs
+            else f"{overhead.backend} has no runs here yet: typical overheads stand in, so the range is wide.",
+            *ceilings.warnings,
+        ),
+    )
+
+
+def _roof_seconds(forward: LayerWork, ceilings: Ceilings, dtype: str) -> tuple[float, float, Bound]:
+    """(seconds to read, seconds to compute, which is longer) at the measured ceilings."""
+    peak = ceilings.flop_per_s.get(dtype)
+    moved = moved_bytes(forward)
+    bandwidth = ceilings.bandwidth(moved)
+    if peak is None or bandwidth is None:
+        known = ", ".join(ceilings.flop_per_s) or "none"
+        raise ExplorerError(
+            f"The measured ceilings hold no {dtype} arithmetic or no bandwidth (known: {known}).",
+            "Measure the ceilings again, or choose another dtype.",
+        )
+    reading, computing = moved / bandwidth, forward.flops_executed / peak
+    return reading, computing, "memory" if reading > computing else "compute"
+
+
+def _terms(o: Observation) -> dict[str, float]:
+    kernels = {"reading": o.reading_s} if o.reading_s > o.computing_s else {"computing": o.computing_s}
+    return {**kernels, "forward_s": 1.0, "layer_s": float(o.n_layers)}
