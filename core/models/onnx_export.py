@@ -33,8 +33,9 @@ SOURCE = "pkg.torch.onnx.stack_trace"
 
 # torch.export fixes a dimension of 0 or 1 for ever, so the sample has none.
 BATCH, PAST, NEW, KEPT = 2, 3, 5, 4
+LARGEST_ERROR = 1e-3  # of the file's logits, relative to the largest
 
-VERSION = 1  # part of the cache key: raise it when the same folder gives another file
+VERSION = 2  # part of the cache key: raise it when the same folder gives another file
 
 
 def export(hf_folder: str, out_dir: str, progress: Progress) -> None:
@@ -51,12 +52,14 @@ def export(hf_folder: str, out_dir: str, progress: Progress) -> None:
         model = _load(source)
         progress("Tracing the network (about a minute)")
         program = _trace(model)
-        del model
         _strip(program)
         progress("Writing the ONNX export")
         # Weights in a file of their own are mapped, not parsed: a third of the loading time, and
         # their memory can be given back.
         program.save(target / "model.onnx", external_data=True)
+        del program
+        progress("Comparing the ONNX export with PyTorch")
+        _verify(model, target / "model.onnx")
     for file in source.iterdir():
         if file.suffix in (".json", ".jinja", ".txt") and not file.name.endswith(".index.json"):
             shutil.copyfile(file, target / file.name)
@@ -104,59 +107,103 @@ def _is_encoder(config: Any) -> bool:
     return type(config) in auto.MODEL_FOR_MASKED_LM_MAPPING and not getattr(config, "is_decoder", False)
 
 
+def _refuse_states(config: Any) -> None:
+    """One graph for any number of new tokens exists only where the cache is keys and values."""
+    from transformers import DynamicCache
+    from transformers.cache_utils import LinearAttentionCacheLayerMixin
+
+    if any(isinstance(layer, LinearAttentionCacheLayerMixin) for layer in DynamicCache(config=config).layers):
+        raise ExplorerError(
+            f"The architecture '{config.model_type}' keeps a recurrent state, which the ONNX export cannot do.",
+            "Choose the PyTorch backend for this model.",
+        )
+
+
 def _trace(model: Any) -> Any:
     """torch.onnx.ONNXProgram of the model with dynamic batch, new and past lengths."""
     import torch
-    from transformers import DynamicCache
     from transformers.exporters.exporter_onnx import OnnxConfig, OnnxExporter
 
-    generator = torch.Generator().manual_seed(0)
-    limit = min(model.config.get_text_config().vocab_size, 1000)
-
-    def ids(n: int) -> Any:
-        return torch.randint(0, limit, (BATCH, n), generator=generator)
-
-    inputs: dict[str, Any] = {"input_ids": ids(NEW)}
+    config = model.config.get_text_config()
+    causal = not _is_encoder(model.config)
+    if causal:
+        _refuse_states(config)
     try:
-        if not _is_encoder(model.config):
-            cache = DynamicCache()  # without the config: every layer keeps all positions
-            with torch.no_grad():
-                model(ids(PAST), past_key_values=cache)
-            inputs |= {
-                # left out, the model would make positions for a batch of one, which ONNX does not broadcast
-                "position_ids": torch.arange(PAST, PAST + NEW).repeat(BATCH, 1),
-                "past_key_values": cache,
-                "logits_to_keep": torch.arange(NEW - KEPT, NEW),
-            }
+        inputs = _sample(model, causal, BATCH, PAST, NEW, KEPT)
+        options = OnnxConfig(dynamic=True, dynamic_shapes=_free_axes(inputs, config), opset_version=OPSET)
         with torch.no_grad(), _grouped_attention():
-            return OnnxExporter().export(
-                model, inputs, OnnxConfig(dynamic=True, dynamic_shapes=_free_axes(inputs), opset_version=OPSET)
-            )
-    except ExplorerError:
-        raise
+            return OnnxExporter().export(model, inputs, options)
     except Exception as error:  # the exporter raises what its many layers raise
         raise ExplorerError(
-            f"The ONNX export of '{model.config.model_type}' failed: {_first_line(error)}",
+            f"The ONNX export of '{config.model_type}' failed: {_first_line(error)}.",
             "Choose the PyTorch backend for this model.",
         ) from error
 
 
-def _free_axes(inputs: dict[str, Any]) -> dict[str, Any]:
-    """Which axes of the sample inputs may vary: those with the sample's own sizes, no others."""
+def _sample(model: Any, causal: bool, batch: int, past: int, new: int, kept: int) -> dict[str, Any]:
+    """Arguments of the model's forward, with random tokens, the past already in the cache."""
+    import torch
+    from transformers import DynamicCache
+
+    vocab_size = model.config.get_text_config().vocab_size
+    generator = torch.Generator().manual_seed(0)
+    before = torch.randint(0, vocab_size, (batch, past), generator=generator)
+    ids = torch.randint(0, vocab_size, (batch, new), generator=generator)
+    if not causal:
+        return {"input_ids": ids}
+    cache = DynamicCache()  # without the config: every layer keeps all positions, sliding windows too
+    with torch.no_grad():
+        model(before, past_key_values=cache)
+    return {
+        "input_ids": ids,
+        # left out, the model would make positions for a batch of one, which ONNX does not broadcast
+        "position_ids": torch.arange(past, past + new).repeat(batch, 1),
+        "past_key_values": cache,
+        "logits_to_keep": torch.arange(new - kept, new),
+    }
+
+
+def _free_axes(inputs: dict[str, Any], config: Any) -> dict[str, Any]:
+    """Which axes of the sample inputs may vary, by their name."""
     from torch.export import Dim
 
-    sizes = {BATCH: Dim("batch"), PAST: Dim("past", min=0), NEW: Dim("new"), KEPT: Dim("kept")}
-
-    def axes(tensor: Any, which: tuple[int, ...]) -> dict[int, Any]:
-        return {axis: sizes[tensor.shape[axis]] for axis in which}
-
-    free: dict[str, Any] = {"input_ids": axes(inputs["input_ids"], (0, 1))}
+    # an encoder's table of positions ends somewhere; a decoder's past has a length of its own
+    longest = None if "past_key_values" in inputs else getattr(config, "max_position_embeddings", None)
+    batch, new = Dim("batch"), Dim("new", max=longest)
+    free: dict[str, Any] = {"input_ids": {0: batch, 1: new}}
     if "past_key_values" in inputs:
-        layers = inputs["past_key_values"].layers
-        free["position_ids"] = axes(inputs["position_ids"], (0, 1))
-        free["past_key_values"] = [axes(t, (0, 2)) for layer in layers for t in (layer.keys, layer.values)]
-        free["logits_to_keep"] = axes(inputs["logits_to_keep"], (0,))
+        past = Dim("past", min=0)
+        free["position_ids"] = {0: batch, 1: new}
+        free["past_key_values"] = [{0: batch, 2: past} for layer in inputs["past_key_values"].layers for _ in "kv"]
+        free["logits_to_keep"] = {0: Dim("kept")}
     return free
+
+
+def _verify(model: Any, file: Path) -> None:
+    """Compare the file's logits with PyTorch's, for shapes other than the traced ones."""
+    import numpy as np
+    import onnxruntime
+    import torch
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+    causal = "logits_to_keep" in [value.name for value in session.get_inputs()]
+    for batch, past, new, kept in ((1, 1, 4, 4), (3, 6, 1, 1)):
+        inputs = _sample(model, causal, batch, past, new, kept)
+        feeds = {name: value.numpy() for name, value in inputs.items() if isinstance(value, torch.Tensor)}
+        for i, layer in enumerate(inputs["past_key_values"].layers if causal else ()):
+            feeds[f"input.past_key_values.layers.{i}.keys"] = layer.keys.numpy()
+            feeds[f"input.past_key_values.layers.{i}.values"] = layer.values.numpy()
+        got = session.run(["logits"], feeds)[0]
+        with torch.no_grad():
+            wanted = model(**inputs).logits.numpy()
+        error = float(np.abs(got - wanted).max() / max(1.0, np.abs(wanted).max()))
+        if not error < LARGEST_ERROR:
+            raise ExplorerError(
+                f"The ONNX export of '{model.config.model_type}' is off by {error:.1g} of its largest logit.",
+                "Choose the PyTorch backend for this model.",
+            )
 
 
 @contextlib.contextmanager
@@ -189,4 +236,6 @@ def _strip(program: Any) -> None:
 
 
 def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    """Its first line without the exporter's advice, which is for the authors of models."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0].split("! For more")[0][:200].rstrip(". ")
