@@ -12,6 +12,7 @@ carry the name of the group `blocks.I.mlp.experts`, whose layers begin with that
 from __future__ import annotations
 
 import re
+from collections.abc import Container
 
 from core.types import LayerKind
 
@@ -48,6 +49,33 @@ def kind_of(name: str) -> LayerKind:
     if parts[2] == "bottleneck":  # MobileBERT's projections into and out of a block
         return "attention" if last == "qk_proj" else "mlp"
     return {"attn": "attention", "ssm": "ssm"}.get(parts[2], "other")  # type: ignore[return-value]
+
+
+# Where a library fuses or names a part otherwise than the network does, the part that holds it.
+_ELSEWHERE = {
+    "attn.q_proj": ("attn.qkv_proj",),
+    "attn.k_proj": ("attn.qkv_proj", "attn.kv_b_proj"),
+    "attn.v_proj": ("attn.qkv_proj", "attn.kv_b_proj"),
+    "mlp.gate_proj": ("mlp.gate_up_proj", "mlp.shared_expert.gate_proj"),
+    "mlp.up_proj": ("mlp.gate_up_proj", "mlp.shared_expert.up_proj"),
+    "mlp.act": ("mlp.shared_expert.act", "mlp.experts.act"),
+    "mlp.down_proj": ("mlp.combine", "mlp.experts.combine"),
+    "mlp.residual": ("ssm.residual", "attn.residual"),
+    "ssm.dt_proj": ("ssm.scan",),  # Mamba-2 has no projection, only the bias of the step
+}
+
+
+def fit(name: str, layers: Container[str]) -> str:
+    """`name` as a network with these `layers` has it: itself, or the layer that the part belongs to there.
+
+    `blocks.3.mlp.up_proj` is `blocks.3.mlp.gate_up_proj` where gate and up are one matrix. A name that
+    fits nowhere is returned as it is.
+    """
+    match = _BLOCK_NAME.match(name)
+    if name in layers or match is None:
+        return name
+    others = (f"{match.group()}{part}" for part in _ELSEWHERE.get(name[match.end() :], ()))
+    return next((other for other in others if other in layers), name)
 
 
 # ---------------------------------------------------------------- transformers
@@ -302,6 +330,7 @@ _GGUF_OUTSIDE = {
     "inp_embd_scaled": "embed.scale",
     "pos_embd": "embed.position",
     "inp_norm": "embed.norm",
+    "inpL": "embed.sum",
     "result_norm": "final_norm",
     "result_output": "lm_head",
     "result_output_no_bias": "lm_head",

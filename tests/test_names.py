@@ -2,7 +2,7 @@
 
 import pytest
 
-from core.names import block_of, canonical_gguf, canonical_hf, kind_of, within
+from core.names import block_of, canonical_gguf, canonical_hf, fit, kind_of, within
 
 HF = {
     "model.embed_tokens": "embed",
@@ -145,6 +145,16 @@ def test_gguf_tensors_and_graph_nodes(name, canonical):
 )
 def test_kinds(name, kind):
     assert kind_of(name) == kind
+
+
+def test_a_part_is_found_in_the_layer_that_holds_it():
+    layers = {"blocks.3.mlp.gate_up_proj", "blocks.3.attn.qkv_proj", "blocks.3.ssm.residual", "lm_head"}
+    assert fit("blocks.3.mlp.up_proj", layers) == "blocks.3.mlp.gate_up_proj"
+    assert fit("blocks.3.attn.k_proj", layers) == "blocks.3.attn.qkv_proj"
+    assert fit("blocks.3.mlp.residual", layers) == "blocks.3.ssm.residual"
+    assert fit("lm_head", layers) == "lm_head"
+    assert fit("blocks.4.mlp.up_proj", layers) == "blocks.4.mlp.up_proj"
+    assert fit("unknown", layers) == "unknown"
 
 
 def test_blocks_and_groups():

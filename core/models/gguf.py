@@ -64,6 +64,7 @@ def gguf_config(file: GgufFile) -> tuple[dict[str, Any], str]:
         config["vocab_size"] = shapes["token_embd.weight"][0]
     config["tie_word_embeddings"] = "output.weight" not in shapes
     config["attention_bias"] = "blk.0.attn_q.bias" in shapes or "blk.0.attn_qkv.bias" in shapes
+    config["fused_qkv"] = "blk.0.attn_qkv.weight" in shapes  # of phi and bert, which transformers keeps apart
     config["mlp_bias"] = "blk.0.ffn_up.bias" in shapes
     refine = _REFINE.get(architecture)
     if refine:

@@ -15,7 +15,7 @@ import msgspec
 
 from core.analysis.dtypes import canonical_dtype
 from core.errors import ExplorerError
-from core.names import canonical_hf, kind_of
+from core.names import canonical_hf, fit, kind_of
 from core.types import Elementwise, Layer, ModelSpec, Record
 
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
@@ -63,7 +63,6 @@ _PARTS = {
     "gate_up_proj": ("gate_proj", "up_proj"),
     "qkv_proj": ("q_proj", "k_proj", "v_proj"),
 }
-_WHOLE = {part: whole for whole, parts in _PARTS.items() for part in parts}
 
 
 def _shared_out(tensor: Tensor, sizes: dict[str, int]) -> list[Tensor]:
@@ -71,13 +70,9 @@ def _shared_out(tensor: Tensor, sizes: dict[str, int]) -> list[Tensor]:
     at, _, leaf = tensor.layer.rpartition(".")
     if tensor.layer in sizes:
         return [tensor]
-    if leaf in _WHOLE and f"{at}.{_WHOLE[leaf]}" in sizes:
-        return [msgspec.structs.replace(tensor, layer=f"{at}.{_WHOLE[leaf]}")]
-    if leaf == "dt_proj" and f"{at}.scan" in sizes:  # Mamba-2 has no projection, only the bias of the step
-        return [msgspec.structs.replace(tensor, layer=f"{at}.scan")]
     parts = [f"{at}.{p}" for p in _PARTS.get(leaf, ())]
     if not parts or not all(p in sizes for p in parts):
-        return [tensor]
+        return [msgspec.structs.replace(tensor, layer=fit(tensor.layer, sizes))]
     total = sum(sizes[p] for p in parts)
     share = [tensor.n_bytes * sizes[p] // total for p in parts]
     share[-1] += tensor.n_bytes - sum(share)

@@ -38,6 +38,7 @@ def build(c: Config) -> Network:
         causal=False,
         qkv_bias=True,
         o_bias=True,
+        fused=c.flag("fused_qkv"),
         rope=0.0,
     )
     for i in range(c.size("n_layers" if distil else "num_hidden_layers")):

@@ -129,6 +129,7 @@ def _phi(c: Config) -> Network:
         head_dim=head_dim,
         qkv_bias=True,
         o_bias=True,
+        fused=c.flag("fused_qkv"),
         qk_norm="head" if c.flag("qk_layernorm") else None,
         norm_rms=False,
         norm_bias=True,
