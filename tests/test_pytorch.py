@@ -7,6 +7,7 @@ import json
 import re
 import weakref
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -349,6 +350,24 @@ def test_running_out_of_memory_is_explained(tmp_path: Path) -> None:
     with pytest.raises(ExplorerError, match="memory") as error:
         session.forward(SHORT)
     assert error.value.hint
+
+
+def test_a_compiled_model_says_the_same_and_cannot_be_traced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # dynamo with its eager backend: the same path without minutes of C++
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    plain = open_config(CAUSAL["qwen3"](), tmp_path)
+    compiled = open_config(CAUSAL["qwen3"](), tmp_path, options={"compile": "true"})
+    assert compiled.capabilities == plain.capabilities - {"layers"} and compiled.n_committed == 0
+    close(compiled.forward(LONG).numpy(), plain.forward(LONG).numpy())
+
+
+def test_a_failed_compilation_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*args: Any, **kwargs: Any) -> Any:
+        raise RuntimeError("no C++ compiler")
+
+    monkeypatch.setattr(torch, "compile", lambda forward, **_: fail)
+    with pytest.raises(ExplorerError, match=r"torch\.compile failed: no C\+\+ compiler"):
+        open_config(CAUSAL["qwen3"](), tmp_path, options={"compile": True})
 
 
 # ---------------------------------------------------------------- generate

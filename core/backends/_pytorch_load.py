@@ -15,6 +15,7 @@ from core.errors import ExplorerError
 from core.types import ModelSpec, Progress
 
 DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+DAMAGED = "Check that the folder is complete and that its config.json matches its weights."
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.txt", "vocab.json", "spiece.model")
 
@@ -58,7 +59,7 @@ def load_model(
         )
     auto = transformers.AutoModelForCausalLM if spec.causal else transformers.AutoModelForMaskedLM
     arguments: dict[str, Any] = {"dtype": getattr(torch, DTYPES[dtype]), "attn_implementation": attention}
-    with explained(f"PyTorch cannot open {folder.name}"), _loading_progress(progress):
+    with explained(f"PyTorch cannot open {folder.name}", DAMAGED), _loading_progress(progress):
         if stored:
             progress("Loading weights")
             model, info = auto.from_pretrained(
@@ -109,7 +110,7 @@ def load_tokenizer(folder: Path) -> Any:
 
     if not any((folder / name).exists() for name in TOKENIZER_FILES):
         return ByteTokenizer()
-    with explained(f"The tokenizer in {folder.name} cannot be read"):
+    with explained(f"The tokenizer in {folder.name} cannot be read", DAMAGED):
         return transformers.AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
 
 
@@ -164,8 +165,8 @@ def environment(model: Any, device: str, dtype: str) -> dict[str, Any]:
 
 
 @contextmanager
-def explained(what: str) -> Iterator[None]:
-    """Turn what the libraries raise for a bad file or too little memory into an ExplorerError."""
+def explained(what: str, hint: str) -> Iterator[None]:
+    """Turn what the libraries raise into an ExplorerError: `what`, their first sentence, and the hint."""
     import torch
 
     try:
@@ -178,7 +179,6 @@ def explained(what: str) -> Iterator[None]:
         if "can't allocate memory" in str(error):
             raise out_of_memory() from error
         cause = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        hint = "Check that the folder is complete and that its config.json matches its weights."
         raise ExplorerError(f"{what}: {cause.split('. ')[0].rstrip('.')}.", hint) from error
 
 

@@ -222,16 +222,16 @@ def _fold(sums: dict[Probe, Sum]) -> tuple[LayerTime, ...]:
     """One row per name; an activation module and the MLP around it are one layer."""
     found: dict[str, LayerTime] = {}
     for probe, total in sums.items():
-        row = LayerTime(probe.name, total.seconds, total.calls, probe.op, total.output_bytes)
-        if (other := found.get(probe.name)) is not None:
-            row = LayerTime(
-                probe.name,
-                other.seconds + row.seconds,
-                max(other.calls, row.calls),
-                other.op if other.output_bytes is not None else row.op,
-                other.output_bytes if other.output_bytes is not None else row.output_bytes,
-            )
-        found[probe.name] = row
+        other = found.get(probe.name)
+        # of a leaf and the module around it, the leaf knows the operator and the output
+        is_leaf = other is None or other.output_bytes is None
+        found[probe.name] = LayerTime(
+            name=probe.name,
+            seconds=total.seconds + (other.seconds if other else 0.0),
+            calls=max(total.calls, other.calls if other else 0),
+            op=probe.op if other is None or is_leaf else other.op,
+            output_bytes=total.output_bytes if other is None or is_leaf else other.output_bytes,
+        )
     return tuple(found.values())
 
 

@@ -6,8 +6,10 @@ loop in _pytorch_stream, layer times in _pytorch_trace. Remote code is never run
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import inspect
+import sys
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -93,11 +95,15 @@ class TorchSession:
         return str(self._tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
     def forward(self, ids: Ids, keep: int | None = None) -> TorchLogits:
+        with load.explained("The forward pass failed", "The run's log says more."):
+            return self._forward(ids, keep)
+
+    def _forward(self, ids: Ids, keep: int | None) -> TorchLogits:
         self._drop(self._pending)
         n = ids.shape[1]
         self._check_context(n)
-        with load.explained("The forward pass failed"), self._torch.inference_mode():
-            x = self._torch.from_numpy(ids).to(self._device)
+        with self._torch.inference_mode():
+            x = self._torch.from_numpy(np.ascontiguousarray(ids)).to(self._device)
             if self._recurrent and self._committed and n > 1:
                 rows = [self._run(x[:, i : i + 1], 1) for i in range(n)]
                 logits = self._torch.cat(rows if keep is None else rows[n - keep :], dim=1)
@@ -159,9 +165,9 @@ class TorchSession:
         self.reset()
         self._check_context(ids.shape[1])
         pad = min(config.stop or self.eos_ids or {0})
-        x = self._torch.from_numpy(ids).to(self._device)
+        x = self._torch.from_numpy(np.ascontiguousarray(ids)).to(self._device)
         try:
-            with load.explained("generate failed"):
+            with load.explained("generate failed", "The run's log says more."):
                 for tokens in generate(self._open_model(), x, config, pad):
                     self._committed = self._committed + 1 if self._committed else ids.shape[1]
                     yield tokens
@@ -192,14 +198,19 @@ class TorchSession:
         gc.collect()
         if self._device.startswith("cuda"):
             self._torch.cuda.empty_cache()
+        if sys.platform == "linux":  # glibc keeps freed weights for itself until told otherwise
+            getattr(ctypes.CDLL(None), "malloc_trim", lambda _: 0)(0)
 
     def compile(self) -> None:
-        """Compile the forward and try it; layers cannot be traced afterwards."""
+        """Compile the forward and try it as a prompt and three tokens; layers cannot be traced afterwards.
+
+        Another length may compile once more: the warm-up pass takes that.
+        """
         model = self._open_model()
         model.forward = self._torch.compile(model.forward, dynamic=True)
-        with load.explained("torch.compile failed"):
-            for n in (2, 1):
-                self.forward(np.zeros((1, n), dtype=np.int64), keep=1)
+        with load.explained("torch.compile failed", "Open the model without the option compile."):
+            for n in (4, 1, 1, 1):
+                self._forward(np.zeros((1, n), dtype=np.int64), keep=1)
                 if self._cache_argument:
                     self.commit(n)
         self.reset()
