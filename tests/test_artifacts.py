@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from core.errors import ExplorerError
-from core.models import artifacts, catalogue, gguf_to_hf
+from core.models import artifact_cache, artifacts, catalogue, gguf_to_hf
 from core.types import ModelEntry
 from tests.test_gguf_to_hf import silent, tiny_gguf
 
@@ -53,13 +53,13 @@ def config(tmp_path: Path) -> ModelEntry:
 
 
 def artifacts_left() -> list[str]:
-    return sorted(p.name for p in artifacts.folder().iterdir() if p.is_dir())
+    return sorted(p.name for p in artifact_cache.folder().iterdir() if p.is_dir())
 
 
 def test_what_is_there_is_taken_as_it_is(gguf: ModelEntry) -> None:
     assert artifacts.provide(gguf, ("gguf",), silent) == ("gguf", gguf.files["gguf"])
     assert artifacts.provide(gguf, ("hf", "gguf"), silent) == ("gguf", gguf.files["gguf"])
-    assert not artifacts.folder().exists()
+    assert not artifact_cache.folder().exists()
 
 
 def test_made_once_and_found_again(gguf: ModelEntry, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,15 +86,15 @@ def test_the_key_is_the_content(gguf: ModelEntry, tmp_path: Path) -> None:
 
 
 def test_large_files_are_sampled_to_the_last_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(artifacts, "_BLOCK", 16)
-    monkeypatch.setattr(artifacts, "_N_BLOCKS", 4)
+    monkeypatch.setattr(artifact_cache, "_BLOCK", 16)
+    monkeypatch.setattr(artifact_cache, "_N_BLOCKS", 4)
     file = tmp_path / "weights"
 
     def name(data: bytes) -> str:
         file.write_bytes(data)
         os.utime(file, ns=(0, 0))
-        artifacts._hashed.cache_clear()
-        return artifacts._fingerprint(file)
+        artifact_cache._hashed.cache_clear()
+        return artifact_cache.fingerprint(file)
 
     zeros = bytes(1000)
     assert len({name(zeros), name(b"\1" + zeros[1:]), name(zeros[1:] + b"\1"), name(zeros + b"\0")}) == 4
@@ -131,7 +131,7 @@ def test_a_full_disk_is_said_and_cleaned_up(
         ExplorerError, match=r"disk is too full .* Tiny: 0\.03 GB are needed and .* GB are free"
     ) as said:
         artifacts.provide(gguf, ("hf",), silent)
-    assert str(artifacts.folder()) in said.value.hint
+    assert str(artifact_cache.folder()) in said.value.hint
     assert artifacts_left() == []
 
 
@@ -159,7 +159,7 @@ artifacts.provide(entry, ("hf",), print)
     done = subprocess.run([sys.executable, "-c", script], cwd=root, env=os.environ | {"ROOFSCOPE_HOME": str(home)})
     assert done.returncode == -9
     assert [name.split("-")[0] for name in artifacts_left()] == ["part"]
-    (artifacts.folder() / "part-ffffffffffffffffffff-12345678").mkdir()
+    (artifact_cache.folder() / "part-ffffffffffffffffffff-12345678").mkdir()
     _, path = artifacts.provide(gguf, ("hf",), silent)
     assert artifacts_left() == [Path(path).name]
 
@@ -221,7 +221,7 @@ def test_random_weights_are_seeded(config: ModelEntry) -> None:
     kind, path = artifacts.provide(config, ("hf",), silent)
     assert kind == "hf"
     first = load_file(Path(path) / "model.safetensors")
-    shutil.rmtree(artifacts.folder())
+    shutil.rmtree(artifact_cache.folder())
     second = load_file(Path(artifacts.provide(config, ("hf",), silent)[1]) / "model.safetensors")
     assert first.keys() == second.keys() and all((first[k] == second[k]).all() for k in first)
     assert AutoModelForCausalLM.from_pretrained(path).config.num_hidden_layers == 2

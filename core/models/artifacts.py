@@ -1,42 +1,24 @@
-"""Files that a backend needs and a model does not have: derived once, kept in the cache, found again.
+"""The files a backend needs and a model does not have: derived once, kept in the cache, found again.
 
-An artifact is a folder named by the hash of what it was made from, by which version of which
-conversion. It is built beside its final place and appears there complete, by one rename, or not at
-all. Knows the routes (gguf -> hf -> onnx, config -> hf -> onnx); the conversions themselves are in
-gguf_to_hf, random_weights and onnx_export. Runs in the worker.
+Knows the routes: gguf -> hf -> onnx and config -> hf -> onnx. The conversions themselves are in
+gguf_to_hf, random_weights and onnx_export; keeping their results whole is artifact_cache's.
+Runs in the worker.
 """
 
 from __future__ import annotations
 
-import errno
-import hashlib
 import json
-import os
+import math
 import shutil
-import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from core.errors import ExplorerError
 from core.models import formats, gguf_file
-from core.paths import cache_dir
+from core.models.artifact_cache import fingerprint, fingerprints, folder, key_of, made
 from core.types import ModelEntry, Progress
 
-Build = Callable[[Path, Progress], None]  # writes into an empty folder
-
-_BLOCK = 1 << 20
-_N_BLOCKS = 128  # a file of at most 128 MB is hashed whole
-_MARKER = "artifact.json"
-
-
-def folder() -> Path:
-    """Where the artifacts are. Each may be deleted while no run uses it."""
-    return cache_dir() / "artifacts"
+_TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
 
 
 def provide(entry: ModelEntry, wanted: tuple[str, ...], progress: Progress) -> tuple[str, str]:
@@ -73,8 +55,8 @@ def _hf(entry: ModelEntry, progress: Progress) -> Path:
         from core.models import gguf_to_hf
 
         source = Path(entry.files["gguf"])
-        key = _key("hf from gguf", gguf_to_hf.VERSION, *(_fingerprint(p) for p in gguf_file.parts(source)))
-        return _made(
+        key = key_of("hf from gguf", gguf_to_hf.VERSION, *(fingerprint(p) for p in gguf_file.parts(source)))
+        return made(
             key,
             entry,
             "a Hugging Face folder",
@@ -85,8 +67,8 @@ def _hf(entry: ModelEntry, progress: Progress) -> Path:
     from core.models import random_weights
 
     config = _config_folder(entry, progress)
-    key = _key("hf from config", random_weights.VERSION, *_fingerprints(config))
-    return _made(
+    key = key_of("hf from config", random_weights.VERSION, *fingerprints(config))
+    return made(
         key,
         entry,
         "random weights",
@@ -100,15 +82,14 @@ def _onnx(entry: ModelEntry, progress: Progress) -> Path:
     from core.models import onnx_export
 
     source = _hf(entry, progress)
-    marker = source / _MARKER
     # an artifact is named by what it was made from: no need to read its weights again
-    origin = (source.name,) if marker.is_file() else _fingerprints(source)
-    key = _key("onnx from hf", getattr(onnx_export, "VERSION", 1), *origin)
+    origin = (source.name,) if source.parent == folder() else fingerprints(source)
+    key = key_of("onnx from hf", getattr(onnx_export, "VERSION", 1), *origin)
 
     def build(out: Path, report: Progress) -> None:
         onnx_export.export(str(source), str(out), report)
 
-    return _made(key, entry, "an ONNX export", progress, lambda: _fp32_bytes(source), build)
+    return made(key, entry, "an ONNX export", progress, lambda: _fp32_bytes(source), build)
 
 
 def _config_folder(entry: ModelEntry, progress: Progress) -> Path:
@@ -131,153 +112,11 @@ def _config_folder(entry: ModelEntry, progress: Progress) -> Path:
             network = numbers.get("text_config") or numbers
             gguf_tokenizer.write_bytes(int(network.get("vocab_size") or 256), out)
 
-    key = _key("config folder", 2, *(_fingerprint(f) for f in (config, *own)))
-    return _made(key, entry, "a tokenizer", progress, lambda: 64 << 20, build)
-
-
-_TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
+    key = key_of("config folder", 2, *(fingerprint(f) for f in (config, *own)))
+    return made(key, entry, "a tokenizer", progress, lambda: 64 << 20, build)
 
 
 def _fp32_bytes(source: Path) -> int:
     """Bytes of the folder's weights in fp32, and a little for the graph around them."""
     headers = [formats.safetensors_header(f) for f in source.glob("*.safetensors")]
-    n = 0
-    for header in headers:
-        for tensor in header.values():
-            size = 1
-            for length in tensor["shape"]:
-                size *= length
-            n += size
-    return n * 4 + (64 << 20)
-
-
-# ---------------------------------------------------------------- names
-
-
-def _key(*parts: object) -> str:
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:20]
-
-
-def _fingerprints(source: Path) -> tuple[str, ...]:
-    """What a model folder is: its json files and its weights."""
-    files = sorted(f for f in source.iterdir() if f.suffix in (".json", ".safetensors", ".jinja") and f.name != _MARKER)
-    return tuple(f"{f.name} {_fingerprint(f)}" for f in files)
-
-
-def _fingerprint(path: Path) -> str:
-    stat = path.stat()
-    return _hashed(os.path.realpath(path), stat.st_size, stat.st_mtime_ns)
-
-
-@lru_cache(maxsize=256)
-def _hashed(path: str, size: int, mtime_ns: int) -> str:
-    """Hash of a file's content; of a large file, of its size, its date and blocks spread evenly over it."""
-    digest = hashlib.sha256(str(size).encode())
-    with open(path, "rb") as file:
-        if size <= _BLOCK * _N_BLOCKS:
-            while chunk := file.read(_BLOCK):
-                digest.update(chunk)
-        else:
-            digest.update(str(mtime_ns).encode())
-            for i in range(_N_BLOCKS):
-                file.seek((size - _BLOCK) * i // (_N_BLOCKS - 1))
-                digest.update(file.read(_BLOCK))
-    return digest.hexdigest()
-
-
-# ---------------------------------------------------------------- all or nothing
-
-
-def _made(key: str, entry: ModelEntry, what: str, progress: Progress, n_bytes: Callable[[], int], build: Build) -> Path:
-    """The artifact `key`, built when it is not there yet. One process builds, others wait for it."""
-    final = folder() / key
-    if (final / _MARKER).is_file():
-        return final
-    folder().mkdir(parents=True, exist_ok=True)
-    with _lock(key, progress):
-        if (final / _MARKER).is_file():
-            return final
-        _sweep(key)
-        need, free = n_bytes(), shutil.disk_usage(folder()).free
-        if need > free:
-            raise _disk_full(what, entry, need, free)
-        part = folder() / f"part-{key}-{uuid.uuid4().hex[:8]}"
-        part.mkdir()
-        try:
-            build(part, progress)
-            about = {"model": entry.id, "label": entry.label, "what": what, "files": entry.files}
-            (part / _MARKER).write_text(json.dumps(about, indent=2), encoding="utf-8")
-            _flush(part)
-            shutil.rmtree(final, ignore_errors=True)  # without its marker it is only the rest of a deletion
-            os.replace(part, final)
-            _flush_folder(folder())
-        except Exception as error:
-            if _no_space(error):
-                raise _disk_full(what, entry, need, shutil.disk_usage(folder()).free) from error
-            raise
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
-    return final
-
-
-def _no_space(error: BaseException | None) -> bool:
-    """Whether the disk is full, which the libraries written in Rust and C++ tell only in their message."""
-    while error is not None:
-        if getattr(error, "errno", None) == errno.ENOSPC or os.strerror(errno.ENOSPC) in str(error):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
-
-
-def _disk_full(what: str, entry: ModelEntry, need: int, free: int) -> ExplorerError:
-    return ExplorerError(
-        f"The disk is too full to make {what} of {entry.label}: {need / 1e9:.2f} GB are needed and "
-        f"{free / 1e9:.2f} GB are free.",
-        f"Free space in {folder()}, or set ROOFSCOPE_HOME to a folder on a larger disk.",
-    )
-
-
-@contextmanager
-def _lock(key: str, progress: Progress) -> Iterator[None]:
-    lock = FileLock(folder() / f"{key}.lock")
-    while True:
-        try:
-            lock.acquire(timeout=1)
-            break
-        except Timeout:
-            progress("Waiting for another process that prepares the same model")
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def _sweep(key: str) -> None:
-    """Remove what a killed process left half-built: parts of `key`, whose lock we hold, and of unlocked keys."""
-    for part in folder().glob("part-*"):
-        owner = part.name.split("-")[1]
-        if owner == key:
-            shutil.rmtree(part, ignore_errors=True)
-            continue
-        try:
-            with FileLock(folder() / f"{owner}.lock", timeout=0):
-                shutil.rmtree(part, ignore_errors=True)
-        except Timeout:
-            pass
-
-
-def _flush(part: Path) -> None:
-    """Force the files to disk, so that after a power cut the rename never shows an empty artifact."""
-    for file in part.rglob("*"):
-        if file.is_file():
-            with file.open("rb") as f:
-                os.fsync(f.fileno())
-    _flush_folder(part)
-
-
-def _flush_folder(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    return sum(math.prod(t["shape"]) for header in headers for t in header.values()) * 4 + (64 << 20)
