@@ -214,7 +214,7 @@ def run(threads: int, quick: bool, probe: bool, device: str, say: Callable[[str,
     shapes = (PROBE_SHAPE,) if probe else SHAPES if quick and not cuda else SHAPES + LARGE_SHAPES
     if probe:
         dtypes = ("fp32", "bf16")
-    wanted = max(4 * llc, 256 * MB)
+    wanted = max(4 * llc, 1024 * MB if cuda else 256 * MB)
     largest = min(wanted, 2048 * MB, free // 4)
     per_octave = 2 if quick else 4
     first = 64 * 1024 if not cuda else MB

@@ -131,6 +131,7 @@ def test_decode_by_hand() -> None:
     assert p.tpot_s.calibrated == pytest.approx(expected, rel=2e-3)
     assert p.tpot_s.high == pytest.approx(c.decode.high * p.tpot_s.calibrated)
     assert p.bound_by == "memory" and p.prefill_bound_by == "compute"
+    assert on(CARD, prompt_tokens=513).prefill_bound_by == "compute", "a last chunk of one token decides nothing"
 
 
 def test_prefill_by_hand() -> None:

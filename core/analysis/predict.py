@@ -199,15 +199,16 @@ def predict(
     bandwidth, roof = device.mem_bandwidth_bytes_per_s, ideal_peak(device, dtype)
 
     ideal = calibrated = 0.0
-    forward = total(())
+    prompt: list[LayerWork] = []
     for n_new, n_past in chunks(prompt_tokens, micro_batch) if spec.causal else [(prompt_tokens, 0)]:
         forward = total(work(spec, n_new, n_past, batch, **options))  # type: ignore[arg-type]
+        prompt.append(forward)
         ideal += max(moved_bytes(forward) / bandwidth, forward.flops / roof[1])
         reading = calibration.memory * forward.weight_bytes / bandwidth
         arithmetic = weighted(prefill_terms(device, forward.flops_executed, dtype, thread_share), calibration)
         calibrated += max(reading, arithmetic) + _launch(device, spec, calibration)
     ttft = as_figure(ideal, calibrated, calibration.prefill)
-    prefill_bound = bound(forward, roof[1], bandwidth)
+    prefill_bound = bound(total(tuple(prompt)), roof[1], bandwidth)
 
     tpot: Figure | None = None
     decode_bound = prefill_bound

@@ -10,7 +10,7 @@ fitted to runs of this backend (`fit_overhead`); before there are any, `typical`
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -87,13 +87,13 @@ def observe(
     forward = total(
         work(spec, n_new, n_past, batch, activation_dtype=activation_dtype, kv_dtype=kv_dtype, n_logits=n_logits)
     )
-    reading, computing, _ = _roof_seconds(forward, ceilings, compute_dtype)
+    roof = _roof(forward, ceilings, compute_dtype)
     return Observation(
         model=spec.name,
         phase=phase,
         seconds=seconds,
-        reading_s=reading,
-        computing_s=computing,
+        reading_s=roof.reading_s,
+        computing_s=roof.computing_s,
         n_layers=len(spec.layers),
     )
 
@@ -109,12 +109,7 @@ def fit_overhead(backend: str, observations: Sequence[Observation]) -> Overhead:
     guess = typical(backend)
     terms = [_terms(o) for o in observations]
     seconds = [o.seconds for o in observations]
-    named = {
-        "reading": guess.reading,
-        "computing": guess.computing,
-        "forward_s": guess.forward_s,
-        "layer_s": guess.layer_s,
-    }
+    named = {name: float(getattr(guess, name)) for name in FITTED}
     # One pseudo-run per number: "this part alone takes what the guess says", a twentieth as heavy as a run.
     scale = float(np.median(seconds))
     prior = [({name: scale / value}, scale) for name, value in named.items()]
@@ -152,25 +147,22 @@ def predict_local(
     """What `spec` will do here with that backend. micro_batch: prompt tokens per forward of the backend."""
     check_sizes(prompt_tokens, new_tokens, batch, micro_batch)
     spec = as_stored(spec, weights)
-    n_layers = len(spec.layers)
 
     def forward(n_new: int, n_past: int) -> LayerWork:
         return total(work(spec, n_new, n_past, batch, activation_dtype=activation_dtype, kv_dtype=kv_dtype))
 
-    ideal = calibrated = 0.0
-    prefill_bound: Bound = "compute"
-    for n_new, n_past in chunks(prompt_tokens, micro_batch) if spec.causal else [(prompt_tokens, 0)]:
-        reading, computing, prefill_bound = _roof_seconds(forward(n_new, n_past), ceilings, compute_dtype)
-        ideal += max(reading, computing)
-        calibrated += forward_seconds(overhead, reading, computing, n_layers)
-    ttft = as_figure(ideal, calibrated, overhead.spread)
+    def seconds(roof: _Roof) -> float:
+        return forward_seconds(overhead, roof.reading_s, roof.computing_s, len(spec.layers))
+
+    pairs = chunks(prompt_tokens, micro_batch) if spec.causal else [(prompt_tokens, 0)]
+    prompt = [_roof(forward(n_new, n_past), ceilings, compute_dtype) for n_new, n_past in pairs]
+    ttft = as_figure(sum(roof.ideal_s for roof in prompt), sum(seconds(roof) for roof in prompt), overhead.spread)
+    prefill_bound = _longer(sum(roof.reading_s for roof in prompt), sum(roof.computing_s for roof in prompt))
     tpot, decode_bound = None, prefill_bound
     if spec.causal:
-        reading, computing, decode_bound = _roof_seconds(
-            forward(1, prompt_tokens + new_tokens // 2), ceilings, compute_dtype
-        )
-        seconds = forward_seconds(overhead, reading, computing, n_layers)
-        tpot = as_figure(max(reading, computing), seconds, overhead.spread)
+        step = _roof(forward(1, prompt_tokens + new_tokens // 2), ceilings, compute_dtype)
+        tpot = as_figure(step.ideal_s, seconds(step), overhead.spread)
+        decode_bound = _longer(step.reading_s, step.computing_s)
     shape = Shape(
         n_context=prompt_tokens + new_tokens,
         n_forward=min(prompt_tokens, micro_batch) if spec.causal else prompt_tokens,
@@ -200,8 +192,15 @@ def predict_local(
     )
 
 
-def _roof_seconds(forward: LayerWork, ceilings: Ceilings, dtype: str) -> tuple[float, float, Bound]:
-    """(seconds to read, seconds to compute, which is longer) at the measured ceilings."""
+class _Roof(NamedTuple):
+    """A forward at the measured ceilings. ideal_s counts useful FLOPs, computing_s those that kernels execute."""
+
+    reading_s: float
+    computing_s: float
+    ideal_s: float
+
+
+def _roof(forward: LayerWork, ceilings: Ceilings, dtype: str) -> _Roof:
     peak = ceilings.flop_per_s.get(dtype)
     moved = moved_bytes(forward)
     bandwidth = ceilings.bandwidth(moved)
@@ -211,8 +210,13 @@ def _roof_seconds(forward: LayerWork, ceilings: Ceilings, dtype: str) -> tuple[f
             f"The measured ceilings hold no {dtype} arithmetic or no bandwidth (known: {known}).",
             "Measure the ceilings again, or choose another dtype.",
         )
-    reading, computing = moved / bandwidth, forward.flops_executed / peak
-    return reading, computing, "memory" if reading > computing else "compute"
+    reading = moved / bandwidth
+    return _Roof(reading, forward.flops_executed / peak, max(reading, forward.flops / peak))
+
+
+def _longer(reading_s: float, computing_s: float) -> Bound:
+    """The same as intensity against the ridge."""
+    return "memory" if reading_s > computing_s else "compute"
 
 
 def _terms(o: Observation) -> dict[str, float]:
