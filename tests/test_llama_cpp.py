@@ -111,6 +111,7 @@ def test_options_reach_the_library(opened: Open) -> None:
     assert session.max_context == 64
     assert "F32" in said["file_type"] and said["buffers_bytes"]["CPU KV"] > 0
     assert opened().environment["flash_attention"] is True
+    assert opened(flash_attn="on").environment["flash_attention"] is True
 
 
 def test_context_beyond_training_is_warned_of(opened: Open) -> None:

@@ -115,7 +115,7 @@ def _environment(model: Any, path: Path, options: Options, threads: int, n_ctx: 
         "n_batch": N_BATCH,
         "type_k": options.type_k,
         "type_v": options.type_v,
-        "flash_attention": _flash_attention(options, log.text()),
+        "flash_attention": _flash_attention(log.text()),
         "use_mmap": options.use_mmap,
         "use_extra_bufts": options.use_extra_bufts,
         "n_gpu_layers": options.n_gpu_layers,
@@ -123,12 +123,10 @@ def _environment(model: Any, path: Path, options: Options, threads: int, n_ctx: 
     }
 
 
-def _flash_attention(options: Options, log: str) -> bool | None:
-    """What "auto" became, which only the log tells; None where it does not."""
-    if options.flash_attn != "auto":
-        return options.flash_attn == "on"
-    found = re.search(r"Flash Attention\b.*\b(enabled|disabled)", log)
-    return found[1] == "enabled" if found else None
+def _flash_attention(log: str) -> bool | None:
+    """Whether it is used in the end, which only the log tells; None where it does not."""
+    found = re.findall(r"(?:Flash Attention|flash_attn\s+=) (enabled|disabled)", log)
+    return found[-1] == "enabled" if found else None
 
 
 plugin = LlamaCpp()
