@@ -84,7 +84,7 @@ def _onnx(entry: ModelEntry, progress: Progress) -> Path:
     source = _hf(entry, progress)
     # an artifact is named by what it was made from: no need to read its weights again
     origin = (source.name,) if source.parent == folder() else fingerprints(source)
-    key = key_of("onnx from hf", getattr(onnx_export, "VERSION", 1), *origin)
+    key = key_of("onnx from hf", onnx_export.VERSION, *origin)
 
     def build(out: Path, report: Progress) -> None:
         onnx_export.export(str(source), str(out), report)
@@ -119,4 +119,5 @@ def _config_folder(entry: ModelEntry, progress: Progress) -> Path:
 def _fp32_bytes(source: Path) -> int:
     """Bytes of the folder's weights in fp32, and a little for the graph around them."""
     headers = [formats.safetensors_header(f) for f in source.glob("*.safetensors")]
-    return sum(math.prod(t["shape"]) for header in headers for t in header.values()) * 4 + (64 << 20)
+    n: int = sum(math.prod(t["shape"]) for header in headers for t in header.values())
+    return n * 4 + (64 << 20)
