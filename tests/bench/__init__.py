@@ -1,0 +1,1 @@
+"""Speed claims, as benchmarks and never as tests: make bench."""
