@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
-from core.backends._onnxruntime_nodes import layers_of_nodes
+from core.backends._onnxruntime_nodes import layers_of_run
 from core.types import LayerTime, ModelSpec
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class OnnxTrace:
 
     def __init__(self, engine: Engine, spec: ModelSpec, on_finish: Callable[[], None]) -> None:
         self._engine, self._on_finish = engine, on_finish
-        self._layers = layers_of_nodes(engine.file, spec)
+        self._spec = spec
         self._phase: PhaseName = "prefill"
         self._runs: list[PhaseName] = []
         self._rows: dict[str, tuple[LayerTime, ...]] | None = None
@@ -68,21 +68,34 @@ class OnnxTrace:
         if self._rows is None:
             self._rows = {}
             try:
-                with open(self._engine.end_profiling(), encoding="utf-8") as lines:
-                    self._rows = fold(read(lines), self._runs, self._layers)
+                file = Path(self._engine.end_profiling())
+                layers = layers_of_run(self._engine.file, self._spec, first_run(read(file)))
+                self._rows = fold(read(file), self._runs, layers)
             finally:
                 shutil.rmtree(self._folder, ignore_errors=True)
                 self._on_finish()
         return self._rows
 
 
-def read(lines: Iterable[str]) -> Iterator[Event]:
-    """The events of a profile: a JSON list with one event per line, of which a long run makes gigabytes."""
+def read(file: Path) -> Iterator[Event]:
+    """The events of a profile: a JSON list with one event per line, of which a long run makes a gigabyte."""
     decoder = msgspec.json.Decoder(Event)
-    for line in lines:
-        text = line.strip().rstrip(",")
-        if text.startswith("{"):
-            yield decoder.decode(text)
+    with file.open(encoding="utf-8") as lines:
+        for line in lines:
+            text = line.strip().rstrip(",")
+            if text.startswith("{"):
+                yield decoder.decode(text)
+
+
+def first_run(events: Iterable[Event]) -> list[str]:
+    """The nodes of the first forward, in the order in which they ran; every forward runs the same ones."""
+    names = []
+    for event in events:
+        if event.name == "model_run":
+            break
+        if event.name.endswith(SUFFIX):
+            names.append(event.name.removesuffix(SUFFIX))
+    return names
 
 
 class _Layer:
@@ -93,7 +106,7 @@ class _Layer:
 
 
 def fold(
-    events: Iterable[Event], runs: Sequence[PhaseName], layers: Callable[[str], str | None]
+    events: Iterable[Event], runs: Sequence[PhaseName], layers: Mapping[str, str | None]
 ) -> dict[str, tuple[LayerTime, ...]]:
     """Rows per phase. runs: the phase of each forward, in order; layers: node name -> layer.
 
@@ -106,7 +119,7 @@ def fold(
         if event.name == "model_run":
             run += 1
         elif event.name.endswith(SUFFIX) and run < len(runs) and event.args.op_name not in CONTAINERS:
-            name = layers(event.name.removesuffix(SUFFIX)) or OTHER
+            name = layers.get(event.name.removesuffix(SUFFIX)) or OTHER
             layer = found[runs[run]].setdefault(name, _Layer())
             op = event.args.op_name
             layer.seconds_by_op[op] = layer.seconds_by_op.get(op, 0.0) + event.dur * 1e-6

@@ -130,7 +130,12 @@ def _trace(model: Any) -> Any:
         _refuse_states(config)
     try:
         inputs = _sample(model, causal, BATCH, PAST, NEW, KEPT)
-        options = OnnxConfig(dynamic=True, dynamic_shapes=_free_axes(inputs, config), opset_version=OPSET)
+        options = OnnxConfig(
+            dynamic=True,
+            dynamic_shapes=_free_axes(inputs, config),
+            opset_version=OPSET,
+            prefer_deferred_runtime_asserts_over_guards=True,  # MobileBERT has a case of its own for two tokens
+        )
         with torch.no_grad(), _grouped_attention():
             return OnnxExporter().export(model, inputs, options)
     except Exception as error:  # the exporter raises what its many layers raise
