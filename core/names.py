@@ -53,6 +53,7 @@ def kind_of(name: str) -> LayerKind:
 
 # Where a library fuses or names a part otherwise than the network does, the part that holds it.
 _ELSEWHERE = {
+    "attn_post_norm": ("mlp_norm",),  # gpt-oss' files call the norm before the experts so
     "attn.q_proj": ("attn.qkv_proj",),
     "attn.k_proj": ("attn.qkv_proj", "attn.kv_b_proj"),
     "attn.v_proj": ("attn.qkv_proj", "attn.kv_b_proj"),
@@ -81,7 +82,7 @@ def fit(name: str, layers: Container[str]) -> str:
 # ---------------------------------------------------------------- transformers
 
 _HF_BLOCK = re.compile(r"(?:^|\.)(?:layers|layer|h|blocks)\.(\d+)(?:\.(.+))?$")
-_HF_EXPERT = re.compile(r"^experts\.(?:\d+\.)?(\w+)$")
+_HF_EXPERT = re.compile(r"^experts\.(?:\d+\.)?(\w+?)(?:_bias)?$")
 _HF_FFN = re.compile(r"^ffn\.(\d+)\.(.+)$")  # MobileBERT's stacked feed-forward networks
 
 # Here `post_attention_layernorm` normalises the attention's output, before the residual sum.
@@ -157,6 +158,7 @@ _HF_AROUND = {
 
 _HF_ATTENTION = {
     "": "core",
+    "sinks": "core",
     "q_proj": "q_proj",
     "query": "q_proj",
     "q_lin": "q_proj",
@@ -339,6 +341,7 @@ _GGUF_OUTSIDE = {
 _GGUF_BLOCK = {
     # tensors of a file
     "attn_norm": "attn_norm",
+    "attn_sinks": "attn.core",
     "attn_q": "attn.q_proj",
     "attn_k": "attn.k_proj",
     "attn_v": "attn.v_proj",

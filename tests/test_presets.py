@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from core.models.architectures import model_types
 from core.models.presets import n_params, presets
-from core.models.spec import read
+from core.models.spec import from_config, read
 from core.names import canonical_hf, within
 
 IDS = [entry.id for entry in presets()]
@@ -81,3 +82,19 @@ def test_the_files_are_plain_configurations():
         config = json.loads(Path(entry.files["config"]).read_text())
         assert config["model_type"] == entry.lineage["architecture"]
         assert "auto_map" not in config, "a preset must never need code from elsewhere"
+
+
+@pytest.mark.parametrize("model_type", model_types())
+def test_transformers_own_defaults_give_the_same_parameters(model_type):
+    """Each model_type as transformers' configuration class makes it, including families without a preset."""
+    import torch
+    import transformers
+
+    config = transformers.CONFIG_MAPPING[model_type]()
+    if getattr(config, "num_experts_per_tok", 1) is None:
+        config.num_experts_per_tok = 2
+    spec = from_config(config.to_dict())
+    auto = transformers.AutoModelForCausalLM if spec.causal else transformers.AutoModelForMaskedLM
+    with torch.device("meta"):
+        model = auto.from_config(config)
+    assert spec.n_params == sum(p.numel() for p in model.parameters())

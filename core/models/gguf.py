@@ -23,6 +23,7 @@ _MODEL_TYPES = {
     "granitemoe": "granitemoe",
     "gemma3": "gemma3_text",
     "deepseek2": "deepseek_v2",
+    "gpt-oss": "gpt_oss",
 }
 
 # metadata key after the architecture -> field of config.json
@@ -98,6 +99,15 @@ def _granitemoe(config: dict[str, Any], shapes: Shapes, metadata: dict[str, Any]
     config["num_local_experts"] = config.get("num_experts")
 
 
+def _gpt_oss(config: dict[str, Any], shapes: Shapes, metadata: dict[str, Any]) -> None:
+    config["num_local_experts"] = config.get("num_experts")
+    config["intermediate_size"] = config.get("moe_intermediate_size")
+
+
+def _starcoder2(config: dict[str, Any], shapes: Shapes, metadata: dict[str, Any]) -> None:
+    config["use_bias"] = config["mlp_bias"]
+
+
 def _gpt2(config: dict[str, Any], shapes: Shapes, metadata: dict[str, Any]) -> None:
     short = {
         "num_hidden_layers": "n_layer",
@@ -144,6 +154,8 @@ def _mamba(config: dict[str, Any], shapes: Shapes, metadata: dict[str, Any]) -> 
 _REFINE = {
     "llama": _llama,
     "granitemoe": _granitemoe,
+    "gpt-oss": _gpt_oss,
+    "starcoder2": _starcoder2,
     "gpt2": _gpt2,
     "gptneox": _partial_rotation,
     "phi2": _partial_rotation,

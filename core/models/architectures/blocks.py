@@ -18,6 +18,7 @@ class AttentionShape:
 
     qk_norm: "head" normalises each head (one weight of head width), "full" the whole projection.
     fused: one matrix yields query, key and value. rope: the share of each head that is rotated.
+    core_params: parameters of the core itself (gpt-oss: one sink per head).
     """
 
     d: int
@@ -33,6 +34,7 @@ class AttentionShape:
     norm_rms: bool = True
     norm_bias: bool = False
     rope: float = 1.0
+    core_params: int = 0
 
 
 def attention(net: Network, block: str, x: str, a: AttentionShape, *, qk_input: str | None = None) -> str:
@@ -63,7 +65,7 @@ def attention(net: Network, block: str, x: str, a: AttentionShape, *, qk_input: 
         window=a.window,
         causal=a.causal,
     )
-    mixed = net.add(f"{at}.core", core, *dict.fromkeys((q, k, v)))
+    mixed = net.add(f"{at}.core", core, *dict.fromkeys((q, k, v)), n_params=a.core_params)
     return net.linear(f"{at}.o_proj", mixed, d_q, a.d, bias=a.o_bias)
 
 
@@ -87,14 +89,19 @@ def plain_mlp(net: Network, prefix: str, x: str, d: int, d_ff: int, *, bias: boo
     return net.linear(f"{prefix}.down_proj", hidden, d_ff, d, bias=bias)
 
 
-def experts(net: Network, prefix: str, x: str, d: int, d_ff: int, n_experts: int, n_active: int) -> tuple[str, str]:
+def experts(
+    net: Network, prefix: str, x: str, d: int, d_ff: int, n_experts: int, n_active: int, *, bias: bool = False
+) -> tuple[str, str]:
     """Router and gated experts, `n_active` of `n_experts` per token. Returns (combined output, router)."""
-    router = net.linear(f"{prefix}.router", x, d, n_experts)
-    gate = net.linear(f"{prefix}.experts.gate_proj", x, d, d_ff, n_experts=n_experts, n_active=n_active)
-    up = net.linear(f"{prefix}.experts.up_proj", x, d, d_ff, n_experts=n_experts, n_active=n_active)
+    router = net.linear(f"{prefix}.router", x, d, n_experts, bias=bias)
+
+    def part(name: str, source: str, d_in: int, d_out: int) -> str:
+        at = f"{prefix}.experts.{name}"
+        return net.linear(at, source, d_in, d_out, bias=bias, n_experts=n_experts, n_active=n_active)
+
+    gate, up = part("gate_proj", x, d, d_ff), part("up_proj", x, d, d_ff)
     product = Elementwise(d=n_active * d_ff, n_inputs=2, flops_per_element=2)
-    hidden = net.add(f"{prefix}.experts.act", product, gate, up)
-    down = net.linear(f"{prefix}.experts.down_proj", hidden, d_ff, d, n_experts=n_experts, n_active=n_active)
+    down = part("down_proj", net.add(f"{prefix}.experts.act", product, gate, up), d_ff, d)
     # a weight and a sum for each active expert
     weighted = Elementwise(d=d, n_inputs=n_active, flops_per_element=2 * n_active - 1)
     return net.add(f"{prefix}.experts.combine", weighted, down, router), router

@@ -1,7 +1,7 @@
 """Decoders of the GPT line: LayerNorm with biases, a plain MLP, learned positions or partial rotation.
 
 Sources: transformers' modeling files of the model_types below; Radford et al. 2019 (GPT-2), Zhang et al.
-2022 (OPT), Black et al. 2022 (GPT-NeoX), Li et al. 2023 (Phi).
+2022 (OPT), Black et al. 2022 (GPT-NeoX), Li et al. 2023 (Phi), Lozhkov et al. 2024 (StarCoder 2).
 """
 
 from __future__ import annotations
@@ -23,11 +23,18 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     },
     "gpt_neox": {"use_parallel_residual": True, "attention_bias": True, "max_position_embeddings": 2048},
     "phi": {"max_position_embeddings": 2048},
+    "starcoder2": {
+        "num_key_value_heads": 2,
+        "use_bias": True,
+        "tie_word_embeddings": True,
+        "max_position_embeddings": 4096,
+    },
 }
 
 
 def build(c: Config) -> Network:
-    return {"gpt2": _gpt2, "opt": _opt, "gpt_neox": _gpt_neox, "phi": _phi}[c.model_type](c)
+    families = {"gpt2": _gpt2, "opt": _opt, "gpt_neox": _gpt_neox, "phi": _phi, "starcoder2": _starcoder2}
+    return families[c.model_type](c)
 
 
 def _gpt2(c: Config) -> Network:
@@ -144,6 +151,33 @@ def _phi(c: Config) -> Network:
         fed = plain_mlp(net, f"{block}.mlp", h, d, c.size("intermediate_size"))
         x = net.residual(f"{block}.mlp.residual", d, x, mixed, fed)
     net.head(_layer_norm(net, "final_norm", x, d), d, vocab_size, tied=c.flag("tie_word_embeddings"), bias=True)
+    return net
+
+
+def _starcoder2(c: Config) -> Network:
+    d, n_blocks, vocab_size = c.size("hidden_size"), c.size("num_hidden_layers"), c.size("vocab_size")
+    n_heads, n_kv_heads, head_dim = c.heads()
+    bias = c.flag("use_bias")
+    windows = c.windows(n_blocks)
+    net = Network()
+    x = net.embedding("embed", vocab_size, d)
+    for i in range(n_blocks):
+        block = f"blocks.{i}"
+        shape = AttentionShape(
+            d=d,
+            n_heads=n_heads,
+            n_kv_heads=n_kv_heads,
+            head_dim=head_dim,
+            window=windows[i],
+            qkv_bias=bias,
+            o_bias=bias,
+        )
+        h = attention(net, block, _layer_norm(net, f"{block}.attn_norm", x, d), shape)
+        x = net.residual(f"{block}.attn.residual", d, x, h)
+        h = _layer_norm(net, f"{block}.mlp_norm", x, d)
+        h = plain_mlp(net, f"{block}.mlp", h, d, c.size("intermediate_size"), bias=bias)
+        x = net.residual(f"{block}.mlp.residual", d, x, h)
+    net.head(_layer_norm(net, "final_norm", x, d), d, vocab_size, tied=c.flag("tie_word_embeddings"))
     return net
 
 
