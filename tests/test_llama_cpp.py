@@ -209,6 +209,9 @@ def test_state_space_model_cannot_roll_back(opened: Open, tiny: Path, tmp_path: 
     np.testing.assert_allclose(session.forward(IDS[:1, 9:]).numpy(), whole[:, 9:], atol=0.01)
     with pytest.raises(AssertionError, match="rolled back"):
         session.commit(3)
+    session.reset()
+    rows = traced(session, n_decode=2)["decode"]
+    assert {row.name for row in rows} == {layer.name for layer in session.spec.layers}
 
 
 def write_mamba(path: Path, tokenizer: Path, d: int = 64, d_state: int = 16, kernel: int = 4) -> None:
@@ -262,6 +265,8 @@ def write_mamba(path: Path, tokenizer: Path, d: int = 64, d_state: int = 16, ker
         ("MUL_MAT", "result_output", ("token_embd.weight", "result_norm"), "lm_head"),
         ("MUL_MAT", "result_output", ("output.weight", "result_norm"), "lm_head"),
         ("MUL_MAT", "ffn_out-3", ("blk.3.ffn_down.weight", "ffn_swiglu-3"), "blocks.3.mlp.down_proj"),
+        ("MUL_MAT_ID", "ffn_moe_up-3", ("blk.3.ffn_up_exps.weight", "x", "ids"), "blocks.3.mlp.experts.up_proj"),
+        ("MUL", "node_54", ("node_27", "blk.3.ssm_d"), "blocks.3.ssm.scan"),
         ("MUL", "attn_norm-3", ("norm-3", "blk.3.attn_norm.weight"), "blocks.3.attn_norm"),
         ("ADD", "Qcur-3", ("Qcur-3", "blk.3.attn_q.bias"), "blocks.3.attn.q_proj"),
         ("ADD", "ffn_inp-3", ("attn_out-3", "l_out-2"), "blocks.3.attn.residual"),

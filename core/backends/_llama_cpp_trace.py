@@ -22,7 +22,14 @@ from core.names import block_of, canonical_gguf
 from core.types import LayerTime
 
 VIEWS = frozenset({"NONE", "VIEW", "RESHAPE", "PERMUTE", "TRANSPOSE"})
-WEIGHTED = frozenset({"MUL_MAT", "MUL_MAT_ID", "GET_ROWS", "MUL", "ADD", "ADD_ID", "SSM_CONV"})
+WEIGHTED = frozenset({"MUL_MAT", "MUL_MAT_ID", "GET_ROWS", "MUL", "ADD", "ADD_ID", "SSM_CONV", "SSM_SCAN"})
+# Mamba's nodes without a name, by the part of the block that ran before them
+AFTER = {
+    ("SILU", "ssm.conv"): "ssm.act",
+    ("ADD", "ssm.scan"): "ssm.scan",
+    ("SWIGLU", "ssm.scan"): "ssm.gate",
+    ("ADD", "ssm.out_proj"): "ssm.residual",
+}
 OTHER = "other"
 
 
@@ -61,11 +68,11 @@ def _ggml() -> Any:
     return library
 
 
-def layer_of(op: str, node: str, sources: tuple[str, ...]) -> str | None:
+def layer_of(op: str, node: str, sources: tuple[str, ...], before: str = "") -> str | None:
     """The canonical layer of a graph node; None where neither its name nor its sources tell.
 
-    A weight among the sources says most, then the node's own name, then the cache it reads
-    (flash attention has no name of its own).
+    A weight among the sources says most, then what ran `before`, then the node's own name, then the
+    cache it reads (flash attention has no name of its own).
     """
     if op == "ROPE":
         name = canonical_gguf(node)
@@ -73,8 +80,11 @@ def layer_of(op: str, node: str, sources: tuple[str, ...]) -> str | None:
         return name if block is None else f"blocks.{block}.attn.rope"
     if op in WEIGHTED:
         for source in sources:
-            if source.endswith((".weight", ".bias")) and (name := canonical_gguf(source)):
+            if source.startswith(("blk.", "token_embd.", "output")) and (name := canonical_gguf(source)):
                 return "lm_head" if name == "embed" and op == "MUL_MAT" else name  # tied to the embedding
+    block = block_of(before)
+    if block is not None and (part := AFTER.get((op, before.removeprefix(f"blocks.{block}.")))):
+        return f"blocks.{block}.{part}"
     if name := canonical_gguf(node):
         return name
     return next((canonical_gguf(source) for source in sources if source.startswith("cache_")), None)
@@ -92,6 +102,7 @@ class Trace:
         self._layers: dict[tuple[str, ...], str | None] = {}
         self._phases: dict[str, _Times] = {}
         self._times = self._phases.setdefault("prefill", _Times())
+        self._before = ""
         self._started_ns = 0
         self._finished = False
 
@@ -116,10 +127,12 @@ class Trace:
         seconds = (time.perf_counter_ns() - self._started_ns) / 1e9
         op = self._ggml.ggml_op_desc(address).decode()
         node = self._ggml.ggml_get_name(address).decode(errors="replace")
-        key = (op, node, *self._sources(address, node))
+        key = (self._before, op, node, *self._sources(address, node))
         if key not in self._layers:
-            self._layers[key] = layer_of(op, node, key[2:])
-        self._times.add(self._layers[key], op, node, seconds, self._ggml.ggml_nbytes(address))
+            self._layers[key] = layer_of(op, node, key[3:], self._before)
+        layer = self._layers[key]
+        self._before = layer or self._before
+        self._times.add(layer, op, node, seconds, self._ggml.ggml_nbytes(address))
         return True
 
     def _sources(self, address: int, node: str) -> tuple[str, ...]:
