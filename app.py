@@ -7,7 +7,7 @@ from pathlib import Path
 import streamlit as st
 
 from pages.ui.page import guard
-from pages.ui.shell import machine_line, run_strip
+from pages.ui.shell import machine_line, missing_run_notice, run_strip
 from pages.ui.state import keep_run_in_address
 
 ROOT = Path(__file__).parent
@@ -53,6 +53,7 @@ chosen = st.navigation({section: found for section, found in menu.items() if fou
 
 with guard():
     keep_run_in_address()
+    missing_run_notice()
     run_strip(on_run_page=chosen.title == "Run")
     machine_line()
 with guard():

@@ -23,7 +23,7 @@ FAMILIES = {
 
 def model_picker(key: str = "model", label: str = "Model") -> str | None:
     """Choose a model of the catalogue, or type a path or a hub id; the id, bound to the address."""
-    known = {e.id: e for e in _in_order()}
+    known = {e.id: e for e in catalogue.entries()}
 
     def name(model: str) -> str:
         entry = known.get(model)
@@ -40,12 +40,6 @@ def model_picker(key: str = "model", label: str = "Model") -> str | None:
         "A path to a GGUF file, a model folder or a config.json can be typed, and so can a hub id such as "
         "`HuggingFaceTB/SmolLM2-135M-Instruct`.",
     )
-
-
-def _in_order() -> list[ModelEntry]:
-    """Ready-to-run models first, presets last."""
-    order = list(FAMILIES)
-    return sorted(catalogue.entries(), key=lambda e: (order.index(e.family), e.label.casefold()))
 
 
 @st.cache_data(max_entries=64, show_spinner=False)

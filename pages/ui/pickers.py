@@ -14,7 +14,7 @@ from pages.ui import text
 from pages.ui.choices import select
 from pages.ui.models import model_picker
 from pages.ui.page import empty
-from pages.ui.state import choose_run, current_run, open_run, readable, store
+from pages.ui.state import choose_run, current_run, readable, store
 
 __all__ = ["backend_label", "backend_picker", "device_picker", "model_picker", "pick_run", "run_header", "run_picker"]
 
@@ -55,19 +55,11 @@ def run_names(also: str | None) -> dict[str, str]:
     return {run.id: run_line(run) for run in _newest(also)}
 
 
-def _newest(selected: str | None) -> list[Run]:
+def _newest(also: str | None) -> list[Run]:
     ids = store().ids()[:_SHOWN_RUNS]
-    if selected and selected not in ids:
-        ids.append(selected)
-    found = []
-    for run_id in ids:
-        try:
-            run = open_run(run_id) if run_id == selected else store().open(run_id)
-        except ExplorerError:
-            continue
-        if readable(run):
-            found.append(run)
-    return found
+    if also and also not in ids:
+        ids.append(also)
+    return [store().open(run_id) for run_id in ids if readable(run_id)]
 
 
 def run_line(run: Run) -> str:

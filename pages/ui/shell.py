@@ -13,7 +13,7 @@ from pages.ui.links import link
 from pages.ui.page import guard
 from pages.ui.pickers import backend_label
 from pages.ui.run_view import stage_line
-from pages.ui.state import asked_run, open_run, runner
+from pages.ui.state import asked_run, forget_run, open_run, readable, runner, store
 
 
 def run_strip(on_run_page: bool) -> None:
@@ -60,6 +60,19 @@ def run_strip(on_run_page: bool) -> None:
                     )
 
     strip()
+
+
+def missing_run_notice() -> None:
+    """Say so when the address asks for a run that is not here or cannot be read; another one is shown instead."""
+    asked = asked_run()
+    if asked and not readable(asked):
+        here = asked in store().ids()
+        st.warning(
+            "The newest readable run is shown instead. History lists all runs.",
+            title=f"The run {asked} is damaged and cannot be shown" if here else f"There is no run '{asked}' here",
+            icon=":material/search_off:",
+        )
+        forget_run()
 
 
 def machine_line() -> None:

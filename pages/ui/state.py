@@ -10,6 +10,7 @@ from collections.abc import Collection
 from importlib import resources
 from pathlib import Path
 
+import msgspec
 import streamlit as st
 
 from core.errors import ExplorerError
@@ -74,15 +75,19 @@ def asked_run() -> str | None:
 
 def current_run() -> Run | None:
     """The run to show: the one asked for, else the one that is going, else the newest; None without any."""
-    ids = store().ids()
-    for run_id in (asked_run(), runner().active()):
-        if run_id in ids:
+    for run_id in (asked_run(), runner().active(), *store().ids()):
+        if run_id and readable(run_id):
             return open_run(run_id)
-    for run_id in ids:
-        run = open_run(run_id)
-        if readable(run):
-            return run
     return None
+
+
+def readable(run_id: str) -> bool:
+    """Whether there is such a run and it can be shown: a damaged folder is left to History."""
+    try:
+        run = open_run(run_id)
+        return bool(run.request and run.created_s)
+    except (ExplorerError, OSError, msgspec.DecodeError):
+        return False
 
 
 def open_run(run_id: str) -> Run:
@@ -99,14 +104,6 @@ def open_run(run_id: str) -> Run:
             opened.pop(next(iter(opened)))
         opened[run_id] = run
     return opened[run_id]
-
-
-def readable(run: Run) -> bool:
-    """Whether the run's request can be read: a damaged folder is left to History."""
-    try:
-        return bool(run.request)
-    except ExplorerError:
-        return False
 
 
 def result_of(run: Run) -> Result:

@@ -5,6 +5,7 @@ Pure functions of numbers: nothing here draws. None is "–", never 0.
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any, Literal
 
@@ -143,10 +144,8 @@ def environment_line(environment: dict[str, Any]) -> str:
 
 
 def _digits(value: float, digits: int = 3) -> str:
-    """`digits` significant digits without an exponent."""
+    """`digits` significant digits without an exponent; more before the point are kept."""
     if value == 0:
         return "0"
-    whole = len(str(int(abs(value))))
-    if abs(value) < 1:
-        return f"{value:.{digits}g}"
-    return f"{value:,.{max(0, digits - whole)}f}"
+    order = math.floor(math.log10(abs(float(f"{value:.{digits}g}"))))
+    return f"{value:,.{max(0, digits - 1 - order)}f}"

@@ -1,0 +1,70 @@
+"""History and two runs side by side."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+
+from streamlit.testing.v1 import AppTest
+
+from core.runs.store import Store
+from pages.ui.history_table import matching
+from tests.pages.conftest import sound
+
+Open = Callable[..., AppTest]
+HISTORY, COMPARE = "pages/compare/history.py", "pages/compare/compare.py"
+
+
+def test_every_run_has_a_row(app: Open, filled: Store) -> None:
+    at = sound(app(HISTORY))
+    table = at.dataframe[0].value
+    assert len(table) == 2
+    assert list(table["Model"]) == ["tiny-moe", "tiny-moe"]
+    assert list(table["Strategy"]) == ["Native", "Autoregressive"]
+    assert (table["Decode tok/s"] > 0).all()
+
+
+def test_search(app: Open, filled: Store) -> None:
+    at = app(HISTORY)
+    at.text_input(key="search").set_value("tiny native").run()
+    assert len(sound(at).dataframe[0].value) == 1
+    at.text_input(key="search").set_value("no such thing").run()
+    assert not sound(at).dataframe
+    rows = [{"run_id": "1", "model": "Gpt2", "text": None}, {"run_id": "2", "model": "bert"}]
+    assert [r["run_id"] for r in matching(rows, "GPT")] == ["1"]
+    assert matching(rows, "") == rows
+
+
+def test_a_damaged_folder_is_a_row_with_a_sentence(app: Open, filled: Store) -> None:
+    shutil.copytree(filled.folder / filled.ids()[0], filled.folder / "20990101-000000-ffffff")
+    (filled.folder / "20990101-000000-ffffff" / "request.json").write_text("{")
+    at = sound(app(HISTORY))
+    assert at.dataframe[0].value["Status"][0] == "Damaged"
+    assert any("1 damaged" in c.value for c in at.caption)
+
+
+def test_an_interrupted_run_says_so(app: Open, filled: Store) -> None:
+    newest = filled.ids()[0]
+    path = filled.folder / "20990101-000000-eeeeee"
+    shutil.copytree(filled.folder / newest, path)
+    lines = (path / "events.jsonl").read_bytes().splitlines(keepends=True)
+    (path / "events.jsonl").write_bytes(b"".join(lines[: len(lines) // 2]) + b'{"type":"st')
+    at = sound(app(run="20990101-000000-eeeeee"))
+    assert any("interrupted" in w.proto.title for w in at.warning)
+
+
+def test_two_runs_side_by_side(app: Open, filled: Store) -> None:
+    newest, older = filled.ids()
+    at = sound(app(COMPARE, first=older, second=newest))
+    assert at.selectbox(key="first").value == older
+    assert at.selectbox(key="second").value == newest
+    assert {"Decode speed", "Time to first token", "Peak memory"} <= {m.label for m in at.metric}
+    assert all("×" in m.delta for m in at.metric if m.delta)
+    assert "Strategy" in str(at.table[0].value)
+    assert at.get("vega_lite_chart")
+
+
+def test_one_run_cannot_be_compared(app: Open, filled: Store) -> None:
+    filled.delete(filled.ids()[0])
+    at = sound(app(COMPARE))
+    assert any("Two runs are needed" in m.value for m in at.markdown)

@@ -1,0 +1,88 @@
+"""Every page, with nothing to show and with runs, with nonsense in the address and on damaged folders."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from core.runs.store import Store
+from tests.pages.conftest import ROOT, pages, sound
+
+Open = Callable[..., AppTest]
+
+
+@pytest.mark.parametrize("page", pages())
+def test_page_on_an_empty_store(app: Open, page: str) -> None:
+    at = sound(app(page))
+    assert at.title, page
+    assert not at.error
+
+
+@pytest.mark.parametrize("page", pages())
+def test_page_with_runs(app: Open, filled: Store, page: str) -> None:
+    at = sound(app(page))
+    assert at.title
+    assert not at.error, at.error[0].value
+
+
+@pytest.mark.parametrize("page", pages())
+def test_nonsense_in_the_address(app: Open, filled: Store, page: str) -> None:
+    sound(app(page, run="../../etc/passwd", backend="nope", strategy="?", threads="-1", device="abacus"))
+
+
+@pytest.mark.parametrize("page", pages())
+def test_damaged_run_folders(app: Open, filled: Store, page: str) -> None:
+    newest = filled.ids()[0]
+    whole = filled.folder / newest
+    for name, damage in {
+        "20990101-000000-aaaaaa": lambda p: (p / "request.json").unlink(),
+        "20990101-000001-bbbbbb": lambda p: (p / "request.json").write_text('{"model": 3'),
+        "20990101-000002-cccccc": lambda p: (p / "events.jsonl").write_bytes(b'{"type":"pha\x00\xff\n\n{"x"'),
+        "20990101-000003-dddddd": lambda p: (p / "created.json").unlink(),
+    }.items():
+        shutil.copytree(whole, filled.folder / name)
+        damage(filled.folder / name)
+    sound(app(page))
+    for name in (
+        "20990101-000000-aaaaaa",
+        "20990101-000001-bbbbbb",
+        "20990101-000002-cccccc",
+        "20990101-000003-dddddd",
+    ):
+        sound(app(page, run=name))
+
+
+@pytest.mark.parametrize("page", pages())
+def test_every_chart_and_table_has_words(app: Open, filled: Store, page: str) -> None:
+    at = sound(app(page))
+    for kind in ("vega_lite_chart", "echarts_chart", "arrow_data_frame"):
+        for element in at.get(kind):
+            assert element.proto.alt, f"{kind} on {page} has no alt text"
+
+
+def test_page_files_lie_in_sections() -> None:
+    """A .py directly in pages/ would make a fresh server run it without app.py."""
+    assert not list((ROOT / "pages").glob("*.py"))
+
+
+def test_no_model_library_in_the_app(two_runs: Path) -> None:
+    """The app's process draws every page and starts a run without importing what runs models."""
+    script = f"""
+import os, sys
+os.environ["ROOFSCOPE_HOME"] = {str(two_runs)!r} + "/home"
+from streamlit.testing.v1 import AppTest
+at = AppTest.from_file({str(ROOT / "app.py")!r}, default_timeout=60).run()
+for page in {pages()!r}:
+    at.switch_page(page).run()
+    assert not at.exception
+heavy = {{"torch", "transformers", "onnxruntime", "llama_cpp", "onnx", "huggingface_hub"}}
+print(sorted(heavy & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"

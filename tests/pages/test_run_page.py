@@ -1,0 +1,158 @@
+"""A run on the Run page: start, watch, stop, come back to it; and what happens when it cannot run."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+
+from streamlit.testing.v1 import AppTest
+
+from core.runs.store import Store
+from tests.pages.conftest import sound
+
+Open = Callable[..., AppTest]
+SLOW = "delay_s=0.05"
+
+
+def start(at: AppTest, options: str = SLOW, tokens: int = 12) -> str:
+    """Press Run with the fake backend on a tiny preset; the run's id."""
+    at.selectbox(key="model").set_value("tiny-moe")
+    at.selectbox(key="backend").set_value("fake")
+    at.number_input(key="max_new_tokens").set_value(tokens)
+    at.number_input(key="warmup").set_value(0)
+    at.text_area(key="options").set_value(options).run()
+    at.button(key="start").click().run()
+    sound(at)
+    return str(at.query_params["run"][0] if isinstance(at.query_params["run"], list) else at.query_params["run"])
+
+
+def until(at: AppTest, condition: Callable[[AppTest], bool], seconds: float = 30) -> AppTest:
+    """Tick until it holds."""
+    end = time.monotonic() + seconds
+    while not condition(sound(at)):
+        assert time.monotonic() < end, [p.text for p in at.get("progress")]
+        time.sleep(0.1)
+        at.run()
+    return at
+
+
+def over(at: AppTest) -> bool:
+    return not any(b.key == "stop" for b in at.button)
+
+
+def number(at: AppTest, label: str) -> str:
+    return str(next(m.value for m in at.metric if m.label == label))
+
+
+def test_a_whole_run(app: Open, store: Store) -> None:
+    at = app()
+    run_id = start(at)
+    until(at, lambda at: number(at, "Decode").startswith("~"))
+    assert "of 12 tokens" in at.get("progress")[0].proto.text
+    until(at, over)
+    assert store.open(run_id).status() == "done"
+    assert number(at, "Decode").endswith("tok/s") and "~" not in number(at, "Decode")
+    assert store.open(run_id).result().text in [t.value for t in at.text]
+    assert any("Finished" in p.proto.text for p in at.get("progress"))
+
+
+def test_a_live_chart_is_fed_and_never_rebuilt(app: Open) -> None:
+    at = app()
+    start(at, "delay_s=0.1", 16)
+    specs: dict[str, set[str]] = {}
+
+    def watch(at: AppTest) -> bool:
+        for chart in at.get("vega_lite_chart"):
+            names = " ".join(d.name for d in chart.proto.datasets)
+            specs.setdefault(names, set()).add(json.dumps(json.loads(chart.proto.spec), sort_keys=True))
+        return over(at)
+
+    until(at, watch)
+    assert len(specs) >= 3 and all(len(found) == 1 for found in specs.values()), {k: len(v) for k, v in specs.items()}
+
+
+def test_stop_keeps_what_was_measured(app: Open, store: Store) -> None:
+    at = app()
+    run_id = start(at, "delay_s=0.2", 200)
+    until(at, lambda at: number(at, "Decode") != "–")
+    at.button(key="stop").click().run()
+    until(at, over, 10)
+    assert store.open(run_id).status() == "cancelled"
+    assert number(at, "Decode") != "–"
+    assert any("Stopped" in p.proto.text for p in at.get("progress"))
+
+
+def test_a_run_is_found_again_and_a_second_one_is_refused(app: Open, store: Store) -> None:
+    first = app()
+    run_id = start(first, "delay_s=0.1", 200)
+    second = sound(app())  # another tab
+    assert any(b.key == "stop" for b in second.button), "the run that is going is shown"
+    second.selectbox(key="backend").set_value("fake").run()
+    second.button(key="start").click().run()
+    assert [w.proto.title for w in sound(second).warning] == ["A run is going already"]
+    assert len(store.ids()) == 1
+    elsewhere = sound(app("pages/compare/history.py"))
+    assert any(b.key == "strip-stop" for b in elsewhere.button), "every page shows that a run is going"
+    first.button(key="stop").click().run()
+    until(first, over, 10)
+    assert store.open(run_id).status() == "cancelled"
+
+
+def test_a_crash_is_one_sentence_and_the_app_lives(app: Open) -> None:
+    at = app()
+    start(at, "crash=SIGSEGV")
+    until(at, over)
+    assert "crashed" in at.error[0].proto.title
+    assert at.error[0].value
+    start(at, "")
+    until(at, over)
+    assert number(at, "Decode").endswith("tok/s")
+
+
+def test_what_cannot_run_says_so_before(app: Open) -> None:
+    at = app()
+    at.selectbox(key="backend").set_value("fake").run()
+    at.text_area(key="prompt").set_value("   ").run()
+    assert at.button(key="start").disabled
+    assert "The prompt is empty" in [w.proto.title for w in sound(at).warning]
+    at.text_area(key="prompt").set_value("Hello").run()
+    assert not at.button(key="start").disabled
+    at.selectbox(key="backend").set_value("pytorch")
+    at.selectbox(key="model").set_value("deepseek-v3").run()
+    assert at.button(key="start").disabled, "it does not fit"
+    at.toggle(key="allow_oversize").set_value(True).run()
+    assert not at.button(key="start").disabled, "run anyway"
+
+
+def test_an_unknown_model_in_the_address(app: Open) -> None:
+    for model, words in (("/no/such/model.gguf", "no file or folder"), ("owner/name", "no model called")):
+        at = sound(app(model=model))
+        assert at.button(key="start").disabled
+        assert any(words in w.proto.title for w in at.warning)
+
+
+def test_a_configuration_comes_from_the_address(app: Open) -> None:
+    at = sound(app(model="gpt2", backend="fake", strategy="native", prompt="Bonjour", max_new_tokens="7", batch="3"))
+    assert at.selectbox(key="model").value == "gpt2"
+    assert at.selectbox(key="backend").value == "fake"
+    assert at.selectbox(key="strategy").value == "native"
+    assert at.text_area(key="prompt").value == "Bonjour"
+    assert at.number_input(key="max_new_tokens").value == 7
+    assert at.number_input(key="batch").value == 3
+
+
+def test_the_form_survives_another_page(app: Open, filled: Store) -> None:
+    at = app()
+    at.selectbox(key="model").set_value("gpt2").run()
+    at.switch_page("pages/compare/history.py").run()
+    at.switch_page("pages/measure/run.py").run()
+    assert sound(at).selectbox(key="model").value == "gpt2"
+
+
+def test_an_asked_run_is_shown(app: Open, filled: Store) -> None:
+    newest, older = filled.ids()
+    at = sound(app(run=older))
+    assert any("Autoregressive" in m.value for m in at.markdown)
+    at = sound(app(run=newest))
+    assert any("Native" in m.value for m in at.markdown)

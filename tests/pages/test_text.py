@@ -1,0 +1,46 @@
+"""Numbers as people read them."""
+
+from __future__ import annotations
+
+import pytest
+
+from pages.ui import text
+
+
+@pytest.mark.parametrize(
+    ("shown", "expected"),
+    [
+        (text.size(None), "–"),
+        (text.size(0), "0 B"),
+        (text.size(999), "999 B"),
+        (text.size(999_600), "1.00 MB"),
+        (text.size(1_234_000_000), "1.23 GB"),
+        (text.bandwidth(41e9), "41.0 GB/s"),
+        (text.compute(1.5e12), "1.50 TFLOP/s"),
+        (text.seconds(None), "–"),
+        (text.seconds(0.0831), "83.1 ms"),
+        (text.seconds(1.25), "1.25 s"),
+        (text.seconds(125), "2 min 05 s"),
+        (text.seconds(12e-6), "12.0 µs"),
+        (text.clock(7.04), "7.0 s"),
+        (text.clock(125), "2:05 min"),
+        (text.token_rate(41.234), "41.2 tok/s"),
+        (text.token_rate(1234.5), "1,234 tok/s"),
+        (text.count(576), "576"),
+        (text.count(134_515_008), "135 M"),
+        (text.percent(0.834), "83 %"),
+        (text.ratio(1.25), "1.25 ×"),
+    ],
+)
+def test_numbers(shown: str, expected: str) -> None:
+    assert shown == expected
+
+
+def test_outside_text_is_harmless_in_markdown() -> None:
+    assert text.escape("**x** [a](http://b) :red[c] <i>") == (r"\*\*x\*\* \[a\]\(http\://b\) \:red\[c\] \<i\>")
+
+
+def test_every_kind_of_number_has_a_badge() -> None:
+    for kind in ("measured", "computed", "stated", "estimated"):
+        assert kind in text.provenance(kind)
+        assert kind in text.provenance_help()

@@ -1,0 +1,49 @@
+"""Two results side by side."""
+
+from __future__ import annotations
+
+import msgspec
+
+from core.runs.compare import differences, ratios, words
+from core.runs.summarize import summarize
+from core.types import Generate, Request, Result, Sampling
+
+A = Request(model="m", backend="fake", task=Generate(prompt="x"), options={"delay_s": 0.1})
+B = msgspec.structs.replace(
+    A, backend="pytorch", task=Generate(prompt="x", sampling=Sampling(temperature=0.5)), options={}
+)
+
+
+def result(request: Request, **more: object) -> Result:
+    return msgspec.structs.replace(summarize("r", request, [], "done"), **more)
+
+
+def test_differences_name_every_setting_that_differs() -> None:
+    found = {d.name: (d.a, d.b) for d in differences(A, B, result(A), result(B))}
+    assert found == {"backend": ("fake", "pytorch"), "temperature": ("0.0", "0.5"), "delay s": ("0.1", "–")}
+
+
+def test_versions_and_what_the_worker_chose_count() -> None:
+    a = result(A, dtype="fp32", environment={"versions": {"torch": "1"}, "machine": {"cpu": "x"}})
+    b = result(A, dtype="bf16", environment={"versions": {"torch": "2"}, "machine": {"cpu": "x"}})
+    assert {d.name for d in differences(A, A, a, b)} == {"dtype", "torch version"}
+
+
+def test_ratios_are_second_over_first() -> None:
+    a, b = result(A, tok_per_s=10.0, ttft_s=2.0), result(A, tok_per_s=20.0, ttft_s=3.0)
+    speed, first = ratios(a, b)
+    assert (speed.ratio, speed.improves) == (2.0, True)
+    assert (first.ratio, first.improves) == (1.5, False)
+
+
+def test_a_number_of_one_run_only_has_no_ratio() -> None:
+    (speed,) = ratios(result(A), result(A, tok_per_s=20.0))
+    assert speed.ratio is None and speed.improves is None
+
+
+def test_words_put_together_give_both_texts() -> None:
+    a, b = "The capital of France is Paris.\nYes", "The capital of Spain is Madrid.\nYes"
+    pieces = words(a, b)
+    assert "".join(t for k, t in pieces if k != "b") == a
+    assert "".join(t for k, t in pieces if k != "a") == b
+    assert ("a", "France ") in pieces and ("b", "Spain ") in pieces
