@@ -44,6 +44,7 @@ class PublishedRun(msgspec.Struct, frozen=True, kw_only=True):
     file_bytes: float
     weight_bytes: float
     kv_bytes_per_token: float
+    heads_per_kv_head: int
     n_past: float
     decode_s: float
     prefill_tokens: int
@@ -57,20 +58,21 @@ class PublishedRun(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Model(msgspec.Struct, frozen=True):
-    """From the model's config.json: num_hidden_layers, hidden_size, vocab_size, num_key_value_heads * head_dim."""
+    """From the model's config.json; a head is 128 wide in all of them."""
 
     n_layers: int
     d_model: int
     vocab: int
-    kv_width: int
+    n_heads: int
+    n_kv_heads: int
 
 
-_LLAMA_3_8B = _Model(32, 4096, 128256, 8 * 128)
+_LLAMA_3_8B = _Model(32, 4096, 128256, 32, 8)
 _MODELS = {
-    "LLaMA 2 7B": _Model(32, 4096, 32000, 32 * 128),
+    "LLaMA 2 7B": _Model(32, 4096, 32000, 32, 32),
     "Llama 3 8B": _LLAMA_3_8B,
     "Llama 3.1 8B": _LLAMA_3_8B,
-    "Llama 3 70B": _Model(80, 8192, 128256, 8 * 128),
+    "Llama 3 70B": _Model(80, 8192, 128256, 64, 8),
 }
 _EMBEDDING_BITS = {"F16": 16.0, "Q8_0": 8.5, "Q4_0": 4.5, "Q4_K_M": 4.5}  # of the embedding table
 _CORES = {"Ryzen 9 7950X": 16}
@@ -128,7 +130,8 @@ def _run(row: dict[str, str], added: bool) -> PublishedRun:
         n_matrix_params=float(row["params_b"]) * 1e9 - 2 * table,
         file_bytes=file_bytes,
         weight_bytes=file_bytes - table * _EMBEDDING_BITS[row["quant"]] / 8,
-        kv_bytes_per_token=2 * model.n_layers * model.kv_width * 2,
+        kv_bytes_per_token=2 * model.n_layers * model.n_kv_heads * 128 * 2,
+        heads_per_kv_head=model.n_heads // model.n_kv_heads,
         n_past=int(row["tg_test"].removeprefix("tg")) / 2,
         decode_s=1 / float(row["tg_tps"]),
         prefill_tokens=prefill_tokens,

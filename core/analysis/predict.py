@@ -2,19 +2,20 @@
 
 Every figure is an interval: `ideal` is the roofline (Williams et al. 2009; nothing can be faster, were the
 device's figures right), `calibrated` is what llama.cpp reaches on published machines, `low` and `high`
-hold nine in ten measured values. The form of a decode step on a device that was never measured:
+hold nine in ten measured values. A decode step takes
 
-    seconds = memory * W / bandwidth + unpack * W / fp32 peak + layer * n_layers + KV / (kv_share * bandwidth)
+    memory * W / bandwidth  +  unpack * W / fp32 peak  +  layer * n_layers  +  KV / (kv_share * bandwidth)
 
-W: bytes of weights that the step reads. `memory` is the inverse of the share of the stated bandwidth that
-kernels reach; `unpack` is the arithmetic on the weights that reading does not hide (it is what holds back
-cards with much bandwidth for little arithmetic); `layer` is the time to start a layer's kernels. A processor
-has 2 FLOPs per weight instead of the last two. A prompt costs the larger of its reading and
+W: bytes of weights that the step reads. KV: bytes of the cache, read once per query head, as attention that
+is not fused does. `memory` is the inverse of the share of the stated bandwidth that kernels reach; `unpack` is
+arithmetic on the weights that reading does not hide (it holds back cards with much bandwidth and little
+arithmetic); `layer` is the time to start a layer's kernels. A processor has 2 FLOPs per weight instead of
+`unpack` and `layer`. A prompt takes the larger of its reading and
 
-    seconds = flops * F / peak + joules_per_flop * F / thermal design power
+    flops * F / peak  +  joules_per_flop * F / thermal design power
 
-whose second part is a card that its power limit slows down. The five fitted numbers and their errors on
-left-out devices come from core.analysis.calibrate; this module knows no file and no clock.
+whose second part is a card that its power limit slows down. The fitted numbers and their errors on left-out
+devices come from core.analysis.calibrate; this module knows no file and no clock.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from core.analysis.dtypes import canonical_dtype, is_quantized, retype
 from core.analysis.memory import Shape, Split, split
 from core.analysis.work import LayerWork, total, work
 from core.errors import ExplorerError
-from core.types import Linear, ModelSpec, Record
+from core.types import Attention, Linear, ModelSpec, Record
 from hardware.device import Device
 
 Bound = Literal["memory", "compute"]
@@ -66,16 +67,16 @@ class Calibration(Record):
 
 # core.analysis.calibrate.fit over hardware/llama_bench_published.csv; a test keeps the two equal.
 PUBLISHED = Calibration(
-    memory=0.933,
-    unpack=7.93,
-    gpu_layer_s=42.6e-6,
-    gpu_layer_2024_s=95.4e-6,
-    soc_layer_s=105e-6,
-    gpu_kv_share=0.226,
-    soc_kv_share=0.102,
+    memory=0.930,
+    unpack=7.80,
+    gpu_layer_s=45.9e-6,
+    gpu_layer_2024_s=96.6e-6,
+    soc_layer_s=123.5e-6,
+    gpu_kv_share=0.904,
+    soc_kv_share=0.502,
     flops=1.47,
     joules_per_flop=1.87e-12,
-    decode=Spread(low=0.891, high=1.51),
+    decode=Spread(low=0.878, high=1.48),
     prefill=Spread(low=0.756, high=1.66),
 )
 
@@ -213,11 +214,11 @@ def predict(
     tpot: Figure | None = None
     decode_bound = prefill_bound
     if spec.causal:
-        step = total(work(spec, 1, prompt_tokens + new_tokens // 2, batch, **options))  # type: ignore[arg-type]
-        kv_bytes = step.kv_read_bytes + step.kv_write_bytes
+        rows = work(spec, 1, prompt_tokens + new_tokens // 2, batch, **options)  # type: ignore[arg-type]
+        step = total(rows)
         ideal = max(moved_bytes(step) / bandwidth, step.flops / roof[1])
         reading = weighted(decode_terms(device, step.weight_bytes, spec.n_blocks), calibration)
-        reading += decode_rest(device, kv_bytes, step.flops, thread_share, calibration)
+        reading += decode_rest(device, _kv_read_per_head(spec, rows), step.flops, thread_share, calibration)
         arithmetic = weighted(prefill_terms(device, step.flops, dtype, thread_share), calibration)
         tpot = as_figure(ideal, max(reading, arithmetic), calibration.decode)
         decode_bound = bound(step, roof[1], bandwidth)
@@ -299,6 +300,18 @@ def _launch(device: Device, spec: ModelSpec, calibration: Calibration) -> float:
     if device.kind == "cpu":
         return 0.0
     return spec.n_blocks * (calibration.soc_layer_s if device.kind == "soc" else calibration.gpu_layer_s)
+
+
+def _kv_read_per_head(spec: ModelSpec, rows: Sequence[LayerWork]) -> float:
+    """Bytes of the KV cache that a step reads when each query head reads its own: attention that is not fused.
+
+    From 8 heads on one KV head kernels multiply matrices and read it once for all of them.
+    """
+    read = 0.0
+    for layer, row in zip(spec.layers, rows, strict=True):
+        grouped = layer.op.n_heads / layer.op.n_kv_heads if isinstance(layer.op, Attention) else 1.0
+        read += row.kv_read_bytes * min(grouped, 8.0)
+    return read
 
 
 def as_figure(ideal: float, calibrated: float, spread: Spread) -> Figure:
