@@ -11,7 +11,8 @@ import msgspec
 import pytest
 
 from core.analysis import calibrate, predict_here
-from core.analysis.predict import PUBLISHED, Prediction, predict
+from core.analysis.device_time import PUBLISHED
+from core.analysis.predict import Prediction, predict
 from core.analysis.predict_here import Observation, Overhead, fit_overhead, observe, predict_local
 from core.analysis.work import total, work
 from core.errors import ExplorerError

@@ -15,8 +15,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from core.analysis import predict
-from core.analysis.predict import PUBLISHED, Calibration, Spread
+from core.analysis import device_time
+from core.analysis.device_time import PUBLISHED, Calibration, Spread
 from core.types import Record
 
 if TYPE_CHECKING:
@@ -109,24 +109,24 @@ def _kv_shares(runs: Sequence[PublishedRun]) -> dict[str, float]:
 
 
 def _decode_terms(run: PublishedRun) -> dict[str, float]:
-    return predict.decode_terms(run.device, run.weight_bytes, run.n_layers, run.launch_graphs)
+    return device_time.decode_terms(run.device, run.weight_bytes, run.n_layers, run.launch_graphs)
 
 
 def _rest(run: PublishedRun, calibration: Calibration) -> float:
     kv_bytes = run.n_past * run.kv_bytes_per_token * run.heads_per_kv_head
-    return predict.decode_rest(run.device, kv_bytes, 2 * run.n_matrix_params, run.thread_share, calibration)
+    return device_time.decode_rest(run.device, kv_bytes, 2 * run.n_matrix_params, run.thread_share, calibration)
 
 
 def _prefill_terms(run: PublishedRun) -> dict[str, float]:
     flops = 2 * run.n_matrix_params * run.prefill_tokens
     dtype = {"F16": "fp16"}.get(run.quant, run.quant.lower().removesuffix("_m"))
-    return predict.prefill_terms(run.device, flops, dtype, run.prefill_thread_share)
+    return device_time.prefill_terms(run.device, flops, dtype, run.prefill_thread_share)
 
 
 def _predicted(run: PublishedRun, phase: str, calibration: Calibration) -> float:
     if phase == "prefill":
-        return predict.weighted(_prefill_terms(run), calibration)
-    return predict.weighted(_decode_terms(run), calibration) + _rest(run, calibration)
+        return device_time.weighted(_prefill_terms(run), calibration)
+    return device_time.weighted(_decode_terms(run), calibration) + _rest(run, calibration)
 
 
 # ---------------------------------------------------------------- errors on what was left out

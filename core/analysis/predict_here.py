@@ -15,8 +15,9 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from core.analysis.calibrate import relative_fit
+from core.analysis.device_time import Spread
 from core.analysis.memory import Shape, Split, as_stored, split
-from core.analysis.predict import Bound, Figure, Spread, as_figure, as_rate, check_sizes, chunks, moved_bytes
+from core.analysis.predict import Bound, Figure, as_figure, as_rate, check_sizes, chunks, moved_bytes
 from core.analysis.work import LayerWork, total, work
 from core.errors import ExplorerError
 from core.types import ModelSpec, Record
