@@ -103,7 +103,8 @@ def predict(
         arithmetic = weighted(prefill_terms(device, forward.flops_executed, dtype, thread_share), calibration)
         calibrated += max(reading, arithmetic) + launch_seconds(device, spec.n_blocks, calibration)
     ttft = as_figure(ideal, calibrated, calibration.prefill)
-    prefill_bound = bound(total(tuple(prompt)), roof[1], bandwidth)
+    peak = compute_peak(device, dtype)
+    prefill_bound = bound(total(tuple(prompt)), peak[1], bandwidth)
 
     tpot: Figure | None = None
     decode_bound = prefill_bound
@@ -115,7 +116,7 @@ def predict(
         reading += decode_rest(device, _kv_read_per_head(spec, rows), step.flops, thread_share, calibration)
         arithmetic = weighted(prefill_terms(device, step.flops, dtype, thread_share), calibration)
         tpot = as_figure(ideal, max(reading, arithmetic), calibration.decode)
-        decode_bound = bound(step, roof[1], bandwidth)
+        decode_bound = bound(step, peak[1], bandwidth)
 
     shape = Shape(
         n_context=prompt_tokens + new_tokens,
@@ -158,8 +159,8 @@ def predict(
             "mem_bandwidth_bytes_per_s": bandwidth,
             "ideal_peak_flop_per_s": roof[1],
             "ideal_peak_dtype": roof[0],
-            "compute_peak_flop_per_s": compute_peak(device, dtype)[1],
-            "compute_peak_dtype": compute_peak(device, dtype)[0],
+            "compute_peak_flop_per_s": peak[1],
+            "compute_peak_dtype": peak[0],
             "mem_bytes": device.mem_bytes,
         },
     )
