@@ -45,61 +45,59 @@ def written_out(
             unit="B",
         )
     )
-    if not row.bytes:
-        return tuple(lines)
-    intensity = row.flops / row.bytes
-    lines.append(
+    return (*lines, *under_roof(row.flops, row.bytes, ceiling, seconds))
+
+
+def under_roof(
+    flops: float, n_bytes: float, ceiling: Ceiling | None = None, seconds: float | None = None
+) -> tuple[Line, ...]:
+    """From FLOPs and bytes of anything to its intensity, bound, fastest time and distance from the roof."""
+    if not n_bytes:
+        return ()
+    intensity = flops / n_bytes
+    lines = [
         Line(
             name="Intensity",
             formula="I = F / B",
-            numbers=f"{_si(row.flops)} / {_si(row.bytes)}",
+            numbers=f"{_si(flops)} / {_si(n_bytes)}",
             value=intensity,
             unit="FLOP/B",
         )
-    )
+    ]
     if ceiling is None:
         return tuple(lines)
-    sign, peak = (r"<", r"\beta I") if ceiling.bound(intensity) == "memory" else (r"\ge", r"\pi")
-    attainable = min(ceiling.flop_per_s, ceiling.bytes_per_s * intensity)
+    bound = ceiling.bound(intensity)
+    sign, peak = (r"<", r"\beta I") if bound == "memory" else (r"\ge", r"\pi")
+    ideal = ceiling.ideal_s(flops, n_bytes)
+    pi, beta = _si(ceiling.flop_per_s), _si(ceiling.bytes_per_s)
     lines += [
+        Line(name="Ridge", formula=r"I^* = \pi / \beta", numbers=f"{pi} / {beta}", value=ceiling.ridge, unit="FLOP/B"),
         Line(
-            name="Ridge",
-            formula=r"I^* = \pi / \beta",
-            numbers=f"{_si(ceiling.flop_per_s)} / {_si(ceiling.bytes_per_s)}",
-            value=ceiling.ridge,
-            unit="FLOP/B",
-        ),
-        Line(
-            name=f"{ceiling.bound(intensity).capitalize()}-bound, attainable",
+            name=f"{bound.capitalize()}-bound, attainable",
             formula=rf"I {sign} I^* \Rightarrow P = {peak}",
-            numbers=(
-                rf"{_si(ceiling.bytes_per_s)} \cdot {intensity:.3g}"
-                if ceiling.bound(intensity) == "memory"
-                else _si(ceiling.flop_per_s)
-            ),
-            value=attainable,
+            numbers=rf"{beta} \cdot {intensity:.3g}" if bound == "memory" else pi,
+            value=min(ceiling.flop_per_s, ceiling.bytes_per_s * intensity),
             unit="FLOP/s",
         ),
         Line(
             name="Fastest possible",
             formula=r"t_{\min} = \max(F / \pi,\; B / \beta)",
-            numbers=rf"\max({_exp(row.flops / ceiling.flop_per_s)},\; {_exp(row.bytes / ceiling.bytes_per_s)})",
-            value=ceiling.ideal_s(row.flops, row.bytes),
+            numbers=rf"\max({_time(flops / ceiling.flop_per_s)},\; {_time(n_bytes / ceiling.bytes_per_s)})",
+            value=ideal,
             unit="s",
         ),
     ]
     if seconds:
-        share = ceiling.ideal_s(row.flops, row.bytes) / seconds
-        lines.append(Line(name="Measured", formula="t", numbers="", value=seconds, unit="s"))
-        lines.append(
+        lines += [
+            Line(name="Measured", formula="t", numbers="", value=seconds, unit="s"),
             Line(
                 name="Of the roof",
                 formula=r"t_{\min} / t",
-                numbers=f"{_exp(ceiling.ideal_s(row.flops, row.bytes))} / {_exp(seconds)}",
-                value=share,
+                numbers=f"{_time(ideal)} / {_time(seconds)}",
+                value=ideal / seconds,
                 unit="%",
-            )
-        )
+            ),
+        ]
     return tuple(lines)
 
 
@@ -148,7 +146,7 @@ def _si(value: float) -> str:
     return f"{value:.3g}"
 
 
-def _exp(seconds: float) -> str:
+def _time(seconds: float) -> str:
     for factor, unit in ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs")):
         if seconds >= factor:
             return rf"{seconds / factor:.3g}\,\text{{{unit}}}"

@@ -8,7 +8,8 @@ the attention scores where they are written out. Runtime, the library itself, ca
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
 
 import msgspec
 
@@ -26,9 +27,12 @@ from core.types import (
     ModelSpec,
     Norm,
     Record,
+    Result,
     Rope,
     Scan,
 )
+
+Axis = Literal["context", "batch", "vocabulary", "precision"]
 
 MOST_TOKENS = 1 << 30
 LOGIT_BYTES = 4  # logits are fp32 whatever the model is
@@ -77,6 +81,14 @@ class LiveSet(Record, omit_defaults=False):
     weight_bytes: float
     output_bytes: float
     live_bytes: float
+
+
+class Fit(Record, omit_defaults=False):
+    """Whether a run fits into some memory, and how far one could go there. 0: not even one."""
+
+    fits: bool
+    longest_context: int
+    largest_batch: int
 
 
 class Measured(Record, omit_defaults=False):
@@ -162,6 +174,23 @@ def with_vocabulary(spec: ModelSpec, vocab_size: int) -> ModelSpec:
     return msgspec.structs.replace(spec, vocab_size=vocab_size, layers=tuple(resized(x) for x in spec.layers))
 
 
+def fit(spec: ModelSpec, shape: Shape, rooms_bytes: Sequence[float], runtime_bytes: float = 0.0) -> list[Fit]:
+    """For each amount of memory: does it fit, the longest context (this batch), the largest batch (this context)."""
+    spec = as_stored(spec, shape.weight_dtype)
+    stored = msgspec.structs.replace(shape, weight_dtype=None)
+    one = split(spec, _with(stored, batch=1))
+    each = one.total_bytes - one.weights_bytes
+    needed = one.weights_bytes + each * shape.batch + runtime_bytes
+    return [
+        Fit(
+            fits=needed <= room,
+            longest_context=longest_context(spec, stored, room, runtime_bytes),
+            largest_batch=max(0, int((room - runtime_bytes - one.weights_bytes) // each)) if each else 0,
+        )
+        for room in rooms_bytes
+    ]
+
+
 def longest_context(spec: ModelSpec, shape: Shape, room_bytes: float, runtime_bytes: float = 0.0) -> int:
     """Most tokens per sequence whose memory fits in `room_bytes`; 0 when not even one does.
 
@@ -188,10 +217,57 @@ def largest_batch(spec: ModelSpec, shape: Shape, room_bytes: float, runtime_byte
 
     All but the weights grows in proportion to the batch.
     """
-    one = split(spec, _with(shape, batch=1))
-    each = one.kv_bytes + one.activations_bytes + one.workspace_bytes
-    left = room_bytes - runtime_bytes - one.weights_bytes
-    return max(0, int(left // each)) if each else 0
+    return fit(spec, shape, [room_bytes], runtime_bytes)[0].largest_batch
+
+
+def grown(
+    spec: ModelSpec, shape: Shape, axis: Axis, values: Sequence[float | str], runtime_bytes: float | None = None
+) -> list[Split]:
+    """The split at each value of one quantity, all else as in `shape`."""
+    return [split(*_at(spec, shape, axis, value), runtime_bytes) for value in values]
+
+
+def _at(spec: ModelSpec, shape: Shape, axis: Axis, value: float | str) -> tuple[ModelSpec, Shape]:
+    match axis:
+        case "context":
+            n = int(value)
+            return spec, _with(shape, n_context=n, n_forward=min(shape.n_forward, n) if spec.causal else n)
+        case "batch":
+            return spec, _with(shape, batch=int(value))
+        case "vocabulary":
+            return with_vocabulary(spec, int(value)), shape
+        case "precision":
+            return spec, msgspec.structs.replace(shape, weight_dtype=str(value))
+
+
+def reported(environment: Mapping[str, Any]) -> dict[str, int]:
+    """Buffers that the library itself reports (llama.cpp does), by purpose; empty where it reports none."""
+    found: dict[str, int] = {}
+    for name, size in (environment.get("buffers_bytes") or {}).items():
+        if not isinstance(size, int | float):
+            continue
+        words = str(name).lower()
+        part = "KV cache" if "kv" in words else "weights" if "model" in words else "workspace"
+        found[part] = found.get(part, 0) + int(size)
+    return found
+
+
+def shape_of_run(result: Result, environment: Mapping[str, Any]) -> Shape:
+    """What a run asked of the memory, from its result and the library's settings.
+
+    A library that reserves its whole context (n_ctx) needs it whether it is filled or not; one that
+    runs a prompt in pieces (n_batch) has no larger forward than a piece.
+    """
+    used = max(1, (result.n_prompt_tokens or 0) + result.n_new_tokens)
+    forward = max(1, result.n_prompt_tokens or 1)
+    activation = str(environment.get("activation_dtype") or "fp32")
+    return Shape(
+        n_context=int(environment.get("n_ctx") or used),
+        n_forward=min(forward, int(environment.get("n_batch") or forward)),
+        batch=result.batch,
+        activation_dtype=activation,
+        kv_dtype=str(environment.get("kv_dtype") or environment.get("type_k") or activation),
+    )
 
 
 def measured(events: Sequence[object]) -> Measured:

@@ -236,7 +236,15 @@ def _change_spec(quantity: Quantity, height: int) -> dict[str, Any]:
 
 
 def _names() -> alt.Axis:
-    return alt.Axis(labelLimit=190, ticks=False, domain=False, labelPadding=6, labelFontSize=11, labelOverlap=False)
+    return alt.Axis(
+        labelLimit=190,
+        ticks=False,
+        domain=False,
+        labelPadding=6,
+        labelFontSize=11,
+        labelOverlap=False,
+        labelFlush=False,
+    )
 
 
 def kind_colour(legend: bool = True) -> alt.Color:
@@ -245,7 +253,9 @@ def kind_colour(legend: bool = True) -> alt.Color:
         "kind:N",
         title=None,
         scale=alt.Scale(domain=list(KINDS), range=list(KINDS.values())),
-        legend=alt.Legend(orient="bottom", columns=4, symbolType="square", labelFontSize=12) if legend else None,
+        legend=alt.Legend(orient="bottom", columns=4, symbolType="square", symbolStrokeWidth=0, labelFontSize=12)
+        if legend
+        else None,
     )
 
 

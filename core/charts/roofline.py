@@ -18,6 +18,7 @@ from core.charts.labels import short, si
 from core.charts.palette import BOUNDS, DASHES, GREEN, GREY, KINDS, ORANGE, PHASE_SHAPES, PINK, RED, SKY
 
 X_LOW, X_HIGH = 0.05, 4000.0  # FLOP per byte: from a norm in fp32 to a long prefill
+LABEL_STEP = 10**0.17  # a label's height on the y-axis
 X_TITLE = "FLOP per byte (model bytes, compulsory traffic)"
 ColourBy = Literal["kind", "bound"]
 _HERE = "#7A7F87"
@@ -27,7 +28,7 @@ _DEVICE_COLOURS = (_HERE, PINK, GREEN, ORANGE, SKY)
 
 
 def roofline(
-    roofs: Sequence[Roof], marks: Sequence[Point], colour_by: ColourBy = "kind", height: int = 470, pick: bool = True
+    roofs: Sequence[Roof], marks: Sequence[Point], colour_by: ColourBy = "kind", height: int = 560, pick: bool = True
 ) -> Chart:
     """Roofs, ridge points and marks. pick: clicking selects the nearest mark (selection "pick", field "id")."""
     drawn = [m for m in marks if m.intensity > 0 and m.flop_per_s > 0]
@@ -44,7 +45,7 @@ def roofline(
         _spec(colour_by, height, pick),
         _words(roofs, drawn),
         roofs=lines,
-        ends=ends,
+        ends=_apart(ends),
         ridges=ridges,
         marks=rows,
         links=_links(drawn),
@@ -70,6 +71,7 @@ def _of_device(roofs: Sequence[Roof], number: int, several: bool) -> tuple[list[
     for r in compute:
         name = f"{_mark(r)}{r.name} {si(r.value, 'FLOP/s')}" + (f" · {device}" if several else "")
         corner = r.value / memory[0].value
+        corner = max(corner, X_LOW)
         x = max(X_HIGH, corner * 4)
         lines += _line(r, number, name, (corner, r.value), (x, r.value))
         ends.append(_end(r, number, name, "high", x, r.value))
@@ -86,6 +88,18 @@ def _of_device(roofs: Sequence[Roof], number: int, several: bool) -> tuple[list[
         }
     )
     return lines, ends, ridges
+
+
+def _apart(ends: Sequence[Row]) -> list[Row]:
+    """The labels of each side pushed up until none covers the next lower one."""
+    moved: list[Row] = []
+    for side in ("low", "high"):
+        last = 0.0
+        for end in sorted((e for e in ends if e["end"] == side), key=lambda e: e["y"]):
+            y = max(end["y"], last * LABEL_STEP)
+            moved.append({**end, "y": y})
+            last = y
+    return moved
 
 
 def _mark(roof: Roof) -> str:
@@ -238,13 +252,13 @@ def _spec(colour_by: ColourBy, height: int, pick: bool) -> dict[str, Any]:
     ]
     links = (
         alt.Chart(alt.NamedData("links"))
-        .mark_rule(color=GREY, opacity=0.55, strokeWidth=1)
+        .mark_rule(color=GREY, opacity=0.3, strokeWidth=0.8)
         .encode(x=plain_x, y=plain_y, x2="x2:Q", y2="y2:Q")
     )
     marks = alt.Chart(alt.NamedData("marks"))
     meanings = KINDS if colour_by == "kind" else BOUNDS
     scale = alt.Scale(domain=list(meanings), range=list(meanings.values()))
-    stroke = alt.Stroke(f"{colour_by}:N", scale=scale, legend=None)
+    stroke = alt.Stroke(f"{colour_by}:N", title=None, scale=scale)
     fill = alt.Fill(
         f"{colour_by}:N",
         title=None,

@@ -1,4 +1,4 @@
-"""This machine's measured ceilings in a page: their state, measuring them with progress, and what to hold a run against.
+"""This machine's measured ceilings in a page: their state, measuring them, and what to hold a run against.
 
 Measuring goes on in a thread that owns a child process, so it survives reruns, pages and reloads.
 """
@@ -9,10 +9,18 @@ import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
+import msgspec
 import streamlit as st
 
+from core.analysis.bottlenecks import Ceiling
+from core.analysis.predict import compute_peak
+from core.analysis.roofline import Roof, ceiling_here, ceiling_of, roofs_here, roofs_of
+from core.analysis.under_roof import working_set_bytes
+from core.errors import ExplorerError
 from core.paths import data_dir
+from core.types import Result
 from hardware import catalogue, ceilings
 from hardware.ceilings import Ceilings
 from hardware.detect import machine, machine_id
@@ -24,6 +32,7 @@ from pages.ui.state import runner
 
 THIS = "This machine"
 _OLD_DAYS = 30
+_SAME = 0.03  # roofs closer than this are one line
 
 
 @dataclass
@@ -103,7 +112,8 @@ def _state(threads: int, job: Measuring | None) -> None:
         if found is None:
             st.markdown(f":material/speed: **This machine's ceilings are not measured yet** for {n}.", width="content")
         else:
-            st.markdown(_line(found), width="content")
+            when = found.date[:16].replace("T", " ")
+            st.markdown(_line(found), width="content", help=f"This machine with {found.threads} threads, {when} UTC")
         with st.container(horizontal=True, width="content"):
             busy = runner().active() is not None
             if found is not None:
@@ -123,8 +133,7 @@ def _state(threads: int, job: Measuring | None) -> None:
 def _line(found: Ceilings) -> str:
     read = text.bandwidth(found.dram_read_bytes_per_s)
     peaks = " · ".join(f"{dtype} **{text.compute(rate)}**" for dtype, rate in found.flop_per_s.items())
-    when = found.date[:16].replace("T", " ")
-    return f":material/speed: {text.provenance('measured')} {peaks} · read **{read}** · {found.threads} threads · {when} UTC"
+    return f"{text.provenance('measured')} {peaks} · read **{read}**"
 
 
 def _notices(found: Ceilings, job: Measuring | None) -> list[str]:
@@ -164,21 +173,66 @@ def _start_button(
         st.rerun()
 
 
-def roof_picker(threads: int, key: str, label: str = "Held against") -> Device | None:
-    """The device whose roof counts: this machine as measured, or a data sheet. None: not measured yet."""
-    found = kept(threads)
+class Held(NamedTuple):
+    """The roof that a run is held against: two figures, all roofs of the device for drawing, and its name."""
+
+    device: Device
+    ceiling: Ceiling
+    roofs: tuple[Roof, ...]
+    found: Ceilings | None = None
+    dtype: str = "fp32"
+
+    def near(self, n_bytes: float) -> Ceiling:
+        """The ceiling for a small working set: a cache's where caches were measured, else the same."""
+        own = ceiling_here(self.found, self.dtype, n_bytes) if self.found is not None else None
+        return self.ceiling if own is None else own
+
+
+def held_against(result: Result, key: str, label: str = "Held against") -> Held | None:
+    """Choose the device whose roof counts: this machine as measured, or a data sheet. None: not measured yet."""
     names = [THIS, *(d.name for d in catalogue.devices(data_dir() / "devices"))]
     chosen = st.selectbox(
         label,
         names,
         key=key,
         bind="query-params",
-        help="The roof that decides memory- or compute-bound. Measured ceilings of this machine, "
+        help="The roof that decides memory- or compute-bound: the measured ceilings of this machine, "
         "or the figures of a data sheet (stated).",
     )
-    if chosen == THIS or chosen is None:
-        return this_machine(found)
-    return catalogue.find(chosen, data_dir() / "devices")
+    found = kept(result.threads or default_threads()) if chosen == THIS else None
+    device = this_machine(found) if chosen == THIS else catalogue.find(chosen, data_dir() / "devices")
+    return None if device is None else hold(device, result, found)
+
+
+def hold(device: Device, result: Result, found: Ceilings | None = None) -> Held:
+    """The roofs of a device for this run's number format; with measured ceilings also by working set."""
+    dtype = arithmetic_dtype(device, result)
+    if found is not None:
+        needed = max(working_set_bytes(result.layers, phase) for phase in ("prefill", "decode"))
+        ceiling = ceiling_here(found, dtype, needed)
+        assert ceiling is not None  # as_device gave this dtype and a bandwidth
+        return Held(device, ceiling, _with_working_set(roofs_here(found, dtype, needed), ceiling, needed), found, dtype)
+    stated = ceiling_of(device, dtype)
+    assert stated is not None  # compute_peak chose among the device's own
+    return Held(device, stated, roofs_of(device, dtype), dtype=dtype)
+
+
+def _with_working_set(roofs: tuple[Roof, ...], ceiling: Ceiling, n_bytes: float) -> tuple[Roof, ...]:
+    """The roofs with the one that counts among them: a line of its own where it lies between two levels."""
+    main = next((r for r in roofs if r.kind == "memory" and r.main), None)
+    if main is not None and abs(ceiling.bytes_per_s / main.value - 1) < _SAME:
+        return roofs
+    others = [msgspec.structs.replace(r, main=r.main and r.kind == "compute") for r in roofs]
+    name = f"reading {text.size(n_bytes)}"
+    return (*others, Roof(device=THIS, kind="memory", name=name, value=ceiling.bytes_per_s, main=True))
+
+
+def arithmetic_dtype(device: Device, result: Result) -> str:
+    """The number format in which this device would multiply the run's matrices."""
+    try:
+        return compute_peak(device, result.dtype or "fp32")[0]
+    except ExplorerError:  # a format that only the run's own library knows
+        return compute_peak(device, "fp32")[0]
 
 
 def this_machine(found: Ceilings | None) -> Device | None:

@@ -1,4 +1,4 @@
-"""The network layer by layer: a graph, the bottlenecks in words, bars by layer, kind and block, two runs' difference."""
+"""The network layer by layer: a graph, the bottlenecks in words, bars, and the difference of two runs."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ from typing import Any, get_args
 
 import streamlit as st
 
-from core.analysis.bottlenecks import Bottleneck, Ceiling, bottlenecks, outside
+from core.analysis.bottlenecks import Bottleneck, bottlenecks, outside
 from core.analysis.breakdown import Phase, Quantity, attribution, compare
+from core.analysis.under_roof import ideal_times
 from core.charts.bars import block_bars, change_bars, kind_bars, layer_bars
 from core.charts.graph import SHAPE_WORDS, Colour, Graph, layer_graph
 from core.names import block_of
 from core.runs.store import Run
 from core.types import Layer, LayerResult, Loaded, Result
 from pages.ui import text
-from pages.ui.ceilings import default_threads, roof_picker
+from pages.ui.ceilings import Held, held_against
 from pages.ui.figure import figure
-from pages.ui.layer_detail import ceiling_of, draw_arithmetic, loaded_of
+from pages.ui.layer_detail import draw_arithmetic, loaded_of
 from pages.ui.links import link
 from pages.ui.live import live
 from pages.ui.page import empty, page
@@ -57,12 +58,11 @@ def draw_cards(found: Sequence[Bottleneck], rest: str | None, run: Run) -> None:
         link("pages/understand/roofline.py", "See them on the roofline", ":material/stacked_line_chart:", run.id)
 
 
-def colour_of(result: Result, phase: Phase, chosen: str, ceiling: Ceiling | None) -> Colour:
+def colour_of(result: Result, phase: Phase, chosen: str, held: Held | None) -> Colour:
     rows = [x for x in result.layers if x.phase == phase]
     if chosen == "Of the roof":
-        known = [x for x in rows if ceiling and x.seconds and x.flops is not None and x.bytes]
-        ideal = {x.name: ceiling.ideal_s(x.flops or 0.0, x.bytes or 0.0) for x in known if ceiling}
-        return Colour("share of the roof", "%", ideal, {x.name: x.seconds or 0.0 for x in known})
+        ideal = ideal_times(rows, held.ceiling, held.near) if held else {}
+        return Colour("share of the roof", "%", ideal, _values(rows, "seconds"))
     field = COLOURS[chosen]
     return Colour(f"{chosen.lower()} in {phase}", UNITS[field], _values(rows, field))
 
@@ -96,8 +96,8 @@ def draw_graph(layers: Sequence[Layer], colour: Colour, sizes: dict[str, float],
         st.rerun()
     with st.container(horizontal=True, horizontal_alignment="distribute", vertical_alignment="center"):
         st.caption(
-            f"{SHAPE_WORDS}. Area is time. Dashed edges skip layers. Drag to move; rest the pointer, then scroll to zoom."
-            " Click a block to open it, a layer for its arithmetic.",
+            f"{SHAPE_WORDS}. Area is time. Dashed edges skip layers. Drag to move; rest the pointer, then scroll to "
+            "zoom. Click a block to open it, a layer for its arithmetic.",
             width="content",
         )
         if opened and detail != "Layers" and st.button("Close all blocks", key="close-blocks", type="tertiary"):
@@ -106,8 +106,9 @@ def draw_graph(layers: Sequence[Layer], colour: Colour, sizes: dict[str, float],
     return chosen.id if chosen is not None else None
 
 
-def draw_table(result: Result, phase: Phase, ceiling: Ceiling | None) -> None:
+def draw_table(result: Result, phase: Phase, held: Held | None) -> None:
     rows = [x for x in result.layers if x.phase == phase]
+    ideal = ideal_times(rows, held.ceiling, held.near) if held else {}
     with st.expander("All layers as a table", icon=":material/table_rows:"):
         st.dataframe(
             [
@@ -119,11 +120,7 @@ def draw_table(result: Result, phase: Phase, ceiling: Ceiling | None) -> None:
                     "MFLOP": x.flops / 1e6 if x.flops is not None else None,
                     "MB moved": x.bytes / 1e6 if x.bytes is not None else None,
                     "MB of weights": x.weight_bytes / 1e6,
-                    "Of the roof": (
-                        ceiling.ideal_s(x.flops, x.bytes) / x.seconds
-                        if ceiling and x.seconds and x.flops is not None and x.bytes is not None
-                        else None
-                    ),
+                    "Of the roof": ideal[x.name] / x.seconds if x.seconds and x.name in ideal else None,
                     "Calls": x.calls,
                 }
                 for x in rows
@@ -185,11 +182,11 @@ def draw(run: Run, result: Result) -> None:
             )
             or phases[-1]
         )
-        device = roof_picker(result.threads or default_threads(), "layers-roof")
+        held = held_against(result, "layers-roof")
         with st.popover("Compare with another run", icon=":material/compare_arrows:"):
             other = pick_run("The other run", "layers-other", None)
             against = st.toggle("Show the difference", key="layers-against", disabled=other in (None, run.id))
-    ceiling = ceiling_of(device, result)
+    ceiling = held.ceiling if held else None
     if against and other and other != run.id:
         draw_against(run, result, other, phase, loaded)
         return
@@ -221,10 +218,10 @@ def draw(run: Run, result: Result) -> None:
                     icon=":material/speed:",
                 )
             sizes = _values([x for x in rows if x.phase == phase], "seconds")
-            colour = colour_of(result, phase, shown or "Time", ceiling)
+            colour = colour_of(result, phase, shown or "Time", held)
             picked = draw_graph(loaded.spec.layers, colour, sizes, detail or "Collapsed")
         if picked:
-            draw_arithmetic(run, result, phase, picked, ceiling)
+            draw_arithmetic(run, result, phase, picked, held)
     quantity: Quantity = "seconds" if any(x.seconds for x in rows if x.phase == phase) else "flops"
     left, right = st.columns([1.25, 1], gap="medium")
     with left.container(border=True, height="stretch"):
@@ -238,7 +235,7 @@ def draw(run: Run, result: Result) -> None:
         figure(kind_bars(rows, quantity), key="kinds")
         st.markdown(f"**Block by block, {phase}**")
         figure(block_bars(rows, phase, quantity, height=220), key="blocks")
-    draw_table(result, phase, ceiling)
+    draw_table(result, phase, held)
     draw_provenance(run, result, phase)
 
 

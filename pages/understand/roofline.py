@@ -1,0 +1,263 @@
+"""The roofline of a run: this machine's ceilings, measured and predicted points, one layer's arithmetic."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, get_args
+
+import streamlit as st
+
+from core.analysis.arithmetic import under_roof
+from core.analysis.bottlenecks import Ceiling
+from core.analysis.roofline import Point, causes
+from core.analysis.under_roof import Forward, Level, Phase, measured, predicted, working_set_bytes
+from core.charts.curves import bandwidth_curve
+from core.charts.roofline import roofline
+from core.paths import data_dir
+from core.runs.store import Run
+from core.types import Loaded, Result
+from hardware import catalogue
+from pages.ui import text
+from pages.ui.ceilings import THIS, Held, arithmetic_dtype, default_threads, held_against, hold, kept, measure_panel
+from pages.ui.figure import figure
+from pages.ui.layer_detail import draw_arithmetic, draw_lines, loaded_of, shape_of
+from pages.ui.links import link
+from pages.ui.live import live
+from pages.ui.page import page
+from pages.ui.pickers import run_picker
+from pages.ui.state import GOING, current_run, result_of
+
+ABOUT = "How far each phase and each layer is from what the machine can do, and whether memory or arithmetic limits it."
+MOST_OVERLAYS = 3
+
+
+def draw_cards(points: Sequence[Point], ceiling: Ceiling) -> None:
+    """One reading per phase: bound by intensity against the ridge, and the distance from the roof."""
+    whole = [p for p in points if p.whole and p.source == "measured"]
+    if not whole:
+        return
+    with st.grid(len(whole) + 1, min_column_width=230):
+        for p in whole:
+            with st.container(border=True, height="stretch"):
+                st.markdown(
+                    f"**{p.phase.capitalize()} is {p.bound}-bound**, at {text.percent(p.efficiency)} of the roof"
+                )
+                st.progress(min(1.0, p.efficiency))
+                st.caption(
+                    f"{p.intensity:.3g} FLOP/B against a ridge of {ceiling.ridge:.3g}. "
+                    f"{text.compute(p.flop_per_s)} of {text.compute(p.roof_flop_per_s)}."
+                )
+        with st.container(border=True, height="stretch"):
+            st.markdown(f"**The roof: {text.escape(ceiling.source)}**")
+            st.caption(
+                f"{text.compute(ceiling.flop_per_s)} and {text.bandwidth(ceiling.bytes_per_s)}, so the ridge is at "
+                f"{ceiling.ridge:.3g} FLOP per byte. Left of it memory limits, right of it arithmetic, whatever the "
+                "distance from the roof is."
+            )
+
+
+def draw_flags(points: Sequence[Point]) -> None:
+    """A point above the roof is an error of ours, with what to suspect."""
+    above = [p for p in points if p.above and p.source == "measured"]
+    if not above:
+        return
+    worst = max(above, key=lambda p: p.efficiency)
+    n = "One point lies" if len(above) == 1 else f"{len(above)} points lie"
+    with st.expander(f"{n} above the roof: the ceiling or the count is wrong", icon=":material/error:"):
+        st.markdown(
+            f"Nothing can be faster than a correct roof. The worst is **{text.escape(worst.name)}** in {worst.phase}, "
+            f"at {text.percent(worst.efficiency)} of it. What to suspect, most likely first:"
+        )
+        st.markdown("\n".join(f"{i}. {text.escape(words)}" for i, words in enumerate(causes(worst), 1)))
+        st.caption(
+            "Above it: " + ", ".join(text.escape(p.name) for p in above[:12]) + (" …" if len(above) > 12 else "")
+        )
+
+
+def forwards(run: Run, result: Result, loaded: Loaded) -> dict[Phase, Forward]:
+    """The shapes to predict: the run's own, until the sliders move them."""
+    own = shape_of(run, result, loaded)
+    limit = loaded.spec.max_context or 131_072
+    with st.container(border=True):
+        st.markdown("**Predicted points** :gray[· move them, nothing is run again]")
+        one, two, three = st.columns(3, gap="medium")
+        batch = one.select_slider("Batch", _steps(result.batch, 512), value=result.batch, key=f"batch-{run.id}")
+        n_prompt = two.select_slider(
+            "Prompt tokens", _steps(own["prefill"].n_new, limit), value=own["prefill"].n_new, key=f"prompt-{run.id}"
+        )
+        n_past = three.select_slider(
+            "Tokens in the cache while decoding",
+            _steps(own["decode"].n_past, limit),
+            value=own["decode"].n_past,
+            key=f"past-{run.id}",
+        )
+    return {
+        "prefill": Forward(n_new=n_prompt, n_past=0, batch=batch),
+        "decode": Forward(n_new=own["decode"].n_new, n_past=n_past, batch=batch),
+    }
+
+
+def _steps(own: int, most: int) -> list[int]:
+    """Powers of two up to `most`, and the run's own number."""
+    return sorted({own, *(2**i for i in range(max(1, int(most)).bit_length()))})
+
+
+def overlays(result: Result, held: Held) -> list[Held]:
+    names = [d.name for d in catalogue.devices(data_dir() / "devices") if d.name != held.device.name]
+    found = kept(result.threads or default_threads())
+    here = [THIS] if found is not None and held.device.name != THIS else []
+    chosen = st.multiselect(
+        "Lay over the roofs of",
+        [*here, *names],
+        key="roofline-overlay",
+        bind="query-params",
+        max_selections=MOST_OVERLAYS,
+        placeholder="Other devices",
+        help="Only the roofs that count for this run's number format. A doubtful figure carries a ~.",
+    )
+    folder = data_dir() / "devices"
+    return [
+        hold(found.as_device(THIS), result, found)
+        if name == THIS and found
+        else hold(catalogue.find(name, folder), result)
+        for name in chosen
+    ]
+
+
+def draw_pick(run: Run, result: Result, points: Sequence[Point], chosen: str | None, held: Held) -> None:
+    """The arithmetic of the point that was clicked."""
+    point = next((p for p in points if p.id == chosen and p.source == "measured"), None)
+    point = point or next((p for p in points if p.id == chosen), None)
+    if point is None:
+        st.caption(":material/ads_click: Click a point to see its arithmetic written out with its numbers.")
+        return
+    names = {x.name for x in result.layers if x.phase == point.phase}
+    if point.name in names and not point.whole:
+        draw_arithmetic(run, result, point.phase, point.name, held)
+        return
+    flops = point.flop_per_s * point.seconds
+    with st.container(border=True):
+        title = f"{point.phase.capitalize()} as a whole" if point.whole else f"Operator {point.name} in {point.phase}"
+        st.markdown(f"**{text.escape(title)}** :gray[· one forward · {text.si(flops, 'FLOP')}]")
+        draw_lines(under_roof(flops, flops / point.intensity, held.ceiling, point.seconds))
+
+
+def draw_table(points: Sequence[Point]) -> None:
+    with st.expander("All points as a table", icon=":material/table_rows:"):
+        st.dataframe(
+            [
+                {
+                    "Name": p.name,
+                    "Phase": p.phase,
+                    "Point": p.source,
+                    "Bound": p.bound,
+                    "FLOP per byte": p.intensity,
+                    "GFLOP/s": p.flop_per_s / 1e9,
+                    "Roof GFLOP/s": p.roof_flop_per_s / 1e9,
+                    "Of the roof": p.efficiency,
+                    "Time (µs)": p.seconds * 1e6,
+                    "Above": p.above,
+                }
+                for p in points
+            ],
+            hide_index=True,
+            height=360,
+            column_config={
+                "FLOP per byte": st.column_config.NumberColumn(format="%.3f"),
+                "GFLOP/s": st.column_config.NumberColumn(format="%.2f"),
+                "Roof GFLOP/s": st.column_config.NumberColumn(format="%.2f"),
+                "Of the roof": st.column_config.NumberColumn(format="percent"),
+                "Time (µs)": st.column_config.NumberColumn(format="%.1f"),
+            },
+            alt="Every point of the roofline with its intensity, rate and distance from the roof",
+        )
+
+
+def draw_bandwidth(result: Result) -> None:
+    found = kept(result.threads or default_threads())
+    if found is None or not found.reads:
+        return
+    with st.expander("Bandwidth over working set, as measured here", icon=":material/ssid_chart:"):
+        reads = [(float(r.working_set_bytes), r.bytes_per_s) for r in found.reads]
+        needed = working_set_bytes(result.layers, "decode")
+        figure(bandwidth_curve(reads, found.knees, needed or None), key="bandwidth")
+        st.caption(
+            "A model whose weights fit into a cache may read faster than memory allows, so the roof is taken at its "
+            f"working set. Copy {text.bandwidth(found.copy_bytes_per_s)}, "
+            f"triad {text.bandwidth(found.triad_bytes_per_s)}."
+        )
+
+
+def draw(run: Run, result: Result) -> None:
+    loaded = loaded_of(run)
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        held = held_against(result, "roofline-device")
+        level: Level = (
+            st.segmented_control(
+                "Points", get_args(Level), default="Layers", key="roofline-level", required=True, bind="query-params"
+            )
+            or "Layers"
+        )
+        colour = st.segmented_control(
+            "Colour",
+            ["kind", "bound"],
+            default="kind",
+            key="roofline-colour",
+            required=True,
+            format_func=str.capitalize,
+        )
+        others = overlays(result, held) if held else []
+    if held is None:
+        st.info(
+            "Press Measure this machine above, or hold the run against a data sheet.",
+            title="There is no roof to hold the run against yet",
+            icon=":material/speed:",
+        )
+        return
+    ceiling = held.ceiling
+    points = list(measured(result.phases, result.layers, level, ceiling, held.near))
+    draw_cards(points, ceiling)
+    chart = st.container(border=True)
+    if loaded is not None:
+        activation = loaded.environment.get("activation_dtype", "fp32")
+        cache = loaded.environment.get("kv_dtype", activation)
+        for phase, forward in forwards(run, result, loaded).items():
+            if any(x.phase == phase for x in result.layers):
+                points += predicted(loaded.spec, phase, forward, level, ceiling, activation, cache, held.near)
+    roofs = [*held.roofs, *(r for h in others for r in h.roofs if r.main)]
+    going = result.status in GOING
+    with chart:
+        state: Any = figure(
+            roofline(roofs, points, "bound" if colour == "bound" else "kind", pick=not going),
+            key=f"roof-{run.id}-{colour}-{going}",
+            on_select="ignore" if going else "rerun",
+        )
+        st.caption(
+            "Filled: measured. Hollow: predicted, on the roof by construction; a line joins the two. Area is time. "
+            "Crossed: above the roof. Weightless layers without FLOPs have no place here."
+        )
+    chosen = None if going else next((x["id"] for x in state.selection.get("pick", ())), None)
+    draw_pick(run, result, points, chosen, held)
+    draw_flags(points)
+    draw_table(points)
+    draw_bandwidth(result)
+    dtype = arithmetic_dtype(held.device, result)
+    kind = "measured" if held.device.provenance == "measured" else "stated"
+    doubts = f" · {text.escape(held.device.doubts())}" if held.device.doubts() else ""
+    sources = "; ".join(map(text.escape, held.device.sources))
+    st.caption(
+        f"{text.provenance('measured')} times · {text.provenance('computed')} FLOPs and bytes · "
+        f"{text.provenance(kind)} roofs, {dtype} arithmetic ({sources}){doubts}",
+        help=text.provenance_help(),
+    )
+    with st.container(horizontal=True):
+        link("pages/understand/layers.py", "The same layers as a graph", ":material/account_tree:", run.id)
+
+
+with page("Roofline", ABOUT):
+    shown = current_run()
+    threads = (result_of(shown).threads if shown else None) or default_threads()
+    measure_panel(threads)
+    run = run_picker("roofline")
+    if run is not None:
+        live(run, draw, every_s=1.0)
