@@ -223,7 +223,9 @@ def run(threads: int, quick: bool, probe: bool, device: str, say: Callable[[str,
     seconds = 0.15 if quick or probe else 0.6
     warnings = []
     if load is not None and not cuda and load > 0.5 * machine.logical_cores:
-        warnings.append(f"The machine was busy (load {load:.1f}): these ceilings are too low. Measure again when idle.")
+        warnings.append(
+            f"The machine was busy (load {load:.1f}): these ceilings may be too low. Measure again when idle."
+        )
     if largest < wanted:
         warnings.append(
             "Memory was too short for a working set of four times the last cache: bandwidth may be a cache's."
