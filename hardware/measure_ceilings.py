@@ -224,7 +224,7 @@ def run(threads: int, quick: bool, probe: bool, device: str, say: Callable[[str,
     warnings = []
     if load is not None and not cuda and load > 0.5 * machine.logical_cores:
         warnings.append(
-            f"The machine was busy (load {load:.1f}): these ceilings may be too low. Measure again when idle."
+            f"The machine was busy (load {load:.1f}), so these ceilings may be too low: measure again when idle."
         )
     if largest < wanted:
         warnings.append(
