@@ -125,6 +125,42 @@ def fit_overhead(backend: str, observations: Sequence[Observation]) -> Overhead:
     return Overhead(backend=backend, spread=spread, n_runs=len(observations), **fitted)
 
 
+class LeftOut(Record):
+    """A measured forward beside its prediction by a fit to the runs of all other models."""
+
+    backend: str
+    model: str
+    phase: Literal["prefill", "decode"]
+    measured_s: float
+    predicted_s: float
+
+    @property
+    def error(self) -> float:
+        return abs(self.predicted_s / self.measured_s - 1)
+
+
+def leave_models_out(backend: str, observations: Sequence[Observation]) -> tuple[LeftOut, ...]:
+    """Every observation predicted without its model; empty when there is only one model."""
+    found = []
+    for model in dict.fromkeys(o.model for o in observations):
+        others = [o for o in observations if o.model != model]
+        if not others:
+            continue
+        overhead = fit_overhead(backend, others)
+        found += [
+            LeftOut(
+                backend=backend,
+                model=model,
+                phase=o.phase,
+                measured_s=o.seconds,
+                predicted_s=forward_seconds(overhead, o.reading_s, o.computing_s, o.n_layers),
+            )
+            for o in observations
+            if o.model == model
+        ]
+    return tuple(found)
+
+
 def forward_seconds(overhead: Overhead, reading_s: float, computing_s: float, n_layers: int) -> float:
     """The formula above."""
     kernels = max(overhead.reading * reading_s, overhead.computing * computing_s)
