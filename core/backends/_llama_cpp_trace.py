@@ -15,7 +15,6 @@ import ctypes
 import time
 from collections.abc import Callable
 from functools import cache
-from pathlib import Path
 from typing import Any, Literal
 
 from core.names import block_of, canonical_gguf
@@ -54,10 +53,10 @@ class Tensor(ctypes.Structure):
 
 @cache
 def _ggml() -> Any:
-    import llama_cpp
+    """ggml's functions, through libllama, which depends on it."""
+    import llama_cpp.llama_cpp
 
-    folder = Path(llama_cpp.__file__).parent / "lib"
-    library = ctypes.CDLL(str(next(folder.glob("libggml-base.*"))))
+    library = ctypes.CDLL(llama_cpp.llama_cpp._lib._name)
     for name, result in (
         ("ggml_get_name", ctypes.c_char_p),
         ("ggml_op_desc", ctypes.c_char_p),
