@@ -31,11 +31,18 @@ from core.types import (
     Rope,
     Scan,
 )
+from hardware.device import Device
 
 Axis = Literal["context", "batch", "vocabulary", "precision"]
 
 MOST_TOKENS = 1 << 30
 LOGIT_BYTES = 4  # logits are fp32 whatever the model is
+
+
+# What an operating system, a display or a driver leaves: 95 % of a card, nine tenths of a computer's memory,
+# three quarters of an Apple machine's (recommendedMaxWorkingSetSize is 70 to 78 % of it).
+USABLE = {"soc": 0.75, "cpu": 0.90}
+USABLE_ELSEWHERE = 0.95
 
 
 class Shape(Record, omit_defaults=False):
@@ -189,6 +196,11 @@ def fit(spec: ModelSpec, shape: Shape, rooms_bytes: Sequence[float], runtime_byt
         )
         for room in rooms_bytes
     ]
+
+
+def usable_bytes(device: Device) -> float:
+    """The part of a device's memory that a model may take."""
+    return device.mem_bytes * USABLE.get(device.kind, USABLE_ELSEWHERE)
 
 
 def longest_context(spec: ModelSpec, shape: Shape, room_bytes: float, runtime_bytes: float = 0.0) -> int:

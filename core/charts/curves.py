@@ -13,6 +13,12 @@ from core.charts.labels import si
 from core.charts.palette import BLUE, GREEN, GREY, ORANGE, PINK, RED, SKY
 
 PARTS = {"weights": BLUE, "KV cache": ORANGE, "activations": GREEN, "workspace": PINK, "runtime": GREY}
+STEPS = {
+    "runtime": GREY,
+    **{k: v for k, v in PARTS.items() if k != "runtime"},
+    "opening the model": SKY,
+    "while running": RED,
+}
 Scale = Literal["linear", "log"]
 
 
@@ -75,6 +81,57 @@ def _bandwidth_spec(height: int) -> dict[str, Any]:
         color=alt.condition("datum.what == 'model'", alt.value(RED), alt.value(GREY)),
     )
     return built(alt.layer(rules, line, points, words), height)
+
+
+def split_bars(bars: Sequence[tuple[str, dict[str, float]]], height: int = 210) -> Chart:
+    """Memory by purpose, one bar per source ("computed", "measured"): (source, part -> bytes)."""
+    rows: list[Row] = []
+    for source, parts in bars:
+        low = 0.0
+        for part in STEPS:
+            if parts.get(part):
+                rows.append(
+                    {
+                        "source": source,
+                        "part": part,
+                        "low": low,
+                        "high": low + parts[part],
+                        "text": si(parts[part], "B"),
+                    }
+                )
+                low += parts[part]
+    words = "Memory by purpose: " + ", ".join(f"{name} {si(sum(p.values()), 'B')}" for name, p in bars)
+    return fed(_split_spec(height), words, parts=rows)
+
+
+@cache
+def _split_spec(height: int) -> dict[str, Any]:
+    bars = (
+        alt.Chart(alt.NamedData("parts"))
+        .mark_bar(height={"band": 0.7})
+        .encode(
+            y=alt.Y(
+                "source:N",
+                title=None,
+                sort=None,
+                axis=alt.Axis(ticks=False, domain=False, labelPadding=8, labelFontSize=12, labelLimit=170),
+            ),
+            x=alt.X("low:Q", title=None, axis=alt.Axis(labelExpr=si_label("B"), tickCount=5, labelOverlap="greedy")),
+            x2="high:Q",
+            color=alt.Color(
+                "part:N",
+                title=None,
+                scale=alt.Scale(domain=list(STEPS), range=list(STEPS.values())),
+                legend=alt.Legend(orient="bottom", symbolType="square", columns=4, labelFontSize=12),
+            ),
+            tooltip=[
+                alt.Tooltip("source:N", title="Source"),
+                alt.Tooltip("part:N", title="Part"),
+                alt.Tooltip("text:N", title="Bytes"),
+            ],
+        )
+    )
+    return built(bars, height)
 
 
 def growth(

@@ -18,7 +18,7 @@ from core.charts.labels import short, si
 from core.charts.palette import BOUNDS, DASHES, GREEN, GREY, KINDS, ORANGE, PHASE_SHAPES, PINK, RED, SKY
 
 X_LOW, X_HIGH = 0.05, 4000.0  # FLOP per byte: from a norm in fp32 to a long prefill
-LABEL_STEP = 10**0.17  # a label's height on the y-axis
+LABEL_SHARE = 15 / 430  # a label's height over that of the plot
 X_TITLE = "FLOP per byte (model bytes, compulsory traffic)"
 ColourBy = Literal["kind", "bound"]
 _HERE = "#7A7F87"
@@ -28,7 +28,7 @@ _DEVICE_COLOURS = (_HERE, PINK, GREEN, ORANGE, SKY)
 
 
 def roofline(
-    roofs: Sequence[Roof], marks: Sequence[Point], colour_by: ColourBy = "kind", height: int = 560, pick: bool = True
+    roofs: Sequence[Roof], marks: Sequence[Point], colour_by: ColourBy = "kind", height: int = 600, pick: bool = True
 ) -> Chart:
     """Roofs, ridge points and marks. pick: clicking selects the nearest mark (selection "pick", field "id")."""
     drawn = [m for m in marks if m.intensity > 0 and m.flop_per_s > 0]
@@ -45,7 +45,7 @@ def roofline(
         _spec(colour_by, height, pick),
         _words(roofs, drawn),
         roofs=lines,
-        ends=_apart(ends),
+        ends=_apart(ends, drawn),
         ridges=ridges,
         marks=rows,
         links=_links(drawn),
@@ -90,13 +90,15 @@ def _of_device(roofs: Sequence[Roof], number: int, several: bool) -> tuple[list[
     return lines, ends, ridges
 
 
-def _apart(ends: Sequence[Row]) -> list[Row]:
+def _apart(ends: Sequence[Row], marks: Sequence[Point]) -> list[Row]:
     """The labels of each side pushed up until none covers the next lower one."""
     moved: list[Row] = []
+    heights = [e["y"] for e in ends] + [m.flop_per_s for m in marks]
+    step = (max(heights) / min(heights)) ** LABEL_SHARE if heights else 1.0
     for side in ("low", "high"):
         last = 0.0
         for end in sorted((e for e in ends if e["end"] == side), key=lambda e: e["y"]):
-            y = max(end["y"], last * LABEL_STEP)
+            y = max(end["y"], last * step)
             moved.append({**end, "y": y})
             last = y
     return moved

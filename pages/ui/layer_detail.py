@@ -8,7 +8,7 @@ import streamlit as st
 
 from core.analysis.arithmetic import Line, written_out
 from core.analysis.breakdown import Phase
-from core.analysis.under_roof import Forward
+from core.analysis.under_roof import Forward, ceiling_for
 from core.runs.store import Run
 from core.runs.summarize import phase_work
 from core.types import Loaded, Pass, Result, Step

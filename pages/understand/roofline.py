@@ -10,7 +10,7 @@ import streamlit as st
 from core.analysis.arithmetic import under_roof
 from core.analysis.bottlenecks import Ceiling
 from core.analysis.roofline import Point, causes
-from core.analysis.under_roof import Forward, Level, Phase, measured, predicted, working_set_bytes
+from core.analysis.under_roof import Forward, Level, Phase, measured, moves_activations, predicted, working_set_bytes
 from core.charts.curves import bandwidth_curve
 from core.charts.roofline import roofline
 from core.paths import data_dir
@@ -206,6 +206,11 @@ def draw(run: Run, result: Result) -> None:
             required=True,
             format_func=str.capitalize,
         )
+        small = st.toggle(
+            "Small layers",
+            key="roofline-small",
+            help="Also norms, sums and activations: layers that mostly move what the layer before has just written.",
+        )
         others = overlays(result, held) if held else []
     if held is None:
         st.info(
@@ -215,7 +220,8 @@ def draw(run: Run, result: Result) -> None:
         )
         return
     ceiling = held.ceiling
-    points = list(measured(result.phases, result.layers, level, ceiling, held.near))
+    rows = [x for x in result.layers if small or level == "Operators" or not moves_activations(x)]
+    points = list(measured(result.phases, rows, level, ceiling, held.near))
     draw_cards(points, ceiling)
     chart = st.container(border=True)
     if loaded is not None:
@@ -223,7 +229,9 @@ def draw(run: Run, result: Result) -> None:
         cache = loaded.environment.get("kv_dtype", activation)
         for phase, forward in forwards(run, result, loaded).items():
             if any(x.phase == phase for x in result.layers):
-                points += predicted(loaded.spec, phase, forward, level, ceiling, activation, cache, held.near)
+                shown = {x.name for x in rows if x.phase == phase}
+                found = predicted(loaded.spec, phase, forward, level, ceiling, activation, cache, held.near)
+                points += [p for p in found if p.whole or p.name in shown]
     roofs = [*held.roofs, *(r for h in others for r in h.roofs if r.main)]
     going = result.status in GOING
     with chart:
@@ -234,7 +242,7 @@ def draw(run: Run, result: Result) -> None:
         )
         st.caption(
             "Filled: measured. Hollow: predicted, on the roof by construction; a line joins the two. Area is time. "
-            "Crossed: above the roof. Weightless layers without FLOPs have no place here."
+            "Crossed: above the roof."
         )
     chosen = None if going else next((x["id"] for x in state.selection.get("pick", ())), None)
     draw_pick(run, result, points, chosen, held)
