@@ -7,19 +7,24 @@ import statistics
 import streamlit as st
 
 from core.analysis.breakdown import by_kind
+from core.analysis.under_roof import measured
 from core.charts.bars import layer_bars
+from core.charts.roofline import roofline
 from core.charts.timeline import memory_timeline, token_timeline
 from core.runs.store import Run
 from core.types import Result
 from pages.ui import text
+from pages.ui.ceilings import default_threads, hold, kept, this_machine
 from pages.ui.figure import figure
+from pages.ui.links import link
+from pages.ui.state import GOING
 
 _CARD, _CHART = 380, 280  # pixels: fixed, so that nothing moves when a chart gets its first data
 
 
 def draw_charts(run: Run, result: Result) -> None:
     """Cards two by two, each with a one-line reading above its chart."""
-    measured = any(layer.seconds is not None and layer.phase == "decode" for layer in result.layers)
+    timed = any(layer.seconds is not None and layer.phase == "decode" for layer in result.layers)
     left, right = st.columns(2)
     with left.container(border=True, height=_CARD, gap="xsmall"):
         st.markdown("**Time per token**")
@@ -28,15 +33,37 @@ def draw_charts(run: Run, result: Result) -> None:
             figure(token_timeline(result.itl_s, result.ttft_s, height=_CHART), key="live-tokens")
     with right.container(border=True, height=_CARD, gap="xsmall"):
         st.markdown("**Time per layer** in one decode step")
-        st.caption(_layers_line(result) if measured else "Measured in a pass of its own, after the timing.")
-        if measured:
+        ahead = "Measured in a pass of its own, after the timing."
+        st.caption(_layers_line(result) if timed else ahead if result.status in GOING else "Not measured in this run.")
+        if timed:
             figure(layer_bars(result.layers, "decode", top=10, height=_CHART), key="live-layers")
     left, right = st.columns(2)
     with left.container(border=True, height=_CARD, gap="xsmall"):
+        _roofline(run, result)
+    with right.container(border=True, height=_CARD, gap="xsmall"):
         st.markdown("**Memory of the worker**")
         st.caption(f"At most {text.size(result.peak_memory_bytes)}, library included.")
         if result.memory:
             figure(memory_timeline(result.memory, height=_CHART), key="live-memory")
+
+
+def _roofline(run: Run, result: Result) -> None:
+    """Phases and layers under the roofs that were measured on this machine."""
+    st.markdown("**Roofline**")
+    found = kept(result.threads or default_threads())
+    device = this_machine(found) if found else None
+    if device is None:
+        st.caption("The ceilings of this machine are not measured yet at this number of threads.")
+        link("pages/understand/roofline.py", "Measure them, in half a minute", ":material/straighten:", run.id)
+        return
+    held = hold(device, result, found)
+    points = measured(result.phases, result.layers, "Layers", held.ceiling)
+    decode = next((p for p in points if p.whole and p.phase == "decode"), None)
+    if decode is None:
+        st.caption("Points appear with the first tokens.")
+    else:
+        st.caption(f"Decode is {decode.bound}-bound, at {text.percent(decode.efficiency)} of the roof.")
+    figure(roofline(held.roofs, points, height=_CHART, pick=False), key="live-roofline")
 
 
 def _tokens_line(result: Result) -> str:

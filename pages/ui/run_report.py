@@ -88,6 +88,5 @@ def export_menu(run: Run, key: str = "export") -> None:
                 icon=icon,
                 key=f"{key}-{fmt}-{run.id}",
                 on_click="ignore",
-                width="stretch",
                 type="tertiary",
             )
