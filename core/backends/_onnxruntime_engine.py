@@ -113,7 +113,8 @@ class Engine:
         """The first n positions of every cache tensor, copied."""
         from onnxruntime import OrtValue
 
-        parts = (np.ascontiguousarray(value.numpy()[:, :, :n]) for value in values)
+        # a real copy: what numpy() returns may lie in memory that its OrtValue gives back
+        parts = (value.numpy()[:, :, :n].copy(order="C") for value in values)
         return [OrtValue.ortvalue_from_numpy(part, self.device, 0) for part in parts]
 
     def run(self, ids: Ids, past: Sequence[Any], n_past: int, kept: int) -> tuple[Any, list[Any]]:
@@ -187,7 +188,7 @@ def _explained(error: Exception, file: Path) -> ExplorerError:
             "The memory is not enough for this model and context.",
             "Choose a smaller model, a shorter prompt or a smaller batch.",
         )
-    if "external data" in lower or ".data" in lower:
+    if "external" in lower or ".data" in lower:
         return ExplorerError(
             f"The weights beside {file.name} are missing or cut short.",
             f"Copy all files of the export into {file.parent.name}, or export the model again.",

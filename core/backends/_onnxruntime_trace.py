@@ -52,7 +52,11 @@ class OnnxTrace:
         self._runs: list[PhaseName] = []
         self._rows: dict[str, tuple[LayerTime, ...]] | None = None
         self._folder = tempfile.mkdtemp(prefix="roofscope-profile-")
-        engine.open(profile=str(Path(self._folder, "ort")))
+        try:
+            engine.open(profile=str(Path(self._folder, "ort")))
+        except BaseException:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            raise
 
     def count(self) -> None:
         """A forward has been run in the current phase."""
@@ -78,13 +82,19 @@ class OnnxTrace:
 
 
 def read(file: Path) -> Iterator[Event]:
-    """The events of a profile: a JSON list with one event per line, of which a long run makes a gigabyte."""
+    """The events of a profile: a JSON list with one event per line, of which a long run makes a gigabyte.
+
+    Ends early where a full disk has cut the file.
+    """
     decoder = msgspec.json.Decoder(Event)
     with file.open(encoding="utf-8") as lines:
         for line in lines:
             text = line.strip().rstrip(",")
             if text.startswith("{"):
-                yield decoder.decode(text)
+                try:
+                    yield decoder.decode(text)
+                except msgspec.DecodeError:
+                    return
 
 
 def first_run(events: Iterable[Event]) -> list[str]:

@@ -81,23 +81,21 @@ def _load(source: Path) -> Any:
     tables = [auto.MODEL_FOR_CAUSAL_LM_MAPPING, auto.MODEL_FOR_MASKED_LM_MAPPING]
     if _is_encoder(config):
         tables.reverse()
-    for table in tables:
-        if type(config) in table:
-            cls = table[type(config)]
-            attention = "sdpa" if cls._supports_sdpa else "eager"
-            model = cls.from_pretrained(
-                source,
-                config=config,
-                dtype=torch.float32,
-                attn_implementation=attention,
-                local_files_only=True,
-                use_safetensors=True,
-            )
-            return model.eval()
-    raise ExplorerError(
-        f"The ONNX export does not know the architecture '{config.model_type}'.",
-        "Choose the PyTorch backend for this model.",
-    )
+    kind = next((table[type(config)] for table in tables if type(config) in table), None)
+    if kind is None:
+        raise ExplorerError(
+            f"The ONNX export does not know the architecture '{config.model_type}'.",
+            "Choose the PyTorch backend for this model.",
+        )
+    attention = "sdpa" if kind._supports_sdpa else "eager"
+    options = {"local_files_only": True, "use_safetensors": True, "attn_implementation": attention}
+    try:
+        return kind.from_pretrained(source, config=config, dtype=torch.float32, **options).eval()
+    except Exception as error:  # safetensors and transformers raise their own
+        raise ExplorerError(
+            f"The weights in {source.name} cannot be loaded: {_first_line(error)}.",
+            "Complete the download; weights must be safetensors.",
+        ) from error
 
 
 def _is_encoder(config: Any) -> bool:
