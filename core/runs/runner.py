@@ -40,7 +40,7 @@ class Runner:
         self._process: subprocess.Popen[bytes] | None = None
         self._session_key = ""
         self._run: Run | None = None
-        self._options: dict[str, Scalar] = {}
+        self._retried = False
         atexit.register(self.close)
 
     def start(self, request: Request) -> str:
@@ -104,7 +104,7 @@ class Runner:
         if not alive or key != self._session_key or request.fresh_process:
             self.close()
             self._process = self._spawn(request)
-        self._session_key, self._run, self._options = key, run, options
+        self._session_key, self._run, self._retried = key, run, False
         assert self._process is not None and self._process.stdin is not None
         run.own(self._process.pid)
         command = {"run": run.id, "options": options}
@@ -145,10 +145,11 @@ class Runner:
                 return
             request = run.request
             advice = registry.get("backend", request.backend).signal_advice.get(-code)
-            if advice and not self._options:
+            if advice and not self._retried:
                 message, hint, options = advice
                 _end(run, Warned(t_s=time.time() - run.created_s, message=f"{message} {hint}"))
                 self._submit(run, request, options)
+                self._retried = True
                 return
             _end(run, _death(run, code, request))
 

@@ -8,10 +8,13 @@ from typing import Any, Literal
 
 from core.analysis.work import LayerWork, total, work
 from core.types import (
+    Counted,
     Done,
     Event,
     Failed,
+    Layer,
     LayerResult,
+    LayerTime,
     LayerTimes,
     Loaded,
     Memory,
@@ -88,6 +91,7 @@ def summarize(run_id: str, request: Request, events: Sequence[Event], status: Ru
         warnings=tuple(dict.fromkeys(e.message for e in events if isinstance(e, Warned))),
         error=failed.message if failed else None,
         hint=failed.hint if failed else None,
+        counts=tuple(e for e in since if isinstance(e, Counted)),
     )
 
 
@@ -175,7 +179,7 @@ def _layers(
         return ()
     latest: dict[str, LayerTimes] = {e.phase: e for e in events if isinstance(e, LayerTimes)}
     names = set(latest) | {p.name for p in phases}
-    found = []
+    found: list[LayerResult] = []
     for phase in PHASES:
         if phase not in names:
             continue
@@ -185,42 +189,53 @@ def _layers(
         if not steps:
             continue
         forwards = 1 if phase == "prefill" else max(1, sum(s.n_forward for s in steps))
-        measured = {r.name: r for r in times.rows} if times else {}
-        works = {w.name: w for w in phase_work(request, loaded, phase, steps)}
-        for layer in loaded.spec.layers:
-            w, r = works.get(layer.name), measured.pop(layer.name, None)
-            found.append(
-                LayerResult(
-                    name=layer.name,
-                    kind=layer.kind,
-                    phase=phase,
-                    seconds=r.seconds / forwards if r else None,
-                    calls=r.calls if r else None,
-                    flops=w.flops if w else 0.0,
-                    bytes=w.bytes if w else 0.0,
-                    weight_bytes=w.weight_bytes if w else 0.0,
-                    n_params=layer.n_params,
-                    op=r.op if r else "",
-                    output_bytes=r.output_bytes if r else None,
-                )
-            )
-        for r in measured.values():  # what the library runs beside the layers we know
-            found.append(
-                LayerResult(
-                    name=r.name,
-                    kind="other",
-                    phase=phase,
-                    seconds=r.seconds / forwards,
-                    calls=r.calls,
-                    flops=None,
-                    bytes=None,
-                    weight_bytes=0.0,
-                    n_params=0,
-                    op=r.op,
-                    output_bytes=r.output_bytes,
-                )
-            )
+        works = phase_work(request, loaded, phase, steps)
+        found += _aligned(loaded, works, times.rows if times else (), phase, forwards)
     return tuple(found)
+
+
+def _aligned(
+    loaded: Loaded, works: Sequence[LayerWork], rows: Sequence[LayerTime], phase: PhaseKey, forwards: int
+) -> list[LayerResult]:
+    """Measured rows beside the model's layers, in the model's order.
+
+    A library may run several layers as one (all experts in one kernel): such a row, named as their
+    common parent, stands for them with the sum of their work. Rows that belong to no layer come last.
+    """
+    measured = {row.name: row for row in rows}
+    by_name = {w.name: w for w in works}
+    stands_for = {
+        layer.name: parent
+        for parent in measured
+        for layer in loaded.spec.layers
+        if layer.name.startswith(f"{parent}.") and layer.name not in measured
+    }
+    groups: dict[str, list[Layer]] = {}
+    for layer in loaded.spec.layers:
+        groups.setdefault(stands_for.get(layer.name, layer.name), []).append(layer)
+    for name in measured:
+        groups.setdefault(name, [])
+
+    found = []
+    for name, layers in groups.items():
+        row = measured.get(name)
+        work_done = [by_name[layer.name] for layer in layers if layer.name in by_name]
+        found.append(
+            LayerResult(
+                name=name,
+                kind=layers[0].kind if layers else "other",
+                phase=phase,
+                seconds=row.seconds / forwards if row else None,
+                calls=row.calls if row else None,
+                flops=sum(w.flops for w in work_done) if work_done else None,
+                bytes=sum(w.bytes for w in work_done) if work_done else None,
+                weight_bytes=sum(w.weight_bytes for w in work_done),
+                n_params=sum(layer.n_params for layer in layers),
+                op=row.op if row else "",
+                output_bytes=row.output_bytes if row else None,
+            )
+        )
+    return found
 
 
 def _costs(

@@ -265,9 +265,11 @@ class Worker:
         for number, (kind, profiler) in enumerate(self._plan(request, session, journal)):
             p = Pass(t_s=journal.now(), number=number, kind=kind, profiler=profiler)
             journal.write(p)
-            short = msgspec.structs.replace(config, limit=min(config.limit, WARMUP_TOKENS))
-            steps = strategy.decode(session, ids, short if kind == "warmup" else config, params)
-            attachment = registry.get("profiler", profiler).attach(session, number) if profiler else None
+            instrument = registry.get("profiler", profiler) if profiler else None
+            most = WARMUP_TOKENS if kind == "warmup" else instrument.limit if instrument else None
+            limit = config.limit if most is None else min(config.limit, most)
+            steps = strategy.decode(session, ids, msgspec.structs.replace(config, limit=limit), params)
+            attachment = instrument.attach(session, number) if instrument else None
             try:
                 self._steps(steps, session, p, attachment, journal, int(ids.shape[1]))
             finally:
@@ -320,21 +322,20 @@ class Worker:
             accepted = advance.tokens[0] if advance.tokens else ()
             tokens.extend(accepted)
             n_read += advance.n_input
-            journal.write(
-                Step(
-                    t_s=journal.now(),
-                    pass_no=p.number,
-                    phase=advance.phase,
-                    seconds=seconds,
-                    n_tokens=len(accepted),
-                    n_forward=advance.n_forward,
-                    n_input=advance.n_input,
-                    n_context=session.n_committed,
-                    text=text.add(accepted),
-                )
+            step = Step(
+                t_s=journal.now(),
+                pass_no=p.number,
+                phase=advance.phase,
+                seconds=seconds,
+                n_tokens=len(accepted),
+                n_forward=advance.n_forward,
+                n_input=advance.n_input,
+                n_context=session.n_committed,
+                text=text.add(accepted),
             )
+            journal.write(step)
             if attachment:
-                attachment.step(seconds)
+                attachment.step(step)
                 if accepted and phase != "decode":  # the first token ends the prefill
                     attachment.phase("decode")
                     phase = "decode"
