@@ -1,8 +1,13 @@
 """Canonical names: transformers' modules, GGUF tensors and llama.cpp's graph under one scheme."""
 
+import numpy as np
 import pytest
 
+from core import registry
+from core.models.spec import from_gguf
 from core.names import block_of, canonical_gguf, canonical_hf, fit, kind_of, within
+from core.types import Request
+from tests.test_spec import FILES, write_gguf
 
 HF = {
     "model.embed_tokens": "embed",
@@ -121,6 +126,28 @@ GGUF = {
 @pytest.mark.parametrize(("name", "canonical"), GGUF.items())
 def test_gguf_tensors_and_graph_nodes(name, canonical):
     assert canonical_gguf(name) == canonical
+
+
+@pytest.mark.parametrize("family", [name for name in FILES if name != "bert"])
+def test_llama_cpp_times_the_layers_that_the_network_has(family, tmp_path):
+    """A tiny file of each family runs in llama.cpp; every node of its graph is a layer of ours, and the reverse."""
+    file = write_gguf(tmp_path / "tiny.gguf", *FILES[family])
+    spec = from_gguf(file)
+    request = Request(model="tiny", backend="llama_cpp", threads=1)
+    session = registry.get("backend", "llama_cpp").open(str(file), spec, request, lambda *_, **__: None)
+    try:
+        trace = session.trace()
+        trace.phase("prefill")
+        session.forward(np.array([[1, 2, 3]]))
+        session.commit(3)
+        rows = trace.finish()["prefill"]
+    finally:
+        session.close()
+    layers = {layer.name for layer in spec.layers}
+    timed = {fit(row.name, layers) for row in rows}
+    assert timed <= layers
+    # factors are an argument of the rotation; the cap and Phi-3's sum are nodes without a name of their own
+    assert layers - timed <= {"rope", "lm_head.softcap", "blocks.0.attn.residual"}
 
 
 @pytest.mark.parametrize(

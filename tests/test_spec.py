@@ -298,7 +298,7 @@ def test_bits_per_weight_are_those_of_the_gguf_package():
         assert BITS_PER_WEIGHT[canonical_dtype(t.name)] == 8 * b / n
 
 
-def _write_gguf(path, architecture, values, tensors):
+def write_gguf(path, architecture, values, tensors):
     """A small file: values without the architecture's prefix, tensors as name -> numpy shape (rows, columns)."""
     import gguf
     import numpy as np
@@ -307,17 +307,30 @@ def _write_gguf(path, architecture, values, tensors):
     for key, value in values.items():
         if isinstance(value, list):
             writer.add_array(f"{architecture}.{key}", value)
+        elif isinstance(value, float):
+            writer.add_float32(f"{architecture}.{key}", value)
         else:
             writer.add_uint32(f"{architecture}.{key}", value)
-    writer.add_array("tokenizer.ggml.tokens", [f"t{i}" for i in range(16)])
+    for key in ("attention.layer_norm_rms_epsilon", "attention.layer_norm_epsilon"):
+        writer.add_float32(f"{architecture}.{key}", 1e-5)
+    writer.add_uint32(f"{architecture}.vocab_size", 16)
+    writer.add_tokenizer_model("no_vocab")
+    rng = np.random.default_rng(0)
     for name, shape in tensors.items():
-        dtype = np.float32 if len(shape) == 1 else np.float16
-        writer.add_tensor(name, np.zeros(shape, dtype=dtype))
+        dtype = np.float32 if _is_vector(name, shape) else np.float16
+        writer.add_tensor(name, rng.standard_normal(shape).astype(dtype) / 10)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
     return path
+
+
+def _is_vector(name, shape):
+    """What llama.cpp expects in fp32."""
+    return len(shape) == 1 or any(
+        part in name for part in ("ssm_conv1d", "ssm_a", "ssm_d", "ssm_norm", "gate_inp", "exps.bias")
+    )
 
 
 _SIZES = {
@@ -363,7 +376,7 @@ FILES = {
     ),
     "qwen3": (
         "qwen3",
-        {**_SIZES, "attention.key_length": 16},
+        {**_SIZES, "attention.key_length": 16, "attention.value_length": 16},
         {**_OUTER, **_NORMS, **_MLP}
         | {"blk.0.attn_q.weight": (64, 32), "blk.0.attn_k.weight": (32, 32), "blk.0.attn_v.weight": (32, 32)}
         | {"blk.0.attn_output.weight": (32, 64)}
@@ -371,7 +384,7 @@ FILES = {
     ),
     "gemma3": (
         "gemma3",
-        {**_SIZES, "attention.key_length": 8, "attention.sliding_window": 16},
+        {**_SIZES, "attention.key_length": 8, "attention.value_length": 8, "attention.sliding_window": 16},
         {**_OUTER, **_NORMS, **_ATTENTION, **_MLP}
         | {"blk.0.attn_q_norm.weight": (8,), "blk.0.attn_k_norm.weight": (8,)}
         | {"blk.0.post_attention_norm.weight": (32,), "blk.0.post_ffw_norm.weight": (32,)},
@@ -404,7 +417,13 @@ FILES = {
     "deepseek2": (
         "deepseek2",
         {**_SIZES, "attention.head_count_kv": 1, "attention.kv_lora_rank": 16, "rope.dimension_count": 4}
-        | {"attention.key_length": 20, "attention.key_length_mla": 12, "attention.value_length_mla": 8}
+        | {
+            "attention.q_lora_rank": 0,
+            "attention.value_length": 16,
+            "attention.key_length": 20,
+            "attention.key_length_mla": 12,
+            "attention.value_length_mla": 8,
+        }
         | {"leading_dense_block_count": 0, "expert_count": 4, "expert_used_count": 2, "expert_shared_count": 1}
         | {"expert_feed_forward_length": 24},
         {**_OUTER, **_NORMS, "output.weight": (16, 32), "blk.0.attn_q.weight": (48, 32)}
@@ -431,7 +450,12 @@ FILES = {
         | {"ssm.state_size": 8, "ssm.time_step_rank": 4, "ssm.group_count": 1},
         {**_OUTER, "blk.0.attn_norm.weight": (32,), "blk.0.ssm_in.weight": (148, 32)}
         | {"blk.0.ssm_conv1d.weight": (80, 4), "blk.0.ssm_conv1d.bias": (80,), "blk.0.ssm_dt.bias": (4,)}
-        | {"blk.0.ssm_a": (4,), "blk.0.ssm_d": (4,), "blk.0.ssm_norm.weight": (64,), "blk.0.ssm_out.weight": (32, 64)},
+        | {
+            "blk.0.ssm_a": (4, 1),
+            "blk.0.ssm_d": (4, 1),
+            "blk.0.ssm_norm.weight": (1, 64),
+            "blk.0.ssm_out.weight": (32, 64),
+        },
     ),
     "bert": (
         "bert",
@@ -447,15 +471,86 @@ FILES = {
     ),
 }
 
+_EXPERTS = {
+    "blk.0.ffn_gate_inp.weight": (4, 32),
+    "blk.0.ffn_gate_exps.weight": (4, 24, 32),
+    "blk.0.ffn_up_exps.weight": (4, 24, 32),
+    "blk.0.ffn_down_exps.weight": (4, 32, 24),
+}
+_SHARED = {
+    "blk.0.ffn_gate_inp_shexp.weight": (32,),
+    "blk.0.ffn_gate_shexp.weight": (40, 32),
+    "blk.0.ffn_up_shexp.weight": (40, 32),
+    "blk.0.ffn_down_shexp.weight": (32, 40),
+}
+_SPARSE = {**_SIZES, "expert_count": 4, "expert_used_count": 2}
+_HEAD_NORMS = {"blk.0.attn_q_norm.weight": (8,), "blk.0.attn_k_norm.weight": (8,)}
+_QKV_BIAS = {"blk.0.attn_q.bias": (32,), "blk.0.attn_k.bias": (16,), "blk.0.attn_v.bias": (16,)}
+_BODY = {**_OUTER, **_NORMS, **_ATTENTION}
+_POST_NORMS = {"blk.0.post_attention_norm.weight": (32,), "blk.0.post_ffw_norm.weight": (32,)}
+
+FILES |= {
+    "gemma2": (
+        "gemma2",
+        {**_SIZES, "attention.key_length": 8, "attention.value_length": 8, "attention.sliding_window": 16},
+        {**_BODY, **_MLP, **_POST_NORMS},
+    ),
+    "olmo2": (
+        "olmo2",
+        _SIZES,
+        {**_OUTER, **_ATTENTION, **_MLP, **_POST_NORMS, "output.weight": (16, 32)}
+        | {"blk.0.attn_q_norm.weight": (32,), "blk.0.attn_k_norm.weight": (16,)},
+    ),
+    "starcoder2": (
+        "starcoder2",
+        _SIZES,
+        {**_BODY, **_LAYER_NORMS, **_QKV_BIAS, "blk.0.attn_output.bias": (32,)}
+        | {"blk.0.ffn_up.weight": (64, 32), "blk.0.ffn_up.bias": (64,)}
+        | {"blk.0.ffn_down.weight": (32, 64), "blk.0.ffn_down.bias": (32,)},
+    ),
+    "qwen2moe": (
+        "qwen2moe",
+        {**_SPARSE, "expert_feed_forward_length": 24, "expert_shared_feed_forward_length": 40},
+        {**_BODY, **_QKV_BIAS, **_EXPERTS, **_SHARED, "output.weight": (16, 32)},
+    ),
+    "qwen3moe": (
+        "qwen3moe",
+        {**_SPARSE, "expert_feed_forward_length": 24, "attention.key_length": 8, "attention.value_length": 8},
+        {**_BODY, **_HEAD_NORMS, **_EXPERTS, "output.weight": (16, 32)},
+    ),
+    "olmoe": (
+        "olmoe",
+        {**_SPARSE, "feed_forward_length": 24, "attention.head_count_kv": 4},
+        {**_BODY, **_EXPERTS, "output.weight": (16, 32)}
+        | {"blk.0.attn_k.weight": (32, 32), "blk.0.attn_v.weight": (32, 32)}
+        | {"blk.0.attn_q_norm.weight": (32,), "blk.0.attn_k_norm.weight": (32,)},
+    ),
+    "granitemoe": (
+        "granitemoe",
+        {**_SPARSE, "feed_forward_length": 24, "logit_scale": 1.0, "residual_scale": 1.0}
+        | {"embedding_scale": 1.0, "attention.scale": 1.0},
+        {**_BODY, **_EXPERTS},
+    ),
+    "gpt-oss": (
+        "gpt-oss",
+        {**_SPARSE, "expert_feed_forward_length": 24, "attention.key_length": 8, "attention.value_length": 8}
+        | {"attention.sliding_window": 16},
+        {**_OUTER, **_ATTENTION, **_QKV_BIAS, **_EXPERTS, "output.weight": (16, 32)}
+        | {"blk.0.attn_norm.weight": (32,), "blk.0.post_attention_norm.weight": (32,)}
+        | {"blk.0.attn_output.bias": (32,), "blk.0.attn_sinks.weight": (4,), "blk.0.ffn_gate_inp.bias": (4,)}
+        | {"blk.0.ffn_gate_exps.bias": (4, 24), "blk.0.ffn_up_exps.bias": (4, 24), "blk.0.ffn_down_exps.bias": (4, 32)},
+    ),
+}
+
 
 @pytest.mark.parametrize("name", FILES)
 def test_a_gguf_of_each_family_gives_every_byte_to_a_layer(name, tmp_path):
     from math import prod
 
     architecture, values, tensors = FILES[name]
-    spec = from_gguf(_write_gguf(tmp_path / "tiny.gguf", architecture, values, tensors))
+    spec = from_gguf(write_gguf(tmp_path / "tiny.gguf", architecture, values, tensors))
     assert spec.n_params == sum(prod(shape) for shape in tensors.values())
-    assert spec.weight_bytes == sum(prod(s) * (4 if len(s) == 1 else 2) for s in tensors.values())
+    assert spec.weight_bytes == sum(prod(s) * (4 if _is_vector(n, s) else 2) for n, s in tensors.items())
     assert spec.max_context == 64 and spec.n_blocks == 1
     # the architecture alone explains the file, but for tensors that no layer of ours owns
     ours = sum(layer.n_params for layer in spec.layers if layer.name != "rope")
@@ -464,13 +559,13 @@ def test_a_gguf_of_each_family_gives_every_byte_to_a_layer(name, tmp_path):
 
 
 def test_latent_attention_is_recognised_in_a_gguf(tmp_path):
-    spec = from_gguf(_write_gguf(tmp_path / "tiny.gguf", *FILES["deepseek2"]))
+    spec = from_gguf(write_gguf(tmp_path / "tiny.gguf", *FILES["deepseek2"]))
     core = next(layer.op for layer in spec.layers if isinstance(layer.op, Attention))
     assert (core.n_heads, core.qk_dim, core.v_dim, core.kv_width) == (4, 12, 8, 20)
 
 
 def test_a_damaged_gguf_is_one_sentence(tmp_path):
-    whole = _write_gguf(tmp_path / "whole.gguf", *FILES["untied"]).read_bytes()
+    whole = write_gguf(tmp_path / "whole.gguf", *FILES["untied"]).read_bytes()
     file = tmp_path / "cut.gguf"
     for cut in [0, 3, 4, 8, 20, *range(24, len(whole) - 1, 97)]:
         file.write_bytes(whole[:cut])
@@ -492,13 +587,13 @@ def test_a_damaged_gguf_is_one_sentence(tmp_path):
 
 
 def test_a_gguf_of_an_unknown_architecture_names_it(tmp_path):
-    file = _write_gguf(tmp_path / "x.gguf", "rwkv6", {"block_count": 1}, {"token_embd.weight": (16, 32)})
+    file = write_gguf(tmp_path / "x.gguf", "rwkv6", {"block_count": 1}, {"token_embd.weight": (16, 32)})
     with pytest.raises(ExplorerError, match="'rwkv6'"):
         from_gguf(file)
 
 
 def test_a_projector_file_is_not_a_model(tmp_path):
-    file = _write_gguf(tmp_path / "mmproj.gguf", "clip", {"block_count": 1}, {"v.patch_embd.weight": (16, 32)})
+    file = write_gguf(tmp_path / "mmproj.gguf", "clip", {"block_count": 1}, {"v.patch_embd.weight": (16, 32)})
     with pytest.raises(ExplorerError, match="'clip'"):
         from_gguf(file)
 

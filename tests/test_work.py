@@ -17,6 +17,7 @@ from core.analysis.work import (
     total,
     work,
 )
+from core.errors import ExplorerError
 from core.models.presets import presets
 from core.models.spec import from_config, from_gguf
 from core.names import block_of, canonical_hf
@@ -82,6 +83,13 @@ def test_logits_only_where_they_are_asked_for():
     assert every.weight_bytes == one.weight_bytes
     assert none.flops == none.weight_bytes == none.activation_bytes == 0
     assert rows_of(spec, 4, n_logits=100)["lm_head"].flops == 4 * one.flops
+
+
+@pytest.mark.parametrize("change", [{"n_new": 0}, {"n_past": -1}, {"batch": 0}, {"kv_dtype": "fp7"}])
+def test_work_that_makes_no_sense_is_one_sentence(change):
+    with pytest.raises(ExplorerError) as caught:
+        work(from_config(LLAMA), **{"n_new": 1, **change})
+    assert caught.value.hint
 
 
 def test_unfused_attention_moves_its_scores_four_times():
@@ -411,3 +419,52 @@ def test_torch_counts_the_same_flops_in_the_linear_layers(attention):
         core = counted[f"blocks.{block}.attn.core"] - children  # self_attn's own share
         executed = ours[f"blocks.{block}.attn.core"].flops_executed
         assert core == executed if attention == "eager" else core in (0, executed)
+
+
+def shrunk(preset_id):
+    """A preset's configuration with two blocks and small widths, its structure kept."""
+    path = next(e for e in presets() if e.id == preset_id).files["config"]
+    config = json.loads(Path(path).read_text())
+    small = {"hidden_size": 64, "n_embd": 64, "word_embed_proj_dim": 64, "intermediate_size": 96, "ffn_dim": 96}
+    small |= {"num_attention_heads": 4, "n_head": 4, "num_key_value_heads": 2, "head_dim": 16}
+    small |= {"moe_intermediate_size": 48, "shared_expert_intermediate_size": 80, "num_experts_per_tok": 2}
+    small |= {"num_local_experts": 4, "num_experts": 4, "n_routed_experts": 4, "n_group": 1, "topk_group": 1}
+    small |= {"kv_lora_rank": 16, "qk_nope_head_dim": 8, "qk_rope_head_dim": 4, "v_head_dim": 8}
+    if config["model_type"] == "mobilebert":
+        small = {}
+    if config.get("q_lora_rank"):
+        small["q_lora_rank"] = 24
+    if config.get("num_key_value_heads") == config.get("num_attention_heads"):
+        small["num_key_value_heads"] = 4
+    small |= {"num_hidden_layers": 2, "n_layer": 2, "n_layers": 2, "vocab_size": 512}
+    small |= {"pad_token_id": 0, "bos_token_id": 0, "eos_token_id": 0, "torch_dtype": "float32"}
+    return {key: small.get(key, value) for key, value in config.items()}
+
+
+RECURRENT = ("mamba", "mamba2", "jamba")  # torch multiplies matrices inside the scan, too
+
+
+@pytest.mark.parametrize(
+    "preset_id", [e.id for e in presets() if e.lineage["architecture"] not in RECURRENT and "70b" not in e.id]
+)
+def test_torch_counts_the_same_matrix_products_in_every_family(preset_id):
+    """The whole forward under FlopCounterMode, eager attention and experts: equal to the FLOP.
+
+    Rotary tables are made by a small product that no layer of ours stands for; it is taken off.
+    """
+    import torch
+    import transformers
+    from torch.utils.flop_counter import FlopCounterMode
+
+    values = shrunk(preset_id)
+    spec = from_config(values)
+    config = transformers.AutoConfig.for_model(**values)
+    config._attn_implementation, config._experts_implementation = "eager", "eager"
+    auto = transformers.AutoModelForCausalLM if spec.causal else transformers.AutoModelForMaskedLM
+    model = auto.from_config(config).eval()
+    counter = FlopCounterMode(display=False, depth=12)
+    with counter, torch.no_grad():
+        model(torch.arange(16).reshape(2, 8), use_cache=False)
+    counts = {path: sum(ops.values()) for path, ops in counter.get_flop_counts().items()}
+    rotary = sum(n for path, n in counts.items() if path.endswith("rotary_emb"))
+    assert counts["Global"] - rotary == matmul_flops(spec, work(spec, 8, batch=2, n_logits=8))

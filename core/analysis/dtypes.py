@@ -97,7 +97,8 @@ def retype(spec: ModelSpec, dtype: str) -> ModelSpec:
     """The same network with its weights stored as `dtype`.
 
     A quantized dtype applies to matrices: norms, biases, convolutions, recurrences, routers and
-    position tables stay fp32, as llama.cpp's quantize and PyTorch's dynamic int8 leave them.
+    position tables stay fp32, as llama.cpp's quantize leaves them. The embedding is quantized too, as it
+    is there; PyTorch's dynamic int8 leaves it, and a table tied to the head with it.
     """
     dtype = canonical_dtype(dtype)
     layers = tuple(_retyped(layer, dtype) for layer in spec.layers)

@@ -17,6 +17,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from core.analysis.dtypes import bytes_per_element, retype
+from core.errors import ExplorerError
 from core.types import (
     Attention,
     Conv,
@@ -80,15 +81,18 @@ def work(
     weight_dtype: as if the weights were stored so; None: as they are (spec.dtype where unknown).
     n_logits: positions per sequence whose logits are computed (transformers' forward computes all).
     fused_attention: False adds writing and reading the score matrix before and after the softmax.
+    Raises ExplorerError for a number of tokens or sequences that makes no sense, and for an unknown dtype.
     """
-    assert n_new >= 1 and n_past >= 0 and batch >= 1 and n_logits >= 0, (n_new, n_past, batch, n_logits)
+    for what, n, least in (("new tokens", n_new, 1), ("past tokens", n_past, 0), ("sequences", batch, 1)):
+        if n < least:
+            raise ExplorerError(f"The number of {what} is {n}, but must be at least {least}.", "Choose a larger one.")
     if weight_dtype is not None or spec.weight_bytes is None:
         spec = retype(spec, weight_dtype or spec.dtype)
     forward = _Forward(
         n_new=n_new,
         n_past=n_past if spec.causal else 0,
         batch=batch,
-        n_logits=min(n_logits, n_new) if spec.causal else n_new,
+        n_logits=min(max(n_logits, 0), n_new) if spec.causal else n_new,
         activation_bytes=bytes_per_element(activation_dtype),
         kv_bytes=bytes_per_element(kv_dtype),
         fused_attention=fused_attention,

@@ -55,7 +55,7 @@ def _shape(c: Config, d: int) -> MixerShape:
     rank = c.get("time_step_rank", "auto")
     return MixerShape(
         d=d,
-        d_inner=int(c.number("expand") * d),
+        d_inner=c.size("intermediate_size", default=int(c.number("expand") * d)),
         d_state=c.size("state_size"),
         dt_rank=ceil(d / 16) if rank == "auto" else c.size("time_step_rank"),
         kernel=c.size("conv_kernel"),
