@@ -121,7 +121,7 @@ def test_layers_are_per_forward_and_beside_their_work() -> None:
 def test_layers_run_as_one_are_one_row_with_the_sum_of_their_work() -> None:
     rows = (LayerTime(name="blocks.0.mlp", seconds=0.04, calls=2),)
     times = LayerTimes(t_s=0, pass_no=0, phase="decode", n_steps=2, seconds_total=0.1, rows=rows)
-    found = [x for x in result(loaded(), Pass(t_s=0, number=0, kind="timing"), *one_pass(0), times).layers]
+    found = result(loaded(), Pass(t_s=0, number=0, kind="timing"), *one_pass(0), times).layers
     decode = {x.name: x for x in found if x.phase == "decode"}
     assert "blocks.0.mlp.up_proj" not in decode
     mlp = decode["blocks.0.mlp"]
