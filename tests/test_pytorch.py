@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import re
+import sys
 import weakref
 from collections.abc import Iterator
 from functools import partial
@@ -188,6 +189,16 @@ def test_an_encoder_only_runs_forward(encoder: TorchSession) -> None:
 # ---------------------------------------------------------------- layer times
 
 
+def wrapped(model: Any) -> list[str]:
+    """Functions of transformers that are wrapped at the moment."""
+    from core.backends._pytorch_trace import FUNCTIONS
+
+    places = [vars(sys.modules[source]) for source in {type(m).__module__ for m in model.modules()}]
+    places += [transformers.AttentionInterface._global_mapping, vars(transformers.Cache)]
+    found = [place[name] for place in places for name in (*FUNCTIONS, "sdpa", "update") if name in place]
+    return [f.__name__ for f in found if f.__code__.co_name == "timed"]
+
+
 def unmeasured(session: TorchSession) -> set[str]:
     """Layers of the spec without a time (block numbers left out), after checking what all traces share."""
     before, hooks = session.forward(LONG).numpy(), n_hooks(session._model)
@@ -195,8 +206,9 @@ def unmeasured(session: TorchSession) -> set[str]:
     trace = session.trace()
     trace.phase("prefill")
     session.forward(LONG)
+    assert n_hooks(session._model) > hooks and wrapped(session._model)
     rows = trace.finish()["prefill"]
-    assert n_hooks(session._model) == hooks
+    assert n_hooks(session._model) == hooks and not wrapped(session._model)
     session.reset()
     assert np.array_equal(session.forward(LONG).numpy(), before)
     layers = [layer.name for layer in session.spec.layers]
@@ -238,6 +250,20 @@ def test_a_forward_that_fails_does_not_spoil_the_trace(tmp_path: Path) -> None:
     assert rows["blocks.1.attn.q_proj"].calls == 1
     assert rows["lm_head"].output_bytes == SHORT.shape[1] * 300 * 4
     assert rows["lm_head"].op == "aten::linear"
+
+
+def test_only_the_traced_session_is_timed(tmp_path: Path) -> None:
+    traced, other = (open_config(CAUSAL["qwen3"](), tmp_path) for _ in range(2))
+    trace = traced.trace()
+    other.forward(LONG)
+    assert not trace.rows()
+    traced.forward(LONG)
+    other.forward(LONG)
+    rows = trace.finish()["prefill"]
+    assert {row.calls for row in rows} == {1}
+    core = next(row for row in rows if row.name == "blocks.0.attn.core")
+    assert core.op == "aten::scaled_dot_product_attention"
+    assert core.output_bytes == LONG.shape[1] * 4 * 8 * 4  # tokens, heads, width of a head, fp32
 
 
 def test_eager_attention_is_timed_too(tmp_path: Path) -> None:

@@ -19,10 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.backends import _pytorch_load as load
+from core.backends._pytorch_count import count
 from core.backends._pytorch_stream import generate
 from core.backends._pytorch_trace import TorchTrace
 from core.errors import ExplorerError
-from core.types import GenerationConfig, Ids, ModelSpec, Progress, Request
+from core.types import Count, GenerationConfig, Ids, ModelSpec, Progress, Request
 from hardware.detect import usable_cores
 
 UNLIMITED = 1 << 20  # tokens, for models whose state does not grow
@@ -79,7 +80,7 @@ class TorchSession:
         self._recurrent = any(isinstance(layer, LinearAttentionCacheLayerMixin) for layer in kinds)
         self._windowed = any(hasattr(layer, "activate_past_recording") for layer in kinds) and not self._recurrent
         self.reset()
-        can = {"forward", "batch", "layers"}
+        can = {"forward", "batch", "layers", "count"}
         if self._cache_argument:
             can |= {"cache", "stream"} if self._recurrent else {"cache", "stream", "rollback"}
         self.capabilities = frozenset(can)
@@ -184,6 +185,25 @@ class TorchSession:
     def _end_trace(self) -> None:
         self._trace = None
 
+    def count(self, n_new: int, n_past: int = 0) -> Count:
+        """Runs the forward, with a cache of its own and one sequence, and counts what is dispatched."""
+        assert self.spec.causal or not n_past, "an encoder has no past"
+        held = self._cache, self._committed, self._pending
+        self.reset()
+        try:
+            if n_past:
+                self.forward(np.zeros((1, n_past), dtype=np.int64), keep=1)
+                self.commit(n_past)
+            trace = self.trace()
+            ids, keep = np.zeros((1, n_new), dtype=np.int64), 1 if self.spec.causal else None
+            try:
+                ops = count(lambda: self.forward(ids, keep), trace.layer, self.spec)
+            finally:
+                trace.finish()
+        finally:
+            self._cache, self._committed, self._pending = held
+        return Count(source="dispatch", n_new=n_new, n_past=n_past, batch=1, ops=ops)
+
     def device_bytes(self) -> int | None:
         """Accelerator memory held by tensors; None on a CPU."""
         if self._device.startswith("cuda"):
@@ -214,7 +234,7 @@ class TorchSession:
                 if self._cache_argument:
                     self.commit(n)
         self.reset()
-        self.capabilities -= {"layers"}
+        self.capabilities -= {"layers", "count"}
 
     def _open_model(self) -> Any:
         if self._model is None:
@@ -235,7 +255,7 @@ class PyTorch:
     distributions = ("torch", "transformers")
     formats = ("hf", "config")
     dtypes = tuple(load.DTYPES)
-    capabilities = frozenset({"forward", "cache", "rollback", "stream", "batch", "layers"})
+    capabilities = frozenset({"forward", "cache", "rollback", "stream", "batch", "layers", "count"})
     runtime_bytes = 450_000_000
 
     def unavailable(self) -> str | None:
