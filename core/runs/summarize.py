@@ -6,7 +6,10 @@ import statistics
 from collections.abc import Sequence
 from typing import Any, Literal
 
+import msgspec
+
 from core.analysis.work import LayerWork, total, work
+from core.names import fit, within
 from core.types import (
     Counted,
     Done,
@@ -202,13 +205,13 @@ def _aligned(
     A library may run several layers as one (all experts in one kernel): such a row, named as their
     common parent, stands for them with the sum of their work. Rows that belong to no layer come last.
     """
-    measured = {row.name: row for row in rows}
+    measured = _fitted(rows, frozenset(layer.name for layer in loaded.spec.layers))
     by_name = {w.name: w for w in works}
     stands_for = {
         layer.name: parent
         for parent in measured
         for layer in loaded.spec.layers
-        if layer.name.startswith(f"{parent}.") and layer.name not in measured
+        if within(layer.name, parent) and layer.name not in measured
     }
     groups: dict[str, list[Layer]] = {}
     for layer in loaded.spec.layers:
@@ -235,6 +238,18 @@ def _aligned(
                 output_bytes=row.output_bytes if row else None,
             )
         )
+    return found
+
+
+def _fitted(rows: Sequence[LayerTime], names: frozenset[str]) -> dict[str, LayerTime]:
+    """Rows under the names that this network has (a fused gate and up projection), joined where they meet."""
+    found: dict[str, LayerTime] = {}
+    for row in rows:
+        name = fit(row.name, names)
+        there = found.get(name)
+        seconds = row.seconds + (there.seconds if there else 0.0)
+        longer = row if there is None or row.seconds >= there.seconds else there
+        found[name] = msgspec.structs.replace(longer, name=name, seconds=seconds)
     return found
 
 
