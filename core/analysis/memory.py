@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from core.analysis.dtypes import bytes_per_element, retype
+from core.analysis.dtypes import bytes_per_element, canonical_dtype, retype
 from core.analysis.work import kv_cache_bytes
 from core.types import (
     Attention,
@@ -278,7 +278,7 @@ def shape_of_run(result: Result, environment: Mapping[str, Any]) -> Shape:
         n_forward=min(forward, int(environment.get("n_batch") or forward)),
         batch=result.batch,
         activation_dtype=activation,
-        kv_dtype=str(environment.get("kv_dtype") or environment.get("type_k") or activation),
+        kv_dtype=canonical_dtype(str(environment.get("kv_dtype") or environment.get("type_k") or activation)),
     )
 
 

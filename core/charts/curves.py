@@ -83,7 +83,7 @@ def _bandwidth_spec(height: int) -> dict[str, Any]:
     return built(alt.layer(rules, line, points, words), height)
 
 
-def split_bars(bars: Sequence[tuple[str, dict[str, float]]], height: int = 210) -> Chart:
+def split_bars(bars: Sequence[tuple[str, dict[str, float]]], height: int = 230) -> Chart:
     """Memory by purpose, one bar per source ("computed", "measured"): (source, part -> bytes)."""
     rows: list[Row] = []
     for source, parts in bars:
@@ -170,7 +170,10 @@ def growth(
 def _growth_spec(x_title: str, x_scale: Scale, height: int) -> dict[str, Any]:
     scale = alt.Scale(type="log", base=2, nice=False) if x_scale == "log" else alt.Scale(nice=False, zero=False)
     x = alt.X(
-        "x:Q", title=x_title, scale=scale, axis=alt.Axis(format="~s", grid=False, labelOverlap="greedy", tickCount=8)
+        "x:Q",
+        title=x_title,
+        scale=scale,
+        axis=alt.Axis(format=",.4~g" if x_scale == "linear" else ",d", grid=False, labelOverlap="greedy", tickCount=8),
     )
     areas = (
         alt.Chart(alt.NamedData("stacked"))

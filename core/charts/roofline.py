@@ -265,7 +265,7 @@ def _spec(colour_by: ColourBy, height: int, pick: bool) -> dict[str, Any]:
         f"{colour_by}:N",
         title=None,
         scale=scale,
-        legend=alt.Legend(orient="bottom", symbolType="square", columns=8, labelFontSize=12),
+        legend=alt.Legend(orient="bottom", symbolType="square", columns=4, labelFontSize=12),
     )
     size: Any = alt.condition(
         "datum.whole",

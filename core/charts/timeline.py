@@ -19,7 +19,7 @@ MOST_POINTS = 1000
 _PARTS = {"anonymous": BLUE, "file-backed": SKY, "accelerator": ORANGE}
 
 
-def memory_timeline(memory: Sequence[Memory], height: int = 260) -> Chart:
+def memory_timeline(memory: Sequence[Memory], height: int = 320) -> Chart:
     """Resident memory of the worker over the run, split where the system tells, with the phases above.
 
     Anonymous memory is the process's own; file-backed pages come from a mapped file and the system
@@ -43,7 +43,14 @@ def memory_timeline(memory: Sequence[Memory], height: int = 260) -> Chart:
         if memory
         else "Memory over time, nothing measured yet"
     )
-    return fed(_memory_spec(height), words, parts=parts, bands=bands(memory), peaks=peaks)
+    return fed(
+        _memory_spec(height),
+        words,
+        parts=parts,
+        bands=bands(memory),
+        peaks=peaks,
+        room=[{"bytes": 1.25 * (highest or 0)}],
+    )
 
 
 def bands(memory: Sequence[Memory]) -> list[Row]:
@@ -72,7 +79,7 @@ def _memory_spec(height: int) -> dict[str, Any]:
         "t_s:Q",
         title="Seconds since Run was pressed",
         axis=alt.Axis(grid=False, format="~s"),
-        scale=alt.Scale(nice=False),
+        scale=alt.Scale(nice=False, zero=False),
     )
     y = alt.Y("bytes:Q", title=None, stack=True, axis=alt.Axis(labelExpr=si_label("B"), tickCount=5))
     colour = alt.Color(
@@ -120,7 +127,6 @@ def _memory_spec(height: int) -> dict[str, Any]:
                 scale=alt.Scale(domain=list(_PARTS), range=list(_PARTS.values())),
                 legend=alt.Legend(orient="bottom", symbolType="square"),
             ),
-            order=alt.Order("part:N"),
             tooltip=[
                 alt.Tooltip("part:N", title="Part"),
                 alt.Tooltip("bytes:Q", title="Bytes", format=".3s"),
@@ -137,7 +143,8 @@ def _memory_spec(height: int) -> dict[str, Any]:
             tooltip=[alt.Tooltip("text:N", title="High-water mark"), when],
         )
     )
-    layered = alt.layer(wash, areas, marks, strip, names, upright).resolve_scale(color="independent")
+    room = alt.Chart(alt.NamedData("room")).mark_point(opacity=0).encode(y=alt.Y("bytes:Q"))  # for the phases' names
+    layered = alt.layer(room, wash, areas, marks, strip, names, upright).resolve_scale(color="independent")
     return built(layered, height)
 
 

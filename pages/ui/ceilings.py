@@ -15,7 +15,7 @@ import msgspec
 import streamlit as st
 
 from core.analysis.bottlenecks import Ceiling
-from core.analysis.predict import compute_peak
+from core.analysis.device_time import ideal_peak
 from core.analysis.roofline import Roof, ceiling_here, ceiling_of, roofs_here, roofs_of
 from core.analysis.under_roof import working_set_bytes
 from core.errors import ExplorerError
@@ -213,7 +213,7 @@ def hold(device: Device, result: Result, found: Ceilings | None = None) -> Held:
         assert ceiling is not None  # as_device gave this dtype and a bandwidth
         return Held(device, ceiling, _with_working_set(roofs_here(found, dtype, needed), ceiling, needed), found, dtype)
     stated = ceiling_of(device, dtype)
-    assert stated is not None  # compute_peak chose among the device's own
+    assert stated is not None  # ideal_peak chose among the device's own
     return Held(device, stated, roofs_of(device, dtype), dtype=dtype)
 
 
@@ -228,11 +228,11 @@ def _with_working_set(roofs: tuple[Roof, ...], ceiling: Ceiling, n_bytes: float)
 
 
 def arithmetic_dtype(device: Device, result: Result) -> str:
-    """The number format in which this device would multiply the run's matrices."""
+    """The fastest arithmetic that kernels for the run's weights could use here: the roof nothing can beat."""
     try:
-        return compute_peak(device, result.dtype or "fp32")[0]
+        return ideal_peak(device, result.dtype or "fp32")[0]
     except ExplorerError:  # a format that only the run's own library knows
-        return compute_peak(device, "fp32")[0]
+        return ideal_peak(device, "fp32")[0]
 
 
 def this_machine(found: Ceilings | None) -> Device | None:

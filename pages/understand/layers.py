@@ -51,7 +51,10 @@ def draw_cards(found: Sequence[Bottleneck], rest: str | None, run: Run) -> None:
                 st.markdown(f"**{text.escape(b.title)}**  \n:gray[{b.kind}]")
                 st.progress(min(1.0, b.share), text=f"**{text.percent(b.share)}** of the time in layers")
                 st.caption(text.escape(b.finding))
-                st.markdown(f":material/lightbulb: {text.escape(b.advice)}")
+                if b.of_roof is not None:
+                    st.markdown(f":material/lightbulb: {text.escape(b.advice)}")
+    if found[0].of_roof is None:
+        st.info(found[0].advice, icon=":material/speed:")
     if rest:
         st.caption(f":material/help_center: {text.escape(rest)}")
     with st.container(horizontal=True):
@@ -207,7 +210,7 @@ def draw(run: Run, result: Result) -> None:
                 detail = st.segmented_control(
                     "Detail",
                     list(DETAILS),
-                    default="Collapsed",
+                    default="Blocks",
                     key="layers-detail",
                     label_visibility="collapsed",
                     required=True,
@@ -219,7 +222,7 @@ def draw(run: Run, result: Result) -> None:
                 )
             sizes = _values([x for x in rows if x.phase == phase], "seconds")
             colour = colour_of(result, phase, shown or "Time", held)
-            picked = draw_graph(loaded.spec.layers, colour, sizes, detail or "Collapsed")
+            picked = draw_graph(loaded.spec.layers, colour, sizes, detail or "Blocks")
         if picked:
             draw_arithmetic(run, result, phase, picked, held)
     quantity: Quantity = "seconds" if any(x.seconds for x in rows if x.phase == phase) else "flops"

@@ -90,7 +90,8 @@ def draw_side_by_side(of: Split, seen: Measured, own: dict[str, int], shape: Sha
         warm = "" if seen.loading_bytes is not None else " The model was open already, so opening it was not measured."
         st.caption(
             f"Computed for {shape.n_context:,} tokens of cache and forwards of {shape.n_forward:,} tokens, batch "
-            f"{shape.batch}. Measured is resident memory: what was never touched or is shared does not count.{warm}"
+            f"{shape.batch}. Measured is resident memory: what a library only reserves, for its largest forward say, "
+            f"does not count until it is touched.{warm}"
         )
     with right.container(border=True, height="stretch"):
         st.markdown("**Peak**")

@@ -1,0 +1,263 @@
+"""Speed and memory of a model on a device before having either, as intervals, with every assumption."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+import streamlit as st
+
+from core.analysis.calibrate import MethodError, calibration_table
+from core.analysis.predict import Figure, Prediction, predict
+from core.charts.curves import Interval, intervals
+from core.errors import ExplorerError
+from core.models import spec as specs
+from core.paths import data_dir
+from core.types import ModelSpec
+from hardware import catalogue
+from hardware.device import Device
+from hardware.published import runs
+from pages.ui import text
+from pages.ui.ceilings import THIS, default_threads, kept, this_machine
+from pages.ui.figure import figure
+from pages.ui.models import architecture_line, entry_of, model_picker, spec_of
+from pages.ui.page import fault, page
+
+ABOUT = "Time to first token, time per token, throughput and memory of any model on any device, as intervals."
+WEIGHTS = ("q2_k", "q3_k", "q4_0", "q4_k", "q5_k", "q6_k", "q8_0", "fp16", "bf16", "fp32")
+CACHES = ("fp16", "q8_0", "q4_0", "fp32")
+FIRST = ("RTX 4090", "H100 SXM5 80GB", "A100 SXM4 80GB", "Apple M3 Max (40c GPU)", "T4")
+OWN = "A config.json of my own"
+
+
+def choose_model() -> tuple[ModelSpec, str] | None:
+    """The architecture, and how the command line names it."""
+    source = st.segmented_control(
+        "Model from",
+        ["Catalogue", OWN],
+        default="Catalogue",
+        key="predict-from",
+        required=True,
+        label_visibility="collapsed",
+    )
+    if source == OWN:
+        file = st.file_uploader("config.json, as on the hub", type="json", key="predict-config")
+        if file is None:
+            st.caption("No weights are needed: the configuration says how large every layer is.")
+            return None
+        found = from_upload(file.name, file.getvalue())
+        st.caption(architecture_line(found))
+        return found, f"--config {file.name}"
+    chosen = model_picker("predict-model")
+    if not chosen:
+        return None
+    found = spec_of(entry_of(chosen))
+    st.caption(architecture_line(found))
+    return found, f"--model {chosen}"
+
+
+def from_upload(name: str, data: bytes) -> ModelSpec:
+    """The architecture of an uploaded configuration; raises ExplorerError."""
+    try:
+        config = json.loads(data)
+    except ValueError as error:
+        raise ExplorerError(f"{name} is not valid JSON: {error}.", "Upload the model's own config.json.") from error
+    if not isinstance(config, dict):
+        raise ExplorerError(f"{name} is not a model configuration.", "Upload the model's own config.json.")
+    return specs.from_config(config, name=name.removesuffix(".json"), source=f"Uploaded as {name}")
+
+
+def choose_devices() -> list[Device]:
+    here = this_machine(kept(default_threads()))
+    known = {d.name: d for d in catalogue.devices(data_dir() / "devices")}
+    if here is not None:
+        known = {THIS: here, **known}
+    default = [n for n in (THIS, *FIRST) if n in known]
+    chosen = st.multiselect("Devices", list(known), default=default, key="predict-devices")
+    if here is None:
+        st.caption("This machine joins them once its ceilings are measured, on the Devices page.")
+    return [known[name] for name in chosen]
+
+
+def draw_figure(label: str, of: Figure | None, show: Any, about: str) -> None:
+    if of is None:
+        st.metric(label, text.NONE, border=True, height="stretch", help="An encoder does not decode.")
+        return
+    st.metric(
+        label,
+        f"~ {show(of.calibrated)}",
+        delta=f"{show(of.low)} to {show(of.high)}",
+        delta_color="off",
+        delta_arrow="off",
+        border=True,
+        height="stretch",
+        help=f"{about} Ideal roof: {show(of.ideal)}.",
+    )
+
+
+def draw_headline(of: Prediction) -> None:
+    verdict = "fits" if of.fits else "does not fit"
+    colour, icon = ("green", "check_circle") if of.fits else ("red", "cancel")
+    st.markdown(
+        f"**{text.escape(of.device)}** :{colour}-badge[:material/{icon}: {verdict}] "
+        f":gray-badge[decode {of.bound_by}-bound] :gray-badge[prefill {of.prefill_bound_by}-bound] "
+        f"{text.provenance('estimated')}",
+        help=text.provenance_help(),
+    )
+    with st.grid(4, min_column_width=190):
+        draw_figure("Decode", of.decode_tok_per_s, text.token_rate, "Generated tokens per second, all sequences.")
+        draw_figure("Time per token", of.tpot_s, text.seconds, "After the first one.")
+        draw_figure("Time to first token", of.ttft_s, text.seconds, "The whole prompt.")
+        draw_figure("Peak memory", of.peak_memory_bytes, text.size, f"{text.size(of.usable_memory_bytes)} are usable.")
+
+
+def bars(found: list[Prediction], pick: Any, title: str, unit: str, key: str) -> None:
+    rows = [
+        Interval(p.device, f.ideal, f.calibrated, f.low, f.high, p.fits, note(p))
+        for p in found
+        if (f := pick(p)) is not None
+    ]
+    if rows:
+        figure(intervals(rows, title, unit), key=key)
+
+
+def note(of: Prediction) -> str:
+    return f"decode {of.bound_by}, prefill {of.prefill_bound_by}"
+
+
+def draw_devices(found: list[Prediction]) -> None:
+    decode, first, memory, rows = st.tabs(["Decode", "Time to first token", "Memory", "Table"])
+    with decode:
+        bars(found, lambda p: p.decode_tok_per_s, "Tokens per second", "tok/s", "bars-decode")
+    with first:
+        bars(found, lambda p: p.ttft_s, "Time to first token", "s", "bars-first")
+    with memory:
+        bars(found, lambda p: p.peak_memory_bytes, "Peak memory", "B", "bars-memory")
+    with rows:
+        draw_table(found)
+    st.caption("Tick: the ideal roof. Dot: calibrated estimate. Bar: nine in ten measured values. Cross: does not fit.")
+
+
+def draw_table(found: list[Prediction]) -> None:
+    st.dataframe(
+        [
+            {
+                "Device": p.device,
+                "Fits": p.fits,
+                "Decode (tok/s)": p.decode_tok_per_s.calibrated if p.decode_tok_per_s else None,
+                "from": p.decode_tok_per_s.low if p.decode_tok_per_s else None,
+                "to": p.decode_tok_per_s.high if p.decode_tok_per_s else None,
+                "ideal": p.decode_tok_per_s.ideal if p.decode_tok_per_s else None,
+                "First token (s)": p.ttft_s.calibrated,
+                "Prefill (tok/s)": p.prefill_tok_per_s.calibrated,
+                "Memory (GB)": p.peak_memory_bytes.calibrated / 1e9,
+                "Bound by": note(p),
+                "Doubts": p.doubts,
+            }
+            for p in found
+        ],
+        hide_index=True,
+        column_config={
+            name: st.column_config.NumberColumn(format=fmt)
+            for name, fmt in {
+                "Decode (tok/s)": "%.1f",
+                "from": "%.1f",
+                "to": "%.1f",
+                "ideal": "%.1f",
+                "First token (s)": "%.3f",
+                "Prefill (tok/s)": "%.0f",
+                "Memory (GB)": "%.2f",
+            }.items()
+        },
+        alt="Predicted speed and memory on each device",
+    )
+
+
+@st.cache_data(show_spinner="Leaving every device out once")
+def error_rows() -> list[dict[str, Any]]:
+    """How wrong the method was on devices it had not seen."""
+    table: tuple[MethodError, ...] = calibration_table(runs())
+    return [
+        {
+            "Phase": e.phase,
+            "Method": e.method,
+            "Left out": e.left_out or "–",
+            "Runs": e.n,
+            "Median error": e.median_error,
+            "90 % of errors below": e.p90_error,
+            "Measured inside the range": e.coverage,
+        }
+        for e in table
+    ]
+
+
+def draw_trust(of: Prediction, command: str) -> None:
+    left, right = st.columns(2, gap="medium")
+    with left.container(border=True, height="stretch"):
+        st.markdown("**Assumptions**")
+        st.markdown("\n".join(f"- {text.escape(line)}" for line in of.assumptions))
+    with right.container(border=True, height="stretch"):
+        st.markdown("**To reproduce it**")
+        st.code(command, language="bash", wrap_lines=True)
+        with st.expander("All inputs", icon=":material/data_object:"):
+            st.json(msgspec.to_builtins(of.inputs))
+    with st.expander("How wrong it was on devices it had never seen", icon=":material/fact_check:"):
+        st.dataframe(
+            error_rows(),
+            hide_index=True,
+            column_config={
+                name: st.column_config.NumberColumn(format="percent")
+                for name in ("Median error", "90 % of errors below", "Measured inside the range")
+            },
+            alt="Errors of the prediction and of two rules of thumb on published measurements",
+        )
+        st.caption("Published llama-bench results. Each device, or its whole family, was left out of the fit once.")
+
+
+def ask() -> None:
+    form, view = st.columns([1, 2.2], gap="large")
+    with form:
+        model = choose_model()
+        one, two = st.columns(2)
+        own = "as the file has them"
+        weights = one.selectbox("Weights", [own, *WEIGHTS], index=3, key="predict-weights", bind="query-params")
+        cache = two.selectbox("KV cache", CACHES, key="predict-kv", bind="query-params")
+        one, two, three = st.columns(3)
+        prompt = one.number_input("Prompt", 1, 1_000_000, 512, key="predict-prompt", bind="query-params", help="Tokens")
+        new = two.number_input("New", 1, 1_000_000, 128, key="predict-new", bind="query-params", help="Tokens")
+        batch = three.number_input("Batch", 1, 4096, 1, key="predict-batch", bind="query-params", help="Sequences")
+        devices = choose_devices()
+    with view:
+        if model is None or not devices:
+            st.info("Choose a model and at least one device.", icon=":material/query_stats:")
+            return
+        spec, named = model
+        dtype = None if weights == own else weights
+        found = [
+            predict(spec, d, prompt_tokens=prompt, new_tokens=new, batch=batch, weights=dtype, kv_dtype=cache)
+            for d in devices
+        ]
+        focus = st.segmented_control(
+            "Device",
+            [p.device for p in found],
+            default=found[0].device,
+            key="predict-focus",
+            label_visibility="collapsed",
+        )
+        one_of = next((p for p in found if p.device == focus), found[0])
+        draw_headline(one_of)
+        with st.container(border=True):
+            draw_devices(found)
+        command = (
+            f'python -m core predict {named} --device "{one_of.device}" --weights {dtype or spec.dtype} '
+            f"--prompt-tokens {prompt} --new-tokens {new} --batch {batch} --json"
+        )
+        draw_trust(one_of, command)
+
+
+with page("Predict", ABOUT):
+    try:
+        ask()
+    except ExplorerError as error:
+        fault(error)
