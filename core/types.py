@@ -345,6 +345,60 @@ class LayerTimes(Record, tag="layers"):
     rows: tuple[LayerTime, ...]
 
 
+class OpCount(Record, array_like=True):
+    """One operator of the library within one layer, as it would run in one forward.
+
+    layer: canonical name, or "other". flops: of all its calls, 2 per multiply-add; None: uncounted.
+    product: a matrix product, an attention or a convolution; of the rest one FLOP per element and step.
+    """
+
+    layer: str
+    op: str
+    calls: int
+    flops: float | None
+    product: bool = False
+
+
+class Count(Record):
+    """The FLOPs of one forward, counted by the library's own operators and shapes, not by the architecture.
+
+    source: what was counted ("dispatch", "ONNX graph", "ggml graph"). The forward ran n_new tokens per
+    sequence after n_past cached ones, with the logits of the last position.
+    """
+
+    source: str
+    n_new: int
+    n_past: int
+    batch: int
+    ops: tuple[OpCount, ...]
+
+
+class Counted(Record, tag="counted"):
+    """One forward of a phase, counted: the whole prompt, or the first step of decoding."""
+
+    t_s: float
+    pass_no: int
+    phase: Literal["prefill", "decode"]
+    count: Count
+
+
+class EnergyReading(Record, tag="energy"):
+    """What the machine's energy counters counted while a phase ran, and the processor time it used.
+
+    seconds: from the phase's first moment to its last. counted_j: joules by counter; empty when none could be
+    read, and `missing` then says why. idle_w: power of the same counters while nothing ran, just before.
+    """
+
+    t_s: float
+    pass_no: int
+    phase: Literal["prefill", "decode"]
+    seconds: float
+    cpu_s: float
+    counted_j: dict[str, float] = {}
+    idle_w: float | None = None
+    missing: str = ""
+
+
 class Warned(Record, tag="warning"):
     t_s: float
     message: str
@@ -365,7 +419,7 @@ class Failed(Record, tag="failed"):
     user_error: bool = False  # the request could not run at all (exit status 2)
 
 
-Event = Phase | Loaded | Pass | Step | Memory | LayerTimes | Warned | Done | Failed
+Event = Phase | Loaded | Pass | Step | Memory | LayerTimes | Counted | EnergyReading | Warned | Done | Failed
 
 
 # ---------------------------------------------------------------- a result
@@ -401,6 +455,40 @@ class PhaseResult(Record):
     tok_per_s: float | None
     flops: float
     bytes: float
+
+
+class Energy(Record, omit_defaults=False):
+    """Joules of one phase, in all and per token of all sequences together (None without tokens).
+
+    measured: low = joules = high. estimated: low and high are its range, and it says no more than time and load
+    do, so it never enters a significance test or a composite beside speed (see `comparable`) and never stands
+    unlabelled beside a measured value. idle_j: the part that would have been used anyway; None: not known.
+    missing: why there is only an estimate.
+    """
+
+    phase: Literal["prefill", "decode"]
+    seconds: float
+    n_tokens: int
+    joules: float
+    low_j: float
+    high_j: float
+    joules_per_token: float | None
+    low_j_per_token: float | None
+    high_j_per_token: float | None
+    method: str  # "RAPL package-0, RAPL dram 0:0", "estimate: 2.5 W for a busy thread ..."
+    provenance: Literal["measured", "estimated"]
+    idle_j: float | None = None
+    missing: str = ""
+
+    @property
+    def net_j(self) -> float | None:
+        """Without the idle part; None when that is not known."""
+        return None if self.idle_j is None else max(0.0, self.joules - self.idle_j)
+
+    @property
+    def comparable(self) -> bool:
+        """Whether it may enter a test or a composite: only what was measured."""
+        return self.provenance == "measured"
 
 
 class ProfilerCost(Record):
@@ -448,6 +536,8 @@ class Result(Record, omit_defaults=False):
     warnings: tuple[str, ...]
     error: str | None = None
     hint: str | None = None
+    counts: tuple[Counted, ...] = ()
+    energy: tuple[Energy, ...] = ()
 
 
 # ---------------------------------------------------------------- the verbs that plugins implement
@@ -498,6 +588,7 @@ class Session(Protocol):
       stream   the library's own generate loop
       batch    more than one sequence (all of equal length)
       layers   the layers profiler can be attached
+      count    the FLOPs of a forward can be counted
     """
 
     spec: ModelSpec
@@ -541,6 +632,9 @@ class Session(Protocol):
     def trace(self) -> Trace:
         """Start measuring time per layer (capability "layers"). Instruments the session until finish()."""
 
+    def count(self, n_new: int, n_past: int = 0) -> Count:
+        """Count the FLOPs of one forward (capability "count"). Committed tokens stay; a Logits handle does not."""
+
     def close(self) -> None:
         """Free the memory. The session cannot be used afterwards."""
 
@@ -581,8 +675,8 @@ class Attachment(Protocol):
     def phase(self, name: Literal["prefill", "decode"]) -> None:
         """A phase begins."""
 
-    def step(self, seconds: float) -> None:
-        """A step of the current phase ended after `seconds`; called between steps, never timed."""
+    def step(self, step: Step) -> None:
+        """A step of the current phase ended; called between steps, never timed."""
 
     def events(self) -> list[Any]:
         """New events since the last call, t_s being time.perf_counter() (the worker turns it into run time)."""
@@ -597,6 +691,7 @@ class Profiler(Protocol):
     name: str
     label: str
     needs: frozenset[str]
+    limit: int | None  # new tokens that its pass needs; None: as many as the request wants
 
     def unavailable(self) -> str | None: ...
 

@@ -80,6 +80,10 @@ class TorchTrace:
     def phase(self, name: Literal["prefill", "decode"]) -> None:
         self._phase = name
 
+    def layer(self) -> str | None:
+        """The layer that is running at this moment; None between layers."""
+        return self._open[-1].name if self._open else None
+
     def rows(self) -> dict[str, tuple[LayerTime, ...]]:
         self._clock.resolve()
         return {phase: _fold(sums) for phase, sums in self._sums.items() if sums}

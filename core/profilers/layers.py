@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any, Literal
 
-from core.types import LayerTimes, Session
+from core.types import LayerTimes, Session, Step
 
 EVERY_S = 0.4  # how often the live bars get new rows
 
@@ -23,10 +23,10 @@ class LayersAttachment:
         self._phase = name
         self._trace.phase(name)
 
-    def step(self, seconds: float) -> None:
-        self._seconds[self._phase] = self._seconds.get(self._phase, 0.0) + seconds
+    def step(self, step: Step) -> None:
+        self._seconds[self._phase] = self._seconds.get(self._phase, 0.0) + step.seconds
         self._steps[self._phase] = self._steps.get(self._phase, 0) + 1
-        self._since_s += seconds
+        self._since_s += step.seconds
 
     def events(self) -> list[Any]:
         if self._since_s < EVERY_S and not self._closed:
@@ -55,6 +55,7 @@ class Layers:
     name = "layers"
     label = "Layer times"
     needs = frozenset({"layers"})
+    limit = None
 
     def unavailable(self) -> str | None:
         return None

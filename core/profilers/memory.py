@@ -10,7 +10,7 @@ import threading
 import time
 from typing import Any
 
-from core.types import Memory, Session
+from core.types import Memory, Session, Step
 from hardware.process import reset_peak, resident
 
 EVERY_S = 0.02
@@ -52,7 +52,7 @@ class MemoryAttachment:
         self._phase = name
         self._true_peak = reset_peak()
 
-    def step(self, seconds: float) -> None:
+    def step(self, step: Step) -> None:
         pass
 
     def events(self) -> list[Any]:
@@ -72,6 +72,7 @@ class MemoryProfiler:
     name = "memory"
     label = "Memory"
     needs: frozenset[str] = frozenset()
+    limit = None
 
     def unavailable(self) -> str | None:
         return None

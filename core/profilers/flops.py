@@ -1,0 +1,64 @@
+"""FLOPs of one forward of each phase, counted by the library's own operators instead of the architecture.
+
+Its pass only learns the shapes: the counting runs afterwards, forwards of its own outside every step.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Literal
+
+from core.errors import ExplorerError
+from core.types import Counted, Session, Step, Warned
+
+
+class FlopsAttachment:
+    def __init__(self, session: Session, pass_no: int) -> None:
+        self._session, self._pass_no = session, pass_no
+        self._n_prompt = 0
+        self._step: tuple[int, int] | None = None  # (new, past) tokens of the first forward that decodes
+        self._closed = False
+
+    def phase(self, name: Literal["prefill", "decode"]) -> None:
+        pass
+
+    def step(self, step: Step) -> None:
+        if step.phase == "prefill":
+            self._n_prompt += step.n_input
+        elif self._step is None and step.n_forward:
+            self._step = max(1, step.n_input // step.n_forward), self._n_prompt
+
+    def events(self) -> list[Any]:
+        if not self._closed or not self._n_prompt:
+            return []
+        forwards: dict[Literal["prefill", "decode"], tuple[int, int]] = {"prefill": (self._n_prompt, 0)}
+        if self._step:
+            forwards["decode"] = self._step
+        found: list[Any] = []
+        for phase, (n_new, n_past) in forwards.items():
+            try:
+                count = self._session.count(n_new, n_past)
+            except ExplorerError as error:
+                found.append(Warned(t_s=time.perf_counter(), message=f"FLOPs of {phase} not counted: {error.message}"))
+            else:
+                found.append(Counted(t_s=time.perf_counter(), pass_no=self._pass_no, phase=phase, count=count))
+        return found
+
+    def close(self) -> None:
+        self._closed = True
+
+
+class Flops:
+    name = "flops"
+    label = "FLOP check"
+    needs = frozenset({"count"})
+    limit = 2  # the prompt, and one step of decoding
+
+    def unavailable(self) -> str | None:
+        return None
+
+    def attach(self, session: Session, pass_no: int) -> FlopsAttachment:
+        return FlopsAttachment(session, pass_no)
+
+
+plugin = Flops()
