@@ -170,7 +170,8 @@ def test_two_sequences_equal_two_runs(causal: TorchSession) -> None:
 
 
 def test_an_encoder_only_runs_forward(encoder: TorchSession) -> None:
-    assert encoder.capabilities == {"forward", "batch", "layers"} and encoder.max_context in (64, 512)
+    assert encoder.capabilities >= {"forward", "batch", "layers"} and encoder.max_context in (64, 512)
+    assert not encoder.capabilities & {"cache", "rollback", "stream"}
     logits = encoder.forward(LONG).numpy()
     assert logits.shape == (1, LONG.shape[1], 300)
     close(encoder.forward(LONG, keep=2).numpy(), logits[:, -2:])
@@ -383,7 +384,8 @@ def test_a_compiled_model_says_the_same_and_cannot_be_traced(tmp_path: Path, mon
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
     plain = open_config(CAUSAL["qwen3"](), tmp_path)
     compiled = open_config(CAUSAL["qwen3"](), tmp_path, options={"compile": "true"})
-    assert compiled.capabilities == plain.capabilities - {"layers"} and compiled.n_committed == 0
+    assert plain.capabilities - compiled.capabilities >= {"layers"} and compiled.n_committed == 0
+    assert compiled.capabilities >= {"forward", "cache", "rollback", "stream", "batch"}
     close(compiled.forward(LONG).numpy(), plain.forward(LONG).numpy())
 
 

@@ -22,6 +22,7 @@ from core.names import within
 from core.types import GenerationConfig, Ids, Request, Sampling, Session
 
 BACKENDS = [name for name in registry.names("backend") if registry.get("backend", name).unavailable() is None]
+OTHER = "other"  # operators that belong to no layer: masks, positions
 REFUSED = (ExplorerError, AssertionError)
 PROMPT = np.random.default_rng(5).integers(33, 120, size=(1, 12))
 MORE = np.random.default_rng(6).integers(33, 120, size=(1, 5))
@@ -112,7 +113,7 @@ def greedy(session: Session, prompt: Ids, n: int) -> list[int]:
 def test_plugin_is_named_after_its_file(backend: str) -> None:
     plugin = registry.get("backend", backend)
     assert plugin.name == backend and plugin.label and plugin.formats
-    assert plugin.capabilities <= {"forward", "cache", "rollback", "stream", "batch", "layers"}
+    assert plugin.capabilities <= {"forward", "cache", "rollback", "stream", "batch", "layers", "count"}
 
 
 def test_session_describes_itself(session: Session, backend: str) -> None:
@@ -330,7 +331,7 @@ def test_trace_names_the_layers_of_the_spec(session: Session, close: Any) -> Non
     assert trace.finish() == phases
 
     assert set(phases) == {"prefill", "decode"}
-    layers = [layer.name for layer in session.spec.layers]
+    layers = [*(layer.name for layer in session.spec.layers), OTHER]
     for rows in phases.values():
         names = [row.name for row in rows]
         assert len(names) == len(set(names)), "one row per layer"
@@ -340,6 +341,8 @@ def test_trace_names_the_layers_of_the_spec(session: Session, close: Any) -> Non
                 assert [row for row in rows if within(row.name, f"blocks.{block}.{part}") and row.seconds > 0]
         assert all(row.seconds >= 0 and row.calls > 0 for row in rows)
         assert any(within(name, "lm_head") for name in names)
+        seconds = {row.name: row.seconds for row in rows}
+        assert seconds.get(OTHER, 0.0) < 0.5 * sum(seconds.values()), "most of the time has a layer"
     assert sum(row.seconds for rows in phases.values() for row in rows) <= wall_s
 
     session.reset()
