@@ -8,11 +8,13 @@ core.analysis.energy.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
 
-_POWERCAP = Path("/sys/class/powercap")
+# A container may have the host's folder mounted elsewhere: its own /sys hides it.
+_POWERCAP = Path(os.environ.get("ROOFSCOPE_POWERCAP", "/sys/class/powercap"))
 _PACKAGE_OR_DRAM = re.compile(r"(package|dram)(-\d+)?$")
 
 
@@ -92,7 +94,14 @@ def _rapl(root: Path) -> list[Counter]:
 
 
 def _microjoules(path: Path) -> Callable[[], float]:
-    return lambda: int(path.read_text()) / 1e6
+    def read() -> float:
+        text = path.read_text()
+        try:
+            return int(text) / 1e6
+        except ValueError as error:
+            raise OSError(f"{path} holds no number") from error
+
+    return read
 
 
 def _nvml() -> list[Counter]:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import sys
+import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import msgspec
 import pytest
 
-from core.analysis.energy import HIGH, LOW, estimated, measured
+from core.analysis.energy import HIGH, LOW, estimated, measured, of_phase
+from core.profilers import energy as profiler
+from core.runs.runner import Runner
+from core.types import EnergyReading, Generate, Request, to_json
 from hardware import energy
 
 
@@ -22,7 +29,10 @@ def zone(root: Path, number: str, name: str, joules: float, limit_j: float = 100
 
 
 def put(folder: Path, joules: float) -> None:
-    (folder / "energy_uj").write_text(f"{int(joules * 1e6)}\n")
+    """At once or not at all, as the kernel does it."""
+    part = folder / "part"
+    part.write_text(f"{int(joules * 1e6)}\n")
+    part.replace(folder / "energy_uj")
 
 
 @pytest.fixture(autouse=True)
@@ -109,24 +119,34 @@ def test_cards_count_millijoules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         counter.read_j()
 
 
+def reading(seconds: float = 10.0, cpu_s: float = 20.0, **changes: object) -> EnergyReading:
+    made = EnergyReading(t_s=0, pass_no=3, phase="decode", seconds=seconds, cpu_s=cpu_s)
+    return msgspec.structs.replace(made, **changes)
+
+
 def test_measured_energy_has_no_range() -> None:
-    e = measured("decode", {"package-0": 40.0, "dram 0:2": 10.0}, seconds=2.0, method="RAPL", idle_w=15.0)
+    counted = {"RAPL package-0": 40.0, "RAPL dram 0:2": 10.0}
+    e = of_phase(reading(seconds=2.0, counted_j=counted, idle_w=15.0), 10, {})
     assert e is not None and e.joules == e.low_j == e.high_j == 50.0
-    assert e.comparable and e.provenance == "measured" and e.method == "RAPL package-0, dram 0:2"
-    assert e.net_j == 20.0 and e.per_token(10) == (5.0, 5.0, 5.0) and e.per_token(0) is None
+    assert e.comparable and e.provenance == "measured" and e.method == "RAPL package-0, RAPL dram 0:2"
+    assert e.net_j == 20.0
+    assert (e.low_j_per_token, e.joules_per_token, e.high_j_per_token) == (5.0, 5.0, 5.0)
+    without = measured(reading(counted_j=counted), 0)
+    assert without is not None and without.joules_per_token is None and without.net_j is None
 
 
 def test_nothing_can_be_said() -> None:
-    assert measured("decode", {}, 1.0, "RAPL") is None
-    assert measured("decode", {"package-0": 0.0}, 1.0, "RAPL") is None
-    assert estimated("decode", 0.0, 2) is None
-    assert estimated("decode", 1.0, 0) is None
+    assert measured(reading(), 10) is None
+    assert of_phase(reading(counted_j={"RAPL package-0": 0.0}), 10, {}) is None, "a counter that stands still"
+    assert estimated(reading(seconds=0.0), 10) is None
+    assert estimated(reading(cpu_s=0.0), 10) is None
+    assert of_phase(reading(), 10, {"device": "cuda"}) is None, "processor time tells nothing of a card"
 
 
 def test_an_estimate_is_labelled_and_has_a_range() -> None:
     """200 W over 100 threads, 2 busy for 10 s: 4 W; 16 GiB of memory: 1.6 W."""
-    e = estimated("decode", 10.0, 2, tdp_w=200, host_threads=100, mem_bytes=16 * 2**30)
-    assert e is not None and e.joules == pytest.approx(56)
+    e = estimated(reading(), 10, tdp_w=200, host_threads=100, mem_bytes=16 * 2**30)
+    assert e is not None and e.joules == pytest.approx(56) and e.joules_per_token == pytest.approx(5.6)
     assert (e.low_j, e.high_j) == pytest.approx((LOW * 56, HIGH * 56))
     assert e.provenance == "estimated" and not e.comparable and "200 W over 100 threads" in e.method
     assert e.idle_j == pytest.approx(10 * (0.1 * 4 + 1.6))
@@ -134,6 +154,108 @@ def test_an_estimate_is_labelled_and_has_a_range() -> None:
 
 def test_half_a_description_of_the_host_is_not_used() -> None:
     """The whole socket's power charged to two of its threads would be wrong by the number of the others."""
-    whole, unknown = estimated("decode", 10.0, 2, tdp_w=350), estimated("decode", 10.0, 2)
+    whole, unknown = estimated(reading(), 1, tdp_w=350), estimated(reading(), 1)
     assert whole is not None and unknown is not None and whole.joules == unknown.joules
     assert "unknown processor" in whole.method
+
+
+# ---------------------------------------------------------------- whole runs
+
+
+SLOW = {"delay_s": 0.05}
+
+
+def test_a_run_with_a_counter(
+    tmp_path: Path, runner: Runner, fake_request: Request, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A counter that grows by 40 J a second."""
+    folder = zone(tmp_path / "powercap", "0", "package-0", 0, limit_j=200)
+    zone(tmp_path / "powercap", "0:0", "core", 0)
+    monkeypatch.setenv("ROOFSCOPE_POWERCAP", str(tmp_path / "powercap"))
+    stop, started = threading.Event(), time.monotonic()
+
+    def count() -> None:
+        while not stop.wait(0.002):
+            put(folder, (time.monotonic() - started) * 40 % 200)
+
+    thread = threading.Thread(target=count)
+    thread.start()
+    try:
+        task = Generate(prompt="Hello", max_new_tokens=7)
+        request = msgspec.structs.replace(fake_request, profilers=("energy",), options=SLOW, task=task)
+        result = runner.wait(runner.start(request)).result()
+    finally:
+        stop.set()
+        thread.join()
+    prefill, decode = result.energy
+    assert (prefill.phase, prefill.n_tokens, decode.phase, decode.n_tokens) == ("prefill", 5, "decode", 6)
+    assert decode.provenance == "measured" and decode.method == "RAPL package-0" and decode.missing == ""
+    assert decode.seconds >= 6 * 0.05
+    assert decode.joules == pytest.approx(40 * decode.seconds, rel=0.2)
+    assert decode.joules_per_token == pytest.approx(decode.joules / 6)
+    assert decode.idle_j == pytest.approx(40 * decode.seconds, rel=0.3), "this counter never rests"
+
+
+def test_a_long_phase_is_read_before_the_counter_wraps_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = zone(tmp_path, "0", "package-0", 0, limit_j=10)
+    monkeypatch.setattr(profiler, "READ_EVERY_S", 0.005)
+    monkeypatch.setattr(profiler, "IDLE_S", 0.0)
+    counters = energy.counters(tmp_path)
+    monkeypatch.setattr(energy, "counters", lambda: counters)
+    attached = profiler.plugin.attach(SimpleNamespace(environment={}), 1)  # type: ignore[arg-type]
+    attached.phase("prefill")
+    for i in range(1, 11):  # 50 J in all: five wraps
+        put(folder, 5 * i % 10)
+        time.sleep(0.03)
+    attached.close()
+    (event,) = attached.events()
+    assert event.counted_j == {"RAPL package-0": pytest.approx(50)}
+
+
+def test_a_counter_that_fails_in_the_middle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half of the joules would look like a very thrifty phase: that phase and all later ones are not measured."""
+    folder = zone(tmp_path, "0", "package-0", 5)
+    monkeypatch.setattr(profiler, "IDLE_S", 0.0)
+    counters = energy.counters(tmp_path)
+    monkeypatch.setattr(energy, "counters", lambda: counters)
+    attached = profiler.plugin.attach(SimpleNamespace(environment={"device": "cpu"}), 1)  # type: ignore[arg-type]
+    attached.phase("prefill")
+    put(folder, 7)
+    attached.phase("decode")
+    (folder / "energy_uj").unlink()
+    attached.close()
+    prefill, decode = attached.events()
+    assert prefill.counted_j == {"RAPL package-0": pytest.approx(2)}
+    assert decode.counted_j == {} and "could no longer be read" in decode.missing
+
+
+def test_the_processors_counters_do_not_stand_for_a_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    zone(tmp_path, "0", "package-0", 5)
+    counters = energy.counters(tmp_path)
+    monkeypatch.setattr(energy, "counters", lambda: counters)
+    attached = profiler.plugin.attach(SimpleNamespace(environment={"device": "cuda"}), 1)  # type: ignore[arg-type]
+    attached.phase("prefill")
+    attached.close()
+    (event,) = attached.events()
+    assert event.counted_j == {} and "card" in event.missing
+
+
+def test_a_run_without_a_counter(
+    tmp_path: Path, runner: Runner, fake_request: Request, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ROOFSCOPE_POWERCAP", str(tmp_path / "nothing"))
+    request = msgspec.structs.replace(fake_request, profilers=("energy",), options=SLOW)
+    run = runner.wait(runner.start(request))
+    result = run.result()
+    assert [e.phase for e in result.energy] == ["prefill", "decode"]
+    for e in result.energy:
+        assert e.provenance == "estimated" and not e.comparable and "no energy counter" in e.missing
+        assert e.low_j_per_token and e.joules_per_token and e.high_j_per_token
+        assert e.low_j_per_token < e.joules_per_token < e.high_j_per_token
+    again = json.loads(to_json(result))
+    assert again["energy"][1]["provenance"] == "estimated" and again["energy"][1]["method"].startswith("estimate")
+
+
+def test_a_run_that_was_not_asked_for_energy_has_none(runner: Runner, fake_request: Request) -> None:
+    result = runner.wait(runner.start(msgspec.structs.replace(fake_request, profilers=()))).result()
+    assert result.energy == ()

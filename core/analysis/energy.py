@@ -7,9 +7,10 @@ Meters disagree with such estimates by up to 40 % (arXiv 2509.22092); the range 
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any
 
-from core.types import Record
+from core.types import Energy, EnergyReading
 
 # Half to one and a half times the middle: the disagreement above, and a share of a host that nobody knows.
 LOW, HIGH = 0.5, 1.5
@@ -20,64 +21,41 @@ MEMORY_W_PER_GIB = 0.1
 TYPICAL_W_PER_THREAD = 2.5
 
 
-class Energy(Record, omit_defaults=False):
-    """Joules of one phase. measured: low = joules = high. idle_j: the part that would have been used anyway."""
+def of_phase(reading: EnergyReading, n_tokens: int, environment: Mapping[str, Any]) -> Energy | None:
+    """What a phase used, `n_tokens` being those of all sequences: measured if any counter counted, else estimated.
 
-    phase: Literal["prefill", "decode"]
-    joules: float
-    low_j: float
-    high_j: float
-    seconds: float
-    method: str  # "RAPL package-0, dram 0:0", "estimate from the thermal design power", ...
-    provenance: Literal["measured", "estimated"]
-    idle_j: float | None = None
-
-    def per_token(self, n_tokens: int) -> tuple[float, float, float] | None:
-        """(low, joules, high) per token; None without tokens."""
-        return (self.low_j / n_tokens, self.joules / n_tokens, self.high_j / n_tokens) if n_tokens > 0 else None
-
-    @property
-    def net_j(self) -> float | None:
-        """Without the idle part; None when that is not known."""
-        return None if self.idle_j is None else max(0.0, self.joules - self.idle_j)
-
-    @property
-    def comparable(self) -> bool:
-        """Whether it may enter a test or a composite: only what was measured."""
-        return self.provenance == "measured"
+    environment: that of the run. A run on an accelerator is never estimated, for its share of the card's power
+    is not known.
+    """
+    if reading.counted_j:
+        return measured(reading, n_tokens)
+    if environment.get("device", "cpu") != "cpu":
+        return None
+    machine = environment.get("machine") or {}
+    return estimated(reading, n_tokens, mem_bytes=float(machine.get("mem_bytes") or 0.0))
 
 
-def measured(
-    phase: Literal["prefill", "decode"],
-    joules: dict[str, float],
-    seconds: float,
-    method: str,
-    idle_w: float | None = None,
-) -> Energy | None:
-    """From counters, by their names; None when there are none or nothing was counted.
+def measured(reading: EnergyReading, n_tokens: int) -> Energy | None:
+    """From counters; None when there are none or nothing was counted.
 
     A counter is updated every millisecond (RAPL) to tenth of a second (NVML): below half a second it says little.
-    idle_w: power of the same counters while nothing ran.
     """
-    total = sum(joules.values())
-    if not joules or total <= 0 or seconds <= 0:
+    joules = sum(reading.counted_j.values())
+    if joules <= 0 or reading.seconds <= 0:
         return None
-    return Energy(
-        phase=phase,
-        joules=total,
-        low_j=total,
-        high_j=total,
-        seconds=seconds,
-        method=f"{method} {', '.join(joules)}",
-        provenance="measured",
-        idle_j=None if idle_w is None else idle_w * seconds,
+    return _energy(
+        reading,
+        n_tokens,
+        (joules, joules, joules),
+        method=", ".join(reading.counted_j),
+        measured=True,
+        idle_j=None if reading.idle_w is None else reading.idle_w * reading.seconds,
     )
 
 
 def estimated(
-    phase: Literal["prefill", "decode"],
-    seconds: float,
-    busy_threads: float,
+    reading: EnergyReading,
+    n_tokens: int,
     *,
     tdp_w: float | None = None,
     host_threads: int | None = None,
@@ -87,9 +65,9 @@ def estimated(
 
     tdp_w and host_threads describe the whole processor: of a virtual machine that is the host's, and one
     without the other does not say what our share of it is, so both or neither are used. mem_bytes: of this
-    machine. busy_threads: mean of threads at work.
+    machine. The threads kept busy are processor seconds over seconds.
     """
-    if seconds <= 0 or busy_threads <= 0:
+    if reading.seconds <= 0 or reading.cpu_s <= 0:
         return None
     if tdp_w is not None and host_threads is not None and host_threads > 0:
         per_thread = tdp_w / host_threads
@@ -97,17 +75,42 @@ def estimated(
     else:
         per_thread = TYPICAL_W_PER_THREAD
         method = f"estimate: {TYPICAL_W_PER_THREAD:g} W for a busy thread of an unknown processor"
-    memory_w = MEMORY_W_PER_GIB * mem_bytes / 2**30
-    idle_w = IDLE_SHARE * per_thread * busy_threads + memory_w
-    power = idle_w + (1 - IDLE_SHARE) * per_thread * busy_threads
-    joules = power * seconds
-    return Energy(
-        phase=phase,
-        joules=joules,
-        low_j=LOW * joules,
-        high_j=HIGH * joules,
-        seconds=seconds,
+    processor_j = per_thread * reading.cpu_s
+    memory_j = MEMORY_W_PER_GIB * mem_bytes / 2**30 * reading.seconds
+    joules = processor_j + memory_j
+    return _energy(
+        reading,
+        n_tokens,
+        (LOW * joules, joules, HIGH * joules),
         method=method,
-        provenance="estimated",
-        idle_j=idle_w * seconds,
+        measured=False,
+        idle_j=IDLE_SHARE * processor_j + memory_j,
+    )
+
+
+def _energy(
+    reading: EnergyReading,
+    n_tokens: int,
+    low_middle_high: tuple[float, float, float],
+    *,
+    method: str,
+    measured: bool,
+    idle_j: float | None,
+) -> Energy:
+    low, middle, high = low_middle_high
+    per_token = [joules / n_tokens if n_tokens > 0 else None for joules in low_middle_high]
+    return Energy(
+        phase=reading.phase,
+        seconds=reading.seconds,
+        n_tokens=n_tokens,
+        joules=middle,
+        low_j=low,
+        high_j=high,
+        joules_per_token=per_token[1],
+        low_j_per_token=per_token[0],
+        high_j_per_token=per_token[2],
+        method=method,
+        provenance="measured" if measured else "estimated",
+        idle_j=idle_j,
+        missing=reading.missing,
     )

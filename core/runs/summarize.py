@@ -8,11 +8,14 @@ from typing import Any, Literal
 
 import msgspec
 
+from core.analysis.energy import of_phase
 from core.analysis.work import LayerWork, total, work
 from core.names import fit, within
 from core.types import (
     Counted,
     Done,
+    Energy,
+    EnergyReading,
     Event,
     Failed,
     Layer,
@@ -95,6 +98,7 @@ def summarize(run_id: str, request: Request, events: Sequence[Event], status: Ru
         error=failed.message if failed else None,
         hint=failed.hint if failed else None,
         counts=tuple(e for e in since if isinstance(e, Counted)),
+        energy=_energy(request, loaded, since, by_pass),
     )
 
 
@@ -251,6 +255,26 @@ def _fitted(rows: Sequence[LayerTime], names: frozenset[str]) -> dict[str, Layer
         longer = row if there is None or row.seconds >= there.seconds else there
         found[name] = msgspec.structs.replace(longer, name=name, seconds=seconds)
     return found
+
+
+def _energy(
+    request: Request, loaded: Loaded | None, events: Sequence[Event], by_pass: dict[int, list[Step]]
+) -> tuple[Energy, ...]:
+    """Per phase, of the pass that counted it, from what that pass itself produced."""
+    if loaded is None:
+        return ()
+    latest = {e.phase: e for e in events if isinstance(e, EnergyReading)}
+    found = []
+    for phase in PHASES:
+        if phase not in latest:
+            continue
+        reading = latest[phase]
+        steps = [s for s in by_pass.get(reading.pass_no, []) if s.phase == phase]
+        n_tokens = request.batch * sum(s.n_tokens if phase == "decode" else s.n_input for s in steps)
+        energy = of_phase(reading, n_tokens, loaded.environment)
+        if energy is not None:
+            found.append(energy)
+    return tuple(found)
 
 
 def _costs(
