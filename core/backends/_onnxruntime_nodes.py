@@ -31,7 +31,7 @@ def layers_of_run(file: Path, spec: ModelSpec, executed: Sequence[str]) -> dict[
     import onnx
 
     graph = onnx.load(str(file), load_external_data=False).graph
-    layers = _name_nodes(graph, spec)
+    layers = name_nodes(graph, spec)
     # fused nodes often keep a part's name: "node_silu_3/QuickGeluFusion/", "fused node_Gemm_7"
     own = {name: next((part for part in re.split(r"[/ ]", name) if part in layers), None) for name in executed}
     flow = _Flow(graph, {part for part in own.values() if part})
@@ -102,7 +102,7 @@ class _Flow:
         return all(maker is None or maker in self._done or maker in found for maker in makers)
 
 
-def _name_nodes(graph: Any, spec: ModelSpec) -> dict[str, str | None]:
+def name_nodes(graph: Any, spec: ModelSpec) -> dict[str, str | None]:
     """The layer of every node of the file."""
     layers = [layer.name for layer in spec.layers]
     residuals = {

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.errors import ExplorerError
-from core.types import GenerationConfig, Ids, ModelSpec, Sampling
+from core.types import Count, GenerationConfig, Ids, ModelSpec, Sampling
 
 if TYPE_CHECKING:
     from core.backends._onnxruntime_engine import Engine
@@ -135,6 +135,13 @@ class OnnxSession:
         self._past = past
         return self._trace
 
+    def count(self, n_new: int, n_past: int = 0) -> Count:
+        """Reads the file's graph for a forward of one sequence; runs nothing."""
+        from core.backends._onnxruntime_count import count
+
+        ops = count(self._engine.file, self.spec, n_new, n_past)
+        return Count(source="ONNX graph", n_new=n_new, n_past=n_past, batch=1, ops=ops)
+
     def close(self) -> None:
         if self._trace is not None:
             self._trace.finish()
@@ -143,7 +150,7 @@ class OnnxSession:
 
 
 def _capabilities(engine: Engine) -> frozenset[str]:
-    found = {"forward", "batch", "layers"}
+    found = {"forward", "batch", "layers", "count"}
     if engine.past_names:
         found |= {"cache", "stream"}
         if engine.can_slice:
