@@ -18,6 +18,7 @@ import torch
 import transformers
 
 from core import registry
+from core.backends._pytorch_clock import DeviceClock
 from core.backends.pytorch import TorchSession
 from core.errors import ExplorerError
 from core.models import spec as specs
@@ -267,6 +268,35 @@ def test_only_the_traced_session_is_timed(tmp_path: Path) -> None:
     assert core.output_bytes == LONG.shape[1] * 4 * 8 * 4  # tokens, heads, width of a head, fp32
 
 
+class Total:
+    seconds = 0.0
+
+
+def test_a_device_clock_gives_each_span_its_own_time() -> None:
+    """Events in the order in which a device would meet them: around [0, 10] ms, inside [1, 4] ms and [5, 6] ms."""
+    times = iter([0.0, 1.0, 4.0, 5.0, 6.0, 10.0])
+
+    class Event:
+        def record(self) -> None:
+            self.at_ms = next(times)
+
+        def elapsed_time(self, end: Event) -> float:
+            return end.at_ms - self.at_ms
+
+    waits = []
+    clock = DeviceClock(Event, lambda: waits.append(1))
+    around, inside = Total(), Total()
+    clock.enter()
+    for _ in range(2):
+        clock.enter()
+        clock.leave(inside, clock.mark())
+    clock.leave(around, clock.mark())
+    assert not waits and not inside.seconds, "nothing is read before somebody asks"
+    clock.resolve()
+    clock.resolve()
+    assert inside.seconds == pytest.approx(4e-3) and around.seconds == pytest.approx(6e-3)
+
+
 def test_eager_attention_is_timed_too(tmp_path: Path) -> None:
     session = open_config(CAUSAL["qwen3"](), tmp_path, options={"attention": "eager"})
     assert session.environment["attention"] == "eager"
@@ -312,6 +342,19 @@ def test_progress_counts_the_weights(tmp_path: Path) -> None:
     counted = [line for line in seen if line[3] == "tensors"]
     assert counted[0][1] == 0 and counted[-1][1] < counted[-1][2]
     assert transformers.utils.logging.set_tqdm_hook(None) is None, "the hook is gone"
+
+
+def test_emulated_dtypes_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    from core.backends._pytorch_load import cpu_warnings
+
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    for native in (True, False):
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda native=native: native)
+        assert bool(cpu_warnings("bf16")) is not native
+    assert cpu_warnings("fp32") == ()
+    monkeypatch.setattr("platform.machine", lambda: "arm64")
+    assert cpu_warnings("bf16") == ()
 
 
 def test_bad_options_are_explained(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ safetensors only and code from the folder is never run.
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -124,9 +125,11 @@ def eos_ids(model: Any, tokenizer: Any) -> frozenset[int]:
 
 
 def cpu_warnings(dtype: str) -> tuple[str, ...]:
-    """What a reader of CPU results must know about this dtype here."""
+    """What a reader of CPU results must know about this dtype here (only x86 tells its instructions)."""
     import torch
 
+    if platform.machine().lower() not in ("x86_64", "amd64"):
+        return ()
     if dtype == "bf16" and not (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()):
         return ("This CPU has no bf16 instructions: bf16 is emulated and slower than fp32.",)
     if dtype == "fp16" and not torch.cpu._is_amx_fp16_supported():
@@ -158,7 +161,7 @@ def environment(model: Any, device: str, dtype: str) -> dict[str, Any]:
     return found | {
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "onednn": torch.backends.mkldnn.is_available(),
-        "onednn_bf16": bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()),
+        "onednn_bf16": torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()),
         "bf16_instructions": bool(torch.cpu._is_avx512_bf16_supported()),
         "amx": bool(torch.cpu._is_amx_tile_supported()),
     }
