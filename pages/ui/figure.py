@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Literal
 
 import streamlit as st
 
 from core.charts.chart import Chart
+from pages.ui.live import ticking
+
+
+def steady(words: str) -> str:
+    """What a chart shows, without the numbers that change.
+
+    Streamlit writes the words into the drawn view, so new words would build the whole view anew: flicker.
+    """
+    return re.split(r"[,:;]| (?:over |of |at |with )?\d", words)[0] + ", live"
 
 
 def figure(
@@ -21,8 +31,9 @@ def figure(
     The key keeps the drawn view across updates. on_select: "rerun" or a callback, then the
     selection comes back.
     """
+    alt = steady(chart.alt) if ticking() else chart.alt
     if "series" in chart.spec:
-        return st.echarts_chart(chart.spec, key=key, height=height, on_select=on_select, alt=chart.alt)
+        return st.echarts_chart(chart.spec, key=key, height=height, on_select=on_select, alt=alt)
     return st.vega_lite_chart(
-        spec=chart.spec, key=key, height=height, on_select=on_select, selection_mode=selection_mode, alt=chart.alt
+        spec=chart.spec, key=key, height=height, on_select=on_select, selection_mode=selection_mode, alt=alt
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextvars import ContextVar
 
 import streamlit as st
 
@@ -10,6 +11,13 @@ from core.runs.store import Run
 from core.types import Result
 from pages.ui.page import guard
 from pages.ui.state import GOING, result_of
+
+_ticking: ContextVar[bool] = ContextVar("ticking", default=False)
+
+
+def ticking() -> bool:
+    """Whether what is being drawn belongs to a run that is still going."""
+    return _ticking.get()
 
 
 def live(run: Run, draw: Callable[[Run, Result], None], every_s: float = 0.5) -> None:
@@ -24,7 +32,11 @@ def live(run: Run, draw: Callable[[Run, Result], None], every_s: float = 0.5) ->
     def tick() -> None:
         with guard():
             result = result_of(run)
-            draw(run, result)
+            _ticking.set(result.status in GOING)
+            try:
+                draw(run, result)
+            finally:
+                _ticking.set(False)
             if going and result.status not in GOING:
                 st.rerun()  # the whole page once more: it declares this fragment without a timer
 

@@ -26,21 +26,21 @@ def draw_charts(run: Run, result: Result) -> None:
     """Cards two by two, each with a one-line reading above its chart."""
     timed = any(layer.seconds is not None and layer.phase == "decode" for layer in result.layers)
     left, right = st.columns(2)
-    with left.container(border=True, height=_CARD, gap="xsmall"):
+    with left.container(border=True, height=_CARD, gap="xsmall", key="card-tokens"):
         st.markdown("**Time per token**")
         st.caption(_tokens_line(result))
         if result.itl_s:
             figure(token_timeline(result.itl_s, result.ttft_s, height=_CHART), key="live-tokens")
-    with right.container(border=True, height=_CARD, gap="xsmall"):
+    with right.container(border=True, height=_CARD, gap="xsmall", key="card-layers"):
         st.markdown("**Time per layer** in one decode step")
         ahead = "Measured in a pass of its own, after the timing."
         st.caption(_layers_line(result) if timed else ahead if result.status in GOING else "Not measured in this run.")
         if timed:
             figure(layer_bars(result.layers, "decode", top=10, height=_CHART), key="live-layers")
     left, right = st.columns(2)
-    with left.container(border=True, height=_CARD, gap="xsmall"):
+    with left.container(border=True, height=_CARD, gap="xsmall", key="card-roofline"):
         _roofline(run, result)
-    with right.container(border=True, height=_CARD, gap="xsmall"):
+    with right.container(border=True, height=_CARD, gap="xsmall", key="card-memory"):
         st.markdown("**Memory of the worker**")
         st.caption(f"At most {text.size(result.peak_memory_bytes)}, library included.")
         if result.memory:

@@ -1,0 +1,125 @@
+"""The app as a person meets it: the real server, a real browser, the fake backend."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import psutil
+import pytest
+
+from core.runs.store import Store
+from tests.browser.conftest import Server
+
+expect = pytest.importorskip("playwright.sync_api", reason="playwright is not installed").expect
+expect.set_options(timeout=20_000)
+pytestmark = pytest.mark.browser
+FAKE = {"model": "tiny-moe", "backend": "fake", "warmup": 0}
+Tab = Callable[[], Any]
+
+
+def start(page: Any, server: Server, delay_s: float, tokens: int) -> str:
+    """Open the Run page with this configuration, press Run, and return the run's id."""
+    page.goto(server.address(**FAKE, options=f"delay_s={delay_s}", max_new_tokens=tokens))
+    page.locator(".st-key-start button").first.click()
+    page.wait_for_url(re.compile(r"run=\d{8}-\d{6}-\w{6}"))
+    expect(page.locator(".st-key-stop button").first).to_be_visible()
+    return str(re.search(r"run=([\w-]+)", page.url).group(1))  # type: ignore[union-attr]
+
+
+def metric(page: Any, label: str) -> Any:
+    return page.get_by_test_id("stMetric").filter(has_text=label)
+
+
+def stop(page: Any) -> None:
+    page.locator(".st-key-stop button").first.click()
+    expect(page.locator(".st-key-stop")).to_have_count(0)
+
+
+def test_a_whole_run_moves_and_does_not_flicker(server: Server, tab: Tab) -> None:
+    page = tab()
+    run_id = start(page, server, 0.08, 40)
+    expect(page.get_by_text("of 40 tokens").first).to_be_visible()
+    expect(metric(page, "Decode")).to_contain_text("tok/s")
+    chart = page.locator(".st-key-card-tokens [data-testid=stVegaLiteChart] svg.marks")
+    drawn = chart.element_handle()
+    before = page.locator(".st-key-run-text").inner_text()
+    page.wait_for_function(
+        "before => document.querySelector('.st-key-run-text').innerText.length > before.length + 8", arg=before
+    )
+    assert drawn.evaluate("node => node.isConnected"), "a tick built the chart anew"
+    expect(page.get_by_text("Finished")).to_be_visible(timeout=30_000)
+    expect(page.get_by_text("measured", exact=True).first).to_be_visible()
+    expect(page.locator(".st-key-card-layers [data-testid=stVegaLiteChart]")).to_be_visible()
+    result = Store(server.home / "data").open(run_id).result()
+    assert result.status == "done"
+    assert page.locator(".st-key-run-text").inner_text().strip() == result.text.strip()
+
+
+def test_reload_in_the_middle_and_stop(server: Server, tab: Tab) -> None:
+    page = tab()
+    run_id = start(page, server, 0.15, 400)
+    page.reload()
+    expect(page.locator(".st-key-stop button").first).to_be_visible()
+    assert run_id in page.url
+    expect(metric(page, "Decode")).to_contain_text("tok/s")
+    second = tab()
+    second.goto(server.address())
+    expect(second.locator(".st-key-stop button").first).to_be_visible()
+    second.goto(server.address("history"))
+    expect(second.locator(".st-key-strip")).to_contain_text("of 400 tokens")
+    stop(page)
+    expect(page.get_by_text("Stopped").first).to_be_visible()
+    expect(second.locator(".st-key-strip")).to_have_count(0)
+    result = Store(server.home / "data").open(run_id).result()
+    assert result.status == "cancelled" and result.n_new_tokens > 0 and result.tok_per_s
+
+
+def test_history_finds_opens_and_deletes(server: Server, tab: Tab) -> None:
+    page = tab()
+    run_id = start(page, server, 0.0, 4)
+    expect(page.get_by_text("Finished")).to_be_visible()
+    page.get_by_role("link", name="History").click()
+    table = page.get_by_test_id("stDataFrame")
+    expect(table).to_be_visible()
+    assert f"run={run_id}" in page.url, "the run stays in the address across pages"
+    box = table.bounding_box()
+    page.mouse.click(box["x"] + 18, box["y"] + 52)  # the first row's check box: a canvas has no elements
+    page.locator(".st-key-open button").first.click()
+    expect(page.get_by_role("heading", name="Run")).to_be_visible()
+    expect(page.get_by_text("Finished")).to_be_visible()
+    page.get_by_role("link", name="History").click()
+    expect(table).to_be_visible()
+    page.mouse.click(box["x"] + 18, box["y"] + 52)
+    page.locator(".st-key-delete button").first.click()
+    page.locator(".st-key-delete-yes button").first.click()
+    expect(page.locator(".st-key-delete-yes")).to_have_count(0)
+    assert run_id not in Store(server.home / "data").ids()
+
+
+def test_deep_links_on_a_fresh_server(server: Server, tab: Tab) -> None:
+    run_id = Store(server.home / "data").ids()[0]
+    for path, heading in (("history", "History"), ("layers", "Layers"), ("roofline", "Roofline")):
+        server.fresh()
+        page = tab()
+        page.goto(server.address(path, run=run_id))
+        expect(page.get_by_role("heading", name=heading, exact=True)).to_be_visible()
+        expect(page.get_by_test_id("stSidebarNav")).to_contain_text("Understand")
+        expect(page.get_by_test_id("stException")).to_have_count(0)
+        assert run_id in page.url
+
+
+def test_the_server_is_alone_with_this_machine_and_leaves_nothing_behind(server: Server, tab: Tab) -> None:
+    server.fresh()
+    page = tab()
+    start(page, server, 0.2, 400)
+    assert server.process is not None
+    process = psutil.Process(server.process.pid)
+    listening = [c for c in process.net_connections("tcp") if c.status == psutil.CONN_LISTEN]
+    assert listening and {c.laddr.ip for c in listening} == {"127.0.0.1"}
+    workers = process.children(recursive=True)
+    assert workers, "the model runs in a process of its own"
+    server.stop()
+    psutil.wait_procs(workers, timeout=10)
+    assert not [w for w in workers if w.is_running() and w.status() != psutil.STATUS_ZOMBIE]
