@@ -362,8 +362,8 @@ class OpCount(Record, array_like=True):
 class Count(Record):
     """The FLOPs of one forward, counted by the library's own operators and shapes, not by the architecture.
 
-    source: what was counted ("dispatch", "ONNX graph", "ggml graph"). The forward ran n_new tokens per
-    sequence after n_past cached ones, with the logits of the last position.
+    source: what was counted ("dispatch", "ONNX graph", "ggml graph"). note: what a reader of it must know.
+    The forward ran n_new tokens per sequence after n_past cached ones, with the logits of the last position.
     """
 
     source: str
@@ -371,6 +371,7 @@ class Count(Record):
     n_past: int
     batch: int
     ops: tuple[OpCount, ...]
+    note: str = ""
 
 
 class Counted(Record, tag="counted"):

@@ -11,11 +11,17 @@ from typing import Any
 import numpy as np
 
 from core.backends._llama_cpp_context import Context, Logits
+from core.backends._llama_cpp_count import Counter
 from core.backends._llama_cpp_trace import Trace
 from core.backends._llama_cpp_vocabulary import Vocabulary
-from core.types import GenerationConfig, Ids, ModelSpec, Sampling
+from core.errors import ExplorerError
+from core.types import Count, GenerationConfig, Ids, ModelSpec, Sampling
 
 RANDOM_SEED = 0xFFFFFFFF  # llama.cpp's "draw a seed": must not be reached by ours
+COUNT_NOTE = (
+    "The KV cache counts with the padding that ggml reads; "
+    "the last block computes only positions whose logits are wanted."
+)
 
 
 class LlamaSession:
@@ -115,6 +121,29 @@ class LlamaSession:
         self._context = self._new_context(self._trace.callback)
         self._context.copy_from(plain)
         return self._trace
+
+    def count(self, n_new: int, n_past: int = 0) -> Count:
+        """Runs the forward on a second context and counts the nodes of its graph, all sequences together."""
+        counter = Counter()
+        context = self._new_context(counter.callback)
+        try:
+            if n_past:
+                context.forward(np.zeros((context.n_sequences, n_past), np.int64), keep=1)
+                context.commit(n_past)
+            counter.on = True
+            context.forward(np.zeros((context.n_sequences, n_new), np.int64), keep=1)
+            context.sync()
+        finally:
+            context.close()
+        if not counter.readable:
+            raise ExplorerError(
+                "This version of llama.cpp lays its tensors out in a way not known here.",
+                "Install the version in requirements.txt.",
+            )
+        ops = counter.rows()
+        return Count(
+            source="ggml graph", n_new=n_new, n_past=n_past, batch=context.n_sequences, ops=ops, note=COUNT_NOTE
+        )
 
     def close(self) -> None:
         if self._trace:

@@ -52,7 +52,7 @@ class Tensor(ctypes.Structure):
 
 
 @cache
-def _ggml() -> Any:
+def ggml() -> Any:
     """ggml's functions, through libllama, which depends on it."""
     import llama_cpp.llama_cpp
 
@@ -95,7 +95,7 @@ class Trace:
     def __init__(self, on_finish: Callable[[], None]) -> None:
         import llama_cpp
 
-        self._ggml, self._on_finish = _ggml(), on_finish
+        self._ggml, self._on_finish = ggml(), on_finish
         self.callback = llama_cpp.ggml_backend_sched_eval_callback(self._on_node)
         self._layout_known: bool | None = None
         self._layers: dict[tuple[str, ...], str | None] = {}

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from core.backends._onnxruntime_trace import OnnxTrace
 
 DEFAULT_CONTEXT = 4096
+COUNT_NOTE = "The nodes of the file are counted, as they are before ONNX Runtime fuses them."
 
 
 class OnnxLogits:
@@ -140,7 +141,7 @@ class OnnxSession:
         from core.backends._onnxruntime_count import count
 
         ops = count(self._engine.file, self.spec, n_new, n_past)
-        return Count(source="ONNX graph", n_new=n_new, n_past=n_past, batch=1, ops=ops)
+        return Count(source="ONNX graph", n_new=n_new, n_past=n_past, batch=1, ops=ops, note=COUNT_NOTE)
 
     def close(self) -> None:
         if self._trace is not None:

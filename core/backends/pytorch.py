@@ -27,6 +27,7 @@ from core.types import Count, GenerationConfig, Ids, ModelSpec, Progress, Reques
 from hardware.detect import usable_cores
 
 UNLIMITED = 1 << 20  # tokens, for models whose state does not grow
+COUNT_NOTE = "Scores behind the causal mask are counted; whether the kernel skips them cannot be seen."
 
 
 class TorchLogits:
@@ -202,7 +203,7 @@ class TorchSession:
                 trace.finish()
         finally:
             self._cache, self._committed, self._pending = held
-        return Count(source="dispatch", n_new=n_new, n_past=n_past, batch=1, ops=ops)
+        return Count(source="dispatch", n_new=n_new, n_past=n_past, batch=1, ops=ops, note=COUNT_NOTE)
 
     def device_bytes(self) -> int | None:
         """Accelerator memory held by tensors; None on a CPU."""
