@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,8 +15,9 @@ import numpy as np
 import pytest
 
 from core.errors import ExplorerError
-from core.models import onnx_export
+from core.models import onnx_export, torch_to_onnx
 from core.models.onnx_export import export
+from core.models.torch_to_onnx import convert
 from tests.contract.tiny import hf_folder
 
 SIZES = {
@@ -26,7 +30,7 @@ SIZES = {
 }
 
 
-def quiet(note: str, done: float | None = None, total: float | None = None, unit: str = "") -> None:
+def quiet(note: str, *_: object, **__: object) -> None:
     assert note
 
 
@@ -87,7 +91,7 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, Any]]
 
     folder = tmp_path_factory.mktemp("llama")
     source = hf_folder(folder)
-    export(str(source), str(folder / "onnx"), quiet)
+    convert(source, folder / "onnx", quiet)
     yield AutoModelForCausalLM.from_pretrained(source).eval(), open_file(folder / "onnx")
 
 
@@ -117,7 +121,7 @@ def test_a_sliding_window_slides(tmp_path: Path) -> None:
     import torch
 
     model = random_model(tmp_path / "hf", "mistral", num_key_value_heads=2, sliding_window=6)
-    export(str(tmp_path / "hf"), str(tmp_path / "onnx"), quiet)
+    convert(tmp_path / "hf", tmp_path / "onnx", quiet)
     ids = np.random.default_rng(2).integers(0, 320, (2, 24))
     with torch.no_grad():
         wanted = model(torch.from_numpy(ids)).logits.numpy()
@@ -132,7 +136,7 @@ def test_an_encoder_has_no_cache(tmp_path: Path) -> None:
     import torch
 
     model = random_model(tmp_path / "hf", "bert")
-    export(str(tmp_path / "hf"), str(tmp_path / "onnx"), quiet)
+    convert(tmp_path / "hf", tmp_path / "onnx", quiet)
     session = open_file(tmp_path / "onnx")
     assert [value.name for value in session.get_inputs()] == ["input_ids"]
     for batch, n in ((1, 1), (3, 9), (1, 64)):
@@ -148,7 +152,7 @@ def test_the_file_is_lean(tmp_path: Path) -> None:
 
     model = random_model(tmp_path / "hf", "llama", vocab_size=4000, tie_word_embeddings=True)
     (tmp_path / "hf" / "tokenizer_config.json").write_text("{}")
-    export(str(tmp_path / "hf"), str(tmp_path / "onnx"), quiet)
+    convert(tmp_path / "hf", tmp_path / "onnx", quiet)
     names = {file.name for file in (tmp_path / "onnx").iterdir()}
     assert names == {"model.onnx", "model.onnx.data", "config.json", "generation_config.json", "tokenizer_config.json"}
     n_bytes = 4 * sum(parameter.numel() for parameter in model.parameters())
@@ -165,13 +169,13 @@ def test_a_wrong_export_is_noticed(llama: tuple[Any, Any], tmp_path: Path) -> No
     import torch
 
     model, session = llama
-    onnx_export._verify(model, Path(session._model_path))
+    torch_to_onnx._verify(model, Path(session._model_path))
     kept = model.lm_head.weight.clone()
     try:
         with torch.no_grad():
             model.lm_head.weight.mul_(1.01)
         with pytest.raises(ExplorerError, match="off by"):
-            onnx_export._verify(model, Path(session._model_path))
+            torch_to_onnx._verify(model, Path(session._model_path))
     finally:
         with torch.no_grad():
             model.lm_head.weight.copy_(kept)
@@ -215,16 +219,63 @@ def empty(folder: Path) -> None:
 def test_what_cannot_be_exported_is_said_plainly(tmp_path: Path, make: Callable[[Path], None]) -> None:
     make(tmp_path / "hf")
     with pytest.raises(ExplorerError) as refused:
-        export(str(tmp_path / "hf"), str(tmp_path / "onnx"), quiet)
+        convert(tmp_path / "hf", tmp_path / "onnx", quiet)
     assert refused.value.message.endswith(".") and "\n" not in refused.value.message
     assert refused.value.hint
     shutil.rmtree(tmp_path / "hf")
 
 
-def test_nothing_is_printed_to_stdout(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+# ---------------------------------------------------------------- the process it runs in
+
+
+def test_the_export_tells_its_steps_and_prints_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     random_model(tmp_path / "hf", "gpt2", n_embd=32, n_layer=1, n_head=4)
     capfd.readouterr()
     notes: list[str] = []
     export(str(tmp_path / "hf"), str(tmp_path / "onnx"), lambda note, *_, **__: notes.append(note))
     assert capfd.readouterr().out == ""
-    assert len(notes) >= 4, "loading, tracing, writing and comparing are told"
+    assert len(set(notes)) >= 5, "starting, loading, tracing, writing and comparing are told"
+    assert open_file(tmp_path / "onnx")
+
+
+def test_a_refusal_comes_out_of_the_process(tmp_path: Path) -> None:
+    empty(tmp_path / "hf")
+    with pytest.raises(ExplorerError, match=r"no config\.json") as refused:
+        export(str(tmp_path / "hf"), str(tmp_path / "onnx"), quiet)
+    assert refused.value.hint
+
+
+class StopAskedError(Exception):
+    pass
+
+
+def test_a_stop_ends_the_process_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started = []
+    popen = subprocess.Popen
+
+    def keep(*args: Any, **kwargs: Any) -> Any:
+        started.append(popen(*args, **kwargs))
+        return started[-1]
+
+    monkeypatch.setattr(onnx_export.subprocess, "Popen", keep)
+
+    def stop(note: str, *_: object, **__: object) -> None:
+        if started[0].poll() is None:
+            raise StopAskedError
+
+    with pytest.raises(StopAskedError):
+        export(str(tmp_path), str(tmp_path / "onnx"), stop)
+    assert started[0].returncode == -signal.SIGKILL
+
+
+@pytest.mark.parametrize(
+    ("code", "words"), [("os.kill(os.getpid(), 9)", "memory ran out"), ("sys.exit(3)", "status 3")]
+)
+def test_a_process_that_dies_is_explained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, words: str
+) -> None:
+    popen = subprocess.Popen
+    program = [sys.executable, "-c", f"import os, sys; {code}"]
+    monkeypatch.setattr(onnx_export.subprocess, "Popen", lambda _, **kwargs: popen(program, **kwargs))
+    with pytest.raises(ExplorerError, match=words):
+        export(str(tmp_path), str(tmp_path / "onnx"), quiet)

@@ -18,8 +18,9 @@ from core.backends.onnxruntime import plugin
 from core.errors import ExplorerError
 from core.models import artifacts, catalogue
 from core.models import spec as specs
-from core.models.onnx_export import export
+from core.models.torch_to_onnx import convert
 from core.types import GenerationConfig, ModelSpec, Request, Session
+from hardware.process import resident
 from tests.contract.tiny.onnxruntime import make
 from tests.test_onnx_export import quiet, random_model
 
@@ -263,7 +264,7 @@ def wide(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
     folder = tmp_path_factory.mktemp("wide")
     sizes = {"hidden_size": 512, "intermediate_size": 2048, "vocab_size": 4000, "num_key_value_heads": 2}
     random_model(folder / "hf", "llama", **sizes)
-    export(str(folder / "hf"), str(folder / "onnx"), quiet)
+    convert(folder / "hf", folder / "onnx", quiet)
     session = open_folder(folder / "onnx")
     yield session
     session.close()
@@ -349,7 +350,7 @@ def test_a_profile_cut_short_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
 def test_fused_nodes_get_the_layer_they_swallowed(tmp_path: Path) -> None:
     """ONNX Runtime makes BiasGelu and SkipLayerNormalization of BERT's nodes and calls them just that."""
     random_model(tmp_path / "hf", "bert")
-    export(str(tmp_path / "hf"), str(tmp_path / "onnx"), quiet)
+    convert(tmp_path / "hf", tmp_path / "onnx", quiet)
     session = open_folder(tmp_path / "onnx")
     assert session.capabilities == {"forward", "batch", "layers"}
     trace = session.trace()
@@ -388,18 +389,15 @@ def test_forwards_beyond_the_profilers_limit_cost_the_mean() -> None:
 
 @pytest.mark.model
 def test_the_embedded_model_knows_the_capital_of_france_and_frees_its_memory() -> None:
-    import psutil
-
     entry = catalogue.find(catalogue.EMBEDDED)
     fmt, path = artifacts.provide(entry, plugin.formats, quiet)
-    before = psutil.Process().memory_info().rss
-    request = Request(model=entry.id, backend="onnxruntime", threads=1)
-    session = plugin.open(path, specs.read(path, fmt), request, quiet)
+    before = resident()
+    session = open_folder(Path(path))
     text = "<|im_start|>user\nWhat is the capital of France?<|im_end|>\n<|im_start|>assistant\n"
-    ids = np.array([session.encode(text)])
-    tokens = session.stream(ids, GenerationConfig(limit=16, stop=session.eos_ids))
-    answer = session.decode([int(token[0, 0]) for token in tokens])
-    assert "Paris" in answer
-    assert psutil.Process().memory_info().rss - before > 400e6
+    tokens = session.stream(np.array([session.encode(text)]), GenerationConfig(limit=16, stop=session.eos_ids))
+    assert "Paris" in session.decode([int(token[0, 0]) for token in tokens])
+    opened = resident()
     session.close()
-    assert psutil.Process().memory_info().rss - before < 150e6
+    closed = resident()
+    assert fmt == "onnx" and opened.rss_bytes - before.rss_bytes > 400e6
+    assert closed.rss_bytes - before.rss_bytes < 100e6

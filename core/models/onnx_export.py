@@ -1,244 +1,75 @@
-"""A Hugging Face folder becomes an ONNX file: one graph for prefill and decode, fp32.
+"""A Hugging Face folder becomes a folder with model.onnx, in a process of its own.
 
-Knows how the network is traced and what the graph's inputs are called. Does not know the cache it is
-written into (core.models.artifacts makes the folder atomic) nor who runs it (core.backends.onnxruntime).
-
-Inputs of a decoder: `input_ids` and `position_ids` (batch, n), `logits_to_keep` (k,) - which of the n
-positions want logits, so that a prefill need not compute all n rows of the vocabulary - and the cache,
-`input.past_key_values.layers.I.keys` and `.values` (batch, heads, past, width), past may be 0.
-Outputs: `logits` (batch, k, vocab) and `output.past_key_values...` with n more positions. All
-sequences of a batch have equal length, so there is no attention mask. An encoder has `input_ids`
-alone and gives `logits` (batch, n, vocab).
-
-Opset 23, because it has RMSNormalization, RotaryEmbedding and a grouped-query Attention: a third of
-the nodes of the older opset, and no copy of the keys for every query head. Each node keeps the
-module it came from (`pkg.torch.onnx.name_scopes`) and the line of source that made it.
+Tracing leaves a gigabyte of libraries and freed memory behind, which would be counted as the model's
+where memory is measured next. The conversion itself is core.models.torch_to_onnx; this file starts
+it, relays its progress and explains its end.
 """
 
 from __future__ import annotations
 
-import contextlib
-import shutil
+import queue
+import signal
+import subprocess
 import sys
-from collections.abc import Iterator
+import threading
 from pathlib import Path
-from typing import Any
+
+import msgspec
 
 from core.errors import ExplorerError
+from core.models.torch_to_onnx import Message
 from core.types import Progress
 
-OPSET = 23
-SCOPES = "pkg.torch.onnx.name_scopes"
-SOURCE = "pkg.torch.onnx.stack_trace"
-
-# torch.export fixes a dimension of 0 or 1 for ever, so the sample has none.
-BATCH, PAST, NEW, KEPT = 2, 3, 5, 4
-LARGEST_ERROR = 1e-3  # of the file's logits, relative to the largest
-
 VERSION = 2  # part of the cache key: raise it when the same folder gives another file
+ROOT = Path(__file__).parents[2]
+TELL_EVERY_S = 0.2  # a progress callback may raise, which is how a user stops the export
 
 
 def export(hf_folder: str, out_dir: str, progress: Progress) -> None:
-    """Write model.onnx and model.onnx.data (the weights) into `out_dir`, with the folder's other small files.
+    """Write model.onnx, its weights and the folder's other small files into `out_dir`.
 
-    Raises ExplorerError when the architecture
-    cannot be traced. Needs about five times the weights' bytes of memory.
+    Raises ExplorerError when the folder or its architecture cannot be exported. What `progress`
+    raises stops the export and is passed on.
     """
-    source, target = Path(hf_folder), Path(out_dir)
-    target.mkdir(parents=True, exist_ok=True)
-    # Tracing prints to stdout, which belongs to the result of a headless run.
-    with contextlib.redirect_stdout(sys.stderr):
-        progress("Loading the weights for the ONNX export")
-        model = _load(source)
-        progress("Tracing the network (about a minute)")
-        program = _trace(model)
-        _strip(program)
-        progress("Writing the ONNX export")
-        # Weights in a file of their own are mapped, not parsed: a third of the loading time, and
-        # their memory can be given back.
-        program.save(target / "model.onnx", external_data=True)
-        del program
-        progress("Comparing the ONNX export with PyTorch")
-        _verify(model, target / "model.onnx")
-    for file in source.iterdir():
-        if file.suffix in (".json", ".jinja", ".txt") and not file.name.endswith(".index.json"):
-            shutil.copyfile(file, target / file.name)
-
-
-def _load(source: Path) -> Any:
-    """The model in fp32 on the CPU, with fused attention where its code allows it."""
-    import torch
-    from transformers import AutoConfig
-    from transformers.models.auto import modeling_auto as auto
-
+    command = [sys.executable, "-m", "core.models.torch_to_onnx", hf_folder, out_dir]
+    child = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE)
+    messages: queue.Queue[Message | None] = queue.Queue()
+    threading.Thread(target=_read, args=(child, messages), daemon=True).start()
+    note = "Starting the ONNX export"
     try:
-        config = AutoConfig.from_pretrained(source, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        raise ExplorerError(
-            f"{source.name} has no config.json that transformers can read.",
-            "Choose a folder with config.json and safetensors of a known architecture.",
-        ) from error
-    tables = [auto.MODEL_FOR_CAUSAL_LM_MAPPING, auto.MODEL_FOR_MASKED_LM_MAPPING]
-    if _is_encoder(config):
-        tables.reverse()
-    kind = next((table[type(config)] for table in tables if type(config) in table), None)
-    if kind is None:
-        raise ExplorerError(
-            f"The ONNX export does not know the architecture '{config.model_type}'.",
-            "Choose the PyTorch backend for this model.",
-        )
-    attention = "sdpa" if kind._supports_sdpa else "eager"
-    options = {"local_files_only": True, "use_safetensors": True, "attn_implementation": attention}
-    try:
-        return kind.from_pretrained(source, config=config, dtype=torch.float32, **options).eval()
-    except Exception as error:  # safetensors and transformers raise their own
-        raise ExplorerError(
-            f"The weights in {source.name} cannot be loaded: {_first_line(error)}.",
-            "Complete the download; weights must be safetensors.",
-        ) from error
-
-
-def _is_encoder(config: Any) -> bool:
-    """Models such as BERT can be loaded both ways; without `is_decoder` they see both directions."""
-    from transformers.models.auto import modeling_auto as auto
-
-    return type(config) in auto.MODEL_FOR_MASKED_LM_MAPPING and not getattr(config, "is_decoder", False)
-
-
-def _refuse_states(config: Any) -> None:
-    """One graph for any number of new tokens exists only where the cache is keys and values."""
-    from transformers import DynamicCache
-    from transformers.cache_utils import LinearAttentionCacheLayerMixin
-
-    if any(isinstance(layer, LinearAttentionCacheLayerMixin) for layer in DynamicCache(config=config).layers):
-        raise ExplorerError(
-            f"The architecture '{config.model_type}' keeps a recurrent state, which the ONNX export cannot do.",
-            "Choose the PyTorch backend for this model.",
-        )
-
-
-def _trace(model: Any) -> Any:
-    """torch.onnx.ONNXProgram of the model with dynamic batch, new and past lengths."""
-    import torch
-    from transformers.exporters.exporter_onnx import OnnxConfig, OnnxExporter
-
-    config = model.config.get_text_config()
-    causal = not _is_encoder(model.config)
-    if causal:
-        _refuse_states(config)
-    try:
-        inputs = _sample(model, causal, BATCH, PAST, NEW, KEPT)
-        options = OnnxConfig(
-            dynamic=True,
-            dynamic_shapes=_free_axes(inputs, config),
-            opset_version=OPSET,
-            prefer_deferred_runtime_asserts_over_guards=True,  # MobileBERT has a case of its own for two tokens
-        )
-        with torch.no_grad(), _grouped_attention():
-            return OnnxExporter().export(model, inputs, options)
-    except Exception as error:  # the exporter raises what its many layers raise
-        raise ExplorerError(
-            f"The ONNX export of '{config.model_type}' failed: {_first_line(error)}.",
-            "Choose the PyTorch backend for this model.",
-        ) from error
-
-
-def _sample(model: Any, causal: bool, batch: int, past: int, new: int, kept: int) -> dict[str, Any]:
-    """Arguments of the model's forward, with random tokens, the past already in the cache."""
-    import torch
-    from transformers import DynamicCache
-
-    vocab_size = model.config.get_text_config().vocab_size
-    generator = torch.Generator().manual_seed(0)
-    before = torch.randint(0, vocab_size, (batch, past), generator=generator)
-    ids = torch.randint(0, vocab_size, (batch, new), generator=generator)
-    if not causal:
-        return {"input_ids": ids}
-    cache = DynamicCache()  # without the config: every layer keeps all positions, sliding windows too
-    with torch.no_grad():
-        model(before, past_key_values=cache)
-    return {
-        "input_ids": ids,
-        # left out, the model would make positions for a batch of one, which ONNX does not broadcast
-        "position_ids": torch.arange(past, past + new).repeat(batch, 1),
-        "past_key_values": cache,
-        "logits_to_keep": torch.arange(new - kept, new),
-    }
-
-
-def _free_axes(inputs: dict[str, Any], config: Any) -> dict[str, Any]:
-    """Which axes of the sample inputs may vary, by their name."""
-    from torch.export import Dim
-
-    # an encoder's table of positions ends somewhere; a decoder's past has a length of its own
-    longest = None if "past_key_values" in inputs else getattr(config, "max_position_embeddings", None)
-    batch, new = Dim("batch"), Dim("new", max=longest)
-    free: dict[str, Any] = {"input_ids": {0: batch, 1: new}}
-    if "past_key_values" in inputs:
-        past = Dim("past", min=0)
-        free["position_ids"] = {0: batch, 1: new}
-        free["past_key_values"] = [{0: batch, 2: past} for layer in inputs["past_key_values"].layers for _ in "kv"]
-        free["logits_to_keep"] = {0: Dim("kept")}
-    return free
-
-
-def _verify(model: Any, file: Path) -> None:
-    """Compare the file's logits with PyTorch's, for shapes other than the traced ones."""
-    import numpy as np
-    import onnxruntime
-    import torch
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-    causal = "logits_to_keep" in [value.name for value in session.get_inputs()]
-    for batch, past, new, kept in ((1, 1, 4, 4), (3, 6, 1, 1)):
-        inputs = _sample(model, causal, batch, past, new, kept)
-        feeds = {name: value.numpy() for name, value in inputs.items() if isinstance(value, torch.Tensor)}
-        for i, layer in enumerate(inputs["past_key_values"].layers if causal else ()):
-            feeds[f"input.past_key_values.layers.{i}.keys"] = layer.keys.numpy()
-            feeds[f"input.past_key_values.layers.{i}.values"] = layer.values.numpy()
-        got = session.run(["logits"], feeds)[0]
-        with torch.no_grad():
-            wanted = model(**inputs).logits.numpy()
-        error = float(np.abs(got - wanted).max() / max(1.0, np.abs(wanted).max()))
-        if not error < LARGEST_ERROR:
-            raise ExplorerError(
-                f"The ONNX export of '{model.config.model_type}' is off by {error:.1g} of its largest logit.",
-                "Choose the PyTorch backend for this model.",
-            )
-
-
-@contextlib.contextmanager
-def _grouped_attention() -> Iterator[None]:
-    """Keep the few key and value heads as they are, instead of repeating them for every query head.
-
-    transformers repeats them where PyTorch's own CPU kernel would; ONNX's Attention need not.
-    """
-    from transformers.integrations import sdpa_attention
-
-    original = sdpa_attention.use_gqa_in_sdpa
-    sdpa_attention.use_gqa_in_sdpa = lambda *_: True
-    try:
-        yield
+        while True:
+            progress(note)
+            try:
+                message = messages.get(timeout=TELL_EVERY_S)
+            except queue.Empty:
+                continue
+            if message is None:
+                break
+            if message.hint:
+                raise ExplorerError(message.text, message.hint)
+            note = message.text
     finally:
-        sdpa_attention.use_gqa_in_sdpa = original
+        if child.poll() is None and sys.exc_info()[0] is not None:
+            child.kill()
+        status = child.wait()
+    if status:
+        raise _explained(status)
 
 
-def _strip(program: Any) -> None:
-    """Drop all metadata but a node's module and its last source line.
-
-    The rest repeats the source tree's paths hundreds of times.
-    """
-    for node in program.model.graph.all_nodes():
-        kept = {key: node.metadata_props[key] for key in (SCOPES, SOURCE) if key in node.metadata_props}
-        if SOURCE in kept:
-            kept[SOURCE] = kept[SOURCE].strip().rsplit("\n", 1)[-1].strip()
-        node.metadata_props.clear()
-        node.metadata_props.update(kept)
+def _read(child: subprocess.Popen[bytes], messages: queue.Queue[Message | None]) -> None:
+    assert child.stdout is not None
+    with child.stdout:
+        for line in child.stdout:
+            messages.put(msgspec.json.decode(line, type=Message))
+    messages.put(None)
 
 
-def _first_line(error: BaseException) -> str:
-    """Its first line without the exporter's advice, which is for the authors of models."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0].split("! For more")[0][:200].rstrip(". ")
+def _explained(status: int) -> ExplorerError:
+    if status == -signal.SIGKILL:
+        return ExplorerError(
+            "The ONNX export was killed, most likely because memory ran out.",
+            "Choose a smaller model, or the PyTorch backend.",
+        )
+    return ExplorerError(
+        f"The ONNX export stopped with status {status}.", "The run's log has the details; try the PyTorch backend."
+    )
