@@ -104,7 +104,7 @@ def _judge(
     per = "per token" if phase == "decode" else "in all"
     finding = f"{subject[0].upper()}{subject[1:]} {seconds / whole:.0%} of {phase}, {_time(seconds)} {per}"
     if bound is not None and of_roof is not None:
-        finding += f": {bound}-bound, at {of_roof:.0%} of what {ceiling.source if ceiling else ''} allows."
+        finding += f": {bound}-bound, at {_share(of_roof)} of what {ceiling.source if ceiling else ''} allows."
     elif not counted:
         finding += ": its FLOPs are not counted, so its distance from the roof is unknown."
     else:
@@ -152,6 +152,8 @@ def _advice(
         if phase == "decode":
             return "Only fewer bytes per token help: lower weight precision, a larger batch, or speculative decoding."
         return "Only fewer bytes help: a lower weight precision, or a longer prompt per forward."
+    if kind in ("norm", "other") or not flops:
+        return "It computes next to nothing: fused into a neighbour, or in a compiled graph, it would nearly vanish."
     if bound == "memory":
         return (
             "The kernel leaves bandwidth unused: try more threads, another backend, or a format with a faster kernel."
@@ -166,6 +168,10 @@ def _part(name: str) -> str:
     if block_of(name) is None:
         return name
     return re.sub(r"\.\d+(?=\.)", "", ".".join(name.split(".")[2:]))
+
+
+def _share(value: float) -> str:
+    return "less than 1%" if value < 0.01 else f"{value:.0%}"
 
 
 def _time(seconds: float) -> str:

@@ -19,6 +19,7 @@ STEPS = {
     "opening the model": SKY,
     "while running": RED,
 }
+PLAIN = ("tok/s",)  # units that take no SI prefix
 Scale = Literal["linear", "log"]
 
 
@@ -210,6 +211,12 @@ def _growth_spec(x_title: str, x_scale: Scale, height: int) -> dict[str, Any]:
 
 def intervals(rows: Sequence[Interval], title: str, unit: str, log: bool = True, height: int | None = None) -> Chart:
     """A figure for several things: tick at the ideal, bar over the likely range, dot at the calibrated estimate."""
+
+    def words(value: float) -> str:
+        if unit in PLAIN:
+            return f"{value:,.3g} {unit}" if value < 1000 else f"{value:,.0f} {unit}"
+        return si(value, unit)
+
     data: list[Row] = [
         {
             "name": r.name,
@@ -218,9 +225,9 @@ def intervals(rows: Sequence[Interval], title: str, unit: str, log: bool = True,
             "low": r.low,
             "high": r.high,
             "fits": "fits" if r.fits else "does not fit",
-            "text": f"{si(r.calibrated, unit)}" + ("" if r.fits else " · does not fit"),
-            "range": f"{si(r.low, unit)} to {si(r.high, unit)}",
-            "best": si(r.ideal, unit),
+            "text": words(r.calibrated) + ("" if r.fits else " · does not fit"),
+            "range": f"{words(r.low)} to {words(r.high)}",
+            "best": words(r.ideal),
             "note": r.note,
         }
         for r in rows
@@ -240,7 +247,8 @@ def _interval_spec(title: str, unit: str, log: bool, height: int | None) -> dict
         axis=alt.Axis(labelLimit=200, ticks=False, domain=False, labelPadding=8, labelOverlap=False, labelFontSize=12),
     )
     scale = alt.Scale(type="log", nice=False, padding=14) if log else alt.Scale(zero=True)
-    axis = alt.Axis(labelExpr=si_label(unit), tickCount=6, labelOverlap="greedy")
+    label = "format(datum.value, ',')" if unit in PLAIN else si_label(unit)
+    axis = alt.Axis(labelExpr=label, tickCount=6, labelOverlap="greedy", gridOpacity=0.4)
     domain, colours = ["fits", "does not fit"], [BLUE, GREY]
     colour = alt.Color(
         "fits:N",
@@ -263,7 +271,7 @@ def _interval_spec(title: str, unit: str, log: bool, height: int | None) -> dict
         y=y,
         x=alt.X("calibrated:Q"),
         color=colour,
-        shape=alt.Shape("fits:N", scale=alt.Scale(domain=domain, range=["circle", "cross"]), legend=None),
+        shape=alt.Shape("fits:N", title=None, scale=alt.Scale(domain=domain, range=["circle", "cross"])),
         tooltip=tips,
     )
     ticks = base.mark_tick(thickness=2, size=18, color=ORANGE).encode(y=y, x=alt.X("ideal:Q"), tooltip=tips)

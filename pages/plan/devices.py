@@ -39,8 +39,8 @@ def table(devices: tuple[Device, ...]) -> Any:
             "Kind": d.kind,
             **{title: figure_of(d, field, scale) for title, (field, scale) in columns.items()},
             "Year": d.year,
-            "Doubtful": ", ".join(d.uncertain_fields).replace("peak_flop_per_s.", "").replace("_", " "),
             "Trust": "measured" if d.provenance == "measured" else d.confidence or "own",
+            "Doubtful": ", ".join(d.uncertain_fields).replace("peak_flop_per_s.", "").replace("_", " "),
         }
         for d in devices
     ]

@@ -12,6 +12,7 @@ from core.analysis.calibrate import MethodError, calibration_table
 from core.analysis.predict import Figure, Prediction, predict
 from core.charts.curves import Interval, intervals
 from core.errors import ExplorerError
+from core.models import catalogue as models
 from core.models import spec as specs
 from core.paths import data_dir
 from core.types import ModelSpec
@@ -21,7 +22,7 @@ from hardware.published import runs
 from pages.ui import text
 from pages.ui.ceilings import THIS, default_threads, kept, this_machine
 from pages.ui.figure import figure
-from pages.ui.models import architecture_line, entry_of, model_picker, spec_of
+from pages.ui.models import architecture_line, model_picker, spec_of
 from pages.ui.page import fault, page
 
 ABOUT = "Time to first token, time per token, throughput and memory of any model on any device, as intervals."
@@ -52,7 +53,7 @@ def choose_model() -> tuple[ModelSpec, str] | None:
     chosen = model_picker("predict-model")
     if not chosen:
         return None
-    found = spec_of(entry_of(chosen))
+    found = spec_of(models.find(chosen))
     st.caption(architecture_line(found))
     return found, f"--model {chosen}"
 
@@ -105,7 +106,7 @@ def draw_headline(of: Prediction) -> None:
         f"{text.provenance('estimated')}",
         help=text.provenance_help(),
     )
-    with st.grid(4, min_column_width=190):
+    with st.grid(4, min_column_width=150):
         draw_figure("Decode", of.decode_tok_per_s, text.token_rate, "Generated tokens per second, all sequences.")
         draw_figure("Time per token", of.tpot_s, text.seconds, "After the first one.")
         draw_figure("Time to first token", of.ttft_s, text.seconds, "The whole prompt.")
@@ -199,7 +200,10 @@ def draw_trust(of: Prediction, command: str) -> None:
         st.markdown("\n".join(f"- {text.escape(line)}" for line in of.assumptions))
     with right.container(border=True, height="stretch"):
         st.markdown("**To reproduce it**")
-        st.code(command, language="bash", wrap_lines=True)
+        if of.device == THIS:
+            st.caption("Measured ceilings are this machine's own: `python -m core ceilings --json` prints them.")
+        else:
+            st.code(command, language="bash", wrap_lines=True)
         with st.expander("All inputs", icon=":material/data_object:"):
             st.json(msgspec.to_builtins(of.inputs))
     with st.expander("How wrong it was on devices it had never seen", icon=":material/fact_check:"):
@@ -251,7 +255,7 @@ def ask() -> None:
             draw_devices(found)
         command = (
             f'python -m core predict {named} --device "{one_of.device}" --weights {dtype or spec.dtype} '
-            f"--prompt-tokens {prompt} --new-tokens {new} --batch {batch} --json"
+            f"--kv-dtype {cache} --prompt-tokens {prompt} --new-tokens {new} --batch {batch} --json"
         )
         draw_trust(one_of, command)
 

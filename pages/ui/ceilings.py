@@ -241,4 +241,5 @@ def this_machine(found: Ceilings | None) -> Device | None:
 
 
 def default_threads() -> int:
-    return machine().usable_cores
+    found = machine()
+    return min(found.usable_cores, found.physical_cores or found.usable_cores)
