@@ -22,8 +22,8 @@ _MOVES = """
 _to_copy _unsafe_view alias amax amin arange argmax bernoulli cat clone constant_pad_nd copy copy_ detach detach_
 embedding empty empty_like empty_strided expand fill fill_ full full_like gather histc index index_add_ index_copy_
 index_put index_put_ index_select lift_fresh masked_fill masked_fill_ max min new_empty new_full new_ones new_zeros ones
-ones_like pad repeat repeat_interleave roll scatter scatter_ select_scatter slice_scatter sort split stack topk tril
-triu unbind unfold where zero_ zeros zeros_like
+ones_like pad repeat repeat_interleave roll scalar_tensor scatter scatter_ select_scatter slice_scatter sort split stack
+topk tril triu unbind unfold where zero_ zeros zeros_like
 """
 MOVES = frozenset(_MOVES.split())
 REDUCTIONS = frozenset({"sum", "mean", "cumsum", "cumsum_", "prod", "var", "std", "linalg_vector_norm"})
