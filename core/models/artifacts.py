@@ -2,7 +2,13 @@
 
 Knows the routes: gguf -> hf -> onnx and config -> hf -> onnx. The conversions themselves are in
 gguf_to_hf, random_weights and onnx_export; keeping their results whole is artifact_cache's.
-Runs in the worker.
+
+`provide` works in this process. The worker asks for the same through a process of its own,
+
+    python -m core.models.artifacts MODEL FORMAT[,FORMAT]
+
+which prints progress and then {"format", "path"} or {"message", "hint"} as lines of JSON, so that a
+conversion's libraries and memory do not stay in the process that is measured.
 """
 
 from __future__ import annotations
@@ -10,6 +16,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import sys
 from importlib.metadata import version
 from pathlib import Path
 
@@ -121,3 +128,26 @@ def _fp32_bytes(source: Path) -> int:
     headers = [formats.safetensors_header(f) for f in source.glob("*.safetensors")]
     n: int = sum(math.prod(t["shape"]) for header in headers for t in header.values())
     return n * 4 + (64 << 20)
+
+
+def main(model: str, wanted: str) -> int:
+    """Exit status 0, or 2 after a message."""
+    from core.models import catalogue
+
+    def say(**line: object) -> None:
+        print(json.dumps(line), flush=True)
+
+    def progress(note: str, done: float | None = None, total: float | None = None, unit: str = "") -> None:
+        say(note=note, done=done, total=total, unit=unit)
+
+    try:
+        kind, path = provide(catalogue.find(model), tuple(wanted.split(",")), progress)
+    except ExplorerError as error:
+        say(message=error.message, hint=error.hint)
+        return 2
+    say(format=kind, path=path)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

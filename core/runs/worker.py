@@ -9,6 +9,7 @@ parent: at the end of stdin it cancels what is running and leaves.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import gc
 import importlib.metadata
@@ -16,6 +17,7 @@ import os
 import platform
 import queue
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -40,6 +42,7 @@ from core.types import (
     Ids,
     Loaded,
     Memory,
+    ModelEntry,
     Pass,
     PassKind,
     Phase,
@@ -178,7 +181,7 @@ class Worker:
     # -------------------------------------------------------- opening
 
     def _open(self, request: Request, journal: Journal) -> tuple[Session, float, bool, int]:
-        from core.models import artifacts, catalogue, spec
+        from core.models import catalogue, spec
 
         before = resident().rss_bytes
         if self._session is not None and self._session_key == request.session_key():
@@ -187,7 +190,7 @@ class Worker:
         backend = registry.get("backend", request.backend)
         journal.phase("preparing", f"Looking for {request.model}")
         entry = catalogue.find(request.model)
-        fmt, path = artifacts.provide(entry, backend.formats, lambda *a, **k: journal.phase("preparing", *a, **k))
+        fmt, path = _provide(entry, backend.formats, journal)
         model = spec.read(path, fmt)
         dtype = request.dtype or (backend.dtypes[0] if backend.dtypes else None)
         if dtype:
@@ -379,6 +382,38 @@ class TextStream:
         return new
 
 
+def _provide(entry: ModelEntry, formats: tuple[str, ...], journal: Journal) -> tuple[str, str]:
+    """(format, path) of a file the backend opens; what must be derived is made in a process of its own."""
+    direct = next((fmt for fmt in formats if fmt in entry.files and fmt != "config"), None)
+    if direct:
+        from core.models.formats import check
+
+        check(entry.files)
+        return direct, entry.files[direct]
+    command = [sys.executable, "-m", "core.models.artifacts", entry.id, ",".join(formats)]
+    child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+    assert child.stdout is not None
+    last: dict[str, Any] = {}
+    try:
+        for line in child.stdout:
+            with contextlib.suppress(msgspec.DecodeError):  # a library may print, too
+                last = msgspec.json.decode(line, type=dict[str, Any])
+            if "note" in last:
+                journal.phase("preparing", **last)
+    finally:
+        if child.poll() is None and "path" not in last:
+            child.kill()
+        code = child.wait()
+    if "path" in last:
+        return last["format"], last["path"]
+    if "message" in last:
+        raise ExplorerError(last["message"], last["hint"])
+    raise ExplorerError(
+        f"Preparing {entry.label} ended early with status {code}.",
+        "The memory may have run out: choose a smaller model; the run's log has the last lines.",
+    )
+
+
 def _environment(request: Request, session: Session) -> dict[str, Any]:
     backend = registry.get("backend", request.backend)
     versions = {name: importlib.metadata.version(name) for name in backend.distributions}
@@ -416,7 +451,7 @@ def main(root: str) -> None:
         for run_id in running:  # the parent is gone
             store.open(run_id).cancel()
         time.sleep(LEAVE_AFTER_S)
-        os._exit(0)
+        os.killpg(os.getpgrp(), signal.SIGKILL)  # a conversion may be a child of ours
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal belongs to the parent
     threading.Thread(target=listen, daemon=True).start()
