@@ -6,7 +6,9 @@ raises for a bad file. Knows nothing of committed tokens or of text.
 
 from __future__ import annotations
 
+import ctypes
 import gc
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -35,11 +37,12 @@ class Engine:
     provider put them and are never copied through NumPy.
     """
 
+    _session: Any = None
+
     def __init__(self, file: Path, provider: str, threads: int, spinning: bool | None, optimization: str) -> None:
         self.file, self.provider, self.threads = file, provider, threads
         self._spinning, self._optimization = spinning, optimization
         self.device = "cuda" if provider.startswith("CUDA") else "cpu"
-        self._session: Any
         self.open()
         inputs = {value.name: value for value in self._session.get_inputs()}
         outputs = [value.name for value in self._session.get_outputs()]
@@ -141,8 +144,12 @@ class Engine:
         return logits, present
 
     def close(self) -> None:
+        if self._session is None:
+            return
         self._session = None
         gc.collect()
+        if sys.platform == "linux":  # glibc keeps freed weights for later, and they would count as the next model's
+            getattr(ctypes.CDLL(None), "malloc_trim", lambda _: 0)(0)
 
 
 def _input(name: str, ids: Ids, n_past: int, n: int, kept: int) -> Any:
