@@ -294,6 +294,8 @@ class Step(Record, tag="step"):
     n_tokens: tokens accepted per sequence in the batch (0 in a prefill chunk but the last).
     n_forward: forwards run. n_context: tokens in the KV cache after the step.
     n_input: tokens fed to the forwards per sequence (prefill: the chunk; decode: 1 per forward ...).
+    tokens: the accepted ids of the first sequence. guess: the ids it was fed beyond the known ones, to be verified;
+    guess[i] stands where tokens[i] ended up. n_draft: forwards of a draft model, which n_forward leaves out.
     """
 
     t_s: float
@@ -305,6 +307,9 @@ class Step(Record, tag="step"):
     n_input: int
     n_context: int
     text: str = ""
+    tokens: tuple[int, ...] = ()
+    guess: tuple[int, ...] = ()
+    n_draft: int = 0
 
 
 class Memory(Record, tag="memory"):
@@ -383,6 +388,25 @@ class Counted(Record, tag="counted"):
     count: Count
 
 
+class ForwardTime(Record, array_like=True):
+    """Median seconds of one forward of n tokens of one sequence, with the quartiles of its repetitions."""
+
+    n: int
+    seconds: float
+    low_s: float
+    high_s: float
+
+
+class ForwardCost(Record, tag="forward_cost"):
+    """What a forward of n tokens costs after n_past cached ones: v(n) = seconds(n) / seconds(1)."""
+
+    t_s: float
+    pass_no: int
+    n_past: int
+    repeats: int
+    times: tuple[ForwardTime, ...]
+
+
 class EnergyReading(Record, tag="energy"):
     """What the machine's energy counters counted while a phase ran, and the processor time it used.
 
@@ -420,7 +444,9 @@ class Failed(Record, tag="failed"):
     user_error: bool = False  # the request could not run at all (exit status 2)
 
 
-Event = Phase | Loaded | Pass | Step | Memory | LayerTimes | Counted | EnergyReading | Warned | Done | Failed
+Event = (
+    Phase | Loaded | Pass | Step | Memory | LayerTimes | Counted | ForwardCost | EnergyReading | Warned | Done | Failed
+)
 
 
 # ---------------------------------------------------------------- a result
@@ -539,6 +565,8 @@ class Result(Record, omit_defaults=False):
     hint: str | None = None
     counts: tuple[Counted, ...] = ()
     energy: tuple[Energy, ...] = ()
+    tokens_per_forward: float | None = None  # accepted per decode forward of one sequence; drafts not counted
+    forward_cost: ForwardCost | None = None
 
 
 # ---------------------------------------------------------------- the verbs that plugins implement
@@ -586,6 +614,7 @@ class Session(Protocol):
       cache    what was committed is remembered: forward(a), commit, forward(b) continues
       rollback commit may keep fewer than all pending tokens, and rejected ones leave no trace;
                a forward of n tokens equals n forwards of one
+      rewind   committed tokens can be taken back
       stream   the library's own generate loop
       batch    more than one sequence (all of equal length)
       layers   the layers profiler can be attached
@@ -620,6 +649,9 @@ class Session(Protocol):
 
     def commit(self, n: int) -> None:
         """Keep the first n pending tokens in the cache and drop the rest."""
+
+    def rewind(self, n: int) -> None:
+        """Take the last n committed tokens back, and drop what is pending (capability "rewind")."""
 
     def reset(self) -> None:
         """Forget all tokens; keep the weights and the warm kernels."""
@@ -692,6 +724,7 @@ class Profiler(Protocol):
     name: str
     label: str
     needs: frozenset[str]
+    single: bool  # measures one sequence only
     limit: int | None  # new tokens that its pass needs; None: as many as the request wants
 
     def unavailable(self) -> str | None: ...
@@ -703,20 +736,28 @@ class Advance(Record):
     """What a strategy yields: a prefill chunk (no tokens yet) or accepted tokens.
 
     tokens: accepted by each sequence, shape (batch, n) as nested tuples; empty in a prefill chunk.
+    guess, n_draft: as in Step.
     """
 
     phase: Literal["prefill", "decode"]
     tokens: tuple[tuple[int, ...], ...] = ()
     n_forward: int = 1
     n_input: int = 1
+    guess: tuple[int, ...] = ()
+    n_draft: int = 0
 
 
 class Strategy(Protocol):
-    """A way to decode. A module in core/decoding exposes one as `plugin`."""
+    """A way to decode. A module in core/decoding exposes one as `plugin`.
+
+    A strategy whose Params have a field `draft` (a model's id) gets that model's session, opened in the
+    same backend and proven to have the same tokenizer, as decode's last argument.
+    """
 
     name: str
     label: str
     needs: frozenset[str]
+    single: bool  # decodes one sequence only
     Params: type[Record]
 
     def decode(self, session: Session, prompt: Ids, config: GenerationConfig, params: Any) -> Iterator[Advance]:

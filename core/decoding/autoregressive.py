@@ -20,6 +20,7 @@ class Autoregressive:
     name = "autoregressive"
     label = "Autoregressive"
     needs = frozenset({"forward", "cache"})
+    single = False
     Params = Prefill
 
     def decode(self, session: Session, prompt: Ids, config: GenerationConfig, params: Prefill) -> Iterator[Advance]:

@@ -15,6 +15,7 @@ class Encode:
     name = "encode"
     label = "Encode (one forward, no generation)"
     needs = frozenset({"forward"})
+    single = False
     Params = NoParams
 
     def decode(self, session: Session, prompt: Ids, config: GenerationConfig, params: NoParams) -> Iterator[Advance]:

@@ -16,6 +16,7 @@ class Native:
     name = "native"
     label = "Native (the library's own loop)"
     needs = frozenset({"stream"})
+    single = False
     Params = NoParams
 
     def decode(self, session: Session, prompt: Ids, config: GenerationConfig, params: NoParams) -> Iterator[Advance]:

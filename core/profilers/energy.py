@@ -118,6 +118,7 @@ class EnergyProfiler:
     name = "energy"
     label = "Energy"
     needs: frozenset[str] = frozenset()
+    single = False
     limit = None
 
     def unavailable(self) -> str | None:

@@ -52,6 +52,7 @@ class Flops:
     name = "flops"
     label = "FLOP check"
     needs = frozenset({"count"})
+    single = False
     limit = 2  # the prompt, and one step of decoding
 
     def unavailable(self) -> str | None:

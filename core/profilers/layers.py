@@ -55,6 +55,7 @@ class Layers:
     name = "layers"
     label = "Layer times"
     needs = frozenset({"layers"})
+    single = False
     limit = None
 
     def unavailable(self) -> str | None:

@@ -72,6 +72,7 @@ class MemoryProfiler:
     name = "memory"
     label = "Memory"
     needs: frozenset[str] = frozenset()
+    single = False
     limit = None
 
     def unavailable(self) -> str | None:
