@@ -50,7 +50,8 @@ def summarize(run_id: str, request: Request, events: Sequence[Event], status: Ru
     for step in steps:
         by_pass.setdefault(step.pass_no, []).append(step)
     timing = [by_pass[n] for n, p in passes.items() if p.kind == "timing" and by_pass[n]]
-    shown = next((s for s in reversed(timing) if s), next((s for s in reversed(list(by_pass.values())) if s), []))
+    begun = any(p.kind == "timing" for p in passes.values())
+    shown = timing[-1] if timing else [] if begun else steps  # until the first timing pass, the warm-up's text
     memory = tuple(e for e in events if isinstance(e, Memory))
     failed = next((e for e in reversed(events) if isinstance(e, Failed)), None)
 
