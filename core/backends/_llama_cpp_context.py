@@ -137,6 +137,12 @@ class Context:
             self._drop(kept)
         self.n_committed, self._n_pending = kept, 0
 
+    def rewind(self, n: int) -> None:
+        assert 0 <= n <= self.n_committed, f"{n} tokens taken back where {self.n_committed} are committed"
+        if n or self._n_pending:
+            self._drop(self.n_committed - n)
+        self.n_committed -= n
+
     def _drop(self, start: int) -> None:
         """Forget what lies at positions from `start` on, in all sequences."""
         if start == 0:

@@ -64,6 +64,9 @@ class LlamaSession:
     def commit(self, n: int) -> None:
         self._context.commit(n)
 
+    def rewind(self, n: int) -> None:
+        self._context.rewind(n)
+
     def reset(self) -> None:
         self._context.reset()
 

@@ -87,14 +87,23 @@ class OnnxSession:
         return OnnxLogits(logits, kept)
 
     def commit(self, n: int) -> None:
+        assert "cache" in self.capabilities, "this model has no cache to commit to"
         assert self._pending is not None, "commit without a forward"
         n_pending, present = self._pending
         assert 0 <= n <= n_pending, f"{n} of {n_pending} pending tokens cannot be committed"
+        assert n in (0, n_pending) or "rollback" in self.capabilities, "this cache cannot be cut"
         self._pending = None
-        if n == 0 or "cache" not in self.capabilities:
+        if n == 0:
             return
         self._n_committed += n
         self._past = present if n == n_pending else self._engine.cut(present, self._n_committed)
+
+    def rewind(self, n: int) -> None:
+        assert 0 <= n <= self._n_committed, "more tokens taken back than are committed"
+        self._pending = None
+        self._n_committed -= n
+        if n and self._past is not None:
+            self._past = self._engine.cut(self._past, self._n_committed)
 
     def reset(self) -> None:
         self._past, self._pending, self._n_committed = None, None, 0
@@ -104,6 +113,7 @@ class OnnxSession:
 
     def stream(self, ids: Ids, config: GenerationConfig) -> Iterator[Ids]:
         """A bare loop of runs and argmax; ONNX Runtime has none of its own. Sampling is done in NumPy."""
+        assert "stream" in self.capabilities, "an encoder does not generate"
         rng = np.random.default_rng(config.seed)
         finished = np.zeros(len(ids), dtype=bool)
         self.reset()
@@ -155,7 +165,7 @@ def _capabilities(engine: Engine) -> frozenset[str]:
     if engine.past_names:
         found |= {"cache", "stream"}
         if engine.can_slice:
-            found.add("rollback")
+            found |= {"rollback", "rewind"}
     return frozenset(found)
 
 

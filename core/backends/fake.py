@@ -70,7 +70,7 @@ class FakeTrace:
 
 
 class FakeSession:
-    capabilities = frozenset({"forward", "cache", "rollback", "stream", "batch", "layers"})
+    capabilities = frozenset({"forward", "cache", "rollback", "rewind", "stream", "batch", "layers"})
     chat_template = None
     bos_token = ""
     eos_token = ""
@@ -127,6 +127,10 @@ class FakeSession:
         for state, chain in zip(self._states, self._pending, strict=True):
             state.extend(chain[:n])
         self._pending = []
+
+    def rewind(self, n: int) -> None:
+        assert 0 <= n <= self.n_committed, "more tokens taken back than are committed"
+        self._states, self._pending = [state[: len(state) - n] for state in self._states], []
 
     def reset(self) -> None:
         self._states, self._pending = [], []

@@ -30,7 +30,7 @@ class LlamaCpp:
     distributions = ("llama-cpp-python",)
     formats = ("gguf",)
     dtypes: tuple[str, ...] = ()
-    capabilities = frozenset({"forward", "cache", "rollback", "stream", "batch", "layers", "count"})
+    capabilities = frozenset({"forward", "cache", "rollback", "rewind", "stream", "batch", "layers", "count"})
     runtime_bytes = 60_000_000
     # signal that killed the worker -> (message, hint, options for the one retry)
     signal_advice: ClassVar[dict[int, tuple[str, str, dict[str, Scalar]]]] = {
@@ -87,7 +87,7 @@ class LlamaCpp:
 
         session = LlamaSession(model, spec, new_context)
         if forgets:
-            session.capabilities = self.capabilities - {"rollback"}
+            session.capabilities = self.capabilities - {"rollback", "rewind"}
         else:
             session.capabilities = self.capabilities
         if n_ctx > trained:

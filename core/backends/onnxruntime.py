@@ -17,7 +17,7 @@ from core.errors import ExplorerError
 from core.types import ModelSpec, Progress, Record, Request, Scalar, Session
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
-CAPABILITIES = frozenset({"forward", "cache", "rollback", "stream", "batch", "layers", "count"})
+CAPABILITIES = frozenset({"forward", "cache", "rollback", "rewind", "stream", "batch", "layers", "count"})
 
 NO_ADVICE: dict[int, tuple[str, str, dict[str, Scalar]]] = {}
 

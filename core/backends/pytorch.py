@@ -84,6 +84,8 @@ class TorchSession:
         can = {"forward", "batch", "layers", "count"}
         if self._cache_argument:
             can |= {"cache", "stream"} if self._recurrent else {"cache", "stream", "rollback"}
+        if "rollback" in can and not self._windowed:  # a window has let go of the tokens before it
+            can.add("rewind")
         self.capabilities = frozenset(can)
 
     @property
@@ -131,6 +133,14 @@ class TorchSession:
         self._drop(self._pending - n)
         self._committed += n
         self._pending = 0
+
+    def rewind(self, n: int) -> None:
+        assert "rewind" in self.capabilities and 0 <= n <= self._committed, "these tokens cannot be taken back"
+        self._drop(self._pending)
+        if n:
+            with self._torch.inference_mode():
+                self._cache.crop(-n)
+        self._committed -= n
 
     def _drop(self, n: int) -> None:
         """Take the last n pending tokens out of the cache."""
@@ -256,7 +266,7 @@ class PyTorch:
     distributions = ("torch", "transformers")
     formats = ("hf", "config")
     dtypes = tuple(load.DTYPES)
-    capabilities = frozenset({"forward", "cache", "rollback", "stream", "batch", "layers", "count"})
+    capabilities = frozenset({"forward", "cache", "rollback", "rewind", "stream", "batch", "layers", "count"})
     runtime_bytes = 450_000_000
 
     def unavailable(self) -> str | None:

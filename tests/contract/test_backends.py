@@ -113,7 +113,7 @@ def greedy(session: Session, prompt: Ids, n: int) -> list[int]:
 def test_plugin_is_named_after_its_file(backend: str) -> None:
     plugin = registry.get("backend", backend)
     assert plugin.name == backend and plugin.label and plugin.formats
-    assert plugin.capabilities <= {"forward", "cache", "rollback", "stream", "batch", "layers", "count"}
+    assert plugin.capabilities <= {"forward", "cache", "rollback", "rewind", "stream", "batch", "layers", "count"}
 
 
 def test_session_describes_itself(session: Session, backend: str) -> None:
@@ -195,6 +195,21 @@ def test_a_second_forward_drops_what_was_pending(session: Session, close: Any) -
     session.forward(MORE[:, ::-1].copy())
     assert session.n_committed == PROMPT.shape[1]
     close(session.forward(MORE).numpy(), wanted)
+
+
+@pytest.mark.parametrize("back", [0, 1, 3, PROMPT.shape[1]])
+def test_committed_tokens_can_be_taken_back(session: Session, close: Any, back: int) -> None:
+    needs(session, "cache", "rewind")
+    kept = PROMPT.shape[1] - back
+    if kept:
+        committed(session, PROMPT[:, :kept])
+    wanted = committed(session, MORE)
+    session.reset()
+    committed(session, PROMPT)
+    session.forward(MORE[:, ::-1].copy())
+    session.rewind(back)
+    assert session.n_committed == kept
+    close(committed(session, MORE), wanted)
 
 
 def test_no_more_can_be_committed_than_is_pending(session: Session) -> None:
@@ -360,6 +375,7 @@ def test_what_is_not_declared_is_refused(session: Session, backend: str) -> None
         "layers": lambda: session.trace(),
         "batch": lambda: session.forward(np.concatenate([PROMPT, PROMPT])),
         "rollback": lambda: (session.forward(MORE), session.commit(1)),
+        "rewind": lambda: (session.forward(MORE[:, :1]), session.commit(1), session.rewind(1)),
         "cache": lambda: (session.forward(MORE), session.commit(MORE.shape[1])),
     }
     undeclared = set(ways) - session.capabilities
