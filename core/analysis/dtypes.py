@@ -1,5 +1,8 @@
 """Number formats and what they cost: effective bits per weight, block scales included.
 
+A format is that of a tensor, or a mix: what llama.cpp's quantize makes of a whole model when it is asked for
+Q4_K_M and the like, with some tensors in better formats. A mix has no exact size before it is made.
+
 GGUF block formats: bytes of a block times 8 over its elements (ggml-common.h of llama.cpp, the same
 numbers as gguf.GGML_QUANT_SIZES). int8 and int4 are those of PyTorch and ONNX Runtime: int8 with one
 scale per output channel (below 1 % and left out), int4 in blocks of 32 with an fp16 scale.
@@ -51,6 +54,34 @@ BITS_PER_WEIGHT: dict[str, float] = {
     "nvfp4": 4.5,
 }
 
+# Bits per weight of whole models. Source: the table of tools/quantize/README.md of llama.cpp for Llama-3.1-8B;
+# Q3_K_M from its older table for Llama-2-7B. Typical, not exact: small models have larger tables, which
+# are stored better than the rest, so they come out some percent larger.
+MIX_BITS_PER_WEIGHT: dict[str, float] = {
+    "iq1_s": 2.0042,
+    "iq1_m": 2.1460,
+    "iq2_xxs": 2.3824,
+    "iq2_xs": 2.5882,
+    "iq2_s": 2.7403,
+    "iq2_m": 2.9294,
+    "iq3_xxs": 3.2548,
+    "iq3_xs": 3.4977,
+    "iq3_s": 3.6606,
+    "iq3_m": 3.7628,
+    "iq4_xs": 4.4597,
+    "iq4_nl": 4.6818,
+    "q2_k_s": 2.9697,
+    "q2_k": 3.1593,
+    "q3_k_s": 3.6429,
+    "q3_k_m": 3.91,
+    "q3_k_l": 4.2979,
+    "q4_k_s": 4.6672,
+    "q4_k_m": 4.8944,
+    "q5_k_s": 5.5704,
+    "q5_k_m": 5.7036,
+    "q6_k": 6.5633,
+}
+
 _ALIASES = {
     "float64": "fp64",
     "f64": "fp64",
@@ -78,14 +109,24 @@ def canonical_dtype(name: str) -> str:
     """Our name of a number format (`torch.bfloat16`, `BF16` -> `bf16`); raises ExplorerError for an unknown one."""
     key = name.removeprefix("torch.").lower()
     key = _ALIASES.get(key, key)
-    if key not in BITS_PER_WEIGHT:
-        raise ExplorerError(f"The number format '{name}' is not known here.", f"Known: {', '.join(BITS_PER_WEIGHT)}.")
+    if key not in BITS_PER_WEIGHT and key not in MIX_BITS_PER_WEIGHT:
+        known = ", ".join(dict.fromkeys([*BITS_PER_WEIGHT, *MIX_BITS_PER_WEIGHT]))
+        raise ExplorerError(f"The number format '{name}' is not known here.", f"Known: {known}.")
     return key
 
 
 def bytes_per_element(dtype: str) -> float:
-    """Effective bytes of one element; a fraction for block formats."""
-    return BITS_PER_WEIGHT[canonical_dtype(dtype)] / 8
+    """Effective bytes of one element of a tensor; a fraction for block formats, a mean for a mix."""
+    key = canonical_dtype(dtype)
+    return BITS_PER_WEIGHT.get(key, MIX_BITS_PER_WEIGHT.get(key, 0.0)) / 8
+
+
+def mix_note(dtype: str) -> str:
+    """One sentence for a format that is a mix in a whole model; empty for all others."""
+    bits = MIX_BITS_PER_WEIGHT.get(canonical_dtype(dtype))
+    if bits is None:
+        return ""
+    return f"{dtype.upper()} is a mix of formats: {bits:.3g} bits per weight are typical (Llama-3.1-8B), not exact."
 
 
 def is_quantized(dtype: str) -> bool:
@@ -98,7 +139,8 @@ def retype(spec: ModelSpec, dtype: str) -> ModelSpec:
 
     A quantized dtype applies to matrices: norms, biases, convolutions, recurrences, routers and
     position tables stay fp32, as llama.cpp's quantize leaves them. The embedding is quantized too, as it
-    is there; PyTorch's dynamic int8 leaves it, and a table tied to the head with it.
+    is there; PyTorch's dynamic int8 leaves it, and a table tied to the head with it. A name that llama.cpp's
+    quantize knows as a mix means the mix, spread evenly over the matrices.
     """
     dtype = canonical_dtype(dtype)
     layers = tuple(_retyped(layer, dtype) for layer in spec.layers)
@@ -111,7 +153,8 @@ def _retyped(layer: Layer, dtype: str) -> Layer:
     n_matrix = layer.n_params
     if is_quantized(dtype):
         n_matrix = _matrix_params(layer)
-    n_bytes = n_matrix * bytes_per_element(dtype) + (layer.n_params - n_matrix) * 4
+    bits = MIX_BITS_PER_WEIGHT.get(dtype) or 8 * bytes_per_element(dtype)
+    n_bytes = n_matrix * bits / 8 + (layer.n_params - n_matrix) * 4
     stored_as = dtype if n_matrix else "fp32"
     return msgspec.structs.replace(layer, weight_dtype=stored_as, weight_bytes=round(n_bytes))
 

@@ -23,7 +23,7 @@ from core.analysis.device_time import (
     prefill_terms,
     weighted,
 )
-from core.analysis.dtypes import canonical_dtype, retype
+from core.analysis.dtypes import canonical_dtype, mix_note, retype
 from core.analysis.memory import Shape, Split, split
 from core.analysis.work import LayerWork, total, work
 from core.errors import ExplorerError
@@ -131,6 +131,7 @@ def predict(
     usable, reserve = _usable(device)
     fits = peak_memory.calibrated <= usable
     lines = _assumptions(spec, device, dtype, kv_dtype, prompt_tokens + new_tokens, micro_batch, roof, reserve)
+    mix = (mix_note(weights),) if weights is not None and mix_note(weights) else ()
     too_large = () if fits else ("It does not fit: the times are those of a device that could hold it.",)
     return Prediction(
         device=device.name,
@@ -144,7 +145,7 @@ def predict(
         fits=fits,
         bound_by=decode_bound,
         prefill_bound_by=prefill_bound,
-        assumptions=(*lines, *too_large),
+        assumptions=(*lines, *mix, *too_large),
         doubts=device.doubts(),
         inputs={
             "model": spec.name,

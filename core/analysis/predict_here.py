@@ -1,10 +1,14 @@
 """Prediction on this machine: its own measured ceilings, and what each backend adds to them.
 
-    seconds of a forward = max(reading * bytes / bandwidth, computing * FLOPs / peak) + forward_s + layer_s * n_layers
+    seconds of a forward = max(reading * bytes / bandwidth, computing * FLOPs / peak)
+                           + touching * activations / cache bandwidth + forward_s + layer_s * n_layers
 
-reading and computing are the inverses of the shares of the ceilings that a backend's kernels reach;
-forward_s and layer_s are what a call of the model and of a layer cost beside the kernels. All four are
-fitted to runs of this backend (`fit_overhead`); before there are any, `typical` stands in with a wide range.
+reading and computing are the inverses of the shares of the ceilings that a backend's kernels reach: weights and
+KV cache at the bandwidth of their working set, matrix products at the peak of their dtype. touching is what is
+done to activations between the products, which lie in a cache: norms, activation functions, softmax, copies.
+forward_s and layer_s are what a call of the model and of a primitive layer cost beside the kernels. All five are
+fitted to runs of this backend with weights of this dtype (`fit_overhead`); before there are any, `typical` stands
+in with a wide range.
 """
 
 from __future__ import annotations
@@ -16,6 +20,7 @@ import numpy as np
 
 from core.analysis.calibrate import relative_fit
 from core.analysis.device_time import Spread
+from core.analysis.dtypes import canonical_dtype, is_quantized
 from core.analysis.memory import Shape, Split, as_stored, split
 from core.analysis.predict import Bound, Figure, as_figure, as_rate, check_sizes, chunks, moved_bytes
 from core.analysis.work import LayerWork, total, work
@@ -23,11 +28,15 @@ from core.errors import ExplorerError
 from core.types import ModelSpec, Record
 from hardware.ceilings import Ceilings
 
-FITTED = ("reading", "computing", "forward_s", "layer_s")
+FITTED = ("reading", "computing", "touching", "forward_s", "layer_s")
+
+
+# Where activations lie between two layers: hundreds of tokens by thousands of elements.
+_ACTIVATIONS_BYTES = 2 * 2**20
 
 
 class Overhead(Record):
-    """What a backend adds to the roof, for weights of one dtype. n_runs: forwards it was fitted to; 0: a guess."""
+    """What a backend adds to the roof with one kind of arithmetic. n_runs: forwards it was fitted to; 0: a guess."""
 
     backend: str
     reading: float
@@ -35,6 +44,8 @@ class Overhead(Record):
     forward_s: float
     layer_s: float
     spread: Spread
+    touching: float = 0.0
+    arithmetic: str = ""  # "fp32", "bf16", "int8": the dtype that matrices are multiplied in
     n_runs: int = 0
 
 
@@ -47,6 +58,7 @@ class Observation(Record):
     reading_s: float  # bytes over bandwidth
     computing_s: float  # FLOPs over peak
     n_layers: int
+    touching_s: float = 0.0  # bytes of activations over a cache's bandwidth
 
 
 class PredictionHere(Record, omit_defaults=False):
@@ -63,11 +75,34 @@ class PredictionHere(Record, omit_defaults=False):
     assumptions: tuple[str, ...]
 
 
-def typical(backend: str) -> Overhead:
+def typical(backend: str, arithmetic: str = "") -> Overhead:
     """A stand-in before any run: kernels at two thirds of the ceilings, some microseconds for each layer."""
     return Overhead(
-        backend=backend, reading=1.5, computing=1.5, forward_s=1e-4, layer_s=1e-5, spread=Spread(low=0.5, high=2.0)
+        backend=backend,
+        reading=1.5,
+        computing=1.5,
+        touching=1.5,
+        forward_s=1e-4,
+        layer_s=1e-5,
+        spread=Spread(low=0.5, high=2.0),
+        arithmetic=arithmetic,
     )
+
+
+def arithmetic_dtype(weights: str, ceilings: Ceilings) -> str:
+    """In what a processor's libraries multiply matrices whose weights are stored so, as far as it was measured.
+
+    Quantized weights: int8, as llama.cpp turns the activations to 8 bits. fp16: whatever is faster of itself and
+    fp32, for few processors have fp16 arithmetic.
+    """
+    dtype, peaks = canonical_dtype(weights), ceilings.flop_per_s
+    if is_quantized(dtype):
+        order = ["int8"]
+    elif dtype == "fp16":
+        order = sorted({"fp16", "fp32"} & peaks.keys(), key=lambda name: -peaks[name])
+    else:
+        order = [dtype]
+    return next((name for name in order if name in peaks), "fp32")
 
 
 def observe(
@@ -96,11 +131,12 @@ def observe(
         reading_s=roof.reading_s,
         computing_s=roof.computing_s,
         n_layers=len(spec.layers),
+        touching_s=roof.touching_s,
     )
 
 
-def fit_overhead(backend: str, observations: Sequence[Observation]) -> Overhead:
-    """Fit a backend's four numbers to its runs; raises ExplorerError without any.
+def fit_overhead(backend: str, observations: Sequence[Observation], arithmetic: str = "") -> Overhead:
+    """Fit a backend's five numbers to its runs; raises ExplorerError without any.
 
     `typical` is added as weak evidence, so that one or two runs move only what they tell about.
     The spread is that of measured over fitted time, at least a tenth to either side.
@@ -122,13 +158,14 @@ def fit_overhead(backend: str, observations: Sequence[Observation]) -> Overhead:
     fitted = {name: found.get(name, 0.0) for name in named}
     ratios = [s / sum(fitted[n] * v for n, v in row.items()) for row, s in zip(terms, seconds, strict=True)]
     spread = Spread(low=min(0.9, 0.95 * min(ratios)), high=max(1.1, 1.05 * max(ratios)))
-    return Overhead(backend=backend, spread=spread, n_runs=len(observations), **fitted)
+    return Overhead(backend=backend, spread=spread, arithmetic=arithmetic, n_runs=len(observations), **fitted)
 
 
 class LeftOut(Record):
     """A measured forward beside its prediction by a fit to the runs of all other models."""
 
     backend: str
+    arithmetic: str
     model: str
     phase: Literal["prefill", "decode"]
     measured_s: float
@@ -139,7 +176,7 @@ class LeftOut(Record):
         return abs(self.predicted_s / self.measured_s - 1)
 
 
-def leave_models_out(backend: str, observations: Sequence[Observation]) -> tuple[LeftOut, ...]:
+def leave_models_out(backend: str, observations: Sequence[Observation], arithmetic: str = "") -> tuple[LeftOut, ...]:
     """Every observation predicted without its model; empty when there is only one model."""
     found = []
     for model in dict.fromkeys(o.model for o in observations):
@@ -150,10 +187,11 @@ def leave_models_out(backend: str, observations: Sequence[Observation]) -> tuple
         found += [
             LeftOut(
                 backend=backend,
+                arithmetic=arithmetic,
                 model=model,
                 phase=o.phase,
                 measured_s=o.seconds,
-                predicted_s=forward_seconds(overhead, o.reading_s, o.computing_s, o.n_layers),
+                predicted_s=forward_seconds(overhead, o.reading_s, o.computing_s, o.n_layers, o.touching_s),
             )
             for o in observations
             if o.model == model
@@ -161,10 +199,12 @@ def leave_models_out(backend: str, observations: Sequence[Observation]) -> tuple
     return tuple(found)
 
 
-def forward_seconds(overhead: Overhead, reading_s: float, computing_s: float, n_layers: int) -> float:
+def forward_seconds(
+    overhead: Overhead, reading_s: float, computing_s: float, n_layers: int, touching_s: float = 0.0
+) -> float:
     """The formula above."""
     kernels = max(overhead.reading * reading_s, overhead.computing * computing_s)
-    return kernels + overhead.forward_s + overhead.layer_s * n_layers
+    return kernels + overhead.touching * touching_s + overhead.forward_s + overhead.layer_s * n_layers
 
 
 def predict_local(
@@ -189,7 +229,7 @@ def predict_local(
         return total(work(spec, n_new, n_past, batch, activation_dtype=activation_dtype, kv_dtype=kv_dtype))
 
     def seconds(roof: _Roof) -> float:
-        return forward_seconds(overhead, roof.reading_s, roof.computing_s, len(spec.layers))
+        return forward_seconds(overhead, roof.reading_s, roof.computing_s, len(spec.layers), roof.touching_s)
 
     pairs = chunks(prompt_tokens, micro_batch) if spec.causal else [(prompt_tokens, 0)]
     prompt = [_roof(forward(n_new, n_past), ceilings, compute_dtype) for n_new, n_past in pairs]
@@ -234,6 +274,7 @@ class _Roof(NamedTuple):
 
     reading_s: float
     computing_s: float
+    touching_s: float
     ideal_s: float
 
 
@@ -248,7 +289,9 @@ def _roof(forward: LayerWork, ceilings: Ceilings, dtype: str) -> _Roof:
             "Measure the ceilings again, or choose another dtype.",
         )
     reading = moved / bandwidth
-    return _Roof(reading, forward.flops_executed / peak, max(reading, forward.flops / peak))
+    cache = ceilings.bandwidth(_ACTIVATIONS_BYTES)
+    touching = forward.activation_bytes / (cache or bandwidth)
+    return _Roof(reading, forward.flops_executed / peak, touching, max(reading, forward.flops / peak))
 
 
 def _longer(reading_s: float, computing_s: float) -> Bound:
@@ -258,4 +301,4 @@ def _longer(reading_s: float, computing_s: float) -> Bound:
 
 def _terms(o: Observation) -> dict[str, float]:
     kernels = {"reading": o.reading_s} if o.reading_s > o.computing_s else {"computing": o.computing_s}
-    return {**kernels, "forward_s": 1.0, "layer_s": float(o.n_layers)}
+    return {**kernels, "touching": o.touching_s, "forward_s": 1.0, "layer_s": float(o.n_layers)}

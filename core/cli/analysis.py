@@ -87,7 +87,7 @@ def work(as_json: bool, model: str | None, config: Path | None, **given: Any) ->
 @cli.command()
 @model_options
 @click.option("--device", required=True, help="A device of the catalogue; `devices` lists them.")
-@click.option("--weights", help="q4_0, q8_0, f16 ...; without it, as they are stored.")
+@click.option("--weights", help="q4_0, q4_k_m, q8_0, f16 ...; without it, as they are stored.")
 @click.option("--kv-dtype", default="fp16", show_default=True)
 @click.option("--prompt-tokens", type=int, default=512, show_default=True)
 @click.option("--new-tokens", type=int, default=128, show_default=True)

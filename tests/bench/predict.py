@@ -1,0 +1,139 @@
+"""Prediction on this machine: every model predicted from the runs of all others, beside what was measured.
+
+The ceilings of this machine come first (measured when there are none, else checked for drift). A run of the last
+hour with the same request is used again, so that an interrupted bench can go on; --again measures all of them anew.
+A model's first prompt length runs in a fresh process, the second in the same. The fitted overheads are kept for
+`python -m core predict --device here` and the pages.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from core.analysis.predict_here import LeftOut, Observation, leave_models_out
+from core.errors import ExplorerError
+from core.paths import data_dir
+from core.runs import local
+from core.runs.runner import Runner
+from core.runs.store import Run, Store
+from core.types import Generate, Request
+from hardware import ceilings as roofs
+from hardware.ceilings import Ceilings
+from hardware.detect import machine, machine_id
+from tests.bench import random_gguf
+
+GOAL = 0.15
+FOLDER = Path("bench-results")
+USED_AGAIN_S = 3600
+PYTORCH = ("smollm2-135m", "gpt2", "opt-125m", "pythia-160m", "qwen2.5-0.5b")
+ONNX = ("smollm2-135m", "gpt2", "opt-125m", "pythia-160m")
+# Quantized llama-shaped models beside the embedded one, which is mostly Q4_1.
+GGUF = (("smollm2-135m-random", "Q8_0"), ("tinyllama-1.1b", "Q4_0"), ("llama-3.2-1b", "Q4_0"))
+
+
+def models(small: bool) -> Iterator[tuple[str, str, str | None]]:
+    """(backend, model, dtype) of every model to run."""
+    yield "llama_cpp", "smollm2-135m", None
+    for preset, quant in GGUF[: 1 if small else None]:
+        yield "llama_cpp", str(random_gguf.made(preset, quant, FOLDER / "models").resolve()), None
+    for model in PYTORCH[: 2 if small else None]:
+        yield "pytorch", model, "fp32"
+    if small:
+        return
+    for model in ONNX:
+        yield "onnxruntime", model, None
+    for model in (*PYTORCH, "qwen3-0.6b", "tinyllama-1.1b"):
+        yield "pytorch", model, "bf16"
+
+
+def measured_ceilings(threads: int) -> Ceilings:
+    """Those that are kept, with a word on drift, or new ones."""
+    folder = data_dir() / "ceilings"
+    found = roofs.load(folder, machine_id(), threads)
+    if found is None:
+        print("measuring this machine's ceilings", flush=True)
+        found = roofs.measure(threads)
+        roofs.save(found, folder)
+    else:
+        for line in roofs.drift(found, roofs.measure(threads, probe=True)):
+            print(f"- {line} Measure them again: python -m core ceilings --measure --threads {threads}")
+    for line in found.warnings:
+        print(f"- {line}")
+    return found
+
+
+def measured_run(runner: Runner, request: Request, again: bool) -> Run:
+    """A finished run of this request: a recent one, or a new one."""
+    for run in runner.store.runs():
+        recent = time.time() - run.created_s < USED_AGAIN_S
+        if not again and recent and run.request.key() == request.key() and run.status() == "done":
+            return run
+    return runner.wait(runner.start(request))
+
+
+def observe_all(ceilings: Ceilings, small: bool, again: bool) -> dict[str, list[tuple[str, Observation]]]:
+    """Backend -> what its runs showed."""
+    runner = Runner(Store(FOLDER / "predict"))
+    lengths, new, repeats = ((32,), 8, 1) if small else ((128, 512), 32, 5)
+    observed: dict[str, list[tuple[str, Observation]]] = {}
+    try:
+        for backend, model, dtype in models(small):
+            for i, n_prompt in enumerate(lengths):
+                task = Generate(prompt_tokens=n_prompt, max_new_tokens=new)
+                request = Request(
+                    model=model, backend=backend, dtype=dtype, task=task, threads=ceilings.threads,
+                    profilers=(), repeats=repeats, fresh_process=i == 0,
+                )  # fmt: skip
+                name = f"{Path(model).stem} {backend} {dtype or ''} prompt {n_prompt}"
+                try:
+                    run = measured_run(runner, request, again)
+                except ExplorerError as error:
+                    print(f"- left out: {name}: {error}", flush=True)
+                    break
+                result = run.result()
+                if result.status != "done":
+                    print(f"- left out: {name}: {result.error}", flush=True)
+                    break
+                observed.setdefault(backend, []).extend(local.observe_run(run, ceilings))
+    finally:
+        runner.close()
+    return observed
+
+
+def run(small: bool = False, again: bool = False) -> dict[str, Any]:
+    """Prints the table of errors on left-out models and keeps the overheads."""
+    threads = machine().physical_cores or 1
+    ceilings = measured_ceilings(threads)
+    observed = observe_all(ceilings, small, again)
+    rows: list[LeftOut] = []
+    for backend, pairs in observed.items():
+        for kind in dict.fromkeys(kind for kind, _ in pairs):
+            rows += leave_models_out(backend, [o for k, o in pairs if k == kind], kind)
+    print(f"{'model':<28} {'backend':<12} {'dtype':<6} {'phase':<8} {'measured':>10} {'predicted':>10} {'error':>7}")
+    for row in rows:
+        print(
+            f"{Path(row.model).stem[:28]:<28} {row.backend:<12} {row.arithmetic:<6} {row.phase:<8} "
+            f"{row.measured_s * 1e3:>7.2f} ms {row.predicted_s * 1e3:>7.2f} ms {row.error:>7.1%}"
+        )
+    medians = {"all": statistics.median(row.error for row in rows)}
+    for phase in ("prefill", "decode"):
+        medians[phase] = statistics.median(row.error for row in rows if row.phase == phase)
+    for what, value in medians.items():
+        print(f"median error, {what}: {value:.1%} (goal {GOAL:.0%})")
+    overheads = local.calibrate(observed, ceilings)
+    if not small:
+        local.save(overheads, data_dir() / "overheads")
+    return {
+        "goal": GOAL,
+        "median_error": medians,
+        "rows": [msgspec.structs.asdict(row) | {"error": row.error} for row in rows],
+        "overheads": msgspec.to_builtins(overheads),
+        "observations": {b: [[kind, msgspec.to_builtins(o)] for kind, o in p] for b, p in observed.items()},
+        "ceilings": msgspec.to_builtins(ceilings),
+    }
