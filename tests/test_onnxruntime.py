@@ -246,6 +246,23 @@ def test_a_graph_without_logits_is_no_language_model(foreign: Path) -> None:
         open_foreign(foreign)
 
 
+def test_an_encoder_only_runs_forward(tmp_path: Path) -> None:
+    random_model(tmp_path / "hf", "distilbert", dim=32, hidden_dim=64, n_layers=1, n_heads=4)
+    convert(tmp_path / "hf", tmp_path / "onnx", quiet)
+    session = open_folder(tmp_path / "onnx")
+    assert session.capabilities >= {"forward", "batch", "layers"}
+    assert not session.capabilities & {"cache", "rollback", "stream"}
+    ids = np.arange(3, 12)[None]
+    first = session.forward(ids).numpy()
+    np.testing.assert_array_equal(session.forward(ids, keep=2).numpy(), first[:, -2:])
+    with pytest.raises(AssertionError):
+        session.commit(9)
+    with pytest.raises(AssertionError):
+        next(session.stream(ids, GenerationConfig(limit=1)))
+    assert session.n_committed == 0
+    session.close()
+
+
 # ---------------------------------------------------------------- layer times
 
 
@@ -352,7 +369,6 @@ def test_fused_nodes_get_the_layer_they_swallowed(tmp_path: Path) -> None:
     random_model(tmp_path / "hf", "bert")
     convert(tmp_path / "hf", tmp_path / "onnx", quiet)
     session = open_folder(tmp_path / "onnx")
-    assert session.capabilities == {"forward", "batch", "layers"}
     trace = session.trace()
     session.forward(np.ones((2, 9), dtype=np.int64))
     ops = {row.name: row.op for row in trace.finish()["prefill"]}
