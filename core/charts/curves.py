@@ -224,6 +224,7 @@ def intervals(rows: Sequence[Interval], title: str, unit: str, log: bool = True,
             "calibrated": r.calibrated,
             "low": r.low,
             "high": r.high,
+            "end": max(r.high, r.ideal),
             "fits": "fits" if r.fits else "does not fit",
             "text": words(r.calibrated) + ("" if r.fits else " · does not fit"),
             "range": f"{words(r.low)} to {words(r.high)}",
@@ -276,7 +277,7 @@ def _interval_spec(title: str, unit: str, log: bool, height: int | None) -> dict
     )
     ticks = base.mark_tick(thickness=2, size=18, color=ORANGE).encode(y=y, x=alt.X("ideal:Q"), tooltip=tips)
     words = base.mark_text(align="left", baseline="middle", dx=8, fontSize=11, color=GREY).encode(
-        y=y, x=alt.X("high:Q"), text="text:N"
+        y=y, x=alt.X("end:Q"), text="text:N"
     )
     layered = alt.layer(bars, ticks, dots, words)
     if height is not None:

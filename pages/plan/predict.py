@@ -24,6 +24,7 @@ from pages.ui.ceilings import THIS, default_threads, kept, this_machine
 from pages.ui.figure import figure
 from pages.ui.models import architecture_line, model_picker, spec_of
 from pages.ui.page import fault, page
+from pages.ui.predict_here import draw_here
 
 ABOUT = "Time to first token, time per token, throughput and memory of any model on any device, as intervals."
 WEIGHTS = ("q2_k", "q3_k", "q4_0", "q4_k", "q5_k", "q6_k", "q8_0", "fp16", "bf16", "fp32")
@@ -32,8 +33,8 @@ FIRST = ("RTX 4090", "H100 SXM5 80GB", "A100 SXM4 80GB", "Apple M3 Max (40c GPU)
 OWN = "A config.json of my own"
 
 
-def choose_model() -> tuple[ModelSpec, str] | None:
-    """The architecture, and how the command line names it."""
+def choose_model() -> tuple[ModelSpec, str, str] | None:
+    """The architecture, how the command line names it, and its id in the catalogue."""
     source = st.segmented_control(
         "Model from",
         ["Catalogue", OWN],
@@ -49,13 +50,13 @@ def choose_model() -> tuple[ModelSpec, str] | None:
             return None
         found = from_upload(file.name, file.getvalue())
         st.caption(architecture_line(found))
-        return found, f"--config {file.name}"
+        return found, f"--config {file.name}", ""
     chosen = model_picker("predict-model")
     if not chosen:
         return None
     found = spec_of(models.find(chosen))
     st.caption(architecture_line(found))
-    return found, f"--model {chosen}"
+    return found, f"--model {chosen}", chosen
 
 
 def from_upload(name: str, data: bytes) -> ModelSpec:
@@ -106,7 +107,7 @@ def draw_headline(of: Prediction) -> None:
         f"{text.provenance('estimated')}",
         help=text.provenance_help(),
     )
-    with st.grid(4, min_column_width=150):
+    with st.grid(4, min_column_width=135):
         draw_figure("Decode", of.decode_tok_per_s, text.token_rate, "Generated tokens per second, all sequences.")
         draw_figure("Time per token", of.tpot_s, text.seconds, "After the first one.")
         draw_figure("Time to first token", of.ttft_s, text.seconds, "The whole prompt.")
@@ -194,11 +195,9 @@ def error_rows() -> list[dict[str, Any]]:
 
 
 def draw_trust(of: Prediction, command: str) -> None:
-    left, right = st.columns(2, gap="medium")
-    with left.container(border=True, height="stretch"):
+    with st.container(border=True):
         st.markdown("**Assumptions**")
         st.markdown("\n".join(f"- {text.escape(line)}" for line in of.assumptions))
-    with right.container(border=True, height="stretch"):
         st.markdown("**To reproduce it**")
         if of.device == THIS:
             st.caption("Measured ceilings are this machine's own: `python -m core ceilings --json` prints them.")
@@ -236,7 +235,7 @@ def ask() -> None:
         if model is None or not devices:
             st.info("Choose a model and at least one device.", icon=":material/query_stats:")
             return
-        spec, named = model
+        spec, named, model_id = model
         dtype = None if weights == own else weights
         found = [
             predict(spec, d, prompt_tokens=prompt, new_tokens=new, batch=batch, weights=dtype, kv_dtype=cache)
@@ -257,6 +256,9 @@ def ask() -> None:
             f'python -m core predict {named} --device "{one_of.device}" --weights {dtype or spec.dtype} '
             f"--kv-dtype {cache} --prompt-tokens {prompt} --new-tokens {new} --batch {batch} --json"
         )
+        with st.container(border=True):
+            st.markdown("**On this machine, by backend**")
+            draw_here(spec, model_id, dtype, cache, prompt, new, batch)
         draw_trust(one_of, command)
 
 

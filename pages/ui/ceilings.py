@@ -14,8 +14,10 @@ from typing import NamedTuple
 import msgspec
 import streamlit as st
 
+from core.analysis import predict_here
 from core.analysis.bottlenecks import Ceiling
 from core.analysis.device_time import ideal_peak
+from core.analysis.dtypes import canonical_dtype
 from core.analysis.roofline import Roof, ceiling_here, ceiling_of, roofs_here, roofs_of
 from core.analysis.under_roof import working_set_bytes
 from core.errors import ExplorerError
@@ -206,7 +208,7 @@ def held_against(result: Result, key: str, label: str = "Held against") -> Held 
 
 def hold(device: Device, result: Result, found: Ceilings | None = None) -> Held:
     """The roofs of a device for this run's number format; with measured ceilings also by working set."""
-    dtype = arithmetic_dtype(device, result)
+    dtype = arithmetic_dtype(device, result) if found is None else predict_here.arithmetic_dtype(_known(result), found)
     if found is not None:
         needed = max(working_set_bytes(result.layers, phase) for phase in ("prefill", "decode"))
         ceiling = ceiling_here(found, dtype, needed)
@@ -229,10 +231,15 @@ def _with_working_set(roofs: tuple[Roof, ...], ceiling: Ceiling, n_bytes: float)
 
 def arithmetic_dtype(device: Device, result: Result) -> str:
     """The fastest arithmetic that kernels for the run's weights could use here: the roof nothing can beat."""
+    return ideal_peak(device, _known(result))[0]
+
+
+def _known(result: Result) -> str:
+    """The run's number format; fp32 for one that only its own library knows."""
     try:
-        return ideal_peak(device, result.dtype or "fp32")[0]
-    except ExplorerError:  # a format that only the run's own library knows
-        return ideal_peak(device, "fp32")[0]
+        return canonical_dtype(result.dtype or "fp32")
+    except ExplorerError:
+        return "fp32"
 
 
 def this_machine(found: Ceilings | None) -> Device | None:

@@ -18,7 +18,7 @@ from core.runs.store import Run
 from core.types import Loaded, Result
 from hardware import catalogue
 from pages.ui import text
-from pages.ui.ceilings import THIS, Held, arithmetic_dtype, default_threads, held_against, hold, kept, measure_panel
+from pages.ui.ceilings import THIS, Held, default_threads, held_against, hold, kept, measure_panel
 from pages.ui.figure import figure
 from pages.ui.layer_detail import draw_arithmetic, draw_lines, loaded_of, shape_of
 from pages.ui.links import link
@@ -249,13 +249,12 @@ def draw(run: Run, result: Result) -> None:
     draw_flags(points)
     draw_table(points)
     draw_bandwidth(result)
-    dtype = arithmetic_dtype(held.device, result)
     kind = "measured" if held.device.provenance == "measured" else "stated"
     doubts = f" · {text.escape(held.device.doubts())}" if held.device.doubts() else ""
     sources = "; ".join(map(text.escape, held.device.sources))
     st.caption(
         f"{text.provenance('measured')} times · {text.provenance('computed')} FLOPs and bytes · "
-        f"{text.provenance(kind)} roofs, {dtype} arithmetic ({sources}){doubts}",
+        f"{text.provenance(kind)} roofs, {held.dtype} arithmetic ({sources}){doubts}",
         help=text.provenance_help(),
     )
     with st.container(horizontal=True):

@@ -1,0 +1,124 @@
+"""Prediction for this machine: measured ceilings, what each backend adds by its own runs, measured runs beside."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import streamlit as st
+
+from core import registry
+from core.analysis.predict_here import PredictionHere, arithmetic_dtype, predict_local
+from core.charts.curves import Interval, intervals
+from core.runs.local import Overheads, calibrate, observe_run
+from core.types import ModelSpec
+from hardware.ceilings import Ceilings
+from pages.ui import text
+from pages.ui.ceilings import default_threads, kept
+from pages.ui.figure import figure
+from pages.ui.pickers import backend_label
+from pages.ui.state import open_run, readable, store
+
+_RUNS = 60  # newest runs that are looked at
+
+
+@st.cache_data(max_entries=4, show_spinner="Reading this machine's own runs")
+def _overheads(root: str, run_ids: tuple[str, ...], date: str, _ceilings: Ceilings) -> Overheads:
+    """Fitted to the finished runs at the ceilings' thread count; changes with the runs and the ceilings."""
+    observed: dict[str, list[Any]] = {}
+    for run_id in run_ids:
+        if not readable(run_id):
+            continue
+        run = open_run(run_id)
+        threads = run.result().threads
+        if run.request.backend != "fake" and run.status() == "done" and threads == _ceilings.threads:
+            observed.setdefault(run.request.backend, []).extend(observe_run(run, _ceilings))
+    return calibrate({k: v for k, v in observed.items() if v}, _ceilings)
+
+
+def draw_here(spec: ModelSpec, model: str, weights: str | None, cache: str, prompt: int, new: int, batch: int) -> None:
+    """One line per backend: what to expect here, and what was measured already."""
+    found = kept(default_threads())
+    if found is None:
+        st.caption("Measure this machine's ceilings on the Devices page to predict its own backends.")
+        return
+    overheads = _overheads(str(store().root), tuple(store().ids()[:_RUNS]), found.date, found)
+    rows = []
+    for backend in registry.names("backend"):
+        plugin = registry.get("backend", backend)
+        if "forward" not in plugin.capabilities or backend == "fake" or plugin.unavailable():
+            continue
+        dtype = _dtype(plugin, weights, spec.dtype)
+        arithmetic = arithmetic_dtype(dtype, found)
+        if arithmetic not in found.flop_per_s:
+            continue
+        activation = dtype if dtype in ("bf16", "fp16") and plugin.dtypes else "fp32"
+        overhead = overheads.of(backend, arithmetic)
+        predicted = predict_local(
+            spec,
+            found,
+            overhead,
+            prompt_tokens=prompt,
+            new_tokens=new,
+            batch=batch,
+            weights=dtype,
+            compute_dtype=arithmetic,
+            activation_dtype=activation,
+            kv_dtype=activation if plugin.dtypes else cache,
+        )
+        rows.append((backend, dtype, predicted, overhead.n_runs, _measured(model, backend, dtype, batch)))
+    _draw(rows)
+
+
+def _dtype(plugin: Any, weights: str | None, own: str) -> str:
+    """What a backend would load: the dtype asked for where it can, else its default.
+
+    Without a choice a GGUF reader takes the file as it is; other formats are derived in fp32.
+    """
+    if not plugin.dtypes:
+        return (weights or own) if "gguf" in plugin.formats else "fp32"
+    return weights if weights in plugin.dtypes else str(plugin.dtypes[0])
+
+
+def _measured(model: str, backend: str, dtype: str, batch: int) -> dict[str, Any] | None:
+    """The newest finished run of the same thing."""
+    wanted = {"model": model, "backend": backend, "batch": batch, "status": "done"}
+    for row in store().history():
+        if all(row.get(k) == v for k, v in wanted.items()) and row.get("dtype") == dtype:
+            return row
+    return None
+
+
+def _draw(rows: list[tuple[str, str, PredictionHere, int, dict[str, Any] | None]]) -> None:
+    lines = [
+        Interval(f"{backend_label(backend)}, {dtype}", f.ideal, f.calibrated, f.low, f.high, note=p.bound_by)
+        for backend, dtype, p, _, _ in rows
+        if (f := p.decode_tok_per_s) is not None
+    ]
+    if lines:
+        figure(intervals(lines, "Tokens per second", "tok/s"), key="bars-here")
+    st.dataframe(
+        [
+            {
+                "Backend": backend_label(backend),
+                "Weights": dtype,
+                "Decode": text.token_rate(p.decode_tok_per_s.calibrated if p.decode_tok_per_s else None),
+                "Measured": text.token_rate(seen["tok_per_s"] if seen else None),
+                "First token": text.seconds(p.ttft_s.calibrated),
+                "Memory": text.size(p.memory.total_bytes),
+                "Decode bound by": p.bound_by,
+                "Calibrated with": f"{n} forwards" if n else "nothing yet: a guess",
+            }
+            for backend, dtype, p, n, seen in rows
+        ],
+        hide_index=True,
+        column_config={
+            "Measured": st.column_config.TextColumn(help="The newest run of this model, backend, weights and batch"),
+            "Calibrated with": st.column_config.TextColumn(help="Measured forwards of this machine's own runs"),
+        },
+        alt="Predicted and measured speed of each backend on this machine",
+    )
+    st.caption(
+        f"{text.provenance('estimated')} from {text.provenance('measured')} ceilings, with what each backend adds as "
+        "this machine's own runs tell. Every run makes it better.",
+        help=text.provenance_help(),
+    )

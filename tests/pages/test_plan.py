@@ -1,0 +1,191 @@
+"""Devices and Predict: the catalogue and its doubts, devices of one's own, predictions, and bad input."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from core.paths import data_dir
+from hardware import catalogue
+from tests.pages.conftest import sound
+
+Open = Callable[..., AppTest]
+N_SHIPPED = len(catalogue.devices())
+DEVICES, PREDICT = "pages/plan/devices.py", "pages/plan/predict.py"
+OWN = {
+    "name": "My card",
+    "kind": "gpu",
+    "mem_bandwidth_bytes_per_s": 900e9,
+    "mem_bytes": 24 * 2**30,
+    "peak_flop_per_s": {"fp16": 100e12},
+    "sources": ["Its data sheet"],
+}
+
+
+def words(at: AppTest) -> str:
+    kinds = (at.markdown, at.caption, at.info, at.error, at.code)
+    return "\n".join(str(e.value) + str(getattr(e.proto, "title", "")) for kind in kinds for e in kind)
+
+
+def own() -> list[str]:
+    return [d.name for d in catalogue.devices(data_dir() / "devices")][N_SHIPPED:]
+
+
+# ---------------------------------------------------------------- Devices
+
+
+def test_the_catalogue_marks_doubts(app: Open) -> None:
+    at = sound(app(DEVICES))
+    assert "~ marks a doubtful figure" in words(at)
+    assert len(at.dataframe[0].value) == N_SHIPPED
+    doubtful = at.dataframe[0].value.set_index("Device").loc["A10G", "Doubtful"]
+    assert "int8" in doubtful
+
+
+def test_kinds_filter(app: Open) -> None:
+    at = sound(app(DEVICES))
+    pills = next(p for p in at.get("button_group") if p.label == "Kind")
+    pills.set_value(["cpu"]).run()
+    assert set(sound(at).dataframe[0].value["Kind"]) == {"cpu"}
+
+
+def fill(at: AppTest, **changes: object) -> AppTest:
+    values = {"name": "My card", "mem": 24.0, "rate": 900.0, "fp16": 100.0, "source": "Its data sheet", **changes}
+    for field, value in values.items():
+        widget = at.text_input if field in ("name", "source") else at.number_input
+        widget(key=f"d-{field}-new").set_value(value)
+    return next(b for b in at.button if b.label == "Save").click().run()
+
+
+def test_add_a_device(app: Open) -> None:
+    at = fill(sound(app(DEVICES)))
+    assert not sound(at).error
+    assert own() == ["My card"]
+    kept = catalogue.find("My card", data_dir() / "devices")
+    assert (kept.mem_bytes, kept.mem_bandwidth_bytes_per_s) == (24 * 2**30, 900e9)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"source": ""}, "has no source"),
+        ({"name": " "}, "has no name"),
+        ({"fp16": None}, "has no peak at all"),
+        ({"rate": 900e9}, "The unit is probably wrong"),
+        ({"mem": None}, "must be above zero"),
+    ],
+)
+def test_a_faulty_device_is_one_sentence(app: Open, changes: dict[str, object], sentence: str) -> None:
+    at = fill(sound(app(DEVICES)), **changes)
+    assert sentence in words(sound(at))
+    assert own() == []
+
+
+def test_import_a_file(app: Open) -> None:
+    at = sound(app(DEVICES))
+    at.get("file_uploader")[0].upload("own.json", json.dumps([OWN]).encode(), "application/json").run()
+    next(b for b in at.button if b.label == "Import").click().run()
+    assert own() == ["My card"], words(sound(at))
+
+
+@pytest.mark.parametrize("data", [b"{", b"[1]", b'{"name": "x"}', json.dumps({**OWN, "mem_bytes": -1}).encode()])
+def test_a_faulty_file_is_one_sentence(app: Open, data: bytes) -> None:
+    at = sound(app(DEVICES))
+    at.get("file_uploader")[0].upload("own.json", data, "application/json").run()
+    next(b for b in at.button if b.label == "Import").click().run()
+    assert len(sound(at).error) == 1
+    assert own() == []
+
+
+def test_a_broken_device_file_on_disk_is_named(app: Open, home: Path) -> None:
+    folder = data_dir() / "devices"
+    folder.mkdir(parents=True)
+    (folder / "bad.json").write_text("{")
+    at = sound(app(DEVICES))
+    assert "bad.json" in words(at)
+    assert len(at.dataframe[0].value) == N_SHIPPED
+
+
+# ---------------------------------------------------------------- Predict
+
+
+def test_a_prediction_is_an_interval_with_its_assumptions(app: Open) -> None:
+    at = sound(app(PREDICT))
+    decode = next(m for m in at.metric if m.label == "Decode")
+    assert decode.value.startswith("~ ") and " to " in decode.delta
+    assert "Every weight is read once per forward" in words(at)
+    assert "python -m core predict --model smollm2-135m" in words(at)
+    assert "estimated" in words(at)
+
+
+def test_the_error_table_is_shown(app: Open) -> None:
+    at = sound(app(PREDICT))
+    table = next(d.value for d in at.dataframe if "Method" in d.value.columns)
+    assert {"decode", "prefill"} == set(table["Phase"])
+
+
+def test_a_larger_request_costs_more(app: Open) -> None:
+    at = sound(app(PREDICT))
+
+    def row() -> float:
+        table = next(d.value for d in at.dataframe if "First token (s)" in d.value.columns)
+        return float(table["First token (s)"].iloc[0])
+
+    before = row()
+    at.number_input(key="predict-prompt").set_value(8192).run()
+    assert row() > before
+    assert not sound(at).error
+
+
+def test_it_says_when_it_does_not_fit(app: Open) -> None:
+    at = sound(app(PREDICT))
+    at.selectbox(key="predict-model").set_value("llama-3.1-70b").run()
+    at.multiselect(key="predict-devices").set_value(["T4"]).run()
+    assert "does not fit" in words(sound(at))
+
+
+def test_an_encoder_does_not_decode(app: Open) -> None:
+    at = sound(app(PREDICT))
+    at.selectbox(key="predict-model").set_value("bert-base-uncased").run()
+    assert next(m for m in sound(at).metric if m.label == "Decode").value == "–"
+
+
+def upload(at: AppTest, data: bytes) -> AppTest:
+    at.segmented_control(key="predict-from").set_value("A config.json of my own").run()
+    at.get("file_uploader")[0].upload("config.json", data, "application/json").run()
+    return at
+
+
+def test_a_configuration_of_ones_own(app: Open) -> None:
+    config = {
+        "model_type": "llama",
+        "hidden_size": 512,
+        "intermediate_size": 1024,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 2,
+        "vocab_size": 1000,
+        "max_position_embeddings": 2048,
+        "torch_dtype": "bfloat16",
+    }
+    at = upload(sound(app(PREDICT)), json.dumps(config).encode())
+    assert "--config config.json" in words(sound(at))
+    assert any(m.label == "Decode" for m in at.metric)
+
+
+@pytest.mark.parametrize(
+    "data", [b"{", b"[]", b"{}", b'{"model_type": "llama", "hidden_size": "wide"}', b'{"model_type": "no-such"}']
+)
+def test_a_faulty_configuration_is_one_sentence(app: Open, data: bytes) -> None:
+    at = upload(sound(app(PREDICT)), data)
+    assert len(sound(at).error) == 1
+
+
+def test_no_device_and_no_model_ask_for_one(app: Open) -> None:
+    at = sound(app(PREDICT))
+    at.multiselect(key="predict-devices").set_value([]).run()
+    assert "at least one device" in words(sound(at))

@@ -1,0 +1,209 @@
+"""Roofline, Layers and Memory: what they show of a run, and what they do with nonsense."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from core.paths import data_dir
+from core.runs.store import Store
+from hardware import catalogue, ceilings
+from hardware.ceilings import Ceilings, Gemm, ReadPoint
+from hardware.detect import machine_id
+from tests.pages.conftest import sound
+
+Open = Callable[..., AppTest]
+ROOFLINE, LAYERS, MEMORY = (f"pages/understand/{name}.py" for name in ("roofline", "layers", "memory"))
+MB = 2**20
+
+
+@pytest.fixture
+def ceilings_here(home: Path) -> Ceilings:
+    """Ceilings of this machine at one thread, as if they had been measured: 100 GFLOP/s, a cache, 10 GB/s."""
+    reads = [(1, 100e9), (4, 100e9), (16, 98e9), (64, 10.2e9), (256, 10e9), (512, 10e9)]
+    found = Ceilings(
+        machine_id=machine_id(),
+        device="cpu",
+        threads=1,
+        date="2026-01-02T03:04:05Z",
+        quick=True,
+        seconds=30.0,
+        gemms=(
+            Gemm(dtype="fp32", m=512, k=512, n=512, flop_per_s=100e9, kernel="sgemm"),
+            Gemm(dtype="bf16", m=512, k=512, n=512, flop_per_s=200e9, kernel="bf16"),
+        ),
+        reads=tuple(ReadPoint(working_set_bytes=n * MB, bytes_per_s=b, median_bytes_per_s=b) for n, b in reads),
+        mem_bytes=16 * 2**30,
+    )
+    ceilings.save(found, data_dir() / "ceilings")
+    return found
+
+
+def datasets(at: AppTest, name: str) -> set[str]:
+    return {d.name for chart in at.get("vega_lite_chart") for d in chart.proto.datasets}
+
+
+def words(at: AppTest) -> str:
+    """Everything that is written on the page."""
+    kinds = (at.markdown, at.caption, at.info, at.warning, at.metric, at.expander, at.latex)
+    return "\n".join(str(getattr(e, "value", "")) + str(getattr(e, "label", "")) for kind in kinds for e in kind)
+
+
+def option(at: AppTest) -> dict[str, object]:
+    found: dict[str, object] = json.loads(at.get("echarts_chart")[0].proto.spec)
+    return found
+
+
+# ---------------------------------------------------------------- Roofline
+
+
+def test_without_ceilings_it_offers_to_measure_them(app: Open, filled: Store) -> None:
+    at = sound(app(ROOFLINE))
+    assert any("Measure this machine" in b.label for b in at.button)
+    assert "not measured yet" in words(at)
+    assert "no roof to hold the run against" in at.info[0].proto.title
+    assert not at.get("vega_lite_chart")
+
+
+def test_a_data_sheet_is_a_roof_too(app: Open, filled: Store) -> None:
+    at = sound(app(ROOFLINE))
+    at.selectbox(key="roofline-device").set_value("RTX 4090").run()
+    sound(at)
+    alt = at.get("vega_lite_chart")[0].proto.alt
+    assert "decode is memory-bound" in alt
+    assert "RTX 4090" in words(at) and "stated" in words(at)
+
+
+def test_measured_ceilings_are_dated_and_old_ones_questioned(app: Open, filled: Store, ceilings_here: Ceilings) -> None:
+    at = sound(app(ROOFLINE))
+    assert "100 GFLOP/s" in words(at) and "10.0 GB/s" in words(at)
+    assert any("days old" in w.value for w in at.warning)
+    assert "memory-bound" in at.get("vega_lite_chart")[0].proto.alt
+    assert any("Bandwidth over working set" in e.label for e in at.expander)
+
+
+def test_sliders_move_the_predicted_points_only(app: Open, filled: Store, ceilings_here: Ceilings) -> None:
+    at = sound(app(ROOFLINE))
+
+    def chart() -> tuple[str, bytes]:
+        proto = at.get("vega_lite_chart")[0].proto
+        return proto.spec, next(d.data.data for d in proto.datasets if d.name == "marks")
+
+    spec, before = chart()
+    slider = next(s for s in at.select_slider if s.label == "Batch")
+    slider.set_value(64).run()
+    sound(at)
+    moved_spec, after = chart()
+    assert moved_spec == spec, "the chart is fed, not rebuilt"
+    assert after != before
+
+
+@pytest.mark.parametrize("level", ["Phases", "Layers", "Operators"])
+def test_levels(app: Open, filled: Store, ceilings_here: Ceilings, level: str) -> None:
+    at = sound(app(ROOFLINE))
+    at.segmented_control(key="roofline-level").set_value(level).run()
+    assert len(sound(at).get("vega_lite_chart")) >= 1
+
+
+def test_other_devices_are_laid_over(app: Open, filled: Store, ceilings_here: Ceilings) -> None:
+    at = sound(app(ROOFLINE))
+    before = at.get("vega_lite_chart")[0].proto.spec
+    at.multiselect(key="roofline-overlay").set_value(["H100 SXM5 80GB", "T4"]).run()
+    assert sound(at).get("vega_lite_chart")[0].proto.spec == before
+
+
+# ---------------------------------------------------------------- Layers
+
+
+def test_bottlenecks_graph_and_bars(app: Open, filled: Store) -> None:
+    at = sound(app(LAYERS))
+    assert "of the time in layers" in "".join(str(e.proto.text) for e in at.get("progress"))
+    nodes = option(at)["series"][0]["data"]  # type: ignore[index]
+    assert nodes[0]["name"] == "embed" and any(n["id"] == "block 0" for n in nodes)
+    assert len(at.get("vega_lite_chart")) == 3
+
+
+@pytest.mark.parametrize("detail", ["Collapsed", "Blocks", "Layers"])
+def test_detail_of_the_graph(app: Open, filled: Store, detail: str) -> None:
+    at = sound(app(LAYERS))
+    at.segmented_control(key="layers-detail").set_value(detail).run()
+    names = [n["name"] for n in option(sound(at))["series"][0]["data"]]  # type: ignore[index]
+    wanted = {"Collapsed": "blocks 0-3", "Blocks": "block 3", "Layers": "blocks.3.mlp.router"}[detail]
+    assert wanted in names, names
+
+
+def test_blocks_open_by_the_address(app: Open, filled: Store) -> None:
+    names = [n["name"] for n in option(sound(app(LAYERS, open="1,x,999")))["series"][0]["data"]]  # type: ignore[index]
+    assert "blocks.1.attn.q_proj" in names and "block 1" not in names and "block 0" in names
+
+
+@pytest.mark.parametrize("colour", ["Time", "Of the roof", "Bytes", "FLOPs", "Weights"])
+def test_colours(app: Open, filled: Store, ceilings_here: Ceilings, colour: str) -> None:
+    at = sound(app(LAYERS))
+    at.segmented_control(key="layers-colour").set_value(colour).run()
+    assert option(sound(at))["visualMap"]["max"] > 0  # type: ignore[index]
+
+
+def test_both_phases(app: Open, filled: Store) -> None:
+    at = sound(app(LAYERS))
+    at.segmented_control(key="layers-phase").set_value("prefill").run()
+    assert "for the whole prompt" in words(sound(at))
+
+
+def test_the_difference_of_two_runs(app: Open, filled: Store) -> None:
+    at = sound(app(LAYERS))
+    other = next(s for s in at.selectbox if s.label == "The other run")
+    other.set_value(filled.ids()[1]).run()
+    at.toggle(key="layers-against").set_value(True).run()
+    assert "layers that both timed" in words(sound(at))
+    low, high = (option(at)["visualMap"][k] for k in ("min", "max"))  # type: ignore[index]
+    assert low == -high
+
+
+def test_two_identical_views_draw_an_identical_graph(app: Open, filled: Store) -> None:
+    """An equal option keeps the viewport when something is clicked."""
+    at = sound(app(LAYERS))
+    before = at.get("echarts_chart")[0].proto.spec
+    assert at.run().get("echarts_chart")[0].proto.spec == before
+
+
+# ---------------------------------------------------------------- Memory
+
+
+def test_computed_beside_measured(app: Open, filled: Store) -> None:
+    at = sound(app(MEMORY))
+    n = len(catalogue.devices())
+    assert {"Computed", "Measured"} <= {m.label for m in at.metric}
+    assert f"It fits on {n} of {n} devices" in words(at)
+    assert len(at.get("vega_lite_chart")) == 4
+
+
+@pytest.mark.parametrize("axis", ["context", "batch", "vocabulary", "precision"])
+def test_growth_over(app: Open, filled: Store, axis: str) -> None:
+    at = sound(app(MEMORY))
+    at.segmented_control(key="memory-axis").set_value(axis).run()
+    assert any("Memory over" in c.proto.alt for c in sound(at).get("vega_lite_chart"))
+
+
+def test_what_if_changes_the_verdict(app: Open, filled: Store) -> None:
+    at = sound(app(MEMORY))
+    at.selectbox(key="memory-weights").set_value("fp32").run()
+    slider = next(s for s in at.select_slider if s.label == "Batch")
+    slider.set_value(256).run()
+    assert "batch 256" in words(sound(at))
+
+
+def test_bad_choices_in_the_address_fall_back(app: Open, filled: Store) -> None:
+    for page in (ROOFLINE, LAYERS, MEMORY):
+        nonsense = {
+            "roofline-device": "x",
+            "roofline-level": "?",
+            "layers-roof": "x",
+            "memory-weights": "q99",
+            "open": "-1,,",
+        }
+        sound(app(page, **nonsense))
