@@ -30,8 +30,11 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from core import registry
+from core.analysis import fallback
 from core.errors import ExplorerError
+from core.paths import data_dir
 from core.runs.store import Run, Store
+from core.runs.summarize import summarize
 from core.types import (
     Attachment,
     Done,
@@ -43,6 +46,7 @@ from core.types import (
     Loaded,
     Memory,
     ModelEntry,
+    ModelSpec,
     Pass,
     PassKind,
     Phase,
@@ -52,6 +56,7 @@ from core.types import (
     Step,
     Warned,
 )
+from hardware import ceilings
 from hardware.detect import machine
 from hardware.process import resident
 
@@ -282,6 +287,8 @@ class Worker:
                     for event in attachment.events():
                         journal.adopt(event)
         self._exercised = True
+        for message in _slow_precisions(request, session.spec, journal.run):
+            journal.write(Warned(t_s=journal.now(), message=message))
         journal.phase("finished")
 
     def _plan(self, request: Request, session: Session, journal: Journal) -> Iterator[tuple[PassKind, str | None]]:
@@ -427,6 +434,16 @@ def _environment(request: Request, session: Session) -> dict[str, Any]:
         "load_average": list(os.getloadavg()) if hasattr(os, "getloadavg") else None,
         "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
+
+
+def _slow_precisions(request: Request, model: ModelSpec, run: Run) -> tuple[str, ...]:
+    """Why a lower precision did not pay in this run, as far as its layers and this machine's ceilings tell."""
+    result = summarize(run.id, request, run.events(), "running")
+    here = machine()
+    threads = int(result.threads or here.usable_cores)
+    device = str(result.environment.get("device") or "cpu")
+    stored = ceilings.load(data_dir() / "ceilings", here.machine_id, threads, device)
+    return fallback.warnings(model, result.layers, stored, result.environment)
 
 
 def _disk_failure(error: OSError, t_s: float) -> Failed:
