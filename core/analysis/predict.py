@@ -127,8 +127,9 @@ def predict(
         fused_attention=False,
     )
     parts = split(spec, shape, _RUNTIME_BYTES.get(device.kind, 0.5e9))
-    peak_memory = _memory_figure(parts)
-    usable, reserve = _usable(device)
+    peak_memory = memory_figure(parts)
+    usable = usable_bytes(device.kind, device.mem_bytes)
+    reserve = 1 - usable / device.mem_bytes
     fits = peak_memory.calibrated <= usable
     lines = _assumptions(spec, device, dtype, kv_dtype, prompt_tokens + new_tokens, micro_batch, roof, reserve)
     mix = (mix_note(weights),) if weights is not None and mix_note(weights) else ()
@@ -180,12 +181,12 @@ _RUNTIME_BYTES = {"cpu": 0.2e9, "soc": 0.3e9}
 _USABLE = {"soc": 0.75, "cpu": 0.90}
 
 
-def _usable(device: Device) -> tuple[float, float]:
-    share = _USABLE.get(device.kind, 0.95)
-    return device.mem_bytes * share, 1 - share
+def usable_bytes(kind: str, mem_bytes: float) -> float:
+    """Of a device's memory, what a model may take. kind: Device.kind."""
+    return mem_bytes * _USABLE.get(kind, 0.95)
 
 
-def _memory_figure(parts: Split) -> Figure:
+def memory_figure(parts: Split) -> Figure:
     """From what must be there, weights and KV cache, to twice the rest, which libraries handle differently."""
     needed, everything = parts.weights_bytes + parts.kv_bytes, parts.total_bytes
     return Figure(ideal=needed, calibrated=everything, low=needed, high=2 * everything - needed)

@@ -20,9 +20,19 @@ import numpy as np
 
 from core.analysis.calibrate import relative_fit
 from core.analysis.device_time import Spread
-from core.analysis.dtypes import canonical_dtype, is_quantized
+from core.analysis.dtypes import canonical_dtype, is_quantized, mix_note
 from core.analysis.memory import Shape, Split, as_stored, split
-from core.analysis.predict import Bound, Figure, as_figure, as_rate, check_sizes, chunks, moved_bytes
+from core.analysis.predict import (
+    Bound,
+    Figure,
+    as_figure,
+    as_rate,
+    check_sizes,
+    chunks,
+    memory_figure,
+    moved_bytes,
+    usable_bytes,
+)
 from core.analysis.work import LayerWork, total, work
 from core.errors import ExplorerError
 from core.types import ModelSpec, Record
@@ -36,7 +46,11 @@ _ACTIVATIONS_BYTES = 2 * 2**20
 
 
 class Overhead(Record):
-    """What a backend adds to the roof with one kind of arithmetic. n_runs: forwards it was fitted to; 0: a guess."""
+    """What a backend adds to the roof with one kind of arithmetic. n_runs: forwards it was fitted to; 0: a guess.
+
+    arithmetic: the dtype that matrices are multiplied in ("fp32", "bf16", "int8"); it, activation_dtype and
+    kv_dtype are those of the runs.
+    """
 
     backend: str
     reading: float
@@ -45,7 +59,9 @@ class Overhead(Record):
     layer_s: float
     spread: Spread
     touching: float = 0.0
-    arithmetic: str = ""  # "fp32", "bf16", "int8": the dtype that matrices are multiplied in
+    arithmetic: str = "fp32"
+    activation_dtype: str = "fp32"
+    kv_dtype: str = "fp16"
     n_runs: int = 0
 
 
@@ -59,23 +75,29 @@ class Observation(Record):
     computing_s: float  # FLOPs over peak
     n_layers: int
     touching_s: float = 0.0  # bytes of activations over a cache's bandwidth
+    arithmetic: str = "fp32"
+    activation_dtype: str = "fp32"
+    kv_dtype: str = "fp16"
 
 
 class PredictionHere(Record, omit_defaults=False):
-    """As predict.Prediction, for this machine. runtime is not part of memory: it is measured, not computed."""
+    """As predict.Prediction, for this machine and one backend."""
 
     backend: str
     ttft_s: Figure
     tpot_s: Figure | None
     prefill_tok_per_s: Figure
     decode_tok_per_s: Figure | None
+    peak_memory_bytes: Figure
     memory: Split
+    usable_memory_bytes: float | None
+    fits: bool | None
     bound_by: Bound
     prefill_bound_by: Bound
     assumptions: tuple[str, ...]
 
 
-def typical(backend: str, arithmetic: str = "") -> Overhead:
+def typical(backend: str, arithmetic: str = "fp32") -> Overhead:
     """A stand-in before any run: kernels at two thirds of the ceilings, some microseconds for each layer."""
     return Overhead(
         backend=backend,
@@ -132,17 +154,22 @@ def observe(
         computing_s=roof.computing_s,
         n_layers=len(spec.layers),
         touching_s=roof.touching_s,
+        arithmetic=compute_dtype,
+        activation_dtype=activation_dtype,
+        kv_dtype=kv_dtype,
     )
 
 
-def fit_overhead(backend: str, observations: Sequence[Observation], arithmetic: str = "") -> Overhead:
-    """Fit a backend's five numbers to its runs; raises ExplorerError without any.
+def fit_overhead(backend: str, observations: Sequence[Observation]) -> Overhead:
+    """Fit a backend's five numbers to its runs, all of one arithmetic; raises ExplorerError without any.
 
     `typical` is added as weak evidence, so that one or two runs move only what they tell about.
     The spread is that of measured over fitted time, at least a tenth to either side.
     """
     if not observations:
         raise ExplorerError(f"There is no run of {backend} to calibrate with.", "Run a model first.")
+    last = observations[-1]
+    assert {o.arithmetic for o in observations} == {last.arithmetic}, "one fit for two kinds of arithmetic"
     guess = typical(backend)
     terms = [_terms(o) for o in observations]
     seconds = [o.seconds for o in observations]
@@ -158,7 +185,15 @@ def fit_overhead(backend: str, observations: Sequence[Observation], arithmetic: 
     fitted = {name: found.get(name, 0.0) for name in named}
     ratios = [s / sum(fitted[n] * v for n, v in row.items()) for row, s in zip(terms, seconds, strict=True)]
     spread = Spread(low=min(0.9, 0.95 * min(ratios)), high=max(1.1, 1.05 * max(ratios)))
-    return Overhead(backend=backend, spread=spread, arithmetic=arithmetic, n_runs=len(observations), **fitted)
+    return Overhead(
+        backend=backend,
+        spread=spread,
+        arithmetic=last.arithmetic,
+        activation_dtype=last.activation_dtype,
+        kv_dtype=last.kv_dtype,
+        n_runs=len(observations),
+        **fitted,
+    )
 
 
 class LeftOut(Record):
@@ -176,7 +211,7 @@ class LeftOut(Record):
         return abs(self.predicted_s / self.measured_s - 1)
 
 
-def leave_models_out(backend: str, observations: Sequence[Observation], arithmetic: str = "") -> tuple[LeftOut, ...]:
+def leave_models_out(backend: str, observations: Sequence[Observation]) -> tuple[LeftOut, ...]:
     """Every observation predicted without its model; empty when there is only one model."""
     found = []
     for model in dict.fromkeys(o.model for o in observations):
@@ -187,7 +222,7 @@ def leave_models_out(backend: str, observations: Sequence[Observation], arithmet
         found += [
             LeftOut(
                 backend=backend,
-                arithmetic=arithmetic,
+                arithmetic=o.arithmetic,
                 model=model,
                 phase=o.phase,
                 measured_s=o.seconds,
@@ -216,28 +251,37 @@ def predict_local(
     new_tokens: int,
     batch: int = 1,
     weights: str | None = None,
-    compute_dtype: str = "fp32",
-    activation_dtype: str = "fp32",
-    kv_dtype: str = "fp16",
+    compute_dtype: str | None = None,
+    activation_dtype: str | None = None,
+    kv_dtype: str | None = None,
     micro_batch: int = 512,
+    runtime_bytes: float = 0.0,
 ) -> PredictionHere:
-    """What `spec` will do here with that backend. micro_batch: prompt tokens per forward of the backend."""
+    """What `spec` will do here with that backend.
+
+    overhead: for the arithmetic of these weights (`arithmetic_dtype`). weights: as if they were stored so; None: as
+    they are. The other dtypes are those of the runs behind the overhead unless given. micro_batch: prompt tokens
+    per forward of the backend. runtime_bytes: of the backend's library.
+    """
     check_sizes(prompt_tokens, new_tokens, batch, micro_batch)
     spec = as_stored(spec, weights)
+    compute_dtype = compute_dtype or overhead.arithmetic
+    activation_dtype, kv_dtype = activation_dtype or overhead.activation_dtype, kv_dtype or overhead.kv_dtype
 
-    def forward(n_new: int, n_past: int) -> LayerWork:
-        return total(work(spec, n_new, n_past, batch, activation_dtype=activation_dtype, kv_dtype=kv_dtype))
+    def roof(n_new: int, n_past: int) -> _Roof:
+        rows = work(spec, n_new, n_past, batch, activation_dtype=activation_dtype, kv_dtype=kv_dtype)
+        return _roof(total(rows), ceilings, compute_dtype)
 
     def seconds(roof: _Roof) -> float:
         return forward_seconds(overhead, roof.reading_s, roof.computing_s, len(spec.layers), roof.touching_s)
 
     pairs = chunks(prompt_tokens, micro_batch) if spec.causal else [(prompt_tokens, 0)]
-    prompt = [_roof(forward(n_new, n_past), ceilings, compute_dtype) for n_new, n_past in pairs]
-    ttft = as_figure(sum(roof.ideal_s for roof in prompt), sum(seconds(roof) for roof in prompt), overhead.spread)
-    prefill_bound = _longer(sum(roof.reading_s for roof in prompt), sum(roof.computing_s for roof in prompt))
+    prompt = [roof(n_new, n_past) for n_new, n_past in pairs]
+    ttft = as_figure(sum(part.ideal_s for part in prompt), sum(map(seconds, prompt)), overhead.spread)
+    prefill_bound = _longer(sum(part.reading_s for part in prompt), sum(part.computing_s for part in prompt))
     tpot, decode_bound = None, prefill_bound
     if spec.causal:
-        step = _roof(forward(1, prompt_tokens + new_tokens // 2), ceilings, compute_dtype)
+        step = roof(1, prompt_tokens + new_tokens // 2)
         tpot = as_figure(step.ideal_s, seconds(step), overhead.spread)
         decode_bound = _longer(step.reading_s, step.computing_s)
     shape = Shape(
@@ -248,13 +292,20 @@ def predict_local(
         kv_dtype=kv_dtype,
         fused_attention=False,
     )
+    parts = split(spec, shape, runtime_bytes)
+    peak = memory_figure(parts)
+    usable = None if ceilings.mem_bytes is None else usable_bytes("cpu", ceilings.mem_bytes)
+    mix = mix_note(weights) if weights else ""
     return PredictionHere(
         backend=overhead.backend,
         ttft_s=ttft,
         tpot_s=tpot,
         prefill_tok_per_s=as_rate(batch * prompt_tokens, ttft),
         decode_tok_per_s=None if tpot is None else as_rate(batch, tpot),
-        memory=split(spec, shape),
+        peak_memory_bytes=peak,
+        memory=parts,
+        usable_memory_bytes=usable,
+        fits=None if usable is None else peak.calibrated <= usable,
         bound_by=decode_bound,
         prefill_bound_by=prefill_bound,
         assumptions=(
@@ -264,6 +315,7 @@ def predict_local(
             f"{overhead.backend} was calibrated with {overhead.n_runs} measured forwards on this machine."
             if overhead.n_runs
             else f"{overhead.backend} has no runs here yet: typical overheads stand in, so the range is wide.",
+            *((mix,) if mix else ()),
             *ceilings.warnings,
         ),
     )

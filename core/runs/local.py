@@ -38,8 +38,8 @@ class Overheads(Record):
         return next(found, typical(backend, arithmetic))
 
 
-def observe_run(run: Run, ceilings: Ceilings) -> tuple[tuple[str, Observation], ...]:
-    """(arithmetic, observation) for the forwards of a run's timing passes: every prompt chunk, and mean decode.
+def observe_run(run: Run, ceilings: Ceilings) -> tuple[Observation, ...]:
+    """The forwards of a run's timing passes: every prompt chunk, and the mean step of decode.
 
     Medians over the passes. Empty for a run without timing, of another kind of decoding than one token per
     forward, or on an accelerator.
@@ -53,8 +53,8 @@ def observe_run(run: Run, ceilings: Ceilings) -> tuple[tuple[str, Observation], 
     arithmetic = arithmetic_dtype(loaded.spec.dtype, ceilings)
     activation, kv = run_dtypes(loaded)
 
-    def seen(seconds: Sequence[float], n_new: int, n_past: int, decode: bool) -> tuple[str, Observation]:
-        return arithmetic, observe(
+    def seen(seconds: Sequence[float], n_new: int, n_past: int, decode: bool) -> Observation:
+        return observe(
             loaded.spec,
             ceilings,
             "decode" if decode else "prefill",
@@ -88,13 +88,15 @@ def run_dtypes(loaded: Loaded) -> tuple[str, str]:
     return activation, str(environment.get("kv_dtype") or environment.get("type_k") or activation)
 
 
-def calibrate(observed: Mapping[str, Sequence[tuple[str, Observation]]], ceilings: Ceilings) -> Overheads:
-    """Fit every backend and arithmetic that was observed. observed: (arithmetic, observation) by backend."""
-    fitted = [
-        fit_overhead(backend, [o for kind, o in pairs if kind == arithmetic], arithmetic)
-        for backend, pairs in observed.items()
-        for arithmetic in dict.fromkeys(kind for kind, _ in pairs)
-    ]
+def by_arithmetic(observations: Sequence[Observation]) -> tuple[tuple[Observation, ...], ...]:
+    """The observations apart by their arithmetic, each of which has overheads of its own."""
+    kinds = dict.fromkeys(o.arithmetic for o in observations)
+    return tuple(tuple(o for o in observations if o.arithmetic == kind) for kind in kinds)
+
+
+def calibrate(observed: Mapping[str, Sequence[Observation]], ceilings: Ceilings) -> Overheads:
+    """Fit every backend and arithmetic that was observed. observed: by backend."""
+    fitted = [fit_overhead(backend, same) for backend, found in observed.items() for same in by_arithmetic(found)]
     return Overheads(
         machine_id=ceilings.machine_id,
         threads=ceilings.threads,

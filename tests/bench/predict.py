@@ -77,11 +77,11 @@ def measured_run(runner: Runner, request: Request, again: bool) -> Run:
     return runner.wait(runner.start(request))
 
 
-def observe_all(ceilings: Ceilings, small: bool, again: bool) -> dict[str, list[tuple[str, Observation]]]:
+def observe_all(ceilings: Ceilings, small: bool, again: bool) -> dict[str, list[Observation]]:
     """Backend -> what its runs showed."""
     runner = Runner(Store(FOLDER / "predict"))
     lengths, new, repeats = ((32,), 8, 1) if small else ((128, 512), 32, 5)
-    observed: dict[str, list[tuple[str, Observation]]] = {}
+    observed: dict[str, list[Observation]] = {}
     try:
         for backend, model, dtype in models(small):
             for i, n_prompt in enumerate(lengths):
@@ -112,9 +112,9 @@ def run(small: bool = False, again: bool = False) -> dict[str, Any]:
     ceilings = measured_ceilings(threads)
     observed = observe_all(ceilings, small, again)
     rows: list[LeftOut] = []
-    for backend, pairs in observed.items():
-        for kind in dict.fromkeys(kind for kind, _ in pairs):
-            rows += leave_models_out(backend, [o for k, o in pairs if k == kind], kind)
+    for backend, found in observed.items():
+        for same in local.by_arithmetic(found):
+            rows += leave_models_out(backend, same)
     print(f"{'model':<28} {'backend':<12} {'dtype':<6} {'phase':<8} {'measured':>10} {'predicted':>10} {'error':>7}")
     for row in rows:
         print(
@@ -134,6 +134,6 @@ def run(small: bool = False, again: bool = False) -> dict[str, Any]:
         "median_error": medians,
         "rows": [msgspec.structs.asdict(row) | {"error": row.error} for row in rows],
         "overheads": msgspec.to_builtins(overheads),
-        "observations": {b: [[kind, msgspec.to_builtins(o)] for kind, o in p] for b, p in observed.items()},
+        "observations": msgspec.to_builtins(observed),
         "ceilings": msgspec.to_builtins(ceilings),
     }
