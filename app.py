@@ -6,12 +6,9 @@ from pathlib import Path
 
 import streamlit as st
 
-from pages.ui.page import guard
-from pages.ui.shell import machine_line, missing_run_notice, run_strip
-from pages.ui.state import keep_run_in_address
-
 ROOT = Path(__file__).parent
-MENU = {
+Entry = tuple[str, str, str, str]  # page file, title, icon, what it is for
+MENU: dict[str, tuple[Entry, ...]] = {
     "Measure": (("measure/run.py", "Run", "play_arrow", "Run a model and watch its text, speed and memory live."),),
     "Understand": (
         (
@@ -38,23 +35,38 @@ MENU = {
     ),
 }
 
-st.set_page_config(page_title="Roofscope", page_icon=str(ROOT / "pages/ui/icon.svg"), layout="wide")
-st.logo(ROOT / "pages/ui/logo.svg", size="large")
 
-menu = {
-    section: [
-        st.Page(f"pages/{path}", title=title, icon=f":material/{icon}:", help=about, default=path == "measure/run.py")
-        for path, title, icon, about in entries
-        if (ROOT / "pages" / path).is_file()
-    ]
-    for section, entries in MENU.items()
-}
-chosen = st.navigation({section: found for section, found in menu.items() if found}, expanded=True)
+def main() -> None:
+    """One run of the app: frame, menu, what stands on every page, and the chosen page."""
+    from pages.ui.page import guard
+    from pages.ui.shell import machine_line, missing_run_notice, run_strip
+    from pages.ui.state import keep_run_in_address
 
-with guard():
-    keep_run_in_address()
-    missing_run_notice()
-    run_strip(on_run_page=chosen.title == "Run")
-    machine_line()
-with guard():
-    chosen.run()
+    st.set_page_config(page_title="Roofscope", page_icon=str(ROOT / "pages/ui/icon.svg"), layout="wide")
+    st.logo(ROOT / "pages/ui/logo.svg", size="large")
+    menu = {section: [*map(_page, filter(_is_there, entries))] for section, entries in MENU.items()}
+    chosen = st.navigation({section: found for section, found in menu.items() if found}, expanded=True)
+    with guard():
+        keep_run_in_address()
+        missing_run_notice()
+        run_strip(on_run_page=chosen.title == "Run")
+        machine_line()
+    with guard():
+        chosen.run()
+
+
+def _is_there(entry: Entry) -> bool:
+    return (ROOT / "pages" / entry[0]).is_file()
+
+
+def _page(entry: Entry) -> st.Page:
+    path, title, icon, about = entry
+    return st.Page(f"pages/{path}", title=title, icon=f":material/{icon}:", help=about, default=title == "Run")
+
+
+if __name__ == "__main__":  # Streamlit runs this file as the script of every page
+    main()
+else:  # `streamlit run` imports it once, to get the server
+    from pages.ui.server import lifespan
+
+    app = st.App(__file__, lifespan=lifespan)

@@ -156,3 +156,8 @@ def publish(key: str, value: str | None, default: str | None) -> None:
 def _published() -> dict[str, str | None]:
     found: dict[str, str | None] = st.session_state.setdefault("published", {})
     return found
+
+
+def end_runners() -> None:
+    """End what is running, and the worker."""
+    _runner.clear()

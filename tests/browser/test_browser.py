@@ -107,6 +107,7 @@ def test_deep_links_on_a_fresh_server(server: Server, tab: Tab) -> None:
         expect(page.get_by_role("heading", name=heading, exact=True)).to_be_visible()
         expect(page.get_by_test_id("stSidebarNav")).to_contain_text("Understand")
         expect(page.get_by_test_id("stException")).to_have_count(0)
+        expect(page.get_by_text("Page not found")).to_have_count(0)
         assert run_id in page.url
 
 
