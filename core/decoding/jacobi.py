@@ -1,0 +1,68 @@
+"""Jacobi decoding: guess a window of tokens, and let one forward correct all of them at once.
+
+Song et al., "Accelerating feedforward computation via parallel nonlinear equation solving" (2002.03820);
+Santilli et al., "Accelerating transformer inference for translation via parallel decoding" (2305.10427);
+with a cache and on blocks as in Consistency LLMs (2403.00835, section 3.1). The sliding form, where the
+window never shrinks, is that of Jacobi forcing (2512.14681).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+import numpy as np
+from msgspec import Meta
+
+from core.decoding._prompt import choose, prefill
+from core.decoding._verify import accept, one_sequence, until_stop, within_context
+from core.types import Advance, GenerationConfig, Ids, Record, Session
+
+
+class Window(Record):
+    """What one forward guesses.
+
+    window: tokens per forward: the known one and the guesses after it. More need more convergence to pay.
+    form: sliding keeps the window full after every step; block is the paper's, which finishes a block first.
+    prefill_chunk: prompt tokens per forward.
+    """
+
+    window: Annotated[int, Meta(ge=1, le=1024)] = 16
+    form: Literal["sliding", "block"] = "sliding"
+    prefill_chunk: Annotated[int, Meta(ge=1)] = 512
+
+
+class Jacobi:
+    name = "jacobi"
+    label = "Jacobi"
+    needs = frozenset({"forward", "cache", "rollback"})
+    single = True
+    Params = Window
+
+    def decode(self, session: Session, prompt: Ids, config: GenerationConfig, params: Window) -> Iterator[Advance]:
+        one_sequence(prompt, self.label)
+        within_context(session, params.window, "A window")
+        rng, noise = np.random.default_rng(config.seed), np.random.default_rng([config.seed, 1])
+        logits = yield from prefill(session, prompt, params.prefill_chunk)
+        tokens, ended = until_stop(choose(logits, config.sampling, rng)[0].tolist(), config)
+        yield Advance(phase="prefill", tokens=(tuple(tokens),), n_forward=0, n_input=0)
+        context, left = [*prompt[0].tolist(), *tokens], config.limit - 1
+        guess: list[int] = []
+        fill = True
+        while left and not ended:
+            if fill:  # with tokens of the context, which are likelier to come again than any others
+                places = noise.integers(len(context), size=params.window - 1 - len(guess))
+                guess += [context[place] for place in places]
+            guess = guess[: left - 1]  # what could not be accepted any more is not computed
+            logits = session.forward(np.array([[context[-1], *guess]], dtype=np.int64))
+            better = logits.argmax()[0].tolist()
+            tokens, ended = until_stop(accept(logits, guess, config.sampling, rng), config)
+            session.commit(len(tokens))
+            yield Advance(phase="decode", tokens=(tuple(tokens),), n_input=1 + len(guess), guess=tuple(guess))
+            context += tokens
+            left -= len(tokens)
+            fill = params.form == "sliding" or len(tokens) > len(guess)  # a block that has converged makes room
+            guess = better[len(tokens) :] if params.form == "sliding" else better[len(tokens) : -1]
+
+
+plugin = Jacobi()

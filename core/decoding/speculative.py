@@ -1,0 +1,139 @@
+"""Speculative decoding: a small model drafts, the large one checks the draft in one forward.
+
+Leviathan et al., "Fast inference from transformers via speculative decoding" (2211.17192) and Chen et al.,
+"Accelerating large language model decoding with speculative sampling" (2302.01318). Greedy decoding accepts
+a draft as far as it is the large model's own choice. Sampling accepts a drafted token x with probability
+min(1, p(x)/q(x)) and otherwise draws from max(0, p - q), normalised, so that the text is distributed exactly
+as the large model's. p and q are those after temperature, top-k and top-p.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Annotated
+
+import numpy as np
+from msgspec import Meta
+from numpy.typing import NDArray
+
+from core.decoding._prompt import choose, prefill, probabilities
+from core.decoding._verify import accept, one_sequence, until_stop, within_context
+from core.errors import ExplorerError
+from core.types import Advance, GenerationConfig, Ids, Logits, Record, Sampling, Session
+
+Row = NDArray[np.float64]  # probabilities, shape (vocab,)
+
+
+class Draft(Record):
+    """Who drafts, and how much.
+
+    draft: id of a smaller model with the same tokenizer, opened in the same backend with the same options.
+    draft_length: tokens it drafts per step. More pay when it is cheap and agrees often.
+    prefill_chunk: prompt tokens per forward.
+    """
+
+    draft: str = ""
+    draft_length: Annotated[int, Meta(ge=1, le=256)] = 4
+    prefill_chunk: Annotated[int, Meta(ge=1)] = 512
+
+
+class Speculative:
+    name = "speculative"
+    label = "Speculative, with a draft model"
+    needs = frozenset({"forward", "cache", "rollback"})
+    single = True
+    Params = Draft
+
+    def decode(
+        self, session: Session, prompt: Ids, config: GenerationConfig, params: Draft, draft: Session
+    ) -> Iterator[Advance]:
+        one_sequence(prompt, self.label)
+        within_context(session, params.draft_length + 1, "A forward with a draft")
+        _fit_to_draft(draft, prompt.shape[1] + config.limit)
+        rng = np.random.default_rng(config.seed)
+        for _ in prefill(draft, prompt, params.prefill_chunk):
+            yield Advance(phase="prefill", n_forward=0, n_input=0, n_draft=1)
+        logits = yield from prefill(session, prompt, params.prefill_chunk)
+        tokens, ended = until_stop(choose(logits, config.sampling, rng)[0].tolist(), config)
+        yield Advance(phase="prefill", tokens=(tuple(tokens),), n_forward=0, n_input=0)
+        context, left = [*prompt[0].tolist(), *tokens], config.limit - 1
+        while left and not ended:
+            n = min(params.draft_length, left - 1)
+            guess, q, n_draft = propose(draft, context, n, session.spec.vocab_size, config.sampling, rng)
+            logits = session.forward(np.array([[context[-1], *guess]], dtype=np.int64))
+            if config.sampling.temperature <= 0:
+                found = accept(logits, guess, config.sampling, rng)
+            else:
+                found = accept_sampled(logits, guess, q, config.sampling, rng)
+            tokens, ended = until_stop(found, config)
+            session.commit(len(tokens))
+            context += tokens
+            left -= len(tokens)
+            # the draft has read all of its guess but the last: what was not accepted must go
+            draft.rewind(max(0, draft.n_committed - (len(context) - 1)))
+            yield Advance(
+                phase="decode",
+                tokens=(tuple(tokens),),
+                n_input=1 + len(guess),
+                guess=tuple(guess),
+                n_draft=n_draft,
+            )
+
+
+def propose(
+    draft: Session, context: Sequence[int], n: int, n_vocab: int, sampling: Sampling, rng: np.random.Generator
+) -> tuple[list[int], list[Row], int]:
+    """Up to n tokens after the context, the distributions they were drawn from (sampling only), and forwards run.
+
+    n_vocab: tokens that the large model knows; vocabularies are often padded to different sizes.
+    """
+    unread, guess, q = list(context[draft.n_committed :]), list[int](), list[Row]()
+    for done in range(n):
+        logits = draft.forward(np.array([unread], dtype=np.int64), keep=1)
+        if sampling.temperature <= 0:
+            token = int(logits.argmax()[0, -1])
+            draft.commit(len(unread))
+            if token >= n_vocab:
+                return guess, q, done + 1
+        else:
+            q.append(probabilities(logits.numpy()[:, -1, :n_vocab], sampling)[0])
+            token = int(rng.choice(len(q[-1]), p=q[-1]))
+            draft.commit(len(unread))
+        guess.append(token)
+        unread = [token]
+    return guess, q, n
+
+
+def accept_sampled(
+    logits: Logits, guess: Sequence[int], q: Sequence[Row], sampling: Sampling, rng: np.random.Generator
+) -> list[int]:
+    """Speculative sampling (Leviathan, algorithm 1): the accepted part of the guess and one more token."""
+    rows, accepted = logits.numpy()[0], list[int]()
+    for row, token, drafted in zip(rows, guess, q, strict=False):  # rows has one more
+        p = probabilities(row[None], sampling)[0]
+        if rng.random() * drafted[token] < p[token]:
+            accepted.append(token)
+            continue
+        rest = p.copy()
+        rest[: len(drafted)] = np.maximum(0.0, p[: len(drafted)] - drafted)
+        # rounding may leave nothing where p and q are equal
+        rest = rest / rest.sum() if rest.any() else p
+        return [*accepted, int(rng.choice(len(rest), p=rest))]
+    p = probabilities(rows[len(guess)][None], sampling)[0]
+    return [*accepted, int(rng.choice(len(p), p=p))]
+
+
+def _fit_to_draft(draft: Session, n: int) -> None:
+    if missing := {"forward", "cache", "rewind"} - draft.capabilities:
+        raise ExplorerError(
+            f"The draft model {draft.spec.name} cannot take tokens back ('{', '.join(sorted(missing))}' is missing).",
+            "Choose a draft without recurrent state or sliding window.",
+        )
+    if n > draft.max_context:
+        raise ExplorerError(
+            f"Prompt and new tokens are {n}, more than the draft model's context of {draft.max_context}.",
+            "Shorten them or choose another draft.",
+        )
+
+
+plugin = Speculative()
