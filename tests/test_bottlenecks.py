@@ -164,7 +164,7 @@ SPEC = ModelSpec(name="tiny", architecture="t", d_model=8, n_blocks=1, vocab_siz
 def test_every_layer_is_written_out(layer_: Layer) -> None:
     row = next(w for w in work(SPEC, n_new=3, n_past=2) if w.name == layer_.name)
     lines = {line.name: line for line in written_out(layer_, row, ROOF, seconds=1e-3)}
-    assert lines["Work"].value == row.flops and lines["Bytes"].value == row.bytes
+    assert lines["Work"].value == row.flops and lines["Bytes: weights, activations, cache or state"].value == row.bytes
     assert lines["Intensity"].value == pytest.approx(row.flops / row.bytes)
     assert lines["Ridge"].value == 10
     assert lines["Of the roof"].value == pytest.approx(ROOF.ideal_s(row.flops, row.bytes) / 1e-3)

@@ -30,16 +30,15 @@ def written_out(
     formula, numbers = _flops(layer, row)
     lines = [Line(name="Work", formula=rf"F = {formula}", numbers=numbers, value=row.flops, unit="FLOP")]
     parts = [
-        ("weights", row.weight_bytes),
-        ("activations", row.activation_bytes),
-        ("cache read", row.kv_read_bytes),
-        ("cache written", row.kv_write_bytes),
+        ("w", row.weight_bytes),
+        ("a", row.activation_bytes),
+        ("kv", row.kv_read_bytes + row.kv_write_bytes),
     ]
     present = [(name, b) for name, b in parts if b]
     lines.append(
         Line(
-            name="Bytes",
-            formula="B = " + (" + ".join(rf"B_{{\text{{{name}}}}}" for name, _ in present) or "0"),
+            name="Bytes: weights, activations, cache or state",
+            formula="B = " + (" + ".join(f"B_{{{name}}}" for name, _ in present) or "0"),
             numbers=" + ".join(_si(b) for _, b in present),
             value=row.bytes,
             unit="B",

@@ -64,9 +64,7 @@ def ideal_times(layers: Iterable[LayerResult], ceiling: Ceiling, near: At | None
 
 def moves_activations(row: LayerResult) -> bool:
     """Whether most of its bytes are activations rather than weights, cache or state."""
-    if row.name.rpartition(".")[2] in ("core", "scan", "conv") or row.bytes is None:
-        return False
-    return row.weight_bytes < 0.5 * row.bytes
+    return row.bytes is not None and row.weight_bytes < 0.5 * row.bytes and not _streams(row.name)
 
 
 def predicted(
@@ -95,7 +93,13 @@ def predicted(
 
 
 def _ceiling_of(row: LayerWork, ceiling: Ceiling, near: At | None) -> Ceiling:
-    return near(row.bytes) if near is not None and row.activation_bytes > 0.5 * row.bytes else ceiling
+    mostly = row.activation_bytes > 0.5 * row.bytes and not _streams(row.name)
+    return near(row.bytes) if near is not None and mostly else ceiling
+
+
+def _streams(name: str) -> bool:
+    """Whether a layer without weights reads a cache or a state from memory."""
+    return name.rpartition(".")[2] in ("core", "scan", "conv")
 
 
 def ideal_seconds(rows: Iterable[LayerWork], ceiling: Ceiling) -> float:

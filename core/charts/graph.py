@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from core.charts.chart import Chart
-from core.charts.graph_layout import Node, edges, nodes, place
+from core.charts.graph_layout import RANK, Node, Placed, edges, nodes, place
 from core.charts.labels import short, si
 from core.charts.palette import DIVERGING, GREY, RED, SEQUENTIAL
 from core.types import Layer, LayerKind
@@ -27,6 +27,7 @@ SHAPES: dict[LayerKind, str] = {
     "router": "arrow",
     "other": "circle",
 }
+CANVAS = (860, 440)  # pixels that a page gives the nodes, about
 SHAPE_WORDS = "circle attention · square MLP · diamond norm · triangle head · pin embedding · small dot sum"
 
 
@@ -76,12 +77,13 @@ def layer_graph(
     kinds = {x.name: x.kind for x in layers}
     n = len(placed)
     biggest = max(sum(sizes.get(name, 0.0) for name in p.node.layers) for p in placed) or 1.0
-    low, high = _pixels(n)
+    unit = _unit(placed)
     values = [colour.of(p.node) for p in placed]
     limit = max((abs(v) for v in values if v is not None), default=1.0) or 1.0
     data = []
     for p, value in zip(placed, values, strict=True):
         size = sum(sizes.get(name, 0.0) for name in p.node.layers)
+        low, high = _pixels(p.node, unit)
         is_sum = p.node.label.endswith(("residual", "sum", "combine"))
         kind = kinds[p.node.layers[0]] if not p.node.blocks else None
         share = f"{size / (sum(sizes.values()) or 1.0):.1%} of the time"
@@ -100,7 +102,7 @@ def layer_graph(
                     if value is not None
                     else {"visualMap": False, "itemStyle": {"color": GREY, "opacity": 0.55}}
                 ),
-                "label": {"formatter": _label(p.node), "show": n < 90},
+                "label": {"formatter": _label(p.node), "show": unit > 20},
                 "tooltip": {"formatter": _tooltip(p.node, kind, colour, value, size, share)},
                 **(
                     {"itemStyle": {"borderColor": RED, "borderWidth": 3}}
@@ -135,12 +137,12 @@ def layer_graph(
                 "scaleLimit": {"min": 0.6, "max": 14},
                 "nodeScaleRatio": 0.7,
                 "edgeSymbol": ["none", "arrow"],
-                "edgeSymbolSize": [0, 7 if n < 90 else 4],
+                "edgeSymbolSize": [0, 7 if unit > 20 else 4],
                 "emphasis": {"focus": "adjacency", "label": {"show": True}},
                 "select": {"itemStyle": {"borderColor": RED, "borderWidth": 3}},
                 "label": {"position": "bottom", "fontSize": 11, "distance": 4},
                 "labelLayout": {"hideOverlap": True},
-                "lineStyle": {"color": GREY, "opacity": 0.55, "width": 1.2 if n < 90 else 0.8},
+                "lineStyle": {"color": GREY, "opacity": 0.55, "width": 1.2 if unit > 20 else 0.8},
                 "data": data,
                 "links": links,
             }
@@ -154,10 +156,17 @@ def layer_graph(
     return Graph(Chart(option, words), tuple(p.node for p in placed))
 
 
-def _pixels(n: int) -> tuple[float, float]:
-    """Smallest and largest node for a graph of n nodes in a canvas of about 1,000 by 500 pixels."""
-    room = math.sqrt(1000 * 500 / max(n, 8))
-    return max(4.0, min(16.0, room * 0.14)), max(12.0, min(64.0, room * 0.42))
+def _unit(placed: Sequence[Placed]) -> float:
+    """Pixels between two neighbouring ranks: the layout is scaled to the canvas, its shape kept."""
+    xs, ys = [p.x for p in placed], [p.y for p in placed]
+    wide, high = max(max(xs) - min(xs), 1.0), max(max(ys) - min(ys), 1.0)
+    return RANK * min(CANVAS[0] / wide, CANVAS[1] / high)
+
+
+def _pixels(node: Node, unit: float) -> tuple[float, float]:
+    """Smallest and largest size of a node: a layer stays within its rank, a closed block may be larger."""
+    high = max(7.0, min(48.0, unit * 0.85)) if not node.blocks else max(12.0, min(64.0, unit * 1.3))
+    return max(4.0, min(14.0, high * 0.35)), high
 
 
 def _ramp(colour: Colour, limit: float) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from core.names import block_of
 from core.types import Layer
 
-COLUMN, RANK, GAP = 1.5, 1.0, 1.3  # distances between parallel layers, ranks, and columns
+COLUMN, RANK, GAP = 1.8, 1.5, 1.2  # distances between parallel layers, ranks, and columns
 
 
 class Node(NamedTuple):
@@ -88,7 +88,7 @@ def place(columns: Sequence[Sequence[Node]], layers: Sequence[Layer], aspect: fl
             if len(grids[i]) > 1:
                 down = not down
             left += widths[i]
-        top += tall + RANK * 1.6
+        top += tall + RANK
     order = {node.id: k for k, node in enumerate(n for column in columns for n in column)}
     return sorted(placed, key=lambda p: order[p.node.id])
 
@@ -160,7 +160,7 @@ def _rows(widths: Sequence[float], heights: Sequence[float], aspect: float) -> l
 
     def misfit(rows: list[list[int]]) -> float:
         wide = max(sum(widths[i] for i in row) for row in rows)
-        high = sum(max(heights[i] for i in row) + RANK * 1.6 for row in rows)
+        high = sum(max(heights[i] for i in row) + RANK for row in rows)
         return abs(math.log(wide / high / aspect))
 
     total = sum(widths)

@@ -70,7 +70,7 @@ def draw_arithmetic(run: Run, result: Result, phase: Phase, name: str, held: Hel
 
 def draw_lines(lines: tuple[Line, ...]) -> None:
     for line in lines:
-        left, middle, right = st.columns([1.1, 2.6, 1], vertical_alignment="center")
+        left, middle, right = st.columns([1.2, 2.8, 0.8], gap="small", vertical_alignment="center")
         left.markdown(f":gray[{line.name}]")
         middle.latex(line.formula + (rf" = {line.numbers}" if line.numbers else ""))
         right.markdown(f"**{value(line)}**")
