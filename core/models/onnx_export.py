@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import msgspec
@@ -22,7 +23,7 @@ from core.types import Progress
 
 VERSION = 2  # part of the cache key: raise it when the same folder gives another file
 ROOT = Path(__file__).parents[2]
-TELL_EVERY_S = 0.2  # a progress callback may raise, which is how a user stops the export
+TELL_EVERY_S = 1.0  # a progress callback may raise, which is how a user stops the export
 
 
 def export(hf_folder: str, out_dir: str, progress: Progress) -> None:
@@ -35,10 +36,10 @@ def export(hf_folder: str, out_dir: str, progress: Progress) -> None:
     child = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE)
     messages: queue.Queue[Message | None] = queue.Queue()
     threading.Thread(target=_read, args=(child, messages), daemon=True).start()
-    note = "Starting the ONNX export"
+    note, started = "Starting the ONNX export", time.monotonic()
     try:
         while True:
-            progress(note)
+            progress(note, round(time.monotonic() - started), unit="s")
             try:
                 message = messages.get(timeout=TELL_EVERY_S)
             except queue.Empty:
@@ -47,7 +48,7 @@ def export(hf_folder: str, out_dir: str, progress: Progress) -> None:
                 break
             if message.hint:
                 raise ExplorerError(message.text, message.hint)
-            note = message.text
+            note, started = message.text, time.monotonic()
     finally:
         if child.poll() is None and sys.exc_info()[0] is not None:
             child.kill()
