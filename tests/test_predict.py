@@ -287,7 +287,7 @@ def seen(model: str, phase: str, n_new: int, n_past: int = 0) -> Observation:
     """A forward as a backend with the overheads TRUE would take it."""
     blank = observe(preset(model), ceilings(), phase, 1.0, n_new=n_new, n_past=n_past)  # type: ignore[arg-type]
     exact = Overhead(backend="x", spread=PUBLISHED.decode, **TRUE)
-    seconds = predict_here.forward_seconds(exact, blank.reading_s, blank.computing_s, blank.n_layers)
+    seconds = predict_here.forward_seconds(exact, blank.terms)
     return observe(preset(model), ceilings(), phase, seconds, n_new=n_new, n_past=n_past)  # type: ignore[arg-type]
 
 
@@ -302,7 +302,7 @@ def test_overheads_are_found_again_and_predict_another_model() -> None:
     for name in ("reading", "computing"):  # the other two are a few percent of these times
         assert getattr(fitted, name) == pytest.approx(TRUE[name], rel=0.1), name
     for o in known:
-        again = predict_here.forward_seconds(fitted, o.reading_s, o.computing_s, o.n_layers)
+        again = predict_here.forward_seconds(fitted, o.terms)
         assert again == pytest.approx(o.seconds, rel=0.05)
     left_out = predict_here.leave_models_out("pytorch", known)
     assert len(left_out) == 8 and statistics.median(row.error for row in left_out) < 0.05
@@ -327,7 +327,7 @@ def test_a_small_model_is_read_from_the_cache() -> None:
     """The curve counts, not one number: what fits the cache is faster than memory allows."""
     small = observe(preset("tiny-moe"), ceilings(), "decode", 1.0, n_new=1)
     moved = total(work(preset("tiny-moe"), 1, activation_dtype="fp32"))
-    assert small.reading_s == pytest.approx(
+    assert small.terms.reading_s + small.terms.caching_s == pytest.approx(
         (moved.weight_bytes + moved.kv_read_bytes + moved.kv_write_bytes) / 200e9, rel=0.3
     )
 

@@ -1,21 +1,25 @@
 """Prediction on this machine: its own measured ceilings, and what each backend adds to them.
 
-    seconds of a forward = max(reading * bytes / bandwidth, computing * FLOPs / peak)
-                           + touching * activations / cache bandwidth + forward_s + layer_s * n_layers
+    seconds of a forward = reading * weights / bandwidth  and  computing * FLOPs / peak   (their sum, or the larger)
+                           + caching * KV cache / bandwidth + touching * activations / cache bandwidth
+                           + forward_s + layer_s * n_layers
 
-reading and computing are the inverses of the shares of the ceilings that a backend's kernels reach: weights and
-KV cache at the bandwidth of their working set, matrix products at the peak of their dtype. touching is what is
+reading and computing are the inverses of the shares of the ceilings that a backend's kernels reach, the bandwidth
+being that of the forward's working set and the peak that of the dtype that matrices are multiplied in. Whether a
+backend computes while it reads, so that only the larger counts, is part of the fit. caching is how often the KV
+cache is gone over: once by attention, more often where a library copies it to append a token. touching is what is
 done to activations between the products, which lie in a cache: norms, activation functions, softmax, copies.
-forward_s and layer_s are what a call of the model and of a primitive layer cost beside the kernels. All five are
-fitted to runs of this backend with weights of this dtype (`fit_overhead`); before there are any, `typical` stands
-in with a wide range.
+forward_s and layer_s are what a call of the model and of a primitive layer cost beside the kernels. All are fitted
+to runs of this backend with this arithmetic (`fit_overhead`); before there are any, `typical` stands in with a
+wide range.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Literal
 
+import msgspec
 import numpy as np
 
 from core.analysis.calibrate import relative_fit
@@ -38,7 +42,7 @@ from core.errors import ExplorerError
 from core.types import ModelSpec, Record
 from hardware.ceilings import Ceilings
 
-FITTED = ("reading", "computing", "touching", "forward_s", "layer_s")
+FITTED = ("reading", "computing", "caching", "touching", "forward_s", "layer_s")
 
 
 # Where activations lie between two layers: hundreds of tokens by thousands of elements.
@@ -58,23 +62,33 @@ class Overhead(Record):
     forward_s: float
     layer_s: float
     spread: Spread
+    caching: float = 1.0
     touching: float = 0.0
+    overlaps: bool = True  # computes while it reads
     arithmetic: str = "fp32"
     activation_dtype: str = "fp32"
     kv_dtype: str = "fp16"
     n_runs: int = 0
 
 
+class Terms(Record):
+    """One forward at the ceilings: seconds that its parts would take, each alone."""
+
+    reading_s: float  # bytes of weights over bandwidth
+    caching_s: float  # bytes of the KV cache, read and written, over bandwidth
+    computing_s: float  # FLOPs that kernels execute over peak
+    touching_s: float  # bytes of activations over a cache's bandwidth
+    ideal_s: float  # the roofline of useful FLOPs
+    n_layers: int
+
+
 class Observation(Record):
-    """One measured kind of forward beside its work and the ceilings that hold for it."""
+    """One measured kind of forward beside its terms."""
 
     model: str
     phase: Literal["prefill", "decode"]
     seconds: float
-    reading_s: float  # bytes over bandwidth
-    computing_s: float  # FLOPs over peak
-    n_layers: int
-    touching_s: float = 0.0  # bytes of activations over a cache's bandwidth
+    terms: Terms
     arithmetic: str = "fp32"
     activation_dtype: str = "fp32"
     kv_dtype: str = "fp16"
@@ -103,6 +117,7 @@ def typical(backend: str, arithmetic: str = "fp32") -> Overhead:
         backend=backend,
         reading=1.5,
         computing=1.5,
+        caching=1.5,
         touching=1.5,
         forward_s=1e-4,
         layer_s=1e-5,
@@ -145,15 +160,11 @@ def observe(
     forward = total(
         work(spec, n_new, n_past, batch, activation_dtype=activation_dtype, kv_dtype=kv_dtype, n_logits=n_logits)
     )
-    roof = _roof(forward, ceilings, compute_dtype)
     return Observation(
         model=spec.name,
         phase=phase,
         seconds=seconds,
-        reading_s=roof.reading_s,
-        computing_s=roof.computing_s,
-        n_layers=len(spec.layers),
-        touching_s=roof.touching_s,
+        terms=_terms(forward, len(spec.layers), ceilings, compute_dtype),
         arithmetic=compute_dtype,
         activation_dtype=activation_dtype,
         kv_dtype=kv_dtype,
@@ -161,7 +172,7 @@ def observe(
 
 
 def fit_overhead(backend: str, observations: Sequence[Observation]) -> Overhead:
-    """Fit a backend's five numbers to its runs, all of one arithmetic; raises ExplorerError without any.
+    """Fit a backend's numbers to its runs, all of one arithmetic; raises ExplorerError without any.
 
     `typical` is added as weak evidence, so that one or two runs move only what they tell about.
     The spread is that of measured over fitted time, at least a tenth to either side.
@@ -170,30 +181,50 @@ def fit_overhead(backend: str, observations: Sequence[Observation]) -> Overhead:
         raise ExplorerError(f"There is no run of {backend} to calibrate with.", "Run a model first.")
     last = observations[-1]
     assert {o.arithmetic for o in observations} == {last.arithmetic}, "one fit for two kinds of arithmetic"
-    guess = typical(backend)
-    terms = [_terms(o) for o in observations]
-    seconds = [o.seconds for o in observations]
-    named = {name: float(getattr(guess, name)) for name in FITTED}
-    # One pseudo-run per number: "this part alone takes what the guess says", a twentieth as heavy as a run.
-    scale = float(np.median(seconds))
-    prior = [({name: scale / value}, scale) for name, value in named.items()]
-    found = relative_fit(
-        [*terms, *(row for row, _ in prior)],
-        [*seconds, *(second for _, second in prior)],
-        weights=[*([1.0] * len(seconds)), *([0.05 / len(named)] * len(named))],
-    )
-    fitted = {name: found.get(name, 0.0) for name in named}
-    ratios = [s / sum(fitted[n] * v for n, v in row.items()) for row, s in zip(terms, seconds, strict=True)]
-    spread = Spread(low=min(0.9, 0.95 * min(ratios)), high=max(1.1, 1.05 * max(ratios)))
-    return Overhead(
-        backend=backend,
-        spread=spread,
+    found = [_fit(backend, observations, overlaps) for overlaps in (True, False)]
+    fitted = min(found, key=lambda overhead: sum(abs(_ratio(overhead, o) - 1) for o in observations))
+    ratios = [_ratio(fitted, o) for o in observations]
+    return msgspec.structs.replace(
+        fitted,
+        spread=Spread(low=min(0.9, 0.95 * min(ratios)), high=max(1.1, 1.05 * max(ratios))),
         arithmetic=last.arithmetic,
         activation_dtype=last.activation_dtype,
         kv_dtype=last.kv_dtype,
         n_runs=len(observations),
-        **fitted,
     )
+
+
+def _fit(backend: str, observations: Sequence[Observation], overlaps: bool) -> Overhead:
+    guess = typical(backend)
+    named = {name: float(getattr(guess, name)) for name in FITTED}
+    seconds = [o.seconds for o in observations]
+    # One pseudo-run per number: "this part alone takes what the guess says", a twentieth as heavy as a run.
+    scale = float(np.median(seconds))
+    found = relative_fit(
+        [*(_weighable(o.terms, overlaps) for o in observations), *({name: scale / v} for name, v in named.items())],
+        [*seconds, *([scale] * len(named))],
+        weights=[*([1.0] * len(seconds)), *([0.05 / len(named)] * len(named))],
+    )
+    return msgspec.structs.replace(guess, overlaps=overlaps, **{name: found.get(name, 0.0) for name in named})
+
+
+def _weighable(terms: Terms, overlaps: bool) -> dict[str, float]:
+    """What the fitted numbers are multiplied with; of reading and computing the longer, if they overlap."""
+    found = {
+        "reading": terms.reading_s,
+        "computing": terms.computing_s,
+        "caching": terms.caching_s,
+        "touching": terms.touching_s,
+        "forward_s": 1.0,
+        "layer_s": float(terms.n_layers),
+    }
+    if overlaps:
+        del found["computing" if terms.reading_s > terms.computing_s else "reading"]
+    return found
+
+
+def _ratio(overhead: Overhead, o: Observation) -> float:
+    return o.seconds / forward_seconds(overhead, o.terms)
 
 
 class LeftOut(Record):
@@ -226,7 +257,7 @@ def leave_models_out(backend: str, observations: Sequence[Observation]) -> tuple
                 model=model,
                 phase=o.phase,
                 measured_s=o.seconds,
-                predicted_s=forward_seconds(overhead, o.reading_s, o.computing_s, o.n_layers, o.touching_s),
+                predicted_s=forward_seconds(overhead, o.terms),
             )
             for o in observations
             if o.model == model
@@ -234,12 +265,12 @@ def leave_models_out(backend: str, observations: Sequence[Observation]) -> tuple
     return tuple(found)
 
 
-def forward_seconds(
-    overhead: Overhead, reading_s: float, computing_s: float, n_layers: int, touching_s: float = 0.0
-) -> float:
+def forward_seconds(overhead: Overhead, terms: Terms) -> float:
     """The formula above."""
-    kernels = max(overhead.reading * reading_s, overhead.computing * computing_s)
-    return kernels + overhead.touching * touching_s + overhead.forward_s + overhead.layer_s * n_layers
+    reading, computing = overhead.reading * terms.reading_s, overhead.computing * terms.computing_s
+    kernels = max(reading, computing) if overhead.overlaps else reading + computing
+    rest = overhead.caching * terms.caching_s + overhead.touching * terms.touching_s
+    return kernels + rest + overhead.forward_s + overhead.layer_s * terms.n_layers
 
 
 def predict_local(
@@ -268,22 +299,20 @@ def predict_local(
     compute_dtype = compute_dtype or overhead.arithmetic
     activation_dtype, kv_dtype = activation_dtype or overhead.activation_dtype, kv_dtype or overhead.kv_dtype
 
-    def roof(n_new: int, n_past: int) -> _Roof:
+    def forward(n_new: int, n_past: int) -> Terms:
         rows = work(spec, n_new, n_past, batch, activation_dtype=activation_dtype, kv_dtype=kv_dtype)
-        return _roof(total(rows), ceilings, compute_dtype)
-
-    def seconds(roof: _Roof) -> float:
-        return forward_seconds(overhead, roof.reading_s, roof.computing_s, len(spec.layers), roof.touching_s)
+        return _terms(total(rows), len(spec.layers), ceilings, compute_dtype)
 
     pairs = chunks(prompt_tokens, micro_batch) if spec.causal else [(prompt_tokens, 0)]
-    prompt = [roof(n_new, n_past) for n_new, n_past in pairs]
-    ttft = as_figure(sum(part.ideal_s for part in prompt), sum(map(seconds, prompt)), overhead.spread)
-    prefill_bound = _longer(sum(part.reading_s for part in prompt), sum(part.computing_s for part in prompt))
+    prompt = [forward(n_new, n_past) for n_new, n_past in pairs]
+    seconds = sum(forward_seconds(overhead, part) for part in prompt)
+    ttft = as_figure(sum(part.ideal_s for part in prompt), seconds, overhead.spread)
+    prefill_bound = _bound(prompt)
     tpot, decode_bound = None, prefill_bound
     if spec.causal:
-        step = roof(1, prompt_tokens + new_tokens // 2)
-        tpot = as_figure(step.ideal_s, seconds(step), overhead.spread)
-        decode_bound = _longer(step.reading_s, step.computing_s)
+        step = forward(1, prompt_tokens + new_tokens // 2)
+        tpot = as_figure(step.ideal_s, forward_seconds(overhead, step), overhead.spread)
+        decode_bound = _bound([step])
     shape = Shape(
         n_context=prompt_tokens + new_tokens,
         n_forward=min(prompt_tokens, micro_batch) if spec.causal else prompt_tokens,
@@ -321,16 +350,7 @@ def predict_local(
     )
 
 
-class _Roof(NamedTuple):
-    """A forward at the measured ceilings. ideal_s counts useful FLOPs, computing_s those that kernels execute."""
-
-    reading_s: float
-    computing_s: float
-    touching_s: float
-    ideal_s: float
-
-
-def _roof(forward: LayerWork, ceilings: Ceilings, dtype: str) -> _Roof:
+def _terms(forward: LayerWork, n_layers: int, ceilings: Ceilings, dtype: str) -> Terms:
     peak = ceilings.flop_per_s.get(dtype)
     moved = moved_bytes(forward)
     bandwidth = ceilings.bandwidth(moved)
@@ -340,17 +360,17 @@ def _roof(forward: LayerWork, ceilings: Ceilings, dtype: str) -> _Roof:
             f"The measured ceilings hold no {dtype} arithmetic or no bandwidth (known: {known}).",
             "Measure the ceilings again, or choose another dtype.",
         )
-    reading = moved / bandwidth
-    cache = ceilings.bandwidth(_ACTIVATIONS_BYTES)
-    touching = forward.activation_bytes / (cache or bandwidth)
-    return _Roof(reading, forward.flops_executed / peak, touching, max(reading, forward.flops / peak))
+    return Terms(
+        reading_s=forward.weight_bytes / bandwidth,
+        caching_s=(forward.kv_read_bytes + forward.kv_write_bytes) / bandwidth,
+        computing_s=forward.flops_executed / peak,
+        touching_s=forward.activation_bytes / (ceilings.bandwidth(_ACTIVATIONS_BYTES) or bandwidth),
+        ideal_s=max(moved / bandwidth, forward.flops / peak),
+        n_layers=n_layers,
+    )
 
 
-def _longer(reading_s: float, computing_s: float) -> Bound:
+def _bound(forwards: Sequence[Terms]) -> Bound:
     """The same as intensity against the ridge."""
-    return "memory" if reading_s > computing_s else "compute"
-
-
-def _terms(o: Observation) -> dict[str, float]:
-    kernels = {"reading": o.reading_s} if o.reading_s > o.computing_s else {"computing": o.computing_s}
-    return {**kernels, "touching": o.touching_s, "forward_s": 1.0, "layer_s": float(o.n_layers)}
+    memory = sum(f.reading_s + f.caching_s for f in forwards)
+    return "memory" if memory > sum(f.computing_s for f in forwards) else "compute"
