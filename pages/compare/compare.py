@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
+from core.analysis.breakdown import compare
 from core.charts.bars import change_bars
 from core.runs.compare import Ratio, differences, ratios, words
 from core.runs.store import Run
@@ -58,9 +59,9 @@ def draw_ratios(found: tuple[Ratio, ...]) -> None:
 
 def draw_differences(a: Run, b: Run, result_a: Result, result_b: Result) -> None:
     found = differences(a.request, b.request, result_a, result_b)
-    st.markdown("**What was asked differently**")
+    st.markdown("**What differs**")
     if not found:
-        st.caption("Nothing: the same request on the same machine with the same versions.")
+        st.caption("Nothing was asked differently: the same request, machine and versions.")
         return
     st.table(
         {
@@ -113,6 +114,9 @@ def draw_layers(a: Result, b: Result) -> None:
     phase = st.segmented_control(
         "Phase", ["decode", "prefill"], default="decode", required=True, key="compare_phase", bind="query-params"
     )
+    if not any(c.change is not None for c in compare(a.layers, b.layers, phase)):
+        st.caption(f"No layer was timed in {phase} by both runs.")
+        return
     figure(change_bars(a.layers, b.layers, phase), key="change-bars")
 
 

@@ -7,6 +7,7 @@ import streamlit as st
 from core import registry
 from core.errors import ExplorerError
 from core.paths import data_dir
+from core.runs.demo import recorded_id
 from core.runs.store import Run
 from hardware import catalogue as hardware
 from hardware.device import Device
@@ -78,7 +79,8 @@ def run_header(run: Run) -> str:
         strategy_label(request.strategy),
         text.when(run.created_s),
     )
-    return " · ".join(parts) + "   " + text.status(run.status())
+    recorded = " :gray-badge[:material/inventory_2: Recorded run]" if run.id == recorded_id() else ""
+    return " · ".join(parts) + "   " + text.status(run.status()) + recorded
 
 
 def backend_label(name: str) -> str:

@@ -7,7 +7,6 @@ Which run is shown belongs to the tab and to its address (`?run=`).
 from __future__ import annotations
 
 from collections.abc import Collection
-from importlib import resources
 from pathlib import Path
 
 import msgspec
@@ -16,6 +15,7 @@ import streamlit as st
 from core.errors import ExplorerError
 from core.models.fetch import Download
 from core.paths import data_dir
+from core.runs.demo import load_into
 from core.runs.runner import Runner
 from core.runs.store import Run, Store
 from core.types import Result
@@ -33,9 +33,7 @@ def store() -> Store:
 @st.cache_resource(show_spinner=False)
 def _store(root: Path) -> Store:
     store = Store(root)
-    demo = resources.files("core.runs") / "demo.zip"
-    if not store.ids() and demo.is_file():
-        store.load(demo.read_bytes())
+    load_into(store)
     return store
 
 

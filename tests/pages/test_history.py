@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from pathlib import Path
 
+import pytest
 from streamlit.testing.v1 import AppTest
 
+from core.runs import demo
 from core.runs.store import Store
 from pages.ui.history_table import matching
 from tests.pages.conftest import sound
@@ -68,3 +71,15 @@ def test_one_run_cannot_be_compared(app: Open, filled: Store) -> None:
     filled.delete(filled.ids()[0])
     at = sound(app(COMPARE))
     assert any("Two runs are needed" in m.value for m in at.markdown)
+
+
+def test_an_empty_store_shows_the_recorded_run(
+    app: Open, two_runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = tmp_path / "demo.zip"
+    recorded = next(Store(two_runs).runs())
+    bundle.write_bytes(recorded.bundle())
+    monkeypatch.setattr(demo, "BUNDLE", bundle)
+    at = sound(app())
+    assert any("Recorded run" in m.value for m in at.markdown)
+    assert len(sound(app(HISTORY)).dataframe[0].value) == 1
