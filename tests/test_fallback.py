@@ -12,8 +12,11 @@ from core.analysis.dtypes import retype
 from core.analysis.fallback import slow, stored, warnings
 from core.analysis.work import work
 from core.models.spec import from_config
-from core.types import LayerResult, Linear, ModelSpec
-from hardware.ceilings import Ceilings, Gemm, ReadPoint
+from core.paths import data_dir
+from core.runs.runner import Runner
+from core.types import Generate, LayerResult, Linear, ModelSpec, Request
+from hardware.ceilings import Ceilings, Gemm, ReadPoint, save
+from hardware.detect import machine_id
 
 CONFIG = {
     "model_type": "llama",
@@ -169,3 +172,20 @@ def test_a_label_that_promises_less_than_is_stored() -> None:
     (text,) = stored(stored_as(SPEC, rest="q8_0"), "Q4_0")
     assert text.startswith("The file calls itself Q4_0, which is 4.5 bits per weight, but its matrices hold 8.5")
     assert stored(stored_as(SPEC, rest="q8_0"), "Q8_0") == () and stored(stored_as(SPEC, rest="q8_0"), "?") == ()
+
+
+def test_the_worker_says_it_at_the_end_of_a_run(runner: Runner, fake_request: Request) -> None:
+    """Half a second per forward of a Q4_1 model is far too slow for memory of 40 GB/s, however busy the machine."""
+    here = msgspec.structs.replace(
+        HERE,
+        machine_id=machine_id(),
+        threads=1,
+        reads=(ReadPoint(working_set_bytes=10**8, bytes_per_s=40e9, median_bytes_per_s=40e9),),
+    )
+    save(here, data_dir() / "ceilings")
+    request = msgspec.structs.replace(
+        fake_request, options={"delay_s": 0.5}, task=Generate(prompt="Hi", max_new_tokens=2), profilers=("layers",),
+        warmup=0,
+    )  # fmt: skip
+    result = runner.wait(runner.start(request)).result()
+    assert result.status == "done" and any(w.startswith("In decode the ") and "q4_1" in w for w in result.warnings)
