@@ -9,6 +9,7 @@ from core import registry
 from core.analysis.work import kv_cache_bytes
 from core.errors import ExplorerError
 from core.models import catalogue, spec
+from core.runs.draft import draft_request
 from core.types import ModelEntry, ModelSpec, Record, Request
 
 TIGHT = 0.85  # of the free memory
@@ -47,13 +48,19 @@ def model_spec(entry: ModelEntry, request: Request) -> ModelSpec:
 
 
 def estimate(request: Request) -> MemoryEstimate:
-    """Weights, KV cache at the full length asked for, and the runtime's own share."""
-    model = model_spec(catalogue.find(request.model), request)
+    """Weights and KV cache at the full length asked for, the draft model's too, and the runtime's own share."""
+    asked = [request.model]
+    if request.params.get("draft") and (draft := draft_request(request)):
+        asked.append(draft.model)
+    models = [model_spec(catalogue.find(name), request) for name in asked]
     task = request.task
     n_tokens = (task.prompt_tokens or len(task.prompt or "") // 3 + 32) + task.max_new_tokens
     return MemoryEstimate(
-        weights_bytes=model.weight_bytes or 0,
-        kv_bytes=int(kv_cache_bytes(model, n_tokens, request.batch, "fp32" if model.dtype == "fp32" else "fp16")),
+        weights_bytes=sum(model.weight_bytes or 0 for model in models),
+        kv_bytes=sum(
+            int(kv_cache_bytes(model, n_tokens, request.batch, "fp32" if model.dtype == "fp32" else "fp16"))
+            for model in models
+        ),
         overhead_bytes=registry.get("backend", request.backend).runtime_bytes,
         available_bytes=psutil.virtual_memory().available,
     )
@@ -72,6 +79,8 @@ def check(request: Request) -> None:
             f"{strategy.label} needs '{', '.join(sorted(missing))}', which {backend.label} cannot do.",
             "Choose another strategy or backend.",
         )
+    if strategy.single and request.batch > 1:
+        raise ExplorerError(f"{strategy.label} runs one sequence at a time.", "Set batch to 1.")
     if request.dtype and request.dtype not in backend.dtypes:
         known = ", ".join(backend.dtypes) or "only what the file holds"
         raise ExplorerError(f"{backend.label} cannot load weights as {request.dtype}.", f"It knows: {known}.")
@@ -81,6 +90,8 @@ def check(request: Request) -> None:
     except msgspec.ValidationError as error:
         raise ExplorerError(f"A setting of {strategy.label} is wrong: {error}.", "Correct it and run again.") from error
     catalogue.find(request.model)
+    if draft := draft_request(request):
+        catalogue.find(draft.model)
     needed = estimate(request)
     if needed.verdict == "no" and not request.allow_oversize:
         raise ExplorerError(

@@ -33,6 +33,7 @@ from core import registry
 from core.analysis import fallback
 from core.errors import ExplorerError
 from core.paths import data_dir
+from core.runs.draft import draft_request, same_tokenizer
 from core.runs.store import Run, Store
 from core.runs.summarize import summarize
 from core.types import (
@@ -65,6 +66,7 @@ PROGRESS_EVERY_S = 0.1
 RESERVE_BYTES = 256 * 1024  # freed when the disk is full, so that the run can still say so
 LEAVE_AFTER_S = 5.0
 WARMUP_TOKENS = 4
+WARMUP_GUESSED = 64  # where a step is many tokens, and is cut short at the limit
 DECODE_WINDOW, DECODE_OVERLAP = 32, 8
 
 
@@ -128,8 +130,10 @@ class Worker:
         self._store = store
         self._session: Session | None = None
         self._session_key = ""
+        self._draft: Session | None = None
+        self._draft_key = ""
         self._exercised = False  # this session has run before, so it needs no warm-up
-        self._measuring = False  # the current run has begun its passes
+        self._measuring = False  # the current run has made its first step
 
     def run(self, command: Command) -> None:
         """One run from its folder to its last event."""
@@ -178,20 +182,44 @@ class Worker:
         journal.end(end)
 
     def _drop(self) -> None:
+        self._drop_draft()
         if self._session is not None:
             self._session.close()
         self._session, self._session_key, self._exercised = None, "", False
         gc.collect()
 
+    def _drop_draft(self) -> None:
+        if self._draft is not None:
+            self._draft.close()
+        self._draft, self._draft_key = None, ""
+        gc.collect()
+
     # -------------------------------------------------------- opening
 
     def _open(self, request: Request, journal: Journal) -> tuple[Session, float, bool, int]:
-        from core.models import catalogue, spec
-
         before = resident().rss_bytes
         if self._session is not None and self._session_key == request.session_key():
             return self._session, 0.0, True, before
         self._drop()
+        self._session, seconds = self._load(request, journal)
+        self._session_key = request.session_key()
+        return self._session, seconds, False, before
+
+    def _open_draft(self, request: Request | None, journal: Journal) -> tuple[Session | None, float]:
+        """The draft model's session and its loading time; one that is no longer wanted gives its memory back."""
+        key = request.session_key() if request else ""
+        if key != self._draft_key:
+            self._drop_draft()
+        if request is None or self._draft is not None:
+            return self._draft, 0.0
+        self._draft, seconds = self._load(request, journal)
+        self._draft_key, self._exercised = key, False
+        return self._draft, seconds
+
+    def _load(self, request: Request, journal: Journal) -> tuple[Session, float]:
+        """The opened session of a request, and the seconds that the library took."""
+        from core.models import catalogue, spec
+
         backend = registry.get("backend", request.backend)
         journal.phase("preparing", f"Looking for {request.model}")
         entry = catalogue.find(request.model)
@@ -210,8 +238,7 @@ class Worker:
         journal.phase("loading", f"Loading {entry.label}")
         session = backend.open(path, model, request, lambda *a, **k: journal.phase("loading", *a, **k))
         session.sync()
-        self._session, self._session_key = session, request.session_key()
-        return session, time.perf_counter() - started, False, before
+        return session, time.perf_counter() - started
 
     def _prompt(self, session: Session, task: Generate, request: Request) -> tuple[Ids, str]:
         if task.prompt_tokens is not None:
@@ -231,9 +258,13 @@ class Worker:
     def _measure(self, request: Request, journal: Journal) -> None:
         strategy = registry.get("strategy", request.strategy)
         params = msgspec.convert(request.params, strategy.Params, strict=False)
+        wanted_draft = draft_request(request)
         session, load_s, warm, before = self._open(request, journal)
+        draft, draft_load_s = self._open_draft(wanted_draft, journal)
         task = request.task
         ids, text = self._prompt(session, task, request)
+        if draft is not None:
+            same_tokenizer(session, draft, text)
         for need in sorted(strategy.needs - session.capabilities):
             raise ExplorerError(
                 f"{strategy.label} needs '{need}', which {session.spec.name} cannot do in {request.backend}.",
@@ -254,7 +285,7 @@ class Worker:
         journal.write(
             Loaded(
                 t_s=journal.now(),
-                seconds=load_s,
+                seconds=load_s + draft_load_s,
                 warm=warm,
                 spec=session.spec,
                 n_prompt_tokens=int(ids.shape[1]),
@@ -269,14 +300,15 @@ class Worker:
             journal.write(Warned(t_s=journal.now(), message=message))
         stop = frozenset() if task.ignore_eos or task.prompt_tokens is not None else frozenset(session.eos_ids)
         config = GenerationConfig(limit=task.max_new_tokens, sampling=task.sampling, seed=request.seed, stop=stop)
-        self._measuring = True
+        drafts = () if draft is None else (draft,)
         for number, (kind, profiler) in enumerate(self._plan(request, session, journal)):
             p = Pass(t_s=journal.now(), number=number, kind=kind, profiler=profiler)
             journal.write(p)
             instrument = registry.get("profiler", profiler) if profiler else None
-            most = WARMUP_TOKENS if kind == "warmup" else instrument.limit if instrument else None
+            warmup = WARMUP_GUESSED if strategy.single else WARMUP_TOKENS
+            most = warmup if kind == "warmup" else instrument.limit if instrument else None
             limit = config.limit if most is None else min(config.limit, most)
-            steps = strategy.decode(session, ids, msgspec.structs.replace(config, limit=limit), params)
+            steps = strategy.decode(session, ids, msgspec.structs.replace(config, limit=limit), params, *drafts)
             attachment = instrument.attach(session, number) if instrument else None
             try:
                 self._steps(steps, session, p, attachment, journal, int(ids.shape[1]))
@@ -302,6 +334,8 @@ class Worker:
             profiler = registry.get("profiler", name)
             reason = profiler.unavailable()
             missing = profiler.needs - session.capabilities
+            if request.batch > 1 and profiler.single:
+                reason = "it measures one sequence, so set batch to 1."
             if reason or missing:
                 why = reason or f"{request.backend} cannot do '{', '.join(sorted(missing))}' with this model."
                 journal.write(Warned(t_s=journal.now(), message=f"{profiler.label} not measured: {why}"))
@@ -342,8 +376,12 @@ class Worker:
                 n_input=advance.n_input,
                 n_context=session.n_committed,
                 text=text.add(accepted),
+                tokens=accepted,
+                guess=advance.guess,
+                n_draft=advance.n_draft,
             )
             journal.write(step)
+            self._measuring = True
             if attachment:
                 attachment.step(step)
                 if accepted and phase != "decode":  # the first token ends the prefill
