@@ -12,14 +12,15 @@ from core.errors import ExplorerError
 from core.models import catalogue
 from core.runs.check import MemoryEstimate, estimate
 from core.runs.runner import options_of
-from core.types import Generate, ModelEntry, Request, Sampling, Scalar, from_json, to_json
+from core.types import Generate, ModelEntry, ModelSpec, Request, Sampling, Scalar, from_json, to_json
 from hardware.detect import usable_cores
 from pages.ui import text
 from pages.ui.add_model import add_model
 from pages.ui.choices import select
 from pages.ui.forms import params_form
 from pages.ui.models import model_card, model_picker
-from pages.ui.pickers import backend_picker
+from pages.ui.pickers import backend_picker, strategy_label
+from pages.ui.state import adopt_value
 
 PROMPT = "What is the capital of France?"
 TEXT, RANDOM = "text", "random"
@@ -33,9 +34,9 @@ _VERDICT = {
 
 def request_form() -> Request | None:
     """Draw the form; None while something in it is missing, which the form then says."""
-    entry = _model()
+    entry, spec = _model()
     backend_name = backend_picker()
-    strategy_name, usable = _strategy(backend_name)
+    strategy_name, usable = _strategy(backend_name, spec)
     task = _task()
     left, right = st.columns(2)
     with left:
@@ -50,45 +51,54 @@ def request_form() -> Request | None:
     return _with_memory(request)
 
 
-def _model() -> ModelEntry | None:
+def _model() -> tuple[ModelEntry | None, ModelSpec | None]:
+    """The chosen model and its architecture; None while there is none that can be read."""
     with st.container(horizontal=True, vertical_alignment="bottom", gap="xsmall"):
         chosen = model_picker()
         if st.button("", icon=":material/add:", key="add-model", help="Add a folder, a file or a model of the hub."):
             add_model()
     if not chosen:
         st.caption("Choose a model, or type the path of one.")
-        return None
+        return None, None
     try:
         entry = catalogue.find(chosen)
     except ExplorerError as error:
         st.warning(error.hint, title=error.message, icon=":material/search_off:")
         if st.button("Get this model", icon=":material/download:", key="get-model", width="stretch"):
             add_model(chosen)
-        return None
-    return entry if model_card(entry) else None
+        return None, None
+    spec = model_card(entry)
+    return (entry if spec else None), spec
 
 
-def _strategy(backend_name: str) -> tuple[str, bool]:
-    """The strategy, and whether this backend can do it."""
+def _strategy(backend_name: str, spec: ModelSpec | None) -> tuple[str, bool]:
+    """The strategy, and whether this backend can do it with this model."""
     backend = registry.get("backend", backend_name)
     plugins = {name: registry.get("strategy", name) for name in registry.names("strategy")}
-    lacks = {name: sorted(p.needs - backend.capabilities) for name, p in plugins.items()}
+    can = backend.capabilities - ({"cache", "rollback", "stream"} if spec and not spec.causal else set())
+    lacks = {name: sorted(p.needs - can) for name, p in plugins.items()}
     chosen = select(
         "Strategy",
         list(plugins),
-        lambda n: f"{plugins[n].label} · not with this backend" if lacks[n] else str(plugins[n].label),
+        lambda n: f"{plugins[n].label} · not here" if lacks[n] else str(plugins[n].label),
         "strategy",
         help="How the next tokens are found. Our own loop shows every step; the native one is the library's.",
     )
     assert chosen is not None
-    if missing := lacks[chosen]:
-        st.warning(
-            "Choose another strategy or backend.",
-            title=f"{plugins[chosen].label} needs {' and '.join(repr(m) for m in missing)}, "
-            f"which {backend.label} cannot do",
-            icon=":material/block:",
-        )
-    return chosen, not missing
+    if not lacks[chosen]:
+        return chosen, True
+    able = next((name for name in plugins if not lacks[name]), None)
+    encoder = spec is not None and not spec.causal
+    who = "an encoder" if encoder else backend.label
+    st.warning(
+        f"{plugins[able].label} works." if able else "Choose another backend.",
+        title=f"{plugins[chosen].label} needs {' and '.join(lacks[chosen])}, which {who} cannot do",
+        icon=":material/block:",
+    )
+    if able and st.button(f"Use {strategy_label(able)}", key="use-strategy", width="stretch"):
+        adopt_value("strategy", able)
+        st.rerun()
+    return chosen, False
 
 
 def _task() -> Generate | None:
@@ -179,7 +189,7 @@ def _settings(backend_name: str, strategy_name: str) -> dict[str, Any]:
             **_BOUND,
         )
         left, right = st.columns(2)
-        many = "batch" in backend.capabilities
+        many = "batch" in backend.capabilities and not registry.get("strategy", strategy_name).single
         batch = left.number_input("Batch", 1, 1024, 1, key="batch", disabled=not many, **_BOUND)
         seed = right.number_input("Seed", 0, 2**31 - 1, 0, key="seed", **_BOUND)
         repeats = left.number_input(

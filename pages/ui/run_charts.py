@@ -6,7 +6,7 @@ import statistics
 
 import streamlit as st
 
-from core.analysis.breakdown import by_kind
+from core.analysis.breakdown import Phase, by_kind
 from core.analysis.under_roof import measured
 from core.charts.bars import layer_bars
 from core.charts.roofline import roofline
@@ -24,7 +24,8 @@ _CARD, _CHART = 380, 280  # pixels: fixed, so that nothing moves when a chart ge
 
 def draw_charts(run: Run, result: Result) -> None:
     """Cards two by two, each with a one-line reading above its chart."""
-    timed = any(layer.seconds is not None and layer.phase == "decode" for layer in result.layers)
+    timed = {layer.phase for layer in result.layers if layer.seconds is not None}
+    phase: Phase = "prefill" if timed == {"prefill"} and result.status not in GOING else "decode"
     left, right = st.columns(2)
     with left.container(border=True, height=_CARD, gap="xsmall", key="card-tokens"):
         st.markdown("**Time per token**")
@@ -32,11 +33,17 @@ def draw_charts(run: Run, result: Result) -> None:
         if result.itl_s:
             figure(token_timeline(result.itl_s, result.ttft_s, height=_CHART), key="live-tokens")
     with right.container(border=True, height=_CARD, gap="xsmall", key="card-layers"):
-        st.markdown("**Time per layer** in one decode step")
+        st.markdown(f"**Time per layer** in {'one decode step' if phase == 'decode' else 'prefill'}")
         ahead = "Measured in a pass of its own, after the timing."
-        st.caption(_layers_line(result) if timed else ahead if result.status in GOING else "Not measured in this run.")
-        if timed:
-            figure(layer_bars(result.layers, "decode", top=10, height=_CHART), key="live-layers")
+        st.caption(
+            _layers_line(result, phase)
+            if phase in timed
+            else ahead
+            if result.status in GOING
+            else "Not measured in this run."
+        )
+        if phase in timed:
+            figure(layer_bars(result.layers, phase, top=10, height=_CHART), key="live-layers")
     left, right = st.columns(2)
     with left.container(border=True, height=_CARD, gap="xsmall", key="card-roofline"):
         _roofline(run, result)
@@ -73,8 +80,9 @@ def _tokens_line(result: Result) -> str:
     return f"{len(result.itl_s)} steps, the slowest {text.ratio(slowest)} the median."
 
 
-def _layers_line(result: Result) -> str:
-    largest = by_kind(result.layers, "decode")[:1]
+def _layers_line(result: Result, phase: Phase) -> str:
+    largest = by_kind(result.layers, phase)[:1]
     if not largest or largest[0].share is None:
         return "The largest ten."
-    return f"The largest ten. {largest[0].name.capitalize()} layers take {text.percent(largest[0].share)}."
+    kind = {"mlp": "MLP", "ssm": "State-space"}.get(largest[0].name, largest[0].name.capitalize())
+    return f"The largest ten. {kind} layers take {text.percent(largest[0].share)}."

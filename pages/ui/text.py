@@ -77,7 +77,9 @@ def clock(value: float | None) -> str:
 
 def token_rate(tok_per_s: float | None) -> str:
     """`41.2 tok/s`."""
-    return NONE if tok_per_s is None else f"{_digits(tok_per_s)} tok/s"
+    if tok_per_s is None or tok_per_s < 10_000:
+        return NONE if tok_per_s is None else f"{_digits(tok_per_s)} tok/s"
+    return si(tok_per_s, "tok/s")
 
 
 def count(value: float | None) -> str:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+import pytest
 from streamlit.testing.v1 import AppTest
 
+from core import registry
 from core.runs.store import Store
 from tests.pages.conftest import sound
 
@@ -132,6 +134,15 @@ def test_an_unknown_model_in_the_address(app: Open) -> None:
         assert any(words in w.proto.title for w in at.warning)
 
 
+def test_an_encoder_is_offered_what_it_can_do(app: Open) -> None:
+    at = sound(app(model="bert-base-uncased", backend="fake"))
+    assert at.button(key="start").disabled
+    assert any("an encoder cannot do" in w.proto.title for w in at.warning)
+    at.button(key="use-strategy").click().run()
+    assert sound(at).selectbox(key="strategy").value == "encode"
+    assert not at.button(key="start").disabled
+
+
 def test_a_configuration_comes_from_the_address(app: Open) -> None:
     at = sound(app(model="gpt2", backend="fake", strategy="native", prompt="Bonjour", max_new_tokens="7", batch="3"))
     assert at.selectbox(key="model").value == "gpt2"
@@ -156,3 +167,11 @@ def test_an_asked_run_is_shown(app: Open, filled: Store) -> None:
     assert any("Autoregressive" in m.value for m in at.markdown)
     at = sound(app(run=newest))
     assert any("Native" in m.value for m in at.markdown)
+
+
+@pytest.mark.parametrize("strategy", registry.names("strategy"))
+def test_every_strategy_has_its_settings(app: Open, strategy: str) -> None:
+    at = sound(app(strategy=strategy, backend="fake"))
+    shown = {w.key for kind in ("number_input", "toggle", "selectbox", "text_input") for w in at.get(kind)}
+    wanted = {f"p-{strategy}-{field}" for field in registry.get("strategy", strategy).Params.__struct_fields__}
+    assert wanted <= shown
