@@ -10,13 +10,16 @@ from typing import Any
 import click
 import msgspec
 
+from core import registry
 from core.analysis import predict as prediction
+from core.analysis import predict_here
 from core.analysis import work as counting
 from core.analysis.dtypes import retype
 from core.cli.group import cli, json_flag, show
 from core.errors import ExplorerError
 from core.models import catalogue, spec
 from core.paths import data_dir
+from core.runs import local
 from core.types import ModelSpec, to_json
 from hardware import ceilings as roofs
 from hardware.catalogue import find as find_device
@@ -86,32 +89,63 @@ def work(as_json: bool, model: str | None, config: Path | None, **given: Any) ->
 
 @cli.command()
 @model_options
-@click.option("--device", required=True, help="A device of the catalogue; `devices` lists them.")
+@click.option("--device", required=True, help="A device of the catalogue, or `here`.")
 @click.option("--weights", help="q4_0, q4_k_m, q8_0, f16 ...; without it, as they are stored.")
-@click.option("--kv-dtype", default="fp16", show_default=True)
+@click.option("--kv-dtype", help="Without it fp16; here, what the backend uses.")
+@click.option("--backend", default="llama_cpp", show_default=True, help="For --device here.")
+@click.option("--threads", type=click.IntRange(1), help="For --device here; without it, all physical cores.")
 @click.option("--prompt-tokens", type=int, default=512, show_default=True)
 @click.option("--new-tokens", type=int, default=128, show_default=True)
 @click.option("--batch", type=int, default=1, show_default=True)
 @json_flag
 def predict(as_json: bool, model: str | None, config: Path | None, device: str, **given: Any) -> None:
     """Time, throughput and memory of a model on a device, each as an interval (estimated)."""
-    found = prediction.predict(
-        architecture(model, config),
-        find_device(device, data_dir() / "devices"),
-        weights=given["weights"],
-        kv_dtype=given["kv_dtype"],
-        prompt_tokens=given["prompt_tokens"],
-        new_tokens=given["new_tokens"],
-        batch=given["batch"],
-    )
+    sizes = {name: given[name] for name in ("prompt_tokens", "new_tokens", "batch")}
+    found: prediction.Prediction | predict_here.PredictionHere
+    if device == "here":
+        found = _predict_here(architecture(model, config), given, sizes)
+    else:
+        found = prediction.predict(
+            architecture(model, config),
+            find_device(device, data_dir() / "devices"),
+            weights=given["weights"],
+            kv_dtype=given["kv_dtype"] or "fp16",
+            **sizes,
+        )
     if as_json:
         click.echo(to_json(found))
         return
     figures = ("ttft_s", "tpot_s", "prefill_tok_per_s", "decode_tok_per_s", "peak_memory_bytes")
     show([{"figure": f, **msgspec.structs.asdict(getattr(found, f))} for f in figures if getattr(found, f) is not None])
-    click.echo(f"\nfits: {'yes' if found.fits else 'no'}   decode is bound by: {found.bound_by}")
+    fits = {True: "yes", False: "no", None: "unknown"}[found.fits]
+    click.echo(f"\nfits: {fits}   decode is bound by: {found.bound_by}")
     for line in found.assumptions:
         click.echo(f"- {line}")
+
+
+def _predict_here(found: ModelSpec, given: dict[str, Any], sizes: dict[str, Any]) -> predict_here.PredictionHere:
+    """By the measured ceilings and the overheads that the bench has fitted for this backend."""
+    backend = registry.get("backend", given["backend"])
+    n = given["threads"] or machine().physical_cores or 1
+    measured = roofs.load(data_dir() / "ceilings", machine_id(), n)
+    if measured is None:
+        raise ExplorerError(
+            f"The ceilings of this machine with {n} threads have not been measured.",
+            f"Run: python -m core ceilings --threads {n}",
+        )
+    # Without a choice a backend takes its default, or the file's own format if it reads such files.
+    own = backend.dtypes[0] if backend.dtypes else found.dtype if "gguf" in backend.formats else "fp32"
+    weights = given["weights"] or own
+    overheads = local.load(data_dir() / "overheads", measured)
+    return predict_here.predict_local(
+        found,
+        measured,
+        overheads.of(backend.name, predict_here.arithmetic_dtype(weights, measured)),
+        weights=None if weights == found.dtype else weights,
+        kv_dtype=given["kv_dtype"],
+        runtime_bytes=backend.runtime_bytes,
+        **sizes,
+    )
 
 
 @cli.command()

@@ -71,7 +71,7 @@ def observe_run(run: Run, ceilings: Ceilings) -> tuple[Observation, ...]:
     prompts = [[s for s in steps if s.phase == "prefill" and s.n_forward == 1] for steps in passes]
     for chunk in zip(*prompts, strict=False):
         n_new = chunk[0].n_input
-        found.append(seen([s.seconds for s in chunk], n_new, chunk[0].n_context - n_new, decode=False))
+        found.append(seen([s.seconds for s in chunk], n_new, max(0, chunk[0].n_context - n_new), decode=False))
     decoded = [[s for s in steps if s.phase == "decode" and s.n_forward == s.n_input == 1] for steps in passes]
     decoded = [steps for steps in decoded if steps]
     if decoded:
