@@ -286,8 +286,8 @@ def test_rows_totals_and_verdict_of_hand_made_counts() -> None:
     assert linear.executed == 2 * (2 * 4 * 8 * 16) and linear.counted == 3 * (2 * 4 * 8 * 16)
     assert linear.difference == pytest.approx(0.5)
     text = verdict(list(found.values()), "dispatch")
-    assert "1 of 9 " in text and "1 differ, most of all blocks.0.mlp.gate_proj by +100.0%" in text
-    assert "7 are uncounted" in text and "+50.00%" in text
+    assert "1 of 9 " in text and "1 differs, most of all blocks.0.mlp.gate_proj by +100.0%" in text
+    assert "7 are uncounted" in text and "50.00% higher." in text
 
 
 def test_a_verdict_without_anything_to_compare() -> None:

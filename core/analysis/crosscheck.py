@@ -114,14 +114,17 @@ def verdict(rows: Sequence[Row], source: str) -> str:
     whole = total(compared)
     if whole.difference is None:
         return f"The {source} shows no matrix product that can be compared."
-    text = f"{whole.n_counted - len(off)} of {len(compared)} matrix products, attentions and convolutions equal the "
-    text += f"{source} exactly"
+    text = f"{whole.n_counted - len(off)} of {len(compared)} matrix products, attentions and convolutions are exactly "
+    text += f"as counted ({source})"
     if off:
         worst = max(off, key=lambda row: abs(row.difference or 0.0))
-        text += f"; {len(off)} differ, most of all {worst.name} by {worst.difference:+.1%}"
+        text += f"; {len(off)} {'differs' if len(off) == 1 else 'differ'}, most of all {worst.name} by "
+        text += f"{worst.difference:+.1%}"
     if unseen:
         text += f"; {unseen} {'is' if unseen == 1 else 'are'} uncounted"
-    return f"{text}. In all the count is {whole.difference:+.2%} off."
+    if abs(whole.difference) <= AGREES:
+        return f"{text}. In all the two agree."
+    return f"{text}. In all the count is {abs(whole.difference):.2%} {'higher' if whole.difference > 0 else 'lower'}."
 
 
 def _row(name: str, layers: Sequence[Layer], works: dict[str, LayerWork], ops: Sequence[OpCount]) -> Row:
