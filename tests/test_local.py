@@ -52,6 +52,10 @@ def test_overheads_are_kept_for_their_ceilings_only(runner: Runner, fake_request
     again = local.load(tmp_path, MADE)
     assert again == made and again.of("fake", "int8").n_runs == 2
     assert again.of("fake", "bf16") == typical("fake", "bf16")
+    assert again.of("fake", "int8", "q4_1") == again.of("fake", "int8", "q8_0") == again.fitted[0]
+    other = msgspec.structs.replace(made.fitted[0], weights="q8_0", reading=9.0)
+    both = msgspec.structs.replace(made, fitted=(*made.fitted, other))
+    assert both.of("fake", "int8", "Q8_0").reading == 9.0 != both.of("fake", "int8", "q4_1").reading
     assert local.load(tmp_path, msgspec.structs.replace(MADE, date="2026-11-22T00:00:00Z")).fitted == ()
     assert local.load(tmp_path, msgspec.structs.replace(MADE, threads=2)).fitted == ()
     next(tmp_path.glob("*.json")).write_text("{")

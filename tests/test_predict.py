@@ -12,6 +12,7 @@ import pytest
 
 from core.analysis import calibrate, predict_here
 from core.analysis.device_time import PUBLISHED
+from core.analysis.dtypes import retype
 from core.analysis.predict import Prediction, predict
 from core.analysis.predict_here import Observation, Overhead, fit_overhead, observe, predict_local
 from core.analysis.work import total, work
@@ -285,10 +286,11 @@ TRUE = {"reading": 1.4, "computing": 1.25, "forward_s": 4e-4, "layer_s": 2e-5}
 
 def seen(model: str, phase: str, n_new: int, n_past: int = 0) -> Observation:
     """A forward as a backend with the overheads TRUE would take it."""
-    blank = observe(preset(model), ceilings(), phase, 1.0, n_new=n_new, n_past=n_past)  # type: ignore[arg-type]
+    spec = retype(preset(model), "fp32")
+    blank = observe(spec, ceilings(), phase, 1.0, n_new=n_new, n_past=n_past)  # type: ignore[arg-type]
     exact = Overhead(backend="x", spread=PUBLISHED.decode, **TRUE)
     seconds = predict_here.forward_seconds(exact, blank.terms)
-    return observe(preset(model), ceilings(), phase, seconds, n_new=n_new, n_past=n_past)  # type: ignore[arg-type]
+    return observe(spec, ceilings(), phase, seconds, n_new=n_new, n_past=n_past)  # type: ignore[arg-type]
 
 
 def test_overheads_are_found_again_and_predict_another_model() -> None:
@@ -308,7 +310,7 @@ def test_overheads_are_found_again_and_predict_another_model() -> None:
     assert len(left_out) == 8 and statistics.median(row.error for row in left_out) < 0.05
     assert predict_here.leave_models_out("pytorch", known[:2]) == (), "one model alone tells nothing of another"
     other = seen("llama-3.2-1b", "decode", 1, 64)
-    p = predict_local(preset("llama-3.2-1b"), ceilings(), fitted, prompt_tokens=48, new_tokens=32)
+    p = predict_local(retype(preset("llama-3.2-1b"), "fp32"), ceilings(), fitted, prompt_tokens=48, new_tokens=32)
     assert p.tpot_s is not None and p.tpot_s.calibrated == pytest.approx(other.seconds, rel=0.05)
     assert p.tpot_s.ideal < p.tpot_s.calibrated and p.bound_by == "memory"
 

@@ -10,7 +10,7 @@ backend computes while it reads, so that only the larger counts, is part of the 
 cache is gone over: once by attention, more often where a library copies it to append a token. touching is what is
 done to activations between the products, which lie in a cache: norms, activation functions, softmax, copies.
 forward_s and layer_s are what a call of the model and of a primitive layer cost beside the kernels. All are fitted
-to runs of this backend with this arithmetic (`fit_overhead`); before there are any, `typical` stands in with a
+to runs of this backend with weights of this dtype (`fit_overhead`); before there are any, `typical` stands in with a
 wide range.
 """
 
@@ -50,10 +50,10 @@ _ACTIVATIONS_BYTES = 2 * 2**20
 
 
 class Overhead(Record):
-    """What a backend adds to the roof with one kind of arithmetic. n_runs: forwards it was fitted to; 0: a guess.
+    """What a backend adds to the roof for weights of one dtype. n_runs: forwards it was fitted to; 0: a guess.
 
-    arithmetic: the dtype that matrices are multiplied in ("fp32", "bf16", "int8"); it, activation_dtype and
-    kv_dtype are those of the runs.
+    arithmetic: the dtype that matrices are multiplied in ("fp32", "bf16", "int8"); it and the other dtypes are
+    those of the runs. weights is empty in a guess.
     """
 
     backend: str
@@ -65,6 +65,7 @@ class Overhead(Record):
     caching: float = 1.0
     touching: float = 0.0
     overlaps: bool = True  # computes while it reads
+    weights: str = ""
     arithmetic: str = "fp32"
     activation_dtype: str = "fp32"
     kv_dtype: str = "fp16"
@@ -89,6 +90,7 @@ class Observation(Record):
     phase: Literal["prefill", "decode"]
     seconds: float
     terms: Terms
+    weights: str = "fp32"
     arithmetic: str = "fp32"
     activation_dtype: str = "fp32"
     kv_dtype: str = "fp16"
@@ -165,6 +167,7 @@ def observe(
         phase=phase,
         seconds=seconds,
         terms=_terms(forward, len(spec.layers), ceilings, compute_dtype),
+        weights=canonical_dtype(spec.dtype),
         arithmetic=compute_dtype,
         activation_dtype=activation_dtype,
         kv_dtype=kv_dtype,
@@ -172,7 +175,7 @@ def observe(
 
 
 def fit_overhead(backend: str, observations: Sequence[Observation]) -> Overhead:
-    """Fit a backend's numbers to its runs, all of one arithmetic; raises ExplorerError without any.
+    """Fit a backend's numbers to its runs, all with weights of one dtype; raises ExplorerError without any.
 
     `typical` is added as weak evidence, so that one or two runs move only what they tell about.
     The spread is that of measured over fitted time, at least a tenth to either side.
@@ -180,13 +183,14 @@ def fit_overhead(backend: str, observations: Sequence[Observation]) -> Overhead:
     if not observations:
         raise ExplorerError(f"There is no run of {backend} to calibrate with.", "Run a model first.")
     last = observations[-1]
-    assert {o.arithmetic for o in observations} == {last.arithmetic}, "one fit for two kinds of arithmetic"
+    assert {o.weights for o in observations} == {last.weights}, "one fit for two kinds of weights"
     found = [_fit(backend, observations, overlaps) for overlaps in (True, False)]
     fitted = min(found, key=lambda overhead: sum(abs(_ratio(overhead, o) - 1) for o in observations))
     ratios = [_ratio(fitted, o) for o in observations]
     return msgspec.structs.replace(
         fitted,
         spread=Spread(low=min(0.9, 0.95 * min(ratios)), high=max(1.1, 1.05 * max(ratios))),
+        weights=last.weights,
         arithmetic=last.arithmetic,
         activation_dtype=last.activation_dtype,
         kv_dtype=last.kv_dtype,
@@ -231,7 +235,7 @@ class LeftOut(Record):
     """A measured forward beside its prediction by a fit to the runs of all other models."""
 
     backend: str
-    arithmetic: str
+    weights: str
     model: str
     phase: Literal["prefill", "decode"]
     measured_s: float
@@ -253,7 +257,7 @@ def leave_models_out(backend: str, observations: Sequence[Observation]) -> tuple
         found += [
             LeftOut(
                 backend=backend,
-                arithmetic=o.arithmetic,
+                weights=o.weights,
                 model=model,
                 phase=o.phase,
                 measured_s=o.seconds,
@@ -290,7 +294,7 @@ def predict_local(
 ) -> PredictionHere:
     """What `spec` will do here with that backend.
 
-    overhead: for the arithmetic of these weights (`arithmetic_dtype`). weights: as if they were stored so; None: as
+    overhead: for weights of this dtype, or at least for their arithmetic (`arithmetic_dtype`). weights: as if they were stored so; None: as
     they are. The other dtypes are those of the runs behind the overhead unless given. micro_batch: prompt tokens
     per forward of the backend. runtime_bytes: of the backend's library.
     """

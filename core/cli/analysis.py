@@ -140,7 +140,7 @@ def _predict_here(found: ModelSpec, given: dict[str, Any], sizes: dict[str, Any]
     return predict_here.predict_local(
         found,
         measured,
-        overheads.of(backend.name, predict_here.arithmetic_dtype(weights, measured)),
+        overheads.of(backend.name, predict_here.arithmetic_dtype(weights, measured), weights),
         weights=None if weights == found.dtype else weights,
         kv_dtype=given["kv_dtype"],
         runtime_bytes=backend.runtime_bytes,

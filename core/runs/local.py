@@ -14,6 +14,7 @@ from pathlib import Path
 
 import msgspec
 
+from core.analysis.dtypes import canonical_dtype
 from core.analysis.predict_here import Observation, Overhead, arithmetic_dtype, fit_overhead, observe, typical
 from core.runs.store import Run
 from core.types import Loaded, Pass, Record, Step, from_json, to_json
@@ -21,7 +22,7 @@ from hardware.ceilings import Ceilings
 
 
 class Overheads(Record):
-    """The fitted overheads of every backend and arithmetic on one machine at one thread count.
+    """The fitted overheads of every backend and dtype of weights on one machine at one thread count.
 
     ceilings_date: of the ceilings they were fitted against; with others they do not fit.
     """
@@ -32,10 +33,11 @@ class Overheads(Record):
     ceilings_date: str
     fitted: tuple[Overhead, ...]
 
-    def of(self, backend: str, arithmetic: str) -> Overhead:
-        """The fitted overhead, or the typical one with its wide range."""
-        found = (o for o in self.fitted if (o.backend, o.arithmetic) == (backend, arithmetic))
-        return next(found, typical(backend, arithmetic))
+    def of(self, backend: str, arithmetic: str, weights: str = "") -> Overhead:
+        """That of weights of this dtype, else of others multiplied alike, else the typical one with its wide range."""
+        found = [o for o in self.fitted if (o.backend, o.arithmetic) == (backend, arithmetic)]
+        same = [o for o in found if weights and o.weights == canonical_dtype(weights)]
+        return next(iter(same + found), typical(backend, arithmetic))
 
 
 def observe_run(run: Run, ceilings: Ceilings) -> tuple[Observation, ...]:
@@ -88,15 +90,15 @@ def run_dtypes(loaded: Loaded) -> tuple[str, str]:
     return activation, str(environment.get("kv_dtype") or environment.get("type_k") or activation)
 
 
-def by_arithmetic(observations: Sequence[Observation]) -> tuple[tuple[Observation, ...], ...]:
-    """The observations apart by their arithmetic, each of which has overheads of its own."""
-    kinds = dict.fromkeys(o.arithmetic for o in observations)
-    return tuple(tuple(o for o in observations if o.arithmetic == kind) for kind in kinds)
+def alike(observations: Sequence[Observation]) -> tuple[tuple[Observation, ...], ...]:
+    """The observations apart by the dtype of their weights, each of which has overheads of its own."""
+    kinds = dict.fromkeys(o.weights for o in observations)
+    return tuple(tuple(o for o in observations if o.weights == kind) for kind in kinds)
 
 
 def calibrate(observed: Mapping[str, Sequence[Observation]], ceilings: Ceilings) -> Overheads:
-    """Fit every backend and arithmetic that was observed. observed: by backend."""
-    fitted = [fit_overhead(backend, same) for backend, found in observed.items() for same in by_arithmetic(found)]
+    """Fit every backend and dtype of weights that was observed. observed: by backend."""
+    fitted = [fit_overhead(backend, same) for backend, found in observed.items() for same in alike(found)]
     return Overheads(
         machine_id=ceilings.machine_id,
         threads=ceilings.threads,
