@@ -152,6 +152,8 @@ def _advice(
         if phase == "decode":
             return "Only fewer bytes per token help: lower weight precision, a larger batch, or speculative decoding."
         return "Only fewer bytes help: a lower weight precision, or a longer prompt per forward."
+    if kind == "embedding":
+        return "It only copies one row per token, so its time is the cost of the call."
     if kind in ("norm", "other") or not flops:
         return "It computes next to nothing: fused into a neighbour, or in a compiled graph, it would nearly vanish."
     if bound == "memory":

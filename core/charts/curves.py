@@ -84,7 +84,7 @@ def _bandwidth_spec(height: int) -> dict[str, Any]:
     return built(alt.layer(rules, line, points, words), height)
 
 
-def split_bars(bars: Sequence[tuple[str, dict[str, float]]], height: int = 230) -> Chart:
+def split_bars(bars: Sequence[tuple[str, dict[str, float]]], height: int = 250) -> Chart:
     """Memory by purpose, one bar per source ("computed", "measured"): (source, part -> bytes)."""
     rows: list[Row] = []
     for source, parts in bars:
@@ -123,7 +123,7 @@ def _split_spec(height: int) -> dict[str, Any]:
                 "part:N",
                 title=None,
                 scale=alt.Scale(domain=list(STEPS), range=list(STEPS.values())),
-                legend=alt.Legend(orient="bottom", symbolType="square", columns=4, labelFontSize=12),
+                legend=alt.Legend(orient="bottom", symbolType="square", columns=3, labelFontSize=12),
             ),
             tooltip=[
                 alt.Tooltip("source:N", title="Source"),

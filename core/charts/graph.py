@@ -165,7 +165,7 @@ def _unit(placed: Sequence[Placed]) -> float:
 
 def _pixels(node: Node, unit: float) -> tuple[float, float]:
     """Smallest and largest size of a node: a layer stays within its rank, a closed block may be larger."""
-    high = max(7.0, min(48.0, unit * 0.85)) if not node.blocks else max(12.0, min(64.0, unit * 1.3))
+    high = max(7.0, min(48.0, unit * 0.85)) if not node.blocks else max(12.0, min(52.0, unit * 0.95))
     return max(4.0, min(14.0, high * 0.35)), high
 
 

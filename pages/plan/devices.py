@@ -108,7 +108,7 @@ def draw_catalogue(devices: tuple[Device, ...]) -> Device | None:
         height=430,
         key="device-table",
         on_select="rerun",
-        selection_mode="single-row",
+        selection_mode=["single-row", "single-cell"],
         column_config={
             "Device": st.column_config.TextColumn(pinned=True),
             "Doubtful": st.column_config.TextColumn(help="Figures that are derived or disputed; shown with a ~"),
@@ -123,7 +123,7 @@ def draw_catalogue(devices: tuple[Device, ...]) -> Device | None:
         "Select a row for its sources and roofs.",
         help=text.provenance_help(),
     )
-    rows = event.selection.rows
+    rows = event.selection.rows or [row for row, _ in event.selection.cells]
     return shown[rows[0]] if rows and rows[0] < len(shown) else None
 
 

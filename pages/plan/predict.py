@@ -107,7 +107,7 @@ def draw_headline(of: Prediction) -> None:
         f"{text.provenance('estimated')}",
         help=text.provenance_help(),
     )
-    with st.grid(4, min_column_width=135):
+    with st.grid(2, min_column_width=150):
         draw_figure("Decode", of.decode_tok_per_s, text.token_rate, "Generated tokens per second, all sequences.")
         draw_figure("Time per token", of.tpot_s, text.seconds, "After the first one.")
         draw_figure("Time to first token", of.ttft_s, text.seconds, "The whole prompt.")

@@ -36,8 +36,15 @@ UNITS = {"seconds": "s", "bytes": "B", "flops": "FLOP", "weight_bytes": "B", "ro
 DETAILS = {"Collapsed": "equal blocks as one", "Blocks": "one node per block", "Layers": "every layer"}
 
 
-def draw_cards(found: Sequence[Bottleneck], rest: str | None, run: Run) -> None:
+def draw_cards(found: Sequence[Bottleneck], rest: str | None, run: Run, going: bool) -> None:
     """The suspects in one sentence each, with what would help."""
+    if not found and going:
+        st.info(
+            "Layers are timed in a pass of their own, after the timing; until then the bars show computed FLOPs. "
+            "The graph follows when the run ends.",
+            icon=":material/hourglass_top:",
+        )
+        return
     if not found:
         empty(
             "No layer was timed in this phase",
@@ -168,8 +175,11 @@ def draw_against(run: Run, result: Result, other_id: str, phase: Phase, loaded: 
     )
     colour = Colour("time, this run minus the other", "s", changes, ramp="diverging")
     sizes = {name: abs(v) for name, v in changes.items()}
-    draw_graph(loaded.spec.layers, colour, sizes, "Collapsed" if not st.query_params.get("open") else "Blocks")
-    figure(change_bars(before.layers, result.layers, phase), key="changes")
+    with st.container(border=True):
+        draw_graph(loaded.spec.layers, colour, sizes, "Blocks")
+    with st.container(border=True):
+        st.markdown("**The largest differences** :gray[· the second run is this one]")
+        figure(change_bars(before.layers, result.layers, phase), key="changes")
 
 
 def draw(run: Run, result: Result) -> None:
@@ -194,7 +204,9 @@ def draw(run: Run, result: Result) -> None:
         draw_against(run, result, other, phase, loaded)
         return
     rows = result.layers
-    draw_cards(bottlenecks(rows, phase, ceiling), outside(attribution(run.events()), phase), run)
+    draw_cards(
+        bottlenecks(rows, phase, ceiling), outside(attribution(run.events()), phase), run, result.status in GOING
+    )
     if result.status not in GOING:
         with st.container(border=True):
             with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):

@@ -75,8 +75,10 @@ def draw_flags(points: Sequence[Point]) -> None:
 
 
 def forwards(run: Run, result: Result, loaded: Loaded) -> dict[Phase, Forward]:
-    """The shapes to predict: the run's own, until the sliders move them."""
+    """The shapes to predict: the run's own, until the sliders move them. Sliders come when the run has ended."""
     own = shape_of(run, result, loaded)
+    if result.status in GOING:
+        return own
     limit = loaded.spec.max_context or 131_072
     with st.container(border=True):
         st.markdown("**Predicted points** :gray[· move them, nothing is run again]")
