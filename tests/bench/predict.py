@@ -106,10 +106,8 @@ def observe_all(ceilings: Ceilings, small: bool, again: bool) -> dict[str, list[
                     print(f"- left out: {name}: {result.error}", flush=True)
                     break
                 observed.setdefault(backend, []).extend(local.observe_run(run, ceilings))
-                print(
-                    f"  {name}: {(result.ttft_s or 0) * 1e3:.1f} ms, {(result.tpot_s or 0) * 1e3:.2f} ms/token",
-                    flush=True,
-                )
+                speeds = f"prefill {result.prefill_tok_per_s:.0f}, decode {result.tok_per_s:.1f} tok/s"
+                print(f"  {name}: {speeds}", flush=True)
     finally:
         runner.close()
     return observed
