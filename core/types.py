@@ -686,6 +686,7 @@ class Backend(Protocol):
     dtypes: tuple[str, ...]  # weight dtypes a user may ask for; empty: as the file has them
     capabilities: frozenset[str]  # what its sessions can do at most
     runtime_bytes: int  # resident memory of the imported library itself, as seen on one machine
+    Options: type[Record]  # what a request may set in `options`
     signal_advice: dict[int, tuple[str, str, dict[str, Scalar]]]  # signal -> message, hint, options for one retry
 
     def unavailable(self) -> str | None:

@@ -67,7 +67,7 @@ def test_model_libraries_load_inside_functions_only(name: str) -> None:
 )
 def test_plugins_know_only_the_contract(name: str) -> None:
     own = ".".join(Path(name).parts[:2]) + "._"  # shared files of the same kind start with an underscore
-    allowed = ("core.types", "core.errors", "core.names", "hardware.", own)
+    allowed = ("core.types", "core.errors", "core.names", "core.settings", "hardware.", own)
     for found in imports(ROOT / name):
         assert not found.startswith("core.") or found.startswith(allowed), f"{name} imports {found}"
 

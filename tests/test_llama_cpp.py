@@ -201,7 +201,7 @@ def test_state_space_model_cannot_roll_back(opened: Open, tiny: Path, tmp_path: 
     path = tmp_path / "mamba.gguf"
     write_mamba(path, hf_folder(tiny.parent))
     session = opened(path)
-    assert session.capabilities == plugin.capabilities - {"rollback"}
+    assert session.capabilities == plugin.capabilities - {"rollback", "rewind"}
     whole = session.forward(IDS[:1]).numpy().copy()
     session.reset()
     session.forward(IDS[:1, :9])

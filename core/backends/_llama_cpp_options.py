@@ -6,7 +6,6 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from core.errors import ExplorerError
 from core.types import Record
 
 N_BATCH = 512  # tokens per llama_decode; longer prompts run in chunks
@@ -17,7 +16,7 @@ FLASH_ATTENTION = {"auto": -1, "off": 0, "on": 1}  # llama_flash_attn_type
 READ, MAP = 0, 1  # llama_load_mode
 
 
-class Options(Record, forbid_unknown_fields=True):
+class Options(Record):
     """n_ctx: tokens of context per sequence; None: the model's own, at most 4096.
 
     type_k, type_v: dtypes of the KV cache. n_gpu_layers: blocks on the accelerator, -1 for all.
@@ -31,15 +30,6 @@ class Options(Record, forbid_unknown_fields=True):
     use_mmap: bool = True
     n_gpu_layers: int = 0
     use_extra_bufts: bool = True
-
-
-def read(given: dict[str, Any]) -> Options:
-    """Raises ExplorerError for an unknown name or a value of the wrong kind."""
-    try:
-        return msgspec.convert(given, Options, strict=False)
-    except msgspec.ValidationError as error:
-        known = ", ".join(Options.__struct_fields__)
-        raise ExplorerError(f"llama.cpp cannot take these options: {error}.", f"Its options are {known}.") from None
 
 
 def model_params(options: Options) -> Any:

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.errors import ExplorerError
-from core.types import GenerationConfig, Ids, LayerTime, ModelSpec, Progress, Request, Scalar
+from core.settings import settings
+from core.types import GenerationConfig, Ids, LayerTime, ModelSpec, Progress, Record, Request, Scalar
 
 EOS = 256
 LETTERS = np.frombuffer(b" etaoinshrdlucmf", dtype=np.uint8)
@@ -69,6 +70,13 @@ class FakeTrace:
         return self.rows()
 
 
+class Options(Record):
+    """delay_s: seconds that every forward takes. crash: a signal to die of while opening (for tests)."""
+
+    delay_s: float = 0.0
+    crash: str = ""
+
+
 class FakeSession:
     capabilities = frozenset({"forward", "cache", "rollback", "rewind", "stream", "batch", "layers"})
     chat_template = None
@@ -82,7 +90,7 @@ class FakeSession:
         self.environment: dict[str, Any] = {"library": "none"}
         self.warnings = ("The fake backend runs no model: its text and its times mean nothing.",)
         self.tracing: FakeTrace | None = None
-        self._delay_s = float(request.options.get("delay_s") or 0.0)
+        self._delay_s = settings(Options, request.options, "The fake backend").delay_s
         self._vocab = max(spec.vocab_size, EOS + 1)
         self._states: list[list[int]] = []
         self._pending: list[list[int]] = []
@@ -169,17 +177,19 @@ class FakeBackend:
     dtypes: tuple[str, ...] = ()
     capabilities = FakeSession.capabilities
     runtime_bytes = 60_000_000
+    Options = Options
     signal_advice: ClassVar[dict[int, tuple[str, str, dict[str, Scalar]]]] = {}
 
     def unavailable(self) -> str | None:
         return None
 
     def open(self, path: str, spec: ModelSpec, request: Request, progress: Progress) -> FakeSession:
-        if request.options.get("crash"):  # the tests' way to see a worker die
+        options = settings(Options, request.options, self.label)
+        if options.crash:
             import os
             import signal
 
-            os.kill(os.getpid(), int(signal.Signals[str(request.options["crash"])]))
+            os.kill(os.getpid(), int(signal.Signals[options.crash]))
         progress("Opening nothing")
         return FakeSession(spec, request)
 

@@ -15,9 +15,10 @@ from typing import Any, ClassVar
 from core.backends._llama_cpp_context import Context
 from core.backends._llama_cpp_log import Log, listen
 from core.backends._llama_cpp_model import load
-from core.backends._llama_cpp_options import N_BATCH, Options, context_params, read
+from core.backends._llama_cpp_options import N_BATCH, Options, context_params
 from core.backends._llama_cpp_session import LlamaSession
 from core.errors import ExplorerError
+from core.settings import settings
 from core.types import ModelSpec, Progress, Request, Scalar
 from hardware.detect import usable_cores
 
@@ -32,6 +33,7 @@ class LlamaCpp:
     dtypes: tuple[str, ...] = ()
     capabilities = frozenset({"forward", "cache", "rollback", "rewind", "stream", "batch", "layers", "count"})
     runtime_bytes = 60_000_000
+    Options = Options
     # signal that killed the worker -> (message, hint, options for the one retry)
     signal_advice: ClassVar[dict[int, tuple[str, str, dict[str, Scalar]]]] = {
         signal.SIGILL: (
@@ -51,7 +53,7 @@ class LlamaCpp:
         """Raises ExplorerError for a file, an architecture or an option that llama.cpp cannot use."""
         import llama_cpp
 
-        options = read(request.options)
+        options = settings(Options, request.options, self.label)
         if not spec.causal:
             raise ExplorerError(
                 f"{spec.name} is an encoder, which cannot generate text.", "Choose the PyTorch backend for it."

@@ -7,14 +7,13 @@ no generate loop of its own: "native" here is a bare loop of runs with bound inp
 from __future__ import annotations
 
 import importlib.util
-import os
 from pathlib import Path
-from typing import Any, Literal
-
-import msgspec
+from typing import Literal
 
 from core.errors import ExplorerError
+from core.settings import settings
 from core.types import ModelSpec, Progress, Record, Request, Scalar, Session
+from hardware.detect import usable_cores
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 CAPABILITIES = frozenset({"forward", "cache", "rollback", "rewind", "stream", "batch", "layers", "count"})
@@ -22,7 +21,7 @@ CAPABILITIES = frozenset({"forward", "cache", "rollback", "rewind", "stream", "b
 NO_ADVICE: dict[int, tuple[str, str, dict[str, Scalar]]] = {}
 
 
-class Options(Record, forbid_unknown_fields=True):
+class Options(Record):
     """What a request may set in `options`.
 
     provider: where it runs; auto takes CUDA when this build has it.
@@ -57,20 +56,12 @@ class OnnxRuntime:
         from core.backends._onnxruntime_session import OnnxSession
         from core.backends._onnxruntime_text import Text
 
-        options = _options(request.options)
-        threads = request.threads or _physical_cores()
+        options = settings(Options, request.options, self.label)
+        threads = request.threads or usable_cores()
         file = _model_file(Path(path))
         progress(f"Loading {file.name}")
         engine = Engine(file, _provider(options.provider), threads, options.spinning, options.optimization)
         return OnnxSession(engine, Text(file.parent), spec)
-
-
-def _options(given: dict[str, Any]) -> Options:
-    try:
-        return msgspec.convert(given, Options, strict=False)
-    except msgspec.ValidationError as error:
-        known = ", ".join(Options.__struct_fields__)
-        raise ExplorerError(f"ONNX Runtime cannot take these options: {error}.", f"Its options are {known}.") from None
 
 
 def _model_file(path: Path) -> Path:
@@ -91,14 +82,6 @@ def _provider(asked: str) -> str:
             f"This build of ONNX Runtime cannot use {asked}.", f"Choose one of: auto, {', '.join(there)}."
         )
     return there[asked]
-
-
-def _physical_cores() -> int:
-    """Cores this process may use, hyper-threads not counted."""
-    import psutil
-
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(psutil.cpu_count(logical=False) or allowed, allowed)
 
 
 plugin = OnnxRuntime()

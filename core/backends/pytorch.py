@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,8 @@ from core.backends._pytorch_count import count
 from core.backends._pytorch_stream import generate
 from core.backends._pytorch_trace import TorchTrace
 from core.errors import ExplorerError
-from core.types import Count, GenerationConfig, Ids, ModelSpec, Progress, Request
+from core.settings import settings
+from core.types import Count, GenerationConfig, Ids, ModelSpec, Progress, Record, Request, Scalar
 from hardware.detect import usable_cores
 
 UNLIMITED = 1 << 20  # tokens, for models whose state does not grow
@@ -260,6 +261,19 @@ class TorchSession:
             )
 
 
+class Options(Record):
+    """What a request may set in `options`.
+
+    device: where it runs; auto takes CUDA, then MPS, then the processor.
+    attention: the implementation; None leaves it to transformers.
+    compile: torch.compile, which takes a minute and may pay over a long run.
+    """
+
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    attention: Literal["sdpa", "eager"] | None = None
+    compile: bool = False
+
+
 class PyTorch:
     name = "pytorch"
     label = "PyTorch"
@@ -268,13 +282,16 @@ class PyTorch:
     dtypes = tuple(load.DTYPES)
     capabilities = frozenset({"forward", "cache", "rollback", "rewind", "stream", "batch", "layers", "count"})
     runtime_bytes = 450_000_000
+    Options = Options
+    signal_advice: ClassVar[dict[int, tuple[str, str, dict[str, Scalar]]]] = {}
 
     def unavailable(self) -> str | None:
         missing = [name for name in self.distributions if find_spec(name) is None]
         return f"{' and '.join(missing)} missing: pip install {' '.join(missing)}" if missing else None
 
     def open(self, path: str, spec: ModelSpec, request: Request, progress: Progress) -> TorchSession:
-        """Options: device (auto, cpu, cuda, mps), attention (sdpa, eager), compile (true, false)."""
+        """Raises ExplorerError for a damaged or incomplete folder, an absent device, a wrong option."""
+        options = settings(Options, request.options, self.label)
         progress("Importing PyTorch")
         import torch
         import transformers
@@ -283,17 +300,14 @@ class PyTorch:
         dtype = request.dtype or (spec.dtype if spec.dtype in load.DTYPES else "fp32")
         if dtype not in load.DTYPES:
             raise ExplorerError(f"PyTorch cannot run '{dtype}' here.", f"Choose one of: {', '.join(load.DTYPES)}.")
-        attention = None if request.options.get("attention") is None else str(request.options["attention"])
-        if attention not in (None, "sdpa", "eager"):
-            raise ExplorerError(f"There is no attention implementation '{attention}'.", "Choose sdpa or eager.")
-        device = load.choose_device(str(request.options.get("device") or "auto"))
+        device = load.choose_device(options.device)
         torch.set_num_threads(request.threads or usable_cores())
         folder = Path(path) if Path(path).is_dir() else Path(path).parent
         progress("Reading the tokenizer")
         tokenizer = load.load_tokenizer(folder)
-        model, warnings = load.load_model(folder, spec, dtype, device, attention, request.seed, progress)
+        model, warnings = load.load_model(folder, spec, dtype, device, options.attention, request.seed, progress)
         session = TorchSession(model, tokenizer, spec, device)
-        if str(request.options.get("compile") or "").lower() in ("true", "1", "yes"):
+        if options.compile:
             progress("Compiling")
             session.compile()
         session.environment = load.environment(model, device, dtype) | {"file": folder.name}

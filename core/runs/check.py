@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import msgspec
 import psutil
 
 from core import registry
@@ -10,6 +9,7 @@ from core.analysis.work import kv_cache_bytes
 from core.errors import ExplorerError
 from core.models import catalogue, spec
 from core.runs.draft import draft_request
+from core.settings import settings
 from core.types import ModelEntry, ModelSpec, Record, Request
 
 TIGHT = 0.85  # of the free memory
@@ -85,10 +85,8 @@ def check(request: Request) -> None:
         known = ", ".join(backend.dtypes) or "only what the file holds"
         raise ExplorerError(f"{backend.label} cannot load weights as {request.dtype}.", f"It knows: {known}.")
     _check_numbers(request)
-    try:
-        msgspec.convert(request.params, strategy.Params, strict=False)
-    except msgspec.ValidationError as error:
-        raise ExplorerError(f"A setting of {strategy.label} is wrong: {error}.", "Correct it and run again.") from error
+    settings(strategy.Params, request.params, strategy.label)
+    settings(backend.Options, request.options, backend.label)
     catalogue.find(request.model)
     if draft := draft_request(request):
         catalogue.find(draft.model)

@@ -36,6 +36,7 @@ from core.paths import data_dir
 from core.runs.draft import draft_request, same_tokenizer
 from core.runs.store import Run, Store
 from core.runs.summarize import summarize
+from core.settings import settings
 from core.types import (
     Attachment,
     Done,
@@ -257,7 +258,7 @@ class Worker:
 
     def _measure(self, request: Request, journal: Journal) -> None:
         strategy = registry.get("strategy", request.strategy)
-        params = msgspec.convert(request.params, strategy.Params, strict=False)
+        params = settings(strategy.Params, request.params, strategy.label)
         wanted_draft = draft_request(request)
         session, load_s, warm, before = self._open(request, journal)
         draft, draft_load_s = self._open_draft(wanted_draft, journal)
