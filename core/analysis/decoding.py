@@ -1,0 +1,122 @@
+"""What several tokens per step are worth: counts from the steps, and the speed-up they predict.
+
+Only decode steps count; the first token belongs to the prefill. Everything is of one sequence. Sources:
+Kou et al., "CLLMs: Consistency large language models" (2403.00835, section 4.2) for fast-forwarded and
+stationary tokens; Leviathan et al., "Fast inference from transformers via speculative decoding" (2211.17192).
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+
+from core.types import ForwardCost, Record, Step
+
+
+class Acceptance(Record, omit_defaults=False):
+    """How the guesses of a pass fared. Counts of tokens, but n_forward and n_draft, which count forwards.
+
+    fast_forwarded: guesses accepted, so tokens beyond the one that every forward gives.
+    stationary: of these, those that stood there, right and unchanged, already while a token before them was
+    wrong. rate: the estimate of alpha, agreeing guesses over guesses decided; None when none was decided.
+    histogram: accepted tokens of a step, and how many steps had so many.
+    """
+
+    n_tokens: int
+    n_forward: int
+    n_draft: int
+    tokens_per_forward: float
+    fast_forwarded: int
+    stationary: int
+    rate: float | None
+    histogram: tuple[tuple[int, int], ...]
+
+
+def tokens_per_forward(steps: Sequence[Step]) -> float | None:
+    """Accepted tokens per decode forward of one sequence; a draft model's forwards are not counted."""
+    decode = [s for s in steps if s.phase == "decode"]
+    n_forward = sum(s.n_forward for s in decode)
+    return sum(s.n_tokens for s in decode) / n_forward if n_forward else None
+
+
+def acceptance(steps: Sequence[Step]) -> Acceptance | None:
+    """Of the steps of one pass; None without a decode forward."""
+    decode = [s for s in steps if s.phase == "decode"]
+    rate = tokens_per_forward(decode)
+    if rate is None:
+        return None
+    agreed = [_agreed(s) for s in decode]
+    # a guess behind the first wrong one was not decided: nobody asked whether it was right
+    decided = sum(n + (n < len(s.guess) and n < s.n_tokens) for n, s in zip(agreed, decode, strict=True))
+    return Acceptance(
+        n_tokens=sum(s.n_tokens for s in decode),
+        n_forward=sum(s.n_forward for s in decode),
+        n_draft=sum(s.n_draft for s in decode),
+        tokens_per_forward=rate,
+        fast_forwarded=sum(agreed),
+        stationary=stationary(decode),
+        rate=sum(agreed) / decided if decided else None,
+        histogram=tuple(sorted(Counter(s.n_tokens for s in decode).items())),
+    )
+
+
+def stationary(steps: Sequence[Step]) -> int:
+    """Accepted guesses that were right one step earlier already, behind a token that was wrong."""
+    found = 0
+    before: Step | None = None
+    for step in (s for s in steps if s.phase == "decode"):
+        if before is not None:
+            # guess[i] stood at this place in the step before, which has moved on by what it accepted
+            old = before.guess[before.n_tokens :]
+            found += sum(a == b for a, b in zip(old, step.guess[: _agreed(step)], strict=False))
+        before = step
+    return found
+
+
+def _agreed(step: Step) -> int:
+    """How many of the guesses were accepted."""
+    pairs = zip(step.guess, step.tokens, strict=False)
+    return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(step.guess), len(step.tokens)))
+
+
+# ---------------------------------------------------------------- prediction
+
+
+def expected_tokens_per_forward(alpha: float, gamma: int) -> float:
+    """Mean tokens of a step that drafts gamma, each accepted with probability alpha independently.
+
+    Leviathan, equation 1: (1 - alpha^(gamma+1)) / (1 - alpha).
+    """
+    return float(gamma + 1) if alpha >= 1 else (1 - alpha ** (gamma + 1)) / (1 - alpha)
+
+
+def acceptance_for(tokens: float, gamma: int) -> float:
+    """The alpha whose expected tokens per forward are `tokens`: the inverse of the formula, by bisection."""
+    low, high = 0.0, 1.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if expected_tokens_per_forward(middle, gamma) < tokens else (low, middle)
+    return (low + high) / 2
+
+
+def expected_speedup(tokens: float, v: float, draft: float = 0.0) -> float:
+    """Speed over one token per forward: tokens per forward / (cost of drafting + v(k)).
+
+    v: seconds of the forward that verifies, draft: of all drafting of a step; both in forwards of one token.
+    With draft = gamma c and v = 1 it is Leviathan's theorem 3.8.
+    """
+    return tokens / (draft + v)
+
+
+def relative_cost(cost: ForwardCost, n: int) -> float | None:
+    """v(n), the cost of a forward of n tokens over that of one; between measured sizes a straight line in logarithms.
+
+    None beyond what was measured: kernels change with the size, so nothing is extended.
+    """
+    seconds = {t.n: t.seconds for t in cost.times}
+    if not seconds.get(1) or not min(seconds) <= n <= max(seconds):
+        return None
+    below, above = max(k for k in seconds if k <= n), min(k for k in seconds if k >= n)
+    share = 0.0 if below == above else math.log(n / below) / math.log(above / below)
+    return math.exp((1 - share) * math.log(seconds[below]) + share * math.log(seconds[above])) / seconds[1]

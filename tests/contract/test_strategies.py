@@ -1,0 +1,199 @@
+"""What every strategy must do, on every backend: the tokens of one at a time, and exact counts.
+
+All strategies that generate are found by the registry; tiny models as in test_backends.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from core import registry
+from core.errors import ExplorerError
+from core.models import spec as specs
+from core.types import Advance, GenerationConfig, Ids, Request, Sampling, Session
+
+BACKENDS = [name for name in registry.names("backend") if registry.get("backend", name).unavailable() is None]
+NOT_GENERATING = "encode"
+STRATEGIES = [name for name in registry.names("strategy") if name != NOT_GENERATING]
+GUESSING = [name for name in STRATEGIES if registry.get("strategy", name).single]
+VARIANTS: dict[str, tuple[dict[str, Any], ...]] = {
+    "jacobi": ({}, {"form": "block", "window": 5}, {"window": 1}, {"window": 40}),
+    "lookahead": ({}, {"window": 3, "ngram": 3, "candidates": 1, "pool_from_prompt": False}),
+    "prompt_lookup": ({}, {"max_ngram": 5, "min_ngram": 2, "draft_length": 30}),
+    "speculative": ({}, {"draft_length": 1}, {"draft_length": 9}),
+}
+CASES = [(name, params) for name in STRATEGIES for params in VARIANTS.get(name, ({},))]
+# a passage that repeats, so that drafts from the context are right now and then
+PROMPT = np.tile(np.random.default_rng(5).integers(33, 120, size=(1, 6)), (1, 3))
+LIMIT = 40
+HOT = Sampling(temperature=1.3, top_k=40, top_p=0.95)
+
+
+def quiet(note: str, done: float | None = None, total: float | None = None, unit: str = "") -> None:
+    pass
+
+
+@pytest.fixture(scope="module", params=BACKENDS)
+def backend(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def sessions(backend: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Session]]:
+    """Two of the same tiny model: the second one drafts."""
+    path, fmt = importlib.import_module(f"tests.contract.tiny.{backend}").make(tmp_path_factory.mktemp("tiny"))
+    plugin = registry.get("backend", backend)
+    wanted = Request(model="tiny", backend=backend, threads=1)
+    made = [plugin.open(path, specs.read(path, fmt), wanted, quiet) for _ in range(2)]
+    yield made
+    for session in made:
+        session.close()
+
+
+class Unsure:
+    """A draft that agrees only now and then: every third choice is another token."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._session, name)
+
+    def forward(self, ids: Ids, keep: int | None = None) -> Any:
+        logits = self._session.forward(ids, keep)
+        values = logits.numpy().copy()
+        if self._session.n_committed % 3 == 0:
+            values[..., 50:60] += 20.0
+        return Values(values)
+
+
+class Values:
+    def __init__(self, values: Any) -> None:
+        self._values = values
+
+    def argmax(self) -> Any:
+        return self._values.argmax(-1)
+
+    def numpy(self) -> Any:
+        return self._values
+
+
+def run(
+    name: str,
+    sessions: list[Session],
+    limit: int = LIMIT,
+    params: dict[str, Any] | None = None,
+    prompt: Ids = PROMPT,
+    **config: Any,
+) -> list[Advance]:
+    strategy = registry.get("strategy", name)
+    made = msgspec.convert(params or {}, strategy.Params)
+    drafts = [Unsure(sessions[1])] if hasattr(made, "draft") else []
+    if missing := strategy.needs - sessions[0].capabilities:
+        pytest.skip(f"the session cannot {missing}")
+    return list(strategy.decode(sessions[0], prompt, GenerationConfig(limit=limit, **config), made, *drafts))
+
+
+def tokens_of(steps: list[Advance]) -> list[int]:
+    return [token for step in steps if step.tokens for token in step.tokens[0]]
+
+
+@pytest.mark.parametrize(("name", "params"), CASES)
+def test_greedy_tokens_are_those_of_one_at_a_time(sessions: list[Session], name: str, params: dict[str, Any]) -> None:
+    wanted = tokens_of(run("autoregressive", sessions))
+    assert len(wanted) == LIMIT and len(set(wanted)) > 3
+    assert tokens_of(run(name, sessions, params=params)) == wanted
+
+
+@pytest.mark.parametrize(("name", "params"), CASES)
+def test_the_limit_is_met_exactly(sessions: list[Session], name: str, params: dict[str, Any]) -> None:
+    wanted = tokens_of(run("autoregressive", sessions))
+    for limit in (1, 2, 3, 7, LIMIT - 1):
+        assert tokens_of(run(name, sessions, limit=limit, params=params)) == wanted[:limit]
+
+
+@pytest.mark.parametrize(("name", "params"), CASES)
+def test_it_stops_at_every_token_that_may_stop_it(sessions: list[Session], name: str, params: dict[str, Any]) -> None:
+    free = tokens_of(run("autoregressive", sessions))
+    for stop in sorted(set(free))[:8]:  # some of them lie inside an accepted run
+        found = tokens_of(run(name, sessions, params=params, stop=frozenset({stop})))
+        assert found == free[: free.index(stop) + 1]
+
+
+@pytest.mark.parametrize(("name", "params"), [case for case in CASES if case[0] in GUESSING])
+def test_steps_count_what_was_done(sessions: list[Session], name: str, params: dict[str, Any]) -> None:
+    steps = run(name, sessions, params=params)
+    decode = [step for step in steps if step.phase == "decode"]
+    tokens, text = [t for step in decode for t in step.tokens[0]], tokens_of(steps)
+    assert sum(len(step.tokens[0]) for step in decode) == LIMIT - 1, "the first token is the prefill's"
+    at = 1
+    for step in decode:
+        n, accepted = len(step.tokens[0]), step.tokens[0]
+        assert step.n_forward == 1 and step.n_input == 1 + len(step.guess) and 1 <= n <= step.n_input
+        assert accepted[: n - 1] == step.guess[: n - 1], "all but the last were guessed"
+        assert n == step.n_input or accepted[-1] != step.guess[n - 1], "and the last was not"
+        assert tuple(text[at : at + n]) == accepted
+        at += n
+    assert sessions[0].n_committed == PROMPT.shape[1] + len(tokens), "all but the last token are in the cache"
+    assert len(decode) <= LIMIT - 1
+
+
+@pytest.mark.parametrize("name", GUESSING)
+def test_sampling_follows_its_seed(sessions: list[Session], name: str) -> None:
+    first = tokens_of(run(name, sessions, sampling=HOT, seed=3))
+    assert tokens_of(run(name, sessions, sampling=HOT, seed=3)) == first and len(first) == LIMIT
+    assert tokens_of(run(name, sessions, sampling=HOT, seed=4)) != first
+
+
+@pytest.mark.parametrize(("name", "params"), [case for case in CASES if case[0] in GUESSING])
+def test_sampling_draws_what_one_at_a_time_draws(
+    backend: str, sessions: list[Session], name: str, params: dict[str, Any]
+) -> None:
+    """With the same seed, token for token; drafts with a distribution of their own are equal in distribution only."""
+    if name == "speculative":
+        pytest.skip("equal in distribution: see tests/test_decoding.py")
+    if hasattr(importlib.import_module(f"tests.contract.tiny.{backend}"), "TOLERANCE"):
+        pytest.skip("its logits are not exact, and a draw near a border may fall to the other side")
+    wanted = tokens_of(run("autoregressive", sessions, sampling=HOT, seed=3))
+    assert tokens_of(run(name, sessions, params=params, sampling=HOT, seed=3)) == wanted
+
+
+@pytest.mark.parametrize("name", GUESSING)
+def test_a_batch_is_refused(sessions: list[Session], name: str) -> None:
+    with pytest.raises(ExplorerError, match="one sequence"):
+        run(name, sessions, prompt=np.concatenate([PROMPT, PROMPT]))
+
+
+@pytest.mark.parametrize("name", GUESSING)
+def test_a_window_larger_than_the_context_is_refused(sessions: list[Session], name: str) -> None:
+    params = {"draft_length": 200} if name in ("prompt_lookup", "speculative") else {"window": 200}
+    if sessions[0].max_context > 200:
+        pytest.skip("its context is larger")
+    with pytest.raises(ExplorerError, match="larger than the context"):
+        run(name, sessions, params=params)
+
+
+@pytest.mark.parametrize("name", GUESSING)
+def test_the_context_can_be_filled_to_its_end(sessions: list[Session], name: str) -> None:
+    limit = sessions[0].max_context - PROMPT.shape[1]
+    wanted = tokens_of(run("autoregressive", sessions, limit=limit))
+    assert tokens_of(run(name, sessions, limit=limit)) == wanted and len(wanted) == limit
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_a_strategy_closed_early_leaves_a_usable_session(sessions: list[Session], name: str) -> None:
+    wanted = tokens_of(run("autoregressive", sessions))
+    strategy = registry.get("strategy", name)
+    params = strategy.Params()
+    drafts = [sessions[1]] if hasattr(params, "draft") else []
+    steps = strategy.decode(sessions[0], PROMPT, GenerationConfig(limit=LIMIT), params, *drafts)
+    for _ in range(4):
+        next(steps)
+    steps.close()
+    assert tokens_of(run(name, sessions)) == wanted

@@ -1,0 +1,89 @@
+"""Acceptance counted by hand, and the published values of the formulas."""
+
+from __future__ import annotations
+
+import pytest
+
+from core.analysis.decoding import (
+    acceptance,
+    acceptance_for,
+    expected_speedup,
+    expected_tokens_per_forward,
+    relative_cost,
+    stationary,
+    tokens_per_forward,
+)
+from core.types import ForwardCost, ForwardTime, Step
+
+
+def step(guess: tuple[int, ...], tokens: tuple[int, ...], n_draft: int = 0) -> Step:
+    return Step(
+        t_s=0, pass_no=0, phase="decode", seconds=0.1, n_tokens=len(tokens), n_forward=1, n_input=1 + len(guess),
+        n_context=0, tokens=tokens, guess=guess, n_draft=n_draft,
+    )  # fmt: skip
+
+
+PREFILL = Step(t_s=0, pass_no=0, phase="prefill", seconds=1.0, n_tokens=1, n_forward=1, n_input=9, n_context=9)
+# the text is 1 2 3 4 5 6 7; 3 stands right behind a wrong 9 and is then accepted, 5 stands right and is lost again
+STEPS = [
+    PREFILL,
+    step(guess=(9, 3, 9, 5), tokens=(1,)),  # the places of 1 2 3 4: 3 is at the place of 2
+    step(guess=(9, 3, 9, 5), tokens=(2,)),  # 2 3 4 5: 3 and 5 are right, behind a wrong one
+    step(guess=(3, 4, 8, 6), tokens=(3, 4, 5)),  # 3 4 5 6: 3 stayed, 4 is new, 5 was lost, 6 is right
+    step(guess=(6, 9), tokens=(6, 7)),  # 6 7: 6 stayed
+]
+
+
+def test_counts_by_hand() -> None:
+    found = acceptance(STEPS)
+    assert found is not None
+    assert (found.n_tokens, found.n_forward, found.fast_forwarded, found.stationary) == (7, 4, 3, 2)
+    assert found.tokens_per_forward == 7 / 4 == tokens_per_forward(STEPS)
+    assert found.histogram == ((1, 2), (2, 1), (3, 1))
+    # decided: 9, 9, then 3 4 and the wrong 8, then 6 and the wrong 9
+    assert found.rate == 3 / 7
+
+
+def test_a_whole_guess_accepted_leaves_none_wrong() -> None:
+    found = acceptance([step((1, 2), (1, 2, 3), n_draft=2)])
+    assert found and found.rate == 1.0 and found.fast_forwarded == 2 and found.n_draft == 2
+    stopped = acceptance([step((1, 2, 9), (1, 2))])  # a stop token among the guesses: what follows was not decided
+    assert stopped and stopped.rate == 1.0 and stopped.fast_forwarded == 2
+
+
+def test_without_guesses_there_is_no_rate() -> None:
+    found = acceptance([step((), (1,)), step((), (2,))])
+    assert found and found.tokens_per_forward == 1.0 and found.rate is None and stationary([PREFILL]) == 0
+    assert acceptance([PREFILL]) is None and tokens_per_forward([]) is None
+
+
+@pytest.mark.parametrize(
+    ("alpha", "gamma", "speed"),
+    [(0.6, 2, 1.96), (0.7, 3, 2.53), (0.8, 2, 2.44), (0.8, 5, 3.69), (0.9, 2, 2.71), (0.9, 10, 6.86)],
+)
+def test_leviathans_table_of_speeds(alpha: float, gamma: int, speed: float) -> None:
+    """2211.17192, table 1: walltime improvement with a draft that costs nothing."""
+    assert expected_tokens_per_forward(alpha, gamma) == pytest.approx(speed, abs=0.006)
+    assert expected_speedup(expected_tokens_per_forward(alpha, gamma), v=1.0) == pytest.approx(speed, abs=0.006)
+
+
+def test_further_values() -> None:
+    assert expected_tokens_per_forward(0.7, 8) == pytest.approx(3.199, abs=5e-4)
+    assert expected_tokens_per_forward(0.0, 8) == 1.0 and expected_tokens_per_forward(1.0, 8) == 9.0
+    # theorem 3.8: (1 - a^(g+1)) / ((1 - a)(g c + 1))
+    assert expected_speedup(expected_tokens_per_forward(0.8, 4), 1.0, draft=4 * 0.05) == pytest.approx(2.8013, abs=1e-4)
+    # tokens per forward of the trial in 16 tokens that cost 1.25 forwards of one
+    assert expected_speedup(4.52, v=1.25) == pytest.approx(3.616)
+
+
+@pytest.mark.parametrize("alpha", [0.1, 0.5, 0.93])
+def test_acceptance_for_is_the_inverse(alpha: float) -> None:
+    assert acceptance_for(expected_tokens_per_forward(alpha, 6), 6) == pytest.approx(alpha, abs=1e-9)
+
+
+def test_relative_cost_between_and_beyond_what_was_measured() -> None:
+    times = tuple(ForwardTime(n=n, seconds=s, low_s=s, high_s=s) for n, s in ((1, 0.01), (4, 0.02), (16, 0.08)))
+    cost = ForwardCost(t_s=0, pass_no=0, n_past=8, repeats=5, times=times)
+    assert relative_cost(cost, 1) == pytest.approx(1.0) and relative_cost(cost, 4) == pytest.approx(2.0)
+    assert relative_cost(cost, 8) == pytest.approx(4.0), "halfway in both logarithms"
+    assert relative_cost(cost, 17) is None and relative_cost(cost, 0) is None
