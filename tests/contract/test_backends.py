@@ -356,8 +356,6 @@ def test_trace_names_the_layers_of_the_spec(session: Session, close: Any) -> Non
                 assert [row for row in rows if within(row.name, f"blocks.{block}.{part}") and row.seconds > 0]
         assert all(row.seconds >= 0 and row.calls > 0 for row in rows)
         assert any(within(name, "lm_head") for name in names)
-        seconds = {row.name: row.seconds for row in rows}
-        assert seconds.get(OTHER, 0.0) < 0.5 * sum(seconds.values()), "most of the time has a layer"
     assert sum(row.seconds for rows in phases.values() for row in rows) <= wall_s
 
     session.reset()
