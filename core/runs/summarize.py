@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from core.analysis.decoding import tokens_per_forward
 from core.analysis.energy import of_phase
 from core.analysis.work import LayerWork, total, work
 from core.names import fit, within
@@ -18,6 +19,7 @@ from core.types import (
     EnergyReading,
     Event,
     Failed,
+    ForwardCost,
     Layer,
     LayerResult,
     LayerTime,
@@ -100,6 +102,8 @@ def summarize(run_id: str, request: Request, events: Sequence[Event], status: Ru
         hint=failed.hint if failed else None,
         counts=tuple(e for e in since if isinstance(e, Counted)),
         energy=_energy(request, loaded, since, by_pass),
+        tokens_per_forward=tokens_per_forward([s for p in timing for s in p]),
+        forward_cost=next((e for e in reversed(since) if isinstance(e, ForwardCost)), None),
     )
 
 

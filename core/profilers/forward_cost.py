@@ -1,0 +1,91 @@
+"""v(k): what a forward of k tokens costs after the prompt. It decides whether guessing several tokens pays.
+
+The forwards are run when the pass's steps are over, on the cache they left, and every one is rolled back.
+Sizes are interleaved, so that what the machine does meanwhile falls on all of them.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Literal
+
+import numpy as np
+
+from core.errors import ExplorerError
+from core.types import ForwardCost, ForwardTime, Session, Step, Warned
+
+SIZES = (1, 2, 4, 8, 16, 32, 64)
+REPEATS = 7
+BUDGET_S = 30.0  # no further round is begun after it
+
+
+class ForwardCostAttachment:
+    def __init__(self, session: Session, pass_no: int) -> None:
+        self._session, self._pass_no = session, pass_no
+        self._closed = False
+
+    def phase(self, name: Literal["prefill", "decode"]) -> None:
+        pass
+
+    def step(self, step: Step) -> None:
+        pass
+
+    def events(self) -> list[Any]:
+        if not self._closed:
+            return []
+        n_past = self._session.n_committed
+        if not n_past:
+            return [_warned("this strategy keeps no cache to measure on")]
+        try:
+            return [self._measure(n_past, [n for n in SIZES if n_past + n <= self._session.max_context])]
+        except ExplorerError as error:
+            return [_warned(error.message.rstrip("."))]
+
+    def _measure(self, n_past: int, sizes: list[int]) -> ForwardCost | Warned:
+        if not sizes:
+            return _warned("the context is full")
+        rng = np.random.default_rng(0)
+        seconds: dict[int, list[float]] = {n: [] for n in sizes}
+        began = time.perf_counter()
+        for repeat in range(REPEATS + 1):
+            for n in sizes:
+                ids = rng.integers(0, self._session.spec.vocab_size, (1, n))
+                started = time.perf_counter()
+                self._session.forward(ids)
+                self._session.sync()
+                if repeat:  # the first round warms up
+                    seconds[n].append(time.perf_counter() - started)
+                self._session.commit(0)
+            if repeat and time.perf_counter() - began > BUDGET_S:
+                break
+        times = []
+        for n, found in seconds.items():
+            low, median, high = (float(x) for x in np.quantile(found, (0.25, 0.5, 0.75)))
+            times.append(ForwardTime(n=n, seconds=median, low_s=low, high_s=high))
+        return ForwardCost(
+            t_s=time.perf_counter(), pass_no=self._pass_no, n_past=n_past, repeats=len(found), times=tuple(times)
+        )
+
+    def close(self) -> None:
+        self._closed = True
+
+
+def _warned(why: str) -> Warned:
+    return Warned(t_s=time.perf_counter(), message=f"The cost of a forward was not measured: {why}.")
+
+
+class ForwardCosts:
+    name = "forward_cost"
+    label = "Cost of a forward"
+    needs = frozenset({"forward", "cache", "rollback"})
+    single = True
+    limit = 2  # the prompt and one step; the rest is run here
+
+    def unavailable(self) -> str | None:
+        return None
+
+    def attach(self, session: Session, pass_no: int) -> ForwardCostAttachment:
+        return ForwardCostAttachment(session, pass_no)
+
+
+plugin = ForwardCosts()
