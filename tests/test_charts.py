@@ -10,7 +10,7 @@ import pytest
 import vl_convert
 
 from core.analysis.roofline import Point, Roof
-from core.charts import bars, curves, graph, graph_layout, roofline, timeline
+from core.charts import bandwidth, bars, graph, graph_layout, intervals, memory, roofline, timeline
 from core.charts.chart import Chart
 from core.charts.labels import short, si
 from core.types import Elementwise, Embedding, Layer, LayerResult, Linear, Memory, Norm
@@ -133,28 +133,28 @@ CHARTS: dict[str, tuple[Callable[[], Chart], Callable[[], Chart]]] = {
         lambda: roofline.roofline(ROOFS, POINTS, "bound", pick=False),
     ),
     "bandwidth": (
-        lambda: curves.bandwidth_curve([]),
-        lambda: curves.bandwidth_curve([(1e6, 2e11), (1e9, 3e10)], [3e7], 1e8),
+        lambda: bandwidth.bandwidth_curve([]),
+        lambda: bandwidth.bandwidth_curve([(1e6, 2e11), (1e9, 3e10)], [3e7], 1e8),
     ),
     "growth": (
-        lambda: curves.growth([], "Tokens"),
-        lambda: curves.growth(
+        lambda: memory.growth([], "Tokens"),
+        lambda: memory.growth(
             [(1, {"weights": 1e8}), (2, {"weights": 1e8, "KV cache": 1e7})], "Tokens", 1, [("A", 1.1e8)]
         ),
     ),
     "split": (
-        lambda: curves.split_bars([]),
-        lambda: curves.split_bars([("computed", {"weights": 1e8, "KV cache": 1e6})]),
+        lambda: memory.split_bars([]),
+        lambda: memory.split_bars([("computed", {"weights": 1e8, "KV cache": 1e6})]),
     ),
     "intervals": (
-        lambda: curves.intervals([], "Speed", "tok/s"),
-        lambda: curves.intervals(
-            [curves.Interval("A", 200, 120, 100, 150), curves.Interval("B", 9, 5, 4, 6, False)], "Speed", "tok/s"
+        lambda: intervals.intervals([], "Speed", "tok/s"),
+        lambda: intervals.intervals(
+            [intervals.Interval("A", 200, 120, 100, 150), intervals.Interval("B", 9, 5, 4, 6, False)], "Speed", "tok/s"
         ),
     ),
     "live sets": (
-        lambda: curves.weight_bars([]),
-        lambda: curves.weight_bars([("embed", 1e6, 100, 100), ("x", 10, 50, 150)]),
+        lambda: memory.weight_bars([]),
+        lambda: memory.weight_bars([("embed", 1e6, 100, 100), ("x", 10, 50, 150)]),
     ),
 }
 

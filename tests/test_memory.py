@@ -4,19 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from core.analysis.memory import (
-    Shape,
-    fit,
-    grown,
-    largest_batch,
-    live_sets,
-    longest_context,
-    measured,
-    reported,
-    shape_of_run,
-    split,
-    with_vocabulary,
-)
+from core.analysis.fit import fit, largest_batch, longest_context
+from core.analysis.memory import Shape, grown, live_sets, split, with_vocabulary
+from core.analysis.memory_seen import measured, reported, shape_of_run
 from core.types import (
     Attention,
     Elementwise,

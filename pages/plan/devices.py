@@ -9,7 +9,7 @@ import pandas as pd
 import streamlit as st
 
 from core.analysis.roofline import roofs_of
-from core.charts.curves import bandwidth_curve
+from core.charts.bandwidth import bandwidth_curve
 from core.charts.roofline import roofline
 from core.paths import data_dir
 from hardware import catalogue

@@ -10,7 +10,7 @@ import streamlit as st
 
 from core.analysis.calibrate import MethodError, calibration_table
 from core.analysis.predict import Figure, Prediction, predict
-from core.charts.curves import Interval, intervals
+from core.charts.intervals import Interval, intervals
 from core.errors import ExplorerError
 from core.models import catalogue as models
 from core.models import spec as specs

@@ -74,7 +74,7 @@ class Measuring:
 
 
 @st.cache_resource(show_spinner=False)
-def _jobs() -> dict[str, Measuring]:
+def jobs() -> dict[str, Measuring]:
     """The measurement that goes on or went last; one per process."""
     return {}
 
@@ -90,7 +90,7 @@ def kept(threads: int) -> Ceilings | None:
 
 def measure_panel(threads: int) -> None:
     """State of the ceilings, a button to measure them, and progress while it goes on. Call at a page's top level."""
-    job = _jobs().get("job")
+    job = jobs().get("job")
     active = job is not None and job.active
 
     @st.fragment(run_every=0.5 if active else None)
@@ -170,7 +170,7 @@ def _start_button(
         label, icon=icon, key=f"ceilings-{'check' if probe else 'start'}", disabled=busy, help=about, type=kind
     ):
         job = Measuring(threads=threads, probe=probe)
-        _jobs()["job"] = job
+        jobs()["job"] = job
         job.start(folder())
         st.rerun()
 

@@ -8,7 +8,7 @@ import streamlit as st
 
 from core import registry
 from core.analysis.predict_here import PredictionHere, arithmetic_dtype, predict_local
-from core.charts.curves import Interval, intervals
+from core.charts.intervals import Interval, intervals
 from core.runs.local import Overheads, calibrate, observe_run
 from core.types import ModelSpec
 from hardware.ceilings import Ceilings
@@ -51,8 +51,7 @@ def draw_here(spec: ModelSpec, model: str, weights: str | None, cache: str, prom
         arithmetic = arithmetic_dtype(dtype, found)
         if arithmetic not in found.flop_per_s:
             continue
-        activation = dtype if dtype in ("bf16", "fp16") and plugin.dtypes else "fp32"
-        overhead = overheads.of(backend, arithmetic)
+        overhead = overheads.of(backend, arithmetic, dtype)
         predicted = predict_local(
             spec,
             found,
@@ -61,9 +60,8 @@ def draw_here(spec: ModelSpec, model: str, weights: str | None, cache: str, prom
             new_tokens=new,
             batch=batch,
             weights=dtype,
-            compute_dtype=arithmetic,
-            activation_dtype=activation,
-            kv_dtype=activation if plugin.dtypes else cache,
+            kv_dtype=None if plugin.dtypes else cache,
+            runtime_bytes=float(plugin.runtime_bytes),
         )
         rows.append((backend, dtype, predicted, overhead.n_runs, _measured(model, backend, dtype, batch)))
     _draw(rows)
@@ -90,7 +88,9 @@ def _measured(model: str, backend: str, dtype: str, batch: int) -> dict[str, Any
 
 def _draw(rows: list[tuple[str, str, PredictionHere, int, dict[str, Any] | None]]) -> None:
     lines = [
-        Interval(f"{backend_label(backend)}, {dtype}", f.ideal, f.calibrated, f.low, f.high, note=p.bound_by)
+        Interval(
+            f"{backend_label(backend)}, {dtype}", f.ideal, f.calibrated, f.low, f.high, p.fits is not False, p.bound_by
+        )
         for backend, dtype, p, _, _ in rows
         if (f := p.decode_tok_per_s) is not None
     ]
@@ -104,7 +104,7 @@ def _draw(rows: list[tuple[str, str, PredictionHere, int, dict[str, Any] | None]
                 "Decode": text.token_rate(p.decode_tok_per_s.calibrated if p.decode_tok_per_s else None),
                 "Measured": text.token_rate(seen["tok_per_s"] if seen else None),
                 "First token": text.seconds(p.ttft_s.calibrated),
-                "Memory": text.size(p.memory.total_bytes),
+                "Memory": text.size(p.peak_memory_bytes.calibrated),
                 "Decode bound by": p.bound_by,
                 "Calibrated with": f"{n} forwards" if n else "nothing yet: a guess",
             }

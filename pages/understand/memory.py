@@ -9,23 +9,10 @@ import streamlit as st
 
 from core import registry
 from core.analysis.dtypes import BITS_PER_WEIGHT
-from core.analysis.memory import (
-    MOST_TOKENS,
-    Axis,
-    Measured,
-    Shape,
-    Split,
-    as_stored,
-    fit,
-    grown,
-    live_sets,
-    measured,
-    reported,
-    shape_of_run,
-    split,
-    usable_bytes,
-)
-from core.charts.curves import growth, split_bars, weight_bars
+from core.analysis.fit import MOST_TOKENS, fit, usable_bytes
+from core.analysis.memory import Axis, Shape, Split, as_stored, grown, live_sets, split
+from core.analysis.memory_seen import Measured, measured, reported, shape_of_run
+from core.charts.memory import growth, split_bars, weight_bars
 from core.charts.timeline import memory_timeline
 from core.errors import ExplorerError
 from core.paths import data_dir

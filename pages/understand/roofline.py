@@ -11,7 +11,7 @@ from core.analysis.arithmetic import under_roof
 from core.analysis.bottlenecks import Ceiling
 from core.analysis.roofline import Point, causes
 from core.analysis.under_roof import Forward, Level, Phase, measured, moves_activations, predicted, working_set_bytes
-from core.charts.curves import bandwidth_curve
+from core.charts.bandwidth import bandwidth_curve
 from core.charts.roofline import roofline
 from core.paths import data_dir
 from core.runs.store import Run

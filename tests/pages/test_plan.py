@@ -11,8 +11,11 @@ from streamlit.testing.v1 import AppTest
 
 from core.paths import data_dir
 from hardware import catalogue
+from hardware.ceilings import Ceilings
 from tests.pages.conftest import sound
+from tests.pages.test_understand import ceilings_here
 
+__all__ = ["ceilings_here"]  # a fixture
 Open = Callable[..., AppTest]
 N_SHIPPED = len(catalogue.devices())
 DEVICES, PREDICT = "pages/plan/devices.py", "pages/plan/predict.py"
@@ -189,3 +192,16 @@ def test_no_device_and_no_model_ask_for_one(app: Open) -> None:
     at = sound(app(PREDICT))
     at.multiselect(key="predict-devices").set_value([]).run()
     assert "at least one device" in words(sound(at))
+
+
+def test_this_machine_by_backend(app: Open, ceilings_here: Ceilings) -> None:
+    at = sound(app(PREDICT))
+    table = next(d.value for d in at.dataframe if "Calibrated with" in d.value.columns)
+    assert {"llama.cpp", "PyTorch", "ONNX Runtime"} <= set(table["Backend"])
+    assert all(w == "nothing yet: a guess" for w in table["Calibrated with"])
+    assert "This machine" in at.multiselect(key="predict-devices").value
+    assert "Devices page" not in words(at)
+
+
+def test_this_machine_needs_its_ceilings(app: Open) -> None:
+    assert "Measure this machine's ceilings" in words(sound(app(PREDICT)))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 from streamlit.testing.v1 import AppTest
 
@@ -14,11 +16,19 @@ from core.runs.store import Store
 from hardware import catalogue, ceilings
 from hardware.ceilings import Ceilings, Gemm, ReadPoint
 from hardware.detect import machine_id
+from hardware.errors import HardwareError
+from pages.ui.ceilings import default_threads, jobs
 from tests.pages.conftest import sound
 
 Open = Callable[..., AppTest]
 ROOFLINE, LAYERS, MEMORY = (f"pages/understand/{name}.py" for name in ("roofline", "layers", "memory"))
 MB = 2**20
+
+
+@pytest.fixture(autouse=True)
+def no_old_measurement() -> None:
+    """The last measurement belongs to the process, so a test must not see another's."""
+    jobs().clear()
 
 
 @pytest.fixture
@@ -39,12 +49,9 @@ def ceilings_here(home: Path) -> Ceilings:
         reads=tuple(ReadPoint(working_set_bytes=n * MB, bytes_per_s=b, median_bytes_per_s=b) for n, b in reads),
         mem_bytes=16 * 2**30,
     )
-    ceilings.save(found, data_dir() / "ceilings")
+    for threads in {1, default_threads()}:
+        ceilings.save(msgspec.structs.replace(found, threads=threads), data_dir() / "ceilings")
     return found
-
-
-def datasets(at: AppTest, name: str) -> set[str]:
-    return {d.name for chart in at.get("vega_lite_chart") for d in chart.proto.datasets}
 
 
 def words(at: AppTest) -> str:
@@ -67,6 +74,58 @@ def test_without_ceilings_it_offers_to_measure_them(app: Open, filled: Store) ->
     assert "not measured yet" in words(at)
     assert "no roof to hold the run against" in at.info[0].proto.title
     assert not at.get("vega_lite_chart")
+
+
+def test_measuring_shows_progress_and_keeps_the_result(
+    app: Open, filled: Store, ceilings_here: Ceilings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The measuring itself is replaced: it waits until the page has shown how far it is."""
+    seen, go_on = threading.Event(), threading.Event()
+
+    def measure(
+        threads: int, quick: bool, progress: Callable[..., None], stop: Callable[[], bool], probe: bool
+    ) -> Ceilings:
+        progress("matrix products in fp32", 3.0, 12.0)
+        seen.set()
+        assert go_on.wait(30)
+        return msgspec.structs.replace(ceilings_here, date="2026-06-07T08:09:10Z", threads=threads)
+
+    monkeypatch.setattr(ceilings, "measure", measure)
+    at = sound(app(ROOFLINE))
+    at.button(key="ceilings-start").click().run()
+    assert seen.wait(30)
+    at.run()
+    assert "matrix products in fp32" in str(at.get("progress")[0].proto.text)
+    assert any(b.key == "ceilings-stop" for b in at.button)
+    go_on.set()
+    jobs()["job"].thread.join(30)
+    sound(at.run())
+    kept = ceilings.load(data_dir() / "ceilings", machine_id(), 1)
+    assert kept is not None and kept.date.startswith("2026-06-07")
+
+
+def test_a_check_tells_what_moved(
+    app: Open, filled: Store, ceilings_here: Ceilings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slower = tuple(msgspec.structs.replace(r, bytes_per_s=r.bytes_per_s / 2) for r in ceilings_here.reads)
+    probe = msgspec.structs.replace(ceilings_here, reads=slower)
+    monkeypatch.setattr(ceilings, "measure", lambda *a, **k: probe)
+    at = sound(app(ROOFLINE))
+    at.button(key="ceilings-check").click().run()
+    jobs()["job"].thread.join(30)
+    sound(at.run())
+    assert any("memory bandwidth is now 50% lower" in w.value for w in at.warning)
+
+
+def test_a_failed_measurement_is_one_sentence(app: Open, filled: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def measure(*args: object, **more: object) -> Ceilings:
+        raise HardwareError("The ceilings could not be measured: no torch.", "PyTorch is needed for it.")
+
+    monkeypatch.setattr(ceilings, "measure", measure)
+    at = sound(app(ROOFLINE))
+    at.button(key="ceilings-start").click().run()
+    jobs()["job"].thread.join(30)
+    assert "no torch" in sound(at.run()).error[0].proto.title
 
 
 def test_a_data_sheet_is_a_roof_too(app: Open, filled: Store) -> None:

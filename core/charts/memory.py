@@ -1,10 +1,10 @@
-"""Curves and intervals: bandwidth over working set, memory over what grows it, predictions with their range."""
+"""Memory by purpose: side by side, as it grows with one quantity, and layer by layer."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import altair as alt
 
@@ -19,69 +19,7 @@ STEPS = {
     "opening the model": SKY,
     "while running": RED,
 }
-PLAIN = ("tok/s",)  # units that take no SI prefix
 Scale = Literal["linear", "log"]
-
-
-class Interval(NamedTuple):
-    """A predicted figure of one thing. fits: whether it fits there; False is drawn as crossed out."""
-
-    name: str
-    ideal: float
-    calibrated: float
-    low: float
-    high: float
-    fits: bool = True
-    note: str = ""
-
-
-def bandwidth_curve(
-    reads: Sequence[tuple[float, float]],
-    knees: Sequence[float] = (),
-    working_set_bytes: float | None = None,
-    height: int = 240,
-) -> Chart:
-    """Read bandwidth (bytes/s) over the working set (bytes), the caches' ends, and where a model stands."""
-    rows = [{"x": x, "y": y, "text": f"{si(x, 'B')}: {si(y, 'B/s')}"} for x, y in sorted(reads)]
-    marks = [{"x": k, "text": f"cache ends near {si(k, 'B')}", "what": "knee"} for k in knees]
-    if working_set_bytes:
-        marks.append(
-            {"x": working_set_bytes, "text": f"this model reads {si(working_set_bytes, 'B')}", "what": "model"}
-        )
-    words = (
-        f"Read bandwidth over working set, {len(knees)} cache ends found" if rows else "Read bandwidth, not measured"
-    )
-    return fed(_bandwidth_spec(height), words, reads=rows, marks=marks)
-
-
-@cache
-def _bandwidth_spec(height: int) -> dict[str, Any]:
-    base = alt.Chart(alt.NamedData("reads"))
-    x = alt.X(
-        "x:Q",
-        title="Working set",
-        scale=alt.Scale(type="log", base=2, nice=False),
-        axis=alt.Axis(labelExpr=si_label("B"), grid=False, tickCount=8, labelOverlap="greedy"),
-    )
-    y = alt.Y("y:Q", title=None, scale=alt.Scale(zero=True), axis=alt.Axis(labelExpr=si_label("B/s"), tickCount=4))
-    line = base.mark_line(color=BLUE, strokeWidth=2).encode(x=x, y=y)
-    points = base.mark_point(filled=True, color=BLUE, size=36).encode(
-        x=x, y=y, tooltip=[alt.Tooltip("text:N", title="Measured")]
-    )
-    marks = alt.Chart(alt.NamedData("marks"))
-    rules = marks.mark_rule(strokeWidth=1.4).encode(
-        x=alt.X("x:Q"),
-        color=alt.condition("datum.what == 'model'", alt.value(RED), alt.value(GREY)),
-        strokeDash=alt.condition("datum.what == 'model'", alt.value([1, 0]), alt.value([4, 4])),
-        tooltip=[alt.Tooltip("text:N", title="Here")],
-    )
-    words = marks.mark_text(align="left", baseline="top", dx=5, dy=2, fontSize=11, angle=0).encode(
-        x=alt.X("x:Q"),
-        y=alt.value(0),
-        text="text:N",
-        color=alt.condition("datum.what == 'model'", alt.value(RED), alt.value(GREY)),
-    )
-    return built(alt.layer(rules, line, points, words), height)
 
 
 def split_bars(bars: Sequence[tuple[str, dict[str, float]]], height: int = 250) -> Chart:
@@ -207,85 +145,6 @@ def _growth_spec(x_title: str, x_scale: Scale, height: int) -> dict[str, Any]:
         .encode(x=alt.X("x:Q"))
     )
     return built(alt.layer(areas, here, rules, names), height)
-
-
-def intervals(rows: Sequence[Interval], title: str, unit: str, log: bool = True, height: int | None = None) -> Chart:
-    """A figure for several things: tick at the ideal, bar over the likely range, dot at the calibrated estimate."""
-
-    def words(value: float) -> str:
-        if unit in PLAIN:
-            return f"{value:,.3g} {unit}" if value < 1000 else f"{value:,.0f} {unit}"
-        return si(value, unit)
-
-    data: list[Row] = [
-        {
-            "name": r.name,
-            "ideal": r.ideal,
-            "calibrated": r.calibrated,
-            "low": r.low,
-            "high": r.high,
-            "end": max(r.high, r.ideal),
-            "fits": "fits" if r.fits else "does not fit",
-            "text": words(r.calibrated) + ("" if r.fits else " · does not fit"),
-            "range": f"{words(r.low)} to {words(r.high)}",
-            "best": words(r.ideal),
-            "note": r.note,
-        }
-        for r in rows
-    ]
-    return fed(
-        _interval_spec(title, unit, log, height), f"{title} on {len(rows)} devices, with their ranges", rows=data
-    )
-
-
-@cache
-def _interval_spec(title: str, unit: str, log: bool, height: int | None) -> dict[str, Any]:
-    base = alt.Chart(alt.NamedData("rows"))
-    y = alt.Y(
-        "name:N",
-        title=None,
-        sort=None,
-        axis=alt.Axis(labelLimit=200, ticks=False, domain=False, labelPadding=8, labelOverlap=False, labelFontSize=12),
-    )
-    scale = alt.Scale(type="log", nice=False, padding=14) if log else alt.Scale(zero=True)
-    label = "format(datum.value, ',')" if unit in PLAIN else si_label(unit)
-    axis = alt.Axis(labelExpr=label, tickCount=6, labelOverlap="greedy", gridOpacity=0.4)
-    domain, colours = ["fits", "does not fit"], [BLUE, GREY]
-    colour = alt.Color(
-        "fits:N",
-        title=None,
-        scale=alt.Scale(domain=domain, range=colours),
-        legend=alt.Legend(orient="bottom", labelFontSize=12),
-    )
-    tips = [
-        alt.Tooltip("name:N", title="Device"),
-        alt.Tooltip("text:N", title="Calibrated"),
-        alt.Tooltip("range:N", title="Likely range"),
-        alt.Tooltip("best:N", title="Ideal roof"),
-        alt.Tooltip("fits:N", title="Memory"),
-        alt.Tooltip("note:N", title="Bound by"),
-    ]
-    bars = base.mark_bar(height=9, opacity=0.45, cornerRadius=4).encode(
-        y=y, x=alt.X("low:Q", title=title, scale=scale, axis=axis), x2="high:Q", color=colour, tooltip=tips
-    )
-    dots = base.mark_point(filled=True, size=90, opacity=1).encode(
-        y=y,
-        x=alt.X("calibrated:Q"),
-        color=colour,
-        shape=alt.Shape("fits:N", title=None, scale=alt.Scale(domain=domain, range=["circle", "cross"])),
-        tooltip=tips,
-    )
-    ticks = base.mark_tick(thickness=2, size=18, color=ORANGE).encode(y=y, x=alt.X("ideal:Q"), tooltip=tips)
-    words = base.mark_text(align="left", baseline="middle", dx=8, fontSize=11, color=GREY).encode(
-        y=y, x=alt.X("end:Q"), text="text:N"
-    )
-    layered = alt.layer(bars, ticks, dots, words)
-    if height is not None:
-        return built(layered, height)
-    return {
-        **built(layered.properties(height=alt.Step(26)), None),
-        "autosize": {"type": "fit-x", "contains": "padding"},
-    }
 
 
 def weight_bars(rows: Sequence[tuple[str, float, float, float]], height: int = 280) -> Chart:

@@ -1,0 +1,106 @@
+"""Predictions as intervals: a row per device or backend."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any, NamedTuple
+
+import altair as alt
+
+from core.charts.chart import Chart, Row, built, fed, si_label
+from core.charts.labels import si
+from core.charts.palette import BLUE, GREY, ORANGE
+
+PLAIN = ("tok/s",)  # units that take no SI prefix
+
+
+class Interval(NamedTuple):
+    """A predicted figure of one thing. fits: whether it fits there; False is drawn as crossed out."""
+
+    name: str
+    ideal: float
+    calibrated: float
+    low: float
+    high: float
+    fits: bool = True
+    note: str = ""
+
+
+def intervals(rows: Sequence[Interval], title: str, unit: str, log: bool = True, height: int | None = None) -> Chart:
+    """A figure for several things: tick at the ideal, bar over the likely range, dot at the calibrated estimate."""
+
+    def words(value: float) -> str:
+        if unit in PLAIN:
+            return f"{value:,.3g} {unit}" if value < 1000 else f"{value:,.0f} {unit}"
+        return si(value, unit)
+
+    data: list[Row] = [
+        {
+            "name": r.name,
+            "ideal": r.ideal,
+            "calibrated": r.calibrated,
+            "low": r.low,
+            "high": r.high,
+            "end": max(r.high, r.ideal),
+            "fits": "fits" if r.fits else "does not fit",
+            "text": words(r.calibrated) + ("" if r.fits else " · does not fit"),
+            "range": f"{words(r.low)} to {words(r.high)}",
+            "best": words(r.ideal),
+            "note": r.note,
+        }
+        for r in rows
+    ]
+    return fed(
+        _interval_spec(title, unit, log, height), f"{title} on {len(rows)} devices, with their ranges", rows=data
+    )
+
+
+@cache
+def _interval_spec(title: str, unit: str, log: bool, height: int | None) -> dict[str, Any]:
+    base = alt.Chart(alt.NamedData("rows"))
+    y = alt.Y(
+        "name:N",
+        title=None,
+        sort=None,
+        axis=alt.Axis(labelLimit=200, ticks=False, domain=False, labelPadding=8, labelOverlap=False, labelFontSize=12),
+    )
+    scale = alt.Scale(type="log", nice=False, padding=14) if log else alt.Scale(zero=True)
+    label = "format(datum.value, ',')" if unit in PLAIN else si_label(unit)
+    axis = alt.Axis(labelExpr=label, tickCount=6, labelOverlap="greedy", gridOpacity=0.4)
+    domain, colours = ["fits", "does not fit"], [BLUE, GREY]
+    colour = alt.Color(
+        "fits:N",
+        title=None,
+        scale=alt.Scale(domain=domain, range=colours),
+        legend=alt.Legend(orient="bottom", labelFontSize=12),
+    )
+    tips = [
+        alt.Tooltip("name:N", title="Device"),
+        alt.Tooltip("text:N", title="Calibrated"),
+        alt.Tooltip("range:N", title="Likely range"),
+        alt.Tooltip("best:N", title="Ideal roof"),
+        alt.Tooltip("fits:N", title="Memory"),
+        alt.Tooltip("note:N", title="Bound by"),
+    ]
+    bars = base.mark_bar(height=9, opacity=0.45, cornerRadius=4).encode(
+        y=y, x=alt.X("low:Q", title=title, scale=scale, axis=axis), x2="high:Q", color=colour, tooltip=tips
+    )
+    dots = base.mark_point(filled=True, size=90, opacity=1).encode(
+        y=y,
+        x=alt.X("calibrated:Q"),
+        color=colour,
+        shape=alt.Shape("fits:N", title=None, scale=alt.Scale(domain=domain, range=["circle", "cross"])),
+        tooltip=tips,
+    )
+    ticks = base.mark_tick(thickness=2, size=18, color=ORANGE).encode(y=y, x=alt.X("ideal:Q"), tooltip=tips)
+    words = base.mark_text(align="left", baseline="middle", dx=8, fontSize=11, color=GREY).encode(
+        y=y, x=alt.X("end:Q"), text="text:N"
+    )
+    layered = alt.layer(bars, ticks, dots, words)
+    if height is not None:
+        return built(layered, height)
+    return {
+        **built(layered.properties(height=alt.Step(26)), None),
+        "autosize": {"type": "fit-x", "contains": "padding"},
+    }
