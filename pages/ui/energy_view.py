@@ -35,7 +35,8 @@ def _how(energy: Energy) -> str:
             f"Counted by {text.escape(energy.method)}, in a pass of its own. A counter covers the whole chip and "
             "everything that runs on it."
         )
+    method = text.escape(energy.method[:1].upper() + energy.method[1:])
     return (
-        f"{text.escape(energy.method[:1].upper() + energy.method[1:])}, from the processor time of a pass of its own. It follows from "
-        f"time and load alone, so it enters no test and no ranking. {text.escape(energy.missing)}"
+        f"{method}, from the processor time of a pass of its own. It follows from time and load alone, so it enters "
+        f"no test and no ranking. {text.escape(energy.missing)}"
     )
