@@ -30,25 +30,36 @@ def params_form(kind: type[Record], key: str) -> dict[str, Scalar]:
 def _widget(name: str, kind: Any, default: Any, key: str, help_of: dict[str, str]) -> Scalar:
     label = name.replace("_", " ").capitalize()
     common: dict[str, Any] = {"key": key, "help": help_of.get(name), "bind": "query-params"}
+    optional = False
+    if isinstance(kind, msgspec.inspect.UnionType):
+        optional = any(isinstance(t, msgspec.inspect.NoneType) for t in kind.types)
+        kind = next(t for t in kind.types if not isinstance(t, msgspec.inspect.NoneType))
     match kind:
-        case msgspec.inspect.UnionType(types=types):
-            inner = next(t for t in types if not isinstance(t, msgspec.inspect.NoneType))
-            return _widget(name, inner, default, key, help_of)
-        case msgspec.inspect.BoolType():
+        case msgspec.inspect.BoolType() if not optional:
             return st.toggle(label, value=bool(default), **common)
-        case msgspec.inspect.IntType():
-            bounds = _bounds(kind, int)
-            return st.number_input(label, value=default, step=1, **bounds, **common)
-        case msgspec.inspect.FloatType():
-            bounds = _bounds(kind, float)
-            return st.number_input(label, value=default, format="%g", **bounds, **common)
+        case msgspec.inspect.BoolType():
+            return _choice(label, [None, True, False], default, common)
         case msgspec.inspect.LiteralType(values=values):
-            return st.selectbox(
-                label, list(values), index=list(values).index(default) if default in values else 0, **common
-            )
+            return _choice(label, [None, *values] if optional else list(values), default, common)
+        case msgspec.inspect.IntType():
+            return st.number_input(label, value=default, step=1, placeholder="default", **_bounds(kind, int), **common)
+        case msgspec.inspect.FloatType():
+            return st.number_input(label, value=default, format="%g", **_bounds(kind, float), **common)
         case msgspec.inspect.StrType():
             return st.text_input(label, value=default or "", **common) or default
     raise AssertionError(f"no widget for {kind} of {name}")
+
+
+def _choice(label: str, values: list[Any], default: Any, common: dict[str, Any]) -> Scalar:
+    words = {None: "default", True: "on", False: "off"}
+    chosen: Scalar = st.selectbox(
+        label,
+        values,
+        index=values.index(default) if default in values else 0,
+        format_func=lambda v: words[v] if v is None or isinstance(v, bool) else str(v),
+        **common,
+    )
+    return chosen
 
 
 def _bounds(kind: Any, number: type) -> dict[str, Any]:
@@ -58,17 +69,11 @@ def _bounds(kind: Any, number: type) -> dict[str, Any]:
 
 
 def _help(kind: type[Record]) -> dict[str, str]:
-    """`field: words` lines of the docstring, continued on indented or plain following lines."""
-    found: dict[str, str] = {}
-    names = {f.name for f in msgspec.structs.fields(kind)}
-    current = None
-    for line in (kind.__doc__ or "").splitlines():
-        match = re.match(r"\s*(\w+): (.+)", line)
-        if match and match[1] in names:
-            current = match[1]
-            found[current] = match[2].strip()
-        elif current and line.strip():
-            found[current] += " " + line.strip()
-        else:
-            current = None
-    return found
+    """What the docstring says of each field: `field: words`, or `one, other: words`, until the next one."""
+    fields = {f.name for f in msgspec.structs.fields(kind)}
+    words = " ".join((kind.__doc__ or "").split())
+    starts = [m for m in re.finditer(r"((?:\w+, )*\w+): ", words) if set(m[1].split(", ")) <= fields]
+    ends = [*(m.start() for m in starts[1:]), len(words)]
+    return {
+        name: words[m.end() : end].strip() for m, end in zip(starts, ends, strict=True) for name in m[1].split(", ")
+    }

@@ -93,6 +93,12 @@ def strategy_label(name: str) -> str:
     return _label("strategy", name)
 
 
+def profiler_label(name: str) -> str:
+    """`Layer times`; anything else with a capital letter."""
+    found = _label("profiler", name)
+    return found if found != name else name.capitalize()
+
+
 def _label(kind: str, name: str) -> str:
     try:
         return str(registry.get(kind, name).label).split(" (")[0]

@@ -11,15 +11,14 @@ from core import registry
 from core.errors import ExplorerError
 from core.models import catalogue
 from core.runs.check import MemoryEstimate, estimate
-from core.runs.runner import options_of
-from core.types import Generate, ModelEntry, ModelSpec, Request, Sampling, Scalar, from_json, to_json
+from core.types import Generate, ModelEntry, ModelSpec, Record, Request, Sampling, Scalar, from_json, to_json
 from hardware.detect import usable_cores
 from pages.ui import text
 from pages.ui.add_model import add_model
 from pages.ui.choices import select
 from pages.ui.forms import params_form
 from pages.ui.models import model_card, model_picker
-from pages.ui.pickers import backend_picker, strategy_label
+from pages.ui.pickers import backend_label, backend_picker, strategy_label
 from pages.ui.state import adopt_value
 
 PROMPT = "What is the capital of France?"
@@ -196,29 +195,14 @@ def _settings(backend_name: str, strategy_name: str) -> dict[str, Any]:
             "Repeats", 1, 1000, 1, key="repeats", help="Timing passes; the median counts.", **_BOUND
         )
         warmup = right.number_input("Warm-up passes", 0, 1000, 1, key="warmup", **_BOUND)
-        profilers = st.pills(
-            "Profilers",
-            registry.names("profiler"),
-            selection_mode="multi",
-            default=[n for n in ("memory", "layers") if n in registry.names("profiler")],
-            format_func=lambda n: str(registry.get("profiler", n).label),
-            key="profilers",
-            help="Each one has a pass of its own, so that it does not touch the headline numbers.",
-            **_BOUND,
-        )
+        profilers = _profilers(backend)
         fresh = st.toggle(
             "Fresh process", False, key="fresh", help="Do not reuse a warm worker: loading is measured anew.", **_BOUND
         )
-        params = params_form(registry.get("strategy", strategy_name).Params, f"p-{strategy_name}")
-        options = st.text_area(
-            "Backend options",
-            "",
-            key="options",
-            height=68,
-            placeholder="key=value, one per line",
-            help="Passed to the library.",
-            **_BOUND,
+        params = _settings_of(
+            registry.get("strategy", strategy_name).Params, strategy_label(strategy_name), f"p-{strategy_name}"
         )
+        options = _settings_of(backend.Options, backend_label(backend_name), f"o-{backend_name}")
     return {
         "dtype": dtype,
         "threads": int(threads) if threads else None,
@@ -226,16 +210,44 @@ def _settings(backend_name: str, strategy_name: str) -> dict[str, Any]:
         "seed": int(seed),
         "repeats": int(repeats),
         "warmup": int(warmup),
-        "profilers": tuple(profilers or ()),
+        "profilers": profilers,
         "fresh_process": fresh,
         "params": params,
-        "options": _options(options),
+        "options": options,
     }
 
 
-def _options(typed: str) -> dict[str, Scalar]:
-    pairs = dict(line.split("=", 1) for line in (typed or "").splitlines() if "=" in line)
-    return options_of({k.strip(): v.strip() for k, v in pairs.items()})
+def _profilers(backend: Any) -> tuple[str, ...]:
+    """What to attach, of what this backend can do; the others stand below with their reason."""
+    plugins = {name: registry.get("profiler", name) for name in registry.names("profiler")}
+    reasons = {
+        name: plugin.unavailable()
+        or (f"{backend.label} cannot do it." if plugin.needs - backend.capabilities else None)
+        for name, plugin in plugins.items()
+    }
+    usable = [name for name, reason in reasons.items() if not reason]
+    chosen = st.pills(
+        "Profilers",
+        usable,
+        selection_mode="multi",
+        default=[name for name in ("memory", "layers") if name in usable],
+        format_func=lambda name: str(plugins[name].label),
+        key="profilers",
+        help="Each one has a pass of its own, so that it does not touch the headline numbers.",
+        **_BOUND,
+    )
+    for name, reason in reasons.items():
+        if reason:
+            st.caption(f":material/block: {plugins[name].label}: {text.escape(reason)}")
+    return tuple(chosen or ())
+
+
+def _settings_of(kind: type[Record], owner: str, key: str) -> dict[str, Scalar]:
+    """A plugin's own settings under its name; those that were changed."""
+    if not kind.__struct_fields__:
+        return {}
+    st.markdown(f"**{owner}**")
+    return params_form(kind, key)
 
 
 @st.cache_data(ttl=5, max_entries=64, show_spinner=False)

@@ -11,7 +11,7 @@ from core.runs.progress import Stage, decode_rates, elapsed_s, journey, memory_l
 from core.runs.store import Run
 from core.types import Result
 from pages.ui import text
-from pages.ui.pickers import run_header
+from pages.ui.pickers import profiler_label, run_header
 from pages.ui.state import GOING, runner
 
 _TAIL = 4000  # characters of the text that a tick sends
@@ -38,7 +38,9 @@ def draw_header(run: Run, result: Result) -> None:
 def draw_stage(run: Run, result: Result) -> None:
     """The stops of the run, and one bar: what the worker does now, how far it is, and the clock."""
     marks = {"done": ":green-badge[:material/check: {}]", "now": ":blue-badge[{}]", "ahead": ":gray-badge[{}]"}
-    st.markdown(" ".join(marks[state].format(stop.capitalize()) for stop, state in journey(run.request, run.events())))
+    st.markdown(
+        " ".join(marks[state].format(profiler_label(stop)) for stop, state in journey(run.request, run.events()))
+    )
     now = stage(run.request, run.events())
     spent = text.clock(elapsed_s(run.events(), time.time() - run.created_s))
     if result.status in GOING:

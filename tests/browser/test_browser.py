@@ -21,7 +21,7 @@ Tab = Callable[[], Any]
 
 def start(page: Any, server: Server, delay_s: float, tokens: int) -> str:
     """Open the Run page with this configuration, press Run, and return the run's id."""
-    page.goto(server.address(**FAKE, options=f"delay_s={delay_s}", max_new_tokens=tokens))
+    page.goto(server.address(**FAKE, max_new_tokens=tokens, **{"o-fake-delay_s": delay_s}))
     page.locator(".st-key-start button").first.click()
     page.wait_for_url(re.compile(r"run=\d{8}-\d{6}-\w{6}"))
     expect(page.locator(".st-key-stop button").first).to_be_visible()

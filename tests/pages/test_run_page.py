@@ -13,16 +13,17 @@ from core.runs.store import Store
 from tests.pages.conftest import sound
 
 Open = Callable[..., AppTest]
-SLOW = "delay_s=0.05"
+SLOW = 0.05
 
 
-def start(at: AppTest, options: str = SLOW, tokens: int = 12) -> str:
+def start(at: AppTest, delay_s: float = SLOW, tokens: int = 12, crash: str = "") -> str:
     """Press Run with the fake backend on a tiny preset; the run's id."""
     at.selectbox(key="model").set_value("tiny-moe")
-    at.selectbox(key="backend").set_value("fake")
+    at.selectbox(key="backend").set_value("fake").run()
     at.number_input(key="max_new_tokens").set_value(tokens)
     at.number_input(key="warmup").set_value(0)
-    at.text_area(key="options").set_value(options).run()
+    at.number_input(key="o-fake-delay_s").set_value(delay_s)
+    at.text_input(key="o-fake-crash").set_value(crash).run()
     at.button(key="start").click().run()
     sound(at)
     return str(at.query_params["run"][0] if isinstance(at.query_params["run"], list) else at.query_params["run"])
@@ -60,7 +61,7 @@ def test_a_whole_run(app: Open, store: Store) -> None:
 
 def test_a_live_chart_is_fed_and_never_rebuilt(app: Open) -> None:
     at = app()
-    start(at, "delay_s=0.1", 16)
+    start(at, 0.1, 16)
     specs: dict[str, set[str]] = {}
 
     def watch(at: AppTest) -> bool:
@@ -76,7 +77,7 @@ def test_a_live_chart_is_fed_and_never_rebuilt(app: Open) -> None:
 
 def test_stop_keeps_what_was_measured(app: Open, store: Store) -> None:
     at = app()
-    run_id = start(at, "delay_s=0.2", 200)
+    run_id = start(at, 0.2, 200)
     until(at, lambda at: number(at, "Decode") != "–")
     at.button(key="stop").click().run()
     until(at, over, 10)
@@ -87,7 +88,7 @@ def test_stop_keeps_what_was_measured(app: Open, store: Store) -> None:
 
 def test_a_run_is_found_again_and_a_second_one_is_refused(app: Open, store: Store) -> None:
     first = app()
-    run_id = start(first, "delay_s=0.1", 200)
+    run_id = start(first, 0.1, 200)
     second = sound(app())  # another tab
     assert any(b.key == "stop" for b in second.button), "the run that is going is shown"
     second.selectbox(key="backend").set_value("fake").run()
@@ -103,11 +104,11 @@ def test_a_run_is_found_again_and_a_second_one_is_refused(app: Open, store: Stor
 
 def test_a_crash_is_one_sentence_and_the_app_lives(app: Open) -> None:
     at = app()
-    start(at, "crash=SIGSEGV")
+    start(at, crash="SIGSEGV")
     until(at, over)
     assert "crashed" in at.error[0].proto.title
     assert at.error[0].value
-    start(at, "")
+    start(at, 0.0)
     until(at, over)
     assert number(at, "Decode").endswith("tok/s")
 
@@ -171,7 +172,15 @@ def test_an_asked_run_is_shown(app: Open, filled: Store) -> None:
 
 @pytest.mark.parametrize("strategy", registry.names("strategy"))
 def test_every_strategy_has_its_settings(app: Open, strategy: str) -> None:
-    at = sound(app(strategy=strategy, backend="fake"))
-    shown = {w.key for kind in ("number_input", "toggle", "selectbox", "text_input") for w in at.get(kind)}
-    wanted = {f"p-{strategy}-{field}" for field in registry.get("strategy", strategy).Params.__struct_fields__}
-    assert wanted <= shown
+    fields = registry.get("strategy", strategy).Params.__struct_fields__
+    assert {f"p-{strategy}-{field}" for field in fields} <= keys(sound(app(strategy=strategy, backend="fake")))
+
+
+@pytest.mark.parametrize("backend", registry.names("backend"))
+def test_every_backend_has_its_settings(app: Open, backend: str) -> None:
+    fields = registry.get("backend", backend).Options.__struct_fields__
+    assert {f"o-{backend}-{field}" for field in fields} <= keys(sound(app(backend=backend)))
+
+
+def keys(at: AppTest) -> set[str | None]:
+    return {w.key for kind in ("number_input", "toggle", "selectbox", "text_input") for w in at.get(kind)}
