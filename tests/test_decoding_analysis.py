@@ -9,6 +9,7 @@ from core.analysis.decoding import (
     acceptance_for,
     expected_speedup,
     expected_tokens_per_forward,
+    first_divergence,
     relative_cost,
     stationary,
     tokens_per_forward,
@@ -49,6 +50,13 @@ def test_a_whole_guess_accepted_leaves_none_wrong() -> None:
     assert found and found.rate == 1.0 and found.fast_forwarded == 2 and found.n_draft == 2
     stopped = acceptance([step((1, 2, 9), (1, 2))])  # a stop token among the guesses: what follows was not decided
     assert stopped and stopped.rate == 1.0 and stopped.fast_forwarded == 2
+
+
+def test_the_first_divergence_is_a_token_not_a_step() -> None:
+    one = [step((), (t,)) for t in (5, 6, 7, 8)]
+    assert first_divergence(one, [step((6,), (5, 6)), step((7,), (7, 8))]) is None
+    assert first_divergence(one, [step((6,), (5, 6)), step((9,), (9,))]) == 2
+    assert first_divergence(one, one[:3]) == 3, "one of them is shorter"
 
 
 def test_without_guesses_there_is_no_rate() -> None:

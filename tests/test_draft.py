@@ -45,6 +45,7 @@ def test_a_run_with_a_draft_model(runner: Runner, drafted: Request) -> None:
     assert result.tokens_per_forward == 4.0, "the fake's draft is always right: three and one"
     found = acceptance(timing_steps(run))
     assert found and found.n_draft == 9 and found.fast_forwarded == 9 and found.rate == 1.0
+    assert any("draft model's time" in warning for warning in result.warnings)
     text = bytes(token for step in timing_steps(run) for token in step.tokens).decode()
     assert text == result.text, "steps carry the ids of the text"
 

@@ -61,6 +61,16 @@ def acceptance(steps: Sequence[Step]) -> Acceptance | None:
     )
 
 
+def first_divergence(a: Sequence[Step], b: Sequence[Step]) -> int | None:
+    """The first generated token, counted from 0, in which two passes differ; None when they are the same.
+
+    In lower precision a forward of many tokens rounds otherwise than a forward of one, and a near tie may tip.
+    """
+    first, second = ([token for step in steps for token in step.tokens] for steps in (a, b))
+    differ = (i for i, (x, y) in enumerate(zip(first, second, strict=False)) if x != y)
+    return next(differ, None if len(first) == len(second) else min(len(first), len(second)))
+
+
 def stationary(steps: Sequence[Step]) -> int:
     """Accepted guesses that were right one step earlier already, behind a token that was wrong."""
     found = 0

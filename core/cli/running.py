@@ -119,6 +119,7 @@ def summary(result: Result) -> str:
             f"TTFT        {number(result.ttft_s, 'ms', 1e3)}",
             f"TPOT        {number(result.tpot_s, 'ms', 1e3)}",
             f"decode      {number(result.tok_per_s, 'tok/s')}",
+            f"per forward {number(result.tokens_per_forward, 'tokens')}",
             f"prefill     {number(result.prefill_tok_per_s, 'tok/s')}",
             f"peak memory {number(result.peak_memory_bytes, 'MB', 1e-6)}",
             *[f"warning     {w}" for w in result.warnings],

@@ -68,6 +68,7 @@ RESERVE_BYTES = 256 * 1024  # freed when the disk is full, so that the run can s
 LEAVE_AFTER_S = 5.0
 WARMUP_TOKENS = 4
 WARMUP_GUESSED = 64  # where a step is many tokens, and is cut short at the limit
+DRAFT_NOTE = "Steps include the draft model's time; computed work, layers and FLOPs are the model's alone."
 DECODE_WINDOW, DECODE_OVERLAP = 32, 8
 
 
@@ -297,7 +298,7 @@ class Worker:
                 rss_after_bytes=resident().rss_bytes,
             )
         )
-        for message in session.warnings:
+        for message in (*session.warnings, *((DRAFT_NOTE,) if draft else ())):
             journal.write(Warned(t_s=journal.now(), message=message))
         stop = frozenset() if task.ignore_eos or task.prompt_tokens is not None else frozenset(session.eos_ids)
         config = GenerationConfig(limit=task.max_new_tokens, sampling=task.sampling, seed=request.seed, stop=stop)
