@@ -42,7 +42,7 @@ def intervals(rows: Sequence[Interval], title: str, unit: str, log: bool = True,
             "calibrated": r.calibrated,
             "low": r.low,
             "high": r.high,
-            "end": max(r.high, r.ideal),
+            "left": r.ideal >= r.calibrated,
             "fits": "fits" if r.fits else "does not fit",
             "text": words(r.calibrated) + ("" if r.fits else " · does not fit"),
             "range": f"{words(r.low)} to {words(r.high)}",
@@ -65,7 +65,7 @@ def _interval_spec(title: str, unit: str, log: bool, height: int | None) -> dict
         sort=None,
         axis=alt.Axis(labelLimit=200, ticks=False, domain=False, labelPadding=8, labelOverlap=False, labelFontSize=12),
     )
-    scale = alt.Scale(type="log", nice=False, padding=14) if log else alt.Scale(zero=True)
+    scale = alt.Scale(type="log", nice=False, padding=76) if log else alt.Scale(zero=True)
     label = "format(datum.value, ',')" if unit in PLAIN else si_label(unit)
     axis = alt.Axis(labelExpr=label, tickCount=6, labelOverlap="greedy", gridOpacity=0.4)
     domain, colours = ["fits", "does not fit"], [BLUE, GREY]
@@ -94,10 +94,18 @@ def _interval_spec(title: str, unit: str, log: bool, height: int | None) -> dict
         tooltip=tips,
     )
     ticks = base.mark_tick(thickness=2, size=18, color=ORANGE).encode(y=y, x=alt.X("ideal:Q"), tooltip=tips)
-    words = base.mark_text(align="left", baseline="middle", dx=8, fontSize=11, color=GREY).encode(
-        y=y, x=alt.X("end:Q"), text="text:N"
+    # away from the ideal, so that nobody takes the estimate's number for the roof's
+    left = base.transform_filter("datum.left").mark_text(
+        align="right", baseline="middle", dx=-8, fontSize=11, color=GREY
     )
-    layered = alt.layer(bars, ticks, dots, words)
+    right = base.transform_filter("!datum.left").mark_text(
+        align="left", baseline="middle", dx=8, fontSize=11, color=GREY
+    )
+    words = [
+        left.encode(y=y, x=alt.X("low:Q"), text="text:N"),
+        right.encode(y=y, x=alt.X("high:Q"), text="text:N"),
+    ]
+    layered = alt.layer(bars, ticks, dots, *words)
     if height is not None:
         return built(layered, height)
     return {
