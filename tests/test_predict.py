@@ -313,6 +313,10 @@ def test_overheads_are_found_again_and_predict_another_model() -> None:
     p = predict_local(retype(preset("llama-3.2-1b"), "fp32"), ceilings(), fitted, prompt_tokens=48, new_tokens=32)
     assert p.tpot_s is not None and p.tpot_s.calibrated == pytest.approx(other.seconds, rel=0.05)
     assert p.tpot_s.ideal < p.tpot_s.calibrated and p.bound_by == "memory"
+    assert p.tpot_s.high < 1.5 * p.tpot_s.calibrated
+    others = predict_local(preset("llama-3.2-1b"), ceilings(), fitted, prompt_tokens=48, new_tokens=32, weights="bf16")
+    assert others.tpot_s is not None and others.tpot_s.high > 1.9 * others.tpot_s.calibrated
+    assert any("kernels differ" in line for line in others.assumptions)
 
 
 def test_without_runs_the_range_is_wide_and_said_to_be() -> None:

@@ -300,6 +300,11 @@ def predict_local(
     """
     check_sizes(prompt_tokens, new_tokens, batch, micro_batch)
     spec = as_stored(spec, weights)
+    foreign = overhead.n_runs > 0 and overhead.weights != canonical_dtype(spec.dtype)
+    if foreign:
+        wide = typical(overhead.backend).spread
+        spread = Spread(low=min(wide.low, overhead.spread.low), high=max(wide.high, overhead.spread.high))
+        overhead = msgspec.structs.replace(overhead, spread=spread)
     compute_dtype = compute_dtype or overhead.arithmetic
     activation_dtype, kv_dtype = activation_dtype or overhead.activation_dtype, kv_dtype or overhead.kv_dtype
 
@@ -348,6 +353,11 @@ def predict_local(
             f"{overhead.backend} was calibrated with {overhead.n_runs} measured forwards on this machine."
             if overhead.n_runs
             else f"{overhead.backend} has no runs here yet: typical overheads stand in, so the range is wide.",
+            *(
+                (f"Those runs had {overhead.weights} weights, whose kernels differ: the range is wide.",)
+                if foreign
+                else ()
+            ),
             *((mix,) if mix else ()),
             *ceilings.warnings,
         ),
