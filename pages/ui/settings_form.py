@@ -1,0 +1,106 @@
+"""The widgets for how a task is run and measured: dtype, threads, passes, profilers, plugins' own settings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import streamlit as st
+
+from core import registry
+from core.types import Record, Scalar
+from hardware.detect import usable_cores
+from pages.ui import text
+from pages.ui.forms import params_form
+from pages.ui.pickers import backend_label, strategy_label
+
+_BOUND: dict[str, Any] = {"bind": "query-params"}
+
+
+def settings_form(backend_name: str, strategy_name: str) -> dict[str, Any]:
+    """How to run and measure it: fields of a Request."""
+    backend = registry.get("backend", backend_name)
+    with st.popover("Settings", icon=":material/tune:", width="stretch"):
+        dtype = None
+        if backend.dtypes:
+            dtype = st.segmented_control(
+                "Weights as",
+                backend.dtypes,
+                key=f"dtype_{backend_name}",
+                default=backend.dtypes[0],
+                required=True,
+                **_BOUND,
+            )
+        else:
+            st.caption("Weights stay as the file holds them.")
+        cores = usable_cores()
+        threads = st.number_input(
+            "Threads",
+            1,
+            4096,
+            None,
+            key="threads",
+            placeholder=f"all cores ({cores})",
+            help="Empty: all physical cores.",
+            **_BOUND,
+        )
+        left, right = st.columns(2)
+        many = "batch" in backend.capabilities and not registry.get("strategy", strategy_name).single
+        batch = left.number_input("Batch", 1, 1024, 1, key="batch", disabled=not many, **_BOUND)
+        seed = right.number_input("Seed", 0, 2**31 - 1, 0, key="seed", **_BOUND)
+        repeats = left.number_input(
+            "Repeats", 1, 1000, 1, key="repeats", help="Timing passes; the median counts.", **_BOUND
+        )
+        warmup = right.number_input("Warm-up passes", 0, 1000, 1, key="warmup", **_BOUND)
+        profilers = _profilers(backend)
+        fresh = st.toggle(
+            "Fresh process", False, key="fresh", help="Do not reuse a warm worker: loading is measured anew.", **_BOUND
+        )
+        params = _settings_of(
+            registry.get("strategy", strategy_name).Params, strategy_label(strategy_name), f"p-{strategy_name}"
+        )
+        options = _settings_of(backend.Options, backend_label(backend_name), f"o-{backend_name}")
+    return {
+        "dtype": dtype,
+        "threads": int(threads) if threads else None,
+        "batch": int(batch) if many else 1,
+        "seed": int(seed),
+        "repeats": int(repeats),
+        "warmup": int(warmup),
+        "profilers": profilers,
+        "fresh_process": fresh,
+        "params": params,
+        "options": options,
+    }
+
+
+def _profilers(backend: Any) -> tuple[str, ...]:
+    """What to attach, of what this backend can do; the others stand below with their reason."""
+    plugins = {name: registry.get("profiler", name) for name in registry.names("profiler")}
+    reasons = {
+        name: plugin.unavailable()
+        or (f"{backend.label} cannot do it." if plugin.needs - backend.capabilities else None)
+        for name, plugin in plugins.items()
+    }
+    usable = [name for name, reason in reasons.items() if not reason]
+    chosen = st.pills(
+        "Profilers",
+        usable,
+        selection_mode="multi",
+        default=[name for name in ("memory", "layers") if name in usable],
+        format_func=lambda name: str(plugins[name].label),
+        key="profilers",
+        help="Each one has a pass of its own, so that it does not touch the headline numbers.",
+        **_BOUND,
+    )
+    for name, reason in reasons.items():
+        if reason:
+            st.caption(f":material/block: {plugins[name].label}: {text.escape(reason)}")
+    return tuple(chosen or ())
+
+
+def _settings_of(kind: type[Record], owner: str, key: str) -> dict[str, Scalar]:
+    """A plugin's own settings under its name; those that were changed."""
+    if not kind.__struct_fields__:
+        return {}
+    st.markdown(f"**{owner}**")
+    return params_form(kind, key)
