@@ -17,6 +17,7 @@ from core.runs.store import Run
 from core.types import Layer, LayerResult, Loaded, Result
 from pages.ui import text
 from pages.ui.ceilings import Held, held_against
+from pages.ui.crosscheck import draw_counts
 from pages.ui.figure import figure
 from pages.ui.layer_detail import draw_arithmetic, loaded_of
 from pages.ui.links import link
@@ -250,6 +251,8 @@ def draw(run: Run, result: Result) -> None:
         figure(kind_bars(rows, quantity), key="kinds")
         st.markdown(f"**Block by block, {phase}**")
         figure(block_bars(rows, phase, quantity, height=220), key="blocks")
+    if result.status not in GOING:
+        draw_counts(result, phase)
     draw_table(result, phase, held)
     draw_provenance(run, result, phase)
 
