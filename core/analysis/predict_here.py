@@ -114,11 +114,14 @@ class PredictionHere(Record, omit_defaults=False):
 
 
 def typical(backend: str, arithmetic: str = "fp32") -> Overhead:
-    """A stand-in before any run: kernels at two thirds of the ceilings, some microseconds for each layer."""
+    """A stand-in before any run: kernels at two thirds of the ceilings, some microseconds for each layer.
+
+    Quantized weights are unpacked while they are multiplied, so kernels reach a small part of the int8 peak.
+    """
     return Overhead(
         backend=backend,
         reading=1.5,
-        computing=1.5,
+        computing=8.0 if arithmetic == "int8" else 1.5,
         caching=1.5,
         touching=1.5,
         forward_s=1e-4,
@@ -199,7 +202,7 @@ def fit_overhead(backend: str, observations: Sequence[Observation]) -> Overhead:
 
 
 def _fit(backend: str, observations: Sequence[Observation], overlaps: bool) -> Overhead:
-    guess = typical(backend)
+    guess = typical(backend, observations[-1].arithmetic)
     named = {name: float(getattr(guess, name)) for name in FITTED}
     seconds = [o.seconds for o in observations]
     # One pseudo-run per number: "this part alone takes what the guess says", a twentieth as heavy as a run.
@@ -333,7 +336,9 @@ def predict_local(
     parts = split(spec, shape, runtime_bytes)
     peak = memory_figure(parts)
     usable = None if ceilings.mem_bytes is None else usable_bytes("cpu", ceilings.mem_bytes)
-    mix = mix_note(weights) if weights else ""
+    notes = [f"Those runs had {overhead.weights} weights, whose kernels differ: the range is wide."] if foreign else []
+    if weights and mix_note(weights):
+        notes.append(mix_note(weights))
     return PredictionHere(
         backend=overhead.backend,
         ttft_s=ttft,
@@ -353,12 +358,7 @@ def predict_local(
             f"{overhead.backend} was calibrated with {overhead.n_runs} measured forwards on this machine."
             if overhead.n_runs
             else f"{overhead.backend} has no runs here yet: typical overheads stand in, so the range is wide.",
-            *(
-                (f"Those runs had {overhead.weights} weights, whose kernels differ: the range is wide.",)
-                if foreign
-                else ()
-            ),
-            *((mix,) if mix else ()),
+            *notes,
             *ceilings.warnings,
         ),
     )
