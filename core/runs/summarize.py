@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -11,7 +11,7 @@ import msgspec
 from core.analysis.decoding import tokens_per_forward
 from core.analysis.energy import of_phase
 from core.analysis.work import LayerWork, total, work
-from core.names import fit, within
+from core.names import fit
 from core.types import (
     Counted,
     Done,
@@ -218,9 +218,8 @@ def _aligned(
     by_name = {w.name: w for w in works}
     stands_for = {
         layer.name: parent
-        for parent in measured
         for layer in loaded.spec.layers
-        if within(layer.name, parent) and layer.name not in measured
+        if layer.name not in measured and (parent := next((p for p in _parents(layer.name) if p in measured), None))
     }
     groups: dict[str, list[Layer]] = {}
     for layer in loaded.spec.layers:
@@ -248,6 +247,13 @@ def _aligned(
             )
         )
     return found
+
+
+def _parents(name: str) -> Iterator[str]:
+    """`blocks.3.mlp`, `blocks.3`, `blocks` of `blocks.3.mlp.up_proj`."""
+    while (cut := name.rfind(".")) > 0:
+        name = name[:cut]
+        yield name
 
 
 def _fitted(rows: Sequence[LayerTime], names: frozenset[str]) -> dict[str, LayerTime]:
