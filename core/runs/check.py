@@ -44,6 +44,8 @@ def model_spec(entry: ModelEntry, request: Request) -> ModelSpec:
     dtype = request.dtype or (backend.dtypes[0] if backend.dtypes else None)
     if dtype is None and fmt not in backend.formats:  # an artifact will be derived in fp32
         dtype = "fp32"
+    if dtype is None and found.weight_bytes is None:  # a bare architecture
+        dtype = found.dtype
     return spec.retype(found, dtype) if dtype else found
 
 
