@@ -15,7 +15,7 @@ from core.errors import ExplorerError
 from core.types import ForwardCost, ForwardTime, Session, Step, Warned
 
 SIZES = (1, 2, 4, 8, 16, 32, 64)
-REPEATS = 7
+REPEATS = 15
 BUDGET_S = 30.0  # no further round is begun after it
 
 
