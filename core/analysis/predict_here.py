@@ -181,7 +181,7 @@ def fit_overhead(backend: str, observations: Sequence[Observation]) -> Overhead:
     """Fit a backend's numbers to its runs, all with weights of one dtype; raises ExplorerError without any.
 
     `typical` is added as weak evidence, so that one or two runs move only what they tell about.
-    The spread is that of measured over fitted time, at least a tenth to either side.
+    The spread holds nine in ten of measured over fitted times, and is at least a tenth to either side.
     """
     if not observations:
         raise ExplorerError(f"There is no run of {backend} to calibrate with.", "Run a model first.")
@@ -189,10 +189,10 @@ def fit_overhead(backend: str, observations: Sequence[Observation]) -> Overhead:
     assert {o.weights for o in observations} == {last.weights}, "one fit for two kinds of weights"
     found = [_fit(backend, observations, overlaps) for overlaps in (True, False)]
     fitted = min(found, key=lambda overhead: sum(abs(_ratio(overhead, o) - 1) for o in observations))
-    ratios = [_ratio(fitted, o) for o in observations]
+    low, high = (float(q) for q in np.quantile([_ratio(fitted, o) for o in observations], [0.05, 0.95]))
     return msgspec.structs.replace(
         fitted,
-        spread=Spread(low=min(0.9, 0.95 * min(ratios)), high=max(1.1, 1.05 * max(ratios))),
+        spread=Spread(low=min(0.9, 0.95 * low), high=max(1.1, 1.05 * high)),
         weights=last.weights,
         arithmetic=last.arithmetic,
         activation_dtype=last.activation_dtype,
