@@ -1,0 +1,73 @@
+"""The writing side of a run: its events, its progress, and the user's wish to stop."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import msgspec
+
+from core.runs.store import Run
+from core.types import Event, Phase, PhaseName, Step, Warned
+
+PROGRESS_EVERY_S = 0.1
+RESERVE_BYTES = 256 * 1024  # freed when the disk is full, so that the run can still say so
+
+
+class Cancelled(Exception):  # noqa: N818 - not an error
+    """The user asked for a stop."""
+
+
+class Journal:
+    """Writes the events of one run; t_s counts from the request. `measuring`: a step has been made."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.measuring = False
+        self._origin = time.perf_counter() - (time.time() - run.created_s)
+        self._file = (run.path / "events.jsonl").open("ab")
+        self._reserve = run.path / "reserve"
+        self._reserve.write_bytes(bytes(RESERVE_BYTES))
+        self._last_progress_s = 0.0
+        self._last_note = ""
+
+    def now(self) -> float:
+        return time.perf_counter() - self._origin
+
+    def write(self, event: Event) -> None:
+        """Raises OSError (a full disk)."""
+        line = msgspec.json.encode(event, enc_hook=str)  # a library may tell its version in a type of its own
+        self._file.write(line + b"\n")
+        self._file.flush()
+        self.measuring |= isinstance(event, Step)
+
+    def warn(self, message: str) -> None:
+        self.write(Warned(t_s=self.now(), message=message))
+
+    def adopt(self, event: Any) -> None:
+        """Write an event stamped with time.perf_counter() by a profiler."""
+        self.write(msgspec.structs.replace(event, t_s=event.t_s - self._origin))
+
+    def stop_if_asked(self) -> None:
+        """Raises Cancelled."""
+        if self.run.cancel_requested:
+            raise Cancelled
+
+    def phase(
+        self, name: PhaseName, note: str = "", done: float | None = None, total: float | None = None, unit: str = ""
+    ) -> None:
+        """Progress, at most ten lines a second unless the note changes; looks for a stop as well."""
+        self.stop_if_asked()
+        now = self.now()
+        if note == self._last_note and now - self._last_progress_s < PROGRESS_EVERY_S and done != total:
+            return
+        self._last_note, self._last_progress_s = note, now
+        self.write(Phase(t_s=now, name=name, note=note, done=done, total=total, unit=unit))
+
+    def end(self, event: Event) -> None:
+        """The last event, written even on a full disk."""
+        self._reserve.unlink(missing_ok=True)
+        try:
+            self.write(event)
+        finally:
+            self._file.close()

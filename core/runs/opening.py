@@ -1,0 +1,123 @@
+"""Opened models: found, prepared, loaded, and kept warm between runs with equal session keys.
+
+Knows the catalogue, the conversions and the backends; nothing of passes or profilers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import subprocess
+import sys
+import time
+from typing import Any
+
+import msgspec
+
+from core import registry
+from core.errors import ExplorerError
+from core.runs.draft import draft_request
+from core.runs.journal import Journal
+from core.types import ModelEntry, Record, Request, Session
+from hardware.process import resident
+
+
+class Opened(Record):
+    """What opening took. seconds: 0 when warm. rss_before_bytes: resident memory before anything was loaded."""
+
+    seconds: float
+    warm: bool
+    rss_before_bytes: int
+
+
+class Sessions:
+    """The session of the last request and its draft's, if it has one.
+
+    exercised: this session has run before, so it needs no warm-up.
+    """
+
+    def __init__(self) -> None:
+        self.exercised = False
+        self._open: dict[str, tuple[str, Session]] = {}  # "model" and "draft": session key, session
+
+    def open(self, request: Request, journal: Journal) -> tuple[Session, Session | None, Opened]:
+        """The request's session and its draft's; what is no longer wanted gives its memory back first."""
+        before = resident().rss_bytes
+        wanted = {"model": request, "draft": draft_request(request)}
+        for role, (key, _) in list(self._open.items()):
+            there = wanted[role]
+            if there is None or there.session_key() != key:
+                self.close(role)
+        seconds, warm = 0.0, "model" in self._open
+        for role, there in wanted.items():
+            if there is not None and role not in self._open:
+                session, took = load(there, journal)
+                self._open[role] = (there.session_key(), session)
+                self.exercised = False
+                seconds += took
+        draft = self._open["draft"][1] if "draft" in self._open else None
+        return self._open["model"][1], draft, Opened(seconds=seconds, warm=warm, rss_before_bytes=before)
+
+    def close(self, *roles: str) -> None:
+        """Close these sessions, all of them by default."""
+        for role in roles or tuple(self._open):
+            self._open.pop(role)[1].close()
+        self.exercised = self.exercised and "model" in self._open
+        gc.collect()
+
+
+def load(request: Request, journal: Journal) -> tuple[Session, float]:
+    """The opened session of a request, and the seconds that the library took."""
+    from core.models import catalogue, spec
+
+    backend = registry.get("backend", request.backend)
+    journal.phase("preparing", f"Looking for {request.model}")
+    entry = catalogue.find(request.model)
+    fmt, path = provide(entry, backend.formats, journal)
+    model = spec.read(path, fmt)
+    dtype = request.dtype or (backend.dtypes[0] if backend.dtypes else None)
+    if dtype:
+        model = spec.retype(model, dtype)
+    model = msgspec.structs.replace(
+        model,
+        name=entry.id,
+        random_weights=entry.random_weights or model.random_weights,
+        source=entry.note or model.source,
+    )
+    started = time.perf_counter()
+    journal.phase("loading", f"Loading {entry.label}")
+    session = backend.open(path, model, request, lambda *a, **k: journal.phase("loading", *a, **k))
+    session.sync()
+    return session, time.perf_counter() - started
+
+
+def provide(entry: ModelEntry, formats: tuple[str, ...], journal: Journal) -> tuple[str, str]:
+    """(format, path) of a file the backend opens; what must be derived is made in a process of its own."""
+    direct = next((fmt for fmt in formats if fmt in entry.files and fmt != "config"), None)
+    if direct:
+        from core.models.formats import check
+
+        check(entry.files)
+        return direct, entry.files[direct]
+    command = [sys.executable, "-m", "core.models.artifacts", entry.id, ",".join(formats)]
+    child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+    assert child.stdout is not None
+    last: dict[str, Any] = {}
+    try:
+        for line in child.stdout:
+            with contextlib.suppress(msgspec.DecodeError):  # a library may print, too
+                last = msgspec.json.decode(line, type=dict[str, Any])
+            if "note" in last:
+                journal.phase("preparing", **last)
+    finally:
+        if child.poll() is None and "path" not in last:
+            child.kill()
+        code = child.wait()
+    if "path" in last:
+        return last["format"], last["path"]
+    if "message" in last:
+        raise ExplorerError(last["message"], last["hint"])
+    raise ExplorerError(
+        f"Preparing {entry.label} ended early with status {code}.",
+        "The memory may have run out: choose a smaller model; the run's log has the last lines.",
+    )

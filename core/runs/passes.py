@@ -1,0 +1,264 @@
+"""A run's passes over an open session: warm-up, timing, then one for each profiler.
+
+Times each step inside next(steps) plus sync, and writes between steps, so that writing is never timed.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from core import registry
+from core.analysis import fallback
+from core.errors import ExplorerError
+from core.paths import data_dir
+from core.runs.draft import same_tokenizer
+from core.runs.journal import Journal
+from core.runs.opening import Sessions
+from core.runs.store import Run
+from core.runs.summarize import summarize
+from core.settings import settings
+from core.types import (
+    Advance,
+    Attachment,
+    Generate,
+    GenerationConfig,
+    Ids,
+    Loaded,
+    Memory,
+    ModelSpec,
+    Pass,
+    PassKind,
+    Request,
+    Session,
+    Step,
+    Strategy,
+)
+from hardware import ceilings
+from hardware.detect import machine
+from hardware.process import resident
+
+MEMORY_EVERY_S = 0.2  # live memory between steps of passes that have no profiler of their own
+WARMUP_TOKENS = 4
+WARMUP_GUESSED = 64  # where a step is many tokens, and is cut short at the limit
+DRAFT_NOTE = "Steps include the draft model's time; computed work, layers and FLOPs are the model's alone."
+DECODE_WINDOW, DECODE_OVERLAP = 32, 8
+
+
+def measure(request: Request, sessions: Sessions, journal: Journal) -> None:
+    """Open, check, run every pass. Raises ExplorerError for a request that cannot run, Cancelled for a stop."""
+    strategy = registry.get("strategy", request.strategy)
+    params = settings(strategy.Params, request.params, strategy.label)
+    session, draft, opened = sessions.open(request, journal)
+    ids, text = _prompt(session, request.task, request)
+    if draft is not None:
+        same_tokenizer(session, draft, text)
+    _check(request, strategy, session, ids)
+    journal.write(
+        Loaded(
+            t_s=journal.now(),
+            seconds=opened.seconds,
+            warm=opened.warm,
+            spec=session.spec,
+            n_prompt_tokens=int(ids.shape[1]),
+            prompt_text=text,
+            environment=_environment(request, session),
+            capabilities=tuple(sorted(session.capabilities)),
+            rss_before_bytes=opened.rss_before_bytes,
+            rss_after_bytes=resident().rss_bytes,
+        )
+    )
+    for message in (*session.warnings, *((DRAFT_NOTE,) if draft else ())):
+        journal.warn(message)
+    config = _config(request, session)
+    drafts = () if draft is None else (draft,)
+    for number, (kind, profiler) in enumerate(_plan(request, session, sessions.exercised, journal)):
+        instrument = registry.get("profiler", profiler) if profiler else None
+        warmup = WARMUP_GUESSED if strategy.single else WARMUP_TOKENS
+        most = warmup if kind == "warmup" else instrument.limit if instrument else None
+        limit = config.limit if most is None else min(config.limit, most)
+        journal.write(Pass(t_s=journal.now(), number=number, kind=kind, profiler=profiler))
+        steps = strategy.decode(session, ids, msgspec.structs.replace(config, limit=limit), params, *drafts)
+        attachment = instrument.attach(session, number) if instrument else None
+        try:
+            _run_pass(steps, session, number, attachment, journal)
+        finally:
+            steps.close()
+            if attachment:
+                attachment.close()
+                _adopt(attachment, journal)
+    sessions.exercised = True
+    for message in _slow_precisions(request, session.spec, journal.run):
+        journal.warn(message)
+    journal.phase("finished")
+
+
+def _prompt(session: Session, task: Generate, request: Request) -> tuple[Ids, str]:
+    """Token ids of shape (batch, n), the same row for every sequence, and the text they stand for."""
+    if task.prompt_tokens is not None:
+        rng = np.random.default_rng(request.seed)
+        row, text = rng.integers(0, session.spec.vocab_size, task.prompt_tokens), ""
+    else:
+        text = task.prompt or ""
+        if task.chat and session.chat_template:
+            from core.models.chat import render
+
+            text = render(session.chat_template, text, task.system, session.bos_token, session.eos_token)
+        row = np.array(session.encode(text), dtype=np.int64)
+    return np.tile(row, (request.batch, 1)).astype(np.int64), text
+
+
+def _check(request: Request, strategy: Strategy, session: Session, ids: Ids) -> None:
+    """What only the opened model can tell."""
+    for need in sorted(strategy.needs - session.capabilities):
+        raise ExplorerError(
+            f"{strategy.label} needs '{need}', which {session.spec.name} cannot do in {request.backend}.",
+            "Choose the strategy 'encode' for encoders, or another backend.",
+        )
+    if request.batch > 1 and "batch" not in session.capabilities:
+        raise ExplorerError(f"{request.backend} runs one sequence at a time with this model.", "Set batch to 1.")
+    n_prompt, n_new = ids.shape[1], request.task.max_new_tokens
+    if n_prompt == 0:
+        raise ExplorerError("The prompt is empty.", "Type a prompt or set a number of prompt tokens.")
+    generates = bool(strategy.needs & {"cache", "stream"})
+    if n_prompt + (n_new if generates else 0) > session.max_context:
+        raise ExplorerError(
+            f"{n_prompt} prompt tokens and {n_new} new ones exceed the context of {session.max_context} tokens.",
+            "Shorten the prompt or ask for fewer tokens.",
+        )
+
+
+def _config(request: Request, session: Session) -> GenerationConfig:
+    task = request.task
+    stop = frozenset() if task.ignore_eos or task.prompt_tokens is not None else frozenset(session.eos_ids)
+    return GenerationConfig(limit=task.max_new_tokens, sampling=task.sampling, seed=request.seed, stop=stop)
+
+
+def _plan(
+    request: Request, session: Session, exercised: bool, journal: Journal
+) -> Iterator[tuple[PassKind, str | None]]:
+    """Warm-up (unless this session has run before), timing, then one pass per profiler."""
+    for _ in range(0 if exercised else request.warmup):
+        yield "warmup", None
+    for _ in range(request.repeats):
+        yield "timing", None
+    for name in request.profilers:
+        profiler = registry.get("profiler", name)
+        reason = profiler.unavailable()
+        missing = profiler.needs - session.capabilities
+        if request.batch > 1 and profiler.single:
+            reason = "it measures one sequence, so set batch to 1."
+        if reason or missing:
+            why = reason or f"{request.backend} cannot do '{', '.join(sorted(missing))}' with this model."
+            journal.warn(f"{profiler.label} not measured: {why}")
+            continue
+        yield "profile", name
+
+
+def _run_pass(
+    steps: Iterator[Advance], session: Session, number: int, attachment: Attachment | None, journal: Journal
+) -> None:
+    text = TextStream(session)
+    decoding, last_memory_s = False, 0.0
+    if attachment:
+        attachment.phase("prefill")
+    while True:
+        started = time.perf_counter()
+        advance = next(steps, None)
+        if advance is None:
+            return
+        session.sync()
+        seconds = time.perf_counter() - started
+        accepted = advance.tokens[0] if advance.tokens else ()
+        step = Step(
+            t_s=journal.now(),
+            pass_no=number,
+            phase=advance.phase,
+            seconds=seconds,
+            n_tokens=len(accepted),
+            n_forward=advance.n_forward,
+            n_input=advance.n_input,
+            n_context=session.n_committed,
+            text=text.add(accepted),
+            tokens=accepted,
+            guess=advance.guess,
+            n_draft=advance.n_draft,
+        )
+        journal.write(step)
+        if attachment:
+            attachment.step(step)
+            if accepted and not decoding:  # the first token ends the prefill
+                attachment.phase("decode")
+                decoding = True
+            _adopt(attachment, journal)
+        elif journal.now() - last_memory_s > MEMORY_EVERY_S:
+            last_memory_s, seen = journal.now(), resident()
+            journal.write(
+                Memory(
+                    t_s=last_memory_s,
+                    pass_no=number,
+                    phase=advance.phase,
+                    rss_bytes=seen.rss_bytes,
+                    anon_bytes=seen.anon_bytes,
+                    file_bytes=seen.file_bytes,
+                )
+            )
+        journal.stop_if_asked()
+
+
+def _adopt(attachment: Attachment, journal: Journal) -> None:
+    for event in attachment.events():
+        journal.adopt(event)
+
+
+class TextStream:
+    """Turns accepted ids into new text, holding back what is not yet a whole character."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._ids: list[int] = []
+        self._start, self._shown = 0, ""  # the text of ids[start:] that was given out already
+
+    def add(self, ids: tuple[int, ...]) -> str:
+        """Decodes only the last stretch again, so that the cost does not grow with the text."""
+        self._ids.extend(ids)
+        whole = self._session.decode(self._ids[self._start :])
+        if whole.endswith("\ufffd"):
+            return ""
+        new, self._shown = whole[len(self._shown) :], whole
+        if len(self._ids) - self._start > DECODE_WINDOW:
+            self._start = len(self._ids) - DECODE_OVERLAP
+            self._shown = self._session.decode(self._ids[self._start :])
+        return new
+
+
+def _environment(request: Request, session: Session) -> dict[str, Any]:
+    backend = registry.get("backend", request.backend)
+    versions = {name: importlib.metadata.version(name) for name in backend.distributions}
+    found = machine()
+    return {
+        "threads": request.threads or found.physical_cores,
+        "dtype": session.spec.dtype,
+        **session.environment,
+        "versions": {"python": platform.python_version(), **versions},
+        "machine": msgspec.to_builtins(found),
+        "load_average": list(os.getloadavg()) if hasattr(os, "getloadavg") else None,
+        "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }
+
+
+def _slow_precisions(request: Request, model: ModelSpec, run: Run) -> tuple[str, ...]:
+    """Why a lower precision did not pay in this run, as far as its layers and this machine's ceilings tell."""
+    result = summarize(run.id, request, run.events(), "running")
+    here = machine()
+    threads = int(result.threads or here.usable_cores)
+    device = str(result.environment.get("device") or "cpu")
+    stored = ceilings.load(data_dir() / "ceilings", here.machine_id, threads, device)
+    return fallback.warnings(model, result.layers, stored, result.environment)
