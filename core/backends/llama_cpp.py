@@ -12,10 +12,11 @@ import signal
 from pathlib import Path
 from typing import Any, ClassVar
 
+from core.backends import _llama_cpp_options as llama_options
 from core.backends._llama_cpp_context import Context
 from core.backends._llama_cpp_log import Log, listen
 from core.backends._llama_cpp_model import load
-from core.backends._llama_cpp_options import N_BATCH, Options, context_params
+from core.backends._llama_cpp_options import N_BATCH, context_params
 from core.backends._llama_cpp_session import LlamaSession
 from core.errors import ExplorerError
 from core.settings import settings
@@ -33,7 +34,7 @@ class LlamaCpp:
     dtypes: tuple[str, ...] = ()
     capabilities = frozenset({"forward", "cache", "rollback", "rewind", "stream", "batch", "layers", "count"})
     runtime_bytes = 60_000_000
-    Options = Options
+    Options = llama_options.Options
     # signal that killed the worker -> (message, hint, options for the one retry)
     signal_advice: ClassVar[dict[int, tuple[str, str, dict[str, Scalar]]]] = {
         signal.SIGILL: (
@@ -53,7 +54,7 @@ class LlamaCpp:
         """Raises ExplorerError for a file, an architecture or an option that llama.cpp cannot use."""
         import llama_cpp
 
-        options = settings(Options, request.options, self.label)
+        options = settings(llama_options.Options, request.options, self.label)
         if not spec.causal:
             raise ExplorerError(
                 f"{spec.name} is an encoder, which cannot generate text.", "Choose the PyTorch backend for it."
@@ -65,7 +66,9 @@ class LlamaCpp:
             llama_cpp.llama_model_free(model)
             raise
 
-    def _session(self, model: Any, path: Path, spec: ModelSpec, request: Request, options: Options) -> LlamaSession:
+    def _session(
+        self, model: Any, path: Path, spec: ModelSpec, request: Request, options: llama_options.Options
+    ) -> LlamaSession:
         import llama_cpp
 
         if llama_cpp.llama_model_has_encoder(model) or llama_cpp.llama_model_is_diffusion(model):
@@ -100,7 +103,9 @@ class LlamaCpp:
         return session
 
 
-def _environment(model: Any, path: Path, options: Options, threads: int, n_ctx: int, log: Log) -> dict[str, Any]:
+def _environment(
+    model: Any, path: Path, options: llama_options.Options, threads: int, n_ctx: int, log: Log
+) -> dict[str, Any]:
     import llama_cpp
 
     kind = llama_cpp.llama_ftype_name(llama_cpp.llama_model_ftype(model)) or b""

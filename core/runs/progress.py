@@ -6,10 +6,11 @@ Pure functions, like summarize; nothing here reads a clock or a file.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, TypeVar
 
-from core.types import Done, Event, Failed, Loaded, Memory, Pass, Phase, Record, Request, Step, T
+from core.types import Done, Event, Failed, Loaded, Memory, Pass, Phase, Record, Request, Step
 
+T = TypeVar("T")
 STAGES = ("queued", "loading", "warm-up", "timing", "profiling", "finished")
 
 

@@ -1,0 +1,207 @@
+"""The verbs that plugins implement. Capabilities are the only coupling between them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core.types.events import Count, LayerTime, Step
+from core.types.model import ModelSpec
+from core.types.record import Record, Scalar
+from core.types.request import Request, Sampling
+
+Ids = NDArray[np.int64]  # token ids, always of shape (batch, n)
+
+
+class Logits(Protocol):
+    """A handle on the logits of one forward, shape (batch, n_kept, vocab); valid until the next forward."""
+
+    def argmax(self) -> Ids:
+        """Greedy next token at every kept position, shape (batch, n_kept)."""
+
+    def numpy(self) -> NDArray[np.float32]:
+        """All values, float32."""
+
+
+class GenerationConfig(Record):
+    """How to continue a prompt. limit: new tokens per sequence. stop: ids that end a sequence (kept)."""
+
+    limit: int
+    sampling: Sampling = Sampling()
+    seed: int = 0
+    stop: frozenset[int] = frozenset()
+
+
+class Trace(Protocol):
+    """Time per layer of the forwards run since it began, under canonical names."""
+
+    def phase(self, name: Literal["prefill", "decode"]) -> None:
+        """What follows belongs to this phase."""
+
+    def rows(self) -> dict[str, tuple[LayerTime, ...]]:
+        """Phase -> cumulative rows so far. Empty where the library tells only at the end."""
+
+    def finish(self) -> dict[str, tuple[LayerTime, ...]]:
+        """Detach; final rows per phase. The session then is as before. Safe to call twice."""
+
+
+class Session(Protocol):
+    """An opened model with a KV cache of `n_committed` tokens.
+
+    Capabilities (of session and backend alike):
+      forward  one forward over n tokens gives n rows of logits
+      cache    what was committed is remembered: forward(a), commit, forward(b) continues
+      rollback commit may keep fewer than all pending tokens, and rejected ones leave no trace;
+               a forward of n tokens equals n forwards of one
+      rewind   committed tokens can be taken back
+      stream   the library's own generate loop
+      batch    more than one sequence (all of equal length)
+      layers   the layers profiler can be attached
+      count    the FLOPs of a forward can be counted
+    """
+
+    spec: ModelSpec
+    capabilities: frozenset[str]
+    max_context: int
+    chat_template: str | None
+    bos_token: str
+    eos_token: str
+    eos_ids: frozenset[int]
+    environment: dict[str, Any]  # library versions, device, kernels, file
+    warnings: tuple[str, ...]
+
+    @property
+    def n_committed(self) -> int: ...
+
+    def encode(self, text: str) -> list[int]:
+        """Text to ids; special tokens in the text are recognised, none are added."""
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Ids to text, special tokens left out."""
+
+    def forward(self, ids: Ids, keep: int | None = None) -> Logits:
+        """Run `ids` after what is committed. keep: logits of the last `keep` positions only (None: all).
+
+        The tokens stay pending until `commit`. A second forward without a commit in between
+        drops what was pending. Raises ExplorerError when the context is exceeded.
+        """
+
+    def commit(self, n: int) -> None:
+        """Keep the first n pending tokens in the cache and drop the rest."""
+
+    def rewind(self, n: int) -> None:
+        """Take the last n committed tokens back, and drop what is pending (capability "rewind")."""
+
+    def reset(self) -> None:
+        """Forget all tokens; keep the weights and the warm kernels."""
+
+    def sync(self) -> None:
+        """Wait until the device has finished everything asked of it."""
+
+    def stream(self, ids: Ids, config: GenerationConfig) -> Iterator[Ids]:
+        """The library's own generate loop from an empty cache: yields (batch, 1) tokens, one step each."""
+
+    def trace(self) -> Trace:
+        """Start measuring time per layer (capability "layers"). Instruments the session until finish()."""
+
+    def count(self, n_new: int, n_past: int = 0) -> Count:
+        """Count the FLOPs of one forward (capability "count"). Committed tokens stay; a Logits handle does not."""
+
+    def close(self) -> None:
+        """Free the memory. The session cannot be used afterwards."""
+
+
+class Progress(Protocol):
+    def __call__(self, note: str, done: float | None = None, total: float | None = None, unit: str = "") -> None: ...
+
+
+class Backend(Protocol):
+    """A library that runs models. A module in core/backends exposes one as `plugin`."""
+
+    name: str
+    label: str
+    distributions: tuple[str, ...]  # PyPI distributions whose versions go into the environment
+    formats: tuple[str, ...]  # model file formats it opens, preferred first
+    dtypes: tuple[str, ...]  # weight dtypes a user may ask for; empty: as the file has them
+    capabilities: frozenset[str]  # what its sessions can do at most
+    runtime_bytes: int  # resident memory of the imported library itself, as seen on one machine
+    Options: type[Record]  # what a request may set in `options`
+    signal_advice: dict[int, tuple[str, str, dict[str, Scalar]]]  # signal -> message, hint, options for one retry
+
+    def unavailable(self) -> str | None:
+        """None, or one sentence that says what is missing and how to install it. Must be cheap: no import."""
+
+    def open(self, path: str, spec: ModelSpec, request: Request, progress: Progress) -> Session:
+        """Open the file or folder `path`, which is in a format of `formats`.
+
+        spec: the model's architecture with the dtype it will have here; becomes session.spec.
+        """
+
+
+class Emit(Protocol):
+    def __call__(self, event: Any) -> None: ...
+
+
+class Attachment(Protocol):
+    """A profiler at work on one pass. Used as: with profiler.attach(...) as a: a.phase(...); steps; a.step(...)"""
+
+    def phase(self, name: Literal["prefill", "decode"]) -> None:
+        """A phase begins."""
+
+    def step(self, step: Step) -> None:
+        """A step of the current phase ended; called between steps, never timed."""
+
+    def events(self) -> list[Any]:
+        """New events since the last call, t_s being time.perf_counter() (the worker turns it into run time)."""
+
+    def close(self) -> None:
+        """Detach: the session is as before."""
+
+
+class Profiler(Protocol):
+    """Something attached to a pass of its own. A module in core/profilers exposes one as `plugin`."""
+
+    name: str
+    label: str
+    needs: frozenset[str]
+    single: bool  # measures one sequence only
+    limit: int | None  # new tokens that its pass needs; None: as many as the request wants
+
+    def unavailable(self) -> str | None: ...
+
+    def attach(self, session: Session, pass_no: int) -> Attachment: ...
+
+
+class Advance(Record):
+    """What a strategy yields: a prefill chunk (no tokens yet) or accepted tokens.
+
+    tokens: accepted by each sequence, shape (batch, n) as nested tuples; empty in a prefill chunk.
+    guess, n_draft: as in Step.
+    """
+
+    phase: Literal["prefill", "decode"]
+    tokens: tuple[tuple[int, ...], ...] = ()
+    n_forward: int = 1
+    n_input: int = 1
+    guess: tuple[int, ...] = ()
+    n_draft: int = 0
+
+
+class Strategy(Protocol):
+    """A way to decode. A module in core/decoding exposes one as `plugin`.
+
+    A strategy whose Params have a field `draft` (a model's id) gets that model's session, opened in the
+    same backend and proven to have the same tokenizer, as decode's last argument.
+    """
+
+    name: str
+    label: str
+    needs: frozenset[str]
+    single: bool  # decodes one sequence only
+    Params: type[Record]
+
+    def decode(self, session: Session, prompt: Ids, config: GenerationConfig, params: Any) -> Iterator[Advance]:
+        """Generate after `prompt` (batch, n) from an empty cache."""

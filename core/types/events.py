@@ -1,0 +1,209 @@
+"""What happens in a run, in the order in which it happens."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+from core.types.model import ModelSpec
+from core.types.record import Record
+
+PhaseName = Literal["queued", "preparing", "loading", "prefill", "decode", "profiling", "finished"]
+PassKind = Literal["warmup", "timing", "profile"]
+
+
+class Phase(Record, tag="phase"):
+    """What the worker is doing now. done of total in whatever `unit` says (tokens, bytes, layers)."""
+
+    t_s: float  # seconds since the run was requested
+    name: PhaseName
+    note: str = ""
+    done: float | None = None
+    total: float | None = None
+    unit: str = ""
+
+
+class Loaded(Record, tag="loaded"):
+    """The session is open. seconds: loading time, 0 when `warm` (it was open already)."""
+
+    t_s: float
+    seconds: float
+    warm: bool
+    spec: ModelSpec
+    n_prompt_tokens: int
+    prompt_text: str
+    environment: dict[str, Any]
+    capabilities: tuple[str, ...]
+    rss_before_bytes: int | None = None
+    rss_after_bytes: int | None = None
+
+
+class Pass(Record, tag="pass"):
+    """A pass begins. Only passes of kind "timing" make headline numbers."""
+
+    t_s: float
+    number: int
+    kind: PassKind
+    profiler: str | None = None
+
+
+class Step(Record, tag="step"):
+    """One step of the strategy. seconds: the time inside next(steps) plus sync.
+
+    n_tokens: tokens accepted per sequence in the batch (0 in a prefill chunk but the last).
+    n_forward: forwards run. n_context: tokens in the KV cache after the step.
+    n_input: tokens fed to the forwards per sequence (prefill: the chunk; decode: 1 per forward ...).
+    tokens: the accepted ids of the first sequence. guess: the ids it was fed beyond the known ones, to be verified;
+    guess[i] stands where tokens[i] ended up. n_draft: forwards of a draft model, which n_forward leaves out.
+    """
+
+    t_s: float
+    pass_no: int
+    phase: Literal["prefill", "decode"]
+    seconds: float
+    n_tokens: int
+    n_forward: int
+    n_input: int
+    n_context: int
+    text: str = ""
+    tokens: tuple[int, ...] = ()
+    guess: tuple[int, ...] = ()
+    n_draft: int = 0
+
+
+class Memory(Record, tag="memory"):
+    """The worker's resident memory. peak_bytes: the kernel's high-water mark since the phase began."""
+
+    t_s: float
+    pass_no: int | None
+    phase: str
+    rss_bytes: int
+    anon_bytes: int | None = None
+    file_bytes: int | None = None
+    peak_bytes: int | None = None
+    device_bytes: int | None = None  # accelerator memory, where there is one
+
+
+class LayerTime(Record, array_like=True):
+    """Cumulative over a phase of one pass: seconds and calls of a canonical layer."""
+
+    name: str
+    seconds: float
+    calls: int
+    op: str = ""  # the library's own operator ("MatMul", "MUL_MAT", "aten::linear")
+    output_bytes: int | None = None  # bytes of its outputs in one call
+
+
+class LayerTimes(Record, tag="layers"):
+    """Cumulative layer times of a phase; a later event of the same pass and phase replaces it.
+
+    seconds_total: wall time of the same instrumented steps, so that what the profiler does not
+    attribute is visible.
+    """
+
+    t_s: float
+    pass_no: int
+    phase: Literal["prefill", "decode"]
+    n_steps: int
+    seconds_total: float
+    rows: tuple[LayerTime, ...]
+
+
+class OpCount(Record, array_like=True):
+    """One operator of the library within one layer, as it would run in one forward.
+
+    layer: canonical name, or "other". flops: of all its calls, 2 per multiply-add; None: uncounted.
+    product: a matrix product, an attention or a convolution; of the rest one FLOP per element and step.
+    """
+
+    layer: str
+    op: str
+    calls: int
+    flops: float | None
+    product: bool = False
+
+
+class Count(Record):
+    """The FLOPs of one forward, counted by the library's own operators and shapes, not by the architecture.
+
+    source: what was counted ("dispatch", "ONNX graph", "ggml graph"). note: what a reader of it must know.
+    The forward ran n_new tokens per sequence after n_past cached ones, with the logits of the last position.
+    """
+
+    source: str
+    n_new: int
+    n_past: int
+    batch: int
+    ops: tuple[OpCount, ...]
+    note: str = ""
+
+
+class Counted(Record, tag="counted"):
+    """One forward of a phase, counted: the whole prompt, or the first step of decoding."""
+
+    t_s: float
+    pass_no: int
+    phase: Literal["prefill", "decode"]
+    count: Count
+
+
+class ForwardTime(Record, array_like=True):
+    """Median seconds of one forward of n tokens of one sequence, with the quartiles of its repetitions."""
+
+    n: int
+    seconds: float
+    low_s: float
+    high_s: float
+
+
+class ForwardCost(Record, tag="forward_cost"):
+    """What a forward of n tokens costs after n_past cached ones: v(n) = seconds(n) / seconds(1)."""
+
+    t_s: float
+    pass_no: int
+    n_past: int
+    repeats: int
+    times: tuple[ForwardTime, ...]
+
+
+class EnergyReading(Record, tag="energy"):
+    """What the machine's energy counters counted while a phase ran, and the processor time it used.
+
+    seconds: from the phase's first moment to its last. counted_j: joules by counter; empty when none could be
+    read, and `missing` then says why. idle_w: power of the same counters while nothing ran, just before.
+    """
+
+    t_s: float
+    pass_no: int
+    phase: Literal["prefill", "decode"]
+    seconds: float
+    cpu_s: float
+    counted_j: dict[str, float] = msgspec.field(default_factory=dict)
+    idle_w: float | None = None
+    missing: str = ""
+
+
+class Warned(Record, tag="warning"):
+    t_s: float
+    message: str
+
+
+class Done(Record, tag="done"):
+    t_s: float
+    cancelled: bool = False
+
+
+class Failed(Record, tag="failed"):
+    """The run ended early. log: the last lines of the worker's output."""
+
+    t_s: float
+    message: str
+    hint: str = ""
+    log: str = ""
+    user_error: bool = False  # the request could not run at all (exit status 2)
+
+
+Event = (
+    Phase | Loaded | Pass | Step | Memory | LayerTimes | Counted | ForwardCost | EnergyReading | Warned | Done | Failed
+)

@@ -1,0 +1,26 @@
+"""What every noun is: a frozen struct that survives JSON."""
+
+from __future__ import annotations
+
+from typing import Literal, TypeVar, dataclass_transform
+
+import msgspec
+
+Scalar = str | int | float | bool | None
+Provenance = Literal["measured", "computed", "stated", "estimated"]
+T = TypeVar("T")
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(msgspec.field,))
+class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A frozen struct. Equality by value, JSON by `to_json` and `from_json`."""
+
+
+def to_json(record: object) -> bytes:
+    """Canonical JSON of a record: equal records give equal bytes."""
+    return msgspec.json.encode(record, order="sorted")
+
+
+def from_json(data: bytes | str, kind: type[T]) -> T:
+    """Read a record; raises msgspec.ValidationError, which names the field at fault."""
+    return msgspec.json.decode(data, type=kind)

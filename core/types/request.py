@@ -1,0 +1,67 @@
+"""What is asked of a run."""
+
+from __future__ import annotations
+
+import hashlib
+
+import msgspec
+
+from core.types.record import Record, Scalar, to_json
+
+
+class Sampling(Record):
+    """temperature 0 is greedy. Seeded by the request's seed."""
+
+    temperature: float = 0.0
+    top_k: int | None = None
+    top_p: float | None = None
+
+
+class Generate(Record, tag="generate"):
+    """Generate from a prompt. Either `prompt` (text) or `prompt_tokens` (that many random ids).
+
+    chat: wrap the prompt with the model's chat template when it has one.
+    system: the system message; empty for none, None for the template's own default (a hidden
+    persona that can change the answer more than a quantization does).
+    ignore_eos: always produce max_new_tokens (benchmarks; implied by prompt_tokens).
+    """
+
+    prompt: str | None = None
+    prompt_tokens: int | None = None
+    max_new_tokens: int = 64
+    chat: bool = True
+    system: str | None = ""
+    ignore_eos: bool = False
+    sampling: Sampling = Sampling()
+
+
+Task = Generate  # Evaluate, Transform ... join here as a tagged union
+
+
+class Request(Record):
+    """All that determines a run. `options` go to the backend, `params` to the strategy."""
+
+    model: str
+    backend: str
+    task: Task = Generate()
+    strategy: str = "autoregressive"
+    dtype: str | None = None  # None: the backend's default for this model
+    threads: int | None = None  # None: all physical cores
+    batch: int = 1
+    profilers: tuple[str, ...] = ("memory", "layers")
+    warmup: int = 1
+    repeats: int = 1
+    seed: int = 0
+    fresh_process: bool = False
+    allow_oversize: bool = False  # "run anyway" when the model may not fit in memory
+    options: dict[str, Scalar] = msgspec.field(default_factory=dict)
+    params: dict[str, Scalar] = msgspec.field(default_factory=dict)
+
+    def key(self) -> str:
+        """Hash of everything that determines the outcome."""
+        return hashlib.sha256(to_json(self)).hexdigest()[:16]
+
+    def session_key(self) -> str:
+        """Hash of what determines the opened session: equal keys may share a warm worker."""
+        parts = [self.model, self.backend, self.dtype, self.threads, self.batch, self.options]
+        return hashlib.sha256(to_json(parts)).hexdigest()[:16]

@@ -1,0 +1,126 @@
+"""What a person sees of a run."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from core.types.events import Counted, ForwardCost, Memory
+from core.types.model import LayerKind
+from core.types.record import Record
+
+
+class LayerResult(Record):
+    """One layer in one phase: measured time beside computed work.
+
+    seconds: per decode forward, or for the whole prefill; measured (None: not measured).
+    flops, bytes: of the same, computed (None: uncounted, never zero).
+    """
+
+    name: str
+    kind: LayerKind
+    phase: Literal["prefill", "decode"]
+    seconds: float | None
+    calls: int | None
+    flops: float | None
+    bytes: float | None
+    weight_bytes: float
+    n_params: int
+    op: str = ""
+    output_bytes: int | None = None
+
+
+class PhaseResult(Record):
+    """A phase of the timing passes: measured seconds (median over passes), computed work."""
+
+    name: Literal["prefill", "decode"]
+    seconds: float
+    n_tokens: int
+    n_forward: int
+    tok_per_s: float | None
+    flops: float
+    bytes: float
+
+
+class Energy(Record, omit_defaults=False):
+    """Joules of one phase, in all and per token of all sequences together (None without tokens).
+
+    measured: low = joules = high. estimated: low and high are its range, and it says no more than time and load
+    do, so it never enters a significance test or a composite beside speed (see `comparable`) and never stands
+    unlabelled beside a measured value. idle_j: the part that would have been used anyway; None: not known.
+    missing: why there is only an estimate.
+    """
+
+    phase: Literal["prefill", "decode"]
+    seconds: float
+    n_tokens: int
+    joules: float
+    low_j: float
+    high_j: float
+    joules_per_token: float | None
+    low_j_per_token: float | None
+    high_j_per_token: float | None
+    method: str  # "RAPL package-0, RAPL dram 0:0", "estimate: 2.5 W for a busy thread ..."
+    provenance: Literal["measured", "estimated"]
+    idle_j: float | None = None
+    missing: str = ""
+
+    @property
+    def net_j(self) -> float | None:
+        """Without the idle part; None when that is not known."""
+        return None if self.idle_j is None else max(0.0, self.joules - self.idle_j)
+
+    @property
+    def comparable(self) -> bool:
+        """Whether it may enter a test or a composite: only what was measured."""
+        return self.provenance == "measured"
+
+
+class ProfilerCost(Record):
+    """How much slower the steps of an instrumented pass were than those of the timing passes."""
+
+    profiler: str
+    ratio: float
+    seconds: float
+
+
+RunStatus = Literal["queued", "running", "done", "cancelled", "failed", "interrupted"]
+
+
+class Result(Record, omit_defaults=False):
+    """Everything a person sees of a run: a pure function of its request and its events."""
+
+    run_id: str
+    status: RunStatus
+    model: str
+    backend: str
+    strategy: str
+    dtype: str | None
+    threads: int | None
+    batch: int
+    text: str
+    n_prompt_tokens: int | None
+    n_new_tokens: int
+    n_forward: int
+    ttft_s: float | None
+    tpot_s: float | None
+    tok_per_s: float | None
+    prefill_tok_per_s: float | None
+    itl_s: tuple[float, ...]
+    load_s: float | None
+    warm: bool | None
+    total_s: float | None
+    peak_memory_bytes: int | None
+    memory: tuple[Memory, ...]
+    phases: tuple[PhaseResult, ...]
+    layers: tuple[LayerResult, ...]
+    profiler_costs: tuple[ProfilerCost, ...]
+    ttft_samples_s: tuple[float, ...]
+    tpot_samples_s: tuple[float, ...]
+    environment: dict[str, Any]
+    warnings: tuple[str, ...]
+    error: str | None = None
+    hint: str | None = None
+    counts: tuple[Counted, ...] = ()
+    energy: tuple[Energy, ...] = ()
+    tokens_per_forward: float | None = None  # accepted per decode forward of one sequence; drafts not counted
+    forward_cost: ForwardCost | None = None
