@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
@@ -305,10 +305,3 @@ def _costs(
             whole = sum(s.seconds for s in by_pass[number])
             costs.append(ProfilerCost(profiler=p.profiler, ratio=seconds / statistics.median(plain), seconds=whole))
     return tuple(costs)
-
-
-def environment_line(environment: dict[str, Any]) -> str:
-    """Device, threads and versions in one line, for captions and exports."""
-    machine = environment.get("machine", {})
-    versions = ", ".join(f"{k} {v}" for k, v in sorted(environment.get("versions", {}).items()))
-    return " · ".join(str(x) for x in (machine.get("cpu_name"), f"{environment.get('threads')} threads", versions) if x)

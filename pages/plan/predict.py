@@ -27,7 +27,7 @@ from pages.ui.page import fault, page
 from pages.ui.predict_here import draw_here
 
 ABOUT = "Time to first token, time per token, throughput and memory of any model on any device, as intervals."
-WEIGHTS = ("q2_k", "q3_k", "q4_0", "q4_k", "q5_k", "q6_k", "q8_0", "fp16", "bf16", "fp32")
+WEIGHTS = ("q2_k", "q3_k_m", "q4_0", "q4_k_m", "q5_k_m", "q6_k", "q8_0", "fp16", "bf16", "fp32")
 CACHES = ("fp16", "q8_0", "q4_0", "fp32")
 FIRST = ("RTX 4090", "H100 SXM5 80GB", "A100 SXM4 80GB", "Apple M3 Max (40c GPU)", "T4")
 OWN = "A config.json of my own"

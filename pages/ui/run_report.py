@@ -8,6 +8,7 @@ from core.runs.export import FORMATS, export_run
 from core.runs.store import Run
 from core.types import Failed, Result
 from pages.ui import text
+from pages.ui.energy_view import draw_energy
 from pages.ui.links import address, link
 
 _FILES = {
@@ -22,6 +23,7 @@ def draw_end(run: Run, result: Result) -> None:
     """Warnings, provenance, links and files."""
     for warning in result.warnings:
         st.warning(text.escape(warning), icon=":material/warning:")
+    draw_energy(result)
     draw_provenance(result)
     draw_links(run)
 
