@@ -53,9 +53,9 @@ def find(id_or_path: str) -> ModelEntry:
     if id_or_path.startswith((".", "/", "~")) or id_or_path.endswith((".gguf", ".json")):
         raise ExplorerError(f"There is no file or folder {id_or_path}.", "Check the path.")
     hint = f"Did you mean {' or '.join(near)}?" if near else "See the list of models for what is here."
-    raise ExplorerError(
-        f"There is no model called '{id_or_path}'.", f"{hint} A model of the Hugging Face hub is downloaded first."
-    )
+    if id_or_path.count("/") == 1:
+        hint = f"To fetch it from the Hugging Face hub: python -m core.models.hub download {id_or_path}"
+    raise ExplorerError(f"There is no model called '{id_or_path}' on this machine.", hint)
 
 
 def check(entry: ModelEntry) -> None:

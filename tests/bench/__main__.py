@@ -1,4 +1,4 @@
-"""python -m tests.bench [loops] [app] [predict [--small] [--again]]: speed as tables, and bench-results/<date>.json.
+"""python -m tests.bench [loops] [app] [published] [predict [--small] [--again]]: tables, and bench-results/<date>.json.
 
 Each comparison is made of interleaved pairs (ABBA order) in one process, quoted as a ratio with its
 95 % interval. Load and steal are printed, because this may be a shared machine.
@@ -15,9 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from hardware.detect import machine
-from tests.bench import app, loops, predict
+from tests.bench import app, loops, predict, published
 
-PARTS: dict[str, Callable[..., Any]] = {"loops": loops.run, "app": app.run, "predict": predict.run}
+PARTS: dict[str, Callable[..., Any]] = {
+    "loops": loops.run,
+    "app": app.run,
+    "published": published.run,
+    "predict": predict.run,
+}
 FLAGS = {"--small": "small", "--again": "again"}  # of predict: a short form that proves only itself; no old runs
 
 
