@@ -13,7 +13,7 @@ from core.analysis.stats import paired_ratio
 from core.models import artifacts, catalogue, spec
 from core.types import GenerationConfig, Ids, Request, Session
 
-PAIRS, TOKENS, PROMPT = 10, 64, 48
+PAIRS, TOKENS, PROMPT = 20, 64, 48
 TARGETS = {"llama_cpp": 0.97, "pytorch": 1.0, "onnxruntime": 0.97}
 Loop = Callable[[], float]  # seconds per decoded token
 
