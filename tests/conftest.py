@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from core.paths import data_dir
+from core.runs.demo import OFFERED
 from core.runs.runner import Runner
 from core.runs.store import Store
 from core.types import Generate, Request
@@ -24,6 +25,8 @@ def home(tmp_path: Path, shared_cache: Path, monkeypatch: pytest.MonkeyPatch) ->
     path = tmp_path / "home"
     path.mkdir()
     (path / "cache").symlink_to(shared_cache)
+    (path / "data").mkdir()
+    (path / "data" / OFFERED).touch()  # tests start from an empty store, not from the recorded run
     monkeypatch.setenv("ROOFSCOPE_HOME", str(path))
     monkeypatch.setenv("HOME", str(path))
     for name in ("HF_HOME", "HF_HUB_CACHE", "OLLAMA_MODELS", "LLAMA_CACHE", "XDG_CACHE_HOME", "XDG_DATA_HOME"):

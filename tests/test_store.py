@@ -10,7 +10,7 @@ import pytest
 
 from core.errors import ExplorerError
 from core.runs.store import Store
-from core.types import Done, Failed, Phase, Request, Step, from_json, to_json
+from core.types import Done, Failed, Loaded, ModelSpec, Phase, Request, Step, from_json, to_json
 
 
 def test_a_request_survives_json(fake_request: Request) -> None:
@@ -56,6 +56,32 @@ def test_a_bundle_redraws_elsewhere(store: Store, fake_request: Request, tmp_pat
     assert copy.id == run.id and copy.request == run.request and copy.events() == run.events()
     assert copy.result() == run.result()
     assert other.load(run.bundle()).path == copy.path  # twice is once
+
+
+def test_a_bundle_brings_the_ceilings_of_its_machine(store: Store, fake_request: Request, tmp_path: Path) -> None:
+    """The roofline is redrawn under the roof of the machine that ran it, whatever machine shows it."""
+    from core.runs.roofs import ceilings_of
+    from hardware import ceilings
+
+    gemm = ceilings.Gemm("fp32", 8, 8, 8, 1e11, "made for a test")
+    read = ceilings.ReadPoint(1 << 20, 2e10, 2e10)
+    roofs = ceilings.Ceilings(
+        machine_id="elsewhere", device="cpu", threads=3, date="2026-01-01T00:00:00Z", quick=True, seconds=1.0,
+        gemms=(gemm,), reads=(read,),
+    )  # fmt: skip
+    ceilings.save(roofs, store.root / "ceilings")
+    environment = {"threads": 3, "machine": {"machine_id": "elsewhere"}}
+    run = store.create(fake_request)
+    spec = ModelSpec(name="m", architecture="a", d_model=1, n_blocks=0, vocab_size=1, max_context=None, layers=())
+    run.append(
+        Loaded(
+            t_s=0, seconds=1, warm=False, spec=spec, n_prompt_tokens=1, prompt_text="", environment=environment,
+            capabilities=(),
+        )
+    )  # fmt: skip
+    other = Store(tmp_path / "elsewhere")
+    copy = other.load(run.bundle())
+    assert ceilings_of(other.root, copy.result().environment) == roofs
 
 
 @pytest.mark.parametrize("data", [b"", b"PK nonsense", b"hello"])

@@ -111,12 +111,13 @@ def roofs_of(device: Device, main_dtype: str | None = None) -> tuple[Roof, ...]:
     return (*compute, memory)
 
 
-def roofs_here(ceilings: Ceilings, main_dtype: str, working_set_bytes: float) -> tuple[Roof, ...]:
+def roofs_here(
+    ceilings: Ceilings, main_dtype: str, working_set_bytes: float, name: str = "This machine"
+) -> tuple[Roof, ...]:
     """Every measured roof: arithmetic by dtype, memory by level as the knees of the curve show them.
 
-    The memory roof that counts for `working_set_bytes` is the main one.
+    The memory roof that counts for `working_set_bytes` is the main one. name: of the device in the chart.
     """
-    name = "This machine"
     compute = [
         Roof(device=name, kind="compute", name=dtype, value=peak, main=dtype == main_dtype)
         for dtype, peak in ceilings.flop_per_s.items()

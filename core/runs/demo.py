@@ -11,12 +11,15 @@ import msgspec
 from core.runs.store import Store
 
 BUNDLE = Path(__file__).with_name("demo.zip")
+OFFERED = "recorded-run-offered"  # a file in the store's folder
 
 
 def load_into(store: Store) -> None:
-    """Import the recorded run when the store has no run at all."""
-    if BUNDLE.is_file() and not store.ids():
+    """Import the recorded run into a store that has no run; once, so that it stays deleted when it is deleted."""
+    offered = store.root / OFFERED
+    if BUNDLE.is_file() and not offered.exists() and not store.ids():
         store.load(BUNDLE.read_bytes())
+        offered.touch()
 
 
 def recorded_id() -> str | None:

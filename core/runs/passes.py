@@ -22,6 +22,7 @@ from core.paths import data_dir
 from core.runs.draft import same_tokenizer
 from core.runs.journal import Journal
 from core.runs.opening import Sessions
+from core.runs.roofs import ceilings_of
 from core.runs.store import Run
 from core.runs.summarize import summarize
 from core.settings import settings
@@ -41,7 +42,6 @@ from core.types import (
     Step,
     Strategy,
 )
-from hardware import ceilings
 from hardware.detect import machine
 from hardware.process import resident
 
@@ -257,8 +257,5 @@ def _environment(request: Request, session: Session) -> dict[str, Any]:
 def _slow_precisions(request: Request, model: ModelSpec, run: Run) -> tuple[str, ...]:
     """Why a lower precision did not pay in this run, as far as its layers and this machine's ceilings tell."""
     result = summarize(run.id, request, run.events(), "running")
-    here = machine()
-    threads = int(result.threads or here.usable_cores)
-    device = str(result.environment.get("device") or "cpu")
-    stored = ceilings.load(data_dir() / "ceilings", here.machine_id, threads, device)
+    stored = ceilings_of(data_dir(), result.environment)
     return fallback.warnings(model, result.layers, stored, result.environment)

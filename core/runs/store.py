@@ -22,10 +22,12 @@ import msgspec
 import psutil
 
 from core.errors import ExplorerError
+from core.runs.roofs import adopt, ceilings_of
 from core.runs.summarize import summarize
 from core.types import Done, Event, Failed, Request, Result, RunStatus, from_json, to_json
 
 BUNDLE = ("request.json", "events.jsonl", "log.txt")
+CEILINGS = "ceilings.json"  # of the machine that ran it, for its roofline
 FORMAT = "roofscope-run-1"
 _decoder = msgspec.json.Decoder(Event)
 
@@ -138,7 +140,10 @@ class Run:
             for name in BUNDLE:
                 if (self.path / name).exists():
                     bundle.write(self.path / name, name)
-            bundle.writestr("result.json", to_json(self.result()))
+            result = self.result()
+            bundle.writestr("result.json", to_json(result))
+            if found := ceilings_of(self.path.parents[1], result.environment):
+                bundle.writestr(CEILINGS, to_json(found))
         return buffer.getvalue()
 
 
@@ -151,8 +156,10 @@ class Store:
         self.folder.mkdir(parents=True, exist_ok=True)
 
     def create(self, request: Request) -> Run:
-        run_id = time.strftime("%Y%m%d-%H%M%S-") + secrets.token_hex(3)
-        return self._write(run_id, time.time(), {"request.json": to_json(request)})
+        now = time.time()
+        when = time.strftime("%Y%m%d-%H%M%S", time.localtime(now))
+        run_id = f"{when}-{int(now % 1 * 1000):03d}{secrets.token_hex(2)}"  # sorts by time
+        return self._write(run_id, now, {"request.json": to_json(request)})
 
     def _write(self, run_id: str, created_s: float, files: dict[str, bytes]) -> Run:
         """Make a run folder at once or not at all."""
@@ -204,6 +211,7 @@ class Store:
             with zipfile.ZipFile(io.BytesIO(data)) as bundle:
                 about = msgspec.json.decode(bundle.read("roofscope.json"))
                 files = {name: bundle.read(name) for name in BUNDLE if name in bundle.namelist()}
+                roofs = bundle.read(CEILINGS) if CEILINGS in bundle.namelist() else None
             run_id, created_s = os.path.basename(str(about["run_id"])).lstrip("."), float(about["created_s"])
             if about["format"] != FORMAT or not run_id:
                 raise KeyError("format")
@@ -214,6 +222,8 @@ class Store:
             ) from error
         if (self.folder / run_id).exists():
             return self.open(run_id)
+        if roofs is not None:
+            adopt(self.root, roofs)
         return self._write(run_id, created_s, files)
 
     # ------------------------------------------------------------ index

@@ -22,6 +22,7 @@ from core.analysis.roofline import Roof, ceiling_here, ceiling_of, roofs_here, r
 from core.analysis.under_roof import working_set_bytes
 from core.errors import ExplorerError
 from core.paths import data_dir
+from core.runs.roofs import ceilings_of, ran_on
 from core.types import Result
 from hardware import catalogue, ceilings
 from hardware.ceilings import Ceilings
@@ -32,7 +33,7 @@ from pages.ui import text
 from pages.ui.page import fault
 from pages.ui.state import runner
 
-THIS = "This machine"
+THIS, ELSEWHERE = "This machine", "The machine that ran it"
 _OLD_DAYS = 30
 _SAME = 0.03  # roofs closer than this are one line
 
@@ -86,6 +87,16 @@ def folder() -> Path:
 def kept(threads: int) -> Ceilings | None:
     """What was measured on this machine at this thread count."""
     return ceilings.load(folder(), machine_id(), threads)
+
+
+def kept_of(result: Result) -> Ceilings | None:
+    """What was measured on the machine that made the run, at its thread count; it may have come with a bundle."""
+    return ceilings_of(data_dir(), result.environment)
+
+
+def own_name(result: Result) -> str:
+    """This machine, or another one whose run was imported."""
+    return THIS if ran_on(result.environment) == machine_id() else ELSEWHERE
 
 
 def measure_panel(threads: int) -> None:
@@ -192,17 +203,18 @@ class Held(NamedTuple):
 
 def held_against(result: Result, key: str, label: str = "Held against") -> Held | None:
     """Choose the device whose roof counts: this machine as measured, or a data sheet. None: not measured yet."""
-    names = [THIS, *(d.name for d in catalogue.devices(data_dir() / "devices"))]
+    own = own_name(result)
+    names = [own, *(d.name for d in catalogue.devices(data_dir() / "devices"))]
     chosen = st.selectbox(
         label,
         names,
         key=key,
         bind="query-params",
-        help="The roof that decides memory- or compute-bound: the measured ceilings of this machine, "
+        help="The roof that decides memory- or compute-bound: the measured ceilings of the machine that ran it, "
         "or the figures of a data sheet (stated).",
     )
-    found = kept(result.threads or default_threads()) if chosen == THIS else None
-    device = this_machine(found) if chosen == THIS else catalogue.find(chosen, data_dir() / "devices")
+    found = kept_of(result) if chosen == own else None
+    device = this_machine(found, own) if chosen == own else catalogue.find(chosen, data_dir() / "devices")
     return None if device is None else hold(device, result, found)
 
 
@@ -213,7 +225,13 @@ def hold(device: Device, result: Result, found: Ceilings | None = None) -> Held:
         needed = max(working_set_bytes(result.layers, phase) for phase in ("prefill", "decode"))
         ceiling = ceiling_here(found, dtype, needed)
         assert ceiling is not None  # as_device gave this dtype and a bandwidth
-        return Held(device, ceiling, _with_working_set(roofs_here(found, dtype, needed), ceiling, needed), found, dtype)
+        return Held(
+            device,
+            ceiling,
+            _with_working_set(roofs_here(found, dtype, needed, device.name), ceiling, needed),
+            found,
+            dtype,
+        )
     stated = ceiling_of(device, dtype)
     assert stated is not None  # ideal_peak chose among the device's own
     return Held(device, stated, roofs_of(device, dtype), dtype=dtype)
@@ -226,7 +244,7 @@ def _with_working_set(roofs: tuple[Roof, ...], ceiling: Ceiling, n_bytes: float)
         return roofs
     others = [msgspec.structs.replace(r, main=r.main and r.kind == "compute") for r in roofs]
     name = f"reading {text.size(n_bytes)}"
-    return (*others, Roof(device=THIS, kind="memory", name=name, value=ceiling.bytes_per_s, main=True))
+    return (*others, Roof(device=roofs[0].device, kind="memory", name=name, value=ceiling.bytes_per_s, main=True))
 
 
 def arithmetic_dtype(device: Device, result: Result) -> str:
@@ -242,9 +260,9 @@ def _known(result: Result) -> str:
         return "fp32"
 
 
-def this_machine(found: Ceilings | None) -> Device | None:
+def this_machine(found: Ceilings | None, name: str = THIS) -> Device | None:
     """Measured ceilings as a device; None without them."""
-    return None if found is None or found.dram_read_bytes_per_s is None else found.as_device(THIS)
+    return None if found is None or found.dram_read_bytes_per_s is None else found.as_device(name)
 
 
 def default_threads() -> int:

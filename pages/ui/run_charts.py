@@ -14,7 +14,7 @@ from core.charts.timeline import memory_timeline, token_timeline
 from core.runs.store import Run
 from core.types import Result
 from pages.ui import text
-from pages.ui.ceilings import default_threads, hold, kept, this_machine
+from pages.ui.ceilings import hold, kept_of, own_name, this_machine
 from pages.ui.figure import figure
 from pages.ui.links import link
 from pages.ui.state import GOING
@@ -57,10 +57,10 @@ def draw_charts(run: Run, result: Result) -> None:
 def _roofline(run: Run, result: Result) -> None:
     """Phases and layers under the roofs that were measured on this machine."""
     st.markdown("**Roofline**")
-    found = kept(result.threads or default_threads())
-    device = this_machine(found) if found else None
+    found = kept_of(result)
+    device = this_machine(found, own_name(result))
     if device is None:
-        st.caption("The ceilings of this machine are not measured yet at this number of threads.")
+        st.caption("The ceilings of the machine that ran it are not measured yet at this number of threads.")
         link("pages/understand/roofline.py", "Measure them, in half a minute", ":material/straighten:", run.id)
         return
     held = hold(device, result, found)

@@ -18,7 +18,7 @@ from core.runs.store import Run
 from core.types import Loaded, Result
 from hardware import catalogue
 from pages.ui import text
-from pages.ui.ceilings import THIS, Held, default_threads, held_against, hold, kept, measure_panel
+from pages.ui.ceilings import Held, default_threads, held_against, hold, kept_of, measure_panel, own_name
 from pages.ui.figure import figure
 from pages.ui.layer_detail import draw_arithmetic, draw_lines, loaded_of, shape_of
 from pages.ui.links import link
@@ -106,8 +106,8 @@ def _steps(own: int, most: int) -> list[int]:
 
 def overlays(result: Result, held: Held) -> list[Held]:
     names = [d.name for d in catalogue.devices(data_dir() / "devices") if d.name != held.device.name]
-    found = kept(result.threads or default_threads())
-    here = [THIS] if found is not None and held.device.name != THIS else []
+    found, own = kept_of(result), own_name(result)
+    here = [own] if found is not None and held.device.name != own else []
     chosen = st.multiselect(
         "Lay over the roofs of",
         [*here, *names],
@@ -119,8 +119,8 @@ def overlays(result: Result, held: Held) -> list[Held]:
     )
     folder = data_dir() / "devices"
     return [
-        hold(found.as_device(THIS), result, found)
-        if name == THIS and found
+        hold(found.as_device(own), result, found)
+        if name == own and found
         else hold(catalogue.find(name, folder), result)
         for name in chosen
     ]
@@ -176,7 +176,7 @@ def draw_table(points: Sequence[Point]) -> None:
 
 
 def draw_bandwidth(result: Result) -> None:
-    found = kept(result.threads or default_threads())
+    found = kept_of(result)
     if found is None or not found.reads:
         return
     with st.expander("Bandwidth over working set, as measured here", icon=":material/ssid_chart:"):

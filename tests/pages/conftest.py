@@ -41,7 +41,7 @@ def two_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def filled(home: Path, two_runs: Path) -> Store:
     """This test's store, with the two runs in it; the newest one is first."""
-    shutil.copytree(two_runs, home / "data")
+    shutil.copytree(two_runs, home / "data", dirs_exist_ok=True)
     return Store(home / "data")
 
 

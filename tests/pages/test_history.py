@@ -6,13 +6,12 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
 from streamlit.testing.v1 import AppTest
 
 from core.runs import demo
 from core.runs.store import Store
 from pages.ui.history_table import matching
-from tests.pages.conftest import sound
+from tests.pages.conftest import pages, sound
 
 Open = Callable[..., AppTest]
 HISTORY, COMPARE = "pages/compare/history.py", "pages/compare/compare.py"
@@ -73,13 +72,13 @@ def test_one_run_cannot_be_compared(app: Open, filled: Store) -> None:
     assert any("Two runs are needed" in m.value for m in at.markdown)
 
 
-def test_an_empty_store_shows_the_recorded_run(
-    app: Open, two_runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    bundle = tmp_path / "demo.zip"
-    recorded = next(Store(two_runs).runs())
-    bundle.write_bytes(recorded.bundle())
-    monkeypatch.setattr(demo, "BUNDLE", bundle)
+def test_a_fresh_store_holds_the_recorded_run_and_every_page_draws_it(app: Open, home: Path) -> None:
+    (home / "data" / demo.OFFERED).unlink()
     at = sound(app())
     assert any("Recorded run" in m.value for m in at.markdown)
     assert len(sound(app(HISTORY)).dataframe[0].value) == 1
+    for path in pages():
+        sound(app(path))
+    Store(home / "data").delete(str(demo.recorded_id()))
+    sound(app())
+    assert not Store(home / "data").ids()  # deleted is deleted

@@ -1,0 +1,44 @@
+"""The measured ceilings that belong to a run: those of the machine and thread count it ran with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from hardware import ceilings
+from hardware.ceilings import Ceilings
+from hardware.detect import machine_id
+
+FOLDER = "ceilings"
+CAME_ALONG = "These ceilings came with an imported run, from a machine of the same kind. Measure again to have this machine's own."
+
+
+def ceilings_of(root: Path, environment: Mapping[str, Any]) -> Ceilings | None:
+    """What is kept under `root` for the run's machine, or for this one where the run does not tell."""
+    threads = environment.get("threads")
+    if not isinstance(threads, int):
+        return None
+    return ceilings.load(root / FOLDER, ran_on(environment), threads, str(environment.get("device") or "cpu"))
+
+
+def ran_on(environment: Mapping[str, Any]) -> str:
+    """The id of the machine that ran it."""
+    return str((environment.get("machine") or {}).get("machine_id") or machine_id())
+
+
+def adopt(root: Path, data: bytes) -> None:
+    """Keep the ceilings that came with a bundle, unless that machine's are here already. Damaged ones are left out.
+
+    An id stands for a kind of machine, so ceilings for this machine's own id may be another one's: they say so.
+    """
+    try:
+        found = msgspec.json.decode(data, type=Ceilings)
+    except msgspec.DecodeError:
+        return
+    if found.machine_id == machine_id():
+        found = msgspec.structs.replace(found, warnings=(*found.warnings, CAME_ALONG))
+    if ceilings.load(root / FOLDER, found.machine_id, found.threads, found.device) is None:
+        ceilings.save(found, root / FOLDER)
