@@ -13,7 +13,7 @@ from hardware.ceilings import Ceilings
 from hardware.detect import machine_id
 
 FOLDER = "ceilings"
-CAME_ALONG = "These ceilings came with an imported run, from a machine of the same kind. Measure again to have this machine's own."
+CAME_ALONG = "These ceilings came with an imported run, from another machine of this kind: measure this one again."
 
 
 def ceilings_of(root: Path, environment: Mapping[str, Any]) -> Ceilings | None:
