@@ -70,7 +70,8 @@ def _roofline(run: Run, result: Result) -> None:
         st.caption("Points appear with the first tokens.")
     else:
         st.caption(f"Decode is {decode.bound}-bound, at {text.percent(decode.efficiency)} of the roof.")
-    figure(roofline(held.roofs, points, height=_CHART, pick=False), key="live-roofline")
+    roofs = tuple(roof for roof in held.roofs if roof.main)  # the two that count: a small chart has room for no more
+    figure(roofline(roofs, points, height=_CHART, pick=False), key="live-roofline")
 
 
 def _tokens_line(result: Result) -> str:

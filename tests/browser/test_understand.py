@@ -1,0 +1,77 @@
+"""Roofline and Layers in a real browser, on the recorded run: sliders, overlay, click-through."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.browser.conftest import Server
+
+expect = pytest.importorskip("playwright.sync_api", reason="playwright is not installed").expect
+pytestmark = pytest.mark.browser
+Tab = Callable[[], Any]
+
+
+POINTS = "[class*=st-key-roof-] svg .mark-symbol path[aria-label*=Distance]"
+
+
+def opened(server: Server, tab: Tab, page: str, **query: str) -> Any:
+    found = tab()
+    found.goto(server.address(page, **query))
+    expect(found.get_by_text("Recorded run").first).to_be_visible()
+    return found
+
+
+def roofline(server: Server, tab: Tab) -> Any:
+    """The page with phases only: few enough points to be elements and not pixels."""
+    page = opened(server, tab, "roofline", **{"roofline-level": "Phases"})
+    expect(page.locator(POINTS).first).to_be_visible()
+    return page
+
+
+def point(page: Any, phase: str, kind: str) -> Any:
+    return page.locator(f"{POINTS}[aria-label*='Layer: {phase}'][aria-label*='Point: {kind}']")
+
+
+def test_sliders_move_the_predicted_points_and_no_measured_one(server: Server, tab: Tab) -> None:
+    page = roofline(server, tab)
+    predicted, measured = point(page, "decode", "predicted"), point(page, "decode", "measured")
+    places = predicted.get_attribute("transform"), measured.get_attribute("transform")
+    slider = page.get_by_role("slider", name="Batch")
+    slider.focus()
+    for _ in range(4):
+        slider.press("ArrowRight")
+    expect(predicted).not_to_have_attribute("transform", places[0])
+    expect(measured).to_have_attribute("transform", places[1])
+
+
+def test_another_devices_roofs_lie_over_the_chart(server: Server, tab: Tab) -> None:
+    page = roofline(server, tab)
+    lines = page.locator("[class*=st-key-roof-] svg path[aria-label*='RTX 4090']")
+    expect(lines).to_have_count(0)
+    box = page.locator(".st-key-roofline-overlay input").first
+    box.click()
+    box.fill("RTX 4090")
+    page.get_by_role("option", name="RTX 4090", exact=True).click()
+    expect(lines.first).to_be_attached()
+
+
+def test_a_click_on_a_point_writes_its_arithmetic_out(server: Server, tab: Tab) -> None:
+    page = roofline(server, tab)
+    expect(page.locator(".katex")).to_have_count(0)
+    point(page, "decode", "measured").click(force=True)
+    expect(page.locator(".katex").first).to_be_visible()
+
+
+def test_a_block_of_the_graph_opens_on_a_click(server: Server, tab: Tab) -> None:
+    page = opened(server, tab, "layers")
+    graph = page.locator("[data-testid=stEChartsChart] canvas").first
+    expect(graph).to_be_visible()
+    graph.scroll_into_view_if_needed()
+    page.wait_for_timeout(800)  # the first drawing is animated
+    box = graph.bounding_box()
+    page.mouse.click(box["x"] + box["width"] * 0.18, box["y"] + box["height"] * 0.05)
+    page.wait_for_url(lambda url: "open=" in url, timeout=20_000)
+    expect(page.get_by_text("Close all blocks")).to_be_visible()
