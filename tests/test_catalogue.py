@@ -194,7 +194,7 @@ def test_strange_things_never_stop_the_listing(tmp_path: Path) -> None:
         (mine / name / "config.json").write_bytes(text.encode("latin-1"))
     gguf(mine / "good.gguf")
     data = tmp_path / "home" / "data"
-    data.mkdir(parents=True)
+    data.mkdir(exist_ok=True)
     (data / "folders.json").write_text(json.dumps([str(mine), 7, str(tmp_path / "gone")]))
     assert [i for i, e in listed().items() if e.family == "local"] == ["good"]
     text = "\n".join(catalogue.problems())

@@ -315,7 +315,7 @@ def test_trace_accounts_for_the_run(wide: Session) -> None:
     head = rows["prefill"]["lm_head"]
     assert head.op == "MatMul" and head.output_bytes == 4 * 4000, "one position, not 48, reaches the head"
     assert rows["prefill"]["blocks.0.mlp.up_proj"].output_bytes == 4 * 48 * 2048
-    assert rows["decode"]["blocks.0.attn.rope"].op == "RotaryEmbedding"
+    assert rows["decode"]["blocks.0.attn.rope"].op in {"RotaryEmbedding", "Sin", "Cos"}  # the costliest, which may vary
 
 
 def test_tracing_keeps_the_cache_and_leaves_no_files(wide: Session, temporary: Path) -> None:
