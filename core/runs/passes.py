@@ -50,6 +50,7 @@ WARMUP_TOKENS = 4
 WARMUP_GUESSED = 64  # where a step is many tokens, and is cut short at the limit
 DRAFT_NOTE = "Steps include the draft model's time; computed work, layers and FLOPs are the model's alone."
 DECODE_WINDOW, DECODE_OVERLAP = 32, 8
+BELIEVABLE = 1.5  # traced layers over the untouched phase, at most
 
 
 def measure(request: Request, sessions: Sessions, journal: Journal) -> None:
@@ -255,7 +256,13 @@ def _environment(request: Request, session: Session) -> dict[str, Any]:
 
 
 def _slow_precisions(request: Request, model: ModelSpec, run: Run) -> tuple[str, ...]:
-    """Why a lower precision did not pay in this run, as far as its layers and this machine's ceilings tell."""
+    """Why a lower precision did not pay in this run, as far as its layers and this machine's ceilings tell.
+
+    A phase whose layers took much longer under the profiler than the whole phase took without it is left
+    out: a first forward in a fresh context says nothing about kernels.
+    """
     result = summarize(run.id, request, run.events(), "running")
-    stored = ceilings_of(data_dir(), result.environment)
-    return fallback.warnings(model, result.layers, stored, result.environment)
+    plain = {p.name: p.seconds / (p.n_forward if p.name == "decode" else 1) for p in result.phases}
+    traced = {phase: sum(x.seconds or 0.0 for x in result.layers if x.phase == phase) for phase in plain}
+    layers = tuple(x for x in result.layers if traced.get(x.phase, 0.0) <= BELIEVABLE * plain.get(x.phase, 0.0))
+    return fallback.warnings(model, layers, ceilings_of(data_dir(), result.environment), result.environment)
