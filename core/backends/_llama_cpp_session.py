@@ -24,6 +24,9 @@ COUNT_NOTE = (
 )
 
 
+WARMUP_TOKENS = 64
+
+
 class LlamaSession:
     """core.types.Session over a loaded llama_model, which `close` frees.
 
@@ -122,6 +125,11 @@ class LlamaSession:
 
         self._trace = Trace(finish)
         self._context = self._new_context(self._trace.callback)
+        # the first forward of a context touches its buffers for the first time, which is not the layers' time
+        n = min(WARMUP_TOKENS, self.max_context)
+        self._context.forward(np.zeros((self._context.n_sequences, n), dtype=np.int64), keep=1)
+        self._context.reset()
+        self._trace.forget()
         self._context.copy_from(plain)
         return self._trace
 

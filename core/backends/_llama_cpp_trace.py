@@ -105,6 +105,11 @@ class Trace:
         self._started_ns = 0
         self._finished = False
 
+    def forget(self) -> None:
+        """Begin anew: what was recorded so far is dropped."""
+        self._phases = {}
+        self._times = self._phases.setdefault("prefill", _Times())
+
     def phase(self, name: Literal["prefill", "decode"]) -> None:
         self._times = self._phases.setdefault(name, _Times())
 
