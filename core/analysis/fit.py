@@ -9,7 +9,6 @@ import msgspec
 from core.analysis.memory import Shape, as_stored, split, workspace_bytes
 from core.analysis.work import kv_cache_bytes
 from core.types import ModelSpec, Record
-from hardware.device import Device
 
 MOST_TOKENS = 1 << 30
 
@@ -44,9 +43,9 @@ def fit(spec: ModelSpec, shape: Shape, rooms_bytes: Sequence[float], runtime_byt
     ]
 
 
-def usable_bytes(device: Device) -> float:
-    """The part of a device's memory that a model may take."""
-    return device.mem_bytes * USABLE.get(device.kind, USABLE_ELSEWHERE)
+def usable_bytes(kind: str, mem_bytes: float) -> float:
+    """Of a device's memory, what a model may take. kind: Device.kind."""
+    return mem_bytes * USABLE.get(kind, USABLE_ELSEWHERE)
 
 
 def longest_context(spec: ModelSpec, shape: Shape, room_bytes: float, runtime_bytes: float = 0.0) -> int:

@@ -24,6 +24,7 @@ from core.analysis.device_time import (
     weighted,
 )
 from core.analysis.dtypes import canonical_dtype, mix_note, retype
+from core.analysis.fit import usable_bytes
 from core.analysis.memory import Shape, Split, split
 from core.analysis.work import LayerWork, total, work
 from core.errors import ExplorerError
@@ -176,14 +177,6 @@ def bound(forward: LayerWork, peak_flop_per_s: float, bandwidth_bytes_per_s: flo
 
 # The library and its context: about what llama.cpp and CUDA take before a model is loaded.
 _RUNTIME_BYTES = {"cpu": 0.2e9, "soc": 0.3e9}
-# What an operating system, a display or a driver keeps: 5 % of a card, a tenth of a computer's memory,
-# a quarter of an Apple machine's (recommendedMaxWorkingSetSize is 70 to 78 % of it).
-_USABLE = {"soc": 0.75, "cpu": 0.90}
-
-
-def usable_bytes(kind: str, mem_bytes: float) -> float:
-    """Of a device's memory, what a model may take. kind: Device.kind."""
-    return mem_bytes * _USABLE.get(kind, 0.95)
 
 
 def memory_figure(parts: Split) -> Figure:

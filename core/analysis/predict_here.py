@@ -25,6 +25,7 @@ import numpy as np
 from core.analysis.calibrate import relative_fit
 from core.analysis.device_time import Spread
 from core.analysis.dtypes import canonical_dtype, is_quantized, mix_note
+from core.analysis.fit import usable_bytes
 from core.analysis.memory import Shape, Split, as_stored, split
 from core.analysis.predict import (
     Bound,
@@ -35,7 +36,6 @@ from core.analysis.predict import (
     chunks,
     memory_figure,
     moved_bytes,
-    usable_bytes,
 )
 from core.analysis.work import LayerWork, total, work
 from core.errors import ExplorerError

@@ -203,7 +203,7 @@ def draw_layers(spec: ModelSpec, shape: Shape) -> None:
 
 def draw_fits(spec: ModelSpec, shape: Shape, runtime: float | None) -> None:
     devices = catalogue.devices(data_dir() / "devices")
-    rooms = [usable_bytes(d) for d in devices]
+    rooms = [usable_bytes(d.kind, d.mem_bytes) for d in devices]
     found = fit(spec, shape, rooms, runtime or 0.0)
     n_fit = sum(f.fits for f in found)
     st.markdown(
