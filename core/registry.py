@@ -10,7 +10,13 @@ from typing import Any
 
 from core.errors import ExplorerError
 
-KINDS = {"backend": "backends", "strategy": "decoding", "profiler": "profilers"}
+KINDS = {
+    "backend": "backends",
+    "strategy": "decoding",
+    "profiler": "profilers",
+    "transform": "transforms",
+    "eval": "evals",
+}
 
 
 @cache

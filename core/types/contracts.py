@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from core.types.events import Count, LayerTime, Step
-from core.types.model import ModelSpec
+from core.types.events import Count, Item, LayerTime, Metric, Step
+from core.types.model import ModelEntry, ModelSpec
 from core.types.record import Record, Scalar
 from core.types.request import Request, Sampling
 
@@ -61,6 +63,9 @@ class Session(Protocol):
       batch    more than one sequence (all of equal length)
       layers   the layers profiler can be attached
       count    the FLOPs of a forward can be counted
+      depth    a forward can stop after some of the blocks (forward_to, forward_exit)
+      tree     the pending tokens may form a tree (forward_tree, commit_path)
+      heads    the model has trained heads that guess further tokens (guesses)
     """
 
     spec: ModelSpec
@@ -109,6 +114,30 @@ class Session(Protocol):
 
     def count(self, n_new: int, n_past: int = 0) -> Count:
         """Count the FLOPs of one forward (capability "count"). Committed tokens stay; a Logits handle does not."""
+
+    def forward_to(self, ids: Ids, depth: int, keep: int | None = None) -> Logits:
+        """Like forward, through the first `depth` blocks, then the final norm and the head (capability "depth").
+
+        Tokens committed after it lack the later blocks' cache: rewind them before a full forward.
+        """
+
+    def forward_exit(self, ids: Ids, threshold: float, exits: Sequence[int]) -> tuple[Logits, int]:
+        """Like forward of one token with keep=1, leaving after the first of the blocks `exits` at which the largest
+        probability reaches `threshold` (capability "depth"). Returns the logits and how many blocks ran.
+
+        The blocks left out get the keys and values of the exit's hidden state (CALM, arXiv 2207.07061, section 3.1).
+        """
+
+    def forward_tree(self, ids: Ids, parents: Sequence[int]) -> Logits:
+        """Like forward of one sequence whose tokens form a tree (capability "tree"): token i stands one position
+        after token parents[i] of the same call (-1: after what is committed) and sees only its ancestors."""
+
+    def commit_path(self, indices: Sequence[int]) -> None:
+        """Keep these pending tokens, a path from the root of the last forward_tree, and drop the rest."""
+
+    def guesses(self, index: int) -> NDArray[np.float32]:
+        """What the heads say of the tokens after next at row `index` of the last forward's kept logits,
+        shape (n_heads, vocab) (capability "heads")."""
 
     def close(self) -> None:
         """Free the memory. The session cannot be used afterwards."""
@@ -188,6 +217,7 @@ class Advance(Record):
     n_input: int = 1
     guess: tuple[int, ...] = ()
     n_draft: int = 0
+    depth: float | None = None
 
 
 class Strategy(Protocol):
@@ -205,3 +235,117 @@ class Strategy(Protocol):
 
     def decode(self, session: Session, prompt: Ids, config: GenerationConfig, params: Any) -> Iterator[Advance]:
         """Generate after `prompt` (batch, n) from an empty cache."""
+
+
+class Source(Record):
+    """The model a transform starts from: its catalogue entry, and the file or folder in a format it reads."""
+
+    entry: ModelEntry
+    format: str
+    path: str
+    spec: ModelSpec
+
+
+class Work(Protocol):
+    """What a running transform has of the world.
+
+    folder: for checkpoints. It outlives a cancel and a kill, and the same request finds it again; it is removed
+    when the model is made. progress, curve and check raise when the user asked for a stop: save first.
+    """
+
+    folder: Path
+    seed: int
+    threads: int
+
+    def progress(self, note: str, done: float | None = None, total: float | None = None, unit: str = "") -> None: ...
+
+    def curve(self, step: int, total: int, **values: float) -> None: ...
+
+    def warn(self, message: str) -> None: ...
+
+    def check(self) -> None:
+        """Raises when the user asked for a stop."""
+
+    def open(self, model: str, formats: tuple[str, ...]) -> Source:
+        """Another model (a teacher) in one of these formats."""
+
+
+class Outcome(Record):
+    """note: one sentence for whoever reads results of this model. facts: numbers and names worth keeping."""
+
+    note: str
+    facts: dict[str, Any] = msgspec.field(default_factory=dict)
+
+
+class Transform(Protocol):
+    """Makes a model from a model. A module in core/transforms exposes one as `plugin`."""
+
+    name: str
+    label: str
+    backend: str  # the backend whose library does the work
+    formats: tuple[str, ...]  # of the source, preferred first
+    trains: bool  # takes long, writes a curve, goes on from a checkpoint
+    Params: type[Record]
+
+    def unavailable(self) -> str | None: ...
+
+    def check(self, spec: ModelSpec, params: Any) -> None:
+        """Raises ExplorerError when this model cannot be made so; reads no weights."""
+
+    def suffix(self, params: Any) -> str:
+        """What tells this model from its parent in its id: "q4_k_m", "drop8"."""
+
+    def run(self, source: Source, params: Any, out: Path, work: Work) -> Outcome:
+        """Write the model's files into the folder `out`, which is empty and becomes the model at the end."""
+
+
+class Generation(Record):
+    """An answer. seconds: of the decoding after the first token."""
+
+    text: str
+    ids: tuple[int, ...]
+    ttft_s: float
+    seconds: float
+    n_forward: int
+    depth: float | None = None
+
+
+class Subject(Protocol):
+    """The model under test as a request configured it. reference: the session to compare with, if the eval has one."""
+
+    session: Session
+    reference: Session | None
+    seed: int
+
+    def render(self, messages: Sequence[tuple[str, str]]) -> list[int]:
+        """Ids of a dialogue of (role, text), with the model's chat template where it has one, up to the answer."""
+
+    def generate(self, ids: Sequence[int], limit: int, stop: Sequence[str] = ()) -> Generation:
+        """Continue `ids` with the request's strategy and sampling, until a stop text, which is left out."""
+
+    def loglikelihood(self, ids: Sequence[int], continuation: Sequence[int]) -> tuple[float, bool]:
+        """Sum of log probabilities (nats) of `continuation` after `ids`, and whether it is the greedy one."""
+
+    def logprobs(self, session: Session, ids: Sequence[int], first: int) -> Iterator[NDArray[np.float32]]:
+        """Log probabilities over the vocabulary for ids[first:], in chunks of shape (n, vocab); float32."""
+
+
+class Eval(Protocol):
+    """A measurement of quality. A module in core/evals exposes one as `plugin`.
+
+    An eval whose Params have a field `reference` (a model's id) gets that model's session as subject.reference,
+    opened in the backend `reference_backend` of the same Params and proven to have the same tokenizer.
+    """
+
+    name: str
+    label: str
+    needs: frozenset[str]
+    Params: type[Record]
+
+    def metrics(self, params: Any) -> tuple[Metric, ...]: ...
+
+    def size(self, params: Any) -> int | None:
+        """How many items there will be; None when only the measurement can tell."""
+
+    def measure(self, subject: Subject, params: Any) -> Iterator[Item]:
+        """Items as they are judged; t_s is 0 and is filled by the worker. Raises ExplorerError for bad data."""

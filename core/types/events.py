@@ -9,7 +9,9 @@ import msgspec
 from core.types.model import ModelSpec
 from core.types.record import Record
 
-PhaseName = Literal["queued", "preparing", "loading", "prefill", "decode", "profiling", "finished"]
+PhaseName = Literal[
+    "queued", "preparing", "loading", "prefill", "decode", "profiling", "training", "evaluating", "finished"
+]
 PassKind = Literal["warmup", "timing", "profile"]
 
 
@@ -70,6 +72,7 @@ class Step(Record, tag="step"):
     tokens: tuple[int, ...] = ()
     guess: tuple[int, ...] = ()
     n_draft: int = 0
+    depth: float | None = None  # mean share of the blocks that ran, where a strategy leaves some out
 
 
 class Memory(Record, tag="memory"):
@@ -184,6 +187,77 @@ class EnergyReading(Record, tag="energy"):
     missing: str = ""
 
 
+class Curve(Record, tag="curve"):
+    """A point of a training curve: every value after `step` of `total` steps (losses, accuracy, tokens per forward)."""
+
+    t_s: float
+    step: int
+    total: int
+    values: dict[str, float]
+
+
+class Made(Record, tag="made"):
+    """A transform's model is in the catalogue. facts: what the transform itself found out.
+
+    size_bytes: of the weights as stored. bits_per_weight: 8 * size_bytes / parameters, scales and zeros included.
+    """
+
+    t_s: float
+    model: str
+    label: str
+    note: str
+    size_bytes: int
+    n_params: int
+    bits_per_weight: float
+    facts: dict[str, Any] = msgspec.field(default_factory=dict)
+
+
+class Metric(Record):
+    """A number over items: the sum of `value` over the sum of `over` (None: over the number of items).
+
+    kind: "rate" is a share of items that are each 0 or 1; "mean" any other ratio of sums; "exp" its exponential
+    (perplexity from nats per token).
+    """
+
+    name: str
+    label: str
+    value: str
+    over: str | None = None
+    kind: Literal["rate", "mean", "exp"] = "mean"
+    better: Literal["higher", "lower"] = "higher"
+    unit: str = ""
+
+
+class Asked(Record, tag="asked"):
+    """An evaluation begins: how many items it has and which metrics its values make."""
+
+    t_s: float
+    n_items: int | None
+    metrics: tuple[Metric, ...]
+    settings: dict[str, Any] = msgspec.field(default_factory=dict)
+
+
+class Item(Record, tag="item"):
+    """One item of an evaluation. id: the same for every model. cluster: items that share a text or a table.
+
+    seconds, n_tokens, n_forward: of its answer's decoding (after the first token: n_tokens - 1 of them), where it
+    generates; ttft_s: the prefill.
+    """
+
+    t_s: float
+    id: str
+    cluster: str
+    values: dict[str, float]
+    prompt: str = ""
+    output: str = ""
+    expected: str = ""
+    ttft_s: float | None = None
+    seconds: float | None = None
+    n_tokens: int | None = None
+    n_forward: int | None = None
+    depth: float | None = None  # mean share of the blocks that ran, under dynamic inference
+
+
 class Warned(Record, tag="warning"):
     t_s: float
     message: str
@@ -205,5 +279,20 @@ class Failed(Record, tag="failed"):
 
 
 Event = (
-    Phase | Loaded | Pass | Step | Memory | LayerTimes | Counted | ForwardCost | EnergyReading | Warned | Done | Failed
+    Phase
+    | Loaded
+    | Pass
+    | Step
+    | Memory
+    | LayerTimes
+    | Counted
+    | ForwardCost
+    | EnergyReading
+    | Curve
+    | Made
+    | Asked
+    | Item
+    | Warned
+    | Done
+    | Failed
 )

@@ -35,7 +35,25 @@ class Generate(Record, tag="generate"):
     sampling: Sampling = Sampling()
 
 
-Task = Generate  # Evaluate, Transform ... join here as a tagged union
+class Evaluate(Record, tag="evaluate"):
+    """Measure quality. `settings` go to the eval plugin; the request's strategy decodes its answers."""
+
+    eval: str
+    settings: dict[str, Scalar] = msgspec.field(default_factory=dict)
+
+
+class Derive(Record, tag="derive"):
+    """Make a model from the request's model. `settings` go to the transform plugin.
+
+    name: the new model's catalogue id; None: made from the parent's and the transform's settings.
+    """
+
+    transform: str
+    settings: dict[str, Scalar] = msgspec.field(default_factory=dict)
+    name: str | None = None
+
+
+Task = Generate | Evaluate | Derive
 
 
 class Request(Record):

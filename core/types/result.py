@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from core.types.events import Counted, ForwardCost, Memory
+from core.types.events import Asked, Counted, Curve, ForwardCost, Item, Made, Memory
 from core.types.model import LayerKind
 from core.types.record import Record
 
@@ -75,6 +75,22 @@ class Energy(Record, omit_defaults=False):
         return self.provenance == "measured"
 
 
+class Score(Record, omit_defaults=False):
+    """A metric of an evaluation over its items so far, measured. low, high: its 95 % interval.
+
+    Wilson's for a rate, a bootstrap over clusters for others; None with fewer than two clusters.
+    """
+
+    name: str
+    label: str
+    value: float
+    low: float | None
+    high: float | None
+    n: int
+    better: Literal["higher", "lower"]
+    unit: str = ""
+
+
 class ProfilerCost(Record):
     """How much slower the steps of an instrumented pass were than those of the timing passes."""
 
@@ -124,3 +140,10 @@ class Result(Record, omit_defaults=False):
     energy: tuple[Energy, ...] = ()
     tokens_per_forward: float | None = None  # accepted per decode forward of one sequence; drafts not counted
     forward_cost: ForwardCost | None = None
+    task: Literal["generate", "evaluate", "derive"] = "generate"
+    curves: tuple[Curve, ...] = ()
+    made: Made | None = None
+    asked: Asked | None = None
+    items: tuple[Item, ...] = ()
+    scores: tuple[Score, ...] = ()
+    depth: float | None = None  # mean share of the blocks that ran in decoding; None: all of them

@@ -1,0 +1,1 @@
+"""Questions with checkable answers: generated, shipped, or the user's own. Standard library only."""
