@@ -1,11 +1,86 @@
-"""Ratios of pairs, against values computed by hand."""
+"""Intervals of single figures, against published values and values computed by hand."""
 
 import math
 
 import numpy as np
 import pytest
 
-from core.analysis.stats import paired_ratio
+from core.analysis.stats import cluster_bootstrap, exp_ratio, paired_ratio, ratio_of_sums, wilson
+
+
+# Newcombe, "Two-sided confidence intervals for the single proportion", Stat. Med. 17 (1998), table I, method 3
+@pytest.mark.parametrize(
+    ("k", "n", "low", "high"),
+    [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)],
+)
+def test_wilsons_interval_is_the_published_one(k: int, n: int, low: float, high: float) -> None:
+    found = wilson(k, n)
+    assert (found.low, found.high) == (pytest.approx(low, abs=5e-5), pytest.approx(high, abs=5e-5))
+    assert found.value == k / n and found.n == n
+    other = wilson(n - k, n)  # the same interval seen from the other side
+    assert (1 - other.high, 1 - other.low) == (pytest.approx(found.low), pytest.approx(found.high))  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(("k", "n"), [(0, 0), (3, 2), (-1, 2)])
+def test_a_rate_of_nothing_is_refused(k: int, n: int) -> None:
+    with pytest.raises(ValueError, match="a rate needs"):
+        wilson(k, n)
+
+
+# Efron and Tibshirani, "An Introduction to the Bootstrap" (1993), table 14.2: the variance of 26 children's spatial
+# test A; the percentile interval (90 %) is (100.8, 233.9) and BCa (115.8, 259.6)
+CHILDREN = [48, 36, 20, 29, 42, 42, 20, 42, 22, 41, 45, 14, 6, 0, 33, 28, 34, 4, 32, 24, 47, 41, 24, 26, 30, 41]
+
+
+def variance(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    return np.asarray(sums[..., 1] / counts[..., 1] - (sums[..., 0] / counts[..., 0]) ** 2)
+
+
+@pytest.mark.parametrize(("method", "low", "high"), [("percentile", 100.8, 233.9), ("bca", 115.8, 259.6)])
+def test_the_bootstrap_gives_efrons_textbook_intervals(method: str, low: float, high: float) -> None:
+    values = np.array(CHILDREN, dtype=float)
+    found = cluster_bootstrap(
+        np.stack([values, values**2], axis=1),
+        None,
+        range(26),
+        variance,
+        method=method,  # type: ignore[arg-type]
+        level=0.9,
+        resamples=40_000,
+    )
+    assert found.value == pytest.approx(171.5, abs=0.05)
+    assert found.low == pytest.approx(low, abs=3) and found.high == pytest.approx(high, abs=3)
+
+
+def test_a_cluster_counts_once_however_many_items_it_has() -> None:
+    once = cluster_bootstrap([1.0, 0.0, 1.0, 1.0, 0.0, 1.0], None, "abcdef")
+    tenfold = cluster_bootstrap([1.0, 0.0, 1.0, 1.0, 0.0, 1.0] * 10, None, "abcdef" * 10)
+    assert (tenfold.value, tenfold.low, tenfold.high, tenfold.n) == (once.value, once.low, once.high, 6)
+    as_if_independent = cluster_bootstrap([1.0, 0.0, 1.0, 1.0, 0.0, 1.0] * 10, None, range(60))
+    assert as_if_independent.high - as_if_independent.low < 0.5 * (once.high - once.low)  # type: ignore[operator]
+
+
+def test_ratios_are_of_sums_and_perplexity_is_their_exponential() -> None:
+    nats, tokens = [2.0, 30.0, 4.0], [1, 10, 4]
+    assert cluster_bootstrap(nats, tokens, "abc").value == pytest.approx(36 / 15)
+    found = cluster_bootstrap(nats, tokens, "abc", exp_ratio, method="percentile")
+    plain = cluster_bootstrap(nats, tokens, "abc", ratio_of_sums, method="percentile")
+    assert found.value == pytest.approx(math.exp(36 / 15))
+    assert found.low == pytest.approx(math.exp(plain.low), rel=1e-3)  # type: ignore[arg-type]
+
+
+def test_one_cluster_gives_no_interval_and_no_items_are_refused() -> None:
+    found = cluster_bootstrap([1.0, 0.0], None, "aa")
+    assert (found.value, found.low, found.high) == (0.5, None, None)
+    with pytest.raises(ValueError, match="at least one item"):
+        cluster_bootstrap([], None, [])
+    with pytest.raises(ValueError, match="not a number"):
+        cluster_bootstrap([1.0, 2.0], [0.0, 0.0], "ab")
+
+
+def test_items_that_do_not_vary_give_an_interval_of_no_width() -> None:
+    found = cluster_bootstrap([1.0] * 5, None, range(5))
+    assert (found.low, found.high) == (1.0, 1.0)
 
 
 def test_the_ratio_is_the_geometric_mean_of_pairs() -> None:
