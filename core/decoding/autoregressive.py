@@ -21,6 +21,7 @@ class Autoregressive:
     label = "Autoregressive"
     needs = frozenset({"forward", "cache"})
     single = False
+    exact = True
     Params = Prefill
 
     def decode(self, session: Session, prompt: Ids, config: GenerationConfig, params: Prefill) -> Iterator[Advance]:

@@ -16,6 +16,7 @@ class Encode:
     label = "Encode (one forward, no generation)"
     needs = frozenset({"forward"})
     single = False
+    exact = True
     Params = NoParams
 
     def decode(self, session: Session, prompt: Ids, config: GenerationConfig, params: NoParams) -> Iterator[Advance]:

@@ -37,6 +37,7 @@ class Jacobi:
     label = "Jacobi"
     needs = frozenset({"forward", "cache", "rollback"})
     single = True
+    exact = True
     Params = Window
 
     def decode(self, session: Session, prompt: Ids, config: GenerationConfig, params: Window) -> Iterator[Advance]:

@@ -69,6 +69,7 @@ class Lookahead:
     label = "Lookahead"
     needs = frozenset({"forward", "cache", "rollback"})
     single = True
+    exact = True
     Params = Window
 
     def decode(self, session: Session, prompt: Ids, config: GenerationConfig, params: Window) -> Iterator[Advance]:

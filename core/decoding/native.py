@@ -17,6 +17,7 @@ class Native:
     label = "Native (the library's own loop)"
     needs = frozenset({"stream"})
     single = False
+    exact = True
     Params = NoParams
 
     def decode(self, session: Session, prompt: Ids, config: GenerationConfig, params: NoParams) -> Iterator[Advance]:

@@ -50,6 +50,7 @@ class PromptLookup:
     label = "Prompt lookup"
     needs = frozenset({"forward", "cache", "rollback"})
     single = True
+    exact = True
     Params = Lookup
 
     def decode(self, session: Session, prompt: Ids, config: GenerationConfig, params: Lookup) -> Iterator[Advance]:

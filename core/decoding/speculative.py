@@ -42,6 +42,7 @@ class Speculative:
     label = "Speculative, with a draft model"
     needs = frozenset({"forward", "cache", "rollback"})
     single = True
+    exact = True
     Params = Draft
 
     def decode(

@@ -19,9 +19,9 @@ from core import registry
 from core.analysis import fallback
 from core.errors import ExplorerError
 from core.paths import data_dir
-from core.runs.draft import same_tokenizer
+from core.runs.companions import same_tokenizer
 from core.runs.journal import Journal
-from core.runs.opening import Sessions
+from core.runs.opening import Opened, Sessions
 from core.runs.roofs import ceilings_of
 from core.runs.store import Run
 from core.runs.summarize import summarize
@@ -33,7 +33,6 @@ from core.types import (
     GenerationConfig,
     Ids,
     Loaded,
-    Memory,
     ModelSpec,
     Pass,
     PassKind,
@@ -45,7 +44,6 @@ from core.types import (
 from hardware.detect import machine
 from hardware.process import resident
 
-MEMORY_EVERY_S = 0.2  # live memory between steps of passes that have no profiler of their own
 WARMUP_TOKENS = 4
 WARMUP_GUESSED = 64  # where a step is many tokens, and is cut short at the limit
 DRAFT_NOTE = "Steps include the draft model's time; computed work, layers and FLOPs are the model's alone."
@@ -57,29 +55,17 @@ def measure(request: Request, sessions: Sessions, journal: Journal) -> None:
     """Open, check, run every pass. Raises ExplorerError for a request that cannot run, Cancelled for a stop."""
     strategy = registry.get("strategy", request.strategy)
     params = settings(strategy.Params, request.params, strategy.label)
-    session, draft, opened = sessions.open(request, journal)
+    assert isinstance(request.task, Generate)
+    opened = sessions.open(request, journal)
+    session, drafts = opened.session, tuple(opened.companions.values())
     ids, text = _prompt(session, request.task, request)
-    if draft is not None:
+    for draft in drafts:
         same_tokenizer(session, draft, text)
-    _check(request, strategy, session, ids)
-    journal.write(
-        Loaded(
-            t_s=journal.now(),
-            seconds=opened.seconds,
-            warm=opened.warm,
-            spec=session.spec,
-            n_prompt_tokens=int(ids.shape[1]),
-            prompt_text=text,
-            environment=_environment(request, session),
-            capabilities=tuple(sorted(session.capabilities)),
-            rss_before_bytes=opened.rss_before_bytes,
-            rss_after_bytes=resident().rss_bytes,
-        )
-    )
-    for message in (*session.warnings, *((DRAFT_NOTE,) if draft else ())):
+    _check(request, request.task, strategy, session, ids)
+    journal.write(loaded(request, opened, journal, int(ids.shape[1]), text))
+    for message in (*session.warnings, *((DRAFT_NOTE,) if drafts else ())):
         journal.warn(message)
-    config = _config(request, session)
-    drafts = () if draft is None else (draft,)
+    config = _config(request, request.task, session)
     for number, (kind, profiler) in enumerate(_plan(request, session, sessions.exercised, journal)):
         instrument = registry.get("profiler", profiler) if profiler else None
         warmup = WARMUP_GUESSED if strategy.single else WARMUP_TOKENS
@@ -101,6 +87,22 @@ def measure(request: Request, sessions: Sessions, journal: Journal) -> None:
     journal.phase("finished")
 
 
+def loaded(request: Request, opened: Opened, journal: Journal, n_prompt_tokens: int = 0, text: str = "") -> Loaded:
+    """The event that says what was opened, and where."""
+    return Loaded(
+        t_s=journal.now(),
+        seconds=opened.seconds,
+        warm=opened.warm,
+        spec=opened.session.spec,
+        n_prompt_tokens=n_prompt_tokens,
+        prompt_text=text,
+        environment=_environment(request, opened.session),
+        capabilities=tuple(sorted(opened.session.capabilities)),
+        rss_before_bytes=opened.rss_before_bytes,
+        rss_after_bytes=resident().rss_bytes,
+    )
+
+
 def _prompt(session: Session, task: Generate, request: Request) -> tuple[Ids, str]:
     """Token ids of shape (batch, n), the same row for every sequence, and the text they stand for."""
     if task.prompt_tokens is not None:
@@ -116,7 +118,7 @@ def _prompt(session: Session, task: Generate, request: Request) -> tuple[Ids, st
     return np.tile(row, (request.batch, 1)).astype(np.int64), text
 
 
-def _check(request: Request, strategy: Strategy, session: Session, ids: Ids) -> None:
+def _check(request: Request, task: Generate, strategy: Strategy, session: Session, ids: Ids) -> None:
     """What only the opened model can tell."""
     for need in sorted(strategy.needs - session.capabilities):
         raise ExplorerError(
@@ -125,7 +127,7 @@ def _check(request: Request, strategy: Strategy, session: Session, ids: Ids) -> 
         )
     if request.batch > 1 and "batch" not in session.capabilities:
         raise ExplorerError(f"{request.backend} runs one sequence at a time with this model.", "Set batch to 1.")
-    n_prompt, n_new = ids.shape[1], request.task.max_new_tokens
+    n_prompt, n_new = ids.shape[1], task.max_new_tokens
     if n_prompt == 0:
         raise ExplorerError("The prompt is empty.", "Type a prompt or set a number of prompt tokens.")
     generates = bool(strategy.needs & {"cache", "stream"})
@@ -136,8 +138,7 @@ def _check(request: Request, strategy: Strategy, session: Session, ids: Ids) -> 
         )
 
 
-def _config(request: Request, session: Session) -> GenerationConfig:
-    task = request.task
+def _config(request: Request, task: Generate, session: Session) -> GenerationConfig:
     stop = frozenset() if task.ignore_eos or task.prompt_tokens is not None else frozenset(session.eos_ids)
     return GenerationConfig(limit=task.max_new_tokens, sampling=task.sampling, seed=request.seed, stop=stop)
 
@@ -167,7 +168,7 @@ def _run_pass(
     steps: Iterator[Advance], session: Session, number: int, attachment: Attachment | None, journal: Journal
 ) -> None:
     text = TextStream(session)
-    decoding, last_memory_s = False, 0.0
+    decoding = False
     if attachment:
         attachment.phase("prefill")
     while True:
@@ -191,6 +192,7 @@ def _run_pass(
             tokens=accepted,
             guess=advance.guess,
             n_draft=advance.n_draft,
+            depth=advance.depth,
         )
         journal.write(step)
         if attachment:
@@ -199,18 +201,8 @@ def _run_pass(
                 attachment.phase("decode")
                 decoding = True
             _adopt(attachment, journal)
-        elif journal.now() - last_memory_s > MEMORY_EVERY_S:
-            last_memory_s, seen = journal.now(), resident()
-            journal.write(
-                Memory(
-                    t_s=last_memory_s,
-                    pass_no=number,
-                    phase=advance.phase,
-                    rss_bytes=seen.rss_bytes,
-                    anon_bytes=seen.anon_bytes,
-                    file_bytes=seen.file_bytes,
-                )
-            )
+        else:
+            journal.memory(advance.phase, number)
         journal.stop_if_asked()
 
 

@@ -63,7 +63,7 @@ class Session(Protocol):
       batch    more than one sequence (all of equal length)
       layers   the layers profiler can be attached
       count    the FLOPs of a forward can be counted
-      depth    a forward can stop after some of the blocks (forward_to, forward_exit)
+      depth    a forward can leave blocks out (forward_to, forward_through, forward_exit)
       tree     the pending tokens may form a tree (forward_tree, commit_path)
       heads    the model has trained heads that guess further tokens (guesses)
     """
@@ -119,6 +119,12 @@ class Session(Protocol):
         """Like forward, through the first `depth` blocks, then the final norm and the head (capability "depth").
 
         Tokens committed after it lack the later blocks' cache: rewind them before a full forward.
+        """
+
+    def forward_through(self, ids: Ids, blocks: Sequence[int], keep: int | None = None) -> Logits:
+        """Like forward, through these blocks only, in rising order and with the first (capability "depth").
+
+        A block that has missed a committed token cannot run again until that token is taken back.
         """
 
     def forward_exit(self, ids: Ids, threshold: float, exits: Sequence[int]) -> tuple[Logits, int]:
@@ -208,7 +214,7 @@ class Advance(Record):
     """What a strategy yields: a prefill chunk (no tokens yet) or accepted tokens.
 
     tokens: accepted by each sequence, shape (batch, n) as nested tuples; empty in a prefill chunk.
-    guess, n_draft: as in Step.
+    guess, n_draft, depth: as in Step.
     """
 
     phase: Literal["prefill", "decode"]
@@ -231,6 +237,7 @@ class Strategy(Protocol):
     label: str
     needs: frozenset[str]
     single: bool  # decodes one sequence only
+    exact: bool  # greedy decoding gives the model's own tokens; sampling, its own distribution
     Params: type[Record]
 
     def decode(self, session: Session, prompt: Ids, config: GenerationConfig, params: Any) -> Iterator[Advance]:
