@@ -3,7 +3,7 @@
 import pytest
 
 from core.errors import ExplorerError
-from core.models.chat import render
+from core.models.chat import render, render_messages
 
 CHATML = (
     "{% for m in messages %}{% if loop.first and m.role != 'system' %}<s>persona</s>{% endif %}"
@@ -30,3 +30,19 @@ def test_a_template_without_a_system_role() -> None:
 def test_a_hostile_or_broken_template_is_one_sentence(template: str) -> None:
     with pytest.raises(ExplorerError, match="chat template fails"):
         render(template, "hi", None)
+
+
+DIALOGUE = [("user", "hi"), ("assistant", "hello"), ("user", "why?")]
+
+
+def test_a_dialogue_keeps_its_turns_and_ends_where_the_answer_begins() -> None:
+    shown = "<user>hi</user><assistant>hello</assistant><user>why?</user><assistant>"
+    assert render_messages(CHATML, DIALOGUE) == "<s>persona</s>" + shown
+    assert render_messages(CHATML, [("system", ""), *DIALOGUE]) == "<system></system>" + shown
+    assert render_messages("{{ bos_token }}{{ messages | length }}{{ eos_token }}", DIALOGUE, "<b>", "<e>") == "<b>3<e>"
+
+
+def test_only_an_empty_system_message_may_be_dropped_from_a_dialogue() -> None:
+    assert render_messages(NO_SYSTEM, [("system", ""), *DIALOGUE]) == "hi"
+    with pytest.raises(ExplorerError, match="no system role"):
+        render_messages(NO_SYSTEM, [("system", "be brief"), *DIALOGUE])
