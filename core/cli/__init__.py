@@ -6,6 +6,7 @@ run, 1 a run that failed.
 
 import core.cli.analysis
 import core.cli.listings
+import core.cli.making
 import core.cli.running  # noqa: F401 - importing a module adds its commands
 from core.cli.group import cli
 

@@ -69,6 +69,12 @@ def run(as_json: bool, **given: Any) -> None:
         options=pairs(given["options"]),
         params=pairs(given["params"]),
     )
+    result = perform(request)
+    click.echo(to_json(result) if as_json else summary(result))
+
+
+def perform(request: Request) -> Result:
+    """Run to the end with progress on stderr; leaves the process with a status when it failed."""
     runner = Runner(Store(data_dir()))
     try:
         run_id = runner.start(request)
@@ -82,7 +88,7 @@ def run(as_json: bool, **given: Any) -> None:
     if result.status == "failed":
         failed = runner.store.open(run_id).failure()
         fail(result.error or "The run failed.", result.hint or "", 2 if failed and failed.user_error else 1)
-    click.echo(to_json(result) if as_json else summary(result))
+    return result
 
 
 def follow(runner: Runner, run: Run) -> Result:

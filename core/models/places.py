@@ -88,7 +88,7 @@ def embedded(troubles: list[str]) -> Iterator[ModelEntry]:
 
 
 def derived(troubles: list[str]) -> Iterator[ModelEntry]:
-    for about in sorted((data_dir() / "models").glob("*/roofscope.json")):
+    for about in sorted((data_dir() / "models").glob("[!.]*/roofscope.json")):  # a dot: still being made
         try:
             lineage = json.loads(about.read_text(encoding="utf-8"))
             files = formats.files_of(about.parent)

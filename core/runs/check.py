@@ -7,10 +7,11 @@ import psutil
 from core import registry
 from core.analysis.work import kv_cache_bytes
 from core.errors import ExplorerError
-from core.models import catalogue, spec
-from core.runs.draft import draft_request
+from core.models import catalogue, derived, spec
+from core.runs.companions import companions
+from core.runs.deriving import work_key
 from core.settings import settings
-from core.types import ModelEntry, ModelSpec, Record, Request
+from core.types import Derive, Evaluate, Generate, ModelEntry, ModelSpec, Record, Request, Task
 
 TIGHT = 0.85  # of the free memory
 MAX_BATCH, MAX_REPEATS = 1024, 1000
@@ -50,13 +51,13 @@ def model_spec(entry: ModelEntry, request: Request) -> ModelSpec:
 
 
 def estimate(request: Request) -> MemoryEstimate:
-    """Weights and KV cache at the full length asked for, the draft model's too, and the runtime's own share."""
-    asked = [request.model]
-    if request.params.get("draft") and (draft := draft_request(request)):
-        asked.append(draft.model)
-    models = [model_spec(catalogue.find(name), request) for name in asked]
-    task = request.task
-    n_tokens = (task.prompt_tokens or len(task.prompt or "") // 3 + 32) + task.max_new_tokens
+    """Weights and KV cache at the full length asked for, the companions' too, and the runtime's own share.
+
+    While a draft is not yet named it is left out. A transform needs its source's weights at least.
+    """
+    others = () if request.params.get("draft") == "" else companions(request).values()
+    models = [model_spec(catalogue.find(r.model), r) for r in (request, *others)]
+    n_tokens = _length(request.task)
     return MemoryEstimate(
         weights_bytes=sum(model.weight_bytes or 0 for model in models),
         kv_bytes=sum(
@@ -66,6 +67,13 @@ def estimate(request: Request) -> MemoryEstimate:
         overhead_bytes=registry.get("backend", request.backend).runtime_bytes,
         available_bytes=psutil.virtual_memory().available,
     )
+
+
+def _length(task: Task) -> int:
+    """Tokens in the KV cache at the end; for an eval, whose items differ, a plain guess."""
+    if isinstance(task, Generate):
+        return (task.prompt_tokens or len(task.prompt or "") // 3 + 32) + task.max_new_tokens
+    return 1024 if isinstance(task, Evaluate) else 0
 
 
 def check(request: Request) -> None:
@@ -90,8 +98,9 @@ def check(request: Request) -> None:
     settings(strategy.Params, request.params, strategy.label)
     settings(backend.Options, request.options, backend.label)
     catalogue.find(request.model)
-    if draft := draft_request(request):
-        catalogue.find(draft.model)
+    for other in companions(request).values():
+        catalogue.find(other.model)
+    _check_task(request, backend.capabilities)
     needed = estimate(request)
     if needed.verdict == "no" and not request.allow_oversize:
         raise ExplorerError(
@@ -101,8 +110,36 @@ def check(request: Request) -> None:
         )
 
 
-def _check_numbers(request: Request) -> None:
+def _check_task(request: Request, capabilities: frozenset[str]) -> None:
+    """What an eval or a transform can tell before anything is loaded."""
     task = request.task
+    if isinstance(task, Evaluate):
+        plugin = registry.get("eval", task.eval)
+        settings(plugin.Params, task.settings, plugin.label)
+        if missing := plugin.needs - capabilities:
+            raise ExplorerError(
+                f"{plugin.label} needs '{', '.join(sorted(missing))}', which {request.backend} cannot do.",
+                "Choose another backend.",
+            )
+    elif isinstance(task, Derive):
+        transform = registry.get("transform", task.transform)
+        params = settings(transform.Params, task.settings, transform.label)
+        if reason := transform.unavailable():
+            raise ExplorerError(f"{transform.label} cannot run here.", reason)
+        if request.backend != transform.backend:
+            raise ExplorerError(f"{transform.label} is done by {transform.backend}.", "Set the backend to it.")
+        fmt, path = next(iter(catalogue.find(request.model).files.items()))
+        transform.check(spec.read(path, fmt), params)
+        if task.name is not None:
+            derived.check_name(task.name)
+            if task.name in {e.id for e in catalogue.entries()} and derived.about(task.name).get("key") != work_key(
+                request
+            ):
+                raise ExplorerError(f"There is a model called '{task.name}' already.", "Choose another name.")
+
+
+def _check_numbers(request: Request) -> None:
+    task = request.task if isinstance(request.task, Generate) else Generate(prompt_tokens=1)
     if task.prompt_tokens is None and not (task.prompt or "").strip():
         raise ExplorerError("The prompt is empty.", "Type a prompt or set a number of prompt tokens.")
     if task.sampling.temperature < 0 or not 0 < (task.sampling.top_p if task.sampling.top_p is not None else 1) <= 1:

@@ -96,10 +96,11 @@ def _flat(request: Request, result: Result) -> dict[str, str]:
     """Every setting by a readable name. What the worker found replaces what was left open in the request."""
     asked: dict[str, Any] = msgspec.structs.asdict(request)
     task = msgspec.structs.asdict(asked.pop("task"))
-    sampling = msgspec.structs.asdict(task.pop("sampling"))
+    parts = [task.pop(name) for name in ("sampling", "settings") if name in task]
+    parts = [p if isinstance(p, dict) else msgspec.structs.asdict(p) for p in parts]
     params, options = asked.pop("params"), asked.pop("options")
     asked |= {"dtype": result.dtype, "threads": result.threads}
-    flat = {**asked, **task, **sampling, **params, **options}
+    flat = {**asked, **task, **{k: v for part in parts for k, v in part.items()}, **params, **options}
     environment = result.environment
     machine = environment.get("machine") or {}
     if isinstance(machine, dict):

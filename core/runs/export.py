@@ -30,6 +30,26 @@ def _steps(run: Run) -> bytes:
     return table([msgspec.structs.asdict(event) for event in run.events() if isinstance(event, Step)])
 
 
+def _items(run: Run) -> bytes:
+    """One line per item of an evaluation, a column for each of its values."""
+    items = run.result().items
+    names = list(dict.fromkeys(name for item in items for name in item.values))
+    rows = [msgspec.structs.asdict(item) for item in items]
+    return table(
+        [
+            {**{k: v for k, v in row.items() if k != "values"}, **{n: row["values"].get(n) for n in names}}
+            for row in rows
+        ]
+    )
+
+
+def _curve(run: Run) -> bytes:
+    """One line per point of a training curve."""
+    curves = run.result().curves
+    names = list(dict.fromkeys(name for c in curves for name in c.values))
+    return table([{"t_s": c.t_s, "step": c.step, **{n: c.values.get(n) for n in names}} for c in curves])
+
+
 def table(rows: Sequence[dict[str, Any]]) -> bytes:
     """Rows as CSV with a header; None is an empty cell."""
     out = io.StringIO()
@@ -49,5 +69,7 @@ FORMATS: dict[str, Callable[[Run], bytes]] = {
     "json": _json,
     "layers.csv": _layers,
     "steps.csv": _steps,
+    "items.csv": _items,
+    "curve.csv": _curve,
     "zip": lambda run: run.bundle(),
 }

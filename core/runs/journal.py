@@ -8,9 +8,11 @@ from typing import Any
 import msgspec
 
 from core.runs.store import Run
-from core.types import Event, Phase, PhaseName, Step, Warned
+from core.types import Curve, Event, Item, Memory, Phase, PhaseName, Step, Warned
+from hardware.process import resident
 
 PROGRESS_EVERY_S = 0.1
+MEMORY_EVERY_S = 0.2
 RESERVE_BYTES = 256 * 1024  # freed when the disk is full, so that the run can still say so
 
 
@@ -19,7 +21,7 @@ class Cancelled(Exception):  # noqa: N818 - not an error
 
 
 class Journal:
-    """Writes the events of one run; t_s counts from the request. `measuring`: a step has been made."""
+    """Writes the events of one run; t_s counts from the request. `measuring`: there is a first result."""
 
     def __init__(self, run: Run) -> None:
         self.run = run
@@ -30,6 +32,7 @@ class Journal:
         self._reserve.write_bytes(bytes(RESERVE_BYTES))
         self._last_progress_s = 0.0
         self._last_note = ""
+        self._last_memory_s = 0.0
 
     def now(self) -> float:
         return time.perf_counter() - self._origin
@@ -39,7 +42,7 @@ class Journal:
         line = msgspec.json.encode(event, enc_hook=str)  # a library may tell its version in a type of its own
         self._file.write(line + b"\n")
         self._file.flush()
-        self.measuring |= isinstance(event, Step)
+        self.measuring |= isinstance(event, Step | Item | Curve)
 
     def warn(self, message: str) -> None:
         self.write(Warned(t_s=self.now(), message=message))
@@ -63,6 +66,23 @@ class Journal:
             return
         self._last_note, self._last_progress_s = note, now
         self.write(Phase(t_s=now, name=name, note=note, done=done, total=total, unit=unit))
+
+    def memory(self, phase: str, pass_no: int | None = None) -> None:
+        """The process's memory now, at most five times a second."""
+        now = self.now()
+        if now - self._last_memory_s < MEMORY_EVERY_S:
+            return
+        self._last_memory_s, seen = now, resident()
+        self.write(
+            Memory(
+                t_s=now,
+                pass_no=pass_no,
+                phase=phase,
+                rss_bytes=seen.rss_bytes,
+                anon_bytes=seen.anon_bytes,
+                file_bytes=seen.file_bytes,
+            )
+        )
 
     def end(self, event: Event) -> None:
         """The last event, written even on a full disk."""

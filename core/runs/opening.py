@@ -10,53 +10,59 @@ import gc
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
 from core import registry
 from core.errors import ExplorerError
-from core.runs.draft import draft_request
+from core.runs.companions import companions
 from core.runs.journal import Journal
-from core.types import ModelEntry, Record, Request, Session
+from core.types import ModelEntry, Request, Session
 from hardware.process import resident
 
 
-class Opened(Record):
-    """What opening took. seconds: 0 when warm. rss_before_bytes: resident memory before anything was loaded."""
+@dataclass(frozen=True)
+class Opened:
+    """The request's session and its companions' ("draft", "reference"), and what opening took.
 
+    seconds: 0 when warm. rss_before_bytes: resident memory before anything was loaded.
+    """
+
+    session: Session
+    companions: dict[str, Session]
     seconds: float
     warm: bool
     rss_before_bytes: int
 
 
 class Sessions:
-    """The session of the last request and its draft's, if it has one.
+    """The session of the last request and those of its companions.
 
     exercised: this session has run before, so it needs no warm-up.
     """
 
     def __init__(self) -> None:
         self.exercised = False
-        self._open: dict[str, tuple[str, Session]] = {}  # "model" and "draft": session key, session
+        self._open: dict[str, tuple[str, Session]] = {}  # "model" or a companion's role: session key, session
 
-    def open(self, request: Request, journal: Journal) -> tuple[Session, Session | None, Opened]:
-        """The request's session and its draft's; what is no longer wanted gives its memory back first."""
+    def open(self, request: Request, journal: Journal) -> Opened:
+        """Open what is not open yet; what is no longer wanted gives its memory back first."""
         before = resident().rss_bytes
-        wanted = {"model": request, "draft": draft_request(request)}
+        wanted = {"model": request, **companions(request)}
         for role, (key, _) in list(self._open.items()):
-            there = wanted[role]
-            if there is None or there.session_key() != key:
+            if role not in wanted or wanted[role].session_key() != key:
                 self.close(role)
         seconds, warm = 0.0, "model" in self._open
         for role, there in wanted.items():
-            if there is not None and role not in self._open:
+            if role not in self._open:
                 session, took = load(there, journal)
                 self._open[role] = (there.session_key(), session)
                 self.exercised = False
                 seconds += took
-        draft = self._open["draft"][1] if "draft" in self._open else None
-        return self._open["model"][1], draft, Opened(seconds=seconds, warm=warm, rss_before_bytes=before)
+        sessions = {role: session for role, (_, session) in self._open.items()}
+        return Opened(sessions.pop("model"), sessions, seconds, warm, before)
 
     def close(self, *roles: str) -> None:
         """Close these sessions, all of them by default."""

@@ -8,10 +8,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, TypeVar
 
-from core.types import Done, Event, Failed, Loaded, Memory, Pass, Phase, Record, Request, Step
+from core.types import (
+    Derive,
+    Done,
+    Evaluate,
+    Event,
+    Failed,
+    Generate,
+    Loaded,
+    Memory,
+    Pass,
+    Phase,
+    Record,
+    Request,
+    Step,
+)
 
 T = TypeVar("T")
-STAGES = ("queued", "loading", "warm-up", "timing", "profiling", "finished")
+STAGES = ("queued", "loading", "warm-up", "timing", "profiling", "evaluating", "making", "finished")
 
 
 class Stage(Record):
@@ -49,7 +63,7 @@ def stage(request: Request, events: Sequence[Event]) -> Stage:
                 return Stage(name="finished")
             case Loaded():
                 loaded, current, passes, steps = event, None, [], []
-            case Phase() if event.name in ("queued", "preparing", "loading"):
+            case Phase() if event.name in ("queued", "preparing", "loading", "training", "evaluating"):
                 phase, current, loaded = event, None, None
             case Pass():
                 current, steps = event, []
@@ -62,7 +76,8 @@ def stage(request: Request, events: Sequence[Event]) -> Stage:
         return Stage(name="warm-up")
     if phase is None or phase.name == "queued":
         return Stage(name="queued", detail="Waiting for the worker")
-    return Stage(name="loading", detail=phase.note, done=phase.done, total=phase.total, unit=phase.unit)
+    name = {"training": "making", "evaluating": "evaluating"}.get(phase.name, "loading")
+    return Stage(name=name, detail=phase.note, done=phase.done, total=phase.total, unit=phase.unit)
 
 
 def _in_pass(request: Request, loaded: Loaded, current: Pass, passes: Sequence[Pass], steps: Sequence[Step]) -> Stage:
@@ -74,7 +89,8 @@ def _in_pass(request: Request, loaded: Loaded, current: Pass, passes: Sequence[P
     if n_new == 0:
         detail, done, total = "prefill", n_read, loaded.n_prompt_tokens
     else:
-        detail, done, total = "decode", n_new, request.task.max_new_tokens
+        limit = request.task.max_new_tokens if isinstance(request.task, Generate) else 0
+        detail, done, total = "decode", n_new, limit
     return Stage(
         name=name,
         detail=f"{current.profiler}, {detail}" if current.profiler else detail,
@@ -93,13 +109,23 @@ def journey(request: Request, events: Sequence[Event]) -> tuple[tuple[str, Liter
     """
     now = stage(request, events)
     warmed = any(isinstance(e, Pass) and e.kind == "warmup" for e in events)
-    stops = ["loading", *(["warm-up"] if warmed else []), "timing", *request.profilers]
+    stops = ["loading", *(["warm-up"] if warmed else []), *_work(request)]
     if now.name == "finished":
         n_done = len(stops) if any(isinstance(e, Done) and not e.cancelled for e in events) else _reached(stops, events)
         return tuple((stop, "done" if i < n_done else "ahead") for i, stop in enumerate(stops))
     current = now.detail.split(",")[0] if now.name == "profiling" else now.name
     at = stops.index(current) if current in stops else 0
     return tuple((stop, "done" if i < at else "now" if i == at else "ahead") for i, stop in enumerate(stops))
+
+
+def _work(request: Request) -> tuple[str, ...]:
+    """The stops between loading and the end."""
+    match request.task:
+        case Derive():
+            return ("making",)
+        case Evaluate():
+            return ("evaluating",)
+    return ("timing", *request.profilers)
 
 
 def _reached(stops: Sequence[str], events: Sequence[Event]) -> int:

@@ -263,6 +263,7 @@ def row(run: Run) -> dict[str, Any]:
         return {"run_id": run.id, "status": "damaged", "created_s": None, "error": str(error)}
     keep = [
         "run_id",
+        "task",
         "status",
         "model",
         "backend",
@@ -280,4 +281,13 @@ def row(run: Run) -> dict[str, Any]:
         "load_s",
         "error",
     ]
-    return {"created_s": created_s, **{name: getattr(result, name) for name in keep}, "text": result.text[:200]}
+    return {"created_s": created_s, **{name: getattr(result, name) for name in keep}, "text": _gist(result)[:200]}
+
+
+def _gist(result: Result) -> str:
+    """What came out of a run in one line: its text, its scores, or the model it made."""
+    if result.made:
+        return f"{result.made.model} ({result.made.bits_per_weight:.2f} bits per weight)"
+    if result.scores:
+        return ", ".join(f"{s.label} {s.value:.4g}" for s in result.scores)
+    return result.text

@@ -10,21 +10,29 @@ import msgspec
 
 from core.analysis.decoding import tokens_per_forward
 from core.analysis.energy import of_phase
+from core.analysis.scores import scores
 from core.analysis.work import LayerWork, total, work
 from core.names import fit
 from core.types import (
+    Asked,
     Counted,
+    Curve,
+    Derive,
     Done,
     Energy,
     EnergyReading,
+    Evaluate,
     Event,
     Failed,
     ForwardCost,
+    Generate,
+    Item,
     Layer,
     LayerResult,
     LayerTime,
     LayerTimes,
     Loaded,
+    Made,
     Memory,
     Pass,
     PhaseResult,
@@ -33,11 +41,17 @@ from core.types import (
     Result,
     RunStatus,
     Step,
+    Task,
     Warned,
 )
 
 PhaseKey = Literal["prefill", "decode"]
 PHASES: tuple[PhaseKey, ...] = ("prefill", "decode")
+TASKS: dict[type[Task], Literal["generate", "evaluate", "derive"]] = {
+    Generate: "generate",
+    Evaluate: "evaluate",
+    Derive: "derive",
+}
 
 
 def summarize(run_id: str, request: Request, events: Sequence[Event], status: RunStatus) -> Result:
@@ -63,6 +77,11 @@ def summarize(run_id: str, request: Request, events: Sequence[Event], status: Ru
     tpot_s = statistics.median(tpot) if tpot else None
     prefill_s = [sum(s.seconds for s in p if s.phase == "prefill") for p in timing if _ttft(p) is not None]
     phases = _phases(request, loaded, timing)
+    asked = next((e for e in reversed(events) if isinstance(e, Asked)), None)
+    items = tuple(e for e in since if isinstance(e, Item))
+    if items and not tpot:
+        tpot, ttft = _item_tpot(items), [i.ttft_s for i in items if i.ttft_s is not None]
+        tpot_s = tpot[0] if tpot else None
     peaks = [m.peak_bytes or m.rss_bytes for m in memory]
     return Result(
         run_id=run_id,
@@ -102,8 +121,15 @@ def summarize(run_id: str, request: Request, events: Sequence[Event], status: Ru
         hint=failed.hint if failed else None,
         counts=tuple(e for e in since if isinstance(e, Counted)),
         energy=_energy(request, loaded, since, by_pass),
-        tokens_per_forward=tokens_per_forward([s for p in timing for s in p]),
+        tokens_per_forward=_item_tokens_per_forward(items) or tokens_per_forward([s for p in timing for s in p]),
         forward_cost=next((e for e in reversed(since) if isinstance(e, ForwardCost)), None),
+        task=TASKS[type(request.task)],
+        curves=tuple(e for e in events if isinstance(e, Curve)),
+        made=next((e for e in reversed(events) if isinstance(e, Made)), None),
+        asked=asked,
+        items=items,
+        scores=scores(items, asked.metrics) if asked and items else (),
+        depth=_depth([s for p in timing for s in p], items),
     )
 
 
@@ -130,6 +156,25 @@ def _tpot(steps: Sequence[Step]) -> float | None:
     decode = [s for s in steps if s.phase == "decode"]
     n = sum(s.n_tokens for s in decode)
     return sum(s.seconds for s in decode) / n if n else None
+
+
+def _item_tpot(items: Sequence[Item]) -> list[float]:
+    """Seconds per token after the first, over all answers together."""
+    timed = [i for i in items if i.seconds is not None and i.n_tokens]
+    n = sum((i.n_tokens or 1) - 1 for i in timed)
+    return [sum(i.seconds or 0.0 for i in timed) / n] if n else []
+
+
+def _item_tokens_per_forward(items: Sequence[Item]) -> float | None:
+    n_forward = sum(i.n_forward or 0 for i in items)
+    return sum(max(0, (i.n_tokens or 0) - 1) for i in items if i.n_forward) / n_forward if n_forward else None
+
+
+def _depth(steps: Sequence[Step], items: Sequence[Item]) -> float | None:
+    """Mean share of the blocks that ran, per decode forward."""
+    pairs = [(s.depth, s.n_forward) for s in steps if s.phase == "decode" and s.depth is not None]
+    pairs += [(i.depth, i.n_forward or 1) for i in items if i.depth is not None]
+    return sum(d * n for d, n in pairs) / sum(n for _, n in pairs) if pairs else None
 
 
 def _phases(request: Request, loaded: Loaded | None, timing: Sequence[Sequence[Step]]) -> tuple[PhaseResult, ...]:

@@ -23,13 +23,16 @@ import msgspec
 from filelock import FileLock, Timeout
 
 from core.errors import ExplorerError
+from core.runs.deriving import derive
+from core.runs.evaluating import evaluate
 from core.runs.journal import Cancelled, Journal
 from core.runs.opening import Sessions
 from core.runs.passes import measure
 from core.runs.store import Run, Store
-from core.types import Done, Event, Failed
+from core.types import Derive, Done, Evaluate, Event, Failed, Generate
 
 LEAVE_AFTER_S = 5.0
+PERFORM = {Generate: measure, Evaluate: evaluate, Derive: derive}
 
 
 class Command(msgspec.Struct):
@@ -49,7 +52,7 @@ def perform(store: Store, sessions: Sessions, command: Command) -> None:
         with FileLock(store.root / "measuring.lock", timeout=0):
             request = run.request
             request = msgspec.structs.replace(request, options={**request.options, **command.options})
-            measure(request, sessions, journal)
+            PERFORM[type(request.task)](request, sessions, journal)
         end = Done(t_s=journal.now())
     except Timeout:
         end = Failed(

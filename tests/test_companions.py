@@ -13,7 +13,7 @@ import pytest
 from core.analysis.decoding import acceptance
 from core.errors import ExplorerError
 from core.runs.check import check, estimate
-from core.runs.draft import draft_request, same_tokenizer
+from core.runs.companions import draft_request, same_tokenizer
 from core.runs.runner import Runner
 from core.types import ForwardCost, Generate, Loaded, Pass, Request, Step
 from tests.contract.tiny import hf_folder

@@ -1,0 +1,126 @@
+"""Make a model from a model, and measure quality."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from core import registry
+from core.cli.group import cli, json_flag, show
+from core.cli.running import pairs, perform
+from core.models import derived
+from core.types import Derive, Evaluate, Request, to_json
+
+
+@cli.command()
+@click.argument("name")
+@click.option("--model", default="smollm2-135m", show_default=True, help="The model to start from.")
+@click.option("--name", "new", help="The new model's id; made from the parent's and the settings without it.")
+@click.option("--param", "params", multiple=True, help="A setting of the transform, key=value; may be repeated.")
+@click.option("--threads", type=int)
+@click.option("--seed", type=int, default=0, show_default=True)
+@json_flag
+def transform(name: str, as_json: bool, **given: Any) -> None:
+    """Make a model from a model. The same command goes on where a stopped one left off."""
+    plugin = registry.get("transform", name)
+    request = Request(
+        model=given["model"],
+        backend=plugin.backend,
+        task=Derive(transform=name, settings=pairs(given["params"]), name=given["new"]),
+        threads=given["threads"],
+        seed=given["seed"],
+        profilers=(),
+    )
+    result = perform(request)
+    if as_json:
+        click.echo(to_json(result))
+    elif result.made:
+        made = result.made
+        click.echo(f"{made.model}: {made.size_bytes / 1e6:.1f} MB, {made.bits_per_weight:.2f} bits per weight")
+        click.echo(made.note)
+    else:
+        click.echo(f"Stopped. The same command goes on from here. (run {result.run_id})")
+
+
+@cli.command("eval")
+@click.argument("name")
+@click.option("--model", default="smollm2-135m", show_default=True, help="Catalogue id, or a path to a file or folder.")
+@click.option("--backend", default="llama_cpp", show_default=True)
+@click.option("--param", "params", multiple=True, help="A setting of the eval, key=value; may be repeated.")
+@click.option("--strategy", default="autoregressive", show_default=True)
+@click.option("--strategy-param", "strategy_params", multiple=True, help="A strategy parameter, key=value.")
+@click.option("--dtype", help="fp32, bf16 ... where the backend can choose.")
+@click.option("--option", "options", multiple=True, help="A backend option, key=value; may be repeated.")
+@click.option("--threads", type=int)
+@click.option("--seed", type=int, default=0, show_default=True)
+@json_flag
+def evaluate(name: str, as_json: bool, **given: Any) -> None:
+    """Measure a model's quality."""
+    request = Request(
+        model=given["model"],
+        backend=given["backend"],
+        task=Evaluate(eval=name, settings=pairs(given["params"])),
+        strategy=given["strategy"],
+        params=pairs(given["strategy_params"]),
+        dtype=given["dtype"],
+        options=pairs(given["options"]),
+        threads=given["threads"],
+        seed=given["seed"],
+        profilers=(),
+    )
+    result = perform(request)
+    if as_json:
+        click.echo(to_json(result))
+        return
+    for score in result.scores:
+        interval = f" [{score.low:.4g}, {score.high:.4g}]" if score.low is not None and score.high is not None else ""
+        click.echo(f"{score.label:28} {score.value:.4g}{interval} {score.unit}  n = {score.n}")
+    for warning in result.warnings:
+        click.echo(f"warning: {warning}")
+
+
+@cli.command()
+@json_flag
+def transforms(as_json: bool) -> None:
+    """The ways to make a model from a model."""
+    plugins = [registry.get("transform", n) for n in registry.names("transform")]
+    show(
+        [
+            {
+                "name": p.name,
+                "label": p.label,
+                "backend": p.backend,
+                "trains": p.trains,
+                "settings": ",".join(p.Params.__struct_fields__),
+            }
+            for p in plugins
+        ],
+        as_json,
+    )
+
+
+@cli.command()
+@json_flag
+def evals(as_json: bool) -> None:
+    """The measurements of quality."""
+    plugins = [registry.get("eval", n) for n in registry.names("eval")]
+    show(
+        [
+            {
+                "name": p.name,
+                "label": p.label,
+                "needs": ",".join(sorted(p.needs)),
+                "settings": ",".join(p.Params.__struct_fields__),
+            }
+            for p in plugins
+        ],
+        as_json,
+    )
+
+
+@cli.command()
+@click.argument("model")
+def forget(model: str) -> None:
+    """Delete a model that was made here."""
+    derived.remove(model)

@@ -1,0 +1,89 @@
+"""Models made here: a folder in data_dir()/models with the files and roofscope.json, which tells how it was made.
+
+A model appears whole or not at all: it is built under a hidden name and renamed. Knows nothing of transforms.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from core.errors import ExplorerError
+from core.models import catalogue
+from core.paths import data_dir
+from core.types import to_json
+
+ABOUT = "roofscope.json"
+
+
+def folder() -> Path:
+    return data_dir() / "models"
+
+
+def check_name(name: str) -> str:
+    """A name that can be a catalogue id and a folder. Raises ExplorerError."""
+    if not re.fullmatch(r"[\w][\w.+-]{0,99}", name):
+        raise ExplorerError(
+            f"'{name}' cannot be the name of a model.", "Use letters, digits, dots, dashes and underscores."
+        )
+    return name
+
+
+def free_name(wanted: str, key: str) -> str:
+    """The id of a new model: `wanted`, unless another model has it; one made in the same way is replaced.
+
+    key: what determines the model. Characters that a folder cannot have become dashes.
+    """
+    stem = check_name(re.sub(r"[^\w.+-]+", "-", wanted).strip("-.")[:90] or "model")
+    taken = {e.id for e in catalogue.entries(refresh=True)}
+    name, n = stem, 2
+    while name in taken and about(name).get("key") != key:
+        name, n = f"{stem}-{n}", n + 1
+    return name
+
+
+def about(name: str) -> dict[str, Any]:
+    """How a derived model was made; empty for other models."""
+    try:
+        found = json.loads((folder() / name / ABOUT).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+@contextmanager
+def building(name: str) -> Iterator[Path]:
+    """An empty folder that becomes the model `name` when the block ends well, and is removed when it does not."""
+    folder().mkdir(parents=True, exist_ok=True)
+    partial = folder() / f".{name}.partial"
+    shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
+    partial.mkdir()
+    try:
+        yield partial
+        final = folder() / name
+        old = folder() / f".{name}.old"
+        shutil.rmtree(old, ignore_errors=True)
+        if final.exists():
+            final.rename(old)
+        partial.rename(final)
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    catalogue.entries(refresh=True)
+
+
+def write_about(path: Path, facts: dict[str, Any]) -> None:
+    (path / ABOUT).write_bytes(to_json(facts))
+
+
+def remove(name: str) -> None:
+    """Delete a derived model. Raises ExplorerError for any other."""
+    if not (folder() / name / ABOUT).is_file() or name.startswith("."):
+        raise ExplorerError(f"'{name}' is not a model made here.", "Only derived models can be deleted.")
+    shutil.rmtree(folder() / name)
+    catalogue.entries(refresh=True)
