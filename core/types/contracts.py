@@ -77,6 +77,7 @@ class Session(Protocol):
     eos_ids: frozenset[int]
     environment: dict[str, Any]  # library versions, device, kernels, file
     warnings: tuple[str, ...]
+    head_accuracy: tuple[tuple[float, ...], ...]  # [head][rank]: how often that guess was right (capability "heads")
 
     @property
     def n_committed(self) -> int: ...
