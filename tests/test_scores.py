@@ -25,6 +25,13 @@ def test_a_ratio_of_sums_is_not_a_mean_of_ratios() -> None:
     assert (found.low or 0) == pytest.approx(math.exp(2 / 3)) and (found.high or 0) <= math.exp(2.0) * 1.0001
 
 
+def test_a_root_mean_square() -> None:
+    rms = Metric(name="rms", label="RMS", value="squares", over="tokens", kind="root")
+    (found,) = scores([item(0, squares=18.0, tokens=2), item(1, squares=0.0, tokens=2)], [rms])
+    assert found.value == pytest.approx(math.sqrt(18 / 4))
+    assert found.low == 0 and (found.high or 0) <= 3.0001
+
+
 def test_a_rate_gets_wilsons_interval() -> None:
     """81 of 263: Newcombe, Statistics in Medicine 17 (1998), table I, gives 0.2553 to 0.3662."""
     found = scores([item(i, right=float(i < 81)) for i in range(263)], [RIGHT])[0]

@@ -6,7 +6,7 @@ It knows one run's items; core.analysis.stats knows the intervals, and pairs of 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from core.analysis.stats import Interval, cluster_bootstrap, wilson
 from core.types import Item, Metric, Record, Score
@@ -46,7 +46,7 @@ def scores(items: Sequence[Item], metrics: Sequence[Metric], seed: int = 0) -> t
         if not math.fsum(terms.over):
             continue
         found = _interval(terms, metric.kind == "rate", seed)
-        shown = _exp if metric.kind == "exp" else float
+        shown = SHOWN.get(metric.kind, float)
         made.append(
             Score(
                 name=metric.name,
@@ -63,7 +63,7 @@ def scores(items: Sequence[Item], metrics: Sequence[Metric], seed: int = 0) -> t
 
 
 def _interval(terms: Observed, rate: bool, seed: int) -> Interval:
-    """Of the ratio itself; an exponential keeps order, so its interval is the exponential of this one."""
+    """Of the ratio itself; exponential and root keep order, so their intervals are those of this one's ends."""
     n_clusters = len(set(terms.clusters))
     if rate and n_clusters > 1:
         right = round(sum(terms.value))
@@ -76,3 +76,6 @@ def _interval(terms: Observed, rate: bool, seed: int) -> Interval:
 
 def _exp(x: float) -> float:
     return math.exp(min(x, MAX_LOG))
+
+
+SHOWN: dict[str, Callable[[float], float]] = {"exp": _exp, "root": math.sqrt}

@@ -216,14 +216,14 @@ class Metric(Record):
     """A number over items: the sum of `value` over the sum of `over` (None: over the number of items).
 
     kind: "rate" is a share of items that are each 0 or 1; "mean" any other ratio of sums; "exp" its exponential
-    (perplexity from nats per token).
+    (perplexity from nats per token); "root" its square root (a root mean square from squares).
     """
 
     name: str
     label: str
     value: str
     over: str | None = None
-    kind: Literal["rate", "mean", "exp"] = "mean"
+    kind: Literal["rate", "mean", "exp", "root"] = "mean"
     better: Literal["higher", "lower"] = "higher"
     unit: str = ""
 

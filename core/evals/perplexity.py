@@ -1,0 +1,108 @@
+"""How surprised a model is by running text: perplexity, bits per byte and perplexity per word.
+
+Perplexity is per token, so it compares models of one tokenizer only; bits per byte and per word compare all.
+The value depends on context and stride (GPT-2 large on WikiText-2: 19.44 without overlap, 16.44 with half a window
+of it; Hugging Face, "Perplexity of fixed-length models"), so both are settings, stored with the result.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Annotated
+
+import numpy as np
+from msgspec import Meta
+
+from core.errors import ExplorerError
+from core.evals._texts import Document, Window, documents, windows, within
+from core.types import Item, Metric, Record, Session, Subject
+
+METRICS = (
+    Metric(name="perplexity", label="Perplexity", value="nll", over="tokens", kind="exp", better="lower"),
+    Metric(name="bits_per_byte", label="Bits per byte", value="bits", over="bytes", better="lower", unit="bit/B"),
+    Metric(name="word_perplexity", label="Perplexity per word", value="nll", over="words", kind="exp", better="lower"),
+)
+
+
+class Settings(Record):
+    """What text is read, and how.
+
+    n: texts of the set to read; 0 for all.
+    context: tokens in a window; a longer text is read in several.
+    stride: tokens from one window to the next; the smaller, the more context every token has, and the slower.
+    bos: put the model's beginning-of-sequence token before every text; without it a text's first token is not scored.
+    text: a .txt or .jsonl file to read instead of the set that ships with the app.
+    """
+
+    n: Annotated[int, Meta(ge=0)] = 0
+    context: Annotated[int, Meta(ge=2)] = 512
+    stride: Annotated[int, Meta(ge=1)] = 256
+    bos: bool = False
+    text: str = ""
+
+
+class Perplexity:
+    name = "perplexity"
+    label = "Perplexity"
+    needs = frozenset({"forward", "cache"})
+    Params = Settings
+
+    def metrics(self, params: Settings) -> tuple[Metric, ...]:
+        return METRICS
+
+    def size(self, params: Settings) -> int | None:
+        found = documents(params.text, params.n)
+        return len(found) if len(found) > 1 else None
+
+    def measure(self, subject: Subject, params: Settings) -> Iterator[Item]:
+        """One item per document; a text of one document gives one per window, each a cluster of its own."""
+        session = subject.session
+        if params.stride > params.context:
+            raise ExplorerError("The stride is longer than the window.", "Lower stride, or raise context.")
+        within(params.context, session)
+        start = _start(session) if params.bos else []
+        found = documents(params.text, params.n)
+        for document in found:
+            ids = [*start, *session.encode(document.text)]
+            cut = list(windows(len(ids), params.context, params.stride))
+            if not cut:
+                raise ExplorerError(f"The text '{document.id}' is a single token.", "Give longer texts.")
+            if len(found) > 1:
+                yield _item(document, document.id, [_score(subject, ids, window) for window in cut])
+            else:
+                for number, window in enumerate(cut):
+                    yield _item(document, f"{document.id}:{number}", [_score(subject, ids, window)])
+
+
+def _start(session: Session) -> list[int]:
+    if not session.bos_token:
+        raise ExplorerError("This model has no beginning-of-sequence token.", "Switch bos off.")
+    return session.encode(session.bos_token)
+
+
+def _score(subject: Subject, ids: Sequence[int], window: Window) -> dict[str, float]:
+    """nll: nats. bytes and words: those that the scored tokens add to the text before them."""
+    inside, wanted = ids[window.begin : window.end], np.array(ids[window.first : window.end])
+    nll, done = 0.0, 0
+    for chunk in subject.logprobs(subject.session, inside, window.first - window.begin):
+        rows = np.arange(len(chunk))
+        nll -= float(chunk[rows, wanted[done : done + len(chunk)]].sum(dtype=np.float64))
+        done += len(chunk)
+    assert done == len(wanted), f"{done} of {len(wanted)} tokens were scored"
+    before, whole = subject.session.decode(ids[: window.first]), subject.session.decode(ids[: window.end])
+    return {
+        "nll": nll,
+        "bits": nll / math.log(2),
+        "tokens": float(done),
+        "bytes": float(len(whole.encode()) - len(before.encode())),
+        "words": float(len(whole.split()) - len(before.split())),
+    }
+
+
+def _item(document: Document, name: str, parts: Sequence[dict[str, float]]) -> Item:
+    values = {key: math.fsum(part[key] for part in parts) for key in parts[0]}
+    return Item(t_s=0.0, id=name, cluster=name, values=values, prompt=document.text[:200])
+
+
+plugin = Perplexity()
