@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 
+from core.analysis.quantiles import quantile, student_t
 from core.analysis.stats import cluster_bootstrap, exp_ratio, paired_ratio, ratio_of_sums, wilson
 
 
@@ -112,3 +113,49 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
 def test_senseless_input_is_refused(a: list[float], b: list[float]) -> None:
     with pytest.raises(ValueError, match="a ratio needs"):
         paired_ratio(a, b)
+
+
+def test_few_pairs_give_an_interval_that_still_covers() -> None:
+    """A plain percentile bootstrap of five pairs covers about 83 % of the time, the expanded one nearly 95."""
+    rng = np.random.default_rng(2)
+    covered = 0
+    for trial in range(300):
+        a = np.exp(math.log(1.5) + rng.normal(0, 0.1, 5))
+        found = paired_ratio(list(a), [1.0] * 5, seed=trial)
+        covered += found.low <= 1.5 <= found.high  # type: ignore[operator]
+    assert covered >= 270
+
+
+# any printed table of Student's t, two-sided 95 %
+@pytest.mark.parametrize(("df", "t"), [(1, 12.7062), (2, 4.3027), (4, 2.7764), (9, 2.2622), (29, 2.0452)])
+def test_students_quantiles_are_the_tabulated_ones(df: int, t: float) -> None:
+    assert student_t(0.975, df) == pytest.approx(t, abs=5e-5)
+
+
+# Ranks of the 95 % interval of a median: Hahn and Meeker, "Statistical Intervals" (1991), table A.15
+@pytest.mark.parametrize(("n", "low", "high"), [(10, 2, 9), (20, 6, 15), (100, 40, 61)])
+def test_a_medians_interval_has_the_tabulated_ranks(n: int, low: int, high: int) -> None:
+    found = quantile(list(range(n, 0, -1)), 0.5)  # the value is the rank
+    assert (found.low, found.high) == (low, high)
+    assert found.value == n / 2
+
+
+def test_p99_needs_299_values() -> None:
+    refused = quantile([1.0] * 298, 0.99)
+    assert refused.value is None and refused.high is None
+    assert "299" in refused.reason
+    found = quantile(list(range(1, 300)), 0.99)  # 0.99^299 = 0.0495: the largest is a one-sided bound
+    assert (found.value, found.low, found.high) == (297, None, 299)
+    assert quantile(list(range(1, 369)), 0.99).low is not None  # 0.99^368 = 0.0248: and two-sided
+    assert quantile([1.0] * 58, 0.95).value is None and quantile([1.0] * 59, 0.95).value == 1
+    assert quantile([1.0] * 298, 0.01).value is None and quantile(list(range(1, 300)), 0.01).low == 1
+
+
+def test_the_interval_of_a_quantile_covers_it() -> None:
+    rng = np.random.default_rng(3)
+    truth = math.log(20)  # the 95th percentile of the standard exponential
+    covered = sum(
+        found.low <= truth <= found.high  # type: ignore[operator]
+        for found in (quantile(list(rng.exponential(size=300)), 0.95) for _ in range(300))
+    )
+    assert covered >= 276

@@ -1,7 +1,7 @@
-"""Intervals of single figures: rates, ratios of sums over clusters, ratios of paired measurements, quantiles.
+"""Intervals of single figures: rates, ratios of sums over clusters, ratios of paired measurements.
 
-Knows numbers, not where they come from. Comparisons of two systems over the same items are core.analysis.paired's,
-and what a sample can show at all is core.analysis.power's.
+Knows numbers, not where they come from. Quantiles are core.analysis.quantiles', comparisons of two systems over the
+same items core.analysis.paired's, and what a sample can show at all is core.analysis.power's.
 
 A bootstrap resamples the unit that varies by itself: clusters of items that share a text (Miller, arXiv 2411.00640,
 section 2.2), pairs of runs made next to each other in time (Kalibera and Jones, "Rigorous benchmarking in reasonable
@@ -18,6 +18,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from core.analysis.quantiles import student_t
 from core.types import Record
 
 RESAMPLES = 10_000
@@ -180,12 +181,15 @@ def log_ratios(a: Sequence[float], b: Sequence[float]) -> Floats:
 def paired_ratio(a: Sequence[float], b: Sequence[float], seed: int = 0, level: float = LEVEL) -> Ratio:
     """How many times larger a is than b, pair by pair. All values must be positive.
 
-    A percentile bootstrap of the mean log ratio, which makes it symmetric between a/b and b/a.
+    An expanded percentile bootstrap of the mean log ratio (Hesterberg, "What teachers should know about the
+    bootstrap", 2015, section 5.2): symmetric between a/b and b/a, and as wide as Student's t where pairs are few.
     """
     logs = log_ratios(a, b)
+    n = len(logs)
     low = high = None
-    if len(logs) >= PAIRS:
+    if n >= PAIRS:
         rng = np.random.default_rng(seed)
-        means = rng.choice(logs, size=(RESAMPLES, len(logs))).mean(axis=1)
-        low, high = (float(x) for x in np.exp(np.quantile(means, ((1 - level) / 2, (1 + level) / 2))))
-    return Ratio(value=float(np.exp(logs.mean())), low=low, high=high, n=len(logs), level=level)
+        means = rng.choice(logs, size=(RESAMPLES, n)).mean(axis=1)
+        tail = NormalDist().cdf(-math.sqrt(n / (n - 1)) * student_t((1 + level) / 2, n - 1))
+        low, high = (float(x) for x in np.exp(np.quantile(means, (tail, 1 - tail))))
+    return Ratio(value=float(np.exp(logs.mean())), low=low, high=high, n=n, level=level)
