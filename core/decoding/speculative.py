@@ -9,19 +9,17 @@ as the large model's. p and q are those after temperature, top-k and top-p.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Annotated
 
 import numpy as np
 from msgspec import Meta
-from numpy.typing import NDArray
 
-from core.decoding._prompt import choose, prefill, probabilities
+from core.decoding._draft import accept_sampled, propose
+from core.decoding._prompt import choose, prefill
 from core.decoding._verify import accept, one_sequence, until_stop, within_context
 from core.errors import ExplorerError
-from core.types import Advance, GenerationConfig, Ids, Logits, Record, Sampling, Session
-
-Row = NDArray[np.float64]  # probabilities, shape (vocab,)
+from core.types import Advance, GenerationConfig, Ids, Record, Session
 
 
 class Draft(Record):
@@ -79,49 +77,6 @@ class Speculative:
                 guess=tuple(guess),
                 n_draft=n_draft,
             )
-
-
-def propose(
-    draft: Session, context: Sequence[int], n: int, n_vocab: int, sampling: Sampling, rng: np.random.Generator
-) -> tuple[list[int], list[Row], int]:
-    """Up to n tokens after the context, the distributions they were drawn from (sampling only), and forwards run.
-
-    n_vocab: tokens that the large model knows; vocabularies are often padded to different sizes.
-    """
-    unread, guess, q = list(context[draft.n_committed :]), list[int](), list[Row]()
-    for done in range(n):
-        logits = draft.forward(np.array([unread], dtype=np.int64), keep=1)
-        if sampling.temperature <= 0:
-            token = int(logits.argmax()[0, -1])
-            draft.commit(len(unread))
-            if token >= n_vocab:
-                return guess, q, done + 1
-        else:
-            q.append(probabilities(logits.numpy()[:, -1, :n_vocab], sampling)[0])
-            token = int(rng.choice(len(q[-1]), p=q[-1]))
-            draft.commit(len(unread))
-        guess.append(token)
-        unread = [token]
-    return guess, q, n
-
-
-def accept_sampled(
-    logits: Logits, guess: Sequence[int], q: Sequence[Row], sampling: Sampling, rng: np.random.Generator
-) -> list[int]:
-    """Speculative sampling (Leviathan, algorithm 1): the accepted part of the guess and one more token."""
-    rows, accepted = logits.numpy()[0], list[int]()
-    for row, token, drafted in zip(rows, guess, q, strict=False):  # rows has one more
-        p = probabilities(row[None], sampling)[0]
-        if rng.random() * drafted[token] < p[token]:
-            accepted.append(token)
-            continue
-        rest = p.copy()
-        rest[: len(drafted)] = np.maximum(0.0, p[: len(drafted)] - drafted)
-        # rounding may leave nothing where p and q are equal
-        rest = rest / rest.sum() if rest.any() else p
-        return [*accepted, int(rng.choice(len(rest), p=rest))]
-    p = probabilities(rows[len(guess)][None], sampling)[0]
-    return [*accepted, int(rng.choice(len(p), p=p))]
 
 
 def _fit_to_draft(draft: Session, n: int) -> None:

@@ -113,7 +113,8 @@ def greedy(session: Session, prompt: Ids, n: int) -> list[int]:
 def test_plugin_is_named_after_its_file(backend: str) -> None:
     plugin = registry.get("backend", backend)
     assert plugin.name == backend and plugin.label and plugin.formats
-    assert plugin.capabilities <= {"forward", "cache", "rollback", "rewind", "stream", "batch", "layers", "count"}
+    known = {"forward", "cache", "rollback", "rewind", "stream", "batch", "layers", "count", "depth", "tree", "heads"}
+    assert plugin.capabilities <= known
 
 
 def test_session_describes_itself(session: Session, backend: str) -> None:
@@ -375,6 +376,7 @@ def test_what_is_not_declared_is_refused(session: Session, backend: str) -> None
         "rollback": lambda: (session.forward(MORE), session.commit(1)),
         "rewind": lambda: (session.forward(MORE[:, :1]), session.commit(1), session.rewind(1)),
         "cache": lambda: (session.forward(MORE), session.commit(MORE.shape[1])),
+        "depth": lambda: session.forward_to(MORE, 1),
     }
     undeclared = set(ways) - session.capabilities
     assert absent <= undeclared

@@ -1,4 +1,4 @@
-"""What every strategy must do, on every backend: the tokens of one at a time, and exact counts.
+"""What every exact strategy must do, on every backend: the tokens of one at a time, and exact counts.
 
 All strategies that generate are found by the registry; tiny models as in test_backends.
 """
@@ -21,14 +21,16 @@ from core.types import Advance, GenerationConfig, Ids, Request, Sampling, Sessio
 BACKENDS = [name for name in registry.names("backend") if registry.get("backend", name).unavailable() is None]
 NOT_GENERATING = "encode"
 STRATEGIES = [name for name in registry.names("strategy") if name != NOT_GENERATING]
-GUESSING = [name for name in STRATEGIES if registry.get("strategy", name).single]
+EXACT = [name for name in STRATEGIES if registry.get("strategy", name).exact]
+GUESSING = [name for name in EXACT if registry.get("strategy", name).single]
 VARIANTS: dict[str, tuple[dict[str, Any], ...]] = {
     "jacobi": ({}, {"form": "block", "window": 5}, {"window": 1}, {"window": 40}),
     "lookahead": ({}, {"window": 3, "ngram": 3, "candidates": 1, "pool_from_prompt": False}),
     "prompt_lookup": ({}, {"max_ngram": 5, "min_ngram": 2, "draft_length": 30}),
+    "self_speculative": ({}, {"draft_length": 1}, {"draft_length": 9, "stop_confidence": 0.3}),
     "speculative": ({}, {"draft_length": 1}, {"draft_length": 9}),
 }
-CASES = [(name, params) for name in STRATEGIES for params in VARIANTS.get(name, ({},))]
+CASES = [(name, params) for name in EXACT for params in VARIANTS.get(name, ({},))]
 # a passage that repeats, so that drafts from the context are right now and then
 PROMPT = np.tile(np.random.default_rng(5).integers(33, 120, size=(1, 6)), (1, 3))
 LIMIT = 40
@@ -156,7 +158,7 @@ def test_sampling_draws_what_one_at_a_time_draws(
     backend: str, sessions: list[Session], name: str, params: dict[str, Any]
 ) -> None:
     """With the same seed, token for token; drafts with a distribution of their own are equal in distribution only."""
-    if name == "speculative":
+    if name in ("speculative", "self_speculative"):
         pytest.skip("equal in distribution: see tests/test_decoding.py")
     if hasattr(importlib.import_module(f"tests.contract.tiny.{backend}"), "TOLERANCE"):
         pytest.skip("its logits are not exact, and a draw near a border may fall to the other side")
@@ -172,7 +174,8 @@ def test_a_batch_is_refused(sessions: list[Session], name: str) -> None:
 
 @pytest.mark.parametrize("name", GUESSING)
 def test_a_window_larger_than_the_context_is_refused(sessions: list[Session], name: str) -> None:
-    params = {"draft_length": 200} if name in ("prompt_lookup", "speculative") else {"window": 200}
+    drafts = hasattr(registry.get("strategy", name).Params(), "draft_length")
+    params = {"draft_length": 200} if drafts else {"window": 200}
     if sessions[0].max_context > 200:
         pytest.skip("its context is larger")
     with pytest.raises(ExplorerError, match="larger than the context"):
@@ -190,10 +193,13 @@ def test_the_context_can_be_filled_to_its_end(sessions: list[Session], name: str
 def test_a_strategy_closed_early_leaves_a_usable_session(sessions: list[Session], name: str) -> None:
     wanted = tokens_of(run("autoregressive", sessions))
     strategy = registry.get("strategy", name)
+    if missing := strategy.needs - sessions[0].capabilities:
+        pytest.skip(f"the session cannot {missing}")
     params = strategy.Params()
     drafts = [sessions[1]] if hasattr(params, "draft") else []
     steps = strategy.decode(sessions[0], PROMPT, GenerationConfig(limit=LIMIT), params, *drafts)
     for _ in range(4):
         next(steps)
     steps.close()
-    assert tokens_of(run(name, sessions)) == wanted
+    assert tokens_of(run("autoregressive", sessions)) == wanted
+    assert not strategy.exact or tokens_of(run(name, sessions)) == wanted

@@ -1,0 +1,84 @@
+"""Shared by the strategies whose drafts have a distribution: drafting, and speculative sampling."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core.decoding._prompt import probabilities
+from core.types import Ids, Logits, Sampling
+
+Row = NDArray[np.float64]  # probabilities, shape (vocab,)
+
+
+class Drafter(Protocol):
+    """What of a Session drafting needs."""
+
+    @property
+    def n_committed(self) -> int: ...
+
+    def forward(self, ids: Ids, keep: int | None = None) -> Logits: ...
+
+    def commit(self, n: int) -> None: ...
+
+
+def propose(
+    draft: Drafter,
+    context: Sequence[int],
+    n: int,
+    n_vocab: int,
+    sampling: Sampling,
+    rng: np.random.Generator,
+    confidence: float = 0.0,
+) -> tuple[list[int], list[Row], int]:
+    """Up to n tokens after the context, the distributions they were drawn from (sampling only), and forwards run.
+
+    n_vocab: tokens that the large model knows; vocabularies are often padded to different sizes.
+    confidence: a token whose distribution has no larger probability than this is the last (Zhang et al., "Draft &
+    verify", 2309.08168). The stop looks at nothing but the draft, so sampling stays exact.
+    """
+    unread, guess, q = list(context[draft.n_committed :]), list[int](), list[Row]()
+    for done in range(n):
+        logits = draft.forward(np.array([unread], dtype=np.int64), keep=1)
+        if sampling.temperature <= 0:
+            token = int(logits.argmax()[0, -1])
+            draft.commit(len(unread))
+            if token >= n_vocab:
+                return guess, q, done + 1
+        else:
+            q.append(probabilities(logits.numpy()[:, -1, :n_vocab], sampling)[0])
+            token = int(rng.choice(len(q[-1]), p=q[-1]))
+            draft.commit(len(unread))
+        guess.append(token)
+        unread = [token]
+        if confidence and _largest(logits) < confidence:
+            return guess, q, done + 1
+    return guess, q, n
+
+
+def accept_sampled(
+    logits: Logits, guess: Sequence[int], q: Sequence[Row], sampling: Sampling, rng: np.random.Generator
+) -> list[int]:
+    """Speculative sampling (Leviathan, algorithm 1): the accepted part of the guess and one more token."""
+    rows, accepted = logits.numpy()[0], list[int]()
+    for row, token, drafted in zip(rows, guess, q, strict=False):  # rows has one more
+        p = probabilities(row[None], sampling)[0]
+        if rng.random() * drafted[token] < p[token]:
+            accepted.append(token)
+            continue
+        rest = p.copy()
+        rest[: len(drafted)] = np.maximum(0.0, p[: len(drafted)] - drafted)
+        # rounding may leave nothing where p and q are equal
+        rest = rest / rest.sum() if rest.any() else p
+        return [*accepted, int(rng.choice(len(rest), p=rest))]
+    p = probabilities(rows[len(guess)][None], sampling)[0]
+    return [*accepted, int(rng.choice(len(p), p=p))]
+
+
+def _largest(logits: Logits) -> float:
+    """The largest probability at the last position, before temperature and filters."""
+    row = logits.numpy()[0, -1].astype(np.float64)
+    return float(1.0 / np.exp(row - row.max()).sum())

@@ -1,0 +1,69 @@
+"""Early exit: a token leaves the model as soon as an early prediction is sure enough.
+
+Schuster et al., "Confident adaptive language modeling" (CALM, 2207.07061): behind some of the blocks the final norm
+(or a trained exit head) and the unembedding predict the token; where the largest probability reaches a threshold,
+the rest is left out, and later tokens find keys and values made of the hidden state that left. Every test costs the
+head once: with a large vocabulary few exits are better than many. The text is not the whole model's; the prompt is
+read by all blocks. A batch leaves when all of its sequences are sure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated
+
+import numpy as np
+from msgspec import Meta
+
+from core.decoding._prompt import choose, prefill
+from core.errors import ExplorerError
+from core.types import Advance, GenerationConfig, Ids, Record, Session
+
+
+class Exits(Record):
+    """When a token may leave.
+
+    threshold: the largest probability that is sure enough. 1 hardly ever leaves.
+    first_exit: blocks before the first exit; 0 takes half of them.
+    every: blocks from one exit to the next.
+    prefill_chunk: prompt tokens per forward.
+    """
+
+    threshold: Annotated[float, Meta(ge=0, le=1)] = 0.9
+    first_exit: Annotated[int, Meta(ge=0)] = 0
+    every: Annotated[int, Meta(ge=1)] = 4
+    prefill_chunk: Annotated[int, Meta(ge=1)] = 512
+
+
+class EarlyExit:
+    name = "early_exit"
+    label = "Early exit"
+    needs = frozenset({"forward", "cache", "rollback", "depth"})
+    single = False
+    exact = False
+    Params = Exits
+
+    def decode(self, session: Session, prompt: Ids, config: GenerationConfig, params: Exits) -> Iterator[Advance]:
+        n_blocks = session.spec.n_blocks
+        if params.first_exit >= n_blocks:
+            raise ExplorerError(
+                f"The first exit, behind block {params.first_exit}, leaves nothing out of {n_blocks} blocks.",
+                f"Set first_exit to at most {n_blocks - 1}.",
+            )
+        exits = range(params.first_exit or max(1, n_blocks // 2), n_blocks, params.every)
+        rng = np.random.default_rng(config.seed)
+        logits = yield from prefill(session, prompt, params.prefill_chunk)
+        tokens = choose(logits, config.sampling, rng)
+        yield Advance(phase="prefill", tokens=tuple(map(tuple, tokens.tolist())), n_forward=0, n_input=0)
+        done = np.zeros(len(prompt), dtype=bool)
+        for _ in range(config.limit - 1):
+            done |= [int(t) in config.stop for t in tokens[:, 0]]
+            if done.all():
+                return
+            logits, ran = session.forward_exit(tokens, params.threshold, exits)
+            session.commit(1)
+            tokens = choose(logits, config.sampling, rng)
+            yield Advance(phase="decode", tokens=tuple(map(tuple, tokens.tolist())), depth=ran / n_blocks)
+
+
+plugin = EarlyExit()

@@ -1,0 +1,105 @@
+"""Self-speculative decoding: the model's first blocks draft, the whole model checks the draft in one forward.
+
+Elhoushi et al., "LayerSkip: Enabling early exit inference and self-speculative decoding" (2404.16710, section 4.3);
+when to stop drafting follows Zhang et al., "Draft & verify" (2309.08168). The draft reads the cache of
+the blocks it runs, so it needs neither weights nor a cache of its own; the check runs those blocks again. The final
+norm and the head cost a draft forward as much as any other: with a large vocabulary that is its floor. Models that
+were not trained to leave early, and have no exit heads, agree rarely.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated
+
+import numpy as np
+from msgspec import Meta
+
+from core.decoding._draft import accept_sampled, propose
+from core.decoding._prompt import choose, prefill
+from core.decoding._verify import accept, one_sequence, until_stop, within_context
+from core.errors import ExplorerError
+from core.types import Advance, GenerationConfig, Ids, Logits, Record, Session
+
+
+class FirstBlocks(Record):
+    """Which blocks draft, and how much.
+
+    exit_layer: blocks that draft; 0 takes half of them. Fewer are cheaper and agree less often.
+    draft_length: tokens drafted per step, at most.
+    stop_confidence: the draft ends with a token whose distribution has no larger probability; 0 never ends it early.
+    prefill_chunk: prompt tokens per forward.
+    """
+
+    exit_layer: Annotated[int, Meta(ge=0)] = 0
+    draft_length: Annotated[int, Meta(ge=1, le=256)] = 4
+    stop_confidence: Annotated[float, Meta(ge=0, le=1)] = 0.0
+    prefill_chunk: Annotated[int, Meta(ge=1)] = 512
+
+
+class Early:
+    """The first blocks of a session as a model that drafts."""
+
+    def __init__(self, session: Session, depth: int) -> None:
+        self._session, self._depth = session, depth
+
+    @property
+    def n_committed(self) -> int:
+        return self._session.n_committed
+
+    def forward(self, ids: Ids, keep: int | None = None) -> Logits:
+        return self._session.forward_to(ids, self._depth, keep)
+
+    def commit(self, n: int) -> None:
+        self._session.commit(n)
+
+
+class SelfSpeculative:
+    name = "self_speculative"
+    label = "Self-speculative, drafting with the first blocks"
+    needs = frozenset({"forward", "cache", "rollback", "rewind", "depth"})
+    single = True
+    exact = True
+    Params = FirstBlocks
+
+    def decode(self, session: Session, prompt: Ids, config: GenerationConfig, params: FirstBlocks) -> Iterator[Advance]:
+        one_sequence(prompt, self.label)
+        within_context(session, params.draft_length + 1, "A forward with a draft")
+        n_blocks = session.spec.n_blocks
+        if params.exit_layer >= n_blocks:
+            raise ExplorerError(
+                f"The draft cannot leave after block {params.exit_layer} of {n_blocks}.",
+                f"Set exit_layer to at most {n_blocks - 1}.",
+            )
+        draft = Early(session, params.exit_layer or max(1, n_blocks // 2))
+        rng = np.random.default_rng(config.seed)
+        logits = yield from prefill(session, prompt, params.prefill_chunk)
+        tokens, ended = until_stop(choose(logits, config.sampling, rng)[0].tolist(), config)
+        yield Advance(phase="prefill", tokens=(tuple(tokens),), n_forward=0, n_input=0)
+        context, left = [*prompt[0].tolist(), *tokens], config.limit - 1
+        while left and not ended:
+            n = min(params.draft_length, left - 1)
+            known = session.n_committed
+            guess, q, n_draft = propose(
+                draft, context, n, session.spec.vocab_size, config.sampling, rng, params.stop_confidence
+            )
+            session.rewind(session.n_committed - known)  # the later blocks have not seen the draft
+            logits = session.forward(np.array([[context[-1], *guess]], dtype=np.int64))
+            if config.sampling.temperature <= 0:
+                found = accept(logits, guess, config.sampling, rng)
+            else:
+                found = accept_sampled(logits, guess, q, config.sampling, rng)
+            tokens, ended = until_stop(found, config)
+            session.commit(len(tokens))
+            context += tokens
+            left -= len(tokens)
+            yield Advance(
+                phase="decode",
+                tokens=(tuple(tokens),),
+                n_input=1 + len(guess),
+                guess=tuple(guess),
+                n_draft=n_draft,
+            )
+
+
+plugin = SelfSpeculative()
