@@ -9,7 +9,13 @@ import streamlit as st
 ROOT = Path(__file__).parent
 Entry = tuple[str, str, str, str]  # page file, title, icon, what it is for
 MENU: dict[str, tuple[Entry, ...]] = {
-    "Measure": (("measure/run.py", "Run", "play_arrow", "Run a model and watch its text, speed and memory live."),),
+    "Measure": (
+        ("measure/run.py", "Run", "play_arrow", "Run a model and watch its text, speed and memory live."),
+        ("measure/chat.py", "Chat", "chat", "Talk to two configurations at once: what an optimization costs and buys."),
+        ("measure/evaluate.py", "Evaluate", "fact_check", "How good its answers are, item by item, with statistics."),
+        ("measure/transform.py", "Transform", "deployed_code", "Quantize, prune or shrink a model."),
+        ("measure/train.py", "Train", "model_training", "Fine-tune, train for parallel decoding, distil."),
+    ),
     "Understand": (
         (
             "understand/roofline.py",
@@ -24,10 +30,13 @@ MENU: dict[str, tuple[Entry, ...]] = {
             "The network as a graph: where time, bytes and FLOPs go.",
         ),
         ("understand/memory.py", "Memory", "memory", "Weights, KV cache and workspace, computed and measured."),
+        ("understand/decoding.py", "Decoding", "fast_forward", "Many tokens per forward: when it pays, and why."),
+        ("understand/jacobi.py", "Jacobi, live", "animation", "A window of tokens converging, beside one by one."),
     ),
     "Compare": (
         ("compare/history.py", "History", "history", "All runs: find, open, compare, import, export, delete."),
         ("compare/compare.py", "Side by side", "compare_arrows", "Two runs: ratios, texts and layers."),
+        ("compare/tradeoffs.py", "Trade-offs", "balance", "Speed, memory, energy and quality of many variants."),
     ),
     "Plan": (
         ("plan/devices.py", "Devices", "developer_board", "Data sheets of processors and accelerators, and your own."),

@@ -4,37 +4,16 @@ from __future__ import annotations
 
 import streamlit as st
 
-from core.errors import ExplorerError
 from core.runs.store import Run
-from core.types import Request, Result
-from pages.ui.links import link
+from core.types import Result
 from pages.ui.live import live
-from pages.ui.page import empty, fault, guard, page
+from pages.ui.page import empty, guard, page
 from pages.ui.request_form import request_form
 from pages.ui.run_charts import draw_charts
 from pages.ui.run_report import draw_end, draw_failure
 from pages.ui.run_view import draw_header, draw_numbers, draw_stage, draw_text
-from pages.ui.state import GOING, choose_run, current_run, runner
-
-
-def start(request: Request) -> None:
-    """Start it and show it; one that cannot run is answered in place."""
-    going = runner().active()
-    if going:
-        st.warning(
-            "Two at once would spoil both measurements. Stop it or wait for its end.",
-            title="A run is going already",
-            icon=":material/front_hand:",
-        )
-        link("pages/measure/run.py", "Show the run that is going", ":material/visibility:", going)
-        return
-    try:
-        run_id = runner().start(request)
-    except ExplorerError as error:
-        fault(error)
-        return
-    choose_run(run_id)
-    st.rerun()
+from pages.ui.start import start
+from pages.ui.state import GOING, current_run
 
 
 def draw_run(run: Run, result: Result) -> None:

@@ -7,8 +7,14 @@ from pathlib import Path
 import streamlit as st
 from streamlit.errors import StreamlitAPIException
 
+from core.types import Derive, Evaluate, Generate, Task
 from pages.ui.state import RUN
 
+PAGES: dict[type[Task], str] = {  # where a run of this kind is shown
+    Generate: "pages/measure/run.py",
+    Evaluate: "pages/measure/evaluate.py",
+    Derive: "pages/measure/transform.py",
+}
 _ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -17,12 +23,25 @@ def exists(path: str) -> bool:
     return (_ROOT / path).is_file()
 
 
-def link(path: str, label: str, icon: str | None = None, run_id: str | None = None, help: str | None = None) -> None:
-    """A link to a page, showing `run_id` there. Nothing when the page is not in the menu."""
+def link(
+    path: str,
+    label: str,
+    icon: str | None = None,
+    run_id: str | None = None,
+    help: str | None = None,
+    query: dict[str, str] | None = None,
+) -> None:
+    """A link to a page, showing `run_id` there; query: widgets to set. Nothing when the page is not in the menu."""
     if not exists(path):
         return
     try:
-        st.page_link(path, label=label, icon=icon, help=help, query_params={RUN: run_id} if run_id else None)
+        st.page_link(
+            path,
+            label=label,
+            icon=icon,
+            help=help,
+            query_params=({RUN: run_id} if run_id else {}) | (query or {}) or None,
+        )
     except StreamlitAPIException:  # the page runs on its own, without the menu
         return
 

@@ -9,6 +9,7 @@ from core.errors import ExplorerError
 from core.paths import data_dir
 from core.runs.demo import recorded_id
 from core.runs.store import Run
+from core.types import Derive, Evaluate, Generate, Request
 from hardware import catalogue as hardware
 from hardware.device import Device
 from pages.ui import text
@@ -52,22 +53,32 @@ def pick_run(label: str, key: str, default: str | None) -> str | None:
 
 
 def run_names(also: str | None) -> dict[str, str]:
-    """The newest runs, and `also` when it is older, as id -> one line."""
+    """The newest generations, and `also` when it is older, as id -> one line."""
     return {run.id: run_line(run) for run in _newest(also)}
 
 
 def _newest(also: str | None) -> list[Run]:
-    ids = store().ids()[:_SHOWN_RUNS]
-    if also and also not in ids:
-        ids.append(also)
-    return [store().open(run_id) for run_id in ids if readable(run_id)]
+    ids = [also] if also else []
+    ids += [run_id for run_id in store().ids()[: 2 * _SHOWN_RUNS] if run_id != also]
+    runs = [store().open(run_id) for run_id in ids if readable(run_id)]
+    shown = [run for run in runs if isinstance(run.request.task, Generate)][:_SHOWN_RUNS]
+    return sorted(shown, key=lambda run: run.id, reverse=True)
 
 
 def run_line(run: Run) -> str:
     """One run as plain text for a list."""
     request = run.request
-    what = (request.model, backend_label(request.backend), strategy_label(request.strategy))
-    return " · ".join((text.when(run.created_s), *what))
+    return " · ".join((text.when(run.created_s), request.model, backend_label(request.backend), what(request)))
+
+
+def what(request: Request) -> str:
+    """What was done: the strategy of a generation, the eval's or the transform's name."""
+    match request.task:
+        case Evaluate():
+            return _label("eval", request.task.eval)
+        case Derive():
+            return _label("transform", request.task.transform)
+    return strategy_label(request.strategy)
 
 
 def run_header(run: Run) -> str:
@@ -76,7 +87,7 @@ def run_header(run: Run) -> str:
     parts = (
         f"**{text.escape(request.model)}**",
         backend_label(request.backend),
-        strategy_label(request.strategy),
+        what(request),
         text.when(run.created_s),
     )
     recorded = " :gray-badge[:material/inventory_2: Recorded run]" if run.id == recorded_id() else ""

@@ -10,6 +10,7 @@ from core import registry
 from core.types import Record, Scalar
 from hardware.detect import usable_cores
 from pages.ui import text
+from pages.ui.choices import select
 from pages.ui.forms import params_form
 from pages.ui.pickers import backend_label, strategy_label
 
@@ -20,29 +21,7 @@ def settings_form(backend_name: str, strategy_name: str) -> dict[str, Any]:
     """How to run and measure it: fields of a Request."""
     backend = registry.get("backend", backend_name)
     with st.popover("Settings", icon=":material/tune:", width="stretch"):
-        dtype = None
-        if backend.dtypes:
-            dtype = st.segmented_control(
-                "Weights as",
-                backend.dtypes,
-                key=f"dtype_{backend_name}",
-                default=backend.dtypes[0],
-                required=True,
-                **_BOUND,
-            )
-        else:
-            st.caption("Weights stay as the file holds them.")
-        cores = usable_cores()
-        threads = st.number_input(
-            "Threads",
-            1,
-            4096,
-            None,
-            key="threads",
-            placeholder=f"all cores ({cores})",
-            help="Empty: all physical cores.",
-            **_BOUND,
-        )
+        dtype, threads = _precision(backend)
         left, right = st.columns(2)
         many = "batch" in backend.capabilities and not registry.get("strategy", strategy_name).single
         batch = left.number_input("Batch", 1, 1024, 1, key="batch", disabled=not many, **_BOUND)
@@ -61,7 +40,7 @@ def settings_form(backend_name: str, strategy_name: str) -> dict[str, Any]:
         options = _settings_of(backend.Options, backend_label(backend_name), f"o-{backend_name}")
     return {
         "dtype": dtype,
-        "threads": int(threads) if threads else None,
+        "threads": threads,
         "batch": int(batch) if many else 1,
         "seed": int(seed),
         "repeats": int(repeats),
@@ -71,6 +50,62 @@ def settings_form(backend_name: str, strategy_name: str) -> dict[str, Any]:
         "params": params,
         "options": options,
     }
+
+
+def how_form(backend_name: str) -> dict[str, Any]:
+    """How an evaluation decodes and on what: fields of a Request."""
+    backend = registry.get("backend", backend_name)
+    plugins = {name: registry.get("strategy", name) for name in registry.names("strategy")}
+    usable = [n for n, p in plugins.items() if p.needs <= backend.capabilities and "cache" in p.needs]
+    with st.popover("Settings", icon=":material/tune:", width="stretch"):
+        dtype, threads = _precision(backend)
+        strategy = select(
+            "Strategy",
+            usable,
+            lambda n: str(plugins[n].label),
+            "strategy",
+            "autoregressive",
+            help="How answers are decoded. Only an early exit or a skipped layer changes them.",
+        )
+        assert strategy is not None
+        seed = st.number_input("Seed", 0, 2**31 - 1, 0, key="seed", **_BOUND)
+        params = _settings_of(plugins[strategy].Params, strategy_label(strategy), f"p-{strategy}")
+        options = _settings_of(backend.Options, backend.label, f"o-{backend_name}")
+    return {
+        "dtype": dtype,
+        "threads": threads,
+        "seed": int(seed),
+        "strategy": strategy,
+        "params": params,
+        "options": options,
+    }
+
+
+def _precision(backend: Any) -> tuple[str | None, int | None]:
+    """The dtype of the weights and the number of threads."""
+    dtype = None
+    if backend.dtypes:
+        dtype = st.segmented_control(
+            "Weights as",
+            backend.dtypes,
+            key=f"dtype_{backend.name}",
+            default=backend.dtypes[0],
+            required=True,
+            **_BOUND,
+        )
+    else:
+        st.caption("Weights stay as the file holds them.")
+    threads = st.number_input(
+        "Threads",
+        1,
+        4096,
+        None,
+        key="threads",
+        placeholder=f"all cores ({usable_cores()})",
+        help="Empty: all physical cores.",
+        **_BOUND,
+    )
+    return dtype, int(threads) if threads else None
 
 
 def _profilers(backend: Any) -> tuple[str, ...]:

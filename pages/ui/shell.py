@@ -9,7 +9,7 @@ import streamlit as st
 from core.runs.progress import elapsed_s, stage
 from hardware.detect import machine
 from pages.ui import text
-from pages.ui.links import link
+from pages.ui.links import PAGES, link
 from pages.ui.page import guard
 from pages.ui.pickers import backend_label
 from pages.ui.run_view import stage_line
@@ -48,7 +48,7 @@ def run_strip(on_run_page: bool) -> None:
                     width="content",
                 )
                 with st.container(horizontal=True, width="content", vertical_alignment="center"):
-                    link("pages/measure/run.py", "Show", ":material/visibility:", going)
+                    link(PAGES[type(run.request.task)], "Show", ":material/visibility:", going)
                     st.button(
                         "Stop",
                         icon=":material/stop_circle:",

@@ -18,7 +18,7 @@ from core.paths import data_dir
 from core.runs.demo import load_into
 from core.runs.runner import Runner
 from core.runs.store import Run, Store
-from core.types import Result
+from core.types import Generate, Result, Task
 
 RUN = "run"  # the name of the run in the address and in the tab's state
 GOING = ("queued", "running")
@@ -71,10 +71,13 @@ def asked_run() -> str | None:
     return st.query_params.get(RUN) or st.session_state.get(RUN)
 
 
-def current_run() -> Run | None:
-    """The run to show: the one asked for, else the one that is going, else the newest; None without any."""
+def current_run(*tasks: type[Task]) -> Run | None:
+    """The run to show: the one asked for, else the one that is going, else the newest; None without any.
+
+    tasks: what the page can show, a generation without; runs of other kinds are passed over.
+    """
     for run_id in (asked_run(), runner().active(), *store().ids()):
-        if run_id and readable(run_id):
+        if run_id and readable(run_id) and isinstance(open_run(run_id).request.task, tasks or Generate):
             return open_run(run_id)
     return None
 

@@ -1,0 +1,61 @@
+"""The widgets out of which a request to make a model is made."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from core import registry
+from core.errors import ExplorerError
+from core.models import catalogue
+from core.types import Derive, Request
+from hardware.detect import usable_cores
+from pages.ui import text
+from pages.ui.choices import select
+from pages.ui.forms import params_form
+from pages.ui.models import model_card, model_picker
+
+_BOUND = {"bind": "query-params"}
+
+
+def derive_form(trains: bool) -> Request | None:
+    """Model, transform and its settings; None while something is missing, which the form then says.
+
+    trains: offer the transforms that train, or the others.
+    """
+    plugins = {name: registry.get("transform", name) for name in registry.names("transform")}
+    plugins = {name: p for name, p in plugins.items() if p.trains == trains}
+    chosen = model_picker(label="Start from")
+    if not chosen:
+        st.caption("Choose a model, or type the path of one.")
+        return None
+    try:
+        entry = catalogue.find(chosen)
+    except ExplorerError as error:
+        st.warning(error.hint, title=error.message, icon=":material/search_off:")
+        return None
+    spec = model_card(entry)
+    name = select("Method", list(plugins), lambda n: str(plugins[n].label), "transform")
+    if name is None or spec is None:
+        return None
+    plugin = plugins[name]
+    st.caption(text.escape((plugin.__doc__ or "").strip().split("\n\n")[0].replace("\n", " ")))
+    settings = params_form(plugin.Params, f"t-{name}")
+    with st.popover("More", icon=":material/tune:", width="stretch"):
+        new = st.text_input(
+            "Name of the new model", "", key="new-name", placeholder="from the parent and the method", **_BOUND
+        )
+        threads = st.number_input(
+            "Threads", 1, 4096, None, key="threads", placeholder=f"all cores ({usable_cores()})", **_BOUND
+        )
+        seed = st.number_input("Seed", 0, 2**31 - 1, 0, key="seed", **_BOUND)
+    if reason := plugin.unavailable():
+        st.warning(reason, title=f"{plugin.label} cannot run here", icon=":material/extension_off:")
+        return None
+    return Request(
+        model=entry.id,
+        backend=plugin.backend,
+        task=Derive(transform=name, settings=settings, name=new.strip() or None),
+        threads=int(threads) if threads else None,
+        seed=int(seed),
+        profilers=(),
+    )

@@ -1,0 +1,79 @@
+"""A run that makes a model: its stages, its training curves as they grow, and what was made."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from core.charts.curves import curve
+from core.runs.store import Run
+from core.types import Made, Result
+from pages.ui import text
+from pages.ui.figure import figure
+from pages.ui.links import link
+from pages.ui.run_report import draw_failure, export_menu
+from pages.ui.run_view import draw_header, draw_stage
+from pages.ui.state import GOING
+
+_FIRST = ("accuracy", "tokens_per_forward", "loss")
+_TILE = 118
+
+
+def draw_derive(run: Run, result: Result) -> None:
+    """The run as it stands; one that failed says why before anything else."""
+    draw_header(run, result)
+    draw_stage(run, result)
+    draw_failure(run, result)
+    if result.made:
+        draw_made(result.made)
+    draw_curves(result)
+    for warning in result.warnings:
+        st.warning(text.escape(warning), icon=":material/warning:")
+    if result.status in ("cancelled", "interrupted", "failed") and result.curves:
+        st.info(
+            "Press the same button with the same settings: it goes on from the last checkpoint.",
+            icon=":material/resume:",
+        )
+    if result.status not in GOING:
+        export_menu(run)
+
+
+def draw_curves(result: Result) -> None:
+    """One small chart per value, the ones that decide first."""
+    names = list(dict.fromkeys(name for point in result.curves for name in point.values))
+    names.sort(key=lambda n: (_FIRST.index(n) if n in _FIRST else len(_FIRST), names.index(n)))
+    if not names:
+        return
+    for row in range(0, len(names), 2):
+        for place, (name, column) in enumerate(zip(names[row : row + 2], st.columns(2), strict=False), row):
+            with column:
+                last = next(c.values[name] for c in reversed(result.curves) if name in c.values)
+                st.markdown(f"**{name.replace('_', ' ').capitalize()}** · {last:.4g}")
+                figure(curve(result.curves, name, place), key=f"curve-{name}")
+
+
+def draw_made(made: Made) -> None:
+    """The new model, what it weighs, and what can be done with it now."""
+    st.success(text.escape(made.note), title=f"{text.escape(made.model)} is made", icon=":material/deployed_code:")
+    with st.grid(3, min_column_width=150, row_height=_TILE):
+        st.metric("Weights", text.size(made.size_bytes), border=True, help="As stored, measured.", height="stretch")
+        st.metric("Bits per weight", f"{made.bits_per_weight:.2f}", border=True, height="stretch")
+        st.metric("Parameters", text.count(made.n_params), border=True, height="stretch")
+    facts = {name: value for name, value in made.facts.items() if isinstance(value, str | int | float | bool)}
+    if facts:
+        rows = [{"What": k.replace("_", " ").capitalize(), "Found": _plain(v)} for k, v in facts.items()]
+        st.dataframe(rows, hide_index=True, width="stretch")
+    others = {name: value for name, value in made.facts.items() if name not in facts}
+    if others:
+        with st.expander("More about how it was made", icon=":material/data_object:"):
+            st.json(others, expanded=1)
+    with st.container(horizontal=True):
+        for page, label, icon in (
+            ("pages/measure/run.py", "Run it", ":material/play_arrow:"),
+            ("pages/measure/evaluate.py", "Evaluate it", ":material/fact_check:"),
+            ("pages/measure/chat.py", "Talk to it", ":material/chat:"),
+        ):
+            link(page, label, icon, query={"model": made.model})
+
+
+def _plain(value: str | float | bool) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

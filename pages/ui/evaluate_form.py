@@ -1,0 +1,80 @@
+"""The widgets out of which an evaluation is made."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import streamlit as st
+
+from core import registry
+from core.analysis.power import detectable_paired
+from core.errors import ExplorerError
+from core.models import catalogue
+from core.settings import settings
+from core.types import Evaluate, Request, Scalar
+from pages.ui import text
+from pages.ui.choices import select
+from pages.ui.forms import params_form
+from pages.ui.models import model_card, model_picker
+from pages.ui.pickers import backend_picker
+from pages.ui.settings_form import how_form
+
+DISCORDANCE = 0.2  # of the items on which two neighbouring variants differ, as a first guess
+_FIRST = ("perplexity", "divergence", "qa", "choice", "arithmetic", "sql", "dialogue")
+
+
+def evaluate_form() -> Request | None:
+    """Model, backend, eval and settings; None while something is missing, which the form then says."""
+    chosen = model_picker()
+    if not chosen:
+        st.caption("Choose a model, or type the path of one.")
+        return None
+    try:
+        entry = catalogue.find(chosen)
+    except ExplorerError as error:
+        st.warning(error.hint, title=error.message, icon=":material/search_off:")
+        return None
+    model_card(entry)
+    backend_name = backend_picker()
+    backend = registry.get("backend", backend_name)
+    plugins = {n: registry.get("eval", n) for n in registry.names("eval")}
+    names = sorted(plugins, key=lambda n: (_FIRST.index(n) if n in _FIRST else len(_FIRST), n))
+    name = select("Measure", names, lambda n: str(plugins[n].label), "eval")
+    if name is None:
+        return None
+    plugin = plugins[name]
+    st.caption(text.escape((plugin.__doc__ or "").strip().split("\n\n")[0].replace("\n", " ")))
+    given = params_form(plugin.Params, f"e-{name}")
+    how = how_form(backend_name)
+    if missing := plugin.needs - backend.capabilities:
+        st.warning(
+            "Choose another backend.",
+            title=f"{plugin.label} needs {' and '.join(sorted(missing))}, which {backend.label} cannot do",
+            icon=":material/block:",
+        )
+        return None
+    if backend.unavailable():
+        return None
+    _detectable(plugin, given)
+    return Request(
+        model=entry.id, backend=backend_name, task=Evaluate(eval=name, settings=given), profilers=(), warmup=0, **how
+    )
+
+
+def _detectable(plugin: Any, given: dict[str, Scalar]) -> None:
+    """What this many items can tell, said before the run."""
+    try:
+        params = settings(plugin.Params, given, plugin.label)
+        n = plugin.size(params)
+        rates = [m for m in plugin.metrics(params) if m.kind == "rate"]
+    except ExplorerError as error:
+        st.warning(error.hint or error.message, title=error.message if error.hint else None)
+        return
+    if not n or not rates:
+        return
+    least = detectable_paired(n, DISCORDANCE)
+    what = f"a difference of {100 * least:.0f} points or more" if least else "no difference at all"
+    st.caption(
+        f":material/straighten: {n} items compared with another run over the same items can show {what}.",
+        help="Exact McNemar test at the 5 % level with a power of 80 %, when the two differ on one item in five.",
+    )

@@ -1,0 +1,90 @@
+"""An evaluation as it goes: scores with intervals, items as they are judged, and the comparison with another run."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from core.runs.store import Run
+from core.types import Evaluate, Item, Result, Score
+from pages.ui import text
+from pages.ui.paired_view import draw_paired
+from pages.ui.run_report import draw_failure, draw_provenance, export_menu
+from pages.ui.run_view import draw_header, draw_stage
+from pages.ui.state import GOING
+
+_SHOWN = 500
+_TILE = 148
+
+
+def draw_evaluation(run: Run, result: Result) -> None:
+    """The run as it stands; one that failed says why before anything else."""
+    draw_header(run, result)
+    draw_stage(run, result)
+    draw_failure(run, result)
+    if result.scores:
+        draw_scores(result)
+        draw_items(result)
+    for warning in result.warnings:
+        st.warning(text.escape(warning), icon=":material/warning:")
+    if result.status not in GOING:
+        if result.items:
+            draw_paired(run, result)
+        draw_provenance(result)
+        export_menu(run)
+
+
+def draw_scores(result: Result) -> None:
+    """Every metric with its interval; speed and memory of the answers beside them."""
+    with st.grid(3, min_column_width=170, row_height=_TILE):
+        for score in result.scores:
+            st.metric(
+                score.label,
+                score_text(score),
+                delta=interval_text(score),
+                delta_color="off",
+                delta_arrow="off",
+                border=True,
+                height="stretch",
+                help=f"Over {score.n} items; {score.better} is better. The interval covers 95 %.",
+            )
+        if result.tok_per_s:
+            st.metric("Decode", text.token_rate(result.tok_per_s), border=True, height="stretch")
+        if result.tokens_per_forward and result.tokens_per_forward > 1.001:
+            st.metric("Tokens per forward", f"{result.tokens_per_forward:.2f}", border=True, height="stretch")
+        if result.depth is not None:
+            st.metric("Mean depth", text.percent(result.depth), border=True, height="stretch")
+        st.metric("Peak memory", text.size(result.peak_memory_bytes), border=True, height="stretch")
+
+
+def score_text(score: Score) -> str:
+    return f"{score.value:.4g} {score.unit}".strip()
+
+
+def interval_text(score: Score) -> str | None:
+    if score.low is None or score.high is None:
+        return f"n = {score.n}"
+    return f"{score.low:.4g} to {score.high:.4g} · n = {score.n}"
+
+
+def draw_items(result: Result) -> None:
+    """Items in the order they were judged, newest first while it runs."""
+    items = result.items[::-1] if result.status in GOING else result.items
+    with st.expander(f"Items ({len(result.items)})", icon=":material/list:", expanded=result.status in GOING):
+        st.dataframe([_row(item) for item in items[:_SHOWN]], hide_index=True, width="stretch", height=300)
+        if len(items) > _SHOWN:
+            st.caption(f"The first {_SHOWN} are shown; the export has all.")
+
+
+def _row(item: Item) -> dict[str, object]:
+    return {
+        "Item": item.id,
+        **{name.replace("_", " "): value for name, value in item.values.items()},
+        "Answer": item.output,
+        "Expected": item.expected,
+        "Prompt": item.prompt[-300:],
+    }
+
+
+def eval_of(run: Run) -> Evaluate | None:
+    task = run.request.task
+    return task if isinstance(task, Evaluate) else None
