@@ -1,7 +1,8 @@
 """PyTorch through transformers: safetensors folders, and architectures with random weights.
 
 Knows how transformers runs a model and its KV cache. Loading is in _pytorch_load, the library's own
-loop in _pytorch_stream, layer times in _pytorch_trace. Remote code is never run.
+loop in _pytorch_stream, layer times in _pytorch_trace, forwards that leave blocks out in _pytorch_depth,
+of trees in _pytorch_tree. Remote code is never run.
 """
 
 from __future__ import annotations
@@ -18,8 +19,11 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from core.backends import _pytorch_heads as heads
 from core.backends import _pytorch_load as load
+from core.backends import _pytorch_tree as tree
 from core.backends._pytorch_count import count
+from core.backends._pytorch_depth import add_exit_heads, complete, cut, depth_of
 from core.backends._pytorch_stream import generate
 from core.backends._pytorch_trace import TorchTrace
 from core.errors import ExplorerError
@@ -88,6 +92,14 @@ class TorchSession:
             can |= {"cache", "stream"} if self._recurrent else {"cache", "stream", "rollback"}
         if "rollback" in can and not self._windowed:  # a window has let go of the tokens before it
             can.add("rewind")
+        if "rewind" in can and tree.possible(model, self._cache, parameters):
+            can.add("tree")
+        self._parents: Sequence[int] = ()  # of the pending tokens, where they form a tree
+        self.head_accuracy: tuple[tuple[float, ...], ...] = ()
+        self._heads: heads.Heads | None = None
+        self._depth = depth_of(model) if "rewind" in can else None
+        if self._depth is not None:
+            can.add("depth")
         self.capabilities = frozenset(can)
 
     @property
@@ -105,11 +117,9 @@ class TorchSession:
             return self._forward(ids, keep)
 
     def _forward(self, ids: Ids, keep: int | None) -> TorchLogits:
-        self._drop(self._pending)
-        n = ids.shape[1]
-        self._check_context(n)
+        n, x = ids.shape[1], self._next(ids)
+        assert self._depth is None or complete(self._cache, self._committed), "a block has missed a token"
         with self._torch.inference_mode():
-            x = self._torch.from_numpy(np.ascontiguousarray(ids)).to(self._device)
             if self._recurrent and self._committed and n > 1:
                 rows = [self._run(x[:, i : i + 1], 1) for i in range(n)]
                 logits = self._torch.cat(rows if keep is None else rows[n - keep :], dim=1)
@@ -118,15 +128,73 @@ class TorchSession:
         self._pending = n
         return TorchLogits(logits)
 
-    def _run(self, x: Any, keep: int | None) -> Any:
-        # No attention mask and no positions: all sequences have the same length, the cache knows the rest.
-        arguments: dict[str, Any] = {}
+    def _run(self, x: Any, keep: int | None, **arguments: Any) -> Any:
+        # No attention mask and no positions but a tree's: all sequences have the same length, the cache knows the rest.
         if self._cache_argument:
-            arguments = {self._cache_argument: self._cache, "use_cache": True}
+            arguments |= {self._cache_argument: self._cache, "use_cache": True}
         if self._keeps_logits:
             return self._model(x, logits_to_keep=keep or 0, **arguments).logits
         logits = self._model(x, **arguments).logits
         return logits if keep is None else logits[:, -keep:]
+
+    def forward_to(self, ids: Ids, depth: int, keep: int | None = None) -> TorchLogits:
+        return self.forward_through(ids, range(depth), keep)
+
+    def forward_through(self, ids: Ids, blocks: Sequence[int], keep: int | None = None) -> TorchLogits:
+        assert self._depth is not None, "the model cannot leave blocks out"
+        x = self._next(ids)
+        with load.explained("The forward pass failed", "The run's log says more."), self._torch.inference_mode():
+            logits = self._depth.through(x, self._cache, self._committed, blocks, keep)
+        self._pending = ids.shape[1]
+        return TorchLogits(logits)
+
+    def forward_exit(self, ids: Ids, threshold: float, exits: Sequence[int]) -> tuple[TorchLogits, int]:
+        assert self._depth is not None, "the model cannot leave early"
+        x = self._next(ids)
+        with load.explained("The forward pass failed", "The run's log says more."), self._torch.inference_mode():
+            logits, ran = self._depth.until_sure(x, self._cache, self._committed, threshold, exits)
+        self._pending = 1
+        return TorchLogits(logits), ran
+
+    def _next(self, ids: Ids) -> Any:
+        """The ids on the device, with what was pending gone and room for them in the context."""
+        self._drop(self._pending)
+        self._parents = ()
+        self._check_context(ids.shape[1])
+        return self._torch.from_numpy(np.ascontiguousarray(ids)).to(self._device)
+
+    def forward_tree(self, ids: Ids, parents: Sequence[int]) -> TorchLogits:
+        assert "tree" in self.capabilities, "the session cannot run a tree"
+        assert ids.shape == (1, len(parents)), "one sequence, with a parent for each token"
+        with load.explained("The forward pass failed", "The run's log says more."), self._torch.inference_mode():
+            self._drop(self._pending)
+            sees, depth = tree.layout(parents)
+            self._check_context(int(depth.max()) + 1)
+            x, positions = (
+                self._torch.from_numpy(np.ascontiguousarray(a)).to(self._device)
+                for a in (ids, depth[None] + self._committed)
+            )
+            mask = tree.attention(sees, self._committed, self._model.dtype, self._device)
+            logits = self._run(x, None, attention_mask=mask, position_ids=positions)
+        self._pending, self._parents = len(parents), tuple(parents)
+        return TorchLogits(logits)
+
+    def commit_path(self, indices: Sequence[int]) -> None:
+        path = [-1, *indices]
+        assert len(self._parents) == self._pending and all(
+            0 <= i < self._pending and self._parents[i] == before for before, i in zip(path, indices, strict=False)
+        ), "not a path of the last tree"
+        with self._torch.inference_mode():
+            tree.keep(self._cache, self._committed, indices)
+        self.commit(len(indices))
+
+    def guesses(self, index: int) -> NDArray[np.float32]:
+        assert self._heads is not None, "the model has no heads"
+        return self._heads.guesses(index)
+
+    def add_heads(self, found: heads.Heads) -> None:
+        self._heads, self.head_accuracy = found, found.accuracy
+        self.capabilities |= {"heads"}
 
     def commit(self, n: int) -> None:
         assert 0 <= n <= self._pending, "more tokens committed than are pending"
@@ -141,7 +209,7 @@ class TorchSession:
         self._drop(self._pending)
         if n:
             with self._torch.inference_mode():
-                self._cache.crop(-n)
+                self._crop(self._committed - n, n)
         self._committed -= n
 
     def _drop(self, n: int) -> None:
@@ -154,8 +222,15 @@ class TorchSession:
             )
         if n or self._windowed:  # a windowed cache also uses the call to shrink back to its window
             with self._torch.inference_mode():
-                self._cache.crop(-n)
+                self._crop(self._committed + self._pending - n, n)
         self._pending = 0
+
+    def _crop(self, left: int, n: int) -> None:
+        """Take the last n tokens out of the cache, which leaves so many in every block that has seen them all."""
+        if self._depth is not None:
+            cut(self._cache, left)
+        else:
+            self._cache.crop(-n)
 
     def reset(self) -> None:
         self._committed = self._pending = 0
@@ -226,7 +301,7 @@ class TorchSession:
     def close(self) -> None:
         if self._trace is not None:
             self._trace.finish()
-        self._model = self._cache = None
+        self._model = self._cache = self._depth = self._heads = None
         self._committed = self._pending = 0
         gc.collect()
         if self._device.startswith("cuda"):
@@ -281,7 +356,9 @@ class PyTorch:
     distributions = ("torch", "transformers")
     formats = ("hf", "config")
     dtypes = tuple(load.DTYPES)
-    capabilities = frozenset({"forward", "cache", "rollback", "rewind", "stream", "batch", "layers", "count"})
+    capabilities = frozenset(
+        {"forward", "cache", "rollback", "rewind", "stream", "batch", "layers", "count", "depth", "tree", "heads"}
+    )
     runtime_bytes = 450_000_000
     Options = Options
     signal_advice: ClassVar[dict[int, tuple[str, str, dict[str, Scalar]]]] = {}
@@ -307,7 +384,10 @@ class PyTorch:
         progress("Reading the tokenizer")
         tokenizer = load.load_tokenizer(folder)
         model, warnings = load.load_model(folder, spec, dtype, device, options.attention, request.seed, progress)
+        add_exit_heads(model, folder)
         session = TorchSession(model, tokenizer, spec, device)
+        if found := heads.load(folder, model, device):
+            session.add_heads(found)
         if options.compile:
             progress("Compiling")
             session.compile()
