@@ -1,7 +1,7 @@
 """The files a backend needs and a model does not have: derived once, kept in the cache, found again.
 
-Knows the routes: gguf -> hf -> onnx and config -> hf -> onnx. The conversions themselves are in
-gguf_to_hf, random_weights and onnx_export; keeping their results whole is artifact_cache's.
+Knows the routes: gguf -> hf -> onnx, config -> hf -> onnx and hf -> gguf. The conversions themselves are in
+gguf_to_hf, random_weights, onnx_export and hf_to_gguf; keeping their results whole is artifact_cache's.
 
 `provide` works in this process. The worker asks for the same through a process of its own,
 
@@ -45,6 +45,8 @@ def provide(entry: ModelEntry, wanted: tuple[str, ...], progress: Progress) -> t
             return kind, str(_hf(entry, progress))
         if kind == "onnx" and entry.files.keys() & {"hf", "gguf", "config"}:
             return kind, str(_onnx(entry, progress))
+        if kind == "gguf" and "hf" in entry.files:
+            return kind, str(_gguf(entry, progress))
     raise ExplorerError(
         f"{entry.label} is there as {', '.join(entry.files)}, from which {' or '.join(wanted)} cannot be made.",
         "Choose another backend, or the model in another format.",
@@ -89,14 +91,29 @@ def _onnx(entry: ModelEntry, progress: Progress) -> Path:
     from core.models import onnx_export
 
     source = _hf(entry, progress)
-    # an artifact is named by what it was made from: no need to read its weights again
-    origin = (source.name,) if source.parent == folder() else fingerprints(source)
-    key = key_of("onnx from hf", onnx_export.VERSION, *origin)
+    key = key_of("onnx from hf", onnx_export.VERSION, *_origin(source))
 
     def build(out: Path, report: Progress) -> None:
         onnx_export.export(str(source), str(out), report)
 
     return made(key, entry, "an ONNX export", progress, lambda: _fp32_bytes(source), build)
+
+
+def _gguf(entry: ModelEntry, progress: Progress) -> Path:
+    from core.models import hf_to_gguf
+
+    source = Path(entry.files["hf"])
+    key = key_of("gguf from hf", hf_to_gguf.VERSION, *_origin(source))
+
+    def build(out: Path, report: Progress) -> None:
+        hf_to_gguf.convert(source, out / "model.gguf", entry.label, report)
+
+    return made(key, entry, "a GGUF file", progress, lambda: hf_to_gguf.output_bytes(source), build) / "model.gguf"
+
+
+def _origin(source: Path) -> tuple[str, ...]:
+    """What a Hugging Face folder is: an artifact is named by what it was made from, no need to read its weights."""
+    return (source.name,) if source.parent == folder() else fingerprints(source)
 
 
 def _config_folder(entry: ModelEntry, progress: Progress) -> Path:

@@ -35,8 +35,8 @@ _PRE: dict[str, tuple[str, ...]] = {
     "phi-2": (_GPT2,),
     "default": (r"[\p{P}\$\+<=>\^\~\|]+", _GPT2, r"\p{N}+", r"[0-9][0-9][0-9]"),
     "tekken": (_TEKKEN,),
-    "dbrx": (_LLAMA3,),
     "llama-bpe": (_LLAMA3,),
+    "dbrx": (_LLAMA3,),
     "smaug-bpe": (_LLAMA3,),
     "qwen2": (_QWEN2,),
     "deepseek-r1-qwen": (_QWEN2,),
@@ -115,6 +115,29 @@ def byte_alphabet() -> list[str]:
     return [chars[b] for b in range(256)]
 
 
+def rules() -> tuple[str, ...]:
+    """llama.cpp's names of the rules that cut a text into words (tokenizer.ggml.pre), the commonest of equals first."""
+    return tuple(_PRE)
+
+
+def splitter(rule: str) -> Any:
+    """The rule as a pre-tokenizer of the `tokenizers` library, bytes as their printable characters."""
+    from tokenizers import Regex, pre_tokenizers
+
+    cuts = [pre_tokenizers.Split(Regex(r), behavior="isolated") for r in _PRE[rule]]
+    return pre_tokenizers.Sequence([*cuts, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+
+
+def keeps_whole_words(rule: str) -> bool:
+    """Whether a word that is a token stays whole, whatever the merges say."""
+    return rule in _WHOLE_WORDS
+
+
+def ends_turn(token: str) -> bool:
+    """Whether llama.cpp stops at this token by its name alone."""
+    return token in _END_OF_TURN
+
+
 def _write_config(folder: Path, config: dict[str, Any], max_context: int | None) -> None:
     config = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False, **config}
     if max_context:
@@ -141,7 +164,7 @@ def _is_text(token: str) -> bool:
 
 
 def _byte_level_bpe(metadata: dict[str, Any], tokens: list[str]) -> Any:
-    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+    from tokenizers import Tokenizer, decoders, models
 
     pre = metadata.get("tokenizer.ggml.pre", "default")
     if pre not in _PRE:
@@ -152,11 +175,8 @@ def _byte_level_bpe(metadata: dict[str, Any], tokens: list[str]) -> Any:
     vocab = {token: i for i, token in enumerate(tokens)}
     pairs = [_pair(merge) for merge in metadata.get("tokenizer.ggml.merges", ())]
     merges = [(a, b) for a, b in pairs if a in vocab and b in vocab and a + b in vocab]
-    tokenizer = Tokenizer(models.BPE(vocab, merges, ignore_merges=pre in _WHOLE_WORDS))
-    cuts = [pre_tokenizers.Split(Regex(rule), behavior="isolated") for rule in _PRE[pre]]
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [*cuts, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
-    )
+    tokenizer = Tokenizer(models.BPE(vocab, merges, ignore_merges=keeps_whole_words(pre)))
+    tokenizer.pre_tokenizer = splitter(pre)
     tokenizer.decoder = decoders.ByteLevel()
     return tokenizer
 
