@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from core import registry
 from core.analysis.decoding import acceptance, tokens_per_forward
-from core.decoding.lookahead import Pool, diagonals
+from core.decoding._pool import Pool, diagonals
 from core.decoding.prompt_lookup import find
 from core.errors import ExplorerError
 from core.types import Advance, GenerationConfig, Ids, Sampling, Step

@@ -78,7 +78,7 @@ class Options(Record):
 
 
 class FakeSession:
-    capabilities = frozenset({"forward", "cache", "rollback", "rewind", "stream", "batch", "layers"})
+    capabilities = frozenset({"forward", "cache", "rollback", "rewind", "stream", "batch", "layers", "tree"})
     chat_template = None
     bos_token = ""
     eos_token = ""
@@ -94,6 +94,7 @@ class FakeSession:
         self._vocab = max(spec.vocab_size, EOS + 1)
         self._states: list[list[int]] = []
         self._pending: list[list[int]] = []
+        self._parents: tuple[int, ...] = ()  # of the pending tokens, where they form a tree
         self._closed = False
 
     @property
@@ -107,9 +108,28 @@ class FakeSession:
         return bytes(i for i in ids if i < EOS).decode(errors="replace")
 
     def forward(self, ids: Ids, keep: int | None = None) -> FakeLogits:
+        chain = range(-1, ids.shape[1] - 1)
+        return self._forward(ids, chain, ids.shape[1], keep)
+
+    def forward_tree(self, ids: Ids, parents: Sequence[int]) -> FakeLogits:
+        assert ids.shape == (1, len(parents)), "one sequence, with a parent for each token"
+        depth: list[int] = []
+        for parent in parents:
+            depth.append(1 + (depth[parent] if parent >= 0 else 0))
+        logits = self._forward(ids, parents, max(depth), None)
+        self._parents = tuple(parents)
+        return logits
+
+    def commit_path(self, indices: Sequence[int]) -> None:
+        steps = zip([-1, *indices], indices, strict=False)
+        assert all(self._parents[i] == parent for parent, i in steps), "not a path of the last tree"
+        self._pending = [[chain[i] for i in indices] for chain in self._pending]
+        self.commit(len(indices))
+
+    def _forward(self, ids: Ids, parents: Sequence[int], depth: int, keep: int | None) -> FakeLogits:
         if self._closed:
             raise ExplorerError("The session is closed.", "Open the model again.")
-        if self.n_committed + ids.shape[1] > self.max_context:
+        if self.n_committed + depth > self.max_context:
             raise ExplorerError(
                 f"The context of {self.max_context} tokens is full.", "Use a shorter prompt or fewer new tokens."
             )
@@ -118,12 +138,12 @@ class FakeSession:
             time.sleep(self._delay_s)
         if not self._states:
             self._states = [[] for _ in ids]
-        self._pending = []
+        self._pending, self._parents = [], ()
         for row, state in zip(ids, self._states, strict=True):
-            checksum, chain = (state[-1] if state else 1), []
-            for token in row:
-                checksum = zlib.crc32(int(token).to_bytes(4, "little"), checksum)
-                chain.append(checksum)
+            last, chain = (state[-1] if state else 1), list[int]()
+            for token, parent in zip(row, parents, strict=True):
+                before = chain[parent] if parent >= 0 else last
+                chain.append(zlib.crc32(int(token).to_bytes(4, "little"), before))
             self._pending.append(chain)
         if self.tracing:
             self.tracing.record(time.perf_counter() - started)

@@ -3,19 +3,25 @@
 Song et al., "Accelerating feedforward computation via parallel nonlinear equation solving" (2002.03820);
 Santilli et al., "Accelerating transformer inference for translation via parallel decoding" (2305.10427);
 with a cache and on blocks as in Consistency LLMs (2403.00835, section 3.1). The sliding form, where the
-window never shrinks, is that of Jacobi forcing (2512.14681).
+window never shrinks, is that of Jacobi forcing (2512.14681). With a pool, n-grams that the window passed through are
+verified beside it in the same forward, as Consistency LLMs combine it with lookahead decoding (appendix); it
+takes tree attention.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from typing import Annotated, Literal
 
 import numpy as np
 from msgspec import Meta
 
+from core.decoding._pool import Pool, diagonals
 from core.decoding._prompt import choose, prefill
+from core.decoding._tree import Tree
 from core.decoding._verify import accept, one_sequence, until_stop, within_context
+from core.errors import ExplorerError
 from core.types import Advance, GenerationConfig, Ids, Record, Session
 
 
@@ -24,11 +30,15 @@ class Window(Record):
 
     window: tokens per forward: the known one and the guesses after it. More need more convergence to pay.
     form: sliding keeps the window full after every step; block is the paper's, which finishes a block first.
+    pool: n-grams kept per first token and verified beside the window; 0 for none.
+    ngram: tokens of such an n-gram, the first of which is its key.
     prefill_chunk: prompt tokens per forward.
     """
 
     window: Annotated[int, Meta(ge=1, le=1024)] = 16
     form: Literal["sliding", "block"] = "sliding"
+    pool: Annotated[int, Meta(ge=0, le=64)] = 0
+    ngram: Annotated[int, Meta(ge=2, le=64)] = 5
     prefill_chunk: Annotated[int, Meta(ge=1)] = 512
 
 
@@ -43,11 +53,18 @@ class Jacobi:
     def decode(self, session: Session, prompt: Ids, config: GenerationConfig, params: Window) -> Iterator[Advance]:
         one_sequence(prompt, self.label)
         within_context(session, params.window, "A window")
+        if params.pool and "tree" not in session.capabilities:
+            raise ExplorerError(
+                "Jacobi's pool needs tree attention, which this model has not in this backend.",
+                "Set pool to 0, choose lookahead, or run it in PyTorch.",
+            )
         rng, noise = np.random.default_rng(config.seed), np.random.default_rng([config.seed, 1])
         logits = yield from prefill(session, prompt, params.prefill_chunk)
         tokens, ended = until_stop(choose(logits, config.sampling, rng)[0].tolist(), config)
         yield Advance(phase="prefill", tokens=(tuple(tokens),), n_forward=0, n_input=0)
         context, left = [*prompt[0].tolist(), *tokens], config.limit - 1
+        pool = Pool(params.pool) if params.pool else None
+        rows: deque[tuple[int, list[int]]] = deque(maxlen=params.ngram - 1)  # what was fed, for the pool
         guess: list[int] = []
         fill = True
         while left and not ended:
@@ -55,11 +72,24 @@ class Jacobi:
                 places = noise.integers(len(context), size=params.window - 1 - len(guess))
                 guess += [context[place] for place in places]
             guess = guess[: left - 1]  # what could not be accepted any more is not computed
-            logits = session.forward(np.array([[context[-1], *guess]], dtype=np.int64))
-            better = logits.argmax()[0].tolist()
-            tokens, ended = until_stop(accept(logits, guess, config.sampling, rng), config)
-            session.commit(len(tokens))
-            yield Advance(phase="decode", tokens=(tuple(tokens),), n_input=1 + len(guess), guess=tuple(guess))
+            row = [context[-1], *guess]
+            if pool is None:
+                logits = session.forward(np.array([row], dtype=np.int64))
+                better = logits.argmax()[0].tolist()
+                tokens, ended = until_stop(accept(logits, guess, config.sampling, rng), config)
+                session.commit(len(tokens))
+                yield Advance(phase="decode", tokens=(tuple(tokens),), n_input=len(row), guess=tuple(guess))
+            else:
+                tree = Tree(context[-1])
+                nodes = [0, *tree.extend(guess)]
+                for tail in pool.tails(context[-1]):
+                    tree.extend(tail[: left - 1])
+                step = tree.verify(session, config, rng)
+                tokens, ended, better = step.tokens, step.ended, step.best[nodes].tolist()
+                yield step.advance
+                rows.appendleft((len(context) - 1, row))
+                for ngram in diagonals(context, rows, better, params.ngram):
+                    pool.add(ngram)
             context += tokens
             left -= len(tokens)
             fill = params.form == "sliding" or len(tokens) > len(guess)  # a block that has converged makes room

@@ -24,8 +24,15 @@ STRATEGIES = [name for name in registry.names("strategy") if name != NOT_GENERAT
 EXACT = [name for name in STRATEGIES if registry.get("strategy", name).exact]
 GUESSING = [name for name in EXACT if registry.get("strategy", name).single]
 VARIANTS: dict[str, tuple[dict[str, Any], ...]] = {
-    "jacobi": ({}, {"form": "block", "window": 5}, {"window": 1}, {"window": 40}),
-    "lookahead": ({}, {"window": 3, "ngram": 3, "candidates": 1, "pool_from_prompt": False}),
+    "jacobi": (
+        *({}, {"form": "block", "window": 5}, {"window": 1}, {"window": 40}),
+        *({"pool": 4}, {"pool": 2, "ngram": 3, "form": "block", "window": 5}, {"pool": 1, "window": 1, "ngram": 2}),
+    ),
+    "lookahead": (
+        *({}, {"window": 3, "ngram": 3, "candidates": 1, "pool_from_prompt": False}),
+        *({"window": 1, "ngram": 2}, {"window": 20, "ngram": 9}),
+    ),
+    "medusa": ({}, {"tree": "confident", "n_nodes": 40, "top_k": 9}, {"n_nodes": 1, "top_k": 1}),
     "prompt_lookup": ({}, {"max_ngram": 5, "min_ngram": 2, "draft_length": 30}),
     "self_speculative": ({}, {"draft_length": 1}, {"draft_length": 9, "stop_confidence": 0.3}),
     "speculative": ({}, {"draft_length": 1}, {"draft_length": 9}),
@@ -99,6 +106,8 @@ def run(
     drafts = [Unsure(sessions[1])] if hasattr(made, "draft") else []
     if missing := strategy.needs - sessions[0].capabilities:
         pytest.skip(f"the session cannot {missing}")
+    if (params or {}).get("pool") and "tree" not in sessions[0].capabilities:
+        pytest.skip("a pool beside the window needs a tree")
     return list(strategy.decode(sessions[0], prompt, GenerationConfig(limit=limit, **config), made, *drafts))
 
 
@@ -134,12 +143,15 @@ def test_steps_count_what_was_done(sessions: list[Session], name: str, params: d
     decode = [step for step in steps if step.phase == "decode"]
     tokens, text = [t for step in decode for t in step.tokens[0]], tokens_of(steps)
     assert sum(len(step.tokens[0]) for step in decode) == LIMIT - 1, "the first token is the prefill's"
+    in_tree = "tree" in sessions[0].capabilities and (name in ("lookahead", "medusa") or "pool" in params)
     at = 1
     for step in decode:
         n, accepted = len(step.tokens[0]), step.tokens[0]
-        assert step.n_forward == 1 and step.n_input == 1 + len(step.guess) and 1 <= n <= step.n_input
+        known_and_guess = 1 + len(step.guess)
+        assert step.n_forward == 1 and 1 <= n <= known_and_guess
+        assert step.n_input == known_and_guess or (step.n_input > known_and_guess and in_tree), "a tree has more lines"
         assert accepted[: n - 1] == step.guess[: n - 1], "all but the last were guessed"
-        assert n == step.n_input or accepted[-1] != step.guess[n - 1], "and the last was not"
+        assert n == known_and_guess or accepted[-1] != step.guess[n - 1], "and the last was not"
         assert tuple(text[at : at + n]) == accepted
         at += n
     assert sessions[0].n_committed == PROMPT.shape[1] + len(tokens), "all but the last token are in the cache"
@@ -178,6 +190,8 @@ def test_a_window_larger_than_the_context_is_refused(sessions: list[Session], na
     params = {"draft_length": 200} if drafts else {"window": 200}
     if sessions[0].max_context > 200:
         pytest.skip("its context is larger")
+    if name == "medusa":
+        pytest.skip("its tree is as deep as the model has heads")
     with pytest.raises(ExplorerError, match="larger than the context"):
         run(name, sessions, params=params)
 

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 MAX_CONTEXT = 96
@@ -46,6 +48,24 @@ def hf_folder(folder: Path) -> Path:
     )
     LlamaForCausalLM(config).eval().save_pretrained(path)
     tokenizer.save_pretrained(path)
+    return path
+
+
+def heads_folder(folder: Path, n_heads: int = 3) -> Path:
+    """The same llama with untrained Medusa heads: what they guess is noise, and no strategy may care."""
+    path = folder / "tiny-llama-heads"
+    if path.exists():
+        return path
+    import torch
+    from safetensors.torch import save_file
+
+    shutil.copytree(hf_folder(folder), path)
+    config = json.loads((path / "config.json").read_text())
+    config["medusa_heads"] = {"accuracy": [[0.5, 0.2, 0.1, 0.05]] * n_heads}
+    (path / "config.json").write_text(json.dumps(config))
+    d = config["hidden_size"]
+    weight = torch.randn(n_heads, d, d, generator=torch.Generator().manual_seed(3)) * 0.1
+    save_file({"weight": weight}, path / "medusa_heads.safetensors")
     return path
 
 

@@ -1,7 +1,7 @@
 from pathlib import Path
 
-from tests.contract.tiny import hf_folder
+from tests.contract.tiny import heads_folder
 
 
 def make(folder: Path) -> tuple[str, str]:
-    return str(hf_folder(folder)), "hf"
+    return str(heads_folder(folder)), "hf"
