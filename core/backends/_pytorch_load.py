@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from core.backends import _pytorch_quant as quant
 from core.errors import ExplorerError
 from core.types import ModelSpec, Progress
 
@@ -21,10 +22,21 @@ PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.txt", "vocab.json", "spiece.model")
 
 
-def choose_device(asked: str) -> str:
-    """ "auto": cuda, else mps, else cpu. Raises ExplorerError for a device that is not there."""
+def own_dtype(folder: Path, spec: ModelSpec) -> str:
+    """The dtype in which a folder runs unless a request says otherwise: around integers, what their kernels take."""
+    if quantization := quant.stored(folder):
+        return next(ours for ours, torchs in DTYPES.items() if torchs == quantization["compute_dtype"])
+    return spec.dtype if spec.dtype in DTYPES else "fp32"
+
+
+def choose_device(asked: str, folder: Path) -> str:
+    """ "auto": cuda, else mps, else cpu. Raises ExplorerError for a device that is not there or has no kernels."""
     import torch
 
+    if quant.stored(folder):
+        if asked not in ("auto", "cpu"):
+            raise ExplorerError(f"The integers in {folder.name} run on the processor only.", "Set the device to cpu.")
+        return "cpu"
     there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if asked == "auto":
         return next(name for name in ("cuda", "mps", "cpu") if there[name])
@@ -58,6 +70,9 @@ def load_model(
             f"The folder {folder.name} has no weights (no .safetensors file).",
             "Complete the download, or open its config.json as an architecture with random weights.",
         )
+    quantization = quant.stored(folder)
+    if quantization:
+        quant.register()
     auto = transformers.AutoModelForCausalLM if spec.causal else transformers.AutoModelForMaskedLM
     arguments: dict[str, Any] = {"dtype": getattr(torch, DTYPES[dtype]), "attn_implementation": attention}
     with explained(f"PyTorch cannot open {folder.name}", DAMAGED), _loading_progress(progress):
@@ -89,7 +104,8 @@ def load_model(
             missing = []
         model = model.to(device).eval()
     shown = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
-    return model, (f"{len(missing)} weights are not in the files and were made up: {shown}.",) if missing else ()
+    made_up = (f"{len(missing)} weights are not in the files and were made up: {shown}.",) if missing else ()
+    return model, made_up + (quant.warnings() if quantization and quantization["activations"] == "int8" else ())
 
 
 class ByteTokenizer:

@@ -31,6 +31,11 @@ OPERATORS = {
     "Linear": "aten::linear",
     "Embedding": "aten::embedding",
     "Conv1D": "aten::addmm",
+    "Int8DynamicLinear": "aten::_int_mm",
+    "TiedInt8DynamicLinear": "aten::_int_mm",
+    "Int8Linear": "aten::_weight_int8pack_mm",
+    "TiedInt8Linear": "aten::_weight_int8pack_mm",
+    "Int4Linear": "aten::_weight_int4pack_mm_for_cpu",
     "LayerNorm": "aten::layer_norm",
     "sdpa_attention_forward": "aten::scaled_dot_product_attention",
 }

@@ -354,7 +354,7 @@ class PyTorch:
     name = "pytorch"
     label = "PyTorch"
     distributions = ("torch", "transformers")
-    formats = ("hf", "config")
+    formats = ("hf", "torch-int", "config")
     dtypes = tuple(load.DTYPES)
     capabilities = frozenset(
         {"forward", "cache", "rollback", "rewind", "stream", "batch", "layers", "count", "depth", "tree", "heads"}
@@ -375,12 +375,12 @@ class PyTorch:
         import transformers
 
         transformers.utils.logging.set_verbosity_error()
-        dtype = request.dtype or (spec.dtype if spec.dtype in load.DTYPES else "fp32")
+        folder = Path(path) if Path(path).is_dir() else Path(path).parent
+        dtype = request.dtype or load.own_dtype(folder, spec)
         if dtype not in load.DTYPES:
             raise ExplorerError(f"PyTorch cannot run '{dtype}' here.", f"Choose one of: {', '.join(load.DTYPES)}.")
-        device = load.choose_device(options.device)
+        device = load.choose_device(options.device, folder)
         torch.set_num_threads(request.threads or usable_cores())
-        folder = Path(path) if Path(path).is_dir() else Path(path).parent
         progress("Reading the tokenizer")
         tokenizer = load.load_tokenizer(folder)
         model, warnings = load.load_model(folder, spec, dtype, device, options.attention, request.seed, progress)

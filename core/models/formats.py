@@ -1,5 +1,8 @@
 """What a file or folder on disk is: GGUF, Hugging Face folder, ONNX export, configuration; or why it is none.
 
+A Hugging Face folder whose matrices are integers of our own ("torch-int") is a format by itself: only the
+PyTorch backend reads it.
+
 `files_of` looks at names and first bytes only, quick enough for listing. `check` reads headers and
 finds damage. Standard library only: the app's process calls both. Refused here: pickle checkpoints,
 which can run code when they are loaded, and models that need code of their own.
@@ -60,7 +63,7 @@ def _folder(path: Path) -> dict[str, str]:
     files: dict[str, str] = {}
     if config.is_file():
         if any(path.glob("*.safetensors")):
-            files["hf"] = str(path)
+            files["torch-int" if _is_torch_int(config) else "hf"] = str(path)
         if (path / "model.onnx").is_file():
             files["onnx"] = str(path)
         if files:
@@ -80,6 +83,11 @@ def _folder(path: Path) -> dict[str, str]:
             "Choose the config.json itself to study the architecture with random weights.",
         )
     raise ExplorerError(f"The folder {path.name} holds no model.", _WANTED)
+
+
+def _is_torch_int(config: Path) -> bool:
+    quantization = read_config(config).get("quantization_config")
+    return isinstance(quantization, dict) and quantization.get("quant_method") == "roofscope"
 
 
 def _pickle(name: str) -> ExplorerError:
@@ -119,7 +127,12 @@ def _known_to_transformers(model_type: str) -> bool:
 
 def size_bytes(files: dict[str, str]) -> int | None:
     """Bytes of the weights on disk, of the first format that has any."""
-    for kind, pattern in (("hf", "*.safetensors"), ("gguf", ""), ("onnx", "model.onnx*")):
+    for kind, pattern in (
+        ("hf", "*.safetensors"),
+        ("torch-int", "*.safetensors"),
+        ("gguf", ""),
+        ("onnx", "model.onnx*"),
+    ):
         if kind in files:
             path = Path(files[kind])
             parts = path.glob(pattern) if pattern else gguf_file.parts(path)
@@ -140,7 +153,7 @@ def check(files: dict[str, str]) -> None:
             gguf_file.read(path)
         elif kind == "config":
             read_config(path / "config.json" if path.is_dir() else path)
-        elif kind == "hf":
+        elif kind in ("hf", "torch-int"):
             read_config(path / "config.json")
             _check_safetensors(path)
 

@@ -63,11 +63,11 @@ def _language_model(config: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def read(path: str | Path, fmt: str) -> ModelSpec:
-    """The architecture of a model on disk. fmt: "hf" (folder), "config" (config.json), "gguf", "onnx" (folder)."""
+    """The architecture of a model on disk. fmt: "hf", "torch-int", "onnx" (folders), "config" (config.json), "gguf"."""
     path = Path(path)
     if fmt == "gguf":
         return from_gguf(path)
-    if fmt == "hf":
+    if fmt in ("hf", "torch-int"):
         return from_hf_folder(path)
     if fmt == "config":
         spec = from_config(read_config(path), name=_stem(path), source=f"Architecture from {path.name}, no weights.")
@@ -75,7 +75,9 @@ def read(path: str | Path, fmt: str) -> ModelSpec:
     if fmt == "onnx":
         spec = from_config(read_config(path), name=_stem(path), source=f"ONNX export in {path.name}.")
         return retype(spec, "fp32")
-    raise ExplorerError(f"Models in the format '{fmt}' are not known here.", "Known: hf, config, gguf, onnx.")
+    raise ExplorerError(
+        f"Models in the format '{fmt}' are not known here.", "Known: hf, torch-int, config, gguf, onnx."
+    )
 
 
 def _stem(path: Path) -> str:

@@ -6,6 +6,7 @@ Knows safetensors headers and how to lay the bytes of a file's tensors over a ne
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,6 +19,7 @@ from core.errors import ExplorerError
 from core.names import canonical_hf, fit, kind_of
 from core.types import Elementwise, Layer, ModelSpec, Record
 
+_INTEGERS = re.compile(r"\.weight_(int8|int4|scale|scale_zero)$")  # in a weight's place in the format "torch-int"
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 _HEADER_LIMIT = 100_000_000  # the safetensors format's own limit
 
@@ -145,9 +147,10 @@ def _tensor(name: str, entry: dict[str, Any], architecture: str) -> Tensor:
     for n in entry["shape"]:
         n_elements *= n
     start, end = entry["data_offsets"]
+    halves = name.endswith(".weight_int4")  # two in a byte
     return Tensor(
-        layer=canonical_hf(name, architecture) or name,
-        dtype=canonical_dtype(str(entry["dtype"])),
-        n_elements=n_elements,
+        layer=canonical_hf(_INTEGERS.sub("", name), architecture) or name,
+        dtype="int4" if halves else canonical_dtype(str(entry["dtype"])),
+        n_elements=n_elements * (2 if halves else 1),
         n_bytes=end - start,
     )

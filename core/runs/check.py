@@ -10,6 +10,7 @@ from core.errors import ExplorerError
 from core.models import catalogue, derived, spec
 from core.runs.companions import companions
 from core.runs.deriving import work_key
+from core.runs.opening import run_dtype
 from core.settings import settings
 from core.types import Derive, Evaluate, Generate, ModelEntry, ModelSpec, Record, Request, Task
 
@@ -42,7 +43,7 @@ def model_spec(entry: ModelEntry, request: Request) -> ModelSpec:
     fmt, path = next(iter(entry.files.items()))
     found = spec.read(path, fmt)
     backend = registry.get("backend", request.backend)
-    dtype = request.dtype or (backend.dtypes[0] if backend.dtypes else None)
+    dtype = run_dtype(entry, fmt, found, request)
     if dtype is None and fmt not in backend.formats:  # an artifact will be derived in fp32
         dtype = "fp32"
     if dtype is None and found.weight_bytes is None:  # a bare architecture

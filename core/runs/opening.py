@@ -19,7 +19,7 @@ from core import registry
 from core.errors import ExplorerError
 from core.runs.companions import companions
 from core.runs.journal import Journal
-from core.types import ModelEntry, Request, Session
+from core.types import ModelEntry, ModelSpec, Request, Session
 from hardware.process import resident
 
 
@@ -81,8 +81,7 @@ def load(request: Request, journal: Journal) -> tuple[Session, float]:
     entry = catalogue.find(request.model)
     fmt, path = provide(entry, backend.formats, journal)
     model = spec.read(path, fmt)
-    dtype = request.dtype or (backend.dtypes[0] if backend.dtypes else None)
-    if dtype:
+    if dtype := run_dtype(entry, fmt, model, request):
         model = spec.retype(model, dtype)
     model = msgspec.structs.replace(
         model,
@@ -95,6 +94,18 @@ def load(request: Request, journal: Journal) -> tuple[Session, float]:
     session = backend.open(path, model, request, lambda *a, **k: journal.phase("loading", *a, **k))
     session.sync()
     return session, time.perf_counter() - started
+
+
+def run_dtype(entry: ModelEntry, fmt: str, stored: ModelSpec, request: Request) -> str | None:
+    """The dtype that a backend turns the stored weights into; None: they stay as they are.
+
+    Integers in PyTorch's format stay. What was derived in bf16 runs so unless the request says otherwise.
+    """
+    dtypes = registry.get("backend", request.backend).dtypes
+    if not dtypes or fmt == "torch-int":
+        return None
+    own = stored.dtype if entry.family == "derived" and stored.dtype in dtypes else dtypes[0]
+    return request.dtype or own
 
 
 def provide(entry: ModelEntry, formats: tuple[str, ...], journal: Journal) -> tuple[str, str]:
