@@ -39,7 +39,7 @@ def derive_form(trains: bool) -> Request | None:
         return None
     plugin = plugins[name]
     st.caption(text.escape((plugin.__doc__ or "").strip().split("\n\n")[0].replace("\n", " ")))
-    settings = params_form(plugin.Params, f"t-{name}")
+    settings = params_form(plugin.Params, f"t-{name}", columns=2)
     with st.popover("More", icon=":material/tune:", width="stretch"):
         new = st.text_input(
             "Name of the new model", "", key="new-name", placeholder="from the parent and the method", **_BOUND

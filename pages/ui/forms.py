@@ -8,32 +8,48 @@ from typing import Any
 import msgspec
 import streamlit as st
 
+from core.models import catalogue
 from core.types import Record, Scalar
+from pages.ui.choices import select
+
+_MODELS = ("draft", "reference", "teacher", "student")  # fields that name a model
+_LABELS = {"n": "Items", "reference": "Reference model", "draft": "Draft model"}
 
 
-def params_form(kind: type[Record], key: str) -> dict[str, Scalar]:
+def params_form(kind: type[Record], key: str, columns: int = 1) -> dict[str, Scalar]:
     """Draw a widget for every field and return the values that differ from the defaults.
 
-    key: prefix of the widget keys, which are also names in the address. A docstring line
-    `field: words` becomes the field's help.
+    key: prefix of the widget keys, which are also names in the address. A field's description, or a
+    docstring line `field: words`, becomes its help. A field that names a model gets the list of models.
     """
     help_of = _help(kind)
     chosen: dict[str, Scalar] = {}
-    for field in msgspec.structs.fields(kind):
-        default = None if field.default is msgspec.NODEFAULT else field.default
-        value = _widget(field.name, msgspec.inspect.type_info(field.type), default, f"{key}-{field.name}", help_of)
-        if value != default:
-            chosen[field.name] = value
+    fields = msgspec.structs.fields(kind)
+    for row in range(0, len(fields), columns):
+        places = st.columns(columns, vertical_alignment="bottom") if columns > 1 else [st.container()]
+        for field, place in zip(fields[row : row + columns], places, strict=False):
+            default = None if field.default is msgspec.NODEFAULT else field.default
+            with place:
+                shape = msgspec.inspect.type_info(field.type)
+                value = _widget(field.name, shape, default, f"{key}-{field.name}", help_of)
+            if value != default:
+                chosen[field.name] = value
     return chosen
 
 
 def _widget(name: str, kind: Any, default: Any, key: str, help_of: dict[str, str]) -> Scalar:
-    label = name.replace("_", " ").capitalize()
-    common: dict[str, Any] = {"key": key, "help": help_of.get(name), "bind": "query-params"}
-    optional = False
-    if isinstance(kind, msgspec.inspect.UnionType):
-        optional = any(isinstance(t, msgspec.inspect.NoneType) for t in kind.types)
-        kind = next(t for t in kind.types if not isinstance(t, msgspec.inspect.NoneType))
+    label = _LABELS.get(name, name.replace("_", " ").capitalize())
+    optional, words = False, help_of.get(name)
+    while isinstance(kind, msgspec.inspect.UnionType | msgspec.inspect.Metadata):
+        if isinstance(kind, msgspec.inspect.Metadata):
+            words = (kind.extra_json_schema or {}).get("description", words)
+            kind = kind.type
+        else:
+            optional = any(isinstance(t, msgspec.inspect.NoneType) for t in kind.types)
+            kind = next(t for t in kind.types if not isinstance(t, msgspec.inspect.NoneType))
+    if name in _MODELS:
+        return _model(label, default, key, words)
+    common: dict[str, Any] = {"key": key, "help": words, "bind": "query-params"}
     match kind:
         case msgspec.inspect.BoolType() if not optional:
             return st.toggle(label, value=bool(default), **common)
@@ -48,6 +64,13 @@ def _widget(name: str, kind: Any, default: Any, key: str, help_of: dict[str, str
         case msgspec.inspect.StrType():
             return st.text_input(label, value=default or "", **common) or default
     raise AssertionError(f"no widget for {kind} of {name}")
+
+
+def _model(label: str, default: Any, key: str, words: str | None) -> Scalar:
+    """A model of the catalogue, or none."""
+    names = ["", *(e.id for e in catalogue.entries())]
+    chosen = select(label, names, lambda n: n or "none chosen", key, default or "", help=words)
+    return chosen or default
 
 
 def _choice(label: str, values: list[Any], default: Any, common: dict[str, Any]) -> Scalar:
