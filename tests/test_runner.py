@@ -33,8 +33,8 @@ def wait_for_step(runner: Runner, run_id: str, timeout_s: float = 30) -> None:
 
 
 def worker_pid(runner: Runner) -> int:
-    assert runner._process is not None
-    return runner._process.pid
+    assert runner._owner is not None
+    return runner._owner.pid
 
 
 def test_a_whole_run(runner: Runner, fake_request: Request) -> None:
@@ -79,6 +79,19 @@ def test_the_worker_stays_warm_for_the_same_session(runner: Runner, fake_request
     third = runner.wait(runner.start(replaced(fake_request, fresh_process=True)))
     assert worker_pid(runner) != pid and third.result().warm is False
     assert not psutil.pid_exists(pid)
+
+
+def test_two_workers_may_stay_warm_and_no_more(runner: Runner, fake_request: Request) -> None:
+    requests = [replaced(fake_request, threads=n) for n in (1, 2, 3)]
+    pids = []
+    for request in (requests[0], requests[1], requests[0]):
+        runner.wait(runner.start(request, keep=2))
+        pids.append(worker_pid(runner))
+    assert pids[2] == pids[0] != pids[1] and psutil.pid_exists(pids[1])
+    runner.wait(runner.start(requests[2], keep=2))
+    assert not psutil.pid_exists(pids[1]) and psutil.pid_exists(pids[0])  # the one unused for longest is gone
+    runner.wait(runner.start(requests[2]))
+    assert not psutil.pid_exists(pids[0])
 
 
 def test_greedy_native_and_autoregressive_agree(runner: Runner, fake_request: Request) -> None:

@@ -1,7 +1,7 @@
 """Starts runs and keeps the worker that performs them. The only place that spawns or kills.
 
-One worker process at a time, in its own process group, kept warm between requests with the same
-session key. A worker that dies ends its run as failed, with the signal and the last log lines.
+Workers are processes in groups of their own, kept warm between requests with the same session key:
+one, or as many as the caller wants to alternate between. Only one of them runs at a time. A worker that dies ends its run as failed, with the signal and the last log lines.
 Cancel is cooperative, then SIGTERM, then SIGKILL; what was measured is kept.
 """
 
@@ -37,14 +37,17 @@ class Runner:
     def __init__(self, store: Store) -> None:
         self.store = store
         self._lock = threading.RLock()
-        self._process: subprocess.Popen[bytes] | None = None
-        self._session_key = ""
+        self._workers: dict[str, subprocess.Popen[bytes]] = {}  # by session key, the last used one last
         self._run: Run | None = None
-        self._retried = False
+        self._owner: subprocess.Popen[bytes] | None = None  # the worker of that run
+        self._keep, self._retried = 1, False
         atexit.register(self.close)
 
-    def start(self, request: Request) -> str:
-        """Begin a run; returns its id. Raises ExplorerError when it cannot run or another one is going."""
+    def start(self, request: Request, keep: int = 1) -> str:
+        """Begin a run; returns its id. Raises ExplorerError when it cannot run or another one is going.
+
+        keep: how many workers may stay warm, this run's among them; the longest unused ones are closed.
+        """
         check(request)
         with self._lock:
             if self.active():
@@ -52,7 +55,7 @@ class Runner:
                     "A run is going already, and two at once would spoil both.", "Stop it or wait for its end."
                 )
             run = self.store.create(request)
-            self._submit(run, request, {})
+            self._submit(run, request, {}, keep)
             return run.id
 
     def active(self) -> str | None:
@@ -74,42 +77,51 @@ class Runner:
         run = self.store.open(run_id)
         run.cancel()
         with self._lock:
-            process = self._process if self._run is not None and self._run.id == run_id else None
+            going = self._run is not None and self._run.id == run_id
+            process = self._owner if going else None
         if process is not None:
             threading.Thread(target=self._insist, args=(run, process), daemon=True).start()
 
     def close(self) -> None:
-        """End the worker and what it is doing; no process is left behind."""
+        """End the workers and what is being done; no process is left behind."""
         with self._lock:
-            process, self._process = self._process, None
             run = self._run
-        if process is None:
-            return
-        if run is not None and run.status() in ("queued", "running"):
+        if self._workers and run is not None and run.status() in ("queued", "running"):
             run.cancel()
-        with contextlib.suppress(OSError):
-            assert process.stdin is not None
-            process.stdin.close()
-        try:
-            process.wait(TERM_AFTER_S)
-        except subprocess.TimeoutExpired:
-            _kill(process, signal.SIGKILL)
-            process.wait()
+        self._leave(0)
 
-    # -------------------------------------------------------- the worker
+    # -------------------------------------------------------- the workers
 
-    def _submit(self, run: Run, request: Request, options: dict[str, Scalar]) -> None:
+    def _leave(self, n: int) -> None:
+        """Keep the n workers that were used last, and end the others."""
+        with self._lock:
+            gone = [self._workers.pop(key) for key in list(self._workers)[: max(0, len(self._workers) - n)]]
+        for process in gone:
+            with contextlib.suppress(OSError):
+                assert process.stdin is not None
+                process.stdin.close()
+        for process in gone:
+            try:
+                process.wait(TERM_AFTER_S)
+            except subprocess.TimeoutExpired:
+                _kill(process, signal.SIGKILL)
+                process.wait()
+
+    def _submit(self, run: Run, request: Request, options: dict[str, Scalar], keep: int) -> None:
         key = msgspec.structs.replace(request, options={**request.options, **options}).session_key()
-        alive = self._process is not None and self._process.poll() is None
-        if not alive or key != self._session_key or request.fresh_process:
-            self.close()
-            self._process = self._spawn(request)
-        self._session_key, self._run, self._retried = key, run, False
-        assert self._process is not None and self._process.stdin is not None
-        run.own(self._process.pid)
+        process = self._workers.pop(key, None)
+        if process is not None and (process.poll() is not None or request.fresh_process):
+            self._workers = {key: process, **self._workers}  # first in the line of those that go
+            self._leave(len(self._workers) - 1)
+            process = None
+        self._leave(keep - 1)
+        self._workers[key] = process = process or self._spawn(request)
+        self._run, self._owner, self._keep, self._retried = run, process, keep, False
+        assert process.stdin is not None
+        run.own(process.pid)
         command = {"run": run.id, "options": options}
-        self._process.stdin.write(msgspec.json.encode(command) + b"\n")
-        self._process.stdin.flush()
+        process.stdin.write(msgspec.json.encode(command) + b"\n")
+        process.stdin.flush()
 
     def _spawn(self, request: Request) -> subprocess.Popen[bytes]:
         root = Path(__file__).parents[2]
@@ -136,7 +148,10 @@ class Runner:
         """Wait for the worker's death and end what it was doing."""
         code = process.wait()
         with self._lock:
-            run = self._run if self._process is process or self._process is None else None
+            key = next((k for k, p in self._workers.items() if p is process), None)
+            if key is not None:
+                del self._workers[key]
+            run = self._run if self._run is not None and self._owner is process else None
             if run is None or run.status() in ENDED:
                 return
             self._run = None
@@ -148,7 +163,7 @@ class Runner:
             if advice and not self._retried:
                 message, hint, options = advice
                 _end(run, Warned(t_s=time.time() - run.created_s, message=f"{message} {hint}"))
-                self._submit(run, request, options)
+                self._submit(run, request, options, self._keep)
                 self._retried = True
                 return
             _end(run, _death(run, code, request))
