@@ -37,7 +37,7 @@ METRICS = (
 )
 
 
-class Settings(Record):
+class Settings(Record, omit_defaults=False):
     """What the model is compared with, over which text.
 
     reference: the model to compare with; empty: the one that this model was made from.
@@ -55,6 +55,8 @@ class Settings(Record):
 
 
 class Divergence:
+    """KL divergence and agreement with another model's predictions, token by token over the same text."""
+
     name = "divergence"
     label = "Divergence from a reference"
     needs = frozenset({"forward", "cache"})

@@ -25,24 +25,27 @@ METRICS = (
 )
 
 
-class Settings(Record):
+class Settings(Record, omit_defaults=False):
     """What text is read, and how.
 
     n: texts of the set to read; 0 for all.
     context: tokens in a window; a longer text is read in several.
-    stride: tokens from one window to the next; the smaller, the more context every token has, and the slower.
+    stride: tokens from one window to the next, half a window by default; the smaller, the more context every token
+    has, and the slower.
     bos: put the model's beginning-of-sequence token before every text; without it a text's first token is not scored.
     text: a .txt or .jsonl file to read instead of the set that ships with the app.
     """
 
     n: Annotated[int, Meta(ge=0)] = 0
     context: Annotated[int, Meta(ge=2)] = 512
-    stride: Annotated[int, Meta(ge=1)] = 256
+    stride: Annotated[int, Meta(ge=1)] | None = None
     bos: bool = False
     text: str = ""
 
 
 class Perplexity:
+    """Perplexity, bits per byte and perplexity per word of running text, in overlapping windows."""
+
     name = "perplexity"
     label = "Perplexity"
     needs = frozenset({"forward", "cache"})
@@ -58,14 +61,15 @@ class Perplexity:
     def measure(self, subject: Subject, params: Settings) -> Iterator[Item]:
         """One item per document; a text of one document gives one per window, each a cluster of its own."""
         session = subject.session
-        if params.stride > params.context:
+        stride = params.stride or max(1, params.context // 2)
+        if stride > params.context:
             raise ExplorerError("The stride is longer than the window.", "Lower stride, or raise context.")
         within(params.context, session)
         start = _start(session) if params.bos else []
         found = documents(params.text, params.n)
         for document in found:
             ids = [*start, *session.encode(document.text)]
-            cut = list(windows(len(ids), params.context, params.stride))
+            cut = list(windows(len(ids), params.context, stride))
             if not cut:
                 raise ExplorerError(f"The text '{document.id}' is a single token.", "Give longer texts.")
             if len(found) > 1:
