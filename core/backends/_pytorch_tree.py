@@ -13,16 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def possible(model: Any, cache: Any, parameters: Any) -> bool:
-    """Whether a mask and positions alone make a tree for this model.
+def possible(cache: Any, parameters: Any) -> bool:
+    """Whether a mask and positions alone make a tree for a model of such a cache, whose forward has these parameters.
 
-    A window's cache drops rows by their order, which in a tree is not their position; ALiBi takes distances
-    from the order too.
+    A window's cache drops rows by their order, which in a tree is not their position.
     """
     from transformers.cache_utils import DynamicLayer
 
     plain = cache is not None and bool(cache.layers) and all(type(layer) is DynamicLayer for layer in cache.layers)
-    return plain and {"position_ids", "attention_mask"} <= set(parameters) and not getattr(model.config, "alibi", False)
+    return plain and {"position_ids", "attention_mask"} <= set(parameters)
 
 
 def layout(parents: Sequence[int]) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:

@@ -92,7 +92,7 @@ class TorchSession:
             can |= {"cache", "stream"} if self._recurrent else {"cache", "stream", "rollback"}
         if "rollback" in can and not self._windowed:  # a window has let go of the tokens before it
             can.add("rewind")
-        if "rewind" in can and tree.possible(model, self._cache, parameters):
+        if "rewind" in can and tree.possible(self._cache, parameters):
             can.add("tree")
         self._parents: Sequence[int] = ()  # of the pending tokens, where they form a tree
         self.head_accuracy: tuple[tuple[float, ...], ...] = ()
