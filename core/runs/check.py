@@ -73,7 +73,8 @@ def estimate(request: Request) -> MemoryEstimate:
 def _length(task: Task) -> int:
     """Tokens in the KV cache at the end; for an eval, whose items differ, a plain guess."""
     if isinstance(task, Generate):
-        return (task.prompt_tokens or len(task.prompt or "") // 3 + 32) + task.max_new_tokens
+        n_characters = len(task.prompt or "") + sum(len(words) for _, words in task.history)
+        return (task.prompt_tokens or n_characters // 3 + 32) + task.max_new_tokens
     return 1024 if isinstance(task, Evaluate) else 0
 
 

@@ -96,6 +96,8 @@ def _flat(request: Request, result: Result) -> dict[str, str]:
     """Every setting by a readable name. What the worker found replaces what was left open in the request."""
     asked: dict[str, Any] = msgspec.structs.asdict(request)
     task = msgspec.structs.asdict(asked.pop("task"))
+    if history := task.pop("history", ()):
+        task["history"] = f"{len(history)} messages before the prompt"
     parts = [task.pop(name) for name in ("sampling", "settings") if name in task]
     parts = [p if isinstance(p, dict) else msgspec.structs.asdict(p) for p in parts]
     params, options = asked.pop("params"), asked.pop("options")

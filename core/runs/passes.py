@@ -109,13 +109,20 @@ def _prompt(session: Session, task: Generate, request: Request) -> tuple[Ids, st
         rng = np.random.default_rng(request.seed)
         row, text = rng.integers(0, session.spec.vocab_size, task.prompt_tokens), ""
     else:
-        text = task.prompt or ""
-        if task.chat and session.chat_template:
-            from core.models.chat import render
-
-            text = render(session.chat_template, text, task.system, session.bos_token, session.eos_token)
+        text = dialogue(session, task)
         row = np.array(session.encode(text), dtype=np.int64)
     return np.tile(row, (request.batch, 1)).astype(np.int64), text
+
+
+def dialogue(session: Session, task: Generate) -> str:
+    """The prompt as the model reads it: after its dialogue, in its chat template where it has one."""
+    turns = (*task.history, ("user", task.prompt or ""))
+    if not task.chat or not session.chat_template:
+        return "\n\n".join(words for _, words in turns)
+    from core.models.chat import render_messages
+
+    system = () if task.system is None else (("system", task.system),)
+    return render_messages(session.chat_template, (*system, *turns), session.bos_token, session.eos_token)
 
 
 def _check(request: Request, task: Generate, strategy: Strategy, session: Session, ids: Ids) -> None:

@@ -1,7 +1,8 @@
-"""Starts runs and keeps the worker that performs them. The only place that spawns or kills.
+"""Starts runs and keeps the workers that perform them. The only place that spawns or kills.
 
 Workers are processes in groups of their own, kept warm between requests with the same session key:
-one, or as many as the caller wants to alternate between. Only one of them runs at a time. A worker that dies ends its run as failed, with the signal and the last log lines.
+one, or as many as the caller wants to alternate between. Only one of them runs at a time.
+A worker that dies ends its run as failed, with the signal and the last log lines.
 Cancel is cooperative, then SIGTERM, then SIGKILL; what was measured is kept.
 """
 

@@ -78,6 +78,7 @@ class Session(Protocol):
     environment: dict[str, Any]  # library versions, device, kernels, file
     warnings: tuple[str, ...]
     head_accuracy: tuple[tuple[float, ...], ...]  # [head][rank]: how often that guess was right (capability "heads")
+    exit_heads: tuple[int, ...]  # numbers of blocks behind which a trained exit head stands (capability "depth")
 
     @property
     def n_committed(self) -> int: ...

@@ -23,6 +23,7 @@ class Generate(Record, tag="generate"):
     chat: wrap the prompt with the model's chat template when it has one.
     system: the system message; empty for none, None for the template's own default (a hidden
     persona that can change the answer more than a quantization does).
+    history: the dialogue before the prompt, as (role, text).
     ignore_eos: always produce max_new_tokens (benchmarks; implied by prompt_tokens).
     """
 
@@ -33,6 +34,7 @@ class Generate(Record, tag="generate"):
     system: str | None = ""
     ignore_eos: bool = False
     sampling: Sampling = Sampling()
+    history: tuple[tuple[str, str], ...] = ()
 
 
 class Evaluate(Record, tag="evaluate"):

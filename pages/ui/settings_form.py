@@ -52,25 +52,25 @@ def settings_form(backend_name: str, strategy_name: str) -> dict[str, Any]:
     }
 
 
-def how_form(backend_name: str) -> dict[str, Any]:
-    """How an evaluation decodes and on what: fields of a Request."""
+def how_form(backend_name: str, prefix: str = "") -> dict[str, Any]:
+    """How answers are decoded and on what: fields of a Request. prefix: of the widgets' names, for two such forms."""
     backend = registry.get("backend", backend_name)
     plugins = {name: registry.get("strategy", name) for name in registry.names("strategy")}
     usable = [n for n, p in plugins.items() if p.needs <= backend.capabilities and "cache" in p.needs]
     with st.popover("Settings", icon=":material/tune:", width="stretch"):
-        dtype, threads = _precision(backend)
+        dtype, threads = _precision(backend, prefix)
         strategy = select(
             "Strategy",
             usable,
             lambda n: str(plugins[n].label),
-            "strategy",
+            f"{prefix}strategy",
             "autoregressive",
             help="How answers are decoded. Only an early exit or a skipped layer changes them.",
         )
         assert strategy is not None
-        seed = st.number_input("Seed", 0, 2**31 - 1, 0, key="seed", **_BOUND)
-        params = _settings_of(plugins[strategy].Params, strategy_label(strategy), f"p-{strategy}")
-        options = _settings_of(backend.Options, backend.label, f"o-{backend_name}")
+        seed = st.number_input("Seed", 0, 2**31 - 1, 0, key=f"{prefix}seed", **_BOUND)
+        params = _settings_of(plugins[strategy].Params, strategy_label(strategy), f"{prefix}p-{strategy}")
+        options = _settings_of(backend.Options, backend.label, f"{prefix}o-{backend_name}")
     return {
         "dtype": dtype,
         "threads": threads,
@@ -81,14 +81,14 @@ def how_form(backend_name: str) -> dict[str, Any]:
     }
 
 
-def _precision(backend: Any) -> tuple[str | None, int | None]:
+def _precision(backend: Any, prefix: str = "") -> tuple[str | None, int | None]:
     """The dtype of the weights and the number of threads."""
     dtype = None
     if backend.dtypes:
         dtype = st.segmented_control(
             "Weights as",
             backend.dtypes,
-            key=f"dtype_{backend.name}",
+            key=f"{prefix}dtype_{backend.name}",
             default=backend.dtypes[0],
             required=True,
             **_BOUND,
@@ -100,7 +100,7 @@ def _precision(backend: Any) -> tuple[str | None, int | None]:
         1,
         4096,
         None,
-        key="threads",
+        key=f"{prefix}threads",
         placeholder=f"all cores ({usable_cores()})",
         help="Empty: all physical cores.",
         **_BOUND,

@@ -6,8 +6,9 @@ Which run is shown belongs to the tab and to its address (`?run=`).
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 import streamlit as st
@@ -20,6 +21,7 @@ from core.runs.runner import Runner
 from core.runs.store import Run, Store
 from core.types import Generate, Result, Task
 
+T = TypeVar("T")
 RUN = "run"  # the name of the run in the address and in the tab's state
 GOING = ("queued", "running")
 _KEPT_RUNS = 8  # opened runs a tab keeps, each with its events in memory
@@ -156,6 +158,12 @@ def publish(key: str, value: str | None, default: str | None) -> None:
 
 def _published() -> dict[str, str | None]:
     found: dict[str, str | None] = st.session_state.setdefault("published", {})
+    return found
+
+
+def remembered(key: str, make: Callable[[], T]) -> T:
+    """What this tab keeps under `key`, made on first use."""
+    found: T = st.session_state.setdefault(f"kept-{key}", make())
     return found
 
 

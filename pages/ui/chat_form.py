@@ -1,0 +1,54 @@
+"""The widgets for one configuration of a dialogue."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import streamlit as st
+
+from core import registry
+from core.errors import ExplorerError
+from core.models import catalogue
+from core.types import Generate, Request, Sampling
+from pages.ui import text
+from pages.ui.models import architecture_line, model_picker, spec_of
+from pages.ui.pickers import backend_label, backend_picker, strategy_label
+from pages.ui.settings_form import how_form
+
+
+@dataclass(frozen=True)
+class Side:
+    """A request without its question, and what to call it."""
+
+    label: str
+    request: Request
+
+
+def side_form(prefix: str, backend: str, title: str) -> Side | None:
+    """Model, backend and settings; None while something is missing, which the form then says."""
+    chosen = model_picker(f"{prefix}-model", f"{title} model")
+    backend_name = backend_picker(f"{prefix}-backend", f"{title} backend", default=backend)
+    how = how_form(backend_name, f"{prefix}-")
+    with st.popover("Answer", icon=":material/short_text:", width="stretch"):
+        limit = st.number_input("New tokens at most", 1, 4096, 96, key=f"{prefix}-limit", bind="query-params")
+        temperature = st.slider("Temperature", 0.0, 2.0, 0.0, 0.05, key=f"{prefix}-temperature", bind="query-params")
+        joules = st.toggle(
+            "Measure energy",
+            True,
+            key=f"{prefix}-joules",
+            bind="query-params",
+            help="Each answer is then produced twice: energy has a pass of its own.",
+        )
+    if not chosen or registry.get("backend", backend_name).unavailable():
+        return None
+    try:
+        entry = catalogue.find(chosen)
+        st.caption(architecture_line(spec_of(entry), entry.size_bytes))
+    except ExplorerError as error:
+        st.warning(error.hint or error.message, title=error.message if error.hint else None)
+        return None
+    task = Generate(max_new_tokens=int(limit), sampling=Sampling(temperature=temperature))
+    profilers = ("memory", "energy") if joules else ("memory",)
+    request = Request(model=entry.id, backend=backend_name, task=task, profilers=profilers, **how)
+    label = (text.escape(entry.id), backend_label(backend_name), how["dtype"], strategy_label(how["strategy"]))
+    return Side(" · ".join(filter(None, label)), request)
