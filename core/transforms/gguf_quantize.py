@@ -8,23 +8,17 @@ matrix are left out. A model that is there as a Hugging Face folder comes as the
 from __future__ import annotations
 
 import importlib.util
-import json
-import queue
 import shutil
 import signal
-import subprocess
-import sys
-import threading
 from collections import Counter
 from pathlib import Path
 from typing import Any, Literal
 
 from core.errors import ExplorerError
 from core.models import gguf_file
+from core.transforms import _child
 from core.types import ModelSpec, Outcome, Record, Source, Work
 
-ROOT = Path(__file__).parents[2]
-POLL_S = 0.2
 K_BLOCK = 256  # weights in a block of the K types and of IQ4_XS
 FLOATS = ("F32", "F16", "BF16")
 
@@ -99,73 +93,42 @@ class GgufQuantize:
 
 
 def _quantize(source: Path, target: Path, params: Recipe, work: Work) -> None:
-    module = "core.transforms._llama_quantize"
-    command = [sys.executable, "-m", module, str(source), str(target), params.type, params.table, str(work.threads)]
-    child = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE)
-    lines: queue.Queue[dict[str, Any] | None] = queue.Queue()
-    threading.Thread(target=_read, args=(child, lines), daemon=True).start()
     expected: int | None = None
     error = ""
-    note = f"Quantizing to {params.type}"
-    try:
-        while True:
+
+    def tell(line: dict[str, Any] | None) -> None:
+        nonlocal expected, error
+        if line is None:
             written = target.stat().st_size if target.is_file() else 0
-            work.progress(note, min(written, expected) if expected else written, expected, "bytes")
+            done = min(written, expected) if expected else written
+            work.progress(f"Quantizing to {params.type}", done, expected, "bytes")
             work.check()
-            try:
-                line = lines.get(timeout=POLL_S)
-            except queue.Empty:
-                continue
-            if line is None:
-                break
-            if expected := line.get("expected", expected):
-                _check_room(target, expected)
-            error = line.get("error", error)
-    finally:
-        if sys.exc_info()[0] is not None:
-            child.kill()
-        status = child.wait()
-        if status:
-            target.unlink(missing_ok=True)
+        elif expected := line.get("expected", expected):
+            _check_room(target, expected)
+        error = (line or {}).get("error", error)
+
+    arguments = [str(source), str(target), params.type, params.table, str(work.threads)]
+    status = _child.run("core.transforms._llama_quantize", arguments, tell)
     if status:
+        target.unlink(missing_ok=True)
         raise _failure(status, error, target, expected)
 
 
-def _read(child: subprocess.Popen[bytes], lines: queue.Queue[dict[str, Any] | None]) -> None:
-    assert child.stdout is not None
-    with child.stdout:
-        for line in child.stdout:
-            if line.startswith(b"{"):
-                lines.put(json.loads(line))
-    lines.put(None)
-
-
 def _check_room(target: Path, expected: int) -> None:
-    if target.exists():  # it is being written
-        return
-    if expected > shutil.disk_usage(target.parent).free:
-        raise _disk_full(target, expected)
+    if not target.exists() and expected > shutil.disk_usage(target.parent).free:
+        raise _child.disk_full(target.parent, expected)
 
 
 def _failure(status: int, error: str, target: Path, expected: int | None) -> ExplorerError:
     # llama.cpp writes through a C++ stream, which reports any failed write as "iostream error"
-    if "iostream" in error or "No space left" in error or "basic_ios" in error:
-        return _disk_full(target, expected or 0)
+    if "iostream" in error or "No space left" in error:
+        return _child.disk_full(target.parent, expected or 0)
     if status == -signal.SIGKILL:
         return ExplorerError(
             "The quantizer was killed, most likely because memory ran out.", "Close other programs, then try again."
         )
     cause = error or f"it ended with status {status}"
     return ExplorerError(f"llama.cpp could not quantize the model: {cause}.", "Choose another type or another model.")
-
-
-def _disk_full(target: Path, expected: int) -> ExplorerError:
-    free = shutil.disk_usage(target.parent).free
-    return ExplorerError(
-        f"The quantized file could not be written: it needs {expected / 1e9:.2f} GB, and the disk has "
-        f"{free / 1e9:.2f} GB free.",
-        f"Free space in {target.parent}, or set ROOFSCOPE_HOME to a folder on a larger disk.",
-    )
 
 
 # ---------------------------------------------------------------- what came out
