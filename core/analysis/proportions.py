@@ -12,8 +12,12 @@ def mcnemar(lost: int, gained: int) -> float:
 
     McNemar (1947) in its exact conditional form (Fagerland, Lydersen and Laake, BMC Med. Res. Methodol. 13:91, 2013).
     """
-    n, fewer = lost + gained, min(lost, gained)
-    return float(min(1.0, 2 * sum(math.comb(n, k) for k in range(fewer + 1)) / 2**n))
+    n = lost + gained
+    ways = whole = 1
+    for k in range(min(lost, gained)):
+        ways = ways * (n - k) // (k + 1)
+        whole += ways
+    return float(min(1.0, 2 * whole / 2**n))
 
 
 def tango(lost: int, gained: int, n: int, level: float = 0.95) -> tuple[float, float]:
