@@ -117,6 +117,12 @@ def test_randomisation_of_a_ratio_of_sums_agrees_with_all_the_swaps() -> None:
     assert found.p == pytest.approx(by_hand, abs=0.02)
 
 
+def test_a_root_mean_square_is_compared_as_one() -> None:
+    rms = Metric(name="rms", label="RMS", value="correct", kind="root", better="lower")
+    found = compare(rms, items([4.0, 4.0, 1.0]), items([9.0, 9.0, 9.0]))
+    assert (found.baseline, found.variant) == (pytest.approx(math.sqrt(3)), 3.0)
+
+
 def test_items_that_share_a_text_are_not_independent_evidence() -> None:
     before, after = [1.0] * 12, [0.0] * 12
     apart = compare(RIGHT, items(before), items(after))

@@ -35,24 +35,24 @@ GROUPS = (
 )
 
 
-def joules(provenance: str, per_token: float) -> Energy:
+def joules(provenance: str, of: float, phase: str = "decode") -> Energy:
     return Energy(
-        phase="decode",
+        phase=phase,  # type: ignore[arg-type]
         seconds=1.0,
         n_tokens=1,
-        joules=per_token,
-        low_j=per_token,
-        high_j=per_token,
-        joules_per_token=per_token,
-        low_j_per_token=per_token,
-        high_j_per_token=per_token,
+        joules=of,
+        low_j=of,
+        high_j=of,
+        joules_per_token=of,
+        low_j_per_token=of,
+        high_j_per_token=of,
         method="RAPL package-0" if provenance == "measured" else "estimate",
         provenance=provenance,  # type: ignore[arg-type]
     )
 
 
 def variant(
-    name: str, truth: tuple[float, float, float], n: int = 400, chance: float = 0.25, energy: Energy | None = None
+    name: str, truth: tuple[float, float, float], n: int = 400, chance: float = 0.25, energy: tuple[Energy, ...] = ()
 ) -> Variant:
     """Items share their difficulty over variants, and half of it over a text of four questions."""
     right, speed, bits = truth
@@ -66,10 +66,8 @@ def variant(
         quality={i: float(h < right) for i, h in zip(ids, hard, strict=True)},
         clusters={i: f"t{k // 4}" for k, i in enumerate(ids)},
         chance=dict.fromkeys(ids, chance),
-        seconds={i: float(x) / speed for i, x in zip(ids, np.exp(own.normal(0, 0.05, n)), strict=True)},
-        tokens=dict.fromkeys(ids, 10),
-        speeds=tuple(
-            (float(50 * d * np.exp(own.normal(0, 0.02))), float(50 * d * speed)) for d in np.exp(own.normal(0, 0.2, 10))
+        answers=tuple(
+            (float(2 * d * np.exp(own.normal(0, 0.02))), float(2 * d / speed)) for d in np.exp(own.normal(0, 0.2, 10))
         ),
         memory_bytes=int(bits * 1e7) + 10**8,
         bits_per_weight=bits,
@@ -142,27 +140,25 @@ def test_three_dimensions_agree_with_a_monte_carlo_estimate() -> None:
 # ------------------------------------------------------------ composites
 
 
-def test_correct_answers_per_second_are_sums_over_sums() -> None:
-    base = Variant(
-        id="a",
-        label="a",
-        quality={"1": 1.0, "2": 0.0, "3": 1.0, "4": 1.0},
-        chance={"1": 0.5, "2": 0.5},
-        seconds={"1": 1.0, "2": 2.0, "3": 3.0, "4": 4.0},
-    )
-    found = values(METRICS["correct_per_second"], Study([base], "a"))[0]
-    assert found.value == pytest.approx((1 + (0 - 0.5) / 0.5 + 1 + 1) / 10)
-    assert found.low is not None and found.low < found.value < found.high  # type: ignore[operator]
+def test_correct_answers_per_second_are_the_quality_above_chance_over_the_seconds() -> None:
+    quality, chance = {"1": 1.0, "2": 0.0, "3": 1.0, "4": 1.0}, {"1": 0.5, "2": 0.5}
+    pairs = tuple((2.0, 0.5 + 0.01 * k) for k in range(6))
+    base = Variant(id="a", label="a", quality=quality, chance=chance, answers=tuple((2.0, 2.0) for _ in range(6)))
+    fast = Variant(id="b", label="b", quality=quality, chance=chance, answers=pairs)
+    one, other = values(METRICS["correct_per_second"], Study([base, fast], "a"))
+    above = (1 + (0 - 0.5) / 0.5 + 1 + 1) / 4
+    seconds = math.exp(np.log([b for _, b in pairs]).mean())
+    assert one.value == pytest.approx(above / 2)
+    assert other.value == pytest.approx(above / seconds)
+    assert other.low is not None and other.low < other.value < other.high  # type: ignore[operator]
 
 
 def test_estimated_energy_never_enters_a_composite() -> None:
-    truth = TRUTH[BASE]
-    sides = [
-        variant(BASE, truth, energy=joules("measured", 0.5)),
-        variant("q8", truth, energy=joules("estimated", 0.1)),
-    ]
-    one, other = values(METRICS["correct_per_joule"], Study(sides, BASE))
-    assert one.value == pytest.approx((0.8 - 0.25) / 0.75 / (0.5 * 10), abs=0.002)
+    both = (joules("measured", 0.5, "prefill"), joules("measured", 1.5))
+    counted = variant(BASE, TRUTH[BASE], energy=both)
+    guessed = variant("q8", TRUTH[BASE], energy=(joules("measured", 0.5, "prefill"), joules("estimated", 0.1)))
+    one, other = values(METRICS["correct_per_joule"], Study([counted, guessed], BASE))
+    assert one.value == pytest.approx((0.8 - 0.25) / 0.75 / 2, abs=0.002)
     assert other.value is None and "estimated" in other.reason
     nothing = values(METRICS["correct_per_joule"], study())[0]
     assert nothing.value is None and nothing.reason == "no energy was recorded"
@@ -190,7 +186,7 @@ def test_the_price_of_a_halving_needs_a_real_speed_up(ladder: Study) -> None:
 
 def test_few_pairs_of_runs_give_a_value_without_an_interval() -> None:
     sides = [variant(n, TRUTH[n]) for n in ("f16", "q2")]
-    few = [Variant(**{f: getattr(v, f) for f in v.__struct_fields__} | {"speeds": v.speeds[:3]}) for v in sides]
+    few = [Variant(**{f: getattr(v, f) for f in v.__struct_fields__} | {"answers": v.answers[:3]}) for v in sides]
     found = values(METRICS["geometric_mean"], Study(few, BASE))[1]
     assert found.value is not None and found.low is None
 

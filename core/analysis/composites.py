@@ -93,16 +93,16 @@ def _needs_quality(v: Variant, t: Totals, column: int) -> str:
 
 
 def _needs_seconds(v: Variant, t: Totals, column: int) -> str:
-    without = "" if np.isfinite(t.seconds[0, column]) else "its answers were not timed"
-    return _needs_quality(v, t, column) or without
+    untimed = "" if np.isfinite(t.seconds[0, column]) else "its answers were not timed beside the baseline's"
+    return _needs_quality(v, t, column) or untimed
 
 
 def _needs_joules(v: Variant, t: Totals, column: int) -> str:
-    if v.energy is None:
+    if not v.energy:
         return "no energy was recorded"
-    if not v.energy.comparable:
+    if v.joules is None:
         return "its energy is estimated from time and load, so it would count speed twice"
-    return _needs_quality(v, t, column) or ("" if np.isfinite(t.joules[0, column]) else "no answers were generated")
+    return _needs_quality(v, t, column)
 
 
 def _needs_speed(v: Variant, t: Totals, column: int) -> str:
@@ -125,7 +125,7 @@ def _needs_faster(v: Variant, t: Totals, column: int) -> str:
         return "it is the baseline"
     if reason := _needs_quality(v, t, column) or _needs_speed(v, t, column):
         return reason
-    ratio = paired_ratio([b for _, b in v.speeds], [a for a, _ in v.speeds])
+    ratio = paired_ratio([a for a, _ in v.answers], [b for _, b in v.answers])
     return "" if ratio.low is not None and ratio.low > 1 else "it is not shown to be faster than the baseline"
 
 
@@ -142,7 +142,7 @@ CANDIDATES = (
     Composite(
         name="correct_per_second",
         label="Correct answers per second",
-        formula="Σ (correct − chance)/(1 − chance) over Σ seconds of the same answers",
+        formula="mean of (correct − chance)/(1 − chance) over the seconds of a standard answer",
         unit="1/s",
         better="higher",
         of=_per_second,
@@ -151,7 +151,7 @@ CANDIDATES = (
     Composite(
         name="correct_per_joule",
         label="Correct answers per joule",
-        formula="Σ (correct − chance)/(1 − chance) over joules per token · Σ tokens; measured energy only",
+        formula="mean of (correct − chance)/(1 − chance) over the joules of a standard answer; measured energy only",
         unit="1/J",
         better="higher",
         of=_per_joule,
@@ -160,7 +160,7 @@ CANDIDATES = (
     Composite(
         name="speedup_at_equal_quality",
         label="Speed-up at equal quality",
-        formula="speed ratio to the baseline, if its quality is non-inferior by the study's margin; else refused",
+        formula="baseline's seconds over its own, if its quality is non-inferior by the study's margin; else refused",
         unit="×",
         better="higher",
         of=_at_equal_quality,
@@ -170,7 +170,7 @@ CANDIDATES = (
     Composite(
         name="price_per_halving",
         label="Price of a halving of time",
-        formula="(baseline's quality − quality) / log₂(speed ratio), if it is shown to be faster; else refused",
+        formula="(baseline's quality − quality) / log₂(speed-up), if it is shown to be faster; else refused",
         unit="quality per halving",
         better="lower",
         of=_price,

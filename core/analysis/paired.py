@@ -68,7 +68,7 @@ def compare(metric: Metric, baseline: Sequence[Item], variant: Sequence[Item], s
     def value(top: Floats, bottom: Floats) -> Floats:
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             ratio = top / bottom
-            return np.exp(ratio) if metric.kind == "exp" else ratio
+            return np.exp(ratio) if metric.kind == "exp" else np.sqrt(ratio) if metric.kind == "root" else ratio
 
     def apart(top: Floats, bottom: Floats) -> Floats:
         values = value(top, bottom)

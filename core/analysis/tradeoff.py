@@ -30,8 +30,8 @@ class Variant(Record, omit_defaults=False):
     """What was measured of one way to run a model.
 
     quality: 0 to 1 by item id. clusters: item id -> what items share. chance: what guessing gives on an item.
-    seconds, tokens: of the answer to an item, prefill included, where one was generated. speeds: tokens per second of
-    the baseline and of this variant in interleaved fresh processes. energy: of decoding. runs: ids behind the numbers.
+    answers: seconds of the study's standard answer, prompt included, of the baseline and of this variant, in pairs of
+    fresh processes made next to each other in time. energy: of both phases of such an answer. runs: ids behind it all.
     """
 
     id: str
@@ -40,20 +40,23 @@ class Variant(Record, omit_defaults=False):
     quality: dict[str, float] = msgspec.field(default_factory=dict)
     clusters: dict[str, str] = msgspec.field(default_factory=dict)
     chance: dict[str, float] = msgspec.field(default_factory=dict)
-    seconds: dict[str, float] = msgspec.field(default_factory=dict)
-    tokens: dict[str, int] = msgspec.field(default_factory=dict)
-    speeds: tuple[tuple[float, float], ...] = ()
+    answers: tuple[tuple[float, float], ...] = ()
     memory_bytes: int | None = None
     bits_per_weight: float | None = None
-    energy: Energy | None = None
+    energy: tuple[Energy, ...] = ()
     runs: tuple[str, ...] = ()
+
+    @property
+    def joules(self) -> float | None:
+        """Of a standard answer; None unless all of it was measured."""
+        return sum(e.joules for e in self.energy) if self.energy and all(e.comparable for e in self.energy) else None
 
 
 @dataclass(frozen=True)
 class Totals:
     """Figures of all variants, each of shape (draws, n_variants); NaN is "not measured".
 
-    quality: mean over items. above_chance: mean of (quality - chance) / (1 - chance). seconds, joules: per item.
+    quality: mean over items. above_chance: mean of (quality - chance) / (1 - chance). seconds, joules: per answer.
     speedup: geometric mean over the baseline. bits: per weight. memory: over the baseline's. worse: how much worse
     than the baseline the quality may be at its interval's bad end. baseline: the baseline's column. margin: within
     which quality counts as equal.
@@ -119,12 +122,12 @@ class Study:
         chance = {i: base.chance.get(i, 0.0) for i in self.ids}
         self._quality = self._sums(lambda v, i: v.quality[i] if v.quality else math.nan)
         self._above = self._sums(lambda v, i: (v.quality[i] - chance[i]) / (1 - chance[i]) if v.quality else math.nan)
-        self._seconds = self._sums(lambda v, i: v.seconds.get(i, math.nan))
-        self._tokens = self._sums(lambda v, i: v.tokens.get(i, math.nan))
         self._logs = [
-            log_ratios([b for _, b in v.speeds], [a for a, _ in v.speeds]) if v.speeds else np.zeros(0)
+            log_ratios([a for a, _ in v.answers], [b for _, b in v.answers]) if v.answers else np.zeros(0)
             for v in self.variants
         ]
+        beside = [a for v in self.variants for a, _ in v.answers]
+        self._base_s = math.exp(np.log(beside).mean()) if beside else math.nan
         self.equal = tuple(self._equal(v) for v in self.variants)
 
     @property
@@ -192,27 +195,24 @@ class Study:
     def _totals(self, weights: Floats, speedup: Floats, decided: bool) -> Totals:
         items = weights @ self._counts
         with np.errstate(divide="ignore", invalid="ignore"):
-            quality, above, seconds, tokens = (
-                (weights @ sums.T) / items[:, None]
-                for sums in (self._quality, self._above, self._seconds, self._tokens)
-            )
+            quality, above = ((weights @ sums.T) / items[:, None] for sums in (self._quality, self._above))
         draws = len(weights)
 
         def wide(values: Sequence[float | None]) -> Floats:
             row = np.array([math.nan if v is None else v for v in values], dtype=np.float64)
             return np.broadcast_to(row, (draws, len(row)))
 
-        measured = [v.energy if v.energy is not None and v.energy.comparable else None for v in self.variants]
         memory = [v.memory_bytes for v in self.variants]
         base_memory = memory[self.baseline]
         worse = wide([e.worst if e is not None else None for e in self.equal]) if decided else self._worse(weights)
         own = np.arange(len(self.variants)) == self.baseline
+        speedup = np.where(own, 1.0, speedup)
         return Totals(
             quality=quality,
             above_chance=above,
-            seconds=seconds,
-            joules=tokens * wide([e.joules_per_token if e is not None else None for e in measured]),
-            speedup=np.where(own, 1.0, speedup),
+            seconds=self._base_s / speedup,
+            joules=wide([v.joules for v in self.variants]),
+            speedup=speedup,
             bits=wide([v.bits_per_weight for v in self.variants]),
             memory=wide([m / base_memory if m is not None and base_memory else None for m in memory]),
             worse=np.where(own, 0.0, worse),
