@@ -30,6 +30,10 @@ class Depth:
     def n_blocks(self) -> int:
         return len(self._blocks)
 
+    @property
+    def exit_heads(self) -> tuple[int, ...]:
+        return tuple(sorted(map(int, self._norms)))
+
     def through(self, x: Any, cache: Any, n_past: int, blocks: Sequence[int], keep: int | None) -> Any:
         """Logits of the last `keep` ids of x after these blocks, whose caches hold n_past tokens each."""
         assert blocks and blocks[0] == 0 and list(blocks) == sorted(set(blocks)), "blocks rise from the first"

@@ -98,6 +98,7 @@ class TorchSession:
         self.head_accuracy: tuple[tuple[float, ...], ...] = ()
         self._heads: heads.Heads | None = None
         self._depth = depth_of(model) if "rewind" in can else None
+        self.exit_heads = self._depth.exit_heads if self._depth else ()
         if self._depth is not None:
             can.add("depth")
         self.capabilities = frozenset(can)

@@ -4,12 +4,13 @@ Schuster et al., "Confident adaptive language modeling" (CALM, 2207.07061): behi
 (or a trained exit head) and the unembedding predict the token; where the largest probability reaches a threshold,
 the rest is left out, and later tokens find keys and values made of the hidden state that left. Every test costs the
 head once: with a large vocabulary few exits are better than many. The text is not the whole model's; the prompt is
-read by all blocks. A batch leaves when all of its sequences are sure.
+read by all blocks. A batch leaves when all of its sequences are sure. Behind blocks that were never trained to be
+the last, a model is sure and wrong: train exit heads first.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Annotated
 
 import numpy as np
@@ -24,14 +25,14 @@ class Exits(Record):
     """When a token may leave.
 
     threshold: the largest probability that is sure enough. 1 hardly ever leaves.
-    first_exit: blocks before the first exit; 0 takes half of them.
-    every: blocks from one exit to the next.
+    first_exit: blocks before the first exit; 0 takes the exits that have trained heads, else three quarters.
+    every: blocks from one exit to the next, where first_exit says the first.
     prefill_chunk: prompt tokens per forward.
     """
 
     threshold: Annotated[float, Meta(ge=0, le=1)] = 0.9
     first_exit: Annotated[int, Meta(ge=0)] = 0
-    every: Annotated[int, Meta(ge=1)] = 4
+    every: Annotated[int, Meta(ge=1)] = 2
     prefill_chunk: Annotated[int, Meta(ge=1)] = 512
 
 
@@ -50,7 +51,9 @@ class EarlyExit:
                 f"The first exit, behind block {params.first_exit}, leaves nothing out of {n_blocks} blocks.",
                 f"Set first_exit to at most {n_blocks - 1}.",
             )
-        exits = range(params.first_exit or max(1, n_blocks // 2), n_blocks, params.every)
+        exits: Sequence[int] = range(params.first_exit or max(1, 3 * n_blocks // 4), n_blocks, params.every)
+        if session.exit_heads and not params.first_exit:
+            exits = session.exit_heads
         rng = np.random.default_rng(config.seed)
         logits = yield from prefill(session, prompt, params.prefill_chunk)
         tokens = choose(logits, config.sampling, rng)

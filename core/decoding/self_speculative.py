@@ -25,7 +25,8 @@ from core.types import Advance, GenerationConfig, Ids, Logits, Record, Session
 class FirstBlocks(Record):
     """Which blocks draft, and how much.
 
-    exit_layer: blocks that draft; 0 takes half of them. Fewer are cheaper and agree less often.
+    exit_layer: blocks that draft; fewer are cheaper and agree less often. 0 takes those before the first trained
+    exit head, else three quarters.
     draft_length: tokens drafted per step, at most.
     stop_confidence: the draft ends with a token whose distribution has no larger probability; 0 never ends it early.
     prefill_chunk: prompt tokens per forward.
@@ -71,7 +72,8 @@ class SelfSpeculative:
                 f"The draft cannot leave after block {params.exit_layer} of {n_blocks}.",
                 f"Set exit_layer to at most {n_blocks - 1}.",
             )
-        draft = Early(session, params.exit_layer or max(1, n_blocks // 2))
+        first = session.exit_heads[0] if session.exit_heads else max(1, 3 * n_blocks // 4)
+        draft = Early(session, params.exit_layer or first)
         rng = np.random.default_rng(config.seed)
         logits = yield from prefill(session, prompt, params.prefill_chunk)
         tokens, ended = until_stop(choose(logits, config.sampling, rng)[0].tolist(), config)
