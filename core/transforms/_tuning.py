@@ -1,0 +1,112 @@
+"""Shared by the transforms that train a causal model on a domain: its questions as token ids, and how it is watched."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from core import domains
+from core.errors import ExplorerError
+from core.models.chat import render
+from core.training import probe
+from core.training.examples import Example, of_questions
+from core.training.loop import Budget, Report
+from core.types import Attention, ModelSpec, Source, Work
+
+
+class Pupil:
+    """A model in fp32 with its tokenizer and a domain's questions; the held-out ones are never trained on."""
+
+    def __init__(self, model: Any, source: Source, work: Work, domain: str, n: int, n_probe: int) -> None:
+        from transformers import AutoTokenizer
+
+        self.model, self.source, self.domain = model.requires_grad_(True), source, domain
+        self.tokenizer = AutoTokenizer.from_pretrained(source.path, trust_remote_code=False, local_files_only=True)
+        self.end = _ends(model, self.tokenizer)
+        work.progress("Writing the questions")
+        questions = domains.load(domain, "train", n + n_probe, work.seed)
+        n_probe = min(n_probe, len(questions) // 5)
+        self.held_out, self.questions = questions[:n_probe], questions[n_probe:]
+        if not self.questions:
+            raise ExplorerError(f"'{domain}' has no prompts to train on.", "Add questions to the file.")
+
+    def prompt(self, text: str) -> list[int]:
+        """Ids of a user's message as the app sends it: in the chat template, with no system message."""
+        t = self.tokenizer
+        if isinstance(t.chat_template, str):
+            return self.encode(render(t.chat_template, text, "", t.bos_token or "", t.eos_token or ""))
+        return self.encode(text + "\n")
+
+    def encode(self, text: str) -> list[int]:
+        return list(self.tokenizer.encode(text, add_special_tokens=False))
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
+
+    def examples(self, limit: int) -> list[Example]:
+        """Every question with its gold answer, up to `limit` tokens. Raises ExplorerError when there is none."""
+        end = self.tokenizer.eos_token_id
+        if end is None:
+            end = min(self.end, default=None)
+        if end is None:
+            raise ExplorerError(f"{self.source.entry.label} has no token that ends an answer.", "Choose a chat model.")
+        return of_questions(self.questions, self.prompt, self.encode, end, limit)
+
+    def look(self, limit: int, window: int | None) -> Mapping[str, float]:
+        """The model on the held-out questions as it decodes freely (see core.training.probe)."""
+        prompts = [self.prompt(q.prompt) for q in self.held_out]
+
+        def judge(i: int, text: str) -> bool:
+            return bool(domains.judge(self.domain, self.held_out[i], text))
+
+        spec = self.source.spec
+        return probe.free_running(self.model, self.tokenizer, spec, prompts, judge, self.end, limit, window)
+
+
+def _ends(model: Any, tokenizer: Any) -> frozenset[int]:
+    found: set[int] = set()
+    for owner in (getattr(model, "generation_config", None), model.config, tokenizer):
+        ids = getattr(owner, "eos_token_id", None)
+        found |= {ids} if isinstance(ids, int) else set(ids or ())
+    return frozenset(found)
+
+
+def check_decoder(spec: ModelSpec, what: str) -> None:
+    """Raises ExplorerError for an encoder, and for a model that does not see all of its text at once."""
+    if not spec.causal:
+        raise ExplorerError(f"{spec.name} is an encoder, which writes no text.", "Choose a model that generates text.")
+    cores = [layer.op for layer in spec.layers if isinstance(layer.op, Attention)]
+    blocks = {layer.name.split(".")[1] for layer in spec.layers if isinstance(layer.op, Attention)}
+    if len(blocks) < spec.n_blocks or any(core.window for core in cores):
+        raise ExplorerError(
+            f"{what} packs several texts into one by a mask, which {spec.name} cannot follow in every block.",
+            "Choose a model with full attention in all blocks.",
+        )
+
+
+def budget(steps: int | None, minutes: float | None) -> Budget:
+    if steps is None and minutes is None:
+        raise ExplorerError("The training has no end.", "Set steps or minutes.")
+    return Budget(steps, minutes)
+
+
+def facts(report: Report) -> dict[str, Any]:
+    """What the result keeps of a training: how long it was, and every probe."""
+    probes = [{"step": step, **values} for step, values in report.points if "accuracy" in values]
+    found: dict[str, Any] = {"steps": report.steps, "training_s": round(report.seconds, 1), "probes": probes}
+    found["kept_step"] = report.best_step or report.steps
+    return found | ({"stopped": report.stopped} if report.stopped else {})
+
+
+def room(folder: Path, n_params: int) -> None:
+    """Raises ExplorerError when the disk has no room for a checkpoint, its successor and the best model."""
+    needed = 2 * 12 * n_params + 4 * n_params
+    free = os.statvfs(folder)
+    if free.f_bavail * free.f_frsize < needed:
+        raise ExplorerError(
+            f"The disk has too little room: the training's checkpoints take {needed / 1e9:.1f} GB.",
+            f"Make room beside {folder} ({os.strerror(errno.ENOSPC).lower()}).",
+        )

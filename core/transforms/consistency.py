@@ -1,0 +1,165 @@
+"""Consistency training: a domain's teacher learns to jump to the end of its own Jacobi decoding.
+
+Kou et al., "CLLMs: Consistency large language models" (arXiv 2403.00835), with the packed forward and the on-policy
+noise of core.training.packing and core.training.states in place of stored trajectories. The result is decoded with
+the strategy jacobi; one token at a time it still is an autoregressive model of the domain.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from msgspec import Meta
+
+from core.errors import ExplorerError
+from core.training import greedy, losses, states
+from core.training.examples import Batches, Example
+from core.training.loop import Objective, train
+from core.training.packing import pack
+from core.transforms import _torch_model, _tuning
+from core.types import ModelSpec, Outcome, Record, Source, Work
+
+
+class Consistency(Record):
+    """What is learned, and for how long: `steps` or `minutes`, whichever comes first; empty is no limit.
+
+    domain: sql, sql_easy, arithmetic, or the path of a .jsonl file with prompts.
+    examples: questions to learn from, at most.
+    window: tokens per forward that the model learns to guess; a decoder may use fewer.
+    minutes: of training.
+    steps: of the optimizer. With steps alone the same seed gives the same model on the same machine.
+    batch: examples per step.
+    learning_rate: at its highest; it rises in the beginning and falls to zero as a cosine.
+    ar_weight: of the loss that keeps the model right one token at a time, beside the consistency loss.
+    loss: ce learns the text itself behind a wrong guess, kl the model's own distribution over the right text.
+    answers: gold learns the domain's answers, teacher the ones that the model gives before the training.
+    trajectories: decodings from noise per example and step.
+    jacobi_steps: windows of each that are learned from, as the decoder comes past them.
+    max_tokens: longer examples are left out, and longer answers cut.
+    probe_questions: held-out questions of the training split that show accuracy and speed on the way.
+    probe_minutes: training time between two looks.
+    """
+
+    domain: str = "sql"
+    examples: Annotated[int, Meta(ge=1, le=200_000)] = 20_000
+    window: Annotated[int, Meta(ge=2, le=256)] = 24
+    minutes: Annotated[float, Meta(gt=0, le=10_000)] | None = 40.0
+    steps: Annotated[int, Meta(ge=1, le=1_000_000)] | None = None
+    batch: Annotated[int, Meta(ge=1, le=256)] = 16
+    learning_rate: Annotated[float, Meta(gt=0, le=1)] = 1e-4
+    ar_weight: Annotated[float, Meta(ge=0, le=1000)] = 10.0
+    loss: Literal["ce", "kl"] = "ce"
+    answers: Literal["gold", "teacher"] = "gold"
+    trajectories: Annotated[int, Meta(ge=1, le=16)] = 2
+    jacobi_steps: Annotated[int, Meta(ge=1, le=64)] = 4
+    max_tokens: Annotated[int, Meta(ge=16, le=8192)] = 512
+    probe_questions: Annotated[int, Meta(ge=1, le=1000)] = 60
+    probe_minutes: Annotated[float, Meta(gt=0, le=1000)] = 4.0
+
+
+class ConsistencyTraining:
+    name = "consistency"
+    label = "Consistency training"
+    backend = "pytorch"
+    formats = ("hf",)
+    trains = True
+    Params = Consistency
+
+    def unavailable(self) -> str | None:
+        return _torch_model.unavailable()
+
+    def check(self, spec: ModelSpec, params: Consistency) -> None:
+        _tuning.check_decoder(spec, self.label)
+        _tuning.budget(params.steps, params.minutes)
+        if spec.max_context and params.window >= spec.max_context:
+            raise ExplorerError(
+                f"A window of {params.window} tokens is larger than the context of {spec.max_context} tokens.",
+                "Make it smaller.",
+            )
+
+    def suffix(self, params: Consistency) -> str:
+        return f"cllm-{Path(params.domain).stem}"
+
+    def run(self, source: Source, params: Consistency, out: Path, work: Work) -> Outcome:
+        _tuning.room(work.folder, source.spec.n_params)
+        model = _torch_model.load(source, work)
+        pupil = _tuning.Pupil(model, source, work, params.domain, params.examples, params.probe_questions)
+        limit = min(params.max_tokens, source.spec.max_context or params.max_tokens)
+        examples = pupil.examples(limit) if params.answers == "gold" else own_answers(pupil, limit, work)
+        batches = Batches(examples, params.batch, work.seed)
+        longest = max(len(e.answer) for e in examples)
+
+        def loss(step: int) -> tuple[Any, dict[str, float]]:
+            import torch
+
+            batch, rng = batches[step], np.random.default_rng([work.seed, 3, step])
+            with torch.no_grad():
+                noise = states.rollout(model, batch, rng, params.window, params.trajectories, params.jacobi_steps)
+            packed = pack(batch, noise)
+            clean, noisy = losses.logits(model, packed)
+            ar = losses.autoregressive(clean, packed)
+            con = losses.consistency(clean, noisy, packed, params.loss)
+            return con + params.ar_weight * ar, {"ar_loss": float(ar.detach()), "consistency_loss": float(con.detach())}
+
+        report = train(
+            model,
+            Objective(
+                loss,
+                lambda: pupil.look(min(limit, 2 * longest), params.window),
+                score="tokens_per_forward",
+                guard="accuracy",
+                tolerance=0.1,
+            ),
+            _tuning.budget(params.steps, params.minutes),
+            work,
+            params.learning_rate,
+            params.probe_minutes,
+        )
+        if report.stopped:
+            work.warn(report.stopped)
+        _torch_model.save(model, source, out, work)
+        found = _tuning.facts(report) | {"examples": len(examples), "window": params.window}
+        return Outcome(
+            note=f"Consistency training on {Path(params.domain).name}: decode it with Jacobi, window {params.window}.",
+            facts=found,
+        )
+
+
+def own_answers(pupil: _tuning.Pupil, limit: int, work: Work) -> list[Example]:
+    """The questions with the model's own greedy answers; kept in work.folder, so that a resumed run has them."""
+    kept = work.folder / "answers.json"
+    if kept.is_file():
+        return [Example(tuple(prompt), tuple(answer)) for prompt, answer in json.loads(kept.read_text("utf-8"))]
+    prompts = [pupil.prompt(q.prompt) for q in pupil.questions]
+    prompts = [p for p in prompts if len(p) < limit]
+    if not prompts:
+        raise ExplorerError(f"Every prompt is longer than {limit} tokens.", "Raise the setting max_tokens.")
+    room = limit - max(map(len, prompts))
+
+    def report(n: int) -> None:
+        work.progress("The teacher answers", n, len(prompts), "questions")
+        work.check()
+
+    answers = greedy.answers(pupil.model, prompts, pupil.end, max(1, room), done=report)
+    examples = [Example(tuple(p), a) for p, a in zip(prompts, answers, strict=True) if not repeats(a)]
+    if not examples:
+        raise ExplorerError(
+            "The teacher's answers only repeat themselves.", "Tune the model on the domain before, with finetune."
+        )
+    part = kept.with_suffix(".part")
+    part.write_text(json.dumps([(e.prompt, e.answer) for e in examples]), encoding="utf-8")
+    os.replace(part, kept)
+    return examples
+
+
+def repeats(ids: Sequence[int], times: int = 10) -> bool:
+    """Whether one token stands `times` times in a row: the reference code drops such answers."""
+    return any(len(set(ids[i : i + times])) == 1 for i in range(len(ids) - times + 1))
+
+
+plugin = ConsistencyTraining()
