@@ -69,17 +69,23 @@ def modules() -> SimpleNamespace:
     def rows_of(x: Any) -> Any:
         return x.reshape(-1, x.shape[-1])
 
-    class Int8DynamicLinear(nn.Module):  # type: ignore[misc]
+    class Int8Module(nn.Module):  # type: ignore[misc]
+        """A matrix of int8 with a scale per row. table: the module whose matrix it shares; it then owns none."""
+
+        def __init__(self, n_out: int, n_in: int, bias: bool, table: Any = None) -> None:
+            super().__init__()
+            if table is None:
+                self.register_buffer("weight_int8", torch.empty(n_out, n_in, dtype=torch.int8))
+                self.register_buffer("weight_scale", torch.empty(n_out, dtype=torch.bfloat16))
+            self.bias = nn.Parameter(torch.empty(n_out), requires_grad=False) if bias else None
+            self._owner = (table or self,)  # in a tuple it is no child
+
+    class Int8DynamicLinear(Int8Module):
         """y = (x_int8 W_int8^T) * scale_x * scale_w (+ b), x rounded to 127 steps of each token's largest value."""
 
-        def __init__(self, n_out: int, n_in: int, bias: bool) -> None:
-            super().__init__()
-            self.register_buffer("weight_int8", torch.empty(n_out, n_in, dtype=torch.int8))
-            self.register_buffer("weight_scale", torch.empty(n_out, dtype=torch.bfloat16))
-            self.bias = nn.Parameter(torch.empty(n_out), requires_grad=False) if bias else None
-
         def prepare(self) -> None:
-            self._columns, self._step = self.weight_int8.t(), self.weight_scale.float() / 127
+            (owner,) = self._owner
+            self._columns, self._step = owner.weight_int8.t(), owner.weight_scale.float() / 127
 
         def forward(self, x: Any) -> Any:
             rows = rows_of(x).float()
@@ -88,28 +94,12 @@ def modules() -> SimpleNamespace:
             y = product.float().mul_(peak).mul_(self._step).to(x.dtype).view(*x.shape[:-1], -1)
             return y if self.bias is None else y.add_(self.bias)
 
-    class TiedInt8DynamicLinear(Int8DynamicLinear):
-        """The head over the token table's integers; owns none."""
-
-        def __init__(self, table: Any) -> None:
-            nn.Module.__init__(self)
-            self.bias, self._table = None, (table,)  # in a tuple it is no child
-
-        def prepare(self) -> None:
-            (table,) = self._table
-            self._columns, self._step = table.weight_int8.t(), table.weight_scale.float() / 127
-
-    class Int8Linear(nn.Module):  # type: ignore[misc]
+    class Int8Linear(Int8Module):
         """y = (x_bf16 W_int8^T) * scale (+ b)."""
 
-        def __init__(self, n_out: int, n_in: int, bias: bool) -> None:
-            super().__init__()
-            self.register_buffer("weight_int8", torch.empty(n_out, n_in, dtype=torch.int8))
-            self.register_buffer("weight_scale", torch.empty(n_out, dtype=torch.bfloat16))
-            self.bias = nn.Parameter(torch.empty(n_out), requires_grad=False) if bias else None
-
         def prepare(self) -> None:
-            self._weight, self._scale = self.weight_int8, self.weight_scale.to(torch.bfloat16)
+            (owner,) = self._owner
+            self._weight, self._scale = owner.weight_int8, owner.weight_scale.to(torch.bfloat16)
 
         def forward(self, x: Any) -> Any:
             rows = rows_of(x).to(torch.bfloat16)
@@ -119,17 +109,6 @@ def modules() -> SimpleNamespace:
                 y = nn.functional.linear(rows, self._weight.to(torch.bfloat16)).mul_(self._scale)
             y = y.to(x.dtype).view(*x.shape[:-1], -1)
             return y if self.bias is None else y + self.bias
-
-    class TiedInt8Linear(Int8Linear):
-        """The head over the token table's integers; owns none."""
-
-        def __init__(self, table: Any) -> None:
-            nn.Module.__init__(self)
-            self.bias, self._table = None, (table,)
-
-        def prepare(self) -> None:
-            (table,) = self._table
-            self._weight, self._scale = table.weight_int8, table.weight_scale.to(torch.bfloat16)
 
     class Int4Linear(nn.Module):  # type: ignore[misc]
         """y = x_bf16 ((q - 8) * scale + zero)^T (+ b), with a scale and a zero per row and group of columns."""
@@ -172,38 +151,29 @@ def modules() -> SimpleNamespace:
         def forward(self, ids: Any) -> Any:
             return self.weight_int8[ids].to(self._dtype) * self.weight_scale[ids].unsqueeze(-1)
 
-    return SimpleNamespace(
-        dynamic=Int8DynamicLinear,
-        tied_dynamic=TiedInt8DynamicLinear,
-        int8=Int8Linear,
-        tied_int8=TiedInt8Linear,
-        int4=Int4Linear,
-        embedding=Int8Embedding,
-    )
+    return SimpleNamespace(dynamic=Int8DynamicLinear, int8=Int8Linear, int4=Int4Linear, embedding=Int8Embedding)
 
 
 def replace(model: Any, config: dict[str, Any], dtype: Any) -> None:
     """Put integer modules, still empty, in the places that the config names. dtype: of the model's activations."""
     from torch import nn
 
-    kinds, dynamic = modules(), config["activations"] == "int8"
+    kinds = modules()
+    linear = kinds.dynamic if config["activations"] == "int8" else kinds.int8
     head = model.get_output_embeddings()
     for path, old in list(model.named_modules()):
-        bias = getattr(old, "bias", None) is not None
         new: Any = None
         if path in config["int4"]:
-            new = kinds.int4(old.out_features, old.in_features, bias, config["group"])
+            new = kinds.int4(old.out_features, old.in_features, old.bias is not None, config["group"])
         elif path in config["int8"] and isinstance(old, nn.Embedding):
             new = kinds.embedding(old.num_embeddings, old.embedding_dim, dtype)
         elif path in config["int8"]:
-            new = (kinds.dynamic if dynamic else kinds.int8)(old.out_features, old.in_features, bias)
+            new = linear(old.out_features, old.in_features, old.bias is not None)
+        elif old is head and model.config.tie_word_embeddings:  # the table stands before the head
+            new = linear(old.out_features, old.in_features, old.bias is not None, model.get_input_embeddings())
+            model.all_tied_weights_keys = {}
         if new is not None:
             model.set_submodule(path, new)
-    table = model.get_input_embeddings()
-    if model.config.tie_word_embeddings and isinstance(table, kinds.embedding):
-        path = next(path for path, module in model.named_modules() if module is head)
-        model.set_submodule(path, (kinds.tied_dynamic if dynamic else kinds.tied_int8)(table))
-        model.all_tied_weights_keys = {}
 
 
 def _quantizer() -> tuple[type, type]:

@@ -120,16 +120,16 @@ def calibrate(model: Any, source: Source, work: Work, note: str) -> int:
 
 
 def save(model: Any, source: Source, out: Path, work: Work, **config: Any) -> None:
-    """Write the model in its parent's dtype; `config` changes fields of the parent's config.json."""
+    """Write the model, in its parent's dtype unless `config`, which changes fields of config.json, has another."""
     import torch
 
-    dtype = DTYPES.get(source.spec.dtype, "float32")
+    config = {"dtype": DTYPES.get(source.spec.dtype, "float32"), **config}
     seen: set[int] = set()
     tensors: dict[str, Any] = {}
     for name, tensor in model.state_dict().items():
         if tensor.data_ptr() in seen:  # tied
             continue
         seen.add(tensor.data_ptr())
-        cast = tensor.to(getattr(torch, dtype)) if tensor.is_floating_point() else tensor
+        cast = tensor.to(getattr(torch, config["dtype"])) if tensor.is_floating_point() else tensor
         tensors[name] = cast.contiguous()
-    _hf_folder.write(out, Path(source.path), {**config_of(source), "dtype": dtype, **config}, tensors, work)
+    _hf_folder.write(out, Path(source.path), config_of(source) | config, tensors, work)
