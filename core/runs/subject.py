@@ -37,13 +37,15 @@ class Examinee:
         self._check = check
         self._held: list[int] = []  # committed by loglikelihood, whose calls often share a beginning
 
-    def render(self, messages: Sequence[tuple[str, str]]) -> list[int]:
+    def prompt(self, messages: Sequence[tuple[str, str]]) -> str:
         if not self.session.chat_template:
-            return self.session.encode("\n\n".join(text for _, text in messages) + "\n")
+            return "\n\n".join(text for _, text in messages) + "\n"
         from core.models.chat import render_messages
 
-        text = render_messages(self.session.chat_template, messages, self.session.bos_token, self.session.eos_token)
-        return self.session.encode(text)
+        return render_messages(self.session.chat_template, messages, self.session.bos_token, self.session.eos_token)
+
+    def render(self, messages: Sequence[tuple[str, str]]) -> list[int]:
+        return self.session.encode(self.prompt(messages))
 
     def generate(self, ids: Sequence[int], limit: int, stop: Sequence[str] = ()) -> Generation:
         self._held = []
@@ -94,7 +96,7 @@ class Examinee:
 
     def loglikelihood(self, ids: Sequence[int], continuation: Sequence[int]) -> tuple[float, bool]:
         assert ids and continuation, "a continuation needs something to continue"
-        self._fits(len(ids) + len(continuation))
+        self._fits(len(ids) + len(continuation) - 1)  # the last token is never fed
         self._check()
         whole = [*ids, *continuation]
         n_shared = self._go_back(whole[: len(ids) - 1])

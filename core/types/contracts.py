@@ -326,8 +326,11 @@ class Subject(Protocol):
     reference: Session | None
     seed: int
 
+    def prompt(self, messages: Sequence[tuple[str, str]]) -> str:
+        """A dialogue of (role, text), with the model's chat template where it has one, up to the answer."""
+
     def render(self, messages: Sequence[tuple[str, str]]) -> list[int]:
-        """Ids of a dialogue of (role, text), with the model's chat template where it has one, up to the answer."""
+        """Ids of that prompt."""
 
     def generate(self, ids: Sequence[int], limit: int, stop: Sequence[str] = ()) -> Generation:
         """Continue `ids` with the request's strategy and sampling, until a stop text, which is left out."""

@@ -1,0 +1,117 @@
+"""A Subject in the shape of lm-evaluation-harness's language model.
+
+Truncation and stops are those of the harness's own `hf` model, so that both give the same numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from core.errors import ExplorerError
+from core.types import Generation, Subject
+
+MAX_NEW_TOKENS = 256  # the harness's default where a task says nothing
+LONG = 128  # continuations beyond this are scored in chunks of logits
+LIMITS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
+
+
+def language_model(subject: Subject, bos: bool) -> Any:
+    """An `lm_eval.api.model.TemplateLM` over the subject, with the last answer in its field `last`.
+
+    bos: put the beginning-of-sequence token before every text, as a tokenizer that adds it by itself would.
+    """
+    from lm_eval.api.model import TemplateLM
+
+    session = subject.session
+
+    class SessionModel(TemplateLM):  # type: ignore[misc]
+        last: Generation | None = None
+
+        @property
+        def eot_token_id(self) -> int:
+            return _id(session.eos_token) if session.eos_token else min(session.eos_ids, default=0)
+
+        @property
+        def prefix_token_id(self) -> int:
+            return _id(session.bos_token) if session.bos_token else self.eot_token_id
+
+        def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: Any) -> list[int]:
+            ids = session.encode(string)
+            wanted = bos if add_special_tokens is None else add_special_tokens and bos
+            if wanted and session.bos_token and not string.startswith(session.bos_token):
+                return [self.prefix_token_id, *ids]
+            return ids
+
+        def loglikelihood(self, requests: Sequence[Any], disable_tqdm: bool = True) -> list[tuple[float, bool]]:
+            found: list[tuple[float, bool]] = super().loglikelihood(requests, disable_tqdm=True)
+            return found
+
+        def _loglikelihood_tokens(self, requests: Sequence[Any], **_: Any) -> list[tuple[float, bool]]:
+            return [_loglikelihood(subject, context, continuation) for _, context, continuation in requests]
+
+        def loglikelihood_rolling(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[float]:
+            return [self._rolling(request.args[0]) for request in requests]
+
+        def _rolling(self, text: str) -> float:
+            from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
+
+            cut = get_rolling_token_windows(self.tok_encode(text), self.prefix_token_id, session.max_context, 1)
+            return sum(_loglikelihood(subject, *make_disjoint_window(window))[0] for window in cut)
+
+        def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
+            return [self._answer(*request.args) for request in requests]
+
+        def _answer(self, context: str, asked: dict[str, Any]) -> str:
+            if asked.get("do_sample") and float(asked.get("temperature") or 0) > 0:
+                raise ExplorerError(
+                    "The task wants sampled answers, and here they are decoded as the request says.",
+                    "Set do_sample to false in a copy of the task.",
+                )
+            limit = int(next((asked[name] for name in LIMITS if asked.get(name) is not None), MAX_NEW_TOKENS))
+            room = session.max_context - limit
+            if room <= 0:
+                raise ExplorerError(
+                    f"The task wants {limit} new tokens, and the context has {session.max_context}.",
+                    "Set max_gen_toks in a copy of the task, or raise the context.",
+                )
+            until = asked.get("until") or []
+            stop = [until] if isinstance(until, str) else list(until)
+            answer = subject.generate(self.tok_encode(context)[-room:], limit, [text for text in stop if text])
+            self.last = answer
+            return answer.text
+
+        def apply_chat_template(self, chat_history: Sequence[Any], add_generation_prompt: bool = True) -> str:
+            messages: list[tuple[str, str]] = [(message["role"], message["content"]) for message in chat_history]
+            if add_generation_prompt:
+                return subject.prompt(messages)
+            return subject.prompt(messages[:-1]) + messages[-1][1]  # the answer has begun already
+
+    def _id(token: str) -> int:
+        ids = session.encode(token)
+        assert len(ids) == 1, f"{token} is {len(ids)} tokens"
+        return ids[0]
+
+    return SessionModel()
+
+
+def _loglikelihood(subject: Subject, context: Sequence[int], continuation: Sequence[int]) -> tuple[float, bool]:
+    """What does not fit is cut off on the left, as much as leaves every logit of the continuation."""
+    whole = [*context, *continuation][-(subject.session.max_context + 1) :]
+    first = len(whole) - len(continuation)
+    if first < 1:
+        raise ExplorerError(
+            f"An answer of {len(continuation)} tokens exceeds the context of {subject.session.max_context}.",
+            "Raise the context, or leave this task out.",
+        )
+    if len(continuation) <= LONG:
+        return subject.loglikelihood(whole[:first], whole[first:])
+    total, greedy, done = 0.0, True, first
+    for chunk in subject.logprobs(subject.session, whole, first):
+        wanted = np.array(whole[done : done + len(chunk)])
+        total += float(chunk[np.arange(len(chunk)), wanted].sum(dtype=np.float64))
+        greedy = greedy and bool((chunk.argmax(-1) == wanted).all())
+        done += len(chunk)
+    return total, greedy
