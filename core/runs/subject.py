@@ -39,7 +39,7 @@ class Examinee:
 
     def prompt(self, messages: Sequence[tuple[str, str]]) -> str:
         if not self.session.chat_template:
-            return "\n\n".join(text for _, text in messages) + "\n"
+            return "\n\n".join(text for _, text in messages if text) + "\n"
         from core.models.chat import render_messages
 
         return render_messages(self.session.chat_template, messages, self.session.bos_token, self.session.eos_token)
