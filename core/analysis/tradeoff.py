@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from core.analysis.paired import Noninferiority, compare, noninferiority
+from core.analysis.paired import Comparison, compare, noninferiority
 from core.analysis.quantiles import student_t
 from core.analysis.stats import PAIRS, Floats, log_ratios
 from core.types import Energy, Item, Metric, Record
@@ -128,7 +128,9 @@ class Study:
         ]
         beside = [a for v in self.variants for a, _ in v.answers]
         self._base_s = math.exp(np.log(beside).mean()) if beside else math.nan
-        self.equal = tuple(self._equal(v) for v in self.variants)
+        compared = [self._compared(v) for v in self.variants]
+        self.differences = tuple(c.difference if c is not None else None for c in compared)
+        self.equal = tuple(noninferiority(c, margin) if c is not None else None for c in compared)
 
     @property
     def n_clusters(self) -> int:
@@ -179,7 +181,7 @@ class Study:
         rows = [[value(v, i) for i in self.ids] for v in self.variants]
         return np.array([np.bincount(self._of_item, weights=row) for row in rows])
 
-    def _equal(self, variant: Variant) -> Noninferiority | None:
+    def _compared(self, variant: Variant) -> Comparison | None:
         """The quality against the baseline's; None without items and for the baseline itself."""
         if not variant.quality or variant.id == self.variants[self.baseline].id:
             return None
@@ -190,7 +192,7 @@ class Study:
         )
         binary = {x.values["quality"] for x in (*left, *right)} <= {0.0, 1.0}
         metric = msgspec.structs.replace(QUALITY, kind="rate") if binary else QUALITY
-        return noninferiority(compare(metric, left, right), self.margin)
+        return compare(metric, left, right)
 
     def _totals(self, weights: Floats, speedup: Floats, decided: bool) -> Totals:
         items = weights @ self._counts

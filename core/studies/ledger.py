@@ -1,0 +1,140 @@
+"""What a study has done so far: one file, study.json, of run ids. A kill loses at most the run that was going.
+
+Knows runs and their ends; does not know what they are for.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from core.errors import ExplorerError
+from core.runs.runner import Runner
+from core.runs.store import Run
+from core.studies.plan import Plan
+from core.types import Request, from_json, to_json
+
+FILE = "study.json"
+Say = Callable[[str], None]
+
+
+class State(msgspec.Struct, kw_only=True):
+    """runs: key -> run id. failures: key -> why it has no run. items: eval -> how many. spent_s: over all sessions."""
+
+    plan: Plan
+    minutes: float
+    begun: str
+    runs: dict[str, str] = {}
+    failures: dict[str, str] = {}
+    items: dict[str, int] = {}
+    spent_s: float = 0.0
+
+
+class Ledger:
+    """The state of one study in its folder, and the way to add a run to it."""
+
+    def __init__(self, folder: Path, plan: Plan, minutes: float, runner: Runner, say: Say, again: bool = False) -> None:
+        """Goes on with the study in the folder when it has the same plan; `again` or another plan begins anew."""
+        self.folder, self.runner, self.say = folder, runner, say
+        self._path = folder / FILE
+        self._since = time.monotonic()
+        folder.mkdir(parents=True, exist_ok=True)
+        found = None if again else read(folder)
+        if found is not None and to_json(found.plan) == to_json(plan):
+            self.state = found
+            self.state.minutes = minutes
+            return
+        if self._path.exists():
+            self._path.rename(folder / f"study-{time.strftime('%Y%m%d-%H%M%S')}.json")
+        self.state = State(plan=plan, minutes=minutes, begun=time.strftime("%Y-%m-%d %H:%M"))
+        self.save()
+
+    @property
+    def left_s(self) -> float:
+        """Of the study's time, counted over all its sessions; below 0 when it is over."""
+        self._count()
+        return self.state.minutes * 60 - self.state.spent_s
+
+    def done(self, key: str) -> Run | None:
+        """The finished run of this key, if there is one."""
+        run_id = self.state.runs.get(key)
+        if run_id is None:
+            return None
+        try:
+            run = self.runner.store.open(run_id)
+        except ExplorerError:
+            return None
+        return run if run.status() == "done" else None
+
+    def perform(self, key: str, request: Request) -> Run | None:
+        """The finished run of this key: of an earlier session, or a new one. None when it failed, now or earlier.
+
+        A run that was stopped or interrupted is done anew; one that failed is not.
+        """
+        if (run := self.done(key)) is not None:
+            return run
+        if key in self.state.failures:
+            return None
+        self.say(f"{self._clock()}  {key}")
+        try:
+            run_id = self.runner.start(request)
+        except ExplorerError as error:
+            self.fail(key, str(error))
+            return None
+        self.state.runs[key] = run_id
+        self.save()
+        try:
+            run = self.runner.wait(run_id)
+        except KeyboardInterrupt:
+            self.runner.cancel(run_id)
+            self.runner.wait(run_id)
+            self.save()
+            raise
+        if run.status() == "failed":
+            failed = run.failure()
+            self.fail(key, f"{failed.message} {failed.hint}".strip() if failed else "The run failed.")
+            return None
+        self.save()
+        return run if run.status() == "done" else None
+
+    def adopt(self, key: str, run_id: str) -> None:
+        """Take a run that was made elsewhere."""
+        self.state.runs[key] = run_id
+        self.save()
+
+    def fail(self, key: str, reason: str) -> None:
+        self.say(f"{self._clock()}  {key}: {reason}")
+        self.state.failures[key] = reason
+        self.save()
+
+    def save(self) -> None:
+        self._count()
+        partial = self._path.with_suffix(".part")
+        try:
+            partial.write_bytes(to_json(self.state))
+            os.replace(partial, self._path)
+        except OSError as error:
+            raise ExplorerError(
+                f"The study could not be stored: {error.strerror or error}.", f"Free some space in {self.folder}."
+            ) from error
+
+    def _count(self) -> None:
+        now = time.monotonic()
+        self.state.spent_s += now - self._since
+        self._since = now
+
+    def _clock(self) -> str:
+        self._count()
+        return f"{self.state.spent_s / 60:5.1f} of {self.state.minutes:g} min"
+
+
+def read(folder: Path) -> State | None:
+    """The state in a folder; None when there is none, or none that can be read."""
+    try:
+        return from_json((folder / FILE).read_bytes(), State)
+    except (OSError, msgspec.DecodeError):
+        return None

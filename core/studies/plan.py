@@ -1,0 +1,71 @@
+"""What a study is going to do, written down before it does it: variants, exams, margin, and what is known."""
+
+from __future__ import annotations
+
+import msgspec
+
+from core.analysis.validate import Group
+from core.types import Record, Scalar
+
+
+class Recipe(Record):
+    """One way to run the study's model: what is made of it, and how that is opened.
+
+    steps: transforms and their settings, one after the other, each on what the one before it made; without any the
+    model itself runs. base: this is what its backend runs without any optimization.
+    """
+
+    id: str
+    label: str
+    backend: str
+    steps: tuple[tuple[str, dict[str, Scalar]], ...] = ()
+    dtype: str | None = None
+    options: dict[str, Scalar] = msgspec.field(default_factory=dict)
+    base: bool = False
+
+
+class Exam(Record):
+    """One evaluation of every variant.
+
+    metric: the one that the report shows. task: whether it judges answers; the variants' quality is the mean of the
+    tasks' items. chance: what guessing gives on an item. generates: whether answers are written, token by token.
+    """
+
+    eval: str
+    label: str
+    metric: str
+    settings: dict[str, Scalar] = msgspec.field(default_factory=dict)
+    task: bool = True
+    chance: float = 0.0
+    generates: bool = False
+
+
+class Plan(Record, omit_defaults=False):
+    """A study before it begins.
+
+    baseline: the recipe that everything is compared with. margin: of quality, within which it counts as equal.
+    prompt_tokens, new_tokens: of the standard answer whose time is the speed. rounds: in each, every variant answers
+    once in a fresh process, in a new random order; as many of `rounds` as time allows, and at least `least_rounds`.
+    """
+
+    name: str
+    title: str
+    model: str
+    recipes: tuple[Recipe, ...]
+    exams: tuple[Exam, ...]
+    baseline: str
+    groups: tuple[Group, ...] = ()
+    margin: float = 0.05
+    prompt_tokens: int = 64
+    new_tokens: int = 32
+    least_rounds: int = 5
+    rounds: int = 10
+    repeats: int = 2
+    threads: int | None = None
+
+    def recipe(self, name: str) -> Recipe:
+        return next(r for r in self.recipes if r.id == name)
+
+    def base_of(self, recipe: Recipe) -> Recipe | None:
+        """The unoptimized recipe of the same backend."""
+        return next((r for r in self.recipes if r.base and r.backend == recipe.backend), None)
