@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
+from typing import Literal
 
 from core.types import ForwardCost, Record, Step
 
@@ -69,6 +70,55 @@ def first_divergence(a: Sequence[Step], b: Sequence[Step]) -> int | None:
     first, second = ([token for step in steps for token in step.tokens] for steps in (a, b))
     differ = (i for i, (x, y) in enumerate(zip(first, second, strict=False)) if x != y)
     return next(differ, None if len(first) == len(second) else min(len(first), len(second)))
+
+
+State = Literal["accepted", "fixed", "wrong", "beyond"]
+
+
+class Frame(Record):
+    """One decode step as a picture: what was fed as a guess, how each guess fared, and what was accepted.
+
+    end_s: when it ended, counted from the prompt. pieces: texts of the accepted tokens, in order. guess: text and
+    state; fixed: right already, but behind a wrong one, so it must wait; beyond: the text ended before it.
+    """
+
+    end_s: float
+    pieces: tuple[str, ...]
+    guess: tuple[tuple[str, State], ...]
+    n_forward: int
+
+
+def frames(steps: Sequence[Step]) -> tuple[Frame, ...]:
+    """The steps of one pass, the prefill as the first frame. A step without texts of its own (one token) has its text.
+
+    Which guess was right is known only from the tokens that came out in the end, so of a pass that is still going the
+    last guesses are "beyond".
+    """
+    final = [token for step in steps for token in step.tokens]
+    found: list[Frame] = []
+    end_s, base = 0.0, 0
+    for step in steps:
+        end_s += step.seconds
+        agreed = _agreed(step)
+        states: list[State] = []
+        for i, token in enumerate(step.guess):
+            place = base + i
+            if i < agreed:
+                states.append("accepted")
+            elif place >= len(final):
+                states.append("beyond")
+            else:
+                states.append("fixed" if token == final[place] else "wrong")
+        base += step.n_tokens
+        found.append(
+            Frame(
+                end_s=end_s,
+                pieces=step.pieces or ((step.text,) if step.text else ()),
+                guess=tuple(zip(step.guessed, states, strict=False)),
+                n_forward=step.n_forward,
+            )
+        )
+    return tuple(found)
 
 
 def stationary(steps: Sequence[Step]) -> int:

@@ -10,6 +10,7 @@ import os
 import platform
 import time
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 import msgspec
@@ -175,6 +176,7 @@ def _run_pass(
     steps: Iterator[Advance], session: Session, number: int, attachment: Attachment | None, journal: Journal
 ) -> None:
     text = TextStream(session)
+    piece = cache(lambda token: session.decode([token]))
     decoding = False
     if attachment:
         attachment.phase("prefill")
@@ -200,6 +202,8 @@ def _run_pass(
             guess=advance.guess,
             n_draft=advance.n_draft,
             depth=advance.depth,
+            pieces=tuple(map(piece, accepted)) if advance.guess else (),
+            guessed=tuple(map(piece, advance.guess)),
         )
         journal.write(step)
         if attachment:

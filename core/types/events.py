@@ -58,6 +58,7 @@ class Step(Record, tag="step"):
     n_input: tokens fed to the forwards per sequence (prefill: the chunk; decode: 1 per forward ...).
     tokens: the accepted ids of the first sequence. guess: the ids it was fed beyond the known ones, to be verified;
     guess[i] stands where tokens[i] ended up. n_draft: forwards of a draft model, which n_forward leaves out.
+    pieces, guessed: the texts of tokens and guess, one by one, where the strategy guesses.
     """
 
     t_s: float
@@ -73,6 +74,8 @@ class Step(Record, tag="step"):
     guess: tuple[int, ...] = ()
     n_draft: int = 0
     depth: float | None = None  # mean share of the blocks that ran, where a strategy leaves some out
+    pieces: tuple[str, ...] = ()
+    guessed: tuple[str, ...] = ()
 
 
 class Memory(Record, tag="memory"):

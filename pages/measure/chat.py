@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import streamlit as st
 
-from core.errors import ExplorerError
 from core.runs.dialogue import ask
 from core.runs.store import Run
-from core.types import Result
+from core.types import Request, Result
 from pages.ui import text
 from pages.ui.chat_form import Side, side_form
 from pages.ui.chat_state import Conversation, conversation
 from pages.ui.energy_view import energy_line
 from pages.ui.links import link
 from pages.ui.live import live
-from pages.ui.page import fault, guard, page
-from pages.ui.state import GOING, open_run, readable, result_of, runner
+from pages.ui.page import guard, page
+from pages.ui.state import GOING, result_of, runner
 
 EXAMPLES = (
     "What is the capital of France?",
@@ -51,37 +50,33 @@ def draw_answer(run: Run, result: Result) -> None:
 
 def draw_turn(talk: Conversation, number: int) -> None:
     """The question, and the answers beside each other."""
-    turn = talk.turns[number]
+    question, runs = talk.turns[number]
     with st.chat_message("user"):
-        st.text(turn.question)
+        st.text(question)
     columns = st.columns(max(1, len(talk.sides)), gap="large")
     for place, (side, column) in enumerate(zip(talk.sides, columns, strict=True)):
         with column, st.chat_message("assistant"), guard():
             st.caption(side.label)
-            run_id = turn.runs[place] if place < len(turn.runs) else None
-            if run_id and readable(run_id):
-                live(open_run(run_id), draw_answer, every_s=0.4)
+            run = runs.run(place)
+            if run is not None:
+                live(run, draw_answer, every_s=0.4)
+            elif place < runs.total:
+                st.caption("Waits for the other one: two at once would spoil both.")
             else:
-                st.caption("Waits for the other one: two at once would spoil both." if run_id is None else "Deleted.")
+                st.caption("No answer: it was stopped, or its run was deleted.")
 
 
 def go_on(talk: Conversation) -> None:
     """Start the next configuration's answer when the one before has ended."""
-    if not talk.turns or runner().active():
+    if not talk.turns:
         return
-    turn = talk.turns[-1]
-    if len(turn.runs) == len(talk.sides):
-        return
-    place = len(turn.runs)
-    before = [(t.question, result_of(open_run(t.runs[place]))) for t in talk.turns[:-1] if readable(t.runs[place])]
-    request = ask(talk.sides[place].request, turn.question, talk.text, before)
-    try:
-        turn.runs.append(runner().start(request, keep=len(talk.sides)))
-    except ExplorerError as error:
-        turn.runs.append("")
-        fault(error)
-        return
-    st.rerun()
+
+    def request(place: int) -> Request:
+        earlier = [(question, runs.run(place)) for question, runs in talk.turns[:-1]]
+        before = [(question, result_of(run)) for question, run in earlier if run is not None]
+        return ask(talk.sides[place].request, talk.turns[-1][0], talk.text, before)
+
+    talk.turns[-1][1].go_on(request, keep=len(talk.sides))
 
 
 def send(talk: Conversation, sides: list[Side], question: str, pasted: str) -> None:
@@ -98,10 +93,12 @@ with page("Chat", "One question, two configurations: what each says, how fast, a
         left, right = st.columns(2, gap="large")
         with left:
             first = side_form("a", "pytorch", "First")
-        with right:
+        below = st.container(horizontal=True, vertical_alignment="center")
+        with below:
             two = st.toggle("Second configuration", True, key="two", bind="query-params")
+        with right:
             second = side_form("b", "llama_cpp", "Second") if two else None
-        with st.container(horizontal=True, vertical_alignment="center"):
+        with below:
             with st.popover("Text to answer from", icon=":material/article:"):
                 pasted = st.text_area(
                     "Text", "", key="pasted", height=200, placeholder="Paste a text; questions are then about it."
@@ -109,8 +106,8 @@ with page("Chat", "One question, two configurations: what each says, how fast, a
             if talk.turns and st.button("New dialogue", icon=":material/refresh:", type="tertiary"):
                 talk.clear()
                 st.rerun()
-            if talk.turns and runner().active() and st.button("Stop", icon=":material/stop_circle:", key="chat-stop"):
-                runner().cancel(runner().active() or "")
+            if talk.turns and talk.turns[-1][1].going:
+                st.button("Stop", icon=":material/stop_circle:", key="chat-stop", on_click=talk.turns[-1][1].stop)
     sides = [side for side in (first, second) if side is not None]
     ready = first is not None and (second is not None or not two)
     for number in range(len(talk.turns)):

@@ -5,25 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from pages.ui.chat_form import Side
+from pages.ui.sequence import Sequence
 from pages.ui.state import remembered
 
 
 @dataclass
-class Turn:
-    """runs: one id per configuration, in order; fewer while they are still to come."""
-
-    question: str
-    runs: list[str] = field(default_factory=list)
-
-
-@dataclass
 class Conversation:
+    """turns: a question, and one run per configuration, in their order."""
+
     sides: list[Side] = field(default_factory=list)
     text: str = ""
-    turns: list[Turn] = field(default_factory=list)
+    turns: list[tuple[str, Sequence]] = field(default_factory=list)
 
     def add(self, question: str) -> None:
-        self.turns.append(Turn(question))
+        self.turns.append((question, Sequence(total=len(self.sides))))
 
     def clear(self) -> None:
         self.turns.clear()

@@ -52,7 +52,7 @@ def settings_form(backend_name: str, strategy_name: str) -> dict[str, Any]:
     }
 
 
-def how_form(backend_name: str, prefix: str = "") -> dict[str, Any]:
+def how_form(backend_name: str, prefix: str = "", default: str = "autoregressive") -> dict[str, Any]:
     """How answers are decoded and on what: fields of a Request. prefix: of the widgets' names, for two such forms."""
     backend = registry.get("backend", backend_name)
     plugins = {name: registry.get("strategy", name) for name in registry.names("strategy")}
@@ -64,7 +64,7 @@ def how_form(backend_name: str, prefix: str = "") -> dict[str, Any]:
             usable,
             lambda n: str(plugins[n].label),
             f"{prefix}strategy",
-            "autoregressive",
+            default if default in usable else "autoregressive",
             help="How answers are decoded. Only an early exit or a skipped layer changes them.",
         )
         assert strategy is not None

@@ -1,0 +1,40 @@
+"""A prompt: one's own words, or a question of a domain that the models here can be trained for."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from core.domains import NAMES, load
+
+OWN = "Own text"
+_HOW_MANY = 20
+
+
+def prompt_form(key: str = "prompt") -> str | None:
+    """The prompt; None while it is empty. Questions come from the test split, which no training has seen."""
+    kind = st.segmented_control(
+        "Prompt",
+        [OWN, *NAMES],
+        default=OWN,
+        required=True,
+        key=f"{key}-kind",
+        bind="query-params",
+        width="stretch",
+        format_func=lambda n: {"sql": "SQL", "sql_easy": "SQL, easy", "arithmetic": "Arithmetic"}.get(n, n),
+    )
+    if kind == OWN:
+        words = st.text_area(
+            "Prompt text",
+            "Write one sentence about the sea.",
+            key=key,
+            height=90,
+            label_visibility="collapsed",
+            bind="query-params",
+        )
+        return words.strip() or None
+    questions = load(kind, "test", _HOW_MANY, 0)
+    number = st.number_input("Question", 1, len(questions), 1, key=f"{key}-number", bind="query-params")
+    chosen = questions[int(number) - 1]
+    with st.container(border=True, height=150):
+        st.text(chosen.prompt)
+    return chosen.prompt

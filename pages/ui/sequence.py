@@ -1,0 +1,50 @@
+"""Several runs one after another: two at once would spoil both, so the next begins when the last has ended."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import streamlit as st
+
+from core.errors import ExplorerError
+from core.runs.store import Run
+from core.types import Request
+from pages.ui.page import fault
+from pages.ui.state import open_run, readable, runner
+
+
+@dataclass
+class Sequence:
+    """runs: the ids of those begun, in order. total: how many there will be; what failed to start has no id."""
+
+    total: int = 0
+    runs: list[str] = field(default_factory=list)
+
+    @property
+    def going(self) -> bool:
+        return len(self.runs) < self.total or runner().active() in self.runs
+
+    def run(self, place: int) -> Run | None:
+        """The run at this place; None while it is to come, or when it never began or was deleted."""
+        known = place < len(self.runs) and self.runs[place] and readable(self.runs[place])
+        return open_run(self.runs[place]) if known else None
+
+    def go_on(self, request: Callable[[int], Request], keep: int = 1) -> None:
+        """Begin the next run if none is going, and draw the page anew. Call it at the end of a page."""
+        if len(self.runs) >= self.total or runner().active():
+            return
+        try:
+            self.runs.append(runner().start(request(len(self.runs)), keep=keep))
+        except ExplorerError as error:
+            self.total = len(self.runs)
+            fault(error)
+            return
+        st.rerun()
+
+    def stop(self) -> None:
+        """Stop what is going, and begin nothing more."""
+        self.total = len(self.runs)
+        going = runner().active()
+        if going in self.runs:
+            runner().cancel(going or "")

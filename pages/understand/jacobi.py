@@ -1,0 +1,134 @@
+"""Jacobi decoding, live: the window converging step by step, in a race with one token at a time."""
+
+from __future__ import annotations
+
+import msgspec
+import streamlit as st
+
+from core import registry
+from core.analysis.decoding import acceptance, first_divergence, frames
+from core.errors import ExplorerError
+from core.models import catalogue
+from core.runs.store import Run
+from core.types import Generate, Pass, Request, Result, Step
+from pages.ui import text
+from pages.ui.domain_prompt import prompt_form
+from pages.ui.live import live
+from pages.ui.models import model_card, model_picker
+from pages.ui.page import guard, nothing_yet, page
+from pages.ui.pickers import backend_picker, strategy_label
+from pages.ui.race import race
+from pages.ui.run_report import draw_failure
+from pages.ui.run_view import draw_header, draw_stage
+from pages.ui.sequence import Sequence
+from pages.ui.settings_form import how_form
+from pages.ui.state import remembered, result_of, runner
+
+BASELINE = "autoregressive"
+
+
+def form() -> Request | None:
+    """The rival's request; the baseline's is the same with one token at a time."""
+    chosen = model_picker()
+    if not chosen:
+        return None
+    try:
+        entry = catalogue.find(chosen)
+    except ExplorerError as error:
+        st.warning(error.hint, title=error.message, icon=":material/search_off:")
+        return None
+    model_card(entry)
+    backend = backend_picker()
+    how = how_form(backend, default="jacobi")
+    prompt = prompt_form()
+    limit = st.number_input("New tokens at most", 2, 512, 64, key="limit", bind="query-params")
+    if how["strategy"] == BASELINE:
+        st.warning("Choose a strategy that guesses, under Settings.", title="Nothing to race against")
+        return None
+    if prompt is None or registry.get("backend", backend).unavailable():
+        return None
+    task = Generate(prompt=prompt, max_new_tokens=int(limit))
+    return Request(model=entry.id, backend=backend, task=task, profilers=(), **how)
+
+
+def timed(run: Run) -> list[Step]:
+    """The steps of the last timing pass."""
+    passes = [e.number for e in run.events() if isinstance(e, Pass) and e.kind == "timing"]
+    return [e for e in run.events() if isinstance(e, Step) and passes and e.pass_no == passes[-1]]
+
+
+def draw_going(run: Run, result: Result) -> None:
+    draw_header(run, result)
+    draw_stage(run, result)
+    draw_failure(run, result)
+    steps = timed(run)
+    if steps:
+        st.text(result.text)
+
+
+def draw_race(runs: list[Run]) -> None:
+    """Both recordings on one clock, and what they say in numbers."""
+    results = [result_of(run) for run in runs]
+    steps = [timed(run) for run in runs]
+    labels = [strategy_label(run.request.strategy) for run in runs]
+    race(list(zip(labels, map(frames, steps), strict=True)), key=f"race-{runs[-1].id}", autoplay=True)
+    found = acceptance(steps[1])
+    speedup = results[0].tpot_s / results[1].tpot_s if results[0].tpot_s is not None and results[1].tpot_s else None
+    fast = "Guesses accepted: tokens beyond the one that every forward gives."
+    still = "Of these, right already while a token before them was wrong."
+    pair = "Of this one pair, without an interval: the Decoding page measures pairs."
+    with st.grid(4, min_column_width=150, row_height=118):
+        for label, value, words in (
+            ("Speed-up in decoding", text.ratio(speedup), pair),
+            ("Tokens per forward", f"{found.tokens_per_forward:.2f}" if found else text.NONE, None),
+            ("Fast-forwarded", text.count(found.fast_forwarded) if found else text.NONE, fast),
+            ("Stationary", text.count(found.stationary) if found else text.NONE, still),
+        ):
+            st.metric(label, value, border=True, height="stretch", help=words)
+    where = first_divergence(steps[0], steps[1])
+    if where is None:
+        st.caption(
+            f":material/check: Both produced the same {results[0].n_new_tokens} tokens. {text.provenance('measured')}"
+        )
+    else:
+        st.caption(
+            f":material/call_split: The two texts differ from token {where + 1} on. In low precision a forward of many "
+            f"tokens rounds otherwise than a forward of one, and a near tie may tip. {text.provenance('measured')}"
+        )
+
+
+with page(
+    "Jacobi, live",
+    "A whole window of tokens is guessed, and one forward corrects all of them: watch it converge, beside one by one.",
+):
+    left, view = st.columns([1, 2.1], gap="large")
+    pair = remembered("race", Sequence)
+    asked = remembered("race-asked", list[Request])
+    with left, guard():
+        request = form()
+        if st.button(
+            "Race",
+            type="primary",
+            icon=":material/sports_score:",
+            key="start",
+            width="stretch",
+            disabled=request is None or runner().active() is not None,
+        ):
+            assert request is not None
+            asked[:] = [msgspec.structs.replace(request, strategy=BASELINE, params={}), request]
+            pair.runs, pair.total = [], 2
+    with view, guard():
+        runs = [run for place in range(2) if (run := pair.run(place)) is not None]
+        if not runs:
+            nothing_yet(
+                "No race yet",
+                "Press Race: first one token at a time, then the window, then both on one clock.",
+                ":material/sports_score:",
+            )
+        elif pair.going or len(runs) < 2 or any(result_of(r).status != "done" for r in runs):
+            for run in runs:
+                live(run, draw_going)
+        else:
+            draw_race(runs)
+    with guard():
+        pair.go_on(lambda place: asked[place])
