@@ -16,12 +16,13 @@ import msgspec
 
 from core.analysis.dtypes import canonical_dtype, retype
 from core.errors import ExplorerError
-from core.models import architectures, gguf_file
+from core.models import architectures, gguf_file, onnx_file
 from core.models.gguf import gguf_config, gguf_tensors
 from core.models.tensors import measured, safetensors_headers
+from core.names import fit
 from core.types import Attention, ModelSpec
 
-__all__ = ["from_config", "from_gguf", "from_hf_folder", "read", "retype"]
+__all__ = ["from_config", "from_gguf", "from_hf_folder", "from_onnx_folder", "read", "retype"]
 
 _MAX_CONTEXT = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len")
 
@@ -73,8 +74,7 @@ def read(path: str | Path, fmt: str) -> ModelSpec:
         spec = from_config(read_config(path), name=_stem(path), source=f"Architecture from {path.name}, no weights.")
         return msgspec.structs.replace(spec, random_weights=True)
     if fmt == "onnx":
-        spec = from_config(read_config(path), name=_stem(path), source=f"ONNX export in {path.name}.")
-        return retype(spec, "fp32")
+        return from_onnx_folder(path)
     raise ExplorerError(
         f"Models in the format '{fmt}' are not known here.", "Known: hf, torch-int, config, gguf, onnx."
     )
@@ -109,6 +109,19 @@ def from_hf_folder(path: str | Path) -> ModelSpec:
     config = read_config(path)
     spec = from_config(config, name=path.name, source=f"Weights in {path.name} (safetensors).")
     return measured(spec, safetensors_headers(path, spec.architecture), keep_unknown=False)
+
+
+def from_onnx_folder(path: str | Path) -> ModelSpec:
+    """Architecture from config.json; exact dtypes and bytes per layer from model.onnx where its nodes tell them."""
+    path = Path(path)
+    spec = from_config(read_config(path), name=_stem(path), source=f"ONNX export in {path.name}.")
+    file = path / "model.onnx" if path.is_dir() else path
+    stored = onnx_file.tensors(file, spec.architecture) if file.is_file() else []
+    owned = {layer.name for layer in spec.layers if layer.n_params}
+    names = {layer.name for layer in spec.layers}
+    if not owned <= {fit(t.layer, names) for t in stored}:
+        return retype(spec, "fp32")  # an export that keeps no names
+    return measured(spec, stored, keep_unknown=False)
 
 
 def from_gguf(path: str | Path) -> ModelSpec:
