@@ -14,6 +14,7 @@ from core.types import Work
 
 SHARD_BYTES = 2 << 30
 _OWN = ("config.json", "roofscope.json", "artifact.json")  # written anew, or the parent's story
+_TRAINED_FOR = ("medusa_heads",)  # fields of a config.json that name files trained for the parent's very weights
 _COPIED = (".json", ".jinja", ".txt", ".model")
 
 
@@ -37,7 +38,8 @@ def write(out: Path, source: Path, config: dict[str, Any], tensors: dict[str, An
             "weight_map": {tensor: name for name, shard in zip(names, shards, strict=True) for tensor in shard},
         }
         (out / "model.safetensors.index.json").write_text(json.dumps(index, indent=2), encoding="utf-8")
-    (out / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
+    kept = {key: value for key, value in config.items() if key not in _TRAINED_FOR}
+    (out / "config.json").write_text(json.dumps(kept, indent=2), encoding="utf-8")
     for file in sorted(source.iterdir()):
         if file.suffix in _COPIED and file.name not in _OWN and not file.name.endswith(".index.json"):
             shutil.copyfile(file, out / file.name)
