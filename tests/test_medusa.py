@@ -86,7 +86,7 @@ def test_heads_are_the_papers_formula(folder: Path, session: Session) -> None:
     from safetensors.torch import load_file
 
     model = session._model  # type: ignore[attr-defined]
-    weight = load_file(heads_folder(folder) / "medusa_heads.safetensors")["weight"]
+    weight = load_file(heads_folder(folder) / "medusa_heads.safetensors")["medusa_heads.weight"]
     hidden = model.model(torch.from_numpy(PROMPT)).last_hidden_state[0]
     for keep, index in ((None, 4), (3, 2)):
         h = hidden[index if keep is None else PROMPT.shape[1] - keep + index]

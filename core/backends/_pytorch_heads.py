@@ -2,8 +2,8 @@
 
 Head k says x_k = h + SiLU(W_k h), and the model's own unembedding turns x_k into logits (Cai et al., "Medusa",
 2401.10774, section 2.1.1, with one shared unembedding: a matrix per head would be a fifth of a small model).
-The weights lie in medusa_heads.safetensors as `weight`, (n_heads, d, d); how often each ranked guess was right
-on held-out text lies in config.json under medusa_heads. Knows nothing of the Session.
+The weights, (n_heads, d, d), lie in medusa_heads.safetensors as medusa_heads.weight; how often each ranked guess was
+right on held-out text lies in config.json under medusa_heads. Knows nothing of the Session.
 """
 
 from __future__ import annotations
@@ -51,9 +51,9 @@ def load(folder: Path, model: Any, device: str) -> Heads | None:
     from safetensors.torch import load_file
 
     with explained(f"The Medusa heads in {folder.name} cannot be used", DAMAGED):
-        weight = load_file(str(folder / FILE))["weight"]
+        weight = load_file(str(folder / FILE))[f"{KEY}.weight"]
         accuracy = tuple(tuple(map(float, row)) for row in getattr(model.config, KEY)["accuracy"])
-        n_heads, d = len(accuracy), model.get_output_embeddings().weight.shape[1]
+        n_heads, d = len(accuracy), model.config.get_text_config().hidden_size
         if weight.shape != (n_heads, d, d):
             raise ValueError(f"their shape is {tuple(weight.shape)}, and this model's is {(n_heads, d, d)}")
         return Heads(model, weight.to(device=device, dtype=model.dtype), accuracy)

@@ -179,7 +179,7 @@ def _write(source: Source, out: Path, weight: Any, accuracy: Sequence[Sequence[f
             work.check()
             shutil.copyfile(file, out / file.name)
     (out / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
-    save_file({"weight": weight.contiguous()}, out / FILE, metadata={"format": "pt"})
+    save_file({f"{KEY}.weight": weight.contiguous()}, out / FILE, metadata={"format": "pt"})
 
 
 plugin = MedusaHeads()

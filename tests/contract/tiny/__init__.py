@@ -65,7 +65,7 @@ def heads_folder(folder: Path, n_heads: int = 3) -> Path:
     (path / "config.json").write_text(json.dumps(config))
     d = config["hidden_size"]
     weight = torch.randn(n_heads, d, d, generator=torch.Generator().manual_seed(3)) * 0.1
-    save_file({"weight": weight}, path / "medusa_heads.safetensors")
+    save_file({"medusa_heads.weight": weight}, path / "medusa_heads.safetensors")
     return path
 
 
