@@ -180,3 +180,45 @@ def relative_cost(cost: ForwardCost, n: int) -> float | None:
     below, above = max(k for k in seconds if k <= n), min(k for k in seconds if k >= n)
     share = 0.0 if below == above else math.log(n / below) / math.log(above / below)
     return math.exp((1 - share) * math.log(seconds[below]) + share * math.log(seconds[above])) / seconds[1]
+
+
+class Prospect(Record):
+    """What guessing with forwards of n tokens would bring, when each guess is right with probability alpha."""
+
+    n: int
+    tokens_per_forward: float
+    v: float
+    speedup: float
+
+
+def prospects(cost: ForwardCost, alpha: float, draft: float = 0.0) -> tuple[Prospect, ...]:
+    """For every size that was measured: Leviathan's tokens per forward over v(n) and the cost of drafting.
+
+    draft: of one guess, in forwards of one token; 0 where guesses come for free (Jacobi, lookahead, prompt lookup).
+    """
+    found = []
+    for t in cost.times:
+        v = relative_cost(cost, t.n)
+        if v is None:
+            continue
+        tokens = expected_tokens_per_forward(alpha, t.n - 1)
+        found.append(
+            Prospect(n=t.n, tokens_per_forward=tokens, v=v, speedup=expected_speedup(tokens, v, draft * (t.n - 1)))
+        )
+    return tuple(found)
+
+
+def mean_input(steps: Sequence[Step]) -> float | None:
+    """Tokens fed to a decode forward of one sequence, on average."""
+    decode = [s for s in steps if s.phase == "decode"]
+    n_forward = sum(s.n_forward for s in decode)
+    return sum(s.n_input for s in decode) / n_forward if n_forward else None
+
+
+def predicted_speedup(tokens: float, n_input: float, cost: ForwardCost) -> float | None:
+    """Over one token per forward, from what a forward of `n_input` tokens costs; None beyond what was measured."""
+    low, high = relative_cost(cost, math.floor(n_input)), relative_cost(cost, math.ceil(n_input))
+    if low is None or high is None:
+        return None
+    share = n_input - math.floor(n_input)
+    return expected_speedup(tokens, (1 - share) * low + share * high)

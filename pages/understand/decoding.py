@@ -1,0 +1,266 @@
+"""Many tokens per forward: what a forward of n tokens costs here, what guessing would bring, and what it brought."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Rows
+from typing import Any
+
+import msgspec
+import streamlit as st
+
+from core import registry
+from core.analysis.decoding import acceptance, first_divergence, mean_input, predicted_speedup, prospects, relative_cost
+from core.analysis.stats import paired_ratio
+from core.analysis.under_roof import ideal_seconds
+from core.analysis.work import work
+from core.charts.decoding import CostCurve, accepted_bars, forward_cost, speedup_curve
+from core.errors import ExplorerError
+from core.models import catalogue
+from core.runs.store import Run
+from core.types import ForwardCost, Generate, Loaded, ModelSpec, Pass, Request, Result, Step
+from pages.ui import text
+from pages.ui.ceilings import hold, kept_of, own_name, this_machine
+from pages.ui.domain_prompt import prompt_form
+from pages.ui.figure import figure
+from pages.ui.live import live
+from pages.ui.models import model_card, model_picker
+from pages.ui.page import guard, nothing_yet, page
+from pages.ui.pickers import backend_label, backend_picker, strategy_label
+from pages.ui.run_view import draw_header, draw_stage
+from pages.ui.sequence import Sequence
+from pages.ui.settings_form import how_form
+from pages.ui.state import open_run, readable, remembered, result_of, runner, store
+
+BASELINE = "autoregressive"
+_SEARCHED, _SHOWN_CURVES = 200, 5
+_PAIRS = 5
+
+
+# ---------------------------------------------------------------- v(n)
+
+
+def measured_costs() -> list[tuple[Run, Result]]:
+    """The newest run with a measured v(n) for each configuration."""
+    found: dict[tuple[Any, ...], tuple[Run, Result]] = {}
+    for run_id in store().ids()[:_SEARCHED]:
+        if len(found) == _SHOWN_CURVES:
+            break
+        if not readable(run_id) or "forward_cost" not in open_run(run_id).request.profilers:
+            continue
+        run = open_run(run_id)
+        result = result_of(run)
+        if result.forward_cost is not None:
+            found.setdefault((result.model, result.backend, result.dtype, result.threads), (run, result))
+    return list(found.values())
+
+
+def curve_name(result: Result) -> str:
+    past = result.forward_cost.n_past if result.forward_cost else 0
+    parts = (result.model, backend_label(result.backend), result.dtype, f"{result.threads} threads", f"after {past}")
+    return " · ".join(str(p) for p in parts if p)
+
+
+def roof_curve(run: Run, result: Result) -> tuple[tuple[int, float], ...]:
+    """The same sizes as the roof of the machine that ran it allows; empty while it is not measured."""
+    found, cost = kept_of(result), result.forward_cost
+    device = this_machine(found, own_name(result))
+    spec: ModelSpec | None = next((e.spec for e in run.events() if isinstance(e, Loaded)), None)
+    if found is None or device is None or cost is None or spec is None:
+        return ()
+    held = hold(device, result, found)
+    activation = str(result.environment.get("activation_dtype", "fp32"))
+    kv = str(result.environment.get("kv_dtype", activation))
+    seconds = {
+        t.n: ideal_seconds(work(spec, t.n, cost.n_past, activation_dtype=activation, kv_dtype=kv), held.ceiling)
+        for t in cost.times
+    }
+    return tuple((n, s / seconds[1]) for n, s in seconds.items()) if seconds.get(1) else ()
+
+
+def draw_costs(found: Rows[tuple[Run, Result]]) -> None:
+    """The curves, and the prospect for a share of right guesses."""
+    st.subheader("What a forward of n tokens costs", anchor=False)
+    curves = [
+        CostCurve(curve_name(result), result.forward_cost, roof_curve(run, result))
+        for run, result in found
+        if result.forward_cost is not None
+    ]
+    figure(forward_cost(curves), key="forward-cost")
+    st.caption(
+        f"Lines: {text.provenance('measured')} median and quartiles. Dashed: {text.provenance('computed')} from the "
+        "machine's roof. Dotted: n forwards of one token; above it guessing can never pay. A memory-bound forward "
+        "reads the weights once, however many tokens it carries, so an ideal curve stays flat until the ridge point."
+    )
+    left, right = st.columns([1, 1.6], gap="large")
+    with left:
+        names = [c.name for c in curves]
+        chosen = st.selectbox("Of this configuration", range(len(names)), format_func=names.__getitem__, key="of")
+        alpha = st.slider(
+            "Share of right guesses",
+            0.0,
+            0.99,
+            0.7,
+            0.01,
+            key="alpha",
+            bind="query-params",
+            help="The probability that a guess is what the model would have said, each independently (Leviathan).",
+        )
+        draft = st.slider(
+            "Cost of one guess",
+            0.0,
+            1.0,
+            0.0,
+            0.01,
+            key="draft-cost",
+            bind="query-params",
+            help="In forwards of one token: 0 for Jacobi, lookahead and prompt lookup; a draft model has its own.",
+        )
+        rows = prospects(curves[chosen].cost, alpha, draft)
+        best = max(rows, key=lambda p: p.speedup, default=None)
+        if best is not None:
+            st.markdown(_advice(best.n, best.speedup, curves[chosen].cost))
+    with right:
+        figure(speedup_curve(rows, alpha), key="prospect")
+
+
+def _advice(n: int, speedup: float, cost: ForwardCost) -> str:
+    v16 = relative_cost(cost, 16)
+    sixteen = f" A window of 16 must give {v16:.1f} tokens per forward to break even." if v16 is not None else ""
+    if n == 1 or speedup < 1.02:
+        return f"Guessing does not pay here: one token per forward is the fastest.{sixteen}"
+    return (
+        f"Forwards of **{n}** tokens would be **{speedup:.2f} times** as fast {text.provenance('computed')}.{sixteen}"
+    )
+
+
+# ---------------------------------------------------------------- pairs
+
+
+def form() -> tuple[Request, Request] | None:
+    """The baseline's request, which measures v(n) as well, and the rival's."""
+    chosen = model_picker()
+    if not chosen:
+        return None
+    try:
+        entry = catalogue.find(chosen)
+    except ExplorerError as error:
+        st.warning(error.hint, title=error.message, icon=":material/search_off:")
+        return None
+    model_card(entry)
+    backend = backend_picker()
+    how = how_form(backend, default="jacobi")
+    prompt = prompt_form()
+    limit = st.number_input("New tokens at most", 2, 512, 64, key="limit", bind="query-params")
+    if prompt is None or registry.get("backend", backend).unavailable():
+        return None
+    task = Generate(prompt=prompt, max_new_tokens=int(limit))
+    rival = Request(model=entry.id, backend=backend, task=task, profilers=(), **how)
+    return msgspec.structs.replace(rival, strategy=BASELINE, params={}), rival
+
+
+def timed(run: Run) -> list[Step]:
+    """The steps of the last timing pass."""
+    passes = [e.number for e in run.events() if isinstance(e, Pass) and e.kind == "timing"]
+    return [e for e in run.events() if isinstance(e, Step) and passes and e.pass_no == passes[-1]]
+
+
+def draw_pairs(pairs: Sequence, rival: Request) -> None:
+    """Measured speed-up with its interval, the predicted one beside it, and how the guesses fared."""
+    runs = [pairs.run(place) for place in range(pairs.total)]
+    whole = [
+        (a, b) if place % 4 == 0 else (b, a)  # every other pair began with the rival
+        for place in range(0, len(runs) - 1, 2)
+        for a, b in [(runs[place], runs[place + 1])]
+        if a is not None and b is not None
+    ]
+    results = [(result_of(a), result_of(b)) for a, b in whole]
+    timed_pairs = [(a.tpot_s, b.tpot_s) for a, b in results if a.tpot_s and b.tpot_s]
+    if not timed_pairs:
+        st.caption("No pair has ended yet.")
+        return
+    ratio = paired_ratio([a for a, _ in timed_pairs], [b for _, b in timed_pairs])
+    steps = (timed(whole[0][0]), timed(whole[0][1]))
+    found, fed = acceptance(steps[1]), mean_input(steps[1])
+    cost = next((a.forward_cost for a, _ in results if a.forward_cost), None)
+    predicted = (
+        predicted_speedup(found.tokens_per_forward, fed, cost) if found and fed and cost and not found.n_draft else None
+    )
+    st.subheader(f"{strategy_label(rival.strategy)} against one by one", anchor=False)
+    interval = f"{ratio.low:.2f} to {ratio.high:.2f}" if ratio.low is not None and ratio.high is not None else None
+    error = f"{100 * (predicted / ratio.value - 1):+.0f} % beside the measured one" if predicted else None
+    why = None if predicted else "A draft's own cost is not in v(n)." if found and found.n_draft else None
+    with st.grid(4, min_column_width=150, row_height=148):
+        for label, value, under, words in (
+            ("Speed-up, measured", text.ratio(ratio.value), interval or f"{ratio.n} pairs", "In interleaved pairs."),
+            ("Speed-up, predicted", text.ratio(predicted), error, why or "Tokens per forward over v(n)."),
+            ("Tokens per forward", f"{found.tokens_per_forward:.2f}" if found else text.NONE, None, None),
+            (
+                "Right guesses",
+                text.percent(found.rate) if found else text.NONE,
+                f"{found.stationary} stationary" if found else None,
+                "Of those that were decided: a guess behind a wrong one was not.",
+            ),
+        ):
+            st.metric(
+                label,
+                value,
+                delta=under,
+                delta_color="off",
+                delta_arrow="off",
+                border=True,
+                height="stretch",
+                help=words,
+            )
+    if found:
+        figure(accepted_bars(found.histogram), key="accepted")
+    where = first_divergence(*steps)
+    same = "The two texts are the same." if where is None else f"The two texts differ from token {where + 1} on."
+    st.caption(f"{same} {ratio.n} pairs. {text.provenance('measured')}")
+
+
+def draw_going(run: Run, result: Result) -> None:
+    draw_header(run, result)
+    draw_stage(run, result)
+
+
+with page("Decoding", "Many tokens per forward: what it costs on this machine decides whether guessing pays."):
+    left, view = st.columns([1, 2.1], gap="large")
+    pairs = remembered("pairs", Sequence)
+    asked = remembered("pairs-asked", list[Request])
+    with left, guard():
+        requests = form()
+        free = requests is not None and runner().active() is None
+        n_pairs = st.number_input("Pairs", 1, 100, _PAIRS, key="pairs", bind="query-params")
+        if st.button(
+            "Measure", type="primary", icon=":material/speed:", key="start", width="stretch", disabled=not free
+        ):
+            assert requests is not None
+            asked[:] = requests
+            pairs.runs, pairs.total = [], 2 * int(n_pairs)
+        if pairs.going:
+            st.button("Stop", icon=":material/stop_circle:", key="stop-pairs", on_click=pairs.stop, width="stretch")
+    with view, guard():
+        found = measured_costs()
+        if not found and not pairs.runs:
+            nothing_yet(
+                "Nothing measured yet",
+                "Press Measure: the cost of a forward, then pairs of both ways to decode.",
+                ":material/speed:",
+            )
+        if found:
+            draw_costs(found)
+        if pairs.runs:
+            if pairs.going:
+                st.caption(f"Run {len(pairs.runs)} of {pairs.total}")
+                if (run := pairs.run(len(pairs.runs) - 1)) is not None:
+                    live(run, draw_going)
+            draw_pairs(pairs, asked[1])
+    with guard():
+
+        def nth(place: int) -> Request:
+            """Pairs in alternating order; the first run measures v(n) as well."""
+            which = (place % 2) ^ (place // 2 % 2)
+            profilers = ("forward_cost",) if place == 0 else ()
+            return msgspec.structs.replace(asked[which], profilers=profilers)
+
+        pairs.go_on(nth)
