@@ -266,3 +266,39 @@ def test_a_window_is_cut_where_it_could_not_be_accepted() -> None:
     tree, newest = fed(window, 11, deepest=0)
     assert tree.tokens == [11] and newest == []
     assert window.step([], [12], frozenset()) == []
+
+
+# ---------------------------------------------------------------- the embedded model
+
+
+@pytest.mark.model
+def test_the_embedded_model_says_the_same_out_of_a_tree() -> None:
+    """In fp32, over 64 tokens; the heads are untrained, which may cost speed and nothing else."""
+    import torch
+
+    from core.backends._pytorch_heads import Heads
+    from core.models import artifacts, catalogue, chat
+    from core.types import GenerationConfig
+
+    _, path = artifacts.provide(catalogue.find("smollm2-135m"), ("hf",), quiet)
+    request = Request(model="smollm2-135m", backend="pytorch", dtype="fp32", options={"device": "cpu"})
+    session = registry.get("backend", "pytorch").open(path, specs.read(path, "hf"), request, quiet)
+    model = session._model
+    d = model.config.hidden_size
+    weight = torch.randn(3, d, d, generator=torch.Generator().manual_seed(0)) / d
+    session.add_heads(Heads(model, weight, ((0.5, 0.2, 0.1),) * 3))
+    text = chat.render(session.chat_template, "Explain in three sentences why the sky is blue.")
+    prompt = np.array([session.encode(text)])
+
+    def said(name: str, **params: Any) -> tuple[list[int], int]:
+        strategy = registry.get("strategy", name)
+        steps = list(strategy.decode(session, prompt, GenerationConfig(limit=64), strategy.Params(**params)))
+        return [t for step in steps if step.tokens for t in step.tokens[0]], sum(s.phase == "decode" for s in steps)
+
+    wanted, _ = said("autoregressive")
+    assert len(wanted) == 64
+    for name, params, fewer_than in (("lookahead", {}, 55), ("jacobi", {"pool": 7}, 60), ("medusa", {}, 64)):
+        tokens, n_forward = said(name, **params)
+        assert tokens == wanted, f"{name} differs at {next(i for i in range(64) if tokens[i] != wanted[i])}"
+        assert n_forward < fewer_than
+    session.close()
