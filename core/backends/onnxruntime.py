@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from core.errors import ExplorerError
 from core.settings import settings
-from core.types import ModelSpec, Progress, Record, Request, Scalar, Session
+from core.types import ModelSpec, Progress, Record, Request, Scalar
 from hardware.detect import usable_cores
+
+if TYPE_CHECKING:
+    from core.backends._onnxruntime_session import OnnxSession
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 CAPABILITIES = frozenset({"forward", "cache", "rollback", "rewind", "stream", "batch", "layers", "count"})
@@ -50,7 +53,7 @@ class OnnxRuntime:
             return "onnxruntime is not installed: run `pip install -r requirements.txt`."
         return None
 
-    def open(self, path: str, spec: ModelSpec, request: Request, progress: Progress) -> Session:
+    def open(self, path: str, spec: ModelSpec, request: Request, progress: Progress) -> OnnxSession:
         """Raises ExplorerError for a damaged or incomplete file, an unknown provider or option."""
         from core.backends._onnxruntime_engine import Engine
         from core.backends._onnxruntime_session import OnnxSession
