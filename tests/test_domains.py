@@ -108,7 +108,7 @@ def question(answer: str, *databases: str) -> Question:
         ("SELECT n FROM t;", "SELECT load_extension('x');", False),
         ("SELECT n FROM t;", "SELECT n FROM t; DROP TABLE t;", True),  # only the first statement is run
         ("SELECT n FROM t;", "SELECT hex(zeroblob(2000000000));", False),
-        ("SELECT n FROM t;", "WITH RECURSIVE x(i) AS (SELECT 1 UNION SELECT i + 1 FROM x) SELECT max(i) FROM x;", False),
+        ("SELECT n FROM t;", "WITH RECURSIVE x(i) AS (SELECT 1 UNION SELECT i+1 FROM x) SELECT max(i) FROM x;", False),
         ("SELECT n FROM t;", "SELECT a.n FROM t a, t b, t c, t d, t e, t f, t g, t h, t i, t j;", False),
     ],
 )  # fmt: skip
