@@ -140,7 +140,7 @@ class _Loop:
         self.model.train()
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.autocast):
             loss, values = self.objective.loss(report.steps)
-        number = float(loss)
+        number = float(loss.detach())
         if not math.isfinite(number):
             raise ExplorerError(
                 f"The loss became {number} in step {report.steps + 1}.",

@@ -19,7 +19,7 @@ def logits(model: Any, packed: Packed) -> tuple[Any, Any]:
     """
     import torch
 
-    hidden = model.base_model(**tensors(packed), use_cache=False).last_hidden_state
+    hidden = model.base_model(**tensors(packed, model), use_cache=False).last_hidden_state
     rows = torch.from_numpy(packed.answers[0]), torch.from_numpy(packed.guesses[0])
     columns = torch.from_numpy(packed.answers[1]), torch.from_numpy(packed.guesses[1])
     picked = model.get_output_embeddings()(hidden[torch.cat(rows), torch.cat(columns)]).float()

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from core.training.examples import Example
-from core.training.packing import State, visible
+from core.training.packing import State, bias, visible
 
 
 def rollout(
@@ -82,7 +82,7 @@ def _read(model: Any, examples: Sequence[Example], cache: Any) -> Any:
     model.base_model(
         torch.from_numpy(ids),
         position_ids=torch.from_numpy(positions),
-        attention_mask=torch.from_numpy(mask),
+        attention_mask=bias(mask, model),
         past_key_values=cache,
         use_cache=True,
     )
@@ -109,7 +109,7 @@ def _outputs(model: Any, at: Sequence[Sequence[State | None]], cache: Any, clean
     hidden = model.base_model(
         torch.from_numpy(ids),
         position_ids=torch.from_numpy(positions),
-        attention_mask=torch.from_numpy(mask),
+        attention_mask=bias(mask, model),
         past_key_values=cache,
         use_cache=True,
     ).last_hidden_state

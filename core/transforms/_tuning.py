@@ -14,6 +14,7 @@ from core.models.chat import render
 from core.training import probe
 from core.training.examples import Example, of_questions
 from core.training.loop import Budget, Report
+from core.training.packing import plain_attention
 from core.types import Attention, ModelSpec, Source, Work
 
 
@@ -25,6 +26,7 @@ class Pupil:
 
         self.model, self.source, self.domain = model.requires_grad_(True), source, domain
         self.tokenizer = AutoTokenizer.from_pretrained(source.path, trust_remote_code=False, local_files_only=True)
+        plain_attention(model)
         self.end = _ends(model, self.tokenizer)
         work.progress("Writing the questions")
         questions = domains.load(domain, "train", n + n_probe, work.seed)
@@ -62,8 +64,7 @@ class Pupil:
         def judge(i: int, text: str) -> bool:
             return bool(domains.judge(self.domain, self.held_out[i], text))
 
-        spec = self.source.spec
-        return probe.free_running(self.model, self.tokenizer, spec, prompts, judge, self.end, limit, window)
+        return probe.free_running(self.model, prompts, self.decode, judge, self.end, limit, window)
 
 
 def _ends(model: Any, tokenizer: Any) -> frozenset[int]:
