@@ -14,9 +14,7 @@ others named here beat bf16 for one token; what they cost on a prompt is in the 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
-
-from msgspec import Meta
+from typing import Any, Literal
 
 from core.errors import ExplorerError
 from core.names import canonical_hf
@@ -45,13 +43,14 @@ NOTES = {
 
 
 class Quantization(Record):
-    """method: see the notes of the results. group: columns that share a scale (int4).
+    """How weights are stored.
 
-    table: how the token table is stored; int8 also serves the head where the two are tied.
+    method: of the matrices; int8_dynamic rounds activations too. group: columns that share a scale (int4).
+    table: of the token table; int8 also serves the head where the two are tied.
     """
 
     method: Literal["bf16", "int8_dynamic", "int8", "int4"] = "int8_dynamic"
-    group: Annotated[int, Meta(description="columns that share a scale, int4 only: 32, 64 or 128")] = 32
+    group: Literal[32, 64, 128] = 32
     table: Literal["int8", "bf16"] = "int8"
 
 
@@ -67,8 +66,6 @@ class TorchQuantize:
         return torch_model.unavailable()
 
     def check(self, spec: ModelSpec, params: Quantization) -> None:
-        if params.group not in (32, 64, 128):
-            raise ExplorerError(f"The int4 kernel has no groups of {params.group}.", "Choose 32, 64 or 128.")
         if params.method != "bf16":
             torch_model.check_dense(spec, self.label)
             if not spec.causal:
