@@ -149,14 +149,14 @@ def new_head(norm: Any, rank: int) -> Any:
     class ExitHead(nn.Module):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
-            self.norm = copy.deepcopy(norm).requires_grad_(True)
-            d = self.norm.weight.shape[0]
+            self.scaling = copy.deepcopy(norm).requires_grad_(True)
+            d = self.scaling.weight.shape[0]
             self.down = nn.Linear(d, rank, bias=False)
             self.up = nn.Linear(rank, d, bias=False)
             nn.init.zeros_(self.up.weight)
 
         def forward(self, hidden: Any) -> Any:
-            y = self.norm(hidden)
+            y = self.scaling(hidden)
             return y + self.up(self.down(y))
 
     return ExitHead()
@@ -245,7 +245,9 @@ def _write(source: Source, out: Path, heads: Any, params: ExitHeads, places: Seq
             shutil.copyfile(file, out / file.name)
     config = _torch_model.config_of(source) | {KEY: {"blocks": list(places), "rank": params.rank}}
     (out / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
-    save_file(heads.state_dict(), out / FILE, metadata={"format": "pt"})
+    save_file(
+        {f"{KEY}.{name}": tensor for name, tensor in heads.state_dict().items()}, out / FILE, metadata={"format": "pt"}
+    )
 
 
 plugin = ExitHeadTraining()
