@@ -128,9 +128,8 @@ class Study:
         ]
         beside = [a for v in self.variants for a, _ in v.answers]
         self._base_s = math.exp(np.log(beside).mean()) if beside else math.nan
-        compared = [self._compared(v) for v in self.variants]
-        self.differences = tuple(c.difference if c is not None else None for c in compared)
-        self.equal = tuple(noninferiority(c, margin) if c is not None else None for c in compared)
+        self.comparisons = tuple(self._compared(v) for v in self.variants)
+        self.equal = tuple(noninferiority(c, margin) if c is not None else None for c in self.comparisons)
 
     @property
     def n_clusters(self) -> int:

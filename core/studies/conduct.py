@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from typing import Any
 
 from core import registry
 from core.errors import ExplorerError
@@ -37,7 +38,7 @@ def folder_of(plan: Plan) -> Path:
     return data_dir() / "studies" / plan.name
 
 
-def conduct(plan: Plan, minutes: float, say: Say, again: bool = False) -> Ledger:
+def conduct(plan: Plan, minutes: float, say: Say, again: bool = False) -> Ledger[Plan]:
     """Do whatever of the plan is not done yet; returns the ledger. Interrupting it loses nothing but the run going."""
     catalogue.find(plan.model)
     runner = Runner(Store(data_dir()))
@@ -62,9 +63,9 @@ def conduct(plan: Plan, minutes: float, say: Say, again: bool = False) -> Ledger
 # ------------------------------------------------------------ making
 
 
-def make(ledger: Ledger, recipe: Recipe) -> str | None:
+def make(ledger: Ledger[Any], recipe: Recipe) -> str | None:
     """The id of the recipe's model; None when it could not be made, and the ledger says why."""
-    model = ledger.state.plan.model
+    model: str = ledger.plan.model
     for number, (name, settings) in enumerate(recipe.steps, 1):
         key = f"{recipe.id}/make/{number}"
         try:
@@ -74,7 +75,7 @@ def make(ledger: Ledger, recipe: Recipe) -> str | None:
                 backend=plugin.backend,
                 task=Derive(transform=name, settings=settings),
                 profilers=(),
-                threads=ledger.state.plan.threads,
+                threads=ledger.plan.threads,
             )
             made = _made(ledger, key, request)
         except ExplorerError as error:
@@ -86,7 +87,7 @@ def make(ledger: Ledger, recipe: Recipe) -> str | None:
     return model
 
 
-def _made(ledger: Ledger, key: str, request: Request) -> str | None:
+def _made(ledger: Ledger[Any], key: str, request: Request) -> str | None:
     """Make the model, unless the same one is there already: of this study, of another recipe, or made by hand."""
     there = [e.id for e in catalogue.entries(refresh=True)]
     wanted = work_key(request)
@@ -105,7 +106,7 @@ def _made(ledger: Ledger, key: str, request: Request) -> str | None:
     return made.model
 
 
-def _is_done(ledger: Ledger, run_id: str) -> bool:
+def _is_done(ledger: Ledger[Any], run_id: str) -> bool:
     try:
         return ledger.runner.store.open(run_id).status() == "done"
     except ExplorerError:
@@ -115,9 +116,9 @@ def _is_done(ledger: Ledger, run_id: str) -> bool:
 # ------------------------------------------------------------ timing
 
 
-def speed_rounds(ledger: Ledger, models: dict[str, str], numbers: range) -> None:
+def speed_rounds(ledger: Ledger[Plan], models: dict[str, str], numbers: range) -> None:
     """In each round every variant answers once, in a fresh process, in a random order of the round's own."""
-    plan = ledger.state.plan
+    plan = ledger.plan
     for number in numbers:
         order = [r for r in plan.recipes if r.id in models]
         random.Random(number).shuffle(order)
@@ -126,9 +127,9 @@ def speed_rounds(ledger: Ledger, models: dict[str, str], numbers: range) -> None
             ledger.perform(f"{recipe.id}/speed/{number}", request)
 
 
-def round_s(ledger: Ledger) -> float:
+def round_s(ledger: Ledger[Plan]) -> float:
     """How long a round takes, from the first one."""
-    runs = [ledger.done(f"{r.id}/speed/0") for r in ledger.state.plan.recipes]
+    runs = [ledger.done(f"{r.id}/speed/0") for r in ledger.plan.recipes]
     return sum((run.result().total_s or 0.0) + 1.0 for run in runs if run is not None)
 
 
@@ -173,9 +174,9 @@ def _detail(plan: Plan, recipe: Recipe, model: str) -> Request:
 # ------------------------------------------------------------ examining
 
 
-def examine(ledger: Ledger, models: dict[str, str]) -> None:
+def examine(ledger: Ledger[Plan], models: dict[str, str]) -> None:
     """Every exam of every variant. The baseline sits them in full first, which tells what the others can afford."""
-    plan = ledger.state.plan
+    plan = ledger.plan
     if plan.baseline not in models:
         return
     order = sorted((r for r in plan.recipes if r.id in models), key=lambda r: r.id != plan.baseline)
@@ -190,13 +191,13 @@ def examine(ledger: Ledger, models: dict[str, str]) -> None:
             ledger.perform(f"{recipe.id}/exam/{exam.eval}", _examining(plan, recipe, models[recipe.id], exam, n))
 
 
-def affordable(ledger: Ledger, recipes: list[Recipe]) -> dict[str, int]:
+def affordable(ledger: Ledger[Plan], recipes: list[Recipe]) -> dict[str, int]:
     """Eval -> items that everyone can be asked in the time left; 0 for all of them.
 
     A variant is expected to need the baseline's time, longer by as much as its first token (of exams that only read)
     or its whole standard answer (of those that write) takes longer. All exams shrink by the same share.
     """
-    plan = ledger.state.plan
+    plan = ledger.plan
     base = _typical(ledger, plan.baseline)
     needed = 0.0
     sizes: dict[str, int] = {}
@@ -222,10 +223,10 @@ def affordable(ledger: Ledger, recipes: list[Recipe]) -> dict[str, int]:
     return {name: min(size, max(LEAST_ITEMS, int(share * size))) for name, size in sizes.items()}
 
 
-def _typical(ledger: Ledger, recipe_id: str) -> Answer | None:
+def _typical(ledger: Ledger[Plan], recipe_id: str) -> Answer | None:
     """Of the rounds done so far the quickest."""
     found = []
-    for number in range(ledger.state.plan.rounds):
+    for number in range(ledger.plan.rounds):
         run = ledger.done(f"{recipe_id}/speed/{number}")
         if run is not None and (timed := answer(run.result())) is not None:
             found.append(timed)

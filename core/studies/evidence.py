@@ -6,7 +6,7 @@ import msgspec
 
 from core.studies.conduct import Answer, answer
 from core.studies.ledger import Ledger
-from core.studies.plan import Recipe
+from core.studies.plan import Plan, Recipe
 from core.types import Loaded, Record, Result
 
 
@@ -24,9 +24,9 @@ class Evidence(Record):
     runs: tuple[str, ...] = ()
 
 
-def gather(ledger: Ledger, recipe: Recipe) -> Evidence:
+def gather(ledger: Ledger[Plan], recipe: Recipe) -> Evidence:
     """All that was done for a recipe so far."""
-    plan, failures = ledger.state.plan, ledger.state.failures
+    plan, failures = ledger.plan, ledger.state.failures
     model, note = plan.model, ""
     size: int | None = None
     bits: float | None = None

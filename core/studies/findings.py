@@ -32,7 +32,7 @@ WORST = (1 / 16, 0.0)  # of the hypervolume: speed-up and quality above chance o
 
 
 class Cell(Record, omit_defaults=False):
-    """One exam of one variant. comparison: with the baseline, over the same items; p: after Holm, over all tasks.
+    """One exam of one variant. comparison: with the baseline, over the same items; p: after Holm, over the variants.
 
     mark: "worse" or "better" where that is significant.
     """
@@ -48,8 +48,9 @@ class Cell(Record, omit_defaults=False):
 class Row(Record, omit_defaults=False):
     """One variant. speedup: over the study's baseline; own: over the unoptimized model in the same backend.
 
-    same_as_own: whether it is shown to be as fast as that, within 3 %. difference, equal: of the quality against the
-    baseline's. member: how often it is on the front.
+    same_as_own: whether it is shown to be as fast as that, within 3 %. difference, p, mark, equal: of the quality, the
+    mean over all tasks' items, against the baseline's; p after Holm over the variants. member: how often it is on the
+    front.
     """
 
     id: str
@@ -69,6 +70,8 @@ class Row(Record, omit_defaults=False):
     quality_low: float | None = None
     quality_high: float | None = None
     difference: Interval | None = None
+    p: float | None = None
+    mark: str = ""
     equal: Noninferiority | None = None
     cells: tuple[Cell, ...] = ()
     energy: tuple[Energy, ...] = ()
@@ -97,10 +100,10 @@ class Findings(Record, omit_defaults=False):
     remarks: tuple[str, ...] = ()
 
 
-def findings(ledger: Ledger) -> Findings:
+def findings(ledger: Ledger[Plan]) -> Findings:
     """Everything that can be said of the study so far."""
     state = ledger.state
-    plan = state.plan
+    plan = ledger.plan
     found = {r.id: gather(ledger, r) for r in plan.recipes}
     base = found[plan.baseline]
     cells = _cells(plan, found)
@@ -184,7 +187,7 @@ def _pairs(base: Evidence, other: Evidence) -> tuple[tuple[float, float], ...]:
 
 
 def _cells(plan: Plan, found: Mapping[str, Evidence]) -> dict[str, tuple[Cell, ...]]:
-    """Every exam of every variant beside the baseline's; the tasks of all variants are one family for Holm."""
+    """Every exam of every variant beside the baseline's; each exam's comparisons are one family for Holm."""
     cells: dict[tuple[str, str], Cell] = {}
     for name, evidence in found.items():
         for exam in plan.exams:
@@ -195,16 +198,18 @@ def _cells(plan: Plan, found: Mapping[str, Evidence]) -> dict[str, tuple[Cell, .
             score = next((s for s in result.scores if s.name == exam.metric), None)
             comparison = None if name == plan.baseline else _compared(exam, found[plan.baseline], result)
             cells[name, exam.eval] = Cell(exam=exam.eval, score=score, comparison=comparison)
-    for tasks in (True, False):
-        family = [
-            (key, cell.comparison)
-            for key, cell in cells.items()
-            if cell.comparison is not None and next(e for e in plan.exams if e.eval == key[1]).task == tasks
-        ]
-        for (key, comparison), p in zip(family, holm([c.p for _, c in family]), strict=True):
-            mark = "" if p > ALPHA else "better" if comparison.gain > 0 else "worse"
-            cells[key] = msgspec.structs.replace(cells[key], p=p, mark=mark)
+    for exam in plan.exams:
+        family = [(name, c) for name in found if (c := cells[name, exam.eval].comparison) is not None]
+        for (name, comparison), p in zip(family, holm([c.p for _, c in family]), strict=True):
+            cell = cells[name, exam.eval]
+            cells[name, exam.eval] = msgspec.structs.replace(cell, p=p, mark=_mark(comparison, p))
     return {name: tuple(cells[name, exam.eval] for exam in plan.exams) for name in found}
+
+
+def _mark(comparison: Comparison, p: float) -> str:
+    if p > ALPHA:
+        return ""
+    return "better" if comparison.gain > 0 else "worse"
 
 
 def _compared(exam: Exam, base: Evidence, result: Result) -> Comparison | None:
@@ -279,16 +284,21 @@ def _with_quality(study: Study, rows: Mapping[str, Row]) -> tuple[dict[str, Row]
     members = {int(column): share for column, share in zip(np.flatnonzero(known), shares, strict=True)}
     on_front = front(points, OBJECTIVES)
     found = dict(rows)
+    family = [(v.id, c) for v, c in zip(study.variants, study.comparisons, strict=True) if c is not None]
+    adjusted = {name: p for (name, _), p in zip(family, holm([c.p for _, c in family]), strict=True)}
     for column, variant in enumerate(study.variants):
         quality = float(whole.quality[0, column])
         judged = np.isfinite(quality)
+        comparison = study.comparisons[column]
         ends = [float(x) for x in np.quantile(drawn.quality[:, column], (0.025, 0.975))] if judged else [None, None]
         found[variant.id] = msgspec.structs.replace(
             rows[variant.id],
             quality=quality if judged else None,
             quality_low=ends[0],
             quality_high=ends[1],
-            difference=study.differences[column],
+            difference=comparison.difference if comparison else None,
+            p=adjusted.get(variant.id),
+            mark=_mark(comparison, adjusted[variant.id]) if comparison else "",
             equal=study.equal[column],
             on_front=on_front[column],
             member=members.get(column),

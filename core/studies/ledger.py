@@ -9,15 +9,17 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import msgspec
 
 from core.errors import ExplorerError
 from core.runs.runner import Runner
 from core.runs.store import Run
-from core.studies.plan import Plan
+from core.studies.plan import Contest, Plan
 from core.types import Request, from_json, to_json
 
+P = TypeVar("P", bound=Plan | Contest)
 FILE = "study.json"
 Say = Callable[[str], None]
 
@@ -25,7 +27,7 @@ Say = Callable[[str], None]
 class State(msgspec.Struct, kw_only=True):
     """runs: key -> run id. failures: key -> why it has no run. items: eval -> how many. spent_s: over all sessions."""
 
-    plan: Plan
+    plan: Plan | Contest
     minutes: float
     begun: str
     runs: dict[str, str] = {}
@@ -34,12 +36,12 @@ class State(msgspec.Struct, kw_only=True):
     spent_s: float = 0.0
 
 
-class Ledger:
+class Ledger(Generic[P]):
     """The state of one study in its folder, and the way to add a run to it."""
 
-    def __init__(self, folder: Path, plan: Plan, minutes: float, runner: Runner, say: Say, again: bool = False) -> None:
+    def __init__(self, folder: Path, plan: P, minutes: float, runner: Runner, say: Say, again: bool = False) -> None:
         """Goes on with the study in the folder when it has the same plan; `again` or another plan begins anew."""
-        self.folder, self.runner, self.say = folder, runner, say
+        self.folder, self.plan, self.runner, self.say = folder, plan, runner, say
         self._path = folder / FILE
         self._since = time.monotonic()
         folder.mkdir(parents=True, exist_ok=True)

@@ -40,7 +40,7 @@ class Exam(Record):
     generates: bool = False
 
 
-class Plan(Record, omit_defaults=False):
+class Plan(Record, tag="ladder", omit_defaults=False):
     """A study before it begins.
 
     baseline: the recipe that everything is compared with. margin: of quality, within which it counts as equal.
@@ -69,3 +69,47 @@ class Plan(Record, omit_defaults=False):
     def base_of(self, recipe: Recipe) -> Recipe | None:
         """The unoptimized recipe of the same backend."""
         return next((r for r in self.recipes if r.base and r.backend == recipe.backend), None)
+
+
+class Contender(Record):
+    """A model under a way to decode it, in one backend.
+
+    recipe: of the model. own: the contender that decodes the same model in the same backend one token at a time.
+    rounds: how many of the contest's rounds it takes part in.
+    """
+
+    id: str
+    label: str
+    recipe: str
+    backend: str
+    own: str
+    rounds: int
+    strategy: str = "autoregressive"
+    params: dict[str, Scalar] = msgspec.field(default_factory=dict)
+    dtype: str | None = None
+    options: dict[str, Scalar] = msgspec.field(default_factory=dict)
+
+
+class Contest(Record, tag="contest", omit_defaults=False):
+    """Ways to decode against each other on the same questions.
+
+    In each round every contender answers `questions` new ones in a fresh process, in a random order of the round's
+    own. baseline: what quality must be kept of and speed is compared with. champion: the contender whose claim it is.
+    margin: of accuracy, stated before. away: an eval outside the domain, for the baseline and the champion.
+    """
+
+    name: str
+    title: str
+    model: str
+    recipes: tuple[Recipe, ...]
+    contenders: tuple[Contender, ...]
+    baseline: str
+    champion: str
+    eval: str = "sql"
+    questions: int = 40
+    margin: float = 0.01
+    away: Exam | None = None
+    threads: int | None = None
+
+    def contender(self, name: str) -> Contender:
+        return next(c for c in self.contenders if c.id == name)

@@ -86,7 +86,18 @@ def markdown(f: Findings) -> str:
 
 def header(f: Findings) -> list[str]:
     exams = [e.label + (f" ({e.metric})" if e.task else "") for e in f.plan.exams]
-    return ["Variant", "Backend", "Bits", "Memory", "tok/s", "Speed-up", "Over own backend", *exams, "Energy"]
+    return [
+        "Variant",
+        "Backend",
+        "Bits",
+        "Memory",
+        "tok/s",
+        "Speed-up",
+        "Over own backend",
+        "Quality",
+        *exams,
+        "Energy",
+    ]
 
 
 def _line(f: Findings, row: Row) -> Line:
@@ -103,6 +114,7 @@ def _line(f: Findings, row: Row) -> Line:
             Shown(text=NONE if row.tok_per_s is None else f"{row.tok_per_s:.1f}"),
             _ratio(row.speedup),
             own,
+            _quality(row),
             *(_cell(cells.get(e.eval)) for e in f.plan.exams),
             _energy(row.energy),
         ),
@@ -119,6 +131,13 @@ def _ratio(ratio: Ratio | None) -> Shown:
         return Shown(text=NONE)
     ends = f"[{ratio.low:.2f}, {ratio.high:.2f}]" if ratio.low is not None and ratio.high is not None else ""
     return Shown(text=f"{ratio.value:.2f}", range=ends)
+
+
+def _quality(row: Row) -> Shown:
+    if row.quality is None:
+        return Shown(text=NONE, kind="missing")
+    ends = f"[{row.quality_low:.3f}, {row.quality_high:.3f}]" if row.quality_low is not None else ""
+    return Shown(text=f"{row.quality:.3f}{MARKS[row.mark]}", range=ends, kind=row.mark)
 
 
 def _cell(cell: Cell | None) -> Shown:
@@ -174,15 +193,14 @@ def front_chart(f: Findings) -> Chart:
 
 
 def delta_chart(f: Findings) -> Chart:
-    """Of the pooled quality; the colour tells what the interval does."""
+    """Of the quality; the colour tells what is shown after Holm's correction."""
     base = next(row for row in f.rows if row.id == f.plan.baseline)
     rows = []
     for row in f.rows:
         d = row.difference
         if d is None or row.id == base.id:
             continue
-        away = d.low is not None and d.high is not None and (d.low > 0 or d.high < 0)
-        effect = "not shown to differ" if not away else "better" if d.value > 0 else "worse"
+        effect = row.mark or "not shown to differ"
         sentence = row.equal.sentence if row.equal else ""
         rows.append(Delta(row.id, row.label, "Quality", d.value, d.low, d.high, effect, sentence))
     return deltas(rows, f"Quality against {base.label}", margin=f.plan.margin)
