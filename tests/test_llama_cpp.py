@@ -11,6 +11,7 @@ import numpy as np
 import psutil
 import pytest
 
+from core.analysis.work import kv_cache_bytes
 from core.backends._llama_cpp_options import N_BATCH
 from core.backends._llama_cpp_trace import layer_of
 from core.backends.llama_cpp import plugin
@@ -20,6 +21,7 @@ from core.names import block_of
 from core.types import GenerationConfig, Request, Sampling, from_json, to_json
 from tests.contract.tiny import hf_folder
 from tests.contract.tiny.llama_cpp import add_tokenizer, make
+from tests.test_gguf_to_hf import tiny_gguf
 
 IDS = np.random.default_rng(1).integers(33, 120, size=(3, 20))
 Open = Callable[..., Any]
@@ -92,7 +94,9 @@ def test_encoder_is_refused(tiny: Path) -> None:
         ({"n_context": 8}, "n_context"),
         ({"n_ctx": 0}, "n_ctx"),
         ({"flash_attn": "maybe"}, "flash_attn"),
-        ({"type_v": "q8_0", "flash_attn": "off"}, "could not make a context"),
+        ({"kv_dtype": "q8_0", "flash_attn": "off"}, "needs flash attention"),
+        ({"kv_dtype": "q8_0"}, "width divides by 32, and this model's have 16"),
+        ({"kv_dtype": "q3_k"}, "kv_dtype"),
     ],
 )
 def test_wrong_option_is_explained(opened: Open, options: dict[str, Any], says: str) -> None:
@@ -103,11 +107,11 @@ def test_wrong_option_is_explained(opened: Open, options: dict[str, Any], says: 
 def test_options_reach_the_library(opened: Open) -> None:
     import llama_cpp
 
-    session = opened(threads=2, n_ctx="64", flash_attn="off", type_k="f32", use_mmap="false")
+    session = opened(threads=2, n_ctx="64", flash_attn="off", kv_dtype="f32", use_mmap="false")
     context = session._context.pointer
     assert (llama_cpp.llama_n_threads(context), llama_cpp.llama_n_threads_batch(context)) == (2, 2)
     said = session.environment
-    assert (said["flash_attention"], said["type_k"], said["use_mmap"], said["n_ctx"]) == (False, "f32", False, 64)
+    assert (said["flash_attention"], said["kv_dtype"], said["use_mmap"], said["n_ctx"]) == (False, "fp32", False, 64)
     assert session.max_context == 64
     assert "F32" in said["file_type"] and said["buffers_bytes"]["CPU KV"] > 0
     assert opened().environment["flash_attention"] is True
@@ -140,6 +144,28 @@ def test_close_returns_the_memory(opened: Open) -> None:
     assert psutil.Process().memory_info().rss - before < 0.2 * cache
 
 
+def cache_bytes(session: Any) -> int:
+    return int(session.environment["buffers_bytes"]["CPU KV"])
+
+
+def test_the_cache_has_the_format_asked_for(opened: Open, tmp_path: Path) -> None:
+    """Its bytes, the work computed from it, and the rounding that it brings; heads of 32 for whole blocks."""
+    wide = tiny_gguf(tmp_path / "wide.gguf", "llama")
+    exact = opened(wide, n_ctx=8192, kv_dtype="f32", flash_attn="off")
+    wanted = exact.forward(IDS[:1]).numpy()[0].copy()
+    elements = 8192 * 2 * 2 * 2 * 32  # tokens, blocks, keys and values, heads, width
+    assert cache_bytes(exact) == pytest.approx(elements * 4, rel=0.01)
+    errors = {}
+    for asked, named, bits in (("f16", "fp16", 16), ("q8_0", "q8_0", 8.5), ("q5_1", "q5_1", 6), ("q4_0", "q4_0", 4.5)):
+        session = opened(wide, n_ctx=8192, kv_dtype=asked)
+        said = session.environment
+        assert (said["kv_dtype"], said["flash_attention"]) == (named, True)
+        assert cache_bytes(session) == pytest.approx(elements * bits / 8, rel=0.01)
+        assert kv_cache_bytes(session.spec, 8192, kv_dtype=named) == elements * bits / 8
+        errors[asked] = np.abs(session.forward(IDS[:1]).numpy()[0] - wanted).mean() / wanted.std()
+    assert errors["f16"] < errors["q8_0"] < errors["q5_1"] < errors["q4_0"] < 0.5
+
+
 # ---------------------------------------------------------------- forwards
 
 
@@ -159,7 +185,7 @@ def test_sequences_of_a_batch_do_not_see_each_other(opened: Open) -> None:
 def test_long_prompt_runs_in_chunks(opened: Open, keep: int | None) -> None:
     n = N_BATCH + 30
     long = np.random.default_rng(2).integers(33, 120, size=(1, n))
-    session = opened(n_ctx=1024, type_k="f32", type_v="f32", flash_attn="off")
+    session = opened(n_ctx=1024, kv_dtype="f32", flash_attn="off")
     whole = session.forward(long, keep).numpy().copy()
     session.reset()
     rows = []

@@ -6,12 +6,15 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from core.types import Record
+from core.errors import ExplorerError
+from core.types import Attention, ModelSpec, Record
 
 N_BATCH = 512  # tokens per llama_decode; longer prompts run in chunks
 
-CacheType = Literal["f32", "f16", "q8_0", "q4_0"]
-CACHE_TYPES = {"f32": 0, "f16": 1, "q8_0": 8, "q4_0": 2}  # ggml_type
+CacheType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"]
+# ggml_type
+CACHE_TYPES = {"f32": 0, "f16": 1, "bf16": 30, "q8_0": 8, "q5_1": 7, "q5_0": 6, "q4_1": 3, "q4_0": 2, "iq4_nl": 20}
+CACHE_BLOCK = 32  # elements in a block of the quantized types
 FLASH_ATTENTION = {"auto": -1, "off": 0, "on": 1}  # llama_flash_attn_type
 READ, MAP = 0, 1  # llama_load_mode
 
@@ -19,17 +22,39 @@ READ, MAP = 0, 1  # llama_load_mode
 class Options(Record):
     """n_ctx: tokens of context per sequence; None: the model's own, at most 4096.
 
-    type_k, type_v: dtypes of the KV cache. n_gpu_layers: blocks on the accelerator, -1 for all.
+    kv_dtype: number format of the KV cache; a quantized one needs flash attention.
+    n_gpu_layers: blocks on the accelerator, -1 for all.
     use_extra_bufts: repack the weights for this CPU's matrix kernels.
     """
 
     n_ctx: Annotated[int, msgspec.Meta(ge=1, lt=2**31)] | None = None
     flash_attn: Literal["auto", "on", "off"] = "auto"
-    type_k: CacheType = "f16"
-    type_v: CacheType = "f16"
+    kv_dtype: CacheType = "f16"
     use_mmap: bool = True
     n_gpu_layers: int = 0
     use_extra_bufts: bool = True
+
+
+def quantized_cache(options: Options) -> bool:
+    return "q" in options.kv_dtype
+
+
+def check_cache(options: Options, spec: ModelSpec) -> None:
+    """Raises ExplorerError where llama.cpp could not keep this model's keys and values in the format asked for."""
+    if not quantized_cache(options):
+        return
+    if options.flash_attn == "off":
+        raise ExplorerError(
+            f"A KV cache in {options.kv_dtype} needs flash attention, which is switched off.",
+            "Set flash_attn to auto, or kv_dtype to f16.",
+        )
+    widths = {width for x in spec.layers if isinstance(x.op, Attention) for width in (x.op.qk_dim, x.op.v_dim)}
+    if odd := sorted(width for width in widths if width % CACHE_BLOCK):
+        raise ExplorerError(
+            f"A KV cache in {options.kv_dtype} needs heads whose width divides by {CACHE_BLOCK}, and this model's have "
+            f"{odd[0]}.",
+            "Set kv_dtype to f16.",
+        )
 
 
 def model_params(options: Options) -> Any:
@@ -52,7 +77,7 @@ def context_params(options: Options, n_ctx: int, batch: int, threads: int) -> An
     params.n_seq_max = batch
     params.n_outputs_max_per_seq = 0  # as many as the batch has
     params.n_threads = params.n_threads_batch = threads
-    params.flash_attn_type = FLASH_ATTENTION[options.flash_attn]
-    params.type_k, params.type_v = CACHE_TYPES[options.type_k], CACHE_TYPES[options.type_v]
+    params.flash_attn_type = FLASH_ATTENTION["on" if quantized_cache(options) else options.flash_attn]
+    params.type_k = params.type_v = CACHE_TYPES[options.kv_dtype]
     params.offload_kqv = params.op_offload = options.n_gpu_layers != 0
     return params

@@ -19,9 +19,9 @@ OTHER = "other"
 Shape = tuple[int, ...]
 _MOVES = """
 ArgMax ArgMin Cast Compress Concat Constant ConstantOfShape DequantizeLinear DynamicQuantizeLinear Equal Expand
-Flatten Gather GatherElements GatherND Greater GreaterOrEqual Identity IsInf IsNaN Less LessOrEqual Max Min NonZero Not
-OneHot Pad QuantizeLinear Range Reshape ScatterElements ScatterND Shape Size Slice Split Squeeze Tile TopK Transpose
-Trilu Unsqueeze Where And Or Xor
+Flatten Gather GatherBlockQuantized GatherElements GatherND Greater GreaterOrEqual Identity IsInf IsNaN Less
+LessOrEqual Max Min NonZero Not OneHot Pad QuantizeLinear Range Reshape ScatterElements ScatterND Shape Size Slice
+Split Squeeze Tile TopK Transpose Trilu Unsqueeze Where And Or Xor
 """
 MOVES = frozenset(_MOVES.split())  # move, choose, compare or convert values
 _POINTWISE = """
@@ -71,6 +71,8 @@ def _shapes(model: Any, n_new: int, n_past: int, batch: int) -> tuple[dict[str, 
     """(shape of every value whose shape is known, names of the values that are floating-point numbers)."""
     import onnx
 
+    given, model = model, onnx.ModelProto()
+    model.CopyFrom(given)
     graph = model.graph
     known = {
         "input_ids": (batch, n_new),
@@ -84,6 +86,7 @@ def _shapes(model: Any, n_new: int, n_past: int, batch: int) -> tuple[dict[str, 
             if not dimension.HasField("dim_value"):
                 cache = batch if axis == 0 else n_past
                 dimension.dim_value = known[value.name][axis] if value.name in known else cache
+    _as_standard(graph)
     # what the exporter wrote holds for every shape, and would stand in the way of this one
     del graph.value_info[:]
     for value in graph.output:
@@ -100,6 +103,28 @@ def _shapes(model: Any, n_new: int, n_past: int, batch: int) -> tuple[dict[str, 
     seen = {value.name for value in (*inferred.input, *inferred.value_info, *inferred.output)} | set(shapes)
     unknown = {name for node in graph.node for name in node.output if name and name not in seen}
     return shapes, frozenset(floats | unknown)
+
+
+def _as_standard(graph: Any) -> None:
+    """ONNX's inference knows no operators of ONNX Runtime: quantized ones get the shapes of those they stand for."""
+    from onnx import TensorProto, helper
+
+    dims = {tensor.name: list(tensor.dims) for tensor in graph.initializer}
+    for index, node in enumerate(list(graph.node)):
+        if node.op_type == "MatMulNBits":
+            attributes = _attributes(node)
+            operator, inputs, shape = "MatMul", [node.input[0]], [attributes["K"], attributes["N"]]
+        elif node.op_type == "GatherBlockQuantized" and node.input[0] in dims:
+            operator, inputs, shape = "Gather", [node.input[1]], dims[node.input[0]]
+        else:
+            continue
+        weight = f"{node.output[0]}.weight"
+        inputs.insert(1 if operator == "MatMul" else 0, weight)
+        standard = helper.make_node(operator, inputs, list(node.output), name=node.name)
+        standard.metadata_props.extend(node.metadata_props)
+        graph.input.append(helper.make_tensor_value_info(weight, TensorProto.FLOAT, shape))
+        graph.node.remove(node)
+        graph.node.insert(index, standard)
 
 
 def _flops(node: Any, shapes: Mapping[str, Shape], floats: frozenset[str]) -> tuple[float | None, bool]:

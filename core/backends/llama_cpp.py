@@ -24,6 +24,7 @@ from core.types import ModelSpec, Progress, Request, Scalar
 from hardware.detect import usable_cores
 
 DEFAULT_CONTEXT = 4096
+FLOATS = {"f32": "fp32", "f16": "fp16", "bf16": "bf16"}  # our names
 
 
 class LlamaCpp:
@@ -59,6 +60,7 @@ class LlamaCpp:
             raise ExplorerError(
                 f"{spec.name} is an encoder, which cannot generate text.", "Choose the PyTorch backend for it."
             )
+        llama_options.check_cache(options, spec)
         model = load(Path(path), options, progress)
         try:
             return self._session(model, Path(path), spec, request, options)
@@ -120,8 +122,7 @@ def _environment(
         "threads": threads,
         "n_ctx": n_ctx,
         "n_batch": N_BATCH,
-        "type_k": options.type_k,
-        "type_v": options.type_v,
+        "kv_dtype": options.kv_dtype if llama_options.quantized_cache(options) else FLOATS[options.kv_dtype],
         "flash_attention": _flash_attention(log.text()),
         "use_mmap": options.use_mmap,
         "use_extra_bufts": options.use_extra_bufts,

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import msgspec
+
 from core.analysis.dtypes import BITS_PER_WEIGHT
 from core.errors import ExplorerError
 from core.models.tensors import Tensor
@@ -41,7 +43,8 @@ class _Stored:
 def tensors(path: Path, architecture: str) -> list[Tensor]:
     """The stored weights of a model.onnx, each under the canonical name of the layer that reads it first.
 
-    Scales and zero points count to their layer. Raises ExplorerError when the file is no ONNX.
+    Scales and zero points count to their layer. Equal tensors may be stored once: every further layer that reads
+    one has a tensor of no bytes. Raises ExplorerError when the file is no ONNX.
     """
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
@@ -50,11 +53,19 @@ def tensors(path: Path, architecture: str) -> list[Tensor]:
         raise ExplorerError(
             f"{path.name} is damaged or not an ONNX file.", "Export or download the model again."
         ) from error
-    reader: dict[str, _Node] = {}
+    readers: dict[str, list[_Node]] = {}
     for node in nodes:
         for name in node.inputs:
-            reader.setdefault(name, node)
-    return [t for s in stored if s.data_type in _DTYPES for t in [_tensor(s, reader.get(s.name), architecture)]]
+            readers.setdefault(name, []).append(node)
+    found = []
+    for s in stored:
+        if s.data_type not in _DTYPES:
+            continue
+        first, *others = [_tensor(s, node, architecture) for node in readers.get(s.name, ())] or [
+            _tensor(s, None, architecture)
+        ]
+        found += [first, *(msgspec.structs.replace(t, n_elements=0, n_bytes=0) for t in others)]
+    return found
 
 
 def _tensor(stored: _Stored, node: _Node | None, architecture: str) -> Tensor:
