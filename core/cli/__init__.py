@@ -7,7 +7,8 @@ run, 1 a run that failed.
 import core.cli.analysis
 import core.cli.listings
 import core.cli.making
-import core.cli.running  # noqa: F401 - importing a module adds its commands
+import core.cli.running
+import core.cli.studying  # noqa: F401 - importing a module adds its commands
 from core.cli.group import cli
 
 __all__ = ["cli"]

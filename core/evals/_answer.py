@@ -30,5 +30,7 @@ def item(name: str, cluster: str, values: dict[str, float], prompt: str, answer:
         seconds=answer.seconds,
         n_tokens=len(answer.ids),
         n_forward=answer.n_forward,
+        n_input=answer.n_input,
+        n_draft=answer.n_draft,
         depth=answer.depth,
     )

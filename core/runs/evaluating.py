@@ -14,6 +14,8 @@ from core.runs.subject import Examinee
 from core.settings import settings
 from core.types import Asked, Evaluate, Request
 
+WARMUP_TOKENS = 32
+
 
 def evaluate(request: Request, sessions: Sessions, journal: Journal) -> None:
     """Run the request's eval. Raises ExplorerError for one that cannot run, Cancelled for a stop."""
@@ -44,6 +46,9 @@ def evaluate(request: Request, sessions: Sessions, journal: Journal) -> None:
         request.seed,
         journal.stop_if_asked,
     )
+    if not sessions.exercised and "cache" in session.capabilities and request.warmup:
+        journal.phase("evaluating", "Warming up")
+        subject.generate(subject.render([("user", "Say hello.")]), WARMUP_TOKENS)
     size = plugin.size(params)
     asked = Asked(t_s=journal.now(), n_items=size, metrics=plugin.metrics(params), settings=msgspec.to_builtins(params))
     journal.write(asked)

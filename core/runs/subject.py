@@ -58,7 +58,8 @@ class Examinee:
         config = GenerationConfig(limit=limit, seed=self.seed, stop=self.session.eos_ids)
         prompt = np.array([ids], dtype=np.int64)
         answer: list[int] = []
-        text, ttft_s, seconds, n_forward = "", 0.0, 0.0, 0
+        text, ttft_s, seconds = "", 0.0, 0.0
+        n_forward = n_input = n_draft = 0
         depths: list[float] = []
         steps: Any = self._strategy.decode(self.session, prompt, config, self._params, *self._drafts)
         try:
@@ -72,6 +73,8 @@ class Examinee:
                 if answer:
                     seconds += took
                     n_forward += advance.n_forward
+                    n_input += advance.n_input
+                    n_draft += advance.n_draft
                     if advance.depth is not None:
                         depths += [advance.depth] * advance.n_forward
                 else:
@@ -91,6 +94,8 @@ class Examinee:
             ttft_s=ttft_s,
             seconds=seconds,
             n_forward=n_forward,
+            n_input=n_input,
+            n_draft=n_draft,
             depth=float(np.mean(depths)) if depths else None,
         )
 

@@ -309,13 +309,15 @@ class Transform(Protocol):
 
 
 class Generation(Record):
-    """An answer. seconds: of the decoding after the first token."""
+    """An answer. seconds, n_forward, n_input, n_draft: of the decoding after the first token; as in Step."""
 
     text: str
     ids: tuple[int, ...]
     ttft_s: float
     seconds: float
     n_forward: int
+    n_input: int = 0
+    n_draft: int = 0
     depth: float | None = None
 
 

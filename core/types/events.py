@@ -243,8 +243,8 @@ class Asked(Record, tag="asked"):
 class Item(Record, tag="item"):
     """One item of an evaluation. id: the same for every model. cluster: items that share a text or a table.
 
-    seconds, n_tokens, n_forward: of its answer's decoding (after the first token: n_tokens - 1 of them), where it
-    generates; ttft_s: the prefill.
+    seconds, n_tokens, n_forward, n_input, n_draft: of its answer's decoding (after the first token: n_tokens - 1 of
+    them), where it generates; ttft_s: the prefill.
     """
 
     t_s: float
@@ -258,6 +258,8 @@ class Item(Record, tag="item"):
     seconds: float | None = None
     n_tokens: int | None = None
     n_forward: int | None = None
+    n_input: int | None = None
+    n_draft: int | None = None
     depth: float | None = None  # mean share of the blocks that ran, under dynamic inference
 
 

@@ -57,7 +57,7 @@ def evaluate_form() -> Request | None:
         return None
     _detectable(plugin, given)
     return Request(
-        model=entry.id, backend=backend_name, task=Evaluate(eval=name, settings=given), profilers=(), warmup=0, **how
+        model=entry.id, backend=backend_name, task=Evaluate(eval=name, settings=given), profilers=(), **how
     )
 
 
@@ -66,7 +66,7 @@ def _detectable(plugin: Any, given: dict[str, Scalar]) -> None:
     try:
         params = settings(plugin.Params, given, plugin.label)
         n = plugin.size(params)
-        rates = [m for m in plugin.metrics(params) if m.kind == "rate"]
+        rates = [m for m in plugin.metrics(params) if m.kind == "rate"] if n else []
     except ExplorerError as error:
         st.warning(error.hint or error.message, title=error.message if error.hint else None)
         return

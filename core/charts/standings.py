@@ -1,0 +1,49 @@
+"""Ways to decode: the speed-up over the same engine's own loop, measured with its interval and predicted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import altair as alt
+
+from core.charts.chart import Chart, Row, built, fed
+from core.charts.palette import BLUE, GREY, ORANGE
+
+
+def speedups(rows: Sequence[Any]) -> Chart:
+    """Bars in the order of speed-up, a line at 1; a diamond where the cost of a forward predicted it.
+
+    rows: each with a label, over_own (an interval or None) and predicted (None: not predicted).
+    """
+    shown = sorted((r for r in rows if r.over_own is not None), key=lambda r: -r.over_own.value)
+    data: list[Row] = [
+        {
+            "label": r.label,
+            "speedup": r.over_own.value,
+            "low": r.over_own.low if r.over_own.low is not None else r.over_own.value,
+            "high": r.over_own.high if r.over_own.high is not None else r.over_own.value,
+            "text": f"{r.over_own.value:.2f} ×",
+        }
+        for r in shown
+    ]
+    guesses: list[Row] = [{"label": r.label, "speedup": r.predicted} for r in shown if r.predicted is not None]
+    words = ", ".join(f"{r['label']} {r['text']}" for r in data) or "nothing measured yet"
+    names = [r["label"] for r in data]
+    return fed(_spec(tuple(names)), f"Speed-up over the engine's own loop: {words}", rows=data, guesses=guesses)
+
+
+def _spec(names: tuple[str, ...]) -> dict[str, Any]:
+    y = alt.Y("label:N", title=None, sort=list(names), axis=alt.Axis(labelLimit=320, ticks=False, domain=False))
+    base = alt.Chart(alt.NamedData("rows"))
+    x = alt.X("speedup:Q", title="Speed-up", scale=alt.Scale(zero=True))
+    bars = base.mark_bar(color=BLUE, opacity=0.75, height={"band": 0.6}).encode(x=x, y=y)
+    spread = base.mark_rule(strokeWidth=2).encode(x="low:Q", x2="high:Q", y=y, color=alt.value(GREY))
+    words = base.mark_text(align="left", dx=6).encode(x="high:Q", y=y, text="text:N", color=alt.value(GREY))
+    guesses = (
+        alt.Chart(alt.NamedData("guesses"))
+        .mark_point(shape="diamond", filled=True, size=90, color=ORANGE)
+        .encode(x=x, y=y, tooltip=[alt.Tooltip("speedup:Q", title="Predicted", format=".2f")])
+    )
+    one = alt.Chart(alt.Data(values=[{"one": 1}])).mark_rule(color=GREY, strokeDash=[4, 3]).encode(x="one:Q")
+    return built(alt.layer(bars, spread, words, guesses, one), 26 * max(1, len(names)))

@@ -1,0 +1,79 @@
+"""Carries out a contest: makes the models, looks at each contender once closely, then lets them answer in rounds.
+
+Only runs are made here; what they say is core.studies.standings'.
+"""
+
+from __future__ import annotations
+
+import random
+
+from core.models import catalogue
+from core.paths import data_dir
+from core.runs.runner import Runner
+from core.runs.store import Store
+from core.studies.conduct import make
+from core.studies.ledger import Ledger, Say
+from core.studies.plan import Contender, Contest
+from core.types import Evaluate, Generate, Request, Scalar
+
+PROMPT_TOKENS, NEW_TOKENS = 128, 48  # of the close look
+
+
+def hold(plan: Contest, minutes: float, say: Say, again: bool = False) -> Ledger[Contest]:
+    """Do whatever of the plan is not done yet; returns the ledger. Interrupting it loses nothing but the run going."""
+    catalogue.find(plan.model)
+    runner = Runner(Store(data_dir()))
+    ledger = Ledger(data_dir() / "studies" / plan.name, plan, minutes, runner, say, again)
+    try:
+        models = {r.id: model for r in plan.recipes if (model := make(ledger, r)) is not None}
+        there = [c for c in plan.contenders if c.recipe in models]
+        for contender in there:
+            ledger.perform(f"{contender.id}/detail", _closely(plan, contender, models[contender.recipe]))
+        for number in range(max((c.rounds for c in there), default=0)):
+            order = [c for c in there if number < c.rounds]
+            random.Random(number).shuffle(order)
+            for contender in order:
+                settings: dict[str, Scalar] = {"n": plan.questions, "seed": number}
+                request = _asking(plan, contender, models[contender.recipe], plan.eval, settings)
+                ledger.perform(f"{contender.id}/round/{number}", request)
+        if plan.away is not None:
+            for contender in there:
+                if contender.id in (plan.baseline, plan.champion):
+                    request = _asking(plan, contender, models[contender.recipe], plan.away.eval, plan.away.settings)
+                    ledger.perform(f"{contender.id}/away", request)
+    finally:
+        runner.close()
+        ledger.save()
+    return ledger
+
+
+def _closely(plan: Contest, contender: Contender, model: str) -> Request:
+    """Memory, energy and, of one token at a time, what a forward of n tokens costs; no speed is taken from it."""
+    costs = ("forward_cost",) if contender.strategy == "autoregressive" else ()
+    return Request(
+        model=model,
+        backend=contender.backend,
+        task=Generate(prompt_tokens=PROMPT_TOKENS, max_new_tokens=NEW_TOKENS),
+        strategy=contender.strategy,
+        params=contender.params,
+        dtype=contender.dtype,
+        options=contender.options,
+        threads=plan.threads,
+        profilers=("memory", "energy", *costs),
+        fresh_process=True,
+    )
+
+
+def _asking(plan: Contest, contender: Contender, model: str, name: str, settings: dict[str, Scalar]) -> Request:
+    return Request(
+        model=model,
+        backend=contender.backend,
+        task=Evaluate(eval=name, settings=settings),
+        strategy=contender.strategy,
+        params=contender.params,
+        dtype=contender.dtype,
+        options=contender.options,
+        threads=plan.threads,
+        profilers=(),
+        fresh_process=True,
+    )

@@ -1,0 +1,148 @@
+"""Standings as one HTML file that opens without a network, and as a Markdown table. Words and layout only."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from core.analysis.paired import noninferiority
+from core.analysis.stats import Interval
+from core.charts.curves import curve
+from core.charts.labels import si
+from core.charts.standings import speedups
+from core.studies.report import svg
+from core.studies.standings import Standing, Standings
+
+TEMPLATE = Path(__file__).with_name("contest.html")
+NONE = "–"
+ENGINES = {"llama_cpp": "llama.cpp", "onnxruntime": "ONNX Runtime", "pytorch": "PyTorch"}
+HEADER = (
+    "Way to decode",
+    "Engine",
+    "Accuracy",
+    "Tokens per forward",
+    "tok/s",
+    "Speed-up",
+    "Over its own loop",
+    "Predicted",
+    "Error",
+    "Over the fastest",
+    "Whole answer",
+    "Same as own loop",
+    "Peak memory",
+    "J per token",
+)
+
+
+def html(s: Standings) -> str:
+    """The whole report, charts included as SVG."""
+    import jinja2
+
+    environment = jinja2.Environment(autoescape=True, trim_blocks=True)
+    return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+        title=s.plan.title,
+        where=where(s),
+        words=words(s),
+        header=HEADER,
+        rows=[(cells(s, row), row.id in (s.plan.baseline, s.plan.champion)) for row in s.rows],
+        speedups=svg(speedups(s.rows), 860),
+        curves=[(name, value, svg(curve(points, value, place), 420)) for name, value, points, place in _curves(s)],
+    )
+
+
+def markdown(s: Standings) -> str:
+    """The table, and under it what the numbers mean."""
+    lines = ["| " + " | ".join(HEADER) + " |", "|" + "---|" * len(HEADER)]
+    lines += ["| " + " | ".join(c.replace("|", "/") for c in cells(s, row)) + " |" for row in s.rows]
+    return "\n".join([*lines, "", where(s), *words(s)]) + "\n"
+
+
+def cells(s: Standings, row: Standing) -> tuple[str, ...]:
+    """One line of the table; a contender that could not take part says why."""
+    if not row.n:
+        return (row.label, ENGINES.get(row.backend, row.backend), row.reason, *[NONE] * (len(HEADER) - 3))
+    energy = row.energy
+    joules = si(energy.joules_per_token, "J") if energy is not None and energy.joules_per_token else NONE
+    if energy is not None and energy.provenance == "estimated":
+        joules += " (estimated)"
+    return (
+        row.label,
+        ENGINES.get(row.backend, row.backend),
+        f"{row.accuracy:.3f} (n = {row.n})" if row.accuracy is not None else NONE,
+        NONE if row.tokens_per_forward is None else f"{row.tokens_per_forward:.2f}",
+        NONE if row.tok_per_s is None else f"{row.tok_per_s:.1f}",
+        _interval(row.speedup),
+        _interval(row.over_own),
+        NONE if row.predicted is None else f"{row.predicted:.2f}",
+        NONE if row.error is None else f"{row.error:+.0%}",
+        _interval(row.over_fastest),
+        _interval(row.latency),
+        NONE if row.same is None else f"{row.same:.0%}",
+        NONE if row.memory_bytes is None else si(row.memory_bytes, "B"),
+        joules,
+    )
+
+
+def words(s: Standings) -> list[str]:
+    """What was compared with what, and the claim in sentences."""
+    plan = s.plan
+    baseline, champion = (next(r for r in s.rows if r.id == name) for name in (plan.baseline, plan.champion))
+    fastest = next((r.label for r in s.rows if r.id == s.fastest), s.fastest)
+    found = [
+        f"Questions from tables that no training has seen; every contender answers the same ones, {plan.questions} per "
+        "round and fresh process, in a random order. Speed: tokens per second of decoding after the first token; "
+        f"speed-up over {baseline.label} in {ENGINES[baseline.backend]}; intervals are 95 % bootstraps over questions. "
+        f"The fastest that goes one by one is {fastest}. Predicted: tokens per forward over the measured cost v(n) of "
+        "a forward of as many tokens."
+    ]
+    if champion.speedup is not None and champion.accuracy is not None and baseline.accuracy is not None:
+        found.append(
+            f"{champion.label}: {_interval(champion.speedup)} times the speed of {baseline.label} at "
+            f"{champion.tokens_per_forward:.2f} tokens per forward; accuracy {champion.accuracy:.3f} against "
+            f"{baseline.accuracy:.3f}."
+        )
+    if champion.against is not None:
+        c = champion.against
+        verdict = noninferiority(c, plan.margin)
+        ends = c.difference
+        interval = f"[{ends.low:+.3f}, {ends.high:+.3f}]" if ends.low is not None and ends.high is not None else ""
+        found.append(
+            f"Difference of accuracy {ends.value:+.3f} {interval} over {c.n} questions, {len(c.lost)} lost and "
+            f"{len(c.gained)} gained, p = {c.p:.3g} ({c.test}). Margin {plan.margin:g}, stated before: "
+            f"{verdict.verdict}. {verdict.sentence}"
+        )
+    if s.away is not None:
+        found.append(
+            f"Outside the domain ({s.away.label.lower()}): {_interval(s.away.speedup)} times the speed, "
+            f"{s.away.tokens_per_forward:.2f} tokens per forward."
+            if s.away.tokens_per_forward is not None
+            else f"Outside the domain ({s.away.label.lower()}): {_interval(s.away.speedup)} times the speed."
+        )
+    found += [f"{r.label}: {r.reason}" for r in s.rows if r.reason and r.n]
+    return found
+
+
+def where(s: Standings) -> str:
+    machine: dict[str, Any] = s.environment.get("machine") or {}
+    return (
+        f"Measured on {s.begun} on {machine.get('cpu', 'an unknown processor')}, "
+        f"{machine.get('usable_cores', '?')} cores, in {s.spent_s / 60:.0f} minutes, training included."
+    )
+
+
+def _interval(found: Interval | None) -> str:
+    if found is None:
+        return NONE
+    ends = f" [{found.low:.2f}, {found.high:.2f}]" if found.low is not None and found.high is not None else ""
+    return f"{found.value:.2f}{ends}"
+
+
+def _curves(s: Standings) -> list[tuple[str, str, Any, int]]:
+    labels = {r.id: r.label for r in s.plan.recipes}
+    found = []
+    for name, points in s.curves:
+        values = list(dict.fromkeys(v for p in points for v in msgspec.to_builtins(p.values)))
+        found += [(labels[name], value, points, place) for place, value in enumerate(values)]
+    return found

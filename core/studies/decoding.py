@@ -1,0 +1,118 @@
+"""The decoding study: a consistency model against its teacher and the rivals, in three engines.
+
+The teacher is tuned to text-to-SQL; the consistency model is trained from it. Questions come from tables that neither
+has seen.
+"""
+
+from __future__ import annotations
+
+from core.studies.plan import Contender, Contest, Exam, Recipe
+from core.types import Scalar
+
+Steps = tuple[tuple[str, dict[str, Scalar]], ...]
+ALL, SOME = 8, 2  # rounds
+
+
+def decoding(model: str = "smollm2-135m") -> Contest:
+    """The plan for a model that PyTorch trains and every engine runs."""
+    teacher: Steps = (("finetune", {"minutes": 8.0}),)
+    trained: Steps = (*teacher, ("consistency", {"minutes": 30.0, "probe_minutes": 5.0}))
+    return Contest(
+        name=f"decoding-{model}",
+        title=f"Many tokens per forward: {model} on text to SQL",
+        model=model,
+        recipes=(
+            Recipe(id="teacher", label="Teacher", backend="pytorch", steps=teacher),
+            Recipe(id="cllm", label="CLLM", backend="pytorch", steps=trained),
+            Recipe(
+                id="medusa",
+                label="Teacher with Medusa heads",
+                backend="pytorch",
+                steps=(*teacher, ("medusa_heads", {})),
+            ),
+            Recipe(
+                id="teacher-q4",
+                label="Teacher Q4_1",
+                backend="llama_cpp",
+                steps=(*teacher, ("gguf_quantize", {"type": "Q4_1"})),
+            ),
+            Recipe(
+                id="cllm-q4",
+                label="CLLM Q4_1",
+                backend="llama_cpp",
+                steps=(*trained, ("gguf_quantize", {"type": "Q4_1"})),
+            ),
+        ),
+        contenders=(*_pytorch(), *_llama_cpp(), *_onnxruntime()),
+        baseline="teacher",
+        champion="cllm-jacobi",
+        away=Exam(eval="dialogue", label="Dialogue", metric="acc", settings={"n": 6}, generates=True),
+    )
+
+
+def _pytorch() -> tuple[Contender, ...]:
+    def bf16(id: str, label: str, recipe: str, strategy: str, rounds: int = SOME, **params: Scalar) -> Contender:
+        return Contender(
+            id=id,
+            label=label,
+            recipe=recipe,
+            backend="pytorch",
+            dtype="bf16",
+            own={"medusa": "teacher"}.get(recipe, recipe),
+            rounds=rounds,
+            strategy=strategy,
+            params=params,
+        )
+
+    return (
+        bf16("teacher", "Teacher, one by one", "teacher", "autoregressive", ALL),
+        bf16("teacher-jacobi", "Teacher, Jacobi", "teacher", "jacobi", window=16),
+        bf16("teacher-lookahead", "Teacher, lookahead", "teacher", "lookahead"),
+        bf16("teacher-lookup", "Teacher, prompt lookup", "teacher", "prompt_lookup"),
+        bf16("teacher-self", "Teacher, self-speculative", "teacher", "self_speculative"),
+        bf16("medusa", "Teacher, Medusa heads", "medusa", "medusa"),
+        bf16("cllm", "CLLM, one by one", "cllm", "autoregressive"),
+        bf16("cllm-jacobi", "CLLM, Jacobi", "cllm", "jacobi", ALL, window=16),
+        bf16("cllm-jacobi-24", "CLLM, Jacobi, window 24", "cllm", "jacobi", window=24),
+        bf16("cllm-jacobi-pool", "CLLM, Jacobi with a pool", "cllm", "jacobi", window=16, pool=4),
+    )
+
+
+def _llama_cpp() -> tuple[Contender, ...]:
+    def q4(id: str, label: str, recipe: str, own: str, strategy: str, **params: Scalar) -> Contender:
+        return Contender(
+            id=id,
+            label=label,
+            recipe=recipe,
+            backend="llama_cpp",
+            own=own,
+            rounds=SOME,
+            strategy=strategy,
+            params=params,
+        )
+
+    return (
+        q4("q4-teacher", "Teacher Q4_1, one by one", "teacher-q4", "q4-teacher", "autoregressive"),
+        q4("q4-cllm", "CLLM Q4_1, one by one", "cllm-q4", "q4-cllm", "autoregressive"),
+        q4("q4-cllm-jacobi-4", "CLLM Q4_1, Jacobi, window 4", "cllm-q4", "q4-cllm", "jacobi", window=4),
+        q4("q4-cllm-jacobi-16", "CLLM Q4_1, Jacobi, window 16", "cllm-q4", "q4-cllm", "jacobi", window=16),
+    )
+
+
+def _onnxruntime() -> tuple[Contender, ...]:
+    def fp32(id: str, label: str, strategy: str, **params: Scalar) -> Contender:
+        return Contender(
+            id=id,
+            label=label,
+            recipe="cllm",
+            backend="onnxruntime",
+            own="ort-cllm",
+            rounds=SOME,
+            strategy=strategy,
+            params=params,
+        )
+
+    return (
+        fp32("ort-cllm", "CLLM fp32, one by one", "autoregressive"),
+        fp32("ort-cllm-jacobi", "CLLM fp32, Jacobi, window 8", "jacobi", window=8),
+    )

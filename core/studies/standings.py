@@ -1,0 +1,229 @@
+"""What a contest's runs say: speed-ups with intervals, predicted beside measured, and the quality that was kept.
+
+Speeds are tokens per second of decoding after the first token, over the same questions, which are drawn together for
+the intervals. Nothing here runs anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from core.analysis.decoding import predicted_speedup
+from core.analysis.paired import Comparison, compare
+from core.analysis.stats import Interval, cluster_bootstrap
+from core.studies.ledger import Ledger
+from core.studies.plan import Contender, Contest
+from core.types import Curve, Energy, Item, Record, Result
+
+
+class Standing(Record, omit_defaults=False):
+    """A contender after the contest. Everything is None that was not measured.
+
+    speedup: over the baseline on their common questions; over_own: over the same model and engine, one by one;
+    over_fastest: over the fastest contender that goes one by one; latency: of the whole answer, over the baseline.
+    predicted: of over_own, from v(n); error: predicted over measured, minus one. same: share of answers that are the
+    same as the own model's one by one. energy: of decoding random tokens, with its label.
+    """
+
+    id: str
+    label: str
+    backend: str
+    strategy: str
+    n: int = 0
+    tok_per_s: float | None = None
+    tokens_per_forward: float | None = None
+    forward_s: float | None = None
+    speedup: Interval | None = None
+    over_own: Interval | None = None
+    over_fastest: Interval | None = None
+    latency: Interval | None = None
+    predicted: float | None = None
+    error: float | None = None
+    accuracy: float | None = None
+    against: Comparison | None = None
+    same: float | None = None
+    memory_bytes: int | None = None
+    energy: Energy | None = None
+    reason: str = ""
+
+
+class Away(Record, omit_defaults=False):
+    """Outside the domain: the champion against the baseline."""
+
+    label: str
+    speedup: Interval
+    tokens_per_forward: float | None
+    baseline_tokens_per_forward: float | None
+
+
+class Standings(Record, omit_defaults=False):
+    plan: Contest
+    rows: tuple[Standing, ...]
+    fastest: str
+    curves: tuple[tuple[str, tuple[Curve, ...]], ...]
+    environment: dict[str, Any]
+    begun: str
+    spent_s: float
+    away: Away | None = None
+
+
+def standings(ledger: Ledger[Contest]) -> Standings:
+    """Of what is done so far."""
+    plan = ledger.plan
+    answers = {c.id: _answers(ledger, c) for c in plan.contenders}
+    one_by_one = {c.id: _rate(answers[c.id]) for c in plan.contenders if c.strategy == "autoregressive"}
+    fastest = max(one_by_one, key=lambda name: one_by_one[name] or 0.0, default=plan.baseline)
+    details = {c.id: _result(ledger, f"{c.id}/detail") for c in plan.contenders}
+    rows = tuple(_standing(ledger, plan, c, answers, details, fastest) for c in plan.contenders)
+    environment = next((d.environment for d in details.values() if d is not None), {})
+    made = [(r.id, _result(ledger, f"{r.id}/make/{len(r.steps)}")) for r in plan.recipes]
+    return Standings(
+        plan=plan,
+        rows=rows,
+        fastest=fastest,
+        curves=tuple((name, result.curves) for name, result in made if result is not None and result.curves),
+        environment=environment,
+        begun=ledger.state.begun,
+        spent_s=ledger.state.spent_s,
+        away=_away(ledger, plan),
+    )
+
+
+def _standing(
+    ledger: Ledger[Contest],
+    plan: Contest,
+    c: Contender,
+    answers: dict[str, list[Item]],
+    details: dict[str, Result | None],
+    fastest: str,
+) -> Standing:
+    own, detail, mine = answers[c.own], details[c.id], answers[c.id]
+    failed = next((why for key, why in ledger.state.failures.items() if key.startswith(f"{c.id}/")), "")
+    failed = failed or next((why for k, why in ledger.state.failures.items() if k.startswith(f"{c.recipe}/make")), "")
+    if not mine:
+        return Standing(
+            id=c.id, label=c.label, backend=c.backend, strategy=c.strategy, reason=failed or "It was not asked."
+        )
+    per_forward, forward_s, fed = _forwards(mine)
+    own_detail = details[c.own]
+    cost = own_detail.forward_cost if own_detail is not None else None
+    drafted = any(i.n_draft for i in mine)
+    predicted = None
+    if cost is not None and per_forward and fed and not drafted and c.id != c.own:
+        predicted = predicted_speedup(per_forward, fed, cost)
+    over_own = None if c.id == c.own else speed_ratio(own, mine)
+    metric = _result_metric(ledger, c)
+    return Standing(
+        id=c.id,
+        label=c.label,
+        backend=c.backend,
+        strategy=c.strategy,
+        n=len(mine),
+        tok_per_s=_rate(mine),
+        tokens_per_forward=per_forward,
+        forward_s=forward_s,
+        speedup=None if c.id == plan.baseline else speed_ratio(answers[plan.baseline], mine),
+        over_own=over_own,
+        over_fastest=None if c.id == fastest else speed_ratio(answers[fastest], mine),
+        latency=None if c.id == plan.baseline else latency_ratio(answers[plan.baseline], mine),
+        predicted=predicted,
+        error=predicted / over_own.value - 1 if predicted and over_own is not None else None,
+        accuracy=sum(i.values["acc"] for i in mine) / len(mine),
+        against=compare(metric, answers[plan.baseline], mine)
+        if metric is not None and c.id != plan.baseline and _common(answers[plan.baseline], mine)
+        else None,
+        same=_same(own, mine) if c.id != c.own else None,
+        memory_bytes=detail.peak_memory_bytes if detail is not None else None,
+        energy=next((e for e in detail.energy if e.phase == "decode"), None) if detail is not None else None,
+        reason=failed,
+    )
+
+
+# ------------------------------------------------------------ speed
+
+
+def speed_ratio(a: Sequence[Item], b: Sequence[Item]) -> Interval | None:
+    """Tokens per second of b over those of a, on the questions that both answered with more than one token."""
+    pairs = [(x, y) for x, y in _common(a, b) if (x.n_tokens or 0) > 1 and (y.n_tokens or 0) > 1]
+    return _ratio(
+        pairs, [[(i.n_tokens or 0) - 1 for i in p] for p in pairs], [[i.seconds or 0.0 for i in p] for p in pairs]
+    )
+
+
+def latency_ratio(a: Sequence[Item], b: Sequence[Item]) -> Interval | None:
+    """How many times sooner b's whole answers were there, prefill included."""
+    pairs = _common(a, b)
+    seconds = [[(i.ttft_s or 0.0) + (i.seconds or 0.0) for i in p] for p in pairs]
+    return _ratio(pairs, [[1.0, 1.0] for _ in pairs], seconds)
+
+
+def _ratio(
+    pairs: Sequence[tuple[Item, Item]], tops: Sequence[Sequence[float]], bottoms: Sequence[Sequence[float]]
+) -> Interval | None:
+    if not pairs:
+        return None
+
+    def faster(top: Any, bottom: Any) -> Any:
+        rates = top / bottom
+        return rates[..., 1] / rates[..., 0]
+
+    return cluster_bootstrap(np.array(tops), np.array(bottoms), [x.cluster for x, _ in pairs], faster)
+
+
+def _forwards(items: Sequence[Item]) -> tuple[float | None, float | None, float | None]:
+    """Tokens per forward, seconds per forward, and tokens fed to one."""
+    n = sum(i.n_forward or 0 for i in items)
+    if not n:
+        return None, None, None
+    tokens = sum(max(0, (i.n_tokens or 0) - 1) for i in items)
+    return tokens / n, sum(i.seconds or 0.0 for i in items) / n, sum(i.n_input or 0 for i in items) / n
+
+
+def _rate(items: Sequence[Item]) -> float | None:
+    seconds = sum(i.seconds or 0.0 for i in items)
+    return sum(max(0, (i.n_tokens or 0) - 1) for i in items) / seconds if seconds else None
+
+
+# ------------------------------------------------------------ the runs
+
+
+def _answers(ledger: Ledger[Contest], c: Contender) -> list[Item]:
+    results = (_result(ledger, f"{c.id}/round/{number}") for number in range(c.rounds))
+    return [item for result in results if result is not None for item in result.items]
+
+
+def _result(ledger: Ledger[Contest], key: str) -> Result | None:
+    run = ledger.done(key)
+    return None if run is None else run.result()
+
+
+def _result_metric(ledger: Ledger[Contest], c: Contender) -> Any:
+    result = _result(ledger, f"{c.id}/round/0")
+    return result.asked.metrics[0] if result is not None and result.asked is not None else None
+
+
+def _common(a: Sequence[Item], b: Sequence[Item]) -> list[tuple[Item, Item]]:
+    there = {i.id: i for i in b}
+    return [(i, there[i.id]) for i in a if i.id in there]
+
+
+def _same(a: Sequence[Item], b: Sequence[Item]) -> float | None:
+    pairs = _common(a, b)
+    return sum(x.output == y.output for x, y in pairs) / len(pairs) if pairs else None
+
+
+def _away(ledger: Ledger[Contest], plan: Contest) -> Away | None:
+    if plan.away is None:
+        return None
+    a, b = (_result(ledger, f"{name}/away") for name in (plan.baseline, plan.champion))
+    if a is None or b is None or (ratio := speed_ratio(a.items, b.items)) is None:
+        return None
+    return Away(
+        label=plan.away.label,
+        speedup=ratio,
+        tokens_per_forward=b.tokens_per_forward,
+        baseline_tokens_per_forward=a.tokens_per_forward,
+    )
