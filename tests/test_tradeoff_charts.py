@@ -1,0 +1,50 @@
+"""The Pareto chart and the differences from a baseline: what is in them, and that Vega-Lite takes them."""
+
+import vl_convert
+
+from core.charts.tradeoff import Delta, Point, deltas, pareto
+
+POINTS = [
+    Point("a", "A", "llama.cpp", 1.0, 0.62, 0.97, 1.03, 0.58, 0.66, on_front=True, member=0.97),
+    Point("b", "B", "llama.cpp", 2.0, 0.60, on_front=True),
+    Point("c", "C", "PyTorch", 1.5, 0.50),
+    Point("d", "D", "PyTorch", 0.5, 0.40, on_front=True),  # by a third objective
+]
+
+
+def test_the_front_is_drawn_through_what_nothing_beats_in_this_plane() -> None:
+    chart = pareto(POINTS, "Speed-up", "Quality")
+    line = chart.spec["datasets"]["front"]
+    assert [(p["x"], p["y"]) for p in line] == [(1.0, 0.62), (2.0, 0.60)]
+    assert chart.alt == "Quality over Speed-up of 4 variants, 2 of them on the front"
+
+
+def test_a_point_without_an_interval_has_one_of_no_width() -> None:
+    rows = {r["id"]: r for r in pareto(POINTS, "Speed-up", "Quality").spec["datasets"]["points"]}
+    assert (rows["a"]["x_low"], rows["a"]["y_high"]) == (0.97, 0.66)
+    assert (rows["b"]["x_low"], rows["b"]["x_high"], rows["b"]["y_low"]) == (2.0, 2.0, 0.60)
+    assert rows["a"]["member"] == "on the front in 97% of the draws" and rows["b"]["member"] == ""
+
+
+def test_a_click_selects_a_variant() -> None:
+    plain, picking = (pareto(POINTS, "Speed-up", "Quality", pick=p).spec for p in (False, True))
+    assert "params" not in plain
+    assert [p["name"] for p in picking["params"]] == ["pick"]
+    assert picking["params"][0]["select"]["fields"] == ["id"]
+
+
+def test_the_margin_is_a_line_below_zero() -> None:
+    rows = [Delta("b", "B", "Quality", -0.02, -0.05, 0.01), Delta("c", "C", "Quality", -0.12, None, None, "worse")]
+    chart = deltas(rows, "Quality against A", margin=0.05)
+    assert [line["x"] for line in chart.spec["datasets"]["lines"]] == [0.0, -0.05]
+    assert chart.spec["datasets"]["rows"][1]["low"] == -0.12
+    assert chart.alt.endswith("of 2 variants, 1 of them shown to differ from the baseline")
+    assert len(deltas(rows, "Quality", margin=None).spec["datasets"]["lines"]) == 1
+
+
+def test_vega_lite_draws_them() -> None:
+    charts = [pareto(POINTS, "Speed-up", "Quality", pick=True), pareto([], "x", "y", log_x=False), deltas([], "d")]
+    for chart in charts:
+        assert vl_convert.vegalite_to_vega(chart.spec, vl_version="6.1")["marks"]
+    svg = vl_convert.vegalite_to_svg({**charts[0].spec, "width": 700}, vl_version="6.1")
+    assert all(f">{p.label}<" in svg for p in POINTS)
