@@ -228,6 +228,9 @@ def test_what_is_not_there_is_said_before_anything_runs(tasks: str, tmp_path: Pa
     ):
         with pytest.raises(ExplorerError, match=message):
             plugin.metrics(params)
+    with pytest.raises(ExplorerError, match="No task"):
+        plugin.size(Settings())
+    assert plugin.size(Settings(tasks="arc_easy")) is None  # the form asks this, and it reads no data
 
 
 def test_without_the_harness_the_install_line_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,20 +37,28 @@ def load(names: str, include_path: str, download: bool, num_fewshot: int | None)
     for something else or when a file in include_path changed. Raises ExplorerError without the harness, for an
     unknown or damaged task, and for data that are not here.
     """
+    wanted, folder = asked(names, include_path)
+    changed = max((file.stat().st_mtime_ns for file in folder.rglob("*") if file.is_file()), default=0) if folder else 0
+    return _load(wanted, folder, download, num_fewshot, changed)
+
+
+def asked(names: str, include_path: str) -> tuple[tuple[str, ...], Path | None]:
+    """The tasks' names and the user's folder; what can be known of their faults without reading any data."""
+    wanted = tuple(name.strip() for name in names.split(",") if name.strip())
+    if not wanted:
+        raise ExplorerError("No task of lm-evaluation-harness is named.", "Set tasks, for example to arc_easy.")
     folder = Path(include_path).expanduser() if include_path else None
     if folder and not folder.is_dir():
         raise ExplorerError(f"There is no folder {include_path}.", "Set include_path to a folder with YAML tasks.")
-    changed = max((file.stat().st_mtime_ns for file in folder.rglob("*") if file.is_file()), default=0) if folder else 0
-    return _load(names, folder, download, num_fewshot, changed)
+    if find_spec("lm_eval") is None:
+        raise ExplorerError("lm-evaluation-harness is not installed.", INSTALL)
+    return wanted, folder
 
 
 @lru_cache(maxsize=1)
-def _load(names: str, folder: Path | None, download: bool, num_fewshot: int | None, changed: int) -> dict[str, Any]:
-    wanted = [name.strip() for name in names.split(",") if name.strip()]
-    if not wanted:
-        raise ExplorerError("No task of lm-evaluation-harness is named.", "Set tasks, for example to arc_easy.")
-    if find_spec("lm_eval") is None:
-        raise ExplorerError("lm-evaluation-harness is not installed.", INSTALL)
+def _load(
+    wanted: tuple[str, ...], folder: Path | None, download: bool, num_fewshot: int | None, changed: int
+) -> dict[str, Any]:
     _go_online(download)
     random.seed(SEEDS[0])
     np.random.seed(SEEDS[1])  # some tasks shuffle their documents with the global generators
@@ -65,7 +73,7 @@ def _load(names: str, folder: Path | None, download: bool, num_fewshot: int | No
     return found
 
 
-def _manager(wanted: list[str], folder: Path | None) -> Any:
+def _manager(wanted: tuple[str, ...], folder: Path | None) -> Any:
     """The public tasks are 14 000 files to look through: only where the user's folder lacks a task."""
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     from lm_eval.tasks import TaskManager

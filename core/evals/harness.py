@@ -54,7 +54,8 @@ class Harness:
         return harness_tasks.metrics(_tasks(params))
 
     def size(self, params: Settings) -> int | None:
-        """Only the data can tell, and to read them takes the harness."""
+        """Only the data can tell. Raises ExplorerError for what can be known without them."""
+        harness_tasks.asked(params.tasks, params.include_path)
         return None
 
     def measure(self, subject: Subject, params: Settings) -> Iterator[Item]:
