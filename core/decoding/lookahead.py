@@ -33,7 +33,7 @@ class Window(Record):
     window: columns of guesses that converge by Jacobi iteration (W).
     ngram: tokens of an n-gram, the first of which is its key (N). A step takes up to N - 1 from the pool.
     candidates: n-grams kept per key (G); without tree attention the one closest to the window is tried.
-    pool_from_prompt: fill the pool with the prompt's own n-grams first.
+    pool_from_prompt: the n-grams of the prompt, and then of the text as it grows, go into the pool too.
     prefill_chunk: prompt tokens per forward.
     """
 
@@ -89,6 +89,8 @@ def _paper(
         yield step.advance
         context += step.tokens
         left, ended = left - len(step.tokens), step.ended
+        if params.pool_from_prompt:
+            pool.add_all(context[-(params.ngram - 1 + len(step.tokens)) :], params.ngram)
         for ngram in window.step(step.best[newest].tolist(), step.tokens, config.stop):
             pool.add(ngram)
 
@@ -123,6 +125,8 @@ def _line(
             pool.add(ngram)
         context += tokens
         left -= len(tokens)
+        if params.pool_from_prompt:
+            pool.add_all(context[-(params.ngram - 1 + len(tokens)) :], params.ngram)
         guess = better[len(tokens) :]
 
 
