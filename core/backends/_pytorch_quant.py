@@ -27,6 +27,7 @@ from types import SimpleNamespace
 from typing import Any
 
 METHOD = "roofscope"
+ALIGNED = 64  # bytes; the weight-only kernels of torch 2.13 crash on rows that begin elsewhere
 MANY_ROWS = 32  # from here on a bf16 product over unpacked weights beats the int8 weight-only kernel
 
 
@@ -69,6 +70,9 @@ def modules() -> SimpleNamespace:
     def rows_of(x: Any) -> Any:
         return x.reshape(-1, x.shape[-1])
 
+    def aligned(tensor: Any) -> Any:
+        return tensor.clone() if tensor.data_ptr() % ALIGNED else tensor
+
     class Int8Module(nn.Module):  # type: ignore[misc]
         """A matrix of int8 with a scale per row. table: the module whose matrix it shares; it then owns none."""
 
@@ -99,11 +103,13 @@ def modules() -> SimpleNamespace:
 
         def prepare(self) -> None:
             (owner,) = self._owner
+            owner.weight_int8 = aligned(owner.weight_int8)
             self._weight, self._scale = owner.weight_int8, owner.weight_scale.to(torch.bfloat16)
+            self._kernel = self._weight.shape[1] % ALIGNED == 0
 
         def forward(self, x: Any) -> Any:
-            rows = rows_of(x).to(torch.bfloat16)
-            if len(rows) < MANY_ROWS:
+            rows = aligned(rows_of(x).to(torch.bfloat16))
+            if self._kernel and len(rows) < MANY_ROWS:
                 y = torch._weight_int8pack_mm(rows, self._weight, self._scale)
             else:
                 y = nn.functional.linear(rows, self._weight.to(torch.bfloat16)).mul_(self._scale)
@@ -129,7 +135,7 @@ def modules() -> SimpleNamespace:
             self.weight_int4 = None  # the kernel has an order of its own
 
         def forward(self, x: Any) -> Any:
-            rows = rows_of(x).to(torch.bfloat16)
+            rows = aligned(rows_of(x).to(torch.bfloat16))
             y = torch._weight_int4pack_mm_for_cpu(rows, self._packed, self.group, self._scale_zero)
             y = y.to(x.dtype).view(*x.shape[:-1], -1)
             return y if self.bias is None else y + self.bias
