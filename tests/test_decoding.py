@@ -151,6 +151,16 @@ def test_jacobi_accepts_many_tokens_where_the_window_converges(form: str) -> Non
     assert 0 < found.stationary < found.fast_forwarded
 
 
+def test_an_early_window_is_guessed_with_the_prompt_and_saves_a_step() -> None:
+    late, early = (decode("jacobi", Song(), window=8, limit=61, early=e) for e in (False, True))
+    assert tokens_of(early) == tokens_of(late)
+    read = [[s.n_input for s in steps if s.phase == "prefill"] for steps in (late, early)]
+    assert read == [[8, 0], [8 + 7, 0]]  # the prompt, with 7 guesses behind it
+    first = next(s for s in early if s.phase == "decode")
+    assert len(first.tokens[0]) > 1  # the first step has guesses that a forward has seen
+    assert next(len(s.tokens[0]) for s in late if s.phase == "decode") == 1
+
+
 def test_a_cycle_never_converges_early() -> None:
     """A wrong phase stays wrong under a bijection, so Jacobi decoding gives what the theory says: nothing."""
     assert max(accepted(decode("jacobi", Chain(CYCLE), window=12))) == 1

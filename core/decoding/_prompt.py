@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,28 +10,31 @@ from numpy.typing import NDArray
 from core.types import Advance, Ids, Logits, Sampling, Session
 
 
-def prefill(session: Session, prompt: Ids, chunk: int) -> Generator[Advance, None, Logits]:
+def prefill(session: Session, prompt: Ids, chunk: int, guess: Sequence[int] = ()) -> Generator[Advance, None, Logits]:
     """Read the prompt into an empty cache, `chunk` tokens at a time, and return the last logits.
 
-    Every chunk is yielded, so that a long prefill shows its progress. Models that cannot continue
-    with several tokens (no "rollback") get the prompt in one piece.
+    guess: tokens of one sequence that stand behind the prompt in the last chunk and do not stay; the logits then are
+    those of the last prompt token and of each guess. Every chunk is yielded, so that a long prefill shows its
+    progress. Models that cannot continue with several tokens (no "rollback") get the prompt in one piece.
     """
     session.reset()
     n = prompt.shape[1]
     step = chunk if "rollback" in session.capabilities else n
     for start in range(0, n, step):
         part = prompt[:, start : start + step]
-        logits = session.forward(part, keep=1)
+        behind = np.array([guess if start + step >= n else ()], dtype=np.int64)
+        logits = session.forward(np.concatenate([part, behind], axis=1) if behind.size else part, keep=1 + behind.size)
         session.commit(part.shape[1])
-        yield Advance(phase="prefill", n_input=part.shape[1])
+        yield Advance(phase="prefill", n_input=part.shape[1] + behind.size)
     return logits
 
 
-def choose(logits: Logits, sampling: Sampling, rng: np.random.Generator) -> Ids:
-    """The next token of each sequence from the last kept position, shape (batch, 1)."""
+def choose(logits: Logits, sampling: Sampling, rng: np.random.Generator, row: int = -1) -> Ids:
+    """The next token of each sequence from a kept position, the last by default; shape (batch, 1)."""
     if sampling.temperature <= 0:
-        return logits.argmax()[:, -1:]
-    return np.array([[rng.choice(len(p), p=p)] for p in probabilities(logits.numpy()[:, -1], sampling)], dtype=np.int64)
+        return logits.argmax()[:, row, None]
+    rows = probabilities(logits.numpy()[:, row], sampling)
+    return np.array([[rng.choice(len(p), p=p)] for p in rows], dtype=np.int64)
 
 
 def probabilities(logits: NDArray[np.float32], sampling: Sampling) -> NDArray[np.float64]:

@@ -29,6 +29,8 @@ class Window(Record):
     """What one forward guesses.
 
     window: tokens per forward: the known one and the guesses after it. More need more convergence to pay.
+    early: guess the first window behind the prompt, in the forward that reads it. Its step is saved, the prompt takes
+    that little longer.
     form: sliding keeps the window full after every step; block is the paper's, which finishes a block first.
     pool: n-grams kept per first token and verified beside the window; 0 for none.
     ngram: tokens of such an n-gram, the first of which is its key.
@@ -36,6 +38,7 @@ class Window(Record):
     """
 
     window: Annotated[int, Meta(ge=1, le=1024)] = 16
+    early: bool = False
     form: Literal["sliding", "block"] = "sliding"
     pool: Annotated[int, Meta(ge=0, le=64)] = 0
     ngram: Annotated[int, Meta(ge=2, le=64)] = 5
@@ -59,13 +62,16 @@ class Jacobi:
                 "Set pool to 0, choose lookahead, or run it in PyTorch.",
             )
         rng, noise = np.random.default_rng(config.seed), np.random.default_rng([config.seed, 1])
-        logits = yield from prefill(session, prompt, params.prefill_chunk)
-        tokens, ended = until_stop(choose(logits, config.sampling, rng)[0].tolist(), config)
+        context, left, guess = prompt[0].tolist(), config.limit - 1, list[int]()
+        if params.early:
+            guess = [context[place] for place in noise.integers(len(context), size=min(params.window - 1, left))]
+        logits = yield from prefill(session, prompt, params.prefill_chunk, guess)
+        tokens, ended = until_stop(choose(logits, config.sampling, rng, row=0)[0].tolist(), config)
         yield Advance(phase="prefill", tokens=(tuple(tokens),), n_forward=0, n_input=0)
-        context, left = [*prompt[0].tolist(), *tokens], config.limit - 1
+        context += tokens
+        guess = logits.argmax()[0].tolist()[1:] if guess else []
         pool = Pool(params.pool) if params.pool else None
         rows: deque[tuple[int, list[int]]] = deque(maxlen=params.ngram - 1)  # what was fed, for the pool
-        guess: list[int] = []
         fill = True
         while left and not ended:
             if fill:  # with tokens of the context, which are likelier to come again than any others

@@ -46,6 +46,19 @@ def rollout(
     return found
 
 
+def thinned(states: Sequence[Sequence[State]], rng: np.random.Generator, room: int) -> list[list[State]]:
+    """States drawn from each example's, up to `room` guessed tokens: rows are padded to the longest."""
+    kept: list[list[State]] = []
+    for own in states:
+        left, chosen = room, list[int]()
+        for i in rng.permutation(len(own)).tolist():
+            if len(own[i].guess) <= left:
+                left -= len(own[i].guess)
+                chosen.append(i)
+        kept.append([own[i] for i in sorted(chosen)])
+    return kept
+
+
 def advance(state: State, best: Sequence[int], example: Example, rng: np.random.Generator, window: int) -> State | None:
     """The window after one sliding step with outputs `best`; None at the end of the answer."""
     agreed = state.wrong_from(example.ids)

@@ -39,7 +39,8 @@ class Consistency(Record):
     loss: ce learns the text itself behind a wrong guess, kl the model's own distribution over the right text.
     answers: gold learns the domain's answers, teacher the ones that the model gives before the training.
     trajectories: decodings from noise per example and step.
-    jacobi_steps: windows of each that are learned from, as the decoder comes past them.
+    jacobi_steps: windows of each, as the decoder comes past them.
+    guessed_tokens: of these windows per example that are learned from.
     max_tokens: longer examples are left out, and longer answers cut.
     probe_questions: held-out questions of the training split that show accuracy and speed on the way.
     probe_minutes: training time between two looks.
@@ -57,6 +58,7 @@ class Consistency(Record):
     answers: Literal["gold", "teacher"] = "gold"
     trajectories: Annotated[int, Meta(ge=1, le=16)] = 2
     jacobi_steps: Annotated[int, Meta(ge=1, le=64)] = 4
+    guessed_tokens: Annotated[int, Meta(ge=1, le=4096)] = 96
     max_tokens: Annotated[int, Meta(ge=16, le=8192)] = 512
     probe_questions: Annotated[int, Meta(ge=1, le=1000)] = 60
     probe_minutes: Annotated[float, Meta(gt=0, le=1000)] = 4.0
@@ -100,7 +102,7 @@ class ConsistencyTraining:
             batch, rng = batches[step], np.random.default_rng([work.seed, 3, step])
             with torch.no_grad():
                 noise = states.rollout(model, batch, rng, params.window, params.trajectories, params.jacobi_steps)
-            packed = pack(batch, noise)
+            packed = pack(batch, states.thinned(noise, rng, params.guessed_tokens))
             clean, noisy = losses.logits(model, packed)
             ar = losses.autoregressive(clean, packed)
             con = losses.consistency(clean, noisy, packed, params.loss)
