@@ -47,9 +47,9 @@ def html(f: Findings) -> str:
         how=how(f),
         charts={"front": svg(front_chart(f), 980), "deltas": svg(delta_chart(f), 760)},
         header=header(f),
-        lines=[_line(f, row) for row in f.rows],
-        energy=_energy_words(f.rows),
-        margin=_margin(f),
+        lines=[line(f, row) for row in f.rows],
+        energy=energy_words(f.rows),
+        margin=margin(f),
         composite_header=["Variant", *(f"{c.label}{f' ({c.unit})' if c.unit else ''}" for c in kept)],
         composite_lines=[
             Line(cells=(Shown(text=row.label), *(_value(row, c.name) for c in kept)), kind=_kind(f, row))
@@ -67,13 +67,13 @@ def markdown(f: Findings) -> str:
     """The table, and under it what the numbers mean."""
     lines = ["| " + " | ".join(header(f)) + " |", "|" + "---|" * len(header(f))]
     for row in f.rows:
-        cells = [f"{c.text} {c.range}".strip().replace("|", "/") for c in _line(f, row).cells]
+        cells = [f"{c.text} {c.range}".strip().replace("|", "/") for c in line(f, row).cells]
         lines.append("| " + " | ".join(cells) + " |")
     kept = ", ".join(c.label for c in CANDIDATES if any(v.composite == c.name and v.kept for v in f.verdicts))
     words = [
         f"{where(f)} {how(f)}",
-        _margin(f),
-        _energy_words(f.rows),
+        margin(f),
+        energy_words(f.rows),
         f"Composite metrics that passed their validation: {kept or 'none'}.",
         *f.remarks,
         *(f"{row.label}: {row.reason}" for row in f.rows if row.reason),
@@ -100,7 +100,8 @@ def header(f: Findings) -> list[str]:
     ]
 
 
-def _line(f: Findings, row: Row) -> Line:
+def line(f: Findings, row: Row) -> Line:
+    """One variant's line of the table, under `header`."""
     cells = {c.exam: c for c in row.cells}
     own = _ratio(row.own)
     if row.same_as_own:
@@ -169,7 +170,8 @@ def _value(row: Row, name: str) -> Shown:
 # ------------------------------------------------------------ the charts
 
 
-def front_chart(f: Findings) -> Chart:
+def front_chart(f: Findings, pick: bool = False) -> Chart:
+    """Speed-up against quality. pick: a variant can be clicked."""
     points = [
         Point(
             id=row.id,
@@ -189,7 +191,7 @@ def front_chart(f: Findings) -> Chart:
         if row.speedup is not None and row.quality is not None
     ]
     baseline = f.plan.recipe(f.plan.baseline).label
-    return pareto(points, f"Speed-up over {baseline}", "Quality")
+    return pareto(points, f"Speed-up over {baseline}", "Quality", pick=pick)
 
 
 def delta_chart(f: Findings) -> Chart:
@@ -232,7 +234,8 @@ def how(f: Findings) -> str:
     )
 
 
-def _margin(f: Findings) -> str:
+def margin(f: Findings) -> str:
+    """What counted as equal, and what was found to be."""
     power = (
         f"If {DISCORDANCE:.0%} of the answers change, differences from about {100 * f.detectable:.1f} points are found "
         "with 80 % power in a single comparison. "
@@ -246,7 +249,8 @@ def _margin(f: Findings) -> str:
     )
 
 
-def _energy_words(rows: Sequence[Row]) -> str:
+def energy_words(rows: Sequence[Row]) -> str:
+    """Whether the joules are measured or estimated, and how."""
     found = [e for row in rows for e in row.energy]
     if not found:
         return "No energy was recorded."

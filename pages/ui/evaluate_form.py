@@ -56,9 +56,7 @@ def evaluate_form() -> Request | None:
     if backend.unavailable():
         return None
     _detectable(plugin, given)
-    return Request(
-        model=entry.id, backend=backend_name, task=Evaluate(eval=name, settings=given), profilers=(), **how
-    )
+    return Request(model=entry.id, backend=backend_name, task=Evaluate(eval=name, settings=given), profilers=(), **how)
 
 
 def _detectable(plugin: Any, given: dict[str, Scalar]) -> None:

@@ -1,0 +1,114 @@
+"""The studies on this machine: what is there, a way to start one in a process of its own, and the recorded ones.
+
+A study's folder holds study.json (its ledger), findings.json, report.html and table.md. Recorded studies come with
+the project, so that there is something to look at before the first own one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import psutil
+
+from core.errors import ExplorerError
+from core.paths import data_dir
+from core.studies import ledger
+from core.studies.findings import Findings
+from core.studies.standings import Standings
+from core.types import Record, from_json
+
+RECORDED = Path(__file__).with_name("recorded")
+LOG, PID = "study.log", "study.pid"
+
+
+class Shelved(Record):
+    """A study that can be looked at. recorded: it came with the project."""
+
+    name: str
+    path: str
+    recorded: bool
+
+
+def studies() -> tuple[Shelved, ...]:
+    """Those with findings, own ones first, newest first."""
+    own = sorted((data_dir() / "studies").glob("*/findings.json"), key=lambda p: -p.stat().st_mtime)
+    known = {p.parent.name for p in own}
+    shipped = [p for p in sorted(RECORDED.glob("*/findings.json")) if p.parent.name not in known]
+    return tuple(Shelved(name=p.parent.name, path=str(p.parent), recorded=p in shipped) for p in (*own, *shipped))
+
+
+def read(path: str) -> Findings | Standings:
+    """The findings in a study's folder. Raises ExplorerError when they cannot be read."""
+    file = Path(path) / "findings.json"
+    try:
+        data = file.read_bytes()
+        return from_json(data, Standings if b'"type":"contest"' in data else Findings)
+    except (OSError, msgspec.DecodeError) as error:
+        raise ExplorerError(
+            f"The findings of {Path(path).name} cannot be read.", "Run the study again: it goes on where it stopped."
+        ) from error
+
+
+def going() -> str | None:
+    """The kind of study that a process of this machine carries out, if any."""
+    for file in (data_dir() / "studies").glob(f"*/{PID}"):
+        if _alive(file):
+            return file.parent.name
+    return None
+
+
+def start(kind: str, model: str, minutes: float) -> None:
+    """Carry out a study in a process of its own; it goes on where a stopped one left off."""
+    if going():
+        raise ExplorerError("A study is going already.", "Stop it or wait for its end.")
+    folder = data_dir() / "studies" / f"{kind}-{model}"
+    folder.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "core", "study", kind, "--model", model, "--minutes", str(minutes)]
+    with (folder / LOG).open("wb") as log:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            cwd=Path(__file__).parents[2],
+            start_new_session=True,
+        )
+    (folder / PID).write_text(f"{process.pid} {psutil.Process(process.pid).create_time()}", encoding="utf-8")
+
+
+def stop() -> None:
+    """End the study that is going; what it did is kept."""
+    for file in (data_dir() / "studies").glob(f"*/{PID}"):
+        if _alive(file):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(file.read_text(encoding="utf-8").split()[0]), signal.SIGINT)
+
+
+def last_words(name: str, n: int = 3) -> str:
+    """The last lines that a study's process said."""
+    try:
+        lines = (data_dir() / "studies" / name / LOG).read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return ""
+    return "\n".join(lines[-n:])
+
+
+def share_done(name: str) -> float | None:
+    """How much of a study's time is used; None before it has a ledger."""
+    state = ledger.read(data_dir() / "studies" / name)
+    return None if state is None else min(1.0, state.spent_s / (60 * state.minutes))
+
+
+def _alive(file: Path) -> bool:
+    try:
+        pid, started = file.read_text(encoding="utf-8").split()
+        process = psutil.Process(int(pid))
+        return bool(abs(process.create_time() - float(started)) < 1 and process.status() != psutil.STATUS_ZOMBIE)
+    except (OSError, ValueError, psutil.NoSuchProcess):
+        return False

@@ -1,0 +1,80 @@
+"""What an optimization costs and buys: the front of speed, memory, energy and quality, and whether it is real."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from core.errors import ExplorerError
+from core.studies import shelf
+from core.studies.findings import Findings
+from core.studies.standings import Standings
+from pages.ui import text
+from pages.ui.contest_view import draw_contest
+from pages.ui.ladder_view import draw_ladder
+from pages.ui.page import fault, guard, nothing_yet, page
+from pages.ui.state import runner
+
+KINDS = {"ladder": ("Compression ladder", 50.0), "decoding": ("Decoding contest", 120.0)}
+_MODEL = "smollm2-135m"
+
+
+def draw_going() -> None:
+    """The study that a process of this machine carries out, and a way to stop it."""
+    name = shelf.going()
+
+    @st.fragment(run_every=2.0 if name else None)
+    def strip() -> None:
+        with guard():
+            if name is None:
+                return
+            if shelf.going() != name:
+                st.rerun()
+            share = shelf.share_done(name)
+            st.progress(share or 0.0, text=f"**{text.escape(name)}** · {text.percent(share)} of its time")
+            st.code(shelf.last_words(name) or "Starting", language=None)
+            st.button("Stop the study", icon=":material/stop_circle:", key="stop-study", on_click=shelf.stop)
+
+    strip()
+
+
+def draw_start() -> None:
+    """Start a study here; the same button goes on with one that was stopped."""
+    with st.popover("Run a study", icon=":material/play_arrow:"):
+        kind = st.selectbox("Study", list(KINDS), format_func=lambda k: KINDS[k][0], key="study-kind")
+        minutes = st.number_input("Minutes", 5.0, 600.0, KINDS[kind][1], 5.0, key=f"minutes-{kind}")
+        st.caption(
+            f"It makes and measures many variants of {_MODEL}, one after the other, and keeps this machine busy. "
+            f"Headless: `python -m core study {kind}`. A study that was stopped goes on where it was."
+        )
+        busy = runner().active() is not None or shelf.going() is not None
+        if st.button("Start", type="primary", key="start-study", disabled=busy, width="stretch"):
+            try:
+                shelf.start(kind, _MODEL, minutes)
+            except ExplorerError as error:
+                fault(error)
+                return
+            st.rerun()
+
+
+with page("Trade-offs", "How much cheaper can it run before it gets noticeably worse, and is the difference real?"):
+    there = shelf.studies()
+    with st.container(horizontal=True, vertical_alignment="bottom", horizontal_alignment="distribute"):
+        chosen = None
+        if there:
+            names = {s.path: f"{s.name}{' · recorded' if s.recorded else ''}" for s in there}
+            chosen = st.selectbox("Study", list(names), format_func=names.__getitem__, key="study", width=420)
+        draw_start()
+    draw_going()
+    if chosen is None:
+        nothing_yet(
+            "No study yet",
+            "Run a study: it makes a ladder of variants, measures them in turn, and says which differences are real.",
+            ":material/balance:",
+        )
+    else:
+        with guard():
+            found = shelf.read(chosen)
+            if isinstance(found, Findings):
+                draw_ladder(found)
+            elif isinstance(found, Standings):
+                draw_contest(found)

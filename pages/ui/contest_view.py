@@ -1,0 +1,42 @@
+"""A decoding study on the screen: speed-ups measured and predicted, the table, the training curves."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from core.charts.curves import curve
+from core.charts.standings import speedups
+from core.studies import contest_report as report
+from core.studies.standings import Standings
+from pages.ui import text
+from pages.ui.figure import figure
+
+
+def draw_contest(found: Standings) -> None:
+    """Everything of one study."""
+    st.caption(f"{report.where(found)} {text.provenance('measured')}")
+    for words in report.words(found)[1:]:
+        st.markdown(text.escape(words))
+    figure(speedups(found.rows), key="speedups")
+    st.caption("Bars: measured over the same model and engine one token at a time. Diamonds: predicted from v(n).")
+    rows = [dict(zip(report.HEADER, report.cells(found, row), strict=True)) for row in found.rows]
+    st.dataframe(rows, hide_index=True, width="stretch", height=38 * len(rows) + 40)
+    st.caption(report.words(found)[0])
+    if found.curves:
+        st.subheader("Training", anchor=False)
+    for name, points in found.curves:
+        values = list(dict.fromkeys(v for p in points for v in p.values))
+        with st.expander(name.capitalize(), expanded=name == "cllm"):
+            for row in range(0, len(values), 2):
+                for place, (value, column) in enumerate(zip(values[row : row + 2], st.columns(2), strict=False), row):
+                    with column:
+                        st.markdown(f"**{value.replace('_', ' ').capitalize()}**")
+                        figure(curve(points, value, place), key=f"study-{name}-{value}")
+    st.download_button(
+        "The report as one HTML file",
+        data=lambda: report.html(found),
+        file_name=f"{found.plan.name}.html",
+        mime="text/html",
+        icon=":material/download:",
+        on_click="ignore",
+    )

@@ -1,0 +1,116 @@
+"""A compression study on the screen: front, table with marks, differences, composite metrics and their evidence."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import streamlit as st
+
+from core.analysis.composites import CANDIDATES
+from core.studies import report
+from core.studies.findings import Findings, Row
+from pages.ui import text
+from pages.ui.figure import figure
+from pages.ui.links import link
+from pages.ui.state import readable
+
+
+_ICONS = {True: ":material/check:", False: ":material/close:", None: ":material/question_mark:"}
+
+
+def draw_ladder(found: Findings) -> None:
+    """Everything of one study."""
+    st.caption(f"{report.where(found)} {text.provenance('measured')}", help=report.how(found))
+    picked = figure(report.front_chart(found, pick=True), key="front", on_select="rerun", selection_mode="pick")
+    row = _picked(found, picked)
+    if row is not None:
+        draw_row(row)
+    else:
+        st.caption("Click a variant to see what is behind it. The dashed line is the Pareto front.")
+    st.subheader("Variants", anchor=False)
+    rows = [_line(found, r) for r in found.rows]
+    st.dataframe(rows, hide_index=True, width="stretch", height=38 * len(rows) + 40)
+    st.caption(
+        "▼ and ▲: shown to be worse or better than the baseline (p ≤ 0.05 after Holm's correction over the variants). "
+        f"{report.energy_words(found.rows)}"
+    )
+    st.subheader("Differences from the baseline", anchor=False)
+    figure(report.delta_chart(found), key="deltas")
+    st.caption(report.margin(found))
+    draw_composites(found)
+    st.download_button(
+        "The report as one HTML file",
+        data=lambda: report.html(found),
+        file_name=f"{found.plan.name}.html",
+        mime="text/html",
+        icon=":material/download:",
+        on_click="ignore",
+    )
+
+
+def _picked(found: Findings, state: Any) -> Row | None:
+    chosen = (state or {}).get("selection", {}).get("pick") or []
+    name = chosen[0].get("id") if isinstance(chosen, list) and chosen else None
+    return next((r for r in found.rows if r.id == name), None)
+
+
+def draw_row(row: Row) -> None:
+    """One variant: its note, its warnings, and the runs behind its figures."""
+    with st.container(border=True):
+        st.markdown(f"**{text.escape(row.label)}** · {report.BACKENDS.get(row.backend, row.backend)}")
+        for words in (row.note, row.reason, *row.warnings, row.equal.sentence if row.equal else ""):
+            if words:
+                st.caption(text.escape(words))
+        here = [run_id for run_id in row.runs if readable(run_id)]
+        with st.container(horizontal=True):
+            for number, run_id in enumerate(here[:8], 1):
+                link("pages/measure/run.py", f"Run {number}", ":material/open_in_new:", run_id)
+        if row.runs and not here:
+            st.caption("Its runs are not on this machine.")
+
+
+def _line(found: Findings, row: Row) -> dict[str, str]:
+    cells = report.line(found, row).cells
+    header = report.header(found)
+    return {name: f"{c.text} {c.range}".strip() for name, c in zip(header, cells, strict=True)}
+
+
+def draw_composites(found: Findings) -> None:
+    """Metrics that passed their validation, with values; those that failed, with the reason."""
+    st.subheader("Composite metrics, validated", anchor=False)
+    by_name = {c.name: c for c in CANDIDATES}
+    for verdict in found.verdicts:
+        composite = by_name.get(verdict.composite)
+        if composite is None:
+            continue
+        mark = ":green-badge[:material/check: kept]" if verdict.kept else ":red-badge[:material/close: dropped]"
+        if not verdict.checks:
+            mark = ":gray-badge[not testable here]"
+        with st.expander(f"{composite.label} {mark}"):
+            st.markdown(f"`{composite.formula}`")
+            st.caption(text.escape(verdict.reason))
+            for check in verdict.checks:
+                icon = {True: ":material/check:", False: ":material/close:", None: ":material/question_mark:"}[
+                    check.passed
+                ]
+                st.markdown(f"{icon} **{text.escape(check.name)}** · {text.escape(check.sentence)}")
+            if verdict.kept:
+                values = [
+                    (r.label, next((v for v in r.composites if v.composite == composite.name), None))
+                    for r in found.rows
+                ]
+                st.dataframe(
+                    [
+                        {
+                            "Variant": label,
+                            "Value": v.value,
+                            "95 % interval": f"{v.low:.3g} to {v.high:.3g}"
+                            if v.low is not None and v.high is not None
+                            else v.reason or text.NONE,
+                        }
+                        for label, v in values
+                        if v is not None
+                    ],
+                    hide_index=True,
+                    width="stretch",
+                )
