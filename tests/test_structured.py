@@ -193,7 +193,10 @@ def test_what_cannot_be_taken_out_is_told(tmp_path: Path) -> None:
         with pytest.raises(ExplorerError, match=cause):
             shrink.check(tiny, params)
     with pytest.raises(ExplorerError, match="'gpt2'"):
-        shrink.check(specs.from_config({"model_type": "gpt2"}), Shrinking())
+        shrink.check(specs.from_config({"model_type": "gpt2", **GPT2}), Shrinking())
+
+
+GPT2 = {"n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 96, "vocab_size": 320}
 
 
 def test_shards_and_small_files_are_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
