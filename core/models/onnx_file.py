@@ -1,4 +1,4 @@
-"""Reads what an ONNX file stores: its tensors, and the layer that each belongs to. Standard library only.
+"""Reads what an ONNX file stores: its tensors, and the layer that each belongs to. No model library.
 
 It exists beside the `onnx` package because the app's process must not import a model library. Weights are not
 read. Format: onnx.proto3 of the ONNX project, in protobuf's wire encoding.
