@@ -187,6 +187,7 @@ class _Loop:
         assert objective.probe is not None
         self.model.eval()
         with self._saved_when_stopped():
+            self.work.progress("Looking at its answers", report.steps, self._total(), "steps")
             values = dict(objective.probe())
         report.points.append((report.steps, values))
         self.probed_step, self.probed_s = report.steps, report.seconds

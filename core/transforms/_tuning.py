@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import errno
-import os
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -105,9 +104,8 @@ def facts(report: Report) -> dict[str, Any]:
 def room(folder: Path, n_params: int) -> None:
     """Raises ExplorerError when the disk has no room for a checkpoint, its successor and the best model."""
     needed = 2 * 12 * n_params + 4 * n_params
-    free = os.statvfs(folder)
-    if free.f_bavail * free.f_frsize < needed:
+    if shutil.disk_usage(folder).free < needed:
         raise ExplorerError(
             f"The disk has too little room: the training's checkpoints take {needed / 1e9:.1f} GB.",
-            f"Make room beside {folder} ({os.strerror(errno.ENOSPC).lower()}).",
+            f"Make room beside {folder}.",
         )

@@ -111,7 +111,7 @@ class ConsistencyTraining:
             return con + params.ar_weight * ar, {"ar_loss": float(ar.detach()), "consistency_loss": float(con.detach())}
 
         def probe() -> dict[str, float]:
-            seen = dict(pupil.look(min(limit, 2 * longest), params.window))
+            seen = dict(pupil.look(min(limit, longest + longest // 4), params.window))
             return seen | {"right_tokens_per_forward": seen["accuracy"] * seen["tokens_per_forward"]}
 
         report = train(
