@@ -30,7 +30,7 @@ def ladder(model: str = "smollm2-135m") -> Plan:
                 eval="divergence",
                 label="KL divergence",
                 metric="kl",
-                settings={"reference": model, "reference_backend": "pytorch"},
+                settings={"reference": model, "reference_backend": "pytorch", "n": 12},
                 task=False,
             ),
         ),
