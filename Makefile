@@ -1,11 +1,11 @@
-# make install | run | test | lint | check | bench | clean. Everything lives in .venv.
+# make install | run | test | lint | check | bench | study | study-decoding | clean. Everything lives in .venv.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install run test lint check bench clean
+.PHONY: install run test lint check bench study study-decoding clean
 
 install: $(INSTALLED)
 
@@ -34,6 +34,12 @@ check: lint test
 
 bench: install
 	$(BIN)/python -m tests.bench
+
+study: install
+	$(BIN)/python -m core study ladder
+
+study-decoding: install
+	$(BIN)/python -m core study decoding
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache

@@ -10,6 +10,10 @@ from core.analysis.decoding import (
     expected_speedup,
     expected_tokens_per_forward,
     first_divergence,
+    frames,
+    mean_input,
+    predicted_speedup,
+    prospects,
     relative_cost,
     stationary,
     tokens_per_forward,
@@ -95,3 +99,49 @@ def test_relative_cost_between_and_beyond_what_was_measured() -> None:
     assert relative_cost(cost, 1) == pytest.approx(1.0) and relative_cost(cost, 4) == pytest.approx(2.0)
     assert relative_cost(cost, 8) == pytest.approx(4.0), "halfway in both logarithms"
     assert relative_cost(cost, 17) is None and relative_cost(cost, 0) is None
+
+
+def test_frames_say_how_every_guess_fared() -> None:
+    def shown(guess: str, tokens: str, seconds: float) -> Step:
+        ids, right = tuple(map(ord, guess)), tuple(map(ord, tokens))
+        return Step(
+            t_s=0, pass_no=0, phase="decode", seconds=seconds, n_tokens=len(right), n_forward=1, n_input=1 + len(ids),
+            n_context=0, tokens=right, guess=ids, pieces=tuple(tokens), guessed=tuple(guess),
+        )  # fmt: skip
+
+    prefill = Step(
+        t_s=0, pass_no=0, phase="prefill", seconds=1.0, n_tokens=1, n_forward=1, n_input=9, n_context=9, text="a",
+        tokens=(ord("a"),),
+    )  # fmt: skip
+    # the text is "abcde": of the guess "bxd?" b is accepted, d waits behind the wrong x, ? stands where e will be
+    found = frames([prefill, shown("bxd?", "bc", 0.5), shown("dezz", "de", 0.25)])
+    assert [f.end_s for f in found] == [1.0, 1.5, 1.75]
+    assert found[0].pieces == ("a",) and found[0].guess == ()
+    assert found[1].guess == (("b", "accepted"), ("x", "wrong"), ("d", "fixed"), ("?", "wrong"))
+    assert found[2].guess == (("d", "accepted"), ("e", "accepted"), ("z", "beyond"), ("z", "beyond"))
+    assert "".join(p for f in found for p in f.pieces) == "abcde"
+
+
+COST = ForwardCost(
+    t_s=0,
+    pass_no=0,
+    n_past=10,
+    repeats=3,
+    times=tuple(ForwardTime(n=n, seconds=s, low_s=s, high_s=s) for n, s in ((1, 1.0), (2, 1.2), (4, 2.0))),
+)
+
+
+def test_a_prospect_is_leviathans_formula_over_the_cost() -> None:
+    found = {p.n: p for p in prospects(COST, alpha=0.5, draft=0.1)}
+    assert found[1].speedup == 1.0
+    assert found[4].tokens_per_forward == pytest.approx(1 + 0.5 + 0.25 + 0.125)
+    assert found[4].speedup == pytest.approx(1.875 / (2.0 + 0.3))
+
+
+def test_a_prediction_lies_between_the_measured_sizes_and_not_beyond() -> None:
+    assert predicted_speedup(3.0, 2.0, COST) == pytest.approx(3.0 / 1.2)
+    between = relative_cost(COST, 3)
+    assert between is not None
+    assert predicted_speedup(3.0, 2.5, COST) == pytest.approx(3.0 / ((1.2 + between) / 2))
+    assert predicted_speedup(3.0, 4.5, COST) is None
+    assert mean_input(STEPS) == pytest.approx((5 + 5 + 5 + 3) / 4)

@@ -48,7 +48,9 @@ def read(path: str) -> Findings | Standings:
     file = Path(path) / "findings.json"
     try:
         data = file.read_bytes()
-        return from_json(data, Standings if b'"type":"contest"' in data else Findings)
+        if b'"type":"contest"' in data:
+            return from_json(data, Standings)
+        return from_json(data, Findings)
     except (OSError, msgspec.DecodeError) as error:
         raise ExplorerError(
             f"The findings of {Path(path).name} cannot be read.", "Run the study again: it goes on where it stopped."

@@ -49,7 +49,7 @@ class Quantization(Record):
     table: of the token table; int8 also serves the head where the two are tied.
     """
 
-    method: Literal["bf16", "int8_dynamic", "int8", "int4"] = "int8_dynamic"
+    method: Literal["bf16", "int8_dynamic", "int8", "int4"] = "int8"
     group: Literal[32, 64, 128] = 32
     table: Literal["int8", "bf16"] = "int8"
 

@@ -1,0 +1,117 @@
+"""The pages that make, train, evaluate, talk and race, clicked through in AppTest on the fake backend."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from streamlit.testing.v1 import AppTest
+
+from core.models import catalogue
+from core.runs.store import Store
+from core.types import Derive, Evaluate, Generate
+from tests.contract.tiny import hf_folder
+from tests.pages.conftest import sound
+
+Open = Callable[..., AppTest]
+
+
+def until(at: AppTest, done: Callable[[], bool], timeout_s: float = 60) -> AppTest:
+    """Draw the page anew until something is so."""
+    end = time.monotonic() + timeout_s
+    while not done():
+        assert time.monotonic() < end, "it did not come about"
+        time.sleep(0.2)
+        sound(at.run())
+    return sound(at.run())
+
+
+def button(at: AppTest, label: str) -> AppTest:
+    found = [b for b in at.button if b.label == label]
+    assert found, [b.label for b in at.button]
+    return found[0].click().run()
+
+
+def runs(home: Path, kind: type) -> list[str]:
+    store = Store(home / "data")
+    return [i for i in store.ids() if isinstance(store.open(i).request.task, kind)]
+
+
+def ended(home: Path, kind: type, n: int) -> Callable[[], bool]:
+    store = Store(home / "data")
+    return lambda: sum(store.open(i).status() == "done" for i in runs(home, kind)) >= n
+
+
+def test_a_model_is_made_listed_and_deleted(app: Open, home: Path, tmp_path: Path) -> None:
+    hf_folder(tmp_path / "tiny-llama")
+    catalogue.add_folder(str(tmp_path / "tiny-llama"))
+    at = sound(
+        app("pages/measure/transform.py", model="tiny-llama", transform="drop_layers", **{"t-drop_layers-n": "1"})
+    )
+    sound(button(at, "Make it"))
+    until(at, ended(home, Derive, 1))
+    (made,) = [e for e in catalogue.entries(refresh=True) if e.family == "derived"]
+    assert any(made.id in s.proto.title.replace("\\", "") for s in at.success)
+    assert any(made.id in str(frame.value) for frame in at.dataframe)
+
+
+def test_training_and_transforming_offer_different_methods(app: Open) -> None:
+    def methods(page: str) -> set[str]:
+        box = next(b for b in sound(app(page)).selectbox if b.label == "Method")
+        return set(box.options)
+
+    made, trained = methods("pages/measure/transform.py"), methods("pages/measure/train.py")
+    assert made and trained and not made & trained
+    assert "Consistency training" in trained
+
+
+def test_an_evaluation_is_made_and_compared(app: Open, home: Path, tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("The sea is wide.\n\nThe boats are small and many.\n")
+    query = {"backend": "fake", "eval": "perplexity", "e-perplexity-text": str(text)}
+    at = sound(app("pages/measure/evaluate.py", **query))
+    sound(button(at, "Evaluate"))
+    until(at, ended(home, Evaluate, 1))
+    assert any(m.label == "Perplexity" for m in at.metric)
+    sound(button(at, "Evaluate"))
+    until(at, ended(home, Evaluate, 2))
+    assert any("Verdict" in frame.value.columns for frame in at.dataframe), "the two runs are compared"
+
+
+def test_both_sides_answer_one_after_the_other_and_remember(app: Open, home: Path) -> None:
+    query = {"a-backend": "fake", "b-backend": "fake", "a-limit": "6", "b-limit": "8", "b-joules": "false"}
+    at = sound(app("pages/measure/chat.py", **query))
+    sound(button(at, "What is the capital of France?"))
+    until(at, ended(home, Generate, 2))
+    at.chat_input[0].set_value("And of Italy?").run()
+    until(at, ended(home, Generate, 4))
+    store = Store(home / "data")
+    tasks = [store.open(i).request.task for i in reversed(runs(home, Generate))]
+    assert [len(t.history) for t in tasks if isinstance(t, Generate)] == [0, 0, 2, 2]
+    assert {t.max_new_tokens for t in tasks if isinstance(t, Generate)} == {6, 8}
+
+
+def test_a_race_runs_both_and_says_how_they_fared(app: Open, home: Path) -> None:
+    at = sound(app("pages/understand/jacobi.py", backend="fake", limit="16"))
+    sound(button(at, "Race"))
+    until(at, ended(home, Generate, 2))
+    store = Store(home / "data")
+    assert {store.open(i).request.strategy for i in runs(home, Generate)} == {"autoregressive", "jacobi"}
+    assert {m.label for m in at.metric} >= {"Speed-up in decoding", "Tokens per forward", "Stationary"}
+
+
+def test_pairs_are_measured_in_alternating_order_beside_a_prediction(app: Open, home: Path) -> None:
+    at = sound(app("pages/understand/decoding.py", backend="fake", limit="16", pairs="2"))
+    sound(button(at, "Measure"))
+    until(at, ended(home, Generate, 4))
+    store = Store(home / "data")
+    order = [store.open(i).request.strategy for i in reversed(runs(home, Generate))]
+    assert order == ["autoregressive", "jacobi", "jacobi", "autoregressive"]
+    shown = {m.label: m.value for m in at.metric}
+    assert shown["Speed-up, measured"] != "–" and shown["Speed-up, predicted"] != "–"
+
+
+def test_trade_offs_without_a_study_says_how_to_get_one(app: Open) -> None:
+    at = sound(app("pages/compare/tradeoffs.py"))
+    assert any("study" in m.value.lower() for m in (*at.markdown, *at.caption))

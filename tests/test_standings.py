@@ -1,0 +1,79 @@
+"""What a contest says, against values worked out by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from core.errors import ExplorerError
+from core.studies import contest_report, shelf
+from core.studies.decoding import decoding
+from core.studies.standings import Standing, Standings, _forwards, latency_ratio, speed_ratio
+from core.types import Item, to_json
+
+
+def item(name: str, n: int, seconds: float, ttft_s: float = 0.0, **more: int) -> Item:
+    return Item(t_s=0, id=name, cluster=name, values={"acc": 1.0}, n_tokens=n, seconds=seconds, ttft_s=ttft_s, **more)
+
+
+def test_speed_counts_the_tokens_after_the_first_on_common_questions() -> None:
+    slow = [item("a", 11, 1.0), item("b", 21, 2.0), item("only", 5, 9.0)]
+    fast = [item("b", 31, 1.0), item("a", 11, 0.5)]
+    ratio = speed_ratio(slow, fast)
+    assert ratio is not None and ratio.n == 2
+    assert ratio.value == pytest.approx((40 / 1.5) / (30 / 3.0))
+
+
+def test_an_answer_of_one_token_has_no_speed_but_a_latency() -> None:
+    a, b = [item("a", 1, 0.0, 0.4)], [item("a", 1, 0.0, 0.2)]
+    assert speed_ratio(a, b) is None
+    latency = latency_ratio(a, b)
+    assert latency is not None and latency.value == pytest.approx(2.0)
+
+
+def test_forwards_are_those_of_decoding() -> None:
+    found = _forwards([item("a", 9, 0.4, n_forward=2, n_input=32), item("b", 5, 0.2, n_forward=2, n_input=16)])
+    assert found == (pytest.approx(3.0), pytest.approx(0.15), pytest.approx(12.0))
+    assert _forwards([item("a", 1, 0.0)]) == (None, None, None)
+
+
+def test_the_plan_names_only_what_exists() -> None:
+    plan = decoding()
+    recipes, ids = {r.id for r in plan.recipes}, {c.id for c in plan.contenders}
+    assert {c.recipe for c in plan.contenders} <= recipes
+    assert {c.own for c in plan.contenders} | {plan.baseline, plan.champion} <= ids
+    assert all(plan.contender(c.own).strategy == "autoregressive" for c in plan.contenders)
+
+
+def standings() -> Standings:
+    plan = decoding()
+    rows = tuple(
+        Standing(id=c.id, label=c.label, backend=c.backend, strategy=c.strategy, reason="It was not asked.")
+        for c in plan.contenders
+    )
+    return Standings(
+        plan=plan, rows=rows, fastest=plan.baseline, curves=(), environment={}, begun="2026-11-22", spent_s=60.0
+    )
+
+
+def test_the_report_of_a_contest_that_went_wrong_says_why() -> None:
+    page, table = contest_report.html(standings()), contest_report.markdown(standings())
+    assert "It was not asked." in page and "It was not asked." in table
+    assert "http" not in page.replace("http://www.w3.org", ""), "it opens without a network"
+
+
+def test_the_shelf_reads_what_a_study_left(home: Path) -> None:
+    folder = home / "data" / "studies" / "decoding-x"
+    folder.mkdir(parents=True)
+    (folder / "findings.json").write_bytes(to_json(standings()))
+    own = next(s for s in shelf.studies() if s.name == "decoding-x")
+    assert not own.recorded and shelf.read(own.path) == standings()
+    (folder / "findings.json").write_bytes(to_json(standings())[:200])
+    with pytest.raises(ExplorerError, match="cannot be read"):
+        shelf.read(own.path)
+
+
+def test_recorded_studies_can_be_read() -> None:
+    for study in shelf.studies():
+        assert study.recorded and shelf.read(study.path).rows
