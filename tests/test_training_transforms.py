@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,14 @@ from core import registry
 from core.errors import ExplorerError
 from core.models import spec as specs
 from core.settings import settings
+from core.training.written import CHUNK, repeats, written
 from core.types import ModelEntry, Source
 from tests.contract.tiny import hf_folder
 from tests.test_training import StandIn
 
 FINETUNE = registry.get("transform", "finetune")
 CONSISTENCY = registry.get("transform", "consistency")
+DISTILL = registry.get("transform", "distill")
 
 
 @pytest.fixture(scope="module")
@@ -38,14 +41,22 @@ def domain(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(path)
 
 
-def source(folder: Path, **spec: Any) -> Source:
+def source(folder: Path) -> Source:
     entry = ModelEntry(id="tiny", label="Tiny", family="test", files={"hf": str(folder)})
     return Source(entry=entry, format="hf", path=str(folder), spec=specs.read(str(folder), "hf"))
 
 
+class Workshop(StandIn):
+    """Knows every model by its folder."""
+
+    def open(self, model: str, formats: tuple[str, ...]) -> Source:
+        return source(Path(model))
+
+
 def run(transform: Any, folder: Path, tmp_path: Path, **given: Any) -> tuple[Any, Path, StandIn]:
-    params = settings(transform.Params, {"minutes": None, "probe_questions": 16, **given}, transform.label)
-    out, work = tmp_path / "out", StandIn(tmp_path / "work")
+    held_out = {} if transform is DISTILL else {"probe_questions": 16}
+    params = settings(transform.Params, {"minutes": None, **held_out, **given}, transform.label)
+    out, work = tmp_path / "out", Workshop(tmp_path / "work")
     for new in (out, work.folder):
         new.mkdir(parents=True, exist_ok=True)
     origin = source(folder)
@@ -96,7 +107,7 @@ def test_consistency_training_raises_tokens_per_forward_and_keeps_the_answers(
     assert last["accuracy"] >= 0.8
     assert any("consistency_loss" in values for _, values in work.points)
     assert transformers.AutoModelForCausalLM.from_pretrained(out).config.num_hidden_layers == 2
-    assert (work.folder / "answers.json").exists() == (given.get("answers") == "teacher")
+    assert (work.folder / "written.jsonl").exists() == (given.get("answers") == "teacher")
 
 
 @pytest.mark.parametrize("transform", [FINETUNE, CONSISTENCY])
@@ -136,8 +147,65 @@ def test_models_that_a_mask_cannot_pack_are_refused(folder: Path) -> None:
 def test_a_disk_without_room_is_refused_before_training(
     folder: Path, domain: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import shutil
-
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(100, 99, 1))  # type: ignore[attr-defined]
     with pytest.raises(ExplorerError, match="too little room"):
         run(FINETUNE, folder, tmp_path, domain=domain, steps=1)
+
+
+# ---------------------------------------------------------------- distillation
+
+
+def test_a_student_with_fewer_blocks_comes_nearer_to_its_teacher(teacher: Path, domain: str, tmp_path: Path) -> None:
+    given = {"domain": domain, "keep_layers": 1, "steps": 60, "batch": 8, "learning_rate": 3e-3, "length": 12}
+    outcome, out, _ = run(DISTILL, teacher, tmp_path, texts=80, temperature=0.0, **given)
+    before, after = outcome.facts["before"], outcome.facts["after"]
+    assert after["divergence"] < 0.5 * before["divergence"] and after["perplexity"] < before["perplexity"]
+    assert after["same_choice"] > before["same_choice"]
+    student = transformers.AutoModelForCausalLM.from_pretrained(out)
+    assert student.config.num_hidden_layers == 1 and len(student.model.layers) == 1
+
+
+def test_a_pruned_model_is_healed_and_stays_pruned(teacher: Path, domain: str, tmp_path: Path) -> None:
+    model = transformers.AutoModelForCausalLM.from_pretrained(teacher)
+    for layer in model.model.layers:
+        for matrix in (layer.mlp.up_proj.weight, layer.mlp.gate_proj.weight):
+            matrix.data[matrix.abs() < matrix.abs().median()] = 0
+    pruned = tmp_path / "pruned"
+    model.save_pretrained(pruned)
+    transformers.AutoTokenizer.from_pretrained(teacher).save_pretrained(pruned)
+    given = {"domain": domain, "steps": 40, "batch": 8, "learning_rate": 1e-3, "length": 12, "texts": 80}
+    outcome, out, _ = run(DISTILL, pruned, tmp_path, teacher=str(teacher), **given)
+    assert outcome.facts["after"]["divergence"] < outcome.facts["before"]["divergence"]
+    healed = transformers.AutoModelForCausalLM.from_pretrained(out)
+    assert outcome.facts["zeros_kept"] == 4 * 64 * 128 // 2
+    for old, new in zip(model.model.layers, healed.model.layers, strict=True):
+        assert torch.equal(old.mlp.up_proj.weight == 0, new.mlp.up_proj.weight == 0)
+        assert not torch.equal(old.mlp.up_proj.weight, new.mlp.up_proj.weight)
+
+
+def test_a_teacher_must_be_another_model_with_the_same_tokenizer(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ExplorerError, match="cannot learn from itself"):
+        run(DISTILL, folder, tmp_path, steps=1)
+    with pytest.raises(ExplorerError, match="has 2 blocks, and 2 shall be kept"):
+        run(DISTILL, folder, tmp_path, steps=1, keep_layers=2)
+    other = tmp_path / "other"
+    shutil.copytree(folder, other)
+    tokenizer = json.loads((other / "tokenizer.json").read_text())
+    tokenizer["model"]["vocab"]["!"], tokenizer["model"]["vocab"]['"'] = 1, 0
+    (other / "tokenizer.json").write_text(json.dumps(tokenizer))
+    with pytest.raises(ExplorerError, match="another tokenizer"):
+        run(DISTILL, folder, tmp_path, steps=1, teacher=str(other))
+
+
+def test_text_that_was_written_is_not_written_again(folder: Path, tmp_path: Path) -> None:
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
+    prompts = [(i, i + 1, i + 2) for i in range(CHUNK + 20)]
+    whole = written(model, prompts, frozenset(), 4, StandIn(tmp_path))
+    path = tmp_path / "written.jsonl"
+    lines = path.read_text().splitlines()
+    assert len(lines) == 2 and len(whole) == len(prompts)
+    path.write_text(lines[0] + "\n" + lines[1][: len(lines[1]) // 2])  # killed while it wrote
+    assert written(model, prompts, frozenset(), 4, StandIn(tmp_path)) == whole
+    broken = transformers.AutoModelForCausalLM.from_config(model.config)
+    assert written(broken, prompts, frozenset(), 4, StandIn(tmp_path)) == whole  # all of it was kept
+    assert repeats([5] * 10) and not repeats([5] * 9 + [6] * 9)

@@ -18,15 +18,21 @@ from core.types import Attention, ModelSpec, Source, Work
 
 
 class Pupil:
-    """A model in fp32 with its tokenizer and a domain's questions; the held-out ones are never trained on."""
+    """A model in fp32 with its tokenizer and a domain's questions (none without a domain).
 
-    def __init__(self, model: Any, source: Source, work: Work, domain: str, n: int, n_probe: int) -> None:
+    Up to n_probe of them, and no more than a fifth, are held out: never trained on.
+    """
+
+    def __init__(self, model: Any, source: Source, work: Work, domain: str | None, n: int, n_probe: int) -> None:
         from transformers import AutoTokenizer
 
-        self.model, self.source, self.domain = model.requires_grad_(True), source, domain
+        self.model, self.source, self.domain = model.requires_grad_(True), source, domain or ""
         self.tokenizer = AutoTokenizer.from_pretrained(source.path, trust_remote_code=False, local_files_only=True)
         plain_attention(model)
         self.end = _ends(model, self.tokenizer)
+        self.held_out, self.questions = list[domains.Question](), list[domains.Question]()
+        if domain is None:
+            return
         work.progress("Writing the questions")
         questions = domains.load(domain, "train", n + n_probe, work.seed)
         n_probe = min(n_probe, len(questions) // 5)

@@ -7,9 +7,6 @@ the strategy jacobi; one token at a time it still is an autoregressive model of 
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,10 +14,11 @@ import numpy as np
 from msgspec import Meta
 
 from core.errors import ExplorerError
-from core.training import greedy, losses, states
+from core.training import losses, states
 from core.training.examples import Batches, Example
 from core.training.loop import Objective, train
 from core.training.packing import pack
+from core.training.written import written
 from core.transforms import _torch_model, _tuning
 from core.types import ModelSpec, Outcome, Record, Source, Work
 
@@ -133,35 +131,11 @@ class ConsistencyTraining:
 
 
 def own_answers(pupil: _tuning.Pupil, limit: int, work: Work) -> list[Example]:
-    """The questions with the model's own greedy answers; kept in work.folder, so that a resumed run has them."""
-    kept = work.folder / "answers.json"
-    if kept.is_file():
-        return [Example(tuple(prompt), tuple(answer)) for prompt, answer in json.loads(kept.read_text("utf-8"))]
-    prompts = [pupil.prompt(q.prompt) for q in pupil.questions]
-    prompts = [p for p in prompts if len(p) < limit]
+    """The questions with the model's own greedy answers, up to `limit` tokens together."""
+    prompts = [p for q in pupil.questions if len(p := pupil.prompt(q.prompt)) < limit]
     if not prompts:
         raise ExplorerError(f"Every prompt is longer than {limit} tokens.", "Raise the setting max_tokens.")
-    room = limit - max(map(len, prompts))
-
-    def report(n: int) -> None:
-        work.progress("The teacher answers", n, len(prompts), "questions")
-        work.check()
-
-    answers = greedy.answers(pupil.model, prompts, pupil.end, max(1, room), done=report)
-    examples = [Example(tuple(p), a) for p, a in zip(prompts, answers, strict=True) if not repeats(a)]
-    if not examples:
-        raise ExplorerError(
-            "The teacher's answers only repeat themselves.", "Tune the model on the domain before, with finetune."
-        )
-    part = kept.with_suffix(".part")
-    part.write_text(json.dumps([(e.prompt, e.answer) for e in examples]), encoding="utf-8")
-    os.replace(part, kept)
-    return examples
-
-
-def repeats(ids: Sequence[int], times: int = 10) -> bool:
-    """Whether one token stands `times` times in a row: the reference code drops such answers."""
-    return any(len(set(ids[i : i + times])) == 1 for i in range(len(ids) - times + 1))
+    return written(pupil.model, prompts, pupil.end, limit - max(map(len, prompts)), work)
 
 
 plugin = ConsistencyTraining()

@@ -13,10 +13,9 @@ from typing import Annotated, Any
 from msgspec import Meta
 
 from core.errors import ExplorerError
+from core.transforms import _blocks
 from core.transforms import _torch_model as torch_model
 from core.types import ModelSpec, Outcome, Record, Source, Work
-
-PER_BLOCK = ("layer_types", "no_rope_layers")  # lists in a config.json with a value for each block
 
 
 class Dropping(Record):
@@ -50,8 +49,6 @@ class DropLayers:
         return f"first{params.keep_first}" if params.keep_first else f"drop{params.n}"
 
     def run(self, source: Source, params: Dropping, out: Path, work: Work) -> Outcome:
-        from torch import nn
-
         model = torch_model.load(source, work)
         n_blocks = source.spec.n_blocks
         if params.keep_first:
@@ -60,13 +57,7 @@ class DropLayers:
             influence = influences(model, source, work)
             least = sorted(range(n_blocks), key=influence.__getitem__)[: params.n]
             kept = [i for i in range(n_blocks) if i not in least]
-        holder, name = torch_model.blocks(model, source.spec)
-        every = getattr(holder, name)
-        setattr(holder, name, nn.ModuleList(every[i] for i in kept))
-        lists = {key: getattr(model.config, key, None) for key in PER_BLOCK}
-        config: dict[str, Any] = {key: [values[i] for i in kept] for key, values in lists.items() if values}
-        config[_length_key(torch_model.config_of(source))] = len(kept)
-        torch_model.save(model, source, out, work, **config)
+        torch_model.save(model, source, out, work, **_blocks.keep(model, source, kept))
         dropped = [i for i in range(n_blocks) if i not in kept]
         return Outcome(
             note=_note(dropped, n_blocks, bool(influence)),
@@ -90,10 +81,6 @@ def influences(model: Any, source: Source, work: Work) -> list[float]:
     for hook in hooks:
         hook.remove()
     return found
-
-
-def _length_key(config: dict[str, Any]) -> str:
-    return next(key for key in ("num_hidden_layers", "n_layer", "n_layers", "num_layers") if key in config)
 
 
 def _note(dropped: list[int], n_blocks: int, measured: bool) -> str:
