@@ -57,8 +57,8 @@ def gather(ledger: Ledger[Plan], recipe: Recipe) -> Evidence:
         runs.append(run.id)
         results[name] = run.result()
         loaded = next((e for e in reversed(run.events()) if isinstance(e, Loaded)), None)
-        if bits is None and loaded is not None and loaded.spec.weight_bytes and loaded.spec.n_params:
-            size = loaded.spec.weight_bytes
+        if loaded is not None and loaded.spec.weight_bytes and loaded.spec.n_params:
+            size = loaded.spec.weight_bytes  # as opened: a file in 32 bits may run in 16
             bits = 8 * size / loaded.spec.n_params
     return Evidence(
         recipe=recipe,
