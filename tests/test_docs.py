@@ -34,7 +34,13 @@ def table(heading: str) -> list[list[str]]:
 
 @pytest.mark.parametrize(
     ("heading", "kind"),
-    [("### Backends", "backend"), ("### Strategies", "strategy"), ("### Profilers", "profiler")],
+    [
+        ("### Backends", "backend"),
+        ("### Strategies", "strategy"),
+        ("### Profilers", "profiler"),
+        ("### Transforms", "transform"),
+        ("### Evaluations", "eval"),
+    ],
 )
 def test_tables_match_the_registry(heading: str, kind: str) -> None:
     assert sorted(row[0].strip("`") for row in table(heading)) == sorted(registry.names(kind))
