@@ -14,6 +14,7 @@ import pytest
 from app import MENU
 from core import registry
 from core.cli import cli
+from core.settings import settings
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -79,11 +80,23 @@ def test_the_tree_names_what_exists() -> None:
     assert all(f"  {name}/" in tree for name in folders), f"a folder of core is missing in the tree: {folders}"
 
 
+LONG = ("transform finetune", "transform consistency", "study ", " cllm")  # minutes of training, and what needs it
+
+
+def test_the_long_commands_name_what_exists() -> None:
+    long = [shlex.split(line) for line in blocks() if any(words in line for words in LONG) and " transform " in line]
+    assert long
+    for words in long:
+        plugin = registry.get("transform", words[words.index("transform") + 1])
+        given = dict(words[i + 1].split("=") for i, word in enumerate(words) if word == "--param")
+        settings(plugin.Params, given, plugin.label)
+
+
 @pytest.mark.model
 def test_the_core_commands_run(tmp_path: Path) -> None:
     run_id = ""
     for line in blocks():
-        if not line.startswith(".venv/bin/python -m core "):
+        if not line.startswith(".venv/bin/python -m core ") or any(words in line for words in LONG):
             continue
         command = shlex.split(line.replace("RUN_ID", run_id).replace("run.zip", str(tmp_path / "run.zip")))[1:]
         done = subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True, check=False)

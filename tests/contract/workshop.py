@@ -13,7 +13,7 @@ from core.models import spec as specs
 from core.types import ModelEntry, Outcome, Source
 
 
-class Stopped(Exception):
+class Stopped(Exception):  # noqa: N818
     """The user asked for a stop."""
 
 
