@@ -23,8 +23,7 @@ from tests.contract.tiny import hf_folder
 @pytest.fixture
 def tiny(tmp_path: Path) -> str:
     """A tiny Llama in the catalogue; its id."""
-    folder = tmp_path / "tiny-llama"
-    hf_folder(folder)
+    folder = hf_folder(tmp_path)
     catalogue.add_folder(str(folder))
     return catalogue.find(str(folder)).id
 

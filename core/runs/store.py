@@ -24,7 +24,7 @@ import psutil
 from core.errors import ExplorerError
 from core.runs.roofs import adopt, ceilings_of
 from core.runs.summarize import summarize
-from core.types import Done, Event, Failed, Request, Result, RunStatus, from_json, to_json
+from core.types import Derive, Done, Evaluate, Event, Failed, Request, Result, RunStatus, from_json, to_json
 
 BUNDLE = ("request.json", "events.jsonl", "log.txt")
 CEILINGS = "ceilings.json"  # of the machine that ran it, for its roofline
@@ -281,7 +281,18 @@ def row(run: Run) -> dict[str, Any]:
         "load_s",
         "error",
     ]
-    return {"created_s": created_s, **{name: getattr(result, name) for name in keep}, "text": _gist(result)[:200]}
+    what = {"did": _did(run.request), "text": _gist(result)[:200]}
+    return {"created_s": created_s, **{name: getattr(result, name) for name in keep}, **what}
+
+
+def _did(request: Request) -> str:
+    """The name of the plugin that did it: a strategy, an eval or a transform."""
+    match request.task:
+        case Evaluate():
+            return request.task.eval
+        case Derive():
+            return request.task.transform
+    return request.strategy
 
 
 def _gist(result: Result) -> str:

@@ -10,7 +10,7 @@ from core.studies.plan import Contender, Contest, Exam, Recipe
 from core.types import Scalar
 
 Steps = tuple[tuple[str, dict[str, Scalar]], ...]
-ALL, SOME = 8, 2  # rounds
+ALL, SOME = 8, 1  # rounds
 
 
 def decoding(model: str = "smollm2-135m") -> Contest:
@@ -72,9 +72,9 @@ def _pytorch() -> tuple[Contender, ...]:
         bf16("teacher-self", "Teacher, self-speculative", "teacher", "self_speculative"),
         bf16("medusa", "Teacher, Medusa heads", "medusa", "medusa"),
         bf16("cllm", "CLLM, one by one", "cllm", "autoregressive"),
-        bf16("cllm-jacobi", "CLLM, Jacobi", "cllm", "jacobi", ALL, window=16),
-        bf16("cllm-jacobi-24", "CLLM, Jacobi, window 24", "cllm", "jacobi", window=24),
-        bf16("cllm-jacobi-pool", "CLLM, Jacobi with a pool", "cllm", "jacobi", window=16, pool=4),
+        bf16("cllm-jacobi", "CLLM, Jacobi, guessing from the prompt on", "cllm", "jacobi", ALL, window=16, early=True),
+        bf16("cllm-jacobi-late", "CLLM, Jacobi, guessing after the prompt", "cllm", "jacobi", window=16),
+        bf16("cllm-jacobi-pool", "CLLM, Jacobi with a pool", "cllm", "jacobi", window=16, early=True, pool=4),
     )
 
 
@@ -94,8 +94,8 @@ def _llama_cpp() -> tuple[Contender, ...]:
     return (
         q4("q4-teacher", "Teacher Q4_1, one by one", "teacher-q4", "q4-teacher", "autoregressive"),
         q4("q4-cllm", "CLLM Q4_1, one by one", "cllm-q4", "q4-cllm", "autoregressive"),
-        q4("q4-cllm-jacobi-4", "CLLM Q4_1, Jacobi, window 4", "cllm-q4", "q4-cllm", "jacobi", window=4),
-        q4("q4-cllm-jacobi-16", "CLLM Q4_1, Jacobi, window 16", "cllm-q4", "q4-cllm", "jacobi", window=16),
+        q4("q4-cllm-jacobi-4", "CLLM Q4_1, Jacobi, window 4", "cllm-q4", "q4-cllm", "jacobi", window=4, early=True),
+        q4("q4-cllm-jacobi-16", "CLLM Q4_1, Jacobi, window 16", "cllm-q4", "q4-cllm", "jacobi", window=16, early=True),
     )
 
 
@@ -114,5 +114,5 @@ def _onnxruntime() -> tuple[Contender, ...]:
 
     return (
         fp32("ort-cllm", "CLLM fp32, one by one", "autoregressive"),
-        fp32("ort-cllm-jacobi", "CLLM fp32, Jacobi, window 8", "jacobi", window=8),
+        fp32("ort-cllm-jacobi", "CLLM fp32, Jacobi, window 8", "jacobi", window=8, early=True),
     )

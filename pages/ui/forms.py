@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import streamlit as st
 
+from core import domains
 from core.models import catalogue
 from core.types import Record, Scalar
 from pages.ui.choices import select
@@ -49,6 +50,8 @@ def _widget(name: str, kind: Any, default: Any, key: str, help_of: dict[str, str
             kind = next(t for t in kind.types if not isinstance(t, msgspec.inspect.NoneType))
     if name in _MODELS:
         return _model(label, default, key, words)
+    if name == "domain":
+        return _domain(label, str(default), key, words)
     common: dict[str, Any] = {"key": key, "help": words, "bind": "query-params"}
     match kind:
         case msgspec.inspect.BoolType() if not optional:
@@ -70,6 +73,15 @@ def _model(label: str, default: Any, key: str, words: str | None) -> Scalar:
     """A model of the catalogue, or none."""
     names = ["", *(e.id for e in catalogue.entries())]
     chosen = select(label, names, lambda n: n or "none chosen", key, default or "", help=words)
+    return chosen or default
+
+
+def _domain(label: str, default: str, key: str, words: str | None) -> Scalar:
+    """A domain of the project, or the path of one's own questions."""
+    names = list(dict.fromkeys((default, *domains.NAMES)))
+    chosen = select(
+        label, names, str, key, default, help=words, accept_new_options=True, placeholder="or a .jsonl file"
+    )
     return chosen or default
 
 

@@ -8,9 +8,9 @@ from typing import Any
 import streamlit as st
 
 from pages.ui import text
-from pages.ui.pickers import backend_label, strategy_label
+from pages.ui.pickers import backend_label, plugin_label
 
-_SEARCHED = ("run_id", "model", "backend", "strategy", "dtype", "status", "text", "error")
+_SEARCHED = ("run_id", "model", "backend", "strategy", "task", "did", "dtype", "status", "text", "error")
 
 
 def matching(rows: list[dict[str, Any]], words: str) -> list[dict[str, Any]]:
@@ -54,7 +54,7 @@ def _cells(row: dict[str, Any]) -> dict[str, Any]:
         "Status": text.status_word(str(row["status"])),
         "Model": row.get("model") or row["run_id"],
         "Backend": backend_label(row["backend"]) if row.get("backend") else None,
-        "Strategy": strategy_label(row["strategy"]) if row.get("strategy") else None,
+        "What": _what(row),
         "Weights": row.get("dtype"),
         "Threads": row.get("threads"),
         "Decode tok/s": row.get("tok_per_s"),
@@ -62,3 +62,10 @@ def _cells(row: dict[str, Any]) -> dict[str, Any]:
         "Peak MB": None if peak is None else peak / 1e6,
         "Text": row.get("error") or row.get("text"),
     }
+
+
+def _what(row: dict[str, Any]) -> str | None:
+    """The strategy of a generation; of other runs the eval or the transform. Rows of an older index know less."""
+    kind = {"evaluate": "eval", "derive": "transform"}.get(row.get("task") or "", "strategy")
+    name = row.get("did") or row.get("strategy")
+    return plugin_label(kind, name) if name else None

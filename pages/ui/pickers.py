@@ -75,9 +75,9 @@ def what(request: Request) -> str:
     """What was done: the strategy of a generation, the eval's or the transform's name."""
     match request.task:
         case Evaluate():
-            return _label("eval", request.task.eval)
+            return plugin_label("eval", request.task.eval)
         case Derive():
-            return _label("transform", request.task.transform)
+            return plugin_label("transform", request.task.transform)
     return strategy_label(request.strategy)
 
 
@@ -96,21 +96,22 @@ def run_header(run: Run) -> str:
 
 def backend_label(name: str) -> str:
     """`llama.cpp`; an unknown name (a run from elsewhere) stays as it is."""
-    return _label("backend", name)
+    return plugin_label("backend", name)
 
 
 def strategy_label(name: str) -> str:
     """`Autoregressive`, without the explanation in brackets."""
-    return _label("strategy", name)
+    return plugin_label("strategy", name)
 
 
 def profiler_label(name: str) -> str:
     """`Layer times`; anything else with a capital letter."""
-    found = _label("profiler", name)
+    found = plugin_label("profiler", name)
     return found if found != name else name.capitalize()
 
 
-def _label(kind: str, name: str) -> str:
+def plugin_label(kind: str, name: str) -> str:
+    """A plugin's label without the explanation in brackets; an unknown name stays as it is."""
     try:
         return str(registry.get(kind, name).label).split(" (")[0]
     except ExplorerError:

@@ -22,7 +22,7 @@ def test_every_run_has_a_row(app: Open, filled: Store) -> None:
     table = at.dataframe[0].value
     assert len(table) == 2
     assert list(table["Model"]) == ["tiny-moe", "tiny-moe"]
-    assert list(table["Strategy"]) == ["Native", "Autoregressive"]
+    assert list(table["What"]) == ["Native", "Autoregressive"]
     assert (table["Decode tok/s"] > 0).all()
 
 
@@ -62,7 +62,7 @@ def test_two_runs_side_by_side(app: Open, filled: Store) -> None:
     assert at.selectbox(key="second").value == newest
     assert {"Decode speed", "Time to first token", "Peak memory"} <= {m.label for m in at.metric}
     assert all("×" in m.delta for m in at.metric if m.delta)
-    assert "Strategy" in str(at.table[0].value)
+    assert "What" in str(at.table[0].value)
     assert at.get("vega_lite_chart")
 
 

@@ -44,8 +44,7 @@ def ended(home: Path, kind: type, n: int) -> Callable[[], bool]:
 
 
 def test_a_model_is_made_listed_and_deleted(app: Open, home: Path, tmp_path: Path) -> None:
-    hf_folder(tmp_path / "tiny-llama")
-    catalogue.add_folder(str(tmp_path / "tiny-llama"))
+    catalogue.add_folder(str(hf_folder(tmp_path)))
     at = sound(
         app("pages/measure/transform.py", model="tiny-llama", transform="drop_layers", **{"t-drop_layers-n": "1"})
     )
