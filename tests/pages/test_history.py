@@ -62,7 +62,7 @@ def test_two_runs_side_by_side(app: Open, filled: Store) -> None:
     assert at.selectbox(key="second").value == newest
     assert {"Decode speed", "Time to first token", "Peak memory"} <= {m.label for m in at.metric}
     assert all("×" in m.delta for m in at.metric if m.delta)
-    assert "What" in str(at.table[0].value)
+    assert "Strategy" in str(at.table[0].value)
     assert at.get("vega_lite_chart")
 
 
