@@ -14,7 +14,7 @@ from core.runs.store import Store
 from core.studies.conduct import make
 from core.studies.ledger import Ledger, Say
 from core.studies.plan import Contender, Contest
-from core.types import Evaluate, Generate, Request, Scalar
+from core.types import Evaluate, Generate, Request, Scalar, Task
 
 PROMPT_TOKENS, NEW_TOKENS = 128, 48  # of the close look
 
@@ -50,30 +50,24 @@ def hold(plan: Contest, minutes: float, say: Say, again: bool = False) -> Ledger
 def _closely(plan: Contest, contender: Contender, model: str) -> Request:
     """Memory, energy and, of one token at a time, what a forward of n tokens costs; no speed is taken from it."""
     costs = ("forward_cost",) if contender.strategy == "autoregressive" else ()
-    return Request(
-        model=model,
-        backend=contender.backend,
-        task=Generate(prompt_tokens=PROMPT_TOKENS, max_new_tokens=NEW_TOKENS),
-        strategy=contender.strategy,
-        params=contender.params,
-        dtype=contender.dtype,
-        options=contender.options,
-        threads=plan.threads,
-        profilers=("memory", "energy", *costs),
-        fresh_process=True,
-    )
+    task = Generate(prompt_tokens=PROMPT_TOKENS, max_new_tokens=NEW_TOKENS)
+    return _request(plan, contender, model, task, ("memory", "energy", *costs))
 
 
 def _asking(plan: Contest, contender: Contender, model: str, name: str, settings: dict[str, Scalar]) -> Request:
+    return _request(plan, contender, model, Evaluate(eval=name, settings=settings))
+
+
+def _request(plan: Contest, c: Contender, model: str, task: Task, profilers: tuple[str, ...] = ()) -> Request:
     return Request(
         model=model,
-        backend=contender.backend,
-        task=Evaluate(eval=name, settings=settings),
-        strategy=contender.strategy,
-        params=contender.params,
-        dtype=contender.dtype,
-        options=contender.options,
+        backend=c.backend,
+        task=task,
+        strategy=c.strategy,
+        params=c.params,
+        dtype=c.dtype,
+        options=c.options,
         threads=plan.threads,
-        profilers=(),
+        profilers=profilers,
         fresh_process=True,
     )

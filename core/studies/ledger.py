@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 import msgspec
+from filelock import FileLock, Timeout
 
 from core.errors import ExplorerError
 from core.runs.runner import Runner
@@ -81,6 +82,7 @@ class Ledger(Generic[P]):
             return run
         if key in self.state.failures:
             return None
+        self._wait_for_the_machine()
         self.say(f"{self._clock()}  {key}")
         try:
             run_id = self.runner.start(request)
@@ -102,6 +104,16 @@ class Ledger(Generic[P]):
             return None
         self.save()
         return run if run.status() == "done" else None
+
+    def _wait_for_the_machine(self) -> None:
+        """Another process's run, such as the last one of a study that was killed, may still be going."""
+        lock = FileLock(self.runner.store.root / MEASURING)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            self.say(f"{self._clock()}  waiting for another run to end")
+            lock.acquire()
+        lock.release()
 
     def adopt(self, key: str, run_id: str) -> None:
         """Take a run that was made elsewhere."""

@@ -5,14 +5,12 @@ from __future__ import annotations
 import streamlit as st
 
 from core import registry
-from core.errors import ExplorerError
-from core.models import catalogue
 from core.types import Derive, Request
 from hardware.detect import usable_cores
 from pages.ui import text
 from pages.ui.choices import select
 from pages.ui.forms import params_form
-from pages.ui.models import model_card, model_picker
+from pages.ui.models import chosen_model
 
 _BOUND = {"bind": "query-params"}
 
@@ -24,18 +22,9 @@ def derive_form(trains: bool) -> Request | None:
     """
     plugins = {name: registry.get("transform", name) for name in registry.names("transform")}
     plugins = {name: p for name, p in plugins.items() if p.trains == trains}
-    chosen = model_picker(label="Start from")
-    if not chosen:
-        st.caption("Choose a model, or type the path of one.")
-        return None
-    try:
-        entry = catalogue.find(chosen)
-    except ExplorerError as error:
-        st.warning(error.hint, title=error.message, icon=":material/search_off:")
-        return None
-    spec = model_card(entry)
+    entry = chosen_model(label="Start from")
     name = select("Method", list(plugins), lambda n: str(plugins[n].label), "transform")
-    if name is None or spec is None:
+    if name is None or entry is None:
         return None
     plugin = plugins[name]
     st.caption(text.escape((plugin.__doc__ or "").strip().split("\n\n")[0].replace("\n", " ")))

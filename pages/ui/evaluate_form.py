@@ -9,13 +9,12 @@ import streamlit as st
 from core import registry
 from core.analysis.power import detectable_paired
 from core.errors import ExplorerError
-from core.models import catalogue
 from core.settings import settings
 from core.types import Evaluate, Request, Scalar
 from pages.ui import text
 from pages.ui.choices import select
 from pages.ui.forms import params_form
-from pages.ui.models import model_card, model_picker
+from pages.ui.models import chosen_model
 from pages.ui.pickers import backend_picker
 from pages.ui.settings_form import how_form
 
@@ -25,16 +24,9 @@ _FIRST = ("perplexity", "divergence", "qa", "choice", "arithmetic", "sql", "dial
 
 def evaluate_form() -> Request | None:
     """Model, backend, eval and settings; None while something is missing, which the form then says."""
-    chosen = model_picker()
-    if not chosen:
-        st.caption("Choose a model, or type the path of one.")
+    entry = chosen_model()
+    if entry is None:
         return None
-    try:
-        entry = catalogue.find(chosen)
-    except ExplorerError as error:
-        st.warning(error.hint, title=error.message, icon=":material/search_off:")
-        return None
-    model_card(entry)
     backend_name = backend_picker()
     backend = registry.get("backend", backend_name)
     plugins = {n: registry.get("eval", n) for n in registry.names("eval")}

@@ -42,6 +42,20 @@ def model_picker(key: str = "model", label: str = "Model") -> str | None:
     )
 
 
+def chosen_model(key: str = "model", label: str = "Model") -> ModelEntry | None:
+    """Choose a model and see what it is; None while there is none, which the form then says."""
+    chosen = model_picker(key, label)
+    if not chosen:
+        st.caption("Choose a model, or type the path of one.")
+        return None
+    try:
+        entry = catalogue.find(chosen)
+    except ExplorerError as error:
+        st.warning(error.hint, title=error.message, icon=":material/search_off:")
+        return None
+    return entry if model_card(entry) is not None else None
+
+
 @st.cache_data(max_entries=64, show_spinner=False)
 def _spec(fmt: str, path: str, changed: float) -> ModelSpec:
     return spec.read(path, fmt)

@@ -8,30 +8,24 @@ from typing import Any
 import msgspec
 import streamlit as st
 
-from core import registry
 from core.analysis.decoding import acceptance, first_divergence, mean_input, predicted_speedup, prospects, relative_cost
 from core.analysis.stats import paired_ratio
 from core.analysis.under_roof import ideal_seconds
 from core.analysis.work import work
 from core.charts.decoding import CostCurve, accepted_bars, forward_cost, speedup_curve
-from core.errors import ExplorerError
-from core.models import catalogue
 from core.runs.store import Run
-from core.types import ForwardCost, Generate, Loaded, ModelSpec, Pass, Request, Result, Step
+from core.types import ForwardCost, Loaded, ModelSpec, Request, Result
 from pages.ui import text
 from pages.ui.ceilings import hold, kept_of, own_name, this_machine
-from pages.ui.domain_prompt import prompt_form
 from pages.ui.figure import figure
 from pages.ui.live import live
-from pages.ui.models import model_card, model_picker
 from pages.ui.page import guard, nothing_yet, page
-from pages.ui.pickers import backend_label, backend_picker, strategy_label
+from pages.ui.pickers import backend_label, strategy_label
+from pages.ui.rival_form import rival_form, timed_steps
 from pages.ui.run_view import draw_header, draw_stage
 from pages.ui.sequence import Sequence
-from pages.ui.settings_form import how_form
 from pages.ui.state import open_run, readable, remembered, result_of, runner, store
 
-BASELINE = "autoregressive"
 _SEARCHED, _SHOWN_CURVES = 200, 5
 _PAIRS = 5
 
@@ -136,34 +130,6 @@ def _advice(n: int, speedup: float, cost: ForwardCost) -> str:
 # ---------------------------------------------------------------- pairs
 
 
-def form() -> tuple[Request, Request] | None:
-    """The baseline's request, which measures v(n) as well, and the rival's."""
-    chosen = model_picker()
-    if not chosen:
-        return None
-    try:
-        entry = catalogue.find(chosen)
-    except ExplorerError as error:
-        st.warning(error.hint, title=error.message, icon=":material/search_off:")
-        return None
-    model_card(entry)
-    backend = backend_picker()
-    how = how_form(backend, default="jacobi")
-    prompt = prompt_form()
-    limit = st.number_input("New tokens at most", 2, 512, 64, key="limit", bind="query-params")
-    if prompt is None or registry.get("backend", backend).unavailable():
-        return None
-    task = Generate(prompt=prompt, max_new_tokens=int(limit))
-    rival = Request(model=entry.id, backend=backend, task=task, profilers=(), **how)
-    return msgspec.structs.replace(rival, strategy=BASELINE, params={}), rival
-
-
-def timed(run: Run) -> list[Step]:
-    """The steps of the last timing pass."""
-    passes = [e.number for e in run.events() if isinstance(e, Pass) and e.kind == "timing"]
-    return [e for e in run.events() if isinstance(e, Step) and passes and e.pass_no == passes[-1]]
-
-
 def draw_pairs(pairs: Sequence, rival: Request) -> None:
     """Measured speed-up with its interval, the predicted one beside it, and how the guesses fared."""
     runs = [pairs.run(place) for place in range(pairs.total)]
@@ -179,7 +145,7 @@ def draw_pairs(pairs: Sequence, rival: Request) -> None:
         st.caption("No pair has ended yet.")
         return
     ratio = paired_ratio([a for a, _ in timed_pairs], [b for _, b in timed_pairs])
-    steps = (timed(whole[0][0]), timed(whole[0][1]))
+    steps = (timed_steps(whole[0][0]), timed_steps(whole[0][1]))
     found, fed = acceptance(steps[1]), mean_input(steps[1])
     cost = next((a.forward_cost for a, _ in results if a.forward_cost), None)
     predicted = (
@@ -228,7 +194,7 @@ with page("Decoding", "Many tokens per forward: what it costs on this machine de
     pairs = remembered("pairs", Sequence)
     asked = remembered("pairs-asked", list[Request])
     with left, guard():
-        requests = form()
+        requests = rival_form()
         free = requests is not None and runner().active() is None
         n_pairs = st.number_input("Pairs", 1, 100, _PAIRS, key="pairs", bind="query-params")
         if st.button(

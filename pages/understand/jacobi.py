@@ -2,66 +2,28 @@
 
 from __future__ import annotations
 
-import msgspec
 import streamlit as st
 
-from core import registry
 from core.analysis.decoding import acceptance, first_divergence, frames
-from core.errors import ExplorerError
-from core.models import catalogue
 from core.runs.store import Run
-from core.types import Generate, Pass, Request, Result, Step
+from core.types import Request, Result
 from pages.ui import text
-from pages.ui.domain_prompt import prompt_form
 from pages.ui.live import live
-from pages.ui.models import model_card, model_picker
 from pages.ui.page import guard, nothing_yet, page
-from pages.ui.pickers import backend_picker, strategy_label
+from pages.ui.pickers import strategy_label
 from pages.ui.race import race
+from pages.ui.rival_form import rival_form, timed_steps
 from pages.ui.run_report import draw_failure
 from pages.ui.run_view import draw_header, draw_stage
 from pages.ui.sequence import Sequence
-from pages.ui.settings_form import how_form
 from pages.ui.state import remembered, result_of, runner
-
-BASELINE = "autoregressive"
-
-
-def form() -> Request | None:
-    """The rival's request; the baseline's is the same with one token at a time."""
-    chosen = model_picker()
-    if not chosen:
-        return None
-    try:
-        entry = catalogue.find(chosen)
-    except ExplorerError as error:
-        st.warning(error.hint, title=error.message, icon=":material/search_off:")
-        return None
-    model_card(entry)
-    backend = backend_picker()
-    how = how_form(backend, default="jacobi")
-    prompt = prompt_form()
-    limit = st.number_input("New tokens at most", 2, 512, 64, key="limit", bind="query-params")
-    if how["strategy"] == BASELINE:
-        st.warning("Choose a strategy that guesses, under Settings.", title="Nothing to race against")
-        return None
-    if prompt is None or registry.get("backend", backend).unavailable():
-        return None
-    task = Generate(prompt=prompt, max_new_tokens=int(limit))
-    return Request(model=entry.id, backend=backend, task=task, profilers=(), **how)
-
-
-def timed(run: Run) -> list[Step]:
-    """The steps of the last timing pass."""
-    passes = [e.number for e in run.events() if isinstance(e, Pass) and e.kind == "timing"]
-    return [e for e in run.events() if isinstance(e, Step) and passes and e.pass_no == passes[-1]]
 
 
 def draw_going(run: Run, result: Result) -> None:
     draw_header(run, result)
     draw_stage(run, result)
     draw_failure(run, result)
-    steps = timed(run)
+    steps = timed_steps(run)
     if steps:
         st.text(result.text)
 
@@ -69,7 +31,7 @@ def draw_going(run: Run, result: Result) -> None:
 def draw_race(runs: list[Run]) -> None:
     """Both recordings on one clock, and what they say in numbers."""
     results = [result_of(run) for run in runs]
-    steps = [timed(run) for run in runs]
+    steps = [timed_steps(run) for run in runs]
     labels = [strategy_label(run.request.strategy) for run in runs]
     race(list(zip(labels, map(frames, steps), strict=True)), key=f"race-{runs[-1].id}", autoplay=True)
     found = acceptance(steps[1])
@@ -105,17 +67,17 @@ with page(
     pair = remembered("race", Sequence)
     asked = remembered("race-asked", list[Request])
     with left, guard():
-        request = form()
+        requests = rival_form()
         if st.button(
             "Race",
             type="primary",
             icon=":material/sports_score:",
             key="start",
             width="stretch",
-            disabled=request is None or runner().active() is not None,
+            disabled=requests is None or runner().active() is not None,
         ):
-            assert request is not None
-            asked[:] = [msgspec.structs.replace(request, strategy=BASELINE, params={}), request]
+            assert requests is not None
+            asked[:] = requests
             pair.runs, pair.total = [], 2
     with view, guard():
         runs = [run for place in range(2) if (run := pair.run(place)) is not None]

@@ -1,0 +1,39 @@
+"""The widgets for two ways to decode one prompt: one token at a time, and a rival that guesses."""
+
+from __future__ import annotations
+
+import msgspec
+import streamlit as st
+
+from core import registry
+from core.runs.store import Run
+from core.types import Generate, Pass, Request, Step
+from pages.ui.domain_prompt import prompt_form
+from pages.ui.models import chosen_model
+from pages.ui.pickers import backend_picker
+from pages.ui.settings_form import how_form
+
+BASELINE = "autoregressive"
+
+
+def rival_form() -> tuple[Request, Request] | None:
+    """The baseline's request and the rival's; None while something is missing, which the form then says."""
+    entry = chosen_model()
+    backend = backend_picker()
+    how = how_form(backend, default="jacobi")
+    prompt = prompt_form()
+    limit = st.number_input("New tokens at most", 2, 512, 64, key="limit", bind="query-params")
+    if how["strategy"] == BASELINE:
+        st.warning("Choose a strategy that guesses, under Settings.", title="Nothing to compare with")
+        return None
+    if entry is None or prompt is None or registry.get("backend", backend).unavailable():
+        return None
+    task = Generate(prompt=prompt, max_new_tokens=int(limit))
+    rival = Request(model=entry.id, backend=backend, task=task, profilers=(), **how)
+    return msgspec.structs.replace(rival, strategy=BASELINE, params={}), rival
+
+
+def timed_steps(run: Run) -> list[Step]:
+    """The steps of a run's last timing pass."""
+    passes = [e.number for e in run.events() if isinstance(e, Pass) and e.kind == "timing"]
+    return [e for e in run.events() if isinstance(e, Step) and passes and e.pass_no == passes[-1]]
