@@ -6,10 +6,11 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from filelock import FileLock
 
 from core.analysis.validate import Group
 from core.paths import data_dir
-from core.runs.store import Store
+from core.runs.store import MEASURING, Store
 from core.studies.conduct import answer, conduct, folder_of
 from core.studies.findings import Findings, findings
 from core.studies.ladder import ladder
@@ -104,6 +105,23 @@ def test_an_interrupted_study_goes_on_where_it_was() -> None:
     anew = conduct(msgspec.structs.replace(SMALL, recipes=SMALL.recipes[:1]), 10, quiet)
     assert not finished & set(anew.state.runs.values())  # another plan is another study
     assert len(list(folder_of(SMALL).glob("study-*.json"))) == 1
+
+
+def test_a_run_of_another_process_is_waited_for() -> None:
+    """The last run of a study that was killed is still going when the study is taken up again."""
+    one = msgspec.structs.replace(SMALL, recipes=SMALL.recipes[:1])
+    lock = FileLock(Store(data_dir()).root / MEASURING, thread_local=False)
+    lock.acquire()
+    heard: list[str] = []
+
+    def end(words: str) -> None:
+        heard.append(words)
+        if "waiting" in words:
+            lock.release()
+
+    ledger = conduct(one, 10, end)
+    assert sum("waiting" in words for words in heard) == 1
+    assert not ledger.state.failures and set(ledger.state.runs) == {"plain/detail", "plain/speed/0"}
 
 
 def test_a_damaged_ledger_begins_anew(home: Path) -> None:

@@ -125,6 +125,8 @@ def test_a_sliding_step_keeps_what_is_behind_the_accepted_tokens() -> None:
     assert after is not None and after.start == 4  # 3 was right, and the 4 after it came free
     assert after.guess[:2] == (50, 60) and len(after.guess) == 3  # filled up to the window
     assert after.guess[2] in example.ids[:4]  # with what has been read
+    filled = states.advance(State(2, (3, 9, 9)), [4, 50, 60], example, rng, window=4, fill=39)
+    assert filled == State(4, (50, 60, 39))
     assert states.advance(State(4, (5, 6, 7)), [6, 7, 8], example, rng, window=4) is None  # the answer is complete
 
 
@@ -220,17 +222,23 @@ def test_batched_answers_equal_those_one_by_one() -> None:
 
 
 class NoTokenizer:
-    chat_template, bos_token, eos_token, eos_token_id = None, "", "", 3
+    chat_template, bos_token, eos_token, eos_token_id = None, "", "$", 3
+
+    def encode(self, text: str, **_: Any) -> list[int]:
+        return [{"$": 3}[c] for c in text]
 
 
-def test_batched_jacobi_decoding_is_the_strategys(tmp_path: Path) -> None:
+@pytest.mark.parametrize("fill", ["context", "end"])
+def test_batched_jacobi_decoding_is_the_strategys(fill: Any) -> None:
     model = tiny()
     prompts = [e.prompt for e in random_examples(7)]
     session = TorchSession(model, NoTokenizer(), specs.from_config(model.config.to_dict()), "cpu")
     config = GenerationConfig(limit=14, stop=frozenset({3}))
-    decoded = jacobi.decode(model, prompts, frozenset({3}), 14, window=6, batch=4)
+    last = 3 if fill == "end" else None
+    decoded = jacobi.decode(model, prompts, frozenset({3}), 14, window=6, fill=last, batch=4)
+    settings = one_by_one.Window(window=6, fill=fill)
     for prompt, seen in zip(prompts, decoded, strict=True):
-        steps = [*one_by_one.plugin.decode(session, np.array([prompt]), config, one_by_one.Window(window=6))]
+        steps = [*one_by_one.plugin.decode(session, np.array([prompt]), config, settings)]
         assert seen.ids == tuple(token for step in steps if step.tokens for token in step.tokens[0])
         assert seen.n_forward == sum(step.phase == "decode" for step in steps)
     assert sum(d.n_forward for d in decoded) > 20
@@ -421,7 +429,7 @@ def tokens_per_forward(model: Any, examples: list[Example]) -> float:
     n_tokens = n_forward = 0
     for example in examples[::7]:
         rng = np.random.default_rng(0)
-        window = states._window(example, len(example.prompt) + 1, (), rng, 8)
+        window = states._window(example, len(example.prompt) + 1, (), rng, 8, None)
         while window is not None:
             best = model(torch.tensor([example.ids[: window.start] + window.guess])).logits[0, window.start :]
             after = states.advance(window, best.argmax(-1).tolist(), example, rng, 8)

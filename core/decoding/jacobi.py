@@ -29,6 +29,8 @@ class Window(Record):
     """What one forward guesses.
 
     window: tokens per forward: the known one and the guesses after it. More need more convergence to pay.
+    fill: what stands where nothing is guessed yet: tokens of the context, which are likelier to come again than any
+    others, or the token that ends a turn (the start of Santilli et al.), for models trained to go on from it.
     early: guess the first window behind the prompt, in the forward that reads it. Its step is saved, the prompt takes
     that little longer.
     form: sliding keeps the window full after every step; block is the paper's, which finishes a block first.
@@ -38,6 +40,7 @@ class Window(Record):
     """
 
     window: Annotated[int, Meta(ge=1, le=1024)] = 16
+    fill: Literal["context", "end"] = "context"
     early: bool = False
     form: Literal["sliding", "block"] = "sliding"
     pool: Annotated[int, Meta(ge=0, le=64)] = 0
@@ -63,8 +66,13 @@ class Jacobi:
             )
         rng, noise = np.random.default_rng(config.seed), np.random.default_rng([config.seed, 1])
         context, left, guess = prompt[0].tolist(), config.limit - 1, list[int]()
+        end = session.encode(session.eos_token)[-1] if params.fill == "end" else None
+
+        def filled(n: int) -> list[int]:
+            return [context[place] if end is None else end for place in noise.integers(len(context), size=n)]
+
         if params.early:
-            guess = [context[place] for place in noise.integers(len(context), size=min(params.window - 1, left))]
+            guess = filled(min(params.window - 1, left))
         logits = yield from prefill(session, prompt, params.prefill_chunk, guess)
         tokens, ended = until_stop(choose(logits, config.sampling, rng, row=0)[0].tolist(), config)
         yield Advance(phase="prefill", tokens=(tuple(tokens),), n_forward=0, n_input=0)
@@ -72,11 +80,10 @@ class Jacobi:
         guess = logits.argmax()[0].tolist()[1:] if guess else []
         pool = Pool(params.pool) if params.pool else None
         rows: deque[tuple[int, list[int]]] = deque(maxlen=params.ngram - 1)  # what was fed, for the pool
-        fill = True
+        room = True
         while left and not ended:
-            if fill:  # with tokens of the context, which are likelier to come again than any others
-                places = noise.integers(len(context), size=params.window - 1 - len(guess))
-                guess += [context[place] for place in places]
+            if room:
+                guess += filled(params.window - 1 - len(guess))
             guess = guess[: left - 1]  # what could not be accepted any more is not computed
             row = [context[-1], *guess]
             if pool is None:
@@ -98,7 +105,7 @@ class Jacobi:
                     pool.add(ngram)
             context += tokens
             left -= len(tokens)
-            fill = params.form == "sliding" or len(tokens) > len(guess)  # a block that has converged makes room
+            room = params.form == "sliding" or len(tokens) > len(guess)  # a block that has converged makes room
             guess = better[len(tokens) :] if params.form == "sliding" else better[len(tokens) : -1]
 
 

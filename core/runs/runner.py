@@ -25,7 +25,7 @@ from core import registry
 from core.errors import ExplorerError
 from core.runs.check import check
 from core.runs.store import Run, Store
-from core.types import Done, Event, Failed, Request, Scalar, Warned
+from core.types import Derive, Done, Event, Failed, Request, Scalar, Warned
 
 TERM_AFTER_S, KILL_AFTER_S = 2.0, 5.0
 LOG_LINES = 20
@@ -111,7 +111,8 @@ class Runner:
     def _submit(self, run: Run, request: Request, options: dict[str, Scalar], keep: int) -> None:
         key = msgspec.structs.replace(request, options={**request.options, **options}).session_key()
         process = self._workers.pop(key, None)
-        if process is not None and (process.poll() is not None or request.fresh_process):
+        fresh = request.fresh_process or isinstance(request.task, Derive)  # a training leaves gigabytes behind
+        if process is not None and (process.poll() is not None or fresh):
             self._workers = {key: process, **self._workers}  # first in the line of those that go
             self._leave(len(self._workers) - 1)
             process = None

@@ -29,6 +29,7 @@ from core.types import Derive, Done, Evaluate, Event, Failed, Request, Result, R
 BUNDLE = ("request.json", "events.jsonl", "log.txt")
 CEILINGS = "ceilings.json"  # of the machine that ran it, for its roofline
 FORMAT = "roofscope-run-1"
+MEASURING = "measuring.lock"  # held by the process whose run is going
 _decoder = msgspec.json.Decoder(Event)
 
 

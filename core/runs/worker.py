@@ -28,7 +28,7 @@ from core.runs.evaluating import evaluate
 from core.runs.journal import Cancelled, Journal
 from core.runs.opening import Sessions
 from core.runs.passes import measure
-from core.runs.store import Run, Store
+from core.runs.store import MEASURING, Run, Store
 from core.types import Derive, Done, Evaluate, Event, Failed, Generate
 
 LEAVE_AFTER_S = 5.0
@@ -49,7 +49,7 @@ def perform(store: Store, sessions: Sessions, command: Command) -> None:
     _log_to(run)
     end: Event
     try:
-        with FileLock(store.root / "measuring.lock", timeout=0):
+        with FileLock(store.root / MEASURING, timeout=0):
             request = run.request
             request = msgspec.structs.replace(request, options={**request.options, **command.options})
             PERFORM[type(request.task)](request, sessions, journal)

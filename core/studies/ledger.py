@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 
 from core.errors import ExplorerError
 from core.runs.runner import Runner
-from core.runs.store import Run
+from core.runs.store import MEASURING, Run
 from core.studies.plan import Contest, Plan
 from core.types import Request, from_json, to_json
 

@@ -22,9 +22,15 @@ class Decoded(NamedTuple):
 
 
 def decode(
-    model: Any, prompts: Sequence[Sequence[int]], end: frozenset[int], limit: int, window: int, batch: int = 32
+    model: Any,
+    prompts: Sequence[Sequence[int]],
+    end: frozenset[int],
+    limit: int,
+    window: int,
+    fill: int | None = None,
+    batch: int = 32,
 ) -> list[Decoded]:
-    """Greedy answers of up to `limit` tokens. Prompts of similar length share a batch, padded on the left."""
+    """Greedy answers of up to `limit` tokens. fill: as in core.training.states.rollout. Prompts of similar length share a batch, padded on the left."""
     import torch
 
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
@@ -32,7 +38,7 @@ def decode(
     for start in range(0, len(order), batch):
         part = order[start : start + batch]
         with torch.no_grad():
-            rows = _decode(model, [prompts[i] for i in part], end, limit, window)
+            rows = _decode(model, [_Row(prompts[i], limit, window, fill) for i in part], end)
         for i, row in zip(part, rows, strict=True):
             found[i] = row
     return found
@@ -41,9 +47,9 @@ def decode(
 class _Row:
     """One prompt's decoding: what it has accepted, and what it guesses next."""
 
-    def __init__(self, prompt: Sequence[int], limit: int, window: int) -> None:
+    def __init__(self, prompt: Sequence[int], limit: int, window: int, fill: int | None) -> None:
         self.context, self.n_prompt = list(prompt), len(prompt)
-        self.limit, self.window = limit, window
+        self.limit, self.window, self.fill = limit, window, fill
         self.noise = np.random.default_rng([0, 1])
         self.guess: list[int] = []
         self.n_forward = 0
@@ -53,7 +59,8 @@ class _Row:
         """The next window: the last accepted token and the guesses after it."""
         places = self.noise.integers(len(self.context), size=self.window - 1 - len(self.guess))
         left = self.limit - (len(self.context) - self.n_prompt)
-        self.guess = (self.guess + [self.context[place] for place in places])[: left - 1]
+        drawn = [self.context[place] if self.fill is None else self.fill for place in places]
+        self.guess = (self.guess + drawn)[: left - 1]
         return [self.context[-1], *self.guess]
 
     def take(self, best: list[int], end: frozenset[int]) -> int:
@@ -69,24 +76,21 @@ class _Row:
         return len(accepted)
 
 
-def _decode(
-    model: Any, prompts: Sequence[Sequence[int]], end: frozenset[int], limit: int, window: int
-) -> list[Decoded]:
+def _decode(model: Any, rows: Sequence[_Row], end: frozenset[int]) -> list[Decoded]:
     from transformers import DynamicCache
 
     cache = DynamicCache(config=model.config)
-    rows = [_Row(prompt, limit, window) for prompt in prompts]
-    width = max(map(len, prompts))
+    window, width = rows[0].window, max(row.n_prompt for row in rows)
     ids, real = np.zeros((len(rows), width), np.int64), np.zeros((len(rows), width), bool)
-    for i, prompt in enumerate(prompts):
-        ids[i, width - len(prompt) :], real[i, width - len(prompt) :] = prompt, True
+    for i, row in enumerate(rows):
+        ids[i, width - row.n_prompt :], real[i, width - row.n_prompt :] = row.context, True
     positions = np.maximum(real.cumsum(1) - 1, 0)
     seen = np.zeros((len(rows), 0), bool)
     best = _forward(model, ids, positions, seen, real, cache)
     seen = real
     for i, row in enumerate(rows):
         row.context.append(int(best[i, -1]))
-        row.ended = row.context[-1] in end or limit == 1
+        row.ended = row.context[-1] in end or row.limit == 1
     while not all(row.ended for row in rows):
         ids = np.zeros((len(rows), window), np.int64)
         positions = np.zeros_like(ids)

@@ -18,11 +18,12 @@ def free_running(
     judge: Callable[[int, str], bool],
     end: frozenset[int],
     limit: int,
-    window: int | None,
+    window: int | None = None,
+    fill: int | None = None,
 ) -> dict[str, float]:
     """accuracy, and with a window tokens_per_forward of Jacobi decoding, over the prompts, in bf16.
 
-    decode: ids -> text. judge: (index of the prompt, answer) -> whether it is right. Works on a copy: the weights in
+    fill: as in core.training.states.rollout. decode: ids -> text. judge: (index of the prompt, answer) -> whether it is right. Works on a copy: the weights in
     training stay fp32.
     """
     import torch
@@ -32,7 +33,7 @@ def free_running(
     if window is None:
         found = greedy.answers(twin, prompts, end, limit)
     else:
-        decoded = jacobi.decode(twin, prompts, end, limit, window)
+        decoded = jacobi.decode(twin, prompts, end, limit, window, fill)
         found = [d.ids for d in decoded]
         n_forward = sum(d.n_forward for d in decoded)
         values["tokens_per_forward"] = sum(len(d.ids) - 1 for d in decoded) / n_forward if n_forward else 1.0

@@ -17,11 +17,17 @@ from core.training.packing import State, bias, visible
 
 
 def rollout(
-    model: Any, examples: Sequence[Example], rng: np.random.Generator, window: int, trajectories: int, steps: int
+    model: Any,
+    examples: Sequence[Example],
+    rng: np.random.Generator,
+    window: int,
+    trajectories: int,
+    steps: int,
+    fill: int | None = None,
 ) -> list[list[State]]:
     """Every window that Jacobi decoding passes in `steps` steps, per example.
 
-    The first trajectory begins at the first answer token or the one after it, the others anywhere in the answer.
+    fill: the token where nothing is guessed yet; None draws one of those before. The first trajectory begins at the first answer token or the one after it, the others anywhere in the answer.
     Run it without gradients. Windows whose guesses are all right are left out: there is nothing to learn.
     """
     from transformers import DynamicCache
@@ -30,7 +36,7 @@ def rollout(
     cache = DynamicCache(config=model.config)
     clean = _read(model, examples, cache)
     at = [
-        [_begin(e, None if number else int(rng.integers(2)), rng, window) for number in range(trajectories)]
+        [_begin(e, None if number else int(rng.integers(2)), rng, window, fill) for number in range(trajectories)]
         for e in examples
     ]
     for step in range(steps):
@@ -40,7 +46,7 @@ def rollout(
             break
         best = _outputs(model, at, cache, clean)
         at = [
-            [s and advance(s, row, e, rng, window) for s, row in zip(own, rows, strict=True)]
+            [s and advance(s, row, e, rng, window, fill) for s, row in zip(own, rows, strict=True)]
             for own, rows, e in zip(at, best, examples, strict=True)
         ]
     return found
@@ -59,26 +65,38 @@ def thinned(states: Sequence[Sequence[State]], rng: np.random.Generator, room: i
     return kept
 
 
-def advance(state: State, best: Sequence[int], example: Example, rng: np.random.Generator, window: int) -> State | None:
+def advance(
+    state: State,
+    best: Sequence[int],
+    example: Example,
+    rng: np.random.Generator,
+    window: int,
+    fill: int | None = None,
+) -> State | None:
     """The window after one sliding step with outputs `best`; None at the end of the answer."""
     agreed = state.wrong_from(example.ids)
-    return _window(example, state.start + agreed + 1, best[agreed:], rng, window)
+    return _window(example, state.start + agreed + 1, best[agreed:], rng, window, fill)
 
 
-def _begin(example: Example, offset: int | None, rng: np.random.Generator, window: int) -> State | None:
+def _begin(
+    example: Example, offset: int | None, rng: np.random.Generator, window: int, fill: int | None
+) -> State | None:
     n = len(example.answer)
     start = len(example.prompt) + (offset if offset is not None else int(rng.integers(max(1, n - 1))))
-    return _window(example, start, (), rng, window)
+    return _window(example, start, (), rng, window, fill)
 
 
-def _window(example: Example, start: int, guess: Sequence[int], rng: np.random.Generator, window: int) -> State | None:
-    """The decoder's window: what is left of the last outputs, filled up with tokens of what it has read so far."""
+def _window(
+    example: Example, start: int, guess: Sequence[int], rng: np.random.Generator, window: int, fill: int | None
+) -> State | None:
+    """The decoder's window: what is left of the last outputs, filled up."""
     size = min(window - 1, len(example) - 1 - start)
     if size < 1:
         return None
     kept = tuple(int(token) for token in guess[:size])
     text = example.ids
-    return State(start, kept + tuple(text[i] for i in rng.integers(start, size=size - len(kept))))
+    drawn = [text[i] if fill is None else fill for i in rng.integers(start, size=size - len(kept))]
+    return State(start, kept + tuple(drawn))
 
 
 def _read(model: Any, examples: Sequence[Example], cache: Any) -> Any:

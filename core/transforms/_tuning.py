@@ -53,23 +53,28 @@ class Pupil:
     def decode(self, ids: Sequence[int]) -> str:
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
 
+    @property
+    def last(self) -> int:
+        """The token that ends an answer. Raises ExplorerError when there is none."""
+        found = self.tokenizer.eos_token_id
+        if found is None:
+            found = min(self.end, default=None)
+        if found is None:
+            raise ExplorerError(f"{self.source.entry.label} has no token that ends an answer.", "Choose a chat model.")
+        return int(found)
+
     def examples(self, limit: int) -> list[Example]:
         """Every question with its gold answer, up to `limit` tokens. Raises ExplorerError when there is none."""
-        end = self.tokenizer.eos_token_id
-        if end is None:
-            end = min(self.end, default=None)
-        if end is None:
-            raise ExplorerError(f"{self.source.entry.label} has no token that ends an answer.", "Choose a chat model.")
-        return of_questions(self.questions, self.prompt, self.encode, end, limit)
+        return of_questions(self.questions, self.prompt, self.encode, self.last, limit)
 
-    def look(self, limit: int, window: int | None) -> Mapping[str, float]:
+    def look(self, limit: int, window: int | None = None, fill: int | None = None) -> Mapping[str, float]:
         """The model on the held-out questions as it decodes freely (see core.training.probe)."""
         prompts = [self.prompt(q.prompt) for q in self.held_out]
 
         def judge(i: int, text: str) -> bool:
             return bool(domains.judge(self.domain, self.held_out[i], text))
 
-        return probe.free_running(self.model, prompts, self.decode, judge, self.end, limit, window)
+        return probe.free_running(self.model, prompts, self.decode, judge, self.end, limit, window, fill)
 
 
 def _ends(model: Any, tokenizer: Any) -> frozenset[int]:

@@ -38,6 +38,7 @@ class Consistency(Record):
     ar_weight: of the loss that keeps the model right one token at a time, beside the consistency loss.
     loss: ce learns the text itself behind a wrong guess, kl the model's own distribution over the right text.
     answers: gold learns the domain's answers, teacher the ones that the model gives before the training.
+    fill: what stands in a window where nothing is guessed yet: tokens of the context, or the token that ends a turn.
     trajectories: decodings from noise per example and step.
     jacobi_steps: windows of each, as the decoder comes past them.
     guessed_tokens: of these windows per example that are learned from.
@@ -56,6 +57,7 @@ class Consistency(Record):
     ar_weight: Annotated[float, Meta(ge=0, le=1000)] = 10.0
     loss: Literal["ce", "kl"] = "ce"
     answers: Literal["gold", "teacher"] = "gold"
+    fill: Literal["context", "end"] = "context"
     trajectories: Annotated[int, Meta(ge=1, le=16)] = 2
     jacobi_steps: Annotated[int, Meta(ge=1, le=64)] = 4
     guessed_tokens: Annotated[int, Meta(ge=1, le=4096)] = 96
@@ -95,13 +97,14 @@ class ConsistencyTraining:
         examples = pupil.examples(limit) if params.answers == "gold" else own_answers(pupil, limit, work)
         batches = Batches(examples, params.batch, work.seed)
         longest = max(len(e.answer) for e in examples)
+        fill = pupil.last if params.fill == "end" else None
 
         def loss(step: int) -> tuple[Any, dict[str, float]]:
             import torch
 
             batch, rng = batches[step], np.random.default_rng([work.seed, 3, step])
             with torch.no_grad():
-                noise = states.rollout(model, batch, rng, params.window, params.trajectories, params.jacobi_steps)
+                noise = states.rollout(model, batch, rng, params.window, params.trajectories, params.jacobi_steps, fill)
             packed = pack(batch, states.thinned(noise, rng, params.guessed_tokens))
             clean, noisy = losses.logits(model, packed)
             ar = losses.autoregressive(clean, packed)
@@ -109,7 +112,7 @@ class ConsistencyTraining:
             return con + params.ar_weight * ar, {"ar_loss": float(ar.detach()), "consistency_loss": float(con.detach())}
 
         def probe() -> dict[str, float]:
-            seen = dict(pupil.look(min(limit, longest + longest // 4), params.window))
+            seen = dict(pupil.look(min(limit, longest + longest // 4), params.window, fill))
             return seen | {"right_tokens_per_forward": seen["accuracy"] * seen["tokens_per_forward"]}
 
         report = train(

@@ -77,7 +77,7 @@ class Finetune:
             return value, {}
 
         objective = Objective(
-            loss, lambda: pupil.look(longest + longest // 4, None), score="accuracy", guard="accuracy", tolerance=0.2
+            loss, lambda: pupil.look(longest + longest // 4), score="accuracy", guard="accuracy", tolerance=0.2
         )
         report = train(
             model,
