@@ -124,6 +124,7 @@ def test_hypervolumes_are_those_computed_by_hand() -> None:
     assert hypervolume([(1, 4), (2, 2), (4, 1)], (5, 5), ("lower", "lower")) == 1 * 1 + 2 * 3 + 1 * 4
     assert hypervolume([(1, 4), (2, 2), (4, 1), (3, 3), (9, 0)], (5, 5), ("lower", "lower")) == 11  # no gain from these
     assert hypervolume([(-1, 4)], (-5, 5), ("higher", "lower")) == 4 * 1
+    assert type(hypervolume(np.array([[1.0, 4.0]]), (5, 5), ("lower", "lower"))) is float  # JSON knows no other
     # two boxes 1x2x3 and 2x1x1 seen from the corner, sharing 1x1x1
     assert hypervolume([(1, 2, 3), (2, 1, 1)], (0, 0, 0), ("higher",) * 3) == 6 + 2 - 1
     assert hypervolume(np.zeros((0, 2)), (0, 0), ("lower", "lower")) == 0

@@ -80,7 +80,9 @@ def _geometric(t: Totals, weights: Sequence[float]) -> Floats:
 
 def _min_max(t: Totals, weights: Sequence[float]) -> Floats:
     def scaled(values: Floats) -> Floats:
-        low, high = np.nanmin(values, axis=1, keepdims=True), np.nanmax(values, axis=1, keepdims=True)
+        known = np.isfinite(values)
+        low = np.where(known, values, np.inf).min(axis=1, keepdims=True)
+        high = np.where(known, values, -np.inf).max(axis=1, keepdims=True)
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.where(high > low, (values - low) / (high - low), 0.5)
 

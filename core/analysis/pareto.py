@@ -61,15 +61,15 @@ def hypervolume(points: ArrayLike, reference: Sequence[float], better: Sequence[
     """
     rows = _lower_is_better(points, better)
     corner = _lower_is_better([reference], better)[0]
-    kept = [tuple(row) for row in rows if np.isfinite(row).all() and (row < corner).all()]
-    return _volume(kept, tuple(corner))
+    kept = [tuple(row.tolist()) for row in rows if np.isfinite(row).all() and (row < corner).all()]
+    return _volume(kept, tuple(corner.tolist()))
 
 
 def _volume(points: Sequence[tuple[float, ...]], corner: tuple[float, ...]) -> float:
     if not points:
         return 0.0
     if len(corner) == 1:
-        return float(corner[0] - min(p[0] for p in points))
+        return corner[0] - min(p[0] for p in points)
     heights = sorted({p[-1] for p in points})
     total = 0.0
     for height, above in zip(heights, [*heights[1:], corner[-1]], strict=True):

@@ -145,7 +145,7 @@ def _cell(cell: Cell | None) -> Shown:
     if cell is None or cell.score is None:
         return Shown(text=NONE, kind="missing")
     score = cell.score
-    digits = ".3f" if score.value < 10 else ".1f"
+    digits = ".1f" if score.value >= 10 else ".3f" if score.value >= 0.1 or score.value == 0 else ".2g"
     return Shown(text=f"{score.value:{digits}}{MARKS[cell.mark]}", kind=cell.mark)
 
 
