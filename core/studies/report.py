@@ -269,7 +269,7 @@ def _evidence(f: Findings) -> list[dict[str, object]]:
         {
             "label": by_name[v.composite].label,
             "formula": by_name[v.composite].formula,
-            "verdict": "kept" if v.kept else "dropped" if v.checks else "not testable",
+            "verdict": "kept" if v.kept else "dropped" if any(c.passed is False for c in v.checks) else "not testable",
             "reason": v.reason,
             "checks": [f"{c.name}: {c.sentence}" for c in v.checks],
         }
