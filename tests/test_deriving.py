@@ -114,9 +114,12 @@ def test_a_sparsity_of_one_and_a_half_is_one_sentence(runner: Runner, tiny: str)
         runner.start(msgspec.structs.replace(request, task=task))
 
 
-def training(model: str, **settings: Any) -> Request:
-    lines = {"domain": "arithmetic", "examples": 200, "steps": 2000, "minutes": None, "batch": 2, "probe_questions": 2}
-    task = Derive(transform="finetune", settings=lines | settings)
+def training(model: str, home: Path) -> Request:
+    """Thousands of steps on short questions of one's own."""
+    domain = home / "own.jsonl"
+    domain.write_text("".join(f'{{"prompt": "{c}{d}", "answer": "{d}{c}"}}\n' for c in "abcdefgh" for d in "abcdefgh"))
+    settings = {"domain": str(domain), "steps": 5000, "minutes": None, "batch": 2, "probe_questions": 2}
+    task = Derive(transform="finetune", settings=settings)
     return Request(model=model, backend="pytorch", task=task, threads=1, profilers=())
 
 
@@ -129,8 +132,8 @@ def wait_for_curve(runner: Runner, run_id: str, n: int, timeout_s: float = 120) 
         time.sleep(0.05)
 
 
-def test_a_training_that_is_stopped_goes_on_and_leaves_no_half_model(runner: Runner, tiny: str) -> None:
-    run_id = runner.start(training(tiny))
+def test_a_training_that_is_stopped_goes_on_and_leaves_no_half_model(runner: Runner, tiny: str, home: Path) -> None:
+    run_id = runner.start(training(tiny, home))
     wait_for_curve(runner, run_id, 3)
     runner.cancel(run_id)
     stopped = runner.wait(run_id).result()
@@ -138,7 +141,7 @@ def test_a_training_that_is_stopped_goes_on_and_leaves_no_half_model(runner: Run
     assert not hidden() and not [e for e in catalogue.entries(refresh=True) if e.family == "derived"]
     (kept,) = (data_dir() / "work").iterdir()
     assert list(kept.iterdir()), "a checkpoint"
-    again = runner.start(training(tiny))
+    again = runner.start(training(tiny, home))
     wait_for_curve(runner, again, len(stopped.curves) + 1)
     runner.cancel(again)
     resumed = runner.wait(again).result()
@@ -147,8 +150,8 @@ def test_a_training_that_is_stopped_goes_on_and_leaves_no_half_model(runner: Run
     assert after[: len(before)] == before and len(after) > len(before)
 
 
-def test_a_training_that_is_killed_leaves_the_app_alive_and_no_model(runner: Runner, tiny: str) -> None:
-    run_id = runner.start(training(tiny))
+def test_a_training_that_is_killed_leaves_the_app_alive_and_no_model(runner: Runner, tiny: str, home: Path) -> None:
+    run_id = runner.start(training(tiny, home))
     wait_for_curve(runner, run_id, 2)
     assert runner._owner is not None
     os.killpg(runner._owner.pid, signal.SIGKILL)
@@ -201,8 +204,8 @@ def test_the_reference_of_a_derived_model_is_where_it_came_from(runner: Runner, 
     assert divergence(made.model) > 1e-4
 
 
-def test_no_process_is_left_behind_by_a_training(runner: Runner, tiny: str) -> None:
-    run_id = runner.start(training(tiny))
+def test_no_process_is_left_behind_by_a_training(runner: Runner, tiny: str, home: Path) -> None:
+    run_id = runner.start(training(tiny, home))
     wait_for_curve(runner, run_id, 1)
     assert runner._owner is not None
     pid = runner._owner.pid

@@ -39,10 +39,13 @@ def problems() -> tuple[str, ...]:
 
 def find(id_or_path: str) -> ModelEntry:
     """The model of this id, or in this file or folder. Raises ExplorerError, with the nearest ids."""
-    listed = entries()
-    for entry in listed:
-        if entry.id == id_or_path:
-            return entry
+    for refresh in (False, True):  # another process may have made it a moment ago
+        listed = entries(refresh)
+        for entry in listed:
+            if entry.id == id_or_path:
+                return entry
+        if Path(id_or_path).expanduser().exists():
+            break
     path = Path(id_or_path).expanduser()
     if path.exists():
         files = formats.files_of(path)
