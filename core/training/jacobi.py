@@ -30,7 +30,10 @@ def decode(
     fill: int | None = None,
     batch: int = 32,
 ) -> list[Decoded]:
-    """Greedy answers of up to `limit` tokens. fill: as in core.training.states.rollout. Prompts of similar length share a batch, padded on the left."""
+    """Greedy answers of up to `limit` tokens. fill: as in core.training.states.rollout.
+
+    Prompts of similar length share a batch, padded on the left.
+    """
     import torch
 
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))

@@ -23,8 +23,8 @@ def free_running(
 ) -> dict[str, float]:
     """accuracy, and with a window tokens_per_forward of Jacobi decoding, over the prompts, in bf16.
 
-    fill: as in core.training.states.rollout. decode: ids -> text. judge: (index of the prompt, answer) -> whether it is right. Works on a copy: the weights in
-    training stay fp32.
+    fill: as in core.training.states.rollout. decode: ids -> text. judge: (index of the prompt, answer) -> whether it
+    is right. Works on a copy: the weights in training stay fp32.
     """
     import torch
 

@@ -27,8 +27,9 @@ def rollout(
 ) -> list[list[State]]:
     """Every window that Jacobi decoding passes in `steps` steps, per example.
 
-    fill: the token where nothing is guessed yet; None draws one of those before. The first trajectory begins at the first answer token or the one after it, the others anywhere in the answer.
-    Run it without gradients. Windows whose guesses are all right are left out: there is nothing to learn.
+    fill: the token where nothing is guessed yet; None draws one of those before. A constant is learned far sooner:
+    drawn tokens look like guesses. The first trajectory begins at the first answer token or the one after it, the
+    others anywhere in the answer. Run it without gradients. Windows whose guesses are all right are left out.
     """
     from transformers import DynamicCache
 

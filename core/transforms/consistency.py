@@ -38,7 +38,8 @@ class Consistency(Record):
     ar_weight: of the loss that keeps the model right one token at a time, beside the consistency loss.
     loss: ce learns the text itself behind a wrong guess, kl the model's own distribution over the right text.
     answers: gold learns the domain's answers, teacher the ones that the model gives before the training.
-    fill: what stands in a window where nothing is guessed yet: tokens of the context, or the token that ends a turn.
+    fill: what stands in a window where nothing is guessed yet, here and in the decoder: the token that ends a turn,
+    which is learned far sooner, or tokens of the context as in the paper.
     trajectories: decodings from noise per example and step.
     jacobi_steps: windows of each, as the decoder comes past them.
     guessed_tokens: of these windows per example that are learned from.
@@ -53,11 +54,11 @@ class Consistency(Record):
     minutes: Annotated[float, Meta(gt=0, le=10_000)] | None = 40.0
     steps: Annotated[int, Meta(ge=1, le=1_000_000)] | None = None
     batch: Annotated[int, Meta(ge=1, le=256)] = 16
-    learning_rate: Annotated[float, Meta(gt=0, le=1)] = 1e-4
+    learning_rate: Annotated[float, Meta(gt=0, le=1)] = 2e-4
     ar_weight: Annotated[float, Meta(ge=0, le=1000)] = 10.0
     loss: Literal["ce", "kl"] = "ce"
     answers: Literal["gold", "teacher"] = "gold"
-    fill: Literal["context", "end"] = "context"
+    fill: Literal["context", "end"] = "end"
     trajectories: Annotated[int, Meta(ge=1, le=16)] = 2
     jacobi_steps: Annotated[int, Meta(ge=1, le=64)] = 4
     guessed_tokens: Annotated[int, Meta(ge=1, le=4096)] = 96
@@ -126,9 +127,9 @@ class ConsistencyTraining:
         if report.stopped:
             work.warn(report.stopped)
         _torch_model.save(model, source, out, work)
-        found = _tuning.facts(report) | {"examples": len(examples), "window": params.window}
+        found = _tuning.facts(report) | {"examples": len(examples), "window": params.window, "fill": params.fill}
         return Outcome(
-            note=f"Consistency training on {Path(params.domain).name}: decode it with Jacobi, window {params.window}.",
+            note=f"Consistency training on {Path(params.domain).name}: decode it with Jacobi, fill {params.fill}.",
             facts=found,
         )
 
