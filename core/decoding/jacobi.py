@@ -66,7 +66,7 @@ class Jacobi:
             )
         rng, noise = np.random.default_rng(config.seed), np.random.default_rng([config.seed, 1])
         context, left, guess = prompt[0].tolist(), config.limit - 1, list[int]()
-        end = session.encode(session.eos_token)[-1] if params.fill == "end" else None
+        end = _end(session) if params.fill == "end" else None
 
         def filled(n: int) -> list[int]:
             return [context[place] if end is None else end for place in noise.integers(len(context), size=n)]
@@ -107,6 +107,16 @@ class Jacobi:
             left -= len(tokens)
             room = params.form == "sliding" or len(tokens) > len(guess)  # a block that has converged makes room
             guess = better[len(tokens) :] if params.form == "sliding" else better[len(tokens) : -1]
+
+
+def _end(session: Session) -> int:
+    """The id of the token that ends a turn. Raises ExplorerError when the model has none."""
+    ids = session.encode(session.eos_token) if session.eos_token else []
+    if len(ids) != 1:
+        ids = sorted(session.eos_ids)
+    if not ids:
+        raise ExplorerError("This model has no token that ends a turn.", "Fill the window from the context.")
+    return ids[0]
 
 
 plugin = Jacobi()

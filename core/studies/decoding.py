@@ -16,7 +16,7 @@ ALL, SOME = 8, 1  # rounds
 def decoding(model: str = "smollm2-135m") -> Contest:
     """The plan for a model that PyTorch trains and every engine runs."""
     teacher: Steps = (("finetune", {"minutes": 8.0}),)
-    trained: Steps = (*teacher, ("consistency", {"minutes": 30.0, "probe_minutes": 5.0}))
+    trained: Steps = (*teacher, ("consistency", {"minutes": 18.0, "probe_minutes": 4.5}))
     return Contest(
         name=f"decoding-{model}",
         title=f"Many tokens per forward: {model} on text to SQL",
@@ -28,7 +28,7 @@ def decoding(model: str = "smollm2-135m") -> Contest:
                 id="medusa",
                 label="Teacher with Medusa heads",
                 backend="pytorch",
-                steps=(*teacher, ("medusa_heads", {})),
+                steps=(*teacher, ("medusa_heads", {"questions": 200, "epochs": 3})),
             ),
             Recipe(
                 id="teacher-q4",
@@ -72,9 +72,20 @@ def _pytorch() -> tuple[Contender, ...]:
         bf16("teacher-self", "Teacher, self-speculative", "teacher", "self_speculative"),
         bf16("medusa", "Teacher, Medusa heads", "medusa", "medusa"),
         bf16("cllm", "CLLM, one by one", "cllm", "autoregressive"),
-        bf16("cllm-jacobi", "CLLM, Jacobi, guessing from the prompt on", "cllm", "jacobi", ALL, window=16, early=True),
-        bf16("cllm-jacobi-late", "CLLM, Jacobi, guessing after the prompt", "cllm", "jacobi", window=16),
-        bf16("cllm-jacobi-pool", "CLLM, Jacobi with a pool", "cllm", "jacobi", window=16, early=True, pool=4),
+        bf16(
+            "cllm-jacobi",
+            "CLLM, Jacobi, guessing from the prompt on",
+            "cllm",
+            "jacobi",
+            ALL,
+            window=16,
+            fill="end",
+            early=True,
+        ),
+        bf16("cllm-jacobi-late", "CLLM, Jacobi, guessing after the prompt", "cllm", "jacobi", window=16, fill="end"),
+        bf16(
+            "cllm-jacobi-pool", "CLLM, Jacobi with a pool", "cllm", "jacobi", window=16, fill="end", early=True, pool=4
+        ),
     )
 
 
@@ -94,8 +105,26 @@ def _llama_cpp() -> tuple[Contender, ...]:
     return (
         q4("q4-teacher", "Teacher Q4_1, one by one", "teacher-q4", "q4-teacher", "autoregressive"),
         q4("q4-cllm", "CLLM Q4_1, one by one", "cllm-q4", "q4-cllm", "autoregressive"),
-        q4("q4-cllm-jacobi-4", "CLLM Q4_1, Jacobi, window 4", "cllm-q4", "q4-cllm", "jacobi", window=4, early=True),
-        q4("q4-cllm-jacobi-16", "CLLM Q4_1, Jacobi, window 16", "cllm-q4", "q4-cllm", "jacobi", window=16, early=True),
+        q4(
+            "q4-cllm-jacobi-4",
+            "CLLM Q4_1, Jacobi, window 4",
+            "cllm-q4",
+            "q4-cllm",
+            "jacobi",
+            window=4,
+            fill="end",
+            early=True,
+        ),
+        q4(
+            "q4-cllm-jacobi-16",
+            "CLLM Q4_1, Jacobi, window 16",
+            "cllm-q4",
+            "q4-cllm",
+            "jacobi",
+            window=16,
+            fill="end",
+            early=True,
+        ),
     )
 
 
@@ -114,5 +143,5 @@ def _onnxruntime() -> tuple[Contender, ...]:
 
     return (
         fp32("ort-cllm", "CLLM fp32, one by one", "autoregressive"),
-        fp32("ort-cllm-jacobi", "CLLM fp32, Jacobi, window 8", "jacobi", window=8, early=True),
+        fp32("ort-cllm-jacobi", "CLLM fp32, Jacobi, window 8", "jacobi", window=8, fill="end", early=True),
     )

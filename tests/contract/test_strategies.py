@@ -26,18 +26,8 @@ GUESSING = [name for name in EXACT if registry.get("strategy", name).single]
 VARIANTS: dict[str, tuple[dict[str, Any], ...]] = {
     "jacobi": (
         *({}, {"form": "block", "window": 5}, {"window": 1}, {"window": 40}),
-        *(
-            {"fill": "end"},
-            {"early": True},
-            {"early": True, "form": "block", "window": 5},
-            {"early": True, "window": 1},
-        ),
-        *(
-            {"pool": 4, "early": True},
-            {"pool": 4},
-            {"pool": 2, "ngram": 3, "form": "block", "window": 5},
-            {"pool": 1, "window": 1, "ngram": 2},
-        ),
+        *({"early": True, "form": "block", "window": 5}, {"early": True, "window": 1}, {"pool": 4, "fill": "end"}),
+        *({"pool": 2, "ngram": 3, "form": "block", "window": 5}, {"pool": 1, "window": 1, "ngram": 2}),
     ),
     "lookahead": (
         *({}, {"window": 3, "ngram": 3, "candidates": 1, "pool_from_prompt": False}),
