@@ -15,12 +15,13 @@ from pages.ui.links import link
 from pages.ui.live import live
 from pages.ui.page import guard, nothing_yet, page
 from pages.ui.start import start
-from pages.ui.state import current_run
+from pages.ui.state import current_run, result_of
 
 
 def derive_page(title: str, about: str, trains: bool, button: str, nothing: str, first: str) -> None:
     """trains: of the transforms that train, or of the others."""
     with page(title, about):
+        _notice_new_models()
         form, view = st.columns([1, 2.1], gap="large")
         with form, guard():
             request = derive_form(trains)
@@ -42,6 +43,14 @@ def derive_page(title: str, about: str, trains: bool, button: str, nothing: str,
                 live(run, draw_derive)
         with guard():
             _made_here()
+
+
+def _notice_new_models() -> None:
+    """The model that was just made is in the lists of this page, not half a minute later."""
+    run = current_run(Derive)
+    made = result_of(run).made if run is not None else None
+    if made is not None and made.model not in {e.id for e in catalogue.entries()}:
+        catalogue.entries(refresh=True)
 
 
 def _trains(run: Run) -> bool:

@@ -25,13 +25,20 @@ from tests.contract.tiny import hf_folder
 from tests.contract.workshop import Stopped, Work, source_of
 
 TRANSFORMS = registry.names("transform")
-SHORT: dict[str, Any] = {"minutes": None, "steps": 2, "batch": 2, "probe_questions": 1}
+SHORT: dict[str, Any] = {"minutes": None, "steps": 2, "batch": 2}
 SETTINGS: dict[str, dict[str, Any]] = {
-    "consistency": {**SHORT, "domain": "arithmetic", "examples": 8, "window": 4, "probe_minutes": 0.05},
-    "distill": {**SHORT, "domain": "arithmetic", "examples": 8, "probe_minutes": 0.05},
+    "consistency": {
+        **SHORT,
+        "probe_questions": 1,
+        "domain": "arithmetic",
+        "examples": 8,
+        "window": 4,
+        "probe_minutes": 0.05,
+    },
+    "distill": {**SHORT, "domain": "arithmetic", "texts": 16, "length": 8, "keep_layers": 1, "probe_minutes": 0.05},
     "drop_layers": {"n": 1},
     "exit_heads": {**SHORT, "domain": "arithmetic", "questions": 8, "answer_tokens": 8, "rank": 4},
-    "finetune": {**SHORT, "domain": "arithmetic", "examples": 8, "probe_minutes": 0.05},
+    "finetune": {**SHORT, "probe_questions": 1, "domain": "arithmetic", "examples": 8, "probe_minutes": 0.05},
     "medusa_heads": {"domain": "arithmetic", "questions": 8, "answer_tokens": 8, "epochs": 1, "batch": 8},
 }
 IDS = np.random.default_rng(5).integers(33, 120, size=(1, 12))

@@ -52,7 +52,7 @@ def test_a_model_is_made_listed_and_deleted(app: Open, home: Path, tmp_path: Pat
     until(at, ended(home, Derive, 1))
     (made,) = [e for e in catalogue.entries(refresh=True) if e.family == "derived"]
     assert any(made.id in s.proto.title.replace("\\", "") for s in at.success)
-    assert any(made.id in str(frame.value) for frame in at.dataframe)
+    assert any(made.id in set(frame.value.get("Model", ())) for frame in at.dataframe)
 
 
 def test_training_and_transforming_offer_different_methods(app: Open) -> None:
