@@ -267,7 +267,7 @@ def test_a_missing_tensor_is_told(tmp_path: Path) -> None:
 
 
 def test_its_layers_are_timed_and_counted(tmp_path: Path) -> None:
-    make("torch_quantize", tied_folder(tmp_path), tmp_path / "out")
+    make("torch_quantize", tied_folder(tmp_path), tmp_path / "out", method="int8_dynamic")
     session = opened(tmp_path / "out")
     ops = {(op.layer, op.op): op for op in session.count(8, 4).ops}
     assert ops["blocks.0.mlp.up_proj", "aten::_int_mm"].flops == 2 * 8 * 64 * 128

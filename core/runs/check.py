@@ -134,9 +134,9 @@ def _check_task(request: Request, capabilities: frozenset[str]) -> None:
         transform.check(spec.read(path, fmt), params)
         if task.name is not None:
             derived.check_name(task.name)
-            if task.name in {e.id for e in catalogue.entries()} and derived.about(task.name).get("key") != work_key(
-                request
-            ):
+            if task.name in {e.id for e in catalogue.entries(refresh=True)} and derived.about(task.name).get(
+                "key"
+            ) != work_key(request):
                 raise ExplorerError(f"There is a model called '{task.name}' already.", "Choose another name.")
 
 
