@@ -61,7 +61,7 @@ def draw_made(made: Made) -> None:
     facts = {name: value for name, value in made.facts.items() if isinstance(value, str | int | float | bool)}
     if facts:
         rows = [{"What": k.replace("_", " ").capitalize(), "Found": _plain(v)} for k, v in facts.items()]
-        st.dataframe(rows, hide_index=True, width="stretch")
+        st.dataframe(rows, hide_index=True, width="stretch", alt="What was found while it was made")
     others = {name: value for name, value in made.facts.items() if name not in facts}
     if others:
         with st.expander("More about how it was made", icon=":material/data_object:"):

@@ -70,7 +70,7 @@ def draw_items(result: Result) -> None:
     """Items in the order they were judged, newest first while it runs."""
     items = result.items[::-1] if result.status in GOING else result.items
     with st.expander(f"Items ({len(result.items)})", icon=":material/list:", expanded=result.status in GOING):
-        st.dataframe([_row(item) for item in items[:_SHOWN]], hide_index=True, width="stretch", height=300)
+        st.dataframe([_row(item) for item in items[:_SHOWN]], hide_index=True, width="stretch", height=300, alt="Items")
         if len(items) > _SHOWN:
             st.caption(f"The first {_SHOWN} are shown; the export has all.")
 

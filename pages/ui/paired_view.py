@@ -114,7 +114,7 @@ def draw_flips(found: list[Comparison], baseline: Result, result: Result) -> Non
     with st.expander(label, icon=":material/swap_vert:"):
         rows = [_flip(name, "lost", before, after) for name in flips.lost]
         rows += [_flip(name, "gained", before, after) for name in flips.gained]
-        st.dataframe(rows[:_SHOWN_FLIPS], hide_index=True, width="stretch")
+        st.dataframe(rows[:_SHOWN_FLIPS], hide_index=True, width="stretch", alt="Items that flipped")
 
 
 def _flip(name: str, way: str, before: dict[str, Item], after: dict[str, Item]) -> dict[str, str]:
