@@ -11,13 +11,15 @@ from filelock import FileLock
 from core.analysis.validate import Group
 from core.paths import data_dir
 from core.runs.store import MEASURING, Store
+from core.runs.summarize import summarize
 from core.studies.conduct import answer, conduct, folder_of
-from core.studies.findings import Findings, findings
+from core.studies.evidence import Evidence
+from core.studies.findings import Findings, _cells, findings
 from core.studies.ladder import ladder
 from core.studies.ledger import read
 from core.studies.plan import Exam, Plan, Recipe
 from core.studies.report import html, markdown
-from core.types import from_json, to_json
+from core.types import Asked, Evaluate, Item, Metric, Request, from_json, to_json
 
 PLAN = Plan(
     name="small",
@@ -140,3 +142,23 @@ def test_the_ladder_covers_three_backends_with_at_least_twelve_variants() -> Non
     assert plan.baseline in ids and all(plan.base_of(r) is not None for r in plan.recipes)
     assert {i for g in plan.groups for i in g.ids} <= set(ids)
     assert sum(e.task for e in plan.exams) >= 2
+
+
+def test_scores_of_all_variants_are_over_the_same_items() -> None:
+    """The baseline sits an exam in full and the others a part: its own column must not stand over more questions."""
+
+    def sat(*right: float) -> Evidence:
+        items = tuple(Item(t_s=0, id=str(i), cluster=str(i), values={"acc": r}) for i, r in enumerate(right))
+        metric = Metric(name="acc", label="Accuracy", value="acc", kind="rate")
+        asked = Asked(t_s=0, n_items=len(items), metrics=(metric,))
+        result = summarize("r", Request(model="m", backend="fake", task=Evaluate(eval="choice")), [], "done")
+        result = msgspec.structs.replace(result, items=items, asked=asked)
+        return Evidence(recipe=Recipe(id="r", label="R", backend="fake"), model="m", results={"exam/choice": result})
+
+    exam = Exam(eval="choice", label="Choice", metric="acc")
+    recipes = tuple(Recipe(id=name, label=name, backend="fake") for name in ("base", "part"))
+    plan = Plan(name="p", title="P", model="m", recipes=recipes, exams=(exam,), baseline="base")
+    cells = _cells(plan, {"base": sat(1, 0, 0, 0), "part": sat(1, 1)})
+    base, part = cells["base"][0].score, cells["part"][0].score
+    assert base is not None and part is not None
+    assert (base.n, base.value) == (2, 0.5) and (part.n, part.value) == (2, 1.0)

@@ -16,7 +16,8 @@ ALL, SOME = 8, 1  # rounds
 def decoding(model: str = "smollm2-135m") -> Contest:
     """The plan for a model that PyTorch trains and every engine runs."""
     teacher: Steps = (("finetune", {"minutes": 8.0}),)
-    trained: Steps = (*teacher, ("consistency", {"minutes": 18.0, "probe_minutes": 4.5}))
+    consistency = {"minutes": 60.0, "probe_minutes": 6.0, "examples": 24_000, "window": 16}
+    trained: Steps = (*teacher, ("consistency", consistency))
     return Contest(
         name=f"decoding-{model}",
         title=f"Many tokens per forward: {model} on text to SQL",

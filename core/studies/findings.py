@@ -18,6 +18,7 @@ from core.analysis.composites import CANDIDATES, Value, values
 from core.analysis.paired import ALPHA, Comparison, Noninferiority, compare, holm, same_speed
 from core.analysis.pareto import front, hypervolume, membership
 from core.analysis.power import detectable_paired
+from core.analysis.scores import scores
 from core.analysis.stats import Interval, Ratio, paired_ratio
 from core.analysis.tradeoff import Study, Variant
 from core.analysis.validate import Verdict, validate
@@ -187,15 +188,24 @@ def _pairs(base: Evidence, other: Evidence) -> tuple[tuple[float, float], ...]:
 
 
 def _cells(plan: Plan, found: Mapping[str, Evidence]) -> dict[str, tuple[Cell, ...]]:
-    """Every exam of every variant beside the baseline's; each exam's comparisons are one family for Holm."""
+    """Every exam of every variant beside the baseline's; each exam's comparisons are one family for Holm.
+
+    Scores are over the items that everyone who sat the exam was asked: the baseline sits it in full.
+    """
     cells: dict[tuple[str, str], Cell] = {}
+    shared = {
+        exam.eval: common([r for e in found.values() if (r := e.results.get(f"exam/{exam.eval}")) is not None])
+        for exam in plan.exams
+    }
     for name, evidence in found.items():
         for exam in plan.exams:
             result = evidence.results.get(f"exam/{exam.eval}")
             if result is None:
                 cells[name, exam.eval] = Cell(exam=exam.eval, score=None, reason="not measured")
                 continue
-            score = next((s for s in result.scores if s.name == exam.metric), None)
+            metric = _metric(exam, result)
+            items = [i for i in result.items if i.id in shared[exam.eval]]
+            score = next(iter(scores(items, [metric])), None) if metric is not None else None
             comparison = None if name == plan.baseline else _compared(exam, found[plan.baseline], result)
             cells[name, exam.eval] = Cell(exam=exam.eval, score=score, comparison=comparison)
     for exam in plan.exams:
@@ -204,6 +214,12 @@ def _cells(plan: Plan, found: Mapping[str, Evidence]) -> dict[str, tuple[Cell, .
             cell = cells[name, exam.eval]
             cells[name, exam.eval] = msgspec.structs.replace(cell, p=p, mark=_mark(comparison, p))
     return {name: tuple(cells[name, exam.eval] for exam in plan.exams) for name in found}
+
+
+def common(results: Sequence[Result]) -> frozenset[str]:
+    """The ids of the items that all of these have."""
+    ids = [frozenset(item.id for item in result.items) for result in results]
+    return frozenset.intersection(*ids) if ids else frozenset()
 
 
 def _mark(comparison: Comparison, p: float) -> str:
