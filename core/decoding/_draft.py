@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.decoding._prompt import probabilities
-from core.types import Ids, Logits, Sampling
+from core.decoding._verify import accept, until_stop
+from core.types import Advance, GenerationConfig, Ids, Logits, Sampling, Session
 
 Row = NDArray[np.float64]  # probabilities, shape (vocab,)
 
@@ -57,6 +58,32 @@ def propose(
         if confidence and _largest(logits) < confidence:
             return guess, q, done + 1
     return guess, q, n
+
+
+def checked(
+    session: Session,
+    last: int,
+    guess: Sequence[int],
+    q: Sequence[Row],
+    n_draft: int,
+    config: GenerationConfig,
+    rng: np.random.Generator,
+) -> tuple[Advance, bool]:
+    """One forward of the large model over a draft, committed as far as it is accepted; and whether the text ends.
+
+    last: the token before the draft. q: as `propose` gives it. n_draft: forwards that drafted.
+    """
+    logits = session.forward(np.array([[last, *guess]], dtype=np.int64))
+    if config.sampling.temperature <= 0:
+        found = accept(logits, guess, config.sampling, rng)
+    else:
+        found = accept_sampled(logits, guess, q, config.sampling, rng)
+    tokens, ended = until_stop(found, config)
+    session.commit(len(tokens))
+    advance = Advance(
+        phase="decode", tokens=(tuple(tokens),), n_input=1 + len(guess), guess=tuple(guess), n_draft=n_draft
+    )
+    return advance, ended
 
 
 def accept_sampled(

@@ -1,13 +1,15 @@
-"""Shared by the strategies that own their loop: reading the prompt, and choosing a token."""
+"""Shared by the strategies that own their loop: reading the prompt, choosing a token, and one token after the other."""
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from core.types import Advance, Ids, Logits, Sampling, Session
+from core.types import Advance, GenerationConfig, Ids, Logits, Sampling, Session
+
+Step = Callable[[Ids, int], tuple[Logits, float | None]]
 
 
 def prefill(session: Session, prompt: Ids, chunk: int, guess: Sequence[int] = ()) -> Generator[Advance, None, Logits]:
@@ -27,6 +29,27 @@ def prefill(session: Session, prompt: Ids, chunk: int, guess: Sequence[int] = ()
         session.commit(part.shape[1])
         yield Advance(phase="prefill", n_input=part.shape[1] + behind.size)
     return logits
+
+
+def one_by_one(session: Session, prompt: Ids, config: GenerationConfig, chunk: int, step: Step) -> Iterator[Advance]:
+    """Read the prompt, then one token of each sequence per forward, until all have stopped.
+
+    step: (tokens of shape (batch, 1), number of the step from 0) -> (their logits, not yet committed; the share of
+    the blocks that ran, None where no block can be left out).
+    """
+    rng = np.random.default_rng(config.seed)
+    logits = yield from prefill(session, prompt, chunk)
+    tokens = choose(logits, config.sampling, rng)
+    yield Advance(phase="prefill", tokens=tuple(map(tuple, tokens.tolist())), n_forward=0, n_input=0)
+    done = np.zeros(len(prompt), dtype=bool)
+    for number in range(config.limit - 1):
+        done |= [int(t) in config.stop for t in tokens[:, 0]]
+        if done.all():
+            return
+        logits, depth = step(tokens, number)
+        session.commit(1)
+        tokens = choose(logits, config.sampling, rng)
+        yield Advance(phase="decode", tokens=tuple(map(tuple, tokens.tolist())), depth=depth)
 
 
 def choose(logits: Logits, sampling: Sampling, rng: np.random.Generator, row: int = -1) -> Ids:

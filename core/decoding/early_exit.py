@@ -13,12 +13,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Annotated
 
-import numpy as np
 from msgspec import Meta
 
-from core.decoding._prompt import choose, prefill
+from core.decoding._prompt import one_by_one
 from core.errors import ExplorerError
-from core.types import Advance, GenerationConfig, Ids, Record, Session
+from core.types import Advance, GenerationConfig, Ids, Logits, Record, Session
 
 
 class Exits(Record):
@@ -54,19 +53,12 @@ class EarlyExit:
         exits: Sequence[int] = range(params.first_exit or max(1, 3 * n_blocks // 4), n_blocks, params.every)
         if session.exit_heads and not params.first_exit:
             exits = session.exit_heads
-        rng = np.random.default_rng(config.seed)
-        logits = yield from prefill(session, prompt, params.prefill_chunk)
-        tokens = choose(logits, config.sampling, rng)
-        yield Advance(phase="prefill", tokens=tuple(map(tuple, tokens.tolist())), n_forward=0, n_input=0)
-        done = np.zeros(len(prompt), dtype=bool)
-        for _ in range(config.limit - 1):
-            done |= [int(t) in config.stop for t in tokens[:, 0]]
-            if done.all():
-                return
+
+        def step(tokens: Ids, number: int) -> tuple[Logits, float | None]:
             logits, ran = session.forward_exit(tokens, params.threshold, exits)
-            session.commit(1)
-            tokens = choose(logits, config.sampling, rng)
-            yield Advance(phase="decode", tokens=tuple(map(tuple, tokens.tolist())), depth=ran / n_blocks)
+            return logits, ran / n_blocks
+
+        return one_by_one(session, prompt, config, params.prefill_chunk, step)
 
 
 plugin = EarlyExit()

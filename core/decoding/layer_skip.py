@@ -11,11 +11,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated
 
-import numpy as np
 from msgspec import Meta
 
-from core.decoding._prompt import choose, prefill
-from core.types import Advance, GenerationConfig, Ids, Record, Session
+from core.decoding._prompt import one_by_one
+from core.types import Advance, GenerationConfig, Ids, Logits, Record, Session
 
 
 class Schedule(Record):
@@ -44,20 +43,12 @@ class LayerSkip:
     def decode(self, session: Session, prompt: Ids, config: GenerationConfig, params: Schedule) -> Iterator[Advance]:
         n_blocks = session.spec.n_blocks
         over = params.over_tokens or config.limit - 1
-        rng = np.random.default_rng(config.seed)
-        logits = yield from prefill(session, prompt, params.prefill_chunk)
-        tokens = choose(logits, config.sampling, rng)
-        yield Advance(phase="prefill", tokens=tuple(map(tuple, tokens.tolist())), n_forward=0, n_input=0)
-        done = np.zeros(len(prompt), dtype=bool)
-        for place in range(config.limit - 1):
-            done |= [int(t) in config.stop for t in tokens[:, 0]]
-            if done.all():
-                return
-            blocks = that_run(n_blocks, place / max(1, over - 1), params.last_share, params.bottom)
-            logits = session.forward_through(tokens, blocks, keep=1)
-            session.commit(1)
-            tokens = choose(logits, config.sampling, rng)
-            yield Advance(phase="decode", tokens=tuple(map(tuple, tokens.tolist())), depth=len(blocks) / n_blocks)
+
+        def step(tokens: Ids, number: int) -> tuple[Logits, float | None]:
+            blocks = that_run(n_blocks, number / max(1, over - 1), params.last_share, params.bottom)
+            return session.forward_through(tokens, blocks, keep=1), len(blocks) / n_blocks
+
+        return one_by_one(session, prompt, config, params.prefill_chunk, step)
 
 
 def that_run(n_blocks: int, progress: float, last_share: float, bottom: int) -> list[int]:

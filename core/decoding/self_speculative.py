@@ -15,9 +15,9 @@ from typing import Annotated
 import numpy as np
 from msgspec import Meta
 
-from core.decoding._draft import accept_sampled, propose
+from core.decoding._draft import checked, propose
 from core.decoding._prompt import choose, prefill
-from core.decoding._verify import accept, one_sequence, until_stop, within_context
+from core.decoding._verify import one_sequence, until_stop, within_context
 from core.errors import ExplorerError
 from core.types import Advance, GenerationConfig, Ids, Logits, Record, Session
 
@@ -86,22 +86,10 @@ class SelfSpeculative:
                 draft, context, n, session.spec.vocab_size, config.sampling, rng, params.stop_confidence
             )
             session.rewind(session.n_committed - known)  # the later blocks have not seen the draft
-            logits = session.forward(np.array([[context[-1], *guess]], dtype=np.int64))
-            if config.sampling.temperature <= 0:
-                found = accept(logits, guess, config.sampling, rng)
-            else:
-                found = accept_sampled(logits, guess, q, config.sampling, rng)
-            tokens, ended = until_stop(found, config)
-            session.commit(len(tokens))
-            context += tokens
-            left -= len(tokens)
-            yield Advance(
-                phase="decode",
-                tokens=(tuple(tokens),),
-                n_input=1 + len(guess),
-                guess=tuple(guess),
-                n_draft=n_draft,
-            )
+            advance, ended = checked(session, context[-1], guess, q, n_draft, config, rng)
+            context += advance.tokens[0]
+            left -= len(advance.tokens[0])
+            yield advance
 
 
 plugin = SelfSpeculative()

@@ -15,9 +15,9 @@ from typing import Annotated
 import numpy as np
 from msgspec import Meta
 
-from core.decoding._draft import accept_sampled, propose
+from core.decoding._draft import checked, propose
 from core.decoding._prompt import choose, prefill
-from core.decoding._verify import accept, one_sequence, until_stop, within_context
+from core.decoding._verify import one_sequence, until_stop, within_context
 from core.errors import ExplorerError
 from core.types import Advance, GenerationConfig, Ids, Record, Session
 
@@ -59,24 +59,12 @@ class Speculative:
         while left and not ended:
             n = min(params.draft_length, left - 1)
             guess, q, n_draft = propose(draft, context, n, session.spec.vocab_size, config.sampling, rng)
-            logits = session.forward(np.array([[context[-1], *guess]], dtype=np.int64))
-            if config.sampling.temperature <= 0:
-                found = accept(logits, guess, config.sampling, rng)
-            else:
-                found = accept_sampled(logits, guess, q, config.sampling, rng)
-            tokens, ended = until_stop(found, config)
-            session.commit(len(tokens))
-            context += tokens
-            left -= len(tokens)
+            advance, ended = checked(session, context[-1], guess, q, n_draft, config, rng)
+            context += advance.tokens[0]
+            left -= len(advance.tokens[0])
             # the draft has read all of its guess but the last: what was not accepted must go
             draft.rewind(max(0, draft.n_committed - (len(context) - 1)))
-            yield Advance(
-                phase="decode",
-                tokens=(tuple(tokens),),
-                n_input=1 + len(guess),
-                guess=tuple(guess),
-                n_draft=n_draft,
-            )
+            yield advance
 
 
 def _fit_to_draft(draft: Session, n: int) -> None:

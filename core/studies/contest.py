@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import random
 
+import msgspec
+
 from core.models import catalogue
 from core.paths import data_dir
 from core.runs.runner import Runner
@@ -26,7 +28,7 @@ def hold(plan: Contest, minutes: float, say: Say, again: bool = False) -> Ledger
     ledger = Ledger(data_dir() / "studies" / plan.name, plan, minutes, runner, say, again)
     try:
         models = {r.id: model for r in plan.recipes if (model := make(ledger, r)) is not None}
-        there = [c for c in plan.contenders if c.recipe in models]
+        there = [_cast(c, models) for c in plan.contenders if {c.recipe, c.drafts or c.recipe} <= models.keys()]
         for contender in there:
             ledger.perform(f"{contender.id}/detail", _closely(plan, contender, models[contender.recipe]))
         for number in range(max((c.rounds for c in there), default=0)):
@@ -45,6 +47,13 @@ def hold(plan: Contest, minutes: float, say: Say, again: bool = False) -> Ledger
         runner.close()
         ledger.save()
     return ledger
+
+
+def _cast(contender: Contender, models: dict[str, str]) -> Contender:
+    """The contender with the id of the model that drafts for it, where one does."""
+    if not contender.drafts:
+        return contender
+    return msgspec.structs.replace(contender, params={**contender.params, "draft": models[contender.drafts]})
 
 
 def _closely(plan: Contest, contender: Contender, model: str) -> Request:

@@ -16,7 +16,7 @@ ALL, SOME = 8, 1  # rounds
 def decoding(model: str = "smollm2-135m") -> Contest:
     """The plan for a model that PyTorch trains and every engine runs."""
     teacher: Steps = (("finetune", {"minutes": 8.0}),)
-    consistency = {"minutes": 60.0, "probe_minutes": 6.0, "examples": 24_000, "window": 16}
+    consistency: dict[str, Scalar] = {"minutes": 60.0, "probe_minutes": 6.0, "examples": 24_000, "window": 16}
     trained: Steps = (*teacher, ("consistency", consistency))
     return Contest(
         name=f"decoding-{model}",
@@ -30,6 +30,18 @@ def decoding(model: str = "smollm2-135m") -> Contest:
                 label="Teacher with Medusa heads",
                 backend="pytorch",
                 steps=(*teacher, ("medusa_heads", {"questions": 200, "epochs": 3})),
+            ),
+            Recipe(
+                id="exits",
+                label="Teacher with exit heads",
+                backend="pytorch",
+                steps=(*teacher, ("exit_heads", {"questions": 200, "minutes": 3.0})),
+            ),
+            Recipe(
+                id="draft",
+                label="The teacher's first blocks, tuned",
+                backend="pytorch",
+                steps=(*teacher, ("drop_layers", {"keep_first": 4}), ("finetune", {"minutes": 4.0})),
             ),
             Recipe(
                 id="teacher-q4",
@@ -52,16 +64,19 @@ def decoding(model: str = "smollm2-135m") -> Contest:
 
 
 def _pytorch() -> tuple[Contender, ...]:
-    def bf16(id: str, label: str, recipe: str, strategy: str, rounds: int = SOME, **params: Scalar) -> Contender:
+    def bf16(
+        id: str, label: str, recipe: str, strategy: str, rounds: int = SOME, drafts: str = "", **params: Scalar
+    ) -> Contender:
         return Contender(
             id=id,
             label=label,
             recipe=recipe,
             backend="pytorch",
             dtype="bf16",
-            own={"medusa": "teacher"}.get(recipe, recipe),
+            own="cllm" if recipe == "cllm" else "teacher",
             rounds=rounds,
             strategy=strategy,
+            drafts=drafts,
             params=params,
         )
 
@@ -70,7 +85,8 @@ def _pytorch() -> tuple[Contender, ...]:
         bf16("teacher-jacobi", "Teacher, Jacobi", "teacher", "jacobi", window=16),
         bf16("teacher-lookahead", "Teacher, lookahead", "teacher", "lookahead"),
         bf16("teacher-lookup", "Teacher, prompt lookup", "teacher", "prompt_lookup"),
-        bf16("teacher-self", "Teacher, self-speculative", "teacher", "self_speculative"),
+        bf16("drafted", "Teacher, speculative with a draft model", "teacher", "speculative", drafts="draft"),
+        bf16("self", "Teacher, self-speculative with exit heads", "exits", "self_speculative"),
         bf16("medusa", "Teacher, Medusa heads", "medusa", "medusa"),
         bf16("cllm", "CLLM, one by one", "cllm", "autoregressive"),
         bf16(

@@ -75,7 +75,7 @@ class Contender(Record):
     """A model under a way to decode it, in one backend.
 
     recipe: of the model. own: the contender that decodes the same model in the same backend one token at a time.
-    rounds: how many of the contest's rounds it takes part in.
+    rounds: how many of the contest's rounds it takes part in. drafts: the recipe of the model that drafts for it.
     """
 
     id: str
@@ -85,6 +85,7 @@ class Contender(Record):
     own: str
     rounds: int
     strategy: str = "autoregressive"
+    drafts: str = ""
     params: dict[str, Scalar] = msgspec.field(default_factory=dict)
     dtype: str | None = None
     options: dict[str, Scalar] = msgspec.field(default_factory=dict)
