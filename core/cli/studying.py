@@ -9,41 +9,38 @@ from core.errors import ExplorerError
 from core.studies import contest_report, report
 from core.studies.conduct import conduct
 from core.studies.contest import hold
-from core.studies.decoding import decoding
 from core.studies.findings import findings
-from core.studies.ladder import ladder
+from core.studies.kinds import KINDS
+from core.studies.plan import Contest
 from core.studies.standings import standings
 from core.types import to_json
 
-MINUTES = {"ladder": 50.0, "decoding": 120.0}
-
 
 @cli.command()
-@click.argument("name", type=click.Choice(sorted(MINUTES)))
+@click.argument("name", type=click.Choice(sorted(KINDS)))
 @click.option("--model", default="smollm2-135m", show_default=True)
-@click.option("--minutes", type=click.FloatRange(min=1), help="Time for all of it: 50 for the ladder.")
+@click.option(
+    "--minutes", type=click.FloatRange(min=1), help="Time for all of it: 50 for the ladder, 150 for decoding."
+)
 @click.option("--again", is_flag=True, help="Begin anew instead of going on with what is there.")
 @json_flag
 def study(name: str, model: str, minutes: float | None, again: bool, as_json: bool) -> None:
     """Carry out a study and write its report. The same command goes on where a stopped one left off."""
-    budget = minutes or MINUTES[name]
+    kind = KINDS[name]
+    plan, budget = kind.plan(model), minutes or kind.minutes
 
     def say(words: str) -> None:
         click.echo(words, err=True)
 
-    if name == "ladder":
-        ledger = conduct(ladder(model), budget, say, again)
+    if isinstance(plan, Contest):
+        held = hold(plan, budget, say, again)
+        stand = standings(held)
+        data, page, table = to_json(stand), contest_report.html(stand), contest_report.markdown(stand)
+        folder = held.folder
+    else:
+        ledger = conduct(plan, budget, say, again)
         found = findings(ledger)
         data, page, table, folder = to_json(found), report.html(found), report.markdown(found), ledger.folder
-    else:
-        held = hold(decoding(model), budget, say, again)
-        stand = standings(held)
-        data, page, table, folder = (
-            to_json(stand),
-            contest_report.html(stand),
-            contest_report.markdown(stand),
-            held.folder,
-        )
     for file, content in {"findings.json": data, "report.html": page.encode(), "table.md": table.encode()}.items():
         try:
             (folder / file).write_bytes(content)

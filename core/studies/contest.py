@@ -35,7 +35,7 @@ def hold(plan: Contest, minutes: float, say: Say, again: bool = False) -> Ledger
             order = [c for c in there if number < c.rounds]
             random.Random(number).shuffle(order)
             for contender in order:
-                settings: dict[str, Scalar] = {"n": plan.questions, "seed": number}
+                settings: dict[str, Scalar] = {**plan.settings, "n": plan.questions, "seed": number}
                 request = _asking(plan, contender, models[contender.recipe], plan.eval, settings)
                 ledger.perform(f"{contender.id}/round/{number}", request)
         if plan.away is not None:

@@ -16,7 +16,13 @@ ALL, SOME = 8, 1  # rounds
 def decoding(model: str = "smollm2-135m") -> Contest:
     """The plan for a model that PyTorch trains and every engine runs."""
     teacher: Steps = (("finetune", {"minutes": 8.0}),)
-    consistency: dict[str, Scalar] = {"minutes": 60.0, "probe_minutes": 6.0, "examples": 24_000, "window": 16}
+    consistency: dict[str, Scalar] = {
+        "minutes": 50.0,
+        "probe_minutes": 5.0,
+        "examples": 24_000,
+        "window": 16,
+        "learning_rate": 3e-4,
+    }
     trained: Steps = (*teacher, ("consistency", consistency))
     return Contest(
         name=f"decoding-{model}",
@@ -60,6 +66,48 @@ def decoding(model: str = "smollm2-135m") -> Contest:
         baseline="teacher",
         champion="cllm-jacobi",
         away=Exam(eval="dialogue", label="Dialogue", metric="acc", settings={"n": 6}, generates=True),
+    )
+
+
+def easy(model: str = "smollm2-135m") -> Contest:
+    """The same claim where it is easy to make: seven kinds of question, with fixed sentences around each query."""
+    teacher: Steps = (("finetune", {"domain": "sql_easy", "minutes": 3.0}),)
+    consistency: dict[str, Scalar] = {
+        "domain": "sql_easy",
+        "minutes": 15.0,
+        "examples": 8_000,
+        "window": 16,
+        "learning_rate": 3e-4,
+    }
+
+    def bf16(recipe: str, label: str, strategy: str, **params: Scalar) -> Contender:
+        return Contender(
+            id=recipe,
+            label=label,
+            recipe=recipe,
+            backend="pytorch",
+            dtype="bf16",
+            own=recipe,
+            rounds=3,
+            strategy=strategy,
+            params=params,
+        )
+
+    return Contest(
+        name=f"decoding-easy-{model}",
+        title=f"Many tokens per forward, the easy setting: {model} on fixed sentences around simple queries",
+        model=model,
+        recipes=(
+            Recipe(id="teacher", label="Teacher", backend="pytorch", steps=teacher),
+            Recipe(id="cllm", label="CLLM", backend="pytorch", steps=(*teacher, ("consistency", consistency))),
+        ),
+        contenders=(
+            bf16("teacher", "Teacher, one by one", "autoregressive"),
+            bf16("cllm", "CLLM, Jacobi", "jacobi", window=16, fill="end"),
+        ),
+        baseline="teacher",
+        champion="cllm",
+        settings={"easy": True},
     )
 
 

@@ -94,9 +94,10 @@ class Contender(Record):
 class Contest(Record, tag="contest", omit_defaults=False):
     """Ways to decode against each other on the same questions.
 
-    In each round every contender answers `questions` new ones in a fresh process, in a random order of the round's
-    own. baseline: what quality must be kept of and speed is compared with. champion: the contender whose claim it is.
-    margin: of accuracy, stated before. away: an eval outside the domain, for the baseline and the champion.
+    In each round every contender answers `questions` new ones of `eval` in a fresh process, in a random order of the
+    round's own. settings: of the eval, beside their number and seed. baseline: what quality must be kept of and speed
+    is compared with. champion: the contender whose claim it is. margin: of accuracy, stated before. away: an eval
+    outside the domain, for the baseline and the champion.
     """
 
     name: str
@@ -107,6 +108,7 @@ class Contest(Record, tag="contest", omit_defaults=False):
     baseline: str
     champion: str
     eval: str = "sql"
+    settings: dict[str, Scalar] = msgspec.field(default_factory=dict)
     questions: int = 40
     margin: float = 0.01
     away: Exam | None = None

@@ -33,25 +33,31 @@ def autoregressive(clean: Any, packed: Packed) -> Any:
     return torch.nn.functional.cross_entropy(clean, torch.from_numpy(packed.answer_targets))
 
 
-def consistency(clean: Any, noisy: Any, packed: Packed, kind: Literal["ce", "kl"]) -> Any:
-    """Mean over the outputs behind a wrong guess, in nats; 0 when every guess is right.
+def consistency(clean: Any, noisy: Any, packed: Packed, kind: Literal["ce", "kl"], decay: float = 1.0) -> Any:
+    """Weighted mean over the outputs behind a wrong guess, in nats; 0 when every guess is right.
 
     ce: cross-entropy with the sequence's own tokens. kl: forward divergence from the model's distribution over clean
-    text at the same place, which is held fixed (the global consistency loss, eq. 7).
+    text at the same place, which is held fixed (the global consistency loss, eq. 7). decay: an output weighs
+    decay^d, d guesses behind the first wrong one: a decoder accepts the near ones first, and far ones are hardest
+    (as Medusa weighs its heads, arXiv 2401.10774, section 2.2.1).
     """
     import torch
 
     if not len(noisy):
         return noisy.sum()
     if kind == "ce":
-        return torch.nn.functional.cross_entropy(noisy, torch.from_numpy(packed.guess_targets))
-    place = {
-        (row, column): i for i, (row, column) in enumerate(zip(*(a.tolist() for a in packed.answers), strict=True))
-    }
-    columns = packed.positions[packed.guesses]  # a clean token's column is its position
-    same = [place[row, column] for row, column in zip(packed.guesses[0].tolist(), columns.tolist(), strict=True)]
-    wanted = torch.log_softmax(clean.detach(), -1)[same]
-    return torch.nn.functional.kl_div(torch.log_softmax(noisy, -1), wanted, reduction="batchmean", log_target=True)
+        each = torch.nn.functional.cross_entropy(noisy, torch.from_numpy(packed.guess_targets), reduction="none")
+    else:
+        place = {
+            (row, column): i for i, (row, column) in enumerate(zip(*(a.tolist() for a in packed.answers), strict=True))
+        }
+        columns = packed.positions[packed.guesses]  # a clean token's column is its position
+        same = [place[row, column] for row, column in zip(packed.guesses[0].tolist(), columns.tolist(), strict=True)]
+        wanted = torch.log_softmax(clean.detach(), -1)[same]
+        each = torch.nn.functional.kl_div(torch.log_softmax(noisy, -1), wanted, reduction="none", log_target=True)
+        each = each.sum(-1)
+    weight = decay ** torch.from_numpy(packed.behind).float()
+    return (weight * each).sum() / weight.sum()
 
 
 def distillation(student: Any, teacher: Any, temperature: float) -> Any:

@@ -42,7 +42,8 @@ class Packed:
     """Arrays of (rows, width), padded. mask: (rows, 1, width, width), True where a query (first) sees a key.
 
     answers, guesses: (rows, columns) of the outputs that predict answer tokens from clean text, and of those that
-    predict from a guess that is already wrong. *_targets: the tokens they should predict.
+    predict from a guess that is already wrong. *_targets: the tokens they should predict. behind: how many guesses
+    lie between such a guess and the first wrong one of its window.
     """
 
     ids: Ints
@@ -52,6 +53,7 @@ class Packed:
     answer_targets: Ints
     guesses: tuple[Ints, Ints]
     guess_targets: Ints
+    behind: Ints
 
 
 def pack(examples: Sequence[Example], states: Sequence[Sequence[State]]) -> Packed:
@@ -63,6 +65,7 @@ def pack(examples: Sequence[Example], states: Sequence[Sequence[State]]) -> Pack
     group, sees = np.full(shape, -1), np.zeros(shape, np.int64)  # sees: clean tokens before this index
     answers: list[tuple[int, int, int]] = []
     guesses: list[tuple[int, int, int]] = []
+    behind: list[int] = []
     for row, (example, own) in enumerate(zip(examples, states, strict=True)):
         text = example.ids
         n, first = len(text) - 1, len(example.prompt)
@@ -76,11 +79,19 @@ def pack(examples: Sequence[Example], states: Sequence[Sequence[State]]) -> Pack
             group[row, at : at + m], sees[row, at : at + m] = number, state.start
             wrong = state.wrong_from(text)
             guesses += [(row, at + i, text[state.start + i + 1]) for i in range(wrong, m)]
+            behind += range(m - wrong)
             at += m
     rows_a, columns_a, targets_a = _columns(answers)
     rows_g, columns_g, targets_g = _columns(guesses)
     return Packed(
-        ids, positions, visible(group, sees, group), (rows_a, columns_a), targets_a, (rows_g, columns_g), targets_g
+        ids,
+        positions,
+        visible(group, sees, group),
+        (rows_a, columns_a),
+        targets_a,
+        (rows_g, columns_g),
+        targets_g,
+        np.array(behind, dtype=np.int64),
     )
 
 

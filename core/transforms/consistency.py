@@ -37,6 +37,7 @@ class Consistency(Record):
     learning_rate: at its highest; it rises in the beginning and falls to zero as a cosine.
     ar_weight: of the loss that keeps the model right one token at a time, beside the consistency loss.
     loss: ce learns the text itself behind a wrong guess, kl the model's own distribution over the right text.
+    decay: weight of a guess relative to the one before it, from the first wrong one of a window on.
     answers: gold learns the domain's answers, teacher the ones that the model gives before the training.
     fill: what stands in a window where nothing is guessed yet, here and in the decoder: the token that ends a turn,
     which is learned far sooner, or tokens of the context as in the paper.
@@ -53,10 +54,11 @@ class Consistency(Record):
     window: Annotated[int, Meta(ge=2, le=256)] = 24
     minutes: Annotated[float, Meta(gt=0, le=10_000)] | None = 40.0
     steps: Annotated[int, Meta(ge=1, le=1_000_000)] | None = None
-    batch: Annotated[int, Meta(ge=1, le=256)] = 16
+    batch: Annotated[int, Meta(ge=1, le=256)] = 4
     learning_rate: Annotated[float, Meta(gt=0, le=1)] = 2e-4
     ar_weight: Annotated[float, Meta(ge=0, le=1000)] = 10.0
     loss: Literal["ce", "kl"] = "ce"
+    decay: Annotated[float, Meta(gt=0, le=1)] = 0.85
     answers: Literal["gold", "teacher"] = "gold"
     fill: Literal["context", "end"] = "end"
     trajectories: Annotated[int, Meta(ge=1, le=16)] = 2
@@ -109,7 +111,7 @@ class ConsistencyTraining:
             packed = pack(batch, states.thinned(noise, rng, params.guessed_tokens))
             clean, noisy = losses.logits(model, packed)
             ar = losses.autoregressive(clean, packed)
-            con = losses.consistency(clean, noisy, packed, params.loss)
+            con = losses.consistency(clean, noisy, packed, params.loss, params.decay)
             return con + params.ar_weight * ar, {"ar_loss": float(ar.detach()), "consistency_loss": float(con.detach())}
 
         def probe() -> dict[str, float]:

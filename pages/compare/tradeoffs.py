@@ -7,6 +7,7 @@ import streamlit as st
 from core.errors import ExplorerError
 from core.studies import shelf
 from core.studies.findings import Findings
+from core.studies.kinds import KINDS
 from core.studies.standings import Standings
 from pages.ui import text
 from pages.ui.contest_view import draw_contest
@@ -14,7 +15,6 @@ from pages.ui.ladder_view import draw_ladder
 from pages.ui.page import fault, guard, nothing_yet, page
 from pages.ui.state import runner
 
-KINDS = {"ladder": ("Compression ladder", 50.0), "decoding": ("Decoding contest", 120.0)}
 _MODEL = "smollm2-135m"
 
 
@@ -40,8 +40,8 @@ def draw_going() -> None:
 def draw_start() -> None:
     """Start a study here; the same button goes on with one that was stopped."""
     with st.popover("Run a study", icon=":material/play_arrow:"):
-        kind = st.selectbox("Study", list(KINDS), format_func=lambda k: KINDS[k][0], key="study-kind")
-        minutes = st.number_input("Minutes", 5.0, 600.0, KINDS[kind][1], 5.0, key=f"minutes-{kind}")
+        kind = st.selectbox("Study", list(KINDS), format_func=lambda k: KINDS[k].label, key="study-kind")
+        minutes = st.number_input("Minutes", 5.0, 600.0, KINDS[kind].minutes, 5.0, key=f"minutes-{kind}")
         st.caption(
             f"It makes and measures many variants of {_MODEL}, one after the other, and keeps this machine busy. "
             f"Headless: `python -m core study {kind}`. A study that was stopped goes on where it was."

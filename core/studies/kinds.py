@@ -1,0 +1,25 @@
+"""The studies that can be carried out, with their plans and the time each is meant to take."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from core.studies.decoding import decoding, easy
+from core.studies.ladder import ladder
+from core.studies.plan import Contest, Plan
+
+
+class Kind(NamedTuple):
+    """plan: model id -> what to do. minutes: for all of it, on two cores."""
+
+    label: str
+    minutes: float
+    plan: Callable[[str], Plan | Contest]
+
+
+KINDS: Mapping[str, Kind] = {
+    "ladder": Kind("Compression ladder", 50.0, ladder),
+    "decoding": Kind("Decoding contest", 150.0, decoding),
+    "decoding-easy": Kind("Decoding contest, the easy setting", 40.0, easy),
+}
