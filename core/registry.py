@@ -32,4 +32,13 @@ def get(kind: str, name: str) -> Any:
     """The plugin; raises ExplorerError with the known names."""
     if name not in names(kind):
         raise ExplorerError(f"There is no {kind} called '{name}'.", f"Known: {', '.join(names(kind))}.")
-    return importlib.import_module(f"core.{KINDS[kind]}.{name}").plugin
+    return _module(kind, name).plugin
+
+
+def about(kind: str, name: str) -> str:
+    """What the plugin is, in a sentence or two: the first paragraph of its file."""
+    return " ".join((_module(kind, name).__doc__ or "").split("\n\n")[0].split())
+
+
+def _module(kind: str, name: str) -> Any:
+    return importlib.import_module(f"core.{KINDS[kind]}.{name}")

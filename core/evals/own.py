@@ -1,6 +1,6 @@
-"""A user's own questions as a task: a .jsonl file as core.domains.jsonl reads it.
+"""A user's own questions as a task: a .jsonl file with a prompt in every line.
 
-Lines with choices are scored by log-likelihood; otherwise the answer in words is compared with the gold one.
+It is read by core.domains.jsonl. Lines with choices are scored by log-likelihood; otherwise the answer in words is compared with the gold one.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ def derive_form(trains: bool) -> Request | None:
     if name is None or entry is None:
         return None
     plugin = plugins[name]
-    st.caption(text.escape((plugin.__doc__ or "").strip().split("\n\n")[0].replace("\n", " ")))
+    st.caption(text.escape(registry.about("transform", name)))
     settings = params_form(plugin.Params, f"t-{name}", columns=2)
     with st.popover("More", icon=":material/tune:", width="stretch"):
         new = st.text_input(

@@ -35,7 +35,7 @@ def evaluate_form() -> Request | None:
     if name is None:
         return None
     plugin = plugins[name]
-    st.caption(text.escape((plugin.__doc__ or "").strip().split("\n\n")[0].replace("\n", " ")))
+    st.caption(text.escape(registry.about("eval", name)))
     given = params_form(plugin.Params, f"e-{name}", columns=2)
     how = how_form(backend_name)
     if missing := plugin.needs - backend.capabilities:

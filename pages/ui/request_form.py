@@ -79,6 +79,7 @@ def _strategy(backend_name: str, spec: ModelSpec | None) -> tuple[str, bool]:
         help="How the next tokens are found. Our own loop shows every step; the native one is the library's.",
     )
     assert chosen is not None
+    st.caption(text.escape(registry.about("strategy", chosen)))
     if not lacks[chosen]:
         return chosen, True
     able = next((name for name in plugins if not lacks[name]), None)

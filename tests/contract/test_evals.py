@@ -80,7 +80,7 @@ def timeless(item: Item) -> Item:
 
 def test_an_eval_says_what_it_is(plugin: Eval) -> None:
     assert plugin.name in EVALS
-    assert plugin.label
+    assert plugin.label and registry.about("eval", plugin.name).endswith(".")
     assert plugin.Params()
     assert plugin.needs <= FakeSession.capabilities
 

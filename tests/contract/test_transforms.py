@@ -110,6 +110,7 @@ def fingerprint(path: Path) -> dict[str, str]:
 def test_plugin_is_named_after_its_file(name: str) -> None:
     transform = registry.get("transform", name)
     assert transform.name == name and transform.label and isinstance(transform.trains, bool)
+    assert registry.about("transform", name).endswith(".")
     backend = registry.get("backend", transform.backend)
     assert transform.formats and set(transform.formats) <= {"hf", "gguf", "onnx"} and backend.unavailable() is None
 
