@@ -9,6 +9,7 @@ from core.analysis.decoding import (
     acceptance_for,
     expected_speedup,
     expected_tokens_per_forward,
+    fastest_one_by_one,
     first_divergence,
     frames,
     mean_input,
@@ -145,3 +146,19 @@ def test_a_prediction_lies_between_the_measured_sizes_and_not_beyond() -> None:
     assert predicted_speedup(3.0, 2.5, COST) == pytest.approx(3.0 / ((1.2 + between) / 2))
     assert predicted_speedup(3.0, 4.5, COST) is None
     assert mean_input(STEPS) == pytest.approx((5 + 5 + 5 + 3) / 4)
+
+
+def test_the_fastest_one_by_one_run_is_of_the_model_whole_and_of_one_sequence() -> None:
+    row = {"model": "m", "status": "done", "task": "generate", "strategy": "native", "batch": 1, "tok_per_s": 10.0}
+    others = [
+        {"model": "other"},
+        {"status": "cancelled"},
+        {"task": "evaluate"},
+        {"strategy": "jacobi"},
+        {"batch": 8},
+    ]
+    rows = [row, *({**row, "tok_per_s": 99.0, **other} for other in others), {**row, "tok_per_s": None}]
+    faster = {**row, "tok_per_s": 12.0, "backend": "llama_cpp"}
+    assert fastest_one_by_one([*rows, faster], "m") == faster
+    assert fastest_one_by_one(rows, "m") == row
+    assert fastest_one_by_one(rows, "nobody") is None

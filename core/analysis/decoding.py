@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal
 
 from core.types import ForwardCost, Record, Step
 
@@ -222,3 +222,21 @@ def predicted_speedup(tokens: float, n_input: float, cost: ForwardCost) -> float
         return None
     share = n_input - math.floor(n_input)
     return expected_speedup(tokens, (1 - share) * low + share * high)
+
+
+def fastest_one_by_one(rows: Iterable[Mapping[str, Any]], model: str) -> Mapping[str, Any] | None:
+    """Of history rows the one with the most tokens per second among a model's whole runs of one sequence.
+
+    Any backend and precision; only strategies that take one token per forward.
+    """
+    able = [
+        r
+        for r in rows
+        if r.get("model") == model
+        and r.get("status") == "done"
+        and r.get("task") == "generate"
+        and r.get("strategy") in ("autoregressive", "native")
+        and r.get("batch") == 1
+        and r.get("tok_per_s")
+    ]
+    return max(able, key=lambda r: float(r["tok_per_s"]), default=None)

@@ -50,12 +50,12 @@ class Consistency(Record):
     """
 
     domain: str = "sql"
-    examples: Annotated[int, Meta(ge=1, le=200_000)] = 8_000
-    window: Annotated[int, Meta(ge=2, le=256)] = 24
+    examples: Annotated[int, Meta(ge=1, le=200_000)] = 24_000
+    window: Annotated[int, Meta(ge=2, le=256)] = 16
     minutes: Annotated[float, Meta(gt=0, le=10_000)] | None = 40.0
     steps: Annotated[int, Meta(ge=1, le=1_000_000)] | None = None
     batch: Annotated[int, Meta(ge=1, le=256)] = 4
-    learning_rate: Annotated[float, Meta(gt=0, le=1)] = 2e-4
+    learning_rate: Annotated[float, Meta(gt=0, le=1)] = 3e-4
     ar_weight: Annotated[float, Meta(ge=0, le=1000)] = 10.0
     loss: Literal["ce", "kl"] = "ce"
     decay: Annotated[float, Meta(gt=0, le=1)] = 0.85

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence as Rows
+from statistics import median
 from typing import Any
 
 import msgspec
 import streamlit as st
 
-from core.analysis.decoding import acceptance, first_divergence, mean_input, predicted_speedup, prospects, relative_cost
+from core.analysis.decoding import (
+    acceptance,
+    fastest_one_by_one,
+    first_divergence,
+    mean_input,
+    predicted_speedup,
+    prospects,
+    relative_cost,
+)
 from core.analysis.stats import paired_ratio
 from core.analysis.under_roof import ideal_seconds
 from core.analysis.work import work
@@ -179,9 +188,24 @@ def draw_pairs(pairs: Sequence, rival: Request) -> None:
             )
     if found:
         figure(accepted_bars(found.histogram), key="accepted")
+    draw_fastest(rival, [b.tok_per_s for _, b in results if b.tok_per_s])
     where = first_divergence(*steps)
     same = "The two texts are the same." if where is None else f"The two texts differ from token {where + 1} on."
     st.caption(f"{same} {ratio.n} pairs. {text.provenance('measured')}")
+
+
+def draw_fastest(rival: Request, speeds: Rows[float]) -> None:
+    """The rival beside the fastest run of this model that went one by one, in any engine and precision."""
+    best = fastest_one_by_one(store().history(), rival.model)
+    if best is None or not speeds:
+        return
+    ratio = median(speeds) / best["tok_per_s"]
+    how = " · ".join(str(p) for p in (backend_label(best["backend"]), best["dtype"]) if p)
+    st.markdown(
+        f"**{ratio:.2f} times** the fastest one-by-one run of this model here: {best['tok_per_s']:.1f} tok/s in "
+        f"{text.escape(how)} {text.provenance('computed')}"
+    )
+    st.caption("Of all runs in the history; the two were not measured side by side, so load of the machine may differ.")
 
 
 def draw_going(run: Run, result: Result) -> None:
