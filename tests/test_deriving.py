@@ -212,3 +212,18 @@ def test_no_process_is_left_behind_by_a_training(runner: Runner, tiny: str, home
     runner.close()
     assert not psutil.pid_exists(pid)
     assert runner.store.open(run_id).status() == "cancelled"
+
+
+def test_what_a_model_was_trained_to_guess_is_known_of_its_children_too(home: Path) -> None:
+    cllm = {"transform": "consistency", "parent": "teacher", "facts": {"window": 8, "fill": "end", "steps": 5}}
+    for name, facts in {
+        "teacher": {"transform": "finetune", "parent": "base", "facts": {"steps": 3}},
+        "cllm": cllm,
+        "cllm-q4": {"transform": "gguf_quantize", "parent": "cllm", "facts": {}},
+        "circle": {"transform": "prune", "parent": "circle"},
+    }.items():
+        (derived.folder() / name).mkdir(parents=True)
+        derived.write_about(derived.folder() / name, facts)
+    assert derived.trained_to_guess("cllm-q4") == derived.trained_to_guess("cllm") == {"window": 8, "fill": "end"}
+    for other in ("teacher", "base", "circle", ""):
+        assert derived.trained_to_guess(other) == {}

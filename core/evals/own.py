@@ -1,6 +1,7 @@
 """A user's own questions as a task: a .jsonl file with a prompt in every line.
 
-It is read by core.domains.jsonl. Lines with choices are scored by log-likelihood; otherwise the answer in words is compared with the gold one.
+Lines with choices are scored by log-likelihood; otherwise the answer in words is compared with the gold one. The
+file is read by core.domains.jsonl.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from typing import Any
 from core.errors import ExplorerError
 from core.models import catalogue
 from core.paths import data_dir
-from core.types import to_json
+from core.types import Scalar, to_json
 
 ABOUT = "roofscope.json"
 
@@ -54,6 +54,19 @@ def about(name: str) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def trained_to_guess(name: str) -> dict[str, Scalar]:
+    """The settings of Jacobi decoding that a model was trained for, itself or an ancestor; empty for all others."""
+    seen: set[str] = set()
+    while name and name not in seen:
+        seen.add(name)
+        made = about(name)
+        facts = made.get("facts") or {}
+        if made.get("transform") == "consistency" and "fill" in facts:
+            return {key: facts[key] for key in ("window", "fill") if key in facts}
+        name = str(made.get("parent") or "")
+    return {}
 
 
 @contextmanager

@@ -37,7 +37,7 @@ def evaluate_form() -> Request | None:
     plugin = plugins[name]
     st.caption(text.escape(registry.about("eval", name)))
     given = params_form(plugin.Params, f"e-{name}", columns=2)
-    how = how_form(backend_name)
+    how = how_form(backend_name, entry.id)
     if missing := plugin.needs - backend.capabilities:
         st.warning(
             "Choose another backend.",

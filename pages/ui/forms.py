@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -17,12 +18,16 @@ _MODELS = ("draft", "reference", "teacher", "student")  # fields that name a mod
 _LABELS = {"n": "Items", "reference": "Reference model", "draft": "Draft model"}
 
 
-def params_form(kind: type[Record], key: str, columns: int = 1) -> dict[str, Scalar]:
+def params_form(
+    kind: type[Record], key: str, columns: int = 1, advised: Mapping[str, Scalar] | None = None
+) -> dict[str, Scalar]:
     """Draw a widget for every field and return the values that differ from the defaults.
 
     key: prefix of the widget keys, which are also names in the address. A field's description, or a
     docstring line `field: words`, becomes its help. A field that names a model gets the list of models.
+    advised: what stands in a widget at first in place of the default.
     """
+    advised = advised or {}
     help_of = _help(kind)
     chosen: dict[str, Scalar] = {}
     fields = msgspec.structs.fields(kind)
@@ -32,7 +37,8 @@ def params_form(kind: type[Record], key: str, columns: int = 1) -> dict[str, Sca
             default = None if field.default is msgspec.NODEFAULT else field.default
             with place:
                 shape = msgspec.inspect.type_info(field.type)
-                value = _widget(field.name, shape, default, f"{key}-{field.name}", help_of)
+                first = advised.get(field.name, default)
+                value = _widget(field.name, shape, first, f"{key}-{field.name}", help_of)
             if value != default:
                 chosen[field.name] = value
     return chosen

@@ -36,7 +36,7 @@ def request_form() -> Request | None:
     with left:
         task = sampling_form(task)
     with right:
-        settings = settings_form(backend_name, strategy_name)
+        settings = settings_form(backend_name, strategy_name, entry and entry.id)
     if entry is None or task is None or not usable:
         return None
     if registry.get("backend", backend_name).unavailable():

@@ -20,7 +20,7 @@ def rival_form() -> tuple[Request, Request] | None:
     """The baseline's request and the rival's; None while something is missing, which the form then says."""
     entry = chosen_model()
     backend = backend_picker()
-    how = how_form(backend, "rival-", default="jacobi")
+    how = how_form(backend, entry and entry.id, "rival-", default="jacobi")
     prompt = prompt_form()
     limit = st.number_input("New tokens at most", 2, 512, 64, key="limit", bind="query-params")
     if how["strategy"] == BASELINE:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import streamlit as st
 
 from core import registry
+from core.models import derived
 from core.types import Record, Scalar
 from hardware.detect import usable_cores
 from pages.ui import text
@@ -17,8 +19,8 @@ from pages.ui.pickers import backend_label, strategy_label
 _BOUND: dict[str, Any] = {"bind": "query-params"}
 
 
-def settings_form(backend_name: str, strategy_name: str) -> dict[str, Any]:
-    """How to run and measure it: fields of a Request."""
+def settings_form(backend_name: str, strategy_name: str, model: str | None) -> dict[str, Any]:
+    """How to run and measure it: fields of a Request. model: its catalogue id, None where none is chosen."""
     backend = registry.get("backend", backend_name)
     with st.popover("Settings", icon=":material/tune:", width="stretch"):
         dtype, threads = _precision(backend)
@@ -34,9 +36,7 @@ def settings_form(backend_name: str, strategy_name: str) -> dict[str, Any]:
         fresh = st.toggle(
             "Fresh process", False, key="fresh", help="Do not reuse a warm worker: loading is measured anew.", **_BOUND
         )
-        params = _settings_of(
-            registry.get("strategy", strategy_name).Params, strategy_label(strategy_name), f"p-{strategy_name}"
-        )
+        params = _strategy_settings(strategy_name, model)
         options = _settings_of(backend.Options, backend_label(backend_name), f"o-{backend_name}")
     return {
         "dtype": dtype,
@@ -52,8 +52,11 @@ def settings_form(backend_name: str, strategy_name: str) -> dict[str, Any]:
     }
 
 
-def how_form(backend_name: str, prefix: str = "", default: str = "autoregressive") -> dict[str, Any]:
-    """How answers are decoded and on what: fields of a Request. prefix: of the widgets' names, for two such forms."""
+def how_form(backend_name: str, model: str | None, prefix: str = "", default: str = "autoregressive") -> dict[str, Any]:
+    """How answers are decoded and on what: fields of a Request.
+
+    model: its catalogue id. prefix: of the widgets' names, for two such forms.
+    """
     backend = registry.get("backend", backend_name)
     plugins = {name: registry.get("strategy", name) for name in registry.names("strategy")}
     usable = [n for n, p in plugins.items() if p.needs <= backend.capabilities and "cache" in p.needs]
@@ -69,7 +72,7 @@ def how_form(backend_name: str, prefix: str = "", default: str = "autoregressive
         )
         assert strategy is not None
         seed = st.number_input("Seed", 0, 2**31 - 1, 0, key=f"{prefix}seed", **_BOUND)
-        params = _settings_of(plugins[strategy].Params, strategy_label(strategy), f"{prefix}p-{strategy}")
+        params = _strategy_settings(strategy, model, prefix)
         options = _settings_of(backend.Options, backend.label, f"{prefix}o-{backend_name}")
     return {
         "dtype": dtype,
@@ -133,9 +136,20 @@ def _profilers(backend: Any) -> tuple[str, ...]:
     return tuple(chosen or ())
 
 
-def _settings_of(kind: type[Record], owner: str, key: str) -> dict[str, Scalar]:
+def _strategy_settings(name: str, model: str | None, prefix: str = "") -> dict[str, Scalar]:
+    """A strategy's settings; a model trained for Jacobi decoding brings those that it was trained for."""
+    advised = derived.trained_to_guess(model) if model and name == "jacobi" else {}
+    key = f"{prefix}p-{name}" + (f"-{model}" if advised else "")
+    return _settings_of(registry.get("strategy", name).Params, strategy_label(name), key, advised)
+
+
+def _settings_of(
+    kind: type[Record], owner: str, key: str, advised: Mapping[str, Scalar] | None = None
+) -> dict[str, Scalar]:
     """A plugin's own settings under its name; those that were changed."""
     if not kind.__struct_fields__:
         return {}
     st.markdown(f"**{owner}**")
-    return params_form(kind, key)
+    if advised:
+        st.caption(f"The model was trained for {', '.join(f'{name} {value}' for name, value in advised.items())}.")
+    return params_form(kind, key, advised=advised)
