@@ -26,6 +26,12 @@ def test_a_point_without_an_interval_has_one_of_no_width() -> None:
     assert rows["a"]["member"] == "on the front in 97% of the draws" and rows["b"]["member"] == ""
 
 
+def test_labels_make_room_for_those_on_the_front() -> None:
+    near = [Point(str(i), "a long name", "PyTorch", 1.0 + i / 1000, 0.5, on_front=i == 3) for i in range(4)]
+    rows = pareto([*near, Point("far", "far", "PyTorch", 4.0, 0.9)], "Speed-up", "Quality").spec["datasets"]["points"]
+    assert [r["place"] for r in rows] == ["below", "", "", "above", "above"]
+
+
 def test_a_click_selects_a_variant() -> None:
     plain, picking = (pareto(POINTS, "Speed-up", "Quality", pick=p).spec for p in (False, True))
     assert "params" not in plain

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import cache
 from typing import Any, NamedTuple
@@ -12,6 +13,8 @@ from core.charts.chart import Chart, Row, built, fed
 from core.charts.palette import BLUE, GREEN, GREY, ORANGE, PINK, RED, SERIES, SKY
 
 BACKENDS = {"llama.cpp": BLUE, "ONNX Runtime": GREEN, "PyTorch": ORANGE}
+PLACES = {"above": -8, "below": 14}  # pixels from a point to its label
+WIDTH, LETTER, LINE = 560, 6.2, 12  # pixels: of a usual plot, of its labels' letters and lines
 SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down")
 EFFECTS = {"worse": RED, "not shown to differ": GREY, "better": GREEN}
 
@@ -74,8 +77,9 @@ def pareto(
             "front": p.on_front,
             "member": "" if p.member is None else f"on the front in {p.member:.0%} of the draws",
             "note": p.note,
+            "place": place,
         }
-        for p in points
+        for p, place in zip(points, _placed(points, log_x, height), strict=True)
     ]
     steps = sorted((p for p in points if p.on_front), key=lambda p: (p.x, -p.y))
     best = _upper(steps)
@@ -83,6 +87,28 @@ def pareto(
     words = f"{y_title} over {x_title} of {len(points)} variants, {len(best)} of them on the front"
     spec = _pareto_spec(tuple(dict.fromkeys(p.group for p in points)), x_title, y_title, y_format, log_x, height, pick)
     return fed(spec, words, points=rows, front=line)
+
+
+def _placed(points: Sequence[Point], log_x: bool, height: int) -> list[str]:
+    """Where each label stands, one of PLACES, so that none lies on another; "" where there is no room.
+
+    Those on the front come first. The tooltip names every point.
+    """
+    x = [math.log2(p.x) if log_x and p.x > 0 else p.x for p in points]
+    y = [p.y for p in points]
+    wide, tall = max(x, default=0) - min(x, default=0) or 1.0, max(y, default=0) - min(y, default=0) or 1.0
+    found = [""] * len(points)
+    taken: list[tuple[float, float, float]] = []  # left, right and middle of the labels
+    for i in sorted(range(len(points)), key=lambda i: not points[i].on_front):
+        left = (x[i] - min(x)) / wide * WIDTH
+        right = left + LETTER * len(points[i].label)
+        for place, dy in PLACES.items():
+            middle = (max(y) - y[i]) / tall * (height - 80) + dy
+            if all(right < a or left > b or abs(middle - m) > LINE for a, b, m in taken):
+                taken.append((left, right, middle))
+                found[i] = place
+                break
+    return found
 
 
 def _upper(steps: Sequence[Point]) -> list[Point]:
@@ -134,8 +160,13 @@ def _pareto_spec(
         tooltip=tips,
         opacity=alt.condition("datum.front", alt.value(1), alt.value(0.5)),
     )
-    names = base.mark_text(align="left", dx=8, dy=-8, fontSize=11, color=GREY).encode(x=x, y=y, text="label:N")
-    layers = [front, wide, tall, dots, names]
+    names = [
+        base.transform_filter(alt.datum.place == place)
+        .mark_text(align="left", dx=8, dy=dy, fontSize=11, color=GREY)
+        .encode(x=x, y=y, text="label:N")
+        for place, dy in PLACES.items()
+    ]
+    layers = [front, wide, tall, dots, *names]
     if pick:
         chosen = alt.selection_point(name="pick", fields=["id"], nearest=True, empty=False)
         ring = base.transform_filter(chosen).mark_point(size=320, strokeWidth=2, color=SKY, filled=False)
