@@ -6,8 +6,9 @@ Each function adds the layers of one part under `blocks.I.` and returns the name
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
+from core.models.config import Config
 from core.models.network import Network
 from core.types import Attention, Elementwise, Rope
 
@@ -35,6 +36,12 @@ class AttentionShape:
     norm_bias: bool = False
     rope: float = 1.0
     core_params: int = 0
+
+    @classmethod
+    def of(cls, c: Config, **kind: Any) -> AttentionShape:
+        """Widths and heads as the config names them; the rest is given."""
+        n_heads, n_kv_heads, head_dim = c.heads()
+        return cls(d=c.size("hidden_size"), n_heads=n_heads, n_kv_heads=n_kv_heads, head_dim=head_dim, **kind)
 
 
 def attention(net: Network, block: str, x: str, a: AttentionShape, *, qk_input: str | None = None) -> str:

@@ -32,7 +32,6 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 
 def build(c: Config) -> Network:
     d, n_blocks, vocab_size = c.size("hidden_size"), c.size("num_hidden_layers"), c.size("vocab_size")
-    n_heads, n_kv_heads, head_dim = c.heads()
     windows = _windows(c, n_blocks)
     bias = c.flag("attention_bias")
     net = Network()
@@ -40,11 +39,8 @@ def build(c: Config) -> Network:
     x = net.add("embed.scale", Elementwise(d=d), x)
     for i in range(n_blocks):
         block = f"blocks.{i}"
-        shape = AttentionShape(
-            d=d,
-            n_heads=n_heads,
-            n_kv_heads=n_kv_heads,
-            head_dim=head_dim,
+        shape = AttentionShape.of(
+            c,
             window=windows[i],
             qkv_bias=bias,
             o_bias=bias,

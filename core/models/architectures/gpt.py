@@ -156,18 +156,14 @@ def _phi(c: Config) -> Network:
 
 def _starcoder2(c: Config) -> Network:
     d, n_blocks, vocab_size = c.size("hidden_size"), c.size("num_hidden_layers"), c.size("vocab_size")
-    n_heads, n_kv_heads, head_dim = c.heads()
     bias = c.flag("use_bias")
     windows = c.windows(n_blocks)
     net = Network()
     x = net.embedding("embed", vocab_size, d)
     for i in range(n_blocks):
         block = f"blocks.{i}"
-        shape = AttentionShape(
-            d=d,
-            n_heads=n_heads,
-            n_kv_heads=n_kv_heads,
-            head_dim=head_dim,
+        shape = AttentionShape.of(
+            c,
             window=windows[i],
             qkv_bias=bias,
             o_bias=bias,

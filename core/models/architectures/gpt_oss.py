@@ -26,7 +26,6 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 
 def build(c: Config) -> Network:
     d, n_blocks, vocab_size = c.size("hidden_size"), c.size("num_hidden_layers"), c.size("vocab_size")
-    n_heads, n_kv_heads, head_dim = c.heads()
     n_experts = c.size("num_local_experts")
     windows = c.windows(n_blocks, 2)
     bias = c.flag("attention_bias")
@@ -34,15 +33,12 @@ def build(c: Config) -> Network:
     x = net.embedding("embed", vocab_size, d)
     for i in range(n_blocks):
         block = f"blocks.{i}"
-        shape = AttentionShape(
-            d=d,
-            n_heads=n_heads,
-            n_kv_heads=n_kv_heads,
-            head_dim=head_dim,
+        shape = AttentionShape.of(
+            c,
             window=windows[i],
             qkv_bias=bias,
             o_bias=bias,
-            core_params=n_heads,
+            core_params=c.heads()[0],
         )
         h = attention(net, block, net.norm(f"{block}.attn_norm", x, d), shape)
         x = net.residual(f"{block}.attn.residual", d, x, h)

@@ -32,8 +32,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 
 def build(c: Config) -> Network:
     d, vocab_size = c.size("hidden_size"), c.size("vocab_size")
-    n_heads, n_kv_heads, head_dim = c.heads()
-    shape = AttentionShape(d=d, n_heads=n_heads, n_kv_heads=n_kv_heads, head_dim=head_dim, rope=0.0)
+    shape = AttentionShape.of(c, rope=0.0)
     net = Network()
     x = net.embedding("embed", vocab_size, d)
     for i in range(c.size("num_hidden_layers")):

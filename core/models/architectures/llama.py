@@ -61,7 +61,7 @@ def build(c: Config) -> Network:
     for i in range(n_blocks):
         block = f"blocks.{i}"
         h = net.norm(f"{block}.attn_norm", x, d)
-        h = attention(net, block, h, _attention_shape(c, d, i, windows[i]))
+        h = attention(net, block, h, _attention_shape(c, i, windows[i]))
         x = net.residual(f"{block}.attn.residual", d, x, h)
         h = net.norm(f"{block}.mlp_norm", x, d)
         h = _feed_forward(net, c, i, f"{block}.mlp", h, d)
@@ -82,17 +82,13 @@ def _windows(c: Config, n_blocks: int) -> list[int | None]:
     return c.windows(n_blocks)
 
 
-def _attention_shape(c: Config, d: int, block: int, window: int | None) -> AttentionShape:
-    n_heads, n_kv_heads, head_dim = c.heads()
+def _attention_shape(c: Config, block: int, window: int | None) -> AttentionShape:
     qkv_bias = {"qwen2": True, "qwen2_moe": c.flag("qkv_bias")}.get(c.model_type, c.flag("attention_bias"))
     o_bias = c.flag("attention_bias") and not c.model_type.startswith("qwen2")
     qk_norm = {"qwen3": "head", "qwen3_moe": "head", "olmoe": "full"}.get(c.model_type)
     no_rope = c.model_type == "smollm3" and _without_rope(c, block)
-    return AttentionShape(
-        d=d,
-        n_heads=n_heads,
-        n_kv_heads=n_kv_heads,
-        head_dim=head_dim,
+    return AttentionShape.of(
+        c,
         window=window,
         qkv_bias=qkv_bias,
         o_bias=o_bias,

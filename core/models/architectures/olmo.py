@@ -19,18 +19,14 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 
 def build(c: Config) -> Network:
     d, n_blocks, vocab_size = c.size("hidden_size"), c.size("num_hidden_layers"), c.size("vocab_size")
-    n_heads, n_kv_heads, head_dim = c.heads()
     windows = c.windows(n_blocks, 4) if c.model_type == "olmo3" else [None] * n_blocks
     bias = c.flag("attention_bias")
     net = Network()
     x = net.embedding("embed", vocab_size, d)
     for i in range(n_blocks):
         block = f"blocks.{i}"
-        shape = AttentionShape(
-            d=d,
-            n_heads=n_heads,
-            n_kv_heads=n_kv_heads,
-            head_dim=head_dim,
+        shape = AttentionShape.of(
+            c,
             window=windows[i],
             qkv_bias=bias,
             o_bias=bias,
