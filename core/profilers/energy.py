@@ -11,6 +11,7 @@ import threading
 import time
 from typing import Any, Literal
 
+from core.profilers._ticker import Ticker
 from core.types import EnergyReading, Session, Step
 from hardware import energy
 
@@ -37,9 +38,7 @@ class EnergyAttachment:
             if not cards:
                 self._missing = "No counter covers the card that this run uses."
         self._idle_w = self._measure_idle()
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._keep_up, daemon=True)
-        self._thread.start()
+        self._ticker = Ticker(self._read, READ_EVERY_S)
 
     def _measure_idle(self) -> float | None:
         if not self._counters:
@@ -70,10 +69,6 @@ class EnergyAttachment:
     def _lose(self, error: OSError) -> None:
         self._counters = []
         self._missing = f"An energy counter could no longer be read: {error}."
-
-    def _keep_up(self) -> None:
-        while not self._stop.wait(READ_EVERY_S):
-            self._read()
 
     def _end(self) -> None:
         if self._phase is None:
@@ -107,11 +102,8 @@ class EnergyAttachment:
         return taken
 
     def close(self) -> None:
-        if self._stop.is_set():
-            return
-        self._stop.set()
-        self._thread.join()
-        self._end()
+        if self._ticker.stop():
+            self._end()
 
 
 class EnergyProfiler:

@@ -10,6 +10,7 @@ import threading
 import time
 from typing import Any
 
+from core.profilers._ticker import Ticker
 from core.types import Memory, Session, Step
 from hardware.process import reset_peak, resident
 
@@ -22,11 +23,9 @@ class MemoryAttachment:
         self._true_peak = False
         self._events: list[Memory] = []
         self._lock = threading.Lock()
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._sample, daemon=True)
-        self._thread.start()
+        self._ticker = Ticker(self._take, EVERY_S)
 
-    def _take(self, with_peak: bool) -> None:
+    def _take(self, with_peak: bool = False) -> None:
         now = resident()
         device = getattr(self._session, "device_bytes", None)
         event = Memory(
@@ -41,10 +40,6 @@ class MemoryAttachment:
         )
         with self._lock:
             self._events.append(event)
-
-    def _sample(self) -> None:
-        while not self._stop.wait(EVERY_S):
-            self._take(with_peak=False)
 
     def phase(self, name: str) -> None:
         if self._phase != "start":
@@ -61,11 +56,8 @@ class MemoryAttachment:
         return taken
 
     def close(self) -> None:
-        if self._stop.is_set():
-            return
-        self._stop.set()
-        self._thread.join()
-        self._take(with_peak=True)
+        if self._ticker.stop():
+            self._take(with_peak=True)
 
 
 class MemoryProfiler:
