@@ -13,9 +13,10 @@ import pytest
 
 from core.domains import NAMES, arithmetic, jsonl, judge, load, sql
 from core.domains.questions import Question
-from core.domains.sql_questions import ONE_TABLE, TWO_TABLES
+from core.domains.sql_one_table import ONE_TABLE
 from core.domains.sql_run import statement
 from core.domains.sql_themes import THEMES
+from core.domains.sql_two_tables import TWO_TABLES
 from core.errors import ExplorerError
 
 SPLITS: tuple[Literal["train", "test"], ...] = ("train", "test")

@@ -14,10 +14,12 @@ from random import Random
 
 from core.domains import sql_easy
 from core.domains.questions import Question
-from core.domains.sql_questions import ONE_TABLE, TWO_TABLES, Draft, Scene
+from core.domains.sql_one_table import ONE_TABLE
 from core.domains.sql_run import RefusedError, Row, database, rows, statement
+from core.domains.sql_scene import Draft, Scene
 from core.domains.sql_tables import Table, fill, invent, script
 from core.domains.sql_themes import THEMES, Split
+from core.domains.sql_two_tables import TWO_TABLES
 
 INSTRUCTION = "Write the SQL query: "
 

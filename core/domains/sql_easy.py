@@ -6,7 +6,7 @@ they are here to be reported beside the bare answers, never instead.
 
 from __future__ import annotations
 
-from core.domains.sql_questions import Draft, Kind, Scene
+from core.domains.sql_scene import Draft, Kind, Scene
 from core.domains.sql_tables import literal
 
 

@@ -1,129 +1,28 @@
-"""The kinds of question: each draws a query over the given tables and one of several ways to ask for it.
-
-A phrasing is a template; words in braces are filled in from the query, and {show} with one of several verbs.
-"""
+"""The kinds of question about one table: each draws a query and one of several ways to ask for it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from random import Random
-from typing import NamedTuple
-
-from core.domains.sql_tables import Table, Value, literal
-from core.domains.sql_themes import NUMBERS
-
-Rows = list[dict[str, Value]]
-
-
-class Draft(NamedTuple):
-    """ties: a query whose rows must differ in every filling, or else the answer's order is not determined."""
-
-    question: str
-    sql: str
-    ties: str = ""
-
-
-class Scene(NamedTuple):
-    """A table with its first filling, and its parent's, if the question may use it."""
-
-    rng: Random
-    table: Table
-    rows: Rows
-    parent: Table | None = None
-    parent_rows: Rows = []  # noqa: RUF012 (never changed)
-
-    def above(self) -> tuple[Table, Rows]:
-        assert self.parent is not None
-        return self.parent, self.parent_rows
-
-    def join(self) -> str:
-        parent, _ = self.above()
-        own = self.table.name
-        return f"FROM {own} JOIN {parent.name} ON {own}.{self.table.link} = {parent.name}.id"
-
-    def ask(self, phrasings: Sequence[str], **words: str) -> str:
-        """One of the phrasings, filled in, beginning with a capital."""
-        template = self.rng.choice(phrasings)
-        show = self.rng.choice(("list", "show", "give", "find", "return", "get", "display"))
-        text = template.format(show=show, ts=self.table.name, t=self.table.theme.singular, **words)
-        return text[0].upper() + text[1:]
-
-
-SHOW = (
-    "{show} the {c} of all {ts}{w}.",
-    "{show} the {c} of every {t}{w}.",
-    "what is the {c} of each {t}{w}?",
-    "what are the {c} values of {ts}{w}?",
-    "for all {ts}{w}, {show} the {c}.",
+from core.domains.sql_scene import (
+    AGGREGATES,
+    SHOW,
+    SUPERLATIVE,
+    Draft,
+    Kind,
+    Scene,
+    a,
+    compared,
+    equal,
+    filtered,
+    words,
 )
-SUPERLATIVE = {"DESC": ("highest", "largest", "greatest"), "ASC": ("lowest", "smallest")}
-AGGREGATES = {
-    "MAX": ("maximum", "highest", "largest"),
-    "MIN": ("minimum", "lowest", "smallest"),
-    "AVG": ("average", "mean"),
-    "SUM": ("total", "combined"),
-}
-
-
-def words(column: str) -> str:
-    """How a question speaks of a column."""
-    return "founding year" if column == "founded" else column.replace("_", " ")
-
-
-def a(column: str) -> str:
-    """The same with an article, where there is one."""
-    word = words(column)
-    return word if word.endswith("s") or word == "staff" else f"{'an' if word[0] in 'aeiou' else 'a'} {word}"
+from core.domains.sql_tables import literal
+from core.domains.sql_themes import NUMBERS
 
 
 def plain(s: Scene) -> Draft:
     columns = s.rng.sample(s.table.columns[1:], s.rng.choice((1, 2)))
     question = s.ask(SHOW, c=" and ".join(map(words, columns)), w="")
     return Draft(question, f"SELECT {', '.join(columns)} FROM {s.table.name};")
-
-
-def filtered(s: Scene, condition: tuple[str, str], target: str | None = None) -> Draft:
-    phrase, sql = condition
-    column = target or s.rng.choice((s.table.label, s.table.label, *s.table.texts, *s.table.numbers))
-    if column == s.table.label and s.rng.random() < 0.4:
-        question = s.ask(("which {ts}{w}?", "{show} the {ts}{w}.", "{show} all {ts}{w} by {c}."), c=column, w=phrase)
-    else:
-        question = s.ask(SHOW, c=words(column), w=phrase)
-    return Draft(question, f"SELECT {column} FROM {s.table.name} WHERE {sql};")
-
-
-def compared(s: Scene, table: Table | None = None, rows: Rows | None = None, prefix: str = "") -> tuple[str, str]:
-    """A condition on a number, as words and as SQL, true of some rows and not of all."""
-    table, rows = table or s.table, rows if rows is not None else s.rows
-    column = s.rng.choice(table.numbers)
-    values = sorted(row[column] for row in rows)
-    value = values[s.rng.randint(2, len(values) - 3)]
-    number, n = NUMBERS[column], literal(value)
-    operator = s.rng.choice((">", ">", "<", "<", ">=", "<="))
-    more = operator.startswith(">")
-    if len(operator) == 2:
-        bound = s.rng.choice(("of at least", "of no less than") if more else ("of at most", "of no more than"))
-        phrase = f" with {a(column)} {bound} {n}"
-    elif number.more and s.rng.random() < 0.5:
-        phrase = f" {number.more if more else number.less} than {n}"
-    else:
-        bound = s.rng.choice(
-            ("above", "over", "greater than", "more than") if more else ("below", "under", "less than")
-        )
-        phrase = s.rng.choice((f" with {a(column)} {bound} {n}", f" whose {words(column)} is {bound} {n}"))
-    return phrase, f"{prefix}{column} {operator} {n}"
-
-
-def equal(s: Scene, table: Table | None = None, rows: Rows | None = None, prefix: str = "") -> tuple[str, str]:
-    """A condition on a text, as words and as SQL."""
-    table, rows = table or s.table, rows if rows is not None else s.rows
-    column = s.rng.choice(table.texts)
-    value = s.rng.choice(rows)[column]
-    if s.rng.random() < 0.15:
-        phrase = s.rng.choice((" whose {c} is not {v}", " with a {c} other than {v}", " where the {c} is not {v}"))
-        return phrase.format(c=words(column), v=value), f"{prefix}{column} != '{value}'"
-    phrase = s.rng.choice((" whose {c} is {v}", " with {c} {v}", " where the {c} is {v}", " having {v} as {c}"))
-    return phrase.format(c=words(column), v=value), f"{prefix}{column} = '{value}'"
 
 
 def number_filter(s: Scene) -> Draft:
@@ -403,123 +302,6 @@ def equal_extreme(s: Scene) -> Draft:
     return Draft(s.ask(phrasings, n=s.table.label, c=words(column), f=f), sql)
 
 
-def join_names(s: Scene) -> Draft:
-    parent, _ = s.above()
-    phrasings = (
-        "{show} the {n} of each {t} and the {m} of its {p}.",
-        "{show} all {ts} by {n}, together with the {m} of their {p}.",
-        "what is the {n} of every {t} and the {m} of the {p} it belongs to?",
-        "for each {t}, {show} its {n} and its {p}'s {m}.",
-    )
-    column = s.rng.choice((parent.label, *parent.texts, *parent.numbers))
-    question = s.ask(phrasings, n=s.table.label, m=words(column), p=parent.theme.singular)
-    return Draft(question, f"SELECT {s.table.name}.{s.table.label}, {parent.name}.{column} {s.join()};")
-
-
-def of_parent(s: Scene) -> tuple[str, str]:
-    """A condition on the parent: words that follow its name, and SQL with the table's name before the column."""
-    parent, rows = s.above()
-    return s.rng.choice((equal, equal, compared))(s, parent, rows, f"{parent.name}.")
-
-
-def join_filtered(s: Scene) -> Draft:
-    parent, _ = s.above()
-    phrase, sql = of_parent(s)
-    phrasings = (
-        "{show} the {c} of all {ts} that belong to {ps}{w}.",
-        "{show} the {c} of every {t} of {ps}{w}.",
-        "what are the {c} values of {ts} that belong to {ps}{w}?",
-        "for {ps}{w}, {show} the {c} of their {ts}.",
-    )
-    column = s.rng.choice((s.table.label, s.table.label, *s.table.numbers))
-    question = s.ask(phrasings, c=words(column), ps=parent.name, w=phrase)
-    return Draft(question, f"SELECT {s.table.name}.{column} {s.join()} WHERE {sql};")
-
-
-def join_one(s: Scene) -> Draft:
-    parent, rows = s.above()
-    name = s.rng.choice(rows)[parent.label]
-    phrasings = (
-        "{show} the {c} of all {ts} of the {p} {v}.",
-        "which {ts} belong to the {p} {v}? {show} the {c}.",
-        "what is the {c} of every {t} that belongs to the {p} {v}?",
-        "for the {p} {v}, {show} the {c} of its {ts}.",
-    )
-    column = s.rng.choice((s.table.label, *s.table.texts, *s.table.numbers))
-    question = s.ask(phrasings, c=words(column), p=parent.theme.singular, v=str(name))
-    return Draft(question, f"SELECT {s.table.name}.{column} {s.join()} WHERE {parent.name}.{parent.label} = '{name}';")
-
-
-def join_count(s: Scene) -> Draft:
-    parent, _ = s.above()
-    phrasings = (
-        "how many {ts} does each {p} have? {show} the {m} and the number.",
-        "{show} the {m} of each {p} and its number of {ts}.",
-        "count the {ts} of every {p}, {p} {m} first.",
-        "for each {p} with {ts}, {show} its {m} and how many {ts} it has.",
-    )
-    by = f"{parent.name}.{parent.label}"
-    question = s.ask(phrasings, p=parent.theme.singular, m=parent.label)
-    return Draft(question, f"SELECT {by}, COUNT(*) {s.join()} GROUP BY {by};")
-
-
-def join_aggregate(s: Scene) -> Draft:
-    parent, _ = s.above()
-    phrase, sql = of_parent(s)
-    column, function = s.rng.choice(s.table.numbers), s.rng.choice(tuple(AGGREGATES))
-    phrasings = (
-        "what is the {f} {c} of {ts} that belong to {ps}{w}?",
-        "{show} the {f} {c} of all {ts} of {ps}{w}.",
-        "for {ps}{w}, what is the {f} {c} of their {ts}?",
-        "compute the {f} {c} of the {ts} from {ps}{w}.",
-    )
-    question = s.ask(phrasings, f=s.rng.choice(AGGREGATES[function]), c=words(column), ps=parent.name, w=phrase)
-    return Draft(question, f"SELECT {function}({s.table.name}.{column}) {s.join()} WHERE {sql};")
-
-
-def join_most(s: Scene) -> Draft:
-    parent, _ = s.above()
-    phrasings = (
-        "which {p} has the most {ts}? {show} the {m}.",
-        "{show} the {m} of the {p} with the most {ts}.",
-        "what is the {m} of the {p} that has the largest number of {ts}?",
-        "tell me the {m} of the {p} with the highest count of {ts}.",
-    )
-    by = f"{parent.name}.{parent.label}"
-    grouped = f"{s.join()} GROUP BY {by} ORDER BY COUNT(*) DESC LIMIT"
-    question = s.ask(phrasings, p=parent.theme.singular, m=parent.label)
-    return Draft(question, f"SELECT {by} {grouped} 1;", f"SELECT COUNT(*) {grouped} 2;")
-
-
-def parents_with(s: Scene) -> Draft:
-    parent, _ = s.above()
-    phrase, sql = s.rng.choice((equal, compared))(s)
-    phrasings = (
-        "{show} the {m} of all {ps} that have {ts}{w}.",
-        "which {ps} have {ts}{w}? {show} the {m}.",
-        "{show} the {m} of every {p} with at least one of the {ts}{w}.",
-        "what are the {m}s of {ps} that own {ts}{w}?",
-    )
-    question = s.ask(phrasings, m=parent.label, ps=parent.name, p=parent.theme.singular, w=phrase)
-    inner = f"SELECT {s.table.link} FROM {s.table.name} WHERE {sql}"
-    return Draft(question, f"SELECT {parent.label} FROM {parent.name} WHERE id IN ({inner});")
-
-
-def parents_without(s: Scene) -> Draft:
-    parent, _ = s.above()
-    phrasings = (
-        "{show} the {m} of all {ps} that have no {ts}.",
-        "which {ps} have no {ts}? {show} the {m}.",
-        "{show} the {m} of every {p} without any {ts}.",
-        "what are the {m}s of {ps} without {ts}?",
-    )
-    question = s.ask(phrasings, m=parent.label, ps=parent.name, p=parent.theme.singular)
-    inner = f"SELECT {s.table.link} FROM {s.table.name}"
-    return Draft(question, f"SELECT {parent.label} FROM {parent.name} WHERE id NOT IN ({inner});")
-
-
-Kind = Callable[[Scene], Draft]
-
 ONE_TABLE: tuple[Kind, ...] = (
     plain,
     number_filter,
@@ -545,14 +327,4 @@ ONE_TABLE: tuple[Kind, ...] = (
     commonest,
     beyond_average,
     equal_extreme,
-)
-TWO_TABLES: tuple[Kind, ...] = (
-    join_names,
-    join_filtered,
-    join_one,
-    join_count,
-    join_aggregate,
-    join_most,
-    parents_with,
-    parents_without,
 )
