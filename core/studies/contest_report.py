@@ -97,6 +97,12 @@ def words(s: Standings) -> list[str]:
         f"The fastest that goes one by one is {fastest}. Predicted: tokens per forward over the measured cost v(n) of "
         "a forward of as many tokens."
     ]
+    early = [c.label for c in plan.contenders if c.params.get("early")]
+    if early:
+        found.append(
+            f"{' and '.join(early)}: the forward that reads the prompt carries the first guesses, so that one step of "
+            "its decoding is counted to the first token; its column to compare is the whole answer."
+        )
     if champion.speedup is not None and champion.accuracy is not None and baseline.accuracy is not None:
         found.append(
             f"{champion.label}: {_interval(champion.speedup)} times the speed of {baseline.label} at "

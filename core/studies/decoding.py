@@ -137,8 +137,11 @@ def _pytorch() -> tuple[Contender, ...]:
         bf16("self", "Teacher, self-speculative with exit heads", "exits", "self_speculative"),
         bf16("medusa", "Teacher, Medusa heads", "medusa", "medusa"),
         bf16("cllm", "CLLM, one by one", "cllm", "autoregressive"),
+        bf16("cllm-jacobi", "CLLM, Jacobi", "cllm", "jacobi", ALL, window=16, fill="end"),
+        bf16("cllm-jacobi-8", "CLLM, Jacobi, window 8", "cllm", "jacobi", window=8, fill="end"),
+        bf16("cllm-jacobi-pool", "CLLM, Jacobi with a pool", "cllm", "jacobi", window=16, fill="end", pool=4),
         bf16(
-            "cllm-jacobi",
+            "cllm-jacobi-early",
             "CLLM, Jacobi, guessing from the prompt on",
             "cllm",
             "jacobi",
@@ -146,10 +149,6 @@ def _pytorch() -> tuple[Contender, ...]:
             window=16,
             fill="end",
             early=True,
-        ),
-        bf16("cllm-jacobi-late", "CLLM, Jacobi, guessing after the prompt", "cllm", "jacobi", window=16, fill="end"),
-        bf16(
-            "cllm-jacobi-pool", "CLLM, Jacobi with a pool", "cllm", "jacobi", window=16, fill="end", early=True, pool=4
         ),
     )
 
@@ -178,7 +177,6 @@ def _llama_cpp() -> tuple[Contender, ...]:
             "jacobi",
             window=4,
             fill="end",
-            early=True,
         ),
         q4(
             "q4-cllm-jacobi-16",
@@ -188,7 +186,6 @@ def _llama_cpp() -> tuple[Contender, ...]:
             "jacobi",
             window=16,
             fill="end",
-            early=True,
         ),
     )
 
@@ -208,5 +205,5 @@ def _onnxruntime() -> tuple[Contender, ...]:
 
     return (
         fp32("ort-cllm", "CLLM fp32, one by one", "autoregressive"),
-        fp32("ort-cllm-jacobi", "CLLM fp32, Jacobi, window 8", "jacobi", window=8, fill="end", early=True),
+        fp32("ort-cllm-jacobi", "CLLM fp32, Jacobi, window 8", "jacobi", window=8, fill="end"),
     )
