@@ -6,9 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from core import registry
 from core.errors import ExplorerError
+from core.settings import settings
 from core.studies import contest_report, shelf
-from core.studies.decoding import decoding
+from core.studies.decoding import decoding, easy
+from core.studies.plan import Contest
 from core.studies.standings import Standing, Standings, _forwards, latency_ratio, speed_ratio
 from core.types import Item, to_json
 
@@ -38,12 +41,19 @@ def test_forwards_are_those_of_decoding() -> None:
     assert _forwards([item("a", 1, 0.0)]) == (None, None, None)
 
 
-def test_the_plan_names_only_what_exists() -> None:
-    plan = decoding()
+@pytest.mark.parametrize("plan", [decoding(), easy()], ids=lambda p: p.name)
+def test_the_plan_names_only_what_exists(plan: Contest) -> None:
     recipes, ids = {r.id for r in plan.recipes}, {c.id for c in plan.contenders}
-    assert {c.recipe for c in plan.contenders} <= recipes
+    assert {c.recipe for c in plan.contenders} | {c.drafts for c in plan.contenders} <= recipes | {""}
     assert {c.own for c in plan.contenders} | {plan.baseline, plan.champion} <= ids
     assert all(plan.contender(c.own).strategy == "autoregressive" for c in plan.contenders)
+    for c in plan.contenders:
+        settings(registry.get("strategy", c.strategy).Params, c.params, c.label)
+    for name, given in (step for r in plan.recipes for step in r.steps):
+        settings(registry.get("transform", name).Params, given, name)
+    exams = [(plan.eval, plan.settings), *([(plan.away.eval, plan.away.settings)] if plan.away else [])]
+    for name, given in exams:
+        settings(registry.get("eval", name).Params, given, name)
 
 
 def standings() -> Standings:

@@ -120,11 +120,11 @@ def words(s: Standings) -> list[str]:
             f"{verdict.verdict}. {verdict.sentence}"
         )
     if s.away is not None:
+        asked, per_forward = f"{s.away.label.lower()}, {s.away.n} items", s.away.tokens_per_forward
         found.append(
-            f"Outside the domain ({s.away.label.lower()}): {_interval(s.away.speedup)} times the speed, "
-            f"{s.away.tokens_per_forward:.2f} tokens per forward."
-            if s.away.tokens_per_forward is not None
-            else f"Outside the domain ({s.away.label.lower()}): {_interval(s.away.speedup)} times the speed."
+            f"Outside the domain ({asked}): {_interval(s.away.speedup)} times the speed"
+            + (f" at {per_forward:.2f} tokens per forward" if per_forward is not None else "")
+            + f"; score {s.away.score:.2f} against {s.away.baseline_score:.2f}."
         )
     found += [f"{r.label}: {r.reason}" for r in s.rows if r.reason and r.n]
     return found

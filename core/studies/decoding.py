@@ -65,7 +65,7 @@ def decoding(model: str = "smollm2-135m") -> Contest:
         contenders=(*_pytorch(), *_llama_cpp(), *_onnxruntime()),
         baseline="teacher",
         champion="cllm-jacobi",
-        away=Exam(eval="dialogue", label="Dialogue", metric="acc", settings={"n": 6}, generates=True),
+        away=Exam(eval="dialogue", label="Dialogue", metric="recalled", settings={"n": 20}, generates=True),
     )
 
 

@@ -51,12 +51,14 @@ class Standing(Record, omit_defaults=False):
 
 
 class Away(Record, omit_defaults=False):
-    """Outside the domain: the champion against the baseline."""
+    """Outside the domain: the champion against the baseline. score: what the eval found, a share of its n items."""
 
     label: str
     speedup: Interval
     tokens_per_forward: float | None
-    baseline_tokens_per_forward: float | None
+    score: float
+    baseline_score: float
+    n: int
 
 
 class Standings(Record, omit_defaults=False):
@@ -221,9 +223,12 @@ def _away(ledger: Ledger[Contest], plan: Contest) -> Away | None:
     a, b = (_result(ledger, f"{name}/away") for name in (plan.baseline, plan.champion))
     if a is None or b is None or (ratio := speed_ratio(a.items, b.items)) is None:
         return None
+    scores = [sum(i.values[plan.away.metric] for i in r.items) / len(r.items) for r in (a, b)]
     return Away(
         label=plan.away.label,
         speedup=ratio,
         tokens_per_forward=b.tokens_per_forward,
-        baseline_tokens_per_forward=a.tokens_per_forward,
+        score=scores[1],
+        baseline_score=scores[0],
+        n=len(b.items),
     )
