@@ -80,9 +80,9 @@ def easy(model: str = "smollm2-135m") -> Contest:
         "learning_rate": 3e-4,
     }
 
-    def bf16(recipe: str, label: str, strategy: str, **params: Scalar) -> Contender:
+    def bf16(id: str, recipe: str, label: str, strategy: str, **params: Scalar) -> Contender:
         return Contender(
-            id=recipe,
+            id=id,
             label=label,
             recipe=recipe,
             backend="pytorch",
@@ -102,11 +102,12 @@ def easy(model: str = "smollm2-135m") -> Contest:
             Recipe(id="cllm", label="CLLM", backend="pytorch", steps=(*teacher, ("consistency", consistency))),
         ),
         contenders=(
-            bf16("teacher", "Teacher, one by one", "autoregressive"),
-            bf16("cllm", "CLLM, Jacobi", "jacobi", window=16, fill="end"),
+            bf16("teacher", "teacher", "Teacher, one by one", "autoregressive"),
+            bf16("cllm", "cllm", "CLLM, one by one", "autoregressive"),
+            bf16("cllm-jacobi", "cllm", "CLLM, Jacobi", "jacobi", window=16, fill="end"),
         ),
         baseline="teacher",
-        champion="cllm",
+        champion="cllm-jacobi",
         settings={"easy": True},
     )
 
