@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from core import registry
+from core.analysis.stats import Interval
 from core.errors import ExplorerError
 from core.settings import settings
 from core.studies import contest_report, shelf
@@ -71,6 +73,23 @@ def test_the_report_of_a_contest_that_went_wrong_says_why() -> None:
     page, table = contest_report.html(standings()), contest_report.markdown(standings())
     assert "It was not asked." in page and "It was not asked." in table
     assert "http" not in page.replace("http://www.w3.org", ""), "it opens without a network"
+
+
+def test_the_report_says_why_a_contender_loses() -> None:
+    slow = Standing(
+        id="q4-cllm-jacobi-16",
+        label="Jacobi",
+        backend="llama_cpp",
+        strategy="jacobi",
+        n=9,
+        accuracy=1.0,
+        tokens_per_forward=4.2,
+        predicted=0.7,
+        over_own=Interval(value=0.68, low=0.6, high=0.7, n=9),
+    )
+    rows = tuple(slow if r.id == slow.id else r for r in standings().rows)
+    words = contest_report.words(msgspec.structs.replace(standings(), rows=rows))
+    assert any("cost 6.0 times one of a single token here, and give 4.20 tokens." in w for w in words)
 
 
 def test_the_shelf_reads_what_a_study_left(home: Path) -> None:

@@ -126,6 +126,13 @@ def words(s: Standings) -> list[str]:
             + (f" at {per_forward:.2f} tokens per forward" if per_forward is not None else "")
             + f"; score {s.away.score:.2f} against {s.away.baseline_score:.2f}."
         )
+    found += [
+        f"{r.label} ({ENGINES[r.backend]}) is slower than its own model one by one: its forwards cost "
+        f"{r.tokens_per_forward / r.predicted:.1f} times one of a single token here, and give "
+        f"{r.tokens_per_forward:.2f} tokens."
+        for r in s.rows
+        if r.over_own is not None and r.over_own.value < 1 and r.predicted and r.tokens_per_forward
+    ]
     found += [f"{r.label}: {r.reason}" for r in s.rows if r.reason and r.n]
     return found
 
