@@ -93,7 +93,7 @@ def _attention_shape(c: Config, block: int, window: int | None) -> AttentionShap
         qkv_bias=qkv_bias,
         o_bias=o_bias,
         fused=c.model_type == "phi3",
-        qk_norm=qk_norm,  # type: ignore[arg-type]
+        qk_norm=qk_norm,
         rope=0.0 if no_rope else c.rotary_share(1.0),
     )
 
