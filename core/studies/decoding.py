@@ -35,13 +35,13 @@ def decoding(model: str = "smollm2-135m") -> Contest:
                 id="medusa",
                 label="Teacher with Medusa heads",
                 backend="pytorch",
-                steps=(*teacher, ("medusa_heads", {"questions": 200, "epochs": 3})),
+                steps=(*teacher, ("medusa_heads", {"questions": 1000, "epochs": 4})),
             ),
             Recipe(
                 id="exits",
                 label="Teacher with exit heads",
                 backend="pytorch",
-                steps=(*teacher, ("exit_heads", {"questions": 200, "minutes": 3.0})),
+                steps=(*teacher, ("exit_heads", {"questions": 400, "minutes": 3.0})),
             ),
             Recipe(
                 id="draft",
