@@ -14,7 +14,8 @@ from core.charts.palette import BLUE, GREEN, GREY, ORANGE, PINK, RED, SERIES, SK
 
 BACKENDS = {"llama.cpp": BLUE, "ONNX Runtime": GREEN, "PyTorch": ORANGE}
 PLACES = {"above": -8, "below": 14}  # pixels from a point to its label
-WIDTH, LETTER, LINE = 560, 6.2, 12  # pixels: of a usual plot, of its labels' letters and lines
+WIDTH, FRAME = 560, 160  # pixels: of a usual plot, and what axis, legend and padding take of its height
+LETTER, LINE = 6.2, 12  # pixels of a label's letters and lines
 SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down")
 EFFECTS = {"worse": RED, "not shown to differ": GREY, "better": GREEN}
 
@@ -95,15 +96,15 @@ def _placed(points: Sequence[Point], log_x: bool, height: int) -> list[str]:
     Those on the front come first. The tooltip names every point.
     """
     x = [math.log2(p.x) if log_x and p.x > 0 else p.x for p in points]
-    y = [p.y for p in points]
-    wide, tall = max(x, default=0) - min(x, default=0) or 1.0, max(y, default=0) - min(y, default=0) or 1.0
+    ends = [e for p in points for e in (p.y, p.y_low, p.y_high) if e is not None]
+    wide, tall = max(x, default=0) - min(x, default=0) or 1.0, max(ends, default=0) - min(ends, default=0) or 1.0
     found = [""] * len(points)
     taken: list[tuple[float, float, float]] = []  # left, right and middle of the labels
     for i in sorted(range(len(points)), key=lambda i: not points[i].on_front):
         left = (x[i] - min(x)) / wide * WIDTH
         right = left + LETTER * len(points[i].label)
         for place, dy in PLACES.items():
-            middle = (max(y) - y[i]) / tall * (height - 80) + dy
+            middle = (max(ends) - points[i].y) / tall * (height - FRAME) + dy
             if all(right < a or left > b or abs(middle - m) > LINE for a, b, m in taken):
                 taken.append((left, right, middle))
                 found[i] = place

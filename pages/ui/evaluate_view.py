@@ -39,7 +39,7 @@ def draw_scores(result: Result) -> None:
         for score in result.scores:
             st.metric(
                 score.label,
-                score_text(score),
+                f"{score.value:.3g}",
                 delta=interval_text(score),
                 delta_color="off",
                 delta_arrow="off",
@@ -56,14 +56,10 @@ def draw_scores(result: Result) -> None:
         st.metric("Peak memory", text.size(result.peak_memory_bytes), border=True, height="stretch")
 
 
-def score_text(score: Score) -> str:
-    return f"{score.value:.4g} {score.unit}".strip()
-
-
 def interval_text(score: Score) -> str | None:
     if score.low is None or score.high is None:
-        return f"n = {score.n}"
-    return f"{score.low:.4g} to {score.high:.4g} · n = {score.n}"
+        return score.unit or None
+    return f"{score.low:.3g} to {score.high:.3g} {score.unit}".strip()
 
 
 def draw_items(result: Result) -> None:
