@@ -15,7 +15,9 @@ import pytest
 from core.errors import ExplorerError
 from core.models import catalogue, derived
 from core.paths import data_dir
+from core.runs.deriving import work_key
 from core.runs.runner import Runner
+from core.transforms import drop_layers
 from core.types import Derive, Evaluate, Generate, Request
 from tests.contract.tiny import hf_folder
 
@@ -227,3 +229,19 @@ def test_what_a_model_was_trained_to_guess_is_known_of_its_children_too(home: Pa
     assert derived.trained_to_guess("cllm-q4") == derived.trained_to_guess("cllm") == {"window": 8, "fill": "end"}
     for other in ("teacher", "base", "circle", ""):
         assert derived.trained_to_guess(other) == {}
+
+
+def test_a_default_is_part_of_what_determines_a_model(tiny: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A default that changes with the next version must not pass the old model off as the new one, nor the reverse."""
+
+    def key(**given: Any) -> str:
+        return work_key(Request(model=tiny, backend="pytorch", task=Derive(transform="drop_layers", settings=given)))
+
+    assert key() == key(n=4) != key(n=5)
+    before = key()
+
+    class Other(drop_layers.Dropping):
+        n: int = 5
+
+    monkeypatch.setattr(drop_layers.DropLayers, "Params", Other)
+    assert key() != before and key(n=4) == before

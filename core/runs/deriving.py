@@ -105,10 +105,10 @@ def derive(request: Request, sessions: Sessions, journal: Journal) -> None:
 
 
 def work_key(request: Request) -> str:
-    """Hash of what determines the model: parent, transform, settings, seed."""
+    """Hash of what determines the model: parent, transform, settings (those left at their default, too), seed."""
     assert isinstance(request.task, Derive)
     transform = registry.get("transform", request.task.transform)
     params = settings(transform.Params, request.task.settings, transform.label)
     entry = catalogue.find(request.model)
-    parts = [entry.id, entry.files, request.task.transform, msgspec.to_builtins(params), request.seed]
+    parts = [entry.id, entry.files, request.task.transform, msgspec.structs.asdict(params), request.seed]
     return hashlib.sha256(to_json(parts)).hexdigest()[:16]
