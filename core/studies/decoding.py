@@ -41,7 +41,7 @@ def decoding(model: str = "smollm2-135m") -> Contest:
                 id="exits",
                 label="Teacher with exit heads",
                 backend="pytorch",
-                steps=(*teacher, ("exit_heads", {"questions": 400, "minutes": 3.0})),
+                steps=(*teacher, ("exit_heads", {"questions": 200, "minutes": 3.0})),
             ),
             Recipe(
                 id="draft",
@@ -71,10 +71,10 @@ def decoding(model: str = "smollm2-135m") -> Contest:
 
 def easy(model: str = "smollm2-135m") -> Contest:
     """The same claim where it is easy to make: seven kinds of question, with fixed sentences around each query."""
-    teacher: Steps = (("finetune", {"domain": "sql_easy", "minutes": 3.0}),)
+    teacher: Steps = (("finetune", {"domain": "sql_easy", "minutes": 2.5}),)
     consistency: dict[str, Scalar] = {
         "domain": "sql_easy",
-        "minutes": 15.0,
+        "minutes": 10.0,
         "examples": 8_000,
         "window": 16,
         "learning_rate": 3e-4,
