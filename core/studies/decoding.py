@@ -41,7 +41,7 @@ def decoding(model: str = "smollm2-135m") -> Contest:
                 id="exits",
                 label="Teacher with exit heads",
                 backend="pytorch",
-                steps=(*teacher, ("exit_heads", {"questions": 200, "minutes": 3.0})),
+                steps=(*teacher, ("exit_heads", {"questions": 400, "minutes": 3.0})),
             ),
             Recipe(
                 id="draft",
