@@ -214,3 +214,17 @@ def test_a_users_file_that_is_wrong(tmp_path: Path, text: str, cause: str) -> No
 def test_an_unknown_domain(domain: str) -> None:
     with pytest.raises(ExplorerError, match=domain):
         load(domain, "train", 1, 0)
+
+
+def test_invented_names_are_no_theme_s_and_the_questions_still_run() -> None:
+    questions = load("sql_names", "train", 200, 3)
+    known = {name for themes in THEMES.values() for t in themes.values() for name in (t.table, t.singular)}
+    invented = [q for q in questions if q.cluster not in known]
+    assert 0.5 < len(invented) / len(questions) < 0.9
+    assert len({q.cluster for q in invented}) > 0.9 * len(invented), "nearly every table has a name of its own"
+    assert all(judge("sql_names", q, q.answer or "") for q in questions)
+    assert all(q.cluster in q.prompt for q in questions)
+
+
+def test_the_test_split_of_invented_names_is_that_of_sql() -> None:
+    assert load("sql_names", "test", 20, 3) == load("sql", "test", 20, 3)

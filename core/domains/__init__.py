@@ -9,7 +9,9 @@ from core.domains import arithmetic, jsonl, sql
 from core.domains.questions import Question
 from core.errors import ExplorerError
 
-NAMES = ("sql", "sql_easy", "arithmetic")
+NAMES = ("sql", "sql_names", "sql_easy", "arithmetic")
+INVENTED = 0.7  # share of the training questions of sql_names with invented table names; its test is sql's
+SQL = ("sql", "sql_names", "sql_easy")
 TEST_SHARE = 5  # one in five questions of a user's file is kept for the test split
 
 __all__ = ["NAMES", "Question", "judge", "load"]
@@ -21,8 +23,9 @@ def load(domain: str, split: Literal["train", "test"], n: int, seed: int) -> lis
     Generated domains: the first k questions are the same for every n >= k. A file is shuffled by the seed within
     its splits; every fifth cluster is for the test (a file of one cluster serves both). Raises ExplorerError.
     """
-    if domain in ("sql", "sql_easy"):
-        return sql.generate(split, n, seed, easy=domain == "sql_easy")
+    if domain in SQL:
+        invented = INVENTED if domain == "sql_names" and split == "train" else 0.0
+        return sql.generate(split, n, seed, easy=domain == "sql_easy", invented=invented)
     if domain == "arithmetic":
         return arithmetic.generate(split, n, seed)
     if not domain.endswith(".jsonl"):
@@ -45,7 +48,7 @@ def judge(domain: str, question: Question, output: str) -> bool | None:
     """
     if question.answer is None:
         return None
-    if domain in ("sql", "sql_easy"):
+    if domain in SQL:
         return sql.judge(question, output)
     if domain == "arithmetic":
         return arithmetic.judge(question, output)

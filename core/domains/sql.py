@@ -14,6 +14,7 @@ from random import Random
 
 from core.domains import sql_easy
 from core.domains.questions import Question
+from core.domains.sql_names import renamed
 from core.domains.sql_one_table import ONE_TABLE
 from core.domains.sql_run import RefusedError, Row, database, rows, statement
 from core.domains.sql_scene import Draft, Scene
@@ -24,10 +25,11 @@ from core.domains.sql_two_tables import TWO_TABLES
 INSTRUCTION = "Write the SQL query: "
 
 
-def generate(split: Split, n: int, seed: int, easy: bool = False) -> list[Question]:
+def generate(split: Split, n: int, seed: int, easy: bool = False, invented: float = 0.0) -> list[Question]:
     """n different questions. The first k are the same for every n >= k.
 
-    easy: seven kinds, one phrasing each, and answers with fixed sentences around the query.
+    easy: seven kinds, one phrasing each, and answers with fixed sentences around the query. invented: share of the
+    questions whose tables have invented names.
     """
     themes = THEMES[split]
     seen: set[str] = set()
@@ -38,6 +40,8 @@ def generate(split: Split, n: int, seed: int, easy: bool = False) -> list[Questi
         joined = kind in TWO_TABLES
         theme = rng.choice([t for t in themes.values() if t.parent or not joined])
         above = themes[theme.parent] if theme.parent and (joined or (not easy and rng.random() < 0.2)) else None
+        if invented and rng.random() < invented:
+            theme, above = renamed(rng, theme), above and renamed(rng, above)
         table = invent(rng, theme, above)
         parent = invent(rng, above, None) if above else None
         fillings = [_fill(rng, table, parent) for _ in range(2)]

@@ -24,6 +24,9 @@ def decoding(model: str = "smollm2-135m") -> Contest:
         "learning_rate": 3e-4,
     }
     trained: Steps = (*teacher, ("consistency", consistency))
+    more: dict[str, Scalar] = {"domain": "sql_names", "minutes": 3.0}
+    further: dict[str, Scalar] = {**consistency, **more, "minutes": 13.0, "learning_rate": 2e-4}
+    named: Steps = (*trained, ("consistency", further))
     return Contest(
         name=f"decoding-{model}",
         title=f"Many tokens per forward: {model} on text to SQL",
@@ -31,6 +34,13 @@ def decoding(model: str = "smollm2-135m") -> Contest:
         recipes=(
             Recipe(id="teacher", label="Teacher", backend="pytorch", steps=teacher),
             Recipe(id="cllm", label="CLLM", backend="pytorch", steps=trained),
+            Recipe(
+                id="teacher-names",
+                label="Teacher, on invented names too",
+                backend="pytorch",
+                steps=(*teacher, ("finetune", more)),
+            ),
+            Recipe(id="cllm-names", label="CLLM, on invented names too", backend="pytorch", steps=named),
             Recipe(
                 id="medusa",
                 label="Teacher with Medusa heads",
@@ -61,10 +71,16 @@ def decoding(model: str = "smollm2-135m") -> Contest:
                 backend="llama_cpp",
                 steps=(*trained, ("gguf_quantize", {"type": "Q4_1"})),
             ),
+            Recipe(
+                id="cllm-names-q8",
+                label="CLLM+names Q8_0",
+                backend="llama_cpp",
+                steps=(*named, ("gguf_quantize", {"type": "Q8_0"})),
+            ),
         ),
         contenders=(*_pytorch(), *_llama_cpp(), *_onnxruntime()),
-        baseline="teacher",
-        champion="cllm-jacobi",
+        baseline="teacher-names",
+        champion="cllm-names-jacobi",
         away=Exam(eval="dialogue", label="Dialogue", metric="recalled", settings={"n": 20}, generates=True),
     )
 
@@ -122,7 +138,7 @@ def _pytorch() -> tuple[Contender, ...]:
             recipe=recipe,
             backend="pytorch",
             dtype="bf16",
-            own="cllm" if recipe == "cllm" else "teacher",
+            own=recipe if recipe in ("cllm", "teacher-names", "cllm-names") else "teacher",
             rounds=rounds,
             strategy=strategy,
             drafts=drafts,
@@ -130,6 +146,18 @@ def _pytorch() -> tuple[Contender, ...]:
         )
 
     return (
+        bf16("teacher-names", "Teacher+names, one by one", "teacher-names", "autoregressive", ALL),
+        bf16("cllm-names", "CLLM+names, one by one", "cllm-names", "autoregressive"),
+        bf16("cllm-names-jacobi", "CLLM+names, Jacobi", "cllm-names", "jacobi", ALL, window=16, fill="end"),
+        bf16(
+            "cllm-names-early",
+            "CLLM+names, Jacobi, guessing from the prompt on",
+            "cllm-names",
+            "jacobi",
+            window=16,
+            fill="end",
+            early=True,
+        ),
         bf16("teacher", "Teacher, one by one", "teacher", "autoregressive", ALL),
         bf16("teacher-jacobi", "Teacher, Jacobi", "teacher", "jacobi", window=16),
         bf16("teacher-lookahead", "Teacher, lookahead", "teacher", "lookahead"),
@@ -155,7 +183,7 @@ def _pytorch() -> tuple[Contender, ...]:
 
 
 def _llama_cpp() -> tuple[Contender, ...]:
-    def q4(id: str, label: str, recipe: str, own: str, strategy: str, **params: Scalar) -> Contender:
+    def gguf(id: str, label: str, recipe: str, own: str, strategy: str, **params: Scalar) -> Contender:
         return Contender(
             id=id,
             label=label,
@@ -168,9 +196,9 @@ def _llama_cpp() -> tuple[Contender, ...]:
         )
 
     return (
-        q4("q4-teacher", "Teacher Q4_1, one by one", "teacher-q4", "q4-teacher", "autoregressive"),
-        q4("q4-cllm", "CLLM Q4_1, one by one", "cllm-q4", "q4-cllm", "autoregressive"),
-        q4(
+        gguf("q4-teacher", "Teacher Q4_1, one by one", "teacher-q4", "q4-teacher", "autoregressive"),
+        gguf("q4-cllm", "CLLM Q4_1, one by one", "cllm-q4", "q4-cllm", "autoregressive"),
+        gguf(
             "q4-cllm-jacobi-4",
             "CLLM Q4_1, Jacobi, window 4",
             "cllm-q4",
@@ -179,13 +207,23 @@ def _llama_cpp() -> tuple[Contender, ...]:
             window=4,
             fill="end",
         ),
-        q4(
+        gguf(
             "q4-cllm-jacobi-16",
             "CLLM Q4_1, Jacobi, window 16",
             "cllm-q4",
             "q4-cllm",
             "jacobi",
             window=16,
+            fill="end",
+        ),
+        gguf("q8-cllm-names", "CLLM+names Q8_0, one by one", "cllm-names-q8", "q8-cllm-names", "autoregressive"),
+        gguf(
+            "q8-cllm-names-jacobi",
+            "CLLM+names Q8_0, Jacobi, window 4",
+            "cllm-names-q8",
+            "q8-cllm-names",
+            "jacobi",
+            window=4,
             fill="end",
         ),
     )
@@ -196,15 +234,15 @@ def _onnxruntime() -> tuple[Contender, ...]:
         return Contender(
             id=id,
             label=label,
-            recipe="cllm",
+            recipe="cllm-names",
             backend="onnxruntime",
-            own="ort-cllm",
+            own="ort-cllm-names",
             rounds=SOME,
             strategy=strategy,
             params=params,
         )
 
     return (
-        fp32("ort-cllm", "CLLM fp32, one by one", "autoregressive"),
-        fp32("ort-cllm-jacobi", "CLLM fp32, Jacobi, window 8", "jacobi", window=8, fill="end"),
+        fp32("ort-cllm-names", "CLLM+names fp32, one by one", "autoregressive"),
+        fp32("ort-cllm-names-jacobi", "CLLM+names fp32, Jacobi, window 8", "jacobi", window=8, fill="end"),
     )

@@ -9,6 +9,13 @@ from core.domains import NAMES, load
 OWN = "Own text"
 _HOW_MANY = 20
 
+_LABELS = {
+    "sql": "SQL",
+    "sql_names": "SQL, invented names",
+    "sql_easy": "SQL, easy",
+    "arithmetic": "Arithmetic",
+}
+
 
 def prompt_form(key: str = "prompt") -> str | None:
     """The prompt; None while it is empty. Questions come from the test split, which no training has seen."""
@@ -20,7 +27,12 @@ def prompt_form(key: str = "prompt") -> str | None:
         key=f"{key}-kind",
         bind="query-params",
         width="stretch",
-        format_func=lambda n: {"sql": "SQL", "sql_easy": "SQL, easy", "arithmetic": "Arithmetic"}.get(n, n),
+        format_func=lambda n: {
+            "sql": "SQL",
+            "sql_names": "SQL, invented names",
+            "sql_easy": "SQL, easy",
+            "arithmetic": "Arithmetic",
+        }.get(n, n),
     )
     if kind == OWN:
         words = st.text_area(
