@@ -40,6 +40,7 @@ study: install
 
 study-decoding: install
 	$(BIN)/python -m core study decoding
+	$(BIN)/python -m core study decoding-names
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache

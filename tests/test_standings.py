@@ -12,7 +12,7 @@ from core.analysis.stats import Interval
 from core.errors import ExplorerError
 from core.settings import settings
 from core.studies import contest_report, shelf
-from core.studies.decoding import decoding, easy
+from core.studies.decoding import decoding, easy, names
 from core.studies.plan import Contest
 from core.studies.standings import Standing, Standings, _forwards, latency_ratio, speed_ratio
 from core.types import Item, to_json
@@ -43,7 +43,7 @@ def test_forwards_are_those_of_decoding() -> None:
     assert _forwards([item("a", 1, 0.0)]) == (None, None, None)
 
 
-@pytest.mark.parametrize("plan", [decoding(), easy()], ids=lambda p: p.name)
+@pytest.mark.parametrize("plan", [decoding(), names(), easy()], ids=lambda p: p.name)
 def test_the_plan_names_only_what_exists(plan: Contest) -> None:
     recipes, ids = {r.id for r in plan.recipes}, {c.id for c in plan.contenders}
     assert {c.recipe for c in plan.contenders} | {c.drafts for c in plan.contenders} <= recipes | {""}
