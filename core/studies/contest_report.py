@@ -141,7 +141,8 @@ def where(s: Standings) -> str:
     machine: dict[str, Any] = s.environment.get("machine") or {}
     return (
         f"Measured on {s.begun} on {machine.get('cpu', 'an unknown processor')}, "
-        f"{machine.get('usable_cores', '?')} cores, in {s.spent_s / 60:.0f} minutes, training included."
+        f"{machine.get('usable_cores', '?')} cores, in {s.spent_s / 60:.0f} minutes, "
+        "without the training of models that were there already."
     )
 
 
