@@ -287,9 +287,9 @@ def test_speculative_sampling_is_distributed_as_the_large_model(sampling: Sampli
 
 def test_the_chi_square_sees_a_wrong_rule(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the correction a draft model's text would be its own; the test must notice."""
-    from core.decoding import speculative
+    from core.decoding import _draft
 
-    monkeypatch.setattr(speculative, "accept_sampled", lambda logits, guess, q, *_: [*guess, 0][:3])
+    monkeypatch.setattr(_draft, "accept_sampled", lambda logits, guess, q, *_: [*guess, 0][:3])
     plain = Sampling(temperature=1.0)
     assert p_value(counts("speculative", plain, Chain(Q), draft_length=2), expected(plain)) < 1e-6
 
