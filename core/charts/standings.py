@@ -10,6 +10,8 @@ import altair as alt
 from core.charts.chart import Chart, Row, built, fed
 from core.charts.palette import BLUE, GREY, ORANGE
 
+AXIS = 64  # pixels of the axis below the rows
+
 
 def speedups(rows: Sequence[Any]) -> Chart:
     """Bars in the order of speed-up, a line at 1; a diamond where the cost of a forward predicted it.
@@ -34,7 +36,8 @@ def speedups(rows: Sequence[Any]) -> Chart:
 
 
 def _spec(names: tuple[str, ...]) -> dict[str, Any]:
-    y = alt.Y("label:N", title=None, sort=list(names), axis=alt.Axis(labelLimit=320, ticks=False, domain=False))
+    axis = alt.Axis(labelLimit=320, ticks=False, domain=False, labelOverlap=False)
+    y = alt.Y("label:N", title=None, sort=list(names), axis=axis)
     base = alt.Chart(alt.NamedData("rows"))
     x = alt.X("speedup:Q", title="Speed-up", scale=alt.Scale(zero=True))
     bars = base.mark_bar(color=BLUE, opacity=0.75, height={"band": 0.6}).encode(x=x, y=y)
@@ -46,4 +49,4 @@ def _spec(names: tuple[str, ...]) -> dict[str, Any]:
         .encode(x=x, y=y, tooltip=[alt.Tooltip("speedup:Q", title="Predicted", format=".2f")])
     )
     one = alt.Chart(alt.Data(values=[{"one": 1}])).mark_rule(color=GREY, strokeDash=[4, 3]).encode(x="one:Q")
-    return built(alt.layer(bars, spread, words, guesses, one), 26 * max(1, len(names)))
+    return built(alt.layer(bars, spread, words, guesses, one), 26 * max(1, len(names)) + AXIS)

@@ -24,9 +24,10 @@ def draw_contest(found: Standings) -> None:
     st.caption(report.words(found)[0])
     if found.curves:
         st.subheader("Training", anchor=False)
+    labels = {r.id: r.label for r in found.plan.recipes}
     for name, points in found.curves:
         values = list(dict.fromkeys(v for p in points for v in p.values))
-        with st.expander(name.capitalize(), expanded=name == "cllm"):
+        with st.expander(labels.get(name, name), expanded=name == "cllm"):
             for row in range(0, len(values), 2):
                 for place, (value, column) in enumerate(zip(values[row : row + 2], st.columns(2), strict=False), row):
                     with column:
