@@ -4,35 +4,26 @@ from __future__ import annotations
 
 import streamlit as st
 
-from core.domains import NAMES, load
+from core.domains import load
 
 OWN = "Own text"
 _HOW_MANY = 20
 
-_LABELS = {
-    "sql": "SQL",
-    "sql_names": "SQL, invented names",
-    "sql_easy": "SQL, easy",
-    "arithmetic": "Arithmetic",
-}
+# sql_names differs from sql in its training alone
+_LABELS = {"sql": "SQL", "sql_easy": "SQL, easy", "arithmetic": "Arithmetic"}
 
 
 def prompt_form(key: str = "prompt") -> str | None:
     """The prompt; None while it is empty. Questions come from the test split, which no training has seen."""
     kind = st.segmented_control(
         "Prompt",
-        [OWN, *NAMES],
+        [OWN, *_LABELS],
         default=OWN,
         required=True,
         key=f"{key}-kind",
         bind="query-params",
         width="stretch",
-        format_func=lambda n: {
-            "sql": "SQL",
-            "sql_names": "SQL, invented names",
-            "sql_easy": "SQL, easy",
-            "arithmetic": "Arithmetic",
-        }.get(n, n),
+        format_func=lambda n: _LABELS.get(n, n),
     )
     if kind == OWN:
         words = st.text_area(
