@@ -166,6 +166,9 @@ def test_losses_by_hand() -> None:
     noisy = torch.log(torch.tensor([[0.4, 0.4, 0.2], [0.5, 0.25, 0.25]]))
     assert float(losses.autoregressive(clean, packed)) == pytest.approx(-np.log([0.5, 0.6, 0.8]).mean(), rel=1e-5)
     assert float(losses.consistency(clean, noisy, packed, "ce")) == pytest.approx(-np.log([0.4, 0.25]).mean(), rel=1e-5)
+    assert packed.behind.tolist() == [0, 1]  # guesses behind the first wrong one
+    decayed = -(np.log(0.4) + 0.5 * np.log(0.25)) / 1.5
+    assert float(losses.consistency(clean, noisy, packed, "ce", decay=0.5)) == pytest.approx(decayed, rel=1e-5)
     first = 0.2 * math.log(0.2 / 0.4) + 0.6 * math.log(0.6 / 0.4) + 0.2 * math.log(0.2 / 0.2)
     second = 0.1 * math.log(0.1 / 0.5) + 0.1 * math.log(0.1 / 0.25) + 0.8 * math.log(0.8 / 0.25)
     assert float(losses.consistency(clean, noisy, packed, "kl")) == pytest.approx((first + second) / 2, rel=1e-4)

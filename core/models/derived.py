@@ -63,8 +63,8 @@ def trained_to_guess(name: str) -> dict[str, Scalar]:
         seen.add(name)
         made = about(name)
         facts = made.get("facts") or {}
-        if made.get("transform") == "consistency" and "fill" in facts:
-            return {key: facts[key] for key in ("window", "fill") if key in facts}
+        if {"window", "fill"} <= facts.keys():
+            return {"window": facts["window"], "fill": facts["fill"]}
         name = str(made.get("parent") or "")
     return {}
 
