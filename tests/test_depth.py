@@ -57,8 +57,11 @@ def open_folder(folder: Path, **options: Any) -> TorchSession:
 
 
 def make(family: str, folder: Path, **options: Any) -> TorchSession:
+    return made_of(FAMILIES[family](), folder, **options)
+
+
+def made_of(config: Any, folder: Path, **options: Any) -> TorchSession:
     torch.manual_seed(3)
-    config = FAMILIES[family]()
     transformers.AutoModelForCausalLM.from_config(config).eval().save_pretrained(folder)
     byte_level_tokenizer().save_pretrained(folder)
     return open_folder(folder, **options)

@@ -219,16 +219,18 @@ def test_no_process_is_left_behind_by_a_training(runner: Runner, tiny: str, home
 def test_what_a_model_was_trained_to_guess_is_known_of_its_children_too(home: Path) -> None:
     cllm = {"transform": "consistency", "parent": "teacher", "facts": {"window": 8, "fill": "end", "steps": 5}}
     for name, facts in {
-        "teacher": {"transform": "finetune", "parent": "base", "facts": {"steps": 3}},
+        "teacher": {"transform": "finetune", "parent": "base", "facts": {"domain": "sql"}},
         "cllm": cllm,
         "cllm-q4": {"transform": "gguf_quantize", "parent": "cllm", "facts": {}},
         "circle": {"transform": "prune", "parent": "circle"},
     }.items():
         (derived.folder() / name).mkdir(parents=True)
         derived.write_about(derived.folder() / name, facts)
-    assert derived.trained_to_guess("cllm-q4") == derived.trained_to_guess("cllm") == {"window": 8, "fill": "end"}
+    for name in ("cllm-q4", "cllm"):
+        assert derived.inherited(name, "window", "fill") == {"window": 8, "fill": "end"}
+        assert derived.inherited(name, "domain") == {"domain": "sql"}
     for other in ("teacher", "base", "circle", ""):
-        assert derived.trained_to_guess(other) == {}
+        assert derived.inherited(other, "window", "fill") == {}
 
 
 def test_a_default_is_part_of_what_determines_a_model(tiny: str, monkeypatch: pytest.MonkeyPatch) -> None:

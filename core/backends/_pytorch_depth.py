@@ -19,16 +19,14 @@ EXIT_HEADS = "exit_heads.safetensors"
 
 
 class Depth:
-    """Runs some of the blocks of a transformers model over a DynamicCache; all tensors (batch, n, ...)."""
+    """Runs some of the blocks of a model over a DynamicCache; all tensors (batch, n, ...).
 
-    def __init__(self, model: Any) -> None:
-        self._body, self._head = model.model, model.lm_head
-        self._blocks = list(self._body.layers)
+    body: how its blocks are run, one by one: Modules, or core.backends._pytorch_fused.Fused.
+    """
+
+    def __init__(self, model: Any, body: Any) -> None:
+        self._body = body
         self._norms = dict(getattr(model, "exit_heads", {}).items())
-
-    @property
-    def n_blocks(self) -> int:
-        return len(self._blocks)
 
     @property
     def exit_heads(self) -> tuple[int, ...]:
@@ -38,9 +36,9 @@ class Depth:
         """Logits of the last `keep` ids of x after these blocks, whose caches hold n_past tokens each."""
         assert blocks and blocks[0] == 0 and list(blocks) == sorted(set(blocks)), "blocks rise from the first"
         assert all(cache.layers[i].get_seq_length() == n_past for i in blocks), "a block has missed a token"
-        hidden, around = self._start(x, cache, n_past)
+        hidden, around = self._body.start(x, cache, n_past)
         for i in blocks:
-            hidden = self._blocks[i](hidden, **around)
+            hidden = self._body.block(i, hidden, around)
         return self._logits(hidden if keep is None else hidden[:, -keep:], blocks[-1] + 1)
 
     def until_sure(self, x: Any, cache: Any, n_past: int, threshold: float, exits: Sequence[int]) -> tuple[Any, int]:
@@ -50,20 +48,35 @@ class Depth:
         """
         assert x.shape[1] == 1, "only one token at a time can leave early"
         assert complete(cache, n_past), "a block has missed a token"
-        hidden, around = self._start(x, cache, n_past)
-        for ran, block in enumerate(self._blocks, 1):
-            hidden = block(hidden, **around)
-            if ran not in exits or ran == self.n_blocks:
+        hidden, around = self._body.start(x, cache, n_past)
+        n_blocks = self._body.n_blocks
+        for i in range(n_blocks):
+            hidden, ran = self._body.block(i, hidden, around), i + 1
+            if ran not in exits or ran == n_blocks:
                 continue
             logits = self._logits(hidden, ran)
             scores = logits.float()
             if bool(((scores.amax(-1) - scores.logsumexp(-1)).exp() >= threshold).all()):
-                for left_out in self._blocks[ran:]:
-                    _remember(left_out, hidden, around["position_embeddings"], cache)
+                for left_out in range(ran, n_blocks):
+                    self._body.remember(left_out, hidden, around)
                 return logits, ran
-        return self._logits(hidden, self.n_blocks), self.n_blocks
+        return self._logits(hidden, n_blocks), n_blocks
 
-    def _start(self, x: Any, cache: Any, n_past: int) -> tuple[Any, dict[str, Any]]:
+    def _logits(self, hidden: Any, ran: int) -> Any:
+        return self._body.logits(hidden, self._norms.get(str(ran), self._body.norm))
+
+
+class Modules:
+    """The blocks as transformers' modules run them."""
+
+    def __init__(self, model: Any) -> None:
+        self._body, self._head, self.norm = model.model, model.lm_head, model.model.norm
+
+    @property
+    def n_blocks(self) -> int:
+        return len(self._body.layers)
+
+    def start(self, x: Any, cache: Any, n_past: int) -> tuple[Any, dict[str, Any]]:
         """What goes into the first block, and what every block gets beside it; as the model's own forward does."""
         import torch
         from transformers.masking_utils import create_causal_mask
@@ -85,13 +98,30 @@ class Depth:
             "position_embeddings": self._body.rotary_emb(hidden, position_ids=positions),
         }
 
-    def _logits(self, hidden: Any, ran: int) -> Any:
-        return self._head(self._norms.get(str(ran), self._body.norm)(hidden))
+    def block(self, i: int, hidden: Any, around: dict[str, Any]) -> Any:
+        return self._body.layers[i](hidden, **around)
+
+    def remember(self, i: int, hidden: Any, around: dict[str, Any]) -> None:
+        """Write the keys and values that block i would have made of this hidden state (CALM, 2207.07061, 3.1)."""
+        block = self._body.layers[i]
+        attention, x = block.self_attn, block.input_layernorm(hidden)
+        shape = (*x.shape[:-1], -1, attention.head_dim)
+        keys, values = attention.k_proj(x).view(shape), attention.v_proj(x).view(shape)
+        if hasattr(attention, "k_norm"):
+            keys = attention.k_norm(keys)
+        keys, values = keys.transpose(1, 2), values.transpose(1, 2)
+        rotate = vars(sys.modules[type(attention).__module__])["apply_rotary_pos_emb"]
+        keys = rotate(keys, keys, *around["position_embeddings"])[1]
+        around["past_key_values"].update(keys, values, attention.layer_idx)
+
+    def logits(self, hidden: Any, norm: Any) -> Any:
+        return self._head(norm(hidden))
 
 
 def depth_of(model: Any) -> Depth | None:
     """None where the model is not built as this file needs it."""
-    return Depth(model) if getattr(model.config, "model_type", None) in FAMILIES and hasattr(model, "lm_head") else None
+    known = getattr(model.config, "model_type", None) in FAMILIES and hasattr(model, "lm_head")
+    return Depth(model, Modules(model)) if known else None
 
 
 def complete(cache: Any, n: int) -> bool:
@@ -104,19 +134,6 @@ def cut(cache: Any, n: int) -> None:
     for layer in cache.layers:
         if (surplus := layer.get_seq_length() - n) > 0:
             layer.crop(-surplus)
-
-
-def _remember(block: Any, hidden: Any, rope: Any, cache: Any) -> None:
-    """Write the keys and values that a block would have made of this hidden state (CALM, 2207.07061, section 3.1)."""
-    attention = block.self_attn
-    x = block.input_layernorm(hidden)
-    shape = (*x.shape[:-1], -1, attention.head_dim)
-    keys, values = attention.k_proj(x).view(shape), attention.v_proj(x).view(shape)
-    if hasattr(attention, "k_norm"):
-        keys = attention.k_norm(keys)
-    keys, values = keys.transpose(1, 2), values.transpose(1, 2)
-    rotate = vars(sys.modules[type(attention).__module__])["apply_rotary_pos_emb"]
-    cache.update(rotate(keys, keys, *rope)[1], values, attention.layer_idx)
 
 
 # ---------------------------------------------------------------- exit heads

@@ -19,11 +19,12 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from core.backends import _pytorch_fused as fused
 from core.backends import _pytorch_heads as heads
 from core.backends import _pytorch_load as load
 from core.backends import _pytorch_tree as tree
 from core.backends._pytorch_count import count
-from core.backends._pytorch_depth import add_exit_heads, complete, cut, depth_of
+from core.backends._pytorch_depth import Depth, add_exit_heads, complete, cut, depth_of
 from core.backends._pytorch_stream import generate
 from core.backends._pytorch_trace import TorchTrace
 from core.errors import ExplorerError
@@ -64,6 +65,7 @@ class TorchSession:
         from transformers.cache_utils import LinearAttentionCacheLayerMixin
 
         self._torch, self._model, self._tokenizer = torch, model, tokenizer
+        self._call = model  # what a forward calls
         self.spec = spec
         self.max_context = spec.max_context or getattr(model.config, "max_position_embeddings", None) or UNLIMITED
         self.chat_template = tokenizer.chat_template if isinstance(tokenizer.chat_template, str) else None
@@ -134,8 +136,8 @@ class TorchSession:
         if self._cache_argument:
             arguments |= {self._cache_argument: self._cache, "use_cache": True}
         if self._keeps_logits:
-            return self._model(x, logits_to_keep=keep or 0, **arguments).logits
-        logits = self._model(x, **arguments).logits
+            return self._call(x, logits_to_keep=keep or 0, **arguments).logits
+        logits = self._call(x, **arguments).logits
         return logits if keep is None else logits[:, -keep:]
 
     def forward_to(self, ids: Ids, depth: int, keep: int | None = None) -> TorchLogits:
@@ -302,7 +304,7 @@ class TorchSession:
     def close(self) -> None:
         if self._trace is not None:
             self._trace.finish()
-        self._model = self._cache = self._depth = self._heads = None
+        self._model = self._call = self._cache = self._depth = self._heads = None
         self._committed = self._pending = 0
         gc.collect()
         if self._device.startswith("cuda"):
@@ -325,6 +327,21 @@ class TorchSession:
         self.reset()
         self.capabilities -= {"layers", "count"}
 
+    def fuse(self) -> None:
+        """Run forwards in few, large operators; the library's own loop and a trace of its layers need its modules.
+
+        Raises ExplorerError.
+        """
+        model = self._open_model()
+        if not fused.possible(model, self._cache):
+            raise ExplorerError(
+                f"The fused step does not know models like {self.spec.name}.",
+                f"Open it without the option fused, which is for {', '.join(fused.FAMILIES)}.",
+            )
+        self._call = body = fused.Fused(model)
+        self._depth = Depth(model, body)
+        self.capabilities -= {"layers", "count", "stream"}
+
     def _open_model(self) -> Any:
         if self._model is None:
             raise ExplorerError("The session is closed.", "Open the model again.")
@@ -343,12 +360,14 @@ class Options(Record):
 
     device: where it runs; auto takes CUDA, then MPS, then the processor.
     attention: the implementation; None leaves it to transformers.
-    compile: torch.compile, which takes a minute and may pay over a long run.
+    fused: of Llama-like models, a forward in few, large operators, for a step of few tokens costs their dispatch.
+    compile: torch.compile, which takes a minute and may pay over a long run. It excludes fused.
     """
 
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     attention: Literal["sdpa", "eager"] | None = None
     compile: bool = False
+    fused: bool = False
 
 
 class PyTorch:
@@ -371,6 +390,8 @@ class PyTorch:
     def open(self, path: str, spec: ModelSpec, request: Request, progress: Progress) -> TorchSession:
         """Raises ExplorerError for a damaged or incomplete folder, an absent device, a wrong option."""
         options = settings(Options, request.options, self.label)
+        if options.fused and (options.compile or options.attention == "eager"):
+            raise ExplorerError("The fused step has an attention of its own and is not compiled.", "Set fused alone.")
         progress("Importing PyTorch")
         import torch
         import transformers
@@ -389,10 +410,12 @@ class PyTorch:
         session = TorchSession(model, tokenizer, spec, device)
         if found := heads.load(folder, model, device):
             session.add_heads(found)
+        if options.fused:
+            session.fuse()
         if options.compile:
             progress("Compiling")
             session.compile()
-        session.environment = load.environment(model, device, dtype) | {"file": folder.name}
+        session.environment = load.environment(model, device, dtype) | {"file": folder.name, "fused": options.fused}
         session.warnings = warnings + (load.cpu_warnings(dtype) if device == "cpu" else ())
         if isinstance(tokenizer, load.ByteTokenizer):
             session.warnings += ("This architecture has no tokenizer: each byte of the text is a token.",)

@@ -14,7 +14,7 @@ INVENTED = 0.7  # share of the training questions of sql_names with invented tab
 SQL = ("sql", "sql_names", "sql_easy")
 TEST_SHARE = 5  # one in five questions of a user's file is kept for the test split
 
-__all__ = ["NAMES", "Question", "judge", "load"]
+__all__ = ["NAMES", "Question", "judge", "load", "tested_as"]
 
 
 def load(domain: str, split: Literal["train", "test"], n: int, seed: int) -> list[Question]:
@@ -39,6 +39,11 @@ def load(domain: str, split: Literal["train", "test"], n: int, seed: int) -> lis
         questions = [q for q in questions if q.cluster in kept]
     Random(seed).shuffle(questions)
     return questions[:n]
+
+
+def tested_as(domain: str) -> str:
+    """The domain whose test questions this one shares: its own, unless only the training differs."""
+    return "sql" if domain == "sql_names" else domain
 
 
 def judge(domain: str, question: Question, output: str) -> bool | None:

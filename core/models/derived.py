@@ -56,15 +56,19 @@ def about(name: str) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def trained_to_guess(name: str) -> dict[str, Scalar]:
-    """The settings of Jacobi decoding that a model was trained for, itself or an ancestor; empty for all others."""
+def inherited(name: str, *facts: str) -> dict[str, Scalar]:
+    """These facts as a model was made with them, or else its nearest ancestor that has them all; empty without one.
+
+    Training leaves `domain` and `dtype`, of consistency training also `window` and `fill`: what a model was trained
+    for it does best.
+    """
     seen: set[str] = set()
     while name and name not in seen:
         seen.add(name)
         made = about(name)
-        facts = made.get("facts") or {}
-        if {"window", "fill"} <= facts.keys():
-            return {"window": facts["window"], "fill": facts["fill"]}
+        known = made.get("facts") or {}
+        if set(facts) <= known.keys():
+            return {fact: known[fact] for fact in facts}
         name = str(made.get("parent") or "")
     return {}
 

@@ -27,6 +27,76 @@ CLLM: Steps = (*TEACHER, ("consistency", CONSISTENCY))
 AWAY = Exam(eval="dialogue", label="Dialogue", metric="recalled", settings={"n": 20}, generates=True)
 
 
+def _way(
+    id: str,
+    label: str,
+    strategy: str = "autoregressive",
+    *,
+    of: str = "",
+    recipe: str = "",
+    backend: str = "pytorch",
+    rounds: int = SOME,
+    drafts: str = "",
+    fused: bool = True,
+    **params: Scalar,
+) -> Contender:
+    """A contender in the precision and with the step that its engine is fastest with.
+
+    of: the contender that decodes the same model one by one, if not itself. recipe: of the model, if not named so.
+    """
+    torch = backend == "pytorch"
+    return Contender(
+        id=id,
+        label=label,
+        recipe=recipe or of or id,
+        backend=backend,
+        own=of or id,
+        rounds=rounds,
+        strategy=strategy,
+        drafts=drafts,
+        params=params,
+        dtype="bf16" if torch else None,
+        options={"fused": True} if torch and fused else {},
+    )
+
+
+_UNTRAINED = (
+    _way("teacher", "Teacher, one by one", rounds=ALL),
+    _way("teacher-jacobi", "Teacher, Jacobi", "jacobi", of="teacher", window=16),
+    _way("teacher-lookahead", "Teacher, lookahead", "lookahead", of="teacher"),
+    _way("teacher-lookup", "Teacher, prompt lookup", "prompt_lookup", of="teacher"),
+)
+_UNFUSED = _way("teacher-unfused", "Teacher, one by one, transformers' own step", recipe="teacher", fused=False)
+_CLLM = (
+    _way("cllm", "CLLM, one by one"),
+    _way("cllm-jacobi", "CLLM, Jacobi", "jacobi", of="cllm", rounds=ALL, window=16, fill="end"),
+    _way("cllm-jacobi-pool", "CLLM, Jacobi with a pool", "jacobi", of="cllm", window=16, fill="end", pool=4),
+    _way(
+        "cllm-jacobi-early",
+        "CLLM, Jacobi, guessing from the prompt on",
+        "jacobi",
+        of="cllm",
+        rounds=ALL,
+        window=16,
+        fill="end",
+        early=True,
+    ),
+)
+_ORT = (
+    _way("ort", "CLLM fp32, one by one", recipe="cllm", backend="onnxruntime"),
+    _way(
+        "ort-jacobi",
+        "CLLM fp32, Jacobi, window 8",
+        "jacobi",
+        of="ort",
+        recipe="cllm",
+        backend="onnxruntime",
+        window=8,
+        fill="end",
+    ),
+)
+
+
 def decoding(model: str = "smollm2-135m") -> Contest:
     """The plan for a model that PyTorch trains and every engine runs."""
     return Contest(
@@ -67,7 +137,29 @@ def decoding(model: str = "smollm2-135m") -> Contest:
                 steps=(*CLLM, ("gguf_quantize", {"type": "Q4_1"})),
             ),
         ),
-        contenders=(*_pytorch(), *_llama_cpp(), *_onnxruntime()),
+        contenders=(
+            *_UNTRAINED,
+            _way("drafted", "Teacher, speculative with a draft model", "speculative", of="teacher", drafts="draft"),
+            _way("self", "Teacher, self-speculative with exit heads", "self_speculative", of="teacher", recipe="exits"),
+            _way("medusa", "Teacher, Medusa heads", "medusa", of="teacher", recipe="medusa"),
+            *_CLLM,
+            _way("cllm-jacobi-8", "CLLM, Jacobi, window 8", "jacobi", of="cllm", window=8, fill="end"),
+            _way("teacher-q4", "Teacher Q4_1, one by one", backend="llama_cpp"),
+            _way("cllm-q4", "CLLM Q4_1, one by one", backend="llama_cpp"),
+            *(
+                _way(
+                    f"cllm-q4-jacobi-{n}",
+                    f"CLLM Q4_1, Jacobi, window {n}",
+                    "jacobi",
+                    of="cllm-q4",
+                    backend="llama_cpp",
+                    window=n,
+                    fill="end",
+                )
+                for n in (4, 16)
+            ),
+            *_ORT,
+        ),
         baseline="teacher",
         champion="cllm-jacobi",
         away=AWAY,
@@ -77,24 +169,8 @@ def decoding(model: str = "smollm2-135m") -> Contest:
 def names(model: str = "smollm2-135m") -> Contest:
     """Teacher and consistency model go on with invented names; only what the claim needs takes part."""
     more: dict[str, Scalar] = {"domain": "sql_names", "minutes": 3.0}
-    further: dict[str, Scalar] = {**CONSISTENCY, "domain": "sql_names", "minutes": 13.0, "learning_rate": 2e-4}
+    further: dict[str, Scalar] = {**CONSISTENCY, "domain": "sql_names", "minutes": 30.0, "learning_rate": 2e-4}
     cllm: Steps = (*CLLM, ("consistency", further))
-
-    def way(id: str, label: str, own: str, strategy: str, rounds: int = SOME, **params: Scalar) -> Contender:
-        recipe, backend = {"q8": ("cllm-q8", "llama_cpp"), "ort": ("cllm", "onnxruntime")}.get(own, (own, "pytorch"))
-        dtype = "bf16" if backend == "pytorch" else None
-        return Contender(
-            id=id,
-            label=label,
-            recipe=recipe,
-            backend=backend,
-            dtype=dtype,
-            own=own,
-            rounds=rounds,
-            strategy=strategy,
-            params=params,
-        )
-
     return Contest(
         name=f"decoding-names-{model}",
         title=f"Many tokens per forward at equal quality: {model} on text to SQL, trained on invented names too",
@@ -110,23 +186,20 @@ def names(model: str = "smollm2-135m") -> Contest:
             ),
         ),
         contenders=(
-            way("teacher", "Teacher, one by one", "teacher", "autoregressive", ALL),
-            way("cllm", "CLLM, one by one", "cllm", "autoregressive"),
-            way("cllm-jacobi", "CLLM, Jacobi", "cllm", "jacobi", ALL, window=16, fill="end"),
-            way("cllm-jacobi-pool", "CLLM, Jacobi with a pool", "cllm", "jacobi", window=16, fill="end", pool=4),
-            way(
-                "cllm-jacobi-early",
-                "CLLM, Jacobi, guessing from the prompt on",
-                "cllm",
+            _UNTRAINED[0],
+            _UNFUSED,
+            *_CLLM,
+            _way("cllm-q8", "CLLM Q8_0, one by one", backend="llama_cpp"),
+            _way(
+                "cllm-q8-jacobi",
+                "CLLM Q8_0, Jacobi, window 4",
                 "jacobi",
-                window=16,
+                of="cllm-q8",
+                backend="llama_cpp",
+                window=4,
                 fill="end",
-                early=True,
             ),
-            way("q8", "CLLM Q8_0, one by one", "q8", "autoregressive"),
-            way("q8-jacobi", "CLLM Q8_0, Jacobi, window 4", "q8", "jacobi", window=4, fill="end"),
-            way("ort", "CLLM fp32, one by one", "ort", "autoregressive"),
-            way("ort-jacobi", "CLLM fp32, Jacobi, window 8", "ort", "jacobi", window=8, fill="end"),
+            *_ORT,
         ),
         baseline="teacher",
         champion="cllm-jacobi",
@@ -144,20 +217,6 @@ def easy(model: str = "smollm2-135m") -> Contest:
         "window": 16,
         "learning_rate": 3e-4,
     }
-
-    def bf16(id: str, recipe: str, label: str, strategy: str, **params: Scalar) -> Contender:
-        return Contender(
-            id=id,
-            label=label,
-            recipe=recipe,
-            backend="pytorch",
-            dtype="bf16",
-            own=recipe,
-            rounds=3,
-            strategy=strategy,
-            params=params,
-        )
-
     return Contest(
         name=f"decoding-easy-{model}",
         title=f"Many tokens per forward, the easy setting: {model} on fixed sentences around simple queries",
@@ -166,110 +225,8 @@ def easy(model: str = "smollm2-135m") -> Contest:
             Recipe(id="teacher", label="Teacher", backend="pytorch", steps=teacher),
             Recipe(id="cllm", label="CLLM", backend="pytorch", steps=(*teacher, ("consistency", consistency))),
         ),
-        contenders=(
-            bf16("teacher", "teacher", "Teacher, one by one", "autoregressive"),
-            bf16("cllm", "cllm", "CLLM, one by one", "autoregressive"),
-            bf16("cllm-jacobi", "cllm", "CLLM, Jacobi", "jacobi", window=16, fill="end"),
-        ),
+        contenders=(_UNTRAINED[0], *_CLLM),
         baseline="teacher",
         champion="cllm-jacobi",
         settings={"easy": True},
-    )
-
-
-def _pytorch() -> tuple[Contender, ...]:
-    def bf16(
-        id: str, label: str, recipe: str, strategy: str, rounds: int = SOME, drafts: str = "", **params: Scalar
-    ) -> Contender:
-        return Contender(
-            id=id,
-            label=label,
-            recipe=recipe,
-            backend="pytorch",
-            dtype="bf16",
-            own="cllm" if recipe == "cllm" else "teacher",
-            rounds=rounds,
-            strategy=strategy,
-            drafts=drafts,
-            params=params,
-        )
-
-    return (
-        bf16("teacher", "Teacher, one by one", "teacher", "autoregressive", ALL),
-        bf16("teacher-jacobi", "Teacher, Jacobi", "teacher", "jacobi", window=16),
-        bf16("teacher-lookahead", "Teacher, lookahead", "teacher", "lookahead"),
-        bf16("teacher-lookup", "Teacher, prompt lookup", "teacher", "prompt_lookup"),
-        bf16("drafted", "Teacher, speculative with a draft model", "teacher", "speculative", drafts="draft"),
-        bf16("self", "Teacher, self-speculative with exit heads", "exits", "self_speculative"),
-        bf16("medusa", "Teacher, Medusa heads", "medusa", "medusa"),
-        bf16("cllm", "CLLM, one by one", "cllm", "autoregressive"),
-        bf16("cllm-jacobi", "CLLM, Jacobi", "cllm", "jacobi", ALL, window=16, fill="end"),
-        bf16("cllm-jacobi-8", "CLLM, Jacobi, window 8", "cllm", "jacobi", window=8, fill="end"),
-        bf16("cllm-jacobi-pool", "CLLM, Jacobi with a pool", "cllm", "jacobi", window=16, fill="end", pool=4),
-        bf16(
-            "cllm-jacobi-early",
-            "CLLM, Jacobi, guessing from the prompt on",
-            "cllm",
-            "jacobi",
-            ALL,
-            window=16,
-            fill="end",
-            early=True,
-        ),
-    )
-
-
-def _llama_cpp() -> tuple[Contender, ...]:
-    def q4(id: str, label: str, recipe: str, own: str, strategy: str, **params: Scalar) -> Contender:
-        return Contender(
-            id=id,
-            label=label,
-            recipe=recipe,
-            backend="llama_cpp",
-            own=own,
-            rounds=SOME,
-            strategy=strategy,
-            params=params,
-        )
-
-    return (
-        q4("q4-teacher", "Teacher Q4_1, one by one", "teacher-q4", "q4-teacher", "autoregressive"),
-        q4("q4-cllm", "CLLM Q4_1, one by one", "cllm-q4", "q4-cllm", "autoregressive"),
-        q4(
-            "q4-cllm-jacobi-4",
-            "CLLM Q4_1, Jacobi, window 4",
-            "cllm-q4",
-            "q4-cllm",
-            "jacobi",
-            window=4,
-            fill="end",
-        ),
-        q4(
-            "q4-cllm-jacobi-16",
-            "CLLM Q4_1, Jacobi, window 16",
-            "cllm-q4",
-            "q4-cllm",
-            "jacobi",
-            window=16,
-            fill="end",
-        ),
-    )
-
-
-def _onnxruntime() -> tuple[Contender, ...]:
-    def fp32(id: str, label: str, strategy: str, **params: Scalar) -> Contender:
-        return Contender(
-            id=id,
-            label=label,
-            recipe="cllm",
-            backend="onnxruntime",
-            own="ort-cllm",
-            rounds=SOME,
-            strategy=strategy,
-            params=params,
-        )
-
-    return (
-        fp32("ort-cllm", "CLLM fp32, one by one", "autoregressive"),
-        fp32("ort-cllm-jacobi", "CLLM fp32, Jacobi, window 8", "jacobi", window=8, fill="end"),
     )

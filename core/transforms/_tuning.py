@@ -104,10 +104,11 @@ def budget(steps: int | None, minutes: float | None) -> Budget:
     return Budget(steps, minutes)
 
 
-def facts(report: Report) -> dict[str, Any]:
-    """What the result keeps of a training: how long it was, and every probe."""
+def facts(report: Report, domain: str) -> dict[str, Any]:
+    """What the result keeps of a training: what it was for, how long it was, and every probe."""
     probes = [{"step": step, **values} for step, values in report.points if "accuracy" in values]
-    found: dict[str, Any] = {"steps": report.steps, "training_s": round(report.seconds, 1), "probes": probes}
+    found: dict[str, Any] = {"domain": domain, "dtype": "bf16", "steps": report.steps}
+    found |= {"training_s": round(report.seconds, 1), "probes": probes}
     found["kept_step"] = report.best_step or report.steps
     return found | ({"stopped": report.stopped} if report.stopped else {})
 

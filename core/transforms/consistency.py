@@ -129,7 +129,8 @@ class ConsistencyTraining:
         if report.stopped:
             work.warn(report.stopped)
         _torch_model.save(model, source, out, work)
-        found = _tuning.facts(report) | {"examples": len(examples), "window": params.window, "fill": params.fill}
+        found = _tuning.facts(report, params.domain)
+        found |= {"examples": len(examples), "window": params.window, "fill": params.fill}
         return Outcome(
             note=f"Consistency training on {Path(params.domain).name}: decode it with Jacobi, fill {params.fill}.",
             facts=found,

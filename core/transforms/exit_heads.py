@@ -123,7 +123,7 @@ class ExitHeadTraining:
         _write(source, out, heads, params, places, work)
         return Outcome(
             note=f"Exit heads trained on {Path(params.domain).name}; the model itself is its parent.",
-            facts=_tuning.facts(report)
+            facts=_tuning.facts(report, params.domain)
             | {
                 "exits": list(places),
                 "agreement_untrained": [round(share, 4) for share, _ in before],

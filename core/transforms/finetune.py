@@ -92,7 +92,8 @@ class Finetune:
         _torch_model.save(model, source, out, work)
         seen = min(len(examples), report.steps * params.batch)
         note = f"Tuned on {seen} questions of {Path(params.domain).name} in {report.steps} steps."
-        return Outcome(note=note, facts=_tuning.facts(report) | {"examples": len(examples), "loss": _last(report)})
+        found = _tuning.facts(report, params.domain)
+        return Outcome(note=note, facts=found | {"examples": len(examples), "loss": _last(report)})
 
 
 def _last(report: Any) -> float | None:

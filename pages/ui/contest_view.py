@@ -20,7 +20,7 @@ def draw_contest(found: Standings) -> None:
     figure(speedups(found.rows), key="speedups")
     st.caption("Bars: measured over the same model and engine one token at a time. Diamonds: predicted from v(n).")
     rows = [dict(zip(report.HEADER, report.cells(found, row), strict=True)) for row in found.rows]
-    st.dataframe(rows, hide_index=True, width="stretch", height=38 * len(rows) + 40, alt="Ways to decode")
+    st.dataframe(rows, hide_index=True, width="stretch", height="content", alt="Ways to decode")
     st.caption(report.words(found)[0])
     if found.curves:
         st.subheader("Training", anchor=False)

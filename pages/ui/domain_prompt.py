@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import streamlit as st
 
-from core.domains import load
+from core.domains import load, tested_as
+from core.models import derived
 
 OWN = "Own text"
 _HOW_MANY = 20
 
-# sql_names differs from sql in its training alone
 _LABELS = {"sql": "SQL", "sql_easy": "SQL, easy", "arithmetic": "Arithmetic"}
 
 
-def prompt_form(key: str = "prompt") -> str | None:
-    """The prompt; None while it is empty. Questions come from the test split, which no training has seen."""
+def prompt_form(model: str | None, key: str = "prompt") -> str | None:
+    """The prompt; None while it is empty. Questions come from the test split, which no training has seen.
+
+    model: its catalogue id; one that was trained on a domain is asked about that first.
+    """
+    trained = [d for d in map(tested_as, map(str, derived.inherited(model or "", "domain").values())) if d in _LABELS]
     kind = st.segmented_control(
         "Prompt",
         [OWN, *_LABELS],
-        default=OWN,
+        default=[*trained, OWN][0],
         required=True,
-        key=f"{key}-kind",
+        key=f"{key}-kind" + (f"-{model}" if trained else ""),
         bind="query-params",
         width="stretch",
         format_func=lambda n: _LABELS.get(n, n),

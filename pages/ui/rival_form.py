@@ -21,7 +21,7 @@ def rival_form() -> tuple[Request, Request] | None:
     entry = chosen_model()
     backend = backend_picker()
     how = how_form(backend, entry and entry.id, "rival-", default="jacobi")
-    prompt = prompt_form()
+    prompt = prompt_form(entry and entry.id)
     limit = st.number_input("New tokens at most", 2, 512, 64, key="limit", bind="query-params")
     if how["strategy"] == BASELINE:
         st.warning("Choose a strategy that guesses, under Settings.", title="Nothing to compare with")

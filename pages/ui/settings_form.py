@@ -23,7 +23,7 @@ def settings_form(backend_name: str, strategy_name: str, model: str | None) -> d
     """How to run and measure it: fields of a Request. model: its catalogue id, None where none is chosen."""
     backend = registry.get("backend", backend_name)
     with st.popover("Settings", icon=":material/tune:", width="stretch"):
-        dtype, threads = _precision(backend)
+        dtype, threads = _precision(backend, model)
         left, right = st.columns(2)
         many = "batch" in backend.capabilities and not registry.get("strategy", strategy_name).single
         batch = left.number_input("Batch", 1, 1024, 1, key="batch", disabled=not many, **_BOUND)
@@ -61,7 +61,7 @@ def how_form(backend_name: str, model: str | None, prefix: str = "", default: st
     plugins = {name: registry.get("strategy", name) for name in registry.names("strategy")}
     usable = [n for n, p in plugins.items() if p.needs <= backend.capabilities and "cache" in p.needs]
     with st.popover("Settings", icon=":material/tune:", width="stretch"):
-        dtype, threads = _precision(backend, prefix)
+        dtype, threads = _precision(backend, model, prefix)
         strategy = select(
             "Strategy",
             usable,
@@ -84,15 +84,16 @@ def how_form(backend_name: str, model: str | None, prefix: str = "", default: st
     }
 
 
-def _precision(backend: Any, prefix: str = "") -> tuple[str | None, int | None]:
-    """The dtype of the weights and the number of threads."""
+def _precision(backend: Any, model: str | None, prefix: str = "") -> tuple[str | None, int | None]:
+    """The dtype of the weights and the number of threads; a model trained here runs as it was trained."""
     dtype = None
     if backend.dtypes:
+        trained = [d for d in derived.inherited(model or "", "dtype").values() if d in backend.dtypes]
         dtype = st.segmented_control(
             "Weights as",
             backend.dtypes,
-            key=f"{prefix}dtype_{backend.name}",
-            default=backend.dtypes[0],
+            key=f"{prefix}dtype_{backend.name}" + (f"-{model}" if trained else ""),
+            default=[*trained, *backend.dtypes][0],
             required=True,
             **_BOUND,
         )
@@ -138,7 +139,7 @@ def _profilers(backend: Any) -> tuple[str, ...]:
 
 def _strategy_settings(name: str, model: str | None, prefix: str = "") -> dict[str, Scalar]:
     """A strategy's settings; a model trained for Jacobi decoding brings those that it was trained for."""
-    advised = derived.trained_to_guess(model) if model and name == "jacobi" else {}
+    advised = derived.inherited(model or "", "window", "fill") if name == "jacobi" else {}
     key = f"{prefix}p-{name}" + (f"-{model}" if advised else "")
     return _settings_of(registry.get("strategy", name).Params, strategy_label(name), key, advised)
 

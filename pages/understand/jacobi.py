@@ -47,6 +47,11 @@ def draw_race(runs: list[Run]) -> None:
             ("Stationary", text.count(found.stationary) if found else text.NONE, still),
         ):
             st.metric(label, value, border=True, height="stretch", help=words)
+    before, after = (sum(step.seconds for step in way) for way in steps)
+    st.caption(
+        f"The clock counts reading the prompt too: {text.seconds(after)} instead of {text.seconds(before)} for the "
+        f"whole answer, a ratio of {text.ratio(before / after)}. {text.provenance('measured')}"
+    )
     where = first_divergence(steps[0], steps[1])
     if where is None:
         st.caption(
