@@ -14,8 +14,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from core.backends.pytorch import TorchSession
 from core.errors import ExplorerError
 from core.types import Ids
+from tests.contract.tiny import heads_folder
 from tests.test_decoding import decode, tokens_of
-from tests.test_depth import FAMILIES, MORE, ONE, PROMPT, SIZES, made_of
+from tests.test_depth import FAMILIES, MORE, ONE, PROMPT, SIZES, made_of, open_folder
 from tests.test_tree import IDS, PARENTS
 
 FAMILIES = FAMILIES | {  # with what the others leave at its default
@@ -103,6 +104,16 @@ def test_blocks_can_be_left_out_as_before(pair: Pair) -> None:
 def test_strategies_find_the_tokens_of_the_plain_model(pair: Pair, strategy: str) -> None:
     plain, fused = pair
     assert tokens_of(decode(strategy, fused)) == tokens_of(decode("autoregressive", plain))
+
+
+def test_heads_are_given_the_last_hidden_state_of_it(tmp_path: Path) -> None:
+    plain, fused = (open_folder(heads_folder(tmp_path), fused=fused) for fused in (False, True))
+    for session in (plain, fused):
+        session.forward(PROMPT, keep=1)
+    np.testing.assert_allclose(fused.guesses(0), plain.guesses(0), atol=1e-4, rtol=0)
+    for session in (plain, fused):
+        session.reset()
+    assert tokens_of(decode("medusa", fused)) == tokens_of(decode("autoregressive", plain))
 
 
 class Dispatched(TorchDispatchMode):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 from streamlit.testing.v1 import AppTest
 
-from core.models import catalogue
+from core.models import catalogue, derived
 from core.runs.store import Store
 from core.types import Derive, Evaluate, Generate
 from tests.contract.tiny import hf_folder
@@ -89,6 +90,17 @@ def test_both_sides_answer_one_after_the_other_and_remember(app: Open, home: Pat
     tasks = [store.open(i).request.task for i in reversed(runs(home, Generate))]
     assert [len(t.history) for t in tasks if isinstance(t, Generate)] == [0, 0, 2, 2]
     assert {t.max_new_tokens for t in tasks if isinstance(t, Generate)} == {6, 8}
+
+
+def test_a_trained_model_is_asked_what_it_was_trained_for_and_as_it_was(app: Open, home: Path, tmp_path: Path) -> None:
+    facts = {"domain": "sql_names", "dtype": "bf16", "window": 5, "fill": "end"}
+    with derived.building("trained") as folder:
+        shutil.copytree(hf_folder(tmp_path), folder, dirs_exist_ok=True)
+        derived.write_about(folder, {"label": "Trained", "facts": facts})
+    at = sound(app("pages/understand/jacobi.py", backend="pytorch", model="trained").run())
+    chosen = {widget.label: widget.value for widget in at.segmented_control}
+    assert chosen["Prompt"] == "sql" and chosen["Weights as"] == "bf16"
+    assert {n.label: n.value for n in at.number_input}["Window"] == 5
 
 
 def test_a_race_runs_both_and_says_how_they_fared(app: Open, home: Path) -> None:
