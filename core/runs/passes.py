@@ -131,7 +131,7 @@ def _check(request: Request, task: Generate, strategy: Strategy, session: Sessio
     for need in sorted(strategy.needs - session.capabilities):
         raise ExplorerError(
             f"{strategy.label} needs '{need}', which {session.spec.name} cannot do in {request.backend}.",
-            "Choose the strategy 'encode' for encoders, or another backend.",
+            "Choose another backend or strategy, 'encode' for an encoder, or leave out options that exclude it.",
         )
     if request.batch > 1 and "batch" not in session.capabilities:
         raise ExplorerError(f"{request.backend} runs one sequence at a time with this model.", "Set batch to 1.")

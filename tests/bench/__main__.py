@@ -1,4 +1,4 @@
-"""python -m tests.bench [loops] [app] [published] [predict [--small] [--again]]: tables, and bench-results/<date>.json.
+"""python -m tests.bench [loops] [step] [app] [published] [predict [--small] [--again]]: tables, and bench-results/*.json.
 
 Each comparison is made of interleaved pairs (ABBA order) in one process, quoted as a ratio with its
 95 % interval. Load and steal are printed, because this may be a shared machine.
@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from hardware.detect import machine
-from tests.bench import app, loops, predict, published
+from tests.bench import app, loops, predict, published, step
 
 PARTS: dict[str, Callable[..., Any]] = {
     "loops": loops.run,
+    "step": step.run,
     "app": app.run,
     "published": published.run,
     "predict": predict.run,

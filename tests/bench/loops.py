@@ -11,7 +11,7 @@ import numpy as np
 from core import registry
 from core.analysis.stats import paired_ratio
 from core.models import artifacts, catalogue, spec
-from core.types import GenerationConfig, Ids, Request, Session
+from core.types import GenerationConfig, Ids, Request, Scalar, Session
 
 PAIRS, TOKENS, PROMPT = 20, 64, 48
 TARGETS = {"llama_cpp": 0.97, "pytorch": 1.0, "onnxruntime": 0.97}
@@ -131,17 +131,23 @@ def bare_onnxruntime(session: Any, path: str, ids: Ids, threads: int) -> Loop:
 BARE = {"llama_cpp": bare_llama_cpp, "pytorch": bare_pytorch, "onnxruntime": bare_onnxruntime}
 
 
+def open_embedded(name: str, dtype: str | None, options: dict[str, Scalar]) -> tuple[Session, str]:
+    """The embedded model in a backend, and the path of what was opened."""
+    entry = catalogue.find("smollm2-135m")
+    backend = registry.get("backend", name)
+    fmt, path = artifacts.provide(entry, backend.formats, lambda *a, **k: None)
+    model = spec.read(path, fmt)
+    request = Request(model=entry.id, backend=name, dtype=dtype, options=options)
+    opened = backend.open(path, spec.retype(model, dtype) if dtype else model, request, lambda *a, **k: None)
+    return opened, path
+
+
 def run() -> list[dict[str, Any]]:
     """One row per backend and dtype: tokens per second of both, and ours over bare."""
     rows = []
     print(f"{'backend':<12} {'dtype':<6} {'ours tok/s':>10} {'bare tok/s':>10}  ours/bare [95 % interval]   target")
     for name, dtype in (("llama_cpp", None), ("pytorch", "fp32"), ("pytorch", "bf16"), ("onnxruntime", None)):
-        entry = catalogue.find("smollm2-135m")
-        backend = registry.get("backend", name)
-        fmt, path = artifacts.provide(entry, backend.formats, lambda *a, **k: None)
-        model = spec.read(path, fmt)
-        request = Request(model=entry.id, backend=name, dtype=dtype)
-        session = backend.open(path, spec.retype(model, dtype) if dtype else model, request, lambda *a, **k: None)
+        session, path = open_embedded(name, dtype, {})
         threads = int(session.environment["threads"])
         ids = np.random.default_rng(0).integers(300, 40_000, (1, PROMPT))
         mine, theirs = ours(session, ids), BARE[name](session, path, ids, threads)
