@@ -126,7 +126,7 @@ class Song(Chain):
     """Its tokens follow from their places; only at every fourth place does it need the right token before."""
 
     def __init__(self) -> None:
-        super().__init__(np.eye(6))
+        super().__init__(np.eye(7))
         self.text = np.random.default_rng(8).integers(0, 6, 200).tolist()
         self.text[: PROMPT.shape[1]] = PROMPT[0].tolist()
 
@@ -137,7 +137,7 @@ class Song(Chain):
         for j, token in enumerate(row):
             if (start + j + 1) % 4 == 0 and token != self.text[start + j]:
                 sung[j] = (sung[j] + 1) % 6
-        values = np.eye(6, dtype=np.float32)[sung][None]
+        values = np.eye(7, dtype=np.float32)[sung][None]
         return Rows(values[:, -keep:] if keep else values)
 
 
@@ -183,6 +183,20 @@ def test_the_sliding_window_stays_full_until_the_limit_is_near() -> None:
     for step in steps:
         assert step.n_input == min(8, 61 - done)
         done += len(step.tokens[0])
+
+
+@pytest.mark.parametrize("form", ["sliding", "block"])
+def test_nothing_is_guessed_behind_the_end_that_the_model_foresees(form: str) -> None:
+    session = Song()
+    session.text[50] = 6  # ends the text; what stands at place 49 foresees it
+    steps = decode("jacobi", session, window=12, form=form, limit=61, stop={6})
+    assert tokens_of(steps) == session.text[8:51]
+    fed_to, done = [], 9
+    for step in (s for s in steps if s.phase == "decode"):
+        fed_to.append(done - 1 + step.n_input - 1)
+        done += len(step.tokens[0])
+    foreseen = next(i for i, place in enumerate(fed_to) if place >= 49)
+    assert fed_to[foreseen + 1 :] and max(fed_to[foreseen + 1 :]) == 49
 
 
 def test_lookahead_learns_the_text_it_wrote() -> None:

@@ -82,7 +82,10 @@ class Jacobi:
         rows: deque[tuple[int, list[int]]] = deque(maxlen=params.ngram - 1)  # what was fed, for the pool
         room = True
         while left and not ended:
-            if room:
+            guess, closed = until_stop(guess, config)
+            if closed:
+                guess.pop()  # behind the end that the model foresees nothing is worth a guess
+            elif room:
                 guess += filled(params.window - 1 - len(guess))
             guess = guess[: left - 1]  # what could not be accepted any more is not computed
             row = [context[-1], *guess]

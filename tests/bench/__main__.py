@@ -1,4 +1,4 @@
-"""python -m tests.bench [loops] [step] [app] [published] [predict [--small] [--again]]: tables, and bench-results/*.json.
+"""python -m tests.bench [loops] [step] [app] [published] [predict [--small] [--again]]: tables, and a JSON file.
 
 Each comparison is made of interleaved pairs (ABBA order) in one process, quoted as a ratio with its
 95 % interval. Load and steal are printed, because this may be a shared machine.
