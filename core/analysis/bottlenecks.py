@@ -135,7 +135,7 @@ def _advice(
 ) -> str:
     core = part.endswith("attn.core")
     if called and each_s < OVERHEAD_S and (of_roof is None or of_roof < NEAR_ROOF):
-        return "Each call is so short that calling costs more than computing: fused kernels or a compiled graph help."
+        return "Each call is so short that calling costs more than computing: a fused step or a compiled graph help."
     if bound is None or of_roof is None:
         return "Measure this machine's ceilings to learn whether memory or arithmetic limits it."
     if of_roof > 1.05:

@@ -8,6 +8,8 @@ makes it where it is easy to make.
 
 from __future__ import annotations
 
+from typing import Any
+
 from core.studies.plan import Contender, Contest, Exam, Recipe
 from core.types import Scalar
 
@@ -37,27 +39,32 @@ def _way(
     backend: str = "pytorch",
     rounds: int = SOME,
     drafts: str = "",
-    fused: bool = True,
+    fused: bool = False,
     **params: Scalar,
 ) -> Contender:
-    """A contender in the precision and with the step that its engine is fastest with.
+    """A contender; in PyTorch in bf16.
 
     of: the contender that decodes the same model one by one, if not itself. recipe: of the model, if not named so.
+    fused: with PyTorch's fused step, against a contender that has it too.
     """
-    torch = backend == "pytorch"
     return Contender(
-        id=id,
-        label=label,
+        id=f"{id}-fused" if fused else id,
+        label=f"{label}, fused step" if fused else label,
         recipe=recipe or of or id,
         backend=backend,
-        own=of or id,
+        own=f"{of or id}-fused" if fused else of or id,
         rounds=rounds,
         strategy=strategy,
         drafts=drafts,
         params=params,
-        dtype="bf16" if torch else None,
-        options={"fused": True} if torch and fused else {},
+        dtype="bf16" if backend == "pytorch" else None,
+        options={"fused": True} if fused else {},
     )
+
+
+def _jacobi(label: str, of: str, id: str = "", window: int = 16, **more: Any) -> Contender:
+    """The model of `of`, which was trained for it, with Jacobi decoding."""
+    return _way(id or f"{of}-jacobi", label, "jacobi", of=of, window=window, fill="end", **more)
 
 
 _UNTRAINED = (
@@ -66,34 +73,23 @@ _UNTRAINED = (
     _way("teacher-lookahead", "Teacher, lookahead", "lookahead", of="teacher"),
     _way("teacher-lookup", "Teacher, prompt lookup", "prompt_lookup", of="teacher"),
 )
-_UNFUSED = _way("teacher-unfused", "Teacher, one by one, transformers' own step", recipe="teacher", fused=False)
 _CLLM = (
     _way("cllm", "CLLM, one by one"),
-    _way("cllm-jacobi", "CLLM, Jacobi", "jacobi", of="cllm", rounds=ALL, window=16, fill="end"),
-    _way("cllm-jacobi-pool", "CLLM, Jacobi with a pool", "jacobi", of="cllm", window=16, fill="end", pool=4),
-    _way(
-        "cllm-jacobi-early",
-        "CLLM, Jacobi, guessing from the prompt on",
-        "jacobi",
-        of="cllm",
-        rounds=ALL,
-        window=16,
-        fill="end",
-        early=True,
+    _jacobi("CLLM, Jacobi", "cllm", rounds=ALL),
+    _jacobi("CLLM, Jacobi with a pool", "cllm", "cllm-jacobi-pool", pool=4),
+    _jacobi("CLLM, Jacobi, guessing from the prompt on", "cllm", "cllm-jacobi-early", rounds=ALL, early=True),
+)
+_FUSED = (
+    _way("teacher", "Teacher, one by one", rounds=ALL, fused=True),
+    _way("cllm", "CLLM, one by one", rounds=ALL, fused=True),
+    _jacobi("CLLM, Jacobi", "cllm", rounds=ALL, fused=True),
+    _jacobi(
+        "CLLM, Jacobi, guessing from the prompt on", "cllm", "cllm-jacobi-early", rounds=ALL, early=True, fused=True
     ),
 )
 _ORT = (
     _way("ort", "CLLM fp32, one by one", recipe="cllm", backend="onnxruntime"),
-    _way(
-        "ort-jacobi",
-        "CLLM fp32, Jacobi, window 8",
-        "jacobi",
-        of="ort",
-        recipe="cllm",
-        backend="onnxruntime",
-        window=8,
-        fill="end",
-    ),
+    _jacobi("CLLM fp32, Jacobi, window 8", "ort", recipe="cllm", backend="onnxruntime", window=8),
 )
 
 
@@ -143,19 +139,11 @@ def decoding(model: str = "smollm2-135m") -> Contest:
             _way("self", "Teacher, self-speculative with exit heads", "self_speculative", of="teacher", recipe="exits"),
             _way("medusa", "Teacher, Medusa heads", "medusa", of="teacher", recipe="medusa"),
             *_CLLM,
-            _way("cllm-jacobi-8", "CLLM, Jacobi, window 8", "jacobi", of="cllm", window=8, fill="end"),
+            _jacobi("CLLM, Jacobi, window 8", "cllm", "cllm-jacobi-8", window=8),
             _way("teacher-q4", "Teacher Q4_1, one by one", backend="llama_cpp"),
             _way("cllm-q4", "CLLM Q4_1, one by one", backend="llama_cpp"),
             *(
-                _way(
-                    f"cllm-q4-jacobi-{n}",
-                    f"CLLM Q4_1, Jacobi, window {n}",
-                    "jacobi",
-                    of="cllm-q4",
-                    backend="llama_cpp",
-                    window=n,
-                    fill="end",
-                )
+                _jacobi(f"CLLM Q4_1, Jacobi, window {n}", "cllm-q4", f"cllm-q4-jacobi-{n}", n, backend="llama_cpp")
                 for n in (4, 16)
             ),
             *_ORT,
@@ -187,18 +175,10 @@ def names(model: str = "smollm2-135m") -> Contest:
         ),
         contenders=(
             _UNTRAINED[0],
-            _UNFUSED,
             *_CLLM,
+            *_FUSED,
             _way("cllm-q8", "CLLM Q8_0, one by one", backend="llama_cpp"),
-            _way(
-                "cllm-q8-jacobi",
-                "CLLM Q8_0, Jacobi, window 4",
-                "jacobi",
-                of="cllm-q8",
-                backend="llama_cpp",
-                window=4,
-                fill="end",
-            ),
+            _jacobi("CLLM Q8_0, Jacobi, window 4", "cllm-q8", window=4, backend="llama_cpp"),
             *_ORT,
         ),
         baseline="teacher",
@@ -225,7 +205,7 @@ def easy(model: str = "smollm2-135m") -> Contest:
             Recipe(id="teacher", label="Teacher", backend="pytorch", steps=teacher),
             Recipe(id="cllm", label="CLLM", backend="pytorch", steps=(*teacher, ("consistency", consistency))),
         ),
-        contenders=(_UNTRAINED[0], *_CLLM),
+        contenders=(_UNTRAINED[0], *_CLLM, *_FUSED),
         baseline="teacher",
         champion="cllm-jacobi",
         settings={"easy": True},
