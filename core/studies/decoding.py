@@ -157,7 +157,7 @@ def decoding(model: str = "smollm2-135m") -> Contest:
 def names(model: str = "smollm2-135m") -> Contest:
     """Teacher and consistency model go on with invented names; only what the claim needs takes part."""
     more: dict[str, Scalar] = {"domain": "sql_names", "minutes": 3.0}
-    further: dict[str, Scalar] = {**CONSISTENCY, "domain": "sql_names", "minutes": 30.0, "learning_rate": 2e-4}
+    further: dict[str, Scalar] = {**CONSISTENCY, "domain": "sql_names", "minutes": 13.0, "learning_rate": 2e-4}
     cllm: Steps = (*CLLM, ("consistency", further))
     return Contest(
         name=f"decoding-names-{model}",

@@ -6,6 +6,7 @@ import streamlit as st
 
 from core.runs.store import Run
 from core.types import Result
+from pages.ui.guess_view import draw_guesses
 from pages.ui.live import live
 from pages.ui.page import empty, guard, page
 from pages.ui.request_form import request_form
@@ -25,6 +26,7 @@ def draw_run(run: Run, result: Result) -> None:
         draw_numbers(run, result)
         draw_text(result)
     if result.status not in GOING:
+        draw_guesses(run)
         draw_end(run, result)
 
 

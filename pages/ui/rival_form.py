@@ -6,8 +6,7 @@ import msgspec
 import streamlit as st
 
 from core import registry
-from core.runs.store import Run
-from core.types import Generate, Pass, Request, Step
+from core.types import Generate, Request
 from pages.ui.domain_prompt import prompt_form
 from pages.ui.models import chosen_model
 from pages.ui.pickers import backend_picker
@@ -31,9 +30,3 @@ def rival_form() -> tuple[Request, Request] | None:
     task = Generate(prompt=prompt, max_new_tokens=int(limit))
     rival = Request(model=entry.id, backend=backend, task=task, profilers=(), **how)
     return msgspec.structs.replace(rival, strategy=BASELINE, params={}), rival
-
-
-def timed_steps(run: Run) -> list[Step]:
-    """The steps of a run's last timing pass."""
-    passes = [e.number for e in run.events() if isinstance(e, Pass) and e.kind == "timing"]
-    return [e for e in run.events() if isinstance(e, Step) and passes and e.pass_no == passes[-1]]

@@ -27,10 +27,11 @@ from core.types import ForwardCost, Loaded, ModelSpec, Request, Result
 from pages.ui import text
 from pages.ui.ceilings import hold, kept_of, own_name, this_machine
 from pages.ui.figure import figure
+from pages.ui.guess_view import timed_steps
 from pages.ui.live import live
 from pages.ui.page import guard, nothing_yet, page
 from pages.ui.pickers import backend_label, strategy_label
-from pages.ui.rival_form import rival_form, timed_steps
+from pages.ui.rival_form import rival_form
 from pages.ui.run_view import draw_header, draw_stage
 from pages.ui.sequence import Sequence
 from pages.ui.state import open_run, readable, remembered, result_of, runner, store

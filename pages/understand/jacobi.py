@@ -8,11 +8,12 @@ from core.analysis.decoding import acceptance, first_divergence, frames
 from core.runs.store import Run
 from core.types import Request, Result
 from pages.ui import text
+from pages.ui.guess_view import draw_tiles, fared, timed_steps
 from pages.ui.live import live
 from pages.ui.page import guard, nothing_yet, page
 from pages.ui.pickers import strategy_label
 from pages.ui.race import race
-from pages.ui.rival_form import rival_form, timed_steps
+from pages.ui.rival_form import rival_form
 from pages.ui.run_report import draw_failure
 from pages.ui.run_view import draw_header, draw_stage
 from pages.ui.sequence import Sequence
@@ -36,17 +37,8 @@ def draw_race(runs: list[Run]) -> None:
     race(list(zip(labels, map(frames, steps), strict=True)), key=f"race-{runs[-1].id}", autoplay=True)
     found = acceptance(steps[1])
     speedup = results[0].tpot_s / results[1].tpot_s if results[0].tpot_s is not None and results[1].tpot_s else None
-    fast = "Guesses accepted: tokens beyond the one that every forward gives."
-    still = "Of these, right already while a token before them was wrong."
     pair = "Of this one pair, without an interval: the Decoding page measures pairs."
-    with st.grid(4, min_column_width=150, row_height=118):
-        for label, value, words in (
-            ("Speed-up in decoding", text.ratio(speedup), pair),
-            ("Tokens per forward", f"{found.tokens_per_forward:.2f}" if found else text.NONE, None),
-            ("Fast-forwarded", text.count(found.fast_forwarded) if found else text.NONE, fast),
-            ("Stationary", text.count(found.stationary) if found else text.NONE, still),
-        ):
-            st.metric(label, value, border=True, height="stretch", help=words)
+    draw_tiles((("Speed-up in decoding", text.ratio(speedup), pair), *fared(found)))
     before, after = (sum(step.seconds for step in way) for way in steps)
     st.caption(
         f"The clock counts reading the prompt too: {text.seconds(after)} instead of {text.seconds(before)} for the "
