@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import msgspec
 import pytest
@@ -14,8 +16,8 @@ from core.settings import settings
 from core.studies import contest_report, shelf
 from core.studies.decoding import decoding, easy, names
 from core.studies.plan import Contest
-from core.studies.standings import Standing, Standings, _forwards, latency_ratio, speed_ratio
-from core.types import Item, to_json
+from core.studies.standings import Standing, Standings, _energy, _forwards, latency_ratio, speed_ratio
+from core.types import Energy, Item, to_json
 
 
 def item(name: str, n: int, seconds: float, ttft_s: float = 0.0, **more: int) -> Item:
@@ -41,6 +43,27 @@ def test_forwards_are_those_of_decoding() -> None:
     found = _forwards([item("a", 9, 0.4, n_forward=2, n_input=32), item("b", 5, 0.2, n_forward=2, n_input=16)])
     assert found == (pytest.approx(3.0), pytest.approx(0.15), pytest.approx(12.0))
     assert _forwards([item("a", 1, 0.0)]) == (None, None, None)
+
+
+def test_joules_per_token_are_a_forwards_joules_over_the_tokens_it_gives_on_the_questions() -> None:
+    spent = Energy(
+        phase="decode",
+        seconds=1.0,
+        n_tokens=40,
+        joules=8.0,
+        low_j=4.0,
+        high_j=16.0,
+        joules_per_token=0.2,
+        low_j_per_token=0.1,
+        high_j_per_token=0.4,
+        method="estimate",
+        provenance="estimated",
+    )
+    detail: Any = SimpleNamespace(energy=(spent,), tokens_per_forward=2.0)
+    found = _energy(detail, 4.0)  # 0.4 J per forward, which gives 4 tokens on the questions
+    assert found is not None
+    assert (found.joules_per_token, found.low_j_per_token, found.high_j_per_token) == pytest.approx((0.1, 0.05, 0.2))
+    assert _energy(None, 4.0) is None and _energy(detail, None) == spent
 
 
 @pytest.mark.parametrize("plan", [decoding(), names(), easy()], ids=lambda p: p.name)
@@ -77,7 +100,7 @@ def test_the_report_of_a_contest_that_went_wrong_says_why() -> None:
 
 def test_the_report_says_why_a_contender_loses() -> None:
     slow = Standing(
-        id="q4-cllm-jacobi-16",
+        id="cllm-q4-jacobi-16",
         label="Jacobi",
         backend="llama_cpp",
         strategy="jacobi",

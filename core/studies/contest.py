@@ -18,7 +18,7 @@ from core.studies.ledger import Ledger, Say
 from core.studies.plan import Contender, Contest
 from core.types import Evaluate, Generate, Request, Scalar, Task
 
-PROMPT_TOKENS, NEW_TOKENS = 128, 48  # of the close look
+NEW_TOKENS = 96  # of the close look, at most
 
 
 def hold(plan: Contest, minutes: float, say: Say, again: bool = False) -> Ledger[Contest]:
@@ -59,7 +59,7 @@ def _cast(contender: Contender, models: dict[str, str]) -> Contender:
 def _closely(plan: Contest, contender: Contender, model: str) -> Request:
     """Memory, energy and, of one token at a time, what a forward of n tokens costs; no speed is taken from it."""
     costs = ("forward_cost",) if contender.strategy == "autoregressive" else ()
-    task = Generate(prompt_tokens=PROMPT_TOKENS, max_new_tokens=NEW_TOKENS)
+    task = Generate(prompt=plan.question, max_new_tokens=NEW_TOKENS)
     return _request(plan, contender, model, task, ("memory", "energy", *costs))
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from core.domains import load
 from core.studies.plan import Contender, Contest, Exam, Recipe
 from core.types import Scalar
 
@@ -65,6 +66,11 @@ def _way(
 def _jacobi(label: str, of: str, id: str = "", window: int = 16, **more: Any) -> Contender:
     """The model of `of`, which was trained for it, with Jacobi decoding."""
     return _way(id or f"{of}-jacobi", label, "jacobi", of=of, window=window, fill="end", **more)
+
+
+def _question(domain: str) -> str:
+    """One that no round asks."""
+    return load(domain, "test", 1, 1000)[0].prompt
 
 
 _UNTRAINED = (
@@ -150,6 +156,7 @@ def decoding(model: str = "smollm2-135m") -> Contest:
         ),
         baseline="teacher",
         champion="cllm-jacobi",
+        question=_question("sql"),
         away=AWAY,
     )
 
@@ -183,6 +190,7 @@ def names(model: str = "smollm2-135m") -> Contest:
         ),
         baseline="teacher",
         champion="cllm-jacobi",
+        question=_question("sql"),
         away=AWAY,
     )
 
@@ -208,5 +216,6 @@ def easy(model: str = "smollm2-135m") -> Contest:
         contenders=(_UNTRAINED[0], *_CLLM, *_FUSED),
         baseline="teacher",
         champion="cllm-jacobi",
+        question=_question("sql_easy"),
         settings={"easy": True},
     )

@@ -97,7 +97,7 @@ class Contest(Record, tag="contest", omit_defaults=False):
     In each round every contender answers `questions` new ones of `eval` in a fresh process, in a random order of the
     round's own. settings: of the eval, beside their number and seed. baseline: what quality must be kept of and speed
     is compared with. champion: the contender whose claim it is. margin: of accuracy, stated before. away: an eval
-    outside the domain, for the baseline and the champion.
+    outside the domain, for the baseline and the champion. question: whose answer memory and energy are measured on.
     """
 
     name: str
@@ -112,6 +112,7 @@ class Contest(Record, tag="contest", omit_defaults=False):
     questions: int = 40
     margin: float = 0.01
     away: Exam | None = None
+    question: str = ""
     threads: int | None = None
 
     def contender(self, name: str) -> Contender:

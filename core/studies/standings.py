@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from core.analysis.decoding import predicted_speedup
@@ -25,7 +26,7 @@ class Standing(Record, omit_defaults=False):
     speedup: over the baseline on their common questions; over_own: over the same model and engine, one by one;
     over_fastest: over the fastest contender that goes one by one; latency: of the whole answer, over the baseline.
     predicted: of over_own, from v(n); error: predicted over measured, minus one. same: share of answers that are the
-    same as the own model's one by one. energy: of decoding random tokens, with its label.
+    same as the own model's one by one. energy: of decoding, with its label.
     """
 
     id: str
@@ -139,9 +140,20 @@ def _standing(
         else None,
         same=_same(own, mine) if c.id != c.own else None,
         memory_bytes=detail.peak_memory_bytes if detail is not None else None,
-        energy=next((e for e in detail.energy if e.phase == "decode"), None) if detail is not None else None,
+        energy=_energy(detail, per_forward),
         reason=failed,
     )
+
+
+def _energy(detail: Result | None, per_forward: float | None) -> Energy | None:
+    """Of decoding, per token as the questions took it: a forward's joules are the close look's, its tokens are not."""
+    energy = next((e for e in detail.energy if e.phase == "decode"), None) if detail is not None else None
+    if energy is None or detail is None or not detail.tokens_per_forward or not per_forward:
+        return energy
+    share = detail.tokens_per_forward / per_forward
+    each = (energy.joules_per_token, energy.low_j_per_token, energy.high_j_per_token)
+    mean, low, high = (None if j is None else share * j for j in each)
+    return msgspec.structs.replace(energy, joules_per_token=mean, low_j_per_token=low, high_j_per_token=high)
 
 
 # ------------------------------------------------------------ speed
