@@ -41,6 +41,7 @@ study: install
 study-decoding: install
 	$(BIN)/python -m core study decoding
 	$(BIN)/python -m core study decoding-names
+	$(BIN)/python -m core study decoding-easy
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache

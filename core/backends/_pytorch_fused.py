@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
-FAMILIES = ("llama", "mistral", "qwen2", "qwen3")  # each is tested: a name alone proves nothing
+from core.backends._pytorch_depth import FAMILIES
+from core.backends._pytorch_load import give_back
 
 
 def possible(model: Any, cache: Any) -> bool:
@@ -39,7 +40,8 @@ class Fused:
         self._blocks = []
         for i, block in enumerate(body.layers):
             self._blocks.append(_Block(block, config))
-            body.layers[i] = torch.nn.Identity()  # one after the other, so that no more than one is held twice
+            body.layers[i] = torch.nn.Identity()
+            give_back()  # one after the other, so that no more than one is held twice
         self._group = config.num_attention_heads // config.num_key_value_heads
         self._head.forward = _Product([self._head])  # still a module, which tells what it is given
 

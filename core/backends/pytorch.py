@@ -7,10 +7,8 @@ of trees in _pytorch_tree. Remote code is never run.
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import inspect
-import sys
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,7 +22,7 @@ from core.backends import _pytorch_heads as heads
 from core.backends import _pytorch_load as load
 from core.backends import _pytorch_tree as tree
 from core.backends._pytorch_count import count
-from core.backends._pytorch_depth import Depth, add_exit_heads, complete, cut, depth_of
+from core.backends._pytorch_depth import FAMILIES, Depth, add_exit_heads, complete, cut, depth_of
 from core.backends._pytorch_stream import generate
 from core.backends._pytorch_trace import TorchTrace
 from core.errors import ExplorerError
@@ -312,8 +310,7 @@ class TorchSession:
         gc.collect()
         if self._device.startswith("cuda"):
             self._torch.cuda.empty_cache()
-        if sys.platform == "linux":  # glibc keeps freed weights for itself until told otherwise
-            getattr(ctypes.CDLL(None), "malloc_trim", lambda _: 0)(0)
+        load.give_back()
 
     def compile(self) -> None:
         """Compile the forward and try it as a prompt and three tokens; layers cannot be traced afterwards.
@@ -339,7 +336,7 @@ class TorchSession:
         if not fused.possible(model, self._cache):
             raise ExplorerError(
                 f"The fused step does not know models like {self.spec.name}.",
-                f"Open it without the option fused, which is for {', '.join(fused.FAMILIES)}.",
+                f"Open it without the option fused, which is for {', '.join(FAMILIES)}.",
             )
         self._call = body = fused.Fused(model)
         self._depth = Depth(model, body)

@@ -73,6 +73,9 @@ def draw_made(made: Made) -> None:
             ("pages/measure/chat.py", "Talk to it", ":material/chat:"),
         ):
             link(page, label, icon, query={"model": made.model})
+        if "window" in made.facts:  # trained to guess
+            query = {"model": made.model, "backend": "pytorch"}
+            link("pages/understand/jacobi.py", "Race it", ":material/sports_score:", query=query)
 
 
 def _plain(value: str | float | bool) -> str:
