@@ -113,7 +113,7 @@ def frames(steps: Sequence[Step]) -> tuple[Frame, ...]:
         found.append(
             Frame(
                 end_s=end_s,
-                pieces=step.pieces or ((step.text,) if step.text else ()),
+                pieces=step.pieces or (step.text,) * bool(step.n_tokens),
                 guess=tuple(zip(step.guessed, states, strict=False)),
                 n_forward=step.n_forward,
             )

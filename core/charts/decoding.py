@@ -46,7 +46,7 @@ def forward_cost(curves: Sequence[CostCurve], height: int = 300) -> Chart:
     sizes = sorted({r["n"] for r in rows})
     words = ", ".join(f"{c.name}: v(16) about {_at(c.cost, 16)}" for c in curves) or "nothing measured yet"
     return fed(
-        _cost_spec(height),
+        _cost_spec(height + 22 * len(curves)),  # the legend has a row for each
         f"Cost of a forward of n tokens over that of one. {words}",
         rows=rows,
         roofs=roofs,
@@ -67,7 +67,8 @@ def _cost_spec(height: int) -> dict[str, Any]:
         "n:Q", title="Tokens in one forward", scale=scale, axis=alt.Axis(grid=False, values=[1, 2, 4, 8, 16, 32, 64])
     )
     y = alt.Y("v:Q", title="Cost, in forwards of one token", scale=scale, axis=alt.Axis(format="~g", tickCount=6))
-    colour = alt.Color("name:N", title=None, scale=alt.Scale(range=list(SERIES)), legend=alt.Legend(orient="top"))
+    legend = alt.Legend(orient="top", columns=1, labelLimit=700)  # the names are long, and differ at their end
+    colour = alt.Color("name:N", title=None, scale=alt.Scale(range=list(SERIES)), legend=legend)
     base = alt.Chart(alt.NamedData("rows"))
     line = base.mark_line(strokeWidth=2.4).encode(x=x, y=y, color=colour)
     spread = base.mark_rule(strokeWidth=1.4).encode(x="n:Q", y="low:Q", y2="high:Q", color=colour)
@@ -113,7 +114,7 @@ def _speedup_spec(height: int) -> dict[str, Any]:
         scale=alt.Scale(type="log", base=2, nice=False),
         axis=alt.Axis(grid=False, values=[1, 2, 4, 8, 16, 32, 64]),
     )
-    y = alt.Y("speedup:Q", title="Speed-up, predicted", scale=alt.Scale(zero=True, padding=16))
+    y = alt.Y("speedup:Q", title="Speed-up, predicted", scale=alt.Scale(zero=True, nice=True))
     base = alt.Chart(alt.NamedData("rows"))
     line = base.mark_line(color=BLUE, strokeWidth=2.4, point=alt.OverlayMarkDef(filled=True, size=48)).encode(
         x=x, y=y, tooltip=["n:Q", alt.Tooltip("speedup:Q", format=".2f"), alt.Tooltip("text:N", title="From")]

@@ -26,6 +26,7 @@ def speedups(rows: Sequence[Any]) -> Chart:
             "low": r.over_own.low if r.over_own.low is not None else r.over_own.value,
             "high": r.over_own.high if r.over_own.high is not None else r.over_own.value,
             "text": f"{r.over_own.value:.2f} ×",
+            "end": max(r.over_own.high or 0.0, r.over_own.value, r.predicted or 0.0),
         }
         for r in shown
     ]
@@ -39,10 +40,10 @@ def _spec(names: tuple[str, ...]) -> dict[str, Any]:
     axis = alt.Axis(labelLimit=320, ticks=False, domain=False, labelOverlap=False)
     y = alt.Y("label:N", title=None, sort=list(names), axis=axis)
     base = alt.Chart(alt.NamedData("rows"))
-    x = alt.X("speedup:Q", title="Speed-up", scale=alt.Scale(zero=True))
+    x = alt.X("speedup:Q", title="Speed-up", scale=alt.Scale(domainMin=0, padding=48))
     bars = base.mark_bar(color=BLUE, opacity=0.75, height={"band": 0.6}).encode(x=x, y=y)
     spread = base.mark_rule(strokeWidth=2).encode(x="low:Q", x2="high:Q", y=y, color=alt.value(GREY))
-    words = base.mark_text(align="left", dx=6).encode(x="high:Q", y=y, text="text:N", color=alt.value(GREY))
+    words = base.mark_text(align="left", dx=10).encode(x="end:Q", y=y, text="text:N", color=alt.value(GREY))
     guesses = (
         alt.Chart(alt.NamedData("guesses"))
         .mark_point(shape="diamond", filled=True, size=90, color=ORANGE)

@@ -28,8 +28,8 @@ def derive_form(trains: bool) -> Request | None:
         return None
     plugin = plugins[name]
     st.caption(text.escape(registry.about("transform", name)))
-    settings = params_form(plugin.Params, f"t-{name}", columns=2)
-    with st.popover("More", icon=":material/tune:", width="stretch"):
+    settings = params_form(plugin.Params, f"t-{name}", columns=2, shown=6)
+    with st.popover("Name, threads, seed", icon=":material/edit:", width="stretch"):
         new = st.text_input(
             "Name of the new model", "", key="new-name", placeholder="from the parent and the method", **_BOUND
         )

@@ -39,8 +39,8 @@ def draw_derive(run: Run, result: Result) -> None:
 
 def draw_curves(result: Result) -> None:
     """One small chart per value, the ones that decide first."""
-    names = list(dict.fromkeys(name for point in result.curves for name in point.values))
-    names.sort(key=lambda n: (_FIRST.index(n) if n in _FIRST else len(_FIRST), names.index(n)))
+    found = dict.fromkeys(name for point in result.curves for name in point.values)
+    names = [*(n for n in _FIRST if n in found), *(n for n in found if n not in _FIRST)]
     if not names:
         return
     for row in range(0, len(names), 2):

@@ -15,24 +15,37 @@ from core.types import Record, Scalar
 from pages.ui.choices import select
 
 _MODELS = ("draft", "reference", "teacher", "student")  # fields that name a model
-_LABELS = {"n": "Items", "reference": "Reference model", "draft": "Draft model"}
+_LABELS = {
+    "n": "Items",
+    "ar_weight": "AR weight",
+    "kv_dtype": "KV dtype",
+    "reference": "Reference model",
+    "draft": "Draft model",
+}
 
 
 def params_form(
-    kind: type[Record], key: str, columns: int = 1, advised: Mapping[str, Scalar] | None = None
+    kind: type[Record],
+    key: str,
+    columns: int = 1,
+    advised: Mapping[str, Scalar] | None = None,
+    shown: int | None = None,
 ) -> dict[str, Scalar]:
     """Draw a widget for every field and return the values that differ from the defaults.
 
     key: prefix of the widget keys, which are also names in the address. A field's description, or a
     docstring line `field: words`, becomes its help. A field that names a model gets the list of models.
-    advised: what stands in a widget at first in place of the default.
+    advised: what stands in a widget at first in place of the default. shown: so many fields; the others are folded.
     """
     advised = advised or {}
     help_of = _help(kind)
     chosen: dict[str, Scalar] = {}
     fields = msgspec.structs.fields(kind)
+    folded = st.container()
     for row in range(0, len(fields), columns):
-        places = st.columns(columns, vertical_alignment="bottom") if columns > 1 else [st.container()]
+        if row == shown:
+            folded = st.expander("More settings", icon=":material/tune:")
+        places = folded.columns(columns, vertical_alignment="bottom") if columns > 1 else [folded.container()]
         for field, place in zip(fields[row : row + columns], places, strict=False):
             default = None if field.default is msgspec.NODEFAULT else field.default
             with place:

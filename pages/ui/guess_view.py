@@ -35,7 +35,7 @@ def fared(found: Acceptance | None) -> tuple[Tile, ...]:
 
 
 def draw_tiles(tiles: Iterable[Tile]) -> None:
-    with st.grid(4, min_column_width=150, row_height=118):
+    with st.grid(4, min_column_width=200, row_height=118):
         for label, value, words in tiles:
             st.metric(label, value, border=True, height="stretch", help=words)
 

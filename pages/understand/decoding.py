@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence as Rows
 from statistics import median
-from typing import Any
 
 import msgspec
 import streamlit as st
@@ -45,7 +44,7 @@ _PAIRS = 5
 
 def measured_costs() -> list[tuple[Run, Result]]:
     """The newest run with a measured v(n) for each configuration."""
-    found: dict[tuple[Any, ...], tuple[Run, Result]] = {}
+    found: dict[str, tuple[Run, Result]] = {}
     for run_id in store().ids()[:_SEARCHED]:
         if len(found) == _SHOWN_CURVES:
             break
@@ -54,14 +53,20 @@ def measured_costs() -> list[tuple[Run, Result]]:
         run = open_run(run_id)
         result = result_of(run)
         if result.forward_cost is not None:
-            found.setdefault((result.model, result.backend, result.dtype, result.threads), (run, result))
+            found.setdefault(configuration(result), (run, result))
     return list(found.values())
+
+
+def configuration(result: Result) -> str:
+    """What decides the cost of a forward, but for the context."""
+    step = "fused" if result.environment.get("fused") else None
+    parts = (result.model, backend_label(result.backend), result.dtype, step, f"{result.threads} threads")
+    return " · ".join(p for p in parts if p)
 
 
 def curve_name(result: Result) -> str:
     past = result.forward_cost.n_past if result.forward_cost else 0
-    parts = (result.model, backend_label(result.backend), result.dtype, f"{result.threads} threads", f"after {past}")
-    return " · ".join(str(p) for p in parts if p)
+    return configuration(result) + (f" · after {past}" if past else "")
 
 
 def roof_curve(run: Run, result: Result) -> tuple[tuple[int, float], ...]:
@@ -165,7 +170,7 @@ def draw_pairs(pairs: Sequence, rival: Request) -> None:
     interval = f"{ratio.low:.2f} to {ratio.high:.2f}" if ratio.low is not None and ratio.high is not None else None
     error = f"{100 * (predicted / ratio.value - 1):+.0f} % beside the measured one" if predicted else None
     why = None if predicted else "A draft's own cost is not in v(n)." if found and found.n_draft else None
-    with st.grid(4, min_column_width=150, row_height=148):
+    with st.grid(4, min_column_width=200, row_height=148):
         for label, value, under, words in (
             ("Speed-up, measured", text.ratio(ratio.value), interval or f"{ratio.n} pairs", "In interleaved pairs."),
             ("Speed-up, predicted", text.ratio(predicted), error, why or "Tokens per forward over v(n)."),

@@ -66,6 +66,24 @@ def test_training_and_transforming_offer_different_methods(app: Open) -> None:
     assert "Consistency training" in trained
 
 
+def test_a_training_shows_its_curves_and_what_to_do_with_the_model(app: Open, home: Path, tmp_path: Path) -> None:
+    folder = hf_folder(tmp_path)
+    config = (folder / "config.json").read_text()
+    (folder / "config.json").write_text(
+        config.replace('"max_position_embeddings": 96', '"max_position_embeddings": 640')
+    )
+    catalogue.add_folder(str(folder))
+    given = {"domain": "sql_easy", "examples": "30", "steps": "3", "batch": "1", "window": "4", "probe_questions": "2"}
+    query = {f"t-consistency-{name}": value for name, value in given.items()}
+    at = sound(app("pages/measure/train.py", model="tiny-llama", transform="consistency", **query))
+    sound(button(at, "Train"))
+    at = until(at, ended(home, Derive, 1))
+    headings = [m.value.split("**")[1] for m in at.markdown if m.value.startswith("**")]
+    assert headings.index("Accuracy") < headings.index("Tokens per forward") < headings.index("Consistency loss")
+    links = {link.proto.label for link in at.get("page_link")}
+    assert {"Run it", "Race it"} <= links
+
+
 def test_an_evaluation_is_made_and_compared(app: Open, home: Path, tmp_path: Path) -> None:
     text = tmp_path / "text.txt"
     text.write_text("The sea is wide.\n\nThe boats are small and many.\n")
