@@ -33,14 +33,15 @@ def speedups(rows: Sequence[Any]) -> Chart:
     guesses: list[Row] = [{"label": r.label, "speedup": r.predicted} for r in shown if r.predicted is not None]
     words = ", ".join(f"{r['label']} {r['text']}" for r in data) or "nothing measured yet"
     names = [r["label"] for r in data]
-    return fed(_spec(tuple(names)), f"Speed-up over the engine's own loop: {words}", rows=data, guesses=guesses)
+    limit = 1.15 * max((r["end"] for r in data), default=1.0)  # room for the words
+    return fed(_spec(names, limit), f"Speed-up over the engine's own loop: {words}", rows=data, guesses=guesses)
 
 
-def _spec(names: tuple[str, ...]) -> dict[str, Any]:
+def _spec(names: Sequence[str], limit: float) -> dict[str, Any]:
     axis = alt.Axis(labelLimit=320, ticks=False, domain=False, labelOverlap=False)
     y = alt.Y("label:N", title=None, sort=list(names), axis=axis)
     base = alt.Chart(alt.NamedData("rows"))
-    x = alt.X("speedup:Q", title="Speed-up", scale=alt.Scale(domainMin=0, padding=48))
+    x = alt.X("speedup:Q", title="Speed-up", scale=alt.Scale(domain=[0, limit], nice=False))
     bars = base.mark_bar(color=BLUE, opacity=0.75, height={"band": 0.6}).encode(x=x, y=y)
     spread = base.mark_rule(strokeWidth=2).encode(x="low:Q", x2="high:Q", y=y, color=alt.value(GREY))
     words = base.mark_text(align="left", dx=10).encode(x="end:Q", y=y, text="text:N", color=alt.value(GREY))

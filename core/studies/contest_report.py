@@ -97,12 +97,6 @@ def words(s: Standings) -> list[str]:
         f"The fastest that goes one by one is {fastest}. Predicted: tokens per forward over the measured cost v(n) of "
         "a forward of as many tokens."
     ]
-    early = [c.label for c in plan.contenders if c.params.get("early")]
-    if early:
-        found.append(
-            f"{' and '.join(early)}: the forward that reads the prompt carries the first guesses, so that one step of "
-            "its decoding is counted to the first token; its column to compare is the whole answer."
-        )
     if champion.speedup is not None and champion.accuracy is not None and baseline.accuracy is not None:
         found.append(
             f"{champion.label}: {_interval(champion.speedup)} times the speed of {baseline.label} at "
@@ -133,6 +127,12 @@ def words(s: Standings) -> list[str]:
         for r in s.rows
         if r.over_own is not None and r.over_own.value < 1 and r.predicted and r.tokens_per_forward
     ]
+    early = [c.label for c in plan.contenders if c.params.get("early")]
+    if early:
+        found.append(
+            f"{' and '.join(early)}: the forward that reads the prompt carries the first guesses, so that one step of "
+            "its decoding is counted to the first token; its column to compare is the whole answer."
+        )
     found += [f"{r.label}: {r.reason}" for r in s.rows if r.reason and r.n]
     return found
 

@@ -36,10 +36,11 @@ class Shelved(Record):
 
 
 def studies() -> tuple[Shelved, ...]:
-    """Those with findings, own ones first, newest first."""
+    """Those with findings: own ones, newest first, then the recorded ones with the ladder before the contests."""
     own = sorted((data_dir() / "studies").glob("*/findings.json"), key=lambda p: -p.stat().st_mtime)
     known = {p.parent.name for p in own}
-    shipped = [p for p in sorted(RECORDED.glob("*/findings.json")) if p.parent.name not in known]
+    shipped = [p for p in RECORDED.glob("*/findings.json") if p.parent.name not in known]
+    shipped.sort(key=lambda p: (not p.parent.name.startswith("ladder"), p.parent.name))
     return tuple(Shelved(name=p.parent.name, path=str(p.parent), recorded=p in shipped) for p in (*own, *shipped))
 
 

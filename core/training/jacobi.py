@@ -41,7 +41,7 @@ def decode(
     for start in range(0, len(order), batch):
         part = order[start : start + batch]
         with torch.no_grad():
-            rows = _decode(model, [_Row(prompts[i], limit, window, fill) for i in part], end)
+            rows = _decode(model, [_Row(prompts[i], end, limit, window, fill) for i in part])
         for i, row in zip(part, rows, strict=True):
             found[i] = row
     return found
@@ -50,8 +50,8 @@ def decode(
 class _Row:
     """One prompt's decoding: what it has accepted, and what it guesses next."""
 
-    def __init__(self, prompt: Sequence[int], limit: int, window: int, fill: int | None) -> None:
-        self.context, self.n_prompt = list(prompt), len(prompt)
+    def __init__(self, prompt: Sequence[int], end: frozenset[int], limit: int, window: int, fill: int | None) -> None:
+        self.context, self.n_prompt, self.end = list(prompt), len(prompt), end
         self.limit, self.window, self.fill = limit, window, fill
         self.noise = np.random.default_rng([0, 1])
         self.guess: list[int] = []
@@ -59,18 +59,21 @@ class _Row:
         self.ended = False
 
     def feed(self) -> list[int]:
-        """The next window: the last accepted token and the guesses after it."""
-        places = self.noise.integers(len(self.context), size=self.window - 1 - len(self.guess))
+        """The next window: the last accepted token and the guesses after it, up to the end that is foreseen."""
+        stop = next((i for i, token in enumerate(self.guess) if token in self.end), None)
+        if stop is None:
+            places = self.noise.integers(len(self.context), size=self.window - 1 - len(self.guess))
+            self.guess += [self.context[place] if self.fill is None else self.fill for place in places]
         left = self.limit - (len(self.context) - self.n_prompt)
-        drawn = [self.context[place] if self.fill is None else self.fill for place in places]
-        self.guess = (self.guess + drawn)[: left - 1]
+        self.guess = self.guess[:stop][: left - 1]
         return [self.context[-1], *self.guess]
 
-    def take(self, best: list[int], end: frozenset[int]) -> int:
+    def take(self, best: list[int]) -> int:
         """Accept what agrees of the last window and the token after it; returns how many of it stay in the cache."""
+        best = best[: len(self.guess) + 1]
         agreed = next((i for i, token in enumerate(self.guess) if token != best[i]), len(self.guess))
         accepted = best[: agreed + 1]
-        stop = next((i + 1 for i, token in enumerate(accepted) if token in end), None)
+        stop = next((i + 1 for i, token in enumerate(accepted) if token in self.end), None)
         accepted = accepted[:stop]
         self.context += accepted
         self.guess = best[len(accepted) :]
@@ -79,7 +82,7 @@ class _Row:
         return len(accepted)
 
 
-def _decode(model: Any, rows: Sequence[_Row], end: frozenset[int]) -> list[Decoded]:
+def _decode(model: Any, rows: Sequence[_Row]) -> list[Decoded]:
     from transformers import DynamicCache
 
     cache = DynamicCache(config=model.config)
@@ -93,7 +96,7 @@ def _decode(model: Any, rows: Sequence[_Row], end: frozenset[int]) -> list[Decod
     seen = real
     for i, row in enumerate(rows):
         row.context.append(int(best[i, -1]))
-        row.ended = row.context[-1] in end or row.limit == 1
+        row.ended = row.context[-1] in row.end or row.limit == 1
     while not all(row.ended for row in rows):
         ids = np.zeros((len(rows), window), np.int64)
         positions = np.zeros_like(ids)
@@ -106,7 +109,7 @@ def _decode(model: Any, rows: Sequence[_Row], end: frozenset[int]) -> list[Decod
         kept = np.zeros_like(ids, dtype=bool)
         for i, row in enumerate(rows):
             if not row.ended:
-                kept[i, : row.take(best[i].tolist(), end)] = True
+                kept[i, : row.take(best[i].tolist())] = True
         seen = np.concatenate([seen, kept], axis=1)
     return [Decoded(tuple(row.context[row.n_prompt :]), row.n_forward) for row in rows]
 
