@@ -156,3 +156,8 @@ def test_what_it_cannot_do_is_refused_in_a_sentence(tmp_path: Path, folder: Any,
 def test_layers_cannot_be_seen_in_it(opened: Pair) -> None:
     plain, fused = opened
     assert plain.capabilities - fused.capabilities == {"layers", "count", "stream"}
+
+
+def test_the_model_keeps_only_what_the_step_does_not_hold(opened: Pair) -> None:
+    left = sum(p.numel() for p in opened[1]._model.parameters())
+    assert left == SIZES["vocab_size"] * SIZES["hidden_size"] + SIZES["hidden_size"], "the token table, the last norm"

@@ -44,6 +44,8 @@ class Fused:
             give_back()  # one after the other, so that no more than one is held twice
         self._group = config.num_attention_heads // config.num_key_value_heads
         self._head.forward = _Product([self._head])  # still a module, which tells what it is given
+        if self._head.weight is not self._embed.weight:
+            self._head.weight = None
 
     def __call__(
         self,

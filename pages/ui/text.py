@@ -136,12 +136,13 @@ def escape(text: str) -> str:
 
 
 def environment_line(environment: dict[str, Any]) -> str:
-    """Machine, threads and library versions in one line; empty when nothing is known."""
+    """Machine, threads, a step that is not the library's own, and versions in one line; empty when nothing is known."""
     machine = environment.get("machine")
     cpu = machine.get("cpu") or machine.get("cpu_name") if isinstance(machine, dict) else machine
     threads = environment.get("threads")
     versions = environment.get("versions") or {}
-    parts = [cpu, f"{threads} threads" if threads else None, *(f"{k} {v}" for k, v in sorted(versions.items()))]
+    step = "fused step" if environment.get("fused") else None
+    parts = [cpu, f"{threads} threads" if threads else None, step, *(f"{k} {v}" for k, v in sorted(versions.items()))]
     return " · ".join(str(p) for p in parts if p)
 
 

@@ -44,3 +44,9 @@ def test_every_kind_of_number_has_a_badge() -> None:
     for kind in ("measured", "computed", "stated", "estimated"):
         assert kind in text.provenance(kind)
         assert kind in text.provenance_help()
+
+
+def test_a_run_on_another_step_than_the_librarys_says_so() -> None:
+    known = {"threads": 2, "versions": {"torch": "2.13"}}
+    assert text.environment_line(known | {"fused": False}) == "2 threads · torch 2.13"
+    assert text.environment_line(known | {"fused": True}) == "2 threads · fused step · torch 2.13"
