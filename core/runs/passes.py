@@ -166,8 +166,8 @@ def _plan(
         if request.batch > 1 and profiler.single:
             reason = "it measures one sequence, so set batch to 1."
         if reason or missing:
-            why = reason or f"{request.backend} cannot do '{', '.join(sorted(missing))}' with this model."
-            journal.warn(f"{profiler.label} not measured: {why}")
+            unable = f"{request.backend} cannot do '{', '.join(sorted(missing))}' with this model and these options."
+            journal.warn(f"{profiler.label} not measured: {reason or unable}")
             continue
         yield "profile", name
 
