@@ -32,6 +32,23 @@ def metric(page: Any, label: str) -> Any:
     return page.get_by_test_id("stMetric").filter(has_text=label)
 
 
+def finished(page: Any) -> None:
+    """Wait for the end of the run on the page: before it starts, the run shown there says `Finished` too."""
+    expect(page.locator(".st-key-stop")).to_have_count(0, timeout=30_000)
+    expect(page.get_by_text("Finished")).to_be_visible()
+
+
+def tick_first_row(page: Any) -> None:
+    """Tick the check box of the first row of History: a canvas has no elements, so it is found by its place."""
+    expect(page.get_by_role("heading", name="History", exact=True)).to_be_visible()
+    expect(page.locator(".st-key-strip")).to_have_count(0)
+    expect(page.get_by_test_id("stApp")).to_have_attribute("data-test-script-state", "notRunning")
+    table = page.get_by_test_id("stDataFrame")
+    expect(table).to_be_visible()
+    box = table.bounding_box()
+    page.mouse.click(box["x"] + 18, box["y"] + 52)
+
+
 def stop(page: Any) -> None:
     page.locator(".st-key-stop button").first.click()
     expect(page.locator(".st-key-stop")).to_have_count(0)
@@ -49,7 +66,7 @@ def test_a_whole_run_moves_and_does_not_flicker(server: Server, tab: Tab) -> Non
         "before => document.querySelector('.st-key-run-text').innerText.length > before.length + 8", arg=before
     )
     assert drawn.evaluate("node => node.isConnected"), "a tick built the chart anew"
-    expect(page.get_by_text("Finished")).to_be_visible(timeout=30_000)
+    finished(page)
     expect(page.get_by_text("· python 3.").first).to_be_visible()  # where the numbers come from
     expect(page.locator(".st-key-card-layers [data-testid=stVegaLiteChart]")).to_be_visible()
     result = Store(server.home / "data").open(run_id).result()
@@ -79,19 +96,15 @@ def test_reload_in_the_middle_and_stop(server: Server, tab: Tab) -> None:
 def test_history_finds_opens_and_deletes(server: Server, tab: Tab) -> None:
     page = tab()
     run_id = start(page, server, 0.0, 4)
-    expect(page.get_by_text("Finished")).to_be_visible()
+    finished(page)
     page.get_by_role("link", name="History").click()
-    table = page.get_by_test_id("stDataFrame")
-    expect(table).to_be_visible()
+    tick_first_row(page)
     assert f"run={run_id}" in page.url, "the run stays in the address across pages"
-    box = table.bounding_box()
-    page.mouse.click(box["x"] + 18, box["y"] + 52)  # the first row's check box: a canvas has no elements
     page.locator(".st-key-open button").first.click()
     expect(page.get_by_role("heading", name="Run")).to_be_visible()
-    expect(page.get_by_text("Finished")).to_be_visible()
+    finished(page)
     page.get_by_role("link", name="History").click()
-    expect(table).to_be_visible()
-    page.mouse.click(box["x"] + 18, box["y"] + 52)
+    tick_first_row(page)
     page.locator(".st-key-delete button").first.click()
     page.locator(".st-key-delete-yes button").first.click()
     expect(page.locator(".st-key-delete-yes")).to_have_count(0)
