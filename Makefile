@@ -40,7 +40,6 @@ study: install
 
 study-decoding: install
 	$(BIN)/python -m core study decoding
-	$(BIN)/python -m core study decoding-names
 	$(BIN)/python -m core study decoding-easy
 
 clean:

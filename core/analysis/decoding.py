@@ -215,13 +215,16 @@ def mean_input(steps: Sequence[Step]) -> float | None:
     return sum(s.n_input for s in decode) / n_forward if n_forward else None
 
 
-def predicted_speedup(tokens: float, n_input: float, cost: ForwardCost) -> float | None:
-    """Over one token per forward, from what a forward of `n_input` tokens costs; None beyond what was measured."""
+def predicted_speedup(tokens: float, n_input: float, cost: ForwardCost, draft: float = 0.0) -> float | None:
+    """Over one token per forward, from what a forward of `n_input` tokens costs; None beyond what was measured.
+
+    draft: as in expected_speedup.
+    """
     low, high = relative_cost(cost, math.floor(n_input)), relative_cost(cost, math.ceil(n_input))
     if low is None or high is None:
         return None
     share = n_input - math.floor(n_input)
-    return expected_speedup(tokens, (1 - share) * low + share * high)
+    return expected_speedup(tokens, (1 - share) * low + share * high, draft)
 
 
 def fastest_one_by_one(rows: Iterable[Mapping[str, Any]], model: str) -> Mapping[str, Any] | None:

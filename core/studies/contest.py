@@ -31,13 +31,17 @@ def hold(plan: Contest, minutes: float, say: Say, again: bool = False) -> Ledger
         there = [_cast(c, models) for c in plan.contenders if {c.recipe, c.drafts or c.recipe} <= models.keys()]
         for contender in there:
             ledger.perform(f"{contender.id}/detail", _closely(plan, contender, models[contender.recipe]))
-        for number in range(max((c.rounds for c in there), default=0)):
-            order = [c for c in there if number < c.rounds]
+        for number in range(max((plan.looks, *(c.rounds for c in there)))):
+            order = list(there)
             random.Random(number).shuffle(order)
             for contender in order:
-                settings: dict[str, Scalar] = {**plan.settings, "n": plan.questions, "seed": number}
-                request = _asking(plan, contender, models[contender.recipe], plan.eval, settings)
-                ledger.perform(f"{contender.id}/round/{number}", request)
+                model = models[contender.recipe]
+                if number < contender.rounds:
+                    settings: dict[str, Scalar] = {**plan.settings, "n": plan.questions, "seed": number}
+                    request = _asking(plan, contender, model, plan.eval, settings)
+                    ledger.perform(f"{contender.id}/round/{number}", request)
+                if number < plan.looks and contender.own == contender.id:
+                    ledger.perform(f"{contender.id}/cost/{number}", _costing(plan, contender, model))
         if plan.away is not None:
             for contender in there:
                 if contender.id in (plan.baseline, plan.champion):
@@ -57,10 +61,15 @@ def _cast(contender: Contender, models: dict[str, str]) -> Contender:
 
 
 def _closely(plan: Contest, contender: Contender, model: str) -> Request:
-    """Memory, energy and, of one token at a time, what a forward of n tokens costs; no speed is taken from it."""
-    costs = ("forward_cost",) if contender.strategy == "autoregressive" else ()
+    """Memory and energy; no speed is taken from it."""
     task = Generate(prompt=plan.question, max_new_tokens=NEW_TOKENS)
-    return _request(plan, contender, model, task, ("memory", "energy", *costs))
+    return _request(plan, contender, model, task, ("memory", "energy"))
+
+
+def _costing(plan: Contest, contender: Contender, model: str) -> Request:
+    """What a forward of n tokens costs behind the question. Processes differ in it, so several are asked."""
+    task = Generate(prompt=plan.question, max_new_tokens=2)
+    return _request(plan, contender, model, task, ("forward_cost",))
 
 
 def _asking(plan: Contest, contender: Contender, model: str, name: str, settings: dict[str, Scalar]) -> Request:

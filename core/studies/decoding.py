@@ -1,9 +1,8 @@
 """The decoding studies: a consistency model against its teacher and the rivals, in three engines.
 
-The teacher is tuned to text-to-SQL; the consistency model is trained from it. Questions come from tables that neither
-has seen. `decoding` holds every way to decode side by side. `names` goes on with its two models on tables of invented
-names, which teaches them to copy a name instead of knowing it, and makes the claim of speed at equal quality. `easy`
-makes it where it is easy to make.
+The teacher is tuned to text-to-SQL; the consistency model is trained from it; both then go on with tables of invented
+names, which teaches them to copy a name instead of knowing it. Questions come from tables that none has seen.
+`decoding` holds every way to decode side by side; `easy` makes the claim where it is easy to make.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ Steps = tuple[tuple[str, dict[str, Scalar]], ...]
 ALL, SOME = 8, 1  # rounds
 
 
-TEACHER: Steps = (("finetune", {"minutes": 8.0}),)
+NAMES: dict[str, Scalar] = {"domain": "sql_names"}
 CONSISTENCY: dict[str, Scalar] = {
     "minutes": 50.0,
     "probe_minutes": 5.0,
@@ -26,7 +25,13 @@ CONSISTENCY: dict[str, Scalar] = {
     "window": 16,
     "learning_rate": 3e-4,
 }
-CLLM: Steps = (*TEACHER, ("consistency", CONSISTENCY))
+TUNED: Steps = (("finetune", {"minutes": 8.0}),)
+TEACHER: Steps = (*TUNED, ("finetune", {**NAMES, "minutes": 3.0}))
+CLLM: Steps = (
+    *TUNED,
+    ("consistency", CONSISTENCY),
+    ("consistency", {**CONSISTENCY, **NAMES, "minutes": 13.0, "learning_rate": 2e-4}),
+)
 AWAY = Exam(eval="dialogue", label="Dialogue", metric="recalled", settings={"n": 20}, generates=True)
 
 
@@ -73,6 +78,14 @@ def _question(domain: str) -> str:
     return load(domain, "test", 1, 1000)[0].prompt
 
 
+def _quantized(id: str, label: str, windows: tuple[int, ...]) -> tuple[Contender, ...]:
+    """A model in llama.cpp, one by one and with Jacobi decoding."""
+    return (
+        _way(id, f"{label}, one by one", backend="llama_cpp"),
+        *(_jacobi(f"{label}, Jacobi, window {n}", id, f"{id}-jacobi-{n}", n, backend="llama_cpp") for n in windows),
+    )
+
+
 _UNTRAINED = (
     _way("teacher", "Teacher, one by one", rounds=ALL),
     _way("teacher-jacobi", "Teacher, Jacobi", "jacobi", of="teacher", window=16),
@@ -112,80 +125,49 @@ def decoding(model: str = "smollm2-135m") -> Contest:
                 id="medusa",
                 label="Teacher with Medusa heads",
                 backend="pytorch",
-                steps=(*TEACHER, ("medusa_heads", {"questions": 1000, "epochs": 4})),
+                steps=(*TEACHER, ("medusa_heads", {**NAMES, "questions": 1000, "epochs": 4})),
             ),
             Recipe(
                 id="exits",
                 label="Teacher with exit heads",
                 backend="pytorch",
-                steps=(*TEACHER, ("exit_heads", {"questions": 400, "minutes": 3.0})),
+                steps=(*TEACHER, ("exit_heads", {**NAMES, "questions": 400, "minutes": 3.0})),
             ),
             Recipe(
                 id="draft",
                 label="The teacher's first blocks, tuned",
                 backend="pytorch",
-                steps=(*TEACHER, ("drop_layers", {"keep_first": 4}), ("finetune", {"minutes": 4.0})),
+                steps=(*TEACHER, ("drop_layers", {"keep_first": 4}), ("finetune", {**NAMES, "minutes": 4.0})),
             ),
-            Recipe(
-                id="teacher-q4",
-                label="Teacher Q4_1",
-                backend="llama_cpp",
-                steps=(*TEACHER, ("gguf_quantize", {"type": "Q4_1"})),
-            ),
-            Recipe(
-                id="cllm-q4",
-                label="CLLM Q4_1",
-                backend="llama_cpp",
-                steps=(*CLLM, ("gguf_quantize", {"type": "Q4_1"})),
+            *(
+                Recipe(
+                    id=f"{id}-{type.lower()}",
+                    label=f"{label} {type}",
+                    backend="llama_cpp",
+                    steps=(*steps, ("gguf_quantize", {"type": type})),
+                )
+                for id, label, steps, type in (
+                    ("teacher", "Teacher", TEACHER, "Q4_1"),
+                    ("cllm", "CLLM", CLLM, "Q4_1"),
+                    ("cllm", "CLLM", CLLM, "Q8_0"),
+                )
             ),
         ),
         contenders=(
             *_UNTRAINED,
-            _way("drafted", "Teacher, speculative with a draft model", "speculative", of="teacher", drafts="draft"),
+            _way("draft", "Draft model alone, one by one"),
+            _way("drafted", "Teacher, speculative with the draft model", "speculative", of="teacher", drafts="draft"),
             _way("self", "Teacher, self-speculative with exit heads", "self_speculative", of="teacher", recipe="exits"),
             _way("medusa", "Teacher, Medusa heads", "medusa", of="teacher", recipe="medusa"),
             *_CLLM,
             _jacobi("CLLM, Jacobi, window 8", "cllm", "cllm-jacobi-8", window=8),
-            _way("teacher-q4", "Teacher Q4_1, one by one", backend="llama_cpp"),
-            _way("cllm-q4", "CLLM Q4_1, one by one", backend="llama_cpp"),
-            *(
-                _jacobi(f"CLLM Q4_1, Jacobi, window {n}", "cllm-q4", f"cllm-q4-jacobi-{n}", n, backend="llama_cpp")
-                for n in (4, 16)
-            ),
-            *_ORT,
-        ),
-        baseline="teacher",
-        champion="cllm-jacobi",
-        question=_question("sql"),
-        away=AWAY,
-    )
-
-
-def names(model: str = "smollm2-135m") -> Contest:
-    """Teacher and consistency model go on with invented names; only what the claim needs takes part."""
-    more: dict[str, Scalar] = {"domain": "sql_names", "minutes": 3.0}
-    further: dict[str, Scalar] = {**CONSISTENCY, "domain": "sql_names", "minutes": 13.0, "learning_rate": 2e-4}
-    cllm: Steps = (*CLLM, ("consistency", further))
-    return Contest(
-        name=f"decoding-names-{model}",
-        title=f"Many tokens per forward at equal quality: {model} on text to SQL, trained on invented names too",
-        model=model,
-        recipes=(
-            Recipe(id="teacher", label="Teacher", backend="pytorch", steps=(*TEACHER, ("finetune", more))),
-            Recipe(id="cllm", label="CLLM", backend="pytorch", steps=cllm),
-            Recipe(
-                id="cllm-q8",
-                label="CLLM Q8_0",
-                backend="llama_cpp",
-                steps=(*cllm, ("gguf_quantize", {"type": "Q8_0"})),
-            ),
-        ),
-        contenders=(
-            _UNTRAINED[0],
-            *_CLLM,
             *_FUSED,
-            _way("cllm-q8", "CLLM Q8_0, one by one", backend="llama_cpp"),
-            _jacobi("CLLM Q8_0, Jacobi, window 4", "cllm-q8", window=4, backend="llama_cpp"),
+            _way("teacher-q4_1", "Teacher Q4_1, one by one", backend="llama_cpp"),
+            *(
+                way
+                for type, windows in (("Q4_1", (4, 16)), ("Q8_0", (4,)))
+                for way in _quantized(f"cllm-{type.lower()}", f"CLLM {type}", windows)
+            ),
             *_ORT,
         ),
         baseline="teacher",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from core.studies.decoding import decoding, easy, names
+from core.studies.decoding import decoding, easy
 from core.studies.ladder import ladder
 from core.studies.plan import Contest, Plan
 
@@ -21,6 +21,5 @@ class Kind(NamedTuple):
 KINDS: Mapping[str, Kind] = {
     "ladder": Kind("Compression ladder", 50.0, ladder),
     "decoding": Kind("Decoding contest", 150.0, decoding),
-    "decoding-names": Kind("Decoding contest, at equal quality", 60.0, names),
     "decoding-easy": Kind("Decoding contest, the easy setting", 40.0, easy),
 }

@@ -95,8 +95,9 @@ class Contest(Record, tag="contest", omit_defaults=False):
     """Ways to decode against each other on the same questions.
 
     In each round every contender answers `questions` new ones of `eval` in a fresh process, in a random order of the
-    round's own. settings: of the eval, beside their number and seed. baseline: what quality must be kept of and speed
-    is compared with. champion: the contender whose claim it is. margin: of accuracy, stated before. away: an eval
+    round's own. looks: in so many of the rounds the cost of a forward is measured too, of whoever goes one by one, in a
+    process of its own. settings: of the eval, beside their number and seed. baseline: what quality must be kept of and
+    speed is compared with. champion: the contender whose claim it is. margin: of accuracy, stated before. away: an eval
     outside the domain, for the baseline and the champion. question: whose answer memory and energy are measured on.
     """
 
@@ -110,6 +111,7 @@ class Contest(Record, tag="contest", omit_defaults=False):
     eval: str = "sql"
     settings: dict[str, Scalar] = msgspec.field(default_factory=dict)
     questions: int = 40
+    looks: int = 3
     margin: float = 0.01
     away: Exam | None = None
     question: str = ""
@@ -117,3 +119,7 @@ class Contest(Record, tag="contest", omit_defaults=False):
 
     def contender(self, name: str) -> Contender:
         return next(c for c in self.contenders if c.id == name)
+
+    def drafter(self, c: Contender) -> Contender | None:
+        """Who decodes the model that drafts for a contender, one token at a time."""
+        return next((d for d in self.contenders if c.drafts and d.recipe == c.drafts and d.own == d.id), None)

@@ -17,7 +17,7 @@ from core.analysis.paired import Comparison, compare
 from core.analysis.stats import Interval, cluster_bootstrap
 from core.studies.ledger import Ledger
 from core.studies.plan import Contender, Contest
-from core.types import Curve, Energy, Item, Record, Result
+from core.types import Curve, Energy, ForwardCost, Item, Record, Result
 
 
 class Standing(Record, omit_defaults=False):
@@ -110,13 +110,8 @@ def _standing(
         return Standing(
             id=c.id, label=c.label, backend=c.backend, strategy=c.strategy, reason=failed or "It was not asked."
         )
-    per_forward, forward_s, fed = _forwards(mine)
-    own_detail = details[c.own]
-    cost = own_detail.forward_cost if own_detail is not None else None
-    drafted = any(i.n_draft for i in mine)
-    predicted = None
-    if cost is not None and per_forward and fed and not drafted and c.id != c.own:
-        predicted = predicted_speedup(per_forward, fed, cost)
+    per_forward, forward_s, _ = _forwards(mine)
+    predicted = None if c.id == c.own else _predicted(ledger, c, mine)
     over_own = None if c.id == c.own else speed_ratio(own, mine)
     metric = _result_metric(ledger, c)
     return Standing(
@@ -143,6 +138,37 @@ def _standing(
         energy=_energy(detail, per_forward),
         reason=failed,
     )
+
+
+def _predicted(ledger: Ledger[Contest], c: Contender, answers: Sequence[Item]) -> float | None:
+    """The speed-up over the own model one by one, from what its forwards cost: the median of the looks at that.
+
+    None where the cost of drafting is not known: of a draft by the model's own first blocks.
+    """
+    per_forward, _, fed = _forwards(answers)
+    drafts = sum(i.n_draft or 0 for i in answers) / max(1, sum(i.n_forward or 0 for i in answers))
+    drafter = ledger.plan.drafter(c)
+    if not per_forward or not fed or (drafts and drafter is None):
+        return None
+    draft_s = _forward_s(_costs(ledger, drafter.id)) if drafter is not None else 0.0
+    costs = _costs(ledger, c.own)
+    one_s = _forward_s(costs)
+    if draft_s is None or one_s is None:
+        return None
+    found = (predicted_speedup(per_forward, fed, cost, drafts * draft_s / one_s) for cost in costs)
+    known = [value for value in found if value is not None]
+    return float(np.median(known)) if known else None
+
+
+def _costs(ledger: Ledger[Contest], name: str) -> list[ForwardCost]:
+    results = (_result(ledger, f"{name}/cost/{number}") for number in range(ledger.plan.looks))
+    return [r.forward_cost for r in results if r is not None and r.forward_cost is not None]
+
+
+def _forward_s(costs: Sequence[ForwardCost]) -> float | None:
+    """Seconds of a forward of one token, the median of several looks."""
+    found = [t.seconds for cost in costs for t in cost.times if t.n == 1]
+    return float(np.median(found)) if found else None
 
 
 def _energy(detail: Result | None, per_forward: float | None) -> Energy | None:
