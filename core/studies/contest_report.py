@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from core import registry
 from core.analysis.paired import noninferiority
 from core.analysis.stats import Interval
 from core.charts.curves import curve
@@ -17,7 +18,6 @@ from core.studies.standings import Standing, Standings
 
 TEMPLATE = Path(__file__).with_name("contest.html")
 NONE = "–"
-ENGINES = {"llama_cpp": "llama.cpp", "onnxruntime": "ONNX Runtime", "pytorch": "PyTorch"}
 HEADER = (
     "Way to decode",
     "Engine",
@@ -62,14 +62,14 @@ def markdown(s: Standings) -> str:
 def cells(s: Standings, row: Standing) -> tuple[str, ...]:
     """One line of the table; a contender that could not take part says why."""
     if not row.n:
-        return (row.label, ENGINES.get(row.backend, row.backend), row.reason, *[NONE] * (len(HEADER) - 3))
+        return (row.label, _engine(row.backend), row.reason, *[NONE] * (len(HEADER) - 3))
     energy = row.energy
     joules = si(energy.joules_per_token, "J") if energy is not None and energy.joules_per_token else NONE
     if energy is not None and energy.provenance == "estimated":
         joules += " (estimated)"
     return (
         row.label,
-        ENGINES.get(row.backend, row.backend),
+        _engine(row.backend),
         f"{row.accuracy:.3f} (n = {row.n})" if row.accuracy is not None else NONE,
         NONE if row.tokens_per_forward is None else f"{row.tokens_per_forward:.2f}",
         NONE if row.tok_per_s is None else f"{row.tok_per_s:.1f}",
@@ -93,9 +93,9 @@ def words(s: Standings) -> list[str]:
     found = [
         f"Questions from tables that no training has seen; every contender answers the same ones, {plan.questions} per "
         "round and fresh process, in a random order. Speed: tokens per second of decoding after the first token; "
-        f"speed-up over {baseline.label} in {ENGINES[baseline.backend]}; intervals are 95 % bootstraps over questions. "
-        f"The fastest that goes one by one is {fastest}. Predicted: tokens per forward over the measured cost v(n) of "
-        "a forward of as many tokens."
+        f"speed-up over {baseline.label} in {_engine(baseline.backend)}; intervals are 95 % bootstraps over questions. "
+        f"The fastest that goes one by one is {fastest}. Predicted: tokens per forward over what drafting and a "
+        f"forward of as many tokens cost, v(n), the median of {plan.looks} looks at it in processes of their own."
     ]
     if champion.speedup is not None and champion.accuracy is not None and baseline.accuracy is not None:
         found.append(
@@ -121,7 +121,7 @@ def words(s: Standings) -> list[str]:
             + f"; score {s.away.score:.2f} against {s.away.baseline_score:.2f}."
         )
     found += [
-        f"{r.label} ({ENGINES[r.backend]}) is slower than its own model one by one: its forwards cost "
+        f"{r.label} ({_engine(r.backend)}) is slower than its own model one by one: its forwards cost "
         f"{r.tokens_per_forward / r.predicted:.1f} times one of a single token here, and give "
         f"{r.tokens_per_forward:.2f} tokens."
         for r in s.rows
@@ -144,6 +144,11 @@ def where(s: Standings) -> str:
         f"{machine.get('usable_cores', '?')} cores, in {s.spent_s / 60:.0f} minutes, "
         "without the training of models that were there already."
     )
+
+
+def _engine(backend: str) -> str:
+    label: str = registry.get("backend", backend).label
+    return label
 
 
 def _interval(found: Interval | None) -> str:

@@ -1,0 +1,72 @@
+"""A whole contest on the fake backend, whose forwards all cost the same: what guessing brings there is known."""
+
+from __future__ import annotations
+
+import pytest
+
+from core.studies.contest import hold
+from core.studies.contest_report import markdown
+from core.studies.plan import Contender, Contest, Exam, Recipe
+from core.studies.standings import standings
+from core.types import Scalar
+
+SLOW: dict[str, Scalar] = {"delay_s": 0.005}
+
+
+def way(id: str, strategy: str = "autoregressive", **more: object) -> Contender:
+    found = {"recipe": "model", "own": "plain", "backend": "fake", "options": SLOW, "rounds": 1, **more}
+    return Contender(id=id, label=id.capitalize(), strategy=strategy, **found)  # type: ignore[arg-type]
+
+
+CONTEST = Contest(
+    name="small-contest",
+    title="A small contest",
+    model="smollm2-135m",
+    recipes=(
+        Recipe(id="model", label="Model", backend="fake"),
+        Recipe(id="second", label="The same as a draft", backend="fake"),
+        Recipe(id="broken", label="Broken", backend="fake", steps=(("no_such_transform", {}),)),
+    ),
+    contenders=(
+        way("plain"),
+        way("guessing", "jacobi", params={"window": 4}),
+        way("draft", recipe="second", own="draft"),
+        way("drafted", "speculative", drafts="second", params={"draft_length": 4}),
+        way("broken", recipe="broken", own="broken"),
+    ),
+    baseline="plain",
+    champion="guessing",
+    questions=2,
+    looks=1,
+    away=Exam(eval="arithmetic", label="Arithmetic", metric="acc", settings={"n": 2}, generates=True),
+    question="How many rows are there?",
+    threads=1,
+)
+
+
+def test_a_contest_measures_and_predicts_every_way_to_decode() -> None:
+    said: list[str] = []
+    found = standings(hold(CONTEST, 10, said.append))
+    rows = {row.id: row for row in found.rows}
+    assert [rows[name].n for name in ("plain", "guessing", "draft", "drafted", "broken")] == [2, 2, 2, 2, 0]
+    assert "no transform called" in rows["broken"].reason
+    assert all(row.reason == "" and row.memory_bytes and row.tok_per_s for row in found.rows if row.id != "broken")
+
+    guessing, drafted = rows["guessing"], rows["drafted"]
+    assert rows["plain"].speedup is None and rows["plain"].predicted is None
+    assert guessing.same == drafted.same == 1.0
+    # a forward waits as long for four tokens as for one
+    assert guessing.predicted == pytest.approx(guessing.tokens_per_forward, rel=0.25)
+    # a draft by the model itself is always right: five tokens for four forwards of it and one of the model
+    assert drafted.tokens_per_forward is not None and 4 < drafted.tokens_per_forward <= 5
+    assert drafted.predicted == pytest.approx(drafted.tokens_per_forward / 5, rel=0.25)
+
+    assert found.away is not None and found.away.n == 2
+    for row in found.rows:
+        assert row.label in markdown(found)
+    costs = [w.split()[-1] for w in said if "/cost/" in w]
+    assert sorted(costs) == ["draft/cost/0", "plain/cost/0"]
+
+    said.clear()
+    again = standings(hold(CONTEST, 10, said.append))
+    assert not [w for w in said if "/round/" in w] and again.rows == found.rows, "nothing is done twice"
