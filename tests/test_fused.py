@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -161,3 +163,18 @@ def test_layers_cannot_be_seen_in_it(opened: Pair) -> None:
 def test_the_model_keeps_only_what_the_step_does_not_hold(opened: Pair) -> None:
     left = sum(p.numel() for p in opened[1]._model.parameters())
     assert left == SIZES["vocab_size"] * SIZES["hidden_size"] + SIZES["hidden_size"], "the token table, the last norm"
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_the_file_of_the_weights_is_let_go(tmp_path: Path) -> None:
+    def mapped() -> bool:
+        return str(tmp_path) in Path("/proc/self/maps").read_text()
+
+    plain = made_of(FAMILIES["llama"](), tmp_path)
+    assert mapped(), "transformers' weights lie in the file"
+    plain.close()
+    del plain
+    gc.collect()
+    fused = open_folder(tmp_path, fused=True)
+    assert not mapped(), "the fused step has copies of its own"
+    fused.close()

@@ -46,6 +46,9 @@ class Fused:
         self._head.forward = _Product([self._head])  # still a module, which tells what it is given
         if self._head.weight is not self._embed.weight:
             self._head.weight = None
+        if self._embed.weight.device.type == "cpu":
+            for rest in model.parameters():  # out of the file, which then leaves the memory
+                rest.data = rest.data.clone()
 
     def __call__(
         self,
@@ -110,7 +113,8 @@ class _Block:
         attention, mlp = block.self_attn, block.mlp
         self._n_q, self._n_kv = config.num_attention_heads, config.num_key_value_heads
         self._d, self._scale, self._eps = attention.head_dim, attention.scaling, config.rms_norm_eps
-        self._before, self._between = block.input_layernorm.weight, block.post_attention_layernorm.weight
+        norms = block.input_layernorm, block.post_attention_layernorm
+        self._before, self._between = (norm.weight.detach().clone() for norm in norms)
         self._heads = None
         if hasattr(attention, "q_norm"):  # one weight for every query head, another for every key head
             q, k = attention.q_norm.weight, attention.k_norm.weight
