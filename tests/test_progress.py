@@ -68,7 +68,9 @@ def test_journey() -> None:
         ("timing", "now"),
         ("memory", "ahead"),
     )
-    assert {state for _, state in journey(REQUEST, [*events, Done(t_s=5)])} == {"done"}
+    done = journey(REQUEST, [*events, a_pass(2, "profile", "memory"), Done(t_s=5)])
+    assert {state for _, state in done} == {"done"}
+    assert journey(REQUEST, [*events, Done(t_s=5)])[3] == ("memory", "skipped"), "no pass of it was run"
     assert journey(REQUEST, [*events, Failed(t_s=5, message="x")])[2] == ("timing", "ahead")
 
 

@@ -102,20 +102,33 @@ def _in_pass(request: Request, loaded: Loaded, current: Pass, passes: Sequence[P
     )
 
 
-def journey(request: Request, events: Sequence[Event]) -> tuple[tuple[str, Literal["done", "now", "ahead"]], ...]:
-    """Every stop of the run in order, and whether it is behind, at hand or ahead.
+Stop = Literal["done", "skipped", "now", "ahead"]
 
-    A warm-up is a stop only when there was one, because a warm worker needs none.
+
+def journey(request: Request, events: Sequence[Event]) -> tuple[tuple[str, Stop], ...]:
+    """Every stop of the run in order, and whether it is behind, left out, at hand or ahead.
+
+    A warm-up is a stop only when there was one, because a warm worker needs none. A profiler is left out that cannot
+    measure this run.
     """
     now = stage(request, events)
-    warmed = any(isinstance(e, Pass) and e.kind == "warmup" for e in events)
+    passes = [e for e in events if isinstance(e, Pass)]
+    warmed = any(e.kind == "warmup" for e in passes)
     stops = ["loading", *(["warm-up"] if warmed else []), *_work(request)]
-    if now.name == "finished":
-        n_done = len(stops) if any(isinstance(e, Done) and not e.cancelled for e in events) else _reached(stops, events)
-        return tuple((stop, "done" if i < n_done else "ahead") for i, stop in enumerate(stops))
-    current = now.detail.split(",")[0] if now.name == "profiling" else now.name
-    at = stops.index(current) if current in stops else 0
-    return tuple((stop, "done" if i < at else "now" if i == at else "ahead") for i, stop in enumerate(stops))
+    over = now.name == "finished"
+    if over:
+        at = len(stops) if any(isinstance(e, Done) and not e.cancelled for e in events) else _reached(stops, events)
+    else:
+        current = now.detail.split(",")[0] if now.name == "profiling" else now.name
+        at = stops.index(current) if current in stops else 0
+    left_out = set(request.profilers) - {e.profiler for e in passes}
+
+    def state(i: int, stop: str) -> Stop:
+        if i < at:
+            return "skipped" if stop in left_out else "done"
+        return "now" if i == at and not over else "ahead"
+
+    return tuple((stop, state(i, stop)) for i, stop in enumerate(stops))
 
 
 def _work(request: Request) -> tuple[str, ...]:

@@ -37,7 +37,12 @@ def draw_header(run: Run, result: Result) -> None:
 
 def draw_stage(run: Run, result: Result) -> None:
     """The stops of the run, and one bar: what the worker does now, how far it is, and the clock."""
-    marks = {"done": ":green-badge[:material/check: {}]", "now": ":blue-badge[{}]", "ahead": ":gray-badge[{}]"}
+    marks = {
+        "done": ":green-badge[:material/check: {}]",
+        "skipped": ":orange-badge[:material/block: {}, not measured]",
+        "now": ":blue-badge[{}]",
+        "ahead": ":gray-badge[{}]",
+    }
     st.markdown(
         " ".join(marks[state].format(profiler_label(stop)) for stop, state in journey(run.request, run.events()))
     )
