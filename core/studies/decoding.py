@@ -150,6 +150,7 @@ def decoding(model: str = "smollm2-135m") -> Contest:
                     ("teacher", "Teacher", TEACHER, "Q4_1"),
                     ("cllm", "CLLM", CLLM, "Q4_1"),
                     ("cllm", "CLLM", CLLM, "Q8_0"),
+                    ("cllm", "CLLM", CLLM, "BF16"),
                 )
             ),
         ),
@@ -165,7 +166,7 @@ def decoding(model: str = "smollm2-135m") -> Contest:
             _way("teacher-q4_1", "Teacher Q4_1, one by one", backend="llama_cpp"),
             *(
                 way
-                for type, windows in (("Q4_1", (4, 16)), ("Q8_0", (4,)))
+                for type, windows in (("Q4_1", (4, 16)), ("Q8_0", (4,)), ("BF16", (8,)))
                 for way in _quantized(f"cllm-{type.lower()}", f"CLLM {type}", windows)
             ),
             *_ORT,
