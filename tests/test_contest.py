@@ -61,6 +61,7 @@ def test_a_contest_measures_and_predicts_every_way_to_decode() -> None:
     assert drafted.tokens_per_forward is not None and 4 < drafted.tokens_per_forward <= 5
     assert drafted.predicted == pytest.approx(drafted.tokens_per_forward / 5, rel=0.25)
 
+    assert found.fastest == "plain", "the draft alone is another model"
     assert found.away is not None and found.away.n == 2
     for row in found.rows:
         assert row.label in markdown(found)

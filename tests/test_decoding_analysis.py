@@ -16,6 +16,7 @@ from core.analysis.decoding import (
     predicted_speedup,
     prospects,
     relative_cost,
+    roof_left_unused,
     stationary,
     tokens_per_forward,
 )
@@ -130,6 +131,12 @@ COST = ForwardCost(
     repeats=3,
     times=tuple(ForwardTime(n=n, seconds=s, low_s=s, high_s=s) for n, s in ((1, 1.0), (2, 1.2), (4, 2.0))),
 )
+
+
+def test_a_roof_far_below_what_was_measured_is_the_engines_doing() -> None:
+    assert roof_left_unused(COST, {1: 1.0, 4: 1.1}, 4) == 1.1, "2.0 measured"
+    assert roof_left_unused(COST, {4: 1.9}, 4) is None, "the machine itself is at its end"
+    assert roof_left_unused(COST, {}, 4) is None and roof_left_unused(COST, {64: 1.0}, 64) is None, "not known"
 
 
 def test_a_prospect_is_leviathans_formula_over_the_cost() -> None:

@@ -182,6 +182,18 @@ def relative_cost(cost: ForwardCost, n: int) -> float | None:
     return math.exp((1 - share) * math.log(seconds[below]) + share * math.log(seconds[above])) / seconds[1]
 
 
+LATE = 1.5  # times the roof's v(n), from which on it is the engine that makes a forward of several tokens dear
+
+
+def roof_left_unused(cost: ForwardCost, roof: Mapping[int, float], n: int) -> float | None:
+    """v(n) as the machine's roof would allow it, where the engine's is far above it; None where it is not.
+
+    roof: n -> v(n), as work and ceilings give it.
+    """
+    measured, allowed = relative_cost(cost, n), roof.get(n)
+    return allowed if measured is not None and allowed is not None and measured > LATE * allowed else None
+
+
 class Prospect(Record):
     """What guessing with forwards of n tokens would bring, when each guess is right with probability alpha."""
 

@@ -77,7 +77,8 @@ def standings(ledger: Ledger[Contest]) -> Standings:
     """Of what is done so far."""
     plan = ledger.plan
     answers = {c.id: _answers(ledger, c) for c in plan.contenders}
-    one_by_one = {c.id: _rate(answers[c.id]) for c in plan.contenders if c.strategy == "autoregressive"}
+    drafters = {d.id for c in plan.contenders if (d := plan.drafter(c)) is not None}  # another model, that only helps
+    one_by_one = {c.id: _rate(answers[c.id]) for c in plan.contenders if c.own == c.id and c.id not in drafters}
     fastest = max(one_by_one, key=lambda name: one_by_one[name] or 0.0, default=plan.baseline)
     details = {c.id: _result(ledger, f"{c.id}/detail") for c in plan.contenders}
     rows = tuple(_standing(ledger, plan, c, answers, details, fastest) for c in plan.contenders)

@@ -19,6 +19,7 @@ from pages.ui import text
 from pages.ui.ceilings import THIS, default_threads, kept, measure_panel, this_machine
 from pages.ui.figure import figure
 from pages.ui.page import fault, page
+from pages.ui.state import rows_key
 
 ABOUT = "What processors and accelerators can do, as their data sheets state it and as this machine was measured."
 SHOWN = ("fp32", "fp16", "bf16", "fp8", "int8")
@@ -106,7 +107,7 @@ def draw_catalogue(devices: tuple[Device, ...]) -> Device | None:
         table(shown),
         hide_index=True,
         height=430,
-        key="device-table",
+        key=rows_key("device-table", (d.name for d in shown)),
         on_select="rerun",
         selection_mode=["single-row", "single-cell"],
         column_config={
@@ -124,7 +125,7 @@ def draw_catalogue(devices: tuple[Device, ...]) -> Device | None:
         help=text.provenance_help(),
     )
     rows = event.selection.rows or [row for row, _ in event.selection.cells]
-    return shown[rows[0]] if rows and rows[0] < len(shown) else None
+    return shown[rows[0]] if rows else None
 
 
 def draw_form(chosen: Device | None) -> None:

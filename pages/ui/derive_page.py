@@ -15,7 +15,7 @@ from pages.ui.links import link
 from pages.ui.live import live
 from pages.ui.page import guard, nothing_yet, page
 from pages.ui.start import start
-from pages.ui.state import current_run, result_of
+from pages.ui.state import current_run, result_of, rows_key
 
 
 def derive_page(title: str, about: str, trains: bool, button: str, nothing: str, first: str) -> None:
@@ -83,7 +83,7 @@ def _made_here() -> None:
         width="stretch",
         on_select="rerun",
         selection_mode="single-row",
-        key="made-here",
+        key=rows_key("made-here", (e.id for e in made)),
         column_config={"Bits per weight": st.column_config.NumberColumn(format="%.2f")},
     )
     picked = chosen.selection.rows if chosen else []

@@ -9,6 +9,7 @@ import streamlit as st
 
 from pages.ui import text
 from pages.ui.pickers import backend_label, plugin_label
+from pages.ui.state import rows_key
 
 _SEARCHED = ("run_id", "model", "backend", "strategy", "task", "did", "dtype", "status", "text", "error")
 
@@ -25,7 +26,7 @@ def history_table(rows: list[dict[str, Any]], key: str) -> list[str]:
     config = st.column_config
     event: Any = st.dataframe(
         shown,
-        key=key,
+        key=rows_key(key, (row["run_id"] for row in rows)),
         hide_index=True,
         on_select="rerun",
         selection_mode="multi-row",
@@ -43,7 +44,7 @@ def history_table(rows: list[dict[str, Any]], key: str) -> list[str]:
             "Text": config.TextColumn(width="large"),
         },
     )
-    return [rows[i]["run_id"] for i in event.selection.rows if i < len(rows)]
+    return [rows[i]["run_id"] for i in event.selection.rows]
 
 
 def _cells(row: dict[str, Any]) -> dict[str, Any]:

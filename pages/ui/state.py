@@ -6,7 +6,8 @@ Which run is shown belongs to the tab and to its address (`?run=`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+import zlib
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import TypeVar
 
@@ -159,6 +160,14 @@ def publish(key: str, value: str | None, default: str | None) -> None:
 def _published() -> dict[str, str | None]:
     found: dict[str, str | None] = st.session_state.setdefault("published", {})
     return found
+
+
+def rows_key(key: str, names: Iterable[str]) -> str:
+    """The key of a table whose rows can be selected, by the names of its rows.
+
+    A selection knows places: kept while the rows change, it would go over to whatever stands there now.
+    """
+    return f"{key}-{zlib.crc32(chr(0).join(names).encode()):08x}"
 
 
 def remembered(key: str, make: Callable[[], T]) -> T:

@@ -16,13 +16,14 @@ from core.analysis.decoding import (
     predicted_speedup,
     prospects,
     relative_cost,
+    roof_left_unused,
 )
 from core.analysis.stats import paired_ratio
 from core.analysis.under_roof import ideal_seconds
 from core.analysis.work import work
 from core.charts.decoding import CostCurve, accepted_bars, forward_cost, speedup_curve
 from core.runs.store import Run
-from core.types import ForwardCost, Loaded, ModelSpec, Request, Result
+from core.types import Loaded, ModelSpec, Request, Result
 from pages.ui import text
 from pages.ui.ceilings import hold, kept_of, own_name, this_machine
 from pages.ui.figure import figure
@@ -127,19 +128,22 @@ def draw_costs(found: Rows[tuple[Run, Result]]) -> None:
         rows = prospects(curves[chosen].cost, alpha, draft)
         best = max(rows, key=lambda p: p.speedup, default=None)
         if best is not None:
-            st.markdown(_advice(best.n, best.speedup, curves[chosen].cost))
+            st.markdown(_advice(best.n, best.speedup, curves[chosen]))
     with right:
         figure(speedup_curve(rows, alpha), key="prospect")
 
 
-def _advice(n: int, speedup: float, cost: ForwardCost) -> str:
-    v16 = relative_cost(cost, 16)
-    sixteen = f" A window of 16 must give {v16:.1f} tokens per forward to break even." if v16 is not None else ""
+def _advice(n: int, speedup: float, curve: CostCurve) -> str:
+    v16, roof = relative_cost(curve.cost, 16), roof_left_unused(curve.cost, dict(curve.roof), 16)
+    more = f" A window of 16 must give {v16:.1f} tokens per forward to break even." if v16 is not None else ""
+    if roof is not None:
+        more += (
+            f" The machine's roof would allow {roof:.1f}: what costs is this engine's way with a few tokens at once in "
+            "this precision. Another precision or engine may do better."
+        )
     if n == 1 or speedup < 1.02:
-        return f"Guessing does not pay here: one token per forward is the fastest.{sixteen}"
-    return (
-        f"Forwards of **{n}** tokens would be **{speedup:.2f} times** as fast {text.provenance('computed')}.{sixteen}"
-    )
+        return f"Guessing does not pay here: one token per forward is the fastest.{more}"
+    return f"Forwards of **{n}** tokens would be **{speedup:.2f} times** as fast {text.provenance('computed')}.{more}"
 
 
 # ---------------------------------------------------------------- pairs

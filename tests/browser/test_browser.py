@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Callable
 from typing import Any
 
@@ -105,7 +106,17 @@ def test_history_finds_opens_and_deletes(server: Server, tab: Tab) -> None:
     finished(page)
     page.get_by_role("link", name="History").click()
     tick_first_row(page)
-    page.locator(".st-key-delete button").first.click()
+    delete = page.locator(".st-key-delete button").first
+    expect(delete).to_be_enabled()
+    runs, newer = server.home / "data" / "runs", "20990101-000000-abcdef"
+    shutil.copytree(runs / run_id, runs / newer)
+    page.get_by_placeholder("Model, backend").fill("tiny")
+    page.keyboard.press("Enter")
+    expect(delete).to_be_disabled()  # what was ticked is no longer in the first row
+    shutil.rmtree(runs / newer)
+    page.goto(server.address("history"))
+    tick_first_row(page)
+    delete.click()
     page.locator(".st-key-delete-yes button").first.click()
     expect(page.locator(".st-key-delete-yes")).to_have_count(0)
     assert run_id not in Store(server.home / "data").ids()
