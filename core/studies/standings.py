@@ -112,7 +112,7 @@ def _standing(
             id=c.id, label=c.label, backend=c.backend, strategy=c.strategy, reason=failed or "It was not asked."
         )
     per_forward, forward_s, _ = _forwards(mine)
-    predicted = None if c.id == c.own else _predicted(ledger, c, mine)
+    predicted = None if c.id == c.own else _predicted(ledger, c, [i for _, i in _common(own, mine)])
     over_own = None if c.id == c.own else speed_ratio(own, mine)
     metric = _result_metric(ledger, c)
     return Standing(
@@ -144,7 +144,8 @@ def _standing(
 def _predicted(ledger: Ledger[Contest], c: Contender, answers: Sequence[Item]) -> float | None:
     """The speed-up over the own model one by one, from what its forwards cost: the median of the looks at that.
 
-    None where the cost of drafting is not known: of a draft by the model's own first blocks.
+    answers: those that are compared with the own model's. None where the cost of drafting is not known: of a draft by
+    the model's own first blocks.
     """
     per_forward, _, fed = _forwards(answers)
     drafts = sum(i.n_draft or 0 for i in answers) / max(1, sum(i.n_forward or 0 for i in answers))
