@@ -112,7 +112,7 @@ def test_the_report_says_why_a_contender_loses() -> None:
     )
     rows = tuple(slow if r.id == slow.id else r for r in standings().rows)
     words = contest_report.words(msgspec.structs.replace(standings(), rows=rows))
-    assert any("cost 6.0 times one of a single token here, and give 4.20 tokens." in w for w in words)
+    assert any("cost 6.0 times one of a single token and give 4.20 tokens." in w for w in words)
 
 
 def test_the_shelf_reads_what_a_study_left(home: Path) -> None:

@@ -120,13 +120,14 @@ def words(s: Standings) -> list[str]:
             + (f" at {per_forward:.2f} tokens per forward" if per_forward is not None else "")
             + f"; score {s.away.score:.2f} against {s.away.baseline_score:.2f}."
         )
-    found += [
-        f"{r.label} ({_engine(r.backend)}) is slower than its own model one by one: its forwards cost "
-        f"{r.tokens_per_forward / r.predicted:.1f} times one of a single token here, and give "
-        f"{r.tokens_per_forward:.2f} tokens."
+    slower = [
+        f"{r.label} ({_engine(r.backend)}), whose forwards cost {r.tokens_per_forward / r.predicted:.1f} times one of "
+        f"a single token and give {r.tokens_per_forward:.2f} tokens"
         for r in s.rows
         if r.over_own is not None and r.over_own.value < 1 and r.predicted and r.tokens_per_forward
     ]
+    if slower:
+        found.append(f"Slower here than their own model one by one: {'; '.join(slower)}.")
     early = [c.label for c in plan.contenders if c.params.get("early")]
     if early:
         found.append(
