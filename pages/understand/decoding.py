@@ -126,11 +126,11 @@ def draw_costs(found: Rows[tuple[Run, Result]]) -> None:
             help="In forwards of one token: 0 for Jacobi, lookahead and prompt lookup; a draft model has its own.",
         )
         rows = prospects(curves[chosen].cost, alpha, draft)
-        best = max(rows, key=lambda p: p.speedup, default=None)
-        if best is not None:
-            st.markdown(_advice(best.n, best.speedup, curves[chosen]))
     with right:
         figure(speedup_curve(rows, alpha), key="prospect")
+    if rows:
+        best = max(rows, key=lambda p: p.speedup)
+        st.markdown(_advice(best.n, best.speedup, curves[chosen]))
 
 
 def _advice(n: int, speedup: float, curve: CostCurve) -> str:
