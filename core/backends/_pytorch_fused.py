@@ -46,8 +46,8 @@ class Fused:
         self._head.forward = _Product([self._head])  # still a module, which tells what it is given
         if self._head.weight is not self._embed.weight:
             self._head.weight = None
-        if self._embed.weight.device.type == "cpu":
-            for rest in model.parameters():  # out of the file, which then leaves the memory
+        if _packs(self._embed.weight):  # then nothing but these few still lies in the file, which can leave the memory
+            for rest in model.parameters():
                 rest.data = rest.data.clone()
 
     def __call__(

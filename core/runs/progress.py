@@ -102,10 +102,10 @@ def _in_pass(request: Request, loaded: Loaded, current: Pass, passes: Sequence[P
     )
 
 
-Stop = Literal["done", "skipped", "now", "ahead"]
+StopState = Literal["done", "skipped", "now", "ahead"]
 
 
-def journey(request: Request, events: Sequence[Event]) -> tuple[tuple[str, Stop], ...]:
+def journey(request: Request, events: Sequence[Event]) -> tuple[tuple[str, StopState], ...]:
     """Every stop of the run in order, and whether it is behind, left out, at hand or ahead.
 
     A warm-up is a stop only when there was one, because a warm worker needs none. A profiler is left out that cannot
@@ -123,7 +123,7 @@ def journey(request: Request, events: Sequence[Event]) -> tuple[tuple[str, Stop]
         at = stops.index(current) if current in stops else 0
     left_out = set(request.profilers) - {e.profiler for e in passes}
 
-    def state(i: int, stop: str) -> Stop:
+    def state(i: int, stop: str) -> StopState:
         if i < at:
             return "skipped" if stop in left_out else "done"
         return "now" if i == at and not over else "ahead"

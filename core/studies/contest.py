@@ -40,7 +40,7 @@ def hold(plan: Contest, minutes: float, say: Say, again: bool = False) -> Ledger
                     settings: dict[str, Scalar] = {**plan.settings, "n": plan.questions, "seed": number}
                     request = _asking(plan, contender, model, plan.eval, settings)
                     ledger.perform(f"{contender.id}/round/{number}", request)
-                if number < plan.looks and contender.own == contender.id:
+                if number < plan.looks and contender.one_by_one:
                     ledger.perform(f"{contender.id}/cost/{number}", _costing(plan, contender, model))
         if plan.away is not None:
             for contender in there:

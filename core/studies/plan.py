@@ -90,6 +90,10 @@ class Contender(Record):
     dtype: str | None = None
     options: dict[str, Scalar] = msgspec.field(default_factory=dict)
 
+    @property
+    def one_by_one(self) -> bool:
+        return self.own == self.id
+
 
 class Contest(Record, tag="contest", omit_defaults=False):
     """Ways to decode against each other on the same questions.
@@ -121,5 +125,6 @@ class Contest(Record, tag="contest", omit_defaults=False):
         return next(c for c in self.contenders if c.id == name)
 
     def drafter(self, c: Contender) -> Contender | None:
-        """Who decodes the model that drafts for a contender, one token at a time."""
-        return next((d for d in self.contenders if c.drafts and d.recipe == c.drafts and d.own == d.id), None)
+        """Who decodes the model that drafts for a contender, one token at a time in the same backend."""
+        found = (d for d in self.contenders if d.one_by_one and (d.recipe, d.backend) == (c.drafts, c.backend))
+        return next(found, None)

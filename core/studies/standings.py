@@ -78,7 +78,7 @@ def standings(ledger: Ledger[Contest]) -> Standings:
     plan = ledger.plan
     answers = {c.id: _answers(ledger, c) for c in plan.contenders}
     drafters = {d.id for c in plan.contenders if (d := plan.drafter(c)) is not None}  # another model, that only helps
-    one_by_one = {c.id: _rate(answers[c.id]) for c in plan.contenders if c.own == c.id and c.id not in drafters}
+    one_by_one = {c.id: _rate(answers[c.id]) for c in plan.contenders if c.one_by_one and c.id not in drafters}
     fastest = max(one_by_one, key=lambda name: one_by_one[name] or 0.0, default=plan.baseline)
     details = {c.id: _result(ledger, f"{c.id}/detail") for c in plan.contenders}
     rows = tuple(_standing(ledger, plan, c, answers, details, fastest) for c in plan.contenders)
@@ -112,8 +112,8 @@ def _standing(
             id=c.id, label=c.label, backend=c.backend, strategy=c.strategy, reason=failed or "It was not asked."
         )
     per_forward, forward_s, _ = _forwards(mine)
-    predicted = None if c.id == c.own else _predicted(ledger, c, [i for _, i in _common(own, mine)])
-    over_own = None if c.id == c.own else speed_ratio(own, mine)
+    predicted = None if c.one_by_one else _predicted(ledger, c, [i for _, i in _common(own, mine)])
+    over_own = None if c.one_by_one else speed_ratio(own, mine)
     metric = _result_metric(ledger, c)
     return Standing(
         id=c.id,
@@ -134,7 +134,7 @@ def _standing(
         against=compare(metric, answers[plan.baseline], mine)
         if metric is not None and c.id != plan.baseline and _common(answers[plan.baseline], mine)
         else None,
-        same=_same(own, mine) if c.id != c.own else None,
+        same=None if c.one_by_one else _same(own, mine),
         memory_bytes=detail.peak_memory_bytes if detail is not None else None,
         energy=_energy(detail, per_forward),
         reason=failed,

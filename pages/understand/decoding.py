@@ -138,8 +138,8 @@ def _advice(n: int, speedup: float, curve: CostCurve) -> str:
     more = f" A window of 16 must give {v16:.1f} tokens per forward to break even." if v16 is not None else ""
     if roof is not None:
         more += (
-            f" The machine's roof would allow {roof:.1f}: what costs is this engine's way with a few tokens at once in "
-            "this precision. Another precision or engine may do better."
+            f" The machine's roof would allow {roof:.1f} {text.provenance('computed')}: what costs is this engine's "
+            "way with a few tokens at once in this precision. Another precision or engine may do better."
         )
     if n == 1 or speedup < 1.02:
         return f"Guessing does not pay here: one token per forward is the fastest.{more}"
