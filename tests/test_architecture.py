@@ -89,7 +89,7 @@ def test_no_page_lies_directly_in_pages() -> None:
 def test_the_apps_process_loads_no_model_library() -> None:
     code = (
         "import sys; from streamlit.testing.v1 import AppTest;"
-        "at = AppTest.from_file('app.py', default_timeout=60).run();"
+        "at = AppTest.from_file('app.py', default_timeout=180).run();"
         f"assert not at.exception, at.exception; print(sorted({HEAVY!r} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)

@@ -162,7 +162,7 @@ def test_half_a_description_of_the_host_is_not_used() -> None:
 # ---------------------------------------------------------------- whole runs
 
 
-SLOW = {"delay_s": 0.05}
+SLOW = {"delay_s": 0.1}
 
 
 def test_a_run_with_a_counter(
@@ -190,10 +190,10 @@ def test_a_run_with_a_counter(
     prefill, decode = result.energy
     assert (prefill.phase, prefill.n_tokens, decode.phase, decode.n_tokens) == ("prefill", 5, "decode", 6)
     assert decode.provenance == "measured" and decode.method == "RAPL package-0" and decode.missing == ""
-    assert decode.seconds >= 6 * 0.05
-    assert decode.joules == pytest.approx(40 * decode.seconds, rel=0.2)
+    assert decode.seconds >= 6 * 0.1
+    assert decode.joules == pytest.approx(40 * decode.seconds, rel=0.5)  # the thread that counts may come late
     assert decode.joules_per_token == pytest.approx(decode.joules / 6)
-    assert decode.idle_j == pytest.approx(40 * decode.seconds, rel=0.3), "this counter never rests"
+    assert decode.idle_j == pytest.approx(40 * decode.seconds, rel=0.5), "this counter never rests"
 
 
 def test_a_long_phase_is_read_before_the_counter_wraps_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -206,7 +206,10 @@ def test_a_long_phase_is_read_before_the_counter_wraps_twice(tmp_path: Path, mon
     attached.phase("prefill")
     for i in range(1, 11):  # 50 J in all: five wraps
         put(folder, 5 * i % 10)
-        time.sleep(0.03)
+        end = time.monotonic() + 60
+        while counters[0]._last_j != 5 * i % 10:
+            assert time.monotonic() < end, "the counter is not read"
+            time.sleep(0.002)
     attached.close()
     (event,) = attached.events()
     assert event.counted_j == {"RAPL package-0": pytest.approx(50)}

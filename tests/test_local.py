@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
@@ -14,7 +15,7 @@ from core.cli import cli
 from core.paths import data_dir
 from core.runs import local
 from core.runs.runner import Runner
-from core.types import Generate, Request
+from core.types import Generate, Pass, Request, Step
 from hardware import ceilings as roofs
 from hardware.ceilings import Ceilings, Gemm, ReadPoint
 from hardware.detect import machine_id
@@ -35,8 +36,17 @@ def test_a_run_becomes_observations(runner: Runner, fake_request: Request) -> No
     """Two chunks of a prompt and the mean step, from two timing passes; the warm-up does not count."""
     task = Generate(prompt_tokens=12, max_new_tokens=5)
     first, second, decode = observed(runner, fake_request, task=task, repeats=2, params={"prefill_chunk": 8})
+    (run_id,) = runner.store.ids()
+    events = runner.store.open(run_id).events()
+    timing = [e.number for e in events if isinstance(e, Pass) and e.kind == "timing"]
+    passes = [
+        [e.seconds for e in events if isinstance(e, Step) and e.pass_no == number and e.n_forward] for number in timing
+    ]
     assert [o.phase for o in (first, second, decode)] == ["prefill", "prefill", "decode"]
-    assert all(0.02 <= o.seconds < 0.2 for o in (first, second, decode))
+    wanted = [np.median([p[0] for p in passes]), np.median([p[1] for p in passes]),
+              np.median([np.mean(p[2:]) for p in passes])]  # fmt: skip
+    assert len(passes) == 2 and [o.seconds for o in (first, second, decode)] == pytest.approx(wanted)
+    assert all(o.seconds >= 0.02 for o in (first, second, decode))
     assert first.terms.computing_s > second.terms.computing_s > decode.terms.computing_s
     assert first.arithmetic == decode.arithmetic == "int8", "the embedded model is quantized"
     assert first.terms.reading_s == pytest.approx(second.terms.reading_s, rel=0.01), "weights are read once a forward"

@@ -24,7 +24,7 @@ def slow(request: Request, tokens: int = 200) -> Request:
     return replaced(request, options={"delay_s": 0.05}, task=Generate(prompt="Hello", max_new_tokens=tokens))
 
 
-def wait_for_step(runner: Runner, run_id: str, timeout_s: float = 30) -> None:
+def wait_for_step(runner: Runner, run_id: str, timeout_s: float = 120) -> None:
     run = runner.store.open(run_id)
     end = time.monotonic() + timeout_s
     while not any(isinstance(e, Step) for e in run.events()):

@@ -50,7 +50,7 @@ def app(home: Path) -> Iterator[Callable[..., AppTest]]:
     """Opens the app: app(page, **query)."""
 
     def open_app(page: str | None = None, **query: str) -> AppTest:
-        at = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60)
+        at = AppTest.from_file(str(ROOT / "app.py"), default_timeout=180)
         for name, value in query.items():
             at.query_params[name] = value
         at.run()

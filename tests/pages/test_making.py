@@ -18,7 +18,7 @@ from tests.pages.conftest import sound
 Open = Callable[..., AppTest]
 
 
-def until(at: AppTest, done: Callable[[], bool], timeout_s: float = 60) -> AppTest:
+def until(at: AppTest, done: Callable[[], bool], timeout_s: float = 180) -> AppTest:
     """Draw the page anew until something is so."""
     end = time.monotonic() + timeout_s
     while not done():

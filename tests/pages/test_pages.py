@@ -77,7 +77,7 @@ def test_no_model_library_in_the_app(two_runs: Path) -> None:
 import os, sys
 os.environ["ROOFSCOPE_HOME"] = {str(two_runs)!r} + "/home"
 from streamlit.testing.v1 import AppTest
-at = AppTest.from_file({str(ROOT / "app.py")!r}, default_timeout=60).run()
+at = AppTest.from_file({str(ROOT / "app.py")!r}, default_timeout=180).run()
 for page in {pages()!r}:
     at.switch_page(page).run()
     assert not at.exception

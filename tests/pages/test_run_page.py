@@ -13,7 +13,7 @@ from core.runs.store import Store
 from tests.pages.conftest import sound
 
 Open = Callable[..., AppTest]
-SLOW = 0.05
+SLOW = 0.25
 
 
 def start(at: AppTest, delay_s: float = SLOW, tokens: int = 12, crash: str = "") -> str:
@@ -29,7 +29,7 @@ def start(at: AppTest, delay_s: float = SLOW, tokens: int = 12, crash: str = "")
     return str(at.query_params["run"][0] if isinstance(at.query_params["run"], list) else at.query_params["run"])
 
 
-def until(at: AppTest, condition: Callable[[AppTest], bool], seconds: float = 30) -> AppTest:
+def until(at: AppTest, condition: Callable[[AppTest], bool], seconds: float = 120) -> AppTest:
     """Tick until it holds."""
     end = time.monotonic() + seconds
     while not condition(sound(at)):
@@ -61,7 +61,7 @@ def test_a_whole_run(app: Open, store: Store) -> None:
 
 def test_a_live_chart_is_fed_and_never_rebuilt(app: Open) -> None:
     at = app()
-    start(at, 0.1, 16)
+    start(at, 0.25, 16)
     specs: dict[str, set[str]] = {}
 
     def watch(at: AppTest) -> bool:
@@ -80,7 +80,7 @@ def test_stop_keeps_what_was_measured(app: Open, store: Store) -> None:
     run_id = start(at, 0.2, 200)
     until(at, lambda at: number(at, "Decode") != "–")
     at.button(key="stop").click().run()
-    until(at, over, 10)
+    until(at, over)
     assert store.open(run_id).status() == "cancelled"
     assert number(at, "Decode") != "–"
     assert any("Stopped" in p.proto.text for p in at.get("progress"))
@@ -88,7 +88,7 @@ def test_stop_keeps_what_was_measured(app: Open, store: Store) -> None:
 
 def test_a_run_is_found_again_and_a_second_one_is_refused(app: Open, store: Store) -> None:
     first = app()
-    run_id = start(first, 0.1, 200)
+    run_id = start(first, 0.3, 200)
     second = sound(app())  # another tab
     assert any(b.key == "stop" for b in second.button), "the run that is going is shown"
     second.selectbox(key="backend").set_value("fake").run()
@@ -98,7 +98,7 @@ def test_a_run_is_found_again_and_a_second_one_is_refused(app: Open, store: Stor
     elsewhere = sound(app("pages/compare/history.py"))
     assert any(b.key == "strip-stop" for b in elsewhere.button), "every page shows that a run is going"
     first.button(key="stop").click().run()
-    until(first, over, 10)
+    until(first, over)
     assert store.open(run_id).status() == "cancelled"
 
 
