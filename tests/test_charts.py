@@ -12,7 +12,7 @@ import vl_convert
 from core.analysis.roofline import Point, Roof
 from core.charts import bandwidth, bars, graph, graph_layout, intervals, memory, roofline, timeline
 from core.charts.chart import Chart
-from core.charts.labels import short, si
+from core.charts.labels import distinct, short, si
 from core.types import Elementwise, Embedding, Layer, LayerResult, Linear, Memory, Norm
 
 N_BLOCKS = 4
@@ -354,3 +354,21 @@ def test_si(value: float | None, words: str) -> None:
 def test_short_names() -> None:
     assert short("blocks.7.attn.q_proj") == "7 · attn.q_proj"
     assert short("lm_head") == "lm_head"
+
+
+def test_a_legend_says_once_what_is_true_of_all() -> None:
+    rows = [
+        ("m-tuned-sql-a", "PyTorch", "bf16", "fused", "2 threads"),
+        ("m-tuned-sql-a", "PyTorch", "bf16", "", "2 threads"),
+        ("m-tuned-sql-b-q8", "llama.cpp", "q8_0", "", "2 threads"),
+    ]
+    names, shared = distinct(rows)
+    assert names == ["…a · PyTorch · bf16 · fused", "…a · PyTorch · bf16", "…b-q8 · llama.cpp · q8_0"]
+    assert shared == "2 threads"
+    assert distinct(rows[:2]) == (
+        ["fused", "m-tuned-sql-a · PyTorch · bf16 · 2 threads"],
+        "m-tuned-sql-a · PyTorch · bf16 · 2 threads",
+    )
+    assert distinct(rows[1:2]) == (["m-tuned-sql-a · PyTorch · bf16 · 2 threads"], "")
+    assert distinct([("m-1b", "x"), ("m-1b-q8", "x")]) == (["m-1b", "m-1b-q8"], "x"), "one word is no name"
+    assert distinct([]) == ([], "")

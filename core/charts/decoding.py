@@ -67,7 +67,7 @@ def _cost_spec(height: int) -> dict[str, Any]:
         "n:Q", title="Tokens in one forward", scale=scale, axis=alt.Axis(grid=False, values=[1, 2, 4, 8, 16, 32, 64])
     )
     y = alt.Y("v:Q", title="Cost, in forwards of one token", scale=scale, axis=alt.Axis(format="~g", tickCount=6))
-    legend = alt.Legend(orient="top", columns=1, labelLimit=700)  # the names are long, and differ at their end
+    legend = alt.Legend(orient="top", columns=1, labelLimit=700)
     colour = alt.Color("name:N", title=None, scale=alt.Scale(range=list(SERIES)), legend=legend)
     base = alt.Chart(alt.NamedData("rows"))
     line = base.mark_line(strokeWidth=2.4).encode(x=x, y=y, color=colour)

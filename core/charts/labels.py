@@ -1,8 +1,10 @@
-"""Numbers as words inside charts: SI prefixes, one space, the unit."""
+"""Words inside charts: numbers with SI prefixes, names short enough for a legend."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from itertools import takewhile
 
 UNITS = {"seconds": "s", "flops": "FLOP", "bytes": "B", "weight_bytes": "B", "output_bytes": "B"}
 _PREFIXES = {-4: "p", -3: "n", -2: "µ", -1: "m", 0: "", 1: "k", 2: "M", 3: "G", 4: "T", 5: "P", 6: "E"}
@@ -29,3 +31,26 @@ def short(name: str) -> str:
         return name
     number, _, tail = rest.partition(".")
     return f"{number} · {tail}" if tail else name
+
+
+def distinct(rows: Sequence[Sequence[str]]) -> tuple[list[str], str]:
+    """Names for a legend, and what is true of all: parts that every row shares are said once, empty ones never.
+
+    rows: of equal length, part by part, such as model, backend, precision. Names that begin with the same two or
+    more words, joined by `-`, have `…` in place of these. One row alone is named in full.
+    """
+    columns = [list(column) for column in zip(*rows, strict=True)]
+    full = [" · ".join(filter(None, row)) for row in rows]
+    if len(set(full)) < 2:
+        return full, ""
+    shared = [column[0] for column in columns if len(set(column)) == 1]
+    telling = [_without_start(column) for column in columns if len(set(column)) > 1]
+    names = [" · ".join(filter(None, row)) for row in zip(*telling, strict=True)]
+    return [name or whole for name, whole in zip(names, full, strict=True)], " · ".join(filter(None, shared))
+
+
+def _without_start(names: list[str]) -> list[str]:
+    split = [name.split("-") for name in names]
+    shared = takewhile(lambda words: len(set(words)) == 1, zip(*(words[:-1] for words in split), strict=False))
+    same = len(list(shared))
+    return ["…" + "-".join(words[same:]) for words in split] if same >= 2 else names

@@ -22,6 +22,7 @@ from core.analysis.stats import paired_ratio
 from core.analysis.under_roof import ideal_seconds
 from core.analysis.work import work
 from core.charts.decoding import CostCurve, accepted_bars, forward_cost, speedup_curve
+from core.charts.labels import distinct
 from core.runs.store import Run
 from core.types import Loaded, ModelSpec, Request, Result
 from pages.ui import text
@@ -54,20 +55,19 @@ def measured_costs() -> list[tuple[Run, Result]]:
         run = open_run(run_id)
         result = result_of(run)
         if result.forward_cost is not None:
-            found.setdefault(configuration(result), (run, result))
+            found.setdefault(" · ".join(configuration(result)), (run, result))
     return list(found.values())
 
 
-def configuration(result: Result) -> str:
+def configuration(result: Result) -> tuple[str, ...]:
     """What decides the cost of a forward, but for the context."""
-    step = "fused" if result.environment.get("fused") else None
-    parts = (result.model, backend_label(result.backend), result.dtype, step, f"{result.threads} threads")
-    return " · ".join(p for p in parts if p)
+    step = "fused" if result.environment.get("fused") else ""
+    return result.model, backend_label(result.backend), result.dtype or "", step, f"{result.threads} threads"
 
 
-def curve_name(result: Result) -> str:
+def context(result: Result) -> str:
     past = result.forward_cost.n_past if result.forward_cost else 0
-    return configuration(result) + (f" · after {past}" if past else "")
+    return f"after {past} tokens" if past else ""
 
 
 def roof_curve(run: Run, result: Result) -> tuple[tuple[int, float], ...]:
@@ -90,21 +90,22 @@ def roof_curve(run: Run, result: Result) -> tuple[tuple[int, float], ...]:
 def draw_costs(found: Rows[tuple[Run, Result]]) -> None:
     """The curves, and the prospect for a share of right guesses."""
     st.subheader("What a forward of n tokens costs", anchor=False)
+    names, shared = distinct([(*configuration(result), context(result)) for _, result in found])
     curves = [
-        CostCurve(curve_name(result), result.forward_cost, roof_curve(run, result))
-        for run, result in found
+        CostCurve(name, result.forward_cost, roof_curve(run, result))
+        for name, (run, result) in zip(names, found, strict=True)
         if result.forward_cost is not None
     ]
     figure(forward_cost(curves), key="forward-cost")
     st.caption(
-        f"Lines: {text.provenance('measured')} median and quartiles. Dashed: {text.provenance('computed')} from the "
+        (f"All of them: {text.escape(shared)}. " if shared else "")
+        + f"Lines: {text.provenance('measured')} median and quartiles. Dashed: {text.provenance('computed')} from the "
         "machine's roof. Dotted: n forwards of one token; above it guessing can never pay. A memory-bound forward "
         "reads the weights once, however many tokens it carries, so an ideal curve stays flat until the ridge point."
     )
+    chosen = st.selectbox("Of this configuration", range(len(names)), format_func=names.__getitem__, key="of")
     left, right = st.columns([1, 1.6], gap="large")
     with left:
-        names = [c.name for c in curves]
-        chosen = st.selectbox("Of this configuration", range(len(names)), format_func=names.__getitem__, key="of")
         alpha = st.slider(
             "Share of right guesses",
             0.0,
