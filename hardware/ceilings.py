@@ -22,6 +22,7 @@ import msgspec
 
 from hardware.device import Device
 from hardware.errors import HardwareError
+from hardware.process import patient
 
 
 class Gemm(msgspec.Struct, frozen=True):
@@ -171,7 +172,7 @@ def measure(
     child = subprocess.Popen(
         command,
         cwd=Path(__file__).resolve().parent.parent,
-        env={**os.environ, "OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count, "PYTHONUNBUFFERED": "1"},
+        env={**os.environ, **patient(), "OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count, "PYTHONUNBUFFERED": "1"},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,9 @@ from core.runs.demo import OFFERED
 from core.runs.runner import Runner
 from core.runs.store import Store
 from core.types import Generate, Request
+from hardware.process import patient
+
+os.environ |= patient()  # before a test loads a library
 
 
 @pytest.fixture(scope="session")

@@ -255,3 +255,20 @@ def test_a_full_disk_ends_the_run_with_its_reason(fake_request: Request, tmp_pat
     finally:
         runner.close()
         subprocess.run(["umount", "-l", str(disk)], check=False)
+
+
+def test_a_workers_threads_wait_with_patience_unless_the_user_has_decided(
+    runner: Runner, fake_request: Request, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def given() -> str | None:
+        runner.wait(runner.start(replaced(fake_request, fresh_process=True, profilers=())))
+        return psutil.Process(worker_pid(runner)).environ().get("GOMP_SPINCOUNT")
+
+    monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    assert given() == "4000"
+    monkeypatch.setenv("GOMP_SPINCOUNT", "77")
+    assert given() == "77"
+    monkeypatch.delenv("GOMP_SPINCOUNT")
+    monkeypatch.setenv("OMP_WAIT_POLICY", "active")
+    assert given() is None

@@ -26,6 +26,7 @@ from core.errors import ExplorerError
 from core.runs.check import check
 from core.runs.store import Run, Store
 from core.types import Derive, Done, Event, Failed, Request, Scalar, Warned
+from hardware.process import patient
 
 TERM_AFTER_S, KILL_AFTER_S = 2.0, 5.0
 LOG_LINES = 20
@@ -136,6 +137,7 @@ class Runner:
             cwd=root,
             env={
                 **os.environ,
+                **patient(),
                 **threads,
                 "HF_HUB_DISABLE_TELEMETRY": "1",
                 "HF_HUB_OFFLINE": "1",

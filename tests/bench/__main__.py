@@ -1,4 +1,4 @@
-"""python -m tests.bench [loops] [step] [app] [published] [predict [--small] [--again]]: tables, and a JSON file.
+"""python -m tests.bench [loops] [step] [app] [waiting] [published] [predict [--small] [--again]]: tables and a file.
 
 Each comparison is made of interleaved pairs (ABBA order) in one process, quoted as a ratio with its
 95 % interval. Load and steal are printed, because this may be a shared machine.
@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from hardware.detect import machine
-from tests.bench import app, loops, predict, published, step
+from tests.bench import app, loops, predict, published, step, waiting
 
 PARTS: dict[str, Callable[..., Any]] = {
     "loops": loops.run,
     "step": step.run,
     "app": app.run,
+    "waiting": waiting.run,
     "published": published.run,
     "predict": predict.run,
 }
