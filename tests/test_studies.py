@@ -16,7 +16,7 @@ from core.studies.conduct import answer, conduct, folder_of
 from core.studies.evidence import Evidence
 from core.studies.findings import Findings, _cells, findings
 from core.studies.ladder import ladder
-from core.studies.ledger import read
+from core.studies.ledger import Ledger, read
 from core.studies.plan import Exam, Plan, Recipe
 from core.studies.report import html, markdown
 from core.types import Asked, Evaluate, Item, Metric, Request, from_json, to_json
@@ -124,6 +124,25 @@ def test_a_run_of_another_process_is_waited_for() -> None:
     ledger = conduct(one, 10, end)
     assert sum("waiting" in words for words in heard) == 1
     assert not ledger.state.failures and set(ledger.state.runs) == {"plain/detail", "plain/speed/0"}
+
+
+def test_a_run_that_came_between_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process takes the machine after the study has waited for it, and before its own run begins."""
+    lock = FileLock(data_dir() / MEASURING)
+    waits: list[str] = []
+
+    def wait(ledger: Ledger) -> None:  # type: ignore[type-arg]
+        waits.append("")
+        if len(waits) == 1:
+            lock.acquire()
+        elif len(waits) == 2:
+            lock.release()
+
+    monkeypatch.setattr(Ledger, "_wait_for_the_machine", wait)
+    plan = msgspec.structs.replace(SMALL, recipes=SMALL.recipes[:1])
+    ledger = conduct(plan, 10, quiet)
+    assert ledger.state.failures == {} and set(ledger.state.runs) == {"plain/detail", "plain/speed/0"}
+    assert len(waits) == 3 and len(Store(data_dir()).ids()) == 3, "the refused run stays in the history"
 
 
 def test_a_damaged_ledger_begins_anew(home: Path) -> None:

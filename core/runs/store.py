@@ -30,6 +30,7 @@ BUNDLE = ("request.json", "events.jsonl", "log.txt")
 CEILINGS = "ceilings.json"  # of the machine that ran it, for its roofline
 FORMAT = "roofscope-run-1"
 MEASURING = "measuring.lock"  # held by the process whose run is going
+TAKEN = "Another run is going on this machine, and two at once would spoil both measurements."
 _decoder = msgspec.json.Decoder(Event)
 
 

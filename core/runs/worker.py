@@ -28,7 +28,7 @@ from core.runs.evaluating import evaluate
 from core.runs.journal import Cancelled, Journal
 from core.runs.opening import Sessions
 from core.runs.passes import measure
-from core.runs.store import MEASURING, Run, Store
+from core.runs.store import MEASURING, TAKEN, Run, Store
 from core.types import Derive, Done, Evaluate, Event, Failed, Generate
 
 LEAVE_AFTER_S = 5.0
@@ -57,7 +57,7 @@ def perform(store: Store, sessions: Sessions, command: Command) -> None:
     except Timeout:
         end = Failed(
             t_s=journal.now(),
-            message="Another run is going on this machine, and two at once would spoil both measurements.",
+            message=TAKEN,
             hint="Wait for it or stop it, then run again.",
             user_error=True,
         )

@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 
 from core.errors import ExplorerError
 from core.runs.runner import Runner
-from core.runs.store import MEASURING, Run
+from core.runs.store import MEASURING, TAKEN, Run
 from core.studies.plan import Contest, Plan
 from core.types import Request, from_json, to_json
 
@@ -100,6 +100,8 @@ class Ledger(Generic[P]):
             raise
         if run.status() == "failed":
             failed = run.failure()
+            if failed and failed.message == TAKEN:  # somebody was quicker, after the wait
+                return self.perform(key, request)
             self.fail(key, f"{failed.message} {failed.hint}".strip() if failed else "The run failed.")
             return None
         self.save()
