@@ -257,6 +257,18 @@ def test_a_full_disk_ends_the_run_with_its_reason(fake_request: Request, tmp_pat
         subprocess.run(["umount", "-l", str(disk)], check=False)
 
 
+def test_a_dying_worker_leaves_no_moment_in_which_its_run_looks_abandoned(
+    runner: Runner, fake_request: Request
+) -> None:
+    """A page that looked in that moment would stop looking, and never tell why the run ended."""
+    for _ in range(5):
+        run = runner.store.open(runner.start(replaced(fake_request, options={"crash": "SIGSEGV"})))
+        seen = []
+        while not seen or seen[-1] in ("queued", "running"):
+            seen.append(run.status())
+        assert seen[-1] == "failed"
+
+
 def test_a_workers_threads_wait_with_patience_unless_the_user_has_decided(
     runner: Runner, fake_request: Request, monkeypatch: pytest.MonkeyPatch
 ) -> None:

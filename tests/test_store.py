@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -36,10 +39,16 @@ def test_events_are_read_incrementally_and_damage_is_passed_over(store: Store, f
 def test_status_follows_from_the_folder(store: Store, fake_request: Request) -> None:
     run = store.create(fake_request)
     assert run.status() == "interrupted"  # nobody owns it
-    import os
-
     run.own(os.getpid())
     assert run.status() == "queued"
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    run.own(child.pid, watched=True)
+    child.kill()
+    child.wait()
+    assert run.status() == "queued"  # this process is about to say why
+    run.disown()
+    assert run.status() == "interrupted"
+    run.own(os.getpid())
     run.append(Phase(t_s=0.1, name="loading"))
     assert run.status() == "running"
     run.append(Failed(t_s=0.2, message="Broken.", hint="Mend it."))

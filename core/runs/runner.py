@@ -57,7 +57,12 @@ class Runner:
                     "A run is going already, and two at once would spoil both.", "Stop it or wait for its end."
                 )
             run = self.store.create(request)
-            self._submit(run, request, {}, keep)
+            run.own(os.getpid())  # until its worker is there
+            try:
+                self._submit(run, request, {}, keep)
+            except BaseException:
+                run.disown()
+                raise
             return run.id
 
     def active(self) -> str | None:
@@ -121,7 +126,7 @@ class Runner:
         self._workers[key] = process = process or self._spawn(request)
         self._run, self._owner, self._keep, self._retried = run, process, keep, False
         assert process.stdin is not None
-        run.own(process.pid)
+        run.own(process.pid, watched=True)
         command = {"run": run.id, "options": options}
         process.stdin.write(msgspec.json.encode(command) + b"\n")
         process.stdin.flush()
@@ -188,11 +193,13 @@ def _kill(process: subprocess.Popen[bytes], sig: signal.Signals) -> None:
 
 
 def _end(run: Run, event: Event) -> None:
-    with contextlib.suppress(OSError):  # a full disk: the run then reads as interrupted
+    try:
         (run.path / "reserve").unlink(missing_ok=True)
         with (run.path / "events.jsonl").open("ab") as file:
             file.write(b"\n")  # the worker may have died in the middle of a line
         run.append(event)
+    except OSError:  # a full disk
+        run.disown()
 
 
 def _death(run: Run, code: int, request: Request) -> Failed:

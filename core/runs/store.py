@@ -35,10 +35,14 @@ _decoder = msgspec.json.Decoder(Event)
 
 
 class Owner(msgspec.Struct, frozen=True):
-    """The process that writes a run: gone or reused pid means the run was interrupted."""
+    """The process that writes a run. Gone, or its pid reused, means that the run was interrupted.
+
+    watcher: the process that waits for the end of that one, and writes down why it came.
+    """
 
     pid: int
     started: float
+    watcher: Owner | None = None
 
     @classmethod
     def of(cls, pid: int) -> Owner:
@@ -50,6 +54,10 @@ class Owner(msgspec.Struct, frozen=True):
             return bool(abs(process.create_time() - self.started) < 1 and process.status() != psutil.STATUS_ZOMBIE)
         except psutil.NoSuchProcess:
             return False
+
+    def at_work(self) -> bool:
+        """Whether an end of the run is still to be written."""
+        return self.alive() or (self.watcher is not None and self.watcher.alive())
 
 
 @dataclass
@@ -100,8 +108,16 @@ class Run:
         with (self.path / "events.jsonl").open("ab") as file:
             file.write(to_json(event) + b"\n")
 
-    def own(self, pid: int) -> None:
-        (self.path / "owner.json").write_bytes(msgspec.json.encode(Owner.of(pid)))
+    def own(self, pid: int, watched: bool = False) -> None:
+        """Say which process writes this run. watched: this process will write its end if that one cannot."""
+        owner = Owner.of(pid)
+        if watched:
+            owner = msgspec.structs.replace(owner, watcher=Owner.of(os.getpid()))
+        (self.path / "owner.json").write_bytes(msgspec.json.encode(owner))
+
+    def disown(self) -> None:
+        """Nobody writes this run any more: without an end it reads as interrupted."""
+        (self.path / "owner.json").unlink(missing_ok=True)
 
     def status(self) -> RunStatus:
         events = self.events()
@@ -114,7 +130,7 @@ class Run:
             owner = from_json((self.path / "owner.json").read_bytes(), Owner)
         except (OSError, msgspec.DecodeError):
             return "interrupted"
-        if not owner.alive():
+        if not owner.at_work():
             return "interrupted"
         return "running" if events else "queued"
 
