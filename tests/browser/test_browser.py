@@ -56,8 +56,8 @@ def stop(page: Any) -> None:
 
 def test_a_whole_run_moves_and_does_not_flicker(server: Server, tab: Tab) -> None:
     page = tab()
-    run_id = start(page, server, 0.15, 60)
-    expect(page.get_by_text("of 60 tokens").first).to_be_visible()
+    run_id = start(page, server, 0.12, 50)
+    expect(page.get_by_text("of 50 tokens").first).to_be_visible()
     expect(metric(page, "Decode")).to_contain_text("tok/s")
     chart = page.locator(".st-key-card-tokens [data-testid=stVegaLiteChart] svg.marks")
     drawn = chart.element_handle()
@@ -95,7 +95,7 @@ def test_reload_in_the_middle_and_stop(server: Server, tab: Tab) -> None:
 
 def test_history_finds_opens_and_deletes(server: Server, tab: Tab) -> None:
     page = tab()
-    run_id = start(page, server, 0.5, 5)
+    run_id = start(page, server, 0.25, 5)
     finished(page)
     page.get_by_role("link", name="History").click()
     tick_first_row(page)

@@ -13,7 +13,7 @@ from core.runs.store import Store
 from tests.pages.conftest import sound
 
 Open = Callable[..., AppTest]
-SLOW = 0.25
+SLOW = 0.15
 
 
 def start(at: AppTest, delay_s: float = SLOW, tokens: int = 12, crash: str = "") -> str:
@@ -61,7 +61,7 @@ def test_a_whole_run(app: Open, store: Store) -> None:
 
 def test_a_live_chart_is_fed_and_never_rebuilt(app: Open) -> None:
     at = app()
-    start(at, 0.25, 16)
+    start(at, 0.15, 16)
     specs: dict[str, set[str]] = {}
 
     def watch(at: AppTest) -> bool:
