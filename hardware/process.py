@@ -56,7 +56,7 @@ def patient(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
     A thread of GNU's OpenMP that waits for the others spins 300,000 times before it sleeps (GOMP_SPINCOUNT): some
     milliseconds in which it holds the core that the thread it waits for may need. With one other busy process on two
     cores llama.cpp and PyTorch then fall to a hundredth of their speed. Spinning 4000 times is as fast on a quiet
-    machine, and keeps a tenth to a quarter of the speed on a busy one (`python -m tests.bench waiting`). Empty where
+    machine, and keeps a twelfth to a quarter of the speed on a busy one (`python -m tests.bench waiting`). Empty where
     the user has decided it. To be set before the library is loaded.
     """
     decided = "GOMP_SPINCOUNT" in environ or "OMP_WAIT_POLICY" in environ

@@ -409,12 +409,12 @@ def question(session: TorchSession) -> Ids:
 @pytest.mark.model
 def test_the_embedded_model_speculates_with_itself_token_for_token(smollm: TorchSession) -> None:
     prompt = question(smollm)
-    wanted = tokens_of(run("autoregressive", smollm, 40, prompt))
-    assert len(wanted) == 40
+    wanted = tokens_of(run("autoregressive", smollm, 64, prompt))
+    assert len(wanted) == 64
     for depth in (15, 27):
-        steps = run("self_speculative", smollm, 40, prompt, exit_layer=depth)
+        steps = run("self_speculative", smollm, 64, prompt, exit_layer=depth)
         assert tokens_of(steps) == wanted
-    assert len(steps) < 38, "all but three blocks agree often"
+    assert len(steps) < 60, "all but three blocks agree often"
 
 
 @pytest.mark.model

@@ -46,7 +46,7 @@ _PAIRS = 5
 
 def measured_costs() -> list[tuple[Run, Result]]:
     """The newest run with a measured v(n) for each configuration."""
-    found: dict[str, tuple[Run, Result]] = {}
+    found: dict[tuple[str, ...], tuple[Run, Result]] = {}
     for run_id in store().ids()[:_SEARCHED]:
         if len(found) == _SHOWN_CURVES:
             break
@@ -55,7 +55,7 @@ def measured_costs() -> list[tuple[Run, Result]]:
         run = open_run(run_id)
         result = result_of(run)
         if result.forward_cost is not None:
-            found.setdefault(" · ".join(configuration(result)), (run, result))
+            found.setdefault(configuration(result), (run, result))
     return list(found.values())
 
 
@@ -103,7 +103,7 @@ def draw_costs(found: Rows[tuple[Run, Result]]) -> None:
         "machine's roof. Dotted: n forwards of one token; above it guessing can never pay. A memory-bound forward "
         "reads the weights once, however many tokens it carries, so an ideal curve stays flat until the ridge point."
     )
-    chosen = st.selectbox("Of this configuration", range(len(names)), format_func=names.__getitem__, key="of")
+    chosen = st.selectbox("Of this configuration", range(len(curves)), format_func=lambda i: curves[i].name, key="of")
     left, right = st.columns([1, 1.6], gap="large")
     with left:
         alpha = st.slider(
