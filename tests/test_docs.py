@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from app import MENU
-from core import registry
+from core import plugins
 from core.cli import cli
-from core.settings import settings
+from core.plugins import settings
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -44,12 +44,12 @@ def table(heading: str) -> list[list[str]]:
     ],
 )
 def test_tables_match_the_registry(heading: str, kind: str) -> None:
-    assert sorted(row[0].strip("`") for row in table(heading)) == sorted(registry.names(kind))
+    assert sorted(row[0].strip("`") for row in table(heading)) == sorted(plugins.names(kind))
 
 
 def test_dtypes_in_the_backend_table_are_the_plugins() -> None:
     for name, _, weights in table("### Backends"):
-        for dtype in registry.get("backend", name.strip("`")).dtypes:
+        for dtype in plugins.get("backend", name.strip("`")).dtypes:
             assert dtype in weights
 
 
@@ -87,7 +87,7 @@ def test_the_long_commands_name_what_exists() -> None:
     long = [shlex.split(line) for line in blocks() if any(words in line for words in LONG) and " transform " in line]
     assert long
     for words in long:
-        plugin = registry.get("transform", words[words.index("transform") + 1])
+        plugin = plugins.get("transform", words[words.index("transform") + 1])
         given = dict(words[i + 1].split("=") for i, word in enumerate(words) if word == "--param")
         settings(plugin.Params, given, plugin.label)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from core.analysis.dtypes import (
+from core.dtypes import (
     BITS_PER_WEIGHT,
     MIX_BITS_PER_WEIGHT,
     bytes_per_element,

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from core.analysis.breakdown import Attribution, Phase
-from core.names import block_of
+from core.layer_names import block_of
 from core.types import LayerKind, LayerResult, Record
 
 NEAR_ROOF = 0.6  # of the attainable rate: from here on the machine, not the kernel, is the limit

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Literal
 
-from core.names import block_of
+from core.layer_names import block_of
 from core.types import LayerKind, LayerResult, LayerTimes, Record
 
 Quantity = Literal["seconds", "flops", "bytes", "weight_bytes", "output_bytes"]

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from core.analysis.work import LayerWork, work
-from core.names import fit, within
+from core.layer_names import fit, within
 from core.types import Attention, Conv, Count, Layer, Linear, ModelSpec, OpCount, Record
 
 PRODUCTS = (Linear, Attention, Conv)

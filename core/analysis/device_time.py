@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from core.analysis.dtypes import canonical_dtype, is_quantized
+from core.dtypes import canonical_dtype, is_quantized
 from core.types import Record
 from hardware.device import Device
 

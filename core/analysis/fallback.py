@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from core.analysis.dtypes import BITS_PER_WEIGHT, is_quantized
+from core.dtypes import BITS_PER_WEIGHT, is_quantized
 from core.types import Embedding, Layer, LayerResult, Linear, ModelSpec
 from hardware.ceilings import Ceilings
 

@@ -13,21 +13,9 @@ from typing import Literal
 
 import msgspec
 
-from core.analysis.dtypes import bytes_per_element, retype
 from core.analysis.work import kv_cache_bytes
-from core.types import (
-    Attention,
-    Conv,
-    Elementwise,
-    Embedding,
-    Layer,
-    Linear,
-    ModelSpec,
-    Norm,
-    Record,
-    Rope,
-    Scan,
-)
+from core.dtypes import bytes_per_element, retype
+from core.types import Attention, Conv, Elementwise, Embedding, Layer, Linear, ModelSpec, Norm, Record, Rope, Scan
 
 Axis = Literal["context", "batch", "vocabulary", "precision"]
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from core.analysis.dtypes import canonical_dtype
 from core.analysis.memory import Shape
+from core.dtypes import canonical_dtype
 from core.types import Loaded, Memory, Record, Result
 
 

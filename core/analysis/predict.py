@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
+from core.analysis.capacity import usable_bytes
 from core.analysis.device_time import (
     PUBLISHED,
     Calibration,
@@ -23,10 +24,9 @@ from core.analysis.device_time import (
     prefill_terms,
     weighted,
 )
-from core.analysis.dtypes import canonical_dtype, mix_note, retype
-from core.analysis.fit import usable_bytes
 from core.analysis.memory import Shape, Split, split
 from core.analysis.work import LayerWork, total, work
+from core.dtypes import canonical_dtype, mix_note, retype
 from core.errors import ExplorerError
 from core.types import Attention, Linear, ModelSpec, Record
 from hardware.device import Device

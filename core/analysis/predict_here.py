@@ -23,21 +23,12 @@ import msgspec
 import numpy as np
 
 from core.analysis.calibrate import relative_fit
+from core.analysis.capacity import usable_bytes
 from core.analysis.device_time import Spread
-from core.analysis.dtypes import canonical_dtype, is_quantized, mix_note
-from core.analysis.fit import usable_bytes
 from core.analysis.memory import Shape, Split, as_stored, split
-from core.analysis.predict import (
-    Bound,
-    Figure,
-    as_figure,
-    as_rate,
-    check_sizes,
-    chunks,
-    memory_figure,
-    moved_bytes,
-)
+from core.analysis.predict import Bound, Figure, as_figure, as_rate, check_sizes, chunks, memory_figure, moved_bytes
 from core.analysis.work import LayerWork, total, work
+from core.dtypes import canonical_dtype, is_quantized, mix_note
 from core.errors import ExplorerError
 from core.types import ModelSpec, Record
 from hardware.ceilings import Ceilings

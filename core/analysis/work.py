@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from core.analysis.dtypes import bytes_per_element, retype
+from core.dtypes import bytes_per_element, retype
 from core.errors import ExplorerError
 from core.types import (
     Attention,

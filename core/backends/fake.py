@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.errors import ExplorerError
-from core.settings import settings
+from core.plugins import settings
 from core.types import GenerationConfig, Ids, LayerTime, ModelSpec, Progress, Record, Request, Scalar
 
 EOS = 256

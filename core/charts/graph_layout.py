@@ -11,7 +11,7 @@ import math
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
-from core.names import block_of
+from core.layer_names import block_of
 from core.types import Layer
 
 COLUMN, RANK, GAP = 1.8, 1.5, 1.2  # distances between parallel layers, ranks, and columns

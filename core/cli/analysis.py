@@ -10,16 +10,16 @@ from typing import Any
 import click
 import msgspec
 
-from core import registry
+from core import plugins
 from core.analysis import predict as prediction
 from core.analysis import predict_here
 from core.analysis import work as counting
-from core.analysis.dtypes import retype
 from core.cli.group import cli, json_flag, show
+from core.dtypes import retype
 from core.errors import ExplorerError
 from core.models import catalogue, spec
 from core.paths import data_dir
-from core.runs import local
+from core.runs import overheads
 from core.types import ModelSpec, to_json
 from hardware import ceilings as roofs
 from hardware.catalogue import find as find_device
@@ -125,7 +125,7 @@ def predict(as_json: bool, model: str | None, config: Path | None, device: str, 
 
 def _predict_here(found: ModelSpec, given: dict[str, Any], sizes: dict[str, Any]) -> predict_here.PredictionHere:
     """By the measured ceilings and the overheads that the bench has fitted for this backend."""
-    backend = registry.get("backend", given["backend"])
+    backend = plugins.get("backend", given["backend"])
     n = given["threads"] or machine().physical_cores or 1
     measured = roofs.load(data_dir() / "ceilings", machine_id(), n)
     if measured is None:
@@ -136,11 +136,11 @@ def _predict_here(found: ModelSpec, given: dict[str, Any], sizes: dict[str, Any]
     # Without a choice a backend takes its default, or the file's own format if it reads such files.
     own = backend.dtypes[0] if backend.dtypes else found.dtype if "gguf" in backend.formats else "fp32"
     weights = given["weights"] or own
-    overheads = local.load(data_dir() / "overheads", measured)
+    fitted = overheads.load(data_dir() / "overheads", measured)
     return predict_here.predict_local(
         found,
         measured,
-        overheads.of(backend.name, predict_here.arithmetic_dtype(weights, measured), weights),
+        fitted.of(backend.name, predict_here.arithmetic_dtype(weights, measured), weights),
         weights=None if weights == found.dtype else weights,
         kv_dtype=given["kv_dtype"],
         runtime_bytes=backend.runtime_bytes,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from core import registry
+from core import plugins
 from core.cli.group import cli, json_flag, show
 from core.paths import data_dir
 from core.runs.store import Store
@@ -34,7 +34,7 @@ def models(as_json: bool) -> None:
 @json_flag
 def backends(as_json: bool) -> None:
     """The libraries that run models, and whether they are installed."""
-    plugins = [registry.get("backend", name) for name in registry.names("backend")]
+    known = [plugins.get("backend", name) for name in plugins.names("backend")]
     show(
         [
             {
@@ -46,7 +46,7 @@ def backends(as_json: bool) -> None:
                 "dtypes": ",".join(p.dtypes) or "as stored",
                 "capabilities": ",".join(sorted(p.capabilities)),
             }
-            for p in plugins
+            for p in known
         ],
         as_json,
     )
@@ -56,8 +56,8 @@ def backends(as_json: bool) -> None:
 @json_flag
 def strategies(as_json: bool) -> None:
     """The ways to decode, and what they need of a backend."""
-    plugins = [registry.get("strategy", name) for name in registry.names("strategy")]
-    show([{"name": p.name, "label": p.label, "needs": ",".join(sorted(p.needs))} for p in plugins], as_json)
+    known = [plugins.get("strategy", name) for name in plugins.names("strategy")]
+    show([{"name": p.name, "label": p.label, "needs": ",".join(sorted(p.needs))} for p in known], as_json)
 
 
 @cli.command()

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from core import registry
+from core import plugins
 from core.cli.group import cli, json_flag, show
 from core.cli.running import pairs, perform
 from core.models import derived
@@ -23,7 +23,7 @@ from core.types import Derive, Evaluate, Request, to_json
 @json_flag
 def transform(name: str, as_json: bool, **given: Any) -> None:
     """Make a model from a model. The same command goes on where a stopped one left off."""
-    plugin = registry.get("transform", name)
+    plugin = plugins.get("transform", name)
     request = Request(
         model=given["model"],
         backend=plugin.backend,
@@ -84,7 +84,7 @@ def evaluate(name: str, as_json: bool, **given: Any) -> None:
 @json_flag
 def transforms(as_json: bool) -> None:
     """The ways to make a model from a model."""
-    plugins = [registry.get("transform", n) for n in registry.names("transform")]
+    known = [plugins.get("transform", n) for n in plugins.names("transform")]
     show(
         [
             {
@@ -94,7 +94,7 @@ def transforms(as_json: bool) -> None:
                 "trains": p.trains,
                 "settings": ",".join(p.Params.__struct_fields__),
             }
-            for p in plugins
+            for p in known
         ],
         as_json,
     )
@@ -104,7 +104,7 @@ def transforms(as_json: bool) -> None:
 @json_flag
 def evals(as_json: bool) -> None:
     """The measurements of quality."""
-    plugins = [registry.get("eval", n) for n in registry.names("eval")]
+    known = [plugins.get("eval", n) for n in plugins.names("eval")]
     show(
         [
             {
@@ -113,7 +113,7 @@ def evals(as_json: bool) -> None:
                 "needs": ",".join(sorted(p.needs)),
                 "settings": ",".join(p.Params.__struct_fields__),
             }
-            for p in plugins
+            for p in known
         ],
         as_json,
     )

@@ -10,7 +10,7 @@ from core.studies import contest_report, report
 from core.studies.conduct import conduct
 from core.studies.contest import hold
 from core.studies.findings import findings
-from core.studies.kinds import KINDS
+from core.studies.known import KINDS
 from core.studies.plan import Contest
 from core.studies.standings import standings
 from core.types import to_json

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from core.analysis.dtypes import canonical_dtype
+from core.dtypes import canonical_dtype
+from core.layer_names import canonical_gguf
 from core.models.gguf_file import GgufFile
 from core.models.tensors import Tensor
-from core.names import canonical_gguf
 
 Shapes = dict[str, tuple[int, ...]]
 

@@ -5,19 +5,8 @@ Knows how many parameters each primitive owns. Knows nothing of configuration fi
 
 from __future__ import annotations
 
-from core.names import kind_of
-from core.types import (
-    Attention,
-    Conv,
-    Elementwise,
-    Embedding,
-    Layer,
-    Linear,
-    Norm,
-    Op,
-    Rope,
-    Scan,
-)
+from core.layer_names import kind_of
+from core.types import Attention, Conv, Elementwise, Embedding, Layer, Linear, Norm, Op, Rope, Scan
 
 
 def params_of(op: Op) -> int:

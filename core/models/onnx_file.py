@@ -14,10 +14,10 @@ from pathlib import Path
 
 import msgspec
 
-from core.analysis.dtypes import BITS_PER_WEIGHT
+from core.dtypes import BITS_PER_WEIGHT
 from core.errors import ExplorerError
+from core.layer_names import canonical_hf
 from core.models.tensors import Tensor
-from core.names import canonical_hf
 
 _SCOPES = b"pkg.torch.onnx.name_scopes"
 # TensorProto.DataType -> our name; whole numbers of 16 bits and more are shapes and positions, not weights

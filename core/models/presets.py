@@ -10,7 +10,7 @@ import json
 from functools import cache
 from pathlib import Path
 
-from core.analysis.dtypes import BITS_PER_WEIGHT, canonical_dtype
+from core.dtypes import BITS_PER_WEIGHT, canonical_dtype
 from core.types import ModelEntry
 
 NOTE = "Random weights: speed and memory are real, the text is noise."

@@ -14,12 +14,12 @@ from typing import Any
 
 import msgspec
 
-from core.analysis.dtypes import canonical_dtype, retype
+from core.dtypes import canonical_dtype, retype
 from core.errors import ExplorerError
+from core.layer_names import fit
 from core.models import architectures, gguf_file, onnx_file
 from core.models.gguf import gguf_config, gguf_tensors
 from core.models.tensors import measured, safetensors_headers
-from core.names import fit
 from core.types import Attention, ModelSpec
 
 __all__ = ["from_config", "from_gguf", "from_hf_folder", "from_onnx_folder", "read", "retype"]

@@ -14,9 +14,9 @@ from typing import Any
 
 import msgspec
 
-from core.analysis.dtypes import canonical_dtype
+from core.dtypes import canonical_dtype
 from core.errors import ExplorerError
-from core.names import canonical_hf, fit, kind_of
+from core.layer_names import canonical_hf, fit, kind_of
 from core.types import Elementwise, Layer, ModelSpec, Record
 
 _INTEGERS = re.compile(r"\.weight_(int8|int4|scale|scale_zero)$")  # in a weight's place in the format "torch-int"

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import psutil
 
-from core import registry
+from core import plugins
 from core.analysis.work import kv_cache_bytes
 from core.errors import ExplorerError
 from core.models import catalogue, derived, spec
+from core.plugins import settings
 from core.runs.companions import companions
-from core.runs.deriving import work_key
-from core.runs.opening import run_dtype
-from core.settings import settings
 from core.types import Derive, Evaluate, Generate, ModelEntry, ModelSpec, Record, Request, Task
+from core.worker.sessions import run_dtype
+from core.worker.transform import work_key
 
 TIGHT = 0.85  # of the free memory
 MAX_BATCH, MAX_REPEATS = 1024, 1000
@@ -42,7 +42,7 @@ def model_spec(entry: ModelEntry, request: Request) -> ModelSpec:
     """The architecture a request would run, with the dtype its backend would give it."""
     fmt, path = next(iter(entry.files.items()))
     found = spec.read(path, fmt)
-    backend = registry.get("backend", request.backend)
+    backend = plugins.get("backend", request.backend)
     dtype = run_dtype(entry, fmt, found, request)
     if dtype is None and fmt not in backend.formats:  # an artifact will be derived in fp32
         dtype = "fp32"
@@ -65,7 +65,7 @@ def estimate(request: Request) -> MemoryEstimate:
             int(kv_cache_bytes(model, n_tokens, request.batch, "fp32" if model.dtype == "fp32" else "fp16"))
             for model in models
         ),
-        overhead_bytes=registry.get("backend", request.backend).runtime_bytes,
+        overhead_bytes=plugins.get("backend", request.backend).runtime_bytes,
         available_bytes=psutil.virtual_memory().available,
     )
 
@@ -80,10 +80,10 @@ def _length(task: Task) -> int:
 
 def check(request: Request) -> None:
     """Raises ExplorerError with the first reason why the request cannot run."""
-    backend = registry.get("backend", request.backend)
-    strategy = registry.get("strategy", request.strategy)
+    backend = plugins.get("backend", request.backend)
+    strategy = plugins.get("strategy", request.strategy)
     for name in request.profilers:
-        registry.get("profiler", name)
+        plugins.get("profiler", name)
     if reason := backend.unavailable():
         raise ExplorerError(f"{backend.label} is not installed.", reason)
     if missing := strategy.needs - backend.capabilities:
@@ -116,7 +116,7 @@ def _check_task(request: Request, capabilities: frozenset[str]) -> None:
     """What an eval or a transform can tell before anything is loaded."""
     task = request.task
     if isinstance(task, Evaluate):
-        plugin = registry.get("eval", task.eval)
+        plugin = plugins.get("eval", task.eval)
         settings(plugin.Params, task.settings, plugin.label)
         if missing := plugin.needs - capabilities:
             raise ExplorerError(
@@ -124,7 +124,7 @@ def _check_task(request: Request, capabilities: frozenset[str]) -> None:
                 "Choose another backend.",
             )
     elif isinstance(task, Derive):
-        transform = registry.get("transform", task.transform)
+        transform = plugins.get("transform", task.transform)
         params = settings(transform.Params, task.settings, transform.label)
         if reason := transform.unavailable():
             raise ExplorerError(f"{transform.label} cannot run here.", reason)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import msgspec
 
-from core import registry
+from core import plugins
 from core.errors import ExplorerError
-from core.settings import settings
+from core.plugins import settings
 from core.types import Evaluate, Generate, Request, Session
 
 PROBE = "The quick brown fox: 3.14 + x_1 = {'é': [世界]}\n\n\tdef f(n):\r\n  return n**2  # 🌍"
@@ -24,7 +24,7 @@ def draft_request(request: Request) -> Request | None:
 
     Raises ExplorerError when the strategy needs a draft model and none is named.
     """
-    strategy = registry.get("strategy", request.strategy)
+    strategy = plugins.get("strategy", request.strategy)
     if "draft" not in {field.name for field in msgspec.structs.fields(strategy.Params)}:
         return None
     name = str(request.params.get("draft") or "")
@@ -43,7 +43,7 @@ def reference_request(request: Request) -> Request | None:
     """
     if not isinstance(request.task, Evaluate):
         return None
-    plugin = registry.get("eval", request.task.eval)
+    plugin = plugins.get("eval", request.task.eval)
     if "reference" not in plugin.Params.__struct_fields__:
         return None
     params = settings(plugin.Params, request.task.settings, plugin.label)

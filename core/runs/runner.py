@@ -21,7 +21,7 @@ from typing import Any
 
 import msgspec
 
-from core import registry
+from core import plugins
 from core.errors import ExplorerError
 from core.runs.check import check
 from core.runs.store import Run, Store
@@ -135,7 +135,7 @@ class Runner:
         root = Path(__file__).parents[2]
         threads = {"OMP_NUM_THREADS": str(request.threads)} if request.threads else {}
         process = subprocess.Popen(
-            [sys.executable, "-m", "core.runs.worker", str(self.store.root)],
+            [sys.executable, "-m", "core.worker.worker", str(self.store.root)],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=(self.store.root / "worker.log").open("wb"),
@@ -168,7 +168,7 @@ class Runner:
                 _end(run, Done(t_s=time.time() - run.created_s, cancelled=True))
                 return
             request = run.request
-            advice = registry.get("backend", request.backend).signal_advice.get(-code)
+            advice = plugins.get("backend", request.backend).signal_advice.get(-code)
             if advice and not self._retried:
                 message, hint, options = advice
                 _end(run, Warned(t_s=time.time() - run.created_s, message=f"{message} {hint}"))

@@ -22,7 +22,7 @@ import msgspec
 import psutil
 
 from core.errors import ExplorerError
-from core.runs.roofs import adopt, ceilings_of
+from core.runs.ceilings import adopt, ceilings_of
 from core.runs.summarize import summarize
 from core.types import Derive, Done, Evaluate, Event, Failed, Request, Result, RunStatus, from_json, to_json
 

@@ -10,9 +10,9 @@ import msgspec
 
 from core.analysis.decoding import tokens_per_forward
 from core.analysis.energy import of_phase
-from core.analysis.scores import scores
 from core.analysis.work import LayerWork, total, work
-from core.names import fit
+from core.layer_names import fit
+from core.stats.scores import scores
 from core.types import (
     Asked,
     Counted,

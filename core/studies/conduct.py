@@ -9,16 +9,16 @@ import random
 from pathlib import Path
 from typing import Any
 
-from core import registry
+from core import plugins
 from core.errors import ExplorerError
 from core.models import catalogue, derived
 from core.paths import data_dir
-from core.runs.deriving import work_key
 from core.runs.runner import Runner
 from core.runs.store import Store
 from core.studies.ledger import Ledger, Say
 from core.studies.plan import Exam, Plan, Recipe
 from core.types import Derive, Evaluate, Generate, Record, Request, Result
+from core.worker.transform import work_key
 
 START_S = 8.0  # of an examined variant: a process, a model, the first forward
 LEAST_ITEMS = 20
@@ -69,7 +69,7 @@ def make(ledger: Ledger[Any], recipe: Recipe) -> str | None:
     for number, (name, settings) in enumerate(recipe.steps, 1):
         key = f"{recipe.id}/make/{number}"
         try:
-            plugin = registry.get("transform", name)
+            plugin = plugins.get("transform", name)
             request = Request(
                 model=model,
                 backend=plugin.backend,

@@ -7,12 +7,12 @@ from typing import Any
 
 import msgspec
 
-from core import registry
-from core.analysis.paired import noninferiority
-from core.analysis.stats import Interval
+from core import plugins
 from core.charts.curves import curve
 from core.charts.labels import si
 from core.charts.standings import speedups
+from core.stats.intervals import Interval
+from core.stats.paired import noninferiority
 from core.studies.report import svg
 from core.studies.standings import Standing, Standings
 
@@ -148,7 +148,7 @@ def where(s: Standings) -> str:
 
 
 def _engine(backend: str) -> str:
-    label: str = registry.get("backend", backend).label
+    label: str = plugins.get("backend", backend).label
     return label
 
 

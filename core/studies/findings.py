@@ -14,17 +14,17 @@ from typing import Any, Literal
 import msgspec
 import numpy as np
 
-from core.analysis.composites import CANDIDATES, Value, values
-from core.analysis.paired import ALPHA, Comparison, Noninferiority, compare, holm, same_speed
-from core.analysis.pareto import front, hypervolume, membership
-from core.analysis.power import detectable_paired
-from core.analysis.scores import scores
-from core.analysis.stats import Interval, Ratio, paired_ratio
-from core.analysis.tradeoff import Study, Variant
-from core.analysis.validate import Verdict, validate
+from core.stats.intervals import Interval, Ratio, paired_ratio
+from core.stats.paired import ALPHA, Comparison, Noninferiority, compare, holm, same_speed
+from core.stats.pareto import front, hypervolume, membership
+from core.stats.sample_size import detectable_paired
+from core.stats.scores import scores
+from core.studies.composites import CANDIDATES, Value, values
 from core.studies.evidence import Evidence, gather
 from core.studies.ledger import Ledger
 from core.studies.plan import Exam, Plan
+from core.studies.tradeoff import Study, Variant
+from core.studies.validate import Verdict, validate
 from core.types import Energy, Item, Metric, Record, Result, Score
 
 DISCORDANCE = 0.1  # share of answers expected to change, for the detectable effect

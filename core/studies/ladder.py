@@ -6,8 +6,8 @@ own weights in 32 bits in PyTorch, so that all backends have one reference.
 
 from __future__ import annotations
 
-from core.analysis.validate import Group
 from core.studies.plan import Exam, Plan, Recipe
+from core.studies.validate import Group
 from core.types import Scalar
 
 GGUF = ("F16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q3_K_M", "Q2_K")

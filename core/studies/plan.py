@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from core.analysis.validate import Group
+from core.studies.validate import Group
 from core.types import Record, Scalar
 
 

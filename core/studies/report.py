@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from core.analysis.composites import CANDIDATES
-from core.analysis.stats import Ratio
 from core.charts.chart import Chart
 from core.charts.labels import si
 from core.charts.tradeoff import Delta, Point, deltas, pareto
+from core.stats.intervals import Ratio
+from core.studies.composites import CANDIDATES
 from core.studies.findings import DISCORDANCE, Cell, Findings, Row
 from core.types import Energy, Record
 

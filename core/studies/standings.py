@@ -13,8 +13,8 @@ import msgspec
 import numpy as np
 
 from core.analysis.decoding import predicted_speedup
-from core.analysis.paired import Comparison, compare
-from core.analysis.stats import Interval, cluster_bootstrap
+from core.stats.intervals import Interval, cluster_bootstrap
+from core.stats.paired import Comparison, compare
 from core.studies.ledger import Ledger
 from core.studies.plan import Contender, Contest
 from core.types import Curve, Energy, ForwardCost, Item, Record, Result

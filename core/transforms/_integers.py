@@ -1,4 +1,4 @@
-"""Matrices as integers with scales, in the layout that core.backends._pytorch_quant describes.
+"""Matrices as integers with scales, in the layout that core.backends.pytorch.quant describes.
 
 Scales are numbers that bf16 holds exactly, and the integers are rounded with those, so that casting a scale
 later changes nothing.

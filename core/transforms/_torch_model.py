@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import ExplorerError
-from core.names import block_of, canonical_hf
+from core.layer_names import block_of, canonical_hf
 from core.transforms import _hf_folder
 from core.transforms._calibration import sequences
 from core.types import Linear, ModelSpec, Source, Work

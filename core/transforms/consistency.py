@@ -18,7 +18,7 @@ from core.training import losses, states
 from core.training.examples import Batches, Example
 from core.training.loop import Objective, train
 from core.training.packing import pack
-from core.training.written import written
+from core.training.self_written import written
 from core.transforms import _torch_model, _tuning
 from core.types import ModelSpec, Outcome, Record, Source, Work
 

@@ -19,7 +19,7 @@ from core.training import losses
 from core.training.examples import Batches, Example
 from core.training.loop import Objective, train
 from core.training.packing import pack, plain_attention
-from core.training.written import written
+from core.training.self_written import written
 from core.transforms import _blocks, _calibration, _torch_model, _tuning
 from core.types import ModelSpec, Outcome, Record, Source, Work
 

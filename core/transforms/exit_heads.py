@@ -4,7 +4,7 @@ The unembedding is the model's own; in place of the final norm stands a norm of 
 correction, y + B A y with y = norm(h), which is the final norm before the training (B is zero). They learn the
 model's own distribution over its own answers in a domain, KL(last || exit), as LayerSkip's early exits learn the
 text (Elhoushi et al., 2404.16710, section 4.1.2); the model itself does not change. They serve the strategies
-early_exit and self_speculative. The file's layout is that of core.backends._pytorch_depth.
+early_exit and self_speculative. The file's layout is that of core.backends.pytorch.depth.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from core.errors import ExplorerError
-from core.names import canonical_hf
+from core.layer_names import canonical_hf
 from core.transforms import _hf_folder
 from core.transforms import _torch_model as torch_model
 from core.transforms._integers import int4_groups, int8_rows

@@ -5,9 +5,9 @@ from __future__ import annotations
 import streamlit as st
 
 from core.errors import ExplorerError
-from core.studies import shelf
+from core.studies import study_store
 from core.studies.findings import Findings
-from core.studies.kinds import KINDS
+from core.studies.known import KINDS
 from core.studies.standings import Standings
 from pages.ui import text
 from pages.ui.contest_view import draw_contest
@@ -20,19 +20,19 @@ _MODEL = "smollm2-135m"
 
 def draw_going() -> None:
     """The study that a process of this machine carries out, and a way to stop it."""
-    name = shelf.going()
+    name = study_store.going()
 
     @st.fragment(run_every=2.0 if name else None)
     def strip() -> None:
         with guard():
             if name is None:
                 return
-            if shelf.going() != name:
+            if study_store.going() != name:
                 st.rerun()
-            share = shelf.share_done(name)
+            share = study_store.share_done(name)
             st.progress(share or 0.0, text=f"**{text.escape(name)}** · {text.percent(share)} of its time")
-            st.code(shelf.last_words(name) or "Starting", language=None)
-            st.button("Stop the study", icon=":material/stop_circle:", key="stop-study", on_click=shelf.stop)
+            st.code(study_store.last_words(name) or "Starting", language=None)
+            st.button("Stop the study", icon=":material/stop_circle:", key="stop-study", on_click=study_store.stop)
 
     strip()
 
@@ -46,10 +46,10 @@ def draw_start() -> None:
             f"It makes and measures many variants of {_MODEL}, one after the other, and keeps this machine busy. "
             f"Headless: `python -m core study {kind}`. A study that was stopped goes on where it was."
         )
-        busy = runner().active() is not None or shelf.going() is not None
+        busy = runner().active() is not None or study_store.going() is not None
         if st.button("Start", type="primary", key="start-study", disabled=busy, width="stretch"):
             try:
-                shelf.start(kind, _MODEL, minutes)
+                study_store.start(kind, _MODEL, minutes)
             except ExplorerError as error:
                 fault(error)
                 return
@@ -57,7 +57,7 @@ def draw_start() -> None:
 
 
 with page("Trade-offs", "How much cheaper can it run before it gets noticeably worse, and is the difference real?"):
-    there = shelf.studies()
+    there = study_store.studies()
     with st.container(horizontal=True, vertical_alignment="bottom", horizontal_alignment="distribute"):
         chosen = None
         if there:
@@ -73,7 +73,7 @@ with page("Trade-offs", "How much cheaper can it run before it gets noticeably w
         )
     else:
         with guard():
-            found = shelf.read(chosen)
+            found = study_store.read(chosen)
             if isinstance(found, Findings):
                 draw_ladder(found)
             elif isinstance(found, Standings):

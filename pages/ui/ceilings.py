@@ -17,12 +17,12 @@ import streamlit as st
 from core.analysis import predict_here
 from core.analysis.bottlenecks import Ceiling
 from core.analysis.device_time import ideal_peak
-from core.analysis.dtypes import canonical_dtype
 from core.analysis.roofline import Roof, ceiling_here, ceiling_of, roofs_here, roofs_of
 from core.analysis.under_roof import working_set_bytes
+from core.dtypes import canonical_dtype
 from core.errors import ExplorerError
 from core.paths import data_dir
-from core.runs.roofs import ceilings_of, ran_on
+from core.runs.ceilings import ceilings_of, ran_on
 from core.types import Result
 from hardware import catalogue, ceilings
 from hardware.ceilings import Ceilings

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import streamlit as st
 
-from core import registry
+from core import plugins
 from core.errors import ExplorerError
 from core.models import catalogue
 from core.types import Generate, Request, Sampling
@@ -39,7 +39,7 @@ def side_form(prefix: str, backend: str, title: str) -> Side | None:
             bind="query-params",
             help="Each answer is then produced twice: energy has a pass of its own.",
         )
-    if not chosen or registry.get("backend", backend_name).unavailable():
+    if not chosen or plugins.get("backend", backend_name).unavailable():
         return None
     try:
         entry = catalogue.find(chosen)

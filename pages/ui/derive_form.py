@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from core import registry
+from core import plugins
 from core.types import Derive, Request
 from hardware.detect import usable_cores
 from pages.ui import text
@@ -20,14 +20,14 @@ def derive_form(trains: bool) -> Request | None:
 
     trains: offer the transforms that train, or the others.
     """
-    plugins = {name: registry.get("transform", name) for name in registry.names("transform")}
-    plugins = {name: p for name, p in plugins.items() if p.trains == trains}
+    known = {name: plugins.get("transform", name) for name in plugins.names("transform")}
+    known = {name: p for name, p in known.items() if p.trains == trains}
     entry = chosen_model(label="Start from")
-    name = select("Method", list(plugins), lambda n: str(plugins[n].label), "transform")
+    name = select("Method", list(known), lambda n: str(known[n].label), "transform")
     if name is None or entry is None:
         return None
-    plugin = plugins[name]
-    st.caption(text.escape(registry.about("transform", name)))
+    plugin = known[name]
+    st.caption(text.escape(plugins.about("transform", name)))
     settings = params_form(plugin.Params, f"t-{name}", columns=2, shown=6)
     with st.popover("Name, threads, seed", icon=":material/edit:", width="stretch"):
         new = st.text_input(

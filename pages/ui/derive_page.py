@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from core import registry
+from core import plugins
 from core.models import catalogue, derived
 from core.runs.store import Run
 from core.types import Derive, ModelEntry
@@ -56,8 +56,8 @@ def _notice_new_models() -> None:
 def _trains(run: Run) -> bool:
     task = run.request.task
     assert isinstance(task, Derive)
-    known = task.transform in registry.names("transform")
-    return known and bool(registry.get("transform", task.transform).trains)
+    known = task.transform in plugins.names("transform")
+    return known and bool(plugins.get("transform", task.transform).trains)
 
 
 def _made_here() -> None:

@@ -6,10 +6,10 @@ from typing import Any
 
 import streamlit as st
 
-from core import registry
-from core.analysis.power import detectable_paired
+from core import plugins
 from core.errors import ExplorerError
-from core.settings import settings
+from core.plugins import settings
+from core.stats.sample_size import detectable_paired
 from core.types import Evaluate, Request, Scalar
 from pages.ui import text
 from pages.ui.choices import select
@@ -28,14 +28,14 @@ def evaluate_form() -> Request | None:
     if entry is None:
         return None
     backend_name = backend_picker()
-    backend = registry.get("backend", backend_name)
-    plugins = {n: registry.get("eval", n) for n in registry.names("eval")}
-    names = sorted(plugins, key=lambda n: (_FIRST.index(n) if n in _FIRST else len(_FIRST), n))
-    name = select("Measure", names, lambda n: str(plugins[n].label), "eval")
+    backend = plugins.get("backend", backend_name)
+    known = {n: plugins.get("eval", n) for n in plugins.names("eval")}
+    names = sorted(known, key=lambda n: (_FIRST.index(n) if n in _FIRST else len(_FIRST), n))
+    name = select("Measure", names, lambda n: str(known[n].label), "eval")
     if name is None:
         return None
-    plugin = plugins[name]
-    st.caption(text.escape(registry.about("eval", name)))
+    plugin = known[name]
+    st.caption(text.escape(plugins.about("eval", name)))
     given = params_form(plugin.Params, f"e-{name}", columns=2)
     how = how_form(backend_name, entry.id)
     if missing := plugin.needs - backend.capabilities:

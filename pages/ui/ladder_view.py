@@ -6,8 +6,8 @@ from typing import Any
 
 import streamlit as st
 
-from core.analysis.composites import CANDIDATES
 from core.studies import report
+from core.studies.composites import CANDIDATES
 from core.studies.findings import Findings, Row
 from pages.ui import text
 from pages.ui.figure import figure

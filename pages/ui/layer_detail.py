@@ -6,8 +6,8 @@ from statistics import fmean
 
 import streamlit as st
 
-from core.analysis.arithmetic import Line, written_out
 from core.analysis.breakdown import Phase
+from core.analysis.equations import Line, written_out
 from core.analysis.under_roof import Forward, ceiling_for
 from core.runs.store import Run
 from core.runs.summarize import phase_work

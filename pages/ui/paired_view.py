@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import streamlit as st
 
-from core.analysis.paired import ALPHA, Comparison, compare, holm, noninferiority
 from core.runs.store import Run
+from core.stats.paired import ALPHA, Comparison, compare, holm, noninferiority
 from core.types import Evaluate, Item, Result
 from pages.ui import text
 from pages.ui.pickers import run_line

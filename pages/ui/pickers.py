@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from core import registry
+from core import plugins
 from core.errors import ExplorerError
 from core.paths import data_dir
 from core.runs.demo import recorded_id
@@ -113,14 +113,14 @@ def profiler_label(name: str) -> str:
 def plugin_label(kind: str, name: str) -> str:
     """A plugin's label without the explanation in brackets; an unknown name stays as it is."""
     try:
-        return str(registry.get(kind, name).label).split(" (")[0]
+        return str(plugins.get(kind, name).label).split(" (")[0]
     except ExplorerError:
         return name
 
 
 def backend_picker(key: str = "backend", label: str = "Backend", default: str | None = None) -> str:
     """Choose a library. One that is not installed can be chosen too, to read why and how to get it."""
-    plugins = {name: registry.get("backend", name) for name in _ordered_backends()}
+    plugins = {name: plugins.get("backend", name) for name in _ordered_backends()}
     missing = {name: plugin.unavailable() for name, plugin in plugins.items()}
 
     def show(name: str) -> str:
@@ -138,7 +138,7 @@ def backend_picker(key: str = "backend", label: str = "Backend", default: str | 
 def _ordered_backends() -> list[str]:
     """Real libraries first, in the order in which most people want them."""
     preferred = ("llama_cpp", "pytorch", "onnxruntime")
-    names = registry.names("backend")
+    names = plugins.names("backend")
     return [*(n for n in preferred if n in names), *(n for n in names if n not in (*preferred, "fake")), "fake"]
 
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import streamlit as st
 
-from core import registry
+from core import plugins
 from core.analysis.predict_here import PredictionHere, arithmetic_dtype, predict_local
 from core.charts.intervals import Interval, intervals
-from core.runs.local import Overheads, calibrate, observe_run
+from core.runs.overheads import Overheads, calibrate, observe_run
 from core.types import ModelSpec
 from hardware.ceilings import Ceilings
 from pages.ui import text
@@ -43,8 +43,8 @@ def draw_here(spec: ModelSpec, model: str, weights: str | None, cache: str, prom
         return
     overheads = _overheads(str(store().root), tuple(store().ids()[:_RUNS]), found.date, found)
     rows = []
-    for backend in registry.names("backend"):
-        plugin = registry.get("backend", backend)
+    for backend in plugins.names("backend"):
+        plugin = plugins.get("backend", backend)
         if "forward" not in plugin.capabilities or backend == "fake" or plugin.unavailable():
             continue
         dtype = _dtype(plugin, weights, spec.dtype)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import streamlit as st
 
-from core import registry
+from core import plugins
 from core.errors import ExplorerError
 from core.models import catalogue
 from core.runs.check import MemoryEstimate, estimate
@@ -39,7 +39,7 @@ def request_form() -> Request | None:
         settings = settings_form(backend_name, strategy_name, entry and entry.id)
     if entry is None or task is None or not usable:
         return None
-    if registry.get("backend", backend_name).unavailable():
+    if plugins.get("backend", backend_name).unavailable():
         return None
     request = Request(model=entry.id, backend=backend_name, strategy=strategy_name, task=task, **settings)
     return _with_memory(request)
@@ -67,27 +67,27 @@ def _model() -> tuple[ModelEntry | None, ModelSpec | None]:
 
 def _strategy(backend_name: str, spec: ModelSpec | None) -> tuple[str, bool]:
     """The strategy, and whether this backend can do it with this model."""
-    backend = registry.get("backend", backend_name)
-    plugins = {name: registry.get("strategy", name) for name in registry.names("strategy")}
+    backend = plugins.get("backend", backend_name)
+    known = {name: plugins.get("strategy", name) for name in plugins.names("strategy")}
     can = backend.capabilities - ({"cache", "rollback", "stream"} if spec and not spec.causal else set())
-    lacks = {name: sorted(p.needs - can) for name, p in plugins.items()}
+    lacks = {name: sorted(p.needs - can) for name, p in known.items()}
     chosen = select(
         "Strategy",
-        list(plugins),
-        lambda n: f"{plugins[n].label} · not here" if lacks[n] else str(plugins[n].label),
+        list(known),
+        lambda n: f"{known[n].label} · not here" if lacks[n] else str(known[n].label),
         "strategy",
         help="How the next tokens are found. Our own loop shows every step; the native one is the library's.",
     )
     assert chosen is not None
-    st.caption(text.escape(registry.about("strategy", chosen)))
+    st.caption(text.escape(plugins.about("strategy", chosen)))
     if not lacks[chosen]:
         return chosen, True
-    able = next((name for name in plugins if not lacks[name]), None)
+    able = next((name for name in known if not lacks[name]), None)
     encoder = spec is not None and not spec.causal
     who = "an encoder" if encoder else backend.label
     st.warning(
-        f"{plugins[able].label} works." if able else "Choose another backend.",
-        title=f"{plugins[chosen].label} needs {' and '.join(lacks[chosen])}, which {who} cannot do",
+        f"{known[able].label} works." if able else "Choose another backend.",
+        title=f"{known[chosen].label} needs {' and '.join(lacks[chosen])}, which {who} cannot do",
         icon=":material/block:",
     )
     if able and st.button(f"Use {strategy_label(able)}", key="use-strategy", width="stretch"):

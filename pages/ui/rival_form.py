@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import streamlit as st
 
-from core import registry
+from core import plugins
 from core.types import Generate, Request
 from pages.ui.domain_prompt import prompt_form
 from pages.ui.models import chosen_model
@@ -25,7 +25,7 @@ def rival_form() -> tuple[Request, Request] | None:
     if how["strategy"] == BASELINE:
         st.warning("Choose a strategy that guesses, under Settings.", title="Nothing to compare with")
         return None
-    if entry is None or prompt is None or registry.get("backend", backend).unavailable():
+    if entry is None or prompt is None or plugins.get("backend", backend).unavailable():
         return None
     task = Generate(prompt=prompt, max_new_tokens=int(limit))
     rival = Request(model=entry.id, backend=backend, task=task, profilers=(), **how)

@@ -7,7 +7,7 @@ from typing import Any
 
 import streamlit as st
 
-from core import registry
+from core import plugins
 from core.models import derived
 from core.types import Record, Scalar
 from hardware.detect import usable_cores
@@ -21,11 +21,11 @@ _BOUND: dict[str, Any] = {"bind": "query-params"}
 
 def settings_form(backend_name: str, strategy_name: str, model: str | None) -> dict[str, Any]:
     """How to run and measure it: fields of a Request. model: its catalogue id, None where none is chosen."""
-    backend = registry.get("backend", backend_name)
+    backend = plugins.get("backend", backend_name)
     with st.popover("Settings", icon=":material/tune:", width="stretch"):
         dtype, threads = _precision(backend, model)
         left, right = st.columns(2)
-        many = "batch" in backend.capabilities and not registry.get("strategy", strategy_name).single
+        many = "batch" in backend.capabilities and not plugins.get("strategy", strategy_name).single
         batch = left.number_input("Batch", 1, 1024, 1, key="batch", disabled=not many, **_BOUND)
         seed = right.number_input("Seed", 0, 2**31 - 1, 0, key="seed", **_BOUND)
         repeats = left.number_input(
@@ -57,15 +57,15 @@ def how_form(backend_name: str, model: str | None, prefix: str = "", default: st
 
     model: its catalogue id. prefix: of the widgets' names, for two such forms.
     """
-    backend = registry.get("backend", backend_name)
-    plugins = {name: registry.get("strategy", name) for name in registry.names("strategy")}
-    usable = [n for n, p in plugins.items() if p.needs <= backend.capabilities and "cache" in p.needs]
+    backend = plugins.get("backend", backend_name)
+    known = {name: plugins.get("strategy", name) for name in plugins.names("strategy")}
+    usable = [n for n, p in known.items() if p.needs <= backend.capabilities and "cache" in p.needs]
     with st.popover("Settings", icon=":material/tune:", width="stretch"):
         dtype, threads = _precision(backend, model, prefix)
         strategy = select(
             "Strategy",
             usable,
-            lambda n: str(plugins[n].label),
+            lambda n: str(known[n].label),
             f"{prefix}strategy",
             default if default in usable else "autoregressive",
             help="How answers are decoded. Only an early exit or a skipped layer changes them.",
@@ -114,11 +114,11 @@ def _precision(backend: Any, model: str | None, prefix: str = "") -> tuple[str |
 
 def _profilers(backend: Any) -> tuple[str, ...]:
     """What to attach, of what this backend can do; the others stand below with their reason."""
-    plugins = {name: registry.get("profiler", name) for name in registry.names("profiler")}
+    known = {name: plugins.get("profiler", name) for name in plugins.names("profiler")}
     reasons = {
         name: plugin.unavailable()
         or (f"{backend.label} cannot do it." if plugin.needs - backend.capabilities else None)
-        for name, plugin in plugins.items()
+        for name, plugin in known.items()
     }
     usable = [name for name, reason in reasons.items() if not reason]
     chosen = st.pills(
@@ -126,14 +126,14 @@ def _profilers(backend: Any) -> tuple[str, ...]:
         usable,
         selection_mode="multi",
         default=[name for name in ("memory", "layers") if name in usable],
-        format_func=lambda name: str(plugins[name].label),
+        format_func=lambda name: str(known[name].label),
         key="profilers",
         help="Each one has a pass of its own, so that it does not touch the headline numbers.",
         **_BOUND,
     )
     for name, reason in reasons.items():
         if reason:
-            st.caption(f":material/block: {plugins[name].label}: {text.escape(reason)}")
+            st.caption(f":material/block: {known[name].label}: {text.escape(reason)}")
     return tuple(chosen or ())
 
 
@@ -141,7 +141,7 @@ def _strategy_settings(name: str, model: str | None, prefix: str = "") -> dict[s
     """A strategy's settings; a model trained for Jacobi decoding brings those that it was trained for."""
     advised = derived.inherited(model or "", "window", "fill") if name == "jacobi" else {}
     key = f"{prefix}p-{name}" + (f"-{model}" if advised else "")
-    return _settings_of(registry.get("strategy", name).Params, strategy_label(name), key, advised)
+    return _settings_of(plugins.get("strategy", name).Params, strategy_label(name), key, advised)
 
 
 def _settings_of(

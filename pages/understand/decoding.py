@@ -18,12 +18,12 @@ from core.analysis.decoding import (
     relative_cost,
     roof_left_unused,
 )
-from core.analysis.stats import paired_ratio
 from core.analysis.under_roof import ideal_seconds
 from core.analysis.work import work
 from core.charts.decoding import CostCurve, accepted_bars, forward_cost, speedup_curve
 from core.charts.labels import distinct
 from core.runs.store import Run
+from core.stats.intervals import paired_ratio
 from core.types import Loaded, ModelSpec, Request, Result
 from pages.ui import text
 from pages.ui.ceilings import hold, kept_of, own_name, this_machine

@@ -12,7 +12,7 @@ from core.analysis.breakdown import Phase, Quantity, attribution, compare
 from core.analysis.under_roof import ideal_times
 from core.charts.bars import block_bars, change_bars, kind_bars, layer_bars
 from core.charts.graph import SHAPE_WORDS, Colour, Graph, layer_graph
-from core.names import block_of
+from core.layer_names import block_of
 from core.runs.store import Run
 from core.types import Layer, LayerResult, Loaded, Result
 from pages.ui import text

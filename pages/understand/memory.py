@@ -7,13 +7,13 @@ from typing import get_args
 import msgspec
 import streamlit as st
 
-from core import registry
-from core.analysis.dtypes import BITS_PER_WEIGHT
-from core.analysis.fit import MOST_TOKENS, fit, usable_bytes
+from core import plugins
+from core.analysis.capacity import MOST_TOKENS, fit, usable_bytes
 from core.analysis.memory import Axis, Shape, Split, as_stored, grown, live_sets, split
 from core.analysis.memory_seen import Measured, measured, reported, shape_of_run
 from core.charts.memory import growth, split_bars, weight_bars
 from core.charts.timeline import memory_timeline
+from core.dtypes import BITS_PER_WEIGHT
 from core.errors import ExplorerError
 from core.paths import data_dir
 from core.runs.store import Run
@@ -47,7 +47,7 @@ TITLES: dict[Axis, str] = {
 def runtime_of(run: Run) -> float | None:
     """What the backend's library itself takes, as it states it; None for an unknown one."""
     try:
-        return float(registry.get("backend", run.request.backend).runtime_bytes)
+        return float(plugins.get("backend", run.request.backend).runtime_bytes)
     except ExplorerError:
         return None
 

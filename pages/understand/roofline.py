@@ -7,8 +7,8 @@ from typing import Any, get_args
 
 import streamlit as st
 
-from core.analysis.arithmetic import under_roof
 from core.analysis.bottlenecks import Ceiling
+from core.analysis.equations import under_roof
 from core.analysis.roofline import Point, causes
 from core.analysis.under_roof import Forward, Level, Phase, measured, moves_activations, predicted, working_set_bytes
 from core.charts.bandwidth import bandwidth_curve

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from core import registry
-from core.analysis.stats import paired_ratio
+from core import plugins
 from core.models import artifacts, catalogue, spec
+from core.stats.intervals import paired_ratio
 from core.types import GenerationConfig, Ids, Request, Scalar, Session
 
 PAIRS, TOKENS, PROMPT = 20, 64, 48
@@ -20,7 +20,7 @@ Loop = Callable[[], float]  # seconds per decoded token
 
 def ours(session: Session, ids: Ids) -> Loop:
     """The worker's own way: time inside next(steps) plus sync."""
-    strategy = registry.get("strategy", "autoregressive")
+    strategy = plugins.get("strategy", "autoregressive")
 
     def loop() -> float:
         steps = strategy.decode(session, ids, GenerationConfig(limit=TOKENS), strategy.Params())
@@ -134,7 +134,7 @@ BARE = {"llama_cpp": bare_llama_cpp, "pytorch": bare_pytorch, "onnxruntime": bar
 def open_embedded(name: str, dtype: str | None, options: dict[str, Scalar]) -> tuple[Session, str]:
     """The embedded model in a backend, and the path of what was opened."""
     entry = catalogue.find("smollm2-135m")
-    backend = registry.get("backend", name)
+    backend = plugins.get("backend", name)
     fmt, path = artifacts.provide(entry, backend.formats, lambda *a, **k: None)
     model = spec.read(path, fmt)
     request = Request(model=entry.id, backend=name, dtype=dtype, options=options)

@@ -19,7 +19,7 @@ import msgspec
 from core.analysis.predict_here import LeftOut, Observation, leave_models_out
 from core.errors import ExplorerError
 from core.paths import data_dir
-from core.runs import local
+from core.runs import overheads
 from core.runs.runner import Runner
 from core.runs.store import Run, Store
 from core.types import Generate, Request
@@ -100,7 +100,7 @@ def observe_all(ceilings: Ceilings, small: bool, again: bool) -> dict[str, list[
                 if result.status != "done":
                     print(f"- left out: {name}: {result.error}", flush=True)
                     break
-                observed.setdefault(backend, []).extend(local.observe_run(run, ceilings))
+                observed.setdefault(backend, []).extend(overheads.observe_run(run, ceilings))
                 speeds = f"prefill {result.prefill_tok_per_s:.0f}, decode {result.tok_per_s:.1f} tok/s"
                 print(f"  {name}: {speeds}", flush=True)
     finally:
@@ -115,7 +115,7 @@ def run(small: bool = False, again: bool = False) -> dict[str, Any]:
     observed = observe_all(ceilings, small, again)
     rows: list[LeftOut] = []
     for backend, found in observed.items():
-        for same in local.alike(found):
+        for same in overheads.alike(found):
             rows += leave_models_out(backend, same)
     print(f"{'model':<28} {'backend':<12} {'dtype':<6} {'phase':<8} {'measured':>10} {'predicted':>10} {'error':>7}")
     for row in rows:
@@ -128,14 +128,14 @@ def run(small: bool = False, again: bool = False) -> dict[str, Any]:
         medians[phase] = statistics.median(row.error for row in rows if row.phase == phase)
     for what, value in medians.items():
         print(f"median error, {what}: {value:.1%} (goal {GOAL:.0%})")
-    overheads = local.calibrate(observed, ceilings)
+    fitted = overheads.calibrate(observed, ceilings)
     if not small:
-        local.save(overheads, data_dir() / "overheads")
+        overheads.save(fitted, data_dir() / "overheads")
     return {
         "goal": GOAL,
         "median_error": medians,
         "rows": [msgspec.structs.asdict(row) | {"error": row.error} for row in rows],
-        "overheads": msgspec.to_builtins(overheads),
+        "overheads": msgspec.to_builtins(fitted),
         "observations": msgspec.to_builtins(observed),
         "ceilings": msgspec.to_builtins(ceilings),
     }

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from core.models import catalogue, gguf_tokenizer
-from tests.contract.tiny.llama_cpp import add_tokenizer
+from tests.support.tiny.llama_cpp import add_tokenizer
 
 DISTINCT_ROWS = 64
 

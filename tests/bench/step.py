@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from core.analysis.stats import paired_ratio
+from core.stats.intervals import paired_ratio
 from core.types import Session
 from tests.bench.loops import open_embedded
 

@@ -14,9 +14,9 @@ from unittest import mock
 
 import numpy as np
 
-from core.analysis.stats import paired_ratio
 from core.runs.runner import Runner
 from core.runs.store import Store
+from core.stats.intervals import paired_ratio
 from core.types import Generate, Request
 from hardware.process import patient
 

@@ -1,6 +1,6 @@
 """What every backend's session must do, on a tiny model (core.types.Session is the contract).
 
-A backend joins by a file `tests/contract/tiny/<name>.py` with `make(folder) -> (path, format)`, and
+A backend joins by a file `tests/support/tiny/<name>.py` with `make(folder) -> (path, format)`, and
 may say there how far its logits may be off: `TOLERANCE` (absolute; the logits' deviation is about 2).
 """
 
@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from core import registry
+from core import plugins
 from core.errors import ExplorerError
+from core.layer_names import within
 from core.models import spec as specs
-from core.names import within
 from core.types import GenerationConfig, Ids, Request, Sampling, Session
 
-BACKENDS = [name for name in registry.names("backend") if registry.get("backend", name).unavailable() is None]
+BACKENDS = [name for name in plugins.names("backend") if plugins.get("backend", name).unavailable() is None]
 OTHER = "other"  # operators that belong to no layer: masks, positions
 REFUSED = (ExplorerError, AssertionError)
 PROMPT = np.random.default_rng(5).integers(33, 120, size=(1, 12))
@@ -44,14 +44,14 @@ def backend(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 def tiny(backend: str) -> Any:
-    return importlib.import_module(f"tests.contract.tiny.{backend}")
+    return importlib.import_module(f"tests.support.tiny.{backend}")
 
 
 @pytest.fixture(scope="module")
 def open_session(backend: str, tiny: Any, folder: Path) -> Callable[..., Session]:
     def open_one(batch: int = 1) -> Session:
         path, fmt = tiny.make(folder)
-        plugin = registry.get("backend", backend)
+        plugin = plugins.get("backend", backend)
         assert fmt in plugin.formats
         request = Request(model="tiny", backend=backend, threads=1, batch=batch)
         return plugin.open(path, specs.read(path, fmt), request, quiet)
@@ -111,14 +111,14 @@ def greedy(session: Session, prompt: Ids, n: int) -> list[int]:
 
 
 def test_plugin_is_named_after_its_file(backend: str) -> None:
-    plugin = registry.get("backend", backend)
+    plugin = plugins.get("backend", backend)
     assert plugin.name == backend and plugin.label and plugin.formats
     known = {"forward", "cache", "rollback", "rewind", "stream", "batch", "layers", "count", "depth", "tree", "heads"}
     assert plugin.capabilities <= known
 
 
 def test_session_describes_itself(session: Session, backend: str) -> None:
-    assert session.capabilities <= registry.get("backend", backend).capabilities
+    assert session.capabilities <= plugins.get("backend", backend).capabilities
     assert "forward" in session.capabilities
     assert session.max_context > PROMPT.shape[1] and session.environment
     assert all(isinstance(i, int) and 0 <= i < session.spec.vocab_size for i in session.eos_ids)
@@ -368,7 +368,7 @@ def test_trace_names_the_layers_of_the_spec(session: Session, close: Any) -> Non
 
 
 def test_what_is_not_declared_is_refused(session: Session, backend: str) -> None:
-    absent = registry.get("backend", backend).capabilities - session.capabilities
+    absent = plugins.get("backend", backend).capabilities - session.capabilities
     ways: dict[str, Callable[[], Any]] = {
         "stream": lambda: list(session.stream(PROMPT, GenerationConfig(limit=1))),
         "layers": lambda: session.trace(),

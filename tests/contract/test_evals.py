@@ -12,14 +12,14 @@ from typing import Any
 import msgspec
 import pytest
 
-from core import registry
+from core import plugins
 from core.backends.fake import FakeSession
 from core.errors import ExplorerError
-from core.runs.subject import Examinee
-from core.settings import settings
+from core.plugins import settings
 from core.types import Eval, Item, Record, Request
+from core.worker.subject import ModelUnderTest
 
-EVALS = registry.names("eval")
+EVALS = plugins.names("eval")
 TASK = """
 task: mine
 dataset_path: json
@@ -50,7 +50,7 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]
 
 @pytest.fixture(params=EVALS)
 def plugin(request: pytest.FixtureRequest) -> Eval:
-    found: Eval = registry.get("eval", request.param)
+    found: Eval = plugins.get("eval", request.param)
     return found
 
 
@@ -63,11 +63,11 @@ def params(plugin: Eval, given: dict[str, dict[str, Any]]) -> Record:
     return settings(plugin.Params, {**few, **given.get(plugin.name, {})}, plugin.label)
 
 
-def subject() -> Examinee:
+def subject() -> ModelUnderTest:
     spec: Any = SimpleNamespace(name="fake", max_context=16384, vocab_size=300, layers=())
     sessions: list[Any] = [FakeSession(spec, Request(model="fake", backend="fake")) for _ in range(2)]
-    strategy = registry.get("strategy", "autoregressive")
-    return Examinee(sessions[0], sessions[1], strategy, strategy.Params())
+    strategy = plugins.get("strategy", "autoregressive")
+    return ModelUnderTest(sessions[0], sessions[1], strategy, strategy.Params())
 
 
 def measured(plugin: Eval, params: Record) -> list[Item]:
@@ -80,7 +80,7 @@ def timeless(item: Item) -> Item:
 
 def test_an_eval_says_what_it_is(plugin: Eval) -> None:
     assert plugin.name in EVALS
-    assert plugin.label and registry.about("eval", plugin.name).endswith(".")
+    assert plugin.label and plugins.about("eval", plugin.name).endswith(".")
     assert plugin.Params()
     assert plugin.needs <= FakeSession.capabilities
 

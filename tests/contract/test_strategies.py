@@ -13,16 +13,16 @@ import msgspec
 import numpy as np
 import pytest
 
-from core import registry
+from core import plugins
 from core.errors import ExplorerError
 from core.models import spec as specs
 from core.types import Advance, GenerationConfig, Ids, Request, Sampling, Session
 
-BACKENDS = [name for name in registry.names("backend") if registry.get("backend", name).unavailable() is None]
+BACKENDS = [name for name in plugins.names("backend") if plugins.get("backend", name).unavailable() is None]
 NOT_GENERATING = "encode"
-STRATEGIES = [name for name in registry.names("strategy") if name != NOT_GENERATING]
-EXACT = [name for name in STRATEGIES if registry.get("strategy", name).exact]
-GUESSING = [name for name in EXACT if registry.get("strategy", name).single]
+STRATEGIES = [name for name in plugins.names("strategy") if name != NOT_GENERATING]
+EXACT = [name for name in STRATEGIES if plugins.get("strategy", name).exact]
+GUESSING = [name for name in EXACT if plugins.get("strategy", name).single]
 VARIANTS: dict[str, tuple[dict[str, Any], ...]] = {
     "jacobi": (
         *({}, {"form": "block", "window": 5}, {"window": 1}, {"window": 40}),
@@ -57,8 +57,8 @@ def backend(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="module")
 def sessions(backend: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Session]]:
     """Two of the same tiny model: the second one drafts."""
-    path, fmt = importlib.import_module(f"tests.contract.tiny.{backend}").make(tmp_path_factory.mktemp("tiny"))
-    plugin = registry.get("backend", backend)
+    path, fmt = importlib.import_module(f"tests.support.tiny.{backend}").make(tmp_path_factory.mktemp("tiny"))
+    plugin = plugins.get("backend", backend)
     wanted = Request(model="tiny", backend=backend, threads=1)
     made = [plugin.open(path, specs.read(path, fmt), wanted, quiet) for _ in range(2)]
     yield made
@@ -102,7 +102,7 @@ def run(
     prompt: Ids = PROMPT,
     **config: Any,
 ) -> list[Advance]:
-    strategy = registry.get("strategy", name)
+    strategy = plugins.get("strategy", name)
     made = msgspec.convert(params or {}, strategy.Params)
     drafts = [Unsure(sessions[1])] if hasattr(made, "draft") else []
     if missing := strategy.needs - sessions[0].capabilities:
@@ -172,8 +172,8 @@ def test_sampling_draws_what_one_at_a_time_draws(
 ) -> None:
     """With the same seed, token for token; drafts with a distribution of their own are equal in distribution only."""
     if name in ("speculative", "self_speculative"):
-        pytest.skip("equal in distribution: see tests/test_decoding.py")
-    if hasattr(importlib.import_module(f"tests.contract.tiny.{backend}"), "TOLERANCE"):
+        pytest.skip("equal in distribution: see tests/decoding/test_decoding.py")
+    if hasattr(importlib.import_module(f"tests.support.tiny.{backend}"), "TOLERANCE"):
         pytest.skip("its logits are not exact, and a draw near a border may fall to the other side")
     wanted = tokens_of(run("autoregressive", sessions, sampling=HOT, seed=3))
     assert tokens_of(run(name, sessions, params=params, sampling=HOT, seed=3)) == wanted
@@ -187,7 +187,7 @@ def test_a_batch_is_refused(sessions: list[Session], name: str) -> None:
 
 @pytest.mark.parametrize("name", GUESSING)
 def test_a_window_larger_than_the_context_is_refused(sessions: list[Session], name: str) -> None:
-    drafts = hasattr(registry.get("strategy", name).Params(), "draft_length")
+    drafts = hasattr(plugins.get("strategy", name).Params(), "draft_length")
     params = {"draft_length": 200} if drafts else {"window": 200}
     if sessions[0].max_context > 200:
         pytest.skip("its context is larger")
@@ -207,7 +207,7 @@ def test_the_context_can_be_filled_to_its_end(sessions: list[Session], name: str
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_a_strategy_closed_early_leaves_a_usable_session(sessions: list[Session], name: str) -> None:
     wanted = tokens_of(run("autoregressive", sessions))
-    strategy = registry.get("strategy", name)
+    strategy = plugins.get("strategy", name)
     if missing := strategy.needs - sessions[0].capabilities:
         pytest.skip(f"the session cannot {missing}")
     params = strategy.Params()

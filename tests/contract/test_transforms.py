@@ -17,14 +17,14 @@ import msgspec
 import numpy as np
 import pytest
 
-from core import registry
+from core import plugins
 from core.models import derived
-from core.settings import settings
+from core.plugins import settings
 from core.types import Outcome, Request, Source
-from tests.contract.tiny import hf_folder
-from tests.contract.workshop import Stopped, Work, source_of
+from tests.support.tiny import hf_folder
+from tests.support.workshop import Stopped, Work, source_of
 
-TRANSFORMS = registry.names("transform")
+TRANSFORMS = plugins.names("transform")
 SHORT: dict[str, Any] = {"minutes": None, "steps": 2, "batch": 2}
 SETTINGS: dict[str, dict[str, Any]] = {
     "consistency": {
@@ -51,7 +51,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module", params=TRANSFORMS)
 def name(request: pytest.FixtureRequest) -> str:
-    if reason := registry.get("transform", request.param).unavailable():
+    if reason := plugins.get("transform", request.param).unavailable():
         pytest.skip(reason)
     return str(request.param)
 
@@ -62,10 +62,10 @@ def source(name: str, folder: Path) -> Source:
     roomy = folder / "roomy"
     if not roomy.exists():
         shutil.copytree(_four_blocks(folder), roomy / "tiny-llama")
-    backend = {"hf": "pytorch", "gguf": "llama_cpp", "onnx": "onnxruntime"}[registry.get("transform", name).formats[0]]
+    backend = {"hf": "pytorch", "gguf": "llama_cpp", "onnx": "onnxruntime"}[plugins.get("transform", name).formats[0]]
     if backend == "pytorch":
         return source_of(roomy / "tiny-llama")
-    path, _ = importlib.import_module(f"tests.contract.tiny.{backend}").make(roomy)
+    path, _ = importlib.import_module(f"tests.support.tiny.{backend}").make(roomy)
     return source_of(Path(path))
 
 
@@ -84,7 +84,7 @@ def _four_blocks(folder: Path) -> Path:
 @pytest.fixture(scope="module")
 def made(name: str, source: Source, folder: Path) -> tuple[Path, Outcome, Work, dict[str, str], dict[str, str]]:
     """(the new folder, its outcome, what was told, the source's files before and after)."""
-    transform, out, work = registry.get("transform", name), folder / "out" / name, folder / "work" / name
+    transform, out, work = plugins.get("transform", name), folder / "out" / name, folder / "work" / name
     out.mkdir(parents=True)
     work.mkdir(parents=True)
     before = fingerprint(Path(source.path))
@@ -94,7 +94,7 @@ def made(name: str, source: Source, folder: Path) -> tuple[Path, Outcome, Work, 
 
 
 def params_of(name: str) -> Any:
-    transform = registry.get("transform", name)
+    transform = plugins.get("transform", name)
     return settings(transform.Params, SETTINGS.get(name, {}), transform.label)
 
 
@@ -108,21 +108,21 @@ def fingerprint(path: Path) -> dict[str, str]:
 
 
 def test_plugin_is_named_after_its_file(name: str) -> None:
-    transform = registry.get("transform", name)
+    transform = plugins.get("transform", name)
     assert transform.name == name and transform.label and isinstance(transform.trains, bool)
-    assert registry.about("transform", name).endswith(".")
-    backend = registry.get("backend", transform.backend)
+    assert plugins.about("transform", name).endswith(".")
+    backend = plugins.get("backend", transform.backend)
     assert transform.formats and set(transform.formats) <= {"hf", "gguf", "onnx"} and backend.unavailable() is None
 
 
 @pytest.mark.parametrize("name", TRANSFORMS)
 def test_what_is_missing_is_a_sentence(name: str) -> None:
-    reason = registry.get("transform", name).unavailable()
+    reason = plugins.get("transform", name).unavailable()
     assert reason is None or len(reason) > 10
 
 
 def test_settings_have_defaults_and_a_name(name: str, source: Source) -> None:
-    transform = registry.get("transform", name)
+    transform = plugins.get("transform", name)
     params = msgspec.convert({}, transform.Params)
     assert settings(transform.Params, {}, transform.label) == params
     for one in (params, params_of(name)):
@@ -132,7 +132,7 @@ def test_settings_have_defaults_and_a_name(name: str, source: Source) -> None:
 
 
 def test_a_model_it_can_change_passes(name: str, source: Source) -> None:
-    registry.get("transform", name).check(source.spec, params_of(name))
+    plugins.get("transform", name).check(source.spec, params_of(name))
 
 
 # ---------------------------------------------------------------- what it makes
@@ -140,8 +140,8 @@ def test_a_model_it_can_change_passes(name: str, source: Source) -> None:
 
 def test_the_new_model_opens_and_runs(name: str, made: Any) -> None:
     out, _, _, _, _ = made
-    transform, found = registry.get("transform", name), source_of(out)
-    backend = registry.get("backend", transform.backend)
+    transform, found = plugins.get("transform", name), source_of(out)
+    backend = plugins.get("backend", transform.backend)
     assert found.format in backend.formats and found.spec.weight_bytes
     session = backend.open(
         found.path, found.spec, Request(model="made", backend=transform.backend, threads=1), lambda *_, **__: None
@@ -153,8 +153,8 @@ def test_the_new_model_opens_and_runs(name: str, made: Any) -> None:
 
 def test_it_keeps_the_tokenizer(name: str, source: Source, made: Any) -> None:
     out, _, _, _, _ = made
-    transform, found = registry.get("transform", name), source_of(out)
-    backend = registry.get("backend", transform.backend)
+    transform, found = plugins.get("transform", name), source_of(out)
+    backend = plugins.get("backend", transform.backend)
     texts = []
     for model in (source, found):
         session = backend.open(
@@ -169,7 +169,7 @@ def test_it_says_what_it_did(name: str, made: Any) -> None:
     _, outcome, told, _, _ = made
     assert outcome.note.endswith(".") and told.notes
     json.dumps(msgspec.to_builtins(outcome.facts))
-    assert bool(told.curves) == registry.get("transform", name).trains
+    assert bool(told.curves) == plugins.get("transform", name).trains
 
 
 def test_the_source_stays_as_it_was(made: Any) -> None:
@@ -181,7 +181,7 @@ def test_the_source_stays_as_it_was(made: Any) -> None:
 
 
 def test_a_stop_leaves_nothing_behind(name: str, source: Source, folder: Path, tmp_path: Path) -> None:
-    transform = registry.get("transform", name)
+    transform = plugins.get("transform", name)
     out, work = tmp_path / "stopped", tmp_path / "stopped-work"
     out.mkdir()
     work.mkdir()

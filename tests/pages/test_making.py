@@ -12,8 +12,8 @@ from streamlit.testing.v1 import AppTest
 from core.models import catalogue, derived
 from core.runs.store import Store
 from core.types import Derive, Evaluate, Generate
-from tests.contract.tiny import hf_folder
 from tests.pages.conftest import sound
+from tests.support.tiny import hf_folder
 
 Open = Callable[..., AppTest]
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from core import registry
+from core import plugins
 from core.runs.store import Store
 from tests.pages.conftest import sound
 
@@ -170,15 +170,15 @@ def test_an_asked_run_is_shown(app: Open, filled: Store) -> None:
     assert any("Native" in m.value for m in at.markdown)
 
 
-@pytest.mark.parametrize("strategy", registry.names("strategy"))
+@pytest.mark.parametrize("strategy", plugins.names("strategy"))
 def test_every_strategy_has_its_settings(app: Open, strategy: str) -> None:
-    fields = registry.get("strategy", strategy).Params.__struct_fields__
+    fields = plugins.get("strategy", strategy).Params.__struct_fields__
     assert {f"p-{strategy}-{field}" for field in fields} <= keys(sound(app(strategy=strategy, backend="fake")))
 
 
-@pytest.mark.parametrize("backend", registry.names("backend"))
+@pytest.mark.parametrize("backend", plugins.names("backend"))
 def test_every_backend_has_its_settings(app: Open, backend: str) -> None:
-    fields = registry.get("backend", backend).Options.__struct_fields__
+    fields = plugins.get("backend", backend).Options.__struct_fields__
     assert {f"o-{backend}-{field}" for field in fields} <= keys(sound(app(backend=backend)))
 
 

@@ -1,0 +1,140 @@
+"""llama.cpp through the C functions of llama-cpp-python: GGUF files as they are.
+
+The low-level functions are used, not the `Llama` class, so that a forward is one llama_decode and
+nothing else.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import signal
+from pathlib import Path
+from typing import Any, ClassVar
+
+from core.backends.llama_cpp import options as llama_options
+from core.backends.llama_cpp.context import Context
+from core.backends.llama_cpp.log import Log, listen
+from core.backends.llama_cpp.model import load
+from core.backends.llama_cpp.options import N_BATCH, context_params
+from core.backends.llama_cpp.session import LlamaSession
+from core.errors import ExplorerError
+from core.plugins import settings
+from core.types import ModelSpec, Progress, Request, Scalar
+from hardware.detect import usable_cores
+
+DEFAULT_CONTEXT = 4096
+FLOATS = {"f32": "fp32", "f16": "fp16", "bf16": "bf16"}  # our names
+
+
+class LlamaCpp:
+    name = "llama_cpp"
+    label = "llama.cpp"
+    distributions = ("llama-cpp-python",)
+    formats = ("gguf",)
+    dtypes: tuple[str, ...] = ()
+    capabilities = frozenset({"forward", "cache", "rollback", "rewind", "stream", "batch", "layers", "count"})
+    runtime_bytes = 60_000_000
+    Options = llama_options.Options
+    # signal that killed the worker -> (message, hint, options for the one retry)
+    signal_advice: ClassVar[dict[int, tuple[str, str, dict[str, Scalar]]]] = {
+        signal.SIGILL: (
+            "llama.cpp was stopped by an illegal instruction: its AMX kernels fail when compiled without -fno-dse.",
+            "The run is repeated without them, which is slower: to have them, run `pip cache remove llama_cpp_python`, "
+            "delete .venv and run `make install`.",
+            {"use_extra_bufts": False},
+        )
+    }
+
+    def unavailable(self) -> str | None:
+        if importlib.util.find_spec("llama_cpp") is None:
+            return "llama-cpp-python is not installed: run `pip install -r requirements.txt`."
+        return None
+
+    def open(self, path: str, spec: ModelSpec, request: Request, progress: Progress) -> LlamaSession:
+        """Raises ExplorerError for a file, an architecture or an option that llama.cpp cannot use."""
+        import llama_cpp
+
+        options = settings(llama_options.Options, request.options, self.label)
+        if not spec.causal:
+            raise ExplorerError(
+                f"{spec.name} is an encoder, which cannot generate text.", "Choose the PyTorch backend for it."
+            )
+        llama_options.check_cache(options, spec)
+        model = load(Path(path), options, progress)
+        try:
+            return self._session(model, Path(path), spec, request, options)
+        except BaseException:
+            llama_cpp.llama_model_free(model)
+            raise
+
+    def _session(
+        self, model: Any, path: Path, spec: ModelSpec, request: Request, options: llama_options.Options
+    ) -> LlamaSession:
+        import llama_cpp
+
+        if llama_cpp.llama_model_has_encoder(model) or llama_cpp.llama_model_is_diffusion(model):
+            raise ExplorerError(
+                f"{spec.name} is not a decoder-only language model.", "Choose the PyTorch backend for it."
+            )
+        most = llama_cpp.llama_max_parallel_sequences()
+        if request.batch > most:
+            raise ExplorerError(f"llama.cpp runs at most {most} sequences at once.", f"Lower the batch to {most}.")
+        threads = request.threads or usable_cores()
+        trained = llama_cpp.llama_model_n_ctx_train(model)
+        n_ctx = options.n_ctx or min(trained, DEFAULT_CONTEXT)
+        # a state-space model's state cannot go back to what it was some tokens ago
+        forgets = llama_cpp.llama_model_is_recurrent(model) or llama_cpp.llama_model_is_hybrid(model)
+
+        def new_context(callback: Any) -> Context:
+            params = context_params(options, n_ctx, request.batch, threads)
+            if callback is not None:
+                params.cb_eval = callback
+            return Context(model, params, n_ctx, rollback=not forgets)
+
+        session = LlamaSession(model, spec, new_context)
+        if forgets:
+            session.capabilities = self.capabilities - {"rollback", "rewind"}
+        else:
+            session.capabilities = self.capabilities
+        if n_ctx > trained:
+            session.warnings = (
+                f"The context of {n_ctx} tokens is longer than the {trained} the model was trained on.",
+            )
+        session.environment = _environment(model, path, options, threads, n_ctx, listen())
+        return session
+
+
+def _environment(
+    model: Any, path: Path, options: llama_options.Options, threads: int, n_ctx: int, log: Log
+) -> dict[str, Any]:
+    import llama_cpp
+
+    kind = llama_cpp.llama_ftype_name(llama_cpp.llama_model_ftype(model)) or b""
+    on_accelerator = options.n_gpu_layers != 0 and llama_cpp.llama_supports_gpu_offload()
+    return {
+        "library": "llama.cpp",
+        "version": llama_cpp.llama_version().decode(),
+        "device": "accelerator" if on_accelerator else "cpu",
+        "kernels": llama_cpp.llama_print_system_info().decode().strip(" |"),
+        "file": path.name,
+        "file_type": kind.decode().removeprefix("(guessed) "),
+        "threads": threads,
+        "n_ctx": n_ctx,
+        "n_batch": N_BATCH,
+        "kv_dtype": options.kv_dtype if llama_options.quantized_cache(options) else FLOATS[options.kv_dtype],
+        "flash_attention": _flash_attention(log.text()),
+        "use_mmap": options.use_mmap,
+        "use_extra_bufts": options.use_extra_bufts,
+        "n_gpu_layers": options.n_gpu_layers,
+        "buffers_bytes": log.buffers(),
+    }
+
+
+def _flash_attention(log: str) -> bool | None:
+    """Whether it is used in the end, which only the log tells; None where it does not."""
+    found = re.findall(r"(?:Flash Attention|flash_attn\s+=) (enabled|disabled)", log)
+    return found[-1] == "enabled" if found else None
+
+
+plugin = LlamaCpp()

@@ -1,0 +1,65 @@
+"""Loads a GGUF file, and turns llama.cpp's refusals into sentences. It knows nothing of contexts."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from core.backends.llama_cpp.log import listen
+from core.backends.llama_cpp.options import Options, model_params
+from core.errors import ExplorerError
+from core.types import Progress
+
+
+def load(path: Path, options: Options, progress: Progress) -> Any:
+    """A llama_model, to be freed with llama_model_free. Raises ExplorerError.
+
+    Nothing is checked twice: llama.cpp makes sure that every tensor lies inside the file before it
+    reads one, so a truncated file is refused and never crashes the process.
+    """
+    import llama_cpp
+
+    try:
+        with path.open("rb") as file:
+            magic = file.read(4)
+    except OSError as error:
+        raise ExplorerError(f"{path.name} cannot be read: {error.strerror}.", "Check the path.") from None
+    if magic != b"GGUF":
+        raise ExplorerError(f"{path.name} is not a GGUF file.", "Choose a .gguf file, or another backend.")
+
+    n_bytes = path.stat().st_size
+    raised: list[BaseException] = []
+
+    def tell(fraction: float, _: Any) -> bool:
+        try:
+            progress(f"Loading {path.name}", round(fraction * n_bytes), n_bytes, "bytes")
+        except BaseException as error:  # it must not run through C: a cancelled run is raised below
+            raised.append(error)
+        return not raised
+
+    log = listen()
+    log.clear()
+    params = model_params(options)
+    params.progress_callback = llama_cpp.llama_progress_callback(tell)
+    model = llama_cpp.llama_model_load_from_file(os.fsencode(path), params)
+    if raised:
+        if model:
+            llama_cpp.llama_model_free(model)
+        raise raised[0]
+    if not model:
+        raise refusal(path.name, log.errors())
+    return model
+
+
+def refusal(name: str, errors: str) -> ExplorerError:
+    if found := re.search(r"unknown model architecture: '([^']*)'", errors):
+        return ExplorerError(
+            f"This llama.cpp does not know the architecture '{found[1]}'.", "Choose another backend or another model."
+        )
+    if "within the file bounds" in errors or "failed to read" in errors:
+        return ExplorerError(f"{name} is truncated or damaged.", "Download or copy the file again.")
+    return ExplorerError(
+        f"llama.cpp could not load {name}: {errors or 'it gave no reason'}.", "Check the file, or try another backend."
+    )

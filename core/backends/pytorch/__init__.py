@@ -1,0 +1,425 @@
+"""PyTorch through transformers: safetensors folders, and architectures with random weights.
+
+Knows how transformers runs a model and its KV cache. Loading is in load, the library's own
+loop in stream, layer times in trace, forwards that leave blocks out in depth,
+of trees in tree. Remote code is never run.
+"""
+
+from __future__ import annotations
+
+import gc
+import inspect
+from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core.backends.pytorch import fused as fused
+from core.backends.pytorch import heads as heads
+from core.backends.pytorch import load as load
+from core.backends.pytorch import tree as tree
+from core.backends.pytorch.count import count
+from core.backends.pytorch.depth import FAMILIES, Depth, add_exit_heads, complete, cut, depth_of
+from core.backends.pytorch.stream import generate
+from core.backends.pytorch.trace import TorchTrace
+from core.errors import ExplorerError
+from core.plugins import settings
+from core.types import Count, GenerationConfig, Ids, ModelSpec, Progress, Record, Request, Scalar
+from hardware.detect import usable_cores
+
+UNLIMITED = 1 << 20  # tokens, for models whose state does not grow
+COUNT_NOTE = "Scores behind the causal mask are counted; whether the kernel skips them cannot be seen."
+
+
+class TorchLogits:
+    """Logits on the device, shape (batch, n_kept, vocab)."""
+
+    def __init__(self, tensor: Any) -> None:
+        self._tensor = tensor
+        self._best: Ids | None = None  # a strategy asks more than once
+
+    def argmax(self) -> Ids:
+        if self._best is None:
+            on_cpu = self._tensor.device.type == "cpu"  # NumPy takes a tenth of torch's 0.1 ms here
+            best = self.numpy().argmax(-1) if on_cpu else self._tensor.argmax(-1).cpu().numpy()
+            self._best = np.asarray(best, dtype=np.int64)
+        return self._best
+
+    def numpy(self) -> NDArray[np.float32]:
+        return np.asarray(self._tensor.float().cpu().numpy(), dtype=np.float32)
+
+
+class TorchSession:
+    """core.types.Session over a transformers model.
+
+    Causal models hold a DynamicCache. Those with a recurrent state (Mamba and hybrids) cannot roll
+    it back, and transformers starts a forward of several tokens from a zero state, so there they are
+    fed one by one after the first forward. Encoders have no cache: each forward stands alone.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, spec: ModelSpec, device: str) -> None:
+        import torch
+        import transformers
+        from transformers.cache_utils import LinearAttentionCacheLayerMixin
+
+        self._torch, self._model, self._tokenizer = torch, model, tokenizer
+        self._call = model  # what a forward calls
+        self.spec = spec
+        self.max_context = spec.max_context or getattr(model.config, "max_position_embeddings", None) or UNLIMITED
+        self.chat_template = tokenizer.chat_template if isinstance(tokenizer.chat_template, str) else None
+        self.bos_token, self.eos_token = tokenizer.bos_token or "", tokenizer.eos_token or ""
+        self.eos_ids = load.eos_ids(model, tokenizer)
+        # generate fills what a request leaves open from here: stop tokens, temperature, penalties
+        model.generation_config = transformers.GenerationConfig()
+        self.environment: dict[str, Any] = {}
+        self.warnings: tuple[str, ...] = ()
+        self._device = device
+        parameters = inspect.signature(model.forward).parameters
+        self._cache_argument = next((a for a in ("past_key_values", "cache_params") if a in parameters), None)
+        if not spec.causal:
+            self._cache_argument = None
+        self._keeps_logits = "logits_to_keep" in parameters
+        self._committed = self._pending = 0
+        self._cache: Any = None
+        self._trace: TorchTrace | None = None
+        self.reset()
+        kinds: Sequence[Any] = self._cache.layers if self._cache is not None else ()
+        self._recurrent = any(isinstance(layer, LinearAttentionCacheLayerMixin) for layer in kinds)
+        self._windowed = any(hasattr(layer, "activate_past_recording") for layer in kinds) and not self._recurrent
+        self.reset()
+        can = {"forward", "batch", "layers", "count"}
+        if self._cache_argument:
+            can |= {"cache", "stream"} if self._recurrent else {"cache", "stream", "rollback"}
+        if "rollback" in can and not self._windowed:  # a window has let go of the tokens before it
+            can.add("rewind")
+        if "rewind" in can and tree.possible(self._cache, parameters):
+            can.add("tree")
+        self._parents: Sequence[int] = ()  # of the pending tokens, where they form a tree
+        self.head_accuracy: tuple[tuple[float, ...], ...] = ()
+        self._heads: heads.Heads | None = None
+        self._depth = depth_of(model) if "rewind" in can else None
+        self.exit_heads = self._depth.exit_heads if self._depth else ()
+        if self._depth is not None:
+            can.add("depth")
+        self.capabilities = frozenset(can)
+
+    @property
+    def n_committed(self) -> int:
+        return self._committed
+
+    def encode(self, text: str) -> list[int]:
+        return list(self._tokenizer.encode(text, add_special_tokens=False))
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return str(self._tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+    def forward(self, ids: Ids, keep: int | None = None) -> TorchLogits:
+        with load.explained("The forward pass failed", "The run's log says more."):
+            return self._forward(ids, keep)
+
+    def _forward(self, ids: Ids, keep: int | None) -> TorchLogits:
+        n, x = ids.shape[1], self._next(ids)
+        assert self._depth is None or complete(self._cache, self._committed), "a block has missed a token"
+        with self._torch.inference_mode():
+            if self._recurrent and self._committed and n > 1:
+                rows = [self._run(x[:, i : i + 1], 1) for i in range(n)]
+                logits = self._torch.cat(rows if keep is None else rows[n - keep :], dim=1)
+            else:
+                logits = self._run(x, keep)
+        self._pending = n
+        return TorchLogits(logits)
+
+    def _run(self, x: Any, keep: int | None, **arguments: Any) -> Any:
+        # No attention mask and no positions but a tree's: all sequences have the same length, the cache knows the rest.
+        if self._cache_argument:
+            arguments |= {self._cache_argument: self._cache, "use_cache": True}
+        if self._keeps_logits:
+            return self._call(x, logits_to_keep=keep or 0, **arguments).logits
+        logits = self._call(x, **arguments).logits
+        return logits if keep is None else logits[:, -keep:]
+
+    def forward_to(self, ids: Ids, depth: int, keep: int | None = None) -> TorchLogits:
+        return self.forward_through(ids, range(depth), keep)
+
+    def forward_through(self, ids: Ids, blocks: Sequence[int], keep: int | None = None) -> TorchLogits:
+        assert self._depth is not None, "the model cannot leave blocks out"
+        x = self._next(ids)
+        with load.explained("The forward pass failed", "The run's log says more."), self._torch.inference_mode():
+            logits = self._depth.through(x, self._cache, self._committed, blocks, keep)
+        self._pending = ids.shape[1]
+        return TorchLogits(logits)
+
+    def forward_exit(self, ids: Ids, threshold: float, exits: Sequence[int]) -> tuple[TorchLogits, int]:
+        assert self._depth is not None, "the model cannot leave early"
+        x = self._next(ids)
+        with load.explained("The forward pass failed", "The run's log says more."), self._torch.inference_mode():
+            logits, ran = self._depth.until_sure(x, self._cache, self._committed, threshold, exits)
+        self._pending = 1
+        return TorchLogits(logits), ran
+
+    def _next(self, ids: Ids) -> Any:
+        """The ids on the device, with what was pending gone and room for them in the context."""
+        self._drop(self._pending)
+        self._parents = ()
+        self._check_context(ids.shape[1])
+        return self._torch.from_numpy(np.ascontiguousarray(ids)).to(self._device)
+
+    def forward_tree(self, ids: Ids, parents: Sequence[int]) -> TorchLogits:
+        assert "tree" in self.capabilities, "the session cannot run a tree"
+        assert ids.shape == (1, len(parents)), "one sequence, with a parent for each token"
+        with load.explained("The forward pass failed", "The run's log says more."), self._torch.inference_mode():
+            self._drop(self._pending)
+            sees, depth = tree.layout(parents)
+            self._check_context(int(depth.max()) + 1)
+            x, positions = (
+                self._torch.from_numpy(np.ascontiguousarray(a)).to(self._device)
+                for a in (ids, depth[None] + self._committed)
+            )
+            mask = tree.attention(sees, self._committed, self._model.dtype, self._device)
+            logits = self._run(x, None, attention_mask=mask, position_ids=positions)
+        self._pending, self._parents = len(parents), tuple(parents)
+        return TorchLogits(logits)
+
+    def commit_path(self, indices: Sequence[int]) -> None:
+        path = [-1, *indices]
+        assert len(self._parents) == self._pending and all(
+            0 <= i < self._pending and self._parents[i] == before for before, i in zip(path, indices, strict=False)
+        ), "not a path of the last tree"
+        with self._torch.inference_mode():
+            tree.keep(self._cache, self._committed, indices)
+        self.commit(len(indices))
+
+    def guesses(self, index: int) -> NDArray[np.float32]:
+        assert self._heads is not None, "the model has no heads"
+        return self._heads.guesses(index)
+
+    def add_heads(self, found: heads.Heads) -> None:
+        self._heads, self.head_accuracy = found, found.accuracy
+        self.capabilities |= {"heads"}
+
+    def commit(self, n: int) -> None:
+        assert 0 <= n <= self._pending, "more tokens committed than are pending"
+        if not self._cache_argument:
+            raise ExplorerError("An encoder keeps no tokens.", "Choose a model that can generate.")
+        self._drop(self._pending - n)
+        self._committed += n
+        self._pending = 0
+
+    def rewind(self, n: int) -> None:
+        assert "rewind" in self.capabilities and 0 <= n <= self._committed, "these tokens cannot be taken back"
+        self._drop(self._pending)
+        if n:
+            with self._torch.inference_mode():
+                self._crop(self._committed - n, n)
+        self._committed -= n
+
+    def _drop(self, n: int) -> None:
+        """Take the last n pending tokens out of the cache."""
+        if not self._pending or not self._cache_argument:
+            return
+        if n and self._recurrent:
+            raise ExplorerError(
+                "A model with a recurrent state cannot take tokens back.", "Choose a strategy without rollback."
+            )
+        if n or self._windowed:  # a windowed cache also uses the call to shrink back to its window
+            with self._torch.inference_mode():
+                self._crop(self._committed + self._pending - n, n)
+        self._pending = 0
+
+    def _crop(self, left: int, n: int) -> None:
+        """Take the last n tokens out of the cache, which leaves so many in every block that has seen them all."""
+        if self._depth is not None:
+            cut(self._cache, left)
+        else:
+            self._cache.crop(-n)
+
+    def reset(self) -> None:
+        self._committed = self._pending = 0
+        if not self._cache_argument:
+            return
+        from transformers import DynamicCache
+
+        self._cache = DynamicCache(config=self._open_model().config)
+        if getattr(self, "_windowed", False):
+            self._cache.activate_past_recording()
+
+    def sync(self) -> None:
+        if self._device.startswith("cuda"):
+            self._torch.cuda.synchronize()
+        elif self._device == "mps":
+            self._torch.mps.synchronize()
+
+    def stream(self, ids: Ids, config: GenerationConfig) -> Iterator[Ids]:
+        if "stream" not in self.capabilities:
+            raise ExplorerError("This model cannot generate.", "Choose a model with a language modelling head.")
+        self.reset()
+        self._check_context(ids.shape[1])
+        pad = min(config.stop or self.eos_ids or {0})
+        x = self._torch.from_numpy(np.ascontiguousarray(ids)).to(self._device)
+        try:
+            with load.explained("generate failed", "The run's log says more."):
+                for tokens in generate(self._open_model(), x, config, pad):
+                    self._committed = self._committed + 1 if self._committed else ids.shape[1]
+                    yield tokens
+                    self._check_context(1)
+        finally:
+            self.reset()
+
+    def trace(self) -> TorchTrace:
+        assert "layers" in self.capabilities, "the session cannot trace layers"
+        assert self._trace is None, "a trace is already attached"
+        self._trace = TorchTrace(self._open_model(), self.spec, self._device, self.sync, self._end_trace)
+        return self._trace
+
+    def _end_trace(self) -> None:
+        self._trace = None
+
+    def count(self, n_new: int, n_past: int = 0) -> Count:
+        """Runs the forward, with a cache of its own and one sequence, and counts what is dispatched."""
+        assert self.spec.causal or not n_past, "an encoder has no past"
+        held = self._cache, self._committed, self._pending
+        self.reset()
+        try:
+            if n_past:
+                self.forward(np.zeros((1, n_past), dtype=np.int64), keep=1)
+                self.commit(n_past)
+            trace = self.trace()
+            ids, keep = np.zeros((1, n_new), dtype=np.int64), 1 if self.spec.causal else None
+            try:
+                ops = count(lambda: self.forward(ids, keep), trace.layer, self.spec)
+            finally:
+                trace.finish()
+        finally:
+            self._cache, self._committed, self._pending = held
+        return Count(source="dispatch", n_new=n_new, n_past=n_past, batch=1, ops=ops, note=COUNT_NOTE)
+
+    def device_bytes(self) -> int | None:
+        """Accelerator memory held by tensors; None on a CPU."""
+        if self._device.startswith("cuda"):
+            return int(self._torch.cuda.memory_allocated(self._device))
+        return int(self._torch.mps.current_allocated_memory()) if self._device == "mps" else None
+
+    def close(self) -> None:
+        if self._trace is not None:
+            self._trace.finish()
+        self._model = self._call = self._cache = self._depth = self._heads = None
+        self._committed = self._pending = 0
+        gc.collect()
+        if self._device.startswith("cuda"):
+            self._torch.cuda.empty_cache()
+        load.give_back()
+
+    def compile(self) -> None:
+        """Compile the forward and try it as a prompt and three tokens; layers cannot be traced afterwards.
+
+        Another length may compile once more: the warm-up pass takes that.
+        """
+        model = self._open_model()
+        model.forward = self._torch.compile(model.forward, dynamic=True)
+        with load.explained("torch.compile failed", "Open the model without the option compile."):
+            for n in (4, 1, 1, 1):
+                self._forward(np.zeros((1, n), dtype=np.int64), keep=1)
+                if self._cache_argument:
+                    self.commit(n)
+        self.reset()
+        self.capabilities -= {"layers", "count"}
+
+    def fuse(self) -> None:
+        """Run forwards in few, large operators; the library's own loop and a trace of its layers need its modules.
+
+        Raises ExplorerError.
+        """
+        model = self._open_model()
+        if not fused.possible(model, self._cache):
+            raise ExplorerError(
+                f"The fused step does not know models like {self.spec.name}.",
+                f"Open it without the option fused, which is for {', '.join(FAMILIES)}.",
+            )
+        self._call = body = fused.Fused(model)
+        self._depth = Depth(model, body)
+        self.capabilities -= {"layers", "count", "stream"}
+
+    def _open_model(self) -> Any:
+        if self._model is None:
+            raise ExplorerError("The session is closed.", "Open the model again.")
+        return self._model
+
+    def _check_context(self, n: int) -> None:
+        self._open_model()
+        if self._committed + n > self.max_context:
+            raise ExplorerError(
+                f"The context of {self.max_context} tokens is full.", "Use a shorter prompt or fewer new tokens."
+            )
+
+
+class Options(Record):
+    """What a request may set in `options`.
+
+    device: where it runs; auto takes CUDA, then MPS, then the processor.
+    attention: the implementation; None leaves it to transformers.
+    fused: of Llama-like models, a forward in few, large operators, for a step of few tokens costs their dispatch.
+    compile: torch.compile, which takes a minute and may pay over a long run. It excludes fused.
+    """
+
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    attention: Literal["sdpa", "eager"] | None = None
+    compile: bool = False
+    fused: bool = False
+
+
+class PyTorch:
+    name = "pytorch"
+    label = "PyTorch"
+    distributions = ("torch", "transformers")
+    formats = ("hf", "torch-int", "config")
+    dtypes = tuple(load.DTYPES)
+    capabilities = frozenset(
+        {"forward", "cache", "rollback", "rewind", "stream", "batch", "layers", "count", "depth", "tree", "heads"}
+    )
+    runtime_bytes = 450_000_000
+    Options = Options
+    signal_advice: ClassVar[dict[int, tuple[str, str, dict[str, Scalar]]]] = {}
+
+    def unavailable(self) -> str | None:
+        missing = [name for name in self.distributions if find_spec(name) is None]
+        return f"{' and '.join(missing)} missing: pip install {' '.join(missing)}" if missing else None
+
+    def open(self, path: str, spec: ModelSpec, request: Request, progress: Progress) -> TorchSession:
+        """Raises ExplorerError for a damaged or incomplete folder, an absent device, a wrong option."""
+        options = settings(Options, request.options, self.label)
+        if options.fused and (options.compile or options.attention == "eager"):
+            raise ExplorerError("The fused step has an attention of its own and is not compiled.", "Set fused alone.")
+        progress("Importing PyTorch")
+        import torch
+        import transformers
+
+        transformers.utils.logging.set_verbosity_error()
+        folder = Path(path) if Path(path).is_dir() else Path(path).parent
+        dtype = request.dtype or load.own_dtype(folder, spec)
+        if dtype not in load.DTYPES:
+            raise ExplorerError(f"PyTorch cannot run '{dtype}' here.", f"Choose one of: {', '.join(load.DTYPES)}.")
+        device = load.choose_device(options.device, folder)
+        torch.set_num_threads(request.threads or usable_cores())
+        progress("Reading the tokenizer")
+        tokenizer = load.load_tokenizer(folder)
+        model, warnings = load.load_model(folder, spec, dtype, device, options.attention, request.seed, progress)
+        add_exit_heads(model, folder)
+        session = TorchSession(model, tokenizer, spec, device)
+        if found := heads.load(folder, model, device):
+            session.add_heads(found)
+        if options.fused:
+            session.fuse()
+        if options.compile:
+            progress("Compiling")
+            session.compile()
+        session.environment = load.environment(model, device, dtype) | {"file": folder.name, "fused": options.fused}
+        session.warnings = warnings + (load.cpu_warnings(dtype) if device == "cpu" else ())
+        if isinstance(tokenizer, load.ByteTokenizer):
+            session.warnings += ("This architecture has no tokenizer: each byte of the text is a token.",)
+        return session
+
+
+plugin = PyTorch()

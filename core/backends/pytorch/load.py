@@ -1,0 +1,250 @@
+"""From a folder to a model in memory: device, weights or random weights, tokenizer, and what went wrong.
+
+Knows transformers' loading functions. Knows nothing of the Session contract. Weights come from
+safetensors only and code from the folder is never run.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import platform
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from core.backends.pytorch import quant as quant
+from core.errors import ExplorerError
+from core.types import ModelSpec, Progress
+
+DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+DAMAGED = "Check that the folder is complete and that its config.json matches its weights."
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.txt", "vocab.json", "spiece.model")
+
+
+def own_dtype(folder: Path, spec: ModelSpec) -> str:
+    """The dtype in which a folder runs unless a request says otherwise: around integers, what their kernels take."""
+    if quantization := quant.stored(folder):
+        return next(ours for ours, torchs in DTYPES.items() if torchs == quantization["compute_dtype"])
+    return spec.dtype if spec.dtype in DTYPES else "fp32"
+
+
+def choose_device(asked: str, folder: Path) -> str:
+    """ "auto": cuda, else mps, else cpu. Raises ExplorerError for a device that is not there or has no kernels."""
+    import torch
+
+    if quant.stored(folder):
+        if asked not in ("auto", "cpu"):
+            raise ExplorerError(f"The integers in {folder.name} run on the processor only.", "Set the device to cpu.")
+        return "cpu"
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if asked == "auto":
+        return next(name for name in ("cuda", "mps", "cpu") if there[name])
+    if not there.get(asked.split(":")[0], False):
+        raise ExplorerError(
+            f"PyTorch has no device '{asked}' here.", f"Choose one of: {', '.join(d for d in there if there[d])}."
+        )
+    return asked
+
+
+def load_model(
+    folder: Path, spec: ModelSpec, dtype: str, device: str, attention: str | None, seed: int, progress: Progress
+) -> tuple[Any, tuple[str, ...]]:
+    """The model in evaluation mode on its device, and warnings about its weights.
+
+    attention: None lets transformers choose (sdpa wherever the model can). A folder without weights
+    whose spec says so gets random ones, drawn from `seed` directly in `dtype`. Raises ExplorerError
+    for pickles, missing or damaged weights, unknown architectures.
+    """
+    import torch
+    import transformers
+
+    stored = list(folder.glob("*.safetensors"))
+    if not stored and any(file.suffix in PICKLES for file in folder.iterdir()):
+        raise ExplorerError(
+            f"The weights in {folder.name} are a pickle, which can run code when it is opened.",
+            "Convert them to safetensors first.",
+        )
+    if not stored and not spec.random_weights:
+        raise ExplorerError(
+            f"The folder {folder.name} has no weights (no .safetensors file).",
+            "Complete the download, or open its config.json as an architecture with random weights.",
+        )
+    quantization = quant.stored(folder)
+    if quantization:
+        quant.register()
+    auto = transformers.AutoModelForCausalLM if spec.causal else transformers.AutoModelForMaskedLM
+    arguments: dict[str, Any] = {"dtype": getattr(torch, DTYPES[dtype]), "attn_implementation": attention}
+    with explained(f"PyTorch cannot open {folder.name}", DAMAGED), _loading_progress(progress):
+        if stored:
+            progress("Loading weights")
+            model, info = auto.from_pretrained(
+                str(folder),
+                use_safetensors=True,
+                trust_remote_code=False,
+                local_files_only=True,
+                output_loading_info=True,
+                **arguments,
+            )
+            missing = sorted(info["missing_keys"])
+        else:
+            progress("Making random weights")
+            config = transformers.AutoConfig.from_pretrained(
+                str(folder), trust_remote_code=False, local_files_only=True
+            )
+            if type(config) not in auto._model_mapping:
+                raise ExplorerError(
+                    f"transformers has no language model for the architecture '{config.model_type}'.",
+                    "Choose another architecture.",
+                )
+            torch.manual_seed(seed)
+            # from_config would draw torch's initial values first and the model's over them; loading
+            # an empty state dict allocates once, in the dtype asked for, and draws once.
+            model = auto._model_mapping[type(config)].from_pretrained(None, config=config, state_dict={}, **arguments)
+            missing = []
+        model = model.to(device).eval()
+    shown = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
+    made_up = (f"{len(missing)} weights are not in the files and were made up: {shown}.",) if missing else ()
+    return model, made_up + (quant.warnings() if quantization and quantization["activations"] == "int8" else ())
+
+
+def give_back() -> None:
+    """Let the system have the memory of freed weights, which glibc keeps for itself until told otherwise."""
+    if sys.platform == "linux":
+        getattr(ctypes.CDLL(None), "malloc_trim", lambda _: 0)(0)
+
+
+class ByteTokenizer:
+    """Stands in where an architecture comes without a tokenizer: one token per UTF-8 byte."""
+
+    chat_template = bos_token = eos_token = None
+    eos_token_id = pad_token_id = None
+
+    def encode(self, text: str, add_special_tokens: bool = False) -> list[int]:
+        return list(text.encode())
+
+    def decode(self, ids: Sequence[int], **_: bool) -> str:
+        return bytes(i % 256 for i in ids).decode(errors="replace")
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """The folder's own tokenizer, or bytes where it has none."""
+    import transformers
+
+    if not any((folder / name).exists() for name in TOKENIZER_FILES):
+        return ByteTokenizer()
+    with explained(f"The tokenizer in {folder.name} cannot be read", DAMAGED):
+        return transformers.AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
+
+
+def eos_ids(model: Any, tokenizer: Any) -> frozenset[int]:
+    """Every id that the model's own files call an end of sequence."""
+    found: set[int] = set()
+    for source in (getattr(model, "generation_config", None), model.config, tokenizer):
+        ids = getattr(source, "eos_token_id", None)
+        found |= {ids} if isinstance(ids, int) else set(ids or ())
+    return frozenset(found)
+
+
+def cpu_warnings(dtype: str) -> tuple[str, ...]:
+    """What a reader of CPU results must know about this dtype here (only x86 tells its instructions)."""
+    import torch
+
+    if platform.machine().lower() not in ("x86_64", "amd64"):
+        return ()
+    if dtype == "bf16" and not (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()):
+        return ("This CPU has no bf16 instructions: bf16 is emulated and slower than fp32.",)
+    if dtype == "fp16" and not torch.cpu._is_amx_fp16_supported():
+        return ("This CPU has no fp16 matrix instructions: fp16 is emulated and slow.",)
+    return ()
+
+
+def environment(model: Any, device: str, dtype: str) -> dict[str, Any]:
+    """Versions, device and kernels, for the run's record."""
+    import torch
+    import transformers
+
+    found: dict[str, Any] = {
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "device": device,
+        "dtype": dtype,
+        "threads": torch.get_num_threads(),
+        "attention": model.config._attn_implementation,
+    }
+    if device.startswith("cuda"):
+        properties = torch.cuda.get_device_properties(device)
+        return found | {
+            "device_name": properties.name,
+            "device_memory_bytes": properties.total_memory,
+            "cuda": torch.version.cuda,
+            "compute_capability": f"{properties.major}.{properties.minor}",
+        }
+    return found | {
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "onednn": torch.backends.mkldnn.is_available(),
+        "onednn_bf16": torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()),
+        "bf16_instructions": bool(torch.cpu._is_avx512_bf16_supported()),
+        "amx": bool(torch.cpu._is_amx_tile_supported()),
+    }
+
+
+@contextmanager
+def explained(what: str, hint: str) -> Iterator[None]:
+    """Turn what the libraries raise into an ExplorerError: `what`, their first sentence, and the hint."""
+    import torch
+
+    try:
+        yield
+    except ExplorerError:
+        raise
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise out_of_memory() from error
+    except Exception as error:
+        if "can't allocate memory" in str(error):
+            raise out_of_memory() from error
+        cause = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise ExplorerError(f"{what}: {cause.split('. ')[0].rstrip('.')}.", hint) from error
+
+
+def out_of_memory() -> ExplorerError:
+    return ExplorerError(
+        "The memory is not enough for this model and context.",
+        "Choose a smaller model, a shorter prompt, a smaller batch, or bf16.",
+    )
+
+
+@contextmanager
+def _loading_progress(progress: Progress) -> Iterator[None]:
+    """Report transformers' progress bars through `progress`, and print nothing."""
+    from transformers.utils import logging
+
+    class Bar:
+        def __init__(self, iterable: Any = (), desc: str = "", total: float | None = None, **_: Any) -> None:
+            self._items, self._desc = iterable, desc or "Loading"
+            self._total = total if total is not None or not hasattr(iterable, "__len__") else len(iterable)
+
+        def __iter__(self) -> Iterator[Any]:
+            for done, item in enumerate(self._items):
+                progress(self._desc, done, self._total, "tensors")
+                yield item
+
+        def __getattr__(self, _: str) -> Callable[..., None]:
+            return lambda *args, **kwargs: None
+
+        def __enter__(self) -> Bar:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+    verbosity = logging.get_verbosity()
+    previous = logging.set_tqdm_hook(lambda factory, args, kwargs: Bar(*args, **kwargs))
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        logging.set_tqdm_hook(previous)

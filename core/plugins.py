@@ -1,0 +1,82 @@
+"""Plugins by name: core/<room>/<name>.py, or a folder of that name, exposes `plugin`; it is imported on first use.
+
+`get` is typed by kind, so that mypy holds every use against the kind's protocol. `settings` turns what a user
+may set on a plugin (key=value pairs) into the plugin's own struct, or says what is wrong in one sentence.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, TypeVar, overload
+
+import msgspec
+
+from core.errors import ExplorerError
+from core.types import Backend, Eval, Profiler, Strategy, Transform
+
+Kind = Literal["backend", "strategy", "profiler", "transform", "eval"]
+
+KINDS: Mapping[Kind, str] = {
+    "backend": "backends",
+    "strategy": "decoding",
+    "profiler": "profilers",
+    "transform": "transforms",
+    "eval": "evals",
+}
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+
+@cache
+def names(kind: Kind) -> tuple[str, ...]:
+    """The names of all plugins of a kind, sorted. Imports nothing. A leading underscore hides a file or folder."""
+    folder = Path(__file__).parent / KINDS[kind]
+    return tuple(sorted(m.name for m in pkgutil.iter_modules([str(folder)]) if not m.name.startswith("_")))
+
+
+@overload
+def get(kind: Literal["backend"], name: str) -> Backend: ...
+@overload
+def get(kind: Literal["strategy"], name: str) -> Strategy: ...
+@overload
+def get(kind: Literal["profiler"], name: str) -> Profiler: ...
+@overload
+def get(kind: Literal["transform"], name: str) -> Transform: ...
+@overload
+def get(kind: Literal["eval"], name: str) -> Eval: ...
+@overload
+def get(kind: Kind, name: str) -> Any: ...
+def get(kind: Kind, name: str) -> Any:
+    """The plugin; raises ExplorerError with the known names."""
+    if name not in names(kind):
+        raise ExplorerError(f"There is no {kind} called '{name}'.", f"Known: {', '.join(names(kind))}.")
+    return _module(kind, name).plugin
+
+
+def about(kind: Kind, name: str) -> str:
+    """What the plugin is, in a sentence or two: the first paragraph of its file."""
+    return " ".join((_module(kind, name).__doc__ or "").split("\n\n")[0].split())
+
+
+def settings(kind: type[T], given: Mapping[str, Any], owner: str) -> T:
+    """`given` as a `kind`; text becomes numbers and booleans where the field wants them.
+
+    Raises ExplorerError, naming the setting, for an unknown name or a value of the wrong kind.
+    owner: whose settings they are, for the message.
+    """
+    known = kind.__struct_fields__
+    hint = f"It knows {', '.join(known)}." if known else "It has no settings."
+    if unknown := sorted(set(given) - set(known)):
+        raise ExplorerError(f"{owner} has no setting '{unknown[0]}'.", hint)
+    try:
+        return msgspec.convert(dict(given), kind, strict=False)
+    except msgspec.ValidationError as error:
+        raise ExplorerError(f"A setting of {owner} is wrong: {error}.", hint) from None
+
+
+def _module(kind: Kind, name: str) -> Any:
+    return importlib.import_module(f"core.{KINDS[kind]}.{name}")

@@ -1,0 +1,135 @@
+"""What this machine's own runs say about prediction: runs become observations, observations become overheads.
+
+Keeps the fitted overheads beside the measured ceilings, one file per machine and thread count. The fit itself is
+core.analysis.predict_here's.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+
+from core.analysis.predict_here import Observation, Overhead, arithmetic_dtype, fit_overhead, observe, typical
+from core.dtypes import canonical_dtype
+from core.runs.store import Run
+from core.types import Loaded, Pass, Record, Step, from_json, to_json
+from hardware.ceilings import Ceilings
+
+
+class Overheads(Record):
+    """The fitted overheads of every backend and dtype of weights on one machine at one thread count.
+
+    ceilings_date: of the ceilings they were fitted against; with others they do not fit.
+    """
+
+    machine_id: str
+    threads: int
+    date: str
+    ceilings_date: str
+    fitted: tuple[Overhead, ...]
+
+    def of(self, backend: str, arithmetic: str, weights: str = "") -> Overhead:
+        """That of weights of this dtype, else of others multiplied alike, else the typical one with its wide range."""
+        found = [o for o in self.fitted if (o.backend, o.arithmetic) == (backend, arithmetic)]
+        same = [o for o in found if weights and o.weights == canonical_dtype(weights)]
+        return next(iter(same + found), typical(backend, arithmetic))
+
+
+def observe_run(run: Run, ceilings: Ceilings) -> tuple[Observation, ...]:
+    """The forwards of a run's timing passes: every prompt chunk, and the mean step of decode.
+
+    Medians over the passes. Empty for a run without timing, of another kind of decoding than one token per
+    forward, or on an accelerator.
+    """
+    events = run.events()
+    loaded = next((e for e in reversed(events) if isinstance(e, Loaded)), None)
+    if loaded is None or loaded.environment.get("device", "cpu") != "cpu":
+        return ()
+    timing = {e.number for e in events if isinstance(e, Pass) and e.kind == "timing"}
+    passes = [[e for e in events if isinstance(e, Step) and e.pass_no == number] for number in sorted(timing)]
+    arithmetic = arithmetic_dtype(loaded.spec.dtype, ceilings)
+    activation, kv = run_dtypes(loaded)
+
+    def seen(seconds: Sequence[float], n_new: int, n_past: int, decode: bool) -> Observation:
+        return observe(
+            loaded.spec,
+            ceilings,
+            "decode" if decode else "prefill",
+            statistics.median(seconds),
+            n_new=n_new,
+            n_past=n_past,
+            batch=run.request.batch,
+            compute_dtype=arithmetic,
+            activation_dtype=activation,
+            kv_dtype=kv,
+        )
+
+    found = []
+    prompts = [[s for s in steps if s.phase == "prefill" and s.n_forward == 1] for steps in passes]
+    for chunk in zip(*prompts, strict=False):
+        n_new = chunk[0].n_input
+        found.append(seen([s.seconds for s in chunk], n_new, max(0, chunk[0].n_context - n_new), decode=False))
+    decoded = [[s for s in steps if s.phase == "decode" and s.n_forward == s.n_input == 1] for steps in passes]
+    decoded = [steps for steps in decoded if steps]
+    if decoded:
+        n_past = round(statistics.mean(s.n_context for s in decoded[0])) - 1
+        found.append(seen([statistics.mean(s.seconds for s in steps) for steps in decoded], 1, n_past, decode=True))
+    return tuple(found)
+
+
+def run_dtypes(loaded: Loaded) -> tuple[str, str]:
+    """(activations, KV cache) of a run: what the backend says, else that of floating-point weights, else fp32."""
+    environment = loaded.environment
+    half = loaded.spec.dtype if loaded.spec.dtype in ("bf16", "fp16") and "file_type" not in environment else "fp32"
+    activation = str(environment.get("activation_dtype") or half)
+    return activation, str(environment.get("kv_dtype") or environment.get("type_k") or activation)
+
+
+def alike(observations: Sequence[Observation]) -> tuple[tuple[Observation, ...], ...]:
+    """The observations apart by the dtype of their weights, each of which has overheads of its own."""
+    kinds = dict.fromkeys(o.weights for o in observations)
+    return tuple(tuple(o for o in observations if o.weights == kind) for kind in kinds)
+
+
+def calibrate(observed: Mapping[str, Sequence[Observation]], ceilings: Ceilings) -> Overheads:
+    """Fit every backend and dtype of weights that was observed. observed: by backend."""
+    fitted = [fit_overhead(backend, same) for backend, found in observed.items() for same in alike(found)]
+    return Overheads(
+        machine_id=ceilings.machine_id,
+        threads=ceilings.threads,
+        date=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        ceilings_date=ceilings.date,
+        fitted=tuple(fitted),
+    )
+
+
+def save(overheads: Overheads, folder: Path) -> Path:
+    """Keep them; the latest replaces the former."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / _file_name(overheads.machine_id, overheads.threads)
+    partial = path.with_suffix(".part")
+    partial.write_bytes(to_json(overheads))
+    os.replace(partial, path)
+    return path
+
+
+def load(folder: Path, ceilings: Ceilings) -> Overheads:
+    """Those kept for the machine and threads of these very ceilings; without fitted ones when there are none."""
+    nothing = Overheads(
+        machine_id=ceilings.machine_id, threads=ceilings.threads, date="", ceilings_date=ceilings.date, fitted=()
+    )
+    try:
+        data = (folder / _file_name(ceilings.machine_id, ceilings.threads)).read_bytes()
+        found = from_json(data, Overheads)
+    except (OSError, msgspec.DecodeError):
+        return nothing
+    return found if found.ceilings_date == ceilings.date else nothing
+
+
+def _file_name(machine_id: str, threads: int) -> str:
+    return f"{machine_id}-overheads-{threads}.json"

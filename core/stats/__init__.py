@@ -1,0 +1,1 @@
+"""Functions over samples: intervals, paired comparisons, sample sizes, quantiles, fronts. None knows of runs."""

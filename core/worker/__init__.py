@@ -1,0 +1,1 @@
+"""The process that runs models: sessions, passes, evaluations and transforms, and the journal they write."""

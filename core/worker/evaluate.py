@@ -1,0 +1,61 @@
+"""A run that measures quality: opens the model and what it is compared with, and writes one event per item."""
+
+from __future__ import annotations
+
+import msgspec
+
+from core import plugins
+from core.errors import ExplorerError
+from core.plugins import settings
+from core.runs.companions import PROBE, same_tokenizer
+from core.types import Asked, Evaluate, Request
+from core.worker.generate import loaded
+from core.worker.journal import Journal
+from core.worker.sessions import Sessions
+from core.worker.subject import ModelUnderTest
+
+WARMUP_TOKENS = 32
+
+
+def evaluate(request: Request, sessions: Sessions, journal: Journal) -> None:
+    """Run the request's eval. Raises ExplorerError for one that cannot run, Cancelled for a stop."""
+    task = request.task
+    assert isinstance(task, Evaluate)
+    plugin = plugins.get("eval", task.eval)
+    params = settings(plugin.Params, task.settings, plugin.label)
+    strategy = plugins.get("strategy", request.strategy)
+    opened = sessions.open(request, journal)
+    session = opened.session
+    if missing := plugin.needs - session.capabilities:
+        raise ExplorerError(
+            f"{plugin.label} needs '{', '.join(sorted(missing))}', which {session.spec.name} cannot do in "
+            f"{request.backend}.",
+            "Choose another backend, or a model that generates.",
+        )
+    for other in opened.companions.values():
+        same_tokenizer(session, other, PROBE)
+    journal.write(loaded(request, opened, journal))
+    for message in session.warnings:
+        journal.warn(message)
+    subject = ModelUnderTest(
+        session,
+        opened.companions.get("reference"),
+        strategy,
+        settings(strategy.Params, request.params, strategy.label),
+        opened.companions.get("draft"),
+        request.seed,
+        journal.stop_if_asked,
+    )
+    if not sessions.exercised and "cache" in session.capabilities and request.warmup:
+        journal.phase("evaluating", "Warming up")
+        subject.generate(subject.render([("user", "Say hello.")]), WARMUP_TOKENS)
+    size = plugin.size(params)
+    asked = Asked(t_s=journal.now(), n_items=size, metrics=plugin.metrics(params), settings=msgspec.to_builtins(params))
+    journal.write(asked)
+    journal.phase("evaluating", plugin.label, 0, size, "items")
+    for number, item in enumerate(plugin.measure(subject, params), 1):
+        journal.write(msgspec.structs.replace(item, t_s=journal.now()))
+        journal.phase("evaluating", plugin.label, number, size, "items")
+        journal.memory("evaluating")
+    sessions.exercised = True
+    journal.phase("finished")

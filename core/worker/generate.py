@@ -1,0 +1,245 @@
+"""A run's passes over an open session: warm-up, timing, then one for each profiler.
+
+Writes between steps, so that writing is never timed.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import time
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from core import plugins
+from core.analysis import fallback
+from core.errors import ExplorerError
+from core.paths import data_dir
+from core.plugins import settings
+from core.runs.ceilings import ceilings_of
+from core.runs.companions import same_tokenizer
+from core.runs.store import Run
+from core.runs.summarize import summarize
+from core.types import (
+    Advance,
+    Attachment,
+    Generate,
+    GenerationConfig,
+    Ids,
+    Loaded,
+    ModelSpec,
+    Pass,
+    PassKind,
+    Request,
+    Session,
+    Step,
+    Strategy,
+)
+from core.worker.drive import drive
+from core.worker.journal import Journal
+from core.worker.sessions import Opened, Sessions
+from core.worker.text import TextStream
+from hardware.detect import machine
+from hardware.process import resident
+
+WARMUP_TOKENS = 4
+WARMUP_GUESSED = 64  # where a step is many tokens, and is cut short at the limit
+DRAFT_NOTE = "Steps include the draft model's time; computed work, layers and FLOPs are the model's alone."
+BELIEVABLE = 1.5  # traced layers over the untouched phase, at most
+
+
+def measure(request: Request, sessions: Sessions, journal: Journal) -> None:
+    """Open, check, run every pass. Raises ExplorerError for a request that cannot run, Cancelled for a stop."""
+    strategy = plugins.get("strategy", request.strategy)
+    params = settings(strategy.Params, request.params, strategy.label)
+    assert isinstance(request.task, Generate)
+    opened = sessions.open(request, journal)
+    session, drafts = opened.session, tuple(opened.companions.values())
+    ids, text = _prompt(session, request.task, request)
+    for draft in drafts:
+        same_tokenizer(session, draft, text)
+    _check(request, request.task, strategy, session, ids)
+    journal.write(loaded(request, opened, journal, int(ids.shape[1]), text))
+    for message in (*session.warnings, *((DRAFT_NOTE,) if drafts else ())):
+        journal.warn(message)
+    config = _config(request, request.task, session)
+    for number, (kind, profiler) in enumerate(_plan(request, session, sessions.exercised, journal)):
+        instrument = plugins.get("profiler", profiler) if profiler else None
+        warmup = WARMUP_GUESSED if strategy.single else WARMUP_TOKENS
+        most = warmup if kind == "warmup" else instrument.limit if instrument else None
+        limit = config.limit if most is None else min(config.limit, most)
+        journal.write(Pass(t_s=journal.now(), number=number, kind=kind, profiler=profiler))
+        steps = strategy.decode(session, ids, msgspec.structs.replace(config, limit=limit), params, *drafts)
+        attachment = instrument.attach(session, number) if instrument else None
+        try:
+            _run_pass(steps, session, number, attachment, journal)
+        finally:
+            steps.close()
+            if attachment:
+                attachment.close()
+                _adopt(attachment, journal)
+    sessions.exercised = True
+    for message in _slow_precisions(request, session.spec, journal.run):
+        journal.warn(message)
+    journal.phase("finished")
+
+
+def loaded(request: Request, opened: Opened, journal: Journal, n_prompt_tokens: int = 0, text: str = "") -> Loaded:
+    """The event that says what was opened, and where."""
+    return Loaded(
+        t_s=journal.now(),
+        seconds=opened.seconds,
+        warm=opened.warm,
+        spec=opened.session.spec,
+        n_prompt_tokens=n_prompt_tokens,
+        prompt_text=text,
+        environment=_environment(request, opened.session),
+        capabilities=tuple(sorted(opened.session.capabilities)),
+        rss_before_bytes=opened.rss_before_bytes,
+        rss_after_bytes=resident().rss_bytes,
+    )
+
+
+def _prompt(session: Session, task: Generate, request: Request) -> tuple[Ids, str]:
+    """Token ids of shape (batch, n), the same row for every sequence, and the text they stand for."""
+    if task.prompt_tokens is not None:
+        rng = np.random.default_rng(request.seed)
+        row, text = rng.integers(0, session.spec.vocab_size, task.prompt_tokens), ""
+    else:
+        text = dialogue(session, task)
+        row = np.array(session.encode(text), dtype=np.int64)
+    return np.tile(row, (request.batch, 1)).astype(np.int64), text
+
+
+def dialogue(session: Session, task: Generate) -> str:
+    """The prompt as the model reads it: after its dialogue, in its chat template where it has one."""
+    turns = (*task.history, ("user", task.prompt or ""))
+    if not task.chat or not session.chat_template:
+        return "\n\n".join(words for _, words in turns)
+    from core.models.chat import render_messages
+
+    system = () if task.system is None else (("system", task.system),)
+    return render_messages(session.chat_template, (*system, *turns), session.bos_token, session.eos_token)
+
+
+def _check(request: Request, task: Generate, strategy: Strategy, session: Session, ids: Ids) -> None:
+    """What only the opened model can tell."""
+    for need in sorted(strategy.needs - session.capabilities):
+        raise ExplorerError(
+            f"{strategy.label} needs '{need}', which {session.spec.name} cannot do in {request.backend}.",
+            "Choose another backend or strategy, 'encode' for an encoder, or leave out options that exclude it.",
+        )
+    if request.batch > 1 and "batch" not in session.capabilities:
+        raise ExplorerError(f"{request.backend} runs one sequence at a time with this model.", "Set batch to 1.")
+    n_prompt, n_new = ids.shape[1], task.max_new_tokens
+    if n_prompt == 0:
+        raise ExplorerError("The prompt is empty.", "Type a prompt or set a number of prompt tokens.")
+    generates = bool(strategy.needs & {"cache", "stream"})
+    if n_prompt + (n_new if generates else 0) > session.max_context:
+        raise ExplorerError(
+            f"{n_prompt} prompt tokens and {n_new} new ones exceed the context of {session.max_context} tokens.",
+            "Shorten the prompt or ask for fewer tokens.",
+        )
+
+
+def _config(request: Request, task: Generate, session: Session) -> GenerationConfig:
+    stop = frozenset() if task.ignore_eos or task.prompt_tokens is not None else frozenset(session.eos_ids)
+    return GenerationConfig(limit=task.max_new_tokens, sampling=task.sampling, seed=request.seed, stop=stop)
+
+
+def _plan(
+    request: Request, session: Session, exercised: bool, journal: Journal
+) -> Iterator[tuple[PassKind, str | None]]:
+    """Warm-up (unless this session has run before), timing, then one pass per profiler."""
+    for _ in range(0 if exercised else request.warmup):
+        yield "warmup", None
+    for _ in range(request.repeats):
+        yield "timing", None
+    for name in request.profilers:
+        profiler = plugins.get("profiler", name)
+        reason = profiler.unavailable()
+        missing = profiler.needs - session.capabilities
+        if request.batch > 1 and profiler.single:
+            reason = "it measures one sequence, so set batch to 1."
+        if reason or missing:
+            unable = f"{request.backend} cannot do '{', '.join(sorted(missing))}' with this model and these options."
+            journal.warn(f"{profiler.label} not measured: {reason or unable}")
+            continue
+        yield "profile", name
+
+
+def _run_pass(
+    steps: Iterator[Advance], session: Session, number: int, attachment: Attachment | None, journal: Journal
+) -> None:
+    text = TextStream(session)
+    piece = cache(lambda token: session.decode([token]))
+    decoding = False
+    if attachment:
+        attachment.phase("prefill")
+    for advance, seconds in drive(steps, session):
+        accepted = advance.tokens[0] if advance.tokens else ()
+        step = Step(
+            t_s=journal.now(),
+            pass_no=number,
+            phase=advance.phase,
+            seconds=seconds,
+            n_tokens=len(accepted),
+            n_forward=advance.n_forward,
+            n_input=advance.n_input,
+            n_context=session.n_committed,
+            text=text.add(accepted),
+            tokens=accepted,
+            guess=advance.guess,
+            n_draft=advance.n_draft,
+            depth=advance.depth,
+            pieces=tuple(map(piece, accepted)) if advance.guess else (),
+            guessed=tuple(map(piece, advance.guess)),
+        )
+        journal.write(step)
+        if attachment:
+            attachment.step(step)
+            if accepted and not decoding:  # the first token ends the prefill
+                attachment.phase("decode")
+                decoding = True
+            _adopt(attachment, journal)
+        else:
+            journal.memory(advance.phase, number)
+        journal.stop_if_asked()
+
+
+def _adopt(attachment: Attachment, journal: Journal) -> None:
+    for event in attachment.events():
+        journal.adopt(event)
+
+
+def _environment(request: Request, session: Session) -> dict[str, Any]:
+    backend = plugins.get("backend", request.backend)
+    versions = {name: importlib.metadata.version(name) for name in backend.distributions}
+    found = machine()
+    return {
+        "threads": request.threads or found.physical_cores,
+        "dtype": session.spec.dtype,
+        **session.environment,
+        "versions": {"python": platform.python_version(), **versions},
+        "machine": msgspec.to_builtins(found),
+        "load_average": list(os.getloadavg()) if hasattr(os, "getloadavg") else None,
+        "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }
+
+
+def _slow_precisions(request: Request, model: ModelSpec, run: Run) -> tuple[str, ...]:
+    """Why a lower precision did not pay in this run, as far as its layers and this machine's ceilings tell.
+
+    A phase whose layers took much longer under the profiler than the whole phase took without it is left
+    out: a first forward in a fresh context says nothing about kernels.
+    """
+    result = summarize(run.id, request, run.events(), "running")
+    plain = {p.name: p.seconds / (p.n_forward if p.name == "decode" else 1) for p in result.phases}
+    traced = {phase: sum(x.seconds or 0.0 for x in result.layers if x.phase == phase) for phase in plain}
+    layers = tuple(x for x in result.layers if traced.get(x.phase, 0.0) <= BELIEVABLE * plain.get(x.phase, 0.0))
+    return fallback.warnings(model, layers, ceilings_of(data_dir(), result.environment), result.environment)

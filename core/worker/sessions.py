@@ -1,0 +1,140 @@
+"""Opened models: found, prepared, loaded, and kept warm between runs with equal session keys.
+
+Knows the catalogue, the conversions and the backends; nothing of passes or profilers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from core import plugins
+from core.errors import ExplorerError
+from core.runs.companions import companions
+from core.types import ModelEntry, ModelSpec, Request, Session
+from core.worker.journal import Journal
+from hardware.process import resident
+
+
+@dataclass(frozen=True)
+class Opened:
+    """The request's session and its companions' ("draft", "reference"), and what opening took.
+
+    seconds: 0 when warm. rss_before_bytes: resident memory before anything was loaded.
+    """
+
+    session: Session
+    companions: dict[str, Session]
+    seconds: float
+    warm: bool
+    rss_before_bytes: int
+
+
+class Sessions:
+    """The session of the last request and those of its companions.
+
+    exercised: this session has run before, so it needs no warm-up.
+    """
+
+    def __init__(self) -> None:
+        self.exercised = False
+        self._open: dict[str, tuple[str, Session]] = {}  # "model" or a companion's role: session key, session
+
+    def open(self, request: Request, journal: Journal) -> Opened:
+        """Open what is not open yet; what is no longer wanted gives its memory back first."""
+        before = resident().rss_bytes
+        wanted = {"model": request, **companions(request)}
+        for role, (key, _) in list(self._open.items()):
+            if role not in wanted or wanted[role].session_key() != key:
+                self.close(role)
+        seconds, warm = 0.0, "model" in self._open
+        for role, there in wanted.items():
+            if role not in self._open:
+                session, took = load(there, journal)
+                self._open[role] = (there.session_key(), session)
+                self.exercised = False
+                seconds += took
+        sessions = {role: session for role, (_, session) in self._open.items()}
+        return Opened(sessions.pop("model"), sessions, seconds, warm, before)
+
+    def close(self, *roles: str) -> None:
+        """Close these sessions, all of them by default."""
+        for role in roles or tuple(self._open):
+            self._open.pop(role)[1].close()
+        self.exercised = self.exercised and "model" in self._open
+        gc.collect()
+
+
+def load(request: Request, journal: Journal) -> tuple[Session, float]:
+    """The opened session of a request, and the seconds that the library took."""
+    from core.models import catalogue, spec
+
+    backend = plugins.get("backend", request.backend)
+    journal.phase("preparing", f"Looking for {request.model}")
+    entry = catalogue.find(request.model)
+    fmt, path = provide(entry, backend.formats, journal)
+    model = spec.read(path, fmt)
+    if dtype := run_dtype(entry, fmt, model, request):
+        model = spec.retype(model, dtype)
+    model = msgspec.structs.replace(
+        model,
+        name=entry.id,
+        random_weights=entry.random_weights or model.random_weights,
+        source=entry.note or model.source,
+    )
+    started = time.perf_counter()
+    journal.phase("loading", f"Loading {entry.label}")
+    session = backend.open(path, model, request, lambda *a, **k: journal.phase("loading", *a, **k))
+    session.sync()
+    return session, time.perf_counter() - started
+
+
+def run_dtype(entry: ModelEntry, fmt: str, stored: ModelSpec, request: Request) -> str | None:
+    """The dtype that a backend turns the stored weights into; None: they stay as they are.
+
+    Integers in PyTorch's format stay. What was derived in bf16 runs so unless the request says otherwise.
+    """
+    dtypes = plugins.get("backend", request.backend).dtypes
+    if not dtypes or fmt == "torch-int":
+        return None
+    own = stored.dtype if entry.family == "derived" and stored.dtype in dtypes else dtypes[0]
+    return request.dtype or own
+
+
+def provide(entry: ModelEntry, formats: tuple[str, ...], journal: Journal) -> tuple[str, str]:
+    """(format, path) of a file the backend opens; what must be derived is made in a process of its own."""
+    direct = next((fmt for fmt in formats if fmt in entry.files and fmt != "config"), None)
+    if direct:
+        from core.models.formats import check
+
+        check(entry.files)
+        return direct, entry.files[direct]
+    command = [sys.executable, "-m", "core.models.artifacts", entry.id, ",".join(formats)]
+    child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+    assert child.stdout is not None
+    last: dict[str, Any] = {}
+    try:
+        for line in child.stdout:
+            with contextlib.suppress(msgspec.DecodeError):  # a library may print, too
+                last = msgspec.json.decode(line, type=dict[str, Any])
+            if "note" in last:
+                journal.phase("preparing", **last)
+    finally:
+        if child.poll() is None and "path" not in last:
+            child.kill()
+        code = child.wait()
+    if "path" in last:
+        return last["format"], last["path"]
+    if "message" in last:
+        raise ExplorerError(last["message"], last["hint"])
+    raise ExplorerError(
+        f"Preparing {entry.label} ended early with status {code}.",
+        "The memory may have run out: choose a smaller model; the run's log has the last lines.",
+    )

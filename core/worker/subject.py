@@ -1,0 +1,154 @@
+"""The model under test: dialogue in, answer out; and the probabilities it gives to a text.
+
+An answer is timed as a run is, its text put together between steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core.errors import ExplorerError
+from core.types import Generation, GenerationConfig, Session, Strategy
+from core.worker.drive import drive
+
+CHUNK = 128  # tokens whose logits are held at once: 25 MB for a vocabulary of 49 152
+
+
+class ModelUnderTest:
+    """core.types.Subject over an open session. check: called between steps; raises when a stop is asked for."""
+
+    def __init__(
+        self,
+        session: Session,
+        reference: Session | None,
+        strategy: Strategy,
+        params: Any,
+        draft: Session | None = None,
+        seed: int = 0,
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.session, self.reference, self.seed = session, reference, seed
+        self._strategy, self._params = strategy, params
+        self._drafts = () if draft is None else (draft,)
+        self._check = check
+        self._held: list[int] = []  # committed by loglikelihood, whose calls often share a beginning
+
+    def prompt(self, messages: Sequence[tuple[str, str]]) -> str:
+        if not self.session.chat_template:
+            return "\n\n".join(text for _, text in messages if text) + "\n"
+        from core.models.chat import render_messages
+
+        return render_messages(self.session.chat_template, messages, self.session.bos_token, self.session.eos_token)
+
+    def render(self, messages: Sequence[tuple[str, str]]) -> list[int]:
+        return self.session.encode(self.prompt(messages))
+
+    def generate(self, ids: Sequence[int], limit: int, stop: Sequence[str] = ()) -> Generation:
+        self._held = []
+        if missing := self._strategy.needs - self.session.capabilities:
+            raise ExplorerError(
+                f"{self._strategy.label} needs '{', '.join(sorted(missing))}', which this model cannot do here.",
+                "Choose another strategy or backend.",
+            )
+        self._fits(len(ids) + limit)
+        config = GenerationConfig(limit=limit, seed=self.seed, stop=self.session.eos_ids)
+        prompt = np.array([ids], dtype=np.int64)
+        answer: list[int] = []
+        text, ttft_s, seconds = "", 0.0, 0.0
+        n_forward = n_input = n_draft = 0
+        depths: list[float] = []
+        steps: Any = self._strategy.decode(self.session, prompt, config, self._params, *self._drafts)
+        try:
+            for advance, took in drive(steps, self.session):
+                if answer:
+                    seconds += took
+                    n_forward += advance.n_forward
+                    n_input += advance.n_input
+                    n_draft += advance.n_draft
+                    if advance.depth is not None:
+                        depths += [advance.depth] * advance.n_forward
+                else:
+                    ttft_s += took
+                answer.extend(advance.tokens[0] if advance.tokens else ())
+                text = self.session.decode(answer)
+                cuts = [cut for s in stop if (cut := text.find(s)) >= 0]
+                if cuts:
+                    text = text[: min(cuts)]
+                    break
+                self._check()
+        finally:
+            steps.close()
+        return Generation(
+            text=text,
+            ids=tuple(answer),
+            ttft_s=ttft_s,
+            seconds=seconds,
+            n_forward=n_forward,
+            n_input=n_input,
+            n_draft=n_draft,
+            depth=float(np.mean(depths)) if depths else None,
+        )
+
+    def loglikelihood(self, ids: Sequence[int], continuation: Sequence[int]) -> tuple[float, bool]:
+        assert ids and continuation, "a continuation needs something to continue"
+        self._fits(len(ids) + len(continuation) - 1)  # the last token is never fed
+        self._check()
+        whole = [*ids, *continuation]
+        n_shared = self._go_back(whole[: len(ids) - 1])
+        fed = whole[n_shared:-1]
+        logits = self.session.forward(np.array([fed], dtype=np.int64), keep=len(continuation)).numpy()[0]
+        self.session.commit(len(fed))
+        self._held = whole[:-1]
+        picked = np.take_along_axis(log_softmax(logits), np.array(continuation)[:, None], axis=1)
+        return float(picked.sum()), bool((logits.argmax(-1) == np.array(continuation)).all())
+
+    def logprobs(self, session: Session, ids: Sequence[int], first: int) -> Iterator[NDArray[np.float32]]:
+        assert 0 < first < len(ids), "the first token has nothing before it"
+        self._held = []
+        if len(ids) - 1 > session.max_context:
+            raise ExplorerError(
+                f"{len(ids)} tokens exceed the context of {session.max_context} tokens.", "Choose a shorter context."
+            )
+        session.reset()
+        fed = np.array([ids[:-1]], dtype=np.int64)
+        if "cache" not in session.capabilities:
+            yield log_softmax(session.forward(fed).numpy()[0, first - 1 :])
+            return
+        for start in range(0, len(ids) - 1, CHUNK):
+            self._check()
+            part = fed[:, start : start + CHUNK]
+            keep = min(part.shape[1], max(1, start + part.shape[1] - (first - 1)))
+            logits = session.forward(part, keep=keep).numpy()[0]
+            if start + part.shape[1] >= first:
+                yield log_softmax(logits)
+            session.commit(part.shape[1])
+
+    def _go_back(self, beginning: Sequence[int]) -> int:
+        """Leave only what is committed of `beginning`; returns how many tokens that is."""
+        n = 0
+        if "rewind" in self.session.capabilities:
+            pairs = zip(self._held, beginning, strict=False)
+            n = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(self._held), len(beginning)))
+        if n:
+            self.session.rewind(len(self._held) - n)
+        else:
+            self.session.reset()
+        return n
+
+    def _fits(self, n: int) -> None:
+        if n > self.session.max_context:
+            raise ExplorerError(
+                f"An item needs {n} tokens, and the context has {self.session.max_context}.",
+                "Raise the context, or choose fewer examples or shorter answers.",
+            )
+
+
+def log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Over the last axis, in float32."""
+    shifted: NDArray[np.float32] = logits - logits.max(-1, keepdims=True)
+    shifted -= np.log(np.exp(shifted).sum(-1, keepdims=True))
+    return shifted

@@ -1,0 +1,114 @@
+"""A run that makes a model from a model: the transform's world, and the new model's place in the catalogue.
+
+Checkpoints lie in a folder of their own, named by what determines the model, so that the same request goes on
+where a cancelled or killed one stopped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import time
+from pathlib import Path
+
+import msgspec
+
+from core import plugins
+from core.models import catalogue, derived, spec
+from core.models.formats import files_of
+from core.paths import data_dir
+from core.plugins import settings
+from core.types import Curve, Derive, Made, Request, Source, to_json
+from core.worker.journal import Journal
+from core.worker.sessions import Sessions, provide
+from hardware.detect import usable_cores
+
+
+class TransformWork:
+    """core.types.Work on a journal. progress, curve and check raise Cancelled."""
+
+    def __init__(self, journal: Journal, folder: Path, request: Request) -> None:
+        self.folder, self.seed = folder, request.seed
+        self.threads = request.threads or usable_cores()
+        self._journal = journal
+
+    def progress(self, note: str, done: float | None = None, total: float | None = None, unit: str = "") -> None:
+        self._journal.phase("training", note, done, total, unit)
+        self._journal.memory("training")
+
+    def curve(self, step: int, total: int, **values: float) -> None:
+        self._journal.write(Curve(t_s=self._journal.now(), step=step, total=total, values=values))
+        self._journal.memory("training")
+        self.check()
+
+    def warn(self, message: str) -> None:
+        self._journal.warn(message)
+
+    def check(self) -> None:
+        self._journal.stop_if_asked()
+
+    def open(self, model: str, formats: tuple[str, ...]) -> Source:
+        entry = catalogue.find(model)
+        fmt, path = provide(entry, formats, self._journal)
+        return Source(entry=entry, format=fmt, path=path, spec=spec.read(path, fmt))
+
+
+def derive(request: Request, sessions: Sessions, journal: Journal) -> None:
+    """Run the request's transform. Raises ExplorerError, OSError (a full disk), Cancelled."""
+    task = request.task
+    assert isinstance(task, Derive)
+    transform = plugins.get("transform", task.transform)
+    params = settings(transform.Params, task.settings, transform.label)
+    sessions.close()
+    key = work_key(request)
+    folder = data_dir() / "work" / key
+    folder.mkdir(parents=True, exist_ok=True)
+    work = TransformWork(journal, folder, request)
+    journal.phase("preparing", f"Looking for {request.model}")
+    source = work.open(request.model, transform.formats)
+    transform.check(source.spec, params)
+    name = task.name or derived.free_name(f"{source.entry.id}-{transform.suffix(params)}", key)
+    with derived.building(name) as out:
+        outcome = transform.run(source, params, out, work)
+        kind, path = next(iter(files_of(out).items()))
+        model = spec.read(path, kind)
+        size = model.weight_bytes or sum(f.stat().st_size for f in out.rglob("*") if f.is_file())
+        made = Made(
+            t_s=journal.now(),
+            model=name,
+            label=task.name or f"{source.entry.label} · {transform.suffix(params)}",
+            note=outcome.note,
+            size_bytes=size,
+            n_params=model.n_params,
+            bits_per_weight=8 * size / model.n_params,
+            facts=outcome.facts,
+        )
+        about = {
+            "label": made.label,
+            "note": " ".join(filter(None, (outcome.note, source.entry.note))),
+            "parent": source.entry.id,
+            "transform": task.transform,
+            "settings": msgspec.to_builtins(params),
+            "seed": request.seed,
+            "facts": outcome.facts,
+            "size_bytes": size,
+            "bits_per_weight": made.bits_per_weight,
+            "run": journal.run.id,
+            "made": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            "key": key,
+        }
+        derived.write_about(out, about)
+        work.check()
+    journal.write(made)
+    shutil.rmtree(folder, ignore_errors=True)
+    journal.phase("finished")
+
+
+def work_key(request: Request) -> str:
+    """Hash of what determines the model: parent, transform, settings (those left at their default, too), seed."""
+    assert isinstance(request.task, Derive)
+    transform = plugins.get("transform", request.task.transform)
+    params = settings(transform.Params, request.task.settings, transform.label)
+    entry = catalogue.find(request.model)
+    parts = [entry.id, entry.files, request.task.transform, msgspec.structs.asdict(params), request.seed]
+    return hashlib.sha256(to_json(parts)).hexdigest()[:16]

@@ -1,0 +1,116 @@
+"""python -m core: one JSON value on stdout, progress on stderr, honest exit statuses."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+FIELDS = {
+    *("run_id", "text", "n_prompt_tokens", "n_new_tokens", "n_forward", "ttft_s", "tpot_s", "tok_per_s"),
+    *("load_s", "peak_memory_bytes", "layers", "environment", "warnings"),
+}
+
+
+def core(*args: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "core", *args], cwd=ROOT, capture_output=True, text=True, check=False, timeout=300
+    )
+
+
+def run_fake(*args: str) -> subprocess.CompletedProcess[str]:
+    return core("run", "--model", "smollm2-135m", "--backend", "fake", "--max-new-tokens", "4", *args)
+
+
+def test_run_prints_the_result_and_nothing_else() -> None:
+    done = run_fake("--prompt", "Hello", "--json")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert set(result) >= FIELDS
+    assert result["n_new_tokens"] == 4 and len(result["text"]) == 4
+    assert {"name", "kind", "seconds", "flops", "bytes"} <= set(result["layers"][0])
+    assert "loading" in done.stderr
+    listed = json.loads(core("runs", "--json").stdout)
+    assert [r["run_id"] for r in listed] == [result["run_id"]]
+
+
+def test_prompt_tokens_ask_for_exactly_that_many() -> None:
+    result = json.loads(run_fake("--prompt-tokens", "33", "--batch", "2", "--repeats", "2", "--json").stdout)
+    assert (result["n_prompt_tokens"], result["n_new_tokens"], result["batch"]) == (33, 4, 2)
+    assert len(result["ttft_samples_s"]) == 2
+
+
+def test_export_writes_every_format(tmp_path: Path) -> None:
+    run_id = json.loads(run_fake("--prompt", "Hello", "--json").stdout)["run_id"]
+    assert json.loads(core("export", run_id).stdout)["result"]["run_id"] == run_id
+    assert core("export", run_id, "--format", "layers.csv").stdout.startswith("name,kind,phase,seconds")
+    assert core("export", run_id, "--format", "steps.csv").stdout.startswith("t_s,pass_no,phase,seconds")
+    bundle = tmp_path / "run.zip"
+    assert core("export", run_id, "--format", "zip", "--output", str(bundle)).returncode == 0
+    assert bundle.read_bytes()[:2] == b"PK"
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["--prompt", ""],
+        ["--prompt", "x", "--model", "no-such-model"],
+        ["--prompt", "x", "--backend", "abacus"],
+        ["--prompt", "x", "--strategy", "guess"],
+        ["--prompt", "x", "--option", "novalue"],
+        ["--prompt", "x", "--max-new-tokens", "100000"],
+        ["--prompt", "x", "--max-new-tokens", "many"],
+    ],
+)
+def test_a_request_that_cannot_run_ends_with_status_2(args: list[str]) -> None:
+    done = run_fake(*args)
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.strip() and "Traceback" not in done.stderr
+
+
+def test_a_run_that_failed_ends_with_status_1() -> None:
+    done = run_fake("--prompt", "x", "--option", "crash=SIGKILL")
+    assert done.returncode == 1 and "memory" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("command", ["models", "backends", "strategies", "devices"])
+def test_listings_are_json_and_tables(command: str) -> None:
+    rows = json.loads(core(command, "--json").stdout)
+    assert len(rows) >= 3
+    assert core(command).stdout.count("\n") >= 4
+
+
+def test_unknown_run_and_unwritable_place(tmp_path: Path) -> None:
+    assert core("export", "nope").returncode == 2
+    run_id = json.loads(run_fake("--prompt", "Hello", "--json").stdout)["run_id"]
+    assert core("export", run_id, "--output", str(tmp_path / "no" / "such" / "folder")).returncode == 2
+
+
+def test_work_of_a_preset_and_of_a_config(tmp_path: Path) -> None:
+    done = json.loads(core("work", "--model", "gpt2", "--tokens", "1024", "--json").stdout)
+    assert done["n_params"] == 124_439_808
+    assert sum(layer["flops"] for layer in done["layers"]) == pytest.approx(done["flops"])
+    config = tmp_path / "config.json"
+    shape = {"n_layer": 2, "n_embd": 768, "n_head": 12, "vocab_size": 50257, "n_positions": 1024}
+    config.write_text(json.dumps({"model_type": "gpt2", **shape}))
+    small = json.loads(core("work", "--config", str(config), "--json").stdout)
+    assert 0 < small["n_params"] < done["n_params"]
+    config.write_text("{not json")
+    assert core("work", "--config", str(config)).returncode == 2
+    assert core("work").returncode == 2
+
+
+def test_predict_gives_intervals_with_their_assumptions() -> None:
+    args = ("--model", "llama-2-7b", "--device", "RTX 4090", "--weights", "q4_0")
+    found = json.loads(core("predict", *args, "--json").stdout)
+    for name in ("ttft_s", "tpot_s", "prefill_tok_per_s", "decode_tok_per_s", "peak_memory_bytes"):
+        figure = found[name]
+        assert figure["low"] <= figure["calibrated"] <= figure["high"]
+    assert found["fits"] is True and found["bound_by"] == "memory" and found["assumptions"]
+    assert "fits: yes" in core("predict", *args).stdout
+    assert core("predict", "--model", "llama-2-7b", "--device", "abacus").returncode == 2
+    assert core("predict", *args, "--prompt-tokens", "0").returncode == 2

@@ -1,7 +1,0 @@
-from pathlib import Path
-
-from tests.contract.tiny import hf_folder
-
-
-def make(folder: Path) -> tuple[str, str]:
-    return str(hf_folder(folder)), "hf"

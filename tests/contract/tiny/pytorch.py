@@ -1,7 +1,0 @@
-from pathlib import Path
-
-from tests.contract.tiny import heads_folder
-
-
-def make(folder: Path) -> tuple[str, str]:
-    return str(heads_folder(folder)), "hf"

@@ -1,0 +1,138 @@
+"""Runs as folders: what is written survives crashes, copies and damage."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from core.errors import ExplorerError
+from core.runs.store import Store
+from core.types import Done, Failed, Loaded, ModelSpec, Phase, Request, Step, from_json, to_json
+
+
+def test_a_request_survives_json(fake_request: Request) -> None:
+    assert from_json(to_json(fake_request), Request) == fake_request
+    assert from_json(to_json(fake_request), Request).key() == fake_request.key()
+
+
+def test_events_are_read_incrementally_and_damage_is_passed_over(store: Store, fake_request: Request) -> None:
+    run = store.create(fake_request)
+    assert run.events() == []
+    run.append(Phase(t_s=0.1, name="loading"))
+    assert len(run.events()) == 1
+    with (run.path / "events.jsonl").open("ab") as file:
+        file.write(b'{"type":"step","t_s":1,\n{"half": ')
+    assert len(run.events()) == 1
+    with (run.path / "events.jsonl").open("ab") as file:
+        file.write(b"\n")
+    run.append(Done(t_s=1.0))
+    assert [type(e) for e in run.events()] == [Phase, Done]
+    assert run.status() == "done"
+
+
+def test_status_follows_from_the_folder(store: Store, fake_request: Request) -> None:
+    run = store.create(fake_request)
+    assert run.status() == "interrupted"  # nobody owns it
+    run.own(os.getpid())
+    assert run.status() == "queued"
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    run.own(child.pid, watched=True)
+    child.kill()
+    child.wait()
+    assert run.status() == "queued"  # this process is about to say why
+    run.disown()
+    assert run.status() == "interrupted"
+    run.own(os.getpid())
+    run.append(Phase(t_s=0.1, name="loading"))
+    assert run.status() == "running"
+    run.append(Failed(t_s=0.2, message="Broken.", hint="Mend it."))
+    assert run.status() == "failed"
+    assert run.result().error == "Broken."
+
+
+def test_a_bundle_redraws_elsewhere(store: Store, fake_request: Request, tmp_path: Path) -> None:
+    run = store.create(fake_request)
+    run.append(Step(t_s=1, pass_no=0, phase="decode", seconds=0.5, n_tokens=1, n_forward=1, n_input=1, n_context=3))
+    run.append(Done(t_s=2))
+    other = Store(tmp_path / "elsewhere")
+    copy = other.load(run.bundle())
+    assert copy.id == run.id and copy.request == run.request and copy.events() == run.events()
+    assert copy.result() == run.result()
+    assert other.load(run.bundle()).path == copy.path  # twice is once
+
+
+def test_a_bundle_brings_the_ceilings_of_its_machine(store: Store, fake_request: Request, tmp_path: Path) -> None:
+    """The roofline is redrawn under the roof of the machine that ran it, whatever machine shows it."""
+    from core.runs.ceilings import ceilings_of
+    from hardware import ceilings
+
+    gemm = ceilings.Gemm("fp32", 8, 8, 8, 1e11, "made for a test")
+    read = ceilings.ReadPoint(1 << 20, 2e10, 2e10)
+    roofs = ceilings.Ceilings(
+        machine_id="elsewhere", device="cpu", threads=3, date="2026-01-01T00:00:00Z", quick=True, seconds=1.0,
+        gemms=(gemm,), reads=(read,),
+    )  # fmt: skip
+    ceilings.save(roofs, store.root / "ceilings")
+    environment = {"threads": 3, "machine": {"machine_id": "elsewhere"}}
+    run = store.create(fake_request)
+    spec = ModelSpec(name="m", architecture="a", d_model=1, n_blocks=0, vocab_size=1, max_context=None, layers=())
+    run.append(
+        Loaded(
+            t_s=0, seconds=1, warm=False, spec=spec, n_prompt_tokens=1, prompt_text="", environment=environment,
+            capabilities=(),
+        )
+    )  # fmt: skip
+    other = Store(tmp_path / "elsewhere")
+    copy = other.load(run.bundle())
+    assert ceilings_of(other.root, copy.result().environment) == roofs
+
+
+@pytest.mark.parametrize("data", [b"", b"PK nonsense", b"hello"])
+def test_a_strange_file_is_no_bundle(store: Store, data: bytes) -> None:
+    with pytest.raises(ExplorerError, match="not a Roofscope run bundle"):
+        store.load(data)
+
+
+def test_a_bundle_cannot_write_outside_the_store(store: Store, fake_request: Request, tmp_path: Path) -> None:
+    run = store.create(fake_request)
+    source = zipfile.ZipFile(io.BytesIO(run.bundle()))
+    evil = io.BytesIO()
+    with zipfile.ZipFile(evil, "w") as out:
+        for name in source.namelist():
+            data = source.read(name)
+            if name == "roofscope.json":
+                data = data.replace(run.id.encode(), b"../../escaped")
+            out.writestr(name, data)
+    imported = store.load(evil.getvalue())
+    assert imported.path.parent == store.folder
+    assert imported.id == "escaped" and not (store.root.parent / "escaped").exists()
+
+
+def test_history_indexes_finished_runs_and_survives_a_lost_index(store: Store, fake_request: Request) -> None:
+    first = store.create(fake_request)
+    first.append(Done(t_s=1))
+    assert [r["run_id"] for r in store.history()] == [first.id]
+    (store.root / "index.sqlite").write_bytes(b"this is not a database at all, whatever its name says")
+    assert [r["run_id"] for r in store.history()] == [first.id]
+    store.delete(first.id)
+    assert store.history() == []
+
+
+def test_a_half_written_folder_is_a_row_and_not_a_crash(store: Store) -> None:
+    (store.folder / "20260101-000000-aaaaaa").mkdir()
+    (row,) = store.history()
+    assert row["status"] == "damaged" and "incomplete" in row["error"]
+    with pytest.raises(ExplorerError, match="There is no run"):
+        store.open("20260101-000000-aaaaaa")
+
+
+@pytest.mark.parametrize("run_id", ["", "nope", "../x", ".hidden"])
+def test_an_unknown_run_is_one_sentence(store: Store, run_id: str) -> None:
+    with pytest.raises(ExplorerError, match="There is no run"):
+        store.open(run_id)
