@@ -52,4 +52,6 @@ def runner(store: Store) -> Iterator[Runner]:
 
 @pytest.fixture
 def fake_request() -> Request:
-    return Request(model="smollm2-135m", backend="fake", task=Generate(prompt="Hello", max_new_tokens=6), threads=1)
+    return Request(
+        model="smollm2-135m", backend="fake", task=Generate(prompt="Hello", max_new_tokens=6), threads=1, retries=0
+    )

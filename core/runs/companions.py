@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from core import plugins
@@ -46,7 +48,7 @@ def reference_request(request: Request) -> Request | None:
     plugin = plugins.get("eval", request.task.eval)
     if "reference" not in plugin.Params.__struct_fields__:
         return None
-    params = settings(plugin.Params, request.task.settings, plugin.label)
+    params: Any = settings(plugin.Params, request.task.settings, plugin.label)
     backend = params.reference_backend or request.backend
     same = backend == request.backend
     return msgspec.structs.replace(

@@ -16,8 +16,9 @@ import msgspec
 
 from core.analysis.predict_here import Observation, Overhead, arithmetic_dtype, fit_overhead, observe, typical
 from core.dtypes import canonical_dtype
+from core.runs.passes import headline
 from core.runs.store import Run
-from core.types import Loaded, Pass, Record, Step, from_json, to_json
+from core.types import Loaded, Record, Step, from_json, to_json
 from hardware.ceilings import Ceilings
 
 
@@ -50,8 +51,9 @@ def observe_run(run: Run, ceilings: Ceilings) -> tuple[Observation, ...]:
     loaded = next((e for e in reversed(events) if isinstance(e, Loaded)), None)
     if loaded is None or loaded.environment.get("device", "cpu") != "cpu":
         return ()
-    timing = {e.number for e in events if isinstance(e, Pass) and e.kind == "timing"}
-    passes = [[e for e in events if isinstance(e, Step) and e.pass_no == number] for number in sorted(timing)]
+    told = headline(events)
+    timing = () if told.provisional else told.numbers
+    passes = [[e for e in events if isinstance(e, Step) and e.pass_no == number] for number in timing]
     arithmetic = arithmetic_dtype(loaded.spec.dtype, ceilings)
     activation, kv = run_dtypes(loaded)
 

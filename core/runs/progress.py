@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, TypeVar
 
+from core.runs.passes import headline
 from core.types import (
     Derive,
     Done,
@@ -25,14 +26,14 @@ from core.types import (
 )
 
 T = TypeVar("T")
-STAGES = ("queued", "loading", "warm-up", "timing", "profiling", "evaluating", "making", "finished")
+STAGES = ("queued", "loading", "warm-up", "live", "timing", "profiling", "evaluating", "making", "finished")
 
 
 class Stage(Record):
     """The stage a run is in. done of total in `unit`; None where it cannot be known.
 
     detail: what exactly, in a few words ("Loading SmolLM2", "decode", "layers").
-    pass_no of n_passes counts timing and profiling passes from 1; None before the first.
+    pass_no of n_passes counts live, timing and profiling passes from 1; None before the first.
     """
 
     name: str  # one of STAGES
@@ -57,6 +58,7 @@ def stage(request: Request, events: Sequence[Event]) -> Stage:
     loaded: Loaded | None = None
     steps: list[Step] = []
     passes: list[Pass] = []
+    resting = ""
     for event in events:
         match event:
             case Done() | Failed():
@@ -64,16 +66,20 @@ def stage(request: Request, events: Sequence[Event]) -> Stage:
             case Loaded():
                 loaded, current, passes, steps = event, None, [], []
             case Phase() if event.name in ("queued", "preparing", "loading", "training", "evaluating"):
-                phase, current, loaded = event, None, None
+                phase, current, loaded, resting = event, None, None, ""
+            case Phase() if event.name == "resting":
+                resting = event.note
             case Pass():
-                current, steps = event, []
+                current, steps, resting = event, [], ""
                 passes.append(event)
             case Step():
                 steps.append(event)
+    if resting:
+        return Stage(name="timing", detail=resting)
     if current is not None and loaded is not None:
         return _in_pass(request, loaded, current, passes, steps)
     if loaded is not None:
-        return Stage(name="warm-up")
+        return Stage(name="live" if request.live else "warm-up")
     if phase is None or phase.name == "queued":
         return Stage(name="queued", detail="Waiting for the worker")
     name = {"training": "making", "evaluating": "evaluating"}.get(phase.name, "loading")
@@ -81,9 +87,12 @@ def stage(request: Request, events: Sequence[Event]) -> Stage:
 
 
 def _in_pass(request: Request, loaded: Loaded, current: Pass, passes: Sequence[Pass], steps: Sequence[Step]) -> Stage:
-    n_passes = request.repeats + len(request.profilers)
     counted = [p for p in passes if p.kind != "warmup"]
-    name = {"warmup": "warm-up", "timing": "timing", "profile": "profiling"}[current.kind]
+    n_timing = max(request.repeats, sum(p.kind == "timing" for p in counted))  # a disturbed one is repeated
+    n_passes = sum(p.kind == "live" for p in counted) + n_timing + len(request.profilers)
+    name = _stop(request, current)
+    if current.kind == "warmup" and name == "timing":
+        return Stage(name=name, detail="warming up again", pass_no=len(counted), n_passes=n_passes)
     n_read = sum(s.n_input for s in steps if s.phase == "prefill")
     n_new = sum(s.n_tokens for s in steps)
     if n_new == 0:
@@ -108,16 +117,20 @@ StopState = Literal["done", "skipped", "now", "ahead"]
 def journey(request: Request, events: Sequence[Event]) -> tuple[tuple[str, StopState], ...]:
     """Every stop of the run in order, and whether it is behind, left out, at hand or ahead.
 
-    A warm-up is a stop only when there was one, because a warm worker needs none. A profiler is left out that cannot
-    measure this run.
+    A warm-up is a stop only when there was one, because a warm worker needs none and a live pass is its own. A profiler
+    is left out that cannot measure this run.
     """
     now = stage(request, events)
     passes = [e for e in events if isinstance(e, Pass)]
-    warmed = any(e.kind == "warmup" for e in passes)
+    warmed = any(e.kind == "warmup" for e in passes) and not request.live
     stops = ["loading", *(["warm-up"] if warmed else []), *_work(request)]
     over = now.name == "finished"
     if over:
-        at = len(stops) if any(isinstance(e, Done) and not e.cancelled for e in events) else _reached(stops, events)
+        at = (
+            len(stops)
+            if any(isinstance(e, Done) and not e.cancelled for e in events)
+            else _reached(request, stops, events)
+        )
     else:
         current = now.detail.split(",")[0] if now.name == "profiling" else now.name
         at = stops.index(current) if current in stops else 0
@@ -131,6 +144,13 @@ def journey(request: Request, events: Sequence[Event]) -> tuple[tuple[str, StopS
     return tuple((stop, state(i, stop)) for i, stop in enumerate(stops))
 
 
+def _stop(request: Request, current: Pass) -> str:
+    """The stage of a pass. A watched run warms up after the worker waited for silence, just before it is timed."""
+    if request.live and current.kind == "warmup":
+        return "timing"
+    return {"warmup": "warm-up", "live": "live", "timing": "timing", "profile": "profiling"}[current.kind]
+
+
 def _work(request: Request) -> tuple[str, ...]:
     """The stops between loading and the end."""
     match request.task:
@@ -138,15 +158,15 @@ def _work(request: Request) -> tuple[str, ...]:
             return ("making",)
         case Evaluate():
             return ("evaluating",)
-    return ("timing", *request.profilers)
+    return (*(["live"] if request.live else []), "timing", *request.profilers)
 
 
-def _reached(stops: Sequence[str], events: Sequence[Event]) -> int:
+def _reached(request: Request, stops: Sequence[str], events: Sequence[Event]) -> int:
     """How many stops were completed before the run ended early."""
     last = next((e for e in reversed(events) if isinstance(e, Pass)), None)
     if last is None:
         return 1 if any(isinstance(e, Loaded) for e in events) else 0
-    name = last.profiler or {"warmup": "warm-up", "timing": "timing", "profile": ""}[last.kind]
+    name = last.profiler or _stop(request, last)
     return stops.index(name) if name in stops else 1
 
 
@@ -157,9 +177,8 @@ def elapsed_s(events: Sequence[Event], since_created_s: float) -> float:
 
 
 def decode_rates(request: Request, events: Sequence[Event], n_points: int = 60) -> tuple[float, ...]:
-    """Tokens per second over the last timing pass, averaged into at most n_points stretches of equal steps."""
-    timing = {e.number for e in events if isinstance(e, Pass) and e.kind == "timing"}
-    last = max(timing, default=None)
+    """Tokens per second over the last pass that counts, averaged into at most n_points stretches of equal steps."""
+    last = max(headline(events).numbers, default=None)
     steps = [e for e in events if isinstance(e, Step) and e.pass_no == last and e.phase == "decode" and e.seconds > 0]
     return tuple(
         request.batch * sum(s.n_tokens for s in part) / sum(s.seconds for s in part) for part in _split(steps, n_points)

@@ -12,6 +12,7 @@ from core.analysis.decoding import tokens_per_forward
 from core.analysis.energy import of_phase
 from core.analysis.work import LayerWork, total, work
 from core.layer_names import fit
+from core.runs.passes import headline
 from core.stats.scores import scores
 from core.types import (
     Asked,
@@ -55,7 +56,7 @@ TASKS: dict[type[Task], Literal["generate", "evaluate", "derive"]] = {
 
 
 def summarize(run_id: str, request: Request, events: Sequence[Event], status: RunStatus) -> Result:
-    """Headline numbers come from timing passes only; layer times from their own pass.
+    """Headline numbers come from timing passes only (see passes.headline); layer times from their own pass.
 
     After a retry (a worker that crashed and was started anew) only what follows the last Loaded counts.
     """
@@ -65,8 +66,9 @@ def summarize(run_id: str, request: Request, events: Sequence[Event], status: Ru
     by_pass: dict[int, list[Step]] = {n: [] for n in passes}
     for step in steps:
         by_pass.setdefault(step.pass_no, []).append(step)
-    timing = [by_pass[n] for n, p in passes.items() if p.kind == "timing" and by_pass[n]]
-    begun = any(p.kind == "timing" for p in passes.values())
+    told = headline(since)
+    timing = [by_pass[n] for n in told.numbers if by_pass.get(n)]
+    begun = any(p.kind in ("live", "timing") for p in passes.values())
     shown = timing[-1] if timing else [] if begun else steps  # until the first timing pass, the warm-up's text
     memory = tuple(e for e in events if isinstance(e, Memory))
     failed = next((e for e in reversed(events) if isinstance(e, Failed)), None)
@@ -130,6 +132,8 @@ def summarize(run_id: str, request: Request, events: Sequence[Event], status: Ru
         items=items,
         scores=scores(items, asked.metrics) if asked and items else (),
         depth=_depth([s for p in timing for s in p], items),
+        provisional=told.provisional,
+        disturbance=told.unrest,
     )
 
 

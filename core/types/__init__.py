@@ -29,6 +29,7 @@ from core.types.events import (
     Count,
     Counted,
     Curve,
+    Disturbance,
     Done,
     EnergyReading,
     Event,
@@ -67,7 +68,7 @@ from core.types.model import (
 )
 from core.types.record import Provenance, Record, Scalar, from_json, to_json
 from core.types.request import Derive, Evaluate, Generate, Request, Sampling, Task
-from core.types.result import Energy, LayerResult, PhaseResult, ProfilerCost, Result, RunStatus, Score
+from core.types.result import Energy, LayerResult, PhaseResult, ProfilerCost, Result, RunStatus, Score, Unrest
 
 __all__ = [
     "Advance",
@@ -80,6 +81,7 @@ __all__ = [
     "Counted",
     "Curve",
     "Derive",
+    "Disturbance",
     "Done",
     "Elementwise",
     "Embedding",
@@ -140,6 +142,7 @@ __all__ = [
     "Task",
     "Trace",
     "Transform",
+    "Unrest",
     "Warned",
     "Work",
     "from_json",

@@ -10,9 +10,9 @@ from core.types.model import ModelSpec
 from core.types.record import Record
 
 PhaseName = Literal[
-    "queued", "preparing", "loading", "prefill", "decode", "profiling", "training", "evaluating", "finished"
+    "queued", "preparing", "loading", "prefill", "decode", "resting", "profiling", "training", "evaluating", "finished"
 ]
-PassKind = Literal["warmup", "timing", "profile"]
+PassKind = Literal["warmup", "live", "timing", "profile"]
 
 
 class Phase(Record, tag="phase"):
@@ -42,7 +42,10 @@ class Loaded(Record, tag="loaded"):
 
 
 class Pass(Record, tag="pass"):
-    """A pass begins. Only passes of kind "timing" make headline numbers."""
+    """A pass begins. Only passes of kind "timing" make headline numbers.
+
+    A pass of kind "live" is there to be looked at: its numbers are shown while there are no others.
+    """
 
     t_s: float
     number: int
@@ -76,6 +79,25 @@ class Step(Record, tag="step"):
     depth: float | None = None  # mean share of the blocks that ran, where a strategy leaves some out
     pieces: tuple[str, ...] = ()
     guessed: tuple[str, ...] = ()
+
+
+class Disturbance(Record, tag="disturbance"):
+    """How a timing pass, or an evaluation (pass_no None), shared the machine, from its first step to after its last.
+
+    n_threads: that computed. cpu_s: processor time of the worker. waited_s: how long its threads were ready to run
+    and had no core, all threads together. others_s: processor time of all other processes; stolen_s: what the
+    hypervisor took from this machine. None where the system does not tell.
+    """
+
+    t_s: float
+    pass_no: int | None
+    seconds: float
+    n_cores: int
+    n_threads: int
+    cpu_s: float
+    waited_s: float | None = None
+    others_s: float | None = None
+    stolen_s: float | None = None
 
 
 class Memory(Record, tag="memory"):
@@ -288,6 +310,7 @@ Event = (
     | Loaded
     | Pass
     | Step
+    | Disturbance
     | Memory
     | LayerTimes
     | Counted

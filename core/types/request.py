@@ -59,7 +59,11 @@ Task = Generate | Evaluate | Derive
 
 
 class Request(Record):
-    """All that determines a run. `options` go to the backend, `params` to the strategy."""
+    """All that determines a run. `options` go to the backend, `params` to the strategy.
+
+    live: somebody watches: a pass to look at comes first, and the screens rest while the timing passes run.
+    retries: how many timing passes may be repeated because something disturbed them.
+    """
 
     model: str
     backend: str
@@ -76,6 +80,8 @@ class Request(Record):
     allow_oversize: bool = False  # "run anyway" when the model may not fit in memory
     options: dict[str, Scalar] = msgspec.field(default_factory=dict)
     params: dict[str, Scalar] = msgspec.field(default_factory=dict)
+    live: bool = False
+    retries: int = 2
 
     def key(self) -> str:
         """Hash of everything that determines the outcome."""

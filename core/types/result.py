@@ -99,6 +99,26 @@ class ProfilerCost(Record):
     seconds: float
 
 
+class Unrest(Record, omit_defaults=False):
+    """What disturbed the passes that the headline numbers come from: their medians. None: not measured.
+
+    disturbed: the numbers are not the machine's own; sentence then says in plain words why, else it is empty.
+    lost_share: of the time that the worker wanted to compute, what others or the hypervisor had. burst: mean over
+    median of equal steps. drift: how far the passes' speeds lie apart. others_cores: processors that other processes
+    used. n_disturbed of n_passes timing passes were found disturbed; they do not count beside clean ones.
+    """
+
+    disturbed: bool
+    sentence: str = ""
+    lost_share: float | None = None
+    stolen_share: float | None = None
+    others_cores: float | None = None
+    burst: float | None = None
+    drift: float | None = None
+    n_passes: int = 0
+    n_disturbed: int = 0
+
+
 RunStatus = Literal["queued", "running", "done", "cancelled", "failed", "interrupted"]
 
 
@@ -147,3 +167,10 @@ class Result(Record, omit_defaults=False):
     items: tuple[Item, ...] = ()
     scores: tuple[Score, ...] = ()
     depth: float | None = None  # mean share of the blocks that ran in decoding; None: all of them
+    provisional: bool = False  # speeds of a pass that was watched: no timing pass has ended yet
+    disturbance: Unrest | None = None
+
+    @property
+    def disturbed(self) -> bool:
+        """Whether something else took so much of the machine that the speeds are not its own."""
+        return self.disturbance is not None and self.disturbance.disturbed

@@ -12,7 +12,10 @@ from core.types import Asked, Evaluate, Request
 from core.worker.generate import loaded
 from core.worker.journal import Journal
 from core.worker.sessions import Sessions
+from core.worker.shared import disturbance
+from core.worker.silence import rare_drawing
 from core.worker.subject import ModelUnderTest
+from hardware import load
 
 WARMUP_TOKENS = 32
 
@@ -53,9 +56,12 @@ def evaluate(request: Request, sessions: Sessions, journal: Journal) -> None:
     asked = Asked(t_s=journal.now(), n_items=size, metrics=plugin.metrics(params), settings=msgspec.to_builtins(params))
     journal.write(asked)
     journal.phase("evaluating", plugin.label, 0, size, "items")
-    for number, item in enumerate(plugin.measure(subject, params), 1):
-        journal.write(msgspec.structs.replace(item, t_s=journal.now()))
-        journal.phase("evaluating", plugin.label, number, size, "items")
-        journal.memory("evaluating")
+    with rare_drawing(request, journal):
+        before = load.read()
+        for number, item in enumerate(plugin.measure(subject, params), 1):
+            journal.write(msgspec.structs.replace(item, t_s=journal.now()))
+            journal.phase("evaluating", plugin.label, number, size, "items")
+            journal.memory("evaluating")
+        journal.write(disturbance(load.between(before, load.read()), request, journal))
     sessions.exercised = True
     journal.phase("finished")

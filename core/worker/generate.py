@@ -9,7 +9,8 @@ import importlib.metadata
 import os
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from functools import cache
 from typing import Any
 
@@ -18,11 +19,13 @@ import numpy as np
 
 from core import plugins
 from core.analysis import fallback
+from core.analysis.disturbance import Verdict
 from core.errors import ExplorerError
 from core.paths import data_dir
 from core.plugins import settings
 from core.runs.ceilings import ceilings_of
 from core.runs.companions import same_tokenizer
+from core.runs.passes import verdict
 from core.runs.store import Run
 from core.runs.summarize import summarize
 from core.types import (
@@ -43,7 +46,10 @@ from core.types import (
 from core.worker.drive import drive
 from core.worker.journal import Journal
 from core.worker.sessions import Opened, Sessions
+from core.worker.shared import disturbance
+from core.worker.silence import silence
 from core.worker.text import TextStream
+from hardware import load
 from hardware.detect import machine
 from hardware.process import resident
 
@@ -68,21 +74,27 @@ def measure(request: Request, sessions: Sessions, journal: Journal) -> None:
     for message in (*session.warnings, *((DRAFT_NOTE,) if drafts else ())):
         journal.warn(message)
     config = _config(request, request.task, session)
-    for number, (kind, profiler) in enumerate(_plan(request, session, sessions.exercised, journal)):
-        instrument = plugins.get("profiler", profiler) if profiler else None
-        warmup = WARMUP_GUESSED if strategy.single else WARMUP_TOKENS
-        most = warmup if kind == "warmup" else instrument.limit if instrument else None
-        limit = config.limit if most is None else min(config.limit, most)
-        journal.write(Pass(t_s=journal.now(), number=number, kind=kind, profiler=profiler))
-        steps = strategy.decode(session, ids, msgspec.structs.replace(config, limit=limit), params, *drafts)
-        attachment = instrument.attach(session, number) if instrument else None
-        try:
-            _run_pass(steps, session, number, attachment, journal)
-        finally:
-            steps.close()
-            if attachment:
-                attachment.close()
-                _adopt(attachment, journal)
+    ended: list[Verdict] = []
+    with closing(_plan(request, session, sessions.exercised, journal, ended)) as plan:
+        for number, (kind, profiler) in enumerate(plan):
+            instrument = plugins.get("profiler", profiler) if profiler else None
+            warmup = WARMUP_GUESSED if strategy.single else WARMUP_TOKENS
+            most = warmup if kind == "warmup" else instrument.limit if instrument else None
+            limit = config.limit if most is None else min(config.limit, most)
+            journal.write(Pass(t_s=journal.now(), number=number, kind=kind, profiler=profiler))
+            steps: Any = strategy.decode(session, ids, msgspec.structs.replace(config, limit=limit), params, *drafts)
+            attachment = instrument.attach(session, number) if instrument else None
+            try:
+                taken, shared = _run_pass(steps, session, number, attachment, journal)
+            finally:
+                steps.close()
+                if attachment:
+                    attachment.close()
+                    _adopt(attachment, journal)
+            reading = disturbance(shared, request, journal, number)
+            if kind == "timing":
+                journal.write(reading)
+            ended.append(verdict(reading, taken))
     sessions.exercised = True
     for message in _slow_precisions(request, session.spec, journal.run):
         journal.warn(message)
@@ -153,13 +165,30 @@ def _config(request: Request, task: Generate, session: Session) -> GenerationCon
 
 
 def _plan(
-    request: Request, session: Session, exercised: bool, journal: Journal
-) -> Iterator[tuple[PassKind, str | None]]:
-    """Warm-up (unless this session has run before), timing, then one pass per profiler."""
-    for _ in range(0 if exercised else request.warmup):
+    request: Request, session: Session, exercised: bool, journal: Journal, ended: Sequence[Verdict]
+) -> Generator[tuple[PassKind, str | None], None, None]:
+    """Warm-up (unless this session has run before), timing, then one pass per profiler.
+
+    A watched run shows one pass first, which warms up as well. ended: what disturbed the passes that have ended; a
+    disturbed timing pass is repeated.
+    """
+    expected_s = 0.0
+    if request.live:
+        started = time.monotonic()
+        yield "live", None
+        expected_s = request.repeats * (time.monotonic() - started)
+    for _ in range(0 if exercised or request.live else request.warmup):
         yield "warmup", None
-    for _ in range(request.repeats):
-        yield "timing", None
+    if request.repeats:
+        with silence(request, journal, expected_s) as waited:
+            if waited:
+                yield "warmup", None
+            clean = 0
+            for _ in range(request.repeats + request.retries):
+                yield "timing", None
+                clean += not ended[-1].disturbed
+                if clean == request.repeats:
+                    break
     for name in request.profilers:
         profiler = plugins.get("profiler", name)
         reason = profiler.unavailable()
@@ -175,12 +204,15 @@ def _plan(
 
 def _run_pass(
     steps: Iterator[Advance], session: Session, number: int, attachment: Attachment | None, journal: Journal
-) -> None:
+) -> tuple[list[Step], load.Load]:
+    """Every step of the pass, which the journal has as well, and how the machine was shared meanwhile."""
     text = TextStream(session)
+    taken: list[Step] = []
     piece = cache(lambda token: session.decode([token]))
     decoding = False
     if attachment:
         attachment.phase("prefill")
+    before = load.read()
     for advance, seconds in drive(steps, session):
         accepted = advance.tokens[0] if advance.tokens else ()
         step = Step(
@@ -201,6 +233,7 @@ def _run_pass(
             guessed=tuple(map(piece, advance.guess)),
         )
         journal.write(step)
+        taken.append(step)
         if attachment:
             attachment.step(step)
             if accepted and not decoding:  # the first token ends the prefill
@@ -210,6 +243,7 @@ def _run_pass(
         else:
             journal.memory(advance.phase, number)
         journal.stop_if_asked()
+    return taken, load.between(before, load.read())
 
 
 def _adopt(attachment: Attachment, journal: Journal) -> None:

@@ -21,10 +21,14 @@ class Cancelled(Exception):  # noqa: N818 - not an error
 
 
 class Journal:
-    """Writes the events of one run; t_s counts from the request. `measuring`: there is a first result."""
+    """Writes the events of one run; t_s counts from the request. `measuring`: there is a first result.
+
+    root: the data folder.
+    """
 
     def __init__(self, run: Run) -> None:
         self.run = run
+        self.root = run.path.parents[1]
         self.measuring = False
         self._origin = time.perf_counter() - (time.time() - run.created_s)
         self._file = (run.path / "events.jsonl").open("ab")

@@ -1,0 +1,89 @@
+"""Whether something else had so much of the machine that a measured time is not the machine's own.
+
+Pure functions of what the system counted around a pass (core.types.Disturbance) and of the pass's equal steps.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from core.types import Disturbance, Unrest
+
+LOST = 0.03  # share of the wanted processor time
+SHORTEST_S = 0.05  # counters tick every 10 ms: what is lost in less than this is not judged
+BURST = 1.1  # mean over median of equal steps
+FEWEST_STEPS = 16  # of which a median says something
+DRIFT = 0.1  # between the slowest and the fastest pass
+
+
+class Verdict(NamedTuple):
+    """One pass. reasons: in plain words, empty for a clean one. None: not measured."""
+
+    reasons: tuple[str, ...] = ()
+    lost_share: float | None = None
+    stolen_share: float | None = None
+    others_cores: float | None = None
+    burst: float | None = None
+    per_step_s: float | None = None
+
+    @property
+    def disturbed(self) -> bool:
+        return bool(self.reasons)
+
+
+def judge(reading: Disturbance | None, steps_s: Sequence[float]) -> Verdict:
+    """What disturbed a pass. steps_s: its equal steps; without a reading nothing is judged."""
+    per_step_s = statistics.mean(steps_s) if steps_s else None
+    if reading is None:
+        return Verdict(per_step_s=per_step_s)
+    waited_s, stolen_s = reading.waited_s or 0.0, reading.stolen_s or 0.0
+    wanted_s = reading.cpu_s + waited_s + stolen_s
+    lost = waited_s + stolen_s
+    share = lost / wanted_s if wanted_s > 0 and reading.waited_s is not None else None
+    burst = per_step_s / statistics.median(steps_s) if per_step_s and len(steps_s) >= FEWEST_STEPS else None
+    reasons = []
+    if share is not None and share > LOST and lost > SHORTEST_S:
+        reasons.append(f"other work had {share:.0%} of the processor time that it wanted")
+    if burst is not None and burst > BURST:
+        reasons.append(f"its steps came in bursts, on average {burst:.2f} times their median")
+    return Verdict(
+        reasons=tuple(reasons),
+        lost_share=share,
+        stolen_share=stolen_s / wanted_s if wanted_s > 0 and reading.stolen_s is not None else None,
+        others_cores=reading.others_s / reading.seconds if reading.others_s is not None and reading.seconds else None,
+        burst=burst,
+        per_step_s=per_step_s,
+    )
+
+
+def drift(per_step_s: Sequence[float | None]) -> float | None:
+    """How much longer the slowest of several passes took than the fastest, as a share of that."""
+    known = [s for s in per_step_s if s]
+    return max(known) / min(known) - 1 if len(known) > 1 else None
+
+
+def unrest(counted: Sequence[Verdict], drifted: float | None, n_passes: int, n_disturbed: int) -> Unrest | None:
+    """What is told of the passes that count together; None where nothing was measured."""
+    if not counted:
+        return None
+    reasons = list(dict.fromkeys(reason for verdict in counted for reason in verdict.reasons))[:1]
+    if drifted is not None and drifted > DRIFT:
+        reasons.append(f"its passes differ by {drifted:.0%}")
+    return Unrest(
+        disturbed=bool(reasons),
+        sentence=f"Disturbed while it was timed: {' and '.join(reasons)}." if reasons else "",
+        lost_share=_median([v.lost_share for v in counted]),
+        stolen_share=_median([v.stolen_share for v in counted]),
+        others_cores=_median([v.others_cores for v in counted]),
+        burst=_median([v.burst for v in counted]),
+        drift=drifted,
+        n_passes=n_passes,
+        n_disturbed=n_disturbed,
+    )
+
+
+def _median(found: Sequence[float | None]) -> float | None:
+    known = [x for x in found if x is not None]
+    return statistics.median(known) if known else None

@@ -1,0 +1,59 @@
+"""Which passes a run's headline numbers come from: clean timing passes, else disturbed ones, else the one watched.
+
+Pure functions of events, like summarize.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from core.analysis.disturbance import Verdict, drift, judge, unrest
+from core.types import Disturbance, Done, Event, Failed, Pass, Step, Unrest
+
+
+class Headline(NamedTuple):
+    """numbers: of the passes that count, in order. provisional: it is the watched one. unrest: what disturbed them."""
+
+    numbers: tuple[int, ...]
+    provisional: bool = False
+    unrest: Unrest | None = None
+
+
+def headline(events: Sequence[Event]) -> Headline:
+    """Of the events of one attempt, which begins with its last Loaded.
+
+    While the first timing pass of a watched run is going, the live pass still speaks. In other runs a pass counts that
+    is still going.
+    """
+    passes = [e for e in events if isinstance(e, Pass)]
+    steps: dict[int, list[Step]] = {p.number: [] for p in passes}
+    readings: dict[int | None, Disturbance] = {}
+    over = False
+    for event in events:
+        if isinstance(event, Step):
+            steps.setdefault(event.pass_no, []).append(event)
+        elif isinstance(event, Disturbance):
+            readings[event.pass_no] = event
+        over |= isinstance(event, Done | Failed)
+    live = [p.number for p in passes if p.kind == "live"]
+    begun = [p.number for p in passes if p.kind == "timing"]
+    if live:
+        begun = [n for n in begun if over or n != passes[-1].number or n in readings]
+        if not any(steps[n] for n in begun):
+            return Headline(tuple(live[-1:]), provisional=True)
+    verdicts = {n: verdict(readings.get(n), steps[n]) for n in begun}
+    clean = [n for n in begun if not verdicts[n].disturbed]
+    counted = clean or begun
+    drifted = drift([verdicts[n].per_step_s for n in counted])
+    known = [verdicts[n] for n in counted if n in readings]
+    told = unrest(known, drifted, len(begun), len(begun) - len(clean))
+    if None in readings:  # an evaluation, whose answers differ in length: only what the system counted
+        told = unrest([judge(readings[None], ())], None, 1, 0)
+    return Headline(tuple(counted), unrest=told)
+
+
+def verdict(reading: Disturbance | None, steps: Sequence[Step]) -> Verdict:
+    """What disturbed one pass: its equal steps are those that decode one token by one forward."""
+    equal = [s.seconds for s in steps if s.phase == "decode" and s.n_forward == s.n_input == s.n_tokens == 1]
+    return judge(reading, equal)

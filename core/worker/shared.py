@@ -1,0 +1,23 @@
+"""What is written down of how a pass, or an evaluation, shared the machine."""
+
+from __future__ import annotations
+
+from core.types import Disturbance, Request
+from core.worker.journal import Journal
+from hardware.detect import machine, usable_cores
+from hardware.load import Load
+
+
+def disturbance(shared: Load, request: Request, journal: Journal, pass_no: int | None = None) -> Disturbance:
+    """The event; pass_no None: of an evaluation."""
+    return Disturbance(
+        t_s=journal.now(),
+        pass_no=pass_no,
+        seconds=shared.seconds,
+        n_cores=usable_cores(),
+        n_threads=request.threads or machine().physical_cores or usable_cores(),
+        cpu_s=shared.cpu_s,
+        waited_s=shared.waited_s,
+        others_s=shared.others_s,
+        stolen_s=shared.stolen_s,
+    )

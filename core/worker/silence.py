@@ -1,0 +1,75 @@
+"""Silence for what is timed: the screens rest, other processes come to rest, and the worker is warm again.
+
+Only for requests that somebody watches; all waiting lies before the first timed step.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from core.runs import screens
+from core.types import Request
+from core.worker.journal import Journal
+from hardware import load
+
+SCREENS_MOST_S = 6.0  # a screen that never rests does not stop the run
+OTHERS_MOST_S = 4.0
+OTHERS_CORES = 0.1  # what a resting machine may use
+WINDOW_S = 0.25
+EVALUATION_EVERY_S = 10.0  # how often screens may draw while answers are timed
+POLL_S = 0.05
+
+
+@contextmanager
+def silence(request: Request, journal: Journal, expected_s: float) -> Iterator[bool]:
+    """While it lasts, the screens rest. Gives whether there was a wait, after which a worker is cold.
+
+    Raises Cancelled while it waits; the note goes in any case.
+    """
+    if not request.live:
+        yield False
+        return
+    root = journal.root
+    journal.phase("resting", "Waiting until the screens rest")
+    screens.begin(root, journal.run.id, expected_s + screens.PAUSE_S)
+    try:
+        _await_screens(journal)
+        _await_others(journal)
+        yield True
+    finally:
+        screens.end(root)
+
+
+@contextmanager
+def rare_drawing(request: Request, journal: Journal) -> Iterator[None]:
+    """While it lasts, the screens draw rarely: for an evaluation, which is too long to be left unseen."""
+    if not request.live:
+        yield
+        return
+    screens.begin(journal.root, journal.run.id, 0.0, EVALUATION_EVERY_S)
+    try:
+        yield
+    finally:
+        screens.end(journal.root)
+
+
+def _await_screens(journal: Journal) -> None:
+    """Until no screen has drawn for longer than screens pause."""
+    give_up = time.monotonic() + SCREENS_MOST_S
+    while screens.quiet_s(journal.root) < screens.PAUSE_S and time.monotonic() < give_up:
+        journal.stop_if_asked()
+        time.sleep(POLL_S)
+
+
+def _await_others(journal: Journal) -> None:
+    """Until other processes use next to nothing."""
+    give_up = time.monotonic() + OTHERS_MOST_S
+    while time.monotonic() < give_up:
+        journal.stop_if_asked()
+        before = load.read()
+        time.sleep(WINDOW_S)
+        seen = load.between(before, load.read())
+        if seen.others_s is None or seen.others_s < OTHERS_CORES * seen.seconds:
+            return

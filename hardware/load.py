@@ -1,0 +1,92 @@
+"""How this process shares the machine: processor time that it had, waited for, or that others and the hypervisor had.
+
+Cumulative counters, to be read before and after what is measured. Knows nothing of models.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import psutil
+
+_TASKS, _STAT = Path("/proc/self/task"), Path("/proc/stat")
+_IDLE = (3, 4)  # idle and waiting for a disk, in /proc/stat's order
+_STEAL, _FIRST_GUEST = 7, 8  # guests' time is contained in user time
+
+
+class Reading(NamedTuple):
+    """At one moment. waited_s: by thread, how long it was ready to run and had no core. None: the system does not tell.
+
+    busy_s: processor time of all processes together, this one's included; stolen_s: what the hypervisor took.
+    """
+
+    at_s: float
+    cpu_s: float
+    waited_s: dict[str, float] | None
+    busy_s: float | None
+    stolen_s: float | None
+
+
+class Load(NamedTuple):
+    """Between two readings, in seconds of processor time."""
+
+    seconds: float
+    cpu_s: float
+    waited_s: float | None
+    others_s: float | None
+    stolen_s: float | None
+
+
+def read() -> Reading:
+    """Some 100 microseconds on Linux."""
+    busy_s, stolen_s = _machine()
+    return Reading(time.perf_counter(), time.process_time(), _waited(), busy_s, stolen_s)
+
+
+def between(before: Reading, after: Reading) -> Load:
+    """What happened from `before` to `after`; a thread that began meanwhile counts whole."""
+    cpu_s = after.cpu_s - before.cpu_s
+    waited_s = None
+    if before.waited_s is not None and after.waited_s is not None:
+        waited_s = sum(s - before.waited_s.get(thread, 0.0) for thread, s in after.waited_s.items())
+    others_s = None
+    if before.busy_s is not None and after.busy_s is not None:
+        others_s = max(0.0, after.busy_s - before.busy_s - cpu_s)
+    stolen_s = None
+    if before.stolen_s is not None and after.stolen_s is not None:
+        stolen_s = max(0.0, after.stolen_s - before.stolen_s)
+    return Load(after.at_s - before.at_s, cpu_s, waited_s, others_s, stolen_s)
+
+
+def _waited() -> dict[str, float] | None:
+    """Thread -> seconds in the run queue: the second number of its schedstat, in nanoseconds."""
+    if not sys.platform.startswith("linux"):
+        return None
+    found = {}
+    try:
+        for thread in os.listdir(_TASKS):
+            try:
+                found[thread] = int((_TASKS / thread / "schedstat").read_text().split()[1]) / 1e9
+            except (FileNotFoundError, ProcessLookupError):
+                continue  # it ended just now
+    except (OSError, IndexError, ValueError):
+        return None
+    return found
+
+
+def _machine() -> tuple[float | None, float | None]:
+    """(busy seconds of all processors, seconds stolen) since the machine started."""
+    if sys.platform.startswith("linux"):
+        try:
+            ticks = [int(x) for x in _STAT.read_text().split(maxsplit=11)[1:11]]
+        except (OSError, ValueError):
+            return None, None
+        per_s = os.sysconf("SC_CLK_TCK")
+        busy = sum(t for i, t in enumerate(ticks[:_FIRST_GUEST]) if i not in (*_IDLE, _STEAL))
+        return busy / per_s, ticks[_STEAL] / per_s
+    times = psutil.cpu_times()
+    return sum(times) - times.idle, None

@@ -1,0 +1,64 @@
+"""Which passes count, from hand-made events."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from core.runs.passes import headline
+from core.types import Disturbance, Done, Event, Pass, PassKind, Step
+
+
+def begun(number: int, kind: PassKind) -> Pass:
+    return Pass(t_s=0, number=number, kind=kind)
+
+
+def steps(number: int, seconds: Sequence[float] = (0.01,) * 20) -> list[Event]:
+    return [
+        Step(t_s=0, pass_no=number, phase="decode", seconds=s, n_tokens=1, n_forward=1, n_input=1, n_context=9)
+        for s in seconds
+    ]
+
+
+def reading(number: int | None, waited_s: float = 0.0) -> Disturbance:
+    return Disturbance(t_s=0, pass_no=number, seconds=1, n_cores=2, n_threads=2, cpu_s=1.9, waited_s=waited_s)
+
+
+LIVE: list[Event] = [begun(0, "live"), *steps(0)]
+
+
+def test_a_watched_pass_speaks_until_a_timing_pass_has_ended() -> None:
+    assert headline(LIVE) == ((0,), True, None)
+    waiting = [*LIVE, begun(1, "warmup"), *steps(1)]
+    assert headline(waiting) == ((0,), True, None)
+    timing = [*waiting, begun(2, "timing"), *steps(2)]
+    assert headline(timing) == ((0,), True, None)
+    ended = headline([*timing, reading(2)])
+    assert ended.numbers == (2,) and not ended.provisional
+    assert headline([*timing, Done(t_s=1, cancelled=True)])[:2] == ((2,), False), "what was measured is kept"
+    assert headline([*waiting, begun(2, "timing"), Done(t_s=1, cancelled=True)])[:2] == ((0,), True)
+    going = headline([*timing, reading(2), begun(3, "timing"), *steps(3)])
+    assert going.numbers == (2,)
+
+
+def test_elsewhere_a_pass_counts_that_is_going() -> None:
+    assert headline([begun(0, "warmup"), *steps(0)])[:2] == ((), False)
+    assert headline([begun(0, "warmup"), *steps(0), begun(1, "timing"), *steps(1)])[:2] == ((1,), False)
+
+
+def test_disturbed_passes_do_not_count_beside_clean_ones() -> None:
+    events = [begun(0, "timing"), *steps(0), reading(0, waited_s=1.9)]
+    alone = headline(events)
+    assert alone.numbers == (0,) and alone.unrest is not None and alone.unrest.disturbed
+    assert alone.unrest.lost_share == 0.5 and (alone.unrest.n_disturbed, alone.unrest.n_passes) == (1, 1)
+    both = headline([*events, begun(1, "timing"), *steps(1), reading(1)])
+    assert both.numbers == (1,) and both.unrest is not None and not both.unrest.disturbed
+    assert both.unrest.sentence == "" and (both.unrest.n_disturbed, both.unrest.n_passes) == (1, 2)
+
+
+def test_runs_without_readings_are_not_judged() -> None:
+    assert headline([begun(0, "timing"), *steps(0, [0.01] * 19 + [9.0])]) == ((0,), False, None)
+
+
+def test_an_evaluation_has_one_reading() -> None:
+    found = headline([reading(None, waited_s=1.9)]).unrest
+    assert found is not None and found.disturbed and found.lost_share == 0.5
