@@ -5,6 +5,7 @@ Cumulative counters, to be read before and after what is measured. Knows nothing
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
@@ -41,10 +42,11 @@ class Load(NamedTuple):
     stolen_s: float | None
 
 
-def read() -> Reading:
-    """Some 100 microseconds on Linux."""
+def read(*companions: int) -> Reading:
+    """Some 100 microseconds on Linux. companions: processes whose time is this one's, as they work for it."""
     busy_s, stolen_s = _machine()
-    return Reading(time.perf_counter(), time.process_time(), _waited(), busy_s, stolen_s)
+    cpu_s = time.process_time() + sum(map(_cpu_s, companions))
+    return Reading(time.perf_counter(), cpu_s, _waited(*companions), busy_s, stolen_s)
 
 
 def between(before: Reading, after: Reading) -> Load:
@@ -62,17 +64,25 @@ def between(before: Reading, after: Reading) -> Load:
     return Load(after.at_s - before.at_s, cpu_s, waited_s, others_s, stolen_s)
 
 
-def _waited() -> dict[str, float] | None:
+def _cpu_s(pid: int) -> float:
+    with contextlib.suppress(psutil.Error):
+        times = psutil.Process(pid).cpu_times()
+        return float(times.user + times.system)
+    return 0.0
+
+
+def _waited(*companions: int) -> dict[str, float] | None:
     """Thread -> seconds in the run queue: the second number of its schedstat, in nanoseconds."""
     if not sys.platform.startswith("linux"):
         return None
     found = {}
     try:
-        for thread in os.listdir(_TASKS):
-            try:
-                found[thread] = int((_TASKS / thread / "schedstat").read_text().split()[1]) / 1e9
-            except (FileNotFoundError, ProcessLookupError):
-                continue  # it ended just now
+        for tasks in (_TASKS, *(Path(f"/proc/{pid}/task") for pid in companions)):
+            for thread in os.listdir(tasks):
+                try:
+                    found[thread] = int((tasks / thread / "schedstat").read_text().split()[1]) / 1e9
+                except (FileNotFoundError, ProcessLookupError):
+                    continue  # it ended just now
     except (OSError, IndexError, ValueError):
         return None
     return found

@@ -24,12 +24,12 @@ import msgspec
 from core import plugins
 from core.errors import ExplorerError
 from core.runs.check import check
+from core.runs.death import LOG_LINES, explained
 from core.runs.store import Run, Store
 from core.types import Derive, Done, Event, Failed, Request, Scalar, Warned
 from hardware.process import patient
 
 TERM_AFTER_S, KILL_AFTER_S = 2.0, 5.0
-LOG_LINES = 20
 ENDED = ("done", "failed", "cancelled")  # "interrupted" is not an end: the watcher is about to tell why
 
 
@@ -206,28 +206,8 @@ def _death(run: Run, code: int, request: Request) -> Failed:
     """What to tell of a worker that ended with `code` (negative: a signal)."""
     log = run.path / "log.txt"
     tail = "\n".join(log.read_text(errors="replace").splitlines()[-LOG_LINES:]) if log.exists() else ""
-    t_s = time.time() - run.created_s
-    reasons: dict[int, tuple[str, str]] = {
-        signal.SIGKILL: (
-            "The worker was killed, most likely because the memory ran out.",
-            "Choose a smaller model, dtype, batch or context; what was measured so far is kept.",
-        ),
-        signal.SIGILL: (
-            f"{request.backend} used an instruction that this processor does not have.",
-            "Install the library anew from requirements.txt so that it is built for this machine.",
-        ),
-        signal.SIGSEGV: (
-            f"{request.backend} crashed inside its native code.",
-            "Try other options or another backend; the run's log has the last lines.",
-        ),
-    }
-    if code < 0 and -code in reasons:
-        message, hint = reasons[-code]
-    elif code < 0:
-        message, hint = f"The worker ended by {signal.Signals(-code).name}.", "Run again; what was measured is kept."
-    else:
-        message, hint = f"The worker ended early with status {code}.", "The run's log has the last lines."
-    return Failed(t_s=t_s, message=message, hint=hint, log=tail)
+    message, hint = explained(code, request.backend)
+    return Failed(t_s=time.time() - run.created_s, message=message, hint=hint, log=tail)
 
 
 def options_of(pairs: dict[str, Any]) -> dict[str, Scalar]:

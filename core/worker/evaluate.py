@@ -57,11 +57,11 @@ def evaluate(request: Request, sessions: Sessions, journal: Journal) -> None:
     journal.write(asked)
     journal.phase("evaluating", plugin.label, 0, size, "items")
     with rare_drawing(request, journal):
-        before = load.read()
+        before = load.read(*journal.processes)
         for number, item in enumerate(plugin.measure(subject, params), 1):
             journal.write(msgspec.structs.replace(item, t_s=journal.now()))
             journal.phase("evaluating", plugin.label, number, size, "items")
             journal.memory("evaluating")
-        journal.write(disturbance(load.between(before, load.read()), request, journal))
+        journal.write(disturbance(load.between(before, load.read(*journal.processes)), request, journal))
     sessions.exercised = True
     journal.phase("finished")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -20,16 +20,25 @@ class Cancelled(Exception):  # noqa: N818 - not an error
     """The user asked for a stop."""
 
 
+class Teller(Protocol):
+    """Where progress is told; raises Cancelled when a stop is asked for."""
+
+    def phase(
+        self, name: PhaseName, note: str = "", done: float | None = None, total: float | None = None, unit: str = ""
+    ) -> None: ...
+
+
 class Journal:
     """Writes the events of one run; t_s counts from the request. `measuring`: there is a first result.
 
-    root: the data folder.
+    root: the data folder. processes: ids of others whose memory is the run's, too.
     """
 
     def __init__(self, run: Run) -> None:
         self.run = run
         self.root = run.path.parents[1]
         self.measuring = False
+        self.processes: tuple[int, ...] = ()
         self._origin = time.perf_counter() - (time.time() - run.created_s)
         self._file = (run.path / "events.jsonl").open("ab")
         self._reserve = run.path / "reserve"
@@ -72,11 +81,11 @@ class Journal:
         self.write(Phase(t_s=now, name=name, note=note, done=done, total=total, unit=unit))
 
     def memory(self, phase: str, pass_no: int | None = None) -> None:
-        """The process's memory now, at most five times a second."""
+        """The memory of the run's processes now, at most five times a second."""
         now = self.now()
         if now - self._last_memory_s < MEMORY_EVERY_S:
             return
-        self._last_memory_s, seen = now, resident()
+        self._last_memory_s, seen = now, resident(*self.processes)
         self.write(
             Memory(
                 t_s=now,

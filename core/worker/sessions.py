@@ -15,11 +15,12 @@ from typing import Any
 
 import msgspec
 
-from core import plugins
+from core import engine, plugins
 from core.errors import ExplorerError
 from core.runs.companions import companions
 from core.types import ModelEntry, ModelSpec, Request, Session
-from core.worker.journal import Journal
+from core.worker.apart import Apart, open_apart
+from core.worker.journal import Journal, Teller
 from hardware.process import resident
 
 
@@ -48,20 +49,28 @@ class Sessions:
         self._open: dict[str, tuple[str, Session]] = {}  # "model" or a companion's role: session key, session
 
     def open(self, request: Request, journal: Journal) -> Opened:
-        """Open what is not open yet; what is no longer wanted gives its memory back first."""
+        """Open what is not open yet; what is no longer wanted gives its memory back first.
+
+        A companion in another backend is opened in a process of its own: one native engine per process.
+        """
         before = resident().rss_bytes
         wanted = {"model": request, **companions(request)}
-        for role, (key, _) in list(self._open.items()):
-            if role not in wanted or wanted[role].session_key() != key:
+        for role, (key, there_is) in list(self._open.items()):
+            gone = isinstance(there_is, Apart) and not there_is.alive
+            if gone or role not in wanted or wanted[role].session_key() != key:
                 self.close(role)
         seconds, warm = 0.0, "model" in self._open
         for role, there in wanted.items():
             if role not in self._open:
-                session, took = load(there, journal)
+                session, took = (load if there.backend == request.backend else _load_apart)(there, journal)
                 self._open[role] = (there.session_key(), session)
                 self.exercised = False
                 seconds += took
         sessions = {role: session for role, (_, session) in self._open.items()}
+        apart = [session for session in sessions.values() if isinstance(session, Apart)]
+        for session in apart:
+            session.check = journal.stop_if_asked
+        journal.processes = tuple(session.pid for session in apart)
         return Opened(sessions.pop("model"), sessions, seconds, warm, before)
 
     def close(self, *roles: str) -> None:
@@ -72,8 +81,11 @@ class Sessions:
         gc.collect()
 
 
-def load(request: Request, journal: Journal) -> tuple[Session, float]:
-    """The opened session of a request, and the seconds that the library took."""
+def load(request: Request, journal: Teller) -> tuple[Session, float]:
+    """The opened session of a request, and the seconds that the library took.
+
+    Raises ExplorerError when this process is another engine's.
+    """
     from core.models import catalogue, spec
 
     backend = plugins.get("backend", request.backend)
@@ -89,11 +101,20 @@ def load(request: Request, journal: Journal) -> tuple[Session, float]:
         random_weights=entry.random_weights or model.random_weights,
         source=entry.note or model.source,
     )
+    engine.claim(request.backend)
     started = time.perf_counter()
     journal.phase("loading", f"Loading {entry.label}")
     session = backend.open(path, model, request, lambda *a, **k: journal.phase("loading", *a, **k))
     session.sync()
     return session, time.perf_counter() - started
+
+
+def _load_apart(request: Request, journal: Journal) -> tuple[Session, float]:
+    """Like load, in a process of its own; files are made before it starts, so that a stop ends that work, too."""
+    from core.models import catalogue
+
+    provide(catalogue.find(request.model), plugins.get("backend", request.backend).formats, journal)
+    return open_apart(request, journal, journal.stop_if_asked)
 
 
 def run_dtype(entry: ModelEntry, fmt: str, stored: ModelSpec, request: Request) -> str | None:
@@ -108,7 +129,7 @@ def run_dtype(entry: ModelEntry, fmt: str, stored: ModelSpec, request: Request) 
     return request.dtype or own
 
 
-def provide(entry: ModelEntry, formats: tuple[str, ...], journal: Journal) -> tuple[str, str]:
+def provide(entry: ModelEntry, formats: tuple[str, ...], journal: Teller) -> tuple[str, str]:
     """(format, path) of a file the backend opens; what must be derived is made in a process of its own."""
     direct = next((fmt for fmt in formats if fmt in entry.files and fmt != "config"), None)
     if direct:

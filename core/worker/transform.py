@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from core import plugins
+from core import engine, plugins
 from core.models import catalogue, derived, spec
 from core.models.formats import files_of
 from core.paths import data_dir
@@ -67,6 +67,7 @@ def derive(request: Request, sessions: Sessions, journal: Journal) -> None:
     journal.phase("preparing", f"Looking for {request.model}")
     source = work.open(request.model, transform.formats)
     transform.check(source.spec, params)
+    engine.claim(transform.backend)
     name = task.name or derived.free_name(f"{source.entry.id}-{transform.suffix(params)}", key)
     with derived.building(name) as out:
         outcome = transform.run(source, params, out, work)

@@ -25,6 +25,7 @@ from filelock import FileLock, Timeout
 from core.errors import ExplorerError
 from core.runs.store import MEASURING, TAKEN, Run, Store
 from core.types import Derive, Done, Evaluate, Event, Failed, Generate
+from core.worker.apart import LostError
 from core.worker.evaluate import evaluate
 from core.worker.generate import measure
 from core.worker.journal import Cancelled, Journal
@@ -63,6 +64,8 @@ def perform(store: Store, sessions: Sessions, command: Command) -> None:
         )
     except (Cancelled, KeyboardInterrupt):
         end = Done(t_s=journal.now(), cancelled=True)
+    except LostError as error:
+        end = Failed(t_s=journal.now(), message=error.message, hint=error.hint, log=error.log)
     except ExplorerError as error:
         end = Failed(t_s=journal.now(), message=error.message, hint=error.hint, user_error=not journal.measuring)
     except MemoryError:

@@ -1,0 +1,53 @@
+"""One native engine per process: PyTorch, ONNX Runtime and llama.cpp never meet in one.
+
+Each sets up the processor for itself. On one with AMX a thread's tile registers keep the form that the last library
+gave them, and the next library's product then dies of an illegal instruction, or is wrong without a word. So a process
+claims its engine before it loads one, and a second one lives in a process of its own.
+
+Knows the libraries' names; loads none of them.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+
+from core.errors import ExplorerError
+
+# backend -> its label and the modules that hold its native code. transformers is none: it computes in torch, which it
+# loads; onnx is none either: it reads and writes files.
+ENGINES: Mapping[str, tuple[str, tuple[str, ...]]] = {
+    "pytorch": ("PyTorch", ("torch",)),
+    "onnxruntime": ("ONNX Runtime", ("onnxruntime",)),
+    "llama_cpp": ("llama.cpp", ("llama_cpp",)),
+}
+
+_claimed: str | None = None
+
+
+def claim(engine: str) -> None:
+    """This process is this engine's from now on; a backend that has none (the fake) claims nothing.
+
+    Raises ExplorerError when it is another's already, or when another's library is loaded, whoever loaded it.
+    """
+    global _claimed
+    if engine not in ENGINES:
+        return
+    others = [name for name in ENGINES if name != engine and (name == _claimed or name in loaded())]
+    if others:
+        raise ExplorerError(
+            f"This process runs {ENGINES[others[0]][0]} already, and {ENGINES[engine][0]} beside it could crash or "
+            "compute wrong numbers.",
+            "Run the two one after the other: each run has a process of its own.",
+        )
+    _claimed = engine
+
+
+def claimed() -> str | None:
+    """The engine that this process is for; None before the first claim."""
+    return _claimed
+
+
+def loaded() -> frozenset[str]:
+    """The engines whose native code is in this process."""
+    return frozenset(name for name, (_, modules) in ENGINES.items() if any(module in sys.modules for module in modules))

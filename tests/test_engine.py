@@ -1,0 +1,43 @@
+"""A process holds one native engine: claims by name, and libraries that somebody else has loaded."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def said(code: str) -> str:
+    """What a fresh process prints, in which `claim` and `loaded` are there and errors are printed."""
+    program = (
+        "import sys\nfrom core import engine\nfrom core.errors import ExplorerError\n"
+        f"try:\n    {code}\nexcept ExplorerError as error:\n    print(error.message, '|', error.hint)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout.strip()
+
+
+def test_a_process_keeps_the_engine_it_claimed() -> None:
+    assert said("engine.claim('pytorch'); engine.claim('pytorch'); print(engine.claimed())") == "pytorch"
+    refused = said("engine.claim('pytorch'); engine.claim('llama_cpp')")
+    assert refused.startswith("This process runs PyTorch already, and llama.cpp beside it")
+    assert refused.split("|")[1].strip(), "the next step is told"
+
+
+@pytest.mark.parametrize(("library", "label"), [("onnxruntime", "ONNX Runtime"), ("llama_cpp", "llama.cpp")])
+def test_a_library_that_somebody_loaded_counts(library: str, label: str) -> None:
+    """A module of that name is enough: the rule reads sys.modules."""
+    there = f"sys.modules['{library}'] = sys"
+    assert said(f"{there}; print(sorted(engine.loaded()))") == f"['{library}']"
+    assert said(f"{there}; engine.claim('pytorch')").startswith(f"This process runs {label} already")
+    assert said(f"{there}; engine.claim('{library}'); print('fine')") == "fine"
+
+
+def test_files_and_the_fake_are_no_engines() -> None:
+    assert said("engine.claim('fake'); engine.claim('onnxruntime'); print(engine.claimed())") == "onnxruntime"
+    assert said("import onnx; engine.claim('llama_cpp'); print(engine.claimed())") == "llama_cpp"
