@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,6 @@ import torch
 from core import plugins
 from core.analysis import crosscheck
 from core.analysis.crosscheck import Row, by_operator, products, rows, total, verdict
-from core.backends.onnxruntime import count as graph_count
-from core.backends.pytorch import count as dispatch
 from core.models import spec as specs
 from core.models.spec import from_config
 from core.profilers.flops import plugin as profiler
@@ -25,6 +24,9 @@ from tests.backends.test_pytorch import CAUSAL, open_config
 from tests.support import tiny
 from tests.support.tiny import llama_cpp as tiny_gguf
 from tests.support.tiny import onnxruntime as tiny_onnx
+
+graph_count = importlib.import_module("core.backends.onnxruntime.count")
+dispatch = importlib.import_module("core.backends.pytorch.count")
 
 FORWARDS = [(7, 0), (1, 7), (5, 3)]
 CONFIG = {
