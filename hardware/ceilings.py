@@ -22,6 +22,7 @@ import msgspec
 
 from hardware.device import Device
 from hardware.errors import HardwareError
+from hardware.priority import spawn
 from hardware.process import patient
 
 
@@ -169,15 +170,23 @@ def measure(
     command = [sys.executable, "-m", "hardware.measure_ceilings", "--threads", str(threads), "--device", device]
     command += ["--probe"] if probe else ["--quick"] if quick else []
     count = str(threads)
-    child = subprocess.Popen(
-        command,
-        cwd=Path(__file__).resolve().parent.parent,
-        env={**os.environ, **patient(), "OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count, "PYTHONUNBUFFERED": "1"},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
+    child = spawn(
+        lambda: subprocess.Popen(
+            command,
+            cwd=Path(__file__).resolve().parent.parent,
+            env={
+                **os.environ,
+                **patient(),
+                "OMP_NUM_THREADS": count,
+                "MKL_NUM_THREADS": count,
+                "PYTHONUNBUFFERED": "1",
+            },
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
     )
     lines: queue.Queue[str | None] = queue.Queue()
     errors: list[str] = []

@@ -27,6 +27,7 @@ from core.runs.check import check
 from core.runs.death import LOG_LINES, explained
 from core.runs.store import Run, Store
 from core.types import Derive, Done, Event, Failed, Request, Scalar, Warned
+from hardware.priority import spawn
 from hardware.process import patient
 
 TERM_AFTER_S, KILL_AFTER_S = 2.0, 5.0
@@ -134,21 +135,23 @@ class Runner:
     def _spawn(self, request: Request) -> subprocess.Popen[bytes]:
         root = Path(__file__).parents[2]
         threads = {"OMP_NUM_THREADS": str(request.threads)} if request.threads else {}
-        process = subprocess.Popen(
-            [sys.executable, "-m", "core.worker.worker", str(self.store.root)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=(self.store.root / "worker.log").open("wb"),
-            cwd=root,
-            env={
-                **os.environ,
-                **patient(),
-                **threads,
-                "HF_HUB_DISABLE_TELEMETRY": "1",
-                "HF_HUB_OFFLINE": "1",
-                "TOKENIZERS_PARALLELISM": "false",
-            },
-            start_new_session=True,
+        process = spawn(
+            lambda: subprocess.Popen(
+                [sys.executable, "-m", "core.worker.worker", str(self.store.root)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=(self.store.root / "worker.log").open("wb"),
+                cwd=root,
+                env={
+                    **os.environ,
+                    **patient(),
+                    **threads,
+                    "HF_HUB_DISABLE_TELEMETRY": "1",
+                    "HF_HUB_OFFLINE": "1",
+                    "TOKENIZERS_PARALLELISM": "false",
+                },
+                start_new_session=True,
+            )
         )
         threading.Thread(target=self._watch, args=(process,), daemon=True).start()
         return process

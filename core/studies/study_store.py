@@ -22,6 +22,7 @@ from core.studies import ledger
 from core.studies.findings import Findings
 from core.studies.standings import Standings
 from core.types import Record, from_json
+from hardware.priority import spawn
 
 RECORDED = Path(__file__).with_name("recorded")
 LOG, PID = "study.log", "study.pid"
@@ -74,13 +75,15 @@ def start(kind: str, model: str, minutes: float) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "core", "study", kind, "--model", model, "--minutes", str(minutes)]
     with (folder / LOG).open("wb") as log:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            cwd=Path(__file__).parents[2],
-            start_new_session=True,
+        process = spawn(
+            lambda: subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=Path(__file__).parents[2],
+                start_new_session=True,
+            )
         )
     (folder / PID).write_text(f"{process.pid} {psutil.Process(process.pid).create_time()}", encoding="utf-8")
 
