@@ -20,6 +20,7 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
+from core import engine
 from core.errors import ExplorerError
 from core.models import formats, gguf_file
 from core.models.artifact_cache import fingerprint, fingerprints, folder, key_of, made
@@ -148,7 +149,7 @@ def _fp32_bytes(source: Path) -> int:
 
 
 def main(model: str, wanted: str) -> int:
-    """Exit status 0, or 2 after a message."""
+    """Exit status 0, or 2 after a message. What is converted here takes PyTorch, if any engine."""
     from core.models import catalogue
 
     def say(**line: object) -> None:
@@ -158,6 +159,7 @@ def main(model: str, wanted: str) -> int:
         say(note=note, done=done, total=total, unit=unit)
 
     try:
+        engine.claim("pytorch")
         kind, path = provide(catalogue.find(model), tuple(wanted.split(",")), progress)
     except ExplorerError as error:
         say(message=error.message, hint=error.hint)

@@ -1,8 +1,9 @@
-"""A Hugging Face folder becomes a folder with model.onnx, in a process of its own.
+"""A Hugging Face folder becomes a folder with model.onnx, in two processes: PyTorch traces, ONNX Runtime compares.
 
 Tracing leaves a gigabyte of libraries and freed memory behind, which would be counted as the model's
-where memory is measured next. The conversion itself is core.models.torch_to_onnx; this file starts
-it, relays its progress and explains its end.
+where memory is measured next; and a process has one native engine (core.engine). The work itself is in
+core.models.torch_to_onnx and core.models.onnx_check; this file starts them, relays their progress and
+explains their end.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import msgspec
 
@@ -32,11 +34,19 @@ def export(hf_folder: str, out_dir: str, progress: Progress) -> None:
     Raises ExplorerError when the folder or its architecture cannot be exported. What `progress`
     raises stops the export and is passed on.
     """
-    command = [sys.executable, "-m", "core.models.torch_to_onnx", hf_folder, out_dir]
-    child = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE)
+    with TemporaryDirectory() as folder:
+        samples = str(Path(folder) / "samples.npz")
+        _run("core.models.torch_to_onnx", [hf_folder, out_dir, samples], "Starting the ONNX export", progress)
+        file = str(Path(out_dir) / "model.onnx")
+        _run("core.models.onnx_check", [file, samples], "Starting ONNX Runtime for the ONNX export", progress)
+
+
+def _run(module: str, arguments: list[str], note: str, progress: Progress) -> None:
+    """`python -m module arguments` to its end. Raises ExplorerError for what it refuses, and for its death."""
+    child = subprocess.Popen([sys.executable, "-m", module, *arguments], cwd=ROOT, stdout=subprocess.PIPE)
     messages: queue.Queue[Message | None] = queue.Queue()
     threading.Thread(target=_read, args=(child, messages), daemon=True).start()
-    note, started = "Starting the ONNX export", time.monotonic()
+    started = time.monotonic()
     try:
         while True:
             progress(note, round(time.monotonic() - started), unit="s")

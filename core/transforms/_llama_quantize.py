@@ -15,11 +15,14 @@ import re
 import sys
 from typing import Any
 
+from core import engine
+
 ERROR = 4  # ggml_log_level
 SIZE = re.compile(r"quant size\s*=\s*([\d.]+) MiB")
 
 
 def main(source: str, target: str, kind: str, table: str, threads: str) -> int:
+    engine.claim("llama_cpp")
     import llama_cpp
 
     said: list[tuple[int, str]] = []

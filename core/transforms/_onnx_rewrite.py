@@ -19,6 +19,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from core import engine
+
 SCOPES = "pkg.torch.onnx.name_scopes"
 SMALL = 1024  # bytes; smaller tensors stay in the graph's own file
 ORT = "com.microsoft"
@@ -26,6 +28,7 @@ ORT = "com.microsoft"
 
 def main(source: str, target: str, settings: str) -> int:
     logging.disable(logging.WARNING)  # the quantizers report every node
+    engine.claim("onnxruntime")
     try:
         _print(facts=rewrite(Path(source), Path(target), json.loads(settings)))
     except OSError as error:

@@ -1,6 +1,6 @@
 """python -m tests.bench [loops] [step] [app] [waiting] [published] [predict [--small] [--again]]: tables and a file.
 
-Each comparison is made of interleaved pairs (ABBA order) in one process, quoted as a ratio with its
+Each comparison is made of interleaved pairs (ABBA order) in one process of its engine, quoted as a ratio with its
 95 % interval. Load and steal are printed, because this may be a shared machine.
 """
 

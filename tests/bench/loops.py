@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -9,9 +11,11 @@ from typing import Any
 import numpy as np
 
 from core import plugins
-from core.models import artifacts, catalogue, spec
+from core.models import catalogue
 from core.stats.intervals import paired_ratio
 from core.types import GenerationConfig, Ids, Request, Scalar, Session
+from core.worker.sessions import load, provide
+from tests.bench.alone import alone
 
 PAIRS, TOKENS, PROMPT = 20, 64, 48
 TARGETS = {"llama_cpp": 0.97, "pytorch": 1.0, "onnxruntime": 0.97}
@@ -131,36 +135,49 @@ def bare_onnxruntime(session: Any, path: str, ids: Ids, threads: int) -> Loop:
 BARE = {"llama_cpp": bare_llama_cpp, "pytorch": bare_pytorch, "onnxruntime": bare_onnxruntime}
 
 
+class Quiet:
+    """core.worker.journal.Teller."""
+
+    def phase(self, *_: Any, **__: Any) -> None:
+        pass
+
+
 def open_embedded(name: str, dtype: str | None, options: dict[str, Scalar]) -> tuple[Session, str]:
     """The embedded model in a backend, and the path of what was opened."""
-    entry = catalogue.find("smollm2-135m")
-    backend = plugins.get("backend", name)
-    fmt, path = artifacts.provide(entry, backend.formats, lambda *a, **k: None)
-    model = spec.read(path, fmt)
-    request = Request(model=entry.id, backend=name, dtype=dtype, options=options)
-    opened = backend.open(path, spec.retype(model, dtype) if dtype else model, request, lambda *a, **k: None)
-    return opened, path
+    request = Request(model="smollm2-135m", backend=name, dtype=dtype, options=options)
+    _, path = provide(catalogue.find(request.model), plugins.get("backend", name).formats, Quiet())
+    return load(request, Quiet())[0], path
 
 
 def run() -> list[dict[str, Any]]:
     """One row per backend and dtype: tokens per second of both, and ours over bare."""
     rows = []
     print(f"{'backend':<12} {'dtype':<6} {'ours tok/s':>10} {'bare tok/s':>10}  ours/bare [95 % interval]   target")
-    for name, dtype in (("llama_cpp", None), ("pytorch", "fp32"), ("pytorch", "bf16"), ("onnxruntime", None)):
-        session, path = open_embedded(name, dtype, {})
-        threads = int(session.environment["threads"])
-        ids = np.random.default_rng(0).integers(300, 40_000, (1, PROMPT))
-        mine, theirs = ours(session, ids), BARE[name](session, path, ids, threads)
-        mine(), theirs()  # warm both
-        a, b = [], []
-        for i in range(PAIRS):
-            order = ((mine, a), (theirs, b)) if i % 2 == 0 else ((theirs, b), (mine, a))
-            for loop, times in order:
-                times.append(loop())
-        session.close()
-        ratio = paired_ratio(b, a)  # speeds: bare seconds over our seconds
-        speeds = [float(1 / np.median(a)), float(1 / np.median(b))]
-        rows.append({"backend": name, "dtype": dtype, "ours": speeds[0], "bare": speeds[1], "ratio": str(ratio)})
-        target = TARGETS[name]
-        print(f"{name:<12} {dtype or '-':<6} {speeds[0]:>10.1f} {speeds[1]:>10.1f}  {ratio!s:<28} {target}", flush=True)
+    for name, dtype in (("llama_cpp", ""), ("pytorch", "fp32"), ("pytorch", "bf16"), ("onnxruntime", "")):
+        row = alone("tests.bench.loops", name, dtype)
+        rows.append(row)
+        speeds = f"{row['ours']:>10.1f} {row['bare']:>10.1f}"
+        print(f"{name:<12} {dtype or '-':<6} {speeds}  {row['ratio']:<28} {TARGETS[name]}", flush=True)
     return rows
+
+
+def measure(name: str, dtype: str | None) -> dict[str, Any]:
+    """The row of one backend and dtype."""
+    session, path = open_embedded(name, dtype, {})
+    threads = int(session.environment["threads"])
+    ids = np.random.default_rng(0).integers(300, 40_000, (1, PROMPT))
+    mine, theirs = ours(session, ids), BARE[name](session, path, ids, threads)
+    mine(), theirs()  # warm both
+    a, b = [], []
+    for i in range(PAIRS):
+        order = ((mine, a), (theirs, b)) if i % 2 == 0 else ((theirs, b), (mine, a))
+        for loop, times in order:
+            times.append(loop())
+    session.close()
+    ratio = paired_ratio(b, a)  # speeds: bare seconds over our seconds
+    ours_per_s, bare_per_s = float(1 / np.median(a)), float(1 / np.median(b))
+    return {"backend": name, "dtype": dtype, "ours": ours_per_s, "bare": bare_per_s, "ratio": str(ratio)}
+
+
+if __name__ == "__main__":
+    print(json.dumps(measure(sys.argv[1], sys.argv[2] or None)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from core.stats.intervals import paired_ratio
 from core.types import Session
+from tests.bench.alone import alone
 from tests.bench.loops import open_embedded
 
 PAIRS, PAST, SIZES = 20, 128, (1, 8, 16, 32)
@@ -27,6 +29,11 @@ def forward_s(session: Session, n: int) -> float:
 
 def run() -> list[dict[str, Any]]:
     """One row per dtype and size: milliseconds of both, and how many times faster the fused one is."""
+    rows: list[dict[str, Any]] = alone("tests.bench.step")
+    return rows
+
+
+def measure() -> list[dict[str, Any]]:
     rows = []
     print(f"{'dtype':<6} {'n':>3} {'transformers':>13} {'fused':>8}   faster [95 % interval]")
     for dtype in ("fp32", "bf16"):
@@ -48,3 +55,7 @@ def run() -> list[dict[str, Any]]:
         for session in sessions:
             session.close()
     return rows
+
+
+if __name__ == "__main__":
+    print(json.dumps(measure()))

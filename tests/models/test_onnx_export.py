@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from core.errors import ExplorerError
-from core.models import onnx_export, torch_to_onnx
+from core.models import onnx_check, onnx_export, torch_to_onnx
 from core.models.onnx_export import export
 from core.models.torch_to_onnx import convert
 from tests.support.tiny import hf_folder
@@ -169,16 +169,19 @@ def test_a_wrong_export_is_noticed(llama: tuple[Any, Any], tmp_path: Path) -> No
     import torch
 
     model, session = llama
-    torch_to_onnx._verify(model, Path(session._model_path))
+    file, samples = Path(session._model_path), tmp_path / "samples.npz"
+    torch_to_onnx.write_samples(model, samples)
+    onnx_check.check(file, samples)
     kept = model.lm_head.weight.clone()
     try:
         with torch.no_grad():
             model.lm_head.weight.mul_(1.01)
-        with pytest.raises(ExplorerError, match="off by"):
-            torch_to_onnx._verify(model, Path(session._model_path))
+        torch_to_onnx.write_samples(model, samples)
     finally:
         with torch.no_grad():
             model.lm_head.weight.copy_(kept)
+    with pytest.raises(ExplorerError, match="off by"):
+        onnx_check.check(file, samples)
 
 
 # ---------------------------------------------------------------- what cannot be exported
