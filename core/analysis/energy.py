@@ -7,10 +7,7 @@ Meters disagree with such estimates by up to 40 % (arXiv 2509.22092); the range 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
-from core.types import Energy, EnergyReading
+from core.types import Energy, EnergyReading, Host, Setup
 
 # Half to one and a half times the middle: the disagreement above, and a share of a host that nobody knows.
 LOW, HIGH = 0.5, 1.5
@@ -21,18 +18,17 @@ MEMORY_W_PER_GIB = 0.1
 TYPICAL_W_PER_THREAD = 2.5
 
 
-def of_phase(reading: EnergyReading, n_tokens: int, environment: Mapping[str, Any]) -> Energy | None:
+def of_phase(reading: EnergyReading, n_tokens: int, setup: Setup, host: Host | None) -> Energy | None:
     """What a phase used, `n_tokens` being those of all sequences: measured if any counter counted, else estimated.
 
-    environment: that of the run. A run on an accelerator is never estimated, for its share of the card's power
+    A run on an accelerator is never estimated, for its share of the card's power
     is not known.
     """
     if reading.counted_j:
         return measured(reading, n_tokens)
-    if environment.get("device", "cpu") != "cpu":
+    if setup.device != "cpu":
         return None
-    machine = environment.get("machine") or {}
-    return estimated(reading, n_tokens, mem_bytes=float(machine.get("mem_bytes") or 0.0))
+    return estimated(reading, n_tokens, mem_bytes=float(host.machine.mem_bytes) if host else 0.0)
 
 
 def measured(reading: EnergyReading, n_tokens: int) -> Energy | None:

@@ -8,11 +8,10 @@ believed again. Knows no library and no file: it is told what ran.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from core.dtypes import BITS_PER_WEIGHT, is_quantized
-from core.types import Embedding, Layer, LayerResult, Linear, ModelSpec
+from core.types import Embedding, Host, Layer, LayerResult, Linear, ModelSpec, Setup
 from hardware.ceilings import Ceilings
 
 # How many times the time of an ideal fp32 kernel the matrix layers of a lower precision may take. A good fp32
@@ -43,18 +42,17 @@ def warnings(
     spec: ModelSpec,
     layers: Sequence[LayerResult] = (),
     ceilings: Ceilings | None = None,
-    environment: Mapping[str, Any] | None = None,
+    setup: Setup | None = None,
+    host: Host | None = None,
 ) -> tuple[str, ...]:
-    """One sentence for every lower precision that does not pay. environment: of the run (see core.types.Loaded).
+    """One sentence for every lower precision that does not pay. setup, host: of the run.
 
     Speed is judged only with `ceilings` and layers whose seconds were measured. A machine that was busy when the
-    run began (environment's load_average) is allowed to be slower by as much as it was crowded.
+    run began (the host's load average) is allowed to be slower by as much as it was crowded.
     """
-    environment = environment or {}
-    label = str(environment.get("file_type") or "")
     return (
-        *stored(spec, label),
-        *(slow(spec, layers, ceilings, environment) if ceilings is not None else ()),
+        *stored(spec, setup.file_type if setup else ""),
+        *(slow(spec, layers, ceilings, setup, host) if ceilings is not None else ()),
     )
 
 
@@ -127,7 +125,11 @@ def _other_than_label(matrices: Sequence[tuple[Layer, Layer]], main: str, promis
 
 
 def slow(
-    spec: ModelSpec, layers: Sequence[LayerResult], ceilings: Ceilings, environment: Mapping[str, Any]
+    spec: ModelSpec,
+    layers: Sequence[LayerResult],
+    ceilings: Ceilings,
+    setup: Setup | None = None,
+    host: Host | None = None,
 ) -> tuple[str, ...]:
     """Matrix layers of a lower precision that take much longer than an ideal fp32 kernel would."""
     peak = ceilings.flop_per_s.get("fp32")
@@ -136,7 +138,7 @@ def slow(
     bandwidth = ceilings.bandwidth(as_fp32)
     if peak is None or bandwidth is None:
         return ()
-    crowd = _crowd(environment, ceilings.threads)
+    crowd = _crowd(host, ceilings.threads)
     groups: dict[tuple[str, str], list[tuple[LayerResult, float]]] = {}
     for row in layers:
         if row.name not in matrices or not row.seconds or not row.flops:
@@ -154,13 +156,11 @@ def slow(
         seconds = sum(row.seconds or 0.0 for row, _ in members)
         ideal = sum(ideal_s for _, ideal_s in members)
         if len(members) >= LEAST_LAYERS and seconds > SLOWER[phase] * crowd * ideal:
-            found.append(_too_slow(phase, dtype, [row for row, _ in members], seconds / ideal, environment))
+            found.append(_too_slow(phase, dtype, [row for row, _ in members], seconds / ideal, setup))
     return tuple(found)
 
 
-def _too_slow(
-    phase: str, dtype: str, members: Sequence[LayerResult], times: float, environment: Mapping[str, Any]
-) -> str:
+def _too_slow(phase: str, dtype: str, members: Sequence[LayerResult], times: float, setup: Setup | None) -> str:
     seconds = sum(row.seconds or 0.0 for row in members)
     if phase == "prefill":
         rate = f"{sum(row.flops or 0.0 for row in members) / seconds / 1e9:.3g} GFLOP/s"
@@ -168,15 +168,15 @@ def _too_slow(
         rate = f"{sum(row.weight_bytes for row in members) / seconds / 1e9:.3g} GB/s of weights"
     return (
         f"In {phase} the {len(members)} matrix layers in {dtype} reach {rate}, {times:.0f} times slower than fp32 "
-        f"could be on this machine: {_why(dtype, members, environment)}."
+        f"could be on this machine: {_why(dtype, members, setup)}."
     )
 
 
-def _why(dtype: str, members: Sequence[LayerResult], environment: Mapping[str, Any]) -> str:
+def _why(dtype: str, members: Sequence[LayerResult], setup: Setup | None) -> str:
     """The likeliest cause; a known one where the run says enough."""
-    if dtype == "bf16" and environment.get("bf16_instructions") is False and not environment.get("amx"):
+    if dtype == "bf16" and setup is not None and dtype in setup.emulated:
         return "this processor has no bf16 instructions, so every product is emulated"
-    if dtype == "fp16" and environment.get("device", "cpu") == "cpu":
+    if dtype == "fp16" and (setup is None or setup.device == "cpu"):
         return "hardly any processor multiplies in fp16, so every product is emulated"
     for row in members:
         if row.op in _WHY_BY_OPERATOR:
@@ -184,13 +184,11 @@ def _why(dtype: str, members: Sequence[LayerResult], environment: Mapping[str, A
     return f"the library seems to have no fast kernel for {dtype} here, and runs a scalar or converting one"
 
 
-def _crowd(environment: Mapping[str, Any], threads: int) -> float:
+def _crowd(host: Host | None, threads: int) -> float:
     """How many threads wanted each core when the run began, at least 1."""
-    load = environment.get("load_average")
-    cores = (environment.get("machine") or {}).get("physical_cores")
-    if not load or not cores:
+    if host is None or host.load_average is None or not host.machine.physical_cores:
         return 1.0
-    return max(1.0, (float(load[0]) + threads) / float(cores))
+    return max(1.0, (host.load_average[0] + threads) / host.machine.physical_cores)
 
 
 # ---------------------------------------------------------------- the matrices of a model

@@ -5,12 +5,10 @@ Resident memory cannot be taken apart by purpose; it is known before the model i
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from core.analysis.memory import Shape
-from core.dtypes import canonical_dtype
-from core.types import Loaded, Memory, Record, Result
+from core.types import Loaded, Memory, Record, Result, Setup
 
 
 class Measured(Record, omit_defaults=False):
@@ -53,31 +51,28 @@ def measured(events: Sequence[object]) -> Measured:
     )
 
 
-def reported(environment: Mapping[str, Any]) -> dict[str, int]:
+def reported(setup: Setup) -> dict[str, int]:
     """Buffers that the library itself reports (llama.cpp does), by purpose; empty where it reports none."""
     found: dict[str, int] = {}
-    for name, size in (environment.get("buffers_bytes") or {}).items():
-        if not isinstance(size, int | float):
-            continue
-        words = str(name).lower()
+    for name, size in setup.buffers_bytes.items():
+        words = name.lower()
         part = "KV cache" if "kv" in words else "weights" if "model" in words else "workspace"
-        found[part] = found.get(part, 0) + int(size)
+        found[part] = found.get(part, 0) + size
     return found
 
 
-def shape_of_run(result: Result, environment: Mapping[str, Any]) -> Shape:
-    """What a run asked of the memory, from its result and the library's settings.
+def shape_of_run(result: Result, setup: Setup) -> Shape:
+    """What a run asked of the memory, from its result and what its backend ran.
 
-    A library that reserves its whole context (n_ctx) needs it whether it is filled or not; one that
+    A library that reserves its whole context (n_context) needs it whether it is filled or not; one that
     runs a prompt in pieces (n_batch) has no larger forward than a piece.
     """
     used = max(1, (result.n_prompt_tokens or 0) + result.n_new_tokens)
     forward = max(1, result.n_prompt_tokens or 1)
-    activation = str(environment.get("activation_dtype") or "fp32")
     return Shape(
-        n_context=int(environment.get("n_ctx") or used),
-        n_forward=min(forward, int(environment.get("n_batch") or forward)),
+        n_context=setup.n_context or used,
+        n_forward=min(forward, setup.n_batch or forward),
         batch=result.batch,
-        activation_dtype=activation,
-        kv_dtype=canonical_dtype(str(environment.get("kv_dtype") or environment.get("type_k") or activation)),
+        activation_dtype=setup.activation_dtype,
+        kv_dtype=setup.kv_dtype,
     )

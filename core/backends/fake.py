@@ -9,14 +9,15 @@ from __future__ import annotations
 import time
 import zlib
 from collections.abc import Iterator, Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from core.errors import ExplorerError
 from core.plugins import settings
-from core.types import GenerationConfig, Ids, LayerTime, ModelSpec, Progress, Record, Request, Scalar
+from core.types import GenerationConfig, Ids, LayerTime, ModelSpec, Progress, Record, Request, Scalar, Setup
+from hardware.detect import usable_cores
 
 EOS = 256
 LETTERS = np.frombuffer(b" etaoinshrdlucmf", dtype=np.uint8)
@@ -87,7 +88,13 @@ class FakeSession:
     def __init__(self, spec: ModelSpec, request: Request) -> None:
         self.spec = spec
         self.max_context = spec.max_context or 4096
-        self.environment: dict[str, Any] = {"library": "none"}
+        self.setup = Setup(
+            weight_dtype=spec.dtype,
+            activation_dtype="fp32",
+            kv_dtype="fp32",
+            threads=request.threads or usable_cores(),
+            facts={"library": "none"},
+        )
         self.warnings = ("The fake backend runs no model: its text and its times mean nothing.",)
         self.tracing: FakeTrace | None = None
         self._delay_s = settings(Options, request.options, "The fake backend").delay_s

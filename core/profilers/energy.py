@@ -25,7 +25,7 @@ class EnergyAttachment:
         self._phase: Literal["prefill", "decode"] | None = None
         self._events: list[EnergyReading] = []
         self._lock = threading.Lock()
-        on_processor = session.environment.get("device", "cpu") == "cpu"
+        on_processor = session.setup.device == "cpu"
         found = energy.counters()
         cards = [c for c in found if c.method == "NVML"]
         self._missing = ""

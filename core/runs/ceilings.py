@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
+from core.types import Result
 from hardware import ceilings
 from hardware.ceilings import Ceilings
 from hardware.detect import machine_id
@@ -16,17 +15,17 @@ FOLDER = "ceilings"
 CAME_ALONG = "These ceilings came with an imported run, from another machine of this kind: measure this one again."
 
 
-def ceilings_of(root: Path, environment: Mapping[str, Any]) -> Ceilings | None:
+def ceilings_of(root: Path, result: Result) -> Ceilings | None:
     """What is kept under `root` for the run's machine, or for this one where the run does not tell."""
-    threads = environment.get("threads")
-    if not isinstance(threads, int):
+    setup = result.setup
+    if setup is None or setup.threads is None:
         return None
-    return ceilings.load(root / FOLDER, ran_on(environment), threads, str(environment.get("device") or "cpu"))
+    return ceilings.load(root / FOLDER, ran_on(result), setup.threads, setup.device)
 
 
-def ran_on(environment: Mapping[str, Any]) -> str:
+def ran_on(result: Result) -> str:
     """The id of the machine that ran it."""
-    return str((environment.get("machine") or {}).get("machine_id") or machine_id())
+    return result.host.machine.machine_id if result.host else machine_id()
 
 
 def adopt(root: Path, data: bytes) -> None:

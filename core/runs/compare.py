@@ -103,11 +103,10 @@ def _flat(request: Request, result: Result) -> dict[str, str]:
     params, options = asked.pop("params"), asked.pop("options")
     asked |= {"dtype": result.dtype, "threads": result.threads}
     flat = {**asked, **task, **{k: v for part in parts for k, v in part.items()}, **params, **options}
-    environment = result.environment
-    machine = environment.get("machine") or {}
-    if isinstance(machine, dict):
-        flat |= {"machine": machine.get("cpu")}
-    flat |= {f"{name} version": version for name, version in (environment.get("versions") or {}).items()}
+    if result.host is not None:
+        flat |= {"machine": result.host.machine.cpu, "python version": result.host.python}
+    if result.setup is not None:
+        flat |= {f"{name} version": version for name, version in result.setup.versions.items()}
     return {name.replace("_", " "): _plain(value) for name, value in flat.items()}
 
 

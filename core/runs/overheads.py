@@ -49,13 +49,12 @@ def observe_run(run: Run, ceilings: Ceilings) -> tuple[Observation, ...]:
     """
     events = run.events()
     loaded = next((e for e in reversed(events) if isinstance(e, Loaded)), None)
-    if loaded is None or loaded.environment.get("device", "cpu") != "cpu":
+    if loaded is None or loaded.setup.device != "cpu":
         return ()
     told = headline(events)
     timing = () if told.provisional else told.numbers
     passes = [[e for e in events if isinstance(e, Step) and e.pass_no == number] for number in timing]
     arithmetic = arithmetic_dtype(loaded.spec.dtype, ceilings)
-    activation, kv = run_dtypes(loaded)
 
     def seen(seconds: Sequence[float], n_new: int, n_past: int, decode: bool) -> Observation:
         return observe(
@@ -67,8 +66,8 @@ def observe_run(run: Run, ceilings: Ceilings) -> tuple[Observation, ...]:
             n_past=n_past,
             batch=run.request.batch,
             compute_dtype=arithmetic,
-            activation_dtype=activation,
-            kv_dtype=kv,
+            activation_dtype=loaded.setup.activation_dtype,
+            kv_dtype=loaded.setup.kv_dtype,
         )
 
     found = []
@@ -82,14 +81,6 @@ def observe_run(run: Run, ceilings: Ceilings) -> tuple[Observation, ...]:
         n_past = round(statistics.mean(s.n_context for s in decoded[0])) - 1
         found.append(seen([statistics.mean(s.seconds for s in steps) for steps in decoded], 1, n_past, decode=True))
     return tuple(found)
-
-
-def run_dtypes(loaded: Loaded) -> tuple[str, str]:
-    """(activations, KV cache) of a run: what the backend says, else that of floating-point weights, else fp32."""
-    environment = loaded.environment
-    half = loaded.spec.dtype if loaded.spec.dtype in ("bf16", "fp16") and "file_type" not in environment else "fp32"
-    activation = str(environment.get("activation_dtype") or half)
-    return activation, str(environment.get("kv_dtype") or environment.get("type_k") or activation)
 
 
 def alike(observations: Sequence[Observation]) -> tuple[tuple[Observation, ...], ...]:

@@ -22,6 +22,7 @@ import msgspec
 import psutil
 
 from core.errors import ExplorerError
+from core.runs import old_form
 from core.runs.ceilings import adopt, ceilings_of
 from core.runs.summarize import summarize
 from core.types import Derive, Done, Evaluate, Event, Failed, Request, Result, RunStatus, from_json, to_json
@@ -100,7 +101,8 @@ class Run:
             try:
                 self._events.append(_decoder.decode(line))
             except msgspec.DecodeError:
-                continue
+                if (event := old_form.event(line)) is not None:
+                    self._events.append(event)
         return self._events
 
     def append(self, event: Event) -> None:
@@ -160,7 +162,7 @@ class Run:
                     bundle.write(self.path / name, name)
             result = self.result()
             bundle.writestr("result.json", to_json(result))
-            if found := ceilings_of(self.path.parents[1], result.environment):
+            if found := ceilings_of(self.path.parents[1], result):
                 bundle.writestr(CEILINGS, to_json(found))
         return buffer.getvalue()
 

@@ -92,7 +92,7 @@ def summarize(run_id: str, request: Request, events: Sequence[Event], status: Ru
         backend=request.backend,
         strategy=request.strategy,
         dtype=loaded.spec.dtype if loaded else request.dtype,
-        threads=loaded.environment.get("threads", request.threads) if loaded else request.threads,
+        threads=loaded.setup.threads if loaded else request.threads,
         batch=request.batch,
         text="".join(s.text for s in shown),
         n_prompt_tokens=n_prompt,
@@ -117,7 +117,8 @@ def summarize(run_id: str, request: Request, events: Sequence[Event], status: Ru
         profiler_costs=_costs(passes, by_pass, timing),
         ttft_samples_s=tuple(ttft),
         tpot_samples_s=tuple(tpot),
-        environment=loaded.environment if loaded else {},
+        setup=loaded.setup if loaded else None,
+        host=loaded.host if loaded else None,
         warnings=tuple(dict.fromkeys(e.message for e in events if isinstance(e, Warned))),
         error=failed.message if failed else None,
         hint=failed.hint if failed else None,
@@ -217,14 +218,19 @@ def phase_work(request: Request, loaded: Loaded, phase: PhaseKey, steps: Sequenc
     """Computed work of the whole prefill, or of one mean decode forward, of these steps."""
     n_input = sum(s.n_input for s in steps)
     n_forward = max(1, sum(s.n_forward for s in steps))
-    activation = loaded.environment.get("activation_dtype", "fp32")
-    kv = loaded.environment.get("kv_dtype", activation)
     if phase == "prefill":
         n_new, n_past = max(1, n_input), 0
     else:
         n_new = max(1, round(n_input / n_forward))
         n_past = max(0, round(statistics.mean(s.n_context for s in steps)) - n_new)
-    return work(loaded.spec, n_new=n_new, n_past=n_past, batch=request.batch, activation_dtype=activation, kv_dtype=kv)
+    return work(
+        loaded.spec,
+        n_new=n_new,
+        n_past=n_past,
+        batch=request.batch,
+        activation_dtype=loaded.setup.activation_dtype,
+        kv_dtype=loaded.setup.kv_dtype,
+    )
 
 
 def _layers(
@@ -331,7 +337,7 @@ def _energy(
         reading = latest[phase]
         steps = [s for s in by_pass.get(reading.pass_no, []) if s.phase == phase]
         n_tokens = request.batch * sum(s.n_tokens if phase == "decode" else s.n_input for s in steps)
-        energy = of_phase(reading, n_tokens, loaded.environment)
+        energy = of_phase(reading, n_tokens, loaded.setup, loaded.host)
         if energy is not None:
             found.append(energy)
     return tuple(found)

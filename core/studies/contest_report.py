@@ -139,10 +139,10 @@ def words(s: Standings) -> list[str]:
 
 
 def where(s: Standings) -> str:
-    machine: dict[str, Any] = s.environment.get("machine") or {}
+    cpu = s.machine.cpu if s.machine else "an unknown processor"
+    cores = s.machine.usable_cores if s.machine else "?"
     return (
-        f"Measured on {s.begun} on {machine.get('cpu', 'an unknown processor')}, "
-        f"{machine.get('usable_cores', '?')} cores, in {s.spent_s / 60:.0f} minutes, "
+        f"Measured on {s.begun} on {cpu}, {cores} cores, in {s.spent_s / 60:.0f} minutes, "
         "without the training of models that were there already."
     )
 

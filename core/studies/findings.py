@@ -9,7 +9,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 import numpy as np
@@ -26,6 +26,7 @@ from core.studies.plan import Exam, Plan
 from core.studies.tradeoff import Study, Variant
 from core.studies.validate import Verdict, validate
 from core.types import Energy, Item, Metric, Record, Result, Score
+from hardware.detect import Machine
 
 DISCORDANCE = 0.1  # share of answers expected to change, for the detectable effect
 OBJECTIVES: tuple[Literal["higher", "lower"], ...] = ("higher", "higher", "lower")  # speed-up, quality, memory
@@ -89,7 +90,7 @@ class Findings(Record, omit_defaults=False):
     plan: Plan
     date: str
     minutes: float
-    machine: dict[str, Any]
+    machine: Machine | None
     versions: dict[str, str]
     rounds: int
     n_items: int
@@ -121,17 +122,18 @@ def findings(ledger: Ledger[Plan]) -> Findings:
             for value in values(composite, study):
                 by_variant[value.variant].append(value)
         rows = {n: msgspec.structs.replace(row, composites=tuple(by_variant[n])) for n, row in rows.items()}
-    environment = next((r.environment for e in (base, *found.values()) for r in e.results.values()), {})
+    hosts = [r.host for e in (base, *found.values()) for r in e.results.values() if r.host is not None]
     versions: dict[str, str] = {}
     for evidence in found.values():
         for result in evidence.results.values():
-            versions |= result.environment.get("versions") or {}
+            versions |= result.setup.versions if result.setup else {}
+            versions |= {"python": result.host.python} if result.host else {}
     n_items = len(study.ids) if study else 0
     return Findings(
         plan=plan,
         date=time.strftime("%Y-%m-%d"),
         minutes=state.spent_s / 60,
-        machine=environment.get("machine") or {},
+        machine=hosts[0].machine if hosts else None,
         versions=versions,
         rounds=max((len(e.answers) for e in found.values()), default=0),
         n_items=n_items,

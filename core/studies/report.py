@@ -219,8 +219,8 @@ def svg(chart: Chart, width: int) -> str:
 
 
 def where(f: Findings) -> str:
-    cpu = f.machine.get("cpu", "an unknown processor")
-    cores = f.machine.get("usable_cores", "?")
+    cpu = f.machine.cpu if f.machine else "an unknown processor"
+    cores = f.machine.usable_cores if f.machine else "?"
     return f"Measured on {f.date} on {cpu}, {cores} cores, in {f.minutes:.0f} minutes."
 
 
@@ -288,9 +288,7 @@ def _volumes(found: Mapping[str, float]) -> str:
 
 
 def _machine(f: Findings) -> str:
-    m = f.machine
-    memory = si(m.get("mem_bytes"), "B")
-    isa = ", ".join(m.get("isa") or ())
-    versions = ", ".join(f"{name} {version}" for name, version in sorted(f.versions.items()))
-    cores = f"{m.get('usable_cores', '?')} cores ({isa})"
-    return f"{m.get('cpu', 'unknown')}, {cores}, {memory}, {m.get('os', '')}. {versions}."
+    m, versions = f.machine, ", ".join(f"{name} {version}" for name, version in sorted(f.versions.items()))
+    if m is None:
+        return f"An unknown machine. {versions}."
+    return f"{m.cpu}, {m.usable_cores} cores ({', '.join(m.isa)}), {si(m.mem_bytes, 'B')}, {m.os}. {versions}."

@@ -18,6 +18,7 @@ from core.stats.paired import Comparison, compare
 from core.studies.ledger import Ledger
 from core.studies.plan import Contender, Contest
 from core.types import Curve, Energy, ForwardCost, Item, Record, Result
+from hardware.detect import Machine
 
 
 class Standing(Record, omit_defaults=False):
@@ -67,7 +68,7 @@ class Standings(Record, omit_defaults=False):
     rows: tuple[Standing, ...]
     fastest: str
     curves: tuple[tuple[str, tuple[Curve, ...]], ...]
-    environment: dict[str, Any]
+    machine: Machine | None
     begun: str
     spent_s: float
     away: Away | None = None
@@ -82,14 +83,14 @@ def standings(ledger: Ledger[Contest]) -> Standings:
     fastest = max(one_by_one, key=lambda name: one_by_one[name] or 0.0, default=plan.baseline)
     details = {c.id: _result(ledger, f"{c.id}/detail") for c in plan.contenders}
     rows = tuple(_standing(ledger, plan, c, answers, details, fastest) for c in plan.contenders)
-    environment = next((d.environment for d in details.values() if d is not None), {})
+    host = next((d.host for d in details.values() if d is not None and d.host is not None), None)
     made = [(r.id, _result(ledger, f"{r.id}/make/{len(r.steps)}")) for r in plan.recipes]
     return Standings(
         plan=plan,
         rows=rows,
         fastest=fastest,
         curves=tuple((name, result.curves) for name, result in made if result is not None and result.curves),
-        environment=environment,
+        machine=host.machine if host else None,
         begun=ledger.state.begun,
         spent_s=ledger.state.spent_s,
         away=_away(ledger, plan),

@@ -18,6 +18,7 @@ import psutil
 
 from core.errors import ExplorerError
 from core.paths import data_dir
+from core.runs import old_form
 from core.studies import ledger
 from core.studies.findings import Findings
 from core.studies.standings import Standings
@@ -49,7 +50,7 @@ def read(path: str) -> Findings | Standings:
     """The findings in a study's folder. Raises ExplorerError when they cannot be read."""
     file = Path(path) / "findings.json"
     try:
-        data = file.read_bytes()
+        data = old_form.study(file.read_bytes())
         if b'"type":"contest"' in data:
             return from_json(data, Standings)
         return from_json(data, Findings)

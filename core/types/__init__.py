@@ -69,6 +69,7 @@ from core.types.model import (
 from core.types.record import Provenance, Record, Scalar, from_json, to_json
 from core.types.request import Derive, Evaluate, Generate, Request, Sampling, Task
 from core.types.result import Energy, LayerResult, PhaseResult, ProfilerCost, Result, RunStatus, Score, Unrest
+from core.types.setup import Host, ModelFile, Setup
 
 __all__ = [
     "Advance",
@@ -97,6 +98,7 @@ __all__ = [
     "Generate",
     "Generation",
     "GenerationConfig",
+    "Host",
     "Ids",
     "Item",
     "Layer",
@@ -111,6 +113,7 @@ __all__ = [
     "Memory",
     "Metric",
     "ModelEntry",
+    "ModelFile",
     "ModelSpec",
     "Norm",
     "Op",
@@ -135,6 +138,7 @@ __all__ = [
     "Scan",
     "Score",
     "Session",
+    "Setup",
     "Source",
     "Step",
     "Strategy",

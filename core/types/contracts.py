@@ -14,6 +14,7 @@ from core.types.events import Count, Item, LayerTime, Metric, Step
 from core.types.model import ModelEntry, ModelSpec
 from core.types.record import Record, Scalar
 from core.types.request import Request, Sampling
+from core.types.setup import Setup
 
 Ids = NDArray[np.int64]  # token ids, always of shape (batch, n)
 
@@ -75,7 +76,7 @@ class Session(Protocol):
     bos_token: str
     eos_token: str
     eos_ids: frozenset[int]
-    environment: dict[str, Any]  # library versions, device, kernels, file
+    setup: Setup
     warnings: tuple[str, ...]
     head_accuracy: tuple[tuple[float, ...], ...]  # [head][rank]: how often that guess was right (capability "heads")
     exit_heads: tuple[int, ...]  # numbers of blocks behind which a trained exit head stands (capability "depth")
@@ -160,7 +161,7 @@ class Backend(Protocol):
 
     name: str
     label: str
-    distributions: tuple[str, ...]  # PyPI distributions whose versions go into the environment
+    distributions: tuple[str, ...]  # PyPI distributions whose versions go into the setup
     formats: tuple[str, ...]  # model file formats it opens, preferred first
     dtypes: tuple[str, ...]  # weight dtypes a user may ask for; empty: as the file has them
     capabilities: frozenset[str]  # what its sessions can do at most

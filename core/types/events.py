@@ -8,6 +8,7 @@ import msgspec
 
 from core.types.model import ModelSpec
 from core.types.record import Record
+from core.types.setup import Host, Setup
 
 PhaseName = Literal[
     "queued", "preparing", "loading", "prefill", "decode", "resting", "profiling", "training", "evaluating", "finished"
@@ -35,8 +36,9 @@ class Loaded(Record, tag="loaded"):
     spec: ModelSpec
     n_prompt_tokens: int
     prompt_text: str
-    environment: dict[str, Any]
+    setup: Setup
     capabilities: tuple[str, ...]
+    host: Host | None = None
     rss_before_bytes: int | None = None
     rss_after_bytes: int | None = None
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from core.types.events import Asked, Counted, Curve, ForwardCost, Item, Made, Memory
 from core.types.model import LayerKind
 from core.types.record import Record
+from core.types.setup import Host, Setup
 
 
 class LayerResult(Record):
@@ -152,7 +153,8 @@ class Result(Record, omit_defaults=False):
     profiler_costs: tuple[ProfilerCost, ...]
     ttft_samples_s: tuple[float, ...]
     tpot_samples_s: tuple[float, ...]
-    environment: dict[str, Any]
+    setup: Setup | None  # None: nothing is open yet
+    host: Host | None
     warnings: tuple[str, ...]
     error: str | None = None
     hint: str | None = None

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from core.errors import ExplorerError
 from core.runs.death import LOG_LINES, explained
-from core.types import Ids, Logits, ModelSpec, Record, Request, Session
+from core.types import Ids, Logits, ModelSpec, Record, Request, Session, Setup
 from core.worker import frames
 from core.worker.journal import Teller
 from hardware.process import patient
@@ -45,7 +45,7 @@ class About(Record, omit_defaults=False):
     bos_token: str
     eos_token: str
     eos_ids: frozenset[int]
-    environment: dict[str, Any]
+    setup: Setup
     warnings: tuple[str, ...]
 
 
@@ -92,7 +92,7 @@ class Apart:
         except BaseException:
             self.close()
             raise
-        self.seconds, self.spec, self.environment = about.seconds, about.spec, about.environment
+        self.seconds, self.spec, self.setup = about.seconds, about.spec, about.setup
         self.capabilities, self.max_context, self.warnings = about.capabilities, about.max_context, about.warnings
         self.chat_template, self.eos_ids = about.chat_template, about.eos_ids
         self.bos_token, self.eos_token = about.bos_token, about.eos_token

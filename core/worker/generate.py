@@ -5,7 +5,6 @@ Writes between steps, so that writing is never timed.
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import platform
 import time
@@ -33,6 +32,7 @@ from core.types import (
     Attachment,
     Generate,
     GenerationConfig,
+    Host,
     Ids,
     Loaded,
     ModelSpec,
@@ -110,7 +110,8 @@ def loaded(request: Request, opened: Opened, journal: Journal, n_prompt_tokens: 
         spec=opened.session.spec,
         n_prompt_tokens=n_prompt_tokens,
         prompt_text=text,
-        environment=_environment(request, opened.session),
+        setup=opened.session.setup,
+        host=this_host(),
         capabilities=tuple(sorted(opened.session.capabilities)),
         rss_before_bytes=opened.rss_before_bytes,
         rss_after_bytes=resident().rss_bytes,
@@ -251,19 +252,14 @@ def _adopt(attachment: Attachment, journal: Journal) -> None:
         journal.adopt(event)
 
 
-def _environment(request: Request, session: Session) -> dict[str, Any]:
-    backend = plugins.get("backend", request.backend)
-    versions = {name: importlib.metadata.version(name) for name in backend.distributions}
-    found = machine()
-    return {
-        "threads": request.threads or found.physical_cores,
-        "dtype": session.spec.dtype,
-        **session.environment,
-        "versions": {"python": platform.python_version(), **versions},
-        "machine": msgspec.to_builtins(found),
-        "load_average": list(os.getloadavg()) if hasattr(os, "getloadavg") else None,
-        "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-    }
+def this_host() -> Host:
+    """This machine as it is now."""
+    return Host(
+        machine=machine(),
+        load_average=os.getloadavg() if hasattr(os, "getloadavg") else None,
+        python=platform.python_version(),
+        date=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    )
 
 
 def _slow_precisions(request: Request, model: ModelSpec, run: Run) -> tuple[str, ...]:
@@ -276,4 +272,4 @@ def _slow_precisions(request: Request, model: ModelSpec, run: Run) -> tuple[str,
     plain = {p.name: p.seconds / (p.n_forward if p.name == "decode" else 1) for p in result.phases}
     traced = {phase: sum(x.seconds or 0.0 for x in result.layers if x.phase == phase) for phase in plain}
     layers = tuple(x for x in result.layers if traced.get(x.phase, 0.0) <= BELIEVABLE * plain.get(x.phase, 0.0))
-    return fallback.warnings(model, layers, ceilings_of(data_dir(), result.environment), result.environment)
+    return fallback.warnings(model, layers, ceilings_of(data_dir(), result), result.setup, result.host)

@@ -74,7 +74,7 @@ def about(session: Session, seconds: float) -> About:
         bos_token=session.bos_token,
         eos_token=session.eos_token,
         eos_ids=session.eos_ids,
-        environment=session.environment,
+        setup=session.setup,
         warnings=session.warnings,
     )
 

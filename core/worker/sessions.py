@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import importlib.metadata
 import subprocess
 import sys
 import time
@@ -87,6 +88,7 @@ def load(request: Request, journal: Teller) -> tuple[Session, float]:
     Raises ExplorerError when this process is another engine's.
     """
     from core.models import catalogue, spec
+    from core.models.identity import identity
 
     backend = plugins.get("backend", request.backend)
     journal.phase("preparing", f"Looking for {request.model}")
@@ -101,11 +103,14 @@ def load(request: Request, journal: Teller) -> tuple[Session, float]:
         random_weights=entry.random_weights or model.random_weights,
         source=entry.note or model.source,
     )
+    file = identity(path)
     engine.claim(request.backend)
     started = time.perf_counter()
     journal.phase("loading", f"Loading {entry.label}")
     session = backend.open(path, model, request, lambda *a, **k: journal.phase("loading", *a, **k))
     session.sync()
+    versions = {name: importlib.metadata.version(name) for name in backend.distributions} | session.setup.versions
+    session.setup = msgspec.structs.replace(session.setup, file=file, versions=versions)
     return session, time.perf_counter() - started
 
 

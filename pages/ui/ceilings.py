@@ -91,12 +91,12 @@ def kept(threads: int) -> Ceilings | None:
 
 def kept_of(result: Result) -> Ceilings | None:
     """What was measured on the machine that made the run, at its thread count; it may have come with a bundle."""
-    return ceilings_of(data_dir(), result.environment)
+    return ceilings_of(data_dir(), result)
 
 
 def own_name(result: Result) -> str:
     """This machine, or another one whose run was imported."""
-    return THIS if ran_on(result.environment) == machine_id() else ELSEWHERE
+    return THIS if ran_on(result) == machine_id() else ELSEWHERE
 
 
 def measure_panel(threads: int) -> None:

@@ -50,7 +50,7 @@ def draw_failure(run: Run, result: Result) -> None:
 
 def draw_provenance(result: Result) -> None:
     """One caption: measured, on what, by which versions, at which extra cost."""
-    line = text.environment_line(result.environment)
+    line = text.setup_line(result.setup, result.host)
     if not line:
         return
     extra = " · ".join(

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import math
 import time
-from typing import Any, Literal
+from typing import Literal
 
-from core.types import Provenance, RunStatus
+from core.types import Host, Provenance, RunStatus, Setup
 
 NONE = "–"
 _PREFIXES = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
@@ -135,15 +135,18 @@ def escape(text: str) -> str:
     return "".join("\\" + c if c in "\\`*_{}[]()<>#+!|~$:" else c for c in text)
 
 
-def environment_line(environment: dict[str, Any]) -> str:
+def setup_line(setup: Setup | None, host: Host | None) -> str:
     """Machine, threads, a step that is not the library's own, and versions in one line; empty when nothing is known."""
-    machine = environment.get("machine")
-    cpu = machine.get("cpu") or machine.get("cpu_name") if isinstance(machine, dict) else machine
-    threads = environment.get("threads")
-    versions = environment.get("versions") or {}
-    step = "fused step" if environment.get("fused") else None
-    parts = [cpu, f"{threads} threads" if threads else None, step, *(f"{k} {v}" for k, v in sorted(versions.items()))]
-    return " · ".join(str(p) for p in parts if p)
+    versions = dict(setup.versions) if setup else {}
+    if host is not None and host.python:
+        versions["python"] = host.python
+    parts = [
+        host.machine.cpu if host else "",
+        f"{setup.threads} threads" if setup and setup.threads else "",
+        "fused step" if setup and setup.fused else "",
+        *(f"{name} {version}" for name, version in sorted(versions.items())),
+    ]
+    return " · ".join(filter(None, parts))
 
 
 def _digits(value: float, digits: int = 3) -> str:

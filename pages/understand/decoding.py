@@ -61,7 +61,7 @@ def measured_costs() -> list[tuple[Run, Result]]:
 
 def configuration(result: Result) -> tuple[str, ...]:
     """What decides the cost of a forward, but for the context."""
-    step = "fused" if result.environment.get("fused") else ""
+    step = "fused" if result.setup and result.setup.fused else ""
     return result.model, backend_label(result.backend), result.dtype or "", step, f"{result.threads} threads"
 
 
@@ -75,11 +75,11 @@ def roof_curve(run: Run, result: Result) -> tuple[tuple[int, float], ...]:
     found, cost = kept_of(result), result.forward_cost
     device = this_machine(found, own_name(result))
     spec: ModelSpec | None = next((e.spec for e in run.events() if isinstance(e, Loaded)), None)
-    if found is None or device is None or cost is None or spec is None:
+    setup = result.setup
+    if found is None or device is None or cost is None or spec is None or setup is None:
         return ()
     held = hold(device, result, found)
-    activation = str(result.environment.get("activation_dtype", "fp32"))
-    kv = str(result.environment.get("kv_dtype", activation))
+    activation, kv = setup.activation_dtype, setup.kv_dtype
     seconds = {
         t.n: ideal_seconds(work(spec, t.n, cost.n_past, activation_dtype=activation, kv_dtype=kv), held.ceiling)
         for t in cost.times

@@ -242,9 +242,9 @@ def draw_run(run: Run, result: Result) -> None:
     if loaded is None:
         empty("The model is not open yet", "Its memory appears as soon as it is.", ":material/hourglass_empty:")
         return
-    shape = shape_of_run(result, loaded.environment)
+    shape = shape_of_run(result, loaded.setup)
     of = split(loaded.spec, shape, runtime_of(run))
-    seen, own = measured(run.events()), reported(loaded.environment)
+    seen, own = measured(run.events()), reported(loaded.setup)
     draw_side_by_side(of, seen, own, shape)
     with st.container(border=True):
         st.markdown("**Over the run** :gray[· triangles are true peaks]")
@@ -258,7 +258,7 @@ def draw_what_if(run: Run, loaded: Loaded, result: Result) -> None:
     runtime = runtime_of(run)
     with st.container(border=True):
         st.markdown("**What if** :gray[· nothing is run again]")
-        shape = wanted_shape(loaded.spec, shape_of_run(result, loaded.environment), run.id)
+        shape = wanted_shape(loaded.spec, shape_of_run(result, loaded.setup), run.id)
         growing, layers = st.tabs(
             [":material/trending_up: How it grows", ":material/stacked_bar_chart: Layer by layer"]
         )

@@ -227,8 +227,7 @@ def draw(run: Run, result: Result) -> None:
     draw_cards(points, ceiling)
     chart = st.container(border=True)
     if loaded is not None:
-        activation = loaded.environment.get("activation_dtype", "fp32")
-        cache = loaded.environment.get("kv_dtype", activation)
+        activation, cache = loaded.setup.activation_dtype, loaded.setup.kv_dtype
         for phase, forward in forwards(run, result, loaded).items():
             if any(x.phase == phase for x in result.layers):
                 shown = {x.name for x in rows if x.phase == phase}

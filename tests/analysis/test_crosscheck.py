@@ -22,6 +22,7 @@ from core.runs.summarize import summarize
 from core.types import Count, Counted, Generate, Loaded, OpCount, Request, Session, Step, from_json, to_json
 from tests.backends.test_pytorch import CAUSAL, open_config
 from tests.support import tiny
+from tests.support.facts import setup
 from tests.support.tiny import llama_cpp as tiny_gguf
 from tests.support.tiny import onnxruntime as tiny_onnx
 
@@ -344,7 +345,7 @@ def test_counts_survive_json_and_reach_the_result() -> None:
         t_s=1, pass_no=3, phase="decode", count=Count(source="dispatch", n_new=1, n_past=4, batch=1, ops=ops)
     )
     assert from_json(to_json(event), Counted) == event
-    loaded = Loaded(t_s=0, seconds=1, warm=False, spec=SPEC, n_prompt_tokens=4, prompt_text="", environment={},
+    loaded = Loaded(t_s=0, seconds=1, warm=False, spec=SPEC, n_prompt_tokens=4, prompt_text="", setup=setup(),
                     capabilities=())  # fmt: skip
     assert summarize("r", Request(model="t", backend="fake"), [loaded, event], "done").counts == (event,)
 

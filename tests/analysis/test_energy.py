@@ -17,6 +17,7 @@ from core.profilers import energy as profiler
 from core.runs.runner import Runner
 from core.types import EnergyReading, Generate, Request, to_json
 from hardware import energy
+from tests.support.facts import setup
 
 
 def zone(root: Path, number: str, name: str, joules: float, limit_j: float = 1000.0) -> Path:
@@ -126,7 +127,7 @@ def reading(seconds: float = 10.0, cpu_s: float = 20.0, **changes: object) -> En
 
 def test_measured_energy_has_no_range() -> None:
     counted = {"RAPL package-0": 40.0, "RAPL dram 0:2": 10.0}
-    e = of_phase(reading(seconds=2.0, counted_j=counted, idle_w=15.0), 10, {})
+    e = of_phase(reading(seconds=2.0, counted_j=counted, idle_w=15.0), 10, setup(), None)
     assert e is not None and e.joules == e.low_j == e.high_j == 50.0
     assert e.comparable and e.provenance == "measured" and e.method == "RAPL package-0, RAPL dram 0:2"
     assert e.net_j == 20.0
@@ -137,10 +138,12 @@ def test_measured_energy_has_no_range() -> None:
 
 def test_nothing_can_be_said() -> None:
     assert measured(reading(), 10) is None
-    assert of_phase(reading(counted_j={"RAPL package-0": 0.0}), 10, {}) is None, "a counter that stands still"
+    assert of_phase(reading(counted_j={"RAPL package-0": 0.0}), 10, setup(), None) is None, (
+        "a counter that stands still"
+    )
     assert estimated(reading(seconds=0.0), 10) is None
     assert estimated(reading(cpu_s=0.0), 10) is None
-    assert of_phase(reading(), 10, {"device": "cuda"}) is None, "processor time tells nothing of a card"
+    assert of_phase(reading(), 10, setup(device="cuda"), None) is None, "processor time tells nothing of a card"
 
 
 def test_an_estimate_is_labelled_and_has_a_range() -> None:
@@ -202,7 +205,7 @@ def test_a_long_phase_is_read_before_the_counter_wraps_twice(tmp_path: Path, mon
     monkeypatch.setattr(profiler, "IDLE_S", 0.0)
     counters = energy.counters(tmp_path)
     monkeypatch.setattr(energy, "counters", lambda: counters)
-    attached = profiler.plugin.attach(SimpleNamespace(environment={}), 1)  # type: ignore[arg-type]
+    attached = profiler.plugin.attach(SimpleNamespace(setup=setup()), 1)  # type: ignore[arg-type]
     attached.phase("prefill")
     for i in range(1, 11):  # 50 J in all: five wraps
         put(folder, 5 * i % 10)
@@ -221,7 +224,7 @@ def test_a_counter_that_fails_in_the_middle(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(profiler, "IDLE_S", 0.0)
     counters = energy.counters(tmp_path)
     monkeypatch.setattr(energy, "counters", lambda: counters)
-    attached = profiler.plugin.attach(SimpleNamespace(environment={"device": "cpu"}), 1)  # type: ignore[arg-type]
+    attached = profiler.plugin.attach(SimpleNamespace(setup=setup()), 1)  # type: ignore[arg-type]
     attached.phase("prefill")
     put(folder, 7)
     attached.phase("decode")
@@ -236,7 +239,7 @@ def test_the_processors_counters_do_not_stand_for_a_card(tmp_path: Path, monkeyp
     zone(tmp_path, "0", "package-0", 5)
     counters = energy.counters(tmp_path)
     monkeypatch.setattr(energy, "counters", lambda: counters)
-    attached = profiler.plugin.attach(SimpleNamespace(environment={"device": "cuda"}), 1)  # type: ignore[arg-type]
+    attached = profiler.plugin.attach(SimpleNamespace(setup=setup(device="cuda")), 1)  # type: ignore[arg-type]
     attached.phase("prefill")
     attached.close()
     (event,) = attached.events()

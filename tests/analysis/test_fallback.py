@@ -17,6 +17,7 @@ from core.runs.runner import Runner
 from core.types import Generate, LayerResult, Linear, ModelSpec, Request
 from hardware.ceilings import Ceilings, Gemm, ReadPoint, save
 from hardware.detect import machine_id
+from tests.support.facts import host, setup
 
 CONFIG = {
     "model_type": "llama",
@@ -39,7 +40,7 @@ HERE = Ceilings(
     gemms=(Gemm(dtype="fp32", m=512, k=512, n=512, flop_per_s=100e9, kernel=""),),
     reads=(ReadPoint(working_set_bytes=10**8, bytes_per_s=20e9, median_bytes_per_s=20e9),),
 )
-IDLE = {"load_average": [0.0, 0.0, 0.0], "machine": {"physical_cores": 2}}
+SETUP, IDLE = setup(), host(load_average=(0.0, 0.0, 0.0), physical_cores=2)
 
 
 def stored_as(spec: ModelSpec, **dtypes: str) -> ModelSpec:
@@ -73,7 +74,7 @@ def measured(spec: ModelSpec, phase: Any, n_new: int, times_fp32: float, op: str
 
 def test_a_scalar_kernel_in_decode_is_named_with_its_figures() -> None:
     spec = retype(SPEC, "int8")
-    (text,) = slow(spec, measured(spec, "decode", 1, 8.0), HERE, IDLE)
+    (text,) = slow(spec, measured(spec, "decode", 1, 8.0), HERE, SETUP, IDLE)
     # 8 times slower than fp32 at 20 GB/s: fp32 reads 4 bytes where int8 reads 1
     assert text.startswith("In decode the 15 matrix layers in int8 reach 0.625 GB/s of weights, 8 times slower")
     assert "no fast kernel for int8" in text
@@ -82,20 +83,20 @@ def test_a_scalar_kernel_in_decode_is_named_with_its_figures() -> None:
 def test_an_emulated_precision_in_prefill_is_named_with_its_cause() -> None:
     spec = retype(SPEC, "bf16")
     rows = measured(spec, "prefill", 64, 40.0)
-    (text,) = slow(spec, rows, HERE, {**IDLE, "bf16_instructions": False})
+    (text,) = slow(spec, rows, HERE, setup(emulated=("bf16",)), IDLE)
     # a little less than a fortieth of 100 GFLOP/s: the head works on one token, where reading is the limit
     assert "matrix layers in bf16 reach 2.39 GFLOP/s" in text and "40 times slower" in text
     assert "no bf16 instructions" in text
-    (text,) = slow(spec, rows, HERE, {**IDLE, "bf16_instructions": True})
+    (text,) = slow(spec, rows, HERE, SETUP, IDLE)
     assert "no fast kernel for bf16" in text
     spec = retype(SPEC, "fp16")
-    (text,) = slow(spec, measured(spec, "prefill", 64, 40.0), HERE, IDLE)
+    (text,) = slow(spec, measured(spec, "prefill", 64, 40.0), HERE, SETUP, IDLE)
     assert "multiplies in fp16" in text
 
 
 def test_the_operator_tells_the_cause() -> None:
     spec = retype(SPEC, "int4")
-    (text,) = slow(spec, measured(spec, "decode", 1, 5.0, op="MatMulNBits"), HERE, IDLE)
+    (text,) = slow(spec, measured(spec, "decode", 1, 5.0, op="MatMulNBits"), HERE, SETUP, IDLE)
     assert "accuracy_level" in text and text.endswith(".")
 
 
@@ -111,25 +112,29 @@ def test_the_operator_tells_the_cause() -> None:
 )
 def test_sound_runs_are_not_warned_of(dtype: str, phase: str, n_new: int, times: float) -> None:
     spec = retype(SPEC, dtype)
-    assert slow(spec, measured(spec, phase, n_new, times), HERE, IDLE) == ()
+    assert slow(spec, measured(spec, phase, n_new, times), HERE, SETUP, IDLE) == ()
 
 
 def test_a_busy_machine_is_allowed_to_be_slower() -> None:
     spec = retype(SPEC, "int8")
     rows = measured(spec, "decode", 1, 8.0)
-    busy = {**IDLE, "load_average": [6.0, 5.0, 4.0]}  # 8 threads for 2 cores: 4 times slower may be the neighbours
-    assert slow(spec, rows, HERE, busy) == () and slow(spec, rows, HERE, {})
+    busy = host(
+        load_average=(6.0, 5.0, 4.0), physical_cores=2
+    )  # 8 threads for 2 cores: 4 times slower may be the neighbours
+    assert slow(spec, rows, HERE, SETUP, busy) == () and slow(spec, rows, HERE, SETUP)
 
 
 def test_without_evidence_nothing_is_said() -> None:
     spec = retype(SPEC, "int8")
     rows = measured(spec, "decode", 1, 50.0)
-    assert warnings(spec, rows, None, IDLE) == ()  # no ceilings
-    assert slow(spec, [msgspec.structs.replace(r, seconds=None) for r in rows], HERE, IDLE) == ()
-    assert slow(spec, [r for r in rows if r.name == "lm_head"], HERE, IDLE) == ()  # one layer may be an accident
-    assert slow(spec, rows, msgspec.structs.replace(HERE, gemms=()), IDLE) == ()
+    assert warnings(spec, rows, None, SETUP, IDLE) == ()  # no ceilings
+    assert slow(spec, [msgspec.structs.replace(r, seconds=None) for r in rows], HERE, SETUP, IDLE) == ()
+    assert slow(spec, [r for r in rows if r.name == "lm_head"], HERE, SETUP, IDLE) == ()  # one layer may be an accident
+    assert slow(spec, rows, msgspec.structs.replace(HERE, gemms=()), SETUP, IDLE) == ()
     tiny = retype(from_config({**CONFIG, "hidden_size": 72, "intermediate_size": 64, "vocab_size": 64}), "int8")
-    assert slow(tiny, measured(tiny, "decode", 1, 50.0), HERE, IDLE) == ()  # the cost of calling, not of computing
+    assert (
+        slow(tiny, measured(tiny, "decode", 1, 50.0), HERE, SETUP, IDLE) == ()
+    )  # the cost of calling, not of computing
 
 
 # ---------------------------------------------------------------- stored weights

@@ -8,6 +8,7 @@ from core.analysis.capacity import fit, largest_batch, longest_context
 from core.analysis.memory import Shape, grown, live_sets, split, with_vocabulary
 from core.analysis.memory_seen import measured, reported, shape_of_run
 from core.types import Attention, Elementwise, Embedding, Layer, Linear, Loaded, Memory, ModelSpec, Norm, Request
+from tests.support.facts import setup
 
 D, V, H, T = 8, 100, 2, 3
 
@@ -154,7 +155,7 @@ def loaded(warm: bool = False) -> Loaded:
         spec=spec(),
         n_prompt_tokens=5,
         prompt_text="",
-        environment={},
+        setup=setup(),
         capabilities=(),
         rss_before_bytes=100,
         rss_after_bytes=300,
@@ -185,17 +186,15 @@ def test_nothing_measured_is_none() -> None:
 
 
 def test_reported_buffers_by_purpose() -> None:
-    environment = {
-        "buffers_bytes": {"CPU KV": 10, "CPU compute": 20, "CPU output": 1, "CPU_Mapped model": 40, "odd": None}
-    }
-    assert reported(environment) == {"KV cache": 10, "workspace": 21, "weights": 40}
-    assert reported({}) == {}
+    told = {"CPU KV": 10, "CPU compute": 20, "CPU output": 1, "CPU_Mapped model": 40}
+    assert reported(setup(buffers_bytes=told)) == {"KV cache": 10, "workspace": 21, "weights": 40}
+    assert reported(setup()) == {}
 
 
 def test_shape_of_a_run_follows_what_the_library_reserved() -> None:
     from core.runs.summarize import summarize
 
     result = summarize("r", Request(model="m", backend="fake"), [loaded()], "done")
-    assert shape_of_run(result, {}) == Shape(n_context=5, n_forward=5, kv_dtype="fp32")
-    own = shape_of_run(result, {"n_ctx": 4096, "n_batch": 2, "type_k": "f16"})
+    assert shape_of_run(result, setup()) == Shape(n_context=5, n_forward=5, kv_dtype="fp32")
+    own = shape_of_run(result, setup(n_context=4096, n_batch=2, kv_dtype="fp16"))
     assert (own.n_context, own.n_forward, own.kv_dtype) == (4096, 2, "fp16")

@@ -112,12 +112,13 @@ def test_options_reach_the_library(opened: Open) -> None:
     session = opened(threads=2, n_ctx="64", flash_attn="off", kv_dtype="f32", use_mmap="false")
     context = session._context.pointer
     assert (llama_cpp.llama_n_threads(context), llama_cpp.llama_n_threads_batch(context)) == (2, 2)
-    said = session.environment
-    assert (said["flash_attention"], said["kv_dtype"], said["use_mmap"], said["n_ctx"]) == (False, "fp32", False, 64)
+    said, facts = session.setup, session.setup.facts
+    assert (said.threads, said.kv_dtype, said.activation_dtype, said.n_context) == (2, "fp32", "fp32", 64)
+    assert (facts["flash_attention"], facts["use_mmap"]) == (False, False)
     assert session.max_context == 64
-    assert "F32" in said["file_type"] and said["buffers_bytes"]["CPU KV"] > 0
-    assert opened().environment["flash_attention"] is True
-    assert opened(flash_attn="on").environment["flash_attention"] is True
+    assert "F32" in said.file_type and said.buffers_bytes["CPU KV"] > 0
+    assert opened().setup.facts["flash_attention"] is True
+    assert opened(flash_attn="on").setup.facts["flash_attention"] is True
 
 
 def test_context_beyond_training_is_warned_of(opened: Open) -> None:
@@ -151,7 +152,7 @@ for _ in range(2):
     opened().close()  # what the library itself takes, and what the heap keeps for the next time
 before = rss()
 session = opened()
-during, cache = rss(), session.environment["buffers_bytes"]["CPU KV"]
+during, cache = rss(), session.setup.buffers_bytes["CPU KV"]
 session.close()
 print("found", cache, during - before, rss() - before)
 """
@@ -170,7 +171,7 @@ def test_close_returns_the_memory(tiny: Path) -> None:
 
 
 def cache_bytes(session: Any) -> int:
-    return int(session.environment["buffers_bytes"]["CPU KV"])
+    return int(session.setup.buffers_bytes["CPU KV"])
 
 
 def test_the_cache_has_the_format_asked_for(opened: Open, tmp_path: Path) -> None:
@@ -183,8 +184,7 @@ def test_the_cache_has_the_format_asked_for(opened: Open, tmp_path: Path) -> Non
     errors = {}
     for asked, named, bits in (("f16", "fp16", 16), ("q8_0", "q8_0", 8.5), ("q5_1", "q5_1", 6), ("q4_0", "q4_0", 4.5)):
         session = opened(wide, n_ctx=8192, kv_dtype=asked)
-        said = session.environment
-        assert (said["kv_dtype"], said["flash_attention"]) == (named, True)
+        assert (session.setup.kv_dtype, session.setup.facts["flash_attention"]) == (named, True)
         assert cache_bytes(session) == pytest.approx(elements * bits / 8, rel=0.01)
         assert kv_cache_bytes(session.spec, 8192, kv_dtype=named) == elements * bits / 8
         errors[asked] = np.abs(session.forward(IDS[:1]).numpy()[0] - wanted).mean() / wanted.std()

@@ -56,12 +56,11 @@ def test_availability_is_told_without_the_library() -> None:
 # ---------------------------------------------------------------- files
 
 
-def test_environment_tells_what_ran(tiny: Path) -> None:
+def test_setup_tells_what_runs(tiny: Path) -> None:
     session = open_folder(tiny)
-    n_bytes = (tiny / "model.onnx").stat().st_size + (tiny / "model.onnx.data").stat().st_size
-    assert session.environment["file_bytes"] == n_bytes
-    assert session.environment["threads"] == 1 and session.environment["dtype"] == "fp32"
-    assert "CPUExecutionProvider" in session.environment["providers"]
+    said = session.setup
+    assert said.threads == 1 and (said.weight_dtype, said.activation_dtype, said.kv_dtype) == ("fp32", "fp32", "fp32")
+    assert said.device == "cpu" and "CPUExecutionProvider" in str(said.facts["providers"])
     session.close()
 
 
@@ -134,7 +133,7 @@ def test_options_change_the_session_and_not_the_numbers(tiny: Path) -> None:
         found.append(session.forward(ids).numpy())
         session.close()
     np.testing.assert_allclose(found[0], found[1], atol=1e-4)
-    assert session.environment["graph_optimization"] == "off"
+    assert session.setup.facts["graph_optimization"] == "off"
 
 
 def test_a_model_without_tokenizer_reads_bytes_and_says_so(copy: Path) -> None:
@@ -218,7 +217,7 @@ def open_foreign(folder: Path) -> Session:
 
 def test_an_export_by_others_runs(foreign: Path) -> None:
     session = open_foreign(foreign)
-    assert session.capabilities == plugin.capabilities and session.environment["dtype"] == "fp16"
+    assert session.capabilities == plugin.capabilities and session.setup.kv_dtype == "fp16"
     session.forward(np.array([[1, 2, 3, 7]]))
     session.commit(3)
     logits = session.forward(np.array([[4, 5]]), keep=1).numpy()

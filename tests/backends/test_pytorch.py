@@ -299,18 +299,38 @@ def test_a_device_clock_gives_each_span_its_own_time() -> None:
 
 def test_eager_attention_is_timed_too(tmp_path: Path) -> None:
     session = open_config(CAUSAL["qwen3"](), tmp_path, options={"attention": "eager"})
-    assert session.environment["attention"] == "eager"
+    assert session.setup.facts["attention"] == "eager"
     assert all(name.endswith("residual") for name in unmeasured(session))
 
 
 # ---------------------------------------------------------------- opening
 
 
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize("dtype", ["fp32", "bf16", "fp16"])
+def test_the_setup_says_what_tensors_are(tmp_path: Path, dtype: str, fused: bool) -> None:
+    """The cache's own tensors, and what a block gives to the next, are of the dtypes that the setup names."""
+    session = open_config(CAUSAL["qwen3"](), tmp_path, dtype=dtype, options={"fused": fused})
+    seen: list[Any] = []
+    head = session._model.get_output_embeddings()
+    head.register_forward_pre_hook(lambda _, given: seen.append(given[0].dtype))
+    if not fused:
+        session._model.model.layers[1].register_forward_pre_hook(lambda _, given: seen.append(given[0].dtype))
+    session.forward(SHORT)
+    session.commit(SHORT.shape[1])
+    kept = session._cache.layers[0].keys.dtype
+    named = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
+    said = session.setup
+    assert {named[d] for d in seen} <= {said.activation_dtype} and (seen or fused)
+    assert (named[kept], said.weight_dtype, said.fused) == (said.kv_dtype, session.spec.dtype, fused)
+    assert said.activation_dtype == said.kv_dtype == dtype and said.threads == torch.get_num_threads()
+
+
 @pytest.mark.parametrize("dtype", ["fp32", "bf16", "fp16"])
 def test_random_weights_are_made_in_the_dtype_and_from_the_seed(tmp_path: Path, dtype: str) -> None:
     def weights(seed: int) -> Any:
         session = open_config(CAUSAL["qwen3"](), tmp_path, dtype=dtype, seed=seed)
-        assert session.environment["dtype"] == dtype
+        assert session.setup.activation_dtype == session.setup.kv_dtype == dtype
         parameters = dict(session._model.named_parameters())
         assert {str(p.dtype) for p in parameters.values()} == {f"torch.{registry_dtype(dtype)}"}
         assert np.isfinite(session.forward(SHORT).numpy()).all()
@@ -503,7 +523,7 @@ def test_close_frees_the_model(tmp_path: Path) -> None:
 def test_cuda_equals_cpu(tmp_path: Path) -> None:
     folder = hf_folder(tmp_path)
     on_cpu, on_gpu = (open_folder(folder, options={"device": d}) for d in ("cpu", "cuda"))
-    assert on_gpu.environment["device_name"] and on_gpu.device_bytes() > 0 and on_cpu.device_bytes() is None
+    assert on_gpu.setup.device_name and on_gpu.device_bytes() > 0 and on_cpu.device_bytes() is None
     np.testing.assert_allclose(on_gpu.forward(LONG).numpy(), on_cpu.forward(LONG).numpy(), atol=1e-2)
     on_gpu.reset()
     trace = on_gpu.trace()

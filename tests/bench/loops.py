@@ -164,7 +164,7 @@ def run() -> list[dict[str, Any]]:
 def measure(name: str, dtype: str | None) -> dict[str, Any]:
     """The row of one backend and dtype."""
     session, path = open_embedded(name, dtype, {})
-    threads = int(session.environment["threads"])
+    threads = int(session.setup.threads or 0)
     ids = np.random.default_rng(0).integers(300, 40_000, (1, PROMPT))
     mine, theirs = ours(session, ids), BARE[name](session, path, ids, threads)
     mine(), theirs()  # warm both

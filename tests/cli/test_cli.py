@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 FIELDS = {
     *("run_id", "text", "n_prompt_tokens", "n_new_tokens", "n_forward", "ttft_s", "tpot_s", "tok_per_s"),
-    *("load_s", "peak_memory_bytes", "layers", "environment", "warnings"),
+    *("load_s", "peak_memory_bytes", "layers", "setup", "host", "warnings"),
 }
 
 

@@ -8,6 +8,7 @@ from core.models.spec import from_config
 from core.runs.store import Store
 from core.types import Count, Counted, Done, Loaded, OpCount, Request
 from tests.pages.conftest import sound
+from tests.support.facts import setup
 
 CONFIG = {
     "model_type": "llama",
@@ -30,7 +31,7 @@ def a_run(store: Store, *counts: Count) -> str:
     spec = from_config(CONFIG, name="tiny")
     run.append(
         Loaded(
-            t_s=0, seconds=1, warm=False, spec=spec, n_prompt_tokens=4, prompt_text="", environment={}, capabilities=()
+            t_s=0, seconds=1, warm=False, spec=spec, n_prompt_tokens=4, prompt_text="", setup=setup(), capabilities=()
         )
     )
     for count in counts:

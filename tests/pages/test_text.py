@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pages.ui import text
+from tests.support.facts import setup
 
 
 @pytest.mark.parametrize(
@@ -47,6 +48,7 @@ def test_every_kind_of_number_has_a_badge() -> None:
 
 
 def test_a_run_on_another_step_than_the_librarys_says_so() -> None:
-    known = {"threads": 2, "versions": {"torch": "2.13"}}
-    assert text.environment_line(known | {"fused": False}) == "2 threads · torch 2.13"
-    assert text.environment_line(known | {"fused": True}) == "2 threads · fused step · torch 2.13"
+    versions = {"torch": "2.13"}
+    assert text.setup_line(setup(versions=versions), None) == "2 threads · torch 2.13"
+    assert text.setup_line(setup(versions=versions, fused=True), None) == "2 threads · fused step · torch 2.13"
+    assert text.setup_line(None, None) == ""

@@ -7,6 +7,7 @@ import msgspec
 from core.runs.compare import differences, ratios, words
 from core.runs.summarize import summarize
 from core.types import Generate, Request, Result, Sampling
+from tests.support.facts import host, setup
 
 A = Request(model="m", backend="fake", task=Generate(prompt="x"), options={"delay_s": 0.1})
 B = msgspec.structs.replace(
@@ -24,8 +25,8 @@ def test_differences_name_every_setting_that_differs() -> None:
 
 
 def test_versions_and_what_the_worker_chose_count() -> None:
-    a = result(A, dtype="fp32", environment={"versions": {"torch": "1"}, "machine": {"cpu": "x"}})
-    b = result(A, dtype="bf16", environment={"versions": {"torch": "2"}, "machine": {"cpu": "x"}})
+    a = result(A, dtype="fp32", setup=setup(versions={"torch": "1"}), host=host())
+    b = result(A, dtype="bf16", setup=setup(versions={"torch": "2"}), host=host())
     assert {d.name for d in differences(A, A, a, b)} == {"dtype", "torch version"}
 
 

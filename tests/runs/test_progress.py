@@ -6,12 +6,13 @@ import pytest
 
 from core.runs.progress import decode_rates, elapsed_s, journey, memory_line, stage
 from core.types import Done, Event, Failed, Generate, Loaded, Memory, ModelSpec, Pass, Phase, Request, Step
+from tests.support.facts import setup
 
 REQUEST = Request(model="m", backend="fake", task=Generate(prompt="x", max_new_tokens=4), profilers=("memory",))
 SPEC = ModelSpec(name="m", architecture="a", d_model=1, n_blocks=1, vocab_size=1, max_context=None, layers=())
 LOADING = Phase(t_s=1, name="loading", note="Loading m", done=5, total=10, unit="bytes")
 LOADED = Loaded(
-    t_s=2, seconds=1, warm=False, spec=SPEC, n_prompt_tokens=8, prompt_text="", environment={}, capabilities=()
+    t_s=2, seconds=1, warm=False, spec=SPEC, n_prompt_tokens=8, prompt_text="", setup=setup(), capabilities=()
 )
 
 

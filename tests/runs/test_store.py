@@ -14,6 +14,7 @@ import pytest
 from core.errors import ExplorerError
 from core.runs.store import Store
 from core.types import Done, Failed, Loaded, ModelSpec, Phase, Request, Step, from_json, to_json
+from tests.support.facts import host, setup
 
 
 def test_a_request_survives_json(fake_request: Request) -> None:
@@ -79,18 +80,17 @@ def test_a_bundle_brings_the_ceilings_of_its_machine(store: Store, fake_request:
         gemms=(gemm,), reads=(read,),
     )  # fmt: skip
     ceilings.save(roofs, store.root / "ceilings")
-    environment = {"threads": 3, "machine": {"machine_id": "elsewhere"}}
     run = store.create(fake_request)
     spec = ModelSpec(name="m", architecture="a", d_model=1, n_blocks=0, vocab_size=1, max_context=None, layers=())
     run.append(
         Loaded(
-            t_s=0, seconds=1, warm=False, spec=spec, n_prompt_tokens=1, prompt_text="", environment=environment,
-            capabilities=(),
+            t_s=0, seconds=1, warm=False, spec=spec, n_prompt_tokens=1, prompt_text="", setup=setup(threads=3),
+            host=host(machine_id="elsewhere"), capabilities=(),
         )
     )  # fmt: skip
     other = Store(tmp_path / "elsewhere")
     copy = other.load(run.bundle())
-    assert ceilings_of(other.root, copy.result().environment) == roofs
+    assert ceilings_of(other.root, copy.result()) == roofs
 
 
 @pytest.mark.parametrize("data", [b"", b"PK nonsense", b"hello"])

@@ -21,6 +21,7 @@ from core.types import (
     Step,
     Warned,
 )
+from tests.support.facts import setup
 
 CONFIG = {
     "model_type": "llama",
@@ -67,7 +68,7 @@ def one_pass(number: int, scale: float = 1.0) -> list[Event]:
 def loaded(t_s: float = 0.5) -> Loaded:
     return Loaded(
         t_s=t_s, seconds=0.4, warm=False, spec=SPEC, n_prompt_tokens=4, prompt_text="x",
-        environment={"threads": 2, "activation_dtype": "fp32"}, capabilities=("forward",),
+        setup=setup(SPEC), capabilities=("forward",),
     )  # fmt: skip
 
 

@@ -18,6 +18,7 @@ from core.studies.decoding import decoding, easy
 from core.studies.plan import Contest
 from core.studies.standings import Standing, Standings, _energy, _forwards, latency_ratio, speed_ratio
 from core.types import Energy, Item, to_json
+from hardware.detect import machine
 
 
 def item(name: str, n: int, seconds: float, ttft_s: float = 0.0, **more: int) -> Item:
@@ -88,7 +89,13 @@ def standings() -> Standings:
         for c in plan.contenders
     )
     return Standings(
-        plan=plan, rows=rows, fastest=plan.baseline, curves=(), environment={}, begun="2026-11-22", spent_s=60.0
+        plan=plan,
+        rows=rows,
+        fastest=plan.baseline,
+        curves=(),
+        machine=machine(),
+        begun="2026-11-22",
+        spent_s=60.0,
     )
 
 

@@ -20,7 +20,7 @@ from core.backends.llama_cpp.options import N_BATCH, context_params
 from core.backends.llama_cpp.session import LlamaSession
 from core.errors import ExplorerError
 from core.plugins import settings
-from core.types import ModelSpec, Progress, Request, Scalar
+from core.types import ModelSpec, Progress, Request, Scalar, Setup
 from hardware.detect import usable_cores
 
 DEFAULT_CONTEXT = 4096
@@ -63,14 +63,12 @@ class LlamaCpp:
         llama_options.check_cache(options, spec)
         model = load(Path(path), options, progress)
         try:
-            return self._session(model, Path(path), spec, request, options)
+            return self._session(model, spec, request, options)
         except BaseException:
             llama_cpp.llama_model_free(model)
             raise
 
-    def _session(
-        self, model: Any, path: Path, spec: ModelSpec, request: Request, options: llama_options.Options
-    ) -> LlamaSession:
+    def _session(self, model: Any, spec: ModelSpec, request: Request, options: llama_options.Options) -> LlamaSession:
         import llama_cpp
 
         if llama_cpp.llama_model_has_encoder(model) or llama_cpp.llama_model_is_diffusion(model):
@@ -92,7 +90,10 @@ class LlamaCpp:
                 params.cb_eval = callback
             return Context(model, params, n_ctx, rollback=not forgets)
 
-        session = LlamaSession(model, spec, new_context)
+        def setup() -> Setup:
+            return _setup(model, spec.dtype, options, threads, n_ctx, request.batch, listen())
+
+        session = LlamaSession(model, spec, new_context, setup)
         if forgets:
             session.capabilities = self.capabilities - {"rollback", "rewind"}
         else:
@@ -101,34 +102,35 @@ class LlamaCpp:
             session.warnings = (
                 f"The context of {n_ctx} tokens is longer than the {trained} the model was trained on.",
             )
-        session.environment = _environment(model, path, options, threads, n_ctx, listen())
         return session
 
 
-def _environment(
-    model: Any, path: Path, options: llama_options.Options, threads: int, n_ctx: int, log: Log
-) -> dict[str, Any]:
+def _setup(
+    model: Any, weight_dtype: str, options: llama_options.Options, threads: int, n_ctx: int, batch: int, log: Log
+) -> Setup:
     import llama_cpp
 
     kind = llama_cpp.llama_ftype_name(llama_cpp.llama_model_ftype(model)) or b""
     on_accelerator = options.n_gpu_layers != 0 and llama_cpp.llama_supports_gpu_offload()
-    return {
-        "library": "llama.cpp",
-        "version": llama_cpp.llama_version().decode(),
-        "device": "accelerator" if on_accelerator else "cpu",
-        "kernels": llama_cpp.llama_print_system_info().decode().strip(" |"),
-        "file": path.name,
-        "file_type": kind.decode().removeprefix("(guessed) "),
-        "threads": threads,
-        "n_ctx": n_ctx,
-        "n_batch": N_BATCH,
-        "kv_dtype": options.kv_dtype if llama_options.quantized_cache(options) else FLOATS[options.kv_dtype],
-        "flash_attention": _flash_attention(log.text()),
-        "use_mmap": options.use_mmap,
-        "use_extra_bufts": options.use_extra_bufts,
-        "n_gpu_layers": options.n_gpu_layers,
-        "buffers_bytes": log.buffers(),
-    }
+    return Setup(
+        weight_dtype=weight_dtype,
+        activation_dtype="fp32",  # tensors between ggml's operators; a product rounds its own copy to 8 bits
+        kv_dtype=options.kv_dtype if llama_options.quantized_cache(options) else FLOATS[options.kv_dtype],
+        threads=threads,
+        device="accelerator" if on_accelerator else "cpu",
+        kernels=llama_cpp.llama_print_system_info().decode().strip(" |"),
+        file_type=kind.decode().removeprefix("(guessed) "),
+        n_context=n_ctx,
+        n_batch=max(N_BATCH, batch),
+        buffers_bytes=log.buffers(),
+        versions={"llama.cpp": llama_cpp.llama_version().decode()},
+        facts={
+            "flash_attention": _flash_attention(log.text()),
+            "use_mmap": options.use_mmap,
+            "use_extra_bufts": options.use_extra_bufts,
+            "n_gpu_layers": options.n_gpu_layers,
+        },
+    )
 
 
 def _flash_attention(log: str) -> bool | None:

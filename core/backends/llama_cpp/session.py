@@ -15,7 +15,7 @@ from core.backends.llama_cpp.count import Counter
 from core.backends.llama_cpp.trace import Trace
 from core.backends.llama_cpp.vocabulary import Vocabulary
 from core.errors import ExplorerError
-from core.types import Count, GenerationConfig, Ids, ModelSpec, Sampling
+from core.types import Count, GenerationConfig, Ids, ModelSpec, Sampling, Setup
 
 RANDOM_SEED = 0xFFFFFFFF  # llama.cpp's "draw a seed": must not be reached by ours
 COUNT_NOTE = (
@@ -30,13 +30,15 @@ WARMUP_TOKENS = 64
 class LlamaSession:
     """core.types.Session over a loaded llama_model, which `close` frees.
 
-    new_context: makes a context on the model, with an eval callback or None.
+    new_context: makes a context on the model, with an eval callback or None. setup: what runs, once there is one.
     """
 
     capabilities: frozenset[str] = frozenset()
     warnings: tuple[str, ...] = ()
 
-    def __init__(self, model: Any, spec: ModelSpec, new_context: Callable[[Any], Context]) -> None:
+    def __init__(
+        self, model: Any, spec: ModelSpec, new_context: Callable[[Any], Context], setup: Callable[[], Setup]
+    ) -> None:
         import llama_cpp
 
         self._lib, self._model, self._new_context = llama_cpp, model, new_context
@@ -45,7 +47,7 @@ class LlamaSession:
         self._trace: Trace | None = None
         template = llama_cpp.llama_model_chat_template(model, None)
         self.spec = spec
-        self.environment: dict[str, Any] = {}
+        self.setup = setup()
         self.max_context = self._context.max_context
         self.chat_template: str | None = template.decode() if template else None
         self.bos_token, self.eos_token = self._vocabulary.bos_token, self._vocabulary.eos_token

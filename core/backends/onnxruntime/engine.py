@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from core.errors import ExplorerError
-from core.types import Ids
+from core.types import Ids, Setup
 
 LEVELS = {
     "all": "ORT_ENABLE_ALL",
@@ -45,7 +45,8 @@ class Engine:
         self.device = "cuda" if provider.startswith("CUDA") else "cpu"
         self.open()
         inputs = {value.name: value for value in self._session.get_inputs()}
-        outputs = [value.name for value in self._session.get_outputs()]
+        self._output_types = {value.name: value.type for value in self._session.get_outputs()}
+        outputs = list(self._output_types)
         self._logits = _find_logits(outputs, file)
         pairs = _cache_pairs(inputs, outputs)
         self.past_names, self.present_names = [p[0] for p in pairs], [p[1] for p in pairs]
@@ -77,18 +78,22 @@ class Engine:
         except Exception as error:  # onnxruntime's exceptions share no class below Exception
             raise _explained(error, self.file) from error
 
-    def environment(self) -> dict[str, Any]:
-        import onnxruntime
-
-        parts = [self.file, *self.file.parent.glob(f"{self.file.name}*data")]
-        return {
-            "onnxruntime": onnxruntime.__version__,
-            "providers": ", ".join(self._session.get_providers()),
-            "dtype": "fp16" if self._dtypes and self._dtypes[0] is np.float16 else "fp32",
-            "threads": self.threads,
-            "graph_optimization": self._optimization,
-            "file_bytes": sum(part.stat().st_size for part in parts),
-        }
+    def setup(self, weight_dtype: str) -> Setup:
+        """Keys and values leave a block as its activations do; a graph without a cache has its logits to tell."""
+        dtypes = self._dtypes or [DTYPES.get(self._output_types[self._logits], np.float32)]
+        dtype = "fp16" if dtypes[0] is np.float16 else "fp32"
+        return Setup(
+            weight_dtype=weight_dtype,
+            activation_dtype=dtype,
+            kv_dtype=dtype,
+            threads=self.threads,
+            device=self.device,
+            facts={
+                "providers": ", ".join(self._session.get_providers()),
+                "graph_optimization": self._optimization,
+                "spinning": self._spinning,
+            },
+        )
 
     def end_profiling(self) -> str:
         """Path of the profile. The session goes on without profiling, at full speed."""

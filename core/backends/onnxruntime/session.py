@@ -53,7 +53,7 @@ class OnnxSession:
         self.max_context = spec.max_context or DEFAULT_CONTEXT
         self.chat_template, self.eos_ids = text.chat_template, text.eos_ids
         self.bos_token, self.eos_token = text.bos_token, text.eos_token
-        self.environment = engine.environment()
+        self.setup = engine.setup(spec.dtype)
         self.warnings = text.warnings
         self._past: list[Any] | None = None
         self._pending: tuple[int, list[Any]] | None = None

@@ -14,6 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -74,7 +75,7 @@ class TorchSession:
         self.eos_ids = load.eos_ids(model, tokenizer)
         # generate fills what a request leaves open from here: stop tokens, temperature, penalties
         model.generation_config = transformers.GenerationConfig()
-        self.environment: dict[str, Any] = {}
+        self.setup = load.setup(model, spec, device)
         self.warnings: tuple[str, ...] = ()
         self._device = device
         parameters = inspect.signature(model.forward).parameters
@@ -341,6 +342,7 @@ class TorchSession:
         self._call = body = fused.Fused(model)
         self._depth = Depth(model, body)
         self.capabilities -= {"layers", "count", "stream"}
+        self.setup = msgspec.structs.replace(self.setup, fused=True)
 
     def _open_model(self) -> Any:
         if self._model is None:
@@ -415,7 +417,6 @@ class PyTorch:
         if options.compile:
             progress("Compiling")
             session.compile()
-        session.environment = load.environment(model, device, dtype) | {"file": folder.name, "fused": options.fused}
         session.warnings = warnings + (load.cpu_warnings(dtype) if device == "cpu" else ())
         if isinstance(tokenizer, load.ByteTokenizer):
             session.warnings += ("This architecture has no tokenizer: each byte of the text is a token.",)

@@ -14,9 +14,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from core.backends.pytorch import quant as quant
 from core.errors import ExplorerError
-from core.types import ModelSpec, Progress
+from core.types import ModelSpec, Progress, Setup
 
 DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 DAMAGED = "Check that the folder is complete and that its config.json matches its weights."
@@ -149,46 +151,56 @@ def eos_ids(model: Any, tokenizer: Any) -> frozenset[int]:
 
 
 def cpu_warnings(dtype: str) -> tuple[str, ...]:
-    """What a reader of CPU results must know about this dtype here (only x86 tells its instructions)."""
-    import torch
-
-    if platform.machine().lower() not in ("x86_64", "amd64"):
+    """What a reader of CPU results must know about this dtype here."""
+    if dtype not in emulated("cpu"):
         return ()
-    if dtype == "bf16" and not (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()):
+    if dtype == "bf16":
         return ("This CPU has no bf16 instructions: bf16 is emulated and slower than fp32.",)
-    if dtype == "fp16" and not torch.cpu._is_amx_fp16_supported():
-        return ("This CPU has no fp16 matrix instructions: fp16 is emulated and slow.",)
-    return ()
+    return ("This CPU has no fp16 matrix instructions: fp16 is emulated and slow.",)
 
 
-def environment(model: Any, device: str, dtype: str) -> dict[str, Any]:
-    """Versions, device and kernels, for the run's record."""
+def emulated(device: str) -> tuple[str, ...]:
+    """The dtypes that this processor multiplies without instructions for it; only x86 tells."""
     import torch
-    import transformers
 
-    found: dict[str, Any] = {
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "device": device,
-        "dtype": dtype,
-        "threads": torch.get_num_threads(),
-        "attention": model.config._attn_implementation,
-    }
+    if device != "cpu" or platform.machine().lower() not in ("x86_64", "amd64"):
+        return ()
+    bf16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return (*(() if bf16 else ("bf16",)), *(() if torch.cpu._is_amx_fp16_supported() else ("fp16",)))
+
+
+def setup(model: Any, spec: ModelSpec, device: str) -> Setup:
+    """What runs, as the opened model tells. Its cache takes keys and values as the blocks make them."""
+    import torch
+
+    dtype = {torchs: ours for ours, torchs in DTYPES.items()}[str(model.dtype).removeprefix("torch.")]
+    found = Setup(
+        weight_dtype=spec.dtype,
+        activation_dtype=dtype,
+        kv_dtype=dtype,
+        threads=torch.get_num_threads(),
+        device=device,
+        emulated=emulated(device),
+        facts={"attention": model.config._attn_implementation},
+    )
     if device.startswith("cuda"):
         properties = torch.cuda.get_device_properties(device)
-        return found | {
-            "device_name": properties.name,
-            "device_memory_bytes": properties.total_memory,
-            "cuda": torch.version.cuda,
-            "compute_capability": f"{properties.major}.{properties.minor}",
-        }
-    return found | {
-        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-        "onednn": torch.backends.mkldnn.is_available(),
-        "onednn_bf16": torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()),
-        "bf16_instructions": bool(torch.cpu._is_avx512_bf16_supported()),
-        "amx": bool(torch.cpu._is_amx_tile_supported()),
-    }
+        return msgspec.structs.replace(
+            found,
+            device_name=properties.name,
+            kernels=f"CUDA {torch.version.cuda}, compute capability {properties.major}.{properties.minor}",
+            facts={**found.facts, "device_memory_bytes": properties.total_memory},
+        )
+    mkldnn = torch.backends.mkldnn.is_available()
+    return msgspec.structs.replace(
+        found,
+        kernels=f"{torch.backends.cpu.get_cpu_capability()}{', oneDNN' if mkldnn else ''}",
+        facts={
+            **found.facts,
+            "onednn_bf16": mkldnn and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()),
+            "amx": bool(torch.cpu._is_amx_tile_supported()),
+        },
+    )
 
 
 @contextmanager

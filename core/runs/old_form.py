@@ -1,0 +1,82 @@
+"""Events as earlier versions wrote them, as today's records. The only place that knows what they looked like.
+
+Until November 2026 a dictionary called `environment` held what is now Setup and Host.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from core.dtypes import canonical_dtype
+from core.types import Event, Host, Setup
+from hardware.detect import Machine
+
+HALVES = ("bf16", "fp16")
+_decoder = msgspec.json.Decoder(Event)
+
+
+def event(line: bytes) -> Event | None:
+    """An event that today's decoder refuses; None for a damaged line."""
+    found: Event
+    try:
+        raw = msgspec.json.decode(line, type=dict[str, Any])
+        if raw.get("type") == "loaded":
+            told = raw.pop("environment")
+            raw |= {"setup": setup(told), "host": host(told)}
+        found = _decoder.decode(msgspec.json.encode(raw))
+        return found
+    except (msgspec.DecodeError, KeyError, TypeError, ValueError, AttributeError):
+        return None
+
+
+def study(data: bytes) -> bytes:
+    """A study's findings, whose machine may lie in such a dictionary or be an empty one, as today's JSON."""
+    raw = msgspec.json.decode(data, type=dict[str, Any])
+    told = raw.pop("environment", raw)
+    raw["machine"] = told.get("machine") or None
+    return msgspec.json.encode(raw)
+
+
+def setup(environment: Mapping[str, Any]) -> Setup:
+    """What the dictionary tells. Activations and cache, which most backends did not tell, follow from the dtype that
+    was computed in: in half precision they were in it too, but in a GGUF file's case, which llama.cpp ran in fp32."""
+    known, dtype = dict(environment), str(environment.get("dtype") or "fp32")
+    half = dtype if dtype in HALVES and "file_type" not in environment else "fp32"
+    activation = str(known.pop("activation_dtype", None) or half)
+    kv = str(known.pop("kv_dtype", None) or known.pop("type_k", None) or activation)
+    known.pop("type_v", None)
+    bf16 = known.get("bf16_instructions") is False and not known.get("amx")
+    size = known.pop("file_bytes", None)
+    return Setup(
+        weight_dtype=known.pop("dtype", dtype),
+        activation_dtype=canonical_dtype(activation),
+        kv_dtype=canonical_dtype(kv),
+        threads=known.pop("threads", None),
+        device=known.pop("device", "cpu"),
+        device_name=known.pop("device_name", ""),
+        kernels=known.pop("kernels", ""),
+        emulated=("bf16",) if bf16 else (),
+        file_type=known.pop("file_type", ""),
+        fused=bool(known.pop("fused", False)),
+        n_context=known.pop("n_ctx", None),
+        n_batch=known.pop("n_batch", None),
+        buffers_bytes=known.pop("buffers_bytes", {}),
+        versions={name: v for name, v in known.pop("versions", {}).items() if name != "python"},
+        facts={name: v for name, v in known.items() if isinstance(v, str | int | float | bool)}
+        | ({"file_bytes": size} if size else {}),
+    )
+
+
+def host(environment: Mapping[str, Any]) -> Host | None:
+    """None where the machine is not told."""
+    if not (machine := environment.get("machine")):
+        return None
+    return Host(
+        machine=msgspec.convert(machine, Machine),
+        load_average=environment.get("load_average"),
+        python=(environment.get("versions") or {}).get("python", ""),
+        date=environment.get("date", ""),
+    )

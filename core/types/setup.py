@@ -1,0 +1,55 @@
+"""What a run really ran on: the backend as it is once a model is open, and the machine below it."""
+
+from __future__ import annotations
+
+import msgspec
+
+from core.types.record import Record, Scalar
+from hardware.detect import Machine
+
+
+class ModelFile(Record):
+    """The file or folder that was opened, as it was then: another size or date tells of another model."""
+
+    name: str
+    size_bytes: int
+    modified_s: float  # of its newest part, since the epoch
+
+
+class Setup(Record):
+    """What a backend runs, in our words. It says what is, not what was asked for.
+
+    weight_dtype: of most of the weights. activation_dtype: of what goes from layer to layer. kv_dtype: of the KV cache.
+    device: "cpu" or an accelerator. kernels: what the library says of its own. emulated: number formats that this
+    device has no instructions for. file_type: what the file calls itself ("Q4_K - Medium"). fused: a step of few, large
+    operators in place of the library's own. n_context: tokens per sequence that the cache holds from the start (None:
+    it grows). n_batch: the most tokens of all sequences that go through the network at once (None: any number).
+    buffers_bytes: what the library says it reserved, by its own names. facts: what else there is to show; nothing
+    reads it by name.
+    """
+
+    weight_dtype: str
+    activation_dtype: str
+    kv_dtype: str
+    threads: int | None = None
+    device: str = "cpu"
+    device_name: str = ""
+    kernels: str = ""
+    emulated: tuple[str, ...] = ()
+    file: ModelFile | None = None
+    file_type: str = ""
+    fused: bool = False
+    n_context: int | None = None
+    n_batch: int | None = None
+    buffers_bytes: dict[str, int] = msgspec.field(default_factory=dict)
+    versions: dict[str, str] = msgspec.field(default_factory=dict)
+    facts: dict[str, Scalar] = msgspec.field(default_factory=dict)
+
+
+class Host(Record):
+    """The machine when the model was open. load_average: over 1, 5 and 15 minutes; None where it is not told."""
+
+    machine: Machine
+    load_average: tuple[float, float, float] | None = None
+    python: str = ""
+    date: str = ""
