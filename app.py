@@ -47,6 +47,9 @@ MENU: dict[str, tuple[Entry, ...]] = {
 
 def main() -> None:
     """One run of the app: frame, menu, what stands on every page, and the chosen page."""
+    from core.paths import data_dir
+    from core.runs.screens import drew
+    from pages.ui import rest
     from pages.ui.page import guard
     from pages.ui.shell import machine_line, missing_run_notice, run_strip
     from pages.ui.state import keep_run_in_address
@@ -57,11 +60,18 @@ def main() -> None:
     chosen = st.navigation({section: found for section, found in menu.items() if found}, expanded=True)
     with guard():
         keep_run_in_address()
+        note = rest.resting()
+        rest.line(note)
+        if note is not None:
+            st.stop()
         missing_run_notice()
         run_strip(on_run_page=chosen.title == "Run")
         machine_line()
-    with guard():
-        chosen.run()
+    try:
+        with guard():
+            chosen.run()
+    finally:
+        drew(data_dir())
 
 
 def _is_there(entry: Entry) -> bool:
@@ -77,5 +87,6 @@ if __name__ == "__main__":  # Streamlit runs this file as the script of every pa
     main()
 else:  # `streamlit run` imports it once, to get the server
     from pages.ui.server import lifespan
+    from pages.ui.watch import ROUTES
 
-    app = st.App(__file__, lifespan=lifespan)
+    app = st.App(__file__, lifespan=lifespan, routes=ROUTES)

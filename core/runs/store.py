@@ -301,7 +301,8 @@ def row(run: Run) -> dict[str, Any]:
         "load_s",
         "error",
     ]
-    what = {"did": _did(run.request), "text": _gist(result)[:200]}
+    told = result.disturbance.sentence if result.disturbance is not None else ""
+    what = {"did": _did(run.request), "text": _gist(result)[:200], "disturbed": told}
     return {"created_s": created_s, **{name: getattr(result, name) for name in keep}, **what}
 
 

@@ -9,7 +9,7 @@ from core.charts.bars import change_bars
 from core.runs.compare import Ratio, differences, ratios, words
 from core.runs.store import Run
 from core.types import Result
-from pages.ui import text
+from pages.ui import marks, text
 from pages.ui.figure import figure
 from pages.ui.page import empty, guard, page
 from pages.ui.pickers import pick_run, run_header
@@ -39,15 +39,29 @@ def choose() -> tuple[Run, Run] | None:
     return open_run(first), open_run(second)
 
 
-def draw_ratios(found: tuple[Ratio, ...]) -> None:
-    """One tile per headline: the second run's number, and how many times the first one's it is."""
+def draw_marks(a: Result, b: Result) -> None:
+    """Say that a ratio is of numbers that are not both the machine's own."""
+    told = [(name, r) for name, r in (("first", a), ("second", b)) if marks.mark(r)]
+    for name, result in told:
+        st.warning(
+            marks.explained(result),
+            title=f"The {name} run's speeds are {marks.mark(result)}: their ratios tell little",
+            icon=":material/sensors:",
+        )
+
+
+def draw_ratios(found: tuple[Ratio, ...], doubtful: bool) -> None:
+    """One tile per headline: the second run's number, and how many times the first one's it is.
+
+    doubtful: the speeds of one of the two are not the machine's own.
+    """
     with st.grid(3, min_column_width=200):
         for r in found:
-            show = _FORMAT[r.unit]
+            show, about = _FORMAT[r.unit], "~ " if doubtful and r.unit != "B" else ""
             st.metric(
                 r.label,
                 show(r.b),
-                delta=text.ratio(r.ratio) if r.ratio is not None else None,
+                delta=f"{about}{text.ratio(r.ratio)}" if r.ratio is not None else None,
                 delta_color="off" if r.improves is None else "green" if r.improves else "red",
                 delta_arrow="off" if r.ratio is None else "up" if r.ratio >= 1 else "down",
                 delta_description=f"of {show(r.a)}" if r.ratio is not None else None,
@@ -130,7 +144,8 @@ with page("Side by side", "Two runs: the ratio of every headline, the difference
         right.markdown(run_header(second))
         if first.id == second.id:
             st.info("Both are the same run. Choose another one on either side.", icon=":material/info:")
-        draw_ratios(ratios(a, b))
+        draw_marks(a, b)
+        draw_ratios(ratios(a, b), doubtful=bool(marks.mark(a) or marks.mark(b)))
         with guard():
             draw_texts(a, b)
         with guard():

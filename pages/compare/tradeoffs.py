@@ -12,6 +12,7 @@ from core.studies.standings import Standings
 from pages.ui import text
 from pages.ui.contest_view import draw_contest
 from pages.ui.ladder_view import draw_ladder
+from pages.ui.live import moving
 from pages.ui.page import fault, guard, nothing_yet, page
 from pages.ui.state import runner
 
@@ -22,19 +23,19 @@ def draw_going() -> None:
     """The study that a process of this machine carries out, and a way to stop it."""
     name = study_store.going()
 
-    @st.fragment(run_every=2.0 if name else None)
-    def strip() -> None:
-        with guard():
-            if name is None:
-                return
-            if study_store.going() != name:
-                st.rerun()
-            share = study_store.share_done(name)
-            st.progress(share or 0.0, text=f"**{text.escape(name)}** · {text.percent(share)} of its time")
-            st.code(study_store.last_words(name) or "Starting", language=None)
-            st.button("Stop the study", icon=":material/stop_circle:", key="stop-study", on_click=study_store.stop)
+    if name is None:
+        return
 
-    strip()
+    def strip() -> bool:
+        if study_store.going() != name:
+            st.rerun()
+        share = study_store.share_done(name)
+        st.progress(share or 0.0, text=f"**{text.escape(name)}** · {text.percent(share)} of its time")
+        st.code(study_store.last_words(name) or "Starting", language=None)
+        st.button("Stop the study", icon=":material/stop_circle:", key="stop-study", on_click=study_store.stop)
+        return True
+
+    moving("study", strip, "study")
 
 
 def draw_start() -> None:

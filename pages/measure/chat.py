@@ -7,7 +7,7 @@ import streamlit as st
 from core.runs.dialogue import ask
 from core.runs.store import Run
 from core.types import Request, Result
-from pages.ui import text
+from pages.ui import marks, text
 from pages.ui.chat_form import Side, side_form
 from pages.ui.chat_state import Conversation, conversation
 from pages.ui.energy_view import energy_line
@@ -31,8 +31,9 @@ def draw_answer(run: Run, result: Result) -> None:
             text.escape(result.hint or ""), title=text.escape(result.error or "It failed."), icon=":material/error:"
         )
         return
+    about = marks.about(result, result.status in GOING)
     parts = (
-        f"**{text.token_rate(result.tok_per_s)}**",
+        f"**{about}{text.token_rate(result.tok_per_s)}**" if result.tok_per_s else "",
         f"first token {text.seconds(result.ttft_s)}",
         f"{text.size(result.peak_memory_bytes)}",
         f"{result.tokens_per_forward:.2f} tokens per forward"
@@ -40,7 +41,9 @@ def draw_answer(run: Run, result: Result) -> None:
         else "",
         f"depth {text.percent(result.depth)}" if result.depth is not None else "",
     )
-    st.caption(" · ".join(p for p in parts if p) + " " + text.provenance("measured"), help=text.provenance_help())
+    told = " ".join(filter(None, (text.provenance("measured"), marks.badge(result))))
+    why = "\n\n".join(filter(None, (marks.explained(result), text.provenance_help())))
+    st.caption(" · ".join(p for p in parts if p) + " " + told, help=why)
     for energy in result.energy:
         if energy.phase == "decode":
             st.caption(energy_line(energy))
@@ -59,7 +62,7 @@ def draw_turn(talk: Conversation, number: int) -> None:
             st.caption(side.label)
             run = runs.run(place)
             if run is not None:
-                live(run, draw_answer, every_s=0.4)
+                live(run, draw_answer)
             elif place < runs.total:
                 st.caption("Waits for the other one: two at once would spoil both.")
             else:

@@ -35,4 +35,4 @@ with page("Evaluate", "How good are its answers: perplexity, divergence from the
                 ":material/fact_check:",
             )
         else:
-            live(run, draw_evaluation)
+            live(run, draw_evaluation, "items")

@@ -48,7 +48,7 @@ with page("Run", "Choose a model, a backend and a prompt, and watch where the ti
             "Run", type="primary", icon=":material/play_arrow:", key="start", width="stretch", disabled=request is None
         ):
             assert request is not None
-            start(request)
+            start(request, anew=False)
     run = current_run()
     with view, guard():
         if run is None:
@@ -56,4 +56,4 @@ with page("Run", "Choose a model, a backend and a prompt, and watch where the ti
         else:
             live(run, draw_run)
     if run is not None:
-        live(run, draw_below, every_s=1.0)
+        live(run, draw_below, "charts")

@@ -9,6 +9,7 @@ from core.models import catalogue
 from core.models.fetch import Download, plan
 from core.models.hub import DownloadPlan
 from pages.ui import text
+from pages.ui.live import moving
 from pages.ui.page import fault, guard
 from pages.ui.state import adopt_value, downloads
 
@@ -67,7 +68,7 @@ def _from_disk(typed: str) -> None:
 def _from_hub(typed: str) -> None:
     going = next((d for d in downloads() if d.active), None)
     if going or (downloads() and not downloads()[-1].stopped):
-        _progress()
+        moving("download", _progress, "strip")
         if going:
             return
     repo_id = st.text_input(
@@ -113,9 +114,8 @@ def _offer(found: DownloadPlan) -> None:
         st.rerun(scope="fragment")
 
 
-@st.fragment(run_every=1.0)
-def _progress() -> None:
-    """The download that goes on or went last. It goes on without this dialog."""
+def _progress() -> bool:
+    """The download that goes on or went last, and whether it goes on. It does so without this dialog."""
     job = downloads()[-1]
     total = job.wanted.to_download_bytes
     if job.active:
@@ -133,3 +133,4 @@ def _progress() -> None:
         if st.button("Use it", type="primary", key="add-use"):
             adopt_value("model", catalogue.find(job.path).id)
             st.rerun()
+    return job.active

@@ -30,6 +30,7 @@ from hardware.detect import machine, machine_id
 from hardware.device import Device
 from hardware.errors import HardwareError
 from pages.ui import text
+from pages.ui.live import moving
 from pages.ui.page import fault
 from pages.ui.state import runner
 
@@ -104,18 +105,18 @@ def measure_panel(threads: int) -> None:
     job = jobs().get("job")
     active = job is not None and job.active
 
-    @st.fragment(run_every=0.5 if active else None)
-    def panel() -> None:
+    def panel() -> bool:
         if job is not None and job.active:
             with st.container(horizontal=True, vertical_alignment="center"):
                 st.progress(job.share, text=f"**Measuring this machine** · {text.escape(job.note)}")
                 st.button("Stop", icon=":material/stop_circle:", key="ceilings-stop", on_click=job.stop.set, width=110)
-        elif active:
+            return True
+        if active:
             st.rerun()
-        else:
-            _state(threads, job)
+        _state(threads, job)
+        return False
 
-    panel()
+    moving("ceilings", panel, "curves")
 
 
 def _state(threads: int, job: Measuring | None) -> None:

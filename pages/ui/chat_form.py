@@ -37,7 +37,14 @@ def side_form(prefix: str, backend: str, title: str) -> Side | None:
             True,
             key=f"{prefix}-joules",
             bind="query-params",
-            help="Each answer is then produced twice: energy has a pass of its own.",
+            help="Each answer is then produced once more: energy has a pass of its own.",
+        )
+        silent = st.toggle(
+            "Measure in silence",
+            True,
+            key=f"{prefix}silent",
+            bind="query-params",
+            help="Each answer is shown as it comes and then produced once more, timed while the screen rests.",
         )
     if not chosen or plugins.get("backend", backend_name).unavailable():
         return None
@@ -49,6 +56,6 @@ def side_form(prefix: str, backend: str, title: str) -> Side | None:
         return None
     task = Generate(max_new_tokens=int(limit), sampling=Sampling(temperature=temperature))
     profilers = ("memory", "energy") if joules else ("memory",)
-    request = Request(model=entry.id, backend=backend_name, task=task, profilers=profilers, **how)
+    request = Request(model=entry.id, backend=backend_name, task=task, profilers=profilers, live=silent, **how)
     label = (text.escape(entry.id), backend_label(backend_name), how["dtype"], strategy_label(how["strategy"]))
     return Side(" · ".join(filter(None, label)), request)

@@ -40,7 +40,7 @@ def derive_page(title: str, about: str, trains: bool, button: str, nothing: str,
             if run is None or _trains(run) != trains:
                 nothing_yet(nothing, first, ":material/deployed_code:")
             else:
-                live(run, draw_derive)
+                live(run, draw_derive, "curves")
         with guard():
             _made_here()
 

@@ -48,7 +48,8 @@ def evaluate_form() -> Request | None:
     if backend.unavailable():
         return None
     _detectable(plugin, given)
-    return Request(model=entry.id, backend=backend_name, task=Evaluate(eval=name, settings=given), profilers=(), **how)
+    task = Evaluate(eval=name, settings=given)
+    return Request(model=entry.id, backend=backend_name, task=task, profilers=(), live=True, **how)
 
 
 def _detectable(plugin: Any, given: dict[str, Scalar]) -> None:

@@ -6,9 +6,9 @@ import streamlit as st
 
 from core.runs.store import Run
 from core.types import Evaluate, Item, Result, Score
-from pages.ui import text
+from pages.ui import marks, text
 from pages.ui.paired_view import draw_paired
-from pages.ui.run_report import draw_failure, draw_provenance, export_menu
+from pages.ui.run_report import draw_disturbance, draw_failure, draw_provenance, export_menu
 from pages.ui.run_view import draw_header, draw_stage
 from pages.ui.state import GOING
 
@@ -29,6 +29,7 @@ def draw_evaluation(run: Run, result: Result) -> None:
     if result.status not in GOING:
         if result.items:
             draw_paired(run, result)
+        draw_disturbance(result)
         draw_provenance(result)
         export_menu(run)
 
@@ -48,7 +49,17 @@ def draw_scores(result: Result) -> None:
                 help=f"Over {score.n} items; {score.better} is better. The interval covers 95 %.",
             )
         if result.tok_per_s:
-            st.metric("Decode", text.token_rate(result.tok_per_s), border=True, height="stretch")
+            why = marks.explained(result)
+            st.metric(
+                "Decode",
+                text.token_rate(result.tok_per_s),
+                delta=marks.mark(result),
+                delta_color="orange" if result.disturbed else "off",
+                delta_arrow="off",
+                border=True,
+                height="stretch",
+                help=why or None,
+            )
         if result.tokens_per_forward and result.tokens_per_forward > 1.001:
             st.metric("Tokens per forward", f"{result.tokens_per_forward:.2f}", border=True, height="stretch")
         if result.depth is not None:

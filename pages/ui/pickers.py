@@ -120,18 +120,18 @@ def plugin_label(kind: str, name: str) -> str:
 
 def backend_picker(key: str = "backend", label: str = "Backend", default: str | None = None) -> str:
     """Choose a library. One that is not installed can be chosen too, to read why and how to get it."""
-    plugins = {name: plugins.get("backend", name) for name in _ordered_backends()}
-    missing = {name: plugin.unavailable() for name, plugin in plugins.items()}
+    backends = {name: plugins.get("backend", name) for name in _ordered_backends()}
+    missing = {name: plugin.unavailable() for name, plugin in backends.items()}
 
     def show(name: str) -> str:
-        return f"{plugins[name].label} · not installed" if missing[name] else str(plugins[name].label)
+        return f"{backends[name].label} · not installed" if missing[name] else str(backends[name].label)
 
     chosen = select(
-        label, list(plugins), show, key, default, help="The library that runs the model, in a process of its own."
+        label, list(backends), show, key, default, help="The library that runs the model, in a process of its own."
     )
     assert chosen is not None
     if reason := missing[chosen]:
-        st.warning(reason, title=f"{plugins[chosen].label} is not installed", icon=":material/extension_off:")
+        st.warning(reason, title=f"{backends[chosen].label} is not installed", icon=":material/extension_off:")
     return chosen
 
 

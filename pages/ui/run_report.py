@@ -7,7 +7,7 @@ import streamlit as st
 from core.runs.export import FORMATS, export_run
 from core.runs.store import Run
 from core.types import Failed, Result
-from pages.ui import text
+from pages.ui import marks, text
 from pages.ui.energy_view import draw_energy
 from pages.ui.links import address, link
 
@@ -21,11 +21,23 @@ _FILES = {
 
 def draw_end(run: Run, result: Result) -> None:
     """Warnings, provenance, links and files."""
+    draw_disturbance(result)
     for warning in result.warnings:
         st.warning(text.escape(warning), icon=":material/warning:")
     draw_energy(result)
     draw_provenance(result)
     draw_links(run)
+
+
+def draw_disturbance(result: Result) -> None:
+    """Say that the speeds are not the machine's own, and why."""
+    found = result.disturbance
+    if found is not None and found.disturbed:
+        with st.container(border=True):
+            st.markdown(
+                f"{marks.badge(result)} {text.escape(found.sentence)}", help=marks.numbers(found), width="content"
+            )
+            st.caption(marks.HINT)
 
 
 def draw_failure(run: Run, result: Result) -> None:
@@ -53,9 +65,7 @@ def draw_provenance(result: Result) -> None:
     line = text.setup_line(result.setup, result.host)
     if not line:
         return
-    extra = " · ".join(
-        f"the {cost.profiler} pass ran {text.ratio(cost.ratio)} as long per step" for cost in result.profiler_costs
-    )
+    extra = marks.profiler_line(result.profiler_costs)
     parts = [text.provenance("measured"), text.escape(line)]
     if result.batch > 1:
         parts.append(f"batch {result.batch}")

@@ -10,7 +10,7 @@ import streamlit as st
 from core.runs.progress import Stage, decode_rates, elapsed_s, journey, memory_line, stage
 from core.runs.store import Run
 from core.types import Result
-from pages.ui import text
+from pages.ui import marks, text
 from pages.ui.pickers import profiler_label, run_header
 from pages.ui.state import GOING, runner
 
@@ -80,9 +80,13 @@ def _ending(result: Result, spent: str) -> str:
 
 
 def draw_numbers(run: Run, result: Result) -> None:
-    """Six headline numbers in tiles of fixed height; a sign of "about" while they still move."""
+    """Six headline numbers in tiles of fixed height; a sign of "about" while they still move.
+
+    A speed that is not the machine's own says so under it.
+    """
     request, events = run.request, run.events()
-    about = "~ " if result.status in GOING else ""
+    about = marks.about(result, result.status in GOING)
+    mark, why = marks.mark(result), marks.explained(result)
 
     def known(value: str) -> str:
         return value if value == text.NONE else f"{about}{value}"
@@ -96,6 +100,8 @@ def draw_numbers(run: Run, result: Result) -> None:
             "Generated tokens per second after the first one, all sequences of the batch together: the median of "
             "the timing passes. The line is the last pass.",
             line=decode_rates(request, events),
+            under=mark,
+            why=why,
         )
         _tile(
             "Time per token",
@@ -103,6 +109,8 @@ def draw_numbers(run: Run, result: Result) -> None:
             "(Latency − time to first token) / (tokens − 1). The bars are the last steps of the last timing pass.",
             line=[s * 1e3 for s in result.itl_s[-60:]],
             bars=True,
+            under=mark,
+            why=why,
         )
         _tile(
             "Peak memory",
@@ -116,13 +124,15 @@ def draw_numbers(run: Run, result: Result) -> None:
             known(text.seconds(result.ttft_s)),
             "Time inside the model until the first token: prefill and the first choice, without loading.",
             line=result.ttft_samples_s if n_passes > 1 else (),
-            under="one timing pass" if n_passes == 1 else None,
+            under=mark or ("one timing pass" if n_passes == 1 else None),
+            why=why,
         )
         _tile(
             "Prefill",
             known(text.token_rate(result.prefill_tok_per_s)),
             "Prompt tokens read per second, all sequences of the batch together.",
-            under=prompt,
+            under=mark or prompt,
+            why=why,
         )
         _tile(
             "Loading",
@@ -133,17 +143,23 @@ def draw_numbers(run: Run, result: Result) -> None:
 
 
 def _tile(
-    label: str, value: str, explained: str, line: Sequence[float] = (), under: str | None = None, bars: bool = False
+    label: str,
+    value: str,
+    explained: str,
+    line: Sequence[float] = (),
+    under: str | None = None,
+    bars: bool = False,
+    why: str = "",
 ) -> None:
-    """One number with a small chart or a few words under it."""
+    """One number with a small chart or a few words under it. why: what those words warn of, for the tooltip."""
     st.metric(
         label,
         value,
         border=True,
         height="stretch",
-        help=explained,
+        help=f"{explained}\n\n{why}" if why else explained,
         delta=under,
-        delta_color="off",
+        delta_color="orange" if under == marks.DISTURBED else "off",
         delta_arrow="off",
         chart_data=list(line) if len(line) > 1 else None,
         chart_type="bar" if bars else "line",

@@ -33,6 +33,13 @@ def settings_form(backend_name: str, strategy_name: str, model: str | None) -> d
         )
         warmup = right.number_input("Warm-up passes", 0, 1000, 1, key="warmup", **_BOUND)
         profilers = _profilers(backend)
+        live = st.toggle(
+            "Show a live pass first",
+            True,
+            key="live",
+            help="The text streams in a pass of its own. The screen then rests while the numbers are taken.",
+            **_BOUND,
+        )
         fresh = st.toggle(
             "Fresh process", False, key="fresh", help="Do not reuse a warm worker: loading is measured anew.", **_BOUND
         )
@@ -46,6 +53,7 @@ def settings_form(backend_name: str, strategy_name: str, model: str | None) -> d
         "repeats": int(repeats),
         "warmup": int(warmup),
         "profilers": profilers,
+        "live": live,
         "fresh_process": fresh,
         "params": params,
         "options": options,

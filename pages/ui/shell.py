@@ -7,13 +7,15 @@ import time
 import streamlit as st
 
 from core.runs.progress import elapsed_s, stage
+from core.runs.store import Run
+from core.types import Result
 from hardware.detect import machine
 from pages.ui import text
 from pages.ui.links import PAGES, link
-from pages.ui.page import guard
+from pages.ui.live import live
 from pages.ui.pickers import backend_label
 from pages.ui.run_view import stage_line
-from pages.ui.state import asked_run, forget_run, open_run, readable, runner, store
+from pages.ui.state import GOING, asked_run, forget_run, open_run, readable, runner, store
 
 
 def run_strip(on_run_page: bool) -> None:
@@ -22,44 +24,34 @@ def run_strip(on_run_page: bool) -> None:
     The Run page shows the run itself, so there the strip is for another run only.
     """
     going = runner().active()
-    if on_run_page and asked_run() in (None, going):
-        going = None
+    if going is not None and not (on_run_page and asked_run() in (None, going)):
+        live(open_run(going), _strip, "strip")
 
-    @st.fragment(run_every=1.0 if going else None)
-    def strip() -> None:
-        with guard():
-            if going is None:
-                return
-            if runner().active() != going:
-                st.rerun()
-            run = open_run(going)
-            spent = elapsed_s(run.events(), time.time() - run.created_s)
-            with st.container(
-                border=True,
-                horizontal=True,
-                vertical_alignment="center",
-                horizontal_alignment="distribute",
-                key="strip",
-            ):
-                st.markdown(
-                    f":blue-badge[:material/play_circle: Running] {text.escape(run.request.model)} · "
-                    f"{backend_label(run.request.backend)} · {stage_line(stage(run.request, run.events()))} · "
-                    f"{text.clock(spent)}",
-                    width="content",
-                )
-                with st.container(horizontal=True, width="content", vertical_alignment="center"):
-                    link(PAGES[type(run.request.task)], "Show", ":material/visibility:", going)
-                    st.button(
-                        "Stop",
-                        icon=":material/stop_circle:",
-                        type="tertiary",
-                        key="strip-stop",
-                        on_click=runner().cancel,
-                        args=(going,),
-                        disabled=run.cancel_requested,
-                    )
 
-    strip()
+def _strip(run: Run, result: Result) -> None:
+    if result.status not in GOING:
+        return
+    spent = elapsed_s(run.events(), time.time() - run.created_s)
+    with st.container(
+        border=True, horizontal=True, vertical_alignment="center", horizontal_alignment="distribute", key="strip"
+    ):
+        st.markdown(
+            f":blue-badge[:material/play_circle: Running] {text.escape(run.request.model)} · "
+            f"{backend_label(run.request.backend)} · {stage_line(stage(run.request, run.events()))} · "
+            f"{text.clock(spent)}",
+            width="content",
+        )
+        with st.container(horizontal=True, width="content", vertical_alignment="center"):
+            link(PAGES[type(run.request.task)], "Show", ":material/visibility:", run.id)
+            st.button(
+                "Stop",
+                icon=":material/stop_circle:",
+                type="tertiary",
+                key="strip-stop",
+                on_click=runner().cancel,
+                args=(run.id,),
+                disabled=run.cancel_requested,
+            )
 
 
 def missing_run_notice() -> None:

@@ -11,8 +11,11 @@ from pages.ui.page import fault
 from pages.ui.state import choose_run, open_run, runner
 
 
-def start(request: Request) -> None:
-    """Start it and draw the page anew. While another run is going: say so, and link to it."""
+def start(request: Request, anew: bool = True) -> None:
+    """Start it and draw the page anew. While another run is going: say so, and link to it.
+
+    anew: False where what is drawn further down shows the run already, and nothing above it changes.
+    """
     going = runner().active()
     if going:
         st.warning(
@@ -29,4 +32,5 @@ def start(request: Request) -> None:
         fault(error)
         return
     choose_run(run_id)
-    st.rerun()
+    if anew:
+        st.rerun()

@@ -260,4 +260,4 @@ def draw(run: Run, result: Result) -> None:
 with page("Layers", "Where the time, the bytes and the FLOPs of a run go, layer by layer, and what would help."):
     run = run_picker("layers")
     if run is not None:
-        live(run, draw, every_s=1.0)
+        live(run, draw, "charts")

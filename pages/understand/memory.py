@@ -273,7 +273,7 @@ def draw_what_if(run: Run, loaded: Loaded, result: Result) -> None:
 with page("Memory", ABOUT):
     run = run_picker("memory")
     if run is not None:
-        live(run, draw_run, every_s=1.0)
+        live(run, draw_run, "charts")
         opened = loaded_of(run)
         if opened is not None:
             draw_what_if(run, opened, result_of(run))

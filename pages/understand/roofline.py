@@ -268,4 +268,4 @@ with page("Roofline", ABOUT):
     measure_panel(threads)
     run = run_picker("roofline")
     if run is not None:
-        live(run, draw, every_s=1.0)
+        live(run, draw, "charts")

@@ -1,11 +1,13 @@
-"""python -m tests.bench [loops] [step] [app] [waiting] [published] [predict [--small] [--again]]: tables and a file.
+"""python -m tests.bench [loops] [step] [app] [waiting] [watching] [published] [predict [--small] [--again]]: tables.
 
+watching can be shortened: --backend llama_cpp --tokens 64 --way watched --pairs 2 (each but the last may be repeated).
 Each comparison is made of interleaved pairs (ABBA order) in one process of its engine, quoted as a ratio with its
-95 % interval. Load and steal are printed, because this may be a shared machine.
+95 % interval. They are written into a file too. Load and steal are printed, because this may be a shared machine.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import sys
@@ -15,29 +17,46 @@ from pathlib import Path
 from typing import Any
 
 from hardware.detect import machine
-from tests.bench import app, loops, predict, published, step, waiting
+from tests.bench import app, loops, predict, published, step, waiting, watching
 
 PARTS: dict[str, Callable[..., Any]] = {
     "loops": loops.run,
     "step": step.run,
     "app": app.run,
     "waiting": waiting.run,
+    "watching": watching.run,
     "published": published.run,
     "predict": predict.run,
 }
-FLAGS = {"--small": "small", "--again": "again"}  # of predict: a short form that proves only itself; no old runs
+
+
+def options(arguments: list[str]) -> tuple[list[str], dict[str, dict[str, Any]]]:
+    """The parts to run, and what each one is told."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__.split("\n\n")[1])
+    parser.add_argument("parts", nargs="*", metavar="part", help=f"of {', '.join(PARTS)}; without any, all of them")
+    parser.add_argument("--small", action="store_true", help="predict: a short form that proves only itself")
+    parser.add_argument("--again", action="store_true", help="predict: no old runs")
+    parser.add_argument("--backend", action="append", choices=watching.BACKENDS, help="watching: only this one")
+    parser.add_argument("--tokens", action="append", type=int, help="watching: how many are generated")
+    parser.add_argument("--way", action="append", choices=watching.WAYS, help="watching: how it is looked at")
+    parser.add_argument("--pairs", type=int, help="watching: in each row")
+    found = parser.parse_args(arguments)
+    unknown = set(found.parts) - set(PARTS)
+    if unknown:
+        parser.error(f"Unknown part: {', '.join(sorted(unknown))}. Known: {', '.join(PARTS)}.")
+    told = {"backends": found.backend, "tokens": found.tokens, "ways": found.way, "pairs": found.pairs}
+    return found.parts or list(PARTS), {
+        "predict": {name: True for name in ("small", "again") if getattr(found, name)},
+        "watching": {name: value for name, value in told.items() if value},
+    }
 
 
 def main(arguments: list[str]) -> None:
-    flags = {FLAGS[a]: True for a in arguments if a in FLAGS}
-    names = [a for a in arguments if a not in FLAGS]
-    unknown = set(names) - set(PARTS)
-    if unknown:
-        sys.exit(f"Unknown part: {', '.join(sorted(unknown))}. Known: {', '.join(PARTS)}.")
+    names, given = options(arguments)
     results: dict[str, Any] = {}
-    for name in names or list(PARTS):
+    for name in names:
         print(f"\n## {name}   (load {os.getloadavg()[0]:.2f})", flush=True)
-        results[name] = PARTS[name](**(flags if name == "predict" else {}))
+        results[name] = PARTS[name](**given.get(name, {}))
     folder = Path("bench-results")
     folder.mkdir(exist_ok=True)
     path = folder / time.strftime("%Y%m%d-%H%M%S.json")

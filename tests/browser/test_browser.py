@@ -15,13 +15,13 @@ from tests.browser.conftest import Server
 
 expect = pytest.importorskip("playwright.sync_api", reason="playwright is not installed").expect
 pytestmark = pytest.mark.browser
-FAKE = {"model": "tiny-moe", "backend": "fake", "warmup": 0}
+FAKE = {"model": "tiny-moe", "backend": "fake", "warmup": 0, "live": "false"}
 Tab = Callable[[], Any]
 
 
-def start(page: Any, server: Server, delay_s: float, tokens: int) -> str:
+def start(page: Any, server: Server, delay_s: float, tokens: int, **more: object) -> str:
     """Open the Run page with this configuration, press Run, and return the run's id."""
-    page.goto(server.address(**FAKE, max_new_tokens=tokens, **{"o-fake-delay_s": delay_s}))
+    page.goto(server.address(**FAKE | more, max_new_tokens=tokens, **{"o-fake-delay_s": delay_s}))
     page.locator(".st-key-start button").first.click()
     page.wait_for_url(re.compile(r"run=\d{8}-\d{6}-\w{6}"))
     expect(page.locator(".st-key-stop button").first).to_be_visible()

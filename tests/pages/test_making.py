@@ -99,6 +99,7 @@ def test_an_evaluation_is_made_and_compared(app: Open, home: Path, tmp_path: Pat
 
 def test_both_sides_answer_one_after_the_other_and_remember(app: Open, home: Path) -> None:
     query = {"a-backend": "fake", "b-backend": "fake", "a-limit": "6", "b-limit": "8", "b-joules": "false"}
+    query |= {"a-silent": "false", "b-silent": "false"}
     at = sound(app("pages/measure/chat.py", **query))
     sound(button(at, "What is the capital of France?"))
     until(at, ended(home, Generate, 2))

@@ -16,12 +16,13 @@ Open = Callable[..., AppTest]
 SLOW = 0.15
 
 
-def start(at: AppTest, delay_s: float = SLOW, tokens: int = 12, crash: str = "") -> str:
-    """Press Run with the fake backend on a tiny preset; the run's id."""
+def start(at: AppTest, delay_s: float = SLOW, tokens: int = 12, crash: str = "", live: bool = False) -> str:
+    """Press Run with the fake backend on a tiny preset; the run's id. live: with a pass to look at first."""
     at.selectbox(key="model").set_value("tiny-moe")
     at.selectbox(key="backend").set_value("fake").run()
     at.number_input(key="max_new_tokens").set_value(tokens)
     at.number_input(key="warmup").set_value(0)
+    at.toggle(key="live").set_value(live)
     at.number_input(key="o-fake-delay_s").set_value(delay_s)
     at.text_input(key="o-fake-crash").set_value(crash).run()
     at.button(key="start").click().run()

@@ -1,0 +1,85 @@
+"""What the browser does by itself: it has a moving part drawn again when there are news, and keeps still in a rest.
+
+The one place that knows the page's component; how often a part is drawn is the matter of live.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+
+from core.paths import data_dir
+from core.runs.screens import Rest, rest
+from core.runs.store import Run, Store
+
+_HERE = Path(__file__).parent
+_component = st.components.v2.component(
+    "roofscope-rest",
+    html=(_HERE / "rest.html").read_text(),
+    css=(_HERE / "rest.css").read_text(),
+    js=(_HERE / "rest.js").read_text(),
+)
+
+
+def resting() -> Rest | None:
+    """The rest in which nothing is drawn; a slower pace is none."""
+    found = rest(data_dir())
+    return found if found is not None and found.every_s is None else None
+
+
+def words(note: Rest) -> str:
+    """What the screen says while it rests."""
+    return f"Timing: the screen rests so that the number is clean, about {max(1, round(note.expected_s))} s"
+
+
+def told(note: Rest | None) -> dict[str, Any] | None:
+    """What the browser needs to draw the line and its clock."""
+    if note is None:
+        return None
+    since_s = max(0.0, time.time() - note.since_s)
+    return {"since": f"{note.since_s:.3f}", "for_s": since_s, "expected_s": note.expected_s, "words": words(note)}
+
+
+def line(note: Rest | None) -> None:
+    """The line that says that the screen rests, seen only while it does. Once on every page, outside fragments.
+
+    With a note the page is drawn in the middle of a rest, and holds nothing else; it is drawn anew afterwards.
+    """
+    _component(
+        data={"kind": "line", "rest": told(note), "drawn_resting": note is not None},
+        key="rest",
+        height="content",
+        on_over_change=lambda: None,
+        on_stop_change=_stop,
+    )
+
+
+def pulse(key: str, after_s: float, latest_s: float | None = None, run: Run | None = None, seen: int = 0) -> None:
+    """Have the fragment around it drawn again after `after_s` seconds, then as soon as the run has news.
+
+    latest_s: also without news. seen: how long the run's events were when they were read (see heard).
+    """
+    data = {"kind": "pulse", "after_s": after_s, "latest_s": latest_s, "drawn": time.time()}
+    if run is not None:
+        data |= {"run": run.id, "seen": seen}
+    _component(data=data, key=f"pulse-{key}", height="content", on_tick_change=lambda: None)
+
+
+def heard(run: Run) -> int:
+    """How many bytes of events the run has written."""
+    try:
+        return (run.path / "events.jsonl").stat().st_size
+    except OSError:
+        return 0
+
+
+def _stop() -> None:
+    """The user's wish to end what is being timed."""
+    from pages.ui.state import runner
+
+    note = resting()
+    if note is not None and note.run in Store(data_dir()).ids():
+        runner().cancel(note.run)

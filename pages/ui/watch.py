@@ -1,0 +1,79 @@
+"""The browser's one question, kept open until there is an answer: is there anything to draw, or is it time to rest?
+
+A few looks at two files a second, and nothing that a page has to draw: it costs a timing pass nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from core.errors import ExplorerError
+from core.paths import data_dir
+from core.runs.store import Run, Store
+from pages.ui import rest
+
+LATEST_S = 20.0  # a question is answered by then; the browser asks again
+_END_BYTES = 8192  # the last event, with the lines of a log that a failure tells
+LOOK_S, SOON_S, REST_S = 0.1, 0.03, 0.2  # between two looks: as usual, for a first character, in a rest
+
+
+async def watch(request: Request) -> JSONResponse:
+    """Answered when a rest begins or ends, when the run asked about has news ("new"), and when it is "late".
+
+    resting: the rest that the browser knows, empty without one. seen: how long the run's events were when they were
+    drawn last; what came since is no news before after_s. latest_s: when something is to be drawn in any case.
+    """
+    asked = request.query_params
+    known = asked.get("resting", "")
+    run, seen = _run(asked.get("run", "")), int(_number(asked.get("seen"), 0))
+    started = time.monotonic()
+    after_s = _number(asked.get("after_s"), LATEST_S)
+    latest_s = _number(asked.get("latest_s"), LATEST_S)
+    look_s = REST_S if known else SOON_S if after_s < 2 * LOOK_S else LOOK_S
+    while True:
+        told = rest.told(rest.resting())
+        spent_s = time.monotonic() - started
+        if (told["since"] if told else "") != known:
+            return JSONResponse({"rest": told, "news": ""})
+        if not known and run is not None and _news(run, seen, spent_s >= after_s):
+            return JSONResponse({"rest": None, "news": "new"})
+        if not known and spent_s >= min(latest_s, LATEST_S):
+            return JSONResponse({"rest": None, "news": "late"})
+        if spent_s >= LATEST_S or await request.is_disconnected():
+            return JSONResponse({"rest": told, "news": ""})
+        await asyncio.sleep(look_s)
+
+
+def _run(run_id: str) -> Run | None:
+    try:
+        return Store(data_dir()).open(run_id)
+    except ExplorerError:
+        return None
+
+
+def _news(run: Run, seen: int, due: bool) -> bool:
+    """Whether the run has written more, and its pace allows to tell; its end is told at once."""
+    size = rest.heard(run)
+    return size != seen and (due or _ended(run, size))
+
+
+def _ended(run: Run, size: int) -> bool:
+    with (run.path / "events.jsonl").open("rb") as file:
+        file.seek(max(0, size - _END_BYTES))
+        last = file.read().rstrip().rpartition(b"\n")[2]
+    return b'"type":"done"' in last or b'"type":"failed"' in last
+
+
+def _number(words: str | None, default: float) -> float:
+    try:
+        return float(words) if words else default
+    except ValueError:
+        return default
+
+
+ROUTES = [Route("/roofscope/watch", watch)]

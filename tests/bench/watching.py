@@ -1,0 +1,210 @@
+"""The speed that a watched run tells against the command line's, with a real browser looking on.
+
+The real server in a process of its own and Debian's Chromium without a graphics card at 1280 pixels. Pairs in turn:
+a run started on the Run page, and `python -m core run` with the same prompt, tokens, threads, warm-up, profilers and
+timing passes, each in a fresh worker. While the command line runs, the browser shows an empty page.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from core.runs.store import Run, Store
+from core.stats.intervals import paired_ratio
+from core.types import Pass, Result, Step
+from hardware.detect import usable_cores
+from tests.browser.conftest import CHROMIUM, ROOT, Server
+
+BACKENDS, TOKENS, WAYS, PAIRS = ("llama_cpp", "onnxruntime", "pytorch"), (64, 512), ("watched", "two", "another"), 5
+MODEL, PROMPT, PROFILERS = "smollm2-135m", "Write about the sea.", "memory,layers"
+TARGET, FIRST_TARGET_S = 0.97, 0.5
+FIRST_RUNS, FIRST_TOKENS = 4, 24  # the first of them warms the worker
+LOOK_MS = 500  # between two looks at a run's folder: this process shall not disturb either
+END_S = 600
+
+# The moment of a click, and that of the first new text in the view of the run.
+EYE = """
+window.clicked = window.seen = null;
+const words = () => document.querySelector(".st-key-run-text [data-testid=stText]")?.innerText ?? "";
+let before = "";
+document.addEventListener("click", (event) => {
+  if (!event.target.closest(".st-key-start")) return;
+  before = words();
+  [window.clicked, window.seen] = [Date.now() / 1000, null];
+}, true);
+new MutationObserver(() => {
+  if (window.clicked && !window.seen && words() && words() !== before) window.seen = Date.now() / 1000;
+}).observe(document, { childList: true, subtree: true, characterData: true });
+"""
+
+
+def run(
+    backends: Sequence[str] = BACKENDS,
+    tokens: Sequence[int] = TOKENS,
+    ways: Sequence[str] = WAYS,
+    pairs: int = PAIRS,
+) -> list[dict[str, Any]]:
+    """One row per backend, number of tokens and way to watch; then the wait for the first character."""
+    rows: list[dict[str, Any]] = []
+    with _looking() as (server, browser):
+        for backend in backends:
+            command_line(server, backend, 8)  # what is made once: a converted model, a file in the system's memory
+            for n in tokens:
+                for way in ways:
+                    rows.append(_pairs(server, browser, backend, n, way, pairs))
+            rows.append(_first(server, browser, backend))
+    return rows
+
+
+@contextmanager
+def _looking() -> Iterator[tuple[Server, Any]]:
+    from playwright.sync_api import sync_playwright
+
+    if CHROMIUM is None:
+        sys.exit("There is no Chromium on this machine: apt-get install chromium.")
+    with tempfile.TemporaryDirectory() as home, sync_playwright() as playwright:
+        server = Server(Path(home))
+        server.start()
+        browser = playwright.chromium.launch(
+            executable_path=shutil.which(CHROMIUM), args=["--no-sandbox", "--disable-gpu"]
+        )
+        try:
+            yield server, browser
+        finally:
+            browser.close()
+            server.stop()
+
+
+def _pairs(server: Server, browser: Any, backend: str, n: int, way: str, pairs: int) -> dict[str, Any]:
+    tabs = [_tab(browser) for _ in range(2 if way == "two" else 1)]
+    shown: list[Result] = []
+    plain: list[Result] = []
+    for i in range(pairs):
+        for which in ("app", "line") if i % 2 == 0 else ("line", "app"):
+            if which == "app":
+                shown.append(watched(server, tabs, backend, n, way).result())
+            else:
+                plain.append(command_line(server, backend, n))
+    for tab in tabs:
+        tab.context.close()
+    speeds = [[r.tok_per_s or 0.0 for r in side] for side in (shown, plain)]
+    ratio = paired_ratio(*speeds)
+    told = [f"{sum(r.disturbed for r in side)} disturbed, {_repeated(side)} repeated" for side in (shown, plain)]
+    print(
+        f"{backend:<12} {n:>4} tokens, {way:<8} {statistics.median(speeds[0]):7.1f} tok/s ({told[0]}), command line "
+        f"{statistics.median(speeds[1]):7.1f} ({told[1]}): {ratio} (target {TARGET})",
+        flush=True,
+    )
+    return {
+        "backend": backend, "tokens": n, "way": way, "app_tok_per_s": speeds[0], "line_tok_per_s": speeds[1],
+        "ratio": str(ratio), "app": told[0], "line": told[1],
+    }  # fmt: skip
+
+
+def _repeated(results: Sequence[Result]) -> int:
+    """Timing passes beyond the one that was asked for."""
+    return sum(r.disturbance.n_passes - 1 for r in results if r.disturbance is not None)
+
+
+def _tab(browser: Any) -> Any:
+    page = browser.new_context(viewport={"width": 1280, "height": 900}).new_page()
+    page.set_default_timeout(1000 * END_S)
+    page.add_init_script(EYE)
+    return page
+
+
+def watched(server: Server, tabs: Sequence[Any], backend: str, n: int, way: str, fresh: bool = True) -> Run:
+    """One run from the Run page, which then stays open, is left for another page, or is open twice."""
+    asked = {"model": MODEL, "backend": backend, "prompt": PROMPT, "max_new_tokens": n, "ignore_eos": "true"}
+    page = tabs[0]
+    page.goto(server.address(**asked, threads=usable_cores(), fresh=str(fresh).lower()))
+    run = _press(server, page)
+    for other in tabs[1:]:
+        other.goto(server.address(run=run.id))
+    if way == "another":
+        page.get_by_role("link", name="History").click()
+    _until_over(page, run)
+    if fresh:
+        for tab in tabs:
+            tab.goto("about:blank")
+    return run
+
+
+def _press(server: Server, page: Any) -> Run:
+    """Press Run and find the run that it began."""
+    store = Store(server.home / "data")
+    known = set(store.ids())
+    page.locator(".st-key-start button:not([disabled])").first.click()
+    end = time.monotonic() + END_S
+    while not (new := set(store.ids()) - known):
+        if time.monotonic() > end:
+            sys.exit("The run did not begin.")
+        page.wait_for_timeout(50)
+    return store.open(new.pop())
+
+
+def _until_over(page: Any, run: Run) -> None:
+    """Look at the run's folder now and then: reading all of its events would cost the run itself."""
+    file = run.path / "events.jsonl"
+    end = time.monotonic() + END_S
+    while time.monotonic() < end:
+        page.wait_for_timeout(LOOK_MS)
+        if file.exists():
+            with file.open("rb") as events:
+                events.seek(max(0, file.stat().st_size - 4096))
+                if re.search(rb'"type":"(done|failed)"', events.read().rstrip().rpartition(b"\n")[2]):
+                    return
+    sys.exit("The run did not end.")
+
+
+def command_line(server: Server, backend: str, n: int) -> Result:
+    """The same request without anybody who looks on."""
+    command = [
+        sys.executable, "-m", "core", "run", "--json", "--model", MODEL, "--backend", backend, "--prompt", PROMPT,
+        "--max-new-tokens", str(n), "--ignore-eos", "--threads", str(usable_cores()), "--warmup", "1",
+        "--repeats", "1", "--profilers", PROFILERS,
+    ]  # fmt: skip
+    env = {**os.environ, "ROOFSCOPE_HOME": str(server.home), "HOME": str(server.home)}
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(done.stderr)
+    return Store(server.home / "data").open(json.loads(done.stdout)["run_id"]).result()
+
+
+def _first(server: Server, browser: Any, backend: str) -> dict[str, Any]:
+    """Seconds from the click on Run to the first character on the screen, beyond the model's own prefill."""
+    page = _tab(browser)
+    extra = []
+    for i in range(FIRST_RUNS):
+        made = watched(server, [page], backend, FIRST_TOKENS + i, "watched", fresh=False)
+        if i:
+            page.wait_for_function("window.seen !== null")
+            clicked, seen = page.evaluate("[window.clicked, window.seen]")
+            extra.append(seen - clicked - _prefill_s(made))
+    page.context.close()
+    found = statistics.median(extra)
+    print(
+        f"{backend:<12} Run to the first visible character, warm: prefill + {found * 1e3:.0f} ms "
+        f"(target {FIRST_TARGET_S * 1e3:.0f})",
+        flush=True,
+    )
+    return {"backend": backend, "first_character_extra_s": extra}
+
+
+def _prefill_s(run: Run) -> float:
+    """Of the pass that was shown."""
+    events = run.events()
+    number = next(e for e in events if isinstance(e, Pass)).number
+    return sum(e.seconds for e in events if isinstance(e, Step) and e.pass_no == number and e.phase == "prefill")
