@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 SOURCES = [ROOT / "app.py", *sorted((ROOT / "pages").rglob("*.py")), *sorted((ROOT / "core").rglob("*.py"))]
 SOURCES += sorted((ROOT / "hardware").rglob("*.py"))
-HEAVY = {"torch", "transformers", "onnxruntime", "onnx", "llama_cpp", "onnxscript"}
+HEAVY = {"torch", "transformers", "onnxruntime", "onnx", "llama_cpp", "onnxscript", "scipy", "statsmodels"}
 ORDER = {"app": 3, "pages": 2, "core": 1, "hardware": 0}
 NAMES = [str(s.relative_to(ROOT)) for s in SOURCES]
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from core.evals._fingerprint import fingerprint
 from core.types import Item, Metric, Session, Subject
 
 ACCURACY = Metric(name="acc", label="Accuracy", value="acc", kind="rate")
@@ -42,6 +43,7 @@ def choose(
         prompt=show or text,
         output=choices[chosen],
         expected=choices[right],
+        fingerprint=fingerprint(text, choices, right),
     )
 
 

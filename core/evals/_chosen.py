@@ -28,6 +28,7 @@ class Chosen:
     kept: Callable[[Example], str] = lambda e: e.text
 
     needs = frozenset({"forward", "cache"})
+    selects = frozenset({"n"})
 
     def metrics(self, params: Any) -> tuple[Metric, ...]:
         return (ACCURACY, PROBABILITY) if self.labels else (ACCURACY, BY_LENGTH, PROBABILITY)

@@ -33,6 +33,7 @@ class Arithmetic:
     name = "arithmetic"
     label = "Arithmetic"
     needs = frozenset({"forward", "cache"})
+    selects = frozenset({"n", "seed"})
     Params = Settings
 
     def metrics(self, params: Settings) -> tuple[Metric, ...]:
@@ -46,7 +47,7 @@ class Arithmetic:
         for q in domains.load("arithmetic", "test", params.n, params.seed):
             answer = ask(subject, q.prompt, 64, shown, ("\n\n",))
             values = {"acc": float(bool(domains.judge("arithmetic", q, answer.text)))}
-            yield item(q.id, q.cluster, values, q.prompt, answer, q.answer or "")
+            yield item(q.id, q.cluster, values, q.prompt, answer, q.answer or "", shown)
 
 
 plugin = Arithmetic()

@@ -10,9 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated
 
+import msgspec
 from msgspec import Meta
 
 from core.evals._answer import ask, item
+from core.evals._fingerprint import fingerprint
 from core.evals._overlap import contains
 from core.evals._sets import Set, read
 from core.types import Item, Metric, Record, Subject
@@ -33,6 +35,7 @@ class Dialogue:
     name = "dialogue"
     label = "Dialogue"
     needs = frozenset({"forward", "cache"})
+    selects = frozenset({"n"})
     Params = Settings
 
     def metrics(self, params: Settings) -> tuple[Metric, ...]:
@@ -50,7 +53,9 @@ class Dialogue:
                 past.append((turn, ask(subject, turn, params.reply, past).text.strip()))
             answer = ask(subject, last, params.reply, past)
             script = "\n".join([*(line for pair in past for line in pair), last])
-            yield item(e.id, e.cluster, {"recalled": contains(answer.text, e.answers)}, script, answer, e.answers[0])
+            values = {"recalled": contains(answer.text, e.answers)}
+            made = item(e.id, e.cluster, values, script, answer, e.answers[0])
+            yield msgspec.structs.replace(made, fingerprint=fingerprint(e.turns, e.answers))  # not of its own replies
 
 
 def _set() -> Set:

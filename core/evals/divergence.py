@@ -60,6 +60,7 @@ class Divergence:
     name = "divergence"
     label = "Divergence from a reference"
     needs = frozenset({"forward", "cache"})
+    selects = frozenset({"n", "text"})
     Params = Settings
 
     def metrics(self, params: Settings) -> tuple[Metric, ...]:

@@ -48,6 +48,7 @@ class Harness:
     name = "harness"
     label = "lm-evaluation-harness"
     needs = frozenset({"forward", "cache"})
+    selects = frozenset({"tasks", "limit", "include_path", "download"})
     Params = Settings
 
     def metrics(self, params: Settings) -> tuple[Metric, ...]:

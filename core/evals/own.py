@@ -42,6 +42,7 @@ class Own:
     name = "own"
     label = "Your own questions"
     needs = frozenset({"forward", "cache"})
+    selects = frozenset({"path", "n"})
     Params = Settings
 
     def metrics(self, params: Settings) -> tuple[Metric, ...]:

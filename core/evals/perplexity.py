@@ -49,6 +49,7 @@ class Perplexity:
     name = "perplexity"
     label = "Perplexity"
     needs = frozenset({"forward", "cache"})
+    selects = frozenset({"n", "text"})
     Params = Settings
 
     def metrics(self, params: Settings) -> tuple[Metric, ...]:

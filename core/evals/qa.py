@@ -34,6 +34,7 @@ class Answering:
     name = "qa"
     label = "Question answering"
     needs = frozenset({"forward", "cache"})
+    selects = frozenset({"n"})
     Params = Settings
 
     def metrics(self, params: Settings) -> tuple[Metric, ...]:
@@ -50,7 +51,7 @@ class Answering:
         for e in _set().first(params.n):
             answer = ask(subject, _prompt(e), 24, shown, ("\n",))
             values = {"em": exact(answer.text, e.answers), "f1": f1(answer.text, e.answers)}
-            yield item(e.id, e.cluster, values, _prompt(e), answer, e.answers[0])
+            yield item(e.id, e.cluster, values, _prompt(e), answer, e.answers[0], shown, e.answers)
 
 
 def _set() -> Set:

@@ -35,6 +35,7 @@ class Sql:
     name = "sql"
     label = "Text to SQL"
     needs = frozenset({"forward", "cache"})
+    selects = frozenset({"n", "seed"})
     Params = Settings
 
     def metrics(self, params: Settings) -> tuple[Metric, ...]:
@@ -49,7 +50,7 @@ class Sql:
         for q in domains.load(domain, "test", params.n, params.seed):
             answer = ask(subject, q.prompt, 96, shown, ("\n\n",))
             values = {"acc": float(bool(domains.judge(domain, q, answer.text)))}
-            yield item(q.id, q.cluster, values, q.prompt, answer, q.answer or "")
+            yield item(q.id, q.cluster, values, q.prompt, answer, q.answer or "", shown, q.databases)
 
 
 plugin = Sql()

@@ -34,6 +34,7 @@ class Summarization:
     name = "summarization"
     label = "Summarization"
     needs = frozenset({"forward", "cache"})
+    selects = frozenset({"n"})
     Params = Settings
 
     def metrics(self, params: Settings) -> tuple[Metric, ...]:
@@ -46,7 +47,7 @@ class Summarization:
         shown = [(_prompt(e), e.answer) for e in _set().shown[: params.shots]]
         for e in _set().first(params.n):
             answer = ask(subject, _prompt(e), 64, shown, ("\n",))
-            yield item(e.id, e.cluster, {"chrf": chrf(answer.text, e.answer)}, _prompt(e), answer, e.answer)
+            yield item(e.id, e.cluster, {"chrf": chrf(answer.text, e.answer)}, _prompt(e), answer, e.answer, shown)
 
 
 def _set() -> Set:

@@ -34,6 +34,7 @@ class Translation:
     name = "translation"
     label = "Translation"
     needs = frozenset({"forward", "cache"})
+    selects = frozenset({"n"})
     Params = Settings
 
     def metrics(self, params: Settings) -> tuple[Metric, ...]:
@@ -47,7 +48,7 @@ class Translation:
         for e in _set().first(params.n):
             answer = ask(subject, _prompt(e), 40, shown, ("\n",))
             values = {"chrf": chrf(answer.text, e.answer), "bleu": bleu(answer.text, e.answer)}
-            yield item(e.id, e.cluster, values, _prompt(e), answer, e.answer)
+            yield item(e.id, e.cluster, values, _prompt(e), answer, e.answer, shown)
 
 
 def _set() -> Set:

@@ -5,7 +5,11 @@ same items core.stats.paired's, and what a sample can show at all is core.stats.
 
 A bootstrap resamples the unit that varies by itself: clusters of items that share a text (Miller, arXiv 2411.00640,
 section 2.2), pairs of runs made next to each other in time (Kalibera and Jones, "Rigorous benchmarking in reasonable
-time", ISMM 2013). Every bootstrap is seeded, so equal data give equal intervals.
+time", ISMM 2013). Every bootstrap is seeded, so equal data give equal intervals. It cannot leave the sample's range,
+so that of few units it covers too little: below FEW units Student's t takes its place.
+
+Simple intervals are SciPy's, imported inside functions because that takes a second. BCa over clusters, of any function
+of sums, is our own: scipy.stats.bootstrap resamples items.
 """
 
 from __future__ import annotations
@@ -24,6 +28,7 @@ from core.types import Record
 RESAMPLES = 10_000
 LEVEL = 0.95
 PAIRS = 5  # fewer pairs of runs give no interval
+FEW = 10  # of fewer pairs or clusters no bootstrap is made
 _AT_ONCE = 1 << 22  # drawn indices held in memory at a time
 
 Floats = NDArray[np.float64]
@@ -55,11 +60,10 @@ def wilson(k: int, n: int, level: float = LEVEL) -> Interval:
     """Interval of the rate k of n independent trials: Wilson (1927), method 3 of Newcombe (Stat. Med. 17, 1998)."""
     if n < 1 or not 0 <= k <= n:
         raise ValueError("a rate needs 0 <= k <= n and at least one trial")
-    z, p = _z(level), k / n
-    middle = (p + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    low, high = (0.0 if k == 0 else middle - half), (1.0 if k == n else middle + half)
-    return Interval(value=p, low=low, high=high, n=n, level=level)
+    from scipy.stats import binomtest
+
+    ends = binomtest(k, n).proportion_ci(level, method="wilson")
+    return Interval(value=k / n, low=float(ends.low), high=float(ends.high), n=n, level=level)
 
 
 def ratio_of_sums(numerators: Floats, denominators: Floats) -> Floats:
@@ -79,7 +83,8 @@ def cluster_bootstrap(
     clusters: Sequence[Hashable],
     statistic: Statistic = ratio_of_sums,
     *,
-    method: Literal["bca", "percentile"] = "bca",
+    method: Literal["bca", "percentile", "jackknife"] | None = None,
+    positive: bool = False,
     level: float = LEVEL,
     resamples: int = RESAMPLES,
     seed: int = 0,
@@ -89,7 +94,9 @@ def cluster_bootstrap(
     numerators, denominators: per item, shape (n_items,) or (n_items, k) for k sums; denominators None: ones.
     clusters: per item; items of one cluster are drawn together. statistic: from sums of shape (..., k) of either to
     values of shape (...). method: Efron's BCa (bias-corrected and accelerated; Efron and Tibshirani 1993, equations
-    14.9 to 14.15, jackknife over clusters) or plain percentiles. low and high are None with fewer than two clusters.
+    14.9 to 14.15, jackknife over clusters), plain percentiles, or Student's t with the jackknife's standard error
+    (equation 11.5), on the logarithm where the statistic is `positive`; None: the jackknife below FEW clusters, else
+    BCa. low and high are None with fewer than two clusters.
     """
     tops, bottoms = cluster_sums(numerators, denominators, clusters)
     value = float(statistic(tops.sum(axis=0), bottoms.sum(axis=0)))
@@ -98,10 +105,14 @@ def cluster_bootstrap(
         raise ValueError("the statistic of all items is not a number")
     if n < 2:
         return Interval(value=value, low=None, high=None, n=n, level=level)
+    method = method or ("bca" if n >= FEW else "jackknife")
+    leave_one_out = statistic(tops.sum(axis=0) - tops, bottoms.sum(axis=0) - bottoms)
+    if method == "jackknife":
+        low, high = _jackknife(value, leave_one_out, positive, level)
+        return Interval(value=value, low=low, high=high, n=n, level=level)
     drawn = resampled(tops, bottoms, statistic, resamples=resamples, seed=seed)
     left, right = (1 - level) / 2, (1 + level) / 2
     if method == "bca":
-        leave_one_out = statistic(tops.sum(axis=0) - tops, bottoms.sum(axis=0) - bottoms)
         left, right = _bca(value, drawn, leave_one_out, level)
     low, high = (float(x) for x in np.quantile(drawn, (left, right)))
     return Interval(value=value, low=low, high=high, n=n, level=level)
@@ -142,6 +153,21 @@ def _columns(values: ArrayLike) -> Floats:
     return array[:, None] if array.ndim == 1 else array
 
 
+def _jackknife(
+    value: float, leave_one_out: Floats, positive: bool, level: float
+) -> tuple[float, float] | tuple[None, None]:
+    """Student's t around the value; no interval where leaving out a cluster leaves no value."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        without = np.log(leave_one_out) if positive else leave_one_out
+    if not np.isfinite(without).all():
+        return None, None
+    n, middle = len(without), math.log(value) if positive else value
+    error = math.sqrt((n - 1) / n * float(np.sum((without - without.mean()) ** 2)))
+    half = student_t((1 + level) / 2, n - 1) * error
+    ends = (middle - half, middle + half)
+    return (math.exp(ends[0]), math.exp(ends[1])) if positive else ends
+
+
 def _bca(value: float, drawn: Floats, leave_one_out: Floats, level: float) -> tuple[float, float]:
     """Which percentiles of the draws are the interval's ends. Ties with the value count half."""
     normal = NormalDist()
@@ -161,12 +187,6 @@ def _bca(value: float, drawn: Floats, leave_one_out: Floats, level: float) -> tu
     return end((1 - level) / 2), end((1 + level) / 2)
 
 
-def _z(level: float) -> float:
-    if not 0 < level < 1:
-        raise ValueError("a confidence level lies between 0 and 1")
-    return NormalDist().inv_cdf((1 + level) / 2)
-
-
 def log_ratios(a: Sequence[float], b: Sequence[float]) -> Floats:
     """ln(a/b) pair by pair. All values must be positive."""
     if len(a) != len(b) or not len(a):
@@ -181,15 +201,30 @@ def log_ratios(a: Sequence[float], b: Sequence[float]) -> Floats:
 def paired_ratio(a: Sequence[float], b: Sequence[float], seed: int = 0, level: float = LEVEL) -> Ratio:
     """How many times larger a is than b, pair by pair. All values must be positive.
 
-    An expanded percentile bootstrap of the mean log ratio (Hesterberg, "What teachers should know about the
-    bootstrap", 2015, section 5.2): symmetric between a/b and b/a, and as wide as Student's t where pairs are few.
+    Below FEW pairs Student's t of the mean log ratio; from there on its expanded percentile bootstrap (Hesterberg,
+    "What teachers should know about the bootstrap", 2015, section 5.2). Both are symmetric between a/b and b/a.
     """
     logs = log_ratios(a, b)
-    n = len(logs)
+    n, mean = len(logs), float(logs.mean())
     low = high = None
-    if n >= PAIRS:
+    if FEW > n >= PAIRS:
+        half = student_t((1 + level) / 2, n - 1) * float(logs.std(ddof=1)) / math.sqrt(n)
+        low, high = math.exp(mean - half), math.exp(mean + half)
+    elif n >= FEW:
         rng = np.random.default_rng(seed)
         means = rng.choice(logs, size=(RESAMPLES, n)).mean(axis=1)
         tail = NormalDist().cdf(-math.sqrt(n / (n - 1)) * student_t((1 + level) / 2, n - 1))
         low, high = (float(x) for x in np.exp(np.quantile(means, (tail, 1 - tail))))
-    return Ratio(value=float(np.exp(logs.mean())), low=low, high=high, n=n, level=level)
+    return Ratio(value=math.exp(mean), low=low, high=high, n=n, level=level)
+
+
+def drawn_means(logs: Floats, draws: int, rng: np.random.Generator) -> Floats | None:
+    """Draws of the mean log ratio whose spread is that of `paired_ratio`'s interval; None below PAIRS pairs."""
+    n = len(logs)
+    if n < PAIRS:
+        return None
+    if n < FEW:
+        return np.asarray(logs.mean() + rng.standard_t(n - 1, size=draws) * logs.std(ddof=1) / math.sqrt(n))
+    means = logs[rng.integers(n, size=(draws, n))].mean(axis=1)
+    wider = math.sqrt(n / (n - 1)) * student_t(0.975, n - 1) / NormalDist().inv_cdf(0.975)
+    return np.asarray(logs.mean() + wider * (means - logs.mean()))

@@ -128,13 +128,9 @@ def _swapped(tops: Floats, bottoms: Floats, seed: int) -> Iterator[tuple[Floats,
 
 def holm(p_values: Sequence[float]) -> tuple[float, ...]:
     """p-values adjusted for a family of tests: below alpha means significant in the whole family (Holm 1979)."""
-    order = sorted(range(len(p_values)), key=lambda i: p_values[i])
-    adjusted = [1.0] * len(p_values)
-    running = 0.0
-    for rank, i in enumerate(order):
-        running = max(running, min(1.0, (len(p_values) - rank) * p_values[i]))
-        adjusted[i] = running
-    return tuple(adjusted)
+    from statsmodels.stats.multitest import multipletests
+
+    return tuple(float(p) for p in multipletests(p_values, method="holm")[1]) if p_values else ()
 
 
 class Noninferiority(Record, omit_defaults=False):

@@ -1,4 +1,7 @@
-"""Two rates over the same items, of which only the flips tell: `lost` items turned wrong and `gained` ones right."""
+"""Two rates over the same items, of which only the flips tell: `lost` items turned wrong and `gained` ones right.
+
+McNemar's test is SciPy's binomial one. Tango's interval is our own: neither SciPy nor statsmodels has it.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +15,9 @@ def mcnemar(lost: int, gained: int) -> float:
 
     McNemar (1947) in its exact conditional form (Fagerland, Lydersen and Laake, BMC Med. Res. Methodol. 13:91, 2013).
     """
-    n = lost + gained
-    ways = whole = 1
-    for k in range(min(lost, gained)):
-        ways = ways * (n - k) // (k + 1)
-        whole += ways
-    return float(min(1.0, 2 * whole / 2**n))
+    from scipy.stats import binomtest
+
+    return float(binomtest(lost, lost + gained).pvalue) if lost + gained else 1.0
 
 
 def tango(lost: int, gained: int, n: int, level: float = 0.95) -> tuple[float, float]:

@@ -1,4 +1,7 @@
-"""Quantiles: of a sample, with an interval that needs no distribution, and of Student's t."""
+"""Quantiles: of a sample, with an interval that needs no distribution, and of Student's t.
+
+The distributions are SciPy's: scipy.special, whose import inside a function takes a third of scipy.stats'.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,6 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from core.types import Record
 
@@ -17,27 +19,9 @@ def student_t(share: float, df: int) -> float:
     """The quantile of Student's t with `df` degrees of freedom, for 0.5 <= share < 1."""
     if df < 1 or not 0.5 <= share < 1:
         raise ValueError("a quantile of t needs at least one degree of freedom and 0.5 <= share < 1")
-    low, high = 0.0, 1.0
-    while _t_cdf(high, df) < share:
-        high *= 2
-    for _ in range(80):
-        middle = (low + high) / 2
-        low, high = (middle, high) if _t_cdf(middle, df) < share else (low, middle)
-    return (low + high) / 2
+    from scipy.special import stdtrit
 
-
-def _t_cdf(t: float, df: int) -> float:
-    """Abramowitz and Stegun 26.7.3 and 26.7.4: the probability within t of 0, as a finite series."""
-    angle = math.atan(t / math.sqrt(df))
-    square = math.cos(angle) ** 2
-    odd = df % 2
-    term, series = 1.0, 0.0
-    for k in range(1 + odd, df, 2):
-        series += term
-        term *= square * k / (k + 1)
-    sine = math.sin(angle)
-    inside = (angle + sine * math.cos(angle) * series) * 2 / math.pi if odd else sine * series
-    return (1 + inside) / 2
+    return float(stdtrit(df, share))
 
 
 class Quantile(Record, omit_defaults=False):
@@ -68,7 +52,9 @@ def quantile(values: Sequence[float], share: float, level: float = LEVEL) -> Qua
         reason = f"the quantile {share:g} needs at least {fewest} values, and there are {n}"
         return Quantile(value=None, low=None, high=None, n=n, reason=reason)
     ordered = sorted(float(v) for v in values)
-    below = np.cumsum(_binomial(n, share))  # below[r]: probability that at most r values lie under the quantile
+    from scipy.special import bdtr
+
+    below = bdtr(np.arange(n + 1.0), n, share)  # below[r]: probability that at most r values lie under the quantile
     tail = (1 - level) / 2
     lower = int(np.searchsorted(below, tail, side="right"))  # rank of the low end, counted from 1; 0: none
     upper = int(np.searchsorted(below, 1 - tail, side="left")) + 1
@@ -80,10 +66,3 @@ def quantile(values: Sequence[float], share: float, level: float = LEVEL) -> Qua
         return Quantile(value=middle, low=None, high=ordered[min(rank, n) - 1], n=n)
     rank = int(np.searchsorted(below, 1 - level, side="right"))
     return Quantile(value=middle, low=ordered[max(rank, 1) - 1], high=None, n=n)
-
-
-def _binomial(n: int, p: float) -> NDArray[np.float64]:
-    """Probabilities of 0 ... n successes, in logarithms so that large n does not underflow at the centre."""
-    k = np.arange(n + 1)
-    steps = np.concatenate([[0.0], np.cumsum(np.log(n - k[:-1]) - np.log(k[1:]))])
-    return np.asarray(np.exp(steps + k * math.log(p) + (n - k) * math.log1p(-p)))

@@ -1,13 +1,13 @@
 """What a comparison could show at all, stated before it runs: the smallest difference that a sample would detect.
 
-Functions of the number of items and of what is assumed about them; nothing here looks at results.
+Functions of the number of items and of what is assumed about them; nothing here looks at results. Sample sizes are
+statsmodels', solved for the difference.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from statistics import NormalDist
 
 from core.stats.paired import ALPHA
 from core.stats.proportions import mcnemar
@@ -27,10 +27,11 @@ def detectable_paired(n: int, discordance: float, alpha: float = ALPHA, power: f
         raise ValueError("discordance is a share above 0 and up to 1")
     if mcnemar(0, math.floor(discordance * n + 1e-9)) > alpha:
         return None
-    z_a, z_b = _z(1 - alpha / 2), _z(power)
+    from statsmodels.stats.power import normal_sample_size_one_tail as sample_size
 
     def needed(d: float) -> float:
-        return ((z_a * math.sqrt(discordance) + z_b * math.sqrt(max(0.0, discordance - d * d))) / d) ** 2
+        changed = math.sqrt(max(0.0, discordance - d * d))
+        return float(sample_size(d, power, alpha / 2, math.sqrt(discordance), changed))
 
     return _smallest(needed, n, discordance)
 
@@ -44,14 +45,10 @@ def detectable_unpaired(n: int, rate: float, alpha: float = ALPHA, power: float 
     _sensible(n, alpha, power)
     if not 0 < rate <= 1:
         raise ValueError("the rate of the baseline is a share above 0 and up to 1")
-    z_a, z_b = _z(1 - alpha / 2), _z(power)
+    from statsmodels.stats.proportion import samplesize_proportions_2indep_onetail as sample_size
 
     def needed(d: float) -> float:
-        other = rate - d
-        middle = (rate + other) / 2
-        both = math.sqrt(2 * middle * (1 - middle))
-        each = math.sqrt(rate * (1 - rate) + max(0.0, other * (1 - other)))
-        return ((z_a * both + z_b * each) / d) ** 2
+        return float(sample_size(-min(d, rate), rate, power, alpha=alpha))
 
     return _smallest(needed, n, rate)
 
@@ -62,7 +59,9 @@ def detectable_mean(n: int, deviation: float, alpha: float = ALPHA, power: float
     Miller, arXiv 2411.00640, equation 9, solved for the effect.
     """
     _sensible(n, alpha, power)
-    return (_z(1 - alpha / 2) + _z(power)) * deviation / math.sqrt(n)
+    from statsmodels.stats.power import normal_sample_size_one_tail as sample_size
+
+    return math.sqrt(float(sample_size(1.0, power, alpha / 2, deviation)) / n)
 
 
 def fewest_flips(alpha: float = ALPHA) -> int:
@@ -75,19 +74,13 @@ def fewest_flips(alpha: float = ALPHA) -> int:
 
 def _smallest(needed: Callable[[float], float], n: int, largest: float) -> float | None:
     """The d up to `largest` at which needed(d), which falls, comes down to n."""
+    from scipy.optimize import brentq
+
     if needed(largest) > n:
         return None
-    low, high = 0.0, largest
-    for _ in range(100):
-        middle = (low + high) / 2
-        low, high = (middle, high) if needed(middle) > n else (low, middle)
-    return high
+    return float(brentq(lambda d: needed(d) - n, 1e-6 * largest, largest))
 
 
 def _sensible(n: int, alpha: float, power: float) -> None:
     if n < 1 or not 0 < alpha < 1 or not 0 < power < 1:
         raise ValueError("a power calculation needs items, and shares between 0 and 1")
-
-
-def _z(share: float) -> float:
-    return NormalDist().inv_cdf(share)

@@ -8,6 +8,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
+import msgspec
+
 from core.stats.intervals import Interval, cluster_bootstrap, wilson
 from core.types import Item, Metric, Record, Score
 
@@ -37,8 +39,9 @@ def observed(items: Sequence[Item], metric: Metric) -> Observed:
 def scores(items: Sequence[Item], metrics: Sequence[Metric], seed: int = 0) -> tuple[Score, ...]:
     """One score per metric that any item has, with its 95 % interval.
 
-    Wilson's for a rate with one item per cluster, else a BCa bootstrap over clusters; none below two clusters.
-    A rate that is 0 or 1 in all clusters leaves the bootstrap without spread: then Wilson's, a cluster being a trial.
+    Wilson's for a rate with one item per cluster, else a BCa bootstrap over clusters, or the jackknife's of few; none
+    below two clusters. A rate that is 0 or 1 in all clusters leaves both without spread: then Wilson's, a cluster
+    being a trial.
     """
     made = []
     for metric in metrics:
@@ -71,7 +74,11 @@ def _interval(terms: Observed, rate: bool, seed: int) -> Interval:
             return wilson(right, n_clusters)
         if right in (0, len(terms.value)):
             return wilson(n_clusters if right else 0, n_clusters)
-    return cluster_bootstrap(terms.value, terms.over, terms.clusters, resamples=RESAMPLES, seed=seed)
+    found = cluster_bootstrap(terms.value, terms.over, terms.clusters, resamples=RESAMPLES, seed=seed)
+    if found.low is None or found.high is None:
+        return found
+    low = max(0.0, found.low) if min(terms.value) >= 0 else found.low  # a jackknife knows no bounds
+    return msgspec.structs.replace(found, low=low, high=min(1.0, found.high) if rate else found.high)
 
 
 def _exp(x: float) -> float:

@@ -213,7 +213,7 @@ def _ratio(
         rates = top / bottom
         return rates[..., 1] / rates[..., 0]
 
-    return cluster_bootstrap(np.array(tops), np.array(bottoms), [x.cluster for x, _ in pairs], faster)
+    return cluster_bootstrap(np.array(tops), np.array(bottoms), [x.cluster for x, _ in pairs], faster, positive=True)
 
 
 def _forwards(items: Sequence[Item]) -> tuple[float | None, float | None, float | None]:

@@ -15,9 +15,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from core.stats.intervals import PAIRS, Floats, log_ratios
+from core.stats.intervals import Floats, drawn_means, log_ratios
 from core.stats.paired import Comparison, compare, noninferiority
-from core.stats.quantiles import student_t
 from core.types import Energy, Item, Metric, Record
 
 MARGIN = 0.03  # of quality, stated before any run: what counts as equal
@@ -143,7 +142,7 @@ class Study:
     def bootstrap(self, draws: int = DRAWS, seed: int = 0, decided: bool = True) -> Totals:
         """Of resampled clusters, the same for every variant, and of resampled pairs of runs.
 
-        The pairs' spread is expanded as in stats.paired_ratio; fewer than PAIRS pairs have no spread to draw from.
+        The pairs' spread is that of stats.paired_ratio; too few pairs have none to draw from.
         decided: whether quality counts as equal is the whole sample's verdict, and not drawn anew.
         """
         rng = np.random.default_rng(seed)
@@ -151,11 +150,9 @@ class Study:
         weights = rng.multinomial(n, np.full(n, 1 / n), size=draws).astype(np.float64)
         speed = np.full((draws, len(self.variants)), np.nan)
         for column, logs in enumerate(self._logs):
-            pairs = len(logs)
-            if pairs >= PAIRS:
-                means = logs[rng.integers(pairs, size=(draws, pairs))].mean(axis=1)
-                wider = math.sqrt(pairs / (pairs - 1)) * student_t(0.975, pairs - 1) / 1.96
-                speed[:, column] = np.exp(logs.mean() + wider * (means - logs.mean()))
+            means = drawn_means(logs, draws, rng)
+            if means is not None:
+                speed[:, column] = np.exp(means)
         return self._totals(weights, speed, decided)
 
     def halves(self, splits: int = 200, seed: int = 0) -> tuple[Totals, Totals]:

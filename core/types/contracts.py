@@ -350,11 +350,14 @@ class Eval(Protocol):
 
     An eval whose Params have a field `reference` (a model's id) gets that model's session as subject.reference,
     opened in the backend `reference_backend` of the same Params and proven to have the same tokenizer.
+    selects: the settings that only choose which items are asked; two runs may differ in them and still be compared on
+    the items that they share. Every other setting changes what an item's values mean.
     """
 
     name: str
     label: str
     needs: frozenset[str]
+    selects: frozenset[str]
     Params: type[Record]
 
     def metrics(self, params: Any) -> tuple[Metric, ...]: ...
@@ -363,4 +366,7 @@ class Eval(Protocol):
         """How many items there will be; None when only the measurement can tell."""
 
     def measure(self, subject: Subject, params: Any) -> Iterator[Item]:
-        """Items as they are judged; t_s is 0 and is filled by the worker. Raises ExplorerError for bad data."""
+        """Items as they are judged, each with the fingerprint of what was asked; t_s is 0 and is filled by the worker.
+
+        Raises ExplorerError for bad data.
+        """

@@ -267,6 +267,8 @@ class Asked(Record, tag="asked"):
 class Item(Record, tag="item"):
     """One item of an evaluation. id: the same for every model. cluster: items that share a text or a table.
 
+    fingerprint: of what was asked; empty in runs made before there was one.
+
     seconds, n_tokens, n_forward, n_input, n_draft: of its answer's decoding (after the first token: n_tokens - 1 of
     them), where it generates; ttft_s: the prefill.
     """
@@ -278,6 +280,7 @@ class Item(Record, tag="item"):
     prompt: str = ""
     output: str = ""
     expected: str = ""
+    fingerprint: str = ""
     ttft_s: float | None = None
     seconds: float | None = None
     n_tokens: int | None = None

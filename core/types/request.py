@@ -38,10 +38,15 @@ class Generate(Record, tag="generate"):
 
 
 class Evaluate(Record, tag="evaluate"):
-    """Measure quality. `settings` go to the eval plugin; the request's strategy decodes its answers."""
+    """Measure quality. `settings` go to the eval plugin; the request's strategy decodes its answers.
+
+    margin: how much worse a rate may be than another run's and still count as no worse (0.01: a point), stated before
+    the answers are known. None: none was stated, and nothing is called non-inferior afterwards.
+    """
 
     eval: str
     settings: dict[str, Scalar] = msgspec.field(default_factory=dict)
+    margin: float | None = None
 
 
 class Derive(Record, tag="derive"):

@@ -79,7 +79,8 @@ class Energy(Record, omit_defaults=False):
 class Score(Record, omit_defaults=False):
     """A metric of an evaluation over its items so far, measured. low, high: its 95 % interval.
 
-    Wilson's for a rate, a bootstrap over clusters for others; None with fewer than two clusters.
+    Wilson's for a rate, a bootstrap over clusters for others, Student's t with the jackknife's standard error below
+    ten clusters; None with fewer than two.
     """
 
     name: str
