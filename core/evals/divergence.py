@@ -19,11 +19,12 @@ from numpy.typing import NDArray
 from core.errors import ExplorerError
 from core.evals._texts import documents, windows, within
 from core.types import Item, Metric, Record, Subject
+from core.types.sketch import sketch
 
 LOWEST = -1e4  # log probability of a token that a library masks out with minus infinity
 METRICS = (
     Metric(name="kl", label="KL divergence", value="kl", over="tokens", better="lower", unit="nat/token"),
-    Metric(name="kl_p99", label="KL divergence, 99th percentile", value="kl_p99", better="lower", unit="nat"),
+    Metric(name="kl_p99", label="KL divergence, 99th percentile", value="kl", kind="p99", better="lower", unit="nat"),
     Metric(name="agreement", label="Same most likely token", value="agree", over="tokens"),
     Metric(name="ln_ratio", label="ln perplexity ratio", value="ln_ratio", over="tokens", better="lower"),
     Metric(
@@ -91,7 +92,9 @@ class Divergence:
             names = [document.id] if len(found) > 1 else [f"{document.id}:{number}" for number in range(len(parts))]
             together = [np.concatenate(parts)] if len(found) > 1 else parts
             for name, rows in zip(names, together, strict=True):
-                yield Item(t_s=0.0, id=name, cluster=name, values=_values(rows), prompt=document.text[:200])
+                kl = {"kl": sketch(rows[:, 0])}
+                text = document.text[:200]
+                yield Item(t_s=0.0, id=name, cluster=name, values=_values(rows), prompt=text, sketches=kl)
 
 
 def _tokens(subject: Subject, ids: Sequence[int], first: int) -> NDArray[np.float64]:
@@ -127,7 +130,6 @@ def _values(tokens: NDArray[np.float64]) -> dict[str, float]:
     kl, agree, theirs, ours = tokens.T
     return {
         "kl": math.fsum(kl),
-        "kl_p99": float(np.quantile(kl, 0.99)),
         "kl_max": float(kl.max()),
         "agree": float(agree.sum()),
         "ln_ratio": math.fsum(theirs - ours),

@@ -49,12 +49,16 @@ class Comparison(Record, omit_defaults=False):
 def compare(metric: Metric, baseline: Sequence[Item], variant: Sequence[Item], seed: int = 0) -> Comparison:
     """The metric of `variant` against that of `baseline`; raises ValueError when they have no item in common.
 
+    A percentile over all items has no term per item, and is refused in the same way.
+
     A rate over items without shared clusters has Tango's interval and McNemar's exact test. Anything else has a cluster
     bootstrap of the difference, both sides drawn together, and a randomisation test: within each cluster the two sides
     are swapped at random (approximate randomisation, Noreen 1989), which is McNemar's test where both apply. Where no
     item differs at all a bootstrap shows no spread: a rate then has the interval of as many items as there are
     clusters, and other metrics have none.
     """
+    if metric.kind == "p99":
+        raise ValueError("a percentile is no ratio of sums, so items cannot be paired on it")
     left, right = ({i.id: i for i in items if _has(metric, i)} for items in (baseline, variant))
     ids = [name for name in left if name in right]
     missing = tuple(sorted(left.keys() ^ right.keys()))

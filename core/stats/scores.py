@@ -9,10 +9,13 @@ import math
 from collections.abc import Callable, Sequence
 
 import msgspec
+import numpy as np
 
-from core.stats.intervals import Interval, cluster_bootstrap, wilson
+from core.stats.intervals import FEW, LEVEL, Interval, cluster_bootstrap, wilson
 from core.types import Item, Metric, Record, Score
+from core.types.sketch import Sketch, middle, quantile, together
 
+P99 = 0.99
 RESAMPLES = 2000  # a live page asks again and again
 MAX_LOG = 690.0  # a perplexity beyond 1e299 says no more than that, and JSON knows no infinity
 
@@ -45,10 +48,14 @@ def scores(items: Sequence[Item], metrics: Sequence[Metric], seed: int = 0) -> t
     """
     made = []
     for metric in metrics:
-        terms = observed(items, metric)
-        if not math.fsum(terms.over):
+        if metric.kind == "p99":
+            n_items, found = percentile(items, metric, seed)
+        else:
+            terms = observed(items, metric)
+            n_items = len(terms.value)
+            found = _interval(terms, metric.kind == "rate", seed) if math.fsum(terms.over) else None
+        if found is None:
             continue
-        found = _interval(terms, metric.kind == "rate", seed)
         shown = SHOWN.get(metric.kind, float)
         made.append(
             Score(
@@ -57,12 +64,38 @@ def scores(items: Sequence[Item], metrics: Sequence[Metric], seed: int = 0) -> t
                 value=shown(found.value),
                 low=None if found.low is None else shown(found.low),
                 high=None if found.high is None else shown(found.high),
-                n=len(terms.value),
+                n=n_items,
                 better=metric.better,
                 unit=metric.unit,
             )
         )
     return tuple(made)
+
+
+def percentile(items: Sequence[Item], metric: Metric, seed: int = 0) -> tuple[int, Interval | None]:
+    """The 99th percentile over all that the items' sketches of the metric's value hold, and how many items have one.
+
+    Its interval is a bootstrap over clusters with plain percentiles (a quantile is not smooth enough for BCa, nor for
+    a jackknife of few clusters, so few have none). None without a sketch.
+    """
+    having = [item for item in items if item.sketches.get(metric.value)]
+    by_cluster: dict[str, list[Sketch]] = {}
+    for item in having:
+        by_cluster.setdefault(item.cluster, []).append(item.sketches[metric.value])
+    if not having:
+        return 0, None
+    merged = [together(sketches) for sketches in by_cluster.values()]
+    whole = together(merged)
+    value, n = quantile(whole, P99), len(merged)
+    if n < FEW:
+        return len(having), Interval(value=value, low=None, high=None, n=n)
+    bins = sorted(whole)
+    counts = np.array([[one.get(b, 0) for b in bins] for one in merged], dtype=np.float64)
+    drawn = np.random.default_rng(seed).multinomial(n, [1 / n] * n, size=RESAMPLES).astype(np.float64)
+    below = np.cumsum(drawn @ counts, axis=1)
+    at = (below >= np.ceil(P99 * below[:, -1:] - 1e-9)).argmax(axis=1)
+    low, high = np.quantile([middle(bins[i]) for i in at], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return len(having), Interval(value=value, low=float(low), high=float(high), n=n)
 
 
 def _interval(terms: Observed, rate: bool, seed: int) -> Interval:

@@ -9,6 +9,7 @@ import msgspec
 from core.types.model import ModelSpec
 from core.types.record import Record
 from core.types.setup import Host, Setup
+from core.types.sketch import Sketch
 
 PhaseName = Literal[
     "queued", "preparing", "loading", "prefill", "decode", "resting", "profiling", "training", "evaluating", "finished"
@@ -243,14 +244,15 @@ class Metric(Record):
     """A number over items: the sum of `value` over the sum of `over` (None: over the number of items).
 
     kind: "rate" is a share of items that are each 0 or 1; "mean" any other ratio of sums; "exp" its exponential
-    (perplexity from nats per token); "root" its square root (a root mean square from squares).
+    (perplexity from nats per token); "root" its square root (a root mean square from squares). "p99" is no ratio but
+    the 99th percentile of the items' sketches of `value`, all put together.
     """
 
     name: str
     label: str
     value: str
     over: str | None = None
-    kind: Literal["rate", "mean", "exp", "root"] = "mean"
+    kind: Literal["rate", "mean", "exp", "root", "p99"] = "mean"
     better: Literal["higher", "lower"] = "higher"
     unit: str = ""
 
@@ -288,6 +290,7 @@ class Item(Record, tag="item"):
     n_input: int | None = None
     n_draft: int | None = None
     depth: float | None = None  # mean share of the blocks that ran, under dynamic inference
+    sketches: dict[str, Sketch] = msgspec.field(default_factory=dict)  # of values that an item has many of
 
 
 class Warned(Record, tag="warning"):

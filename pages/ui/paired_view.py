@@ -43,7 +43,7 @@ def draw_paired(run: Run, result: Result) -> None:
     if not {i.id for i in baseline.items} & {i.id for i in result.items}:
         st.caption("The two runs have no item in common.")
         return
-    found = [compare(metric, baseline.items, result.items) for metric in result.asked.metrics]
+    found = [compare(metric, baseline.items, result.items) for metric in result.asked.metrics if metric.kind != "p99"]
     draw_comparisons(found, margin / 100)
     draw_flips(found, baseline, result)
 
