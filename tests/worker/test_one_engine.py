@@ -20,6 +20,7 @@ from core.runs.runner import Runner
 from core.types import Derive, Evaluate, Generate, Item, Request
 from hardware.detect import machine
 from tests.support.tiny import hf_folder
+from tests.worker.test_apart import CONFIG
 
 ROOT = Path(__file__).parents[2]
 NAMES = [str(f.relative_to(ROOT)) for part in ("core", "hardware", "pages") for f in (ROOT / part).rglob("*.py")]
@@ -86,6 +87,29 @@ def test_a_backend_is_opened_where_its_engine_is_claimed_and_nowhere_else() -> N
     for name in NAMES:
         if not name.startswith("core/backends/"):
             assert not backends & set(imported(name)), f"{name} goes around the plugins"
+
+
+REFUSED = """
+import sys
+from core import engine
+from core.errors import ExplorerError
+from core.types import Request
+from core.worker.sessions import load
+from tests.worker.test_apart import Quiet
+
+engine.claim("llama_cpp")
+try:
+    load(Request(model=sys.argv[1], backend="pytorch"), Quiet())
+except ExplorerError as error:
+    print(error.message, error.hint, "torch" in sys.modules, sep="|")
+"""
+
+
+def test_a_process_of_llama_cpp_opens_nothing_in_pytorch(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG))
+    command = [sys.executable, "-c", REFUSED, str(tmp_path / "config.json")]
+    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip().split("|")
+    assert said[0].startswith("This process runs llama.cpp already") and said[1] and said[2] == "False"
 
 
 # ---------------------------------------------------------------- what the processes import
