@@ -1,4 +1,4 @@
-"""Every test gets a home of its own; derived model files are made once per session and shared."""
+"""Every test gets a home of its own; derived model files are made once per session and shared by all its processes."""
 
 from __future__ import annotations
 
@@ -14,13 +14,28 @@ from core.runs.runner import Runner
 from core.runs.store import Store
 from core.types import Generate, Request
 from hardware.process import patient
+from tests.support.shared import PLACE
 
-os.environ |= patient()  # before a test loads a library
+pytest_plugins = ("tests.support.lanes",)
+
+os.environ |= patient() | {"OMP_NUM_THREADS": "1"}  # before a test loads a library; several processes share the cores
+
+
+@pytest.fixture(scope="session", autouse=True)
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all processes of this session see."""
+    own = tmp_path_factory.getbasetemp()
+    path = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "shared"
+    path.mkdir(exist_ok=True)
+    os.environ[PLACE] = str(path)
+    return path
 
 
 @pytest.fixture(scope="session")
-def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("cache")
+def shared_cache(shared: Path) -> Path:
+    cache = shared / "cache"
+    cache.mkdir(exist_ok=True)
+    return cache
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
+from tests.support.engines import lanes_of
 
 ROOT = Path(__file__).parents[1]
 SOURCES = [ROOT / "app.py", *sorted((ROOT / "pages").rglob("*.py")), *sorted((ROOT / "core").rglob("*.py"))]
@@ -34,6 +34,9 @@ def imports(path: Path, top_level_only: bool = False) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
+IMPORTS = {name: tuple(imports(ROOT / name)) for name in NAMES}
+
+
 def test_the_reader_sees_imports(tmp_path: Path) -> None:
     sample = tmp_path / "sample.py"
     sample.write_text("import torch\nfrom core.runs import store\ndef f():\n    import onnx\n")
@@ -41,58 +44,64 @@ def test_the_reader_sees_imports(tmp_path: Path) -> None:
     assert set(imports(sample, top_level_only=True)) == {"torch", "core.runs.store"}
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_imports_go_one_way(name: str) -> None:
-    own = ORDER[Path(name).parts[0].removesuffix(".py")]
-    for found in imports(ROOT / name):
-        assert ORDER.get(found.split(".")[0], -1) <= own, f"{name} imports {found}"
+def test_imports_go_one_way() -> None:
+    def own(name: str) -> int:
+        return ORDER[Path(name).parts[0].removesuffix(".py")]
+
+    assert not [f"{n} imports {i}" for n in NAMES for i in IMPORTS[n] if ORDER.get(i.split(".")[0], -1) > own(n)]
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_streamlit_and_altair_have_their_place(name: str) -> None:
-    top = {found.split(".")[0] for found in imports(ROOT / name)}
-    assert "streamlit" not in top or name == "app.py" or name.startswith("pages/")
-    assert "altair" not in top or name.startswith("core/charts/")
+def test_streamlit_and_altair_have_their_place() -> None:
+    def at_home(library: str, name: str) -> bool:
+        if library == "streamlit":
+            return name == "app.py" or name.startswith("pages/")
+        return library != "altair" or name.startswith("core/charts/")
+
+    assert not [f"{n} imports {i}" for n in NAMES for i in IMPORTS[n] if not at_home(i.split(".")[0], n)]
 
 
-@pytest.mark.parametrize("name", [n for n in NAMES if n.startswith(("core/", "app", "pages/", "hardware/"))])
-def test_model_libraries_load_inside_functions_only(name: str) -> None:
-    if name == "hardware/measure_ceilings.py":
-        pytest.skip("a program of its own, run as a child process")
-    assert not HEAVY & {found.split(".")[0] for found in imports(ROOT / name, top_level_only=True)}
+def test_model_libraries_load_inside_functions_only() -> None:
+    alone = "hardware/measure_ceilings.py"  # a program of its own, run as a child process
+    at_top = {n: set(imports(ROOT / n, top_level_only=True)) for n in NAMES if n != alone}
+    assert not [f"{n} imports {i}" for n, found in at_top.items() for i in found if i.split(".")[0] in HEAVY]
 
 
 PLUGINS = ("core/backends/", "core/decoding/", "core/profilers/", "core/transforms/", "core/evals/")
 
 
-@pytest.mark.parametrize("name", [n for n in NAMES if n.startswith(PLUGINS)])
-def test_plugins_know_only_the_contract(name: str) -> None:
-    room = ".".join(Path(name).parts[:2])
-    own = (
-        f"{room}._",
-        f"{room}.{Path(name).parts[2]}.",
-    )  # shared files start with an underscore; a plugin's own folder
-    allowed = (
-        "core.types",
-        "core.errors",
-        "core.layer_names",
-        "core.plugins",
-        "core.domains",
-        "core.engine",
-        "hardware.",
-        *own,
-    )
-    if name.startswith("core/transforms/"):  # they write models: the formats and the training loop are theirs to use
-        allowed += ("core.models.", "core.training")
-    for found in imports(ROOT / name):
-        assert not found.startswith("core.") or found.startswith(allowed), f"{name} imports {found}"
+def test_plugins_know_only_the_contract() -> None:
+    def allowed(name: str) -> tuple[str, ...]:
+        room = ".".join(Path(name).parts[:2])
+        # shared files start with an underscore; a plugin has its own folder
+        own = (f"{room}._", f"{room}.{Path(name).parts[2]}.")
+        rooms = ("types", "errors", "layer_names", "plugins", "domains", "engine")
+        contract = (*(f"core.{room}" for room in rooms), "hardware.", *own)
+        # transforms write models: the formats and the training loop are theirs to use
+        return (*contract, "core.models.", "core.training") if name.startswith("core/transforms/") else contract
+
+    plugins = [n for n in NAMES if n.startswith(PLUGINS)]
+    assert len(plugins) > 50
+    ours = [(n, i) for n in plugins for i in IMPORTS[n] if i.startswith("core.")]
+    assert not [f"{n} imports {i}" for n, i in ours if not i.startswith(allowed(n))]
 
 
-@pytest.mark.parametrize("name", [n for n in NAMES if n.startswith(("core/analysis/", "core/stats/"))])
-def test_analysis_does_no_io(name: str) -> None:
-    text = (ROOT / name).read_text()
-    assert not {"os", "pathlib", "subprocess", "socket", "shutil"} & {f.split(".")[0] for f in imports(ROOT / name)}
-    assert "open(" not in text
+def test_analysis_does_no_io() -> None:
+    outside = {"os", "pathlib", "subprocess", "socket", "shutil"}
+    names = [n for n in NAMES if n.startswith(("core/analysis/", "core/stats/"))]
+    assert len(names) > 20
+    assert not [f"{n} imports {i}" for n in names for i in IMPORTS[n] if i.split(".")[0] in outside]
+    assert not [n for n in names if "open(" in (ROOT / n).read_text()]
+
+
+def test_a_test_file_loads_no_engine_unless_all_of_it_is_in_that_lane() -> None:
+    """Every process of the suite imports the files of its lane, and may hold one engine (tests/README.md)."""
+    engines = {"torch": "pytorch", "transformers": "pytorch", "onnxruntime": "onnxruntime", "llama_cpp": "llama_cpp"}
+    offenders = []
+    for file in sorted((ROOT / "tests").rglob("*.py")):
+        found = {i.split(".")[0] for i in imports(file, top_level_only=True)} & engines.keys()
+        lanes = lanes_of(file) if file.name.startswith("test_") else frozenset()
+        offenders += [f"{file.relative_to(ROOT)} imports {i}" for i in found if lanes != {engines[i]}]
+    assert not offenders
 
 
 def test_no_page_lies_directly_in_pages() -> None:

@@ -128,6 +128,7 @@ def test_gguf_tensors_and_graph_nodes(name, canonical):
     assert canonical_gguf(name) == canonical
 
 
+@pytest.mark.engine("llama_cpp")
 @pytest.mark.parametrize("family", [name for name in FILES if name != "bert"])
 def test_llama_cpp_times_the_layers_that_the_network_has(family, tmp_path):
     """A tiny file of each family runs in llama.cpp; every node of its graph is a layer of ours, and the reverse."""

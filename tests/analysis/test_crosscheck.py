@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from core import plugins
 from core.analysis import crosscheck
@@ -20,8 +19,7 @@ from core.profilers.flops import plugin as profiler
 from core.runs.runner import Runner
 from core.runs.summarize import summarize
 from core.types import Count, Counted, Generate, Loaded, OpCount, Request, Session, Step, from_json, to_json
-from tests.backends.test_pytorch import CAUSAL, open_config
-from tests.support import tiny
+from tests.support import elsewhere, engines, tiny
 from tests.support.facts import setup
 from tests.support.tiny import llama_cpp as tiny_gguf
 from tests.support.tiny import onnxruntime as tiny_onnx
@@ -91,6 +89,7 @@ def all_agree(spec: Any, count: Count) -> None:
 # ---------------------------------------------------------------- PyTorch
 
 
+@pytest.mark.engine("pytorch")
 @pytest.mark.parametrize(("n_new", "n_past"), FORWARDS)
 def test_dispatch_equals_the_computed_work(llama: Session, n_new: int, n_past: int) -> None:
     count = llama.count(n_new, n_past)
@@ -98,21 +97,28 @@ def test_dispatch_equals_the_computed_work(llama: Session, n_new: int, n_past: i
     all_agree(llama.spec, count)
 
 
+@pytest.mark.engine("pytorch")
 @pytest.mark.parametrize("family", ["gpt2", "mixtral", "gemma3", "qwen3"])
 def test_families_agree(family: str, tmp_path: Path) -> None:
+    from tests.backends.test_pytorch import CAUSAL, open_config
+
     session = open_config(CAUSAL[family](), tmp_path)
     for n_new, n_past in FORWARDS:
         all_agree(session.spec, session.count(n_new, n_past))
     session.close()
 
 
+@pytest.mark.engine("pytorch")
 def test_stacked_experts_are_one_row_with_the_work_of_the_chosen_ones(tmp_path: Path) -> None:
+    from tests.backends.test_pytorch import CAUSAL, open_config
+
     session = open_config(CAUSAL["mixtral"](), tmp_path)
     row = next(r for r in rows(session.spec, session.count(7)) if r.name == "blocks.0.mlp.experts")
     assert row.counted == 3 * 2 * 7 * 2 * 32 * 64  # gate, up, down; 2 FLOPs; 7 tokens of 2 experts; 32 x 64
     session.close()
 
 
+@pytest.mark.engine("pytorch")
 def test_the_attention_of_the_cpu_is_counted_although_torch_counts_none(
     llama: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -123,6 +129,7 @@ def test_the_attention_of_the_cpu_is_counted_although_torch_counts_none(
     assert [r.computed for r in cores] == [2 * 4 * 28 * (16 + 16)] * 2  # causal: 28 of 49 scores are useful
     without = {k: v for k, v in dispatch.PRODUCTS.items() if "for_cpu" not in k}
     monkeypatch.setattr(dispatch, "PRODUCTS", without)
+    import torch
     from torch.utils import flop_counter
 
     if torch.ops.aten._scaled_dot_product_flash_attention_for_cpu in flop_counter.flop_registry:
@@ -132,9 +139,12 @@ def test_the_attention_of_the_cpu_is_counted_although_torch_counts_none(
             assert row.counted is None and row.difference is None and row.uncounted == (kernel,)
 
 
+@pytest.mark.engine("pytorch")
 def test_an_operator_of_no_table_is_uncounted() -> None:
-    @torch.library.custom_op("roofscope_test::mystery", mutates_args=())
-    def mystery(x: torch.Tensor) -> torch.Tensor:
+    import torch
+
+    @torch.library.custom_op("roofscope_test::mystery", mutates_args=(), schema="(Tensor x) -> Tensor")
+    def mystery(x: Any) -> Any:
         return x * 2
 
     def run() -> None:
@@ -151,7 +161,10 @@ def test_an_operator_of_no_table_is_uncounted() -> None:
     assert "roofscope_test::mystery" in total(rows(SPEC, count)).uncounted
 
 
+@pytest.mark.engine("pytorch")
 def test_grouped_queries_count_every_query_head() -> None:
+    import torch
+
     def run() -> None:
         q, k = torch.ones(2, 4, 5, 8), torch.ones(2, 2, 9, 8)
         torch.nn.functional.scaled_dot_product_attention(q, k, torch.ones(2, 2, 9, 8), enable_gqa=True)
@@ -164,11 +177,20 @@ def test_grouped_queries_count_every_query_head() -> None:
 # ---------------------------------------------------------------- ONNX
 
 
+def dispatched_in(path: str, n_new: int, n_past: int) -> dict[str, float | None]:
+    """Layer -> FLOPs that PyTorch counts."""
+    session = opened("pytorch", path, "hf")
+    found = {r.name: r.counted for r in products(rows(session.spec, session.count(n_new, n_past)))}
+    session.close()
+    return found
+
+
+@pytest.mark.engine("onnxruntime")
 @pytest.mark.parametrize(("n_new", "n_past"), FORWARDS)
-def test_the_onnx_graph_equals_both(llama: Session, onnx_llama: Session, n_new: int, n_past: int) -> None:
+def test_the_onnx_graph_equals_both(onnx_llama: Session, folder: Path, n_new: int, n_past: int) -> None:
     count = onnx_llama.count(n_new, n_past)
     all_agree(onnx_llama.spec, count)
-    dispatched = {r.name: r.counted for r in products(rows(llama.spec, llama.count(n_new, n_past)))}
+    dispatched = elsewhere.call("pytorch", dispatched_in, str(tiny.hf_folder(folder)), n_new, n_past)
     assert {r.name: r.counted for r in products(rows(onnx_llama.spec, count))} == dispatched
     assert count.source == "ONNX graph"
 
@@ -233,6 +255,7 @@ def test_products_of_other_exports(op: str, inputs: Any, output: Any, attributes
 # ---------------------------------------------------------------- ggml
 
 
+@pytest.mark.engine("llama_cpp")
 @pytest.mark.parametrize(("n_new", "n_past"), FORWARDS)
 def test_the_ggml_graph_equals_the_computed_work(gguf_llama: Session, n_new: int, n_past: int) -> None:
     """But for what llama.cpp does otherwise: it pads the cache, and prunes the last block to the wanted positions."""
@@ -249,7 +272,14 @@ def test_the_ggml_graph_equals_the_computed_work(gguf_llama: Session, n_new: int
             assert row.counted == row.executed, row
 
 
-@pytest.mark.parametrize("backend", ["llama", "onnx_llama", "gguf_llama"])
+@pytest.mark.parametrize(
+    "backend",
+    [
+        engines.param("llama", "pytorch"),
+        engines.param("onnx_llama", "onnxruntime"),
+        engines.param("gguf_llama", "llama_cpp"),
+    ],
+)
 def test_counting_leaves_the_session_as_it_was(backend: str, request: pytest.FixtureRequest) -> None:
     session: Session = request.getfixturevalue(backend)
     n_rows = 2 if backend == "gguf_llama" else 1

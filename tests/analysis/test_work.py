@@ -386,6 +386,7 @@ def test_weights_of_a_dense_forward_are_all_read_once():
 # ---------------------------------------------------------------- torch's own count
 
 
+@pytest.mark.engine("pytorch")
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 def test_torch_counts_the_same_flops_in_the_linear_layers(attention):
     """FlopCounterMode per module against ours, all logits.
@@ -444,6 +445,7 @@ def shrunk(preset_id):
 RECURRENT = ("mamba", "mamba2", "jamba")  # torch multiplies matrices inside the scan, too
 
 
+@pytest.mark.engine("pytorch")
 @pytest.mark.parametrize(
     "preset_id", [e.id for e in presets() if e.lineage["architecture"] not in RECURRENT and "70b" not in e.id]
 )

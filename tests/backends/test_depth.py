@@ -22,6 +22,8 @@ from tests.decoding.test_decoding import PROMPT as CHAIN_PROMPT
 from tests.decoding.test_decoding import Chain, P, Q, Rows, expected, p_value, tokens_of
 from tests.support.tiny import byte_level_tokenizer
 
+pytestmark = pytest.mark.engine("pytorch")
+
 N_BLOCKS = 6
 SIZES = {
     "vocab_size": 320,

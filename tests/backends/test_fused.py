@@ -21,6 +21,8 @@ from tests.backends.test_tree import IDS, PARENTS
 from tests.decoding.test_decoding import decode, tokens_of
 from tests.support.tiny import heads_folder
 
+pytestmark = pytest.mark.engine("pytorch")
+
 FAMILIES = FAMILIES | {  # with what the others leave at its default
     "llama scaled": lambda: transformers.LlamaConfig(
         **SIZES, rope_parameters={"rope_type": "linear", "rope_theta": 500.0, "factor": 2.0}, rms_norm_eps=1e-3

@@ -20,9 +20,11 @@ from core.errors import ExplorerError
 from core.layer_names import block_of
 from core.models import spec as specs
 from core.types import GenerationConfig, Request, Sampling, from_json, to_json
-from tests.models.test_gguf_to_hf import tiny_gguf
+from tests.support.gguf_models import tiny_gguf
 from tests.support.tiny import hf_folder
 from tests.support.tiny.llama_cpp import add_tokenizer, make
+
+pytestmark = pytest.mark.engine("llama_cpp")
 
 ROOT = Path(__file__).parents[2]
 IDS = np.random.default_rng(1).integers(33, 120, size=(3, 20))

@@ -17,13 +17,18 @@ import pytest
 from core.backends.onnxruntime import plugin
 from core.backends.onnxruntime.trace import Arguments, Event, fold, read
 from core.errors import ExplorerError
-from core.models import artifacts, catalogue
 from core.models import spec as specs
-from core.models.torch_to_onnx import convert
 from core.types import GenerationConfig, ModelSpec, Request, Session
 from hardware.process import resident
-from tests.models.test_onnx_export import quiet, random_model
+from tests.support.embedded import embedded
+from tests.support.random_model import random_onnx
 from tests.support.tiny.onnxruntime import make
+
+pytestmark = pytest.mark.engine("onnxruntime")
+
+
+def quiet(note: str, *_: object, **__: object) -> None:
+    assert note
 
 
 def open_folder(folder: Path, **options: Any) -> Session:
@@ -247,9 +252,7 @@ def test_a_graph_without_logits_is_no_language_model(foreign: Path) -> None:
 
 
 def test_an_encoder_only_runs_forward(tmp_path: Path) -> None:
-    random_model(tmp_path / "hf", "distilbert", dim=32, hidden_dim=64, n_layers=1, n_heads=4)
-    convert(tmp_path / "hf", tmp_path / "onnx", quiet)
-    session = open_folder(tmp_path / "onnx")
+    session = open_folder(random_onnx(tmp_path, "distilbert", dim=32, hidden_dim=64, n_layers=1, n_heads=4))
     assert session.capabilities >= {"forward", "batch", "layers"}
     assert not session.capabilities & {"cache", "rollback", "stream"}
     ids = np.arange(3, 12)[None]
@@ -280,9 +283,7 @@ def wide(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
     """One block whose matrices have the proportions of a real model's."""
     folder = tmp_path_factory.mktemp("wide")
     sizes = {"hidden_size": 512, "intermediate_size": 2048, "vocab_size": 4000, "num_key_value_heads": 2}
-    random_model(folder / "hf", "llama", **sizes)
-    convert(folder / "hf", folder / "onnx", quiet)
-    session = open_folder(folder / "onnx")
+    session = open_folder(random_onnx(folder, "llama", **sizes))
     yield session
     session.close()
 
@@ -377,9 +378,7 @@ def test_a_profile_cut_short_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
 
 def test_fused_nodes_get_the_layer_they_swallowed(tmp_path: Path) -> None:
     """ONNX Runtime makes BiasGelu and SkipLayerNormalization of BERT's nodes and calls them just that."""
-    random_model(tmp_path / "hf", "bert")
-    convert(tmp_path / "hf", tmp_path / "onnx", quiet)
-    session = open_folder(tmp_path / "onnx")
+    session = open_folder(random_onnx(tmp_path, "bert"))
     trace = session.trace()
     session.forward(np.ones((2, 9), dtype=np.int64))
     ops = {row.name: row.op for row in trace.finish()["prefill"]}
@@ -416,8 +415,7 @@ def test_forwards_beyond_the_profilers_limit_cost_the_mean() -> None:
 
 @pytest.mark.model
 def test_the_embedded_model_knows_the_capital_of_france_and_frees_its_memory() -> None:
-    entry = catalogue.find(catalogue.EMBEDDED)
-    fmt, path = artifacts.provide(entry, plugin.formats, quiet)
+    fmt, path = embedded(*plugin.formats)
     before = resident()
     session = open_folder(Path(path))
     text = "<|im_start|>user\nWhat is the capital of France?<|im_end|>\n<|im_start|>assistant\n"

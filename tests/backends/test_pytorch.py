@@ -26,6 +26,8 @@ from core.models import spec as specs
 from core.types import GenerationConfig, Request
 from tests.support.tiny import hf_folder
 
+pytestmark = pytest.mark.engine("pytorch")
+
 SMALL = {"vocab_size": 300, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
 LLAMA = {**SMALL, "intermediate_size": 64, "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 128}
 BERT = {**SMALL, "intermediate_size": 64, "max_position_embeddings": 64, "initializer_range": 0.3}

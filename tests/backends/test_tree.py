@@ -17,6 +17,8 @@ from core.errors import ExplorerError
 from core.models import spec as specs
 from core.types import Request, Session
 
+pytestmark = pytest.mark.engine("pytorch")
+
 BACKENDS = [
     name
     for name in plugins.names("backend")

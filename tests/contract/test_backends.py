@@ -6,7 +6,7 @@ may say there how far its logits may be off: `TOLERANCE` (absolute; the logits' 
 
 from __future__ import annotations
 
-import importlib
+import functools
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,18 +18,15 @@ import pytest
 from core import plugins
 from core.errors import ExplorerError
 from core.layer_names import within
-from core.models import spec as specs
-from core.types import GenerationConfig, Ids, Request, Sampling, Session
+from core.types import GenerationConfig, Ids, Sampling, Session
+from tests.support import tiny_session
+from tests.support.protocols import faults
+from tests.support.tiny_session import BACKENDS
 
-BACKENDS = [name for name in plugins.names("backend") if plugins.get("backend", name).unavailable() is None]
 OTHER = "other"  # operators that belong to no layer: masks, positions
 REFUSED = (ExplorerError, AssertionError)
 PROMPT = np.random.default_rng(5).integers(33, 120, size=(1, 12))
 MORE = np.random.default_rng(6).integers(33, 120, size=(1, 5))
-
-
-def quiet(note: str, done: float | None = None, total: float | None = None, unit: str = "") -> None:
-    assert note, "progress says what it is doing"
 
 
 @pytest.fixture(scope="module")
@@ -43,20 +40,8 @@ def backend(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="module")
-def tiny(backend: str) -> Any:
-    return importlib.import_module(f"tests.support.tiny.{backend}")
-
-
-@pytest.fixture(scope="module")
-def open_session(backend: str, tiny: Any, folder: Path) -> Callable[..., Session]:
-    def open_one(batch: int = 1) -> Session:
-        path, fmt = tiny.make(folder)
-        plugin = plugins.get("backend", backend)
-        assert fmt in plugin.formats
-        request = Request(model="tiny", backend=backend, threads=1, batch=batch)
-        return plugin.open(path, specs.read(path, fmt), request, quiet)
-
-    return open_one
+def open_session(backend: str, folder: Path) -> Callable[..., Session]:
+    return functools.partial(tiny_session.opened, backend, folder)
 
 
 @pytest.fixture(scope="module")
@@ -73,8 +58,8 @@ def session(opened: Session) -> Session:
 
 
 @pytest.fixture
-def close(tiny: Any) -> Callable[[Any, Any], None]:
-    tolerance = getattr(tiny, "TOLERANCE", 1e-3)
+def close(backend: str) -> Callable[[Any, Any], None]:
+    tolerance = getattr(tiny_session.module_of(backend), "TOLERANCE", 1e-3)
 
     def check(got: Any, wanted: Any) -> None:
         np.testing.assert_allclose(got, wanted, atol=tolerance, rtol=0)
@@ -368,6 +353,21 @@ def test_trace_names_the_layers_of_the_spec(session: Session, close: Any) -> Non
 # ---------------------------------------------------------------- the end
 
 
+OPTIONAL = {  # verbs and facts that only some libraries have; the others lack them whole
+    "count": ("count",),
+    "depth": ("forward_to", "forward_through", "forward_exit", "exit_heads"),
+    "tree": ("forward_tree", "commit_path"),
+    "heads": ("guesses", "head_accuracy"),
+}
+
+
+def test_the_session_keeps_the_typed_protocol(session: Session) -> None:
+    absent = [name for names in OPTIONAL.values() for name in names if not hasattr(session, name)]
+    assert not faults(session, Session, without=absent)
+    promised = {name for one in session.capabilities & OPTIONAL.keys() for name in OPTIONAL[one]}
+    assert not promised & set(absent), "what a capability promises is there"
+
+
 def test_what_is_not_declared_is_refused(session: Session, backend: str) -> None:
     absent = plugins.get("backend", backend).capabilities - session.capabilities
     ways: dict[str, Callable[[], Any]] = {
@@ -377,6 +377,7 @@ def test_what_is_not_declared_is_refused(session: Session, backend: str) -> None
         "rollback": lambda: (session.forward(MORE), session.commit(1)),
         "rewind": lambda: (session.forward(MORE[:, :1]), session.commit(1), session.rewind(1)),
         "cache": lambda: (session.forward(MORE), session.commit(MORE.shape[1])),
+        "count": lambda: session.count(1),
         "depth": lambda: session.forward_to(MORE, 1),
         "tree": lambda: session.forward_tree(MORE[:, :1], [-1]),
         "heads": lambda: session.guesses(0),
@@ -384,8 +385,9 @@ def test_what_is_not_declared_is_refused(session: Session, backend: str) -> None
     undeclared = set(ways) - session.capabilities
     assert absent <= undeclared
     for capability in sorted(undeclared):
-        absent_whole = capability in ("depth", "tree", "heads")  # a library that never can has no such method
-        with pytest.raises((*REFUSED, AttributeError) if absent_whole else REFUSED):
+        if capability in OPTIONAL and not hasattr(session, OPTIONAL[capability][0]):
+            continue
+        with pytest.raises(REFUSED):
             ways[capability]()
         session.reset()
 

@@ -5,7 +5,6 @@ All strategies that generate are found by the registry; tiny models as in test_b
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,12 +14,11 @@ import pytest
 
 from core import plugins
 from core.errors import ExplorerError
-from core.models import spec as specs
-from core.types import Advance, GenerationConfig, Ids, Request, Sampling, Session
+from core.types import Advance, GenerationConfig, Ids, Sampling, Session
+from tests.support.tiny_session import BACKENDS, module_of, opened
 
-BACKENDS = [name for name in plugins.names("backend") if plugins.get("backend", name).unavailable() is None]
-NOT_GENERATING = "encode"
-STRATEGIES = [name for name in plugins.names("strategy") if name != NOT_GENERATING]
+GENERATING = {"cache", "stream"}  # a strategy that needs neither reads the prompt and stops
+STRATEGIES = [name for name in plugins.names("strategy") if plugins.get("strategy", name).needs & GENERATING]
 EXACT = [name for name in STRATEGIES if plugins.get("strategy", name).exact]
 GUESSING = [name for name in EXACT if plugins.get("strategy", name).single]
 VARIANTS: dict[str, tuple[dict[str, Any], ...]] = {
@@ -45,10 +43,6 @@ LIMIT = 40
 HOT = Sampling(temperature=1.3, top_k=40, top_p=0.95)
 
 
-def quiet(note: str, done: float | None = None, total: float | None = None, unit: str = "") -> None:
-    pass
-
-
 @pytest.fixture(scope="module", params=BACKENDS)
 def backend(request: pytest.FixtureRequest) -> str:
     return str(request.param)
@@ -57,10 +51,8 @@ def backend(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="module")
 def sessions(backend: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Session]]:
     """Two of the same tiny model: the second one drafts."""
-    path, fmt = importlib.import_module(f"tests.support.tiny.{backend}").make(tmp_path_factory.mktemp("tiny"))
-    plugin = plugins.get("backend", backend)
-    wanted = Request(model="tiny", backend=backend, threads=1)
-    made = [plugin.open(path, specs.read(path, fmt), wanted, quiet) for _ in range(2)]
+    folder = tmp_path_factory.mktemp("tiny")
+    made = [opened(backend, folder) for _ in range(2)]
     yield made
     for session in made:
         session.close()
@@ -139,18 +131,23 @@ def test_it_stops_at_every_token_that_may_stop_it(sessions: list[Session], name:
 
 
 @pytest.mark.parametrize(("name", "params"), [case for case in CASES if case[0] in GUESSING])
-def test_steps_count_what_was_done(sessions: list[Session], name: str, params: dict[str, Any]) -> None:
+def test_steps_count_what_was_done(
+    sessions: list[Session], name: str, params: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trees = list[int]()
+    if "tree" in sessions[0].capabilities:
+        forward_tree = sessions[0].forward_tree
+        monkeypatch.setattr(sessions[0], "forward_tree", lambda *a: trees.append(1) or forward_tree(*a))
     steps = run(name, sessions, params=params)
     decode = [step for step in steps if step.phase == "decode"]
     tokens, text = [t for step in decode for t in step.tokens[0]], tokens_of(steps)
     assert sum(len(step.tokens[0]) for step in decode) == LIMIT - 1, "the first token is the prefill's"
-    in_tree = "tree" in sessions[0].capabilities and (name in ("lookahead", "medusa") or "pool" in params)
     at = 1
     for step in decode:
         n, accepted = len(step.tokens[0]), step.tokens[0]
         known_and_guess = 1 + len(step.guess)
         assert step.n_forward == 1 and 1 <= n <= known_and_guess
-        assert step.n_input == known_and_guess or (step.n_input > known_and_guess and in_tree), "a tree has more lines"
+        assert step.n_input == known_and_guess or (step.n_input > known_and_guess and trees), "a tree has more lines"
         assert accepted[: n - 1] == step.guess[: n - 1], "all but the last were guessed"
         assert n == known_and_guess or accepted[-1] != step.guess[n - 1], "and the last was not"
         assert tuple(text[at : at + n]) == accepted
@@ -171,12 +168,13 @@ def test_sampling_draws_what_one_at_a_time_draws(
     backend: str, sessions: list[Session], name: str, params: dict[str, Any]
 ) -> None:
     """With the same seed, token for token; drafts with a distribution of their own are equal in distribution only."""
-    if name in ("speculative", "self_speculative"):
-        pytest.skip("equal in distribution: see tests/decoding/test_decoding.py")
-    if hasattr(importlib.import_module(f"tests.support.tiny.{backend}"), "TOLERANCE"):
+    if hasattr(module_of(backend), "TOLERANCE"):
         pytest.skip("its logits are not exact, and a draw near a border may fall to the other side")
+    steps = run(name, sessions, params=params, sampling=HOT, seed=3)
+    if any(step.n_draft for step in steps):
+        pytest.skip("a model drafts, so it is equal in distribution: see tests/decoding/test_decoding.py")
     wanted = tokens_of(run("autoregressive", sessions, sampling=HOT, seed=3))
-    assert tokens_of(run(name, sessions, params=params, sampling=HOT, seed=3)) == wanted
+    assert tokens_of(steps) == wanted
 
 
 @pytest.mark.parametrize("name", GUESSING)
@@ -187,12 +185,13 @@ def test_a_batch_is_refused(sessions: list[Session], name: str) -> None:
 
 @pytest.mark.parametrize("name", GUESSING)
 def test_a_window_larger_than_the_context_is_refused(sessions: list[Session], name: str) -> None:
-    drafts = hasattr(plugins.get("strategy", name).Params(), "draft_length")
-    params = {"draft_length": 200} if drafts else {"window": 200}
+    fields = plugins.get("strategy", name).Params.__struct_fields__
+    size = next((field for field in ("draft_length", "window") if field in fields), None)
+    if size is None:
+        pytest.skip("it has no window of a size that can be set")
     if sessions[0].max_context > 200:
         pytest.skip("its context is larger")
-    if name == "medusa":
-        pytest.skip("its tree is as deep as the model has heads")
+    params = {size: 200}
     with pytest.raises(ExplorerError, match="larger than the context"):
         run(name, sessions, params=params)
 

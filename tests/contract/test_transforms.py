@@ -21,10 +21,11 @@ from core import plugins
 from core.models import derived
 from core.plugins import settings
 from core.types import Outcome, Request, Source
+from tests.support import elsewhere, engines
 from tests.support.tiny import hf_folder
 from tests.support.workshop import Stopped, Work, source_of
 
-TRANSFORMS = plugins.names("transform")
+TRANSFORMS = [engines.param(name, plugins.get("transform", name).backend) for name in plugins.names("transform")]
 SHORT: dict[str, Any] = {"minutes": None, "steps": 2, "batch": 2}
 SETTINGS: dict[str, dict[str, Any]] = {
     "consistency": {
@@ -61,7 +62,8 @@ def source(name: str, folder: Path) -> Source:
     """The tiny llama with room for a prompt, in the first format that the transform reads."""
     roomy = folder / "roomy"
     if not roomy.exists():
-        shutil.copytree(_four_blocks(folder), roomy / "tiny-llama")
+        shutil.copytree(hf_folder(folder), roomy / "tiny-llama")
+        elsewhere.call("pytorch", four_blocks, roomy / "tiny-llama")
     backend = {"hf": "pytorch", "gguf": "llama_cpp", "onnx": "onnxruntime"}[plugins.get("transform", name).formats[0]]
     if backend == "pytorch":
         return source_of(roomy / "tiny-llama")
@@ -69,16 +71,15 @@ def source(name: str, folder: Path) -> Source:
     return source_of(Path(path))
 
 
-def _four_blocks(folder: Path) -> Path:
+def four_blocks(path: Path) -> None:
+    """Gives the model in `path` four blocks and room for a prompt."""
     import torch
     from transformers import AutoConfig, LlamaForCausalLM
 
-    path = hf_folder(folder)
     config = AutoConfig.from_pretrained(path)
     config.num_hidden_layers, config.max_position_embeddings = 4, 2048
     torch.manual_seed(7)
     LlamaForCausalLM(config).eval().save_pretrained(path)
-    return path
 
 
 @pytest.fixture(scope="module")

@@ -23,6 +23,8 @@ from core.transforms import _head_training as training
 from core.types import Advance, GenerationConfig, ModelEntry, Request, Sampling, Session, Source
 from tests.support.tiny import heads_folder, hf_folder
 
+pytestmark = pytest.mark.engine("pytorch")
+
 PROMPT = np.tile(np.random.default_rng(5).integers(33, 120, size=(1, 6)), (1, 3))
 HOT = Sampling(temperature=1.3, top_k=40)
 TRAINER = plugins.get("transform", "medusa_heads")

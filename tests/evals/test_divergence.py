@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 from collections.abc import Iterator, Sequence
@@ -21,6 +22,8 @@ from core.models import spec as specs
 from core.stats.scores import scores
 from core.types import Item, Request, Session
 from core.worker.subject import ModelUnderTest
+from tests.support import elsewhere
+from tests.support.embedded import embedded
 from tests.support.tiny import MAX_CONTEXT, hf_folder
 from tests.support.tiny import llama_cpp as tiny_gguf
 
@@ -148,6 +151,7 @@ def tiny(folder: Path) -> Iterator[Session]:
     session.close()
 
 
+@pytest.mark.engine("pytorch")
 def test_a_model_does_not_differ_from_itself(tiny: Session, folder: Path, tmp_path: Path) -> None:
     again = opened("pytorch", str(hf_folder(folder)), "hf")
     found = values(measured(examinee(tiny, again), text=written(tmp_path, *TEXTS), context=MAX_CONTEXT))
@@ -156,24 +160,68 @@ def test_a_model_does_not_differ_from_itself(tiny: Session, folder: Path, tmp_pa
     assert all(abs(found[name]) < 1e-6 for name in ("kl", "kl_p99", "ln_ratio", "rms_dp"))
 
 
-def test_the_same_weights_in_another_library_differ_by_rounding_only(
-    tiny: Session, folder: Path, tmp_path: Path
-) -> None:
+# ---------------------------------------------------------------- a reference in another library
+
+
+class Elsewhere:
+    """The session of a reference whose library lives in a process of its own."""
+
+    def __init__(self, backend: str, path: str, fmt: str) -> None:
+        self.backend, self.model, self.spec = backend, (backend, path, fmt), specs.read(path, fmt)
+        self.max_context = self.spec.max_context
+
+    def encode(self, text: str) -> list[int]:
+        return elsewhere.call(self.backend, ids_of, self.model, text)
+
+
+class Apart(ModelUnderTest):
+    """A subject whose reference is elsewhere."""
+
+    def logprobs(self, session: Any, ids: Sequence[int], first: int) -> Iterator[NDArray[np.float32]]:
+        if isinstance(session, Elsewhere):
+            yield elsewhere.call(session.backend, rows_of, session.model, list(ids), first)
+        else:
+            yield from super().logprobs(session, ids, first)
+
+
+kept = functools.cache(opened)
+
+
+def ids_of(model: tuple[str, str, str], text: str) -> list[int]:
+    return kept(*model).encode(text)
+
+
+def rows_of(model: tuple[str, str, str], ids: list[int], first: int) -> NDArray[np.float32]:
+    session = kept(*model)
+    return np.concatenate([rows.copy() for rows in examinee(session, session).logprobs(session, ids, first)])
+
+
+def nll_of(model: tuple[str, str, str], text: str) -> float:
+    """The sum that perplexity takes, over the same windows."""
+    session = kept(*model)
+    read = perplexity.plugin.measure(examinee(session, session), perplexity.Settings(text=text, context=32))
+    return sum(item.values["nll"] for item in read)
+
+
+def apart(session: Session, reference: tuple[str, str, str]) -> ModelUnderTest:
+    other: Any = Elsewhere(*reference)
+    return Apart(session, other, plugins.get("strategy", "autoregressive"), None)
+
+
+@pytest.mark.engine("llama_cpp")
+def test_the_same_weights_in_another_library_differ_by_rounding_only(folder: Path, tmp_path: Path) -> None:
     """llama.cpp keeps keys and values in fp16, so the rest is small but not nothing."""
-    other = opened("llama_cpp", *tiny_gguf.make(folder))
+    ours, theirs = ("llama_cpp", *tiny_gguf.make(folder)), ("pytorch", str(hf_folder(folder)), "hf")
     text = written(tmp_path, *TEXTS)
-    items = measured(examinee(other, tiny), text=text, context=32)
+    items = measured(apart(kept(*ours), theirs), text=text, context=32)
     found = values(items)
     assert 0 < found["kl"] < 1e-4 and found["agreement"] > 0.95
-    nll = {}
-    for session in (other, tiny):  # the same windows as perplexity: the ratio is that of its perplexities
-        read = list(perplexity.plugin.measure(examinee(session, session), perplexity.Settings(text=text, context=32)))
-        nll[id(session)] = sum(item.values["nll"] for item in read)
-    other.close()
     n = sum(item.values["tokens"] for item in items)
-    assert found["ln_ratio"] == pytest.approx((nll[id(other)] - nll[id(tiny)]) / n, abs=1e-6)
+    nll = elsewhere.call("pytorch", nll_of, theirs, text)
+    assert found["ln_ratio"] == pytest.approx((nll_of(ours, text) - nll) / n, abs=1e-6)
 
 
+@pytest.mark.engine("pytorch")
 def test_a_changed_model_diverges(tiny: Any, folder: Path, tmp_path: Path) -> None:
     """Noise on the head, by the size of the noise."""
     import torch
@@ -193,17 +241,13 @@ def test_a_changed_model_diverges(tiny: Any, folder: Path, tmp_path: Path) -> No
 
 
 @pytest.mark.model
+@pytest.mark.engine("llama_cpp")
 def test_llama_cpp_is_near_the_weights_it_was_given() -> None:
     """Q4_1 in llama.cpp against the same weights dequantized: what is left is the int8 rounding of activations."""
-    from core.models import artifacts, catalogue
-
-    entry = catalogue.find("smollm2-135m")
-    sessions = []
-    for backend, fmt in (("llama_cpp", "gguf"), ("pytorch", "hf")):
-        kind, path = artifacts.provide(entry, (fmt,), quiet)
-        sessions.append(opened(backend, path, kind))
-    found = values(measured(examinee(*sessions), n=2))
-    for session in sessions:
-        session.close()
+    kind, path = embedded("gguf")
+    session = opened("llama_cpp", path, kind)
+    kind, path = embedded("hf")
+    found = values(measured(apart(session, ("pytorch", path, kind)), n=2))
+    session.close()
     assert 1e-5 < found["kl"] < 0.03
     assert found["agreement"] > 0.9 and abs(found["ln_ratio"]) < 0.05

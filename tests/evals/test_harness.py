@@ -19,6 +19,8 @@ from core.types import Item, Request, Session
 from core.worker.subject import ModelUnderTest
 from tests.support.tiny import MAX_CONTEXT, hf_folder
 
+pytestmark = pytest.mark.engine("pytorch")
+
 WORDS = ("ant", "hat", "the cat", "a thin man", "in", "nothing", "3.14", "tin", "hen", "then", "an inn", "thing")
 TASKS = {
     "choice": """

@@ -15,6 +15,8 @@ from core.types import Request, Session
 from core.worker.subject import ModelUnderTest
 from tests.support.tiny import MAX_CONTEXT, hf_folder
 
+pytestmark = pytest.mark.engine("pytorch")
+
 PROMPT, OPTIONS = [40, 41, 42, 50, 51, 60, 61, 62], ([70], [71, 72], [70, 73, 74])
 
 

@@ -21,6 +21,8 @@ from core.models import spec as specs
 from core.stats.scores import scores
 from core.types import Item, Request, Session
 from core.worker.subject import ModelUnderTest
+from tests.support import elsewhere
+from tests.support.embedded import embedded
 from tests.support.tiny import MAX_CONTEXT, hf_folder
 
 TEXTS = ("The cat in the hat ate an ant, and then the hat.", "Nothing in here is the same: 3.14 and é.")
@@ -125,6 +127,7 @@ def examinee(session: Session, reference: Session | None = None) -> ModelUnderTe
     return ModelUnderTest(session, reference, plugins.get("strategy", "autoregressive"), None)
 
 
+@pytest.mark.engine("pytorch")
 def test_it_is_transformers_own_loss(tiny: Any, tmp_path: Path) -> None:
     import torch
 
@@ -137,6 +140,7 @@ def test_it_is_transformers_own_loss(tiny: Any, tmp_path: Path) -> None:
     assert values(items)["perplexity"] > 50  # random weights
 
 
+@pytest.mark.engine("pytorch")
 def test_overlapping_windows_are_those_of_hugging_face(tiny: Any, tmp_path: Path) -> None:
     """The loop of "Perplexity of fixed-length models", with labels of -100 for what a window only reads."""
     import torch
@@ -198,18 +202,19 @@ def test_the_shipped_texts_are_many_and_of_one_size() -> None:
 @pytest.mark.model
 def test_the_embedded_model_reads_the_same_in_every_library() -> None:
     """fp32 in PyTorch and ONNX Runtime are one model; llama.cpp reads the same weights as Q4_1."""
-    from core.models import artifacts, catalogue
-
-    found: dict[str, float] = {}
-    for name in ("pytorch", "onnxruntime", "llama_cpp"):
-        backend = plugins.get("backend", name)
-        fmt, path = artifacts.provide(catalogue.find("smollm2-135m"), backend.formats, quiet)
-        request = Request(model="smollm2-135m", backend=name)
-        session = backend.open(path, specs.read(path, fmt), request, quiet)
-        try:
-            found[name] = values(measured(examinee(session), context=512, n=3))["perplexity"]
-        finally:
-            session.close()
+    found = {
+        name: elsewhere.call(name, perplexity_of, name, *embedded(*plugins.get("backend", name).formats))
+        for name in ("pytorch", "onnxruntime", "llama_cpp")
+    }
     assert 5 < found["pytorch"] < 40
     assert found["onnxruntime"] == pytest.approx(found["pytorch"], rel=1e-3)
     assert found["llama_cpp"] == pytest.approx(found["pytorch"], rel=0.03)
+
+
+def perplexity_of(backend: str, fmt: str, path: str) -> float:
+    request = Request(model="smollm2-135m", backend=backend)
+    session = plugins.get("backend", backend).open(path, specs.read(path, fmt), request, quiet)
+    try:
+        return values(measured(examinee(session), context=512, n=3))["perplexity"]
+    finally:
+        session.close()

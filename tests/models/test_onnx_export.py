@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,38 +18,17 @@ import pytest
 from core.errors import ExplorerError
 from core.models import onnx_check, onnx_export, torch_to_onnx
 from core.models.onnx_export import export
-from core.models.torch_to_onnx import convert
+from tests.support import elsewhere
+from tests.support.onnx_exports import exported
+from tests.support.random_model import saved
 from tests.support.tiny import hf_folder
+from tests.support.tiny import onnxruntime as tiny_onnx
 
-SIZES = {
-    "vocab_size": 320,
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 4,
-    "max_position_embeddings": 64,
-}
+pytestmark = pytest.mark.engine("onnxruntime")
 
 
 def quiet(note: str, *_: object, **__: object) -> None:
     assert note
-
-
-def random_model(folder: Path, model_type: str, **sizes: Any) -> Any:
-    """A random model whose logits are spread over a few units, saved in `folder`."""
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM
-    from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING as ENCODERS
-
-    torch.manual_seed(1)
-    config = AutoConfig.for_model(model_type, **(SIZES | sizes))
-    kind = AutoModelForMaskedLM if type(config) in ENCODERS else AutoModelForCausalLM
-    model = kind.from_config(config).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.mul_(5 if parameter.dim() > 1 else 1)
-    model.save_pretrained(folder)
-    return model
 
 
 def open_file(folder: Path) -> Any:
@@ -84,32 +64,73 @@ def logits_of(session: Any, ids: Any, past: int, kept: int) -> Any:
     return logits
 
 
-@pytest.fixture(scope="module")
-def llama(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, Any]]:
-    """(PyTorch model, ONNX session) of the same tiny llama with grouped queries."""
-    from transformers import AutoModelForCausalLM
+# ---------------------------------------------------------------- what the process with PyTorch does
 
+
+@functools.cache
+def model_of(folder: Path) -> Any:
+    import torch
+    from transformers import AutoConfig
+    from transformers.models.auto import modeling_auto as auto
+
+    masked = type(AutoConfig.from_pretrained(folder)) in auto.MODEL_FOR_MASKED_LM_MAPPING
+    kind = auto.AutoModelForMaskedLM if masked else auto.AutoModelForCausalLM
+    return kind.from_pretrained(folder, dtype=torch.float32).eval()
+
+
+def wanted_logits(folder: Path, ids: Any, **changed: Any) -> Any:
+    """PyTorch's, with changes of its configuration."""
+    return elsewhere.call("pytorch", _wanted_logits, folder, ids, changed)
+
+
+def _wanted_logits(folder: Path, ids: Any, changed: dict[str, Any]) -> Any:
+    import torch
+
+    model = model_of(folder)
+    kept = {key: getattr(model.config, key) for key in changed}
+    for key, value in changed.items():
+        setattr(model.config, key, value)
+    with torch.no_grad():
+        logits = model(torch.from_numpy(ids)).logits.numpy()
+    for key, value in kept.items():
+        setattr(model.config, key, value)
+    return logits
+
+
+def write_samples(folder: Path, file: Path, head: float) -> None:
+    """What the exporter compares with, of a model whose head is `head` times the stored one."""
+    import torch
+
+    model = model_of(folder)
+    kept = model.lm_head.weight.clone()
+    with torch.no_grad():
+        model.lm_head.weight.mul_(head)
+        torch_to_onnx.write_samples(model, file)
+        model.lm_head.weight.copy_(kept)
+
+
+# ---------------------------------------------------------------- the numbers
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
+    """(the folder, its ONNX session) of the tiny llama with grouped queries."""
     folder = tmp_path_factory.mktemp("llama")
-    source = hf_folder(folder)
-    convert(source, folder / "onnx", quiet)
-    yield AutoModelForCausalLM.from_pretrained(source).eval(), open_file(folder / "onnx")
+    return hf_folder(folder), open_file(Path(tiny_onnx.make(folder)[0]))
 
 
 @pytest.mark.parametrize("batch", [1, 2])
 @pytest.mark.parametrize("past", [0, 1, 33])
 @pytest.mark.parametrize("n", [1, 4, 16])
-def test_logits_equal_pytorch(llama: tuple[Any, Any], n: int, past: int, batch: int) -> None:
-    import torch
-
-    model, session = llama
+def test_logits_equal_pytorch(llama: tuple[Path, Any], n: int, past: int, batch: int) -> None:
+    folder, session = llama
     ids = np.random.default_rng(n + past).integers(0, 320, (batch, past + n))
-    with torch.no_grad():
-        wanted = model(torch.from_numpy(ids)).logits.numpy()[:, past:]
+    wanted = wanted_logits(folder, ids)[:, past:]
     assert np.ptp(wanted) > 1, "flat logits would prove nothing"
     np.testing.assert_allclose(logits_of(session, ids, past, n), wanted, atol=1e-4, rtol=0)
 
 
-def test_only_the_kept_positions_reach_the_head(llama: tuple[Any, Any]) -> None:
+def test_only_the_kept_positions_reach_the_head(llama: tuple[Path, Any]) -> None:
     _, session = llama
     ids = np.random.default_rng(0).integers(0, 320, (1, 12))
     every, last = logits_of(session, ids, 0, 12), logits_of(session, ids, 0, 1)
@@ -118,31 +139,23 @@ def test_only_the_kept_positions_reach_the_head(llama: tuple[Any, Any]) -> None:
 
 
 def test_a_sliding_window_slides(tmp_path: Path) -> None:
-    import torch
-
-    model = random_model(tmp_path / "hf", "mistral", num_key_value_heads=2, sliding_window=6)
-    convert(tmp_path / "hf", tmp_path / "onnx", quiet)
+    saved(tmp_path / "hf", "mistral", num_key_value_heads=2, sliding_window=6)
+    exported(tmp_path / "hf", tmp_path / "onnx")
     ids = np.random.default_rng(2).integers(0, 320, (2, 24))
-    with torch.no_grad():
-        wanted = model(torch.from_numpy(ids)).logits.numpy()
-        model.config.sliding_window = None
-        unlimited = model(torch.from_numpy(ids)).logits.numpy()
+    wanted, unlimited = (wanted_logits(tmp_path / "hf", ids, sliding_window=window) for window in (6, None))
     found = logits_of(open_file(tmp_path / "onnx"), ids, 20, 4)
     np.testing.assert_allclose(found, wanted[:, 20:], atol=1e-4, rtol=0)
     assert np.abs(found - unlimited[:, 20:]).max() > 1e-2, "the window must matter here"
 
 
 def test_an_encoder_has_no_cache(tmp_path: Path) -> None:
-    import torch
-
-    model = random_model(tmp_path / "hf", "bert")
-    convert(tmp_path / "hf", tmp_path / "onnx", quiet)
+    saved(tmp_path / "hf", "bert")
+    exported(tmp_path / "hf", tmp_path / "onnx")
     session = open_file(tmp_path / "onnx")
     assert [value.name for value in session.get_inputs()] == ["input_ids"]
     for batch, n in ((1, 1), (3, 9), (1, 64)):
         ids = np.random.default_rng(n).integers(0, 320, (batch, n))
-        with torch.no_grad():
-            wanted = model(torch.from_numpy(ids)).logits.numpy()
+        wanted = wanted_logits(tmp_path / "hf", ids)
         np.testing.assert_allclose(session.run(["logits"], {"input_ids": ids})[0], wanted, atol=1e-4, rtol=0)
 
 
@@ -150,13 +163,12 @@ def test_the_file_is_lean(tmp_path: Path) -> None:
     """A tied table is stored once, and the nodes tell their module but not where the source code lies."""
     import onnx
 
-    model = random_model(tmp_path / "hf", "llama", vocab_size=4000, tie_word_embeddings=True)
+    n_params = saved(tmp_path / "hf", "llama", vocab_size=4000, tie_word_embeddings=True)
     (tmp_path / "hf" / "tokenizer_config.json").write_text("{}")
-    convert(tmp_path / "hf", tmp_path / "onnx", quiet)
+    exported(tmp_path / "hf", tmp_path / "onnx")
     names = {file.name for file in (tmp_path / "onnx").iterdir()}
     assert names == {"model.onnx", "model.onnx.data", "config.json", "generation_config.json", "tokenizer_config.json"}
-    n_bytes = 4 * sum(parameter.numel() for parameter in model.parameters())
-    assert (tmp_path / "onnx" / "model.onnx.data").stat().st_size == pytest.approx(n_bytes, rel=0.05)
+    assert (tmp_path / "onnx" / "model.onnx.data").stat().st_size == pytest.approx(4 * n_params, rel=0.05)
 
     assert b"site-packages" not in (tmp_path / "onnx" / "model.onnx").read_bytes()
     graph = onnx.load(tmp_path / "onnx" / "model.onnx", load_external_data=False).graph
@@ -165,21 +177,12 @@ def test_the_file_is_lean(tmp_path: Path) -> None:
     assert {"Attention", "RMSNormalization", "RotaryEmbedding"} <= {node.op_type for node in graph.node}
 
 
-def test_a_wrong_export_is_noticed(llama: tuple[Any, Any], tmp_path: Path) -> None:
-    import torch
-
-    model, session = llama
+def test_a_wrong_export_is_noticed(llama: tuple[Path, Any], tmp_path: Path) -> None:
+    folder, session = llama
     file, samples = Path(session._model_path), tmp_path / "samples.npz"
-    torch_to_onnx.write_samples(model, samples)
+    elsewhere.call("pytorch", write_samples, folder, samples, 1.0)
     onnx_check.check(file, samples)
-    kept = model.lm_head.weight.clone()
-    try:
-        with torch.no_grad():
-            model.lm_head.weight.mul_(1.01)
-        torch_to_onnx.write_samples(model, samples)
-    finally:
-        with torch.no_grad():
-            model.lm_head.weight.copy_(kept)
+    elsewhere.call("pytorch", write_samples, folder, samples, 1.01)
     with pytest.raises(ExplorerError, match="off by"):
         onnx_check.check(file, samples)
 
@@ -188,16 +191,16 @@ def test_a_wrong_export_is_noticed(llama: tuple[Any, Any], tmp_path: Path) -> No
 
 
 def recurrent(folder: Path) -> None:
-    random_model(folder, "mamba", state_size=4)
+    saved(folder, "mamba", state_size=4)
 
 
 def without_weights(folder: Path) -> None:
-    random_model(folder, "llama")
+    saved(folder, "llama")
     (folder / "model.safetensors").unlink()
 
 
 def cut_short(folder: Path) -> None:
-    random_model(folder, "llama")
+    saved(folder, "llama")
     file = folder / "model.safetensors"
     file.write_bytes(file.read_bytes()[:5000])
 
@@ -222,7 +225,7 @@ def empty(folder: Path) -> None:
 def test_what_cannot_be_exported_is_said_plainly(tmp_path: Path, make: Callable[[Path], None]) -> None:
     make(tmp_path / "hf")
     with pytest.raises(ExplorerError) as refused:
-        convert(tmp_path / "hf", tmp_path / "onnx", quiet)
+        exported(tmp_path / "hf", tmp_path / "onnx")
     assert refused.value.message.endswith(".") and "\n" not in refused.value.message
     assert refused.value.hint
     shutil.rmtree(tmp_path / "hf")
@@ -232,7 +235,7 @@ def test_what_cannot_be_exported_is_said_plainly(tmp_path: Path, make: Callable[
 
 
 def test_the_export_tells_its_steps_and_prints_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    random_model(tmp_path / "hf", "gpt2", n_embd=32, n_layer=1, n_head=4)
+    saved(tmp_path / "hf", "gpt2", n_embd=32, n_layer=1, n_head=4)
     capfd.readouterr()
     notes: list[str] = []
     export(str(tmp_path / "hf"), str(tmp_path / "onnx"), lambda note, *_, **__: notes.append(note))

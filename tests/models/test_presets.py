@@ -11,6 +11,8 @@ from core.models.architectures import model_types
 from core.models.presets import n_params, presets
 from core.models.spec import from_config, read
 
+pytestmark = pytest.mark.engine("pytorch")
+
 IDS = [entry.id for entry in presets()]
 
 

@@ -14,6 +14,8 @@ from core.models.presets import presets
 from core.models.spec import from_config, from_gguf, from_hf_folder, read, retype
 from core.types import Attention, ModelSpec, from_json, to_json
 
+pytestmark = pytest.mark.engine("pytorch")
+
 LLAMA = {
     "model_type": "llama",
     "hidden_size": 64,

@@ -20,14 +20,15 @@ def replaced(request: Request, **changes: object) -> Request:
     return msgspec.structs.replace(request, **changes)
 
 
-def slow(request: Request, tokens: int = 200) -> Request:
+def slow(request: Request, tokens: int = 2000) -> Request:
+    """A run that lasts until it is stopped."""
     return replaced(request, options={"delay_s": 0.05}, task=Generate(prompt="Hello", max_new_tokens=tokens))
 
 
-def wait_for_step(runner: Runner, run_id: str, timeout_s: float = 120) -> None:
+def wait_for_step(runner: Runner, run_id: str, phase: str = "prefill") -> None:
     run = runner.store.open(run_id)
-    end = time.monotonic() + timeout_s
-    while not any(isinstance(e, Step) for e in run.events()):
+    end = time.monotonic() + 120
+    while not any(isinstance(e, Step) and e.phase == phase for e in run.events()):
         assert time.monotonic() < end, f"no step: {run.events()[-3:]}"
         time.sleep(0.02)
 
@@ -130,8 +131,7 @@ def test_a_second_process_is_refused_as_well(runner: Runner, fake_request: Reque
 
 def test_cancel_keeps_what_was_measured(runner: Runner, fake_request: Request) -> None:
     run_id = runner.start(replaced(slow(fake_request), warmup=0))
-    wait_for_step(runner, run_id)
-    time.sleep(0.3)
+    wait_for_step(runner, run_id, "decode")
     runner.cancel(run_id)
     result = runner.wait(run_id).result()
     assert result.status == "cancelled" and result.n_new_tokens > 0 and result.text

@@ -28,6 +28,8 @@ from core.training.loop import Budget, Objective, train
 from core.training.packing import State, pack
 from core.types import GenerationConfig
 
+pytestmark = pytest.mark.engine("pytorch")
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -300,7 +302,8 @@ loop.CHECKPOINT_S = 0.0  # after every step
 class Slow(t.StandIn):
     def progress(self, *a, **k):
         super().progress(*a, **k)
-        import time; time.sleep(0.05)
+        if len(sys.argv) > 2 and self.step > 8:
+            import time; time.sleep(600)  # until it is killed
 t.StandIn = Slow
 folder = Path(sys.argv[1])
 _, work = t.learn(folder, 40)
@@ -313,7 +316,7 @@ def test_a_killed_training_goes_on_to_the_same_curve(tmp_path: Path) -> None:
     folder = tmp_path / "killed"
     folder.mkdir()
     command = [sys.executable, "-c", KILLED, str(folder)]
-    child = subprocess.Popen(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    child = subprocess.Popen([*command, "waits"], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)})
     deadline = time.monotonic() + 180
     while time.monotonic() < deadline:
         state = checkpoint.load(folder)

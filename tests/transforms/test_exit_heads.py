@@ -22,6 +22,8 @@ from core.transforms.exit_heads import exits, judge, new_head
 from core.types import ModelEntry, Source
 from tests.backends.test_depth import FAMILIES, ONE, PROMPT, byte_level_tokenizer, open_folder, read, run, tokens_of
 
+pytestmark = pytest.mark.engine("pytorch")
+
 TRAINER = plugins.get("transform", "exit_heads")
 PARAMS = {
     "questions": 32,

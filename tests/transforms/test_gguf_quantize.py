@@ -20,7 +20,10 @@ from core.models import spec as specs
 from core.transforms import gguf_quantize
 from core.transforms.gguf_quantize import Recipe, plugin
 from core.types import ModelEntry, Outcome, Source
-from tests.models.test_gguf_to_hf import logits_of_gguf, tiny_gguf
+from tests.support.gguf_models import tiny_gguf
+from tests.support.reference import logits_of_gguf
+
+pytestmark = pytest.mark.engine("llama_cpp")
 
 
 class Work:

@@ -14,14 +14,18 @@ import pytest
 
 from core.backends.onnxruntime import plugin as backend
 from core.errors import ExplorerError
-from core.models import artifacts, catalogue, onnx_file
+from core.models import onnx_file
 from core.models import spec as specs
-from core.models.torch_to_onnx import convert
 from core.transforms.onnx_quantize import Quantization, plugin
 from core.types import GenerationConfig, ModelEntry, Outcome, Request, Source
-from tests.models.test_gguf_to_hf import silent
+from tests.support import elsewhere
+from tests.support.embedded import embedded
+from tests.support.onnx_exports import exported
+from tests.support.progress import silent
 from tests.support.tiny import hf_folder
 from tests.transforms.test_gguf_quantize import Work, nothing_left
+
+pytestmark = pytest.mark.engine("onnxruntime")
 
 IDS = np.random.default_rng(3).integers(33, 120, (1, 24))
 N_TABLE = 320 * 64
@@ -35,6 +39,12 @@ def tied(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny llama with its head in the token table, as an ONNX export."""
     folder = tmp_path_factory.mktemp("tied")
     path = hf_folder(folder)
+    elsewhere.call("pytorch", tie, path)
+    return exported(path, folder / "onnx")
+
+
+def tie(path: Path) -> None:
+    """New weights for the llama in `path`, whose head is its token table."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -45,8 +55,6 @@ def tied(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if "norm" in name:  # equal ones would be stored once
             torch.nn.init.normal_(weight, 1.0, 0.1)
     model.save_pretrained(path)
-    convert(path, folder / "onnx", lambda _: None)
-    return folder / "onnx"
 
 
 def source_of(path: Path) -> Source:
@@ -265,7 +273,7 @@ def test_settings_as_text_and_their_suffixes() -> None:
 def test_the_embedded_model_in_eight_bits(tmp_path: Path) -> None:
     from core.models.chat import render
 
-    parent = Path(artifacts.provide(catalogue.find(catalogue.EMBEDDED), ("onnx",), silent)[1])
+    parent = Path(embedded("onnx")[1])
     outcome = quantized(parent, tmp_path / "out")
     spec = specs.read(tmp_path / "out", "onnx")
     assert outcome.facts["quantized"] == 211 and spec.n_params == 134_515_008 + 49_152 * 576

@@ -19,6 +19,8 @@ from core.types import Request
 from tests.support.tiny import hf_folder
 from tests.support.workshop import Work, make, source_of
 
+pytestmark = pytest.mark.engine("pytorch")
+
 plugin = plugins.get("transform", "prune")
 
 

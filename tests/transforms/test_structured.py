@@ -16,8 +16,13 @@ from core.errors import ExplorerError
 from core.models import spec as specs
 from core.transforms.drop_layers import Dropping
 from core.transforms.shrink import Shape, Shrinking, best_heads, smaller
+from tests.support.onnx_exports import exported
+from tests.support.progress import silent
+from tests.support.reference import logits_in
 from tests.support.tiny import byte_level_tokenizer, hf_folder
 from tests.support.workshop import make, source_of
+
+pytestmark = pytest.mark.engine("pytorch")
 
 drop, shrink = plugins.get("transform", "drop_layers"), plugins.get("transform", "shrink")
 IDS = np.random.default_rng(1).integers(33, 300, size=(1, 20))
@@ -161,26 +166,16 @@ def test_one_query_head_of_every_group_goes_without_a_trace(tmp_path: Path) -> N
 def test_a_narrow_model_opens_everywhere(tmp_path: Path) -> None:
     """Its heads are no longer hidden_size / num_attention_heads wide, which a converter may take for granted."""
     from core.models.hf_to_gguf import convert as to_gguf
-    from core.models.torch_to_onnx import convert as to_onnx
-    from core.types import Request
 
     make("shrink", folder_of(tmp_path / "source", "llama"), tmp_path / "out", mlp=0.25, groups=1)
     wanted = logits(tmp_path / "out")
-    to_onnx(tmp_path / "out", tmp_path / "onnx", lambda _: None)
-    (tmp_path / "gguf").mkdir()
-    to_gguf(tmp_path / "out", tmp_path / "gguf" / "model.gguf", "tiny", lambda *_, **__: None)
-    for backend, fmt, path in (
-        ("onnxruntime", "onnx", tmp_path / "onnx"),
-        ("llama_cpp", "gguf", tmp_path / "gguf" / "model.gguf"),
+    exported(tmp_path / "out", tmp_path / "onnx")
+    to_gguf(tmp_path / "out", tmp_path / "tiny.gguf", "tiny", silent)
+    for backend, path, fmt in (
+        ("onnxruntime", tmp_path / "onnx", "onnx"),
+        ("llama_cpp", tmp_path / "tiny.gguf", "gguf"),
     ):
-        session = plugins.get("backend", backend).open(
-            str(path),
-            specs.read(path, fmt),
-            Request(model="x", backend=backend, threads=1),
-            lambda *_, **__: None,
-        )
-        np.testing.assert_allclose(session.forward(IDS).numpy(), wanted, atol=0.02)
-        session.close()
+        np.testing.assert_allclose(logits_in(backend, path, fmt, IDS), wanted, atol=0.02)
 
 
 def test_what_cannot_be_taken_out_is_told(tmp_path: Path) -> None:

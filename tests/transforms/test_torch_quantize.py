@@ -20,6 +20,8 @@ from core.types import Linear, Request, Session
 from tests.support.tiny import hf_folder
 from tests.support.workshop import make, source_of
 
+pytestmark = pytest.mark.engine("pytorch")
+
 plugin = plugins.get("transform", "torch_quantize")
 IDS = np.random.default_rng(1).integers(33, 300, size=(1, 24))
 INTEGERS = [{"method": "int8_dynamic"}, {"method": "int8"}, {"method": "int4"}, {"method": "int4", "group": 64}]

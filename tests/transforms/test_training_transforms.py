@@ -20,6 +20,8 @@ from core.types import ModelEntry, Source
 from tests.support.tiny import hf_folder
 from tests.training.test_training import StandIn
 
+pytestmark = pytest.mark.engine("pytorch")
+
 FINETUNE = plugins.get("transform", "finetune")
 CONSISTENCY = plugins.get("transform", "consistency")
 DISTILL = plugins.get("transform", "distill")

@@ -1,5 +1,7 @@
 """Tiny models for the contract tests: one random llama, from which each backend makes its own file.
 
+PyTorch writes it once per session, in a process of its own where it is not loaded; every test has a copy.
+
 `tests/support/tiny/<backend>.py` has `make(folder) -> (path, format)`.
 """
 
@@ -8,6 +10,11 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+
+import numpy as np
+
+from tests.support import elsewhere
+from tests.support.shared import once
 
 MAX_CONTEXT = 96
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
@@ -19,13 +26,17 @@ CHAT_TEMPLATE = (
 
 
 def hf_folder(folder: Path) -> Path:
-    """A llama of two blocks with random weights, fp32, in safetensors with its tokenizer; made once per `folder`.
+    """A llama of two blocks with random weights, fp32, in safetensors with its tokenizer, in `folder`.
 
     Widths are multiples of 32 so that every GGUF quantization fits; the head is not tied.
     """
     path = folder / "tiny-llama"
-    if path.exists():
-        return path
+    if not path.exists():
+        shutil.copytree(once("tiny-llama", lambda out: elsewhere.call("pytorch", write_llama, out)), path)
+    return path
+
+
+def write_llama(path: Path) -> None:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -48,7 +59,6 @@ def hf_folder(folder: Path) -> Path:
     )
     LlamaForCausalLM(config).eval().save_pretrained(path)
     tokenizer.save_pretrained(path)
-    return path
 
 
 def heads_folder(folder: Path, n_heads: int = 3) -> Path:
@@ -56,15 +66,14 @@ def heads_folder(folder: Path, n_heads: int = 3) -> Path:
     path = folder / "tiny-llama-heads"
     if path.exists():
         return path
-    import torch
-    from safetensors.torch import save_file
+    from safetensors.numpy import save_file
 
     shutil.copytree(hf_folder(folder), path)
     config = json.loads((path / "config.json").read_text())
     config["medusa_heads"] = {"accuracy": [[0.5, 0.2, 0.1, 0.05]] * n_heads}
     (path / "config.json").write_text(json.dumps(config))
     d = config["hidden_size"]
-    weight = torch.randn(n_heads, d, d, generator=torch.Generator().manual_seed(3)) * 0.1
+    weight = 0.1 * np.random.default_rng(3).standard_normal((n_heads, d, d), np.float32)
     save_file({"medusa_heads.weight": weight}, path / "medusa_heads.safetensors")
     return path
 

@@ -1,0 +1,59 @@
+"""Which native engine a test needs: read from its marks, or from the text of its file.
+
+One native engine per process is the rule of the house (core.engine). A test says what it needs by
+`pytest.mark.engine("pytorch")`, on its module, its class, itself or a parameter; unmarked tests load no engine. Does
+not know the processes: those are in tests.support.lanes.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core.engine import ENGINES
+
+PLAIN = "plain"  # the lane of tests that load no engine
+LANES = ("pytorch", PLAIN, "onnxruntime", "llama_cpp")  # the longest first
+
+WHOLE = re.compile(r"^pytestmark\b.*\bmark\.engine\(\"(\w+)\"", re.M)
+PART = re.compile(r"\bmark\.engine\(\"(\w+)\"")
+EVERY = re.compile(r"\bengines\.param\(|^from tests\.support\.tiny_session import\b", re.M)
+
+
+_now = PLAIN
+
+
+def own() -> str:
+    """The lane of the test that runs in this process, or of the child that this process is."""
+    return _now
+
+
+def become(lane: str) -> None:
+    """Said by whoever starts a test or a child."""
+    global _now
+    _now = lane
+
+
+def param(value: Any, engine: str | None = None) -> Any:
+    """A parameter of a test or a fixture that needs `engine`: a backend's name needs the engine of its name."""
+    engine = engine or str(value)
+    return pytest.param(value, marks=pytest.mark.engine(engine)) if engine in ENGINES else value
+
+
+def lane_of(item: pytest.Item) -> str:
+    """The engine that a test needs, or PLAIN."""
+    mark = item.get_closest_marker("engine")
+    return PLAIN if mark is None else str(mark.args[0])
+
+
+@cache
+def lanes_of(file: Path) -> frozenset[str]:
+    """The lanes that tests of a file may be in, read from its text, since importing it may load an engine."""
+    text = file.read_text()
+    if whole := WHOLE.search(text):
+        return frozenset({whole[1]})
+    return frozenset({PLAIN, *PART.findall(text), *(ENGINES if EVERY.search(text) else ())})

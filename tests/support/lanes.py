@@ -1,0 +1,216 @@
+"""One native engine per process, for the tests: a pytest plugin over pytest-xdist.
+
+Every worker process of a run has a lane for its lifetime: an engine, or PLAIN for tests that load none (those with
+a browser and those that start processes are there, so that they do not overlap). It imports only the files of its
+lane. A crash in native code ends one worker: that test fails, and a new process of the lane goes on behind it.
+
+`python -m pytest` starts a process for every lane that its files name, and none for a file of one lane: that runs
+in the process of pytest itself, as with `-n 0`. A test that loads an engine which is not its own fails.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from xdist.scheduler import LoadFileScheduling
+
+from core.engine import loaded
+from tests.support.engines import LANES, PLAIN, become, lane_of, lanes_of
+
+RULE = "One native engine per process (tests/README.md)"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--lane", choices=LANES, help="run the tests of one lane, in this process")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("numprocesses", None):
+        config.pluginmanager.register(Processes(config), "lanes")
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """A process for each lane; 0, which is this process, where there is but one. Chosen tests run here, too."""
+    lanes = _lanes(config)
+    here = len(lanes) < 2 or config.getoption("lane") or any("::" in arg for arg in config.args)
+    return 0 if here else len(lanes)
+
+
+def _lanes(config: pytest.Config) -> list[str]:
+    """The lanes of the files that this run was asked for."""
+    found: set[str] = set()
+    for arg in config.args:
+        path = config.invocation_params.dir / arg.split("::")[0]
+        for file in path.rglob("test_*.py") if path.is_dir() else [path] if path.is_file() else []:
+            found |= lanes_of(file)
+    return [lane for lane in LANES if lane in found]
+
+
+def _own(config: pytest.Config) -> str | None:
+    """The lane of this process; None where nobody has chosen one."""
+    lane: str | None = getattr(config, "workerinput", {}).get("lane") or config.getoption("lane")
+    return lane
+
+
+# ---------------------------------------------------------------- in the controller
+
+
+class Processes:
+    """Gives every worker its lane, and a replacement the lane of the worker that died."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        lanes, n = _lanes(config), int(config.getoption("numprocesses"))
+        if n < len(lanes):
+            raise pytest.UsageError(f"{RULE}: these files need {len(lanes)} processes, for {', '.join(lanes)}.")
+        self.given = [*lanes, *lanes[:1] * (n - len(lanes))]
+        self._waiting = list(self.given)
+        self._lane: dict[str, str] = {}
+
+    def pytest_configure_node(self, node: Any) -> None:
+        node.workerinput["lane"] = self._lane[node.gateway.id] = self._waiting.pop(0)
+
+    def pytest_testnodedown(self, node: Any, error: object | None) -> None:
+        if error:
+            self._waiting.append(self._lane[node.gateway.id])
+
+    def pytest_xdist_make_scheduler(self, config: pytest.Config, log: Any) -> LaneScheduling:
+        return LaneScheduling(config, log, self.given)
+
+
+class Lane(LoadFileScheduling):
+    """The processes of one lane share its files. A test in which a process died is not run again."""
+
+    def remove_node(self, node: Any) -> str | None:
+        units = self.assigned_work[node].values()
+        crashed = next((test for unit in units for test, done in unit.items() if not done), None)
+        for unit in units:
+            if crashed in unit:
+                unit[crashed] = True
+        super().remove_node(node)
+        return crashed
+
+
+class LaneScheduling:
+    """xdist's scheduling by files, once for each lane."""
+
+    def __init__(self, config: pytest.Config, log: Any, given: Sequence[str]) -> None:
+        self._config = config
+        self._lanes = {lane: Lane(config, log) for lane in given}
+        for lane, inner in self._lanes.items():
+            inner.numnodes = list(given).count(lane)
+
+    def _of(self, node: Any) -> Lane:
+        return self._lanes[node.workerinput["lane"]]
+
+    @property
+    def nodes(self) -> list[Any]:
+        return [node for lane in self._lanes.values() for node in lane.nodes]
+
+    @property
+    def collection_is_completed(self) -> bool:
+        return all(lane.collection_is_completed for lane in self._lanes.values())
+
+    @property
+    def tests_finished(self) -> bool:
+        return all(lane.tests_finished for lane in self._lanes.values())
+
+    @property
+    def has_pending(self) -> bool:
+        return any(lane.has_pending for lane in self._lanes.values())
+
+    def add_node(self, node: Any) -> None:
+        self._of(node).add_node(node)
+
+    def add_node_collection(self, node: Any, collection: Sequence[str]) -> None:
+        """A lane starts when its own processes have collected."""
+        lane = self._of(node)
+        lane.add_node_collection(node, collection)
+        if lane.collection_is_completed:
+            lane.schedule()
+            for other in lane.nodes:  # a process runs a test only when it knows the next one
+                lane._reschedule(other)
+
+    def schedule(self) -> None:
+        """All have collected, and have started: what is left is to tell pytest how many tests there are."""
+        session = self._config.pluginmanager.get_plugin("session")
+        if session is not None:
+            session.testscollected = sum(len(lane.collection or ()) for lane in self._lanes.values())
+
+    def mark_test_complete(self, node: Any, item_index: int, duration: float = 0) -> None:
+        self._of(node).mark_test_complete(node, item_index, duration)
+
+    def mark_test_pending(self, item: str) -> None:
+        raise NotImplementedError
+
+    def remove_pending_tests_from_node(self, node: Any, indices: Sequence[int]) -> None:
+        raise NotImplementedError
+
+    def remove_node(self, node: Any) -> str | None:
+        return self._of(node).remove_node(node)
+
+
+# ---------------------------------------------------------------- in the process that runs tests
+
+
+class AnotherLane(pytest.Module):
+    """A file without tests for this process: not imported."""
+
+    def collect(self) -> list[pytest.Item]:
+        return []
+
+
+def pytest_pycollect_makemodule(module_path: Path, parent: Any) -> pytest.Module | None:
+    lane = _own(parent.config)
+    if lane is None or lane in lanes_of(module_path):
+        return None
+    return AnotherLane.from_parent(parent, path=module_path)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector: pytest.Collector) -> Iterator[None]:
+    before = loaded()
+    report: Any = yield
+    if isinstance(collector, pytest.Module) and (found := loaded() - before):
+        lanes = lanes_of(collector.path)
+        if len(lanes) > 1 or not found <= lanes:
+            report.outcome = "failed"
+            report.longrepr = f"{RULE}: importing {collector.path.name} loads {', '.join(sorted(found))}."
+    return report
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        if lane_of(item) not in lanes_of(item.path):
+            raise pytest.UsageError(f"{item.nodeid} needs {lane_of(item)}, which the text of its file does not say.")
+    if (lane := _own(config)) is not None:
+        items[:] = [item for item in items if lane_of(item) == lane]
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    engines = sorted({lane_of(item) for item in session.items} & set(LANES) - {PLAIN})
+    if len(engines) > 1 and not session.config.option.collectonly:
+        raise pytest.UsageError(f"{RULE}: these tests need {', '.join(engines)}. Leave out -n 0, or choose with -k.")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item: pytest.Item) -> Iterator[None]:
+    return (yield from _watched(item))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    return (yield from _watched(item))
+
+
+def _watched(item: pytest.Item) -> Any:
+    """Fails the test where it loads an engine that is not its own."""
+    become(lane_of(item))
+    before = loaded()
+    result = yield
+    if foreign := loaded() - before - {lane_of(item)}:
+        pytest.fail(f"{RULE}: this test loaded {', '.join(sorted(foreign))}, and is one of {lane_of(item)}.", False)
+    return result
