@@ -22,16 +22,18 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from core import plugins
 from core.errors import ExplorerError
 from core.runs.death import LOG_LINES, explained
 from core.types import Ids, Logits, ModelSpec, Record, Request, Session, Setup
 from core.worker import frames
-from core.worker.journal import Teller
+from core.worker.journal import Journal, Teller
 from hardware.process import patient
 
 ROOT = Path(__file__).parents[2]
 POLL_S = 0.2  # between two looks whether a stop is asked for
 LEAVE_S = 5.0
+TRIED_TOKENS = 8
 
 
 class About(Record, omit_defaults=False):
@@ -50,11 +52,14 @@ class About(Record, omit_defaults=False):
 
 
 class LostError(ExplorerError):
-    """The process is gone, or has failed in a way that nobody foresaw. log: what it printed last."""
+    """The process is gone, or has failed in a way that nobody foresaw.
 
-    def __init__(self, message: str, hint: str, log: str) -> None:
+    log: what it printed last. signal: of which it died, 0 for none.
+    """
+
+    def __init__(self, message: str, hint: str, log: str, signal: int = 0) -> None:
         super().__init__(message, hint)
-        self.log = log
+        self.log, self.signal = log, signal
 
 
 class Apart:
@@ -137,7 +142,7 @@ class Apart:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        self._log.join()
+        self._log.join(LEAVE_S)
         self._from.close()
 
     def _call(self, name: str, *arguments: Any) -> tuple[Any, NDArray[np.float32] | None]:
@@ -179,8 +184,8 @@ class Apart:
 
     def _gone(self) -> LostError:
         code = self._process.wait()
-        self._log.join()
-        return LostError(*explained(code, self._backend, "The reference's process"), self._tail())
+        self._log.join(LEAVE_S)
+        return LostError(*explained(code, self._backend, "The reference's process"), self._tail(), max(0, -code))
 
     def _pass_on(self) -> None:
         """What the process prints goes where this one's own errors go: into the log of the run that is going."""
@@ -210,10 +215,26 @@ class Rows:
         return rows
 
 
-def open_apart(request: Request, teller: Teller, check: Callable[[], None] = lambda: None) -> tuple[Session, float]:
+def open_apart(request: Request, journal: Journal) -> tuple[Session, float]:
     """The session of a request in a process of its own, and the seconds that its library took.
 
-    Raises what core.worker.sessions.load and `check` raise, and LostError when the process ends on the way.
+    It has run once. Where its backend has advice for the signal that it died of, it is opened again as advised.
+    Raises what core.worker.sessions.load raises, Cancelled for a stop, and LostError when the process ends on the way.
     """
-    session = Apart(request, teller, check)
+    try:
+        session = _tried(request, journal)
+    except LostError as error:
+        advice = plugins.get("backend", request.backend).signal_advice.get(error.signal)
+        if advice is None:
+            raise
+        message, hint, options = advice
+        journal.warn(f"{message} {hint}")
+        session = _tried(msgspec.structs.replace(request, options={**request.options, **options}), journal)
     return cast(Session, session), session.seconds
+
+
+def _tried(request: Request, journal: Journal) -> Apart:
+    session = Apart(request, journal, journal.stop_if_asked)
+    session.forward(np.zeros((1, TRIED_TOKENS), dtype=np.int64), keep=1)
+    session.reset()
+    return session

@@ -119,7 +119,7 @@ def _load_apart(request: Request, journal: Journal) -> tuple[Session, float]:
     from core.models import catalogue
 
     provide(catalogue.find(request.model), plugins.get("backend", request.backend).formats, journal)
-    return open_apart(request, journal, journal.stop_if_asked)
+    return open_apart(request, journal)
 
 
 def run_dtype(entry: ModelEntry, fmt: str, stored: ModelSpec, request: Request) -> str | None:

@@ -26,7 +26,7 @@ from core.models import spec as specs
 from core.runs.runner import Runner
 from core.types import Asked, Evaluate, Item, Loaded, Memory, Request
 from core.worker import frames
-from core.worker.apart import Apart, LostError
+from core.worker.apart import Apart, LostError, open_apart
 
 ROOT = Path(__file__).parents[2]
 LONG_S = 60.0  # a forward that nobody waits for; and the most that a test waits for anything
@@ -147,6 +147,31 @@ def test_a_death_in_the_middle_of_a_forward() -> None:
     with pytest.raises(ExplorerError, match="has ended"):
         session.encode("a")
     session.close()
+
+
+class Book(Quiet):
+    """core.worker.journal.Journal, as far as opening needs it."""
+
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
+
+    def warn(self, message: str) -> None:
+        self.warnings.append(message)
+
+    def stop_if_asked(self) -> None:
+        pass
+
+
+def test_a_death_with_advice_is_tried_again_as_advised(monkeypatch: pytest.MonkeyPatch) -> None:
+    """llama.cpp built without its flag dies on AMX, in a reference's process as in a worker."""
+    backend, book = plugins.get("backend", "fake"), Book()
+    monkeypatch.setattr(backend, "signal_advice", {int(signal.SIGILL): ("It crashed.", "Without.", {"crash": ""})})
+    session, _ = open_apart(fake(crash="SIGILL"), book)  # type: ignore[arg-type]
+    assert book.warnings == ["It crashed. Without."] and session.n_committed == 0
+    session.close()
+    with pytest.raises(LostError, match="native code"):
+        open_apart(fake(crash="SIGSEGV"), book)  # type: ignore[arg-type]
+    assert len(book.warnings) == 1
 
 
 class StopAskedError(Exception):
