@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import math
 from collections.abc import Iterator, Sequence
@@ -18,11 +17,12 @@ from core import plugins
 from core.errors import ExplorerError
 from core.evals import perplexity
 from core.evals.divergence import METRICS, Settings, compare, plugin
+from core.models import catalogue
 from core.models import spec as specs
 from core.stats.scores import scores
 from core.types import Item, Request, Session
 from core.worker.subject import ModelUnderTest
-from tests.support import elsewhere
+from tests.support.beside import beside
 from tests.support.embedded import embedded
 from tests.support.tiny import MAX_CONTEXT, hf_folder
 from tests.support.tiny import llama_cpp as tiny_gguf
@@ -163,62 +163,24 @@ def test_a_model_does_not_differ_from_itself(tiny: Session, folder: Path, tmp_pa
 # ---------------------------------------------------------------- a reference in another library
 
 
-class Elsewhere:
-    """The session of a reference whose library lives in a process of its own."""
-
-    def __init__(self, backend: str, path: str, fmt: str) -> None:
-        self.backend, self.model, self.spec = backend, (backend, path, fmt), specs.read(path, fmt)
-        self.max_context = self.spec.max_context
-
-    def encode(self, text: str) -> list[int]:
-        return elsewhere.call(self.backend, ids_of, self.model, text)
-
-
-class Apart(ModelUnderTest):
-    """A subject whose reference is elsewhere."""
-
-    def logprobs(self, session: Any, ids: Sequence[int], first: int) -> Iterator[NDArray[np.float32]]:
-        if isinstance(session, Elsewhere):
-            yield elsewhere.call(session.backend, rows_of, session.model, list(ids), first)
-        else:
-            yield from super().logprobs(session, ids, first)
-
-
-kept = functools.cache(opened)
-
-
-def ids_of(model: tuple[str, str, str], text: str) -> list[int]:
-    return kept(*model).encode(text)
-
-
-def rows_of(model: tuple[str, str, str], ids: list[int], first: int) -> NDArray[np.float32]:
-    session = kept(*model)
-    return np.concatenate([rows.copy() for rows in examinee(session, session).logprobs(session, ids, first)])
-
-
-def nll_of(model: tuple[str, str, str], text: str) -> float:
+def nll_of(session: Any, text: str) -> float:
     """The sum that perplexity takes, over the same windows."""
-    session = kept(*model)
     read = perplexity.plugin.measure(examinee(session, session), perplexity.Settings(text=text, context=32))
     return sum(item.values["nll"] for item in read)
-
-
-def apart(session: Session, reference: tuple[str, str, str]) -> ModelUnderTest:
-    other: Any = Elsewhere(*reference)
-    return Apart(session, other, plugins.get("strategy", "autoregressive"), None)
 
 
 @pytest.mark.engine("llama_cpp")
 def test_the_same_weights_in_another_library_differ_by_rounding_only(folder: Path, tmp_path: Path) -> None:
     """llama.cpp keeps keys and values in fp16, so the rest is small but not nothing."""
-    ours, theirs = ("llama_cpp", *tiny_gguf.make(folder)), ("pytorch", str(hf_folder(folder)), "hf")
-    text = written(tmp_path, *TEXTS)
-    items = measured(apart(kept(*ours), theirs), text=text, context=32)
+    session, text = opened("llama_cpp", *tiny_gguf.make(folder)), written(tmp_path, *TEXTS)
+    with beside(str(hf_folder(folder)), "pytorch") as reference:
+        items = measured(examinee(session, reference), text=text, context=32)
+        nll = nll_of(reference, text)
     found = values(items)
     assert 0 < found["kl"] < 1e-4 and found["agreement"] > 0.95
     n = sum(item.values["tokens"] for item in items)
-    nll = elsewhere.call("pytorch", nll_of, theirs, text)
-    assert found["ln_ratio"] == pytest.approx((nll_of(ours, text) - nll) / n, abs=1e-6)
+    assert found["ln_ratio"] == pytest.approx((nll_of(session, text) - nll) / n, abs=1e-6)
+    session.close()
 
 
 @pytest.mark.engine("pytorch")
@@ -246,8 +208,9 @@ def test_llama_cpp_is_near_the_weights_it_was_given() -> None:
     """Q4_1 in llama.cpp against the same weights dequantized: what is left is the int8 rounding of activations."""
     kind, path = embedded("gguf")
     session = opened("llama_cpp", path, kind)
-    kind, path = embedded("hf")
-    found = values(measured(apart(session, ("pytorch", path, kind)), n=2))
+    embedded("hf")  # derived once for all tests
+    with beside(catalogue.EMBEDDED, "pytorch") as reference:
+        found = values(measured(examinee(session, reference), n=2))
     session.close()
     assert 1e-5 < found["kl"] < 0.03
     assert found["agreement"] > 0.9 and abs(found["ln_ratio"]) < 0.05

@@ -27,6 +27,7 @@ from core.runs.runner import Runner
 from core.types import Asked, Evaluate, Item, Loaded, Memory, Request
 from core.worker import frames
 from core.worker.apart import Apart, LostError, open_apart
+from tests.support.beside import Quiet, never
 
 ROOT = Path(__file__).parents[2]
 LONG_S = 60.0  # a forward that nobody waits for; and the most that a test waits for anything
@@ -39,17 +40,6 @@ CONFIG = {  # ids are bytes, as the fake backend's are
     "num_attention_heads": 2,
     "max_position_embeddings": 128,
 }
-
-
-class Quiet:
-    """core.worker.journal.Teller."""
-
-    def phase(self, name: str, note: str = "", *_: Any, **__: Any) -> None:
-        assert note
-
-
-def never() -> None:
-    pass
 
 
 def fake(**options: Any) -> Request:
@@ -192,7 +182,7 @@ def test_a_stop_does_not_wait_for_a_forward() -> None:
 def test_it_dies_with_its_parent() -> None:
     code = (
         "import numpy as np; from core.types import Request; from core.worker.apart import Apart;"
-        "from tests.worker.test_apart import Quiet, fake, never;"
+        "from tests.support.beside import Quiet, never; from tests.worker.test_apart import fake;"
         f"s = Apart(fake(delay_s={LONG_S}), Quiet(), never); print(s.pid, flush=True); s.forward(np.array([[1]]))"
     )
     parent = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE)

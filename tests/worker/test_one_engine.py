@@ -95,7 +95,7 @@ from core import engine
 from core.errors import ExplorerError
 from core.types import Request
 from core.worker.sessions import load
-from tests.worker.test_apart import Quiet
+from tests.support.beside import Quiet
 
 engine.claim("llama_cpp")
 try:
