@@ -22,6 +22,7 @@ MARK = "mark.engine"  # apart from its bracket, so that this file's own text nam
     [
         ("def test_a(): pass", {PLAIN}),
         (f'pytestmark = pytest.{MARK}("pytorch")\n@pytest.{MARK}("llama_cpp")\n', {"pytorch"}),
+        (f'pytestmark = [\n    pytest.mark.model,\n    pytest.{MARK}("pytorch"),\n]\n', {"pytorch"}),
         (f'@pytest.{MARK}("llama_cpp")\ndef test_a(): pass', {PLAIN, "llama_cpp"}),
         ("params=[engines." + "param(name) for name in BACKENDS]", set(LANES)),
     ],

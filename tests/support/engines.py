@@ -19,7 +19,7 @@ from core.engine import ENGINES
 PLAIN = "plain"  # the lane of tests that load no engine
 LANES = ("pytorch", PLAIN, "onnxruntime", "llama_cpp")  # the longest first
 
-WHOLE = re.compile(r"^pytestmark\b.*\bmark\.engine\(\"(\w+)\"", re.M)
+WHOLE = re.compile(r"^pytestmark = (?:\[[^\]]*?)?pytest\.mark\.engine\(\"(\w+)\"", re.M)  # alone or in a list
 PART = re.compile(r"\bmark\.engine\(\"(\w+)\"")
 EVERY = re.compile(r"\bengines\.param\(|^from tests\.support\.tiny_session import\b", re.M)
 
