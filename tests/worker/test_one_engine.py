@@ -226,3 +226,27 @@ def test_runs_conversions_and_transforms_hold_one_engine_each(
         pytest.skip("with AMX two engines in one process are what must not be; tests/evals/test_amx.py compares")
     for pair, expected in apart.items():
         assert together(model, *pair, texts) == expected, "to the last bit"
+
+
+TASK = """
+task: ending
+dataset_path: json
+dataset_kwargs: {data_files: {train: docs.jsonl, test: docs.jsonl}}
+test_split: test
+output_type: loglikelihood
+doc_to_text: "{{question}}"
+doc_to_target: " {{reply}}"
+metric_list:
+  - {metric: acc, aggregation: mean, higher_is_better: true}
+"""
+
+
+def test_the_harness_brings_no_engine_into_the_process_of_another(runner: Runner, seen: Path, tmp_path: Path) -> None:
+    pytest.importorskip("lm_eval", reason="lm-evaluation-harness is not installed")
+    (tmp_path / "tasks").mkdir()
+    (tmp_path / "tasks" / "ending.yaml").write_text(TASK)
+    (tmp_path / "tasks" / "docs.jsonl").write_text('{"question": "Say: ant?", "reply": "ant"}\n' * 3)
+    task = Evaluate(eval="harness", settings={"tasks": "ending", "include_path": str(tmp_path / "tasks")})
+    run = runner.wait(runner.start(Request(model="smollm2-135m", backend="fake", task=task, threads=1, profilers=())))
+    assert run.status() == "done", run.failure()
+    assert not seen.exists(), processes(seen)
