@@ -1,6 +1,6 @@
 """Silence for what is timed: the screens rest, other processes come to rest, and the worker is warm again.
 
-Only for requests that somebody watches; all waiting lies before the first timed step.
+Only for runs that somebody watches; all waiting lies before the first timed step.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ OTHERS_MOST_S = 4.0
 OTHERS_CORES = 0.1  # what a resting machine may use
 WINDOW_S = 0.25
 EVALUATION_EVERY_S = 10.0  # how often screens may draw while answers are timed
+WATCHED_S = 3.0  # a screen with a run that goes on draws at least so often
 POLL_S = 0.05
 
 
@@ -26,9 +27,10 @@ POLL_S = 0.05
 def silence(request: Request, journal: Journal, expected_s: float) -> Iterator[bool]:
     """While it lasts, the screens rest. Gives whether there was a wait, after which a worker is cold.
 
+    Also for a run without a pass to look at, when a screen drew a short while ago: somebody watches it.
     Raises Cancelled while it waits; the note goes in any case.
     """
-    if not request.live:
+    if not request.live and screens.quiet_s(journal.root) > WATCHED_S:
         yield False
         return
     root = journal.root
@@ -36,7 +38,8 @@ def silence(request: Request, journal: Journal, expected_s: float) -> Iterator[b
     screens.begin(root, journal.run.id, expected_s + screens.PAUSE_S)
     try:
         _await_screens(journal)
-        _await_others(journal)
+        if request.live:
+            _await_others(journal)
         yield True
     finally:
         screens.end(root)

@@ -124,10 +124,11 @@ class Line {
     this.words.textContent = note.words; // once: screen readers say a change of it
     this.root.querySelector("button").disabled = false;
     this.box.hidden = false;
+    this.bar.parentElement.hidden = !note.expected_s;
     const tick = () => {
       const spent = (now() - note.began) / 1000;
       this.clock.textContent = `${Math.floor(spent)} s`;
-      this.bar.style.width = `${Math.min(98, (100 * spent) / Math.max(1, note.expected_s))}%`;
+      if (note.expected_s) this.bar.style.width = `${Math.min(98, (100 * spent) / note.expected_s)}%`;
     };
     tick();
     this.timer = setInterval(tick, 1000); // no animation: drawing takes a processor too

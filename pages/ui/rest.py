@@ -12,7 +12,7 @@ from typing import Any
 import streamlit as st
 
 from core.paths import data_dir
-from core.runs.screens import Rest, rest
+from core.runs.screens import PAUSE_S, Rest, rest
 from core.runs.store import Run, Store
 
 _HERE = Path(__file__).parent
@@ -32,7 +32,13 @@ def resting() -> Rest | None:
 
 def words(note: Rest) -> str:
     """What the screen says while it rests."""
-    return f"Timing: the screen rests so that the number is clean, about {max(1, round(note.expected_s))} s"
+    about = f", about {round(note.expected_s)} s" if _known(note) else ""
+    return f"Timing: the screen rests so that the number is clean{about}"
+
+
+def _known(note: Rest) -> bool:
+    """Whether a pass that was shown before told how long it will take."""
+    return note.expected_s > PAUSE_S
 
 
 def told(note: Rest | None) -> dict[str, Any] | None:
@@ -40,7 +46,8 @@ def told(note: Rest | None) -> dict[str, Any] | None:
     if note is None:
         return None
     since_s = max(0.0, time.time() - note.since_s)
-    return {"since": f"{note.since_s:.3f}", "for_s": since_s, "expected_s": note.expected_s, "words": words(note)}
+    expected_s = note.expected_s if _known(note) else None
+    return {"since": f"{note.since_s:.3f}", "for_s": since_s, "expected_s": expected_s, "words": words(note)}
 
 
 def line(note: Rest | None) -> None:

@@ -56,7 +56,7 @@ def stop(page: Any) -> None:
 
 def test_a_whole_run_moves_and_does_not_flicker(server: Server, tab: Tab) -> None:
     page = tab()
-    run_id = start(page, server, 0.12, 50)
+    run_id = start(page, server, 0.12, 50, live="true")
     expect(page.get_by_text("of 50 tokens").first).to_be_visible()
     expect(metric(page, "Decode")).to_contain_text("tok/s")
     chart = page.locator(".st-key-card-tokens [data-testid=stVegaLiteChart] svg.marks")
@@ -76,7 +76,7 @@ def test_a_whole_run_moves_and_does_not_flicker(server: Server, tab: Tab) -> Non
 
 def test_reload_in_the_middle_and_stop(server: Server, tab: Tab) -> None:
     page = tab()
-    run_id = start(page, server, 0.3, 400)
+    run_id = start(page, server, 0.3, 400, live="true")
     page.reload()
     expect(page.locator(".st-key-stop button").first).to_be_visible()
     assert run_id in page.url

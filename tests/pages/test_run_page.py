@@ -41,16 +41,17 @@ def until(at: AppTest, condition: Callable[[AppTest], bool], seconds: float = 12
 
 
 def over(at: AppTest) -> bool:
-    return not any(b.key == "stop" for b in at.button)
+    """While the screen rests, the page has not even a title."""
+    return bool(at.title) and not any(b.key == "stop" for b in at.button)
 
 
 def number(at: AppTest, label: str) -> str:
-    return str(next(m.value for m in at.metric if m.label == label))
+    return str(next((m.value for m in at.metric if m.label == label), "–"))
 
 
 def test_a_whole_run(app: Open, store: Store) -> None:
     at = app()
-    run_id = start(at)
+    run_id = start(at, live=True)
     until(at, lambda at: number(at, "Decode").startswith("~"))
     assert "of 12 tokens" in at.get("progress")[0].proto.text
     until(at, over)
@@ -62,7 +63,7 @@ def test_a_whole_run(app: Open, store: Store) -> None:
 
 def test_a_live_chart_is_fed_and_never_rebuilt(app: Open) -> None:
     at = app()
-    start(at, 0.15, 16)
+    start(at, 0.15, 16, live=True)
     specs: dict[str, set[str]] = {}
 
     def watch(at: AppTest) -> bool:
@@ -78,7 +79,7 @@ def test_a_live_chart_is_fed_and_never_rebuilt(app: Open) -> None:
 
 def test_stop_keeps_what_was_measured(app: Open, store: Store) -> None:
     at = app()
-    run_id = start(at, 0.2, 200)
+    run_id = start(at, 0.2, 200, live=True)
     until(at, lambda at: number(at, "Decode") != "–")
     at.button(key="stop").click().run()
     until(at, over)
@@ -89,7 +90,7 @@ def test_stop_keeps_what_was_measured(app: Open, store: Store) -> None:
 
 def test_a_run_is_found_again_and_a_second_one_is_refused(app: Open, store: Store) -> None:
     first = app()
-    run_id = start(first, 0.3, 200)
+    run_id = start(first, 0.3, 200, live=True)
     second = sound(app())  # another tab
     assert any(b.key == "stop" for b in second.button), "the run that is going is shown"
     second.selectbox(key="backend").set_value("fake").run()

@@ -40,11 +40,19 @@ def test_a_warm_worker_shows_and_times_as_well(runner: Runner, fake_request: Req
 
 
 def test_nobody_watches_a_request_by_default(runner: Runner, fake_request: Request) -> None:
-    screens.drew(runner.store.root)
     run = runner.wait(runner.start(fake_request))
     assert not any(isinstance(e, Phase) and e.name == "resting" for e in run.events())
     assert next(p.kind for p in run.events() if isinstance(p, Pass)) == "warmup"
     assert any(isinstance(e, Disturbance) for e in run.events()), "measured always"
+
+
+def test_screens_that_draw_rest_also_without_a_pass_to_look_at(runner: Runner, fake_request: Request) -> None:
+    screens.drew(runner.store.root)
+    run = runner.wait(runner.start(msgspec.structs.replace(fake_request, profilers=())))
+    assert [e.note for e in run.events() if isinstance(e, Phase) and e.name == "resting"]
+    assert [p.kind for p in run.events() if isinstance(p, Pass)][-1] == "timing"
+    assert not any(p.kind == "live" for p in run.events() if isinstance(p, Pass))
+    assert not (runner.store.root / screens.REST).exists()
 
 
 def test_the_note_lies_there_while_steps_are_timed_and_a_stop_removes_it(runner: Runner, fake_request: Request) -> None:
