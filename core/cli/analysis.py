@@ -20,6 +20,9 @@ from core.errors import ExplorerError
 from core.models import catalogue, spec
 from core.paths import data_dir
 from core.runs import overheads
+from core.runs.ceilings import measure as ceilings_measured
+from core.runs.resolve import supposed_dtype
+from core.runs.store import Store
 from core.types import ModelSpec, to_json
 from hardware import ceilings as roofs
 from hardware.catalogue import find as find_device
@@ -124,7 +127,7 @@ def predict(as_json: bool, model: str | None, config: Path | None, device: str, 
 
 
 def _predict_here(found: ModelSpec, given: dict[str, Any], sizes: dict[str, Any]) -> predict_here.PredictionHere:
-    """By the measured ceilings and the overheads that the bench has fitted for this backend."""
+    """By the measured ceilings, and by what this machine's own runs tell of this backend."""
     backend = plugins.get("backend", given["backend"])
     n = given["threads"] or machine().physical_cores or 1
     measured = roofs.load(data_dir() / "ceilings", machine_id(), n)
@@ -133,10 +136,8 @@ def _predict_here(found: ModelSpec, given: dict[str, Any], sizes: dict[str, Any]
             f"The ceilings of this machine with {n} threads have not been measured.",
             f"Run: python -m core ceilings --threads {n}",
         )
-    # Without a choice a backend takes its default, or the file's own format if it reads such files.
-    own = backend.dtypes[0] if backend.dtypes else found.dtype if "gguf" in backend.formats else "fp32"
-    weights = given["weights"] or own
-    fitted = overheads.load(data_dir() / "overheads", measured)
+    weights = supposed_dtype(backend, found.dtype, given["weights"])
+    fitted = overheads.known(Store(data_dir()), measured)
     return predict_here.predict_local(
         found,
         measured,
@@ -167,8 +168,7 @@ def ceilings(as_json: bool, threads: int | None, device: str, measure: bool, ful
                 click.echo(f"{done / total if total else 0:4.0%}  {note}", err=True)
             last = note
 
-        found = roofs.measure(n, quick=not full, on_progress=progress, device=device)
-        roofs.save(found, folder)
+        found = ceilings_measured(data_dir(), n, quick=not full, on_progress=progress, device=device)
     if as_json:
         derived = {"flop_per_s": found.flop_per_s, "dram_read_bytes_per_s": found.dram_read_bytes_per_s}
         click.echo(to_json({**msgspec.to_builtins(found), **derived, "knees_bytes": found.knees}))

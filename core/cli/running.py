@@ -127,6 +127,7 @@ def summary(result: Result) -> str:
             f"decode      {number(result.tok_per_s, 'tok/s')}",
             f"per forward {number(result.tokens_per_forward, 'tokens')}",
             f"prefill     {number(result.prefill_tok_per_s, 'tok/s')}",
+            *[f"option      {name}={value}" for name, value in result.options.items()],
             f"peak memory {number(result.peak_memory_bytes, 'MB', 1e-6)}",
             *[f"warning     {w}" for w in result.warnings],
         ]

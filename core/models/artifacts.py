@@ -26,6 +26,7 @@ from core.models import formats, gguf_file
 from core.models.artifact_cache import fingerprint, fingerprints, folder, key_of, made
 from core.types import ModelEntry, Progress
 
+SOURCES = {"hf": {"gguf", "config"}, "onnx": {"hf", "gguf", "config"}, "gguf": {"hf"}}  # what each is derived from
 _TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
 
 
@@ -36,22 +37,35 @@ def provide(entry: ModelEntry, wanted: tuple[str, ...], progress: Progress) -> t
     there is no route, when the source is damaged and when the disk is too small.
     """
     formats.check(entry.files)
-    for kind in wanted:
-        if kind == "config" and kind in entry.files:
-            return kind, str(_config_folder(entry, progress))
-        if kind in entry.files:
-            return kind, entry.files[kind]
-    for kind in wanted:
-        if kind == "hf" and entry.files.keys() & {"gguf", "config"}:
-            return kind, str(_hf(entry, progress))
-        if kind == "onnx" and entry.files.keys() & {"hf", "gguf", "config"}:
-            return kind, str(_onnx(entry, progress))
-        if kind == "gguf" and "hf" in entry.files:
-            return kind, str(_gguf(entry, progress))
+    kind = route(entry, wanted)
+    if kind == "config":
+        return kind, str(_config_folder(entry, progress))
+    if kind in entry.files:
+        return kind, entry.files[kind]
+    make = {"hf": _hf, "onnx": _onnx, "gguf": _gguf}[kind]
+    return kind, str(make(entry, progress))
+
+
+def route(entry: ModelEntry, wanted: tuple[str, ...]) -> str:
+    """The format that `provide` would give: one that the model has, a bare configuration last, else one to derive.
+
+    Reads nothing. Raises ExplorerError when there is no way.
+    """
+    weighty = [kind for kind in wanted if kind != "config"]
+    if there := next((kind for kind in (*weighty, "config") if kind in entry.files and kind in wanted), None):
+        return there
+    for kind in weighty:
+        if entry.files.keys() & SOURCES.get(kind, frozenset()):
+            return kind
     raise ExplorerError(
         f"{entry.label} is there as {', '.join(entry.files)}, from which {' or '.join(wanted)} cannot be made.",
         "Choose another backend, or the model in another format.",
     )
+
+
+def derived_dtype(kind: str, stored: str) -> str:
+    """The number format of what is derived into `kind` from weights in `stored`: a GGUF keeps it, others are fp32."""
+    return stored if kind == "gguf" else "fp32"
 
 
 # ---------------------------------------------------------------- the routes

@@ -42,7 +42,7 @@ def find(id_or_path: str) -> ModelEntry:
     for refresh in (False, True):  # another process may have made it a moment ago
         listed = entries(refresh)
         for entry in listed:
-            if entry.id == id_or_path:
+            if entry.id == id_or_path and (refresh or _still_there(entry)):
                 return entry
         if Path(id_or_path).expanduser().exists():
             break
@@ -59,6 +59,17 @@ def find(id_or_path: str) -> ModelEntry:
     if id_or_path.count("/") == 1:
         hint = f"To fetch it from the Hugging Face hub: python -m core.models.hub download {id_or_path}"
     raise ExplorerError(f"There is no model called '{id_or_path}' on this machine.", hint)
+
+
+def _still_there(entry: ModelEntry) -> bool:
+    """Whether the list is still right about it: another process may have deleted it, or made another one there."""
+    paths = [Path(path) for path in entry.files.values()]
+    if not all(path.exists() for path in paths):
+        return False
+    try:
+        return entry.family != "derived" or formats.files_of(paths[0]) == entry.files
+    except ExplorerError:
+        return False
 
 
 def check(entry: ModelEntry) -> None:

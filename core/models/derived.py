@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -34,15 +34,15 @@ def check_name(name: str) -> str:
     return name
 
 
-def free_name(wanted: str, key: str) -> str:
+def free_name(wanted: str, same: Callable[[str], bool]) -> str:
     """The id of a new model: `wanted`, unless another model has it; one made in the same way is replaced.
 
-    key: what determines the model. Characters that a folder cannot have become dashes.
+    same: whether the model of this id was made in the same way. Characters that a folder cannot have become dashes.
     """
     stem = check_name(re.sub(r"[^\w.+-]+", "-", wanted).strip("-.")[:90] or "model")
     taken = {e.id for e in catalogue.entries(refresh=True)}
     name, n = stem, 2
-    while name in taken and about(name).get("key") != key:
+    while name in taken and not same(name):
         name, n = f"{stem}-{n}", n + 1
     return name
 

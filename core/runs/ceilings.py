@@ -1,11 +1,13 @@
-"""The measured ceilings that belong to a run: those of the machine and thread count it ran with."""
+"""The measured ceilings of this machine: measured while nothing else is, and those that belong to a run."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 
+from core.runs.measuring import measuring
 from core.types import Result
 from hardware import ceilings
 from hardware.ceilings import Ceilings
@@ -13,6 +15,26 @@ from hardware.detect import machine_id
 
 FOLDER = "ceilings"
 CAME_ALONG = "These ceilings came with an imported run, from another machine of this kind: measure this one again."
+
+
+def measure(
+    root: Path,
+    threads: int,
+    quick: bool = True,
+    on_progress: Callable[[str, float, float], None] = lambda note, done, total: None,
+    should_stop: Callable[[], bool] = lambda: False,
+    device: str = "cpu",
+    probe: bool = False,
+) -> Ceilings:
+    """Measure now and keep the result under `root`; a probe is not kept. Else as hardware.ceilings.measure.
+
+    Raises BusyError while anything else is measured, HardwareError, OSError (a full disk).
+    """
+    with measuring(root, f"a measurement of this machine's ceilings with {threads} threads"):
+        found = ceilings.measure(threads, quick, on_progress, should_stop, device, probe)
+        if not probe:
+            ceilings.save(found, root / FOLDER)
+    return found
 
 
 def ceilings_of(root: Path, result: Result) -> Ceilings | None:

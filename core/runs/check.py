@@ -7,12 +7,10 @@ import psutil
 from core import plugins
 from core.analysis.work import kv_cache_bytes
 from core.errors import ExplorerError
-from core.models import catalogue, derived, spec
-from core.plugins import settings
-from core.runs.companions import companions
-from core.types import Derive, Evaluate, Generate, ModelEntry, ModelSpec, Record, Request, Task
-from core.worker.sessions import run_dtype
-from core.worker.transform import work_key
+from core.models import catalogue, derived
+from core.runs.lineage import is_of
+from core.runs.resolve import Resolved, resolve
+from core.types import Derive, Evaluate, Generate, Record, Request, Task
 
 TIGHT = 0.85  # of the free memory
 MAX_BATCH, MAX_REPEATS = 1024, 1000
@@ -38,26 +36,13 @@ class MemoryEstimate(Record):
         return "tight" if self.total_bytes > TIGHT * self.available_bytes else "fits"
 
 
-def model_spec(entry: ModelEntry, request: Request) -> ModelSpec:
-    """The architecture a request would run, with the dtype its backend would give it."""
-    fmt, path = next(iter(entry.files.items()))
-    found = spec.read(path, fmt)
-    backend = plugins.get("backend", request.backend)
-    dtype = run_dtype(entry, fmt, found, request)
-    if dtype is None and fmt not in backend.formats:  # an artifact will be derived in fp32
-        dtype = "fp32"
-    if dtype is None and found.weight_bytes is None:  # a bare architecture
-        dtype = found.dtype
-    return spec.retype(found, dtype) if dtype else found
-
-
-def estimate(request: Request) -> MemoryEstimate:
+def estimate(wanted: Resolved) -> MemoryEstimate:
     """Weights and KV cache at the full length asked for, the companions' too, and the runtime's own share.
 
-    While a draft is not yet named it is left out. A transform needs its source's weights at least.
+    A transform needs its source's weights at least.
     """
-    others = () if request.params.get("draft") == "" else companions(request).values()
-    models = [model_spec(catalogue.find(r.model), r) for r in (request, *others)]
+    request = wanted.request
+    models = [r.spec for r in (wanted, *wanted.companions.values())]
     n_tokens = _length(request.task)
     return MemoryEstimate(
         weights_bytes=sum(model.weight_bytes or 0 for model in models),
@@ -65,7 +50,7 @@ def estimate(request: Request) -> MemoryEstimate:
             int(kv_cache_bytes(model, n_tokens, request.batch, "fp32" if model.dtype == "fp32" else "fp16"))
             for model in models
         ),
-        overhead_bytes=plugins.get("backend", request.backend).runtime_bytes,
+        overhead_bytes=wanted.backend.runtime_bytes,
         available_bytes=psutil.virtual_memory().available,
     )
 
@@ -78,12 +63,10 @@ def _length(task: Task) -> int:
     return 1024 if isinstance(task, Evaluate) else 0
 
 
-def check(request: Request) -> None:
-    """Raises ExplorerError with the first reason why the request cannot run."""
-    backend = plugins.get("backend", request.backend)
-    strategy = plugins.get("strategy", request.strategy)
-    for name in request.profilers:
-        plugins.get("profiler", name)
+def check(request: Request) -> Resolved:
+    """The request, resolved. Raises ExplorerError with the first reason why it cannot run."""
+    wanted = resolve(request)
+    backend, strategy = wanted.backend, wanted.strategy
     if reason := backend.unavailable():
         raise ExplorerError(f"{backend.label} is not installed.", reason)
     if missing := strategy.needs - backend.capabilities:
@@ -97,46 +80,38 @@ def check(request: Request) -> None:
         known = ", ".join(backend.dtypes) or "only what the file holds"
         raise ExplorerError(f"{backend.label} cannot load weights as {request.dtype}.", f"It knows: {known}.")
     _check_numbers(request)
-    settings(strategy.Params, request.params, strategy.label)
-    settings(backend.Options, request.options, backend.label)
-    catalogue.find(request.model)
-    for other in companions(request).values():
-        catalogue.find(other.model)
-    _check_task(request, backend.capabilities)
-    needed = estimate(request)
+    _check_task(wanted)
+    needed = estimate(wanted)
     if needed.verdict == "no" and not request.allow_oversize:
         raise ExplorerError(
             f"The model needs about {needed.total_bytes / 1e9:.1f} GB of memory, "
             f"and {needed.available_bytes / 1e9:.1f} GB are free.",
             "Choose a smaller model or dtype, close other programs, or allow it to run anyway.",
         )
+    return wanted
 
 
-def _check_task(request: Request, capabilities: frozenset[str]) -> None:
+def _check_task(wanted: Resolved) -> None:
     """What an eval or a transform can tell before anything is loaded."""
-    task = request.task
+    request, task = wanted.request, wanted.request.task
     if isinstance(task, Evaluate):
         plugin = plugins.get("eval", task.eval)
-        settings(plugin.Params, task.settings, plugin.label)
-        if missing := plugin.needs - capabilities:
+        if missing := plugin.needs - wanted.backend.capabilities:
             raise ExplorerError(
                 f"{plugin.label} needs '{', '.join(sorted(missing))}', which {request.backend} cannot do.",
                 "Choose another backend.",
             )
     elif isinstance(task, Derive):
         transform = plugins.get("transform", task.transform)
-        params = settings(transform.Params, task.settings, transform.label)
         if reason := transform.unavailable():
             raise ExplorerError(f"{transform.label} cannot run here.", reason)
         if request.backend != transform.backend:
             raise ExplorerError(f"{transform.label} is done by {transform.backend}.", "Set the backend to it.")
-        fmt, path = next(iter(catalogue.find(request.model).files.items()))
-        transform.check(spec.read(path, fmt), params)
+        transform.check(wanted.spec, wanted.task)
         if task.name is not None:
             derived.check_name(task.name)
-            if task.name in {e.id for e in catalogue.entries(refresh=True)} and derived.about(task.name).get(
-                "key"
-            ) != work_key(request):
+            taken = task.name in {e.id for e in catalogue.entries(refresh=True)}
+            if taken and not is_of(task.name, wanted):
                 raise ExplorerError(f"There is a model called '{task.name}' already.", "Choose another name.")
 
 

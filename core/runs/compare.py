@@ -100,7 +100,7 @@ def _flat(request: Request, result: Result) -> dict[str, str]:
         task["history"] = f"{len(history)} messages before the prompt"
     parts = [task.pop(name) for name in ("sampling", "settings") if name in task]
     parts = [p if isinstance(p, dict) else msgspec.structs.asdict(p) for p in parts]
-    params, options = asked.pop("params"), asked.pop("options")
+    params, options = asked.pop("params"), {**asked.pop("options"), **result.options}
     asked |= {"dtype": result.dtype, "threads": result.threads}
     flat = {**asked, **task, **{k: v for part in parts for k, v in part.items()}, **params, **options}
     if result.host is not None:

@@ -1,11 +1,12 @@
 """What this machine's own runs say about prediction: runs become observations, observations become overheads.
 
-Keeps the fitted overheads beside the measured ceilings, one file per machine and thread count. The fit itself is
-core.analysis.predict_here's.
+`known` is what the command line, the pages and the bench predict with: fitted to the runs of the store and to those
+that the bench has left here. The fit itself is core.analysis.predict_here's.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import statistics
 import time
@@ -16,16 +17,21 @@ import msgspec
 
 from core.analysis.predict_here import Observation, Overhead, arithmetic_dtype, fit_overhead, observe, typical
 from core.dtypes import canonical_dtype
+from core.errors import ExplorerError
 from core.runs.passes import headline
-from core.runs.store import Run
-from core.types import Loaded, Record, Step, from_json, to_json
+from core.runs.store import Run, Store
+from core.types import Generate, Loaded, Record, Step, from_json, to_json
 from hardware.ceilings import Ceilings
+
+FOLDER = "overheads"
+NEWEST = 60  # runs of the store that are looked at
 
 
 class Overheads(Record):
     """The fitted overheads of every backend and dtype of weights on one machine at one thread count.
 
-    ceilings_date: of the ceilings they were fitted against; with others they do not fit.
+    ceilings_date: of the ceilings they were fitted against; with others they do not fit. observed: by backend, what
+    they were fitted to, so that more can be added; a file of before has none.
     """
 
     machine_id: str
@@ -33,12 +39,30 @@ class Overheads(Record):
     date: str
     ceilings_date: str
     fitted: tuple[Overhead, ...]
+    observed: dict[str, tuple[Observation, ...]] = msgspec.field(default_factory=dict)
 
     def of(self, backend: str, arithmetic: str, weights: str = "") -> Overhead:
         """That of weights of this dtype, else of others multiplied alike, else the typical one with its wide range."""
         found = [o for o in self.fitted if (o.backend, o.arithmetic) == (backend, arithmetic)]
         same = [o for o in found if weights and o.weights == canonical_dtype(weights)]
         return next(iter(same + found), typical(backend, arithmetic))
+
+
+def known(store: Store, ceilings: Ceilings) -> Overheads:
+    """What this machine's own runs tell: the bench's, and the newest finished ones of the store at these threads."""
+    kept = load(store.root / FOLDER, ceilings)
+    observed = {backend: list(found) for backend, found in kept.observed.items()}
+    for run_id in store.ids()[:NEWEST]:
+        with contextlib.suppress(ExplorerError, OSError, msgspec.DecodeError):  # a damaged folder tells nothing
+            run = store.open(run_id)
+            request = run.request
+            wanted = request.backend != "fake" and isinstance(request.task, Generate)
+            if wanted and run.status() == "done" and run.result().threads == ceilings.threads:
+                observed.setdefault(request.backend, []).extend(observe_run(run, ceilings))
+    fresh = calibrate({backend: found for backend, found in observed.items() if found}, ceilings)
+    seen = {(o.backend, o.weights) for o in fresh.fitted}
+    older = tuple(o for o in kept.fitted if (o.backend, o.weights) not in seen)
+    return msgspec.structs.replace(fresh, fitted=(*fresh.fitted, *older))
 
 
 def observe_run(run: Run, ceilings: Ceilings) -> tuple[Observation, ...]:
@@ -98,6 +122,7 @@ def calibrate(observed: Mapping[str, Sequence[Observation]], ceilings: Ceilings)
         date=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         ceilings_date=ceilings.date,
         fitted=tuple(fitted),
+        observed={backend: tuple(found) for backend, found in observed.items()},
     )
 
 

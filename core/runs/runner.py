@@ -25,6 +25,8 @@ from core import plugins
 from core.errors import ExplorerError
 from core.runs.check import check
 from core.runs.death import LOG_LINES, explained
+from core.runs.measuring import BusyError, holder
+from core.runs.resolve import Resolved, resolve
 from core.runs.store import Run, Store
 from core.types import Derive, Done, Event, Failed, Request, Scalar, Warned
 from hardware.priority import spawn
@@ -51,16 +53,18 @@ class Runner:
 
         keep: how many workers may stay warm, this run's among them; the longest unused ones are closed.
         """
-        check(request)
+        wanted = check(request)
         with self._lock:
             if self.active():
                 raise ExplorerError(
                     "A run is going already, and two at once would spoil both.", "Stop it or wait for its end."
                 )
+            if other := holder(self.store.root):
+                raise BusyError(other)
             run = self.store.create(request)
             run.own(os.getpid())  # until its worker is there
             try:
-                self._submit(run, request, {}, keep)
+                self._submit(run, wanted, {}, keep)
             except BaseException:
                 run.disown()
                 raise
@@ -115,8 +119,8 @@ class Runner:
                 _kill(process, signal.SIGKILL)
                 process.wait()
 
-    def _submit(self, run: Run, request: Request, options: dict[str, Scalar], keep: int) -> None:
-        key = msgspec.structs.replace(request, options={**request.options, **options}).session_key()
+    def _submit(self, run: Run, wanted: Resolved, options: dict[str, Scalar], keep: int) -> None:
+        key, request = wanted.session_key, wanted.request
         process = self._workers.pop(key, None)
         fresh = request.fresh_process or isinstance(request.task, Derive)  # a training leaves gigabytes behind
         if process is not None and (process.poll() is not None or fresh):
@@ -175,9 +179,13 @@ class Runner:
             if advice and not self._retried:
                 message, hint, options = advice
                 _end(run, Warned(t_s=time.time() - run.created_s, message=f"{message} {hint}"))
-                self._submit(run, request, options, self._keep)
-                self._retried = True
-                return
+                try:
+                    again = resolve(msgspec.structs.replace(request, options={**request.options, **options}))
+                    self._submit(run, again, options, self._keep)
+                    self._retried = True
+                    return
+                except ExplorerError:
+                    pass  # its files are gone: the crash is what there is to tell
             _end(run, _death(run, code, request))
 
     def _insist(self, run: Run, process: subprocess.Popen[bytes]) -> None:

@@ -25,13 +25,12 @@ from core.errors import ExplorerError
 from core.runs import old_form
 from core.runs.ceilings import adopt, ceilings_of
 from core.runs.summarize import summarize
-from core.types import Derive, Done, Evaluate, Event, Failed, Request, Result, RunStatus, from_json, to_json
+from core.runs.verdicts import with_verdicts
+from core.types import Derive, Done, Evaluate, Event, Failed, Loaded, Request, Result, RunStatus, from_json, to_json
 
 BUNDLE = ("request.json", "events.jsonl", "log.txt")
 CEILINGS = "ceilings.json"  # of the machine that ran it, for its roofline
 FORMAT = "roofscope-run-1"
-MEASURING = "measuring.lock"  # held by the process whose run is going
-TAKEN = "Another run is going on this machine, and two at once would spoil both measurements."
 _decoder = msgspec.json.Decoder(Event)
 
 
@@ -148,7 +147,13 @@ class Run:
         return (self.path / "cancel").exists()
 
     def result(self) -> Result:
-        return summarize(self.id, self.request, self.events(), self.status())
+        """Everything that is known of it, and of a run that has ended what a reader should be told."""
+        events, status = self.events(), self.status()
+        found = summarize(self.id, self.request, events, status)
+        if status in ("queued", "running"):
+            return found
+        model = next((e.spec for e in reversed(events) if isinstance(e, Loaded)), None)
+        return with_verdicts(found, model, ceilings_of(self.path.parents[1], found))
 
     def bundle(self) -> bytes:
         """A zip that redraws every chart on a machine without the model."""

@@ -119,6 +119,7 @@ def summarize(run_id: str, request: Request, events: Sequence[Event], status: Ru
         tpot_samples_s=tuple(tpot),
         setup=loaded.setup if loaded else None,
         host=loaded.host if loaded else None,
+        options={**request.options, **(loaded.options if loaded else {})},
         warnings=tuple(dict.fromkeys(e.message for e in events if isinstance(e, Warned))),
         error=failed.message if failed else None,
         hint=failed.hint if failed else None,

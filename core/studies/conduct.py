@@ -13,12 +13,13 @@ from core import plugins
 from core.errors import ExplorerError
 from core.models import catalogue, derived
 from core.paths import data_dir
+from core.runs.lineage import is_of
+from core.runs.resolve import resolve
 from core.runs.runner import Runner
 from core.runs.store import Store
 from core.studies.ledger import Ledger, Say
 from core.studies.plan import Exam, Plan, Recipe
 from core.types import Derive, Evaluate, Generate, Record, Request, Result
-from core.worker.transform import work_key
 
 START_S = 8.0  # of an examined variant: a process, a model, the first forward
 LEAST_ITEMS = 20
@@ -90,11 +91,11 @@ def make(ledger: Ledger[Any], recipe: Recipe) -> str | None:
 def _made(ledger: Ledger[Any], key: str, request: Request) -> str | None:
     """Make the model, unless the same one is there already: of this study, of another recipe, or made by hand."""
     there = [e.id for e in catalogue.entries(refresh=True)]
-    wanted = work_key(request)
+    wanted = resolve(request)
     for name in there:
-        about = derived.about(name)
-        if about.get("key") == wanted and _is_done(ledger, str(about.get("run"))):
-            ledger.adopt(key, str(about["run"]))
+        run_id = str(derived.about(name).get("run"))
+        if is_of(name, wanted) and _is_done(ledger, run_id):
+            ledger.adopt(key, run_id)
             return name
     if ledger.done(key) is not None:  # its model was deleted since
         ledger.state.runs.pop(key)

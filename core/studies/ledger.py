@@ -15,8 +15,9 @@ import msgspec
 from filelock import FileLock, Timeout
 
 from core.errors import ExplorerError
+from core.runs.measuring import LOCK, SPOILED, BusyError
 from core.runs.runner import Runner
-from core.runs.store import MEASURING, TAKEN, Run
+from core.runs.store import Run
 from core.studies.plan import Contest, Plan
 from core.types import Request, from_json, to_json
 
@@ -86,6 +87,8 @@ class Ledger(Generic[P]):
         self.say(f"{self._clock()}  {key}")
         try:
             run_id = self.runner.start(request)
+        except BusyError:  # somebody was quicker, after the wait
+            return self.perform(key, request)
         except ExplorerError as error:
             self.fail(key, str(error))
             return None
@@ -100,7 +103,7 @@ class Ledger(Generic[P]):
             raise
         if run.status() == "failed":
             failed = run.failure()
-            if failed and failed.message == TAKEN:  # somebody was quicker, after the wait
+            if failed and failed.message.endswith(SPOILED):  # the same
                 return self.perform(key, request)
             self.fail(key, f"{failed.message} {failed.hint}".strip() if failed else "The run failed.")
             return None
@@ -109,7 +112,7 @@ class Ledger(Generic[P]):
 
     def _wait_for_the_machine(self) -> None:
         """Another process's run, such as the last one of a study that was killed, may still be going."""
-        lock = FileLock(self.runner.store.root / MEASURING)
+        lock = FileLock(self.runner.store.root / LOCK)
         try:
             lock.acquire(timeout=0)
         except Timeout:

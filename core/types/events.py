@@ -7,7 +7,7 @@ from typing import Any, Literal
 import msgspec
 
 from core.types.model import ModelSpec
-from core.types.record import Record
+from core.types.record import Record, Scalar
 from core.types.setup import Host, Setup
 from core.types.sketch import Sketch
 
@@ -29,7 +29,10 @@ class Phase(Record, tag="phase"):
 
 
 class Loaded(Record, tag="loaded"):
-    """The session is open. seconds: loading time, 0 when `warm` (it was open already)."""
+    """The session is open. seconds: loading time, 0 when `warm` (it was open already).
+
+    options: of the backend, as it was opened: those of the request, and over them those of a retry.
+    """
 
     t_s: float
     seconds: float
@@ -42,6 +45,7 @@ class Loaded(Record, tag="loaded"):
     host: Host | None = None
     rss_before_bytes: int | None = None
     rss_after_bytes: int | None = None
+    options: dict[str, Scalar] = msgspec.field(default_factory=dict)
 
 
 class Pass(Record, tag="pass"):

@@ -91,10 +91,3 @@ class Request(Record):
     def key(self) -> str:
         """Hash of everything that determines the outcome."""
         return hashlib.sha256(to_json(self)).hexdigest()[:16]
-
-    def session_key(self) -> str:
-        """Hash of what determines the opened session: equal keys may share a warm worker."""
-        parts = [self.model, self.backend, self.dtype, self.threads, self.batch, self.options]
-        if isinstance(self.task, Derive):  # what it leaves in a process's memory must not be measured with later runs
-            parts.append("derive")
-        return hashlib.sha256(to_json(parts)).hexdigest()[:16]

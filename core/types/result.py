@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Literal
 
+import msgspec
+
 from core.types.events import Asked, Counted, Curve, ForwardCost, Item, Made, Memory
 from core.types.model import LayerKind
-from core.types.record import Record
+from core.types.record import Record, Scalar
 from core.types.setup import Host, Setup
 
 
@@ -169,6 +171,7 @@ class Result(Record, omit_defaults=False):
     asked: Asked | None = None
     items: tuple[Item, ...] = ()
     scores: tuple[Score, ...] = ()
+    options: dict[str, Scalar] = msgspec.field(default_factory=dict)  # of the backend, those of a retry included
     depth: float | None = None  # mean share of the blocks that ran in decoding; None: all of them
     provisional: bool = False  # speeds of a pass that was watched: no timing pass has ended yet
     disturbance: Unrest | None = None

@@ -17,16 +17,11 @@ import msgspec
 import numpy as np
 
 from core import plugins
-from core.analysis import fallback
 from core.analysis.disturbance import Verdict
 from core.errors import ExplorerError
-from core.paths import data_dir
 from core.plugins import settings
-from core.runs.ceilings import ceilings_of
 from core.runs.companions import same_tokenizer
 from core.runs.passes import verdict
-from core.runs.store import Run
-from core.runs.summarize import summarize
 from core.types import (
     Advance,
     Attachment,
@@ -35,7 +30,6 @@ from core.types import (
     Host,
     Ids,
     Loaded,
-    ModelSpec,
     Pass,
     PassKind,
     Request,
@@ -56,7 +50,6 @@ from hardware.process import resident
 WARMUP_TOKENS = 4
 WARMUP_GUESSED = 64  # where a step is many tokens, and is cut short at the limit
 DRAFT_NOTE = "Steps include the draft model's time; computed work, layers and FLOPs are the model's alone."
-BELIEVABLE = 1.5  # traced layers over the untouched phase, at most
 
 
 def measure(request: Request, sessions: Sessions, journal: Journal) -> None:
@@ -75,7 +68,7 @@ def measure(request: Request, sessions: Sessions, journal: Journal) -> None:
         journal.warn(message)
     config = _config(request, request.task, session)
     ended: list[Verdict] = []
-    with closing(_plan(request, session, sessions.exercised, journal, ended)) as plan:
+    with closing(_plan(request, session, journal, ended)) as plan:
         for number, (kind, profiler) in enumerate(plan):
             instrument = plugins.get("profiler", profiler) if profiler else None
             warmup = WARMUP_GUESSED if strategy.single else WARMUP_TOKENS
@@ -95,9 +88,6 @@ def measure(request: Request, sessions: Sessions, journal: Journal) -> None:
             if kind == "timing":
                 journal.write(reading)
             ended.append(verdict(reading, taken))
-    sessions.exercised = True
-    for message in _slow_precisions(request, session.spec, journal.run):
-        journal.warn(message)
     journal.phase("finished")
 
 
@@ -115,6 +105,7 @@ def loaded(request: Request, opened: Opened, journal: Journal, n_prompt_tokens: 
         capabilities=tuple(sorted(opened.session.capabilities)),
         rss_before_bytes=opened.rss_before_bytes,
         rss_after_bytes=resident().rss_bytes,
+        options=request.options,
     )
 
 
@@ -166,9 +157,9 @@ def _config(request: Request, task: Generate, session: Session) -> GenerationCon
 
 
 def _plan(
-    request: Request, session: Session, exercised: bool, journal: Journal, ended: Sequence[Verdict]
+    request: Request, session: Session, journal: Journal, ended: Sequence[Verdict]
 ) -> Generator[tuple[PassKind, str | None], None, None]:
-    """Warm-up (unless this session has run before), timing, then one pass per profiler.
+    """Warm-up, in a warm session too, for it knows neither prompt nor strategy; timing; then one pass per profiler.
 
     A watched run shows one pass first, which warms up as well. ended: what disturbed the passes that have ended; a
     disturbed timing pass is repeated.
@@ -178,7 +169,7 @@ def _plan(
         started = time.monotonic()
         yield "live", None
         expected_s = request.repeats * (time.monotonic() - started)
-    for _ in range(0 if exercised or request.live else request.warmup):
+    for _ in range(0 if request.live else request.warmup):
         yield "warmup", None
     if request.repeats:
         with silence(request, journal, expected_s) as waited:
@@ -260,16 +251,3 @@ def this_host() -> Host:
         python=platform.python_version(),
         date=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     )
-
-
-def _slow_precisions(request: Request, model: ModelSpec, run: Run) -> tuple[str, ...]:
-    """Why a lower precision did not pay in this run, as far as its layers and this machine's ceilings tell.
-
-    A phase whose layers took much longer under the profiler than the whole phase took without it is left
-    out: a first forward in a fresh context says nothing about kernels.
-    """
-    result = summarize(run.id, request, run.events(), "running")
-    plain = {p.name: p.seconds / (p.n_forward if p.name == "decode" else 1) for p in result.phases}
-    traced = {phase: sum(x.seconds or 0.0 for x in result.layers if x.phase == phase) for phase in plain}
-    layers = tuple(x for x in result.layers if traced.get(x.phase, 0.0) <= BELIEVABLE * plain.get(x.phase, 0.0))
-    return fallback.warnings(model, layers, ceilings_of(data_dir(), result), result.setup, result.host)

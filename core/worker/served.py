@@ -18,6 +18,7 @@ import msgspec
 import numpy as np
 
 from core.errors import ExplorerError
+from core.runs.resolve import resolve
 from core.types import Logits, PhaseName, Request, Session
 from core.worker import frames
 from core.worker.apart import About
@@ -87,7 +88,7 @@ def main() -> int:
     try:
         request = msgspec.convert(calls.get(), type=Request)
         try:
-            session, seconds = load(request, Relay(out))
+            session, seconds = load(resolve(request), Relay(out))
         except ExplorerError as error:
             frames.send(out, ("refused", [error.message, error.hint]))
             return 2

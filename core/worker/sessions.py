@@ -16,10 +16,11 @@ from typing import Any
 
 import msgspec
 
-from core import engine, plugins
+from core import engine
 from core.errors import ExplorerError
-from core.runs.companions import companions
-from core.types import ModelEntry, ModelSpec, Request, Session
+from core.models.identity import identity
+from core.runs.resolve import Resolved, resolve
+from core.types import ModelEntry, Request, Session
 from core.worker.apart import Apart, open_apart
 from core.worker.journal import Journal, Teller
 from hardware.process import resident
@@ -40,13 +41,9 @@ class Opened:
 
 
 class Sessions:
-    """The session of the last request and those of its companions.
-
-    exercised: this session has run before, so it needs no warm-up.
-    """
+    """The session of the last request and those of its companions."""
 
     def __init__(self) -> None:
-        self.exercised = False
         self._open: dict[str, tuple[str, Session]] = {}  # "model" or a companion's role: session key, session
 
     def open(self, request: Request, journal: Journal) -> Opened:
@@ -55,17 +52,17 @@ class Sessions:
         A companion in another backend is opened in a process of its own: one native engine per process.
         """
         before = resident().rss_bytes
-        wanted = {"model": request, **companions(request)}
+        model = resolve(request)
+        wanted = {"model": model, **model.companions}
         for role, (key, there_is) in list(self._open.items()):
             gone = isinstance(there_is, Apart) and not there_is.alive
-            if gone or role not in wanted or wanted[role].session_key() != key:
+            if gone or role not in wanted or wanted[role].session_key != key:
                 self.close(role)
         seconds, warm = 0.0, "model" in self._open
         for role, there in wanted.items():
             if role not in self._open:
-                session, took = (load if there.backend == request.backend else _load_apart)(there, journal)
-                self._open[role] = (there.session_key(), session)
-                self.exercised = False
+                session, took = (load if there.backend is model.backend else _load_apart)(there, journal)
+                self._open[role] = (there.session_key, session)
                 seconds += took
         sessions = {role: session for role, (_, session) in self._open.items()}
         apart = [session for session in sessions.values() if isinstance(session, Apart)]
@@ -78,60 +75,33 @@ class Sessions:
         """Close these sessions, all of them by default."""
         for role in roles or tuple(self._open):
             self._open.pop(role)[1].close()
-        self.exercised = self.exercised and "model" in self._open
         gc.collect()
 
 
-def load(request: Request, journal: Teller) -> tuple[Session, float]:
-    """The opened session of a request, and the seconds that the library took.
+def load(wanted: Resolved, journal: Teller) -> tuple[Session, float]:
+    """The opened session of a resolved request, and the seconds that the library took.
 
     Raises ExplorerError when this process is another engine's.
     """
-    from core.models import catalogue, spec
-    from core.models.identity import identity
-
-    backend = plugins.get("backend", request.backend)
-    journal.phase("preparing", f"Looking for {request.model}")
-    entry = catalogue.find(request.model)
-    fmt, path = provide(entry, backend.formats, journal)
-    model = spec.read(path, fmt)
-    if dtype := run_dtype(entry, fmt, model, request):
-        model = spec.retype(model, dtype)
-    model = msgspec.structs.replace(
-        model,
-        name=entry.id,
-        random_weights=entry.random_weights or model.random_weights,
-        source=entry.note or model.source,
-    )
-    file = identity(path)
-    engine.claim(request.backend)
+    journal.phase("preparing", f"Looking for {wanted.entry.id}")
+    _, path = provide(wanted.entry, (wanted.format,), journal)
+    model, file = wanted.spec_of(path), identity(path)
+    engine.claim(wanted.request.backend)
     started = time.perf_counter()
-    journal.phase("loading", f"Loading {entry.label}")
-    session = backend.open(path, model, request, lambda *a, **k: journal.phase("loading", *a, **k))
+    journal.phase("loading", f"Loading {wanted.entry.label}")
+    session = wanted.backend.open(path, model, wanted.request, lambda *a, **k: journal.phase("loading", *a, **k))
     session.sync()
-    versions = {name: importlib.metadata.version(name) for name in backend.distributions} | session.setup.versions
+    versions = {
+        name: importlib.metadata.version(name) for name in wanted.backend.distributions
+    } | session.setup.versions
     session.setup = msgspec.structs.replace(session.setup, file=file, versions=versions)
     return session, time.perf_counter() - started
 
 
-def _load_apart(request: Request, journal: Journal) -> tuple[Session, float]:
+def _load_apart(wanted: Resolved, journal: Journal) -> tuple[Session, float]:
     """Like load, in a process of its own; files are made before it starts, so that a stop ends that work, too."""
-    from core.models import catalogue
-
-    provide(catalogue.find(request.model), plugins.get("backend", request.backend).formats, journal)
-    return open_apart(request, journal)
-
-
-def run_dtype(entry: ModelEntry, fmt: str, stored: ModelSpec, request: Request) -> str | None:
-    """The dtype that a backend turns the stored weights into; None: they stay as they are.
-
-    Integers in PyTorch's format stay. What was derived in bf16 runs so unless the request says otherwise.
-    """
-    dtypes = plugins.get("backend", request.backend).dtypes
-    if not dtypes or fmt == "torch-int":
-        return None
-    own = stored.dtype if entry.family == "derived" and stored.dtype in dtypes else dtypes[0]
-    return request.dtype or own
+    provide(wanted.entry, (wanted.format,), journal)
+    return open_apart(wanted.request, journal)
 
 
 def provide(entry: ModelEntry, formats: tuple[str, ...], journal: Teller) -> tuple[str, str]:

@@ -6,7 +6,6 @@ where a cancelled or killed one stopped.
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import time
 from pathlib import Path
@@ -17,8 +16,9 @@ from core import engine, plugins
 from core.models import catalogue, derived, spec
 from core.models.formats import files_of
 from core.paths import data_dir
-from core.plugins import settings
-from core.types import Curve, Derive, Made, Request, Source, to_json
+from core.runs.lineage import is_of, work_key
+from core.runs.resolve import resolve
+from core.types import Curve, Derive, Made, Request, Source
 from core.worker.journal import Journal
 from core.worker.sessions import Sessions, provide
 from hardware.detect import usable_cores
@@ -57,10 +57,10 @@ def derive(request: Request, sessions: Sessions, journal: Journal) -> None:
     """Run the request's transform. Raises ExplorerError, OSError (a full disk), Cancelled."""
     task = request.task
     assert isinstance(task, Derive)
-    transform = plugins.get("transform", task.transform)
-    params = settings(transform.Params, task.settings, transform.label)
+    wanted = resolve(request)
+    transform, params = plugins.get("transform", task.transform), wanted.task
     sessions.close()
-    key = work_key(request)
+    key = work_key(wanted)
     folder = data_dir() / "work" / key
     folder.mkdir(parents=True, exist_ok=True)
     work = TransformWork(journal, folder, request)
@@ -68,7 +68,8 @@ def derive(request: Request, sessions: Sessions, journal: Journal) -> None:
     source = work.open(request.model, transform.formats)
     transform.check(source.spec, params)
     engine.claim(transform.backend)
-    name = task.name or derived.free_name(f"{source.entry.id}-{transform.suffix(params)}", key)
+    suggested = f"{source.entry.id}-{transform.suffix(params)}"
+    name = task.name or derived.free_name(suggested, lambda there: is_of(there, wanted))
     with derived.building(name) as out:
         outcome = transform.run(source, params, out, work)
         kind, path = next(iter(files_of(out).items()))
@@ -103,13 +104,3 @@ def derive(request: Request, sessions: Sessions, journal: Journal) -> None:
     journal.write(made)
     shutil.rmtree(folder, ignore_errors=True)
     journal.phase("finished")
-
-
-def work_key(request: Request) -> str:
-    """Hash of what determines the model: parent, transform, settings (those left at their default, too), seed."""
-    assert isinstance(request.task, Derive)
-    transform = plugins.get("transform", request.task.transform)
-    params = settings(transform.Params, request.task.settings, transform.label)
-    entry = catalogue.find(request.model)
-    parts = [entry.id, entry.files, request.task.transform, msgspec.structs.asdict(params), request.seed]
-    return hashlib.sha256(to_json(parts)).hexdigest()[:16]

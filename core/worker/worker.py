@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from filelock import FileLock, Timeout
 
 from core.errors import ExplorerError
-from core.runs.store import MEASURING, TAKEN, Run, Store
+from core.runs.measuring import measuring
+from core.runs.store import Run, Store
 from core.types import Derive, Done, Evaluate, Event, Failed, Generate
 from core.worker.apart import LostError
 from core.worker.evaluate import evaluate
@@ -51,18 +51,11 @@ def perform(store: Store, sessions: Sessions, command: Command) -> None:
     _log_to(run)
     end: Event
     try:
-        with FileLock(store.root / MEASURING, timeout=0):
-            request = run.request
+        request = run.request
+        with measuring(store.root, f"the run {run.id} ({request.model} in {request.backend})", run.id):
             request = msgspec.structs.replace(request, options={**request.options, **command.options})
             PERFORM[type(request.task)](request, sessions, journal)
         end = Done(t_s=journal.now())
-    except Timeout:
-        end = Failed(
-            t_s=journal.now(),
-            message=TAKEN,
-            hint="Wait for it or stop it, then run again.",
-            user_error=True,
-        )
     except (Cancelled, KeyboardInterrupt):
         end = Done(t_s=journal.now(), cancelled=True)
     except LostError as error:

@@ -22,7 +22,8 @@ from core.analysis.under_roof import working_set_bytes
 from core.dtypes import canonical_dtype
 from core.errors import ExplorerError
 from core.paths import data_dir
-from core.runs.ceilings import ceilings_of, ran_on
+from core.runs.ceilings import ceilings_of, measure, ran_on
+from core.runs.measuring import holder
 from core.types import Result
 from hardware import catalogue, ceilings
 from hardware.ceilings import Ceilings
@@ -48,28 +49,26 @@ class Measuring:
     quick: bool = True
     note: str = "Starting"
     share: float = 0.0
-    error: HardwareError | None = None
+    error: ExplorerError | HardwareError | None = None
     result: Ceilings | None = None
     stop: threading.Event = field(default_factory=threading.Event)
     thread: threading.Thread | None = None
 
-    def start(self, folder: Path) -> None:
-        self.thread = threading.Thread(target=self._work, args=(folder,), daemon=True)
+    def start(self, root: Path) -> None:
+        self.thread = threading.Thread(target=self._work, args=(root,), daemon=True)
         self.thread.start()
 
     @property
     def active(self) -> bool:
         return self.thread is not None and self.thread.is_alive()
 
-    def _work(self, folder: Path) -> None:
+    def _work(self, root: Path) -> None:
         def progress(note: str, done: float, total: float) -> None:
             self.note, self.share = note or self.note, min(1.0, done / total) if total else 0.0
 
         try:
-            self.result = ceilings.measure(self.threads, self.quick, progress, self.stop.is_set, probe=self.probe)
-            if not self.probe:
-                ceilings.save(self.result, folder)
-        except HardwareError as error:
+            self.result = measure(root, self.threads, self.quick, progress, self.stop.is_set, probe=self.probe)
+        except (ExplorerError, HardwareError) as error:
             self.error = error
         except OSError as error:
             self.error = HardwareError(f"The ceilings could not be kept: {error.strerror}.", "Free some disk space.")
@@ -129,14 +128,16 @@ def _state(threads: int, job: Measuring | None) -> None:
             when = found.date[:16].replace("T", " ")
             st.markdown(_line(found), width="content", help=f"This machine with {found.threads} threads, {when} UTC")
         with st.container(horizontal=True, width="content"):
-            busy = runner().active() is not None
+            other = holder(data_dir())
+            busy = other is not None or runner().active() is not None
             if found is not None:
                 _start_button("Check", ":material/rule:", threads, True, busy, "A few seconds: has anything moved?")
             words = "Measure this machine" if found is None else "Measure again"
             about = "Matrix products per number format and reads over growing working sets, for about half a minute."
             _start_button(words, ":material/straighten:", threads, False, busy, about, primary=found is None)
     if busy:
-        st.caption("A run is going: measuring now would spoil both, so wait for its end.")
+        who = text.escape(f"{other.what[0].upper()}{other.what[1:]}" if other else "A run")
+        st.caption(f"{who} is going: measuring now would spoil both, so stop it or wait for its end.")
     if found is not None:
         for words in _notices(found, job):
             st.warning(text.escape(words), icon=":material/update:")
@@ -183,7 +184,7 @@ def _start_button(
     ):
         job = Measuring(threads=threads, probe=probe)
         jobs()["job"] = job
-        job.start(folder())
+        job.start(data_dir())
         st.rerun()
 
 

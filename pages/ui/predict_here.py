@@ -9,30 +9,21 @@ import streamlit as st
 from core import plugins
 from core.analysis.predict_here import PredictionHere, arithmetic_dtype, predict_local
 from core.charts.intervals import Interval, intervals
-from core.runs.overheads import Overheads, calibrate, observe_run
+from core.runs.overheads import NEWEST, Overheads, known
+from core.runs.resolve import supposed_dtype
 from core.types import ModelSpec
 from hardware.ceilings import Ceilings
 from pages.ui import text
 from pages.ui.ceilings import default_threads, kept
 from pages.ui.figure import figure
 from pages.ui.pickers import backend_label
-from pages.ui.state import open_run, readable, store
-
-_RUNS = 60  # newest runs that are looked at
+from pages.ui.state import store
 
 
 @st.cache_data(max_entries=4, show_spinner="Reading this machine's own runs")
 def _overheads(root: str, run_ids: tuple[str, ...], date: str, _ceilings: Ceilings) -> Overheads:
-    """Fitted to the finished runs at the ceilings' thread count; changes with the runs and the ceilings."""
-    observed: dict[str, list[Any]] = {}
-    for run_id in run_ids:
-        if not readable(run_id):
-            continue
-        run = open_run(run_id)
-        threads = run.result().threads
-        if run.request.backend != "fake" and run.status() == "done" and threads == _ceilings.threads:
-            observed.setdefault(run.request.backend, []).extend(observe_run(run, _ceilings))
-    return calibrate({k: v for k, v in observed.items() if v}, _ceilings)
+    """Changes with the runs and the ceilings."""
+    return known(store(), _ceilings)
 
 
 def draw_here(spec: ModelSpec, model: str, weights: str | None, cache: str, prompt: int, new: int, batch: int) -> None:
@@ -41,13 +32,13 @@ def draw_here(spec: ModelSpec, model: str, weights: str | None, cache: str, prom
     if found is None:
         st.caption("Measure this machine's ceilings on the Devices page to predict its own backends.")
         return
-    overheads = _overheads(str(store().root), tuple(store().ids()[:_RUNS]), found.date, found)
+    overheads = _overheads(str(store().root), tuple(store().ids()[:NEWEST]), found.date, found)
     rows = []
     for backend in plugins.names("backend"):
         plugin = plugins.get("backend", backend)
         if "forward" not in plugin.capabilities or backend == "fake" or plugin.unavailable():
             continue
-        dtype = _dtype(plugin, weights, spec.dtype)
+        dtype = supposed_dtype(plugin, spec.dtype, weights)
         arithmetic = arithmetic_dtype(dtype, found)
         if arithmetic not in found.flop_per_s:
             continue
@@ -65,16 +56,6 @@ def draw_here(spec: ModelSpec, model: str, weights: str | None, cache: str, prom
         )
         rows.append((backend, dtype, predicted, overhead.n_runs, _measured(model, backend, dtype, batch)))
     _draw(rows)
-
-
-def _dtype(plugin: Any, weights: str | None, own: str) -> str:
-    """What a backend would load: the dtype asked for where it can, else its default.
-
-    Without a choice a GGUF reader takes the file as it is; other formats are derived in fp32.
-    """
-    if not plugin.dtypes:
-        return (weights or own) if "gguf" in plugin.formats else "fp32"
-    return weights if weights in plugin.dtypes else str(plugin.dtypes[0])
 
 
 def _measured(model: str, backend: str, dtype: str, batch: int) -> dict[str, Any] | None:

@@ -9,6 +9,7 @@ from core import plugins
 from core.errors import ExplorerError
 from core.models import catalogue
 from core.runs.check import MemoryEstimate, estimate
+from core.runs.resolve import resolve
 from core.types import ModelEntry, ModelSpec, Request, from_json, to_json
 from pages.ui import text
 from pages.ui.add_model import add_model
@@ -98,7 +99,7 @@ def _strategy(backend_name: str, spec: ModelSpec | None) -> tuple[str, bool]:
 
 @st.cache_data(ttl=5, max_entries=64, show_spinner=False)
 def _estimate(request: bytes) -> MemoryEstimate:
-    return estimate(from_json(request, Request))
+    return estimate(resolve(from_json(request, Request)))
 
 
 def _with_memory(request: Request) -> Request | None:

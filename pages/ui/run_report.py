@@ -67,6 +67,8 @@ def draw_provenance(result: Result) -> None:
         return
     extra = marks.profiler_line(result.profiler_costs)
     parts = [text.provenance("measured"), text.escape(line)]
+    if result.options:
+        parts.append(text.escape(", ".join(f"{name} {value}" for name, value in result.options.items())))
     if result.batch > 1:
         parts.append(f"batch {result.batch}")
     if extra:

@@ -16,6 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from core.paths import data_dir
+from core.runs.measuring import measuring
 from hardware.detect import machine
 from tests.bench import app, loops, predict, published, step, waiting, watching
 
@@ -56,7 +58,8 @@ def main(arguments: list[str]) -> None:
     results: dict[str, Any] = {}
     for name in names:
         print(f"\n## {name}   (load {os.getloadavg()[0]:.2f})", flush=True)
-        results[name] = PARTS[name](**given.get(name, {}))
+        with measuring(data_dir(), f"the bench {name}"):
+            results[name] = PARTS[name](**given.get(name, {}))
     folder = Path("bench-results")
     folder.mkdir(exist_ok=True)
     path = folder / time.strftime("%Y%m%d-%H%M%S.json")

@@ -20,6 +20,7 @@ from core.analysis.predict_here import LeftOut, Observation, leave_models_out
 from core.errors import ExplorerError
 from core.paths import data_dir
 from core.runs import overheads
+from core.runs.ceilings import measure
 from core.runs.runner import Runner
 from core.runs.store import Run, Store
 from core.types import Generate, Request
@@ -58,10 +59,9 @@ def measured_ceilings(threads: int) -> Ceilings:
     found = roofs.load(folder, machine_id(), threads)
     if found is None:
         print("measuring this machine's ceilings", flush=True)
-        found = roofs.measure(threads)
-        roofs.save(found, folder)
+        found = measure(data_dir(), threads)
     else:
-        for line in roofs.drift(found, roofs.measure(threads, probe=True)):
+        for line in roofs.drift(found, measure(data_dir(), threads, probe=True)):
             print(f"- {line} Measure them again: python -m core ceilings --measure --threads {threads}")
     for line in found.warnings:
         print(f"- {line}")

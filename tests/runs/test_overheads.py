@@ -9,13 +9,14 @@ import msgspec
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from msgspec import structs
 
 from core.analysis.predict_here import Observation, Overhead, Terms, fit_overhead, forward_seconds, typical
 from core.cli import cli
 from core.paths import data_dir
 from core.runs import overheads
 from core.runs.runner import Runner
-from core.types import Generate, Pass, Request, Step
+from core.types import Generate, Pass, Request, Step, to_json
 from hardware import ceilings as roofs
 from hardware.ceilings import Ceilings, Gemm, ReadPoint
 from hardware.detect import machine_id
@@ -70,6 +71,21 @@ def test_overheads_are_kept_for_their_ceilings_only(runner: Runner, fake_request
     assert overheads.load(tmp_path, msgspec.structs.replace(MADE, threads=2)).fitted == ()
     next(tmp_path.glob("*.json")).write_text("{")
     assert overheads.load(tmp_path, MADE).fitted == ()
+
+
+def test_the_command_line_and_the_pages_know_the_same(runner: Runner, fake_request: Request) -> None:
+    """The bench's observations and the store's runs together; a file of before, with a fit alone, still counts."""
+    bench = seen(0.01, 0.002, 0.05)
+    overheads.save(overheads.calibrate({"pytorch": (bench,)}, MADE), data_dir() / overheads.FOLDER)
+    assert overheads.known(runner.store, MADE).of("pytorch", "fp32", "fp32").n_runs == 1
+    run = runner.wait(runner.start(structs.replace(fake_request, profilers=())))
+    request = structs.replace(run.request, backend="llama_cpp")  # as if it had run there
+    (run.path / "request.json").write_bytes(to_json(request))
+    found = overheads.known(runner.store, MADE)
+    assert found.of("pytorch", "fp32", "fp32").n_runs == 1 and found.of("llama_cpp", "int8", "q4_1").n_runs == 2
+    old = structs.replace(found, fitted=(structs.replace(found.fitted[0], backend="onnxruntime"),), observed={})
+    overheads.save(old, data_dir() / overheads.FOLDER)
+    assert {o.backend for o in overheads.known(runner.store, MADE).fitted} == {"llama_cpp", "onnxruntime"}
 
 
 def seen(reading: float, computing: float, seconds: float) -> Observation:

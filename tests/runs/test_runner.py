@@ -12,6 +12,8 @@ import psutil
 import pytest
 
 from core.errors import ExplorerError
+from core.runs.compare import differences
+from core.runs.measuring import BusyError
 from core.runs.runner import Runner
 from core.types import Generate, LayerTimes, Loaded, Pass, Request, Sampling, Step
 
@@ -76,10 +78,19 @@ def test_the_worker_stays_warm_for_the_same_session(runner: Runner, fake_request
     pid = worker_pid(runner)
     second = runner.wait(runner.start(fake_request))
     assert worker_pid(runner) == pid and second.result().warm is True
-    assert next(p for p in second.events() if isinstance(p, Pass)).kind == "timing"  # it needs no warm-up
     third = runner.wait(runner.start(replaced(fake_request, fresh_process=True)))
     assert worker_pid(runner) != pid and third.result().warm is False
     assert not psutil.pid_exists(pid)
+
+
+def test_a_warm_up_that_was_asked_for_is_done_in_a_warm_session_too(runner: Runner, fake_request: Request) -> None:
+    def kinds(**changes: object) -> list[str]:
+        run = runner.wait(runner.start(replaced(fake_request, profilers=(), **changes)))
+        return [p.kind for p in run.events() if isinstance(p, Pass)]
+
+    assert kinds() == kinds(strategy="native") == kinds(task=Generate(prompt="Longer", max_new_tokens=4))
+    assert kinds() == ["warmup", "timing"] and kinds(warmup=2) == ["warmup", "warmup", "timing"]
+    assert kinds(warmup=0) == ["timing"]
 
 
 def test_two_workers_may_stay_warm_and_no_more(runner: Runner, fake_request: Request) -> None:
@@ -120,11 +131,9 @@ def test_a_second_process_is_refused_as_well(runner: Runner, fake_request: Reque
     first = runner.start(slow(fake_request))
     wait_for_step(runner, first)
     other = Runner(runner.store)
-    try:
-        result = other.wait(other.start(fake_request)).result()
-    finally:
-        other.close()
-    assert result.status == "failed" and "Another run is going" in (result.error or "")
+    with pytest.raises(BusyError, match=f"{first}.*smollm2-135m in fake.*process {worker_pid(runner)}") as refused:
+        other.start(fake_request)
+    assert refused.value.hint and len(runner.store.ids()) == 1
     runner.cancel(first)
     assert runner.wait(first).status() == "cancelled"
 
@@ -176,8 +185,14 @@ def test_a_signal_with_advice_is_retried_once(
 
     advice = {int(signal.SIGILL): ("It crashed.", "Trying without.", {"crash": ""})}
     monkeypatch.setattr(plugin, "signal_advice", advice)
-    result = runner.wait(runner.start(replaced(fake_request, options={"crash": "SIGILL"}))).result()
+    asked = replaced(fake_request, options={"crash": "SIGILL", "delay_s": 0.001})
+    run = runner.wait(runner.start(asked))
+    result = run.result()
     assert result.status == "done" and "It crashed. Trying without." in result.warnings
+    assert run.request == asked, "what was asked stays"
+    assert result.options == {"crash": "", "delay_s": 0.001}, "and what was used is known"
+    plain = runner.wait(runner.start(replaced(fake_request, options={"delay_s": 0.001}))).result()
+    assert {d.name: (d.a, d.b) for d in differences(asked, asked, result, plain)}["crash"] == ("–", "SIGILL")
 
 
 def test_no_process_is_left_behind(runner: Runner, fake_request: Request) -> None:

@@ -9,7 +9,8 @@ import pytest
 from filelock import FileLock
 
 from core.paths import data_dir
-from core.runs.store import MEASURING, Store
+from core.runs.measuring import LOCK
+from core.runs.store import Store
 from core.runs.summarize import summarize
 from core.studies.conduct import answer, conduct, folder_of
 from core.studies.evidence import Evidence
@@ -112,7 +113,7 @@ def test_an_interrupted_study_goes_on_where_it_was() -> None:
 def test_a_run_of_another_process_is_waited_for() -> None:
     """The last run of a study that was killed is still going when the study is taken up again."""
     one = msgspec.structs.replace(SMALL, recipes=SMALL.recipes[:1])
-    lock = FileLock(Store(data_dir()).root / MEASURING, thread_local=False)
+    lock = FileLock(Store(data_dir()).root / LOCK, thread_local=False)
     lock.acquire()
     heard: list[str] = []
 
@@ -128,7 +129,7 @@ def test_a_run_of_another_process_is_waited_for() -> None:
 
 def test_a_run_that_came_between_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     """Another process takes the machine after the study has waited for it, and before its own run begins."""
-    lock = FileLock(data_dir() / MEASURING)
+    lock = FileLock(data_dir() / LOCK)
     waits: list[str] = []
 
     def wait(ledger: Ledger) -> None:  # type: ignore[type-arg]

@@ -15,10 +15,11 @@ import pytest
 from core.errors import ExplorerError
 from core.models import catalogue, derived
 from core.paths import data_dir
+from core.runs.lineage import work_key
+from core.runs.resolve import resolve
 from core.runs.runner import Runner
 from core.transforms import drop_layers
 from core.types import Derive, Evaluate, Generate, Request
-from core.worker.transform import work_key
 from tests.support.tiny import hf_folder
 
 
@@ -237,7 +238,8 @@ def test_a_default_is_part_of_what_determines_a_model(tiny: str, monkeypatch: py
     """A default that changes with the next version must not pass the old model off as the new one, nor the reverse."""
 
     def key(**given: Any) -> str:
-        return work_key(Request(model=tiny, backend="pytorch", task=Derive(transform="drop_layers", settings=given)))
+        task = Derive(transform="drop_layers", settings=given)
+        return work_key(resolve(Request(model=tiny, backend="pytorch", task=task)))
 
     assert key() == key(n=4) != key(n=5)
     before = key()

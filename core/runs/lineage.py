@@ -1,0 +1,42 @@
+"""The name of what a transform makes: a hash of everything that determines the model, its parent's content included.
+
+Checkpoints lie under it, and a model made here keeps it, so that the same request finds both again and a request whose
+parent was replaced finds neither.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import msgspec
+
+from core.models import derived
+from core.models.identity import content, newest_s
+from core.runs.resolve import Resolved
+from core.types import Derive, to_json
+
+
+def work_key(wanted: Resolved) -> str:
+    """Parent and its content, transform, settings (those left at their default, too), seed."""
+    return _hash(wanted, content(wanted.entry.files))
+
+
+def is_of(name: str, wanted: Resolved) -> bool:
+    """Whether the model `name` is what this request would make.
+
+    Models made before the parent's content was part of the key count if no file of the parent is younger than they.
+    """
+    found = derived.about(name)
+    if "key" not in found:
+        return False
+    if found["key"] == work_key(wanted):
+        return True
+    made_s = (derived.folder() / name / derived.ABOUT).stat().st_mtime
+    return bool(found["key"] == _hash(wanted, None) and newest_s(wanted.entry.files) <= made_s)
+
+
+def _hash(wanted: Resolved, parent: str | None) -> str:
+    task, entry = wanted.request.task, wanted.entry
+    assert isinstance(task, Derive)
+    parts = [entry.id, entry.files, task.transform, msgspec.structs.asdict(wanted.task), wanted.request.seed]
+    return hashlib.sha256(to_json([*parts, *([] if parent is None else [parent])])).hexdigest()[:16]

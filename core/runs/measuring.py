@@ -1,0 +1,88 @@
+"""One measurement at a time: who holds the machine, across processes, whatever it is that is measured.
+
+A run, an evaluation, a training, the ceilings and a bench take the same lock in the same folder. The lock is the
+system's, so a process that dies gives it back; a note beside it says who holds it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+import psutil
+from filelock import FileLock, Timeout
+
+from core.errors import ExplorerError
+
+LOCK, NOTE = "measuring.lock", "measuring.json"
+SPOILED = "Two measurements at once would spoil both."
+_mine = threading.local()  # folders that this thread holds
+
+
+class Holder(msgspec.Struct, frozen=True):
+    """what: completes "... is being measured", without an article where it has a name: "the run 20261126-...".
+
+    run: its id, where it is one. started: of the process, so that a reused pid is nobody.
+    """
+
+    what: str
+    pid: int
+    started: float
+    run: str = ""
+
+
+class BusyError(ExplorerError):
+    """Somebody else is measuring."""
+
+    def __init__(self, holder: Holder | None) -> None:
+        who = f"{holder.what} (process {holder.pid})" if holder else "Another measurement"
+        kill = f", or end process {holder.pid}" if holder else ""
+        super().__init__(
+            f"{who[0].upper()}{who[1:]} is going on this machine. {SPOILED}", f"Stop it or wait for its end{kill}."
+        )
+
+
+@contextmanager
+def measuring(folder: Path, what: str, run: str = "") -> Iterator[None]:
+    """Hold the machine. Raises BusyError, which names who holds it. Within itself, in one thread, it is free.
+
+    folder: the data folder, which all that must not meet have in common.
+    """
+    held: set[Path] = _mine.__dict__.setdefault("folders", set())
+    if folder in held:
+        yield
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise BusyError(holder(folder)) from None
+    note = folder / NOTE
+    try:
+        held.add(folder)
+        started = psutil.Process().create_time()
+        with contextlib.suppress(OSError):  # a full disk
+            note.write_bytes(msgspec.json.encode(Holder(what, os.getpid(), started, run)))
+        yield
+    finally:
+        held.discard(folder)
+        with contextlib.suppress(OSError):
+            note.unlink(missing_ok=True)
+        lock.release()
+
+
+def holder(folder: Path) -> Holder | None:
+    """Who is measuring, as its note says; None for nobody. Takes no lock, so that asking disturbs nobody."""
+    try:
+        found = msgspec.json.decode((folder / NOTE).read_bytes(), type=Holder)
+        process = psutil.Process(found.pid)
+        alive = abs(process.create_time() - found.started) < 1 and process.status() != psutil.STATUS_ZOMBIE
+    except (OSError, msgspec.DecodeError, psutil.NoSuchProcess):
+        return None
+    return found if alive else None
