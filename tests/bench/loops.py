@@ -14,8 +14,9 @@ from core import plugins
 from core.models import catalogue
 from core.stats.intervals import paired_ratio
 from core.types import GenerationConfig, Ids, Request, Scalar, Session
-from core.worker.sessions import load, provide
+from core.worker.sessions import Sessions, provide
 from tests.bench.alone import alone
+from tests.support.beside import Book
 
 PAIRS, TOKENS, PROMPT = 20, 64, 48
 TARGETS = {"llama_cpp": 0.97, "pytorch": 1.0, "onnxruntime": 0.97}
@@ -135,18 +136,12 @@ def bare_onnxruntime(session: Any, path: str, ids: Ids, threads: int) -> Loop:
 BARE = {"llama_cpp": bare_llama_cpp, "pytorch": bare_pytorch, "onnxruntime": bare_onnxruntime}
 
 
-class Quiet:
-    """core.worker.journal.Teller."""
-
-    def phase(self, *_: Any, **__: Any) -> None:
-        pass
-
-
 def open_embedded(name: str, dtype: str | None, options: dict[str, Scalar]) -> tuple[Session, str]:
     """The embedded model in a backend, and the path of what was opened."""
     request = Request(model="smollm2-135m", backend=name, dtype=dtype, options=options)
-    _, path = provide(catalogue.find(request.model), plugins.get("backend", name).formats, Quiet())
-    return load(request, Quiet())[0], path
+    book: Any = Book()
+    _, path = provide(catalogue.find(request.model), plugins.get("backend", name).formats, book)
+    return Sessions().open(request, book).session, path
 
 
 def run() -> list[dict[str, Any]]:

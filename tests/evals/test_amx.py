@@ -10,21 +10,22 @@ from __future__ import annotations
 
 import json
 import math
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
+from core import plugins
 from core.evals._texts import windows
 from core.evals.divergence import compare
 from core.runs.runner import Runner
 from core.types import Derive, Evaluate, Item, Request, Scalar
+from core.worker.subject import ModelUnderTest
 from hardware.detect import machine
+from tests.support.beside import beside
 
-ROOT = Path(__file__).parents[2]
 MODEL, CONTEXT = "smollm2-135m", 64
 WITHOUT_AMX = {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE_BF16"}  # of PyTorch's products
 TEXTS = (
@@ -38,32 +39,6 @@ pytestmark = [
         "amx" not in machine().isa, reason="this processor has no AMX, so its engines cannot spoil each other's tiles"
     ),
 ]
-
-ALONE = """
-import json, sys
-import numpy as np
-from core import plugins
-from core.evals._texts import documents, windows
-from core.types import Request
-from core.worker.sessions import load
-from core.worker.subject import ModelUnderTest
-
-class Quiet:
-    def phase(self, *_, **__):
-        pass
-
-model, backend, options, text, context, out = sys.argv[1:]
-session, _ = load(Request(model=model, backend=backend, threads=1, options=json.loads(options)), Quiet())
-subject = ModelUnderTest(session, None, plugins.get("strategy", "autoregressive"), None)
-rows = {}
-for document in documents(text):
-    ids = session.encode(document.text)
-    for w in windows(len(ids), int(context), int(context) // 2):
-        parts = subject.logprobs(session, ids[w.begin : w.end], w.first - w.begin)
-        rows[f"{document.id}/{w.begin}"] = np.concatenate([part.copy() for part in parts])
-    rows[f"{document.id}/ids"] = np.array(ids)
-np.savez(out, **rows)
-"""
 
 
 @pytest.fixture
@@ -101,41 +76,36 @@ def divergence(runner: Runner, request: Request, **settings: Scalar) -> list[dic
     return [event.values for event in run.events() if isinstance(event, Item)]
 
 
-def alone(folder: Path, model: str, backend: str, text: str, **options: Any) -> dict[str, Any]:
-    """The rows of a model in a process that has nothing else in it."""
-    out = folder / f"{backend}.npz"
-    command = [sys.executable, "-c", ALONE, model, backend, json.dumps(options), text, str(CONTEXT), str(out)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
-    with np.load(out) as arrays:
-        return dict(arrays)
+def alone(model: str, backend: str, **options: Any) -> list[tuple[list[int], list[NDArray[np.float32]]]]:
+    """The ids of every text and the rows of its windows, in a process that has nothing else in it."""
+    found = []
+    with beside(model, backend, **options) as session:
+        subject = ModelUnderTest(session, None, plugins.get("strategy", "autoregressive"), None)
+        for text in TEXTS:
+            ids = session.encode(text)
+            cut = windows(len(ids), CONTEXT, CONTEXT // 2)
+            parts = [subject.logprobs(session, ids[w.begin : w.end], w.first - w.begin) for w in cut]
+            found.append((ids, [row for part in parts for chunk in part for row in chunk]))
+    return found
 
 
-def kl_of(ours: dict[str, Any], theirs: dict[str, Any]) -> list[float]:
+def kl_of(ours: Any, theirs: Any) -> list[float]:
     """KL, summed over the tokens, of every text."""
     found = []
-    for number in range(1, len(TEXTS) + 1):
-        ids = ours[f"{number}/ids"]
-        assert ids.tolist() == theirs[f"{number}/ids"].tolist()
-        tokens = [
-            compare(p, q, token)[0]
-            for w in windows(len(ids), CONTEXT, CONTEXT // 2)
-            for p, q, token in zip(
-                theirs[f"{number}/{w.begin}"], ours[f"{number}/{w.begin}"], ids[w.first : w.end], strict=True
-            )
-        ]
-        found.append(math.fsum(tokens))
+    for (ids, q), (same, p) in zip(ours, theirs, strict=True):
+        assert ids == same and len(q) == len(p) == len(ids) - 1
+        found.append(math.fsum(compare(a, b, token)[0] for a, b, token in zip(p, q, ids[1:], strict=True)))
     return found
 
 
 def test_a_llama_cpp_model_from_a_pytorch_bf16_reference(
-    runner: Runner, tmp_path: Path, texts: str, monkeypatch: pytest.MonkeyPatch
+    runner: Runner, texts: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A product in bf16 by oneDNN between two forwards of llama.cpp: once an illegal instruction."""
     reference = made(runner, "pytorch", "torch_quantize", {"method": "bf16"})
     asked: dict[str, Scalar] = {"reference": reference, "reference_backend": "pytorch", "text": texts}
     found = divergence(runner, Request(model=MODEL, backend="llama_cpp"), **asked)
-    rows = alone(tmp_path, MODEL, "llama_cpp", texts), alone(tmp_path, reference, "pytorch", texts)
+    rows = alone(MODEL, "llama_cpp"), alone(reference, "pytorch")
     assert [v["kl"] for v in found] == pytest.approx(kl_of(*rows), rel=1e-9), "as each engine alone"
     for name, value in WITHOUT_AMX.items():
         monkeypatch.setenv(name, value)
@@ -145,13 +115,13 @@ def test_a_llama_cpp_model_from_a_pytorch_bf16_reference(
     assert [v["nll"] for v in found] == pytest.approx([v["nll"] for v in plain], rel=0.02)
 
 
-def test_an_onnx_int8_model_from_a_llama_cpp_reference(runner: Runner, tmp_path: Path, texts: str) -> None:
+def test_an_onnx_int8_model_from_a_llama_cpp_reference(runner: Runner, texts: str) -> None:
     """A product in int8 by ONNX Runtime between two forwards of llama.cpp: once silently wrong tokens."""
     model = made(runner, "onnxruntime", "onnx_quantize", {"method": "dynamic_int8"})
     found = divergence(
         runner, Request(model=model, backend="onnxruntime"), reference=MODEL, reference_backend="llama_cpp", text=texts
     )
-    int8, quantized = alone(tmp_path, model, "onnxruntime", texts), alone(tmp_path, MODEL, "llama_cpp", texts)
+    int8, quantized = alone(model, "onnxruntime"), alone(MODEL, "llama_cpp")
     assert [v["kl"] for v in found] == pytest.approx(kl_of(int8, quantized), rel=1e-9), "as each engine alone"
-    plain = alone(tmp_path, MODEL, "llama_cpp", texts, use_extra_bufts=False)
+    plain = alone(MODEL, "llama_cpp", use_extra_bufts=False)
     assert [v["kl"] for v in found] == pytest.approx(kl_of(int8, plain), rel=0.15)

@@ -17,14 +17,28 @@ class Quiet:
         assert note
 
 
+class Book(Quiet):
+    """core.worker.journal.Journal, as far as opening a session needs it."""
+
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
+        self.processes: tuple[int, ...] = ()
+
+    def warn(self, message: str) -> None:
+        self.warnings.append(message)
+
+    def stop_if_asked(self) -> None:
+        pass
+
+
 def never() -> None:
     """Nobody asks for a stop."""
 
 
 @contextmanager
-def beside(model: str, backend: str) -> Iterator[Any]:
+def beside(model: str, backend: str, **options: Any) -> Iterator[Any]:
     """The model in that backend, in a process of its own; closed at the end."""
-    session = Apart(Request(model=model, backend=backend, threads=1), Quiet(), never)
+    session = Apart(Request(model=model, backend=backend, threads=1, options=options), Quiet(), never)
     try:
         yield session
     finally:

@@ -27,7 +27,7 @@ from core.runs.runner import Runner
 from core.types import Asked, Evaluate, Item, Loaded, Memory, Request
 from core.worker import frames
 from core.worker.apart import Apart, LostError, open_apart
-from tests.support.beside import Quiet, never
+from tests.support.beside import Book, Quiet, never
 
 ROOT = Path(__file__).parents[2]
 LONG_S = 60.0  # a forward that nobody waits for; and the most that a test waits for anything
@@ -137,19 +137,6 @@ def test_a_death_in_the_middle_of_a_forward() -> None:
     with pytest.raises(ExplorerError, match="has ended"):
         session.encode("a")
     session.close()
-
-
-class Book(Quiet):
-    """core.worker.journal.Journal, as far as opening needs it."""
-
-    def __init__(self) -> None:
-        self.warnings: list[str] = []
-
-    def warn(self, message: str) -> None:
-        self.warnings.append(message)
-
-    def stop_if_asked(self) -> None:
-        pass
 
 
 def test_a_death_with_advice_is_tried_again_as_advised(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -94,12 +94,12 @@ import sys
 from core import engine
 from core.errors import ExplorerError
 from core.types import Request
-from core.worker.sessions import load
-from tests.support.beside import Quiet
+from core.worker.sessions import Sessions
+from tests.support.beside import Book
 
 engine.claim("llama_cpp")
 try:
-    load(Request(model=sys.argv[1], backend="pytorch"), Quiet())
+    Sessions().open(Request(model=sys.argv[1], backend="pytorch"), Book())
 except ExplorerError as error:
     print(error.message, error.hint, "torch" in sys.modules, sep="|")
 """
