@@ -5,9 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import traceback
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
+from click.testing import CliRunner
+
+from core.cli import cli
 
 ROOT = Path(__file__).parents[2]
 FIELDS = {
@@ -16,18 +21,34 @@ FIELDS = {
 }
 
 
-def core(*args: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "core", *args], cwd=ROOT, capture_output=True, text=True, check=False, timeout=300
-    )
+FAKE = ("run", "--model", "smollm2-135m", "--backend", "fake", "--max-new-tokens", "4")
 
 
-def run_fake(*args: str) -> subprocess.CompletedProcess[str]:
-    return core("run", "--model", "smollm2-135m", "--backend", "fake", "--max-new-tokens", "4", *args)
+class Done(NamedTuple):
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def core(*args: str) -> Done:
+    """What `python -m core` says and how it ends, without a process of its own."""
+    found = CliRunner().invoke(cli, args, prog_name="python -m core")
+    crash = found.exception if not isinstance(found.exception, SystemExit) else None
+    assert crash is None, "".join(traceback.format_exception(crash))
+    return Done(found.exit_code, found.stdout, found.stderr)
+
+
+def run_fake(*args: str) -> Done:
+    return core(*FAKE, *args)
+
+
+def process(*args: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "core", *args]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
 
 
 def test_run_prints_the_result_and_nothing_else() -> None:
-    done = run_fake("--prompt", "Hello", "--json")
+    done = process(*FAKE, "--prompt", "Hello", "--json")
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert set(result) >= FIELDS
@@ -73,8 +94,10 @@ def test_a_request_that_cannot_run_ends_with_status_2(args: list[str]) -> None:
 
 
 def test_a_run_that_failed_ends_with_status_1() -> None:
-    done = run_fake("--prompt", "x", "--option", "crash=SIGKILL")
+    done = process(*FAKE, "--prompt", "x", "--option", "crash=SIGKILL")
     assert done.returncode == 1 and "memory" in done.stderr and "Traceback" not in done.stderr
+    refused = process("export", "nope")
+    assert refused.returncode == 2 and refused.stdout == "" and "Traceback" not in refused.stderr
 
 
 @pytest.mark.parametrize("command", ["models", "backends", "strategies", "devices"])

@@ -51,14 +51,11 @@ def app(home: Path) -> Iterator[Callable[..., AppTest]]:
 
     def open_app(page: str | None = None, **query: str) -> AppTest:
         at = AppTest.from_file(str(ROOT / "app.py"), default_timeout=180)
+        if page:
+            at.switch_page(page)
         for name, value in query.items():
             at.query_params[name] = value
-        at.run()
-        if page:
-            for name, value in query.items():
-                at.query_params[name] = value
-            at.switch_page(page).run()
-        return at
+        return at.run()
 
     yield open_app
     from pages.ui import state
