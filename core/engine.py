@@ -48,6 +48,13 @@ def claimed() -> str | None:
     return _claimed
 
 
+def strangers() -> tuple[str, ...]:
+    """Labels of the engines that another library brought into this process beside its own engine."""
+    there = loaded()
+    own = _claimed or (min(there) if there else None)
+    return tuple(ENGINES[name][0] for name in sorted(there) if name != own)
+
+
 def loaded() -> frozenset[str]:
     """The engines whose native code is in this process."""
     return frozenset(name for name, (_, modules) in ENGINES.items() if any(module in sys.modules for module in modules))

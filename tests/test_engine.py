@@ -38,6 +38,12 @@ def test_a_library_that_somebody_loaded_counts(library: str, label: str) -> None
     assert said(f"{there}; engine.claim('{library}'); print('fine')") == "fine"
 
 
+def test_a_stranger_that_comes_later_is_named() -> None:
+    """A task of the harness, say, that imports torch in a process of llama.cpp."""
+    later = "engine.claim('llama_cpp'); sys.modules['llama_cpp'] = sys; print(engine.strangers()); "
+    assert said(f"{later} sys.modules['torch'] = sys; print(engine.strangers())") == "()\n('PyTorch',)"
+
+
 def test_files_and_the_fake_are_no_engines() -> None:
     assert said("engine.claim('fake'); engine.claim('onnxruntime'); print(engine.claimed())") == "onnxruntime"
     assert said("import onnx; engine.claim('llama_cpp'); print(engine.claimed())") == "llama_cpp"

@@ -22,6 +22,7 @@ from typing import Any
 
 import msgspec
 
+from core import engine
 from core.errors import ExplorerError
 from core.runs.measuring import measuring
 from core.runs.store import Run, Store
@@ -55,6 +56,11 @@ def perform(store: Store, sessions: Sessions, command: Command) -> None:
         with measuring(store.root, f"the run {run.id} ({request.model} in {request.backend})", run.id):
             request = msgspec.structs.replace(request, options={**request.options, **command.options})
             PERFORM[type(request.task)](request, sessions, journal)
+        for label in engine.strangers():
+            journal.warn(
+                f"Another library loaded {label} into this process: on a processor with AMX the two spoil each other's "
+                "numbers."
+            )
         end = Done(t_s=journal.now())
     except (Cancelled, KeyboardInterrupt):
         end = Done(t_s=journal.now(), cancelled=True)
