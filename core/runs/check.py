@@ -42,7 +42,11 @@ def estimate(wanted: Resolved) -> MemoryEstimate:
     A transform needs its source's weights at least.
     """
     request = wanted.request
-    models = [r.spec for r in (wanted, *wanted.companions.values())]
+    everyone = (wanted, *wanted.companions.values())
+    models = [r.spec for r in everyone]
+    backends = {
+        r.backend.name: r.backend for r in everyone
+    }  # a companion in another one has a process with its library
     n_tokens = _length(request.task)
     return MemoryEstimate(
         weights_bytes=sum(model.weight_bytes or 0 for model in models),
@@ -50,7 +54,7 @@ def estimate(wanted: Resolved) -> MemoryEstimate:
             int(kv_cache_bytes(model, n_tokens, request.batch, "fp32" if model.dtype == "fp32" else "fp16"))
             for model in models
         ),
-        overhead_bytes=wanted.backend.runtime_bytes,
+        overhead_bytes=sum(backend.runtime_bytes for backend in backends.values()),
         available_bytes=psutil.virtual_memory().available,
     )
 

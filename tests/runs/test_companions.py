@@ -10,13 +10,14 @@ from typing import Any
 import msgspec
 import pytest
 
+from core import plugins
 from core.analysis.decoding import acceptance
 from core.errors import ExplorerError
 from core.runs.check import check, estimate
 from core.runs.companions import draft_request, same_tokenizer
 from core.runs.resolve import resolve
 from core.runs.runner import Runner
-from core.types import ForwardCost, Generate, Loaded, Pass, Request, Step
+from core.types import Evaluate, ForwardCost, Generate, Loaded, Pass, Request, Step
 from tests.support.tiny import hf_folder
 
 PARAMS: dict[str, Any] = {"draft": "smollm2-135m", "draft_length": 3}
@@ -69,6 +70,14 @@ def test_memory_counts_both_models(drafted: Request) -> None:
     both = estimate(resolve(drafted))
     assert both.weights_bytes == 2 * alone.weights_bytes and both.kv_bytes == 2 * alone.kv_bytes
     assert both.overhead_bytes == alone.overhead_bytes
+
+
+def test_memory_counts_the_library_of_a_reference_apart(fake_request: Request) -> None:
+    def overhead(backend: str) -> int:
+        task = Evaluate(eval="divergence", settings={"reference_backend": backend})
+        return estimate(resolve(replaced(fake_request, task=task))).overhead_bytes
+
+    assert overhead("llama_cpp") == overhead("") + plugins.get("backend", "llama_cpp").runtime_bytes
 
 
 def test_the_draft_is_opened_like_the_model(drafted: Request) -> None:
