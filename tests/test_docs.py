@@ -1,7 +1,8 @@
-"""The README is tested: its commands run, its tables match the registry, its folders exist."""
+"""The documents are tested: their commands run, their tables match the plugins, their files and folders exist."""
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import shlex
@@ -18,45 +19,61 @@ from core.plugins import settings
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+MANUAL = (ROOT / "docs" / "README.md").read_text()
+ARCHITECTURE = (ROOT / "core" / "README.md").read_text()
+DOCUMENTS = [
+    ROOT / "README.md",
+    *sorted(ROOT.glob("docs/*.md")),
+    *sorted(ROOT.glob("core/**/*.md")),
+    *sorted(ROOT.glob("tests/**/*.md")),
+]
 
 
 def blocks() -> list[str]:
-    """Lines of the fenced blocks that hold commands."""
-    fenced = re.findall(r"^```\n(.*?)^```", README, re.S | re.M)
+    """Lines of the fenced blocks that hold commands, of the README and the manual."""
+    fenced = re.findall(r"^```\n(.*?)^```", README + MANUAL, re.S | re.M)
     return [line.strip() for block in fenced for line in block.splitlines() if line.strip()]
 
 
-def table(heading: str) -> list[list[str]]:
-    """Rows of the first table after a heading, without its head."""
-    part = README.split(f"\n{heading}\n", 1)[1]
-    rows = [line for line in part.split("\n#")[0].splitlines() if line.startswith("|")]
+def table(text: str) -> list[list[str]]:
+    """Rows of the first table of a text, without its head."""
+    rows = list(itertools.takewhile(lambda x: x.startswith("|"), text[text.index("\n|") + 1 :].splitlines()))
     return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows[2:]]
 
 
-@pytest.mark.parametrize(
-    ("heading", "kind"),
-    [
-        ("### Backends", "backend"),
-        ("### Strategies", "strategy"),
-        ("### Profilers", "profiler"),
-        ("### Transforms", "transform"),
-        ("### Evaluations", "eval"),
-    ],
-)
-def test_tables_match_the_registry(heading: str, kind: str) -> None:
-    assert sorted(row[0].strip("`") for row in table(heading)) == sorted(plugins.names(kind))
+@pytest.mark.parametrize("kind", plugins.KINDS)
+def test_tables_match_the_plugins(kind: plugins.Kind) -> None:
+    rows = table((ROOT / "core" / plugins.KINDS[kind] / "README.md").read_text())
+    assert sorted(row[0].strip("`") for row in rows) == sorted(plugins.names(kind))
 
 
 def test_dtypes_in_the_backend_table_are_the_plugins() -> None:
-    for name, _, weights in table("### Backends"):
+    for name, _, weights in table((ROOT / "core" / "backends" / "README.md").read_text()):
         for dtype in plugins.get("backend", name.strip("`")).dtypes:
             assert dtype in weights
 
 
 def test_every_page_of_the_menu_is_described() -> None:
-    described = {row[0] for row in table("## What is in it")}
+    described = {row[0] for row in table(README.split("\n## Pages\n", 1)[1])}
     menu = {entry[1] for entries in MENU.values() for entry in entries}
     assert menu == described
+
+
+def test_the_readme_is_short() -> None:
+    assert len(README.splitlines()) <= 115
+
+
+def test_every_requirement_is_explained() -> None:
+    named = set(re.findall(r"^([A-Za-z0-9_-]+)==", (ROOT / "requirements.txt").read_text(), re.M))
+    rows = table(MANUAL.split("\n## Dependencies\n", 1)[1])
+    explained = {name.split(" ")[0] for row in rows for name in row[0].replace("`", "").split(", ")}
+    assert not named - explained, "not in docs/README.md's table of dependencies"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda p: str(p.relative_to(ROOT)))
+def test_links_lead_somewhere(document: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", document.read_text()):
+        assert target.startswith("http") or (document.parent / target).exists(), f"{document} links {target}"
 
 
 def test_make_targets_exist() -> None:
@@ -71,11 +88,11 @@ def test_every_core_command_is_shown() -> None:
 
 
 def test_the_tree_names_what_exists() -> None:
-    tree = README.split("## Architecture", 1)[1].split("```")[1]
+    tree = ARCHITECTURE.split("```")[1]
     for line in tree.splitlines():
         for name in re.findall(r"^\s*([a-z_]+(?:/|\.py))", line):
             places = [ROOT / name, ROOT / "core" / name]
-            assert any(p.exists() for p in places), f"{name} is in the README's tree and not in the project"
+            assert any(p.exists() for p in places), f"{name} is in the tree of core/README.md and not in the project"
     folders = {p.name for p in (ROOT / "core").iterdir() if p.is_dir() and (p / "__init__.py").exists()}
     assert all(f"  {name}/" in tree for name in folders), f"a folder of core is missing in the tree: {folders}"
 

@@ -1,14 +1,20 @@
-"""Roofscope without the pages: python -m core COMMAND [--json].
+"""Roofscope without the pages: roofscope COMMAND [--json], or python -m core COMMAND.
 
 Results go to stdout, progress and errors to stderr. Exit status: 0 done, 2 a request that cannot
 run, 1 a run that failed.
 """
 
 import core.cli.analysis
+import core.cli.checking
 import core.cli.listings
 import core.cli.making
 import core.cli.running
 import core.cli.studying  # noqa: F401 - importing a module adds its commands
 from core.cli.group import cli
 
-__all__ = ["cli"]
+__all__ = ["cli", "main"]
+
+
+def main() -> None:
+    """The command `roofscope`."""
+    cli(prog_name="roofscope")

@@ -93,7 +93,7 @@ def draw_numbers(run: Run, result: Result) -> None:
 
     prompt = f"{result.n_prompt_tokens} prompt tokens" if result.n_prompt_tokens else None
     n_passes = len(result.ttft_samples_s)
-    with st.grid(3, min_column_width=170, row_height=_TILE):
+    with st.grid(3, min_column_width=150, row_height=_TILE):
         _tile(
             "Decode",
             known(text.token_rate(result.tok_per_s)),
@@ -118,7 +118,7 @@ def draw_numbers(run: Run, result: Result) -> None:
             "The worker's resident memory at its highest, library included.",
             line=[m / 1e6 for m in memory_line(events)],
         )
-    with st.grid(3, min_column_width=170, row_height=_LOW_TILE):
+    with st.grid(3, min_column_width=150, row_height=_LOW_TILE):
         _tile(
             "Time to first token",
             known(text.seconds(result.ttft_s)),
