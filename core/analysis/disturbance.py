@@ -12,7 +12,7 @@ from typing import NamedTuple
 from core.types import Disturbance, Unrest
 
 LOST = 0.03  # share of the wanted processor time
-SHORTEST_S = 0.05  # counters tick every 10 ms: what is lost in less than this is not judged
+LEAST_S = 0.03  # lost in all: three of the ticks that the system counts others' time in
 BURST = 1.1  # mean over median of equal steps
 FEWEST_STEPS = 16  # of which a median says something
 DRIFT = 0.1  # between the slowest and the fastest pass
@@ -38,13 +38,13 @@ def judge(reading: Disturbance | None, steps_s: Sequence[float]) -> Verdict:
     per_step_s = statistics.mean(steps_s) if steps_s else None
     if reading is None:
         return Verdict(per_step_s=per_step_s)
-    waited_s, stolen_s = reading.waited_s or 0.0, reading.stolen_s or 0.0
-    wanted_s = reading.cpu_s + waited_s + stolen_s
-    lost = waited_s + stolen_s
-    share = lost / wanted_s if wanted_s > 0 and reading.waited_s is not None else None
+    waited_s, stolen_s = _waited_s(reading), reading.stolen_s or 0.0
+    lost_s = (waited_s or 0.0) + stolen_s
+    wanted_s = reading.cpu_s + lost_s
+    share = lost_s / wanted_s if wanted_s > 0 and waited_s is not None else None
     burst = per_step_s / statistics.median(steps_s) if per_step_s and len(steps_s) >= FEWEST_STEPS else None
     reasons = []
-    if share is not None and share > LOST and lost > SHORTEST_S:
+    if share is not None and share > LOST and lost_s > LEAST_S:
         reasons.append(f"other work had {share:.0%} of the processor time that it wanted")
     if burst is not None and burst > BURST:
         reasons.append(f"its steps came in bursts, on average {burst:.2f} times their median")
@@ -56,6 +56,13 @@ def judge(reading: Disturbance | None, steps_s: Sequence[float]) -> Verdict:
         burst=burst,
         per_step_s=per_step_s,
     )
+
+
+def _waited_s(reading: Disturbance) -> float | None:
+    """How long threads had no core: as the system counts it, else what others used of the cores that were wanted."""
+    if reading.waited_s is not None or reading.others_s is None:
+        return reading.waited_s
+    return max(0.0, reading.others_s - max(0, reading.n_cores - reading.n_threads) * reading.seconds)
 
 
 def drift(per_step_s: Sequence[float | None]) -> float | None:

@@ -91,4 +91,5 @@ def runs(as_json: bool) -> None:
     """The runs on this machine, newest first."""
     keep = ["run_id", "status", "model", "backend", "strategy", "dtype", "tok_per_s", "ttft_s", "peak_memory_bytes"]
     rows = Store(data_dir()).history()
-    show(rows if as_json else [{k: r.get(k) for k in keep} for r in rows], as_json)
+    brief = [{**{k: r.get(k) for k in keep}, "disturbed": "yes" if r.get("disturbed") else None} for r in rows]
+    show(rows if as_json else brief, as_json)

@@ -38,6 +38,7 @@ from core.types import Generate, Phase, Request, Result, Sampling, to_json
 @click.option("--profilers", default="memory,layers", show_default=True, help="Comma-separated; empty for none.")
 @click.option("--warmup", type=int, default=1, show_default=True)
 @click.option("--repeats", type=int, default=1, show_default=True)
+@click.option("--retries", type=int, default=2, show_default=True, help="Timing passes to repeat when disturbed.")
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--option", "options", multiple=True, help="A backend option, key=value; may be repeated.")
 @click.option("--param", "params", multiple=True, help="A strategy parameter, key=value; may be repeated.")
@@ -64,6 +65,7 @@ def run(as_json: bool, **given: Any) -> None:
         profilers=tuple(p for p in given["profilers"].split(",") if p),
         warmup=given["warmup"],
         repeats=given["repeats"],
+        retries=given["retries"],
         seed=given["seed"],
         allow_oversize=given["allow_oversize"],
         options=pairs(given["options"]),
@@ -117,6 +119,7 @@ def summary(result: Result) -> str:
     def number(value: float | None, unit: str, scale: float = 1.0) -> str:
         return "not measured" if value is None else f"{value * scale:.4g} {unit}"
 
+    told = result.disturbance
     return "\n".join(
         [
             result.text,
@@ -129,6 +132,7 @@ def summary(result: Result) -> str:
             f"prefill     {number(result.prefill_tok_per_s, 'tok/s')}",
             *[f"option      {name}={value}" for name, value in result.options.items()],
             f"peak memory {number(result.peak_memory_bytes, 'MB', 1e-6)}",
+            *([f"disturbed   {told.sentence}"] if told is not None and told.disturbed else []),
             *[f"warning     {w}" for w in result.warnings],
         ]
     )

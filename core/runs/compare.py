@@ -22,6 +22,8 @@ _HEADLINES: tuple[tuple[str, str, str, Literal["higher", "lower"]], ...] = (
     ("load_s", "Loading time", "s", "lower"),
 )
 
+_TIMED = ("tok_per_s", "tpot_s", "ttft_s", "prefill_tok_per_s")
+
 
 class Difference(Record):
     """A setting that is not the same in both runs."""
@@ -32,7 +34,10 @@ class Difference(Record):
 
 
 class Ratio(Record):
-    """One headline number of both runs. ratio: b over a, None unless both were measured."""
+    """One headline number of both runs. ratio: b over a, None unless both were measured.
+
+    doubt: why the ratio tells little: a speed of one of them, or of both, is not the machine's own. Else empty.
+    """
 
     name: str
     label: str
@@ -40,6 +45,7 @@ class Ratio(Record):
     better: Literal["higher", "lower"]
     a: float | None
     b: float | None
+    doubt: str = ""
 
     @property
     def ratio(self) -> float | None:
@@ -67,10 +73,29 @@ def differences(a: Request, b: Request, result_a: Result, result_b: Result) -> t
 def ratios(a: Result, b: Result) -> tuple[Ratio, ...]:
     """Headline numbers that at least one of the runs measured."""
     found = (
-        Ratio(name=name, label=label, unit=unit, better=better, a=getattr(a, name), b=getattr(b, name))
+        Ratio(
+            name=name,
+            label=label,
+            unit=unit,
+            better=better,
+            a=getattr(a, name),
+            b=getattr(b, name),
+            doubt=_doubt(a, b) if name in _TIMED else "",
+        )
         for name, label, unit, better in _HEADLINES
     )
     return tuple(r for r in found if r.a is not None or r.b is not None)
+
+
+def _doubt(a: Result, b: Result) -> str:
+    """In one sentence which of the two was disturbed, or only watched."""
+    marks = [
+        f"the {name} run was {'only watched' if result.provisional else 'disturbed'}"
+        for name, result in (("first", a), ("second", b))
+        if result.provisional or result.disturbed
+    ]
+    told = " and ".join(marks)
+    return f"{told[0].upper()}{told[1:]}, so their ratio tells little." if told else ""
 
 
 def words(a: str, b: str) -> tuple[tuple[Literal["same", "a", "b"], str], ...]:
@@ -101,6 +126,7 @@ def _flat(request: Request, result: Result) -> dict[str, str]:
     parts = [task.pop(name) for name in ("sampling", "settings") if name in task]
     parts = [p if isinstance(p, dict) else msgspec.structs.asdict(p) for p in parts]
     params, options = asked.pop("params"), {**asked.pop("options"), **result.options}
+    del asked["live"], asked["retries"]  # how it was watched over is told by its disturbance
     asked |= {"dtype": result.dtype, "threads": result.threads}
     flat = {**asked, **task, **{k: v for part in parts for k, v in part.items()}, **params, **options}
     if result.host is not None:

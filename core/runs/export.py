@@ -9,8 +9,9 @@ from typing import Any
 
 import msgspec
 
+from core.runs.passes import verdicts
 from core.runs.store import Run
-from core.types import Step, to_json
+from core.types import Pass, Step, to_json
 
 
 def export_run(run: Run, fmt: str) -> bytes:
@@ -27,7 +28,21 @@ def _layers(run: Run) -> bytes:
 
 
 def _steps(run: Run) -> bytes:
-    return table([msgspec.structs.asdict(event) for event in run.events() if isinstance(event, Step)])
+    """One line per step, with its pass: what kind it was, and whether something disturbed it (empty: not measured)."""
+    events = run.events()
+    passes = {e.number: e for e in events if isinstance(e, Pass)}
+    known = verdicts(events)
+    return table(
+        [
+            {
+                **msgspec.structs.asdict(e),
+                "pass_kind": passes[e.pass_no].kind if e.pass_no in passes else None,
+                "disturbed": known[e.pass_no].disturbed if e.pass_no in known else None,
+            }
+            for e in events
+            if isinstance(e, Step)
+        ]
+    )
 
 
 def _items(run: Run) -> bytes:

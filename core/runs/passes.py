@@ -53,6 +53,16 @@ def headline(events: Sequence[Event]) -> Headline:
     return Headline(tuple(counted), unrest=told)
 
 
+def verdicts(events: Sequence[Event]) -> dict[int, Verdict]:
+    """Of every pass that was measured for it, by its number."""
+    readings = {e.pass_no: e for e in events if isinstance(e, Disturbance) and e.pass_no is not None}
+    steps: dict[int, list[Step]] = {n: [] for n in readings}
+    for event in events:
+        if isinstance(event, Step) and event.pass_no in steps:
+            steps[event.pass_no].append(event)
+    return {n: verdict(reading, steps[n]) for n, reading in readings.items()}
+
+
 def verdict(reading: Disturbance | None, steps: Sequence[Step]) -> Verdict:
     """What disturbed one pass: its equal steps are those that decode one token by one forward."""
     equal = [s.seconds for s in steps if s.phase == "decode" and s.n_forward == s.n_input == s.n_tokens == 1]

@@ -28,11 +28,15 @@ SPARE = 0.9  # of the time left goes into exams; estimates err
 
 
 class Answer(Record):
-    """The standard answer in one fresh process: seconds to the first token, and of all of it."""
+    """The standard answer in one fresh process: seconds to the first token, and of all of it.
+
+    disturbed: something else had part of the machine, and its repetitions did not help.
+    """
 
     ttft_s: float
     seconds: float
     tok_per_s: float
+    disturbed: bool = False
 
 
 def folder_of(plan: Plan) -> Path:
@@ -139,7 +143,7 @@ def answer(result: Result) -> Answer | None:
     if result.ttft_s is None or result.tpot_s is None or not result.tok_per_s:
         return None
     seconds = result.ttft_s + result.tpot_s * (result.n_new_tokens - 1)
-    return Answer(ttft_s=result.ttft_s, seconds=seconds, tok_per_s=result.tok_per_s)
+    return Answer(ttft_s=result.ttft_s, seconds=seconds, tok_per_s=result.tok_per_s, disturbed=result.disturbed)
 
 
 def _answering(plan: Plan, recipe: Recipe, model: str, seed: int) -> Request:

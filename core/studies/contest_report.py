@@ -13,7 +13,7 @@ from core.charts.labels import si
 from core.charts.standings import speedups
 from core.stats.intervals import Interval
 from core.stats.paired import noninferiority
-from core.studies.report import svg
+from core.studies.report import about, svg
 from core.studies.standings import Standing, Standings
 
 TEMPLATE = Path(__file__).with_name("contest.html")
@@ -67,18 +67,20 @@ def cells(s: Standings, row: Standing) -> tuple[str, ...]:
     joules = si(energy.joules_per_token, "J") if energy is not None and energy.joules_per_token else NONE
     if energy is not None and energy.provenance == "estimated":
         joules += " (estimated)"
+    noted = {r.id: r.disturbed for r in s.rows}
+    own = next(c.own for c in s.plan.contenders if c.id == row.id)
     return (
         row.label,
         _engine(row.backend),
         f"{row.accuracy:.3f} (n = {row.n})" if row.accuracy is not None else NONE,
         NONE if row.tokens_per_forward is None else f"{row.tokens_per_forward:.2f}",
-        NONE if row.tok_per_s is None else f"{row.tok_per_s:.1f}",
-        _interval(row.speedup),
-        _interval(row.over_own),
+        NONE if row.tok_per_s is None else f"{about(row.disturbed)}{row.tok_per_s:.1f}",
+        _interval(row.speedup, row.disturbed or noted.get(s.plan.baseline, 0)),
+        _interval(row.over_own, row.disturbed or noted.get(own, 0)),
         NONE if row.predicted is None else f"{row.predicted:.2f}",
         NONE if row.error is None else f"{row.error:+.0%}",
-        _interval(row.over_fastest),
-        _interval(row.latency),
+        _interval(row.over_fastest, row.disturbed or noted.get(s.fastest, 0)),
+        _interval(row.latency, row.disturbed or noted.get(s.plan.baseline, 0)),
         NONE if row.same is None else f"{row.same:.0%}",
         NONE if row.memory_bytes is None else si(row.memory_bytes, "B"),
         joules,
@@ -98,8 +100,9 @@ def words(s: Standings) -> list[str]:
         f"forward of as many tokens cost, v(n), the median of {plan.looks} looks at it in processes of their own."
     ]
     if champion.speedup is not None and champion.accuracy is not None and baseline.accuracy is not None:
+        faster = _interval(champion.speedup, champion.disturbed or baseline.disturbed)
         found.append(
-            f"{champion.label}: {_interval(champion.speedup)} times the speed of {baseline.label} at "
+            f"{champion.label}: {faster} times the speed of {baseline.label} at "
             f"{champion.tokens_per_forward:.2f} tokens per forward; accuracy {champion.accuracy:.3f} against "
             f"{baseline.accuracy:.3f}."
         )
@@ -134,6 +137,11 @@ def words(s: Standings) -> list[str]:
             f"{' and '.join(early)}: the forward that reads the prompt carries the first guesses, so that one step of "
             "its decoding is counted to the first token; its column to compare is the whole answer."
         )
+    if disturbed := [f"{r.label} ({_engine(r.backend)}) in {r.disturbed}" for r in s.rows if r.disturbed]:
+        found.append(
+            f"Rounds that were disturbed by other work on the machine: {', '.join(disturbed)}. Speeds and ratios in "
+            "which they count are marked ~."
+        )
     found += [f"{r.label}: {r.reason}" for r in s.rows if r.reason and r.n]
     return found
 
@@ -152,11 +160,11 @@ def _engine(backend: str) -> str:
     return label
 
 
-def _interval(found: Interval | None) -> str:
+def _interval(found: Interval | None, disturbed: int = 0) -> str:
     if found is None:
         return NONE
     ends = f" [{found.low:.2f}, {found.high:.2f}]" if found.low is not None and found.high is not None else ""
-    return f"{found.value:.2f}{ends}"
+    return f"{about(disturbed)}{found.value:.2f}{ends}"
 
 
 def _curves(s: Standings) -> list[tuple[str, str, Any, int]]:

@@ -52,7 +52,7 @@ class Row(Record, omit_defaults=False):
 
     same_as_own: whether it is shown to be as fast as that, within 3 %. difference, p, mark, equal: of the quality, the
     mean over all tasks' items, against the baseline's; p after Holm over the variants. member: how often it is on the
-    front.
+    front. disturbed: how many of the timed answers that count were disturbed.
     """
 
     id: str
@@ -82,6 +82,7 @@ class Row(Record, omit_defaults=False):
     composites: tuple[Value, ...] = ()
     warnings: tuple[str, ...] = ()
     runs: tuple[str, ...] = ()
+    disturbed: int = 0
 
 
 class Findings(Record, omit_defaults=False):
@@ -142,19 +143,20 @@ def findings(ledger: Ledger[Plan]) -> Findings:
         rows=tuple(rows[r.id] for r in plan.recipes),
         verdicts=verdicts,
         hypervolumes=volumes,
-        remarks=remarks,
+        remarks=(*remarks, *_disturbed(plan, found)),
     )
 
 
 def _with_speed(plan: Plan, found: Mapping[str, Evidence], evidence: Evidence) -> Row:
     """The row with its speed-ups: over the baseline, and over what the same backend runs unoptimized."""
-    pairs = _pairs(found[plan.baseline], evidence)
+    pairs = _pairs(plan, found[plan.baseline], evidence)
     own = plan.base_of(evidence.recipe)
-    beside = _pairs(found[own.id], evidence) if own is not None and own.id != evidence.recipe.id else ()
-    tok_per_s = statistics.median(a.tok_per_s for a in evidence.answers.values()) if evidence.answers else None
+    beside = _pairs(plan, found[own.id], evidence) if own is not None and own.id != evidence.recipe.id else ()
+    counted = [evidence.answers[n] for n in _rounds(plan, evidence)]
     return msgspec.structs.replace(
         _row(evidence),
-        tok_per_s=tok_per_s,
+        tok_per_s=statistics.median(a.tok_per_s for a in counted) if counted else None,
+        disturbed=sum(a.disturbed for a in counted),
         speedup=paired_ratio([a for a, _ in pairs], [b for _, b in pairs]) if pairs else None,
         own=paired_ratio([a for a, _ in beside], [b for _, b in beside]) if beside else None,
         same_as_own=same_speed([a for a, _ in beside], [b for _, b in beside])[0] if beside else None,
@@ -180,10 +182,29 @@ def _row(evidence: Evidence) -> Row:
     )
 
 
-def _pairs(base: Evidence, other: Evidence) -> tuple[tuple[float, float], ...]:
-    """Seconds of the standard answer, of both, in the rounds that both did."""
-    both = [n for n in base.answers if n in other.answers]
-    return tuple((base.answers[n].seconds, other.answers[n].seconds) for n in both)
+def _pairs(plan: Plan, base: Evidence, other: Evidence) -> tuple[tuple[float, float], ...]:
+    """Seconds of the standard answer, of both, in the rounds that count."""
+    rounds = _rounds(plan, base, other)
+    return tuple((base.answers[n].seconds, other.answers[n].seconds) for n in rounds)
+
+
+def _rounds(plan: Plan, first: Evidence, *others: Evidence) -> tuple[int, ...]:
+    """The rounds that all of these did; those in which none was disturbed, where they are as many as a study needs."""
+    did = [n for n in first.answers if all(n in e.answers for e in others)]
+    clean = [n for n in did if not any(e.answers[n].disturbed for e in (first, *others))]
+    return tuple(clean if len(clean) >= plan.least_rounds else did)
+
+
+def _disturbed(plan: Plan, found: Mapping[str, Evidence]) -> tuple[str, ...]:
+    """In one sentence how many answers were disturbed while they were timed; nothing when none was."""
+    answers = [a for e in found.values() for a in e.answers.values()]
+    disturbed = sum(a.disturbed for a in answers)
+    if not disturbed:
+        return ()
+    return (
+        f"{disturbed} of {len(answers)} timed answers were disturbed by other work on the machine. They do not count "
+        f"where {plan.least_rounds} rounds without are left; speeds and ratios in which one does are marked ~.",
+    )
 
 
 # ------------------------------------------------------------ exams
@@ -268,7 +289,7 @@ def _study(plan: Plan, found: Mapping[str, Evidence]) -> tuple[Study | None, tup
                 quality={f"{e.eval}/{i.id}": value for e, (i, value) in items},
                 clusters={f"{e.eval}/{i.id}": f"{e.eval}/{i.cluster}" for e, (i, _) in items},
                 chance={f"{e.eval}/{i.id}": e.chance for e, (i, _) in items},
-                answers=_pairs(base, evidence),
+                answers=_pairs(plan, base, evidence),
                 memory_bytes=row.memory_bytes,
                 bits_per_weight=row.bits_per_weight,
                 energy=row.energy,

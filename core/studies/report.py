@@ -103,7 +103,10 @@ def header(f: Findings) -> list[str]:
 def line(f: Findings, row: Row) -> Line:
     """One variant's line of the table, under `header`."""
     cells = {c.exam: c for c in row.cells}
-    own = _ratio(row.own)
+    base = next((r for r in f.rows if r.id == f.plan.baseline), row)
+    beside = f.plan.base_of(f.plan.recipe(row.id))
+    own_base = next((r for r in f.rows if beside is not None and r.id == beside.id), row)
+    own = _ratio(row.own, row.disturbed or own_base.disturbed)
     if row.same_as_own:
         own = Shown(text=f"{own.text} =", range=own.range)
     return Line(
@@ -112,8 +115,8 @@ def line(f: Findings, row: Row) -> Line:
             Shown(text=BACKENDS.get(row.backend, row.backend)),
             Shown(text=NONE if row.bits_per_weight is None else f"{row.bits_per_weight:.2f}"),
             Shown(text=NONE if row.memory_bytes is None else si(row.memory_bytes, "B")),
-            Shown(text=NONE if row.tok_per_s is None else f"{row.tok_per_s:.1f}"),
-            _ratio(row.speedup),
+            Shown(text=NONE if row.tok_per_s is None else f"{about(row.disturbed)}{row.tok_per_s:.1f}"),
+            _ratio(row.speedup, row.disturbed or base.disturbed),
             own,
             _quality(row),
             *(_cell(cells.get(e.eval)) for e in f.plan.exams),
@@ -127,11 +130,16 @@ def _kind(f: Findings, row: Row) -> str:
     return " ".join(filter(None, ("base" if row.id == f.plan.baseline else "", "front" if row.on_front else "")))
 
 
-def _ratio(ratio: Ratio | None) -> Shown:
+def about(disturbed: int) -> str:
+    """The sign before a speed, or a ratio of speeds, that is not the machine's own."""
+    return "~" if disturbed else ""
+
+
+def _ratio(ratio: Ratio | None, disturbed: int) -> Shown:
     if ratio is None:
         return Shown(text=NONE)
     ends = f"[{ratio.low:.2f}, {ratio.high:.2f}]" if ratio.low is not None and ratio.high is not None else ""
-    return Shown(text=f"{ratio.value:.2f}", range=ends)
+    return Shown(text=f"{about(disturbed)}{ratio.value:.2f}", range=ends)
 
 
 def _quality(row: Row) -> Shown:

@@ -27,7 +27,8 @@ class Standing(Record, omit_defaults=False):
     speedup: over the baseline on their common questions; over_own: over the same model and engine, one by one;
     over_fastest: over the fastest contender that goes one by one; latency: of the whole answer, over the baseline.
     predicted: of over_own, from v(n); error: predicted over measured, minus one. same: share of answers that are the
-    same as the own model's one by one. energy: of decoding, with its label.
+    same as the own model's one by one. energy: of decoding, with its label. disturbed: in how many of its rounds
+    something else had part of the machine.
     """
 
     id: str
@@ -50,6 +51,7 @@ class Standing(Record, omit_defaults=False):
     memory_bytes: int | None = None
     energy: Energy | None = None
     reason: str = ""
+    disturbed: int = 0
 
 
 class Away(Record, omit_defaults=False):
@@ -139,6 +141,7 @@ def _standing(
         memory_bytes=detail.peak_memory_bytes if detail is not None else None,
         energy=_energy(detail, per_forward),
         reason=failed,
+        disturbed=sum(r is not None and r.disturbed for r in _rounds(ledger, c)),
     )
 
 
@@ -234,8 +237,11 @@ def _rate(items: Sequence[Item]) -> float | None:
 
 
 def _answers(ledger: Ledger[Contest], c: Contender) -> list[Item]:
-    results = (_result(ledger, f"{c.id}/round/{number}") for number in range(c.rounds))
-    return [item for result in results if result is not None for item in result.items]
+    return [item for result in _rounds(ledger, c) if result is not None for item in result.items]
+
+
+def _rounds(ledger: Ledger[Contest], c: Contender) -> list[Result | None]:
+    return [_result(ledger, f"{c.id}/round/{number}") for number in range(c.rounds)]
 
 
 def _result(ledger: Ledger[Contest], key: str) -> Result | None:

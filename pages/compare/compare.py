@@ -50,14 +50,11 @@ def draw_marks(a: Result, b: Result) -> None:
         )
 
 
-def draw_ratios(found: tuple[Ratio, ...], doubtful: bool) -> None:
-    """One tile per headline: the second run's number, and how many times the first one's it is.
-
-    doubtful: the speeds of one of the two are not the machine's own.
-    """
+def draw_ratios(found: tuple[Ratio, ...]) -> None:
+    """One tile per headline: the second run's number, and how many times the first one's it is."""
     with st.grid(3, min_column_width=200):
         for r in found:
-            show, about = _FORMAT[r.unit], "~ " if doubtful and r.unit != "B" else ""
+            show, about = _FORMAT[r.unit], "~ " if r.doubt else ""
             st.metric(
                 r.label,
                 show(r.b),
@@ -145,7 +142,7 @@ with page("Side by side", "Two runs: the ratio of every headline, the difference
         if first.id == second.id:
             st.info("Both are the same run. Choose another one on either side.", icon=":material/info:")
         draw_marks(a, b)
-        draw_ratios(ratios(a, b), doubtful=bool(marks.mark(a) or marks.mark(b)))
+        draw_ratios(ratios(a, b))
         with guard():
             draw_texts(a, b)
         with guard():

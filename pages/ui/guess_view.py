@@ -8,8 +8,9 @@ import streamlit as st
 
 from core.analysis.decoding import Acceptance, acceptance
 from core.charts.decoding import accepted_bars
+from core.runs.passes import headline
 from core.runs.store import Run
-from core.types import Pass, Step
+from core.types import Step
 from pages.ui import text
 from pages.ui.figure import figure
 from pages.ui.links import link
@@ -18,8 +19,8 @@ Tile = tuple[str, str, str | None]  # label, value, help
 
 
 def timed_steps(run: Run) -> list[Step]:
-    """The steps of a run's last timing pass."""
-    passes = [e.number for e in run.events() if isinstance(e, Pass) and e.kind == "timing"]
+    """The steps of the last pass that counts: of timing, or the one that is watched before."""
+    passes = headline(run.events()).numbers
     return [e for e in run.events() if isinstance(e, Step) and passes and e.pass_no == passes[-1]]
 
 

@@ -9,6 +9,7 @@ import streamlit as st
 from core.analysis.breakdown import Phase
 from core.analysis.equations import Line, written_out
 from core.analysis.under_roof import Forward, ceiling_for
+from core.runs.passes import headline
 from core.runs.store import Run
 from core.runs.summarize import phase_work
 from core.types import Loaded, Pass, Result, Step
@@ -24,10 +25,10 @@ def loaded_of(run: Run) -> Loaded | None:
 
 
 def steps_of(run: Run, phase: Phase) -> list[Step]:
-    """The steps of a phase: of the last layers pass, else of the last timing pass."""
+    """The steps of a phase: of the last layers pass, else of the last pass that counts."""
     events = run.events()
     passes = [e for e in events if isinstance(e, Pass)]
-    wanted = [p.number for p in passes if p.profiler == "layers"] or [p.number for p in passes if p.kind == "timing"]
+    wanted = [p.number for p in passes if p.profiler == "layers"] or headline(events).numbers
     if not wanted:
         return []
     return [e for e in events if isinstance(e, Step) and e.pass_no == wanted[-1] and e.phase == phase]

@@ -9,10 +9,14 @@ import traceback
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
 import pytest
 from click.testing import CliRunner
 
 from core.cli import cli
+from core.cli.running import summary
+from core.runs.summarize import summarize
+from core.types import Request, Unrest
 
 ROOT = Path(__file__).parents[2]
 FIELDS = {
@@ -60,9 +64,18 @@ def test_run_prints_the_result_and_nothing_else() -> None:
 
 
 def test_prompt_tokens_ask_for_exactly_that_many() -> None:
-    result = json.loads(run_fake("--prompt-tokens", "33", "--batch", "2", "--repeats", "2", "--json").stdout)
+    result = json.loads(
+        run_fake("--prompt-tokens", "33", "--batch", "2", "--repeats", "2", "--retries", "0", "--json").stdout
+    )
     assert (result["n_prompt_tokens"], result["n_new_tokens"], result["batch"]) == (33, 4, 2)
-    assert len(result["ttft_samples_s"]) == 2
+    assert result["disturbance"]["n_passes"] == 2 and 1 <= len(result["ttft_samples_s"]) <= 2
+
+
+def test_a_disturbed_run_says_so_below_its_numbers() -> None:
+    result = summarize("r", Request(model="m", backend="fake"), [], "done")
+    told = Unrest(disturbed=True, sentence="Disturbed while it was timed: its steps came in bursts.")
+    assert "disturbed" not in summary(result)
+    assert told.sentence in summary(msgspec.structs.replace(result, disturbance=told))
 
 
 def test_export_writes_every_format(tmp_path: Path) -> None:

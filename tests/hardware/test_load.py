@@ -1,11 +1,15 @@
-"""Shared processor time: what a process that works for this one uses is this one's, and no disturbance."""
+"""What is read of the machine around a pass. A process that works for this one is this one, and no disturbance."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+import time
+
+import pytest
 
 from hardware import load
+from hardware.load import Reading, between
 
 
 def test_a_companions_time_is_ours() -> None:
@@ -21,3 +25,46 @@ def test_a_companions_time_is_ours() -> None:
     assert found.cpu_s > without.cpu_s + 0.3
     if found.others_s is not None and without.others_s is not None:
         assert found.others_s < without.others_s
+
+
+def test_the_difference_of_two_readings() -> None:
+    before = Reading(10.0, 2.0, {"1": 0.5, "2": 0.1, "gone": 9.0}, 100.0, 1.0)
+    after = Reading(12.0, 5.0, {"1": 0.7, "2": 0.1, "new": 0.3}, 104.0, 1.5)
+    found = between(before, after)
+    assert (found.seconds, found.cpu_s, found.stolen_s) == (2.0, 3.0, 0.5)
+    assert found.waited_s == pytest.approx(0.5), "a thread that began meanwhile counts whole, one that ended not at all"
+    assert found.others_s == pytest.approx(1.0)
+
+
+def test_what_the_system_does_not_tell_stays_unknown() -> None:
+    found = between(Reading(0.0, 0.0, None, None, None), Reading(1.0, 1.0, None, 5.0, None))
+    assert (found.waited_s, found.others_s, found.stolen_s) == (None, None, None)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux tells how long a thread waited")
+def test_a_thread_that_shares_its_core_waits() -> None:
+    """This process and another, both busy, held to one core: whatever else runs, each waits for the other."""
+    code = """
+import os, subprocess, sys, time
+from hardware import load
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+other = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+before, end = load.read(), time.monotonic() + 60
+while time.monotonic() < end:
+    found = load.between(before, load.read())
+    if found.waited_s > 0.1 and found.others_s > 0.1:
+        break
+other.kill()
+other.wait()
+assert found.waited_s > 0.1 and found.others_s > 0.1, found
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-1000:]
+
+
+def test_a_reading_counts_this_process() -> None:
+    before, end = load.read(), time.process_time() + 0.05
+    while time.process_time() < end:
+        pass
+    found = between(before, load.read())
+    assert found.cpu_s >= 0.05 and found.seconds >= 0.05

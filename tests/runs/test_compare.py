@@ -6,7 +6,7 @@ import msgspec
 
 from core.runs.compare import differences, ratios, words
 from core.runs.summarize import summarize
-from core.types import Generate, Request, Result, Sampling
+from core.types import Generate, Request, Result, Sampling, Unrest
 from tests.support.facts import host, setup
 
 A = Request(model="m", backend="fake", task=Generate(prompt="x"), options={"delay_s": 0.1})
@@ -48,3 +48,21 @@ def test_words_put_together_give_both_texts() -> None:
     assert "".join(t for k, t in pieces if k != "b") == a
     assert "".join(t for k, t in pieces if k != "a") == b
     assert ("a", "France ") in pieces and ("b", "Spain ") in pieces
+
+
+def test_a_ratio_with_a_disturbed_or_a_watched_run_is_marked() -> None:
+    clean = result(A, tok_per_s=10.0, peak_memory_bytes=100, disturbance=Unrest(disturbed=False))
+    noisy = result(A, tok_per_s=5.0, peak_memory_bytes=100, disturbance=Unrest(disturbed=True, sentence="Disturbed."))
+    speed, memory = ratios(clean, noisy)
+    assert speed.doubt == "The second run was disturbed, so their ratio tells little." and speed.ratio == 0.5
+    assert memory.doubt == "", "memory is not a time"
+    assert ratios(noisy, clean)[0].doubt.startswith("The first run was disturbed, so")
+    assert not any(r.doubt for r in ratios(clean, clean))
+    watched = msgspec.structs.replace(clean, provisional=True)
+    both = ratios(watched, noisy)[0].doubt
+    assert both == "The first run was only watched and the second run was disturbed, so their ratio tells little."
+
+
+def test_how_a_run_was_watched_is_no_setting_of_it() -> None:
+    watched = msgspec.structs.replace(A, live=True, retries=0)
+    assert differences(A, watched, result(A), result(watched)) == ()

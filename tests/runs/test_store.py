@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import os
 import subprocess
@@ -9,11 +10,13 @@ import sys
 import zipfile
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from core.errors import ExplorerError
+from core.runs.export import export_run
 from core.runs.store import Store
-from core.types import Done, Failed, Loaded, ModelSpec, Phase, Request, Step, from_json, to_json
+from core.types import Disturbance, Done, Failed, Loaded, ModelSpec, Pass, Phase, Request, Step, from_json, to_json
 from tests.support.facts import host, setup
 
 
@@ -120,8 +123,38 @@ def test_history_indexes_finished_runs_and_survives_a_lost_index(store: Store, f
     assert [r["run_id"] for r in store.history()] == [first.id]
     (store.root / "index.sqlite").write_bytes(b"this is not a database at all, whatever its name says")
     assert [r["run_id"] for r in store.history()] == [first.id]
+    assert store.history()[0]["disturbed"] == ""
     store.delete(first.id)
     assert store.history() == []
+
+
+def test_history_tells_what_disturbed_a_run(store: Store, fake_request: Request) -> None:
+    run = store.create(fake_request)
+    spec = ModelSpec(name="m", architecture="a", d_model=1, n_blocks=1, vocab_size=1, max_context=None, layers=())
+    run.append(
+        Loaded(
+            t_s=1,
+            seconds=1,
+            warm=False,
+            spec=spec,
+            n_prompt_tokens=8,
+            prompt_text="",
+            setup=setup(),
+            host=host(),
+            capabilities=(),
+        )
+    )
+    run.append(Pass(t_s=2, number=0, kind="timing"))
+    run.append(Step(t_s=2, pass_no=0, phase="decode", seconds=0.5, n_tokens=1, n_forward=1, n_input=1, n_context=9))
+    run.append(Disturbance(t_s=3, pass_no=0, seconds=2, n_cores=2, n_threads=2, cpu_s=2, waited_s=2, others_s=2))
+    run.append(Done(t_s=4))
+    (row,) = store.history()
+    assert row["disturbed"].startswith("Disturbed while it was timed: ")
+    steps = list(csv.DictReader(io.StringIO(export_run(run, "steps.csv").decode())))
+    assert [(s["pass_kind"], s["disturbed"]) for s in steps] == [("timing", "True")]
+    found = msgspec.json.decode(export_run(run, "json"))["result"]
+    assert found["provisional"] is False and found["disturbance"]["disturbed"] is True
+    assert found["disturbance"]["lost_share"] == 0.5
 
 
 def test_a_half_written_folder_is_a_row_and_not_a_crash(store: Store) -> None:

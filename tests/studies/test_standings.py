@@ -122,6 +122,37 @@ def test_the_report_says_why_a_contender_loses() -> None:
     assert any("cost 6.0 times one of a single token and give 4.20 tokens." in w for w in words)
 
 
+def test_disturbed_rounds_are_marked_with_every_ratio_that_they_are_in() -> None:
+    ratio = Interval(value=0.68, low=0.6, high=0.7, n=9)
+
+    def row(name: str, disturbed: int) -> Standing:
+        c = decoding().contender(name)
+        return Standing(
+            id=name,
+            label=c.label,
+            backend=c.backend,
+            strategy=c.strategy,
+            n=9,
+            tok_per_s=50.0,
+            speedup=ratio,
+            over_own=ratio,
+            disturbed=disturbed,
+        )
+
+    def told(noisy: str) -> tuple[str, list[str]]:
+        quiet = {r.id: r for r in standings().rows}
+        quiet |= {name: row(name, int(name == noisy)) for name in (mine, own)}
+        s = msgspec.structs.replace(standings(), rows=tuple(quiet.values()))
+        cells = contest_report.cells(s, quiet[mine])
+        return " ".join(cells), [w for w in contest_report.words(s) if w.startswith("Rounds that were disturbed")]
+
+    mine = "cllm-q4_1-jacobi-16"
+    own = decoding().contender(mine).own
+    assert "~50.0 ~0.68" in told(mine)[0] and len(told(mine)[1]) == 1
+    assert " 50.0 0.68 [0.60, 0.70] ~0.68" in told(own)[0], "a ratio with a disturbed one below"
+    assert "~" not in told("")[0] and told("")[1] == []
+
+
 def test_the_shelf_reads_what_a_study_left(home: Path) -> None:
     folder = home / "data" / "studies" / "decoding-x"
     folder.mkdir(parents=True)

@@ -12,13 +12,13 @@ from core.paths import data_dir
 from core.runs.measuring import LOCK
 from core.runs.store import Store
 from core.runs.summarize import summarize
-from core.studies.conduct import answer, conduct, folder_of
+from core.studies.conduct import Answer, answer, conduct, folder_of
 from core.studies.evidence import Evidence
-from core.studies.findings import Findings, _cells, findings
+from core.studies.findings import Findings, Row, _cells, _disturbed, _with_speed, findings
 from core.studies.ladder import ladder
 from core.studies.ledger import Ledger, read
 from core.studies.plan import Exam, Plan, Recipe
-from core.studies.report import html, markdown
+from core.studies.report import html, line, markdown
 from core.studies.validate import Group
 from core.types import Asked, Evaluate, Item, Metric, Request, from_json, to_json
 
@@ -80,6 +80,41 @@ def test_a_study_reports_what_worked_and_why_the_rest_did_not(found: Findings) -
         assert row.label in page and row.label in table
     assert "no transform called" in page and "no transform called" in table
     assert table.splitlines()[1] == "|" + "---|" * table.splitlines()[0].count(" | ") + "---|"
+
+
+def test_disturbed_answers_do_not_count_beside_enough_clean_ones() -> None:
+    plan = msgspec.structs.replace(SMALL, least_rounds=2, rounds=3)
+
+    def evidence(recipe: Recipe, *rounds: tuple[float, bool]) -> Evidence:
+        answers = {
+            n: Answer(ttft_s=0.1, seconds=s, tok_per_s=1 / s, disturbed=bad) for n, (s, bad) in enumerate(rounds)
+        }
+        return Evidence(recipe=recipe, model="m", answers=answers)
+
+    def rows(*rounds: tuple[float, bool]) -> tuple[Row, Row]:
+        plain, slow = plan.recipes
+        found = {"plain": evidence(plain, (1.0, False), (1.0, False), (1.0, False)), "slow": evidence(slow, *rounds)}
+        assert bool(_disturbed(plan, found)) == any(bad for _, bad in rounds)
+        return _with_speed(plan, found, found["plain"]), _with_speed(plan, found, found["slow"])
+
+    _, enough = rows((2.0, False), (8.0, True), (2.0, False))
+    assert enough.disturbed == 0 and enough.speedup is not None and enough.speedup.value == pytest.approx(0.5)
+    assert enough.tok_per_s == pytest.approx(0.5)
+    _, few = rows((2.0, False), (8.0, True), (8.0, True))
+    assert few.disturbed == 2 and few.speedup is not None and few.speedup.value < 0.3
+    _, none = rows((2.0, False), (2.0, False), (2.0, False))
+    assert none.disturbed == 0
+
+
+def test_a_table_marks_speeds_that_are_not_the_machines_own(found: Findings) -> None:
+    clean = msgspec.structs.replace(found, rows=tuple(msgspec.structs.replace(r, disturbed=0) for r in found.rows))
+    assert "~" not in markdown(clean)
+    base = [msgspec.structs.replace(r, disturbed=int(r.id == "plain")) for r in clean.rows]
+    cells = {row.id: [c.text for c in line(clean, row).cells] for row in base}
+    assert cells["plain"][4].startswith("~")
+    table = markdown(msgspec.structs.replace(clean, rows=tuple(base)))
+    slow = next(row for row in table.splitlines() if row.startswith("| Slow"))
+    assert slow.split("|")[6].strip().startswith("~") and not slow.split("|")[5].strip().startswith("~")
 
 
 def test_an_interrupted_study_goes_on_where_it_was() -> None:

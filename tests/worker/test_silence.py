@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import msgspec
+import pytest
 
 from core.runs import screens
 from core.runs.runner import Runner
 from core.runs.summarize import summarize
 from core.types import Disturbance, Generate, Pass, Phase, Request, Step
+from core.worker import silence
+from core.worker.journal import Cancelled
+from hardware import load
 
 
 def live(request: Request, **more: object) -> Request:
@@ -22,7 +29,7 @@ def test_a_watched_run_is_shown_before_it_is_timed(runner: Runner, fake_request:
     assert result.status == "done", result.error
     kinds = [p.kind for p in events if isinstance(p, Pass)]
     assert kinds == ["live", "warmup", "timing", "timing", "profile"]
-    assert not result.provisional and len(result.tpot_samples_s) == 2
+    assert not result.provisional and result.tpot_samples_s
     assert [e.pass_no for e in events if isinstance(e, Disturbance)] == [2, 3]
     assert result.disturbance is not None and result.disturbance.n_passes == 2
     assert screens.rest(runner.store.root) is None and not (runner.store.root / screens.REST).exists()
@@ -68,3 +75,70 @@ def test_the_note_lies_there_while_steps_are_timed_and_a_stop_removes_it(runner:
     runner.cancel(run_id)
     assert runner.wait(run_id).status() == "cancelled"
     assert not (runner.store.root / screens.REST).exists()
+
+
+class Waiting:
+    """A journal that says nothing, on a clock that goes on as often as it is looked at."""
+
+    def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch, quiet_s: list[float], others: list[float]) -> None:
+        self.root, self.run, self.slept_s, self.stop = root, SimpleNamespace(id="r1"), 0.0, False
+        self.notes: list[str] = []
+        monkeypatch.setattr(silence, "time", SimpleNamespace(monotonic=lambda: self.slept_s, sleep=self.sleep))
+        monkeypatch.setattr(silence.screens, "quiet_s", lambda root: quiet_s.pop(0) if quiet_s else float("inf"))
+        busy = SimpleNamespace(read=lambda: None, between=lambda a, b: self.load(others.pop(0) if others else 0.0))
+        monkeypatch.setattr(silence, "load", busy)
+
+    def load(self, cores: float) -> load.Load:
+        return load.Load(silence.WINDOW_S, 0.0, 0.0, cores * silence.WINDOW_S, 0.0)
+
+    def sleep(self, seconds: float) -> None:
+        self.slept_s += seconds
+
+    def phase(self, name: str, note: str = "") -> None:
+        self.notes.append(note)
+
+    def stop_if_asked(self) -> None:
+        if self.stop:
+            raise Cancelled
+
+
+WATCHED = Request(model="m", backend="fake", live=True)
+
+
+def test_it_waits_for_the_screens_and_then_for_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal: Any = Waiting(tmp_path, monkeypatch, [0.1, 0.6, 1.1, 1.3], [0.8, 0.05])
+    with silence.silence(WATCHED, journal, 3.0) as waited:
+        note = screens.rest(tmp_path)
+        assert waited and note is not None and note.run == "r1" and note.expected_s > 3.0
+    assert journal.slept_s == pytest.approx(3 * silence.POLL_S + 2 * silence.WINDOW_S)
+    assert screens.rest(tmp_path) is None and journal.notes
+
+
+def test_what_never_rests_does_not_stop_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal: Any = Waiting(tmp_path, monkeypatch, [0.0] * 10_000, [2.0] * 10_000)
+    with silence.silence(WATCHED, journal, 3.0):
+        pass
+    assert journal.slept_s == pytest.approx(silence.SCREENS_MOST_S + silence.OTHERS_MOST_S, abs=1)
+
+
+def test_a_stop_while_it_waits_and_a_failure_remove_the_note(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal: Any = Waiting(tmp_path, monkeypatch, [0.1] * 10, [])
+    journal.stop = True
+    with pytest.raises(Cancelled), silence.silence(WATCHED, journal, 3.0):
+        pass
+    assert not (tmp_path / screens.REST).exists()
+    journal.stop = False
+    with pytest.raises(MemoryError), silence.silence(WATCHED, journal, 3.0):
+        assert (tmp_path / screens.REST).exists()
+        raise MemoryError
+    assert not (tmp_path / screens.REST).exists()
+
+
+def test_an_evaluation_lets_the_screens_draw_rarely(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal: Any = Waiting(tmp_path, monkeypatch, [], [])
+    with silence.rare_drawing(WATCHED, journal):
+        note = screens.rest(tmp_path)
+        assert note is not None and note.every_s == silence.EVALUATION_EVERY_S
+    with silence.rare_drawing(Request(model="m", backend="fake"), journal):
+        assert screens.rest(tmp_path) is None
+    assert journal.slept_s == 0
