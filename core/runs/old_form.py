@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from core.dtypes import canonical_dtype
-from core.types import Event, Host, Setup
+from core.types import Asked, Event, Host, Setup
 from hardware.detect import Machine
 
 HALVES = ("bf16", "fp16")
@@ -30,6 +30,17 @@ def event(line: bytes) -> Event | None:
         return found
     except (msgspec.DecodeError, KeyError, TypeError, ValueError, AttributeError):
         return None
+
+
+def asked(event: Asked) -> Asked:
+    """What an evaluation asked, its metrics by what they are: the 99th percentile of KL was once taken of each text."""
+    named = tuple(
+        msgspec.structs.replace(m, label=f"{m.label} of a text, mean")
+        if m.name == "kl_p99" and m.kind == "mean" and not m.label.endswith("mean")
+        else m
+        for m in event.metrics
+    )
+    return msgspec.structs.replace(event, metrics=named)
 
 
 def study(data: bytes) -> bytes:

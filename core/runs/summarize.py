@@ -12,6 +12,7 @@ from core.analysis.decoding import tokens_per_forward
 from core.analysis.energy import of_phase
 from core.analysis.work import LayerWork, total, work
 from core.layer_names import fit
+from core.runs import old_form
 from core.runs.passes import headline
 from core.stats.scores import scores
 from core.types import (
@@ -79,7 +80,7 @@ def summarize(run_id: str, request: Request, events: Sequence[Event], status: Ru
     tpot_s = statistics.median(tpot) if tpot else None
     prefill_s = [sum(s.seconds for s in p if s.phase == "prefill") for p in timing if _ttft(p) is not None]
     phases = _phases(request, loaded, timing)
-    asked = next((e for e in reversed(events) if isinstance(e, Asked)), None)
+    asked = next((old_form.asked(e) for e in reversed(events) if isinstance(e, Asked)), None)
     items = tuple(e for e in since if isinstance(e, Item))
     if items and not tpot:
         tpot, ttft = _item_tpot(items), [i.ttft_s for i in items if i.ttft_s is not None]

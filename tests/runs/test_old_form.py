@@ -7,11 +7,12 @@ import zipfile
 
 import pytest
 
+from core.evals.divergence import METRICS
 from core.runs import old_form
 from core.runs.demo import BUNDLE
 from core.runs.store import Store
 from core.studies import study_store
-from core.types import Loaded
+from core.types import Asked, Loaded, Metric
 
 
 def lines() -> list[bytes]:
@@ -64,3 +65,12 @@ def test_the_recorded_studies_know_their_machine() -> None:
     found = [study_store.read(study.path) for study in study_store.studies()]
     assert len(found) == 3
     assert all(f.machine is not None and f.machine.cpu.startswith("AMD EPYC") for f in found)
+
+
+def test_a_percentile_of_each_text_is_called_that() -> None:
+    """Until November 2026 the 99th percentile of KL was the mean over texts; the label now says so."""
+    metric = Metric(name="kl_p99", label="KL divergence, 99th percentile", value="kl_p99", unit="nat")
+    told = old_form.asked(Asked(t_s=0.0, n_items=1, metrics=(metric, *METRICS)))
+    assert told.metrics[0].label == "KL divergence, 99th percentile of a text, mean"
+    assert told.metrics[1:] == METRICS, "today's is over all tokens"
+    assert old_form.asked(told) == told
