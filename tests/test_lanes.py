@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.engines import LANES, PLAIN, lanes_of
+from core.engine import ENGINES
+from tests.support.engines import PLAIN, lanes_of
 
 ROOT = Path(__file__).parents[1]
 INI = "[pytest]\naddopts = -n auto -p no:cacheprovider\nmarkers = engine(name): a native engine\n"
@@ -24,7 +25,7 @@ MARK = "mark.engine"  # apart from its bracket, so that this file's own text nam
         (f'pytestmark = pytest.{MARK}("pytorch")\n@pytest.{MARK}("llama_cpp")\n', {"pytorch"}),
         (f'pytestmark = [\n    pytest.mark.model,\n    pytest.{MARK}("pytorch"),\n]\n', {"pytorch"}),
         (f'@pytest.{MARK}("llama_cpp")\ndef test_a(): pass', {PLAIN, "llama_cpp"}),
-        ("params=[engines." + "param(name) for name in BACKENDS]", set(LANES)),
+        ("params=[engines." + "param(name) for name in BACKENDS]", {PLAIN, *ENGINES}),
     ],
 )
 def test_a_files_lanes_are_in_its_text(text: str, lanes: set[str], tmp_path: Path) -> None:

@@ -5,7 +5,8 @@ All strategies that generate are found by the registry; tiny models as in test_b
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
@@ -56,6 +57,17 @@ def sessions(backend: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     yield made
     for session in made:
         session.close()
+
+
+@pytest.fixture(scope="module")
+def one_at_a_time(sessions: list[Session]) -> Callable[..., list[int]]:
+    """The tokens of the autoregressive loop, computed once for each configuration."""
+
+    @functools.cache
+    def tokens(**config: Any) -> list[int]:
+        return tokens_of(run("autoregressive", sessions, **config))
+
+    return tokens
 
 
 class Unsure:
@@ -109,22 +121,28 @@ def tokens_of(steps: list[Advance]) -> list[int]:
 
 
 @pytest.mark.parametrize(("name", "params"), CASES)
-def test_greedy_tokens_are_those_of_one_at_a_time(sessions: list[Session], name: str, params: dict[str, Any]) -> None:
-    wanted = tokens_of(run("autoregressive", sessions))
+def test_greedy_tokens_are_those_of_one_at_a_time(
+    sessions: list[Session], one_at_a_time: Callable[..., list[int]], name: str, params: dict[str, Any]
+) -> None:
+    wanted = one_at_a_time()
     assert len(wanted) == LIMIT and len(set(wanted)) > 3
     assert tokens_of(run(name, sessions, params=params)) == wanted
 
 
 @pytest.mark.parametrize(("name", "params"), CASES)
-def test_the_limit_is_met_exactly(sessions: list[Session], name: str, params: dict[str, Any]) -> None:
-    wanted = tokens_of(run("autoregressive", sessions))
+def test_the_limit_is_met_exactly(
+    sessions: list[Session], one_at_a_time: Callable[..., list[int]], name: str, params: dict[str, Any]
+) -> None:
+    wanted = one_at_a_time()
     for limit in (1, 2, 3, 7, LIMIT - 1):
         assert tokens_of(run(name, sessions, limit=limit, params=params)) == wanted[:limit]
 
 
 @pytest.mark.parametrize(("name", "params"), CASES)
-def test_it_stops_at_every_token_that_may_stop_it(sessions: list[Session], name: str, params: dict[str, Any]) -> None:
-    free = tokens_of(run("autoregressive", sessions))
+def test_it_stops_at_every_token_that_may_stop_it(
+    sessions: list[Session], one_at_a_time: Callable[..., list[int]], name: str, params: dict[str, Any]
+) -> None:
+    free = one_at_a_time()
     for stop in sorted(set(free))[:8]:  # some of them lie inside an accepted run
         found = tokens_of(run(name, sessions, params=params, stop=frozenset({stop})))
         assert found == free[: free.index(stop) + 1]
@@ -165,7 +183,11 @@ def test_sampling_follows_its_seed(sessions: list[Session], name: str) -> None:
 
 @pytest.mark.parametrize(("name", "params"), [case for case in CASES if case[0] in GUESSING])
 def test_sampling_draws_what_one_at_a_time_draws(
-    backend: str, sessions: list[Session], name: str, params: dict[str, Any]
+    backend: str,
+    sessions: list[Session],
+    one_at_a_time: Callable[..., list[int]],
+    name: str,
+    params: dict[str, Any],
 ) -> None:
     """With the same seed, token for token; drafts with a distribution of their own are equal in distribution only."""
     if hasattr(module_of(backend), "TOLERANCE"):
@@ -173,8 +195,7 @@ def test_sampling_draws_what_one_at_a_time_draws(
     steps = run(name, sessions, params=params, sampling=HOT, seed=3)
     if any(step.n_draft for step in steps):
         pytest.skip("a model drafts, so it is equal in distribution: see tests/decoding/test_decoding.py")
-    wanted = tokens_of(run("autoregressive", sessions, sampling=HOT, seed=3))
-    assert tokens_of(steps) == wanted
+    assert tokens_of(steps) == one_at_a_time(sampling=HOT, seed=3)
 
 
 @pytest.mark.parametrize("name", GUESSING)
@@ -197,15 +218,19 @@ def test_a_window_larger_than_the_context_is_refused(sessions: list[Session], na
 
 
 @pytest.mark.parametrize("name", GUESSING)
-def test_the_context_can_be_filled_to_its_end(sessions: list[Session], name: str) -> None:
+def test_the_context_can_be_filled_to_its_end(
+    sessions: list[Session], one_at_a_time: Callable[..., list[int]], name: str
+) -> None:
     limit = sessions[0].max_context - PROMPT.shape[1]
-    wanted = tokens_of(run("autoregressive", sessions, limit=limit))
+    wanted = one_at_a_time(limit=limit)
     assert tokens_of(run(name, sessions, limit=limit)) == wanted and len(wanted) == limit
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
-def test_a_strategy_closed_early_leaves_a_usable_session(sessions: list[Session], name: str) -> None:
-    wanted = tokens_of(run("autoregressive", sessions))
+def test_a_strategy_closed_early_leaves_a_usable_session(
+    sessions: list[Session], one_at_a_time: Callable[..., list[int]], name: str
+) -> None:
+    wanted = one_at_a_time()
     strategy = plugins.get("strategy", name)
     if missing := strategy.needs - sessions[0].capabilities:
         pytest.skip(f"the session cannot {missing}")

@@ -16,8 +16,9 @@ import pytest
 
 from core.engine import ENGINES
 
-PLAIN = "plain"  # the lane of tests that load no engine
-LANES = ("pytorch", PLAIN, "onnxruntime", "llama_cpp")  # the longest first
+PLAIN, PROCESSES = "plain", "processes"  # lanes of tests that load no engine
+LANES = ("pytorch", PROCESSES, PLAIN, "onnxruntime", "llama_cpp")  # the longest first
+START_MANY = ("browser", "cli", "runs", "studies", "worker", "test_docs.py")  # folders and a file of tests/
 
 WHOLE = re.compile(r"^pytestmark = (?:\[[^\]]*?)?pytest\.mark\.engine\(\"(\w+)\"", re.M)  # alone or in a list
 PART = re.compile(r"\bmark\.engine\(\"(\w+)\"")
@@ -45,9 +46,13 @@ def param(value: Any, engine: str | None = None) -> Any:
 
 
 def lane_of(item: pytest.Item) -> str:
-    """The engine that a test needs, or PLAIN."""
+    """The engine that a test needs, or the lane of its file's tests without one."""
     mark = item.get_closest_marker("engine")
-    return PLAIN if mark is None else str(mark.args[0])
+    return _without_engine(item.path) if mark is None else str(mark.args[0])
+
+
+def _without_engine(file: Path) -> str:
+    return PROCESSES if {file.name, file.parent.name} & set(START_MANY) else PLAIN
 
 
 @cache
@@ -56,4 +61,4 @@ def lanes_of(file: Path) -> frozenset[str]:
     text = file.read_text()
     if whole := WHOLE.search(text):
         return frozenset({whole[1]})
-    return frozenset({PLAIN, *PART.findall(text), *(ENGINES if EVERY.search(text) else ())})
+    return frozenset({_without_engine(file), *PART.findall(text), *(ENGINES if EVERY.search(text) else ())})

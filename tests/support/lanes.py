@@ -1,11 +1,13 @@
 """One native engine per process, for the tests: a pytest plugin over pytest-xdist.
 
-Every worker process of a run has a lane for its lifetime: an engine, or PLAIN for tests that load none (those with
-a browser and those that start processes are there, so that they do not overlap). It imports only the files of its
-lane. A crash in native code ends one worker: that test fails, and a new process of the lane goes on behind it.
+Every worker process of a run has a lane for its lifetime: an engine, PROCESSES for tests that drive a browser or start
+processes, so that these do not overlap, or PLAIN. It imports only the files of its lane. Where there are more lanes
+than processes, the next lane begins in a new process when one has ended. A crash in native code ends one worker: that
+test fails, and a new process of the lane goes on behind it.
 
-`python -m pytest` starts a process for every lane that its files name, and none for a file of one lane: that runs
-in the process of pytest itself, as with `-n 0`. A test that loads an engine which is not its own fails.
+`python -m pytest` starts a process for every lane that its files name, four at once at most, and none for a file of
+one lane: that runs in the process of pytest itself, as with `-n 0`. A test that loads an engine which is not its own
+fails.
 """
 
 from __future__ import annotations
@@ -17,9 +19,10 @@ from typing import Any
 import pytest
 from xdist.scheduler import LoadFileScheduling
 
-from core.engine import loaded
-from tests.support.engines import LANES, PLAIN, become, lane_of, lanes_of
+from core.engine import ENGINES, loaded
+from tests.support.engines import LANES, become, lane_of, lanes_of
 
+AT_ONCE = 4
 RULE = "One native engine per process (tests/README.md)"
 
 
@@ -33,10 +36,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """A process for each lane; 0, which is this process, where there is but one. Chosen tests run here, too."""
+    """Processes at once; 0, which is this process, where there is but one lane. Chosen tests run here, too."""
     lanes = _lanes(config)
     here = len(lanes) < 2 or config.getoption("lane") or any("::" in arg for arg in config.args)
-    return 0 if here else len(lanes)
+    return 0 if here else min(AT_ONCE, len(lanes))
 
 
 def _lanes(config: pytest.Config) -> list[str]:
@@ -59,13 +62,12 @@ def _own(config: pytest.Config) -> str | None:
 
 
 class Processes:
-    """Gives every worker its lane, and a replacement the lane of the worker that died."""
+    """Gives every worker its lane, a replacement the lane of the worker that died, and starts those that wait."""
 
     def __init__(self, config: pytest.Config) -> None:
         lanes, n = _lanes(config), int(config.getoption("numprocesses"))
-        if n < len(lanes):
-            raise pytest.UsageError(f"{RULE}: these files need {len(lanes)} processes, for {', '.join(lanes)}.")
-        self.given = [*lanes, *lanes[:1] * (n - len(lanes))]
+        self.given = [*lanes, *lanes[:1] * (n - len(lanes))]  # processes to spare help the longest lane
+        self._config = config
         self._waiting = list(self.given)
         self._lane: dict[str, str] = {}
 
@@ -73,8 +75,11 @@ class Processes:
         node.workerinput["lane"] = self._lane[node.gateway.id] = self._waiting.pop(0)
 
     def pytest_testnodedown(self, node: Any, error: object | None) -> None:
-        if error:
-            self._waiting.append(self._lane[node.gateway.id])
+        session: Any = self._config.pluginmanager.get_plugin("dsession")
+        if error:  # xdist starts another
+            self._waiting.insert(0, self._lane[node.gateway.id])
+        elif self._waiting and not session.shuttingdown and not session.shouldstop:
+            session._clone_node(node)
 
     def pytest_xdist_make_scheduler(self, config: pytest.Config, log: Any) -> LaneScheduling:
         return LaneScheduling(config, log, self.given)
@@ -132,12 +137,11 @@ class LaneScheduling:
             lane.schedule()
             for other in lane.nodes:  # a process runs a test only when it knows the next one
                 lane._reschedule(other)
+        session: Any = self._config.pluginmanager.get_plugin("session")
+        session.testscollected = sum(len(lane.collection or ()) for lane in self._lanes.values())
 
     def schedule(self) -> None:
-        """All have collected, and have started: what is left is to tell pytest how many tests there are."""
-        session = self._config.pluginmanager.get_plugin("session")
-        if session is not None:
-            session.testscollected = sum(len(lane.collection or ()) for lane in self._lanes.values())
+        """Every lane has started by itself."""
 
     def mark_test_complete(self, node: Any, item_index: int, duration: float = 0) -> None:
         self._of(node).mark_test_complete(node, item_index, duration)
@@ -191,7 +195,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    engines = sorted({lane_of(item) for item in session.items} & set(LANES) - {PLAIN})
+    engines = sorted({lane_of(item) for item in session.items} & ENGINES.keys())
     if len(engines) > 1 and not session.config.option.collectonly:
         raise pytest.UsageError(f"{RULE}: these tests need {', '.join(engines)}. Leave out -n 0, or choose with -k.")
 
