@@ -14,10 +14,11 @@ import subprocess
 import sys
 from functools import cache
 from pathlib import Path
-from typing import Literal
 
 import msgspec
 import psutil
+
+from hardware.memory import limit_bytes
 
 _SYS = Path("/sys")
 _PROC = Path("/proc")
@@ -110,7 +111,7 @@ def machine() -> Machine:
         physical_cores=psutil.cpu_count(logical=False),
         logical_cores=logical,
         usable_cores=usable_cores(),
-        mem_bytes=_memory_limit(mem),
+        mem_bytes=min(mem, limit_bytes()),
         caches=_caches(),
         isa=_isa(),
         gpus=gpus,
@@ -121,13 +122,6 @@ def machine() -> Machine:
 def machine_id() -> str:
     """Stable hash of processor, memory and accelerators: measurements are stored under it."""
     return machine().machine_id
-
-
-def mem_available_bytes() -> int:
-    """Memory that a new process may take now without swapping, control-group limit included."""
-    free = int(psutil.virtual_memory().available)
-    limit, used = _cgroup("memory.max"), _cgroup("memory.current")
-    return free if limit is None else max(0, min(free, limit - (used or 0)))
 
 
 def usable_cores() -> int:
@@ -212,17 +206,6 @@ def _gpus() -> tuple[Gpu, ...]:
             mem = int(cells[2]) * 2**20 if cells[2].isdigit() else None
             found.append(Gpu(int(cells[0]), cells[1], mem, cells[3]))
     return tuple(found)
-
-
-def _cgroup(name: Literal["memory.max", "memory.current", "cpu.max"], root: Path = _SYS) -> int | None:
-    """A control-group v2 figure of this process; None when there is no limit."""
-    text = _text(root / "fs/cgroup" / name)
-    return int(text) if text is not None and text.isdigit() else None
-
-
-def _memory_limit(total: int) -> int:
-    limit = _cgroup("memory.max")
-    return total if limit is None else min(total, limit)
 
 
 def _cpu_quota(root: Path = _SYS) -> float | None:

@@ -14,9 +14,10 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from core.backends._reserve import cache_elements, state_bytes
 from core.errors import ExplorerError
 from core.plugins import settings
-from core.types import GenerationConfig, Ids, LayerTime, ModelSpec, Progress, Record, Request, Scalar, Setup
+from core.types import GenerationConfig, Ids, LayerTime, ModelSpec, Progress, Record, Request, Reserve, Scalar, Setup
 from hardware.detect import usable_cores
 
 EOS = 256
@@ -209,6 +210,17 @@ class FakeBackend:
 
     def unavailable(self) -> str | None:
         return None
+
+    def reserve(self, spec: ModelSpec, request: Request, n_tokens: int) -> Reserve:
+        """As if it opened the model, so that the app can be tried with one that does not fit."""
+        kv = request.batch * (2 * cache_elements(spec, n_tokens) + state_bytes(spec))
+        return Reserve(
+            weights_bytes=spec.weight_bytes or 0,
+            packed_bytes=0,
+            kv_bytes=kv,
+            workspace_bytes=0,
+            runtime_bytes=self.runtime_bytes,
+        )
 
     def open(self, path: str, spec: ModelSpec, request: Request, progress: Progress) -> FakeSession:
         options = settings(Options, request.options, self.label)

@@ -2,31 +2,31 @@
 
 from __future__ import annotations
 
-import psutil
-
 from core import plugins
-from core.analysis.work import kv_cache_bytes
 from core.errors import ExplorerError
 from core.models import catalogue, derived
 from core.runs.lineage import is_of
 from core.runs.resolve import Resolved, resolve
 from core.types import Derive, Evaluate, Generate, Record, Request, Task
+from hardware.memory import available_bytes
 
 TIGHT = 0.85  # of the free memory
 MAX_BATCH, MAX_REPEATS = 1024, 1000
 
 
 class MemoryEstimate(Record):
-    """What a request needs, computed before loading, beside what is free now."""
+    """What a request will hold in memory, as its backends tell before loading, beside what a process may take now."""
 
     weights_bytes: int
+    packed_bytes: int
     kv_bytes: int
-    overhead_bytes: int
+    workspace_bytes: int
+    runtime_bytes: int
     available_bytes: int
 
     @property
     def total_bytes(self) -> int:
-        return self.weights_bytes + self.kv_bytes + self.overhead_bytes
+        return self.weights_bytes + self.packed_bytes + self.kv_bytes + self.workspace_bytes + self.runtime_bytes
 
     @property
     def verdict(self) -> str:
@@ -37,25 +37,25 @@ class MemoryEstimate(Record):
 
 
 def estimate(wanted: Resolved) -> MemoryEstimate:
-    """Weights and KV cache at the full length asked for, the companions' too, and the runtime's own share.
+    """At the full length asked for, the companions' too; a library that several share counts once.
 
     A transform needs its source's weights at least.
     """
-    request = wanted.request
-    everyone = (wanted, *wanted.companions.values())
-    models = [r.spec for r in everyone]
-    backends = {
-        r.backend.name: r.backend for r in everyone
-    }  # a companion in another one has a process with its library
-    n_tokens = _length(request.task)
+    n_tokens = _length(wanted.request.task)
+    told = [
+        (r.backend.name, r.backend.reserve(r.spec, r.request, n_tokens)) for r in (wanted, *wanted.companions.values())
+    ]
+    runtime: dict[str, int] = {}
+    for name, reserve in told:
+        runtime[name] = max(runtime.get(name, 0), reserve.runtime_bytes)
+    runs = not isinstance(wanted.request.task, Derive)
     return MemoryEstimate(
-        weights_bytes=sum(model.weight_bytes or 0 for model in models),
-        kv_bytes=sum(
-            int(kv_cache_bytes(model, n_tokens, request.batch, "fp32" if model.dtype == "fp32" else "fp16"))
-            for model in models
-        ),
-        overhead_bytes=sum(backend.runtime_bytes for backend in backends.values()),
-        available_bytes=psutil.virtual_memory().available,
+        weights_bytes=sum(reserve.weights_bytes for _, reserve in told),
+        packed_bytes=sum(reserve.packed_bytes for _, reserve in told if runs),
+        kv_bytes=sum(reserve.kv_bytes for _, reserve in told if runs),
+        workspace_bytes=sum(reserve.workspace_bytes for _, reserve in told if runs),
+        runtime_bytes=sum(runtime.values()),
+        available_bytes=available_bytes(),
     )
 
 
@@ -88,11 +88,23 @@ def check(request: Request) -> Resolved:
     needed = estimate(wanted)
     if needed.verdict == "no" and not request.allow_oversize:
         raise ExplorerError(
-            f"The model needs about {needed.total_bytes / 1e9:.1f} GB of memory, "
+            f"The run needs about {needed.total_bytes / 1e9:.1f} GB of memory, {_largest(needed)}, "
             f"and {needed.available_bytes / 1e9:.1f} GB are free.",
-            "Choose a smaller model or dtype, close other programs, or allow it to run anyway.",
+            "Choose a smaller model, dtype, batch or context, close other programs, or allow it to run anyway.",
         )
     return wanted
+
+
+def _largest(needed: MemoryEstimate) -> str:
+    """The part that needs most: "24.2 GB of it for the KV cache"."""
+    parts = {
+        "the weights": needed.weights_bytes + needed.packed_bytes,
+        "the KV cache": needed.kv_bytes,
+        "activations": needed.workspace_bytes,
+        "the libraries": needed.runtime_bytes,
+    }
+    name = max(parts, key=lambda part: parts[part])
+    return f"{parts[name] / 1e9:.1f} GB of it for {name}"
 
 
 def _check_task(wanted: Resolved) -> None:

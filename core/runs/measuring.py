@@ -41,7 +41,7 @@ class BusyError(ExplorerError):
 
     def __init__(self, holder: Holder | None) -> None:
         who = f"{holder.what} (process {holder.pid})" if holder else "Another measurement"
-        kill = f", or end process {holder.pid}" if holder else ""
+        kill = f", or end process {holder.pid}" if holder and holder.pid != os.getpid() else ""
         super().__init__(
             f"{who[0].upper()}{who[1:]} is going on this machine. {SPOILED}", f"Stop it or wait for its end{kill}."
         )

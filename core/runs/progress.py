@@ -117,7 +117,7 @@ StopState = Literal["done", "skipped", "now", "ahead"]
 def journey(request: Request, events: Sequence[Event]) -> tuple[tuple[str, StopState], ...]:
     """Every stop of the run in order, and whether it is behind, left out, at hand or ahead.
 
-    A warm-up is a stop only when there was one, because a warm worker needs none and a live pass is its own. A profiler
+    A warm-up is a stop only when there was one: a request may leave it out, and a live pass is its own. A profiler
     is left out that cannot measure this run.
     """
     now = stage(request, events)

@@ -69,7 +69,7 @@ from core.types.model import (
 from core.types.record import Provenance, Record, Scalar, from_json, to_json
 from core.types.request import Derive, Evaluate, Generate, Request, Sampling, Task
 from core.types.result import Energy, LayerResult, PhaseResult, ProfilerCost, Result, RunStatus, Score, Unrest
-from core.types.setup import Host, ModelFile, Setup
+from core.types.setup import Host, ModelFile, Reserve, Setup
 
 __all__ = [
     "Advance",
@@ -130,6 +130,7 @@ __all__ = [
     "Provenance",
     "Record",
     "Request",
+    "Reserve",
     "Result",
     "Rope",
     "RunStatus",

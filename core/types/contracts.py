@@ -14,7 +14,7 @@ from core.types.events import Count, Item, LayerTime, Metric, Step
 from core.types.model import ModelEntry, ModelSpec
 from core.types.record import Record, Scalar
 from core.types.request import Request, Sampling
-from core.types.setup import Setup
+from core.types.setup import Reserve, Setup
 
 Ids = NDArray[np.int64]  # token ids, always of shape (batch, n)
 
@@ -171,6 +171,12 @@ class Backend(Protocol):
 
     def unavailable(self) -> str | None:
         """None, or one sentence that says what is missing and how to install it. Must be cheap: no import."""
+
+    def reserve(self, spec: ModelSpec, request: Request, n_tokens: int) -> Reserve:
+        """What a process that opens this and runs `n_tokens` per sequence will hold in the end. Must be cheap.
+
+        spec: with the dtype it will have here.
+        """
 
     def open(self, path: str, spec: ModelSpec, request: Request, progress: Progress) -> Session:
         """Open the file or folder `path`, which is in a format of `formats`.

@@ -46,6 +46,25 @@ class Setup(Record):
     facts: dict[str, Scalar] = msgspec.field(default_factory=dict)
 
 
+class Reserve(Record, omit_defaults=False):
+    """The memory that a backend will come to hold for a request, foretold; as it is seen from outside, resident.
+
+    packed_bytes: second copies of weights in an order that kernels want. workspace_bytes: activations of the largest
+    forward, logits, and what opening holds beside its result. runtime_bytes: the process with its library, and what
+    the library keeps of a vocabulary.
+    """
+
+    weights_bytes: int
+    packed_bytes: int
+    kv_bytes: int
+    workspace_bytes: int
+    runtime_bytes: int
+
+    @property
+    def total_bytes(self) -> int:
+        return self.weights_bytes + self.packed_bytes + self.kv_bytes + self.workspace_bytes + self.runtime_bytes
+
+
 class Host(Record):
     """The machine when the model was open. load_average: over 1, 5 and 15 minutes; None where it is not told."""
 

@@ -6,7 +6,6 @@ import msgspec
 
 from core import plugins
 from core.errors import ExplorerError
-from core.plugins import settings
 from core.runs.companions import PROBE, same_tokenizer
 from core.types import Asked, Evaluate, Request
 from core.worker.generate import loaded
@@ -24,11 +23,9 @@ def evaluate(request: Request, sessions: Sessions, journal: Journal) -> None:
     """Run the request's eval. Raises ExplorerError for one that cannot run, Cancelled for a stop."""
     task = request.task
     assert isinstance(task, Evaluate)
-    plugin = plugins.get("eval", task.eval)
-    params = settings(plugin.Params, task.settings, plugin.label)
-    strategy = plugins.get("strategy", request.strategy)
     opened = sessions.open(request, journal)
-    session = opened.session
+    wanted, session = opened.wanted, opened.session
+    plugin, params = plugins.get("eval", task.eval), wanted.task
     if missing := plugin.needs - session.capabilities:
         raise ExplorerError(
             f"{plugin.label} needs '{', '.join(sorted(missing))}', which {session.spec.name} cannot do in "
@@ -43,8 +40,8 @@ def evaluate(request: Request, sessions: Sessions, journal: Journal) -> None:
     subject = ModelUnderTest(
         session,
         opened.companions.get("reference"),
-        strategy,
-        settings(strategy.Params, request.params, strategy.label),
+        wanted.strategy,
+        wanted.params,
         opened.companions.get("draft"),
         request.seed,
         journal.stop_if_asked,

@@ -19,7 +19,6 @@ import numpy as np
 from core import plugins
 from core.analysis.disturbance import Verdict
 from core.errors import ExplorerError
-from core.plugins import settings
 from core.runs.companions import same_tokenizer
 from core.runs.passes import verdict
 from core.types import (
@@ -54,10 +53,9 @@ DRAFT_NOTE = "Steps include the draft model's time; computed work, layers and FL
 
 def measure(request: Request, sessions: Sessions, journal: Journal) -> None:
     """Open, check, run every pass. Raises ExplorerError for a request that cannot run, Cancelled for a stop."""
-    strategy = plugins.get("strategy", request.strategy)
-    params = settings(strategy.Params, request.params, strategy.label)
     assert isinstance(request.task, Generate)
     opened = sessions.open(request, journal)
+    strategy, params = opened.wanted.strategy, opened.wanted.params
     session, drafts = opened.session, tuple(opened.companions.values())
     ids, text = _prompt(session, request.task, request)
     for draft in drafts:

@@ -28,11 +28,12 @@ from hardware.process import resident
 
 @dataclass(frozen=True)
 class Opened:
-    """The request's session and its companions' ("draft", "reference"), and what opening took.
+    """The request, resolved; its session and its companions' ("draft", "reference"); and what opening took.
 
     seconds: 0 when warm. rss_before_bytes: resident memory before anything was loaded.
     """
 
+    wanted: Resolved
     session: Session
     companions: dict[str, Session]
     seconds: float
@@ -69,7 +70,7 @@ class Sessions:
         for session in apart:
             session.check = journal.stop_if_asked
         journal.processes = tuple(session.pid for session in apart)
-        return Opened(sessions.pop("model"), sessions, seconds, warm, before)
+        return Opened(model, sessions.pop("model"), sessions, seconds, warm, before)
 
     def close(self, *roles: str) -> None:
         """Close these sessions, all of them by default."""

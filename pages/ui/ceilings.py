@@ -126,7 +126,7 @@ def _state(threads: int, job: Measuring | None) -> None:
             st.markdown(f":material/speed: **This machine's ceilings are not measured yet** for {n}.", width="content")
         else:
             when = found.date[:16].replace("T", " ")
-            st.markdown(_line(found), width="content", help=f"This machine with {found.threads} threads, {when} UTC")
+            st.markdown(_line(found), width="content", help=_about(found, when))
         with st.container(horizontal=True, width="content"):
             other = holder(data_dir())
             busy = other is not None or runner().active() is not None
@@ -143,6 +143,12 @@ def _state(threads: int, job: Measuring | None) -> None:
             st.warning(text.escape(words), icon=":material/update:")
     if job is not None and job.error is not None:
         fault(job.error)
+
+
+def _about(found: Ceilings, when: str) -> str:
+    """When, and which way of multiplying was the fastest in each number format."""
+    ways = "\n".join(f"- {dtype}: {text.escape(best.kernel)}" for dtype, best in found.peaks.items())
+    return f"This machine with {found.threads} threads, {when} UTC. The fastest products:\n\n{ways}"
 
 
 def _line(found: Ceilings) -> str:

@@ -114,7 +114,9 @@ def _with_memory(request: Request) -> Request | None:
         f":{color}-badge[:material/{icon}: {verdict}] about **{text.size(needed.total_bytes)}** "
         f"of {text.size(needed.available_bytes)} free",
         help=f"Estimated before loading: weights {text.size(needed.weights_bytes)}, "
-        f"KV cache {text.size(needed.kv_bytes)}, library and workspace {text.size(needed.overhead_bytes)}.",
+        f"second copies that kernels pack {text.size(needed.packed_bytes)}, "
+        f"KV cache {text.size(needed.kv_bytes)}, activations {text.size(needed.workspace_bytes)}, "
+        f"library {text.size(needed.runtime_bytes)}.",
     )
     if needed.verdict != "no":
         return request

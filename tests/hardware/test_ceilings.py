@@ -14,7 +14,7 @@ import pytest
 from hardware import ceilings
 from hardware.ceilings import Ceilings, Gemm, ReadPoint
 from hardware.errors import HardwareError
-from hardware.measure_ceilings import parse_paths
+from hardware.measure_ceilings import parse_paths, products
 
 KB, MB = 2**10, 2**20
 CURVE = ((64 * KB, 400), (512 * KB, 390), (1 * MB, 385), (2 * MB, 230), (16 * MB, 228), (64 * MB, 80), (256 * MB, 78))
@@ -115,6 +115,21 @@ onednn_verbose,v1,primitive,exec,cpu,gemm_api,,undef,src_s8,,,1x1,22.8
         "fp16 torch.matmul": "native code, no library kernel",
         "int8 torch._int_mm": "oneDNN gemm_api",
     }
+
+
+def test_every_way_to_multiply_gives_the_product() -> None:
+    """The integers with packed weights, too, whose ceiling is the one that counts."""
+    torch = pytest.importorskip("torch")
+    for dtype in ("int8", "fp32", "bf16"):
+        calls = products(torch, "cpu", dtype, (16, 64, 32))
+        assert len(calls) >= (1 if dtype == "bf16" else 2), f"{dtype}: {list(calls)}"
+        assert all(tuple(call().shape) == (16, 32) for call in calls.values())
+    x = torch.randint(0, 8, (16, 64), dtype=torch.int8)
+    weight = torch.randint(-8, 8, (32, 64), dtype=torch.int8)
+    packed = torch.ops.onednn.qlinear_prepack(weight, [16, 64])
+    ones, zeros = torch.ones(32), torch.zeros(32, dtype=torch.int32)
+    y = torch.ops.onednn.qlinear_pointwise(x, 1.0, 0, packed, ones, zeros, None, 1.0, 0, torch.float32, "none", [], "")
+    assert torch.equal(y.int(), x.int() @ weight.int().t()), "it is the integer product"
 
 
 def test_a_short_probe_measures_this_machine() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hardware import catalogue, detect
+from hardware import catalogue, detect, memory
 from hardware.device import DTYPES, Device, validate
 from hardware.errors import HardwareError
 
@@ -137,7 +137,7 @@ def test_this_machine() -> None:
     machine = detect.machine()
     assert machine.cpu and machine.os and machine.mem_bytes > 2**28
     assert 1 <= machine.usable_cores <= machine.logical_cores
-    assert 0 < detect.mem_available_bytes() <= machine.mem_bytes
+    assert 0 < memory.available_bytes() <= machine.mem_bytes == memory.limit_bytes()
     assert detect.machine_id() == machine.machine_id and len(machine.machine_id) == 12
 
 
@@ -149,10 +149,6 @@ def test_limits_of_the_control_group(tmp_path: Path) -> None:
     assert detect._cpu_quota(tmp_path) == 1.5
     (group / "cpu.max").write_text("max 100000\n")
     assert detect._cpu_quota(tmp_path) is None
-    (group / "memory.max").write_text("max\n")
-    assert detect._cgroup("memory.max", tmp_path) is None
-    (group / "memory.max").write_text("1048576\n")
-    assert detect._cgroup("memory.max", tmp_path) == 2**20
 
 
 def test_caches_are_counted_once(tmp_path: Path) -> None:

@@ -69,15 +69,16 @@ def test_memory_counts_both_models(drafted: Request) -> None:
     alone = estimate(resolve(replaced(drafted, strategy="autoregressive", params={})))
     both = estimate(resolve(drafted))
     assert both.weights_bytes == 2 * alone.weights_bytes and both.kv_bytes == 2 * alone.kv_bytes
-    assert both.overhead_bytes == alone.overhead_bytes
+    assert both.runtime_bytes == alone.runtime_bytes, "one library"
 
 
 def test_memory_counts_the_library_of_a_reference_apart(fake_request: Request) -> None:
     def overhead(backend: str) -> int:
         task = Evaluate(eval="divergence", settings={"reference_backend": backend})
-        return estimate(resolve(replaced(fake_request, task=task))).overhead_bytes
+        return estimate(resolve(replaced(fake_request, task=task))).runtime_bytes
 
-    assert overhead("llama_cpp") == overhead("") + plugins.get("backend", "llama_cpp").runtime_bytes
+    library = plugins.get("backend", "llama_cpp").runtime_bytes
+    assert library <= overhead("llama_cpp") - overhead("") < library + 30_000_000, "with its vocabulary"
 
 
 def test_the_draft_is_opened_like_the_model(drafted: Request) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from core.backends.llama_cpp import options as llama_options
+from core.backends.llama_cpp import reserve
 from core.backends.llama_cpp.context import Context
 from core.backends.llama_cpp.log import Log, listen
 from core.backends.llama_cpp.model import load
@@ -20,10 +21,9 @@ from core.backends.llama_cpp.options import N_BATCH, context_params
 from core.backends.llama_cpp.session import LlamaSession
 from core.errors import ExplorerError
 from core.plugins import settings
-from core.types import ModelSpec, Progress, Request, Scalar, Setup
+from core.types import ModelSpec, Progress, Request, Reserve, Scalar, Setup
 from hardware.detect import usable_cores
 
-DEFAULT_CONTEXT = 4096
 FLOATS = {"f32": "fp32", "f16": "fp16", "bf16": "bf16"}  # our names
 
 
@@ -34,7 +34,7 @@ class LlamaCpp:
     formats = ("gguf",)
     dtypes: tuple[str, ...] = ()
     capabilities = frozenset({"forward", "cache", "rollback", "rewind", "stream", "batch", "layers", "count"})
-    runtime_bytes = 60_000_000
+    runtime_bytes = reserve.PROCESS_BYTES
     Options = llama_options.Options
     # signal that killed the worker -> (message, hint, options for the one retry)
     signal_advice: ClassVar[dict[int, tuple[str, str, dict[str, Scalar]]]] = {
@@ -50,6 +50,10 @@ class LlamaCpp:
         if importlib.util.find_spec("llama_cpp") is None:
             return "llama-cpp-python is not installed: run `pip install -r requirements.txt`."
         return None
+
+    def reserve(self, spec: ModelSpec, request: Request, n_tokens: int) -> Reserve:
+        options = settings(llama_options.Options, request.options, self.label)
+        return reserve.reserve(spec, request, options, n_tokens)
 
     def open(self, path: str, spec: ModelSpec, request: Request, progress: Progress) -> LlamaSession:
         """Raises ExplorerError for a file, an architecture or an option that llama.cpp cannot use."""
@@ -80,7 +84,7 @@ class LlamaCpp:
             raise ExplorerError(f"llama.cpp runs at most {most} sequences at once.", f"Lower the batch to {most}.")
         threads = request.threads or usable_cores()
         trained = llama_cpp.llama_model_n_ctx_train(model)
-        n_ctx = options.n_ctx or min(trained, DEFAULT_CONTEXT)
+        n_ctx = reserve.context_of(options, trained)
         # a state-space model's state cannot go back to what it was some tokens ago
         forgets = llama_cpp.llama_model_is_recurrent(model) or llama_cpp.llama_model_is_hybrid(model)
 

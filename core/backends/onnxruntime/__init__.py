@@ -10,9 +10,10 @@ import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from core.backends.onnxruntime import reserve
 from core.errors import ExplorerError
 from core.plugins import settings
-from core.types import ModelSpec, Progress, Record, Request, Scalar
+from core.types import ModelSpec, Progress, Record, Request, Reserve, Scalar
 from hardware.detect import usable_cores
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ class OnnxRuntime:
     formats = ("onnx",)
     dtypes: tuple[str, ...] = ()
     capabilities = CAPABILITIES
-    runtime_bytes = 50_000_000
+    runtime_bytes = reserve.PROCESS_BYTES
     Options = Options
     signal_advice = NO_ADVICE
 
@@ -52,6 +53,9 @@ class OnnxRuntime:
         if importlib.util.find_spec("onnxruntime") is None:
             return "onnxruntime is not installed: run `pip install -r requirements.txt`."
         return None
+
+    def reserve(self, spec: ModelSpec, request: Request, n_tokens: int) -> Reserve:
+        return reserve.reserve(spec, request, n_tokens)
 
     def open(self, path: str, spec: ModelSpec, request: Request, progress: Progress) -> OnnxSession:
         """Raises ExplorerError for a damaged or incomplete file, an unknown provider or option."""

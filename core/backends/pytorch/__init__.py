@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from core.backends.pytorch import fused as fused
 from core.backends.pytorch import heads as heads
 from core.backends.pytorch import load as load
+from core.backends.pytorch import reserve as reserve
 from core.backends.pytorch import tree as tree
 from core.backends.pytorch.count import count
 from core.backends.pytorch.depth import FAMILIES, Depth, add_exit_heads, complete, cut, depth_of
@@ -28,7 +29,7 @@ from core.backends.pytorch.stream import generate
 from core.backends.pytorch.trace import TorchTrace
 from core.errors import ExplorerError
 from core.plugins import settings
-from core.types import Count, GenerationConfig, Ids, ModelSpec, Progress, Record, Request, Scalar
+from core.types import Count, GenerationConfig, Ids, ModelSpec, Progress, Record, Request, Reserve, Scalar
 from hardware.detect import usable_cores
 
 UNLIMITED = 1 << 20  # tokens, for models whose state does not grow
@@ -381,13 +382,17 @@ class PyTorch:
     capabilities = frozenset(
         {"forward", "cache", "rollback", "rewind", "stream", "batch", "layers", "count", "depth", "tree", "heads"}
     )
-    runtime_bytes = 450_000_000
+    runtime_bytes = reserve.PROCESS_BYTES
     Options = Options
     signal_advice: ClassVar[dict[int, tuple[str, str, dict[str, Scalar]]]] = {}
 
     def unavailable(self) -> str | None:
         missing = [name for name in self.distributions if find_spec(name) is None]
         return f"{' and '.join(missing)} missing: pip install {' '.join(missing)}" if missing else None
+
+    def reserve(self, spec: ModelSpec, request: Request, n_tokens: int) -> Reserve:
+        options = settings(Options, request.options, self.label)
+        return reserve.reserve(spec, request, options.fused, options.attention == "eager", n_tokens)
 
     def open(self, path: str, spec: ModelSpec, request: Request, progress: Progress) -> TorchSession:
         """Raises ExplorerError for a damaged or incomplete folder, an absent device, a wrong option."""

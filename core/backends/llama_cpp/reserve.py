@@ -1,0 +1,68 @@
+"""What llama.cpp will hold for a request: it keeps the whole context from the start, and packs some weights again.
+
+Numbers without a source in its code were measured in processes of their own with the embedded model (see
+tests/backends/test_reserve.py).
+"""
+
+from __future__ import annotations
+
+from core import plugins
+from core.backends import _reserve as sizes
+from core.backends.llama_cpp.options import N_BATCH, Options
+from core.types import Linear, ModelSpec, Request, Reserve
+from hardware.detect import machine
+
+DEFAULT_CONTEXT = 4096
+CELLS = 256  # the context is rounded up to a multiple of it
+PROCESS_BYTES = 55_000_000  # Python, NumPy and the library
+VOCABULARY_BYTES = 400  # of a token: its text, twice, and its places in tables
+# Bytes of an element in the cache (ggml-common.h)
+CACHE_BYTES = {
+    "f32": 4.0, "f16": 2.0, "bf16": 2.0, "q8_0": 34 / 32, "q5_1": 24 / 32, "q5_0": 22 / 32, "q4_1": 20 / 32,
+    "q4_0": 18 / 32, "iq4_nl": 18 / 32,
+}  # fmt: skip
+# Formats that its matrix kernels lay out anew (ggml-cpu: repack.cpp, amx/), by what the processor must have
+REPACKED = {
+    "avx2": {"q4_0", "q4_k", "iq4_nl"},
+    "avx512": {"q2_k"},
+    "amx": {"q4_0", "q4_1", "q8_0", "q4_k", "q5_k", "q6_k", "iq4_xs"},
+    "dotprod": {"q4_0", "q4_k", "q8_0", "iq4_nl"},
+    "i8mm": {"q4_0", "q4_k", "q5_k", "q6_k", "q8_0"},
+}
+
+
+def reserve(spec: ModelSpec, request: Request, options: Options, n_tokens: int) -> Reserve:
+    """A profiler that looks into forwards runs them on a second context, which is as large as the first."""
+    n_ctx = context_of(options, spec.max_context)
+    cells = request.batch * -(-n_ctx // CELLS) * CELLS
+    seen = min(n_ctx, n_tokens)
+    forward = min(max(N_BATCH, request.batch), request.batch * seen)
+    needs = [plugins.get("profiler", name).needs for name in request.profilers]
+    contexts = 2 if any(need & {"layers", "count"} for need in needs) else 1
+    elements = sizes.cache_elements(spec, cells, windowed=False)
+    work = 4 * forward * (sizes.block_elements(spec) + request.batch * seen)  # and the mask
+    if options.flash_attn == "off":
+        work += 4 * sizes.score_elements(spec, forward, seen)
+    work += sizes.LOGIT_BYTES * spec.vocab_size * request.batch
+    return Reserve(
+        weights_bytes=spec.weight_bytes or 0,
+        packed_bytes=_packed_bytes(spec) if options.use_extra_bufts else 0,
+        kv_bytes=contexts * (round(elements * CACHE_BYTES[options.kv_dtype]) + request.batch * sizes.state_bytes(spec)),
+        workspace_bytes=contexts * work,
+        runtime_bytes=PROCESS_BYTES + VOCABULARY_BYTES * spec.vocab_size,
+    )
+
+
+def context_of(options: Options, trained: int | None) -> int:
+    """Tokens of context per sequence."""
+    return options.n_ctx or min(trained or DEFAULT_CONTEXT, DEFAULT_CONTEXT)
+
+
+def _packed_bytes(spec: ModelSpec) -> int:
+    """Matrices that are laid out anew stay in the file's pages as well."""
+    formats = set().union(*(names for isa, names in REPACKED.items() if isa in machine().isa))
+    return sum(
+        x.weight_bytes or 0
+        for x in spec.layers
+        if isinstance(x.op, Linear) and x.n_params and x.weight_dtype in formats
+    )
