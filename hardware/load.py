@@ -15,13 +15,15 @@ from typing import NamedTuple
 import psutil
 
 _TASKS, _STAT = Path("/proc/self/task"), Path("/proc/stat")
+WAKING_S = 1e-4  # what waking a sleeping core may take, in a virtual machine too
 _IDLE = (3, 4)  # idle and waiting for a disk, in /proc/stat's order
 _STEAL, _FIRST_GUEST = 7, 8  # guests' time is contained in user time
 
 
 class Reading(NamedTuple):
-    """At one moment. waited_s: by thread, how long it was ready to run and had no core. None: the system does not tell.
+    """At one moment. None: the system does not tell.
 
+    waited_s: by thread, how long it was ready to run and had no core, beyond what waking takes.
     busy_s: processor time of all processes together, this one's included; stolen_s: what the hypervisor took.
     """
 
@@ -54,7 +56,7 @@ def between(before: Reading, after: Reading) -> Load:
     cpu_s = after.cpu_s - before.cpu_s
     waited_s = None
     if before.waited_s is not None and after.waited_s is not None:
-        waited_s = sum(s - before.waited_s.get(thread, 0.0) for thread, s in after.waited_s.items())
+        waited_s = sum(max(0.0, s - before.waited_s.get(thread, 0.0)) for thread, s in after.waited_s.items())
     others_s = None
     if before.busy_s is not None and after.busy_s is not None:
         others_s = max(0.0, after.busy_s - before.busy_s - cpu_s)
@@ -72,7 +74,11 @@ def _cpu_s(pid: int) -> float:
 
 
 def _waited(*companions: int) -> dict[str, float] | None:
-    """Thread -> seconds in the run queue: the second number of its schedstat, in nanoseconds."""
+    """Thread -> seconds in the run queue, less what waking took: schedstat's second number, in nanoseconds.
+
+    Its third counts how often the thread got a core. A library whose threads sleep between its operators (PyTorch,
+    hundreds of times in a step) waits a little each time on a machine that does nothing else.
+    """
     if not sys.platform.startswith("linux"):
         return None
     found = {}
@@ -80,7 +86,8 @@ def _waited(*companions: int) -> dict[str, float] | None:
         for tasks in (_TASKS, *(Path(f"/proc/{pid}/task") for pid in companions)):
             for thread in os.listdir(tasks):
                 try:
-                    found[thread] = int((tasks / thread / "schedstat").read_text().split()[1]) / 1e9
+                    _, waited_ns, times = map(int, (tasks / thread / "schedstat").read_text().split())
+                    found[thread] = waited_ns / 1e9 - times * WAKING_S
                 except (FileNotFoundError, ProcessLookupError):
                     continue  # it ended just now
     except (OSError, IndexError, ValueError):

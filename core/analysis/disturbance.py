@@ -13,7 +13,8 @@ from core.types import Disturbance, Unrest
 
 LOST = 0.03  # share of the wanted processor time
 LEAST_S = 0.03  # lost in all: three of the ticks that the system counts others' time in
-BURST = 1.1  # mean over median of equal steps
+TAKEN, TAKEN_LEAST_S = 0.1, 0.1  # others' part of the wanted time, where the run queue shows nothing
+BURST = 1.08  # mean over median of equal steps; about 1.01 on a quiet machine
 FEWEST_STEPS = 16  # of which a median says something
 DRIFT = 0.1  # between the slowest and the fastest pass
 
@@ -38,7 +39,8 @@ def judge(reading: Disturbance | None, steps_s: Sequence[float]) -> Verdict:
     per_step_s = statistics.mean(steps_s) if steps_s else None
     if reading is None:
         return Verdict(per_step_s=per_step_s)
-    waited_s, stolen_s = _waited_s(reading), reading.stolen_s or 0.0
+    taken_s, stolen_s = _taken_s(reading), reading.stolen_s or 0.0
+    waited_s = reading.waited_s if reading.waited_s is not None else taken_s
     lost_s = (waited_s or 0.0) + stolen_s
     wanted_s = reading.cpu_s + lost_s
     share = lost_s / wanted_s if wanted_s > 0 and waited_s is not None else None
@@ -46,6 +48,8 @@ def judge(reading: Disturbance | None, steps_s: Sequence[float]) -> Verdict:
     reasons = []
     if share is not None and share > LOST and lost_s > LEAST_S:
         reasons.append(f"other work had {share:.0%} of the processor time that it wanted")
+    elif taken_s is not None and taken_s > TAKEN_LEAST_S and taken_s > TAKEN * (reading.cpu_s + taken_s):
+        reasons.append(f"other processes used {taken_s / reading.seconds:.1f} of the processors that it wanted")
     if burst is not None and burst > BURST:
         reasons.append(f"its steps came in bursts, on average {burst:.2f} times their median")
     return Verdict(
@@ -58,10 +62,10 @@ def judge(reading: Disturbance | None, steps_s: Sequence[float]) -> Verdict:
     )
 
 
-def _waited_s(reading: Disturbance) -> float | None:
-    """How long threads had no core: as the system counts it, else what others used of the cores that were wanted."""
-    if reading.waited_s is not None or reading.others_s is None:
-        return reading.waited_s
+def _taken_s(reading: Disturbance) -> float | None:
+    """What other processes used beyond the processors that were left to them."""
+    if reading.others_s is None:
+        return None
     return max(0.0, reading.others_s - max(0, reading.n_cores - reading.n_threads) * reading.seconds)
 
 

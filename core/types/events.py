@@ -91,9 +91,10 @@ class Step(Record, tag="step"):
 class Disturbance(Record, tag="disturbance"):
     """How a timing pass, or an evaluation (pass_no None), shared the machine, from its first step to after its last.
 
-    n_threads: that computed. cpu_s: processor time of the worker. waited_s: how long its threads were ready to run
-    and had no core, all threads together. others_s: processor time of all other processes; stolen_s: what the
-    hypervisor took from this machine. None where the system does not tell.
+    n_cores: processors that the system counts. n_threads: that computed. cpu_s: processor time of the worker. waited_s:
+    how long its threads were ready to run and had no core, beyond waking, all threads together. others_s: processor
+    time of all other processes; stolen_s: what the hypervisor took from this machine. None where the system does not
+    tell.
     """
 
     t_s: float

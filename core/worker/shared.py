@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from core.types import Disturbance, Request
 from core.worker.journal import Journal
 from hardware.detect import machine, usable_cores
@@ -14,7 +16,7 @@ def disturbance(shared: Load, request: Request, journal: Journal, pass_no: int |
         t_s=journal.now(),
         pass_no=pass_no,
         seconds=shared.seconds,
-        n_cores=usable_cores(),
+        n_cores=os.cpu_count() or usable_cores(),
         n_threads=request.threads or machine().physical_cores or usable_cores(),
         cpu_s=shared.cpu_s,
         waited_s=shared.waited_s,

@@ -12,7 +12,7 @@ from pages.ui import text
 
 PROVISIONAL = "provisional, watched"
 DISTURBED = "disturbed"
-_FREE = 0.9  # of the plain pass's time per step: less is no accident
+_FREE = 0.97  # of the plain pass's time per step: less is no accident
 HINT = "Close what else is running, or leave this window alone, and run again."
 
 

@@ -15,7 +15,7 @@ from core.charts.graph import SHAPE_WORDS, Colour, Graph, layer_graph
 from core.layer_names import block_of
 from core.runs.store import Run
 from core.types import Layer, LayerResult, Loaded, Result
-from pages.ui import text
+from pages.ui import marks, text
 from pages.ui.ceilings import Held, held_against
 from pages.ui.crosscheck import draw_counts
 from pages.ui.figure import figure
@@ -153,7 +153,7 @@ def draw_provenance(run: Run, result: Result, phase: Phase) -> None:
     cost = next((c for c in result.profiler_costs if c.profiler == "layers"), None)
     parts = [f"{text.provenance('measured')} times", f"{text.provenance('computed')} FLOPs and bytes"]
     if cost is not None:
-        parts.append(f"steps of the profiled pass took {text.ratio(cost.ratio)} the time of plain ones")
+        parts.append(marks.profiler_line([cost]))
     for a in attribution(run.events()):
         if a.phase == phase:
             parts.append(f"{text.percent(a.unattributed_share)} of its {phase} is in no layer")

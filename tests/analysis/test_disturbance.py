@@ -56,6 +56,15 @@ def test_without_a_run_queue_others_tell() -> None:
     assert not unknown.disturbed and unknown.lost_share is None
 
 
+def test_others_who_take_much_disturb_though_no_thread_seems_to_have_waited() -> None:
+    """A library whose threads sleep and wake all the time hides the wait for a core in its waking."""
+    found = judge(reading(cpu_s=1.6, waited_s=0.0, others_s=0.4), EQUAL)
+    assert found.disturbed and "0.4 of the processors" in found.reasons[0]
+    assert not judge(reading(seconds=0.3, cpu_s=0.5, waited_s=0.0, others_s=0.09), EQUAL).disturbed, "a few ticks"
+    host = Disturbance(t_s=0, pass_no=1, seconds=1, n_cores=64, n_threads=2, cpu_s=1.96, waited_s=0.004, others_s=30.0)
+    assert not judge(host, EQUAL).disturbed, "a container's neighbours on other cores"
+
+
 def test_nothing_is_judged_without_a_reading() -> None:
     assert judge(None, [0.006] * 56 + [0.120] * 8).reasons == ()
     assert unrest([], None, 1, 0) is None

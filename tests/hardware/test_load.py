@@ -28,8 +28,8 @@ def test_a_companions_time_is_ours() -> None:
 
 
 def test_the_difference_of_two_readings() -> None:
-    before = Reading(10.0, 2.0, {"1": 0.5, "2": 0.1, "gone": 9.0}, 100.0, 1.0)
-    after = Reading(12.0, 5.0, {"1": 0.7, "2": 0.1, "new": 0.3}, 104.0, 1.5)
+    before = Reading(10.0, 2.0, {"1": 0.5, "2": 0.1, "gone": 9.0, "woken": -0.2}, 100.0, 1.0)
+    after = Reading(12.0, 5.0, {"1": 0.7, "2": 0.1, "new": 0.3, "woken": -0.3}, 104.0, 1.5)
     found = between(before, after)
     assert (found.seconds, found.cpu_s, found.stolen_s) == (2.0, 3.0, 0.5)
     assert found.waited_s == pytest.approx(0.5), "a thread that began meanwhile counts whole, one that ended not at all"
