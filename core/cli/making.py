@@ -54,13 +54,22 @@ def transform(name: str, as_json: bool, **given: Any) -> None:
 @click.option("--option", "options", multiple=True, help="A backend option, key=value; may be repeated.")
 @click.option("--threads", type=int)
 @click.option("--seed", type=int, default=0, show_default=True)
+@click.option(
+    "--margin",
+    type=click.FloatRange(min=0, min_open=True, max=100),
+    help="Points by which a rate may be worse than another run's and still count as no worse; kept with the run.",
+)
 @json_flag
 def evaluate(name: str, as_json: bool, **given: Any) -> None:
     """Measure a model's quality."""
     request = Request(
         model=given["model"],
         backend=given["backend"],
-        task=Evaluate(eval=name, settings=pairs(given["params"])),
+        task=Evaluate(
+            eval=name,
+            settings=pairs(given["params"]),
+            margin=None if given["margin"] is None else given["margin"] / 100,
+        ),
         strategy=given["strategy"],
         params=pairs(given["strategy_params"]),
         dtype=given["dtype"],

@@ -12,4 +12,4 @@ import msgspec
 
 def fingerprint(*asked: object) -> str:
     """Of texts, numbers and sequences of them; equal ones give the same hash on every machine."""
-    return hashlib.sha256(msgspec.json.encode(asked)).hexdigest()[:16]
+    return hashlib.sha256(msgspec.json.encode(asked, enc_hook=str)).hexdigest()[:16]

@@ -17,6 +17,7 @@ from msgspec import Meta
 from numpy.typing import NDArray
 
 from core.errors import ExplorerError
+from core.evals._fingerprint import fingerprint
 from core.evals._texts import documents, windows, within
 from core.types import Item, Metric, Record, Subject
 from core.types.sketch import sketch
@@ -89,12 +90,20 @@ class Divergence:
             if not cut:
                 raise ExplorerError(f"The text '{document.id}' is a single token.", "Give longer texts.")
             parts = [_tokens(subject, ids[w.begin : w.end], w.first - w.begin) for w in cut]
-            names = [document.id] if len(found) > 1 else [f"{document.id}:{number}" for number in range(len(parts))]
-            together = [np.concatenate(parts)] if len(found) > 1 else parts
-            for name, rows in zip(names, together, strict=True):
-                kl = {"kl": sketch(rows[:, 0])}
-                text = document.text[:200]
-                yield Item(t_s=0.0, id=name, cluster=name, values=_values(rows), prompt=text, sketches=kl)
+            whole = len(found) > 1
+            names = [document.id] if whole else [f"{document.id}:{number}" for number in range(len(parts))]
+            together = [np.concatenate(parts)] if whole else parts
+            read = [ids] if whole else [[w.first - w.begin, *ids[w.begin : w.end]] for w in cut]
+            for name, rows, tokens in zip(names, together, read, strict=True):
+                yield Item(
+                    t_s=0.0,
+                    id=name,
+                    cluster=name,
+                    values=_values(rows),
+                    prompt=document.text[:200],
+                    sketches={"kl": sketch(rows[:, 0])},
+                    fingerprint=fingerprint(subject.reference.spec.name, tokens),
+                )
 
 
 def _tokens(subject: Subject, ids: Sequence[int], first: int) -> NDArray[np.float64]:

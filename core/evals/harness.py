@@ -15,6 +15,7 @@ from msgspec import Meta
 
 from core.errors import ExplorerError
 from core.evals import _harness_tasks as harness_tasks
+from core.evals._fingerprint import fingerprint
 from core.evals._harness_model import language_model
 from core.types import Item, Metric, Record, Subject
 
@@ -64,7 +65,7 @@ class Harness:
         for task in _tasks(params).values():
             judge = harness_tasks.Judge(task)
             for doc_id, group in groupby(_instances(task, model, params), key=lambda instance: instance.doc_id):
-                yield _item(task, model, judge, doc_id, list(group))
+                yield _item(task, model, judge, doc_id, list(group), params.chat)
             if whole := judge.whole():
                 name = f"{task.task_name}/all"
                 yield Item(t_s=0.0, id=name, cluster=name, values=whole)
@@ -89,7 +90,7 @@ def _instances(task: Any, model: Any, params: Settings) -> list[Any]:
     return list(task.instances)
 
 
-def _item(task: Any, model: Any, judge: harness_tasks.Judge, doc_id: int, instances: list[Any]) -> Item:
+def _item(task: Any, model: Any, judge: harness_tasks.Judge, doc_id: int, instances: list[Any], chat: bool) -> Item:
     model.last = None
     for instance in instances:
         for _ in range(instance.repeats or 1):
@@ -105,6 +106,7 @@ def _item(task: Any, model: Any, judge: harness_tasks.Judge, doc_id: int, instan
         prompt=asked[-SHOWN:],
         output=_shown(instances),
         expected=str(task.doc_to_target(first.doc))[:SHOWN],
+        fingerprint=fingerprint(_question(task, instances, chat), task.doc_to_target(first.doc)),
     )
     if answer is None or len(instances) > 1 or (first.repeats or 1) > 1:
         return item
@@ -116,6 +118,13 @@ def _item(task: Any, model: Any, judge: harness_tasks.Judge, doc_id: int, instan
         n_forward=answer.n_forward,
         depth=answer.depth,
     )
+
+
+def _question(task: Any, instances: list[Any], chat: bool) -> list[Any]:
+    """All that the harness asks for a document; through a chat template, which is the model's own, its bare text."""
+    if not chat:
+        return [list(i.args) for i in instances]
+    return [task.doc_to_text(instances[0].doc), *(list(i.args[1:]) for i in instances)]
 
 
 def _shown(instances: list[Any]) -> str:

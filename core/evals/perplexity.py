@@ -15,6 +15,7 @@ import numpy as np
 from msgspec import Meta
 
 from core.errors import ExplorerError
+from core.evals._fingerprint import fingerprint
 from core.evals._texts import Document, Window, documents, windows, within
 from core.types import Item, Metric, Record, Session, Subject
 
@@ -74,10 +75,13 @@ class Perplexity:
             if not cut:
                 raise ExplorerError(f"The text '{document.id}' is a single token.", "Give longer texts.")
             if len(found) > 1:
-                yield _item(document, document.id, [_score(subject, ids, window) for window in cut])
+                made = fingerprint(document.text)
+                yield _item(document, document.id, made, [_score(subject, ids, window) for window in cut])
             else:
                 for number, window in enumerate(cut):
-                    yield _item(document, f"{document.id}:{number}", [_score(subject, ids, window)])
+                    texts = [ids[window.begin : window.first], ids[window.first : window.end]]
+                    made = fingerprint(*(session.decode(part) for part in texts))
+                    yield _item(document, f"{document.id}:{number}", made, [_score(subject, ids, window)])
 
 
 def _start(session: Session) -> list[int]:
@@ -105,9 +109,9 @@ def _score(subject: Subject, ids: Sequence[int], window: Window) -> dict[str, fl
     }
 
 
-def _item(document: Document, name: str, parts: Sequence[dict[str, float]]) -> Item:
+def _item(document: Document, name: str, asked: str, parts: Sequence[dict[str, float]]) -> Item:
     values = {key: math.fsum(part[key] for part in parts) for key in parts[0]}
-    return Item(t_s=0.0, id=name, cluster=name, values=values, prompt=document.text[:200])
+    return Item(t_s=0.0, id=name, cluster=name, values=values, prompt=document.text[:200], fingerprint=asked)
 
 
 plugin = Perplexity()

@@ -1,7 +1,8 @@
 """Two systems on the same items: how far apart, by chance or not, and which items changed.
 
-Items are joined by id, so their shared difficulty cancels; those that only one side has are named and left out.
-Nothing here knows of runs.
+Items are paired (core.stats.pairing), so their shared difficulty cancels; those without a partner are named and left
+out. Holm's correction is statsmodels'; a randomisation test over clusters of any function of sums is our own, because
+scipy.stats.permutation_test swaps items. Nothing here knows of runs.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import msgspec
 import numpy as np
 
 from core.stats.intervals import RESAMPLES, Floats, Interval, Ratio, cluster_bootstrap, cluster_sums, paired_ratio
+from core.stats.pairing import pair
 from core.stats.proportions import mcnemar, tango
 from core.types import Item, Metric, Record
 
@@ -25,7 +27,8 @@ class Comparison(Record, omit_defaults=False):
     """A metric of a variant against a baseline over the n items that both have.
 
     difference: variant minus baseline. p: two-sided, of no difference at all. lost, gained: the flips of a rate, ids of
-    items that only the baseline or only the variant has right. missing: ids that only one side has.
+    items that only the baseline or only the variant has right. missing: ids that only one side has. changed: ids under
+    which the two were asked different things. verified: whether all questions are known to be equal.
     """
 
     metric: Metric
@@ -39,6 +42,8 @@ class Comparison(Record, omit_defaults=False):
     lost: tuple[str, ...] = ()
     gained: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+    verified: bool = False  # findings recorded before there were fingerprints say nothing
 
     @property
     def gain(self) -> float:
@@ -59,12 +64,11 @@ def compare(metric: Metric, baseline: Sequence[Item], variant: Sequence[Item], s
     """
     if metric.kind == "p99":
         raise ValueError("a percentile is no ratio of sums, so items cannot be paired on it")
-    left, right = ({i.id: i for i in items if _has(metric, i)} for items in (baseline, variant))
-    ids = [name for name in left if name in right]
-    missing = tuple(sorted(left.keys() ^ right.keys()))
-    if not ids:
+    paired = pair(*([i for i in items if _has(metric, i)] for items in (baseline, variant)))
+    pairs = paired.pairs
+    if not pairs:
         raise ValueError("a comparison needs items that both sides have")
-    pairs = [(left[name], right[name]) for name in ids]
+    ids = [a.id for a, _ in pairs]
     tops = [[item.values[metric.value] for item in pair] for pair in pairs]
     bottoms = [[item.values[metric.over] if metric.over else 1.0 for item in pair] for pair in pairs]
     clusters = [a.cluster for a, _ in pairs]
@@ -108,7 +112,9 @@ def compare(metric: Metric, baseline: Sequence[Item], variant: Sequence[Item], s
         test="exact McNemar" if exact else "randomisation over clusters",
         lost=lost,
         gained=gained,
-        missing=missing,
+        missing=paired.alone,
+        changed=paired.changed,
+        verified=paired.verified,
     )
 
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from core.stats.intervals import Interval, Ratio, paired_ratio
 from core.stats.paired import ALPHA, Comparison, Noninferiority, compare, holm, same_speed
+from core.stats.pairing import shared
 from core.stats.pareto import front, hypervolume, membership
 from core.stats.sample_size import detectable_paired
 from core.stats.scores import scores
@@ -216,8 +217,8 @@ def _cells(plan: Plan, found: Mapping[str, Evidence]) -> dict[str, tuple[Cell, .
     Scores are over the items that everyone who sat the exam was asked: the baseline sits it in full.
     """
     cells: dict[tuple[str, str], Cell] = {}
-    shared = {
-        exam.eval: common([r for e in found.values() if (r := e.results.get(f"exam/{exam.eval}")) is not None])
+    asked = {
+        exam.eval: shared([r.items for e in found.values() if (r := e.results.get(f"exam/{exam.eval}")) is not None])
         for exam in plan.exams
     }
     for name, evidence in found.items():
@@ -227,7 +228,7 @@ def _cells(plan: Plan, found: Mapping[str, Evidence]) -> dict[str, tuple[Cell, .
                 cells[name, exam.eval] = Cell(exam=exam.eval, score=None, reason="not measured")
                 continue
             metric = _metric(exam, result)
-            items = [i for i in result.items if i.id in shared[exam.eval]]
+            items = [i for i in result.items if i.id in asked[exam.eval]]
             score = next(iter(scores(items, [metric])), None) if metric is not None else None
             comparison = None if name == plan.baseline else _compared(exam, found[plan.baseline], result)
             cells[name, exam.eval] = Cell(exam=exam.eval, score=score, comparison=comparison)
@@ -237,12 +238,6 @@ def _cells(plan: Plan, found: Mapping[str, Evidence]) -> dict[str, tuple[Cell, .
             cell = cells[name, exam.eval]
             cells[name, exam.eval] = msgspec.structs.replace(cell, p=p, mark=_mark(comparison, p))
     return {name: tuple(cells[name, exam.eval] for exam in plan.exams) for name in found}
-
-
-def common(results: Sequence[Result]) -> frozenset[str]:
-    """The ids of the items that all of these have."""
-    ids = [frozenset(item.id for item in result.items) for result in results]
-    return frozenset.intersection(*ids) if ids else frozenset()
 
 
 def _mark(comparison: Comparison, p: float) -> str:
@@ -280,7 +275,7 @@ def _study(plan: Plan, found: Mapping[str, Evidence]) -> tuple[Study | None, tup
         missed = [e.label for e in sat if f"exam/{e.eval}" not in evidence.results]
         if missed and evidence.answers:
             remarks.append(f"{row.label} has no quality: {', '.join(missed)} not measured.")
-        items = [] if missed else [(e, i) for e in sat for i in _judged(e, evidence.results[f"exam/{e.eval}"])]
+        items = [] if missed else [(e, i) for e in sat for i in _judged(e, base, evidence)]
         variants.append(
             Variant(
                 id=name,
@@ -302,14 +297,17 @@ def _study(plan: Plan, found: Mapping[str, Evidence]) -> tuple[Study | None, tup
         return None, (*remarks, f"No trade-off can be computed: {error}.")
 
 
-def _judged(exam: Exam, result: Result) -> list[tuple[Item, float]]:
+def _judged(exam: Exam, base: Evidence, evidence: Evidence) -> list[tuple[Item, float]]:
+    """The items that were asked as the baseline's were, with their quality."""
+    result = evidence.results[f"exam/{exam.eval}"]
     metric = _metric(exam, result)
     if metric is None:
         return []
+    same = shared([base.results[f"exam/{exam.eval}"].items, result.items])
     return [
         (i, i.values[metric.value] / (i.values[metric.over] if metric.over else 1.0))
         for i in result.items
-        if metric.value in i.values
+        if metric.value in i.values and i.id in same
     ]
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from core.analysis.decoding import predicted_speedup
 from core.stats.intervals import Interval, cluster_bootstrap
 from core.stats.paired import Comparison, compare
+from core.stats.pairing import pair
 from core.studies.ledger import Ledger
 from core.studies.plan import Contender, Contest
 from core.types import Curve, Energy, ForwardCost, Item, Record, Result
@@ -255,8 +256,7 @@ def _result_metric(ledger: Ledger[Contest], c: Contender) -> Any:
 
 
 def _common(a: Sequence[Item], b: Sequence[Item]) -> list[tuple[Item, Item]]:
-    there = {i.id: i for i in b}
-    return [(i, there[i.id]) for i in a if i.id in there]
+    return list(pair(a, b).pairs)
 
 
 def _same(a: Sequence[Item], b: Sequence[Item]) -> float | None:

@@ -47,25 +47,33 @@ def evaluate_form() -> Request | None:
         return None
     if backend.unavailable():
         return None
-    _detectable(plugin, given)
-    task = Evaluate(eval=name, settings=given)
+    task = Evaluate(eval=name, settings=given, margin=_before(plugin, given))
     return Request(model=entry.id, backend=backend_name, task=task, profilers=(), live=True, **how)
 
 
-def _detectable(plugin: Any, given: dict[str, Scalar]) -> None:
-    """What this many items can tell, said before the run."""
+def _before(plugin: Any, given: dict[str, Scalar]) -> float | None:
+    """The margin of a later comparison, and what this many items can tell: both said before the run."""
     try:
         params = settings(plugin.Params, given, plugin.label)
         n = plugin.size(params)
         rates = [m for m in plugin.metrics(params) if m.kind == "rate"] if n else []
     except ExplorerError as error:
         st.warning(error.hint or error.message, title=error.message if error.hint else None)
-        return
+        return None
     if not n or not rates:
-        return
+        return None
+    margin = st.number_input(
+        "Margin, points",
+        0.1,
+        50.0,
+        1.0,
+        key="margin",
+        help="How much worse than another run's a rate may be and still count as no worse. It is kept with the run.",
+    )
     least = detectable_paired(n, DISCORDANCE)
     what = f"a difference of {100 * least:.0f} points or more" if least else "no difference at all"
     st.caption(
         f":material/straighten: {n} items compared with another run over the same items can show {what}.",
         help="Exact McNemar test at the 5 % level with a power of 80 %, when the two differ on one item in five.",
     )
+    return float(margin) / 100

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import streamlit as st
 
+from core.runs.evaluations import Compared, compare_evaluations
 from core.runs.store import Run
-from core.stats.paired import ALPHA, Comparison, compare, holm, noninferiority
+from core.stats.paired import Comparison
 from core.types import Evaluate, Item, Result
 from pages.ui import text
 from pages.ui.pickers import run_line
@@ -26,30 +27,21 @@ def draw_paired(run: Run, result: Result) -> None:
         )
         return
     names = {other.id: run_line(other) for other in others}
-    left, right = st.columns([3, 1], vertical_alignment="bottom")
-    with left:
-        chosen = st.selectbox("Baseline", list(names), format_func=names.__getitem__, key=f"baseline-{run.id}")
-    with right:
-        margin = st.number_input(
-            "Margin, points",
-            0.1,
-            50.0,
-            1.0,
-            key="margin",
-            help="How much worse a rate may be and still count as no worse. State it before you look.",
-        )
-    baseline = result_of(open_run(chosen))
-    assert result.asked is not None
-    if not {i.id for i in baseline.items} & {i.id for i in result.items}:
-        st.caption("The two runs have no item in common.")
-        return
-    found = [compare(metric, baseline.items, result.items) for metric in result.asked.metrics if metric.kind != "p99"]
-    draw_comparisons(found, margin / 100)
-    draw_flips(found, baseline, result)
+    chosen = st.selectbox("Baseline", list(names), format_func=names.__getitem__, key=f"baseline-{run.id}")
+    other = open_run(chosen)
+    baseline = result_of(other)
+    found = compare_evaluations(other.request, baseline, run.request, result)
+    if found.reason:
+        st.info(text.escape(found.reason), icon=":material/block:")
+    if found.lines:
+        draw_comparisons(found)
+    for words in found.left_out:
+        st.caption(text.escape(words))
+    draw_flips([line.comparison for line in found.lines], baseline, result)
 
 
 def same_eval(run: Run) -> list[Run]:
-    """Ended evaluations with the same eval, newest first; those with equal settings share all items."""
+    """Ended evaluations with the same eval, newest first, whatever their settings."""
     task = run.request.task
     assert isinstance(task, Evaluate)
     found = []
@@ -63,12 +55,11 @@ def same_eval(run: Run) -> list[Run]:
     return found
 
 
-def draw_comparisons(found: list[Comparison], margin: float) -> None:
+def draw_comparisons(found: Compared) -> None:
     """A line per metric: both values, the difference with its interval, p after Holm, and the verdict."""
-    adjusted = holm([c.p for c in found])
     rows = []
-    for comparison, p in zip(found, adjusted, strict=True):
-        d = comparison.difference
+    for line in found.lines:
+        comparison, d = line.comparison, line.comparison.difference
         rows.append(
             {
                 "Metric": comparison.metric.label,
@@ -76,8 +67,8 @@ def draw_comparisons(found: list[Comparison], margin: float) -> None:
                 "This run": comparison.variant,
                 "Difference": d.value,
                 "95 % interval": text.NONE if d.low is None else f"{d.low:+.4g} to {d.high:+.4g}",
-                "p (Holm)": p,
-                "Verdict": _verdict(comparison, p, margin),
+                "p (Holm)": line.p,
+                "Verdict": line.verdict,
                 "Items": comparison.n,
             }
         )
@@ -90,18 +81,12 @@ def draw_comparisons(found: list[Comparison], margin: float) -> None:
             for name in ("Baseline", "This run", "Difference", "p (Holm)")
         },
     )
-    missing = found[0].missing
-    if missing:
-        st.caption(f"{len(missing)} items are in one of the runs only and were left out.")
-
-
-def _verdict(comparison: Comparison, p: float, margin: float) -> str:
-    """Better, worse, no worse than the margin, or undecided."""
-    if p <= ALPHA:
-        return "better" if comparison.gain > 0 else "worse"
-    if comparison.metric.kind == "rate":
-        return noninferiority(comparison, margin).verdict
-    return "no difference shown"
+    if any(line.comparison.metric.kind == "rate" for line in found.lines):
+        st.caption(
+            "No margin was stated before this run, so that nothing is called non-inferior."
+            if found.margin is None
+            else f"A rate counts as no worse within {100 * found.margin:g} points: the margin stated before this run."
+        )
 
 
 def draw_flips(found: list[Comparison], baseline: Result, result: Result) -> None:

@@ -64,7 +64,7 @@ def params(plugin: Eval, given: dict[str, dict[str, Any]]) -> Record:
 
 
 def subject() -> ModelUnderTest:
-    spec: Any = SimpleNamespace(name="fake", max_context=16384, vocab_size=300, layers=())
+    spec: Any = SimpleNamespace(name="fake", dtype="fp32", max_context=16384, vocab_size=300, layers=())
     sessions: list[Any] = [FakeSession(spec, Request(model="fake", backend="fake")) for _ in range(2)]
     strategy = plugins.get("strategy", "autoregressive")
     return ModelUnderTest(sessions[0], sessions[1], strategy, strategy.Params())
@@ -113,6 +113,17 @@ def test_what_was_generated_is_timed_and_kept(plugin: Eval, params: Record) -> N
 def test_equal_models_give_equal_items(plugin: Eval, params: Record) -> None:
     first, second = measured(plugin, params), measured(plugin, params)
     assert list(map(timeless, first)) == list(map(timeless, second))
+
+
+def test_every_item_says_what_was_asked(plugin: Eval, params: Record) -> None:
+    """Its fingerprint is its own, and another number of shown examples is another question."""
+    items = [item for item in measured(plugin, params) if not item.id.endswith("/all")]
+    assert len({item.fingerprint for item in items}) == len(items) and all(item.fingerprint for item in items)
+    assert plugin.selects <= set(plugin.Params.__struct_fields__)
+    shots = getattr(params, "shots", None)
+    if shots is not None:
+        other: Any = msgspec.structs.replace(params, shots=shots - 3 if shots >= 3 else shots + 1)
+        assert not {i.fingerprint for i in measured(plugin, other)} & {i.fingerprint for i in items}
 
 
 def test_fewer_items_are_the_first_of_more(plugin: Eval, params: Record) -> None:

@@ -4,10 +4,12 @@ import itertools
 import math
 from functools import cache
 
+import msgspec
 import numpy as np
 import pytest
 
 from core.stats.paired import compare, holm, noninferiority, same_speed
+from core.stats.pairing import shared
 from core.stats.proportions import mcnemar, tango
 from core.stats.sample_size import detectable_mean, detectable_paired, detectable_unpaired, fewest_flips
 from core.types import Item, Metric
@@ -75,6 +77,18 @@ def test_flips_are_named_and_missing_items_too() -> None:
     assert found.baseline == pytest.approx(3 / 5) and found.variant == pytest.approx(2 / 5)
     assert found.difference.value == pytest.approx(-1 / 5) and found.gain == pytest.approx(-1 / 5)
     assert found.p == mcnemar(2, 1) == 1.0
+
+
+def test_items_that_asked_something_else_are_not_paired() -> None:
+    before, after = items([1, 1, 0, 1]), items([1, 0, 0, 1])
+    asked = [[msgspec.structs.replace(i, fingerprint=f"q{n}") for n, i in enumerate(side)] for side in (before, after)]
+    asked[1][1] = msgspec.structs.replace(asked[1][1], fingerprint="another question")
+    found = compare(RIGHT, *asked)
+    assert (found.n, found.changed, found.lost, found.verified) == (3, ("i1",), (), True)
+    old = compare(RIGHT, before, asked[1])  # made before there were fingerprints
+    assert (old.n, old.changed, old.verified) == (4, (), False)
+    assert shared([asked[0], asked[1]]) == shared([before, asked[0], asked[1]]) == {"i0", "i2", "i3"}
+    assert shared([]) == frozenset()
 
 
 def test_nothing_in_common_is_refused() -> None:
