@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from core.analysis.disturbance import Verdict, drift, judge, unrest
-from core.types import Disturbance, Done, Event, Failed, Pass, Step, Unrest
+from core.types import Disturbance, Done, Event, Failed, Item, Pass, Step, Unrest
 
 
 class Headline(NamedTuple):
@@ -24,7 +24,7 @@ def headline(events: Sequence[Event]) -> Headline:
     """Of the events of one attempt, which begins with its last Loaded.
 
     While the first timing pass of a watched run is going, the live pass still speaks. In other runs a pass counts that
-    is still going.
+    is still going. An evaluation that times its answers, which differ in length, is judged by what the system counted.
     """
     passes = [e for e in events if isinstance(e, Pass)]
     steps: dict[int, list[Step]] = {p.number: [] for p in passes}
@@ -48,7 +48,7 @@ def headline(events: Sequence[Event]) -> Headline:
     drifted = drift([verdicts[n].per_step_s for n in counted])
     known = [verdicts[n] for n in counted if n in readings]
     told = unrest(known, drifted, len(begun), len(begun) - len(clean))
-    if None in readings:  # an evaluation, whose answers differ in length: only what the system counted
+    if None in readings and any(isinstance(e, Item) and e.seconds is not None for e in events):
         told = unrest([judge(readings[None], ())], None, 1, 0)
     return Headline(tuple(counted), unrest=told)
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
+
 from core.runs.passes import headline
-from core.types import Disturbance, Done, Event, Pass, PassKind, Step
+from core.types import Disturbance, Done, Event, Item, Pass, PassKind, Step
 
 
 def begun(number: int, kind: PassKind) -> Pass:
@@ -59,6 +61,9 @@ def test_runs_without_readings_are_not_judged() -> None:
     assert headline([begun(0, "timing"), *steps(0, [0.01] * 19 + [9.0])]) == ((0,), False, None)
 
 
-def test_an_evaluation_has_one_reading() -> None:
-    found = headline([reading(None, waited_s=1.9)]).unrest
+def test_an_evaluation_that_times_its_answers_has_one_reading() -> None:
+    item = Item(t_s=0, id="a", cluster="a", values={"acc": 1.0})
+    assert headline([item, reading(None, waited_s=1.9)]).unrest is None, "nothing was timed"
+    timed = msgspec.structs.replace(item, seconds=1.0, n_tokens=9)
+    found = headline([timed, reading(None, waited_s=1.9)]).unrest
     assert found is not None and found.disturbed and found.lost_share == 0.5
