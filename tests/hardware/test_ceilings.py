@@ -117,6 +117,7 @@ onednn_verbose,v1,primitive,exec,cpu,gemm_api,,undef,src_s8,,,1x1,22.8
     }
 
 
+@pytest.mark.engine("pytorch")
 def test_every_way_to_multiply_gives_the_product() -> None:
     """The integers with packed weights, too, whose ceiling is the one that counts."""
     torch = pytest.importorskip("torch")
@@ -168,6 +169,7 @@ def test_the_client_loads_no_torch() -> None:
 
 
 @pytest.mark.gpu
+@pytest.mark.engine("pytorch")
 def test_an_accelerators_ceilings() -> None:
     torch = pytest.importorskip("torch")
     if not torch.cuda.is_available():
