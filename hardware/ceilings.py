@@ -25,6 +25,9 @@ from hardware.errors import HardwareError
 from hardware.priority import spawn
 from hardware.process import patient
 
+WAYS = "2"  # the set of ways to multiply that competed (hardware.measure_ceilings.products), kept among the versions
+OLD_INT8 = "The int8 ceiling may be much too low: it was measured without packed weights. Measure the ceilings again."
+
 
 class Gemm(msgspec.Struct, frozen=True):
     """One matrix product (m, k) x (k, n): the median rate of its runs and the code that ran."""
@@ -69,6 +72,12 @@ class Ceilings(msgspec.Struct, frozen=True, kw_only=True):
     steal_ratio: float | None = None
     versions: dict[str, str] = {}
     warnings: tuple[str, ...] = ()
+
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """Its warnings, and what was learned since it was measured."""
+        old = self.device == "cpu" and "int8" in self.peaks and self.versions.get("ways") != WAYS
+        return (*self.warnings, *((OLD_INT8,) if old else ()))
 
     @property
     def peaks(self) -> dict[str, Gemm]:

@@ -30,7 +30,7 @@ from typing import Any
 import msgspec
 
 from hardware import detect
-from hardware.ceilings import Ceilings, Gemm, ReadPoint, utc_now
+from hardware.ceilings import WAYS, Ceilings, Gemm, ReadPoint, utc_now
 from hardware.memory import available_bytes
 
 MB = 2**20
@@ -299,7 +299,7 @@ def run(threads: int, quick: bool, probe: bool, device: str, say: Callable[[str,
         mem_bytes=torch.cuda.mem_get_info(device)[1] if cuda else machine.mem_bytes,
         load=load,
         steal_ratio=stolen,
-        versions={"torch": str(torch.__version__), "python": machine.python},
+        versions={"torch": str(torch.__version__), "python": machine.python, "ways": WAYS},
         warnings=tuple(warnings),
     )
 

@@ -350,7 +350,7 @@ def predict_local(
             if overhead.n_runs
             else f"{overhead.backend} has no runs here yet: typical overheads stand in, so the range is wide.",
             *notes,
-            *ceilings.warnings,
+            *ceilings.doubts,
         ),
     )
 

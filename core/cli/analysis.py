@@ -182,5 +182,5 @@ def ceilings(as_json: bool, threads: int | None, device: str, measure: bool, ful
     click.echo()
     show([{"working_set_bytes": p.working_set_bytes, "read_bytes_per_s": p.bytes_per_s} for p in found.reads])
     click.echo(f"\nMeasured {found.date} with {found.threads} threads.")
-    for line in found.warnings:
+    for line in found.doubts:
         click.echo(f"- {line}")

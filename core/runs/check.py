@@ -50,13 +50,18 @@ def estimate(wanted: Resolved) -> MemoryEstimate:
         runtime[name] = max(runtime.get(name, 0), reserve.runtime_bytes)
     runs = not isinstance(wanted.request.task, Derive)
     return MemoryEstimate(
-        weights_bytes=sum(reserve.weights_bytes for _, reserve in told),
+        weights_bytes=sum(reserve.weights_bytes for _, reserve in told) if runs else _loaded_bytes(wanted),
         packed_bytes=sum(reserve.packed_bytes for _, reserve in told if runs),
         kv_bytes=sum(reserve.kv_bytes for _, reserve in told if runs),
         workspace_bytes=sum(reserve.workspace_bytes for _, reserve in told if runs),
         runtime_bytes=sum(runtime.values()),
         available_bytes=available_bytes(),
     )
+
+
+def _loaded_bytes(source: Resolved) -> int:
+    """A transform's source: PyTorch's load it in fp32, others work on the file as it is."""
+    return 4 * source.spec.n_params if source.backend.dtypes else source.spec.weight_bytes or 0
 
 
 def _length(task: Task) -> int:

@@ -158,7 +158,7 @@ def _line(found: Ceilings) -> str:
 
 
 def _notices(found: Ceilings, job: Measuring | None) -> list[str]:
-    words = list(found.warnings)
+    words = list(found.doubts)
     days = (time.time() - _epoch(found.date)) / 86400
     if days > _OLD_DAYS:
         words.append(f"These ceilings are {days:.0f} days old. Press Check to see whether they still hold.")

@@ -63,7 +63,7 @@ def measured_ceilings(threads: int) -> Ceilings:
     else:
         for line in roofs.drift(found, measure(data_dir(), threads, probe=True)):
             print(f"- {line} Measure them again: python -m core ceilings --measure --threads {threads}")
-    for line in found.warnings:
+    for line in found.doubts:
         print(f"- {line}")
     return found
 

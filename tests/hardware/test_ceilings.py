@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import msgspec
 import psutil
 import pytest
 
@@ -115,6 +116,16 @@ onednn_verbose,v1,primitive,exec,cpu,gemm_api,,undef,src_s8,,,1x1,22.8
         "fp16 torch.matmul": "native code, no library kernel",
         "int8 torch._int_mm": "oneDNN gemm_api",
     }
+
+
+def test_an_int8_ceiling_without_packed_weights_is_doubted() -> None:
+    old = made()
+    int8 = ceilings.Gemm("int8", 512, 512, 512, 1e9, "torch._int_mm: oneDNN gemm_api")
+    assert ceilings.OLD_INT8 not in old.doubts, "it has no int8"
+    with_int8 = msgspec.structs.replace(old, gemms=(*old.gemms, int8), warnings=("Busy.",))
+    assert with_int8.doubts == ("Busy.", ceilings.OLD_INT8)
+    new = msgspec.structs.replace(with_int8, versions={"ways": ceilings.WAYS})
+    assert new.doubts == ("Busy.",)
 
 
 @pytest.mark.engine("pytorch")
