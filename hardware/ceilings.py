@@ -9,20 +9,15 @@ from __future__ import annotations
 import itertools
 import math
 import os
-import queue
-import signal
-import subprocess
-import sys
-import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
 
+from hardware.child import Child
 from hardware.device import Device
 from hardware.errors import HardwareError
-from hardware.priority import spawn
 from hardware.process import patient
 
 WAYS = "2"  # the set of ways to multiply that competed (hardware.measure_ceilings.products), kept among the versions
@@ -176,56 +171,20 @@ def measure(
     """
     if threads < 1:
         raise HardwareError(f"{threads} threads cannot measure anything.", "Give one thread or more.")
-    command = [sys.executable, "-m", "hardware.measure_ceilings", "--threads", str(threads), "--device", device]
-    command += ["--probe"] if probe else ["--quick"] if quick else []
-    count = str(threads)
-    child = spawn(
-        lambda: subprocess.Popen(
-            command,
-            cwd=Path(__file__).resolve().parent.parent,
-            env={
-                **os.environ,
-                **patient(),
-                "OMP_NUM_THREADS": count,
-                "MKL_NUM_THREADS": count,
-                "PYTHONUNBUFFERED": "1",
-            },
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-    )
-    lines: queue.Queue[str | None] = queue.Queue()
-    errors: list[str] = []
-    assert child.stdout is not None and child.stderr is not None
-    readers = [
-        threading.Thread(target=_pump, args=(child.stdout, lines.put, lambda: lines.put(None)), daemon=True),
-        threading.Thread(target=_pump, args=(child.stderr, errors.append, lambda: None), daemon=True),
-    ]
-    for reader in readers:
-        reader.start()
+    chosen = ["--threads", str(threads), "--device", device]
+    chosen += ["--probe"] if probe else ["--quick"] if quick else []
+    environ = {**patient(), "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
     result: Ceilings | None = None
-    try:
-        while True:
+    with Child("hardware.measure_ceilings", chosen, environ, hush=True, group=True) as child:
+        for line in child.messages(0.1):
             if should_stop():
                 raise HardwareError("Measuring the ceilings was stopped.", "Start it again whenever it suits.")
-            try:
-                line = lines.get(timeout=0.1)
-            except queue.Empty:
-                continue
-            if line is None:
-                break
-            message = msgspec.json.decode(line, type=_Message)
-            on_progress(message.note, message.done, message.total)
-            result = message.result or result
-    finally:
-        _end(child)
-        for reader in readers:
-            reader.join(timeout=5)
+            if line is not None:
+                message = msgspec.convert(line, _Message)
+                on_progress(message.note, message.done, message.total)
+                result = message.result or result
     if result is None:
-        last = next((text.strip() for text in reversed(errors) if text.strip()), f"exit status {child.returncode}")
+        last = child.last_error or f"exit status {child.status}"
         raise HardwareError(f"The ceilings could not be measured: {last}.", "PyTorch is needed for it.")
     return result
 
@@ -237,26 +196,6 @@ class _Message(msgspec.Struct):
     done: float = 0.0
     total: float = 1.0
     result: Ceilings | None = None
-
-
-def _pump(stream: object, put: Callable[[str], None], end: Callable[[], None]) -> None:
-    for line in stream:  # type: ignore[attr-defined]
-        put(line)
-    end()
-
-
-def _end(child: subprocess.Popen[str]) -> None:
-    """End the process and what it started; a finished one is only reaped."""
-    for name in ("SIGTERM", "SIGKILL"):
-        try:
-            child.wait(timeout=1.0 if name == "SIGKILL" else 0.2)
-            return
-        except subprocess.TimeoutExpired:
-            if hasattr(os, "killpg"):
-                os.killpg(child.pid, getattr(signal, name))
-            else:
-                child.kill()
-    child.wait()
 
 
 # ---------------------------------------------------------------- keeping and comparing

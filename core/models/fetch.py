@@ -5,18 +5,15 @@ The hub's library never enters the app's process. Knows core.models.hub's lines 
 
 from __future__ import annotations
 
-import contextlib
-import os
-import subprocess
-import sys
 import threading
-from pathlib import Path
+import time
 from typing import Any
 
 import msgspec
 
 from core.errors import ExplorerError
 from core.models.hub import DownloadPlan
+from hardware.child import Child
 
 _PLAN_TIMEOUT_S = 45.0
 _NO_ANSWER = ("The hub's answer did not come.", "Check the connection and try again.")
@@ -24,14 +21,13 @@ _NO_ANSWER = ("The hub's answer did not come.", "Check the connection and try ag
 
 def plan(repo_id: str, gguf: str | None = None) -> DownloadPlan:
     """What a download would fetch; raises ExplorerError (offline, unknown, gated ...)."""
-    child = _child("plan", repo_id, gguf)
-    try:
-        out, _ = child.communicate(timeout=_PLAN_TIMEOUT_S)
-    except subprocess.TimeoutExpired:
-        child.kill()
-        child.communicate()
-        raise ExplorerError(*_NO_ANSWER) from None
-    answer = _last(out.splitlines())
+    answer: dict[str, Any] = {}
+    asked_s = time.monotonic()
+    with _child("plan", repo_id, gguf) as child:
+        for message in child.messages():
+            answer = message or answer
+            if time.monotonic() - asked_s > _PLAN_TIMEOUT_S:
+                raise ExplorerError(*_NO_ANSWER)
     if "repo_id" not in answer:
         raise ExplorerError(*(_failure(answer) or _NO_ANSWER))
     return msgspec.convert(answer, DownloadPlan)
@@ -57,42 +53,22 @@ class Download:
     def stop(self) -> None:
         """End it. Files that are complete stay; the one in the middle starts again from zero next time."""
         self.stopped = True
-        with contextlib.suppress(ProcessLookupError):
-            self._child.kill()
+        self._child.end()
 
     def _read(self) -> None:
-        assert self._child.stdout is not None
-        with self._child:
-            for line in self._child.stdout:
-                answer = _last([line])
-                self.done_bytes = float(answer.get("done") or self.done_bytes)
-                self.path = answer.get("path", self.path)
-                self.failure = _failure(answer) or self.failure
+        for message in self._child.messages():
+            answer = message or {}
+            self.done_bytes = float(answer.get("done") or self.done_bytes)
+            self.path = answer.get("path", self.path)
+            self.failure = _failure(answer) or self.failure
         if self.path is None and self.failure is None and not self.stopped:
             self.failure = ("The download ended early.", "Start it again; complete files are kept.")
 
 
-def _child(verb: str, repo_id: str, gguf: str | None) -> subprocess.Popen[str]:
+def _child(verb: str, repo_id: str, gguf: str | None) -> Child:
     chosen = ["--gguf", gguf] if gguf else []
-    return subprocess.Popen(
-        [sys.executable, "-m", "core.models.hub", verb, *chosen, "--", repo_id],
-        cwd=Path(__file__).parents[2],
-        env={**os.environ, "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_UPDATE_CHECK": "1"},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-
-
-def _last(lines: list[str]) -> dict[str, Any]:
-    """The last line that is a JSON object."""
-    for line in reversed(lines):
-        with contextlib.suppress(msgspec.DecodeError):
-            found = msgspec.json.decode(line)
-            if isinstance(found, dict):
-                return found
-    return {}
+    quiet = {"HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_UPDATE_CHECK": "1"}
+    return Child("core.models.hub", [verb, *chosen, "--", repo_id], quiet, hush=True)
 
 
 def _failure(answer: dict[str, Any]) -> tuple[str, str] | None:

@@ -8,11 +8,7 @@ explains their end.
 
 from __future__ import annotations
 
-import queue
 import signal
-import subprocess
-import sys
-import threading
 import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,9 +18,9 @@ import msgspec
 from core.errors import ExplorerError
 from core.models.torch_to_onnx import Message
 from core.types import Progress
+from hardware.child import Child
 
 VERSION = 2  # part of the cache key: raise it when the same folder gives another file
-ROOT = Path(__file__).parents[2]
 TELL_EVERY_S = 1.0  # a progress callback may raise, which is how a user stops the export
 
 
@@ -43,36 +39,18 @@ def export(hf_folder: str, out_dir: str, progress: Progress) -> None:
 
 def _run(module: str, arguments: list[str], note: str, progress: Progress) -> None:
     """`python -m module arguments` to its end. Raises ExplorerError for what it refuses, and for its death."""
-    child = subprocess.Popen([sys.executable, "-m", module, *arguments], cwd=ROOT, stdout=subprocess.PIPE)
-    messages: queue.Queue[Message | None] = queue.Queue()
-    threading.Thread(target=_read, args=(child, messages), daemon=True).start()
     started = time.monotonic()
-    try:
-        while True:
-            progress(note, round(time.monotonic() - started), unit="s")
-            try:
-                message = messages.get(timeout=TELL_EVERY_S)
-            except queue.Empty:
-                continue
-            if message is None:
-                break
-            if message.hint:
+    with Child(module, arguments) as child:
+        progress(note, 0, unit="s")
+        for line in child.messages(TELL_EVERY_S):
+            message = msgspec.convert(line, Message) if line else None
+            if message and message.hint:
                 raise ExplorerError(message.text, message.hint)
-            note, started = message.text, time.monotonic()
-    finally:
-        if child.poll() is None and sys.exc_info()[0] is not None:
-            child.kill()
-        status = child.wait()
-    if status:
-        raise _explained(status)
-
-
-def _read(child: subprocess.Popen[bytes], messages: queue.Queue[Message | None]) -> None:
-    assert child.stdout is not None
-    with child.stdout:
-        for line in child.stdout:
-            messages.put(msgspec.json.decode(line, type=Message))
-    messages.put(None)
+            if message:
+                note, started = message.text, time.monotonic()
+            progress(note, round(time.monotonic() - started), unit="s")
+    if child.status:
+        raise _explained(child.status)
 
 
 def _explained(status: int) -> ExplorerError:

@@ -1,58 +1,26 @@
-"""A conversion in a process of its own, where it can be stopped at once and its memory goes with it.
-
-The child is a module that prints lines of JSON. Knows nothing of what it converts.
-"""
+"""A conversion in a process of its own, where it can be stopped at once and its memory goes with it."""
 
 from __future__ import annotations
 
-import json
-import queue
 import shutil
-import subprocess
-import sys
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from core.errors import ExplorerError
-
-ROOT = Path(__file__).parents[2]
-POLL_S = 0.2
+from hardware.child import Child
 
 
 def run(module: str, arguments: list[str], tell: Callable[[dict[str, Any] | None], None]) -> int:
     """Run `python -m module arguments` to its end; its exit status.
 
-    tell: called with every line the child prints, and with None in between; what it raises kills the child.
+    tell: called with every object the child prints, and with None in between; what it raises ends the child.
     """
-    child = subprocess.Popen([sys.executable, "-m", module, *arguments], cwd=ROOT, stdout=subprocess.PIPE)
-    lines: queue.Queue[dict[str, Any] | None] = queue.Queue()
-    threading.Thread(target=_read, args=(child, lines), daemon=True).start()
-    try:
-        while True:
-            tell(None)
-            try:
-                line = lines.get(timeout=POLL_S)
-            except queue.Empty:
-                continue
-            if line is None:
-                break
-            tell(line)
-    finally:
-        if sys.exc_info()[0] is not None:
-            child.kill()
-        status = child.wait()
-    return status
-
-
-def _read(child: subprocess.Popen[bytes], lines: queue.Queue[dict[str, Any] | None]) -> None:
-    assert child.stdout is not None
-    with child.stdout:
-        for line in child.stdout:
-            if line.startswith(b"{"):  # a library may print, too
-                lines.put(json.loads(line))
-    lines.put(None)
+    with Child(module, arguments) as child:
+        for message in child.messages():
+            tell(message)
+    assert child.status is not None
+    return child.status
 
 
 def disk_full(out: Path, needed: int) -> ExplorerError:

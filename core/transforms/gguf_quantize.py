@@ -108,10 +108,13 @@ def _quantize(source: Path, target: Path, params: Recipe, work: Work) -> None:
         error = (line or {}).get("error", error)
 
     arguments = [str(source), str(target), params.type, params.table, str(work.threads)]
-    status = _child.run("core.transforms._llama_quantize", arguments, tell)
-    if status:
+    try:
+        status = _child.run("core.transforms._llama_quantize", arguments, tell)
+        if status:
+            raise _failure(status, error, target, expected)
+    except BaseException:
         target.unlink(missing_ok=True)
-        raise _failure(status, error, target, expected)
+        raise
 
 
 def _check_room(target: Path, expected: int) -> None:

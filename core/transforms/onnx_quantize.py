@@ -105,19 +105,26 @@ def _rewrite(file: Path, out: Path, params: Quantization, work: Work) -> dict[st
         work.check()
 
     settings = {name: getattr(params, name) for name in params.__struct_fields__}
-    status = _child.run("core.transforms._onnx_rewrite", [str(file), str(out), json.dumps(settings)], tell)
-    if not status and facts:
-        return facts
-    for left in out.iterdir():
-        left.unlink()
+    try:
+        status = _child.run("core.transforms._onnx_rewrite", [str(file), str(out), json.dumps(settings)], tell)
+        if status or not facts:
+            raise _failure(status, problem, out, needed)
+    except BaseException:
+        for left in out.iterdir():
+            left.unlink()
+        raise
+    return facts
+
+
+def _failure(status: int, problem: dict[str, Any], out: Path, needed: int) -> ExplorerError:
     if problem.get("errno") in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
-        raise _child.disk_full(out, needed)
+        return _child.disk_full(out, needed)
     if status == -signal.SIGKILL:
-        raise ExplorerError(
+        return ExplorerError(
             "The quantizer was killed, most likely because memory ran out.",
             "It needs about five times the model's fp32 weights: close other programs, or choose a smaller model.",
         )
-    raise ExplorerError(
+    return ExplorerError(
         f"ONNX Runtime's quantizer failed: {problem.get('error') or f'it ended with status {status}'}.",
         "Choose another method or another model; the run's log has the details.",
     )

@@ -5,11 +5,8 @@ Knows the catalogue, the conversions and the backends; nothing of passes or prof
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import importlib.metadata
-import subprocess
-import sys
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +20,7 @@ from core.runs.resolve import Resolved, resolve
 from core.types import ModelEntry, Request, Session
 from core.worker.apart import Apart, open_apart
 from core.worker.journal import Journal, Teller
+from hardware.child import Child
 from hardware.process import resident
 
 
@@ -113,25 +111,17 @@ def provide(entry: ModelEntry, formats: tuple[str, ...], journal: Teller) -> tup
 
         check(entry.files)
         return direct, entry.files[direct]
-    command = [sys.executable, "-m", "core.models.artifacts", entry.id, ",".join(formats)]
-    child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
-    assert child.stdout is not None
     last: dict[str, Any] = {}
-    try:
-        for line in child.stdout:
-            with contextlib.suppress(msgspec.DecodeError):  # a library may print, too
-                last = msgspec.json.decode(line, type=dict[str, Any])
-            if "note" in last:
-                journal.phase("preparing", **last)
-    finally:
-        if child.poll() is None and "path" not in last:
-            child.kill()
-        code = child.wait()
+    with Child("core.models.artifacts", [entry.id, ",".join(formats)]) as child:
+        for message in child.messages():
+            last = message or last
+            if message and "note" in message:
+                journal.phase("preparing", **message)
     if "path" in last:
         return last["format"], last["path"]
     if "message" in last:
         raise ExplorerError(last["message"], last["hint"])
     raise ExplorerError(
-        f"Preparing {entry.label} ended early with status {code}.",
+        f"Preparing {entry.label} ended early with status {child.status}.",
         "The memory may have run out: choose a smaller model; the run's log has the last lines.",
     )
