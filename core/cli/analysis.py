@@ -15,7 +15,7 @@ from core.analysis import predict as prediction
 from core.analysis import predict_here
 from core.analysis import work as counting
 from core.cli.group import cli, json_flag, show
-from core.dtypes import retype
+from core.dtypes import canonical_dtype, retype
 from core.errors import ExplorerError
 from core.models import catalogue, spec
 from core.paths import data_dir
@@ -137,6 +137,8 @@ def _predict_here(found: ModelSpec, given: dict[str, Any], sizes: dict[str, Any]
             f"Run: python -m core ceilings --threads {n}",
         )
     weights = supposed_dtype(backend, found.dtype, given["weights"])
+    if given["weights"] and weights != canonical_dtype(given["weights"]):
+        click.echo(f"{backend.label} does not run {given['weights']}: predicted for {weights}.", err=True)
     fitted = overheads.known(Store(data_dir()), measured)
     return predict_here.predict_local(
         found,

@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from core import plugins
+from core.dtypes import canonical_dtype
 from core.models import artifacts, catalogue, spec
 from core.models.identity import stamp
 from core.plugins import settings
@@ -128,6 +129,7 @@ def supposed_dtype(backend: Backend, stored: str, weights: str | None) -> str:
     For predictions, which need no file: a backend that chooses takes `weights` if it can; one that reads GGUF takes
     them as they are; others run what is derived for them.
     """
+    weights = canonical_dtype(weights) if weights else None
     if backend.dtypes:
         return loaded_dtype(backend, "hf", stored, weights if weights in backend.dtypes else None) or stored
     return (weights or stored) if "gguf" in backend.formats else artifacts.derived_dtype(backend.formats[0], stored)

@@ -60,7 +60,7 @@ def test_one_rule_for_the_number_format() -> None:
     )
     assert supposed_dtype(pytorch, "q4_1", "q4_0") == "fp32" and supposed_dtype(pytorch, "fp32", "bf16") == "bf16"
     assert supposed_dtype(llama, "q4_1", None) == "q4_1" and supposed_dtype(llama, "q4_1", "q8_0") == "q8_0"
-    assert supposed_dtype(onnx, "bf16", None) == "fp32"
+    assert supposed_dtype(onnx, "bf16", None) == "fp32" and supposed_dtype(pytorch, "fp32", "F16") == "fp16"
 
 
 def test_no_way_to_a_format_is_said_before_anything_is_loaded(fake_request: Request, tiny: Path) -> None:
