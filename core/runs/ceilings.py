@@ -31,7 +31,7 @@ def measure(
     Raises BusyError while anything else is measured, HardwareError, OSError (a full disk).
     """
     with measuring(root, f"a measurement of this machine's ceilings with {threads} threads"):
-        found = ceilings.measure(threads, quick, on_progress, should_stop, device, probe)
+        found = ceilings.measure(threads, quick, on_progress, should_stop, device=device, probe=probe)
         if not probe:
             ceilings.save(found, root / FOLDER)
     return found

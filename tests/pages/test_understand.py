@@ -83,7 +83,7 @@ def test_measuring_shows_progress_and_keeps_the_result(
     seen, go_on = threading.Event(), threading.Event()
 
     def measure(
-        threads: int, quick: bool, progress: Callable[..., None], stop: Callable[[], bool], probe: bool
+        threads: int, quick: bool, progress: Callable[..., None], stop: Callable[[], bool], *, device: str, probe: bool
     ) -> Ceilings:
         progress("matrix products in fp32", 3.0, 12.0)
         seen.set()
