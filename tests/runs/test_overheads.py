@@ -15,6 +15,7 @@ from core.analysis.predict_here import Observation, Overhead, Terms, fit_overhea
 from core.cli import cli
 from core.paths import data_dir
 from core.runs import overheads
+from core.runs.passes import headline
 from core.runs.runner import Runner
 from core.types import Generate, Pass, Request, Step, to_json
 from hardware import ceilings as roofs
@@ -39,14 +40,15 @@ def test_a_run_becomes_observations(runner: Runner, fake_request: Request) -> No
     first, second, decode = observed(runner, fake_request, task=task, repeats=2, params={"prefill_chunk": 8})
     (run_id,) = runner.store.ids()
     events = runner.store.open(run_id).events()
-    timing = [e.number for e in events if isinstance(e, Pass) and e.kind == "timing"]
+    counted = headline(events).numbers  # on a busy machine one of the two may be disturbed
+    assert set(counted) <= {e.number for e in events if isinstance(e, Pass) and e.kind == "timing"}
     passes = [
-        [e.seconds for e in events if isinstance(e, Step) and e.pass_no == number and e.n_forward] for number in timing
+        [e.seconds for e in events if isinstance(e, Step) and e.pass_no == number and e.n_forward] for number in counted
     ]
     assert [o.phase for o in (first, second, decode)] == ["prefill", "prefill", "decode"]
     wanted = [np.median([p[0] for p in passes]), np.median([p[1] for p in passes]),
               np.median([np.mean(p[2:]) for p in passes])]  # fmt: skip
-    assert len(passes) == 2 and [o.seconds for o in (first, second, decode)] == pytest.approx(wanted)
+    assert passes and [o.seconds for o in (first, second, decode)] == pytest.approx(wanted)
     assert all(o.seconds >= 0.02 for o in (first, second, decode))
     assert first.terms.computing_s > second.terms.computing_s > decode.terms.computing_s
     assert first.arithmetic == decode.arithmetic == "int8", "the embedded model is quantized"
