@@ -1,4 +1,4 @@
-"""Ways to decode: the speed-up over the same engine's own loop, measured with its interval and predicted."""
+"""Ways to decode: the speed-up over autoregressive in the same engine, measured with its interval and predicted."""
 
 from __future__ import annotations
 
@@ -16,17 +16,19 @@ AXIS = 64  # pixels of the axis below the rows
 def speedups(rows: Sequence[Any]) -> Chart:
     """Bars in the order of speed-up, a line at 1; a diamond where the cost of a forward predicted it.
 
-    rows: each with a label, over_own (an interval or None) and predicted (None: not predicted).
+    rows: each with a label, over_autoregressive (an interval or None) and predicted (None: not predicted).
     """
-    shown = sorted((r for r in rows if r.over_own is not None), key=lambda r: -r.over_own.value)
+    shown = sorted((r for r in rows if r.over_autoregressive is not None), key=lambda r: -r.over_autoregressive.value)
     data: list[Row] = [
         {
             "label": r.label,
-            "speedup": r.over_own.value,
-            "low": r.over_own.low if r.over_own.low is not None else r.over_own.value,
-            "high": r.over_own.high if r.over_own.high is not None else r.over_own.value,
-            "text": f"{r.over_own.value:.2f} ×",
-            "end": max(r.over_own.high or 0.0, r.over_own.value, r.predicted or 0.0),
+            "speedup": r.over_autoregressive.value,
+            "low": r.over_autoregressive.low if r.over_autoregressive.low is not None else r.over_autoregressive.value,
+            "high": r.over_autoregressive.high
+            if r.over_autoregressive.high is not None
+            else r.over_autoregressive.value,
+            "text": f"{r.over_autoregressive.value:.2f} ×",
+            "end": max(r.over_autoregressive.high or 0.0, r.over_autoregressive.value, r.predicted or 0.0),
         }
         for r in shown
     ]
@@ -34,7 +36,7 @@ def speedups(rows: Sequence[Any]) -> Chart:
     words = ", ".join(f"{r['label']} {r['text']}" for r in data) or "nothing measured yet"
     names = [r["label"] for r in data]
     limit = 1.15 * max((r["end"] for r in data), default=1.0)  # room for the words
-    return fed(_spec(names, limit), f"Speed-up over the engine's own loop: {words}", rows=data, guesses=guesses)
+    return fed(_spec(names, limit), f"Speed-up over autoregressive: {words}", rows=data, guesses=guesses)
 
 
 def _spec(names: Sequence[str], limit: float) -> dict[str, Any]:

@@ -6,12 +6,12 @@ import click
 
 from core.cli.group import cli, json_flag
 from core.errors import ExplorerError
-from core.studies import contest_report, report
+from core.studies import benchmark_report, report
+from core.studies.benchmark import hold
 from core.studies.conduct import conduct
-from core.studies.contest import hold
 from core.studies.findings import findings
 from core.studies.known import KINDS
-from core.studies.plan import Contest
+from core.studies.plan import Benchmark
 from core.studies.standings import standings
 from core.types import to_json
 
@@ -32,10 +32,10 @@ def study(name: str, model: str, minutes: float | None, again: bool, as_json: bo
     def say(words: str) -> None:
         click.echo(words, err=True)
 
-    if isinstance(plan, Contest):
+    if isinstance(plan, Benchmark):
         held = hold(plan, budget, say, again)
         stand = standings(held)
-        data, page, table = to_json(stand), contest_report.html(stand), contest_report.markdown(stand)
+        data, page, table = to_json(stand), benchmark_report.html(stand), benchmark_report.markdown(stand)
         folder = held.folder
     else:
         ledger = conduct(plan, budget, say, again)

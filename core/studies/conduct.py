@@ -1,4 +1,4 @@
-"""Carries out a plan: makes the variants, times them in interleaved rounds, examines them, within a time budget.
+"""Carries out a plan: makes the variants, times them in interleaved rounds, evaluates them, within a time budget.
 
 Only runs are made here, by the runner that makes all others; what they say is core.studies.findings'.
 """
@@ -18,13 +18,13 @@ from core.runs.resolve import resolve
 from core.runs.runner import Runner
 from core.runs.store import Store
 from core.studies.ledger import Ledger, Say
-from core.studies.plan import Exam, Plan, Recipe
+from core.studies.plan import Evaluation, Plan, Recipe
 from core.types import Derive, Evaluate, Generate, Record, Request, Result
 
-START_S = 8.0  # of an examined variant: a process, a model, the first forward
+START_S = 8.0  # of an evaluated variant: a process, a model, the first forward
 LEAST_ITEMS = 20
-OVERRUN = 0.2  # of the study's time, after which no exam begins
-SPARE = 0.9  # of the time left goes into exams; estimates err
+OVERRUN = 0.2  # of the study's time, after which no evaluation begins
+SPARE = 0.9  # of the time left goes into evaluations; estimates err
 
 
 class Answer(Record):
@@ -54,7 +54,7 @@ def conduct(plan: Plan, minutes: float, say: Say, again: bool = False) -> Ledger
             if recipe.id in models:
                 ledger.perform(f"{recipe.id}/detail", _detail(plan, recipe, models[recipe.id]))
         speed_rounds(ledger, models, range(plan.least_rounds))
-        examine(ledger, models)
+        evaluate(ledger, models)
         for number in range(plan.least_rounds, plan.rounds):
             if ledger.left_s < round_s(ledger):
                 break
@@ -176,11 +176,11 @@ def _detail(plan: Plan, recipe: Recipe, model: str) -> Request:
     )
 
 
-# ------------------------------------------------------------ examining
+# ------------------------------------------------------------ evaluating
 
 
-def examine(ledger: Ledger[Plan], models: dict[str, str]) -> None:
-    """Every exam of every variant. The baseline sits them in full first, which tells what the others can afford."""
+def evaluate(ledger: Ledger[Plan], models: dict[str, str]) -> None:
+    """Every evaluation of every variant; the baseline in full first, which tells what the others can afford."""
     plan = ledger.plan
     if plan.baseline not in models:
         return
@@ -191,37 +191,38 @@ def examine(ledger: Ledger[Plan], models: dict[str, str]) -> None:
             ledger.save()
         if recipe.id != plan.baseline and ledger.left_s < -OVERRUN * 60 * ledger.state.minutes:
             break
-        for exam in plan.exams:
-            n = ledger.state.items.get(exam.eval, 0)
-            ledger.perform(f"{recipe.id}/exam/{exam.eval}", _examining(plan, recipe, models[recipe.id], exam, n))
+        for evaluation in plan.evaluations:
+            n = ledger.state.items.get(evaluation.eval, 0)
+            ledger.perform(f"{recipe.id}/{evaluation.key}", _evaluating(plan, recipe, models[recipe.id], evaluation, n))
 
 
 def affordable(ledger: Ledger[Plan], recipes: list[Recipe]) -> dict[str, int]:
     """Eval -> items that everyone can be asked in the time left; 0 for all of them.
 
-    A variant is expected to need the baseline's time, longer by as much as its first token (of exams that only read)
-    or its whole standard answer (of those that write) takes longer. All exams shrink by the same share.
+    A variant is expected to need the baseline's time, longer by as much as its first token (of evaluations that only
+    read) or its whole standard answer (of those that write) takes longer. All evaluations shrink by the same share.
     """
     plan = ledger.plan
     base = _typical(ledger, plan.baseline)
     needed = 0.0
     sizes: dict[str, int] = {}
-    for exam in plan.exams:
-        run = ledger.done(f"{plan.baseline}/exam/{exam.eval}")
+    for evaluation in plan.evaluations:
+        run = ledger.done(f"{plan.baseline}/{evaluation.key}")
         if run is None or base is None:
             continue
         result = run.result()
-        sizes[exam.eval] = len(result.items)
+        sizes[evaluation.eval] = len(result.items)
         took = result.items[-1].t_s - result.asked.t_s if result.items and result.asked else 0.0
         for recipe in recipes:
             own = _typical(ledger, recipe.id)
             if own is not None:
-                slower = own.seconds / base.seconds if exam.generates else own.ttft_s / base.ttft_s
+                slower = own.seconds / base.seconds if evaluation.generates else own.ttft_s / base.ttft_s
                 needed += took * slower
     room = SPARE * ledger.left_s - START_S * len(recipes)
     share = 1.0 if not needed else max(0.0, room / needed)
     ledger.say(
-        f"exams need about {needed / 60:.1f} min, {room / 60:.1f} min are there: {min(1.0, share):.0%} of the items"
+        f"evaluations need about {needed / 60:.1f} min, {room / 60:.1f} min are there: "
+        f"{min(1.0, share):.0%} of the items"
     )
     if share >= 1:
         return dict.fromkeys(sizes, 0)
@@ -238,11 +239,11 @@ def _typical(ledger: Ledger[Plan], recipe_id: str) -> Answer | None:
     return min(found, key=lambda a: a.seconds, default=None)
 
 
-def _examining(plan: Plan, recipe: Recipe, model: str, exam: Exam, n: int) -> Request:
+def _evaluating(plan: Plan, recipe: Recipe, model: str, evaluation: Evaluation, n: int) -> Request:
     return Request(
         model=model,
         backend=recipe.backend,
-        task=Evaluate(eval=exam.eval, settings={**exam.settings, **({"n": n} if n else {})}),
+        task=Evaluate(eval=evaluation.eval, settings={**evaluation.settings, **({"n": n} if n else {})}),
         dtype=recipe.dtype,
         options=recipe.options,
         threads=plan.threads,

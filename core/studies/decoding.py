@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from core.domains import load
-from core.studies.plan import Contender, Contest, Exam, Recipe
+from core.studies.plan import Benchmark, Configuration, Evaluation, Recipe
 from core.types import Scalar
 
 Steps = tuple[tuple[str, dict[str, Scalar]], ...]
@@ -32,7 +32,7 @@ CLLM: Steps = (
     ("consistency", CONSISTENCY),
     ("consistency", {**CONSISTENCY, **NAMES, "minutes": 13.0, "learning_rate": 2e-4}),
 )
-AWAY = Exam(eval="dialogue", label="Dialogue", metric="recalled", settings={"n": 20}, generates=True)
+AWAY = Evaluation(eval="dialogue", label="Dialogue", metric="recalled", settings={"n": 20}, generates=True)
 
 
 def _way(
@@ -47,13 +47,14 @@ def _way(
     drafts: str = "",
     fused: bool = False,
     **params: Scalar,
-) -> Contender:
-    """A contender; in PyTorch in bf16.
+) -> Configuration:
+    """A configuration; in PyTorch in bf16.
 
-    of: the contender that decodes the same model one by one, if not itself. recipe: of the model, if not named so.
-    fused: with PyTorch's fused step, against a contender that has it too.
+    of: the configuration that decodes the same model autoregressively, if not itself. recipe: of the model, if not
+    named so.
+    fused: with PyTorch's fused step, against a configuration that has it too.
     """
-    return Contender(
+    return Configuration(
         id=f"{id}-fused" if fused else id,
         label=f"{label}, fused step" if fused else label,
         recipe=recipe or of or id,
@@ -68,7 +69,7 @@ def _way(
     )
 
 
-def _jacobi(label: str, of: str, id: str = "", window: int = 16, **more: Any) -> Contender:
+def _jacobi(label: str, of: str, id: str = "", window: int = 16, **more: Any) -> Configuration:
     """The model of `of`, which was trained for it, with Jacobi decoding."""
     return _way(id or f"{of}-jacobi", label, "jacobi", of=of, window=window, fill="end", **more)
 
@@ -78,41 +79,41 @@ def _question(domain: str) -> str:
     return load(domain, "test", 1, 1000)[0].prompt
 
 
-def _quantized(id: str, label: str, windows: tuple[int, ...]) -> tuple[Contender, ...]:
-    """A model in llama.cpp, one by one and with Jacobi decoding."""
+def _quantized(id: str, label: str, windows: tuple[int, ...]) -> tuple[Configuration, ...]:
+    """A model in llama.cpp, autoregressive and with Jacobi decoding."""
     return (
-        _way(id, f"{label}, one by one", backend="llama_cpp"),
+        _way(id, f"{label}, autoregressive", backend="llama_cpp"),
         *(_jacobi(f"{label}, Jacobi, window {n}", id, f"{id}-jacobi-{n}", n, backend="llama_cpp") for n in windows),
     )
 
 
 _UNTRAINED = (
-    _way("teacher", "Teacher, one by one", rounds=ALL),
+    _way("teacher", "Teacher, autoregressive", rounds=ALL),
     _way("teacher-jacobi", "Teacher, Jacobi", "jacobi", of="teacher", window=16),
     _way("teacher-lookahead", "Teacher, lookahead", "lookahead", of="teacher"),
     _way("teacher-lookup", "Teacher, prompt lookup", "prompt_lookup", of="teacher"),
 )
 _CLLM = (
-    _way("cllm", "CLLM, one by one"),
+    _way("cllm", "CLLM, autoregressive"),
     _jacobi("CLLM, Jacobi", "cllm", rounds=ALL),
     _jacobi("CLLM, Jacobi with a pool", "cllm", "cllm-jacobi-pool", pool=4),
     _jacobi("CLLM, Jacobi, guessing from the prompt on", "cllm", "cllm-jacobi-early", early=True),
 )
 _FUSED = (
-    _way("teacher", "Teacher, one by one", fused=True),
-    _way("cllm", "CLLM, one by one", fused=True),
+    _way("teacher", "Teacher, autoregressive", fused=True),
+    _way("cllm", "CLLM, autoregressive", fused=True),
     _jacobi("CLLM, Jacobi", "cllm", rounds=ALL, fused=True),
     _jacobi("CLLM, Jacobi, guessing from the prompt on", "cllm", "cllm-jacobi-early", early=True, fused=True),
 )
 _ORT = (
-    _way("ort", "CLLM fp32, one by one", recipe="cllm", backend="onnxruntime"),
+    _way("ort", "CLLM fp32, autoregressive", recipe="cllm", backend="onnxruntime"),
     _jacobi("CLLM fp32, Jacobi, window 8", "ort", recipe="cllm", backend="onnxruntime", window=8),
 )
 
 
-def decoding(model: str = "smollm2-135m") -> Contest:
+def decoding(model: str = "smollm2-135m") -> Benchmark:
     """The plan for a model that PyTorch trains and every engine runs."""
-    return Contest(
+    return Benchmark(
         name=f"decoding-{model}",
         title=f"Many tokens per forward: {model} on text to SQL",
         model=model,
@@ -152,16 +153,16 @@ def decoding(model: str = "smollm2-135m") -> Contest:
                 )
             ),
         ),
-        contenders=(
+        configurations=(
             *_UNTRAINED,
-            _way("draft", "Draft model alone, one by one"),
+            _way("draft", "Draft model alone, autoregressive"),
             _way("drafted", "Teacher, speculative with the draft model", "speculative", of="teacher", drafts="draft"),
             _way("self", "Teacher, self-speculative with exit heads", "self_speculative", of="teacher", recipe="exits"),
             _way("medusa", "Teacher, Medusa heads", "medusa", of="teacher", recipe="medusa"),
             *_CLLM,
             _jacobi("CLLM, Jacobi, window 8", "cllm", "cllm-jacobi-8", window=8),
             *_FUSED,
-            _way("teacher-q4_1", "Teacher Q4_1, one by one", backend="llama_cpp"),
+            _way("teacher-q4_1", "Teacher Q4_1, autoregressive", backend="llama_cpp"),
             *(
                 way
                 for type, windows in (("Q4_1", (4, 16)), ("Q8_0", (4,)), ("BF16", (8,)))
@@ -170,13 +171,13 @@ def decoding(model: str = "smollm2-135m") -> Contest:
             *_ORT,
         ),
         baseline="teacher",
-        champion="cllm-jacobi",
+        candidate="cllm-jacobi",
         question=_question("sql"),
         away=AWAY,
     )
 
 
-def easy(model: str = "smollm2-135m") -> Contest:
+def easy(model: str = "smollm2-135m") -> Benchmark:
     """The same claim where it is easy to make: seven kinds of question, with fixed sentences around each query."""
     teacher: Steps = (("finetune", {"domain": "sql_easy", "minutes": 2.5}),)
     consistency: dict[str, Scalar] = {
@@ -186,7 +187,7 @@ def easy(model: str = "smollm2-135m") -> Contest:
         "window": 16,
         "learning_rate": 3e-4,
     }
-    return Contest(
+    return Benchmark(
         name=f"decoding-easy-{model}",
         title=f"Many tokens per forward, the easy setting: {model} on fixed sentences around simple queries",
         model=model,
@@ -194,9 +195,9 @@ def easy(model: str = "smollm2-135m") -> Contest:
             Recipe(id="teacher", label="Teacher", backend="pytorch", steps=teacher),
             Recipe(id="cllm", label="CLLM", backend="pytorch", steps=(*teacher, ("consistency", consistency))),
         ),
-        contenders=(_UNTRAINED[0], *_CLLM, *_FUSED),
+        configurations=(_UNTRAINED[0], *_CLLM, *_FUSED),
         baseline="teacher",
-        champion="cllm-jacobi",
+        candidate="cllm-jacobi",
         question=_question("sql_easy"),
         settings={"easy": True},
     )

@@ -1,4 +1,4 @@
-"""What the runs of one variant say: its model, its timed answers, its exams; or why there is none."""
+"""What the runs of one variant say: its model, its timed answers, its evaluations; or why there is none."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from core.types import Loaded, Record, Result
 
 
 class Evidence(Record):
-    """answers: by round. results: of finished runs, "detail" and "exam/NAME". reason: what is missing and why."""
+    """answers: by round. results: of finished runs, "detail" and the evaluations by their keys. reason: what is
+    missing, and why.
+    """
 
     recipe: Recipe
     model: str
@@ -49,7 +51,7 @@ def gather(ledger: Ledger[Plan], recipe: Recipe) -> Evidence:
             runs.append(run.id)
     if not answers:
         reasons.append(failures.get(f"{recipe.id}/speed/0", "Not timed: the study was stopped."))
-    for name in ("detail", *(f"exam/{exam.eval}" for exam in plan.exams)):
+    for name in ("detail", *(evaluation.key for evaluation in plan.evaluations)):
         run = ledger.done(f"{recipe.id}/{name}")
         if run is None:
             reasons.append(failures.get(f"{recipe.id}/{name}", ""))

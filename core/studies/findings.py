@@ -1,6 +1,6 @@
 """What a study found: its runs as rows of figures with intervals, the front, the composites and their evidence.
 
-Reads runs and hands numbers to core.analysis; draws nothing. A variant that could not be made or examined has a row
+Reads runs and hands numbers to core.analysis; draws nothing. A variant that could not be made or evaluated has a row
 that says why.
 """
 
@@ -23,7 +23,7 @@ from core.stats.scores import scores
 from core.studies.composites import CANDIDATES, Value, values
 from core.studies.evidence import Evidence, gather
 from core.studies.ledger import Ledger
-from core.studies.plan import Exam, Plan
+from core.studies.plan import Evaluation, Plan
 from core.studies.tradeoff import Study, Variant
 from core.studies.validate import Verdict, validate
 from core.types import Energy, Item, Metric, Record, Result, Score
@@ -35,12 +35,13 @@ WORST = (1 / 16, 0.0)  # of the hypervolume: speed-up and quality above chance o
 
 
 class Cell(Record, omit_defaults=False):
-    """One exam of one variant. comparison: with the baseline, over the same items; p: after Holm, over the variants.
+    """One evaluation of one variant.
 
-    mark: "worse" or "better" where that is significant.
+    comparison: with the baseline, over the same items. p: after Holm, over the variants. mark: "worse" or "better"
+    where that is significant.
     """
 
-    exam: str
+    evaluation: str = msgspec.field(name="exam")
     score: Score | None
     comparison: Comparison | None = None
     p: float | None = None
@@ -208,36 +209,36 @@ def _disturbed(plan: Plan, found: Mapping[str, Evidence]) -> tuple[str, ...]:
     )
 
 
-# ------------------------------------------------------------ exams
+# ------------------------------------------------------------ evaluations
 
 
 def _cells(plan: Plan, found: Mapping[str, Evidence]) -> dict[str, tuple[Cell, ...]]:
-    """Every exam of every variant beside the baseline's; each exam's comparisons are one family for Holm.
+    """Every evaluation of every variant beside the baseline's; each evaluation's comparisons are one family for Holm.
 
-    Scores are over the items that everyone who sat the exam was asked: the baseline sits it in full.
+    Scores are over the items that every variant was asked: the baseline is asked all of them.
     """
     cells: dict[tuple[str, str], Cell] = {}
     asked = {
-        exam.eval: shared([r.items for e in found.values() if (r := e.results.get(f"exam/{exam.eval}")) is not None])
-        for exam in plan.exams
+        evaluation.eval: shared([r.items for e in found.values() if (r := e.results.get(evaluation.key)) is not None])
+        for evaluation in plan.evaluations
     }
     for name, evidence in found.items():
-        for exam in plan.exams:
-            result = evidence.results.get(f"exam/{exam.eval}")
+        for evaluation in plan.evaluations:
+            result = evidence.results.get(evaluation.key)
             if result is None:
-                cells[name, exam.eval] = Cell(exam=exam.eval, score=None, reason="not measured")
+                cells[name, evaluation.eval] = Cell(evaluation=evaluation.eval, score=None, reason="not measured")
                 continue
-            metric = _metric(exam, result)
-            items = [i for i in result.items if i.id in asked[exam.eval]]
+            metric = _metric(evaluation, result)
+            items = [i for i in result.items if i.id in asked[evaluation.eval]]
             score = next(iter(scores(items, [metric])), None) if metric is not None else None
-            comparison = None if name == plan.baseline else _compared(exam, found[plan.baseline], result)
-            cells[name, exam.eval] = Cell(exam=exam.eval, score=score, comparison=comparison)
-    for exam in plan.exams:
-        family = [(name, c) for name in found if (c := cells[name, exam.eval].comparison) is not None]
+            comparison = None if name == plan.baseline else _compared(evaluation, found[plan.baseline], result)
+            cells[name, evaluation.eval] = Cell(evaluation=evaluation.eval, score=score, comparison=comparison)
+    for evaluation in plan.evaluations:
+        family = [(name, c) for name in found if (c := cells[name, evaluation.eval].comparison) is not None]
         for (name, comparison), p in zip(family, holm([c.p for _, c in family]), strict=True):
-            cell = cells[name, exam.eval]
-            cells[name, exam.eval] = msgspec.structs.replace(cell, p=p, mark=_mark(comparison, p))
-    return {name: tuple(cells[name, exam.eval] for exam in plan.exams) for name in found}
+            cell = cells[name, evaluation.eval]
+            cells[name, evaluation.eval] = msgspec.structs.replace(cell, p=p, mark=_mark(comparison, p))
+    return {name: tuple(cells[name, evaluation.eval] for evaluation in plan.evaluations) for name in found}
 
 
 def _mark(comparison: Comparison, p: float) -> str:
@@ -246,9 +247,9 @@ def _mark(comparison: Comparison, p: float) -> str:
     return "better" if comparison.gain > 0 else "worse"
 
 
-def _compared(exam: Exam, base: Evidence, result: Result) -> Comparison | None:
-    there = base.results.get(f"exam/{exam.eval}")
-    metric = _metric(exam, result)
+def _compared(evaluation: Evaluation, base: Evidence, result: Result) -> Comparison | None:
+    there = base.results.get(evaluation.key)
+    metric = _metric(evaluation, result)
     if there is None or metric is None:
         return None
     try:
@@ -257,8 +258,8 @@ def _compared(exam: Exam, base: Evidence, result: Result) -> Comparison | None:
         return None
 
 
-def _metric(exam: Exam, result: Result) -> Metric | None:
-    return next((m for m in (result.asked.metrics if result.asked else ()) if m.name == exam.metric), None)
+def _metric(evaluation: Evaluation, result: Result) -> Metric | None:
+    return next((m for m in (result.asked.metrics if result.asked else ()) if m.name == evaluation.metric), None)
 
 
 # ------------------------------------------------------------ quality and the front
@@ -267,15 +268,15 @@ def _metric(exam: Exam, result: Result) -> Metric | None:
 def _study(plan: Plan, found: Mapping[str, Evidence]) -> tuple[Study | None, tuple[str, ...]]:
     """The variants over the items that all of them answered; a variant that missed a task has no quality."""
     base = found[plan.baseline]
-    sat = [e for e in plan.exams if e.task and f"exam/{e.eval}" in base.results]
+    held = [e for e in plan.evaluations if e.task and e.key in base.results]
     remarks = []
     variants = []
     for name, evidence in found.items():
         row = _row(evidence)
-        missed = [e.label for e in sat if f"exam/{e.eval}" not in evidence.results]
+        missed = [e.label for e in held if e.key not in evidence.results]
         if missed and evidence.answers:
             remarks.append(f"{row.label} has no quality: {', '.join(missed)} not measured.")
-        items = [] if missed else [(e, i) for e in sat for i in _judged(e, base, evidence)]
+        items = [] if missed else [(e, i) for e in held for i in _judged(e, base, evidence)]
         variants.append(
             Variant(
                 id=name,
@@ -297,13 +298,13 @@ def _study(plan: Plan, found: Mapping[str, Evidence]) -> tuple[Study | None, tup
         return None, (*remarks, f"No trade-off can be computed: {error}.")
 
 
-def _judged(exam: Exam, base: Evidence, evidence: Evidence) -> list[tuple[Item, float]]:
+def _judged(evaluation: Evaluation, base: Evidence, evidence: Evidence) -> list[tuple[Item, float]]:
     """The items that were asked as the baseline's were, with their quality."""
-    result = evidence.results[f"exam/{exam.eval}"]
-    metric = _metric(exam, result)
+    result = evidence.results[evaluation.key]
+    metric = _metric(evaluation, result)
     if metric is None:
         return []
-    same = shared([base.results[f"exam/{exam.eval}"].items, result.items])
+    same = shared([base.results[evaluation.key].items, result.items])
     return [
         (i, i.values[metric.value] / (i.values[metric.over] if metric.over else 1.0))
         for i in result.items

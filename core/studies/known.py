@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from core.studies.decoding import decoding, easy
 from core.studies.ladder import ladder
-from core.studies.plan import Contest, Plan
+from core.studies.plan import Benchmark, Plan
 
 
 class Kind(NamedTuple):
@@ -15,11 +15,11 @@ class Kind(NamedTuple):
 
     label: str
     minutes: float
-    plan: Callable[[str], Plan | Contest]
+    plan: Callable[[str], Plan | Benchmark]
 
 
 KINDS: Mapping[str, Kind] = {
     "ladder": Kind("Compression ladder", 50.0, ladder),
-    "decoding": Kind("Decoding contest", 150.0, decoding),
-    "decoding-easy": Kind("Decoding contest, the easy setting", 40.0, easy),
+    "decoding": Kind("Decoding benchmark", 150.0, decoding),
+    "decoding-easy": Kind("Decoding benchmark, the easy setting", 40.0, easy),
 }

@@ -6,7 +6,7 @@ own weights in 32 bits in PyTorch, so that all backends have one reference.
 
 from __future__ import annotations
 
-from core.studies.plan import Exam, Plan, Recipe
+from core.studies.plan import Evaluation, Plan, Recipe
 from core.studies.validate import Group
 from core.types import Scalar
 
@@ -21,12 +21,12 @@ def ladder(model: str = "smollm2-135m") -> Plan:
         model=model,
         baseline="gguf-f16",
         recipes=(*_llama_cpp(), *_onnxruntime(), *_pytorch(model)),
-        exams=(
-            Exam(eval="choice", label="Multiple choice", metric="acc", chance=0.25),
-            Exam(eval="sentiment", label="Sentiment", metric="acc", chance=0.5),
-            Exam(eval="qa", label="Question answering", metric="f1", generates=True),
-            Exam(eval="perplexity", label="Perplexity", metric="perplexity", task=False),
-            Exam(
+        evaluations=(
+            Evaluation(eval="choice", label="Multiple choice", metric="acc", chance=0.25),
+            Evaluation(eval="sentiment", label="Sentiment", metric="acc", chance=0.5),
+            Evaluation(eval="qa", label="Question answering", metric="f1", generates=True),
+            Evaluation(eval="perplexity", label="Perplexity", metric="perplexity", task=False),
+            Evaluation(
                 eval="divergence",
                 label="KL divergence",
                 metric="kl",
@@ -72,7 +72,7 @@ def _onnxruntime() -> tuple[Recipe, ...]:
 
 
 def _pytorch(model: str) -> tuple[Recipe, ...]:
-    """In bf16, which is twice as fast here as fp32 and as good, so that more can be examined in the time."""
+    """In bf16, which is twice as fast here as fp32 and as good, so that more can be evaluated in the time."""
 
     def made(name: str, label: str, *steps: tuple[str, dict[str, Scalar]], dtype: str | None = "bf16") -> Recipe:
         return Recipe(id=f"torch-{name}", label=label, backend="pytorch", steps=steps, dtype=dtype)

@@ -9,7 +9,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import msgspec
 from filelock import FileLock, Timeout
@@ -18,10 +18,10 @@ from core.errors import ExplorerError
 from core.runs.measuring import LOCK, SPOILED, BusyError
 from core.runs.runner import Runner
 from core.runs.store import Run
-from core.studies.plan import Contest, Plan
+from core.studies.plan import Benchmark, Plan
 from core.types import Request, from_json, to_json
 
-P = TypeVar("P", bound=Plan | Contest)
+P = TypeVar("P", bound=Plan | Benchmark)
 FILE = "study.json"
 Say = Callable[[str], None]
 
@@ -29,7 +29,7 @@ Say = Callable[[str], None]
 class State(msgspec.Struct, kw_only=True):
     """runs: key -> run id. failures: key -> why it has no run. items: eval -> how many. spent_s: over all sessions."""
 
-    plan: Plan | Contest
+    plan: Plan | Benchmark
     minutes: float
     begun: str
     runs: dict[str, str] = {}
@@ -48,9 +48,9 @@ class Ledger(Generic[P]):
         self._since = time.monotonic()
         folder.mkdir(parents=True, exist_ok=True)
         found = None if again else read(folder)
-        if found is not None and to_json(found.plan) == to_json(plan):
+        if found is not None and _without_labels(found.plan) == _without_labels(plan):
             self.state = found
-            self.state.minutes = minutes
+            self.state.plan, self.state.minutes = plan, minutes
             return
         if self._path.exists():
             self._path.rename(folder / f"study-{time.strftime('%Y%m%d-%H%M%S')}.json")
@@ -149,6 +149,17 @@ class Ledger(Generic[P]):
     def _clock(self) -> str:
         self._count()
         return f"{self.state.spent_s / 60:5.1f} of {self.state.minutes:g} min"
+
+
+def _without_labels(plan: Plan | Benchmark) -> Any:
+    """What a plan does, whatever its parts are called."""
+
+    def bare(part: Any) -> Any:
+        if isinstance(part, dict):
+            return {name: bare(value) for name, value in part.items() if name not in ("label", "title")}
+        return [bare(value) for value in part] if isinstance(part, list) else part
+
+    return bare(msgspec.json.decode(to_json(plan)))
 
 
 def read(folder: Path) -> State | None:

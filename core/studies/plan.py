@@ -1,4 +1,7 @@
-"""What a study is going to do, written down before it does it: variants, exams, margin, and what is known."""
+"""What a study is going to do, written down before it does it: variants, evaluations, margin, and what is known.
+
+Some fields have other names on disk, those of the ledgers and recorded findings that are there.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ class Recipe(Record):
     base: bool = False
 
 
-class Exam(Record):
+class Evaluation(Record):
     """One evaluation of every variant.
 
     metric: the one that the report shows. task: whether it judges answers; the variants' quality is the mean of the
@@ -39,6 +42,11 @@ class Exam(Record):
     chance: float = 0.0
     generates: bool = False
 
+    @property
+    def key(self) -> str:
+        """Of its run, behind the recipe's id, in the ledgers of studies."""
+        return f"exam/{self.eval}"
+
 
 class Plan(Record, tag="ladder", omit_defaults=False):
     """A study before it begins.
@@ -52,7 +60,7 @@ class Plan(Record, tag="ladder", omit_defaults=False):
     title: str
     model: str
     recipes: tuple[Recipe, ...]
-    exams: tuple[Exam, ...]
+    evaluations: tuple[Evaluation, ...] = msgspec.field(name="exams")
     baseline: str
     groups: tuple[Group, ...] = ()
     margin: float = 0.05
@@ -71,11 +79,11 @@ class Plan(Record, tag="ladder", omit_defaults=False):
         return next((r for r in self.recipes if r.base and r.backend == recipe.backend), None)
 
 
-class Contender(Record):
+class Configuration(Record):
     """A model under a way to decode it, in one backend.
 
-    recipe: of the model. own: the contender that decodes the same model in the same backend one token at a time.
-    rounds: how many of the contest's rounds it takes part in. drafts: the recipe of the model that drafts for it.
+    recipe: of the model. own: the configuration that decodes the same model in the same backend autoregressively.
+    rounds: how many of the benchmark's rounds it takes part in. drafts: the recipe of the model that drafts for it.
     """
 
     id: str
@@ -91,40 +99,43 @@ class Contender(Record):
     options: dict[str, Scalar] = msgspec.field(default_factory=dict)
 
     @property
-    def one_by_one(self) -> bool:
+    def is_autoregressive(self) -> bool:
         return self.own == self.id
 
 
-class Contest(Record, tag="contest", omit_defaults=False):
+class Benchmark(Record, tag="contest", omit_defaults=False):
     """Ways to decode against each other on the same questions.
 
-    In each round every contender answers `questions` new ones of `eval` in a fresh process, in a random order of the
-    round's own. looks: in so many of the rounds the cost of a forward is measured too, of whoever goes one by one, in a
-    process of its own. settings: of the eval, beside their number and seed. baseline: what quality must be kept of and
-    speed is compared with. champion: the contender whose claim it is. margin: of accuracy, stated before. away: an eval
-    outside the domain, for the baseline and the champion. question: whose answer memory and energy are measured on.
+    In each round every configuration answers `questions` new ones of `eval` in a fresh process, in a random order of
+    the round's own. looks: in so many of the rounds the cost of a forward is measured too, of those that decode
+    autoregressively, in a process of its own. settings: of the eval, beside their number and seed. baseline: what
+    quality must be kept of and speed is compared with. candidate: the configuration whose claim it is. margin: of
+    accuracy, stated before. away: an eval outside the domain, for the baseline and the candidate. question: whose
+    answer memory and energy are measured on.
     """
 
     name: str
     title: str
     model: str
     recipes: tuple[Recipe, ...]
-    contenders: tuple[Contender, ...]
+    configurations: tuple[Configuration, ...] = msgspec.field(name="contenders")
     baseline: str
-    champion: str
+    candidate: str = msgspec.field(name="champion")
     eval: str = "sql"
     settings: dict[str, Scalar] = msgspec.field(default_factory=dict)
     questions: int = 40
     looks: int = 3
     margin: float = 0.01
-    away: Exam | None = None
+    away: Evaluation | None = None
     question: str = ""
     threads: int | None = None
 
-    def contender(self, name: str) -> Contender:
-        return next(c for c in self.contenders if c.id == name)
+    def configuration(self, name: str) -> Configuration:
+        return next(c for c in self.configurations if c.id == name)
 
-    def drafter(self, c: Contender) -> Contender | None:
-        """Who decodes the model that drafts for a contender, one token at a time in the same backend."""
-        found = (d for d in self.contenders if d.one_by_one and (d.recipe, d.backend) == (c.drafts, c.backend))
+    def drafter(self, c: Configuration) -> Configuration | None:
+        """The configuration that decodes the model that drafts, autoregressively in the same backend."""
+        found = (
+            d for d in self.configurations if d.is_autoregressive and (d.recipe, d.backend) == (c.drafts, c.backend)
+        )
         return next(found, None)

@@ -85,7 +85,7 @@ def markdown(f: Findings) -> str:
 
 
 def header(f: Findings) -> list[str]:
-    exams = [e.label + (f" ({e.metric})" if e.task else "") for e in f.plan.exams]
+    evaluations = [e.label + (f" ({e.metric})" if e.task else "") for e in f.plan.evaluations]
     return [
         "Variant",
         "Backend",
@@ -95,14 +95,14 @@ def header(f: Findings) -> list[str]:
         "Speed-up",
         "Over own backend",
         "Quality",
-        *exams,
+        *evaluations,
         "Energy",
     ]
 
 
 def line(f: Findings, row: Row) -> Line:
     """One variant's line of the table, under `header`."""
-    cells = {c.exam: c for c in row.cells}
+    cells = {c.evaluation: c for c in row.cells}
     base = next((r for r in f.rows if r.id == f.plan.baseline), row)
     beside = f.plan.base_of(f.plan.recipe(row.id))
     own_base = next((r for r in f.rows if beside is not None and r.id == beside.id), row)
@@ -119,7 +119,7 @@ def line(f: Findings, row: Row) -> Line:
             _ratio(row.speedup, row.disturbed or base.disturbed),
             own,
             _quality(row),
-            *(_cell(cells.get(e.eval)) for e in f.plan.exams),
+            *(_cell(cells.get(e.eval)) for e in f.plan.evaluations),
             _energy(row.energy),
         ),
         kind=_kind(f, row),

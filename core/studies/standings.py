@@ -1,4 +1,4 @@
-"""What a contest's runs say: speed-ups with intervals, predicted beside measured, and the quality that was kept.
+"""What a benchmark's runs say: speed-ups with intervals, predicted beside measured, and the quality that was kept.
 
 Speeds are tokens per second of decoding after the first token, over the same questions, which are drawn together for
 the intervals. Nothing here runs anything.
@@ -17,19 +17,19 @@ from core.stats.intervals import Interval, cluster_bootstrap
 from core.stats.paired import Comparison, compare
 from core.stats.pairing import pair
 from core.studies.ledger import Ledger
-from core.studies.plan import Contender, Contest
+from core.studies.plan import Benchmark, Configuration
 from core.types import Curve, Energy, ForwardCost, Item, Record, Result
 from hardware.detect import Machine
 
 
 class Standing(Record, omit_defaults=False):
-    """A contender after the contest. Everything is None that was not measured.
+    """A configuration after the benchmark. Everything is None that was not measured.
 
-    speedup: over the baseline on their common questions; over_own: over the same model and engine, one by one;
-    over_fastest: over the fastest contender that goes one by one; latency: of the whole answer, over the baseline.
-    predicted: of over_own, from v(n); error: predicted over measured, minus one. same: share of answers that are the
-    same as the own model's one by one. energy: of decoding, with its label. disturbed: in how many of its rounds
-    something else had part of the machine.
+    speedup: over the baseline on their common questions; over_autoregressive: over the same model in the same
+    engine, decoding autoregressively; over_fastest: over the fastest autoregressive configuration; latency: of the
+    whole answer, over the baseline. predicted: of over_autoregressive, from v(n); error: predicted over measured, minus
+    one. same: output match, the share of answers equal to the autoregressive ones. energy: of decoding, with its label.
+    disturbed: in how many of its rounds something else had part of the machine.
     """
 
     id: str
@@ -41,7 +41,7 @@ class Standing(Record, omit_defaults=False):
     tokens_per_forward: float | None = None
     forward_s: float | None = None
     speedup: Interval | None = None
-    over_own: Interval | None = None
+    over_autoregressive: Interval | None = msgspec.field(default=None, name="over_own")
     over_fastest: Interval | None = None
     latency: Interval | None = None
     predicted: float | None = None
@@ -56,7 +56,7 @@ class Standing(Record, omit_defaults=False):
 
 
 class Away(Record, omit_defaults=False):
-    """Outside the domain: the champion against the baseline. score: what the eval found, a share of its n items."""
+    """Outside the domain: the candidate against the baseline. score: what the eval found, a share of its n items."""
 
     label: str
     speedup: Interval
@@ -67,7 +67,7 @@ class Away(Record, omit_defaults=False):
 
 
 class Standings(Record, omit_defaults=False):
-    plan: Contest
+    plan: Benchmark
     rows: tuple[Standing, ...]
     fastest: str
     curves: tuple[tuple[str, tuple[Curve, ...]], ...]
@@ -77,15 +77,19 @@ class Standings(Record, omit_defaults=False):
     away: Away | None = None
 
 
-def standings(ledger: Ledger[Contest]) -> Standings:
+def standings(ledger: Ledger[Benchmark]) -> Standings:
     """Of what is done so far."""
     plan = ledger.plan
-    answers = {c.id: _answers(ledger, c) for c in plan.contenders}
-    drafters = {d.id for c in plan.contenders if (d := plan.drafter(c)) is not None}  # another model, that only helps
-    one_by_one = {c.id: _rate(answers[c.id]) for c in plan.contenders if c.one_by_one and c.id not in drafters}
-    fastest = max(one_by_one, key=lambda name: one_by_one[name] or 0.0, default=plan.baseline)
-    details = {c.id: _result(ledger, f"{c.id}/detail") for c in plan.contenders}
-    rows = tuple(_standing(ledger, plan, c, answers, details, fastest) for c in plan.contenders)
+    answers = {c.id: _answers(ledger, c) for c in plan.configurations}
+    drafters = {
+        d.id for c in plan.configurations if (d := plan.drafter(c)) is not None
+    }  # another model, that only helps
+    autoregressive = {
+        c.id: _rate(answers[c.id]) for c in plan.configurations if c.is_autoregressive and c.id not in drafters
+    }
+    fastest = max(autoregressive, key=lambda name: autoregressive[name] or 0.0, default=plan.baseline)
+    details = {c.id: _result(ledger, f"{c.id}/detail") for c in plan.configurations}
+    rows = tuple(_standing(ledger, plan, c, answers, details, fastest) for c in plan.configurations)
     host = next((d.host for d in details.values() if d is not None and d.host is not None), None)
     made = [(r.id, _result(ledger, f"{r.id}/make/{len(r.steps)}")) for r in plan.recipes]
     return Standings(
@@ -101,9 +105,9 @@ def standings(ledger: Ledger[Contest]) -> Standings:
 
 
 def _standing(
-    ledger: Ledger[Contest],
-    plan: Contest,
-    c: Contender,
+    ledger: Ledger[Benchmark],
+    plan: Benchmark,
+    c: Configuration,
     answers: dict[str, list[Item]],
     details: dict[str, Result | None],
     fastest: str,
@@ -116,8 +120,8 @@ def _standing(
             id=c.id, label=c.label, backend=c.backend, strategy=c.strategy, reason=failed or "It was not asked."
         )
     per_forward, forward_s, _ = _forwards(mine)
-    predicted = None if c.one_by_one else _predicted(ledger, c, [i for _, i in _common(own, mine)])
-    over_own = None if c.one_by_one else speed_ratio(own, mine)
+    predicted = None if c.is_autoregressive else _predicted(ledger, c, [i for _, i in _common(own, mine)])
+    over_autoregressive = None if c.is_autoregressive else speed_ratio(own, mine)
     metric = _result_metric(ledger, c)
     return Standing(
         id=c.id,
@@ -129,16 +133,16 @@ def _standing(
         tokens_per_forward=per_forward,
         forward_s=forward_s,
         speedup=None if c.id == plan.baseline else speed_ratio(answers[plan.baseline], mine),
-        over_own=over_own,
+        over_autoregressive=over_autoregressive,
         over_fastest=None if c.id == fastest else speed_ratio(answers[fastest], mine),
         latency=None if c.id == plan.baseline else latency_ratio(answers[plan.baseline], mine),
         predicted=predicted,
-        error=predicted / over_own.value - 1 if predicted and over_own is not None else None,
+        error=predicted / over_autoregressive.value - 1 if predicted and over_autoregressive is not None else None,
         accuracy=sum(i.values["acc"] for i in mine) / len(mine),
         against=compare(metric, answers[plan.baseline], mine)
         if metric is not None and c.id != plan.baseline and _common(answers[plan.baseline], mine)
         else None,
-        same=None if c.one_by_one else _same(own, mine),
+        same=None if c.is_autoregressive else _same(own, mine),
         memory_bytes=detail.peak_memory_bytes if detail is not None else None,
         energy=_energy(detail, per_forward),
         reason=failed,
@@ -146,8 +150,8 @@ def _standing(
     )
 
 
-def _predicted(ledger: Ledger[Contest], c: Contender, answers: Sequence[Item]) -> float | None:
-    """The speed-up over the own model one by one, from what its forwards cost: the median of the looks at that.
+def _predicted(ledger: Ledger[Benchmark], c: Configuration, answers: Sequence[Item]) -> float | None:
+    """The speed-up over autoregressive, from what forwards of the own model cost: the median of the looks at that.
 
     answers: those that are compared with the own model's. None where the cost of drafting is not known: of a draft by
     the model's own first blocks.
@@ -167,7 +171,7 @@ def _predicted(ledger: Ledger[Contest], c: Contender, answers: Sequence[Item]) -
     return float(np.median(known)) if known else None
 
 
-def _costs(ledger: Ledger[Contest], name: str) -> list[ForwardCost]:
+def _costs(ledger: Ledger[Benchmark], name: str) -> list[ForwardCost]:
     results = (_result(ledger, f"{name}/cost/{number}") for number in range(ledger.plan.looks))
     return [r.forward_cost for r in results if r is not None and r.forward_cost is not None]
 
@@ -237,20 +241,20 @@ def _rate(items: Sequence[Item]) -> float | None:
 # ------------------------------------------------------------ the runs
 
 
-def _answers(ledger: Ledger[Contest], c: Contender) -> list[Item]:
+def _answers(ledger: Ledger[Benchmark], c: Configuration) -> list[Item]:
     return [item for result in _rounds(ledger, c) if result is not None for item in result.items]
 
 
-def _rounds(ledger: Ledger[Contest], c: Contender) -> list[Result | None]:
+def _rounds(ledger: Ledger[Benchmark], c: Configuration) -> list[Result | None]:
     return [_result(ledger, f"{c.id}/round/{number}") for number in range(c.rounds)]
 
 
-def _result(ledger: Ledger[Contest], key: str) -> Result | None:
+def _result(ledger: Ledger[Benchmark], key: str) -> Result | None:
     run = ledger.done(key)
     return None if run is None else run.result()
 
 
-def _result_metric(ledger: Ledger[Contest], c: Contender) -> Any:
+def _result_metric(ledger: Ledger[Benchmark], c: Configuration) -> Any:
     result = _result(ledger, f"{c.id}/round/0")
     return result.asked.metrics[0] if result is not None and result.asked is not None else None
 
@@ -264,10 +268,10 @@ def _same(a: Sequence[Item], b: Sequence[Item]) -> float | None:
     return sum(x.output == y.output for x, y in pairs) / len(pairs) if pairs else None
 
 
-def _away(ledger: Ledger[Contest], plan: Contest) -> Away | None:
+def _away(ledger: Ledger[Benchmark], plan: Benchmark) -> Away | None:
     if plan.away is None:
         return None
-    a, b = (_result(ledger, f"{name}/away") for name in (plan.baseline, plan.champion))
+    a, b = (_result(ledger, f"{name}/away") for name in (plan.baseline, plan.candidate))
     if a is None or b is None or (ratio := speed_ratio(a.items, b.items)) is None:
         return None
     scores = [sum(i.values[plan.away.metric] for i in r.items) / len(r.items) for r in (a, b)]

@@ -38,7 +38,7 @@ class Shelved(Record):
 
 
 def studies() -> tuple[Shelved, ...]:
-    """Those with findings: own ones, newest first, then the recorded ones with the ladder before the contests."""
+    """Those with findings: own ones, newest first, then the recorded ones with the ladder before the benchmarks."""
     own = sorted((data_dir() / "studies").glob("*/findings.json"), key=lambda p: -p.stat().st_mtime)
     known = {p.parent.name for p in own}
     shipped = [p for p in RECORDED.glob("*/findings.json") if p.parent.name not in known]

@@ -10,7 +10,7 @@ from core.studies.findings import Findings
 from core.studies.known import KINDS
 from core.studies.standings import Standings
 from pages.ui import text
-from pages.ui.contest_view import draw_contest
+from pages.ui.benchmark_view import draw_benchmark
 from pages.ui.ladder_view import draw_ladder
 from pages.ui.live import moving
 from pages.ui.page import fault, guard, nothing_yet, page
@@ -78,4 +78,4 @@ with page("Trade-offs", "How much cheaper can it run before it gets noticeably w
             if isinstance(found, Findings):
                 draw_ladder(found)
             elif isinstance(found, Standings):
-                draw_contest(found)
+                draw_benchmark(found)

@@ -1,4 +1,4 @@
-"""What a contest says, against values worked out by hand."""
+"""What a benchmark says, against values worked out by hand."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from core import plugins
 from core.errors import ExplorerError
 from core.plugins import settings
 from core.stats.intervals import Interval
-from core.studies import contest_report, study_store
+from core.studies import benchmark_report, study_store
 from core.studies.decoding import decoding, easy
-from core.studies.plan import Contest
+from core.studies.plan import Benchmark
 from core.studies.standings import Standing, Standings, _energy, _forwards, latency_ratio, speed_ratio
 from core.types import Energy, Item, to_json
 from hardware.detect import machine
@@ -68,17 +68,17 @@ def test_joules_per_token_are_a_forwards_joules_over_the_tokens_it_gives_on_the_
 
 
 @pytest.mark.parametrize("plan", [decoding(), easy()], ids=lambda p: p.name)
-def test_the_plan_names_only_what_exists(plan: Contest) -> None:
-    recipes, ids = {r.id for r in plan.recipes}, {c.id for c in plan.contenders}
-    assert {c.recipe for c in plan.contenders} | {c.drafts for c in plan.contenders} <= recipes | {""}
-    assert {c.own for c in plan.contenders} | {plan.baseline, plan.champion} <= ids
-    assert all(plan.contender(c.own).strategy == "autoregressive" for c in plan.contenders)
-    for c in plan.contenders:
+def test_the_plan_names_only_what_exists(plan: Benchmark) -> None:
+    recipes, ids = {r.id for r in plan.recipes}, {c.id for c in plan.configurations}
+    assert {c.recipe for c in plan.configurations} | {c.drafts for c in plan.configurations} <= recipes | {""}
+    assert {c.own for c in plan.configurations} | {plan.baseline, plan.candidate} <= ids
+    assert all(plan.configuration(c.own).strategy == "autoregressive" for c in plan.configurations)
+    for c in plan.configurations:
         settings(plugins.get("strategy", c.strategy).Params, c.params, c.label)
     for name, given in (step for r in plan.recipes for step in r.steps):
         settings(plugins.get("transform", name).Params, given, name)
-    exams = [(plan.eval, plan.settings), *([(plan.away.eval, plan.away.settings)] if plan.away else [])]
-    for name, given in exams:
+    evaluations = [(plan.eval, plan.settings), *([(plan.away.eval, plan.away.settings)] if plan.away else [])]
+    for name, given in evaluations:
         settings(plugins.get("eval", name).Params, given, name)
 
 
@@ -86,7 +86,7 @@ def standings() -> Standings:
     plan = decoding()
     rows = tuple(
         Standing(id=c.id, label=c.label, backend=c.backend, strategy=c.strategy, reason="It was not asked.")
-        for c in plan.contenders
+        for c in plan.configurations
     )
     return Standings(
         plan=plan,
@@ -99,13 +99,13 @@ def standings() -> Standings:
     )
 
 
-def test_the_report_of_a_contest_that_went_wrong_says_why() -> None:
-    page, table = contest_report.html(standings()), contest_report.markdown(standings())
+def test_the_report_of_a_benchmark_that_went_wrong_says_why() -> None:
+    page, table = benchmark_report.html(standings()), benchmark_report.markdown(standings())
     assert "It was not asked." in page and "It was not asked." in table
     assert "http" not in page.replace("http://www.w3.org", ""), "it opens without a network"
 
 
-def test_the_report_says_why_a_contender_loses() -> None:
+def test_the_report_says_why_a_configuration_loses() -> None:
     slow = Standing(
         id="cllm-q4_1-jacobi-16",
         label="Jacobi",
@@ -115,10 +115,10 @@ def test_the_report_says_why_a_contender_loses() -> None:
         accuracy=1.0,
         tokens_per_forward=4.2,
         predicted=0.7,
-        over_own=Interval(value=0.68, low=0.6, high=0.7, n=9),
+        over_autoregressive=Interval(value=0.68, low=0.6, high=0.7, n=9),
     )
     rows = tuple(slow if r.id == slow.id else r for r in standings().rows)
-    words = contest_report.words(msgspec.structs.replace(standings(), rows=rows))
+    words = benchmark_report.words(msgspec.structs.replace(standings(), rows=rows))
     assert any("cost 6.0 times one of a single token and give 4.20 tokens." in w for w in words)
 
 
@@ -126,7 +126,7 @@ def test_disturbed_rounds_are_marked_with_every_ratio_that_they_are_in() -> None
     ratio = Interval(value=0.68, low=0.6, high=0.7, n=9)
 
     def row(name: str, disturbed: int) -> Standing:
-        c = decoding().contender(name)
+        c = decoding().configuration(name)
         return Standing(
             id=name,
             label=c.label,
@@ -135,7 +135,7 @@ def test_disturbed_rounds_are_marked_with_every_ratio_that_they_are_in() -> None
             n=9,
             tok_per_s=50.0,
             speedup=ratio,
-            over_own=ratio,
+            over_autoregressive=ratio,
             disturbed=disturbed,
         )
 
@@ -143,11 +143,11 @@ def test_disturbed_rounds_are_marked_with_every_ratio_that_they_are_in() -> None
         quiet = {r.id: r for r in standings().rows}
         quiet |= {name: row(name, int(name == noisy)) for name in (mine, own)}
         s = msgspec.structs.replace(standings(), rows=tuple(quiet.values()))
-        cells = contest_report.cells(s, quiet[mine])
-        return " ".join(cells), [w for w in contest_report.words(s) if w.startswith("Rounds that were disturbed")]
+        cells = benchmark_report.cells(s, quiet[mine])
+        return " ".join(cells), [w for w in benchmark_report.words(s) if w.startswith("Rounds that were disturbed")]
 
     mine = "cllm-q4_1-jacobi-16"
-    own = decoding().contender(mine).own
+    own = decoding().configuration(mine).own
     assert "~50.0 ~0.68" in told(mine)[0] and len(told(mine)[1]) == 1
     assert " 50.0 0.68 [0.60, 0.70] ~0.68" in told(own)[0], "a ratio with a disturbed one below"
     assert "~" not in told("")[0] and told("")[1] == []

@@ -17,7 +17,7 @@ from core.studies.evidence import Evidence
 from core.studies.findings import Findings, Row, _cells, _disturbed, _with_speed, findings
 from core.studies.ladder import ladder
 from core.studies.ledger import Ledger, read
-from core.studies.plan import Exam, Plan, Recipe
+from core.studies.plan import Evaluation, Plan, Recipe
 from core.studies.report import html, line, markdown
 from core.studies.validate import Group
 from core.types import Asked, Evaluate, Item, Metric, Request, from_json, to_json
@@ -33,7 +33,7 @@ PLAN = Plan(
         Recipe(id="broken", label="Broken", backend="fake", steps=(("no_such_transform", {}),)),
         Recipe(id="crashing", label="Crashing", backend="fake", options={"crash": "SIGSEGV"}),
     ),
-    exams=(Exam(eval="choice", label="Multiple choice", metric="acc", settings={"n": 6}, chance=0.25),),
+    evaluations=(Evaluation(eval="choice", label="Multiple choice", metric="acc", settings={"n": 6}, chance=0.25),),
     groups=(Group(name="ladder", ids=("plain", "slow"), cost="equal"),),
     prompt_tokens=4,
     new_tokens=4,
@@ -44,7 +44,7 @@ PLAN = Plan(
 )
 
 
-SMALL = msgspec.structs.replace(PLAN, exams=(), recipes=PLAN.recipes[:2], groups=())
+SMALL = msgspec.structs.replace(PLAN, evaluations=(), recipes=PLAN.recipes[:2], groups=())
 
 
 def quiet(words: str) -> None:
@@ -189,6 +189,19 @@ def test_a_damaged_ledger_begins_anew(home: Path) -> None:
     assert ledger.state.runs
 
 
+def test_a_study_whose_parts_are_called_otherwise_goes_on_where_it_was(tmp_path: Path) -> None:
+    ledger: Ledger[Plan] = Ledger(tmp_path, SMALL, 5, None, quiet)  # type: ignore[arg-type]
+    ledger.state.runs["a/speed/0"] = "r1"
+    ledger.save()
+    renamed = msgspec.structs.replace(SMALL, title="Another", recipes=tuple(
+        msgspec.structs.replace(r, label=f"{r.label}, renamed") for r in SMALL.recipes
+    ))  # fmt: skip
+    again: Ledger[Plan] = Ledger(tmp_path, renamed, 5, None, quiet)  # type: ignore[arg-type]
+    assert again.state.runs == {"a/speed/0": "r1"} and again.state.plan == renamed
+    other: Ledger[Plan] = Ledger(tmp_path, msgspec.structs.replace(SMALL, rounds=3), 5, None, quiet)  # type: ignore[arg-type]
+    assert other.state.runs == {}
+
+
 def test_the_ladder_covers_three_backends_with_at_least_twelve_variants() -> None:
     plan = ladder("smollm2-135m")
     ids = [r.id for r in plan.recipes]
@@ -196,13 +209,13 @@ def test_the_ladder_covers_three_backends_with_at_least_twelve_variants() -> Non
     assert {r.backend for r in plan.recipes} == {"llama_cpp", "onnxruntime", "pytorch"}
     assert plan.baseline in ids and all(plan.base_of(r) is not None for r in plan.recipes)
     assert {i for g in plan.groups for i in g.ids} <= set(ids)
-    assert sum(e.task for e in plan.exams) >= 2
+    assert sum(e.task for e in plan.evaluations) >= 2
 
 
 def test_scores_of_all_variants_are_over_the_same_items() -> None:
-    """The baseline sits an exam in full and the others a part: its own column must not stand over more questions."""
+    """The baseline is asked all and the others a part: its own column must not stand over more questions."""
 
-    def sat(*right: float) -> Evidence:
+    def answered(*right: float) -> Evidence:
         items = tuple(Item(t_s=0, id=str(i), cluster=str(i), values={"acc": r}) for i, r in enumerate(right))
         metric = Metric(name="acc", label="Accuracy", value="acc", kind="rate")
         asked = Asked(t_s=0, n_items=len(items), metrics=(metric,))
@@ -210,10 +223,10 @@ def test_scores_of_all_variants_are_over_the_same_items() -> None:
         result = msgspec.structs.replace(result, items=items, asked=asked)
         return Evidence(recipe=Recipe(id="r", label="R", backend="fake"), model="m", results={"exam/choice": result})
 
-    exam = Exam(eval="choice", label="Choice", metric="acc")
+    evaluation = Evaluation(eval="choice", label="Choice", metric="acc")
     recipes = tuple(Recipe(id=name, label=name, backend="fake") for name in ("base", "part"))
-    plan = Plan(name="p", title="P", model="m", recipes=recipes, exams=(exam,), baseline="base")
-    cells = _cells(plan, {"base": sat(1, 0, 0, 0), "part": sat(1, 1)})
+    plan = Plan(name="p", title="P", model="m", recipes=recipes, evaluations=(evaluation,), baseline="base")
+    cells = _cells(plan, {"base": answered(1, 0, 0, 0), "part": answered(1, 1)})
     base, part = cells["base"][0].score, cells["part"][0].score
     assert base is not None and part is not None
     assert (base.n, base.value) == (2, 0.5) and (part.n, part.value) == (2, 1.0)

@@ -1,33 +1,33 @@
-"""A whole contest on the fake backend, whose forwards all cost the same: what guessing brings there is known."""
+"""A whole benchmark on the fake backend, whose forwards all cost the same: what guessing brings there is known."""
 
 from __future__ import annotations
 
 import pytest
 
-from core.studies.contest import hold
-from core.studies.contest_report import markdown
-from core.studies.plan import Contender, Contest, Exam, Recipe
+from core.studies.benchmark import hold
+from core.studies.benchmark_report import markdown
+from core.studies.plan import Benchmark, Configuration, Evaluation, Recipe
 from core.studies.standings import standings
 from core.types import Scalar
 
 SLOW: dict[str, Scalar] = {"delay_s": 0.005}
 
 
-def way(id: str, strategy: str = "autoregressive", **more: object) -> Contender:
+def way(id: str, strategy: str = "autoregressive", **more: object) -> Configuration:
     found = {"recipe": "model", "own": "plain", "backend": "fake", "options": SLOW, "rounds": 1, **more}
-    return Contender(id=id, label=id.capitalize(), strategy=strategy, **found)  # type: ignore[arg-type]
+    return Configuration(id=id, label=id.capitalize(), strategy=strategy, **found)  # type: ignore[arg-type]
 
 
-CONTEST = Contest(
-    name="small-contest",
-    title="A small contest",
+BENCHMARK = Benchmark(
+    name="small-benchmark",
+    title="A small benchmark",
     model="smollm2-135m",
     recipes=(
         Recipe(id="model", label="Model", backend="fake"),
         Recipe(id="second", label="The same as a draft", backend="fake"),
         Recipe(id="broken", label="Broken", backend="fake", steps=(("no_such_transform", {}),)),
     ),
-    contenders=(
+    configurations=(
         way("plain"),
         way("guessing", "jacobi", params={"window": 4}),
         way("draft", recipe="second", own="draft"),
@@ -35,18 +35,18 @@ CONTEST = Contest(
         way("broken", recipe="broken", own="broken"),
     ),
     baseline="plain",
-    champion="guessing",
+    candidate="guessing",
     questions=2,
     looks=1,
-    away=Exam(eval="arithmetic", label="Arithmetic", metric="acc", settings={"n": 2}, generates=True),
+    away=Evaluation(eval="arithmetic", label="Arithmetic", metric="acc", settings={"n": 2}, generates=True),
     question="How many rows are there?",
     threads=1,
 )
 
 
-def test_a_contest_measures_and_predicts_every_way_to_decode() -> None:
+def test_a_benchmark_measures_and_predicts_every_way_to_decode() -> None:
     said: list[str] = []
-    found = standings(hold(CONTEST, 10, said.append))
+    found = standings(hold(BENCHMARK, 10, said.append))
     rows = {row.id: row for row in found.rows}
     assert [rows[name].n for name in ("plain", "guessing", "draft", "drafted", "broken")] == [2, 2, 2, 2, 0]
     assert "no transform called" in rows["broken"].reason
@@ -69,5 +69,5 @@ def test_a_contest_measures_and_predicts_every_way_to_decode() -> None:
     assert sorted(costs) == ["draft/cost/0", "plain/cost/0"]
 
     said.clear()
-    again = standings(hold(CONTEST, 10, said.append))
+    again = standings(hold(BENCHMARK, 10, said.append))
     assert not [w for w in said if "/round/" in w] and again.rows == found.rows, "nothing is done twice"

@@ -16,7 +16,7 @@ from core.stats.paired import noninferiority
 from core.studies.report import about, svg
 from core.studies.standings import Standing, Standings
 
-TEMPLATE = Path(__file__).with_name("contest.html")
+TEMPLATE = Path(__file__).with_name("benchmark.html")
 NONE = "–"
 HEADER = (
     "Way to decode",
@@ -25,12 +25,12 @@ HEADER = (
     "Tokens per forward",
     "tok/s",
     "Speed-up",
-    "Over its own loop",
+    "Over autoregressive",
     "Predicted",
     "Error",
     "Over the fastest",
     "Whole answer",
-    "Same as own loop",
+    "Output match",
     "Peak memory",
     "J per token",
 )
@@ -46,7 +46,7 @@ def html(s: Standings) -> str:
         where=where(s),
         words=words(s),
         header=HEADER,
-        rows=[(cells(s, row), row.id in (s.plan.baseline, s.plan.champion)) for row in s.rows],
+        rows=[(cells(s, row), row.id in (s.plan.baseline, s.plan.candidate)) for row in s.rows],
         speedups=svg(speedups(s.rows), 860),
         curves=[(name, value, svg(curve(points, value, place), 420)) for name, value, points, place in _curves(s)],
     )
@@ -60,7 +60,7 @@ def markdown(s: Standings) -> str:
 
 
 def cells(s: Standings, row: Standing) -> tuple[str, ...]:
-    """One line of the table; a contender that could not take part says why."""
+    """One line of the table; a configuration that could not take part says why."""
     if not row.n:
         return (row.label, _engine(row.backend), row.reason, *[NONE] * (len(HEADER) - 3))
     energy = row.energy
@@ -68,7 +68,7 @@ def cells(s: Standings, row: Standing) -> tuple[str, ...]:
     if energy is not None and energy.provenance == "estimated":
         joules += " (estimated)"
     noted = {r.id: r.disturbed for r in s.rows}
-    own = next(c.own for c in s.plan.contenders if c.id == row.id)
+    own = next(c.own for c in s.plan.configurations if c.id == row.id)
     return (
         row.label,
         _engine(row.backend),
@@ -76,7 +76,7 @@ def cells(s: Standings, row: Standing) -> tuple[str, ...]:
         NONE if row.tokens_per_forward is None else f"{row.tokens_per_forward:.2f}",
         NONE if row.tok_per_s is None else f"{about(row.disturbed)}{row.tok_per_s:.1f}",
         _interval(row.speedup, row.disturbed or noted.get(s.plan.baseline, 0)),
-        _interval(row.over_own, row.disturbed or noted.get(own, 0)),
+        _interval(row.over_autoregressive, row.disturbed or noted.get(own, 0)),
         NONE if row.predicted is None else f"{row.predicted:.2f}",
         NONE if row.error is None else f"{row.error:+.0%}",
         _interval(row.over_fastest, row.disturbed or noted.get(s.fastest, 0)),
@@ -90,24 +90,25 @@ def cells(s: Standings, row: Standing) -> tuple[str, ...]:
 def words(s: Standings) -> list[str]:
     """What was compared with what, and the claim in sentences."""
     plan = s.plan
-    baseline, champion = (next(r for r in s.rows if r.id == name) for name in (plan.baseline, plan.champion))
+    baseline, candidate = (next(r for r in s.rows if r.id == name) for name in (plan.baseline, plan.candidate))
     fastest = next((r.label for r in s.rows if r.id == s.fastest), s.fastest)
     found = [
-        f"Questions from tables that no training has seen; every contender answers the same ones, {plan.questions} per "
-        "round and fresh process, in a random order. Speed: tokens per second of decoding after the first token; "
-        f"speed-up over {baseline.label} in {_engine(baseline.backend)}; intervals are 95 % bootstraps over questions. "
-        f"The fastest that goes one by one is {fastest}. Predicted: tokens per forward over what drafting and a "
-        f"forward of as many tokens cost, v(n), the median of {plan.looks} looks at it in processes of their own."
+        "Questions from tables that no training has seen; every configuration answers the same ones, "
+        f"{plan.questions} per round and fresh process, in a random order. Speed: tokens per second of decoding after "
+        f"the first token; speed-up over {baseline.label} in {_engine(baseline.backend)}; intervals are 95 % "
+        "bootstraps over questions. "
+        f"The fastest that decodes autoregressively is {fastest}. Predicted: tokens per forward over what drafting "
+        f"and a forward of as many tokens cost, v(n), the median of {plan.looks} looks at it in processes of their own."
     ]
-    if champion.speedup is not None and champion.accuracy is not None and baseline.accuracy is not None:
-        faster = _interval(champion.speedup, champion.disturbed or baseline.disturbed)
+    if candidate.speedup is not None and candidate.accuracy is not None and baseline.accuracy is not None:
+        faster = _interval(candidate.speedup, candidate.disturbed or baseline.disturbed)
         found.append(
-            f"{champion.label}: {faster} times the speed of {baseline.label} at "
-            f"{champion.tokens_per_forward:.2f} tokens per forward; accuracy {champion.accuracy:.3f} against "
+            f"{candidate.label}: {faster} times the speed of {baseline.label} at "
+            f"{candidate.tokens_per_forward:.2f} tokens per forward; accuracy {candidate.accuracy:.3f} against "
             f"{baseline.accuracy:.3f}."
         )
-    if champion.against is not None:
-        c = champion.against
+    if candidate.against is not None:
+        c = candidate.against
         verdict = noninferiority(c, plan.margin)
         ends = c.difference
         interval = f"[{ends.low:+.3f}, {ends.high:+.3f}]" if ends.low is not None and ends.high is not None else ""
@@ -127,11 +128,14 @@ def words(s: Standings) -> list[str]:
         f"{r.label} ({_engine(r.backend)}), whose forwards cost {r.tokens_per_forward / r.predicted:.1f} times one of "
         f"a single token and give {r.tokens_per_forward:.2f} tokens"
         for r in s.rows
-        if r.over_own is not None and r.over_own.value < 1 and r.predicted and r.tokens_per_forward
+        if r.over_autoregressive is not None
+        and r.over_autoregressive.value < 1
+        and r.predicted
+        and r.tokens_per_forward
     ]
     if slower:
-        found.append(f"Slower here than their own model one by one: {'; '.join(slower)}.")
-    early = [c.label for c in plan.contenders if c.params.get("early")]
+        found.append(f"Slower here than their own model decoding autoregressively: {'; '.join(slower)}.")
+    early = [c.label for c in plan.configurations if c.params.get("early")]
     if early:
         found.append(
             f"{' and '.join(early)}: the forward that reads the prompt carries the first guesses, so that one step of "

@@ -6,13 +6,13 @@ import streamlit as st
 
 from core.charts.curves import curve
 from core.charts.standings import speedups
-from core.studies import contest_report as report
+from core.studies import benchmark_report as report
 from core.studies.standings import Standings
 from pages.ui import text
 from pages.ui.figure import figure
 
 
-def draw_contest(found: Standings) -> None:
+def draw_benchmark(found: Standings) -> None:
     """Everything of one study."""
     st.caption(f"{report.where(found)} {text.provenance('measured')}")
     for words in report.words(found)[1:]:
