@@ -307,6 +307,8 @@ def row(run: Run) -> dict[str, Any]:
         "error",
     ]
     told = result.disturbance.sentence if result.disturbance is not None else ""
+    if result.provisional and result.status not in ("running", "queued"):
+        told = "Only watched: it ended before it was timed."
     what = {"did": _did(run.request), "text": _gist(result)[:200], "disturbed": told}
     return {"created_s": created_s, **{name: getattr(result, name) for name in keep}, **what}
 

@@ -34,7 +34,7 @@ def silence(request: Request, journal: Journal, expected_s: float) -> Iterator[b
         yield False
         return
     root = journal.root
-    journal.phase("resting", "Waiting until the screens rest")
+    journal.phase("resting", "The screen rests while the numbers are taken")
     screens.begin(root, journal.run.id, expected_s + screens.PAUSE_S)
     try:
         _await_screens(journal)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from core.types import ProfilerCost, Result, Unrest
 from pages.ui import text
 
-PROVISIONAL = "provisional, watched"
+PROVISIONAL = "provisional"
 DISTURBED = "disturbed"
 _FREE = 0.97  # of the plain pass's time per step: less is no accident
 HINT = "Close what else is running, or leave this window alone, and run again."

@@ -1,6 +1,6 @@
 """What the browser does by itself: it has a moving part drawn again when there are news, and keeps still in a rest.
 
-The one place that knows the page's component; how often a part is drawn is the matter of live.
+The one place that knows the page's two components; how often a part is drawn is the matter of live.
 """
 
 from __future__ import annotations
@@ -16,12 +16,11 @@ from core.runs.screens import PAUSE_S, Rest, rest
 from core.runs.store import Run, Store
 
 _HERE = Path(__file__).parent
-_component = st.components.v2.component(
-    "roofscope-rest",
-    html=(_HERE / "rest.html").read_text(),
-    css=(_HERE / "rest.css").read_text(),
-    js=(_HERE / "rest.js").read_text(),
+_JS = (_HERE / "rest.js").read_text()
+_line = st.components.v2.component(
+    "roofscope-rest", html=(_HERE / "rest.html").read_text(), css=(_HERE / "rest.css").read_text(), js=_JS
 )
+_pulse = st.components.v2.component("roofscope-pulse", js=_JS)
 
 
 def resting() -> Rest | None:
@@ -55,7 +54,7 @@ def line(note: Rest | None) -> None:
 
     With a note the page is drawn in the middle of a rest, and holds nothing else; it is drawn anew afterwards.
     """
-    _component(
+    _line(
         data={"kind": "line", "rest": told(note), "drawn_resting": note is not None},
         key="rest",
         height="content",
@@ -72,7 +71,7 @@ def pulse(key: str, after_s: float, latest_s: float | None = None, run: Run | No
     data = {"kind": "pulse", "after_s": after_s, "latest_s": latest_s, "drawn": time.time()}
     if run is not None:
         data |= {"run": run.id, "seen": seen}
-    _component(data=data, key=f"pulse-{key}", height="content", on_tick_change=lambda: None)
+    _pulse(data=data, key=f"pulse-{key}", height="content", on_tick_change=lambda: None)
 
 
 def heard(run: Run) -> int:

@@ -29,7 +29,9 @@ def root(home: Path) -> Path:
 
 def told(at: AppTest) -> list[dict[str, Any]]:
     """What the page's components were told."""
-    return [json.loads(c.proto.json) for c in at.get("bidi_component") if c.proto.component_name == "roofscope-rest"]
+    return [
+        json.loads(c.proto.json) for c in at.get("bidi_component") if c.proto.component_name.startswith("roofscope-")
+    ]
 
 
 def going(store: Store, request: Request = TINY) -> Run:
