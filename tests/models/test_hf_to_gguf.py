@@ -242,7 +242,8 @@ def test_a_missing_tensor_is_refused(tmp_path: Path) -> None:
 # ---------------------------------------------------------------- the cache
 
 
-def test_a_folder_opens_in_llama_cpp_through_the_cache(tmp_path: Path) -> None:
+def test_a_folder_opens_in_llama_cpp_through_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ROOFSCOPE_HOME", str(tmp_path / "own"))  # a cache in which nobody else builds
     folder = hf_folder(tmp_path)
     entry = ModelEntry(id="t", label="Tiny", family="local", files={"hf": str(folder)})
     seen: list[tuple[float, float]] = []
