@@ -3,7 +3,7 @@
 Matrix products, attention and convolutions are compared alone: there both sides count 2 FLOPs per
 multiply-add, so they must agree. Norms, rotations and activations are compared as whole layers, and there
 a library may take more or fewer elementary steps than the formula does. Attention is compared with the
-executed FLOPs, masked scores included, since operators do not tell what their kernels skip.
+executed FLOPs, masked scores and a padded cache included, since operators do not tell what their kernels skip.
 
 What no operator was counted for is None, never zero.
 """
@@ -11,6 +11,8 @@ What no operator was counted for is None, never zero.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+
+import msgspec
 
 from core.analysis.work import LayerWork, work
 from core.layer_names import fit, within
@@ -53,6 +55,9 @@ class Total(Record, omit_defaults=False):
 def rows(spec: ModelSpec, count: Count) -> tuple[Row, ...]:
     """One row per layer of `spec` that computes or was seen, in its order, then what belongs to no layer."""
     works = {w.name: w for w in work(spec, count.n_new, count.n_past, count.batch)}
+    works |= {
+        layer.name: _padded(works[layer.name], layer, count) for layer in spec.layers if layer.name in count.cells
+    }
     ops: dict[str, list[OpCount]] = {}
     for op in count.ops:
         ops.setdefault(fit(op.layer, works), []).append(op)
@@ -125,6 +130,16 @@ def verdict(rows: Sequence[Row], source: str) -> str:
     if abs(whole.difference) <= AGREES:
         return f"{text}. In all the two agree."
     return f"{text}. In all the count is {abs(whole.difference):.2%} {'higher' if whole.difference > 0 else 'lower'}."
+
+
+def _padded(row: LayerWork, layer: Layer, count: Count) -> LayerWork:
+    """Attention over every place of a cache that is longer than its tokens: all those scores are executed."""
+    if not isinstance(layer.op, Attention):
+        return row
+    pairs = count.batch * count.n_new * count.cells[layer.name]
+    return msgspec.structs.replace(
+        row, flops_executed=2 * layer.op.n_heads * (layer.op.qk_dim + layer.op.v_dim) * pairs
+    )
 
 
 def _row(name: str, layers: Sequence[Layer], works: dict[str, LayerWork], ops: Sequence[OpCount]) -> Row:

@@ -37,8 +37,8 @@ class Acceptance(Record, omit_defaults=False):
 def tokens_per_forward(steps: Sequence[Step]) -> float | None:
     """Accepted tokens per decode forward of one sequence; a draft model's forwards are not counted."""
     decode = [s for s in steps if s.phase == "decode"]
-    n_forward = sum(s.n_forward for s in decode)
-    return sum(s.n_tokens for s in decode) / n_forward if n_forward else None
+    n_forward = sum(s.counts.forwards for s in decode)
+    return sum(s.counts.per_sequence for s in decode) / n_forward if n_forward else None
 
 
 def acceptance(steps: Sequence[Step]) -> Acceptance | None:
@@ -49,16 +49,16 @@ def acceptance(steps: Sequence[Step]) -> Acceptance | None:
         return None
     agreed = [_agreed(s) for s in decode]
     # a guess behind the first wrong one was not decided: nobody asked whether it was right
-    decided = sum(n + (n < len(s.guess) and n < s.n_tokens) for n, s in zip(agreed, decode, strict=True))
+    decided = sum(n + (n < len(s.guess) and n < s.counts.tokens) for n, s in zip(agreed, decode, strict=True))
     return Acceptance(
-        n_tokens=sum(s.n_tokens for s in decode),
-        n_forward=sum(s.n_forward for s in decode),
-        n_draft=sum(s.n_draft for s in decode),
+        n_tokens=sum(s.counts.tokens for s in decode),
+        n_forward=sum(s.counts.forwards for s in decode),
+        n_draft=sum(s.counts.drafts for s in decode),
         tokens_per_forward=rate,
         fast_forwarded=sum(agreed),
         stationary=stationary(decode),
         rate=sum(agreed) / decided if decided else None,
-        histogram=tuple(sorted(Counter(s.n_tokens for s in decode).items())),
+        histogram=tuple(sorted(Counter(s.counts.tokens for s in decode).items())),
     )
 
 
@@ -109,13 +109,13 @@ def frames(steps: Sequence[Step]) -> tuple[Frame, ...]:
                 states.append("beyond")
             else:
                 states.append("fixed" if token == final[place] else "wrong")
-        base += step.n_tokens
+        base += len(step.tokens) or step.counts.tokens
         found.append(
             Frame(
                 end_s=end_s,
-                pieces=step.pieces or (step.text,) * bool(step.n_tokens),
+                pieces=step.pieces or (step.text,) * bool(step.counts.tokens),
                 guess=tuple(zip(step.guessed, states, strict=False)),
-                n_forward=step.n_forward,
+                n_forward=step.counts.forwards,
             )
         )
     return tuple(found)
@@ -128,7 +128,7 @@ def stationary(steps: Sequence[Step]) -> int:
     for step in (s for s in steps if s.phase == "decode"):
         if before is not None:
             # guess[i] stood at this place in the step before, which has moved on by what it accepted
-            old = before.guess[before.n_tokens :]
+            old = before.guess[before.counts.tokens :]
             found += sum(a == b for a, b in zip(old, step.guess[: _agreed(step)], strict=False))
         before = step
     return found
@@ -223,8 +223,8 @@ def prospects(cost: ForwardCost, alpha: float, draft: float = 0.0) -> tuple[Pros
 def mean_input(steps: Sequence[Step]) -> float | None:
     """Tokens fed to a decode forward of one sequence, on average."""
     decode = [s for s in steps if s.phase == "decode"]
-    n_forward = sum(s.n_forward for s in decode)
-    return sum(s.n_input for s in decode) / n_forward if n_forward else None
+    n_forward = sum(s.counts.forwards for s in decode)
+    return sum(s.counts.inputs for s in decode) / n_forward if n_forward else None
 
 
 def predicted_speedup(tokens: float, n_input: float, cost: ForwardCost, draft: float = 0.0) -> float | None:

@@ -27,11 +27,8 @@ class Measured(Record, omit_defaults=False):
     true_peaks: bool  # the kernel's high-water mark, not the highest sample
 
 
-def measured(events: Sequence[object]) -> Measured:
-    """What a run's events tell. The last Loaded counts, and the memory seen after it."""
-    loaded = next((e for e in reversed(events) if isinstance(e, Loaded)), None)
-    start = loaded.t_s if loaded else 0.0
-    seen = [e for e in events if isinstance(e, Memory) and e.t_s >= start]
+def measured(loaded: Loaded | None, seen: Sequence[Memory]) -> Measured:
+    """What a run tells of the worker. seen: since the model was open."""
     true = [m for m in seen if m.peak_bytes is not None]
     peaks: dict[str, int] = {}
     for m in seen:

@@ -14,7 +14,11 @@ tokens that each choose k of E experts; selective scan, Gu and Dao 2023 section 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import msgspec
 
 from core.dtypes import bytes_per_element, retype
 from core.errors import ExplorerError
@@ -23,6 +27,7 @@ from core.types import (
     Conv,
     Elementwise,
     Embedding,
+    Forwards,
     Layer,
     LayerKind,
     Linear,
@@ -34,6 +39,9 @@ from core.types import (
     Scan,
 )
 
+HEADS = "medusa_heads"
+_SUMMED = ("flops", "flops_executed", "weight_bytes", "activation_bytes", "kv_read_bytes", "kv_write_bytes")
+_FILLS = frozenset({"attn_norm", "k_proj", "v_proj", "k_norm", "core"})  # what makes the keys and values of a block
 _STATE_BYTES = 4  # llama.cpp and Mamba's kernels keep convolution and scan states in fp32
 
 
@@ -101,7 +109,99 @@ def work(
     return tuple(_layer_work(layer, forward) for layer in spec.layers)
 
 
-def total(rows: tuple[LayerWork, ...], name: str = "total") -> LayerWork:
+def ran_work(
+    spec: ModelSpec, forwards: Iterable[Forwards], *, activation_dtype: str, kv_dtype: str
+) -> tuple[LayerWork, ...]:
+    """Work of all forwards that ran, together: every one reads the weights once, and a block that it left out adds
+    nothing. Trained heads are a row of their own behind the layers, their share of the unembedding is the head's.
+
+    Exit heads, a small matrix behind an early block, are not in the spec and not counted.
+    """
+    if spec.weight_bytes is None:
+        spec = retype(spec, spec.dtype)
+    stored = {layer.name: layer.weight_bytes or 0 for layer in spec.layers}
+    element, kv_element = bytes_per_element(activation_dtype), bytes_per_element(kv_dtype)
+    groups: dict[Forwards, list[int]] = {}
+    for ran in forwards:
+        key = msgspec.structs.replace(ran, n_past=0, times=1, rise=0)
+        groups.setdefault(key, []).extend(ran.pasts)
+    sums = {layer.name: [0.0] * len(_SUMMED) for layer in spec.layers}
+    heads = [0.0] * len(_SUMMED)
+    for shape, pasts in groups.items():
+        n_logits = shape.n_logits if spec.causal else shape.n_new
+        if shape.of == "heads":
+            _add(heads, _trained_heads(spec, shape.n_new, bytes_per_element(spec.dtype), element), len(pasts))
+        f = _Forward(shape.n_new, 0, shape.n_sequences, n_logits, element, kv_element, True, stored)
+        attentions: dict[Attention, list[float]] = {}
+        for layer in spec.layers:
+            if not _takes_part(layer, shape):
+                continue
+            if isinstance(layer.op, Attention):
+                if layer.op not in attentions:
+                    attentions[layer.op] = _attended(layer, layer.op, f, pasts, spec.causal, shape.of == "fill")
+                row = attentions[layer.op]
+                sums[layer.name] = [a + b for a, b in zip(sums[layer.name], row, strict=True)]
+            else:
+                _add(sums[layer.name], _layer_work(layer, f), len(pasts))
+    rows = [LayerWork(name=x.name, kind=x.kind, **dict(zip(_SUMMED, sums[x.name], strict=True))) for x in spec.layers]
+    if any(heads):
+        rows.append(LayerWork(name=HEADS, kind="head", **dict(zip(_SUMMED, heads, strict=True))))
+    return tuple(rows)
+
+
+def share(rows: Sequence[LayerWork], n: int) -> tuple[LayerWork, ...]:
+    """The n-th part of every row."""
+    return tuple(msgspec.structs.replace(r, **{name: getattr(r, name) / n for name in _SUMMED}) for r in rows)
+
+
+def _takes_part(layer: Layer, shape: Forwards) -> bool:
+    """Whether a layer ran in forwards of this shape."""
+    if shape.of == "heads":
+        return layer.kind == "head"
+    if not shape.blocks:
+        return True
+    block = int(layer.name.split(".")[1]) if layer.name.startswith("blocks.") else None
+    if block is None:
+        return shape.of != "fill"
+    inside = any(first <= block < end for first, end in shape.blocks)
+    return inside and (shape.of != "fill" or layer.name.rpartition(".")[2] in _FILLS)
+
+
+def _attended(
+    layer: Layer, op: Attention, f: _Forward, pasts: Sequence[int], causal: bool, only_writes: bool
+) -> list[float]:
+    """Attention over the pasts of several forwards."""
+    found = [0.0] * len(_SUMMED)
+    for past, times in Counter(pasts).items():
+        row = _attention_work(layer, op, replace(f, n_past=past if causal else 0))
+        if only_writes:
+            row = LayerWork(
+                name=layer.name, kind=layer.kind, flops=0, flops_executed=0, weight_bytes=0, activation_bytes=0,
+                kv_write_bytes=row.kv_write_bytes,
+            )  # fmt: skip
+        _add(found, row, times)
+    return found
+
+
+def _trained_heads(spec: ModelSpec, n_heads: int, weight: float, activation: float) -> LayerWork:
+    """Medusa's x_k = h + SiLU(W_k h), W_k of (d, d) in the model's dtype (2401.10774, section 2.1.1)."""
+    d = spec.d_model
+    return LayerWork(
+        name=HEADS,
+        kind="head",
+        flops=2.0 * n_heads * d * d,
+        flops_executed=2.0 * n_heads * d * d,
+        weight_bytes=n_heads * d * d * weight,
+        activation_bytes=(1 + n_heads) * d * activation,
+    )
+
+
+def _add(to: list[float], row: LayerWork, times: int) -> None:
+    for i, name in enumerate(_SUMMED):
+        to[i] += times * getattr(row, name)
+
+
+def total(rows: Sequence[LayerWork], name: str = "total") -> LayerWork:
     """The sum of `rows` as one row."""
     return LayerWork(
         name=name,

@@ -17,7 +17,19 @@ from numpy.typing import NDArray
 from core.backends._reserve import cache_elements, state_bytes
 from core.errors import ExplorerError
 from core.plugins import settings
-from core.types import GenerationConfig, Ids, LayerTime, ModelSpec, Progress, Record, Request, Reserve, Scalar, Setup
+from core.types import (
+    GenerationConfig,
+    Ids,
+    LayerTime,
+    Ledger,
+    ModelSpec,
+    Progress,
+    Record,
+    Request,
+    Reserve,
+    Scalar,
+    Setup,
+)
 from hardware.detect import usable_cores
 
 EOS = 256
@@ -97,6 +109,7 @@ class FakeSession:
             facts={"library": "none"},
         )
         self.warnings = ("The fake backend runs no model: its text and its times mean nothing.",)
+        self.ran = Ledger()
         self.tracing: FakeTrace | None = None
         self._delay_s = settings(Options, request.options, "The fake backend").delay_s
         self._vocab = max(spec.vocab_size, EOS + 1)
@@ -155,6 +168,8 @@ class FakeSession:
             self._pending.append(chain)
         if self.tracing:
             self.tracing.record(time.perf_counter() - started)
+        n = ids.shape[1]
+        self.ran.note(n, n if keep is None else min(keep, n), self.n_committed, len(ids))
         kept = [chain if keep is None else chain[len(chain) - keep :] for chain in self._pending]
         return FakeLogits(kept, self._vocab)
 

@@ -34,21 +34,21 @@ def propose(
     sampling: Sampling,
     rng: np.random.Generator,
     confidence: float = 0.0,
-) -> tuple[list[int], list[Row], int]:
-    """Up to n tokens after the context, the distributions they were drawn from (sampling only), and forwards run.
+) -> tuple[list[int], list[Row]]:
+    """Up to n tokens after the context, the distributions they were drawn from (sampling only).
 
     n_vocab: tokens that the large model knows; vocabularies are often padded to different sizes.
     confidence: a token whose distribution has no larger probability than this is the last (Zhang et al., "Draft &
     verify", 2309.08168). The stop looks at nothing but the draft, so sampling stays exact.
     """
     unread, guess, q = list(context[draft.n_committed :]), list[int](), list[Row]()
-    for done in range(n):
+    for _ in range(n):
         logits = draft.forward(np.array([unread], dtype=np.int64), keep=1)
         if sampling.temperature <= 0:
             token = int(logits.argmax()[0, -1])
             draft.commit(len(unread))
             if token >= n_vocab:
-                return guess, q, done + 1
+                return guess, q
         else:
             q.append(probabilities(logits.numpy()[:, -1, :n_vocab], sampling)[0])
             token = int(rng.choice(len(q[-1]), p=q[-1]))
@@ -56,8 +56,8 @@ def propose(
         guess.append(token)
         unread = [token]
         if confidence and _largest(logits) < confidence:
-            return guess, q, done + 1
-    return guess, q, n
+            return guess, q
+    return guess, q
 
 
 def checked(
@@ -65,13 +65,12 @@ def checked(
     last: int,
     guess: Sequence[int],
     q: Sequence[Row],
-    n_draft: int,
     config: GenerationConfig,
     rng: np.random.Generator,
 ) -> tuple[Advance, bool]:
     """One forward of the large model over a draft, committed as far as it is accepted; and whether the text ends.
 
-    last: the token before the draft. q: as `propose` gives it. n_draft: forwards that drafted.
+    last: the token before the draft. q: as `propose` gives it.
     """
     logits = session.forward(np.array([[last, *guess]], dtype=np.int64))
     if config.sampling.temperature <= 0:
@@ -80,10 +79,7 @@ def checked(
         found = accept_sampled(logits, guess, q, config.sampling, rng)
     tokens, ended = until_stop(found, config)
     session.commit(len(tokens))
-    advance = Advance(
-        phase="decode", tokens=(tuple(tokens),), n_input=1 + len(guess), guess=tuple(guess), n_draft=n_draft
-    )
-    return advance, ended
+    return Advance(phase="decode", tokens=(tuple(tokens),), guess=tuple(guess)), ended
 
 
 def accept_sampled(

@@ -47,7 +47,7 @@ def decode(
     rng = np.random.default_rng(config.seed)
     logits = yield from prefill(session, prompt, params.prefill_chunk)
     tokens, ended = until_stop(choose(logits, config.sampling, rng)[0].tolist(), config)
-    yield Advance(phase="prefill", tokens=(tuple(tokens),), n_forward=0, n_input=0)
+    yield Advance(phase="prefill", tokens=(tuple(tokens),))
     known, row, left = tokens[-1], 0, config.limit - 1
     while left and not ended:
         ranked, chances = ranking(session.guesses(row), params.top_k)

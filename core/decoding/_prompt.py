@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from core.types import Advance, GenerationConfig, Ids, Logits, Sampling, Session
 
-Step = Callable[[Ids, int], tuple[Logits, float | None]]
+Step = Callable[[Ids, int], Logits]
 
 
 def prefill(session: Session, prompt: Ids, chunk: int, guess: Sequence[int] = ()) -> Generator[Advance, None, Logits]:
@@ -27,29 +27,28 @@ def prefill(session: Session, prompt: Ids, chunk: int, guess: Sequence[int] = ()
         behind = np.array([guess if start + step >= n else ()], dtype=np.int64)
         logits = session.forward(np.concatenate([part, behind], axis=1) if behind.size else part, keep=1 + behind.size)
         session.commit(part.shape[1])
-        yield Advance(phase="prefill", n_input=part.shape[1] + behind.size)
+        yield Advance(phase="prefill")
     return logits
 
 
 def one_by_one(session: Session, prompt: Ids, config: GenerationConfig, chunk: int, step: Step) -> Iterator[Advance]:
     """Read the prompt, then one token of each sequence per forward, until all have stopped.
 
-    step: (tokens of shape (batch, 1), number of the step from 0) -> (their logits, not yet committed; the share of
-    the blocks that ran, None where no block can be left out).
+    step: (tokens of shape (batch, 1), number of the step from 0) -> their logits, not yet committed.
     """
     rng = np.random.default_rng(config.seed)
     logits = yield from prefill(session, prompt, chunk)
     tokens = choose(logits, config.sampling, rng)
-    yield Advance(phase="prefill", tokens=tuple(map(tuple, tokens.tolist())), n_forward=0, n_input=0)
+    yield Advance(phase="prefill", tokens=tuple(map(tuple, tokens.tolist())))
     done = np.zeros(len(prompt), dtype=bool)
     for number in range(config.limit - 1):
         done |= [int(t) in config.stop for t in tokens[:, 0]]
         if done.all():
             return
-        logits, depth = step(tokens, number)
+        logits = step(tokens, number)
         session.commit(1)
         tokens = choose(logits, config.sampling, rng)
-        yield Advance(phase="decode", tokens=tuple(map(tuple, tokens.tolist())), depth=depth)
+        yield Advance(phase="decode", tokens=tuple(map(tuple, tokens.tolist())))
 
 
 def choose(logits: Logits, sampling: Sampling, rng: np.random.Generator, row: int = -1) -> Ids:

@@ -79,7 +79,7 @@ class Tree:
         tokens, ended = until_stop(tokens, config)
         path = path[: len(tokens)]
         session.commit_path(path)
-        advance = Advance(phase="decode", tokens=(tuple(tokens),), n_input=len(self), guess=self.guess(path))
+        advance = Advance(phase="decode", tokens=(tuple(tokens),), guess=self.guess(path))
         return Verified(tokens, ended, path[-1], best, advance)
 
     def guess(self, path: Sequence[int]) -> tuple[int, ...]:

@@ -23,8 +23,8 @@ class Autoregressive:
     Params = Prefill
 
     def decode(self, session: Session, prompt: Ids, config: GenerationConfig, params: Prefill) -> Iterator[Advance]:
-        def step(tokens: Ids, number: int) -> tuple[Logits, float | None]:
-            return session.forward(tokens, keep=1), None
+        def step(tokens: Ids, number: int) -> Logits:
+            return session.forward(tokens, keep=1)
 
         return one_by_one(session, prompt, config, params.prefill_chunk, step)
 

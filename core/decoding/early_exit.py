@@ -54,9 +54,8 @@ class EarlyExit:
         if session.exit_heads and not params.first_exit:
             exits = session.exit_heads
 
-        def step(tokens: Ids, number: int) -> tuple[Logits, float | None]:
-            logits, ran = session.forward_exit(tokens, params.threshold, exits)
-            return logits, ran / n_blocks
+        def step(tokens: Ids, number: int) -> Logits:
+            return session.forward_exit(tokens, params.threshold, exits)[0]
 
         return one_by_one(session, prompt, config, params.prefill_chunk, step)
 

@@ -22,7 +22,7 @@ class Encode:
     def decode(self, session: Session, prompt: Ids, config: GenerationConfig, params: NoParams) -> Iterator[Advance]:
         session.reset()
         session.forward(prompt, keep=1 if "cache" in session.capabilities else None)
-        yield Advance(phase="prefill", n_input=prompt.shape[1])
+        yield Advance(phase="prefill")
 
 
 plugin = Encode()

@@ -75,7 +75,7 @@ class Jacobi:
             guess = filled(min(params.window - 1, left))
         logits = yield from prefill(session, prompt, params.prefill_chunk, guess)
         tokens, ended = until_stop(choose(logits, config.sampling, rng, row=0)[0].tolist(), config)
-        yield Advance(phase="prefill", tokens=(tuple(tokens),), n_forward=0, n_input=0)
+        yield Advance(phase="prefill", tokens=(tuple(tokens),))
         context += tokens
         guess = logits.argmax()[0].tolist()[1:] if guess else []
         pool = Pool(params.pool) if params.pool else None
@@ -94,7 +94,7 @@ class Jacobi:
                 better = logits.argmax()[0].tolist()
                 tokens, ended = until_stop(accept(logits, guess, config.sampling, rng), config)
                 session.commit(len(tokens))
-                yield Advance(phase="decode", tokens=(tuple(tokens),), n_input=len(row), guess=tuple(guess))
+                yield Advance(phase="decode", tokens=(tuple(tokens),), guess=tuple(guess))
             else:
                 tree = Tree(context[-1])
                 nodes = [0, *tree.extend(guess)]

@@ -44,9 +44,9 @@ class LayerSkip:
         n_blocks = session.spec.n_blocks
         over = params.over_tokens or config.limit - 1
 
-        def step(tokens: Ids, number: int) -> tuple[Logits, float | None]:
+        def step(tokens: Ids, number: int) -> Logits:
             blocks = that_run(n_blocks, number / max(1, over - 1), params.last_share, params.bottom)
-            return session.forward_through(tokens, blocks, keep=1), len(blocks) / n_blocks
+            return session.forward_through(tokens, blocks, keep=1)
 
         return one_by_one(session, prompt, config, params.prefill_chunk, step)
 

@@ -58,7 +58,7 @@ class Lookahead:
         rng, noise = np.random.default_rng(config.seed), np.random.default_rng([config.seed, 1])
         logits = yield from prefill(session, prompt, params.prefill_chunk)
         tokens, ended = until_stop(choose(logits, config.sampling, rng)[0].tolist(), config)
-        yield Advance(phase="prefill", tokens=(tuple(tokens),), n_forward=0, n_input=0)
+        yield Advance(phase="prefill", tokens=(tuple(tokens),))
         context, pool = [*prompt[0].tolist(), *tokens], Pool(params.candidates)
         if params.pool_from_prompt:
             pool.add_all(context, params.ngram)
@@ -119,7 +119,7 @@ def _line(
         better = logits.argmax()[0].tolist()
         tokens, ended = until_stop(accept(logits, guess, config.sampling, rng), config)
         session.commit(len(tokens))
-        yield Advance(phase="decode", tokens=(tuple(tokens),), n_input=len(row), guess=tuple(guess))
+        yield Advance(phase="decode", tokens=(tuple(tokens),), guess=tuple(guess))
         rows.appendleft((len(context) - 1, row))
         for ngram in diagonals(context, rows, better, params.ngram):
             pool.add(ngram)

@@ -21,11 +21,10 @@ class Native:
     Params = NoParams
 
     def decode(self, session: Session, prompt: Ids, config: GenerationConfig, params: NoParams) -> Iterator[Advance]:
-        n_input = prompt.shape[1]
         phase: Literal["prefill", "decode"] = "prefill"
         for tokens in session.stream(prompt, config):
-            yield Advance(phase=phase, tokens=tuple(map(tuple, tokens.tolist())), n_input=n_input)
-            phase, n_input = "decode", 1
+            yield Advance(phase=phase, tokens=tuple(map(tuple, tokens.tolist())))
+            phase = "decode"
 
 
 plugin = Native()

@@ -63,14 +63,14 @@ class PromptLookup:
         rng = np.random.default_rng(config.seed)
         logits = yield from prefill(session, prompt, params.prefill_chunk)
         tokens, ended = until_stop(choose(logits, config.sampling, rng)[0].tolist(), config)
-        yield Advance(phase="prefill", tokens=(tuple(tokens),), n_forward=0, n_input=0)
+        yield Advance(phase="prefill", tokens=(tuple(tokens),))
         context, left = [*prompt[0].tolist(), *tokens], config.limit - 1
         while left and not ended:
             guess = find(context, params.max_ngram, params.min_ngram, min(params.draft_length, left - 1))
             logits = session.forward(np.array([[context[-1], *guess]], dtype=np.int64))
             tokens, ended = until_stop(accept(logits, guess, config.sampling, rng), config)
             session.commit(len(tokens))
-            yield Advance(phase="decode", tokens=(tuple(tokens),), n_input=1 + len(guess), guess=tuple(guess))
+            yield Advance(phase="decode", tokens=(tuple(tokens),), guess=tuple(guess))
             context += tokens
             left -= len(tokens)
 

@@ -77,16 +77,14 @@ class SelfSpeculative:
         rng = np.random.default_rng(config.seed)
         logits = yield from prefill(session, prompt, params.prefill_chunk)
         tokens, ended = until_stop(choose(logits, config.sampling, rng)[0].tolist(), config)
-        yield Advance(phase="prefill", tokens=(tuple(tokens),), n_forward=0, n_input=0)
+        yield Advance(phase="prefill", tokens=(tuple(tokens),))
         context, left = [*prompt[0].tolist(), *tokens], config.limit - 1
         while left and not ended:
             n = min(params.draft_length, left - 1)
             known = session.n_committed
-            guess, q, n_draft = propose(
-                draft, context, n, session.spec.vocab_size, config.sampling, rng, params.stop_confidence
-            )
+            guess, q = propose(draft, context, n, session.spec.vocab_size, config.sampling, rng, params.stop_confidence)
             session.rewind(session.n_committed - known)  # the later blocks have not seen the draft
-            advance, ended = checked(session, context[-1], guess, q, n_draft, config, rng)
+            advance, ended = checked(session, context[-1], guess, q, config, rng)
             context += advance.tokens[0]
             left -= len(advance.tokens[0])
             yield advance

@@ -51,15 +51,15 @@ class Speculative:
         _fit_to_draft(draft, prompt.shape[1] + config.limit)
         rng = np.random.default_rng(config.seed)
         for _ in prefill(draft, prompt, params.prefill_chunk):
-            yield Advance(phase="prefill", n_forward=0, n_input=0, n_draft=1)
+            yield Advance(phase="prefill")
         logits = yield from prefill(session, prompt, params.prefill_chunk)
         tokens, ended = until_stop(choose(logits, config.sampling, rng)[0].tolist(), config)
-        yield Advance(phase="prefill", tokens=(tuple(tokens),), n_forward=0, n_input=0)
+        yield Advance(phase="prefill", tokens=(tuple(tokens),))
         context, left = [*prompt[0].tolist(), *tokens], config.limit - 1
         while left and not ended:
             n = min(params.draft_length, left - 1)
-            guess, q, n_draft = propose(draft, context, n, session.spec.vocab_size, config.sampling, rng)
-            advance, ended = checked(session, context[-1], guess, q, n_draft, config, rng)
+            guess, q = propose(draft, context, n, session.spec.vocab_size, config.sampling, rng)
+            advance, ended = checked(session, context[-1], guess, q, config, rng)
             context += advance.tokens[0]
             left -= len(advance.tokens[0])
             # the draft has read all of its guess but the last: what was not accepted must go

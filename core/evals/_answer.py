@@ -40,9 +40,5 @@ def item(
         fingerprint=fingerprint(prompt, shown, expected, judged_by),
         ttft_s=answer.ttft_s,
         seconds=answer.seconds,
-        n_tokens=len(answer.ids),
-        n_forward=answer.n_forward,
-        n_input=answer.n_input,
-        n_draft=answer.n_draft,
-        depth=answer.depth,
+        counts=answer.counts,
     )

@@ -114,9 +114,7 @@ def _item(task: Any, model: Any, judge: harness_tasks.Judge, doc_id: int, instan
         item,
         ttft_s=answer.ttft_s,
         seconds=answer.seconds,
-        n_tokens=len(answer.ids),
-        n_forward=answer.n_forward,
-        depth=answer.depth,
+        counts=answer.counts,
     )
 
 

@@ -24,9 +24,9 @@ class FlopsAttachment:
 
     def step(self, step: Step) -> None:
         if step.phase == "prefill":
-            self._n_prompt += step.n_input
-        elif self._step is None and step.n_forward:
-            self._step = max(1, step.n_input // step.n_forward), self._n_prompt
+            self._n_prompt += step.counts.inputs
+        elif self._step is None and step.counts.forwards:
+            self._step = max(1, step.counts.inputs // step.counts.forwards), self._n_prompt
 
     def events(self) -> list[Any]:
         if not self._closed or not self._n_prompt:

@@ -11,7 +11,7 @@ import msgspec
 
 from core.runs.passes import verdicts
 from core.runs.store import Run
-from core.types import Pass, Step, to_json
+from core.types import Item, Step, to_json
 
 
 def export_run(run: Run, fmt: str) -> bytes:
@@ -29,27 +29,35 @@ def _layers(run: Run) -> bytes:
 
 def _steps(run: Run) -> bytes:
     """One line per step, with its pass: what kind it was, and whether something disturbed it (empty: not measured)."""
-    events = run.events()
-    passes = {e.number: e for e in events if isinstance(e, Pass)}
-    known = verdicts(events)
+    recording = run.recording()
+    passes, known = recording.passes, verdicts(recording.attempt)
     return table(
         [
             {
-                **msgspec.structs.asdict(e),
-                "pass_kind": passes[e.pass_no].kind if e.pass_no in passes else None,
-                "disturbed": known[e.pass_no].disturbed if e.pass_no in known else None,
+                **_flat(step, step.counts.tokens),
+                "pass_kind": passes[step.pass_no].kind if step.pass_no in passes else None,
+                "disturbed": known[step.pass_no].disturbed if step.pass_no in known else None,
             }
-            for e in events
-            if isinstance(e, Step)
+            for step in recording.all(Step)
         ]
     )
 
 
+def _flat(record: Step | Item, n_tokens: int) -> dict[str, Any]:
+    """A row with the counts as columns of their own; the shapes of its forwards are left to the JSON."""
+    row = {k: v for k, v in msgspec.structs.asdict(record).items() if k not in ("counts", "ran")}
+    counts = record.counts
+    if counts is None:
+        return row | dict.fromkeys(("n_tokens", "n_forward", "n_input", "n_draft", "depth", "n_sequences"))
+    own = {"n_tokens": n_tokens, "n_forward": counts.forwards, "n_input": counts.inputs, "n_draft": counts.drafts}
+    return row | own | {"depth": counts.depth, "n_sequences": counts.sequences}
+
+
 def _items(run: Run) -> bytes:
-    """One line per item of an evaluation, a column for each of its values."""
+    """One line per item of an evaluation, a column for each of its values. n_tokens: the first one, too."""
     items = run.result().items
     names = list(dict.fromkeys(name for item in items for name in item.values))
-    rows = [msgspec.structs.asdict(item) for item in items]
+    rows = [_flat(item, 1 + item.counts.tokens if item.counts else 0) for item in items]
     return table(
         [
             {**{k: v for k, v in row.items() if k != "values"}, **{n: row["values"].get(n) for n in names}}

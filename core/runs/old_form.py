@@ -1,6 +1,7 @@
 """Events as earlier versions wrote them, as today's records. The only place that knows what they looked like.
 
-Until November 2026 a dictionary called `environment` held what is now Setup and Host.
+Until November 2026 a dictionary called `environment` held what is now Setup and Host, and steps and items had
+numbers of their own where there is one Counts.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import Any
 import msgspec
 
 from core.dtypes import canonical_dtype
-from core.types import Asked, Event, Host, Setup
+from core.types import Asked, Counts, Event, Forwards, Host, Setup
 from hardware.detect import Machine
 
 HALVES = ("bf16", "fp16")
@@ -23,9 +24,14 @@ def event(line: bytes) -> Event | None:
     found: Event
     try:
         raw = msgspec.json.decode(line, type=dict[str, Any])
-        if raw.get("type") == "loaded":
-            told = raw.pop("environment")
-            raw |= {"setup": setup(told), "host": host(told)}
+        match raw.get("type"):
+            case "loaded":
+                told = raw.pop("environment")
+                raw |= {"setup": setup(told), "host": host(told)}
+            case "step":
+                raw |= step(raw)
+            case "item":
+                raw["counts"] = answered(raw)
         found = _decoder.decode(msgspec.json.encode(raw))
         return found
     except (msgspec.DecodeError, KeyError, TypeError, ValueError, AttributeError):
@@ -41,6 +47,35 @@ def asked(event: Asked) -> Asked:
         for m in event.metrics
     )
     return msgspec.structs.replace(event, metrics=named)
+
+
+def step(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Its counts, and the forwards that they tell of: the same number of tokens in each, logits of all of them where a
+    guess was verified. The batch and a draft model's shapes are not told."""
+    n, fed = raw["n_forward"], raw["n_input"]
+    counts = _counts(raw, raw["n_tokens"])
+    ran: list[Forwards] = []
+    if n:
+        each = max(1, fed // n)
+        past = raw["n_context"] - (fed if raw["phase"] == "prefill" else raw["n_tokens"])
+        n_logits = 1 + len(raw.get("guess", ())) if raw["phase"] == "decode" and each > 1 else 1
+        ran = [Forwards(n_new=each, n_logits=min(each, n_logits), n_past=max(0, past), n_sequences=0, times=n)]
+    return {"counts": counts, "ran": ran}
+
+
+def answered(raw: Mapping[str, Any]) -> Counts | None:
+    """Of an item: its decoding after the first token, which n_tokens counts too."""
+    return None if raw["n_tokens"] is None else _counts(raw, max(0, raw["n_tokens"] - 1))
+
+
+def _counts(raw: Mapping[str, Any], tokens: int) -> Counts:
+    return Counts(
+        tokens=tokens,
+        forwards=raw.get("n_forward") or 0,
+        inputs=raw.get("n_input") or 0,
+        drafts=raw.get("n_draft") or 0,
+        depth=raw.get("depth"),
+    )
 
 
 def study(data: bytes) -> bytes:

@@ -18,9 +18,9 @@ import msgspec
 from core.analysis.predict_here import Observation, Overhead, arithmetic_dtype, fit_overhead, observe, typical
 from core.dtypes import canonical_dtype
 from core.errors import ExplorerError
-from core.runs.passes import headline
+from core.runs.recording import Recording
 from core.runs.store import Run, Store
-from core.types import Generate, Loaded, Record, Step, from_json, to_json
+from core.types import Forwards, Generate, Record, Step, from_json, to_json
 from hardware.ceilings import Ceilings
 
 FOLDER = "overheads"
@@ -71,40 +71,48 @@ def observe_run(run: Run, ceilings: Ceilings) -> tuple[Observation, ...]:
     Medians over the passes. Empty for a run without timing, of another kind of decoding than one token per
     forward, or on an accelerator.
     """
-    events = run.events()
-    loaded = next((e for e in reversed(events) if isinstance(e, Loaded)), None)
+    recording = run.recording()
+    loaded = recording.loaded
     if loaded is None or loaded.setup.device != "cpu":
         return ()
-    told = headline(events)
-    timing = () if told.provisional else told.numbers
-    passes = [[e for e in events if isinstance(e, Step) and e.pass_no == number] for number in timing]
+    passes = [] if recording.headline.provisional else recording.timing
     arithmetic = arithmetic_dtype(loaded.spec.dtype, ceilings)
 
-    def seen(seconds: Sequence[float], n_new: int, n_past: int, decode: bool) -> Observation:
+    def seen(seconds: Sequence[float], ran: Forwards, n_past: int, decode: bool) -> Observation:
         return observe(
             loaded.spec,
             ceilings,
             "decode" if decode else "prefill",
             statistics.median(seconds),
-            n_new=n_new,
+            n_new=ran.n_new,
             n_past=n_past,
-            batch=run.request.batch,
+            batch=ran.n_sequences,
             compute_dtype=arithmetic,
             activation_dtype=loaded.setup.activation_dtype,
             kv_dtype=loaded.setup.kv_dtype,
+            n_logits=ran.n_logits,
         )
 
     found = []
-    prompts = [[s for s in steps if s.phase == "prefill" and s.n_forward == 1] for steps in passes]
+    prompts = [[s for s in steps if s.phase == "prefill" and _one(recording, s)] for steps in passes]
     for chunk in zip(*prompts, strict=False):
-        n_new = chunk[0].n_input
-        found.append(seen([s.seconds for s in chunk], n_new, max(0, chunk[0].n_context - n_new), decode=False))
-    decoded = [[s for s in steps if s.phase == "decode" and s.n_forward == s.n_input == 1] for steps in passes]
+        (ran,) = recording.forwards(chunk[:1])
+        found.append(seen([s.seconds for s in chunk], ran, ran.n_past, decode=False))
+    decoded = [[s for s in steps if s.phase == "decode" and _one(recording, s, 1)] for steps in passes]
     decoded = [steps for steps in decoded if steps]
     if decoded:
-        n_past = round(statistics.mean(s.n_context for s in decoded[0])) - 1
-        found.append(seen([statistics.mean(s.seconds for s in steps) for steps in decoded], 1, n_past, decode=True))
+        forwards = recording.forwards(decoded[0])
+        n_past = round(statistics.mean(f.n_past for f in forwards))
+        seconds = [statistics.mean(s.seconds for s in steps) for steps in decoded]
+        found.append(seen(seconds, forwards[0], n_past, decode=True))
     return tuple(found)
+
+
+def _one(recording: Recording, step: Step, n_new: int | None = None) -> bool:
+    """Whether the step was one forward of the whole model and nothing else, of so many tokens per sequence."""
+    ran = recording.forwards([step])
+    whole = len(ran) == 1 and ran[0].times == 1 and ran[0].of == "model" and not ran[0].blocks
+    return whole and n_new in (None, ran[0].n_new)
 
 
 def alike(observations: Sequence[Observation]) -> tuple[tuple[Observation, ...], ...]:

@@ -65,5 +65,9 @@ def verdicts(events: Sequence[Event]) -> dict[int, Verdict]:
 
 def verdict(reading: Disturbance | None, steps: Sequence[Step]) -> Verdict:
     """What disturbed one pass: its equal steps are those that decode one token by one forward."""
-    equal = [s.seconds for s in steps if s.phase == "decode" and s.n_forward == s.n_input == s.n_tokens == 1]
+    equal = [
+        s.seconds
+        for s in steps
+        if s.phase == "decode" and s.counts.forwards == s.counts.inputs == 1 and s.counts.tokens == s.counts.sequences
+    ]
     return judge(reading, equal)

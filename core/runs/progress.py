@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, TypeVar
 
-from core.runs.passes import headline
+from core.runs.recording import Recording, length
 from core.types import (
     Derive,
     Done,
@@ -93,8 +93,8 @@ def _in_pass(request: Request, loaded: Loaded, current: Pass, passes: Sequence[P
     name = _stop(request, current)
     if current.kind == "warmup" and name == "timing":
         return Stage(name=name, detail="warming up again", pass_no=len(counted), n_passes=n_passes)
-    n_read = sum(s.n_input for s in steps if s.phase == "prefill")
-    n_new = sum(s.n_tokens for s in steps)
+    n_read = sum(s.counts.inputs for s in steps if s.phase == "prefill")
+    n_new = length(steps)
     if n_new == 0:
         detail, done, total = "prefill", n_read, loaded.n_prompt_tokens
     else:
@@ -121,7 +121,7 @@ def journey(request: Request, events: Sequence[Event]) -> tuple[tuple[str, StopS
     is left out that cannot measure this run.
     """
     now = stage(request, events)
-    passes = [e for e in events if isinstance(e, Pass)]
+    passes = list(Recording(request, events).passes.values())
     warmed = any(e.kind == "warmup" for e in passes) and not request.live
     stops = ["loading", *(["warm-up"] if warmed else []), *_work(request)]
     over = now.name == "finished"
@@ -178,11 +178,9 @@ def elapsed_s(events: Sequence[Event], since_created_s: float) -> float:
 
 def decode_rates(request: Request, events: Sequence[Event], n_points: int = 60) -> tuple[float, ...]:
     """Tokens per second over the last pass that counts, averaged into at most n_points stretches of equal steps."""
-    last = max(headline(events).numbers, default=None)
-    steps = [e for e in events if isinstance(e, Step) and e.pass_no == last and e.phase == "decode" and e.seconds > 0]
-    return tuple(
-        request.batch * sum(s.n_tokens for s in part) / sum(s.seconds for s in part) for part in _split(steps, n_points)
-    )
+    timing = Recording(request, events).timing or [[]]
+    steps = [s for s in timing[-1] if s.phase == "decode" and s.seconds > 0]
+    return tuple(sum(s.counts.tokens for s in part) / sum(s.seconds for s in part) for part in _split(steps, n_points))
 
 
 def memory_line(events: Sequence[Event], n_points: int = 60) -> tuple[float, ...]:

@@ -24,9 +24,10 @@ import psutil
 from core.errors import ExplorerError
 from core.runs import old_form
 from core.runs.ceilings import adopt, ceilings_of
+from core.runs.recording import Recording
 from core.runs.summarize import summarize
 from core.runs.verdicts import with_verdicts
-from core.types import Derive, Done, Evaluate, Event, Failed, Loaded, Request, Result, RunStatus, from_json, to_json
+from core.types import Derive, Done, Evaluate, Event, Failed, Request, Result, RunStatus, from_json, to_json
 
 BUNDLE = ("request.json", "events.jsonl", "log.txt")
 CEILINGS = "ceilings.json"  # of the machine that ran it, for its roofline
@@ -146,14 +147,17 @@ class Run:
     def cancel_requested(self) -> bool:
         return (self.path / "cancel").exists()
 
+    def recording(self) -> Recording:
+        """What its events say so far."""
+        return Recording(self.request, self.events())
+
     def result(self) -> Result:
         """Everything that is known of it, and of a run that has ended what a reader should be told."""
-        events, status = self.events(), self.status()
-        found = summarize(self.id, self.request, events, status)
+        recording, status = self.recording(), self.status()
+        found = summarize(self.id, recording.request, recording.events, status)
         if status in ("queued", "running"):
             return found
-        model = next((e.spec for e in reversed(events) if isinstance(e, Loaded)), None)
-        return with_verdicts(found, model, ceilings_of(self.path.parents[1], found))
+        return with_verdicts(found, recording.spec, ceilings_of(self.path.parents[1], found))
 
     def bundle(self) -> bytes:
         """A zip that redraws every chart on a machine without the model."""

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Literal
 
 import msgspec
 
-from core.analysis.decoding import tokens_per_forward
 from core.analysis.energy import of_phase
-from core.analysis.work import LayerWork, total, work
+from core.analysis.work import LayerWork, ran_work, share, total
 from core.layer_names import fit
 from core.runs import old_form
-from core.runs.passes import headline
+from core.runs.recording import PhaseKey, Recording, length
 from core.stats.scores import scores
 from core.types import (
     Asked,
     Counted,
+    Counts,
     Curve,
     Derive,
     Done,
@@ -27,6 +27,7 @@ from core.types import (
     Event,
     Failed,
     ForwardCost,
+    Forwards,
     Generate,
     Item,
     Layer,
@@ -36,7 +37,7 @@ from core.types import (
     Loaded,
     Made,
     Memory,
-    Pass,
+    PhasePart,
     PhaseResult,
     ProfilerCost,
     Request,
@@ -45,10 +46,11 @@ from core.types import (
     Step,
     Task,
     Warned,
+    together,
 )
 
-PhaseKey = Literal["prefill", "decode"]
 PHASES: tuple[PhaseKey, ...] = ("prefill", "decode")
+OWN = ("model", "fill")  # the forwards that the text comes from
 TASKS: dict[type[Task], Literal["generate", "evaluate", "derive"]] = {
     Generate: "generate",
     Evaluate: "evaluate",
@@ -57,34 +59,25 @@ TASKS: dict[type[Task], Literal["generate", "evaluate", "derive"]] = {
 
 
 def summarize(run_id: str, request: Request, events: Sequence[Event], status: RunStatus) -> Result:
-    """Headline numbers come from timing passes only (see passes.headline); layer times from their own pass.
-
-    After a retry (a worker that crashed and was started anew) only what follows the last Loaded counts.
-    """
-    loaded, since = _last_loaded(events)
-    passes = {e.number: e for e in since if isinstance(e, Pass)}
-    steps = [e for e in since if isinstance(e, Step)]
-    by_pass: dict[int, list[Step]] = {n: [] for n in passes}
-    for step in steps:
-        by_pass.setdefault(step.pass_no, []).append(step)
-    told = headline(since)
-    timing = [by_pass[n] for n in told.numbers if by_pass.get(n)]
-    begun = any(p.kind in ("live", "timing") for p in passes.values())
-    shown = timing[-1] if timing else [] if begun else steps  # until the first timing pass, the warm-up's text
+    """Headline numbers come from timing passes only (see passes.headline); layer times from their own pass."""
+    run = Recording(request, events)
+    loaded, timing, shown = run.loaded, run.timing, run.shown
     memory = tuple(e for e in events if isinstance(e, Memory))
-    failed = next((e for e in reversed(events) if isinstance(e, Failed)), None)
+    failed = run.last_of_all(Failed)
 
     ttft = [t for t in map(_ttft, timing) if t is not None]
     tpot = [t for t in map(_tpot, timing) if t is not None]
     n_prompt = loaded.n_prompt_tokens if loaded else None
     tpot_s = statistics.median(tpot) if tpot else None
     prefill_s = [sum(s.seconds for s in p if s.phase == "prefill") for p in timing if _ttft(p) is not None]
-    phases = _phases(request, loaded, timing)
-    asked = next((old_form.asked(e) for e in reversed(events) if isinstance(e, Asked)), None)
-    items = tuple(e for e in since if isinstance(e, Item))
+    phases = _phases(run)
+    last_asked = run.last_of_all(Asked)
+    asked = old_form.asked(last_asked) if last_asked else None
+    items = run.all(Item)
     if items and not tpot:
         tpot, ttft = _item_tpot(items), [i.ttft_s for i in items if i.ttft_s is not None]
         tpot_s = tpot[0] if tpot else None
+    counts = _decoded(timing, items)
     peaks = [m.peak_bytes or m.rss_bytes for m in memory]
     return Result(
         run_id=run_id,
@@ -97,11 +90,11 @@ def summarize(run_id: str, request: Request, events: Sequence[Event], status: Ru
         batch=request.batch,
         text="".join(s.text for s in shown),
         n_prompt_tokens=n_prompt,
-        n_new_tokens=sum(s.n_tokens for s in shown),
-        n_forward=sum(s.n_forward for s in shown),
+        n_new_tokens=length(shown),
+        n_forward=sum(s.counts.forwards for s in shown),
         ttft_s=statistics.median(ttft) if ttft else None,
         tpot_s=tpot_s,
-        tok_per_s=request.batch / tpot_s if tpot_s else None,
+        tok_per_s=_width(timing) / tpot_s if tpot_s else None,
         prefill_tok_per_s=(
             request.batch * n_prompt / statistics.median(prefill_s)
             if prefill_s and n_prompt and min(prefill_s) > 0
@@ -114,38 +107,31 @@ def summarize(run_id: str, request: Request, events: Sequence[Event], status: Ru
         peak_memory_bytes=max(peaks) if peaks else None,
         memory=memory,
         phases=phases,
-        layers=_layers(request, loaded, since, by_pass, timing, phases),
-        profiler_costs=_costs(passes, by_pass, timing),
+        layers=_layers(run, phases),
+        profiler_costs=_costs(run),
         ttft_samples_s=tuple(ttft),
         tpot_samples_s=tuple(tpot),
-        setup=loaded.setup if loaded else None,
-        host=loaded.host if loaded else None,
+        setup=run.setup,
+        host=run.host,
         options={**request.options, **(loaded.options if loaded else {})},
         warnings=tuple(dict.fromkeys(e.message for e in events if isinstance(e, Warned))),
         error=failed.message if failed else None,
         hint=failed.hint if failed else None,
-        counts=tuple(e for e in since if isinstance(e, Counted)),
-        energy=_energy(request, loaded, since, by_pass),
-        tokens_per_forward=_item_tokens_per_forward(items) or tokens_per_forward([s for p in timing for s in p]),
-        forward_cost=next((e for e in reversed(since) if isinstance(e, ForwardCost)), None),
+        counts=run.all(Counted),
+        energy=_energy(run),
+        tokens_per_forward=counts.per_sequence / counts.forwards if counts.forwards else None,
+        forward_cost=run.last(ForwardCost),
         task=TASKS[type(request.task)],
         curves=tuple(e for e in events if isinstance(e, Curve)),
-        made=next((e for e in reversed(events) if isinstance(e, Made)), None),
+        made=run.last_of_all(Made),
         asked=asked,
         items=items,
         scores=scores(items, asked.metrics) if asked and items else (),
-        depth=_depth([s for p in timing for s in p], items),
-        provisional=told.provisional,
-        disturbance=told.unrest,
+        depth=counts.depth,
+        provisional=run.headline.provisional,
+        disturbance=run.headline.unrest,
+        batch_filled=_filled(request.batch, timing),
     )
-
-
-def _last_loaded(events: Sequence[Event]) -> tuple[Loaded | None, Sequence[Event]]:
-    for i in range(len(events) - 1, -1, -1):
-        event = events[i]
-        if isinstance(event, Loaded):
-            return event, events[i:]
-    return None, []
 
 
 def _ttft(steps: Sequence[Step]) -> float | None:
@@ -153,113 +139,136 @@ def _ttft(steps: Sequence[Step]) -> float | None:
     seconds = 0.0
     for step in steps:
         seconds += step.seconds
-        if step.n_tokens:
+        if step.counts.tokens:
             return seconds
-    return seconds if steps and all(s.phase == "prefill" for s in steps) and steps[-1].n_input else None
+    return seconds if steps and all(s.phase == "prefill" for s in steps) and steps[-1].counts.forwards else None
 
 
 def _tpot(steps: Sequence[Step]) -> float | None:
-    """(latency - TTFT) / (n - 1), n >= 2."""
+    """(latency - TTFT) / (n - 1) of the longest sequence, n >= 2."""
     decode = [s for s in steps if s.phase == "decode"]
-    n = sum(s.n_tokens for s in decode)
+    n = sum(s.counts.per_sequence for s in decode)
     return sum(s.seconds for s in decode) / n if n else None
+
+
+def _width(timing: Sequence[Sequence[Step]]) -> float:
+    """How many sequences a token's time gave a token to, on average: those that had not ended."""
+    decode = [s.counts for p in timing for s in p if s.phase == "decode"]
+    steps = sum(c.per_sequence for c in decode)
+    return sum(c.tokens for c in decode) / steps if steps else 1.0
+
+
+def _filled(batch: int, timing: Sequence[Sequence[Step]]) -> float | None:
+    """The mean share of the batch that had not ended yet, over the decode steps; None for one sequence."""
+    decode = [s for p in timing for s in p if s.phase == "decode"]
+    return sum(s.counts.sequences for s in decode) / (batch * len(decode)) if batch > 1 and decode else None
 
 
 def _item_tpot(items: Sequence[Item]) -> list[float]:
     """Seconds per token after the first, over all answers together."""
-    timed = [i for i in items if i.seconds is not None and i.n_tokens]
-    n = sum((i.n_tokens or 1) - 1 for i in timed)
+    timed = [i for i in items if i.seconds is not None and i.counts is not None]
+    n = sum(i.counts.tokens for i in timed if i.counts)
     return [sum(i.seconds or 0.0 for i in timed) / n] if n else []
 
 
-def _item_tokens_per_forward(items: Sequence[Item]) -> float | None:
-    n_forward = sum(i.n_forward or 0 for i in items)
-    return sum(max(0, (i.n_tokens or 0) - 1) for i in items if i.n_forward) / n_forward if n_forward else None
+def _decoded(timing: Sequence[Sequence[Step]], items: Sequence[Item]) -> Counts:
+    """The decoding of all timing passes, or of all answers, as of one sequence."""
+    answers = [i.counts for i in items if i.counts is not None]
+    if answers:
+        return together(answers)
+    decode = [s.counts for p in timing for s in p if s.phase == "decode"]
+    n = sum(c.per_sequence for c in decode)
+    return msgspec.structs.replace(together(decode), tokens=round(n), sequences=1)
 
 
-def _depth(steps: Sequence[Step], items: Sequence[Item]) -> float | None:
-    """Mean share of the blocks that ran, per decode forward."""
-    pairs = [(s.depth, s.n_forward) for s in steps if s.phase == "decode" and s.depth is not None]
-    pairs += [(i.depth, i.n_forward or 1) for i in items if i.depth is not None]
-    return sum(d * n for d, n in pairs) / sum(n for _, n in pairs) if pairs else None
-
-
-def _phases(request: Request, loaded: Loaded | None, timing: Sequence[Sequence[Step]]) -> tuple[PhaseResult, ...]:
-    if loaded is None:
+def _phases(run: Recording) -> tuple[PhaseResult, ...]:
+    if run.loaded is None:
         return ()
     found = []
     for phase in PHASES:
-        samples = [[s for s in p if s.phase == phase] for p in timing]
+        samples = [[s for s in p if s.phase == phase] for p in run.timing]
         samples = [s for s in samples if s]
         if not samples:
             continue
         last = samples[-1]
         seconds = statistics.median(sum(s.seconds for s in p) for p in samples)
-        n_forward = sum(s.n_forward for s in last)
-        works = phase_work(request, loaded, phase, last)
-        times = n_forward if phase == "decode" else 1
-        n_tokens = request.batch * (
-            sum(s.n_tokens for s in last) if phase == "decode" else sum(s.n_input for s in last)
-        )
-        everything = total(works)
+        n_tokens = _n_tokens(run, phase, last)
+        own, parts = total(_worked(run.loaded, run.forwards(last), OWN)), _parts(run.loaded, run.forwards(last))
         found.append(
             PhaseResult(
                 name=phase,
                 seconds=seconds,
                 n_tokens=n_tokens,
-                n_forward=n_forward,
+                n_forward=sum(s.counts.forwards for s in last),
                 tok_per_s=n_tokens / seconds if seconds > 0 else None,
-                flops=everything.flops * times,
-                bytes=everything.bytes * times,
+                flops=own.flops + sum(p.flops for p in parts),
+                bytes=own.bytes + sum(p.bytes for p in parts),
+                parts=parts,
             )
         )
     return tuple(found)
 
 
-def phase_work(request: Request, loaded: Loaded, phase: PhaseKey, steps: Sequence[Step]) -> tuple[LayerWork, ...]:
-    """Computed work of the whole prefill, or of one mean decode forward, of these steps."""
-    n_input = sum(s.n_input for s in steps)
-    n_forward = max(1, sum(s.n_forward for s in steps))
-    if phase == "prefill":
-        n_new, n_past = max(1, n_input), 0
-    else:
-        n_new = max(1, round(n_input / n_forward))
-        n_past = max(0, round(statistics.mean(s.n_context for s in steps)) - n_new)
-    return work(
-        loaded.spec,
-        n_new=n_new,
-        n_past=n_past,
-        batch=request.batch,
-        activation_dtype=loaded.setup.activation_dtype,
-        kv_dtype=loaded.setup.kv_dtype,
+def _n_tokens(run: Recording, phase: PhaseKey, steps: Sequence[Step]) -> int:
+    """Of all sequences: read in prefill, made in decode."""
+    if phase == "decode":
+        return sum(s.counts.tokens for s in steps)
+    return run.request.batch * sum(s.counts.inputs for s in steps)
+
+
+def _worked(loaded: Loaded, forwards: Iterable[Forwards], of: Collection[str]) -> tuple[LayerWork, ...]:
+    """Computed work of the forwards of these kinds, by the model that ran them."""
+    spec, setup = loaded.spec, loaded.setup
+    if "draft" in of:
+        spec, setup = loaded.draft or spec, loaded.draft_setup or setup
+    return ran_work(
+        spec,
+        (f for f in forwards if f.of in of),
+        activation_dtype=setup.activation_dtype,
+        kv_dtype=setup.kv_dtype,
     )
 
 
-def _layers(
-    request: Request,
-    loaded: Loaded | None,
-    events: Sequence[Event],
-    by_pass: dict[int, list[Step]],
-    timing: Sequence[Sequence[Step]],
-    phases: Sequence[PhaseResult],
-) -> tuple[LayerResult, ...]:
-    """Every layer of the model in every phase that ran; seconds where the profiler saw it."""
-    if loaded is None:
+def _parts(loaded: Loaded, forwards: Sequence[Forwards]) -> tuple[PhasePart, ...]:
+    """What helped the model in a phase, each apart; not a draft model that an earlier version did not record."""
+    found = []
+    for of in ("blocks", "heads", "draft"):
+        n = sum(f.times for f in forwards if f.of == of)
+        if n and (of != "draft" or loaded.draft is not None):
+            work_done = total(_worked(loaded, forwards, (of,)))
+            found.append(PhasePart(of=of, n_forward=n, flops=work_done.flops, bytes=work_done.bytes))
+    return tuple(found)
+
+
+def phase_work(run: Recording, phase: PhaseKey, steps: Sequence[Step]) -> tuple[LayerWork, ...]:
+    """Computed work of the whole prefill, or of one mean decode forward, of these steps.
+
+    What a layer did for the model's own drafts and for its heads is in it, as it is in the layer's measured time.
+    """
+    if run.loaded is None:
         return ()
-    latest: dict[str, LayerTimes] = {e.phase: e for e in events if isinstance(e, LayerTimes)}
+    works = _worked(run.loaded, run.forwards(steps), (*OWN, "blocks", "heads"))
+    return share(works, max(1, sum(s.counts.forwards for s in steps))) if phase == "decode" else works
+
+
+def _layers(run: Recording, phases: Sequence[PhaseResult]) -> tuple[LayerResult, ...]:
+    """Every layer of the model in every phase that ran; seconds where the profiler saw it."""
+    if run.loaded is None:
+        return ()
+    latest: dict[str, LayerTimes] = {e.phase: e for e in run.all(LayerTimes)}
     names = set(latest) | {p.name for p in phases}
     found: list[LayerResult] = []
     for phase in PHASES:
         if phase not in names:
             continue
         times = latest.get(phase)
-        chosen = by_pass.get(times.pass_no, []) if times else (timing or [[]])[-1]
+        chosen = run.steps.get(times.pass_no, []) if times else (run.timing or [[]])[-1]
         steps = [s for s in chosen if s.phase == phase]
         if not steps:
             continue
-        forwards = 1 if phase == "prefill" else max(1, sum(s.n_forward for s in steps))
-        works = phase_work(request, loaded, phase, steps)
-        found += _aligned(loaded, works, times.rows if times else (), phase, forwards)
+        forwards = 1 if phase == "prefill" else max(1, sum(s.counts.forwards for s in steps))
+        works = phase_work(run, phase, steps)
+        found += _aligned(run.loaded, works, times.rows if times else (), phase, forwards)
     return tuple(found)
 
 
@@ -325,40 +334,35 @@ def _fitted(rows: Sequence[LayerTime], names: frozenset[str]) -> dict[str, Layer
     return found
 
 
-def _energy(
-    request: Request, loaded: Loaded | None, events: Sequence[Event], by_pass: dict[int, list[Step]]
-) -> tuple[Energy, ...]:
+def _energy(run: Recording) -> tuple[Energy, ...]:
     """Per phase, of the pass that counted it, from what that pass itself produced."""
-    if loaded is None:
+    if run.loaded is None:
         return ()
-    latest = {e.phase: e for e in events if isinstance(e, EnergyReading)}
+    latest = {e.phase: e for e in run.all(EnergyReading)}
     found = []
     for phase in PHASES:
         if phase not in latest:
             continue
         reading = latest[phase]
-        steps = [s for s in by_pass.get(reading.pass_no, []) if s.phase == phase]
-        n_tokens = request.batch * sum(s.n_tokens if phase == "decode" else s.n_input for s in steps)
-        energy = of_phase(reading, n_tokens, loaded.setup, loaded.host)
+        steps = [s for s in run.steps.get(reading.pass_no, []) if s.phase == phase]
+        energy = of_phase(reading, _n_tokens(run, phase, steps), run.loaded.setup, run.loaded.host)
         if energy is not None:
             found.append(energy)
     return tuple(found)
 
 
-def _costs(
-    passes: dict[int, Pass], by_pass: dict[int, list[Step]], timing: Sequence[Sequence[Step]]
-) -> tuple[ProfilerCost, ...]:
+def _costs(run: Recording) -> tuple[ProfilerCost, ...]:
     """Seconds per step of each instrumented pass over those of the timing passes, same phase."""
 
     def per_step(steps: Sequence[Step]) -> float | None:
-        chosen = [s.seconds for s in steps if s.phase == "decode"] or [s.seconds for s in steps if s.n_forward]
+        chosen = [s.seconds for s in steps if s.phase == "decode"] or [s.seconds for s in steps if s.counts.forwards]
         return statistics.median(chosen) if chosen else None
 
-    plain = [t for t in map(per_step, timing) if t]
+    plain = [t for t in map(per_step, run.timing) if t]
     costs = []
-    for number, p in passes.items():
-        seconds = per_step(by_pass.get(number, []))
+    for number, p in run.passes.items():
+        seconds = per_step(run.steps.get(number, []))
         if p.kind == "profile" and p.profiler and seconds and plain:
-            whole = sum(s.seconds for s in by_pass[number])
+            whole = sum(s.seconds for s in run.steps[number])
             costs.append(ProfilerCost(profiler=p.profiler, ratio=seconds / statistics.median(plain), seconds=whole))
     return tuple(costs)

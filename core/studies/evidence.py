@@ -7,7 +7,7 @@ import msgspec
 from core.studies.conduct import Answer, answer
 from core.studies.ledger import Ledger
 from core.studies.plan import Plan, Recipe
-from core.types import Loaded, Record, Result
+from core.types import Record, Result
 
 
 class Evidence(Record):
@@ -58,10 +58,10 @@ def gather(ledger: Ledger[Plan], recipe: Recipe) -> Evidence:
             continue
         runs.append(run.id)
         results[name] = run.result()
-        loaded = next((e for e in reversed(run.events()) if isinstance(e, Loaded)), None)
-        if loaded is not None and loaded.spec.weight_bytes and loaded.spec.n_params:
-            size = loaded.spec.weight_bytes  # as opened: a file in 32 bits may run in 16
-            bits = 8 * size / loaded.spec.n_params
+        spec = run.recording().spec
+        if spec is not None and spec.weight_bytes and spec.n_params:
+            size = spec.weight_bytes  # as opened: a file in 32 bits may run in 16
+            bits = 8 * size / spec.n_params
     return Evidence(
         recipe=recipe,
         model=model,

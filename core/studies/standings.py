@@ -18,7 +18,7 @@ from core.stats.paired import Comparison, compare
 from core.stats.pairing import pair
 from core.studies.ledger import Ledger
 from core.studies.plan import Benchmark, Configuration
-from core.types import Curve, Energy, ForwardCost, Item, Record, Result
+from core.types import Curve, Energy, ForwardCost, Item, Record, Result, together
 from hardware.detect import Machine
 
 
@@ -157,7 +157,8 @@ def _predicted(ledger: Ledger[Benchmark], c: Configuration, answers: Sequence[It
     the model's own first blocks.
     """
     per_forward, _, fed = _forwards(answers)
-    drafts = sum(i.n_draft or 0 for i in answers) / max(1, sum(i.n_forward or 0 for i in answers))
+    ran = together(i.counts for i in answers if i.counts is not None)
+    drafts = ran.drafts / max(1, ran.forwards)
     drafter = ledger.plan.drafter(c)
     if not per_forward or not fed or (drafts and drafter is None):
         return None
@@ -198,10 +199,8 @@ def _energy(detail: Result | None, per_forward: float | None) -> Energy | None:
 
 def speed_ratio(a: Sequence[Item], b: Sequence[Item]) -> Interval | None:
     """Tokens per second of b over those of a, on the questions that both answered with more than one token."""
-    pairs = [(x, y) for x, y in _common(a, b) if (x.n_tokens or 0) > 1 and (y.n_tokens or 0) > 1]
-    return _ratio(
-        pairs, [[(i.n_tokens or 0) - 1 for i in p] for p in pairs], [[i.seconds or 0.0 for i in p] for p in pairs]
-    )
+    pairs = [(x, y) for x, y in _common(a, b) if n_decoded(x) and n_decoded(y)]
+    return _ratio(pairs, [[n_decoded(i) for i in p] for p in pairs], [[i.seconds or 0.0 for i in p] for p in pairs])
 
 
 def latency_ratio(a: Sequence[Item], b: Sequence[Item]) -> Interval | None:
@@ -226,16 +225,21 @@ def _ratio(
 
 def _forwards(items: Sequence[Item]) -> tuple[float | None, float | None, float | None]:
     """Tokens per forward, seconds per forward, and tokens fed to one."""
-    n = sum(i.n_forward or 0 for i in items)
-    if not n:
+    ran = together(i.counts for i in items if i.counts is not None)
+    if not ran.forwards:
         return None, None, None
-    tokens = sum(max(0, (i.n_tokens or 0) - 1) for i in items)
-    return tokens / n, sum(i.seconds or 0.0 for i in items) / n, sum(i.n_input or 0 for i in items) / n
+    n = ran.forwards
+    return ran.tokens / n, sum(i.seconds or 0.0 for i in items) / n, ran.inputs / n
+
+
+def n_decoded(item: Item) -> int:
+    """Tokens of its answer after the first one."""
+    return item.counts.tokens if item.counts is not None else 0
 
 
 def _rate(items: Sequence[Item]) -> float | None:
     seconds = sum(i.seconds or 0.0 for i in items)
-    return sum(max(0, (i.n_tokens or 0) - 1) for i in items) / seconds if seconds else None
+    return sum(map(n_decoded, items)) / seconds if seconds else None
 
 
 # ------------------------------------------------------------ the runs

@@ -24,6 +24,7 @@ from core.types.contracts import (
     Transform,
     Work,
 )
+from core.types.counts import Counts, Forwards, Ledger, counted, together
 from core.types.events import (
     Asked,
     Count,
@@ -68,7 +69,17 @@ from core.types.model import (
 )
 from core.types.record import Provenance, Record, Scalar, from_json, to_json
 from core.types.request import Derive, Evaluate, Generate, Request, Sampling, Task
-from core.types.result import Energy, LayerResult, PhaseResult, ProfilerCost, Result, RunStatus, Score, Unrest
+from core.types.result import (
+    Energy,
+    LayerResult,
+    PhasePart,
+    PhaseResult,
+    ProfilerCost,
+    Result,
+    RunStatus,
+    Score,
+    Unrest,
+)
 from core.types.setup import Host, ModelFile, Reserve, Setup
 
 __all__ = [
@@ -80,6 +91,7 @@ __all__ = [
     "Conv",
     "Count",
     "Counted",
+    "Counts",
     "Curve",
     "Derive",
     "Disturbance",
@@ -95,6 +107,7 @@ __all__ = [
     "Failed",
     "ForwardCost",
     "ForwardTime",
+    "Forwards",
     "Generate",
     "Generation",
     "GenerationConfig",
@@ -106,6 +119,7 @@ __all__ = [
     "LayerResult",
     "LayerTime",
     "LayerTimes",
+    "Ledger",
     "Linear",
     "Loaded",
     "Logits",
@@ -123,6 +137,7 @@ __all__ = [
     "PassKind",
     "Phase",
     "PhaseName",
+    "PhasePart",
     "PhaseResult",
     "Profiler",
     "ProfilerCost",
@@ -150,6 +165,8 @@ __all__ = [
     "Unrest",
     "Warned",
     "Work",
+    "counted",
     "from_json",
     "to_json",
+    "together",
 ]

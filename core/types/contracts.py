@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from core.types.counts import Counts, Ledger
 from core.types.events import Count, Item, LayerTime, Metric, Step
 from core.types.model import ModelEntry, ModelSpec
 from core.types.record import Record, Scalar
@@ -77,6 +78,7 @@ class Session(Protocol):
     eos_token: str
     eos_ids: frozenset[int]
     setup: Setup
+    ran: Ledger
     warnings: tuple[str, ...]
     head_accuracy: tuple[tuple[float, ...], ...]  # [head][rank]: how often that guess was right (capability "heads")
     exit_heads: tuple[int, ...]  # numbers of blocks behind which a trained exit head stands (capability "depth")
@@ -222,17 +224,13 @@ class Profiler(Protocol):
 class Advance(Record):
     """What a strategy yields: a prefill chunk (no tokens yet) or accepted tokens.
 
-    tokens: accepted by each sequence, shape (batch, n) as nested tuples; empty in a prefill chunk.
-    guess, n_draft, depth: as in Step.
+    tokens: accepted by each sequence, shape (batch, n) as nested tuples; empty in a prefill chunk. guess: as in Step.
+    What was run for it, the sessions themselves note.
     """
 
     phase: Literal["prefill", "decode"]
     tokens: tuple[tuple[int, ...], ...] = ()
-    n_forward: int = 1
-    n_input: int = 1
     guess: tuple[int, ...] = ()
-    n_draft: int = 0
-    depth: float | None = None
 
 
 class Strategy(Protocol):
@@ -316,16 +314,13 @@ class Transform(Protocol):
 
 
 class Generation(Record):
-    """An answer. seconds, n_forward, n_input, n_draft: of the decoding after the first token; as in Step."""
+    """An answer. seconds, counts: of the decoding after the first token."""
 
     text: str
     ids: tuple[int, ...]
     ttft_s: float
     seconds: float
-    n_forward: int
-    n_input: int = 0
-    n_draft: int = 0
-    depth: float | None = None
+    counts: Counts
 
 
 class Subject(Protocol):

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from core.types.counts import Counts, Forwards
 from core.types.model import ModelSpec
 from core.types.record import Record, Scalar
 from core.types.setup import Host, Setup
@@ -32,6 +33,7 @@ class Loaded(Record, tag="loaded"):
     """The session is open. seconds: loading time, 0 when `warm` (it was open already).
 
     options: of the backend, as it was opened: those of the request, and over them those of a retry.
+    draft, draft_setup: of the draft model, where one is open beside it.
     """
 
     t_s: float
@@ -43,6 +45,8 @@ class Loaded(Record, tag="loaded"):
     setup: Setup
     capabilities: tuple[str, ...]
     host: Host | None = None
+    draft: ModelSpec | None = None
+    draft_setup: Setup | None = None
     rss_before_bytes: int | None = None
     rss_after_bytes: int | None = None
     options: dict[str, Scalar] = msgspec.field(default_factory=dict)
@@ -63,11 +67,10 @@ class Pass(Record, tag="pass"):
 class Step(Record, tag="step"):
     """One step of the strategy. seconds: the time inside next(steps) plus sync.
 
-    n_tokens: tokens accepted per sequence in the batch (0 in a prefill chunk but the last).
-    n_forward: forwards run. n_context: tokens in the KV cache after the step.
-    n_input: tokens fed to the forwards per sequence (prefill: the chunk; decode: 1 per forward ...).
-    tokens: the accepted ids of the first sequence. guess: the ids it was fed beyond the known ones, to be verified;
-    guess[i] stands where tokens[i] ended up. n_draft: forwards of a draft model, which n_forward leaves out.
+    counts: of the step (no tokens in a prefill chunk but the last). ran: the shapes of its forwards, as the sessions
+    noted them. n_context: tokens in the KV cache after the step.
+    tokens: the accepted ids of the first sequence, up to its end. guess: the ids it was fed beyond the known ones, to
+    be verified; guess[i] stands where tokens[i] ended up.
     pieces, guessed: the texts of tokens and guess, one by one, where the strategy guesses.
     """
 
@@ -75,15 +78,12 @@ class Step(Record, tag="step"):
     pass_no: int
     phase: Literal["prefill", "decode"]
     seconds: float
-    n_tokens: int
-    n_forward: int
-    n_input: int
+    counts: Counts
     n_context: int
+    ran: tuple[Forwards, ...] = ()
     text: str = ""
     tokens: tuple[int, ...] = ()
     guess: tuple[int, ...] = ()
-    n_draft: int = 0
-    depth: float | None = None  # mean share of the blocks that ran, where a strategy leaves some out
     pieces: tuple[str, ...] = ()
     guessed: tuple[str, ...] = ()
 
@@ -165,6 +165,8 @@ class Count(Record):
 
     source: what was counted ("dispatch", "ONNX graph", "ggml graph"). note: what a reader of it must know.
     The forward ran n_new tokens per sequence after n_past cached ones, with the logits of the last position.
+    cells: places of the KV cache that a layer's attention went over, where that is more than there are tokens because
+    the library pads its cache.
     """
 
     source: str
@@ -173,6 +175,7 @@ class Count(Record):
     batch: int
     ops: tuple[OpCount, ...]
     note: str = ""
+    cells: dict[str, int] = msgspec.field(default_factory=dict)
 
 
 class Counted(Record, tag="counted"):
@@ -276,8 +279,7 @@ class Item(Record, tag="item"):
 
     fingerprint: of what was asked; empty in runs made before there was one.
 
-    seconds, n_tokens, n_forward, n_input, n_draft: of its answer's decoding (after the first token: n_tokens - 1 of
-    them), where it generates; ttft_s: the prefill.
+    seconds, counts: of its answer's decoding after the first token, where it generates; ttft_s: the prefill.
     """
 
     t_s: float
@@ -290,11 +292,7 @@ class Item(Record, tag="item"):
     fingerprint: str = ""
     ttft_s: float | None = None
     seconds: float | None = None
-    n_tokens: int | None = None
-    n_forward: int | None = None
-    n_input: int | None = None
-    n_draft: int | None = None
-    depth: float | None = None  # mean share of the blocks that ran, under dynamic inference
+    counts: Counts | None = None
     sketches: dict[str, Sketch] = msgspec.field(default_factory=dict)  # of values that an item has many of
 
 

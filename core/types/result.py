@@ -32,8 +32,20 @@ class LayerResult(Record):
     output_bytes: int | None = None
 
 
+class PhasePart(Record):
+    """What helped the model in a phase, computed: its first "blocks" or a "draft" model that drafted, its "heads"."""
+
+    of: Literal["blocks", "draft", "heads"]
+    n_forward: int
+    flops: float
+    bytes: float
+
+
 class PhaseResult(Record):
-    """A phase of the timing passes: measured seconds (median over passes), computed work."""
+    """A phase of the timing passes: measured seconds (median over passes), computed work of all that ran.
+
+    n_forward: of the model. parts: what of flops and bytes is not the model's own, each apart.
+    """
 
     name: Literal["prefill", "decode"]
     seconds: float
@@ -42,6 +54,7 @@ class PhaseResult(Record):
     tok_per_s: float | None
     flops: float
     bytes: float
+    parts: tuple[PhasePart, ...] = ()
 
 
 class Energy(Record, omit_defaults=False):
@@ -172,6 +185,7 @@ class Result(Record, omit_defaults=False):
     items: tuple[Item, ...] = ()
     scores: tuple[Score, ...] = ()
     options: dict[str, Scalar] = msgspec.field(default_factory=dict)  # of the backend, those of a retry included
+    batch_filled: float | None = None  # mean share of the batch that had not ended; None for one sequence
     depth: float | None = None  # mean share of the blocks that ran in decoding; None: all of them
     provisional: bool = False  # speeds of a pass that was watched: no timing pass has ended yet
     disturbance: Unrest | None = None

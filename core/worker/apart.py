@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from core import plugins
 from core.errors import ExplorerError
 from core.runs.death import LOG_LINES, explained
-from core.types import Ids, Logits, ModelSpec, Record, Request, Session, Setup
+from core.types import Ids, Ledger, Logits, ModelSpec, Record, Request, Session, Setup
 from core.worker import frames
 from core.worker.journal import Journal, Teller
 from hardware.process import patient
@@ -73,6 +73,7 @@ class Apart:
 
     def __init__(self, request: Request, teller: Teller, check: Callable[[], None]) -> None:
         self._backend = request.backend
+        self.ran = Ledger()  # of this side's steps, of which there are none
         self.check = check
         self.alive = True
         self._said: deque[bytes] = deque(maxlen=LOG_LINES)

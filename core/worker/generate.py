@@ -35,8 +35,10 @@ from core.types import (
     Session,
     Step,
     Strategy,
+    counted,
 )
 from core.worker.drive import drive
+from core.worker.ends import Ends
 from core.worker.journal import Journal
 from core.worker.sessions import Opened, Sessions
 from core.worker.shared import disturbance
@@ -48,7 +50,9 @@ from hardware.process import resident
 
 WARMUP_TOKENS = 4
 WARMUP_GUESSED = 64  # where a step is many tokens, and is cut short at the limit
-DRAFT_NOTE = "Steps include the draft model's time; computed work, layers and FLOPs are the model's alone."
+DRAFT_NOTE = (
+    "Steps and phases include the draft model's time and work; layers and the FLOP check are the model's alone."
+)
 
 
 def measure(request: Request, sessions: Sessions, journal: Journal) -> None:
@@ -76,7 +80,9 @@ def measure(request: Request, sessions: Sessions, journal: Journal) -> None:
             steps: Any = strategy.decode(session, ids, msgspec.structs.replace(config, limit=limit), params, *drafts)
             attachment = instrument.attach(session, number) if instrument else None
             try:
-                taken, shared = _run_pass(steps, session, number, attachment, journal)
+                taken, shared = _run_pass(
+                    steps, session, drafts, Ends(request.batch, config.stop), number, attachment, journal
+                )
             finally:
                 steps.close()
                 if attachment:
@@ -91,6 +97,7 @@ def measure(request: Request, sessions: Sessions, journal: Journal) -> None:
 
 def loaded(request: Request, opened: Opened, journal: Journal, n_prompt_tokens: int = 0, text: str = "") -> Loaded:
     """The event that says what was opened, and where."""
+    draft = opened.companions.get("draft")
     return Loaded(
         t_s=journal.now(),
         seconds=opened.seconds,
@@ -100,6 +107,8 @@ def loaded(request: Request, opened: Opened, journal: Journal, n_prompt_tokens: 
         prompt_text=text,
         setup=opened.session.setup,
         host=this_host(),
+        draft=draft.spec if draft else None,
+        draft_setup=draft.setup if draft else None,
         capabilities=tuple(sorted(opened.session.capabilities)),
         rss_before_bytes=opened.rss_before_bytes,
         rss_after_bytes=resident().rss_bytes,
@@ -193,7 +202,13 @@ def _plan(
 
 
 def _run_pass(
-    steps: Iterator[Advance], session: Session, number: int, attachment: Attachment | None, journal: Journal
+    steps: Iterator[Advance],
+    session: Session,
+    drafts: Sequence[Session],
+    ends: Ends,
+    number: int,
+    attachment: Attachment | None,
+    journal: Journal,
 ) -> tuple[list[Step], load.Load]:
     """Every step of the pass, which the journal has as well, and how the machine was shared meanwhile."""
     text = TextStream(session)
@@ -203,22 +218,21 @@ def _run_pass(
     if attachment:
         attachment.phase("prefill")
     before = load.read()
-    for advance, seconds in drive(steps, session):
-        accepted = advance.tokens[0] if advance.tokens else ()
+    for advance, seconds, ran in drive(steps, session, *drafts):
+        going = ends.going
+        rows = ends.up_to_end(advance.tokens)
+        accepted = rows[0] if rows else ()
         step = Step(
             t_s=journal.now(),
             pass_no=number,
             phase=advance.phase,
             seconds=seconds,
-            n_tokens=len(accepted),
-            n_forward=advance.n_forward,
-            n_input=advance.n_input,
+            counts=counted(ran, session.spec.n_blocks, sum(map(len, rows)), going),
+            ran=ran,
             n_context=session.n_committed,
             text=text.add(accepted),
             tokens=accepted,
             guess=advance.guess,
-            n_draft=advance.n_draft,
-            depth=advance.depth,
             pieces=tuple(map(piece, accepted)) if advance.guess else (),
             guessed=tuple(map(piece, advance.guess)),
         )
@@ -226,7 +240,7 @@ def _run_pass(
         taken.append(step)
         if attachment:
             attachment.step(step)
-            if accepted and not decoding:  # the first token ends the prefill
+            if step.counts.tokens and not decoding:  # the first token ends the prefill
                 attachment.phase("decode")
                 decoding = True
             _adopt(attachment, journal)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.errors import ExplorerError
-from core.types import Generation, GenerationConfig, Session, Strategy
+from core.types import Counts, Generation, GenerationConfig, Session, Strategy, counted, together
 from core.worker.drive import drive
 
 CHUNK = 128  # tokens whose logits are held at once: 25 MB for a vocabulary of 49 152
@@ -59,23 +59,22 @@ class ModelUnderTest:
         prompt = np.array([ids], dtype=np.int64)
         answer: list[int] = []
         text, ttft_s, seconds = "", 0.0, 0.0
-        n_forward = n_input = n_draft = 0
-        depths: list[float] = []
+        counts: list[Counts] = []
         steps: Any = self._strategy.decode(self.session, prompt, config, self._params, *self._drafts)
         try:
-            for advance, took in drive(steps, self.session):
-                if answer:
-                    seconds += took
-                    n_forward += advance.n_forward
-                    n_input += advance.n_input
-                    n_draft += advance.n_draft
-                    if advance.depth is not None:
-                        depths += [advance.depth] * advance.n_forward
-                else:
-                    ttft_s += took
-                answer.extend(advance.tokens[0] if advance.tokens else ())
+            for advance, took, ran in drive(steps, self.session, *self._drafts):
+                new = advance.tokens[0] if advance.tokens else ()
+                known = len(answer)
+                answer.extend(new)
                 text = self.session.decode(answer)
                 cuts = [cut for s in stop if (cut := text.find(s)) >= 0]
+                if cuts:  # what a step of many tokens said behind the stop text is no part of the answer
+                    answer = answer[: self._first_with(answer, known, stop)]
+                if known:
+                    seconds += took
+                    counts.append(counted(ran, self.session.spec.n_blocks, len(answer) - known))
+                else:
+                    ttft_s += took
                 if cuts:
                     text = text[: min(cuts)]
                     break
@@ -87,16 +86,21 @@ class ModelUnderTest:
             ids=tuple(answer),
             ttft_s=ttft_s,
             seconds=seconds,
-            n_forward=n_forward,
-            n_input=n_input,
-            n_draft=n_draft,
-            depth=float(np.mean(depths)) if depths else None,
+            counts=together(counts),
         )
+
+    def _first_with(self, answer: Sequence[int], known: int, stop: Sequence[str]) -> int:
+        """How many tokens of an answer it takes until its text has one of the stop texts; more than are known."""
+        for n in range(known + 1, len(answer)):
+            if any(s in self.session.decode(answer[:n]) for s in stop):
+                return n
+        return len(answer)
 
     def loglikelihood(self, ids: Sequence[int], continuation: Sequence[int]) -> tuple[float, bool]:
         assert ids and continuation, "a continuation needs something to continue"
         self._fits(len(ids) + len(continuation) - 1)  # the last token is never fed
         self._check()
+        self.session.ran.clear()
         whole = [*ids, *continuation]
         n_shared = self._go_back(whole[: len(ids) - 1])
         fed = whole[n_shared:-1]
@@ -114,6 +118,7 @@ class ModelUnderTest:
                 f"{len(ids)} tokens exceed the context of {session.max_context} tokens.", "Choose a shorter context."
             )
         session.reset()
+        session.ran.clear()
         fed = np.array([ids[:-1]], dtype=np.int64)
         if "cache" not in session.capabilities:
             yield log_softmax(session.forward(fed).numpy()[0, first - 1 :])

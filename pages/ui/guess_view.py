@@ -8,20 +8,20 @@ import streamlit as st
 
 from core.analysis.decoding import Acceptance, acceptance
 from core.charts.decoding import accepted_bars
-from core.runs.passes import headline
 from core.runs.store import Run
-from core.types import Step
+from core.types import Result, Step
 from pages.ui import text
 from pages.ui.figure import figure
 from pages.ui.links import link
+from pages.ui.state import result_of
 
 Tile = tuple[str, str, str | None]  # label, value, help
 
 
 def timed_steps(run: Run) -> list[Step]:
     """The steps of the last pass that counts: of timing, or the one that is watched before."""
-    passes = headline(run.events()).numbers
-    return [e for e in run.events() if isinstance(e, Step) and passes and e.pass_no == passes[-1]]
+    timing = run.recording().timing
+    return timing[-1] if timing else []
 
 
 def fared(found: Acceptance | None) -> tuple[Tile, ...]:
@@ -41,6 +41,16 @@ def draw_tiles(tiles: Iterable[Tile]) -> None:
             st.metric(label, value, border=True, height="stretch", help=words)
 
 
+def helped(result: Result) -> str:
+    """What drafts and trained heads took of the FLOPs of decoding; empty where there are none."""
+    phase = next((p for p in result.phases if p.name == "decode"), None)
+    if phase is None or not phase.parts:
+        return ""
+    who = {"blocks": "drafts by its first blocks", "draft": "the draft model", "heads": "the trained heads"}
+    shares = (f"{who[p.of]} {text.percent(p.flops / phase.flops)}" for p in phase.parts)
+    return f"Of decoding's FLOPs: {', '.join(shares)}; the rest is the model's own forwards."
+
+
 def draw_guesses(run: Run) -> None:
     """Of the last timing pass; nothing for a run that did not guess."""
     steps = [s for s in timed_steps(run) if s.phase == "decode"]
@@ -55,4 +65,6 @@ def draw_guesses(run: Run) -> None:
         st.caption(
             f"{len(steps)} steps, {found.n_forward} forwards, {found.n_tokens} tokens. {text.provenance('measured')}"
         )
+    if words := helped(result_of(run)):
+        st.caption(f"{words} {text.provenance('computed')}")
     link("pages/understand/decoding.py", "Whether guessing pays here", ":material/speed:", run.id)

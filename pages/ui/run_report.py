@@ -70,7 +70,9 @@ def draw_provenance(result: Result) -> None:
     if result.options:
         parts.append(text.escape(", ".join(f"{name} {value}" for name, value in result.options.items())))
     if result.batch > 1:
-        parts.append(f"batch {result.batch}")
+        full = result.batch_filled
+        short = full is not None and full < 1
+        parts.append(f"batch {result.batch}{f', {text.percent(full)} full on average' if short else ''}")
     if extra:
         parts.append(extra)
     st.caption(" · ".join(parts), help=text.provenance_help())

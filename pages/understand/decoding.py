@@ -29,7 +29,6 @@ from pages.ui import text
 from pages.ui.ceilings import hold, kept_of, own_name, this_machine
 from pages.ui.figure import figure
 from pages.ui.guess_view import timed_steps
-from pages.ui.layer_detail import loaded_of
 from pages.ui.live import live
 from pages.ui.page import guard, nothing_yet, page
 from pages.ui.pickers import backend_label, strategy_label
@@ -75,9 +74,7 @@ def roof_curve(run: Run, result: Result) -> tuple[tuple[int, float], ...]:
     """The same sizes as the roof of the machine that ran it allows; empty while it is not measured."""
     found, cost = kept_of(result), result.forward_cost
     device = this_machine(found, own_name(result))
-    loaded = loaded_of(run)
-    spec = loaded.spec if loaded else None
-    setup = result.setup
+    spec, setup = run.recording().spec, result.setup
     if found is None or device is None or cost is None or spec is None or setup is None:
         return ()
     held = hold(device, result, found)

@@ -154,7 +154,7 @@ def draw_provenance(run: Run, result: Result, phase: Phase) -> None:
     parts = [f"{text.provenance('measured')} times", f"{text.provenance('computed')} FLOPs and bytes"]
     if cost is not None:
         parts.append(marks.profiler_line([cost]))
-    for a in attribution(run.events()):
+    for a in attribution(run.recording().attempt):
         if a.phase == phase:
             parts.append(f"{text.percent(a.unattributed_share)} of its {phase} is in no layer")
     parts.append("per generated token" if phase == "decode" else "for the whole prompt")
@@ -206,7 +206,10 @@ def draw(run: Run, result: Result) -> None:
         return
     rows = result.layers
     draw_cards(
-        bottlenecks(rows, phase, ceiling), outside(attribution(run.events()), phase), run, result.status in GOING
+        bottlenecks(rows, phase, ceiling),
+        outside(attribution(run.recording().attempt), phase),
+        run,
+        result.status in GOING,
     )
     if result.status not in GOING:
         with st.container(border=True):

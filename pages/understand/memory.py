@@ -17,7 +17,7 @@ from core.dtypes import BITS_PER_WEIGHT
 from core.errors import ExplorerError
 from core.paths import data_dir
 from core.runs.store import Run
-from core.types import Loaded, ModelSpec, Result
+from core.types import Loaded, Memory, ModelSpec, Result
 from hardware import catalogue
 from pages.ui import text
 from pages.ui.figure import figure
@@ -244,7 +244,7 @@ def draw_run(run: Run, result: Result) -> None:
         return
     shape = shape_of_run(result, loaded.setup)
     of = split(loaded.spec, shape, runtime_of(run))
-    seen, own = measured(run.events()), reported(loaded.setup)
+    seen, own = measured(loaded, run.recording().all(Memory)), reported(loaded.setup)
     draw_side_by_side(of, seen, own, shape)
     with st.container(border=True):
         st.markdown("**Over the run** :gray[· triangles are true peaks]")

@@ -18,7 +18,7 @@ from core.models.spec import from_config
 from core.profilers.flops import plugin as profiler
 from core.runs.runner import Runner
 from core.runs.summarize import summarize
-from core.types import Count, Counted, Generate, Loaded, OpCount, Request, Session, Step, from_json, to_json
+from core.types import Count, Counted, Counts, Generate, Loaded, OpCount, Request, Session, Step, from_json, to_json
 from tests.support import elsewhere, engines, tiny
 from tests.support.facts import setup
 from tests.support.tiny import llama_cpp as tiny_gguf
@@ -258,14 +258,20 @@ def test_products_of_other_exports(op: str, inputs: Any, output: Any, attributes
 @pytest.mark.engine("llama_cpp")
 @pytest.mark.parametrize(("n_new", "n_past"), FORWARDS)
 def test_the_ggml_graph_equals_the_computed_work(gguf_llama: Session, n_new: int, n_past: int) -> None:
-    """But for what llama.cpp does otherwise: it pads the cache, and prunes the last block to the wanted positions."""
+    """Attention over the padded cache, too; but the last block is pruned to the positions whose logits are wanted.
+
+    A cache of 256 places where 8 hold tokens means 32 times the scores: computed so, it explains what was counted.
+    """
     count = gguf_llama.count(n_new, n_past)
     assert count.batch == 2 and count.source == "ggml graph"
     last = f"blocks.{gguf_llama.spec.n_blocks - 1}.mlp."
     for row in products(rows(gguf_llama.spec, count)):
         assert row.counted is not None and row.executed is not None
         if row.operator == "Attention":
-            assert row.counted >= row.executed
+            assert row.counted == row.executed and row.difference == 0
+            heads, width = 4, 16
+            per_place = 2 * 2 * heads * (width + width) * n_new  # two sequences, queries and values of each head
+            assert row.executed == per_place * count.cells[row.name] and count.cells[row.name] >= n_new + n_past
         elif row.name.startswith(last):
             assert row.counted * n_new == row.executed
         else:
@@ -345,7 +351,14 @@ class Recorded:
 
 
 def step(phase: Any, n_input: int, n_forward: int = 1) -> Step:
-    return Step(t_s=0, pass_no=3, phase=phase, seconds=1, n_tokens=1, n_forward=n_forward, n_input=n_input, n_context=0)
+    return Step(
+        t_s=0,
+        pass_no=3,
+        phase=phase,
+        seconds=1,
+        counts=Counts(tokens=1, forwards=n_forward, inputs=n_input),
+        n_context=0,
+    )
 
 
 def attached(*steps: Step) -> tuple[Recorded, list[Any]]:

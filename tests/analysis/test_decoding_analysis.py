@@ -20,17 +20,19 @@ from core.analysis.decoding import (
     stationary,
     tokens_per_forward,
 )
-from core.types import ForwardCost, ForwardTime, Step
+from core.types import Counts, ForwardCost, ForwardTime, Step
 
 
 def step(guess: tuple[int, ...], tokens: tuple[int, ...], n_draft: int = 0) -> Step:
     return Step(
-        t_s=0, pass_no=0, phase="decode", seconds=0.1, n_tokens=len(tokens), n_forward=1, n_input=1 + len(guess),
-        n_context=0, tokens=tokens, guess=guess, n_draft=n_draft,
+        t_s=0, pass_no=0, phase="decode", seconds=0.1, n_context=0, tokens=tokens, guess=guess,
+        counts=Counts(tokens=len(tokens), forwards=1, inputs=1 + len(guess), drafts=n_draft),
     )  # fmt: skip
 
 
-PREFILL = Step(t_s=0, pass_no=0, phase="prefill", seconds=1.0, n_tokens=1, n_forward=1, n_input=9, n_context=9)
+PREFILL = Step(
+    t_s=0, pass_no=0, phase="prefill", seconds=1.0, counts=Counts(tokens=1, forwards=1, inputs=9), n_context=9
+)
 # the text is 1 2 3 4 5 6 7; 3 stands right behind a wrong 9 and is then accepted, 5 stands right and is lost again
 STEPS = [
     PREFILL,
@@ -107,12 +109,14 @@ def test_frames_say_how_every_guess_fared() -> None:
     def shown(guess: str, tokens: str, seconds: float) -> Step:
         ids, right = tuple(map(ord, guess)), tuple(map(ord, tokens))
         return Step(
-            t_s=0, pass_no=0, phase="decode", seconds=seconds, n_tokens=len(right), n_forward=1, n_input=1 + len(ids),
-            n_context=0, tokens=right, guess=ids, pieces=tuple(tokens), guessed=tuple(guess),
+            t_s=0, pass_no=0, phase="decode", seconds=seconds, n_context=0,
+            counts=Counts(tokens=len(right), forwards=1, inputs=1 + len(ids)), tokens=right, guess=ids,
+            pieces=tuple(tokens), guessed=tuple(guess),
         )  # fmt: skip
 
     prefill = Step(
-        t_s=0, pass_no=0, phase="prefill", seconds=1.0, n_tokens=1, n_forward=1, n_input=9, n_context=9, text="a",
+        t_s=0, pass_no=0, phase="prefill", seconds=1.0, n_context=9, text="a",
+        counts=Counts(tokens=1, forwards=1, inputs=9),
         tokens=(ord("a"),),
     )  # fmt: skip
     # the text is "abcde": of the guess "bxd?" b is accepted, d waits behind the wrong x, ? stands where e will be

@@ -167,21 +167,21 @@ def memory(t_s: float, phase: str, rss: int, peak: int | None = None) -> Memory:
 
 
 def test_measured_parts() -> None:
-    events = [memory(0.5, "loading", 9999), loaded(), memory(1.1, "prefill", 350, 420), memory(1.2, "decode", 380)]
-    found = measured(events)
+    seen = [memory(1.1, "prefill", 350, 420), memory(1.2, "decode", 380)]
+    found = measured(loaded(), seen)
     assert (found.runtime_bytes, found.loading_bytes, found.growth_bytes) == (100, 200, 120)
     assert found.peak_bytes == 420 and found.peaks == {"prefill": 420, "decode": 380}
     assert found.true_peaks
 
 
 def test_a_warm_run_did_not_measure_loading() -> None:
-    found = measured([loaded(warm=True), memory(1.1, "decode", 350)])
+    found = measured(loaded(warm=True), [memory(1.1, "decode", 350)])
     assert found.runtime_bytes is None and found.loading_bytes is None
     assert found.growth_bytes == 50 and not found.true_peaks
 
 
 def test_nothing_measured_is_none() -> None:
-    found = measured([])
+    found = measured(None, [])
     assert found.peak_bytes is None and found.growth_bytes is None and found.peaks == {}
 
 

@@ -17,9 +17,10 @@ from core.backends.pytorch import TorchSession
 from core.decoding.layer_skip import that_run
 from core.errors import ExplorerError
 from core.models import spec as specs
-from core.types import Advance, GenerationConfig, Ids, Request, Sampling
+from core.types import GenerationConfig, Ids, Request, Sampling
 from tests.decoding.test_decoding import PROMPT as CHAIN_PROMPT
 from tests.decoding.test_decoding import Chain, P, Q, Rows, expected, p_value, tokens_of
+from tests.support.steps import Taken, taken
 from tests.support.tiny import byte_level_tokenizer
 
 pytestmark = pytest.mark.engine("pytorch")
@@ -277,17 +278,18 @@ def test_layers_are_timed_and_nothing_stays_attached(llama: TorchSession) -> Non
 # ---------------------------------------------------------------- strategies
 
 
-def run(name: str, session: Any, limit: int = 24, prompt: Ids = PROMPT, **given: Any) -> list[Advance]:
+def run(name: str, session: Any, limit: int = 24, prompt: Ids = PROMPT, **given: Any) -> list[Taken]:
     strategy = plugins.get("strategy", name)
     config = {k: given.pop(k) for k in ("sampling", "seed", "stop") if k in given}
-    return list(strategy.decode(session, prompt, GenerationConfig(limit=limit, **config), strategy.Params(**given)))
+    steps = strategy.decode(session, prompt, GenerationConfig(limit=limit, **config), strategy.Params(**given))
+    return taken(steps, session)
 
 
 def test_the_draft_of_all_but_one_block_is_counted(llama: TorchSession) -> None:
     wanted = tokens_of(run("autoregressive", llama))
     steps = [s for s in run("self_speculative", llama, exit_layer=5, draft_length=3) if s.phase == "decode"]
     assert [t for s in steps for t in s.tokens[0]] == wanted[1:]
-    assert all(s.n_draft == len(s.guess) <= 3 and s.depth is None for s in steps)
+    assert all(s.counts.drafts == len(s.guess) <= 3 and s.counts.depth is None for s in steps)
     assert any(len(s.tokens[0]) > 1 for s in steps), "five of six blocks agree now and then"
     assert llama.n_committed == PROMPT.shape[1] + len(wanted) - 1
 
@@ -311,6 +313,8 @@ class TwoDepths(Chain):
     def forward_to(self, ids: Ids, depth: int, keep: int | None = None) -> Rows:
         assert depth == 1
         self.forward(ids, keep)
+        self.ran.clear()
+        self.ran.note(ids.shape[1], keep or ids.shape[1], self.n_committed, len(ids), "blocks", range(depth))
         return Rows(Q.astype(np.float32)[ids[:, -keep:] if keep else ids])
 
 
@@ -328,13 +332,15 @@ def test_early_exit_is_the_model_where_nothing_is_sure(llama: TorchSession) -> N
     wanted = run("autoregressive", llama)
     found = run("early_exit", llama, threshold=1.0, first_exit=5)
     assert tokens_of(found) == tokens_of(wanted)
-    assert {s.depth for s in found if s.phase == "decode"} == {1.0} and found[0].depth is None
+    assert {s.counts.depth for s in found if s.phase == "decode"} == {1.0} and found[0].counts.depth is None
 
 
 def test_early_exit_tells_how_deep_each_token_went(llama: TorchSession) -> None:
     steps = [s for s in run("early_exit", llama, threshold=0.0, first_exit=2, every=2) if s.phase == "decode"]
-    assert [s.depth for s in steps] == [2 / 6] * 23
-    mixed = [s.depth for s in run("early_exit", llama, threshold=0.2, first_exit=1, every=1) if s.phase == "decode"]
+    assert [s.counts.depth for s in steps] == [2 / 6] * 23
+    mixed = [
+        s.counts.depth for s in run("early_exit", llama, threshold=0.2, first_exit=1, every=1) if s.phase == "decode"
+    ]
     assert len(set(mixed)) > 1 and set(mixed) <= {k / 6 for k in range(1, 7)}
 
 
@@ -360,10 +366,10 @@ def test_the_schedule_of_layer_skipping_by_hand(llama: TorchSession) -> None:
     assert that_run(10, 1.0, 0.5, 2) == [0, 1, 7, 8, 9] == that_run(10, 7.0, 0.5, 2)
     assert that_run(10, 1.0, 0.0, 3) == [0, 1, 2, 9] and that_run(2, 1.0, 0.0, 4) == [0, 1]
     steps = [s for s in run("layer_skip", llama, limit=6, last_share=0.5, bottom=1) if s.phase == "decode"]
-    assert [s.depth for s in steps] == [6 / 6, 5 / 6, 4 / 6, 4 / 6, 3 / 6]  # 6, 5.25, 4.5 (to even), 3.75, 3
-    assert {s.depth for s in run("layer_skip", llama, last_share=1.0)[2:]} == {1.0}
+    assert [s.counts.depth for s in steps] == [6 / 6, 5 / 6, 4 / 6, 4 / 6, 3 / 6]  # 6, 5.25, 4.5 (to even), 3.75, 3
+    assert {s.counts.depth for s in run("layer_skip", llama, last_share=1.0)[2:]} == {1.0}
     assert tokens_of(run("layer_skip", llama, last_share=1.0)) == tokens_of(run("autoregressive", llama))
-    slow = [s.depth for s in run("layer_skip", llama, limit=6, last_share=0.5, bottom=1, over_tokens=3)[2:]]
+    slow = [s.counts.depth for s in run("layer_skip", llama, limit=6, last_share=0.5, bottom=1, over_tokens=3)[2:]]
     assert slow == [1.0, 4 / 6, 0.5, 0.5, 0.5]
 
 
@@ -424,7 +430,7 @@ def test_the_embedded_model_leaves_early_and_loses_by_it(smollm: TorchSession) -
     """Along its own greedy text: the lower the threshold, the fewer blocks, and the further from the whole model."""
     prompt = question(smollm)
     steps = run("early_exit", smollm, 48, prompt, threshold=0.9, first_exit=25, every=1)
-    depth = float(np.mean([s.depth for s in steps if s.depth is not None]))
+    depth = float(np.mean([s.counts.depth for s in steps if s.counts.depth is not None]))
     assert 25 / 30 <= depth < 1 and len(smollm.decode(tokens_of(steps)).split()) > 10
     text = tokens_of(run("autoregressive", smollm, 48, prompt))
     found = {threshold: along(smollm, prompt, text, threshold) for threshold in (1.01, 0.9, 0.5, 0.2)}

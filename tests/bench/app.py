@@ -59,7 +59,7 @@ def first_token(runner: Runner, request: Request) -> tuple[float, float]:
     """Seconds from start() to the first token's event, and of those the model's own prefill."""
     run: Run = runner.wait(runner.start(request))
     events = run.events()
-    first = next(e for e in events if isinstance(e, Step) and e.n_tokens)
+    first = next(e for e in events if isinstance(e, Step) and e.counts.tokens)
     number = next(e for e in events if isinstance(e, Pass)).number
     prefill = sum(e.seconds for e in events if isinstance(e, Step) and e.pass_no == number and e.phase == "prefill")
     return first.t_s, prefill

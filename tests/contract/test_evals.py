@@ -64,7 +64,7 @@ def params(plugin: Eval, given: dict[str, dict[str, Any]]) -> Record:
 
 
 def subject() -> ModelUnderTest:
-    spec: Any = SimpleNamespace(name="fake", dtype="fp32", max_context=16384, vocab_size=300, layers=())
+    spec: Any = SimpleNamespace(name="fake", max_context=16384, vocab_size=300, layers=(), dtype="fp32", n_blocks=1)
     sessions: list[Any] = [FakeSession(spec, Request(model="fake", backend="fake")) for _ in range(2)]
     strategy = plugins.get("strategy", "autoregressive")
     return ModelUnderTest(sessions[0], sessions[1], strategy, strategy.Params())
@@ -103,11 +103,11 @@ def test_items_pair_up_and_hold_what_the_metrics_read(plugin: Eval, params: Reco
 
 def test_what_was_generated_is_timed_and_kept(plugin: Eval, params: Record) -> None:
     for item in measured(plugin, params):
-        assert (item.seconds is None) == (item.ttft_s is None) == (item.n_tokens is None) == (item.n_forward is None)
-        if item.n_tokens is not None:
+        assert (item.seconds is None) == (item.ttft_s is None) == (item.counts is None)
+        if item.counts is not None:
             assert item.prompt
             assert item.output
-            assert item.n_forward == item.n_tokens - 1  # one at a time; the first came with the prefill
+            assert item.counts.forwards == item.counts.inputs == item.counts.tokens  # one at a time, after the first
 
 
 def test_equal_models_give_equal_items(plugin: Eval, params: Record) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from core import plugins
-from core.types import Profiler, Session, Step, Warned, from_json, to_json
+from core.types import Counts, Profiler, Session, Step, Warned, from_json, to_json
 from tests.support.tiny_session import BACKENDS, opened
 
 PASS_NO = 3
@@ -44,9 +44,7 @@ def step(phase: Any, n_input: int, n_context: int, seconds: float) -> Step:
         pass_no=PASS_NO,
         phase=phase,
         seconds=seconds,
-        n_tokens=1,
-        n_forward=1,
-        n_input=n_input,
+        counts=Counts(tokens=1, forwards=1, inputs=n_input),
         n_context=n_context,
     )
 

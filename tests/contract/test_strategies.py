@@ -15,7 +15,8 @@ import pytest
 
 from core import plugins
 from core.errors import ExplorerError
-from core.types import Advance, GenerationConfig, Ids, Sampling, Session
+from core.types import GenerationConfig, Ids, Sampling, Session
+from tests.support.steps import Taken, taken
 from tests.support.tiny_session import BACKENDS, module_of, opened
 
 GENERATING = {"cache", "stream"}  # a strategy that needs neither reads the prompt and stops
@@ -105,7 +106,7 @@ def run(
     params: dict[str, Any] | None = None,
     prompt: Ids = PROMPT,
     **config: Any,
-) -> list[Advance]:
+) -> list[Taken]:
     strategy = plugins.get("strategy", name)
     made = msgspec.convert(params or {}, strategy.Params)
     drafts = [Unsure(sessions[1])] if hasattr(made, "draft") else []
@@ -113,10 +114,11 @@ def run(
         pytest.skip(f"the session cannot {missing}")
     if (params or {}).get("pool") and "tree" not in sessions[0].capabilities:
         pytest.skip("a pool beside the window needs a tree")
-    return list(strategy.decode(sessions[0], prompt, GenerationConfig(limit=limit, **config), made, *drafts))
+    steps = strategy.decode(sessions[0], prompt, GenerationConfig(limit=limit, **config), made, *drafts)
+    return taken(steps, sessions[0], *drafts)
 
 
-def tokens_of(steps: list[Advance]) -> list[int]:
+def tokens_of(steps: list[Taken]) -> list[int]:
     return [token for step in steps if step.tokens for token in step.tokens[0]]
 
 
@@ -164,8 +166,14 @@ def test_steps_count_what_was_done(
     for step in decode:
         n, accepted = len(step.tokens[0]), step.tokens[0]
         known_and_guess = 1 + len(step.guess)
-        assert step.n_forward == 1 and 1 <= n <= known_and_guess
-        assert step.n_input == known_and_guess or (step.n_input > known_and_guess and trees), "a tree has more lines"
+        ran, fed = step.counts, step.counts.inputs
+        assert ran.forwards == 1 and 1 <= n <= known_and_guess
+        assert fed == known_and_guess or (fed > known_and_guess and trees), "a tree has more lines"
+        (whole,) = (f for f in step.ran if f.of == "model")
+        assert whole.n_logits == whole.n_new == fed and whole.n_past == PROMPT.shape[1] + at - 1
+        drafts = {"speculative": "draft", "self_speculative": "blocks"}
+        assert {f.of for f in step.ran if f.of in ("draft", "blocks")} <= {drafts.get(name)}
+        assert ran.drafts == len(step.guess) * (name in drafts) or params.get("stop_confidence")
         assert accepted[: n - 1] == step.guess[: n - 1], "all but the last were guessed"
         assert n == known_and_guess or accepted[-1] != step.guess[n - 1], "and the last was not"
         assert tuple(text[at : at + n]) == accepted
@@ -193,7 +201,7 @@ def test_sampling_draws_what_one_at_a_time_draws(
     if hasattr(module_of(backend), "TOLERANCE"):
         pytest.skip("its logits are not exact, and a draw near a border may fall to the other side")
     steps = run(name, sessions, params=params, sampling=HOT, seed=3)
-    if any(step.n_draft for step in steps):
+    if any(step.counts.drafts for step in steps):
         pytest.skip("a model drafts, so it is equal in distribution: see tests/decoding/test_decoding.py")
     assert tokens_of(steps) == one_at_a_time(sampling=HOT, seed=3)
 

@@ -13,7 +13,8 @@ from core.analysis.decoding import acceptance, tokens_per_forward
 from core.decoding._pool import Pool, diagonals
 from core.decoding.prompt_lookup import find
 from core.errors import ExplorerError
-from core.types import Advance, GenerationConfig, Ids, Sampling, Step
+from core.types import GenerationConfig, Ids, Ledger, Sampling, Step
+from tests.support.steps import Taken, as_step, taken
 
 
 class Rows:
@@ -31,7 +32,7 @@ class Spec:
     name = "chain"
 
     def __init__(self, vocab_size: int) -> None:
-        self.vocab_size = vocab_size
+        self.vocab_size, self.n_blocks = vocab_size, 1
 
 
 class Chain:
@@ -44,7 +45,7 @@ class Chain:
         self._table, self.spec = table.astype(np.float32), Spec(vocab_size or len(table))
         self.read: list[int] = []
         self._pending: list[int] = []
-        self.n_forward = 0
+        self.n_forward, self.ran = 0, Ledger()
 
     @property
     def n_committed(self) -> int:
@@ -53,6 +54,8 @@ class Chain:
     def forward(self, ids: Ids, keep: int | None = None) -> Rows:
         self._pending = ids[0].tolist()
         self.n_forward += 1
+        n = ids.shape[1]
+        self.ran.note(n, min(n, keep or n), len(self.read), len(ids))
         return Rows(self._table[ids[:, -keep:] if keep else ids])
 
     def commit(self, n: int) -> None:
@@ -67,23 +70,27 @@ class Chain:
     def reset(self) -> None:
         self.read, self._pending = [], []
 
+    def sync(self) -> None:
+        pass
+
 
 CYCLE = np.roll(np.eye(6), 1, axis=1) * 9.0  # 0 -> 1 -> ... -> 5 -> 0
 PROMPT = np.array([[0, 1, 2, 3, 4, 5, 0, 1]])
 
 
-def decode(name: str, session: Any, *drafts: Any, limit: int = 31, **given: Any) -> list[Advance]:
+def decode(name: str, session: Any, *drafts: Any, limit: int = 31, **given: Any) -> list[Taken]:
     strategy = plugins.get("strategy", name)
     config = {k: given.pop(k) for k in ("sampling", "seed", "stop") if k in given}
     params = strategy.Params(**given)
-    return list(strategy.decode(session, PROMPT, GenerationConfig(limit=limit, **config), params, *drafts))
+    steps = strategy.decode(session, PROMPT, GenerationConfig(limit=limit, **config), params, *drafts)
+    return taken(steps, session, *drafts)
 
 
-def tokens_of(steps: list[Advance]) -> list[int]:
+def tokens_of(steps: list[Taken]) -> list[int]:
     return [token for step in steps if step.tokens for token in step.tokens[0]]
 
 
-def accepted(steps: list[Advance]) -> list[int]:
+def accepted(steps: list[Taken]) -> list[int]:
     return [len(step.tokens[0]) for step in steps if step.phase == "decode"]
 
 
@@ -102,7 +109,7 @@ def test_a_draft_of_the_model_itself_is_always_accepted() -> None:
     target, draft = Chain(CYCLE), Chain(CYCLE)
     steps = decode("speculative", target, draft, draft_length=4)
     assert tokens_of(steps) == WANTED and accepted(steps) == [5] * 6
-    assert [step.n_draft for step in steps if step.phase == "decode"] == [4] * 6
+    assert [step.counts.drafts for step in steps if step.phase == "decode"] == [4] * 6
     assert draft.n_forward == 1 + 6 * 4 and target.n_forward == 1 + 6
     assert draft.read == [*PROMPT[0], *WANTED][: len(draft.read)]
 
@@ -154,7 +161,7 @@ def test_jacobi_accepts_many_tokens_where_the_window_converges(form: str) -> Non
 def test_an_early_window_is_guessed_with_the_prompt_and_saves_a_step() -> None:
     late, early = (decode("jacobi", Song(), window=8, limit=61, early=e) for e in (False, True))
     assert tokens_of(early) == tokens_of(late)
-    read = [[s.n_input for s in steps if s.phase == "prefill"] for steps in (late, early)]
+    read = [[s.counts.inputs for s in steps if s.phase == "prefill"] for steps in (late, early)]
     assert read == [[8, 0], [8 + 7, 0]]  # the prompt, with 7 guesses behind it
     first = next(s for s in early if s.phase == "decode")
     assert len(first.tokens[0]) > 1  # the first step has guesses that a forward has seen
@@ -172,7 +179,7 @@ def test_the_block_form_finishes_a_block_before_the_next() -> None:
     for step in steps[:-8]:
         if left == 0:
             left, n_blocks = 8, n_blocks + 1
-        assert step.n_input == left, "the window shrinks by what was accepted"
+        assert step.counts.inputs == left, "the window shrinks by what was accepted"
         left -= len(step.tokens[0])
     assert n_blocks >= 3
 
@@ -181,7 +188,7 @@ def test_the_sliding_window_stays_full_until_the_limit_is_near() -> None:
     steps = [s for s in decode("jacobi", Song(), window=8, limit=61) if s.phase == "decode"]
     done = 1
     for step in steps:
-        assert step.n_input == min(8, 61 - done)
+        assert step.counts.inputs == min(8, 61 - done)
         done += len(step.tokens[0])
 
 
@@ -193,7 +200,7 @@ def test_nothing_is_guessed_behind_the_end_that_the_model_foresees(form: str) ->
     assert tokens_of(steps) == session.text[8:51]
     fed_to, done = [], 9
     for step in (s for s in steps if s.phase == "decode"):
-        fed_to.append(done - 1 + step.n_input - 1)
+        fed_to.append(done - 1 + step.counts.inputs - 1)
         done += len(step.tokens[0])
     foreseen = next(i for i, place in enumerate(fed_to) if place >= 49)
     assert fed_to[foreseen + 1 :] and max(fed_to[foreseen + 1 :]) == 49
@@ -316,15 +323,8 @@ def test_jacobi_sampling_is_distributed_as_the_model() -> None:
 # ---------------------------------------------------------------- and what the steps say of it
 
 
-def as_steps(found: list[Advance]) -> list[Step]:
-    return [
-        Step(
-            t_s=0, pass_no=0, phase=a.phase, seconds=0.1, n_tokens=len(a.tokens[0]) if a.tokens else 0,
-            n_forward=a.n_forward, n_input=a.n_input, n_context=0, tokens=a.tokens[0] if a.tokens else (),
-            guess=a.guess, n_draft=a.n_draft,
-        )
-        for a in found
-    ]  # fmt: skip
+def as_steps(found: list[Taken]) -> list[Step]:
+    return [as_step(a) for a in found]
 
 
 def test_tokens_per_forward_of_a_whole_run() -> None:

@@ -20,7 +20,8 @@ from core.errors import ExplorerError
 from core.models import formats
 from core.models import spec as specs
 from core.transforms import _head_training as training
-from core.types import Advance, GenerationConfig, ModelEntry, Request, Sampling, Session, Source
+from core.types import GenerationConfig, ModelEntry, Request, Sampling, Session, Source
+from tests.support.steps import Taken, taken
 from tests.support.tiny import heads_folder, hf_folder
 
 pytestmark = pytest.mark.engine("pytorch")
@@ -50,13 +51,13 @@ def session(folder: Path) -> Session:
     return open_folder(heads_folder(folder))
 
 
-def run(name: str, session: Session, limit: int = 40, sampling: Sampling | None = None, **params: Any) -> list[Advance]:
+def run(name: str, session: Session, limit: int = 40, sampling: Sampling | None = None, **params: Any) -> list[Taken]:
     strategy = plugins.get("strategy", name)
     config = GenerationConfig(limit=limit, sampling=sampling or Sampling(), seed=1)
-    return list(strategy.decode(session, PROMPT, config, msgspec.convert(params, strategy.Params)))
+    return taken(strategy.decode(session, PROMPT, config, msgspec.convert(params, strategy.Params)), session)
 
 
-def tokens_of(steps: list[Advance]) -> list[int]:
+def tokens_of(steps: list[Taken]) -> list[int]:
     return [token for step in steps if step.tokens for token in step.tokens[0]]
 
 
@@ -160,7 +161,7 @@ def test_heads_that_know_the_text_give_all_they_guess(session: Session, tree: st
     steps = [s for s in run("medusa", right, tree=tree, n_nodes=3, top_k=1) if s.phase == "decode"]  # type: ignore[arg-type]
     assert [t for s in steps for t in s.tokens[0]] == text[1:]
     assert [len(s.tokens[0]) for s in steps] == [4] * 9 + [3]
-    assert [s.n_input for s in steps[:-1]] == [4] * 9 and steps[-1].n_input <= 4
+    assert [s.counts.inputs for s in steps[:-1]] == [4] * 9 and steps[-1].counts.inputs <= 4
 
 
 def test_a_second_guess_saves_a_wrong_first(session: Session) -> None:
@@ -169,7 +170,7 @@ def test_a_second_guess_saves_a_wrong_first(session: Session) -> None:
     one = [s for s in run("medusa", often_wrong, n_nodes=6, top_k=1) if s.phase == "decode"]  # type: ignore[arg-type]
     two = [s for s in run("medusa", often_wrong, n_nodes=14, top_k=2) if s.phase == "decode"]  # type: ignore[arg-type]
     assert {len(s.tokens[0]) for s in one} == {1}, "behind a wrong first guess nothing counts"
-    assert [len(s.tokens[0]) for s in two[:-1]] == [4] * 9 and all(s.n_input <= 15 for s in two)
+    assert [len(s.tokens[0]) for s in two[:-1]] == [4] * 9 and all(s.counts.inputs <= 15 for s in two)
 
 
 # ---------------------------------------------------------------- typical acceptance

@@ -153,7 +153,7 @@ def test_items_are_documents_and_the_whole_set_comes_last(subject: ModelUnderTes
     items, _ = measured(subject, params)
     assert [item.id for item in items] == ["writing/0", "writing/1", "writing/2", "writing/all"]
     assert items[0].prompt == "Say: ant?" and items[0].expected == "ant"
-    assert items[0].n_tokens and items[0].ttft_s and items[0].n_forward
+    assert items[0].ttft_s and items[0].counts and items[0].counts.forwards
     assert set(items[0].values) == {"writing/exact_match"} and set(items[-1].values) == {"writing/chrf"}
     kinds = {metric.name: (metric.kind, metric.label) for metric in plugin.metrics(params)}
     assert kinds == {

@@ -16,7 +16,7 @@ from core import domains, plugins
 from core.errors import ExplorerError
 from core.evals import _choose, _chrf, _overlap
 from core.evals._sets import FOLDER, Example, read
-from core.types import Generation, Item
+from core.types import Counts, Generation, Item
 
 GENERATING = ("qa", "summarization", "translation", "arithmetic", "sql", "dialogue")
 CHOOSING = {"choice": 4, "sentiment": 2, "entailment": 3}
@@ -51,7 +51,9 @@ class Scripted:
         text = self.answers.get(self.seen[-1][-1][1], "")
         for cut in stop:
             text = text.split(cut)[0]
-        return Generation(text=text, ids=tuple(text.encode())[:limit], ttft_s=0.25, seconds=0.5, n_forward=7)
+        return Generation(
+            text=text, ids=tuple(text.encode())[:limit], ttft_s=0.25, seconds=0.5, counts=Counts(forwards=7)
+        )
 
     def loglikelihood(self, ids: Sequence[int], continuation: Sequence[int]) -> tuple[float, bool]:
         text = bytes(continuation).decode()
@@ -80,7 +82,7 @@ def test_gold_answers_score_full_and_silence_nothing(name: str) -> None:
     right = measure(name, Scripted(gold), **few)
     assert means(name, right, **few) == pytest.approx({k: RIGHT[k] for k in means(name, right, **few)})
     assert [i.id for i in right] == [i.id for i in nothing]
-    assert {(i.ttft_s, i.seconds, i.n_forward) for i in right} == {(0.25, 0.5, 7)}
+    assert {(i.ttft_s, i.seconds, i.counts) for i in right} == {(0.25, 0.5, Counts(forwards=7))}
 
 
 @pytest.mark.parametrize("name", CHOOSING)

@@ -43,7 +43,8 @@ def test_a_run_becomes_observations(runner: Runner, fake_request: Request) -> No
     counted = headline(events).numbers  # on a busy machine one of the two may be disturbed
     assert set(counted) <= {e.number for e in events if isinstance(e, Pass) and e.kind == "timing"}
     passes = [
-        [e.seconds for e in events if isinstance(e, Step) and e.pass_no == number and e.n_forward] for number in counted
+        [e.seconds for e in events if isinstance(e, Step) and e.pass_no == number and e.counts.forwards]
+        for number in counted
     ]
     assert [o.phase for o in (first, second, decode)] == ["prefill", "prefill", "decode"]
     wanted = [np.median([p[0] for p in passes]), np.median([p[1] for p in passes]),

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import msgspec
 
 from core.runs.passes import headline
-from core.types import Disturbance, Done, Event, Item, Pass, PassKind, Step
+from core.types import Counts, Disturbance, Done, Event, Item, Pass, PassKind, Step
 
 
 def begun(number: int, kind: PassKind) -> Pass:
@@ -16,7 +16,9 @@ def begun(number: int, kind: PassKind) -> Pass:
 
 def steps(number: int, seconds: Sequence[float] = (0.01,) * 20) -> list[Event]:
     return [
-        Step(t_s=0, pass_no=number, phase="decode", seconds=s, n_tokens=1, n_forward=1, n_input=1, n_context=9)
+        Step(
+            t_s=0, pass_no=number, phase="decode", seconds=s, counts=Counts(tokens=1, forwards=1, inputs=1), n_context=9
+        )
         for s in seconds
     ]
 
@@ -64,6 +66,6 @@ def test_runs_without_readings_are_not_judged() -> None:
 def test_an_evaluation_that_times_its_answers_has_one_reading() -> None:
     item = Item(t_s=0, id="a", cluster="a", values={"acc": 1.0})
     assert headline([item, reading(None, waited_s=1.9)]).unrest is None, "nothing was timed"
-    timed = msgspec.structs.replace(item, seconds=1.0, n_tokens=9)
+    timed = msgspec.structs.replace(item, seconds=1.0, counts=Counts(tokens=8))
     found = headline([timed, reading(None, waited_s=1.9)]).unrest
     assert found is not None and found.disturbed and found.lost_share == 0.5

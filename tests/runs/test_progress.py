@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from core.runs.progress import decode_rates, elapsed_s, journey, memory_line, stage
-from core.types import Done, Event, Failed, Generate, Loaded, Memory, ModelSpec, Pass, Phase, Request, Step
+from core.types import Counts, Done, Event, Failed, Generate, Loaded, Memory, ModelSpec, Pass, Phase, Request, Step
 from tests.support.facts import setup
 
 REQUEST = Request(model="m", backend="fake", task=Generate(prompt="x", max_new_tokens=4), profilers=("memory",))
@@ -26,9 +26,7 @@ def step(pass_no: int, phase: str, seconds: float = 0.5, n_tokens: int = 1, n_in
         pass_no=pass_no,
         phase=phase,
         seconds=seconds,
-        n_tokens=n_tokens,
-        n_forward=1,
-        n_input=n_input,
+        counts=Counts(tokens=n_tokens, forwards=1, inputs=n_input),
         n_context=9,
     )  # type: ignore[arg-type]
 
@@ -82,6 +80,7 @@ def test_clock_stops_at_the_end() -> None:
 
 def test_rates_come_from_the_last_timing_pass() -> None:
     events: list[Event] = [
+        LOADED,
         a_pass(0, "timing"),
         step(0, "decode", seconds=9),
         a_pass(1, "timing"),

@@ -16,7 +16,20 @@ import pytest
 from core.errors import ExplorerError
 from core.runs.export import export_run
 from core.runs.store import Store
-from core.types import Disturbance, Done, Failed, Loaded, ModelSpec, Pass, Phase, Request, Step, from_json, to_json
+from core.types import (
+    Counts,
+    Disturbance,
+    Done,
+    Failed,
+    Loaded,
+    ModelSpec,
+    Pass,
+    Phase,
+    Request,
+    Step,
+    from_json,
+    to_json,
+)
 from tests.support.facts import host, setup
 
 
@@ -62,7 +75,9 @@ def test_status_follows_from_the_folder(store: Store, fake_request: Request) -> 
 
 def test_a_bundle_redraws_elsewhere(store: Store, fake_request: Request, tmp_path: Path) -> None:
     run = store.create(fake_request)
-    run.append(Step(t_s=1, pass_no=0, phase="decode", seconds=0.5, n_tokens=1, n_forward=1, n_input=1, n_context=3))
+    run.append(
+        Step(t_s=1, pass_no=0, phase="decode", seconds=0.5, counts=Counts(tokens=1, forwards=1, inputs=1), n_context=3)
+    )
     run.append(Done(t_s=2))
     other = Store(tmp_path / "elsewhere")
     copy = other.load(run.bundle())
@@ -145,7 +160,8 @@ def test_history_tells_what_disturbed_a_run(store: Store, fake_request: Request)
         )
     )
     run.append(Pass(t_s=2, number=0, kind="timing"))
-    run.append(Step(t_s=2, pass_no=0, phase="decode", seconds=0.5, n_tokens=1, n_forward=1, n_input=1, n_context=9))
+    one = Counts(tokens=1, forwards=1, inputs=1)
+    run.append(Step(t_s=2, pass_no=0, phase="decode", seconds=0.5, counts=one, n_context=9))
     run.append(Disturbance(t_s=3, pass_no=0, seconds=2, n_cores=2, n_threads=2, cpu_s=2, waited_s=2, others_s=2))
     run.append(Done(t_s=4))
     (row,) = store.history()

@@ -7,6 +7,7 @@ import pytest
 from core.models.spec import from_config
 from core.runs.summarize import summarize
 from core.types import (
+    Counts,
     Done,
     Event,
     Failed,
@@ -22,6 +23,7 @@ from core.types import (
     Warned,
 )
 from tests.support.facts import setup
+from tests.support.steps import ran
 
 CONFIG = {
     "model_type": "llama",
@@ -49,8 +51,9 @@ def step(
     n_forward: int = 1,
 ) -> Step:
     return Step(
-        t_s=0, pass_no=pass_no, phase=phase, seconds=seconds, n_tokens=tokens, n_forward=n_forward,  # type: ignore[arg-type]
-        n_input=n_input, n_context=n_context, text=text,
+        t_s=0, pass_no=pass_no, phase=phase, seconds=seconds,  # type: ignore[arg-type]
+        counts=Counts(tokens=tokens, forwards=n_forward, inputs=n_input),
+        n_context=n_context, text=text, ran=ran(n_input, n_context - n_input) if n_forward else (),
     )  # fmt: skip
 
 

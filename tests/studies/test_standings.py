@@ -17,12 +17,14 @@ from core.studies import benchmark_report, study_store
 from core.studies.decoding import decoding, easy
 from core.studies.plan import Benchmark
 from core.studies.standings import Standing, Standings, _energy, _forwards, latency_ratio, speed_ratio
-from core.types import Energy, Item, to_json
+from core.types import Counts, Energy, Item, to_json
 from hardware.detect import machine
 
 
-def item(name: str, n: int, seconds: float, ttft_s: float = 0.0, **more: int) -> Item:
-    return Item(t_s=0, id=name, cluster=name, values={"acc": 1.0}, n_tokens=n, seconds=seconds, ttft_s=ttft_s, **more)
+def item(name: str, n: int, seconds: float, ttft_s: float = 0.0, **ran: int) -> Item:
+    """n: tokens of the answer, the first one too."""
+    counts = Counts(tokens=n - 1, **ran)
+    return Item(t_s=0, id=name, cluster=name, values={"acc": 1.0}, counts=counts, seconds=seconds, ttft_s=ttft_s)
 
 
 def test_speed_counts_the_tokens_after_the_first_on_common_questions() -> None:
@@ -41,7 +43,7 @@ def test_an_answer_of_one_token_has_no_speed_but_a_latency() -> None:
 
 
 def test_forwards_are_those_of_decoding() -> None:
-    found = _forwards([item("a", 9, 0.4, n_forward=2, n_input=32), item("b", 5, 0.2, n_forward=2, n_input=16)])
+    found = _forwards([item("a", 9, 0.4, forwards=2, inputs=32), item("b", 5, 0.2, forwards=2, inputs=16)])
     assert found == (pytest.approx(3.0), pytest.approx(0.15), pytest.approx(12.0))
     assert _forwards([item("a", 1, 0.0)]) == (None, None, None)
 

@@ -148,7 +148,7 @@ def test_a_head_is_the_formula(trained: TorchSession, made: tuple[Path, Any]) ->
 
 def test_strategies_leave_where_heads_stand(trained: TorchSession) -> None:
     def depths(threshold: float) -> set[float | None]:
-        return {s.depth for s in run("early_exit", trained, threshold=threshold) if s.phase == "decode"}
+        return {s.counts.depth for s in run("early_exit", trained, threshold=threshold) if s.phase == "decode"}
 
     assert depths(0.0) == {3 / 6} and depths(1.0) == {1.0} and depths(0.1) <= {3 / 6, 5 / 6, 1.0}
     wanted = tokens_of(run("autoregressive", trained))

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from core.backends.llama_cpp.log import listen
 from core.errors import ExplorerError
-from core.types import Ids
+from core.types import Ids, Ledger
 
 NO_ROOM = 1  # llama_decode: no KV slot for the batch
 
@@ -52,6 +52,7 @@ class Context:
         self.max_context = max_context
         self.n_sequences: int = llama_cpp.llama_n_seq_max(self.pointer)
         self.n_committed = self._n_pending = 0
+        self.ran = Ledger()
         self._make_batch(llama_cpp.llama_n_batch(self.pointer))
 
     def _make_batch(self, n: int) -> None:
@@ -115,6 +116,7 @@ class Context:
             raise self._failure(status)
         self._n_pending += m
         n_kept = max(m - first_kept, 0)
+        self.ran.note(m, n_kept, start, n_rows)
         if not n_kept:
             return np.empty((n_rows, 0, self._vocab_size), np.float32)
         address = ctypes.cast(self._lib.llama_get_logits(self.pointer), ctypes.c_void_p).value

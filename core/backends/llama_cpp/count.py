@@ -44,6 +44,7 @@ class Counter:
         self.on = False
         self.readable = True  # False: this ggml lays its tensors out otherwise than we know
         self._checked = False
+        self.cells: dict[str, int] = {}  # layer -> places of the cache that its attention reads
         self._found: dict[tuple[str, str], OpCount] = {}
         self._before = ""
         self._unclaimed: list[tuple[str, float | None, bool]] = []
@@ -72,6 +73,10 @@ class Counter:
         names = tuple(source.name.decode(errors="replace") for source in sources)
         layer = layer_of(op, node, names, self._before)
         self._before = layer or self._before
+        if layer is not None and op == "FLASH_ATTN_EXT":
+            self.cells[layer] = int(sources[1].ne[1])
+        elif layer is not None and op == "MUL_MAT" and layer.endswith(".core") and layer not in self.cells:
+            self.cells[layer] = int(tensor.ne[0])  # the scores, which come before their product with the values
         self._unclaimed.append((op, *_flops(op, tensor, sources)))
         if layer is not None:  # nodes that no name claims belong to the next that one does
             for claimed in self._unclaimed:

@@ -19,7 +19,7 @@ from core.types import Count, GenerationConfig, Ids, ModelSpec, Sampling, Setup
 
 RANDOM_SEED = 0xFFFFFFFF  # llama.cpp's "draw a seed": must not be reached by ours
 COUNT_NOTE = (
-    "The KV cache counts with the padding that ggml reads; "
+    "Attention is computed, as it is counted, over every place of the KV cache that ggml reads, its padding included; "
     "the last block computes only positions whose logits are wanted."
 )
 
@@ -44,6 +44,7 @@ class LlamaSession:
         self._lib, self._model, self._new_context = llama_cpp, model, new_context
         self._vocabulary = Vocabulary(model)
         self._context = new_context(None)
+        self.ran = self._context.ran
         self._trace: Trace | None = None
         template = llama_cpp.llama_model_chat_template(model, None)
         self.spec = spec
@@ -127,6 +128,7 @@ class LlamaSession:
 
         self._trace = Trace(finish)
         self._context = self._new_context(self._trace.callback)
+        self._context.ran = self.ran
         # the first forward of a context touches its buffers for the first time, which is not the layers' time
         n = min(WARMUP_TOKENS, self.max_context)
         self._context.forward(np.zeros((self._context.n_sequences, n), dtype=np.int64), keep=1)
@@ -155,7 +157,13 @@ class LlamaSession:
             )
         ops = counter.rows()
         return Count(
-            source="ggml graph", n_new=n_new, n_past=n_past, batch=context.n_sequences, ops=ops, note=COUNT_NOTE
+            source="ggml graph",
+            n_new=n_new,
+            n_past=n_past,
+            batch=context.n_sequences,
+            ops=ops,
+            note=COUNT_NOTE,
+            cells=counter.cells,
         )
 
     def close(self) -> None:

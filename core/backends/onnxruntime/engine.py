@@ -53,6 +53,7 @@ class Engine:
         self._shapes = [inputs[name].shape for name in self.past_names]
         self._dtypes = [DTYPES[inputs[name].type] for name in self.past_names]
         self._others = [name for name in inputs if name not in self.past_names]
+        self.keeps_logits = "logits_to_keep" in self._others  # else every position's logits are computed
         if unknown := set(self._others) - KNOWN_INPUTS:
             raise ExplorerError(
                 f"{file.name} has inputs that are not known here: {', '.join(sorted(unknown))}.",

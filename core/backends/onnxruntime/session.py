@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.errors import ExplorerError
-from core.types import Count, GenerationConfig, Ids, ModelSpec, Sampling
+from core.types import Count, GenerationConfig, Ids, Ledger, ModelSpec, Sampling
 
 if TYPE_CHECKING:
     from core.backends.onnxruntime.engine import Engine
@@ -55,6 +55,7 @@ class OnnxSession:
         self.bos_token, self.eos_token = text.bos_token, text.eos_token
         self.setup = engine.setup(spec.dtype)
         self.warnings = text.warnings
+        self.ran = Ledger()
         self._past: list[Any] | None = None
         self._pending: tuple[int, list[Any]] | None = None
         self._n_committed = 0
@@ -82,6 +83,7 @@ class OnnxSession:
         kept = n if keep is None else min(keep, n)
         logits, present = self._engine.run(ids, self._past, self._n_committed, kept)
         self._pending = (n, present)
+        self.ran.note(n, kept if self._engine.keeps_logits else n, self._n_committed, batch)
         if self._trace is not None:
             self._trace.count()
         return OnnxLogits(logits, kept)

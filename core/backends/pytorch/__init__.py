@@ -29,9 +29,10 @@ from core.backends.pytorch.stream import generate
 from core.backends.pytorch.trace import TorchTrace
 from core.errors import ExplorerError
 from core.plugins import settings
-from core.types import Count, GenerationConfig, Ids, ModelSpec, Progress, Record, Request, Reserve, Scalar
+from core.types import Count, GenerationConfig, Ids, Ledger, ModelSpec, Progress, Record, Request, Reserve, Scalar
 from hardware.detect import usable_cores
 
+Of = Literal["model", "blocks"]
 UNLIMITED = 1 << 20  # tokens, for models whose state does not grow
 COUNT_NOTE = "Scores behind the causal mask are counted; whether the kernel skips them cannot be seen."
 
@@ -77,6 +78,7 @@ class TorchSession:
         # generate fills what a request leaves open from here: stop tokens, temperature, penalties
         model.generation_config = transformers.GenerationConfig()
         self.setup = load.setup(model, spec, device)
+        self.ran = Ledger()
         self.warnings: tuple[str, ...] = ()
         self._device = device
         parameters = inspect.signature(model.forward).parameters
@@ -128,11 +130,18 @@ class TorchSession:
         with self._torch.inference_mode():
             if self._recurrent and self._committed and n > 1:
                 rows = [self._run(x[:, i : i + 1], 1) for i in range(n)]
+                for i in range(n):
+                    self.ran.note(1, 1, self._committed + i, len(ids))
                 logits = self._torch.cat(rows if keep is None else rows[n - keep :], dim=1)
             else:
                 logits = self._run(x, keep)
+                self.ran.note(n, self._n_logits(n, keep), self._committed, len(ids))
         self._pending = n
         return TorchLogits(logits)
+
+    def _n_logits(self, n: int, keep: int | None) -> int:
+        """Of how many positions the model computes logits where so many are asked for."""
+        return min(keep, n) if keep is not None and self._keeps_logits else n
 
     def _run(self, x: Any, keep: int | None, **arguments: Any) -> Any:
         # No attention mask and no positions but a tree's: all sequences have the same length, the cache knows the rest.
@@ -144,14 +153,18 @@ class TorchSession:
         return logits if keep is None else logits[:, -keep:]
 
     def forward_to(self, ids: Ids, depth: int, keep: int | None = None) -> TorchLogits:
-        return self.forward_through(ids, range(depth), keep)
+        return self._forward_through(ids, range(depth), keep, "blocks")
 
     def forward_through(self, ids: Ids, blocks: Sequence[int], keep: int | None = None) -> TorchLogits:
+        return self._forward_through(ids, blocks, keep, "model")
+
+    def _forward_through(self, ids: Ids, blocks: Sequence[int], keep: int | None, of: Of) -> TorchLogits:
         assert self._depth is not None, "the model cannot leave blocks out"
         x = self._next(ids)
         with load.explained("The forward pass failed", "The run's log says more."), self._torch.inference_mode():
             logits = self._depth.through(x, self._cache, self._committed, blocks, keep)
-        self._pending = ids.shape[1]
+        n = self._pending = ids.shape[1]
+        self.ran.note(n, n if keep is None else min(keep, n), self._committed, len(ids), of, blocks)
         return TorchLogits(logits)
 
     def forward_exit(self, ids: Ids, threshold: float, exits: Sequence[int]) -> tuple[TorchLogits, int]:
@@ -159,7 +172,11 @@ class TorchSession:
         x = self._next(ids)
         with load.explained("The forward pass failed", "The run's log says more."), self._torch.inference_mode():
             logits, ran = self._depth.until_sure(x, self._cache, self._committed, threshold, exits)
-        self._pending = 1
+        self._pending, n_blocks = 1, self.spec.n_blocks
+        heads = sum(e <= ran for e in exits if e < n_blocks) + (ran == n_blocks)
+        self.ran.note(1, heads, self._committed, len(ids), "model", range(ran))
+        if ran < n_blocks:
+            self.ran.note(1, 0, self._committed, len(ids), "fill", range(ran, n_blocks))
         return TorchLogits(logits), ran
 
     def _next(self, ids: Ids) -> Any:
@@ -182,7 +199,9 @@ class TorchSession:
             )
             mask = tree.attention(sees, self._committed, self._model.dtype, self._device)
             logits = self._run(x, None, attention_mask=mask, position_ids=positions)
-        self._pending, self._parents = len(parents), tuple(parents)
+        n = self._pending = len(parents)
+        self._parents = tuple(parents)
+        self.ran.note(n, n, self._committed, 1)
         return TorchLogits(logits)
 
     def commit_path(self, indices: Sequence[int]) -> None:
@@ -196,6 +215,8 @@ class TorchSession:
 
     def guesses(self, index: int) -> NDArray[np.float32]:
         assert self._heads is not None, "the model has no heads"
+        n_heads = len(self.head_accuracy)
+        self.ran.note(n_heads, n_heads, 0, 1, "heads")
         return self._heads.guesses(index)
 
     def add_heads(self, found: heads.Heads) -> None:
@@ -264,6 +285,8 @@ class TorchSession:
         try:
             with load.explained("generate failed", "The run's log says more."):
                 for tokens in generate(self._open_model(), x, config, pad):
+                    n = 1 if self._committed else ids.shape[1]
+                    self.ran.note(n, self._n_logits(n, 1), self._committed, len(ids))
                     self._committed = self._committed + 1 if self._committed else ids.shape[1]
                     yield tokens
                     self._check_context(1)

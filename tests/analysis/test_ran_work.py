@@ -1,0 +1,223 @@
+"""Work summed over the forwards that ran: each value by hand, and every matrix product that PyTorch dispatches."""
+
+from __future__ import annotations
+
+import json
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from core import plugins
+from core.analysis.work import HEADS, LayerWork, kv_bytes_per_token, ran_work, total, work
+from core.dtypes import retype
+from core.models import presets
+from core.models import spec as specs
+from core.models.spec import from_config
+from core.types import Forwards, GenerationConfig, ModelSpec, Request
+from tests.support.progress import silent
+from tests.support.steps import taken
+
+CONFIG = {
+    "model_type": "llama", "hidden_size": 64, "intermediate_size": 160, "num_hidden_layers": 6,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 300, "tie_word_embeddings": False,
+}  # fmt: skip
+SPEC = from_config(CONFIG, name="small")
+PRESETS = Path(presets.__file__).parent / "presets"
+HEAD = 64 * 300  # parameters
+
+
+def preset(name: str) -> ModelSpec:
+    return from_config(json.loads((PRESETS / f"{name}.json").read_text()), name=name)
+
+
+def one(n_new: int, n_past: int = 0, n_logits: int = 1, **more: Any) -> Forwards:
+    return Forwards(n_new=n_new, n_logits=n_logits, n_past=n_past, **more)
+
+
+def of(spec: ModelSpec, *ran: Forwards, activation: str = "fp32", kv: str = "fp32") -> LayerWork:
+    return total(ran_work(spec, ran, activation_dtype=activation, kv_dtype=kv))
+
+
+@pytest.mark.parametrize(
+    "name", ["llama-3.2-1b", "qwen3-0.6b", "gemma-3-27b", "mamba-130m", "mixtral-8x7b", "bert-base-uncased"]
+)
+def test_one_forward_is_the_work_of_that_forward(name: str) -> None:
+    spec = preset(name)
+    n_past = 70 if spec.causal else 0
+    found = ran_work(spec, [one(5, n_past, n_logits=2, n_sequences=3)], activation_dtype="bf16", kv_dtype="fp16")
+    wanted = work(spec, 5, n_past, 3, activation_dtype="bf16", kv_dtype="fp16", n_logits=2)
+    assert [msgspec.structs.astuple(x) for x in found] == [pytest.approx(msgspec.structs.astuple(x)) for x in wanted]
+
+
+def test_a_row_of_forwards_is_the_sum_of_each() -> None:
+    together = of(SPEC, one(1, 10, times=50, rise=1), one(4, 60, n_logits=4, times=2))
+    each = [of(SPEC, one(1, past)) for past in range(10, 60)] + [of(SPEC, one(4, 60, n_logits=4))] * 2
+    for name in ("flops", "flops_executed", "weight_bytes", "activation_bytes", "kv_read_bytes", "kv_write_bytes"):
+        assert getattr(together, name) == pytest.approx(sum(getattr(w, name) for w in each))
+
+
+def test_half_precision_halves_the_cache_and_the_activations() -> None:
+    """4,000 tokens of SmolLM2's shape in bf16: a token keeps 30 blocks * 2 * 3 heads * 64 elements of 2 bytes."""
+    assert kv_bytes_per_token(preset_smollm(), "bf16") == 30 * 2 * 3 * 64 * 2 == 23_040
+    spec = retype(preset_smollm(), "bf16")
+    right, as_fp32 = (of(spec, one(1, 4000), activation=d, kv=d) for d in ("bf16", "fp32"))
+    assert right.kv_read_bytes == 23_040 * 4001 and as_fp32.kv_read_bytes == 2 * right.kv_read_bytes
+    assert as_fp32.bytes / right.bytes == pytest.approx(1.26, abs=0.005)
+
+
+def preset_smollm() -> ModelSpec:
+    return from_config(
+        {
+            "model_type": "llama", "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30,
+            "num_attention_heads": 9, "num_key_value_heads": 3, "vocab_size": 49152, "tie_word_embeddings": True,
+        },
+        name="smollm2",
+    )  # fmt: skip
+
+
+def test_a_prompt_in_chunks_reads_the_weights_once_per_chunk() -> None:
+    """In bf16: 134.5 M parameters are 269 MB in each of eight chunks; and one row of the table per token, 4.7 MB."""
+    spec = retype(preset_smollm(), "bf16")
+    once = of(spec, one(4096)).weight_bytes
+    chunks = of(spec, one(512, 0, times=8, rise=512)).weight_bytes
+    assert once / 1e6 == pytest.approx(274, abs=0.5) and chunks / 1e6 == pytest.approx(2157, abs=1)
+    assert of(spec, one(4096)).flops == pytest.approx(of(spec, one(512, 0, times=8, rise=512)).flops, rel=0.05)
+
+
+def test_the_head_is_computed_for_as_many_rows_as_were_asked_for() -> None:
+    """Of SmolLM2 at a window of 16: 106 M parameters in the blocks and 28.3 M in the head, 16 rows of it and not 1."""
+    few, all_rows = (of(preset_smollm(), one(16, 100, n_logits=n)) for n in (1, 16))
+    assert all_rows.flops - few.flops == 2 * 15 * 576 * 49152
+    assert all_rows.flops / few.flops == pytest.approx(1.24, abs=0.005)
+
+
+def test_blocks_that_were_left_out_add_nothing() -> None:
+    full, half = of(SPEC, one(1, 0)), of(SPEC, one(1, 0, blocks=((0, 2), (5, 6))))
+    assert full.flops - half.flops == pytest.approx(
+        sum(w.flops for w in work(SPEC, 1) if w.name.startswith(("blocks.2.", "blocks.3.", "blocks.4.")))
+    )
+    rows = {
+        w.name: w for w in ran_work(SPEC, [one(1, blocks=((0, 2), (5, 6)))], activation_dtype="fp32", kv_dtype="fp32")
+    }
+    assert rows["blocks.1.mlp.up_proj"].flops == 2 * 64 * 160 == rows["blocks.5.mlp.up_proj"].flops
+    assert rows["blocks.2.mlp.up_proj"].bytes == rows["blocks.4.attn.core"].bytes == 0
+    assert rows["lm_head"].flops == 2 * HEAD
+
+
+def test_blocks_that_only_fill_their_cache_make_keys_and_values() -> None:
+    rows = ran_work(SPEC, [one(1, 9, 0, of="fill", blocks=((4, 6),))], activation_dtype="fp32", kv_dtype="fp16")
+    found = {w.name: w for w in rows if w.bytes}
+    assert {name.rpartition(".")[2] for name in found} == {"attn_norm", "k_proj", "v_proj", "core"} and len(found) == 8
+    assert found["blocks.4.attn.k_proj"].flops == 2 * 64 * 32
+    core = found["blocks.5.attn.core"]
+    assert (core.flops, core.kv_read_bytes, core.kv_write_bytes) == (0, 0, 2 * 32 * 2)
+
+
+def test_trained_heads_are_a_row_of_their_own() -> None:
+    """Three heads: three products of 64 * 64, and three rows of the unembedding."""
+    rows = ran_work(SPEC, [one(3, 0, 3, of="heads")], activation_dtype="fp32", kv_dtype="fp32")
+    found = {w.name: w.flops for w in rows if w.flops}
+    assert found == {"lm_head": 2 * 3 * HEAD, HEADS: 2 * 3 * 64 * 64} and rows[-1].name == HEADS
+    assert rows[-1].weight_bytes == 3 * 64 * 64 * 4
+
+
+# ---------------------------------------------------------------- against what PyTorch dispatches
+
+LIMIT = 14
+PROMPT = np.random.default_rng(3).integers(5, 250, size=(1, 11))
+CASES: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("autoregressive", {"prefill_chunk": 4}),
+    ("jacobi", {"window": 6}),
+    ("jacobi", {"window": 4, "early": True, "pool": 3}),
+    ("lookahead", {"window": 3, "ngram": 3}),
+    ("prompt_lookup", {"min_ngram": 1}),
+    ("early_exit", {"threshold": 0.2, "first_exit": 1, "every": 2}),
+    ("layer_skip", {"last_share": 0.5, "bottom": 1}),
+    ("self_speculative", {"exit_layer": 3, "draft_length": 3}),
+    ("medusa", {"n_nodes": 5}),
+    ("speculative", {"draft_length": 3}),
+    ("encode", {}),
+)
+
+
+@pytest.mark.engine("pytorch")
+@pytest.mark.parametrize(("name", "params"), CASES, ids=[f"{name}-{i}" for i, (name, _) in enumerate(CASES)])
+def test_every_product_that_is_dispatched_is_computed(tmp_path: Path, name: str, params: dict[str, Any]) -> None:
+    """All linear layers, attention and heads of a whole run, prompt and answer: the same number, to the last FLOP.
+
+    The rotary tables are a product of positions and frequencies too, which no layer stands for: they are left out.
+    """
+    import torch
+
+    session, draft = (small(tmp_path / which, blocks) for which, blocks in (("model", 6), ("draft", 2)))
+    if name == "medusa":
+        heads = import_module("core.backends.pytorch.heads")
+        weight = torch.randn(3, 64, 64, generator=torch.Generator().manual_seed(0)) / 64
+        session.add_heads(heads.Heads(session._model, weight, ((0.5, 0.2, 0.1),) * 3))
+    strategy = plugins.get("strategy", name)
+    drafts = [draft] if name == "speculative" else []
+    ran: list[Any] = []
+
+    def run() -> None:
+        made = msgspec.convert(params, strategy.Params)
+        steps = strategy.decode(session, PROMPT, GenerationConfig(limit=LIMIT), made, *drafts)
+        ran.extend(taken(steps, session, *drafts))
+
+    found = dispatched(run)
+    forwards = [f for step in ran for f in step.ran]
+    assert sum(len(step.tokens[0]) for step in ran if step.tokens) == (0 if name == "encode" else LIMIT)
+    computed = 0.0
+    for spec, drafting in ((session.spec, False), (draft.spec, True)):
+        own = [f for f in forwards if (f.of == "draft") == drafting]
+        computed += products(ran_work(spec, own, activation_dtype="fp32", kv_dtype="fp32"))
+    assert found == computed
+
+
+def products(rows: tuple[LayerWork, ...]) -> float:
+    last = ("q_proj", "k_proj", "v_proj", "o_proj", "core", "gate_proj", "up_proj", "down_proj", "lm_head", HEADS)
+    return sum(w.flops_executed for w in rows if w.name.rpartition(".")[2] in last)
+
+
+def small(folder: Path, blocks: int) -> Any:
+    import transformers
+
+    config = transformers.LlamaConfig(
+        **{**CONFIG, "num_hidden_layers": blocks, "max_position_embeddings": 128, "initializer_range": 0.3}
+    )
+    config.save_pretrained(folder)
+    request = Request(model="small", backend="pytorch", threads=1)
+    return plugins.get("backend", "pytorch").open(str(folder), specs.read(folder, "config"), request, silent)
+
+
+def dispatched(run: Any) -> float:
+    """FLOPs of all matrix products but those of the rotary embedding, whose inner dimension is 1."""
+    import torch
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    count = import_module("core.backends.pytorch.count")
+    found = [0.0]
+
+    class Mode(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            kwargs = kwargs or {}
+            if not count._is_known(func):
+                with self:
+                    result = func.decompose(*args, **kwargs)
+                if result is not NotImplemented:
+                    return result
+            result = func(*args, **kwargs)
+            flops, product = count._flops(func, args, kwargs, result)
+            if count._name(func) == "mv":  # which is in no table: the heads' product with one hidden state
+                flops, product = 2.0 * args[0].numel(), True
+            inner = [a.shape[-1] for a in args[:1] if isinstance(a, torch.Tensor) and a.dim() >= 2]
+            if product and inner != [1]:
+                found[0] += flops
+            return result
+
+    with Mode():
+        run()
+    return found[0]
