@@ -1,11 +1,11 @@
-# make install | run | test | lint | check | bench | study | study-decoding | clean. Everything lives in .venv.
+# make install | run | test | lint | check | bench | tables | study | study-decoding | clean. Everything lives in .venv.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install run test lint check bench study study-decoding clean
+.PHONY: install run test lint check bench tables study study-decoding clean
 
 install: $(INSTALLED)
 
@@ -32,6 +32,9 @@ lint: install
 	$(BIN)/python -m mypy
 
 check: lint test
+
+tables:
+	$(BIN)/python -m tests.bench.tables
 
 bench: install
 	$(BIN)/python -m tests.bench

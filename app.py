@@ -31,7 +31,7 @@ MENU: dict[str, tuple[Entry, ...]] = {
         ),
         ("understand/memory.py", "Memory", "memory", "Weights, KV cache and workspace, computed and measured."),
         ("understand/decoding.py", "Decoding", "fast_forward", "Many tokens per forward: when it pays, and why."),
-        ("understand/jacobi.py", "Jacobi, live", "animation", "A window of tokens converging, beside one by one."),
+        ("understand/jacobi.py", "Jacobi, live", "animation", "A window of tokens converging, in a race."),
     ),
     "Compare": (
         ("compare/history.py", "History", "history", "All runs: find, open, compare, import, export, delete."),

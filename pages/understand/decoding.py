@@ -170,7 +170,7 @@ def draw_pairs(pairs: Sequence, rival: Request) -> None:
     predicted = (
         predicted_speedup(found.tokens_per_forward, fed, cost) if found and fed and cost and not found.n_draft else None
     )
-    st.subheader(f"{strategy_label(rival.strategy)} against one by one", anchor=False)
+    st.subheader(f"{strategy_label(rival.strategy)} against autoregressive", anchor=False)
     interval = f"{ratio.low:.2f} to {ratio.high:.2f}" if ratio.low is not None and ratio.high is not None else None
     error = f"{100 * (predicted / ratio.value - 1):+.0f} % beside the measured one" if predicted else None
     why = None if predicted else "A draft's own cost is not in v(n)." if found and found.n_draft else None
@@ -205,7 +205,7 @@ def draw_pairs(pairs: Sequence, rival: Request) -> None:
 
 
 def draw_fastest(rival: Request, speeds: Rows[float]) -> None:
-    """The rival beside the fastest run of this model that went one by one, in any engine and precision."""
+    """The rival beside the fastest run of this model decoding autoregressively, in any engine and precision."""
     best = fastest_one_by_one(store().history(), rival.model)
     if best is None or not speeds:
         return

@@ -58,7 +58,7 @@ def draw_race(runs: list[Run]) -> None:
 
 with page(
     "Jacobi, live",
-    "A whole window of tokens is guessed, and one forward corrects all of them: watch it converge, beside one by one.",
+    "A window of tokens is guessed, and one forward corrects all of them: watch it converge, beside autoregressive.",
 ):
     left, view = st.columns([1, 2.1], gap="large")
     pair = remembered("race", Sequence)

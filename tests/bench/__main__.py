@@ -2,7 +2,8 @@
 
 watching can be shortened: --backend llama_cpp --tokens 64 --way watched --pairs 2 (each but the last may be repeated).
 Each comparison is made of interleaved pairs (ABBA order) in one process of its engine, quoted as a ratio with its
-95 % interval. They are written into a file too. Load and steal are printed, because this may be a shared machine.
+95 % interval. They are written into a file too; with --record, each part into tests/bench/recorded, out of which
+`make tables` makes Markdown. Load and steal are printed, because this may be a shared machine.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from core.paths import data_dir
 from core.runs.measuring import measuring
 from hardware.detect import machine
 from tests.bench import app, loops, predict, published, step, waiting, watching
+from tests.bench.tables import RECORDED
 
 PARTS: dict[str, Callable[..., Any]] = {
     "loops": loops.run,
@@ -32,10 +34,11 @@ PARTS: dict[str, Callable[..., Any]] = {
 }
 
 
-def options(arguments: list[str]) -> tuple[list[str], dict[str, dict[str, Any]]]:
-    """The parts to run, and what each one is told."""
+def options(arguments: list[str]) -> tuple[list[str], dict[str, dict[str, Any]], bool]:
+    """The parts to run, what each one is told, and whether to record them."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__.split("\n\n")[1])
     parser.add_argument("parts", nargs="*", metavar="part", help=f"of {', '.join(PARTS)}; without any, all of them")
+    parser.add_argument("--record", action="store_true", help="keep each part's results with the project, dated")
     parser.add_argument("--small", action="store_true", help="predict: a short form that proves only itself")
     parser.add_argument("--again", action="store_true", help="predict: no old runs")
     parser.add_argument("--backend", action="append", choices=watching.BACKENDS, help="watching: only this one")
@@ -47,19 +50,24 @@ def options(arguments: list[str]) -> tuple[list[str], dict[str, dict[str, Any]]]
     if unknown:
         parser.error(f"Unknown part: {', '.join(sorted(unknown))}. Known: {', '.join(PARTS)}.")
     told = {"backends": found.backend, "tokens": found.tokens, "ways": found.way, "pairs": found.pairs}
-    return found.parts or list(PARTS), {
+    given: dict[str, dict[str, Any]] = {
         "predict": {name: True for name in ("small", "again") if getattr(found, name)},
         "watching": {name: value for name, value in told.items() if value},
     }
+    return found.parts or list(PARTS), given, found.record
 
 
 def main(arguments: list[str]) -> None:
-    names, given = options(arguments)
+    names, given, record = options(arguments)
     results: dict[str, Any] = {}
     for name in names:
         print(f"\n## {name}   (load {os.getloadavg()[0]:.2f})", flush=True)
         with measuring(data_dir(), f"the bench {name}"):
             results[name] = PARTS[name](**given.get(name, {}))
+        if record:
+            RECORDED.mkdir(exist_ok=True)
+            about = {"date": time.strftime("%Y-%m-%d"), "machine": machine().cpu, "results": results[name]}
+            (RECORDED / f"{name}.json").write_text(json.dumps(about, indent=1), encoding="utf-8")
     folder = Path("bench-results")
     folder.mkdir(exist_ok=True)
     path = folder / time.strftime("%Y%m%d-%H%M%S.json")

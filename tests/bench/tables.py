@@ -1,0 +1,68 @@
+"""python -m tests.bench.tables: the measured tables as Markdown, from what was recorded, so that no number is typed.
+
+Recorded are the studies that come with the project and the parts of the bench that were run with --record. A study's
+table lies beside its findings, a part's beside its recording. tests/studies/test_tables.py holds them against these.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from core.studies import benchmark_report, report, study_store
+from core.studies.findings import Findings
+
+RECORDED = Path(__file__).with_name("recorded")
+
+
+def tables() -> Iterator[tuple[Path, str]]:
+    """Every generated file and what it holds."""
+    for file in sorted(study_store.RECORDED.glob("*/findings.json")):
+        found = study_store.read(str(file.parent))
+        text = report.markdown(found) if isinstance(found, Findings) else benchmark_report.markdown(found)
+        yield file.with_name("table.md"), f"# {found.plan.title}\n\n{text}"
+    for file in sorted(RECORDED.glob("*.json")):
+        yield file.with_suffix(".md"), of_part(file.stem, json.loads(file.read_bytes()))
+
+
+def of_part(name: str, recorded: Mapping[str, Any]) -> str:
+    """A part of the bench with its date and machine: rows as a table, single figures by name."""
+    results = recorded["results"]
+    rows = results if isinstance(results, list) else [{"figure": k, "value": v} for k, v in _flat(results)]
+    return f"# {name}\n\nMeasured on {recorded['date']} on {recorded['machine']}.\n\n{_table(rows)}"
+
+
+def _table(rows: Sequence[Mapping[str, Any]]) -> str:
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    lines = ["| " + " | ".join(n.replace("_", " ") for n in names) + " |", "|" + "---|" * len(names)]
+    lines += ["| " + " | ".join(_cell(row.get(name)) for name in names) + " |" for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """The figures of nested mappings and lists, each under the names and places on the way to it."""
+    if not isinstance(value, dict | list):
+        yield name, value
+        return
+    for key, part in value.items() if isinstance(value, dict) else enumerate(value, 1):
+        yield from _flat(part, f"{name} {key}".strip())
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.4g}" if isinstance(value, float) else str(value).replace("|", "/")
+
+
+def main() -> None:
+    for path, text in tables():
+        path.write_text(text, encoding="utf-8")
+        print(path)
+
+
+if __name__ == "__main__":
+    main()
