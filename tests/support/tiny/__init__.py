@@ -11,8 +11,6 @@ import json
 import shutil
 from pathlib import Path
 
-import numpy as np
-
 from tests.support import elsewhere
 from tests.support.shared import once
 
@@ -66,16 +64,20 @@ def heads_folder(folder: Path, n_heads: int = 3) -> Path:
     path = folder / "tiny-llama-heads"
     if path.exists():
         return path
-    from safetensors.numpy import save_file
-
     shutil.copytree(hf_folder(folder), path)
     config = json.loads((path / "config.json").read_text())
     config["medusa_heads"] = {"accuracy": [[0.5, 0.2, 0.1, 0.05]] * n_heads}
     (path / "config.json").write_text(json.dumps(config))
-    d = config["hidden_size"]
-    weight = 0.1 * np.random.default_rng(3).standard_normal((n_heads, d, d), np.float32)
-    save_file({"medusa_heads.weight": weight}, path / "medusa_heads.safetensors")
+    elsewhere.call("pytorch", write_heads, path / "medusa_heads.safetensors", n_heads, config["hidden_size"])
     return path
+
+
+def write_heads(file: Path, n_heads: int, width: int) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    weight = torch.randn(n_heads, width, width, generator=torch.Generator().manual_seed(3)) * 0.1
+    save_file({"medusa_heads.weight": weight}, file)
 
 
 def byte_level_tokenizer():  # type: ignore[no-untyped-def]
