@@ -18,6 +18,7 @@ from core.backends._reserve import cache_elements, state_bytes
 from core.errors import ExplorerError
 from core.plugins import settings
 from core.types import (
+    Backend,
     GenerationConfig,
     Ids,
     LayerTime,
@@ -93,7 +94,7 @@ class Options(Record):
 
 class FakeSession:
     capabilities = frozenset({"forward", "cache", "rollback", "rewind", "stream", "batch", "layers", "tree"})
-    chat_template = None
+    chat_template: str | None = None
     bos_token = ""
     eos_token = ""
     eos_ids = frozenset({EOS})
@@ -108,7 +109,7 @@ class FakeSession:
             threads=request.threads or usable_cores(),
             facts={"library": "none"},
         )
-        self.warnings = ("The fake backend runs no model: its text and its times mean nothing.",)
+        self.warnings: tuple[str, ...] = ("The fake backend runs no model: its text and its times mean nothing.",)
         self.ran = Ledger()
         self.tracing: FakeTrace | None = None
         self._delay_s = settings(Options, request.options, "The fake backend").delay_s
@@ -216,7 +217,7 @@ class FakeBackend:
     name = "fake"
     label = "Fake (no model, for trying the app)"
     distributions: tuple[str, ...] = ()
-    formats = ("config", "gguf", "hf", "onnx")
+    formats: tuple[str, ...] = ("config", "gguf", "hf", "onnx")
     dtypes: tuple[str, ...] = ()
     capabilities = FakeSession.capabilities
     runtime_bytes = 60_000_000
@@ -248,4 +249,4 @@ class FakeBackend:
         return FakeSession(spec, request)
 
 
-plugin = FakeBackend()
+plugin: Backend = FakeBackend()

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from core.decoding._prompt import choose, prefill
 from core.decoding._tree import Tree, Verified
 from core.decoding._verify import one_sequence, until_stop
-from core.types import Advance, GenerationConfig, Ids, Record, Session
+from core.types import Advance, GenerationConfig, Ids, Record, Session, heads
 
 Verify = Callable[[Tree, Session, GenerationConfig, np.random.Generator], Verified]
 
@@ -44,15 +44,15 @@ def decode(
 ) -> Iterator[Advance]:
     """The loop of core.types.Strategy. params: Guesses, or what extends them."""
     one_sequence(prompt, label)
-    rng = np.random.default_rng(config.seed)
+    guessing, rng = heads(session), np.random.default_rng(config.seed)
     logits = yield from prefill(session, prompt, params.prefill_chunk)
     tokens, ended = until_stop(choose(logits, config.sampling, rng)[0].tolist(), config)
     yield Advance(phase="prefill", tokens=(tuple(tokens),))
     known, row, left = tokens[-1], 0, config.limit - 1
     while left and not ended:
-        ranked, chances = ranking(session.guesses(row), params.top_k)
+        ranked, chances = ranking(guessing.guesses(row), params.top_k)
         if params.tree == "measured":
-            chances = np.array(session.head_accuracy)[:, : params.top_k]
+            chances = np.array(guessing.head_accuracy)[:, : params.top_k]
         tree, nodes = Tree(known), [0]
         for parent, head, rank in likeliest(chances[: left - 1], params.n_nodes):
             nodes.append(tree.add(nodes[parent], int(ranked[head, rank])))

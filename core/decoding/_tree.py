@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from core.decoding._prompt import probabilities
 from core.decoding._verify import until_stop
-from core.types import Advance, GenerationConfig, Logits, Sampling, Session
+from core.types import Advance, GenerationConfig, Logits, Sampling, Session, trees
 
 
 class Verified(NamedTuple):
@@ -69,7 +69,7 @@ class Tree:
         return self.keep(session, config, logits, tokens, path)
 
     def forward(self, session: Session) -> Logits:
-        return session.forward_tree(np.array([self.tokens], dtype=np.int64), self.parents)
+        return trees(session).forward_tree(np.array([self.tokens], dtype=np.int64), self.parents)
 
     def keep(
         self, session: Session, config: GenerationConfig, logits: Logits, tokens: list[int], path: list[int]
@@ -78,7 +78,7 @@ class Tree:
         best: NDArray[np.int64] = logits.argmax()[0]
         tokens, ended = until_stop(tokens, config)
         path = path[: len(tokens)]
-        session.commit_path(path)
+        trees(session).commit_path(path)
         advance = Advance(phase="decode", tokens=(tuple(tokens),), guess=self.guess(path))
         return Verified(tokens, ended, path[-1], best, advance)
 

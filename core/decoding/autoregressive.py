@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from core.decoding._prompt import one_by_one
-from core.types import Advance, GenerationConfig, Ids, Logits, Record, Session
+from core.types import Advance, GenerationConfig, Ids, Logits, Record, Session, Strategy
 
 
 class Prefill(Record):
@@ -29,4 +29,4 @@ class Autoregressive:
         return one_by_one(session, prompt, config, params.prefill_chunk, step)
 
 
-plugin = Autoregressive()
+plugin: Strategy = Autoregressive()

@@ -17,7 +17,7 @@ from msgspec import Meta
 
 from core.decoding._prompt import one_by_one
 from core.errors import ExplorerError
-from core.types import Advance, GenerationConfig, Ids, Logits, Record, Session
+from core.types import Advance, GenerationConfig, Ids, Logits, Record, Session, Strategy, depths
 
 
 class Exits(Record):
@@ -44,20 +44,20 @@ class EarlyExit:
     Params = Exits
 
     def decode(self, session: Session, prompt: Ids, config: GenerationConfig, params: Exits) -> Iterator[Advance]:
-        n_blocks = session.spec.n_blocks
+        deep, n_blocks = depths(session), session.spec.n_blocks
         if params.first_exit >= n_blocks:
             raise ExplorerError(
                 f"The first exit, behind block {params.first_exit}, leaves nothing out of {n_blocks} blocks.",
                 f"Set first_exit to at most {n_blocks - 1}.",
             )
         exits: Sequence[int] = range(params.first_exit or max(1, 3 * n_blocks // 4), n_blocks, params.every)
-        if session.exit_heads and not params.first_exit:
-            exits = session.exit_heads
+        if deep.exit_heads and not params.first_exit:
+            exits = deep.exit_heads
 
         def step(tokens: Ids, number: int) -> Logits:
-            return session.forward_exit(tokens, params.threshold, exits)[0]
+            return deep.forward_exit(tokens, params.threshold, exits)[0]
 
         return one_by_one(session, prompt, config, params.prefill_chunk, step)
 
 
-plugin = EarlyExit()
+plugin: Strategy = EarlyExit()

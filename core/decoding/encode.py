@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from core.types import Advance, GenerationConfig, Ids, Record, Session
+from core.types import Advance, GenerationConfig, Ids, Record, Session, Strategy
 
 
 class NoParams(Record):
@@ -25,4 +25,4 @@ class Encode:
         yield Advance(phase="prefill")
 
 
-plugin = Encode()
+plugin: Strategy = Encode()

@@ -22,7 +22,7 @@ from core.decoding._prompt import choose, prefill
 from core.decoding._tree import Tree
 from core.decoding._verify import accept, one_sequence, until_stop, within_context
 from core.errors import ExplorerError
-from core.types import Advance, GenerationConfig, Ids, Record, Session
+from core.types import Advance, GenerationConfig, Ids, Record, Session, Strategy
 
 
 class Window(Record):
@@ -122,4 +122,4 @@ def _end(session: Session) -> int:
     return ids[0]
 
 
-plugin = Jacobi()
+plugin: Strategy = Jacobi()

@@ -14,7 +14,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from core.decoding._prompt import one_by_one
-from core.types import Advance, GenerationConfig, Ids, Logits, Record, Session
+from core.types import Advance, GenerationConfig, Ids, Logits, Record, Session, Strategy, depths
 
 
 class Schedule(Record):
@@ -41,12 +41,12 @@ class LayerSkip:
     Params = Schedule
 
     def decode(self, session: Session, prompt: Ids, config: GenerationConfig, params: Schedule) -> Iterator[Advance]:
-        n_blocks = session.spec.n_blocks
+        deep, n_blocks = depths(session), session.spec.n_blocks
         over = params.over_tokens or config.limit - 1
 
         def step(tokens: Ids, number: int) -> Logits:
             blocks = that_run(n_blocks, number / max(1, over - 1), params.last_share, params.bottom)
-            return session.forward_through(tokens, blocks, keep=1)
+            return deep.forward_through(tokens, blocks, keep=1)
 
         return one_by_one(session, prompt, config, params.prefill_chunk, step)
 
@@ -59,4 +59,4 @@ def that_run(n_blocks: int, progress: float, last_share: float, bottom: int) -> 
     return [*range(first), *range(n_blocks - (n - first), n_blocks)]
 
 
-plugin = LayerSkip()
+plugin: Strategy = LayerSkip()

@@ -24,7 +24,7 @@ from core.decoding._pool import Pool, diagonals
 from core.decoding._prompt import choose, prefill
 from core.decoding._tree import Tree
 from core.decoding._verify import accept, one_sequence, until_stop, within_context
-from core.types import Advance, GenerationConfig, Ids, Record, Session
+from core.types import Advance, GenerationConfig, Ids, Record, Session, Strategy
 
 
 class Window(Record):
@@ -130,4 +130,4 @@ def _line(
         guess = better[len(tokens) :]
 
 
-plugin = Lookahead()
+plugin: Strategy = Lookahead()

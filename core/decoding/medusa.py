@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from core.decoding import _medusa
 from core.decoding._tree import Tree
-from core.types import Advance, GenerationConfig, Ids, Session
+from core.types import Advance, GenerationConfig, Ids, Session, Strategy
 
 
 class Medusa:
@@ -26,4 +26,4 @@ class Medusa:
         return _medusa.decode(session, prompt, config, params, self.label, Tree.verify)
 
 
-plugin = Medusa()
+plugin: Strategy = Medusa()

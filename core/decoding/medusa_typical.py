@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from core.decoding import _medusa
 from core.decoding._prompt import probabilities
 from core.decoding._tree import Tree, Verified
-from core.types import Advance, GenerationConfig, Ids, Session
+from core.types import Advance, GenerationConfig, Ids, Session, Strategy
 
 
 class Typical(_medusa.Guesses):
@@ -65,4 +65,4 @@ def longest(tree: Tree, p: NDArray[np.float64], epsilon: float, alpha: float) ->
     return max(found.values())[2]
 
 
-plugin = MedusaTypical()
+plugin: Strategy = MedusaTypical()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Literal
 
-from core.types import Advance, GenerationConfig, Ids, Record, Session
+from core.types import Advance, GenerationConfig, Ids, Record, Session, Strategy
 
 
 class NoParams(Record):
@@ -27,4 +27,4 @@ class Native:
             phase = "decode"
 
 
-plugin = Native()
+plugin: Strategy = Native()

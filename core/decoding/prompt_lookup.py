@@ -15,7 +15,7 @@ from msgspec import Meta
 from core.decoding._prompt import choose, prefill
 from core.decoding._verify import accept, one_sequence, until_stop, within_context
 from core.errors import ExplorerError
-from core.types import Advance, GenerationConfig, Ids, Record, Session
+from core.types import Advance, GenerationConfig, Ids, Record, Session, Strategy
 
 
 class Lookup(Record):
@@ -75,4 +75,4 @@ class PromptLookup:
             left -= len(tokens)
 
 
-plugin = PromptLookup()
+plugin: Strategy = PromptLookup()

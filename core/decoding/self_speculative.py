@@ -19,7 +19,7 @@ from core.decoding._draft import checked, propose
 from core.decoding._prompt import choose, prefill
 from core.decoding._verify import one_sequence, until_stop, within_context
 from core.errors import ExplorerError
-from core.types import Advance, GenerationConfig, Ids, Logits, Record, Session
+from core.types import Advance, Depths, GenerationConfig, Ids, Logits, Record, Session, Strategy, depths
 
 
 class FirstBlocks(Record):
@@ -41,7 +41,7 @@ class FirstBlocks(Record):
 class Early:
     """The first blocks of a session as a model that drafts."""
 
-    def __init__(self, session: Session, depth: int) -> None:
+    def __init__(self, session: Depths, depth: int) -> None:
         self._session, self._depth = session, depth
 
     @property
@@ -66,14 +66,14 @@ class SelfSpeculative:
     def decode(self, session: Session, prompt: Ids, config: GenerationConfig, params: FirstBlocks) -> Iterator[Advance]:
         one_sequence(prompt, self.label)
         within_context(session, params.draft_length + 1, "A forward with a draft")
-        n_blocks = session.spec.n_blocks
+        deep, n_blocks = depths(session), session.spec.n_blocks
         if params.exit_layer >= n_blocks:
             raise ExplorerError(
                 f"The draft cannot leave after block {params.exit_layer} of {n_blocks}.",
                 f"Set exit_layer to at most {n_blocks - 1}.",
             )
-        first = session.exit_heads[0] if session.exit_heads else max(1, 3 * n_blocks // 4)
-        draft = Early(session, params.exit_layer or first)
+        first = deep.exit_heads[0] if deep.exit_heads else max(1, 3 * n_blocks // 4)
+        draft = Early(deep, params.exit_layer or first)
         rng = np.random.default_rng(config.seed)
         logits = yield from prefill(session, prompt, params.prefill_chunk)
         tokens, ended = until_stop(choose(logits, config.sampling, rng)[0].tolist(), config)
@@ -90,4 +90,4 @@ class SelfSpeculative:
             yield advance
 
 
-plugin = SelfSpeculative()
+plugin: Strategy = SelfSpeculative()

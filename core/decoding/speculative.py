@@ -19,7 +19,7 @@ from core.decoding._draft import checked, propose
 from core.decoding._prompt import choose, prefill
 from core.decoding._verify import one_sequence, until_stop, within_context
 from core.errors import ExplorerError
-from core.types import Advance, GenerationConfig, Ids, Record, Session
+from core.types import Advance, GenerationConfig, Ids, Record, Session, Strategy
 
 
 class Draft(Record):
@@ -44,8 +44,9 @@ class Speculative:
     Params = Draft
 
     def decode(
-        self, session: Session, prompt: Ids, config: GenerationConfig, params: Draft, draft: Session
+        self, session: Session, prompt: Ids, config: GenerationConfig, params: Draft, draft: Session | None = None
     ) -> Iterator[Advance]:
+        assert draft is not None, "a draft model is opened where Params name one"
         one_sequence(prompt, self.label)
         within_context(session, params.draft_length + 1, "A forward with a draft")
         _fit_to_draft(draft, prompt.shape[1] + config.limit)
@@ -80,4 +81,4 @@ def _fit_to_draft(draft: Session, n: int) -> None:
         )
 
 
-plugin = Speculative()
+plugin: Strategy = Speculative()

@@ -13,7 +13,7 @@ from msgspec import Meta
 
 from core import domains
 from core.evals._answer import ask, item
-from core.types import Item, Metric, Record, Subject
+from core.types import Eval, Item, Metric, Record, Subject
 
 
 class Settings(Record, omit_defaults=False):
@@ -50,4 +50,4 @@ class Arithmetic:
             yield item(q.id, q.cluster, values, q.prompt, answer, q.answer or "", shown)
 
 
-plugin = Arithmetic()
+plugin: Eval = Arithmetic()

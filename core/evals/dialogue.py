@@ -17,7 +17,7 @@ from core.evals._answer import ask, item
 from core.evals._fingerprint import fingerprint
 from core.evals._overlap import contains
 from core.evals._sets import Set, read
-from core.types import Item, Metric, Record, Subject
+from core.types import Eval, Item, Metric, Record, Subject
 
 
 class Settings(Record, omit_defaults=False):
@@ -62,4 +62,4 @@ def _set() -> Set:
     return read("dialogue", 0)
 
 
-plugin = Dialogue()
+plugin: Eval = Dialogue()

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from core.errors import ExplorerError
 from core.evals._fingerprint import fingerprint
 from core.evals._texts import documents, windows, within
-from core.types import Item, Metric, Record, Subject
+from core.types import Eval, Item, Metric, Record, Subject
 from core.types.sketch import sketch
 
 LOWEST = -1e4  # log probability of a token that a library masks out with minus infinity
@@ -148,4 +148,4 @@ def _values(tokens: NDArray[np.float64]) -> dict[str, float]:
     }
 
 
-plugin = Divergence()
+plugin: Eval = Divergence()

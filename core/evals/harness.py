@@ -17,7 +17,7 @@ from core.errors import ExplorerError
 from core.evals import _harness_tasks as harness_tasks
 from core.evals._fingerprint import fingerprint
 from core.evals._harness_model import language_model
-from core.types import Item, Metric, Record, Subject
+from core.types import Eval, Item, Metric, Record, Subject
 
 SHOWN = 4000  # characters of a prompt, its end, that an item keeps
 
@@ -134,4 +134,4 @@ def _shown(instances: list[Any]) -> str:
     return "\n".join(f"{i.args[1].strip()}: {i.resps[0][0]:.2f}" for i in instances)
 
 
-plugin = Harness()
+plugin: Eval = Harness()

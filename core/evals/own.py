@@ -16,7 +16,7 @@ from core.errors import ExplorerError
 from core.evals._answer import ask, item
 from core.evals._choose import ACCURACY, BY_LENGTH, PROBABILITY, choose
 from core.evals._overlap import contains, exact, f1
-from core.types import Item, Metric, Record, Subject
+from core.types import Eval, Item, Metric, Record, Subject
 
 WORDS = (
     Metric(name="em", label="Exact match", value="em", kind="rate"),
@@ -82,4 +82,4 @@ def _read(params: Settings) -> list[Question]:
     return questions
 
 
-plugin = Own()
+plugin: Eval = Own()

@@ -17,7 +17,7 @@ from msgspec import Meta
 from core.errors import ExplorerError
 from core.evals._fingerprint import fingerprint
 from core.evals._texts import Document, Window, documents, windows, within
-from core.types import Item, Metric, Record, Session, Subject
+from core.types import Eval, Item, Metric, Record, Session, Subject
 
 METRICS = (
     Metric(name="perplexity", label="Perplexity", value="nll", over="tokens", kind="exp", better="lower"),
@@ -114,4 +114,4 @@ def _item(document: Document, name: str, asked: str, parts: Sequence[dict[str, f
     return Item(t_s=0.0, id=name, cluster=name, values=values, prompt=document.text[:200], fingerprint=asked)
 
 
-plugin = Perplexity()
+plugin: Eval = Perplexity()

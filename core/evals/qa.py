@@ -14,7 +14,7 @@ from msgspec import Meta
 from core.evals._answer import ask, item
 from core.evals._overlap import exact, f1
 from core.evals._sets import Example, Set, read
-from core.types import Item, Metric, Record, Subject
+from core.types import Eval, Item, Metric, Record, Subject
 
 SHOWN = 3  # one passage
 
@@ -63,4 +63,4 @@ def _prompt(e: Example, text: bool = True) -> str:
     return f"{e.text}\n\n{question}" if text else question
 
 
-plugin = Answering()
+plugin: Eval = Answering()

@@ -12,7 +12,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from core.evals._chosen import Chosen
-from core.types import Record
+from core.types import Eval, Record
 
 SHOWN = 4
 
@@ -28,7 +28,7 @@ class Settings(Record, omit_defaults=False):
     shots: Annotated[int, Meta(ge=0, le=SHOWN, multiple_of=2)] = SHOWN
 
 
-plugin = Chosen(
+plugin: Eval = Chosen(
     name="sentiment",
     label="Sentiment",
     Params=Settings,

@@ -13,7 +13,7 @@ from msgspec import Meta
 
 from core import domains
 from core.evals._answer import ask, item
-from core.types import Item, Metric, Record, Subject
+from core.types import Eval, Item, Metric, Record, Subject
 
 
 class Settings(Record, omit_defaults=False):
@@ -53,4 +53,4 @@ class Sql:
             yield item(q.id, q.cluster, values, q.prompt, answer, q.answer or "", shown, q.databases)
 
 
-plugin = Sql()
+plugin: Eval = Sql()

@@ -14,7 +14,7 @@ from msgspec import Meta
 from core.evals._answer import ask, item
 from core.evals._chrf import CHRF, bleu, chrf
 from core.evals._sets import Example, Set, read
-from core.types import Item, Metric, Record, Subject
+from core.types import Eval, Item, Metric, Record, Subject
 
 SHOWN = 4
 
@@ -59,4 +59,4 @@ def _prompt(e: Example) -> str:
     return f"Translate to French: {e.text}"
 
 
-plugin = Translation()
+plugin: Eval = Translation()

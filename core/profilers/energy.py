@@ -12,7 +12,7 @@ import time
 from typing import Any, Literal
 
 from core.profilers._ticker import Ticker
-from core.types import EnergyReading, Session, Step
+from core.types import EnergyReading, Profiler, Session, Step
 from hardware import energy
 
 READ_EVERY_S = 30.0  # a counter's wrap-around is made good only if no two of them pass between reads
@@ -111,7 +111,7 @@ class EnergyProfiler:
     label = "Energy"
     needs: frozenset[str] = frozenset()
     single = False
-    limit = None
+    limit: int | None = None
 
     def unavailable(self) -> str | None:
         return None
@@ -120,4 +120,4 @@ class EnergyProfiler:
         return EnergyAttachment(session, pass_no)
 
 
-plugin = EnergyProfiler()
+plugin: Profiler = EnergyProfiler()

@@ -9,7 +9,7 @@ import time
 from typing import Any, Literal
 
 from core.errors import ExplorerError
-from core.types import Counted, Session, Step, Warned
+from core.types import Counted, Profiler, Session, Step, Warned, counting
 
 
 class FlopsAttachment:
@@ -37,7 +37,7 @@ class FlopsAttachment:
         found: list[Any] = []
         for phase, (n_new, n_past) in forwards.items():
             try:
-                count = self._session.count(n_new, n_past)
+                count = counting(self._session).count(n_new, n_past)
             except ExplorerError as error:
                 found.append(Warned(t_s=time.perf_counter(), message=f"FLOPs of {phase} not counted: {error.message}"))
             else:
@@ -53,7 +53,7 @@ class Flops:
     label = "FLOP check"
     needs = frozenset({"count"})
     single = False
-    limit = 2  # the prompt, and one step of decoding
+    limit: int | None = 2  # the prompt, and one step of decoding
 
     def unavailable(self) -> str | None:
         return None
@@ -62,4 +62,4 @@ class Flops:
         return FlopsAttachment(session, pass_no)
 
 
-plugin = Flops()
+plugin: Profiler = Flops()

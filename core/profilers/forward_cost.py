@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from core.errors import ExplorerError
-from core.types import ForwardCost, ForwardTime, Session, Step, Warned
+from core.types import ForwardCost, ForwardTime, Profiler, Session, Step, Warned
 
 SIZES = (1, 2, 4, 8, 16, 32, 64)
 REPEATS = 15
@@ -83,7 +83,7 @@ class ForwardCosts:
     label = "Cost of a forward"
     needs = frozenset({"forward", "cache", "rollback"})
     single = True
-    limit = 2  # the prompt and one step; the rest is run here
+    limit: int | None = 2  # the prompt and one step; the rest is run here
 
     def unavailable(self) -> str | None:
         return None
@@ -92,4 +92,4 @@ class ForwardCosts:
         return ForwardCostAttachment(session, pass_no)
 
 
-plugin = ForwardCosts()
+plugin: Profiler = ForwardCosts()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any, Literal
 
-from core.types import LayerTimes, Session, Step
+from core.types import LayerTimes, Profiler, Session, Step
 
 EVERY_S = 0.4  # how often the live bars get new rows
 
@@ -56,7 +56,7 @@ class Layers:
     label = "Layer times"
     needs = frozenset({"layers"})
     single = False
-    limit = None
+    limit: int | None = None
 
     def unavailable(self) -> str | None:
         return None
@@ -65,4 +65,4 @@ class Layers:
         return LayersAttachment(session, pass_no)
 
 
-plugin = Layers()
+plugin: Profiler = Layers()

@@ -11,7 +11,7 @@ import time
 from typing import Any
 
 from core.profilers._ticker import Ticker
-from core.types import Memory, Session, Step
+from core.types import Memory, Profiler, Session, Step
 from hardware.process import reset_peak, resident
 
 EVERY_S = 0.02
@@ -65,7 +65,7 @@ class MemoryProfiler:
     label = "Memory"
     needs: frozenset[str] = frozenset()
     single = False
-    limit = None
+    limit: int | None = None
 
     def unavailable(self) -> str | None:
         return None
@@ -74,4 +74,4 @@ class MemoryProfiler:
         return MemoryAttachment(session, pass_no)
 
 
-plugin = MemoryProfiler()
+plugin: Profiler = MemoryProfiler()

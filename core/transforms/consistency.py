@@ -20,7 +20,7 @@ from core.training.loop import Objective, train
 from core.training.packing import pack
 from core.training.self_written import written
 from core.transforms import _torch_model, _tuning
-from core.types import ModelSpec, Outcome, Record, Source, Work
+from core.types import ModelSpec, Outcome, Record, Source, Transform, Work
 
 COLLAPSE = 0.4  # fall of the accuracy: the first hundred steps cost a tenth or two, which comes back
 
@@ -73,7 +73,7 @@ class ConsistencyTraining:
     name = "consistency"
     label = "Consistency training"
     backend = "pytorch"
-    formats = ("hf",)
+    formats: tuple[str, ...] = ("hf",)
     trains = True
     Params = Consistency
 
@@ -145,4 +145,4 @@ def own_answers(pupil: _tuning.Pupil, limit: int, work: Work) -> list[Example]:
     return written(pupil.model, prompts, pupil.end, limit - max(map(len, prompts)), work)
 
 
-plugin = ConsistencyTraining()
+plugin: Transform = ConsistencyTraining()

@@ -21,7 +21,7 @@ from core.training.loop import Objective, train
 from core.training.packing import pack, plain_attention
 from core.training.self_written import written
 from core.transforms import _blocks, _calibration, _torch_model, _tuning
-from core.types import ModelSpec, Outcome, Record, Source, Work
+from core.types import ModelSpec, Outcome, Record, Source, Transform, Work
 
 SEED_TOKENS = (4, 16)  # how long the beginnings of free text are
 SAMPLED_SHARE = 0.1  # of the student's weights may be zero by chance; more are a pattern
@@ -62,7 +62,7 @@ class Distill:
     name = "distill"
     label = "Distill"
     backend = "pytorch"
-    formats = ("hf",)
+    formats: tuple[str, ...] = ("hf",)
     trains = True
     Params = Distilling
 
@@ -199,4 +199,4 @@ def quality(student: Any, teacher: Any, texts: list[Example], batch: int) -> dic
     return {"divergence": divergence / n, "perplexity": math.exp(nats / n), "same_choice": same / n}
 
 
-plugin = Distill()
+plugin: Transform = Distill()

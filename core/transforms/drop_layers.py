@@ -15,7 +15,7 @@ from msgspec import Meta
 from core.errors import ExplorerError
 from core.transforms import _blocks
 from core.transforms import _torch_model as torch_model
-from core.types import ModelSpec, Outcome, Record, Source, Work
+from core.types import ModelSpec, Outcome, Record, Source, Transform, Work
 
 
 class Dropping(Record):
@@ -29,7 +29,7 @@ class DropLayers:
     name = "drop_layers"
     label = "Drop blocks"
     backend = "pytorch"
-    formats = ("hf",)
+    formats: tuple[str, ...] = ("hf",)
     trains = False
     Params = Dropping
 
@@ -90,4 +90,4 @@ def _note(dropped: list[int], n_blocks: int, measured: bool) -> str:
     return f"The first {n_blocks - len(dropped)} of {n_blocks} blocks (without {which})."
 
 
-plugin = DropLayers()
+plugin: Transform = DropLayers()

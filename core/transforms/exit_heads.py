@@ -25,7 +25,7 @@ from core.training import greedy
 from core.training.examples import Batches, Example
 from core.training.loop import Objective, train
 from core.transforms import _torch_model, _tuning
-from core.types import ModelSpec, Outcome, Record, Source, Work
+from core.types import ModelSpec, Outcome, Record, Source, Transform, Work
 
 FILE, KEY = "exit_heads.safetensors", "exit_heads"
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")  # those that can leave early
@@ -65,7 +65,7 @@ class ExitHeadTraining:
     name = "exit_heads"
     label = "Train exit heads"
     backend = "pytorch"
-    formats = ("hf",)
+    formats: tuple[str, ...] = ("hf",)
     trains = True
     Params = ExitHeads
 
@@ -250,4 +250,4 @@ def _write(source: Source, out: Path, heads: Any, params: ExitHeads, places: Seq
     )
 
 
-plugin = ExitHeadTraining()
+plugin: Transform = ExitHeadTraining()

@@ -16,7 +16,7 @@ from core.training.examples import Batches
 from core.training.loop import Objective, train
 from core.training.packing import pack
 from core.transforms import _torch_model, _tuning
-from core.types import ModelSpec, Outcome, Record, Source, Work
+from core.types import ModelSpec, Outcome, Record, Source, Transform, Work
 
 
 class Tuning(Record):
@@ -48,7 +48,7 @@ class Finetune:
     name = "finetune"
     label = "Tune on a domain"
     backend = "pytorch"
-    formats = ("hf",)
+    formats: tuple[str, ...] = ("hf",)
     trains = True
     Params = Tuning
 
@@ -100,4 +100,4 @@ def _last(report: Any) -> float | None:
     return next((values["loss"] for _, values in reversed(report.points) if "loss" in values), None)
 
 
-plugin = Finetune()
+plugin: Transform = Finetune()

@@ -17,7 +17,7 @@ from typing import Any, Literal
 from core.errors import ExplorerError
 from core.models import gguf_file
 from core.transforms import _child
-from core.types import ModelSpec, Outcome, Record, Source, Work
+from core.types import ModelSpec, Outcome, Record, Source, Transform, Work
 
 K_BLOCK = 256  # weights in a block of the K types and of IQ4_XS
 FLOATS = ("F32", "F16", "BF16")
@@ -62,7 +62,7 @@ class GgufQuantize:
     name = "gguf_quantize"
     label = "Quantize (GGUF)"
     backend = "llama_cpp"
-    formats = ("gguf",)
+    formats: tuple[str, ...] = ("gguf",)
     trains = False
     Params = Recipe
 
@@ -185,4 +185,4 @@ def _note(facts: dict[str, Any]) -> str:
     return note + "."
 
 
-plugin = GgufQuantize()
+plugin: Transform = GgufQuantize()

@@ -21,7 +21,7 @@ from core.models import chat
 from core.training import greedy, loop
 from core.transforms import _head_training as training
 from core.transforms import _torch_model
-from core.types import Attention, ModelSpec, Outcome, Record, Source, Work
+from core.types import Attention, ModelSpec, Outcome, Record, Source, Transform, Work
 
 FILE, KEY = "medusa_heads.safetensors", "medusa_heads"
 RANKS = 10  # guesses of a head whose accuracy is measured
@@ -57,7 +57,7 @@ class MedusaHeads:
     name = "medusa_heads"
     label = "Train Medusa heads"
     backend = "pytorch"
-    formats = ("hf",)
+    formats: tuple[str, ...] = ("hf",)
     trains = True
     Params = Heads
 
@@ -182,4 +182,4 @@ def _write(source: Source, out: Path, weight: Any, accuracy: Sequence[Sequence[f
     save_file({f"{KEY}.weight": weight.contiguous()}, out / FILE, metadata={"format": "pt"})
 
 
-plugin = MedusaHeads()
+plugin: Transform = MedusaHeads()

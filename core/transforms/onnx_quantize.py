@@ -19,7 +19,7 @@ from typing import Any, Literal
 from core.errors import ExplorerError
 from core.models import formats
 from core.transforms import _child
-from core.types import ModelSpec, Outcome, Record, Source, Work
+from core.types import ModelSpec, Outcome, Record, Source, Transform, Work
 
 _SUFFIXES = {"weights_8bit": "w8", "weights_4bit": "w4", "dynamic_int8": "dynamic-int8"}
 
@@ -44,7 +44,7 @@ class OnnxQuantize:
     name = "onnx_quantize"
     label = "Quantize (ONNX)"
     backend = "onnxruntime"
-    formats = ("onnx",)
+    formats: tuple[str, ...] = ("onnx",)
     trains = False
     Params = Quantization
 
@@ -147,4 +147,4 @@ def _note(facts: dict[str, Any], params: Quantization) -> str:
     return f"{note}; left out: {', '.join(left)}." if left else f"{note}."
 
 
-plugin = OnnxQuantize()
+plugin: Transform = OnnxQuantize()

@@ -19,7 +19,7 @@ from msgspec import Meta
 
 from core.errors import ExplorerError
 from core.transforms import _torch_model as torch_model
-from core.types import Linear, ModelSpec, Outcome, Record, Source, Work
+from core.types import Linear, ModelSpec, Outcome, Record, Source, Transform, Work
 
 LARGEST_FLOAT = 0x7F7FFFFF  # as an integer
 
@@ -42,7 +42,7 @@ class Prune:
     name = "prune"
     label = "Prune weights"
     backend = "pytorch"
-    formats = ("hf",)
+    formats: tuple[str, ...] = ("hf",)
     trains = False
     Params = Pruning
 
@@ -151,4 +151,4 @@ def _outcome(matrices: dict[str, Any], params: Pruning, spec: ModelSpec) -> Outc
     )
 
 
-plugin = Prune()
+plugin: Transform = Prune()

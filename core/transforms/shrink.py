@@ -17,7 +17,7 @@ from msgspec import Meta
 
 from core.errors import ExplorerError
 from core.transforms import _torch_model as torch_model
-from core.types import Attention, Linear, ModelSpec, Outcome, Record, Source, Work
+from core.types import Attention, Linear, ModelSpec, Outcome, Record, Source, Transform, Work
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "granite", "smollm3")
 MULTIPLE = 32  # MLP widths stay multiples of it where they were: the blocks of 4-bit formats
@@ -48,7 +48,7 @@ class Shrink:
     name = "shrink"
     label = "Drop channels and heads"
     backend = "pytorch"
-    formats = ("hf",)
+    formats: tuple[str, ...] = ("hf",)
     trains = False
     Params = Shrinking
 
@@ -176,4 +176,4 @@ def keep(matrices: dict[str, Any], makers: tuple[str, ...], reader: str | None, 
         matrices[reader].weight.data = matrices[reader].weight.data[:, channels]
 
 
-plugin = Shrink()
+plugin: Transform = Shrink()

@@ -21,7 +21,7 @@ from core.layer_names import canonical_hf
 from core.transforms import _hf_folder
 from core.transforms import _torch_model as torch_model
 from core.transforms._integers import int4_groups, int8_rows
-from core.types import ModelSpec, Outcome, Record, Source, Work
+from core.types import ModelSpec, Outcome, Record, Source, Transform, Work
 
 ROWS = 16  # the int4 kernel takes so many output rows at a time
 
@@ -58,7 +58,7 @@ class TorchQuantize:
     name = "torch_quantize"
     label = "Quantize for PyTorch"
     backend = "pytorch"
-    formats = ("hf",)
+    formats: tuple[str, ...] = ("hf",)
     trains = False
     Params = Quantization
 
@@ -139,4 +139,4 @@ def shares_table(model: Any, params: Quantization) -> bool:
     return tied and params.table == "int8" and params.method != "int4"
 
 
-plugin = TorchQuantize()
+plugin: Transform = TorchQuantize()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, cast
 
 import msgspec
 import numpy as np
@@ -80,8 +80,6 @@ class Session(Protocol):
     setup: Setup
     ran: Ledger
     warnings: tuple[str, ...]
-    head_accuracy: tuple[tuple[float, ...], ...]  # [head][rank]: how often that guess was right (capability "heads")
-    exit_heads: tuple[int, ...]  # numbers of blocks behind which a trained exit head stands (capability "depth")
 
     @property
     def n_committed(self) -> int: ...
@@ -117,8 +115,35 @@ class Session(Protocol):
     def trace(self) -> Trace:
         """Start measuring time per layer (capability "layers"). Instruments the session until finish()."""
 
+    def close(self) -> None:
+        """Free the memory. The session cannot be used afterwards."""
+
+
+class Counting(Session, Protocol):
+    """A session whose forwards can be counted (capability "count")."""
+
     def count(self, n_new: int, n_past: int = 0) -> Count:
         """Count the FLOPs of one forward (capability "count"). Committed tokens stay; a Logits handle does not."""
+
+
+class Trees(Session, Protocol):
+    """A session whose pending tokens may form a tree (capability "tree")."""
+
+    def forward_tree(self, ids: Ids, parents: Sequence[int]) -> Logits:
+        """Like forward of one sequence whose tokens form a tree (capability "tree"): token i stands one position
+        after token parents[i] of the same call (-1: after what is committed) and sees only its ancestors."""
+
+    def commit_path(self, indices: Sequence[int]) -> None:
+        """Keep these pending tokens, a path from the root of the last forward_tree, and drop the rest."""
+
+
+class Depths(Session, Protocol):
+    """A session whose forwards can leave blocks out (capability "depth").
+
+    exit_heads: numbers of blocks behind which a trained exit head stands.
+    """
+
+    exit_heads: tuple[int, ...]
 
     def forward_to(self, ids: Ids, depth: int, keep: int | None = None) -> Logits:
         """Like forward, through the first `depth` blocks, then the final norm and the head (capability "depth").
@@ -139,19 +164,35 @@ class Session(Protocol):
         The blocks left out get the keys and values of the exit's hidden state (CALM, arXiv 2207.07061, section 3.1).
         """
 
-    def forward_tree(self, ids: Ids, parents: Sequence[int]) -> Logits:
-        """Like forward of one sequence whose tokens form a tree (capability "tree"): token i stands one position
-        after token parents[i] of the same call (-1: after what is committed) and sees only its ancestors."""
 
-    def commit_path(self, indices: Sequence[int]) -> None:
-        """Keep these pending tokens, a path from the root of the last forward_tree, and drop the rest."""
+class Heads(Session, Protocol):
+    """A session with trained heads (capability "heads"). head_accuracy[head][rank]: how often that guess was right."""
+
+    head_accuracy: tuple[tuple[float, ...], ...]
 
     def guesses(self, index: int) -> NDArray[np.float32]:
         """What the heads say of the tokens after next at row `index` of the last forward's kept logits,
         shape (n_heads, vocab) (capability "heads")."""
 
-    def close(self) -> None:
-        """Free the memory. The session cannot be used afterwards."""
+
+def counting(session: Session) -> Counting:
+    assert "count" in session.capabilities, "its forwards cannot be counted"
+    return cast(Counting, session)
+
+
+def trees(session: Session) -> Trees:
+    assert "tree" in session.capabilities, "it runs no trees"
+    return cast(Trees, session)
+
+
+def depths(session: Session) -> Depths:
+    assert "depth" in session.capabilities, "it leaves no blocks out"
+    return cast(Depths, session)
+
+
+def heads(session: Session) -> Heads:
+    assert "heads" in session.capabilities, "it has no heads"
+    return cast(Heads, session)
 
 
 class Progress(Protocol):
@@ -168,8 +209,14 @@ class Backend(Protocol):
     dtypes: tuple[str, ...]  # weight dtypes a user may ask for; empty: as the file has them
     capabilities: frozenset[str]  # what its sessions can do at most
     runtime_bytes: int  # resident memory of the imported library itself, as seen on one machine
-    Options: type[Record]  # what a request may set in `options`
-    signal_advice: dict[int, tuple[str, str, dict[str, Scalar]]]  # signal -> message, hint, options for one retry
+
+    @property
+    def signal_advice(self) -> dict[int, tuple[str, str, dict[str, Scalar]]]:
+        """Signal -> message, hint, options for one retry."""
+
+    @property
+    def Options(self) -> type[Record]:  # noqa: N802 - a class
+        """What a request may set in `options`."""
 
     def unavailable(self) -> str | None:
         """None, or one sentence that says what is missing and how to install it. Must be cheap: no import."""
@@ -245,7 +292,9 @@ class Strategy(Protocol):
     needs: frozenset[str]
     single: bool  # decodes one sequence only
     exact: bool  # greedy decoding gives the model's own tokens; sampling, its own distribution
-    Params: type[Record]
+
+    @property
+    def Params(self) -> type[Record]: ...  # noqa: N802 - a class
 
     def decode(self, session: Session, prompt: Ids, config: GenerationConfig, params: Any) -> Iterator[Advance]:
         """Generate after `prompt` (batch, n) from an empty cache."""
@@ -299,7 +348,9 @@ class Transform(Protocol):
     backend: str  # the backend whose library does the work
     formats: tuple[str, ...]  # of the source, preferred first
     trains: bool  # takes long, writes a curve, goes on from a checkpoint
-    Params: type[Record]
+
+    @property
+    def Params(self) -> type[Record]: ...  # noqa: N802 - a class
 
     def unavailable(self) -> str | None: ...
 
@@ -355,11 +406,17 @@ class Eval(Protocol):
     the items that they share. Every other setting changes what an item's values mean.
     """
 
-    name: str
-    label: str
     needs: frozenset[str]
     selects: frozenset[str]
-    Params: type[Record]
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def label(self) -> str: ...
+
+    @property
+    def Params(self) -> type[Record]: ...  # noqa: N802 - a class
 
     def metrics(self, params: Any) -> tuple[Metric, ...]: ...
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from core.models.spec import from_config
@@ -168,3 +169,18 @@ def test_a_failure_and_its_memory_are_told() -> None:
     peak = Memory(t_s=1, pass_no=0, phase="decode", rss_bytes=100, peak_bytes=170)
     found = summarize("r1", REQUEST, [loaded(), peak, Failed(t_s=2, message="It broke.", hint="Mend it.")], "failed")
     assert (found.error, found.hint, found.peak_memory_bytes) == ("It broke.", "Mend it.", 170)
+
+
+def test_a_batch_counts_each_sequence_up_to_its_own_end() -> None:
+    """Two sequences, the second over after one more token: five tokens in four steps of 0.1 s, and no padding."""
+    request = msgspec.structs.replace(REQUEST, batch=2)
+    steps: list[Event] = [
+        msgspec.structs.replace(
+            step(0, "decode", 0.1, 1, 1, 5 + i),
+            counts=Counts(tokens=n, forwards=1, inputs=1, sequences=sequences),
+        )
+        for i, (sequences, n) in enumerate([(2, 2), (1, 1), (1, 1), (1, 1)])
+    ]
+    found = summarize("r1", request, [loaded(), Pass(t_s=0, number=0, kind="timing"), *steps], "done")
+    assert found.tpot_s == pytest.approx(0.1) and found.n_new_tokens == 4
+    assert found.tok_per_s == pytest.approx(5 / 0.4) and found.batch_filled == pytest.approx(5 / 8)

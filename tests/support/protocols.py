@@ -44,8 +44,10 @@ def _misfit(name: str, value: Any, hint: Any) -> list[str]:
         try:
             msgspec.convert(msgspec.to_builtins(value), hint)
             fits = isinstance(value, kind)
-        except (msgspec.ValidationError, TypeError):
+        except msgspec.ValidationError:
             fits = False
+        except TypeError:  # a class of our own, which is no plain value
+            fits = isinstance(kind, type) and isinstance(value, kind)
     return [] if fits else [f"{name} is {value!r}, and not {hint}"]
 
 

@@ -21,7 +21,7 @@ from core.backends.llama_cpp.options import N_BATCH, context_params
 from core.backends.llama_cpp.session import LlamaSession
 from core.errors import ExplorerError
 from core.plugins import settings
-from core.types import ModelSpec, Progress, Request, Reserve, Scalar, Setup
+from core.types import Backend, ModelSpec, Progress, Request, Reserve, Scalar, Setup
 from hardware.detect import usable_cores
 
 FLOATS = {"f32": "fp32", "f16": "fp16", "bf16": "bf16"}  # our names
@@ -30,8 +30,8 @@ FLOATS = {"f32": "fp32", "f16": "fp16", "bf16": "bf16"}  # our names
 class LlamaCpp:
     name = "llama_cpp"
     label = "llama.cpp"
-    distributions = ("llama-cpp-python",)
-    formats = ("gguf",)
+    distributions: tuple[str, ...] = ("llama-cpp-python",)
+    formats: tuple[str, ...] = ("gguf",)
     dtypes: tuple[str, ...] = ()
     capabilities = frozenset({"forward", "cache", "rollback", "rewind", "stream", "batch", "layers", "count"})
     runtime_bytes = reserve.PROCESS_BYTES
@@ -143,4 +143,4 @@ def _flash_attention(log: str) -> bool | None:
     return found[-1] == "enabled" if found else None
 
 
-plugin = LlamaCpp()
+plugin: Backend = LlamaCpp()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 from core.backends.onnxruntime import reserve
 from core.errors import ExplorerError
 from core.plugins import settings
-from core.types import ModelSpec, Progress, Record, Request, Reserve, Scalar
+from core.types import Backend, ModelSpec, Progress, Record, Request, Reserve, Scalar
 from hardware.detect import usable_cores
 
 if TYPE_CHECKING:
@@ -41,8 +41,8 @@ class Options(Record):
 class OnnxRuntime:
     name = "onnxruntime"
     label = "ONNX Runtime"
-    distributions = ("onnxruntime",)
-    formats = ("onnx",)
+    distributions: tuple[str, ...] = ("onnxruntime",)
+    formats: tuple[str, ...] = ("onnx",)
     dtypes: tuple[str, ...] = ()
     capabilities = CAPABILITIES
     runtime_bytes = reserve.PROCESS_BYTES
@@ -91,4 +91,4 @@ def _provider(asked: str) -> str:
     return there[asked]
 
 
-plugin = OnnxRuntime()
+plugin: Backend = OnnxRuntime()

@@ -29,7 +29,19 @@ from core.backends.pytorch.stream import generate
 from core.backends.pytorch.trace import TorchTrace
 from core.errors import ExplorerError
 from core.plugins import settings
-from core.types import Count, GenerationConfig, Ids, Ledger, ModelSpec, Progress, Record, Request, Reserve, Scalar
+from core.types import (
+    Backend,
+    Count,
+    GenerationConfig,
+    Ids,
+    Ledger,
+    ModelSpec,
+    Progress,
+    Record,
+    Request,
+    Reserve,
+    Scalar,
+)
 from hardware.detect import usable_cores
 
 Of = Literal["model", "blocks"]
@@ -399,9 +411,9 @@ class Options(Record):
 class PyTorch:
     name = "pytorch"
     label = "PyTorch"
-    distributions = ("torch", "transformers")
-    formats = ("hf", "torch-int", "config")
-    dtypes = tuple(load.DTYPES)
+    distributions: tuple[str, ...] = ("torch", "transformers")
+    formats: tuple[str, ...] = ("hf", "torch-int", "config")
+    dtypes: tuple[str, ...] = tuple(load.DTYPES)
     capabilities = frozenset(
         {"forward", "cache", "rollback", "rewind", "stream", "batch", "layers", "count", "depth", "tree", "heads"}
     )
@@ -451,4 +463,4 @@ class PyTorch:
         return session
 
 
-plugin = PyTorch()
+plugin: Backend = PyTorch()
