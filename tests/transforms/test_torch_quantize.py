@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from core import plugins
-from core.backends.pytorch import quant as quant
+from core.backends.pytorch import load, quant
 from core.errors import ExplorerError
 from core.models import artifacts, formats
 from core.plugins import settings
@@ -196,7 +196,8 @@ def test_a_quantized_folder_computes_what_its_integers_stand_for(
     path = tied_folder(tmp_path) if tied else hf_folder(tmp_path)
     made, _ = make("torch_quantize", path, tmp_path / "out", **params)
     session = opened(tmp_path / "out")
-    assert made.format == "torch-int" and session.warnings in ((), quant.warnings())
+    assert made.format == "torch-int"
+    assert set(session.warnings) <= {*quant.warnings(), *load.cpu_warnings("bf16")}, "what this processor lacks"
     with torch.no_grad():
         wanted = meant(tmp_path / "out", path)(torch.tensor(IDS)).logits.numpy()
     got = session.forward(IDS).numpy()
