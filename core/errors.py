@@ -1,16 +1,3 @@
-"""The one exception a user may see."""
+"""The one exception a user may see, under the name by which core and pages know it."""
 
-
-class ExplorerError(Exception):
-    """A request or an environment that cannot work.
-
-    message: one sentence with the cause. hint: one sentence with the next step.
-    """
-
-    def __init__(self, message: str, hint: str = "") -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
-
-    def __str__(self) -> str:
-        return f"{self.message} {self.hint}".strip()
+from hardware.errors import ExplorerError as ExplorerError

@@ -17,7 +17,7 @@ from pathlib import Path
 import msgspec
 
 from hardware.device import Device, validate
-from hardware.errors import HardwareError
+from hardware.errors import ExplorerError
 
 _SHIPPED = Path(__file__).with_name("devices.csv")
 _PEAK_COLUMNS = {
@@ -50,7 +50,7 @@ def devices(folder: Path | None = None) -> tuple[Device, ...]:
     for path in _files(folder):
         try:
             own = read(path)
-        except HardwareError:
+        except ExplorerError:
             continue
         for device in own:
             found.pop(device.name, None)
@@ -58,13 +58,13 @@ def devices(folder: Path | None = None) -> tuple[Device, ...]:
     return tuple(found.values())
 
 
-def problems(folder: Path | None) -> tuple[HardwareError, ...]:
+def problems(folder: Path | None) -> tuple[ExplorerError, ...]:
     """What is wrong with the user's files, one error per file that `devices` leaves out."""
     errors = []
     for path in _files(folder):
         try:
             read(path)
-        except HardwareError as error:
+        except ExplorerError as error:
             errors.append(error)
     return tuple(errors)
 
@@ -72,7 +72,7 @@ def problems(folder: Path | None) -> tuple[HardwareError, ...]:
 def find(name: str, folder: Path | None = None) -> Device:
     """The device of that name, whatever its case and spacing, or the only one that contains it.
 
-    Raises HardwareError with the closest names.
+    Raises ExplorerError with the closest names.
     """
     everything = devices(folder)
     wanted = _bare(name)
@@ -84,10 +84,10 @@ def find(name: str, folder: Path | None = None) -> Device:
         return containing[0]
     if containing:
         listed = ", ".join(f"'{device.name}'" for device in containing[:6])
-        raise HardwareError(f"'{name}' could be several devices.", f"Give one of {listed}.")
+        raise ExplorerError(f"'{name}' could be several devices.", f"Give one of {listed}.")
     close = [f"'{by_name[match].name}'" for match in difflib.get_close_matches(wanted, by_name, n=4, cutoff=0.4)]
     hint = f"Did you mean {' or '.join(close)}?" if close else "The devices are listed by 'python -m core devices'."
-    raise HardwareError(f"There is no device called '{name}'.", hint)
+    raise ExplorerError(f"There is no device called '{name}'.", hint)
 
 
 def save(device: Device, folder: Path) -> Path:
@@ -103,27 +103,27 @@ def save(device: Device, folder: Path) -> Path:
 
 
 def read(path: Path) -> tuple[Device, ...]:
-    """The devices of one file; raises HardwareError with one sentence about what is wrong."""
+    """The devices of one file; raises ExplorerError with one sentence about what is wrong."""
     where = path.name
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise HardwareError(f"{where} cannot be read: {error}.", "It must be a UTF-8 text file.") from error
+        raise ExplorerError(f"{where} cannot be read: {error}.", "It must be a UTF-8 text file.") from error
     if path.suffix == ".csv":
         found = _from_csv(text, where)
     else:
         try:
             decoded = msgspec.json.decode(text, type=Device | list[Device])
         except msgspec.ValidationError as error:
-            raise HardwareError(
+            raise ExplorerError(
                 f"{where} does not describe a device: {error}.",
                 "The fields name, kind, mem_bandwidth_bytes_per_s, mem_bytes, peak_flop_per_s and sources are needed.",
             ) from error
         except msgspec.DecodeError as error:
-            raise HardwareError(f"{where} is not valid JSON: {error}.", "Correct the file, or remove it.") from error
+            raise ExplorerError(f"{where} is not valid JSON: {error}.", "Correct the file, or remove it.") from error
         found = tuple(decoded) if isinstance(decoded, list) else (decoded,)
     if not found:
-        raise HardwareError(f"{where} holds no device.", "Add one, or remove the file.")
+        raise ExplorerError(f"{where} holds no device.", "Add one, or remove the file.")
     return tuple(validate(device, where) for device in found)
 
 
@@ -146,7 +146,7 @@ def _from_csv(text: str, where: str) -> tuple[Device, ...]:
     rows = csv.DictReader(text.splitlines())
     unknown = [str(column) for column in rows.fieldnames or () if column not in _COLUMNS]
     if unknown:
-        raise HardwareError(
+        raise ExplorerError(
             f"{where} has the unknown column '{unknown[0]}'.", f"The columns are those of {_SHIPPED.name}."
         )
     return tuple(_from_row(row, where) for row in rows)
@@ -162,7 +162,7 @@ def _from_row(row: dict[str, str | None], where: str) -> Device:
         try:
             return float(cell) * scale
         except ValueError as error:
-            raise HardwareError(
+            raise ExplorerError(
                 f"{where}: '{cell}' in column {column} of '{name}' is not a number.",
                 "Give a plain number in the unit that the column's name ends with, or leave the cell empty.",
             ) from error
@@ -170,7 +170,7 @@ def _from_row(row: dict[str, str | None], where: str) -> Device:
     def needed(column: str, scale: float) -> float:
         value = number(column, scale)
         if value is None:
-            raise HardwareError(f"{where}: '{name}' has no {column}.", "It is needed for every prediction.")
+            raise ExplorerError(f"{where}: '{name}' has no {column}.", "It is needed for every prediction.")
         return value
 
     def words(column: str) -> str:
@@ -197,4 +197,4 @@ def _from_row(row: dict[str, str | None], where: str) -> Device:
     try:
         return msgspec.convert(fields, Device)
     except msgspec.ValidationError as error:
-        raise HardwareError(f"{where}: '{name}' is not a device: {error}.", "Correct that row.") from error
+        raise ExplorerError(f"{where}: '{name}' is not a device: {error}.", "Correct that row.") from error

@@ -17,7 +17,7 @@ import msgspec
 
 from hardware.child import Child
 from hardware.device import Device
-from hardware.errors import HardwareError
+from hardware.errors import ExplorerError
 from hardware.process import patient
 
 WAYS = "2"  # the set of ways to multiply that competed (hardware.measure_ceilings.products), kept among the versions
@@ -119,7 +119,7 @@ class Ceilings(msgspec.Struct, frozen=True, kw_only=True):
         """The same figures as a Device, so that rooflines and predictions need only one kind of input."""
         bandwidth = self.dram_read_bytes_per_s
         if bandwidth is None or self.mem_bytes is None:
-            raise HardwareError("These ceilings hold no memory bandwidth.", "Measure the ceilings again.")
+            raise ExplorerError("These ceilings hold no memory bandwidth.", "Measure the ceilings again.")
         return Device(
             name=name,
             kind="cpu" if self.device == "cpu" else "gpu",
@@ -166,11 +166,11 @@ def measure(
 ) -> Ceilings:
     """Measure now, at `threads` threads. Quick: about half a minute; probe: a few seconds, for `drift`.
 
-    on_progress(note, done, total) is called in this thread. Raises HardwareError when it was stopped
+    on_progress(note, done, total) is called in this thread. Raises ExplorerError when it was stopped
     or when the measuring process failed; the process never outlives the call.
     """
     if threads < 1:
-        raise HardwareError(f"{threads} threads cannot measure anything.", "Give one thread or more.")
+        raise ExplorerError(f"{threads} threads cannot measure anything.", "Give one thread or more.")
     chosen = ["--threads", str(threads), "--device", device]
     chosen += ["--probe"] if probe else ["--quick"] if quick else []
     environ = {**patient(), "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
@@ -178,14 +178,14 @@ def measure(
     with Child("hardware.measure_ceilings", chosen, environ, hush=True, group=True) as child:
         for line in child.messages(0.1):
             if should_stop():
-                raise HardwareError("Measuring the ceilings was stopped.", "Start it again whenever it suits.")
+                raise ExplorerError("Measuring the ceilings was stopped.", "Start it again whenever it suits.")
             if line is not None:
                 message = msgspec.convert(line, _Message)
                 on_progress(message.note, message.done, message.total)
                 result = message.result or result
     if result is None:
         last = child.last_error or f"exit status {child.status}"
-        raise HardwareError(f"The ceilings could not be measured: {last}.", "PyTorch is needed for it.")
+        raise ExplorerError(f"The ceilings could not be measured: {last}.", "PyTorch is needed for it.")
     return result
 
 

@@ -11,7 +11,7 @@ from typing import Literal
 
 import msgspec
 
-from hardware.errors import HardwareError
+from hardware.errors import ExplorerError
 
 DTYPES = ("fp32", "tf32", "fp16", "fp16_acc16", "bf16", "fp8", "int8", "int4", "fp4")
 Kind = Literal["cpu", "gpu", "soc", "tpu", "accelerator"]
@@ -81,24 +81,24 @@ _PEAK_RANGE = (1e8, 1e18, "operations per second (100 TFLOP/s is 100e12)")
 
 
 def validate(device: Device, where: str) -> Device:
-    """The same device; raises HardwareError with one sentence for the first thing that cannot be true."""
+    """The same device; raises ExplorerError with one sentence for the first thing that cannot be true."""
 
     def check(field: str, value: float, low: float, high: float, unit: str) -> None:
         if not math.isfinite(value) or value <= 0:
-            raise HardwareError(
+            raise ExplorerError(
                 f"{where}: {describe(field)} of '{device.name}' is {value:g}, and must be above zero.",
                 f"Give it in {unit}, or leave it out when it is not known.",
             )
         if not low <= value <= high:
-            raise HardwareError(
+            raise ExplorerError(
                 f"{where}: {describe(field)} of '{device.name}' is {value:g}, which no device has.",
                 f"The unit is probably wrong: give it in {unit}.",
             )
 
     if not device.name.strip():
-        raise HardwareError(f"{where}: a device has no name.", "Give the field 'name'.")
+        raise ExplorerError(f"{where}: a device has no name.", "Give the field 'name'.")
     if not any(source.strip() for source in device.sources):
-        raise HardwareError(
+        raise ExplorerError(
             f"{where}: '{device.name}' has no source.",
             "Say in 'sources' where the figures come from, for instance the name of a data sheet.",
         )
@@ -107,20 +107,20 @@ def validate(device: Device, where: str) -> Device:
         if value is not None:
             check(field, value, low, high, unit)
     if not device.peak_flop_per_s:
-        raise HardwareError(
+        raise ExplorerError(
             f"{where}: '{device.name}' has no peak at all.",
             f"Give at least one of {', '.join(DTYPES)} in 'peak_flop_per_s'.",
         )
     for dtype, peak in device.peak_flop_per_s.items():
         if dtype not in DTYPES:
-            raise HardwareError(
+            raise ExplorerError(
                 f"{where}: '{device.name}' has a peak for the unknown dtype '{dtype}'.", f"Known: {', '.join(DTYPES)}."
             )
         check(f"peak_flop_per_s.{dtype}", peak, *_PEAK_RANGE)
     known = {*_LABELS, *(f"peak_flop_per_s.{dtype}" for dtype in DTYPES), "year", "clock_hz"}
     for field in device.uncertain_fields:
         if field not in known:
-            raise HardwareError(
+            raise ExplorerError(
                 f"{where}: '{device.name}' marks the unknown field '{field}' as uncertain.",
                 "Use a field's own name, such as 'tdp_w' or 'peak_flop_per_s.int8'.",
             )

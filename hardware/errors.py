@@ -1,8 +1,11 @@
-"""What can go wrong with a device file or a measurement; `core` turns it into the message a user sees."""
+"""The one exception a user may see."""
 
 
-class HardwareError(ValueError):
-    """message: one sentence with the cause. hint: one sentence with the next step."""
+class ExplorerError(Exception):
+    """A request, a file or an environment that cannot work.
+
+    message: one sentence with the cause. hint: one sentence with the next step.
+    """
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)

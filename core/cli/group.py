@@ -9,7 +9,6 @@ import click
 
 from core.errors import ExplorerError
 from core.types import to_json
-from hardware.errors import HardwareError
 
 json_flag = click.option("--json", "as_json", is_flag=True, help="One JSON value on stdout and nothing else.")
 
@@ -20,7 +19,7 @@ class Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except (ExplorerError, HardwareError) as error:
+        except ExplorerError as error:
             fail(error.message, error.hint, 2)
 
 

@@ -28,7 +28,7 @@ def measure(
 ) -> Ceilings:
     """Measure now and keep the result under `root`; a probe is not kept. Else as hardware.ceilings.measure.
 
-    Raises BusyError while anything else is measured, HardwareError, OSError (a full disk).
+    Raises BusyError while anything else is measured, ExplorerError, OSError (a full disk).
     """
     with measuring(root, f"a measurement of this machine's ceilings with {threads} threads"):
         found = ceilings.measure(threads, quick, on_progress, should_stop, device=device, probe=probe)

@@ -11,10 +11,10 @@ import streamlit as st
 from core.analysis.roofline import roofs_of
 from core.charts.bandwidth import bandwidth_curve
 from core.charts.roofline import roofline
+from core.errors import ExplorerError
 from core.paths import data_dir
 from hardware import catalogue
 from hardware.device import DTYPES, Device, Kind, validate
-from hardware.errors import HardwareError
 from pages.ui import text
 from pages.ui.ceilings import THIS, default_threads, kept, measure_panel, this_machine
 from pages.ui.figure import figure
@@ -183,7 +183,7 @@ def save(*devices: Device) -> None:
             validate(device, "This device")
         for device in devices:
             catalogue.save(device, data_dir() / "devices")
-    except HardwareError as error:
+    except ExplorerError as error:
         fault(error)
         return
     st.toast(f"Saved: {', '.join(d.name for d in devices)}", icon=":material/check:")
@@ -199,7 +199,7 @@ def draw_upload() -> None:
                 found = msgspec.json.decode(file.getvalue(), type=Device | list[Device])
             except msgspec.DecodeError as error:
                 fault(
-                    HardwareError(
+                    ExplorerError(
                         f"{file.name} does not describe a device: {error}.",
                         "Download a device of the table to see what a file looks like.",
                     )

@@ -29,7 +29,6 @@ from hardware import catalogue, ceilings
 from hardware.ceilings import Ceilings
 from hardware.detect import machine, machine_id
 from hardware.device import Device
-from hardware.errors import HardwareError
 from pages.ui import text
 from pages.ui.live import moving
 from pages.ui.page import fault
@@ -49,7 +48,7 @@ class Measuring:
     quick: bool = True
     note: str = "Starting"
     share: float = 0.0
-    error: ExplorerError | HardwareError | None = None
+    error: ExplorerError | None = None
     result: Ceilings | None = None
     stop: threading.Event = field(default_factory=threading.Event)
     thread: threading.Thread | None = None
@@ -68,10 +67,10 @@ class Measuring:
 
         try:
             self.result = measure(root, self.threads, self.quick, progress, self.stop.is_set, probe=self.probe)
-        except (ExplorerError, HardwareError) as error:
+        except ExplorerError as error:
             self.error = error
         except OSError as error:
-            self.error = HardwareError(f"The ceilings could not be kept: {error.strerror}.", "Free some disk space.")
+            self.error = ExplorerError(f"The ceilings could not be kept: {error.strerror}.", "Free some disk space.")
 
 
 @st.cache_resource(show_spinner=False)

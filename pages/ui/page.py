@@ -10,7 +10,6 @@ from contextlib import contextmanager
 import streamlit as st
 
 from core.errors import ExplorerError
-from hardware.errors import HardwareError
 from pages.ui.links import link
 
 _log = logging.getLogger(__name__)
@@ -34,7 +33,7 @@ def guard() -> Iterator[None]:
     """Turn an error into a message. A fragment's body needs its own: its ticks run outside the page."""
     try:
         yield
-    except (ExplorerError, HardwareError) as error:
+    except ExplorerError as error:
         fault(error)
     except Exception as error:
         _log.exception("A page failed")
@@ -47,7 +46,7 @@ def guard() -> Iterator[None]:
             st.code(traceback.format_exc(), language=None)
 
 
-def fault(error: ExplorerError | HardwareError) -> None:
+def fault(error: ExplorerError) -> None:
     """One sentence with the cause, one with the next step."""
     st.error(error.hint or error.message, title=error.message if error.hint else None, icon=":material/error:")
 

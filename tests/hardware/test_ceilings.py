@@ -14,7 +14,7 @@ import pytest
 
 from hardware import ceilings
 from hardware.ceilings import Ceilings, Gemm, ReadPoint
-from hardware.errors import HardwareError
+from hardware.errors import ExplorerError
 from hardware.measure_ceilings import parse_paths, products
 
 KB, MB = 2**10, 2**20
@@ -67,7 +67,7 @@ def test_as_device() -> None:
     device = made().as_device()
     assert device.provenance == "measured" and "2 threads" in device.sources[0]
     assert device.mem_bandwidth_bytes_per_s == 78e9 and device.peak_flop_per_s["bf16"] == 900e9
-    with pytest.raises(HardwareError, match="no memory bandwidth"):
+    with pytest.raises(ExplorerError, match="no memory bandwidth"):
         made(reads=()).as_device()
 
 
@@ -160,16 +160,16 @@ def test_measuring_can_be_stopped_and_leaves_no_process() -> None:
 
     before = {child.pid for child in psutil.Process().children(recursive=True)}
     start = time.monotonic()
-    with pytest.raises(HardwareError, match="stopped"):
+    with pytest.raises(ExplorerError, match="stopped"):
         ceilings.measure(1, on_progress=note, should_stop=lambda: time.monotonic() - start > 0.5)
     left = {child.pid for child in psutil.Process().children(recursive=True)} - before
     assert not left and "done" not in notes
 
 
 def test_a_failed_measurement_says_why() -> None:
-    with pytest.raises(HardwareError, match="could not be measured"):
+    with pytest.raises(ExplorerError, match="could not be measured"):
         ceilings.measure(1, probe=True, device="cuda:99")
-    with pytest.raises(HardwareError, match="0 threads"):
+    with pytest.raises(ExplorerError, match="0 threads"):
         ceilings.measure(0)
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from hardware import catalogue, detect, memory
 from hardware.device import DTYPES, Device, validate
-from hardware.errors import HardwareError
+from hardware.errors import ExplorerError
 
 GOOD = {
     "name": "My card",
@@ -58,12 +58,12 @@ def test_doubtful_figures_stay_doubtful() -> None:
 def test_find_is_lenient_about_spelling_and_strict_about_meaning() -> None:
     assert catalogue.find("rtx4090").name == "RTX 4090"
     assert catalogue.find("b580").name == "Arc B580"
-    with pytest.raises(HardwareError, match="several devices"):
+    with pytest.raises(ExplorerError, match="several devices"):
         catalogue.find("H100")
-    with pytest.raises(HardwareError, match="RTX 4090") as caught:
+    with pytest.raises(ExplorerError, match="RTX 4090") as caught:
         catalogue.find("RTX 4O90")
     assert "no device called" in caught.value.message
-    with pytest.raises(HardwareError):
+    with pytest.raises(ExplorerError):
         catalogue.find("")
 
 
@@ -103,7 +103,7 @@ def test_a_users_device_is_added_saved_and_replaces_a_shipped_one(tmp_path: Path
 )
 def test_a_wrong_file_gets_one_clear_sentence(tmp_path: Path, changes: dict[str, object], words: str) -> None:
     path = write(tmp_path, "mine.json", **changes)
-    with pytest.raises(HardwareError) as caught:
+    with pytest.raises(ExplorerError) as caught:
         catalogue.read(path)
     assert words in str(caught.value) and caught.value.message.startswith("mine.json") and caught.value.hint
     assert len(catalogue.devices(tmp_path)) == 58, "the good devices stay"
@@ -128,7 +128,7 @@ def test_broken_files(tmp_path: Path) -> None:
 
 
 def test_saving_refuses_what_reading_would_refuse(tmp_path: Path) -> None:
-    with pytest.raises(HardwareError, match="unit"):
+    with pytest.raises(ExplorerError, match="unit"):
         catalogue.save(Device(**{**GOOD, "sources": ("x",), "mem_bandwidth_bytes_per_s": 500}), tmp_path)
     assert not list(tmp_path.glob("*.*"))
 

@@ -16,7 +16,7 @@ from core.runs.store import Store
 from hardware import catalogue, ceilings
 from hardware.ceilings import Ceilings, Gemm, ReadPoint
 from hardware.detect import machine_id
-from hardware.errors import HardwareError
+from hardware.errors import ExplorerError
 from pages.ui.ceilings import default_threads, jobs
 from tests.pages.conftest import sound
 
@@ -119,7 +119,7 @@ def test_a_check_tells_what_moved(
 
 def test_a_failed_measurement_is_one_sentence(app: Open, filled: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     def measure(*args: object, **more: object) -> Ceilings:
-        raise HardwareError("The ceilings could not be measured: no torch.", "PyTorch is needed for it.")
+        raise ExplorerError("The ceilings could not be measured: no torch.", "PyTorch is needed for it.")
 
     monkeypatch.setattr(ceilings, "measure", measure)
     at = sound(app(ROOFLINE))
