@@ -42,7 +42,7 @@ from core.worker.ends import Ends
 from core.worker.journal import Journal
 from core.worker.sessions import Opened, Sessions
 from core.worker.shared import disturbance
-from core.worker.silence import silence
+from core.worker.silence import show_first, silence
 from core.worker.text import TextStream
 from hardware import load
 from hardware.detect import machine
@@ -81,7 +81,14 @@ def measure(request: Request, sessions: Sessions, journal: Journal) -> None:
             attachment = instrument.attach(session, number) if instrument else None
             try:
                 taken, shared = _run_pass(
-                    steps, session, drafts, Ends(request.batch, config.stop), number, attachment, journal
+                    steps,
+                    session,
+                    drafts,
+                    Ends(request.batch, config.stop),
+                    number,
+                    attachment,
+                    journal,
+                    kind == "live",
                 )
             finally:
                 steps.close()
@@ -209,6 +216,7 @@ def _run_pass(
     number: int,
     attachment: Attachment | None,
     journal: Journal,
+    live: bool,
 ) -> tuple[list[Step], load.Load]:
     """Every step of the pass, which the journal has as well, and how the machine was shared meanwhile."""
     text = TextStream(session)
@@ -237,6 +245,8 @@ def _run_pass(
             guessed=tuple(map(piece, advance.guess)),
         )
         journal.write(step)
+        if live and step.text and not any(earlier.text for earlier in taken):
+            show_first(journal)
         taken.append(step)
         if attachment:
             attachment.step(step)

@@ -20,6 +20,7 @@ OTHERS_CORES = 0.1  # what a resting machine may use
 WINDOW_S = 0.25
 EVALUATION_EVERY_S = 10.0  # how often screens may draw while answers are timed
 WATCHED_S = 3.0  # a screen with a run that goes on draws at least so often
+SHOWN_MOST_S, PAINTED_S = 0.6, 0.15  # for a first character: until a screen has drawn, and then the browser
 POLL_S = 0.05
 
 
@@ -56,6 +57,20 @@ def rare_drawing(request: Request, journal: Journal) -> Iterator[None]:
         yield
     finally:
         screens.end(journal.root)
+
+
+def show_first(journal: Journal) -> None:
+    """In a pass that is only looked at: leave the processor to the screen until it shows the first text.
+
+    On few cores a worker that goes on at full speed keeps the first character from being seen for a second.
+    """
+    written_s = time.time()
+    if screens.quiet_s(journal.root) > WATCHED_S:
+        return
+    while screens.quiet_s(journal.root) > time.time() - written_s and time.time() < written_s + SHOWN_MOST_S:
+        journal.stop_if_asked()
+        time.sleep(POLL_S / 5)
+    time.sleep(PAINTED_S)
 
 
 def _await_screens(journal: Journal) -> None:

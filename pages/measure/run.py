@@ -17,17 +17,24 @@ from pages.ui.start import start
 from pages.ui.state import GOING, current_run
 
 
-def draw_run(run: Run, result: Result) -> None:
-    """The run as it stands; one that failed says why before anything else."""
+def draw_above(run: Run, result: Result) -> None:
+    """Where the run is and its numbers; one that failed says why before anything else."""
     draw_header(run, result)
     draw_stage(run, result)
     draw_failure(run, result)
     if begun(result):
         draw_numbers(run, result)
+
+
+def draw_words(run: Run, result: Result) -> None:
+    """The text by itself: so little to draw that its first character is seen at once."""
+    if begun(result):
         draw_text(result)
-    if result.status not in GOING:
-        draw_guesses(run)
-        draw_end(run, result)
+
+
+def draw_after(run: Run, result: Result) -> None:
+    draw_guesses(run)
+    draw_end(run, result)
 
 
 def draw_below(run: Run, result: Result) -> None:
@@ -54,6 +61,9 @@ with page("Run", "Choose a model, a backend and a prompt, and watch where the ti
         if run is None:
             empty("Nothing has run yet", "Press Run: the embedded model needs no download.", ":material/play_circle:")
         else:
-            live(run, draw_run)
+            live(run, draw_above, "strip")
+            live(run, draw_words)
+            if run.status() not in GOING:
+                live(run, draw_after, key="after")
     if run is not None:
         live(run, draw_below, "charts")

@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from core.runs.demo import OFFERED
 from core.runs.store import Run, Store
 from core.stats.intervals import paired_ratio
 from core.types import Pass, Result, Step
@@ -76,6 +77,8 @@ def _looking() -> Iterator[tuple[Server, Any]]:
         sys.exit("There is no Chromium on this machine: apt-get install chromium.")
     with tempfile.TemporaryDirectory() as home, sync_playwright() as playwright:
         server = Server(Path(home))
+        (server.home / "data").mkdir(parents=True, exist_ok=True)
+        (server.home / "data" / OFFERED).touch()  # else the recorded run would be taken for the first one from the page
         server.start()
         browser = playwright.chromium.launch(
             executable_path=shutil.which(CHROMIUM), args=["--no-sandbox", "--disable-gpu"]
