@@ -5,10 +5,14 @@ Q4_K_M and the like, with some tensors in better formats. A mix has no exact siz
 
 GGUF block formats: bytes of a block times 8 over its elements (ggml-common.h of llama.cpp, the same
 numbers as gguf.GGML_QUANT_SIZES). int8 and int4 are those of PyTorch and ONNX Runtime: int8 with one
-scale per output channel (below 1 % and left out), int4 in blocks of 32 with an fp16 scale.
+scale per output channel (below 1 % and left out), int4 in blocks of 32 with an fp16 scale, and so are the other
+integers; nf4 and fp4 are those of bitsandbytes, an fp32 scale per 64. What a configuration or a file declares of its
+own groups and scales is in core.models.precision.
 """
 
 from __future__ import annotations
+
+import difflib
 
 import msgspec
 
@@ -25,7 +29,14 @@ BITS_PER_WEIGHT: dict[str, float] = {
     "int16": 16,
     "int32": 32,
     "int64": 64,
+    "int2": 2.5,
+    "int3": 3.5,
     "int4": 4.5,
+    "int5": 5.5,
+    "int6": 6.5,
+    "nf4": 4.5,
+    "fp4": 4.5,
+    "fp6": 6.25,
     "q4_0": 4.5,
     "q4_1": 5,
     "q5_0": 5.5,
@@ -51,6 +62,7 @@ BITS_PER_WEIGHT: dict[str, float] = {
     "tq1_0": 1.6875,
     "tq2_0": 2.0625,
     "mxfp4": 4.25,
+    "mxfp8": 8.25,
     "nvfp4": 4.5,
 }
 
@@ -92,8 +104,19 @@ _ALIASES = {
     "half": "fp16",
     "f16": "fp16",
     "bfloat16": "bf16",
-    "float8_e4m3fn": "fp8",
-    "f8_e4m3": "fp8",
+    **dict.fromkeys(
+        ("float8", "float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz", "float8_e8m0fnu"), "fp8"
+    ),
+    **dict.fromkeys(("f8_e4m3", "f8_e4m3fnuz", "f8_e5m2", "f8_e5m2fnuz", "f8_e8m0"), "fp8"),
+    **dict.fromkeys(("f4", "f4_e2m1", "float4_e2m1fn_x2"), "fp4"),
+    **dict.fromkeys(("f6_e2m3", "f6_e3m2"), "fp6"),
+    **dict.fromkeys(("bool", "uint8"), "int8"),
+    "u16": "int16",
+    "u32": "int32",
+    "u64": "int64",
+    "uint16": "int16",
+    "uint32": "int32",
+    "uint64": "int64",
     "i8": "int8",
     "u8": "int8",
     "i16": "int16",
@@ -110,8 +133,9 @@ def canonical_dtype(name: str) -> str:
     key = name.removeprefix("torch.").lower()
     key = _ALIASES.get(key, key)
     if key not in BITS_PER_WEIGHT and key not in MIX_BITS_PER_WEIGHT:
-        known = ", ".join(dict.fromkeys([*BITS_PER_WEIGHT, *MIX_BITS_PER_WEIGHT]))
-        raise ExplorerError(f"The number format '{name}' is not known here.", f"Known: {known}.")
+        near = difflib.get_close_matches(key, [*BITS_PER_WEIGHT, *MIX_BITS_PER_WEIGHT], n=3, cutoff=0.5)
+        hint = f"Did you mean {' or '.join(near)}?" if near else "Use a name such as fp32, bf16, int8, q8_0 or q4_k_m."
+        raise ExplorerError(f"The number format '{name}' is not known here.", hint)
     return key
 
 

@@ -82,7 +82,7 @@ def fit(name: str, layers: Container[str]) -> str:
 # ---------------------------------------------------------------- transformers
 
 _HF_BLOCK = re.compile(r"(?:^|\.)(?:layers|layer|h|blocks)\.(\d+)(?:\.(.+))?$")
-_HF_EXPERT = re.compile(r"^experts\.(?:\d+\.)?(\w+?)(?:_bias)?$")
+_HF_EXPERT = re.compile(r"^(?:experts|switch_mlp)\.(?:\d+\.)?(\w+?)(?:_bias)?$")  # the latter as MLX names them
 _HF_FFN = re.compile(r"^ffn\.(\d+)\.(.+)$")  # MobileBERT's stacked feed-forward networks
 
 # Here `post_attention_layernorm` normalises the attention's output, before the residual sum.
@@ -313,6 +313,34 @@ def _hf_mlp(rest: str, moe: bool) -> str | None:
             leaf = _HF_MLP.get(rest[len(module) + 1 :])
             return f"mlp.shared_expert.{leaf}" if leaf else None
     return None
+
+
+_HF_STEMS = ("model", "model.language_model", "language_model.model", "transformer")
+
+
+def hf_paths(name: str) -> tuple[str, ...]:
+    """Paths that transformers gives to the module of this canonical name in one family or another, for patterns over
+    module names: the way back from `canonical_hf`."""
+    match = _BLOCK_NAME.match(name)
+    if match is None:
+        leaves = [leaf for leaf, ours in {**_HF_OUTSIDE, **_HF_WHOLE}.items() if ours == name]
+        return tuple(dict.fromkeys(f"{stem}{leaf}" for leaf in leaves for stem in ("", *(f"{s}." for s in _HF_STEMS))))
+    part, _, leaf = name[match.end() :].partition(".")
+    return tuple(f"{stem}.layers.{match.group(1)}.{path}" for path in _hf_parts(part, leaf) for stem in _HF_STEMS) or (
+        name,
+    )
+
+
+def _hf_parts(part: str, leaf: str) -> list[str]:
+    modules, table = {
+        "attn": (_HF_ATTENTION_MODULES, _HF_ATTENTION),
+        "ssm": (_HF_SSM_MODULES, _HF_SSM),
+        "mlp": (_HF_MLP_MODULES, _HF_MLP),
+    }.get(part, ((), {}))
+    group, _, last = leaf.rpartition(".")
+    between = {"experts": ("experts.0.", "experts.", "switch_mlp."), "shared_expert": ("shared_experts.", f"{group}.")}
+    leaves = [theirs for theirs, ours in table.items() if theirs and ours == last] or [leaf]
+    return [f"{module}.{inner}{leaf}" for module in modules for inner in between.get(group, ("",)) for leaf in leaves]
 
 
 # ---------------------------------------------------------------- GGUF files and llama.cpp graphs

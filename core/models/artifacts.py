@@ -142,6 +142,8 @@ def _config_folder(entry: ModelEntry, progress: Progress) -> Path:
 
     def build(out: Path, report: Progress) -> None:
         numbers = formats.read_config(config)
+        for declared in ("quantization_config", "compression_config", "quantization"):
+            numbers.pop(declared, None)  # random weights are drawn in a float format, whatever the published ones are
         # without it transformers takes any tokenizer for a faulty old one and warns
         numbers.setdefault("transformers_version", version("transformers"))
         (out / "config.json").write_text(json.dumps(numbers, indent=2), encoding="utf-8")
@@ -151,7 +153,7 @@ def _config_folder(entry: ModelEntry, progress: Progress) -> Path:
             network = numbers.get("text_config") or numbers
             gguf_tokenizer.write_bytes(int(network.get("vocab_size") or 256), out)
 
-    key = key_of("config folder", 2, *(fingerprint(f) for f in (config, *own)))
+    key = key_of("config folder", 3, *(fingerprint(f) for f in (config, *own)))
     return made(key, entry, "a tokenizer", progress, lambda: 64 << 20, build)
 
 

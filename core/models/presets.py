@@ -10,7 +10,8 @@ import json
 from functools import cache
 from pathlib import Path
 
-from core.dtypes import BITS_PER_WEIGHT, canonical_dtype
+from core.dtypes import BITS_PER_WEIGHT
+from core.models.spec import stored_dtype
 from core.types import ModelEntry
 
 NOTE = "Random weights: speed and memory are real, the text is noise."
@@ -33,7 +34,7 @@ def n_params(preset_id: str) -> int:
 def _entry(row: dict[str, str | int]) -> ModelEntry:
     path = _FOLDER / f"{row['id']}.json"
     config = json.loads(path.read_text(encoding="utf-8"))
-    bits = BITS_PER_WEIGHT[canonical_dtype(config.get("torch_dtype", "float32"))]
+    bits = BITS_PER_WEIGHT[stored_dtype(config) or "fp32"]
     lineage = {"n_params": row["n_params"], "architecture": config["model_type"]}
     if "source" in row:
         lineage["config_of"] = row["source"]

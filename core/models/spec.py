@@ -14,12 +14,12 @@ from typing import Any
 
 import msgspec
 
-from core.dtypes import canonical_dtype, retype
+from core.dtypes import bytes_per_element, canonical_dtype, retype
 from core.errors import ExplorerError
 from core.layer_names import fit
-from core.models import architectures, gguf_file, onnx_file
+from core.models import architectures, gguf_file, onnx_file, precision
 from core.models.gguf import gguf_config, gguf_tensors
-from core.models.tensors import measured, safetensors_headers
+from core.models.tensors import main_dtype, measured, safetensors_headers
 from core.types import Attention, ModelSpec
 
 __all__ = ["from_config", "from_gguf", "from_hf_folder", "from_onnx_folder", "read", "retype"]
@@ -28,7 +28,8 @@ _MAX_CONTEXT = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len"
 
 
 def from_config(config: Mapping[str, Any], name: str = "", source: str = "") -> ModelSpec:
-    """The architecture that a parsed config.json describes; weight bytes are left open.
+    """The architecture that a parsed config.json describes; weight bytes are left open, unless it declares how its
+    weights are quantized (core.models.precision).
 
     Fields that are absent take transformers' defaults for the model_type. A multimodal configuration
     (`text_config`) is read as its language model. Raises ExplorerError, one sentence per fault.
@@ -38,7 +39,16 @@ def from_config(config: Mapping[str, Any], name: str = "", source: str = "") -> 
     layers = network.layers
     cores = [layer.op for layer in layers if isinstance(layer.op, Attention)]
     n_blocks = 1 + max(int(layer.name.split(".")[1]) for layer in layers if layer.name.startswith("blocks."))
-    dtype = config.get("dtype") or config.get("torch_dtype") or values.get("dtype") or values.get("torch_dtype")
+    found = precision.declared(config)
+    dtype = stored_dtype(config) or ("bf16" if found else "fp32")
+    main = dtype
+    if found:
+        rest_bytes = bytes_per_element(dtype)
+        layers = tuple(found.stored(layer, dtype, rest_bytes) for layer in layers)
+        main = main_dtype((layer.weight_dtype, layer.n_params) for layer in layers)
+        source = f"{source} Declared precision: {found.words}.".strip()
+        if found.scheme is None and main == dtype:
+            source = f"{source[:-1]}, whose sizes are not known here: counted in {dtype}."
     return ModelSpec(
         name=name or str(config.get("_name_or_path") or c.model_type),
         architecture=c.model_type,
@@ -48,9 +58,19 @@ def from_config(config: Mapping[str, Any], name: str = "", source: str = "") -> 
         max_context=next((c.size(k) for k in _MAX_CONTEXT if c.get(k)), None),
         layers=layers,
         causal=all(core.causal for core in cores),
-        dtype=canonical_dtype(str(dtype)) if dtype else "fp32",
+        dtype=main,
         source=source,
     )
+
+
+def stored_dtype(config: Mapping[str, Any]) -> str | None:
+    """The number format that a configuration names for its weights, by the new key or the old; None: it names none."""
+    text = config.get("text_config")
+    for values in (config, text if isinstance(text, Mapping) else {}):
+        for key in ("dtype", "torch_dtype"):
+            if (name := values.get(key)) and name != "auto":
+                return canonical_dtype(str(name))
+    return None
 
 
 def _language_model(config: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -14,12 +14,19 @@ from typing import Any
 
 import msgspec
 
-from core.dtypes import canonical_dtype
+from core.dtypes import canonical_dtype, is_quantized
 from core.errors import ExplorerError
 from core.layer_names import canonical_hf, fit, kind_of
 from core.types import Elementwise, Layer, ModelSpec, Record
 
-_INTEGERS = re.compile(r"\.weight_(int8|int4|scale|scale_zero)$")  # in a weight's place in the format "torch-int"
+# In a weight's place or beside it: "torch-int", GPTQ and AWQ, compressed-tensors and FP8, bitsandbytes, MLX, HQQ.
+_BESIDE = re.compile(
+    r"\.(weight_(int8|int4|scale|scale_zero|scale_inv|scale_2|packed|shape|zero_point|global_scale|g_idx|format)"
+    r"|qweight|qzeros|scales|g_idx|biases|input_(scale|global_scale|zero_point)|SCB|weight_SCB|W_q|zero|scale"
+    r"|weight\.(absmax|quant_map|nested_absmax|nested_quant_map|quant_state\.\w+))$"
+)
+_EXPERTS_BESIDE = re.compile(r"(_proj)_(blocks|scales|scale|scale_inv)$")  # MXFP4 beside stacked experts
+_PACKED = ("int8", "int16", "int32", "int64", "fp8", "fp4")  # what a file calls the words that hold quantized weights
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 _HEADER_LIMIT = 100_000_000  # the safetensors format's own limit
 
@@ -48,7 +55,7 @@ def measured(spec: ModelSpec, tensors: Iterable[Tensor], *, keep_unknown: bool) 
         for part in _shared_out(tensor, sizes):
             stored[part.layer].append(part)
     layers = [_with_bytes(layer, stored[layer.name]) if layer.name in own else layer for layer in spec.layers]
-    missing = [layer.name for layer in layers if layer.n_params and layer.weight_bytes is None]
+    missing = [layer.name for layer in layers if layer.n_params and not stored[layer.name]]
     if missing:
         raise ExplorerError(
             f"The weights of {len(missing)} layers of {spec.name} are missing, the first is {missing[0]}.",
@@ -57,7 +64,7 @@ def measured(spec: ModelSpec, tensors: Iterable[Tensor], *, keep_unknown: bool) 
     if keep_unknown:
         # a stored copy of a tied table keeps its layer's name out of here: it is never loaded
         layers += [_layer_of(name, stored[name]) for name in stored if name not in names]
-    dtype = _main_dtype((layer.weight_dtype, layer.n_params) for layer in layers)
+    dtype = main_dtype((layer.weight_dtype, layer.n_params) for layer in layers)
     return msgspec.structs.replace(spec, layers=tuple(layers), dtype=dtype)
 
 
@@ -87,7 +94,9 @@ def _shared_out(tensor: Tensor, sizes: dict[str, int]) -> list[Tensor]:
 def _with_bytes(layer: Layer, stored: list[Tensor]) -> Layer:
     if not stored:
         return layer
-    dtype = _main_dtype((t.dtype, t.n_elements) for t in stored)
+    dtype = main_dtype((t.dtype, t.n_elements) for t in stored)
+    if dtype in _PACKED and layer.weight_dtype and is_quantized(layer.weight_dtype):
+        dtype = layer.weight_dtype  # as declared: the file tells only the words that it is packed in
     return msgspec.structs.replace(layer, weight_dtype=dtype, weight_bytes=sum(t.n_bytes for t in stored))
 
 
@@ -98,7 +107,7 @@ def _layer_of(name: str, stored: list[Tensor]) -> Layer:
     )
 
 
-def _main_dtype(parts: Iterable[tuple[str | None, int]]) -> str:
+def main_dtype(parts: Iterable[tuple[str | None, int]]) -> str:
     """The dtype that most elements have."""
     sizes = Counter[str]()
     for dtype, n in parts:
@@ -148,9 +157,16 @@ def _tensor(name: str, entry: dict[str, Any], architecture: str) -> Tensor:
         n_elements *= n
     start, end = entry["data_offsets"]
     halves = name.endswith(".weight_int4")  # two in a byte
+    try:
+        dtype = "int4" if halves else canonical_dtype(str(entry["dtype"]))
+    except ExplorerError as error:
+        raise ExplorerError(
+            f"The tensor {name} is stored as '{entry['dtype']}', a number format that is not known here.",
+            "Choose the model in another precision, or its GGUF.",
+        ) from error
     return Tensor(
-        layer=canonical_hf(_INTEGERS.sub("", name), architecture) or name,
-        dtype="int4" if halves else canonical_dtype(str(entry["dtype"])),
+        layer=canonical_hf(_EXPERTS_BESIDE.sub(r"\1", _BESIDE.sub("", name)), architecture) or name,
+        dtype=dtype,
         n_elements=n_elements * (2 if halves else 1),
         n_bytes=end - start,
     )

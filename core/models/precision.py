@@ -1,0 +1,462 @@
+"""What a config.json says of the number format of its weights: bits, scales and the modules that it leaves alone.
+
+Knows the `quantization_config` of GPTQ, AWQ, FP8, MXFP4 and MXFP8, NVFP4, bitsandbytes, compressed-tensors, torchao
+and others, and MLX's `quantization`; which layers of a network each of them reaches, and the bytes of a matrix with
+its scales. Reads no files, and knows nothing of who can run such weights.
+
+Sources: the classes of transformers' utils/quantization_config.py and what their quantizers replace; the formats'
+own writers for the tensors of a matrix (GPTQ and AWQ: packed words, 16-bit scales, packed zeros; bitsandbytes:
+QLoRA, 2305.14314 section 3; OCP Microscaling Formats 1.0 section 5; MLX: `mlx.core.quantize`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from math import ceil
+from typing import Any
+
+import msgspec
+
+from core.errors import ExplorerError
+from core.layer_names import hf_paths
+from core.types import Embedding, Layer, Linear
+
+OURS = "roofscope"  # integers that this program made: its files say more than their configuration
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """How one matrix is stored.
+
+    tile: rows and columns that share a scale, 0 for all of them: (1, 128) is groups of 128 in a row, (0, 0) the whole
+    matrix. scale_bits: of a scale and what stands beside it. column_bits: per column of the whole matrix.
+    """
+
+    dtype: str
+    bits: float
+    tile: tuple[int, int] = (0, 0)
+    scale_bits: float = 0.0
+    column_bits: int = 0
+
+    def bytes(self, rows: int, columns: int) -> float:
+        """Of a matrix and its scales."""
+        n_scales = ceil(rows / (self.tile[0] or rows)) * ceil(columns / (self.tile[1] or columns))
+        return (rows * columns * self.bits + n_scales * self.scale_bits + columns * self.column_bits) / 8
+
+    @property
+    def words(self) -> str:
+        """ "4 bits in groups of 128"."""
+        shared = {(0, 0): "with one scale per matrix", (1, 0): "with one scale per row"}
+        if self.tile in shared:
+            return f"{self.bits:g} bits {shared[self.tile]}"
+        if self.tile[0] == 1:
+            return f"{self.bits:g} bits in groups of {self.tile[1]}"
+        return f"{self.bits:g} bits in tiles of {self.tile[0]} × {self.tile[1]}"
+
+
+Rule = tuple[Callable[[Sequence[str]], bool], Scheme | None]  # takes the paths that a module may have
+
+
+@dataclass(frozen=True)
+class Declared:
+    """The precision that a configuration declares.
+
+    scheme: of all that it reaches; None where the method's sizes are not known here. rules: a scheme of their own, or
+    None for the model's dtype, for modules that a pattern names; the first that fits counts. reach: whether the
+    method reaches a layer at all.
+    """
+
+    method: str
+    label: str
+    scheme: Scheme | None
+    rules: tuple[Rule, ...]
+    reach: Callable[[Layer], bool]
+
+    @property
+    def words(self) -> str:
+        """ "GPTQ, 4 bits in groups of 128"."""
+        return f"{self.label}, {self.scheme.words}" if self.scheme else self.label
+
+    def scheme_of(self, layer: Layer) -> Scheme | None:
+        """How this layer's matrix is stored; None: in the model's dtype."""
+        if not layer.n_params or not self.reach(layer):
+            return None
+        paths = hf_paths(layer.name)
+        for fits, scheme in self.rules:
+            if fits(paths):
+                return scheme
+        return self.scheme
+
+    def stored(self, layer: Layer, rest_dtype: str, rest_bytes: float) -> Layer:
+        """The layer with its declared bytes; what has no scheme takes the model's dtype."""
+        if not layer.n_params:
+            return layer
+        scheme = self.scheme_of(layer)
+        if scheme is None:
+            n_bytes = layer.n_params * rest_bytes
+            return msgspec.structs.replace(layer, weight_dtype=rest_dtype, weight_bytes=round(n_bytes))
+        op = layer.op
+        rows, columns = (op.rows, op.d) if isinstance(op, Embedding) else (op.d_out, op.d_in)  # type: ignore[union-attr]
+        n = op.n_experts if isinstance(op, Linear) else 1
+        vectors = layer.n_params - n * rows * columns
+        n_bytes = n * scheme.bytes(rows, columns) + vectors * rest_bytes
+        return msgspec.structs.replace(layer, weight_dtype=scheme.dtype, weight_bytes=round(n_bytes))
+
+
+def declared(config: Mapping[str, Any]) -> Declared | None:
+    """What the configuration declares; None where it is silent, or where this program wrote it."""
+    try:
+        return _declared(config)
+    except (TypeError, ValueError, AttributeError, KeyError, IndexError) as error:
+        raise ExplorerError(
+            "The quantization of this configuration is not of the form that its method has.",
+            "Correct config.json, or download it again.",
+        ) from error
+
+
+def _declared(config: Mapping[str, Any]) -> Declared | None:
+    text = config.get("text_config")
+    for values in (config, text if isinstance(text, Mapping) else {}):
+        found = values.get("quantization_config") or values.get("compression_config")
+        if isinstance(found, Mapping):
+            method = _method(found)
+            if method == OURS:
+                return None
+            if "mode" in found or (not method and "group_size" in found):
+                return _mlx(found)
+            return _METHODS.get(method, _unknown)(found, method)
+        if isinstance(found := values.get("quantization"), Mapping):
+            return _mlx(found)
+    return None
+
+
+def _method(found: Mapping[str, Any]) -> str:
+    method = str(found.get("quant_method") or "").lower().replace("_", "-")
+    if not method and (found.get("load_in_4bit") or found.get("load_in_8bit")):
+        return "bitsandbytes"
+    return method or ("compressed-tensors" if "config_groups" in found else "")
+
+
+# ---------------------------------------------------------------- which layers
+
+
+def _linear(layer: Layer) -> bool:
+    return isinstance(layer.op, Linear) and layer.kind != "router"
+
+
+def _linear_but_head(layer: Layer) -> bool:
+    return _linear(layer) and layer.kind != "head"
+
+
+def _experts(layer: Layer) -> bool:
+    return isinstance(layer.op, Linear) and layer.op.n_experts > 1
+
+
+def _every_matrix(layer: Layer) -> bool:
+    return isinstance(layer.op, Linear | Embedding)
+
+
+def matcher(pattern: str) -> Callable[[str], bool]:
+    """Whether a module's path is one that `pattern` names: itself, a module around it, a wildcard, a regex."""
+    if pattern.startswith("re:"):
+        return _regex(pattern[3:])
+    if re.search(r"[\\^$(|+]", pattern):
+        return _regex(pattern)
+    if "*" in pattern or "?" in pattern:
+        return lambda path: fnmatchcase(path, pattern) or fnmatchcase(path, f"{pattern}.*")
+    wanted, block = f".{pattern.strip('.')}.", re.search(r"layers\.(\d+)(?:\.|$)", pattern)
+    index = f".{block.group(1)}." if block else ""
+
+    def fits(path: str) -> bool:
+        around = f".{path}."
+        return index in around and wanted in around
+
+    return fits
+
+
+def _regex(pattern: str) -> Callable[[str], bool]:
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise ExplorerError(
+            f"'{pattern}' in the quantization of this configuration is no regular expression ({error}).",
+            "Correct config.json, or download it again.",
+        ) from error
+    return lambda path: compiled.match(path) is not None
+
+
+def _named(pattern: str) -> Callable[[Sequence[str]], bool]:
+    fits = matcher(pattern)
+    return lambda paths: any(fits(path) for path in paths)
+
+
+def _left_alone(found: Mapping[str, Any], *keys: str) -> tuple[Rule, ...]:
+    names: list[str] = []
+    for key in keys:
+        value = found.get(key)
+        names += [value] if isinstance(value, str) else [str(name) for name in value or ()]
+    return tuple((_named(name), None) for name in names)
+
+
+# ---------------------------------------------------------------- numbers
+
+
+def _number(found: Mapping[str, Any], keys: Iterable[str], default: int, least: int, most: int) -> int:
+    for key in keys:
+        if (value := found.get(key)) is not None:
+            if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+                raise ExplorerError(
+                    f"'{key}' is {value!r} in the quantization of this configuration, but must be a whole number from "
+                    f"{least} to {most}.",
+                    "Correct config.json, or download it again.",
+                )
+            return value
+    return default
+
+
+def _bits(found: Mapping[str, Any], default: int = 4, *keys: str) -> int:
+    return _number(found, (*keys, "bits", "w_bit", "nbits"), default, 1, 16)
+
+
+def _group(found: Mapping[str, Any], default: int, *keys: str) -> int:
+    """Columns that share a scale; 0 for a whole row, which files write as -1."""
+    return max(_number(found, (*keys, "group_size", "q_group_size"), default, -1, 1 << 20), 0)
+
+
+def _integer(bits: int) -> str:
+    return f"int{bits}" if bits in (2, 3, 4, 5, 6, 8, 16) else "int4" if bits < 4 else "int8"
+
+
+# ---------------------------------------------------------------- the methods
+
+
+def _gptq(found: Mapping[str, Any], method: str) -> Declared:
+    """Words of packed columns, fp16 scales, packed zeros, and for GPTQ the group of every column (`g_idx`)."""
+    index = 32 if method == "gptq" else 0
+
+    def scheme(values: Mapping[str, Any]) -> Scheme:
+        bits = _bits({**found, **values})
+        group = _group({**found, **values}, 128)
+        return Scheme(_integer(bits), bits, (1, group), 16 + bits, index)
+
+    rules: list[Rule] = []
+    special = {**(found.get("dynamic") or {}), **(found.get("extra_config") or {})}
+    for pattern, values in special.items():
+        own = values if isinstance(values, Mapping) else {}
+        name = f"re:{pattern[2:]}" if pattern[:2] in ("+:", "-:") else pattern
+        rules.append((_named(name), None if pattern.startswith("-:") or own.get("bits") == 16 else scheme(own)))
+    if only := [str(name) for names in found.get("modules_in_block_to_quantize") or () for name in names]:
+        chosen = [_named(name) for name in only]
+        rules.append((lambda paths: not any(fits(paths) for fits in chosen), None))
+    rules += _left_alone(found, "modules_to_not_convert")
+    reach = _linear if found.get("lm_head") is True else _linear_but_head
+    return Declared(method, method.upper(), scheme({}), tuple(rules), reach)
+
+
+def _fp8(found: Mapping[str, Any], method: str) -> Declared:
+    """transformers' and DeepSeek's: tiles with an fp32 scale; without tiles one scale per matrix."""
+    tile = found.get("weight_block_size", (128, 128))
+    shape = (int(tile[0]), int(tile[1])) if isinstance(tile, list | tuple) and len(tile) == 2 else (0, 0)
+    scheme = Scheme("fp8", 8, shape, 32)
+    return Declared(method, "FP8", scheme, _left_alone(found, "modules_to_not_convert"), _linear_but_head)
+
+
+def _rowwise(dtype: str, label: str, scale_bits: int) -> Callable[[Mapping[str, Any], str], Declared]:
+    def read(found: Mapping[str, Any], method: str) -> Declared:
+        rules = _left_alone(found, "modules_to_not_convert", "llm_int8_skip_modules")
+        return Declared(method, label, Scheme(dtype, 8, (1, 0), scale_bits), rules, _linear_but_head)
+
+    return read
+
+
+def _microscaled(
+    dtype: str, bits: int, group: int, reach: Callable[[Layer], bool]
+) -> Callable[[Mapping[str, Any], str], Declared]:
+    def read(found: Mapping[str, Any], method: str) -> Declared:
+        rules = _left_alone(found, "modules_to_not_convert", "ignore")
+        return Declared(method, dtype.upper(), Scheme(dtype, bits, (1, group), 8), rules, reach)
+
+    return read
+
+
+def _bitsandbytes(found: Mapping[str, Any], method: str) -> Declared:
+    """4 bits with an fp32 maximum per 64 weights, itself in 8 bits and groups of 256 where quantized twice."""
+    rules = _left_alone(found, "llm_int8_skip_modules", "modules_to_not_convert")
+    if found.get("load_in_8bit") or found.get("_load_in_8bit"):
+        scheme, label = Scheme("int8", 8, (1, 0), 32), "bitsandbytes LLM.int8"
+    else:
+        kind = str(found.get("bnb_4bit_quant_type", "fp4"))
+        scale_bits = 8 + 32 / 256 if found.get("bnb_4bit_use_double_quant") else 32
+        scheme = Scheme("nf4" if kind == "nf4" else "fp4", 4, (1, 64), scale_bits)
+        label = f"bitsandbytes {kind.upper()}"
+    return Declared(method, label, scheme, rules, _linear_but_head)
+
+
+def _compressed(found: Mapping[str, Any], method: str) -> Declared:
+    """Groups of targets, each with its weights' bits, strategy and format; ModelOpt writes the same."""
+    ignored = _left_alone(found, "ignore", "exclude_modules", "modules_to_not_convert")
+    label = {"modelopt": "ModelOpt"}.get(method, method)
+    groups = found.get("config_groups")
+    schemes: list[tuple[list[str], Scheme | None]] = []
+    for group in groups.values() if isinstance(groups, Mapping) else ():
+        if isinstance(group, Mapping):
+            targets = [str(t) for t in group.get("targets") or ("Linear",)]
+            weights = group.get("weights")
+            form = str(group.get("format") or found.get("format") or "")
+            schemes.append((targets, _arguments(weights, form) if isinstance(weights, Mapping) else None))
+    if not schemes:
+        algorithm = str(found.get("quant_algo") or "").upper()
+        known = {"FP8": Scheme("fp8", 8, (0, 0), 32), "NVFP4": Scheme("nvfp4", 4, (1, 16), 8)}
+        schemes = [(["Linear"], known.get(algorithm))]
+    rules: list[Rule] = list(ignored)
+    default: Scheme | None = None
+    for targets, scheme in schemes:
+        for target in targets:
+            if target in ("Linear", "MoE", "FusedMoE"):
+                default = scheme
+            else:
+                rules.append((_named(target), scheme))
+    shown = default or next((s for _, s in schemes if s), None)
+    name = f"{label} {shown.dtype}" if shown and not default else label
+    return Declared(method, name, default, tuple(rules), _linear)
+
+
+def _arguments(weights: Mapping[str, Any], form: str) -> Scheme:
+    """compressed-tensors' QuantizationArgs."""
+    bits = _bits(weights, 8, "num_bits")
+    floating = str(weights.get("type", "int")) == "float"
+    group = _group(weights, 0)
+    strategy = str(weights.get("strategy") or ("group" if group else "tensor"))
+    narrow = floating and bits == 4
+    micro = "mx" in form or "uint8" in str(weights.get("scale_dtype", "")) or (narrow and group == 32)
+    scale_bits = 8 if micro or narrow else 16
+    zeros = 0 if floating or weights.get("symmetric", True) else bits
+    dtype = _integer(bits) if not floating else {8: "fp8", 6: "fp6", 4: "nvfp4"}.get(bits, "fp8")
+    if floating and micro:
+        dtype = {8: "mxfp8", 4: "mxfp4"}.get(bits, dtype)
+    tile: tuple[int, int] = {"tensor": (0, 0), "channel": (1, 0)}.get(strategy, (1, group))
+    block = weights.get("block_structure")
+    if strategy == "block":
+        sizes = [int(n) for n in (re.findall(r"\d+", str(block)) if block else ())]
+        tile = (sizes[0], sizes[1]) if len(sizes) == 2 else (128, 128)
+    return Scheme(dtype, bits, tile, scale_bits + zeros)
+
+
+def _torchao(found: Mapping[str, Any], method: str) -> Declared:
+    """`quant_type` names a configuration: a plain word with keywords beside it, or a class with its data."""
+    kind = found.get("quant_type")
+    rules: list[Rule] = list(_left_alone(found, "modules_to_not_convert"))
+    if isinstance(kind, Mapping):
+        kind = kind.get("default", kind)
+        per_module = kind.get("_data", {}) if str(kind.get("_type")) in ("ModuleFqnToConfig", "FqnToConfig") else {}
+        if per_module:
+            named = next(iter(v for v in per_module.values() if isinstance(v, Mapping)), {})
+            for path, value in named.items():
+                if path != "_default":
+                    rules.append((_named(path), _torchao_scheme(value, {}) if isinstance(value, Mapping) else None))
+            kind = named.get("_default", {})
+    scheme = _torchao_scheme(kind, found.get("quant_type_kwargs") or {})
+    reach = _every_matrix if found.get("include_input_output_embeddings") else _linear_but_head
+    return Declared(method, "torchao", scheme, tuple(rules), reach)
+
+
+def _torchao_scheme(kind: Any, keywords: Mapping[str, Any]) -> Scheme | None:
+    name, data = str(kind), dict(keywords)
+    if isinstance(kind, Mapping):
+        name = str(kind.get("_type", ""))
+        data = dict(kind.get("_data") or {})
+    kinds = re.findall(r"(int|float)(\d)", f"{name} {data.get('weight_dtype', '')}".lower())
+    if not kinds:
+        return None
+    bits, floating = int(kinds[-1][1]), kinds[-1][0] == "float"  # the weights' stand behind the activations'
+    if floating or bits == 8:
+        whole = "Tensor" in str(data.get("granularity", "")) and "Row" not in str(data.get("granularity", ""))
+        return Scheme("fp8" if floating else "int8", bits, (0, 0) if whole else (1, 0), 32)
+    return Scheme(_integer(bits), bits, (1, _group(data, 128)), 32)
+
+
+def _hqq(found: Mapping[str, Any], method: str) -> Declared:
+    inner = found.get("quant_config")
+    weights = (inner.get("weight_quant_params") if isinstance(inner, Mapping) else None) or {}
+    bits = _bits(weights)
+    rules = _left_alone(found, "skip_modules", "modules_to_not_convert")
+    return Declared(method, "HQQ", Scheme(_integer(bits), bits, (1, _group(weights, 64)), 32), rules, _linear_but_head)
+
+
+def _quanto(found: Mapping[str, Any], method: str) -> Declared:
+    kind = str(found.get("weights", "int8"))
+    bits = int(re.sub(r"\D", "", kind) or 8)
+    scheme = Scheme(_integer(bits), bits, (1, 128), 32) if bits < 8 else Scheme(_integer(8), 8, (1, 0), 16)
+    if kind.startswith("float"):
+        scheme = replace(scheme, dtype="fp8")
+    return Declared(method, "Quanto", scheme, _left_alone(found, "modules_to_not_convert"), _linear_but_head)
+
+
+def _quark(found: Mapping[str, Any], method: str) -> Declared:
+    whole = found.get("global_quant_config")
+    weights: Any = (whole.get("weight") if isinstance(whole, Mapping) else None) or {}
+    weights = weights[0] if isinstance(weights, list) else weights
+    rules = _left_alone(found, "exclude")
+    kind = str(weights.get("dtype", "")) if isinstance(weights, Mapping) else ""
+    match = re.match(r"(u?int|fp)(\d)", kind)
+    if match is None:
+        return Declared(method, "Quark", None, rules, _linear)
+    bits, group = int(match.group(2)), _group(weights, 0)
+    micro = "e8m0" in str(weights.get("scale_format", ""))
+    floating = f"mxfp{bits}" if micro and bits in (4, 8) else f"fp{bits}"
+    dtype = _integer(bits) if "int" in kind else floating
+    tile = (1, group) if group else (0, 0) if "tensor" in str(weights.get("qscheme")) else (1, 0)
+    return Declared(method, "Quark", Scheme(dtype, bits, tile, 8 if micro else 32), rules, _linear)
+
+
+def _mlx(found: Mapping[str, Any]) -> Declared:
+    """Every matrix, tables and routers too, with a 16-bit scale and bias per group; a module may have its own."""
+
+    def scheme(values: Mapping[str, Any]) -> Scheme:
+        merged = {**{k: v for k, v in found.items() if not isinstance(v, Mapping)}, **values}
+        mode, bits = str(merged.get("mode", "affine")), _bits(merged)
+        if mode in ("mxfp4", "mxfp8", "nvfp4"):
+            return Scheme(mode, int(mode[-1]), (1, 16 if mode == "nvfp4" else 32), 8)
+        return Scheme(_integer(bits), bits, (1, _group(merged, 64)), 32)
+
+    rules = [
+        (_named(path), scheme(values) if isinstance(values, Mapping) else None)
+        for path, values in found.items()
+        if isinstance(values, Mapping) or values is False
+    ]
+    return Declared("mlx", "MLX", scheme({}), tuple(rules), _every_matrix)
+
+
+def _bitnet(found: Mapping[str, Any], method: str) -> Declared:
+    rules = _left_alone(found, "modules_to_not_convert")
+    return Declared(method, "BitNet", Scheme("int2", 2, (0, 0), 16), rules, _linear_but_head)
+
+
+def _unknown(found: Mapping[str, Any], method: str) -> Declared:
+    """A method whose sizes are not known here: counted in the model's dtype, and said so."""
+    return Declared(method, f"'{method or 'unnamed'}' quantization", None, (), _linear)
+
+
+_METHODS: dict[str, Callable[[Mapping[str, Any], str], Declared]] = {
+    "gptq": _gptq,
+    "awq": _gptq,
+    "auto-round": _gptq,
+    "intel/auto-round": _gptq,
+    "fp8": _fp8,
+    "fbgemm-fp8": _rowwise("fp8", "FP8", 32),
+    "eetq": _rowwise("int8", "EETQ", 16),
+    "mxfp4": _microscaled("mxfp4", 4, 32, _experts),
+    "mxfp8": _microscaled("mxfp8", 8, 32, _linear_but_head),
+    "nvfp4": _microscaled("nvfp4", 4, 16, _linear_but_head),
+    "bitsandbytes": _bitsandbytes,
+    "compressed-tensors": _compressed,
+    "modelopt": _compressed,
+    "torchao": _torchao,
+    "hqq": _hqq,
+    "quanto": _quanto,
+    "quark": _quark,
+    "bitnet": _bitnet,
+}

@@ -1,0 +1,352 @@
+"""What a configuration declares of its weights' precision, held against published sizes and sums made by hand."""
+
+import json
+import math
+import struct
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core.analysis.memory import Shape, split
+from core.analysis.work import total, work
+from core.errors import ExplorerError
+from core.models.precision import declared, matcher
+from core.models.spec import from_config, from_hf_folder, read
+from core.types import ModelSpec
+
+# One block of width 128: matrices of 128 x 128 (q, o), 64 x 128 (k, v), 256 x 128 (gate, up), 128 x 256 (down).
+SMALL: dict[str, Any] = {
+    "model_type": "llama",
+    "hidden_size": 128,
+    "intermediate_size": 256,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": 261,
+    "tie_word_embeddings": False,
+    "dtype": "float16",
+}
+MATRICES = {
+    "self_attn.q_proj": (128, 128),
+    "self_attn.k_proj": (64, 128),
+    "self_attn.v_proj": (64, 128),
+    "self_attn.o_proj": (128, 128),
+    "mlp.gate_proj": (256, 128),
+    "mlp.up_proj": (256, 128),
+    "mlp.down_proj": (128, 256),
+}
+N_LINEAR = 2 * 128 * 128 + 2 * 64 * 128 + 3 * 256 * 128
+N_ROWS = 128 + 64 + 64 + 128 + 256 + 256 + 128
+TABLES = 2 * 261 * 128  # token table and head, elements
+NORMS = 3 * 128
+REST_BYTES = 2 * (TABLES + NORMS)
+
+GPT_OSS: dict[str, Any] = {
+    "model_type": "gpt_oss",
+    "hidden_size": 2880,
+    "intermediate_size": 2880,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 64,
+    "num_key_value_heads": 8,
+    "num_local_experts": 32,
+    "vocab_size": 201088,
+    "quantization_config": {
+        "quant_method": "mxfp4",
+        "modules_to_not_convert": [
+            "model.layers.*.self_attn",
+            "model.layers.*.mlp.router",
+            "model.embed_tokens",
+            "lm_head",
+        ],
+    },
+}
+LLAMA_70B: dict[str, Any] = {
+    "model_type": "llama",
+    "hidden_size": 8192,
+    "intermediate_size": 28672,
+    "num_hidden_layers": 80,
+    "num_attention_heads": 64,
+    "num_key_value_heads": 8,
+    "head_dim": 128,
+    "vocab_size": 128256,
+    "torch_dtype": "bfloat16",
+    "quantization_config": {
+        "quant_method": "compressed-tensors",
+        "format": "float-quantized",
+        "ignore": ["lm_head"],
+        "config_groups": {
+            "group_0": {
+                "targets": ["Linear"],
+                "weights": {"num_bits": 8, "type": "float", "strategy": "channel", "symmetric": True},
+            }
+        },
+    },
+}
+QWEN_MLX: dict[str, Any] = {
+    "model_type": "qwen2",
+    "hidden_size": 3584,
+    "intermediate_size": 18944,
+    "num_hidden_layers": 28,
+    "num_attention_heads": 28,
+    "num_key_value_heads": 4,
+    "vocab_size": 152064,
+    "torch_dtype": "float16",
+    "quantization": {"group_size": 64, "bits": 4},
+}
+
+
+def small(**quantization: Any) -> ModelSpec:
+    return from_config({**SMALL, "quantization_config": quantization})
+
+
+def stored(spec: ModelSpec) -> int:
+    assert spec.weight_bytes is not None
+    return spec.weight_bytes
+
+
+def dtypes(spec: ModelSpec) -> dict[str, str | None]:
+    return {layer.name: layer.weight_dtype for layer in spec.layers if layer.n_params}
+
+
+@pytest.mark.parametrize(
+    ("config", "gb", "dtype"), [(GPT_OSS, 13.76, "mxfp4"), (LLAMA_70B, 72.67, "fp8"), (QWEN_MLX, 4.284, "int4")]
+)
+def test_the_size_of_published_models(config: dict[str, Any], gb: float, dtype: str) -> None:
+    """openai/gpt-oss-20b: 13.76 GB. 70.6 B weights, all but table and head in a byte. 7.616 B weights of 4.5 bits."""
+    spec = from_config(config)
+    assert stored(spec) / 1e9 == pytest.approx(gb, rel=0.001)
+    assert spec.dtype == dtype
+
+
+def test_work_and_memory_take_the_declared_bytes() -> None:
+    spec = from_config(GPT_OSS)
+    assert split(spec, Shape(n_context=16, n_forward=16)).weights_bytes == stored(spec)
+    one = total(work(spec, 1)).weight_bytes
+    experts = sum(layer.weight_bytes or 0 for layer in spec.layers if ".experts." in layer.name)
+    table = next(layer.weight_bytes or 0 for layer in spec.layers if layer.name == "embed")
+    assert one == pytest.approx(stored(spec) - experts * 28 / 32 - table * (1 - 1 / 201088))
+
+
+@pytest.mark.parametrize(
+    ("quantization", "n_bytes"),
+    [
+        # 4 bits, 16 + 4 bits per group and row (two groups in `down`), 4 bytes per column
+        ({"quant_method": "gptq", "bits": 4, "group_size": 128},
+         N_LINEAR / 2 + (N_ROWS + 128) * 2.5 + 4 * (6 * 128 + 256)),
+        ({"quant_method": "gptq", "bits": 8, "group_size": -1}, N_LINEAR + N_ROWS * 3 + 4 * (6 * 128 + 256)),
+        ({"quant_method": "awq", "bits": 4, "group_size": 64}, N_LINEAR / 2 + N_LINEAR / 64 * 2.5),
+        ({"quant_method": "fp8", "weight_block_size": [128, 128]}, N_LINEAR + 4 * (1 + 1 + 1 + 1 + 2 + 2 + 2)),
+        ({"quant_method": "fp8", "weight_block_size": None}, N_LINEAR + 4 * 7),
+        ({"quant_method": "fbgemm_fp8"}, N_LINEAR + 4 * N_ROWS),
+        ({"quant_method": "mxfp8"}, N_LINEAR * 33 / 32),
+        ({"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}, N_LINEAR * 4.5 / 8),
+        ({"load_in_8bit": True}, N_LINEAR + 4 * N_ROWS),
+        ({"quant_method": "torchao", "quant_type": "int8_weight_only"}, N_LINEAR + 4 * N_ROWS),
+        ({"quant_method": "torchao",
+          "quant_type": {"default": {"_type": "Int8DynamicActivationInt4WeightConfig", "_data": {"group_size": 32}}}},
+         N_LINEAR * 5 / 8),
+        ({"quant_method": "hqq", "quant_config": {"weight_quant_params": {"nbits": 4, "group_size": 64}}},
+         N_LINEAR * 4.5 / 8),
+    ],
+)  # fmt: skip
+def test_methods_that_leave_table_and_head_alone(quantization: dict[str, Any], n_bytes: float) -> None:
+    spec = small(**quantization)
+    assert stored(spec) == round(n_bytes) + REST_BYTES
+    assert dtypes(spec)["lm_head"] == dtypes(spec)["embed"] == dtypes(spec)["blocks.0.attn_norm"] == "fp16"
+
+
+def test_double_quantization_stores_the_scales_in_a_byte() -> None:
+    plain = {"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}
+    spec = small(**plain, bnb_4bit_use_double_quant=True)
+    assert stored(spec) == pytest.approx(N_LINEAR * (4 + 8.125 / 64) / 8 + REST_BYTES, abs=4)
+    assert dtypes(spec)["blocks.0.mlp.up_proj"] == "nf4"
+
+
+@pytest.mark.parametrize(
+    ("weights", "dtype", "bits"),
+    [
+        ({"num_bits": 4, "type": "int", "strategy": "group", "group_size": 64}, "int4", 4 + 16 / 64),
+        ({"num_bits": 4, "type": "int", "strategy": "group", "group_size": 64, "symmetric": False}, "int4",
+         4 + 20 / 64),
+        ({"num_bits": 4, "type": "float", "strategy": "tensor_group", "group_size": 16}, "nvfp4", 4.5),
+        ({"num_bits": 4, "type": "float", "strategy": "group", "group_size": 32, "scale_dtype": "torch.uint8"},
+         "mxfp4", 4.25),
+        ({"num_bits": 8, "type": "float", "strategy": "tensor"}, "fp8", 8),
+    ],
+)  # fmt: skip
+def test_compressed_tensors(weights: dict[str, Any], dtype: str, bits: float) -> None:
+    """The head is a Linear like others, unless it is in `ignore`; so is ModelOpt's."""
+    group = {"targets": ["Linear"], "weights": weights}
+    for method in ("compressed-tensors", "modelopt"):
+        spec = small(quant_method=method, config_groups={"group_0": group}, ignore=["re:.*k_proj$", "lm_head"])
+        n = N_LINEAR - 64 * 128
+        assert stored(spec) == pytest.approx(n * bits / 8 + 2 * 64 * 128 + REST_BYTES, abs=16)
+        assert dtypes(spec)["blocks.0.attn.q_proj"] == dtype and dtypes(spec)["blocks.0.attn.k_proj"] == "fp16"
+    whole = small(quant_method="compressed-tensors", config_groups={"group_0": group})
+    assert dtypes(whole)["lm_head"] == dtype
+
+
+def test_mlx_has_modules_of_their_own() -> None:
+    quantization = {"group_size": 64, "bits": 4, "model.layers.0.mlp.down_proj": {"group_size": 32, "bits": 8},
+                    "lm_head": False}  # fmt: skip
+    spec = from_config({**SMALL, "quantization": quantization})
+    layers = {layer.name: layer for layer in spec.layers}
+    assert layers["embed"].weight_bytes == 261 * 128 * 4.5 / 8
+    assert layers["blocks.0.mlp.down_proj"].weight_bytes == 128 * 256 * 9 / 8
+    assert layers["lm_head"].weight_bytes == 261 * 128 * 2
+
+
+def test_gptq_rules_for_single_modules() -> None:
+    spec = small(quant_method="gptq", bits=4, group_size=128, dynamic={"-:.*o_proj": {}, "+:.*down.*": {"bits": 8}})
+    assert dtypes(spec)["blocks.0.attn.o_proj"] == "fp16"
+    assert dtypes(spec)["blocks.0.mlp.down_proj"] == "int8"
+    assert dtypes(spec)["blocks.0.mlp.up_proj"] == "int4"
+    chosen = small(quant_method="gptq", bits=4, modules_in_block_to_quantize=[["self_attn.q_proj", "mlp.up_proj"]])
+    quantized = {name for name, dtype in dtypes(chosen).items() if dtype == "int4"}
+    assert quantized == {"blocks.0.attn.q_proj", "blocks.0.mlp.up_proj"}
+
+
+@pytest.mark.parametrize(
+    ("pattern", "path", "fits"),
+    [
+        ("lm_head", "lm_head", True),
+        ("self_attn", "model.layers.3.self_attn.q_proj", True),
+        ("gate", "model.layers.3.mlp.gate_proj", False),
+        ("model.layers.1", "model.layers.10.mlp.up_proj", False),
+        ("model.layers.*.self_attn", "model.layers.10.self_attn.k_proj", True),
+        ("model.layers.0*", "model.layers.1.mlp.up_proj", False),
+        ("re:.*mlp.gate$", "model.layers.1.mlp.gate", True),
+    ],
+)
+def test_patterns_name_modules(pattern: str, path: str, fits: bool) -> None:
+    assert matcher(pattern)(path) is fits
+
+
+def test_what_is_not_known_is_said_and_counted_as_it_is_named() -> None:
+    spec = small(quant_method="vptq")
+    assert stored(spec) == 2 * N_LINEAR + REST_BYTES
+    assert "'vptq'" in spec.source and "not known here" in spec.source
+    assert declared(SMALL) is None and from_config(SMALL).weight_bytes is None
+
+
+@pytest.mark.parametrize(
+    "quantization",
+    [{"quant_method": "gptq", "bits": "four"}, {"quant_method": "awq", "bits": 400},
+     {"quant_method": "compressed-tensors", "ignore": ["re:("], "config_groups": {}},
+     {"quant_method": "gptq", "dynamic": ["+:.*"]}, {"quant_method": "fp8", "weight_block_size": ["a", "b"]}],
+)  # fmt: skip
+def test_numbers_that_make_no_sense(quantization: dict[str, Any]) -> None:
+    with pytest.raises(ExplorerError, match="quantization of this conf"):
+        small(**quantization)
+
+
+@pytest.mark.parametrize("key", ["dtype", "torch_dtype"])
+def test_the_dtype_under_its_new_key_and_its_old_one(key: str) -> None:
+    plain = {k: v for k, v in SMALL.items() if k != "dtype"}
+    assert from_config({**plain, key: "bfloat16"}).dtype == "bf16"
+    assert from_config({**plain, key: "auto"}).dtype == "fp32"
+    nested = {"model_type": "llava", "text_config": {**plain, key: "float16"}}
+    assert from_config(nested).dtype == "fp16"
+
+
+# ---------------------------------------------------------------- files
+
+BITS = {"I32": 32, "F16": 16, "F32": 32, "F8_E4M3": 8, "F8_E8M0": 8, "U8": 8, "U32": 32, "BF16": 16, "I64": 64}
+
+
+def write(folder: Path, config: dict[str, Any], tensors: dict[str, tuple[str, tuple[int, ...]]]) -> Path:
+    """A folder whose safetensors file has these headers, and zeros."""
+    header, at = {}, 0
+    for name, (dtype, shape) in tensors.items():
+        end = at + math.prod(shape) * BITS.get(dtype, 8) // 8
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [at, end]}
+        at = end
+    raw = json.dumps(header).encode()
+    folder.mkdir(exist_ok=True)
+    (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(raw)) + raw + bytes(at))
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def rest(*, head: bool = True) -> dict[str, tuple[str, tuple[int, ...]]]:
+    tables = {"model.embed_tokens.weight": ("F16", (261, 128)), "lm_head.weight": ("F16", (261, 128))}
+    norms = ("model.norm", "model.layers.0.input_layernorm", "model.layers.0.post_attention_layernorm")
+    return (tables if head else {}) | {f"{norm}.weight": ("F16", (128,)) for norm in norms}
+
+
+def gptq(out: int, wide: int) -> dict[str, tuple[str, tuple[int, ...]]]:
+    return {
+        "qweight": ("I32", (wide // 8, out)), "qzeros": ("I32", (wide // 128, out // 8)),
+        "scales": ("F16", (wide // 128, out)), "g_idx": ("I32", (wide,)),
+    }  # fmt: skip
+
+
+def mxfp8(out: int, wide: int) -> dict[str, tuple[str, tuple[int, ...]]]:
+    return {"weight": ("F8_E4M3", (out, wide)), "weight_scale": ("F8_E8M0", (out, wide // 32))}
+
+
+def nf4(out: int, wide: int) -> dict[str, tuple[str, tuple[int, ...]]]:
+    return {
+        "weight": ("U8", (out * wide // 2, 1)), "weight.absmax": ("F32", (out * wide // 64,)),
+        "weight.quant_map": ("F32", (16,)), "weight.quant_state.bitsandbytes__nf4": ("U8", (80,)),
+    }  # fmt: skip
+
+
+def mlx(out: int, wide: int) -> dict[str, tuple[str, tuple[int, ...]]]:
+    return {"weight": ("U32", (out, wide // 8)), "scales": ("F16", (out, wide // 64)),
+            "biases": ("F16", (out, wide // 64))}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("quantization", "parts", "dtype", "beyond"),
+    [
+        ({"quant_method": "gptq", "bits": 4, "group_size": 128}, gptq, "int4", 0),
+        ({"quant_method": "mxfp8"}, mxfp8, "mxfp8", 0),
+        ({"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}, nf4, "nf4",
+         7 * (64 + 80)),
+    ],
+)  # fmt: skip
+def test_a_folder_has_the_bytes_that_its_configuration_foretells(
+    tmp_path: Path, quantization: dict[str, Any], parts: Any, dtype: str, beyond: int
+) -> None:
+    """beyond: what the file keeps besides weights and scales."""
+    tensors = rest() | {
+        f"model.layers.0.{module}.{name}": tensor
+        for module, shape in MATRICES.items()
+        for name, tensor in parts(*shape).items()
+    }
+    config = {**SMALL, "quantization_config": quantization}
+    spec = from_hf_folder(write(tmp_path / "m", config, tensors))
+    assert spec.dtype == dtype and dtypes(spec)["blocks.0.mlp.down_proj"] == dtype
+    assert spec.n_params == N_LINEAR + TABLES + NORMS
+    assert stored(spec) == stored(from_config(config)) + beyond
+
+
+def test_an_mlx_folder(tmp_path: Path) -> None:
+    whole = {f"model.layers.0.{module}": shape for module, shape in MATRICES.items()}
+    whole |= {"model.embed_tokens": (261, 128), "lm_head": (261, 128)}
+    tensors = rest(head=False) | {f"{m}.{n}": t for m, s in whole.items() for n, t in mlx(*s).items()}
+    config = {**SMALL, "quantization": {"group_size": 64, "bits": 4}}
+    spec = from_hf_folder(write(tmp_path / "m", config, tensors))
+    assert spec.dtype == "int4" and stored(spec) == (N_LINEAR + TABLES) * 4.5 / 8 + 2 * NORMS
+
+
+def test_a_layer_that_is_missing_is_still_missed(tmp_path: Path) -> None:
+    config = {**SMALL, "quantization_config": {"quant_method": "mxfp8"}}
+    with pytest.raises(ExplorerError, match="7 layers"):
+        from_hf_folder(write(tmp_path / "m", config, rest()))
+
+
+def test_a_number_format_that_nobody_knows_is_one_sentence(tmp_path: Path) -> None:
+    folder = write(tmp_path / "m", SMALL, rest() | {"model.layers.0.mlp.up_proj.weight": ("P5_X", (256, 128))})
+    with pytest.raises(ExplorerError, match=r"up_proj.weight is stored as 'P5_X'") as caught:
+        from_hf_folder(folder)
+    assert len(caught.value.message) + len(caught.value.hint) < 200
+
+
+def test_a_bare_configuration_says_what_it_declares(tmp_path: Path) -> None:
+    file = tmp_path / "m.json"
+    file.write_text(json.dumps(GPT_OSS))
+    spec = read(file, "config")
+    assert spec.random_weights and "MXFP4, 4 bits in groups of 32" in spec.source
