@@ -81,6 +81,8 @@ def work(as_json: bool, model: str | None, config: Path | None, **given: Any) ->
         "n_active_params": counting.n_active_params(found),
         "kv_bytes_per_token": counting.kv_bytes_per_token(found, given["kv_dtype"]),
         **{name: getattr(everything, name) for name in TOTALS},
+        **{f"{a.name}_params": a.n_params for a in found.aside},
+        **{f"{a.name}_bytes": a.weight_bytes for a in found.aside},
     }
     if as_json:
         click.echo(to_json({**summary, "layers": rows}))

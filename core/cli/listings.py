@@ -18,6 +18,8 @@ def models(as_json: bool) -> None:
     from core.models import catalogue
 
     entries = catalogue.entries()
+    for problem in catalogue.problems():
+        click.echo(f"skipped: {problem}", err=True)
     if as_json:
         click.echo(to_json(entries))
         return

@@ -20,7 +20,7 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
-from core import engine
+from core import engine, weight_files
 from core.errors import ExplorerError
 from core.models import formats, gguf_file
 from core.models.artifact_cache import fingerprint, fingerprints, folder, key_of, made
@@ -159,7 +159,7 @@ def _config_folder(entry: ModelEntry, progress: Progress) -> Path:
 
 def _fp32_bytes(source: Path) -> int:
     """Bytes of the folder's weights in fp32, and a little for the graph around them."""
-    headers = [formats.safetensors_header(f) for f in source.glob("*.safetensors")]
+    headers = [formats.safetensors_header(f) for f in weight_files.of(source).files]
     n: int = sum(math.prod(t["shape"]) for header in headers for t in header.values())
     return n * 4 + (64 << 20)
 

@@ -15,6 +15,9 @@ from core.errors import ExplorerError
 _LIMIT = 10_000_000  # no width, vocabulary or head count in use is beyond this; a larger one is a slip
 _MAX_BLOCKS = 10_000
 
+# fields that may list a value for each block
+_PER_BLOCK = ("num_attention_heads", "num_key_value_heads", "intermediate_size", "head_dim")
+
 
 class Config:
     """values: the file's own fields. defaults: what transformers assumes where a field is absent."""
@@ -22,6 +25,25 @@ class Config:
     def __init__(self, values: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
         self.model_type = str(values.get("model_type", ""))
         self._values = {**defaults, **values}
+
+    def at(self, block: int) -> Config:
+        """The configuration of one block: what is listed for each block has the value of this one."""
+        lists = {k: v for k in _PER_BLOCK if isinstance(v := self._values.get(k), list)}
+        if not lists:
+            return self
+        for key in lists:
+            self.for_each_block(key)
+        return Config({**self._values, **{key: listed[block] for key, listed in lists.items()}}, {})
+
+    def for_each_block(self, key: str) -> list[Any] | None:
+        """A list with an entry for each block; None where the field is absent or null."""
+        listed, n_blocks = self.sequence(key), self.size("num_hidden_layers")
+        if listed is not None and len(listed) != n_blocks:
+            raise ExplorerError(
+                f"'{key}' has {len(listed)} entries in the configuration, but the model has {n_blocks} blocks.",
+                f"Correct '{key}' or the number of layers.",
+            )
+        return listed
 
     def get(self, key: str, default: Any = None) -> Any:
         return self._values.get(key, default)

@@ -13,9 +13,11 @@ from __future__ import annotations
 import importlib.util
 import json
 import struct
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from core import weight_files
 from core.errors import ExplorerError
 from core.models import gguf_file
 
@@ -37,9 +39,12 @@ def files_of(path: Path) -> dict[str, str]:
 
 
 def ggufs(folder: Path) -> list[Path]:
-    """The GGUF models directly in a folder, the first part of each; vision projectors left out."""
-    found = {gguf_file.parts(f)[0] for f in folder.glob("*.gguf") if not f.name.startswith("mmproj")}
-    return sorted(found)
+    """The GGUF models directly in a folder, of each the first part that is there; vision projectors left out."""
+    models: dict[Path, Path] = {}
+    for file in sorted(folder.iterdir()):
+        if gguf_file.is_named(file.name) and not file.name.lower().startswith("mmproj"):
+            models.setdefault(gguf_file.parts(file)[0], file)
+    return sorted(models.values())
 
 
 def _file(path: Path) -> dict[str, str]:
@@ -51,9 +56,11 @@ def _file(path: Path) -> dict[str, str]:
         return {"config": str(path)}
     if suffix in (".safetensors", ".onnx"):
         return _folder(path.parent)
+    if weight_files.is_pointer(path):
+        raise weight_files.pointer(path)
     if gguf_file.has_magic(path):
-        first = gguf_file.parts(path)[0]
-        return {"gguf": str(first if first.is_file() else path)}
+        gguf_file.check_parts(path)
+        return {"gguf": str(gguf_file.parts(path)[0])}
     kind = "not a GGUF file" if suffix == ".gguf" else "no model file"
     raise ExplorerError(f"{path.name} is {kind}.", _WANTED)
 
@@ -62,9 +69,10 @@ def _folder(path: Path) -> dict[str, str]:
     config = path / "config.json"
     files: dict[str, str] = {}
     if config.is_file():
-        if any(path.glob("*.safetensors")):
+        exported = (path / "model.onnx").is_file()
+        if _has_weights(path, exported or bool(ggufs(path))):
             files["torch-int" if _is_torch_int(config) else "hf"] = str(path)
-        if (path / "model.onnx").is_file():
+        if exported:
             files["onnx"] = str(path)
         if files:
             read_config(config)
@@ -74,15 +82,32 @@ def _folder(path: Path) -> dict[str, str]:
             names = ", ".join(f.name for f in found[:4])
             raise ExplorerError(f"The folder {path.name} holds {len(found)} models ({names}).", "Choose one file.")
         return _file(found[0])
+    if (path / weight_files.ADAPTER).is_file():
+        raise weight_files.adapter(path)
     pickles = sorted(f.name for f in path.iterdir() if f.suffix.lower() in PICKLES)
     if pickles:
         raise _pickle(pickles[0])
+    if weight_files.unfinished(path):
+        raise ExplorerError(
+            f"The folder {path.name} holds no whole model: a download into it is not finished.",
+            "Let the download end, or start it again.",
+        )
     if config.is_file():
         raise ExplorerError(
             f"The folder {path.name} has a config.json but no weights.",
             "Choose the config.json itself to study the architecture with random weights.",
         )
     raise ExplorerError(f"The folder {path.name} holds no model.", _WANTED)
+
+
+def _has_weights(folder: Path, other: bool) -> bool:
+    """Whether the folder has whole weights. other: the model is there in another form, so their faults matter not."""
+    try:
+        return bool(weight_files.of(folder).files)
+    except ExplorerError:
+        if other:
+            return False
+        raise
 
 
 def _is_torch_int(config: Path) -> bool:
@@ -127,17 +152,21 @@ def _known_to_transformers(model_type: str) -> bool:
 
 def size_bytes(files: dict[str, str]) -> int | None:
     """Bytes of the weights on disk, of the first format that has any."""
-    for kind, pattern in (
-        ("hf", "*.safetensors"),
-        ("torch-int", "*.safetensors"),
-        ("gguf", ""),
-        ("onnx", "model.onnx*"),
-    ):
-        if kind in files:
-            path = Path(files[kind])
-            parts = path.glob(pattern) if pattern else gguf_file.parts(path)
-            return sum(f.stat().st_size for f in parts if f.is_file())
-    return None
+    if found := next((files[kind] for kind in ("hf", "torch-int") if kind in files), None):
+        parts: Iterable[Path] = weight_files.of(Path(found)).files
+    elif "gguf" in files:
+        parts = gguf_file.parts(Path(files["gguf"]))
+    elif "onnx" in files:
+        parts = Path(files["onnx"]).glob("model.onnx*")
+    else:
+        return None
+    return sum(f.stat().st_size for f in parts if f.is_file())
+
+
+def note(files: dict[str, str]) -> str:
+    """One sentence where other weights lie beside those that are read; else ""."""
+    found = next((files[kind] for kind in ("hf", "torch-int") if kind in files), None)
+    return weight_files.of(Path(found)).note if found else ""
 
 
 # ---------------------------------------------------------------- damage
@@ -159,18 +188,7 @@ def check(files: dict[str, str]) -> None:
 
 
 def _check_safetensors(folder: Path) -> None:
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        try:
-            wanted = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ExplorerError(f"{index.name} in {folder.name} is damaged.", "Download it again.") from error
-        if missing := sorted(f for f in wanted if not (folder / f).is_file()):
-            raise ExplorerError(
-                f"The folder {folder.name} lacks {len(missing)} of {len(wanted)} weight files ({missing[0]} ...).",
-                "Download the missing files.",
-            )
-    for file in sorted(folder.glob("*.safetensors")):
+    for file in weight_files.of(folder).files:
         safetensors_header(file)
 
 

@@ -5,12 +5,16 @@ Knows llama.cpp's metadata keys (gguf-py/gguf/constants.py). The format itself i
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from core.dtypes import canonical_dtype
+from core.errors import ExplorerError
 from core.layer_names import canonical_gguf
 from core.models.gguf_file import GgufFile
 from core.models.tensors import Tensor
+
+_MAX_BLOCKS = 10_000
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -53,13 +57,29 @@ _FIELDS = {
 }
 
 
+# of these a file may have a value for each block
+_PER_BLOCK = ("feed_forward_length", "attention.head_count", "attention.head_count_kv", "attention.sliding_window")
+
+# what the functions below read besides
+_ALSO = (
+    "attention.key_length_mla",
+    "attention.value_length",
+    "attention.value_length_mla",
+    "nextn_predict_layers",
+)
+
+_BLOCK = re.compile(r"^blk\.(\d+)\.")
+
+# beginnings of names -> what the tensors are for; no text token touches them
+_ASIDE = {"v.": "vision", "mm.a.": "audio", "mm.": "vision", "a.": "audio"}
+
+
 def gguf_config(file: GgufFile) -> tuple[dict[str, Any], str]:
     """The metadata as config.json would say it, and the model's name ("" where the file has none)."""
     architecture = file.architecture
+    values = _values(file)
     config: dict[str, Any] = {"model_type": _MODEL_TYPES.get(architecture, architecture)}
-    for key, name in _FIELDS.items():
-        if (value := file.metadata.get(f"{architecture}.{key}")) is not None:
-            config[name] = value
+    config.update({name: values[key] for key, name in _FIELDS.items() if key in values})
     shapes = {t.name: t.shape for t in file.tensors}
     if "token_embd.weight" in shapes:
         config["vocab_size"] = shapes["token_embd.weight"][0]
@@ -67,48 +87,123 @@ def gguf_config(file: GgufFile) -> tuple[dict[str, Any], str]:
     config["attention_bias"] = "blk.0.attn_q.bias" in shapes or "blk.0.attn_qkv.bias" in shapes
     config["fused_qkv"] = "blk.0.attn_qkv.weight" in shapes  # of phi and bert, which transformers keeps apart
     config["mlp_bias"] = "blk.0.ffn_up.bias" in shapes
+    _windows(config, values)
     refine = _REFINE.get(architecture)
     if refine:
-        refine(config, shapes, file.metadata)
+        refine(config, shapes, values)
     return config, str(file.metadata.get("general.name", ""))
 
 
 def gguf_tensors(file: GgufFile) -> list[Tensor]:
-    """Every tensor with its layer, type and exact bytes."""
+    """Every tensor with its layer, type and exact bytes, and what it is for where no text token touches it."""
+    values = _values(file)
+    first_extra = values.get("block_count") if values.get("nextn_predict_layers") else None
     return [
         Tensor(
             layer=canonical_gguf(t.name) or t.name,
             dtype=canonical_dtype(t.type_name),
             n_elements=t.n_elements,
             n_bytes=t.n_bytes,
+            aside=_aside(t.name, first_extra),
         )
         for t in file.tensors
     ]
 
 
+def _aside(name: str, first_extra: int | None) -> str:
+    match = _BLOCK.match(name)
+    if match:
+        return "mtp" if first_extra and int(match[1]) >= first_extra else ""
+    return next((what for start, what in _ASIDE.items() if name.startswith(start)), "")
+
+
+def _values(file: GgufFile) -> dict[str, Any]:
+    """The architecture's own entries, without its name before them. Raises ExplorerError, one sentence per fault.
+
+    A list of equal values is one value. Blocks that foretell several tokens (MTP), the last ones of the file, are
+    not counted.
+    """
+    start = f"{file.architecture}."
+    values = {k.removeprefix(start): _one(v) for k, v in file.metadata.items() if k.startswith(start)}
+    for key in (*_FIELDS, *_ALSO):
+        if isinstance(values.get(key), list) and key not in _PER_BLOCK:
+            raise _contradiction(file, f"'{start}{key}' as a list", "has one value for the whole model")
+    n_blocks = values.get("block_count")
+    if not isinstance(n_blocks, int):
+        return values
+    numbers = [int(match[1]) for t in file.tensors if (match := _BLOCK.match(t.name))]
+    if numbers and n_blocks != 1 + max(numbers):
+        raise _contradiction(file, f"{n_blocks:,} blocks", f"holds the tensors of {1 + max(numbers):,}")
+    for key in (*_PER_BLOCK, _PATTERN):
+        listed = values.get(key)
+        if isinstance(listed, list) and len(listed) != n_blocks:
+            raise _contradiction(
+                file, f"'{start}{key}' of {len(listed):,} blocks", f"has {n_blocks:,} by its 'block_count'"
+            )
+    extra = values.get("nextn_predict_layers") or 0
+    if 0 < extra < n_blocks:
+        values["block_count"] = n_blocks - extra
+        values.update(
+            {k: v[:-extra] for k, v in values.items() if k in (*_PER_BLOCK, _PATTERN) and isinstance(v, list)}
+        )
+    return values
+
+
+def _contradiction(file: GgufFile, says: str, but: str) -> ExplorerError:
+    return ExplorerError(f"{file.paths[0].name} says {says}, but {but}.", "Download or copy the file again.")
+
+
+def _one(value: Any) -> Any:
+    """A list of equal values as that value; all else as it is."""
+    return value[0] if isinstance(value, list) and value and all(v == value[0] for v in value) else value
+
+
+_PATTERN = "attention.sliding_window_pattern"
+
+
+def _windows(config: dict[str, Any], values: dict[str, Any]) -> None:
+    """Which blocks see a window only: a list, a period of which the last block sees all, or a window per block."""
+    window, pattern, n = config.get("sliding_window"), values.get(_PATTERN), config.get("num_hidden_layers")
+    if not isinstance(n, int) or not window:
+        config.pop("sliding_window", None)
+        return
+    if isinstance(window, list):
+        local = [w > 0 for w in window]
+        config["sliding_window"] = max(window)
+    elif isinstance(pattern, list):
+        local = [bool(p) for p in pattern]
+    elif isinstance(pattern, bool):
+        local = [pattern] * n
+    elif isinstance(pattern, int) and 0 < n <= _MAX_BLOCKS:
+        local = [pattern > 0 and i % pattern < pattern - 1 for i in range(n)]
+    else:
+        return
+    config["layer_types"] = ["sliding_attention" if one else "full_attention" for one in local]
+
+
 # ---------------------------------------------------------------- what the metadata leave to be inferred
 
 
-def _llama(config: dict[str, Any], shapes: Shapes, metadata: dict[str, Any]) -> None:
+def _llama(config: dict[str, Any], shapes: Shapes, values: dict[str, Any]) -> None:
     if config.get("num_experts"):
         config["model_type"] = "mixtral"
         config["num_local_experts"] = config["num_experts"]
 
 
-def _granitemoe(config: dict[str, Any], shapes: Shapes, metadata: dict[str, Any]) -> None:
+def _granitemoe(config: dict[str, Any], shapes: Shapes, values: dict[str, Any]) -> None:
     config["num_local_experts"] = config.get("num_experts")
 
 
-def _gpt_oss(config: dict[str, Any], shapes: Shapes, metadata: dict[str, Any]) -> None:
+def _gpt_oss(config: dict[str, Any], shapes: Shapes, values: dict[str, Any]) -> None:
     config["num_local_experts"] = config.get("num_experts")
     config["intermediate_size"] = config.get("moe_intermediate_size")
 
 
-def _starcoder2(config: dict[str, Any], shapes: Shapes, metadata: dict[str, Any]) -> None:
+def _starcoder2(config: dict[str, Any], shapes: Shapes, values: dict[str, Any]) -> None:
     config["use_bias"] = config["mlp_bias"]
 
 
-def _gpt2(config: dict[str, Any], shapes: Shapes, metadata: dict[str, Any]) -> None:
+def _gpt2(config: dict[str, Any], shapes: Shapes, values: dict[str, Any]) -> None:
     short = {
         "num_hidden_layers": "n_layer",
         "max_position_embeddings": "n_positions",
@@ -119,36 +214,56 @@ def _gpt2(config: dict[str, Any], shapes: Shapes, metadata: dict[str, Any]) -> N
     config.update({short[key]: value for key, value in list(config.items()) if key in short})
 
 
-def _partial_rotation(config: dict[str, Any], shapes: Shapes, metadata: dict[str, Any]) -> None:
-    rotated = metadata.get(f"{metadata['general.architecture']}.rope.dimension_count")
-    if rotated and config.get("hidden_size") and config.get("num_attention_heads"):
-        config["partial_rotary_factor"] = rotated * config["num_attention_heads"] / config["hidden_size"]
+def _partial_rotation(config: dict[str, Any], shapes: Shapes, values: dict[str, Any]) -> None:
+    rotated, heads, width = (config.get(k) for k in ("rope_dimension_count", "num_attention_heads", "hidden_size"))
+    if rotated and isinstance(heads, int) and width:
+        config["partial_rotary_factor"] = rotated * heads / width
 
 
-def _bert(config: dict[str, Any], shapes: Shapes, metadata: dict[str, Any]) -> None:
+def _bert(config: dict[str, Any], shapes: Shapes, values: dict[str, Any]) -> None:
     config["architectures"] = ["BertEncoder"]
     config["type_vocab_size"] = shapes.get("token_types.weight", (0,))[0]
     if "position_embd.weight" in shapes:
         config["max_position_embeddings"] = shapes["position_embd.weight"][0]
 
 
-def _deepseek2(config: dict[str, Any], shapes: Shapes, metadata: dict[str, Any]) -> None:
-    rope = metadata.get("deepseek2.rope.dimension_count", 64)
+def _deepseek2(config: dict[str, Any], shapes: Shapes, values: dict[str, Any]) -> None:
+    rope = values.get("rope.dimension_count", 64)
     # files made for absorbed attention describe the latent in key_length and the heads in key_length_mla
-    key = metadata.get("deepseek2.attention.key_length_mla", metadata.get("deepseek2.attention.key_length", 192))
-    value = metadata.get("deepseek2.attention.value_length_mla", metadata.get("deepseek2.attention.value_length", 128))
+    key = values.get("attention.key_length_mla", values.get("attention.key_length", 192))
+    value = values.get("attention.value_length_mla", values.get("attention.value_length", 128))
     config.update(qk_rope_head_dim=rope, qk_nope_head_dim=key - rope, v_head_dim=value)
     config["n_routed_experts"] = config.get("num_experts")
     config.setdefault("q_lora_rank", None)
     config.pop("head_dim", None)
 
 
-def _mamba(config: dict[str, Any], shapes: Shapes, metadata: dict[str, Any]) -> None:
-    inner = metadata.get(f"{metadata['general.architecture']}.ssm.inner_size", 0)
-    config["expand"] = inner / config.get("hidden_size", 1)
+def _mamba(config: dict[str, Any], shapes: Shapes, values: dict[str, Any]) -> None:
+    inner = values.get("ssm.inner_size", 0)
+    config["expand"] = inner / (config.get("hidden_size") or 1)
     heads = config.get("time_step_rank")
     if config["model_type"] == "mamba2" and heads:
         config.update(num_heads=heads, head_dim=inner // heads)
+
+
+def _olmo2(config: dict[str, Any], shapes: Shapes, values: dict[str, Any]) -> None:
+    if config.get("sliding_window"):  # llama.cpp has one name for both
+        config["model_type"] = "olmo3"
+
+
+def _jamba(config: dict[str, Any], shapes: Shapes, values: dict[str, Any]) -> None:
+    blocks = range(min(config.get("num_hidden_layers") or 0, _MAX_BLOCKS))
+    config.update(
+        intermediate_size=values.get("feed_forward_length"),
+        layers_block_type=["mamba" if f"blk.{i}.ssm_in.weight" in shapes else "attention" for i in blocks],
+        mlp_layer_types=["sparse" if f"blk.{i}.ffn_gate_inp.weight" in shapes else "dense" for i in blocks],
+        num_experts=config.get("num_experts") or 1,
+        mamba_expand=values.get("ssm.inner_size", 0) / (config.get("hidden_size") or 1),
+        mamba_d_state=values.get("ssm.state_size"),
+        mamba_d_conv=values.get("ssm.conv_kernel"),
+        mamba_dt_rank=values.get("ssm.time_step_rank"),
+        mamba_conv_bias=any(name.endswith("ssm_conv1d.bias") for name in shapes),
+    )
 
 
 _REFINE = {
@@ -163,4 +278,6 @@ _REFINE = {
     "deepseek2": _deepseek2,
     "mamba": _mamba,
     "mamba2": _mamba,
+    "olmo2": _olmo2,
+    "jamba": _jamba,
 }

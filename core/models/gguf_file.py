@@ -11,8 +11,11 @@ from __future__ import annotations
 
 import math
 import mmap
+import os
 import re
 import struct
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,7 +64,11 @@ TYPES: dict[int, tuple[str, int, int]] = {
 
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
+_MAX_AXES = 4
+_LEAST_ENTRY, _LEAST_TENSOR = 13, 24  # bytes of the shortest entry: name, type, value; name, axes, type, place
 _SPLIT = re.compile(r"^(?P<stem>.+)-(?P<part>\d{5})-of-(?P<n>\d{5})$")
+_AGAIN = "Download or copy the file again."
+_PARTS = "Put all parts into one folder, under the names that they were published with."
 
 
 @dataclass(frozen=True)
@@ -103,13 +110,18 @@ def has_magic(path: Path) -> bool:
         return f.read(4) == MAGIC
 
 
+def is_named(name: str) -> bool:
+    """Whether a file's name ends as a GGUF's does, in whatever case."""
+    return name.lower().endswith(".gguf")
+
+
 def parts(path: Path) -> tuple[Path, ...]:
-    """The file alone, or all parts of a split model (name-00001-of-00003.gguf) in order."""
+    """The file alone, or all parts of a split model (name-00001-of-00003.gguf) in order, as their names say."""
     match = _SPLIT.match(path.stem)
-    if not match:
+    n = int(match["n"]) if match else 0
+    if match is None or not 1 <= int(match["part"]) <= n:
         return (path,)
-    n = int(match["n"])
-    return tuple(path.with_name(f"{match['stem']}-{i:05d}-of-{n:05d}.gguf") for i in range(1, n + 1))
+    return tuple(path.with_name(f"{match['stem']}-{i:05d}-of-{n:05d}{path.suffix}") for i in range(1, n + 1))
 
 
 def split_stem(stem: str) -> str:
@@ -118,93 +130,308 @@ def split_stem(stem: str) -> str:
     return match["stem"] if match else stem
 
 
-def read(path: Path) -> GgufFile:
-    """Header of a model. Raises ExplorerError when it is no GGUF, cut off, or lacks a part."""
+def check_parts(path: Path) -> None:
+    """Raises ExplorerError when the file, or another part of its model, is not there."""
     files = parts(path)
-    for file in files:
-        if not file.is_file():
-            raise ExplorerError(
-                f"The file {file.name} is missing." if len(files) > 1 else f"There is no file {file}.",
-                "Download all parts into one folder." if len(files) > 1 else "Check the path.",
-            )
+    missing = [file for file in files if not os.path.isfile(file)]
+    if not missing:
+        return
+    if len(files) == 1:
+        raise ExplorerError(f"There is no file {path}.", "Check the path.")
+    if os.path.isfile(path):
+        with suppress(_HeaderError, OSError):  # a damaged part is told when it is read
+            _check_place(path, files.index(path), len(files), _header(path)[0])
+    if len(missing) == 1:
+        raise ExplorerError(f"{missing[0].name} is missing, one of the model's {len(files)} parts.", _PARTS)
+    names = ", ".join(file.name for file in missing[:4]) + (", ..." if len(missing) > 4 else "")
+    raise ExplorerError(f"{len(missing)} of the model's {len(files)} parts are missing: {names}.", _PARTS)
+
+
+def read(path: Path) -> GgufFile:
+    """Header of a model, any part of it given. Raises ExplorerError when it is no GGUF, damaged, or lacks a part."""
+    check_parts(path)
+    files = parts(path)
+    if len(files) > 1 and path.suffix != ".gguf":
+        raise ExplorerError(
+            f"{path.name} is one of several parts, which llama.cpp finds only when their names end in .gguf.",
+            f"Rename all {len(files)} parts so that they end in .gguf.",
+        )
     headers = [_read_one(file) for file in files]
-    return GgufFile(files, headers[0][0], tuple(t for _, tensors in headers for t in tensors))
+    for i, (file, (metadata, _)) in enumerate(zip(files, headers, strict=True)):
+        _check_place(file, i, len(files), metadata)
+    tensors = tuple(t for _, tensors in headers for t in tensors)
+    wanted = headers[0][0].get("split.tensors.count", 0) if len(files) > 1 else 0
+    if len({t.name for t in tensors}) < len(tensors) or (wanted and wanted != len(tensors)):
+        raise ExplorerError(f"The parts of {split_stem(path.stem)} are not those of one model.", _PARTS)
+    return GgufFile(files, headers[0][0], tensors)
+
+
+def _check_place(file: Path, i: int, n: int, metadata: dict[str, Any]) -> None:
+    """Whether a file that is part `i` of `n` by its name is that by its header."""
+    says_n, says_i = metadata.get("split.count", 0), metadata.get("split.no", 0)
+    if says_n > 1 and (says_n, says_i) != (n, i):
+        name = f"{split_stem(file.stem)}-{says_i + 1:05d}-of-{says_n:05d}.gguf"
+        raise ExplorerError(
+            f"{file.name} is part {says_i + 1} of {says_n} of a split model, but its name does not say so.",
+            f"Rename it to {name}: by these names the other parts are found.",
+        )
+    if n > 1 and says_n <= 1:
+        raise ExplorerError(
+            f"{file.name} is named as part {i + 1} of {n}, but its header says that it is a whole model.",
+            "Rename it without the part number.",
+        )
+
+
+class _HeaderError(Exception):
+    """Why a header cannot be used, as the rest of a sentence that begins with the file's name."""
+
+    def __init__(self, reason: str, hint: str = _AGAIN) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.hint = hint
+
+
+def _damaged(detail: str) -> _HeaderError:
+    return _HeaderError(f"is cut off or damaged ({detail})")
 
 
 def _read_one(path: Path) -> tuple[dict[str, Any], list[Tensor]]:
-    size = path.stat().st_size
-    if size < 24 or not has_magic(path):
-        raise ExplorerError(f"{path.name} is not a GGUF file.", "Choose another file, or download it again.")
-    with path.open("rb") as f, mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        try:
-            metadata, infos, data_start = _Cursor(data).header()
-        except (struct.error, IndexError, KeyError, UnicodeDecodeError, OverflowError, ValueError) as error:
-            raise _truncated(path, "in its header") from error
-    tensors = []
-    for name, shape, type_id, offset in infos:
-        if type_id not in TYPES:
-            raise ExplorerError(
-                f"{path.name} stores '{name}' in an unknown number format ({type_id}).",
-                "Choose a file with a common quantization such as Q4_K_M or Q8_0.",
-            )
-        _, block, block_bytes = TYPES[type_id]
-        n_bytes = math.prod(shape) // block * block_bytes
-        tensors.append(Tensor(name, type_id, shape, path, data_start + offset, n_bytes))
-    end = max((t.offset + t.n_bytes for t in tensors), default=0)
-    if end > size:
-        raise _truncated(path, f"{end - size:,} bytes are missing of {end:,}")
-    return metadata, tensors
+    try:
+        return _header(path)
+    except _HeaderError as why:
+        raise ExplorerError(f"{path.name} {why.reason}.", why.hint) from None
+    except OSError as error:
+        raise ExplorerError(f"{path.name} cannot be read ({error.strerror}).", "Check its permissions.") from None
 
 
-def _truncated(path: Path, detail: str) -> ExplorerError:
-    return ExplorerError(f"{path.name} is cut off or damaged ({detail}).", "Download or copy the file again.")
+def _header(path: Path) -> tuple[dict[str, Any], list[Tensor]]:
+    with path.open("rb") as f:
+        if f.read(4) != MAGIC or path.stat().st_size < 24:
+            raise _HeaderError("is not a GGUF file", "Choose another file, or download it again.")
+        with mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            return _Header(path, data).read()
 
 
-class _Cursor:
-    """Walks the header from front to back."""
+class _Header:
+    """Walks the header from front to back and trusts no value of it."""
 
-    def __init__(self, data: mmap.mmap) -> None:
+    def __init__(self, path: Path, data: mmap.mmap) -> None:
+        self._path = path
         self._data = data
+        self._size = len(data)
         self._at = 4
 
-    def header(self) -> tuple[dict[str, Any], list[tuple[str, tuple[int, ...], int, int]], int]:
-        version = self._scalar("I")
-        if version not in (2, 3):
-            raise ValueError(f"version {version}")
-        n_tensors, n_kv = self._scalar("Q"), self._scalar("Q")
+    def read(self) -> tuple[dict[str, Any], list[Tensor]]:
+        self._check_version()
+        n_tensors, n_entries = self._scalar("Q"), self._scalar("Q")
+        if n_tensors * _LEAST_TENSOR + n_entries * _LEAST_ENTRY > self._size:
+            raise _damaged(f"it promises {n_entries:,} entries and {n_tensors:,} tensors, more than fit into it")
         metadata: dict[str, Any] = {}
-        for _ in range(n_kv):
-            key = self._string()
-            metadata[key] = self._value(self._scalar("I"))
-        infos = []
-        for _ in range(n_tensors):
-            name = self._string()
-            shape = tuple(self._scalar("Q") for _ in range(self._scalar("I")))[::-1]
-            infos.append((name, shape, self._scalar("I"), self._scalar("Q")))
-        alignment = int(metadata.get("general.alignment", 32))
-        return metadata, infos, -(-self._at // alignment) * alignment
+        for _ in range(n_entries):
+            key = self._name("an entry")
+            if key in metadata:
+                raise _damaged(f"'{key}' is there twice")
+            metadata[key] = self._value(key, self._scalar("I"))
+        _check_types(metadata)
+        infos = [self._info() for _ in range(n_tensors)]
+        if len({name for name, _, _, _ in infos}) < n_tensors:
+            raise _damaged("two tensors have one name")
+        return metadata, self._placed(infos, _alignment(metadata))
+
+    def _check_version(self) -> None:
+        version = self._scalar("I")
+        if version in (2, 3):
+            return
+        if version in (1 << 24, 2 << 24, 3 << 24):
+            raise _HeaderError(
+                "is a big-endian GGUF, made for another kind of processor",
+                "Choose the little-endian file, or convert it with gguf-convert-endian of the gguf package.",
+            )
+        if version == 1:
+            raise _HeaderError(
+                "is a GGUF of version 1 (2023), which llama.cpp no longer reads",
+                "Choose a newer conversion of the model.",
+            )
+        if 3 < version < 1000:
+            raise _HeaderError(
+                f"is a GGUF of version {version}, which is not known here (known are 2 and 3)",
+                "Choose a file of version 3.",
+            )
+        raise _damaged(f"its version is {version}")
+
+    def _info(self) -> tuple[str, tuple[int, ...], int, int]:
+        name, n_axes = self._name("a tensor"), self._scalar("I")
+        if n_axes > _MAX_AXES:
+            raise _damaged(f"'{name}' has {n_axes:,} axes")
+        shape = tuple(self._scalar("Q") for _ in range(n_axes))[::-1]
+        return name, shape, self._scalar("I"), self._scalar("Q")
+
+    def _placed(self, infos: list[tuple[str, tuple[int, ...], int, int]], alignment: int) -> list[Tensor]:
+        """The tensors with their places: one after the other, each at the next multiple of the alignment."""
+        start = -(-self._at // alignment) * alignment
+        tensors, expected = [], 0
+        for name, shape, type_id, offset in infos:
+            if type_id not in TYPES:
+                raise _HeaderError(
+                    f"stores '{name}' in an unknown number format ({type_id})",
+                    "Choose a file with a common quantization such as Q4_K_M or Q8_0.",
+                )
+            type_name, block, block_bytes = TYPES[type_id]
+            if not all(shape) or (shape[-1] if shape else 1) % block:
+                raise _damaged(f"'{name}' of shape {list(shape)} cannot be stored as {type_name}")
+            if offset != expected:
+                raise _damaged(f"'{name}' lies at {offset:,} of the data, where {expected:,} is its place")
+            n_bytes = math.prod(shape) // block * block_bytes
+            tensors.append(Tensor(name, type_id, shape, self._path, start + offset, n_bytes))
+            expected = -(-(offset + n_bytes) // alignment) * alignment
+        end = max((t.offset + t.n_bytes for t in tensors), default=0)
+        if end > self._size:
+            raise _damaged(f"{end - self._size:,} bytes are missing of {end:,}")
+        return tensors
 
     def _take(self, n: int) -> bytes:
-        chunk = self._data[self._at : self._at + n]
-        if len(chunk) != n:
-            raise ValueError("the file ends here")
+        if n > self._size - self._at:
+            raise _damaged("it ends in its header")
         self._at += n
-        return chunk
+        return self._data[self._at - n : self._at]
 
     def _scalar(self, code: str) -> Any:
         return struct.unpack("<" + code, self._take(struct.calcsize("<" + code)))[0]
 
-    def _string(self) -> str:
-        # Token tables of some models hold bytes that are no UTF-8; keep them distinct.
-        return self._take(self._scalar("Q")).decode("utf-8", errors="surrogateescape")
+    def _name(self, what: str) -> str:
+        try:
+            return self._take(self._scalar("Q")).decode("utf-8")
+        except UnicodeDecodeError:
+            raise _damaged(f"the name of {what} is no text") from None
 
-    def _value(self, kind: int) -> Any:
+    def _value(self, key: str, kind: int) -> Any:
         if kind == _STRING:
-            return self._string()
+            return self._take(self._scalar("Q")).decode("utf-8", errors="replace")
         if kind != _ARRAY:
+            if kind not in _SCALARS:
+                raise _damaged(f"'{key}' is of an unknown type, {kind}")
             return self._scalar(_SCALARS[kind])
         item, n = self._scalar("I"), self._scalar("Q")
-        if item in _SCALARS:
-            code = _SCALARS[item]
-            return list(struct.unpack(f"<{n}{code}", self._take(n * struct.calcsize("<" + code))))
-        return [self._value(item) for _ in range(n)]
+        if item == _STRING:
+            return self._strings(n)
+        if item not in _SCALARS:
+            raise _damaged(
+                f"'{key}' is a list of lists" if item == _ARRAY else f"'{key}' lists an unknown type, {item}"
+            )
+        code = _SCALARS[item]
+        return list(struct.unpack(f"<{n}{code}", self._take(n * struct.calcsize("<" + code))))
+
+    def _strings(self, n: int) -> list[str]:
+        """Token tables of some models hold bytes that are no UTF-8; they are kept distinct."""
+        data, size, at = self._data, self._size, self._at
+        if n * 8 > size - at:
+            raise _damaged("it ends in its header")
+        found = []
+        for _ in range(n):
+            start = at + 8
+            if start > size:
+                raise _damaged("it ends in its header")
+            at = start + struct.unpack_from("<Q", data, at)[0]
+            if at > size:
+                raise _damaged("it ends in its header")
+            found.append(data[start:at].decode("utf-8", errors="surrogateescape"))
+        self._at = at
+        return found
+
+
+# ---------------------------------------------------------------- what an entry may be
+
+
+def _alignment(metadata: dict[str, Any]) -> int:
+    value = metadata.get("general.alignment", 32)
+    if not _is_whole(value) or not 1 <= value <= 1 << 20 or value & (value - 1):
+        shown = "a list" if isinstance(value, list) else repr(value)[:40]
+        raise _HeaderError(f"has an alignment ('general.alignment') that is {shown}, not a power of two", _AGAIN)
+    return int(value)
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return _is_whole(value) or (isinstance(value, float) and math.isfinite(value))
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_flag(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
+def _each(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    """A list of such; its first value tells, since the format stores one type per list."""
+    return lambda value: isinstance(value, list) and all(map(fits, value[:1]))
+
+
+def _one_or_each(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: all(map(fits, value[:1])) if isinstance(value, list) else fits(value)
+
+
+_WHOLE = (_is_whole, "a whole number")
+_TEXT = (_is_text, "a text")
+_TEXTS = (_each(_is_text), "a list of texts")
+_FLAG = (_is_flag, "true or false")
+_SIZE = (_one_or_each(_is_whole), "a whole number or a list of such")
+_NUMBER = (_one_or_each(_is_number), "a number or a list of numbers")
+
+_KEYS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "general.architecture": _TEXT,
+    "general.name": _TEXT,
+    "general.type": _TEXT,
+    "split.no": _WHOLE,
+    "split.count": _WHOLE,
+    "split.tensors.count": _WHOLE,
+    "tokenizer.ggml.model": _TEXT,
+    "tokenizer.ggml.pre": _TEXT,
+    "tokenizer.ggml.tokens": _TEXTS,
+    "tokenizer.ggml.merges": _TEXTS,
+    "tokenizer.ggml.scores": (_each(_is_number), "a list of numbers"),
+    "tokenizer.ggml.token_type": (_each(_is_whole), "a list of whole numbers"),
+    "tokenizer.ggml.add_bos_token": _FLAG,
+    "tokenizer.ggml.add_eos_token": _FLAG,
+    "tokenizer.ggml.add_sep_token": _FLAG,
+    "tokenizer.ggml.add_space_prefix": _FLAG,
+    "tokenizer.ggml.remove_extra_whitespaces": _FLAG,
+    "tokenizer.chat_template": _TEXT,
+    "tokenizer.chat_templates": _TEXTS,
+}
+
+# how the keys end that hold sizes and numbers, of the architecture and of the tokenizer
+_ENDINGS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "_token_id": _WHOLE,
+    "_count": _SIZE,
+    "_count_kv": _SIZE,
+    "_length": _SIZE,
+    "_length_mla": _SIZE,
+    "_rank": _SIZE,
+    "_size": _SIZE,
+    ".conv_kernel": _SIZE,
+    ".sliding_window": _SIZE,
+    "_epsilon": _NUMBER,
+    ".freq_base": _NUMBER,
+    "_base_swa": _NUMBER,
+    ".scaling.factor": _NUMBER,
+    "_softcapping": _NUMBER,
+    "_scale": _NUMBER,
+}
+
+
+def _check_types(metadata: dict[str, Any]) -> None:
+    for key, value in metadata.items():
+        rule = _KEYS.get(key) or next((r for end, r in _ENDINGS.items() if key.endswith(end)), None)
+        if rule is not None and not rule[0](value):
+            raise _damaged(f"'{key}' must be {rule[1]}")
+    tokens = metadata.get("tokenizer.ggml.tokens")
+    for key in ("tokenizer.ggml.scores", "tokenizer.ggml.token_type"):
+        if tokens is not None and key in metadata and len(metadata[key]) != len(tokens):
+            raise _damaged(f"'{key}' has {len(metadata[key]):,} values for {len(tokens):,} tokens")
+    if metadata.get("split.no", 0) < 0 or metadata.get("split.count", 0) < 0:
+        raise _damaged("its part has a negative number")

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from core import weight_files
 from core.errors import ExplorerError
 from core.models import formats, gguf_vocabulary
 from core.types import Progress
@@ -195,7 +196,7 @@ def _different(what: str) -> ExplorerError:
 def _stored(folder: Path) -> dict[str, _Stored]:
     """The folder's tensors by name. Raises ExplorerError when a file is cut off."""
     found: dict[str, _Stored] = {}
-    for file in sorted(folder.glob("*.safetensors")):
+    for file in weight_files.of(folder).files:
         header = formats.safetensors_header(file)
         with file.open("rb") as f:
             start = 8 + int.from_bytes(f.read(8), "little")

@@ -15,6 +15,7 @@ from typing import Literal
 
 import msgspec
 
+from core import weight_files
 from core.errors import ExplorerError
 from core.models import formats, gguf_file
 from core.paths import data_dir
@@ -52,12 +53,13 @@ def store_folders(paths: tuple[str, ...]) -> None:
 
 
 def label_of(path: Path) -> str:
-    return gguf_file.split_stem(path.stem) if path.suffix == ".gguf" else path.name
+    return gguf_file.split_stem(path.stem) if gguf_file.is_named(path.name) else path.name
 
 
 def entry_of(id: str, label: str, family: Family, files: dict[str, str], note: str = "") -> ModelEntry:
     """An entry for files that `formats.files_of` recognised."""
     random = set(files) == {"config"}
+    note = " ".join(filter(None, (note, formats.note(files))))
     return ModelEntry(
         id=id,
         label=label,
@@ -124,8 +126,9 @@ def _walk(folder: Path, root: Path, depth: int, budget: list[int], troubles: lis
         return
     names = {e.name for e in children}
     relative = folder.name if folder == root else str(folder.relative_to(root))
-    if "config.json" in names or any(n.lower().endswith(formats.PICKLES) for n in names):
-        has_gguf = any(n.endswith(".gguf") for n in names)
+    told = any(n.lower().endswith(formats.PICKLES) for n in names) or weight_files.ADAPTER in names
+    if "config.json" in names or told:
+        has_gguf = any(gguf_file.is_named(n) for n in names)
         if not has_gguf or any(n.endswith((".safetensors", ".onnx")) for n in names):
             yield from _try(folder, relative, "local", troubles)
     for file in formats.ggufs(folder):
@@ -156,8 +159,11 @@ def hub_cache(troubles: list[str]) -> Iterator[ModelEntry]:
         name = "/".join(repo.name.split("--")[1:])
         found = [f for place in (snapshot, *snapshot.glob("*/")) for f in formats.ggufs(place)]
         suffixes = {f.suffix.lower() for f in snapshot.iterdir()}
+        begun = not found and any(repo.glob("blobs/*.incomplete"))
         if ".safetensors" in suffixes or (not found and suffixes & set(formats.PICKLES)):
             yield from _try(snapshot, name, "hub", troubles)
+        elif begun:
+            troubles.append(f"{name} in the Hugging Face cache was skipped: its download is not finished.")
         for file in found:
             alone = len(found) == 1 and ".safetensors" not in suffixes
             yield from _try(file, name if alone else f"{name}/{label_of(file)}", "hub", troubles)

@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from core import weight_files
 from core.dtypes import bytes_per_element, canonical_dtype, retype
 from core.errors import ExplorerError
 from core.layer_names import fit
@@ -25,6 +26,10 @@ from core.types import Attention, ModelSpec
 __all__ = ["from_config", "from_gguf", "from_hf_folder", "from_onnx_folder", "read", "retype"]
 
 _MAX_CONTEXT = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len")
+
+
+# general.type of files that are no model by themselves
+_NO_MODEL = {"adapter": "an adapter (LoRA)", "imatrix": "an importance matrix"}
 
 
 def from_config(config: Mapping[str, Any], name: str = "", source: str = "") -> ModelSpec:
@@ -127,7 +132,9 @@ def from_hf_folder(path: str | Path) -> ModelSpec:
     """Architecture from config.json; exact dtypes and bytes per layer from the safetensors headers."""
     path = Path(path)
     config = read_config(path)
-    spec = from_config(config, name=path.name, source=f"Weights in {path.name} (safetensors).")
+    note = weight_files.of(path).note
+    source = f"Weights in {path.name} (safetensors). {note}".rstrip()
+    spec = from_config(config, name=path.name, source=source)
     return measured(spec, safetensors_headers(path, spec.architecture), keep_unknown=False)
 
 
@@ -148,6 +155,12 @@ def from_gguf(path: str | Path) -> ModelSpec:
     """Architecture from the file's metadata; exact tensor types and bytes per layer, scales included."""
     path = Path(path)
     file = gguf_file.read(path)
+    if (kind := file.metadata.get("general.type", "model")) in _NO_MODEL:
+        raise ExplorerError(
+            f"{path.name} holds {_NO_MODEL[kind]} and no model.", "Choose the model that it belongs to."
+        )
+    if not file.tensors:
+        raise ExplorerError(f"{path.name} holds a vocabulary and no weights.", "Choose a file with weights.")
     config, name = gguf_config(file)
     spec = from_config(config, name=name or path.stem, source=f"Weights in {path.name} (GGUF).")
     return measured(spec, gguf_tensors(file), keep_unknown=True)

@@ -14,10 +14,11 @@ from typing import Any
 
 import msgspec
 
+from core import weight_files
 from core.dtypes import canonical_dtype, is_quantized
 from core.errors import ExplorerError
 from core.layer_names import canonical_hf, fit, kind_of
-from core.types import Elementwise, Layer, ModelSpec, Record
+from core.types import Aside, Elementwise, Layer, ModelSpec, Record
 
 # In a weight's place or beside it: "torch-int", GPTQ and AWQ, compressed-tensors and FP8, bitsandbytes, MLX, HQQ.
 _BESIDE = re.compile(
@@ -27,17 +28,27 @@ _BESIDE = re.compile(
 )
 _EXPERTS_BESIDE = re.compile(r"(_proj)_(blocks|scales|scale|scale_inv)$")  # MXFP4 beside stacked experts
 _PACKED = ("int8", "int16", "int32", "int64", "fp8", "fp4")  # what a file calls the words that hold quantized weights
+# what a text token never touches, by the modules that transformers puts it in
+_ASIDE = {
+    "vision": re.compile(r"(?:^|\.)(?:vision\w*|visual|multi_modal\w*|mm_projector|image_\w+|embed_vision)\."),
+    "audio": re.compile(r"(?:^|\.)(?:audio\w*|embed_audio)\."),
+    "mtp": re.compile(r"(?:^|\.)mtp\."),
+}
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 _HEADER_LIMIT = 100_000_000  # the safetensors format's own limit
 
 
 class Tensor(Record, frozen=True):
-    """One stored tensor. layer: canonical name of its layer, or its own name where none is known."""
+    """One stored tensor. layer: canonical name of its layer, or its own name where none is known.
+
+    aside: what it is for where no text token touches it (vision, audio, mtp).
+    """
 
     layer: str
     dtype: str
     n_elements: int
     n_bytes: int
+    aside: str = ""
 
 
 def measured(spec: ModelSpec, tensors: Iterable[Tensor], *, keep_unknown: bool) -> ModelSpec:
@@ -51,7 +62,8 @@ def measured(spec: ModelSpec, tensors: Iterable[Tensor], *, keep_unknown: bool) 
     names = {layer.name for layer in spec.layers}
     sizes = {layer.name: layer.n_params for layer in spec.layers}
     stored: dict[str, list[Tensor]] = defaultdict(list)
-    for tensor in tensors:
+    tensors = tuple(tensors)
+    for tensor in (t for t in tensors if not t.aside):
         for part in _shared_out(tensor, sizes):
             stored[part.layer].append(part)
     layers = [_with_bytes(layer, stored[layer.name]) if layer.name in own else layer for layer in spec.layers]
@@ -65,7 +77,19 @@ def measured(spec: ModelSpec, tensors: Iterable[Tensor], *, keep_unknown: bool) 
         # a stored copy of a tied table keeps its layer's name out of here: it is never loaded
         layers += [_layer_of(name, stored[name]) for name in stored if name not in names]
     dtype = main_dtype((layer.weight_dtype, layer.n_params) for layer in layers)
-    return msgspec.structs.replace(spec, layers=tuple(layers), dtype=dtype)
+    aside = _aside(tensors)
+    parts = ", ".join(f"{a.name} ({a.n_params / 1e6:,.1f} M parameters, {a.weight_bytes / 1e6:,.1f} MB)" for a in aside)
+    source = f"{spec.source} Not counted, since no text token touches it: {parts}." if aside else spec.source
+    return msgspec.structs.replace(spec, layers=tuple(layers), dtype=dtype, aside=aside, source=source)
+
+
+def _aside(tensors: tuple[Tensor, ...]) -> tuple[Aside, ...]:
+    kinds = dict.fromkeys(t.aside for t in tensors if t.aside)
+    own = {kind: [t for t in tensors if t.aside == kind] for kind in kinds}
+    return tuple(
+        Aside(name=kind, n_params=sum(t.n_elements for t in ts), weight_bytes=sum(t.n_bytes for t in ts))
+        for kind, ts in own.items()
+    )
 
 
 _PARTS = {
@@ -121,7 +145,7 @@ def safetensors_headers(folder: Path, architecture: str) -> list[Tensor]:
 
     Format: 8 bytes little-endian length, then JSON (huggingface/safetensors, README).
     """
-    files = sorted(folder.glob("*.safetensors"))
+    files = weight_files.of(folder).files
     if not files:
         if any(next(folder.glob(pattern), None) for pattern in _PICKLES):
             raise ExplorerError(
@@ -131,10 +155,14 @@ def safetensors_headers(folder: Path, architecture: str) -> list[Tensor]:
         raise ExplorerError(
             f"{folder.name} holds a config.json but no weights.", "Add the .safetensors files, or use it as a preset."
         )
-    return [tensor for file in files for tensor in _header(file, architecture)]
+    found: dict[str, Tensor] = {}
+    for file in files:
+        for name, tensor in _header(file, architecture).items():
+            found.setdefault(name, tensor)  # each weight counts once, whatever the shards repeat
+    return list(found.values())
 
 
-def _header(file: Path, architecture: str) -> list[Tensor]:
+def _header(file: Path, architecture: str) -> dict[str, Tensor]:
     try:
         with file.open("rb") as f:
             size = int.from_bytes(f.read(8), "little")
@@ -144,7 +172,7 @@ def _header(file: Path, architecture: str) -> list[Tensor]:
         end = max((e["data_offsets"][1] for k, e in header.items() if k != "__metadata__"), default=0)
         if file.stat().st_size < 8 + size + end:
             raise ValueError("it ends early")
-        return [_tensor(name, entry, architecture) for name, entry in header.items() if name != "__metadata__"]
+        return {name: _tensor(name, entry, architecture) for name, entry in header.items() if name != "__metadata__"}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ExplorerError(
             f"{file.name} is not a complete safetensors file: {error}.", "Copy or download it again."
@@ -157,6 +185,7 @@ def _tensor(name: str, entry: dict[str, Any], architecture: str) -> Tensor:
         n_elements *= n
     start, end = entry["data_offsets"]
     halves = name.endswith(".weight_int4")  # two in a byte
+    aside = next((what for what, pattern in _ASIDE.items() if pattern.search(name)), "")
     try:
         dtype = "int4" if halves else canonical_dtype(str(entry["dtype"]))
     except ExplorerError as error:
@@ -165,8 +194,9 @@ def _tensor(name: str, entry: dict[str, Any], architecture: str) -> Tensor:
             "Choose the model in another precision, or its GGUF.",
         ) from error
     return Tensor(
-        layer=canonical_hf(_EXPERTS_BESIDE.sub(r"\1", _BESIDE.sub("", name)), architecture) or name,
+        layer=name if aside else canonical_hf(_EXPERTS_BESIDE.sub(r"\1", _BESIDE.sub("", name)), architecture) or name,
         dtype=dtype,
         n_elements=n_elements * (2 if halves else 1),
         n_bytes=end - start,
+        aside=aside,
     )

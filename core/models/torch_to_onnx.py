@@ -29,7 +29,7 @@ from typing import Any
 
 import msgspec
 
-from core import engine
+from core import engine, weight_files
 from core.errors import ExplorerError
 
 OPSET = 23
@@ -105,7 +105,9 @@ def _load(source: Path) -> Any:
     from transformers.models.auto import modeling_auto as auto
 
     try:
-        config = AutoConfig.from_pretrained(source, local_files_only=True, trust_remote_code=False)
+        config = weight_files.told(
+            AutoConfig.from_pretrained(source, local_files_only=True, trust_remote_code=False), source
+        )
     except (OSError, ValueError, KeyError) as error:
         raise ExplorerError(
             f"{source.name} has no config.json that transformers can read.",

@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from core import weight_files
 from core.errors import ExplorerError
 from core.layer_names import block_of, canonical_hf
 from core.transforms import _hf_folder
@@ -45,10 +46,10 @@ def load(source: Source, work: Work) -> Any:
             "Choose a model for text.",
         )
     auto = transformers.AutoModelForCausalLM if source.spec.causal else transformers.AutoModelForMaskedLM
+    local = {"trust_remote_code": False, "local_files_only": True}
     try:
-        model = auto.from_pretrained(
-            source.path, dtype=torch.float32, use_safetensors=True, trust_remote_code=False, local_files_only=True
-        )
+        config = weight_files.told(transformers.AutoConfig.from_pretrained(source.path, **local), Path(source.path))
+        model = auto.from_pretrained(source.path, config=config, dtype=torch.float32, use_safetensors=True, **local)
     except Exception as error:  # transformers and safetensors raise their own
         cause = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise ExplorerError(

@@ -61,6 +61,7 @@ from core.types.events import (
     Warned,
 )
 from core.types.model import (
+    Aside,
     Attention,
     Conv,
     Elementwise,
@@ -92,6 +93,7 @@ from core.types.setup import Host, ModelFile, Reserve, Setup
 
 __all__ = [
     "Advance",
+    "Aside",
     "Asked",
     "Attachment",
     "Attention",

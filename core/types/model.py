@@ -115,6 +115,14 @@ class Layer(Record):
     weight_bytes: int | None = None
 
 
+class Aside(Record):
+    """Stored weights that no text token touches. name: what they are for: vision, audio, mtp (foretelling tokens)."""
+
+    name: str
+    n_params: int
+    weight_bytes: int
+
+
 class ModelSpec(Record):
     """A model's architecture, layer by layer, in the order in which it runs."""
 
@@ -129,6 +137,7 @@ class ModelSpec(Record):
     dtype: str = "fp32"  # main dtype of the stored weights: fp32, bf16, fp16, q4_1, ...
     random_weights: bool = False  # speed and memory are real, text is noise
     source: str = ""  # one sentence: where the weights or numbers come from
+    aside: tuple[Aside, ...] = ()  # in the file and not in `layers`
 
     @property
     def n_params(self) -> int:

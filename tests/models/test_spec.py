@@ -581,7 +581,7 @@ def test_a_damaged_gguf_is_one_sentence(tmp_path):
         b"GGUF" + struct.pack("<IQQ", 3, 2**62, 2**62) + whole[24:],
     ):
         file.write_bytes(damaged)
-        with pytest.raises(ExplorerError, match=r"not a GGUF file|cut off or damaged"):
+        with pytest.raises(ExplorerError, match=r"not a GGUF file|cut off or damaged|version 1|big-endian"):
             from_gguf(file)
     for absent in (tmp_path / "absent.gguf", tmp_path):
         with pytest.raises(ExplorerError):

@@ -16,6 +16,7 @@ from typing import Any
 
 import msgspec
 
+from core import weight_files
 from core.backends.pytorch import quant as quant
 from core.errors import ExplorerError
 from core.types import ModelSpec, Progress, Setup
@@ -63,13 +64,13 @@ def load_model(
     import torch
     import transformers
 
-    stored = list(folder.glob("*.safetensors"))
-    if not stored and any(file.suffix in PICKLES for file in folder.iterdir()):
+    stored = weight_files.of(folder)
+    if not stored.files and any(file.suffix in PICKLES for file in folder.iterdir()):
         raise ExplorerError(
             f"The weights in {folder.name} are a pickle, which can run code when it is opened.",
             "Convert them to safetensors first.",
         )
-    if not stored and not spec.random_weights:
+    if not stored.files and not spec.random_weights:
         raise ExplorerError(
             f"The folder {folder.name} has no weights (no .safetensors file).",
             "Complete the download, or open its config.json as an architecture with random weights.",
@@ -80,8 +81,13 @@ def load_model(
     auto = transformers.AutoModelForCausalLM if spec.causal else transformers.AutoModelForMaskedLM
     arguments: dict[str, Any] = {"dtype": getattr(torch, DTYPES[dtype]), "attn_implementation": attention}
     with explained(f"PyTorch cannot open {folder.name}", DAMAGED), _loading_progress(progress):
-        if stored:
+        if stored.files:
             progress("Loading weights")
+            if stored.explicit:
+                own = transformers.AutoConfig.from_pretrained(
+                    str(folder), trust_remote_code=False, local_files_only=True
+                )
+                arguments["config"] = weight_files.told(own, folder)
             model, info = auto.from_pretrained(
                 str(folder),
                 use_safetensors=True,

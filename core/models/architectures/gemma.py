@@ -40,7 +40,7 @@ def build(c: Config) -> Network:
     for i in range(n_blocks):
         block = f"blocks.{i}"
         shape = AttentionShape.of(
-            c,
+            c.at(i),
             window=windows[i],
             qkv_bias=bias,
             o_bias=bias,
@@ -51,7 +51,7 @@ def build(c: Config) -> Network:
             h = net.norm(f"{block}.attn_post_norm", h, d)
         x = net.residual(f"{block}.attn.residual", d, x, h)
         h = net.norm(f"{block}.mlp_norm", x, d)
-        h = gated_mlp(net, f"{block}.mlp", h, d, c.size("intermediate_size"))
+        h = gated_mlp(net, f"{block}.mlp", h, d, c.at(i).size("intermediate_size"))
         if c.model_type != "gemma":
             h = net.norm(f"{block}.mlp_post_norm", h, d)
         x = net.residual(f"{block}.mlp.residual", d, x, h)

@@ -34,11 +34,11 @@ def build(c: Config) -> Network:
     for i in range(n_blocks):
         block = f"blocks.{i}"
         shape = AttentionShape.of(
-            c,
+            c.at(i),
             window=windows[i],
             qkv_bias=bias,
             o_bias=bias,
-            core_params=c.heads()[0],
+            core_params=c.at(i).heads()[0],
         )
         h = attention(net, block, net.norm(f"{block}.attn_norm", x, d), shape)
         x = net.residual(f"{block}.attn.residual", d, x, h)

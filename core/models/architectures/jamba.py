@@ -32,26 +32,30 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 
 def build(c: Config) -> Network:
     d, vocab_size = c.size("hidden_size"), c.size("vocab_size")
-    shape = AttentionShape.of(c, rope=0.0)
+    kinds, sparse = c.for_each_block("layers_block_type"), c.for_each_block("mlp_layer_types")
     net = Network()
     x = net.embedding("embed", vocab_size, d)
     for i in range(c.size("num_hidden_layers")):
         block = f"blocks.{i}"
         h = net.norm(f"{block}.attn_norm", x, d)
-        if i % c.size("attn_layer_period") == c.whole("attn_layer_offset"):
+        if (kinds[i] == "attention") if kinds else (i % c.size("attn_layer_period") == c.whole("attn_layer_offset")):
+            shape = AttentionShape.of(c.at(i), rope=0.0)
             x = net.residual(f"{block}.attn.residual", d, x, attention(net, block, h, shape))
         else:
             x = net.residual(f"{block}.ssm.residual", d, x, mixer(net, block, h, _mixer_shape(c, d)))
-        h = _feed_forward(net, c, i, f"{block}.mlp", net.norm(f"{block}.mlp_norm", x, d), d)
+        h = net.norm(f"{block}.mlp_norm", x, d)
+        period, offset = c.size("expert_layer_period"), c.whole("expert_layer_offset")
+        with_experts = (sparse[i] == "sparse") if sparse else (i % period == offset)
+        h = _feed_forward(net, c.at(i), with_experts, f"{block}.mlp", h, d)
         x = net.residual(f"{block}.mlp.residual", d, x, h)
     x = net.norm("final_norm", x, d)
     net.head(x, d, vocab_size, tied=c.flag("tie_word_embeddings"))
     return net
 
 
-def _feed_forward(net: Network, c: Config, block: int, prefix: str, x: str, d: int) -> str:
+def _feed_forward(net: Network, c: Config, with_experts: bool, prefix: str, x: str, d: int) -> str:
     d_ff, n_experts = c.size("intermediate_size"), c.size("num_experts")
-    if n_experts == 1 or block % c.size("expert_layer_period") != c.whole("expert_layer_offset"):
+    if n_experts == 1 or not with_experts:
         return gated_mlp(net, prefix, x, d, d_ff)
     return experts(net, prefix, x, d, d_ff, n_experts, c.active_experts(n_experts))[0]
 
@@ -60,7 +64,7 @@ def _mixer_shape(c: Config, d: int) -> MixerShape:
     rank = c.get("mamba_dt_rank", "auto")
     return MixerShape(
         d=d,
-        d_inner=int(c.number("mamba_expand") * d),
+        d_inner=round(c.number("mamba_expand") * d),
         d_state=c.size("mamba_d_state"),
         dt_rank=-(-d // 16) if rank == "auto" else c.size("mamba_dt_rank"),
         kernel=c.size("mamba_d_conv"),

@@ -61,10 +61,10 @@ def build(c: Config) -> Network:
     for i in range(n_blocks):
         block = f"blocks.{i}"
         h = net.norm(f"{block}.attn_norm", x, d)
-        h = attention(net, block, h, _attention_shape(c, i, windows[i]))
+        h = attention(net, block, h, _attention_shape(c.at(i), i, windows[i]))
         x = net.residual(f"{block}.attn.residual", d, x, h)
         h = net.norm(f"{block}.mlp_norm", x, d)
-        h = _feed_forward(net, c, i, f"{block}.mlp", h, d)
+        h = _feed_forward(net, c.at(i), i, f"{block}.mlp", h, d)
         x = net.residual(f"{block}.mlp.residual", d, x, h)
     x = net.norm("final_norm", x, d)
     net.head(x, d, vocab_size, tied=c.flag("tie_word_embeddings"))

@@ -26,7 +26,7 @@ def build(c: Config) -> Network:
     for i in range(n_blocks):
         block = f"blocks.{i}"
         shape = AttentionShape.of(
-            c,
+            c.at(i),
             window=windows[i],
             qkv_bias=bias,
             o_bias=bias,
@@ -34,7 +34,7 @@ def build(c: Config) -> Network:
         )
         h = net.norm(f"{block}.attn_post_norm", attention(net, block, x, shape), d)
         x = net.residual(f"{block}.attn.residual", d, x, h)
-        h = gated_mlp(net, f"{block}.mlp", x, d, c.size("intermediate_size"))
+        h = gated_mlp(net, f"{block}.mlp", x, d, c.at(i).size("intermediate_size"))
         h = net.norm(f"{block}.mlp_post_norm", h, d)
         x = net.residual(f"{block}.mlp.residual", d, x, h)
     x = net.norm("final_norm", x, d)

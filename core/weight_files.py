@@ -1,0 +1,159 @@
+"""Which of a folder's safetensors are the model: each weight once, and what else lies there told apart.
+
+A folder is what its index names, or `model.safetensors`, or one variant (`model.fp16.safetensors`), or shards that
+are complete without an index. Knows names, links and first bytes; reads no header.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from core.errors import ExplorerError
+
+ADAPTER = "adapter_config.json"
+_SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
+_VARIANT = re.compile(r"^model\.(?:safetensors\.index\.(?P<index>\w+)\.json|(?P<single>\w+)\.safetensors)$")
+_VARIANTS = ("bf16", "fp16", "fp32")  # the first of these, or of the alphabet
+_SHARD = re.compile(r"^(?P<stem>.+)-(?P<part>\d{5})-of-(?P<n>\d{5})\.safetensors$")
+_COPIES = ("consolidated", "adapter_model")  # never the model where other weights are
+_OURS = "_heads.safetensors"  # what a strategy reads beside the weights: early exits, Medusa
+_UNFINISHED = (".incomplete", ".part", ".crdownload", ".aria2", ".download", ".tmp")
+_POINTER = b"version https://git-lfs"
+
+
+@dataclass(frozen=True)
+class Weights:
+    """files: those that are the model. explicit: what transformers must be asked for, "" where it takes the same.
+
+    note: one sentence where there is a choice or more weights lie beside; else "".
+    """
+
+    files: tuple[Path, ...] = ()
+    explicit: str = ""
+    note: str = ""
+
+
+def of(folder: Path) -> Weights:
+    """The weights of a folder, if it holds any. Raises ExplorerError for an adapter, and when a part is not there."""
+    names = {f.name for f in folder.iterdir()}
+    stored = sorted(n for n in names if n.endswith(".safetensors") and not n.startswith("."))
+    variant = _variant(names)
+    if _INDEX in names:
+        named, chosen = _INDEX, _in_index(folder, _INDEX)
+    elif _SINGLE in names:
+        named, chosen = _SINGLE, (_SINGLE,)
+    elif variant:
+        named, chosen = variant, _in_index(folder, variant) if variant.endswith(".json") else (variant,)
+    else:
+        named, chosen = "", _unnamed(stored)
+    _check(folder, chosen, names)
+    if chosen and all(n.startswith("adapter_model") for n in chosen):
+        raise adapter(folder)
+    left = [n for n in stored if n not in chosen and not n.endswith(_OURS)]
+    notes = [f"Of several variants of the weights, {named} is read."] if variant and named == variant else []
+    if left:
+        shown = ", ".join(left[:3]) + (f" and {len(left) - 3} more" if len(left) > 3 else "")
+        notes.append(f"Not read, beside the weights: {shown}.")
+    by_itself = named in ("", _SINGLE) or (named == _INDEX and _SINGLE not in names)
+    return Weights(tuple(folder / n for n in chosen), "" if by_itself else named, " ".join(notes))
+
+
+def told(config: Any, folder: Path) -> Any:
+    """A transformers configuration that names the files to read: by itself the library prefers a single one."""
+    if explicit := of(folder).explicit:
+        config.transformers_weights = explicit
+    return config
+
+
+def adapter(folder: Path) -> ExplorerError:
+    """What to say of a folder that holds an adapter."""
+    try:
+        base = json.loads((folder / ADAPTER).read_text(encoding="utf-8")).get("base_model_name_or_path")
+    except (OSError, ValueError, AttributeError):
+        base = None
+    of_what = f" of {base}" if isinstance(base, str) and base else ""
+    return ExplorerError(
+        f"The folder {folder.name} holds an adapter{of_what}: it changes a base model and is none itself.",
+        "Merge it into its base model (merge_and_unload of peft, then save_pretrained) and open that folder.",
+    )
+
+
+def is_pointer(path: Path) -> bool:
+    """Whether Git LFS has left its note in the place of the file. Raises OSError."""
+    if path.stat().st_size > 1024:
+        return False
+    with path.open("rb") as f:
+        return f.read(len(_POINTER)) == _POINTER
+
+
+def pointer(path: Path) -> ExplorerError:
+    """What to say of such a note."""
+    return ExplorerError(
+        f"{path.name} in {path.parent.name} is a pointer of Git LFS, not the file itself.",
+        "Fetch the files with `git lfs pull`, or download them again.",
+    )
+
+
+def unfinished(folder: Path) -> bool:
+    """Whether a download into this folder was begun and has not ended."""
+    places = (folder, folder / ".cache" / "huggingface" / "download")
+    return any(f.name.endswith(_UNFINISHED) for place in places if place.is_dir() for f in place.iterdir())
+
+
+def _variant(names: set[str]) -> str:
+    """The file or index of the variant to read, "" where there is none."""
+    found: dict[str, str] = {}
+    for name in sorted(names):  # an index before the single file of the same variant
+        if match := _VARIANT.match(name):
+            found[match["index"] or match["single"]] = name
+    first = [v for v in _VARIANTS if v in found] + sorted(found)
+    return found[first[0]] if found else ""
+
+
+def _in_index(folder: Path, name: str) -> tuple[str, ...]:
+    """The files that an index names, each once."""
+    try:
+        files = set(json.loads((folder / name).read_text(encoding="utf-8"))["weight_map"].values())
+        if not files or not all(isinstance(f, str) and f == os.path.basename(f) != "" for f in files):
+            raise ValueError("an index names files beside it")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ExplorerError(f"{name} in {folder.name} is damaged.", "Download it again.") from error
+    return tuple(sorted(files))
+
+
+def _unnamed(stored: list[str]) -> tuple[str, ...]:
+    """Weights without an index: the shards of one model, or all that is no copy of others."""
+    sets = {(m["stem"], int(m["n"])) for name in stored if (m := _SHARD.match(name))}
+    if sets:
+        stem, n = min(sets, key=lambda s: (s[0] != "model", s))
+        if n <= 10 * len(stored):
+            return tuple(f"{stem}-{i:05d}-of-{n:05d}.safetensors" for i in range(1, n + 1))
+    return tuple(n for n in stored if not n.startswith(_COPIES)) or tuple(stored)
+
+
+def _check(folder: Path, chosen: tuple[str, ...], names: set[str]) -> None:
+    gone = [name for name in chosen if not os.path.isfile(folder / name)]
+    if any(name in names for name in gone):
+        name = next(name for name in gone if name in names)
+        raise ExplorerError(
+            f"{name} in {folder.name} is a link to a file that is gone.",
+            "Download it again: the cache that held it was moved or cleaned.",
+        )
+    if gone:
+        begun = unfinished(folder)
+        raise ExplorerError(
+            f"The folder {folder.name} lacks {len(gone)} of {len(chosen)} weight files ({gone[0]} ...)"
+            + (", and a download into it is not finished." if begun else "."),
+            "Let the download end, or start it again." if begun else "Download the missing files.",
+        )
+    try:
+        for name in chosen:
+            if is_pointer(folder / name):
+                raise pointer(folder / name)
+    except OSError as error:
+        raise ExplorerError(f"{folder} cannot be read ({error.strerror}).", "Check its permissions.") from error

@@ -1,0 +1,230 @@
+"""The reader of GGUF headers: it trusts no value, and every fault is one sentence."""
+
+from __future__ import annotations
+
+import random
+import struct
+from collections.abc import Callable
+from math import prod
+from pathlib import Path
+
+import pytest
+
+from core.errors import ExplorerError
+from core.models import catalogue, formats, gguf_file, spec
+from tests.support.gguf_bytes import ARRAY, LLAMA, SHAPES, STRING, U32, file, header
+
+
+def test_a_sound_header_is_read(tmp_path: Path) -> None:
+    path = file(tmp_path / "m.gguf", header())
+    read = gguf_file.read(path)
+    assert read.metadata == {**LLAMA, "llama.attention.layer_norm_rms_epsilon": pytest.approx(1e-5)}
+    assert {t.name: t.shape for t in read.tensors} == SHAPES
+    assert spec.from_gguf(path).n_params == sum(map(prod, SHAPES.values()))
+
+
+def with_(**change: object) -> bytes:
+    return header({**LLAMA, **{key.replace("__", "."): value for key, value in change.items()}})
+
+
+def damaged(at: int, code: str, value: int) -> bytes:
+    whole = bytearray(header())
+    struct.pack_into(code, whole, at, value)
+    return bytes(whole)
+
+
+NESTED = struct.pack("<IIQ", ARRAY, ARRAY, 1) + struct.pack("<IQI", U32, 1, 7)
+
+FAULTS: dict[str, tuple[Callable[[], bytes], str]] = {
+    "alignment 0": (lambda: with_(general__alignment=0), "alignment .* is 0, not a power of two"),
+    "alignment 3": (lambda: with_(general__alignment=3), "alignment .* is 3, not a power of two"),
+    "alignment a list": (lambda: with_(general__alignment=[32]), "alignment .* is a list, not a power of two"),
+    "alignment a text": (lambda: with_(general__alignment="32"), "alignment .* is '32', not a power of two"),
+    "alignment true": (lambda: with_(general__alignment=True), "alignment .* is True, not a power of two"),
+    "version 0": (lambda: damaged(4, "<I", 0), "cut off or damaged .*version is 0"),
+    "version 1": (lambda: damaged(4, "<I", 1), "GGUF of version 1 .*no longer reads"),
+    "version 4": (lambda: damaged(4, "<I", 4), "GGUF of version 4, which is not known here"),
+    "big-endian": (lambda: damaged(4, ">I", 3), "big-endian GGUF"),
+    "no magic": (lambda: b"GGML" + header()[4:], "is not a GGUF file"),
+    "many tensors": (lambda: damaged(8, "<Q", 2**62), "more than fit"),
+    "many entries": (lambda: damaged(16, "<Q", 2**62), "more than fit"),
+    "some more entries": (lambda: damaged(16, "<Q", len(LLAMA) + 5), "cut off or damaged"),
+    "a long name": (lambda: damaged(24, "<Q", 2**63), "ends in its header"),
+    "a name that is no text": (lambda: header({b"\xff\xfe": 1, **LLAMA}), "name of an entry is no text"),  # type: ignore[dict-item]
+    "unknown type": (lambda: with_(x=struct.pack("<II", 99, 1)), "'x' is of an unknown type, 99"),
+    "a list of an unknown type": (lambda: with_(x=struct.pack("<IIQ", ARRAY, 99, 1)), "lists an unknown type, 99"),
+    "a list of lists": (lambda: with_(x=NESTED), "'x' is a list of lists"),
+    "a long list": (lambda: with_(x=struct.pack("<IIQ", ARRAY, U32, 2**61)), "ends in its header"),
+    "a long list of texts": (lambda: with_(x=struct.pack("<IIQ", ARRAY, STRING, 2**61)), "ends in its header"),
+    "an architecture that is a number": (
+        lambda: with_(general__architecture=3),
+        "'general.architecture' must be a text",
+    ),
+    "a size that is a text": (lambda: with_(llama__block_count="1"), "must be a whole number"),
+    "a size that is a flag": (lambda: with_(llama__embedding_length=True), "must be a whole number"),
+    "an epsilon that is no number": (
+        lambda: with_(llama__attention__layer_norm_rms_epsilon=float("nan")),
+        "must be a number",
+    ),
+    "tokens that are numbers": (lambda: with_(tokenizer__ggml__tokens=[1, 2, 3, 4]), "must be a list of texts"),
+    "too few types of tokens": (lambda: with_(tokenizer__ggml__token_type=[1]), "has 1 values for 4 tokens"),
+    "a template that is a list": (lambda: with_(tokenizer__chat_template=["a"]), "must be a text"),
+    "blocks without tensors": (lambda: with_(llama__block_count=9_000_000), "9,000,000"),
+    "five axes": (lambda: header(shapes={**SHAPES, "x": (1, 1, 1, 1, 1)}), "'x' has 5 axes"),
+    "an empty axis": (lambda: header(shapes={**SHAPES, "x": (4, 0)}), r"'x' of shape \[4, 0\] cannot be stored"),
+    "a tensor elsewhere": (lambda: header(places={"blk.0.attn_q.weight": 7}), "lies at 7 of the data"),
+    "a tensor upon another": (lambda: header(places={"blk.0.attn_q.weight": 0}), "lies at 0 of the data"),
+    "a large tensor": (lambda: header(shapes={**SHAPES, "x": (2**40, 2**40)}), "bytes are missing"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_each_fault_is_one_sentence_with_its_cause(fault: str, tmp_path: Path) -> None:
+    make, words = FAULTS[fault]
+    with pytest.raises(ExplorerError, match=words) as said:
+        spec.from_gguf(file(tmp_path / "m.gguf", make()))
+    assert said.value.message.endswith(".") and said.value.hint.endswith(".")
+    assert said.value.message.startswith("m.gguf") or "configuration" in said.value.message
+
+
+def test_equal_names_are_damage(tmp_path: Path) -> None:
+    entries = header({**LLAMA, "llama.block_counu": 1}).replace(b"llama.block_counu", b"llama.block_count")
+    with pytest.raises(ExplorerError, match=r"'llama\.block_count' is there twice"):
+        gguf_file.read(file(tmp_path / "m.gguf", entries))
+    tensors = header().replace(b"blk.0.ffn_up.weight", b"blk.0.attn_q.weight")
+    with pytest.raises(ExplorerError, match="two tensors have one name"):
+        gguf_file.read(file(tmp_path / "m.gguf", tensors))
+
+
+INTERESTING = (0, 1, 2, 3, 7, 8, 9, 32, 255, 2**16, 2**31 - 1, 2**31, 2**32 - 1)
+
+
+def mutated(whole: bytes, chance: random.Random) -> bytes:
+    """A header with one to three faults: a byte, a number, a part cut out, doubled or turned round."""
+    data = bytearray(whole)
+    for _ in range(chance.randint(1, 3)):
+        at = chance.randrange(4, len(data) - 8)
+        match chance.randrange(6):
+            case 0:
+                data[at] = chance.randrange(256)
+            case 1:
+                struct.pack_into("<I", data, at, chance.choice(INTERESTING))
+            case 2:
+                struct.pack_into("<Q", data, at, chance.choice((*INTERESTING, 2**62, 2**63, 2**64 - 1)))
+            case 3:
+                del data[at : at + chance.randint(1, 16)]
+            case 4:
+                data[at:at] = data[at : at + chance.randint(1, 16)]
+            case 5:
+                data[at : at + 8] = data[at : at + 8][::-1]
+    return bytes(data)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_mutated_header_is_read_or_refused_in_a_sentence(seed: int, tmp_path: Path) -> None:
+    chance = random.Random(seed)
+    whole = header()
+    path = tmp_path / "m.gguf"
+    refused = 0
+    for _ in range(500):
+        file(path, mutated(whole, chance))
+        try:
+            spec.from_gguf(path)
+        except ExplorerError as error:
+            refused += 1
+            assert error.message.endswith(".") and error.hint
+            assert error.message.encode()  # it can be shown
+    assert 100 < refused < 500
+
+
+# ---------------------------------------------------------------- parts
+
+
+def split(folder: Path, n: int = 3, stem: str = "big") -> list[Path]:
+    """A model in `n` parts as llama-gguf-split makes them: the first has all metadata."""
+    names = list(SHAPES)
+    share = -(-len(names) // n)
+    made = []
+    for i in range(n):
+        entries = {**(LLAMA if i == 0 else {}), "split.no": i, "split.count": n, "split.tensors.count": len(SHAPES)}
+        own = {name: SHAPES[name] for name in names[i * share : (i + 1) * share]}
+        made.append(file(folder / f"{stem}-{i + 1:05d}-of-{n:05d}.gguf", header(entries, own)))
+    return made
+
+
+def test_any_part_opens_the_whole(tmp_path: Path) -> None:
+    whole = spec.from_gguf(file(tmp_path / "whole.gguf", header()))
+    for part in (files := split(tmp_path)):
+        assert formats.files_of(part) == {"gguf": str(files[0])}
+        assert spec.from_gguf(part).layers == whole.layers
+        assert gguf_file.read(part).paths == tuple(files)
+    assert formats.ggufs(tmp_path) == [files[0], tmp_path / "whole.gguf"]
+    assert formats.size_bytes({"gguf": str(files[0])}) == sum(f.stat().st_size for f in files)
+
+
+@pytest.mark.parametrize("gone", [0, 1, 2])
+def test_a_missing_part_is_named(gone: int, tmp_path: Path) -> None:
+    files = split(tmp_path)
+    files[gone].unlink()
+    for part in files:
+        if part != files[gone]:
+            with pytest.raises(ExplorerError, match=f"{files[gone].name} is missing, one of the model's 3 parts"):
+                catalogue.find(str(part))
+    assert len(formats.ggufs(tmp_path)) == 1
+
+
+def test_several_missing_parts_are_named(tmp_path: Path) -> None:
+    files = split(tmp_path, 3)
+    files[0].unlink()
+    files[2].unlink()
+    words = f"2 of the model's 3 parts are missing: {files[0].name}, {files[2].name}"
+    with pytest.raises(ExplorerError, match=words):
+        gguf_file.read(files[1])
+
+
+def test_a_renamed_part_is_explained(tmp_path: Path) -> None:
+    files = split(tmp_path)
+    renamed = files[1].rename(tmp_path / "second.gguf")
+    with pytest.raises(ExplorerError, match=r"second\.gguf is part 2 of 3 of a split model") as said:
+        gguf_file.read(renamed)
+    assert "second-00002-of-00003.gguf" in said.value.hint
+    renamed.rename(files[2])  # where the third was
+    split(tmp_path / ".", 3)[2].write_bytes(files[1].read_bytes())
+    with pytest.raises(ExplorerError, match=f"{files[2].name} is part 2 of 3"):
+        gguf_file.read(files[0])
+
+
+def test_a_whole_model_that_is_named_as_a_part(tmp_path: Path) -> None:
+    path = file(tmp_path / "m-00001-of-00002.gguf", header())
+    with pytest.raises(ExplorerError, match="its header says that it is a whole model") as said:
+        formats.files_of(path)
+    assert "without the part number" in said.value.hint
+
+
+def test_parts_of_two_models_do_not_mix(tmp_path: Path) -> None:
+    split(tmp_path, 3)
+    other = split(tmp_path, 3, "other")
+    other[0].replace(tmp_path / "big-00003-of-00003.gguf")
+    with pytest.raises(ExplorerError, match="is part 1 of 3"):
+        gguf_file.read(tmp_path / "big-00001-of-00003.gguf")
+    last = split(tmp_path, 3)[2]
+    last.write_bytes(header({"split.no": 2, "split.count": 3}, {"token_embd.weight": (4, 8)}) + bytes(4096))
+    with pytest.raises(ExplorerError, match="not those of one model"):
+        gguf_file.read(tmp_path / "big-00001-of-00003.gguf")
+
+
+@pytest.mark.parametrize("name", ["m-00000-of-00000.gguf", "m-00004-of-00003.gguf", "m-00001-of-00001.gguf"])
+def test_a_number_that_is_no_part_is_part_of_the_name(name: str, tmp_path: Path) -> None:
+    path = file(tmp_path / name, header())
+    assert gguf_file.read(path).paths == (path,)
+
+
+def test_endings_in_capitals(tmp_path: Path) -> None:
+    path = file(tmp_path / "M.GGUF", header())
+    assert formats.ggufs(tmp_path) == [path]
+    assert formats.files_of(tmp_path) == {"gguf": str(path)}
+    assert spec.from_gguf(path).n_blocks == 1
+    for part in split(tmp_path):
+        part.rename(part.with_suffix(".GGUF"))
+    with pytest.raises(ExplorerError, match=r"finds only when their names end in \.gguf"):
+        gguf_file.read(tmp_path / "big-00001-of-00003.GGUF")

@@ -1,0 +1,295 @@
+"""Each weight of a folder counts once; what is left over, missing, partial or an adapter is told apart."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Callable
+from math import prod
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from core import weight_files
+from core.errors import ExplorerError
+from core.models import catalogue, formats, places
+from core.models.spec import from_hf_folder
+
+CONFIG = {
+    "model_type": "llama",
+    "hidden_size": 8,
+    "intermediate_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "vocab_size": 4,
+}
+SHAPES: dict[str, tuple[int, ...]] = {
+    "model.embed_tokens.weight": (4, 8),
+    "model.norm.weight": (8,),
+    "lm_head.weight": (4, 8),
+    **{f"model.layers.0.self_attn.{n}_proj.weight": (8, 8) for n in "qkvo"},
+    "model.layers.0.mlp.gate_proj.weight": (16, 8),
+    "model.layers.0.mlp.up_proj.weight": (16, 8),
+    "model.layers.0.mlp.down_proj.weight": (8, 16),
+    "model.layers.0.input_layernorm.weight": (8,),
+    "model.layers.0.post_attention_layernorm.weight": (8,),
+}
+N = sum(map(prod, SHAPES.values()))
+INDEX = "model.safetensors.index.json"
+
+
+def safetensors(path: Path, shapes: dict[str, tuple[int, ...]], dtype: str = "F32") -> Path:
+    size = {"F32": 4, "F16": 2}[dtype]
+    header, at = {}, 0
+    for name, shape in shapes.items():
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [at, at + size * prod(shape)]}
+        at += size * prod(shape)
+    head = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(head)) + head + bytes(at))
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    own = tmp_path / "own"
+    own.mkdir()
+    (own / "config.json").write_text(json.dumps(CONFIG))
+    return own
+
+
+def whole(folder: Path, name: str = "model.safetensors", dtype: str = "F32") -> Path:
+    return safetensors(folder / name, SHAPES, dtype)
+
+
+def shards(folder: Path, n: int = 3, index: str | None = INDEX, stem: str = "model") -> list[Path]:
+    names = list(SHAPES)
+    own = [{name: SHAPES[name] for name in names[i::n]} for i in range(n)]
+    files = [safetensors(folder / f"{stem}-{i + 1:05d}-of-{n:05d}.safetensors", part) for i, part in enumerate(own)]
+    if index:
+        weight_map = {name: file.name for file, part in zip(files, own, strict=True) for name in part}
+        (folder / index).write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+    return files
+
+
+def heads_beside(folder: Path) -> str:
+    whole(folder)
+    safetensors(folder / "medusa_heads.safetensors", {"a": (4, 4)})
+    return ""
+
+
+def control(folder: Path) -> str:
+    whole(folder)
+    return ""
+
+
+def stale_single(folder: Path) -> str:
+    shards(folder)
+    whole(folder)
+    return INDEX
+
+
+def stale_shard(folder: Path) -> str:
+    shards(folder)
+    safetensors(folder / "model-00001-of-00002.safetensors", SHAPES)
+    return ""
+
+
+def consolidated(folder: Path) -> str:
+    shards(folder)
+    whole(folder, "consolidated.safetensors")
+    return ""
+
+
+def variant_beside(folder: Path) -> str:
+    whole(folder)
+    whole(folder, "model.fp16.safetensors", "F16")
+    return ""
+
+
+def adapter_beside(folder: Path) -> str:
+    whole(folder)
+    safetensors(folder / "adapter_model.safetensors", {"a": (4, 4)})
+    return ""
+
+
+def no_index(folder: Path) -> str:
+    shards(folder, index=None)
+    return ""
+
+
+def copied_by_a_mac(folder: Path) -> str:
+    whole(folder)
+    (folder / "._model.safetensors").write_bytes(b"\0" * 40)
+    return ""
+
+
+def variant_only(folder: Path) -> str:
+    whole(folder, "model.fp32.safetensors")
+    whole(folder, "model.zz.safetensors")
+    return "model.fp32.safetensors"
+
+
+def variant_in_shards(folder: Path) -> str:
+    shards(folder, index="model.safetensors.index.fp32.json", stem="model.fp32")
+    return "model.safetensors.index.fp32.json"
+
+
+LAYOUTS = (
+    *(control, stale_single, stale_shard, consolidated, variant_beside, adapter_beside),
+    *(heads_beside, no_index, copied_by_a_mac, variant_only, variant_in_shards),
+)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_each_weight_counts_once(layout: Callable[[Path], str], folder: Path) -> None:
+    explicit = layout(folder)
+    spec = from_hf_folder(folder)
+    assert (spec.n_params, spec.weight_bytes) == (N, 4 * N)
+    entry = catalogue.find(str(folder))
+    stored = weight_files.of(folder).files
+    assert entry.size_bytes == sum(f.stat().st_size for f in stored) < 4 * N + 4096
+    config = weight_files.told(SimpleNamespace(), folder)
+    assert getattr(config, "transformers_weights", "") == explicit
+
+
+def test_what_lies_beside_is_told(folder: Path) -> None:
+    whole(folder)
+    assert catalogue.find(str(folder)).note == ""
+    heads_beside(folder)
+    whole(folder, "model.fp16.safetensors", "F16")
+    assert catalogue.find(str(folder)).note == "Not read, beside the weights: model.fp16.safetensors."
+    assert "Not read, beside the weights: model.fp16.safetensors." in from_hf_folder(folder).source
+    (folder / "model.safetensors").unlink()
+    assert "model.fp16.safetensors is read" in weight_files.of(folder).note or not weight_files.of(folder).note
+
+
+def test_a_chosen_variant_is_named(folder: Path) -> None:
+    variant_only(folder)
+    assert "Of several variants of the weights, model.fp32.safetensors is read." in weight_files.of(folder).note
+
+
+def test_a_tensor_that_two_shards_repeat_counts_once(folder: Path) -> None:
+    files = shards(folder)
+    safetensors(files[2], SHAPES)
+    assert from_hf_folder(folder).weight_bytes == 4 * N
+
+
+def dangling(folder: Path) -> Path:
+    shards(folder)[1].unlink()
+    (folder / "model-00002-of-00003.safetensors").symlink_to(folder / "gone")
+    return folder
+
+
+def dangling_single(folder: Path) -> Path:
+    (folder / "model.safetensors").symlink_to(folder.parent / "blobs" / "gone")
+    return folder
+
+
+def pointer(folder: Path) -> Path:
+    text = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n"
+    (folder / "model.safetensors").write_text(text)
+    return folder
+
+
+def pointer_gguf(folder: Path) -> Path:
+    (folder / "m.gguf").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n")
+    return folder / "m.gguf"
+
+
+def missing(folder: Path) -> Path:
+    shards(folder)[1].unlink()
+    return folder
+
+
+def missing_without_index(folder: Path) -> Path:
+    shards(folder, index=None)[2].unlink()
+    return folder
+
+
+def partial(folder: Path) -> Path:
+    shards(folder)[1].rename(folder / "model-00002-of-00003.safetensors.incomplete")
+    return folder
+
+
+def partial_by_the_hub(folder: Path) -> Path:
+    shards(folder)[1].unlink()
+    begun = folder / ".cache" / "huggingface" / "download" / "x.incomplete"
+    begun.parent.mkdir(parents=True)
+    begun.write_bytes(b"")
+    return folder
+
+
+def only_begun(folder: Path) -> Path:
+    (folder / "model.safetensors.part").write_bytes(b"")
+    return folder
+
+
+def adapter(folder: Path) -> Path:
+    (folder / "config.json").unlink()
+    (folder / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "org/base"}))
+    safetensors(folder / "adapter_model.safetensors", {"a": (4, 4)})
+    return folder
+
+
+def adapter_with_a_configuration(folder: Path) -> Path:
+    config = (folder / "config.json").read_text()
+    adapter(folder)
+    (folder / "config.json").write_text(config)
+    return folder
+
+
+def odd_index(folder: Path) -> Path:
+    whole(folder)
+    (folder / INDEX).write_text(json.dumps({"weight_map": {"w": "../../model.safetensors"}}))
+    return folder
+
+
+FAULTS: dict[Callable[[Path], Path], str] = {
+    dangling: r"model-00002-of-00003\.safetensors in own is a link to a file that is gone",
+    dangling_single: r"model\.safetensors in own is a link to a file that is gone",
+    pointer: r"model\.safetensors in own is a pointer of Git LFS",
+    pointer_gguf: r"m\.gguf in own is a pointer of Git LFS",
+    missing: r"lacks 1 of 3 weight files \(model-00002-of-00003\.safetensors \.\.\.\)\. Download the missing",
+    missing_without_index: r"lacks 1 of 3 weight files \(model-00003",
+    partial: r"lacks 1 of 3 weight files .*, and a download into it is not finished",
+    partial_by_the_hub: r"lacks 1 of 3 weight files .*, and a download into it is not finished",
+    only_begun: "a download into it is not finished",
+    adapter: "holds an adapter of org/base: it changes a base model and is none itself",
+    adapter_with_a_configuration: "holds an adapter of org/base",
+    odd_index: "index.json in own is damaged",
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_what_is_no_whole_model_is_told_apart(fault: Callable[[Path], Path], folder: Path) -> None:
+    path = fault(folder)
+    with pytest.raises(ExplorerError, match=FAULTS[fault]) as said:
+        catalogue.find(str(path))
+    assert said.value.message.endswith(".") and said.value.hint.endswith(".")
+    troubles: list[str] = []
+    assert not list(places._walk(folder, folder, 1, [9], troubles)) and len(troubles) == 1
+    if path == folder:
+        assert said.value.message in troubles[0]
+
+
+def test_other_forms_of_the_model_do_not_suffer(folder: Path) -> None:
+    missing(folder)
+    (folder / "model.onnx").write_bytes(b"x")
+    assert formats.files_of(folder) == {"onnx": str(folder)}
+
+
+def test_vision_in_a_folder_is_shown_apart(folder: Path) -> None:
+    more: dict[str, tuple[int, ...]] = {
+        "vision_tower.layers.0.self_attn.q_proj.weight": (64, 64),
+        "visual.blocks.0.attn.q_proj.weight": (64, 64),
+        "multi_modal_projector.linear.weight": (8, 64),
+        "audio_tower.layers.0.fc1.weight": (8, 8),
+        "mtp.layers.0.mlp.up_proj.weight": (8, 8),
+    }
+    safetensors(folder / "model.safetensors", {**SHAPES, **more})
+    spec = from_hf_folder(folder)
+    found: dict[str, Any] = {a.name: (a.n_params, a.weight_bytes) for a in spec.aside}
+    assert (spec.n_params, spec.weight_bytes) == (N, 4 * N)
+    assert found == {"vision": (8704, 34816), "audio": (64, 256), "mtp": (64, 256)}
