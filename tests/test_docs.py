@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 import json
 import re
@@ -9,13 +10,39 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
 import pytest
 
 from app import MENU
 from core import plugins
+from core.backends.fake import FakeSession
 from core.cli import cli
+from core.errors import ExplorerError
+from core.models import spec as specs
 from core.plugins import settings
+from core.types import (
+    Backend,
+    Counts,
+    Eval,
+    Generation,
+    GenerationConfig,
+    Memory,
+    Profiler,
+    Request,
+    Session,
+    Strategy,
+    Transform,
+)
+from core.worker.subject import ModelUnderTest
+from tests.support import elsewhere
+from tests.support.progress import silent
+from tests.support.protocols import faults
+from tests.support.steps import Taken, as_step, taken
+from tests.support.tiny import hf_folder
+from tests.support.workshop import Work, source_of
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -123,3 +150,135 @@ def test_the_core_commands_run(tmp_path: Path) -> None:
             run_id = result["run_id"]
             assert "Paris" in result["text"]
     assert (tmp_path / "run.zip").stat().st_size > 1000
+
+
+# ---------------------------------------------------------------- the examples of plugins
+
+
+EXAMPLES = dict(re.findall(r"^```python\n# (core/\S+\.py)\n(.*?)^```", ARCHITECTURE, re.S | re.M))
+PROTOCOLS = {"backend": Backend, "strategy": Strategy, "profiler": Profiler, "transform": Transform, "eval": Eval}
+ABC = np.array([list(b"abc")])
+GPT2 = specs.read(str(ROOT / "core" / "models" / "presets" / "gpt2.json"), "config")
+
+
+def example(kind: plugins.Kind, file: Path) -> Any:
+    """The plugin of that kind in core/README.md, loaded from `file` under the name that its first line gives it."""
+    (path,) = (path for path in EXAMPLES if path.startswith(f"core/{plugins.KINDS[kind]}/"))
+    file.write_text(EXAMPLES[path])
+    name = path.removesuffix(".py").replace("/", ".")
+    spec = importlib.util.spec_from_file_location(name, file)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # where msgspec looks for the types of its fields
+    spec.loader.exec_module(module)
+    assert module.plugin.name == Path(path).stem
+    assert (module.__doc__ or "").endswith("."), "pages show it"
+    return module.plugin
+
+
+def fake_session() -> Any:
+    return FakeSession(GPT2, Request(model="gpt2", backend="fake"))
+
+
+def decoded(strategy: Any, session: Any, prompt: Any = ABC, limit: int = 12, **params: Any) -> list[Taken]:
+    made = settings(strategy.Params, params, strategy.label)
+    return taken(strategy.decode(session, prompt, GenerationConfig(limit=limit), made), session)
+
+
+def tokens_of(steps: list[Taken]) -> list[int]:
+    return [token for step in steps for row in step.tokens for token in row]
+
+
+@pytest.mark.parametrize("kind", plugins.KINDS)
+def test_an_example_of_each_kind_keeps_the_protocol(kind: plugins.Kind, tmp_path: Path) -> None:
+    assert len(EXAMPLES) == len(plugins.KINDS)
+    plugin = example(kind, tmp_path / "example.py")
+    assert not faults(plugin, PROTOCOLS[kind])
+    assert plugin.name not in plugins.names(kind), "a reader's first plugin must not have a name that is taken"
+
+
+def test_the_examples_are_formatted(tmp_path: Path) -> None:
+    for path, code in EXAMPLES.items():
+        (tmp_path / Path(path).name).write_text(code)
+    for command in ("check", "format --check"):
+        words = [sys.executable, "-m", "ruff", *command.split(), "--config", str(ROOT / "pyproject.toml")]
+        done = subprocess.run([*words, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_backend_opens_and_answers(tmp_path: Path) -> None:
+    backend = example("backend", tmp_path / "example.py")
+    session = backend.open("", GPT2, Request(model="any", backend=backend.name, threads=1), silent)
+    assert not faults(session, Session) and session.capabilities == backend.capabilities
+    steps = decoded(plugins.get("strategy", "autoregressive"), session, np.array([session.encode("abc")]))
+    assert session.decode(tokens_of(steps)) == "defghijklmno"
+    assert [step.counts.inputs for step in steps if step.phase == "decode"] == [1] * 11
+    window = decoded(plugins.get("strategy", "jacobi"), session, limit=8)
+    assert session.decode(tokens_of(window)) == "defghijk", "it takes guesses back"
+    assert (session.forward(ABC).numpy().argmax(-1) == session.forward(ABC).argmax()).all()
+    with pytest.raises(ExplorerError, match="context"):
+        session.forward(np.zeros((1, session.max_context + 1), dtype=np.int64))
+
+
+@pytest.mark.parametrize("draft_length", [1, 4])
+def test_the_strategy_gives_the_tokens_of_autoregressive_decoding(tmp_path: Path, draft_length: int) -> None:
+    strategy, session = example("strategy", tmp_path / "example.py"), fake_session()
+    steps = decoded(strategy, session, limit=200, draft_length=draft_length)
+    wanted = tokens_of(decoded(plugins.get("strategy", "autoregressive"), session, limit=200))
+    assert tokens_of(steps) == wanted and len(wanted) == 200
+    assert len([step for step in steps if step.phase == "decode"]) < 199, "some drafts are right"
+
+
+def test_the_profiler_tells_of_every_step_of_a_pass(tmp_path: Path) -> None:
+    attachment = example("profiler", tmp_path / "example.py").attach(fake_session(), 3)
+    steps = decoded(plugins.get("strategy", "autoregressive"), fake_session(), limit=4)
+    phases = []
+    for step in steps:
+        if step.phase not in phases:
+            phases.append(step.phase)
+            attachment.phase(step.phase)
+        attachment.step(as_step(step))
+    events = attachment.events()
+    attachment.close()
+    assert [event.phase for event in events] == [step.phase for step in steps]
+    assert all(isinstance(event, Memory) and event.pass_no == 3 and event.rss_bytes > 0 for event in events)
+    assert attachment.events() == [], "each is told once"
+
+
+def test_the_transform_makes_a_model(tmp_path: Path) -> None:
+    from safetensors.numpy import load_file
+
+    folder, out = hf_folder(tmp_path), tmp_path / "out"
+    out.mkdir()
+    note, share, suffix = elsewhere.call("pytorch", clipped, tmp_path / "example.py", folder, out)
+    before, after = load_file(folder / "model.safetensors"), load_file(out / "model.safetensors")
+    name = "model.layers.0.mlp.up_proj.weight"
+    limit = 2 * before[name].std(ddof=1)
+    assert suffix == "clip2" and note.endswith(".") and 0.01 < share < 0.1  # 4.6 % of a normal distribution
+    assert np.allclose(after[name], before[name].clip(-limit, limit)) and (after[name] != before[name]).any()
+    assert (after["lm_head.weight"] == before["lm_head.weight"]).all(), "the head is no matrix of a block"
+    assert source_of(out).spec.n_params == source_of(folder).spec.n_params
+
+
+def clipped(file: Path, folder: Path, out: Path) -> tuple[str, float, str]:
+    """What the example says of the model that it makes in `out`; in a process that may load PyTorch."""
+    transform, source, work = example("transform", file), source_of(folder), Work(out.parent)
+    params = settings(transform.Params, {"deviations": "2"}, transform.label)
+    transform.check(source.spec, params)
+    outcome = transform.run(source, params, out, work)
+    assert work.notes and not work.warnings
+    return outcome.note, outcome.facts["clipped"], transform.suffix(params)
+
+
+def test_the_evaluation_judges_answers(tmp_path: Path) -> None:
+    plugin, greedy = example("eval", tmp_path / "example.py"), plugins.get("strategy", "autoregressive")
+    params = settings(plugin.Params, {"n": "4"}, plugin.label)
+    subject = ModelUnderTest(fake_session(), None, greedy, greedy.Params())
+    items = list(plugin.measure(subject, params))
+    assert len(items) == plugin.size(params) == 4 == len({item.fingerprint for item in items})
+    assert [metric.value for metric in plugin.metrics(params)] == ["acc"]
+    assert {item.values["acc"] for item in items} == {0.0}, "the fake model's text means nothing"
+    assert all(item.output and item.seconds is not None and item.counts.forwards for item in items)
+    right = Generation(text="It is cold.", ids=(), ttft_s=0.1, seconds=0.1, counts=Counts())
+    knows: Any = SimpleNamespace(render=lambda _: [1], generate=lambda *_: right)
+    assert [item.values["acc"] for item in plugin.measure(knows, params)] == [1.0, 0.0, 0.0, 0.0]
