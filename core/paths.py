@@ -17,7 +17,7 @@ def data_dir() -> Path:
 
 
 def cache_dir() -> Path:
-    """What can be made again: files derived from models. Deleting it loses only time."""
+    """What can be made again: files converted from models. Deleting it loses only time."""
     return _under_home("cache") or Path(platformdirs.user_cache_dir("roofscope", appauthor=False))
 
 

@@ -29,8 +29,8 @@ class Device(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forb
 
     peak_flop_per_s: operations per second by dtype (DTYPES); fp16 is with fp32 accumulation,
     fp16_acc16 with fp16 accumulation; integer dtypes count integer operations.
-    uncertain_fields: fields whose figure is derived or disputed, e.g. "tdp_w", "peak_flop_per_s.int8".
-    confidence: A agrees with a source that was read, B recalled and partly checked, C derived or disputed.
+    uncertain_fields: whose figure was worked out from others or is disputed: "tdp_w", "peak_flop_per_s.int8".
+    confidence: A agrees with a source that was read, B recalled and partly checked, C worked out or disputed.
     provenance: "stated" (a data sheet) or "measured" (ceilings of a machine).
     """
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import psutil
 
 STATUS, CLEAR_REFS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
-SPINS = 4000
+SPIN_COUNT = 4000  # of OpenMP
 FIELDS = {"VmRSS": "rss_bytes", "RssAnon": "anon_bytes", "RssFile": "file_bytes", "VmHWM": "peak_bytes"}
 
 
@@ -71,13 +71,13 @@ def reset_peak() -> bool:
 
 
 def patient(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """What a process that computes in several threads needs in its environment to bear a busy machine.
+    """What a process that computes in several threads needs in its environment on a busy machine.
 
-    A thread of GNU's OpenMP that waits for the others spins 300,000 times before it sleeps (GOMP_SPINCOUNT): some
-    milliseconds in which it holds the core that the thread it waits for may need. With one other busy process on two
-    cores llama.cpp and PyTorch then fall to a hundredth of their speed. Spinning 4000 times is as fast on a quiet
-    machine, and keeps a twelfth to a quarter of the speed on a busy one (`python -m tests.bench waiting`). Empty where
-    the user has decided it. To be set before the library is loaded.
+    A thread of GNU's OpenMP that waits for the others spins 300,000 times before it sleeps (the OpenMP spin count,
+    GOMP_SPINCOUNT): some milliseconds in which it holds the core that the thread it waits for may need. With one other
+    busy process on two cores llama.cpp and PyTorch then fall to a hundredth of their speed. Spinning 4000 times is as
+    fast on a quiet machine, and keeps a twelfth to a quarter of the speed on a busy one (`python -m tests.bench
+    waiting`). Empty where the user has set it. To be set before the library is loaded.
     """
     decided = "GOMP_SPINCOUNT" in environ or "OMP_WAIT_POLICY" in environ
-    return {} if decided else {"GOMP_SPINCOUNT": str(SPINS)}
+    return {} if decided else {"GOMP_SPINCOUNT": str(SPIN_COUNT)}

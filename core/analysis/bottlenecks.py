@@ -23,7 +23,7 @@ Bound = Literal["memory", "compute"]
 
 
 class Ceiling(Record):
-    """The roof that a phase is held against. source: where it comes from, for the sentence."""
+    """The two figures of a reference roofline. source: where they come from, for the sentence."""
 
     flop_per_s: float
     bytes_per_s: float

@@ -239,7 +239,7 @@ def predicted_speedup(tokens: float, n_input: float, cost: ForwardCost, draft: f
     return expected_speedup(tokens, (1 - share) * low + share * high, draft)
 
 
-def fastest_one_by_one(rows: Iterable[Mapping[str, Any]], model: str) -> Mapping[str, Any] | None:
+def fastest_autoregressive(rows: Iterable[Mapping[str, Any]], model: str) -> Mapping[str, Any] | None:
     """Of history rows the one with the most tokens per second among a model's whole runs of one sequence.
 
     Any backend and precision; only strategies that take one token per forward.

@@ -47,7 +47,7 @@ def judge(reading: Disturbance | None, steps_s: Sequence[float]) -> Verdict:
     burst = per_step_s / statistics.median(steps_s) if per_step_s and len(steps_s) >= FEWEST_STEPS else None
     reasons = []
     if share is not None and share > LOST and lost_s > LEAST_S:
-        reasons.append(f"other work had {share:.0%} of the processor time that it wanted")
+        reasons.append(f"other processes had {share:.0%} of the processor time that it wanted")
     elif taken_s is not None and taken_s > TAKEN_LEAST_S and taken_s > TAKEN * (reading.cpu_s + taken_s):
         reasons.append(f"other processes used {taken_s / reading.seconds:.1f} of the processors that it wanted")
     if burst is not None and burst > BURST:

@@ -1,5 +1,6 @@
 """Roofs and points of a roofline (Williams, Waterman, Patterson, CACM 2009).
 
+A ceiling is a number, measured here or stated in a data sheet; a roof is its line in the chart.
 Attainable FLOP/s = min(peak, bandwidth * intensity). Whether memory or arithmetic limits something is
 decided by its intensity against the ridge and by nothing else; the distance below the roof is its
 efficiency. A point cannot lie above a correct roof: where one does, the ceiling, the count or the time is
@@ -25,9 +26,9 @@ MB = 2**20
 
 
 class Roof(Record, omit_defaults=False):
-    """One ceiling. value: FLOP/s of a compute roof, bytes/s of a memory roof.
+    """The line of one ceiling. value: FLOP/s of a compute roof, bytes/s of a memory roof.
 
-    main: the one that points are held against. doubtful: the figure is derived or disputed.
+    main: of the reference roofline. doubtful: the figure was worked out from others, or is disputed.
     """
 
     device: str

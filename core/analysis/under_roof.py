@@ -37,7 +37,7 @@ def measured(
     """The points of a run: its phases always, below them its layers or the library's operators.
 
     near: the ceiling for a working set of so many bytes; then layers that mostly move activations,
-    which the layer before has just written, are held against the cache that holds them.
+    which the layer before has just written, stand under the roof of the cache that holds them.
     """
     whole = measured_phases(map(per_forward, phases), ceiling)
     if level == "Phases":

@@ -1,4 +1,4 @@
-"""What a forward of several tokens costs, and what guessing would bring."""
+"""What a forward pass of several tokens costs, and what guessing would bring."""
 
 from __future__ import annotations
 
@@ -64,7 +64,10 @@ def _at(cost: ForwardCost, n: int) -> str:
 def _cost_spec(height: int) -> dict[str, Any]:
     scale = alt.Scale(type="log", base=2, nice=False)
     x = alt.X(
-        "n:Q", title="Tokens in one forward", scale=scale, axis=alt.Axis(grid=False, values=[1, 2, 4, 8, 16, 32, 64])
+        "n:Q",
+        title="Tokens in one forward pass",
+        scale=scale,
+        axis=alt.Axis(grid=False, values=[1, 2, 4, 8, 16, 32, 64]),
     )
     y = alt.Y("v:Q", title="Cost, in forwards of one token", scale=scale, axis=alt.Axis(format="~g", tickCount=6))
     legend = alt.Legend(orient="top", columns=1, labelLimit=700)
@@ -85,7 +88,7 @@ def _cost_spec(height: int) -> dict[str, Any]:
 
 
 def speedup_curve(found: Sequence[Prospect], alpha: float, height: int = 300) -> Chart:
-    """Predicted speed-up over the tokens per forward, for one share of right guesses; above 1 it pays."""
+    """Predicted speed-up over the tokens per forward, at one acceptance rate; above 1 it pays."""
     rows = [
         {
             "n": p.n,
@@ -99,7 +102,7 @@ def speedup_curve(found: Sequence[Prospect], alpha: float, height: int = 300) ->
     marks = [{"n": best.n, "speedup": best.speedup, "text": f"{best.speedup:.2f} ×"}] if best else []
     return fed(
         _speedup_spec(height),
-        f"Predicted speed-up when {alpha:.0%} of the guesses are right: {words}",
+        f"Predicted speed-up at an acceptance rate of {alpha:.0%}: {words}",
         rows=rows,
         best=marks,
         one=[{"speedup": 1}],
@@ -110,11 +113,11 @@ def speedup_curve(found: Sequence[Prospect], alpha: float, height: int = 300) ->
 def _speedup_spec(height: int) -> dict[str, Any]:
     x = alt.X(
         "n:Q",
-        title="Tokens in one forward",
+        title="Tokens in one forward pass",
         scale=alt.Scale(type="log", base=2, nice=False),
         axis=alt.Axis(grid=False, values=[1, 2, 4, 8, 16, 32, 64]),
     )
-    y = alt.Y("speedup:Q", title="Speed-up, predicted", scale=alt.Scale(zero=True, nice=True))
+    y = alt.Y("speedup:Q", title="Predicted speed-up over autoregressive", scale=alt.Scale(zero=True, nice=True))
     base = alt.Chart(alt.NamedData("rows"))
     line = base.mark_line(color=BLUE, strokeWidth=2.4, point=alt.OverlayMarkDef(filled=True, size=48)).encode(
         x=x, y=y, tooltip=["n:Q", alt.Tooltip("speedup:Q", format=".2f"), alt.Tooltip("text:N", title="From")]

@@ -30,7 +30,7 @@ class Guesses(Record):
     top_k: guesses taken from each head at most.
     tree: measured goes by the heads' accuracies on held-out text, as the paper does, so every step's tree has the
     same shape; confident goes by the probabilities that the heads give in this step.
-    prefill_chunk: prompt tokens per forward.
+    prefill_chunk: prompt tokens per forward pass.
     """
 
     n_nodes: Annotated[int, Meta(ge=1, le=256)] = 12

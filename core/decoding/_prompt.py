@@ -1,4 +1,4 @@
-"""Shared by the strategies that own their loop: reading the prompt, choosing a token, and one token after the other."""
+"""Shared by the strategies that own their loop: reading the prompt, choosing a token, and decoding autoregressively."""
 
 from __future__ import annotations
 
@@ -31,7 +31,9 @@ def prefill(session: Session, prompt: Ids, chunk: int, guess: Sequence[int] = ()
     return logits
 
 
-def one_by_one(session: Session, prompt: Ids, config: GenerationConfig, chunk: int, step: Step) -> Iterator[Advance]:
+def autoregressive(
+    session: Session, prompt: Ids, config: GenerationConfig, chunk: int, step: Step
+) -> Iterator[Advance]:
     """Read the prompt, then one token of each sequence per forward, until all have stopped.
 
     step: (tokens of shape (batch, 1), number of the step from 0) -> their logits, not yet committed.

@@ -1,8 +1,8 @@
-"""A tree of guesses, verified in one forward: every path from the known token is a guess at the text.
+"""A tree of guesses, verified in one forward pass: every path from the known token is a guess at the text.
 
 The session's forward_tree gives the model's own choice after every node. From the known token on, the choice
-is looked for among the node's children, so the accepted tokens are those of one token at a time, whatever the
-tree holds (Miao et al., "SpecInfer", 2305.09781, section 4.3). That holds for sampling too, as in _verify.
+is looked for among the node's children, so the accepted tokens are those of autoregressive decoding, whatever
+the tree holds (Miao et al., "SpecInfer", 2305.09781, section 4.3). That holds for sampling too, as in _verify.
 """
 
 from __future__ import annotations

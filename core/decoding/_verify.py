@@ -1,8 +1,8 @@
 """Shared by the strategies that guess: what the model itself says about a guess, and where to stop.
 
-One forward over [current token, guess...] gives the model's own choice after each of them. The agreeing
+One forward pass over [current token, guess...] gives the model's own choice after each of them. The agreeing
 part of the guess is accepted, and the first choice that differs comes free, so a step yields at least
-one token and the text is that of one token at a time. That holds for sampling too: every accepted token
+one token and the text is that of autoregressive decoding. That holds for sampling too: every accepted token
 is drawn from the model's own distribution, in order and with the same random numbers.
 """
 

@@ -1,15 +1,15 @@
-"""One token per forward, our own loop over forward and commit."""
+"""One token per forward pass, our own loop over forward and commit."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from core.decoding._prompt import one_by_one
+from core.decoding._prompt import autoregressive
 from core.types import Advance, GenerationConfig, Ids, Logits, Record, Session, Strategy
 
 
 class Prefill(Record):
-    """prefill_chunk: prompt tokens per forward."""
+    """prefill_chunk: prompt tokens per forward pass."""
 
     prefill_chunk: int = 512
 
@@ -26,7 +26,7 @@ class Autoregressive:
         def step(tokens: Ids, number: int) -> Logits:
             return session.forward(tokens, keep=1)
 
-        return one_by_one(session, prompt, config, params.prefill_chunk, step)
+        return autoregressive(session, prompt, config, params.prefill_chunk, step)
 
 
 plugin: Strategy = Autoregressive()

@@ -1,11 +1,11 @@
-"""Early exit: a token leaves the model as soon as an early prediction is sure enough.
+"""Early exit: a token leaves the model as soon as an early prediction is confident enough.
 
 Schuster et al., "Confident adaptive language modeling" (CALM, 2207.07061): behind some of the blocks the final norm
 (or a trained exit head) and the unembedding predict the token; where the largest probability reaches a threshold,
 the rest is left out, and later tokens find keys and values made of the hidden state that left. Every test costs the
 head once: with a large vocabulary few exits are better than many. The text is not the whole model's; the prompt is
-read by all blocks. A batch leaves when all of its sequences are sure. Behind blocks that were never trained to be
-the last, a model is sure and wrong: train exit heads first.
+read by all blocks. A batch leaves when all of its sequences are confident. Behind blocks that were never trained to be
+the last, a model is confident and wrong: train exit heads first.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from core.decoding._prompt import one_by_one
+from core.decoding._prompt import autoregressive
 from core.errors import ExplorerError
 from core.types import Advance, GenerationConfig, Ids, Logits, Record, Session, Strategy, depths
 
@@ -23,10 +23,10 @@ from core.types import Advance, GenerationConfig, Ids, Logits, Record, Session, 
 class Exits(Record):
     """When a token may leave.
 
-    threshold: the largest probability that is sure enough. 1 hardly ever leaves.
+    threshold: the largest probability that is confident enough. 1 hardly ever leaves.
     first_exit: blocks before the first exit; 0 takes the exits that have trained heads, else three quarters.
     every: blocks from one exit to the next, where first_exit says the first.
-    prefill_chunk: prompt tokens per forward.
+    prefill_chunk: prompt tokens per forward pass.
     """
 
     threshold: Annotated[float, Meta(ge=0, le=1)] = 0.9
@@ -57,7 +57,7 @@ class EarlyExit:
         def step(tokens: Ids, number: int) -> Logits:
             return deep.forward_exit(tokens, params.threshold, exits)[0]
 
-        return one_by_one(session, prompt, config, params.prefill_chunk, step)
+        return autoregressive(session, prompt, config, params.prefill_chunk, step)
 
 
 plugin: Strategy = EarlyExit()

@@ -1,4 +1,4 @@
-"""One forward over the prompt and no generation: what an encoder does, and a pure prefill measurement."""
+"""One forward pass over the prompt and no generation: what an encoder does, and a pure prefill measurement."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Jacobi decoding: guess a window of tokens, and let one forward correct all of them at once.
+"""Jacobi decoding: guess a window of tokens, and let one forward pass correct all of them at once.
 
 Song et al., "Accelerating feedforward computation via parallel nonlinear equation solving" (2002.03820);
 Santilli et al., "Accelerating transformer inference for translation via parallel decoding" (2305.10427);
@@ -36,7 +36,7 @@ class Window(Record):
     form: sliding keeps the window full after every step; block is the paper's, which finishes a block first.
     pool: n-grams kept per first token and verified beside the window; 0 for none.
     ngram: tokens of such an n-gram, the first of which is its key.
-    prefill_chunk: prompt tokens per forward.
+    prefill_chunk: prompt tokens per forward pass.
     """
 
     window: Annotated[int, Meta(ge=1, le=1024)] = 16

@@ -13,7 +13,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from core.decoding._prompt import one_by_one
+from core.decoding._prompt import autoregressive
 from core.types import Advance, GenerationConfig, Ids, Logits, Record, Session, Strategy, depths
 
 
@@ -23,7 +23,7 @@ class Schedule(Record):
     last_share: share of the blocks that the last token runs through; the first runs through all.
     bottom: first blocks that always run.
     over_tokens: tokens over which the number falls, constant after them; 0 takes the new tokens asked for.
-    prefill_chunk: prompt tokens per forward.
+    prefill_chunk: prompt tokens per forward pass.
     """
 
     last_share: Annotated[float, Meta(ge=0, le=1)] = 0.75
@@ -48,7 +48,7 @@ class LayerSkip:
             blocks = that_run(n_blocks, number / max(1, over - 1), params.last_share, params.bottom)
             return deep.forward_through(tokens, blocks, keep=1)
 
-        return one_by_one(session, prompt, config, params.prefill_chunk, step)
+        return autoregressive(session, prompt, config, params.prefill_chunk, step)
 
 
 def that_run(n_blocks: int, progress: float, last_share: float, bottom: int) -> list[int]:

@@ -34,7 +34,7 @@ class Window(Record):
     ngram: tokens of an n-gram, the first of which is its key (N). A step takes up to N - 1 from the pool.
     candidates: n-grams kept per key (G); without tree attention the one closest to the window is tried.
     pool_from_prompt: the n-grams of the prompt, and then of the text as it grows, go into the pool too.
-    prefill_chunk: prompt tokens per forward.
+    prefill_chunk: prompt tokens per forward pass.
     """
 
     window: Annotated[int, Meta(ge=1, le=512)] = 7

@@ -1,4 +1,4 @@
-"""Medusa with the model's own choices: trained heads guess, one forward verifies a tree of the guesses.
+"""Medusa with the model's own choices: trained heads guess, one forward pass verifies a tree of the guesses.
 
 Cai et al. (2401.10774, section 2.1), with exact acceptance: what is accepted is what the model would have said.
 """

@@ -24,7 +24,7 @@ class Lookup(Record):
     max_ngram: the longest run of last tokens to look for; shorter ones are tried after it.
     min_ngram: the shortest. 1 finds drafts often, and wrong ones too.
     draft_length: tokens to take from behind the place found.
-    prefill_chunk: prompt tokens per forward.
+    prefill_chunk: prompt tokens per forward pass.
     """
 
     max_ngram: Annotated[int, Meta(ge=1, le=64)] = 3

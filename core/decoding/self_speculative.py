@@ -1,4 +1,4 @@
-"""Self-speculative decoding: the model's first blocks draft, the whole model checks the draft in one forward.
+"""Self-speculative decoding: the model's first blocks draft, the whole model checks the draft in one forward pass.
 
 Elhoushi et al., "LayerSkip: Enabling early exit inference and self-speculative decoding" (2404.16710, section 4.3);
 when to stop drafting follows Zhang et al., "Draft & verify" (2309.08168). The draft reads the cache of
@@ -29,7 +29,7 @@ class FirstBlocks(Record):
     exit head, else three quarters.
     draft_length: tokens drafted per step, at most.
     stop_confidence: the draft ends with a token whose distribution has no larger probability; 0 never ends it early.
-    prefill_chunk: prompt tokens per forward.
+    prefill_chunk: prompt tokens per forward pass.
     """
 
     exit_layer: Annotated[int, Meta(ge=0)] = 0

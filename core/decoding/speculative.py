@@ -1,4 +1,4 @@
-"""Speculative decoding: a small model drafts, the large one checks the draft in one forward.
+"""Speculative decoding: a small model drafts, the large one checks the draft in one forward pass.
 
 Leviathan et al., "Fast inference from transformers via speculative decoding" (2211.17192) and Chen et al.,
 "Accelerating large language model decoding with speculative sampling" (2302.01318). Greedy decoding accepts
@@ -27,7 +27,7 @@ class Draft(Record):
 
     draft: id of a smaller model with the same tokenizer, opened in the same backend with the same options.
     draft_length: tokens it drafts per step. More pay when it is cheap and agrees often.
-    prefill_chunk: prompt tokens per forward.
+    prefill_chunk: prompt tokens per forward pass.
     """
 
     draft: str = ""

@@ -1,4 +1,4 @@
-"""FLOPs of one forward of each phase, counted by the library's own operators instead of the architecture.
+"""FLOPs of one forward pass of each phase, counted by the library's own operators instead of the architecture.
 
 Its pass only learns the shapes: the counting runs afterwards, forwards of its own outside every step.
 """

@@ -1,4 +1,4 @@
-"""v(k): what a forward of k tokens costs after the prompt. It decides whether guessing several tokens pays.
+"""v(k): what a forward pass of k tokens costs after the prompt. It decides whether guessing several tokens pays.
 
 A forward is timed as a decoder uses it: the best token of every row is read, one token is kept and the others are
 dropped, which in some engines copies the cache. The forwards are run when the pass's steps are over, on the cache they
@@ -75,12 +75,12 @@ class ForwardCostAttachment:
 
 
 def _warned(why: str) -> Warned:
-    return Warned(t_s=time.perf_counter(), message=f"The cost of a forward was not measured: {why}.")
+    return Warned(t_s=time.perf_counter(), message=f"The cost of a forward pass was not measured: {why}.")
 
 
 class ForwardCosts:
     name = "forward_cost"
-    label = "Cost of a forward"
+    label = "Cost of a forward pass"
     needs = frozenset({"forward", "cache", "rollback"})
     single = True
     limit: int | None = 2  # the prompt and one step; the rest is run here

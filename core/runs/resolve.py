@@ -1,7 +1,7 @@
 """What a request's names stand for here and now: the model's entry, format and files, the number format that will
 run, the architecture with it, the plugins with their typed settings, and the other models that the request brings.
 
-Every part that needs to know one of these asks `resolve`; none derives it again. Nothing is loaded or measured here,
+Every part that needs to know one of these asks `resolve`; none works it out again. Nothing is loaded or measured here,
 and whether the machine can carry it out is core.runs.check's question.
 """
 
@@ -38,7 +38,7 @@ from core.types import (
 class Resolved:
     """One request, resolved.
 
-    format, path: of the file or folder that will be opened; path is None where it must be derived first.
+    format, path: of the file or folder that will be opened; path is None where it must be converted first.
     dtype: what the weights are turned into when they are loaded; None: they stay as stored.
     files: identity of the files behind the model. task: the typed settings of an eval or a transform.
     companions: by role ("draft", "reference").
@@ -127,7 +127,7 @@ def supposed_dtype(backend: Backend, stored: str, weights: str | None) -> str:
     """In which number format a backend would run a model whose weights were stored as `weights`, or else as they are.
 
     For predictions, which need no file: a backend that chooses takes `weights` if it can; one that reads GGUF takes
-    them as they are; others run what is derived for them.
+    them as they are; others run what is converted for them.
     """
     weights = canonical_dtype(weights) if weights else None
     if backend.dtypes:

@@ -154,7 +154,7 @@ class ModelEntry(Record):
     """One line of the catalogue: a model that can be chosen, before it is opened.
 
     files: format ("hf", "gguf", "onnx", "config") -> path. A backend opens the first format it
-    lists in `formats`; a missing one is derived by core.models.artifacts when that is possible.
+    lists in `formats`; a missing one is converted by core.models.artifacts when that is possible.
     """
 
     id: str

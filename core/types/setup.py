@@ -47,7 +47,7 @@ class Setup(Record):
 
 
 class Reserve(Record, omit_defaults=False):
-    """The memory that a backend will come to hold for a request, foretold; as it is seen from outside, resident.
+    """The resident memory that a backend is predicted to hold for a request.
 
     packed_bytes: second copies of weights in an order that kernels want. workspace_bytes: activations of the largest
     forward, logits, and what opening holds beside its result. runtime_bytes: the process with its library, and what

@@ -104,7 +104,7 @@ def _load_apart(wanted: Resolved, journal: Journal) -> tuple[Session, float]:
 
 
 def provide(entry: ModelEntry, formats: tuple[str, ...], journal: Teller) -> tuple[str, str]:
-    """(format, path) of a file the backend opens; what must be derived is made in a process of its own."""
+    """(format, path) of a file the backend opens; what must be converted is, in a process of its own."""
     direct = next((fmt for fmt in formats if fmt in entry.files and fmt != "config"), None)
     if direct:
         from core.models.formats import check

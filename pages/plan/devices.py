@@ -40,7 +40,7 @@ def table(devices: tuple[Device, ...]) -> Any:
             "Kind": d.kind,
             **{title: figure_of(d, field, scale) for title, (field, scale) in columns.items()},
             "Year": d.year,
-            "Trust": "measured" if d.provenance == "measured" else d.confidence or "own",
+            "Confidence": "measured" if d.provenance == "measured" else d.confidence or "own",
             "Doubtful": ", ".join(d.uncertain_fields).replace("peak_flop_per_s.", "").replace("_", " "),
         }
         for d in devices
@@ -112,9 +112,9 @@ def draw_catalogue(devices: tuple[Device, ...]) -> Device | None:
         selection_mode=["single-row", "single-cell"],
         column_config={
             "Device": st.column_config.TextColumn(pinned=True),
-            "Doubtful": st.column_config.TextColumn(help="Figures that are derived or disputed; shown with a ~"),
-            "Trust": st.column_config.TextColumn(
-                help="A agrees with a source that was read, B recalled and partly checked, C derived or disputed"
+            "Doubtful": st.column_config.TextColumn(help="Worked out from other figures, or disputed; shown with a ~"),
+            "Confidence": st.column_config.TextColumn(
+                help="A: agrees with a source that was read. B: recalled and partly checked. C: worked out or disputed."
             ),
         },
         alt="All devices with memory, bandwidth, peak rates and which figures are doubtful",

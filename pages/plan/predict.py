@@ -194,7 +194,7 @@ def error_rows() -> list[dict[str, Any]]:
     ]
 
 
-def draw_trust(of: Prediction, command: str) -> None:
+def draw_assumptions(of: Prediction, command: str) -> None:
     with st.container(border=True):
         st.markdown("**Assumptions**")
         st.markdown("\n".join(f"- {text.escape(line)}" for line in of.assumptions))
@@ -259,7 +259,7 @@ def ask() -> None:
         with st.container(border=True):
             st.markdown("**On this machine, by backend**")
             draw_here(spec, model_id, dtype, cache, prompt, new, batch)
-        draw_trust(one_of, command)
+        draw_assumptions(one_of, command)
 
 
 with page("Predict", ABOUT):

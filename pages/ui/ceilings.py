@@ -1,4 +1,4 @@
-"""This machine's measured ceilings in a page: their state, measuring them, and what to hold a run against.
+"""This machine's measured ceilings in a page: their state, measuring them, and the reference roofline of a run.
 
 Measuring goes on in a thread that owns a child process, so it survives reruns, pages and reloads.
 """
@@ -193,8 +193,8 @@ def _start_button(
         st.rerun()
 
 
-class Held(NamedTuple):
-    """The roof that a run is held against: two figures, all roofs of the device for drawing, and its name."""
+class Reference(NamedTuple):
+    """The reference roofline of a run: two ceilings, all roofs of the device for drawing, and its name."""
 
     device: Device
     ceiling: Ceiling
@@ -208,8 +208,8 @@ class Held(NamedTuple):
         return self.ceiling if own is None else own
 
 
-def held_against(result: Result, key: str, label: str = "Held against") -> Held | None:
-    """Choose the device whose roof counts: this machine as measured, or a data sheet. None: not measured yet."""
+def choose_reference(result: Result, key: str, label: str = "Reference roofline") -> Reference | None:
+    """Choose the reference roofline: this machine as measured, or a data sheet. None: not measured yet."""
     own = own_name(result)
     names = [own, *(d.name for d in catalogue.devices(data_dir() / "devices"))]
     chosen = st.selectbox(
@@ -217,22 +217,22 @@ def held_against(result: Result, key: str, label: str = "Held against") -> Held 
         names,
         key=key,
         bind="query-params",
-        help="The roof that decides memory- or compute-bound: the measured ceilings of the machine that ran it, "
+        help="It decides memory- or compute-bound: the measured ceilings of the machine that ran it, "
         "or the figures of a data sheet (stated).",
     )
     found = kept_of(result) if chosen == own else None
     device = this_machine(found, own) if chosen == own else catalogue.find(chosen, data_dir() / "devices")
-    return None if device is None else hold(device, result, found)
+    return None if device is None else reference_of(device, result, found)
 
 
-def hold(device: Device, result: Result, found: Ceilings | None = None) -> Held:
+def reference_of(device: Device, result: Result, found: Ceilings | None = None) -> Reference:
     """The roofs of a device for this run's number format; with measured ceilings also by working set."""
     dtype = arithmetic_dtype(device, result) if found is None else predict_here.arithmetic_dtype(_known(result), found)
     if found is not None:
         needed = max(working_set_bytes(result.layers, phase) for phase in ("prefill", "decode"))
         ceiling = ceiling_here(found, dtype, needed)
         assert ceiling is not None  # as_device gave this dtype and a bandwidth
-        return Held(
+        return Reference(
             device,
             ceiling,
             _with_working_set(roofs_here(found, dtype, needed, device.name), ceiling, needed),
@@ -241,7 +241,7 @@ def hold(device: Device, result: Result, found: Ceilings | None = None) -> Held:
         )
     stated = ceiling_of(device, dtype)
     assert stated is not None  # ideal_peak chose among the device's own
-    return Held(device, stated, roofs_of(device, dtype), dtype=dtype)
+    return Reference(device, stated, roofs_of(device, dtype), dtype=dtype)
 
 
 def _with_working_set(roofs: tuple[Roof, ...], ceiling: Ceiling, n_bytes: float) -> tuple[Roof, ...]:

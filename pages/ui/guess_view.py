@@ -26,7 +26,7 @@ def timed_steps(run: Run) -> list[Step]:
 
 def fared(found: Acceptance | None) -> tuple[Tile, ...]:
     """Tokens per forward, and how many guesses were accepted; dashes where nothing was decoded."""
-    fast = "Guesses accepted: tokens beyond the one that every forward gives."
+    fast = "Guesses accepted: tokens beyond the one that every forward pass gives."
     still = "Of these, right already while a token before them was wrong."
     return (
         ("Tokens per forward", f"{found.tokens_per_forward:.2f}" if found else text.NONE, None),
@@ -48,7 +48,7 @@ def helped(result: Result) -> str:
         return ""
     who = {"blocks": "drafts by its first blocks", "draft": "the draft model", "heads": "the trained heads"}
     shares = (f"{who[p.of]} {text.percent(p.flops / phase.flops)}" for p in phase.parts)
-    return f"Of decoding's FLOPs: {', '.join(shares)}; the rest is the model's own forwards."
+    return f"Of decoding's FLOPs: {', '.join(shares)}; the rest is the model's own forward passes."
 
 
 def draw_guesses(run: Run) -> None:
@@ -59,11 +59,13 @@ def draw_guesses(run: Run) -> None:
         return
     each = sum(s.seconds for s in steps) / found.n_forward
     words = f"{found.n_forward} of them" + (f", and {found.n_draft} of the draft" if found.n_draft else "")
-    draw_tiles((*fared(found), ("Time per forward", text.seconds(each), f"{words}; what else a step does is in it.")))
+    words += "; what else a step does is in it."
+    draw_tiles((*fared(found), ("Time per forward pass", text.seconds(each), words)))
     with st.expander("Tokens accepted per step", icon=":material/bar_chart:"):
         figure(accepted_bars(found.histogram), key="run-accepted")
         st.caption(
-            f"{len(steps)} steps, {found.n_forward} forwards, {found.n_tokens} tokens. {text.provenance('measured')}"
+            f"{len(steps)} steps, {found.n_forward} forward passes, {found.n_tokens} tokens. "
+            f"{text.provenance('measured')}"
         )
     if words := helped(result_of(run)):
         st.caption(f"{words} {text.provenance('computed')}")

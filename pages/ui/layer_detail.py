@@ -13,7 +13,7 @@ from core.runs.store import Run
 from core.runs.summarize import phase_work
 from core.types import Loaded, Result
 from pages.ui import text
-from pages.ui.ceilings import Held
+from pages.ui.ceilings import Reference
 
 SHOW = {"FLOP": lambda v: text.si(v, "FLOP"), "B": text.size, "FLOP/s": text.compute, "s": text.seconds}
 
@@ -37,7 +37,7 @@ def shape_of(run: Run, result: Result, loaded: Loaded) -> dict[Phase, Forward]:
     }
 
 
-def draw_arithmetic(run: Run, result: Result, phase: Phase, name: str, held: Held | None) -> None:
+def draw_arithmetic(run: Run, result: Result, phase: Phase, name: str, reference: Reference | None) -> None:
     """The calculation that puts this layer where it is, line by line."""
     recording = run.recording()
     loaded, steps = recording.loaded, recording.of_phase(phase, "layers")
@@ -47,9 +47,9 @@ def draw_arithmetic(run: Run, result: Result, phase: Phase, name: str, held: Hel
         return
     row = next(w for w in phase_work(recording, phase, steps) if w.name == name)
     seen = next((x for x in result.layers if x.phase == phase and x.name == name), None)
-    ceiling = held.ceiling if held else None
-    if held is not None and seen is not None:
-        ceiling = ceiling_for(seen, held.ceiling, held.near)
+    ceiling = reference.ceiling if reference else None
+    if reference is not None and seen is not None:
+        ceiling = ceiling_for(seen, reference.ceiling, reference.near)
     with st.container(border=True):
         st.markdown(
             f"**{text.escape(name)}** in {phase} :gray[· {layer.kind} · {text.count(layer.n_params)} parameters]"

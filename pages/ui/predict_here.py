@@ -87,14 +87,14 @@ def _draw(rows: list[tuple[str, str, PredictionHere, int, dict[str, Any] | None]
                 "First token": text.seconds(p.ttft_s.calibrated),
                 "Memory": text.size(p.peak_memory_bytes.calibrated),
                 "Decode bound by": p.bound_by,
-                "Calibrated with": f"{n} forwards" if n else "nothing yet: a guess",
+                "Calibrated with": f"{n} forward passes" if n else "nothing yet: a guess",
             }
             for backend, dtype, p, n, seen in rows
         ],
         hide_index=True,
         column_config={
             "Measured": st.column_config.TextColumn(help="The newest run of this model, backend, weights and batch"),
-            "Calibrated with": st.column_config.TextColumn(help="Measured forwards of this machine's own runs"),
+            "Calibrated with": st.column_config.TextColumn(help="Measured forward passes of this machine's own runs"),
         },
         alt="Predicted and measured speed of each backend on this machine",
     )

@@ -14,7 +14,7 @@ from core.charts.timeline import memory_timeline, token_timeline
 from core.runs.store import Run
 from core.types import Result
 from pages.ui import text
-from pages.ui.ceilings import hold, kept_of, own_name, this_machine
+from pages.ui.ceilings import kept_of, own_name, reference_of, this_machine
 from pages.ui.figure import figure
 from pages.ui.links import link
 from pages.ui.state import GOING
@@ -63,14 +63,14 @@ def _roofline(run: Run, result: Result) -> None:
         st.caption("The ceilings of the machine that ran it are not measured yet at this number of threads.")
         link("pages/understand/roofline.py", "Measure them, in half a minute", ":material/straighten:", run.id)
         return
-    held = hold(device, result, found)
-    points = measured(result.phases, result.layers, "Layers", held.ceiling)
+    reference = reference_of(device, result, found)
+    points = measured(result.phases, result.layers, "Layers", reference.ceiling)
     decode = next((p for p in points if p.whole and p.phase == "decode"), None)
     if decode is None:
         st.caption("Points appear with the first tokens.")
     else:
         st.caption(f"Decode is {decode.bound}-bound, at {text.percent(decode.efficiency)} of the roof.")
-    roofs = tuple(roof for roof in held.roofs if roof.main)  # the two that count: a small chart has room for no more
+    roofs = tuple(roof for roof in reference.roofs if roof.main)  # a small chart has room for no more
     figure(roofline(roofs, points, height=_CHART, pick=False), key="live-roofline")
 
 

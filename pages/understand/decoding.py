@@ -1,4 +1,4 @@
-"""Many tokens per forward: what a forward of n tokens costs here, what guessing would bring, and what it brought."""
+"""Many tokens per forward pass: what one of n tokens costs here, what guessing would bring, and what it brought."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import streamlit as st
 
 from core.analysis.decoding import (
     acceptance,
-    fastest_one_by_one,
+    fastest_autoregressive,
     first_divergence,
     mean_input,
     predicted_speedup,
@@ -26,7 +26,7 @@ from core.runs.store import Run
 from core.stats.intervals import paired_ratio
 from core.types import Request, Result
 from pages.ui import text
-from pages.ui.ceilings import hold, kept_of, own_name, this_machine
+from pages.ui.ceilings import kept_of, own_name, reference_of, this_machine
 from pages.ui.figure import figure
 from pages.ui.guess_view import timed_steps
 from pages.ui.live import live
@@ -77,18 +77,18 @@ def roof_curve(run: Run, result: Result) -> tuple[tuple[int, float], ...]:
     spec, setup = run.recording().spec, result.setup
     if found is None or device is None or cost is None or spec is None or setup is None:
         return ()
-    held = hold(device, result, found)
+    reference = reference_of(device, result, found)
     activation, kv = setup.activation_dtype, setup.kv_dtype
     seconds = {
-        t.n: ideal_seconds(work(spec, t.n, cost.n_past, activation_dtype=activation, kv_dtype=kv), held.ceiling)
+        t.n: ideal_seconds(work(spec, t.n, cost.n_past, activation_dtype=activation, kv_dtype=kv), reference.ceiling)
         for t in cost.times
     }
     return tuple((n, s / seconds[1]) for n, s in seconds.items()) if seconds.get(1) else ()
 
 
 def draw_costs(found: Rows[tuple[Run, Result]]) -> None:
-    """The curves, and the prospect for a share of right guesses."""
-    st.subheader("What a forward of n tokens costs", anchor=False)
+    """The curves, and the prospect at an acceptance rate."""
+    st.subheader("What a forward pass of n tokens costs", anchor=False)
     names, shared = distinct([(*configuration(result), context(result)) for _, result in found])
     curves = [
         CostCurve(name, result.forward_cost, roof_curve(run, result))
@@ -99,21 +99,21 @@ def draw_costs(found: Rows[tuple[Run, Result]]) -> None:
     st.caption(
         (f"All of them: {text.escape(shared)}. " if shared else "")
         + f"Lines: {text.provenance('measured')} median and quartiles. Dashed: {text.provenance('computed')} from the "
-        "machine's roof. Dotted: n forwards of one token; above it guessing can never pay. A memory-bound forward "
+        "machine's roof. Dotted: n forward passes of one token; above it guessing can never pay. A memory-bound pass "
         "reads the weights once, however many tokens it carries, so an ideal curve stays flat until the ridge point."
     )
     chosen = st.selectbox("Of this configuration", range(len(curves)), format_func=lambda i: curves[i].name, key="of")
     left, right = st.columns([1, 1.6], gap="large")
     with left:
         alpha = st.slider(
-            "Share of right guesses",
+            "Acceptance rate",
             0.0,
             0.99,
             0.7,
             0.01,
             key="alpha",
             bind="query-params",
-            help="The probability that a guess is what the model would have said, each independently (Leviathan).",
+            help="The probability that a guess is accepted, each independently of the others (Leviathan).",
         )
         draft = st.slider(
             "Cost of one guess",
@@ -123,7 +123,7 @@ def draw_costs(found: Rows[tuple[Run, Result]]) -> None:
             0.01,
             key="draft-cost",
             bind="query-params",
-            help="In forwards of one token: 0 for Jacobi, lookahead and prompt lookup; a draft model has its own.",
+            help="In passes of one token: 0 for Jacobi, lookahead and prompt lookup; a draft model has its own.",
         )
         rows = prospects(curves[chosen].cost, alpha, draft)
     with right:
@@ -135,15 +135,16 @@ def draw_costs(found: Rows[tuple[Run, Result]]) -> None:
 
 def _advice(n: int, speedup: float, curve: CostCurve) -> str:
     v16, roof = relative_cost(curve.cost, 16), roof_left_unused(curve.cost, dict(curve.roof), 16)
-    more = f" A window of 16 must give {v16:.1f} tokens per forward to break even." if v16 is not None else ""
+    more = f" A window of 16 must give {v16:.1f} tokens per forward pass to break even." if v16 is not None else ""
     if roof is not None:
         more += (
             f" The machine's roof would allow {roof:.1f} {text.provenance('computed')}: what costs is this engine's "
             "way with a few tokens at once in this precision. Another precision or engine may do better."
         )
     if n == 1 or speedup < 1.02:
-        return f"Guessing does not pay here: one token per forward is the fastest.{more}"
-    return f"Forwards of **{n}** tokens would be **{speedup:.2f} times** as fast {text.provenance('computed')}.{more}"
+        return f"Guessing does not pay here: one token per forward pass is the fastest.{more}"
+    fast = f"**{speedup:.2f} times** as fast {text.provenance('computed')}"
+    return f"Forward passes of **{n}** tokens would be {fast}.{more}"
 
 
 # ---------------------------------------------------------------- pairs
@@ -170,20 +171,25 @@ def draw_pairs(pairs: Sequence, rival: Request) -> None:
     predicted = (
         predicted_speedup(found.tokens_per_forward, fed, cost) if found and fed and cost and not found.n_draft else None
     )
-    st.subheader(f"{strategy_label(rival.strategy)} against autoregressive", anchor=False)
+    st.subheader(f"{strategy_label(rival.strategy)} and autoregressive decoding", anchor=False)
     interval = f"{ratio.low:.2f} to {ratio.high:.2f}" if ratio.low is not None and ratio.high is not None else None
-    error = f"{100 * (predicted / ratio.value - 1):+.0f} % beside the measured one" if predicted else None
+    error = _error(predicted / ratio.value - 1) if predicted else None
     why = None if predicted else "A draft's own cost is not in v(n)." if found and found.n_draft else None
     with st.grid(4, min_column_width=200, row_height=148):
         for label, value, under, words in (
-            ("Speed-up, measured", text.ratio(ratio.value), interval or f"{ratio.n} pairs", "In interleaved pairs."),
-            ("Speed-up, predicted", text.ratio(predicted), error, why or "Tokens per forward over v(n)."),
+            (
+                "Speed-up over autoregressive",
+                text.ratio(ratio.value),
+                interval or f"{ratio.n} pairs",
+                "In interleaved pairs.",
+            ),
+            ("Predicted speed-up", text.ratio(predicted), error, why or "Tokens per forward pass over v(n)."),
             ("Tokens per forward", f"{found.tokens_per_forward:.2f}" if found else text.NONE, None, None),
             (
-                "Right guesses",
+                "Acceptance rate",
                 text.percent(found.rate) if found else text.NONE,
                 f"{found.stationary} stationary" if found else None,
-                "Of those that were decided: a guess behind a wrong one was not.",
+                "Accepted guesses among those that were decided: one behind a wrong guess was not.",
             ),
         ):
             st.metric(
@@ -200,19 +206,24 @@ def draw_pairs(pairs: Sequence, rival: Request) -> None:
         figure(accepted_bars(found.histogram), key="accepted")
     draw_fastest(rival, [b.tok_per_s for _, b in results if b.tok_per_s])
     where = first_divergence(*steps)
-    same = "The two texts are the same." if where is None else f"The two texts differ from token {where + 1} on."
-    st.caption(f"{same} {ratio.n} pairs. {text.provenance('measured')}")
+    match = "the two texts are the same" if where is None else f"the two texts differ from token {where + 1} on"
+    st.caption(f"Output match: {match}. {ratio.n} pairs. {text.provenance('measured')}")
+
+
+def _error(share: float) -> str:
+    """In words, of a prediction that is off by this share."""
+    return f"{'over' if share > 0 else 'under'}predicted by {100 * abs(share):.0f} %"
 
 
 def draw_fastest(rival: Request, speeds: Rows[float]) -> None:
     """The rival beside the fastest run of this model decoding autoregressively, in any engine and precision."""
-    best = fastest_one_by_one(store().history(), rival.model)
+    best = fastest_autoregressive(store().history(), rival.model)
     if best is None or not speeds:
         return
     ratio = median(speeds) / best["tok_per_s"]
     how = " · ".join(str(p) for p in (backend_label(best["backend"]), best["dtype"]) if p)
     st.markdown(
-        f"**{ratio:.2f} times** the fastest one-by-one run of this model here: {best['tok_per_s']:.1f} tok/s in "
+        f"**{ratio:.2f} times** the fastest autoregressive run of this model here: {best['tok_per_s']:.1f} tok/s in "
         f"{text.escape(how)} {text.provenance('computed')}"
     )
     st.caption("Of all runs in the history; the two were not measured side by side, so load of the machine may differ.")
@@ -223,7 +234,7 @@ def draw_going(run: Run, result: Result) -> None:
     draw_stage(run, result)
 
 
-with page("Decoding", "Many tokens per forward: what it costs on this machine decides whether guessing pays."):
+with page("Decoding", "Many tokens per forward pass: what it costs on this machine decides whether guessing pays."):
     left, view = st.columns([1, 2.1], gap="large")
     pairs = remembered("pairs", Sequence)
     asked = remembered("pairs-asked", list[Request])
@@ -244,7 +255,7 @@ with page("Decoding", "Many tokens per forward: what it costs on this machine de
         if not found and not pairs.runs:
             nothing_yet(
                 "Nothing measured yet",
-                "Press Measure: the cost of a forward, then pairs of both ways to decode.",
+                "Press Measure: the cost of a forward pass, then pairs of both ways to decode.",
                 ":material/speed:",
             )
         if found:

@@ -38,7 +38,7 @@ def draw_race(runs: list[Run]) -> None:
     found = acceptance(steps[1])
     speedup = results[0].tpot_s / results[1].tpot_s if results[0].tpot_s is not None and results[1].tpot_s else None
     pair = "Of this one pair, without an interval: the Decoding page measures pairs."
-    draw_tiles((("Speed-up in decoding", text.ratio(speedup), pair), *fared(found)))
+    draw_tiles((("Speed-up over autoregressive", text.ratio(speedup), pair), *fared(found)))
     before, after = (sum(step.seconds for step in way) for way in steps)
     st.caption(
         f"The clock counts reading the prompt too: {text.seconds(after)} instead of {text.seconds(before)} for the "
@@ -51,14 +51,14 @@ def draw_race(runs: list[Run]) -> None:
         )
     else:
         st.caption(
-            f":material/call_split: The two texts differ from token {where + 1} on. In low precision a forward of many "
-            f"tokens rounds otherwise than a forward of one, and a near tie may tip. {text.provenance('measured')}"
+            f":material/call_split: The two texts differ from token {where + 1} on. In low precision a forward pass of "
+            f"many tokens rounds otherwise than one of one token, and a near tie may tip. {text.provenance('measured')}"
         )
 
 
 with page(
     "Jacobi, live",
-    "A window of tokens is guessed, and one forward corrects all of them: watch it converge, beside autoregressive.",
+    "One forward pass corrects a whole window of guessed tokens: watch it converge, beside autoregressive.",
 ):
     left, view = st.columns([1, 2.1], gap="large")
     pair = remembered("race", Sequence)

@@ -16,7 +16,7 @@ from core.layer_names import block_of
 from core.runs.store import Run
 from core.types import Layer, LayerResult, Loaded, Result
 from pages.ui import marks, text
-from pages.ui.ceilings import Held, held_against
+from pages.ui.ceilings import Reference, choose_reference
 from pages.ui.crosscheck import draw_counts
 from pages.ui.figure import figure
 from pages.ui.layer_detail import draw_arithmetic, loaded_of
@@ -69,10 +69,10 @@ def draw_cards(found: Sequence[Bottleneck], rest: str | None, run: Run, going: b
         link("pages/understand/roofline.py", "See them on the roofline", ":material/stacked_line_chart:", run.id)
 
 
-def colour_of(result: Result, phase: Phase, chosen: str, held: Held | None) -> Colour:
+def colour_of(result: Result, phase: Phase, chosen: str, reference: Reference | None) -> Colour:
     rows = [x for x in result.layers if x.phase == phase]
     if chosen == "Of the roof":
-        ideal = ideal_times(rows, held.ceiling, held.near) if held else {}
+        ideal = ideal_times(rows, reference.ceiling, reference.near) if reference else {}
         return Colour("share of the roof", "%", ideal, _values(rows, "seconds"))
     field = COLOURS[chosen]
     return Colour(f"{chosen.lower()} in {phase}", UNITS[field], _values(rows, field))
@@ -117,9 +117,9 @@ def draw_graph(layers: Sequence[Layer], colour: Colour, sizes: dict[str, float],
     return chosen.id if chosen is not None else None
 
 
-def draw_table(result: Result, phase: Phase, held: Held | None) -> None:
+def draw_table(result: Result, phase: Phase, reference: Reference | None) -> None:
     rows = [x for x in result.layers if x.phase == phase]
-    ideal = ideal_times(rows, held.ceiling, held.near) if held else {}
+    ideal = ideal_times(rows, reference.ceiling, reference.near) if reference else {}
     with st.expander("All layers as a table", icon=":material/table_rows:"):
         st.dataframe(
             [
@@ -196,11 +196,11 @@ def draw(run: Run, result: Result) -> None:
             )
             or phases[-1]
         )
-        held = held_against(result, "layers-roof")
+        reference = choose_reference(result, "layers-roof")
         with st.popover("Compare with another run", icon=":material/compare_arrows:"):
             other = pick_run("The other run", "layers-other", None)
             against = st.toggle("Show the difference", key="layers-against", disabled=other in (None, run.id))
-    ceiling = held.ceiling if held else None
+    ceiling = reference.ceiling if reference else None
     if against and other and other != run.id:
         draw_against(run, result, other, phase, loaded)
         return
@@ -233,14 +233,14 @@ def draw(run: Run, result: Result) -> None:
                 )
             if shown == "Of the roof" and ceiling is None:
                 st.info(
-                    "Measure this machine on the Roofline page, or hold it against a data sheet.",
+                    "Measure this machine on the Roofline page, or choose a data sheet as the reference roofline.",
                     icon=":material/speed:",
                 )
             sizes = _values([x for x in rows if x.phase == phase], "seconds")
-            colour = colour_of(result, phase, shown or "Time", held)
+            colour = colour_of(result, phase, shown or "Time", reference)
             picked = draw_graph(loaded.spec.layers, colour, sizes, detail or "Blocks")
         if picked:
-            draw_arithmetic(run, result, phase, picked, held)
+            draw_arithmetic(run, result, phase, picked, reference)
     quantity: Quantity = "seconds" if any(x.seconds for x in rows if x.phase == phase) else "flops"
     left, right = st.columns([1.25, 1], gap="medium")
     with left.container(border=True, height="stretch"):
@@ -256,7 +256,7 @@ def draw(run: Run, result: Result) -> None:
         figure(block_bars(rows, phase, quantity, height=220), key="blocks")
     if result.status not in GOING:
         draw_counts(result, phase)
-    draw_table(result, phase, held)
+    draw_table(result, phase, reference)
     draw_provenance(run, result, phase)
 
 

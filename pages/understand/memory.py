@@ -76,7 +76,7 @@ def draw_side_by_side(of: Split, seen: Measured, own: dict[str, int], shape: Sha
         figure(split_bars(bars), key="split")
         warm = "" if seen.loading_bytes is not None else " The model was open already, so opening it was not measured."
         st.caption(
-            f"Computed for {shape.n_context:,} tokens of cache and forwards of {shape.n_forward:,} tokens, batch "
+            f"Computed for {shape.n_context:,} tokens of cache and passes of {shape.n_forward:,} tokens, batch "
             f"{shape.batch}. Measured is resident memory: what a library only reserves, for its largest forward say, "
             f"does not count until it is touched.{warm}"
         )
@@ -230,7 +230,7 @@ def draw_fits(spec: ModelSpec, shape: Shape, runtime: float | None) -> None:
             "Longest context": st.column_config.NumberColumn(format="localized", help="Tokens, at this batch"),
             "The model's limit": st.column_config.CheckboxColumn(help="The model ends there, not the memory"),
             "Largest batch": st.column_config.NumberColumn(format="localized", help="Sequences, at this context"),
-            "Doubtful": st.column_config.CheckboxColumn(help="The memory size is derived or disputed"),
+            "Doubtful": st.column_config.CheckboxColumn(help="The memory size is worked out from others or disputed"),
         },
         alt="Every device: whether the model fits, the longest context and the largest batch",
     )

@@ -18,7 +18,15 @@ from core.runs.store import Run
 from core.types import Loaded, Result
 from hardware import catalogue
 from pages.ui import text
-from pages.ui.ceilings import Held, default_threads, held_against, hold, kept_of, measure_panel, own_name
+from pages.ui.ceilings import (
+    Reference,
+    choose_reference,
+    default_threads,
+    kept_of,
+    measure_panel,
+    own_name,
+    reference_of,
+)
 from pages.ui.figure import figure
 from pages.ui.layer_detail import draw_arithmetic, draw_lines, loaded_of, shape_of
 from pages.ui.links import link
@@ -48,7 +56,7 @@ def draw_cards(points: Sequence[Point], ceiling: Ceiling) -> None:
                     f"{text.compute(p.flop_per_s)} of {text.compute(p.roof_flop_per_s)}."
                 )
         with st.container(border=True, height="stretch"):
-            st.markdown(f"**The roof: {text.escape(ceiling.source)}**")
+            st.markdown(f"**Reference roofline: {text.escape(ceiling.source)}**")
             st.caption(
                 f"{text.compute(ceiling.flop_per_s)} and {text.bandwidth(ceiling.bytes_per_s)}, so the ridge is at "
                 f"{ceiling.ridge:.3g} FLOP per byte. Left of it memory limits, right of it arithmetic, whatever the "
@@ -104,10 +112,10 @@ def _steps(own: int, most: int) -> list[int]:
     return sorted({own, *(2**i for i in range(max(1, int(most)).bit_length()))})
 
 
-def overlays(result: Result, held: Held) -> list[Held]:
-    names = [d.name for d in catalogue.devices(data_dir() / "devices") if d.name != held.device.name]
+def overlays(result: Result, reference: Reference) -> list[Reference]:
+    names = [d.name for d in catalogue.devices(data_dir() / "devices") if d.name != reference.device.name]
     found, own = kept_of(result), own_name(result)
-    here = [own] if found is not None and held.device.name != own else []
+    here = [own] if found is not None and reference.device.name != own else []
     chosen = st.multiselect(
         "Lay over the roofs of",
         [*here, *names],
@@ -119,14 +127,14 @@ def overlays(result: Result, held: Held) -> list[Held]:
     )
     folder = data_dir() / "devices"
     return [
-        hold(found.as_device(own), result, found)
+        reference_of(found.as_device(own), result, found)
         if name == own and found
-        else hold(catalogue.find(name, folder), result)
+        else reference_of(catalogue.find(name, folder), result)
         for name in chosen
     ]
 
 
-def draw_pick(run: Run, result: Result, points: Sequence[Point], chosen: str | None, held: Held) -> None:
+def draw_pick(run: Run, result: Result, points: Sequence[Point], chosen: str | None, reference: Reference) -> None:
     """The arithmetic of the point that was clicked."""
     point = next((p for p in points if p.id == chosen and p.source == "measured"), None)
     point = point or next((p for p in points if p.id == chosen), None)
@@ -135,13 +143,13 @@ def draw_pick(run: Run, result: Result, points: Sequence[Point], chosen: str | N
         return
     names = {x.name for x in result.layers if x.phase == point.phase}
     if point.name in names and not point.whole:
-        draw_arithmetic(run, result, point.phase, point.name, held)
+        draw_arithmetic(run, result, point.phase, point.name, reference)
         return
     flops = point.flop_per_s * point.seconds
     with st.container(border=True):
         title = f"{point.phase.capitalize()} as a whole" if point.whole else f"Operator {point.name} in {point.phase}"
-        st.markdown(f"**{text.escape(title)}** :gray[· one forward · {text.si(flops, 'FLOP')}]")
-        draw_lines(under_roof(flops, flops / point.intensity, held.ceiling, point.seconds))
+        st.markdown(f"**{text.escape(title)}** :gray[· one forward pass · {text.si(flops, 'FLOP')}]")
+        draw_lines(under_roof(flops, flops / point.intensity, reference.ceiling, point.seconds))
 
 
 def draw_table(points: Sequence[Point]) -> None:
@@ -193,7 +201,7 @@ def draw_bandwidth(result: Result) -> None:
 def draw(run: Run, result: Result) -> None:
     loaded = loaded_of(run)
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        held = held_against(result, "roofline-device")
+        reference = choose_reference(result, "roofline-device")
         level: Level = (
             st.segmented_control(
                 "Points", get_args(Level), default="Layers", key="roofline-level", required=True, bind="query-params"
@@ -213,17 +221,17 @@ def draw(run: Run, result: Result) -> None:
             key="roofline-small",
             help="Also norms, sums and activations: layers that mostly move what the layer before has just written.",
         )
-        others = overlays(result, held) if held else []
-    if held is None:
+        others = overlays(result, reference) if reference else []
+    if reference is None:
         st.info(
-            "Press Measure this machine above, or hold the run against a data sheet.",
-            title="There is no roof to hold the run against yet",
+            "Press Measure this machine above, or choose a data sheet as the reference roofline.",
+            title="There is no reference roofline yet",
             icon=":material/speed:",
         )
         return
-    ceiling = held.ceiling
+    ceiling = reference.ceiling
     rows = [x for x in result.layers if small or level == "Operators" or not moves_activations(x)]
-    points = list(measured(result.phases, rows, level, ceiling, held.near))
+    points = list(measured(result.phases, rows, level, ceiling, reference.near))
     draw_cards(points, ceiling)
     chart = st.container(border=True)
     if loaded is not None:
@@ -231,9 +239,9 @@ def draw(run: Run, result: Result) -> None:
         for phase, forward in forwards(run, result, loaded).items():
             if any(x.phase == phase for x in result.layers):
                 shown = {x.name for x in rows if x.phase == phase}
-                found = predicted(loaded.spec, phase, forward, level, ceiling, activation, cache, held.near)
+                found = predicted(loaded.spec, phase, forward, level, ceiling, activation, cache, reference.near)
                 points += [p for p in found if p.whole or p.name in shown]
-    roofs = [*held.roofs, *(r for h in others for r in h.roofs if r.main)]
+    roofs = [*reference.roofs, *(r for h in others for r in h.roofs if r.main)]
     going = result.status in GOING
     with chart:
         state: Any = figure(
@@ -246,16 +254,16 @@ def draw(run: Run, result: Result) -> None:
             "Crossed: above the roof."
         )
     chosen = None if going else next((x["id"] for x in state.selection.get("pick", ())), None)
-    draw_pick(run, result, points, chosen, held)
+    draw_pick(run, result, points, chosen, reference)
     draw_flags(points)
     draw_table(points)
     draw_bandwidth(result)
-    kind = "measured" if held.device.provenance == "measured" else "stated"
-    doubts = f" · {text.escape(held.device.doubts())}" if held.device.doubts() else ""
-    sources = "; ".join(map(text.escape, held.device.sources))
+    kind = "measured" if reference.device.provenance == "measured" else "stated"
+    doubts = f" · {text.escape(reference.device.doubts())}" if reference.device.doubts() else ""
+    sources = "; ".join(map(text.escape, reference.device.sources))
     st.caption(
         f"{text.provenance('measured')} times · {text.provenance('computed')} FLOPs and bytes · "
-        f"{text.provenance(kind)} roofs, {held.dtype} arithmetic ({sources}){doubts}",
+        f"{text.provenance(kind)} roofs, {reference.dtype} arithmetic ({sources}){doubts}",
         help=text.provenance_help(),
     )
     with st.container(horizontal=True):

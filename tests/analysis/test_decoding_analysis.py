@@ -9,7 +9,7 @@ from core.analysis.decoding import (
     acceptance_for,
     expected_speedup,
     expected_tokens_per_forward,
-    fastest_one_by_one,
+    fastest_autoregressive,
     first_divergence,
     frames,
     mean_input,
@@ -159,7 +159,7 @@ def test_a_prediction_lies_between_the_measured_sizes_and_not_beyond() -> None:
     assert mean_input(STEPS) == pytest.approx((5 + 5 + 5 + 3) / 4)
 
 
-def test_the_fastest_one_by_one_run_is_of_the_model_whole_and_of_one_sequence() -> None:
+def test_the_fastest_autoregressive_run_is_of_the_model_whole_and_of_one_sequence() -> None:
     row = {"model": "m", "status": "done", "task": "generate", "strategy": "native", "batch": 1, "tok_per_s": 10.0}
     others = [
         {"model": "other"},
@@ -170,6 +170,6 @@ def test_the_fastest_one_by_one_run_is_of_the_model_whole_and_of_one_sequence() 
     ]
     rows = [row, *({**row, "tok_per_s": 99.0, **other} for other in others), {**row, "tok_per_s": None}]
     faster = {**row, "tok_per_s": 12.0, "backend": "llama_cpp"}
-    assert fastest_one_by_one([*rows, faster], "m") == faster
-    assert fastest_one_by_one(rows, "m") == row
-    assert fastest_one_by_one(rows, "nobody") is None
+    assert fastest_autoregressive([*rows, faster], "m") == faster
+    assert fastest_autoregressive(rows, "m") == row
+    assert fastest_autoregressive(rows, "nobody") is None

@@ -72,7 +72,7 @@ def test_without_ceilings_it_offers_to_measure_them(app: Open, filled: Store) ->
     at = sound(app(ROOFLINE))
     assert any("Measure this machine" in b.label for b in at.button)
     assert "not measured yet" in words(at)
-    assert "no roof to hold the run against" in at.info[0].proto.title
+    assert "no reference roofline" in at.info[0].proto.title
     assert not at.get("vega_lite_chart")
 
 

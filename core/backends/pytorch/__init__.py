@@ -183,7 +183,7 @@ class TorchSession:
         assert self._depth is not None, "the model cannot leave early"
         x = self._next(ids)
         with load.explained("The forward pass failed", "The run's log says more."), self._torch.inference_mode():
-            logits, ran = self._depth.until_sure(x, self._cache, self._committed, threshold, exits)
+            logits, ran = self._depth.until_confident(x, self._cache, self._committed, threshold, exits)
         self._pending, n_blocks = 1, self.spec.n_blocks
         heads = sum(e <= ran for e in exits if e < n_blocks) + (ran == n_blocks)
         self.ran.note(1, heads, self._committed, len(ids), "model", range(ran))

@@ -1,4 +1,4 @@
-"""Forwards that leave blocks out: through the first ones, through some, or until the model is sure.
+"""Forward passes that leave blocks out: through the first ones, through some, or until the model is confident.
 
 Knows models whose body is an embedding, a rotary embedding, a list of blocks and a final norm, and whose
 attention projects keys and values one by one: the families below. Exit heads, where the model's folder
@@ -41,10 +41,12 @@ class Depth:
             hidden = self._body.block(i, hidden, around)
         return self._logits(hidden if keep is None else hidden[:, -keep:], blocks[-1] + 1)
 
-    def until_sure(self, x: Any, cache: Any, n_past: int, threshold: float, exits: Sequence[int]) -> tuple[Any, int]:
-        """Logits of one token per sequence, and how many blocks ran until every sequence was sure (or all of them).
+    def until_confident(
+        self, x: Any, cache: Any, n_past: int, threshold: float, exits: Sequence[int]
+    ) -> tuple[Any, int]:
+        """Logits of one token per sequence, and how many blocks ran until every sequence was confident, or all.
 
-        Sure: the largest probability behind a number of blocks in `exits` reaches the threshold.
+        Confident: the largest probability behind a number of blocks in `exits` reaches the threshold.
         """
         assert x.shape[1] == 1, "only one token at a time can leave early"
         assert complete(cache, n_past), "a block has missed a token"
