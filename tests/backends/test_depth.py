@@ -13,7 +13,7 @@ import transformers
 from transformers import DynamicCache
 
 from core import plugins
-from core.backends.pytorch import TorchSession
+from core.backends.pytorch.session import TorchSession
 from core.decoding.layer_skip import that_run
 from core.errors import ExplorerError
 from core.models import spec as specs

@@ -13,7 +13,7 @@ import pytest
 import transformers
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from core.backends.pytorch import TorchSession
+from core.backends.pytorch.session import TorchSession
 from core.errors import ExplorerError
 from core.types import Ids
 from tests.backends.test_depth import FAMILIES, MORE, ONE, PROMPT, SIZES, made_of, open_folder

@@ -18,7 +18,7 @@ import torch
 import transformers
 
 from core import plugins
-from core.backends.pytorch import TorchSession
+from core.backends.pytorch.session import TorchSession
 from core.backends.pytorch.clock import DeviceClock
 from core.errors import ExplorerError
 from core.layer_names import within

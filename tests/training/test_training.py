@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 
-from core.backends.pytorch import TorchSession
+from core.backends.pytorch.session import TorchSession
 from core.decoding import jacobi as one_by_one
 from core.domains import Question
 from core.errors import ExplorerError

@@ -14,7 +14,7 @@ import transformers
 from safetensors.torch import load_file
 
 from core import plugins
-from core.backends.pytorch import TorchSession
+from core.backends.pytorch.session import TorchSession
 from core.errors import ExplorerError
 from core.models import spec as specs
 from core.training.examples import Example
