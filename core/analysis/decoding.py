@@ -151,15 +151,6 @@ def expected_tokens_per_forward(alpha: float, gamma: int) -> float:
     return float(gamma + 1) if alpha >= 1 else (1 - alpha ** (gamma + 1)) / (1 - alpha)
 
 
-def acceptance_for(tokens: float, gamma: int) -> float:
-    """The alpha whose expected tokens per forward are `tokens`: the inverse of the formula, by bisection."""
-    low, high = 0.0, 1.0
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if expected_tokens_per_forward(middle, gamma) < tokens else (low, middle)
-    return (low + high) / 2
-
-
 def expected_speedup(tokens: float, v: float, draft: float = 0.0) -> float:
     """Speed over one token per forward: tokens per forward / (cost of drafting + v(k)).
 

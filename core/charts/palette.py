@@ -14,7 +14,6 @@ SKY = "#56B4E9"
 RED = "#D55E00"
 OLIVE = "#A6A02E"
 GREY = "#8A8D91"
-FAINT = "#8A8D9133"
 
 KINDS = {
     "attention": BLUE,

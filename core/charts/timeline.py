@@ -194,17 +194,6 @@ def _token_spec(height: int) -> dict[str, Any]:
     return built(alt.layer(line, points, rule, label), height)
 
 
-def tokens_per_s(itl_s: Sequence[float], batch: int = 1, window: int = 8) -> list[float]:
-    """Tokens per second over the last `window` tokens at each token: the data of a sparkline."""
-    rates = []
-    for i in range(len(itl_s)):
-        recent = itl_s[max(0, i + 1 - window) : i + 1]
-        seconds = sum(recent)
-        rates.append(batch * len(recent) / seconds if seconds > 0 else 0.0)
-    step = max(1, -(-len(rates) // 200))
-    return rates[::step]
-
-
 def thin(memory: Sequence[Memory], most: int) -> list[Memory]:
     """At most about `most` samples: the highest of each stretch, and every one that carries a peak."""
     if len(memory) <= most:

@@ -72,11 +72,6 @@ def ratio_of_sums(numerators: Floats, denominators: Floats) -> Floats:
         return np.asarray(numerators[..., 0] / denominators[..., 0])
 
 
-def exp_ratio(numerators: Floats, denominators: Floats) -> Floats:
-    """The exponential of a ratio of sums: perplexity from nats over tokens."""
-    return np.exp(ratio_of_sums(numerators, denominators))
-
-
 def cluster_bootstrap(
     numerators: ArrayLike,
     denominators: ArrayLike | None,

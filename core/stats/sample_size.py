@@ -36,42 +36,6 @@ def detectable_paired(n: int, discordance: float, alpha: float = ALPHA, power: f
     return _smallest(needed, n, discordance)
 
 
-def detectable_unpaired(n: int, rate: float, alpha: float = ALPHA, power: float = POWER) -> float | None:
-    """The smallest fall of a rate that two samples of n different items each would show with this power.
-
-    Fleiss, "Statistical Methods for Rates and Proportions", equation 4.14 without continuity correction. None: not
-    even a fall to 0.
-    """
-    _sensible(n, alpha, power)
-    if not 0 < rate <= 1:
-        raise ValueError("the rate of the baseline is a share above 0 and up to 1")
-    from statsmodels.stats.proportion import samplesize_proportions_2indep_onetail as sample_size
-
-    def needed(d: float) -> float:
-        return float(sample_size(-min(d, rate), rate, power, alpha=alpha))
-
-    return _smallest(needed, n, rate)
-
-
-def detectable_mean(n: int, deviation: float, alpha: float = ALPHA, power: float = POWER) -> float:
-    """The smallest mean difference over n clusters whose differences have this standard deviation.
-
-    Miller, arXiv 2411.00640, equation 9, solved for the effect.
-    """
-    _sensible(n, alpha, power)
-    from statsmodels.stats.power import normal_sample_size_one_tail as sample_size
-
-    return math.sqrt(float(sample_size(1.0, power, alpha / 2, deviation)) / n)
-
-
-def fewest_flips(alpha: float = ALPHA) -> int:
-    """So many items must change, all in one direction, before the exact test can call it significant."""
-    flips = 1
-    while mcnemar(0, flips) > alpha:
-        flips += 1
-    return flips
-
-
 def _smallest(needed: Callable[[float], float], n: int, largest: float) -> float | None:
     """The d up to `largest` at which needed(d), which falls, comes down to n."""
     from scipy.optimize import brentq

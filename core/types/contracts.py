@@ -234,10 +234,6 @@ class Backend(Protocol):
         """
 
 
-class Emit(Protocol):
-    def __call__(self, event: Any) -> None: ...
-
-
 class Attachment(Protocol):
     """A profiler at work on one pass. Used as: with profiler.attach(...) as a: a.phase(...); steps; a.step(...)"""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from core.runs.store import Run
-from core.types import Evaluate, Item, Result, Score
+from core.types import Item, Result, Score
 from pages.ui import marks, text
 from pages.ui.paired_view import draw_paired
 from pages.ui.run_report import draw_disturbance, draw_failure, draw_provenance, export_menu
@@ -90,8 +90,3 @@ def _row(item: Item) -> dict[str, object]:
         "Expected": item.expected,
         "Prompt": item.prompt[-300:],
     }
-
-
-def eval_of(run: Run) -> Evaluate | None:
-    task = run.request.task
-    return task if isinstance(task, Evaluate) else None

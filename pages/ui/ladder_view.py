@@ -14,8 +14,6 @@ from pages.ui.figure import figure
 from pages.ui.links import link
 from pages.ui.state import readable
 
-_ICONS = {True: ":material/check:", False: ":material/close:", None: ":material/question_mark:"}
-
 
 def draw_ladder(found: Findings) -> None:
     """Everything of one study."""

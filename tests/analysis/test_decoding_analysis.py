@@ -6,7 +6,6 @@ import pytest
 
 from core.analysis.decoding import (
     acceptance,
-    acceptance_for,
     expected_speedup,
     expected_tokens_per_forward,
     fastest_autoregressive,
@@ -90,11 +89,6 @@ def test_further_values() -> None:
     assert expected_speedup(expected_tokens_per_forward(0.8, 4), 1.0, draft=4 * 0.05) == pytest.approx(2.8013, abs=1e-4)
     # tokens per forward of the trial in 16 tokens that cost 1.25 forwards of one
     assert expected_speedup(4.52, v=1.25) == pytest.approx(3.616)
-
-
-@pytest.mark.parametrize("alpha", [0.1, 0.5, 0.93])
-def test_acceptance_for_is_the_inverse(alpha: float) -> None:
-    assert acceptance_for(expected_tokens_per_forward(alpha, 6), 6) == pytest.approx(alpha, abs=1e-9)
 
 
 def test_relative_cost_between_and_beyond_what_was_measured() -> None:

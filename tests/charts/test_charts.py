@@ -256,11 +256,6 @@ def test_slow_tokens_are_marked() -> None:
     assert [t["token"] for t in tokens if t["slow"]] == [11]
 
 
-def test_tokens_per_s_over_a_window() -> None:
-    assert timeline.tokens_per_s([0.1, 0.1, 0.4], batch=2, window=2) == pytest.approx([20, 20, 8])
-    assert timeline.tokens_per_s([]) == []
-
-
 # ---------------------------------------------------------------- the graph
 
 SECONDS = {x.name: (x.n_params + 1) * 1e-6 for x in network()}
