@@ -42,9 +42,9 @@ class Value(Record, omit_defaults=False):
 
     composite: str
     variant: str
-    value: float | None
-    low: float | None
-    high: float | None
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
     reason: str = ""
 
 
@@ -221,9 +221,7 @@ def values(composite: Composite, study: Study, seed: int = 0) -> tuple[Value, ..
         if not reason and not np.isfinite(point[column]):
             reason = "it is not defined for these figures"
         if reason:
-            found.append(
-                Value(composite=composite.name, variant=variant.id, value=None, low=None, high=None, reason=reason)
-            )
+            found.append(Value(composite=composite.name, variant=variant.id, reason=reason))
             continue
         kept = drawn[:, column][np.isfinite(drawn[:, column])]
         enough = len(kept) > len(drawn) / 2 and study.n_clusters > 1

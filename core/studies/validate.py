@@ -44,11 +44,11 @@ class Check(Record, omit_defaults=False):
     """One question and its answer. passed: None where this study cannot tell."""
 
     name: str
-    value: float | None
-    low: float | None
-    high: float | None
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
     threshold: float
-    passed: bool | None
+    passed: bool | None = None
     sentence: str
 
 
@@ -115,8 +115,6 @@ def _known_group(composite: Composite, study: Study, whole: Totals, drawn: Total
         return Check(
             name=name,
             value=0.0,
-            low=None,
-            high=None,
             threshold=FALLS,
             passed=False,
             sentence=f"It is the same all along the {group.name}.",
@@ -153,8 +151,6 @@ def _broken(composite: Composite, study: Study, whole: Totals, drawn: Totals) ->
     return Check(
         name="broken models",
         value=worst,
-        low=None,
-        high=None,
         threshold=BELOW,
         passed=worst >= BELOW,
         sentence=f"It ranks {name}, a broken model, below the baseline in {worst:.0%} of the draws.",
@@ -207,7 +203,7 @@ def _independence(composite: Composite, whole: Totals, columns: Sequence[int]) -
         sentence = f"Taking one variant away swaps the order of others: {changed} of {pairs} pairs."
     else:
         sentence = f"Taking one variant away changes the values of the others ({len(moved)} of {len(kept) - 1} times)."
-    return Check(name="independence", value=share, low=None, high=None, threshold=0.0, passed=passed, sentence=sentence)
+    return Check(name="independence", value=share, threshold=0.0, passed=passed, sentence=sentence)
 
 
 def _weights(composite: Composite, whole: Totals, columns: Sequence[int], seed: int) -> Check:
@@ -224,8 +220,6 @@ def _weights(composite: Composite, whole: Totals, columns: Sequence[int], seed: 
     return Check(
         name="weights",
         value=low,
-        low=None,
-        high=None,
         threshold=WEIGHED,
         passed=low >= WEIGHED,
         sentence=(
@@ -236,7 +230,7 @@ def _weights(composite: Composite, whole: Totals, columns: Sequence[int], seed: 
 
 
 def _untold(name: str, threshold: float, sentence: str) -> Check:
-    return Check(name=name, value=None, low=None, high=None, threshold=threshold, passed=None, sentence=sentence)
+    return Check(name=name, threshold=threshold, sentence=sentence)
 
 
 def kendall(one: Floats, others: Floats) -> Floats:

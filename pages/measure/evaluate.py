@@ -9,23 +9,13 @@ from pages.ui.evaluate_form import evaluate_form
 from pages.ui.evaluate_view import draw_evaluation
 from pages.ui.live import live
 from pages.ui.page import guard, nothing_yet, page
-from pages.ui.start import start
+from pages.ui.start import start_button
 from pages.ui.state import current_run
 
 with page("Evaluate", "How good are its answers: perplexity, divergence from the original, and tasks, item by item."):
     form, view = st.columns([1, 2.1], gap="large")
     with form, guard():
-        request = evaluate_form()
-        if st.button(
-            "Evaluate",
-            type="primary",
-            icon=":material/fact_check:",
-            key="start",
-            width="stretch",
-            disabled=request is None,
-        ):
-            assert request is not None
-            start(request)
+        start_button("Evaluate", ":material/fact_check:", evaluate_form())
     with view, guard():
         run = current_run(Evaluate)
         if run is None:

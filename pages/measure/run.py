@@ -13,7 +13,7 @@ from pages.ui.request_form import request_form
 from pages.ui.run_charts import draw_charts
 from pages.ui.run_report import draw_end, draw_failure
 from pages.ui.run_view import draw_header, draw_numbers, draw_stage, draw_text
-from pages.ui.start import start
+from pages.ui.start import start_button
 from pages.ui.state import GOING, current_run
 
 
@@ -50,12 +50,7 @@ def begun(result: Result) -> bool:
 with page("Run", "Choose a model, a backend and a prompt, and watch where the time and the memory go."):
     form, view = st.columns([1, 2.1], gap="large")
     with form, guard():
-        request = request_form()
-        if st.button(
-            "Run", type="primary", icon=":material/play_arrow:", key="start", width="stretch", disabled=request is None
-        ):
-            assert request is not None
-            start(request, anew=False)
+        start_button("Run", ":material/play_arrow:", request_form(), anew=False)
     run = current_run()
     with view, guard():
         if run is None:

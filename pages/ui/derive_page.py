@@ -14,7 +14,7 @@ from pages.ui.derive_view import draw_derive
 from pages.ui.links import link
 from pages.ui.live import live
 from pages.ui.page import guard, nothing_yet, page
-from pages.ui.start import start
+from pages.ui.start import start_button
 from pages.ui.state import current_run, result_of, rows_key
 
 
@@ -24,17 +24,7 @@ def derive_page(title: str, about: str, trains: bool, button: str, nothing: str,
         _notice_new_models()
         form, view = st.columns([1, 2.1], gap="large")
         with form, guard():
-            request = derive_form(trains)
-            if st.button(
-                button,
-                type="primary",
-                icon=":material/deployed_code:",
-                key="start",
-                width="stretch",
-                disabled=request is None,
-            ):
-                assert request is not None
-                start(request)
+            start_button(button, ":material/deployed_code:", derive_form(trains))
         with view, guard():
             run = current_run(Derive)
             if run is None or _trains(run) != trains:

@@ -34,3 +34,10 @@ def start(request: Request, anew: bool = True) -> None:
     choose_run(run_id)
     if anew:
         st.rerun()
+
+
+def start_button(label: str, icon: str, request: Request | None, anew: bool = True) -> None:
+    """The button that starts it, out of reach while the form gives no request. anew: as in start."""
+    if st.button(label, type="primary", icon=icon, key="start", width="stretch", disabled=request is None):
+        assert request is not None
+        start(request, anew)
