@@ -2,7 +2,7 @@
 
 Kou et al., "CLLMs: Consistency large language models" (arXiv 2403.00835), with the packed forward and the on-policy
 noise of core.training.packing and core.training.states in place of stored trajectories. The result is decoded with
-the strategy jacobi; one token at a time it still is an autoregressive model of the domain.
+the strategy jacobi; it still is an autoregressive model of the domain.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Consistency(Record):
     steps: of the optimizer. With steps alone the same seed gives the same model on the same machine.
     batch: examples per step.
     learning_rate: at its highest; it rises in the beginning and falls to zero as a cosine.
-    ar_weight: of the loss that keeps the model right one token at a time, beside the consistency loss.
+    ar_weight: of the loss that keeps the model right autoregressively, beside the consistency loss.
     loss: ce learns the text itself behind a wrong guess, kl the model's own distribution over the right text.
     decay: weight of a guess relative to the one before it, from the first wrong one of a window on.
     answers: gold learns the domain's answers, teacher the ones that the model gives before the training.

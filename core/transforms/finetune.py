@@ -1,4 +1,4 @@
-"""Tune a model on a domain, one token at a time: the teacher that consistency training starts from.
+"""Tune a model on a domain, autoregressively: the teacher that consistency training starts from.
 
 Full fine-tuning on the domain's gold answers, as Consistency LLMs do before anything else (arXiv 2403.00835, section
 4.1), and the baseline whose quality must be kept.

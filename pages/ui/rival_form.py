@@ -1,4 +1,4 @@
-"""The widgets for two ways to decode one prompt: one token at a time, and a rival that guesses."""
+"""The widgets for two ways to decode one prompt: autoregressive, and a rival that guesses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Jacobi decoding, live: the window converging step by step, in a race with one token at a time."""
+"""Jacobi decoding, live: the window converging step by step, in a race with autoregressive decoding."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ with page(
         if not runs:
             nothing_yet(
                 "No race yet",
-                "Press Race: first one token at a time, then the window, then both on one clock.",
+                "Press Race: first autoregressive, then the window, then both on one clock.",
                 ":material/sports_score:",
             )
         elif pair.going or len(runs) < 2 or any(result_of(r).status != "done" for r in runs):

@@ -1,4 +1,4 @@
-"""What every exact strategy must do, on every backend: the tokens of one at a time, and exact counts.
+"""What every exact strategy must do, on every backend: the tokens of autoregressive decoding, and exact counts.
 
 All strategies that generate are found by the registry; tiny models as in test_backends.
 """
