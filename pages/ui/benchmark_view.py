@@ -18,7 +18,7 @@ def draw_benchmark(found: Standings) -> None:
     for words in report.words(found)[1:]:
         st.markdown(text.escape(words))
     figure(speedups(found.rows), key="speedups")
-    st.caption("Bars: speed-up over autoregressive in the same model and engine, measured. Diamonds: predicted from v(n).")
+    st.caption("Bars: measured, over autoregressive in the same model and engine. Diamonds: predicted from v(n).")
     rows = [dict(zip(report.HEADER, report.cells(found, row), strict=True)) for row in found.rows]
     st.dataframe(rows, hide_index=True, width="stretch", height="content", alt="Ways to decode")
     st.caption(report.words(found)[0])

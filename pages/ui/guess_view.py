@@ -1,4 +1,4 @@
-"""How the guesses of a run fared: its forwards, what they gave, and what was right before its turn."""
+"""The guesses of a run: its forward passes, what they gave, and what was right before its turn."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def timed_steps(run: Run) -> list[Step]:
     return timing[-1] if timing else []
 
 
-def fared(found: Acceptance | None) -> tuple[Tile, ...]:
+def guess_tiles(found: Acceptance | None) -> tuple[Tile, ...]:
     """Tokens per forward, and how many guesses were accepted; dashes where nothing was decoded."""
     fast = "Guesses accepted: tokens beyond the one that every forward pass gives."
     still = "Of these, right already while a token before them was wrong."
@@ -60,7 +60,7 @@ def draw_guesses(run: Run) -> None:
     each = sum(s.seconds for s in steps) / found.n_forward
     words = f"{found.n_forward} of them" + (f", and {found.n_draft} of the draft" if found.n_draft else "")
     words += "; what else a step does is in it."
-    draw_tiles((*fared(found), ("Time per forward pass", text.seconds(each), words)))
+    draw_tiles((*guess_tiles(found), ("Time per forward pass", text.seconds(each), words)))
     with st.expander("Tokens accepted per step", icon=":material/bar_chart:"):
         figure(accepted_bars(found.histogram), key="run-accepted")
         st.caption(

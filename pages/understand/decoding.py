@@ -151,7 +151,7 @@ def _advice(n: int, speedup: float, curve: CostCurve) -> str:
 
 
 def draw_pairs(pairs: Sequence, rival: Request) -> None:
-    """Measured speed-up with its interval, the predicted one beside it, and how the guesses fared."""
+    """Measured speed-up with its interval, the predicted one beside it, and how many guesses were accepted."""
     runs = [pairs.run(place) for place in range(pairs.total)]
     whole = [
         (a, b) if place % 4 == 0 else (b, a)  # every other pair began with the rival

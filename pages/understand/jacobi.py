@@ -8,7 +8,7 @@ from core.analysis.decoding import acceptance, first_divergence, frames
 from core.runs.store import Run
 from core.types import Request, Result
 from pages.ui import text
-from pages.ui.guess_view import draw_tiles, fared, timed_steps
+from pages.ui.guess_view import draw_tiles, guess_tiles, timed_steps
 from pages.ui.live import live
 from pages.ui.page import guard, nothing_yet, page
 from pages.ui.pickers import strategy_label
@@ -38,7 +38,7 @@ def draw_race(runs: list[Run]) -> None:
     found = acceptance(steps[1])
     speedup = results[0].tpot_s / results[1].tpot_s if results[0].tpot_s is not None and results[1].tpot_s else None
     pair = "Of this one pair, without an interval: the Decoding page measures pairs."
-    draw_tiles((("Speed-up over autoregressive", text.ratio(speedup), pair), *fared(found)))
+    draw_tiles((("Speed-up over autoregressive", text.ratio(speedup), pair), *guess_tiles(found)))
     before, after = (sum(step.seconds for step in way) for way in steps)
     st.caption(
         f"The clock counts reading the prompt too: {text.seconds(after)} instead of {text.seconds(before)} for the "
