@@ -44,12 +44,12 @@ class Check(Record, omit_defaults=False):
     """One question and its answer. passed: None where this study cannot tell."""
 
     name: str
+    threshold: float
+    sentence: str
     value: float | None = None
     low: float | None = None
     high: float | None = None
-    threshold: float
     passed: bool | None = None
-    sentence: str
 
 
 class Verdict(Record, omit_defaults=False):

@@ -18,8 +18,8 @@ import torch
 import transformers
 
 from core import plugins
-from core.backends.pytorch.session import TorchSession
 from core.backends.pytorch.clock import DeviceClock
+from core.backends.pytorch.session import TorchSession
 from core.errors import ExplorerError
 from core.layer_names import within
 from core.models import spec as specs
