@@ -134,6 +134,7 @@ def _origin(source: Path) -> tuple[str, ...]:
 def _config_folder(entry: ModelEntry, progress: Progress) -> Path:
     """config.json with a tokenizer beside it: the model's own where it has one, else ids that are bytes."""
     from core.models import gguf_tokenizer
+    from core.models.defaults import nested
 
     given = Path(entry.files["config"])
     config = given / "config.json" if given.is_dir() else given
@@ -150,7 +151,7 @@ def _config_folder(entry: ModelEntry, progress: Progress) -> Path:
         for file in own:
             shutil.copyfile(file, out / file.name)
         if not has_tokenizer:
-            network = numbers.get("text_config") or numbers
+            network = nested(numbers) or numbers
             gguf_tokenizer.write_bytes(int(network.get("vocab_size") or 256), out)
 
     key = key_of("config folder", 3, *(fingerprint(f) for f in (config, *own)))

@@ -12,6 +12,11 @@ from typing import Any
 
 from core.errors import ExplorerError
 
+
+class MissingSizeError(ExplorerError):
+    """A size that a configuration should have and does not."""
+
+
 _LIMIT = 10_000_000  # no width, vocabulary or head count in use is beyond this; a larger one is a slip
 _MAX_BLOCKS = 10_000
 
@@ -84,7 +89,7 @@ class Config:
 
     def _checked(self, key: str, value: Any, limit: int, least: int = 1) -> int:
         if value is None:
-            raise ExplorerError(
+            raise MissingSizeError(
                 f"The configuration has no '{key}', which a {self.model_type} model needs.",
                 "Use the complete config.json that came with the model.",
             )

@@ -22,6 +22,7 @@ import msgspec
 
 from core.errors import ExplorerError
 from core.layer_names import hf_paths
+from core.models.defaults import nested
 from core.types import Embedding, Layer, Linear
 
 OURS = "roofscope"  # integers that this program made: its files say more than their configuration
@@ -118,8 +119,7 @@ def declared(config: Mapping[str, Any]) -> Declared | None:
 
 
 def _declared(config: Mapping[str, Any]) -> Declared | None:
-    text = config.get("text_config")
-    for values in (config, text if isinstance(text, Mapping) else {}):
+    for values in (config, nested(config) or {}):
         found = values.get("quantization_config") or values.get("compression_config")
         if isinstance(found, Mapping):
             method = _method(found)

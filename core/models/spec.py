@@ -18,8 +18,10 @@ from core import weight_files
 from core.dtypes import bytes_per_element, canonical_dtype, retype
 from core.errors import ExplorerError
 from core.layer_names import fit
-from core.models import architectures, gguf_file, onnx_file, precision
+from core.models import architectures, defaults, gguf_file, onnx_file, precision
+from core.models.config import Config, MissingSizeError
 from core.models.gguf import gguf_config, gguf_tensors
+from core.models.network import Network
 from core.models.tensors import main_dtype, measured, safetensors_headers
 from core.types import Attention, ModelSpec
 
@@ -37,10 +39,12 @@ def from_config(config: Mapping[str, Any], name: str = "", source: str = "") -> 
     weights are quantized (core.models.precision).
 
     Fields that are absent take transformers' defaults for the model_type. A multimodal configuration
-    (`text_config`) is read as its language model. Raises ExplorerError, one sentence per fault.
+    (`text_config` and its relatives) is read as its language model, what that leaves out completed from transformers.
+    Raises ExplorerError, one sentence per fault.
     """
-    values = _language_model(config)
-    c, network = architectures.build(values)
+    c, network, filled = _built(config)
+    if filled:
+        source = f"{source} Not in the file, so transformers' defaults: {', '.join(filled)}.".strip()
     layers = network.layers
     cores = [layer.op for layer in layers if isinstance(layer.op, Attention)]
     n_blocks = 1 + max(int(layer.name.split(".")[1]) for layer in layers if layer.name.startswith("blocks."))
@@ -68,24 +72,47 @@ def from_config(config: Mapping[str, Any], name: str = "", source: str = "") -> 
     )
 
 
+def _built(config: Mapping[str, Any]) -> tuple[Config, Network, tuple[str, ...]]:
+    """The network, and the sizes that had to come from the library because a nested configuration leaves them out."""
+    try:
+        return *architectures.build(_language_model(config)), ()
+    except MissingSizeError:
+        if defaults.nested(config) is None:
+            raise
+    complete, filled = defaults.completed(config)
+    return *architectures.build(_language_model(config, complete)), filled
+
+
 def stored_dtype(config: Mapping[str, Any]) -> str | None:
     """The number format that a configuration names for its weights, by the new key or the old; None: it names none."""
-    text = config.get("text_config")
-    for values in (config, text if isinstance(text, Mapping) else {}):
+    for values in (config, defaults.nested(config) or {}):
         for key in ("dtype", "torch_dtype"):
             if (name := values.get(key)) and name != "auto":
                 return canonical_dtype(str(name))
     return None
 
 
-def _language_model(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    text = config.get("text_config")
-    if not isinstance(text, Mapping):
-        return config
+# Language models of multimodal ones that are built as another family's: rotation over three axes, the same weights.
+_SAME = {
+    "qwen2_vl": "qwen2",
+    "qwen2_vl_text": "qwen2",
+    "qwen2_5_vl": "qwen2",
+    "qwen2_5_vl_text": "qwen2",
+    "qwen3_vl_text": "qwen3",
+    "qwen3_vl_moe_text": "qwen3_moe",
+}
+
+
+def _language_model(config: Mapping[str, Any], complete: Mapping[str, Any] | None = None) -> Mapping[str, Any]:
+    """The values of the language model in a configuration. complete: the same with the library's defaults."""
+    own = defaults.nested(config)
+    text = config if own is None else complete or own
+    values = dict(text)
+    if own is not None and config.get("tie_word_embeddings") is not None:
+        values["tie_word_embeddings"] = own.get("tie_word_embeddings", config["tie_word_embeddings"])
     # multimodal files name the whole "gemma3" and may leave the part without a name of its own
-    model_type = text.get("model_type") or f"{config.get('model_type', '')}_text"
-    tied = config.get("tie_word_embeddings")
-    return {**({} if tied is None else {"tie_word_embeddings": tied}), **text, "model_type": model_type}
+    model_type = text.get("model_type") or (f"{config.get('model_type', '')}_text" if own is not None else "")
+    return {**values, "model_type": _SAME.get(str(model_type), model_type)}
 
 
 def read(path: str | Path, fmt: str) -> ModelSpec:

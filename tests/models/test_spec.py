@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from core.analysis.work import kv_bytes_per_token
 from core.dtypes import BITS_PER_WEIGHT, canonical_dtype
 from core.errors import ExplorerError
-from core.models import architectures
+from core.models import architectures, defaults
 from core.models.presets import presets
 from core.models.spec import from_config, from_gguf, from_hf_folder, read, retype
 from core.types import Attention, ModelSpec, from_json, to_json
@@ -598,6 +599,66 @@ def test_a_projector_file_is_not_a_model(tmp_path):
     file = write_gguf(tmp_path / "mmproj.gguf", "clip", {"block_count": 1}, {"v.patch_embd.weight": (16, 32)})
     with pytest.raises(ExplorerError, match="'clip'"):
         from_gguf(file)
+
+
+# ---------------------------------------------------------------- nested configurations
+
+LLAVA = {
+    "architectures": ["LlavaForConditionalGeneration"],
+    "model_type": "llava",
+    "text_config": {
+        "architectures": ["LlamaForCausalLM"],
+        "max_position_embeddings": 4096,
+        "model_type": "llama",
+        "rms_norm_eps": 1e-05,
+        "torch_dtype": "float16",
+        "vocab_size": 32064,
+    },
+    "tie_word_embeddings": False,
+    "torch_dtype": "float16",
+    "vision_config": {"model_type": "clip_vision_model", "hidden_size": 1024, "num_hidden_layers": 24},
+}
+
+
+def test_sizes_that_a_nested_configuration_leaves_to_the_library(monkeypatch):
+    """LLaVA-1.5-7B as published: Llama-2-7B's 6,738,415,616 parameters and 64 more rows in table and head."""
+    spec = from_config(LLAVA)
+    assert spec.n_params == 6_738_415_616 + 2 * 64 * 4096
+    assert kv_bytes_per_token(spec) == 524_288
+    assert spec.dtype == "fp16" and spec.architecture == "llama" and spec.max_context == 4096
+    assert "transformers' defaults: hidden_size, intermediate_size, num_hidden_layers" in spec.source
+
+    monkeypatch.setattr(defaults, "Child", None)  # asked once: the answer is kept
+    defaults._asked.cache_clear()
+    assert from_config(LLAVA) == spec
+
+
+def test_what_the_file_says_of_its_language_model_counts_before_the_defaults():
+    text = {**LLAVA["text_config"], "num_hidden_layers": 2}
+    spec = from_config({**LLAVA, "text_config": text, "tie_word_embeddings": True})
+    assert spec.n_blocks == 2 and "num_hidden_layers" not in spec.source
+    assert next(layer for layer in spec.layers if layer.name == "lm_head").op.tied_to == "embed"
+
+
+def test_defaults_that_nobody_has_are_one_sentence():
+    with pytest.raises(ExplorerError, match=r"nosuch model leaves sizes to defaults .*nosuch") as caught:
+        from_config({"model_type": "nosuch", "text_config": {"model_type": "llama", "vocab_size": 32064}})
+    assert len(caught.value.message) < 400 and "text_config" in caught.value.hint
+
+
+@pytest.mark.parametrize("key", ["text_config", "llm_config", "language_config", "thinker_config"])
+def test_the_language_model_under_any_of_its_names(key):
+    inner = {"text_config": LLAMA} if key == "thinker_config" else LLAMA
+    assert from_config({"model_type": "whole", key: inner}).layers == from_config(LLAMA).layers
+
+
+def test_a_language_model_of_another_family_s_shape():
+    """Qwen2.5-VL-7B: the layers are Qwen2.5-7B's, the rotation alone is another."""
+    plain = _preset_config("qwen2.5-7b")
+    whole = {"model_type": "qwen2_5_vl", "vision_config": {"hidden_size": 1280}}
+    assert from_config({**plain, **whole}).layers == from_config(plain).layers
+    text = {**plain, "model_type": "qwen2_5_vl_text"}
+    assert from_config({**whole, "text_config": text}).layers == from_config(plain).layers
 
 
 # ---------------------------------------------------------------- retype
