@@ -21,19 +21,22 @@ _VARIANT = re.compile(r"^model\.(?:safetensors\.index\.(?P<index>\w+)\.json|(?P<
 _VARIANTS = ("bf16", "fp16", "fp32")  # the first of these, or of the alphabet
 _SHARD = re.compile(r"^(?P<stem>.+)-(?P<part>\d{5})-of-(?P<n>\d{5})\.safetensors$")
 _COPIES = ("consolidated", "adapter_model")  # never the model where other weights are
-_OURS = "_heads.safetensors"  # what a strategy reads beside the weights: early exits, Medusa
+_HEADS = "_heads.safetensors"  # of early exits, of Medusa
 _UNFINISHED = (".incomplete", ".part", ".crdownload", ".aria2", ".download", ".tmp")
 _POINTER = b"version https://git-lfs"
 
 
 @dataclass(frozen=True)
 class Weights:
-    """files: those that are the model. explicit: what transformers must be asked for, "" where it takes the same.
+    """files: those that are the model. heads: what a strategy reads beside them.
+
+    explicit: what transformers must be asked for, "" where it takes the same.
 
     note: one sentence where there is a choice or more weights lie beside; else "".
     """
 
     files: tuple[Path, ...] = ()
+    heads: tuple[Path, ...] = ()
     explicit: str = ""
     note: str = ""
 
@@ -54,13 +57,19 @@ def of(folder: Path) -> Weights:
     _check(folder, chosen, names)
     if chosen and all(n.startswith("adapter_model") for n in chosen):
         raise adapter(folder)
-    left = [n for n in stored if n not in chosen and not n.endswith(_OURS)]
+    heads = [n for n in stored if n.endswith(_HEADS)]
+    left = [n for n in stored if n not in (*chosen, *heads)]
     notes = [f"Of several variants of the weights, {named} is read."] if variant and named == variant else []
     if left:
         shown = ", ".join(left[:3]) + (f" and {len(left) - 3} more" if len(left) > 3 else "")
         notes.append(f"Not read, beside the weights: {shown}.")
     by_itself = named in ("", _SINGLE) or (named == _INDEX and _SINGLE not in names)
-    return Weights(tuple(folder / n for n in chosen), "" if by_itself else named, " ".join(notes))
+    return Weights(
+        files=tuple(folder / n for n in chosen),
+        heads=tuple(folder / n for n in heads),
+        explicit="" if by_itself else named,
+        note=" ".join(notes),
+    )
 
 
 def told(config: Any, folder: Path) -> Any:
@@ -133,7 +142,7 @@ def _unnamed(stored: list[str]) -> tuple[str, ...]:
         stem, n = min(sets, key=lambda s: (s[0] != "model", s))
         if n <= 10 * len(stored):
             return tuple(f"{stem}-{i:05d}-of-{n:05d}.safetensors" for i in range(1, n + 1))
-    return tuple(n for n in stored if not n.startswith(_COPIES)) or tuple(stored)
+    return tuple(n for n in stored if not n.startswith(_COPIES) and not n.endswith(_HEADS)) or tuple(stored)
 
 
 def _check(folder: Path, chosen: tuple[str, ...], names: set[str]) -> None:

@@ -153,7 +153,8 @@ def _known_to_transformers(model_type: str) -> bool:
 def size_bytes(files: dict[str, str]) -> int | None:
     """Bytes of the weights on disk, of the first format that has any."""
     if found := next((files[kind] for kind in ("hf", "torch-int") if kind in files), None):
-        parts: Iterable[Path] = weight_files.of(Path(found)).files
+        weights = weight_files.of(Path(found))
+        parts: Iterable[Path] = (*weights.files, *weights.heads)
     elif "gguf" in files:
         parts = gguf_file.parts(Path(files["gguf"]))
     elif "onnx" in files:
@@ -188,7 +189,8 @@ def check(files: dict[str, str]) -> None:
 
 
 def _check_safetensors(folder: Path) -> None:
-    for file in weight_files.of(folder).files:
+    weights = weight_files.of(folder)
+    for file in (*weights.files, *weights.heads):
         safetensors_header(file)
 
 

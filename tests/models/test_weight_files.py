@@ -148,7 +148,8 @@ def test_each_weight_counts_once(layout: Callable[[Path], str], folder: Path) ->
     spec = from_hf_folder(folder)
     assert (spec.n_params, spec.weight_bytes) == (N, 4 * N)
     entry = catalogue.find(str(folder))
-    stored = weight_files.of(folder).files
+    weights = weight_files.of(folder)
+    stored = (*weights.files, *weights.heads)
     assert entry.size_bytes == sum(f.stat().st_size for f in stored) < 4 * N + 4096
     config = weight_files.told(SimpleNamespace(), folder)
     assert getattr(config, "transformers_weights", "") == explicit
