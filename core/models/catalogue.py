@@ -10,6 +10,7 @@ import difflib
 import hashlib
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -44,14 +45,17 @@ def find(id_or_path: str) -> ModelEntry:
         for entry in listed:
             if entry.id == id_or_path and (refresh or _still_there(entry)):
                 return entry
-        if Path(id_or_path).expanduser().exists():
+        path = formats.place_of(id_or_path)
+        if formats.is_there(path):
             break
-    path = Path(id_or_path).expanduser()
-    if path.exists():
+    if formats.is_there(path):
         files = formats.files_of(path)
         real = _real(files)
         known = next((e for e in listed if _real(e.files) & real), None)
         return known or places.entry_of(str(path.absolute()), places.label_of(path), "local", files)
+    shown = id_or_path if len(id_or_path) <= 200 else f"{id_or_path[:200]}..."
+    if len(id_or_path) > 200:
+        raise ExplorerError(f"There is no model called '{shown}' on this machine.", "See the list of models.")
     near = difflib.get_close_matches(id_or_path, [e.id for e in listed], n=3, cutoff=0.4)
     if id_or_path.startswith((".", "/", "~")) or id_or_path.lower().endswith((".gguf", ".json")):
         raise ExplorerError(f"There is no file or folder {id_or_path}.", "Check the path.")
@@ -79,8 +83,8 @@ def check(entry: ModelEntry) -> None:
 
 def add_folder(path: str) -> None:
     """Search this folder too, or list this one file. Raises ExplorerError when it cannot be used."""
-    target = Path(path).expanduser().absolute()
-    if not target.is_dir():
+    target = formats.place_of(path)
+    if not os.path.isdir(target):
         formats.files_of(target)
     places.store_folders(tuple(dict.fromkeys((*folders(), str(target)))))
     entries(refresh=True)
@@ -88,7 +92,9 @@ def add_folder(path: str) -> None:
 
 def remove_folder(path: str) -> None:
     """Search this folder no longer. Its files stay."""
-    gone = (path, str(Path(path).expanduser().absolute()))
+    gone = {path}
+    with suppress(ExplorerError):
+        gone.add(str(formats.place_of(path)))
     places.store_folders(tuple(p for p in folders() if p not in gone))
     entries(refresh=True)
 
@@ -124,7 +130,9 @@ def _search() -> tuple[tuple[ModelEntry, ...], tuple[str, ...]]:
                 found.append(entry)
         except OSError as error:
             troubles.append(f"{error.filename} cannot be read ({error.strerror}).")
-    return tuple(found), tuple(troubles)
+        except RuntimeError as error:  # a variable that names a home that is not there
+            troubles.append(f"A place for models was skipped: {error}")
+    return tuple(found), tuple(t.encode("utf-8", "replace").decode() for t in troubles)
 
 
 def _presets(troubles: list[str]) -> tuple[ModelEntry, ...]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import struct
 from collections.abc import Iterable
 from pathlib import Path
@@ -27,15 +28,52 @@ _WANTED = "Choose a GGUF file, a folder with config.json and safetensors, or a c
 
 def files_of(path: Path) -> dict[str, str]:
     """Format -> path for a file or folder that holds one model. Raises ExplorerError with the reason."""
-    path = path.expanduser().absolute()
+    path = place_of(str(path))
     try:
         if path.is_dir():
             return _folder(path)
         if path.is_file():
             return _file(path)
     except OSError as error:
+        if not is_there(path):
+            raise ExplorerError(f"There is no file or folder {_short(str(path))}.", "Check the path.") from error
         raise ExplorerError(f"{path} cannot be read ({error.strerror}).", "Check its permissions.") from error
-    raise ExplorerError(f"There is no file or folder {path}.", "Check the path.")
+    raise ExplorerError(f"There is no file or folder {_short(str(path))}.", "Check the path.")
+
+
+def place_of(text: str) -> Path:
+    """The path that a text means, whether or not anything is there. Raises ExplorerError when it can mean none."""
+    try:
+        text.encode()
+        return Path(text).expanduser().absolute()
+    except UnicodeEncodeError:
+        shown = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+        raise ExplorerError(f"The name {_short(shown)} is no UTF-8.", "Rename the file or folder.") from None
+    except RuntimeError:
+        raise ExplorerError(
+            f"{_short(text)} begins with a user that is not known here.", "Write the whole path."
+        ) from None
+
+
+def snapshot_of(repo: Path) -> Path | None:
+    """The current snapshot of a repository in the Hugging Face cache (models--org--name); None for other folders."""
+    if not repo.name.startswith("models--"):
+        return None
+    main = repo / "refs" / "main"
+    if main.is_file():
+        current = repo / "snapshots" / main.read_text(encoding="utf-8", errors="replace").strip()
+        if current.is_dir():
+            return current
+    return max(repo.glob("snapshots/*/"), key=lambda p: p.stat().st_mtime, default=None)
+
+
+def is_there(path: Path) -> bool:
+    """Whether something is at this path; a name that no file system takes is nowhere."""
+    return os.path.exists(path)
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 200 else f"{name[:200]}..."
 
 
 def ggufs(folder: Path) -> list[Path]:
@@ -66,6 +104,8 @@ def _file(path: Path) -> dict[str, str]:
 
 
 def _folder(path: Path) -> dict[str, str]:
+    if (snapshot := snapshot_of(path)) is not None:
+        return _folder(snapshot)
     config = path / "config.json"
     files: dict[str, str] = {}
     if config.is_file():

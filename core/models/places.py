@@ -1,7 +1,7 @@
 """Where models lie on a machine: the embedded one, derived ones, own folders, and other programs' stores.
 
-Each place is a generator of catalogue entries. Reads folder names and first bytes, follows no link to
-a folder, and never leaves its place. What cannot be used becomes one line in `troubles`.
+Each place is a generator of catalogue entries. Reads folder names and first bytes, and leaves its
+place only where a link leads to a folder elsewhere. What cannot be used becomes one line in `troubles`.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def derived(troubles: list[str]) -> Iterator[ModelEntry]:
 def own(troubles: list[str]) -> Iterator[ModelEntry]:
     for name in folders():
         root = Path(name)
-        if root.is_dir():
+        if os.path.isdir(root):
             yield from _walk(root, root, _MAX_DEPTH, [_MAX_FOLDERS], troubles)
         else:
             yield from _try(root, label_of(root.parent if root.suffix == ".json" else root), "local", troubles)
@@ -122,7 +122,10 @@ def _walk(folder: Path, root: Path, depth: int, budget: list[int], troubles: lis
     try:
         children = sorted(os.scandir(folder), key=lambda e: e.name)
     except OSError as error:
-        troubles.append(f"{folder} cannot be read ({error.strerror}).")
+        troubles.append(f"{os.fsencode(folder).decode('utf-8', 'replace')} cannot be read ({error.strerror}).")
+        return
+    if formats.snapshot_of(folder) is not None:
+        yield from _repository(folder, "local", troubles)
         return
     names = {e.name for e in children}
     relative = folder.name if folder == root else str(folder.relative_to(root))
@@ -135,8 +138,13 @@ def _walk(folder: Path, root: Path, depth: int, budget: list[int], troubles: lis
         yield from _try(file, label_of(file), "local", troubles)
     if depth:
         for child in children:
-            if not child.name.startswith(".") and child.is_dir(follow_symlinks=False):
+            if not child.name.startswith(".") and child.is_dir() and not _leads_back(child, root):
                 yield from _walk(Path(child.path), root, depth - 1, budget, troubles)
+
+
+def _leads_back(child: os.DirEntry[str], root: Path) -> bool:
+    """Whether a link leads to a folder that is searched anyway."""
+    return child.is_symlink() and Path(child.path).resolve().is_relative_to(root.resolve())
 
 
 def _try(path: Path, id: str, family: Family, troubles: list[str], label: str = "") -> Iterator[ModelEntry]:
@@ -144,7 +152,8 @@ def _try(path: Path, id: str, family: Family, troubles: list[str], label: str = 
     try:
         yield entry_of(id, label or id, family, formats.files_of(path))
     except ExplorerError as error:
-        troubles.append(f"{path} was skipped: {error.message}")
+        shown = os.fsencode(path).decode("utf-8", "replace")
+        troubles.append(f"{shown if len(shown) <= 200 else shown[:200] + '...'} was skipped: {error.message}")
 
 
 def hub_cache(troubles: list[str]) -> Iterator[ModelEntry]:
@@ -153,29 +162,25 @@ def hub_cache(troubles: list[str]) -> Iterator[ModelEntry]:
     home = Path(os.environ.get("HF_HOME") or cache / "huggingface").expanduser()
     hub = Path(os.environ.get("HF_HUB_CACHE") or home / "hub").expanduser()
     for repo in sorted(hub.glob("models--*")):
-        snapshot = _snapshot(repo)
-        if snapshot is None:
-            continue
-        name = "/".join(repo.name.split("--")[1:])
-        found = [f for place in (snapshot, *snapshot.glob("*/")) for f in formats.ggufs(place)]
-        suffixes = {f.suffix.lower() for f in snapshot.iterdir()}
-        begun = not found and any(repo.glob("blobs/*.incomplete"))
-        if ".safetensors" in suffixes or (not found and suffixes & set(formats.PICKLES)):
-            yield from _try(snapshot, name, "hub", troubles)
-        elif begun:
-            troubles.append(f"{name} in the Hugging Face cache was skipped: its download is not finished.")
-        for file in found:
-            alone = len(found) == 1 and ".safetensors" not in suffixes
-            yield from _try(file, name if alone else f"{name}/{label_of(file)}", "hub", troubles)
+        yield from _repository(repo, "hub", troubles)
 
 
-def _snapshot(repo: Path) -> Path | None:
-    main = repo / "refs" / "main"
-    if main.is_file():
-        current = repo / "snapshots" / main.read_text(encoding="utf-8", errors="replace").strip()
-        if current.is_dir():
-            return current
-    return max(repo.glob("snapshots/*/"), key=lambda p: p.stat().st_mtime, default=None)
+def _repository(repo: Path, family: Family, troubles: list[str]) -> Iterator[ModelEntry]:
+    """What the current snapshot of a repository in the cache holds."""
+    snapshot = formats.snapshot_of(repo)
+    if snapshot is None:
+        return
+    name = "/".join(repo.name.split("--")[1:])
+    found = [f for place in (snapshot, *snapshot.glob("*/")) for f in formats.ggufs(place)]
+    suffixes = {f.suffix.lower() for f in snapshot.iterdir()}
+    begun = not found and any(repo.glob("blobs/*.incomplete"))
+    if ".safetensors" in suffixes or (not found and suffixes & set(formats.PICKLES)):
+        yield from _try(snapshot, name, family, troubles)
+    elif begun:
+        troubles.append(f"{name} in the Hugging Face cache was skipped: its download is not finished.")
+    for file in found:
+        alone = len(found) == 1 and ".safetensors" not in suffixes
+        yield from _try(file, name if alone else f"{name}/{label_of(file)}", family, troubles)
 
 
 def lm_studio(troubles: list[str]) -> Iterator[ModelEntry]:
@@ -194,13 +199,19 @@ def ollama(troubles: list[str]) -> Iterator[ModelEntry]:
     for root in roots:
         for manifest in sorted(root.glob("manifests/*/*/*/*")):
             try:
-                layers = json.loads(manifest.read_text(encoding="utf-8"))["layers"]
+                layers = json.loads(manifest.read_text(encoding="utf-8"))["layers"] or []
                 digests = [x["digest"] for x in layers if x["mediaType"] == "application/vnd.ollama.image.model"]
+                kinds = {str(x["mediaType"]).rpartition(".")[2] for x in layers}
             except (ValueError, KeyError, TypeError, OSError):
                 troubles.append(f"{manifest} was skipped: it is no Ollama manifest.")
                 continue
             space, model = manifest.parent.parent.name, manifest.parent.name
             name = f"{model}:{manifest.name}" if space == "library" else f"{space}/{model}:{manifest.name}"
+            if "." in (server := manifest.parents[2].name) and not server.startswith("registry."):
+                name = f"{server}/{name}"  # as `ollama list` has it: hf.co/org/model:tag
+            if not digests:
+                why = "its weights are single tensors, not a GGUF" if "tensor" in kinds else "it runs in the cloud only"
+                troubles.append(f"{name} (Ollama) was skipped: {why}.")
             for digest in digests[:1]:
                 blob = root / "blobs" / str(digest).replace(":", "-")
                 yield from _try(blob, f"ollama/{name}", "local", troubles, f"{name} (Ollama)")

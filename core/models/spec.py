@@ -160,8 +160,9 @@ def from_hf_folder(path: str | Path) -> ModelSpec:
     path = Path(path)
     config = read_config(path)
     note = weight_files.of(path).note
-    source = f"Weights in {path.name} (safetensors). {note}".rstrip()
-    spec = from_config(config, name=path.name, source=source)
+    name = "/".join(path.parents[1].name.split("--")[1:]) if path.parent.name == "snapshots" else ""  # not its hash
+    source = f"Weights in {name or path.name} (safetensors). {note}".rstrip()
+    spec = from_config(config, name=name or path.name, source=source)
     return measured(spec, safetensors_headers(path, spec.architecture), keep_unknown=False)
 
 

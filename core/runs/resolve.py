@@ -17,6 +17,7 @@ import msgspec
 
 from core import plugins
 from core.dtypes import canonical_dtype
+from core.errors import ExplorerError
 from core.models import artifacts, catalogue, spec
 from core.models.identity import stamp
 from core.plugins import settings
@@ -77,6 +78,10 @@ class Resolved:
 
 def resolve(request: Request) -> Resolved:
     """Raises ExplorerError, one sentence with its next step, for a name or a setting that stands for nothing here."""
+    try:
+        to_json(request)
+    except UnicodeEncodeError:
+        raise ExplorerError("The request holds text that is no UTF-8.", "Write prompts and names in UTF-8.") from None
     backend = plugins.get("backend", request.backend)
     strategy = plugins.get("strategy", request.strategy)
     profilers = tuple(plugins.get("profiler", name) for name in request.profilers)

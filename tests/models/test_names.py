@@ -1,0 +1,125 @@
+"""Names that no file system, no user or no text has: skipped and reported, or refused in a sentence."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from core.errors import ExplorerError
+from core.models import catalogue
+from core.models.spec import from_hf_folder
+from core.runs.resolve import resolve
+from core.types import Generate, Request, to_json
+from tests.models.test_weight_files import CONFIG, whole
+from tests.support.gguf_bytes import file, header
+
+
+@pytest.fixture(autouse=True)
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in ("HF_HOME", "HF_HUB_CACHE", "XDG_CACHE_HOME", "OLLAMA_MODELS", "LLAMA_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "user"))
+    monkeypatch.setenv("ROOFSCOPE_HOME", str(tmp_path / "home"))
+    (tmp_path / "user").mkdir()
+    return tmp_path / "user"
+
+
+def test_names_that_are_no_utf8_are_skipped_and_reported(tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    file(mine / "good.gguf", header())
+    bad = Path(os.fsdecode(os.fsencode(mine) + b"/b\xffd.gguf"))
+    try:
+        file(bad, header())
+    except OSError:
+        pytest.skip("this file system takes no such name")
+    catalogue.add_folder(str(mine))
+    found = catalogue.entries(refresh=True)
+    assert [e.id for e in found if e.family == "local"] == ["good"]
+    assert any("no UTF-8" in p for p in catalogue.problems())
+    assert to_json(found) and to_json(catalogue.problems())
+    with pytest.raises(ExplorerError, match="is no UTF-8") as said:
+        catalogue.find(str(bad))
+    assert said.value.message.encode()
+
+
+@pytest.mark.parametrize(
+    "name", ["x" * 5000, "/" + "x" * 5000, "a/" + "b" * 5000 + ".gguf", "~nobody-at-all/x", "a\0b"]
+)
+def test_names_that_can_be_nowhere_are_refused_in_a_sentence(name: str) -> None:
+    for use in (catalogue.find, catalogue.add_folder):
+        with pytest.raises(ExplorerError) as said:
+            use(name)
+        assert said.value.message.endswith(".") and len(said.value.message) < 400
+    catalogue.remove_folder(name)
+
+
+def test_a_stored_folder_of_such_a_name_stops_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stored = tmp_path / "home" / "data" / "folders.json"
+    stored.parent.mkdir(parents=True, exist_ok=True)
+    stored.write_text(json.dumps(["/" + "x" * 5000, "~nobody-at-all/x", "/b\udcff"]))
+    monkeypatch.setenv("HF_HOME", "~nobody-at-all/cache")
+    assert catalogue.entries(refresh=True)[0].family == "embedded"
+    assert len(catalogue.problems()) >= 4 and to_json(catalogue.problems())
+
+
+def test_a_prompt_that_is_no_utf8_is_refused() -> None:
+    with pytest.raises(ExplorerError, match="no UTF-8"):
+        resolve(Request(model="smollm2-135m", backend="fake", task=Generate(prompt="a\udcff")))
+
+
+def test_a_hub_model_has_its_name_and_not_a_hash(machine: Path) -> None:
+    folder = machine / ".cache" / "huggingface" / "hub" / "models--org--tiny" / "snapshots" / "0a1b2c"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps(CONFIG))
+    whole(folder)
+    assert from_hf_folder(folder).name == "org/tiny"
+    assert "0a1b2c" not in from_hf_folder(folder).source
+
+
+def test_hub_folders_that_are_links(machine: Path, tmp_path: Path) -> None:
+    repo = tmp_path / "disk" / "models--org--tiny"
+    folder = repo / "snapshots" / "0a1b2c"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps(CONFIG))
+    weights = tmp_path / "disk" / "blob"
+    whole(tmp_path / "disk", "blob")
+    (folder / "model.safetensors").symlink_to(weights)
+    hub = machine / ".cache" / "huggingface" / "hub"
+    hub.mkdir(parents=True)
+    (hub / repo.name).symlink_to(repo)
+    entry = next(e for e in catalogue.entries(refresh=True) if e.id == "org/tiny")
+    assert (entry.family, entry.size_bytes) == ("hub", weights.stat().st_size)
+    assert catalogue.find(str(repo)) == entry  # the folder of the repository itself
+    (hub / repo.name).unlink()
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "linked").symlink_to(tmp_path / "disk")
+    (mine / "loop").symlink_to(mine)
+    catalogue.add_folder(str(mine))
+    assert [e.id for e in catalogue.entries() if e.family == "local"] == ["org/tiny"]
+    assert not [p for p in catalogue.problems() if "mine" in p]
+
+
+def test_ollama_models_without_a_file_are_told(machine: Path) -> None:
+    root = machine / ".ollama" / "models"
+    (root / "blobs").mkdir(parents=True)
+    file(root / "blobs" / "sha256-1", header())
+    start = "application/vnd.ollama.image"
+    image, model = ({"mediaType": f"{start}.{kind}", "digest": "sha256:1"} for kind in ("tensor", "model"))
+    kinds = {
+        "registry.ollama.ai/library/cloud": [],
+        "registry.ollama.ai/library/image": [image],
+        "hf.co/org/own": [model],
+    }
+    for name, layers in kinds.items():
+        manifest = root / "manifests" / name / "latest"
+        manifest.parent.mkdir(parents=True)
+        manifest.write_text(json.dumps({"layers": layers}))
+    assert "ollama/hf.co/org/own:latest" in {e.id for e in catalogue.entries(refresh=True)}
+    text = "\n".join(catalogue.problems())
+    assert "cloud:latest (Ollama) was skipped: it runs in the cloud only." in text
+    assert "image:latest (Ollama) was skipped: its weights are single tensors, not a GGUF." in text
