@@ -98,6 +98,8 @@ class FakeSession:
     bos_token = ""
     eos_token = ""
     eos_ids = frozenset({EOS})
+    opening: tuple[int, ...] = ()
+    closing: tuple[int, ...] = ()
 
     def __init__(self, spec: ModelSpec, request: Request) -> None:
         self.spec = spec

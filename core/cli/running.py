@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from pathlib import Path
@@ -27,6 +28,12 @@ from core.types import Generate, Phase, Request, Result, Sampling, to_json
 @click.option("--max-new-tokens", type=int, default=64, show_default=True)
 @click.option("--system", default="", help="The system message.")
 @click.option("--template-system", is_flag=True, help="Leave the system message to the model's chat template.")
+@click.option(
+    "--template-value",
+    "template_values",
+    multiple=True,
+    help="What the chat template is given besides, key=JSON (enable_thinking=false, tools=[...]); may be repeated.",
+)
 @click.option("--no-chat", is_flag=True, help="Do not wrap the prompt with the model's chat template.")
 @click.option("--ignore-eos", is_flag=True, help="Always produce --max-new-tokens.")
 @click.option("--temperature", type=float, default=0.0, show_default=True, help="0 is greedy.")
@@ -57,6 +64,7 @@ def run(as_json: bool, **given: Any) -> None:
             chat=not given["no_chat"],
             system=None if given["template_system"] else given["system"],
             ignore_eos=given["ignore_eos"],
+            template_values=_values(given["template_values"]),
             sampling=Sampling(temperature=given["temperature"], top_k=given["top_k"], top_p=given["top_p"]),
         ),
         dtype=given["dtype"],
@@ -162,3 +170,15 @@ def pairs(values: tuple[str, ...]) -> dict[str, Any]:
         if "=" not in value:
             raise ExplorerError(f"'{value}' is not of the form key=value.", "Write for example --option n_ctx=2048.")
     return options_of(dict(value.split("=", 1) for value in values))
+
+
+def _values(values: tuple[str, ...]) -> dict[str, Any]:
+    """key=JSON arguments, what is no JSON being text; raises ExplorerError for one without an equals sign."""
+    pairs(values)
+    found = {}
+    for key, text in (value.split("=", 1) for value in values):
+        try:
+            found[key] = json.loads(text)
+        except ValueError:
+            found[key] = text
+    return found

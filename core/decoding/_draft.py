@@ -31,17 +31,21 @@ def propose(
     context: Sequence[int],
     n: int,
     n_vocab: int,
+    n_read: int,
     sampling: Sampling,
     rng: np.random.Generator,
     confidence: float = 0.0,
 ) -> tuple[list[int], list[Row]]:
     """Up to n tokens after the context, the distributions they were drawn from (sampling only).
 
-    n_vocab: tokens that the large model knows; vocabularies are often padded to different sizes.
+    n_vocab: tokens that the large model knows; n_read: those that the draft knows. Vocabularies are often padded to
+    different sizes: a draft says no token that the large model cannot read, and none behind one that it cannot read.
     confidence: a token whose distribution has no larger probability than this is the last (Zhang et al., "Draft &
     verify", 2309.08168). The stop looks at nothing but the draft, so sampling stays exact.
     """
     unread, guess, q = list(context[draft.n_committed :]), list[int](), list[Row]()
+    if max(unread) >= n_read:
+        return guess, q
     for _ in range(n):
         logits = draft.forward(np.array([unread], dtype=np.int64), keep=1)
         if sampling.temperature <= 0:

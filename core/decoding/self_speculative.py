@@ -78,11 +78,12 @@ class SelfSpeculative:
         logits = yield from prefill(session, prompt, params.prefill_chunk)
         tokens, ended = until_stop(choose(logits, config.sampling, rng)[0].tolist(), config)
         yield Advance(phase="prefill", tokens=(tuple(tokens),))
+        n_vocab = session.spec.vocab_size
         context, left = [*prompt[0].tolist(), *tokens], config.limit - 1
         while left and not ended:
             n = min(params.draft_length, left - 1)
             known = session.n_committed
-            guess, q = propose(draft, context, n, session.spec.vocab_size, config.sampling, rng, params.stop_confidence)
+            guess, q = propose(draft, context, n, n_vocab, n_vocab, config.sampling, rng, params.stop_confidence)
             session.rewind(session.n_committed - known)  # the later blocks have not seen the draft
             advance, ended = checked(session, context[-1], guess, q, config, rng)
             context += advance.tokens[0]

@@ -50,6 +50,12 @@ class Speculative:
         one_sequence(prompt, self.label)
         within_context(session, params.draft_length + 1, "A forward with a draft")
         _fit_to_draft(draft, prompt.shape[1] + config.limit)
+        n_read = draft.spec.vocab_size
+        if prompt.max() >= n_read:
+            raise ExplorerError(
+                f"The prompt has tokens that the draft model {draft.spec.name} does not have ({n_read} tokens).",
+                "Choose a draft model with the same vocabulary.",
+            )
         rng = np.random.default_rng(config.seed)
         for _ in prefill(draft, prompt, params.prefill_chunk):
             yield Advance(phase="prefill")
@@ -59,7 +65,7 @@ class Speculative:
         context, left = [*prompt[0].tolist(), *tokens], config.limit - 1
         while left and not ended:
             n = min(params.draft_length, left - 1)
-            guess, q = propose(draft, context, n, session.spec.vocab_size, config.sampling, rng)
+            guess, q = propose(draft, context, n, session.spec.vocab_size, n_read, config.sampling, rng)
             advance, ended = checked(session, context[-1], guess, q, config, rng)
             context += advance.tokens[0]
             left -= len(advance.tokens[0])

@@ -1,16 +1,18 @@
 """Choosing by log-likelihood: which continuation of a text the model finds most likely.
 
-The text is given as it is, without the chat template. Tokens are those of text and continuation together, with a
-space between them counted to the continuation, as in lm-evaluation-harness.
+The text is given as it is, without the chat template, after what the tokenizer puts before every text. Tokens are
+those of text and continuation together, less those of the text, with spaces between them counted to the continuation,
+as in lm-evaluation-harness.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+from core.errors import ExplorerError
 from core.evals._fingerprint import fingerprint
-from core.types import Item, Metric, Session, Subject
+from core.types import Item, Metric, Session, Subject, opened
 
 ACCURACY = Metric(name="acc", label="Accuracy", value="acc", kind="rate")
 BY_LENGTH = Metric(name="acc_norm", label="Accuracy, by length", value="acc_norm", kind="rate")
@@ -25,8 +27,10 @@ def choose(
     p_right: its probability among the choices, a finer scale on which small changes show earlier than in accuracy.
     show: what of the text to keep as the item's prompt; empty: all.
     """
-    likelihood = [_loglikelihood(subject, text, f" {choice}") for choice in choices]
-    by_length = [value / len(choice) for value, choice in zip(likelihood, choices, strict=True)]
+    session = subject.session
+    parts = split(lambda t: opened(session, t), text, [f" {choice}" for choice in choices])
+    likelihood = [subject.loglikelihood(context or [first_id(session)], rest)[0] for context, rest in parts]
+    by_length = [value / max(1, len(choice)) for value, choice in zip(likelihood, choices, strict=True)]
     best = max(likelihood)
     total = math.fsum(math.exp(value - best) for value in likelihood)
     chosen = likelihood.index(best)
@@ -47,14 +51,34 @@ def choose(
     )
 
 
-def _loglikelihood(subject: Subject, text: str, continuation: str) -> float:
-    session = subject.session
-    start = _start(session)
-    context = session.encode(start + text)
-    whole = session.encode(start + text + continuation)
-    return subject.loglikelihood(context, whole[len(context) :])[0]
+def split(
+    encode: Callable[[str], list[int]], text: str, continuations: Sequence[str]
+) -> list[tuple[list[int], list[int]]]:
+    """The ids of the text and of each continuation behind it: those of both together, less as many as the text has.
+
+    Where that leaves nothing of a continuation, as its join with the text is one token, all of them begin where the
+    first differs from the text: their values then are of the same words, and can be compared.
+    """
+    bare = text.rstrip()
+    texts = [text[len(bare) :] + continuation for continuation in continuations]
+    context = encode(bare)
+    wholes = [encode(bare + continuation) for continuation in texts]
+    start = len(context)
+    if any(len(whole) <= start for whole in wholes):
+        start = min(_n_equal(context, whole) for whole in wholes)
+    return [(whole[:start] if start < len(context) else context, whole[start:]) for whole in wholes]
 
 
-def _start(session: Session) -> str:
-    """The token that opens every text of this model, if its chat template says that there is one."""
-    return session.bos_token if "bos_token" in (session.chat_template or "") else ""
+def first_id(session: Session) -> int:
+    """The token that stands before a text which has nothing before it: BOS, else EOS."""
+    for token in (session.bos_token, session.eos_token):
+        if token and len(ids := session.encode(token)) == 1:
+            return ids[0]
+    if session.eos_ids:
+        return min(session.eos_ids)
+    raise ExplorerError("This model has no token that begins a text.", "Put a word before the choices.")
+
+
+def _n_equal(a: Sequence[int], b: Sequence[int]) -> int:
+    """How many ids both begin with."""
+    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))

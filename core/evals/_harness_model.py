@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from core.errors import ExplorerError
-from core.types import Generation, Subject
+from core.evals._choose import split
+from core.types import Generation, Subject, opened
 
 MAX_NEW_TOKENS = 256  # the harness's default where a task says nothing
 LONG = 128  # continuations beyond this are scored in chunks of logits
@@ -21,7 +22,7 @@ LIMITS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens
 def language_model(subject: Subject, bos: bool) -> Any:
     """An `lm_eval.api.model.TemplateLM` over the subject, with the last answer in its field `last`.
 
-    bos: put the beginning-of-sequence token before every text, as a tokenizer that adds it by itself would.
+    bos: put the beginning-of-sequence token before every text, also where the tokenizer does not add it by itself.
     """
     from lm_eval.api.model import TemplateLM
 
@@ -39,11 +40,16 @@ def language_model(subject: Subject, bos: bool) -> Any:
             return _id(session.bos_token) if session.bos_token else self.eot_token_id
 
         def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: Any) -> list[int]:
-            ids = session.encode(string)
-            wanted = bos if add_special_tokens is None else add_special_tokens and bos
-            if wanted and session.bos_token and not string.startswith(session.bos_token):
+            if add_special_tokens is False:
+                return session.encode(string)
+            ids = opened(session, string)
+            if bos and session.bos_token and ids[:1] != [self.prefix_token_id]:
                 return [self.prefix_token_id, *ids]
             return ids
+
+        def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
+            before, rest = split(self.tok_encode, context, [continuation])[0]
+            return before or [self.prefix_token_id], rest
 
         def loglikelihood(self, requests: Sequence[Any], disable_tqdm: bool = True) -> list[tuple[float, bool]]:
             found: list[tuple[float, bool]] = super().loglikelihood(requests, disable_tqdm=True)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from core.errors import ExplorerError
 from core.evals._fingerprint import fingerprint
 from core.evals._texts import documents, windows, within
-from core.types import Eval, Item, Metric, Record, Subject
+from core.types import Eval, Item, Metric, Record, Subject, opened
 from core.types.sketch import sketch
 
 LOWEST = -1e4  # log probability of a token that a library masks out with minus infinity
@@ -79,8 +79,8 @@ class Divergence:
         within(params.context, subject.reference)
         found = documents(params.text, params.n)
         for document in found:
-            ids = subject.session.encode(document.text)
-            if ids != subject.reference.encode(document.text):
+            ids = opened(subject.session, document.text)
+            if ids != opened(subject.reference, document.text):
                 raise ExplorerError(
                     f"{subject.reference.spec.name} reads '{document.id}' as other tokens than "
                     f"{subject.session.spec.name}, so their predictions cannot be compared.",

@@ -30,7 +30,7 @@ class Settings(Record, omit_defaults=False):
     num_fewshot: solved examples before every question; empty for what the task says.
     include_path: a folder with YAML tasks of your own; data_files in them stand relative to it.
     chat: put the questions through the model's chat template.
-    bos: put the model's beginning-of-sequence token before every text.
+    bos: put the model's beginning-of-sequence token before every text, also where its tokenizer does not by itself.
     download: let the harness fetch data from the network.
     """
 

@@ -33,7 +33,8 @@ class Settings(Record, omit_defaults=False):
     context: tokens in a window; a longer text is read in several.
     stride: tokens from one window to the next, half a window by default; the smaller, the more context every token
     has, and the slower.
-    bos: put the model's beginning-of-sequence token before every text; without it a text's first token is not scored.
+    bos: put the model's beginning-of-sequence token before every text, also where its tokenizer does not by
+    itself; without it a text's first token is not scored.
     text: a .txt or .jsonl file to read instead of the set that ships with the app.
     """
 
@@ -67,10 +68,11 @@ class Perplexity:
         if stride > params.context:
             raise ExplorerError("The stride is longer than the window.", "Lower stride, or raise context.")
         within(params.context, session)
-        start = _start(session) if params.bos else []
+        start = _start(session) if params.bos else list(session.opening)
         found = documents(params.text, params.n)
         for document in found:
-            ids = [*start, *session.encode(document.text)]
+            ids = session.encode(document.text)
+            ids = ids if ids[: len(start)] == start else [*start, *ids]
             cut = list(windows(len(ids), params.context, stride))
             if not cut:
                 raise ExplorerError(f"The text '{document.id}' is a single token.", "Give longer texts.")

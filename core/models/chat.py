@@ -1,15 +1,28 @@
-"""Wrap a prompt with the model's own chat template, the same way for every backend."""
+"""Wrap a dialogue with the model's own chat template, the same way for every backend, as transformers does it.
+
+The environment is that of transformers' `apply_chat_template`: the tag `generation`, loop controls, `tojson`,
+`strftime_now`, `raise_exception`. The template is untrusted: it runs in jinja2's immutable sandbox.
+"""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
+import json
+import re
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
-from jinja2 import TemplateError
+from jinja2 import Template, TemplateError, nodes
+from jinja2.ext import Extension
+from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from core.errors import ExplorerError
+
+NEEDLE = "needle{}word"  # stands for a message's text while it is tried whether the template prints it
+LISTED = re.compile(r"""("|')text\1: ("|')needle""")  # parts printed as a list, as Python or JSON writes it
+OFF = "Switch the chat template off (--no-chat), or correct it."
 
 
 def render(template: str, prompt: str, system: str | None = "", bos_token: str = "", eos_token: str = "") -> str:
@@ -24,26 +37,124 @@ def render(template: str, prompt: str, system: str | None = "", bos_token: str =
 
 
 def render_messages(
-    template: str, messages: Sequence[tuple[str, str]], bos_token: str = "", eos_token: str = ""
+    template: str,
+    messages: Sequence[tuple[str, str]],
+    bos_token: str = "",
+    eos_token: str = "",
+    values: Mapping[str, Any] | None = None,
+    answer: bool = True,
 ) -> str:
     """The text a chat model expects for a dialogue of (role, text), ending where its next answer begins.
 
-    An empty system message at the start keeps the template's own away; it is left out where the template knows none.
-    Follows Hugging Face's convention for chat templates (messages, add_generation_prompt, bos_token, eos_token).
-    The template is untrusted: it runs in jinja2's immutable sandbox. Raises ExplorerError when it fails.
+    An empty system message at the start is no message, but keeps away the one that a template brings of its own.
+    values: what else the template is given ("tools", "enable_thinking"). answer: whether an answer begins at the end.
+    Raises ExplorerError when the template fails, and when it prints nothing of what was said.
     """
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
-    )
-    environment.globals.update(raise_exception=_refuse, strftime_now=time.strftime)
-    given = [{"role": role, "content": text} for role, text in messages]
-    settings = {"add_generation_prompt": True, "bos_token": bos_token, "eos_token": eos_token, "tools": None}
+    tokens = {"bos_token": bos_token, "eos_token": eos_token}
+    settings = {"tools": None, "documents": None, "add_generation_prompt": answer}
+    settings |= {name: text for name, text in tokens.items() if text} | dict(values or {})
+    if len(messages) < 2 or messages[0] != ("system", ""):
+        return _rendered(template, messages, settings)
     try:
-        return environment.from_string(template).render(messages=given, **settings)
-    except TemplateError as error:
-        if messages and messages[0] == ("system", ""):  # some templates know no system role
-            return render_messages(template, messages[1:], bos_token, eos_token)
-        raise ExplorerError(f"The model's chat template fails: {error}.", "Switch the chat template off.") from error
+        whole = _rendered(template, messages, settings)
+    except ExplorerError:  # some templates know no system role
+        return _rendered(template, messages[1:], settings)
+    try:
+        bare = _rendered(template, messages[1:], settings)
+    except ExplorerError:
+        return whole
+    return bare if _is_cut_from(bare, whole) else whole
+
+
+def _is_cut_from(part: str, whole: str) -> bool:
+    """Whether `part` is `whole` without one piece of it: a turn that was left out, and nothing in its place."""
+    if len(part) > len(whole):
+        return False
+    before = next((i for i, (a, b) in enumerate(zip(part, whole, strict=False)) if a != b), len(part))
+    return whole.endswith(part[before:])
+
+
+def _rendered(template: str, messages: Sequence[tuple[str, str]], settings: Mapping[str, Any]) -> str:
+    try:
+        compiled = _compiled(template)
+        return compiled.render(messages=_as_wanted(compiled, messages, settings), **settings)
+    except ExplorerError:
+        raise
+    except Exception as error:  # a template can raise whatever its expressions do
+        said = str(error).strip().splitlines() or ["no reason given"]
+        kind = "" if isinstance(error, TemplateError) else f"{type(error).__name__}: "
+        raise ExplorerError(f"The model's chat template fails: {kind}{said[0].rstrip('.')}.", OFF) from error
+
+
+def _as_wanted(
+    compiled: Template, messages: Sequence[tuple[str, str]], settings: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """The messages in the form whose words the template prints: as text, in typed parts, or those of the user so.
+
+    Templates of models that also see images loop over parts, and over a plain text they print nothing.
+    """
+    probe = [(role, NEEDLE.format(i) if text else "") for i, (role, text) in enumerate(messages)]
+    typed = ((), tuple({role for role, _ in messages}), ("user",))
+    found: list[list[bool]] = []
+    for roles in typed:
+        try:
+            printed = compiled.render(messages=_formed(probe, roles), **settings).casefold()
+        except Exception:  # the form that is chosen in the end fails aloud
+            found.append([])
+            continue
+        found.append([text in printed and not LISTED.search(printed) for _, text in probe if text])
+        if all(found[-1]):
+            return _formed(messages, roles)
+    best = max(range(len(typed)), key=lambda i: (found[i][-1:] == [True], sum(found[i])))
+    if found[0] and not any(map(any, found)):
+        raise ExplorerError("The model's chat template prints nothing of the question.", OFF)
+    return _formed(messages, typed[best])
+
+
+def _formed(messages: Sequence[tuple[str, str]], typed: Sequence[str]) -> list[dict[str, Any]]:
+    """The messages as a template takes them. typed: the roles whose content is a list of parts."""
+    return [
+        {"role": role, "content": [{"type": "text", "text": text}] if role in typed else text}
+        for role, text in messages
+    ]
+
+
+# ---------------------------------------------------------------- the environment
+
+
+class _Generation(Extension):
+    """`{% generation %}` marks what the model writes, for training; what is inside is printed as it is."""
+
+    tags = {"generation"}  # noqa: RUF012 - jinja2's own type
+
+    def parse(self, parser: Parser) -> nodes.Node:
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        return nodes.CallBlock(self.call_method("_inside"), [], [], body).set_lineno(line)
+
+    def _inside(self, caller: Any) -> Any:
+        return caller()
+
+
+@lru_cache(maxsize=16)
+def _compiled(template: str) -> Template:
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, "jinja2.ext.loopcontrols"]
+    )
+    environment.filters["tojson"] = _to_json
+    environment.globals.update(raise_exception=_refuse, strftime_now=_now)
+    return environment.from_string(template)
+
+
+def _to_json(
+    value: Any, ensure_ascii: bool = False, indent: Any = None, separators: Any = None, sort_keys: bool = False
+) -> str:
+    """Without jinja2's escapes for HTML."""
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+
+
+def _now(form: str) -> str:
+    return datetime.now().strftime(form)
 
 
 def _refuse(message: str) -> Any:

@@ -41,20 +41,33 @@ _PRE: dict[str, tuple[str, ...]] = {
     "qwen2": (_QWEN2,),
     "deepseek-r1-qwen": (_QWEN2,),
 }
+_BOS_BY_DEFAULT = {"llama-bpe", "tekken"}
 _WHOLE_WORDS = {"llama-bpe", "tekken"}  # a word that is a token stays whole, whatever the merges say
 
+END_IDS = "roofscope.end_token_ids"  # of files written here: all ids that end a text, for llama.cpp's keys hold three
+
 _UNKNOWN, _CONTROL, _USER_DEFINED = 2, 3, 4
-_END_OF_TURN = {
+_END_OF_TURN = {  # llama.cpp's own list (llama-vocab.cpp)
     "<|im_end|>",
     "<|endoftext|>",
     "<|end_of_text|>",
     "<|eot_id|>",
     "<|eom_id|>",
     "<|end|>",
+    "<|return|>",
+    "<|call|>",
+    "<|flush|>",
+    "<|calls|>",
     "<end_of_turn>",
+    "<end_of_utterance>",
     "<EOT>",
+    "_<EOT>",
+    "[EOT]",
+    "[EOS]",
+    "<eos>",
     "</s>",
 }
+_END_OF_MESSAGE = ({"<|return|>", "<|call|>"}, {"<|calls|>", "<|flush|>"})  # beside these <|end|> ends no turn
 
 
 def write(metadata: dict[str, Any], folder: Path) -> None:
@@ -78,7 +91,7 @@ def write(metadata: dict[str, Any], folder: Path) -> None:
 
     named = {name: metadata.get(f"tokenizer.ggml.{key}_token_id") for name, key in _NAMED}
     config: dict[str, Any] = {f"{n}_token": tokens[i] for n, i in named.items() if i is not None and i < len(tokens)}
-    config["add_bos_token"] = _adds_bos(metadata)
+    config["add_bos_token"], config["add_eos_token"] = _adds(metadata)
     if template := metadata.get("tokenizer.chat_template"):
         config["chat_template"] = template
     _write_config(folder, config, metadata.get(f"{metadata.get('general.architecture')}.context_length"))
@@ -227,23 +240,31 @@ def _add_special(
     plain = [t for t, kind in zip(tokens, types, strict=True) if kind == _USER_DEFINED]
     tokenizer.add_special_tokens([AddedToken(t, normalized=False, special=True) for t in special if t])
     tokenizer.add_tokens([AddedToken(t, normalized=False, special=False) for t in plain if t])
-    if _adds_bos(metadata):
-        bos = tokens[metadata["tokenizer.ggml.bos_token_id"]]
-        first = processors.TemplateProcessing(
-            single=f"{bos} $A", special_tokens=[(bos, metadata["tokenizer.ggml.bos_token_id"])]
+    begins, ends = _adds(metadata)
+    ids = [metadata[f"tokenizer.ggml.{key}_token_id"] for key, is_added in (("bos", begins), ("eos", ends)) if is_added]
+    if ids:
+        around = [*([tokens[ids[0]]] if begins else []), "$A", *([tokens[ids[-1]]] if ends else [])]
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single=around, special_tokens=[(tokens[i], i) for i in dict.fromkeys(ids)]
         )
-        tokenizer.post_processor = first
 
 
-def _adds_bos(metadata: dict[str, Any]) -> bool:
-    if metadata.get("tokenizer.ggml.bos_token_id") is None:
-        return False
-    default = metadata.get("tokenizer.ggml.model") == "llama" or metadata.get("tokenizer.ggml.pre") == "llama-bpe"
-    return bool(metadata.get("tokenizer.ggml.add_bos_token", default))
+def _adds(metadata: dict[str, Any]) -> tuple[bool, bool]:
+    """Whether a text gets a BOS before it and an EOS behind it; without a word in the file, as llama.cpp has it."""
+    default = metadata.get("tokenizer.ggml.model") == "llama" or metadata.get("tokenizer.ggml.pre") in _BOS_BY_DEFAULT
+    begins = metadata.get("tokenizer.ggml.add_bos_token", default)
+    ends = metadata.get("tokenizer.ggml.add_eos_token", False)
+    there = [metadata.get(f"tokenizer.ggml.{key}_token_id") is not None for key in ("bos", "eos")]
+    return bool(begins) and there[0], bool(ends) and there[1]
 
 
 def _end_ids(metadata: dict[str, Any], tokens: list[str], types: list[int]) -> list[int]:
     """Every id that ends an answer: the file's own, and the markers that llama.cpp also stops at."""
+    if said := metadata.get(END_IDS):
+        return [int(i) for i in str(said).split(",")]
     stated = [metadata.get(f"tokenizer.ggml.{key}_token_id") for key in ("eos", "eot", "eom")]
     marked = [i for i, t in enumerate(tokens) if t in _END_OF_TURN and types[i] in (_CONTROL, _USER_DEFINED)]
-    return list(dict.fromkeys(i for i in [*stated, *marked] if i is not None))
+    found = dict.fromkeys(i for i in [*stated, *marked] if i is not None)
+    there = {tokens[i] for i in found if i < len(tokens)}
+    inner = any(ends <= there for ends in _END_OF_MESSAGE)
+    return [i for i in found if not (inner and tokens[i] == "<|end|>")]

@@ -13,6 +13,15 @@ from typing import Any
 
 from core.errors import ExplorerError
 from core.models import gguf_tokenizer
+from core.tokenizer_folder import (
+    added,
+    chat_templates,
+    end_ids,
+    library_tokenizer,
+    read_json,
+    token_text,
+    tokenizer_file,
+)
 
 _NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED, _BYTE = 1, 2, 3, 4, 5, 6  # gguf.TokenType
 _RUN_ELSEWHERE = "Run the model with PyTorch or ONNX Runtime."
@@ -26,24 +35,15 @@ _HARD = (
 def add(writer: Any, folder: Path, n_rows: int) -> None:
     """Put the tokenizer of `folder` into `writer`, a gguf.GGUFWriter. n_rows: of the embedding table.
 
-    Raises ExplorerError when there is no tokenizer.json, when llama.cpp has no such kind or rule, and when
+    Raises ExplorerError when there is no tokenizer, when llama.cpp has no such kind or rule, and when
     the tokenizer has ids beyond the table.
     """
-    from tokenizers import Tokenizer
-
-    file = folder / "tokenizer.json"
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-        tokenizer = Tokenizer.from_file(str(file))
-    except FileNotFoundError:
-        raise _refused(f"{folder.name} has no tokenizer.json, without which no GGUF can be written") from None
-    except Exception as error:  # tokenizers raises plain Exception
-        raise ExplorerError(f"{folder.name}'s tokenizer.json is damaged.", "Copy or download it again.") from error
+    content, tokenizer = _tokenizer(folder)
     model = content["model"]
     if model.get("type", "BPE") != "BPE":
         raise _refused(f"A tokenizer of kind '{model['type']}' cannot be written into a GGUF")
     settings, config, generation = (
-        _json(folder / name) for name in ("tokenizer_config.json", "config.json", "generation_config.json")
+        read_json(folder / name) for name in ("tokenizer_config.json", "config.json", "generation_config.json")
     )
 
     tokens, types = _tokens(content, n_rows)
@@ -55,8 +55,27 @@ def add(writer: Any, folder: Path, n_rows: int) -> None:
     writer.add_token_list(tokens)
     writer.add_token_types(types)
     _add_special(writer, tokenizer, tokens, settings, config, generation)
-    if template := _template(folder, settings):
-        writer.add_chat_template(template)
+    templates = chat_templates(folder, settings)
+    if templates.keys() == {"default"}:
+        writer.add_chat_template(templates["default"])
+    elif templates:
+        writer.add_chat_template([{"name": name, "template": text} for name, text in templates.items()])
+
+
+def _tokenizer(folder: Path) -> tuple[dict[str, Any], Any]:
+    """The content of a tokenizer.json, and the `tokenizers.Tokenizer` of it; made here from a SentencePiece file."""
+    from tokenizers import Tokenizer
+
+    file = tokenizer_file(folder)
+    if file is None:
+        raise _refused(f"{folder.name} has no tokenizer.json, without which no GGUF can be written")
+    if file.name != "tokenizer.json":
+        tokenizer = library_tokenizer(folder)
+        return json.loads(tokenizer.to_str()), tokenizer
+    try:
+        return json.loads(file.read_text(encoding="utf-8")), Tokenizer.from_file(str(file))
+    except Exception as error:  # tokenizers raises plain Exception
+        raise ExplorerError(f"{folder.name}'s tokenizer.json is damaged.", "Copy or download it again.") from error
 
 
 def _tokens(content: dict[str, Any], n_rows: int) -> tuple[list[str], list[int]]:
@@ -130,13 +149,15 @@ def _add_special(
 ) -> None:
     ids: dict[str, int] = {}
     for name in ("bos", "eos", "unk", "pad"):
-        text = settings.get(f"{name}_token")
-        text = text.get("content") if isinstance(text, dict) else text
+        text = token_text(settings.get(f"{name}_token"))
         stated = config.get(f"{name}_token_id")
         stated = stated[0] if isinstance(stated, list) else stated
         found = tokenizer.token_to_id(text) if text else stated
         if isinstance(found, int) and 0 <= found < len(tokens):
             ids[name] = found
+    opening, closing = added(tokenizer)
+    if len(opening) == 1:
+        ids["bos"] = opening[0]
     for name, write in (
         ("bos", writer.add_bos_token_id),
         ("eos", writer.add_eos_token_id),
@@ -145,36 +166,15 @@ def _add_special(
     ):
         if name in ids:
             write(ids[name])
-    ends = generation.get("eos_token_id", config.get("eos_token_id"))
-    ends = ends if isinstance(ends, list) else [ends]
-    # llama.cpp knows the usual names itself
-    others = [i for i in ends if i not in (None, ids.get("eos")) and not gguf_tokenizer.ends_turn(tokens[i])]
-    if others:
-        writer.add_eot_token_id(others[0])
-    encoded = tokenizer.encode("a").ids
-    writer.add_add_bos_token("bos" in ids and encoded[:1] == [ids["bos"]])
-    if "eos" in ids and len(encoded) > 1 and encoded[-1] == ids["eos"]:
+    ends = sorted(end_ids(generation, config, {"eos_token_id": ids.get("eos")}))
+    # llama.cpp knows the usual names itself, and two more ids
+    others = [i for i in ends if i != ids.get("eos") and i < len(tokens) and not gguf_tokenizer.ends_turn(tokens[i])]
+    for i, write in zip(others, (writer.add_eot_token_id, writer.add_eom_token_id), strict=False):
+        write(i)
+    writer.add_string(gguf_tokenizer.END_IDS, ",".join(map(str, ends)))
+    writer.add_add_bos_token(len(opening) == 1)
+    if "eos" in ids and closing == (ids["eos"],):
         writer.add_add_eos_token(True)
-
-
-def _template(folder: Path, settings: dict[str, Any]) -> str:
-    file = folder / "chat_template.jinja"
-    if file.is_file():
-        return file.read_text(encoding="utf-8")
-    found = settings.get("chat_template") or ""
-    if isinstance(found, list):  # several, by name
-        found = next((t["template"] for t in found if t.get("name") == "default"), "")
-    return str(found)
-
-
-def _json(file: Path) -> dict[str, Any]:
-    if not file.is_file():
-        return {}
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ExplorerError(f"{file.name} in {file.parent.name} is not valid JSON.", "Download it again.") from error
-    return content if isinstance(content, dict) else {}
 
 
 def _refused(cause: str) -> ExplorerError:

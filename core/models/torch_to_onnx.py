@@ -31,6 +31,7 @@ import msgspec
 
 from core import engine, weight_files
 from core.errors import ExplorerError
+from core.tokenizer_folder import library_tokenizer, tokenizer_file
 
 OPSET = 23
 SCOPES = "pkg.torch.onnx.name_scopes"
@@ -80,6 +81,7 @@ def convert(source: Path, target: Path, tell: Callable[[str], None], samples: Pa
     bytes of memory, and a minute for thirty blocks.
     """
     target.mkdir(parents=True, exist_ok=True)
+    tokenizer = tokenizer_file(source)
     tell("Loading the weights for the ONNX export")
     model = _load(source)
     tell("Tracing the network for the ONNX export (about a minute)")
@@ -96,6 +98,10 @@ def convert(source: Path, target: Path, tell: Callable[[str], None], samples: Pa
     for file in source.iterdir():
         if file.suffix in (".json", ".jinja", ".txt") and not file.name.endswith(".index.json"):
             shutil.copyfile(file, target / file.name)
+    if (named := source / "additional_chat_templates").is_dir():
+        shutil.copytree(named, target / named.name, dirs_exist_ok=True)
+    if tokenizer is not None and tokenizer.name != "tokenizer.json":
+        library_tokenizer(source).save(str(target / "tokenizer.json"))
 
 
 def _load(source: Path) -> Any:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from core.models.chat import render_messages
+from core.tokenizer_folder import named, tokenizer_file
 from core.types import ModelSpec
 
 LENGTH = 128  # tokens of a sequence
@@ -154,19 +156,21 @@ def sequences(folder: Path, spec: ModelSpec) -> list[list[int]]:
 
 
 def _encoded(folder: Path, vocab_size: int) -> list[int]:
-    if not any((folder / name).exists() for name in ("tokenizer.json", "tokenizer.model", "vocab.txt", "vocab.json")):
+    if tokenizer_file(folder) is None:
         text = "\n\n".join((*PASSAGES, *(part for dialogue in DIALOGUES for part in dialogue)))
         return [byte % vocab_size for byte in text.encode()]
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
+    template = named(tokenizer.chat_template).get("default")
     ids: list[int] = []
     for passage in PASSAGES:
         ids += [*tokenizer.encode(passage + "\n\n", add_special_tokens=False)]
     for question, answer in DIALOGUES:
-        if tokenizer.chat_template:
-            messages = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
-            text = str(tokenizer.apply_chat_template(messages, tokenize=False))
+        if template:
+            said = [("user", question), ("assistant", answer)]
+            marks = tokenizer.bos_token or "", tokenizer.eos_token or ""
+            text = render_messages(template, said, *marks, answer=False)
         else:
             text = f"{question}\n{answer}\n\n"
         ids += tokenizer.encode(text, add_special_tokens=False)

@@ -43,6 +43,8 @@ def write(out: Path, source: Path, config: dict[str, Any], tensors: dict[str, An
     for file in sorted(source.iterdir()):
         if file.suffix in _COPIED and file.name not in _OWN and not file.name.endswith(".index.json"):
             shutil.copyfile(file, out / file.name)
+    if (named := source / "additional_chat_templates").is_dir():
+        shutil.copytree(named, out / named.name, dirs_exist_ok=True)
 
 
 def _shards(tensors: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -10,6 +10,7 @@ from typing import Any
 from core import domains
 from core.errors import ExplorerError
 from core.models.chat import render
+from core.tokenizer_folder import additions, named
 from core.training import probe
 from core.training.examples import Example, of_questions
 from core.training.loop import Budget, Report
@@ -42,10 +43,7 @@ class Pupil:
 
     def prompt(self, text: str) -> list[int]:
         """Ids of a user's message as the app sends it: in the chat template, with no system message."""
-        t = self.tokenizer
-        if isinstance(t.chat_template, str):
-            return self.encode(render(t.chat_template, text, "", t.bos_token or "", t.eos_token or ""))
-        return self.encode(text + "\n")
+        return prompt_ids(self.tokenizer, text, text + "\n")
 
     def encode(self, text: str) -> list[int]:
         return list(self.tokenizer.encode(text, add_special_tokens=False))
@@ -75,6 +73,19 @@ class Pupil:
             return bool(domains.judge(self.domain, self.held_out[i], text))
 
         return probe.free_running(self.model, prompts, self.decode, judge, self.end, limit, window, fill)
+
+
+def prompt_ids(tokenizer: Any, text: str, plain: str) -> list[int]:
+    """Ids of a user's message in the chat template; without one, of the `plain` text as the tokenizer begins a text.
+
+    tokenizer: of transformers.
+    """
+    if template := named(tokenizer.chat_template).get("default"):
+        rendered = render(template, text, "", tokenizer.bos_token or "", tokenizer.eos_token or "")
+        return list(tokenizer.encode(rendered, add_special_tokens=False))
+    ids = list(tokenizer.encode(plain, add_special_tokens=False))
+    opening, _ = additions(lambda t, special: list(tokenizer.encode(t, add_special_tokens=special)))
+    return ids if tuple(ids[: len(opening)]) == opening else [*opening, *ids]
 
 
 def _ends(model: Any, tokenizer: Any) -> frozenset[int]:

@@ -17,10 +17,9 @@ from msgspec import Meta
 
 from core import domains
 from core.errors import ExplorerError
-from core.models import chat
 from core.training import greedy, loop
 from core.transforms import _head_training as training
-from core.transforms import _torch_model
+from core.transforms import _torch_model, _tuning
 from core.types import Attention, ModelSpec, Outcome, Record, Source, Transform, Work
 
 FILE, KEY = "medusa_heads.safetensors", "medusa_heads"
@@ -163,10 +162,7 @@ def _ends(model: Any, tokenizer: Any) -> frozenset[int]:
 
 
 def _ids(tokenizer: Any, prompt: str) -> list[int]:
-    template = tokenizer.chat_template
-    if isinstance(template, str):
-        prompt = chat.render(template, prompt, "", tokenizer.bos_token or "", tokenizer.eos_token or "")
-    return list(tokenizer.encode(prompt, add_special_tokens=False))
+    return _tuning.prompt_ids(tokenizer, prompt, prompt)
 
 
 def _write(source: Source, out: Path, weight: Any, accuracy: Sequence[Sequence[float]], work: Work) -> None:

@@ -75,6 +75,7 @@ from core.types.model import (
     Rope,
     Scan,
 )
+from core.types.raw_text import opened, raw
 from core.types.record import Provenance, Record, Scalar, from_json, to_json
 from core.types.request import Derive, Evaluate, Generate, Request, Sampling, Task
 from core.types.result import (
@@ -182,6 +183,8 @@ __all__ = [
     "depths",
     "from_json",
     "heads",
+    "opened",
+    "raw",
     "to_json",
     "together",
     "trees",

@@ -68,6 +68,9 @@ class Session(Protocol):
       depth    a forward can leave blocks out (forward_to, forward_through, forward_exit)
       tree     the pending tokens may form a tree (forward_tree, commit_path)
       heads    the model has trained heads that guess further tokens (guesses)
+
+    eos_ids: every id at which the model's own files end a text. opening, closing: the ids that its tokenizer puts
+    before and behind a text that stands alone (`raw`, `opened` of core.types).
     """
 
     spec: ModelSpec
@@ -77,6 +80,8 @@ class Session(Protocol):
     bos_token: str
     eos_token: str
     eos_ids: frozenset[int]
+    opening: tuple[int, ...]
+    closing: tuple[int, ...]
     setup: Setup
     ran: Ledger
     warnings: tuple[str, ...]

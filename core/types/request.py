@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from typing import Any
 
 import msgspec
 
@@ -24,6 +25,7 @@ class Generate(Record, tag="generate"):
     system: the system message; empty for none, None for the template's own default (a hidden
     persona that can change the answer more than a quantization does).
     history: the dialogue before the prompt, as (role, text).
+    template_values: what else the chat template is given: {"enable_thinking": false}, {"tools": [...]}.
     ignore_eos: always produce max_new_tokens (benchmarks; implied by prompt_tokens).
     """
 
@@ -35,6 +37,7 @@ class Generate(Record, tag="generate"):
     ignore_eos: bool = False
     sampling: Sampling = Sampling()
     history: tuple[tuple[str, str], ...] = ()
+    template_values: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
 class Evaluate(Record, tag="evaluate"):

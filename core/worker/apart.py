@@ -47,6 +47,8 @@ class About(Record, omit_defaults=False):
     bos_token: str
     eos_token: str
     eos_ids: frozenset[int]
+    opening: tuple[int, ...]
+    closing: tuple[int, ...]
     setup: Setup
     warnings: tuple[str, ...]
 
@@ -102,6 +104,7 @@ class Apart:
         self.capabilities, self.max_context, self.warnings = about.capabilities, about.max_context, about.warnings
         self.chat_template, self.eos_ids = about.chat_template, about.eos_ids
         self.bos_token, self.eos_token = about.bos_token, about.eos_token
+        self.opening, self.closing = about.opening, about.closing
 
     @property
     def pid(self) -> int:

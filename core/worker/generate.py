@@ -36,6 +36,7 @@ from core.types import (
     Step,
     Strategy,
     counted,
+    raw,
 )
 from core.worker.drive import drive
 from core.worker.ends import Ends
@@ -61,7 +62,7 @@ def measure(request: Request, sessions: Sessions, journal: Journal) -> None:
     opened = sessions.open(request, journal)
     strategy, params = opened.wanted.strategy, opened.wanted.params
     session, drafts = opened.session, tuple(opened.companions.values())
-    ids, text = _prompt(session, request.task, request)
+    ids, text = _prompt(session, drafts, request.task, request)
     for draft in drafts:
         same_tokenizer(session, draft, text)
     _check(request, request.task, strategy, session, ids)
@@ -123,14 +124,16 @@ def loaded(request: Request, opened: Opened, journal: Journal, n_prompt_tokens: 
     )
 
 
-def _prompt(session: Session, task: Generate, request: Request) -> tuple[Ids, str]:
+def _prompt(session: Session, drafts: Sequence[Session], task: Generate, request: Request) -> tuple[Ids, str]:
     """Token ids of shape (batch, n), the same row for every sequence, and the text they stand for."""
     if task.prompt_tokens is not None:
         rng = np.random.default_rng(request.seed)
-        row, text = rng.integers(0, session.spec.vocab_size, task.prompt_tokens), ""
+        n_vocab = min(model.spec.vocab_size for model in (session, *drafts))
+        row, text = rng.integers(0, n_vocab, task.prompt_tokens), ""
     else:
         text = dialogue(session, task)
-        row = np.array(session.encode(text), dtype=np.int64)
+        in_template = task.chat and session.chat_template
+        row = np.array(session.encode(text) if in_template else raw(session, text), dtype=np.int64)
     return np.tile(row, (request.batch, 1)).astype(np.int64), text
 
 
@@ -142,7 +145,8 @@ def dialogue(session: Session, task: Generate) -> str:
     from core.models.chat import render_messages
 
     system = () if task.system is None else (("system", task.system),)
-    return render_messages(session.chat_template, (*system, *turns), session.bos_token, session.eos_token)
+    marks = session.bos_token, session.eos_token
+    return render_messages(session.chat_template, (*system, *turns), *marks, values=task.template_values)
 
 
 def _check(request: Request, task: Generate, strategy: Strategy, session: Session, ids: Ids) -> None:

@@ -75,6 +75,8 @@ def about(session: Session, seconds: float) -> About:
         bos_token=session.bos_token,
         eos_token=session.eos_token,
         eos_ids=session.eos_ids,
+        opening=session.opening,
+        closing=session.closing,
         setup=session.setup,
         warnings=session.warnings,
     )

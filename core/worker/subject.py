@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.errors import ExplorerError
-from core.types import Counts, Generation, GenerationConfig, Session, Strategy, counted, together
+from core.types import Counts, Generation, GenerationConfig, Session, Strategy, counted, raw, together
 from core.worker.drive import drive
 
 CHUNK = 128  # tokens whose logits are held at once: 25 MB for a vocabulary of 49 152
@@ -45,7 +45,8 @@ class ModelUnderTest:
         return render_messages(self.session.chat_template, messages, self.session.bos_token, self.session.eos_token)
 
     def render(self, messages: Sequence[tuple[str, str]]) -> list[int]:
-        return self.session.encode(self.prompt(messages))
+        text = self.prompt(messages)
+        return self.session.encode(text) if self.session.chat_template else raw(self.session, text)
 
     def generate(self, ids: Sequence[int], limit: int, stop: Sequence[str] = ()) -> Generation:
         self._held = []

@@ -129,6 +129,29 @@ def test_a_drafts_token_that_the_model_does_not_know_ends_the_draft() -> None:
     assert max(token for step in hot for token in step.guess) < 6
 
 
+class Narrow(Chain):
+    """A draft of fewer tokens, which fails as a table of embeddings would."""
+
+    def forward(self, ids: Ids, keep: int | None = None) -> Rows:
+        assert ids.max() < self.spec.vocab_size, "index out of range"
+        return super().forward(ids, keep)
+
+
+def test_a_token_that_the_draft_does_not_know_ends_the_drafting_and_changes_nothing() -> None:
+    wide = np.roll(np.eye(9), 1, axis=1) * 9.0  # 0 -> 1 -> ... -> 8 -> 0
+    narrow = Narrow(CYCLE)
+    steps = decode("speculative", Chain(wide), narrow, draft_length=4)
+    assert tokens_of(steps) == [(2 + i) % 9 for i in range(31)]
+    assert max(narrow.read) < 6 and any(step.guess for step in steps)
+    hot = decode("speculative", Chain(wide * 0.2), Narrow(CYCLE), sampling=Sampling(temperature=2.0))
+    assert len(tokens_of(hot)) == 31 and max(tokens_of(hot)) > 5
+
+
+def test_a_prompt_that_the_draft_cannot_read_is_refused() -> None:
+    with pytest.raises(ExplorerError, match="tokens that the draft model chain does not have"):
+        decode("speculative", Chain(CYCLE), Narrow(CYCLE[:4, :4]))
+
+
 class Song(Chain):
     """Its tokens follow from their places; only at every fourth place does it need the right token before."""
 

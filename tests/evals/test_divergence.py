@@ -105,6 +105,7 @@ class Letters:
     """Ids 0 and 1 for a and b."""
 
     max_context, shift = 64, 0
+    opening: tuple[int, ...] = ()
 
     def __init__(self, name: str) -> None:
         self.spec = SimpleNamespace(name=name)

@@ -15,6 +15,7 @@ import pytest
 from core import domains, plugins
 from core.errors import ExplorerError
 from core.evals import _choose, _chrf, _overlap
+from core.evals._choose import split
 from core.evals._sets import FOLDER, Example, read
 from core.types import Counts, Generation, Item
 
@@ -40,7 +41,7 @@ class Scripted:
         self.answers, self.likely = answers or {}, likely or {}
         self.seen: list[list[tuple[str, str]]] = []
         self.session = SimpleNamespace(
-            encode=lambda text: [*text.encode()], chat_template="{{ bos_token }}", bos_token="^", eos_token=""
+            encode=lambda text: [*text.encode()], opening=(ord("^"),), closing=(), bos_token="^", eos_token=""
         )
 
     def render(self, messages: Sequence[tuple[str, str]]) -> list[int]:
@@ -270,3 +271,53 @@ def test_own_questions_need_a_file(tmp_path: Path) -> None:
         measure("own", Scripted())
     with pytest.raises(ExplorerError, match="There is no file"):
         measure("own", Scripted(), path=str(tmp_path / "none.jsonl"))
+
+
+def joining(text: str) -> list[int]:
+    """Bytes, but "? yes" is one token, and so is "he"."""
+    ids: list[int] = []
+    while text:
+        joined = next((n for n, piece in ((300, "? yes"), (301, "he")) if text.startswith(piece)), None)
+        ids.append(ord(text[0]) if joined is None else joined)
+        text = text[1 if joined is None else {300: 5, 301: 2}[joined] :]
+    return ids
+
+
+def test_text_and_continuation_are_split_as_the_harness_does() -> None:
+    assert split(joining, "cold?", [" no", " maybe"]) == [
+        ([99, 111, 108, 100, 63], [32, 110, 111]),
+        ([99, 111, 108, 100, 63], [*b" maybe"]),
+    ]
+    assert split(joining, "a ", ["b"]) == [([97], [32, 98])], "a space at the end belongs to the continuation"
+    # "h" + "ey": the whole is he, y; the text's one token comes off, as in the harness
+    assert split(joining, "h", ["ey"]) == [([104], [121])]
+
+
+def test_a_join_that_is_one_token_is_scored_from_where_it_differs() -> None:
+    assert split(joining, "cold?", [" yes", " no"]) == [
+        ([*b"cold"], [300]),
+        ([*b"cold"], [63, 32, 110, 111]),
+    ]
+    assert split(joining, "h", ["e", "x"]) == [([], [301]), ([], [104, 120])]
+    assert split(joining, "", ["x"]) == [([], [120])]
+
+
+def test_an_item_whose_join_is_one_token_is_scored(tmp_path: Path) -> None:
+    seen: list[tuple[list[int], list[int]]] = []
+
+    class Joining:
+        session = SimpleNamespace(
+            encode=joining, opening=(), closing=(), bos_token="", eos_token="$", eos_ids=frozenset({36})
+        )
+
+        def loglikelihood(self, ids: Sequence[int], continuation: Sequence[int]) -> tuple[float, bool]:
+            assert ids and continuation
+            seen.append((list(ids), list(continuation)))
+            return -float(len(continuation)), False
+
+    file = tmp_path / "q.jsonl"
+    rows = [{"prompt": "cold?", "answer": "yes", "choices": ["yes", "no"]}]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    items = measure("own", Joining(), path=str(file))
+    assert [item.values["acc"] for item in items] == [1.0]
+    assert seen == [([*b"cold"], [300]), ([*b"cold"], [63, 32, 110, 111])]

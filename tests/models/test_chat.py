@@ -39,10 +39,21 @@ def test_a_dialogue_keeps_its_turns_and_ends_where_the_answer_begins() -> None:
     shown = "<user>hi</user><assistant>hello</assistant><user>why?</user><assistant>"
     assert render_messages(CHATML, DIALOGUE) == "<s>persona</s>" + shown
     assert render_messages(CHATML, [("system", ""), *DIALOGUE]) == "<system></system>" + shown
-    assert render_messages("{{ bos_token }}{{ messages | length }}{{ eos_token }}", DIALOGUE, "<b>", "<e>") == "<b>3<e>"
+    marked = "{{ bos_token }}{{ messages | length }}{{ messages[-1].content }}{{ eos_token }}"
+    assert render_messages(marked, DIALOGUE, "<b>", "<e>") == "<b>3why?<e>"
 
 
 def test_only_an_empty_system_message_may_be_dropped_from_a_dialogue() -> None:
     assert render_messages(NO_SYSTEM, [("system", ""), *DIALOGUE]) == "hi"
     with pytest.raises(ExplorerError, match="no system role"):
         render_messages(NO_SYSTEM, [("system", "be brief"), *DIALOGUE])
+
+
+PLAIN = CHATML.replace("{% if loop.first and m.role != 'system' %}<s>persona</s>{% endif %}", "")
+
+
+def test_an_empty_system_message_is_no_turn_where_no_persona_would_take_its_place() -> None:
+    assert render(PLAIN, "hi") == "<user>hi</user><assistant>"
+    assert render(PLAIN, "hi", "be brief") == "<system>be brief</system><user>hi</user><assistant>"
+    headed = "{% if messages[0].role == 'system' %}{{ messages[0].content }}\n\n{% endif %}{{ messages[-1].content }}"
+    assert render(headed, "hi") == "hi"

@@ -38,7 +38,8 @@ def tiny_gguf(path: Path, arch: str, quantized: bool = False, **extra: Any) -> P
     blocks = 7 if arch == "gemma3" else 2
     rng = np.random.default_rng(1)
     alphabet = gguf_tokenizer.byte_alphabet()
-    tokens = [*alphabet, "<|end|>", "<|user|>", "<|bos|>", "th", "the"]
+    names = [n for n in extra.get("names", ()) if n != "<|end|>"]  # more tokens
+    tokens = [*alphabet, "<|end|>", "<|user|>", "<|bos|>", "th", "the", *names]
     writer = gguf.GGUFWriter(path, arch)
     writer.add_context_length(128)
     writer.add_embedding_length(d)
@@ -59,7 +60,7 @@ def tiny_gguf(path: Path, arch: str, quantized: bool = False, **extra: Any) -> P
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("qwen2")
     writer.add_token_list(tokens)
-    writer.add_token_types([1] * 256 + [3, 3, 3] + [1, 1])
+    writer.add_token_types([1] * 256 + [3, 3, 3] + [1, 1] + [3] * len(names))
     writer.add_token_merges(["t h", "th e"])
     writer.add_eos_token_id(256)
     writer.add_bos_token_id(258)

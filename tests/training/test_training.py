@@ -230,7 +230,7 @@ class NoTokenizer:
     chat_template, bos_token, eos_token, eos_token_id = None, "", "$", 3
 
     def encode(self, text: str, **_: Any) -> list[int]:
-        return [{"$": 3}[c] for c in text]
+        return [{"$": 3, "a": 4}[c] for c in text]
 
 
 @pytest.mark.parametrize("fill", ["context", "end"])

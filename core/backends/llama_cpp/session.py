@@ -53,6 +53,7 @@ class LlamaSession:
         self.chat_template: str | None = template.decode() if template else None
         self.bos_token, self.eos_token = self._vocabulary.bos_token, self._vocabulary.eos_token
         self.eos_ids = self._vocabulary.eos_ids
+        self.opening, self.closing = self._vocabulary.opening, self._vocabulary.closing
 
     @property
     def n_committed(self) -> int:

@@ -6,6 +6,10 @@ import ctypes
 from collections.abc import Sequence
 from typing import Any
 
+from core.tokenizer_folder import additions
+
+END_IDS = b"roofscope.end_token_ids"  # as core.models.gguf_tokenizer writes it
+
 
 class Vocabulary:
     def __init__(self, model: Any) -> None:
@@ -16,16 +20,23 @@ class Vocabulary:
         self.size: int = llama_cpp.llama_vocab_n_tokens(self._vocab)
         self.bos_token = self._text(llama_cpp.llama_vocab_bos(self._vocab))
         self.eos_token = self._text(llama_cpp.llama_vocab_eos(self._vocab))
-        self.eos_ids = frozenset(i for i in range(self.size) if llama_cpp.llama_vocab_is_eog(self._vocab, i))
+        self.eos_ids = _said(llama_cpp, model) or frozenset(
+            i for i in range(self.size) if llama_cpp.llama_vocab_is_eog(self._vocab, i)
+        )
+        self.opening, self.closing = additions(self._tokens)
 
     def encode(self, text: str) -> list[int]:
+        return self._tokens(text, False)
+
+    def _tokens(self, text: str, special: bool) -> list[int]:
+        """special: whether to add what the vocabulary puts before and behind a text."""
         data = text.encode()
-        room = len(data) + 2  # no token is shorter than a byte; some vocabularies add a space in front
+        room = len(data) + 4  # no token is shorter than a byte; some vocabularies add a space in front
         tokens = (self._lib.llama_token * room)()
-        n = self._lib.llama_tokenize(self._vocab, data, len(data), tokens, room, False, True)
+        n = self._lib.llama_tokenize(self._vocab, data, len(data), tokens, room, special, True)
         if n < 0:  # the room it wants
             tokens = (self._lib.llama_token * -n)()
-            n = self._lib.llama_tokenize(self._vocab, data, len(data), tokens, -n, False, True)
+            n = self._lib.llama_tokenize(self._vocab, data, len(data), tokens, -n, special, True)
         assert n >= 0, "llama_tokenize did not say how much room it needs"
         return list(tokens[:n])
 
@@ -44,3 +55,10 @@ class Vocabulary:
         if token < 0:
             return ""
         return str(self._lib.llama_vocab_get_text(self._vocab, token).decode(errors="replace"))
+
+
+def _said(lib: Any, model: Any) -> frozenset[int]:
+    """The ids that end a text as a file written by this app names them, which are more than llama.cpp's keys hold."""
+    buffer = ctypes.create_string_buffer(4096)
+    n = lib.llama_model_meta_val_str(model, END_IDS, buffer, len(buffer))
+    return frozenset(int(i) for i in buffer.value.decode().split(",")) if n > 0 else frozenset()

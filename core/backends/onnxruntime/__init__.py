@@ -68,7 +68,7 @@ class OnnxRuntime:
         file = _model_file(Path(path))
         progress(f"Loading {file.name}")
         engine = Engine(file, _provider(options.provider), threads, options.spinning, options.optimization)
-        return OnnxSession(engine, Text(file.parent), spec)
+        return OnnxSession(engine, Text(file.parent, spec), spec)
 
 
 def _model_file(path: Path) -> Path:

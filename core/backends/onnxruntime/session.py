@@ -53,6 +53,7 @@ class OnnxSession:
         self.max_context = spec.max_context or DEFAULT_CONTEXT
         self.chat_template, self.eos_ids = text.chat_template, text.eos_ids
         self.bos_token, self.eos_token = text.bos_token, text.eos_token
+        self.opening, self.closing = text.opening, text.closing
         self.setup = engine.setup(spec.dtype)
         self.warnings = text.warnings
         self.ran = Ledger()

@@ -6,87 +6,84 @@ nothing of transformers, so that opening an ONNX model does not import it.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from core.errors import ExplorerError
+from core.tokenizer_folder import (
+    Unread,
+    added,
+    chat_templates,
+    end_ids,
+    read_json,
+    template_warnings,
+    token_text,
+    tokenizer_file,
+)
+from core.types import ModelSpec
 
 
 class Text:
-    """encode, decode, chat_template, bos_token, eos_token, eos_ids of the model in `folder`.
+    """encode, decode, chat_template, bos_token, eos_token, eos_ids, opening, closing of the model in `folder`.
 
-    Without a tokenizer.json every byte of UTF-8 is a token, and `warnings` says so.
+    Without a tokenizer, random weights read every byte of UTF-8 as a token, and `warnings` says so; real weights are
+    given no text. Raises ExplorerError for a tokenizer in a form that is not read.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._tokenizer = _tokenizer(folder / "tokenizer.json")
-        config = _json(folder / "tokenizer_config.json")
-        self.chat_template = _template(folder / "chat_template.jinja", config.get("chat_template"))
-        self.bos_token, self.eos_token = _content(config.get("bos_token")), _content(config.get("eos_token"))
-        self.eos_ids = self._ends(_json(folder / "generation_config.json"), _json(folder / "config.json"))
-        self.warnings: tuple[str, ...] = ()
-        if self._tokenizer is None:
-            self.warnings = ("The model comes without tokenizer.json: each byte of the text is one token.",)
+    def __init__(self, folder: Path, spec: ModelSpec) -> None:
+        self._tokenizer = _tokenizer(folder)
+        self._unread = None if spec.random_weights else Unread(folder.name)
+        config = read_json(folder / "tokenizer_config.json")
+        templates = chat_templates(folder, config)
+        self.chat_template = templates.get("default")
+        self.bos_token, self.eos_token = token_text(config.get("bos_token")), token_text(config.get("eos_token"))
+        self.eos_ids = end_ids(
+            read_json(folder / "generation_config.json"),
+            read_json(folder / "config.json"),
+            {"eos_token_id": self._end()},
+        )
+        self.opening, self.closing = ((), ()) if self._tokenizer is None else added(self._tokenizer)
+        self.warnings = template_warnings(templates)
+        if self._tokenizer is None and self._unread is None:
+            self.warnings += ("The model comes without tokenizer.json: each byte of the text is one token.",)
 
     def encode(self, text: str) -> list[int]:
         if self._tokenizer is None:
-            return list(text.encode())
+            return self._unread.encode(text) if self._unread else list(text.encode())
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
         return ids
 
     def decode(self, ids: Sequence[int]) -> str:
         if self._tokenizer is None:
-            return bytes(int(i) % 256 for i in ids).decode(errors="replace")
+            return (
+                self._unread.decode(ids) if self._unread else bytes(int(i) % 256 for i in ids).decode(errors="replace")
+            )
         text: str = self._tokenizer.decode([int(i) for i in ids], skip_special_tokens=True)
         return text
 
-    def _ends(self, *configs: dict[str, Any]) -> frozenset[int]:
-        """Every id that the model's own files call an end of sequence."""
-        found: set[int] = set()
-        for config in configs:
-            ids = config.get("eos_token_id")
-            found |= {ids} if isinstance(ids, int) else set(ids or ())
-        if self._tokenizer is not None and self.eos_token:
-            found |= {self._tokenizer.token_to_id(self.eos_token)} - {None}
-        return frozenset(found)
+    def _end(self) -> int | None:
+        """The id of the token that the tokenizer calls its end."""
+        if self._tokenizer is None or not self.eos_token:
+            return None
+        found: int | None = self._tokenizer.token_to_id(self.eos_token)
+        return found
 
 
-def _tokenizer(file: Path) -> Any:
-    if not file.is_file():
+def _tokenizer(folder: Path) -> Any:
+    file = tokenizer_file(folder)
+    if file is None:
         return None
+    if file.name != "tokenizer.json":
+        raise ExplorerError(
+            f"ONNX Runtime's folder {folder.name} has its tokenizer as {file.name}, and only tokenizer.json is read.",
+            "Export the model again, or put its tokenizer.json beside model.onnx.",
+        )
     from tokenizers import Tokenizer
 
     try:
         return Tokenizer.from_file(str(file))
     except Exception as error:  # tokenizers raises plain Exception
         raise ExplorerError(
-            f"The tokenizer.json in {file.parent.name} cannot be read: {error}.", "Export or download the model again."
+            f"The tokenizer.json in {folder.name} cannot be read: {error}.", "Export or download the model again."
         ) from error
-
-
-def _json(file: Path) -> dict[str, Any]:
-    if not file.is_file():
-        return {}
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ExplorerError(
-            f"{file.name} in {file.parent.name} is not JSON: {error}.", "Export or download the model again."
-        ) from error
-    return found if isinstance(found, dict) else {}
-
-
-def _template(file: Path, stored: Any) -> str | None:
-    """The chat template: a file of its own since transformers 4.50, before that a string or a list of named ones."""
-    if file.is_file():
-        return file.read_text(encoding="utf-8")
-    if isinstance(stored, list):
-        stored = next((t.get("template") for t in stored if t.get("name") == "default"), None)
-    return stored or None
-
-
-def _content(token: Any) -> str:
-    """A special token is stored as a string or as an object with its content."""
-    return (token.get("content") if isinstance(token, dict) else token) or ""

@@ -16,6 +16,7 @@ from core.backends.pytorch.depth import add_exit_heads
 from core.backends.pytorch.session import TorchSession
 from core.errors import ExplorerError
 from core.plugins import settings
+from core.tokenizer_folder import named, template_warnings
 from core.types import Backend, ModelSpec, Progress, Record, Request, Reserve, Scalar
 from hardware.detect import usable_cores
 
@@ -73,7 +74,7 @@ class PyTorch:
         device = load.choose_device(options.device, folder)
         torch.set_num_threads(request.threads or usable_cores())
         progress("Reading the tokenizer")
-        tokenizer = load.load_tokenizer(folder)
+        tokenizer = load.load_tokenizer(folder, spec)
         model, warnings = load.load_model(folder, spec, dtype, device, options.attention, request.seed, progress)
         add_exit_heads(model, folder)
         session = TorchSession(model, tokenizer, spec, device)
@@ -85,7 +86,8 @@ class PyTorch:
             progress("Compiling")
             session.compile()
         session.warnings = warnings + (load.cpu_warnings(dtype) if device == "cpu" else ())
-        if isinstance(tokenizer, load.ByteTokenizer):
+        session.warnings += template_warnings(named(tokenizer.chat_template))
+        if type(tokenizer) is load.ByteTokenizer:
             session.warnings += ("This architecture has no tokenizer: each byte of the text is a token.",)
         return session
 

@@ -19,12 +19,12 @@ import msgspec
 from core import weight_files
 from core.backends.pytorch import quant as quant
 from core.errors import ExplorerError
+from core.tokenizer_folder import Unread, additions, tokenizer_file
 from core.types import ModelSpec, Progress, Setup
 
 DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 DAMAGED = "Check that the folder is complete and that its config.json matches its weights."
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.txt", "vocab.json", "spiece.model")
 
 
 def own_dtype(folder: Path, spec: ModelSpec) -> str:
@@ -137,23 +137,34 @@ class ByteTokenizer:
         return bytes(i % 256 for i in ids).decode(errors="replace")
 
 
-def load_tokenizer(folder: Path) -> Any:
-    """The folder's own tokenizer, or bytes where it has none."""
+class NoTokenizer(ByteTokenizer):
+    """Stands in where real weights come without a tokenizer: it refuses to read a text."""
+
+    def __init__(self, name: str) -> None:
+        self._unread = Unread(name)
+
+    def encode(self, text: str, add_special_tokens: bool = False) -> list[int]:
+        return self._unread.encode(text)
+
+    def decode(self, ids: Sequence[int], **_: bool) -> str:
+        return self._unread.decode(ids)
+
+
+def load_tokenizer(folder: Path, spec: ModelSpec) -> Any:
+    """The folder's own tokenizer; without one, bytes for random weights, and a refusal to read for real ones."""
     import transformers
 
-    if not any((folder / name).exists() for name in TOKENIZER_FILES):
-        return ByteTokenizer()
+    if tokenizer_file(folder) is None:
+        return ByteTokenizer() if spec.random_weights else NoTokenizer(folder.name)
     with explained(f"The tokenizer in {folder.name} cannot be read", DAMAGED):
         return transformers.AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
 
 
-def eos_ids(model: Any, tokenizer: Any) -> frozenset[int]:
-    """Every id that the model's own files call an end of sequence."""
-    found: set[int] = set()
-    for source in (getattr(model, "generation_config", None), model.config, tokenizer):
-        ids = getattr(source, "eos_token_id", None)
-        found |= {ids} if isinstance(ids, int) else set(ids or ())
-    return frozenset(found)
+def added(tokenizer: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The ids that the tokenizer puts before and behind a text that stands alone."""
+    if isinstance(tokenizer, ByteTokenizer):
+        return (), ()
+    return additions(lambda text, special: list(tokenizer.encode(text, add_special_tokens=special)))
 
 
 def cpu_warnings(dtype: str) -> tuple[str, ...]:

@@ -24,6 +24,7 @@ from core.backends.pytorch.depth import FAMILIES, Depth, complete, cut, depth_of
 from core.backends.pytorch.stream import generate
 from core.backends.pytorch.trace import TorchTrace
 from core.errors import ExplorerError
+from core.tokenizer_folder import end_ids, named
 from core.types import Count, GenerationConfig, Ids, Ledger, ModelSpec
 
 Of = Literal["model", "blocks"]
@@ -66,9 +67,10 @@ class TorchSession:
         self._call = model  # what a forward calls
         self.spec = spec
         self.max_context = spec.max_context or getattr(model.config, "max_position_embeddings", None) or UNLIMITED
-        self.chat_template = tokenizer.chat_template if isinstance(tokenizer.chat_template, str) else None
+        self.chat_template = named(tokenizer.chat_template).get("default")
         self.bos_token, self.eos_token = tokenizer.bos_token or "", tokenizer.eos_token or ""
-        self.eos_ids = load.eos_ids(model, tokenizer)
+        self.eos_ids = end_ids(getattr(model, "generation_config", None), model.config, tokenizer)
+        self.opening, self.closing = load.added(tokenizer)
         # generate fills what a request leaves open from here: stop tokens, temperature, penalties
         model.generation_config = transformers.GenerationConfig()
         self.setup = load.setup(model, spec, device)

@@ -1,0 +1,169 @@
+"""What a folder says of its model's text: which tokenizer file is read, chat templates, and the ids that end a text.
+
+Reads small files and loads no library. A tokenizer in a form that is not read is refused in a sentence that names the
+file: real weights never run on tokens that stand in for their own.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from core.errors import ExplorerError
+
+SENTENCEPIECE = ("tokenizer.model", "spiece.model")
+READ = ("tokenizer.json", *SENTENCEPIECE, "vocab.txt", "vocab.json")  # the first that is there and is read
+_TIKTOKEN_LINE = re.compile(rb"[A-Za-z0-9+/]+={0,2} \d+\r?\n")
+_LFS = b"version https://git-lfs"
+_CONVERT = "Put the model's tokenizer.json beside its weights, or convert {name} into one with transformers."
+
+
+def tokenizer_file(folder: Path) -> Path | None:
+    """The file that the tokenizer is read from; None where the folder has none in any form.
+
+    Raises ExplorerError where its only form is one that is not read.
+    """
+    for name in READ:
+        file = folder / name
+        if file.is_file() and _foreign(file) is None:
+            return file
+    for file in sorted(f for f in folder.iterdir() if f.is_file()):
+        if (form := _foreign(file)) is not None:
+            raise ExplorerError(
+                f"The tokenizer in {folder.name} is {form} ({file.name}), which is not read here.",
+                _CONVERT.format(name=file.name),
+            )
+    return None
+
+
+def _foreign(file: Path) -> str | None:
+    """What form of tokenizer this is, if one that is not read; None for all other files."""
+    name = file.name
+    if name == "tekken.json":
+        return "a tekken vocabulary"
+    if name == "tiktoken.model" or file.suffix == ".tiktoken":
+        return "a tiktoken vocabulary"
+    if name == "merges.txt" and not file.with_name("vocab.json").is_file():
+        return "merges without their vocabulary"
+    if name == "vocab.json" and not file.with_name("merges.txt").is_file():
+        return "a vocabulary without its merges"
+    if name in READ:
+        with file.open("rb") as opened:
+            start = opened.read(200)
+        if start.startswith(_LFS):
+            return "a pointer of Git LFS instead of the file"
+        if name in SENTENCEPIECE and _TIKTOKEN_LINE.match(start):
+            return "a tiktoken vocabulary"
+    return None
+
+
+class Unread:
+    """The tokenizer of real weights that came without one: ids are shown as numbers, and no text is read."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def encode(self, text: str) -> list[int]:
+        """Raises ExplorerError."""
+        raise ExplorerError(
+            f"{self._name} comes without a tokenizer, so its weights cannot be given a text.",
+            "Put its tokenizer.json beside the weights, or give a number of prompt tokens instead of a prompt.",
+        )
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return "".join(f"⟨{int(i)}⟩" for i in ids)
+
+
+def chat_templates(folder: Path, settings: Mapping[str, Any]) -> dict[str, str]:
+    """Name -> template, the usual one called "default": those of files before those in tokenizer_config.json.
+
+    settings: of tokenizer_config.json. The places are those of transformers.
+    """
+    found = {}
+    if (file := folder / "chat_template.jinja").is_file():
+        found["default"] = file.read_text(encoding="utf-8")
+    for file in sorted((folder / "additional_chat_templates").glob("*.jinja")):
+        found[file.stem] = file.read_text(encoding="utf-8")
+    return found or named(settings.get("chat_template"))
+
+
+def named(stored: Any) -> dict[str, str]:
+    """Name -> template of what a tokenizer has stored: one, a list of named ones, or names and templates."""
+    if isinstance(stored, str):
+        return {"default": stored} if stored else {}
+    if isinstance(stored, Mapping):
+        return {str(name): template for name, template in stored.items() if isinstance(template, str)}
+    listed = [t for t in stored or () if isinstance(t, Mapping)]
+    return {str(t.get("name")): t["template"] for t in listed if isinstance(t.get("template"), str)}
+
+
+def template_warnings(templates: Mapping[str, str]) -> tuple[str, ...]:
+    """What to say where there are templates and none that is used."""
+    if not templates or "default" in templates:
+        return ()
+    names = ", ".join(sorted(templates))
+    return (f"The model has chat templates ({names}), but none called default: none is used.",)
+
+
+def end_ids(*sources: Any) -> frozenset[int]:
+    """Every id that these call an end of sequence: dicts of JSON files, or objects of the same fields."""
+    found: set[int] = set()
+    for source in sources:
+        ids = source.get("eos_token_id") if isinstance(source, Mapping) else getattr(source, "eos_token_id", None)
+        found |= {ids} if isinstance(ids, int) else set(ids or ())
+    return frozenset(i for i in found if isinstance(i, int))
+
+
+def additions(encode: Callable[[str, bool], Sequence[int]]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The ids that a tokenizer puts before and behind a text. encode: (text, whether to add special tokens) -> ids."""
+    plain, whole = list(encode("a", False)), list(encode("a", True))
+    for start in range(len(whole) - len(plain) + 1):
+        if plain and whole[start : start + len(plain)] == plain:
+            return tuple(whole[:start]), tuple(whole[start + len(plain) :])
+    return (), ()
+
+
+def added(tokenizer: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """What a `tokenizers.Tokenizer` puts before and behind a text.
+
+    As in transformers, the post-processor of a tokenizer.json counts and not what tokenizer_config.json says of it.
+    """
+    return additions(lambda text, special: list(tokenizer.encode(text, add_special_tokens=special).ids))
+
+
+def token_text(token: Any) -> str:
+    """A special token is stored as a string or as an object with its content."""
+    return str((token.get("content") if isinstance(token, Mapping) else token) or "")
+
+
+def library_tokenizer(folder: Path) -> Any:
+    """The folder's tokenizer as transformers reads it, which also takes SentencePiece files: a `tokenizers.Tokenizer`.
+
+    Raises ExplorerError. Imports transformers: for processes that convert files.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(
+            str(folder), trust_remote_code=False, local_files_only=True
+        ).backend_tokenizer
+    except Exception as error:  # transformers and tokenizers raise their own
+        cause = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise ExplorerError(
+            f"The tokenizer in {folder.name} cannot be read: {cause.split('. ')[0].rstrip('.')}.",
+            "Put the model's tokenizer.json beside its weights.",
+        ) from error
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """The object in a JSON file, empty where there is no such file. Raises ExplorerError for a damaged one."""
+    if not file.is_file():
+        return {}
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ExplorerError(f"{file.name} in {file.parent.name} is not valid JSON.", "Download it again.") from error
+    return content if isinstance(content, dict) else {}

@@ -1,0 +1,163 @@
+"""A text is the same tokens in every backend, with what the model's own tokenizer adds, and the same ids end it.
+
+The Hugging Face folder is read by transformers, the GGUF that is made of it by llama.cpp, the ONNX folder by ours.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core import plugins
+from core.backends.onnxruntime.text import Text
+from core.models import gguf_tokenizer, hf_to_gguf
+from core.models import spec as specs
+from core.types import Request, opened, raw
+from tests.support import elsewhere
+from tests.support.gguf_models import tiny_gguf
+from tests.support.progress import silent
+from tests.support.tiny import hf_folder
+
+pytestmark = pytest.mark.engine("pytorch")
+
+TEXTS = ("hello", "the theater, 3.14 and é", "")
+
+
+def said(backend: str, path: Path, fmt: str, texts: tuple[str, ...]) -> dict[str, Any]:
+    """What an opened session makes of texts."""
+    return elsewhere.call(backend, _said, backend, str(path), fmt, texts)
+
+
+def _said(backend: str, path: str, fmt: str, texts: tuple[str, ...]) -> dict[str, Any]:
+    request = Request(model="x", backend=backend, threads=1)
+    session = plugins.get("backend", backend).open(path, specs.read(path, fmt), request, silent)
+    found = {
+        "raw": [raw(session, text) for text in texts],
+        "opened": [opened(session, text) for text in texts],
+        "around": (session.opening, session.closing),
+        "ends": session.eos_ids,
+        "template": session.chat_template,
+    }
+    session.close()
+    return found
+
+
+def in_both(folder: Path, texts: tuple[str, ...] = TEXTS) -> tuple[dict[str, Any], dict[str, Any]]:
+    path = folder.parent / "m.gguf"
+    hf_to_gguf.convert(folder, path, "Tiny", silent)
+    return said("pytorch", folder, "hf", texts), said("llama_cpp", path, "gguf", texts)
+
+
+def change(file: Path, **values: Any) -> None:
+    file.write_text(json.dumps(json.loads(file.read_text()) | values))
+
+
+BOS, END, START = 261, 262, 263  # <|endoftext|>, <|im_end|>, <|im_start|> of the tiny model
+
+
+def adding(folder: Path, *pieces: str) -> Path:
+    """The folder with a tokenizer that makes these pieces of a text, which is "A"."""
+    ids = {"<|endoftext|>": BOS, "<|im_end|>": END}
+    single = [{"SpecialToken" if p in ids else "Sequence": {"id": p, "type_id": 0}} for p in pieces]
+    tokens = {p: {"id": p, "ids": [ids[p]], "tokens": [p]} for p in pieces if p in ids}
+    kind = {"type": "TemplateProcessing", "single": single, "pair": single, "special_tokens": tokens}
+    change(folder / "tokenizer.json", post_processor=kind)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("pieces", "around"),
+    [
+        (("A",), ((), ())),
+        (("<|endoftext|>", "A"), ((BOS,), ())),
+        (("<|endoftext|>", "A", "<|im_end|>"), ((BOS,), (END,))),
+    ],
+)
+def test_bos_and_eos_are_added_to_a_text_as_transformers_adds_them(
+    pieces: tuple[str, ...], around: tuple[tuple[int, ...], tuple[int, ...]], tmp_path: Path
+) -> None:
+    from transformers import AutoTokenizer
+
+    folder = adding(hf_folder(tmp_path), *pieces)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    twice = "<|endoftext|>hello"
+    here, there = in_both(folder, (*TEXTS, twice))
+    assert here["around"] == around and there["around"] == around
+    assert here["raw"][:2] == there["raw"][:2] == [tokenizer.encode(text) for text in TEXTS[:2]]
+    assert here["opened"] == there["opened"] and here["opened"][2] == list(around[0])
+    assert here["raw"][3] == [BOS, *here["opened"][0][len(around[0]) :], *around[1]], "never twice"
+    text = Text(folder, specs.read(folder, "hf"))
+    assert (text.opening, text.closing) == around
+
+
+def test_every_end_is_an_end_in_every_backend(tmp_path: Path) -> None:
+    folder = hf_folder(tmp_path)
+    change(folder / "generation_config.json", eos_token_id=[START, 41, 130, 77])
+    here, there = in_both(folder)
+    ends = {START, 41, 130, 77, END}
+    assert here["ends"] == there["ends"] == ends
+    assert Text(folder, specs.read(folder, "hf")).eos_ids == ends
+
+
+def test_the_ends_of_a_gguf_are_those_of_llama_cpp(tmp_path: Path) -> None:
+    names = sorted(gguf_tokenizer._END_OF_TURN)
+    path = tiny_gguf(tmp_path / "m.gguf", "llama", names=names)
+    theirs = said("llama_cpp", path, "gguf", ("hello",))["ends"]
+    from core.models import gguf_file
+
+    metadata = gguf_file.read(path).metadata
+    tokens, types = metadata["tokenizer.ggml.tokens"], metadata["tokenizer.ggml.token_type"]
+    ours = set(gguf_tokenizer._end_ids(metadata, tokens, types))
+    assert {tokens[i] for i in ours} == {tokens[i] for i in theirs} and len(ours) > len(names) // 2
+
+
+def test_named_templates_are_one_template_in_every_backend(tmp_path: Path) -> None:
+    folder = hf_folder(tmp_path)
+    default = (folder / "chat_template.jinja").read_text()
+    listed = [{"name": "default", "template": default}, {"name": "tool_use", "template": "TOOL"}]
+    change(folder / "tokenizer_config.json", chat_template=listed)
+    (folder / "chat_template.jinja").unlink()
+    here, there = in_both(folder)
+    assert here["template"] == there["template"] == Text(folder, specs.read(folder, "hf")).chat_template == default
+
+
+def sentencepiece_folder(tmp_path: Path) -> Path:
+    """The tiny model with a genuine SentencePiece file for its only tokenizer."""
+    import sentencepiece
+
+    folder, model = hf_folder(tmp_path), io.BytesIO()
+    words = ["the cat sat on the mat", "hello there, the theater in an inn", "a tree by the sea", "é ü 3.14"] * 20
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(words),
+        model_writer=model,
+        vocab_size=310,
+        model_type="bpe",
+        byte_fallback=True,
+        normalization_rule_name="identity",
+        remove_extra_whitespaces=False,
+        minloglevel=2,
+        num_threads=1,
+    )
+    for file in ("tokenizer.json", "special_tokens_map.json"):
+        (folder / file).unlink(missing_ok=True)
+    (folder / "tokenizer.model").write_bytes(model.getvalue())
+    settings = {"tokenizer_class": "LlamaTokenizer", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings | {"legacy": False, "add_bos_token": True}))
+    change(folder / "config.json", bos_token_id=1, eos_token_id=2, pad_token_id=None)
+    (folder / "generation_config.json").write_text(json.dumps({"bos_token_id": 1, "eos_token_id": 2}))
+    return folder
+
+
+def test_a_sentencepiece_file_alone_is_read(tmp_path: Path) -> None:
+    import sentencepiece
+
+    folder = sentencepiece_folder(tmp_path)
+    own = sentencepiece.SentencePieceProcessor(model_file=str(folder / "tokenizer.model"))
+    texts = ("hello", "the cat, 3.14", "é 語 and\nthe rest")
+    here, there = in_both(folder, texts)
+    assert here["around"] == there["around"] == ((1,), ())
+    assert here["raw"] == there["raw"] == [[1, *own.encode(text)] for text in texts]

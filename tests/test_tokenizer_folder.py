@@ -1,0 +1,147 @@
+"""What a folder says of its model's text: which tokenizer is read, its templates, its ends. No engine is loaded."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core.backends.onnxruntime.text import Text
+from core.errors import ExplorerError
+from core.tokenizer_folder import (
+    additions,
+    chat_templates,
+    end_ids,
+    named,
+    read_json,
+    template_warnings,
+    tokenizer_file,
+)
+from core.types import ModelSpec
+
+FORMS = {
+    "tekken.json": (b'{"config": {}}', "tekken"),
+    "tiktoken.model": (b"AA== 0\n", "tiktoken"),
+    "qwen.tiktoken": (b"AA== 0\n", "tiktoken"),
+    "tokenizer.model": (b"AA== 0\nAQ== 1\n", "tiktoken"),
+    "merges.txt": (b"#version: 0.2\nh e\n", "merges"),
+    "vocab.json": (b'{"h": 0}', "merges"),
+    "tokenizer.json": (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "pointer"),
+}
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_a_form_that_is_not_read_is_refused_with_its_file(name: str, tmp_path: Path) -> None:
+    content, what = FORMS[name]
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ExplorerError, match=f"{what}.*{name}") as refused:
+        tokenizer_file(tmp_path)
+    assert refused.value.message.count(".") - name.count(".") == 1 and "tokenizer.json" in refused.value.hint
+
+
+def test_what_is_read_is_chosen_before_what_is_not(tmp_path: Path) -> None:
+    assert tokenizer_file(tmp_path) is None
+    (tmp_path / "tekken.json").write_bytes(b"{}")
+    (tmp_path / "tokenizer.model").write_bytes(b"\n\x0e\n\x05<unk>")  # SentencePiece
+    assert tokenizer_file(tmp_path) == tmp_path / "tokenizer.model"
+    (tmp_path / "tokenizer.json").write_text("{}")
+    assert tokenizer_file(tmp_path) == tmp_path / "tokenizer.json"
+
+
+def test_templates_are_found_in_all_their_places(tmp_path: Path) -> None:
+    listed = [{"name": "default", "template": "D"}, {"name": "tool_use", "template": "T"}]
+    assert chat_templates(tmp_path, {}) == {}
+    assert chat_templates(tmp_path, {"chat_template": "D"}) == {"default": "D"}
+    assert chat_templates(tmp_path, {"chat_template": listed}) == {"default": "D", "tool_use": "T"}
+    assert named({"default": "D", "rag": "R"}) == {"default": "D", "rag": "R"} and named(None) == {}
+    (tmp_path / "additional_chat_templates").mkdir()
+    (tmp_path / "additional_chat_templates" / "tool_use.jinja").write_text("U")
+    (tmp_path / "chat_template.jinja").write_text("F")
+    assert chat_templates(tmp_path, {"chat_template": "D"}) == {"default": "F", "tool_use": "U"}
+    assert not template_warnings({"default": "D", "rag": "R"}) and not template_warnings({})
+    assert "rag" in template_warnings({"rag": "R"})[0]
+
+
+def test_every_end_counts() -> None:
+    class Config:
+        eos_token_id = 3
+
+    assert end_ids({"eos_token_id": [258, 41, 130]}, Config(), {"eos_token_id": None}, None) == {258, 41, 130, 3}
+
+
+def test_additions_are_what_stands_around_a_text() -> None:
+    assert additions(lambda text, special: [1, 97, 2] if special else [97]) == ((1,), (2,))
+    assert additions(lambda text, special: [97]) == ((), ())
+    assert additions(lambda text, special: [5] if special else [97]) == ((), ())
+
+
+def folder_with_tokenizer(folder: Path, single: str = "", **settings: Any) -> Path:
+    """A byte-level tokenizer of 256 + 2 tokens, without weights. single: what its post-processor makes of a text."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+
+    pieces = sorted(pre_tokenizers.ByteLevel.alphabet())
+    inner = Tokenizer(models.BPE(vocab={piece: i for i, piece in enumerate(pieces)}, merges=[]))
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    inner.decoder = decoders.ByteLevel()
+    inner.add_special_tokens(["<s>", "</s>"])
+    if single:
+        special = [("<s>", 256), ("</s>", 257)]
+        inner.post_processor = processors.TemplateProcessing(single=single, special_tokens=special)
+    folder.mkdir(exist_ok=True)
+    inner.save(str(folder / "tokenizer.json"))
+    written = {"bos_token": "<s>", "eos_token": {"content": "</s>"}, **settings}
+    (folder / "tokenizer_config.json").write_text(json.dumps(written))
+    return folder
+
+
+def spec(random_weights: bool) -> ModelSpec:
+    return ModelSpec(
+        name="m",
+        architecture="llama",
+        d_model=8,
+        n_blocks=1,
+        vocab_size=258,
+        max_context=64,
+        layers=(),
+        random_weights=random_weights,
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "opening", "closing"),
+    [
+        ({}, (), ()),
+        ({"single": "<s> $A"}, (256,), ()),
+        ({"single": "<s> $A", "add_bos_token": False}, (256,), ()),
+        ({"add_bos_token": True}, (), ()),
+        ({"single": "<s> $A </s>"}, (256,), (257,)),
+        ({"single": "$A </s>"}, (), (257,)),
+    ],
+)
+def test_what_a_tokenizer_adds_to_a_text(
+    given: dict[str, Any], opening: tuple[int, ...], closing: tuple[int, ...], tmp_path: Path
+) -> None:
+    text = Text(folder_with_tokenizer(tmp_path, **given), spec(False))
+    assert (text.opening, text.closing) == (opening, closing)
+    assert len(text.encode("hello")) == 5, "encode itself adds nothing"
+
+
+def test_real_weights_never_run_on_stand_in_tokens(tmp_path: Path) -> None:
+    text = Text(tmp_path, spec(False))
+    with pytest.raises(ExplorerError, match=f"{tmp_path.name} comes without a tokenizer") as refused:
+        text.encode("hello")
+    assert "prompt tokens" in refused.value.hint and text.decode([7, 300]) == "⟨7⟩⟨300⟩" and not text.warnings
+    free = Text(tmp_path, spec(True))
+    assert free.decode(free.encode("Grüße")) == "Grüße" and "tokenizer.json" in free.warnings[0]
+    (tmp_path / "tekken.json").write_text("{}")
+    with pytest.raises(ExplorerError, match=r"tekken\.json"):
+        Text(tmp_path, spec(True))
+
+
+def test_damaged_json_is_a_sentence(tmp_path: Path) -> None:
+    assert read_json(tmp_path / "none.json") == {}
+    (tmp_path / "bad.json").write_text("{")
+    with pytest.raises(ExplorerError, match=r"bad\.json"):
+        read_json(tmp_path / "bad.json")
