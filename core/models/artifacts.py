@@ -24,6 +24,8 @@ from core import engine, weight_files
 from core.errors import ExplorerError
 from core.models import formats, gguf_file
 from core.models.artifact_cache import fingerprint, fingerprints, folder, key_of, made
+from core.models.precision import declared
+from core.models.spec import read_config
 from core.types import ModelEntry, Progress
 
 SOURCES = {"hf": {"gguf", "config"}, "onnx": {"hf", "gguf", "config"}, "gguf": {"hf"}}  # what each is derived from
@@ -38,6 +40,7 @@ def provide(entry: ModelEntry, wanted: tuple[str, ...], progress: Progress) -> t
     """
     formats.check(entry.files)
     kind = route(entry, wanted)
+    check_precision(entry, kind)
     if kind == "config":
         return kind, str(_config_folder(entry, progress))
     if kind in entry.files:
@@ -61,6 +64,22 @@ def route(entry: ModelEntry, wanted: tuple[str, ...]) -> str:
         f"{entry.label} is there as {', '.join(entry.files)}, from which {' or '.join(wanted)} cannot be made.",
         "Choose another backend, or the model in another format.",
     )
+
+
+def check_precision(entry: ModelEntry, kind: str) -> None:
+    """Raises ExplorerError when format `kind` would come from weights that are quantized as nothing here can run."""
+    if "hf" not in entry.files or kind == "config" or (kind in entry.files and kind != "hf"):
+        return
+    found = declared(read_config(entry.files["hf"]))
+    if found is None or (kind == "hf" and found.lacking == ()):
+        return
+    what = f"The weights of {entry.label} are quantized ({found.words})"
+    others = "Choose the model unquantized or as a GGUF; what it costs can be studied without running it."
+    if kind == "hf" and found.lacking:
+        packages = " and ".join(found.lacking)
+        raise ExplorerError(f"{what}, which PyTorch runs only with {packages}, not installed here.", others)
+    who = "no backend here can run" if kind == "hf" else f"cannot be converted into {kind}"
+    raise ExplorerError(f"{what}, which {who}.", others)
 
 
 def derived_dtype(kind: str, stored: str) -> str:
@@ -143,8 +162,8 @@ def _config_folder(entry: ModelEntry, progress: Progress) -> Path:
 
     def build(out: Path, report: Progress) -> None:
         numbers = formats.read_config(config)
-        for declared in ("quantization_config", "compression_config", "quantization"):
-            numbers.pop(declared, None)  # random weights are drawn in a float format, whatever the published ones are
+        for key in ("quantization_config", "compression_config", "quantization"):
+            numbers.pop(key, None)  # random weights are drawn in a float format, whatever the published ones are
         # without it transformers takes any tokenizer for a faulty old one and warns
         numbers.setdefault("transformers_version", version("transformers"))
         (out / "config.json").write_text(json.dumps(numbers, indent=2), encoding="utf-8")

@@ -15,6 +15,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from importlib.util import find_spec
 from math import ceil
 from typing import Any
 
@@ -75,6 +76,12 @@ class Declared:
     scheme: Scheme | None
     rules: tuple[Rule, ...]
     reach: Callable[[Layer], bool]
+
+    @property
+    def lacking(self) -> tuple[str, ...] | None:
+        """The packages that transformers needs for such weights and that are not installed; None: it cannot at all."""
+        needed = _NEEDS.get(self.method)
+        return None if needed is None else tuple(name for name in needed if find_spec(name) is None)
 
     @property
     def words(self) -> str:
@@ -459,4 +466,24 @@ _METHODS: dict[str, Callable[[Mapping[str, Any], str], Declared]] = {
     "quanto": _quanto,
     "quark": _quark,
     "bitnet": _bitnet,
+}
+
+# The modules that transformers 5.17 imports before it runs a method's weights (its quantizers' validate_environment).
+_NEEDS: dict[str, tuple[str, ...]] = {
+    "gptq": ("optimum", "gptqmodel"),
+    "awq": ("accelerate", "gptqmodel"),
+    "auto-round": ("auto_round",),
+    "fp8": ("accelerate",),
+    "fbgemm-fp8": ("accelerate", "fbgemm_gpu"),
+    "eetq": ("accelerate", "kernels"),
+    "mxfp4": ("accelerate", "kernels"),
+    "mxfp8": ("accelerate",),
+    "nvfp4": ("kernels",),
+    "bitsandbytes": ("accelerate", "bitsandbytes"),
+    "compressed-tensors": ("compressed_tensors",),
+    "torchao": ("torchao",),
+    "hqq": ("hqq",),
+    "quanto": ("accelerate", "optimum"),
+    "quark": ("quark",),
+    "bitnet": ("accelerate",),
 }

@@ -91,6 +91,7 @@ def resolve(request: Request) -> Resolved:
     entry = catalogue.find(request.model)
     files = stamp(entry.files)
     kind = artifacts.route(entry, formats)
+    artifacts.check_precision(entry, kind)
     path = entry.files[kind] if kind in entry.files and kind != "config" else None
     source, there = (kind, path) if path is not None else next(iter(entry.files.items()))
     stored = _read(there, source, stamp({source: there}))

@@ -11,9 +11,12 @@ import pytest
 from core.analysis.memory import Shape, split
 from core.analysis.work import total, work
 from core.errors import ExplorerError
+from core.models import precision
+from core.models.artifacts import check_precision
 from core.models.precision import declared, matcher
 from core.models.spec import from_config, from_hf_folder, read
-from core.types import ModelSpec
+from core.runs.resolve import resolve
+from core.types import Generate, ModelEntry, ModelSpec, Request
 
 # One block of width 128: matrices of 128 x 128 (q, o), 64 x 128 (k, v), 256 x 128 (gate, up), 128 x 256 (down).
 SMALL: dict[str, Any] = {
@@ -350,3 +353,43 @@ def test_a_bare_configuration_says_what_it_declares(tmp_path: Path) -> None:
     file.write_text(json.dumps(GPT_OSS))
     spec = read(file, "config")
     assert spec.random_weights and "MXFP4, 4 bits in groups of 32" in spec.source
+
+
+# ---------------------------------------------------------------- who can run them
+
+
+def quantized_folder(folder: Path, quantization: dict[str, Any]) -> Path:
+    return write(folder, {**SMALL, "quantization_config": quantization}, rest())
+
+
+@pytest.mark.parametrize(
+    ("backend", "words"),
+    [("pytorch", "PyTorch runs only with some_kernels"), ("llama_cpp", "cannot be converted into gguf"),
+     ("onnxruntime", "cannot be converted into onnx")],
+)  # fmt: skip
+def test_a_run_of_weights_that_nothing_here_can_run_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: str, words: str
+) -> None:
+    monkeypatch.setitem(precision._NEEDS, "gptq", ("some_kernels",))
+    folder = quantized_folder(tmp_path / "small-gptq", {"quant_method": "gptq", "bits": 4, "group_size": 128})
+    with pytest.raises(ExplorerError, match=words) as caught:
+        resolve(Request(task=Generate(), model=str(folder), backend=backend))
+    assert "GPTQ, 4 bits in groups of 128" in caught.value.message and "small-gptq" in caught.value.message
+
+
+def test_weights_of_a_method_that_no_library_here_reads(tmp_path: Path) -> None:
+    folder = quantized_folder(tmp_path / "m", {"quant_method": "modelopt", "quant_algo": "NVFP4"})
+    with pytest.raises(ExplorerError, match="no backend here can run"):
+        resolve(Request(task=Generate(), model=str(folder), backend="pytorch"))
+
+
+def test_weights_that_the_installed_libraries_run_are_let_through(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(precision._NEEDS, "gptq", ())
+    entry = ModelEntry(
+        id="m", label="m", family="local", files={"hf": str(quantized_folder(tmp_path / "m", {"quant_method": "gptq"}))}
+    )
+    check_precision(entry, "hf")
+    with pytest.raises(ExplorerError, match="into gguf"):
+        check_precision(entry, "gguf")
