@@ -124,7 +124,8 @@ def test_the_tree_names_what_exists() -> None:
     assert all(f"  {name}/" in tree for name in folders), f"a folder of core is missing in the tree: {folders}"
 
 
-LONG = ("transform finetune", "transform consistency", "study ", " cllm")  # minutes of training, and what needs it
+# Minutes of training and what needs it; what runs every backend has a test of its own in tests/cli.
+LONG = ("transform finetune", "transform consistency", "study ", " cllm", " core check")
 
 
 def test_the_long_commands_name_what_exists() -> None:

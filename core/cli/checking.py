@@ -16,6 +16,7 @@ from core.runs.runner import Runner
 from core.runs.store import Store
 from core.types import Generate, Request, Setup
 
+BACKENDS = plugins.names("backend")
 MODEL = "smollm2-135m"
 TASK = Generate(prompt="What is the capital of France?", max_new_tokens=8)
 
@@ -28,7 +29,7 @@ def check(ctx: click.Context, as_json: bool) -> None:
     with tempfile.TemporaryDirectory() as folder:
         runner = Runner(Store(Path(folder)))
         try:
-            rows = [row(runner, name) for name in plugins.names("backend")]
+            rows = [row(runner, name) for name in BACKENDS]
         finally:
             runner.close()
     show(rows, as_json)

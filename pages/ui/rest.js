@@ -4,6 +4,7 @@
 const WATCH = "/roofscope/watch";
 const DRAWN_BY = 5; // a part that was fired and is not drawn by then is fired again
 const UNSEEN = 4; // between two draws in a tab that nobody sees: what comes one after the other still goes on
+const TICK = 3; // between two changes of the resting line
 const LATEST = 20; // of a question without an answer; the server answers earlier
 
 const now = () => performance.now();
@@ -131,7 +132,7 @@ class Line {
       if (note.expected_s) this.bar.style.width = `${Math.min(98, (100 * spent) / note.expected_s)}%`;
     };
     tick();
-    this.timer = setInterval(tick, 1000); // no animation: drawing takes a processor too
+    this.timer = setInterval(tick, 1000 * TICK); // no animation: every change costs the numbers a processor for a moment
   }
 
   hide() {

@@ -19,7 +19,7 @@ from pages.ui import rest
 
 LATEST_S = 20.0  # a question is answered by then; the browser asks again
 _END_BYTES = 8192  # the last event, with the lines of a log that a failure tells
-LOOK_S, SOON_S, REST_S = 0.1, 0.03, 0.2  # between two looks: as usual, for a first character, in a rest
+LOOK_S, SOON_S, REST_S = 0.1, 0.03, 0.5  # between two looks: as usual, for a first character, in a rest
 
 
 async def watch(request: Request) -> JSONResponse:

@@ -342,6 +342,8 @@ def test_a_verdict_without_anything_to_compare() -> None:
 class Recorded:
     """A session that only remembers what it was asked to count."""
 
+    capabilities = frozenset({"count"})
+
     def __init__(self) -> None:
         self.asked: list[tuple[int, int]] = []
 
