@@ -110,10 +110,11 @@ def test_a_refusal_is_the_callers_and_leaves_the_session_open(apart: Apart) -> N
 
 
 def test_what_cannot_be_opened_is_said_and_leaves_no_process() -> None:
+    others = psutil.Process().children()  # of tests before this one, or of pytest
     with pytest.raises(ExplorerError, match="nobody/nothing") as refused:
         Apart(Request(model="nobody/nothing", backend="fake"), Quiet(), never)
     assert refused.value.hint and not isinstance(refused.value, LostError)
-    assert not psutil.Process().children()
+    assert set(psutil.Process().children()) <= set(others)
 
 
 # ---------------------------------------------------------------- how it ends
