@@ -139,25 +139,6 @@ def token_text(token: Any) -> str:
     return str((token.get("content") if isinstance(token, Mapping) else token) or "")
 
 
-def library_tokenizer(folder: Path) -> Any:
-    """The folder's tokenizer as transformers reads it, which also takes SentencePiece files: a `tokenizers.Tokenizer`.
-
-    Raises ExplorerError. Imports transformers: for processes that convert files.
-    """
-    from transformers import AutoTokenizer
-
-    try:
-        return AutoTokenizer.from_pretrained(
-            str(folder), trust_remote_code=False, local_files_only=True
-        ).backend_tokenizer
-    except Exception as error:  # transformers and tokenizers raise their own
-        cause = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise ExplorerError(
-            f"The tokenizer in {folder.name} cannot be read: {cause.split('. ')[0].rstrip('.')}.",
-            "Put the model's tokenizer.json beside its weights.",
-        ) from error
-
-
 def read_json(file: Path) -> dict[str, Any]:
     """The object in a JSON file, empty where there is no such file. Raises ExplorerError for a damaged one."""
     if not file.is_file():

@@ -13,11 +13,11 @@ from typing import Any
 
 from core.errors import ExplorerError
 from core.models import gguf_tokenizer
+from core.models.library_tokenizer import library_tokenizer
 from core.tokenizer_folder import (
     added,
     chat_templates,
     end_ids,
-    library_tokenizer,
     read_json,
     token_text,
     tokenizer_file,

@@ -31,7 +31,8 @@ import msgspec
 
 from core import engine, weight_files
 from core.errors import ExplorerError
-from core.tokenizer_folder import library_tokenizer, tokenizer_file
+from core.models.library_tokenizer import library_tokenizer
+from core.tokenizer_folder import tokenizer_file
 
 OPSET = 23
 SCOPES = "pkg.torch.onnx.name_scopes"
