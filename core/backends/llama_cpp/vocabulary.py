@@ -6,8 +6,6 @@ import ctypes
 from collections.abc import Sequence
 from typing import Any
 
-from core.tokenizer_folder import additions
-
 END_IDS = b"roofscope.end_token_ids"  # as core.models.gguf_tokenizer writes it
 
 
@@ -23,20 +21,29 @@ class Vocabulary:
         self.eos_ids = _said(llama_cpp, model) or frozenset(
             i for i in range(self.size) if llama_cpp.llama_vocab_is_eog(self._vocab, i)
         )
-        self.opening, self.closing = additions(self._tokens)
+        self.opening, self.closing = self._additions()
+
+    def _additions(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The ids that llama_tokenize puts before and behind a text, by its own rules.
+
+        They are not tried on a text: llama.cpp aborts where a vocabulary has no token for it, nor for its bytes.
+        """
+        lib, vocab = self._lib, self._vocab
+        words = lib.llama_vocab_type(vocab) == lib.LLAMA_VOCAB_TYPE_WPM  # BERT's, whatever the file says
+        before = lib.llama_vocab_bos(vocab) if words or lib.llama_vocab_get_add_bos(vocab) else -1
+        behind = lib.llama_vocab_eos(vocab) if lib.llama_vocab_get_add_eos(vocab) else -1
+        if words:
+            behind = lib.llama_vocab_sep(vocab)
+        return (before,) if before >= 0 else (), (behind,) if behind >= 0 else ()
 
     def encode(self, text: str) -> list[int]:
-        return self._tokens(text, False)
-
-    def _tokens(self, text: str, special: bool) -> list[int]:
-        """special: whether to add what the vocabulary puts before and behind a text."""
         data = text.encode()
         room = len(data) + 4  # no token is shorter than a byte; some vocabularies add a space in front
         tokens = (self._lib.llama_token * room)()
-        n = self._lib.llama_tokenize(self._vocab, data, len(data), tokens, room, special, True)
+        n = self._lib.llama_tokenize(self._vocab, data, len(data), tokens, room, False, True)
         if n < 0:  # the room it wants
             tokens = (self._lib.llama_token * -n)()
-            n = self._lib.llama_tokenize(self._vocab, data, len(data), tokens, -n, special, True)
+            n = self._lib.llama_tokenize(self._vocab, data, len(data), tokens, -n, False, True)
         assert n >= 0, "llama_tokenize did not say how much room it needs"
         return list(tokens[:n])
 
