@@ -173,7 +173,11 @@ def add_exit_heads(model: Any, folder: Path) -> None:
     from safetensors.torch import load_file
     from torch import nn
 
-    tensors, settings = load_file(file), getattr(model.config, "exit_heads", None)
+    try:
+        tensors = load_file(file)
+    except Exception as error:  # safetensors raises its own
+        raise ExplorerError(f"{file.name} in {folder.name} is cut off or damaged.", "Make the model again.") from error
+    settings = getattr(model.config, "exit_heads", None)
     if not isinstance(settings, dict) or depth_of(model) is None:
         raise ExplorerError(
             f"{folder.name} has exit heads that its config.json does not describe.", "Make the model again."
