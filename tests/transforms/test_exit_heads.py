@@ -32,7 +32,7 @@ PARAMS = {
     "every": 2,
     "rank": 16,
     "minutes": None,
-    "steps": 30,
+    "steps": 45,
     "batch": 4,
     "learning_rate": 1e-2,
     "probe_questions": 6,
@@ -108,8 +108,7 @@ def test_training_brings_the_exits_nearer_to_the_whole_model(made: tuple[Path, A
     _, outcome = made
     facts = outcome.facts
     assert facts["exits"] == [3, 5] and facts["train_answers"] > facts["test_answers"] >= 5
-    assert all(after < before for before, after in zip(facts["kl_untrained"], facts["kl"], strict=True))
-    assert sum(facts["kl"]) < 0.8 * sum(facts["kl_untrained"])
+    assert all(after < 0.8 * before for before, after in zip(facts["kl_untrained"], facts["kl"], strict=True))
     assert sum(facts["agreement"]) > sum(facts["agreement_untrained"])
     assert facts["head_params"] == 2 * (32 + 2 * 16 * 32)
 
