@@ -19,7 +19,7 @@ from core.evals._choose import split
 from core.evals._sets import FOLDER, Example, read
 from core.types import Counts, Generation, Item
 
-GENERATING = ("qa", "summarization", "translation", "arithmetic", "sql", "dialogue")
+GENERATING = ("qa", "summarization", "translation", "arithmetic", "sql", "dialogue", "entities")
 CHOOSING = {"choice": 4, "sentiment": 2, "entailment": 3}
 RIGHT = {
     "em": 1,
@@ -29,6 +29,9 @@ RIGHT = {
     "acc": 1,
     "acc_norm": 1,
     "recalled": 1,
+    "recall": 1,
+    "span_f1": 1,
+    "complete": 1,
     "contains": 1,
     "p_right": 1,
 }
@@ -70,7 +73,10 @@ def measure(name: str, subject: Any, **given: Any) -> list[Item]:
 
 def means(name: str, items: Sequence[Item], **given: Any) -> dict[str, float]:
     plugin = plugins.get("eval", name)
-    return {m.name: sum(i.values[m.value] for i in items) / len(items) for m in plugin.metrics(plugin.Params(**given))}
+    return {
+        m.name: sum(i.values[m.value] for i in items) / sum(i.values[m.over] if m.over else 1 for i in items)
+        for m in plugin.metrics(plugin.Params(**given))
+    }
 
 
 @pytest.mark.parametrize("name", GENERATING)
@@ -148,7 +154,7 @@ def test_chrf_by_hand() -> None:
 
 
 def test_shown_examples_come_first_and_are_not_scored() -> None:
-    for name, shown in (("qa", 3), ("translation", 4), ("summarization", 2)):
+    for name, shown in (("qa", 3), ("translation", 4), ("summarization", 2), ("entities", 4)):
         plain, after = Scripted(), Scripted()
         without = measure(name, plain, shots=0)
         with_all = measure(name, after, shots=shown)
@@ -201,6 +207,7 @@ def lines(name: str) -> tuple[Example, ...]:
         ("summarization", 20),
         ("translation", 30),
         ("dialogue", 15),
+        ("entities", 60),
     ],
 )
 def test_a_shipped_set_is_large_enough_and_well_formed(name: str, n: int) -> None:
