@@ -63,7 +63,7 @@ def longest_context(spec: ModelSpec, shape: Shape, room_bytes: float, runtime_by
     fixed = split(spec, _with(stored, n_context=1))
 
     def needs(n: int) -> float:
-        kv = kv_cache_bytes(spec, n, shape.batch, shape.kv_dtype)
+        kv = kv_cache_bytes(spec, n, shape.batch, shape.kv_dtype, shape.windowed)
         return fixed.weights_bytes + fixed.activations_bytes + kv + workspace_bytes(spec, _with(stored, n_context=n))
 
     return _largest(limit, lambda n: needs(n) <= room_bytes - runtime_bytes)

@@ -25,7 +25,8 @@ LOGIT_BYTES = 4  # logits are fp32 whatever the model is
 class Shape(Record, omit_defaults=False):
     """What is run. n_context: tokens in the cache at its fullest; n_forward: tokens of the largest forward.
 
-    weight_dtype None: as stored. n_logits: positions whose logits are kept.
+    weight_dtype None: as stored. n_logits: positions whose logits are kept. windowed: a sliding window keeps no more
+    than its width in the cache.
     """
 
     n_context: int
@@ -36,6 +37,7 @@ class Shape(Record, omit_defaults=False):
     kv_dtype: str = "fp16"
     n_logits: int = 1
     fused_attention: bool = True
+    windowed: bool = True
 
 
 class Split(Record, omit_defaults=False):
@@ -73,7 +75,9 @@ def split(spec: ModelSpec, shape: Shape, runtime_bytes: float | None = None) -> 
     alive = live_sets(spec, shape)
     return Split(
         weights_bytes=float(spec.weight_bytes or 0),
-        kv_bytes=kv_cache_bytes(spec, shape.n_context, shape.batch, shape.kv_dtype) if spec.causal else 0.0,
+        kv_bytes=kv_cache_bytes(spec, shape.n_context, shape.batch, shape.kv_dtype, shape.windowed)
+        if spec.causal
+        else 0.0,
         activations_bytes=max((x.live_bytes for x in alive), default=0.0),
         workspace_bytes=workspace_bytes(spec, shape),
         runtime_bytes=runtime_bytes,

@@ -61,8 +61,8 @@ def reported(setup: Setup) -> dict[str, int]:
 def shape_of_run(result: Result, setup: Setup) -> Shape:
     """What a run asked of the memory, from its result and what its backend ran.
 
-    A library that reserves its whole context (n_context) needs it whether it is filled or not; one that
-    runs a prompt in pieces (n_batch) has no larger forward than a piece.
+    A library that reserves its whole context (n_context) needs it whether it is filled or not, and whether or not a
+    window looks so far back; one that runs a prompt in pieces (n_batch) has no larger forward than a piece.
     """
     used = max(1, (result.n_prompt_tokens or 0) + result.n_new_tokens)
     forward = max(1, result.n_prompt_tokens or 1)
@@ -72,4 +72,5 @@ def shape_of_run(result: Result, setup: Setup) -> Shape:
         batch=result.batch,
         activation_dtype=setup.activation_dtype,
         kv_dtype=setup.kv_dtype,
+        windowed=setup.n_context is None,
     )

@@ -220,9 +220,15 @@ def kv_bytes_per_token(spec: ModelSpec, kv_dtype: str = "fp16") -> float:
     return sum(_kv_width(op) for op in _cached(spec)) * bytes_per_element(kv_dtype)
 
 
-def kv_cache_bytes(spec: ModelSpec, n_tokens: int, batch: int = 1, kv_dtype: str = "fp16") -> float:
-    """Bytes of the KV cache with `n_tokens` per sequence, windows respected, recurrent states included."""
-    elements = sum(_kv_width(op) * min(n_tokens, op.window or n_tokens) for op in _cached(spec))
+def kv_cache_bytes(
+    spec: ModelSpec, n_tokens: int, batch: int = 1, kv_dtype: str = "fp16", windowed: bool = True
+) -> float:
+    """Bytes of the KV cache with `n_tokens` per sequence, recurrent states included.
+
+    windowed: a sliding window keeps no more than its width.
+    """
+    kept = {op.window: min(n_tokens, op.window or n_tokens) if windowed else n_tokens for op in _cached(spec)}
+    elements = sum(_kv_width(op) * kept[op.window] for op in _cached(spec))
     return batch * (elements * bytes_per_element(kv_dtype) + state_bytes(spec))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from core.analysis import work as counting
 from core.cli.group import cli, json_flag, show
 from core.dtypes import canonical_dtype, retype
 from core.errors import ExplorerError
-from core.models import catalogue, spec
+from core.models import catalogue, formats, spec
 from core.paths import data_dir
 from core.runs import overheads
 from core.runs.ceilings import measure as ceilings_measured
@@ -42,10 +41,7 @@ def architecture(model: str | None, config: Path | None) -> ModelSpec:
     if (model is None) == (config is None):
         raise ExplorerError("Name the model once.", "Give either --model or --config.")
     if config is not None:
-        try:
-            parsed = json.loads(config.read_text())
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise ExplorerError(f"{config} cannot be read as JSON: {error}.", "Give a model's config.json.") from error
+        parsed = spec.read_config(formats.place_of(str(config)))
         return spec.from_config(parsed, name=config.stem, source=str(config))
     entry = catalogue.find(str(model))
     fmt, path = next(iter(entry.files.items()))

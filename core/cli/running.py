@@ -34,6 +34,10 @@ from core.types import Generate, Phase, Request, Result, Sampling, to_json
     multiple=True,
     help="What the chat template is given besides, key=JSON (enable_thinking=false, tools=[...]); may be repeated.",
 )
+@click.option("--template", help="The chat template of this name, where the model has several.")
+@click.option(
+    "--thinking", type=click.Choice(["on", "off"]), help="Tell the chat template whether the model may think."
+)
 @click.option("--no-chat", is_flag=True, help="Do not wrap the prompt with the model's chat template.")
 @click.option("--ignore-eos", is_flag=True, help="Always produce --max-new-tokens.")
 @click.option("--temperature", type=float, default=0.0, show_default=True, help="0 is greedy.")
@@ -64,6 +68,8 @@ def run(as_json: bool, **given: Any) -> None:
             chat=not given["no_chat"],
             system=None if given["template_system"] else given["system"],
             ignore_eos=given["ignore_eos"],
+            template=given["template"],
+            thinking=None if given["thinking"] is None else given["thinking"] == "on",
             template_values=_values(given["template_values"]),
             sampling=Sampling(temperature=given["temperature"], top_k=given["top_k"], top_p=given["top_p"]),
         ),
@@ -139,11 +145,21 @@ def summary(result: Result) -> str:
             f"per forward {number(result.tokens_per_forward, 'tokens')}",
             f"prefill     {number(result.prefill_tok_per_s, 'tok/s')}",
             *[f"option      {name}={value}" for name, value in result.options.items()],
+            *_wrapped(result),
             f"peak memory {number(result.peak_memory_bytes, 'MB', 1e-6)}",
             *([f"disturbed   {told.sentence}"] if told is not None and told.disturbed else []),
             *[f"warning     {w}" for w in result.warnings],
         ]
     )
+
+
+def _wrapped(result: Result) -> list[str]:
+    """The chat template, where it is not the usual one as it is."""
+    setup = result.setup
+    if setup is None or not setup.chat_template or (setup.chat_template == "default" and setup.thinking is None):
+        return []
+    thinking = "" if setup.thinking is None else f", thinking {'on' if setup.thinking else 'off'}"
+    return [f"template    {setup.chat_template}{thinking}"]
 
 
 @cli.command()

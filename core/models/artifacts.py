@@ -24,7 +24,7 @@ from core import engine, weight_files
 from core.errors import ExplorerError
 from core.models import formats, gguf_file
 from core.models.artifact_cache import fingerprint, fingerprints, folder, key_of, made
-from core.models.precision import declared
+from core.models.precision import RESTORED, declared
 from core.models.spec import read_config
 from core.types import ModelEntry, Progress
 
@@ -75,11 +75,24 @@ def check_precision(entry: ModelEntry, kind: str) -> None:
         return
     what = f"The weights of {entry.label} are quantized ({found.words})"
     others = "Choose the model unquantized or as a GGUF; what it costs can be studied without running it."
+    if found.method in RESTORED:
+        others = (
+            "Write its weights as plain numbers once, and run that model: Transform, Dequantize "
+            f"(roofscope transform dequantize --model {entry.id})."
+        )
     if kind == "hf" and found.lacking:
         packages = " and ".join(found.lacking)
         raise ExplorerError(f"{what}, which PyTorch runs only with {packages}, not installed here.", others)
     who = "no backend here can run" if kind == "hf" else f"cannot be converted into {kind}"
     raise ExplorerError(f"{what}, which {who}.", others)
+
+
+def restorable(entry: ModelEntry) -> bool:
+    """Whether its weights are quantized in a way in which they can be written as plain numbers."""
+    if "hf" not in entry.files:
+        return False
+    found = declared(read_config(entry.files["hf"]))
+    return found is not None and found.method in RESTORED
 
 
 def derived_dtype(kind: str, stored: str) -> str:

@@ -20,7 +20,7 @@ from core.errors import ExplorerError
 from core.models import gguf_file, gguf_tokenizer
 from core.types import Progress
 
-VERSION = 2  # raise it when the output changes: cached folders are then made anew
+VERSION = 3  # raise it when the output changes: cached folders are then made anew
 _BYTES_PER_WEIGHT = 4
 
 # general.architecture -> model_type. Only families whose logits were compared with llama.cpp's.

@@ -9,6 +9,7 @@ Knows nothing of weights.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -92,8 +93,11 @@ def write(metadata: dict[str, Any], folder: Path) -> None:
     named = {name: metadata.get(f"tokenizer.ggml.{key}_token_id") for name, key in _NAMED}
     config: dict[str, Any] = {f"{n}_token": tokens[i] for n, i in named.items() if i is not None and i < len(tokens)}
     config["add_bos_token"], config["add_eos_token"] = _adds(metadata)
-    if template := metadata.get("tokenizer.chat_template"):
-        config["chat_template"] = template
+    templates = chat_templates(metadata)
+    if templates.keys() == {"default"}:
+        config["chat_template"] = templates["default"]
+    elif templates:
+        config["chat_template"] = [{"name": name, "template": text} for name, text in templates.items()]
     _write_config(folder, config, metadata.get(f"{metadata.get('general.architecture')}.context_length"))
 
     ids = {f"{n}_token_id": i for n, i in named.items() if i is not None and n != "unk"}
@@ -101,6 +105,14 @@ def write(metadata: dict[str, Any], folder: Path) -> None:
     (folder / "generation_config.json").write_text(json.dumps(generation, indent=2))
 
 
+def chat_templates(metadata: Mapping[str, Any]) -> dict[str, str]:
+    """Name -> chat template of a GGUF file, the usual one called "default"."""
+    found = {"default": metadata.get("tokenizer.chat_template")}
+    found |= {key.removeprefix(_TEMPLATE): text for key, text in metadata.items() if key.startswith(_TEMPLATE)}
+    return {name: text for name, text in found.items() if isinstance(text, str) and text}
+
+
+_TEMPLATE = "tokenizer.chat_template."
 _NAMED = (("bos", "bos"), ("eos", "eos"), ("pad", "padding"), ("unk", "unknown"))
 
 

@@ -26,6 +26,13 @@ from core.layer_names import hf_paths
 from core.models.defaults import nested
 from core.types import Embedding, Layer, Linear
 
+# The methods whose stored weights say plain numbers that can be written down (the transform `dequantize`).
+RESTORED = frozenset(
+    (
+        "gptq", "awq", "auto-round", "intel/auto-round", "fp8", "fbgemm-fp8", "mxfp4", "mxfp8", "nvfp4", "bitsandbytes",
+        "compressed-tensors", "modelopt", "mlx",
+    )
+)  # fmt: skip
 OURS = "roofscope"  # integers that this program made: its files say more than their configuration
 
 

@@ -8,6 +8,7 @@ imports no model library.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from core import weight_files
 from core.dtypes import bytes_per_element, canonical_dtype, retype
 from core.errors import ExplorerError
 from core.layer_names import fit
-from core.models import architectures, defaults, gguf_file, onnx_file, precision
+from core.models import architectures, defaults, formats, gguf_file, onnx_file, precision
 from core.models.config import Config, MissingSizeError
 from core.models.gguf import gguf_config, gguf_tensors
 from core.models.network import Network
@@ -139,19 +140,30 @@ def _stem(path: Path) -> str:
 def read_config(path: str | Path) -> dict[str, Any]:
     """The parsed configuration at `path`, a file or a folder that holds config.json."""
     path = Path(path)
-    file = path / "config.json" if path.is_dir() else path
+    file = path / "config.json" if os.path.isdir(path) else path
     if file.name.endswith(".onnx"):
         file = file.with_name("config.json")
     try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ExplorerError(
-            f"There is no {file.name} in {file.parent}.", "Choose a folder that holds the model's config.json."
-        ) from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ExplorerError(f"{file} could not be read as JSON: {error}.", "Copy or download the file again.") from None
+        content = file.read_bytes()
+    except OSError as error:
+        if not formats.is_there(file):
+            name = file.name if len(file.name) <= 200 else f"{file.name[:200]}..."
+            raise ExplorerError(
+                f"There is no {name} in {file.parent}.", "Choose a folder that holds the model's config.json."
+            ) from None
+        raise ExplorerError(f"{file} cannot be read ({error.strerror}).", "Check its permissions.") from None
+    return parsed_config(content, str(file))
+
+
+def parsed_config(content: bytes, name: str) -> dict[str, Any]:
+    """A configuration from the content of a file of this name. Raises ExplorerError."""
+    try:
+        config = json.loads(content.decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        where = f" (line {error.lineno}: {error.msg})" if isinstance(error, json.JSONDecodeError) else ""
+        raise ExplorerError(f"{name} is not JSON{where}.", "Choose the config.json that came with the model.") from None
     if not isinstance(config, dict):
-        raise ExplorerError(f"{file} does not hold a JSON object.", "Choose a model's config.json.")
+        raise ExplorerError(f"{name} does not hold a JSON object.", "Choose the config.json that came with the model.")
     return config
 
 

@@ -7,7 +7,7 @@ from core.errors import ExplorerError
 from core.models import catalogue, derived
 from core.runs.lineage import is_of
 from core.runs.resolve import Resolved, resolve
-from core.types import Derive, Evaluate, Generate, Record, Request, Task
+from core.types import Derive, Evaluate, Generate, ReadsQuantized, Record, Request, Task
 from hardware.memory import available_bytes
 
 TIGHT = 0.85  # of the free memory
@@ -60,8 +60,15 @@ def estimate(wanted: Resolved) -> MemoryEstimate:
 
 
 def _loaded_bytes(source: Resolved) -> int:
-    """A transform's source: PyTorch's load it in fp32, others work on the file as it is."""
-    return 4 * source.spec.n_params if source.backend.dtypes else source.spec.weight_bytes or 0
+    """A transform's source: PyTorch's load it in fp32, others work on the file as it is.
+
+    Weights that another program has quantized are read a tensor at a time and written a shard at a time.
+    """
+    plain = 4 * source.spec.n_params
+    task = source.request.task
+    if isinstance(task, Derive) and isinstance(plugins.get("transform", task.transform), ReadsQuantized):
+        return min(plain, (2 << 30) + 12 * max(layer.n_params for layer in source.spec.layers))
+    return plain if source.backend.dtypes else source.spec.weight_bytes or 0
 
 
 def _length(task: Task) -> int:

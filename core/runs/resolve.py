@@ -29,6 +29,7 @@ from core.types import (
     ModelEntry,
     ModelSpec,
     Profiler,
+    ReadsQuantized,
     Request,
     Strategy,
     to_json,
@@ -91,7 +92,8 @@ def resolve(request: Request) -> Resolved:
     entry = catalogue.find(request.model)
     files = stamp(entry.files)
     kind = artifacts.route(entry, formats)
-    artifacts.check_precision(entry, kind)
+    if not _reads_quantized(request):
+        artifacts.check_precision(entry, kind)
     path = entry.files[kind] if kind in entry.files and kind != "config" else None
     source, there = (kind, path) if path is not None else next(iter(entry.files.items()))
     stored = _read(there, source, stamp({source: there}))
@@ -151,6 +153,12 @@ def _task(request: Request, backend: Backend) -> tuple[Any, tuple[str, ...]]:
             transform = plugins.get("transform", name)
             return settings(transform.Params, given, transform.label), transform.formats
     return None, backend.formats
+
+
+def _reads_quantized(request: Request) -> bool:
+    """Whether the request is of a transform that reads the weights as another program has quantized them."""
+    task = request.task
+    return isinstance(task, Derive) and isinstance(plugins.get("transform", task.transform), ReadsQuantized)
 
 
 @lru_cache(maxsize=64)

@@ -6,7 +6,7 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,19 +23,31 @@ def write(out: Path, source: Path, config: dict[str, Any], tensors: dict[str, An
 
     Raises OSError when the disk is full, and what `work` raises when the user asks for a stop.
     """
-    shards = list(_shards(tensors))
-    n_bytes = sum(t.nbytes for t in tensors.values())
-    names = [_shard_name(i, len(shards)) for i in range(len(shards))]
-    done = 0
-    for name, shard in zip(names, shards, strict=True):
-        work.progress("Writing the model", done, n_bytes, "bytes")
+    write_one_by_one(out, source, config, tensors.items(), sum(t.nbytes for t in tensors.values()), work)
+
+
+def write_one_by_one(
+    out: Path, source: Path, config: dict[str, Any], tensors: Iterable[tuple[str, Any]], n_bytes: int, work: Work
+) -> None:
+    """The same from tensors that are made one at a time: no more than a shard of them is held.
+
+    n_bytes: how many there will be, as far as it is known.
+    """
+    weight_map: dict[str, int] = {}
+    done = n_shards = 0
+    for shard in _shards(tensors):
+        work.progress("Writing the model", min(done, n_bytes), n_bytes, "bytes")
         work.check()
-        _save(shard, out / name)
+        _save(shard, out / f"part-{n_shards}")
+        weight_map |= dict.fromkeys(shard, n_shards)
         done += sum(t.nbytes for t in shard.values())
-    if len(shards) > 1:
+        n_shards += 1
+    for i in range(n_shards):
+        (out / f"part-{i}").rename(out / _shard_name(i, n_shards))
+    if n_shards > 1:
         index = {
-            "metadata": {"total_size": n_bytes},
-            "weight_map": {tensor: name for name, shard in zip(names, shards, strict=True) for tensor in shard},
+            "metadata": {"total_size": done},
+            "weight_map": {tensor: _shard_name(i, n_shards) for tensor, i in weight_map.items()},
         }
         (out / "model.safetensors.index.json").write_text(json.dumps(index, indent=2), encoding="utf-8")
     kept = {key: value for key, value in config.items() if key not in _TRAINED_FOR}
@@ -47,10 +59,10 @@ def write(out: Path, source: Path, config: dict[str, Any], tensors: dict[str, An
         shutil.copytree(named, out / named.name, dirs_exist_ok=True)
 
 
-def _shards(tensors: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def _shards(tensors: Iterable[tuple[str, Any]]) -> Iterator[dict[str, Any]]:
     shard: dict[str, Any] = {}
     size = 0
-    for name, tensor in tensors.items():
+    for name, tensor in tensors:
         if shard and size + tensor.nbytes > SHARD_BYTES:
             yield shard
             shard, size = {}, 0

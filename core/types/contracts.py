@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol, cast
+from typing import Any, Literal, Protocol, cast, runtime_checkable
 
 import msgspec
 import numpy as np
@@ -178,6 +178,18 @@ class Heads(Session, Protocol):
     def guesses(self, index: int) -> NDArray[np.float32]:
         """What the heads say of the tokens after next at row `index` of the last forward's kept logits,
         shape (n_heads, vocab) (capability "heads")."""
+
+
+class Templates(Session, Protocol):
+    """A session that knows chat templates by name; the one called "default" is its chat_template."""
+
+    chat_templates: Mapping[str, str]
+
+
+def chat_templates(session: Session) -> Mapping[str, str]:
+    """Name -> chat template; empty where the model has none."""
+    named: Mapping[str, str] | None = getattr(session, "chat_templates", None)
+    return named or ({"default": session.chat_template} if session.chat_template else {})
 
 
 def counting(session: Session) -> Counting:
@@ -363,6 +375,13 @@ class Transform(Protocol):
 
     def run(self, source: Source, params: Any, out: Path, work: Work) -> Outcome:
         """Write the model's files into the folder `out`, which is empty and becomes the model at the end."""
+
+
+@runtime_checkable
+class ReadsQuantized(Protocol):
+    """A transform that reads the weights of a folder as another program has quantized them, by itself."""
+
+    reads_quantized: bool
 
 
 class Generation(Record):

@@ -25,7 +25,9 @@ class Generate(Record, tag="generate"):
     system: the system message; empty for none, None for the template's own default (a hidden
     persona that can change the answer more than a quantization does).
     history: the dialogue before the prompt, as (role, text).
-    template_values: what else the chat template is given: {"enable_thinking": false}, {"tools": [...]}.
+    template: the name of the chat template; None takes the one called "default".
+    thinking: whether the template is told that the model may think first; None leaves it to the template.
+    template_values: what else the chat template is given: {"tools": [...]}, {"enable_thinking": false}.
     ignore_eos: always produce max_new_tokens (benchmarks; implied by prompt_tokens).
     """
 
@@ -38,6 +40,8 @@ class Generate(Record, tag="generate"):
     sampling: Sampling = Sampling()
     history: tuple[tuple[str, str], ...] = ()
     template_values: dict[str, Any] = msgspec.field(default_factory=dict)
+    template: str | None = None
+    thinking: bool | None = None
 
 
 class Evaluate(Record, tag="evaluate"):

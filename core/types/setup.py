@@ -24,6 +24,7 @@ class Setup(Record):
     device has no instructions for. file_type: what the file calls itself ("Q4_K - Medium"). fused: a step of few, large
     operators in place of the library's own. n_context: tokens per sequence that the cache holds from the start (None:
     it grows). n_batch: the most tokens of all sequences that go through the network at once (None: any number).
+    chat_template: the name of the template that the prompt was put into; "" for none. thinking: what it was told of it.
     buffers_bytes: what the library says it reserved, by its own names. facts: what else there is to show; nothing
     reads it by name.
     """
@@ -44,6 +45,8 @@ class Setup(Record):
     buffers_bytes: dict[str, int] = msgspec.field(default_factory=dict)
     versions: dict[str, str] = msgspec.field(default_factory=dict)
     facts: dict[str, Scalar] = msgspec.field(default_factory=dict)
+    chat_template: str = ""
+    thinking: bool | None = None
 
 
 class Reserve(Record, omit_defaults=False):

@@ -51,6 +51,7 @@ class About(Record, omit_defaults=False):
     closing: tuple[int, ...]
     setup: Setup
     warnings: tuple[str, ...]
+    chat_templates: dict[str, str]
 
 
 class LostError(ExplorerError):
@@ -103,6 +104,7 @@ class Apart:
         self.seconds, self.spec, self.setup = about.seconds, about.spec, about.setup
         self.capabilities, self.max_context, self.warnings = about.capabilities, about.max_context, about.warnings
         self.chat_template, self.eos_ids = about.chat_template, about.eos_ids
+        self.chat_templates = about.chat_templates
         self.bos_token, self.eos_token = about.bos_token, about.eos_token
         self.opening, self.closing = about.opening, about.closing
 

@@ -35,6 +35,7 @@ from core.types import (
     Session,
     Step,
     Strategy,
+    chat_templates,
     counted,
     raw,
 )
@@ -49,6 +50,7 @@ from hardware import load
 from hardware.detect import machine
 from hardware.process import resident
 
+THINKING = ("enable_thinking", "thinking")  # what templates call the switch
 WARMUP_TOKENS = 4
 WARMUP_GUESSED = 64  # where a step is many tokens, and is cut short at the limit
 DRAFT_NOTE = (
@@ -66,7 +68,12 @@ def measure(request: Request, sessions: Sessions, journal: Journal) -> None:
     for draft in drafts:
         same_tokenizer(session, draft, text)
     _check(request, request.task, strategy, session, ids)
-    journal.write(loaded(request, opened, journal, int(ids.shape[1]), text))
+    event = loaded(request, opened, journal, int(ids.shape[1]), text)
+    if template_of(session, request.task):
+        name, thinking = request.task.template or "default", request.task.thinking
+        setup = msgspec.structs.replace(event.setup, chat_template=name, thinking=thinking)
+        event = msgspec.structs.replace(event, setup=setup)
+    journal.write(event)
     for message in (*session.warnings, *((DRAFT_NOTE,) if drafts else ())):
         journal.warn(message)
     config = _config(request, request.task, session)
@@ -132,21 +139,37 @@ def _prompt(session: Session, drafts: Sequence[Session], task: Generate, request
         row, text = rng.integers(0, n_vocab, task.prompt_tokens), ""
     else:
         text = dialogue(session, task)
-        in_template = task.chat and session.chat_template
-        row = np.array(session.encode(text) if in_template else raw(session, text), dtype=np.int64)
+        row = np.array(session.encode(text) if template_of(session, task) else raw(session, text), dtype=np.int64)
     return np.tile(row, (request.batch, 1)).astype(np.int64), text
 
 
 def dialogue(session: Session, task: Generate) -> str:
     """The prompt as the model reads it: after its dialogue, in its chat template where it has one."""
     turns = (*task.history, ("user", task.prompt or ""))
-    if not task.chat or not session.chat_template:
+    template = template_of(session, task)
+    if not template:
         return "\n\n".join(words for _, words in turns)
     from core.models.chat import render_messages
 
     system = () if task.system is None else (("system", task.system),)
     marks = session.bos_token, session.eos_token
-    return render_messages(session.chat_template, (*system, *turns), *marks, values=task.template_values)
+    switches = {} if task.thinking is None else dict.fromkeys(THINKING, task.thinking)
+    return render_messages(template, (*system, *turns), *marks, values=switches | task.template_values)
+
+
+def template_of(session: Session, task: Generate) -> str | None:
+    """The chat template that the prompt is put into. Raises ExplorerError for a name that the model does not have."""
+    if not task.chat or task.prompt_tokens is not None:
+        return None
+    if task.template is None:
+        return session.chat_template
+    known = chat_templates(session)
+    if task.template not in known:
+        raise ExplorerError(
+            f"{session.spec.name} has no chat template called '{task.template}'.",
+            f"It has: {', '.join(sorted(known))}." if known else "It has none: leave the name out.",
+        )
+    return known[task.template]
 
 
 def _check(request: Request, task: Generate, strategy: Strategy, session: Session, ids: Ids) -> None:

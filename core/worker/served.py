@@ -19,7 +19,7 @@ import numpy as np
 
 from core.errors import ExplorerError
 from core.runs.resolve import resolve
-from core.types import Logits, PhaseName, Request, Session
+from core.types import Logits, PhaseName, Request, Session, chat_templates
 from core.worker import frames
 from core.worker.apart import About
 from core.worker.sessions import load
@@ -79,6 +79,7 @@ def about(session: Session, seconds: float) -> About:
         closing=session.closing,
         setup=session.setup,
         warnings=session.warnings,
+        chat_templates=dict(chat_templates(session)),
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import msgspec
@@ -61,12 +60,7 @@ def choose_model() -> tuple[ModelSpec, str, str] | None:
 
 def from_upload(name: str, data: bytes) -> ModelSpec:
     """The architecture of an uploaded configuration; raises ExplorerError."""
-    try:
-        config = json.loads(data)
-    except ValueError as error:
-        raise ExplorerError(f"{name} is not valid JSON: {error}.", "Upload the model's own config.json.") from error
-    if not isinstance(config, dict):
-        raise ExplorerError(f"{name} is not a model configuration.", "Upload the model's own config.json.")
+    config = specs.parsed_config(data, name)
     return specs.from_config(config, name=name.removesuffix(".json"), source=f"Uploaded as {name}")
 
 

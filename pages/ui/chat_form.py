@@ -9,11 +9,12 @@ import streamlit as st
 from core import plugins
 from core.errors import ExplorerError
 from core.models import catalogue
-from core.types import Generate, Request, Sampling
+from core.types import Generate, ModelEntry, Request, Sampling
 from pages.ui import text
 from pages.ui.models import architecture_line, model_picker, spec_of
 from pages.ui.pickers import backend_label, backend_picker, strategy_label
 from pages.ui.settings_form import how_form
+from pages.ui.template_form import template_form
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ def side_form(prefix: str, backend: str, title: str) -> Side | None:
             bind="query-params",
             help="Each answer is shown as it comes and then produced once more, timed while the screen rests.",
         )
+        template = template_form(_found(chosen), f"{prefix}-")
     if not chosen or plugins.get("backend", backend_name).unavailable():
         return None
     try:
@@ -54,8 +56,15 @@ def side_form(prefix: str, backend: str, title: str) -> Side | None:
     except ExplorerError as error:
         st.warning(error.hint or error.message, title=error.message if error.hint else None)
         return None
-    task = Generate(max_new_tokens=int(limit), sampling=Sampling(temperature=temperature))
+    task = Generate(max_new_tokens=int(limit), sampling=Sampling(temperature=temperature), **template)
     profilers = ("memory", "energy") if joules else ("memory",)
     request = Request(model=entry.id, backend=backend_name, task=task, profilers=profilers, live=silent, **how)
     label = (text.escape(entry.id), backend_label(backend_name), how["dtype"], strategy_label(how["strategy"]))
     return Side(" · ".join(filter(None, label)), request)
+
+
+def _found(model: str | None) -> ModelEntry | None:
+    try:
+        return catalogue.find(model) if model else None
+    except ExplorerError:  # which is said below the fields
+        return None

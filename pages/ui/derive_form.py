@@ -5,7 +5,8 @@ from __future__ import annotations
 import streamlit as st
 
 from core import plugins
-from core.types import Derive, Request
+from core.models.artifacts import restorable
+from core.types import Derive, ReadsQuantized, Request
 from hardware.detect import usable_cores
 from pages.ui import text
 from pages.ui.choices import select
@@ -18,11 +19,16 @@ _BOUND = {"bind": "query-params"}
 def derive_form(trains: bool) -> Request | None:
     """Model, transform and its settings; None while something is missing, which the form then says.
 
-    trains: offer the transforms that train, or the others.
+    trains: offer the transforms that train, or the others. Those that read quantized weights stand first where there
+    are any, and are offered nowhere else.
     """
     known = {name: plugins.get("transform", name) for name in plugins.names("transform")}
     known = {name: p for name, p in known.items() if p.trains == trains}
     entry = chosen_model(label="Start from")
+    if not trains:
+        quantized = entry is not None and restorable(entry)
+        reading = {name: p for name, p in known.items() if isinstance(p, ReadsQuantized)}
+        known = (reading if quantized else {}) | {name: p for name, p in known.items() if name not in reading}
     name = select("Method", list(known), lambda n: str(known[n].label), "transform")
     if name is None or entry is None:
         return None

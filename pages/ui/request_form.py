@@ -8,12 +8,14 @@ import streamlit as st
 from core import plugins
 from core.errors import ExplorerError
 from core.models import catalogue
+from core.models.artifacts import restorable
 from core.runs.check import MemoryEstimate, estimate
 from core.runs.resolve import resolve
 from core.types import ModelEntry, ModelSpec, Request, from_json, to_json
 from pages.ui import text
 from pages.ui.add_model import add_model
 from pages.ui.choices import select
+from pages.ui.links import link
 from pages.ui.models import model_card, model_picker
 from pages.ui.pickers import backend_picker, strategy_label
 from pages.ui.settings_form import settings_form
@@ -35,7 +37,7 @@ def request_form() -> Request | None:
     task = task_form()
     left, right = st.columns(2)
     with left:
-        task = sampling_form(task)
+        task = sampling_form(task, entry)
     with right:
         settings = settings_form(backend_name, strategy_name, entry and entry.id)
     if entry is None or task is None or not usable:
@@ -43,7 +45,7 @@ def request_form() -> Request | None:
     if plugins.get("backend", backend_name).unavailable():
         return None
     request = Request(model=entry.id, backend=backend_name, strategy=strategy_name, task=task, **settings)
-    return _with_memory(request)
+    return _with_memory(request, entry)
 
 
 def _model() -> tuple[ModelEntry | None, ModelSpec | None]:
@@ -102,12 +104,15 @@ def _estimate(request: bytes) -> MemoryEstimate:
     return estimate(resolve(from_json(request, Request)))
 
 
-def _with_memory(request: Request) -> Request | None:
+def _with_memory(request: Request, entry: ModelEntry) -> Request | None:
     """Say before loading whether it fits, and ask when it does not."""
     try:
         needed = _estimate(to_json(request))
     except ExplorerError as error:
         st.warning(error.hint or error.message, title=error.message if error.hint else None)
+        if restorable(entry):
+            query = {"model": entry.id, "transform": "dequantize"}
+            link("pages/measure/transform.py", "Dequantize it", ":material/deployed_code:", query=query)
         return None
     color, icon, verdict = _VERDICT[needed.verdict]
     st.markdown(

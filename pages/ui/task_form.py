@@ -7,7 +7,8 @@ from typing import Any
 import msgspec
 import streamlit as st
 
-from core.types import Generate, Sampling
+from core.types import Generate, ModelEntry, Sampling
+from pages.ui.template_form import template_form
 
 PROMPT = "What is the capital of France?"
 TEXT, RANDOM = "text", "random"
@@ -46,8 +47,8 @@ def task_form() -> Generate | None:
     return Generate(prompt=prompt, prompt_tokens=prompt_tokens, max_new_tokens=n_new)
 
 
-def sampling_form(task: Generate | None) -> Generate | None:
-    """Ask how tokens are chosen; the task with it."""
+def sampling_form(task: Generate | None, entry: ModelEntry | None = None) -> Generate | None:
+    """Ask how tokens are chosen and how the prompt is wrapped; the task with it. entry: the model, for templates."""
     with st.popover("Sampling", icon=":material/casino:", width="stretch"):
         temperature = st.slider(
             "Temperature",
@@ -65,6 +66,7 @@ def sampling_form(task: Generate | None) -> Generate | None:
             "Top p", 0.01, 1.0, None, 0.05, key="top_p", disabled=greedy, placeholder="all", **_BOUND
         )
         chat = st.toggle("Chat template", True, key="chat", help="Wrap a prompt as the model was trained.", **_BOUND)
+        template = template_form(entry) if chat else {}
         ignore_eos = st.toggle(
             "Ignore end of text", False, key="ignore_eos", help="Always produce all new tokens.", **_BOUND
         )
@@ -73,4 +75,4 @@ def sampling_form(task: Generate | None) -> Generate | None:
     chosen = (
         Sampling() if greedy else Sampling(temperature=temperature, top_k=int(top_k) if top_k else None, top_p=top_p)
     )
-    return msgspec.structs.replace(task, chat=chat, ignore_eos=ignore_eos, sampling=chosen)
+    return msgspec.structs.replace(task, chat=chat, ignore_eos=ignore_eos, sampling=chosen, **template)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import traceback
@@ -138,6 +139,48 @@ def test_work_of_a_preset_and_of_a_config(tmp_path: Path) -> None:
     config.write_text("{not json")
     assert core("work", "--config", str(config)).returncode == 2
     assert core("work").returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, "There is no config.json in"),
+        (b"{not json", "is not JSON (line 1"),
+        (b"\xff\xfe\x00model", "is not JSON"),
+        (b"[" * 100_000, "is not JSON"),
+        (b"[1, 2]", "does not hold a JSON object"),
+        (b"null", "does not hold a JSON object"),
+        (b"{}", "model_type"),
+        (b'{"model_type": 5}', "model_type|architecture"),
+        (b'{"model_type": "llama"}', "has no '"),
+        (b'{"model_type": "llama", "quantization_config": [1]}', "has no '"),
+    ],
+)
+@pytest.mark.parametrize("command", [("work",), ("predict", "--device", "RTX 4090")])
+def test_a_configuration_that_is_none_is_one_sentence(
+    command: tuple[str, ...], content: bytes | None, words: str, tmp_path: Path
+) -> None:
+    config = tmp_path / "config.json"
+    if content is not None:
+        config.write_bytes(content)
+    done = core(*command, "--config", str(config))
+    assert done.returncode == 2 and done.stdout == "" and re.search(words.replace("(", r"\("), done.stderr), done.stderr
+    assert "Errno" not in done.stderr and len(done.stderr.strip().splitlines()) == 2, "a sentence and the next step"
+
+
+def test_a_folder_without_a_configuration_and_names_that_are_none(tmp_path: Path) -> None:
+    for name in (
+        str(tmp_path),
+        str(tmp_path / ("x" * 5000)),
+        "~nobody-here/config.json",
+        str(tmp_path / "a\udcff.json"),
+    ):
+        done = core("work", "--config", name)
+        assert done.returncode == 2 and "Errno" not in done.stderr and len(done.stderr) < 800
+        assert len(done.stderr.strip().splitlines()) == 2
+    shape = {"n_layer": 2, "n_embd": 64, "n_head": 4, "vocab_size": 100, "n_positions": 64}
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "gpt2", **shape}))
+    assert core("work", "--config", str(tmp_path), "--json").returncode == 0, "a folder that has one is read"
 
 
 def test_predict_gives_intervals_with_their_assumptions() -> None:

@@ -14,9 +14,10 @@ import pytest
 
 from core import plugins
 from core.backends.onnxruntime.text import Text
-from core.models import gguf_tokenizer, hf_to_gguf
+from core.models import gguf_file, gguf_tokenizer, hf_to_gguf
 from core.models import spec as specs
-from core.types import Request, opened, raw
+from core.models.templates import templates_of
+from core.types import ModelEntry, Request, chat_templates, opened, raw
 from tests.support import elsewhere
 from tests.support.gguf_models import tiny_gguf
 from tests.support.progress import silent
@@ -41,6 +42,7 @@ def _said(backend: str, path: str, fmt: str, texts: tuple[str, ...]) -> dict[str
         "around": (session.opening, session.closing),
         "ends": session.eos_ids,
         "template": session.chat_template,
+        "templates": dict(chat_templates(session)),
     }
     session.close()
     return found
@@ -116,13 +118,27 @@ def test_the_ends_of_a_gguf_are_those_of_llama_cpp(tmp_path: Path) -> None:
 
 
 def test_named_templates_are_one_template_in_every_backend(tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
     folder = hf_folder(tmp_path)
     default = (folder / "chat_template.jinja").read_text()
     listed = [{"name": "default", "template": default}, {"name": "tool_use", "template": "TOOL"}]
     change(folder / "tokenizer_config.json", chat_template=listed)
     (folder / "chat_template.jinja").unlink()
     here, there = in_both(folder)
-    assert here["template"] == there["template"] == Text(folder, specs.read(folder, "hf")).chat_template == default
+    text = Text(folder, specs.read(folder, "hf"))
+    assert here["template"] == there["template"] == text.chat_template == default
+    assert here["templates"] == there["templates"] == text.chat_templates == {"default": default, "tool_use": "TOOL"}
+    path = folder.parent / "m.gguf"
+    for fmt, place in (("hf", folder), ("gguf", path)):
+        entry = ModelEntry(id="m", label="m", family="local", files={fmt: str(place)})
+        assert templates_of(entry) == here["templates"]
+    back = tmp_path / "back"
+    back.mkdir()
+    gguf_tokenizer.write(gguf_file.read(path).metadata, back)
+    assert AutoTokenizer.from_pretrained(back).chat_template == here["templates"], (
+        "and in the folder that is made of it"
+    )
 
 
 def sentencepiece_folder(tmp_path: Path) -> Path:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 from streamlit.testing.v1 import AppTest
 
 
@@ -38,6 +41,43 @@ def test_only_what_was_changed_comes_back() -> None:
     at.selectbox(key="p-kind").set_value("b")
     at.text_input(key="p-name").set_value("n").run()
     assert at.json[0].value.replace(" ", "") == '{"size":7,"off":false,"kind":"b","name":"n"}'
+
+
+def templates() -> None:
+    import streamlit as st
+
+    from core.models import catalogue
+    from pages.ui.template_form import template_form
+
+    if folder := st.query_params.get("folder"):
+        st.json({"form": template_form(catalogue.find(folder))})
+
+
+def opened(folder: str) -> AppTest:
+    at = AppTest.from_function(templates)
+    at.query_params["folder"] = folder
+    return at.run()
+
+
+def folder_with(tmp_path: Path, template: object) -> str:
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": template}))
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}))
+    return str(tmp_path / "config.json")
+
+
+def test_a_model_with_several_templates_lets_one_choose(tmp_path: Path) -> None:
+    listed = [{"name": "default", "template": "{{ enable_thinking }}"}, {"name": "tool_use", "template": "x"}]
+    at = opened(folder_with(tmp_path, listed))
+    assert not at.exception
+    assert json.loads(at.json[0].value)["form"] == {"template": None, "thinking": None}
+    at.selectbox(key="template").set_value("tool_use")
+    at.selectbox(key="thinking").set_value("off").run()
+    assert json.loads(at.json[0].value)["form"] == {"template": "tool_use", "thinking": False}
+
+
+def test_one_plain_template_leaves_nothing_to_choose(tmp_path: Path) -> None:
+    at = opened(folder_with(tmp_path, "plain"))
+    assert not at.exception and not at.selectbox and json.loads(at.json[0].value)["form"] == {}
 
 
 def test_help_comes_from_the_docstring_and_bounds_from_the_type() -> None:

@@ -60,6 +60,11 @@ def refusal(name: str, errors: str) -> ExplorerError:
         )
     if "within the file bounds" in errors or "failed to read" in errors:
         return ExplorerError(f"{name} is truncated or damaged.", "Download or copy the file again.")
+    if found := re.search(r"wrong number of tensors; expected (\d+), got (\d+)", errors):
+        return ExplorerError(
+            f"{name} holds {found[1]} tensors, of which this llama.cpp reads {found[2]}.",
+            "What is not text (vision, audio) must be in a file of its own; PyTorch reads the text model alone.",
+        )
     return ExplorerError(
         f"llama.cpp could not load {name}: {errors or 'it gave no reason'}.", "Check the file, or try another backend."
     )

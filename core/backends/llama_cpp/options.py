@@ -79,5 +79,6 @@ def context_params(options: Options, n_ctx: int, batch: int, threads: int) -> An
     params.n_threads = params.n_threads_batch = threads
     params.flash_attn_type = FLASH_ATTENTION["on" if quantized_cache(options) else options.flash_attn]
     params.type_k = params.type_v = CACHE_TYPES[options.kv_dtype]
+    params.swa_full = True  # rejected tokens can be taken back only where a window has kept what was before them
     params.offload_kqv = params.op_offload = options.n_gpu_layers != 0
     return params

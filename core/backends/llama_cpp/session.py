@@ -5,6 +5,7 @@ It knows nothing of files or of why a model cannot be loaded.
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -23,7 +24,7 @@ COUNT_NOTE = (
     "the last block computes only positions whose logits are wanted."
 )
 
-
+TEMPLATE = "tokenizer.chat_template."  # what stands before the name of a chat template that is not the default
 WARMUP_TOKENS = 64
 
 
@@ -46,11 +47,11 @@ class LlamaSession:
         self._context = new_context(None)
         self.ran = self._context.ran
         self._trace: Trace | None = None
-        template = llama_cpp.llama_model_chat_template(model, None)
+        self.chat_templates = _templates(llama_cpp, model)
         self.spec = spec
         self.setup = setup()
         self.max_context = self._context.max_context
-        self.chat_template: str | None = template.decode() if template else None
+        self.chat_template = self.chat_templates.get("default")
         self.bos_token, self.eos_token = self._vocabulary.bos_token, self._vocabulary.eos_token
         self.eos_ids = self._vocabulary.eos_ids
         self.opening, self.closing = self._vocabulary.opening, self._vocabulary.closing
@@ -174,3 +175,18 @@ class LlamaSession:
         if self._model:
             self._lib.llama_model_free(self._model)
             self._model = None
+
+
+def _templates(lib: Any, model: Any) -> dict[str, str]:
+    """Name -> chat template, as the file's keys name them; the one without a name is the default."""
+    default = lib.llama_model_chat_template(model, None)
+    found = {"default": default.decode(errors="replace")} if default else {}
+    buffer = ctypes.create_string_buffer(256)
+    for i in range(lib.llama_model_meta_count(model)):
+        n = lib.llama_model_meta_key_by_index(model, i, buffer, len(buffer))
+        key = buffer.value.decode(errors="replace")
+        if 0 < n < len(buffer) and key.startswith(TEMPLATE):
+            name = key.removeprefix(TEMPLATE)
+            if template := lib.llama_model_chat_template(model, name.encode()):
+                found.setdefault(name, template.decode(errors="replace"))
+    return found

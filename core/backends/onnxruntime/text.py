@@ -35,7 +35,7 @@ class Text:
         self._tokenizer = _tokenizer(folder)
         self._unread = None if spec.random_weights else Unread(folder.name)
         config = read_json(folder / "tokenizer_config.json")
-        templates = chat_templates(folder, config)
+        self.chat_templates = templates = chat_templates(folder, config)
         self.chat_template = templates.get("default")
         self.bos_token, self.eos_token = token_text(config.get("bos_token")), token_text(config.get("eos_token"))
         self.eos_ids = end_ids(

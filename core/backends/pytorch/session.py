@@ -67,7 +67,8 @@ class TorchSession:
         self._call = model  # what a forward calls
         self.spec = spec
         self.max_context = spec.max_context or getattr(model.config, "max_position_embeddings", None) or UNLIMITED
-        self.chat_template = named(tokenizer.chat_template).get("default")
+        self.chat_templates = named(tokenizer.chat_template)
+        self.chat_template = self.chat_templates.get("default")
         self.bos_token, self.eos_token = tokenizer.bos_token or "", tokenizer.eos_token or ""
         self.eos_ids = end_ids(getattr(model, "generation_config", None), model.config, tokenizer)
         self.opening, self.closing = load.added(tokenizer)

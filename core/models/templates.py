@@ -1,0 +1,35 @@
+"""The chat templates of a model, from its files and without opening it.
+
+Knows where each format keeps them. Renders nothing (core.models.chat does).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from core.errors import ExplorerError
+from core.models import gguf_file, gguf_tokenizer
+from core.tokenizer_folder import chat_templates, read_json
+from core.types import ModelEntry
+
+_SWITCH = re.compile(r"\b(enable_thinking|thinking)\b")
+
+
+def templates_of(entry: ModelEntry) -> dict[str, str]:
+    """Name -> template, the usual one called "default"; empty where there is none, or none that can be read."""
+    fmt, place = next(iter(entry.files.items()))
+    path = Path(place)
+    try:
+        if fmt == "gguf":
+            return gguf_tokenizer.chat_templates(gguf_file.read(path).metadata)
+        folder = path if path.is_dir() else path.parent
+        return chat_templates(folder, read_json(folder / "tokenizer_config.json"))
+    except (ExplorerError, OSError, ValueError):
+        return {}
+
+
+def thinks(templates: Mapping[str, str]) -> bool:
+    """Whether one of them asks whether the model may think first."""
+    return any(_SWITCH.search(text) for text in templates.values())
