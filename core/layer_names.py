@@ -32,7 +32,7 @@ def within(name: str, group: str) -> bool:
 
 def kind_of(name: str) -> LayerKind:
     """The kind of the layer with this canonical name."""
-    parts = name.split(".")
+    parts = name.removeprefix("encoder.").split(".")
     last = parts[-1]
     if last.endswith("norm"):
         return "norm"
@@ -48,7 +48,7 @@ def kind_of(name: str) -> LayerKind:
         return "router" if "router" in parts else "mlp"
     if parts[2] == "bottleneck":  # MobileBERT's projections into and out of a block
         return "attention" if last == "qk_proj" else "mlp"
-    return {"attn": "attention", "ssm": "ssm"}.get(parts[2], "other")  # type: ignore[return-value]
+    return {"attn": "attention", "cross": "attention", "ssm": "ssm"}.get(parts[2], "other")  # type: ignore[return-value]
 
 
 # Where a library fuses or names a part otherwise than the network does, the part that holds it.
@@ -82,6 +82,7 @@ def fit(name: str, layers: Container[str]) -> str:
 # ---------------------------------------------------------------- transformers
 
 _HF_BLOCK = re.compile(r"(?:^|\.)(?:layers|layer|h|blocks)\.(\d+)(?:\.(.+))?$")
+_HF_T5_BLOCK = re.compile(r"(?:^|\.)(?:encoder|decoder)\.block\.(\d+)(?:\.(.+))?$")
 _HF_EXPERT = re.compile(r"^(?:experts|switch_mlp)\.(?:\d+\.)?(\w+?)(?:_bias)?$")  # the latter as MLX names them
 _HF_FFN = re.compile(r"^ffn\.(\d+)\.(.+)$")  # MobileBERT's stacked feed-forward networks
 
@@ -94,7 +95,11 @@ _HF_OUTSIDE = {
     "embed_in": "embed",
     "word_embeddings": "embed",
     "backbone.embeddings": "embed",  # Mamba
+    "model.embeddings": "embed",  # Nemotron-H
+    "rwkv.embeddings": "embed",
     "embedding": "embed",
+    "shared": "embed",  # of encoder and decoder
+    "layernorm_embedding": "embed.norm",
     "wpe": "embed.position",
     "embed_positions": "embed.position",
     "position_embeddings": "embed.position",
@@ -120,6 +125,15 @@ _HF_OUTSIDE = {
     "predictions.decoder": "lm_head",
     "predictions": "lm_head",
     "predictions.dense": "mlm.decoder",
+    "embed_tokens_per_layer": "embed.per_layer",  # Gemma 3n
+    "per_layer_model_projection": "embed.per_layer_proj",
+    "per_layer_projection_norm": "embed.per_layer_norm",
+    "altup_projections.0": "embed.altup.0",
+    "altup_projections.1": "embed.altup.1",
+    "altup_projections.2": "embed.altup.2",
+    "altup_unembed_projections.0": "final_altup.0",
+    "altup_unembed_projections.1": "final_altup.1",
+    "altup_unembed_projections.2": "final_altup.2",
     "vocab_transform": "mlm.dense",
     "vocab_layer_norm": "mlm.norm",
     "vocab_projector": "lm_head",
@@ -147,6 +161,11 @@ _HF_AROUND = {
     "output_layer_norm": "mlp_norm",
     "output.LayerNorm": "mlp_norm",
     "ffn_norm": "mlp_norm",
+    "pre_mlp_layernorm": "mlp_norm",
+    "encoder_attn_layer_norm": "cross_norm",
+    "mamba_decoder.input_layernorm": "ssm_norm",  # Zamba, whose shared block goes before
+    "post_self_attn_layernorm": "attn_post_norm",
+    "post_mlp_layernorm": "mlp_post_norm",
     "post_feedforward_layernorm": "mlp_post_norm",
     "bottleneck.input.dense": "bottleneck.in_proj",
     "bottleneck.input.LayerNorm": "bottleneck.in_norm",
@@ -168,7 +187,12 @@ _HF_ATTENTION = {
     "v_proj": "v_proj",
     "value": "v_proj",
     "v_lin": "v_proj",
+    "q": "q_proj",
+    "k": "k_proj",
+    "v": "v_proj",
+    "o": "o_proj",
     "qkv_proj": "qkv_proj",
+    "Wqkv": "qkv_proj",
     "c_attn": "qkv_proj",
     "query_key_value": "qkv_proj",
     "q_a_proj": "q_a_proj",
@@ -200,6 +224,12 @@ _HF_MLP = {
     "lin1": "up_proj",
     "dense_h_to_4h": "up_proj",
     "gate_up_proj": "gate_up_proj",
+    "input_linear": "gate_up_proj",  # Granite
+    "output_linear": "down_proj",
+    "wi": "up_proj",  # T5
+    "wi_0": "gate_proj",
+    "wi_1": "up_proj",
+    "wo": "down_proj",
     "act": "act",
     "act_fn": "act",
     "activation_fn": "act",
@@ -213,6 +243,7 @@ _HF_MLP = {
     "gate": "router",
     "router": "router",
     "router.layer": "router",
+    "gate.wg": "router",  # Hunyuan
     "shared_expert_gate": "shared_expert.router",
 }
 
@@ -228,6 +259,8 @@ _HF_SSM = {
     "": "scan",
     "in_proj": "in_proj",
     "conv1d": "conv",
+    "conv": "conv",  # LFM2
+    "conv_1d": "conv",
     "act": "act",
     "x_proj": "x_proj",
     "dt_proj": "dt_proj",
@@ -241,13 +274,21 @@ _HF_SSM = {
     "dt_bias": "scan",
 }
 
-_HF_ATTENTION_MODULES = ("self_attn", "attention.self", "attention", "attn", "self_attention")
-_HF_MLP_MODULES = ("mlp", "feed_forward", "block_sparse_moe", "ffn")
-_HF_SSM_MODULES = ("mixer", "mamba")
+_HF_ATTENTION_MODULES = ("self_attn", "attention.self", "attention", "attn", "self_attention", "SelfAttention")
+_HF_CROSS_MODULES = ("encoder_attn", "EncDecAttention", "cross_attn", "crossattention")
+_HF_MLP_MODULES = ("mlp", "feed_forward", "block_sparse_moe", "ffn", "DenseReluDense", "mlp_block")
+_HF_SSM_MODULES = ("mixer", "mamba", "linear_attn", "conv", "temporal_block")
+_HF_WRAPPERS = re.compile(r"^(?:shared_transformer\.|mamba_decoder\.(?!input_layernorm)|temporal_block\.(?=self_attn))")
+_T5_PART = re.compile(r"^layer\.(\d)\.(.+)$")  # T5's blocks are lists of two or three parts
+_ENCODER_DECODERS = ("t5", "mt5", "umt5", "longt5", "switch_transformers", "bart", "mbart", "pegasus", "pegasus_x",
+                     "marian", "m2m_100", "blenderbot", "led", "plbart", "bigbird_pegasus")  # fmt: skip
+_ENCODER = re.compile(r"(?:^|\.)encoder\.")
 
 
 def canonical_hf(module_path: str, architecture: str = "") -> str | None:
-    """Canonical name of a transformers module or parameter; None for a container or an unknown module.
+    """Canonical name of a transformers module or parameter; None for one outside the blocks that is not known.
+
+    One in a block that no table has keeps its own name behind the part that it is in (`blocks.3.ssm.in_proj_z`).
 
     module_path: as in `named_modules()` or `named_parameters()` (`model.layers.7.self_attn.q_proj`).
     architecture: the model_type, needed only where families use one path for two things
@@ -256,11 +297,14 @@ def canonical_hf(module_path: str, architecture: str = "") -> str | None:
     path = re.sub(r"\.(weight|bias)$", "", module_path)
     if "vision" in path or "multi_modal" in path:
         return None
-    match = _HF_BLOCK.search(path)
+    side = "encoder." if architecture in _ENCODER_DECODERS and _ENCODER.search(path) else ""
+    match = _HF_T5_BLOCK.search(path) or _HF_BLOCK.search(path)
     if match is None:
-        return _hf_outside(path)
-    rest = _hf_block(match.group(2) or "", architecture)
-    return None if rest is None else f"blocks.{match.group(1)}.{rest}"
+        outside = _hf_outside(path)
+        return outside and side + outside
+    inner = match.group(2) or ""
+    rest = "mlp_norm" if side and inner == "layer.1.layer_norm" else _hf_block(inner, architecture)
+    return None if rest is None else f"{side}blocks.{match.group(1)}.{rest}"
 
 
 def _hf_outside(path: str) -> str | None:
@@ -273,6 +317,9 @@ def _hf_outside(path: str) -> str | None:
 def _hf_block(rest: str, architecture: str) -> str | None:
     if rest == "post_attention_layernorm" and architecture in _OUTPUT_NORMS:
         return "attn_post_norm"
+    rest = _HF_WRAPPERS.sub("", rest)
+    if part := _T5_PART.match(rest):
+        return _hf_t5(int(part.group(1)), part.group(2))
     if rest in _HF_AROUND:
         return _HF_AROUND[rest]
     if match := _HF_FFN.match(rest):
@@ -284,16 +331,44 @@ def _hf_block(rest: str, architecture: str) -> str | None:
         return f"mlp.{_HF_MLP[rest]}"
     for modules, table, prefix in (
         (_HF_ATTENTION_MODULES, _HF_ATTENTION, "attn"),
+        (_HF_CROSS_MODULES, _HF_ATTENTION, "cross"),
         (_HF_SSM_MODULES, _HF_SSM, "ssm"),
     ):
         for module in modules:
-            leaf = table.get(rest[len(module) + 1 :]) if within(rest, module) else None
-            if leaf:
+            if not within(rest, module):
+                continue
+            inner = rest[len(module) + 1 :]
+            if leaf := table.get(inner):
                 return f"{prefix}.{leaf}"
+            return (_hf_mixer(inner) if module == "mixer" else None) or f"{prefix}.{inner}"
     for module in _HF_MLP_MODULES:
         if within(rest, module):
-            return _hf_mlp(rest[len(module) + 1 :], moe=module == "block_sparse_moe")
-    return None
+            inner = rest[len(module) + 1 :]
+            return _hf_mlp(inner, moe=module == "block_sparse_moe") or f"mlp.{inner}"
+    if within(rest, "shared_mlp"):  # Granite's, beside its experts or alone
+        return f"mlp.shared_expert.{_HF_MLP.get(rest[len('shared_mlp') + 1 :], rest[len('shared_mlp') + 1 :])}"
+    return rest or None
+
+
+def _hf_mixer(inner: str) -> str | None:
+    """Nemotron-H calls a block's part a mixer, whatever it is."""
+    if inner.partition(".")[0] in ("q_proj", "k_proj", "v_proj", "o_proj"):
+        return f"attn.{_HF_ATTENTION[inner]}" if inner in _HF_ATTENTION else None
+    if inner.startswith(("fc1_latent", "fc2_latent")):
+        return f"mlp.{inner}"
+    return _hf_mlp(inner, moe=False) if inner not in ("act", "act_fn", "") else None
+
+
+def _hf_t5(part: int, rest: str) -> str | None:
+    head, _, inner = rest.partition(".")
+    if head in ("SelfAttention", "EncDecAttention"):
+        prefix = "attn" if head == "SelfAttention" else "cross"
+        return f"{prefix}.{_HF_ATTENTION.get(inner, inner)}"
+    if head == "DenseReluDense":
+        return f"mlp.{_HF_MLP.get(inner, inner)}"
+    if rest == "layer_norm":  # of the part: 0 attention, then the encoder's answer in a decoder, then the MLP
+        return ("attn_norm", "cross_norm", "mlp_norm")[part] if part < 3 else None
+    return _hf_mlp(inner, moe=False) if head == "mlp" else rest
 
 
 def _hf_mlp(rest: str, moe: bool) -> str | None:
@@ -353,6 +428,11 @@ _GGUF_OUTSIDE = {
     "output_norm": "final_norm",
     "output": "lm_head",
     "rope_freqs": "rope",
+    "rope_factors_long": "rope",
+    "rope_factors_short": "rope",
+    "per_layer_token_embd": "embed.per_layer",
+    "per_layer_model_proj": "embed.per_layer_proj",
+    "per_layer_proj_norm": "embed.per_layer_norm",
     # graph nodes
     "embd": "embed",
     "inp_embd": "embed",
@@ -369,6 +449,12 @@ _GGUF_OUTSIDE = {
 _GGUF_BLOCK = {
     # tensors of a file
     "attn_norm": "attn_norm",
+    "attn_o": "attn.o_proj",  # T5
+    "cross_attn_q": "cross.q_proj",
+    "cross_attn_k": "cross.k_proj",
+    "cross_attn_v": "cross.v_proj",
+    "cross_attn_o": "cross.o_proj",
+    "cross_attn_norm": "cross_norm",
     "attn_sinks": "attn.core",
     "attn_q": "attn.q_proj",
     "attn_k": "attn.k_proj",
@@ -413,6 +499,9 @@ _GGUF_BLOCK = {
     "ssm_b_norm": "ssm.b_norm",
     "ssm_c_norm": "ssm.c_norm",
     "ssm_out": "ssm.out_proj",
+    "shortconv.conv": "ssm.conv",
+    "shortconv.in_proj": "ssm.in_proj",
+    "shortconv.out_proj": "ssm.out_proj",
     # graph nodes (llama.cpp's build_* functions)
     "Qcur": "attn.q_proj",
     "Kcur": "attn.k_proj",
@@ -478,9 +567,18 @@ _GGUF_BLOCK = {
 
 _GGUF_ACTIVATION = re.compile(r"^ffn_(moe_)?(act|silu|gelu|relu|sqr\(relu\)|swiglu|geglu|reglu|gate_par|xielu)(_\w+)?$")
 _GGUF_ROUTING = re.compile(r"^ffn_moe_(logits|probs|topk|group_topk|argsort|weights)")
-_GGUF_TENSOR = re.compile(r"^blk\.(\d+)\.([\w]+?)(?:\.(?:weight|bias))?$")
+_GGUF_TENSOR = re.compile(r"^blk\.(\d+)\.([\w.]+?)(?:\.(?:weight|bias))?$")
+_GGUF_SIDE = re.compile(r"^(enc|dec)\.(.+)$")
+_GGUF_PARTS = (("cross_attn_", "cross."), ("attn_", "attn."), ("ffn_", "mlp."), ("ssm_", "ssm."), ("time_mix_", "ssm."),
+               ("channel_mix_", "mlp."))  # fmt: skip
 _GGUF_CACHE = re.compile(r"^cache_([krvs])_l(\d+)")
 _GGUF_NODE = re.compile(r"^(.+)-(\d+)$")
+
+
+def _gguf_own(base: str) -> str:
+    """A tensor that no table has keeps its own name behind the part that it is in."""
+    found = next((part + base[len(start) :] for start, part in _GGUF_PARTS if base.startswith(start)), base)
+    return found.replace("ssm.conv1d_", "ssm.conv_")
 
 
 def canonical_gguf(name: str) -> str | None:
@@ -490,12 +588,16 @@ def canonical_gguf(name: str) -> str | None:
     either norm before its weight) and `node_21`. Both belong to the node that they feed.
     """
     name = re.sub(r"( \([^)]*\))+$", "", name)  # "cache_k_l0 (view) (permuted)"
+    if match := _GGUF_SIDE.match(name):  # of an encoder-decoder
+        found = canonical_gguf(match[2])
+        return f"encoder.{found}" if found and match[1] == "enc" else found
     if match := _GGUF_TENSOR.match(name):
         index, base = match.groups()
-    elif match := _GGUF_CACHE.match(name):
+        return f"blocks.{index}.{_GGUF_BLOCK.get(base) or _gguf_own(base)}"
+    if match := _GGUF_CACHE.match(name):
         index = match.group(2)
         return f"blocks.{index}." + ("attn.core" if match.group(1) in "kv" else "ssm.scan")
-    elif match := _GGUF_NODE.match(name):
+    if match := _GGUF_NODE.match(name):
         base, index = match.groups()
     else:
         return _GGUF_OUTSIDE.get(re.sub(r"\.(weight|bias)$", "", name))

@@ -71,6 +71,15 @@ HF = {
     "backbone.layers.0.mixer.conv1d": "blocks.0.ssm.conv",
     "backbone.norm_f": "final_norm",
     "model.layers.0.mamba.x_proj": "blocks.0.ssm.x_proj",
+    "model.layers.3.linear_attn.in_proj_qkvz": "blocks.3.ssm.in_proj_qkvz",
+    "model.layers.3.conv.conv": "blocks.3.ssm.conv",
+    "backbone.layers.1.mixer.q_proj": "blocks.1.attn.q_proj",
+    "backbone.layers.1.mixer.shared_experts.up_proj": "blocks.1.mlp.shared_expert.up_proj",
+    "model.layers.2.mamba_decoder.mamba.conv1d": "blocks.2.ssm.conv",
+    "model.layers.2.mamba_decoder.input_layernorm": "blocks.2.ssm_norm",
+    "model.layers.2.shared_transformer.self_attn.o_proj": "blocks.2.attn.o_proj",
+    "model.layers.2.shared_mlp.input_linear": "blocks.2.mlp.shared_expert.gate_up_proj",
+    "model.layers.2.altup.router_norm": "blocks.2.altup.router_norm",
     "something.else": None,
     "": None,
 }
@@ -87,6 +96,24 @@ def test_one_path_means_two_things_in_two_families():
     assert canonical_hf(path, "gemma3_text") == "blocks.1.attn_post_norm"
 
 
+@pytest.mark.parametrize(
+    ("path", "name"),
+    {
+        "shared": "embed",
+        "encoder.block.0.layer.0.SelfAttention.q": "encoder.blocks.0.attn.q_proj",
+        "encoder.block.0.layer.1.layer_norm": "encoder.blocks.0.mlp_norm",
+        "encoder.block.0.layer.1.DenseReluDense.wo": "encoder.blocks.0.mlp.down_proj",
+        "decoder.block.3.layer.1.EncDecAttention.k": "blocks.3.cross.k_proj",
+        "decoder.block.3.layer.1.layer_norm": "blocks.3.cross_norm",
+        "decoder.block.3.layer.2.layer_norm": "blocks.3.mlp_norm",
+        "encoder.final_layer_norm": "encoder.final_norm",
+        "decoder.final_layer_norm": "final_norm",
+    }.items(),
+)
+def test_the_two_sides_of_an_encoder_decoder(path, name):
+    assert canonical_hf(path, "t5") == name
+
+
 GGUF = {
     "token_embd.weight": "embed",
     "output_norm.weight": "final_norm",
@@ -98,6 +125,10 @@ GGUF = {
     "blk.7.ffn_gate_inp.weight": "blocks.7.mlp.router",
     "blk.7.ffn_down_exps.weight": "blocks.7.mlp.experts.down_proj",
     "blk.7.ssm_a": "blocks.7.ssm.scan",
+    "blk.7.ssm_beta.weight": "blocks.7.ssm.beta",
+    "blk.7.shortconv.conv.weight": "blocks.7.ssm.conv",
+    "blk.7.time_mix_key.weight": "blocks.7.ssm.key",
+    "blk.7.laurel_l.weight": "blocks.7.laurel_l",
     "Qcur-7": "blocks.7.attn.q_proj",
     "kq-7": "blocks.7.attn.core",
     "kq_soft_max-7": "blocks.7.attn.core",

@@ -147,7 +147,7 @@ def predict(
         fits=fits,
         bound_by=decode_bound,
         prefill_bound_by=prefill_bound,
-        assumptions=(*lines, *mix, *too_large),
+        assumptions=(*lines, *mix, *((spec.doubts,) if spec.doubts else ()), *too_large),
         doubts=device.doubts(),
         inputs={
             "model": spec.name,

@@ -40,6 +40,7 @@ from core.types import (
 )
 
 HEADS = "medusa_heads"
+ENCODER = "encoder."
 _SUMMED = ("flops", "flops_executed", "weight_bytes", "activation_bytes", "kv_read_bytes", "kv_write_bytes")
 _FILLS = frozenset({"attn_norm", "k_proj", "v_proj", "k_norm", "core"})  # what makes the keys and values of a block
 _STATE_BYTES = 4  # llama.cpp and Mamba's kernels keep convolution and scan states in fp32
@@ -106,6 +107,8 @@ def work(
         fused_attention=fused_attention,
         stored_bytes={layer.name: layer.weight_bytes or 0 for layer in spec.layers},
     )
+    if any(layer.name.startswith(ENCODER) for layer in spec.layers):
+        return tuple(_two_sided(layer, forward) for layer in spec.layers)
     return tuple(_layer_work(layer, forward) for layer in spec.layers)
 
 
@@ -260,6 +263,28 @@ def causal_pairs(n_new: int, n_past: int, window: int | None) -> int:
 # ---------------------------------------------------------------- one layer
 
 
+def _two_sided(layer: Layer, f: _Forward) -> LayerWork:
+    """A layer of an encoder-decoder: the prompt goes through the encoder while the decoder takes its first token; each
+    later token goes through the decoder alone, which reads the encoder's answer from its cache.
+
+    The decoder's own past is not known apart from the prompt: past tokens are counted for both.
+    """
+    prompt = not f.n_past or f.n_new > 1
+    encodes = layer.name.startswith(ENCODER) or (".cross." in layer.name and layer.name.endswith(("k_proj", "v_proj")))
+    if encodes and not prompt:
+        return LayerWork(
+            name=layer.name, kind=layer.kind, flops=0, flops_executed=0, weight_bytes=0, activation_bytes=0
+        )
+    source = f.n_past + (f.n_new if prompt else 0)
+    if prompt and not encodes:
+        f = replace(f, n_new=1, n_past=0, n_logits=min(f.n_logits, 1))
+    if not (isinstance(layer.op, Attention) and layer.op.cross):
+        return _layer_work(layer, f)
+    row = _attention_work(layer, layer.op, replace(f, n_past=source - f.n_new))
+    written = row.kv_read_bytes if prompt else 0.0
+    return msgspec.structs.replace(row, flops=row.flops_executed, kv_write_bytes=written)
+
+
 @dataclass(frozen=True)
 class _Forward:
     """A forward's shape. *_bytes: per element; stored_bytes: of each layer's weights."""
@@ -356,12 +381,13 @@ def _attention_work(layer: Layer, op: Attention, f: _Forward) -> LayerWork:
         weight_bytes=f.stored_bytes[layer.name],
         activation_bytes=f.batch * elements * f.activation_bytes,
         kv_read_bytes=cached * span,
-        kv_write_bytes=cached * f.n_new,
+        kv_write_bytes=0.0 if op.borrows else cached * f.n_new,
     )
 
 
 def _cached(spec: ModelSpec) -> list[Attention]:
-    return [layer.op for layer in spec.layers if isinstance(layer.op, Attention) and layer.op.causal]
+    cores = [layer.op for layer in spec.layers if isinstance(layer.op, Attention)]
+    return [op for op in cores if op.causal and not op.borrows]
 
 
 def _kv_width(op: Attention) -> int:

@@ -16,7 +16,7 @@ def cache_elements(spec: ModelSpec, n_tokens: int, windowed: bool = True) -> int
     found = 0
     for layer in spec.layers:
         op = layer.op
-        if isinstance(op, Attention) and op.causal:
+        if isinstance(op, Attention) and op.causal and not op.borrows:
             width = op.n_kv_heads * (op.qk_dim + op.v_dim) if op.kv_width is None else op.kv_width
             found += width * (min(n_tokens, op.window) if windowed and op.window else n_tokens)
     return found

@@ -84,7 +84,7 @@ def work(as_json: bool, model: str | None, config: Path | None, **given: Any) ->
         click.echo(to_json({**summary, "layers": rows}))
         return
     show([{"quantity": k, "value": v} for k, v in summary.items()])
-    click.echo()
+    click.echo(f"\n{found.doubts}\n" if found.doubts else "")
     show([{"layer": r.name, **{name: getattr(r, name) for name in TOTALS}} for r in rows])
 
 

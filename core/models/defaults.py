@@ -2,33 +2,24 @@
 
     python -m core.models.defaults FILE     prints {"values": ...} of the language model, or {"reason": ...}
 
-A library of that weight is imported in a process of its own (core.engine), and its answer is kept in the cache under
-the configuration and the library's version. Knows where a configuration keeps its language model, and nothing of what
-its numbers mean.
+The library is asked in a process of its own (core.models.library). Knows where a configuration keeps its language
+model, and nothing of what its numbers mean.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import sys
-import time
 from collections.abc import Mapping
-from functools import lru_cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from core import engine
 from core.errors import ExplorerError
-from core.models.artifact_cache import key_of
-from core.paths import cache_dir
-from hardware.child import Child
+from core.models import library
 
 NESTS = ("text_config", "llm_config", "language_config", "language_model_config")
 _OUTER = ("thinker_config",)  # holds one of the above
-_LIMIT_S = 120.0  # for a library that never answers; importing it takes seconds
 _NOT_SENT = ("quantization_config", "compression_config", "quantization", "auto_map")
 _SIZES = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
           "head_dim", "vocab_size")  # fmt: skip
@@ -49,59 +40,28 @@ def completed(config: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...
     Raises ExplorerError when the library does not know the model or is not installed.
     """
     text = nested(config) or {}
-    values = _asked(json.dumps(_sent(config), sort_keys=True))
+    values = _asked(json.dumps(sent(config), sort_keys=True))
     found = {**values, **{key: value for key, value in text.items() if value is not None}}
     return found, tuple(key for key in _SIZES if text.get(key) is None and values.get(key) is not None)
 
 
-def _sent(config: Mapping[str, Any]) -> dict[str, Any]:
+def sent(config: Mapping[str, Any]) -> dict[str, Any]:
     """A configuration without what has no bearing on the language model, and could only fail."""
-    sent = {}
+    found: dict[str, Any] = {}
     for key, value in config.items():
         if key in _OUTER and isinstance(value, Mapping):
-            sent[key] = _sent(value)
+            found[key] = sent(value)
         elif key not in _NOT_SENT and (key in NESTS or not key.endswith("_config")):
-            sent[key] = value
-    return sent
+            found[key] = value
+    return found
 
 
-@lru_cache(maxsize=64)
 def _asked(config: str) -> dict[str, Any]:
-    """What transformers makes of it: from the cache, or from a process."""
+    """What transformers makes of it. Raises ExplorerError where it makes nothing of it."""
     try:
-        library = version("transformers")
-    except PackageNotFoundError:
-        library = ""
-    if not library or importlib.util.find_spec("transformers") is None:
-        raise _unknown(config, "transformers, which has the defaults, is not installed")
-    kept = cache_dir() / "defaults" / f"{key_of('defaults', 1, library, config)}.json"
-    try:
-        found = json.loads(kept.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        found = None
-    if not isinstance(found, dict):
-        found = _from_process(config)
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        part = kept.with_suffix(f".{key_of(time.time_ns())}")
-        part.write_text(json.dumps(found), encoding="utf-8")
-        part.replace(kept)
-    return dict(found)
-
-
-def _from_process(config: str) -> dict[str, Any]:
-    with TemporaryDirectory() as folder:
-        file = Path(folder) / "config.json"
-        file.write_text(config, encoding="utf-8")
-        deadline = time.monotonic() + _LIMIT_S
-        with Child("core.models.defaults", [str(file)], hush=True) as child:
-            for line in child.messages():
-                if line and isinstance(line.get("values"), dict):
-                    return dict(line["values"])
-                if line and "reason" in line:
-                    raise _unknown(config, str(line["reason"]))
-                if time.monotonic() > deadline:
-                    break
-        raise _unknown(config, child.last_error or "transformers gave no answer")
+        return library.ask(__name__, 1, config)
+    except library.NoAnswerError as error:
+        raise _unknown(config, str(error)) from None
 
 
 def _unknown(config: str, reason: str) -> ExplorerError:

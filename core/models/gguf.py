@@ -77,7 +77,7 @@ _ASIDE = {"v.": "vision", "mm.a.": "audio", "mm.": "vision", "a.": "audio"}
 def gguf_config(file: GgufFile) -> tuple[dict[str, Any], str]:
     """The metadata as config.json would say it, and the model's name ("" where the file has none)."""
     architecture = file.architecture
-    values = _values(file)
+    values = gguf_values(file)
     config: dict[str, Any] = {"model_type": _MODEL_TYPES.get(architecture, architecture)}
     config.update({name: values[key] for key, name in _FIELDS.items() if key in values})
     shapes = {t.name: t.shape for t in file.tensors}
@@ -96,7 +96,7 @@ def gguf_config(file: GgufFile) -> tuple[dict[str, Any], str]:
 
 def gguf_tensors(file: GgufFile) -> list[Tensor]:
     """Every tensor with its layer, type and exact bytes, and what it is for where no text token touches it."""
-    values = _values(file)
+    values = gguf_values(file)
     first_extra = values.get("block_count") if values.get("nextn_predict_layers") else None
     return [
         Tensor(
@@ -117,7 +117,7 @@ def _aside(name: str, first_extra: int | None) -> str:
     return next((what for start, what in _ASIDE.items() if name.startswith(start)), "")
 
 
-def _values(file: GgufFile) -> dict[str, Any]:
+def gguf_values(file: GgufFile) -> dict[str, Any]:
     """The architecture's own entries, without its name before them. Raises ExplorerError, one sentence per fault.
 
     A list of equal values is one value. Blocks that foretell several tokens (MTP), the last ones of the file, are

@@ -19,9 +19,10 @@ from core import weight_files
 from core.dtypes import bytes_per_element, canonical_dtype, retype
 from core.errors import ExplorerError
 from core.layer_names import fit
-from core.models import architectures, defaults, formats, gguf_file, onnx_file, precision
+from core.models import architectures, defaults, formats, gguf_file, library, module_tree, onnx_file, precision
+from core.models.architectures import from_modules, from_tensors
 from core.models.config import Config, MissingSizeError
-from core.models.gguf import gguf_config, gguf_tensors
+from core.models.gguf import gguf_config, gguf_tensors, gguf_values
 from core.models.network import Network
 from core.models.tensors import main_dtype, measured, safetensors_headers
 from core.types import Attention, ModelSpec
@@ -43,11 +44,15 @@ def from_config(config: Mapping[str, Any], name: str = "", source: str = "") -> 
     (`text_config` and its relatives) is read as its language model, what that leaves out completed from transformers.
     Raises ExplorerError, one sentence per fault.
     """
-    c, network, filled = _built(config)
-    if filled:
-        source = f"{source} Not in the file, so transformers' defaults: {', '.join(filled)}.".strip()
+    c, network, note, doubts = _built(config)
+    spec = _spec(config, c, network, name, f"{source} {note}".strip())
+    return msgspec.structs.replace(spec, doubts=doubts) if doubts else spec
+
+
+def _spec(config: Mapping[str, Any], c: Config, network: Network, name: str, source: str) -> ModelSpec:
+    """The network with the configuration's numbers around it, in the precision that it declares."""
     layers = network.layers
-    cores = [layer.op for layer in layers if isinstance(layer.op, Attention)]
+    cores = [x.op for x in layers if isinstance(x.op, Attention) and not x.name.startswith("encoder.")]
     n_blocks = 1 + max(int(layer.name.split(".")[1]) for layer in layers if layer.name.startswith("blocks."))
     found = precision.declared(config)
     dtype = stored_dtype(config) or ("bf16" if found else "fp32")
@@ -62,7 +67,7 @@ def from_config(config: Mapping[str, Any], name: str = "", source: str = "") -> 
     return ModelSpec(
         name=name or str(config.get("_name_or_path") or c.model_type),
         architecture=c.model_type,
-        d_model=c.size(next(k for k in ("hidden_size", "n_embd", "dim") if c.get(k))),
+        d_model=c.size(next((k for k in ("hidden_size", "n_embd", "dim") if c.get(k)), "hidden_size")),
         n_blocks=n_blocks,
         vocab_size=c.size("vocab_size"),
         max_context=next((c.size(k) for k in _MAX_CONTEXT if c.get(k)), None),
@@ -73,15 +78,28 @@ def from_config(config: Mapping[str, Any], name: str = "", source: str = "") -> 
     )
 
 
-def _built(config: Mapping[str, Any]) -> tuple[Config, Network, tuple[str, ...]]:
-    """The network, and the sizes that had to come from the library because a nested configuration leaves them out."""
+def _built(config: Mapping[str, Any]) -> tuple[Config, Network, str, str]:
+    """The network; what came from the library: sizes that a nested configuration leaves out, or all of it for an
+    architecture without a file here; and what is not known."""
+    values = _language_model(config)
+    model_type = str(values.get("model_type") or "")
+    if model_type not in architectures.model_types() and library.knows(model_type):
+        return _from_library(config, model_type)
     try:
-        return *architectures.build(_language_model(config)), ()
+        return *architectures.build(values), "", ""
     except MissingSizeError:
         if defaults.nested(config) is None:
             raise
     complete, filled = defaults.completed(config)
-    return *architectures.build(_language_model(config, complete)), filled
+    note = f"Not in the file, so transformers' defaults: {', '.join(filled)}." if filled else ""
+    return *architectures.build(_language_model(config, complete)), note, ""
+
+
+def _from_library(config: Mapping[str, Any], model_type: str) -> tuple[Config, Network, str, str]:
+    tree = module_tree.of(config)
+    network, doubts = from_modules.network(tree)
+    note = f"Layers as transformers {tree.release} builds them ({tree.kind})."
+    return Config({**tree.config, "model_type": model_type}, {}), network, note, doubts
 
 
 def stored_dtype(config: Mapping[str, Any]) -> str | None:
@@ -202,5 +220,15 @@ def from_gguf(path: str | Path) -> ModelSpec:
     if not file.tensors:
         raise ExplorerError(f"{path.name} holds a vocabulary and no weights.", "Choose a file with weights.")
     config, name = gguf_config(file)
-    spec = from_config(config, name=name or path.stem, source=f"Weights in {path.name} (GGUF).")
+    source = f"Weights in {path.name} (GGUF)."
+    if str(config["model_type"]) in architectures.model_types():
+        spec = from_config(config, name=name or path.stem, source=source)
+    else:
+        tensors = zip(gguf_tensors(file), file.tensors, strict=True)
+        shapes = {t.name: t.shape for known, t in tensors if not known.aside}
+        network, doubts = from_tensors.network(shapes, config, gguf_values(file))
+        source = f"{source} Layers as its tensors tell them."
+        spec = msgspec.structs.replace(
+            _spec(config, Config(config, {}), network, name or path.stem, source), doubts=doubts
+        )
     return measured(spec, gguf_tensors(file), keep_unknown=True)

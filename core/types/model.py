@@ -55,6 +55,7 @@ class Attention(Record, tag="attention"):
     qk_dim, v_dim: widths per head. kv_width: cached elements per token in this layer; None means
     n_kv_heads * (qk_dim + v_dim); multi-head latent attention caches its latent instead.
     window: sliding window in tokens, None for full attention. causal False: an encoder, no cache.
+    borrows: it reads the keys and values of an earlier layer, and keeps none. cross: those of an encoder's answer.
     """
 
     n_heads: int
@@ -64,6 +65,8 @@ class Attention(Record, tag="attention"):
     window: int | None = None
     causal: bool = True
     kv_width: int | None = None
+    borrows: bool = False
+    cross: bool = False
 
 
 class Conv(Record, tag="conv"):
@@ -137,6 +140,7 @@ class ModelSpec(Record):
     dtype: str = "fp32"  # main dtype of the stored weights: fp32, bf16, fp16, q4_1, ...
     random_weights: bool = False  # speed and memory are real, text is noise
     source: str = ""  # one sentence: where the weights or numbers come from
+    doubts: str = ""  # one sentence: what its layers leave open, where they were built for a family without a file
     aside: tuple[Aside, ...] = ()  # in the file and not in `layers`
 
     @property

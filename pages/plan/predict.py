@@ -48,7 +48,7 @@ def choose_model() -> tuple[ModelSpec, str, str] | None:
             st.caption("No weights are needed: the configuration says how large every layer is.")
             return None
         found = from_upload(file.name, file.getvalue())
-        st.caption(architecture_line(found))
+        st.caption("  \n".join(x for x in (architecture_line(found), text.escape(found.doubts)) if x))
         return found, f"--config {file.name}", ""
     chosen = model_picker("predict-model")
     if not chosen:

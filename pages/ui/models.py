@@ -75,7 +75,7 @@ def model_card(entry: ModelEntry) -> ModelSpec | None:
     except ExplorerError as error:
         st.warning(error.hint or error.message, title=error.message if error.hint else None)
         return None
-    note = text.escape(entry.note or found.source)
+    note = text.escape(" ".join(x for x in (entry.note or found.source, found.doubts) if x))
     st.caption(architecture_line(found, entry.size_bytes) + (f"  \n:material/info: {note}" if note else ""))
     return found
 

@@ -10,7 +10,7 @@ import pytest
 from core.analysis.work import kv_bytes_per_token
 from core.dtypes import BITS_PER_WEIGHT, canonical_dtype
 from core.errors import ExplorerError
-from core.models import architectures, defaults
+from core.models import architectures, library
 from core.models.presets import presets
 from core.models.spec import from_config, from_gguf, from_hf_folder, read, retype
 from core.types import Attention, ModelSpec, from_json, to_json
@@ -119,7 +119,7 @@ def test_defaults_are_those_of_transformers(model_type):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"model_type": "rwkv"}, "'rwkv' is not known"),
+        ({"model_type": "rwkv9"}, "'rwkv9' is not known"),
         ({"model_type": None}, "no 'model_type'"),
         ({"hidden_size": None}, "no 'hidden_size'"),
         ({"hidden_size": 0}, "'hidden_size' is 0"),
@@ -182,7 +182,7 @@ def test_any_value_in_any_field_is_read_or_refused_in_a_sentence(preset_id):
 
 def test_an_unknown_architecture_names_the_known_ones():
     with pytest.raises(ExplorerError) as caught:
-        from_config({**LLAMA, "model_type": "rwkv"})
+        from_config({**LLAMA, "model_type": "rwkv9"})
     assert "mobilebert" in caught.value.hint and "qwen3" in caught.value.hint
 
 
@@ -240,7 +240,7 @@ def test_folders_that_cannot_be_read(hf_folder, tmp_path):
     with pytest.raises(ExplorerError, match=r"no config\.json"):
         from_hf_folder(tmp_path)
     (tmp_path / "config.json").write_text("{")
-    with pytest.raises(ExplorerError, match="as JSON"):
+    with pytest.raises(ExplorerError, match="is not JSON"):
         from_hf_folder(tmp_path)
     (tmp_path / "config.json").write_text("[1]")
     with pytest.raises(ExplorerError, match="JSON object"):
@@ -628,8 +628,8 @@ def test_sizes_that_a_nested_configuration_leaves_to_the_library(monkeypatch):
     assert spec.dtype == "fp16" and spec.architecture == "llama" and spec.max_context == 4096
     assert "transformers' defaults: hidden_size, intermediate_size, num_hidden_layers" in spec.source
 
-    monkeypatch.setattr(defaults, "Child", None)  # asked once: the answer is kept
-    defaults._asked.cache_clear()
+    monkeypatch.setattr(library, "Child", None)  # asked once: the answer is kept
+    library.ask.cache_clear()
     assert from_config(LLAVA) == spec
 
 

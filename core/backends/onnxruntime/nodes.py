@@ -112,7 +112,9 @@ def name_nodes(graph: Any, spec: ModelSpec) -> dict[str, str | None]:
     made_by: dict[str, str | None] = {}  # value -> the layer that computes it
 
     def exists(name: str | None) -> bool:
-        return name is not None and any(within(layer, name) for layer in layers)
+        return name is not None and (
+            name in layers or (name.endswith(".experts") and any(within(layer, name) for layer in layers))
+        )
 
     def layer_of(node: Any) -> str | None:
         path, source = _origin(node)

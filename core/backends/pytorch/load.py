@@ -64,6 +64,11 @@ def load_model(
     import torch
     import transformers
 
+    if any(layer.name.startswith("encoder.") for layer in spec.layers):
+        raise ExplorerError(
+            f"{folder.name} is an encoder-decoder, which no backend here runs.",
+            "Its work and memory can be computed; to run one, choose a model that only decodes.",
+        )
     stored = weight_files.of(folder)
     if not stored.files and any(file.suffix in PICKLES for file in folder.iterdir()):
         raise ExplorerError(

@@ -71,7 +71,7 @@ class TorchTrace:
         self._undo.append(model.register_forward_pre_hook(self._restart).remove)
         for path, module in model.named_modules():
             name = canonical_hf(path, spec.architecture)
-            if name is None or not any(within(layer, name) for layer in self._layers):
+            if name is None or not self._is_timed(name):
                 continue
             kind = type(module).__name__
             is_leaf = next(module.children(), None) is None
@@ -79,6 +79,11 @@ class TorchTrace:
             self._undo.append(module.register_forward_pre_hook(partial(self._enter, probe)).remove)
             self._undo.append(module.register_forward_hook(partial(self._leave, probe)).remove)
         self._wrap_functions(model)
+
+    def _is_timed(self, name: str) -> bool:
+        """A layer, or stacked experts, which run as one module."""
+        experts = name.endswith(".experts") and any(within(layer, name) for layer in self._layers)
+        return name in self._layers or experts
 
     def phase(self, name: Literal["prefill", "decode"]) -> None:
         self._phase = name

@@ -1,7 +1,9 @@
 """One file per family of architectures: a configuration in, a network out.
 
 A family's file has `DEFAULTS`: the model_types it builds, each with the values that transformers
-assumes for absent fields, and `build(config) -> Network`.
+assumes for absent fields, and `build(config) -> Network`. A family without a file is built from the modules that
+transformers makes of its configuration (`from_modules`), or from a file's tensors (`from_tensors`); both list leaves,
+which `generic` puts in order.
 """
 
 from __future__ import annotations
@@ -40,7 +42,8 @@ def build(values: Mapping[str, Any]) -> tuple[Config, Network]:
     family = _families().get(str(model_type))
     if family is None:
         raise ExplorerError(
-            f"The architecture '{model_type}' is not known here.", f"Known: {', '.join(model_types())}."
+            f"The architecture '{model_type}' is not known here, nor to transformers where that is installed.",
+            f"Known: what transformers knows, and {', '.join(model_types())}.",
         )
     config = Config(values, family.DEFAULTS[model_type])
     network: Network = family.build(config)

@@ -1,0 +1,156 @@
+"""The modules of a model as transformers builds them, without any weights: names, classes, shapes, whole numbers.
+
+    python -m core.models.module_tree FILE     prints {"values": ...} or {"reason": ...}
+
+Built on the meta device, where a tensor has a shape and no memory, in a process of its own (core.models.library).
+Knows how to open any configuration that the library knows; knows nothing of what a module computes.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from core import engine
+from core.errors import ExplorerError
+from core.models import defaults, library
+from core.types import Record
+
+REVISION = 1  # raise it when `dump` says something else of the same model
+_MAX_BLOCKS = 1_000  # a configuration with more of them is a slip, and would take minutes to build
+_NOT_SENT = ("quantization_config", "compression_config", "quantization", "auto_map")
+
+
+class Module(Record, frozen=True):
+    """One module. parameters: its own, with their shapes. tied: of these, those that are another's too, and whose.
+
+    numbers: whole numbers, flags and words among its attributes, such as `head_dim` or `is_causal`.
+    """
+
+    path: str
+    kind: str
+    parameters: dict[str, list[int]] = msgspec.field(default_factory=dict)
+    numbers: dict[str, int | bool | str | None] = msgspec.field(default_factory=dict)
+    tied: dict[str, str] = msgspec.field(default_factory=dict)
+
+
+class Tree(Record, frozen=True):
+    """All modules that own parameters or numbers, in the order in which the library defines them.
+
+    config: the configuration completed with the library's defaults. n_params: tied ones counted once. kind: the class.
+    """
+
+    kind: str
+    config: dict[str, Any]
+    n_params: int
+    modules: tuple[Module, ...]
+    release: str = ""
+
+
+def of(config: Mapping[str, Any]) -> Tree:
+    """The tree of a configuration's language model. Raises ExplorerError where transformers does not know it."""
+    sent = {key: value for key, value in config.items() if key not in _NOT_SENT}
+    try:
+        found = library.ask("core.models.module_tree", REVISION, json.dumps(sent, sort_keys=True))
+    except library.NoAnswerError as error:
+        raise ExplorerError(
+            f"The architecture '{config.get('model_type', '')}' is not known here, and transformers cannot build it "
+            f"({str(error).rstrip('.')}).",
+            "Use the complete config.json that came with the model, or its GGUF.",
+        ) from None
+    return msgspec.convert({**found, "release": library.release()}, Tree)
+
+
+def dump(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What `of` tells, built in this process, which must be PyTorch's. Raises what the library raises."""
+    import torch
+
+    torch.set_num_threads(1)
+    text, whole = _configurations(config)
+    with torch.device("meta"):
+        model = _model(text, whole)
+    seen: dict[int, str] = {}
+    rows = []
+    for path, module in model.named_modules():
+        own, tied = {}, {}
+        for name, parameter in module._parameters.items():
+            if parameter is None:
+                continue
+            own[name] = list(parameter.shape)
+            first = seen.setdefault(id(parameter), f"{path}.{name}")
+            if first != f"{path}.{name}":
+                tied[name] = first
+        numbers = {key: value for key, value in vars(module).items() if _telling(key, value)}
+        if own or numbers or "Rotary" in type(module).__name__:
+            row: dict[str, Any] = {"path": path, "kind": type(module).__name__}
+            row |= {k: v for k, v in (("parameters", own), ("numbers", numbers), ("tied", tied)) if v}
+            rows.append(row)
+    values = json.loads(json.dumps(text.to_dict(), default=str))
+    for key in ("hidden_size", "vocab_size", "num_attention_heads", "num_hidden_layers", "max_position_embeddings"):
+        if values.get(key) is None and isinstance(number := getattr(text, key, None), int):
+            values[key] = number  # some families have names of their own for them
+    values["is_encoder_decoder"] = bool(getattr(model.config, "is_encoder_decoder", False))
+    n_params = sum(p.numel() for p in model.parameters())
+    return {"kind": type(model).__name__, "config": values, "n_params": n_params, "modules": rows}
+
+
+def _telling(key: str, value: Any) -> bool:
+    if key.startswith("_") or key == "training":
+        return False
+    return isinstance(value, int | str) or (value is None and key == "sliding_window")
+
+
+def _configurations(config: Mapping[str, Any]) -> tuple[Any, Any]:
+    """(the language model's configuration, the whole one's)."""
+    from transformers import AutoConfig
+
+    values = {key: value for key, value in config.items() if value is not None or key not in ("dtype", "torch_dtype")}
+    whole = AutoConfig.for_model(**{"model_type": "", **values})
+    nested = defaults.nested(config)
+    text = whole.get_text_config(decoder=True) if nested is not None else whole
+    if nested is not None and "tie_word_embeddings" not in nested and config.get("tie_word_embeddings") is not None:
+        text.tie_word_embeddings = config["tie_word_embeddings"]
+    n_blocks = getattr(text, "num_hidden_layers", 0)
+    if isinstance(n_blocks, int) and n_blocks > _MAX_BLOCKS:
+        raise ValueError(f"{n_blocks:,} blocks are more than can be built")
+    return text, whole
+
+
+def _model(text: Any, whole: Any) -> Any:
+    """The model of the first kind that the library has for it: one that answers, one that fills gaps, a bare one."""
+    import transformers
+
+    autos = [
+        (transformers.AutoModelForSeq2SeqLM, whole),
+        (transformers.AutoModelForCausalLM, text),
+        (transformers.AutoModelForMaskedLM, text),
+        (transformers.AutoModelForImageTextToText, whole),
+        (transformers.AutoModel, text),
+    ]
+    for auto, config in autos:
+        if auto is transformers.AutoModelForSeq2SeqLM and not getattr(config, "is_encoder_decoder", False):
+            continue
+        if type(config) in auto._model_mapping:
+            return auto.from_config(config)
+    raise ValueError(f"transformers has no language model for '{text.model_type}'")
+
+
+def main(file: str) -> int:
+    """Exit status 0, or 2 after a reason."""
+    config = json.loads(Path(file).read_text(encoding="utf-8"))
+    engine.claim("pytorch")
+    try:
+        print(json.dumps({"values": dump(config)}), flush=True)
+    except Exception as error:  # whatever the library makes of a stranger's numbers
+        print(json.dumps({"reason": (" ".join(str(error).split()) or type(error).__name__)[:200]}), flush=True)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

@@ -1,0 +1,280 @@
+"""Architectures without a file of ours: built from transformers' modules, held against transformers and llama.cpp."""
+
+import json
+from collections import Counter
+from functools import cache
+from math import prod
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from core.analysis.work import kv_cache_bytes, n_active_params, state_bytes, total, work
+from core.errors import ExplorerError
+from core.layer_names import canonical_hf
+from core.models import library, module_tree
+from core.models.architectures import from_modules, model_types
+from core.models.presets import presets
+from core.models.spec import from_config
+from core.types import Attention, Conv, Linear, Scan
+
+pytestmark = pytest.mark.engine("pytorch")
+
+CASES = Path(__file__).parents[3] / "shared" / "data" / "cases"
+MIB = 2**20
+
+
+@cache
+def _tree(config):
+    return msgspec.convert(module_tree.dump(json.loads(config)), module_tree.Tree)
+
+
+@pytest.fixture
+def here(monkeypatch):
+    """transformers is asked in this process, which is PyTorch's, and not in one of its own."""
+
+    asked = library.ask
+
+    def ask(module, revision, config):
+        if module != "core.models.module_tree":
+            return asked(module, revision, config)
+        return json.loads(msgspec.json.encode(_tree(config)))
+
+    monkeypatch.setattr(library, "ask", ask)
+
+
+def _default(model_type, **changes):
+    """transformers' own default configuration, with few blocks."""
+    import transformers
+
+    found = transformers.CONFIG_MAPPING[model_type](**changes)
+    return json.loads(json.dumps(found.to_dict(), default=str))
+
+
+# Each as transformers makes it by default, with as many blocks as show every kind.
+FAMILIES = {
+    "gemma3n_text": {"num_hidden_layers": 10, "num_kv_shared_layers": 5},
+    "qwen3_next": {"num_hidden_layers": 8},
+    "qwen3_5_text": {"num_hidden_layers": 8},
+    "qwen3_5_moe_text": {"num_hidden_layers": 8},
+    "lfm2": {"num_hidden_layers": 4, "layer_types": ["conv", "conv", "full_attention", "conv"]},
+    "lfm2_moe": {"num_hidden_layers": 4, "layer_types": ["conv", "conv", "full_attention", "conv"]},
+    "falcon_h1": {"num_hidden_layers": 3},
+    "granitemoehybrid": {"num_hidden_layers": 3, "layer_types": ["mamba", "attention", "mamba"]},
+    "nemotron_h": {},
+    "bamba": {"num_hidden_layers": 3, "attn_layer_indices": [1]},
+    "zamba2": {},
+    "cohere2": {"num_hidden_layers": 4},
+    "llama4_text": {"num_hidden_layers": 4},
+    "glm4_moe": {"num_hidden_layers": 3},
+    "minimax": {"num_hidden_layers": 4},
+    "minimax_m2": {"num_hidden_layers": 2},
+    "kimi_linear": {"num_hidden_layers": 4},
+    "hunyuan_v1_dense": {"num_hidden_layers": 2, "head_dim": 128},
+    "hunyuan_v1_moe": {"num_hidden_layers": 2, "head_dim": 128, "num_experts": 8, "moe_topk": 2},
+    "ernie4_5": {"num_hidden_layers": 2},
+    "ernie4_5_moe": {"num_hidden_layers": 3},
+    "t5": {"num_layers": 2},
+    "bart": {"encoder_layers": 2, "decoder_layers": 2},
+    "rwkv": {"num_hidden_layers": 2},
+    "recurrent_gemma": {"num_hidden_layers": 3},
+    "falcon_mamba": {"num_hidden_layers": 2},
+}
+
+
+@pytest.mark.parametrize("model_type", FAMILIES)
+def test_parameters_are_those_of_transformers(model_type, here):
+    assert model_type not in model_types()
+    config = _default(model_type, **FAMILIES[model_type])
+    spec = from_config(config)
+    tree = _tree(json.dumps(config, sort_keys=True))
+    assert spec.n_params == tree.n_params
+    theirs = Counter()
+    for module in tree.modules:
+        for name, shape in module.parameters.items():
+            if name not in module.tied:
+                layer = canonical_hf(f"{module.path}.{name}", model_type)
+                theirs[".".join((layer or "").split(".")[:2])] += prod(shape)
+    ours = Counter()
+    for layer in spec.layers:
+        ours[".".join(layer.name.split(".")[:2])] += layer.n_params
+    blocks = {name for name in theirs if name.startswith("blocks.")}
+    assert blocks and {name: ours[name] for name in blocks} == {name: theirs[name] for name in blocks}
+    rows = work(spec, 1, 100)
+    assert total(rows).flops > 0 and len(rows) == len(spec.layers)
+    for n, layer in enumerate(spec.layers):
+        assert set(layer.inputs) <= {before.name for before in spec.layers[:n]}
+
+
+@pytest.mark.parametrize("preset", [e.id for e in presets()])
+def test_what_is_built_from_modules_is_what_we_wrote_by_hand(preset):
+    """Parameters, cache, recurrent state and products of every preset, from its modules instead of our families."""
+    config = json.loads(Path(next(e for e in presets() if e.id == preset).files["config"]).read_text())
+    by_hand = from_config(config)
+    network, doubts = from_modules.network(_tree(json.dumps(config, sort_keys=True)))
+    assert not doubts
+    generic = msgspec.structs.replace(by_hand, layers=network.layers)
+    assert generic.n_params == by_hand.n_params
+    assert n_active_params(generic) == n_active_params(by_hand)
+    for n in (1, 10_000):
+        assert kv_cache_bytes(generic, n) == kv_cache_bytes(by_hand, n)
+    for kind in (Linear, Attention, Scan, Conv):
+        products = [
+            sum(row.flops for row, layer in zip(work(s, 3, 50), s.layers, strict=True) if isinstance(layer.op, kind))
+            for s in (generic, by_hand)
+        ]
+        assert products[0] == products[1], kind
+
+
+CASE_CONFIGS = sorted(str(p.relative_to(CASES)) for p in CASES.rglob("*.json") if '"model_type"' in p.read_text())
+
+
+@pytest.mark.parametrize("case", CASE_CONFIGS or [pytest.param(None, marks=pytest.mark.skip("no cases here"))])
+def test_parameters_of_every_case_are_those_of_transformers(case, here):
+    config = json.loads((CASES / case).read_text())
+    sent = {key: value for key, value in config.items() if key not in module_tree._NOT_SENT}
+    assert from_config(config).n_params == _tree(json.dumps(sent, sort_keys=True)).n_params
+
+
+# ---------------------------------------------------------------- published figures
+
+FALCON_H1_1B5 = {
+    "model_type": "falcon_h1",
+    "hidden_size": 2048,
+    "intermediate_size": 4096,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 2,
+    "head_dim": 128,
+    "vocab_size": 65537,
+    "mamba_d_ssm": 3072,
+    "mamba_n_heads": 48,
+    "mamba_d_head": 64,
+    "mamba_n_groups": 1,
+    "mamba_d_state": 256,
+    "mamba_d_conv": 4,
+    "tie_word_embeddings": False,
+}
+
+
+def test_falcon_h1_keeps_what_llama_cpp_logs(here):
+    """llama.cpp of Falcon-H1-1.5B at 32,768 cells: KV 768.00 MiB (K 384 + V 384), recurrent state 72.98 MiB."""
+    spec = from_config(FALCON_H1_1B5)
+    assert state_bytes(spec) / MIB == pytest.approx(72.98, abs=0.005)
+    assert (kv_cache_bytes(spec, 32_768) - state_bytes(spec)) / MIB == 768
+    assert kv_cache_bytes(spec, 32_768, batch=3) == 3 * kv_cache_bytes(spec, 32_768)
+    assert "FalconH1ForCausalLM" in spec.source
+
+
+def test_qwen3_5_27b_keeps_what_llama_cpp_logs(here):
+    """llama.cpp, pull request 23792: for each of two sequences R 5.625 MiB and S 144 MiB, 48 of 64 blocks recurrent."""
+    config = {
+        "model_type": "qwen3_5_text",
+        "num_hidden_layers": 64,
+        "linear_num_value_heads": 48,
+        "linear_num_key_heads": 16,
+        "linear_key_head_dim": 128,
+        "linear_value_head_dim": 128,
+        "linear_conv_kernel_dim": 4,
+    }
+    spec = from_config(config)
+    assert sum(isinstance(layer.op, Scan) for layer in spec.layers) == 48
+    assert state_bytes(spec) / MIB == 5.625 + 144
+
+
+def test_lfm2_keeps_what_llama_cpp_logs(here):
+    """llama.cpp of LFM2.5-1.2B at 4,096 cells: KV 48 MiB, in the 6 of 16 blocks that attend."""
+    kinds = ["full_attention" if i in (2, 5, 8, 10, 12, 14) else "conv" for i in range(16)]
+    spec = from_config(
+        {"model_type": "lfm2", "hidden_size": 2048, "num_hidden_layers": 16, "num_attention_heads": 32,
+         "num_key_value_heads": 8, "layer_types": kinds}
+    )  # fmt: skip
+    assert kv_cache_bytes(spec, 4096) - state_bytes(spec) == 48 * MIB
+    assert state_bytes(spec) == 10 * 2048 * 2 * 4  # llama.cpp keeps kernel - 1 columns in fp32
+
+
+# ---------------------------------------------------------------- what only some families have
+
+
+def _cores(spec):
+    return [layer.op for layer in spec.layers if isinstance(layer.op, Attention)]
+
+
+def test_blocks_that_borrow_keys_and_values_keep_none(here):
+    """Gemma 3n: the last blocks read the cache of an earlier one."""
+    spec = from_config(_default("gemma3n_text", **FAMILIES["gemma3n_text"]))
+    cores = _cores(spec)
+    assert [core.borrows for core in cores] == [False] * 5 + [True] * 5
+    first = [layer for layer in spec.layers if isinstance(layer.op, Attention)][-1]
+    row = next(r for r in work(spec, 1, 100) if r.name == first.name)
+    assert row.kv_read_bytes > 0 and row.kv_write_bytes == 0
+    kept = sum(min(100, c.window or 100) * c.n_kv_heads * (c.qk_dim + c.v_dim) * 2 for c in cores[:5])
+    assert kv_cache_bytes(spec, 100) == kept
+
+
+def test_windows_and_blocks_without_rotation(here):
+    spec = from_config(_default("cohere2", num_hidden_layers=4, sliding_window=64))
+    assert [core.window for core in _cores(spec)] == [64, 64, 64, None]
+    rotated = {layer.name.split(".")[1] for layer in spec.layers if layer.name.endswith("attn.rope")}
+    assert rotated == {"0", "1", "2"}  # the block that sees all positions has none
+    llama4 = from_config(_default("llama4_text", num_hidden_layers=4))
+    assert [core.window for core in _cores(llama4)] == [8192, 8192, 8192, None]
+    assert "chunk" in llama4.doubts and llama4.doubts.count(".") == 1
+
+
+def test_routed_experts_are_counted_as_used(here):
+    spec = from_config(_default("qwen3_next", num_hidden_layers=4))
+    up = next(layer for layer in spec.layers if layer.name == "blocks.0.mlp.experts.up_proj")
+    assert (up.op.n_experts, up.op.n_active) == (512, 10)
+    kept = [
+        (type(layer.op).__name__, layer.op.d_inner, layer.op.d_state)
+        for layer in spec.layers
+        if isinstance(layer.op, Scan)
+    ]
+    assert kept == [("Scan", 32 * 128, 128)] * 3
+
+
+def test_an_encoder_decoder_reads_the_prompt_once(here):
+    spec = from_config(_default("t5", num_layers=2))
+    assert spec.causal and spec.n_blocks == 2
+    prompt = {row.name: row for row in work(spec, 64)}
+    answer = {row.name: row for row in work(spec, 1, 64)}
+    assert prompt["encoder.blocks.0.attn.q_proj"].flops == 64 * prompt["blocks.0.attn.q_proj"].flops
+    assert prompt["blocks.0.cross.k_proj"].flops == 64 * prompt["blocks.0.cross.q_proj"].flops
+    assert not any(row.bytes or row.flops for name, row in answer.items() if name.startswith("encoder."))
+    assert answer["blocks.0.cross.k_proj"].flops == 0
+    core = answer["blocks.1.cross.core"]
+    assert core.kv_read_bytes == 64 * 2 * 512 * 2 and core.kv_write_bytes == 0
+    assert prompt["blocks.1.cross.core"].kv_write_bytes == 64 * 2 * 512 * 2
+
+
+# ---------------------------------------------------------------- the way there
+
+
+def test_an_architecture_of_nobody_is_one_sentence():
+    with pytest.raises(ExplorerError, match="'nosuch' is not known here, nor to transformers") as caught:
+        from_config({"model_type": "nosuch", "hidden_size": 64})
+    assert "qwen3" in caught.value.hint
+
+
+def test_numbers_that_transformers_refuses_are_one_sentence(monkeypatch):
+    def refuse(module, revision, config):
+        with pytest.raises(Exception, match="expected int, got str"):
+            module_tree.dump(json.loads(config))
+        raise library.NoAnswerError("expected int, got str")
+
+    monkeypatch.setattr(library, "ask", refuse)
+    with pytest.raises(ExplorerError, match="'cohere2' is not known here, and transformers cannot build it") as caught:
+        from_config({"model_type": "cohere2", "hidden_size": "wide"})
+    assert "\n" not in caught.value.message and len(caught.value.message) < 400
+
+
+def test_the_library_is_asked_in_a_process_and_once(monkeypatch):
+    config = {"model_type": "cohere2", "num_hidden_layers": 2, "hidden_size": 64, "intermediate_size": 64,
+              "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 128}  # fmt: skip
+    spec = from_config(config)
+    assert spec.n_blocks == 2 and spec.vocab_size == 128 and spec.d_model == 64
+    assert "as transformers" in spec.source and "Cohere2ForCausalLM" in spec.source
+    monkeypatch.setattr(library, "Child", None)
+    library.ask.cache_clear()
+    assert from_config(config) == spec
