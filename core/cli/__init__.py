@@ -1,7 +1,7 @@
 """Roofscope without the pages: roofscope COMMAND [--json], or python -m core COMMAND.
 
 Results go to stdout, progress and errors to stderr. Exit status: 0 done, 2 a request that cannot
-run, 1 a run that failed.
+run, 1 a run that failed, 130 stopped with Ctrl-C.
 """
 
 import core.cli.analysis

@@ -10,6 +10,7 @@ import click
 from core.errors import ExplorerError
 from core.types import to_json
 
+STOPPED = 130  # the exit status after Ctrl-C that shells expect: 128 and the number of SIGINT
 json_flag = click.option("--json", "as_json", is_flag=True, help="One JSON value on stdout and nothing else.")
 
 
@@ -21,6 +22,8 @@ class Commands(click.Group):
             return super().invoke(ctx)
         except ExplorerError as error:
             fail(error.message, error.hint, 2)
+        except KeyboardInterrupt:
+            fail("Stopped.", "", STOPPED)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})

@@ -8,7 +8,7 @@ import click
 
 from core import plugins
 from core.cli.group import cli, json_flag, show
-from core.cli.running import pairs, perform
+from core.cli.running import pairs, performed
 from core.models import derived
 from core.types import Derive, Evaluate, Request, to_json
 
@@ -32,15 +32,15 @@ def transform(name: str, as_json: bool, **given: Any) -> None:
         seed=given["seed"],
         profilers=(),
     )
-    result = perform(request)
-    if as_json:
-        click.echo(to_json(result))
-    elif result.made:
-        made = result.made
-        click.echo(f"{made.model}: {made.size_bytes / 1e6:.1f} MB, {made.bits_per_weight:.2f} bits per weight")
-        click.echo(made.note)
-    else:
-        click.echo(f"Stopped. The same command goes on from here. (run {result.run_id})")
+    with performed(request) as result:
+        if as_json:
+            click.echo(to_json(result))
+        elif result.made:
+            made = result.made
+            click.echo(f"{made.model}: {made.size_bytes / 1e6:.1f} MB, {made.bits_per_weight:.2f} bits per weight")
+            click.echo(made.note)
+        else:
+            click.echo(f"Stopped. The same command goes on from here. (run {result.run_id})")
 
 
 @cli.command("eval")
@@ -78,15 +78,16 @@ def evaluate(name: str, as_json: bool, **given: Any) -> None:
         seed=given["seed"],
         profilers=(),
     )
-    result = perform(request)
-    if as_json:
-        click.echo(to_json(result))
-        return
-    for score in result.scores:
-        interval = f" [{score.low:.4g}, {score.high:.4g}]" if score.low is not None and score.high is not None else ""
-        click.echo(f"{score.label:28} {score.value:.4g}{interval} {score.unit}  n = {score.n}")
-    for warning in result.warnings:
-        click.echo(f"warning: {warning}")
+    with performed(request) as result:
+        if as_json:
+            click.echo(to_json(result))
+            return
+        for score in result.scores:
+            low, high = score.low, score.high
+            interval = f" [{low:.4g}, {high:.4g}]" if low is not None and high is not None else ""
+            click.echo(f"{score.label:28} {score.value:.4g}{interval} {score.unit}  n = {score.n}")
+        for warning in result.warnings:
+            click.echo(f"warning: {warning}")
 
 
 @cli.command()

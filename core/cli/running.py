@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
 
-from core.cli.group import cli, fail, json_flag
+from core.cli.group import STOPPED, cli, fail, json_flag
 from core.errors import ExplorerError
 from core.paths import data_dir
 from core.runs.export import FORMATS, export_run
@@ -85,18 +87,24 @@ def run(as_json: bool, **given: Any) -> None:
         options=pairs(given["options"]),
         params=pairs(given["params"]),
     )
-    result = perform(request)
-    click.echo(to_json(result) if as_json else summary(result))
+    with performed(request) as result:
+        click.echo(to_json(result) if as_json else summary(result))
 
 
-def perform(request: Request) -> Result:
-    """Run to the end with progress on stderr; leaves the process with a status when it failed."""
+@contextmanager
+def performed(request: Request) -> Iterator[Result]:
+    """Run to the end with progress on stderr; inside, what came of it is printed.
+
+    Leaves the process with a status when it failed, and after Ctrl-C, so that nothing goes on that was to follow.
+    """
     runner = Runner(Store(data_dir()))
+    stopped = False
     try:
         run_id = runner.start(request)
         try:
             result = follow(runner, runner.store.open(run_id))
         except KeyboardInterrupt:
+            stopped = True
             runner.cancel(run_id)
             result = runner.wait(run_id).result()
     finally:
@@ -104,7 +112,9 @@ def perform(request: Request) -> Result:
     if result.status == "failed":
         failed = runner.store.open(run_id).failure()
         fail(result.error or "The run failed.", result.hint or "", 2 if failed and failed.user_error else 1)
-    return result
+    yield result
+    if stopped:
+        sys.exit(STOPPED)
 
 
 def follow(runner: Runner, run: Run) -> Result:

@@ -9,15 +9,16 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
-import psutil
 from filelock import FileLock, Timeout
 
 from core.errors import ExplorerError
+from core.runs.owner import Owner
 
 LOCK, NOTE = "measuring.lock", "measuring.json"
 SPOILED = "Two measurements at once would spoil both."
@@ -27,12 +28,11 @@ _mine = threading.local()  # folders that this thread holds
 class Holder(msgspec.Struct, frozen=True):
     """what: completes "... is being measured", without an article where it has a name: "the run 20261126-...".
 
-    run: its id, where it is one. started: of the process, so that a reused pid is nobody.
+    run: its id, where it is one.
     """
 
     what: str
-    pid: int
-    started: float
+    owner: Owner
     run: str = ""
 
 
@@ -40,8 +40,9 @@ class BusyError(ExplorerError):
     """Somebody else is measuring."""
 
     def __init__(self, holder: Holder | None) -> None:
-        who = f"{holder.what} (process {holder.pid})" if holder else "Another measurement"
-        kill = f", or end process {holder.pid}" if holder and holder.pid != os.getpid() else ""
+        pid = holder.owner.pid if holder else os.getpid()
+        who = f"{holder.what} (process {pid})" if holder else "Another measurement"
+        kill = f", or end process {pid}" if pid != os.getpid() else ""
         super().__init__(
             f"{who[0].upper()}{who[1:]} is going on this machine. {SPOILED}", f"Stop it or wait for its end{kill}."
         )
@@ -66,9 +67,8 @@ def measuring(folder: Path, what: str, run: str = "") -> Iterator[None]:
     note = folder / NOTE
     try:
         held.add(folder)
-        started = psutil.Process().create_time()
         with contextlib.suppress(OSError):  # a full disk
-            note.write_bytes(msgspec.json.encode(Holder(what, os.getpid(), started, run)))
+            note.write_bytes(msgspec.json.encode(Holder(what, Owner.of(os.getpid()), run)))
         yield
     finally:
         held.discard(folder)
@@ -81,8 +81,7 @@ def holder(folder: Path) -> Holder | None:
     """Who is measuring, as its note says; None for nobody. Takes no lock, so that asking disturbs nobody."""
     try:
         found = msgspec.json.decode((folder / NOTE).read_bytes(), type=Holder)
-        process = psutil.Process(found.pid)
-        alive = abs(process.create_time() - found.started) < 1 and process.status() != psutil.STATUS_ZOMBIE
-    except (OSError, msgspec.DecodeError, psutil.NoSuchProcess):
+        silent_s = time.time() - (folder / NOTE).stat().st_mtime
+    except (OSError, msgspec.DecodeError):
         return None
-    return found if alive else None
+    return found if found.owner.alive(silent_s) else None

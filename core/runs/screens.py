@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from core.runs.store import Owner
+from core.runs.owner import Owner
 from core.types import Record, from_json, to_json
 
 REST, DREW = "rest.json", "drawn"
@@ -20,15 +20,14 @@ PAUSE_S = 1.2  # longer than a screen that draws ever pauses
 
 
 class Rest(Record):
-    """The screens rest while `run` is timed by the process `pid`.
+    """The screens rest while `owner` times the run `run`.
 
-    started: when that process began. since_s: wall-clock seconds; expected_s: how long it will take, about.
-    every_s: how often screens may draw meanwhile; None: not at all.
+    since_s: wall-clock seconds; expected_s: how long it will take, about. every_s: how often screens may draw
+    meanwhile; None: not at all.
     """
 
     run: str
-    pid: int
-    started: float
+    owner: Owner
     since_s: float
     expected_s: float
     every_s: float | None = None
@@ -38,9 +37,10 @@ def rest(root: Path) -> Rest | None:
     """The rest that is asked for now. Removes the note of a process that is gone."""
     try:
         found = from_json((root / REST).read_bytes(), Rest)
+        fresh_s = time.time() - (root / REST).stat().st_mtime
     except (OSError, msgspec.DecodeError):
         return None
-    if Owner(found.pid, found.started).alive():
+    if found.owner.alive(fresh_s - found.expected_s):
         return found
     end(root)
     return None
@@ -49,7 +49,7 @@ def rest(root: Path) -> Rest | None:
 def begin(root: Path, run: str, expected_s: float, every_s: float | None = None) -> Rest:
     """Ask for a rest in this process's name; replaces an earlier one. Raises OSError (a full disk)."""
     me = Owner.of(os.getpid())
-    note = Rest(run=run, pid=me.pid, started=me.started, since_s=time.time(), expected_s=expected_s, every_s=every_s)
+    note = Rest(run=run, owner=me, since_s=time.time(), expected_s=expected_s, every_s=every_s)
     partial = root / f"{REST}.{me.pid}"
     partial.write_bytes(to_json(note))
     os.replace(partial, root / REST)
@@ -63,7 +63,7 @@ def end(root: Path) -> None:
 
 
 def drew(root: Path) -> None:
-    """Say that a screen has just drawn."""
+    """Say that a screen has just drawn, or is about to."""
     with contextlib.suppress(OSError):
         (root / DREW).touch()
 

@@ -6,24 +6,27 @@ This module knows nothing of workers or screens.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
+import re
 import secrets
 import shutil
 import sqlite3
 import time
 import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import msgspec
-import psutil
 
 from core.errors import ExplorerError
 from core.runs import old_form
 from core.runs.ceilings import adopt, ceilings_of
+from core.runs.owner import Owner
 from core.runs.recording import Recording
 from core.runs.summarize import summarize
 from core.runs.verdicts import with_verdicts
@@ -32,33 +35,26 @@ from core.types import Derive, Done, Evaluate, Event, Failed, Request, Result, R
 BUNDLE = ("request.json", "events.jsonl", "log.txt")
 CEILINGS = "ceilings.json"  # of the machine that ran it, for its roofline
 FORMAT = "roofscope-run-1"
+MOST_BUNDLE_BYTES = 256_000_000  # unpacked; a run of 50,000 tokens with all profilers has a fifth of that
+MOST_S = 1e9  # thirty years: a time beyond it is damage
+MOST_VALUE = 2.0**63  # no time, number or size of a run is larger
+_YEAR_9999_S = 253_402_300_799.0
+_COLUMNS = (  # of a history row, as they are in the result
+    *("run_id", "task", "status", "model", "backend", "strategy", "dtype", "threads", "batch"),
+    *(
+        "n_prompt_tokens",
+        "n_new_tokens",
+        "ttft_s",
+        "tpot_s",
+        "tok_per_s",
+        "prefill_tok_per_s",
+        "peak_memory_bytes",
+        "load_s",
+        "error",
+    ),
+)
+_ID = re.compile(r"[\w][\w.-]{0,99}", re.ASCII)
 _decoder = msgspec.json.Decoder(Event)
-
-
-class Owner(msgspec.Struct, frozen=True):
-    """The process that writes a run. Gone, or its pid reused, means that the run was interrupted.
-
-    watcher: the process that waits for the end of that one, and writes down why it came.
-    """
-
-    pid: int
-    started: float
-    watcher: Owner | None = None
-
-    @classmethod
-    def of(cls, pid: int) -> Owner:
-        return cls(pid, psutil.Process(pid).create_time())
-
-    def alive(self) -> bool:
-        try:
-            process = psutil.Process(self.pid)
-            return bool(abs(process.create_time() - self.started) < 1 and process.status() != psutil.STATUS_ZOMBIE)
-        except psutil.NoSuchProcess:
-            return False
-
-    def at_work(self) -> bool:
-        """Whether an end of the run is still to be written."""
-        return self.alive() or (self.watcher is not None and self.watcher.alive())
 
 
 @dataclass
@@ -78,14 +74,21 @@ class Run:
         try:
             return from_json((self.path / "request.json").read_bytes(), Request)
         except (OSError, msgspec.DecodeError) as error:
-            raise ExplorerError(
-                f"The run folder {self.id} is incomplete: its request cannot be read.", "Delete it in History."
-            ) from error
+            raise _damaged(self.id, "it is incomplete, its request cannot be read") from error
 
     @property
     def created_s(self) -> float:
-        """Wall-clock seconds when the run was requested; t_s of its events counts from here."""
-        return float(from_json((self.path / "created.json").read_bytes(), float))
+        """Wall-clock seconds when the run was requested; t_s of its events counts from here.
+
+        Raises ExplorerError when it cannot be read.
+        """
+        try:
+            found = from_json((self.path / "created.json").read_bytes(), float)
+        except (OSError, msgspec.DecodeError) as error:
+            raise _damaged(self.id, "when it was made cannot be read") from error
+        if not 0 <= found <= _YEAR_9999_S:
+            raise _damaged(self.id, f"it says that it was made {found:g} seconds after 1970")
+        return float(found)
 
     def events(self) -> list[Event]:
         """All events so far. A half-written or damaged line is passed over, never an error."""
@@ -98,11 +101,13 @@ class Run:
         end = data.rfind(b"\n") + 1
         self._offset += end
         for line in data[:end].splitlines():
+            event: Event | None
             try:
-                self._events.append(_decoder.decode(line))
+                event = _decoder.decode(line)
             except msgspec.DecodeError:
-                if (event := old_form.event(line)) is not None:
-                    self._events.append(event)
+                event = old_form.event(line)
+            if event is not None and 0 <= event.t_s < MOST_S:
+                self._events.append(event)
         return self._events
 
     def append(self, event: Event) -> None:
@@ -132,9 +137,14 @@ class Run:
             owner = from_json((self.path / "owner.json").read_bytes(), Owner)
         except (OSError, msgspec.DecodeError):
             return "interrupted"
-        if not owner.at_work():
+        if not owner.at_work(self._silent_s()):
             return "interrupted"
         return "running" if events else "queued"
+
+    def _silent_s(self) -> float:
+        """Since something was written of it."""
+        files = (self.path / name for name in ("events.jsonl", "owner.json"))
+        return time.time() - max((file.stat().st_mtime for file in files if file.exists()), default=0.0)
 
     def failure(self) -> Failed | None:
         return next((e for e in reversed(self.events()) if isinstance(e, Failed)), None)
@@ -152,12 +162,24 @@ class Run:
         return Recording(self.request, self.events())
 
     def result(self) -> Result:
-        """Everything that is known of it, and of a run that has ended what a reader should be told."""
+        """Everything that is known of it, and of a run that has ended what a reader should be told.
+
+        Raises ExplorerError when its events contradict each other, as those of a foreign run may.
+        """
         recording, status = self.recording(), self.status()
-        found = summarize(self.id, recording.request, recording.events, status)
-        if status in ("queued", "running"):
-            return found
-        return with_verdicts(found, recording.spec, ceilings_of(self.path.parents[1], found))
+        try:
+            found = summarize(self.id, recording.request, recording.events, status)
+            for name in _COLUMNS:
+                value = getattr(found, name)
+                if isinstance(value, int | float) and not abs(value) < MOST_VALUE:
+                    raise _damaged(self.id, f"it says {name} {value:g}")
+            if status in ("queued", "running"):
+                return found
+            return with_verdicts(found, recording.spec, ceilings_of(self.path.parents[1], found))
+        except ExplorerError:
+            raise
+        except Exception as error:  # events are well formed each, and can say anything together
+            raise _damaged(self.id, f"its events contradict each other ({type(error).__name__})") from error
 
     def bundle(self) -> bytes:
         """A zip that redraws every chart on a machine without the model."""
@@ -190,15 +212,20 @@ class Store:
         run_id = f"{when}-{int(now % 1 * 1000):03d}{secrets.token_hex(2)}"  # sorts by time
         return self._write(run_id, now, {"request.json": to_json(request)})
 
-    def _write(self, run_id: str, created_s: float, files: dict[str, bytes]) -> Run:
-        """Make a run folder at once or not at all."""
+    def _write(self, run_id: str, created_s: float, files: dict[str, bytes], foreign: bool = False) -> Run:
+        """Make a run folder at once or not at all. foreign: only if it can be read; raises ExplorerError when not."""
         building = self.folder / f".{run_id}.{secrets.token_hex(3)}"
         try:
             building.mkdir()
             (building / "created.json").write_bytes(to_json(created_s))
             for name, data in files.items():
                 (building / name).write_bytes(data)
+            if foreign:
+                summed_up(Run(building))
             building.rename(self.folder / run_id)
+        except ExplorerError:
+            shutil.rmtree(building, ignore_errors=True)
+            raise
         except OSError as error:
             shutil.rmtree(building, ignore_errors=True)
             raise ExplorerError(
@@ -235,86 +262,101 @@ class Store:
     # ------------------------------------------------------------ import
 
     def load(self, data: bytes) -> Run:
-        """Import a bundle made by Run.bundle; a run that is here already is opened instead."""
+        """Import a bundle made by Run.bundle; a run that is here already is opened instead.
+
+        Raises ExplorerError for what is none, for one that is damaged or too large, and for a run that cannot be read.
+        """
         try:
-            with zipfile.ZipFile(io.BytesIO(data)) as bundle:
-                about = msgspec.json.decode(bundle.read("roofscope.json"))
-                files = {name: bundle.read(name) for name in BUNDLE if name in bundle.namelist()}
-                roofs = bundle.read(CEILINGS) if CEILINGS in bundle.namelist() else None
-            run_id, created_s = os.path.basename(str(about["run_id"])).lstrip("."), float(about["created_s"])
-            if about["format"] != FORMAT or not run_id:
+            files = _unpacked(data)
+            about = msgspec.json.decode(files.pop("roofscope.json"), type=dict[str, Any])
+            run_id, created_s = about["run_id"], float(about["created_s"])
+            if about["format"] != FORMAT or not _ID.fullmatch(run_id):
                 raise KeyError("format")
             from_json(files["request.json"], Request)
-        except (zipfile.BadZipFile, KeyError, ValueError, TypeError, msgspec.DecodeError) as error:
+        except (KeyError, ValueError, TypeError, msgspec.DecodeError) as error:
             raise ExplorerError(
                 "This file is not a Roofscope run bundle.", "Export one from History as zip."
             ) from error
+        roofs = files.pop(CEILINGS, None)
         if (self.folder / run_id).exists():
             return self.open(run_id)
         if roofs is not None:
             adopt(self.root, roofs)
-        return self._write(run_id, created_s, files)
+        return self._write(run_id, created_s, files, foreign=True)
 
     # ------------------------------------------------------------ index
 
     def history(self) -> list[dict[str, Any]]:
-        """One row per run, newest first: what a table shows. Finished runs come from the index."""
+        """One row per run, newest first: what a table shows. Finished runs come from the index, where there is one."""
         try:
             return self._history()
-        except sqlite3.DatabaseError:
-            (self.root / "index.sqlite").unlink(missing_ok=True)
+        except sqlite3.DatabaseError:  # damaged, or the disk is full or read-only: what can be made again goes first
+            with contextlib.suppress(OSError):
+                (self.root / "index.sqlite").unlink(missing_ok=True)
+        try:
             return self._history()
+        except (sqlite3.DatabaseError, OSError):
+            return [row(run) for run in self.runs()]
 
     def _history(self) -> list[dict[str, Any]]:
-        from sqlite_utils import Database  # it imports pandas, which the worker need not wait for
-
-        index = Database(self.root / "index.sqlite")
-        known = {row["run_id"]: dict(row) for row in index["runs"].rows} if index["runs"].exists() else {}
         ids = self.ids()
-        fresh = [row(Run(self.folder / run_id)) for run_id in ids if run_id not in known]
-        settled = [r for r in fresh if r["status"] not in ("running", "queued")]
-        if settled:
-            index["runs"].upsert_all(settled, pk="run_id", alter=True)
-        gone = set(known) - set(ids)
-        for run_id in gone:
-            index["runs"].delete(run_id)
-        rows = {**known, **{r["run_id"]: r for r in fresh}}
-        index.close()
+        with contextlib.closing(sqlite3.connect(self.root / "index.sqlite")) as index, index:
+            index.execute("CREATE TABLE IF NOT EXISTS history (run_id TEXT PRIMARY KEY, row TEXT NOT NULL)")
+            known = {
+                run_id: msgspec.json.decode(row) for run_id, row in index.execute("SELECT run_id, row FROM history")
+            }
+            fresh = {run_id: row(Run(self.folder / run_id)) for run_id in ids if run_id not in known}
+            settled = [(n, to_json(r).decode()) for n, r in fresh.items() if r["status"] not in ("running", "queued")]
+            index.executemany("INSERT OR REPLACE INTO history VALUES (?, ?)", settled)
+            index.executemany("DELETE FROM history WHERE run_id = ?", [(n,) for n in known.keys() - set(ids)])
+        rows = known | fresh
         return [rows[run_id] for run_id in ids]
 
 
 def row(run: Run) -> dict[str, Any]:
     """The history row of a run; a damaged folder gives a row that says so."""
     try:
-        result = run.result()
-        created_s = run.created_s
-    except (ExplorerError, OSError, msgspec.DecodeError) as error:
-        return {"run_id": run.id, "status": "damaged", "created_s": None, "error": str(error)}
-    keep = [
-        "run_id",
-        "task",
-        "status",
-        "model",
-        "backend",
-        "strategy",
-        "dtype",
-        "threads",
-        "batch",
-        "n_prompt_tokens",
-        "n_new_tokens",
-        "ttft_s",
-        "tpot_s",
-        "tok_per_s",
-        "prefill_tok_per_s",
-        "peak_memory_bytes",
-        "load_s",
-        "error",
-    ]
+        return summed_up(run)
+    except (ExplorerError, OSError) as error:
+        nothing = dict.fromkeys(("created_s", *_COLUMNS, "did", "text", "disturbed"))
+        return nothing | {"run_id": run.id, "status": "damaged", "error": str(error)}
+
+
+def summed_up(run: Run) -> dict[str, Any]:
+    """A readable run as a row. Raises ExplorerError and OSError for a damaged one."""
+    result, created_s = run.result(), run.created_s
     told = result.disturbance.sentence if result.disturbance is not None else ""
     if result.provisional and result.status not in ("running", "queued"):
         told = "Only watched: it ended before it was timed."
     what = {"did": _did(run.request), "text": _gist(result)[:200], "disturbed": told}
-    return {"created_s": created_s, **{name: getattr(result, name) for name in keep}, **what}
+    return {"created_s": created_s, **{name: getattr(result, name) for name in _COLUMNS}, **what}
+
+
+def _damaged(run_id: str, why: str) -> ExplorerError:
+    return ExplorerError(f"The run {run_id} is damaged: {why}.", "Delete it in History.")
+
+
+def _unpacked(data: bytes) -> dict[str, bytes]:
+    """The files of a bundle that are known. Raises ExplorerError for a damaged one, and before it fills the memory."""
+    found: dict[str, bytes] = {}
+    left = MOST_BUNDLE_BYTES
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as bundle:
+            for name in ("roofscope.json", *BUNDLE, CEILINGS):
+                if name in bundle.namelist():
+                    with bundle.open(name) as file:
+                        found[name] = file.read(left + 1)
+                    left -= len(found[name])
+                    if left < 0:
+                        raise ExplorerError(
+                            f"This bundle holds more than {MOST_BUNDLE_BYTES / 1e6:.0f} MB, and no run does.",
+                            "Export it again from the machine that it comes from.",
+                        )
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError) as error:
+        raise ExplorerError(
+            "This file is not a Roofscope run bundle, or it is damaged.", "Copy it again, or export the run as zip."
+        ) from error
+    return found
 
 
 def _did(request: Request) -> str:

@@ -22,7 +22,7 @@ from core.studies.plan import Benchmark, Plan
 from core.types import Request, from_json, to_json
 
 P = TypeVar("P", bound=Plan | Benchmark)
-FILE = "study.json"
+FILE, IN_USE = "study.json", "study.lock"
 Say = Callable[[str], None]
 
 
@@ -42,11 +42,21 @@ class Ledger(Generic[P]):
     """The state of one study in its folder, and the way to add a run to it."""
 
     def __init__(self, folder: Path, plan: P, minutes: float, runner: Runner, say: Say, again: bool = False) -> None:
-        """Goes on with the study in the folder when it has the same plan; `again` or another plan begins anew."""
+        """Goes on with the study in the folder when it has the same plan; `again` or another plan begins anew.
+
+        Raises ExplorerError while another process carries it out: each would write over the other's runs.
+        """
         self.folder, self.plan, self.runner, self.say = folder, plan, runner, say
         self._path = folder / FILE
         self._since = time.monotonic()
         folder.mkdir(parents=True, exist_ok=True)
+        self._in_use = FileLock(folder / IN_USE, is_singleton=True, thread_local=False)  # once in this process
+        try:
+            self._in_use.acquire(timeout=0)
+        except Timeout:
+            raise ExplorerError(
+                "Another process carries out this study already.", "Stop it or wait for its end."
+            ) from None
         found = None if again else read(folder)
         if found is not None and _without_labels(found.plan) == _without_labels(plan):
             self.state = found

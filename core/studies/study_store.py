@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import msgspec
@@ -19,10 +20,11 @@ import psutil
 from core.errors import ExplorerError
 from core.paths import data_dir
 from core.runs import old_form
+from core.runs.owner import Owner
 from core.studies import ledger
 from core.studies.findings import Findings
 from core.studies.standings import Standings
-from core.types import Record, from_json
+from core.types import Record, from_json, to_json
 from hardware.priority import spawn
 
 RECORDED = Path(__file__).with_name("recorded")
@@ -63,7 +65,7 @@ def read(path: str) -> Findings | Standings:
 def going() -> str | None:
     """The kind of study that a process of this machine carries out, if any."""
     for file in (data_dir() / "studies").glob(f"*/{PID}"):
-        if _alive(file):
+        if _owner(file) is not None:
             return file.parent.name
     return None
 
@@ -86,15 +88,16 @@ def start(kind: str, model: str, minutes: float) -> None:
                 start_new_session=True,
             )
         )
-    (folder / PID).write_text(f"{process.pid} {psutil.Process(process.pid).create_time()}", encoding="utf-8")
+    with contextlib.suppress(psutil.NoSuchProcess):  # it has ended already
+        (folder / PID).write_bytes(to_json(Owner.of(process.pid)))
 
 
 def stop() -> None:
     """End the study that is going; what it did is kept."""
     for file in (data_dir() / "studies").glob(f"*/{PID}"):
-        if _alive(file):
+        if (owner := _owner(file)) is not None:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(int(file.read_text(encoding="utf-8").split()[0]), signal.SIGINT)
+                os.kill(owner.pid, signal.SIGINT)
 
 
 def last_words(name: str, n: int = 3) -> str:
@@ -112,10 +115,11 @@ def share_done(name: str) -> float | None:
     return None if state is None else min(1.0, state.spent_s / (60 * state.minutes))
 
 
-def _alive(file: Path) -> bool:
+def _owner(file: Path) -> Owner | None:
+    """The process that carries out a study; None when it is over."""
     try:
-        pid, started = file.read_text(encoding="utf-8").split()
-        process = psutil.Process(int(pid))
-        return bool(abs(process.create_time() - float(started)) < 1 and process.status() != psutil.STATUS_ZOMBIE)
-    except (OSError, ValueError, psutil.NoSuchProcess):
-        return False
+        owner = from_json(file.read_bytes(), Owner)
+        silent_s = time.time() - (file.parent / LOG).stat().st_mtime
+    except (OSError, msgspec.DecodeError):
+        return None
+    return owner if owner.alive(silent_s) else None

@@ -14,7 +14,7 @@ from core.types import Request
 from core.worker.journal import Journal
 from hardware import load
 
-SCREENS_MOST_S = 6.0  # a screen that never rests does not stop the run
+SCREENS_MOST_S = 10.0  # a screen that never rests does not stop the run
 OTHERS_MOST_S = 4.0
 OTHERS_CORES = 0.1  # what a resting machine may use
 WINDOW_S = 0.25
@@ -74,9 +74,11 @@ def show_first(journal: Journal) -> None:
 
 
 def _await_screens(journal: Journal) -> None:
-    """Until no screen has drawn for longer than screens pause."""
-    give_up = time.monotonic() + SCREENS_MOST_S
-    while screens.quiet_s(journal.root) < screens.PAUSE_S and time.monotonic() < give_up:
+    """Until no screen has drawn for longer than screens pause, which is also the time they have to hear of the rest."""
+    begun = time.monotonic()
+    while (spent_s := time.monotonic() - begun) < SCREENS_MOST_S:
+        if min(spent_s, screens.quiet_s(journal.root)) >= screens.PAUSE_S:
+            return
         journal.stop_if_asked()
         time.sleep(POLL_S)
 

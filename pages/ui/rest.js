@@ -1,6 +1,7 @@
 // One clock for a tab. It asks the server for news of what moves, has a part of the page drawn when there are some and
-// its pace allows it, and keeps everything still while numbers are taken. Two kinds of elements: a part's `pulse`, which
-// cannot be seen, and the `line` that says that the screen rests. Times in seconds, moments in milliseconds.
+// its pace allows it, and keeps everything still while numbers are taken: it says so to the server once all is drawn.
+// Two kinds of elements: a part's `pulse`, which cannot be seen, and the `line` that says that the screen rests.
+// Times in seconds, moments in milliseconds.
 const WATCH = "/roofscope/watch";
 const DRAWN_BY = 5; // a part that was fired and is not drawn by then is fired again
 const UNSEEN = 4; // between two draws in a tab that nobody sees: what comes one after the other still goes on
@@ -14,6 +15,8 @@ class Clock {
   parts = new Map(); // by element: {data, since, fired, fire}
   line = null;
   note = null; // of the rest that is going on
+  again = new Set(); // elements that are to be drawn once more when what they were fired for is drawn
+  tab = `${Date.now()}-${Math.random()}`;
   running = false;
   failed = 0;
   wake = () => {};
@@ -23,7 +26,9 @@ class Clock {
   }
 
   enter(key, data, fire) {
-    this.parts.set(key, { data, since: now(), fired: null, fire });
+    const part = { data, since: now(), fired: null, fire };
+    this.parts.set(key, part);
+    if (this.again.delete(key)) this.fire((one) => one === part);
     this.changed();
   }
 
@@ -52,13 +57,15 @@ class Clock {
   async run() {
     this.running = true;
     while (this.parts.size || this.note) {
-      if (!this.note && [...this.parts.values()].some((p) => p.fired && now() - p.fired < 1000 * DRAWN_BY)) {
-        await this.change(DRAWN_BY);
-      } else {
-        await this.ask();
-      }
+      const drawn = this.drawing().map((part) => DRAWN_BY - (now() - part.fired) / 1000);
+      if (this.note && drawn.length) await this.change(Math.max(...drawn)); // the server takes a question for silence
+      else await this.ask();
     }
     this.running = false;
+  }
+
+  drawing() {
+    return [...this.parts.values()].filter((part) => part.fired && now() - part.fired < 1000 * DRAWN_BY);
   }
 
   async ask() {
@@ -66,9 +73,10 @@ class Clock {
     const left = (part, seconds) => Math.max(0, Math.max(seconds ?? Infinity, least) - (now() - part.since) / 1000);
     const due = (part) => left(part, part.data.after_s);
     const late = (part) => left(part, part.data.run ? part.data.latest_s : part.data.after_s);
-    const parts = [...this.parts.values()];
+    const drawing = this.drawing();
+    const parts = [...this.parts.values()].filter((part) => !drawing.includes(part));
     const first = this.note ? null : parts.sort((a, b) => due(a) - due(b))[0];
-    const query = new URLSearchParams({ resting: this.note ? this.note.since : "" });
+    const query = new URLSearchParams({ tab: this.tab, resting: this.note ? this.note.since : "" });
     if (first) {
       query.set("after_s", due(first));
       query.set("latest_s", Math.min(LATEST, ...parts.map(late)));
@@ -77,26 +85,33 @@ class Clock {
     }
     const question = new AbortController();
     this.wake = () => question.abort();
-    const limit = setTimeout(() => question.abort(), 1000 * (LATEST + 10));
+    const limit = setTimeout(() => question.abort(), 1000 * (drawing.length ? DRAWN_BY : LATEST + 10));
     try {
       const answer = await fetch(`${WATCH}?${query}`, { signal: question.signal, cache: "no-store" });
       const { rest, news } = await answer.json();
       this.failed = 0;
       const before = this.note;
-      if (rest && !before) this.fire(() => true); // a last time, with all that was shown live
+      if (rest && !before) this.last();
       if ((rest && rest.since) !== (before && before.since)) this.rest(rest);
       if (before && !this.note && this.line) this.line.over();
-      if (news === "late") this.fire((part) => late(part) === 0);
-      else if (news && first) this.fire((part) => part === first || due(part) === 0);
+      if (news === "late") this.fire((part) => parts.includes(part) && late(part) === 0);
+      else if (news && first) this.fire((part) => part === first || (parts.includes(part) && due(part) === 0));
     } catch (error) {
       if (question.signal.aborted) return;
       this.failed += 1; // the server is gone or busy: plain ticking, ever more rarely
       await this.change(Math.min(10, 2 ** this.failed));
-      if (!this.note) this.fire((part) => late(part) === 0 || part === first);
+      if (!this.note) this.fire((part) => parts.includes(part) && (late(part) === 0 || part === first));
       else if (this.failed > 5) this.rest(null);
     } finally {
       clearTimeout(limit);
     }
+  }
+
+  // Everything once more, with all that was shown live.
+  last() {
+    const drawing = this.drawing();
+    for (const [key, part] of this.parts) if (drawing.includes(part)) this.again.add(key);
+    this.fire((part) => !drawing.includes(part));
   }
 
   fire(which) {

@@ -15,7 +15,7 @@ from pages.ui.links import PAGES, link
 from pages.ui.live import live
 from pages.ui.pickers import backend_label
 from pages.ui.run_view import stage_line
-from pages.ui.state import GOING, asked_run, forget_run, open_run, readable, runner, store
+from pages.ui.state import GOING, asked_run, forget_run, open_run, runner, shows, store
 
 
 def run_strip(on_run_page: bool) -> None:
@@ -57,7 +57,7 @@ def _strip(run: Run, result: Result) -> None:
 def missing_run_notice() -> None:
     """Say so when the address asks for a run that is not here or cannot be read; another one is shown instead."""
     asked = asked_run()
-    if asked and not readable(asked):
+    if asked and not shows(asked):
         here = asked in store().ids()
         st.warning(
             "The newest readable run is shown instead. History lists all runs.",

@@ -11,7 +11,6 @@ from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import TypeVar
 
-import msgspec
 import streamlit as st
 
 from core.errors import ExplorerError
@@ -80,17 +79,25 @@ def current_run(*tasks: type[Task]) -> Run | None:
     tasks: what the page can show, a generation without; runs of other kinds are passed over.
     """
     for run_id in (asked_run(), runner().active(), *store().ids()):
-        if run_id and readable(run_id) and isinstance(open_run(run_id).request.task, tasks or Generate):
+        if run_id and shows(run_id) and isinstance(open_run(run_id).request.task, tasks or Generate):
             return open_run(run_id)
     return None
 
 
 def readable(run_id: str) -> bool:
-    """Whether there is such a run and it can be shown: a damaged folder is left to History."""
+    """Whether there is such a run and its folder can be read: a damaged one is left to History."""
     try:
         run = open_run(run_id)
-        return bool(run.request and run.created_s)
-    except (ExplorerError, OSError, msgspec.DecodeError):
+        return bool(run.request and run.created_s >= 0)
+    except (ExplorerError, OSError):
+        return False
+
+
+def shows(run_id: str) -> bool:
+    """Whether there is such a run, and its events make sense together."""
+    try:
+        return readable(run_id) and bool(result_of(open_run(run_id)))
+    except (ExplorerError, OSError):
         return False
 
 

@@ -1,6 +1,7 @@
 """The browser's one question, kept open until there is an answer: is there anything to draw, or is it time to rest?
 
-A few looks at two files a second, and nothing that a page has to draw: it costs a timing pass nothing.
+A few looks at two files a second, and nothing that a page has to draw: it costs a timing pass nothing. A tab that has
+not yet said that it rests may still draw: as long as there is one, the worker is told so and does not begin to time.
 """
 
 from __future__ import annotations
@@ -14,12 +15,17 @@ from starlette.routing import Route
 
 from core.errors import ExplorerError
 from core.paths import data_dir
+from core.runs.screens import drew
 from core.runs.store import Run, Store
 from pages.ui import rest
 
 LATEST_S = 20.0  # a question is answered by then; the browser asks again
 _END_BYTES = 8192  # the last event, with the lines of a log that a failure tells
 LOOK_S, SOON_S, REST_S = 0.1, 0.03, 0.5  # between two looks: as usual, for a first character, in a rest
+DRAWS_S, GONE_S = 6.0, 2.0  # a tab that was answered asks again after its draw; one that hung up, at once or never
+
+_restless: dict[str, float] = {}  # tabs that have not said that they rest: until when they count
+_holder: asyncio.Task[None] | None = None
 
 
 async def watch(request: Request) -> JSONResponse:
@@ -29,7 +35,23 @@ async def watch(request: Request) -> JSONResponse:
     drawn last; what came since is no news before after_s. latest_s: when something is to be drawn in any case.
     """
     asked = request.query_params
-    known = asked.get("resting", "")
+    known, tab = asked.get("resting", ""), asked.get("tab", "")
+    if known:
+        _restless.pop(tab, None)
+    else:
+        _expect(tab, LATEST_S + DRAWS_S)
+    answer = None
+    try:
+        answer = await _answer(request, known)
+    finally:
+        if not known:
+            _expect(tab, GONE_S if answer is None else DRAWS_S)
+    return answer or JSONResponse({})
+
+
+async def _answer(request: Request, known: str) -> JSONResponse | None:
+    """None when nobody waits for it any longer."""
+    asked = request.query_params
     run, seen = _run(asked.get("run", "")), int(_number(asked.get("seen"), 0))
     started = time.monotonic()
     after_s = _number(asked.get("after_s"), LATEST_S)
@@ -44,9 +66,30 @@ async def watch(request: Request) -> JSONResponse:
             return JSONResponse({"rest": None, "news": "new"})
         if not known and spent_s >= min(latest_s, LATEST_S):
             return JSONResponse({"rest": None, "news": "late"})
-        if spent_s >= LATEST_S or await request.is_disconnected():
+        if spent_s >= LATEST_S:
             return JSONResponse({"rest": told, "news": ""})
+        if await request.is_disconnected():
+            return None
         await asyncio.sleep(look_s)
+
+
+def _expect(tab: str, seconds: float) -> None:
+    """Count the tab among those that may draw, for so long."""
+    global _holder
+    _restless[tab] = time.monotonic() + seconds
+    if _holder is None or _holder.done():
+        _holder = asyncio.get_running_loop().create_task(_hold())
+
+
+async def _hold() -> None:
+    """While a rest is asked for and a tab has not come to it, say that screens draw. Ends without such tabs."""
+    while _restless:
+        now = time.monotonic()
+        for tab in [tab for tab, until in _restless.items() if until < now]:
+            del _restless[tab]
+        if _restless and rest.resting() is not None:
+            drew(data_dir())
+        await asyncio.sleep(LOOK_S)
 
 
 def _run(run_id: str) -> Run | None:

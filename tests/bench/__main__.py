@@ -2,8 +2,9 @@
 
 watching can be shortened: --backend llama_cpp --tokens 64 --way watched --pairs 2 (each but the last may be repeated).
 Each comparison is made of interleaved pairs (ABBA order) in one process of its engine, quoted as a ratio with its
-95 % interval. They are written into a file too; with --record, each part into tests/bench/recorded, out of which
-`make tables` makes Markdown. Load and steal are printed, because this may be a shared machine.
+95 % interval. They are written into a file too; with --record, each part into tests/bench/recorded, where new rows
+take the place of older ones of the same kind, and out of which `make tables` makes Markdown. Load and steal are
+printed, because this may be a shared machine.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ PARTS: dict[str, Callable[..., Any]] = {
     "published": published.run,
     "predict": predict.run,
 }
+ROWS = {"watching": ("backend", "tokens", "way")}  # parts that can be measured row by row, and what a row is known by
 
 
 def options(arguments: list[str]) -> tuple[list[str], dict[str, dict[str, Any]], bool]:
@@ -57,6 +59,23 @@ def options(arguments: list[str]) -> tuple[list[str], dict[str, dict[str, Any]],
     return found.parts or list(PARTS), given, found.record
 
 
+def recorded(name: str, results: Any) -> dict[str, Any]:
+    """What is to be kept of a part: dated, with rows of its last recording on this machine that are not new."""
+    date, cpu = time.strftime("%Y-%m-%d"), machine().cpu
+    about = {"date": date, "machine": cpu, "results": results}
+    file = RECORDED / f"{name}.json"
+    if name not in ROWS or not file.exists():
+        return about
+    before = json.loads(file.read_bytes())
+    return about | {"results": merged(before["results"], results, ROWS[name])} if before["machine"] == cpu else about
+
+
+def merged(old: Sequence[dict[str, Any]], new: Sequence[dict[str, Any]], keys: Sequence[str]) -> list[dict[str, Any]]:
+    """The rows of both; of two that agree in `keys`, the new one in the old one's place."""
+    rows = {tuple(row.get(key) for key in keys): row for row in old}
+    return list((rows | {tuple(row.get(key) for key in keys): row for row in new}).values())
+
+
 def main(arguments: list[str]) -> None:
     names, given, record = options(arguments)
     results: dict[str, Any] = {}
@@ -66,8 +85,8 @@ def main(arguments: list[str]) -> None:
             results[name] = PARTS[name](**given.get(name, {}))
         if record:
             RECORDED.mkdir(exist_ok=True)
-            about = {"date": time.strftime("%Y-%m-%d"), "machine": machine().cpu, "results": results[name]}
-            (RECORDED / f"{name}.json").write_text(json.dumps(about, indent=1), encoding="utf-8")
+            about = recorded(name, results[name])
+            (RECORDED / f"{name}.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
     folder = Path("bench-results")
     folder.mkdir(exist_ok=True)
     path = folder / time.strftime("%Y%m%d-%H%M%S.json")

@@ -54,10 +54,10 @@ def stop(page: Any) -> None:
     expect(page.locator(".st-key-stop")).to_have_count(0)
 
 
-def test_a_whole_run_moves_and_does_not_flicker(server: Server, tab: Tab) -> None:
+def test_a_live_pass_moves_and_does_not_flicker(server: Server, tab: Tab) -> None:
     page = tab()
-    run_id = start(page, server, 0.12, 50, live="true")
-    expect(page.get_by_text("of 50 tokens").first).to_be_visible()
+    start(page, server, 0.12, 2000, live="true")  # longer than any machine looks at it
+    expect(page.get_by_text("of 2,000 tokens").first).to_be_visible()
     expect(metric(page, "Decode")).to_contain_text("tok/s")
     chart = page.locator(".st-key-card-tokens [data-testid=stVegaLiteChart] svg.marks")
     drawn = chart.element_handle()
@@ -66,6 +66,13 @@ def test_a_whole_run_moves_and_does_not_flicker(server: Server, tab: Tab) -> Non
         "before => document.querySelector('.st-key-run-text').innerText.length > before.length + 8", arg=before
     )
     assert drawn.evaluate("node => node.isConnected"), "a tick built the chart anew"
+    stop(page)
+
+
+def test_a_whole_run_is_seen_to_its_end(server: Server, tab: Tab) -> None:
+    page = tab()
+    run_id = start(page, server, 0.12, 25, live="true")
+    expect(page.get_by_text("of 25 tokens").first).to_be_visible()
     finished(page)
     expect(page.get_by_text("· python 3.").first).to_be_visible()  # where the numbers come from
     expect(page.locator(".st-key-card-layers [data-testid=stVegaLiteChart]")).to_be_visible()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import subprocess
 import sys
+import time
 import traceback
 from pathlib import Path
 from typing import NamedTuple
@@ -16,8 +18,10 @@ from click.testing import CliRunner
 
 from core.cli import cli
 from core.cli.running import summary
+from core.paths import data_dir
+from core.runs.store import Store
 from core.runs.summarize import summarize
-from core.types import Request, Unrest
+from core.types import Request, Step, Unrest
 
 ROOT = Path(__file__).parents[2]
 FIELDS = {
@@ -62,6 +66,29 @@ def test_run_prints_the_result_and_nothing_else() -> None:
     assert "loading" in done.stderr
     listed = json.loads(core("runs", "--json").stdout)
     assert [r["run_id"] for r in listed] == [result["run_id"]]
+
+
+def test_ctrl_c_keeps_what_was_measured_and_says_so_to_the_shell() -> None:
+    command = [sys.executable, "-m", "core", *FAKE[:-1], "2000", "--prompt", "Hi", "--option", "delay_s=0.05", "--json"]
+    store = Store(data_dir())
+    with subprocess.Popen(command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as going:
+        while not any(isinstance(event, Step) for run in store.runs() for event in run.events()):
+            assert going.poll() is None
+            time.sleep(0.05)
+        going.send_signal(signal.SIGINT)
+        told, said = going.communicate(timeout=60)
+    assert going.returncode == 130, said
+    result = json.loads(told)
+    assert result["status"] == "cancelled" and "Traceback" not in said
+
+
+def test_ctrl_c_outside_a_run_says_so_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("core.cli.listings.data_dir", interrupted)
+    done = core("runs")
+    assert done.returncode == 130 and done.stderr == "Stopped.\n"
 
 
 def test_prompt_tokens_ask_for_exactly_that_many() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -39,6 +40,13 @@ def test_nonsense_in_the_address(app: Open, filled: Store, page: str) -> None:
     sound(app(page, run="../../etc/passwd", backend="nope", strategy="?", threads="-1", device="abacus"))
 
 
+def load_for_ever(run: Path) -> None:
+    events = [json.loads(line) for line in (run / "events.jsonl").read_bytes().splitlines()]
+    odd = [event | {"seconds": 1e300} if event["type"] == "loaded" else event for event in events]
+    assert odd != events
+    (run / "events.jsonl").write_text("".join(json.dumps(event) + "\n" for event in odd))
+
+
 @pytest.mark.parametrize("page", pages())
 def test_damaged_run_folders(app: Open, filled: Store, page: str) -> None:
     newest = filled.ids()[0]
@@ -48,6 +56,8 @@ def test_damaged_run_folders(app: Open, filled: Store, page: str) -> None:
         "20990101-000001-bbbbbb": lambda p: (p / "request.json").write_text('{"model": 3'),
         "20990101-000002-cccccc": lambda p: (p / "events.jsonl").write_bytes(b'{"type":"pha\x00\xff\n\n{"x"'),
         "20990101-000003-dddddd": lambda p: (p / "created.json").unlink(),
+        "20990101-000004-eeeeee": lambda p: (p / "created.json").write_text("1e300"),
+        "20990101-000005-ffffff": load_for_ever,
     }.items():
         shutil.copytree(whole, filled.folder / name)
         damage(filled.folder / name)
@@ -57,6 +67,8 @@ def test_damaged_run_folders(app: Open, filled: Store, page: str) -> None:
         "20990101-000001-bbbbbb",
         "20990101-000002-cccccc",
         "20990101-000003-dddddd",
+        "20990101-000004-eeeeee",
+        "20990101-000005-ffffff",
     ):
         sound(app(page, run=name))
 

@@ -115,11 +115,12 @@ def test_an_evaluation_asks_for_rare_drawing_and_the_screen_obeys(home: Path, ro
 class Asked:
     """As much of a request as the route reads."""
 
-    def __init__(self, **query: object) -> None:
+    def __init__(self, gone: bool = False, **query: object) -> None:
         self.query_params = QueryParams({name: str(value) for name, value in query.items()})
+        self.gone = gone
 
     async def is_disconnected(self) -> bool:
-        return False
+        return self.gone
 
 
 def answer(**query: object) -> dict[str, Any]:
@@ -148,3 +149,36 @@ def test_the_question_is_answered_when_there_are_news(store: Store, monkeypatch:
     run.append(Done(t_s=1.0))
     assert answer(resting="", after_s=30, run=run.id, seen=size)["news"] == "new", "its end is told at once"
     assert answer(resting="", after_s=0, run="../secret", seen="x")["news"] == "late"
+
+
+def test_a_tab_that_may_still_draw_keeps_the_worker_from_timing(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "_restless", {})
+    drawn = root / screens.DREW
+
+    async def tab_comes_to_rest() -> None:
+        note = screens.begin(root, "some-run", 3.0)
+        since = f"{note.since_s:.3f}"
+        await watch.watch(Asked(tab="one", resting=""))  # type: ignore[arg-type]
+        while not drawn.exists():
+            await asyncio.sleep(0.01)
+        drawn.unlink()
+        while not drawn.exists():  # again and again, for it has not said that it rests
+            await asyncio.sleep(0.01)
+        question = asyncio.create_task(watch.watch(Asked(tab="one", resting=since)))  # type: ignore[arg-type]
+        assert watch._holder is not None
+        await watch._holder
+        drawn.unlink()
+        screens.end(root)
+        await question
+
+    asyncio.run(asyncio.wait_for(tab_comes_to_rest(), 60))
+    assert not drawn.exists(), "nobody draws once all rest"
+
+
+def test_a_tab_that_hung_up_is_not_waited_for_long(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "_restless", {})
+    until = {}
+    for name, gone in (("gone", True), ("here", False)):
+        asyncio.run(watch.watch(Asked(gone, tab=name, resting="", after_s=0.01, latest_s=0.01)))  # type: ignore[arg-type]
+        until[name] = watch._restless[name]
+    assert until["gone"] < until["here"]

@@ -18,7 +18,7 @@ def test_a_rest_is_seen_until_it_ends(tmp_path: Path) -> None:
     assert screens.rest(tmp_path) is None
     begun = screens.begin(tmp_path, "r1", expected_s=4.0)
     found = screens.rest(tmp_path)
-    assert found == begun and (found.run, found.pid, found.expected_s) == ("r1", os.getpid(), 4.0)
+    assert found == begun and (found.run, found.owner.pid, found.expected_s) == ("r1", os.getpid(), 4.0)
     assert abs(found.since_s - time.time()) < 60
     screens.end(tmp_path)
     assert screens.rest(tmp_path) is None and not list(tmp_path.glob("rest*"))
@@ -34,7 +34,8 @@ def test_the_note_of_a_dead_worker_is_removed(tmp_path: Path) -> None:
 
 def test_a_note_whose_process_number_was_given_to_another_is_removed(tmp_path: Path) -> None:
     begun = screens.begin(tmp_path, "r1", expected_s=4.0)
-    (tmp_path / screens.REST).write_bytes(to_json(msgspec.structs.replace(begun, started=begun.started - 1000)))
+    earlier = msgspec.structs.replace(begun.owner, started=begun.owner.started - 1000)
+    (tmp_path / screens.REST).write_bytes(to_json(msgspec.structs.replace(begun, owner=earlier)))
     assert screens.rest(tmp_path) is None and not (tmp_path / screens.REST).exists()
 
 

@@ -127,9 +127,9 @@ def test_a_bundle_cannot_write_outside_the_store(store: Store, fake_request: Req
             if name == "roofscope.json":
                 data = data.replace(run.id.encode(), b"../../escaped")
             out.writestr(name, data)
-    imported = store.load(evil.getvalue())
-    assert imported.path.parent == store.folder
-    assert imported.id == "escaped" and not (store.root.parent / "escaped").exists()
+    with pytest.raises(ExplorerError, match="not a Roofscope run bundle"):
+        store.load(evil.getvalue())
+    assert store.ids() == [run.id] and not [*store.root.parent.rglob("escaped")]
 
 
 def test_history_indexes_finished_runs_and_survives_a_lost_index(store: Store, fake_request: Request) -> None:

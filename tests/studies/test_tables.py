@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from core.studies import study_store
+from tests.bench.__main__ import merged
 from tests.bench.tables import of_part, tables
 
 
@@ -29,3 +30,10 @@ def test_a_part_of_the_bench_is_a_table_with_its_date_and_machine() -> None:
     ]
     single = of_part("app", {"date": "d", "machine": "m", "results": {"start_s": 0.76, "warm": {"pytorch": [1, 2]}}})
     assert single.splitlines()[-3:] == ["| start_s | 0.76 |", "| warm pytorch 1 | 1 |", "| warm pytorch 2 | 2 |"]
+
+
+def test_rows_measured_again_take_the_place_of_those_before() -> None:
+    keys = ("backend", "tokens")
+    old = [{"backend": "a", "tokens": 64, "ratio": 1}, {"backend": "a", "extra_s": 0.6}, {"backend": "b", "tokens": 64}]
+    new = [{"backend": "a", "tokens": 64, "ratio": 2}, {"backend": "b", "tokens": 512}]
+    assert merged(old, new, keys) == [new[0], *old[1:], new[1]]

@@ -106,12 +106,19 @@ WATCHED = Request(model="m", backend="fake", live=True)
 
 
 def test_it_waits_for_the_screens_and_then_for_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    journal: Any = Waiting(tmp_path, monkeypatch, [0.1, 0.6, 1.1, 1.3], [0.8, 0.05])
+    drawing = [0.1] * 30 + [1.3]
+    journal: Any = Waiting(tmp_path, monkeypatch, drawing, [0.8, 0.05])
     with silence.silence(WATCHED, journal, 3.0) as waited:
         note = screens.rest(tmp_path)
         assert waited and note is not None and note.run == "r1" and note.expected_s > 3.0
-    assert journal.slept_s == pytest.approx(3 * silence.POLL_S + 2 * silence.WINDOW_S)
+    assert journal.slept_s == pytest.approx(30 * silence.POLL_S + 2 * silence.WINDOW_S)
     assert screens.rest(tmp_path) is None and journal.notes
+
+
+def test_a_screen_that_was_still_has_time_to_hear_of_the_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal: Any = Waiting(tmp_path, monkeypatch, [], [])
+    with silence.silence(WATCHED, journal, 3.0):
+        assert screens.PAUSE_S <= journal.slept_s <= screens.PAUSE_S + silence.POLL_S + silence.WINDOW_S
 
 
 def test_what_never_rests_does_not_stop_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

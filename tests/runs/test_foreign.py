@@ -1,0 +1,168 @@
+"""Whatever a run folder or a bundle holds, it is a row, or one sentence; nothing that comes from outside takes more."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import random
+import sqlite3
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from core.errors import ExplorerError
+from core.runs import store as runs
+from core.runs.demo import load_into
+from core.runs.runner import Runner
+from core.runs.store import Run, Store
+from core.types import Request
+
+ODD = (None, -1, 0, 1e300, -1e300, 2**63, 2**80, "", "x" * 5000, "\0", [], {}, True, [[[]]], "NaN")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """With the run that comes with the project."""
+    found = Store(tmp_path)
+    load_into(found)
+    return found
+
+
+@pytest.fixture
+def bundle(store: Store) -> dict[str, bytes]:
+    """The files of a good bundle."""
+    with zipfile.ZipFile(io.BytesIO(store.open(store.ids()[0]).bundle())) as found:
+        return {name: found.read(name) for name in found.namelist()}
+
+
+def zipped(files: dict[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as out:
+        for name, data in files.items():
+            out.writestr(name, data)
+    return buffer.getvalue()
+
+
+def renamed(files: dict[str, bytes], **about: object) -> dict[str, bytes]:
+    return files | {"roofscope.json": json.dumps(json.loads(files["roofscope.json"]) | about).encode()}
+
+
+def test_a_bundle_that_unpacks_to_gigabytes_is_refused_before_it_does(
+    store: Store, bundle: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runs, "MOST_BUNDLE_BYTES", 2_000_000)
+    for name in ("events.jsonl", "log.txt"):
+        with pytest.raises(ExplorerError, match="more than 2 MB"):
+            store.load(zipped(renamed(bundle, run_id="new") | {name: b"0" * 3_000_000}))
+    assert "new" not in store.ids()
+
+
+@pytest.mark.parametrize("run_id", ["", ".", "..", "../up", "a/b", "a\0b", "x" * 300, "-rf", 7, None, ["a"], "a b"])
+def test_an_id_that_is_no_plain_name_is_refused(store: Store, bundle: dict[str, bytes], run_id: object) -> None:
+    before = sorted(store.root.rglob("*"))
+    with pytest.raises(ExplorerError, match="not a Roofscope run bundle"):
+        store.load(zipped(renamed(bundle, run_id=run_id)))
+    assert sorted(store.root.rglob("*")) == before
+
+
+def test_a_damaged_zip_is_one_sentence(store: Store, bundle: dict[str, bytes]) -> None:
+    good = zipped(renamed(bundle, run_id="new"))
+    rng = random.Random(1)
+    refused = 0
+    for _ in range(200):
+        data = bytearray(good)
+        for _ in range(rng.choice((1, 4, 64))):
+            data[rng.randrange(len(data))] = rng.randrange(256)
+        for damaged in (bytes(data), good[: rng.randrange(len(good))]):
+            try:
+                store.delete(store.load(damaged).id)  # the damage may be where nothing reads
+                load_into(store)
+            except ExplorerError:
+                refused += 1
+    assert refused > 200
+    assert not [p for p in store.folder.iterdir() if p.name.startswith(".")], "nothing half imported is left"
+
+
+def test_a_run_whose_events_contradict_each_other_is_not_imported(store: Store, bundle: dict[str, bytes]) -> None:
+    lines = [json.loads(line) for line in bundle["events.jsonl"].splitlines()]
+    step = next(line for line in lines if line["type"] == "step")
+    odd = [*lines[:2], step | {"seconds": -1.0, "tokens": None}, {"type": "step"}, [], 5]
+    events = b"\n".join(json.dumps(line).encode() for line in odd) + b"\n"
+    found = store.load(zipped(renamed(bundle, run_id="odd") | {"events.jsonl": events}))
+    assert found.result().status == "interrupted", "lines that are damaged are passed over"
+    with pytest.raises(ExplorerError, match="damaged: it says that it was made"):
+        store.load(zipped(renamed(bundle, run_id="late", created_s=1e300)))
+    assert "late" not in store.ids()
+
+
+def test_whatever_its_events_say_a_run_is_a_row_and_can_be_deleted(store: Store) -> None:
+    """Values of every event are replaced at random; the run is read or called damaged, and never more."""
+    source = store.open(store.ids()[0])
+    lines = [json.loads(line) for line in (source.path / "events.jsonl").read_bytes().splitlines()]
+    kinds = {line["type"]: line for line in lines}
+    few = [*kinds.values(), *(line for line in lines if line["type"] == "step")][:40]
+    rng = random.Random(7)
+    for n in range(300):
+        made = [dict(line) for line in few if rng.random() > 0.1]
+        for _ in range(rng.choice((1, 1, 3))):
+            line = rng.choice(made)
+            name = rng.choice(list(line))
+            line[name] = rng.choice([*ODD, rng.choice(few).get(name)])
+        path = store.folder / f"odd-{n}"
+        path.mkdir()
+        (path / "request.json").write_bytes((source.path / "request.json").read_bytes())
+        (path / "created.json").write_text(str(rng.choice((1.0, 1e300, -1, 1e9))))
+        (path / "events.jsonl").write_bytes(b"\n".join(json.dumps(line).encode() for line in made) + b"\n")
+    rows = {row["run_id"]: row for row in store.history()}
+    assert len(rows) == 301
+    assert {row["status"] for row in rows.values()} >= {"damaged", "done"}
+    assert all(row["error"] for row in rows.values() if row["status"] == "damaged")
+    assert store.history() == list(rows.values()), "from the index as well"
+    for run_id in rows:
+        store.delete(run_id)
+    assert store.history() == []
+
+
+def test_a_folder_that_is_no_run_is_a_row(store: Store) -> None:
+    for name, files in {"empty": {}, "list": {"request.json": b"[]"}, "bytes": {"request.json": b"\xff\0"}}.items():
+        (store.folder / name).mkdir()
+        for file, data in files.items():
+            (store.folder / name / file).write_bytes(data)
+    rows = {row["run_id"]: row["status"] for row in store.history()}
+    assert rows["empty"] == rows["list"] == rows["bytes"] == "damaged"
+    for name in ("empty", "list", "bytes"):
+        store.delete(name)
+
+
+def test_history_needs_no_index(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = store.history()
+    index = store.root / "index.sqlite"
+    index.write_bytes(b"no database " * 100)
+    assert store.history() == before
+    index.unlink()
+    index.mkdir()  # nothing can be written there
+    assert store.history() == before
+    index.rmdir()
+
+    def full(*args: object, **kwargs: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(sqlite3, "connect", full)
+    assert store.history() == before
+    store.delete(before[0]["run_id"])
+    assert store.history() == before[1:]
+
+
+def test_a_run_of_another_container_goes_on_while_it_writes(runner: Runner, fake_request: Request) -> None:
+    run = runner.wait(runner.start(fake_request))
+    lines = (run.path / "events.jsonl").read_bytes().splitlines(keepends=True)
+    (run.path / "events.jsonl").write_bytes(b"".join(lines[:-1]))
+    told = json.loads((run.path / "owner.json").read_bytes()) if (run.path / "owner.json").exists() else {}
+    told |= {"pid": 2**22 + 1, "started": 1.0, "here": "another boot pid:[1]", "watcher": None}
+    (run.path / "owner.json").write_text(json.dumps(told))
+    assert Run(run.path).status() == "running"
+    for name in ("events.jsonl", "owner.json"):
+        os.utime(run.path / name, (1e9, 1e9))
+    assert Run(run.path).status() == "interrupted"
