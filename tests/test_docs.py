@@ -42,7 +42,7 @@ from tests.support.progress import silent
 from tests.support.protocols import faults
 from tests.support.steps import Taken, as_step, taken
 from tests.support.tiny import hf_folder
-from tests.support.workshop import Work, source_of
+from tests.support.workshop import Job, source_of
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -137,6 +137,10 @@ def test_the_long_commands_name_what_exists() -> None:
         settings(plugin.Params, given, plugin.label)
 
 
+# Other tests run beside these: one thread is quicker than two, and passes that are disturbed are not repeated.
+BUSY = {"run": ["--threads", "1", "--retries", "0"], "eval": ["--threads", "1"], "transform": ["--threads", "1"]}
+
+
 @pytest.mark.model
 def test_the_core_commands_run(tmp_path: Path) -> None:
     run_id = ""
@@ -144,6 +148,8 @@ def test_the_core_commands_run(tmp_path: Path) -> None:
         if not line.startswith(".venv/bin/python -m core ") or any(words in line for words in LONG):
             continue
         command = shlex.split(line.replace("RUN_ID", run_id).replace("run.zip", str(tmp_path / "run.zip")))[1:]
+        if command[2] in BUSY:
+            command += BUSY[command[2]]
         done = subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{line}\n{done.stderr[-2000:]}"
         if " run " in line:
@@ -263,11 +269,11 @@ def test_the_transform_makes_a_model(tmp_path: Path) -> None:
 
 def clipped(file: Path, folder: Path, out: Path) -> tuple[str, float, str]:
     """What the example says of the model that it makes in `out`; in a process that may load PyTorch."""
-    transform, source, work = example("transform", file), source_of(folder), Work(out.parent)
+    transform, source, job = example("transform", file), source_of(folder), Job(out.parent)
     params = settings(transform.Params, {"deviations": "2"}, transform.label)
     transform.check(source.spec, params)
-    outcome = transform.run(source, params, out, work)
-    assert work.notes and not work.warnings
+    outcome = transform.run(source, params, out, job)
+    assert job.notes and not job.warnings
     return outcome.note, outcome.facts["clipped"], transform.suffix(params)
 
 

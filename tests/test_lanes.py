@@ -11,10 +11,21 @@ from pathlib import Path
 import pytest
 
 from core.engine import ENGINES
-from tests.support.engines import PLAIN, lanes_of
+from tests.support.engines import LANES, PLAIN, PROCESSES, lanes_of
+from tests.support.lanes import handed_out
 
 ROOT = Path(__file__).parents[1]
 INI = "[pytest]\naddopts = -n auto -p no:cacheprovider\nmarkers = engine(name): a native engine\n"
+CONFTEST = """
+import pytest
+pytest_plugins = ("tests.support.lanes",)
+
+@pytest.fixture(autouse=True)
+def noted(request):
+    with open(request.config.rootpath / "ran.txt", "a") as file:
+        file.write(request.node.nodeid + "\\n")
+"""
+WAIT_S = 180  # a run that hangs
 MARK = "mark.engine"  # apart from its bracket, so that this file's own text names no engine
 
 
@@ -33,20 +44,29 @@ def test_a_files_lanes_are_in_its_text(text: str, lanes: set[str], tmp_path: Pat
     assert lanes_of(tmp_path / "test_a.py") == lanes
 
 
-def suite(folder: Path, *args: str, **files: str) -> str:
-    """What pytest prints about these files."""
+def test_the_longest_lane_has_two_processes_of_the_whole_suite_and_what_is_to_spare() -> None:
+    first, *others = LANES
+    assert handed_out(list(LANES), 4) == [first, first, *others] == handed_out(list(LANES), 6)
+    assert handed_out(list(LANES), 1) == list(LANES), "two that start one after the other would wait for ever"
+    assert handed_out([PROCESSES, PLAIN], 2) == [PROCESSES, PLAIN] and handed_out([], 4) == []
+    assert handed_out([PROCESSES, PLAIN], 4) == [PROCESSES, PROCESSES, PROCESSES, PLAIN]
+
+
+def suite(folder: Path, *args: str, **files: str) -> tuple[str, int]:
+    """What pytest prints about these files, and its exit status. `ran.txt` lists the tests that began."""
     (folder / "pytest.ini").write_text(INI)
-    (folder / "conftest.py").write_text('pytest_plugins = ("tests.support.lanes",)\n')
+    (folder / "conftest.py").write_text(CONFTEST)
     for name, text in files.items():
         (folder / f"test_{name}.py").write_text(f"import os, pytest\n{text}")
     command = [sys.executable, "-m", "pytest", *args, str(folder)]
     env = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")} | {"PYTHONPATH": str(ROOT)}
-    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False).stdout
+    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False, timeout=WAIT_S)
+    return done.stdout, done.returncode
 
 
 def test_a_crash_costs_one_test_and_a_foreign_engine_is_named(tmp_path: Path) -> None:
     (tmp_path / "onnxruntime.py").touch()  # stands in for the library
-    said = suite(
+    said, _ = suite(
         tmp_path,
         crash=f'pytestmark = pytest.{MARK}("llama_cpp")\ndef test_1(): pass\ndef test_2(): os.abort()\n'
         "def test_3(): pass\ndef test_4(): pass\n",
@@ -60,5 +80,39 @@ def test_a_crash_costs_one_test_and_a_foreign_engine_is_named(tmp_path: Path) ->
 
 def test_two_engines_in_one_process_are_refused(tmp_path: Path) -> None:
     both = f'@pytest.{MARK}("pytorch")\ndef test_a(): pass\n@pytest.{MARK}("llama_cpp")\ndef test_b(): pass\n'
-    said = suite(tmp_path, "-n", "0", both=both)
+    said, _ = suite(tmp_path, "-n", "0", both=both)
     assert "no tests ran" in said
+
+
+DEATHS = {  # of three files of three tests: the first, the middle and the last one, one behind the other, and kill -9
+    ("pytorch", 1, 1): "os.abort()",
+    ("onnxruntime", 2, 2): "os.abort()",
+    ("onnxruntime", 2, 3): "os.abort()",
+    ("llama_cpp", 3, 3): "os.abort()",
+    ("plain", 2, 1): "os.kill(os.getpid(), 9)",
+}
+
+
+@pytest.mark.parametrize("processes", ["2", "5"], ids=["lanes wait", "one lane has two"])
+def test_behind_a_dead_process_every_other_test_runs_once(processes: str, tmp_path: Path) -> None:
+    files = {}
+    for lane in ("pytorch", "onnxruntime", "llama_cpp", PLAIN):
+        mark = "" if lane == PLAIN else f'pytestmark = pytest.{MARK}("{lane}")\n'
+        for n in (1, 2, 3):
+            tests = [f"def test_{k}(): {DEATHS.get((lane, n, k), 'pass')}\n" for k in (1, 2, 3)]
+            files[f"{lane}_{n}"] = mark + "".join(tests)
+    said, status = suite(tmp_path, "-n", processes, **files)
+    every = [f"test_{name}.py::test_{k}" for name in files for k in (1, 2, 3)]
+    died = [f"test_{lane}_{n}.py::test_{k}" for lane, n, k in DEATHS]
+    assert sorted((tmp_path / "ran.txt").read_text().split()) == sorted(every)
+    assert sorted(re.findall(r"^FAILED (\S+)", said, re.M)) == sorted(died), said
+    assert status == pytest.ExitCode.TESTS_FAILED and "5 failed, 31 passed" in said
+
+
+def test_a_process_killed_while_it_collects_has_another(tmp_path: Path) -> None:
+    """In a lane of two processes, of which the other has collected already or not."""
+    once = "from pathlib import Path\nif not Path('killed').exists(): Path('killed').touch(); os.kill(os.getpid(), 9)\n"
+    mark = f'pytestmark = pytest.{MARK}("pytorch")\n'
+    tests = "def test_1(): pass\ndef test_2(): pass\n"
+    said, status = suite(tmp_path, "-n", "3", a=mark + once + tests, b=mark + tests, c=tests)
+    assert status == 0 and "6 passed" in said, said

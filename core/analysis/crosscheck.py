@@ -54,7 +54,8 @@ class Total(Record, omit_defaults=False):
 
 def rows(spec: ModelSpec, count: Count) -> tuple[Row, ...]:
     """One row per layer of `spec` that computes or was seen, in its order, then what belongs to no layer."""
-    works = {w.name: w for w in work(spec, count.n_new, count.n_past, count.batch)}
+    pruned = count.prunes_last_block
+    works = {w.name: w for w in work(spec, count.n_new, count.n_past, count.batch, prunes_last_block=pruned)}
     works |= {
         layer.name: _padded(works[layer.name], layer, count) for layer in spec.layers if layer.name in count.cells
     }

@@ -39,8 +39,8 @@ from core.types import (
     Scan,
 )
 
-HEADS = "medusa_heads"
-ENCODER = "encoder."
+HEADS, EXITS = "medusa_heads", "exit_heads"
+ENCODER, _FINAL_NORM = "encoder.", "final_norm"
 _SUMMED = ("flops", "flops_executed", "weight_bytes", "activation_bytes", "kv_read_bytes", "kv_write_bytes")
 _FILLS = frozenset({"attn_norm", "k_proj", "v_proj", "k_norm", "core"})  # what makes the keys and values of a block
 _STATE_BYTES = 4  # llama.cpp and Mamba's kernels keep convolution and scan states in fp32
@@ -84,12 +84,14 @@ def work(
     kv_dtype: str = "fp16",
     n_logits: int = 1,
     fused_attention: bool = True,
+    prunes_last_block: bool = False,
 ) -> tuple[LayerWork, ...]:
     """Work of one forward over `n_new` tokens per sequence after `n_past` cached ones.
 
     weight_dtype: as if the weights were stored so; None: as they are (spec.dtype where unknown).
     n_logits: positions per sequence whose logits are computed (transformers' forward computes all).
     fused_attention: False adds writing and reading the score matrix before and after the softmax.
+    prunes_last_block: what comes behind the last block's attention is computed for those n_logits positions alone.
     Raises ExplorerError for a number of tokens or sequences that makes no sense, and for an unknown dtype.
     """
     for what, n, least in (("new tokens", n_new, 1), ("past tokens", n_past, 0), ("sequences", batch, 1)):
@@ -106,6 +108,7 @@ def work(
         kv_bytes=bytes_per_element(kv_dtype),
         fused_attention=fused_attention,
         stored_bytes={layer.name: layer.weight_bytes or 0 for layer in spec.layers},
+        wanted_only=_behind_attention(spec) if prunes_last_block else frozenset(),
     )
     if any(layer.name.startswith(ENCODER) for layer in spec.layers):
         return tuple(_two_sided(layer, forward) for layer in spec.layers)
@@ -113,12 +116,17 @@ def work(
 
 
 def ran_work(
-    spec: ModelSpec, forwards: Iterable[Forwards], *, activation_dtype: str, kv_dtype: str
+    spec: ModelSpec,
+    forwards: Iterable[Forwards],
+    *,
+    activation_dtype: str,
+    kv_dtype: str,
+    prunes_last_block: bool = False,
 ) -> tuple[LayerWork, ...]:
     """Work of all forwards that ran, together: every one reads the weights once, and a block that it left out adds
-    nothing. Trained heads are a row of their own behind the layers, their share of the unembedding is the head's.
+    nothing. Trained heads are rows of their own behind the layers, their share of the unembedding is the head's.
 
-    Exit heads, a small matrix behind an early block, are not in the spec and not counted.
+    prunes_last_block: as for `work`.
     """
     if spec.weight_bytes is None:
         spec = retype(spec, spec.dtype)
@@ -129,12 +137,20 @@ def ran_work(
         key = msgspec.structs.replace(ran, n_past=0, times=1, rise=0)
         groups.setdefault(key, []).extend(ran.pasts)
     sums = {layer.name: [0.0] * len(_SUMMED) for layer in spec.layers}
-    heads = [0.0] * len(_SUMMED)
+    behind = _behind_attention(spec) if prunes_last_block else frozenset[str]()
+    trained = {name: [0.0] * len(_SUMMED) for name in (HEADS, EXITS)}
+    weight = bytes_per_element(spec.dtype)
     for shape, pasts in groups.items():
         n_logits = shape.n_logits if spec.causal else shape.n_new
+        # a forward through some of the blocks norms only what goes into the head
+        wanted_only = behind | {_FINAL_NORM} if shape.blocks else behind
+        f = _Forward(shape.n_new, 0, shape.n_sequences, n_logits, element, kv_element, True, stored, wanted_only)
         if shape.of == "heads":
-            _add(heads, _trained_heads(spec, shape.n_new, bytes_per_element(spec.dtype), element), len(pasts))
-        f = _Forward(shape.n_new, 0, shape.n_sequences, n_logits, element, kv_element, True, stored)
+            _add(trained[HEADS], _trained_heads(spec, shape.n_new, weight, element), len(pasts))
+        elif shape.of == "exits":
+            n_rows = n_logits * shape.n_sequences
+            _add(trained[EXITS], _exit_head(spec, shape.n_new, n_rows, weight, element), len(pasts))
+            continue
         attentions: dict[Attention, list[float]] = {}
         for layer in spec.layers:
             if not _takes_part(layer, shape):
@@ -146,15 +162,25 @@ def ran_work(
                 sums[layer.name] = [a + b for a, b in zip(sums[layer.name], row, strict=True)]
             else:
                 _add(sums[layer.name], _layer_work(layer, f), len(pasts))
-    rows = [LayerWork(name=x.name, kind=x.kind, **dict(zip(_SUMMED, sums[x.name], strict=True))) for x in spec.layers]
-    if any(heads):
-        rows.append(LayerWork(name=HEADS, kind="head", **dict(zip(_SUMMED, heads, strict=True))))
-    return tuple(rows)
+    found = [LayerWork(name=x.name, kind=x.kind, **dict(zip(_SUMMED, sums[x.name], strict=True))) for x in spec.layers]
+    found += [
+        LayerWork(name=name, kind="head", **dict(zip(_SUMMED, values, strict=True)))
+        for name, values in trained.items()
+        if any(values)
+    ]
+    return tuple(found)
 
 
 def share(rows: Sequence[LayerWork], n: int) -> tuple[LayerWork, ...]:
     """The n-th part of every row."""
     return tuple(msgspec.structs.replace(r, **{name: getattr(r, name) / n for name in _SUMMED}) for r in rows)
+
+
+def _behind_attention(spec: ModelSpec) -> frozenset[str]:
+    """The layers behind the attention of the last block, up to the head."""
+    last = [layer.name for layer in spec.layers if layer.name.startswith(f"blocks.{spec.n_blocks - 1}.")]
+    ends = [i for i, name in enumerate(last) if name.endswith(".attn.o_proj")]
+    return frozenset((*last[ends[-1] + 1 :], _FINAL_NORM) if ends else (_FINAL_NORM,))
 
 
 def _takes_part(layer: Layer, shape: Forwards) -> bool:
@@ -196,6 +222,21 @@ def _trained_heads(spec: ModelSpec, n_heads: int, weight: float, activation: flo
         flops_executed=2.0 * n_heads * d * d,
         weight_bytes=n_heads * d * d * weight,
         activation_bytes=(1 + n_heads) * d * activation,
+    )
+
+
+def _exit_head(spec: ModelSpec, rank: int, n_rows: int, weight: float, activation: float) -> LayerWork:
+    """The products of y + B A y, A of (rank, d) and B of (d, rank) in the model's dtype. y is the state behind a norm
+    of the head's own, which counts as the final norm, in whose place it stands."""
+    d = spec.d_model
+    flops = 4.0 * n_rows * d * rank
+    return LayerWork(
+        name=EXITS,
+        kind="head",
+        flops=flops,
+        flops_executed=flops,
+        weight_bytes=2 * d * rank * weight if n_rows else 0.0,
+        activation_bytes=n_rows * 2 * (d + rank) * activation,
     )
 
 
@@ -287,7 +328,8 @@ def _two_sided(layer: Layer, f: _Forward) -> LayerWork:
 
 @dataclass(frozen=True)
 class _Forward:
-    """A forward's shape. *_bytes: per element; stored_bytes: of each layer's weights."""
+    """A forward's shape. *_bytes: per element; stored_bytes: of each layer's weights. wanted_only: layers that compute
+    only the positions whose logits are wanted."""
 
     n_new: int
     n_past: int
@@ -297,12 +339,14 @@ class _Forward:
     kv_bytes: float
     fused_attention: bool
     stored_bytes: dict[str, int]
+    wanted_only: frozenset[str] = frozenset()
 
     def tokens(self, layer: Layer) -> int:
         """Rows that the layer works on."""
         if layer.name == "pooler":
             return self.batch
-        return self.batch * (self.n_logits if layer.kind == "head" else self.n_new)
+        few = layer.kind == "head" or layer.name in self.wanted_only
+        return self.batch * (self.n_logits if few else self.n_new)
 
 
 def _layer_work(layer: Layer, f: _Forward) -> LayerWork:

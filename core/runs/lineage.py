@@ -16,7 +16,7 @@ from core.runs.resolve import Resolved
 from core.types import Derive, to_json
 
 
-def work_key(wanted: Resolved) -> str:
+def job_key(wanted: Resolved) -> str:
     """Parent and its content, transform, settings (those left at their default, too), seed."""
     return _hash(wanted, content(wanted.entry.files))
 
@@ -29,7 +29,7 @@ def is_of(name: str, wanted: Resolved) -> bool:
     found = derived.about(name)
     if "key" not in found:
         return False
-    if found["key"] == work_key(wanted):
+    if found["key"] == job_key(wanted):
         return True
     made_s = (derived.folder() / name / derived.ABOUT).stat().st_mtime
     return bool(found["key"] == _hash(wanted, None) and newest_s(wanted.entry.files) <= made_s)

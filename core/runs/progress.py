@@ -1,4 +1,4 @@
-"""Where a run stands, from its request and its events: which stage, how far, for how long.
+"""Where a run stands, from its recording: which stage, how far, for how long.
 
 Pure functions, like summarize; nothing here reads a clock or a file.
 """
@@ -9,21 +9,7 @@ from collections.abc import Sequence
 from typing import Literal, TypeVar
 
 from core.runs.recording import Recording, length
-from core.types import (
-    Derive,
-    Done,
-    Evaluate,
-    Event,
-    Failed,
-    Generate,
-    Loaded,
-    Memory,
-    Pass,
-    Phase,
-    Record,
-    Request,
-    Step,
-)
+from core.types import Derive, Done, Evaluate, Event, Failed, Generate, Loaded, Memory, Pass, Record, Request
 
 T = TypeVar("T")
 STAGES = ("queued", "loading", "warm-up", "live", "timing", "profiling", "evaluating", "making", "finished")
@@ -53,41 +39,29 @@ class Stage(Record):
 
 def stage(request: Request, events: Sequence[Event]) -> Stage:
     """The stage after these events; a crash and a new attempt start over from the last Loaded or Phase."""
-    current: Pass | None = None
-    phase: Phase | None = None
-    loaded: Loaded | None = None
-    steps: list[Step] = []
-    passes: list[Pass] = []
-    resting = ""
-    for event in events:
-        match event:
-            case Done() | Failed():
-                return Stage(name="finished")
-            case Loaded():
-                loaded, current, passes, steps = event, None, [], []
-            case Phase() if event.name in ("queued", "preparing", "loading", "training", "evaluating"):
-                phase, current, loaded, resting = event, None, None, ""
-            case Phase() if event.name == "resting":
-                resting = event.note
-            case Pass():
-                current, steps, resting = event, [], ""
-                passes.append(event)
-            case Step():
-                steps.append(event)
-    if resting:
-        return Stage(name="timing", detail=resting)
-    if current is not None and loaded is not None:
-        return _in_pass(request, loaded, current, passes, steps)
-    if loaded is not None:
-        return Stage(name="live" if request.live else "warm-up")
+    return _stage(Recording(request, events))
+
+
+def _stage(run: Recording) -> Stage:
+    if run.ended is not None:
+        return Stage(name="finished")
+    if run.resting:
+        return Stage(name="timing", detail=run.resting)
+    phase = run.outside
+    if run.loaded is not None and phase is None:
+        if run.passes:
+            return _in_pass(run, run.loaded)
+        return Stage(name="live" if run.request.live else "warm-up")
     if phase is None or phase.name == "queued":
         return Stage(name="queued", detail="Waiting for the worker")
     name = {"training": "making", "evaluating": "evaluating"}.get(phase.name, "loading")
     return Stage(name=name, detail=phase.note, done=phase.done, total=phase.total, unit=phase.unit)
 
 
-def _in_pass(request: Request, loaded: Loaded, current: Pass, passes: Sequence[Pass], steps: Sequence[Step]) -> Stage:
-    counted = [p for p in passes if p.kind != "warmup"]
+def _in_pass(run: Recording, loaded: Loaded) -> Stage:
+    request, current = run.request, list(run.passes.values())[-1]
+    steps = run.steps[current.number]
+    counted = [p for p in run.passes.values() if p.kind != "warmup"]
     n_timing = max(request.repeats, sum(p.kind == "timing" for p in counted))  # a disturbed one is repeated
     n_passes = sum(p.kind == "live" for p in counted) + n_timing + len(request.profilers)
     name = _stop(request, current)
@@ -120,17 +94,15 @@ def journey(request: Request, events: Sequence[Event]) -> tuple[tuple[str, StopS
     A warm-up is a stop only when there was one: a request may leave it out, and a live pass is its own. A profiler
     is left out that cannot measure this run.
     """
-    now = stage(request, events)
-    passes = list(Recording(request, events).passes.values())
+    run = Recording(request, events)
+    now, passes = _stage(run), list(run.passes.values())
     warmed = any(e.kind == "warmup" for e in passes) and not request.live
-    stops = ["loading", *(["warm-up"] if warmed else []), *_work(request)]
-    over = now.name == "finished"
-    if over:
-        at = (
-            len(stops)
-            if any(isinstance(e, Done) and not e.cancelled for e in events)
-            else _reached(request, stops, events)
-        )
+    stops = ["loading", *(["warm-up"] if warmed else []), *_after_loading(request)]
+    over = run.ended is not None
+    if isinstance(run.ended, Done) and not run.ended.cancelled:
+        at = len(stops)
+    elif over:
+        at = _reached(run, stops)
     else:
         current = now.detail.split(",")[0] if now.name == "profiling" else now.name
         at = stops.index(current) if current in stops else 0
@@ -151,7 +123,7 @@ def _stop(request: Request, current: Pass) -> str:
     return {"warmup": "warm-up", "live": "live", "timing": "timing", "profile": "profiling"}[current.kind]
 
 
-def _work(request: Request) -> tuple[str, ...]:
+def _after_loading(request: Request) -> tuple[str, ...]:
     """The stops between loading and the end."""
     match request.task:
         case Derive():
@@ -161,12 +133,12 @@ def _work(request: Request) -> tuple[str, ...]:
     return (*(["live"] if request.live else []), "timing", *request.profilers)
 
 
-def _reached(request: Request, stops: Sequence[str], events: Sequence[Event]) -> int:
+def _reached(run: Recording, stops: Sequence[str]) -> int:
     """How many stops were completed before the run ended early."""
-    last = next((e for e in reversed(events) if isinstance(e, Pass)), None)
-    if last is None:
-        return 1 if any(isinstance(e, Loaded) for e in events) else 0
-    name = last.profiler or _stop(request, last)
+    if not run.passes:
+        return 0 if run.loaded is None else 1
+    last = list(run.passes.values())[-1]
+    name = last.profiler or _stop(run.request, last)
     return stops.index(name) if name in stops else 1
 
 

@@ -12,10 +12,11 @@ from typing import Literal, TypeVar
 import msgspec
 
 from core.runs.passes import Headline, headline
-from core.types import Event, Forwards, Host, Loaded, ModelSpec, Pass, Request, Setup, Step
+from core.types import Done, Event, Failed, Forwards, Host, Loaded, ModelSpec, Pass, Phase, Request, Setup, Step
 
 PhaseKey = Literal["prefill", "decode"]
 T = TypeVar("T")
+OUTSIDE = ("queued", "preparing", "loading", "training", "evaluating")  # phases that are no part of a pass
 
 
 class Recording:
@@ -58,6 +59,29 @@ class Recording:
     def last_of_all(self, kind: type[T]) -> T | None:
         """Of the whole run, whatever attempt it was."""
         return next((e for e in reversed(self.events) if isinstance(e, kind)), None)
+
+    @cached_property
+    def ended(self) -> Done | Failed | None:
+        return next((e for e in reversed(self.events) if isinstance(e, Done | Failed)), None)
+
+    @cached_property
+    def outside(self) -> Phase | None:
+        """What goes on outside of passes; None from Loaded until another such phase begins."""
+        last = next(
+            (e for e in reversed(self.events) if isinstance(e, Loaded) or (isinstance(e, Phase) and e.name in OUTSIDE)),
+            None,
+        )
+        return last if isinstance(last, Phase) else None
+
+    @cached_property
+    def resting(self) -> str:
+        """What the worker waits for before the next pass; empty while it does not wait."""
+        marks = (*OUTSIDE, "resting")
+        last = next(
+            (e for e in reversed(self.events) if isinstance(e, Pass) or (isinstance(e, Phase) and e.name in marks)),
+            None,
+        )
+        return last.note if isinstance(last, Phase) and last.name == "resting" else ""
 
     @cached_property
     def passes(self) -> dict[int, Pass]:

@@ -226,13 +226,14 @@ def _worked(loaded: Loaded, forwards: Iterable[Forwards], of: Collection[str]) -
         (f for f in forwards if f.of in of),
         activation_dtype=setup.activation_dtype,
         kv_dtype=setup.kv_dtype,
+        prunes_last_block=setup.prunes_last_block,
     )
 
 
 def _parts(loaded: Loaded, forwards: Sequence[Forwards]) -> tuple[PhasePart, ...]:
     """What helped the model in a phase, each apart; not a draft model that an earlier version did not record."""
     found = []
-    for of in ("blocks", "heads", "draft"):
+    for of in ("blocks", "heads", "exits", "draft"):
         n = sum(f.times for f in forwards if f.of == of)
         if n and (of != "draft" or loaded.draft is not None):
             work_done = total(_worked(loaded, forwards, (of,)))
@@ -247,7 +248,7 @@ def phase_work(run: Recording, phase: PhaseKey, steps: Sequence[Step]) -> tuple[
     """
     if run.loaded is None:
         return ()
-    works = _worked(run.loaded, run.forwards(steps), (*OWN, "blocks", "heads"))
+    works = _worked(run.loaded, run.forwards(steps), (*OWN, "blocks", "heads", "exits"))
     return share(works, max(1, sum(s.counts.forwards for s in steps))) if phase == "decode" else works
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from core.errors import ExplorerError
 from core.training import checkpoint
-from core.types import Work
+from core.types import Job
 
 WARM_UP = 0.04  # share of the training
 CHECKPOINT_S = 120.0
@@ -70,7 +70,7 @@ def train(
     model: Any,
     objective: Objective,
     budget: Budget,
-    work: Work,
+    job: Job,
     learning_rate: float,
     probe_minutes: float = 2.0,
     probe_steps: int | None = None,
@@ -78,11 +78,11 @@ def train(
 ) -> Report:
     """Train `model` (fp32, in place) and leave the best weights in it.
 
-    A checkpoint lies in work.folder whenever the user stops it, about every two minutes, and after every probe; the
+    A checkpoint lies in job.folder whenever the user stops it, about every two minutes, and after every probe; the
     same call goes on from there. probe_minutes of training lie between two probes, or probe_steps where given. Raises
     ExplorerError when the loss is no number, when the model collapses at once, and when the disk is full.
     """
-    return _Loop(model, objective, budget, work, learning_rate, probe_minutes, probe_steps, autocast).run()
+    return _Loop(model, objective, budget, job, learning_rate, probe_minutes, probe_steps, autocast).run()
 
 
 class _Loop:
@@ -91,7 +91,7 @@ class _Loop:
         model: Any,
         objective: Objective,
         budget: Budget,
-        work: Work,
+        job: Job,
         learning_rate: float,
         probe_minutes: float,
         probe_steps: int | None,
@@ -100,7 +100,7 @@ class _Loop:
         import torch
 
         assert budget.steps or budget.minutes, "a training needs an end"
-        self.torch, self.model, self.objective, self.budget, self.work = torch, model, objective, budget, work
+        self.torch, self.model, self.objective, self.budget, self.job = torch, model, objective, budget, job
         self.rate, self.autocast = learning_rate, autocast
         self.probe_minutes, self.probe_steps = probe_minutes, probe_steps
         trained = [p for p in model.parameters() if p.requires_grad]
@@ -112,7 +112,7 @@ class _Loop:
 
     def run(self) -> Report:
         torch = self.torch
-        torch.manual_seed(self.work.seed)
+        torch.manual_seed(self.job.seed)
         torch.set_flush_denormal(True)  # Adam's second moments end there, and processors take 100 times as long
         self._resume()
         report = self.report
@@ -159,11 +159,11 @@ class _Loop:
     def _show(self) -> None:
         report = self.report
         total = self._total()
-        self.work.check()
+        self.job.check()
         if report.points and report.points[-1][0] == report.steps:
             step, values = report.points[-1]
-            self.work.curve(step, total, **values)
-        self.work.progress("Training", report.steps, total, "steps")
+            self.job.curve(step, total, **values)
+        self.job.progress("Training", report.steps, total, "steps")
 
     def _total(self) -> int:
         """Steps in all, as far as can be told from the time they take."""
@@ -187,7 +187,7 @@ class _Loop:
         assert objective.probe is not None
         self.model.eval()
         with self._saved_when_stopped():
-            self.work.progress("Looking at its answers", report.steps, self._total(), "steps")
+            self.job.progress("Looking at its answers", report.steps, self._total(), "steps")
             values = dict(objective.probe())
         report.points.append((report.steps, values))
         self.probed_step, self.probed_s = report.steps, report.seconds
@@ -202,14 +202,14 @@ class _Loop:
             )
         elif self.best is None or score >= self.best or objective.score is None:
             self.best, report.best_step = score, report.steps
-            checkpoint.save(self.work.folder, {"model": self.model.state_dict(), "step": report.steps}, "best.pt")
+            checkpoint.save(self.job.folder, {"model": self.model.state_dict(), "step": report.steps}, "best.pt")
         self._save()
-        self.work.curve(report.steps, self._total(), **values)
+        self.job.curve(report.steps, self._total(), **values)
 
     def _keep_best(self) -> None:
         if self.report.best_step == self.report.steps or self.objective.probe is None:
             return
-        best = checkpoint.load(self.work.folder, "best.pt")
+        best = checkpoint.load(self.job.folder, "best.pt")
         if best is not None and best["step"] == self.report.best_step:
             self.model.load_state_dict(best["model"])
 
@@ -240,11 +240,11 @@ class _Loop:
             "probed_step": self.probed_step,
             "probed_s": self.probed_s,
         }
-        checkpoint.save(self.work.folder, state)
+        checkpoint.save(self.job.folder, state)
         self.saved_at = time.monotonic()
 
     def _resume(self) -> None:
-        state = checkpoint.load(self.work.folder)
+        state = checkpoint.load(self.job.folder)
         if state is None:
             return
         self.model.load_state_dict(state["model"])
@@ -260,4 +260,4 @@ class _Loop:
         self.best, self.highest = state["best"], state["highest"]
         self.probed_step, self.probed_s = state["probed_step"], state["probed_s"]
         for step, values in self.report.points:
-            self.work.curve(step, self._total(), **values)
+            self.job.curve(step, self._total(), **values)

@@ -10,7 +10,7 @@ from typing import Any
 from core.errors import ExplorerError
 from core.training import greedy
 from core.training.examples import Example
-from core.types import Work
+from core.types import Job
 
 CHUNK = 128  # prompts between two lines of the file
 
@@ -20,20 +20,20 @@ def written(
     prompts: Sequence[Sequence[int]],
     end: frozenset[int],
     limit: int,
-    work: Work,
+    job: Job,
     temperature: float = 0.0,
 ) -> list[Example]:
     """The model's continuation of every prompt, without those that only repeat a token.
 
-    Kept in work.folder, a line for each chunk. Raises ExplorerError when the disk is full and when nothing is left.
+    Kept in job.folder, a line for each chunk. Raises ExplorerError when the disk is full and when nothing is left.
     """
-    path = work.folder / "written.jsonl"
+    path = job.folder / "written.jsonl"
     answers = _kept(path)
     while len(answers) < len(prompts):
-        work.progress("The model writes", len(answers), len(prompts), "texts")
-        work.check()
+        job.progress("The model writes", len(answers), len(prompts), "texts")
+        job.check()
         part = prompts[len(answers) : len(answers) + CHUNK]
-        seed = work.seed * 1_000_003 + len(answers)
+        seed = job.seed * 1_000_003 + len(answers)
         made = greedy.answers(model, part, end, limit, temperature=temperature, seed=seed)
         _keep(path, made)
         answers += made

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from core.types import Work
+from core.types import Job
 
 SHARD_BYTES = 2 << 30
 _OWN = ("config.json", "roofscope.json", "artifact.json")  # written anew, or the parent's story
@@ -18,16 +18,16 @@ _TRAINED_FOR = ("medusa_heads",)  # fields of a config.json that name files trai
 _COPIED = (".json", ".jinja", ".txt", ".model")
 
 
-def write(out: Path, source: Path, config: dict[str, Any], tensors: dict[str, Any], work: Work) -> None:
+def write(out: Path, source: Path, config: dict[str, Any], tensors: dict[str, Any], job: Job) -> None:
     """Fill the folder `out`. tensors: by the names under which transformers knows them; tied ones once.
 
-    Raises OSError when the disk is full, and what `work` raises when the user asks for a stop.
+    Raises OSError when the disk is full, and what `job` raises when the user asks for a stop.
     """
-    write_one_by_one(out, source, config, tensors.items(), sum(t.nbytes for t in tensors.values()), work)
+    write_one_by_one(out, source, config, tensors.items(), sum(t.nbytes for t in tensors.values()), job)
 
 
 def write_one_by_one(
-    out: Path, source: Path, config: dict[str, Any], tensors: Iterable[tuple[str, Any]], n_bytes: int, work: Work
+    out: Path, source: Path, config: dict[str, Any], tensors: Iterable[tuple[str, Any]], n_bytes: int, job: Job
 ) -> None:
     """The same from tensors that are made one at a time: no more than a shard of them is held.
 
@@ -36,8 +36,8 @@ def write_one_by_one(
     weight_map: dict[str, int] = {}
     done = n_shards = 0
     for shard in _shards(tensors):
-        work.progress("Writing the model", min(done, n_bytes), n_bytes, "bytes")
-        work.check()
+        job.progress("Writing the model", min(done, n_bytes), n_bytes, "bytes")
+        job.check()
         _save(shard, out / f"part-{n_shards}")
         weight_map |= dict.fromkeys(shard, n_shards)
         done += sum(t.nbytes for t in shard.values())

@@ -15,7 +15,7 @@ from core.errors import ExplorerError
 from core.layer_names import block_of, canonical_hf
 from core.transforms import _hf_folder
 from core.transforms._calibration import sequences
-from core.types import Linear, ModelSpec, Source, Work
+from core.types import Job, Linear, ModelSpec, Source
 
 DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
@@ -31,13 +31,13 @@ def check_dense(spec: ModelSpec, what: str) -> None:
         raise ExplorerError(f"{what} does not know models with experts.", "Choose a dense model.")
 
 
-def load(source: Source, work: Work) -> Any:
+def load(source: Source, job: Job) -> Any:
     """The model in fp32, for inference. Raises ExplorerError when transformers cannot open the folder."""
     import torch
     import transformers
 
-    work.progress("Loading the model")
-    torch.set_num_threads(work.threads)
+    job.progress("Loading the model")
+    torch.set_num_threads(job.threads)
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     if "text_config" in config_of(source):
@@ -95,7 +95,7 @@ def blocks(model: Any, spec: ModelSpec) -> tuple[Any, str]:
     raise ExplorerError(f"The blocks of '{spec.architecture}' could not be found.", "Choose another model.")
 
 
-def calibrate(model: Any, source: Source, work: Work, note: str) -> int:
+def calibrate(model: Any, source: Source, job: Job, note: str) -> int:
     """Run the app's calibration text through the blocks, without the head; returns its number of tokens.
 
     All sequences go in one forward, so that a hook on a module sees all there is to see before the module runs,
@@ -107,8 +107,8 @@ def calibrate(model: Any, source: Source, work: Work, note: str) -> int:
     holder, name = blocks(model, source.spec)
 
     def tell(i: int) -> None:
-        work.progress(note, i, source.spec.n_blocks, "blocks")
-        work.check()
+        job.progress(note, i, source.spec.n_blocks, "blocks")
+        job.check()
 
     hooks = [block.register_forward_pre_hook(lambda *_, i=i: tell(i)) for i, block in enumerate(getattr(holder, name))]
     try:
@@ -120,7 +120,7 @@ def calibrate(model: Any, source: Source, work: Work, note: str) -> int:
     return int(ids.numel())
 
 
-def save(model: Any, source: Source, out: Path, work: Work, **config: Any) -> None:
+def save(model: Any, source: Source, out: Path, job: Job, **config: Any) -> None:
     """Write the model, in its parent's dtype unless `config`, which changes fields of config.json, has another."""
     import torch
 
@@ -133,4 +133,4 @@ def save(model: Any, source: Source, out: Path, work: Work, **config: Any) -> No
         seen.add(tensor.data_ptr())
         cast = tensor.to(getattr(torch, config["dtype"])) if tensor.is_floating_point() else tensor
         tensors[name] = cast.contiguous()
-    _hf_folder.write(out, Path(source.path), config_of(source) | config, tensors, work)
+    _hf_folder.write(out, Path(source.path), config_of(source) | config, tensors, job)

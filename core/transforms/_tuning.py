@@ -15,7 +15,7 @@ from core.training import probe
 from core.training.examples import Example, of_questions
 from core.training.loop import Budget, Report
 from core.training.packing import plain_attention
-from core.types import Attention, ModelSpec, Source, Work
+from core.types import Attention, Job, ModelSpec, Source
 
 
 class Pupil:
@@ -24,7 +24,7 @@ class Pupil:
     Up to n_probe of them, and no more than a fifth, are held out: never trained on.
     """
 
-    def __init__(self, model: Any, source: Source, work: Work, domain: str | None, n: int, n_probe: int) -> None:
+    def __init__(self, model: Any, source: Source, job: Job, domain: str | None, n: int, n_probe: int) -> None:
         from transformers import AutoTokenizer
 
         self.model, self.source, self.domain = model.requires_grad_(True), source, domain or ""
@@ -34,8 +34,8 @@ class Pupil:
         self.held_out, self.questions = list[domains.Question](), list[domains.Question]()
         if domain is None:
             return
-        work.progress("Writing the questions")
-        questions = domains.load(domain, "train", n + n_probe, work.seed)
+        job.progress("Writing the questions")
+        questions = domains.load(domain, "train", n + n_probe, job.seed)
         n_probe = min(n_probe, len(questions) // 5)
         self.held_out, self.questions = questions[:n_probe], questions[n_probe:]
         if not self.questions:

@@ -20,7 +20,7 @@ from core.training.loop import Objective, train
 from core.training.packing import pack
 from core.training.self_written import written
 from core.transforms import _torch_model, _tuning
-from core.types import ModelSpec, Outcome, Record, Source, Transform, Work
+from core.types import Job, ModelSpec, Outcome, Record, Source, Transform
 
 COLLAPSE = 0.4  # fall of the accuracy: the first hundred steps cost a tenth or two, which comes back
 
@@ -92,20 +92,20 @@ class ConsistencyTraining:
     def suffix(self, params: Consistency) -> str:
         return f"cllm-{Path(params.domain).stem}"
 
-    def run(self, source: Source, params: Consistency, out: Path, work: Work) -> Outcome:
-        _tuning.room(work.folder, source.spec.n_params)
-        model = _torch_model.load(source, work)
-        pupil = _tuning.Pupil(model, source, work, params.domain, params.examples, params.probe_questions)
+    def run(self, source: Source, params: Consistency, out: Path, job: Job) -> Outcome:
+        _tuning.room(job.folder, source.spec.n_params)
+        model = _torch_model.load(source, job)
+        pupil = _tuning.Pupil(model, source, job, params.domain, params.examples, params.probe_questions)
         limit = min(params.max_tokens, source.spec.max_context or params.max_tokens)
-        examples = pupil.examples(limit) if params.answers == "gold" else own_answers(pupil, limit, work)
-        batches = Batches(examples, params.batch, work.seed)
+        examples = pupil.examples(limit) if params.answers == "gold" else own_answers(pupil, limit, job)
+        batches = Batches(examples, params.batch, job.seed)
         longest = max(len(e.answer) for e in examples)
         fill = pupil.last if params.fill == "end" else None
 
         def loss(step: int) -> tuple[Any, dict[str, float]]:
             import torch
 
-            batch, rng = batches[step], np.random.default_rng([work.seed, 3, step])
+            batch, rng = batches[step], np.random.default_rng([job.seed, 3, step])
             with torch.no_grad():
                 noise = states.rollout(model, batch, rng, params.window, params.trajectories, params.jacobi_steps, fill)
             packed = pack(batch, states.thinned(noise, rng, params.guessed_tokens))
@@ -122,13 +122,13 @@ class ConsistencyTraining:
             model,
             Objective(loss, probe, score="right_tokens_per_forward", guard="accuracy", tolerance=COLLAPSE),
             _tuning.budget(params.steps, params.minutes),
-            work,
+            job,
             params.learning_rate,
             params.probe_minutes,
         )
         if report.stopped:
-            work.warn(report.stopped)
-        _torch_model.save(model, source, out, work)
+            job.warn(report.stopped)
+        _torch_model.save(model, source, out, job)
         found = _tuning.facts(report, params.domain)
         found |= {"examples": len(examples), "window": params.window, "fill": params.fill}
         return Outcome(
@@ -137,12 +137,12 @@ class ConsistencyTraining:
         )
 
 
-def own_answers(pupil: _tuning.Pupil, limit: int, work: Work) -> list[Example]:
+def own_answers(pupil: _tuning.Pupil, limit: int, job: Job) -> list[Example]:
     """The questions with the model's own greedy answers, up to `limit` tokens together."""
     prompts = [p for q in pupil.questions if len(p := pupil.prompt(q.prompt)) < limit]
     if not prompts:
         raise ExplorerError(f"Every prompt is longer than {limit} tokens.", "Raise the setting max_tokens.")
-    return written(pupil.model, prompts, pupil.end, limit - max(map(len, prompts)), work)
+    return written(pupil.model, prompts, pupil.end, limit - max(map(len, prompts)), job)
 
 
 plugin: Transform = ConsistencyTraining()

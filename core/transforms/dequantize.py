@@ -19,7 +19,7 @@ from core.models.precision import RESTORED, Declared, declared
 from core.models.spec import stored_dtype
 from core.transforms import _hf_folder, _stored_matrix
 from core.transforms import _torch_model as torch_model
-from core.types import ModelSpec, Outcome, Record, Source, Transform, Work
+from core.types import Job, ModelSpec, Outcome, Record, Source, Transform
 
 EXACT_IN_BF16 = ("mxfp4", "mxfp8")  # of few significant bits, times powers of two
 DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
@@ -66,7 +66,7 @@ class Dequantize:
     def suffix(self, params: Dequantization) -> str:
         return "dequantized" if params.dtype == "exact" else f"dequantized-{params.dtype}"
 
-    def run(self, source: Source, params: Dequantization, out: Path, work: Work) -> Outcome:
+    def run(self, source: Source, params: Dequantization, out: Path, job: Job) -> Outcome:
         folder, config = Path(source.path), torch_model.config_of(source)
         found = declared(config)
         if found is None:
@@ -81,8 +81,8 @@ class Dequantize:
         dtype = params.dtype if params.dtype != "exact" else exact_dtype(found.method, stored_dtype(config))
         stored = Stored(folder, source.entry.label, quantization_of(config), found.method)
         told = Told(dtype)
-        tensors = told.cast(stored.plain(work))
-        _hf_folder.write_one_by_one(out, folder, plain_config(config, DTYPES[dtype]), tensors, stored.n_bytes, work)
+        tensors = told.cast(stored.plain(job))
+        _hf_folder.write_one_by_one(out, folder, plain_config(config, DTYPES[dtype]), tensors, stored.n_bytes, job)
         return Outcome(note=told.note(found), facts={"dtype": dtype, "from": found.words, "rounded": told.share})
 
 
@@ -153,12 +153,12 @@ class Stored:
         self.n_bytes = sum(file.stat().st_size for file in set(self._files.values()))
         self._opened: tuple[Path, Any] | None = None
 
-    def plain(self, work: Work) -> Iterator[tuple[str, Any]]:
+    def plain(self, job: Job) -> Iterator[tuple[str, Any]]:
         """Each tensor of the unquantized model under its name. Raises ExplorerError for a form that is not read."""
         self._refuse_more()
         for done, name in enumerate(self._files):
-            work.progress("Dequantizing", done, len(self._files), "tensors")
-            work.check()
+            job.progress("Dequantizing", done, len(self._files), "tensors")
+            job.check()
             if _OF_ACTIVATIONS.search(name):
                 continue
             if beside := _BESIDE.search(name):

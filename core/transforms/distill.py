@@ -21,7 +21,7 @@ from core.training.loop import Objective, train
 from core.training.packing import pack, plain_attention
 from core.training.self_written import written
 from core.transforms import _blocks, _calibration, _torch_model, _tuning
-from core.types import ModelSpec, Outcome, Record, Source, Transform, Work
+from core.types import Job, ModelSpec, Outcome, Record, Source, Transform
 
 SEED_TOKENS = (4, 16)  # how long the beginnings of free text are
 SAMPLED_SHARE = 0.1  # of the student's weights may be zero by chance; more are a pattern
@@ -85,11 +85,11 @@ class Distill:
     def suffix(self, params: Distilling) -> str:
         return f"distilled{params.keep_layers}" if params.keep_layers else "distilled"
 
-    def run(self, source: Source, params: Distilling, out: Path, work: Work) -> Outcome:
-        _tuning.room(work.folder, source.spec.n_params)
-        origin = work.open(params.teacher, self.formats) if params.teacher else source
-        teacher, student = _torch_model.load(origin, work), _torch_model.load(source, work)
-        pupil = _tuning.Pupil(student, source, work, _domain(params), params.texts, 0)
+    def run(self, source: Source, params: Distilling, out: Path, job: Job) -> Outcome:
+        _tuning.room(job.folder, source.spec.n_params)
+        origin = job.open(params.teacher, self.formats) if params.teacher else source
+        teacher, student = _torch_model.load(origin, job), _torch_model.load(source, job)
+        pupil = _tuning.Pupil(student, source, job, _domain(params), params.texts, 0)
         _check_tokenizer(pupil.tokenizer, origin)
         config = {}
         if params.keep_layers:
@@ -99,12 +99,12 @@ class Distill:
 
         context = min(source.spec.max_context or 1 << 20, origin.spec.max_context or 1 << 20)
         length = min(params.length, context // 2)
-        prompts = [p for p in _prompts(pupil, params, work.seed) if len(p) + length <= context]
+        prompts = [p for p in _prompts(pupil, params, job.seed) if len(p) + length <= context]
         if not prompts:
             raise ExplorerError(f"No prompt fits in {context} tokens beside its answer.", "Set length lower.")
-        examples = written(teacher, prompts, pupil.end, length, work, params.temperature)
+        examples = written(teacher, prompts, pupil.end, length, job, params.temperature)
         held_out, examples = examples[: len(examples) // 10], examples[len(examples) // 10 :]
-        batches = Batches(examples, params.batch, work.seed)
+        batches = Batches(examples, params.batch, job.seed)
 
         def loss(step: int) -> tuple[Any, dict[str, float]]:
             import torch
@@ -121,11 +121,11 @@ class Distill:
             student,
             Objective(loss, probe, score="same_choice"),
             _tuning.budget(params.steps, params.minutes),
-            work,
+            job,
             params.learning_rate,
             params.probe_minutes,
         )
-        _torch_model.save(student, source, out, work, **config)
+        _torch_model.save(student, source, out, job, **config)
         probes = [(step, values) for step, values in report.points if "divergence" in values]
         after = next(values for step, values in reversed(probes) if step == report.best_step)
         return Outcome(

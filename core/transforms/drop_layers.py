@@ -15,7 +15,7 @@ from msgspec import Meta
 from core.errors import ExplorerError
 from core.transforms import _blocks
 from core.transforms import _torch_model as torch_model
-from core.types import ModelSpec, Outcome, Record, Source, Transform, Work
+from core.types import Job, ModelSpec, Outcome, Record, Source, Transform
 
 
 class Dropping(Record):
@@ -48,16 +48,16 @@ class DropLayers:
     def suffix(self, params: Dropping) -> str:
         return f"first{params.keep_first}" if params.keep_first else f"drop{params.n}"
 
-    def run(self, source: Source, params: Dropping, out: Path, work: Work) -> Outcome:
-        model = torch_model.load(source, work)
+    def run(self, source: Source, params: Dropping, out: Path, job: Job) -> Outcome:
+        model = torch_model.load(source, job)
         n_blocks = source.spec.n_blocks
         if params.keep_first:
             kept, influence = list(range(params.keep_first)), []
         else:
-            influence = influences(model, source, work)
+            influence = influences(model, source, job)
             least = sorted(range(n_blocks), key=influence.__getitem__)[: params.n]
             kept = [i for i in range(n_blocks) if i not in least]
-        torch_model.save(model, source, out, work, **_blocks.keep(model, source, kept))
+        torch_model.save(model, source, out, job, **_blocks.keep(model, source, kept))
         dropped = [i for i in range(n_blocks) if i not in kept]
         return Outcome(
             note=_note(dropped, n_blocks, bool(influence)),
@@ -65,7 +65,7 @@ class DropLayers:
         )
 
 
-def influences(model: Any, source: Source, work: Work) -> list[float]:
+def influences(model: Any, source: Source, job: Job) -> list[float]:
     """Influence of every block, 0 (leaves its input as it was) to 2."""
     from torch.nn.functional import cosine_similarity
 
@@ -77,7 +77,7 @@ def influences(model: Any, source: Source, work: Work) -> list[float]:
         found.append(1 - float(cosine_similarity(inputs[0], leaving, dim=-1).mean()))
 
     hooks = [block.register_forward_hook(after) for block in getattr(holder, name)]
-    torch_model.calibrate(model, source, work, "Measuring the blocks' influence")
+    torch_model.calibrate(model, source, job, "Measuring the blocks' influence")
     for hook in hooks:
         hook.remove()
     return found

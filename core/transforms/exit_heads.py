@@ -25,7 +25,7 @@ from core.training import greedy
 from core.training.examples import Batches, Example
 from core.training.loop import Objective, train
 from core.transforms import _torch_model, _tuning
-from core.types import ModelSpec, Outcome, Record, Source, Transform, Work
+from core.types import Job, ModelSpec, Outcome, Record, Source, Transform
 
 FILE, KEY = "exit_heads.safetensors", "exit_heads"
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")  # those that can leave early
@@ -89,22 +89,22 @@ class ExitHeadTraining:
     def suffix(self, params: ExitHeads) -> str:
         return f"exits-{Path(params.domain).stem}"
 
-    def run(self, source: Source, params: ExitHeads, out: Path, work: Work) -> Outcome:
+    def run(self, source: Source, params: ExitHeads, out: Path, job: Job) -> Outcome:
         import torch
 
-        model = _torch_model.load(source, work)
-        pupil = _tuning.Pupil(model, source, work, params.domain, params.questions, params.probe_questions)
+        model = _torch_model.load(source, job)
+        pupil = _tuning.Pupil(model, source, job, params.domain, params.questions, params.probe_questions)
         model.requires_grad_(False)
-        held_out, learned = _answered(pupil, params, source.spec.max_context, work)
+        held_out, learned = _answered(pupil, params, source.spec.max_context, job)
         places = exits(source.spec.n_blocks, params)
-        torch.manual_seed(work.seed)
+        torch.manual_seed(job.seed)
         heads = torch.nn.ModuleDict({str(place): new_head(model.model.norm, params.rank) for place in places})
-        batches = Batches(learned, params.batch, work.seed)
+        batches = Batches(learned, params.batch, job.seed)
 
         def loss(step: int) -> tuple[Any, Mapping[str, float]]:
             states = _states(model, batches[step], places)
             n = len(states[0])
-            rows = np.random.default_rng([work.seed, 5, step]).permutation(n)[:ROWS]
+            rows = np.random.default_rng([job.seed, 5, step]).permutation(n)[:ROWS]
             wanted, found = _log_probabilities(model, heads, [state[rows] for state in states], places)
             each = [torch.nn.functional.kl_div(q, wanted, reduction="batchmean", log_target=True) for q in found]
             return sum(each), {f"kl_{place}": float(kl.detach()) for place, kl in zip(places, each, strict=True)}
@@ -118,9 +118,9 @@ class ExitHeadTraining:
 
         before = judge(model, heads, held_out, places)
         objective = Objective(loss, look, score="agreement")
-        report = train(heads, objective, _tuning.budget(params.steps, params.minutes), work, params.learning_rate)
+        report = train(heads, objective, _tuning.budget(params.steps, params.minutes), job, params.learning_rate)
         after = judge(model, heads, held_out, places)
-        _write(source, out, heads, params, places, work)
+        _write(source, out, heads, params, places, job)
         return Outcome(
             note=f"Exit heads trained on {Path(params.domain).name}; the model itself is its parent.",
             facts=_tuning.facts(report, params.domain)
@@ -207,9 +207,9 @@ def _log_probabilities(model: Any, heads: Any, states: Sequence[Any], places: Se
 
 
 def _answered(
-    pupil: _tuning.Pupil, params: ExitHeads, context: int | None, work: Work
+    pupil: _tuning.Pupil, params: ExitHeads, context: int | None, job: Job
 ) -> tuple[list[Example], list[Example]]:
-    """The held-out questions and the others, with the model's own answers; kept in work.folder."""
+    """The held-out questions and the others, with the model's own answers; kept in job.folder."""
     questions = [*pupil.held_out, *pupil.questions]
     room = (context or 1 << 30) - params.answer_tokens
     prompts = [prompt for q in questions if len(prompt := pupil.prompt(q.prompt)) <= room]
@@ -218,14 +218,14 @@ def _answered(
         raise ExplorerError(
             f"'{params.domain}' has too few prompts that fit into the context.", "Give it at least five."
         )
-    kept = work.folder / "answers.json"
+    kept = job.folder / "answers.json"
     if kept.is_file():
         answers = [tuple(answer) for answer in json.loads(kept.read_text("utf-8"))]
     else:
 
         def report(n: int) -> None:
-            work.progress("The model answers", n, len(prompts), "questions")
-            work.check()
+            job.progress("The model answers", n, len(prompts), "questions")
+            job.check()
 
         answers = greedy.answers(pupil.model, prompts, pupil.end, params.answer_tokens, done=report)
         part = kept.with_suffix(".part")
@@ -235,13 +235,13 @@ def _answered(
     return found[:n_held_out], found[n_held_out:]
 
 
-def _write(source: Source, out: Path, heads: Any, params: ExitHeads, places: Sequence[int], work: Work) -> None:
+def _write(source: Source, out: Path, heads: Any, params: ExitHeads, places: Sequence[int], job: Job) -> None:
     from safetensors.torch import save_file
 
-    work.progress("Writing the model")
+    job.progress("Writing the model")
     for file in sorted(Path(source.path).iterdir()):
         if file.is_file() and file.name not in ("config.json", "roofscope.json", "artifact.json", FILE):
-            work.check()
+            job.check()
             shutil.copyfile(file, out / file.name)
     config = _torch_model.config_of(source) | {KEY: {"blocks": list(places), "rank": params.rank}}
     (out / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")

@@ -16,7 +16,7 @@ from core.training.examples import Batches
 from core.training.loop import Objective, train
 from core.training.packing import pack
 from core.transforms import _torch_model, _tuning
-from core.types import ModelSpec, Outcome, Record, Source, Transform, Work
+from core.types import Job, ModelSpec, Outcome, Record, Source, Transform
 
 
 class Tuning(Record):
@@ -62,12 +62,12 @@ class Finetune:
     def suffix(self, params: Tuning) -> str:
         return f"tuned-{Path(params.domain).stem}"
 
-    def run(self, source: Source, params: Tuning, out: Path, work: Work) -> Outcome:
-        _tuning.room(work.folder, source.spec.n_params)
-        model = _torch_model.load(source, work)
-        pupil = _tuning.Pupil(model, source, work, params.domain, params.examples, params.probe_questions)
+    def run(self, source: Source, params: Tuning, out: Path, job: Job) -> Outcome:
+        _tuning.room(job.folder, source.spec.n_params)
+        model = _torch_model.load(source, job)
+        pupil = _tuning.Pupil(model, source, job, params.domain, params.examples, params.probe_questions)
         examples = pupil.examples(min(params.max_tokens, source.spec.max_context or params.max_tokens))
-        batches = Batches(examples, params.batch, work.seed)
+        batches = Batches(examples, params.batch, job.seed)
         longest = max(len(e.answer) for e in examples)
 
         def loss(step: int) -> tuple[Any, dict[str, float]]:
@@ -83,13 +83,13 @@ class Finetune:
             model,
             objective,
             _tuning.budget(params.steps, params.minutes),
-            work,
+            job,
             params.learning_rate,
             params.probe_minutes,
         )
         if report.stopped:
-            work.warn(report.stopped)
-        _torch_model.save(model, source, out, work)
+            job.warn(report.stopped)
+        _torch_model.save(model, source, out, job)
         seen = min(len(examples), report.steps * params.batch)
         note = f"Tuned on {seen} questions of {Path(params.domain).name} in {report.steps} steps."
         found = _tuning.facts(report, params.domain)

@@ -17,7 +17,7 @@ from typing import Any, Literal
 from core.errors import ExplorerError
 from core.models import gguf_file
 from core.transforms import _child
-from core.types import ModelSpec, Outcome, Record, Source, Transform, Work
+from core.types import Job, ModelSpec, Outcome, Record, Source, Transform
 
 K_BLOCK = 256  # weights in a block of the K types and of IQ4_XS
 FLOATS = ("F32", "F16", "BF16")
@@ -80,10 +80,10 @@ class GgufQuantize:
     def suffix(self, params: Recipe) -> str:
         return params.type.lower() + ("" if params.table == "recipe" else f"-table-{params.table.lower()}")
 
-    def run(self, source: Source, params: Recipe, out: Path, work: Work) -> Outcome:
+    def run(self, source: Source, params: Recipe, out: Path, job: Job) -> Outcome:
         """Writes out/model.gguf. Raises ExplorerError for a full disk and for what llama.cpp refuses."""
         target = out / "model.gguf"
-        _quantize(Path(source.path), target, params, work)
+        _quantize(Path(source.path), target, params, job)
         before, after = gguf_file.read(Path(source.path)), gguf_file.read(target)
         facts = facts_of(before, after, params.type)
         return Outcome(note=_note(facts), facts=facts)
@@ -92,7 +92,7 @@ class GgufQuantize:
 # ---------------------------------------------------------------- the child process
 
 
-def _quantize(source: Path, target: Path, params: Recipe, work: Work) -> None:
+def _quantize(source: Path, target: Path, params: Recipe, job: Job) -> None:
     expected: int | None = None
     error = ""
 
@@ -101,13 +101,13 @@ def _quantize(source: Path, target: Path, params: Recipe, work: Work) -> None:
         if line is None:
             written = target.stat().st_size if target.is_file() else 0
             done = min(written, expected) if expected else written
-            work.progress(f"Quantizing to {params.type}", done, expected, "bytes")
-            work.check()
+            job.progress(f"Quantizing to {params.type}", done, expected, "bytes")
+            job.check()
         elif expected := line.get("expected", expected):
             _check_room(target, expected)
         error = (line or {}).get("error", error)
 
-    arguments = [str(source), str(target), params.type, params.table, str(work.threads)]
+    arguments = [str(source), str(target), params.type, params.table, str(job.threads)]
     try:
         status = _child.run("core.transforms._llama_quantize", arguments, tell)
         if status:

@@ -20,7 +20,7 @@ from core.errors import ExplorerError
 from core.training import greedy, loop
 from core.transforms import _head_training as training
 from core.transforms import _torch_model, _tuning
-from core.types import Attention, ModelSpec, Outcome, Record, Source, Transform, Work
+from core.types import Attention, Job, ModelSpec, Outcome, Record, Source, Transform
 
 FILE, KEY = "medusa_heads.safetensors", "medusa_heads"
 RANKS = 10  # guesses of a head whose accuracy is measured
@@ -74,24 +74,24 @@ class MedusaHeads:
     def suffix(self, params: Heads) -> str:
         return f"medusa{params.heads}"
 
-    def run(self, source: Source, params: Heads, out: Path, work: Work) -> Outcome:
-        model = _torch_model.load(source, work)
-        test, train = _answers(model, Path(source.path), params, work)
+    def run(self, source: Source, params: Heads, out: Path, job: Job) -> Outcome:
+        model = _torch_model.load(source, job)
+        test, train = _answers(model, Path(source.path), params, job)
         n_texts = len(test) + len(train)
 
         def tell(done: int) -> None:
-            work.progress("Reading the answers", done, n_texts, "answers")
-            work.check()
+            job.progress("Reading the answers", done, n_texts, "answers")
+            job.check()
 
         found = [training.states(model, part, params.heads, tell) for part in (test, train) if part]
         if len(found) < 2 or not all(len(states.hidden) for states in found):
             raise ExplorerError("The domain has too few questions to train on.", "Give it more prompts.")
         held_out, learned = found
         unembed = model.get_output_embeddings()
-        weight = _train(learned, unembed, params, work)
-        work.progress("Judging the heads")
+        weight = _train(learned, unembed, params, job)
+        job.progress("Judging the heads")
         accuracy = training.accuracy(weight, held_out, unembed, RANKS)
-        _write(source, out, weight, accuracy, work)
+        _write(source, out, weight, accuracy, job)
         return Outcome(
             note=f"{params.heads} Medusa heads trained on {params.domain}; the model itself is its parent.",
             facts={
@@ -107,8 +107,8 @@ class MedusaHeads:
 # ---------------------------------------------------------------- the training
 
 
-def _train(learned: training.States, unembed: Any, params: Heads, work: Work) -> Any:
-    """The heads' matrices, (n_heads, d, d); goes on from the loop's checkpoint in work.folder."""
+def _train(learned: training.States, unembed: Any, params: Heads, job: Job) -> Any:
+    """The heads' matrices, (n_heads, d, d); goes on from the loop's checkpoint in job.folder."""
     import torch
 
     d, n = learned.hidden.shape[1], len(learned.hidden)
@@ -116,37 +116,37 @@ def _train(learned: training.States, unembed: Any, params: Heads, work: Work) ->
     heads.weight = torch.nn.Parameter(torch.zeros(params.heads, d, d))
 
     def loss(step: int) -> tuple[Any, dict[str, float]]:
-        rows = training.batch(n, step, params.batch, work.seed)
+        rows = training.batch(n, step, params.batch, job.seed)
         part = training.States(learned.hidden[rows], learned.labels[rows])
         total, means = training.loss(heads.weight, part, unembed)
         return total, {f"head_{k}": float(mean) for k, mean in enumerate(means, 1)}
 
     steps = max(1, params.epochs * n // params.batch)
-    loop.train(heads, loop.Objective(loss), loop.Budget(steps, None), work, params.learning_rate)
+    loop.train(heads, loop.Objective(loss), loop.Budget(steps, None), job, params.learning_rate)
     return heads.weight.detach()
 
 
 # ---------------------------------------------------------------- what is learned
 
 
-def _answers(model: Any, folder: Path, params: Heads, work: Work) -> tuple[list[Text], list[Text]]:
+def _answers(model: Any, folder: Path, params: Heads, job: Job) -> tuple[list[Text], list[Text]]:
     """The model's greedy answers to test questions and to training questions.
 
-    Kept in work.folder after every batch, so that they are written once.
+    Kept in job.folder after every batch, so that they are written once.
     """
     import transformers
 
     tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
     n_test = min(MOST_TESTS, max(4, round(params.questions * TEST_SHARE)))
-    test = domains.load(params.domain, "test", n_test, work.seed)
-    questions = [*test, *domains.load(params.domain, "train", params.questions, work.seed)]
+    test = domains.load(params.domain, "test", n_test, job.seed)
+    questions = [*test, *domains.load(params.domain, "train", params.questions, job.seed)]
     prompts = [_ids(tokenizer, question.prompt) for question in questions]
     ends = _ends(model, tokenizer)
-    file = work.folder / ANSWERS
+    file = job.folder / ANSWERS
     answers: list[Sequence[int]] = json.loads(file.read_text()) if file.exists() else []
     while len(answers) < len(prompts):
-        work.progress("Letting the model answer", len(answers), len(prompts), "answers")
-        work.check()
+        job.progress("Letting the model answer", len(answers), len(prompts), "answers")
+        job.check()
         answers += greedy.answers(model, prompts[len(answers) :][:BATCH], ends, params.answer_tokens, BATCH)
         part = file.with_suffix(".part")
         part.write_text(json.dumps(answers))
@@ -165,14 +165,14 @@ def _ids(tokenizer: Any, prompt: str) -> list[int]:
     return _tuning.prompt_ids(tokenizer, prompt, prompt)
 
 
-def _write(source: Source, out: Path, weight: Any, accuracy: Sequence[Sequence[float]], work: Work) -> None:
+def _write(source: Source, out: Path, weight: Any, accuracy: Sequence[Sequence[float]], job: Job) -> None:
     from safetensors.torch import save_file
 
-    work.progress("Writing the model")
+    job.progress("Writing the model")
     config = _torch_model.config_of(source) | {KEY: {"accuracy": [list(row) for row in accuracy]}}
     for file in sorted(Path(source.path).iterdir()):
         if file.is_file() and file.name not in ("config.json", "roofscope.json", "artifact.json", FILE):
-            work.check()
+            job.check()
             shutil.copyfile(file, out / file.name)
     (out / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
     save_file({f"{KEY}.weight": weight.contiguous()}, out / FILE, metadata={"format": "pt"})

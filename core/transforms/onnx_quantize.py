@@ -19,7 +19,7 @@ from typing import Any, Literal
 from core.errors import ExplorerError
 from core.models import formats
 from core.transforms import _child
-from core.types import ModelSpec, Outcome, Record, Source, Transform, Work
+from core.types import Job, ModelSpec, Outcome, Record, Source, Transform
 
 _SUFFIXES = {"weights_8bit": "w8", "weights_4bit": "w4", "dynamic_int8": "dynamic-int8"}
 
@@ -66,14 +66,14 @@ class OnnxQuantize:
         parts += ["no-head"] * (not params.head) + ["no-table"] * (not params.table)
         return "-".join(parts)
 
-    def run(self, source: Source, params: Quantization, out: Path, work: Work) -> Outcome:
+    def run(self, source: Source, params: Quantization, out: Path, job: Job) -> Outcome:
         """Writes model.onnx, model.onnx.data, config.json and the tokenizer's files.
 
         Raises ExplorerError for a full disk and for a graph without matrices that could be quantized.
         """
         given = Path(source.path)
         folder = given if given.is_dir() else given.parent
-        facts = _rewrite(folder / "model.onnx", out, params, work)
+        facts = _rewrite(folder / "model.onnx", out, params, job)
         if not facts["quantized"]:
             raise ExplorerError(
                 f"{source.entry.label} has no matrix that ONNX Runtime's quantizer takes.", "Choose another model."
@@ -87,7 +87,7 @@ class OnnxQuantize:
         return Outcome(note=_note(facts, params), facts=facts)
 
 
-def _rewrite(file: Path, out: Path, params: Quantization, work: Work) -> dict[str, Any]:
+def _rewrite(file: Path, out: Path, params: Quantization, job: Job) -> dict[str, Any]:
     facts: dict[str, Any] = {}
     note, started, needed, problem = "Starting ONNX Runtime's quantizer", time.monotonic(), 0, {}
 
@@ -101,8 +101,8 @@ def _rewrite(file: Path, out: Path, params: Quantization, work: Work) -> dict[st
         if "error" in line:
             problem = line
         facts.update(line.get("facts", {}))
-        work.progress(note, round(time.monotonic() - started), unit="s")
-        work.check()
+        job.progress(note, round(time.monotonic() - started), unit="s")
+        job.check()
 
     settings = {name: getattr(params, name) for name in params.__struct_fields__}
     try:

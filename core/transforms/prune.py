@@ -19,7 +19,7 @@ from msgspec import Meta
 
 from core.errors import ExplorerError
 from core.transforms import _torch_model as torch_model
-from core.types import Linear, ModelSpec, Outcome, Record, Source, Transform, Work
+from core.types import Job, Linear, ModelSpec, Outcome, Record, Source, Transform
 
 LARGEST_FLOAT = 0x7F7FFFFF  # as an integer
 
@@ -66,20 +66,20 @@ class Prune:
         share = "2to4" if params.pattern == "2:4" else f"{100 * params.sparsity:.3g}"
         return f"{params.method}{share}" + ("-global" if params.scope == "global" else "")
 
-    def run(self, source: Source, params: Pruning, out: Path, work: Work) -> Outcome:
-        model = torch_model.load(source, work)
+    def run(self, source: Source, params: Pruning, out: Path, job: Job) -> Outcome:
+        model = torch_model.load(source, job)
         matrices = torch_model.matrices(model, source.spec)
         if params.method == "wanda":
-            wanda(model, matrices, params, source, work)
+            wanda(model, matrices, params, source, job)
         elif params.scope == "global":
-            smallest_of_all(list(matrices.values()), params.sparsity, work)
+            smallest_of_all(list(matrices.values()), params.sparsity, job)
         else:
             for done, (name, module) in enumerate(matrices.items()):
-                work.progress(f"Pruning {name}", done, len(matrices), "matrices")
-                work.check()
+                job.progress(f"Pruning {name}", done, len(matrices), "matrices")
+                job.check()
                 weight = torch_model.weight_of(module)
                 prune(weight, weight.abs(), params, by_row=False)
-        torch_model.save(model, source, out, work)
+        torch_model.save(model, source, out, job)
         return _outcome(matrices, params, source.spec)
 
 
@@ -95,7 +95,7 @@ def prune(weight: Any, scores: Any, params: Pruning, by_row: bool) -> None:
     weight[rows.new_zeros(rows.shape, dtype=bool).scatter_(1, lowest, True).reshape(scores.shape)] = 0
 
 
-def wanda(model: Any, matrices: dict[str, Any], params: Pruning, source: Source, work: Work) -> None:
+def wanda(model: Any, matrices: dict[str, Any], params: Pruning, source: Source, job: Job) -> None:
     """Prune every matrix by its inputs in one forward over the calibration text."""
 
     def before(module: Any, inputs: tuple[Any, ...]) -> None:
@@ -104,12 +104,12 @@ def wanda(model: Any, matrices: dict[str, Any], params: Pruning, source: Source,
         prune(weight, weight.abs() * norms, params, by_row=True)
 
     hooks = [module.register_forward_pre_hook(before) for module in matrices.values()]
-    torch_model.calibrate(model, source, work, "Pruning by activations")
+    torch_model.calibrate(model, source, job, "Pruning by activations")
     for hook in hooks:
         hook.remove()
 
 
-def smallest_of_all(modules: list[Any], sparsity: float, work: Work) -> None:
+def smallest_of_all(modules: list[Any], sparsity: float, job: Job) -> None:
     """Zero the smallest weights of all matrices together, up to one threshold.
 
     Floats without a sign are ordered like the integers of the same bits, so bisecting those finds the threshold
@@ -121,8 +121,8 @@ def smallest_of_all(modules: list[Any], sparsity: float, work: Work) -> None:
     wanted = round(sparsity * sum(weight.numel() for weight in weights))
     low, high, n_steps = 0, LARGEST_FLOAT, 31
     for step in range(n_steps):
-        work.progress("Looking for the threshold", step, n_steps, "steps")
-        work.check()
+        job.progress("Looking for the threshold", step, n_steps, "steps")
+        job.check()
         middle = (low + high) // 2
         limit = torch.tensor(middle, dtype=torch.int32).view(torch.float32)
         below = sum(int((weight.abs() <= limit).sum()) for weight in weights)

@@ -17,7 +17,7 @@ from msgspec import Meta
 
 from core.errors import ExplorerError
 from core.transforms import _torch_model as torch_model
-from core.types import Attention, Linear, ModelSpec, Outcome, Record, Source, Transform, Work
+from core.types import Attention, Job, Linear, ModelSpec, Outcome, Record, Source, Transform
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "granite", "smollm3")
 MULTIPLE = 32  # MLP widths stay multiples of it where they were: the blocks of 4-bit formats
@@ -73,12 +73,12 @@ class Shrink:
         parts = (("mlp", f"{100 * params.mlp:.3g}"), ("kv", str(params.groups)), ("q", str(params.queries)))
         return "shrink-" + "-".join(name + value for name, value in parts if value != "0")
 
-    def run(self, source: Source, params: Shrinking, out: Path, work: Work) -> Outcome:
-        model = torch_model.load(source, work)
+    def run(self, source: Source, params: Shrinking, out: Path, job: Job) -> Outcome:
+        model = torch_model.load(source, job)
         before = shape_of(source.spec)
         after = smaller(before, params)
         matrices = torch_model.matrices(model, source.spec)
-        energies = contributions(model, matrices, source, work)
+        energies = contributions(model, matrices, source, job)
         for i in range(source.spec.n_blocks):
             block = f"blocks.{i}"
             channels = best(energies[f"{block}.mlp.down_proj"], after.d_ff)
@@ -91,7 +91,7 @@ class Shrink:
             model,
             source,
             out,
-            work,
+            job,
             intermediate_size=after.d_ff,
             num_attention_heads=after.n_heads,
             num_key_value_heads=after.n_kv_heads,
@@ -126,7 +126,7 @@ def smaller(before: Shape, params: Shrinking) -> Shape:
     return Shape(d_ff=d_ff, n_heads=n_kv_heads * per_group, n_kv_heads=n_kv_heads, head_dim=before.head_dim)
 
 
-def contributions(model: Any, matrices: dict[str, Any], source: Source, work: Work) -> dict[str, Any]:
+def contributions(model: Any, matrices: dict[str, Any], source: Source, job: Job) -> dict[str, Any]:
     """Output projection -> energy of each input channel: (||X_j||_2 * ||W_:j||_2)^2, shape (in,)."""
     found: dict[str, Any] = {}
     hooks = []
@@ -138,7 +138,7 @@ def contributions(model: Any, matrices: dict[str, Any], source: Source, work: Wo
                 found[name] = x.square().sum(0) * module.weight.square().sum(0)
 
             hooks.append(module.register_forward_pre_hook(before))
-    torch_model.calibrate(model, source, work, "Measuring channels and heads")
+    torch_model.calibrate(model, source, job, "Measuring channels and heads")
     for hook in hooks:
         hook.remove()
     return found

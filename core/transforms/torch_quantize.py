@@ -21,7 +21,7 @@ from core.layer_names import canonical_hf
 from core.transforms import _hf_folder
 from core.transforms import _torch_model as torch_model
 from core.transforms._integers import int4_groups, int8_rows
-from core.types import ModelSpec, Outcome, Record, Source, Transform, Work
+from core.types import Job, ModelSpec, Outcome, Record, Source, Transform
 
 ROWS = 16  # the int4 kernel takes so many output rows at a time
 
@@ -76,13 +76,13 @@ class TorchQuantize:
         table = "-table-bf16" if params.method != "bf16" and params.table == "bf16" else ""
         return f"torch-{params.method.replace('_', '-')}{group}{table}"
 
-    def run(self, source: Source, params: Quantization, out: Path, work: Work) -> Outcome:
-        model = torch_model.load(source, work)
+    def run(self, source: Source, params: Quantization, out: Path, job: Job) -> Outcome:
+        model = torch_model.load(source, job)
         if params.method == "bf16":
-            torch_model.save(model, source, out, work, dtype="bfloat16")
+            torch_model.save(model, source, out, job, dtype="bfloat16")
             return Outcome(note=NOTES["bf16"])
         torch_model.matrices(model, source.spec)  # raises where there are none
-        tensors, chosen = quantized(model, params, work)
+        tensors, chosen = quantized(model, params, job)
         dynamic = params.method == "int8_dynamic"
         config = torch_model.config_of(source) | {
             "tie_word_embeddings": shares_table(model, params),
@@ -96,14 +96,14 @@ class TorchQuantize:
                 "int4": [path for path, kind in chosen.items() if kind == "int4"],
             },
         }
-        _hf_folder.write(out, Path(source.path), config, tensors, work)
+        _hf_folder.write(out, Path(source.path), config, tensors, job)
         if params.method != "int4":
             return Outcome(note=NOTES[params.method])
         others = [canonical_hf(path, source.spec.architecture) for path, kind in chosen.items() if kind == "int8"]
         return Outcome(note=NOTES["int4"], facts={"in_int8": others})
 
 
-def quantized(model: Any, params: Quantization, work: Work) -> tuple[dict[str, Any], dict[str, str]]:
+def quantized(model: Any, params: Quantization, job: Job) -> tuple[dict[str, Any], dict[str, str]]:
     """(all tensors of the folder by name, module -> "int8" or "int4")."""
     import torch
     from torch import nn
@@ -114,8 +114,8 @@ def quantized(model: Any, params: Quantization, work: Work) -> tuple[dict[str, A
     tensors: dict[str, Any] = {}
     chosen: dict[str, str] = {}
     for done, (name, tensor) in enumerate(stored.items()):
-        work.progress("Quantizing", done, len(stored), "tensors")
-        work.check()
+        job.progress("Quantizing", done, len(stored), "tensors")
+        job.check()
         path, _, leaf = name.rpartition(".")
         module = model.get_submodule(path)
         if leaf == "weight" and isinstance(module, nn.Linear):

@@ -322,7 +322,7 @@ class Source(Record):
     spec: ModelSpec
 
 
-class Work(Protocol):
+class Job(Protocol):
     """What a running transform has of the world.
 
     folder: for checkpoints. It outlives a cancel and a kill, and the same request finds it again; it is removed
@@ -373,7 +373,7 @@ class Transform(Protocol):
     def suffix(self, params: Any) -> str:
         """What tells this model from its parent in its id: "q4_k_m", "drop8"."""
 
-    def run(self, source: Source, params: Any, out: Path, work: Work) -> Outcome:
+    def run(self, source: Source, params: Any, out: Path, job: Job) -> Outcome:
         """Write the model's files into the folder `out`, which is empty and becomes the model at the end."""
 
 

@@ -10,7 +10,7 @@ import msgspec
 
 from core.types.record import Record
 
-Of = Literal["model", "blocks", "draft", "heads", "fill"]
+Of = Literal["model", "blocks", "draft", "heads", "exits", "fill"]
 Span = tuple[int, int]
 MOST = 1 << 16
 
@@ -22,7 +22,8 @@ class Forwards(Record, array_like=True):
     behind several blocks counts each time). n_past: cached tokens before the first forward; `rise` more before each
     further one. n_sequences: 0 where an earlier version did not write it. blocks: the spans (first, end) of those that
     ran; empty for all. of: the "model"; its first "blocks" where they draft; a "draft" model; n_new trained "heads" on
-    one hidden state; "fill" for the keys and values alone of blocks that a token left out.
+    one hidden state; a trained head of rank n_new at one of the "exits", for n_logits positions; "fill" for the keys
+    and values alone of blocks that a token left out.
     """
 
     n_new: int

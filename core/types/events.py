@@ -166,7 +166,7 @@ class Count(Record):
     source: what was counted ("dispatch", "ONNX graph", "ggml graph"). note: what a reader of it must know.
     The forward ran n_new tokens per sequence after n_past cached ones, with the logits of the last position.
     cells: places of the KV cache that a layer's attention went over, where that is more than there are tokens because
-    the library pads its cache.
+    the library pads its cache. prunes_last_block: as in Setup.
     """
 
     source: str
@@ -176,6 +176,7 @@ class Count(Record):
     ops: tuple[OpCount, ...]
     note: str = ""
     cells: dict[str, int] = msgspec.field(default_factory=dict)
+    prunes_last_block: bool = False
 
 
 class Counted(Record, tag="counted"):

@@ -33,9 +33,10 @@ class LayerResult(Record):
 
 
 class PhasePart(Record):
-    """What helped the model in a phase, computed: its first "blocks" or a "draft" model that drafted, its "heads"."""
+    """What helped the model in a phase, computed: its first "blocks" or a "draft" model that drafted, trained "heads"
+    that guessed, heads that stood at the "exits"."""
 
-    of: Literal["blocks", "draft", "heads"]
+    of: Literal["blocks", "draft", "heads", "exits"]
     n_forward: int
     flops: float
     bytes: float

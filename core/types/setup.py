@@ -25,6 +25,7 @@ class Setup(Record):
     operators in place of the library's own. n_context: tokens per sequence that the cache holds from the start (None:
     it grows). n_batch: the most tokens of all sequences that go through the network at once (None: any number).
     chat_template: the name of the template that the prompt was put into; "" for none. thinking: what it was told of it.
+    prunes_last_block: behind the attention of its last block it computes only positions whose logits are wanted.
     buffers_bytes: what the library says it reserved, by its own names. facts: what else there is to show; nothing
     reads it by name.
     """
@@ -42,6 +43,7 @@ class Setup(Record):
     fused: bool = False
     n_context: int | None = None
     n_batch: int | None = None
+    prunes_last_block: bool = False
     buffers_bytes: dict[str, int] = msgspec.field(default_factory=dict)
     versions: dict[str, str] = msgspec.field(default_factory=dict)
     facts: dict[str, Scalar] = msgspec.field(default_factory=dict)

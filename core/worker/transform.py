@@ -16,7 +16,7 @@ from core import engine, plugins
 from core.models import catalogue, derived, spec
 from core.models.formats import files_of
 from core.paths import data_dir
-from core.runs.lineage import is_of, work_key
+from core.runs.lineage import is_of, job_key
 from core.runs.resolve import resolve
 from core.types import Curve, Derive, Made, Request, Source
 from core.worker.journal import Journal
@@ -24,8 +24,8 @@ from core.worker.sessions import Sessions, provide
 from hardware.detect import usable_cores
 
 
-class TransformWork:
-    """core.types.Work on a journal. progress, curve and check raise Cancelled."""
+class TransformJob:
+    """core.types.Job on a journal. progress, curve and check raise Cancelled."""
 
     def __init__(self, journal: Journal, folder: Path, request: Request) -> None:
         self.folder, self.seed = folder, request.seed
@@ -60,18 +60,18 @@ def derive(request: Request, sessions: Sessions, journal: Journal) -> None:
     wanted = resolve(request)
     transform, params = plugins.get("transform", task.transform), wanted.task
     sessions.close()
-    key = work_key(wanted)
+    key = job_key(wanted)
     folder = data_dir() / "work" / key
     folder.mkdir(parents=True, exist_ok=True)
-    work = TransformWork(journal, folder, request)
+    job = TransformJob(journal, folder, request)
     journal.phase("preparing", f"Looking for {request.model}")
-    source = work.open(request.model, transform.formats)
+    source = job.open(request.model, transform.formats)
     transform.check(source.spec, params)
     engine.claim(transform.backend)
     suggested = f"{source.entry.id}-{transform.suffix(params)}"
     name = task.name or derived.free_name(suggested, lambda there: is_of(there, wanted))
     with derived.building(name) as out:
-        outcome = transform.run(source, params, out, work)
+        outcome = transform.run(source, params, out, job)
         kind, path = next(iter(files_of(out).items()))
         model = spec.read(path, kind)
         size = model.weight_bytes or sum(f.stat().st_size for f in out.rglob("*") if f.is_file())
@@ -100,7 +100,7 @@ def derive(request: Request, sessions: Sessions, journal: Journal) -> None:
             "key": key,
         }
         derived.write_about(out, about)
-        work.check()
+        job.check()
     journal.write(made)
     shutil.rmtree(folder, ignore_errors=True)
     journal.phase("finished")

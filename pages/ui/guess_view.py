@@ -46,7 +46,12 @@ def helped(result: Result) -> str:
     phase = next((p for p in result.phases if p.name == "decode"), None)
     if phase is None or not phase.parts:
         return ""
-    who = {"blocks": "drafts by its first blocks", "draft": "the draft model", "heads": "the trained heads"}
+    who = {
+        "blocks": "drafts by its first blocks",
+        "draft": "the draft model",
+        "heads": "the trained heads",
+        "exits": "the trained exit heads",
+    }
     shares = (f"{who[p.of]} {text.percent(p.flops / phase.flops)}" for p in phase.parts)
     return f"Of decoding's FLOPs: {', '.join(shares)}; the rest is the model's own forward passes."
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from core import plugins
-from core.analysis.work import HEADS, LayerWork, kv_bytes_per_token, ran_work, total, work
+from core.analysis.work import EXITS, HEADS, LayerWork, kv_bytes_per_token, ran_work, total, work
 from core.dtypes import retype
 from core.models import presets
 from core.models import spec as specs
@@ -125,6 +125,45 @@ def test_trained_heads_are_a_row_of_their_own() -> None:
     assert rows[-1].weight_bytes == 3 * 64 * 64 * 4
 
 
+def test_exit_heads_are_a_row_of_their_own() -> None:
+    """Of rank 4, asked at two exits of one forward through four of six blocks: each two products of 4 * 64."""
+    at_two_exits = (one(1, 9, 2, blocks=((0, 4),)), one(4, 0, 1, of="exits", times=2))
+    rows = {w.name: w for w in ran_work(SPEC, at_two_exits, activation_dtype="fp32", kv_dtype="fp32")}
+    found = rows[EXITS]
+    assert found.flops == found.flops_executed == 2 * (2 * 4 * 64 + 2 * 64 * 4) == 2048
+    assert found.weight_bytes == 2 * (2 * 4 * 64) * 4 == 4096
+    assert found.activation_bytes == 2 * ((64 + 4) + (4 + 64)) * 4 == 1088
+    assert rows["lm_head"].flops == 2 * 2 * HEAD and rows["final_norm"].flops == 2 * 4 * 64, "a norm for each exit"
+    assert of(SPEC, *at_two_exits).flops - of(SPEC, at_two_exits[0]).flops == 2048
+    assert of(SPEC, one(4, 0, 3, of="exits", n_sequences=2)).flops == 6 * 1024
+    none = ran_work(SPEC, [one(4, 0, 0, of="exits")], activation_dtype="fp32", kv_dtype="fp32")
+    assert total(none).bytes == 0
+
+
+def test_a_pruned_last_block_computes_the_rows_that_are_wanted() -> None:
+    """Eight new tokens, two of which are asked for: six rows less of three products, and of what is between."""
+    given = {"activation_dtype": "fp32", "kv_dtype": "fp32"}
+    whole, pruned = (
+        {w.name: w for w in ran_work(SPEC, [one(8, 3, 2)], **given, prunes_last_block=p)} for p in (False, True)
+    )
+    less = {name: whole[name].flops - pruned[name].flops for name in whole if whole[name] != pruned[name]}
+    assert less == {
+        "blocks.5.attn.residual": 6 * 64,
+        "blocks.5.mlp_norm": 6 * 4 * 64,
+        "blocks.5.mlp.gate_proj": 6 * 2 * 64 * 160,
+        "blocks.5.mlp.up_proj": 6 * 2 * 64 * 160,
+        "blocks.5.mlp.act": 6 * 2 * 160,
+        "blocks.5.mlp.down_proj": 6 * 2 * 160 * 64,
+        "blocks.5.mlp.residual": 6 * 64,
+        "final_norm": 6 * 4 * 64,
+    }
+    assert pruned["blocks.5.mlp.up_proj"].weight_bytes == 64 * 160 * 4, "read once, for however few rows"
+    chunk = {w.name: w for w in ran_work(SPEC, [one(8, 0, 0)], **given, prunes_last_block=True)}
+    assert chunk["blocks.5.mlp.up_proj"].bytes == 0 < chunk["blocks.4.mlp.up_proj"].bytes
+    same = work(SPEC, 8, 3, n_logits=2, kv_dtype="fp32", prunes_last_block=True)
+    assert [w.flops for w in same] == [pruned[w.name].flops for w in same]
+
+
 # ---------------------------------------------------------------- against what PyTorch dispatches
 
 LIMIT = 14
@@ -136,8 +175,10 @@ CASES: tuple[tuple[str, dict[str, Any]], ...] = (
     ("lookahead", {"window": 3, "ngram": 3}),
     ("prompt_lookup", {"min_ngram": 1}),
     ("early_exit", {"threshold": 0.2, "first_exit": 1, "every": 2}),
+    ("early_exit", {"threshold": 0.2}),  # by exit heads behind blocks 2 and 4
     ("layer_skip", {"last_share": 0.5, "bottom": 1}),
     ("self_speculative", {"exit_layer": 3, "draft_length": 3}),
+    ("self_speculative", {"draft_length": 3}),  # by the exit head behind block 2
     ("medusa", {"n_nodes": 5}),
     ("speculative", {"draft_length": 3}),
     ("encode", {}),
@@ -158,6 +199,8 @@ def test_every_product_that_is_dispatched_is_computed(tmp_path: Path, name: str,
         heads = import_module("core.backends.pytorch.heads")
         weight = torch.randn(3, 64, 64, generator=torch.Generator().manual_seed(0)) / 64
         session.add_heads(heads.Heads(session._model, weight, ((0.5, 0.2, 0.1),) * 3))
+    if name in ("early_exit", "self_speculative") and "first_exit" not in params and "exit_layer" not in params:
+        add_exits(session)
     strategy = plugins.get("strategy", name)
     drafts = [draft] if name == "speculative" else []
     ran: list[Any] = []
@@ -178,8 +221,8 @@ def test_every_product_that_is_dispatched_is_computed(tmp_path: Path, name: str,
 
 
 def products(rows: tuple[LayerWork, ...]) -> float:
-    last = ("q_proj", "k_proj", "v_proj", "o_proj", "core", "gate_proj", "up_proj", "down_proj", "lm_head", HEADS)
-    return sum(w.flops_executed for w in rows if w.name.rpartition(".")[2] in last)
+    last = {"q_proj", "k_proj", "v_proj", "o_proj", "core", "gate_proj", "up_proj", "down_proj", "lm_head"}
+    return sum(w.flops_executed for w in rows if w.name.rpartition(".")[2] in last | {HEADS, EXITS})
 
 
 def small(folder: Path, blocks: int) -> Any:
@@ -191,6 +234,20 @@ def small(folder: Path, blocks: int) -> Any:
     config.save_pretrained(folder)
     request = Request(model="small", backend="pytorch", threads=1)
     return plugins.get("backend", "pytorch").open(str(folder), specs.read(folder, "config"), request, silent)
+
+
+def add_exits(session: Any) -> None:
+    """Random exit heads of rank 4 behind blocks 2 and 4."""
+    import torch
+
+    depth, model = import_module("core.backends.pytorch.depth"), session._model
+    torch.manual_seed(0)
+    heads = {str(block): depth.exit_head(64, 4, model.model.norm) for block in (2, 4)}
+    for head in heads.values():
+        torch.nn.init.normal_(head.up.weight, std=0.1)
+    model.exit_heads = torch.nn.ModuleDict(heads)
+    session._depth = depth.depth_of(model)
+    session.exit_heads = session._depth.exit_heads
 
 
 def dispatched(run: Any) -> float:

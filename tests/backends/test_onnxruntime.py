@@ -71,7 +71,9 @@ def test_setup_tells_what_runs(tiny: Path) -> None:
 
 def test_the_file_itself_can_be_named(tiny: Path) -> None:
     spec = specs.read(str(tiny), "onnx")
-    session = plugin.open(str(tiny / "model.onnx"), spec, Request(model="tiny", backend="onnxruntime"), quiet)
+    session = plugin.open(
+        str(tiny / "model.onnx"), spec, Request(model="tiny", backend="onnxruntime", threads=1), quiet
+    )
     assert session.forward(np.ones((1, 2), dtype=np.int64)).numpy().shape == (1, 2, 320)
     session.close()
 
@@ -218,7 +220,7 @@ SPEC = ModelSpec(
 
 
 def open_foreign(folder: Path) -> Session:
-    return plugin.open(str(folder), SPEC, Request(model="foreign", backend="onnxruntime"), quiet)
+    return plugin.open(str(folder), SPEC, Request(model="foreign", backend="onnxruntime", threads=1), quiet)
 
 
 def test_an_export_by_others_runs(foreign: Path) -> None:

@@ -283,7 +283,7 @@ def test_the_embedded_model_says_the_same_out_of_a_tree() -> None:
     from core.types import GenerationConfig
 
     _, path = artifacts.provide(catalogue.find("smollm2-135m"), ("hf",), quiet)
-    request = Request(model="smollm2-135m", backend="pytorch", dtype="fp32", options={"device": "cpu"})
+    request = Request(model="smollm2-135m", backend="pytorch", dtype="fp32", threads=1, options={"device": "cpu"})
     session = plugins.get("backend", "pytorch").open(path, specs.read(path, "hf"), request, quiet)
     model = session._model
     d = model.config.hidden_size

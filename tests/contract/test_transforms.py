@@ -23,7 +23,7 @@ from core.plugins import settings
 from core.types import Outcome, Request, Source
 from tests.support import elsewhere, engines
 from tests.support.tiny import hf_folder
-from tests.support.workshop import Stopped, Work, source_of
+from tests.support.workshop import Job, Stopped, source_of
 
 TRANSFORMS = [engines.param(name, plugins.get("transform", name).backend) for name in plugins.names("transform")]
 SHORT: dict[str, Any] = {"minutes": None, "steps": 2, "batch": 2}
@@ -112,13 +112,13 @@ def quantized_folder(path: Path, out: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def made(name: str, source: Source, folder: Path) -> tuple[Path, Outcome, Work, dict[str, str], dict[str, str]]:
+def made(name: str, source: Source, folder: Path) -> tuple[Path, Outcome, Job, dict[str, str], dict[str, str]]:
     """(the new folder, its outcome, what was told, the source's files before and after)."""
-    transform, out, work = plugins.get("transform", name), folder / "out" / name, folder / "work" / name
+    transform, out, job = plugins.get("transform", name), folder / "out" / name, folder / "job" / name
     out.mkdir(parents=True)
-    work.mkdir(parents=True)
+    job.mkdir(parents=True)
     before = fingerprint(Path(source.path))
-    told = Work(work)
+    told = Job(job)
     outcome = transform.run(source, params_of(name), out, told)
     return out, outcome, told, before, fingerprint(Path(source.path))
 
@@ -214,12 +214,12 @@ def test_the_source_stays_as_it_was(made: Any) -> None:
 
 def test_a_stop_leaves_nothing_behind(name: str, source: Source, folder: Path, tmp_path: Path) -> None:
     transform = plugins.get("transform", name)
-    out, work = tmp_path / "stopped", tmp_path / "stopped-work"
+    out, job = tmp_path / "stopped", tmp_path / "stopped-job"
     out.mkdir()
-    work.mkdir()
+    job.mkdir()
     before = fingerprint(folder)
     with pytest.raises(Stopped):
-        transform.run(source, params_of(name), out, Work(work, stop_at=1))
+        transform.run(source, params_of(name), out, Job(job, stop_at=1))
     assert fingerprint(folder) == before
-    outside = [path for path in tmp_path.iterdir() if path not in (out, work) and path.name != "home"]
-    assert not outside, "files belong into `out` and the work folder"
+    outside = [path for path in tmp_path.iterdir() if path not in (out, job) and path.name != "home"]
+    assert not outside, "files belong into `out` and the job folder"

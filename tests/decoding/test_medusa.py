@@ -211,7 +211,7 @@ def test_typical_acceptance_takes_what_sampling_would_not(session: Session) -> N
 
 
 class Bench:
-    """Stands in for core.types.Work."""
+    """Stands in for core.types.Job."""
 
     def __init__(self, folder: Path, stop_at: int | None = None) -> None:
         self.folder, self.seed, self.threads = folder, 0, 1
@@ -252,10 +252,10 @@ def questions(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(file)
 
 
-def train(folder: Path, out: Path, work: Bench, domain: str, **changed: Any) -> Any:
+def train(folder: Path, out: Path, job: Bench, domain: str, **changed: Any) -> Any:
     out.mkdir()
     params = msgspec.convert({**PARAMS, "domain": domain, **changed}, TRAINER.Params)
-    return TRAINER.run(source_of(hf_folder(folder)), params, out, work)
+    return TRAINER.run(source_of(hf_folder(folder)), params, out, job)
 
 
 def bench(path: Path, **changed: Any) -> Bench:
@@ -299,9 +299,9 @@ def test_every_row_is_learned_once_per_pass() -> None:
 
 
 def test_trained_heads_open_and_are_better_than_untrained(folder: Path, tmp_path: Path, questions: str) -> None:
-    work = bench(tmp_path / "work")
-    outcome = train(folder, tmp_path / "out", work, questions)
-    first, last = work.points[0][2], work.points[-1][2]
+    job = bench(tmp_path / "job")
+    outcome = train(folder, tmp_path / "out", job, questions)
+    first, last = job.points[0][2], job.points[-1][2]
     assert all(last[name] < first[name] for name in ("head_1", "head_2"))
     session = open_folder(tmp_path / "out")
     assert {"tree", "heads"} <= session.capabilities and len(session.head_accuracy) == 2
@@ -337,7 +337,7 @@ def test_a_loss_that_is_no_number_is_told(folder: Path, tmp_path: Path, question
     (tmp_path / "out").mkdir()
     params = msgspec.convert({**PARAMS, "domain": questions}, TRAINER.Params)
     with pytest.raises(ExplorerError, match="The loss became nan") as told:
-        TRAINER.run(source_of(path), params, tmp_path / "out", bench(tmp_path / "work"))
+        TRAINER.run(source_of(path), params, tmp_path / "out", bench(tmp_path / "job"))
     assert told.value.hint and not list((tmp_path / "out").iterdir())
 
 

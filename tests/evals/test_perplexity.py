@@ -213,7 +213,7 @@ def test_the_embedded_model_reads_the_same_in_every_library() -> None:
 
 
 def perplexity_of(backend: str, fmt: str, path: str) -> float:
-    request = Request(model="smollm2-135m", backend=backend)
+    request = Request(model="smollm2-135m", backend=backend, threads=1)
     session = plugins.get("backend", backend).open(path, specs.read(path, fmt), request, quiet)
     try:
         return values(measured(examinee(session), context=512, n=3))["perplexity"]

@@ -58,6 +58,19 @@ def test_a_second_attempt_starts_over() -> None:
     assert stage(REQUEST, [LOADED, a_pass(0, "timing"), LOADING]).name == "loading"
 
 
+def test_waiting_for_silence_is_part_of_timing_until_the_next_pass() -> None:
+    resting = Phase(t_s=2, name="resting", note="The processor is busy")
+    events: list[Event] = [LOADED, a_pass(0, "live"), resting]
+    assert (stage(REQUEST, events).name, stage(REQUEST, events).detail) == ("timing", "The processor is busy")
+    assert stage(REQUEST, [*events, a_pass(1, "timing")]).detail == "prefill"
+    assert stage(REQUEST, [*events, LOADING]).detail == "Loading m"
+
+
+def test_an_attempt_that_died_while_loading_reached_what_the_last_loaded_one_did() -> None:
+    crashed: list[Event] = [LOADED, a_pass(0, "timing"), LOADED, Failed(t_s=5, message="x")]
+    assert journey(REQUEST, crashed) == (("loading", "done"), ("timing", "ahead"), ("memory", "ahead"))
+
+
 def test_journey() -> None:
     assert journey(REQUEST, [LOADING]) == (("loading", "now"), ("timing", "ahead"), ("memory", "ahead"))
     events: list[Event] = [LOADED, a_pass(0, "warmup"), a_pass(1, "timing")]

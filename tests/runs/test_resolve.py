@@ -14,7 +14,7 @@ from core import plugins
 from core.errors import ExplorerError
 from core.models import catalogue, derived
 from core.models.identity import content, stamp
-from core.runs.lineage import is_of, work_key
+from core.runs.lineage import is_of, job_key
 from core.runs.resolve import loaded_dtype, resolve, supposed_dtype
 from core.runs.runner import Runner
 from core.types import Derive, Generate, Loaded, Request
@@ -122,14 +122,14 @@ def test_a_model_forgotten_and_made_again_under_its_name_is_another(fake_request
 
 def test_what_a_model_is_named_by_follows_its_parents_content(tiny: Path) -> None:
     wanted = Request(model=str(tiny), backend="pytorch", task=Derive(transform="drop_layers", settings={"n": 1}))
-    before = work_key(resolve(wanted))
+    before = job_key(resolve(wanted))
     files = {"hf": str(tiny)}
     stamped, said = stamp(files), content(files)
     os.utime(tiny / "model.safetensors", ns=(5, 5))
     assert stamp(files) != stamped and content(files) == said, "the same content with another date"
-    assert work_key(resolve(wanted)) == before
+    assert job_key(resolve(wanted)) == before
     (tiny / "config.json").write_text((tiny / "config.json").read_text() + " ")
-    assert work_key(resolve(wanted)) != before
+    assert job_key(resolve(wanted)) != before
 
 
 def test_a_model_made_before_keys_held_content_counts_while_its_parent_is_older(

@@ -12,6 +12,7 @@ from core.types import (
     Done,
     Event,
     Failed,
+    Forwards,
     Generate,
     LayerTime,
     LayerTimes,
@@ -184,3 +185,26 @@ def test_a_batch_counts_each_sequence_up_to_its_own_end() -> None:
     found = summarize("r1", request, [loaded(), Pass(t_s=0, number=0, kind="timing"), *steps], "done")
     assert found.tpot_s == pytest.approx(0.1) and found.n_new_tokens == 4
     assert found.tok_per_s == pytest.approx(5 / 0.4) and found.batch_filled == pytest.approx(5 / 8)
+
+
+def test_exit_heads_are_a_part_of_their_own() -> None:
+    """A head of rank 2 behind the only block, of width 8: two products of 2 * 8 a token."""
+    through = Forwards(n_new=1, n_logits=2, n_past=4, blocks=((0, 1),))
+    asked = (through, Forwards(n_new=2, n_logits=1, n_past=0, of="exits"))
+    decode = msgspec.structs.replace(step(0, "decode", 0.1, 1, 1, 5), ran=asked)
+    (phase,) = result(loaded(), Pass(t_s=0, number=0, kind="timing"), decode).phases
+    (part,) = phase.parts
+    assert (part.of, part.n_forward, part.flops) == ("exits", 1, 2 * 2 * 2 * 8)
+    (without,) = result(
+        loaded(), Pass(t_s=0, number=0, kind="timing"), msgspec.structs.replace(decode, ran=asked[:1])
+    ).phases
+    assert phase.flops - without.flops == part.flops and phase.bytes - without.bytes == part.bytes
+
+
+def test_a_backend_that_prunes_its_last_block_computes_less_of_a_prompt() -> None:
+    """Of chunks of three and one tokens the last position each: two rows of the MLP instead of four."""
+    pruning = msgspec.structs.replace(loaded(), setup=setup(SPEC, prunes_last_block=True))
+    found = result(pruning, Pass(t_s=0, number=0, kind="timing"), *one_pass(0))
+    prefill = {x.name: x for x in found.layers if x.phase == "prefill"}
+    assert prefill["blocks.0.mlp.up_proj"].flops == 2 * 2 * 8 * 16
+    assert prefill["blocks.0.attn.q_proj"].flops == 4 * 2 * 8 * 8

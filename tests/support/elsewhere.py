@@ -10,9 +10,12 @@ nothing. In a test which is marked with that engine the call is made at once, in
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from types import ModuleType
 from typing import ParamSpec, TypeVar
 
 from tests.support.engines import become, own
@@ -33,7 +36,20 @@ def call(child: str, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
             1, mp_context=multiprocessing.get_context("spawn"), initializer=become, initargs=(child,)
         )
     try:
-        return _children[child].submit(function, *args, **kwargs).result(timeout=WAIT_S)
+        with _no_main():
+            future = _children[child].submit(function, *args, **kwargs)
+        return future.result(timeout=WAIT_S)
     except BrokenProcessPool:
         del _children[child]
         raise
+
+
+@contextmanager
+def _no_main() -> Iterator[None]:
+    """A child that is started meanwhile does not run this process's main file, which may be a page of the app."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main

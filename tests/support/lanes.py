@@ -65,8 +65,7 @@ class Processes:
     """Gives every worker its lane, a replacement the lane of the worker that died, and starts those that wait."""
 
     def __init__(self, config: pytest.Config) -> None:
-        lanes, n = _lanes(config), int(config.getoption("numprocesses"))
-        self.given = [*lanes, *lanes[:1] * (n - len(lanes))]  # processes to spare help the longest lane
+        self.given = handed_out(_lanes(config), int(config.getoption("numprocesses")))
         self._config = config
         self._waiting = list(self.given)
         self._lane: dict[str, str] = {}
@@ -85,17 +84,39 @@ class Processes:
         return LaneScheduling(config, log, self.given)
 
 
+def handed_out(lanes: list[str], n: int) -> list[str]:
+    """The lane of every process, in the order in which they start, `n` at once.
+
+    Of the whole suite the first lane is as long as two: it has two processes, from the start, since they wait for each
+    other's list of tests. Processes to spare help it, too.
+    """
+    given = [*lanes[:1], *lanes] if len(lanes) == len(LANES) and n > 1 else lanes
+    return [*lanes[:1] * (n - len(given)), *given]
+
+
 class Lane(LoadFileScheduling):
     """The processes of one lane share its files. A test in which a process died is not run again."""
 
     def remove_node(self, node: Any) -> str | None:
-        units = self.assigned_work[node].values()
-        crashed = next((test for unit in units for test, done in unit.items() if not done), None)
-        for unit in units:
-            if crashed in unit:
-                unit[crashed] = True
+        """The test in which the process died, if any; the others that it had are for those that live."""
+        given = self.assigned_work[node]
+        crashed = next((test for tests in given.values() for test, done in tests.items() if not done), None)
+        left = {
+            file: {test: False for test, done in tests.items() if not done and test != crashed}
+            for file, tests in given.items()
+        }
+        # a process that is given a file without a test to run waits for ever
+        self.assigned_work[node] = {file: tests for file, tests in left.items() if tests}
+        if self.collection is None:
+            self.registered_collections.pop(node, None)
         super().remove_node(node)
         return crashed
+
+    def _assign_work_unit(self, node: Any) -> None:
+        try:
+            super()._assign_work_unit(node)
+        except OSError:  # the process has died, and nobody has heard of it yet
+            self.workqueue.update([self.assigned_work[node].popitem()])
 
 
 class LaneScheduling:

@@ -1,4 +1,4 @@
-"""What a transform needs around it in a test: a source and a Work that records what it is told."""
+"""What a transform needs around it in a test: a source and a Job that records what it is told."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class Stopped(Exception):  # noqa: N818
     """The user asked for a stop."""
 
 
-class Work:
-    """core.types.Work. stop_at: the progress report, counted from 1, at which the user asks for a stop."""
+class Job:
+    """core.types.Job. stop_at: the progress report, counted from 1, at which the user asks for a stop."""
 
     seed, threads = 0, 1
 
@@ -63,7 +63,7 @@ def make(name: str, path: Path, out: Path, **settings: Any) -> tuple[Source, Out
     source = source_of(path)
     transform.check(source.spec, params)
     out.mkdir(parents=True)
-    work = out.parent / f"{out.name}-work"
-    work.mkdir()
-    outcome = transform.run(source, params, out, Work(work))
+    job = out.parent / f"{out.name}-job"
+    job.mkdir()
+    outcome = transform.run(source, params, out, Job(job))
     return source_of(out), outcome

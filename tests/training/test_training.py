@@ -61,7 +61,7 @@ def random_examples(n: int, seed: int = 0) -> list[Example]:
 
 
 class StandIn:
-    """core.types.Work for tests: keeps what it is told, and raises when told to."""
+    """core.types.Job for tests: keeps what it is told, and raises when told to."""
 
     def __init__(self, folder: Path, stop_at: int | None = None) -> None:
         self.folder, self.seed, self.threads = folder, 0, 1
@@ -267,28 +267,28 @@ def without_time(points: Any) -> list[tuple[int, dict[str, float]]]:
 
 
 def learn(folder: Path, steps: int, stop_at: int | None = None) -> tuple[Any, StandIn]:
-    model, work = tiny(), StandIn(folder, stop_at)
+    model, job = tiny(), StandIn(folder, stop_at)
     objective = counting(model, random_examples(40))
     probed = Objective(objective.loss, lambda: {"accuracy": 1.0, "seen": 0.0}, "accuracy", "accuracy")
-    train(model, probed, Budget(steps, None), work, 1e-2, probe_steps=10)
-    return model, work
+    train(model, probed, Budget(steps, None), job, 1e-2, probe_steps=10)
+    return model, job
 
 
 def test_the_loss_falls(tmp_path: Path) -> None:
-    _, work = learn(tmp_path, 60)
-    seen = [values["loss"] for _, values in work.points if "loss" in values]
+    _, job = learn(tmp_path, 60)
+    seen = [values["loss"] for _, values in job.points if "loss" in values]
     assert seen[-1] < 0.8 * seen[0]
 
 
 def test_a_stopped_training_goes_on_to_the_same_curve(tmp_path: Path) -> None:
     for name in ("whole", "parts"):
         (tmp_path / name).mkdir()
-    model, work = learn(tmp_path / "whole", 30)
+    model, job = learn(tmp_path / "whole", 30)
     with pytest.raises(KeyboardInterrupt):
         learn(tmp_path / "parts", 30, stop_at=12)
     assert (tmp_path / "parts" / checkpoint.NAME).exists()
     again, resumed = learn(tmp_path / "parts", 30)
-    assert without_time(resumed.points) == without_time(work.points)
+    assert without_time(resumed.points) == without_time(job.points)
     for a, b in zip(model.parameters(), again.parameters(), strict=True):
         assert torch.equal(a, b)
 
@@ -306,8 +306,8 @@ class Slow(t.StandIn):
             import time; time.sleep(600)  # until it is killed
 t.StandIn = Slow
 folder = Path(sys.argv[1])
-_, work = t.learn(folder, 40)
-(folder / "curve.json").write_text(json.dumps(t.without_time(work.points)))
+_, job = t.learn(folder, 40)
+(folder / "curve.json").write_text(json.dumps(t.without_time(job.points)))
 """
 
 
@@ -345,7 +345,7 @@ def test_a_loss_that_is_no_number_ends_it_with_a_sentence(tmp_path: Path) -> Non
 
 
 def test_a_collapse_stops_it_and_brings_the_best_model_back(tmp_path: Path) -> None:
-    model, work = tiny(), StandIn(tmp_path)
+    model, job = tiny(), StandIn(tmp_path)
     accuracies = iter([0.5, 0.9, 0.3])
     kept: list[Any] = []
 
@@ -356,15 +356,15 @@ def test_a_collapse_stops_it_and_brings_the_best_model_back(tmp_path: Path) -> N
         return {"accuracy": accuracy}
 
     objective = Objective(counting(model, random_examples(20)).loss, probe, "accuracy", "accuracy", tolerance=0.2)
-    report = train(model, objective, Budget(100, None), work, 1e-2, probe_steps=5)
+    report = train(model, objective, Budget(100, None), job, 1e-2, probe_steps=5)
     assert report.steps == 10 and report.best_step == 5
     assert report.stopped.startswith("accuracy fell from 0.90 to 0.30 after 10 steps")
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), kept, strict=True))
 
 
 def test_a_budget_in_minutes_ends(tmp_path: Path) -> None:
-    model, work = tiny(), StandIn(tmp_path)
-    report = train(model, counting(model, random_examples(20)), Budget(None, 0.01), work, 1e-3)
+    model, job = tiny(), StandIn(tmp_path)
+    report = train(model, counting(model, random_examples(20)), Budget(None, 0.01), job, 1e-3)
     assert report.seconds >= 0.6 and report.steps >= 1
 
 
@@ -382,7 +382,7 @@ except ExplorerError as error:
 
 
 def test_a_full_disk_is_one_sentence_and_nothing_half_written(tmp_path: Path) -> None:
-    folder = tmp_path / "work"
+    folder = tmp_path / "job"
     folder.mkdir()
     done = subprocess.run(
         [sys.executable, "-c", FULL, str(folder)],

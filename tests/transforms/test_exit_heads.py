@@ -40,7 +40,7 @@ PARAMS = {
 
 
 class Bench:
-    """Stands in for core.types.Work; stops at a step when asked to."""
+    """Stands in for core.types.Job; stops at a step when asked to."""
 
     def __init__(self, folder: Path, stop_at: int | None = None) -> None:
         folder.mkdir(exist_ok=True)
@@ -86,17 +86,17 @@ def source_of(folder: Path) -> Source:
     return Source(entry=entry, format="hf", path=str(folder), spec=specs.read(folder, "hf"))
 
 
-def train(folder: Path, out: Path, work: Bench, domain: str, **changed: Any) -> Any:
+def train(folder: Path, out: Path, job: Bench, domain: str, **changed: Any) -> Any:
     out.mkdir()
     params = msgspec.convert({**PARAMS, "domain": domain, **changed}, TRAINER.Params)
     TRAINER.check(source_of(folder).spec, params)
-    return TRAINER.run(source_of(folder), params, out, work)
+    return TRAINER.run(source_of(folder), params, out, job)
 
 
 @pytest.fixture(scope="module")
 def made(tiny: Path, domain: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
     folder = tmp_path_factory.mktemp("made")
-    return folder / "out", train(tiny, folder / "out", Bench(folder / "work"), domain)
+    return folder / "out", train(tiny, folder / "out", Bench(folder / "job"), domain)
 
 
 @pytest.fixture(scope="module")
@@ -181,9 +181,9 @@ def test_a_stopped_training_goes_on_to_the_same_heads(
     tiny: Path, domain: str, tmp_path: Path, made: tuple[Path, Any]
 ) -> None:
     with pytest.raises(KeyboardInterrupt):
-        train(tiny, tmp_path / "first", Bench(tmp_path / "work", stop_at=10), domain)
+        train(tiny, tmp_path / "first", Bench(tmp_path / "job", stop_at=10), domain)
     assert not list((tmp_path / "first").iterdir())
-    again = Bench(tmp_path / "work")
+    again = Bench(tmp_path / "job")
     train(tiny, tmp_path / "second", again, domain)
     whole, resumed = (load_file(p / "exit_heads.safetensors") for p in (made[0], tmp_path / "second"))
     for name, tensor in whole.items():

@@ -26,8 +26,8 @@ from tests.support.reference import logits_of_gguf
 pytestmark = pytest.mark.engine("llama_cpp")
 
 
-class Work:
-    """core.types.Work that remembers; `stop` is asked at every progress."""
+class Job:
+    """core.types.Job that remembers; `stop` is asked at every progress."""
 
     seed, threads = 0, 1
 
@@ -52,9 +52,9 @@ def source_of(path: Path) -> Source:
     return Source(entry=entry, format="gguf", path=str(path), spec=specs.read(path, "gguf"))
 
 
-def quantized(path: Path, out: Path, work: Work | None = None, **recipe: Any) -> tuple[gguf_file.GgufFile, Outcome]:
+def quantized(path: Path, out: Path, job: Job | None = None, **recipe: Any) -> tuple[gguf_file.GgufFile, Outcome]:
     out.mkdir()
-    outcome = plugin.run(source_of(path), Recipe(**recipe), out, work or Work(out))
+    outcome = plugin.run(source_of(path), Recipe(**recipe), out, job or Job(out))
     assert os.listdir(out) == ["model.gguf"]
     return gguf_file.read(out / "model.gguf"), outcome
 
@@ -157,7 +157,7 @@ def test_a_stop_kills_the_quantizer(tiny: Path, tmp_path: Path) -> None:
         raise StoppedError
 
     with pytest.raises(StoppedError):
-        quantized(tiny, tmp_path / "out", Work(tmp_path, stop))
+        quantized(tiny, tmp_path / "out", Job(tmp_path, stop))
     assert nothing_left(tmp_path / "out")
 
 
@@ -167,7 +167,7 @@ def test_a_killed_quantizer_is_explained(tiny: Path, tmp_path: Path) -> None:
             child.send_signal(signal.SIGKILL)
 
     with pytest.raises(ExplorerError, match="was killed"):
-        quantized(tiny, tmp_path / "out", Work(tmp_path, kill))
+        quantized(tiny, tmp_path / "out", Job(tmp_path, kill))
     assert nothing_left(tmp_path / "out")
 
 
@@ -176,7 +176,7 @@ def test_a_damaged_source_is_explained(tiny: Path, tmp_path: Path) -> None:
     tiny.write_bytes(tiny.read_bytes()[:-200])
     (tmp_path / "out").mkdir()
     with pytest.raises(ExplorerError, match=r"llama\.cpp could not quantize the model: ") as caught:
-        plugin.run(source, Recipe(), tmp_path / "out", Work(tmp_path))
+        plugin.run(source, Recipe(), tmp_path / "out", Job(tmp_path))
     assert caught.value.hint and nothing_left(tmp_path / "out")
 
 
@@ -234,14 +234,14 @@ def test_the_embedded_model_on_two_rungs(tmp_path: Path) -> None:
     import llama_cpp
 
     parent = Path(catalogue.find(catalogue.EMBEDDED).files["gguf"])
-    work = Work(tmp_path)
-    _, high = quantized(parent, tmp_path / "high", work, type="Q8_0")
+    job = Job(tmp_path)
+    _, high = quantized(parent, tmp_path / "high", job, type="Q8_0")
     _, low = quantized(parent, tmp_path / "low", type="Q4_K_M")
     # 134,479,872 weights of 8.5 bits and 35,136 of norms; 180 narrow tensors and the table fell back in the other
     assert high.facts["bits_per_weight"] == pytest.approx((8.5 * 134_479_872 + 32 * 35_136) / 134_515_008)
     assert (high.facts["fell_back"], low.facts["fell_back"]) == (0, 181)
     assert low.facts["fell_back_widths"] == [576] and 6.1 < low.facts["bits_per_weight"] < 6.2
-    done = [seen for seen in work.seen if seen[1]]
+    done = [seen for seen in job.seen if seen[1]]
     assert done and all(0 <= a <= b for a, b in done)
 
     llama = llama_cpp.Llama(str(parent), vocab_only=True, verbose=False)

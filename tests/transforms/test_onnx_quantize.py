@@ -23,7 +23,7 @@ from tests.support.embedded import embedded
 from tests.support.onnx_exports import exported
 from tests.support.progress import silent
 from tests.support.tiny import hf_folder
-from tests.transforms.test_gguf_quantize import Work, nothing_left
+from tests.transforms.test_gguf_quantize import Job, nothing_left
 
 pytestmark = pytest.mark.engine("onnxruntime")
 
@@ -64,7 +64,7 @@ def source_of(path: Path) -> Source:
 
 def quantized(path: Path, out: Path, **settings: Any) -> Outcome:
     out.mkdir()
-    return plugin.run(source_of(path), Quantization(**settings), out, Work(out))
+    return plugin.run(source_of(path), Quantization(**settings), out, Job(out))
 
 
 def opened(path: Path) -> Any:
@@ -207,7 +207,7 @@ def test_a_file_that_cannot_grow_is_a_full_disk(tied: Path, tmp_path: Path) -> N
     resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, limits[1]))
     try:
         with pytest.raises(ExplorerError, match="could not be written: it needs") as caught:
-            plugin.run(source, Quantization(), tmp_path / "out", Work(tmp_path))
+            plugin.run(source, Quantization(), tmp_path / "out", Job(tmp_path))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert str(tmp_path / "out") in caught.value.hint and nothing_left(tmp_path / "out")
@@ -222,7 +222,7 @@ def test_a_damaged_file_is_one_sentence(tied: Path, tmp_path: Path) -> None:
         onnx_file.tensors(copy / "model.onnx", "llama")
     (tmp_path / "out").mkdir()
     with pytest.raises(ExplorerError, match="quantizer failed") as caught:
-        plugin.run(source, Quantization(), tmp_path / "out", Work(tmp_path))
+        plugin.run(source, Quantization(), tmp_path / "out", Job(tmp_path))
     assert caught.value.hint and nothing_left(tmp_path / "out")
 
 

@@ -17,7 +17,7 @@ from core.transforms import prune
 from core.transforms._calibration import sequences
 from core.types import Request
 from tests.support.tiny import hf_folder
-from tests.support.workshop import Work, make, source_of
+from tests.support.workshop import Job, make, source_of
 
 pytestmark = pytest.mark.engine("pytorch")
 
@@ -34,7 +34,7 @@ def pruned(weight: list[list[float]], scores: list[list[float]], by_row: bool, *
 
 def loaded(path: Path, tmp_path: Path) -> tuple[Any, dict[str, Any]]:
     source = source_of(path)
-    model = torch_model.load(source, Work(tmp_path))
+    model = torch_model.load(source, Job(tmp_path))
     return model, torch_model.matrices(model, source.spec)
 
 
@@ -63,7 +63,7 @@ def test_one_threshold_takes_the_smallest_of_all_matrices(tmp_path: Path) -> Non
     before = np.concatenate([np.abs(m.weight.numpy()).ravel() for m in matrices.values()])
     wanted = round(0.3 * before.size)
     limit = np.sort(before)[wanted - 1]
-    prune.smallest_of_all(list(matrices.values()), 0.3, Work(tmp_path))
+    prune.smallest_of_all(list(matrices.values()), 0.3, Job(tmp_path))
     after = np.concatenate([m.weight.numpy().ravel() for m in matrices.values()])
     assert (after == 0).sum() == wanted
     assert ((after == 0) == (before <= limit)).all()
@@ -81,7 +81,7 @@ def test_wanda_goes_by_weight_times_input(tmp_path: Path) -> None:
         x = model.model.layers[0].input_layernorm(model.model.embed_tokens(torch.tensor(sequences(path, source.spec))))
     scores = first.weight.abs() * x.reshape(-1, x.shape[-1]).norm(dim=0)
     expected = np.argsort(scores.numpy(), axis=1)[:, :16]
-    prune.wanda(model, matrices, prune.Pruning(sparsity=0.25), source, Work(tmp_path))
+    prune.wanda(model, matrices, prune.Pruning(sparsity=0.25), source, Job(tmp_path))
     assert ((first.weight == 0).sum(1) == 16).all()
     assert (np.take_along_axis(first.weight.numpy(), expected, axis=1) == 0).all()
 
@@ -91,11 +91,11 @@ def test_wanda_judges_a_matrix_by_what_the_pruned_ones_before_it_leave(tmp_path:
 
     source = source_of(hf_folder(tmp_path))
     model, matrices = loaded(hf_folder(tmp_path), tmp_path)
-    prune.wanda(model, matrices, prune.Pruning(sparsity=0.5), source, Work(tmp_path))
+    prune.wanda(model, matrices, prune.Pruning(sparsity=0.5), source, Job(tmp_path))
     seen = {}
     last = matrices["blocks.1.mlp.down_proj"]
     last.register_forward_pre_hook(lambda _, inputs: seen.update(x=inputs[0]))
-    torch_model.calibrate(model, source, Work(tmp_path), "Again")
+    torch_model.calibrate(model, source, Job(tmp_path), "Again")
     dense = loaded(hf_folder(tmp_path), tmp_path)[1]["blocks.1.mlp.down_proj"].weight
     scores = dense.abs() * seen["x"].reshape(-1, dense.shape[1]).norm(dim=0)
     gone = torch.zeros_like(dense, dtype=torch.bool).scatter_(1, scores.topk(64, largest=False).indices, True)
@@ -163,7 +163,7 @@ def test_a_damaged_folder_is_told(tmp_path: Path) -> None:
     source = source_of(path)
     (path / "model.safetensors").write_bytes((path / "model.safetensors").read_bytes()[:5000])
     with pytest.raises(ExplorerError, match="cannot be loaded"):
-        plugin.run(source, prune.Pruning(), tmp_path, Work(tmp_path))
+        plugin.run(source, prune.Pruning(), tmp_path, Job(tmp_path))
 
 
 @pytest.mark.model

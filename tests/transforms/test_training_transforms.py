@@ -58,21 +58,21 @@ class Workshop(StandIn):
 def run(transform: Any, folder: Path, tmp_path: Path, **given: Any) -> tuple[Any, Path, StandIn]:
     held_out = {} if transform is DISTILL else {"probe_questions": 16}
     params = settings(transform.Params, {"minutes": None, **held_out, **given}, transform.label)
-    out, work = tmp_path / "out", Workshop(tmp_path / "work")
-    for new in (out, work.folder):
+    out, job = tmp_path / "out", Workshop(tmp_path / "job")
+    for new in (out, job.folder):
         new.mkdir(parents=True, exist_ok=True)
     origin = source(folder)
     transform.check(origin.spec, params)
-    return transform.run(origin, params, out, work), out, work
+    return transform.run(origin, params, out, job), out, job
 
 
 @pytest.fixture(scope="module")
 def teacher(folder: Path, domain: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     at = tmp_path_factory.mktemp("teacher")
-    outcome, out, work = run(FINETUNE, folder, at, domain=domain, steps=120, batch=8, learning_rate=5e-3)
+    outcome, out, job = run(FINETUNE, folder, at, domain=domain, steps=120, batch=8, learning_rate=5e-3)
     assert outcome.facts["probes"][-1]["accuracy"] > 0.8 > outcome.facts["probes"][0]["accuracy"]
     assert "letters.jsonl" in outcome.note and outcome.facts["steps"] == 120
-    losses = [values["loss"] for _, values in work.points if "loss" in values]
+    losses = [values["loss"] for _, values in job.points if "loss" in values]
     assert losses[-1] < 0.1 < losses[0]
     return out
 
@@ -92,7 +92,7 @@ def test_a_tuned_model_opens_with_its_tokenizer_and_answers(teacher: Path, folde
 def test_consistency_training_raises_tokens_per_forward_and_keeps_the_answers(
     teacher: Path, domain: str, tmp_path: Path, given: dict[str, Any]
 ) -> None:
-    outcome, out, work = run(
+    outcome, out, job = run(
         CONSISTENCY,
         teacher,
         tmp_path,
@@ -107,9 +107,9 @@ def test_consistency_training_raises_tokens_per_forward_and_keeps_the_answers(
     first, last = outcome.facts["probes"][0], outcome.facts["probes"][-1]
     assert last["tokens_per_forward"] > 1.3 * first["tokens_per_forward"]
     assert last["accuracy"] >= 0.8
-    assert any("consistency_loss" in values for _, values in work.points)
+    assert any("consistency_loss" in values for _, values in job.points)
     assert transformers.AutoModelForCausalLM.from_pretrained(out).config.num_hidden_layers == 2
-    assert (work.folder / "written.jsonl").exists() == (given.get("answers") == "teacher")
+    assert (job.folder / "written.jsonl").exists() == (given.get("answers") == "teacher")
 
 
 @pytest.mark.parametrize("transform", [FINETUNE, CONSISTENCY])

@@ -15,7 +15,7 @@ import pytest
 from core.errors import ExplorerError
 from core.models import catalogue, derived
 from core.paths import data_dir
-from core.runs.lineage import work_key
+from core.runs.lineage import job_key
 from core.runs.resolve import resolve
 from core.runs.runner import Runner
 from core.transforms import drop_layers
@@ -239,7 +239,7 @@ def test_a_default_is_part_of_what_determines_a_model(tiny: str, monkeypatch: py
 
     def key(**given: Any) -> str:
         task = Derive(transform="drop_layers", settings=given)
-        return work_key(resolve(Request(model=tiny, backend="pytorch", task=task)))
+        return job_key(resolve(Request(model=tiny, backend="pytorch", task=task)))
 
     assert key() == key(n=4) != key(n=5)
     before = key()

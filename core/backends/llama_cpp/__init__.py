@@ -95,7 +95,7 @@ class LlamaCpp:
             return Context(model, params, n_ctx, rollback=not forgets)
 
         def setup() -> Setup:
-            return _setup(model, spec.dtype, options, threads, n_ctx, request.batch, listen())
+            return _setup(model, spec, options, threads, n_ctx, request.batch, listen())
 
         session = LlamaSession(model, spec, new_context, setup)
         if forgets:
@@ -110,14 +110,14 @@ class LlamaCpp:
 
 
 def _setup(
-    model: Any, weight_dtype: str, options: llama_options.Options, threads: int, n_ctx: int, batch: int, log: Log
+    model: Any, spec: ModelSpec, options: llama_options.Options, threads: int, n_ctx: int, batch: int, log: Log
 ) -> Setup:
     import llama_cpp
 
     kind = llama_cpp.llama_ftype_name(llama_cpp.llama_model_ftype(model)) or b""
     on_accelerator = options.n_gpu_layers != 0 and llama_cpp.llama_supports_gpu_offload()
     return Setup(
-        weight_dtype=weight_dtype,
+        weight_dtype=spec.dtype,
         activation_dtype="fp32",  # tensors between ggml's operators; a product rounds its own copy to 8 bits
         kv_dtype=options.kv_dtype if llama_options.quantized_cache(options) else FLOATS[options.kv_dtype],
         threads=threads,
@@ -126,6 +126,7 @@ def _setup(
         file_type=kind.decode().removeprefix("(guessed) "),
         n_context=n_ctx,
         n_batch=max(N_BATCH, batch),
+        prunes_last_block=spec.causal,
         buffers_bytes=log.buffers(),
         versions={"llama.cpp": llama_cpp.llama_version().decode()},
         facts={

@@ -20,8 +20,8 @@ from core.types import Count, GenerationConfig, Ids, ModelSpec, Sampling, Setup
 
 RANDOM_SEED = 0xFFFFFFFF  # llama.cpp's "draw a seed": must not be reached by ours
 COUNT_NOTE = (
-    "Attention is computed, as it is counted, over every place of the KV cache that ggml reads, its padding included; "
-    "the last block computes only positions whose logits are wanted."
+    "Computed as it is counted: attention over every place of the KV cache that ggml reads, its padding included; the "
+    "last block, behind its attention, for positions whose logits are wanted."
 )
 
 TEMPLATE = "tokenizer.chat_template."  # what stands before the name of a chat template that is not the default
@@ -166,6 +166,7 @@ class LlamaSession:
             ops=ops,
             note=COUNT_NOTE,
             cells=counter.cells,
+            prunes_last_block=self.setup.prunes_last_block,
         )
 
     def close(self) -> None:

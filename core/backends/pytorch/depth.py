@@ -27,10 +27,11 @@ class Depth:
     def __init__(self, model: Any, body: Any) -> None:
         self._body = body
         self._norms = dict(getattr(model, "exit_heads", {}).items())
+        self.exit_ranks = {int(block): int(head.down.out_features) for block, head in self._norms.items()}
 
     @property
     def exit_heads(self) -> tuple[int, ...]:
-        return tuple(sorted(map(int, self._norms)))
+        return tuple(sorted(self.exit_ranks))
 
     def through(self, x: Any, cache: Any, n_past: int, blocks: Sequence[int], keep: int | None) -> Any:
         """Logits of the last `keep` ids of x after these blocks, whose caches hold n_past tokens each."""

@@ -161,7 +161,9 @@ class TorchSession:
         with load.explained("The forward pass failed", "The run's log says more."), self._torch.inference_mode():
             logits = self._depth.through(x, self._cache, self._committed, blocks, keep)
         n = self._pending = ids.shape[1]
-        self.ran.note(n, n if keep is None else min(keep, n), self._committed, len(ids), of, blocks)
+        n_logits = n if keep is None else min(keep, n)
+        self.ran.note(n, n_logits, self._committed, len(ids), of, blocks)
+        self._note_exit(blocks[-1] + 1, n_logits, len(ids))
         return TorchLogits(logits)
 
     def forward_exit(self, ids: Ids, threshold: float, exits: Sequence[int]) -> tuple[TorchLogits, int]:
@@ -170,11 +172,19 @@ class TorchSession:
         with load.explained("The forward pass failed", "The run's log says more."), self._torch.inference_mode():
             logits, ran = self._depth.until_confident(x, self._cache, self._committed, threshold, exits)
         self._pending, n_blocks = 1, self.spec.n_blocks
-        heads = sum(e <= ran for e in exits if e < n_blocks) + (ran == n_blocks)
-        self.ran.note(1, heads, self._committed, len(ids), "model", range(ran))
+        asked = sorted({e for e in exits if e <= ran and e < n_blocks})
+        self.ran.note(1, len(asked) + (ran == n_blocks), self._committed, len(ids), "model", range(ran))
+        for block in asked:
+            self._note_exit(block, 1, len(ids))
         if ran < n_blocks:
             self.ran.note(1, 0, self._committed, len(ids), "fill", range(ran, n_blocks))
         return TorchLogits(logits), ran
+
+    def _note_exit(self, block: int, n_logits: int, n_sequences: int) -> None:
+        """Behind this block logits were computed: by a trained head, if it has one."""
+        assert self._depth is not None
+        if rank := self._depth.exit_ranks.get(block):
+            self.ran.note(rank, n_logits, 0, n_sequences, "exits")
 
     def _next(self, ids: Ids) -> Any:
         """The ids on the device, with what was pending gone and room for them in the context."""
