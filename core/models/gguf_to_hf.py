@@ -18,6 +18,7 @@ from typing import Any
 
 from core.errors import ExplorerError
 from core.models import gguf_file, gguf_tokenizer
+from core.models.gguf import gguf_tensors
 from core.types import Progress
 
 VERSION = 3  # raise it when the output changes: cached folders are then made anew
@@ -182,7 +183,9 @@ def _write_weights(header: gguf_file.GgufFile, config: dict[str, Any], path: Pat
     processor = TENSOR_PROCESSORS.get(header.architecture, TensorProcessor)(config=hf_config.to_dict())
     names = get_gguf_hf_weights_map(model, processor)
 
-    tensors = [t for t in header.tensors if t.name != "rope_freqs.weight"]  # it is in the config
+    pairs = zip(header.tensors, gguf_tensors(header), strict=True)
+    text_only = [tensor for tensor, laid in pairs if not laid.aside]  # vision and audio stay behind
+    tensors = [t for t in text_only if t.name != "rope_freqs.weight"]  # it is in the config
     strange = [t.name for t in tensors if t.name not in names] or sorted(
         shapes.keys() - {names[t.name] for t in tensors}
     )

@@ -13,7 +13,7 @@ import pytest
 
 from core import plugins
 from core.errors import ExplorerError
-from core.models import formats, hf_to_gguf, spec
+from core.models import formats, gguf_to_hf, hf_to_gguf, spec
 from core.types import Generate, Request, Session, raw
 from core.worker.generate import dialogue, template_of
 from tests.support import elsewhere
@@ -177,9 +177,20 @@ def test_a_sentencepiece_file_works(llama: Any) -> None:
     assert mine["ids"] == theirs["ids"] and mine["new"] == theirs["new"] and not mine["warnings"]
 
 
+def test_vision_beside_a_text_model_stays_behind(llama: Any, tmp_path: Path) -> None:
+    found = []
+    for name in ("text", "with-vision"):
+        folder = tmp_path / name
+        folder.mkdir()
+        gguf_to_hf.convert(CASES / "vision-in-gguf" / f"{name}.gguf", folder, silent)
+        found.append(answer("pytorch", str(folder), BARE))
+    assert found[0]["ids"] == found[1]["ids"] == llama["text"]["ids"]
+    assert found[0]["new"] == found[1]["new"] == llama["text"]["new"]
+    assert "holds 95 tensors" in llama["vision"]["refused"]
+
+
 def test_jamba_runs_and_a_stale_copy_changes_no_answer(llama: Any) -> None:
     assert len(llama["jamba"]["new"]) == 2
-    assert len(llama["text"]["new"]) == 2 and "holds 95 tensors" in llama["vision"]["refused"]
     stale = here("two-copies/stale-single", LONG)
     assert stale["new"] == here("two-copies/control", LONG)["new"]
     assert stale["new"] == llama[key("two-copies/stale-single", LONG)]["new"]
