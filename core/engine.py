@@ -4,7 +4,7 @@ Each sets up the processor for itself. On one with AMX a thread's tile registers
 gave them, and the next library's product then dies of an illegal instruction, or is wrong without a word. So a process
 claims its engine before it loads one, and a second one lives in a process of its own.
 
-Knows the libraries' names; loads none of them.
+Knows the libraries' names; loads none of them. It also hides what they would load beside themselves for nothing.
 """
 
 from __future__ import annotations
@@ -21,6 +21,10 @@ ENGINES: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "onnxruntime": ("ONNX Runtime", ("onnxruntime",)),
     "llama_cpp": ("llama.cpp", ("llama_cpp",)),
 }
+
+# transformers imports them wherever it finds them, for losses and plots that no run has: 130 MB and a second of every
+# process of PyTorch.
+BESIDES = ("scipy", "sklearn")
 
 _claimed: str | None = None
 
@@ -58,3 +62,17 @@ def strangers() -> tuple[str, ...]:
 def loaded() -> frozenset[str]:
     """The engines whose native code is in this process."""
     return frozenset(name for name, (_, modules) in ENGINES.items() if any(module in sys.modules for module in modules))
+
+
+def hide_besides() -> None:
+    """In this process, libraries do not find what they import beside themselves for nothing."""
+    for name in BESIDES:
+        if name not in sys.modules:
+            sys.modules[name] = None  # type: ignore[assignment]
+
+
+def show_besides() -> None:
+    """They are found again: lm-evaluation-harness needs them for F1 and correlations."""
+    for name in BESIDES:
+        if name in sys.modules and sys.modules[name] is None:
+            del sys.modules[name]

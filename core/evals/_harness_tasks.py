@@ -13,88 +13,120 @@ import os
 import random
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import chdir
-from functools import lru_cache
+from functools import cache, lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from core import engine
 from core.errors import ExplorerError
+from core.evals import _harness_local as local
+from core.evals import _public_files as public
 from core.types import Metric
 
-INSTALL = "Install it with `pip install -r requirements-harness.txt`."
+INSTALL = "Install it with `pip install -r requirements.txt`."
 OFFLINE = ("HF_DATASETS_OFFLINE", "HF_EVALUATE_OFFLINE", "HF_HUB_OFFLINE")
 BINARY = {"acc", "acc_norm", "acc_bytes", "acc_mutual_info", "exact_match"}  # 0 or 1 for every document
 SEEDS = (0, 1234, 1234)  # of random, numpy and the few-shot sampler: the harness's own defaults
 Terms = Callable[[Any], dict[str, float]]
 
 
-def load(names: str, include_path: str, download: bool, num_fewshot: int | None) -> dict[str, Any]:
+def load(names: str, include_path: str, download: bool, num_fewshot: int | None, data: str = "") -> dict[str, Any]:
     """Task name -> the harness's task, with its data. names: separated by commas; a group brings its tasks.
 
-    num_fewshot: instead of the tasks' own; one that says 0 keeps it, as in the harness. Loaded anew only when asked
-    for something else or when a file in include_path changed. Raises ExplorerError without the harness, for an
-    unknown or damaged task, and for data that are not here.
+    num_fewshot: instead of the tasks' own; one that says 0 keeps it, as in the harness. data: a folder with the files
+    of the public benchmarks that are named. Loaded anew only when asked for something else or when a file changed.
+    Raises ExplorerError without the harness, for an unknown or damaged task, and for data that are not here.
     """
-    wanted, folder = asked(names, include_path)
-    changed = max((file.stat().st_mtime_ns for file in folder.rglob("*") if file.is_file()), default=0) if folder else 0
-    return _load(wanted, folder, download, num_fewshot, changed)
+    wanted, folder, files = asked(names, include_path, data)
+    changed = max((_changed(path) for path in (folder, files) if path), default=0)
+    return _load(wanted, folder, files, download, num_fewshot, changed)
 
 
-def asked(names: str, include_path: str) -> tuple[tuple[str, ...], Path | None]:
-    """The tasks' names and the user's folder; what can be known of their faults without reading any data."""
+def _changed(folder: Path) -> int:
+    return max((file.stat().st_mtime_ns for file in folder.rglob("*") if file.is_file()), default=0)
+
+
+def asked(names: str, include_path: str, data: str = "") -> tuple[tuple[str, ...], Path | None, Path | None]:
+    """The tasks' names, the user's folder and that of the data; what can be known of their faults without reading."""
     wanted = tuple(name.strip() for name in names.split(",") if name.strip())
     if not wanted:
         raise ExplorerError("No task of lm-evaluation-harness is named.", "Set tasks, for example to arc_easy.")
     folder = Path(include_path).expanduser() if include_path else None
     if folder and not folder.is_dir():
         raise ExplorerError(f"There is no folder {include_path}.", "Set include_path to a folder with YAML tasks.")
+    files = Path(data).expanduser().resolve() if data else None
+    if files:
+        if not files.is_dir():
+            raise ExplorerError(f"There is no folder {data}.", "Set data to a folder with the benchmarks' files.")
+        wanted = public.tasks(wanted)
+        for name in wanted:
+            public.check(name, files)
     if find_spec("lm_eval") is None:
         raise ExplorerError("lm-evaluation-harness is not installed.", INSTALL)
-    return wanted, folder
+    return wanted, folder, files
 
 
 @lru_cache(maxsize=1)
 def _load(
-    wanted: tuple[str, ...], folder: Path | None, download: bool, num_fewshot: int | None, changed: int
+    wanted: tuple[str, ...],
+    folder: Path | None,
+    files: Path | None,
+    download: bool,
+    num_fewshot: int | None,
+    changed: int,
 ) -> dict[str, Any]:
     _go_online(download)
     random.seed(SEEDS[0])
     np.random.seed(SEEDS[1])  # some tasks shuffle their documents with the global generators
     found: dict[str, Any] = {}
-    manager = _manager(wanted, folder)
     with chdir(folder or "."):  # data_files stand relative to the task
-        for name in wanted:
-            found |= _load_one(manager, name, download)
+        if files:
+            for name in wanted:
+                found |= _loaded(name, download, lambda name: {name: local.task(name, files, num_fewshot)})
+        else:
+            manager = _manager(wanted, folder)
+            for name in wanted:
+                found |= _loaded(name, download, lambda name: manager.load([name])["tasks"])
     for task in found.values():
-        if task.get_config("num_fewshot") is None or (num_fewshot is not None and task.get_config("num_fewshot") != 0):
-            task.set_config(key="num_fewshot", value=num_fewshot or 0)
+        task.set_config(key="num_fewshot", value=local.shots(task, num_fewshot))
     return found
 
 
 def _manager(wanted: tuple[str, ...], folder: Path | None) -> Any:
-    """The public tasks are 14 000 files to look through: only where the user's folder lacks a task."""
+    """The public tasks are 14 000 files to look through: once, and only where the user's folder lacks a task."""
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     from lm_eval.tasks import TaskManager
 
+    known: set[str] = set()
     own = str(folder.resolve()) if folder else None
     if own:
         manager = TaskManager(include_path=own, include_defaults=False)
-        if set(wanted) <= set(manager.all_tasks):
+        known = set(manager.all_tasks)
+        if set(wanted) <= known:
             return manager
-    manager = TaskManager(include_path=own)
-    if unknown := [name for name in wanted if name not in manager.all_tasks]:
+    if unknown := [name for name in wanted if name not in known and name not in _all().all_tasks]:
         raise ExplorerError(
             f"lm-evaluation-harness has no task '{unknown[0]}'.",
             "`lm_eval ls tasks` lists its own; set include_path to a folder with yours.",
         )
-    return manager
+    return TaskManager(include_path=own) if own else _all()
 
 
-def _load_one(manager: Any, name: str, download: bool) -> dict[str, Any]:
+@cache
+def _all() -> Any:
+    from lm_eval.tasks import TaskManager
+
+    return TaskManager()
+
+
+def _loaded(name: str, download: bool, load: Callable[[str], dict[str, Any]]) -> dict[str, Any]:
     try:
-        tasks: dict[str, Any] = manager.load([name])["tasks"]
+        tasks = load(name)
+    except ExplorerError:
+        raise
     except Exception as error:  # tasks are code and data of many hands
         if _is_missing(error):
             raise ExplorerError(
@@ -117,6 +149,7 @@ def _load_one(manager: Any, name: str, download: bool) -> dict[str, Any]:
 
 def _go_online(download: bool) -> None:
     """The libraries read these variables when they are imported, and keep what they read."""
+    engine.show_besides()
     for variable in OFFLINE:
         os.environ[variable] = "0" if download else "1"
     import datasets

@@ -26,6 +26,8 @@ class Settings(Record, omit_defaults=False):
     """Which of the harness's tasks, and how they are asked.
 
     tasks: their names, separated by commas; a group brings all of its tasks.
+    data: a folder with the files of GLUE, SuperGLUE, SQuAD, RACE or GSM8K as they are distributed; tasks then are
+        glue, super_glue, squad, race, gsm8k, or tasks of these.
     limit: documents of every task; 0 for all.
     num_fewshot: solved examples before every question; empty for what the task says.
     include_path: a folder with YAML tasks of your own; data_files in them stand relative to it.
@@ -35,6 +37,7 @@ class Settings(Record, omit_defaults=False):
     """
 
     tasks: str = ""
+    data: str = ""
     limit: Annotated[int, Meta(ge=0)] = 100
     num_fewshot: Annotated[int, Meta(ge=0)] | None = None
     include_path: str = ""
@@ -49,7 +52,7 @@ class Harness:
     name = "harness"
     label = "lm-evaluation-harness"
     needs = frozenset({"forward", "cache"})
-    selects = frozenset({"tasks", "limit", "include_path", "download"})
+    selects = frozenset({"tasks", "data", "limit", "include_path", "download"})
     Params = Settings
 
     def metrics(self, params: Settings) -> tuple[Metric, ...]:
@@ -57,7 +60,7 @@ class Harness:
 
     def size(self, params: Settings) -> int | None:
         """Only the data can tell. Raises ExplorerError for what can be known without them."""
-        harness_tasks.asked(params.tasks, params.include_path)
+        harness_tasks.asked(params.tasks, params.include_path, params.data)
         return None
 
     def measure(self, subject: Subject, params: Settings) -> Iterator[Item]:
@@ -72,7 +75,7 @@ class Harness:
 
 
 def _tasks(params: Settings) -> dict[str, Any]:
-    return harness_tasks.load(params.tasks, params.include_path, params.download, params.num_fewshot)
+    return harness_tasks.load(params.tasks, params.include_path, params.download, params.num_fewshot, params.data)
 
 
 def _instances(task: Any, model: Any, params: Settings) -> list[Any]:

@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 import msgspec
 import numpy as np
 
+from core import engine
 from core.errors import ExplorerError
 from core.runs.resolve import resolve
 from core.types import Logits, PhaseName, Request, Session, chat_templates
@@ -84,6 +85,7 @@ def about(session: Session, seconds: float) -> About:
 
 
 def main() -> int:
+    engine.hide_besides()
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what libraries print goes with what they complain
     calls: queue.Queue[Any] = queue.Queue()

@@ -16,7 +16,6 @@ import sys
 import threading
 import time
 import traceback
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -102,17 +101,8 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or ["no message"])[0][:300].rstrip(".")
 
 
-def _without_scipy() -> None:
-    """transformers imports SciPy wherever it finds it, for losses that no run has: 40 MB of every PyTorch run.
-
-    scikit-learn, which comes with lm-evaluation-harness only, is imported in the same way and cannot do without.
-    """
-    if find_spec("sklearn") is None:
-        sys.modules["scipy"] = None  # type: ignore[assignment]
-
-
 def main(root: str) -> None:
-    _without_scipy()
+    engine.hide_besides()
     commands: queue.Queue[Command | None] = queue.Queue()
     running: list[str] = []
     store = Store(Path(root))

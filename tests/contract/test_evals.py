@@ -57,8 +57,6 @@ def plugin(request: pytest.FixtureRequest) -> Eval:
 @pytest.fixture
 def params(plugin: Eval, given: dict[str, dict[str, Any]]) -> Record:
     """Its defaults, but few items."""
-    if plugin.name == "harness":
-        pytest.importorskip("lm_eval", reason="lm-evaluation-harness is an extra: requirements-harness.txt")
     few = {"n": 3} if "n" in plugin.Params.__struct_fields__ else {}
     return settings(plugin.Params, {**few, **given.get(plugin.name, {})}, plugin.label)
 

@@ -243,7 +243,6 @@ metric_list:
 
 
 def test_the_harness_brings_no_engine_into_the_process_of_another(runner: Runner, seen: Path, tmp_path: Path) -> None:
-    pytest.importorskip("lm_eval", reason="lm-evaluation-harness is not installed")
     (tmp_path / "tasks").mkdir()
     (tmp_path / "tasks" / "ending.yaml").write_text(TASK)
     (tmp_path / "tasks" / "docs.jsonl").write_text('{"question": "Say: ant?", "reply": "ant"}\n' * 3)

@@ -7,14 +7,12 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-import pytest
 
-
-@pytest.mark.skipif(find_spec("sklearn") is not None, reason="scikit-learn cannot do without SciPy")
-def test_no_library_of_a_measuring_worker_finds_scipy(tmp_path: Path) -> None:
-    assert find_spec("scipy") is not None
+def test_no_library_of_a_measuring_worker_finds_scipy_or_scikit_learn(tmp_path: Path) -> None:
+    assert find_spec("scipy") is not None and find_spec("sklearn") is not None
     code = "import sys; from importlib.util import find_spec; from core.worker.worker import main; main(sys.argv[1]); "
-    code += "print(find_spec('scipy'))"
+    code += "print(find_spec('scipy'), find_spec('sklearn')); from core import engine; engine.show_besides(); "
+    code += "import sklearn.metrics; print('found')"
     command = [sys.executable, "-c", code, str(tmp_path)]
     done = subprocess.run(command, input="", capture_output=True, text=True, check=True, start_new_session=True)
-    assert done.stdout.strip() == "None"
+    assert done.stdout.split("\n")[:2] == ["None None", "found"]
