@@ -87,7 +87,8 @@ _HF_EXPERT = re.compile(r"^(?:experts|switch_mlp)\.(?:\d+\.)?(\w+?)(?:_bias)?$")
 _HF_FFN = re.compile(r"^ffn\.(\d+)\.(.+)$")  # MobileBERT's stacked feed-forward networks
 
 # Here `post_attention_layernorm` normalises the attention's output, before the residual sum.
-_OUTPUT_NORMS = ("gemma2", "gemma3", "gemma3_text", "olmo2", "olmo3", "exaone4")
+_OUTPUT_NORMS = ("gemma2", "gemma3", "gemma3_text", "gemma3n", "gemma3n_text", "gemma4", "gemma4_text", "olmo2",
+                 "olmo3", "exaone4")  # fmt: skip
 
 _HF_OUTSIDE = {
     "embed_tokens": "embed",
@@ -275,6 +276,7 @@ _HF_SSM = {
 }
 
 _HF_ATTENTION_MODULES = ("self_attn", "attention.self", "attention", "attn", "self_attention", "SelfAttention")
+_GRANITE_EXPERTS = ("input_linear", "output_linear")
 _HF_CROSS_MODULES = ("encoder_attn", "EncDecAttention", "cross_attn", "crossattention")
 _HF_MLP_MODULES = ("mlp", "feed_forward", "block_sparse_moe", "ffn", "DenseReluDense", "mlp_block")
 _HF_SSM_MODULES = ("mixer", "mamba", "linear_attn", "conv", "temporal_block")
@@ -374,12 +376,14 @@ def _hf_t5(part: int, rest: str) -> str | None:
 def _hf_mlp(rest: str, moe: bool) -> str | None:
     if rest == "" and moe:
         return "mlp.router"
-    if rest in _HF_MLP:
+    if rest in _HF_MLP and not (moe and rest in _GRANITE_EXPERTS):
         return f"mlp.{_HF_MLP[rest]}"
     if rest == "experts":
         return "mlp.experts"
     if rest == "gate.e_score_correction_bias":
         return "mlp.router"
+    if moe and rest in _GRANITE_EXPERTS:  # as its files name them
+        return f"mlp.experts.{_HF_MLP[rest]}"
     if match := _HF_EXPERT.match(rest):
         leaf = _HF_MLP.get(match.group(1))
         return f"mlp.experts.{leaf}" if leaf else None

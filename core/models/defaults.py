@@ -56,6 +56,13 @@ def sent(config: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
+def decoded(value: Any) -> Any:
+    """With the numbers that JSON lacks, which the library writes as {"__float__": "Infinity"}."""
+    if isinstance(value, Mapping):
+        return float(value["__float__"]) if value.keys() == {"__float__"} else {k: decoded(v) for k, v in value.items()}
+    return [decoded(v) for v in value] if isinstance(value, list) else value
+
+
 def _asked(config: str) -> dict[str, Any]:
     """What transformers makes of it. Raises ExplorerError where it makes nothing of it."""
     try:
@@ -79,7 +86,7 @@ def main(file: str) -> int:
     try:
         from transformers import AutoConfig
 
-        whole = AutoConfig.for_model(**{"model_type": "", **config})
+        whole = AutoConfig.for_model(**{"model_type": "", **decoded(config)})
         print(json.dumps({"values": whole.get_text_config(decoder=True).to_dict()}, default=str), flush=True)
     except Exception as error:  # whatever the library makes of a stranger's numbers
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -110,7 +110,7 @@ def _configurations(config: Mapping[str, Any]) -> tuple[Any, Any]:
     from transformers import AutoConfig
 
     values = {key: value for key, value in config.items() if value is not None or key not in ("dtype", "torch_dtype")}
-    whole = AutoConfig.for_model(**{"model_type": "", **values})
+    whole = AutoConfig.for_model(**{"model_type": "", **defaults.decoded(values)})
     nested = defaults.nested(config)
     text = whole.get_text_config(decoder=True) if nested is not None else whole
     if nested is not None and "tie_word_embeddings" not in nested and config.get("tie_word_embeddings") is not None:

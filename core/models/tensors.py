@@ -17,7 +17,7 @@ import msgspec
 from core import weight_files
 from core.dtypes import canonical_dtype, is_quantized
 from core.errors import ExplorerError
-from core.layer_names import canonical_hf, fit, kind_of
+from core.layer_names import block_of, canonical_hf, fit, kind_of
 from core.types import Aside, Elementwise, Layer, ModelSpec, Record
 
 # In a weight's place or beside it: "torch-int", GPTQ and AWQ, compressed-tensors and FP8, bitsandbytes, MLX, HQQ.
@@ -67,6 +67,7 @@ def measured(spec: ModelSpec, tensors: Iterable[Tensor], *, keep_unknown: bool) 
         for part in _shared_out(tensor, sizes):
             stored[part.layer].append(part)
     layers = [_with_bytes(layer, stored[layer.name]) if layer.name in own else layer for layer in spec.layers]
+    layers = _by_block(layers, stored, names)
     missing = [layer.name for layer in layers if layer.n_params and not stored[layer.name]]
     if missing:
         raise ExplorerError(
@@ -90,6 +91,43 @@ def _aside(tensors: tuple[Tensor, ...]) -> tuple[Aside, ...]:
         Aside(name=kind, n_params=sum(t.n_elements for t in ts), weight_bytes=sum(t.n_bytes for t in ts))
         for kind, ts in own.items()
     )
+
+
+_AGAIN = ".again"  # behind the second of two modules of one name (core.models.architectures.from_modules)
+
+
+def _by_block(layers: list[Layer], stored: dict[str, list[Tensor]], names: set[str]) -> list[Layer]:
+    """In a block where a file names parts otherwise than the library, the layers that found no tensor share those
+    that found no layer, if these are as many numbers as those want."""
+    wanting: dict[int, list[Layer]] = defaultdict(list)
+    several = {layer.name.removesuffix(_AGAIN) for layer in layers if layer.name.endswith(_AGAIN)}  # two of one name
+    for layer in layers:
+        block = block_of(layer.name)
+        if layer.n_params and block is not None and (layer.name in several or not stored[layer.name]):
+            wanting[block].append(layer)
+    if not wanting:
+        return layers
+    loose: dict[int, list[str]] = defaultdict(list)
+    for name in [n for n in stored if (n in several or n not in names) and stored[n]]:
+        if (block := block_of(name)) is not None:
+            loose[block].append(name)
+    found: dict[str, Layer] = {}
+    for block, own in wanting.items():
+        tensors = [tensor for name in loose[block] for tensor in stored[name]]
+        total = sum(layer.n_params for layer in own)
+        if sum(t.n_elements for t in tensors) != total:
+            continue
+        dtype = main_dtype((t.dtype, t.n_elements) for t in tensors)
+        left = sum(t.n_bytes for t in tensors)
+        for layer in own:
+            n_bytes = left if layer is own[-1] else sum(t.n_bytes for t in tensors) * layer.n_params // total
+            left -= n_bytes
+            part = Tensor(layer=layer.name, dtype=dtype, n_elements=layer.n_params, n_bytes=n_bytes)
+            stored[layer.name] = [part]
+            found[layer.name] = _with_bytes(layer, [part])
+        for name in set(loose[block]) - names:
+            del stored[name]
+    return [found.get(layer.name, layer) for layer in layers]
 
 
 _PARTS = {

@@ -15,7 +15,7 @@ from core.layer_names import canonical_hf
 from core.models import library, module_tree
 from core.models.architectures import from_modules, model_types
 from core.models.presets import presets
-from core.models.spec import from_config
+from core.models.spec import from_config, from_hf_folder
 from core.types import Attention, Conv, Linear, Scan
 
 pytestmark = pytest.mark.engine("pytorch")
@@ -278,3 +278,79 @@ def test_the_library_is_asked_in_a_process_and_once(monkeypatch):
     monkeypatch.setattr(library, "Child", None)
     library.ask.cache_clear()
     assert from_config(config) == spec
+
+
+# ---------------------------------------------------------------- folders of such models
+
+_TINY = {"hidden_size": 64, "intermediate_size": 96, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16,
+         "vocab_size": 128, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}  # fmt: skip
+_EXPERTS = {"num_local_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24}
+TINY = {
+    "gemma3n_text": {"num_hidden_layers": 4, "num_kv_shared_layers": 2, "vocab_size_per_layer_input": 128,
+                     "hidden_size_per_layer_input": 16, "laurel_rank": 8, "intermediate_size": [96] * 4,
+                     "activation_sparsity_pattern": [0.0] * 4,
+                     "layer_types": ["sliding_attention", "full_attention"] * 2},
+    "granitemoehybrid": {"num_hidden_layers": 2, "layer_types": ["mamba", "attention"], "mamba_n_heads": 8,
+                         "mamba_d_head": 16, "mamba_d_state": 8, "shared_intermediate_size": 40, **_EXPERTS},
+    "nemotron_h": {"hybrid_override_pattern": "M*-E", "mamba_num_heads": 8, "mamba_head_dim": 16, "ssm_state_size": 8,
+                   "n_groups": 2, "n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24,
+                   "moe_shared_expert_intermediate_size": 40},
+    "kimi_linear": {"num_hidden_layers": 2, "num_key_value_heads": 4, "num_experts": 4, **_EXPERTS, "kv_lora_rank": 12,
+                    "qk_nope_head_dim": 8, "qk_rope_head_dim": 4, "v_head_dim": 8, "linear_num_heads": 4,
+                    "linear_head_dim": 16},
+    "ernie4_5_moe": {"num_hidden_layers": 2, "moe_num_experts": 4, "moe_k": 2, "moe_intermediate_size": 24},
+    "bamba": {"num_hidden_layers": 2, "attn_layer_indices": [1], "mamba_n_heads": 8, "mamba_d_head": 16,
+              "mamba_d_state": 8},
+    "falcon_h1": {"num_hidden_layers": 2, "mamba_d_ssm": 64, "mamba_n_heads": 4, "mamba_d_head": 16,
+                  "mamba_d_state": 8},
+    "t5": {"d_model": 64, "d_kv": 16, "d_ff": 96, "num_layers": 2, "num_heads": 4},
+}  # fmt: skip
+
+
+def _folder(model_type, path):
+    import transformers
+
+    transformers.utils.logging.set_verbosity_error()
+    own = {"vocab_size": 128} if model_type == "t5" else _TINY
+    config = transformers.CONFIG_MAPPING[model_type](**{**own, **TINY[model_type]})
+    auto = transformers.AutoModelForSeq2SeqLM if model_type == "t5" else transformers.AutoModelForCausalLM
+    auto.from_config(config).save_pretrained(path)
+    return path
+
+
+@pytest.mark.parametrize("model_type", TINY)
+def test_a_folder_of_such_a_family_gives_every_byte_to_a_layer(model_type, here, tmp_path):
+    """Whatever the library calls a part in its files and otherwise in memory, no byte is lost or counted twice."""
+    folder = _folder(model_type, tmp_path)
+    with (folder / "model.safetensors").open("rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    stored = {name: prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__"}
+    spec = from_hf_folder(folder)
+    assert spec.weight_bytes == 4 * sum(stored.values())
+    assert spec.n_params <= sum(stored.values()) <= spec.n_params + 8  # routing biases are no parameters there
+
+
+@pytest.mark.parametrize("model_type", ["falcon_h1", "granitemoehybrid", "nemotron_h"])
+def test_pytorch_times_the_layers_that_were_built(model_type, here, tmp_path):
+    import numpy as np
+
+    from core import plugins
+    from core.types import Request
+
+    folder = _folder(model_type, tmp_path)
+    spec = from_hf_folder(folder)
+    request = Request(model="tiny", backend="pytorch", threads=1)
+    session = plugins.get("backend", "pytorch").open(str(folder), spec, request, lambda *_, **__: None)
+    try:
+        trace = session.trace()
+        trace.phase("prefill")
+        session.forward(np.array([[1, 2, 3]]))
+        session.commit(3)
+        rows = trace.finish()["prefill"]
+    finally:
+        session.close()
+    layers = {layer.name for layer in spec.layers}
+    assert {row.name for row in rows if not row.name.endswith(".experts")} <= layers
+    timed = {row.name for row in rows}
+    products = {x.name for x in spec.layers if isinstance(x.op, Linear | Conv) and ".experts." not in x.name}
+    assert products <= timed

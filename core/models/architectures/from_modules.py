@@ -35,9 +35,9 @@ def network(tree: Tree) -> tuple[Network, str]:
     """
     reader = _Reader(tree)
     leaves = reader.leaves()
-    if not any(leaf.name.startswith("blocks.") for leaf in leaves):
+    if not {"embed", "blocks"} <= {leaf.name.split(".")[0] for leaf in leaves}:
         raise ExplorerError(
-            f"transformers builds '{reader.architecture}' as a {tree.kind}, which has no list of blocks.",
+            f"transformers builds '{reader.architecture}' as a {tree.kind}, without a token table or blocks.",
             "Choose a language model.",
         )
     cores = reader.cores(leaves)

@@ -54,6 +54,9 @@ def build(leaves: Sequence[Leaf], cores: Mapping[str, Core]) -> Network:
             for leaf in leaves
             if leaf.name.startswith("encoder.") == bool(side)
         ]
+        if not any(isinstance(leaf.op, Embedding) for leaf in own):  # both sides read one table
+            shared = next(leaf for leaf in leaves if isinstance(leaf.op, Embedding))
+            own.insert(0, replace(shared, name="embed", n_params=0))
         flow.side = side
         answer = _stack(flow, own, cores, answer)
     return flow.net
