@@ -137,8 +137,12 @@ def test_the_long_commands_name_what_exists() -> None:
         settings(plugin.Params, given, plugin.label)
 
 
-# Other tests run beside these: one thread is quicker than two, and passes that are disturbed are not repeated.
-BUSY = {"run": ["--threads", "1", "--retries", "0"], "eval": ["--threads", "1"], "transform": ["--threads", "1"]}
+# Other tests run beside these: one thread is quicker than two, what is disturbed is not repeated, few questions do.
+BUSY = {
+    "run": ["--threads", "1", "--retries", "0"],
+    "eval": ["--threads", "1", "--param", "n=3"],
+    "transform": ["--threads", "1"],
+}
 
 
 @pytest.mark.model
