@@ -87,7 +87,7 @@ def main(file: str) -> int:
         from transformers import AutoConfig
 
         whole = AutoConfig.for_model(**{"model_type": "", **decoded(config)})
-        print(json.dumps({"values": whole.get_text_config(decoder=True).to_dict()}, default=str), flush=True)
+        print(library.answer(whole.get_text_config(decoder=True).to_dict()), flush=True)
     except Exception as error:  # whatever the library makes of a stranger's numbers
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         print(json.dumps({"reason": reason[:200]}), flush=True)

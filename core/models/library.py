@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 import time
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
@@ -53,6 +54,19 @@ def _table() -> str:
 
 
 _TABLES = ("auto_mappings", "configuration_auto")
+
+
+def answer(values: Any) -> str:
+    """The line that a module prints. A number that JSON lacks (infinity) is null: `ask` could not read it."""
+    return json.dumps({"values": _finite(json.loads(json.dumps(values, default=str)))})
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(v) for key, v in value.items()}
+    if isinstance(value, list):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 @lru_cache(maxsize=64)

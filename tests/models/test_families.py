@@ -270,11 +270,10 @@ def test_numbers_that_transformers_refuses_are_one_sentence(monkeypatch):
 
 
 def test_the_library_is_asked_in_a_process_and_once(monkeypatch):
-    config = {"model_type": "cohere2", "num_hidden_layers": 2, "hidden_size": 64, "intermediate_size": 64,
-              "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 128}  # fmt: skip
+    config = {"model_type": "falcon_h1", **_TINY, **TINY["falcon_h1"]}  # one of its defaults is infinite
     spec = from_config(config)
     assert spec.n_blocks == 2 and spec.vocab_size == 128 and spec.d_model == 64
-    assert "as transformers" in spec.source and "Cohere2ForCausalLM" in spec.source
+    assert "as transformers" in spec.source and "FalconH1ForCausalLM" in spec.source
     monkeypatch.setattr(library, "Child", None)
     library.ask.cache_clear()
     assert from_config(config) == spec
