@@ -14,6 +14,7 @@ from typing import NamedTuple
 from core.layer_names import block_of
 from core.types import Layer
 
+_ENCODER = "encoder.blocks."
 COLUMN, RANK, GAP = 1.8, 1.5, 1.2  # distances between parallel layers, ranks, and columns
 
 
@@ -39,10 +40,15 @@ class Edge(NamedTuple):
 
 
 def nodes(layers: Sequence[Layer], open_blocks: Collection[int], merge: bool) -> list[list[Node]]:
-    """Columns of nodes in the order of the network. merge: equal closed neighbours become "Block ×30"."""
-    runs: list[tuple[int | None, list[Layer]]] = []
+    """Columns of nodes in the order of the network. merge: equal closed neighbours become "Block ×30".
+
+    The blocks of an encoder are one node while every block is closed.
+    """
+    runs: list[tuple[int | str | None, list[Layer]]] = []
     for layer in layers:
-        block = block_of(layer.name)
+        block: int | str | None = block_of(layer.name)
+        if block is None and not open_blocks and layer.name.startswith(_ENCODER):
+            block = _ENCODER
         if runs and runs[-1][0] == block:
             runs[-1][1].append(layer)
         else:
@@ -50,9 +56,13 @@ def nodes(layers: Sequence[Layer], open_blocks: Collection[int], merge: bool) ->
     columns: list[list[Node]] = []
     previous: tuple[object, ...] | None = None
     for block, members in runs:
-        if block is None or block in open_blocks:
+        if block == _ENCODER:
+            columns.append([_encoder(tuple(x.name for x in members))])
+            previous = None
+            continue
+        if not isinstance(block, int) or block in open_blocks:
             opened = [Node(x.name, _tail(x.name), (x.name,)) for x in members]
-            columns += [opened] if block is not None else [[node] for node in opened]
+            columns += [opened] if isinstance(block, int) else [[node] for node in opened]
             previous = None
             continue
         shape = tuple((_tail(x.name), x.kind, x.op) for x in members)
@@ -108,6 +118,11 @@ def edges(columns: Sequence[Sequence[Node]], layers: Sequence[Layer]) -> list[Ed
         Edge(a, b, skips=abs(distance[b] - distance[a]) > 1)
         for a, b in sorted(pairs, key=lambda p: (order[p[0]], order[p[1]]))
     ]
+
+
+def _encoder(names: tuple[str, ...]) -> Node:
+    n = len({name.split(".")[2] for name in names})
+    return Node("encoder", f"Encoder ×{n}", names)
 
 
 def _closed(blocks: tuple[int, ...], names: tuple[str, ...]) -> Node:

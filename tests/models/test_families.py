@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from core.analysis.work import kv_cache_bytes, n_active_params, state_bytes, total, work
+from core.charts.graph_layout import nodes
 from core.errors import ExplorerError
 from core.layer_names import canonical_hf
 from core.models import library, module_tree
@@ -236,7 +237,10 @@ def test_routed_experts_are_counted_as_used(here):
 
 def test_an_encoder_decoder_reads_the_prompt_once(here):
     spec = from_config(_default("t5", num_layers=2))
-    assert spec.causal and spec.n_blocks == 2
+    assert spec.causal and spec.n_blocks == 2 and "counted on both sides" in spec.doubts
+    assert [c[0].label for c in nodes(spec.layers, (), merge=True)] == [
+        "encoder.embed", "Encoder ×2", "encoder.final_norm", "embed", "0", "1", "final_norm", "lm_head",
+    ]  # fmt: skip
     prompt = {row.name: row for row in work(spec, 64)}
     answer = {row.name: row for row in work(spec, 1, 64)}
     assert prompt["encoder.blocks.0.attn.q_proj"].flops == 64 * prompt["blocks.0.attn.q_proj"].flops

@@ -16,7 +16,7 @@ from typing import Any
 
 from core.errors import ExplorerError
 from core.layer_names import canonical_hf
-from core.models.architectures.generic import Core, Leaf, build
+from core.models.architectures.generic import SIDES, Core, Leaf, build
 from core.models.module_tree import Module, Tree
 from core.models.network import Network
 from core.types import Attention, Conv, Elementwise, Embedding, Linear, Norm, Scan
@@ -41,6 +41,8 @@ def network(tree: Tree) -> tuple[Network, str]:
             "Choose a language model.",
         )
     cores = reader.cores(leaves)
+    if tree.config.get("is_encoder_decoder"):
+        reader.doubt(SIDES)
     return build(leaves, cores), reader.unknown()
 
 
@@ -57,6 +59,9 @@ class _Reader:
         self._owners: dict[str, list[Module]] = {}  # part -> its modules
         self._doubts: dict[str, None] = {}
         self._use_names()
+
+    def doubt(self, what: str) -> None:
+        self._doubts[what] = None
 
     def unknown(self) -> str:
         return f"Not told by its modules: {'; '.join(self._doubts)}." if self._doubts else ""

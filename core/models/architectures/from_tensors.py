@@ -15,7 +15,7 @@ from typing import Any
 
 from core.errors import ExplorerError
 from core.layer_names import canonical_gguf
-from core.models.architectures.generic import Core, Leaf, build
+from core.models.architectures.generic import SIDES, Core, Leaf, build
 from core.models.network import Network
 from core.types import Attention, Conv, Embedding, Linear, Norm, Op, Scan
 
@@ -114,6 +114,8 @@ class _Reader:
     # ---------------------------------------------------------------- cores
 
     def cores(self, leaves: Sequence[Leaf]) -> dict[str, Core]:
+        if any(leaf.name.startswith("encoder.") for leaf in leaves):
+            self._doubts[SIDES] = None
         parts: dict[str, list[Leaf]] = {}
         for leaf in leaves:
             match = re.match(r"((?:encoder\.)?blocks\.\d+\.(?:attn|ssm|cross))\.", leaf.name)

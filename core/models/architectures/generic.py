@@ -43,6 +43,9 @@ class Core:
     rotated: int = 0
 
 
+SIDES = "how many of the past tokens are the answer's (in an encoder-decoder all are counted on both sides)"
+
+
 def build(leaves: Sequence[Leaf], cores: Mapping[str, Core]) -> Network:
     """The network. cores: by the name of their part (`blocks.3.attn`)."""
     flow = _Flow()
