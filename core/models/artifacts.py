@@ -209,6 +209,7 @@ def main(model: str, wanted: str) -> int:
 
     try:
         engine.claim("pytorch")
+        engine.hide_besides()
         kind, path = provide(catalogue.find(model), tuple(wanted.split(",")), progress)
     except ExplorerError as error:
         say(message=error.message, hint=error.hint)

@@ -83,6 +83,7 @@ def main(file: str) -> int:
     """Exit status 0, or 2 after a reason."""
     config = json.loads(Path(file).read_text(encoding="utf-8"))
     engine.claim("pytorch")
+    engine.hide_besides()
     try:
         from transformers import AutoConfig
 

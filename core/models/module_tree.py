@@ -144,6 +144,7 @@ def main(file: str) -> int:
     """Exit status 0, or 2 after a reason."""
     config = json.loads(Path(file).read_text(encoding="utf-8"))
     engine.claim("pytorch")
+    engine.hide_besides()
     try:
         print(library.answer(dump(config)), flush=True)
     except Exception as error:  # whatever the library makes of a stranger's numbers

@@ -53,6 +53,7 @@ class Message(msgspec.Struct, omit_defaults=True):
 def main(source: str, target: str, samples: str) -> int:
     def work(tell: Callable[[str], None]) -> None:
         engine.claim("pytorch")
+        engine.hide_besides()
         convert(Path(source), Path(target), tell, Path(samples))
 
     return telling(work)
