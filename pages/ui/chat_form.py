@@ -12,6 +12,7 @@ from core.models import catalogue
 from core.types import Generate, ModelEntry, Request, Sampling
 from pages.ui import text
 from pages.ui.models import architecture_line, model_picker, spec_of
+from pages.ui.page import fault
 from pages.ui.pickers import backend_label, backend_picker, strategy_label
 from pages.ui.settings_form import how_form
 from pages.ui.template_form import template_form
@@ -54,7 +55,7 @@ def side_form(prefix: str, backend: str, title: str) -> Side | None:
         entry = catalogue.find(chosen)
         st.caption(architecture_line(spec_of(entry), entry.size_bytes))
     except ExplorerError as error:
-        st.warning(error.hint or error.message, title=error.message if error.hint else None)
+        fault(error, hindrance=True)
         return None
     task = Generate(max_new_tokens=int(limit), sampling=Sampling(temperature=temperature), **template)
     profilers = ("memory", "energy") if joules else ("memory",)

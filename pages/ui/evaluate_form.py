@@ -15,6 +15,7 @@ from pages.ui import text
 from pages.ui.choices import select
 from pages.ui.forms import params_form
 from pages.ui.models import chosen_model
+from pages.ui.page import fault
 from pages.ui.pickers import backend_picker
 from pages.ui.settings_form import how_form
 
@@ -58,7 +59,7 @@ def _before(plugin: Any, given: dict[str, Scalar]) -> float | None:
         n = plugin.size(params)
         rates = [m for m in plugin.metrics(params) if m.kind == "rate"] if n else []
     except ExplorerError as error:
-        st.warning(error.hint or error.message, title=error.message if error.hint else None)
+        fault(error, hindrance=True)
         return None
     if not n or not rates:
         return None

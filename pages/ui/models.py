@@ -11,6 +11,7 @@ from core.models import catalogue, spec
 from core.types import Attention, ModelEntry, ModelSpec
 from pages.ui import text
 from pages.ui.choices import select
+from pages.ui.page import fault
 
 FAMILIES = {
     "embedded": "embedded",
@@ -51,7 +52,7 @@ def chosen_model(key: str = "model", label: str = "Model") -> ModelEntry | None:
     try:
         entry = catalogue.find(chosen)
     except ExplorerError as error:
-        st.warning(error.hint, title=error.message, icon=":material/search_off:")
+        fault(error, hindrance=True)
         return None
     return entry if model_card(entry) is not None else None
 
@@ -73,7 +74,7 @@ def model_card(entry: ModelEntry) -> ModelSpec | None:
     try:
         found = spec_of(entry)
     except ExplorerError as error:
-        st.warning(error.hint or error.message, title=error.message if error.hint else None)
+        fault(error, hindrance=True)
         return None
     note = text.escape(" ".join(x for x in (entry.note or found.source, found.doubts) if x))
     st.caption(architecture_line(found, entry.size_bytes) + (f"  \n:material/info: {note}" if note else ""))

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import streamlit as st
 
 from core.errors import ExplorerError
+from pages.ui import text
 from pages.ui.links import link
 
 _log = logging.getLogger(__name__)
@@ -46,9 +47,11 @@ def guard() -> Iterator[None]:
             st.code(traceback.format_exc(), language=None)
 
 
-def fault(error: ExplorerError) -> None:
-    """One sentence with the cause, one with the next step."""
-    st.error(error.hint or error.message, title=error.message if error.hint else None, icon=":material/error:")
+def fault(error: ExplorerError, hindrance: bool = False) -> None:
+    """One sentence with the cause, one with the next step. hindrance: nothing failed; something is to be put right."""
+    say, icon = (st.warning, ":material/report:") if hindrance else (st.error, ":material/error:")
+    title = text.prose(error.message) if error.hint else None
+    say(text.prose(error.hint or error.message), title=title, icon=icon)
 
 
 def nothing_yet(title: str, sentence: str, icon: str) -> None:

@@ -86,8 +86,8 @@ def run_header(run: Run) -> str:
     request = run.request
     parts = (
         f"**{text.escape(request.model)}**",
-        backend_label(request.backend),
-        what(request),
+        text.escape(backend_label(request.backend)),
+        text.escape(what(request)),
         text.when(run.created_s),
     )
     recorded = " :gray-badge[:material/inventory_2: Recorded run]" if run.id == recorded_id() else ""

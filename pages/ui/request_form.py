@@ -17,6 +17,7 @@ from pages.ui.add_model import add_model
 from pages.ui.choices import select
 from pages.ui.links import link
 from pages.ui.models import model_card, model_picker
+from pages.ui.page import fault
 from pages.ui.pickers import backend_picker, strategy_label
 from pages.ui.settings_form import settings_form
 from pages.ui.state import adopt_value
@@ -60,7 +61,7 @@ def _model() -> tuple[ModelEntry | None, ModelSpec | None]:
     try:
         entry = catalogue.find(chosen)
     except ExplorerError as error:
-        st.warning(error.hint, title=error.message, icon=":material/search_off:")
+        fault(error, hindrance=True)
         if st.button("Get this model", icon=":material/download:", key="get-model", width="stretch"):
             add_model(chosen)
         return None, None
@@ -109,7 +110,7 @@ def _with_memory(request: Request, entry: ModelEntry) -> Request | None:
     try:
         needed = _estimate(to_json(request))
     except ExplorerError as error:
-        st.warning(error.hint or error.message, title=error.message if error.hint else None)
+        fault(error, hindrance=True)
         if restorable(entry):
             query = {"model": entry.id, "transform": "dequantize"}
             link("pages/measure/transform.py", "Dequantize it", ":material/deployed_code:", query=query)

@@ -37,7 +37,7 @@ def _strip(run: Run, result: Result) -> None:
     ):
         st.markdown(
             f":blue-badge[:material/play_circle: Running] {text.escape(run.request.model)} · "
-            f"{backend_label(run.request.backend)} · {stage_line(stage(run.request, run.events()))} · "
+            f"{text.escape(backend_label(run.request.backend))} · {stage_line(stage(run.request, run.events()))} · "
             f"{text.clock(spent)}",
             width="content",
         )
@@ -58,10 +58,10 @@ def missing_run_notice() -> None:
     """Say so when the address asks for a run that is not here or cannot be read; another one is shown instead."""
     asked = asked_run()
     if asked and not shows(asked):
-        here = asked in store().ids()
+        here, name = asked in store().ids(), text.escape(asked)
         st.warning(
             "The newest readable run is shown instead. History lists all runs.",
-            title=f"The run {asked} is damaged and cannot be shown" if here else f"There is no run '{asked}' here",
+            title=f"The run {name} is damaged and cannot be shown" if here else f"There is no run '{name}' here",
             icon=":material/search_off:",
         )
         forget_run()

@@ -6,6 +6,7 @@ Pure functions of numbers: nothing here draws. None is "–", never 0.
 from __future__ import annotations
 
 import math
+import re
 import time
 from typing import Literal
 
@@ -133,6 +134,11 @@ def status_word(of: str) -> str:
 def escape(text: str) -> str:
     """Text that came from outside (a model, a file, a path) made harmless inside Markdown."""
     return "".join("\\" + c if c in "\\`*_{}[]()<>#+!|~$:" else c for c in text)
+
+
+def prose(words: str) -> str:
+    """A sentence of ours with words from outside in it: harmless, and what stands between backticks stays code."""
+    return "".join(part if n % 2 else escape(part) for n, part in enumerate(re.split(r"(`[^`\n]+`)", words)))
 
 
 def setup_line(setup: Setup | None, host: Host | None) -> str:

@@ -171,7 +171,7 @@ def draw_pairs(pairs: Sequence, rival: Request) -> None:
     predicted = (
         predicted_speedup(found.tokens_per_forward, fed, cost) if found and fed and cost and not found.n_draft else None
     )
-    st.subheader(f"{strategy_label(rival.strategy)} and autoregressive decoding", anchor=False)
+    st.subheader(f"{text.escape(strategy_label(rival.strategy))} and autoregressive decoding", anchor=False)
     interval = f"{ratio.low:.2f} to {ratio.high:.2f}" if ratio.low is not None and ratio.high is not None else None
     error = _error(predicted / ratio.value - 1) if predicted else None
     why = None if predicted else "A draft's own cost is not in v(n)." if found and found.n_draft else None
