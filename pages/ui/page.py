@@ -12,6 +12,7 @@ import streamlit as st
 from core.errors import ExplorerError
 from pages.ui import text
 from pages.ui.links import link
+from pages.ui.state import enter
 
 _log = logging.getLogger(__name__)
 
@@ -22,6 +23,7 @@ def page(title: str, about: str = "", icon: str | None = None) -> Iterator[None]
 
     about: what the page answers, in one sentence.
     """
+    enter(title)
     st.title(title, icon=icon, anchor=False)
     if about:
         st.caption(about)

@@ -137,14 +137,23 @@ def keep_run_in_address() -> None:
         st.session_state[RUN] = asked
 
 
+def enter(title: str) -> None:
+    """A page begins to be drawn."""
+    st.session_state["page-shown"] = title
+
+
 def adopt(key: str, known: Collection[str], default: str | None, free: bool = False) -> None:
     """Before a widget is drawn: its value from an address that somebody opened or a link changed, else the default.
 
     known: values that are accepted; free: any other is accepted too. What this tab wrote into the
-    address itself (publish) is not news.
+    address itself (publish) is not news, but to the page that a link leads to.
     """
     asked = st.query_params.get(key)
-    if asked is not None and asked != _published().get(key) and (free or asked in known):
+    drawn: dict[str, str] = st.session_state.setdefault("drawn", {})
+    here = str(st.session_state.get("page-shown", ""))
+    news = asked != _published().get(key) or drawn.get(key) != here
+    drawn[key] = here
+    if asked is not None and news and (free or asked in known):
         st.session_state[key] = asked
     if key not in st.session_state or not (free or st.session_state[key] in known):
         st.session_state[key] = default

@@ -80,6 +80,24 @@ def test_one_plain_template_leaves_nothing_to_choose(tmp_path: Path) -> None:
     assert not at.exception and not at.selectbox and json.loads(at.json[0].value)["form"] == {}
 
 
+def choosing() -> None:
+    import streamlit as st
+
+    from pages.ui.choices import select
+
+    st.session_state.setdefault("published", {})["way"] = "b"  # by the page that the link stands on
+    st.write(select("Way", ["a", "b"], str, "way"))
+
+
+def test_a_link_between_pages_carries_what_the_first_one_wrote_into_the_address() -> None:
+    at = AppTest.from_function(choosing)
+    at.query_params["way"] = "b"
+    at.run()
+    assert at.selectbox(key="way").value == "b"
+    at.selectbox(key="way").set_value("a").run()
+    assert at.selectbox(key="way").value == "a", "and then it is the reader's"
+
+
 def test_help_comes_from_the_docstring_and_bounds_from_the_type() -> None:
     at = AppTest.from_function(script).run()
     size = at.number_input(key="p-size")
