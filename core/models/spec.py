@@ -18,7 +18,7 @@ import msgspec
 from core import weight_files
 from core.dtypes import bytes_per_element, canonical_dtype, retype
 from core.errors import ExplorerError
-from core.layer_names import fit
+from core.layer_names import block_of, fit
 from core.models import architectures, defaults, formats, gguf_file, library, module_tree, onnx_file, precision
 from core.models.architectures import from_modules, from_tensors
 from core.models.config import Config, MissingSizeError
@@ -193,7 +193,15 @@ def from_hf_folder(path: str | Path) -> ModelSpec:
     name = "/".join(path.parents[1].name.split("--")[1:]) if path.parent.name == "snapshots" else ""  # not its hash
     source = f"Weights in {name or path.name} (safetensors). {note}".rstrip()
     spec = from_config(config, name=name or path.name, source=source)
-    return measured(spec, safetensors_headers(path, spec.architecture), keep_unknown=False)
+    tensors = safetensors_headers(path, spec.architecture)
+    if any(c.get("num_nextn_predict_layers") for c in (config, defaults.nested(config) or {})):
+        # blocks behind the last one foretell further tokens (GLM-4.5, DeepSeek-V3)
+        behind = [(block_of(tensor.layer) or 0) >= spec.n_blocks for tensor in tensors]
+        tensors = [
+            msgspec.structs.replace(tensor, aside="mtp") if extra else tensor
+            for tensor, extra in zip(tensors, behind, strict=True)
+        ]
+    return measured(spec, tensors, keep_unknown=False)
 
 
 def from_onnx_folder(path: str | Path) -> ModelSpec:

@@ -306,6 +306,7 @@ TINY = {
               "mamba_d_state": 8},
     "falcon_h1": {"num_hidden_layers": 2, "mamba_d_ssm": 64, "mamba_n_heads": 4, "mamba_d_head": 16,
                   "mamba_d_state": 8},
+    "glm4_moe": {"num_hidden_layers": 2, "n_routed_experts": 4, **_EXPERTS, "first_k_dense_replace": 1},
     "t5": {"d_model": 64, "d_kv": 16, "d_ff": 96, "num_layers": 2, "num_heads": 4},
 }  # fmt: skip
 
@@ -331,6 +332,32 @@ def test_a_folder_of_such_a_family_gives_every_byte_to_a_layer(model_type, here,
     spec = from_hf_folder(folder)
     assert spec.weight_bytes == 4 * sum(stored.values())
     assert spec.n_params <= sum(stored.values()) <= spec.n_params + 8  # routing biases are no parameters there
+
+
+def test_blocks_that_foretell_tokens_stand_apart(here, tmp_path):
+    """GLM-4.5: one block behind the last, which decoding of one token at a time never runs."""
+    from safetensors.torch import load_file, save_file
+
+    folder = _folder("glm4_moe", tmp_path)
+    before = from_hf_folder(folder)
+    tensors = load_file(folder / "model.safetensors")
+    extra = {name.replace("layers.1.", "layers.2."): t.clone() for name, t in tensors.items() if "layers.1." in name}
+    save_file({**tensors, **extra}, folder / "model.safetensors")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "num_nextn_predict_layers": 1}))
+    spec = from_hf_folder(folder)
+    assert spec.layers == before.layers and spec.weight_bytes == before.weight_bytes
+    (aside,) = spec.aside
+    assert (aside.name, aside.weight_bytes) == ("mtp", 4 * sum(t.numel() for t in extra.values()))
+
+
+def test_a_multimodal_configuration_is_its_language_model(here):
+    text = {**_TINY, "num_hidden_layers": 4, "linear_num_value_heads": 4, "linear_num_key_heads": 2,
+            "linear_key_head_dim": 8, "linear_value_head_dim": 8}  # fmt: skip
+    alone = from_config({"model_type": "qwen3_5_text", **text})
+    whole = from_config({"model_type": "qwen3_5", "text_config": text, "vision_config": {"depth": 2}})
+    assert whole.layers == alone.layers and whole.architecture == "qwen3_5_text"
+    assert sum(isinstance(layer.op, Scan) for layer in whole.layers) == 3
 
 
 @pytest.mark.parametrize("model_type", ["falcon_h1", "granitemoehybrid", "nemotron_h"])
