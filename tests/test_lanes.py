@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from core.engine import ENGINES
-from tests.support.engines import LANES, PLAIN, PROCESSES, lanes_of
+from tests.support.engines import BROWSER, LANES, PLAIN, PROCESSES, lanes_of
 from tests.support.lanes import handed_out
 
 ROOT = Path(__file__).parents[1]
@@ -42,6 +42,13 @@ MARK = "mark.engine"  # apart from its bracket, so that this file's own text nam
 def test_a_files_lanes_are_in_its_text(text: str, lanes: set[str], tmp_path: Path) -> None:
     (tmp_path / "test_a.py").write_text(text)
     assert lanes_of(tmp_path / "test_a.py") == lanes
+
+
+def test_a_folder_says_the_lane_of_tests_without_an_engine(tmp_path: Path) -> None:
+    for folder, lane in (("browser", BROWSER), ("runs", PROCESSES), ("stats", PLAIN)):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "test_a.py").write_text("def test_a(): pass")
+        assert lanes_of(tmp_path / folder / "test_a.py") == {lane}
 
 
 def test_the_longest_lane_has_two_processes_of_the_whole_suite_and_what_is_to_spare() -> None:

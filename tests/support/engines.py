@@ -16,9 +16,9 @@ import pytest
 
 from core.engine import ENGINES
 
-PLAIN, PROCESSES = "plain", "processes"  # lanes of tests that load no engine
-LANES = ("pytorch", PROCESSES, PLAIN, "onnxruntime", "llama_cpp")  # the longest first
-START_MANY = ("browser", "cli", "runs", "studies", "worker", "test_docs.py")  # folders and a file of tests/
+PLAIN, PROCESSES, BROWSER = "plain", "processes", "browser"  # lanes of tests that load no engine
+LANES = ("pytorch", PROCESSES, PLAIN, BROWSER, "onnxruntime", "llama_cpp")  # the longest first
+START_MANY = ("cli", "runs", "studies", "worker", "test_docs.py")  # folders and a file of tests/
 
 WHOLE = re.compile(r"^pytestmark = (?:\[[^\]]*?)?pytest\.mark\.engine\(\"(\w+)\"", re.M)  # alone or in a list
 PART = re.compile(r"\bmark\.engine\(\"(\w+)\"")
@@ -52,6 +52,8 @@ def lane_of(item: pytest.Item) -> str:
 
 
 def _without_engine(file: Path) -> str:
+    if file.parent.name == BROWSER:
+        return BROWSER
     return PROCESSES if {file.name, file.parent.name} & set(START_MANY) else PLAIN
 
 

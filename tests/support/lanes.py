@@ -1,13 +1,13 @@
 """One native engine per process, for the tests: a pytest plugin over pytest-xdist.
 
-Every worker process of a run has a lane for its lifetime: an engine, PROCESSES for tests that drive a browser or start
-processes, so that these do not overlap, or PLAIN. It imports only the files of its lane. Where there are more lanes
-than processes, the next lane begins in a new process when one has ended. A crash in native code ends one worker: that
-test fails, and a new process of the lane goes on behind it.
+Every worker process of a run has a lane for its lifetime: an engine, BROWSER, PROCESSES for tests that start others, so
+that of each of these kinds one runs at a time, or PLAIN. It imports only the files of its lane. Where there are more
+lanes than processes, the next lane begins in a new process when one has ended. A crash in native code ends one worker:
+that test fails, and a new process of the lane goes on behind it.
 
-`python -m pytest` starts a process for every lane that its files name, four at once at most, and none for a file of
-one lane: that runs in the process of pytest itself, as with `-n 0`. A test that loads an engine which is not its own
-fails.
+`python -m pytest` starts a process for every lane that its files name, four at once at most, two for the longest lane
+where there are all, and none for a file of one lane: that runs in the process of pytest itself, as with `-n 0`. A test
+that loads an engine which is not its own fails.
 """
 
 from __future__ import annotations
