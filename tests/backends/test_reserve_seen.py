@@ -17,7 +17,7 @@ from core.models import catalogue
 from core.transforms.gguf_quantize import Recipe, plugin
 from tests.support.cases import CASES
 from tests.support.gguf_models import tiny_gguf
-from tests.support.workshop import Work, source_of
+from tests.support.workshop import Job, source_of
 
 pytestmark = pytest.mark.engine("llama_cpp")
 
@@ -28,10 +28,10 @@ KV_STEP = 2**20 / 100  # the log has two digits of MiB
 
 def quantized(folder: Path) -> Path:
     """A small model in Q4_0, which most processors lay out anew."""
-    out, work = folder / "q4_0", folder / "work"
+    out, job = folder / "q4_0", folder / "job"
     out.mkdir()
-    work.mkdir()
-    plugin.run(source_of(tiny_gguf(folder / "m.gguf", "llama")), Recipe(type="Q4_0"), out, Work(work))
+    job.mkdir()
+    plugin.run(source_of(tiny_gguf(folder / "m.gguf", "llama")), Recipe(type="Q4_0"), out, Job(job))
     return out / "model.gguf"
 
 
