@@ -16,7 +16,7 @@ def test_every_recording_has_its_table_and_no_number_in_it_is_typed() -> None:
 
 
 def test_a_part_of_the_bench_is_a_table_with_its_date_and_machine() -> None:
-    rows = [{"backend": "a", "tok_per_s": 12.3456, "ok": True}, {"backend": "b", "ratio": None}]
+    rows = [{"backend": "a", "tok_per_s": [12.3456, 7], "ok": True}, {"backend": "b", "ratio": None}]
     text = of_part("loops", {"date": "2026-11-26", "machine": "two cores", "results": rows})
     assert text.splitlines() == [
         "# loops",
@@ -25,7 +25,7 @@ def test_a_part_of_the_bench_is_a_table_with_its_date_and_machine() -> None:
         "",
         "| backend | tok per s | ok | ratio |",
         "|---|---|---|---|",
-        "| a | 12.35 | yes | – |",
+        "| a | 12.35, 7 | yes | – |",
         "| b | – | – | – |",
     ]
     single = of_part("app", {"date": "d", "machine": "m", "results": {"start_s": 0.76, "warm": {"pytorch": [1, 2]}}})
