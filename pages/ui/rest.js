@@ -73,8 +73,8 @@ class Clock {
     const left = (part, seconds) => Math.max(0, Math.max(seconds ?? Infinity, least) - (now() - part.since) / 1000);
     const due = (part) => left(part, part.data.after_s);
     const late = (part) => left(part, part.data.run ? part.data.latest_s : part.data.after_s);
-    const drawing = this.drawing().length > 0; // one draw after the other; meanwhile only a rest is news
-    const parts = drawing ? [] : [...this.parts.values()];
+    const drawing = this.drawing();
+    const parts = [...this.parts.values()].filter((part) => !drawing.includes(part));
     const first = this.note ? null : parts.sort((a, b) => due(a) - due(b))[0];
     const query = new URLSearchParams({ tab: this.tab, resting: this.note ? this.note.since : "" });
     if (first) {
@@ -85,7 +85,7 @@ class Clock {
     }
     const question = new AbortController();
     this.wake = () => question.abort();
-    const limit = setTimeout(() => question.abort(), 1000 * (drawing ? DRAWN_BY : LATEST + 10));
+    const limit = setTimeout(() => question.abort(), 1000 * (drawing.length ? DRAWN_BY : LATEST + 10));
     try {
       const answer = await fetch(`${WATCH}?${query}`, { signal: question.signal, cache: "no-store" });
       const { rest, news } = await answer.json();
@@ -95,7 +95,7 @@ class Clock {
       if ((rest && rest.since) !== (before && before.since)) this.rest(rest);
       if (before && !this.note && this.line) this.line.over();
       if (news === "late") this.fire((part) => parts.includes(part) && late(part) === 0);
-      else if (news && first) this.fire((part) => part === first || due(part) === 0);
+      else if (news && first) this.fire((part) => part === first || (parts.includes(part) && due(part) === 0));
     } catch (error) {
       if (question.signal.aborted) return;
       this.failed += 1; // the server is gone or busy: plain ticking, ever more rarely
