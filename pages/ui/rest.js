@@ -1,5 +1,6 @@
 // One clock for a tab. It asks the server for news of what moves, has a part of the page drawn when there are some and
-// its pace allows it, and keeps everything still while numbers are taken: it says so to the server once all is drawn.
+// its pace allows it, one part after the other (of several that are fired at once, Streamlit draws one), and keeps
+// everything still while numbers are taken: it says so to the server once all is drawn.
 // Two kinds of elements: a part's `pulse`, which cannot be seen, and the `line` that says that the screen rests.
 // Times in seconds, moments in milliseconds.
 const WATCH = "/roofscope/watch";
@@ -13,9 +14,9 @@ const sleep = (seconds) => new Promise((done) => setTimeout(done, 1000 * seconds
 
 class Clock {
   parts = new Map(); // by element: {data, since, fired, fire}
+  last = new Set(); // elements that are still to be drawn before all keeps still
   line = null;
   note = null; // of the rest that is going on
-  again = new Set(); // elements that are to be drawn once more when what they were fired for is drawn
   tab = `${Date.now()}-${Math.random()}`;
   running = false;
   failed = 0;
@@ -26,9 +27,7 @@ class Clock {
   }
 
   enter(key, data, fire) {
-    const part = { data, since: now(), fired: null, fire };
-    this.parts.set(key, part);
-    if (this.again.delete(key)) this.fire((one) => one === part);
+    this.parts.set(key, { data, since: now(), fired: null, fire });
     this.changed();
   }
 
@@ -39,6 +38,7 @@ class Clock {
 
   rest(note) {
     if (this.note && note && this.note.since === note.since) return;
+    this.last = new Set(note && !this.note ? this.parts.keys() : []); // with all that was shown live
     this.note = note && { ...note, began: now() - 1000 * note.for_s };
     if (this.line) this.note ? this.line.show(this.note) : this.line.hide();
     this.changed();
@@ -57,69 +57,66 @@ class Clock {
   async run() {
     this.running = true;
     while (this.parts.size || this.note) {
-      const drawn = this.drawing().map((part) => DRAWN_BY - (now() - part.fired) / 1000);
-      if (this.note && drawn.length) await this.change(Math.max(...drawn)); // the server takes a question for silence
+      const left = this.drawing();
+      if (this.note && left) await this.change(left); // a question would say that this tab rests
+      else if (this.note && this.last.size) this.fire(this.last.values().next().value);
       else await this.ask();
     }
     this.running = false;
   }
 
+  // Seconds that a part which was fired still has to be drawn; 0 without one.
   drawing() {
-    return [...this.parts.values()].filter((part) => part.fired && now() - part.fired < 1000 * DRAWN_BY);
+    const fired = [...this.parts.values()].map((part) => part.fired ?? -Infinity);
+    return Math.max(0, DRAWN_BY - (now() - Math.max(-Infinity, ...fired)) / 1000);
   }
 
   async ask() {
     const least = document.hidden ? UNSEEN : 0;
-    const left = (part, seconds) => Math.max(0, Math.max(seconds ?? Infinity, least) - (now() - part.since) / 1000);
+    const left = (part, seconds) => Math.max(seconds ?? Infinity, least) - (now() - part.since) / 1000;
     const due = (part) => left(part, part.data.after_s);
     const late = (part) => left(part, part.data.run ? part.data.latest_s : part.data.after_s);
-    const drawing = this.drawing();
-    const parts = [...this.parts.values()].filter((part) => !drawing.includes(part));
-    const first = this.note ? null : parts.sort((a, b) => due(a) - due(b))[0];
+    const drawing = this.drawing(); // meanwhile only a rest is news
+    const parts = this.note || drawing ? [] : [...this.parts];
+    const soonest = (when) => parts.reduce((a, b) => (a && when(a[1]) <= when(b[1]) ? a : b), null);
+    const [first, latest] = [soonest(due), soonest(late)];
     const query = new URLSearchParams({ tab: this.tab, resting: this.note ? this.note.since : "" });
     if (first) {
-      query.set("after_s", due(first));
-      query.set("latest_s", Math.min(LATEST, ...parts.map(late)));
-      if (first.data.run) query.set("run", first.data.run);
-      if (first.data.run) query.set("seen", first.data.seen);
+      const { data } = first[1];
+      query.set("after_s", Math.max(0, due(first[1])));
+      query.set("latest_s", Math.max(0, Math.min(LATEST, late(latest[1]))));
+      if (data.run) query.set("run", data.run);
+      if (data.run) query.set("seen", data.seen);
     }
     const question = new AbortController();
     this.wake = () => question.abort();
-    const limit = setTimeout(() => question.abort(), 1000 * (drawing.length ? DRAWN_BY : LATEST + 10));
+    const limit = setTimeout(() => question.abort(), 1000 * (this.note ? LATEST + 10 : drawing || LATEST + 10));
     try {
       const answer = await fetch(`${WATCH}?${query}`, { signal: question.signal, cache: "no-store" });
       const { rest, news } = await answer.json();
       this.failed = 0;
       const before = this.note;
-      if (rest && !before) this.last();
       if ((rest && rest.since) !== (before && before.since)) this.rest(rest);
       if (before && !this.note && this.line) this.line.over();
-      if (news === "late") this.fire((part) => parts.includes(part) && late(part) === 0);
-      else if (news && first) this.fire((part) => part === first || (parts.includes(part) && due(part) === 0));
+      const next = { late: latest, new: first }[news];
+      if (next) this.fire(next[0]);
     } catch (error) {
       if (question.signal.aborted) return;
       this.failed += 1; // the server is gone or busy: plain ticking, ever more rarely
       await this.change(Math.min(10, 2 ** this.failed));
-      if (!this.note) this.fire((part) => parts.includes(part) && (late(part) === 0 || part === first));
-      else if (this.failed > 5) this.rest(null);
+      if (!this.note && first) this.fire(first[0]);
+      if (this.note && this.failed > 5) this.rest(null);
     } finally {
       clearTimeout(limit);
     }
   }
 
-  // Everything once more, with all that was shown live.
-  last() {
-    const drawing = this.drawing();
-    for (const [key, part] of this.parts) if (drawing.includes(part)) this.again.add(key);
-    this.fire((part) => !drawing.includes(part));
-  }
-
-  fire(which) {
-    for (const part of this.parts.values()) {
-      if (!which(part)) continue;
-      part.fired = now();
-      part.fire();
-    }
+  fire(key) {
+    this.last.delete(key);
+    const part = this.parts.get(key);
+    if (!part) return;
+    part.fired = now();
+    part.fire();
   }
 }
 

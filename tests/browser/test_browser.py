@@ -54,10 +54,20 @@ def stop(page: Any) -> None:
     expect(page.locator(".st-key-stop")).to_have_count(0)
 
 
+# Which parts of the page were drawn again, and whether one was asked for while another was still being drawn.
+CLOCK = """() => {
+  const clock = window.roofscopeClock, fire = clock.fire.bind(clock), enter = clock.enter.bind(clock);
+  [window.moved, window.crowded, window.asked] = [new Set(), false, new Set()];
+  clock.fire = (key) => { window.crowded ||= clock.drawing() > 0; window.asked.add(key); fire(key); };
+  clock.enter = (key, ...rest) => { if (window.asked.has(key)) window.moved.add(key); enter(key, ...rest); };
+}"""
+
+
 def test_a_live_pass_moves_and_does_not_flicker(server: Server, tab: Tab) -> None:
     page = tab()
     start(page, server, 0.12, 2000, live="true")  # longer than any machine looks at it
     expect(page.get_by_text("of 2,000 tokens").first).to_be_visible()
+    page.evaluate(CLOCK)
     expect(metric(page, "Decode")).to_contain_text("tok/s")
     chart = page.locator(".st-key-card-tokens [data-testid=stVegaLiteChart] svg.marks")
     drawn = chart.element_handle()
@@ -66,6 +76,8 @@ def test_a_live_pass_moves_and_does_not_flicker(server: Server, tab: Tab) -> Non
         "before => document.querySelector('.st-key-run-text').innerText.length > before.length + 8", arg=before
     )
     assert drawn.evaluate("node => node.isConnected"), "a tick built the chart anew"
+    page.wait_for_function("window.moved.size === 3")  # tiles, text and charts
+    assert not page.evaluate("window.crowded"), "of several parts that are fired at once, Streamlit draws one"
     stop(page)
 
 
