@@ -85,6 +85,16 @@ def train(
     return _Loop(model, objective, budget, job, learning_rate, probe_minutes, probe_steps, autocast).run()
 
 
+@contextmanager
+def _without_denormals(torch: Any) -> Iterator[None]:
+    """Adam's second moments end among them, where processors take 100 times as long; afterwards the thread has them again."""
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)
+
+
 class _Loop:
     def __init__(
         self,
@@ -111,9 +121,11 @@ class _Loop:
         self.probed_step, self.probed_s, self.saved_at = -1, 0.0, time.monotonic()
 
     def run(self) -> Report:
-        torch = self.torch
-        torch.manual_seed(self.job.seed)
-        torch.set_flush_denormal(True)  # Adam's second moments end there, and processors take 100 times as long
+        with _without_denormals(self.torch):
+            return self._run()
+
+    def _run(self) -> Report:
+        self.torch.manual_seed(self.job.seed)
         self._resume()
         report = self.report
         while report.stopped == "" and self.budget.share(report.steps, report.seconds) < 1:

@@ -443,3 +443,9 @@ def tokens_per_forward(model: Any, examples: list[Example]) -> float:
             n_forward += 1
             window = after
     return n_tokens / n_forward
+
+
+def test_denormals_are_back_behind_a_training(tmp_path: Path) -> None:
+    """What runs later in this process, a measurement or a test, computes with them again."""
+    learn(tmp_path, 2)
+    assert (torch.tensor([2.0**-126]) / 2).tolist() == [2.0**-127]
