@@ -14,6 +14,7 @@ MENU: dict[str, tuple[Entry, ...]] = {
         ("measure/chat.py", "Chat", "chat", "Talk to two configurations at once: what an optimization costs and buys."),
         ("measure/evaluate.py", "Evaluate", "fact_check", "How good its answers are, item by item, with statistics."),
         ("measure/transform.py", "Transform", "deployed_code", "Quantize, prune or shrink a model."),
+        ("measure/load.py", "Load test", "speed", "Many requests at once: latency, throughput, goodput."),
         ("measure/train.py", "Train", "model_training", "Fine-tune, train for parallel decoding, distil."),
     ),
     "Understand": (
@@ -36,11 +37,29 @@ MENU: dict[str, tuple[Entry, ...]] = {
     "Compare": (
         ("compare/history.py", "History", "history", "All runs: find, open, compare, import, export, delete."),
         ("compare/compare.py", "Side by side", "compare_arrows", "Two runs: ratios, texts and layers."),
+        ("compare/many.py", "Many runs", "table_chart", "Models, backends and devices in one view."),
         ("compare/tradeoffs.py", "Trade-offs", "balance", "Speed, memory, energy and quality of many variants."),
     ),
     "Plan": (
         ("plan/devices.py", "Devices", "developer_board", "Data sheets of processors and accelerators, and your own."),
         ("plan/predict.py", "Predict", "query_stats", "Speed and memory of a model on a device, before having either."),
+        (
+            "plan/what_if.py",
+            "What if",
+            "tune",
+            "Change bandwidth, FLOP/s, caches and memory: what binds, what would help.",
+        ),
+        ("plan/sweep.py", "Sweep", "grid_on", "Every combination of the settings you choose, measured."),
+        ("plan/advice.py", "Advice", "lightbulb", "What to change, what it should bring, and whether it did."),
+    ),
+    "Learn": (
+        ("learn/lessons.py", "Lessons", "school", "Predict, try, see and check: how inference spends its time."),
+        ("learn/literature.py", "Literature", "menu_book", "What the papers report, and what independent runs found."),
+        ("learn/glossary.py", "Glossary", "dictionary", "Every term of this app in a sentence or two."),
+    ),
+    "Manage": (
+        ("manage/endpoints.py", "Endpoints", "lan", "Model servers to measure: find, add and forget them."),
+        ("manage/storage.py", "Storage", "hard_drive", "What lies on the disk, what made it, and what can go."),
     ),
 }
 

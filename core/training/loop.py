@@ -87,7 +87,7 @@ def train(
 
 @contextmanager
 def _without_denormals(torch: Any) -> Iterator[None]:
-    """Adam's second moments end among them, where processors take 100 times as long; afterwards the thread has them again."""
+    """Adam's second moments end among them, where processors take 100 times as long; the thread gets them back."""
     torch.set_flush_denormal(True)
     try:
         yield
