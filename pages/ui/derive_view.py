@@ -5,6 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from core.charts.curves import curve
+from core.learn.glossary import explained
 from core.runs.store import Run
 from core.types import Made, Result
 from pages.ui import text
@@ -56,7 +57,8 @@ def draw_made(made: Made) -> None:
     st.success(text.escape(made.note), title=f"{text.escape(made.model)} is made", icon=":material/deployed_code:")
     with st.grid(3, min_column_width=150, row_height=_TILE):
         st.metric("Weights", text.size(made.size_bytes), border=True, help="As stored, measured.", height="stretch")
-        st.metric("Bits per weight", f"{made.bits_per_weight:.2f}", border=True, height="stretch")
+        bits = explained("Bits per weight")
+        st.metric("Bits per weight", f"{made.bits_per_weight:.2f}", border=True, height="stretch", help=bits)
         st.metric("Parameters", text.count(made.n_params), border=True, height="stretch")
     facts = {name: value for name, value in made.facts.items() if isinstance(value, str | int | float | bool)}
     if facts:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
+from core.learn.glossary import explained
 from core.runs.store import Run
 from core.types import Item, Result, Score
 from pages.ui import marks, text
@@ -46,7 +47,9 @@ def draw_scores(result: Result) -> None:
                 delta_arrow="off",
                 border=True,
                 height="stretch",
-                help=f"Over {score.n} items; {score.better} is better. The interval covers 95 %.",
+                help=explained(
+                    score.label, f"Over {score.n} items; {score.better} is better. The interval covers 95 %."
+                ),
             )
         if result.tok_per_s:
             why = marks.explained(result)
@@ -58,13 +61,25 @@ def draw_scores(result: Result) -> None:
                 delta_arrow="off",
                 border=True,
                 height="stretch",
-                help=why or None,
+                help=explained("Decode", why),
             )
         if result.tokens_per_forward and result.tokens_per_forward > 1.001:
-            st.metric("Tokens per forward", f"{result.tokens_per_forward:.2f}", border=True, height="stretch")
+            st.metric(
+                "Tokens per forward",
+                f"{result.tokens_per_forward:.2f}",
+                border=True,
+                height="stretch",
+                help=explained("Tokens per forward"),
+            )
         if result.depth is not None:
             st.metric("Mean depth", text.percent(result.depth), border=True, height="stretch")
-        st.metric("Peak memory", text.size(result.peak_memory_bytes), border=True, height="stretch")
+        st.metric(
+            "Peak memory",
+            text.size(result.peak_memory_bytes),
+            border=True,
+            height="stretch",
+            help=explained("Peak memory"),
+        )
 
 
 def interval_text(score: Score) -> str | None:

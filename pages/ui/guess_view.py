@@ -8,6 +8,7 @@ import streamlit as st
 
 from core.analysis.decoding import Acceptance, acceptance
 from core.charts.decoding import accepted_bars
+from core.learn.glossary import explained
 from core.runs.store import Run
 from core.types import Result, Step
 from pages.ui import text
@@ -26,13 +27,12 @@ def timed_steps(run: Run) -> list[Step]:
 
 def guess_tiles(found: Acceptance | None) -> tuple[Tile, ...]:
     """Tokens per forward, and how many guesses were accepted; dashes where nothing was decoded."""
-    fast = "Guesses accepted: tokens beyond the one that every forward pass gives."
-    still = "Of these, right already while a token before them was wrong."
-    return (
-        ("Tokens per forward", f"{found.tokens_per_forward:.2f}" if found else text.NONE, None),
-        ("Fast-forwarded", text.count(found.fast_forwarded) if found else text.NONE, fast),
-        ("Stationary", text.count(found.stationary) if found else text.NONE, still),
+    values = (
+        ("Tokens per forward", f"{found.tokens_per_forward:.2f}" if found else text.NONE),
+        ("Fast-forwarded", text.count(found.fast_forwarded) if found else text.NONE),
+        ("Stationary", text.count(found.stationary) if found else text.NONE),
     )
+    return tuple((label, value, explained(label)) for label, value in values)
 
 
 def draw_tiles(tiles: Iterable[Tile]) -> None:

@@ -13,6 +13,7 @@ from core.analysis.roofline import Point, causes
 from core.analysis.under_roof import Forward, Level, Phase, measured, moves_activations, predicted, working_set_bytes
 from core.charts.bandwidth import bandwidth_curve
 from core.charts.roofline import roofline
+from core.learn.glossary import explained
 from core.paths import data_dir
 from core.runs.store import Run
 from core.types import Loaded, Result
@@ -56,7 +57,7 @@ def draw_cards(points: Sequence[Point], ceiling: Ceiling) -> None:
                     f"{text.compute(p.flop_per_s)} of {text.compute(p.roof_flop_per_s)}."
                 )
         with st.container(border=True, height="stretch"):
-            st.markdown(f"**Reference roofline: {text.escape(ceiling.source)}**")
+            st.markdown(f"**Reference roofline: {text.escape(ceiling.source)}**", help=explained("Ridge point"))
             st.caption(
                 f"{text.compute(ceiling.flop_per_s)} and {text.bandwidth(ceiling.bytes_per_s)}, so the ridge is at "
                 f"{ceiling.ridge:.3g} FLOP per byte. Left of it memory limits, right of it arithmetic, whatever the "
