@@ -6,8 +6,10 @@ Cumulative counters, to be read before and after what is measured. Knows nothing
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -16,6 +18,7 @@ import psutil
 
 _TASKS, _STAT = Path("/proc/self/task"), Path("/proc/stat")
 WAKING_S = 1e-4  # what waking a sleeping core may take, in a virtual machine too
+_WORK = bytes(1 << 18)
 _IDLE = (3, 4)  # idle and waiting for a disk, in /proc/stat's order
 _STEAL, _FIRST_GUEST = 7, 8  # guests' time is contained in user time
 
@@ -64,6 +67,34 @@ def between(before: Reading, after: Reading) -> Load:
     if before.stolen_s is not None and after.stolen_s is not None:
         stolen_s = max(0.0, after.stolen_s - before.stolen_s)
     return Load(after.at_s - before.at_s, cpu_s, waited_s, others_s, stolen_s)
+
+
+def probe(n_threads: int, seconds: float) -> Load:
+    """How the machine is shared while n_threads of this process want a processor all the time.
+
+    The hypervisor takes time, and the run queue is long, only where somebody wants to compute.
+    """
+    before, end = read(), time.perf_counter() + seconds
+    counted = threading.Event()
+
+    def busy() -> None:
+        _busy_until(end)
+        counted.wait()  # a thread that ended no longer tells how long it waited
+
+    others = [threading.Thread(target=busy) for _ in range(n_threads - 1)]
+    for thread in others:
+        thread.start()
+    _busy_until(end)
+    after = read()
+    counted.set()
+    for thread in others:
+        thread.join()
+    return between(before, after)
+
+
+def _busy_until(end: float) -> None:
+    while time.perf_counter() < end:
+        hashlib.sha256(_WORK)  # without Python's lock, so that all threads compute at once
 
 
 def _cpu_s(pid: int) -> float:

@@ -44,7 +44,7 @@ from core.worker.ends import Ends
 from core.worker.journal import Journal
 from core.worker.sessions import Opened, Sessions
 from core.worker.shared import disturbance
-from core.worker.silence import show_first, silence
+from core.worker.silence import await_calm, show_first, silence
 from core.worker.text import TextStream
 from hardware import load
 from hardware.detect import machine
@@ -203,7 +203,7 @@ def _plan(
     """Warm-up, in a warm session too, for it knows neither prompt nor strategy; timing; then one pass per profiler.
 
     A watched run shows one pass first, which warms up as well. ended: what disturbed the passes that have ended; a
-    disturbed timing pass is repeated.
+    disturbed timing pass is repeated once the machine is calm, or has not become so for some seconds.
     """
     expected_s = 0.0
     if request.live:
@@ -217,11 +217,14 @@ def _plan(
             if waited:
                 yield "warmup", None
             clean = 0
-            for _ in range(request.repeats + request.retries):
+            for left in reversed(range(request.repeats + request.retries)):
                 yield "timing", None
                 clean += not ended[-1].disturbed
                 if clean == request.repeats:
                     break
+                if left and ended[-1].disturbed:
+                    await_calm(request, journal)
+                    yield "warmup", None
     for name in request.profilers:
         profiler = plugins.get("profiler", name)
         reason = profiler.unavailable()

@@ -17,9 +17,14 @@ def disturbance(shared: Load, request: Request, journal: Journal, pass_no: int |
         pass_no=pass_no,
         seconds=shared.seconds,
         n_cores=os.cpu_count() or usable_cores(),
-        n_threads=request.threads or machine().physical_cores or usable_cores(),
+        n_threads=n_threads(request),
         cpu_s=shared.cpu_s,
         waited_s=shared.waited_s,
         others_s=shared.others_s,
         stolen_s=shared.stolen_s,
     )
+
+
+def n_threads(request: Request) -> int:
+    """How many threads compute."""
+    return request.threads or machine().physical_cores or usable_cores()

@@ -9,15 +9,19 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from core.analysis.disturbance import judge
 from core.runs import screens
 from core.types import Request
 from core.worker.journal import Journal
+from core.worker.shared import disturbance, n_threads
 from hardware import load
 
 SCREENS_MOST_S = 10.0  # a screen that never rests does not stop the run
 OTHERS_MOST_S = 4.0
 OTHERS_CORES = 0.1  # what a resting machine may use
 WINDOW_S = 0.25
+CALM_MOST_S = 6.0  # of waiting for it
+PROBE_S, BETWEEN_S = 0.3, 0.7  # of a look whether it is calm; between two of them
 EVALUATION_EVERY_S = 10.0  # how often screens may draw while answers are timed
 WATCHED_S = 3.0  # a screen with a run that goes on draws at least so often
 SHOWN_MOST_S, PAINTED_S = 0.6, 0.15  # for a first character: until a screen has drawn, and then the browser
@@ -41,6 +45,7 @@ def silence(request: Request, journal: Journal, expected_s: float) -> Iterator[b
         _await_screens(journal)
         if request.live:
             _await_others(journal)
+            await_calm(request, journal)
         yield True
     finally:
         screens.end(root)
@@ -71,6 +76,17 @@ def show_first(journal: Journal) -> None:
         journal.stop_if_asked()
         time.sleep(POLL_S / 5)
     time.sleep(PAINTED_S)
+
+
+def await_calm(request: Request, journal: Journal) -> None:
+    """Until nobody takes from what this process wants to compute with: other guests of a host come in bursts."""
+    give_up = time.monotonic() + CALM_MOST_S
+    while time.monotonic() < give_up:
+        journal.stop_if_asked()
+        seen = load.probe(n_threads(request), PROBE_S)
+        if not judge(disturbance(seen, request, journal), ()).disturbed:
+            return
+        time.sleep(BETWEEN_S)
 
 
 def _await_screens(journal: Journal) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -39,6 +40,15 @@ def test_the_difference_of_two_readings() -> None:
 def test_what_the_system_does_not_tell_stays_unknown() -> None:
     found = between(Reading(0.0, 0.0, None, None, None), Reading(1.0, 1.0, None, 5.0, None))
     assert (found.waited_s, found.others_s, found.stolen_s) == (None, None, None)
+
+
+def test_a_look_wants_all_its_processors() -> None:
+    """Whoever else runs: what its threads had, waited for or lost to the hypervisor is what two of them want."""
+    seen = load.probe(2, 0.3)
+    lost_s = (seen.waited_s or 0.0) + (seen.stolen_s or 0.0)
+    if seen.waited_s is not None and (os.cpu_count() or 1) > 1:
+        assert seen.cpu_s + lost_s > 1.2 * seen.seconds
+    assert seen.seconds >= 0.3
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux tells how long a thread waited")

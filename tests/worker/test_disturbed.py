@@ -15,10 +15,18 @@ import pytest
 from core.analysis.disturbance import Verdict
 from core.runs.runner import Runner
 from core.types import Disturbance, Generate, Pass, Request
-from core.worker.generate import _plan
+from core.worker import generate, silence
+from hardware import load
 from hardware.detect import usable_cores
 
+AGAIN = ("warmup", "timing")  # once the machine is calm
 CLEAN, NOISY = Verdict(), Verdict(reasons=("its steps came in bursts",))
+
+
+@pytest.fixture(autouse=True)
+def calm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is planned does not depend on how calm the machine is that tests it."""
+    monkeypatch.setattr(generate, "await_calm", lambda request, journal: None)
 
 
 def planned(request: Request, *verdicts: Verdict) -> list[str]:
@@ -26,7 +34,7 @@ def planned(request: Request, *verdicts: Verdict) -> list[str]:
     told, ended, kinds = iter(verdicts), list[Verdict](), []
     session: Any = SimpleNamespace(capabilities=frozenset())
     journal: Any = SimpleNamespace(warn=lambda message: None, root=Path("no such folder"))
-    for kind, _ in _plan(request, session, journal, ended):
+    for kind, _ in generate._plan(request, session, journal, ended):
         kinds.append(kind)
         ended.append(next(told) if kind == "timing" else NOISY)
     return kinds
@@ -38,15 +46,43 @@ def request(**more: Any) -> Request:
 
 def test_a_disturbed_pass_is_repeated_until_there_are_enough_clean_ones() -> None:
     assert planned(request(), CLEAN) == ["timing"]
-    assert planned(request(), NOISY, CLEAN) == ["timing"] * 2
-    assert planned(request(repeats=2), CLEAN, NOISY, CLEAN) == ["timing"] * 3
+    assert planned(request(), NOISY, CLEAN) == ["timing", *AGAIN]
+    assert planned(request(repeats=2), CLEAN, NOISY, CLEAN) == ["timing", "timing", *AGAIN]
 
 
 def test_repetitions_end() -> None:
-    assert planned(request(), NOISY, NOISY, NOISY) == ["timing"] * 3
-    assert planned(request(repeats=2, retries=1), NOISY, CLEAN, NOISY) == ["timing"] * 3
+    assert planned(request(), NOISY, NOISY, NOISY) == ["timing", *AGAIN, *AGAIN]
+    assert planned(request(repeats=2, retries=1), NOISY, CLEAN, NOISY) == ["timing", *AGAIN, "timing"]
     assert planned(request(retries=0), NOISY) == ["timing"]
     assert planned(request(repeats=0)) == []
+
+
+def waited(monkeypatch: pytest.MonkeyPatch, *stolen_s: float) -> int:
+    """How often a worker looks until it finds the machine calm; stolen_s: what the hypervisor takes at every look."""
+    clock = iter(range(1000))
+    shared = [load.Load(0.3, 0.6, 0.0, 0.0, s) for s in stolen_s]
+    seen: list[int] = []
+
+    def probe(n_threads: int, seconds: float) -> load.Load:
+        seen.append(n_threads)
+        return shared[len(seen) - 1]
+
+    monkeypatch.setattr(silence, "load", SimpleNamespace(probe=probe))
+    monkeypatch.setattr(silence, "time", SimpleNamespace(sleep=lambda s: None, monotonic=lambda: next(clock)))
+    journal: Any = SimpleNamespace(stop_if_asked=lambda: None, now=lambda: 0.0)
+    silence.await_calm(request(threads=2), journal)
+    assert set(seen) <= {2}
+    return len(seen)
+
+
+def test_a_repetition_waits_until_nobody_takes_from_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert waited(monkeypatch, 0.0) == 1
+    assert waited(monkeypatch, 0.2, 0.1, 0.01) == 3
+
+
+def test_it_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clock is a second further at every look, and six are waited at most."""
+    assert waited(monkeypatch, *[0.2] * 100) == 5
 
 
 @contextmanager
@@ -74,7 +110,7 @@ def test_a_run_beside_a_busy_process_on_each_core_is_flagged_and_repeated(runner
         run = runner.wait(runner.start(asked))
     result = run.result()
     assert result.status == "done", result.error
-    assert [p.kind for p in run.events() if isinstance(p, Pass)] == ["warmup", "timing", "timing"]
+    assert [p.kind for p in run.events() if isinstance(p, Pass)] == ["warmup", "timing", *AGAIN]
     assert len([e for e in run.events() if isinstance(e, Disturbance)]) == 2
     told = result.disturbance
     assert told is not None and result.disturbed and told.sentence
