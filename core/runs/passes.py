@@ -1,14 +1,14 @@
-"""Which passes a run's headline numbers come from: clean timing passes, else disturbed ones, else the one watched.
+"""Which passes a run's headline numbers come from: clean timing passes, else the least disturbed, else the one watched.
 
 Pure functions of events, like summarize.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from core.analysis.disturbance import Verdict, drift, judge, unrest
+from core.analysis.disturbance import LOST, Verdict, drift, judge, unrest
 from core.types import Disturbance, Done, Event, Failed, Item, Pass, Step, Unrest
 
 
@@ -44,13 +44,21 @@ def headline(events: Sequence[Event]) -> Headline:
             return Headline(tuple(live[-1:]), provisional=True)
     verdicts = {n: verdict(readings.get(n), steps[n]) for n in begun}
     clean = [n for n in begun if not verdicts[n].disturbed]
-    counted = clean or begun
+    counted = clean or _least_disturbed(verdicts)
     drifted = drift([verdicts[n].per_step_s for n in counted])
     known = [verdicts[n] for n in counted if n in readings]
     told = unrest(known, drifted, len(begun), len(begun) - len(clean))
     if None in readings and any(isinstance(e, Item) and e.seconds is not None for e in events):
         told = unrest([judge(readings[None], ())], None, 1, 0)
     return Headline(tuple(counted), unrest=told)
+
+
+def _least_disturbed(verdicts: Mapping[int, Verdict]) -> list[int]:
+    """Of passes of which none is clean: those that lost about as little as the one that lost least, not the fastest."""
+    lost = {n: v.lost_share for n, v in verdicts.items() if v.lost_share is not None}
+    if len(lost) < len(verdicts) or not lost:
+        return list(verdicts)
+    return [n for n, share in lost.items() if share <= min(lost.values()) + LOST]
 
 
 def verdicts(events: Sequence[Event]) -> dict[int, Verdict]:

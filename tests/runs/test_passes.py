@@ -69,3 +69,14 @@ def test_an_evaluation_that_times_its_answers_has_one_reading() -> None:
     timed = msgspec.structs.replace(item, seconds=1.0, counts=Counts(tokens=8))
     found = headline([timed, reading(None, waited_s=1.9)]).unrest
     assert found is not None and found.disturbed and found.lost_share == 0.5
+
+
+def test_of_disturbed_passes_those_count_that_lost_least() -> None:
+    """Not the fastest: the second lost more and was quicker, and the fourth lost as little as the third, nearly."""
+    taken = ((0.5, 0.01), (0.3, 0.005), (0.1, 0.01), (0.12, 0.02))  # seconds waited, of a step
+    events: list[Event] = []
+    for number, (waited_s, step_s) in enumerate(taken):
+        events += [begun(number, "timing"), *steps(number, (step_s,) * 20), reading(number, waited_s)]
+    found = headline(events)
+    assert found.numbers == (2, 3) and found.unrest is not None and found.unrest.disturbed
+    assert (found.unrest.n_disturbed, found.unrest.n_passes) == (4, 4)
