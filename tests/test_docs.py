@@ -124,8 +124,8 @@ def test_the_tree_names_what_exists() -> None:
     assert all(f"  {name}/" in tree for name in folders), f"a folder of core is missing in the tree: {folders}"
 
 
-# Minutes of training and what needs it; what runs every backend has a test of its own in tests/cli.
-LONG = ("transform finetune", "transform consistency", "study ", " cllm", " core check")
+# Minutes of training and what needs it; what runs every backend, or without end, has a test of its own in tests/cli.
+LONG = ("transform finetune", "transform consistency", "study ", " cllm", " core check", " core serve")
 
 
 def test_the_long_commands_name_what_exists() -> None:

@@ -9,6 +9,7 @@ import core.cli.checking
 import core.cli.listings
 import core.cli.making
 import core.cli.running
+import core.cli.serving
 import core.cli.studying  # noqa: F401 - importing a module adds its commands
 from core.cli.group import cli
 

@@ -236,7 +236,7 @@ class Store:
 
     def open(self, run_id: str) -> Run:
         path = self.folder / run_id
-        if not run_id or "/" in run_id or run_id.startswith(".") or not (path / "request.json").exists():
+        if not run_id or "/" in run_id or run_id.startswith(".") or not os.path.exists(path / "request.json"):
             raise ExplorerError(f"There is no run '{run_id}'.", "Open History to see the runs on this machine.")
         return Run(path)
 

@@ -1,0 +1,109 @@
+"""The HTTP service: Roofscope's own API, and an OpenAI-compatible server over the strategies."""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import os
+import socket
+from typing import Any
+
+import click
+
+from core.cli.group import cli, json_flag
+from core.errors import ExplorerError
+from core.paths import data_dir
+from core.runs.store import Store
+from core.types import to_json
+
+PORT = 8765
+GRACE_S = 3  # for streams that are open when the service ends
+KEEP_ALIVE_S = 75  # longer than clients keep an idle connection, so that none is closed under a request
+
+
+@cli.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="Another address lets other machines in.")
+@click.option("--port", type=click.IntRange(0, 65535), default=PORT, show_default=True, help="0 takes a free one.")
+@click.option("--key-from", help="The environment variable with the key that clients must send.")
+@click.option("--allow-host", "hosts", multiple=True, help="A further name to answer to; may be repeated.")
+@click.option("--body-limit", type=click.FloatRange(min=0.001), default=16.0, show_default=True, help="In MB.")
+@json_flag
+def serve(as_json: bool, **given: Any) -> None:
+    """Answer over HTTP, until Ctrl-C. /docs says what there is."""
+    import uvicorn
+
+    from core.service.app import Manner, build
+    from core.service.guard import LOOPBACK
+
+    key = _key(given["key_from"], given["host"])
+    own = () if _any(given["host"]) else (given["host"].lower(),)
+    manner = Manner(
+        hosts=tuple(dict.fromkeys((*LOOPBACK, *own, *map(str.lower, given["hosts"])))),
+        key=key,
+        most_bytes=int(given["body_limit"] * 1e6),
+    )
+    app = build(Store(data_dir()), manner)
+    with contextlib.closing(listening(given["host"], given["port"])) as at:
+        shown = f"[{given['host']}]" if ":" in given["host"] else given["host"]
+        url = f"http://{shown}:{at.getsockname()[1]}"
+        click.echo(to_json({"url": url}) if as_json else f"Roofscope answers at {url}; {url}/docs says what there is.")
+        config = uvicorn.Config(
+            app,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            ws="none",
+            timeout_keep_alive=KEEP_ALIVE_S,
+            timeout_graceful_shutdown=GRACE_S,
+        )
+        uvicorn.Server(config).run(sockets=[at])
+
+
+def listening(host: str, port: int) -> socket.socket:
+    """A socket that listens there and nowhere else. Raises ExplorerError when it cannot."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        found = socket.socket(family, kind, protocol)
+        try:
+            found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            found.bind(address)
+            found.listen(128)
+        except BaseException:
+            found.close()
+            raise
+    except (OSError, UnicodeError) as error:
+        why = (getattr(error, "strerror", None) or str(error)).lower()
+        raise ExplorerError(
+            f"The service cannot listen on {host}:{port}: {why}.",
+            "Choose another --port, or an address of this machine.",
+        ) from None
+    return found
+
+
+def _key(name: str | None, host: str) -> str | None:
+    """The key in the environment variable `name`. Raises ExplorerError where one is needed and there is none."""
+    if name is not None:
+        if not (key := os.environ.get(name, "").strip()):
+            raise ExplorerError(f"The environment variable {name} holds no key.", f"Set it: export {name}=...")
+        return key
+    if not _loopback(host):
+        raise ExplorerError(
+            f"On {host} other machines can reach the service, so it needs a key.",
+            "Put one into an environment variable and name it with --key-from.",
+        )
+    return None
+
+
+def _loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+def _any(host: str) -> bool:
+    """Whether an address stands for all interfaces."""
+    try:
+        return ipaddress.ip_address(host).is_unspecified
+    except ValueError:
+        return not host

@@ -1,0 +1,106 @@
+"""Who may ask: hosts, origins, keys, sizes; each refused in one sentence, the service alive."""
+
+from __future__ import annotations
+
+import http.client
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from core.runs.store import Store
+from core.service.app import Manner, build
+from core.service.guard import host_of
+from tests.service.server import Server
+
+JSON = {"Content-Type": "application/json"}
+
+
+@pytest.fixture
+def client(store: Store) -> Iterator[TestClient]:
+    manner = Manner(hosts=("localhost", "127.0.0.1", "::1", "lab.example"), key="s3cret", most_bytes=1000)
+    with TestClient(build(store, manner), base_url="http://localhost:8765") as found:
+        found.headers["Authorization"] = "Bearer s3cret"
+        yield found
+
+
+@pytest.mark.parametrize(
+    ("header", "name"),
+    [
+        ("127.0.0.1:8765", "127.0.0.1"),
+        ("LocalHost", "localhost"),
+        ("[::1]:80", "::1"),
+        ("", ""),
+        ("127.0.0.1:8765@evil.example", "evil.example"),
+        ("[::1", "[::1"),
+    ],
+)
+def test_the_name_in_a_host_header(header: str, name: str) -> None:
+    assert host_of(header) == name
+
+
+@pytest.mark.parametrize(
+    ("headers", "status", "says"),
+    [
+        ({"Host": "evil.example"}, 421, "evil.example"),
+        ({"Host": "127.0.0.1.evil.example:8765"}, 421, "does not answer"),
+        ({"Origin": "https://evil.example"}, 403, "evil.example"),
+        ({"Origin": "null"}, 403, "null"),
+        ({"Authorization": "Bearer wrong"}, 401, "key"),
+        ({"Authorization": ""}, 401, "key"),
+        ({"Authorization": "Basic s3cret"}, 401, "key"),
+        ({"Authorization": "Bearer s3crét".encode("latin-1")}, 401, "key"),
+    ],
+)
+def test_what_is_refused_before_any_route(client: TestClient, headers: dict[str, Any], status: int, says: str) -> None:
+    found = client.get("/api/runs", headers=headers)
+    assert found.status_code == status and found.headers["content-type"] == "application/problem+json"
+    told = found.json()
+    assert says in told["detail"] and told["hint"] and told["status"] == status
+    assert client.get("/api/runs").status_code == 200
+
+
+def test_names_and_pages_of_our_own_may_ask(client: TestClient) -> None:
+    for host in ("127.0.0.1:8765", "[::1]:1", "lab.example"):
+        assert client.get("/api/runs", headers={"Host": host, "Origin": "http://localhost:8501"}).status_code == 200
+    assert client.get("/health", headers={"Authorization": ""}).json() == {"status": "ok"}
+
+
+def test_a_form_of_a_web_page_is_no_json(client: TestClient) -> None:
+    """A page may send text/plain to any address without asking first; it may not send JSON so."""
+    sent = client.post("/api/runs", content=b"{}", headers={"Content-Type": "text/plain"})
+    assert sent.status_code == 415 and "JSON" in sent.json()["detail"]
+
+
+def test_openai_clients_get_errors_in_their_form(client: TestClient) -> None:
+    found = client.get("/v1/models", headers={"Authorization": "Bearer no"})
+    assert found.status_code == 401
+    assert (
+        found.json()["error"]["code"] == "invalid_api_key" and found.json()["error"]["type"] == "authentication_error"
+    )
+
+
+def test_a_body_too_large_is_refused_by_its_length_and_by_its_bytes(client: TestClient) -> None:
+    sent = client.post("/api/runs", content=b" " * 1001, headers=JSON)
+    assert sent.status_code == 413 and "0.001 MB" in sent.json()["detail"]
+    chunked = client.post("/api/runs", content=iter([b" " * 600] * 2), headers=JSON)
+    assert chunked.status_code == 413
+    assert client.post("/api/runs", content=b" " * 1000, headers=JSON).status_code == 400, "it was read, and is no JSON"
+
+
+def test_a_gigabyte_is_refused_before_it_is_sent(store: Store) -> None:
+    with Server(build(store, Manner())) as server:
+        asked = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+        asked.putrequest("POST", "/api/runs")
+        for name, value in {**JSON, "Content-Length": str(10**9)}.items():
+            asked.putheader(name, value)
+        asked.endheaders(b"{")
+        found = asked.getresponse()
+        assert found.status == 413 and "16 MB" in json.loads(found.read())["detail"]
+        asked.close()
+        again = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+        again.request("GET", "/health")
+        assert again.getresponse().status == 200
+        again.close()
