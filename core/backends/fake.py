@@ -109,7 +109,7 @@ class FakeSession:
             activation_dtype="fp32",
             kv_dtype="fp32",
             threads=request.threads or usable_cores(),
-            facts={"library": "none"},
+            facts={"library": "none", "delay_s": settings(Options, request.options, "The fake backend").delay_s},
         )
         self.warnings: tuple[str, ...] = ("The fake backend runs no model: its text and its times mean nothing.",)
         self.ran = Ledger()

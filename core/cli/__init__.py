@@ -10,7 +10,8 @@ import core.cli.listings
 import core.cli.making
 import core.cli.running
 import core.cli.serving
-import core.cli.studying  # noqa: F401 - importing a module adds its commands
+import core.cli.studying
+import core.cli.sweeping  # noqa: F401 - importing a module adds its commands
 from core.cli.group import cli
 
 __all__ = ["cli", "main"]

@@ -18,24 +18,30 @@ from core.errors import ExplorerError
 from core.runs.measuring import LOCK, SPOILED, BusyError
 from core.runs.runner import Runner
 from core.runs.store import Run
-from core.studies.plan import Benchmark, Plan
+from core.studies.plan import Study
 from core.types import Request, from_json, to_json
 
-P = TypeVar("P", bound=Plan | Benchmark)
+P = TypeVar("P", bound=Study)
 FILE, IN_USE = "study.json", "study.lock"
 Say = Callable[[str], None]
 
 
 class State(msgspec.Struct, kw_only=True):
-    """runs: key -> run id. failures: key -> why it has no run. items: eval -> how many. spent_s: over all sessions."""
+    """runs: key -> run id. failures: key -> why it has no run that counts. items: eval -> how many. spent_s: over all
+    sessions. took_s: key -> seconds of its run, loading and waiting included. refused: cell -> why it cannot run.
+    expected_s: cell -> seconds it was expected to take, before any of them ran.
+    """
 
-    plan: Plan | Benchmark
+    plan: Study
     minutes: float
     begun: str
     runs: dict[str, str] = {}
     failures: dict[str, str] = {}
     items: dict[str, int] = {}
     spent_s: float = 0.0
+    took_s: dict[str, float] = {}
+    refused: dict[str, str] = {}
+    expected_s: dict[str, float] = {}
 
 
 class Ledger(Generic[P]):
@@ -84,25 +90,28 @@ class Ledger(Generic[P]):
             return None
         return run if run.status() == "done" else None
 
-    def perform(self, key: str, request: Request) -> Run | None:
+    def perform(self, key: str, request: Request, label: str = "") -> Run | None:
         """The finished run of this key: of an earlier session, or a new one. None when it failed, now or earlier.
 
-        A run that was stopped or interrupted is done anew; one that failed is not.
+        A run that was stopped or interrupted is done anew; one that failed is not. label: what it is called while it
+        goes; the key without.
         """
         if (run := self.done(key)) is not None:
             return run
         if key in self.state.failures:
             return None
         self._wait_for_the_machine()
-        self.say(f"{self._clock()}  {key}")
+        self.say(f"{self._clock()}  {label or key}")
+        began = time.monotonic()
         try:
             run_id = self.runner.start(request)
         except BusyError:  # somebody was quicker, after the wait
-            return self.perform(key, request)
+            return self.perform(key, request, label)
         except ExplorerError as error:
             self.fail(key, str(error))
             return None
         self.state.runs[key] = run_id
+        self.state.took_s.pop(key, None)
         self.save()
         try:
             run = self.runner.wait(run_id)
@@ -114,9 +123,11 @@ class Ledger(Generic[P]):
         if run.status() == "failed":
             failed = run.failure()
             if failed and failed.message.endswith(SPOILED):  # the same
-                return self.perform(key, request)
+                return self.perform(key, request, label)
             self.fail(key, f"{failed.message} {failed.hint}".strip() if failed else "The run failed.")
             return None
+        if run.status() == "done":
+            self.state.took_s[key] = time.monotonic() - began
         self.save()
         return run if run.status() == "done" else None
 
@@ -161,12 +172,12 @@ class Ledger(Generic[P]):
         return f"{self.state.spent_s / 60:5.1f} of {self.state.minutes:g} min"
 
 
-def _without_labels(plan: Plan | Benchmark) -> Any:
-    """What a plan does, whatever its parts are called."""
+def _without_labels(plan: Study) -> Any:
+    """What a plan does, whatever its parts are called and wherever it ends."""
 
     def bare(part: Any) -> Any:
         if isinstance(part, dict):
-            return {name: bare(value) for name, value in part.items() if name not in ("label", "title")}
+            return {name: bare(value) for name, value in part.items() if name not in ("label", "title", "limits")}
         return [bare(value) for value in part] if isinstance(part, list) else part
 
     return bare(msgspec.json.decode(to_json(plan)))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import msgspec
 
 from core.studies.validate import Group
-from core.types import Record, Scalar
+from core.types import Record, Request, Scalar
 
 
 class Recipe(Record):
@@ -139,3 +139,45 @@ class Benchmark(Record, tag="contest", omit_defaults=False):
             d for d in self.configurations if d.is_autoregressive and (d.recipe, d.backend) == (c.drafts, c.backend)
         )
         return next(found, None)
+
+
+class Axis(Record):
+    """What varies in a sweep, and its values in the order given; None is the backend's own choice.
+
+    name: of a request's setting ("threads", see core.studies.grid), or of a plugin's own one ("llama_cpp.flash_attn",
+    "jacobi.window"), which varies only in the cells of that plugin.
+    """
+
+    name: str
+    values: tuple[Scalar, ...]
+
+
+class Limits(Record):
+    """When a sweep ends before all of its grid is measured, beside its minutes. None: not limited so.
+
+    cells: that many cells. width: further rounds follow until each cell's 95 % interval is narrower than this share
+    of its value.
+    """
+
+    cells: int | None = None
+    width: float | None = None
+
+
+class Sweep(Record, tag="sweep", omit_defaults=False):
+    """Every combination of the axes' values, each measured as `base` says.
+
+    rounds: how often each cell is measured. reference_every: so many cells stand between two measurements of the
+    reference cell, which show how the machine drifts; 0: none. seed: of the order within a loaded model.
+    """
+
+    name: str
+    title: str
+    base: Request
+    axes: tuple[Axis, ...]
+    rounds: int = 1
+    reference_every: int = 10
+    limits: Limits = Limits()
+    seed: int = 0
+
+
+Study = Plan | Benchmark | Sweep

@@ -357,6 +357,7 @@ class TorchSession:
                 if self._cache_argument:
                     self.commit(n)
         self.reset()
+        self.setup = msgspec.structs.replace(self.setup, facts={**self.setup.facts, "compile": True})
         self.capabilities -= {"layers", "count"}
 
     def fuse(self) -> None:

@@ -1,0 +1,131 @@
+"""Carry out a sweep: every combination of some settings, measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from core.cli.group import cli, json_flag, show
+from core.cli.running import pairs
+from core.errors import ExplorerError
+from core.paths import data_dir
+from core.runs.store import Store
+from core.studies import sweep as sweeping
+from core.studies.grid import cells, parsed_axis, size
+from core.studies.measures import MEASURES
+from core.studies.plan import Limits, Sweep
+from core.types import Generate, Request, from_json, to_json
+
+
+@cli.command()
+@click.option(
+    "--axis",
+    "axes",
+    multiple=True,
+    help="What varies, name=value,value: model, backend, dtype, kv_dtype, threads, batch, prompt_tokens, new_tokens, "
+    "strategy, or a plugin's own setting (llama_cpp.flash_attn, jacobi.window). May be repeated.",
+)
+@click.option("--plan", "plan_file", type=click.Path(path_type=Path), help="A plan as JSON, in place of the options.")
+@click.option("--model", default="smollm2-135m", show_default=True, help="Where it does not vary; so the others.")
+@click.option("--backend", default="llama_cpp", show_default=True)
+@click.option("--strategy", default="autoregressive", show_default=True)
+@click.option("--prompt-tokens", type=int, default=64, show_default=True, help="Random tokens, unless --prompt.")
+@click.option("--prompt", help="A text for every cell.")
+@click.option("--new-tokens", type=int, default=32, show_default=True)
+@click.option("--dtype")
+@click.option("--threads", type=int)
+@click.option("--batch", type=int, default=1, show_default=True)
+@click.option("--option", "options", multiple=True, help="A backend option of --backend, key=value; may be repeated.")
+@click.option("--warmup", type=int, default=1, show_default=True)
+@click.option("--repeats", type=int, default=1, show_default=True, help="Timing passes of a run.")
+@click.option("--rounds", type=click.IntRange(1, 20), default=1, show_default=True, help="Runs of each cell.")
+@click.option("--profilers", default="memory", show_default=True, help="Comma-separated; empty for none.")
+@click.option("--reference-every", type=click.IntRange(0), default=10, show_default=True, help="Cells; 0: never.")
+@click.option("--minutes", type=click.FloatRange(min=0, min_open=True), default=60.0, show_default=True)
+@click.option("--cells", "most", type=click.IntRange(1), help="Stop after so many cells.")
+@click.option("--width", type=click.FloatRange(0, 1, min_open=True), help="Until intervals are narrower: 0.05.")
+@click.option("--dry-run", is_flag=True, help="Say how many cells there are and which cannot run; measure nothing.")
+@click.option("--retry", is_flag=True, help="Measure again what failed.")
+@click.option("--again", is_flag=True, help="Begin anew instead of going on with what is there.")
+@click.option("--csv", "csv_file", type=click.Path(path_type=Path), help="Write the table there.")
+@json_flag
+def sweep(as_json: bool, **given: Any) -> None:
+    """Measure every combination of the settings named. The same command goes on where a stopped one left off."""
+    plan = plan_of(given)
+    if given["dry_run"]:
+        _dry(plan, as_json)
+        return
+    ledger = sweeping.carry_out(
+        plan, given["minutes"], lambda words: click.echo(words, err=True), given["again"], given["retry"]
+    )
+    found = sweeping.report(ledger.state, Store(data_dir()))
+    rows = sweeping.flat(found)
+    if given["csv_file"] is not None:
+        _write(given["csv_file"], sweeping.csv_of(rows))
+    if as_json:
+        click.echo(to_json(found))
+        return
+    shown = [n for n in ("tok_per_s", "ttft_s", "latency_s", "peak_memory_bytes") if n in MEASURES]
+    names = [axis.name for axis in plan.axes]
+    show([{n: row.get(n) for n in (*names, "status", *shown, "reason")} for row in rows])
+    told = found.progress
+    click.echo(f"\n{told.done} done, {told.failed} failed, {told.refused} cannot run, {told.left} left")
+    if words := sweeping.drift_words(found.drift):
+        click.echo(words)
+    click.echo(f"sweep       {ledger.folder}")
+
+
+def plan_of(given: dict[str, Any]) -> Sweep:
+    """The plan in a file, or that of the options; raises ExplorerError."""
+    limits = Limits(cells=given["most"], width=given["width"])
+    if given["plan_file"] is not None:
+        try:
+            read = from_json(given["plan_file"].read_bytes(), Sweep)
+        except OSError as error:
+            raise ExplorerError(f"{given['plan_file']} cannot be read: {error.strerror}.", "Name a plan.") from None
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise ExplorerError(f"{given['plan_file']} is no plan of a sweep: {error}.", "Save one anew.") from None
+        return msgspec.structs.replace(read, limits=limits) if limits != Limits() else read
+    base = Request(
+        model=given["model"],
+        backend=given["backend"],
+        strategy=given["strategy"],
+        task=Generate(
+            prompt=given["prompt"],
+            prompt_tokens=None if given["prompt"] else given["prompt_tokens"],
+            max_new_tokens=given["new_tokens"],
+        ),
+        dtype=given["dtype"],
+        threads=given["threads"],
+        batch=given["batch"],
+        profilers=tuple(p for p in given["profilers"].split(",") if p),
+        warmup=given["warmup"],
+        repeats=given["repeats"],
+        options=pairs(given["options"]),
+    )
+    axes = [parsed_axis(text) for text in given["axes"]]
+    return sweeping.planned(base, axes, rounds=given["rounds"], reference_every=given["reference_every"], limits=limits)
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ExplorerError(f"{path} could not be written: {error.strerror}.", "Choose another place.") from error
+
+
+def _dry(plan: Sweep, as_json: bool) -> None:
+    n = size(plan)
+    every = cells(plan)
+    refused = sweeping.refusals(every)
+    expected = sum(sweeping.expectations([c for c in every if c.id not in refused], Store(data_dir())).values())
+    if as_json:
+        rows = [{"cell": c.label, "reason": refused.get(c.id), "request": c.request} for c in every]
+        click.echo(to_json({"cells": n, "refused": len(refused), "expected_s": expected, "rows": rows}))
+        return
+    show([{"cell": c.label, "cannot run because": refused.get(c.id, "")} for c in every])
+    again = f", {len(every)} of them different" if len(every) < n else ""
+    click.echo(f"\n{n} cells{again}; {len(refused)} cannot run; about {expected / 60:.0f} minutes, a first estimate")

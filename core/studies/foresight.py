@@ -1,0 +1,121 @@
+"""What a cell will do, before it is run: its seconds, and its speed and memory as ranges.
+
+Stands on this machine's measured ceilings and its own runs where they are there (core.analysis.predict_here). Without
+ceilings there is no prediction of a figure, and the seconds come from a round number for bandwidth and arithmetic,
+which only the finished runs of a plan make useful.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from core.analysis.predict import Figure
+from core.analysis.predict_here import PredictionHere, arithmetic_dtype, predict_local
+from core.analysis.work import total, work
+from core.dtypes import canonical_dtype
+from core.errors import ExplorerError
+from core.runs.overheads import Overheads, known
+from core.runs.resolve import Resolved
+from core.runs.store import Store
+from core.types import Generate, Request
+from hardware import ceilings as measured
+from hardware.ceilings import Ceilings
+from hardware.detect import machine, machine_id
+
+NOMINAL_BYTES_PER_S, NOMINAL_FLOP_PER_S = 10e9, 50e9
+START_S = 3.0  # of a run: a process or a message to it, and the wait until the machine is quiet
+LOAD_BYTES_PER_S = 0.5e9
+GUESSED = 4.0  # tokens per forward that a strategy which guesses may reach, and how much dearer a forward may be
+PLAIN = ("autoregressive", "native", "encode")  # one token per forward, as the prediction has it
+
+
+class Foresight:
+    """Predictions for one store; ceilings and overheads are read once for each number of threads."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._known: dict[int, tuple[Ceilings, Overheads] | None] = {}
+
+    def basis(self, threads: int | None) -> tuple[Ceilings, Overheads] | None:
+        """This machine's ceilings at these threads with what its runs tell; None where they are not measured."""
+        n = threads or _cores()
+        if n not in self._known:
+            found = measured.load(self._store.root / "ceilings", machine_id(), n)
+            self._known[n] = None if found is None else (found, known(self._store, found))
+        return self._known[n]
+
+    def predict(self, wanted: Resolved) -> PredictionHere | None:
+        """Speed and memory as ranges; None without ceilings. What a strategy gains by guessing widens the range."""
+        basis = self.basis(wanted.request.threads)
+        prompt, new = lengths(wanted.request)
+        if basis is None or not isinstance(wanted.request.task, Generate):
+            return None
+        ceilings, overheads = basis
+        dtype, cache = wanted.spec.dtype, wanted.request.options.get("kv_dtype")
+        try:
+            arithmetic = arithmetic_dtype(dtype, ceilings)
+            found = predict_local(
+                wanted.spec,
+                ceilings,
+                overheads.of(wanted.request.backend, arithmetic, dtype),
+                prompt_tokens=prompt,
+                new_tokens=new,
+                batch=wanted.request.batch,
+                kv_dtype=canonical_dtype(str(cache)) if cache else None,
+                runtime_bytes=float(wanted.backend.runtime_bytes),
+            )
+        except ExplorerError:
+            return None
+        if wanted.request.strategy in PLAIN or found.tpot_s is None or found.decode_tok_per_s is None:
+            return found
+        return msgspec.structs.replace(
+            found, tpot_s=_widened(found.tpot_s), decode_tok_per_s=_widened(found.decode_tok_per_s)
+        )
+
+    def seconds(self, wanted: Resolved, predicted: PredictionHere | None = None) -> float:
+        """Of the whole run: start, loading, every pass."""
+        request = wanted.request
+        prompt, new = lengths(request)
+        passes = request.warmup + request.repeats + len(request.profilers)
+        if predicted is not None:
+            step = predicted.tpot_s.calibrated if predicted.tpot_s else 0.0
+            once = predicted.ttft_s.calibrated + step * (new - 1)
+        else:
+            once = _forward_s(wanted, prompt) + (new - 1) * _forward_s(wanted, 1) * wanted.spec.causal
+        load = (wanted.spec.weight_bytes or 0) / LOAD_BYTES_PER_S
+        return START_S + load + passes * once
+
+
+def lengths(request: Request) -> tuple[int, int]:
+    """Tokens of the prompt, roughly where it is a text, and new ones."""
+    task = request.task
+    assert isinstance(task, Generate)
+    return task.prompt_tokens or len(task.prompt or "") // 3 + 32, task.max_new_tokens
+
+
+def latency(predicted: PredictionHere, new_tokens: int) -> Figure:
+    """Of the whole answer."""
+    first, step = predicted.ttft_s, predicted.tpot_s
+    if step is None:
+        return first
+    n = max(0, new_tokens - 1)
+    return Figure(
+        ideal=first.ideal + n * step.ideal,
+        calibrated=first.calibrated + n * step.calibrated,
+        low=first.low + n * step.low,
+        high=first.high + n * step.high,
+    )
+
+
+def _widened(of: Figure) -> Figure:
+    return msgspec.structs.replace(of, low=of.low / GUESSED, high=of.high * GUESSED)
+
+
+def _forward_s(wanted: Resolved, n_new: int) -> float:
+    done = total(work(wanted.spec, n_new, 0, wanted.request.batch))
+    return done.weight_bytes / NOMINAL_BYTES_PER_S + (done.flops) / NOMINAL_FLOP_PER_S
+
+
+def _cores() -> int:
+    found = machine()
+    return min(found.usable_cores, found.physical_cores or found.usable_cores)

@@ -1,0 +1,91 @@
+"""The figures by which runs are compared: what each is called, which way is better, and how a result gives it.
+
+None is "not measured". Joules come from a counter or not at all: an estimate says no more than the time does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal, NamedTuple
+
+from core.stats.intervals import Ratio, paired_ratio
+from core.types import Provenance, Result
+
+Better = Literal["higher", "lower"]
+
+
+class Measure(NamedTuple):
+    """unit: "s", "tok/s", "B", "FLOP", "J". of: from a result in that unit."""
+
+    label: str
+    unit: str
+    better: Better
+    of: Callable[[Result], float | None]
+    provenance: Provenance = "measured"
+
+
+def latency_s(result: Result) -> float | None:
+    """Seconds of the whole answer; of an encoder, which generates nothing, of the forward."""
+    if result.ttft_s is None or result.tpot_s is None:
+        return result.ttft_s
+    return result.ttft_s + result.tpot_s * max(0, result.n_new_tokens - 1)
+
+
+def _flops(result: Result) -> float | None:
+    return sum(p.flops for p in result.phases) if result.phases else None
+
+
+def _bytes(result: Result) -> float | None:
+    return sum(p.bytes for p in result.phases) if result.phases else None
+
+
+def _weights(result: Result) -> float | None:
+    first = [layer for layer in result.layers if layer.phase == "prefill"]
+    return sum(layer.weight_bytes for layer in first) if first else None
+
+
+def _params(result: Result) -> float | None:
+    first = [layer for layer in result.layers if layer.phase == "prefill"]
+    return float(sum(layer.n_params for layer in first)) if first else None
+
+
+def _joules(result: Result) -> float | None:
+    found = [e.joules for e in result.energy if e.comparable]
+    return sum(found) if found else None
+
+
+MEASURES: Mapping[str, Measure] = {
+    "tok_per_s": Measure("Decode speed", "tok/s", "higher", lambda r: r.tok_per_s),
+    "ttft_s": Measure("Time to first token", "s", "lower", lambda r: r.ttft_s),
+    "tpot_s": Measure("Time per token", "s", "lower", lambda r: r.tpot_s),
+    "latency_s": Measure("Whole answer", "s", "lower", latency_s),
+    "prefill_tok_per_s": Measure("Prefill speed", "tok/s", "higher", lambda r: r.prefill_tok_per_s),
+    "peak_memory_bytes": Measure("Peak memory", "B", "lower", lambda r: _float(r.peak_memory_bytes)),
+    "load_s": Measure("Loading", "s", "lower", lambda r: r.load_s if not r.warm else None),
+    "joules": Measure("Energy", "J", "lower", _joules),
+    "flops": Measure("Computed work", "FLOP", "lower", _flops, "computed"),
+    "moved_bytes": Measure("Bytes moved", "B", "lower", _bytes, "computed"),
+    "weight_bytes": Measure("Weights", "B", "lower", _weights, "computed"),
+    "n_params": Measure("Parameters", "", "lower", _params, "computed"),
+}
+
+
+def _float(value: int | None) -> float | None:
+    return None if value is None else float(value)
+
+
+def values_of(result: Result) -> dict[str, float]:
+    """Every measure that the result has."""
+    return {name: value for name, m in MEASURES.items() if (value := m.of(result)) is not None}
+
+
+def typical(values: Sequence[float]) -> Ratio | None:
+    """The geometric mean of repeated runs with its 95 % interval, which needs five of them; None without any.
+
+    A value of 0 has no logarithm: then the last value stands alone.
+    """
+    if not values:
+        return None
+    if min(values) <= 0:
+        return Ratio(value=values[-1], low=None, high=None, n=len(values))
+    return paired_ratio(values, [1.0] * len(values))

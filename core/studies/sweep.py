@@ -1,0 +1,446 @@
+"""Carries out a sweep: every cell that can run, in the grid's order, until its limits; and says how far it is.
+
+A cell is done when a run of it ended well in each round and the worker reports that it ran what was asked. What went
+wrong is kept with its reason, and is tried again only when asked to. Two failures in a row in one backend leave its
+other cells for the next session.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from core.analysis.eta import Eta, remaining
+from core.errors import ExplorerError
+from core.models import catalogue
+from core.paths import data_dir
+from core.runs.asked import unlike
+from core.runs.check import check
+from core.runs.runner import Runner
+from core.runs.store import Run, Store
+from core.stats.intervals import PAIRS, Ratio
+from core.studies.foresight import Foresight
+from core.studies.grid import Cell, cells, ordered
+from core.studies.ledger import Ledger, Say, State, read
+from core.studies.measures import MEASURES, latency_s, typical, values_of
+from core.studies.plan import Axis, Limits, Sweep
+from core.types import Record, Request, Scalar, to_json
+
+MOST_ROUNDS = 20  # of a cell whose interval stays wide
+PAUSE = 2  # failures in a row in one backend
+REFERENCE = "reference"
+Status = Literal["done", "failed", "refused", "left"]
+
+
+class Progress(Record, omit_defaults=False):
+    """How far a sweep is, in cells; refused ones are no part of it. eta: of what is left; None when nothing is."""
+
+    done: int
+    failed: int
+    refused: int
+    left: int
+    spent_s: float
+    minutes: float
+    eta: Eta | None
+
+    @property
+    def share(self) -> float:
+        """Of the cells that can run, those that are over."""
+        cells = self.done + self.failed + self.left
+        return (self.done + self.failed) / cells if cells else 1.0
+
+
+class CellRow(Record, omit_defaults=False):
+    """A cell with what came of it. values: of each measure, over its rounds; empty unless done."""
+
+    id: str
+    label: str
+    at: dict[str, Scalar]
+    status: Status
+    reason: str
+    runs: tuple[str, ...]
+    values: dict[str, Ratio]
+    disturbed: bool
+
+
+class Sample(Record, omit_defaults=False):
+    """One measurement of the reference cell: when, and its latency over the median of all of them."""
+
+    created_s: float
+    ratio: float
+    disturbed: bool
+
+
+class Report(Record, omit_defaults=False):
+    """A sweep as it stands. reference: the label of the cell that was measured again and again; "" without."""
+
+    plan: Sweep
+    progress: Progress
+    rows: tuple[CellRow, ...]
+    reference: str
+    drift: tuple[Sample, ...]
+
+
+def planned(
+    base: Request,
+    axes: Sequence[Axis],
+    title: str = "",
+    rounds: int = 1,
+    reference_every: int = 10,
+    limits: Limits | None = None,
+    seed: int = 0,
+) -> Sweep:
+    """A sweep whose name follows from what it measures, so that the same grid goes on in the same folder."""
+    parts = (base, axes, rounds, reference_every, seed)
+    digest = hashlib.sha256(to_json(parts)).hexdigest()[:8]
+    models = next((axis.values for axis in axes if axis.name == "model"), (base.model,))
+    first = catalogue_name(str(models[0])) if models else "nothing"
+    return Sweep(
+        name=f"sweep-{first}-{digest}",
+        title=title or f"{', '.join(axis.name for axis in axes) or 'One cell'} of {', '.join(map(str, models[:3]))}",
+        base=base,
+        axes=tuple(axes),
+        rounds=rounds,
+        reference_every=reference_every,
+        limits=limits or Limits(),
+        seed=seed,
+    )
+
+
+def catalogue_name(model: str) -> str:
+    """A model's id as a part of a folder's name."""
+    return "".join(c if c.isalnum() or c in "-." else "-" for c in Path(model).name)[:40].strip("-.") or "model"
+
+
+def refusals(every: Sequence[Cell]) -> dict[str, str]:
+    """Cell -> why it cannot run, with the next step."""
+    found: dict[str, str] = {}
+    for cell in every:
+        try:
+            check(cell.request)
+        except ExplorerError as error:
+            found[cell.id] = f"{error.message} {error.hint}".strip()
+    return found
+
+
+def expectations(every: Sequence[Cell], store: Store) -> dict[str, float]:
+    """Cell -> seconds of its run, as far as can be told before any of them."""
+    foresight, found = Foresight(store), {}
+    for cell in every:
+        try:
+            wanted = check(cell.request)
+            found[cell.id] = foresight.seconds(wanted, foresight.predict(wanted))
+        except ExplorerError:
+            continue
+    return found
+
+
+def folder_of(plan: Sweep) -> Path:
+    return data_dir() / "studies" / plan.name
+
+
+def carry_out(plan: Sweep, minutes: float, say: Say, again: bool = False, retry: bool = False) -> Ledger[Sweep]:
+    """Measure whatever of the sweep is not measured yet. retry: what failed, too.
+
+    Interrupting it loses nothing but the run going. Raises ExplorerError when no cell can run.
+    """
+    every = cells(plan)
+    catalogue.entries(refresh=True)
+    runner = Runner(Store(data_dir()))
+    ledger = Ledger(folder_of(plan), plan, minutes, runner, say, again)
+    try:
+        ledger.state.refused = refusals(every)
+        ready = [cell for cell in every if cell.id not in ledger.state.refused]
+        if not ready:
+            reason = Counter(ledger.state.refused.values()).most_common(1)[0][0]
+            raise ExplorerError("No cell of this grid can run.", f"The most common reason: {reason}")
+        if retry:
+            ledger.state.failures.clear()
+        known = ledger.state.expected_s
+        ledger.state.expected_s = {**known, **expectations([c for c in ready if c.id not in known], runner.store)}
+        ledger.save()
+        _take_in(ledger, ready)
+        _Sweeping(ledger, ready).go()
+    finally:
+        runner.close()
+        ledger.save()
+    return ledger
+
+
+class _Sweeping:
+    """One session of a sweep: what is left of it, in order, with its limits."""
+
+    def __init__(self, ledger: Ledger[Sweep], ready: Sequence[Cell]) -> None:
+        self.ledger, self.plan, self.ready = ledger, ledger.plan, tuple(ready)
+        self._streak: Counter[str] = Counter()
+        self._told = False
+
+    def go(self) -> None:
+        limits = self.plan.limits
+        least = max(self.plan.rounds, PAIRS) if limits.width is not None else self.plan.rounds
+        for number in range(MOST_ROUNDS if limits.width is not None else least):
+            for place, cell in enumerate(ordered(self.ready, self.plan.seed, number)):
+                if number >= least and self._narrow(cell):
+                    continue
+                if self._over():
+                    return
+                self._cell(cell, number, number * len(self.ready) + place)
+
+    def _cell(self, cell: Cell, number: int, place: int) -> None:
+        """Measure a cell in a round, unless that is done; the reference cell before it where its turn has come."""
+        key, backend = f"{cell.id}/{number}", cell.request.backend
+        if key in self.ledger.state.failures or self.ledger.done(key) is not None:
+            return
+        if self._streak[backend] >= PAUSE:
+            return
+        every = self.plan.reference_every
+        if every:
+            self._measure(f"{REFERENCE}/{place // every}", self.ready[0], "reference cell")
+        if self._measure(key, cell, cell.label) is not None:
+            self._streak[backend] = 0
+            return
+        self._streak[backend] += 1
+        if self._streak[backend] == PAUSE:
+            self.ledger.say(f"{PAUSE} failures in a row: the other cells of {backend} wait for the next session")
+
+    def _measure(self, key: str, cell: Cell, label: str) -> Run | None:
+        """The finished run of a key that ran what was asked; a run of something else is a failure with its reason."""
+        if key in self.ledger.state.failures:
+            return None
+        run = self.ledger.perform(key, cell.request, label)
+        if run is None:
+            return None
+        if other := unlike(cell.request, run.recording()):
+            self.ledger.fail(key, " ".join(other))
+            return None
+        return run
+
+    def _narrow(self, cell: Cell) -> bool:
+        """Whether the cell's interval is narrow enough, or it failed."""
+        state, width = self.ledger.state, self.plan.limits.width
+        if width is None or any(key.startswith(f"{cell.id}/") for key in state.failures):
+            return True
+        found = (self.ledger.done(key) for key in state.runs if key.startswith(f"{cell.id}/"))
+        return narrow([s for run in found if run is not None and (s := latency_s(run.result())) is not None], width)
+
+    def _over(self) -> bool:
+        reason = ""
+        if self.ledger.left_s <= 0:
+            reason = "its time is over"
+        elif self.plan.limits.cells is not None and _measured(self.ledger.state) >= self.plan.limits.cells:
+            reason = f"{self.plan.limits.cells} cells are measured"
+        if reason and not self._told:
+            self._told = True
+            self.ledger.say(f"The sweep stops here: {reason}")
+        return bool(reason)
+
+
+def narrow(seconds: Sequence[float], width: float) -> bool:
+    """Whether the interval of repeated measurements is narrower than this share of their mean."""
+    mean = typical(seconds)
+    if mean is None or mean.low is None or mean.high is None:
+        return False
+    return mean.high - mean.low <= width * mean.value
+
+
+def _measured(state: State) -> int:
+    """Cells with at least one finished run."""
+    return len({key.partition("/")[0] for key in state.took_s if not key.startswith(REFERENCE)})
+
+
+def _take_in(ledger: Ledger[Sweep], ready: Sequence[Cell]) -> None:
+    """Runs that ended although the process that wanted them was killed before it could write them down."""
+    known = set(ledger.state.runs.values())
+    for key in [k for k in ledger.state.runs if k not in ledger.state.took_s]:
+        if (run := ledger.done(key)) is not None:
+            ledger.state.took_s[key] = run.result().total_s or 0.0
+    open_ = {c.id: f"{c.id}/0" for c in ready if f"{c.id}/0" not in ledger.state.runs}
+    try:
+        begun = time.mktime(time.strptime(ledger.state.begun, "%Y-%m-%d %H:%M"))
+    except ValueError:
+        return
+    for run_id in ledger.runner.store.ids():
+        try:
+            run = ledger.runner.store.open(run_id)
+            if run.created_s < begun:
+                return
+            cell = run.request.key()
+            if run_id not in known and cell in open_ and run.status() == "done":
+                ledger.state.took_s[open_[cell]] = run.result().total_s or 0.0
+                ledger.adopt(open_.pop(cell), run_id)
+        except ExplorerError:
+            continue
+
+
+# ------------------------------------------------------------ how far it is, and what came of it
+
+
+def status_of(state: State, cell: Cell, rounds: int) -> Status:
+    """Of one cell, from the ledger alone."""
+    if cell.id in state.refused:
+        return "refused"
+    keys = [f"{cell.id}/{n}" for n in range(rounds)]
+    if any(key.startswith(f"{cell.id}/") for key in state.failures):
+        return "failed"
+    return "done" if all(key in state.took_s for key in keys) else "left"
+
+
+def progress(state: State) -> Progress:
+    """From the ledger alone, so that it can be asked often."""
+    plan = _plan(state)
+    every = cells(plan)
+    by_status = {cell.id: status_of(state, cell, plan.rounds) for cell in every}
+    n: Mapping[str, int] = Counter(by_status.values())
+    backends = {cell.id: cell.request.backend for cell in every}
+    done = [
+        (backends[cell], state.expected_s[cell], seconds)
+        for key, seconds in state.took_s.items()
+        if (cell := key.partition("/")[0]) in state.expected_s and cell in backends
+    ]
+    open_ = [
+        (backends[cell], state.expected_s.get(cell, 0.0))
+        for cell, status in by_status.items()
+        if status == "left"
+        for number in range(plan.rounds)
+        if f"{cell}/{number}" not in state.took_s
+    ]
+    return Progress(
+        done=n.get("done", 0),
+        failed=n.get("failed", 0),
+        refused=n.get("refused", 0),
+        left=n.get("left", 0),
+        spent_s=state.spent_s,
+        minutes=state.minutes,
+        eta=remaining(open_, done) if open_ else None,
+    )
+
+
+def report(state: State, store: Store) -> Report:
+    """Everything that came of a sweep so far; reads every run of it."""
+    plan = _plan(state)
+    every = cells(plan)
+    ready = [cell for cell in every if cell.id not in state.refused]
+    return Report(
+        plan=plan,
+        progress=progress(state),
+        rows=tuple(_row(state, store, cell, plan.rounds) for cell in every),
+        reference=ready[0].label if ready and plan.reference_every else "",
+        drift=_drift(state, store),
+    )
+
+
+def flat(found: Report) -> list[dict[str, Any]]:
+    """One row per cell for a table or CSV: the axes, the status, each measure with its interval."""
+    names = [axis.name for axis in found.plan.axes]
+    measures = [m for m in MEASURES if any(m in row.values for row in found.rows)]
+    table = []
+    for row in found.rows:
+        line: dict[str, Any] = {name: row.at.get(name) for name in names}
+        line |= {"status": row.status, "reason": row.reason}
+        for name in measures:
+            value = row.values.get(name)
+            line[name] = None if value is None else value.value
+            if any((v := r.values.get(name)) is not None and v.low is not None for r in found.rows):
+                line |= {f"{name}_low": value and value.low, f"{name}_high": value and value.high}
+        table.append({**line, "disturbed": row.disturbed, "runs": " ".join(row.runs)})
+    return table
+
+
+def csv_of(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Flat rows as CSV with a head."""
+    text = io.StringIO()
+    if rows:
+        writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    return text.getvalue()
+
+
+def load(folder: Path) -> State:
+    """The ledger of a sweep in a folder; raises ExplorerError when there is none."""
+    state = read(folder)
+    if state is None or not isinstance(state.plan, Sweep):
+        raise ExplorerError(f"There is no sweep in {folder.name}.", "Start one: it goes on where a stopped one was.")
+    return state
+
+
+def sweeps() -> tuple[str, ...]:
+    """The names of the sweeps on this machine, newest first."""
+    found = []
+    for file in (data_dir() / "studies").glob("sweep-*/study.json"):
+        try:
+            found.append((-file.stat().st_mtime, file.parent.name))
+        except OSError:
+            continue
+    return tuple(name for _, name in sorted(found))
+
+
+def _plan(state: State) -> Sweep:
+    assert isinstance(state.plan, Sweep), "not the ledger of a sweep"
+    return state.plan
+
+
+def _row(state: State, store: Store, cell: Cell, rounds: int) -> CellRow:
+    status = status_of(state, cell, rounds)
+    own = {key: run_id for key, run_id in state.runs.items() if key.startswith(f"{cell.id}/")}
+    reasons = [state.refused.get(cell.id, "")]
+    reasons += [reason for key, reason in state.failures.items() if key.startswith(f"{cell.id}/")]
+    samples: dict[str, list[float]] = {}
+    disturbed = False
+    for key, run_id in own.items():
+        if key in state.failures or key not in state.took_s:
+            continue
+        try:
+            result = store.open(run_id).result()
+        except ExplorerError:
+            continue
+        disturbed = disturbed or result.disturbed
+        for name, value in values_of(result).items():
+            samples.setdefault(name, []).append(value)
+    means = {name: mean for name, found in samples.items() if (mean := typical(found)) is not None}
+    return CellRow(
+        id=cell.id,
+        label=cell.label,
+        at=cell.at,
+        status=status,
+        reason=" ".join(filter(None, reasons)),
+        runs=tuple(own.values()),
+        values=means if status in ("done", "left") else {},
+        disturbed=disturbed,
+    )
+
+
+def _drift(state: State, store: Store) -> tuple[Sample, ...]:
+    seen: list[tuple[float, float, bool]] = []
+    for key, run_id in state.runs.items():
+        if not key.startswith(f"{REFERENCE}/") or key not in state.took_s or key in state.failures:
+            continue
+        try:
+            run = store.open(run_id)
+            result = run.result()
+            if (seconds := latency_s(result)) is not None:
+                seen.append((run.created_s, seconds, result.disturbed))
+        except ExplorerError:
+            continue
+    seen.sort()
+    if not seen:
+        return ()
+    middle = sorted(s for _, s, _ in seen)[len(seen) // 2]
+    return tuple(Sample(created_s=t, ratio=s / middle, disturbed=d) for t, s, d in seen)
+
+
+def drift_words(samples: Sequence[Sample]) -> str:
+    """How far the reference cell moved; empty with fewer than two measurements."""
+    if len(samples) < 2:
+        return ""
+    low, high = min(s.ratio for s in samples), max(s.ratio for s in samples)
+    return (
+        f"The reference cell was measured {len(samples)} times; its slowest answer took {high / low:.2f} times its "
+        "quickest. Differences between cells below that may be the machine's."
+    )

@@ -1,0 +1,222 @@
+"""Sweeps on the fake backend: whole ones, stopped ones, ones whose cells fail, refuse or run something else."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from click.testing import CliRunner
+
+from core.cli import cli
+from core.errors import ExplorerError
+from core.paths import data_dir
+from core.runs import asked
+from core.runs.store import Store
+from core.studies import sweep as sweeping
+from core.studies.ledger import Ledger, State
+from core.studies.plan import Axis, Limits, Sweep
+from core.studies.sweep import carry_out, drift_words, flat, folder_of, load, planned, progress, report
+from core.types import Generate, Request, from_json, to_json
+
+BASE = Request(
+    model="smollm2-135m",
+    backend="fake",
+    task=Generate(prompt_tokens=4, max_new_tokens=3),
+    threads=1,
+    warmup=0,
+    retries=0,
+    profilers=(),
+)
+
+
+def quiet(words: str) -> None:
+    """Nothing is shown."""
+
+
+def lengths(*values: int) -> Axis:
+    return Axis(name="new_tokens", values=values)
+
+
+def runs_of(state: State) -> list[str]:
+    return [k for k in state.runs if not k.startswith("reference")]
+
+
+def test_a_sweep_measures_what_can_run_and_says_why_the_rest_cannot() -> None:
+    # fake with 2 and 3 tokens; llama.cpp of a bf16 that it cannot load
+    plan = planned(BASE, (Axis(name="dtype", values=(None, "int3")), lengths(2, 3, 4)), reference_every=2)
+    ledger = carry_out(plan, 10, quiet)
+    told = progress(ledger.state)
+    assert (told.done, told.failed, told.refused, told.left) == (3, 0, 3, 0)
+    assert told.eta is None and told.share == 1.0
+    found = report(load(folder_of(plan)), Store(data_dir()))
+    assert from_json(to_json(found), sweeping.Report) == found
+    refused = [row for row in found.rows if row.status == "refused"]
+    assert all("cannot load weights as int3" in row.reason for row in refused)
+    done = {row.at["new_tokens"]: row for row in found.rows if row.status == "done"}
+    assert set(done) == {2, 3, 4} and all(row.values["tok_per_s"].value > 0 for row in done.values())
+    # three cells, a reference before the first and before the third
+    assert [k for k in ledger.state.runs if k.startswith("reference")] == ["reference/0", "reference/1"]
+    assert len(found.drift) == 2 and "measured 2 times" in drift_words(found.drift)
+    table = flat(found)
+    assert {"new_tokens", "status", "tok_per_s", "runs"} <= set(table[0]) and len(table) == 6
+    assert sweeping.csv_of(table).count("\n") == 7
+
+
+def test_a_stopped_sweep_goes_on_and_no_cell_is_measured_twice() -> None:
+    plan = planned(BASE, (lengths(2, 3, 4, 5),), reference_every=0)
+    seen: list[str] = []
+
+    def stop(words: str) -> None:
+        seen.append(words)
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        carry_out(plan, 10, stop)
+    before = load(folder_of(plan))
+    assert (progress(before).done, progress(before).left) == (2, 2)
+    ledger = carry_out(plan, 10, quiet)
+    assert progress(ledger.state).done == 4
+    assert before.runs.items() <= ledger.state.runs.items()
+    store = Store(data_dir())
+    assert sorted(store.ids()) == sorted(ledger.state.runs.values())
+    carry_out(plan, 10, quiet)
+    assert len(store.ids()) == 4
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 4])
+def test_killed_at_any_write_every_cell_counts_once(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = planned(BASE, (lengths(2, 3),), reference_every=0)
+    count, save = 0, Ledger.save
+
+    def killed(self: Ledger[Any]) -> None:
+        nonlocal count
+        count += 1
+        if count == number:
+            raise SystemExit("killed")
+        if count < number:
+            save(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Ledger, "save", killed)
+        with pytest.raises(SystemExit):
+            carry_out(plan, 10, quiet)
+    ledger = carry_out(plan, 10, quiet)
+    assert progress(ledger.state).done == 2
+    store = Store(data_dir())
+    finished = [i for i in store.ids() if store.open(i).status() == "done"]
+    assert sorted(finished) == sorted(ledger.state.runs.values()) and len(finished) == 2
+
+
+def test_failures_are_kept_pause_their_backend_and_are_tried_again_when_asked() -> None:
+    crash = Axis(name="fake.crash", values=("SIGSEGV",))
+    plan = planned(BASE, (crash, lengths(2, 3, 4)), reference_every=0)
+    said: list[str] = []
+    ledger = carry_out(plan, 10, said.append)
+    told = progress(ledger.state)
+    assert (told.done, told.failed, told.left) == (0, 2, 1)
+    assert any("2 failures in a row" in words for words in said)
+    told = progress(carry_out(plan, 10, quiet).state)
+    assert (told.failed, told.left) == (3, 0)
+    n = len(Store(data_dir()).ids())
+    carry_out(plan, 10, quiet, retry=True)
+    assert len(Store(data_dir()).ids()) == n + 2
+    rows = report(load(folder_of(plan)), Store(data_dir())).rows
+    assert all(row.values == {} for row in rows) and all(row.reason for row in rows if row.status == "failed")
+
+
+def test_a_cell_that_ran_something_else_is_a_failed_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    delays = Axis(name="fake.delay_s", values=(0.001, 0.002))
+    plan = planned(BASE, (delays,), reference_every=0)
+    told = {"fake": {"delay_s": lambda setup: 0.001}}  # as of a worker that never took the option over
+    monkeypatch.setattr(asked, "SEEN", told)
+    ledger = carry_out(plan, 10, quiet)
+    assert (progress(ledger.state).done, progress(ledger.state).failed) == (1, 1)
+    (reason,) = ledger.state.failures.values()
+    assert reason == "Asked for delay s 0.002, and 0.001 ran."
+
+
+def test_limits_end_a_sweep_early() -> None:
+    plan = planned(BASE, (lengths(2, 3, 4),), reference_every=0, limits=Limits(cells=2))
+    said: list[str] = []
+    ledger = carry_out(plan, 10, said.append)
+    assert (progress(ledger.state).done, progress(ledger.state).left) == (2, 1)
+    assert any("2 cells are measured" in words for words in said)
+    assert progress(ledger.state).eta is not None
+    wider = msgspec.structs.replace(plan, limits=Limits())
+    assert progress(carry_out(wider, 10, quiet).state).done == 3, "another limit goes on with the same sweep"
+
+    over = planned(BASE, (lengths(7),), reference_every=0)
+    assert progress(carry_out(over, 1e-9, quiet).state).done == 0
+
+
+def test_rounds_follow_until_intervals_are_narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not sweeping.narrow([1.0] * 4, 0.5), "four runs give no interval"
+    assert sweeping.narrow([1.0] * 5, 0.01)
+    # ln of the values: mean 0, standard deviation 0.1; t of 4 degrees of freedom 2.776: e^0.124 - e^-0.124 = 0.249
+    values = [math.exp(x) for x in (-0.1, -0.1, 0.0, 0.1, 0.1)]
+    assert sweeping.narrow(values, 0.25) and not sweeping.narrow(values, 0.24)
+    monkeypatch.setattr(sweeping, "PAIRS", 1)
+    monkeypatch.setattr(sweeping, "MOST_ROUNDS", 2)
+    plan = planned(BASE, (lengths(6),), reference_every=0, limits=Limits(width=0.01))
+    assert len(runs_of(carry_out(plan, 10, quiet).state)) == 2
+
+
+def test_nothing_that_can_run_is_said() -> None:
+    plan = planned(BASE, (Axis(name="kv_dtype", values=("q8_0", "q4_0")),))
+    with pytest.raises(ExplorerError, match="No cell of this grid can run") as caught:
+        carry_out(plan, 10, quiet)
+    assert "has no setting 'kv_dtype'" in caught.value.hint
+
+
+def test_the_name_follows_from_what_is_measured() -> None:
+    one = planned(BASE, (lengths(2, 3),), title="One", limits=Limits(cells=1))
+    assert one.name == planned(BASE, (lengths(2, 3),), title="Two").name != planned(BASE, (lengths(2),)).name
+    odd = planned(msgspec.structs.replace(BASE, model="/some where/../model.gguf"), ())
+    assert odd.name.startswith("sweep-model.gguf-") and "/" not in odd.name
+
+
+@pytest.fixture
+def core(home: Path) -> Callable[..., Any]:
+    return lambda *args: CliRunner().invoke(cli, list(args), prog_name="roofscope")
+
+
+def test_the_command_line(core: Callable[..., Any], tmp_path: Path) -> None:
+    common = (
+        "sweep",
+        "--backend",
+        "fake",
+        "--threads",
+        "1",
+        "--warmup",
+        "0",
+        "--profilers",
+        "",
+        "--prompt-tokens",
+        "4",
+    )
+    dry = core(*common, "--axis", "new_tokens=2,3", "--axis", "batch=1,2", "--dry-run", "--json")
+    assert dry.exit_code == 0, dry.stderr
+    assert json.loads(dry.stdout)["cells"] == 4 and not Store(data_dir()).ids()
+    done = core(*common, "--axis", "new_tokens=2,3", "--json", "--csv", str(tmp_path / "rows.csv"))
+    assert done.exit_code == 0, done.stderr
+    assert json.loads(done.stdout)["progress"]["done"] == 2
+    assert (tmp_path / "rows.csv").read_text().startswith("new_tokens,status,reason,")
+    plan = load(data_dir() / "studies" / sweeping.sweeps()[0]).plan
+    (tmp_path / "plan.json").write_bytes(to_json(plan))
+    again = core("sweep", "--plan", str(tmp_path / "plan.json"))
+    assert again.exit_code == 0 and "2 done, 0 failed" in again.stdout
+    (tmp_path / "plan.json").write_text("{")
+    for wrong in (("--plan", str(tmp_path / "plan.json")), ("--axis", "colour=red"), ("--axis", "threads=x")):
+        assert core(*common, *wrong).exit_code == 2
+
+
+def test_a_study_that_is_no_sweep_is_not_taken_for_one(tmp_path: Path) -> None:
+    with pytest.raises(ExplorerError, match="There is no sweep"):
+        load(tmp_path)
+    assert isinstance(planned(BASE, ()), Sweep)
