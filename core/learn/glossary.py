@@ -30,6 +30,25 @@ ROOFLINE, LAYERS, MEMORY = "pages/understand/roofline.py", "pages/understand/lay
 DECODING, JACOBI = "pages/understand/decoding.py", "pages/understand/jacobi.py"
 HISTORY, TRADEOFFS = "pages/compare/history.py", "pages/compare/tradeoffs.py"
 DEVICES, PREDICT = "pages/plan/devices.py", "pages/plan/predict.py"
+ENDPOINTS = "pages/manage/endpoints.py"
+PAGE_NAMES = {  # as the menu has them
+    RUN: "Run",
+    CHAT: "Chat",
+    EVALUATE: "Evaluate",
+    TRANSFORM: "Transform",
+    TRAIN: "Train",
+    LOAD: "Load test",
+    ROOFLINE: "Roofline",
+    LAYERS: "Layers",
+    MEMORY: "Memory",
+    DECODING: "Decoding",
+    JACOBI: "Jacobi, live",
+    HISTORY: "History",
+    TRADEOFFS: "Trade-offs",
+    DEVICES: "Devices",
+    PREDICT: "Predict",
+    ENDPOINTS: "Endpoints",
+}
 
 
 def _group(name: str, *entries: tuple[str, str, tuple[str, ...], str]) -> tuple[Term, ...]:
@@ -661,7 +680,7 @@ TERMS: tuple[Term, ...] = (
             "Endpoint",
             "The address of a model server that answers over HTTP (the OpenAI or the Ollama API), streaming by SSE.",
             ("API", "HTTP", "HTTPS", "SSE", "URL", "IP", "TLS"),
-            "pages/manage/endpoints.py",
+            ENDPOINTS,
         ),
     ),
     *_group(

@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import streamlit as st
 
-from core.learn.glossary import Term, groups, matching
+from core.learn.glossary import PAGE_NAMES, Term, groups, matching
 from pages.ui import text
 from pages.ui.links import link
 from pages.ui.page import page
 
 
 def draw(term: Term) -> None:
-    """Its name, other words for it, what it means, and where it is seen."""
-    st.markdown(f"**{text.escape(term.name)}**" + (f" :gray[{text.escape(', '.join(term.also))}]" if term.also else ""))
-    st.markdown(text.escape(term.about))
-    if term.page:
-        link(term.page, "Where it is shown", ":material/open_in_new:")
+    """Its name, other words for it, and what it means."""
+    also = f" :gray[{text.escape(', '.join(term.also))}]" if term.also else ""
+    st.markdown(f"**{text.escape(term.name)}**{also}  \n{text.escape(term.about)}")
+
+
+def draw_group(name: str, terms: tuple[Term, ...]) -> None:
+    """The entries of a group, and the pages on which they are seen."""
+    st.subheader(name, anchor=False)
+    with st.container(border=True):
+        with st.grid(2, min_column_width=280, gap="medium"):
+            for term in terms:
+                draw(term)
+        with st.container(horizontal=True, vertical_alignment="center"):
+            for page_file in dict.fromkeys(t.page for t in terms if t.page):
+                link(page_file, PAGE_NAMES[page_file], ":material/open_in_new:")
 
 
 with page("Glossary", "Every term of this app in a sentence or two. The same words stand behind the question marks."):
@@ -24,8 +34,4 @@ with page("Glossary", "Every term of this app in a sentence or two. The same wor
     if not found:
         st.info("Try fewer letters, or an abbreviation such as TTFT.", title="No entry has these words")
     for group, terms in groups(found).items():
-        st.subheader(group, anchor=False)
-        with st.grid(3, min_column_width=280):
-            for term in terms:
-                with st.container(border=True, height="stretch"):
-                    draw(term)
+        draw_group(group, terms)

@@ -12,7 +12,7 @@ from streamlit.testing.v1 import AppTest
 
 from app import MENU
 from core import plugins
-from core.learn.glossary import TERMS, explained, find, groups, matching
+from core.learn.glossary import PAGE_NAMES, TERMS, explained, find, groups, matching
 
 ROOT = Path(__file__).parents[2]
 FILES = [*sorted((ROOT / "pages").rglob("*.py")), *sorted((ROOT / "core" / "charts").rglob("*.py"))]
@@ -62,12 +62,13 @@ def test_every_way_to_decode_and_every_transform_has_an_entry() -> None:
 
 
 def test_entries_are_whole() -> None:
-    menu = {f"pages/{entry[0]}" for entries in MENU.values() for entry in entries}
+    menu = {f"pages/{entry[0]}": entry[1] for entries in MENU.values() for entry in entries}
+    assert PAGE_NAMES.items() <= menu.items()
     assert len(TERMS) > 80
     assert len({t.name.casefold() for t in TERMS}) == len({t.key for t in TERMS}) == len(TERMS)
     for term in TERMS:
         assert term.about.endswith(".") and 20 < len(term.about) < 260, term.name
-        assert not term.page or term.page in menu, term.name
+        assert not term.page or term.page in PAGE_NAMES, term.name
     assert [t for g in groups(TERMS).values() for t in g] == list(TERMS)
 
 
@@ -89,6 +90,6 @@ def test_the_page_finds_a_word_and_says_when_there_is_none() -> None:
     at = AppTest.from_file(str(ROOT / "pages/learn/glossary.py"), default_timeout=60).run()
     assert not at.exception and len(at.subheader) == len(groups(TERMS))
     at.text_input(key="term").set_value("TTFT").run()
-    assert "Time to first token" in at.markdown[0].value
+    assert "Time to first token" in at.markdown[0].value and "Speed" in at.subheader[0].value
     at.text_input(key="term").set_value("qqqq").run()
     assert not at.exception and "No entry" in at.info[0].proto.title and not at.subheader
