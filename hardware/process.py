@@ -1,4 +1,4 @@
-"""A process as the operating system sees it: its memory, and how its threads wait. Knows nothing of models."""
+"""Processes as the operating system sees them: memory, open files, and how threads wait. Knows nothing of models."""
 
 from __future__ import annotations
 
@@ -53,6 +53,29 @@ def here() -> str:
         return f"{boot} {os.readlink('/proc/self/ns/pid')}"
     except OSError:
         return platform.node()
+
+
+def holders(*under: Path) -> dict[str, int]:
+    """Files below these folders that living processes have mapped or open, and one process of each.
+
+    Paths are real ones, without links. Processes that this user may not look at are not seen.
+    """
+    roots, found = tuple(os.path.join(os.path.realpath(folder), "") for folder in under), dict[str, int]()
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            for path in (*_mapped(process.pid), *(file.path for file in process.open_files())):
+                if path.startswith(roots):
+                    found.setdefault(path, process.pid)
+    return found
+
+
+def _mapped(pid: int) -> set[str]:
+    """Files in a process's memory, see proc(5); on Linux only."""
+    try:
+        lines = Path(f"/proc/{pid}/maps").read_text(errors="surrogateescape").splitlines()
+    except OSError:
+        return set()
+    return {fields[5] for line in lines if len(fields := line.split(maxsplit=5)) == 6}
 
 
 def resident(*others: int) -> Resident:

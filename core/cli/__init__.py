@@ -10,6 +10,7 @@ import core.cli.listings
 import core.cli.making
 import core.cli.running
 import core.cli.serving
+import core.cli.storing
 import core.cli.studying
 import core.cli.sweeping  # noqa: F401 - importing a module adds its commands
 from core.cli.group import cli

@@ -1,8 +1,9 @@
 """The cache of derived files: folders named by what they were made from, whole or absent.
 
 A folder is built beside its final place, forced to disk and renamed, under a lock between processes.
-A crash, a kill or a full disk leaves at most a `part-` folder, which the next build sweeps away.
-Knows nothing of models or conversions.
+A crash, a kill or a full disk leaves at most a `part-` folder, which the next build sweeps away. Before a build the
+artifacts that were used longest ago give way, as far as the quota and the disk ask for it, but none that a living
+process has open. Knows nothing of models or conversions.
 """
 
 from __future__ import annotations
@@ -12,23 +13,30 @@ import hashlib
 import json
 import os
 import shutil
+import time
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
 from core.errors import ExplorerError
-from core.paths import cache_dir
+from core.paths import cache_dir, data_dir
 from core.types import ModelEntry, Progress
+from hardware.process import holders
 
 Build = Callable[[Path, Progress], None]  # writes into an empty folder
 
 MARKER = "artifact.json"  # its presence says that the folder is whole; it names the source
 _BLOCK = 1 << 20
 _N_BLOCKS = 128  # a file of at most 128 MB is hashed whole
+QUOTA_BYTES = 20_000_000_000  # where the user has set none
+PART = "part-"
+JUST_S = 120.0  # what was asked for so recently is about to be opened
+_QUOTA = "storage.json"  # in the data folder
 
 
 def folder() -> Path:
@@ -78,17 +86,19 @@ def _hashed(path: str, size: int, mtime_ns: int) -> str:
 def made(key: str, entry: ModelEntry, what: str, progress: Progress, n_bytes: Callable[[], int], build: Build) -> Path:
     """The artifact `key`, built when it is not there yet. One process builds, others wait for it."""
     final = folder() / key
-    if (final / MARKER).is_file():
+    if _whole(final):
         return final
     folder().mkdir(parents=True, exist_ok=True)
     with _lock(key, progress):
-        if (final / MARKER).is_file():
+        if _whole(final):
             return final
         _sweep(key)
-        need, free = n_bytes(), shutil.disk_usage(folder()).free
+        need = n_bytes()
+        make_room(need)
+        free = shutil.disk_usage(folder()).free
         if need > free:
             raise _disk_full(what, entry, need, free)
-        part = folder() / f"part-{key}-{uuid.uuid4().hex[:8]}"
+        part = folder() / f"{PART}{key}-{uuid.uuid4().hex[:8]}"
         part.mkdir()
         try:
             build(part, progress)
@@ -98,6 +108,7 @@ def made(key: str, entry: ModelEntry, what: str, progress: Progress, n_bytes: Ca
             shutil.rmtree(final, ignore_errors=True)  # without its marker it is only the rest of a deletion
             os.replace(part, final)
             _flush_folder(folder())
+            _whole(final)
         except Exception as error:
             if _no_space(error):
                 raise _disk_full(what, entry, need, shutil.disk_usage(folder()).free) from error
@@ -105,6 +116,15 @@ def made(key: str, entry: ModelEntry, what: str, progress: Progress, n_bytes: Ca
         finally:
             shutil.rmtree(part, ignore_errors=True)
     return final
+
+
+def _whole(final: Path) -> bool:
+    """Whether an artifact is there; if so, it is used now."""
+    if not (final / MARKER).is_file():
+        return False
+    with suppress(OSError):  # read-only, or a full disk
+        _used(final).touch()
+    return True
 
 
 def _no_space(error: BaseException | None) -> bool:
@@ -141,7 +161,7 @@ def _lock(key: str, progress: Progress) -> Iterator[None]:
 
 def _sweep(key: str) -> None:
     """Remove what a killed process left half-built: parts of `key`, whose lock we hold, and of unlocked keys."""
-    for part in folder().glob("part-*"):
+    for part in folder().glob(f"{PART}*"):
         owner = part.name.split("-")[1]
         if owner == key:
             shutil.rmtree(part, ignore_errors=True)
@@ -168,3 +188,115 @@ def _flush_folder(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+# ---------------------------------------------------------------- what gives way
+
+
+def whole() -> tuple[Path, ...]:
+    """The artifacts that are there, those that were used longest ago first."""
+    found = (marker.parent for marker in folder().glob(f"*/{MARKER}"))
+    return tuple(sorted((final for final in found if not final.name.startswith(PART)), key=used_s))
+
+
+def parts() -> tuple[Path, ...]:
+    """What killed processes left half-built, and what living ones build: `discard` tells them apart."""
+    return tuple(folder().glob(f"{PART}*"))
+
+
+def about(final: Path) -> dict[str, Any]:
+    """model and label it was made of, what it is, and the model's files; empty where it cannot be read."""
+    try:
+        found = json.loads((final / MARKER).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def used_s(final: Path) -> float:
+    """When it was asked for last, or made; seconds since 1970."""
+    return max((f.stat().st_mtime for f in (_used(final), final / MARKER) if f.is_file()), default=0.0)
+
+
+def sources(final: Path) -> tuple[Path, ...]:
+    """The files and folders of the model that it was made from."""
+    found = about(final).get("files")
+    return tuple(Path(p) for p in found.values() if isinstance(p, str)) if isinstance(found, dict) else ()
+
+
+def made_from(place: Path) -> tuple[Path, ...]:
+    """The artifacts of a model whose files lie in this folder."""
+    return tuple(final for final in whole() if any(source.is_relative_to(place) for source in sources(final)))
+
+
+def discard(path: Path) -> bool:
+    """Remove an artifact or a part; False where another process builds it just now."""
+    key = path.name.split("-")[1] if path.name.startswith(PART) else path.name
+    try:
+        with FileLock(folder() / f"{key}.lock", timeout=0):
+            (path / MARKER).unlink(missing_ok=True)  # first: without it the folder is only the rest of a deletion
+            shutil.rmtree(path, ignore_errors=True)
+            if path.name == key:
+                _used(path).unlink(missing_ok=True)
+    except (Timeout, OSError):
+        return False
+    return not path.exists()
+
+
+def in_use(final: Path, opened: Iterable[str]) -> bool:
+    """Whether a living process has it open or was given it a moment ago. opened: what `holders` told."""
+    inside = os.path.join(os.path.realpath(final), "")
+    return time.time() - used_s(final) < JUST_S or any(path.startswith(inside) for path in opened)
+
+
+def make_room(n_bytes: int) -> tuple[Path, ...]:
+    """Remove artifacts, those used longest ago first, until `n_bytes` more fit into the quota and onto the disk."""
+    sizes = {final: size_bytes(final) for final in whole()}
+    taken, gone = sum(sizes.values()), list[Path]()
+    opened: dict[str, int] | None = None
+    for final, size in sizes.items():
+        short = n_bytes - shutil.disk_usage(folder()).free
+        if taken + n_bytes <= quota_bytes() and short <= 0:
+            break
+        opened = holders(folder()) if opened is None else opened
+        if not in_use(final, opened) and discard(final):
+            taken -= size
+            gone.append(final)
+    return tuple(gone)
+
+
+def size_bytes(place: Path) -> int:
+    """Of a file, or of all files in a folder; links count for themselves."""
+    total = 0
+    for path in (place, *(place.rglob("*") if place.is_dir() and not place.is_symlink() else ())):
+        with suppress(OSError):  # gone meanwhile
+            total += path.lstat().st_size if path.is_symlink() or path.is_file() else 0
+    return total
+
+
+def quota_bytes() -> int:
+    """What all artifacts together may take."""
+    try:
+        found = json.loads((data_dir() / _QUOTA).read_text(encoding="utf-8"))["quota_bytes"]
+        return int(found) if 0 <= found < 2**63 else QUOTA_BYTES
+    except (OSError, ValueError, TypeError, KeyError):
+        return QUOTA_BYTES
+
+
+def set_quota(n_bytes: int) -> None:
+    """Keep this as the quota; nothing is removed by it. Raises ExplorerError where it cannot be kept."""
+    file = data_dir() / _QUOTA
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        part = file.with_suffix(f".{os.getpid()}.tmp")
+        part.write_text(json.dumps({"quota_bytes": n_bytes}), encoding="utf-8")
+        part.replace(file)
+    except OSError as error:
+        raise ExplorerError(
+            f"The quota could not be kept: {error.strerror}.", f"Free some space or permissions in {data_dir()}."
+        ) from error
+
+
+def _used(final: Path) -> Path:
+    """A file whose date says when the artifact was used; beside it, since what is inside makes up its identity."""
+    return final.with_name(f"{final.name}.used")

@@ -107,11 +107,11 @@ def _hf(entry: ModelEntry, progress: Progress) -> Path:
     """The model as a Hugging Face folder, made from its GGUF or, with random weights, from its config.json."""
     if "hf" in entry.files:
         return Path(entry.files["hf"])
+    key = _hf_key(entry, progress)
     if "gguf" in entry.files:
         from core.models import gguf_to_hf
 
         source = Path(entry.files["gguf"])
-        key = key_of("hf from gguf", gguf_to_hf.VERSION, *(fingerprint(p) for p in gguf_file.parts(source)))
         return made(
             key,
             entry,
@@ -123,7 +123,6 @@ def _hf(entry: ModelEntry, progress: Progress) -> Path:
     from core.models import random_weights
 
     config = _config_folder(entry, progress)
-    key = key_of("hf from config", random_weights.VERSION, *fingerprints(config))
     return made(
         key,
         entry,
@@ -134,16 +133,29 @@ def _hf(entry: ModelEntry, progress: Progress) -> Path:
     )
 
 
+def _hf_key(entry: ModelEntry, progress: Progress) -> str:
+    """The name of the Hugging Face folder that `_hf` makes."""
+    if "gguf" in entry.files:
+        from core.models import gguf_to_hf
+
+        source = Path(entry.files["gguf"])
+        return key_of("hf from gguf", gguf_to_hf.VERSION, *(fingerprint(p) for p in gguf_file.parts(source)))
+    from core.models import random_weights
+
+    return key_of("hf from config", random_weights.VERSION, *fingerprints(_config_folder(entry, progress)))
+
+
 def _onnx(entry: ModelEntry, progress: Progress) -> Path:
+    """An ONNX export. The Hugging Face folder between is made only if the export is: it may have given way."""
     from core.models import onnx_export
 
-    source = _hf(entry, progress)
-    key = key_of("onnx from hf", onnx_export.VERSION, *_origin(source))
+    origin = _origin(Path(entry.files["hf"])) if "hf" in entry.files else (_hf_key(entry, progress),)
+    key = key_of("onnx from hf", onnx_export.VERSION, *origin)
 
     def build(out: Path, report: Progress) -> None:
-        onnx_export.export(str(source), str(out), report)
+        onnx_export.export(str(_hf(entry, report)), str(out), report)
 
-    return made(key, entry, "an ONNX export", progress, lambda: _fp32_bytes(source), build)
+    return made(key, entry, "an ONNX export", progress, lambda: _fp32_bytes(_hf(entry, progress)), build)
 
 
 def _gguf(entry: ModelEntry, progress: Progress) -> Path:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import ExplorerError
-from core.models import catalogue
+from core.models import artifact_cache, catalogue
 from core.paths import data_dir
 from core.types import Scalar, to_json
 
@@ -77,6 +77,7 @@ def inherited(name: str, *facts: str) -> dict[str, Scalar]:
 def building(name: str) -> Iterator[Path]:
     """An empty folder that becomes the model `name` when the block ends well, and is removed when it does not."""
     folder().mkdir(parents=True, exist_ok=True)
+    restore()
     partial = folder() / f".{name}.partial"
     shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
     partial.mkdir()
@@ -98,9 +99,34 @@ def write_about(path: Path, facts: dict[str, Any]) -> None:
     (path / ABOUT).write_bytes(to_json(facts))
 
 
+def leftovers() -> tuple[Path, ...]:
+    """What processes that were killed left half-made or half-deleted; of a living one, what it makes now."""
+    return tuple(p for p in folder().glob(".*") if p.suffix in (".partial", ".old"))
+
+
+def restore() -> None:
+    """Give back models that were moved away by a process that was killed before the new one stood in their place."""
+    for old in folder().glob(".*.old"):
+        final = old.with_name(old.name[1 : -len(".old")])
+        if (old / ABOUT).is_file() and not final.exists():
+            old.rename(final)
+
+
 def remove(name: str) -> None:
-    """Delete a derived model. Raises ExplorerError for any other."""
-    if not (folder() / name / ABOUT).is_file() or name.startswith("."):
+    """Delete a derived model and what was converted from it. Raises ExplorerError for any other."""
+    place = folder() / name
+    known = {about.parent.name for about in folder().glob(f"[!.]*/{ABOUT}")}
+    if name not in known:
         raise ExplorerError(f"'{name}' is not a model made here.", "Only derived models can be deleted.")
-    shutil.rmtree(folder() / name)
-    catalogue.entries(refresh=True)
+    exports = artifact_cache.made_from(place)
+    try:
+        (place / ABOUT).unlink()  # first: without it the folder is only the rest of a deletion
+        shutil.rmtree(place)
+    except OSError as error:
+        raise ExplorerError(
+            f"The model {name} could not be deleted: {error.strerror}.", f"Check the permissions of {folder()}."
+        ) from error
+    finally:
+        catalogue.entries(refresh=True)
+    for export in exports:
+        artifact_cache.discard(export)

@@ -158,11 +158,15 @@ def _try(path: Path, id: str, family: Family, troubles: list[str], label: str = 
 
 def hub_cache(troubles: list[str]) -> Iterator[ModelEntry]:
     """The Hugging Face cache: models--<org>--<name>/{refs/main, snapshots/<commit>/...}."""
+    for repo in sorted(hub_folder().glob("models--*")):
+        yield from _repository(repo, "hub", troubles)
+
+
+def hub_folder() -> Path:
+    """Where the Hugging Face cache is, whether or not it is there. Raises RuntimeError for a home that cannot be."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     home = Path(os.environ.get("HF_HOME") or cache / "huggingface").expanduser()
-    hub = Path(os.environ.get("HF_HUB_CACHE") or home / "hub").expanduser()
-    for repo in sorted(hub.glob("models--*")):
-        yield from _repository(repo, "hub", troubles)
+    return Path(os.environ.get("HF_HUB_CACHE") or home / "hub").expanduser()
 
 
 def _repository(repo: Path, family: Family, troubles: list[str]) -> Iterator[ModelEntry]:

@@ -7,13 +7,22 @@ parent was replaced finds neither.
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 
 import msgspec
 
 from core.models import derived
 from core.models.identity import content, newest_s
+from core.paths import data_dir
 from core.runs.resolve import Resolved
 from core.types import Derive, to_json
+
+TOLD = "told.json"  # beside checkpoints: which run they are of, which model it starts from, and what it does
+
+
+def work_folder() -> Path:
+    """Where checkpoints lie, a folder for each key."""
+    return data_dir() / "work"
 
 
 def job_key(wanted: Resolved) -> str:

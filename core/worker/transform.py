@@ -15,10 +15,9 @@ import msgspec
 from core import engine, plugins
 from core.models import catalogue, derived, spec
 from core.models.formats import files_of
-from core.paths import data_dir
-from core.runs.lineage import is_of, job_key
+from core.runs.lineage import TOLD, is_of, job_key, work_folder
 from core.runs.resolve import resolve
-from core.types import Curve, Derive, Made, Request, Source
+from core.types import Curve, Derive, Made, Request, Source, to_json
 from core.worker.journal import Journal
 from core.worker.sessions import Sessions, provide
 from hardware.detect import usable_cores
@@ -61,8 +60,10 @@ def derive(request: Request, sessions: Sessions, journal: Journal) -> None:
     transform, params = plugins.get("transform", task.transform), wanted.task
     sessions.close()
     key = job_key(wanted)
-    folder = data_dir() / "work" / key
+    folder = work_folder() / key
     folder.mkdir(parents=True, exist_ok=True)
+    told = {"run": journal.run.id, "model": request.model, "transform": task.transform, "name": task.name}
+    (folder / TOLD).write_bytes(to_json(told))
     job = TransformJob(journal, folder, request)
     journal.phase("preparing", f"Looking for {request.model}")
     source = job.open(request.model, transform.formats)

@@ -110,6 +110,16 @@ def when(created_s: float | None) -> str:
     return time.strftime("%d %b %H:%M" if then[0] == now[0] else "%d %b %Y", then)
 
 
+def age(seconds: float | None) -> str:
+    """How long ago, in one unit: `a moment`, `5 min`, `3 h`, `12 days`."""
+    if seconds is None:
+        return NONE
+    for unit, length_s in (("day", 86400.0), ("h", 3600.0), ("min", 60.0)):
+        if (n := int(seconds // length_s)) >= 1:
+            return f"{n} {unit}{'s' * (unit == 'day' and n > 1)}"
+    return "a moment"
+
+
 def provenance(kind: Provenance) -> str:
     """A badge that says where the numbers beside it come from, as Markdown."""
     color, icon, _ = _PROVENANCE[kind]
