@@ -125,7 +125,7 @@ def test_the_tree_names_what_exists() -> None:
 
 
 # Minutes of training and what needs it; what runs every backend, or without end, has a test of its own in tests/cli.
-LONG = ("transform finetune", "transform consistency", "study ", " cllm", " core check", " core serve")
+LONG = ("transform finetune", "transform consistency", "study ", " cllm", " core check", " core serve", " core load ")
 
 
 def test_the_long_commands_name_what_exists() -> None:

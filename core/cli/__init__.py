@@ -7,6 +7,7 @@ run, 1 a run that failed, 130 stopped with Ctrl-C.
 import core.cli.analysis
 import core.cli.checking
 import core.cli.listings
+import core.cli.loading
 import core.cli.making
 import core.cli.running
 import core.cli.serving

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
+from core.endpoints.address import address
 from core.errors import ExplorerError
 from core.loadtest.lengths import Lengths
 from core.loadtest.objectives import Objectives
@@ -67,10 +68,7 @@ class Plan(Record):
 
 def check(plan: Plan) -> None:
     """Raises ExplorerError for a plan that cannot be carried out, or could not be judged."""
-    if not plan.address.startswith(("http://", "https://")):
-        raise ExplorerError(
-            f"'{plan.address}' is no address of a server.", "Write it with http:// or https://, host and port."
-        )
+    address(plan.address)
     _check_levels(plan)
     for name, value, most in (
         ("warm-up", plan.warmup_s, 3600.0),

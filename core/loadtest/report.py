@@ -5,6 +5,8 @@ What is missing because the test was stopped, or its process died, is missing he
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
@@ -16,10 +18,9 @@ from core.loadtest.events import Answered, Began, Broken, Done, Ended, Event, Op
 from core.loadtest.level import SHARES, Level, Point, counts, point
 from core.loadtest.plan import Mode, Plan
 from core.loadtest.search import Largest, Probe, answer, largest
-from core.types import Record
+from core.types import Record, to_json
 
 Status = Literal["queued", "running", "done", "cancelled", "failed", "interrupted"]
-FEWEST_PART = 1.0  # seconds of a window that was cut short below which it says nothing
 
 
 class Measured(Record):
@@ -94,7 +95,7 @@ def report(
     """Everything that is known. cores: of the machine that sent; local: whether the server ran on it too."""
     by_load: dict[float, list[Level]] = {}
     for level in levels(events, plan.mode):
-        if level.window_s >= FEWEST_PART and counts(level):
+        if level.window_s > 0 and counts(level):
             by_load.setdefault(level.load, []).append(level)
     points = tuple(_measured(plan, by_load[load], cores, local) for load in sorted(by_load))
     broken = next((e for e in reversed(events) if isinstance(e, Broken)), None)
@@ -196,6 +197,25 @@ def _row(m: Measured) -> dict[str, Any]:
         "flags": "; ".join(f.words for f in m.flags),
     }
     return row
+
+
+def export(found: Report, events: Iterable[Event], kind: Literal["json", "csv", "requests"]) -> str:
+    """A test as a file: all of it as JSON, its levels as CSV, or its requests as CSV."""
+    if kind == "json":
+        return to_json(found).decode() + "\n"
+    table = rows(found) if kind == "csv" else request_rows(events)
+    if not table:
+        return ""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(table[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({k: _safe(v) for k, v in row.items()} for row in table)
+    return text.getvalue()
+
+
+def _safe(value: Any) -> Any:
+    """No cell of text from a server is taken for a formula by a spreadsheet."""
+    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
 
 
 def request_rows(events: Iterable[Event]) -> list[dict[str, Any]]:

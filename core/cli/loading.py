@@ -1,0 +1,166 @@
+"""Load tests of a model server: carry one out, and read those that are there."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from core.cli.group import STOPPED, cli, json_flag, show
+from core.endpoints.address import address
+from core.errors import ExplorerError
+from core.loadtest.conduct import conduct
+from core.loadtest.lengths import lengths, read_rows
+from core.loadtest.objectives import PRESETS, objectives
+from core.loadtest.plan import Plan, check
+from core.loadtest.report import Report, export
+from core.loadtest.sending import target
+from core.loadtest.shelf import Shelf
+from core.paths import data_dir
+from core.runs.measuring import BusyError, holder
+from core.types import to_json
+
+FORMATS = ("table", "json", "csv", "requests")
+
+
+@cli.command()
+@click.argument("url")
+@click.option("--model", default="", help="As the server calls it; without it, the first one that it lists.")
+@click.option("--users", help="Closed loop: how many ask at once, each again after its answer: 1,2,4.")
+@click.option("--rate", help="Open loop: requests per second, sent when they are due: 0.5,1,2.")
+@click.option("--burstiness", type=float, default=1.0, show_default=True, help="1: Poisson; less: bursts; more: even.")
+@click.option("--find", is_flag=True, help="Search between the first and the last load for the largest that is good.")
+@click.option("--prompt-tokens", default="128", show_default=True, help="128, 64-256 or 128~0.5 (log-normal).")
+@click.option("--answer-tokens", default="64", show_default=True, help="In the same words.")
+@click.option("--dataset", default="", help="A JSONL file with prompts or lengths of your own.")
+@click.option("--goodput", "limits", multiple=True, help="ttft:200 tpot:50 e2el:5000 (ms), or a preset; see --presets.")
+@click.option("--share", type=float, help="Of the requests that must keep them: 0.9, with MLPerf's 0.99.")
+@click.option("--warmup", type=float, default=5.0, show_default=True, help="Seconds of load before the window.")
+@click.option("--seconds", type=float, default=30.0, show_default=True, help="Of the window, on each level.")
+@click.option("--grace", type=float, default=60.0, show_default=True, help="Open loop: seconds for the last answers.")
+@click.option("--timeout", type=float, default=300.0, show_default=True, help="Seconds of silence that end a request.")
+@click.option("--repeats", type=int, default=1, show_default=True, help="Of each level, interleaved.")
+@click.option("--max-requests", type=int, default=5000, show_default=True, help="On each level.")
+@click.option("--max-minutes", type=float, default=30.0, show_default=True, help="In all.")
+@click.option("--past-saturation", is_flag=True, help="Go on when more load brings no more throughput.")
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--key-from", default="", help="The environment variable that holds the server's key.")
+@click.option("--presets", is_flag=True, is_eager=True, expose_value=False, callback=lambda c, _, on: _presets(c, on))
+@json_flag
+def load(url: str, as_json: bool, **given: Any) -> None:
+    """Put load on a model server: latency, throughput and goodput at each level."""
+    if bool(given["users"]) and bool(given["rate"]):
+        raise ExplorerError("Users and a rate at once are neither loop.", "Give --users or --rate.")
+    open_loop = bool(given["rate"])
+    plan = Plan(
+        address=url,
+        model=given["model"],
+        mode="open" if open_loop else "closed",
+        levels=_levels(given["rate"] if open_loop else given["users"] or "1,2,4"),
+        burstiness=given["burstiness"],
+        prompt=lengths(given["prompt_tokens"]),
+        answer=lengths(given["answer_tokens"]),
+        dataset=given["dataset"],
+        warmup_s=given["warmup"],
+        window_s=given["seconds"],
+        grace_s=given["grace"],
+        timeout_s=given["timeout"],
+        repeats=given["repeats"],
+        max_requests=given["max_requests"],
+        max_minutes=given["max_minutes"],
+        objectives=objectives(given["limits"], given["share"]),
+        find=given["find"],
+        at_saturation="go on" if given["past_saturation"] else "stop",
+        seed=given["seed"],
+        key=given["key_from"],
+    )
+    check(plan)
+    read_rows(plan.dataset)
+    if (other := holder(data_dir())) is not None:
+        raise BusyError(other)
+    test = Shelf(data_dir()).create(plan, address(plan.address).loopback)
+    test.own()
+    stopped = False
+    try:
+        found = conduct(data_dir(), test, target, lambda words: click.echo(words, err=True))
+    except KeyboardInterrupt:
+        found, stopped = test.report(), True
+    _print(found, "json" if as_json else "table")
+    if stopped:
+        sys.exit(STOPPED)
+
+
+@cli.command()
+@click.argument("test_id", required=False)
+@click.option("--format", "fmt", type=click.Choice(FORMATS), default="table", show_default=True)
+@json_flag
+def loads(test_id: str | None, fmt: str, as_json: bool) -> None:
+    """The load tests on this machine; one of them as a table, as JSON, or as CSV of its levels or its requests."""
+    shelf = Shelf(data_dir())
+    if test_id is None:
+        show(shelf.rows(), as_json or fmt == "json")
+        return
+    test = shelf.open(test_id)
+    if fmt == "requests":
+        click.echo(export(test.report(), test.events(), "requests"), nl=False)
+        return
+    _print(test.report(), "json" if as_json else fmt)
+
+
+def _print(found: Report, fmt: str) -> None:
+    if fmt == "json":
+        click.echo(to_json(found))
+        return
+    if fmt == "csv":
+        click.echo(export(found, (), "csv"), nl=False)
+        return
+    show([_line(m.point, found.plan.mode) for m in found.points])
+    for m in found.points:
+        for flag in m.flags:
+            click.echo(f"{m.point.load:g} {found.plan.unit}: {flag.words}")
+        for reason in m.point.reasons:
+            click.echo(f"{m.point.load:g} {found.plan.unit}: failed: {reason}")
+    loop = "closed loop" if found.plan.mode == "closed" else "open loop, latencies from the scheduled time"
+    click.echo(f"\n{loop}; {found.n_requests} requests in {found.spent_s:.0f} s (load test {found.id}, {found.status})")
+    if found.plan.objectives.stated:
+        click.echo(f"objectives: {found.plan.objectives} (ms) for {found.plan.objectives.share:.0%} of the requests")
+    if found.found is not None:
+        click.echo(found.found.sentence)
+
+
+def _line(p: Any, mode: str) -> dict[str, Any]:
+    """A level as the table has it: milliseconds, and what its number stands on."""
+
+    def ms(value: float | None) -> str:
+        return "-" if value is None else f"{value * 1e3:.4g}"
+
+    bad = f"{p.good}/{p.bad}/{p.undetermined}"
+    return {
+        "users" if mode == "closed" else "req/s": f"{p.load:g}",
+        "n": p.counted,
+        "req/s done": p.requests_per_s,
+        "tok/s": p.tokens_per_s,
+        "goodput/s": p.goodput,
+        "good/bad/unknown": bad if p.goodput is not None else "-",
+        "failed": sum(p.failures.values()),
+        **{f"ttft {share} ms": ms(getattr(p.ttft, share).value) for share in ("p50", "p95")},
+        "tpot p50 ms": ms(p.tpot.p50.value),
+        **{f"e2e {share} ms": ms(getattr(p.e2e, share).value) for share in ("p50", "p95", "p99")},
+    }
+
+
+def _levels(words: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(word) for word in words.split(","))
+    except ValueError:
+        raise ExplorerError(f"'{words}' are no loads.", "Write numbers with commas: 1,2,4.") from None
+
+
+def _presets(context: click.Context, wanted: bool) -> None:
+    """Print the published objectives and leave."""
+    if not wanted:
+        return
+    show([{"preset": n, "limits": str(p.objectives), "share": p.objectives.share} for n, p in PRESETS.items()])
+    click.echo("\n".join(sorted({p.source for p in PRESETS.values()})))
+    context.exit()

@@ -1,0 +1,28 @@
+"""The process that carries out a load test which the app has asked for: `python -m core.loadtest.generator ROOT ID`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from core.errors import ExplorerError
+from core.loadtest.conduct import conduct
+from core.loadtest.sending import target
+from core.loadtest.shelf import Shelf
+
+
+def main(root: str, test_id: str) -> int:
+    test = Shelf(Path(root)).open(test_id)
+    test.own()
+    try:
+        conduct(Path(root), test, target, lambda words: print(words, flush=True))
+    except ExplorerError as error:
+        print(error, flush=True)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

@@ -1,0 +1,146 @@
+"""What one request of a load test says, and what came of it: between the plan's asks and the endpoints' client.
+
+The client stamps times and counts tokens (core.endpoints); here they become an Outcome on the level's clock.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from core.endpoints import client
+from core.endpoints.address import Address, address
+from core.endpoints.chunks import Chunk
+from core.endpoints.client import Stream
+from core.endpoints.failures import Failure
+from core.endpoints.measured import measured
+from core.errors import ExplorerError
+from core.loadtest.events import Outcome
+from core.loadtest.lengths import Ask
+from core.loadtest.plan import Plan
+
+CONNECT_S = 10.0
+
+
+class Target(NamedTuple):
+    """The server, which of its models, and how long it may keep silent."""
+
+    where: Address
+    model: str
+    silent_s: float
+
+    def call(self, ask: Ask) -> Call:
+        """The request, which goes out when it is performed."""
+        stream = client.stream(self.where, body(self.model, ask), connect_s=CONNECT_S, read_s=self.silent_s)
+        return Call(stream, ask)
+
+
+def body(model: str, ask: Ask) -> dict[str, Any]:
+    """Greedy, of the length that was asked for, not from a cache, and with exact counts where a server has them.
+
+    Servers pass over the fields that they do not know.
+    """
+    return {
+        "model": model,
+        "messages": [{"role": "user", "content": ask.prompt}],
+        "max_tokens": ask.answer_tokens,
+        "max_completion_tokens": ask.answer_tokens,
+        "temperature": 0,
+        "stream": True,
+        "stream_options": {"include_usage": True, "continuous_usage_stats": True},
+        "ignore_eos": True,
+        "cache_prompt": False,
+        "timings_per_token": True,
+    }
+
+
+def target(plan: Plan) -> Target:
+    """Whom the plan means. Asks the server for its models where the plan names none. Raises ExplorerError."""
+    where = address(plan.address, key_of(plan.key))
+    return Target(where, plan.model or first_model(where), plan.timeout_s)
+
+
+def key_of(name: str, environ: Mapping[str, str] = os.environ) -> str | None:
+    """The key in that environment variable; None without a name. Raises ExplorerError when it is not set."""
+    if not name:
+        return None
+    if not environ.get(name):
+        raise ExplorerError(f"The environment variable {name} is not set.", "Set it to the key of the server.")
+    return environ[name]
+
+
+def first_model(where: Address) -> str:
+    """The first model that the server lists. Raises ExplorerError."""
+    found = client.ask(where, "models")
+    data = found.get("data") if isinstance(found, dict) else None
+    names = [m.get("id") for m in data if isinstance(m, dict)] if isinstance(data, list) else []
+    name = next((n for n in names if isinstance(n, str) and n), None)
+    if name is None:
+        raise ExplorerError(f"{where.root} lists no model.", "Load one there, or name the model.")
+    return name
+
+
+class Call:
+    """One request to a server."""
+
+    def __init__(self, stream: Stream, ask: Ask) -> None:
+        self._stream, self._ask = stream, ask
+
+    def close(self) -> None:
+        """Drop its connection, from any thread."""
+        self._stream.close()
+
+    def perform(self, due_s: float | None, zero_s: float) -> Outcome:
+        """From its beginning to its end, in this thread. due_s: since zero_s, when the level began."""
+        began_s = time.perf_counter()
+        chunks: list[Chunk] = []
+        failure: Failure | None = None
+        try:
+            for chunk in self._stream:
+                chunks.append(chunk)
+        except Failure as error:
+            failure = error
+        return _outcome(self._stream, self._ask, chunks, failure, began_s, due_s, zero_s)
+
+
+def _outcome(
+    stream: Stream,
+    ask: Ask,
+    chunks: list[Chunk],
+    failure: Failure | None,
+    began_s: float,
+    due_s: float | None,
+    zero_s: float,
+) -> Outcome:
+    ended_s = stream.ended_s if stream.ended_s is not None else time.perf_counter()
+    sent_s = stream.sent_s
+    found = measured(chunks, sent_s if sent_s is not None else zero_s)
+    kind, reason = ("", "") if failure is None else (failure.kind, str(failure))
+    if failure is None and found.ttft_s is None:
+        kind, reason = "empty", "The server answered without a text."
+
+    def on_clock(since_sent_s: float | None) -> float | None:
+        return None if since_sent_s is None or sent_s is None else round(sent_s + since_sent_s - zero_s, 7)
+
+    return Outcome(
+        index=ask.number,
+        begun_s=round(began_s - zero_s, 7),
+        scheduled_s=due_s,
+        sent_s=on_clock(0.0),
+        connect_s=None if stream.connect_s is None else round(stream.connect_s, 7),
+        first_s=on_clock(found.ttft_s),
+        last_s=on_clock(found.e2e_s),
+        ended_s=round(ended_s - zero_s, 7),
+        n_tokens=found.n_tokens,
+        first_tokens=found.first_tokens,
+        asked_tokens=ask.answer_tokens,
+        prompt_tokens=found.n_prompt,
+        cached_tokens=found.cached,
+        counted_by=found.counted_by or "",
+        single=found.itl_s is not None,
+        gaps_s=tuple(round(g, 6) for g in found.icl_s),
+        failure=kind,
+        reason=reason,
+    )
