@@ -8,27 +8,15 @@ reading and its arithmetic. This module knows no file and no clock.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Literal
 
 from core.analysis.capacity import usable_bytes
-from core.analysis.device_time import (
-    PUBLISHED,
-    Calibration,
-    Spread,
-    compute_peak,
-    decode_rest,
-    decode_terms,
-    ideal_peak,
-    launch_seconds,
-    prefill_terms,
-    weighted,
-)
+from core.analysis.device_time import PUBLISHED, Calibration, Spread, compute_peak, ideal_peak
 from core.analysis.memory import Shape, Split, split
-from core.analysis.work import LayerWork, total, work
-from core.dtypes import canonical_dtype, mix_note, retype
-from core.errors import ExplorerError
-from core.types import Attention, Linear, ModelSpec, Record
+from core.analysis.time_parts import load_of, moved_bytes, prompt_time, step_time
+from core.analysis.work import LayerWork, total
+from core.dtypes import mix_note
+from core.types import Linear, ModelSpec, Record
 from hardware.device import Device
 
 Bound = Literal["memory", "compute"]
@@ -87,37 +75,25 @@ def predict(
     weights: as if the weights were stored so; None: as they are. micro_batch: prompt tokens per forward.
     thread_share: threads over cores of a processor.
     """
-    check_sizes(prompt_tokens, new_tokens, batch, micro_batch)
-    dtype = canonical_dtype(weights or spec.dtype)
-    if weights is not None or spec.weight_bytes is None:
-        spec = retype(spec, dtype)
-    options = {"kv_dtype": kv_dtype, "activation_dtype": "fp16"}
-    bandwidth, roof = device.mem_bandwidth_bytes_per_s, ideal_peak(device, dtype)
-
-    ideal = calibrated = 0.0
-    prompt: list[LayerWork] = []
-    for n_new, n_past in chunks(prompt_tokens, micro_batch) if spec.causal else [(prompt_tokens, 0)]:
-        forward = total(work(spec, n_new, n_past, batch, **options))  # type: ignore[arg-type]
-        prompt.append(forward)
-        ideal += max(moved_bytes(forward) / bandwidth, forward.flops / roof[1])
-        reading = calibration.memory * forward.weight_bytes / bandwidth
-        arithmetic = weighted(prefill_terms(device, forward.flops_executed, dtype, thread_share), calibration)
-        calibrated += max(reading, arithmetic) + launch_seconds(device, spec.n_blocks, calibration)
-    ttft = as_figure(ideal, calibrated, calibration.prefill)
-    peak = compute_peak(device, dtype)
-    prefill_bound = bound(total(tuple(prompt)), peak[1], bandwidth)
-
-    tpot: Figure | None = None
-    decode_bound = prefill_bound
-    if spec.causal:
-        rows = work(spec, 1, prompt_tokens + new_tokens // 2, batch, **options)  # type: ignore[arg-type]
-        step = total(rows)
-        ideal = max(moved_bytes(step) / bandwidth, step.flops / roof[1])
-        reading = weighted(decode_terms(device, step.weight_bytes, spec.n_blocks), calibration)
-        reading += decode_rest(device, _kv_read_per_head(spec, rows), step.flops, thread_share, calibration)
-        arithmetic = weighted(prefill_terms(device, step.flops, dtype, thread_share), calibration)
-        tpot = as_figure(ideal, max(reading, arithmetic), calibration.decode)
-        decode_bound = bound(step, peak[1], bandwidth)
+    load = load_of(
+        spec,
+        prompt_tokens=prompt_tokens,
+        new_tokens=new_tokens,
+        batch=batch,
+        weights=weights,
+        kv_dtype=kv_dtype,
+        micro_batch=micro_batch,
+    )
+    spec, dtype = load.spec, load.weights
+    bandwidth, roof, peak = device.mem_bandwidth_bytes_per_s, ideal_peak(device, dtype), compute_peak(device, dtype)
+    first = prompt_time(load, device, calibration, thread_share)
+    ttft = as_figure(first.ideal, first.seconds, calibration.prefill)
+    prefill_bound = bound(total(load.prompt), peak[1], bandwidth)
+    tpot, decode_bound = None, prefill_bound
+    step = step_time(load, device, calibration, thread_share)
+    if step is not None and load.step is not None:
+        tpot = as_figure(step.ideal, step.seconds, calibration.decode)
+        decode_bound = bound(load.step, peak[1], bandwidth)
 
     shape = Shape(
         n_context=prompt_tokens + new_tokens,
@@ -185,23 +161,6 @@ def memory_figure(parts: Split) -> Figure:
     return Figure(ideal=needed, calibrated=everything, low=needed, high=2 * everything - needed)
 
 
-def moved_bytes(forward: LayerWork) -> float:
-    """Bytes that must come from memory; activations may stay in a cache."""
-    return forward.weight_bytes + forward.kv_read_bytes + forward.kv_write_bytes
-
-
-def _kv_read_per_head(spec: ModelSpec, rows: Sequence[LayerWork]) -> float:
-    """Bytes of the KV cache that a step reads when each query head reads its own: attention that is not fused.
-
-    Beyond 8 heads per KV head kernels multiply matrices, and read it no more often.
-    """
-    read = 0.0
-    for layer, row in zip(spec.layers, rows, strict=True):
-        grouped = layer.op.n_heads / layer.op.n_kv_heads if isinstance(layer.op, Attention) else 1.0
-        read += row.kv_read_bytes * min(grouped, 8.0)
-    return read
-
-
 def as_figure(ideal: float, calibrated: float, spread: Spread) -> Figure:
     """The interval of a time: calibrated seconds never undercut the ideal ones."""
     calibrated = max(ideal, calibrated)
@@ -215,23 +174,6 @@ def as_rate(n: float, seconds: Figure) -> Figure:
     return Figure(
         ideal=n / seconds.ideal, calibrated=n / seconds.calibrated, low=n / seconds.high, high=n / seconds.low
     )
-
-
-def chunks(n_tokens: int, micro_batch: int) -> list[tuple[int, int]]:
-    """(new, past) tokens of every forward of a prompt."""
-    return [(min(micro_batch, n_tokens - past), past) for past in range(0, n_tokens, micro_batch)]
-
-
-def check_sizes(prompt_tokens: int, new_tokens: int, batch: int, micro_batch: int) -> None:
-    """Raise ExplorerError for a size that makes no sense."""
-    sizes = {"prompt_tokens": prompt_tokens, "new_tokens": new_tokens, "batch": batch, "micro_batch": micro_batch}
-    for name, value in sizes.items():
-        if value < 1:
-            raise ExplorerError(
-                f"A prediction needs {name} of at least 1, not {value}.", "Give a positive whole number."
-            )
-        if value > 10_000_000:
-            raise ExplorerError(f"{name} of {value} is more than any model handles.", "Give a smaller number.")
 
 
 def _assumptions(

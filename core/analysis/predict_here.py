@@ -16,6 +16,8 @@ wide range.
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -26,7 +28,8 @@ from core.analysis.calibrate import relative_fit
 from core.analysis.capacity import usable_bytes
 from core.analysis.device_time import Spread
 from core.analysis.memory import Shape, Split, as_stored, split
-from core.analysis.predict import Bound, Figure, as_figure, as_rate, check_sizes, chunks, memory_figure, moved_bytes
+from core.analysis.predict import Bound, Figure, as_figure, as_rate, memory_figure
+from core.analysis.time_parts import BANDWIDTH, CACHE, OVERHEAD, Parts, Timed, check_sizes, chunks, moved_bytes
 from core.analysis.work import LayerWork, total, work
 from core.dtypes import canonical_dtype, is_quantized, mix_note
 from core.errors import ExplorerError
@@ -269,6 +272,59 @@ def forward_seconds(overhead: Overhead, terms: Terms) -> float:
     kernels = max(reading, computing) if overhead.overlaps else reading + computing
     rest = overhead.caching * terms.caching_s + overhead.touching * terms.touching_s
     return kernels + rest + overhead.forward_s + overhead.layer_s * terms.n_layers
+
+
+def forward_parts(
+    overhead: Overhead, forward: LayerWork, n_layers: int, ceilings: Ceilings, knee_bytes: float | None
+) -> Timed:
+    """The formula above for one forward, its seconds by what would shorten them.
+
+    knee_bytes: working sets up to it are read from a cache (None: there is none). Between the two the measured
+    bandwidth is a mean of logarithms, so that the seconds of a reading belong to either in proportion.
+    """
+    terms = _terms(forward, n_layers, ceilings, overhead.arithmetic)
+    from_memory = _from_memory(ceilings, moved_bytes(forward), knee_bytes)
+
+    def read(seconds: float, share: float = from_memory) -> Parts:
+        return {BANDWIDTH: share * seconds, CACHE: (1 - share) * seconds}
+
+    def both(*found: Parts) -> Parts:
+        return {name: sum(parts.get(name, 0.0) for parts in found) for name in {n for parts in found for n in parts}}
+
+    reading = read(overhead.reading * terms.reading_s)
+    computing = {overhead.arithmetic: overhead.computing * terms.computing_s}
+    if overhead.overlaps:
+        kernels = reading if sum(reading.values()) >= computing[overhead.arithmetic] else computing
+    else:
+        kernels = both(reading, computing)
+    parts = both(
+        kernels,
+        read(overhead.caching * terms.caching_s),
+        read(overhead.touching * terms.touching_s, _from_memory(ceilings, _ACTIVATIONS_BYTES, knee_bytes)),
+        {OVERHEAD: overhead.forward_s + overhead.layer_s * n_layers},
+    )
+    seconds = sum(parts.values())
+    if seconds < terms.ideal_s:  # calibrated seconds never undercut the ideal ones
+        moving = terms.reading_s + terms.caching_s
+        parts = read(moving) if terms.ideal_s <= moving else {overhead.arithmetic: terms.ideal_s}
+    return Timed(
+        ideal=terms.ideal_s,
+        seconds=max(seconds, terms.ideal_s),
+        parts={name: value for name, value in parts.items() if value},
+        in_cache=from_memory == 0.0,
+    )
+
+
+def _from_memory(ceilings: Ceilings, working_set_bytes: float, knee_bytes: float | None) -> float:
+    """How much of the elasticity of the bandwidth at a working set is the memory's; the rest is the cache's."""
+    sizes = sorted(point.working_set_bytes for point in ceilings.reads)
+    if knee_bytes is None or not sizes or working_set_bytes >= sizes[-1]:
+        return 1.0 if knee_bytes is None or not sizes or sizes[-1] > knee_bytes else 0.0
+    if working_set_bytes <= sizes[0]:
+        return float(sizes[0] > knee_bytes)
+    low, high = next((a, b) for a, b in itertools.pairwise(sizes) if working_set_bytes <= b)
+    share = math.log(working_set_bytes / low) / math.log(high / low)
+    return (1 - share) * (low > knee_bytes) + share * (high > knee_bytes)
 
 
 def predict_local(

@@ -9,6 +9,7 @@ import core.cli.checking
 import core.cli.listings
 import core.cli.loading
 import core.cli.making
+import core.cli.planning
 import core.cli.running
 import core.cli.serving
 import core.cli.storing

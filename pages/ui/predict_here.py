@@ -26,13 +26,18 @@ def _overheads(root: str, run_ids: tuple[str, ...], date: str, _ceilings: Ceilin
     return known(store(), _ceilings)
 
 
+def overheads_here(found: Ceilings) -> Overheads:
+    """What this machine's own runs tell, against these ceilings."""
+    return _overheads(str(store().root), tuple(store().ids()[:NEWEST]), found.date, found)
+
+
 def draw_here(spec: ModelSpec, model: str, weights: str | None, cache: str, prompt: int, new: int, batch: int) -> None:
     """One line per backend: what to expect here, and what was measured already."""
     found = kept(default_threads())
     if found is None:
         st.caption("Measure this machine's ceilings on the Devices page to predict its own backends.")
         return
-    overheads = _overheads(str(store().root), tuple(store().ids()[:NEWEST]), found.date, found)
+    overheads = overheads_here(found)
     rows = []
     for backend in plugins.names("backend"):
         plugin = plugins.get("backend", backend)

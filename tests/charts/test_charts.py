@@ -10,7 +10,7 @@ import pytest
 import vl_convert
 
 from core.analysis.roofline import Point, Roof
-from core.charts import bandwidth, bars, graph, graph_layout, intervals, memory, roofline, timeline
+from core.charts import bandwidth, bars, graph, graph_layout, intervals, memory, roofline, timeline, what_if
 from core.charts.chart import Chart
 from core.charts.labels import distinct, short, si
 from core.types import Elementwise, Embedding, Layer, LayerResult, Linear, Memory, Norm
@@ -367,3 +367,25 @@ def test_a_legend_says_once_what_is_true_of_all() -> None:
     assert distinct(rows[1:2]) == (["m-tuned-sql-a · PyTorch · bf16 · 2 threads"], "")
     assert distinct([("m-1b", "x"), ("m-1b-q8", "x")]) == (["m-1b", "m-1b-q8"], "x"), "one word is no name"
     assert distinct([]) == ([], "")
+
+
+# ---------------------------------------------------------------- what if
+
+
+def test_what_if_charts_compile_and_keep_their_specification() -> None:
+    def drawn(n: int) -> list[Chart]:
+        return [
+            what_if.shares([what_if.Share("decode", f"r{i}", 1 / n, 1.2) for i in range(n)]),
+            what_if.plane([("1 s", [(1e12, n * 1e14), (2e12, 5e13)]), ("2 s", [])],
+                          [what_if.Plane(f"d{i}", 1e12, 1e14, i == 0) for i in range(n)], "FLOP/s"),
+            what_if.binding([what_if.Bind(f"m{i}", 1, "bandwidth", "1 s", "") for i in range(n)]),
+            what_if.under_cost([what_if.Priced(f"d{i}", 100.0 * (i + 1), 10.0 + i, 9, 12, "real", True, "")
+                                for i in range(n)], "Rate", "tok/s", True),
+        ]  # fmt: skip
+
+    for one, other in zip(drawn(2), drawn(5), strict=True):
+        assert {k: v for k, v in one.spec.items() if k != "datasets"} == {
+            k: v for k, v in other.spec.items() if k != "datasets"
+        }
+        assert one.alt
+        assert vl_convert.vegalite_to_svg(other.spec)

@@ -205,3 +205,43 @@ def test_this_machine_by_backend(app: Open, ceilings_here: Ceilings) -> None:
 
 def test_this_machine_needs_its_ceilings(app: Open) -> None:
     assert "Measure this machine's ceilings" in words(sound(app(PREDICT)))
+
+
+# ---------------------------------------------------------------- What if
+
+
+WHAT_IF = "pages/plan/what_if.py"
+
+
+@pytest.mark.parametrize("view", ["What binds", "Lines of equal time", "Models and batches", "Cost"])
+def test_what_if_answers_in_every_view(app: Open, view: str) -> None:
+    at = sound(app(WHAT_IF, **{"what-if-model": "llama-3.1-8b", "what-if-view": view, "what-if-x-bandwidth": "2"}))
+    assert "H100 SXM5 80GB, changed" in words(at) and "twice the bandwidth buys" in words(at)
+    assert "--change bandwidth=2" in at.code[-1].value
+    assert not at.error
+
+
+def test_what_if_on_this_machine(app: Open, ceilings_here: Ceilings) -> None:
+    at = sound(app(WHAT_IF, **{"what-if-model": "smollm2-135m", "what-if-device": "This machine"}))
+    assert "adds to the ceilings is a guess" in words(at) and "on This machine" in words(at)
+    assert not at.error
+
+
+@pytest.mark.parametrize(("key", "value", "sentence"), [
+    ("what-if-dollars", 0.0, "price"), ("what-if-memory-H100 SXM5 80GB", 0.0, "memory"),
+    ("what-if-cache-mb", 50.0, "cache"),
+])  # fmt: skip
+def test_what_if_with_figures_that_cannot_be(app: Open, key: str, value: float, sentence: str) -> None:
+    at = sound(app(WHAT_IF, **{"what-if-model": "llama-3.1-8b"}))
+    at.number_input(key=key).set_value(value).run()
+    assert len(sound(at).error) == 1 and sentence in at.error[0].proto.title
+
+
+def test_prices_are_kept_and_a_bad_one_is_said(app: Open) -> None:
+    from hardware import prices
+
+    prices.save((prices.Price(item="RTX 4090", dollars=1600, date="2026-05", source="a shop"),), data_dir())
+    at = sound(app(WHAT_IF, **{"what-if-model": "llama-3.1-8b", "what-if-view": "Cost"}))
+    assert "RTX 4090" in words(at) and "of 2,000 draws" in words(at)
+    (data_dir() / prices.FILE).write_text('[{"item": "RTX 4090", "dollars": 0, "date": "2026-05", "source": "a shop"}]')
+    assert "must be above zero" in sound(at.run()).error[0].proto.title

@@ -1,0 +1,644 @@
+"""What a change of a device would buy: elasticities, knees, lines of equal latency, and the front under cost.
+
+The time of a phase is a sum of parts that each shrink with one resource (core.analysis.time_parts), so the share of
+a part is the elasticity of the time to that resource, -d ln t / d ln resource, and the shares sum to 1. Where the
+longer of two branches counts, the elasticity jumps at the ridge between them; `elasticities` therefore also takes a
+finite step to either side. What no resource shortens is overhead. Efficiencies were fitted to devices that exist: of
+one that does not, the ratios are worth more than the seconds. This module knows no file and no clock.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
+
+import msgspec
+import numpy as np
+
+from core.analysis.capacity import USABLE, USABLE_ELSEWHERE, usable_bytes
+from core.analysis.device_time import PUBLISHED, Spread, compute_peak
+from core.analysis.predict import as_figure, bound, predict
+from core.analysis.predict_here import Overhead, forward_parts
+from core.analysis.time_parts import (
+    BANDWIDTH,
+    CACHE,
+    OVERHEAD,
+    POWER,
+    Cache,
+    Load,
+    Timed,
+    load_of,
+    moved_bytes,
+    prompt_time,
+    step_time,
+    together,
+)
+from core.analysis.work import kv_bytes_per_token, total, work
+from core.errors import ExplorerError
+from core.stats.pareto import Direction, front, membership
+from core.types import ModelSpec, Record
+from hardware.ceilings import Ceilings
+from hardware.device import Device, validate
+
+PhaseName = Literal["prefill", "decode"]
+FLOPS = "flops"  # the FLOP/s of every dtype together
+STEP = 1.1  # of the finite elasticities
+RIDGE = 0.05  # left and right further apart than this: on a ridge
+MOST_BATCH, MOST_TOKENS = 1 << 16, 1 << 22
+UNSURE = 0.5  # of a price, to either side
+DRAWS = 2000
+
+WORDS = {
+    BANDWIDTH: "bandwidth",
+    CACHE: "cache bandwidth",
+    POWER: "power limit",
+    OVERHEAD: "starting kernels",
+    FLOPS: "FLOP/s",
+}
+
+
+class Case(Record):
+    """What is asked of the device. weights None: as the model has them."""
+
+    prompt_tokens: int = 512
+    new_tokens: int = 128
+    batch: int = 1
+    weights: str | None = None
+    kv_dtype: str = "fp16"
+
+
+class Measured(Record):
+    """This machine by its measured ceilings and what one backend adds to them. knee_bytes: where its caches end."""
+
+    ceilings: Ceilings
+    overhead: Overhead
+    knee_bytes: float | None
+
+
+class Design(Record):
+    """A device that exists or might. dollars: its price, None where none was given.
+
+    cache: one that may hold the whole model; None: there is none, or it is never large enough. starts: how many times
+    faster than today kernels are started. measured: in place of the device's figures, for this machine; device then
+    says what memory it has.
+    """
+
+    device: Device
+    cache: Cache | None = None
+    dollars: float | None = None
+    starts: float = 1.0
+    hypothetical: bool = False
+    measured: Measured | None = None
+
+
+class Phase(Record, omit_defaults=False):
+    """One phase on a design. shares: of its time by resource, which sum to 1. binds: the largest of them."""
+
+    name: PhaseName
+    ideal_s: float
+    seconds: float
+    low_s: float
+    high_s: float
+    shares: dict[str, float]
+    binds: str
+    in_cache: bool
+
+
+class Elasticity(Record, omit_defaults=False):
+    """How the time answers to one resource. share: of the time, the elasticity here.
+
+    faster, slower: the same over a step of a tenth up and down; they differ on a ridge. doubled: time now over time
+    with twice of it.
+    """
+
+    resource: str
+    share: float
+    faster: float
+    slower: float
+    doubled: float
+    ridge: bool
+
+
+class Knees(Record, omit_defaults=False):
+    """Where the regime changes. None: nowhere up to any sensible size.
+
+    batch: sequences from which a decode step is compute-bound. prompt_tokens: tokens of one forward from which a
+    prompt is. cached_tokens: tokens, over all sequences, whose cache is as large as the weights; None without one.
+    ridge: FLOP per byte.
+    """
+
+    batch: int | None
+    prompt_tokens: int | None
+    cached_tokens: float | None
+    ridge: float
+    dtype: str
+
+
+class Candidate(Record, omit_defaults=False):
+    """A design under cost. value: what is wanted of it; low and high hold nine in ten where devices were measured.
+
+    on_front: nothing else is both better and cheaper. stable: how often it is on the front when every price is wrong
+    by up to half. beaten_by: the cheapest that is better at no higher price.
+    """
+
+    name: str
+    hypothetical: bool
+    dollars: float
+    value: float
+    low: float
+    high: float
+    on_front: bool
+    stable: float
+    beaten_by: str
+
+
+Metric = Literal["decode_tok_per_s", "ttft_s"]
+BETTER: dict[Metric, Direction] = {"decode_tok_per_s": "higher", "ttft_s": "lower"}
+
+
+# ---------------------------------------------------------------- a design and its time
+
+
+def design(
+    device: Device, cache: Cache | None = None, dollars: float | None = None, hypothetical: bool = False
+) -> Design:
+    """A design whose every figure can be true; raises ExplorerError with one sentence for one that cannot."""
+    validate(device, "The design")
+    if cache is not None:
+        check_positive("size of the cache", cache.size_bytes, "Give it in megabytes, or leave the cache out.")
+        check_positive("bandwidth of the cache", cache.bytes_per_s, "Give it in GB/s, or leave the cache out.")
+        if cache.bytes_per_s < device.mem_bandwidth_bytes_per_s:
+            raise ExplorerError(
+                f"The cache of '{device.name}' is slower than its memory.",
+                "Give the cache at least the memory's bandwidth, or leave it out.",
+            )
+    if dollars is not None:
+        check_positive(f"price of '{device.name}'", dollars, "Give it in dollars, or leave it out when it is unknown.")
+    return Design(device=device, cache=cache, dollars=dollars, hypothetical=hypothetical)
+
+
+def this_machine(ceilings: Ceilings, overhead: Overhead, name: str) -> Design:
+    """The design that this machine is, with that backend; raises ExplorerError where no bandwidth was measured."""
+    knee = max(ceilings.knees, default=None)
+    measured = Measured(ceilings=ceilings, overhead=overhead, knee_bytes=knee)
+    return Design(device=ceilings.as_device(name), measured=measured)
+
+
+def _faster(of: Measured, factors: Mapping[str, float]) -> Measured:
+    memory, cache, flops = (factors.get(name, 1.0) for name in (BANDWIDTH, CACHE, FLOPS))
+    reads = tuple(
+        msgspec.structs.replace(point, bytes_per_s=point.bytes_per_s * (memory if outside else cache))
+        for point in of.ceilings.reads
+        for outside in [of.knee_bytes is None or point.working_set_bytes > of.knee_bytes]
+    )
+    gemms = tuple(
+        msgspec.structs.replace(gemm, flop_per_s=gemm.flop_per_s * flops * factors.get(gemm.dtype, 1.0))
+        for gemm in of.ceilings.gemms
+    )
+    starts = factors.get(OVERHEAD, 1.0)
+    overhead = msgspec.structs.replace(
+        of.overhead, forward_s=of.overhead.forward_s / starts, layer_s=of.overhead.layer_s / starts
+    )
+    ceilings = msgspec.structs.replace(of.ceilings, reads=reads, gemms=gemms)
+    return msgspec.structs.replace(of, ceilings=ceilings, overhead=overhead)
+
+
+def check_positive(what: str, value: float, hint: str) -> None:
+    """Raise ExplorerError for a figure that is not a finite number above zero."""
+    if not math.isfinite(value) or value <= 0:
+        raise ExplorerError(f"The {what} is {value:g}, and must be above zero.", hint)
+
+
+def changed(of: Design, factors: Mapping[str, float]) -> Design:
+    """The design with some resources multiplied. factors: by resource, or FLOPS for every dtype together."""
+    for name, factor in factors.items():
+        check_positive(f"factor of the {word(name)}", factor, "1 leaves it as it is, 2 doubles it.")
+    device = of.device
+    everything = factors.get(FLOPS, 1.0)
+    peaks = {d: peak * everything * factors.get(d, 1.0) for d, peak in device.peak_flop_per_s.items()}
+    device = msgspec.structs.replace(
+        device,
+        mem_bandwidth_bytes_per_s=device.mem_bandwidth_bytes_per_s * factors.get(BANDWIDTH, 1.0),
+        peak_flop_per_s=peaks,
+        tdp_w=None if device.tdp_w is None else device.tdp_w * factors.get(POWER, 1.0),
+    )
+    cache = of.cache and msgspec.structs.replace(of.cache, bytes_per_s=of.cache.bytes_per_s * factors.get(CACHE, 1.0))
+    return msgspec.structs.replace(
+        of,
+        device=device,
+        cache=cache,
+        starts=of.starts * factors.get(OVERHEAD, 1.0),
+        measured=of.measured and _faster(of.measured, factors),
+    )
+
+
+def altered(
+    base: Design,
+    factors: Mapping[str, float],
+    mem_bytes: float | None = None,
+    cache: Cache | None = None,
+    dollars: float | None = None,
+) -> Design:
+    """The device as somebody wishes it, under a name that says so; raises ExplorerError for what cannot be.
+
+    mem_bytes, cache: in place of its own. dollars: what it would cost. Without any change the device itself.
+    """
+    known = {FLOPS, *resources(base)}
+    for name in factors:
+        if name not in known:
+            raise ExplorerError(f"{base.device.name} has no '{name}' to change.", f"It has {', '.join(sorted(known))}.")
+    if cache is not None and base.measured is not None:
+        raise ExplorerError("This machine's caches are measured.", "Change what they are read with instead.")
+    kept = {name: factor for name, factor in factors.items() if factor != 1.0}
+    now = changed(base, kept)
+    more = mem_bytes is not None and mem_bytes != base.device.mem_bytes
+    hypothetical = bool(kept) or cache is not None or more
+    device = msgspec.structs.replace(
+        now.device,
+        name=f"{base.device.name}, changed" if hypothetical else base.device.name,
+        mem_bytes=now.device.mem_bytes if mem_bytes is None else mem_bytes,
+    )
+    made = design(device, cache, dollars, hypothetical)
+    return msgspec.structs.replace(made, measured=now.measured, starts=now.starts)
+
+
+def loaded(spec: ModelSpec, case: Case, of: Design) -> Load:
+    """The work of a case as this design does it; raises ExplorerError for sizes that make no sense."""
+    activations = of.measured.overhead.activation_dtype if of.measured else "fp16"
+    return load_of(spec, activation_dtype=activations, **msgspec.structs.asdict(case))
+
+
+def times(load: Load, of: Design) -> tuple[Phase, ...]:
+    """Prefill, and decode unless the model is an encoder."""
+    prompt, step = _timed(load, of, "prefill"), _timed(load, of, "decode")
+    named: tuple[tuple[PhaseName, Timed | None], ...] = (("prefill", prompt), ("decode", step))
+    return tuple(_phase(name, found, _spread(of, name)) for name, found in named if found)
+
+
+def seconds(load: Load, of: Design, phase: PhaseName) -> float:
+    """Calibrated seconds of the prompt, or of one decode step."""
+    found = _timed(load, of, phase)
+    if found is None:
+        raise ExplorerError(f"{load.spec.name} is an encoder and does not decode.", "Ask for its prefill.")
+    return found.seconds
+
+
+def _timed(load: Load, of: Design, phase: PhaseName) -> Timed | None:
+    if of.measured is not None:
+        here, n_layers = of.measured, len(load.spec.layers)
+        forwards = load.prompt if phase == "prefill" else (load.step,) if load.step else ()
+        found = [
+            forward_parts(here.overhead, forward, n_layers, here.ceilings, here.knee_bytes) for forward in forwards
+        ]
+        return together(found) if found else None
+    starts = {name: getattr(PUBLISHED, name) / of.starts for name in ("gpu_layer_s", "gpu_layer_2024_s", "soc_layer_s")}
+    calibration = msgspec.structs.replace(PUBLISHED, **starts) if of.starts != 1 else PUBLISHED
+    how = prompt_time if phase == "prefill" else step_time
+    return how(load, of.device, calibration, cache=of.cache)
+
+
+def _spread(of: Design, phase: PhaseName) -> Spread:
+    if of.measured is not None:
+        return of.measured.overhead.spread
+    return PUBLISHED.prefill if phase == "prefill" else PUBLISHED.decode
+
+
+def _phase(name: PhaseName, found: Timed, spread: Spread) -> Phase:
+    figure = as_figure(found.ideal, found.seconds, spread)
+    shares = {part: value / found.seconds for part, value in sorted(found.parts.items(), key=lambda p: -p[1])}
+    return Phase(
+        name=name,
+        ideal_s=found.ideal,
+        seconds=found.seconds,
+        low_s=figure.low,
+        high_s=figure.high,
+        shares=shares,
+        binds=next(iter(shares)),
+        in_cache=found.in_cache,
+    )
+
+
+# ---------------------------------------------------------------- what a change buys
+
+
+def buys(load: Load, of: Design, phase: PhaseName, factors: Mapping[str, float]) -> float:
+    """How many times faster the phase is with these resources multiplied."""
+    return seconds(load, of, phase) / seconds(load, changed(of, factors), phase)
+
+
+def resources(of: Design) -> tuple[str, ...]:
+    """All that a design's time could answer to."""
+    if of.measured is not None:
+        return (BANDWIDTH, CACHE, *of.measured.ceilings.flop_per_s, OVERHEAD)
+    power = (POWER,) if of.device.tdp_w is not None else ()
+    cache = (CACHE,) if of.cache is not None else ()
+    return (BANDWIDTH, *cache, *of.device.peak_flop_per_s, *power, OVERHEAD)
+
+
+def elasticities(load: Load, of: Design, phase: PhaseName) -> tuple[Elasticity, ...]:
+    """The resources that the phase answers to, the largest share first; their shares sum to 1."""
+    now = seconds(load, of, phase)
+    shares = next(p.shares for p in times(load, of) if p.name == phase)
+
+    def finite(resource: str, factor: float) -> float:
+        return math.log(now / seconds(load, changed(of, {resource: factor}), phase)) / math.log(factor)
+
+    found = []
+    for resource in resources(of):
+        share, faster, slower = shares.get(resource, 0.0), finite(resource, STEP), finite(resource, 1 / STEP)
+        if max(share, faster, slower) < 1e-9:
+            continue
+        # over a finite step a smooth elasticity moves by about share * (1 - share) * ln STEP to either side
+        smooth = share * (1 - share) * math.log(STEP)
+        found.append(
+            Elasticity(
+                resource=resource,
+                share=share,
+                faster=faster,
+                slower=slower,
+                doubled=buys(load, of, phase, {resource: 2.0}),
+                ridge=max(abs(faster - share), abs(slower - share)) > smooth + RIDGE,
+            )
+        )
+    return tuple(sorted(found, key=lambda e: -e.share))
+
+
+def sentence(load: Load, of: Design, phase: PhaseName) -> str:
+    """What a designer should take along, in one or two sentences."""
+    found = next(p for p in times(load, of) if p.name == phase)
+    bandwidth, flops = (buys(load, of, phase, {name: 2.0}) for name in (BANDWIDTH, FLOPS))
+    words = (
+        f"{phase.capitalize()} of {load.spec.name} on {of.device.name}: "
+        f"twice the bandwidth buys ×{bandwidth:.3g} here, twice the FLOP/s ×{flops:.3g}."
+    )
+    rest = {name: share for name, share in found.shares.items() if name in (OVERHEAD, POWER) and share >= 0.05}
+    kept = [f"{share:.0%} of the time is {_REST[name]}" for name, share in rest.items()]
+    if found.in_cache:
+        kept.append("the cache holds all that it reads, so the memory's bandwidth does not count")
+    return words + (f" Neither shortens the rest: {', '.join(kept)}." if kept else "")
+
+
+_REST = {OVERHEAD: "starting kernels", POWER: "set by the power limit"}
+
+
+def word(resource: str) -> str:
+    """A resource as a person calls it: `bandwidth`, `fp16 FLOP/s`, `starting kernels`."""
+    return WORDS.get(resource, f"{resource.replace('_acc16', ' with fp16 sums')} FLOP/s")
+
+
+def regime(load: Load, of: Design) -> str:
+    """One sentence where a cache holds some phase, or nearly does; else empty."""
+    if of.cache is None or load.step is None:
+        return ""
+    needed, size = moved_bytes(load.step), of.cache.size_bytes
+    what = f"a decode step reads {needed / 1e6:.3g} MB, and the cache holds {size / 1e6:.3g} MB"
+    if needed <= size:
+        return f"Another regime: {what}, so it is read at the cache's bandwidth."
+    return f"Near another regime: {what}." if needed <= 2 * size else ""
+
+
+# ---------------------------------------------------------------- knees, memory, lines of equal latency
+
+
+def knees(spec: ModelSpec, case: Case, of: Design) -> Knees:
+    """Where memory stops and arithmetic begins to limit, by the roofline of the dtype that kernels multiply in."""
+    load = loaded(spec, case, of)
+    spec = load.spec
+    dtype, peak, bandwidth = reference(load, of)
+
+    def computes(n_new: int, n_past: int, batch: int) -> bool:
+        rows = work(spec, n_new, n_past, batch, kv_dtype=case.kv_dtype, activation_dtype="fp16")
+        return bound(total(rows), peak, bandwidth) == "compute"
+
+    past = case.prompt_tokens + case.new_tokens // 2
+    per_token = kv_bytes_per_token(spec, case.kv_dtype) if spec.causal else 0.0
+    return Knees(
+        batch=_first(lambda n: computes(1, past, n), MOST_BATCH) if spec.causal else None,
+        prompt_tokens=_first(lambda n: computes(n, 0, case.batch), MOST_TOKENS),
+        cached_tokens=(spec.weight_bytes or 0) / per_token if per_token else None,
+        ridge=peak / bandwidth,
+        dtype=dtype,
+    )
+
+
+def knees_in_words(found: Knees) -> tuple[str, ...]:
+    """The knees, a sentence each."""
+    lines = [f"The ridge of {word(found.dtype).removesuffix(' FLOP/s')} lies at {found.ridge:.3g} FLOP per byte."]
+    if found.prompt_tokens is not None:
+        lines.append(f"A prompt is compute-bound from {found.prompt_tokens:,} tokens in one forward.")
+    else:
+        lines.append("A prompt stays memory-bound however long it is.")
+    if found.cached_tokens is not None:
+        lines.append(
+            f"The KV cache is as large as the weights at {found.cached_tokens:,.0f} tokens over all sequences."
+        )
+        lines.append(
+            f"A decode step is compute-bound from a batch of {found.batch:,}."
+            if found.batch is not None
+            else "A decode step stays memory-bound at any batch: every sequence brings a cache of its own to read."
+        )
+    return tuple(lines)
+
+
+def reference(load: Load, of: Design) -> tuple[str, float, float]:
+    """(dtype that matrices are multiplied in, its FLOP/s, the memory's bytes/s): the axes of a design's plane."""
+    if of.measured is not None:
+        dtype = of.measured.overhead.arithmetic
+        return dtype, of.measured.ceilings.flop_per_s[dtype], of.device.mem_bandwidth_bytes_per_s
+    return *compute_peak(of.device, load.weights), of.device.mem_bandwidth_bytes_per_s
+
+
+def _first(holds: Callable[[int], bool], most: int) -> int | None:
+    """The smallest n up to `most` for which it holds, if it holds for all above as well."""
+    high = 1
+    while not holds(high):
+        high *= 2
+        if high > most:
+            return None
+    low = high // 2
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if holds(middle) else (middle, high)
+    return high
+
+
+def critical_tokens(flop_per_s: float, bytes_per_s: float, bytes_per_weight: float = 2.0) -> float:
+    """Tokens of a forward from which multiplying by weights is compute-bound: 2 FLOPs a token for each weight read."""
+    return flop_per_s / bytes_per_s * bytes_per_weight / 2
+
+
+def least_memory_bytes(spec: ModelSpec, case: Case, of: Design) -> float:
+    """The memory that a device of this kind needs for all of a run, with what the system keeps for itself."""
+    asked = msgspec.structs.asdict(case)
+    return predict(spec, of.device, **asked).peak_memory_bytes.calibrated / USABLE.get(of.device.kind, USABLE_ELSEWHERE)
+
+
+class Line(Record):
+    """Where in bandwidth (bytes/s) and FLOP/s a phase takes the same time: (bandwidth, FLOP/s), from left to right."""
+
+    seconds: float
+    points: tuple[tuple[float, float], ...]
+
+
+def iso_latency(
+    load: Load, of: Design, phase: PhaseName, speedups: Sequence[float] = (0.5, 1.0, 1.5, 2.0), reach: float = 8.0
+) -> tuple[Line, ...]:
+    """Lines of equal time around the design. speedups: of its own time. reach: factors to either side.
+
+    A line with few points, or none, is one that no bandwidth or no arithmetic within reach brings about.
+    """
+    now = seconds(load, of, phase)
+    _, peak, bandwidth = reference(load, of)
+    grid = np.geomspace(1 / reach, reach, 17).tolist()
+
+    def solved(goal: float, at: Callable[[float], Mapping[str, float]]) -> float | None:
+        """The least factor with which the goal is met; the time falls in it."""
+
+        def meets(factor: float) -> bool:
+            return seconds(load, changed(of, at(factor)), phase) <= goal
+
+        low, high = 1 / reach, reach
+        if not meets(high) or meets(low):
+            return None
+        for _ in range(14):
+            middle = math.sqrt(low * high)
+            low, high = (low, middle) if meets(middle) else (middle, high)
+        return high
+
+    lines = []
+    for speedup in speedups:
+        goal = now / speedup
+        found = []
+        for x in grid:
+            if (y := solved(goal, lambda f, x=x: {BANDWIDTH: x, FLOPS: f})) is not None:  # type: ignore[misc]
+                found.append((x, y))
+            if (y := solved(goal, lambda f, x=x: {BANDWIDTH: f, FLOPS: x})) is not None:  # type: ignore[misc]
+                found.append((y, x))
+        points = tuple((x * bandwidth, y * peak) for x, y in sorted(found, key=lambda p: (p[0], -p[1])))
+        lines.append(Line(seconds=goal, points=points))
+    return tuple(lines)
+
+
+# ---------------------------------------------------------------- many models, many batches
+
+
+class Cell(Record, omit_defaults=False):
+    """What binds one model in one phase at one batch. joules_per_token: at most, at full design power."""
+
+    model: str
+    phase: PhaseName
+    batch: int
+    seconds: float
+    binds: str
+    share: float
+    bandwidth_buys: float
+    flops_buys: float
+    fits: bool
+    joules_per_token: float | None
+
+
+def matrix(specs: Sequence[ModelSpec], case: Case, of: Design, batches: Sequence[int]) -> tuple[Cell, ...]:
+    """What binds per model, phase and batch."""
+    cells = []
+    for spec in specs:
+        for batch in batches:
+            asked = msgspec.structs.replace(case, batch=batch)
+            load = loaded(spec, asked, of)
+            fits = least_memory_bytes(spec, asked, of) <= of.device.mem_bytes
+            for phase in times(load, of):
+                n_tokens = batch * (case.prompt_tokens if phase.name == "prefill" else 1)
+                tdp = of.device.tdp_w
+                cells.append(
+                    Cell(
+                        model=spec.name,
+                        phase=phase.name,
+                        batch=batch,
+                        seconds=phase.seconds,
+                        binds=phase.binds,
+                        share=phase.shares[phase.binds],
+                        bandwidth_buys=buys(load, of, phase.name, {BANDWIDTH: 2.0}),
+                        flops_buys=buys(load, of, phase.name, {FLOPS: 2.0}),
+                        fits=fits,
+                        joules_per_token=None if tdp is None else tdp * phase.seconds / n_tokens,
+                    )
+                )
+    return tuple(cells)
+
+
+# ---------------------------------------------------------------- under cost
+
+
+def under_cost(
+    spec: ModelSpec, case: Case, designs: Sequence[Design], metric: Metric = "decode_tok_per_s"
+) -> tuple[tuple[Candidate, ...], tuple[str, ...]]:
+    """The priced designs that hold the model, with the front among them; and why the others are not there."""
+    if metric == "decode_tok_per_s" and not spec.causal:
+        raise ExplorerError(f"{spec.name} is an encoder and does not decode.", "Ask for the time of its only forward.")
+    left_out, kept = [], []
+    for of in designs:
+        needed = least_memory_bytes(spec, case, of)
+        if of.dollars is None:
+            left_out.append(f"{of.device.name} has no price.")
+        elif needed > of.device.mem_bytes:
+            has = usable_bytes(of.device.kind, of.device.mem_bytes)
+            left_out.append(
+                f"{of.device.name} does not hold it: {has / 1e9:.3g} GB are usable, "
+                f"{needed * has / of.device.mem_bytes / 1e9:.3g} GB are needed."
+            )
+        else:
+            kept.append(of)
+    values = [_values(loaded(spec, case, of), case.batch, of, metric) for of in kept]
+    dollars = [of.dollars or 0.0 for of in kept]
+    better: tuple[Direction, Direction] = (BETTER[metric], "lower")
+    rows = [(v[0], d) for v, d in zip(values, dollars, strict=True)]
+    on = front(rows, better) if rows else ()
+    stable = _stability([v[0] for v in values], dollars, better)
+    found = []
+    for i, of in enumerate(kept):
+        beaters = [
+            (dollars[j], kept[j].device.name)
+            for j in range(len(kept))
+            if j != i and _beats(rows[j], rows[i], better[0] == "higher")
+        ]
+        value, low, high = values[i]
+        found.append(
+            Candidate(
+                name=of.device.name,
+                hypothetical=of.hypothetical,
+                dollars=dollars[i],
+                value=value,
+                low=low,
+                high=high,
+                on_front=on[i],
+                stable=stable[i],
+                beaten_by=min(beaters)[1] if beaters else "",
+            )
+        )
+    return tuple(sorted(found, key=lambda c: c.dollars)), tuple(left_out)
+
+
+def _values(load: Load, batch: int, of: Design, metric: Metric) -> tuple[float, float, float]:
+    phases = {p.name: p for p in times(load, of)}
+    if metric == "ttft_s":
+        first = phases["prefill"]
+        return first.seconds, first.low_s, first.high_s
+    step = phases["decode"]
+    return batch / step.seconds, batch / step.high_s, batch / step.low_s
+
+
+def _beats(one: tuple[float, float], other: tuple[float, float], higher: bool) -> bool:
+    value, than = (one[0], other[0]) if higher else (-one[0], -other[0])
+    return value >= than and one[1] <= other[1] and (value > than or one[1] < other[1])
+
+
+def _stability(
+    values: Sequence[float], dollars: Sequence[float], better: tuple[Direction, Direction]
+) -> tuple[float, ...]:
+    """How often each is on the front when each price by itself lies anywhere within UNSURE of what was given."""
+    if not values:
+        return ()
+    rng = np.random.default_rng(0)
+    wrong = rng.uniform(1 - UNSURE, 1 + UNSURE, size=(DRAWS, len(values)))
+    samples = np.stack([np.broadcast_to(np.asarray(values), wrong.shape), np.asarray(dollars) * wrong], axis=-1)
+    return membership(samples, better)
