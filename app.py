@@ -70,10 +70,12 @@ def main() -> None:
     from core.runs.screens import drew
     from pages.ui import rest
     from pages.ui.page import guard
+    from pages.ui.panes import look
     from pages.ui.shell import machine_line, missing_run_notice, run_strip
     from pages.ui.state import keep_run_in_address
 
     st.set_page_config(page_title="Roofscope", page_icon=str(ROOT / "pages/ui/icon.svg"), layout="wide")
+    look()
     st.logo(ROOT / "pages/ui/logo.svg", size="large")
     menu = {section: [*map(_page, filter(_is_there, entries))] for section, entries in MENU.items()}
     chosen = st.navigation({section: found for section, found in menu.items() if found}, expanded=True)

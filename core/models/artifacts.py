@@ -1,6 +1,7 @@
 """The files a backend needs and a model does not have: derived once, kept in the cache, found again.
 
-Knows the routes: gguf -> hf -> onnx, config -> hf -> onnx and hf -> gguf. The conversions themselves are in
+Knows the routes: gguf -> hf -> onnx, config -> hf -> onnx, hf -> gguf and, for the families that can be written so,
+config -> hf -> gguf. The conversions themselves are in
 gguf_to_hf, random_weights, onnx_export and hf_to_gguf; keeping their results whole is artifact_cache's.
 
 `provide` works in this process. The worker asks for the same through a process of its own,
@@ -28,7 +29,11 @@ from core.models.precision import RESTORED, declared
 from core.models.spec import read_config
 from core.types import ModelEntry, Progress
 
-SOURCES = {"hf": {"gguf", "config"}, "onnx": {"hf", "gguf", "config"}, "gguf": {"hf"}}  # what each is derived from
+SOURCES = {
+    "hf": {"gguf", "config"},
+    "onnx": {"hf", "gguf", "config"},
+    "gguf": {"hf", "config"},
+}  # what each is derived from
 _TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
 
 
@@ -52,18 +57,28 @@ def provide(entry: ModelEntry, wanted: tuple[str, ...], progress: Progress) -> t
 def route(entry: ModelEntry, wanted: tuple[str, ...]) -> str:
     """The format that `provide` would give: one that the model has, a bare configuration last, else one to derive.
 
-    Reads nothing. Raises ExplorerError when there is no way.
+    Reads at most a configuration. Raises ExplorerError when there is no way.
     """
     weighty = [kind for kind in wanted if kind != "config"]
     if there := next((kind for kind in (*weighty, "config") if kind in entry.files and kind in wanted), None):
         return there
     for kind in weighty:
-        if entry.files.keys() & SOURCES.get(kind, frozenset()):
+        if entry.files.keys() & SOURCES.get(kind, frozenset()) and _writable(entry, kind):
             return kind
+    there_as = "an architecture without weights" if set(entry.files) == {"config"} else " and ".join(entry.files)
     raise ExplorerError(
-        f"{entry.label} is there as {', '.join(entry.files)}, from which {' or '.join(wanted)} cannot be made.",
+        f"{entry.label} is there as {there_as}, from which {' or '.join(wanted)} cannot be made.",
         "Choose another backend, or the model in another format.",
     )
+
+
+def _writable(entry: ModelEntry, kind: str) -> bool:
+    """Whether a bare configuration is of a family that can be written as `kind`; a folder's is looked at later."""
+    from core.models.hf_to_gguf import ARCHITECTURES
+
+    if kind != "gguf" or "hf" in entry.files:
+        return True
+    return read_config(entry.files["config"]).get("model_type") in ARCHITECTURES
 
 
 def check_precision(entry: ModelEntry, kind: str) -> None:
@@ -161,7 +176,7 @@ def _onnx(entry: ModelEntry, progress: Progress) -> Path:
 def _gguf(entry: ModelEntry, progress: Progress) -> Path:
     from core.models import hf_to_gguf
 
-    source = Path(entry.files["hf"])
+    source = _hf(entry, progress)
     key = key_of("gguf from hf", hf_to_gguf.VERSION, *_origin(source))
 
     def build(out: Path, report: Progress) -> None:
@@ -198,7 +213,7 @@ def _config_folder(entry: ModelEntry, progress: Progress) -> Path:
             network = nested(numbers) or numbers
             gguf_tokenizer.write_bytes(int(network.get("vocab_size") or 256), out)
 
-    key = key_of("config folder", 3, *(fingerprint(f) for f in (config, *own)))
+    key = key_of("config folder", 4, *(fingerprint(f) for f in (config, *own)))
     return made(key, entry, "a tokenizer", progress, lambda: 64 << 20, build)
 
 

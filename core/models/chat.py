@@ -66,6 +66,19 @@ def render_messages(
     return bare if _is_cut_from(bare, whole) else whole
 
 
+def check(template: str) -> None:
+    """Raises ExplorerError where it is no template; nothing of it is run."""
+    try:
+        _compiled(template)
+    except TemplateError as error:
+        raise ExplorerError(f"The model's chat template fails: {_said(error)}.", OFF) from error
+
+
+def _said(error: BaseException) -> str:
+    """The first line of what it says, without its full stop."""
+    return (str(error).strip().splitlines() or ["no reason given"])[0].rstrip(".")
+
+
 def _is_cut_from(part: str, whole: str) -> bool:
     """Whether `part` is `whole` without one piece of it: a turn that was left out, and nothing in its place."""
     if len(part) > len(whole):
@@ -81,9 +94,8 @@ def _rendered(template: str, messages: Sequence[tuple[str, str]], settings: Mapp
     except ExplorerError:
         raise
     except Exception as error:  # a template can raise whatever its expressions do
-        said = str(error).strip().splitlines() or ["no reason given"]
         kind = "" if isinstance(error, TemplateError) else f"{type(error).__name__}: "
-        raise ExplorerError(f"The model's chat template fails: {kind}{said[0].rstrip('.')}.", OFF) from error
+        raise ExplorerError(f"The model's chat template fails: {kind}{_said(error)}.", OFF) from error
 
 
 def _as_wanted(

@@ -124,7 +124,7 @@ def write_bytes(vocab_size: int, folder: Path, max_context: int | None = None) -
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
     alphabet = byte_alphabet()
-    vocab = {alphabet[i] if i < 256 else f"⟨{i}⟩": i for i in range(vocab_size)}
+    vocab = {alphabet[i] if i < 256 else "".join(alphabet[b] for b in f"⟨{i}⟩".encode()): i for i in range(vocab_size)}
     tokenizer = Tokenizer(models.BPE(vocab, []))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.decoder = decoders.ByteLevel()

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from core import plugins
 from core.errors import ExplorerError
-from core.models import catalogue, derived
+from core.models import catalogue, chat, derived
+from core.models.templates import templates_of
 from core.runs.lineage import is_of
 from core.runs.resolve import Resolved, resolve
+from core.tokenizer_folder import Unread, tokenizer_file
 from core.types import Derive, Evaluate, Generate, ReadsQuantized, Record, Request, Task
 from hardware.memory import available_bytes
 
@@ -97,6 +101,7 @@ def check(request: Request) -> Resolved:
         raise ExplorerError(f"{backend.label} cannot load weights as {request.dtype}.", f"It knows: {known}.")
     _check_numbers(request)
     _check_task(wanted)
+    check_text(wanted)
     needed = estimate(wanted)
     if needed.verdict == "no" and not request.allow_oversize:
         raise ExplorerError(
@@ -141,6 +146,24 @@ def _check_task(wanted: Resolved) -> None:
             taken = task.name in {e.id for e in catalogue.entries(refresh=True)}
             if taken and not is_of(task.name, wanted):
                 raise ExplorerError(f"There is a model called '{task.name}' already.", "Choose another name.")
+
+
+def check_text(wanted: Resolved) -> None:
+    """What the files tell of the model's text. Raises ExplorerError where a prompt cannot become tokens.
+
+    Templates are compiled here and not rendered: what comes with a model runs in the worker alone.
+    """
+    task = wanted.request.task
+    if not isinstance(task, Generate) or task.prompt_tokens is not None:
+        return
+    if wanted.format in ("hf", "onnx") and "hf" in wanted.entry.files:
+        folder = Path(wanted.entry.files["hf"])
+        if tokenizer_file(folder) is None and not wanted.spec.random_weights:
+            Unread(wanted.entry.label).encode("")
+    if task.chat:
+        for name, template in templates_of(wanted.entry).items():
+            if name == (task.template or "default"):
+                chat.check(template)
 
 
 def _check_numbers(request: Request) -> None:

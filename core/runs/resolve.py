@@ -120,6 +120,18 @@ def resolve(request: Request) -> Resolved:
     )
 
 
+def reaches(entry: ModelEntry, backend: str) -> ExplorerError | None:
+    """Why a backend cannot get at the model's weights; None where it can. Reads at most a configuration."""
+    plugin = plugins.get("backend", backend)
+    if reason := plugin.unavailable():
+        return ExplorerError(f"{plugin.label} is not installed.", reason)
+    try:
+        artifacts.check_precision(entry, artifacts.route(entry, plugin.formats))
+    except ExplorerError as error:
+        return error
+    return None
+
+
 def loaded_dtype(backend: Backend, kind: str, stored: str, asked: str | None, trained: bool = False) -> str | None:
     """What a backend turns weights of format `kind`, stored as `stored`, into; None: they stay as they are.
 

@@ -53,6 +53,7 @@ from hardware.process import resident
 THINKING = ("enable_thinking", "thinking")  # what templates call the switch
 WARMUP_TOKENS = 4
 WARMUP_GUESSED = 64  # where a step is many tokens, and is cut short at the limit
+SHOWN_BETWEEN_S = 8.0  # timing passes that took longer are shown before the profilers begin
 DRAFT_NOTE = (
     "Steps and phases include the draft model's time and work; layers and the FLOP check are the model's alone."
 )
@@ -202,18 +203,24 @@ def _plan(
 ) -> Generator[tuple[PassKind, str | None], None, None]:
     """Warm-up, in a warm session too, for it knows neither prompt nor strategy; timing; then one pass per profiler.
 
-    A watched run shows one pass first, which warms up as well. ended: what disturbed the passes that have ended; a
-    disturbed timing pass is repeated once the machine is calm, or has not become so for some seconds.
+    A watched run shows one pass first, which warms up as well. Profilers take times too, so the screens rest until the
+    last one has ended; where the timing took long, its numbers are shown in between. ended: what disturbed the passes
+    that have ended; a disturbed timing pass is repeated once the machine is calm, or after some
+    seconds without.
     """
-    expected_s = 0.0
+    each_s = 0.0
     if request.live:
         started = time.monotonic()
         yield "live", None
-        expected_s = request.repeats * (time.monotonic() - started)
+        each_s = time.monotonic() - started
     for _ in range(0 if request.live else request.warmup):
         yield "warmup", None
+    timing_s = request.repeats * each_s
+    profilers = [name for name in request.profilers if _attachable(name, request, session, journal)]
+    profiling_s = each_s * sum(plugins.get("profiler", name).limit is None for name in profilers)
+    apart = timing_s > SHOWN_BETWEEN_S or not request.repeats
     if request.repeats:
-        with silence(request, journal, expected_s) as waited:
+        with silence(request, journal, timing_s + (0.0 if apart else profiling_s)) as waited:
             if waited:
                 yield "warmup", None
             clean = 0
@@ -225,17 +232,27 @@ def _plan(
                 if left and ended[-1].disturbed:
                     await_calm(request, journal)
                     yield "warmup", None
-    for name in request.profilers:
-        profiler = plugins.get("profiler", name)
-        reason = profiler.unavailable()
-        missing = profiler.needs - session.capabilities
-        if request.batch > 1 and profiler.single:
-            reason = "it measures one sequence, so set batch to 1."
-        if reason or missing:
-            unable = f"{request.backend} cannot do '{', '.join(sorted(missing))}' with this model and these options."
-            journal.warn(f"{profiler.label} not measured: {reason or unable}")
-            continue
-        yield "profile", name
+            for name in () if apart else profilers:
+                yield "profile", name
+    if apart and profilers:
+        with silence(request, journal, profiling_s) as waited:
+            if waited:
+                yield "warmup", None
+            for name in profilers:
+                yield "profile", name
+
+
+def _attachable(name: str, request: Request, session: Session, journal: Journal) -> bool:
+    """Whether this profiler can measure the run; a warning says why not."""
+    profiler = plugins.get("profiler", name)
+    reason = profiler.unavailable()
+    missing = profiler.needs - session.capabilities
+    if request.batch > 1 and profiler.single:
+        reason = "it measures one sequence, so set batch to 1."
+    if reason or missing:
+        unable = f"{request.backend} cannot do '{', '.join(sorted(missing))}' with this model and these options."
+        journal.warn(f"{profiler.label} not measured: {reason or unable}")
+    return not (reason or missing)
 
 
 def _run_pass(

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import streamlit as st
-
 from core.types import Evaluate
 from pages.ui.evaluate_form import evaluate_form
 from pages.ui.evaluate_view import draw_evaluation
 from pages.ui.live import live
 from pages.ui.page import guard, nothing_yet, page
+from pages.ui.panes import panes
 from pages.ui.start import start_button
 from pages.ui.state import current_run
 
 with page("Evaluate", "How good are its answers: perplexity, divergence from the original, and tasks, item by item."):
-    form, view = st.columns([1, 2.1], gap="large")
+    form, view = panes()
     with form, guard():
         start_button("Evaluate", ":material/fact_check:", evaluate_form())
     with view, guard():

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import streamlit as st
-
 from core.runs.store import Run
 from core.types import Result
 from pages.ui.guess_view import draw_guesses
 from pages.ui.live import live
 from pages.ui.page import empty, guard, page
+from pages.ui.panes import panes
 from pages.ui.request_form import request_form
 from pages.ui.run_charts import draw_charts
 from pages.ui.run_report import draw_end, draw_failure
@@ -48,7 +47,7 @@ def begun(result: Result) -> bool:
 
 
 with page("Run", "Choose a model, a backend and a prompt, and watch where the time and the memory go."):
-    form, view = st.columns([1, 2.1], gap="large")
+    form, view = panes()
     with form, guard():
         start_button("Run", ":material/play_arrow:", request_form(), anew=False)
     run = current_run()

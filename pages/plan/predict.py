@@ -23,6 +23,7 @@ from pages.ui.ceilings import THIS, default_threads, kept, this_machine
 from pages.ui.figure import figure
 from pages.ui.models import architecture_line, model_picker, spec_of
 from pages.ui.page import fault, page
+from pages.ui.panes import panes
 from pages.ui.predict_here import draw_here
 
 ABOUT = "Time to first token, time per token, throughput and memory of any model on any device, as intervals."
@@ -213,7 +214,7 @@ def draw_assumptions(of: Prediction, command: str) -> None:
 
 
 def ask() -> None:
-    form, view = st.columns([1, 2.2], gap="large")
+    form, view = panes()
     with form:
         model = choose_model()
         one, two = st.columns(2)

@@ -14,6 +14,7 @@ from pages.ui import text
 from pages.ui.models import architecture_line, model_picker, spec_of
 from pages.ui.page import fault
 from pages.ui.pickers import backend_label, backend_picker, strategy_label
+from pages.ui.reach import runs_here
 from pages.ui.settings_form import how_form
 from pages.ui.template_form import template_form
 
@@ -56,6 +57,8 @@ def side_form(prefix: str, backend: str, title: str) -> Side | None:
         st.caption(architecture_line(spec_of(entry), entry.size_bytes))
     except ExplorerError as error:
         fault(error, hindrance=True)
+        return None
+    if not runs_here(entry, backend_name, f"{prefix}-backend"):
         return None
     task = Generate(max_new_tokens=int(limit), sampling=Sampling(temperature=temperature), **template)
     profilers = ("memory", "energy") if joules else ("memory",)

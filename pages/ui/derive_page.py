@@ -14,6 +14,7 @@ from pages.ui.derive_view import draw_derive
 from pages.ui.links import link
 from pages.ui.live import live
 from pages.ui.page import guard, nothing_yet, page
+from pages.ui.panes import panes
 from pages.ui.start import start_button
 from pages.ui.state import current_run, result_of, rows_key
 
@@ -22,7 +23,7 @@ def derive_page(title: str, about: str, trains: bool, button: str, nothing: str,
     """trains: of the transforms that train, or of the others."""
     with page(title, about):
         _notice_new_models()
-        form, view = st.columns([1, 2.1], gap="large")
+        form, view = panes()
         with form, guard():
             start_button(button, ":material/deployed_code:", derive_form(trains))
         with view, guard():

@@ -17,6 +17,7 @@ from pages.ui.forms import params_form
 from pages.ui.models import chosen_model
 from pages.ui.page import fault
 from pages.ui.pickers import backend_picker
+from pages.ui.reach import runs_here
 from pages.ui.settings_form import how_form
 
 DISCORDANCE = 0.2  # of the items on which two neighbouring variants differ, as a first guess
@@ -46,7 +47,7 @@ def evaluate_form() -> Request | None:
             icon=":material/block:",
         )
         return None
-    if backend.unavailable():
+    if not runs_here(entry, backend_name):
         return None
     task = Evaluate(eval=name, settings=given, margin=_before(plugin, given))
     return Request(model=entry.id, backend=backend_name, task=task, profilers=(), live=True, **how)

@@ -70,14 +70,16 @@ def spec_of(entry: ModelEntry) -> ModelSpec:
 
 
 def model_card(entry: ModelEntry) -> ModelSpec | None:
-    """Size, architecture and what a reader of the results must know, in two lines."""
+    """Size and architecture in a line or two, with what a reader of the results must know."""
     try:
         found = spec_of(entry)
     except ExplorerError as error:
         fault(error, hindrance=True)
         return None
-    note = text.escape(" ".join(x for x in (entry.note or found.source, found.doubts) if x))
-    st.caption(architecture_line(found, entry.size_bytes) + (f"  \n:material/info: {note}" if note else ""))
+    random = " · :orange-badge[random weights]" if entry.random_weights else ""
+    doubts = f"  \n:material/info: {text.escape(found.doubts)}" if found.doubts else ""
+    note = text.escape(entry.note or found.source)
+    st.caption(f"{architecture_line(found, entry.size_bytes)}{random}{doubts}", help=note or None)
     return found
 
 

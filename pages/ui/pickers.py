@@ -120,7 +120,7 @@ def plugin_label(kind: str, name: str) -> str:
 
 def backend_picker(key: str = "backend", label: str = "Backend", default: str | None = None) -> str:
     """Choose a library. One that is not installed can be chosen too, to read why and how to get it."""
-    backends = {name: plugins.get("backend", name) for name in _ordered_backends()}
+    backends = {name: plugins.get("backend", name) for name in ordered_backends()}
     missing = {name: plugin.unavailable() for name, plugin in backends.items()}
 
     def show(name: str) -> str:
@@ -135,7 +135,7 @@ def backend_picker(key: str = "backend", label: str = "Backend", default: str | 
     return chosen
 
 
-def _ordered_backends() -> list[str]:
+def ordered_backends() -> list[str]:
     """Real libraries first, in the order in which most people want them."""
     preferred = ("llama_cpp", "pytorch", "onnxruntime")
     names = plugins.names("backend")

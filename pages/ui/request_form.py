@@ -8,17 +8,16 @@ import streamlit as st
 from core import plugins
 from core.errors import ExplorerError
 from core.models import catalogue
-from core.models.artifacts import restorable
-from core.runs.check import MemoryEstimate, estimate
+from core.runs.check import MemoryEstimate, check_text, estimate
 from core.runs.resolve import resolve
 from core.types import ModelEntry, ModelSpec, Request, from_json, to_json
 from pages.ui import text
 from pages.ui.add_model import add_model
 from pages.ui.choices import select
-from pages.ui.links import link
 from pages.ui.models import model_card, model_picker
 from pages.ui.page import fault
 from pages.ui.pickers import backend_picker, strategy_label
+from pages.ui.reach import runs_here
 from pages.ui.settings_form import settings_form
 from pages.ui.state import adopt_value
 from pages.ui.task_form import sampling_form, task_form
@@ -34,19 +33,18 @@ def request_form() -> Request | None:
     """Draw the form; None while something in it is missing, which the form then says."""
     entry, spec = _model()
     backend_name = backend_picker()
+    reached = entry is not None and runs_here(entry, backend_name)
     strategy_name, usable = _strategy(backend_name, spec)
     task = task_form()
-    left, right = st.columns(2)
+    left, right = st.columns(2, gap="xsmall")
     with left:
         task = sampling_form(task, entry)
     with right:
         settings = settings_form(backend_name, strategy_name, entry and entry.id)
-    if entry is None or task is None or not usable:
-        return None
-    if plugins.get("backend", backend_name).unavailable():
+    if entry is None or task is None or not usable or not reached:
         return None
     request = Request(model=entry.id, backend=backend_name, strategy=strategy_name, task=task, **settings)
-    return _with_memory(request, entry)
+    return _with_memory(request)
 
 
 def _model() -> tuple[ModelEntry | None, ModelSpec | None]:
@@ -80,10 +78,9 @@ def _strategy(backend_name: str, spec: ModelSpec | None) -> tuple[str, bool]:
         list(known),
         lambda n: f"{known[n].label} · not here" if lacks[n] else str(known[n].label),
         "strategy",
-        help="How the next tokens are found. Our own loop shows every step; the native one is the library's.",
+        help=_about_strategies(),
     )
     assert chosen is not None
-    st.caption(text.escape(plugins.about("strategy", chosen)))
     if not lacks[chosen]:
         return chosen, True
     able = next((name for name in known if not lacks[name]), None)
@@ -100,24 +97,33 @@ def _strategy(backend_name: str, spec: ModelSpec | None) -> tuple[str, bool]:
     return chosen, False
 
 
+@st.cache_data(show_spinner=False)
+def _about_strategies() -> str:
+    """What each strategy does, as Markdown for a tooltip."""
+    rows = (
+        f"- **{strategy_label(name)}**: {text.escape(plugins.about('strategy', name))}"
+        for name in plugins.names("strategy")
+    )
+    return "How the next tokens are found.\n\n" + "\n".join(rows)
+
+
 @st.cache_data(ttl=5, max_entries=64, show_spinner=False)
 def _estimate(request: bytes) -> MemoryEstimate:
-    return estimate(resolve(from_json(request, Request)))
+    wanted = resolve(from_json(request, Request))
+    check_text(wanted)
+    return estimate(wanted)
 
 
-def _with_memory(request: Request, entry: ModelEntry) -> Request | None:
+def _with_memory(request: Request) -> Request | None:
     """Say before loading whether it fits, and ask when it does not."""
     try:
         needed = _estimate(to_json(request))
     except ExplorerError as error:
         fault(error, hindrance=True)
-        if restorable(entry):
-            query = {"model": entry.id, "transform": "dequantize"}
-            link("pages/measure/transform.py", "Dequantize it", ":material/deployed_code:", query=query)
         return None
     color, icon, verdict = _VERDICT[needed.verdict]
     st.markdown(
-        f":{color}-badge[:material/{icon}: {verdict}] about **{text.size(needed.total_bytes)}** "
+        f":{color}-badge[:material/{icon}: {verdict}] **{text.size(needed.total_bytes)}** "
         f"of {text.size(needed.available_bytes)} free",
         help=f"Estimated before loading: weights {text.size(needed.weights_bytes)}, "
         f"second copies that kernels pack {text.size(needed.packed_bytes)}, "

@@ -24,6 +24,11 @@ _CARD, _CHART = 380, 280  # pixels: fixed, so that nothing moves when a chart ge
 
 def draw_charts(run: Run, result: Result) -> None:
     """Cards two by two, each with a one-line reading above its chart."""
+    with st.container(key="cards"):
+        _cards(run, result)
+
+
+def _cards(run: Run, result: Result) -> None:
     timed = {layer.phase for layer in result.layers if layer.seconds is not None}
     phase: Phase = "prefill" if timed == {"prefill"} and result.status not in GOING else "decode"
     left, right = st.columns(2)

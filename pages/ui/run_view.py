@@ -15,7 +15,7 @@ from pages.ui.pickers import profiler_label, run_header
 from pages.ui.state import GOING, runner
 
 _TAIL = 4000  # characters of the text that a tick sends
-_TILE, _LOW_TILE = 148, 118  # pixels: fixed, so that nothing moves when a number arrives
+_TILE = 148  # pixels: fixed, so that nothing moves when a number arrives
 
 
 def draw_header(run: Run, result: Result) -> None:
@@ -118,7 +118,6 @@ def draw_numbers(run: Run, result: Result) -> None:
             "The worker's resident memory at its highest, library included.",
             line=[m / 1e6 for m in memory_line(events)],
         )
-    with st.grid(3, min_column_width=150, row_height=_LOW_TILE):
         _tile(
             "Time to first token",
             known(text.seconds(result.ttft_s)),

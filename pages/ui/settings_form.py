@@ -22,7 +22,7 @@ _BOUND: dict[str, Any] = {"bind": "query-params"}
 def settings_form(backend_name: str, strategy_name: str, model: str | None) -> dict[str, Any]:
     """How to run and measure it: fields of a Request. model: its catalogue id, None where none is chosen."""
     backend = plugins.get("backend", backend_name)
-    with st.popover("Settings", icon=":material/tune:", width="stretch"):
+    with st.popover("Settings", width="stretch"):
         dtype, threads = _precision(backend, model)
         left, right = st.columns(2)
         many = "batch" in backend.capabilities and not plugins.get("strategy", strategy_name).single
@@ -68,7 +68,7 @@ def how_form(backend_name: str, model: str | None, prefix: str = "", default: st
     backend = plugins.get("backend", backend_name)
     known = {name: plugins.get("strategy", name) for name in plugins.names("strategy")}
     usable = [n for n, p in known.items() if p.needs <= backend.capabilities and "cache" in p.needs]
-    with st.popover("Settings", icon=":material/tune:", width="stretch"):
+    with st.popover("Settings", width="stretch"):
         dtype, threads = _precision(backend, model, prefix)
         strategy = select(
             "Strategy",

@@ -17,7 +17,7 @@ _BOUND: dict[str, Any] = {"bind": "query-params"}
 
 def task_form() -> Generate | None:
     """What to generate from, and how much; None while the prompt is empty."""
-    left, right = st.columns([1.35, 1])
+    left, right = st.columns([1.3, 1], gap="xsmall")
     kind = left.segmented_control(
         "Prompt",
         [TEXT, RANDOM],
@@ -49,7 +49,7 @@ def task_form() -> Generate | None:
 
 def sampling_form(task: Generate | None, entry: ModelEntry | None = None) -> Generate | None:
     """Ask how tokens are chosen and how the prompt is wrapped; the task with it. entry: the model, for templates."""
-    with st.popover("Sampling", icon=":material/casino:", width="stretch"):
+    with st.popover("Sampling", width="stretch"):
         temperature = st.slider(
             "Temperature",
             0.0,

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from core.errors import ExplorerError
-from core.models import artifact_cache, artifacts, catalogue, gguf_to_hf
+from core.models import artifact_cache, artifacts, catalogue, gguf_to_hf, hf_to_gguf
 from core.types import ModelEntry
 from tests.support.gguf_models import tiny_gguf
 from tests.support.progress import silent
@@ -271,8 +271,17 @@ def test_the_chain_to_onnx(gguf: ModelEntry, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_no_route_is_said(config: ModelEntry) -> None:
-    with pytest.raises(ExplorerError, match="Mine is there as config, from which gguf cannot be made"):
+    place = Path(config.files["config"])
+    place.write_text(json.dumps(json.loads(place.read_text()) | {"model_type": "gpt2"}))
+    words = "Mine is there as an architecture without weights, from which gguf cannot be made"
+    with pytest.raises(ExplorerError, match=words):
         artifacts.provide(config, ("gguf",), silent)
+
+
+def test_a_bare_architecture_of_a_family_that_can_be_written_becomes_a_gguf(config: ModelEntry) -> None:
+    assert json.loads(Path(config.files["config"]).read_text())["model_type"] in hf_to_gguf.ARCHITECTURES
+    assert artifacts.route(config, ("gguf",)) == "gguf"
+    assert artifacts.route(config, ("onnx", "gguf")) == "onnx"
 
 
 def test_damage_is_said_before_building(gguf: ModelEntry) -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 from core.errors import ExplorerError
-from core.models.chat import render, render_messages
+from core.models.chat import check, render, render_messages
 
 CHATML = (
     "{% for m in messages %}{% if loop.first and m.role != 'system' %}<s>persona</s>{% endif %}"
@@ -57,3 +57,9 @@ def test_an_empty_system_message_is_no_turn_where_no_persona_would_take_its_plac
     assert render(PLAIN, "hi", "be brief") == "<system>be brief</system><user>hi</user><assistant>"
     headed = "{% if messages[0].role == 'system' %}{{ messages[0].content }}\n\n{% endif %}{{ messages[-1].content }}"
     assert render(headed, "hi") == "hi"
+
+
+def test_a_template_is_checked_without_running_it() -> None:
+    check("{% for m in messages %}{{ raise_exception('never run') }}{% endfor %}")
+    with pytest.raises(ExplorerError, match="chat template fails"):
+        check("{% for m in messages %}")

@@ -74,7 +74,7 @@ def test_a_live_chart_is_fed_and_never_rebuilt(app: Open) -> None:
         return over(at)
 
     until(at, watch)
-    assert len(specs) >= 3 and all(len(found) == 1 for found in specs.values()), {k: len(v) for k, v in specs.items()}
+    assert len(specs) >= 2 and all(len(found) == 1 for found in specs.values()), {k: len(v) for k, v in specs.items()}
 
 
 def test_stop_keeps_what_was_measured(app: Open, store: Store) -> None:
@@ -186,3 +186,13 @@ def test_every_backend_has_its_settings(app: Open, backend: str) -> None:
 
 def keys(at: AppTest) -> set[str | None]:
     return {w.key for kind in ("number_input", "toggle", "selectbox", "text_input") for w in at.get(kind)}
+
+
+def test_a_model_that_the_backend_cannot_get_at_offers_one_that_can(app: Open) -> None:
+    at = app()
+    at.selectbox(key="model").set_value("gpt2").run()
+    at.selectbox(key="backend").set_value("llama_cpp").run()
+    assert at.button(key="start").disabled
+    assert any("architecture without weights" in w.proto.title for w in sound(at).warning)
+    at.button(key="use-backend").click().run()
+    assert at.selectbox(key="backend").value == "pytorch" and not at.button(key="start").disabled

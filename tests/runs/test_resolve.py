@@ -14,6 +14,7 @@ from core import plugins
 from core.errors import ExplorerError
 from core.models import catalogue, derived
 from core.models.identity import content, stamp
+from core.runs.check import check_text
 from core.runs.lineage import is_of, job_key
 from core.runs.resolve import loaded_dtype, resolve, supposed_dtype
 from core.runs.runner import Runner
@@ -145,3 +146,13 @@ def test_a_model_made_before_keys_held_content_counts_while_its_parent_is_older(
     about = derived.folder() / "old" / derived.ABOUT
     os.utime(about, ns=(1, 1))  # made before the parent was written
     assert not is_of("old", wanted)
+
+
+def test_a_tokenizer_that_is_not_read_is_said_before_anything_is_loaded(fake_request: Request, tiny: Path) -> None:
+    folder = tiny.parent / "tekken-only"
+    shutil.copytree(tiny, folder, ignore=shutil.ignore_patterns("tokenizer*"))
+    (folder / "tekken.json").write_text("{}")
+    wanted = resolve(replaced(fake_request, model=str(folder), backend="pytorch"))
+    with pytest.raises(ExplorerError, match=r"tekken\.json"):
+        check_text(wanted)
+    check_text(resolve(replaced(wanted.request, task=Generate(prompt_tokens=4))))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +16,7 @@ from core.runs import screens
 from core.runs.runner import Runner
 from core.runs.summarize import summarize
 from core.types import Disturbance, Generate, Pass, Phase, Request, Step
-from core.worker import silence
+from core.worker import generate, silence
 from core.worker.journal import Cancelled
 from hardware import load
 
@@ -149,3 +151,32 @@ def test_an_evaluation_lets_the_screens_draw_rarely(tmp_path: Path, monkeypatch:
     with silence.rare_drawing(Request(model="m", backend="fake"), journal):
         assert screens.rest(tmp_path) is None
     assert journal.slept_s == 0
+
+
+@pytest.mark.parametrize(
+    ("shown_s", "rests"),
+    [
+        (60.0, [["warmup", "timing", "memory"]]),
+        (-1.0, [["warmup", "timing"], ["warmup", "memory"]]),
+    ],
+)
+def test_profilers_rest_too_and_long_timing_is_shown_before_them(
+    shown_s: float, rests: list[list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[list[str]] = []
+
+    @contextmanager
+    def resting(*_: object) -> Iterator[bool]:
+        seen.append([])
+        yield True
+
+    monkeypatch.setattr(generate, "silence", resting)
+    monkeypatch.setattr(generate, "SHOWN_BETWEEN_S", shown_s)
+    ended: list[Any] = []
+    request = msgspec.structs.replace(WATCHED, profilers=("memory",))
+    session: Any = SimpleNamespace(capabilities=frozenset())
+    for kind, profiler in generate._plan(request, session, SimpleNamespace(), ended):  # type: ignore[arg-type]
+        ended.append(SimpleNamespace(disturbed=False))
+        if seen:
+            seen[-1].append(profiler or kind)
+    assert seen == rests
