@@ -12,6 +12,7 @@ import json
 import math
 import struct
 from collections import Counter
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -48,11 +49,11 @@ def convert(path: Path, folder: Path, progress: Progress) -> None:
             f"A GGUF of architecture '{header.architecture}' cannot be converted for PyTorch or ONNX Runtime.",
             "Run it with llama.cpp, or use the model's safetensors.",
         )
+    progress("Importing PyTorch")
     config = _config(header)
     (folder / "config.json").write_text(json.dumps(config, indent=2))
     progress("Converting the tokenizer")
     gguf_tokenizer.write(header.metadata, folder)
-    progress("Importing PyTorch")
     _write_weights(header, config, folder / "model.safetensors", progress)
 
 
@@ -168,11 +169,7 @@ def _llama3_rope(tensor: gguf_file.Tensor, theta: float, original: int) -> dict[
 def _write_weights(header: gguf_file.GgufFile, config: dict[str, Any], path: Path, progress: Progress) -> None:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
-    from transformers.modeling_gguf_pytorch_utils import (
-        TENSOR_PROCESSORS,
-        TensorProcessor,
-        get_gguf_hf_weights_map,
-    )
+    from transformers.modeling_gguf_pytorch_utils import TENSOR_PROCESSORS, TensorProcessor
 
     hf_config = AutoConfig.for_model(**config)
     with torch.device("meta"):
@@ -181,7 +178,7 @@ def _write_weights(header: gguf_file.GgufFile, config: dict[str, Any], path: Pat
     shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}  # a tied weight stands once
     shapes |= {n: tuple(b.shape) for n, b in model.named_buffers() if n in model.state_dict()}
     processor = TENSOR_PROCESSORS.get(header.architecture, TensorProcessor)(config=hf_config.to_dict())
-    names = get_gguf_hf_weights_map(model, processor)
+    names = _library_names(model, processor)
 
     pairs = zip(header.tensors, gguf_tensors(header), strict=True)
     text_only = [tensor for tensor, laid in pairs if not laid.aside]  # vision and audio stay behind
@@ -228,6 +225,19 @@ def _write_weights(header: gguf_file.GgufFile, config: dict[str, Any], path: Pat
             file.write(weights.astype("<f4").tobytes())
             written += weights.size * _BYTES_PER_WEIGHT
             progress(note, written, end, "bytes")
+
+
+def _library_names(model: Any, processor: Any) -> dict[str, str]:
+    """The file's name of a tensor -> transformers', which makes the same large table anew for every module."""
+    import gguf
+    from transformers.modeling_gguf_pytorch_utils import get_gguf_hf_weights_map
+
+    make = gguf.get_tensor_name_map
+    gguf.get_tensor_name_map = cache(make)
+    try:
+        return dict(get_gguf_hf_weights_map(model, processor))
+    finally:
+        gguf.get_tensor_name_map = make
 
 
 def _dequantized(tensor: gguf_file.Tensor) -> Any:
