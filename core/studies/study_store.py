@@ -23,12 +23,13 @@ from core.runs import old_form
 from core.runs.owner import Owner
 from core.studies import ledger
 from core.studies.findings import Findings
+from core.studies.plan import Sweep
 from core.studies.standings import Standings
 from core.types import Record, from_json, to_json
 from hardware.priority import spawn
 
 RECORDED = Path(__file__).with_name("recorded")
-LOG, PID = "study.log", "study.pid"
+LOG, PID, PLAN = "study.log", "study.pid", "plan.json"
 
 
 class Shelved(Record):
@@ -72,11 +73,27 @@ def going() -> str | None:
 
 def start(kind: str, model: str, minutes: float) -> None:
     """Carry out a study in a process of its own; it goes on where a stopped one left off."""
+    _launch(f"{kind}-{model}", "study", kind, "--model", model, "--minutes", str(minutes))
+
+
+def start_sweep(plan: Sweep, minutes: float, *more: str, command: str = "sweep") -> None:
+    """Carry out a sweep in a process of its own, with further arguments of its command; its plan lies in its folder."""
+    folder = data_dir() / "studies" / plan.name
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        (folder / PLAN).write_bytes(to_json(plan))
+    except OSError as error:
+        raise ExplorerError(f"The plan could not be stored: {error.strerror}.", "Free some disk space.") from error
+    _launch(plan.name, command, "--plan", str(folder / PLAN), "--minutes", str(minutes), *more)
+
+
+def _launch(name: str, *arguments: str) -> None:
+    """Start a command that carries out the study of this name; raises ExplorerError while one is going."""
     if going():
         raise ExplorerError("A study is going already.", "Stop it or wait for its end.")
-    folder = data_dir() / "studies" / f"{kind}-{model}"
+    folder = data_dir() / "studies" / name
     folder.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "core", "study", kind, "--model", model, "--minutes", str(minutes)]
+    command = [sys.executable, "-m", "core", *arguments]
     with (folder / LOG).open("wb") as log:
         process = spawn(
             lambda: subprocess.Popen(

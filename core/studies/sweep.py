@@ -103,7 +103,7 @@ def planned(
     first = catalogue_name(str(models[0])) if models else "nothing"
     return Sweep(
         name=f"sweep-{first}-{digest}",
-        title=title or f"{', '.join(axis.name for axis in axes) or 'One cell'} of {', '.join(map(str, models[:3]))}",
+        title=title or _title(axes, models),
         base=base,
         axes=tuple(axes),
         rounds=rounds,
@@ -111,6 +111,14 @@ def planned(
         limits=limits or Limits(),
         seed=seed,
     )
+
+
+def _title(axes: Sequence[Axis], models: Sequence[Scalar]) -> str:
+    """`Backend, prompt tokens of smollm2-135m`: what varies, and of which models."""
+    varied = [axis.name.replace("_", " ") for axis in axes if len(axis.values) > 1 and axis.name != "model"]
+    words = ", ".join(varied) or ("models" if len(models) > 1 else "one cell")
+    more = f" and {len(models) - 3} more" if len(models) > 3 else ""
+    return f"{words[0].upper()}{words[1:]} of {', '.join(str(m) for m in models[:3])}{more}"
 
 
 def catalogue_name(model: str) -> str:
@@ -350,6 +358,54 @@ def flat(found: Report) -> list[dict[str, Any]]:
                 line |= {f"{name}_low": value and value.low, f"{name}_high": value and value.high}
         table.append({**line, "disturbed": row.disturbed, "runs": " ".join(row.runs)})
     return table
+
+
+class Spot(Record, omit_defaults=False):
+    """The best cell among those that share their values of two or three axes; None where none is measured."""
+
+    x: str
+    y: str
+    panel: str
+    best: CellRow | None
+    n: int
+    reason: str
+
+
+def spots(rows: Sequence[CellRow], measure: str, x: str, y: str = "", panel: str = "") -> tuple[Spot, ...]:
+    """The cells by their values of up to three axes; those of all other axes are searched for the best.
+
+    A cell that lacks an axis, which another plugin's setting is, stands under a dash.
+    """
+    better = MEASURES[measure].better
+    found: dict[tuple[str, str, str], list[CellRow]] = {}
+    for row in rows:
+        place = (_shown(row, x), _shown(row, y), _shown(row, panel))
+        found.setdefault(place, []).append(row)
+    listed = []
+    for (one, two, three), same in found.items():
+        known = [row for row in same if measure in row.values]
+        best = None
+        if known:
+            pick = max if better == "higher" else min
+            best = pick(known, key=lambda row: row.values[measure].value)
+        reason = "" if best else next((row.reason for row in same if row.reason), "not measured yet")
+        listed.append(Spot(x=one, y=two, panel=three, best=best, n=len(known), reason=reason))
+    orders = [_order(rows, name) for name in (x, y, panel)]
+    return tuple(sorted(listed, key=lambda s: tuple(o[v] for o, v in zip(orders, (s.x, s.y, s.panel), strict=True))))
+
+
+def _shown(row: CellRow, axis: str) -> str:
+    if not axis:
+        return ""
+    value = row.at.get(axis, "–")
+    return "own" if value is None else str(value)
+
+
+def _order(rows: Sequence[CellRow], axis: str) -> dict[str, tuple[float, int]]:
+    """Numbers by their size, other values as they come."""
+    shown = list(dict.fromkeys(_shown(row, axis) for row in rows))
+    numbers = {_shown(row, axis): float(v) for row in rows if isinstance(v := row.at.get(axis), int | float)}
+    return {value: (numbers.get(value, float("inf")), place) for place, value in enumerate(shown)}
 
 
 def csv_of(rows: Sequence[Mapping[str, Any]]) -> str:

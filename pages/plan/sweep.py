@@ -1,0 +1,133 @@
+"""Every combination of the settings you choose, measured: a grid that stops, goes on, and says what cannot run."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from core.errors import ExplorerError
+from core.paths import data_dir
+from core.studies import study_store, sweep
+from core.studies.grid import MOST_CELLS, cells, size
+from core.studies.plan import Sweep
+from core.types import from_json, to_json
+from pages.ui import text
+from pages.ui.page import fault, guard, nothing_yet, page
+from pages.ui.state import runner, store
+from pages.ui.sweep_form import Wanted, sweep_form
+from pages.ui.sweep_view import draw_going, draw_report, progress_words, report_of
+
+
+@st.cache_data(ttl=60, max_entries=16, show_spinner="Asking which cells can run")
+def _looked_at(root: str, plan: bytes) -> tuple[dict[str, str], float]:
+    """Cell -> why it cannot run; and the seconds that the others may take, a first estimate."""
+    every = cells(from_json(plan, Sweep))
+    refused = sweep.refusals(every)
+    expected = sweep.expectations([c for c in every if c.id not in refused], store())
+    return refused, sum(expected.values())
+
+
+def draw_plan(wanted: Wanted) -> None:
+    """How many cells, what cannot run and why, how long it may take, and the button."""
+    plan = wanted.plan
+    n = size(plan)
+    if n > MOST_CELLS:
+        st.warning(
+            f"At most {MOST_CELLS:,} are carried out in one sweep. Take values away.",
+            title=f"This grid has {n:,} cells",
+            icon=":material/grid_off:",
+        )
+        return
+    every = cells(plan)
+    refused, seconds = _looked_at(str(data_dir()), to_json(plan))
+    ready = len(every) - len(refused)
+    doubled = f", {len(every)} of them different" if len(every) < n else ""
+    words = f"**{n:,}** cells{doubled}: **{ready}** can run"
+    if refused:
+        words += f", {len(refused)} cannot"
+    if ready:
+        words += f" · about {text.seconds(seconds * plan.rounds)} {text.provenance('estimated')}"
+    st.markdown(words, help=text.provenance_help())
+    _draw_refused({c.label: refused[c.id] for c in every if c.id in refused})
+    there = plan.name in sweep.sweeps()
+    going, busy = study_store.going(), runner().active() is not None
+    left = sweep.progress(sweep.load(sweep.folder_of(plan))) if there else None
+    if left is not None:
+        st.caption(f"This grid was begun: {progress_words(left)}")
+    with st.container(horizontal=True, vertical_alignment="center"):
+        label = "Go on" if left is not None and left.left else "Measure it"
+        done = left is not None and not left.left
+        off = going is not None or busy or not ready or done
+        if st.button(label, icon=":material/play_arrow:", type="primary", key="sweep-start", disabled=off):
+            _start(wanted)
+        if left is not None and left.failed:
+            retry = "Try the failed ones again"
+            if st.button(retry, icon=":material/replay:", key="sweep-retry", disabled=going is not None or busy):
+                _start(wanted, "--retry")
+    if busy and going is None:
+        st.caption("A run is going: stop it or wait for its end.")
+    elif not ready:
+        st.caption("Nothing in this grid can run here: the reasons are above.")
+
+
+def _draw_refused(refused: dict[str, str]) -> None:
+    if not refused:
+        return
+    with st.expander(f"{len(refused)} cannot run", icon=":material/block:", expanded=len(refused) <= 3):
+        st.dataframe(
+            [{"Cell": label, "Why": reason} for label, reason in refused.items()],
+            hide_index=True,
+            height=min(300, 40 + 35 * len(refused)),
+            alt="Cells that cannot run, with the reason",
+        )
+
+
+def _start(wanted: Wanted, *more: str) -> None:
+    try:
+        study_store.start_sweep(wanted.plan, wanted.minutes, *more)
+    except ExplorerError as error:
+        fault(error)
+        return
+    st.session_state["sweep-shown"] = wanted.plan.name
+    st.rerun()
+
+
+def draw_found() -> None:
+    """A sweep that was begun, chosen from all of them."""
+    names = sweep.sweeps()
+    if not names:
+        nothing_yet(
+            "No sweep yet",
+            "Choose values on the left and press Measure it: each combination becomes a run.",
+            ":material/grid_on:",
+        )
+        return
+    if st.session_state.get("sweep-shown") not in names:
+        st.session_state["sweep-shown"] = names[0]
+    titles = {name: _title(name) for name in names}
+    chosen = st.selectbox("Sweep", names, format_func=lambda n: titles.get(n, n), key="sweep-shown")
+    found = report_of(chosen)
+    draw_report(found, "sweep")
+
+
+def _title(name: str) -> str:
+    """What a sweep is called, with the end of its name, which tells two alike apart."""
+    try:
+        plan = sweep.load(data_dir() / "studies" / name).plan
+    except ExplorerError:
+        return name
+    return f"{plan.title} · {name[-4:]}"
+
+
+with page("Sweep", "Every combination of the settings you choose, measured one after the other."):
+    name = study_store.going()
+    if name is not None:
+        draw_going(name)
+    form, view = st.columns([1, 2.2], gap="large")
+    with form, guard():
+        asked = sweep_form()
+    with view:
+        if asked is not None:
+            with guard(), st.container(border=True):
+                draw_plan(asked)
+        with guard():
+            draw_found()

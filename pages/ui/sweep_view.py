@@ -1,0 +1,208 @@
+"""A sweep on the screen: how far it is, and its cells as a heat map, small multiples and a table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import streamlit as st
+
+from core.charts.sweep import Tile, drift, heat, multiples
+from core.errors import ExplorerError
+from core.paths import data_dir
+from core.studies import study_store, sweep
+from core.studies.ledger import FILE
+from core.studies.measures import MEASURES
+from core.studies.sweep import Progress, Report
+from core.types import to_json
+from pages.ui import text
+from pages.ui.figure import figure
+from pages.ui.links import link
+from pages.ui.live import moving
+from pages.ui.state import store
+
+_SHOWN = 12  # values of an axis in a chart before it is unreadable
+
+
+def progress_words(told: Progress) -> str:
+    """`12 done · 1 failed · 8 cannot run · 3 left · about 4 min 10 s (3 min to 6 min)`."""
+    words = [
+        f"**{told.done}** done",
+        f"**{told.failed}** failed",
+        f"{told.refused} cannot run",
+        f"**{told.left}** left",
+    ]
+    if told.eta is not None:
+        eta = told.eta
+        words.append(f"about {text.seconds(eta.seconds)} ({text.seconds(eta.low)} to {text.seconds(eta.high)})")
+        if eta.first:
+            words.append("first estimates")
+    return " · ".join(words)
+
+
+def draw_going(name: str, key: str = "sweep") -> None:
+    """The study that is going: its progress, its last words, and a way to stop it. At a page's top level."""
+
+    def strip() -> bool:
+        if study_store.going() != name:
+            st.rerun()
+        try:
+            told = sweep.progress(sweep.load(data_dir() / "studies" / name))
+            st.progress(told.share, text=progress_words(told))
+        except ExplorerError:
+            st.progress(study_store.share_done(name) or 0.0, text=f"**{text.escape(name)}** is going")
+        st.code(study_store.last_words(name) or "Starting", language=None)
+        st.button("Stop", icon=":material/stop_circle:", key=f"{key}-stop", on_click=study_store.stop)
+        return True
+
+    moving(key, strip, "study")
+
+
+@st.cache_data(max_entries=4, show_spinner="Reading the sweep's runs")
+def _report(root: str, name: str, version: float) -> Report:
+    """Changes with the ledger."""
+    return sweep.report(sweep.load(data_dir() / "studies" / name), store())
+
+
+def report_of(name: str) -> Report:
+    """Everything that came of a sweep; raises ExplorerError when there is none."""
+    folder = data_dir() / "studies" / name
+    try:
+        version = (folder / FILE).stat().st_mtime
+    except OSError:
+        version = 0.0
+    return _report(str(folder), name, version)
+
+
+def draw_report(found: Report, key: str) -> None:
+    """Everything of one sweep."""
+    st.markdown(f"{progress_words(found.progress)} {text.provenance('measured')}", help=text.provenance_help())
+    measures = [m for m in MEASURES if any(m in row.values for row in found.rows)]
+    if measures:
+        draw_charts(found, measures, key)
+    draw_table(found, key)
+    if words := sweep.drift_words(found.drift):
+        st.markdown("**Drift**")
+        st.caption(f"{text.escape(found.reference)}. {words}")
+        figure(drift([(s.created_s, s.ratio, s.disturbed) for s in found.drift]), key=f"{key}-drift")
+
+
+def draw_charts(found: Report, measures: Sequence[str], key: str) -> None:
+    """The heat map over two axes and the small multiples over three."""
+    seen = {a.name: {repr(row.at.get(a.name)) for row in found.rows if row.values} for a in found.plan.axes}
+    varied = [name for name, values in seen.items() if len(values) > 1] or [a.name for a in found.plan.axes]
+    if not varied:
+        return
+    one, two, three, four = st.columns(4)
+    measure = one.selectbox("Metric", measures, format_func=lambda m: MEASURES[m].label, key=f"{key}-measure")
+    x = two.selectbox("Across", varied, index=len(varied) - 1, format_func=_words, key=f"{key}-x")
+    others = [name for name in varied if name != x]
+    y = three.selectbox("Down, or lines", ["", *others], min(1, len(others)), format_func=_words, key=f"{key}-y")
+    rest = [name for name in others if name != y]
+    panel = four.selectbox("Panels", ["", *rest], format_func=_words, key=f"{key}-panel")
+    what = MEASURES[measure]
+    tiles = _tiles(found, measure, x, y)
+    if max(len({t.x for t in tiles}), len({t.y for t in tiles})) > 4 * _SHOWN:
+        st.caption("Too many values for a chart; the table has them all.")
+        return
+    map_tab, lines_tab = st.tabs(["Heat map", "Small multiples"])
+    with map_tab:
+        figure(heat(tiles, _words(x), _words(y), what.label, what.unit, what.better), key=f"{key}-heat")
+    with lines_tab:
+        parts = _tiles(found, measure, x, y, panel)
+        chart = multiples(
+            parts, _words(x), _words(y) if y else "", _words(panel) if panel else "", what.label, what.unit
+        )
+        figure(chart, key=f"{key}-multiples")
+    hidden = [name for name in varied if name not in (x, y)]
+    if hidden:
+        st.caption(
+            f"Each place shows the best over {', '.join(map(_words, hidden))} ({what.better} is better); the panels "
+            "take one of them apart. A dash: not measured."
+        )
+
+
+def _tiles(found: Report, measure: str, x: str, y: str = "", panel: str = "") -> list[Tile]:
+    tiles = []
+    for spot in sweep.spots(found.rows, measure, x, y, panel):
+        best = spot.best
+        value = best.values[measure] if best else None
+        tiles.append(
+            Tile(
+                x=spot.x,
+                y=spot.y,
+                panel=spot.panel,
+                value=value.value if value else None,
+                low=value.low if value else None,
+                high=value.high if value else None,
+                label=best.label if best else "",
+                n=spot.n,
+                note="disturbed" if best and best.disturbed else spot.reason[:120],
+            )
+        )
+    return tiles
+
+
+def draw_table(found: Report, key: str) -> None:
+    """One row per cell; what cannot run and what failed with the reason, and the downloads."""
+    rows = sweep.flat(found)
+    shown = [_cells(row, found) for row in rows]
+    st.dataframe(
+        shown,
+        key=f"{key}-table",
+        hide_index=True,
+        height=min(520, 40 + 35 * max(1, len(shown))),
+        placeholder="–",
+        alt="Cells of the sweep with what was measured, or why not",
+    )
+    with st.container(horizontal=True):
+        st.download_button(
+            "CSV",
+            data=lambda: sweep.csv_of(rows),
+            file_name=f"{found.plan.name}.csv",
+            mime="text/csv",
+            icon=":material/download:",
+            key=f"{key}-csv",
+            on_click="ignore",
+        )
+        st.download_button(
+            "JSON",
+            data=lambda: to_json(found),
+            file_name=f"{found.plan.name}.json",
+            mime="application/json",
+            icon=":material/download:",
+            key=f"{key}-json",
+            on_click="ignore",
+        )
+        link("pages/compare/many.py", "Compare these runs", ":material/table_chart:", query={"study": found.plan.name})
+
+
+def _cells(row: dict[str, Any], found: Report) -> dict[str, Any]:
+    """A row as people read it: units, and the interval behind the value."""
+    axes = {_words(a.name): "own" if (v := row[a.name]) is None else str(v) for a in found.plan.axes}
+    values: dict[str, Any] = {}
+    for name, what in MEASURES.items():
+        if name not in row:
+            continue
+        low, high = row.get(f"{name}_low"), row.get(f"{name}_high")
+        words = show(row[name], what.unit)
+        if low is not None and high is not None:
+            words += f" [{show(low, what.unit)}, {show(high, what.unit)}]"
+        values[what.label] = words
+    return {**axes, "Status": text.status_word(row["status"]), **values, "Why": row["reason"] or None}
+
+
+def show(value: float | None, unit: str) -> str:
+    """A figure of a measure."""
+    if value is None:
+        return text.NONE
+    if unit == "tok/s":
+        return text.token_rate(value)
+    return text.seconds(value) if unit == "s" else text.si(value, unit)
+
+
+def _words(axis: str) -> str:
+    """`Prompt tokens` of prompt_tokens; `jacobi window` of jacobi.window."""
+    if not axis:
+        return "None"
+    return axis.replace("_", " ").replace(".", " ").capitalize() if "." not in axis else axis.replace("_", " ")
