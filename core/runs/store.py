@@ -72,8 +72,12 @@ class Run:
     @property
     def request(self) -> Request:
         try:
-            return from_json((self.path / "request.json").read_bytes(), Request)
-        except (OSError, msgspec.DecodeError) as error:
+            data = (self.path / "request.json").read_bytes()
+            try:
+                return from_json(data, Request)
+            except msgspec.ValidationError:
+                return old_form.request(data)
+        except (OSError, msgspec.DecodeError, RecursionError) as error:
             raise _damaged(self.id, "it is incomplete, its request cannot be read") from error
 
     @property
@@ -202,9 +206,18 @@ class Store:
     """All runs under one folder."""
 
     def __init__(self, root: Path) -> None:
+        """Raises ExplorerError where the folder cannot be one."""
         self.root = root
         self.folder = root / "runs"
-        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            why = (
+                "a file is in its place" if isinstance(error, FileExistsError | NotADirectoryError) else error.strerror
+            )
+            raise ExplorerError(
+                f"The data folder {root} cannot be used: {why}.", "Set ROOFSCOPE_HOME to a folder that can be written."
+            ) from error
 
     def create(self, request: Request) -> Run:
         now = time.time()
@@ -237,7 +250,7 @@ class Store:
     def open(self, run_id: str) -> Run:
         path = self.folder / run_id
         if not run_id or "/" in run_id or run_id.startswith(".") or not os.path.exists(path / "request.json"):
-            raise ExplorerError(f"There is no run '{run_id}'.", "Open History to see the runs on this machine.")
+            raise _unknown(run_id)
         return Run(path)
 
     def ids(self) -> list[str]:
@@ -253,7 +266,7 @@ class Store:
     def delete(self, run_id: str) -> None:
         """Remove a run, a damaged one too; refused while it is going."""
         if run_id not in self.ids():
-            raise ExplorerError(f"There is no run '{run_id}'.", "Open History to see the runs on this machine.")
+            raise _unknown(run_id)
         run = Run(self.folder / run_id)
         if run.status() in ("running", "queued"):
             raise ExplorerError(f"The run {run_id} is still going.", "Stop it first.")
@@ -330,6 +343,11 @@ def summed_up(run: Run) -> dict[str, Any]:
         told = "Only watched: it ended before it was timed."
     what = {"did": _did(run.request), "text": _gist(result)[:200], "disturbed": told}
     return {"created_s": created_s, **{name: getattr(result, name) for name in _COLUMNS}, **what}
+
+
+def _unknown(run_id: str) -> ExplorerError:
+    shown = run_id if len(run_id) <= 100 else f"{run_id[:100]}..."
+    return ExplorerError(f"There is no run '{shown}'.", "Open History to see the runs on this machine.")
 
 
 def _damaged(run_id: str, why: str) -> ExplorerError:

@@ -10,7 +10,7 @@ from core.types import Derive, ReadsQuantized, Request
 from hardware.detect import usable_cores
 from pages.ui import text
 from pages.ui.choices import select
-from pages.ui.forms import params_form
+from pages.ui.forms import params_form, range_of
 from pages.ui.models import chosen_model
 
 _BOUND = {"bind": "query-params"}
@@ -40,9 +40,9 @@ def derive_form(trains: bool) -> Request | None:
             "Name of the new model", "", key="new-name", placeholder="from the parent and the method", **_BOUND
         )
         threads = st.number_input(
-            "Threads", 1, 4096, None, key="threads", placeholder=f"all cores ({usable_cores()})", **_BOUND
+            "Threads", *range_of("threads"), None, key="threads", placeholder=f"all cores ({usable_cores()})", **_BOUND
         )
-        seed = st.number_input("Seed", 0, 2**31 - 1, 0, key="seed", **_BOUND)
+        seed = st.number_input("Seed", *range_of("seed"), 0, key="seed", **_BOUND)
     if reason := plugin.unavailable():
         st.warning(reason, title=f"{plugin.label} cannot run here", icon=":material/extension_off:")
         return None

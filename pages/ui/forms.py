@@ -10,8 +10,9 @@ import msgspec
 import streamlit as st
 
 from core import domains
+from core.bounds import limits
 from core.models import catalogue
-from core.types import Record, Scalar
+from core.types import Record, Request, Scalar
 from pages.ui.choices import select
 
 _MODELS = ("draft", "reference", "teacher", "student")  # fields that name a model
@@ -22,6 +23,13 @@ _LABELS = {
     "reference": "Reference model",
     "draft": "Draft model",
 }
+
+
+def range_of(name: str) -> tuple[int, int]:
+    """The least and the largest value of a request's number, for its widget."""
+    low, high = limits(Request, name)
+    assert low is not None and high is not None, name
+    return int(low), int(high)
 
 
 def params_form(
@@ -84,7 +92,7 @@ def _widget(name: str, kind: Any, default: Any, key: str, help_of: dict[str, str
         case msgspec.inspect.FloatType():
             return st.number_input(label, value=default, format="%g", **_bounds(kind, float), **common)
         case msgspec.inspect.StrType():
-            return st.text_input(label, value=default or "", **common) or default
+            return st.text_input(label, value=default or "", max_chars=kind.max_length, **common) or default
     raise AssertionError(f"no widget for {kind} of {name}")
 
 
