@@ -88,9 +88,13 @@ def check(request: Request) -> Resolved:
     backend, strategy = wanted.backend, wanted.strategy
     if reason := backend.unavailable():
         raise ExplorerError(f"{backend.label} is not installed.", reason)
-    if missing := strategy.needs - backend.capabilities:
+    can = backend.capabilities
+    if encoder := isinstance(request.task, Generate) and not wanted.spec.causal:
+        can -= {"cache", "rollback", "stream"}
+    if missing := strategy.needs - can:
         raise ExplorerError(
-            f"{strategy.label} needs '{', '.join(sorted(missing))}', which {backend.label} cannot do.",
+            f"{strategy.label} needs '{', '.join(sorted(missing))}', which "
+            f"{'an encoder' if encoder else backend.label} cannot do.",
             "Choose another strategy or backend.",
         )
     if strategy.single and request.batch > 1:
