@@ -34,7 +34,10 @@ def conduct(root: Path, test: LoadTest, server: Callable[[Plan], Server], say: S
 
     A failure becomes the test's own end and is raised; what was measured is kept. Ctrl-C is told as a stop, and raised.
     """
-    with _Carrier(root, test, say) as carrier, measuring(root, f"the load test {test.id}", test.id):
+    with (
+        _Carrier(root, test, say) as carrier,
+        measuring(root, f"the load test {test.id}", test.id, asks_service=test.about.local),
+    ):
         carrier.perform(server)
     return test.report()
 
