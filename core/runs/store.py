@@ -315,13 +315,12 @@ class Store:
         ids = self.ids()
         with contextlib.closing(sqlite3.connect(self.root / "index.sqlite")) as index, index:
             index.execute("CREATE TABLE IF NOT EXISTS history (run_id TEXT PRIMARY KEY, row TEXT NOT NULL)")
-            known = {
-                run_id: msgspec.json.decode(row) for run_id, row in index.execute("SELECT run_id, row FROM history")
-            }
+            kept = {n: msgspec.json.decode(words) for n, words in index.execute("SELECT run_id, row FROM history")}
+            known = {run_id: found for run_id, found in kept.items() if "machine" in found}  # an older one knows less
             fresh = {run_id: row(Run(self.folder / run_id)) for run_id in ids if run_id not in known}
             settled = [(n, to_json(r).decode()) for n, r in fresh.items() if r["status"] not in ("running", "queued")]
             index.executemany("INSERT OR REPLACE INTO history VALUES (?, ?)", settled)
-            index.executemany("DELETE FROM history WHERE run_id = ?", [(n,) for n in known.keys() - set(ids)])
+            index.executemany("DELETE FROM history WHERE run_id = ?", [(n,) for n in kept.keys() - set(ids)])
         rows = known | fresh
         return [rows[run_id] for run_id in ids]
 
@@ -331,7 +330,7 @@ def row(run: Run) -> dict[str, Any]:
     try:
         return summed_up(run)
     except (ExplorerError, OSError) as error:
-        nothing = dict.fromkeys(("created_s", *_COLUMNS, "did", "text", "disturbed"))
+        nothing = dict.fromkeys(("created_s", *_COLUMNS, "did", "text", "disturbed", "machine", "machine_id"))
         return nothing | {"run_id": run.id, "status": "damaged", "error": str(error)}
 
 
@@ -341,7 +340,9 @@ def summed_up(run: Run) -> dict[str, Any]:
     told = result.disturbance.sentence if result.disturbance is not None else ""
     if result.provisional and result.status not in ("running", "queued"):
         told = "Only watched: it ended before it was timed."
-    what = {"did": _did(run.request), "text": _gist(result)[:200], "disturbed": told}
+    host = result.host.machine if result.host else None
+    what: dict[str, str | None] = {"did": _did(run.request), "text": _gist(result)[:200], "disturbed": told}
+    what |= {"machine": host.cpu if host else None, "machine_id": host.machine_id if host else None}
     return {"created_s": created_s, **{name: getattr(result, name) for name in _COLUMNS}, **what}
 
 

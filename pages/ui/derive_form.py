@@ -14,6 +14,7 @@ from pages.ui.forms import params_form, range_of
 from pages.ui.models import chosen_model
 
 _BOUND = {"bind": "query-params"}
+_FIRST = ("gguf_quantize", "finetune")  # what the pages' hints recommend
 
 
 def derive_form(trains: bool) -> Request | None:
@@ -29,7 +30,9 @@ def derive_form(trains: bool) -> Request | None:
         quantized = entry is not None and restorable(entry)
         reading = {name: p for name, p in known.items() if isinstance(p, ReadsQuantized)}
         known = (reading if quantized else {}) | {name: p for name, p in known.items() if name not in reading}
-    name = select("Method", list(known), lambda n: str(known[n].label), "transform")
+    restoring = [name for name, p in known.items() if isinstance(p, ReadsQuantized)]
+    first = next((name for name in (*restoring, *_FIRST) if name in known), None)
+    name = select("Method", list(known), lambda n: str(known[n].label), "transform", first)
     if name is None or entry is None:
         return None
     plugin = known[name]
