@@ -74,7 +74,16 @@ def test_plugins_know_only_the_contract() -> None:
         room = ".".join(Path(name).parts[:2])
         # shared files start with an underscore; a plugin has its own folder
         own = (f"{room}._", f"{room}.{Path(name).parts[2]}.")
-        named = ("errors", "layer_names", "weight_files", "tokenizer_folder", "plugins", "domains", "engine")
+        named = (
+            "errors",
+            "layer_names",
+            "weight_files",
+            "tokenizer_folder",
+            "plugins",
+            "domains",
+            "engine",
+            "endpoints",
+        )
         rooms = ("types", *named)
         contract = (*(f"core.{room}" for room in rooms), "hardware.", *own)
         # transforms write models: the formats and the training loop are theirs to use

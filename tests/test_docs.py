@@ -125,7 +125,13 @@ def test_the_tree_names_what_exists() -> None:
 
 
 # Minutes of training and what needs it; what runs every backend, or without end, has a test of its own in tests/cli.
+SERVED = (
+    " endpoints add",
+    " endpoints forget",
+    " --backend endpoint",
+)  # need a server: tests/runs/test_endpoint_runs.py
 LONG = ("transform finetune", "transform consistency", "study ", " cllm", " core check", " core serve", " core load ")
+LONG += SERVED
 
 
 def test_the_long_commands_name_what_exists() -> None:

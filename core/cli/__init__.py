@@ -4,9 +4,9 @@ Results go to stdout, progress and errors to stderr. Exit status: 0 done, 2 a re
 run, 1 a run that failed, 130 stopped with Ctrl-C.
 """
 
-import core.cli.advising
 import core.cli.analysis
 import core.cli.checking
+import core.cli.endpoints
 import core.cli.listings
 import core.cli.loading
 import core.cli.making

@@ -16,7 +16,7 @@ from core.runs.runner import Runner
 from core.runs.store import Store
 from core.types import Generate, Request, Setup
 
-BACKENDS = plugins.names("backend")
+BACKENDS = tuple(n for n in plugins.names("backend") if n != "endpoint")  # of which `endpoints list` tells
 MODEL = "smollm2-135m"
 TASK = Generate(prompt="What is the capital of France?", max_new_tokens=8)
 

@@ -10,6 +10,7 @@ from core import plugins
 from core.cli.group import cli, json_flag, show
 from core.cli.running import pairs, performed
 from core.models import derived
+from core.runs.check import default_strategy
 from core.types import Derive, Evaluate, Request, to_json
 
 
@@ -48,7 +49,7 @@ def transform(name: str, as_json: bool, **given: Any) -> None:
 @click.option("--model", default="smollm2-135m", show_default=True, help="Catalogue id, or a path to a file or folder.")
 @click.option("--backend", default="llama_cpp", show_default=True)
 @click.option("--param", "params", multiple=True, help="A setting of the eval, key=value; may be repeated.")
-@click.option("--strategy", default="autoregressive", show_default=True)
+@click.option("--strategy", help="Default: autoregressive; native where a backend has no other.")
 @click.option("--strategy-param", "strategy_params", multiple=True, help="A strategy parameter, key=value.")
 @click.option("--dtype", help="fp32, bf16 ... where the backend can choose.")
 @click.option("--option", "options", multiple=True, help="A backend option, key=value; may be repeated.")
@@ -70,7 +71,7 @@ def evaluate(name: str, as_json: bool, **given: Any) -> None:
             settings=pairs(given["params"]),
             margin=None if given["margin"] is None else given["margin"] / 100,
         ),
-        strategy=given["strategy"],
+        strategy=given["strategy"] or default_strategy(plugins.get("backend", given["backend"])),
         params=pairs(given["strategy_params"]),
         dtype=given["dtype"],
         options=pairs(given["options"]),

@@ -12,9 +12,11 @@ from typing import Any
 
 import click
 
+from core import plugins
 from core.cli.group import STOPPED, cli, fail, json_flag
 from core.errors import ExplorerError
 from core.paths import data_dir
+from core.runs.check import default_strategy
 from core.runs.export import FORMATS, export_run
 from core.runs.runner import Runner, options_of
 from core.runs.store import Run, Store
@@ -24,7 +26,7 @@ from core.types import Generate, Phase, Request, Result, Sampling, to_json
 @cli.command()
 @click.option("--model", default="smollm2-135m", show_default=True, help="Catalogue id, or a path to a file or folder.")
 @click.option("--backend", default="llama_cpp", show_default=True)
-@click.option("--strategy", default="autoregressive", show_default=True)
+@click.option("--strategy", help="Default: autoregressive; native where a backend has no other.")
 @click.option("--prompt", help="The text to continue or answer.")
 @click.option("--prompt-tokens", type=int, help="That many random tokens instead of a text.")
 @click.option("--max-new-tokens", type=int, default=64, show_default=True)
@@ -62,7 +64,7 @@ def run(as_json: bool, **given: Any) -> None:
     request = Request(
         model=given["model"],
         backend=given["backend"],
-        strategy=given["strategy"],
+        strategy=given["strategy"] or default_strategy(plugins.get("backend", given["backend"])),
         task=Generate(
             prompt=given["prompt"],
             prompt_tokens=given["prompt_tokens"],
@@ -194,9 +196,7 @@ def pairs(values: tuple[str, ...]) -> dict[str, Any]:
     """key=value arguments; raises ExplorerError for one without an equals sign."""
     for value in values:
         if "=" not in value:
-            raise ExplorerError(
-                f"'{value[:100]}' is not of the form key=value.", "Write for example --option n_ctx=2048."
-            )
+            raise ExplorerError(f"'{value}' is not of the form key=value.", "Write for example --option n_ctx=2048.")
     return options_of(dict(value.split("=", 1) for value in values))
 
 
@@ -209,6 +209,4 @@ def _values(values: tuple[str, ...]) -> dict[str, Any]:
             found[key] = json.loads(text)
         except ValueError:
             found[key] = text
-        except RecursionError:
-            raise ExplorerError(f"The value of {key[:100]} is nested too deeply.", "Give a plainer one.") from None
     return found

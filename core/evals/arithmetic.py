@@ -25,14 +25,14 @@ class Settings(Record, omit_defaults=False):
     """
 
     n: Annotated[int, Meta(ge=1, le=100_000)] = 100
-    seed: Annotated[int, Meta(ge=0, le=2**31 - 1)] = 0
+    seed: Annotated[int, Meta(ge=0)] = 0
     shots: Annotated[int, Meta(ge=0, le=8)] = 3
 
 
 class Arithmetic:
     name = "arithmetic"
     label = "Arithmetic"
-    needs = frozenset({"forward", "cache"})
+    needs = frozenset({"text"})
     selects = frozenset({"n", "seed"})
     Params = Settings
 

@@ -28,14 +28,14 @@ class Settings(Record, omit_defaults=False):
     shots: answered texts to show first.
     """
 
-    n: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
+    n: Annotated[int, Meta(ge=0)] = 0
     shots: Annotated[int, Meta(ge=0, le=SHOWN)] = SHOWN
 
 
 class Entities:
     name = "entities"
     label = "Named entities"
-    needs = frozenset({"forward", "cache"})
+    needs = frozenset({"text"})
     selects = frozenset({"n"})
     Params = Settings
 

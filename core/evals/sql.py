@@ -26,7 +26,7 @@ class Settings(Record, omit_defaults=False):
     """
 
     n: Annotated[int, Meta(ge=1, le=100_000)] = 100
-    seed: Annotated[int, Meta(ge=0, le=2**31 - 1)] = 0
+    seed: Annotated[int, Meta(ge=0)] = 0
     easy: bool = False
     shots: Annotated[int, Meta(ge=0, le=8)] = 0
 
@@ -34,7 +34,7 @@ class Settings(Record, omit_defaults=False):
 class Sql:
     name = "sql"
     label = "Text to SQL"
-    needs = frozenset({"forward", "cache"})
+    needs = frozenset({"text"})
     selects = frozenset({"n", "seed"})
     Params = Settings
 

@@ -26,14 +26,14 @@ class Settings(Record, omit_defaults=False):
     shots: summarized texts to show first.
     """
 
-    n: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
+    n: Annotated[int, Meta(ge=0)] = 0
     shots: Annotated[int, Meta(ge=0, le=SHOWN)] = 1
 
 
 class Summarization:
     name = "summarization"
     label = "Summarization"
-    needs = frozenset({"forward", "cache"})
+    needs = frozenset({"text"})
     selects = frozenset({"n"})
     Params = Settings
 

@@ -65,6 +65,15 @@ def route(entry: ModelEntry, wanted: tuple[str, ...]) -> str:
     for kind in weighty:
         if entry.files.keys() & SOURCES.get(kind, frozenset()) and _writable(entry, kind):
             return kind
+    if "endpoint" in entry.files:
+        raise ExplorerError(
+            f"{entry.label} is behind a server, which alone can run it.", "Choose the backend Endpoint."
+        )
+    if wanted == ("endpoint",):
+        raise ExplorerError(
+            f"{entry.label} is a model of this machine and not behind a server.",
+            "Choose another backend, or add the server that has it (page Endpoints, roofscope endpoints add).",
+        )
     there_as = "an architecture without weights" if set(entry.files) == {"config"} else " and ".join(entry.files)
     raise ExplorerError(
         f"{entry.label} is there as {there_as}, from which {' or '.join(wanted)} cannot be made.",

@@ -16,6 +16,7 @@ from typing import Literal
 import msgspec
 
 from core import weight_files
+from core.endpoints import store as endpoints
 from core.errors import ExplorerError
 from core.models import formats, gguf_file
 from core.paths import data_dir
@@ -25,7 +26,7 @@ EMBEDDED = "smollm2-135m"
 _MAX_DEPTH, _MAX_FOLDERS = 4, 2000
 _FOLDERS = "folders.json"
 
-Family = Literal["embedded", "local", "hub", "preset", "derived"]
+Family = Literal["embedded", "local", "hub", "preset", "derived", "served"]
 
 
 # ---------------------------------------------------------------- folders of one's own
@@ -35,7 +36,7 @@ def folders() -> tuple[str, ...]:
     """Files and folders that the user added to the search."""
     try:
         stored = json.loads((data_dir() / _FOLDERS).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+    except (OSError, ValueError):
         return ()
     return tuple(p for p in stored if isinstance(p, str)) if isinstance(stored, list) else ()
 
@@ -94,7 +95,7 @@ def derived(troubles: list[str]) -> Iterator[ModelEntry]:
         try:
             lineage = json.loads(about.read_text(encoding="utf-8"))
             files = formats.files_of(about.parent)
-        except (ExplorerError, ValueError, RecursionError) as error:
+        except (ExplorerError, ValueError) as error:
             troubles.append(f"The model in {about.parent.name} was skipped: {error}")
             continue
         lineage = lineage if isinstance(lineage, dict) else {}
@@ -206,7 +207,7 @@ def ollama(troubles: list[str]) -> Iterator[ModelEntry]:
                 layers = json.loads(manifest.read_text(encoding="utf-8"))["layers"] or []
                 digests = [x["digest"] for x in layers if x["mediaType"] == "application/vnd.ollama.image.model"]
                 kinds = {str(x["mediaType"]).rpartition(".")[2] for x in layers}
-            except (ValueError, KeyError, TypeError, OSError, RecursionError):
+            except (ValueError, KeyError, TypeError, OSError):
                 troubles.append(f"{manifest} was skipped: it is no Ollama manifest.")
                 continue
             space, model = manifest.parent.parent.name, manifest.parent.name
@@ -228,4 +229,21 @@ def llama_cpp(troubles: list[str]) -> Iterator[ModelEntry]:
         yield from _try(file, f"llama.cpp/{label_of(file)}", "local", troubles, f"{label_of(file)} (llama.cpp)")
 
 
-ALL = (embedded, derived, own, hub_cache, lm_studio, ollama, llama_cpp)
+def served(troubles: list[str]) -> Iterator[ModelEntry]:
+    """Models behind the endpoints that the user added, as their servers told them then."""
+    for endpoint in endpoints.endpoints():
+        label = endpoints.LABELS[endpoint.flavour]
+        for file, model in endpoints.files(endpoint):
+            if file.is_file():
+                name = endpoints.short(model.id)
+                yield ModelEntry(
+                    id=f"{endpoints.host_of(endpoint.url)}/{name}",
+                    label=f"{name} ({label})",
+                    family="served",
+                    files={"endpoint": str(file)},
+                    size_bytes=model.size_bytes,
+                    note=f"Behind {label} at {endpoint.url}; its size and context as the server tells them.",
+                )
+
+
+ALL = (embedded, derived, own, served, hub_cache, lm_studio, ollama, llama_cpp)

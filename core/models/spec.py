@@ -19,7 +19,7 @@ from core import weight_files
 from core.dtypes import bytes_per_element, canonical_dtype, retype
 from core.errors import ExplorerError
 from core.layer_names import block_of, fit
-from core.models import architectures, defaults, formats, gguf_file, library, module_tree, onnx_file, precision
+from core.models import architectures, defaults, formats, gguf_file, library, module_tree, onnx_file, precision, served
 from core.models.architectures import from_modules, from_tensors
 from core.models.config import Config, MissingSizeError
 from core.models.gguf import gguf_config, gguf_tensors, gguf_values
@@ -135,7 +135,8 @@ def _language_model(config: Mapping[str, Any], complete: Mapping[str, Any] | Non
 
 
 def read(path: str | Path, fmt: str) -> ModelSpec:
-    """The architecture of a model on disk. fmt: "hf", "torch-int", "onnx" (folders), "config" (config.json), "gguf"."""
+    """The architecture of a model on disk. fmt: "hf", "torch-int", "onnx" (folders), "config" (config.json), "gguf",
+    "endpoint" (what a server says of a model, which has no layers)."""
     path = Path(path)
     if fmt == "gguf":
         return from_gguf(path)
@@ -146,8 +147,10 @@ def read(path: str | Path, fmt: str) -> ModelSpec:
         return msgspec.structs.replace(spec, random_weights=True)
     if fmt == "onnx":
         return from_onnx_folder(path)
+    if fmt == "endpoint":
+        return served.read(path)
     raise ExplorerError(
-        f"Models in the format '{fmt}' are not known here.", "Known: hf, torch-int, config, gguf, onnx."
+        f"Models in the format '{fmt}' are not known here.", "Known: hf, torch-int, config, gguf, onnx, endpoint."
     )
 
 

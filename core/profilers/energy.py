@@ -110,6 +110,7 @@ class EnergyProfiler:
     name = "energy"
     label = "Energy"
     needs: frozenset[str] = frozenset()
+    inside = True
     single = False
     limit: int | None = None
 

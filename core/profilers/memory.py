@@ -64,6 +64,7 @@ class MemoryProfiler:
     name = "memory"
     label = "Memory"
     needs: frozenset[str] = frozenset()
+    inside = True
     single = False
     limit: int | None = None
 

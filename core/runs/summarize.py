@@ -15,6 +15,7 @@ from core.runs import old_form
 from core.runs.recording import PhaseKey, Recording, length
 from core.stats.scores import scores
 from core.types import (
+    Account,
     Asked,
     Counted,
     Counts,
@@ -67,7 +68,11 @@ def summarize(run_id: str, request: Request, events: Sequence[Event], status: Ru
 
     ttft = [t for t in map(_ttft, timing) if t is not None]
     tpot = [t for t in map(_tpot, timing) if t is not None]
+    served = _served(run)
     n_prompt = loaded.n_prompt_tokens if loaded else None
+    if loaded and "remote" in loaded.capabilities:  # what we sent may be one id for the whole text
+        n_prompt = served.n_prompt if served else None
+    n_read = None if n_prompt is None else n_prompt - ((served and served.cached) or 0)
     tpot_s = statistics.median(tpot) if tpot else None
     prefill_s = [sum(s.seconds for s in p if s.phase == "prefill") for p in timing if _ttft(p) is not None]
     phases = _phases(run)
@@ -96,8 +101,8 @@ def summarize(run_id: str, request: Request, events: Sequence[Event], status: Ru
         tpot_s=tpot_s,
         tok_per_s=_width(timing) / tpot_s if tpot_s else None,
         prefill_tok_per_s=(
-            request.batch * n_prompt / statistics.median(prefill_s)
-            if prefill_s and n_prompt and min(prefill_s) > 0
+            request.batch * n_read / statistics.median(prefill_s)
+            if prefill_s and n_read and min(prefill_s) > 0
             else None
         ),
         itl_s=tuple(s.seconds for p in timing[-1:] for s in p if s.phase == "decode"),
@@ -131,7 +136,15 @@ def summarize(run_id: str, request: Request, events: Sequence[Event], status: Ru
         provisional=run.headline.provisional,
         disturbance=run.headline.unrest,
         batch_filled=_filled(request.batch, timing),
+        served=served,
     )
+
+
+def _served(run: Recording) -> Account | None:
+    """What a server told of the last pass that counts; of any, where none does yet."""
+    told = run.all(Account)
+    counted = [a for a in told if a.pass_no in run.headline.numbers]
+    return next(reversed(counted or told), None)
 
 
 def _ttft(steps: Sequence[Step]) -> float | None:
@@ -217,8 +230,10 @@ def _n_tokens(run: Recording, phase: PhaseKey, steps: Sequence[Step]) -> int:
 
 
 def _worked(loaded: Loaded, forwards: Iterable[Forwards], of: Collection[str]) -> tuple[LayerWork, ...]:
-    """Computed work of the forwards of these kinds, by the model that ran them."""
+    """Computed work of the forwards of these kinds, by the model that ran them; none of a model without layers."""
     spec, setup = loaded.spec, loaded.setup
+    if not spec.layers:
+        return ()
     if "draft" in of:
         spec, setup = loaded.draft or spec, loaded.draft_setup or setup
     return ran_work(

@@ -25,7 +25,11 @@ _WRITTEN = re.compile(
 def with_verdicts(result: Result, model: ModelSpec | None, ceilings: Ceilings | None) -> Result:
     """The result with the verdicts among its warnings, in place of any that were written into the run."""
     others = tuple(words for words in result.warnings if not _WRITTEN.match(words))
-    found = () if model is None or result.task != "generate" else slow_precisions(result, model, ceilings)
+    found = (
+        ()
+        if model is None or not model.layers or result.task != "generate"
+        else slow_precisions(result, model, ceilings)
+    )
     return msgspec.structs.replace(result, warnings=tuple(dict.fromkeys((*others, *found))))
 
 

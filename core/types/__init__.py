@@ -14,12 +14,14 @@ from core.types.contracts import (
     GenerationConfig,
     Heads,
     Ids,
+    Inside,
     Job,
     Logits,
     Outcome,
     Profiler,
     Progress,
     ReadsQuantized,
+    Remote,
     Session,
     Source,
     Strategy,
@@ -31,11 +33,14 @@ from core.types.contracts import (
     chat_templates,
     counting,
     depths,
+    generates,
     heads,
+    remote,
     trees,
 )
 from core.types.counts import Counts, Forwards, Ledger, counted, together
 from core.types.events import (
+    Account,
     Asked,
     Count,
     Counted,
@@ -59,6 +64,7 @@ from core.types.events import (
     PassKind,
     Phase,
     PhaseName,
+    ServerMemory,
     Step,
     Warned,
 )
@@ -79,7 +85,7 @@ from core.types.model import (
     Scan,
 )
 from core.types.raw_text import opened, raw
-from core.types.record import Provenance, Record, Scalar, Words, from_json, to_json
+from core.types.record import Provenance, Record, Scalar, from_json, to_json
 from core.types.request import Derive, Evaluate, Generate, Request, Sampling, Task
 from core.types.result import (
     Energy,
@@ -95,6 +101,7 @@ from core.types.result import (
 from core.types.setup import Host, ModelFile, Reserve, Setup
 
 __all__ = [
+    "Account",
     "Advance",
     "Aside",
     "Asked",
@@ -128,6 +135,7 @@ __all__ = [
     "Heads",
     "Host",
     "Ids",
+    "Inside",
     "Item",
     "Job",
     "Layer",
@@ -161,6 +169,7 @@ __all__ = [
     "Provenance",
     "ReadsQuantized",
     "Record",
+    "Remote",
     "Request",
     "Reserve",
     "Result",
@@ -170,6 +179,7 @@ __all__ = [
     "Scalar",
     "Scan",
     "Score",
+    "ServerMemory",
     "Session",
     "Setup",
     "Source",
@@ -183,15 +193,16 @@ __all__ = [
     "Trees",
     "Unrest",
     "Warned",
-    "Words",
     "chat_templates",
     "counted",
     "counting",
     "depths",
     "from_json",
+    "generates",
     "heads",
     "opened",
     "raw",
+    "remote",
     "to_json",
     "together",
     "trees",

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.types.counts import Counts, Ledger
-from core.types.events import Count, Item, LayerTime, Metric, Step
+from core.types.events import Account, Count, Item, LayerTime, Metric, Step
 from core.types.model import ModelEntry, ModelSpec
 from core.types.record import Record, Scalar
 from core.types.request import Request, Sampling
@@ -68,6 +68,7 @@ class Session(Protocol):
       depth    a forward can leave blocks out (forward_to, forward_through, forward_exit)
       tree     the pending tokens may form a tree (forward_tree, commit_path)
       heads    the model has trained heads that guess further tokens (guesses)
+      remote   the model runs in another process, which goes on while we write (took_s, account)
 
     eos_ids: every id at which the model's own files end a text. opening, closing: the ids that its tokenizer puts
     before and behind a text that stands alone (`raw`, `opened` of core.types).
@@ -212,6 +213,32 @@ def heads(session: Session) -> Heads:
     return cast(Heads, session)
 
 
+class Remote(Session, Protocol):
+    """A session whose model runs behind a server (capability "remote"): nothing of this process is the model's.
+
+    took_s: of the step that `stream` yielded last, between the arrivals of its pieces; what we do delays none.
+    """
+
+    took_s: float | None
+
+    def readable(self, text: str) -> str:
+        """A prompt as a person reads it: the marks by which its turns travel to `stream` are no text."""
+
+    def account(self) -> Account | None:
+        """What the last answer told beyond its text, t_s being of time.perf_counter; None before there is one."""
+
+
+def remote(session: Session) -> Remote | None:
+    """The session as one behind a server, or None."""
+    return cast(Remote, session) if "remote" in session.capabilities else None
+
+
+def generates(capabilities: frozenset[str]) -> frozenset[str]:
+    """Capabilities, with "text" where they are enough to generate: what an evaluation needs that only reads answers."""
+    able = {"forward", "cache"} <= capabilities or "stream" in capabilities
+    return capabilities | {"text"} if able else capabilities
+
+
 class Progress(Protocol):
     def __call__(self, note: str, done: float | None = None, total: float | None = None, unit: str = "") -> None: ...
 
@@ -279,6 +306,13 @@ class Profiler(Protocol):
     def unavailable(self) -> str | None: ...
 
     def attach(self, session: Session, pass_no: int) -> Attachment: ...
+
+
+@runtime_checkable
+class Inside(Protocol):
+    """A profiler that measures this process, in which a remote model is not."""
+
+    inside: bool
 
 
 class Advance(Record):

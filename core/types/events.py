@@ -108,6 +108,52 @@ class Disturbance(Record, tag="disturbance"):
     stolen_s: float | None = None
 
 
+class ServerMemory(Record):
+    """What a server says of its own memory, at `source`; None: it does not say. kv_share: of its cache that is used.
+    n_context: tokens of one request. slots, slots_busy: requests at once, and now."""
+
+    source: str
+    total_bytes: int | None = None
+    device_bytes: int | None = None
+    weights_bytes: int | None = None
+    kv_bytes: int | None = None
+    kv_share: float | None = None
+    n_context: int | None = None
+    slots: int | None = None
+    slots_busy: int | None = None
+
+
+class Account(Record, tag="account"):
+    """What an answer of a server told beyond its text, after each pass (pass_no None: an item of an evaluation).
+
+    connect_s: before the request went out, no part of TTFT. ttft_s: to the first text of any channel; answer_s: to that
+    of the answer behind its reasoning. gaps_s: between pieces of text; single: each piece was one token, so that they
+    are the inter-token latency. counted_by: who counted n_tokens ("chunks", "ids", "usage", "tokenizer"); None: nobody,
+    and pieces stand for tokens. cached: prompt tokens that were not read again; None: it does not say. server: its own
+    account, by name, in seconds and tokens. memory: as it says.
+    """
+
+    t_s: float
+    pass_no: int | None = None
+    connect_s: float | None = None
+    ttft_s: float | None = None
+    answer_s: float | None = None
+    tpot_s: float | None = None
+    e2e_s: float | None = None
+    gaps_s: tuple[float, ...] = ()
+    single: bool = False
+    n_chunks: int = 0
+    n_tokens: int | None = None
+    counted_by: str | None = None
+    n_prompt: int | None = None
+    cached: int | None = None
+    finish_reason: str | None = None
+    reasoning: str = ""
+    streamed: bool = True
+    server: dict[str, float] = msgspec.field(default_factory=dict)
+    memory: ServerMemory | None = None
+
+
 class Memory(Record, tag="memory"):
     """The worker's resident memory. peak_bytes: the kernel's high-water mark since the phase began."""
 
@@ -323,6 +369,7 @@ Event = (
     | Pass
     | Step
     | Disturbance
+    | Account
     | Memory
     | LayerTimes
     | Counted

@@ -163,7 +163,7 @@ class ModelEntry(Record):
 
     id: str
     label: str
-    family: Literal["embedded", "local", "hub", "preset", "derived"]
+    family: Literal["embedded", "local", "hub", "preset", "derived", "served"]
     files: dict[str, str]
     size_bytes: int | None = None
     note: str = ""  # what a reader of results must know ("dequantized Q4_1", "random weights")

@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
-from msgspec import Meta
 
-from core.types.record import Record, Scalar, Words, to_json
-
-Text = Annotated[str, Meta(max_length=10_000_000)]
-Tokens = Annotated[int, Meta(ge=1, le=1_000_000)]
-Passes = Annotated[int, Meta(ge=0, le=1000)]
+from core.types.record import Record, Scalar, to_json
 
 
 class Sampling(Record):
     """temperature 0 is greedy. Seeded by the request's seed."""
 
-    temperature: Annotated[float, Meta(ge=0, le=1000)] = 0.0
-    top_k: Annotated[int, Meta(ge=0, le=10_000_000)] | None = None
-    top_p: Annotated[float, Meta(gt=0, le=1)] | None = None
+    temperature: float = 0.0
+    top_k: int | None = None
+    top_p: float | None = None
 
 
 class Generate(Record, tag="generate"):
@@ -36,16 +31,16 @@ class Generate(Record, tag="generate"):
     ignore_eos: always produce max_new_tokens (benchmarks; implied by prompt_tokens).
     """
 
-    prompt: Text | None = None
-    prompt_tokens: Annotated[int, Meta(ge=1, le=10_000_000)] | None = None
-    max_new_tokens: Tokens = 64
+    prompt: str | None = None
+    prompt_tokens: int | None = None
+    max_new_tokens: int = 64
     chat: bool = True
-    system: Text | None = ""
+    system: str | None = ""
     ignore_eos: bool = False
     sampling: Sampling = Sampling()
-    history: tuple[tuple[Words, Text], ...] = ()
+    history: tuple[tuple[str, str], ...] = ()
     template_values: dict[str, Any] = msgspec.field(default_factory=dict)
-    template: Words | None = None
+    template: str | None = None
     thinking: bool | None = None
 
 
@@ -56,9 +51,9 @@ class Evaluate(Record, tag="evaluate"):
     the answers are known. None: none was stated, and nothing is called non-inferior afterwards.
     """
 
-    eval: Words
+    eval: str
     settings: dict[str, Scalar] = msgspec.field(default_factory=dict)
-    margin: Annotated[float, Meta(gt=0, le=1)] | None = None
+    margin: float | None = None
 
 
 class Derive(Record, tag="derive"):
@@ -67,9 +62,9 @@ class Derive(Record, tag="derive"):
     name: the new model's catalogue id; None: made from the parent's and the transform's settings.
     """
 
-    transform: Words
+    transform: str
     settings: dict[str, Scalar] = msgspec.field(default_factory=dict)
-    name: Words | None = None
+    name: str | None = None
 
 
 Task = Generate | Evaluate | Derive
@@ -82,23 +77,23 @@ class Request(Record):
     retries: how many timing passes may be repeated because something disturbed them.
     """
 
-    model: Words
-    backend: Words
+    model: str
+    backend: str
     task: Task = Generate()
-    strategy: Words = "autoregressive"
-    dtype: Words | None = None  # None: the backend's default for this model
-    threads: Annotated[int, Meta(ge=1, le=512)] | None = None  # None: all physical cores; llama.cpp takes no more
-    batch: Annotated[int, Meta(ge=1, le=1024)] = 1
-    profilers: tuple[Words, ...] = ("memory", "layers")
-    warmup: Passes = 1
-    repeats: Annotated[int, Meta(ge=1, le=1000)] = 1
-    seed: Annotated[int, Meta(ge=0, le=2**32 - 1)] = 0  # what every library's generator takes
+    strategy: str = "autoregressive"
+    dtype: str | None = None  # None: the backend's default for this model
+    threads: int | None = None  # None: all physical cores
+    batch: int = 1
+    profilers: tuple[str, ...] = ("memory", "layers")
+    warmup: int = 1
+    repeats: int = 1
+    seed: int = 0
     fresh_process: bool = False
     allow_oversize: bool = False  # "run anyway" when the model may not fit in memory
     options: dict[str, Scalar] = msgspec.field(default_factory=dict)
     params: dict[str, Scalar] = msgspec.field(default_factory=dict)
     live: bool = False
-    retries: Passes = 2
+    retries: int = 2
 
     def key(self) -> str:
         """Hash of everything that determines the outcome."""

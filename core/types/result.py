@@ -6,7 +6,7 @@ from typing import Literal
 
 import msgspec
 
-from core.types.events import Asked, Counted, Curve, ForwardCost, Item, Made, Memory
+from core.types.events import Account, Asked, Counted, Curve, ForwardCost, Item, Made, Memory
 from core.types.model import LayerKind
 from core.types.record import Record, Scalar
 from core.types.setup import Host, Setup
@@ -190,6 +190,7 @@ class Result(Record, omit_defaults=False):
     depth: float | None = None  # mean share of the blocks that ran in decoding; None: all of them
     provisional: bool = False  # speeds of a pass that was watched: no timing pass has ended yet
     disturbance: Unrest | None = None
+    served: Account | None = None  # of a model behind a server: what the last answer that counts told beyond its text
 
     @property
     def disturbed(self) -> bool:

@@ -7,8 +7,8 @@ import msgspec
 from core import plugins
 from core.errors import ExplorerError
 from core.runs.companions import PROBE, same_tokenizer
-from core.types import Asked, Evaluate, Request
-from core.worker.generate import loaded
+from core.types import Asked, Evaluate, Request, generates, remote
+from core.worker.generate import give_account, loaded
 from core.worker.journal import Journal
 from core.worker.sessions import Sessions
 from core.worker.shared import disturbance
@@ -26,7 +26,8 @@ def evaluate(request: Request, sessions: Sessions, journal: Journal) -> None:
     opened = sessions.open(request, journal)
     wanted, session = opened.wanted, opened.session
     plugin, params = plugins.get("eval", task.eval), wanted.task
-    if missing := plugin.needs - session.capabilities:
+    far, can = remote(session), generates(session.capabilities)
+    if missing := plugin.needs - can:
         raise ExplorerError(
             f"{plugin.label} needs '{', '.join(sorted(missing))}', which {session.spec.name} cannot do in "
             f"{request.backend}.",
@@ -46,7 +47,7 @@ def evaluate(request: Request, sessions: Sessions, journal: Journal) -> None:
         request.seed,
         journal.stop_if_asked,
     )
-    for _ in range(request.warmup if "cache" in session.capabilities else 0):
+    for _ in range(request.warmup if "text" in can else 0):
         journal.phase("evaluating", "Warming up")
         subject.generate(subject.render([("user", "Say hello.")]), WARMUP_TOKENS)
     size = plugin.size(params)
@@ -58,6 +59,10 @@ def evaluate(request: Request, sessions: Sessions, journal: Journal) -> None:
         for number, item in enumerate(plugin.measure(subject, params), 1):
             journal.write(msgspec.structs.replace(item, t_s=journal.now()))
             journal.phase("evaluating", plugin.label, number, size, "items")
-            journal.memory("evaluating")
-        journal.write(disturbance(load.between(before, load.read(*journal.processes)), request, journal))
+            if far is None:
+                journal.memory("evaluating")
+            else:
+                give_account(far, journal, None)
+        if far is None:
+            journal.write(disturbance(load.between(before, load.read(*journal.processes)), request, journal))
     journal.phase("finished")

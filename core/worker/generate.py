@@ -28,9 +28,11 @@ from core.types import (
     GenerationConfig,
     Host,
     Ids,
+    Inside,
     Loaded,
     Pass,
     PassKind,
+    Remote,
     Request,
     Session,
     Step,
@@ -38,6 +40,7 @@ from core.types import (
     chat_templates,
     counted,
     raw,
+    remote,
 )
 from core.worker.drive import drive
 from core.worker.ends import Ends
@@ -65,11 +68,13 @@ def measure(request: Request, sessions: Sessions, journal: Journal) -> None:
     opened = sessions.open(request, journal)
     strategy, params = opened.wanted.strategy, opened.wanted.params
     session, drafts = opened.session, tuple(opened.companions.values())
+    far = remote(session)
     ids, text = _prompt(session, drafts, request.task, request)
     for draft in drafts:
         same_tokenizer(session, draft, text)
-    check_opened(request, request.task, strategy, session, ids)
-    event = loaded(request, opened, journal, int(ids.shape[1]), text)
+    _check(request, request.task, strategy, session, ids)
+    shown = text if far is None else far.readable(text)
+    event = loaded(request, opened, journal, int(ids.shape[1]), shown)
     if template_of(session, request.task):
         name, thinking = request.task.template or "default", request.task.thinking
         setup = msgspec.structs.replace(event.setup, chat_template=name, thinking=thinking)
@@ -104,11 +109,22 @@ def measure(request: Request, sessions: Sessions, journal: Journal) -> None:
                 if attachment:
                     attachment.close()
                     _adopt(attachment, journal)
+            if far is not None:  # the server is another process: what it takes disturbs nothing
+                give_account(far, journal, number)
+                ended.append(verdict(None, taken))
+                continue
             reading = disturbance(shared, request, journal, number)
             if kind == "timing":
                 journal.write(reading)
             ended.append(verdict(reading, taken))
     journal.phase("finished")
+
+
+def give_account(far: Remote, journal: Journal, pass_no: int | None) -> None:
+    """What the server's last answer told, into the journal."""
+    account = far.account()
+    if account is not None:
+        journal.adopt(msgspec.structs.replace(account, pass_no=pass_no))
 
 
 def loaded(request: Request, opened: Opened, journal: Journal, n_prompt_tokens: int = 0, text: str = "") -> Loaded:
@@ -173,8 +189,8 @@ def template_of(session: Session, task: Generate) -> str | None:
     return known[task.template]
 
 
-def check_opened(request: Request, task: Generate, strategy: Strategy, session: Session, ids: Ids) -> None:
-    """What only the opened model can tell. Raises ExplorerError."""
+def _check(request: Request, task: Generate, strategy: Strategy, session: Session, ids: Ids) -> None:
+    """What only the opened model can tell."""
     for need in sorted(strategy.needs - session.capabilities):
         raise ExplorerError(
             f"{strategy.label} needs '{need}', which {session.spec.name} cannot do in {request.backend}.",
@@ -249,6 +265,8 @@ def _attachable(name: str, request: Request, session: Session, journal: Journal)
     missing = profiler.needs - session.capabilities
     if request.batch > 1 and profiler.single:
         reason = "it measures one sequence, so set batch to 1."
+    if remote(session) is not None and isinstance(profiler, Inside):
+        reason = "the model runs in another process, which it does not see."
     if reason or missing:
         unable = f"{request.backend} cannot do '{', '.join(sorted(missing))}' with this model and these options."
         journal.warn(f"{profiler.label} not measured: {reason or unable}")
@@ -301,7 +319,7 @@ def _run_pass(
                 attachment.phase("decode")
                 decoding = True
             _adopt(attachment, journal)
-        else:
+        elif remote(session) is None:
             journal.memory(advance.phase, number)
         journal.stop_if_asked()
     return taken, load.between(before, load.read())

@@ -19,6 +19,7 @@ FAMILIES = {
     "hub": "hub cache",
     "derived": "derived",
     "preset": "preset",
+    "served": "endpoint",
 }
 
 
@@ -83,8 +84,22 @@ def model_card(entry: ModelEntry) -> ModelSpec | None:
     return found
 
 
+def _served_line(model: ModelSpec, size_bytes: int | None) -> str:
+    """What a server says of a model whose layers it does not tell."""
+    parts = (
+        "behind a server, which does not tell its layers",
+        text.escape(model.architecture) if model.architecture else None,
+        model.dtype if model.dtype != "unknown" else None,
+        text.size(size_bytes) if size_bytes else None,
+        f"context {model.max_context:,}" if model.max_context else None,
+    )
+    return " · ".join(p for p in parts if p)
+
+
 def architecture_line(model: ModelSpec, size_bytes: int | None = None) -> str:
     """`30 layers · width 576 · 9 heads (3 KV) · 135 M parameters · q4_1 · 92 MB`."""
+    if not model.layers:
+        return _served_line(model, size_bytes)
     heads = next((layer.op for layer in model.layers if isinstance(layer.op, Attention)), None)
     shared = f" ({heads.n_kv_heads} KV)" if heads and heads.n_kv_heads != heads.n_heads else ""
     size_bytes = size_bytes or model.weight_bytes

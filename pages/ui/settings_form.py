@@ -9,11 +9,11 @@ import streamlit as st
 
 from core import plugins
 from core.models import derived
-from core.types import Record, Scalar
+from core.types import Inside, Record, Scalar
 from hardware.detect import usable_cores
 from pages.ui import text
 from pages.ui.choices import select
-from pages.ui.forms import params_form, range_of
+from pages.ui.forms import params_form
 from pages.ui.pickers import backend_label, strategy_label
 
 _BOUND: dict[str, Any] = {"bind": "query-params"}
@@ -26,12 +26,12 @@ def settings_form(backend_name: str, strategy_name: str, model: str | None) -> d
         dtype, threads = _precision(backend, model)
         left, right = st.columns(2)
         many = "batch" in backend.capabilities and not plugins.get("strategy", strategy_name).single
-        batch = left.number_input("Batch", *range_of("batch"), 1, key="batch", disabled=not many, **_BOUND)
-        seed = right.number_input("Seed", *range_of("seed"), 0, key="seed", **_BOUND)
+        batch = left.number_input("Batch", 1, 1024, 1, key="batch", disabled=not many, **_BOUND)
+        seed = right.number_input("Seed", 0, 2**31 - 1, 0, key="seed", **_BOUND)
         repeats = left.number_input(
-            "Repeats", *range_of("repeats"), 1, key="repeats", help="Timing passes; the median counts.", **_BOUND
+            "Repeats", 1, 1000, 1, key="repeats", help="Timing passes; the median counts.", **_BOUND
         )
-        warmup = right.number_input("Warm-up passes", *range_of("warmup"), 1, key="warmup", **_BOUND)
+        warmup = right.number_input("Warm-up passes", 0, 1000, 1, key="warmup", **_BOUND)
         profilers = _profilers(backend)
         live = st.toggle(
             "Show a live pass first",
@@ -67,7 +67,8 @@ def how_form(backend_name: str, model: str | None, prefix: str = "", default: st
     """
     backend = plugins.get("backend", backend_name)
     known = {name: plugins.get("strategy", name) for name in plugins.names("strategy")}
-    usable = [n for n, p in known.items() if p.needs <= backend.capabilities and "cache" in p.needs]
+    able = [n for n, p in known.items() if p.needs <= backend.capabilities]
+    usable = [n for n in able if "cache" in known[n].needs] or [n for n in able if "stream" in known[n].needs]
     with st.popover("Settings", width="stretch"):
         dtype, threads = _precision(backend, model, prefix)
         strategy = select(
@@ -75,11 +76,11 @@ def how_form(backend_name: str, model: str | None, prefix: str = "", default: st
             usable,
             lambda n: str(known[n].label),
             f"{prefix}strategy",
-            default if default in usable else "autoregressive",
+            default if default in usable else usable[0] if "autoregressive" not in usable else "autoregressive",
             help="How answers are decoded. Only an early exit or a skipped layer changes them.",
         )
         assert strategy is not None
-        seed = st.number_input("Seed", *range_of("seed"), 0, key=f"{prefix}seed", **_BOUND)
+        seed = st.number_input("Seed", 0, 2**31 - 1, 0, key=f"{prefix}seed", **_BOUND)
         params = _strategy_settings(strategy, model, prefix)
         options = _settings_of(backend.Options, backend.label, f"{prefix}o-{backend_name}")
     return {
@@ -109,7 +110,8 @@ def _precision(backend: Any, model: str | None, prefix: str = "") -> tuple[str |
         st.caption("Weights stay as the file holds them.")
     threads = st.number_input(
         "Threads",
-        *range_of("threads"),
+        1,
+        4096,
         None,
         key=f"{prefix}threads",
         placeholder=f"all cores ({usable_cores()})",
@@ -119,12 +121,18 @@ def _precision(backend: Any, model: str | None, prefix: str = "") -> tuple[str |
     return dtype, int(threads) if threads else None
 
 
+def _outside(backend: Any, profiler: Any) -> bool:
+    """Whether the profiler measures a process in which this backend's model is not."""
+    return "remote" in backend.capabilities and isinstance(profiler, Inside)
+
+
 def _profilers(backend: Any) -> tuple[str, ...]:
     """What to attach, of what this backend can do; the others stand below with their reason."""
     known = {name: plugins.get("profiler", name) for name in plugins.names("profiler")}
     reasons = {
         name: plugin.unavailable()
         or (f"{backend.label} cannot do it." if plugin.needs - backend.capabilities else None)
+        or ("the model runs in another process." if _outside(backend, plugin) else None)
         for name, plugin in known.items()
     }
     usable = [name for name, reason in reasons.items() if not reason]

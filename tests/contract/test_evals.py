@@ -16,7 +16,7 @@ from core import plugins
 from core.backends.fake import FakeSession
 from core.errors import ExplorerError
 from core.plugins import settings
-from core.types import Eval, Item, Record, Request
+from core.types import Eval, Item, Record, Request, generates
 from core.worker.subject import ModelUnderTest
 
 EVALS = plugins.names("eval")
@@ -80,7 +80,7 @@ def test_an_eval_says_what_it_is(plugin: Eval) -> None:
     assert plugin.name in EVALS
     assert plugin.label and plugins.about("eval", plugin.name).endswith(".")
     assert plugin.Params()
-    assert plugin.needs <= FakeSession.capabilities
+    assert plugin.needs <= generates(FakeSession.capabilities)
 
 
 def test_items_pair_up_and_hold_what_the_metrics_read(plugin: Eval, params: Record) -> None:

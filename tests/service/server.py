@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from pathlib import Path
 from types import TracebackType
 
 import uvicorn
@@ -16,10 +15,9 @@ LONG_S = 60.0
 
 
 class Server:
-    """with Server(app) as s: ... s.port, s.url. root: the data folder that it serves."""
+    """with Server(app) as s: ... s.port, s.url"""
 
-    def __init__(self, app: FastAPI, root: Path | None = None) -> None:
-        self.root = root
+    def __init__(self, app: FastAPI) -> None:
         self._socket = listening("127.0.0.1", 0)
         self.port: int = self._socket.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"

@@ -1,0 +1,206 @@
+"""The endpoints that the user added: one folder each in the data folder, with a file for every model it serves.
+
+A file tells where a key comes from, never the key: that is in the environment or in the system's keyring, and is read
+when a request goes out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from core.endpoints import flavours
+from core.endpoints.address import Address, address
+from core.endpoints.flavours import LABELS as LABELS
+from core.endpoints.flavours import Flavour, Found, ServedModel
+from core.errors import ExplorerError
+from core.paths import data_dir
+from core.types import Record, from_json, to_json
+
+ABOUT = "endpoint.json"
+SERVICE = "roofscope"  # in the keyring; the user is the address
+KEYRING = "keyring"
+
+
+class Endpoint(Record):
+    """One server. key_from: "" (none), "keyring", or the name of an environment variable. added_s: since 1970."""
+
+    url: str
+    flavour: Flavour
+    version: str = ""
+    key_from: str = ""
+    tokenizes: bool = False
+    slots: int | None = None
+    added_s: float = 0.0
+    models: tuple[ServedModel, ...] = ()
+
+
+class Served(Record):
+    """What a model's file says: the endpoint without its other models, and the model."""
+
+    endpoint: Endpoint
+    model: ServedModel
+
+
+def endpoints() -> tuple[Endpoint, ...]:
+    """All that are known, the oldest first; files that cannot be read are left out."""
+    found = []
+    for file in sorted(folder().glob(f"*/{ABOUT}")):
+        with contextlib.suppress(OSError, msgspec.DecodeError):
+            found.append(from_json(file.read_bytes(), Endpoint))
+    return tuple(sorted(found, key=lambda e: e.added_s))
+
+
+def add(url: str, key_from: str = "") -> Endpoint:
+    """Ask the server who it is and keep what it says; an address that is known is asked again.
+
+    Raises ExplorerError, and keeps nothing, where it cannot be asked or the key is not there.
+    """
+    where = address(url)
+    found = flavours.probe(_address(where.api, key_from))
+    return _keep(where, key_from, found)
+
+
+def forget(url: str) -> Endpoint:
+    """Remove an endpoint and its key from the keyring; runs stay. Raises ExplorerError for an unknown address."""
+    wanted = address(url).api
+    gone = next((e for e in endpoints() if e.url == wanted), None)
+    if gone is None:
+        known = ", ".join(e.url for e in endpoints())
+        raise ExplorerError(f"No endpoint {url} is known.", f"Known: {known}." if known else "None has been added yet.")
+    shutil.rmtree(folder() / name_of(gone.url))
+    if gone.key_from == KEYRING:
+        with contextlib.suppress(Exception):  # a keyring that is locked or gone keeps what it has
+            import keyring
+
+            keyring.delete_password(SERVICE, gone.url)
+    return gone
+
+
+def keep_key(url: str, key: str) -> None:
+    """Put a key into the system's keyring. Raises ExplorerError where there is none."""
+    where = address(url, key)
+    try:
+        import keyring
+
+        keyring.set_password(SERVICE, where.api, where.key or "")
+    except Exception as error:  # its many backends raise what they like, and may repeat what they were given
+        raise ExplorerError(
+            f"This system has no keyring that takes a key ({type(error).__name__}).",
+            "Put the key into an environment variable and name that.",
+        ) from None
+
+
+def address_of(endpoint: Endpoint) -> Address:
+    """The address with its key. Raises ExplorerError when the key is not where it should be."""
+    return _address(endpoint.url, endpoint.key_from)
+
+
+def read(file: Path) -> Served:
+    """A model's file. Raises ExplorerError."""
+    try:
+        return from_json(file.read_bytes(), Served)
+    except OSError as error:
+        raise ExplorerError(f"{file} cannot be read ({error.strerror}).", "Add the endpoint again.") from None
+    except msgspec.DecodeError as error:
+        raise ExplorerError(
+            f"{file.name} does not describe a served model: {error}.", "Add the endpoint again."
+        ) from None
+
+
+def files(endpoint: Endpoint) -> Iterator[tuple[Path, ServedModel]]:
+    """The file of each model that generates text."""
+    for model in endpoint.models:
+        if not model.embeds:
+            yield folder() / name_of(endpoint.url) / f"{_slug(short(model.id))}-{_digest(model.id)}.json", model
+
+
+def folder() -> Path:
+    return data_dir() / "endpoints"
+
+
+def short(model_id: str) -> str:
+    """A model's name as people say it: servers give paths of files, too."""
+    return re.split(r"[\\/]", model_id)[-1].removesuffix(".gguf") if model_id.endswith(".gguf") else model_id
+
+
+def name_of(url: str) -> str:
+    return f"{_slug(url.partition('://')[2])}-{_digest(url)}"
+
+
+def host_of(url: str) -> str:
+    """Host, port and whatever path tells it from others: "127.0.0.1:8080"."""
+    return url.partition("://")[2].removesuffix("/v1")
+
+
+def _address(url: str, key_from: str) -> Address:
+    if not key_from:
+        return address(url)
+    if key_from != KEYRING:
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", key_from):
+            raise ExplorerError(
+                "The source of the key is no name of an environment variable.",
+                "Give the variable's name (OPENAI_API_KEY), not the key itself.",
+            )
+        key = os.environ.get(key_from)
+        if not key:
+            raise ExplorerError(
+                f"The environment variable {key_from}, which holds the key of {url}, is not set.",
+                "Set it before Roofscope starts.",
+            )
+        return address(url, key)
+    try:
+        import keyring
+
+        key = keyring.get_password(SERVICE, url)
+    except Exception as error:
+        raise ExplorerError(
+            f"The system's keyring cannot be read ({type(error).__name__}).", "Unlock it, or name a variable instead."
+        ) from None
+    if not key:
+        raise ExplorerError(f"The keyring has no key for {url}.", "Add the endpoint again with its key.")
+    return address(url, key)
+
+
+def _keep(where: Address, key_from: str, found: Found) -> Endpoint:
+    """Written beside and moved into place, so that it is there whole or not at all."""
+    before = next((e for e in endpoints() if e.url == where.api), None)
+    endpoint = Endpoint(
+        url=where.api,
+        flavour=found.flavour,
+        version=found.version,
+        key_from=key_from,
+        tokenizes=found.tokenizes,
+        slots=found.slots,
+        added_s=before.added_s if before else time.time(),
+        models=found.models,
+    )
+    place = folder() / name_of(endpoint.url)
+    place.mkdir(parents=True, exist_ok=True)
+    own = msgspec.structs.replace(endpoint, models=())
+    wanted = {file: to_json(Served(endpoint=own, model=model)) for file, model in files(endpoint)}
+    for file, data in {**wanted, place / ABOUT: to_json(endpoint)}.items():
+        if not file.exists() or file.read_bytes() != data:  # an unchanged model keeps its session warm
+            temporary = file.with_suffix(f".{os.getpid()}.tmp")
+            temporary.write_bytes(data)
+            temporary.replace(file)
+    for file in place.glob("*.json"):
+        if file.name != ABOUT and file not in wanted:
+            file.unlink()
+    return endpoint
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.")[:60] or "x"
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:8]

@@ -1,1 +1,0 @@
-"""The lessons: one file each, which exposes `lesson`."""
