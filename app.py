@@ -68,7 +68,7 @@ def main() -> None:
     """One run of the app: frame, menu, what stands on every page, and the chosen page."""
     from core.paths import data_dir
     from core.runs.screens import drew
-    from pages.ui import rest
+    from pages.ui import lecture, rest
     from pages.ui.page import guard
     from pages.ui.panes import look
     from pages.ui.shell import machine_line, missing_run_notice, run_strip
@@ -85,6 +85,7 @@ def main() -> None:
         rest.line(note)
         if note is not None:
             st.stop()
+        lecture.frame()
         missing_run_notice()
         run_strip(on_run_page=chosen.title == "Run")
         machine_line()

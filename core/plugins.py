@@ -15,6 +15,7 @@ from typing import Any, Literal, TypeVar, overload
 
 import msgspec
 
+from core.bounds import held
 from core.errors import ExplorerError
 from core.types import Backend, Eval, Profiler, Strategy, Transform
 
@@ -53,7 +54,8 @@ def get(kind: Kind, name: str) -> Any: ...
 def get(kind: Kind, name: str) -> Any:
     """The plugin; raises ExplorerError with the known names."""
     if name not in names(kind):
-        raise ExplorerError(f"There is no {kind} called '{name}'.", f"Known: {', '.join(names(kind))}.")
+        shown = name if len(name) <= 100 else f"{name[:100]}..."
+        raise ExplorerError(f"There is no {kind} called '{shown}'.", f"Known: {', '.join(names(kind))}.")
     return _module(kind, name).plugin
 
 
@@ -71,11 +73,8 @@ def settings(kind: type[T], given: Mapping[str, Any], owner: str) -> T:
     known = kind.__struct_fields__
     hint = f"It knows {', '.join(known)}." if known else "It has no settings."
     if unknown := sorted(set(given) - set(known)):
-        raise ExplorerError(f"{owner} has no setting '{unknown[0]}'.", hint)
-    try:
-        return msgspec.convert(dict(given), kind, strict=False)
-    except msgspec.ValidationError as error:
-        raise ExplorerError(f"A setting of {owner} is wrong: {error}.", hint) from None
+        raise ExplorerError(f"{owner} has no setting '{str(unknown[0])[:100]}'.", hint)
+    return held(kind, given, owner, hint)
 
 
 def _module(kind: Kind, name: str) -> Any:

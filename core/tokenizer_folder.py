@@ -145,6 +145,6 @@ def read_json(file: Path) -> dict[str, Any]:
         return {}
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ExplorerError(f"{file.name} in {file.parent.name} is not valid JSON.", "Download it again.") from error
     return content if isinstance(content, dict) else {}

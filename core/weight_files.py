@@ -83,7 +83,7 @@ def adapter(folder: Path) -> ExplorerError:
     """What to say of a folder that holds an adapter."""
     try:
         base = json.loads((folder / ADAPTER).read_text(encoding="utf-8")).get("base_model_name_or_path")
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError, RecursionError):
         base = None
     of_what = f" of {base}" if isinstance(base, str) and base else ""
     return ExplorerError(

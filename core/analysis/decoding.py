@@ -230,15 +230,16 @@ def predicted_speedup(tokens: float, n_input: float, cost: ForwardCost, draft: f
     return expected_speedup(tokens, (1 - share) * low + share * high, draft)
 
 
-def fastest_autoregressive(rows: Iterable[Mapping[str, Any]], model: str) -> Mapping[str, Any] | None:
+def fastest_autoregressive(rows: Iterable[Mapping[str, Any]], model: str, machine_id: str) -> Mapping[str, Any] | None:
     """Of history rows the one with the most tokens per second among a model's whole runs of one sequence.
 
-    Any backend and precision; only strategies that take one token per forward.
+    Any backend and precision, on this machine; only strategies that take one token per forward.
     """
     able = [
         r
         for r in rows
         if r.get("model") == model
+        and r.get("machine_id") == machine_id
         and r.get("status") == "done"
         and r.get("task") == "generate"
         and r.get("strategy") in ("autoregressive", "native")

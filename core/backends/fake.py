@@ -9,9 +9,10 @@ from __future__ import annotations
 import time
 import zlib
 from collections.abc import Iterator, Sequence
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
+from msgspec import Meta
 from numpy.typing import NDArray
 
 from core.backends._reserve import cache_elements, state_bytes
@@ -30,6 +31,7 @@ from core.types import (
     Reserve,
     Scalar,
     Setup,
+    Words,
 )
 from hardware.detect import usable_cores
 
@@ -88,8 +90,8 @@ class FakeTrace:
 class Options(Record):
     """delay_s: seconds that every forward takes. crash: a signal to die of while opening (for tests)."""
 
-    delay_s: float = 0.0
-    crash: str = ""
+    delay_s: Annotated[float, Meta(ge=0, le=3600)] = 0.0
+    crash: Words = ""
 
 
 class FakeSession:

@@ -12,6 +12,7 @@ from core.charts.chart import Chart, Row, built, fed, si_label
 from core.charts.labels import si
 from core.charts.palette import BLUE, GREY, ORANGE
 
+ROOM, LEAST = 0.6, 4.0  # of the axis beside the bars, in powers of its own length, and at least a factor
 PLAIN = ("tok/s",)  # units that take no SI prefix
 
 
@@ -52,8 +53,23 @@ def intervals(rows: Sequence[Interval], title: str, unit: str, log: bool = True,
         for r in rows
     ]
     return fed(
-        _interval_spec(title, unit, log, height), f"{title} on {len(rows)} devices, with their ranges", rows=data
+        _interval_spec(title, unit, log, height),
+        f"{title} on {len(rows)} devices, with their ranges",
+        rows=data,
+        room=[{"x": x} for x in _room(rows)] if log else [],
     )
+
+
+def _room(rows: Sequence[Interval]) -> tuple[float, ...]:
+    """How far a logarithmic axis goes, so that the numbers beside the bars have room at every width."""
+    values = [v for r in rows for v in (r.ideal, r.calibrated, r.low, r.high) if v > 0]
+    if not values:
+        return ()
+    low, high = min(values), max(values)
+    share = max((high / low) ** ROOM, LEAST)
+    left = any(r.ideal >= r.calibrated for r in rows)
+    right = any(r.ideal < r.calibrated for r in rows)
+    return (low / (share if left else share**0.1), high * (share if right else share**0.1))
 
 
 @cache
@@ -65,7 +81,7 @@ def _interval_spec(title: str, unit: str, log: bool, height: int | None) -> dict
         sort=None,
         axis=alt.Axis(labelLimit=200, ticks=False, domain=False, labelPadding=8, labelOverlap=False, labelFontSize=12),
     )
-    scale = alt.Scale(type="log", nice=False, padding=76) if log else alt.Scale(zero=True)
+    scale = alt.Scale(type="log", nice=False) if log else alt.Scale(zero=True)
     label = "format(datum.value, ',')" if unit in PLAIN else si_label(unit)
     axis = alt.Axis(labelExpr=label, tickCount=6, labelOverlap="greedy", gridOpacity=0.4)
     domain, colours = ["fits", "does not fit"], [BLUE, GREY]
@@ -105,7 +121,8 @@ def _interval_spec(title: str, unit: str, log: bool, height: int | None) -> dict
         left.encode(y=y, x=alt.X("low:Q"), text="text:N"),
         right.encode(y=y, x=alt.X("high:Q"), text="text:N"),
     ]
-    layered = alt.layer(bars, ticks, dots, *words)
+    room = alt.Chart(alt.NamedData("room")).mark_point(opacity=0).encode(x=alt.X("x:Q"))
+    layered = alt.layer(bars, ticks, dots, *words, room)
     if height is not None:
         return built(layered, height)
     return {

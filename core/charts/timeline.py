@@ -81,7 +81,7 @@ def _memory_spec(height: int) -> dict[str, Any]:
         axis=alt.Axis(grid=False, format="~s"),
         scale=alt.Scale(nice=False, zero=False),
     )
-    y = alt.Y("bytes:Q", title=None, stack=True, axis=alt.Axis(labelExpr=si_label("B"), tickCount=5))
+    y = alt.Y("bytes:Q", title="Resident memory", stack=True, axis=alt.Axis(labelExpr=si_label("B"), tickCount=5))
     colour = alt.Color(
         "phase:N",
         title=None,
@@ -167,7 +167,8 @@ def token_timeline(itl_s: Sequence[float], ttft_s: float | None = None, height: 
     )
     if ttft_s is not None:
         words += f", after {si(ttft_s, 's')} to the first"
-    return fed(_token_spec(height), words, tokens=tokens, level=level)
+    room = [{"seconds": 1.2 * max(itl_s)}] if itl_s else []
+    return fed(_token_spec(height), words, tokens=tokens, level=level, room=room)
 
 
 @cache
@@ -176,7 +177,9 @@ def _token_spec(height: int) -> dict[str, Any]:
     x = alt.X(
         "token:Q", title="Token", axis=alt.Axis(grid=False, format="d", tickMinStep=1), scale=alt.Scale(nice=False)
     )
-    y = alt.Y("seconds:Q", title=None, axis=alt.Axis(labelExpr=si_label("s"), tickCount=4), scale=alt.Scale(zero=True))
+    y = alt.Y(
+        "seconds:Q", title="Time", axis=alt.Axis(labelExpr=si_label("s"), tickCount=4), scale=alt.Scale(zero=True)
+    )
     line = base.mark_line(interpolate="step", strokeWidth=1.2, color=BLUE, opacity=0.55).encode(x=x, y=y)
     points = base.mark_point(filled=True, opacity=0.9).encode(
         x=x,
@@ -191,7 +194,8 @@ def _token_spec(height: int) -> dict[str, Any]:
     label = level.mark_text(align="right", baseline="top", dy=2, dx=-2, color=GREY, fontSize=11).encode(
         x=alt.value("width"), y=alt.value(0), text="text:N"
     )
-    return built(alt.layer(line, points, rule, label), height)
+    room = alt.Chart(alt.NamedData("room")).mark_point(opacity=0).encode(y=alt.Y("seconds:Q"))  # for the median's words
+    return built(alt.layer(line, points, rule, label, room), height)
 
 
 def thin(memory: Sequence[Memory], most: int) -> list[Memory]:

@@ -4,6 +4,7 @@ Results go to stdout, progress and errors to stderr. Exit status: 0 done, 2 a re
 run, 1 a run that failed, 130 stopped with Ctrl-C.
 """
 
+import core.cli.advising
 import core.cli.analysis
 import core.cli.checking
 import core.cli.endpoints

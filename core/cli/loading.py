@@ -13,10 +13,11 @@ from core.errors import ExplorerError
 from core.loadtest.conduct import conduct
 from core.loadtest.lengths import lengths, read_rows
 from core.loadtest.objectives import PRESETS, objectives
-from core.loadtest.plan import Plan, check
+from core.loadtest.plan import Plan, check, levels_of, named
 from core.loadtest.report import Report, export
 from core.loadtest.sending import target
 from core.loadtest.shelf import Shelf
+from core.loadtest.views import table
 from core.paths import data_dir
 from core.runs.measuring import BusyError, holder
 from core.types import to_json
@@ -57,7 +58,7 @@ def load(url: str, as_json: bool, **given: Any) -> None:
         address=url,
         model=given["model"],
         mode="open" if open_loop else "closed",
-        levels=_levels(given["rate"] if open_loop else given["users"] or "1,2,4"),
+        levels=levels_of(given["rate"] if open_loop else given["users"] or "1,2,4"),
         burstiness=given["burstiness"],
         prompt=lengths(given["prompt_tokens"]),
         answer=lengths(given["answer_tokens"]),
@@ -115,46 +116,18 @@ def _print(found: Report, fmt: str) -> None:
     if fmt == "csv":
         click.echo(export(found, (), "csv"), nl=False)
         return
-    show([_line(m.point, found.plan.mode) for m in found.points])
+    show([dict(row) for row in table(found)])
     for m in found.points:
         for flag in m.flags:
-            click.echo(f"{m.point.load:g} {found.plan.unit}: {flag.words}")
+            click.echo(f"{named(m.point.load, found.plan.unit)}: {flag.words}")
         for reason in m.point.reasons:
-            click.echo(f"{m.point.load:g} {found.plan.unit}: failed: {reason}")
+            click.echo(f"{named(m.point.load, found.plan.unit)}: failed: {reason}")
     loop = "closed loop" if found.plan.mode == "closed" else "open loop, latencies from the scheduled time"
     click.echo(f"\n{loop}; {found.n_requests} requests in {found.spent_s:.0f} s (load test {found.id}, {found.status})")
     if found.plan.objectives.stated:
         click.echo(f"objectives: {found.plan.objectives} (ms) for {found.plan.objectives.share:.0%} of the requests")
     if found.found is not None:
         click.echo(found.found.sentence)
-
-
-def _line(p: Any, mode: str) -> dict[str, Any]:
-    """A level as the table has it: milliseconds, and what its number stands on."""
-
-    def ms(value: float | None) -> str:
-        return "-" if value is None else f"{value * 1e3:.4g}"
-
-    bad = f"{p.good}/{p.bad}/{p.undetermined}"
-    return {
-        "users" if mode == "closed" else "req/s": f"{p.load:g}",
-        "n": p.counted,
-        "req/s done": p.requests_per_s,
-        "tok/s": p.tokens_per_s,
-        "goodput/s": p.goodput,
-        "good/bad/unknown": bad if p.goodput is not None else "-",
-        "failed": sum(p.failures.values()),
-        **{f"ttft {share} ms": ms(getattr(p.ttft, share).value) for share in ("p50", "p95")},
-        "tpot p50 ms": ms(p.tpot.p50.value),
-        **{f"e2e {share} ms": ms(getattr(p.e2e, share).value) for share in ("p50", "p95", "p99")},
-    }
-
-
-def _levels(words: str) -> tuple[float, ...]:
-    try:
-        return tuple(float(word) for word in words.split(","))
-    except ValueError:
-        raise ExplorerError(f"'{words}' are no loads.", "Write numbers with commas: 1,2,4.") from None
 
 
 def _presets(context: click.Context, wanted: bool) -> None:

@@ -196,7 +196,9 @@ def pairs(values: tuple[str, ...]) -> dict[str, Any]:
     """key=value arguments; raises ExplorerError for one without an equals sign."""
     for value in values:
         if "=" not in value:
-            raise ExplorerError(f"'{value}' is not of the form key=value.", "Write for example --option n_ctx=2048.")
+            raise ExplorerError(
+                f"'{value[:100]}' is not of the form key=value.", "Write for example --option n_ctx=2048."
+            )
     return options_of(dict(value.split("=", 1) for value in values))
 
 
@@ -209,4 +211,6 @@ def _values(values: tuple[str, ...]) -> dict[str, Any]:
             found[key] = json.loads(text)
         except ValueError:
             found[key] = text
+        except RecursionError:
+            raise ExplorerError(f"The value of {key[:100]} is nested too deeply.", "Give a plainer one.") from None
     return found

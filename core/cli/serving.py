@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from core.cli.group import cli, json_flag
+from core.cli.running import pairs
 from core.errors import ExplorerError
 from core.paths import data_dir
 from core.runs.store import Store
@@ -26,6 +27,17 @@ KEEP_ALIVE_S = 75  # longer than clients keep an idle connection, so that none i
 @click.option("--port", type=click.IntRange(0, 65535), default=PORT, show_default=True, help="0 takes a free one.")
 @click.option("--key-from", help="The environment variable with the key that clients must send.")
 @click.option("--allow-host", "hosts", multiple=True, help="A further name to answer to; may be repeated.")
+@click.option(
+    "--model", "models", multiple=True, default=("smollm2-135m",), show_default=True, help="For /v1; repeatable."
+)
+@click.option("--backend", default="llama_cpp", show_default=True)
+@click.option("--dtype", help="fp32, bf16 ... where the backend can choose.")
+@click.option("--threads", type=click.IntRange(1))
+@click.option("--option", "options", multiple=True, help="A backend option, key=value; may be repeated.")
+@click.option(
+    "--param", "params", multiple=True, help="A strategy's parameter, strategy.key=value: jacobi.window=16; repeatable."
+)
+@click.option("--queue", type=click.IntRange(0), default=16, show_default=True, help="Questions that may wait.")
 @click.option("--body-limit", type=click.FloatRange(min=0.001), default=16.0, show_default=True, help="In MB.")
 @json_flag
 def serve(as_json: bool, **given: Any) -> None:
@@ -34,6 +46,7 @@ def serve(as_json: bool, **given: Any) -> None:
 
     from core.service.app import Manner, build
     from core.service.guard import LOOPBACK
+    from core.service.offer import Offer
 
     key = _key(given["key_from"], given["host"])
     own = () if _any(given["host"]) else (given["host"].lower(),)
@@ -41,8 +54,17 @@ def serve(as_json: bool, **given: Any) -> None:
         hosts=tuple(dict.fromkeys((*LOOPBACK, *own, *map(str.lower, given["hosts"])))),
         key=key,
         most_bytes=int(given["body_limit"] * 1e6),
+        depth=given["queue"],
     )
-    app = build(Store(data_dir()), manner)
+    offer = Offer(
+        models=given["models"],
+        backend=given["backend"],
+        dtype=given["dtype"],
+        options=pairs(given["options"]),
+        threads=given["threads"],
+        params=by_strategy(given["params"]),
+    )
+    app = build(Store(data_dir()), manner, offer)
     with contextlib.closing(listening(given["host"], given["port"])) as at:
         shown = f"[{given['host']}]" if ":" in given["host"] else given["host"]
         url = f"http://{shown}:{at.getsockname()[1]}"
@@ -57,6 +79,19 @@ def serve(as_json: bool, **given: Any) -> None:
             timeout_graceful_shutdown=GRACE_S,
         )
         uvicorn.Server(config).run(sockets=[at])
+
+
+def by_strategy(values: tuple[str, ...]) -> dict[str, dict[str, Any]]:
+    """strategy.key=value arguments by strategy. Raises ExplorerError for one of another form."""
+    found: dict[str, dict[str, Any]] = {}
+    for name, value in pairs(values).items():
+        strategy, dot, key = name.partition(".")
+        if not dot:
+            raise ExplorerError(
+                f"'{name}' does not say whose parameter it is.", "Write for example --param jacobi.window=16."
+            )
+        found.setdefault(strategy, {})[key] = value
+    return found
 
 
 def listening(host: str, port: int) -> socket.socket:

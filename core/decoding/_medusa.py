@@ -36,7 +36,7 @@ class Guesses(Record):
     n_nodes: Annotated[int, Meta(ge=1, le=256)] = 12
     top_k: Annotated[int, Meta(ge=1, le=64)] = 6
     tree: Literal["measured", "confident"] = "measured"
-    prefill_chunk: Annotated[int, Meta(ge=1)] = 512
+    prefill_chunk: Annotated[int, Meta(ge=1, le=1_000_000)] = 512
 
 
 def decode(

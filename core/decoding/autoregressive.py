@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Annotated
+
+from msgspec import Meta
 
 from core.decoding._prompt import autoregressive
 from core.types import Advance, GenerationConfig, Ids, Logits, Record, Session, Strategy
@@ -11,7 +14,7 @@ from core.types import Advance, GenerationConfig, Ids, Logits, Record, Session, 
 class Prefill(Record):
     """prefill_chunk: prompt tokens per forward pass."""
 
-    prefill_chunk: int = 512
+    prefill_chunk: Annotated[int, Meta(ge=1, le=1_000_000)] = 512
 
 
 class Autoregressive:

@@ -30,9 +30,9 @@ class Exits(Record):
     """
 
     threshold: Annotated[float, Meta(ge=0, le=1)] = 0.9
-    first_exit: Annotated[int, Meta(ge=0)] = 0
-    every: Annotated[int, Meta(ge=1)] = 2
-    prefill_chunk: Annotated[int, Meta(ge=1)] = 512
+    first_exit: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
+    every: Annotated[int, Meta(ge=1, le=1_000_000)] = 2
+    prefill_chunk: Annotated[int, Meta(ge=1, le=1_000_000)] = 512
 
 
 class EarlyExit:

@@ -45,7 +45,7 @@ class Window(Record):
     form: Literal["sliding", "block"] = "sliding"
     pool: Annotated[int, Meta(ge=0, le=64)] = 0
     ngram: Annotated[int, Meta(ge=2, le=64)] = 5
-    prefill_chunk: Annotated[int, Meta(ge=1)] = 512
+    prefill_chunk: Annotated[int, Meta(ge=1, le=1_000_000)] = 512
 
 
 class Jacobi:

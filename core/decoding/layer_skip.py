@@ -27,9 +27,9 @@ class Schedule(Record):
     """
 
     last_share: Annotated[float, Meta(ge=0, le=1)] = 0.75
-    bottom: Annotated[int, Meta(ge=1)] = 2
-    over_tokens: Annotated[int, Meta(ge=0)] = 0
-    prefill_chunk: Annotated[int, Meta(ge=1)] = 512
+    bottom: Annotated[int, Meta(ge=1, le=1_000_000)] = 2
+    over_tokens: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
+    prefill_chunk: Annotated[int, Meta(ge=1, le=1_000_000)] = 512
 
 
 class LayerSkip:

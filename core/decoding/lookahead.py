@@ -41,7 +41,7 @@ class Window(Record):
     ngram: Annotated[int, Meta(ge=2, le=64)] = 5
     candidates: Annotated[int, Meta(ge=1, le=64)] = 7
     pool_from_prompt: bool = True
-    prefill_chunk: Annotated[int, Meta(ge=1)] = 512
+    prefill_chunk: Annotated[int, Meta(ge=1, le=1_000_000)] = 512
 
 
 class Lookahead:

@@ -30,7 +30,7 @@ class Lookup(Record):
     max_ngram: Annotated[int, Meta(ge=1, le=64)] = 3
     min_ngram: Annotated[int, Meta(ge=1, le=64)] = 1
     draft_length: Annotated[int, Meta(ge=1, le=1023)] = 8
-    prefill_chunk: Annotated[int, Meta(ge=1)] = 512
+    prefill_chunk: Annotated[int, Meta(ge=1, le=1_000_000)] = 512
 
 
 def find(context: Sequence[int], max_ngram: int, min_ngram: int, n: int) -> list[int]:

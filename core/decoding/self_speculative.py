@@ -32,10 +32,10 @@ class FirstBlocks(Record):
     prefill_chunk: prompt tokens per forward pass.
     """
 
-    exit_layer: Annotated[int, Meta(ge=0)] = 0
+    exit_layer: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
     draft_length: Annotated[int, Meta(ge=1, le=256)] = 4
     stop_confidence: Annotated[float, Meta(ge=0, le=1)] = 0.0
-    prefill_chunk: Annotated[int, Meta(ge=1)] = 512
+    prefill_chunk: Annotated[int, Meta(ge=1, le=1_000_000)] = 512
 
 
 class Early:

@@ -19,7 +19,7 @@ from core.decoding._draft import checked, propose
 from core.decoding._prompt import choose, prefill
 from core.decoding._verify import one_sequence, until_stop, within_context
 from core.errors import ExplorerError
-from core.types import Advance, GenerationConfig, Ids, Record, Session, Strategy
+from core.types import Advance, GenerationConfig, Ids, Record, Session, Strategy, Words
 
 
 class Draft(Record):
@@ -30,9 +30,9 @@ class Draft(Record):
     prefill_chunk: prompt tokens per forward pass.
     """
 
-    draft: str = ""
+    draft: Words = ""
     draft_length: Annotated[int, Meta(ge=1, le=256)] = 4
-    prefill_chunk: Annotated[int, Meta(ge=1)] = 512
+    prefill_chunk: Annotated[int, Meta(ge=1, le=1_000_000)] = 512
 
 
 class Speculative:

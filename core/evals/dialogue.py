@@ -27,7 +27,7 @@ class Settings(Record, omit_defaults=False):
     reply: longest reply, in tokens.
     """
 
-    n: Annotated[int, Meta(ge=0)] = 0
+    n: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
     reply: Annotated[int, Meta(ge=1, le=1024)] = 32
 
 

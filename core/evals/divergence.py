@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from core.errors import ExplorerError
 from core.evals._fingerprint import fingerprint
 from core.evals._texts import documents, windows, within
-from core.types import Eval, Item, Metric, Record, Subject, opened
+from core.types import Eval, Item, Metric, Record, Subject, Words, opened
 from core.types.sketch import sketch
 
 LOWEST = -1e4  # log probability of a token that a library masks out with minus infinity
@@ -49,11 +49,11 @@ class Settings(Record, omit_defaults=False):
     text: a .txt or .jsonl file to read instead of the set that ships with the app.
     """
 
-    reference: str = ""
-    reference_backend: str = ""
-    n: Annotated[int, Meta(ge=0)] = 0
-    context: Annotated[int, Meta(ge=2)] = 512
-    text: str = ""
+    reference: Words = ""
+    reference_backend: Words = ""
+    n: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
+    context: Annotated[int, Meta(ge=2, le=1_000_000)] = 512
+    text: Words = ""
 
 
 class Divergence:

@@ -23,7 +23,7 @@ class Settings(Record, omit_defaults=False):
     shots: judged pairs to show first, one of each kind.
     """
 
-    n: Annotated[int, Meta(ge=0)] = 0
+    n: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
     shots: Annotated[int, Meta(ge=0, le=SHOWN, multiple_of=3)] = SHOWN
 
 

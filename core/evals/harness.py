@@ -17,7 +17,7 @@ from core.errors import ExplorerError
 from core.evals import _harness_tasks as harness_tasks
 from core.evals._fingerprint import fingerprint
 from core.evals._harness_model import language_model
-from core.types import Eval, Item, Metric, Record, Subject
+from core.types import Eval, Item, Metric, Record, Subject, Words
 
 SHOWN = 4000  # characters of a prompt, its end, that an item keeps
 
@@ -36,11 +36,11 @@ class Settings(Record, omit_defaults=False):
     download: let the harness fetch data from the network.
     """
 
-    tasks: str = ""
-    data: str = ""
-    limit: Annotated[int, Meta(ge=0)] = 100
-    num_fewshot: Annotated[int, Meta(ge=0)] | None = None
-    include_path: str = ""
+    tasks: Words = ""
+    data: Words = ""
+    limit: Annotated[int, Meta(ge=0, le=1_000_000)] = 100
+    num_fewshot: Annotated[int, Meta(ge=0, le=1_000_000)] | None = None
+    include_path: Words = ""
     chat: bool = False
     bos: bool = False
     download: bool = False

@@ -16,7 +16,7 @@ from core.errors import ExplorerError
 from core.evals._answer import ask, item
 from core.evals._choose import ACCURACY, BY_LENGTH, PROBABILITY, choose
 from core.evals._overlap import contains, exact, f1
-from core.types import Eval, Item, Metric, Record, Subject
+from core.types import Eval, Item, Metric, Record, Subject, Words
 
 WORDS = (
     Metric(name="em", label="Exact match", value="em", kind="rate"),
@@ -33,8 +33,8 @@ class Settings(Record, omit_defaults=False):
     limit: longest answer, in tokens.
     """
 
-    path: str = ""
-    n: Annotated[int, Meta(ge=0)] = 0
+    path: Words = ""
+    n: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
     limit: Annotated[int, Meta(ge=1, le=4096)] = 64
 
 

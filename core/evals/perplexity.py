@@ -17,7 +17,7 @@ from msgspec import Meta
 from core.errors import ExplorerError
 from core.evals._fingerprint import fingerprint
 from core.evals._texts import Document, Window, documents, windows, within
-from core.types import Eval, Item, Metric, Record, Session, Subject
+from core.types import Eval, Item, Metric, Record, Session, Subject, Words
 
 METRICS = (
     Metric(name="perplexity", label="Perplexity", value="nll", over="tokens", kind="exp", better="lower"),
@@ -38,11 +38,11 @@ class Settings(Record, omit_defaults=False):
     text: a .txt or .jsonl file to read instead of the set that ships with the app.
     """
 
-    n: Annotated[int, Meta(ge=0)] = 0
-    context: Annotated[int, Meta(ge=2)] = 512
-    stride: Annotated[int, Meta(ge=1)] | None = None
+    n: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
+    context: Annotated[int, Meta(ge=2, le=1_000_000)] = 512
+    stride: Annotated[int, Meta(ge=1, le=1_000_000)] | None = None
     bos: bool = False
-    text: str = ""
+    text: Words = ""
 
 
 class Perplexity:

@@ -24,7 +24,7 @@ class Settings(Record, omit_defaults=False):
     shots: judged sentences to show first, as many pleased as displeased.
     """
 
-    n: Annotated[int, Meta(ge=0)] = 0
+    n: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
     shots: Annotated[int, Meta(ge=0, le=SHOWN, multiple_of=2)] = SHOWN
 
 

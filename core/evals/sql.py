@@ -26,7 +26,7 @@ class Settings(Record, omit_defaults=False):
     """
 
     n: Annotated[int, Meta(ge=1, le=100_000)] = 100
-    seed: Annotated[int, Meta(ge=0)] = 0
+    seed: Annotated[int, Meta(ge=0, le=2**31 - 1)] = 0
     easy: bool = False
     shots: Annotated[int, Meta(ge=0, le=8)] = 0
 

@@ -26,7 +26,7 @@ class Settings(Record, omit_defaults=False):
     shots: summarized texts to show first.
     """
 
-    n: Annotated[int, Meta(ge=0)] = 0
+    n: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
     shots: Annotated[int, Meta(ge=0, le=SHOWN)] = 1
 
 

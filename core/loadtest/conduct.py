@@ -17,7 +17,7 @@ from core.errors import ExplorerError
 from core.loadtest.drive import LOOK_S, Level, Server, StoppedError
 from core.loadtest.events import Began, Broken, Done, Event, Outcome, Told
 from core.loadtest.lengths import Ask, asks, read_rows
-from core.loadtest.plan import Plan, check, expected_s, order
+from core.loadtest.plan import Plan, check, expected_s, named, order
 from core.loadtest.report import Report
 from core.loadtest.search import Answer, Probe, answer, following, saturated
 from core.loadtest.shelf import LoadTest
@@ -34,7 +34,10 @@ def conduct(root: Path, test: LoadTest, server: Callable[[Plan], Server], say: S
 
     A failure becomes the test's own end and is raised; what was measured is kept. Ctrl-C is told as a stop, and raised.
     """
-    with _Carrier(root, test, say) as carrier, measuring(root, f"the load test {test.id}", test.id):
+    with (
+        _Carrier(root, test, say) as carrier,
+        measuring(root, f"the load test {test.id}", test.id, asks_service=test.about.local),
+    ):
         carrier.perform(server)
     return test.report()
 
@@ -119,7 +122,7 @@ class _Carrier:
                 left = [level for level in plan.levels if level > load]
                 if left:
                     names = ", ".join(f"{level:g}" for level in left)
-                    self._words(f"{load:g} {plan.unit} brought no more throughput: {names} left out.")
+                    self._words(f"{named(load, plan.unit)} brought no more throughput: {names} left out.")
 
     def _saturated(self, load: float) -> bool:
         points = {m.point.load: m.point for m in self._test.report().points}
@@ -140,7 +143,7 @@ class _Carrier:
                 tried[load] = Probe(load, told)
                 if told != "unclear" and repeat + 1 >= plan.repeats:
                     break
-            self._say(f"{load:g} {plan.unit}: {tried[load].answer}")
+            self._say(f"{named(load, plan.unit)}: {tried[load].answer}")
 
     def _answer(self, load: float) -> Answer:
         found = next((m.point for m in self._test.report().points if m.point.load == load), None)
@@ -150,12 +153,12 @@ class _Carrier:
         plan, number = self._plan, self._number
         self._number += 1
         again = f", repeat {repeat + 1}" if repeat else ""
-        self._say(f"{load:g} {plan.unit}{again}")
+        self._say(f"{named(load, plan.unit)}{again}")
         self._tell(Began(t_s=self._t_s(), level=number, load=load, repeat=repeat, probe=probe))
         level = Level(plan, number, load, server, drawn, self._tell, self._halt, self._about.created_s)
         ended = level.run()
         if ended.why == "requests":
-            self._words(f"{load:g} {plan.unit}: the limit of {plan.max_requests:,} requests ended the level early.")
+            self._words(f"{named(load, plan.unit)}: the limit of {plan.max_requests:,} requests ended the level early.")
 
     def _halt(self) -> str | None:
         if self._test.cancel_requested:

@@ -35,6 +35,11 @@ class Level(Record):
     waiting: int = 0
 
     @property
+    def under_way(self) -> bool:
+        """Whether its end has not been written."""
+        return not self.why
+
+    @property
     def window_s(self) -> float:
         return 0.0 if self.open_s is None or self.close_s is None else max(0.0, self.close_s - self.open_s)
 

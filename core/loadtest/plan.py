@@ -117,6 +117,19 @@ def _check_levels(plan: Plan) -> None:
         )
 
 
+def named(load: float, unit: str) -> str:
+    """`4 users`, `1 user`, `0.5 requests per second`."""
+    return f"{load:g} {unit}" if load != 1 else f"1 {unit.replace('users', 'user').replace('requests', 'request')}"
+
+
+def levels_of(words: str) -> tuple[float, ...]:
+    """`1, 2, 4`. Raises ExplorerError."""
+    try:
+        return tuple(float(word) for word in words.split(",") if word.strip())
+    except ValueError:
+        raise ExplorerError(f"'{words}' are no loads.", "Write numbers with commas: 1, 2, 4.") from None
+
+
 def order(plan: Plan) -> list[tuple[float, int]]:
     """Levels and repeats in the order in which they are measured: repeats interleaved, so that drift hits all alike."""
     return [(level, repeat) for repeat in range(plan.repeats) for level in plan.levels]

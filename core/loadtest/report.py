@@ -94,8 +94,9 @@ def report(
 ) -> Report:
     """Everything that is known. cores: of the machine that sent; local: whether the server ran on it too."""
     by_load: dict[float, list[Level]] = {}
+    going = status in ("queued", "running")
     for level in levels(events, plan.mode):
-        if level.window_s > 0 and counts(level):
+        if level.window_s > 0 and counts(level) and not (going and level.under_way):
             by_load.setdefault(level.load, []).append(level)
     points = tuple(_measured(plan, by_load[load], cores, local) for load in sorted(by_load))
     broken = next((e for e in reversed(events) if isinstance(e, Broken)), None)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from core.loadtest.level import Point
+from core.loadtest.plan import named
 from core.types import Record
 
 TOLERANCE = 0.1  # between the largest rate that met and the smallest that did not
@@ -69,11 +70,13 @@ def largest(tried: Sequence[Probe], unit: str, share: float) -> Largest:
         first = min((p.load for p in tried), default=None)
         words = "Nothing was measured."
         if first is not None:
-            words = f"Already {first:g} {unit} {'could not be shown to' if first in unclear else 'did not'} meet them."
+            words = (
+                f"Already {named(first, unit)} {'could not be shown to' if first in unclear else 'did not'} meet them."
+            )
     elif above is None:
-        words = f"{best:g} {unit} met the objectives, and more was not tried."
+        words = f"{named(best, unit)} met the objectives, and more was not tried."
     else:
-        words = f"{best:g} {unit} met the objectives for {share:.0%} of the requests; {above:g} "
+        words = f"{named(best, unit)} met the objectives for {share:.0%} of the requests; {above:g} "
         words += "could not be shown to: measure longer." if above in unclear else "did not."
     return Largest(load=best, above=above, unclear=unclear, sentence=words)
 

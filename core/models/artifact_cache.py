@@ -208,7 +208,7 @@ def about(final: Path) -> dict[str, Any]:
     """model and label it was made of, what it is, and the model's files; empty where it cannot be read."""
     try:
         found = json.loads((final / MARKER).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 
@@ -279,7 +279,7 @@ def quota_bytes() -> int:
     try:
         found = json.loads((data_dir() / _QUOTA).read_text(encoding="utf-8"))["quota_bytes"]
         return int(found) if 0 <= found < 2**63 else QUOTA_BYTES
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return QUOTA_BYTES
 
 

@@ -21,7 +21,7 @@ from core.models.places import EMBEDDED, folders
 from core.paths import data_dir
 from core.types import ModelEntry
 
-__all__ = ["EMBEDDED", "add_folder", "check", "entries", "find", "folders", "problems", "remove_folder"]
+__all__ = ["EMBEDDED", "add_folder", "check", "entries", "find", "folders", "found_in", "problems", "remove_folder"]
 
 _FRESH_S = 30.0
 
@@ -88,6 +88,15 @@ def add_folder(path: str) -> None:
         formats.files_of(target)
     places.store_folders(tuple(dict.fromkeys((*folders(), str(target)))))
     entries(refresh=True)
+
+
+def found_in(path: str) -> tuple[tuple[ModelEntry, ...], tuple[str, ...]]:
+    """The listed models in this file or folder, and what was found there and cannot be used, one sentence each."""
+    place = os.path.realpath(formats.place_of(path))
+    inside = tuple(
+        e for e in entries() if any(real == place or real.startswith(place + os.sep) for real in _real(e.files))
+    )
+    return inside, tuple(words for words in problems() if place in words or str(formats.place_of(path)) in words)
 
 
 def remove_folder(path: str) -> None:

@@ -51,7 +51,7 @@ def about(name: str) -> dict[str, Any]:
     """How a derived model was made; empty for other models."""
     try:
         found = json.loads((folder() / name / ABOUT).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 

@@ -245,7 +245,7 @@ def safetensors_header(path: Path) -> dict[str, Any]:
             header: dict[str, Any] = json.loads(f.read(length))
         header.pop("__metadata__", None)
         end = max((t["data_offsets"][1] for t in header.values()), default=0)
-    except (struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (struct.error, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
         raise ExplorerError(f"{path.name} is not a valid safetensors file.", "Download it again.") from error
     if 8 + length + end > size:
         missing = 8 + length + end - size

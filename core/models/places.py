@@ -36,7 +36,7 @@ def folders() -> tuple[str, ...]:
     """Files and folders that the user added to the search."""
     try:
         stored = json.loads((data_dir() / _FOLDERS).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return ()
     return tuple(p for p in stored if isinstance(p, str)) if isinstance(stored, list) else ()
 
@@ -95,7 +95,7 @@ def derived(troubles: list[str]) -> Iterator[ModelEntry]:
         try:
             lineage = json.loads(about.read_text(encoding="utf-8"))
             files = formats.files_of(about.parent)
-        except (ExplorerError, ValueError) as error:
+        except (ExplorerError, ValueError, RecursionError) as error:
             troubles.append(f"The model in {about.parent.name} was skipped: {error}")
             continue
         lineage = lineage if isinstance(lineage, dict) else {}
@@ -207,7 +207,7 @@ def ollama(troubles: list[str]) -> Iterator[ModelEntry]:
                 layers = json.loads(manifest.read_text(encoding="utf-8"))["layers"] or []
                 digests = [x["digest"] for x in layers if x["mediaType"] == "application/vnd.ollama.image.model"]
                 kinds = {str(x["mediaType"]).rpartition(".")[2] for x in layers}
-            except (ValueError, KeyError, TypeError, OSError):
+            except (ValueError, KeyError, TypeError, OSError, RecursionError):
                 troubles.append(f"{manifest} was skipped: it is no Ollama manifest.")
                 continue
             space, model = manifest.parent.parent.name, manifest.parent.name

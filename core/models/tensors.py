@@ -211,7 +211,7 @@ def _header(file: Path, architecture: str) -> dict[str, Tensor]:
         if file.stat().st_size < 8 + size + end:
             raise ValueError("it ends early")
         return {name: _tensor(name, entry, architecture) for name, entry in header.items() if name != "__metadata__"}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
         raise ExplorerError(
             f"{file.name} is not a complete safetensors file: {error}.", "Copy or download it again."
         ) from None

@@ -73,7 +73,7 @@ def unlike(request: Request, run: Recording) -> tuple[str, ...]:
         if task.prompt_tokens is not None and loaded.n_prompt_tokens != task.prompt_tokens:
             found.append(_sentence("prompt tokens", task.prompt_tokens, loaded.n_prompt_tokens))
         made = {length(steps) for steps in run.timing}
-        exact = task.ignore_eos or task.prompt_tokens is not None
+        exact = (task.ignore_eos or task.prompt_tokens is not None) and request.strategy != "encode"
         if exact and loaded.spec.causal and made and made != {task.max_new_tokens}:
             found.append(_sentence("new tokens", task.max_new_tokens, min(made)))
         wide = {f.n_sequences for steps in run.timing for f in run.forwards(steps) if f.of == "model"}

@@ -15,7 +15,6 @@ from core.types import Backend, Derive, Evaluate, Generate, ReadsQuantized, Reco
 from hardware.memory import available_bytes
 
 TIGHT = 0.85  # of the free memory
-MAX_BATCH, MAX_REPEATS = 1024, 1000
 
 
 class MemoryEstimate(Record):
@@ -89,11 +88,15 @@ def check(request: Request) -> Resolved:
     backend, strategy = wanted.backend, wanted.strategy
     if reason := backend.unavailable():
         raise ExplorerError(f"{backend.label} is not installed.", reason)
-    if missing := strategy.needs - backend.capabilities:
+    can = backend.capabilities
+    if encoder := isinstance(request.task, Generate) and not wanted.spec.causal:
+        can -= {"cache", "rollback", "stream"}
+    if missing := strategy.needs - can:
         raise ExplorerError(
-            f"{strategy.label} needs '{', '.join(sorted(missing))}', which {backend.label} cannot do.",
+            f"{strategy.label} needs '{', '.join(sorted(missing))}', which "
+            f"{'an encoder' if encoder else backend.label} cannot do.",
             f"{able} works there (--strategy {able})."
-            if (able := default_strategy(backend)) != strategy.name
+            if not encoder and (able := default_strategy(backend)) != strategy.name
             else "Choose another strategy or backend.",
         )
     if strategy.single and request.batch > 1:
@@ -101,7 +104,7 @@ def check(request: Request) -> Resolved:
     if request.dtype and request.dtype not in backend.dtypes:
         known = ", ".join(backend.dtypes) or "only what the file holds"
         raise ExplorerError(f"{backend.label} cannot load weights as {request.dtype}.", f"It knows: {known}.")
-    _check_numbers(request)
+    _check_prompt(request)
     _check_task(wanted)
     check_text(wanted)
     needed = estimate(wanted)
@@ -174,21 +177,7 @@ def check_text(wanted: Resolved) -> None:
                 chat.check(template)
 
 
-def _check_numbers(request: Request) -> None:
-    task = request.task if isinstance(request.task, Generate) else Generate(prompt_tokens=1)
-    if task.prompt_tokens is None and not (task.prompt or "").strip():
+def _check_prompt(request: Request) -> None:
+    task = request.task
+    if isinstance(task, Generate) and task.prompt_tokens is None and not (task.prompt or "").strip():
         raise ExplorerError("The prompt is empty.", "Type a prompt or set a number of prompt tokens.")
-    if task.sampling.temperature < 0 or not 0 < (task.sampling.top_p if task.sampling.top_p is not None else 1) <= 1:
-        raise ExplorerError(
-            "The sampling settings are out of range.", "Use a temperature of 0 or more and 0 < top-p ≤ 1."
-        )
-    for label, value, low, high in (
-        ("Prompt tokens", task.prompt_tokens, 1, 10_000_000),
-        ("New tokens", task.max_new_tokens, 1, 1_000_000),
-        ("Batch", request.batch, 1, MAX_BATCH),
-        ("Repeats", request.repeats, 1, MAX_REPEATS),
-        ("Warm-up passes", request.warmup, 0, MAX_REPEATS),
-        ("Threads", request.threads, 1, 4096),
-    ):
-        if value is not None and not low <= value <= high:
-            raise ExplorerError(f"{label} must be between {low} and {high}, not {value}.", "Correct it and run again.")

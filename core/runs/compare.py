@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from core.types import Record, Request, Result
+from core.types import Generate, Record, Request, Result
 
 _HEADLINES: tuple[tuple[str, str, str, Literal["higher", "lower"]], ...] = (
     ("tok_per_s", "Decode speed", "tok/s", "higher"),
@@ -68,6 +68,19 @@ def differences(a: Request, b: Request, result_a: Result, result_b: Result) -> t
         for name in names
         if left.get(name, "–") != right.get(name, "–")
     )
+
+
+def unlike(a: Request, b: Request, result_a: Result, result_b: Result) -> tuple[str, ...]:
+    """What keeps two runs from being comparable at all: "machine", "model", "prompt"."""
+    hosts = result_a.host, result_b.host
+    known = [h.machine.machine_id for h in hosts if h is not None]
+    asked = [(r.task.prompt, r.task.prompt_tokens) if isinstance(r.task, Generate) else None for r in (a, b)]
+    found = {
+        "machine": len(set(known)) > 1,
+        "model": a.model != b.model,
+        "prompt": None not in asked and asked[0] != asked[1],
+    }
+    return tuple(name for name, differs in found.items() if differs)
 
 
 def ratios(a: Result, b: Result) -> tuple[Ratio, ...]:

@@ -28,12 +28,13 @@ _mine = threading.local()  # folders that this thread holds
 class Holder(msgspec.Struct, frozen=True):
     """what: completes "... is being measured", without an article where it has a name: "the run 20261126-...".
 
-    run: its id, where it is one.
+    run: its id, where it is one. asks_service: it measures this machine's own service, which answers it meanwhile.
     """
 
     what: str
     owner: Owner
     run: str = ""
+    asks_service: bool = False
 
 
 class BusyError(ExplorerError):
@@ -49,10 +50,10 @@ class BusyError(ExplorerError):
 
 
 @contextmanager
-def measuring(folder: Path, what: str, run: str = "") -> Iterator[None]:
+def measuring(folder: Path, what: str, run: str = "", asks_service: bool = False) -> Iterator[None]:
     """Hold the machine. Raises BusyError, which names who holds it. Within itself, in one thread, it is free.
 
-    folder: the data folder, which all that must not meet have in common.
+    folder: the data folder, which all that must not meet have in common. asks_service: as in Holder, for a load test.
     """
     held: set[Path] = _mine.__dict__.setdefault("folders", set())
     if folder in held:
@@ -68,13 +69,27 @@ def measuring(folder: Path, what: str, run: str = "") -> Iterator[None]:
     try:
         held.add(folder)
         with contextlib.suppress(OSError):  # a full disk
-            note.write_bytes(msgspec.json.encode(Holder(what, Owner.of(os.getpid()), run)))
+            note.write_bytes(msgspec.json.encode(Holder(what, Owner.of(os.getpid()), run, asks_service)))
         yield
     finally:
         held.discard(folder)
         with contextlib.suppress(OSError):
             note.unlink(missing_ok=True)
         lock.release()
+
+
+@contextmanager
+def answering(folder: Path, what: str) -> Iterator[None]:
+    """Hold the machine for an answer of the service; free beside a measurement that asks the service.
+
+    Raises BusyError, which names who holds it.
+    """
+    held = holder(folder)
+    if held is not None and held.asks_service:
+        yield
+        return
+    with measuring(folder, what):
+        yield
 
 
 def holder(folder: Path) -> Holder | None:

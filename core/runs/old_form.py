@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from core.dtypes import canonical_dtype
-from core.types import Asked, Counts, Event, Forwards, Host, Setup
+from core.types import Asked, Counts, Event, Forwards, Host, Request, Setup
 from hardware.detect import Machine
 
 HALVES = ("bf16", "fp16")
@@ -36,6 +36,14 @@ def event(line: bytes) -> Event | None:
         return found
     except (msgspec.DecodeError, KeyError, TypeError, ValueError, AttributeError):
         return None
+
+
+def request(data: bytes) -> Request:
+    """A request with numbers that are refused today (a seed of -1), as it was. Raises msgspec.ValidationError."""
+    raw = msgspec.json.decode(data, type=dict[str, Any])
+    odd = {name: raw[name] for name in ("seed", "threads", "retries") if isinstance(raw.get(name), int)}
+    found = msgspec.convert({name: value for name, value in raw.items() if name not in odd}, Request)
+    return msgspec.structs.replace(found, **odd)
 
 
 def asked(event: Asked) -> Asked:

@@ -18,6 +18,7 @@ import msgspec
 from core.analysis.predict_here import Observation, Overhead, arithmetic_dtype, fit_overhead, observe, typical
 from core.dtypes import canonical_dtype
 from core.errors import ExplorerError
+from core.runs.ceilings import ran_on
 from core.runs.recording import Recording
 from core.runs.store import Run, Store
 from core.types import Forwards, Generate, Record, Step, from_json, to_json
@@ -57,7 +58,10 @@ def known(store: Store, ceilings: Ceilings) -> Overheads:
             run = store.open(run_id)
             request = run.request
             wanted = request.backend != "fake" and isinstance(request.task, Generate)
-            if wanted and run.status() == "done" and run.result().threads == ceilings.threads:
+            if not wanted or run.status() != "done":
+                continue
+            result = run.result()
+            if result.threads == ceilings.threads and ran_on(result) == ceilings.machine_id:  # none that was imported
                 observed.setdefault(request.backend, []).extend(observe_run(run, ceilings))
     fresh = calibrate({backend: found for backend, found in observed.items() if found}, ceilings)
     seen = {(o.backend, o.weights) for o in fresh.fitted}

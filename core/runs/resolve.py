@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from core import plugins
+from core.bounds import checked
 from core.dtypes import canonical_dtype
 from core.errors import ExplorerError
 from core.models import artifacts, catalogue, spec
@@ -34,6 +35,8 @@ from core.types import (
     Strategy,
     to_json,
 )
+
+_CORRECT = "Correct it and run again."
 
 
 @dataclass(frozen=True)
@@ -79,10 +82,13 @@ class Resolved:
 
 def resolve(request: Request) -> Resolved:
     """Raises ExplorerError, one sentence with its next step, for a name or a setting that stands for nothing here."""
+    checked(request, "the request", _CORRECT)
     try:
         to_json(request)
     except UnicodeEncodeError:
         raise ExplorerError("The request holds text that is no UTF-8.", "Write prompts and names in UTF-8.") from None
+    except (RecursionError, OverflowError):
+        raise ExplorerError("The request holds values that are nested too deeply or too large.", _CORRECT) from None
     backend = plugins.get("backend", request.backend)
     strategy = plugins.get("strategy", request.strategy)
     profilers = tuple(plugins.get("profiler", name) for name in request.profilers)

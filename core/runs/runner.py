@@ -138,7 +138,6 @@ class Runner:
 
     def _spawn(self, request: Request) -> subprocess.Popen[bytes]:
         root = Path(__file__).parents[2]
-        threads = {"OMP_NUM_THREADS": str(request.threads)} if request.threads else {}
         process = spawn(
             lambda: subprocess.Popen(
                 [sys.executable, "-m", "core.worker.worker", str(self.store.root)],
@@ -146,14 +145,7 @@ class Runner:
                 stdout=subprocess.DEVNULL,
                 stderr=(self.store.root / "worker.log").open("wb"),
                 cwd=root,
-                env={
-                    **os.environ,
-                    **patient(),
-                    **threads,
-                    "HF_HUB_DISABLE_TELEMETRY": "1",
-                    "HF_HUB_OFFLINE": "1",
-                    "TOKENIZERS_PARALLELISM": "false",
-                },
+                env=environment(request.threads),
                 start_new_session=True,
             )
         )
@@ -196,6 +188,18 @@ class Runner:
                     return
                 time.sleep(0.05)
             _kill(process, sig)
+
+
+def environment(threads: int | None) -> dict[str, str]:
+    """Of a process that runs models; threads: None for as many as the libraries take by themselves."""
+    return {
+        **os.environ,
+        **patient(),
+        **({"OMP_NUM_THREADS": str(threads)} if threads else {}),
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "HF_HUB_OFFLINE": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
 
 
 def _kill(process: subprocess.Popen[bytes], sig: signal.Signals) -> None:

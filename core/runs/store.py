@@ -72,8 +72,12 @@ class Run:
     @property
     def request(self) -> Request:
         try:
-            return from_json((self.path / "request.json").read_bytes(), Request)
-        except (OSError, msgspec.DecodeError) as error:
+            data = (self.path / "request.json").read_bytes()
+            try:
+                return from_json(data, Request)
+            except msgspec.ValidationError:
+                return old_form.request(data)
+        except (OSError, msgspec.DecodeError, RecursionError) as error:
             raise _damaged(self.id, "it is incomplete, its request cannot be read") from error
 
     @property
@@ -202,9 +206,18 @@ class Store:
     """All runs under one folder."""
 
     def __init__(self, root: Path) -> None:
+        """Raises ExplorerError where the folder cannot be one."""
         self.root = root
         self.folder = root / "runs"
-        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            why = (
+                "a file is in its place" if isinstance(error, FileExistsError | NotADirectoryError) else error.strerror
+            )
+            raise ExplorerError(
+                f"The data folder {root} cannot be used: {why}.", "Set ROOFSCOPE_HOME to a folder that can be written."
+            ) from error
 
     def create(self, request: Request) -> Run:
         now = time.time()
@@ -237,7 +250,7 @@ class Store:
     def open(self, run_id: str) -> Run:
         path = self.folder / run_id
         if not run_id or "/" in run_id or run_id.startswith(".") or not os.path.exists(path / "request.json"):
-            raise ExplorerError(f"There is no run '{run_id}'.", "Open History to see the runs on this machine.")
+            raise _unknown(run_id)
         return Run(path)
 
     def ids(self) -> list[str]:
@@ -253,7 +266,7 @@ class Store:
     def delete(self, run_id: str) -> None:
         """Remove a run, a damaged one too; refused while it is going."""
         if run_id not in self.ids():
-            raise ExplorerError(f"There is no run '{run_id}'.", "Open History to see the runs on this machine.")
+            raise _unknown(run_id)
         run = Run(self.folder / run_id)
         if run.status() in ("running", "queued"):
             raise ExplorerError(f"The run {run_id} is still going.", "Stop it first.")
@@ -302,13 +315,12 @@ class Store:
         ids = self.ids()
         with contextlib.closing(sqlite3.connect(self.root / "index.sqlite")) as index, index:
             index.execute("CREATE TABLE IF NOT EXISTS history (run_id TEXT PRIMARY KEY, row TEXT NOT NULL)")
-            known = {
-                run_id: msgspec.json.decode(row) for run_id, row in index.execute("SELECT run_id, row FROM history")
-            }
+            kept = {n: msgspec.json.decode(words) for n, words in index.execute("SELECT run_id, row FROM history")}
+            known = {run_id: found for run_id, found in kept.items() if "machine" in found}  # an older one knows less
             fresh = {run_id: row(Run(self.folder / run_id)) for run_id in ids if run_id not in known}
             settled = [(n, to_json(r).decode()) for n, r in fresh.items() if r["status"] not in ("running", "queued")]
             index.executemany("INSERT OR REPLACE INTO history VALUES (?, ?)", settled)
-            index.executemany("DELETE FROM history WHERE run_id = ?", [(n,) for n in known.keys() - set(ids)])
+            index.executemany("DELETE FROM history WHERE run_id = ?", [(n,) for n in kept.keys() - set(ids)])
         rows = known | fresh
         return [rows[run_id] for run_id in ids]
 
@@ -318,7 +330,7 @@ def row(run: Run) -> dict[str, Any]:
     try:
         return summed_up(run)
     except (ExplorerError, OSError) as error:
-        nothing = dict.fromkeys(("created_s", *_COLUMNS, "did", "text", "disturbed"))
+        nothing = dict.fromkeys(("created_s", *_COLUMNS, "did", "text", "disturbed", "machine", "machine_id"))
         return nothing | {"run_id": run.id, "status": "damaged", "error": str(error)}
 
 
@@ -328,8 +340,15 @@ def summed_up(run: Run) -> dict[str, Any]:
     told = result.disturbance.sentence if result.disturbance is not None else ""
     if result.provisional and result.status not in ("running", "queued"):
         told = "Only watched: it ended before it was timed."
-    what = {"did": _did(run.request), "text": _gist(result)[:200], "disturbed": told}
+    host = result.host.machine if result.host else None
+    what: dict[str, str | None] = {"did": _did(run.request), "text": _gist(result)[:200], "disturbed": told}
+    what |= {"machine": host.cpu if host else None, "machine_id": host.machine_id if host else None}
     return {"created_s": created_s, **{name: getattr(result, name) for name in _COLUMNS}, **what}
+
+
+def _unknown(run_id: str) -> ExplorerError:
+    shown = run_id if len(run_id) <= 100 else f"{run_id[:100]}..."
+    return ExplorerError(f"There is no run '{shown}'.", "Open History to see the runs on this machine.")
 
 
 def _damaged(run_id: str, why: str) -> ExplorerError:

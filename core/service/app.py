@@ -14,9 +14,11 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from core.errors import ExplorerError
 from core.runs.runner import Runner
 from core.runs.store import Store
-from core.service import problems, run_routes
+from core.service import openai_routes, problems, run_routes
+from core.service.desk import Desk
 from core.service.document import document, page
 from core.service.guard import LOOPBACK, Guard
+from core.service.offer import Offer, requests
 from core.service.problems import ProblemError, problem_of
 from core.types import Record
 
@@ -27,22 +29,28 @@ ABOUT = (
 
 
 class Manner(Record):
-    """How the service answers. hosts: names it answers to. key: that a bearer must know. most_bytes: of a body."""
+    """How the service answers. hosts: names it answers to. key: that a bearer must know. most_bytes: of a body.
+
+    depth: how many questions may wait beside the one that is being answered.
+    """
 
     hosts: tuple[str, ...] = LOOPBACK
     key: str | None = None
     most_bytes: int = 16_000_000
+    depth: int = 16
 
 
-def build(store: Store, manner: Manner) -> FastAPI:
-    """The application over a data folder. Its worker processes end with it."""
-    runner = Runner(store)
+def build(store: Store, manner: Manner, offer: Offer = Offer()) -> FastAPI:  # noqa: B008 - a frozen record
+    """The application over a data folder. Its processes end with it. Raises ExplorerError for an offer of nothing."""
+    runner, desk = Runner(store), Desk(store.root, manner.depth)
 
     @asynccontextmanager
     async def living(_: FastAPI) -> AsyncIterator[None]:
+        desk.start()
         try:
             yield
         finally:
+            await desk.close()
             runner.close()
 
     app = FastAPI(
@@ -59,6 +67,7 @@ def build(store: Store, manner: Manner) -> FastAPI:
     app.add_exception_handler(HTTPException, _no_route)
     app.add_exception_handler(Exception, _failed)
     app.include_router(run_routes.routes(runner))
+    app.include_router(openai_routes.routes(requests(offer), desk))
 
     @app.get("/openapi.json", include_in_schema=False)
     def described() -> Response:

@@ -213,6 +213,26 @@ def paired_ratio(a: Sequence[float], b: Sequence[float], seed: int = 0, level: f
     return Ratio(value=math.exp(mean), low=low, high=high, n=n, level=level)
 
 
+def independent_ratio(a: Sequence[float], b: Sequence[float], level: float = LEVEL) -> Ratio:
+    """How many times larger a is than b, of measurements that are not pairs. All values must be positive.
+
+    Welch's t (Biometrika 34, 1947) of the difference of mean logarithms, its degrees of freedom rounded down. n: of the
+    smaller side; no interval below PAIRS on either.
+    """
+    if not len(a) or not len(b):
+        raise ValueError("a ratio needs at least one value on either side")
+    logs = [log_ratios(side, [1.0] * len(side)) for side in (a, b)]
+    mean, n = float(logs[0].mean() - logs[1].mean()), min(len(a), len(b))
+    low = high = None
+    if n >= PAIRS:
+        errors = [float(side.var(ddof=1)) / len(side) for side in logs]
+        total = sum(errors)
+        freedom = total**2 / sum(e**2 / (len(s) - 1) for e, s in zip(errors, logs, strict=True)) if total else n - 1
+        half = student_t((1 + level) / 2, max(1, math.floor(freedom + 1e-9))) * math.sqrt(total)
+        low, high = math.exp(mean - half), math.exp(mean + half)
+    return Ratio(value=math.exp(mean), low=low, high=high, n=n, level=level)
+
+
 def drawn_means(logs: Floats, draws: int, rng: np.random.Generator) -> Floats | None:
     """Draws of the mean log ratio whose spread is that of `paired_ratio`'s interval; None below PAIRS pairs."""
     n = len(logs)

@@ -20,7 +20,7 @@ from core.training.loop import Objective, train
 from core.training.packing import pack
 from core.training.self_written import written
 from core.transforms import _torch_model, _tuning
-from core.types import Job, ModelSpec, Outcome, Record, Source, Transform
+from core.types import Job, ModelSpec, Outcome, Record, Source, Transform, Words
 
 COLLAPSE = 0.4  # fall of the accuracy: the first hundred steps cost a tenth or two, which comes back
 
@@ -49,7 +49,7 @@ class Consistency(Record):
     probe_minutes: training time between two looks.
     """
 
-    domain: str = "sql"
+    domain: Words = "sql"
     examples: Annotated[int, Meta(ge=1, le=200_000)] = 24_000
     window: Annotated[int, Meta(ge=2, le=256)] = 16
     minutes: Annotated[float, Meta(gt=0, le=10_000)] | None = 40.0

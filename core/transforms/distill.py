@@ -21,7 +21,7 @@ from core.training.loop import Objective, train
 from core.training.packing import pack, plain_attention
 from core.training.self_written import written
 from core.transforms import _blocks, _calibration, _torch_model, _tuning
-from core.types import Job, ModelSpec, Outcome, Record, Source, Transform
+from core.types import Job, ModelSpec, Outcome, Record, Source, Transform, Words
 
 SEED_TOKENS = (4, 16)  # how long the beginnings of free text are
 SAMPLED_SHARE = 0.1  # of the student's weights may be zero by chance; more are a pattern
@@ -44,9 +44,9 @@ class Distilling(Record):
     probe_minutes: training time between two looks.
     """
 
-    teacher: str = ""
+    teacher: Words = ""
     keep_layers: Annotated[int, Meta(ge=0, le=1000)] = 0
-    domain: str = "open"
+    domain: Words = "open"
     texts: Annotated[int, Meta(ge=10, le=200_000)] = 1_000
     length: Annotated[int, Meta(ge=1, le=4096)] = 96
     temperature: Annotated[float, Meta(ge=0, le=10)] = 1.0

@@ -21,8 +21,8 @@ from core.types import Job, ModelSpec, Outcome, Record, Source, Transform
 class Dropping(Record):
     """n: blocks to leave out, those of least influence. keep_first: instead, keep only this many from the start."""
 
-    n: Annotated[int, Meta(ge=1)] = 4
-    keep_first: Annotated[int, Meta(ge=0)] = 0
+    n: Annotated[int, Meta(ge=1, le=1_000_000)] = 4
+    keep_first: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
 
 
 class DropLayers:

@@ -25,7 +25,7 @@ from core.training import greedy
 from core.training.examples import Batches, Example
 from core.training.loop import Objective, train
 from core.transforms import _torch_model, _tuning
-from core.types import Job, ModelSpec, Outcome, Record, Source, Transform
+from core.types import Job, ModelSpec, Outcome, Record, Source, Transform, Words
 
 FILE, KEY = "exit_heads.safetensors", "exit_heads"
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")  # those that can leave early
@@ -48,11 +48,11 @@ class ExitHeads(Record):
     probe_questions: held-out questions that show how often an exit agrees with the whole model.
     """
 
-    domain: str = "sql"
+    domain: Words = "sql"
     questions: Annotated[int, Meta(ge=8, le=20_000)] = 400
     answer_tokens: Annotated[int, Meta(ge=8, le=1024)] = 96
-    first_exit: Annotated[int, Meta(ge=0)] = 0
-    every: Annotated[int, Meta(ge=1)] = 5
+    first_exit: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
+    every: Annotated[int, Meta(ge=1, le=1_000_000)] = 5
     rank: Annotated[int, Meta(ge=1, le=4096)] = 64
     minutes: Annotated[float, Meta(gt=0, le=10_000)] | None = 10.0
     steps: Annotated[int, Meta(ge=1, le=1_000_000)] | None = None

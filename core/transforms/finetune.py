@@ -16,7 +16,7 @@ from core.training.examples import Batches
 from core.training.loop import Objective, train
 from core.training.packing import pack
 from core.transforms import _torch_model, _tuning
-from core.types import Job, ModelSpec, Outcome, Record, Source, Transform
+from core.types import Job, ModelSpec, Outcome, Record, Source, Transform, Words
 
 
 class Tuning(Record):
@@ -33,7 +33,7 @@ class Tuning(Record):
     probe_minutes: training time between two looks.
     """
 
-    domain: str = "sql"
+    domain: Words = "sql"
     examples: Annotated[int, Meta(ge=1, le=200_000)] = 20_000
     minutes: Annotated[float, Meta(gt=0, le=10_000)] | None = 8.0
     steps: Annotated[int, Meta(ge=1, le=1_000_000)] | None = None

@@ -20,7 +20,7 @@ from core.errors import ExplorerError
 from core.training import greedy, loop
 from core.transforms import _head_training as training
 from core.transforms import _torch_model, _tuning
-from core.types import Attention, Job, ModelSpec, Outcome, Record, Source, Transform
+from core.types import Attention, Job, ModelSpec, Outcome, Record, Source, Transform, Words
 
 FILE, KEY = "medusa_heads.safetensors", "medusa_heads"
 RANKS = 10  # guesses of a head whose accuracy is measured
@@ -44,7 +44,7 @@ class Heads(Record):
     """
 
     heads: Annotated[int, Meta(ge=1, le=8)] = 3
-    domain: str = "sql"
+    domain: Words = "sql"
     questions: Annotated[int, Meta(ge=8, le=20_000)] = 400
     answer_tokens: Annotated[int, Meta(ge=8, le=1024)] = 96
     epochs: Annotated[int, Meta(ge=1, le=100)] = 4

@@ -31,8 +31,8 @@ class Shrinking(Record):
     """
 
     mlp: Annotated[float, Meta(ge=0, le=0.9)] = 0.25
-    groups: Annotated[int, Meta(ge=0)] = 0
-    queries: Annotated[int, Meta(ge=0)] = 0
+    groups: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
+    queries: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
 
 
 class Shape(Record):

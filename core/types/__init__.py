@@ -85,7 +85,7 @@ from core.types.model import (
     Scan,
 )
 from core.types.raw_text import opened, raw
-from core.types.record import Provenance, Record, Scalar, from_json, to_json
+from core.types.record import Provenance, Record, Scalar, Words, from_json, to_json
 from core.types.request import Derive, Evaluate, Generate, Request, Sampling, Task
 from core.types.result import (
     Energy,
@@ -193,6 +193,7 @@ __all__ = [
     "Trees",
     "Unrest",
     "Warned",
+    "Words",
     "chat_templates",
     "counted",
     "counting",

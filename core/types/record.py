@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypeVar, dataclass_transform
+from typing import Annotated, Literal, TypeVar, dataclass_transform
 
 import msgspec
 
 Scalar = str | int | float | bool | None
 Provenance = Literal["measured", "computed", "stated", "estimated"]
 T = TypeVar("T")
+Words = Annotated[str, msgspec.Meta(max_length=4096)]  # a name or a path; no file system has longer ones
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(msgspec.field,))

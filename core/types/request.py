@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+from msgspec import Meta
 
-from core.types.record import Record, Scalar, to_json
+from core.types.record import Record, Scalar, Words, to_json
+
+Text = Annotated[str, Meta(max_length=10_000_000)]
+Tokens = Annotated[int, Meta(ge=1, le=1_000_000)]
+Passes = Annotated[int, Meta(ge=0, le=1000)]
 
 
 class Sampling(Record):
     """temperature 0 is greedy. Seeded by the request's seed."""
 
-    temperature: float = 0.0
-    top_k: int | None = None
-    top_p: float | None = None
+    temperature: Annotated[float, Meta(ge=0, le=1000)] = 0.0
+    top_k: Annotated[int, Meta(ge=0, le=10_000_000)] | None = None
+    top_p: Annotated[float, Meta(gt=0, le=1)] | None = None
 
 
 class Generate(Record, tag="generate"):
@@ -31,16 +36,16 @@ class Generate(Record, tag="generate"):
     ignore_eos: always produce max_new_tokens (benchmarks; implied by prompt_tokens).
     """
 
-    prompt: str | None = None
-    prompt_tokens: int | None = None
-    max_new_tokens: int = 64
+    prompt: Text | None = None
+    prompt_tokens: Annotated[int, Meta(ge=1, le=10_000_000)] | None = None
+    max_new_tokens: Tokens = 64
     chat: bool = True
-    system: str | None = ""
+    system: Text | None = ""
     ignore_eos: bool = False
     sampling: Sampling = Sampling()
-    history: tuple[tuple[str, str], ...] = ()
+    history: tuple[tuple[Words, Text], ...] = ()
     template_values: dict[str, Any] = msgspec.field(default_factory=dict)
-    template: str | None = None
+    template: Words | None = None
     thinking: bool | None = None
 
 
@@ -51,9 +56,9 @@ class Evaluate(Record, tag="evaluate"):
     the answers are known. None: none was stated, and nothing is called non-inferior afterwards.
     """
 
-    eval: str
+    eval: Words
     settings: dict[str, Scalar] = msgspec.field(default_factory=dict)
-    margin: float | None = None
+    margin: Annotated[float, Meta(gt=0, le=1)] | None = None
 
 
 class Derive(Record, tag="derive"):
@@ -62,9 +67,9 @@ class Derive(Record, tag="derive"):
     name: the new model's catalogue id; None: made from the parent's and the transform's settings.
     """
 
-    transform: str
+    transform: Words
     settings: dict[str, Scalar] = msgspec.field(default_factory=dict)
-    name: str | None = None
+    name: Words | None = None
 
 
 Task = Generate | Evaluate | Derive
@@ -77,23 +82,23 @@ class Request(Record):
     retries: how many timing passes may be repeated because something disturbed them.
     """
 
-    model: str
-    backend: str
+    model: Words
+    backend: Words
     task: Task = Generate()
-    strategy: str = "autoregressive"
-    dtype: str | None = None  # None: the backend's default for this model
-    threads: int | None = None  # None: all physical cores
-    batch: int = 1
-    profilers: tuple[str, ...] = ("memory", "layers")
-    warmup: int = 1
-    repeats: int = 1
-    seed: int = 0
+    strategy: Words = "autoregressive"
+    dtype: Words | None = None  # None: the backend's default for this model
+    threads: Annotated[int, Meta(ge=1, le=512)] | None = None  # None: all physical cores; llama.cpp takes no more
+    batch: Annotated[int, Meta(ge=1, le=1024)] = 1
+    profilers: tuple[Words, ...] = ("memory", "layers")
+    warmup: Passes = 1
+    repeats: Annotated[int, Meta(ge=1, le=1000)] = 1
+    seed: Annotated[int, Meta(ge=0, le=2**32 - 1)] = 0  # what every library's generator takes
     fresh_process: bool = False
     allow_oversize: bool = False  # "run anyway" when the model may not fit in memory
     options: dict[str, Scalar] = msgspec.field(default_factory=dict)
     params: dict[str, Scalar] = msgspec.field(default_factory=dict)
     live: bool = False
-    retries: int = 2
+    retries: Passes = 2
 
     def key(self) -> str:
         """Hash of everything that determines the outcome."""

@@ -27,7 +27,7 @@ from core.errors import ExplorerError
 from core.runs.death import LOG_LINES, explained
 from core.types import Ids, Ledger, Logits, ModelSpec, Record, Request, Session, Setup
 from core.worker import frames
-from core.worker.journal import Journal, Teller
+from core.worker.journal import Teller, Witness
 from hardware.process import patient
 
 ROOT = Path(__file__).parents[2]
@@ -221,7 +221,7 @@ class Rows:
         return rows
 
 
-def open_apart(request: Request, journal: Journal) -> tuple[Session, float]:
+def open_apart(request: Request, journal: Witness) -> tuple[Session, float]:
     """The session of a request in a process of its own, and the seconds that its library took.
 
     It has run once. Where its backend has advice for the signal that it died of, it is opened again as advised.
@@ -239,7 +239,7 @@ def open_apart(request: Request, journal: Journal) -> tuple[Session, float]:
     return cast(Session, session), session.seconds
 
 
-def _tried(request: Request, journal: Journal) -> Apart:
+def _tried(request: Request, journal: Witness) -> Apart:
     session = Apart(request, journal, journal.stop_if_asked)
     session.forward(np.zeros((1, TRIED_TOKENS), dtype=np.int64), keep=1)
     session.reset()

@@ -72,7 +72,7 @@ def measure(request: Request, sessions: Sessions, journal: Journal) -> None:
     ids, text = _prompt(session, drafts, request.task, request)
     for draft in drafts:
         same_tokenizer(session, draft, text)
-    _check(request, request.task, strategy, session, ids)
+    check_opened(request, request.task, strategy, session, ids)
     shown = text if far is None else far.readable(text)
     event = loaded(request, opened, journal, int(ids.shape[1]), shown)
     if template_of(session, request.task):
@@ -189,8 +189,8 @@ def template_of(session: Session, task: Generate) -> str | None:
     return known[task.template]
 
 
-def _check(request: Request, task: Generate, strategy: Strategy, session: Session, ids: Ids) -> None:
-    """What only the opened model can tell."""
+def check_opened(request: Request, task: Generate, strategy: Strategy, session: Session, ids: Ids) -> None:
+    """What only the opened model can tell. Raises ExplorerError."""
     for need in sorted(strategy.needs - session.capabilities):
         raise ExplorerError(
             f"{strategy.label} needs '{need}', which {session.spec.name} cannot do in {request.backend}.",

@@ -28,6 +28,17 @@ class Teller(Protocol):
     ) -> None: ...
 
 
+class Witness(Teller, Protocol):
+    """Where opening a model is told. processes: ids of others whose memory is the run's, too."""
+
+    processes: tuple[int, ...]
+
+    def warn(self, message: str) -> None: ...
+
+    def stop_if_asked(self) -> None:
+        """Raises Cancelled."""
+
+
 class Journal:
     """Writes the events of one run; t_s counts from the request. `measuring`: there is a first result.
 

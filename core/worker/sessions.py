@@ -19,7 +19,7 @@ from core.models.identity import identity
 from core.runs.resolve import Resolved, resolve
 from core.types import ModelEntry, Request, Session
 from core.worker.apart import Apart, open_apart
-from core.worker.journal import Journal, Teller
+from core.worker.journal import Teller, Witness
 from hardware.child import Child
 from hardware.process import resident
 
@@ -45,7 +45,7 @@ class Sessions:
     def __init__(self) -> None:
         self._open: dict[str, tuple[str, Session]] = {}  # "model" or a companion's role: session key, session
 
-    def open(self, request: Request, journal: Journal) -> Opened:
+    def open(self, request: Request, journal: Witness) -> Opened:
         """Open what is not open yet; what is no longer wanted gives its memory back first.
 
         A companion in another backend is opened in a process of its own: one native engine per process.
@@ -97,7 +97,7 @@ def load(wanted: Resolved, journal: Teller) -> tuple[Session, float]:
     return session, time.perf_counter() - started
 
 
-def _load_apart(wanted: Resolved, journal: Journal) -> tuple[Session, float]:
+def _load_apart(wanted: Resolved, journal: Witness) -> tuple[Session, float]:
     """Like load, in a process of its own; files are made before it starts, so that a stop ends that work, too."""
     provide(wanted.entry, (wanted.format,), journal)
     return open_apart(wanted.request, journal)

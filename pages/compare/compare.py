@@ -6,7 +6,7 @@ import streamlit as st
 
 from core.analysis.breakdown import compare
 from core.charts.bars import change_bars
-from core.runs.compare import Ratio, differences, ratios, words
+from core.runs.compare import Ratio, differences, ratios, unlike, words
 from core.runs.store import Run
 from core.types import Result
 from pages.ui import marks, text
@@ -48,6 +48,21 @@ def draw_marks(a: Result, b: Result) -> None:
             title=f"The {name} run's speeds are {marks.mark(result)}: their ratios tell little",
             icon=":material/sensors:",
         )
+
+
+def draw_unlike(first: Run, second: Run, a: Result, b: Result) -> None:
+    """Say first what keeps the two from being comparable."""
+    found = unlike(first.request, second.request, a, b)
+    if "machine" in found:
+        names = " and ".join(r.host.machine.cpu for r in (a, b) if r.host is not None)
+        st.warning(
+            text.escape(f"{names}: the ratios compare machines as much as anything else."),
+            title="The two ran on different machines",
+            icon=":material/computer:",
+        )
+    others = [name for name in found if name != "machine"]
+    if others:
+        st.info(f"The {' and the '.join(others)} differ{'s' if len(others) == 1 else ''}.", icon=":material/info:")
 
 
 def draw_ratios(found: tuple[Ratio, ...]) -> None:
@@ -141,6 +156,7 @@ with page("Side by side", "Two runs: the ratio of every headline, the difference
         right.markdown(run_header(second))
         if first.id == second.id:
             st.info("Both are the same run. Choose another one on either side.", icon=":material/info:")
+        draw_unlike(first, second, a, b)
         draw_marks(a, b)
         draw_ratios(ratios(a, b))
         with guard():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from core.errors import ExplorerError
+from pages.ui import text
 from pages.ui.history_table import history_table, matching
 from pages.ui.page import empty, fault, guard, page
 from pages.ui.run_report import export_menu
@@ -33,6 +34,8 @@ def confirm_delete(ids: list[str]) -> None:
                 for run_id in ids:
                     store().delete(run_id)
                 forget_run()
+                words = "The run is deleted." if len(ids) == 1 else f"{len(ids)} runs are deleted."
+                st.toast(words, icon=":material/delete:")
                 st.rerun()
 
 
@@ -50,6 +53,7 @@ def import_run() -> None:
             fault(error)
             return
         choose_run(run.id)
+        st.toast(f"Imported: {text.escape(run.request.model)}, {text.when(run.created_s)}.", icon=":material/check:")
         st.rerun()
 
 
@@ -89,7 +93,7 @@ def actions(selected: list[str], usable: list[str]) -> None:
             confirm_delete(selected)
 
 
-with page("History", "Every run on this machine, newest first. Select one to open or export it, two to compare them."):
+with page("History", "All runs kept here, own and imported. Select one to open or export it, two to compare them."):
     rows = store().history()
     with st.container(horizontal=True, vertical_alignment="bottom"):
         words = st.text_input(

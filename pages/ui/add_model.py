@@ -8,8 +8,10 @@ from core.errors import ExplorerError
 from core.models import catalogue
 from core.models.fetch import Download, plan
 from core.models.hub import DownloadPlan
+from core.types import ModelEntry
 from pages.ui import text
 from pages.ui.live import moving
+from pages.ui.models import spec_of
 from pages.ui.page import fault, guard
 from pages.ui.state import adopt_value, downloads
 
@@ -43,8 +45,7 @@ def _from_disk(typed: str) -> None:
         "with random weights.",
     )
     if st.button("Add", type="primary", icon=":material/add:", disabled=not path, key="add-folder"):
-        catalogue.add_folder(path)
-        st.rerun()
+        _add(path)
     if known := catalogue.folders():
         st.caption("Searched already")
         for folder in known:
@@ -63,6 +64,39 @@ def _from_disk(typed: str) -> None:
         with st.expander(f"{len(troubles)} skipped", icon=":material/report:"):
             for trouble in troubles:
                 st.text(trouble)
+
+
+def _add(path: str) -> None:
+    """Search it, say what was found and why not, and choose what can be used. Raises ExplorerError."""
+    catalogue.add_folder(path)
+    found, troubles = catalogue.found_in(path)
+    usable = [entry for entry in found if _readable(entry)]
+    if usable:
+        names = ", ".join(text.escape(entry.label) for entry in usable[:3])
+        more = f" and {len(usable) - 3} more" if len(usable) > 3 else ""
+        words = "Added" if len(usable) == 1 else f"{len(usable)} models added"
+        st.toast(f"{words}: {names}{more}.", icon=":material/check:")
+        adopt_value("model", usable[0].id)
+        st.rerun()
+    for trouble in troubles:
+        st.warning(text.escape(trouble), icon=":material/report:")
+    if not found:
+        st.warning(
+            "A model is a GGUF file, a folder with safetensors, or a config.json, at most four levels deep. "
+            "The folder is searched from now on, so models that come into it are listed.",
+            title="No model was found there",
+            icon=":material/search_off:",
+        )
+
+
+def _readable(entry: ModelEntry) -> bool:
+    """Whether its files say what it is; if not, say why not."""
+    try:
+        spec_of(entry)
+    except ExplorerError as error:
+        fault(error, hindrance=True)
+        return False
+    return True
 
 
 def _from_hub(typed: str) -> None:

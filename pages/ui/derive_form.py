@@ -10,10 +10,11 @@ from core.types import Derive, ReadsQuantized, Request
 from hardware.detect import usable_cores
 from pages.ui import text
 from pages.ui.choices import select
-from pages.ui.forms import params_form
+from pages.ui.forms import params_form, range_of
 from pages.ui.models import chosen_model
 
 _BOUND = {"bind": "query-params"}
+_FIRST = ("gguf_quantize", "finetune")  # what the pages' hints recommend
 
 
 def derive_form(trains: bool) -> Request | None:
@@ -29,7 +30,9 @@ def derive_form(trains: bool) -> Request | None:
         quantized = entry is not None and restorable(entry)
         reading = {name: p for name, p in known.items() if isinstance(p, ReadsQuantized)}
         known = (reading if quantized else {}) | {name: p for name, p in known.items() if name not in reading}
-    name = select("Method", list(known), lambda n: str(known[n].label), "transform")
+    restoring = [name for name, p in known.items() if isinstance(p, ReadsQuantized)]
+    first = next((name for name in (*restoring, *_FIRST) if name in known), None)
+    name = select("Method", list(known), lambda n: str(known[n].label), "transform", first)
     if name is None or entry is None:
         return None
     plugin = known[name]
@@ -40,9 +43,9 @@ def derive_form(trains: bool) -> Request | None:
             "Name of the new model", "", key="new-name", placeholder="from the parent and the method", **_BOUND
         )
         threads = st.number_input(
-            "Threads", 1, 4096, None, key="threads", placeholder=f"all cores ({usable_cores()})", **_BOUND
+            "Threads", *range_of("threads"), None, key="threads", placeholder=f"all cores ({usable_cores()})", **_BOUND
         )
-        seed = st.number_input("Seed", 0, 2**31 - 1, 0, key="seed", **_BOUND)
+        seed = st.number_input("Seed", *range_of("seed"), 0, key="seed", **_BOUND)
     if reason := plugin.unavailable():
         st.warning(reason, title=f"{plugin.label} cannot run here", icon=":material/extension_off:")
         return None

@@ -8,7 +8,7 @@ from core.charts.curves import curve
 from core.learn.glossary import explained
 from core.runs.store import Run
 from core.types import Made, Result
-from pages.ui import text
+from pages.ui import labels, text
 from pages.ui.figure import figure
 from pages.ui.links import link
 from pages.ui.run_report import draw_failure, export_menu
@@ -48,7 +48,7 @@ def draw_curves(result: Result) -> None:
         for place, (name, column) in enumerate(zip(names[row : row + 2], st.columns(2), strict=False), row):
             with column:
                 last = next(c.values[name] for c in reversed(result.curves) if name in c.values)
-                st.markdown(f"**{name.replace('_', ' ').capitalize()}** · {last:.4g}")
+                st.markdown(f"**{labels.curve(name)}** · {last:.4g}")
                 figure(curve(result.curves, name, place), key=f"curve-{name}")
 
 
@@ -62,7 +62,7 @@ def draw_made(made: Made) -> None:
         st.metric("Parameters", text.count(made.n_params), border=True, height="stretch")
     facts = {name: value for name, value in made.facts.items() if isinstance(value, str | int | float | bool)}
     if facts:
-        rows = [{"What": k.replace("_", " ").capitalize(), "Found": _plain(v)} for k, v in facts.items()]
+        rows = [{"What": labels.curve(k), "Found": _plain(v)} for k, v in facts.items()]
         st.dataframe(rows, hide_index=True, width="stretch", alt="What was found while it was made")
     others = {name: value for name, value in made.facts.items() if name not in facts}
     if others:

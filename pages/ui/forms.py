@@ -10,18 +10,20 @@ import msgspec
 import streamlit as st
 
 from core import domains
+from core.bounds import limits
 from core.models import catalogue
-from core.types import Record, Scalar
+from core.types import Record, Request, Scalar
+from pages.ui import labels
 from pages.ui.choices import select
 
 _MODELS = ("draft", "reference", "teacher", "student")  # fields that name a model
-_LABELS = {
-    "n": "Items",
-    "ar_weight": "AR weight",
-    "kv_dtype": "KV dtype",
-    "reference": "Reference model",
-    "draft": "Draft model",
-}
+
+
+def range_of(name: str) -> tuple[int, int]:
+    """The least and the largest value of a request's number, for its widget."""
+    low, high = limits(Request, name)
+    assert low is not None and high is not None, name
+    return int(low), int(high)
 
 
 def params_form(
@@ -51,14 +53,14 @@ def params_form(
             with place:
                 shape = msgspec.inspect.type_info(field.type)
                 first = advised.get(field.name, default)
-                value = _widget(field.name, shape, first, f"{key}-{field.name}", help_of)
+                label = labels.setting(kind.__name__, field.name)
+                value = _widget(field.name, label, shape, first, f"{key}-{field.name}", help_of)
             if value != default:
                 chosen[field.name] = value
     return chosen
 
 
-def _widget(name: str, kind: Any, default: Any, key: str, help_of: dict[str, str]) -> Scalar:
-    label = _LABELS.get(name, name.replace("_", " ").capitalize())
+def _widget(name: str, label: str, kind: Any, default: Any, key: str, help_of: dict[str, str]) -> Scalar:
     optional, words = False, help_of.get(name)
     while isinstance(kind, msgspec.inspect.UnionType | msgspec.inspect.Metadata):
         if isinstance(kind, msgspec.inspect.Metadata):
@@ -84,7 +86,7 @@ def _widget(name: str, kind: Any, default: Any, key: str, help_of: dict[str, str
         case msgspec.inspect.FloatType():
             return st.number_input(label, value=default, format="%g", **_bounds(kind, float), **common)
         case msgspec.inspect.StrType():
-            return st.text_input(label, value=default or "", **common) or default
+            return st.text_input(label, value=default or "", max_chars=kind.max_length, **common) or default
     raise AssertionError(f"no widget for {kind} of {name}")
 
 

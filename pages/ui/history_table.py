@@ -7,11 +7,12 @@ from typing import Any
 
 import streamlit as st
 
+from hardware.detect import machine_id
 from pages.ui import text
 from pages.ui.pickers import backend_label, plugin_label
 from pages.ui.state import rows_key
 
-_SEARCHED = ("run_id", "model", "backend", "strategy", "task", "did", "dtype", "status", "text", "error")
+_SEARCHED = ("run_id", "model", "backend", "strategy", "task", "did", "dtype", "status", "machine", "text", "error")
 
 
 def matching(rows: list[dict[str, Any]], words: str) -> list[dict[str, Any]]:
@@ -32,7 +33,7 @@ def history_table(rows: list[dict[str, Any]], key: str) -> list[str]:
         selection_mode="multi-row",
         height=min(560, 38 + 35 * max(1, len(shown))),
         placeholder="–",
-        alt="Runs on this machine, newest first",
+        alt="All runs kept here, newest first",
         column_config={
             "When": config.DatetimeColumn(format="D MMM HH:mm", width=105),
             "Status": config.TextColumn(width=80),
@@ -42,6 +43,7 @@ def history_table(rows: list[dict[str, Any]], key: str) -> list[str]:
             "Disturbed": config.TextColumn(width=80, help="What kept the speeds from being the machine's own"),
             "TTFT ms": config.NumberColumn(format="%.0f", help="Time to first token, without loading"),
             "Peak MB": config.NumberColumn(format="%.0f", help="Highest resident memory of the worker"),
+            "Machine": config.TextColumn(width=105, help="Whose numbers these are: a run can be imported"),
             "Text": config.TextColumn(width="large"),
         },
     )
@@ -58,6 +60,7 @@ def _cells(row: dict[str, Any]) -> dict[str, Any]:
         "Backend": backend_label(row["backend"]) if row.get("backend") else None,
         "What": _what(row),
         "Weights": row.get("dtype"),
+        "Machine": _machine(row),
         "Threads": row.get("threads"),
         "Decode tok/s": row.get("tok_per_s"),
         "Disturbed": row.get("disturbed") or None,
@@ -65,6 +68,11 @@ def _cells(row: dict[str, Any]) -> dict[str, Any]:
         "Peak MB": None if peak is None else peak / 1e6,
         "Text": row.get("error") or row.get("text"),
     }
+
+
+def _machine(row: dict[str, Any]) -> str | None:
+    """Whose numbers these are."""
+    return "This machine" if row.get("machine_id") == machine_id() else row.get("machine")
 
 
 def _what(row: dict[str, Any]) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import streamlit as st
@@ -44,6 +45,14 @@ def link(
         )
     except StreamlitAPIException:  # the page runs on its own, without the menu
         return
+
+
+def go(path: str, query: dict[str, str]) -> None:
+    """Leave for a page, with widgets to set there. Stays where the page is not in the menu."""
+    if not exists(path):
+        return
+    with contextlib.suppress(StreamlitAPIException):  # the page runs on its own, without the menu
+        st.switch_page(path, query_params=query)
 
 
 def address(path: str, run_id: str) -> str:

@@ -7,16 +7,18 @@ import streamlit as st
 from core import plugins
 from core.errors import ExplorerError
 from core.paths import data_dir
+from core.runs.ceilings import ran_on
 from core.runs.demo import recorded_id
 from core.runs.store import Run
-from core.types import Derive, Evaluate, Generate, Request
+from core.types import Derive, Evaluate, Generate, Request, Result
 from hardware import catalogue as hardware
+from hardware.detect import machine_id
 from hardware.device import Device
 from pages.ui import text
 from pages.ui.choices import select
 from pages.ui.models import model_picker
 from pages.ui.page import empty
-from pages.ui.state import choose_run, current_run, readable, store
+from pages.ui.state import choose_run, current_run, readable, result_of, store
 
 __all__ = ["backend_label", "backend_picker", "device_picker", "model_picker", "pick_run", "run_header", "run_picker"]
 
@@ -91,7 +93,14 @@ def run_header(run: Run) -> str:
         text.when(run.created_s),
     )
     recorded = " :gray-badge[:material/inventory_2: Recorded run]" if run.id == recorded_id() else ""
-    return " · ".join(parts) + "   " + text.status(run.status()) + recorded
+    return " · ".join(parts) + "   " + text.status(run.status()) + recorded + other_machine(result_of(run))
+
+
+def other_machine(result: Result) -> str:
+    """A badge with the machine of a run that another one made; empty for one of this machine."""
+    if result.host is None or ran_on(result) == machine_id():
+        return ""
+    return f" :violet-badge[:material/computer: On another machine: {text.escape(result.host.machine.cpu)}]"
 
 
 def backend_label(name: str) -> str:

@@ -13,6 +13,7 @@ from core.runs.overheads import NEWEST, Overheads, known
 from core.runs.resolve import supposed_dtype
 from core.types import ModelSpec
 from hardware.ceilings import Ceilings
+from hardware.detect import machine_id
 from pages.ui import text
 from pages.ui.ceilings import default_threads, kept
 from pages.ui.figure import figure
@@ -64,8 +65,8 @@ def draw_here(spec: ModelSpec, model: str, weights: str | None, cache: str, prom
 
 
 def _measured(model: str, backend: str, dtype: str, batch: int) -> dict[str, Any] | None:
-    """The newest finished run of the same thing."""
-    wanted = {"model": model, "backend": backend, "batch": batch, "status": "done"}
+    """The newest finished run of the same thing on this machine."""
+    wanted = {"model": model, "backend": backend, "batch": batch, "status": "done", "machine_id": machine_id()}
     for row in store().history():
         if all(row.get(k) == v for k, v in wanted.items()) and row.get("dtype") == dtype:
             return row
@@ -98,7 +99,9 @@ def _draw(rows: list[tuple[str, str, PredictionHere, int, dict[str, Any] | None]
         ],
         hide_index=True,
         column_config={
-            "Measured": st.column_config.TextColumn(help="The newest run of this model, backend, weights and batch"),
+            "Measured": st.column_config.TextColumn(
+                help="The newest run of this model, backend, weights and batch on this machine, whatever its prompt was"
+            ),
             "Calibrated with": st.column_config.TextColumn(help="Measured forward passes of this machine's own runs"),
         },
         alt="Predicted and measured speed of each backend on this machine",

@@ -156,6 +156,28 @@ class Line {
 
 const clock = (window.roofscopeClock ??= new Clock());
 
+// Streamlit tells of a server that is gone with a command of its own. These are our words; when the server is there
+// again, the page goes on by itself. What React has drawn is hidden and not changed.
+const GONE = /Is Streamlit still running|Streamlit server is not responding/;
+const START = "streamlit run app.py";
+
+function tell() {
+  for (const dialog of document.querySelectorAll("[role=dialog]")) {
+    const body = dialog.querySelector("h2")?.nextElementSibling;
+    if (!body || body.dataset.roofscope || !GONE.test(body.textContent)) continue;
+    body.dataset.roofscope = "told";
+    for (const part of body.children) part.style.display = "none";
+    const words = document.createElement("p");
+    words.append("Roofscope's server has ended. Start it again in its folder with ");
+    words.append(Object.assign(document.createElement("code"), { textContent: "make run" }), " or ");
+    words.append(Object.assign(document.createElement("code"), { textContent: START }));
+    words.append(". This page then goes on by itself; no finished run is lost.");
+    body.append(words);
+  }
+}
+
+window.roofscopeTold ??= new MutationObserver(tell).observe(document.body, { childList: true, subtree: true }) ?? true;
+
 export default function ({ data, key, parentElement, setTriggerValue }) {
   const place = (parentElement.host ?? parentElement).closest("[data-testid=stElementContainer]");
   if (place) place.style.position = "absolute"; // it takes no room, nor a gap

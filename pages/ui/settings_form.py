@@ -13,7 +13,7 @@ from core.types import Inside, Record, Scalar
 from hardware.detect import usable_cores
 from pages.ui import text
 from pages.ui.choices import select
-from pages.ui.forms import params_form
+from pages.ui.forms import params_form, range_of
 from pages.ui.pickers import backend_label, strategy_label
 
 _BOUND: dict[str, Any] = {"bind": "query-params"}
@@ -26,12 +26,12 @@ def settings_form(backend_name: str, strategy_name: str, model: str | None) -> d
         dtype, threads = _precision(backend, model)
         left, right = st.columns(2)
         many = "batch" in backend.capabilities and not plugins.get("strategy", strategy_name).single
-        batch = left.number_input("Batch", 1, 1024, 1, key="batch", disabled=not many, **_BOUND)
-        seed = right.number_input("Seed", 0, 2**31 - 1, 0, key="seed", **_BOUND)
+        batch = left.number_input("Batch", *range_of("batch"), 1, key="batch", disabled=not many, **_BOUND)
+        seed = right.number_input("Seed", *range_of("seed"), 0, key="seed", **_BOUND)
         repeats = left.number_input(
-            "Repeats", 1, 1000, 1, key="repeats", help="Timing passes; the median counts.", **_BOUND
+            "Repeats", *range_of("repeats"), 1, key="repeats", help="Timing passes; the median counts.", **_BOUND
         )
-        warmup = right.number_input("Warm-up passes", 0, 1000, 1, key="warmup", **_BOUND)
+        warmup = right.number_input("Warm-up passes", *range_of("warmup"), 1, key="warmup", **_BOUND)
         profilers = _profilers(backend)
         live = st.toggle(
             "Show a live pass first",
@@ -80,7 +80,7 @@ def how_form(backend_name: str, model: str | None, prefix: str = "", default: st
             help="How answers are decoded. Only an early exit or a skipped layer changes them.",
         )
         assert strategy is not None
-        seed = st.number_input("Seed", 0, 2**31 - 1, 0, key=f"{prefix}seed", **_BOUND)
+        seed = st.number_input("Seed", *range_of("seed"), 0, key=f"{prefix}seed", **_BOUND)
         params = _strategy_settings(strategy, model, prefix)
         options = _settings_of(backend.Options, backend.label, f"{prefix}o-{backend_name}")
     return {
@@ -110,8 +110,7 @@ def _precision(backend: Any, model: str | None, prefix: str = "") -> tuple[str |
         st.caption("Weights stay as the file holds them.")
     threads = st.number_input(
         "Threads",
-        1,
-        4096,
+        *range_of("threads"),
         None,
         key=f"{prefix}threads",
         placeholder=f"all cores ({usable_cores()})",

@@ -14,6 +14,10 @@ from typing import TypeVar
 import streamlit as st
 
 from core.errors import ExplorerError
+from core.loadtest.events import Ended
+from core.loadtest.report import Report
+from core.loadtest.shelf import FOLDER as LOADS
+from core.loadtest.shelf import LoadTest, Shelf
 from core.models.fetch import Download
 from core.paths import data_dir
 from core.runs.demo import load_into
@@ -126,6 +130,26 @@ def result_of(run: Run) -> Result:
             known.pop(next(iter(known)))
         known[run.id] = (version, run.result())
     return known[run.id][1]
+
+
+def open_load(test_id: str) -> LoadTest:
+    """The load test, opened once per tab so that reading its events costs only what is new. Raises ExplorerError."""
+    opened: dict[str, LoadTest] = st.session_state.setdefault("opened_loads", {})
+    path = data_dir() / LOADS / test_id
+    if test_id not in opened or opened[test_id].path != path or not path.exists():
+        opened.clear()
+        opened[test_id] = Shelf(data_dir()).open(test_id)
+    return opened[test_id]
+
+
+def report_of(test: LoadTest) -> Report:
+    """Its report, computed anew only when a level has ended or its status changed."""
+    known: dict[str, tuple[tuple[int, str], Report]] = st.session_state.setdefault("load_reports", {})
+    version = (sum(isinstance(e, Ended) for e in test.events()), str(test.status()))
+    if test.id not in known or known[test.id][0] != version:
+        known.clear()
+        known[test.id] = (version, test.report())
+    return known[test.id][1]
 
 
 def keep_run_in_address() -> None:

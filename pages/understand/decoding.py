@@ -25,6 +25,7 @@ from core.charts.labels import distinct
 from core.runs.store import Run
 from core.stats.intervals import paired_ratio
 from core.types import Request, Result
+from hardware.detect import machine_id
 from pages.ui import text
 from pages.ui.ceilings import kept_of, own_name, reference_of, this_machine
 from pages.ui.figure import figure
@@ -217,14 +218,14 @@ def _error(share: float) -> str:
 
 def draw_fastest(rival: Request, speeds: Rows[float]) -> None:
     """The rival beside the fastest run of this model decoding autoregressively, in any engine and precision."""
-    best = fastest_autoregressive(store().history(), rival.model)
+    best = fastest_autoregressive(store().history(), rival.model, machine_id())
     if best is None or not speeds:
         return
     ratio = median(speeds) / best["tok_per_s"]
     how = " · ".join(str(p) for p in (backend_label(best["backend"]), best["dtype"]) if p)
     st.markdown(
-        f"**{ratio:.2f} times** the fastest autoregressive run of this model here: {best['tok_per_s']:.1f} tok/s in "
-        f"{text.escape(how)} {text.provenance('computed')}"
+        f"**{ratio:.2f} times** the fastest autoregressive run of this model on this machine: "
+        f"{best['tok_per_s']:.1f} tok/s in {text.escape(how)} {text.provenance('computed')}"
     )
     st.caption("Of all runs in the history; the two were not measured side by side, so load of the machine may differ.")
 

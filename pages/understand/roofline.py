@@ -20,6 +20,7 @@ from core.types import Loaded, Result
 from hardware import catalogue
 from pages.ui import text
 from pages.ui.ceilings import (
+    THIS,
     Reference,
     choose_reference,
     default_threads,
@@ -188,7 +189,8 @@ def draw_bandwidth(result: Result) -> None:
     found = kept_of(result)
     if found is None or not found.reads:
         return
-    with st.expander("Bandwidth over working set, as measured here", icon=":material/ssid_chart:"):
+    where = "this machine" if own_name(result) == THIS else "the machine that ran it"
+    with st.expander(f"Bandwidth over working set, as measured on {where}", icon=":material/ssid_chart:"):
         reads = [(float(r.working_set_bytes), r.bytes_per_s) for r in found.reads]
         needed = working_set_bytes(result.layers, "decode")
         figure(bandwidth_curve(reads, found.knees, needed or None), key="bandwidth")

@@ -155,7 +155,9 @@ def test_a_prediction_lies_between_the_measured_sizes_and_not_beyond() -> None:
 
 def test_the_fastest_autoregressive_run_is_of_the_model_whole_and_of_one_sequence() -> None:
     row = {"model": "m", "status": "done", "task": "generate", "strategy": "native", "batch": 1, "tok_per_s": 10.0}
-    others = [
+    row["machine_id"] = "here"
+    others: list[dict[str, object]] = [
+        {"machine_id": "elsewhere"},
         {"model": "other"},
         {"status": "cancelled"},
         {"task": "evaluate"},
@@ -164,6 +166,6 @@ def test_the_fastest_autoregressive_run_is_of_the_model_whole_and_of_one_sequenc
     ]
     rows = [row, *({**row, "tok_per_s": 99.0, **other} for other in others), {**row, "tok_per_s": None}]
     faster = {**row, "tok_per_s": 12.0, "backend": "llama_cpp"}
-    assert fastest_autoregressive([*rows, faster], "m") == faster
-    assert fastest_autoregressive(rows, "m") == row
-    assert fastest_autoregressive(rows, "nobody") is None
+    assert fastest_autoregressive([*rows, faster], "m", "here") == faster
+    assert fastest_autoregressive(rows, "m", "here") == row
+    assert fastest_autoregressive(rows, "nobody", "here") is None

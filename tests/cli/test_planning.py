@@ -1,14 +1,19 @@
-"""`what-if`: sentences, elasticities, the front, and bad input in one sentence with exit status 2."""
+"""`what-if` and `advice`: sentences, the front, a trial, and bad input in one sentence with exit status 2."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
+import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
+from core.advice.rules import RULES
 from core.cli import cli
+from core.runs.runner import Runner
+from core.runs.store import Store
+from core.types import Generate, Request
 
 ARGS = ("what-if", "--model", "llama-2-7b", "--device", "RTX 4090", "--weights", "q4_0")
 
@@ -50,3 +55,19 @@ def test_what_if(home: Path) -> None:
 def test_what_if_refuses_what_cannot_be(home: Path, more: tuple[str, ...]) -> None:
     done = core(*ARGS, *more)
     assert done.exit_code == 2 and len(done.stderr.strip().splitlines()) == 2, done.stderr
+
+
+def test_advice_on_a_run_and_its_score(store: Store, runner: Runner) -> None:
+    task = Generate(prompt="Hello there", max_new_tokens=8)
+    asked = Request(model="tiny-moe", backend="fake", task=task, threads=1, profilers=("forward_cost",))
+    run = runner.wait(runner.start(msgspec.structs.replace(asked, options={"delay_s": 0.01})))
+    found = json.loads(core("advice", run.id, "--json").stdout)
+    assert [c["advice"]["rule"] for c in found["advice"]] == ["guess"]
+    assert len(found["silent"]) == len(RULES) - 1
+    assert "Guess tokens [guess]" in core("advice", run.id).stdout
+    tried = core("advice", run.id, "--try", "guess", "--pairs", "1", "--json")
+    assert json.loads(tried.stdout)["verdict"]["outcome"] == "undecided", "one pair has no interval"
+    score = json.loads(core("advice", "--score", "--json").stdout)
+    assert (score[0]["offered"], score[0]["tried"]) == (1, 0)
+    for bad in ((), ("no-such-run",), (run.id, "--try", "lighter_cache"), (run.id, "--pairs", "0")):
+        assert core("advice", *bad).exit_code == 2

@@ -44,6 +44,12 @@ def test_it_answers_on_this_machine_alone_until_ctrl_c() -> None:
         (("--key-from", "NO_SUCH_VARIABLE"), "NO_SUCH_VARIABLE holds no key"),
         (("--host", "192.0.2.7", "--key-from", "A_KEY"), "cannot listen on 192.0.2.7"),
         (("--port", "70000"), "70000"),
+        (("--model", "no-such-model"), "no-such-model"),
+        (("--backend", "nope"), "nope"),
+        (("--param", "window=3"), "whose parameter"),
+        (("--param", "jacobi.windw=3"), "windw"),
+        (("--param", "sorcery.window=3"), "sorcery"),
+        (("--option", "n_ctx"), "key=value"),
     ],
 )
 def test_what_it_does_not_do(args: tuple[str, ...], says: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -284,7 +284,7 @@ def test_the_command_prints_a_table_or_json(home: Path) -> None:
     listed = json.loads(command("loads", "--json").stdout)
     assert [row["id"] for row in listed] == [found["id"]]
     table = command("loads", found["id"]).stdout
-    assert "goodput/s" in table and "closed loop" in table and "ttft:30000" in table
+    assert "good/s" in table and "closed loop" in table and "ttft:30000" in table
     csv = command("loads", found["id"], "--format", "csv").stdout.splitlines()
     assert len(csv) == 2 and csv[0].startswith("load,mode,")
     requests = command("loads", found["id"], "--format", "requests").stdout.splitlines()

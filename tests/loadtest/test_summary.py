@@ -199,7 +199,7 @@ def test_a_search_of_rates_ends_within_a_tenth() -> None:
 
 def test_a_search_that_ends_at_once_or_at_its_limit() -> None:
     assert following([Probe(1, "missed")], 1, 8, whole=True) is None
-    assert "Already 1 users did not" in largest([Probe(1, "missed")], "users", 0.9).sentence
+    assert "Already 1 user did not" in largest([Probe(1, "missed")], "users", 0.9).sentence
     assert following([Probe(1, "met"), Probe(2, "met"), Probe(3, "met")], 1, 3, whole=True) is None
     assert "more was not tried" in largest([Probe(3, "met")], "users", 0.9).sentence
     unclear = largest([Probe(1, "met"), Probe(2, "unclear")], "users", 0.9)
@@ -253,6 +253,10 @@ def test_a_test_that_died_keeps_what_was_measured() -> None:
     assert found.points[0].point.counted == 78 and found.points[0].point.window_s == pytest.approx(10.0)
     assert levels([Began(t_s=0.0, level=0, load=2.0)], "closed")[0].window_s == 0.0
     assert report("x", PLAN, [], "queued").points == ()
+
+
+def test_a_level_that_is_going_is_no_point_yet() -> None:
+    assert report("x", PLAN, told(), "running").points == ()
 
 
 def test_the_end_that_is_written_down() -> None:

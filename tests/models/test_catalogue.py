@@ -328,3 +328,15 @@ def _seconds(call: Any) -> float:
     start = time.process_time()
     call()
     return time.process_time() - start
+
+
+def test_what_was_found_in_a_folder_is_told(tmp_path: Path) -> None:
+    empty, full = tmp_path / "empty", tmp_path / "full"
+    empty.mkdir()
+    hf(full / "m")
+    for folder in (empty, full):
+        catalogue.add_folder(str(folder))
+    assert catalogue.found_in(str(empty)) == ((), ())
+    found, troubles = catalogue.found_in(str(full))
+    assert [set(e.files) for e in found] == [{"hf"}] and not troubles
+    assert catalogue.found_in(str(next(full.iterdir()))) == (found, ()), "the model's own folder as well"

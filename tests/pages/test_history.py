@@ -6,10 +6,12 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from streamlit.testing.v1 import AppTest
 
 from core.runs import demo
 from core.runs.store import Store
+from hardware.detect import machine_id
 from pages.ui.history_table import matching
 from tests.pages.conftest import pages, sound
 
@@ -24,6 +26,18 @@ def test_every_run_has_a_row(app: Open, filled: Store) -> None:
     assert list(table["Model"]) == ["tiny-moe", "tiny-moe"]
     assert list(table["What"]) == ["Native", "Autoregressive"]
     assert (table["Decode tok/s"] > 0).all()
+    assert list(table["Machine"]) == ["This machine", "This machine"]
+
+
+def test_a_run_of_another_machine_says_whose_numbers_these_are(app: Open, store: Store) -> None:
+    recorded = store.load(demo.BUNDLE.read_bytes())
+    host = recorded.result().host
+    assert host is not None
+    if host.machine.machine_id == machine_id():
+        pytest.skip("the recorded run was made on this very machine")
+    assert list(sound(app(HISTORY)).dataframe[0].value["Machine"]) == [host.machine.cpu]
+    at = sound(app(run=recorded.id))
+    assert any("On another machine" in m.value for m in at.markdown)
 
 
 def test_search(app: Open, filled: Store) -> None:

@@ -57,3 +57,17 @@ def test_the_limit_is_kept(app: Open, filled: Store) -> None:
     at.number_input(key="storage-quota").set_value(3.5)
     next(b for b in at.button if b.label == "Keep this limit").click().run()
     assert sound(at).success and storage.quota_bytes() == 3_500_000_000
+
+
+@pytest.mark.parametrize("page", ["pages/measure/run.py", "pages/compare/history.py", PAGE, "pages/plan/devices.py"])
+def test_a_data_folder_that_is_a_file_takes_no_page_down(
+    app: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, page: str
+) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    monkeypatch.setenv("ROOFSCOPE_HOME", str(tmp_path / "file"))
+    assert any("a file is in its place" in e.proto.title for e in sound(app(page)).error)
+
+
+@pytest.mark.parametrize("run", ["x" * 5000, "a\0b", "../../etc", "."])
+def test_an_id_that_no_run_can_have_is_a_notice(app: Open, filled: Store, run: str) -> None:
+    sound(app("pages/measure/run.py", run=run))

@@ -82,6 +82,11 @@ def test_a_run_as_asked() -> None:
     assert unlike(REQUEST, recording(REQUEST)) == ()
 
 
+def test_one_forward_makes_no_tokens() -> None:
+    request = msgspec.structs.replace(REQUEST, strategy="encode")
+    assert unlike(request, recording(request, n_new=0)) == ()
+
+
 def test_what_differs_is_one_sentence_each() -> None:
     setup = msgspec.structs.replace(SETUP, threads=1, weight_dtype="fp32")
     found = unlike(REQUEST, recording(REQUEST, setup, n_prompt=5, n_new=1, options={"delay_s": 2.0}))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from core.runs.compare import differences, ratios, words
+from core.runs.compare import differences, ratios, unlike, words
 from core.runs.summarize import summarize
 from core.types import Generate, Request, Result, Sampling, Unrest
 from tests.support.facts import host, setup
@@ -66,3 +66,13 @@ def test_a_ratio_with_a_disturbed_or_a_watched_run_is_marked() -> None:
 def test_how_a_run_was_watched_is_no_setting_of_it() -> None:
     watched = msgspec.structs.replace(A, live=True, retries=0)
     assert differences(A, watched, result(A), result(watched)) == ()
+
+
+def test_what_keeps_two_runs_from_being_compared() -> None:
+    here = host()
+    there = msgspec.structs.replace(here, machine=msgspec.structs.replace(here.machine, machine_id="elsewhere"))
+    a, b = result(A, host=here), result(A, host=there)
+    assert unlike(A, A, a, a) == () and unlike(A, A, a, result(A)) == (), "what is not known is no difference"
+    assert unlike(A, A, a, b) == ("machine",)
+    other = msgspec.structs.replace(A, task=Generate(prompt="y"), model="n")
+    assert unlike(A, other, a, b) == ("machine", "model", "prompt")

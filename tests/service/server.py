@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from pathlib import Path
 from types import TracebackType
 
 import uvicorn
@@ -15,9 +16,10 @@ LONG_S = 60.0
 
 
 class Server:
-    """with Server(app) as s: ... s.port, s.url"""
+    """with Server(app) as s: ... s.port, s.url. root: the data folder that it serves."""
 
-    def __init__(self, app: FastAPI) -> None:
+    def __init__(self, app: FastAPI, root: Path | None = None) -> None:
+        self.root = root
         self._socket = listening("127.0.0.1", 0)
         self.port: int = self._socket.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"

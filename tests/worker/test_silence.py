@@ -89,6 +89,7 @@ class Waiting:
         monkeypatch.setattr(silence.screens, "quiet_s", lambda root: quiet_s.pop(0) if quiet_s else float("inf"))
         busy = SimpleNamespace(read=lambda: None, between=lambda a, b: self.load(others.pop(0) if others else 0.0))
         monkeypatch.setattr(silence, "load", busy)
+        monkeypatch.setattr(silence, "await_calm", lambda request, journal: None)  # see test_disturbed
 
     def load(self, cores: float) -> load.Load:
         return load.Load(silence.WINDOW_S, 0.0, 0.0, cores * silence.WINDOW_S, 0.0)

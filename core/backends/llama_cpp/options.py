@@ -31,7 +31,7 @@ class Options(Record):
     flash_attn: Literal["auto", "on", "off"] = "auto"
     kv_dtype: CacheType = "f16"
     use_mmap: bool = True
-    n_gpu_layers: int = 0
+    n_gpu_layers: Annotated[int, msgspec.Meta(ge=-1, le=100_000)] = 0
     use_extra_bufts: bool = True
 
 

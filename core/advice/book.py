@@ -1,0 +1,54 @@
+"""All advice ever given and what came of it: a file each under the data folder, written whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import msgspec
+
+from core.advice.record import Advice, Case
+from core.errors import ExplorerError
+from core.types import from_json, to_json
+
+FOLDER = "advice"
+
+
+class Book:
+    """The cases of one data folder."""
+
+    def __init__(self, root: Path) -> None:
+        self.folder = root / FOLDER
+
+    def offer(self, advices: Iterable[Advice]) -> tuple[Case, ...]:
+        """Note what is shown to somebody; an advice that was given before keeps its first words and its trials."""
+        return tuple(self.find(a.id) or self.save(Case(advice=a)) for a in advices)
+
+    def find(self, advice_id: str) -> Case | None:
+        """The case of an advice; None where there is none or its file is damaged."""
+        with contextlib.suppress(OSError, msgspec.DecodeError):
+            return from_json((self.folder / f"{advice_id}.json").read_bytes(), Case)
+        return None
+
+    def case(self, advice_id: str) -> Case:
+        """As `find`; raises ExplorerError where there is none."""
+        if (found := self.find(advice_id)) is None:
+            raise ExplorerError(f"There is no advice '{advice_id}'.", "Ask for advice on a run first.")
+        return found
+
+    def save(self, case: Case) -> Case:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / f"{case.advice.id}.json"
+        partial = path.with_suffix(".part")
+        partial.write_bytes(to_json(case))
+        os.replace(partial, path)
+        return case
+
+    def cases(self) -> tuple[Case, ...]:
+        """All that can be read, the oldest first."""
+        if not self.folder.is_dir():
+            return ()
+        found = [self.find(path.stem) for path in sorted(self.folder.glob("*.json"))]
+        return tuple(sorted((c for c in found if c is not None), key=lambda c: c.advice.made_at))

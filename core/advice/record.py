@@ -1,0 +1,125 @@
+"""The nouns of advice: what is advised and why, what is promised, and what came of it.
+
+A gain is a factor of improvement, whatever the metric: 1.5 is one and a half times as fast, or a memory of two
+thirds; below 1 the change makes it worse, which is what an advice against something promises.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Literal
+
+import msgspec
+
+from core.stats.intervals import Ratio
+from core.types import Record, Request, Result, to_json
+
+Metric = Literal["tpot_s", "ttft_s", "tok_per_s", "peak_memory_bytes"]
+Outcome = Literal["kept", "less than promised", "none", "harmful", "could not run", "undecided"]
+Quality = Literal["unknown", "unchanged"]
+
+METRICS: dict[Metric, str] = {
+    "tpot_s": "time per token",
+    "ttft_s": "time to first token",
+    "tok_per_s": "tokens per second",
+    "peak_memory_bytes": "peak memory",
+}
+HIGHER: frozenset[Metric] = frozenset({"tok_per_s"})
+
+
+class Bottleneck(Record, omit_defaults=False):
+    """What stands in the way. share: of the phase's time or bytes; of_roof: of what the ceilings allow."""
+
+    phase: Literal["prefill", "decode", "memory"]
+    group: str
+    share: float | None = None
+    bound: Literal["memory", "compute"] | None = None
+    of_roof: float | None = None
+
+
+class Gain(Record, omit_defaults=False):
+    """What is promised: low and high hold nine in ten.
+
+    basis: where the numbers come from, in a sentence. n_runs, models: behind the fitted equation, if it was used.
+    """
+
+    likely: float
+    low: float
+    high: float
+    basis: str
+    n_runs: int = 0
+    models: tuple[str, ...] = ()
+
+
+class Advice(Record, omit_defaults=False):
+    """One advice. baseline, changed: the two requests that a trial runs, alike but for the change.
+
+    id: of the rule and the two configurations, so that the same advice after another run is the same one.
+    evidence: run ids. finding, change: a sentence each. quality: "unchanged" where the change computes the same.
+    against: it says what not to do; then `changed` does it, and the gain is below 1.
+    """
+
+    id: str
+    rule: str
+    evidence: tuple[str, ...]
+    bottleneck: Bottleneck
+    finding: str
+    change: str
+    baseline: Request
+    changed: Request
+    metric: Metric
+    gain: Gain
+    quality: Quality
+    against: bool
+    made_at: float
+
+
+class Silence(Record, omit_defaults=False):
+    """Why a rule says nothing. short: of evidence, and then what would give it; else its sign is not there."""
+
+    rule: str
+    reason: str
+    short: bool
+
+
+class Verdict(Record, omit_defaults=False):
+    """What came of an advice. ratio: the measured gain over the pairs that count; None when nothing could be compared.
+
+    n_disturbed: pairs that do not count. same_text: whether both wrote the same; None where nothing was written.
+    """
+
+    outcome: Outcome
+    sentence: str
+    ratio: Ratio | None
+    n_disturbed: int
+    same_text: bool | None
+    at: float
+
+
+class Case(Record, omit_defaults=False):
+    """An advice with its trials so far. Runs of equal places in the two lists make a pair."""
+
+    advice: Advice
+    baseline_runs: tuple[str, ...] = ()
+    changed_runs: tuple[str, ...] = ()
+    verdict: Verdict | None = None
+
+
+def as_trial(request: Request, metric: Metric) -> Request:
+    """The request as a trial runs it: silent, once, nothing attached that the metric does not need."""
+    profilers = ("memory",) if metric == "peak_memory_bytes" else ()
+    return msgspec.structs.replace(
+        request, profilers=profilers, repeats=1, warmup=max(1, request.warmup), live=False, fresh_process=False
+    )
+
+
+def advice_id(rule: str, baseline: Request, changed: Request) -> str:
+    return hashlib.sha256(to_json([rule, baseline.key(), changed.key()])).hexdigest()[:12]
+
+
+def gain_of(metric: Metric, baseline: Result, changed: Result) -> tuple[float, float] | None:
+    """(better when larger: of the changed run, of the baseline), so that their ratio is the gain; None unmeasured."""
+    before, after = getattr(baseline, metric), getattr(changed, metric)
+    if not before or not after:
+        return None
+    return (after, before) if metric in HIGHER else (before, after)

@@ -1,0 +1,52 @@
+"""Shared by lessons: work and bytes of a forward pass, and how numbers are written in texts."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from core.analysis.bottlenecks import Ceiling
+from core.analysis.work import LayerWork, total, work
+from core.charts.labels import si
+from core.dtypes import retype
+from core.learn.lesson import Scene
+from core.types import Generate, ModelSpec, Request
+
+RUN = "pages/measure/run.py"
+CONTEXT = 512  # tokens in the cache where a lesson does not move it
+
+__all__ = ["CONTEXT", "RUN", "bytes_per_token", "forward", "generates", "ideal_s", "si", "weight_bytes"]
+
+
+@cache
+def _forward(spec: ModelSpec, n_new: int, n_past: int, batch: int, dtype: str | None) -> LayerWork:
+    return total(work(spec, n_new, n_past, batch, weight_dtype=dtype, activation_dtype="bf16", kv_dtype="fp16"))
+
+
+def forward(scene: Scene, n_new: int = 1, n_past: int = 0, batch: int = 1, dtype: str | None = "bf16") -> LayerWork:
+    """The work of a forward pass of the scene's model; dtype None: as its file stores it."""
+    return _forward(scene.spec, n_new, n_past, batch, dtype)
+
+
+def weight_bytes(scene: Scene, dtype: str | None = "bf16") -> float:
+    """Bytes of weights that one token reads."""
+    return forward(scene, dtype=dtype).weight_bytes
+
+
+def bytes_per_token(scene: Scene, dtype: str | None = "bf16", n_past: int = 0) -> float:
+    """All bytes that have to move for one token."""
+    return forward(scene, n_past=n_past, dtype=dtype).bytes
+
+
+def ideal_s(work: LayerWork, ceiling: Ceiling) -> float:
+    """Seconds that the roof allows for a forward pass as a whole."""
+    return ceiling.ideal_s(work.flops, work.bytes)
+
+
+def stored(spec: ModelSpec, dtype: str) -> float:
+    """Bytes of all weights in a format."""
+    return float(retype(spec, dtype).weight_bytes or 0)
+
+
+def generates(request: Request, strategy: str | None = None) -> bool:
+    """Whether a run generated from a prompt, with this strategy where one is given."""
+    return isinstance(request.task, Generate) and (strategy is None or request.strategy == strategy)

@@ -1,0 +1,275 @@
+"""Many runs in one view: runs of one configuration together, their figures with intervals, ratios and predictions.
+
+A configuration is all that a run was asked for, on one machine; how often it was measured, watched or profiled is no
+part of it. Ratios are of runs that were not made in pairs, so their intervals are wider than those of a study.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import msgspec
+
+from core.analysis.predict import Figure
+from core.charts.labels import distinct
+from core.errors import ExplorerError
+from core.models import catalogue
+from core.runs.ceilings import ran_on
+from core.runs.check import check
+from core.runs.store import Run, Store
+from core.stats.intervals import Ratio, independent_ratio
+from core.studies.foresight import Foresight, latency, lengths
+from core.studies.measures import MEASURES, typical, values_of
+from core.studies.plan import Axis, Sweep
+from core.studies.sweep import load, planned, sweeps
+from core.types import Generate, Record, Request, Result
+from hardware.detect import machine_id
+
+FAMILIES = ("bert-base-uncased", "distilbert-base-uncased", "mobilebert-uncased", "gpt2", "smollm2-135m")
+MOST = 60  # runs that are read at once
+Standing = Literal["best", "not shown to differ", "behind"]
+
+
+class Entry(Record, omit_defaults=False):
+    """One configuration. samples: a value per run, oldest first. parts: what it is, for its name."""
+
+    id: str
+    request: Request
+    parts: tuple[str, ...]
+    machine: str
+    runs: tuple[str, ...]
+    samples: dict[str, tuple[float, ...]]
+    disturbed: bool
+
+    def value(self, measure: str) -> Ratio | None:
+        """The geometric mean of its runs, with an interval from five on."""
+        return typical(self.samples.get(measure, ()))
+
+
+class Line(Record, omit_defaults=False):
+    """An entry beside the others. ratios: over the baseline's. standings: of each measure that has a better side."""
+
+    label: str
+    entry: Entry
+    values: dict[str, Ratio]
+    ratios: dict[str, Ratio]
+    standings: dict[str, Standing]
+    predicted: dict[str, Figure]
+
+
+class View(Record, omit_defaults=False):
+    """shared: what is true of all entries. measures: those that any of them has."""
+
+    lines: tuple[Line, ...]
+    shared: str
+    measures: tuple[str, ...]
+    baseline: str
+
+
+def families() -> Sweep:
+    """BERT, DistilBERT, MobileBERT, GPT-2 and a Llama side by side: one forward of each, and what decoders generate.
+
+    Presets have random weights, so their time, memory and FLOPs are real and their text is noise. An encoder with
+    weights (a MiniLM) joins them where the catalogue has one.
+    """
+    known = [e.id for e in catalogue.entries()]
+    own = [i for i in known if "minilm" in i.lower()][:1]
+    base = Request(
+        model=FAMILIES[0],
+        backend="pytorch",
+        task=Generate(prompt_tokens=128, max_new_tokens=16),
+        dtype="fp32",
+        profilers=("memory",),
+    )
+    axes = (
+        Axis(name="model", values=(*(i for i in FAMILIES if i in known), *own)),
+        Axis(name="strategy", values=("encode", "autoregressive")),
+    )
+    title = "BERT, DistilBERT, MobileBERT, GPT-2 and a Llama side by side"
+    return planned(base, axes, title=title, rounds=5, reference_every=0)
+
+
+def runs_of_sweep(store: Store, name: str) -> tuple[Run, ...]:
+    """The finished runs of a sweep's cells; raises ExplorerError when there is no such sweep."""
+    if name not in sweeps():
+        raise ExplorerError(f"There is no sweep called '{name}'.", "Choose one that is there.")
+    state = load(store.root / "studies" / name)
+    ids = [i for key, i in state.runs.items() if key in state.took_s and key not in state.failures]
+    return _readable(store, [i for key, i in state.runs.items() if i in ids and not key.startswith("reference/")])
+
+
+def newest_runs(store: Store, words: str = "", most: int = MOST) -> tuple[Run, ...]:
+    """The newest finished generations in whose row every word occurs."""
+    wanted = words.casefold().split()
+    ids = [
+        str(row["run_id"])
+        for row in store.history()
+        if row.get("status") == "done"
+        and row.get("task") == "generate"
+        and all(
+            w in " ".join(str(row.get(k) or "") for k in ("run_id", "model", "backend", "strategy", "dtype")).casefold()
+            for w in wanted
+        )
+    ]
+    return _readable(store, ids[:most])
+
+
+def _readable(store: Store, ids: Sequence[str]) -> tuple[Run, ...]:
+    found = []
+    for run_id in ids:
+        try:
+            run = store.open(run_id)
+            if run.status() == "done" and isinstance(run.request.task, Generate):
+                found.append(run)
+        except (ExplorerError, OSError):
+            continue
+    return tuple(found)
+
+
+def entries(runs: Sequence[Run]) -> tuple[Entry, ...]:
+    """Runs of one configuration on one machine together, in the order of the first; damaged ones are left out."""
+    groups: dict[str, list[tuple[float, Run, Request, Result]]] = {}
+    for run in runs:
+        try:
+            request, result, when = run.request, run.result(), run.created_s
+        except (ExplorerError, OSError):
+            continue
+        groups.setdefault(f"{configuration(request).key()}-{ran_on(result)}", []).append((when, run, request, result))
+    found = []
+    for key, same in groups.items():
+        same.sort(key=lambda row: row[0])
+        samples: dict[str, tuple[float, ...]] = {}
+        for _, _, _, result in same:
+            for name, value in values_of(result).items():
+                samples[name] = (*samples.get(name, ()), value)
+        _, _, request, last = same[-1]
+        found.append(
+            Entry(
+                id=key,
+                request=request,
+                parts=_parts(request, last),
+                machine=ran_on(last),
+                runs=tuple(run.id for _, run, _, _ in same),
+                samples=samples,
+                disturbed=any(result.disturbed for _, _, _, result in same),
+            )
+        )
+    return tuple(found)
+
+
+def configuration(request: Request) -> Request:
+    """A request without what does not change its figures: how often it was measured, watched and profiled."""
+    plain = Request(model=request.model, backend=request.backend)
+    return msgspec.structs.replace(
+        request,
+        **{
+            n: getattr(plain, n) for n in ("profilers", "warmup", "repeats", "seed", "fresh_process", "live", "retries")
+        },
+        allow_oversize=False,
+    )
+
+
+def view(
+    found: Sequence[Entry], baseline: str = "", predictions: Mapping[str, dict[str, Figure]] | None = None
+) -> View:
+    """The entries beside each other. baseline: the id of one; the first when there is none of that id."""
+    if not found:
+        return View(lines=(), shared="", measures=(), baseline="")
+    base = next((e for e in found if e.id == baseline), found[0])
+    names, shared = distinct([e.parts for e in found])
+    standings = {m: _standings(found, m) for m in MEASURES}
+    lines = tuple(
+        Line(
+            label=name,
+            entry=e,
+            values={m: v for m in MEASURES if (v := e.value(m)) is not None},
+            ratios={m: r for m in MEASURES if (r := _ratio(e, base, m)) is not None},
+            standings={m: standings[m][e.id] for m in MEASURES if e.id in standings[m]},
+            predicted=(predictions or {}).get(e.id, {}),
+        )
+        for name, e in zip(_told_apart(names), found, strict=True)
+    )
+    measures = tuple(m for m in MEASURES if any(m in line.values for line in lines))
+    return View(lines=lines, shared=shared, measures=measures, baseline=base.id)
+
+
+def predictions(found: Sequence[Entry], store: Store) -> dict[str, dict[str, Figure]]:
+    """Entry -> measure -> what this machine's ceilings and runs foretell; empty for another machine's entries."""
+    foresight, told = Foresight(store), {}
+    for e in found:
+        if e.machine != machine_id():
+            continue
+        try:
+            predicted = foresight.predict(check(msgspec.structs.replace(e.request, allow_oversize=True)))
+        except ExplorerError:
+            continue
+        if predicted is None:
+            continue
+        _, new = lengths(e.request)
+        figures = {
+            "ttft_s": predicted.ttft_s,
+            "prefill_tok_per_s": predicted.prefill_tok_per_s,
+            "peak_memory_bytes": predicted.peak_memory_bytes,
+            "latency_s": predicted.ttft_s if e.request.strategy == "encode" else latency(predicted, new),
+        }
+        if predicted.tpot_s is not None and predicted.decode_tok_per_s is not None and e.request.strategy != "encode":
+            figures |= {"tpot_s": predicted.tpot_s, "tok_per_s": predicted.decode_tok_per_s}
+        told[e.id] = figures
+    return told
+
+
+def _parts(request: Request, result: Result) -> tuple[str, ...]:
+    task = request.task
+    assert isinstance(task, Generate)
+    prompt = f"{result.n_prompt_tokens} in" if result.n_prompt_tokens else ""
+    settings = [f"{n} {v}" for n, v in (*request.options.items(), *request.params.items())]
+    return (
+        request.model,
+        request.backend,
+        result.dtype or "",
+        request.strategy,
+        ", ".join(settings),
+        f"{result.threads} threads" if result.threads else "",
+        f"batch {request.batch}",
+        prompt,
+        f"{result.n_new_tokens} out" if result.n_new_tokens else "",
+        result.host.machine.cpu if result.host else "",
+    )
+
+
+def _told_apart(names: Sequence[str]) -> list[str]:
+    """Equal names get a number; they differ in a prompt or another setting that no name tells."""
+    seen: dict[str, int] = {}
+    found = []
+    for name in names:
+        seen[name] = seen.get(name, 0) + 1
+        found.append(name if names.count(name) == 1 else f"{name} ({seen[name]})")
+    return found
+
+
+def _ratio(e: Entry, base: Entry, measure: str) -> Ratio | None:
+    a, b = e.samples.get(measure, ()), base.samples.get(measure, ())
+    if not a or not b or min(*a, *b) <= 0:
+        return None
+    if e.id == base.id:
+        return Ratio(value=1.0, low=None, high=None, n=len(a))
+    return independent_ratio(a, b)
+
+
+def _standings(found: Sequence[Entry], measure: str) -> dict[str, Standing]:
+    """Who is best, and whose ratio to the best has 1 in its interval; nothing where there is one entry alone."""
+    known = {e.id: v.value for e in found if (v := e.value(measure)) is not None}
+    if len(known) < 2 or len(set(known.values())) < 2:
+        return {}
+    pick = max if MEASURES[measure].better == "higher" else min
+    first = pick(known, key=lambda i: known[i])
+    best = next(e for e in found if e.id == first)
+    told: dict[str, Standing] = {}
+    for e in found:
+        if e.id not in known:
+            continue
+        ratio = _ratio(e, best, measure)
+        near = ratio is not None and ratio.low is not None and ratio.high is not None and ratio.low <= 1 <= ratio.high
+        told[e.id] = "best" if e.id == first else "not shown to differ" if near else "behind"
+    return told

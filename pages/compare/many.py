@@ -1,0 +1,202 @@
+"""Models, backends and devices in one view: who is best at what, ratios to a baseline, measured beside predicted."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import streamlit as st
+
+from core.analysis.predict import Figure
+from core.charts.many import Bar, side_by_side
+from core.errors import ExplorerError
+from core.paths import data_dir
+from core.stats.intervals import Ratio
+from core.studies import many, study_store, sweep
+from core.studies.many import Entry, View
+from core.studies.measures import MEASURES
+from core.types import to_json
+from pages.ui import text
+from pages.ui.choices import select
+from pages.ui.figure import figure
+from pages.ui.page import fault, nothing_yet, page
+from pages.ui.state import runner, store
+from pages.ui.sweep_view import draw_going, show
+
+NEWEST = "newest"
+_FIRST = ("latency_s", "peak_memory_bytes", "flops", "tok_per_s")
+_MARKS = {"best": " ★", "not shown to differ": " ≈", "behind": ""}
+
+
+@st.cache_data(max_entries=8, show_spinner="Reading the runs")
+def _entries(root: str, ids: tuple[str, ...]) -> tuple[Entry, ...]:
+    """Changes with the runs: those that are over do not change."""
+    return many.entries([store().open(run_id) for run_id in ids])
+
+
+@st.cache_data(max_entries=8, show_spinner="Predicting")
+def _predicted(root: str, ids: tuple[str, ...], _found: tuple[Entry, ...]) -> dict[str, dict[str, Figure]]:
+    return many.predictions(_found, store())
+
+
+def choose_source() -> tuple[str, str]:
+    """Whose runs: a sweep's name, or the newest ones with words that must occur in them."""
+    names = [NEWEST, *sweep.sweeps()]
+    titles = {NEWEST: "The newest runs"} | {n: _title(n) for n in names[1:]}
+    left, right = st.columns([2, 1])
+    with left:
+        chosen = select("Runs", names, lambda n: titles.get(n, n), "study", NEWEST) or NEWEST
+    words = ""
+    if chosen == NEWEST:
+        words = right.text_input("Only with", "", key="many-words", placeholder="gpt2 pytorch", help="Words in a run.")
+    return chosen, words
+
+
+def _title(name: str) -> str:
+    try:
+        return f"{sweep.load(data_dir() / 'studies' / name).plan.title} · {name[-4:]}"
+    except ExplorerError:
+        return name
+
+
+def draw_prepared() -> None:
+    """One click: the presets of the literature side by side."""
+    plan = many.families()
+    busy = study_store.going() is not None or runner().active() is not None
+    there = plan.name in sweep.sweeps()
+    left = sweep.progress(sweep.load(data_dir() / "studies" / plan.name)).left if there else 1
+    with st.popover("Prepared comparison", icon=":material/table_chart:"):
+        st.markdown(f"**{plan.title}**")
+        st.caption(
+            "128 tokens through each in PyTorch, fp32, five times; decoders also generate 16 tokens. Time, memory and "
+            "FLOPs are real; presets have random weights, so their text is noise. Takes some minutes."
+        )
+        label = "Measure them" if not there else "Go on" if left else "Measured already"
+        if st.button(label, type="primary", key="many-families", disabled=busy or not left, width="stretch"):
+            try:
+                study_store.start_sweep(plan, 60.0)
+            except ExplorerError as error:
+                fault(error)
+                return
+            st.rerun()
+        if busy:
+            st.caption("Something is being measured: stop it or wait for its end.")
+
+
+def draw_view(found: View) -> None:
+    """Charts of three measures, the table, and the downloads."""
+    default = [m for m in _FIRST if m in found.measures][:3]
+    chosen = st.multiselect(
+        "Metrics in charts",
+        found.measures,
+        default=default,
+        format_func=lambda m: MEASURES[m].label,
+        key="many-measures",
+        max_selections=6,
+    )
+    with st.grid(2, min_column_width=420):
+        for measure in chosen:
+            with st.container(border=True):
+                _draw_measure(found, measure)
+    if any(line.predicted for line in found.lines):
+        st.caption("Dots: measured, with the 95 % interval of five or more runs. Pale bars: predicted from ceilings.")
+    rows = [_cells(line.label, line.entry, found, n) for n, line in enumerate(found.lines)]
+    st.dataframe(
+        rows,
+        hide_index=True,
+        height=min(700, 40 + 35 * len(rows)),
+        placeholder=text.NONE,
+        alt="Configurations with every metric, its ratio to the baseline, and what was predicted",
+    )
+    st.caption(
+        "★ the best; ≈ not shown to differ from it (five runs each are needed to tell); ~ disturbed. "
+        "In brackets: the ratio to the baseline with its 95 % interval. The runs were not made in pairs. "
+        f"{text.provenance('measured')} {text.provenance('computed')} {text.provenance('estimated')}",
+        help=text.provenance_help(),
+    )
+    st.download_button(
+        "JSON",
+        data=lambda: to_json(found),
+        file_name="many-runs.json",
+        mime="application/json",
+        icon=":material/download:",
+        on_click="ignore",
+    )
+
+
+def _draw_measure(found: View, measure: str) -> None:
+    what = MEASURES[measure]
+    bars = []
+    for line in found.lines:
+        value = line.values.get(measure)
+        if value is None or value.value <= 0:
+            continue
+        told = line.predicted.get(measure)
+        bars.append(
+            Bar(
+                line.label,
+                value.value,
+                value.value if value.low is None else value.low,
+                value.value if value.high is None else value.high,
+                None if told is None or told.low <= 0 else told.low,
+                None if told is None or told.low <= 0 else told.high,
+                "disturbed" if line.entry.disturbed else "",
+            )
+        )
+    st.markdown(f"**{what.label}** · {what.better} is better {text.provenance(what.provenance)}")
+    figure(side_by_side(bars, what.label, what.unit), key=f"many-{measure}")
+
+
+def _cells(label: str, entry: Entry, found: View, n: int) -> dict[str, Any]:
+    line = found.lines[n]
+    cells: dict[str, Any] = {"Configuration": label, "Runs": len(entry.runs)}
+    for measure in found.measures:
+        what, value = MEASURES[measure], line.values.get(measure)
+        words = show(value.value if value else None, what.unit)
+        if value is not None:
+            words = f"{'~ ' if entry.disturbed and what.provenance == 'measured' else ''}{words}"
+            words += _MARKS.get(line.standings.get(measure, "behind"), "")
+            if entry.id != found.baseline and (ratio := line.ratios.get(measure)) is not None:
+                words += f" ({_times(ratio)})"
+        cells[what.label] = words
+        if any(measure in other.predicted for other in found.lines):
+            told = line.predicted.get(measure)
+            cells[f"{what.label}, predicted"] = (
+                text.NONE if told is None else f"{show(told.low, what.unit)} to {show(told.high, what.unit)}"
+            )
+    return cells
+
+
+def _times(ratio: Ratio) -> str:
+    words = text.ratio(ratio.value)
+    if ratio.low is not None and ratio.high is not None:
+        words += f" [{ratio.low:.2f}, {ratio.high:.2f}]"
+    return words
+
+
+def draw() -> None:
+    going = study_store.going()
+    if going is not None:
+        draw_going(going, "many")
+    with st.container(horizontal=True, vertical_alignment="bottom", horizontal_alignment="distribute"):
+        draw_prepared()
+    source, words = choose_source()
+    runs = many.newest_runs(store(), words) if source == NEWEST else many.runs_of_sweep(store(), source)
+    found = _entries(str(data_dir()), tuple(run.id for run in runs))
+    if not found:
+        nothing_yet(
+            "No finished run here",
+            "Measure the prepared comparison, make runs on the page Run, or take other words.",
+            ":material/table_chart:",
+        )
+        return
+    plain = many.view(found)
+    names = {line.entry.id: line.label for line in plain.lines}
+    baseline = st.selectbox("Baseline", list(names), format_func=lambda i: names.get(i, i), key="many-baseline")
+    shown = many.view(found, baseline, _predicted(str(data_dir()), tuple(e.id for e in found), found))
+    if shown.shared:
+        st.caption(f"All of them: {text.escape(shown.shared)}")
+    draw_view(shown)
+
+
+with page("Many runs", "Models, backends and devices in one view: who is best at what, and by how much?"):
+    draw()

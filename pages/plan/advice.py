@@ -1,0 +1,198 @@
+"""What to change after a run, what it should bring, one click that tries it, and how good the advice was so far."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from core.advice.book import Book
+from core.advice.gather import evidence_of
+from core.advice.record import METRICS, Advice, Case, Silence
+from core.advice.rules import LABELS, advise
+from core.advice.score import Score, ordered, scores
+from core.advice.trial import ROUNDS
+from core.errors import ExplorerError
+from core.paths import data_dir
+from core.stats.intervals import Interval
+from pages.ui import text
+from pages.ui.ceilings import kept_of
+from pages.ui.links import link
+from pages.ui.page import fault, nothing_yet, page
+from pages.ui.pickers import run_picker
+from pages.ui.predict_here import overheads_here
+from pages.ui.state import runner, store
+from pages.ui.trial_view import begin, going, trial_panel
+
+ABOUT = "What a run's bottleneck suggests, what it should bring, and a trial that tells whether it did."
+OUTCOMES = {
+    "kept": ("green", "check_circle"),
+    "less than promised": ("orange", "trending_flat"),
+    "none": ("gray", "horizontal_rule"),
+    "harmful": ("red", "dangerous"),
+    "could not run": ("red", "block"),
+    "undecided": ("gray", "help"),
+}
+
+
+@st.cache_data(max_entries=8, show_spinner="Looking at the run and at what is known around it")
+def judged(
+    root: str, run_id: str, newest: tuple[str, ...], ceilings_date: str
+) -> tuple[tuple[Advice, ...], tuple[Silence, ...]]:
+    """Every rule's word on a run. Changes with the runs and the ceilings that are here."""
+    found = kept_of(store().open(run_id).result())
+    return advise(evidence_of(store(), run_id, overheads_here(found) if found is not None else None))
+
+
+def outcome_badge(case: Case) -> str:
+    if case.verdict is None:
+        return ":gray-badge[:material/pending: not tried]"
+    colour, icon = OUTCOMES[case.verdict.outcome]
+    return f":{colour}-badge[:material/{icon}: {case.verdict.outcome}]"
+
+
+def draw_case(case: Case, book: Book, demoted: str) -> None:
+    """One advice: what was found, what to change, the promise, and the receipt."""
+    given, gain = case.advice, case.advice.gain
+    with st.container(border=True):
+        against = " :red-badge[:material/thumb_down: advice against]" if given.against else ""
+        st.markdown(f"**{text.escape(LABELS[given.rule])}** {outcome_badge(case)}{against}")
+        st.markdown(f"{text.escape(given.finding)} **{text.escape(given.change)}**")
+        with st.grid(3, min_column_width=150):
+            st.metric(
+                "Promised",
+                f"× {gain.likely:.3g}",
+                delta=f"{gain.low:.3g} to {gain.high:.3g}",
+                delta_color="off",
+                delta_arrow="off",
+                border=True,
+                height="stretch",
+                help=f"Of the {METRICS[given.metric]}; above 1 is better. Nine in ten should lie in the range.",
+            )
+            ratio = case.verdict.ratio if case.verdict else None
+            between = f"{ratio.low:.3g} to {ratio.high:.3g}" if ratio and ratio.low and ratio.high else "no interval"
+            st.metric(
+                "Measured",
+                f"× {ratio.value:.3g}" if ratio else text.NONE,
+                delta=between if ratio else "not tried",
+                delta_color="off",
+                delta_arrow="off",
+                border=True,
+                height="stretch",
+                help="Baseline and change in interleaved pairs, as a ratio with its 95 % interval.",
+            )
+            same = case.verdict.same_text if case.verdict else None
+            st.metric(
+                "Quality",
+                given.quality,
+                delta={True: "same text", False: "another text", None: "no text compared"}[same],
+                delta_color="off",
+                delta_arrow="off",
+                border=True,
+                height="stretch",
+                help="Unknown: measure it on the page Evaluate. The same text says something, another text little.",
+            )
+        st.caption(f"{text.provenance('estimated')} {METRICS[given.metric].capitalize()}. {text.prose(gain.basis)}")
+        if case.verdict is not None:
+            st.markdown(text.prose(case.verdict.sentence))
+        if demoted:
+            st.caption(f":material/arrow_downward: {text.escape(demoted)}")
+        with st.container(horizontal=True, vertical_alignment="center"):
+            draw_button(case, book)
+            for run_id in given.evidence[:3]:
+                link("pages/measure/run.py", "Evidence", ":material/receipt_long:", run_id)
+
+
+def draw_button(case: Case, book: Book) -> None:
+    busy = going() is not None or runner().active() is not None
+    first = not case.changed_runs
+    words = f"Try it: {ROUNDS} pairs of runs" if first else f"{ROUNDS} more pairs"
+    if st.button(
+        words,
+        icon=":material/science:",
+        key=f"advice-try-{case.advice.id}",
+        disabled=busy,
+        type="primary" if first else "secondary",
+        help="Runs the baseline and the change in turns, on this machine. Fewer than five pairs have no interval.",
+    ):
+        begin(case, book, ROUNDS)
+        st.rerun()
+
+
+def draw_silences(silences: tuple[Silence, ...]) -> None:
+    short, others = ([s for s in silences if s.short is wanted] for wanted in (True, False))
+    if short:
+        st.markdown("**Short of evidence**")
+        draw_reasons(short)
+    if others:
+        with st.expander(f"{len(others)} rules looked and found nothing", icon=":material/done_all:"):
+            draw_reasons(others)
+
+
+def draw_reasons(silences: list[Silence]) -> None:
+    """Each reason once, with the rules that it keeps silent."""
+    for reason in dict.fromkeys(s.reason for s in silences):
+        named = ", ".join(LABELS[s.rule] for s in silences if s.reason == reason)
+        st.markdown(f"- **{text.escape(named)}**: {text.prose(reason)}")
+
+
+def share(of: Interval | None, n: int, tried: int) -> str:
+    """A share with its interval; counts where there are too few tries for a percentage."""
+    if of is None or of.low is None or of.high is None:
+        return f"{n} of {tried}" if tried else text.NONE
+    return f"{text.percent(of.value)} ({text.percent(of.low)} to {text.percent(of.high)})"
+
+
+def draw_scores(found: tuple[Score, ...]) -> None:
+    st.markdown("**How good was the advice?**")
+    if not found[0].offered:
+        nothing_yet("No record yet", "Every advice shown is noted, and every trial of it.", ":material/grading:")
+        return
+    st.dataframe(
+        [
+            {
+                "Rule": LABELS.get(s.rule, "All rules"),
+                "Offered": s.offered,
+                "Tried": s.tried,
+                "Kept": share(s.kept, s.n_kept, s.tried),
+                "Error of prediction": text.percent(s.error),
+                "Inside the range": text.NONE if s.coverage is None else share(s.coverage, 0, 0),
+                "Outcomes": ", ".join(f"{n} {name}" for name, n in s.outcomes.items()) or text.NONE,
+                "Note": s.demoted,
+            }
+            for s in found
+        ],
+        hide_index=True,
+        alt="The adviser's record, rule by rule: offered, tried, kept, error of prediction, coverage",
+    )
+    st.caption(
+        "Kept: of those tried, with Wilson's interval; below five tries only counts. Error: the median of "
+        "|ln(measured / promised)|. Inside the range: nominal 90 %. Error and range leave out models that the fitted "
+        "equation had seen, which would flatter."
+    )
+
+
+def draw() -> None:
+    book = Book(data_dir())
+    trial_panel()
+    run = run_picker("advice")
+    cases: tuple[Case, ...] = ()
+    if run is not None:
+        try:
+            found = kept_of(run.result())
+            advices, silences = judged(
+                str(store().root), run.id, tuple(store().ids()[:60]), found.date if found is not None else ""
+            )
+        except ExplorerError as error:
+            fault(error, hindrance=True)
+        else:
+            cases = book.offer(advices)
+            demoted = {s.rule: s.demoted for s in scores(book.cases())}
+            for case in ordered(cases, scores(book.cases())):
+                draw_case(case, book, demoted.get(case.advice.rule, ""))
+            if not cases:
+                st.info("No rule has anything to advise on this run.", icon=":material/thumb_up:")
+            draw_silences(silences)
+    draw_scores(scores(book.cases()))
+
+
+with page("Advice", ABOUT):
+    draw()

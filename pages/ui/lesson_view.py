@@ -1,0 +1,276 @@
+"""One step of a lesson on the screen: its words, control and chart, its question, and the number of a real run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+import streamlit as st
+
+from core.analysis.decoding import frames
+from core.learn import progress, recorded
+from core.learn.lesson import Beside, Choice, Lesson, Number, Scene, Step, Value, Verdict, judge, number, said
+from core.learn.trace import trace
+from core.paths import data_dir
+from core.runs.demo import recorded_id
+from core.runs.store import Run
+from core.types import Generate
+from pages.ui import text
+from pages.ui.ceilings import kept_of, this_machine
+from pages.ui.figure import figure
+from pages.ui.links import go, link
+from pages.ui.race import race
+from pages.ui.state import open_run, readable, remembered, result_of, store
+
+KINDS = {
+    "predict": ("psychology_alt", "Predict"),
+    "move": ("tune", "Move"),
+    "see": ("visibility", "See"),
+    "check": ("quiz", "Check"),
+    "do": ("play_arrow", "Do"),
+}
+_SEARCHED = 60  # newest runs that are looked through for one that fits
+
+
+def draw_step(name: str, lesson: Lesson, place: int, scene: Scene, model: str) -> None:
+    """The step at this place (from 1); what needs no answer counts as done when it is shown."""
+    step = lesson.steps[place - 1]
+    icon, word = KINDS[step.kind]
+    st.subheader(f":material/{icon}: {word}: {text.escape(step.title)}", anchor=False)
+    if step.kind in ("move", "see"):
+        draw_moving(name, lesson, step, scene)
+    elif step.check is not None:
+        if step.text:
+            st.markdown(text.escape(said(step.text, scene)))
+        draw_check(name, place, step, scene._replace(value=chosen(name, lesson)))
+    else:
+        st.markdown(text.escape(said(step.text, scene)))
+        draw_do(lesson, scene._replace(value=chosen(name, lesson)), model)
+    if step.check is None:
+        progress.mark(data_dir(), name, place)
+
+
+# ---------------------------------------------------------------- move and see
+
+
+def draw_moving(name: str, lesson: Lesson, step: Step, scene: Scene) -> None:
+    """The control and its chart; the words follow the control."""
+
+    @st.fragment
+    def part() -> None:
+        words, drawn = st.columns([1, 1.6], gap="large")
+        with words:
+            now = scene._replace(value=draw_control(name, lesson))
+            st.markdown(text.escape(said(step.text, now)))
+            if step.takeaway:
+                st.info(text.escape(step.takeaway), icon=":material/bookmark:")
+        with drawn:
+            if lesson.stepper and step.kind == "move":
+                race([("Jacobi, recorded", frames(trace()))], key=f"trace-{name}")
+                st.caption("Recorded on a busy machine: what it accepts is exact, its clock is not the machine's own.")
+            figure(lesson.chart(now), key=f"chart-{name}-{step.kind}")
+            st.caption(f"Computed for: {text.escape(now.device.name)}. {text.provenance('computed')}")
+
+    part()
+
+
+def draw_control(name: str, lesson: Lesson) -> Value:
+    control = lesson.control
+    kept = remembered("lesson-values", dict[str, Value])
+    value: Value = st.select_slider(
+        f"{control.label} ({control.unit})"
+        if control.unit.casefold() not in control.label.casefold()
+        else control.label,
+        control.options,
+        value=chosen(name, lesson),
+        key=f"control-{name}",
+        format_func=_shown,
+    )
+    kept[name] = value
+    return value
+
+
+def chosen(name: str, lesson: Lesson) -> Value:
+    """Where the lesson's control stands, also on steps that do not show it."""
+    kept = remembered("lesson-values", dict[str, Value])
+    value = kept.get(name, lesson.control.default)
+    return value if value in lesson.control.options else lesson.control.default
+
+
+def _shown(value: Value) -> str:
+    if isinstance(value, str):
+        return value.replace("_", " ")
+    return f"{value:,.0f}" if value >= 1000 else f"{value:g}"
+
+
+# ---------------------------------------------------------------- check
+
+
+class Tries:
+    """What was answered to one question, and how often."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.given: float | None = None
+        self.verdict: Verdict | None = None
+
+
+def draw_check(name: str, place: int, step: Step, scene: Scene) -> None:
+    """The question as a form: Enter answers. Going on is never blocked."""
+    check = step.check
+    assert check is not None
+    tries = remembered(f"tries-{name}-{place}-{scene.value}-{scene.device.name}-{scene.spec.name}", Tries)
+    with st.form(f"check-{name}-{place}", border=True):
+        given = draw_question(check, scene, f"{name}-{place}")
+        if st.form_submit_button("Check", icon=":material/check:", type="primary"):
+            answer(check, scene, tries, given)
+    verdict = tries.verdict
+    if verdict is None:
+        return
+    if verdict.right:
+        progress.mark(data_dir(), name, place)
+        st.success(text.escape(verdict.sentence), title="Right", icon=":material/check_circle:")
+        if step.takeaway:
+            st.info(text.escape(step.takeaway), icon=":material/bookmark:")
+    else:
+        st.warning(text.escape(verdict.sentence), title="Not quite", icon=":material/lightbulb:")
+        if tries.count >= 2:
+            with st.expander("Show the computation", icon=":material/calculate:"):
+                right = check.options[check.right].sentence if isinstance(check, Choice) else check.working
+                st.markdown(f"{text.escape(said(right, scene))} {text.provenance('computed')}")
+
+
+def draw_question(check: Number | Choice, scene: Scene, key: str) -> str | int | None:
+    question = text.escape(said(check.question, scene))
+    if isinstance(check, Choice):
+        place: int | None = st.radio(
+            question,
+            range(len(check.options)),
+            index=None,
+            format_func=lambda i: text.escape(check.options[i].text),
+            key=f"choice-{key}",
+        )
+        return place
+    st.markdown(question)
+    given: str = st.text_input(
+        f"Your answer in {check.unit}" if not check.unit.startswith("(") else f"Your answer {check.unit}",
+        key=f"number-{key}",
+        help="As you would write it: 23 040, 1,5 k, 0.269 G. Within 3 % counts as right where nothing is said.",
+    )
+    return given
+
+
+def answer(check: Number | Choice, scene: Scene, tries: Tries, given: str | int | None) -> None:
+    value = number(given) if isinstance(given, str) else given
+    if value is None:
+        tries.verdict = None
+        st.caption(":material/edit: Write a number, or choose an answer; then press Check.")
+        return
+    tries.count += value != tries.given
+    tries.given = value
+    tries.verdict = judge(check, scene, value)
+
+
+# ---------------------------------------------------------------- do
+
+
+def draw_do(lesson: Lesson, scene: Scene, model: str) -> None:
+    """The way to do it for real, and the measured number beside the computed one."""
+    do = lesson.do
+    query = do.query(scene) | ({"model": model} if do.page.startswith("pages/measure") else {})
+    if st.button(do.label, key="lesson-do", icon=":material/play_arrow:", type="primary"):
+        go(do.page, query)
+    if do.source == "run":
+        draw_run(lesson, scene, model)
+        return
+    source = {"ladder": recorded.ladder, "benchmark": recorded.benchmark, "trace": trace}[do.source]()
+    found = do.compare(source, scene) if source is not None else None
+    words = {
+        "ladder": "From the compression ladder that was recorded with this project, on its own machine and model.",
+        "benchmark": "From the decoding benchmark that was recorded with this project, on its own machine and model.",
+        "trace": "From the trace that was recorded with this project.",
+    }[do.source]
+    draw_beside(found, f":material/inventory_2: {words}")
+
+
+def draw_run(lesson: Lesson, scene: Scene, model: str) -> None:
+    """Of the newest run that fits, else of the recorded one; with both there, a key changes between them."""
+    own, shipped = fitting(lesson, model), stand_in()
+    if own is None and shipped is None:
+        st.info(
+            "Press the button above. When the run is done, come back: its number stands here.",
+            icon=":material/play_arrow:",
+        )
+        return
+    kept = remembered("lesson-recorded", dict[str, bool])
+    run = shipped if own is None or (shipped is not None and kept.get("on")) else own
+    assert run is not None
+    if own is not None and shipped is not None:
+        st.button(
+            "Show my own run" if run is shipped else "Show the recorded run",
+            key="lesson-which",
+            icon=":material/swap_horiz:",
+            shortcut="L",
+            on_click=lambda: kept.update(on=not kept.get("on")),
+        )
+    result, spec = result_of(run), run.recording().spec
+    found = kept_of(result)
+    device = this_machine(found, scene.device.name) or scene.device
+    named = msgspec.structs.replace(spec, name=scene.spec.name) if spec is not None else scene.spec
+    words = (
+        ":material/inventory_2: The recorded run that ships with this app stands in: nothing of your own fits yet."
+        if own is None
+        else ":material/inventory_2: The recorded run that ships with this app."
+        if run is shipped
+        else f":material/check: Your run of {text.when(run.created_s)}."
+    )
+    draw_beside(lesson.do.compare(result, scene._replace(spec=named, device=device)), words)
+    link("pages/measure/run.py", "Look at that run", ":material/open_in_new:", run.id)
+
+
+def fitting(lesson: Lesson, model: str) -> Run | None:
+    """The newest finished run of this model that the lesson can speak of; not the recorded one."""
+    for run_id in store().ids()[:_SEARCHED]:
+        if run_id == recorded_id() or not readable(run_id):
+            continue
+        run = open_run(run_id)
+        fits = run.request.model == model and isinstance(run.request.task, Generate) and lesson.do.fits(run.request)
+        if fits and run.status() == "done" and run.recording().spec is not None:
+            return run
+    return None
+
+
+def stand_in() -> Run | None:
+    """The recorded run, where it has not been deleted."""
+    run_id = recorded_id()
+    return open_run(run_id) if run_id is not None and run_id in store().ids() and readable(run_id) else None
+
+
+def draw_beside(found: Beside | None, words: str) -> None:
+    st.caption(words)
+    if found is None:
+        st.caption("That number was not measured there.")
+        return
+    with st.container(border=True):
+        st.markdown(f"**{text.escape(found.what)}**")
+        one, two, three = st.columns(3)
+        one.metric("Measured", _value(found.measured, found.unit))
+        two.metric("Computed", _value(found.computed, found.unit))
+        ratio = found.measured / found.computed if found.measured is not None and found.computed else None
+        three.metric("Measured over computed", text.ratio(ratio))
+        st.caption(f"{text.escape(found.words)} {text.provenance('measured')} {text.provenance('computed')}")
+
+
+def _value(value: float | None, unit: str) -> str:
+    if value is None:
+        return text.NONE
+    if unit == "":
+        return f"{value:.1%}"
+    if unit in ("×", "tokens", "tok/s"):
+        return f"{value:,.3g} {unit}" if value < 1000 else f"{value:,.0f} {unit}"
+    return text.si(value, unit)
+
+
+def finished(steps: Sequence[Step], done: frozenset[int]) -> str:
+    """`3 of 6`."""
+    return f"{len(done & set(range(1, len(steps) + 1)))} of {len(steps)}"

@@ -1,0 +1,184 @@
+"""The form of a load test: server, load, lengths, objectives and bounds, to a plan."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import streamlit as st
+
+from core.errors import ExplorerError
+from core.loadtest.lengths import lengths
+from core.loadtest.objectives import LABELS, NAMES, PRESETS, Objectives
+from core.loadtest.plan import Mode, Plan, check, levels_of
+from pages.ui import text
+from pages.ui.choices import select
+from pages.ui.page import fault
+
+_BOUND: dict[str, Any] = {"bind": "query-params"}
+_LOOPS: dict[Mode, str] = {"closed": "Users (closed loop)", "open": "Rate (open loop)"}
+_WHICH: dict[Mode, str] = {
+    "closed": "So many users ask, each again after its answer: what the server can do. It hides how long others wait.",
+    "open": "Requests come when they come, at random, whatever is still unanswered: what users feel.",
+}
+_OWN = "none"
+
+
+def load_form() -> Plan | None:
+    """The plan; None, with a sentence on the screen, while it cannot be carried out."""
+    where = st.text_input(
+        "Server",
+        "",
+        key="load-server",
+        placeholder="http://127.0.0.1:8080",
+        help="The address of a model server that speaks OpenAI's API: llama.cpp, Ollama, LM Studio, vLLM, SGLang, "
+        "TGI, or `roofscope serve`. Nothing is sent before you press Start.",
+        **_BOUND,
+    )
+    model = st.text_input("Model", "", key="load-model", placeholder="the first one that it lists", **_BOUND)
+    loop = select("Load", list(_LOOPS), lambda name: _LOOPS[name], "load-loop", "closed")  # type: ignore[index]
+    mode: Mode = "open" if loop == "open" else "closed"
+    st.caption(_WHICH[mode])
+    levels = st.text_input(
+        "Users, one level each" if mode == "closed" else "Requests per second, one level each",
+        "1, 2, 4" if mode == "closed" else "0.5, 1, 2",
+        key=f"load-levels-{mode}",
+        **_BOUND,
+    )
+    find = st.toggle(
+        "Search for the largest load that is good enough",
+        False,
+        key="load-find",
+        help="Between the first and the last level, by doubling and bisection. It needs an objective.",
+        **_BOUND,
+    )
+    left, right = st.columns(2)
+    prompt = left.text_input("Prompt tokens", "128", key="load-prompt", help=_HOW_LONG, **_BOUND)
+    answer = right.text_input("Answer tokens", "64", key="load-answer", help=_HOW_LONG, **_BOUND)
+    limits = _objectives()
+    settings = _settings(mode)
+    if not where.strip():
+        st.caption("Type the server's address to begin.")
+        return None
+    try:
+        plan = Plan(
+            address=where.strip(),
+            model=model.strip(),
+            mode=mode,
+            levels=levels_of(levels),
+            prompt=lengths(prompt),
+            answer=lengths(answer),
+            objectives=limits,
+            find=find,
+            **settings,
+        )
+        check(plan)
+    except ExplorerError as error:
+        fault(error, hindrance=True)
+        return None
+    return plan
+
+
+_HOW_LONG = "`128`; `64-256` for any in between; `128~0.5` for a log-normal draw with this median and spread."
+
+
+def _objectives() -> Objectives:
+    """Limits from a published preset, or typed in."""
+    with st.popover("Objectives", icon=":material/flag:", width="stretch"):
+        preset = select(
+            "Published limits",
+            [_OWN, *PRESETS],
+            lambda n: "None: my own" if n == _OWN else PRESETS[n].label,
+            "load-preset",
+            _OWN,
+        )
+        known = PRESETS.get(preset or "")
+        if known is not None:
+            st.caption(text.escape(known.source))
+        key = preset or _OWN
+        found: dict[str, float | None] = {}
+        for name in NAMES:
+            found[name] = st.number_input(
+                f"{LABELS[name]} at most (ms)",
+                min_value=0.1,
+                max_value=3.6e6,
+                value=None if known is None else getattr(known.objectives, name),
+                key=f"load-{name}-{key}",
+                placeholder="no limit",
+                help=f"`{name}` in vLLM's words.",
+                **_BOUND,
+            )
+        share = st.number_input(
+            "Share of requests that must keep them (%)",
+            min_value=1.0,
+            max_value=99.9,
+            value=90.0 if known is None else 100 * known.objectives.share,
+            key=f"load-share-{key}",
+            **_BOUND,
+        )
+    return Objectives(**found, share=share / 100)
+
+
+def _settings(mode: Mode) -> dict[str, Any]:
+    """How long, how often, and what ends it."""
+    with st.popover("Settings", icon=":material/tune:", width="stretch"):
+        left, right = st.columns(2)
+        window = left.number_input(
+            "Window (s)", 1.0, 7200.0, 30.0, key="load-window", help="What counts, on each level.", **_BOUND
+        )
+        warmup = right.number_input(
+            "Warm-up (s)", 0.0, 3600.0, 5.0, key="load-warmup", help="Under load, before the window.", **_BOUND
+        )
+        repeats = left.number_input("Repeats", 1, 20, 1, key="load-repeats", help="Interleaved.", **_BOUND)
+        seed = right.number_input("Seed", 0, 2**31 - 1, 0, key="load-seed", **_BOUND)
+        requests = left.number_input(
+            "Requests at most", 1, 1_000_000, 5000, key="load-requests", help="On each level.", **_BOUND
+        )
+        minutes = right.number_input("Minutes at most", 0.5, 1440.0, 30.0, key="load-minutes", help="In all.", **_BOUND)
+        timeout = left.number_input(
+            "Timeout (s)", 1.0, 7200.0, 300.0, key="load-timeout", help="Silence that ends a request.", **_BOUND
+        )
+        burstiness, grace = 1.0, 60.0
+        if mode == "open":
+            grace = right.number_input(
+                "Grace (s)", 0.0, 3600.0, 60.0, key="load-grace", help="For the last answers.", **_BOUND
+            )
+            burstiness = left.number_input(
+                "Burstiness",
+                0.01,
+                1000.0,
+                1.0,
+                key="load-burst",
+                help="1: Poisson; less: bursts; more: even.",
+                **_BOUND,
+            )
+        past = st.toggle("Go on past saturation", False, key="load-past", **_BOUND)
+        dataset = st.text_input(
+            "Data set (JSONL)",
+            "",
+            key="load-dataset",
+            help='A file of this machine, one object per line: {"prompt": "…", "max_tokens": 64}, or '
+            '{"prompt_tokens": 128}.',
+            **_BOUND,
+        )
+        key_from = st.text_input(
+            "Key from the variable",
+            "",
+            key="load-key",
+            help="The name of the environment variable that holds the server's key. The key itself is never written.",
+            **_BOUND,
+        )
+    at_saturation: Literal["stop", "go on"] = "go on" if past else "stop"
+    return {
+        "window_s": float(window),
+        "warmup_s": float(warmup),
+        "repeats": int(repeats),
+        "seed": int(seed),
+        "max_requests": int(requests),
+        "max_minutes": float(minutes),
+        "timeout_s": float(timeout),
+        "grace_s": float(grace),
+        "burstiness": float(burstiness),
+        "at_saturation": at_saturation,
+        "dataset": dataset.strip(),
+        "key": key_from.strip(),
+    }

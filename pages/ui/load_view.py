@@ -1,0 +1,254 @@
+"""A load test on the screen: where it stands, latency and goodput over the load, each level closely, and its files."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import streamlit as st
+
+from core.charts.load import Quantile, Rate, goodput_over_load, latency_over_load, request_timeline
+from core.loadtest.level import SHARES
+from core.loadtest.plan import named
+from core.loadtest.report import Measured, Report, export, levels
+from core.loadtest.shelf import GOING, LoadTest, Shelf
+from core.loadtest.views import METRICS, Latency, Metric, dots, latencies, standing, table
+from core.paths import data_dir
+from pages.ui import text
+from pages.ui.figure import figure
+from pages.ui.live import moving
+from pages.ui.state import report_of
+
+_LIMITS: dict[Metric, str] = {"ttft": "ttft", "tpot": "tpot", "e2e": "e2el"}
+
+
+def draw_load(test: LoadTest) -> None:
+    """One test: while it goes on a strip that moves, and the levels that are over."""
+    about = test.about
+    plan = about.plan
+    going = test.status() in GOING
+    loop = "closed loop" if plan.mode == "closed" else "open loop: latencies from the scheduled time"
+    st.markdown(
+        f"{text.status(test.status())} **{text.escape(plan.address)}** {text.escape(plan.model)} · {loop} · "
+        f"{text.escape(str(plan.prompt))} + {text.escape(str(plan.answer))} tokens · {text.when(about.created_s)} "
+        f"{text.provenance('measured')}"
+    )
+    if going:
+        _draw_going(test)
+    found = report_of(test)
+    if found.error:
+        st.error(text.prose(found.hint or found.error), title=text.prose(found.error), icon=":material/error:")
+    elif found.status == "interrupted":
+        st.warning(
+            "Its process ended without a word; what was measured until then is below.", icon=":material/power_off:"
+        )
+    for words in found.told:
+        st.caption(text.escape(words))
+    if found.found is not None:
+        st.info(text.prose(found.found.sentence), icon=":material/flag:")
+    if found.points:
+        _draw_points(found)
+        _draw_level(test, found)
+    elif not going and not found.error:
+        st.caption("No level was measured long enough to say something.")
+    if not going:
+        _draw_files(test, found)
+
+
+def _draw_going(test: LoadTest) -> None:
+    seen = len(report_of(test).points)
+
+    def strip() -> bool:
+        if test.status() not in GOING or len(report_of(test).points) != seen:
+            st.rerun()
+        spent_s = max(0.0, time.time() - test.about.created_s)
+        now = standing(test.about.plan, test.events(), spent_s)
+        st.progress(now.share or 0.0, text=f"{text.escape(now.words)} · {text.clock(spent_s)}")
+        with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
+            failed = f" · {now.failed} failed" if now.failed else ""
+            st.markdown(
+                f"{now.n} requests{failed} · lately {text.si(now.per_s, 'req/s')} · "
+                f"median {text.seconds(now.e2e_s)} each",
+                width="content",
+            )
+            st.button(
+                "Stop",
+                icon=":material/stop_circle:",
+                key="load-stop",
+                on_click=test.cancel,
+                disabled=test.cancel_requested,
+                help="Drops the connections; what was measured is kept.",
+            )
+        return True
+
+    moving(f"load-{test.id}", strip, "curves")
+
+
+def _draw_points(found: Report) -> None:
+    """Latency and rates over the load, and the table below."""
+    with st.container(border=True):
+        names: list[Metric] = [m for m in METRICS if any(getattr(p.point, m).n for p in found.points)] or ["e2e"]
+        metric = st.segmented_control(
+            "Latency",
+            names,
+            default=names[0],
+            format_func=METRICS.__getitem__,
+            key="load-metric",
+            required=True,
+            label_visibility="collapsed",
+        )
+        limit_ms = found.plan.objectives.stated.get(_LIMITS.get(metric, ""))
+        limit_s = None if limit_ms is None else limit_ms / 1e3
+        with st.grid(2, min_column_width=320):
+            figure(
+                latency_over_load(_quantiles(found, metric), METRICS[metric], found.plan.unit, limit_s),
+                key=f"load-latency-{metric}",
+            )
+            figure(goodput_over_load(_rates(found), found.plan.unit), key="load-goodput")
+        st.caption(
+            "Hollow triangles: something is off there, and the notes below say what. Quantiles and intervals by order "
+            "statistics at 95 %; none where there are too few requests."
+        )
+    st.dataframe(
+        [{k: _cell(v) for k, v in row.items()} for row in table(found)],
+        hide_index=True,
+        width="stretch",
+        alt="Throughput, goodput and latency at each load",
+    )
+    if found.plan.objectives.stated:
+        st.caption(
+            f"Good: {text.escape(str(found.plan.objectives))} (ms). Failures count as bad; what lacks a number that an "
+            "objective asks for is unknown, and neither."
+        )
+    for m in found.points:
+        for flag in m.flags:
+            st.markdown(
+                f":orange[:material/warning:] **{named(m.point.load, found.plan.unit)}** · {text.escape(flag.words)}"
+            )
+
+
+def _draw_level(test: LoadTest, found: Report) -> None:
+    """One load closely: all its latencies with intervals, why requests failed, and each request over time."""
+    by_load = {f"{m.point.load:g}": m for m in found.points}
+    names = list(by_load)
+    best = f"{found.best:g}" if found.best is not None else names[0]
+    chosen = st.segmented_control(
+        f"Closely, at {found.plan.unit}",
+        names,
+        default=best if best in names else names[0],
+        key=f"load-level-{test.id}",
+        required=True,
+    )
+    m = by_load.get(chosen or "", found.points[0])
+    p = m.point
+    with st.container(border=True):
+        attained = ""
+        if p.attainment is not None:
+            low, high = p.attainment.low, p.attainment.high
+            interval = f" [{text.percent(low)}, {text.percent(high)}]" if low is not None and high is not None else ""
+            attained = f" · **{text.percent(p.attainment.value)}**{interval} good"
+        st.markdown(
+            f"**{p.counted}** requests in {text.seconds(p.window_s)}{attained} · "
+            f"{text.si(p.in_flight)} under way on average · prompts of {text.count(p.prompt_tokens)} tokens, "
+            f"answers of {text.count(p.answer_tokens)} (medians)"
+        )
+        st.dataframe(
+            [_latency_row(x) for x in latencies(m)],
+            hide_index=True,
+            width="stretch",
+            alt="Latencies at this load, with their intervals",
+        )
+        reasons = dict.fromkeys(x.reason for x in latencies(m) if x.reason)
+        if reasons:
+            st.caption(text.escape("; ".join(reasons)) + ".")
+        for kind, n in p.failures.items():
+            st.markdown(f":red[:material/close:] {n} × {text.escape(kind)}")
+        for reason in p.reasons:
+            st.caption(text.escape(reason))
+        _draw_timeline(test, found, m)
+        _draw_checks(m)
+
+
+def _draw_timeline(test: LoadTest, found: Report, m: Measured) -> None:
+    of = [level for level in levels(test.events(), found.plan.mode) if level.load == m.point.load]
+    if not of:
+        return
+    level = of[-1]
+    figure(request_timeline(dots(level, found.plan.objectives), level.open_s, level.close_s), key="load-timeline")
+    st.caption("Shaded: the window that counts." + (" The last repeat is shown." if len(of) > 1 else ""))
+
+
+def _draw_checks(m: Measured) -> None:
+    """The numbers behind the notes, also where nothing is off."""
+    drift = text.NONE
+    if m.drift is not None:
+        change, low, high = m.drift
+        drift = f"{change:+.0%} [{low:+.0%}, {high:+.0%}]"
+    parts = [f"TTFT over the window {drift}", f"Little's law {text.percent(m.little)}"]
+    if m.delay_s is not None:
+        parts.append(f"median delay {text.seconds(m.delay_s)}, {text.percent(m.sent)} of what was due was sent")
+    parts.append(f"this client used {text.si(m.cpu)} of a core")
+    st.caption("Checks: " + text.escape(" · ".join(parts)))
+
+
+def _draw_files(test: LoadTest, found: Report) -> None:
+    with st.container(horizontal=True):
+        for label, kind, name in (
+            ("Levels as CSV", "csv", f"{test.id}.csv"),
+            ("Requests as CSV", "requests", f"{test.id}-requests.csv"),
+            ("All as JSON", "json", f"{test.id}.json"),
+        ):
+            st.download_button(
+                label,
+                data=lambda kind=kind: export(found, test.events(), kind),  # type: ignore[arg-type, misc]
+                file_name=name,
+                icon=":material/download:",
+                key=f"load-file-{kind}",
+                on_click="ignore",
+            )
+        with st.popover("Delete", icon=":material/delete:", type="tertiary"):
+            st.markdown("Its requests and figures are gone then.")
+            st.button("Delete this load test", key="load-delete", on_click=_delete, args=(test.id,), type="primary")
+
+
+def _delete(test_id: str) -> None:
+    Shelf(data_dir()).delete(test_id)
+
+
+def _quantiles(found: Report, metric: Metric) -> list[Quantile]:
+    shown = []
+    for m in found.points:
+        spread = getattr(m.point, metric)
+        for share in SHARES:
+            q = getattr(spread, share)
+            if q.value is not None:
+                shown.append(Quantile(m.point.load, share, q.value, q.low, q.high, q.n, _off(m)))
+    return shown
+
+
+def _rates(found: Report) -> list[Rate]:
+    shown = []
+    for m in found.points:
+        p = m.point
+        known = {"asked for": p.load if p.mode == "open" else None, "completed": p.requests_per_s, "good": p.goodput}
+        shown += [Rate(p.load, what, value, _off(m)) for what, value in known.items() if value is not None]
+    return shown
+
+
+def _off(m: Measured) -> str:
+    return ", ".join(dict.fromkeys(flag.name for flag in m.flags))
+
+
+def _latency_row(x: Latency) -> dict[str, Any]:
+    row: dict[str, Any] = {"Latency": x.label, "n": x.n, "mean": text.seconds(x.mean_s)}
+    for name, (value, low, high) in x.quantiles.items():
+        interval = f" [{text.seconds(low)}, {text.seconds(high)}]" if low is not None and high is not None else ""
+        one_sided = f" (≤ {text.seconds(high)})" if low is None and high is not None else ""
+        row[name] = text.seconds(value) + interval + one_sided
+    return row
+
+
+def _cell(value: float | str | None) -> str:
+    if value is None:
+        return text.NONE
+    return value if isinstance(value, str) else f"{value:,.4g}"

@@ -1,0 +1,97 @@
+"""The trial of an advice while it goes on: one per process, in a thread of its own, with its progress and a stop."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+
+import streamlit as st
+
+from core.advice.book import Book
+from core.advice.record import Case
+from core.advice.rules import LABELS
+from core.advice.trial import attempt
+from core.errors import ExplorerError
+from core.runs.runner import Runner
+from pages.ui import text
+from pages.ui.page import fault, guard
+from pages.ui.state import runner
+
+TICK_S = 2.0
+
+
+@dataclass
+class Trial:
+    """One trial as it goes. note: what runs now."""
+
+    case: Case
+    note: str = "Starting"
+    done: int = 0
+    wanted: int = 0
+    error: ExplorerError | None = None
+    stop: threading.Event = field(default_factory=threading.Event)
+    thread: threading.Thread | None = None
+
+    def start(self, runs: Runner, book: Book, pairs: int) -> None:
+        self.thread = threading.Thread(target=self._work, args=(runs, book, pairs), daemon=True)
+        self.thread.start()
+
+    @property
+    def active(self) -> bool:
+        return self.thread is not None and self.thread.is_alive()
+
+    def _work(self, runs: Runner, book: Book, pairs: int) -> None:
+        def say(note: str, done: int, wanted: int) -> None:
+            self.note, self.done, self.wanted = note, done, wanted
+
+        try:
+            self.case = attempt(self.case, runs, book, pairs, say, self.stop.is_set)
+        except ExplorerError as error:
+            self.error = error
+        except OSError as error:
+            self.error = ExplorerError(f"The trial could not be kept: {error.strerror}.", "Free some disk space.")
+
+
+@st.cache_resource(show_spinner=False)
+def trials() -> dict[str, Trial]:
+    """The trial that goes on or went last, under "trial"; one per process."""
+    return {}
+
+
+def going() -> Trial | None:
+    found = trials().get("trial")
+    return found if found is not None and found.active else None
+
+
+def begin(case: Case, book: Book, pairs: int) -> None:
+    """Start a trial, unless one goes on already."""
+    if going() is None:
+        trial = Trial(case)
+        trials()["trial"] = trial
+        trial.start(runner(), book, pairs)
+
+
+def trial_panel() -> None:
+    """Progress of the trial that goes on, with a way to stop it; the error of one that ended."""
+    last = trials().get("trial")
+    if last is not None and last.error is not None:
+        fault(last.error)
+    _panel_going() if going() is not None else None
+
+
+@st.fragment(run_every=TICK_S)
+def _panel_going() -> None:
+    with guard():
+        trial = going()
+        if trial is None:
+            st.rerun()
+            return
+        label = LABELS[trial.case.advice.rule]
+        share = trial.done / trial.wanted if trial.wanted else 0.0
+        with st.container(border=True):
+            st.markdown(f"**Trying: {text.escape(label)}** · {trial.done} of {trial.wanted} runs · now {trial.note}")
+            st.progress(share)
+            if st.button("Stop", icon=":material/stop_circle:", key="advice-stop", disabled=trial.stop.is_set()):
+                trial.stop.set()
+                if active := runner().active():
+                    runner().cancel(active)

@@ -1,0 +1,62 @@
+"""The page Advice: what it says of a run, one click that tries it, and the adviser's record."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from core.advice.book import Book
+from core.paths import data_dir
+from core.runs.runner import Runner
+from core.runs.store import Store
+from tests.pages.conftest import TINY, sound
+from tests.pages.test_plan import words
+
+Open = Callable[..., AppTest]
+ADVICE = "pages/plan/advice.py"
+
+
+@pytest.fixture
+def guessable(store: Store) -> str:
+    """A run whose forwards cost the same whatever their size, so that guessing is advised."""
+    runner = Runner(store)
+    asked = msgspec.structs.replace(TINY, profilers=("forward_cost",), options={"delay_s": 0.01})
+    run = runner.wait(runner.start(asked))
+    runner.close()
+    assert run.status() == "done"
+    return run.id
+
+
+def test_without_ceilings_it_says_what_is_missing(app: Open, filled: Store) -> None:
+    at = sound(app(ADVICE))
+    assert "Short of evidence" in words(at) and "No record yet" in words(at)
+
+
+def test_one_click_tries_it_and_the_receipt_is_kept(app: Open, guessable: str) -> None:
+    from pages.ui.trial_view import trials
+
+    at = sound(app(ADVICE, run=guessable))
+    assert "Guess tokens" in words(at) and "not tried" in words(at)
+    (case,) = [c for c in Book(data_dir()).cases() if c.advice.rule == "guess"]
+    at.button(key=f"advice-try-{case.advice.id}").click().run()
+    thread = trials()["trial"].thread
+    assert thread is not None
+    thread.join(60)
+    assert not thread.is_alive()
+    trials.clear()
+    (case,) = [c for c in Book(data_dir()).cases() if c.advice.rule == "guess"]
+    assert len(case.baseline_runs) == len(case.changed_runs) == 5 and case.verdict is not None
+    at = sound(app(ADVICE, run=guessable))
+    assert case.verdict.outcome in words(at) and "5 more pairs" in [b.label for b in at.button]
+    table = at.dataframe[0].value.set_index("Rule")
+    assert table.loc["Guess tokens", "Offered"] == 1
+
+
+def test_a_damaged_book_does_not_stop_it(app: Open, filled: Store) -> None:
+    folder = data_dir() / "advice"
+    folder.mkdir()
+    (folder / "abc.json").write_text('{"advice": 3')
+    assert "No record yet" in words(sound(app(ADVICE)))

@@ -1,0 +1,112 @@
+"""Many runs in one view: which belong together, who is best, ratios, and what the prepared plan holds."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from core.analysis.predict import Figure
+from core.errors import ExplorerError
+from core.runs.check import check
+from core.runs.runner import Runner
+from core.runs.store import Store
+from core.studies.grid import cells
+from core.studies.many import (
+    Entry,
+    configuration,
+    entries,
+    families,
+    newest_runs,
+    predictions,
+    runs_of_sweep,
+    view,
+)
+from core.studies.plan import Axis
+from core.studies.sweep import carry_out, planned, refusals
+from core.types import Generate, Request
+
+BASE = Request(
+    model="smollm2-135m",
+    backend="fake",
+    task=Generate(prompt_tokens=4, max_new_tokens=3),
+    threads=1,
+    warmup=0,
+    retries=0,
+    profilers=(),
+)
+
+
+def entry(name: str, speed: tuple[float, ...], memory: tuple[float, ...] = (), machine: str = "here") -> Entry:
+    samples = {"tok_per_s": speed, **({"peak_memory_bytes": memory} if memory else {})}
+    return Entry(
+        id=name,
+        request=BASE,
+        parts=("m", name),
+        machine=machine,
+        runs=tuple(f"{name}{i}" for i in range(len(speed))),
+        samples=samples,
+        disturbed=False,
+    )
+
+
+def test_the_best_those_near_it_and_ratios() -> None:
+    quick = entry("quick", (10.0, 10.2, 9.8, 10.1, 9.9), (8.0,))
+    near = entry("near", (9.9, 10.1, 9.7, 10.1, 9.8), (4.0,))
+    slow = entry("slow", (5.0, 5.1, 4.9, 5.0, 5.0))
+    once = entry("once", (9.0,))
+    found = view([slow, quick, near, once], baseline="slow", predictions={"quick": {"tok_per_s": Figure(1, 2, 1, 3)}})  # type: ignore[call-arg]
+    told = {line.label: line for line in found.lines}
+    assert (found.shared, found.measures, found.baseline) == ("m", ("tok_per_s", "peak_memory_bytes"), "slow")
+    assert {name: line.standings["tok_per_s"] for name, line in told.items()} == {
+        "quick": "best",
+        "near": "not shown to differ",
+        "slow": "behind",
+        "once": "behind",
+    }
+    assert told["near"].standings["peak_memory_bytes"] == "best" and "peak_memory_bytes" not in told["slow"].standings
+    ratio = told["quick"].ratios["tok_per_s"]
+    assert ratio.value == pytest.approx(2.0, abs=0.01) and ratio.low is not None and 1.9 < ratio.low < 2
+    assert told["once"].ratios["tok_per_s"].low is None
+    assert told["slow"].ratios["tok_per_s"].value == 1.0 and "peak_memory_bytes" not in told["quick"].ratios
+    assert told["quick"].predicted["tok_per_s"].high == 3
+    assert view([]).lines == ()
+    assert view([quick], baseline="nobody").baseline == "quick"
+    same = view([entry("a", (1.0,)), msgspec.structs.replace(entry("a", (2.0,)), id="b")])
+    assert [line.label for line in same.lines] == ["m · a (1)", "m · a (2)"]
+
+
+def test_how_often_it_was_measured_is_no_part_of_a_configuration() -> None:
+    watched = msgspec.structs.replace(BASE, live=True, repeats=5, seed=3, profilers=("memory",), fresh_process=True)
+    assert configuration(watched) == configuration(BASE)
+    assert configuration(msgspec.structs.replace(BASE, threads=2)) != configuration(BASE)
+
+
+def test_runs_of_the_store_and_of_a_sweep(store: Store, runner: Runner) -> None:
+    for seed in (0, 1):
+        runner.wait(runner.start(msgspec.structs.replace(BASE, seed=seed)))
+    runner.close()
+    (only,) = entries(newest_runs(store))
+    assert len(only.runs) == 2 and list(only.runs) == sorted(only.runs) and only.samples["tok_per_s"][0] > 0
+    assert newest_runs(store, "smollm2 FAKE") and not newest_runs(store, "pytorch")
+    assert predictions([only], store) == {}, "no ceilings, no prediction"
+
+    plan = planned(BASE, (Axis(name="new_tokens", values=(2, 4)),), reference_every=1)
+    carry_out(plan, 10, lambda words: None)
+    found = entries(runs_of_sweep(store, plan.name))
+    assert sorted(e.samples["n_params"][0] for e in found) and {len(e.runs) for e in found} == {1}
+    with pytest.raises(ExplorerError, match="no sweep called 'nothing'"):
+        runs_of_sweep(store, "nothing")
+
+
+def test_the_prepared_plan_holds_encoders_and_decoders_and_refuses_what_encoders_cannot() -> None:
+    plan = families()
+    listed = cells(plan)
+    assert {c.request.model for c in listed} >= {"bert-base-uncased", "mobilebert-uncased", "gpt2", "smollm2-135m"}
+    refused = refusals(listed)
+    odd = {c.request.model for c in listed if c.id in refused and "an encoder cannot do" in refused[c.id]}
+    assert odd == {"bert-base-uncased", "distilbert-base-uncased", "mobilebert-uncased"}
+    assert plan == families() and plan.rounds == 5
+    bert = msgspec.structs.replace(BASE, model="bert-base-uncased")
+    with pytest.raises(ExplorerError, match="needs 'cache', which an encoder cannot do"):
+        check(bert)
+    assert check(msgspec.structs.replace(bert, strategy="encode"))
