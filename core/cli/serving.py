@@ -14,10 +14,10 @@ from core.cli.group import cli, json_flag
 from core.cli.running import pairs
 from core.errors import ExplorerError
 from core.paths import data_dir
+from core.runs.far import PORT
 from core.runs.store import Store
 from core.types import to_json
 
-PORT = 8765
 GRACE_S = 3  # for streams that are open when the service ends
 KEEP_ALIVE_S = 75  # longer than clients keep an idle connection, so that none is closed under a request
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 import click
 import msgspec
 
-from core.cli.group import cli, json_flag, show
+from core.cli.group import cli, fail, json_flag, show
 from core.cli.running import pairs
 from core.errors import ExplorerError
 from core.paths import data_dir
+from core.runs.far import FarRunner
 from core.runs.store import Store
 from core.studies import sweep as sweeping
 from core.studies.grid import cells, parsed_axis, size
@@ -50,6 +52,8 @@ from core.types import Generate, Request, from_json, to_json
 @click.option("--dry-run", is_flag=True, help="Say how many cells there are and which cannot run; measure nothing.")
 @click.option("--retry", is_flag=True, help="Measure again what failed.")
 @click.option("--again", is_flag=True, help="Begin anew instead of going on with what is there.")
+@click.option("--on", "machines", help="Addresses of `roofscope serve` on other machines: host1,host2:8765; on all.")
+@click.option("--key-from", help="The environment variable with the key of those machines.")
 @click.option("--csv", "csv_file", type=click.Path(path_type=Path), help="Write the table there.")
 @json_flag
 def sweep(as_json: bool, **given: Any) -> None:
@@ -57,6 +61,9 @@ def sweep(as_json: bool, **given: Any) -> None:
     plan = plan_of(given)
     if given["dry_run"]:
         _dry(plan, as_json)
+        return
+    if given["machines"]:
+        _on(plan, given, as_json)
         return
     ledger = sweeping.carry_out(
         plan, given["minutes"], lambda words: click.echo(words, err=True), given["again"], given["retry"]
@@ -76,6 +83,36 @@ def sweep(as_json: bool, **given: Any) -> None:
     if words := sweeping.drift_words(found.drift):
         click.echo(words)
     click.echo(f"sweep       {ledger.folder}")
+
+
+def _on(plan: Sweep, given: dict[str, Any], as_json: bool) -> None:
+    """The same on other machines, each with a row for every cell; leaves with 1 when one of them could not go on."""
+    key = None
+    if given["key_from"] is not None and not (key := os.environ.get(given["key_from"], "").strip()):
+        raise ExplorerError(f"The environment variable {given['key_from']} holds no key.", "Set it, or leave it out.")
+    store = Store(data_dir())
+
+    def say(words: str) -> None:
+        click.echo(words, err=True)
+
+    named = dict.fromkeys(name.strip() for name in given["machines"].split(",") if name.strip())
+    machines = [FarRunner(store, name, key, say) for name in named]
+    if not machines:
+        raise ExplorerError("No machine is named.", "Write for example --on host1,host2.")
+    ledgers, reasons = sweeping.carry_out_on(machines, plan, given["minutes"], say, given["again"], given["retry"])
+    found = {name: sweeping.report(ledger.state, store) for name, ledger in ledgers.items()}
+    rows = [{"machine": name, **row} for name, report in found.items() for row in sweeping.flat(report)]
+    if given["csv_file"] is not None:
+        every = dict.fromkeys(column for row in rows for column in row)  # a machine may have measured less
+        _write(given["csv_file"], sweeping.csv_of([{column: row.get(column) for column in every} for row in rows]))
+    if as_json:
+        click.echo(to_json({"machines": found, "reasons": reasons}))
+    else:
+        names = [axis.name for axis in plan.axes]
+        columns = ("machine", *names, "status", "tok_per_s", "ttft_s", "latency_s", "peak_memory_bytes", "reason")
+        show([{column: row.get(column) for column in columns} for row in rows])
+    if reasons:
+        fail("; ".join(f"{name}: {reason}" for name, reason in reasons.items()), "The same command goes on there.", 1)
 
 
 def plan_of(given: dict[str, Any]) -> Sweep:

@@ -16,16 +16,18 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import msgspec
+from filelock import FileLock, Timeout
 
 from core import plugins
 from core.errors import ExplorerError
 from core.runs.check import check
 from core.runs.death import LOG_LINES, explained
-from core.runs.measuring import BusyError, holder
+from core.runs.measuring import LOCK, BusyError, holder
 from core.runs.resolve import Resolved, resolve
 from core.runs.store import Run, Store
 from core.types import Derive, Done, Event, Failed, Request, Scalar, Warned
@@ -69,6 +71,19 @@ class Runner:
                 run.disown()
                 raise
             return run.id
+
+    def free(self, waiting: Callable[[], None]) -> None:
+        """Block until nothing else is measured on this machine; waiting is called once where that takes time.
+
+        Another process's run, such as the last one of a study that was killed, may still be going.
+        """
+        lock = FileLock(self.store.root / LOCK)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            waiting()
+            lock.acquire()
+        lock.release()
 
     def active(self) -> str | None:
         """The id of the run that is queued or running in this process, if any."""

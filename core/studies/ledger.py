@@ -9,15 +9,15 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import msgspec
 from filelock import FileLock, Timeout
 
 from core.errors import ExplorerError
-from core.runs.measuring import LOCK, SPOILED, BusyError
-from core.runs.runner import Runner
-from core.runs.store import Run
+from core.runs.far import LostMachineError
+from core.runs.measuring import SPOILED, BusyError
+from core.runs.store import Run, Store
 from core.studies.plan import Study
 from core.types import Request, from_json, to_json
 
@@ -44,10 +44,26 @@ class State(msgspec.Struct, kw_only=True):
     expected_s: dict[str, float] = {}
 
 
+class Runs(Protocol):
+    """Where a study's runs are made: core.runs.runner here, core.runs.far on another machine."""
+
+    store: Store
+
+    def free(self, waiting: Callable[[], None]) -> None: ...
+
+    def start(self, request: Request) -> str: ...
+
+    def wait(self, run_id: str) -> Run: ...
+
+    def cancel(self, run_id: str) -> None: ...
+
+    def close(self) -> None: ...
+
+
 class Ledger(Generic[P]):
     """The state of one study in its folder, and the way to add a run to it."""
 
-    def __init__(self, folder: Path, plan: P, minutes: float, runner: Runner, say: Say, again: bool = False) -> None:
+    def __init__(self, folder: Path, plan: P, minutes: float, runner: Runs, say: Say, again: bool = False) -> None:
         """Goes on with the study in the folder when it has the same plan; `again` or another plan begins anew.
 
         Raises ExplorerError while another process carries it out: each would write over the other's runs.
@@ -100,13 +116,15 @@ class Ledger(Generic[P]):
             return run
         if key in self.state.failures:
             return None
-        self._wait_for_the_machine()
+        self.runner.free(lambda: self.say(f"{self._clock()}  waiting for another run to end"))
         self.say(f"{self._clock()}  {label or key}")
         began = time.monotonic()
         try:
             run_id = self.runner.start(request)
         except BusyError:  # somebody was quicker, after the wait
             return self.perform(key, request, label)
+        except LostMachineError:  # it says nothing of this run
+            raise
         except ExplorerError as error:
             self.fail(key, str(error))
             return None
@@ -130,16 +148,6 @@ class Ledger(Generic[P]):
             self.state.took_s[key] = time.monotonic() - began
         self.save()
         return run if run.status() == "done" else None
-
-    def _wait_for_the_machine(self) -> None:
-        """Another process's run, such as the last one of a study that was killed, may still be going."""
-        lock = FileLock(self.runner.store.root / LOCK)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            self.say(f"{self._clock()}  waiting for another run to end")
-            lock.acquire()
-        lock.release()
 
     def adopt(self, key: str, run_id: str) -> None:
         """Take a run that was made elsewhere."""

@@ -10,11 +10,14 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import threading
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
+
+import msgspec
 
 from core.analysis.eta import Eta, remaining
 from core.errors import ExplorerError
@@ -22,6 +25,7 @@ from core.models import catalogue
 from core.paths import data_dir
 from core.runs.asked import unlike
 from core.runs.check import check
+from core.runs.far import FarRunner
 from core.runs.runner import Runner
 from core.runs.store import Run, Store
 from core.stats.intervals import PAIRS, Ratio
@@ -32,6 +36,7 @@ from core.studies.measures import MEASURES, latency_s, typical, values_of
 from core.studies.plan import Axis, Limits, Sweep
 from core.types import Record, Request, Scalar, to_json
 
+STOP_S = 30.0  # for the last run to come home from a machine
 MOST_ROUNDS = 20  # of a cell whose interval stays wide
 PAUSE = 2  # failures in a row in one backend
 REFERENCE = "reference"
@@ -153,32 +158,78 @@ def folder_of(plan: Sweep) -> Path:
     return data_dir() / "studies" / plan.name
 
 
-def carry_out(plan: Sweep, minutes: float, say: Say, again: bool = False, retry: bool = False) -> Ledger[Sweep]:
-    """Measure whatever of the sweep is not measured yet. retry: what failed, too.
+def carry_out(
+    plan: Sweep, minutes: float, say: Say, again: bool = False, retry: bool = False, far: FarRunner | None = None
+) -> Ledger[Sweep]:
+    """Measure whatever of the sweep is not measured yet. retry: what failed, too. far: on another machine.
 
-    Interrupting it loses nothing but the run going. Raises ExplorerError when no cell can run.
+    Another machine says itself which cells cannot run there: they count as failed. Interrupting it loses nothing but
+    the run going. Raises ExplorerError when no cell can run.
     """
     every = cells(plan)
     catalogue.entries(refresh=True)
-    runner = Runner(Store(data_dir()))
+    runner = far or Runner(Store(data_dir()))
     ledger = Ledger(folder_of(plan), plan, minutes, runner, say, again)
     try:
-        ledger.state.refused = refusals(every)
+        ledger.state.refused = refusals(every) if far is None else {}
         ready = [cell for cell in every if cell.id not in ledger.state.refused]
         if not ready:
             reason = Counter(ledger.state.refused.values()).most_common(1)[0][0]
             raise ExplorerError("No cell of this grid can run.", f"The most common reason: {reason}")
         if retry:
             ledger.state.failures.clear()
-        known = ledger.state.expected_s
-        ledger.state.expected_s = {**known, **expectations([c for c in ready if c.id not in known], runner.store)}
+        if far is None:
+            known = ledger.state.expected_s
+            ledger.state.expected_s = {**known, **expectations([c for c in ready if c.id not in known], runner.store)}
         ledger.save()
-        _take_in(ledger, ready)
+        if far is None:  # runs of this machine are none of another's
+            _take_in(ledger, ready)
         _Sweeping(ledger, ready).go()
     finally:
         runner.close()
         ledger.save()
     return ledger
+
+
+def carry_out_on(
+    machines: Sequence[FarRunner], plan: Sweep, minutes: float, say: Say, again: bool = False, retry: bool = False
+) -> tuple[dict[str, Ledger[Sweep]], dict[str, str]]:
+    """The whole sweep on every machine, all at the same time; their runs come home.
+
+    Each machine has a study of its own, so that what stands beside each other was measured on one. Gives the ledgers
+    by the machines' names, and of those that could not go on the reason; they go on with the next call. Ctrl-C stops
+    all.
+    """
+    ledgers: dict[str, Ledger[Sweep]] = {}
+    reasons: dict[str, str] = {}
+
+    def one(machine: FarRunner) -> None:
+        own = msgspec.structs.replace(plan, name=f"{plan.name}-{machine.name}", title=f"{plan.title}, {machine.name}")
+        try:
+            machine.hello()
+            ledgers[machine.name] = carry_out(
+                own, minutes, lambda words: say(f"{machine.name}: {words}"), again, retry, machine
+            )
+        except ExplorerError as error:
+            reasons[machine.name] = str(error)
+            say(f"{machine.name}: {error}")
+        except KeyboardInterrupt:
+            reasons[machine.name] = "It was stopped."
+
+    threads = [threading.Thread(target=one, args=(machine,), daemon=True) for machine in machines]
+    for thread in threads:
+        thread.start()
+    try:
+        for thread in threads:
+            while thread.is_alive():
+                thread.join(0.2)
+    except KeyboardInterrupt:
+        for machine in machines:
+            machine.stop()
+        for thread in threads:
+            thread.join(STOP_S)
+        raise
+    return ledgers, reasons
 
 
 class _Sweeping:

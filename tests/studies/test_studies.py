@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -10,6 +11,7 @@ from filelock import FileLock
 
 from core.paths import data_dir
 from core.runs.measuring import LOCK
+from core.runs.runner import Runner
 from core.runs.store import Store
 from core.runs.summarize import summarize
 from core.studies.conduct import Answer, answer, conduct, folder_of
@@ -168,14 +170,14 @@ def test_a_run_that_came_between_is_no_failure(monkeypatch: pytest.MonkeyPatch) 
     lock = FileLock(data_dir() / LOCK)
     waits: list[str] = []
 
-    def wait(ledger: Ledger) -> None:  # type: ignore[type-arg]
+    def wait(runner: Runner, waiting: Callable[[], None]) -> None:
         waits.append("")
         if len(waits) == 1:
             lock.acquire()
         elif len(waits) == 2:
             lock.release()
 
-    monkeypatch.setattr(Ledger, "_wait_for_the_machine", wait)
+    monkeypatch.setattr(Runner, "free", wait)
     plan = msgspec.structs.replace(SMALL, recipes=SMALL.recipes[:1])
     ledger = conduct(plan, 10, quiet)
     assert ledger.state.failures == {} and set(ledger.state.runs) == {"plain/detail", "plain/speed/0"}

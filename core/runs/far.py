@@ -1,0 +1,162 @@
+"""Runs on another machine: its service carries them out, and each comes home as a bundle when it has ended.
+
+To a study it is a runner (core.runs.runner), so that the same study goes on here or there. A run has the same id in
+both places. The other machine resolves the request: its models, its backends, its memory; what it refuses, it says.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import re
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from core.endpoints.address import Address, address
+from core.errors import ExplorerError
+from core.runs.store import Run, Store
+from core.types import Request, to_json
+
+PORT = 8765  # of `roofscope serve`
+POLL_S = 0.5
+TIMEOUT_S = 30.0
+PATIENCE_S = 300.0  # how long a machine that has a run of ours may be out of reach
+GOING = ("queued", "running")
+
+
+class LostMachineError(ExplorerError):
+    """The machine is out of reach, or is no Roofscope: nothing can be measured there, whatever it is."""
+
+
+class FarRunner:
+    """One per machine. store: at home, where its runs come. url: of `roofscope serve` there.
+
+    say: told when the machine is busy with something else, or out of reach.
+    """
+
+    def __init__(self, store: Store, url: str, key: str | None = None, say: Callable[[str], None] = lambda _: None):
+        self.store = store
+        self._address = _at(url, key)
+        self._say = say
+        self._stopped = threading.Event()
+
+    @property
+    def name(self) -> str:
+        """The machine, as a part of a name."""
+        return re.sub(r"[^a-z0-9.]+", "-", f"{self._address.host}-{self._address.port}").strip("-.")
+
+    def hello(self) -> None:
+        """Raises LostMachineError when no Roofscope answers there, and ExplorerError when it does not let us in."""
+        status, found = self._call("GET", "/api/runs")
+        if status != 200 or not isinstance(found, list):
+            raise self._refusal(status, found)
+
+    def free(self, waiting: Callable[[], None]) -> None:
+        """That the machine is free, its own service says when a run begins."""
+
+    def start(self, request: Request, keep: int = 1) -> str:
+        """Begin a run there; waits while another measurement goes. Raises ExplorerError when it cannot run."""
+        told = False
+        while True:
+            status, found = self._call("POST", "/api/runs", to_json(request))
+            if status == 202:
+                return str(found["run_id"])
+            if status != 409:
+                raise self._refusal(status, found)
+            if not told:
+                self._say(f"{self._address.host} is busy: {found.get('detail', 'another measurement goes')}")
+                told = True
+            self._pause(2 * POLL_S)
+
+    def wait(self, run_id: str, poll_s: float = POLL_S) -> Run:
+        """Block until the run has ended, and bring it home. Raises LostMachineError when the machine stays away."""
+        while self._tried("GET", f"/api/runs/{run_id}")["status"] in GOING:
+            self._pause(poll_s)
+        return self.store.load(self._bundle(run_id))
+
+    def cancel(self, run_id: str) -> None:
+        """Stop a run; the machine may be out of reach."""
+        self._stopped.clear()  # what was measured is still fetched
+        with contextlib.suppress(ExplorerError):
+            self._call("DELETE", f"/api/runs/{run_id}")
+
+    def close(self) -> None:
+        """Its service keeps what it has open."""
+
+    def stop(self) -> None:
+        """From another thread: whoever waits is interrupted."""
+        self._stopped.set()
+
+    # ------------------------------------------------------------ the wire
+
+    def _pause(self, seconds: float) -> None:
+        if self._stopped.wait(seconds):
+            raise KeyboardInterrupt
+
+    def _tried(self, method: str, path: str) -> Any:
+        """What it answers; a machine that is out of reach for a while is asked again."""
+        until = time.monotonic() + PATIENCE_S
+        told = False
+        while True:
+            try:
+                status, found = self._call(method, path)
+            except LostMachineError as error:
+                if time.monotonic() > until:
+                    raise
+                if not told:
+                    self._say(f"{error.message} Asking again for {PATIENCE_S / 60:.0f} minutes.")
+                    told = True
+                self._pause(2 * POLL_S)
+                continue
+            if status != 200:
+                raise self._refusal(status, found)
+            return found
+
+    def _bundle(self, run_id: str) -> bytes:
+        found = self._tried("GET", f"/api/runs/{run_id}/bundle")
+        if not isinstance(found, bytes):
+            raise self._none()
+        return found
+
+    def _call(self, method: str, path: str, body: bytes | None = None) -> tuple[int, Any]:
+        """Status, and the JSON or the bytes of an answer. Raises LostMachineError."""
+        at = self._address
+        kind = http.client.HTTPSConnection if at.secure else http.client.HTTPConnection
+        connection = kind(at.host, at.port, timeout=TIMEOUT_S)
+        try:
+            headers = at.headers() | ({"Content-Type": "application/json"} if body is not None else {})
+            connection.request(method, at.target(path), body, headers)
+            answer = connection.getresponse()
+            data = answer.read()
+            if answer.headers.get("Content-Type", "").endswith("json"):
+                return answer.status, json.loads(data)
+            return answer.status, data
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            why = (getattr(error, "strerror", None) or str(error) or type(error).__name__).rstrip(".")
+            raise LostMachineError(
+                f"{at.root} does not answer: {at.without_key(why)}.", "Start `roofscope serve` there, or leave it out."
+            ) from None
+        finally:
+            connection.close()
+
+    def _refusal(self, status: int, found: Any) -> ExplorerError:
+        """What its problem details say, as an error of ours."""
+        if not isinstance(found, dict) or "detail" not in found:
+            return self._none()
+        words = self._address.without_key(str(found["detail"])), str(found.get("hint", ""))
+        return LostMachineError(*words) if status in (401, 403, 421) else ExplorerError(*words)
+
+    def _none(self) -> LostMachineError:
+        return LostMachineError(
+            f"What answers at {self._address.root} is no Roofscope.", "Start `roofscope serve` there, or correct it."
+        )
+
+
+def _at(url: str, key: str | None) -> Address:
+    """A host alone stands for our own port there."""
+    typed = url.strip()
+    bare = "://" not in typed and ":" not in typed.rpartition("]")[2] and "/" not in typed
+    return address(f"{typed}:{PORT}" if bare and typed else typed, key)

@@ -1,0 +1,187 @@
+"""Runs on other machines: services on loopback with data folders of their own, and what is no service at all."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from core.cli import cli
+from core.errors import ExplorerError
+from core.paths import data_dir
+from core.runs.far import FarRunner, LostMachineError
+from core.runs.measuring import measuring
+from core.runs.store import Store
+from core.service.app import Manner, build
+from core.studies.plan import Axis
+from core.studies.sweep import carry_out_on, planned
+from core.types import Generate, Request, to_json
+from tests.service.server import LONG_S, Server
+
+KEY = "an-open-secret"
+BASE = Request(
+    model="smollm2-135m",
+    backend="fake",
+    task=Generate(prompt_tokens=4, max_new_tokens=3),
+    threads=1,
+    warmup=0,
+    retries=0,
+    profilers=(),
+)
+PLAN = planned(BASE, (Axis(name="new_tokens", values=(2, 3)),), reference_every=0)
+
+
+@pytest.fixture
+def far(tmp_path: Path, home: Path) -> Iterator[Server]:
+    root = tmp_path / "far"
+    with Server(build(Store(root), Manner(key=KEY)), root) as server:
+        yield server
+
+
+def of(server: Server) -> Store:
+    assert server.root is not None
+    return Store(server.root)
+
+
+def until(condition: Callable[[], Any]) -> Any:
+    end = time.monotonic() + LONG_S
+    while not (found := condition()):
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.02)
+    return found
+
+
+def nobody() -> str:
+    """An address at which nobody listens."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{found.getsockname()[1]}"
+
+
+def test_a_run_there_comes_home_as_it_is(far: Server, store: Store) -> None:
+    runner = FarRunner(store, far.url, KEY)
+    run = runner.wait(runner.start(BASE))
+    there = of(far).open(run.id)
+    assert run.path.is_relative_to(store.root) and run.status() == "done"
+    assert (run.request, run.events(), run.created_s) == (there.request, there.events(), there.created_s)
+    assert to_json(run.result()) == to_json(there.result())
+
+
+def test_a_sweep_on_machines_that_are_there_and_on_others(far: Server, store: Store, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    gone = nobody()
+    with Server(build(Store(other), Manner(key=KEY)), other) as second:
+        machines = [FarRunner(store, url, KEY) for url in (far.url, second.url, gone)]
+        said: list[str] = []
+        ledgers, reasons = carry_out_on(machines, PLAN, 10, said.append)
+        assert list(reasons) == [f"127.0.0.1-{gone.rpartition(':')[2]}"]
+        assert "does not answer" in reasons[machines[2].name] and "serve" in reasons[machines[2].name]
+        for machine, server in zip(machines, (far, second), strict=False):
+            made = set(ledgers[machine.name].state.runs.values())
+            assert made == set(of(server).ids()) and len(made) == 2, "each measured the whole grid, and nothing twice"
+        assert set(store.ids()) == {*of(far).ids(), *of(second).ids()}, "all of it is here"
+        again, _ = carry_out_on(machines[:2], PLAN, 10, said.append)
+        assert len(store.ids()) == 4 and set(again) == set(ledgers), "what is done is not done again"
+
+
+def test_the_command_names_who_could_not_be_asked(far: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FAR_KEY", KEY)
+    words = ["sweep", "--backend", "fake", "--threads", "1", "--axis", "new_tokens=2,3", "--warmup", "0"]
+    words += ["--profilers", "", "--reference-every", "0", "--json"]
+    done = CliRunner().invoke(cli, [*words, "--on", far.url, "--key-from", "FAR_KEY"])
+    assert done.exit_code == 0, done.stderr
+    (found,) = json.loads(done.stdout)["machines"].values()
+    assert [row["status"] for row in found["rows"]] == ["done", "done"]
+    refused = CliRunner().invoke(cli, [*words, "--on", f"{far.url},{nobody()}"])
+    assert refused.exit_code == 1 and "does not answer" in refused.stderr and "key is missing" in refused.stderr
+    assert KEY not in refused.stderr + done.stderr + done.stdout
+    for more, says in ((("--on", " , "), "No machine"), (("--on", "a", "--key-from", "NO_KEY"), "NO_KEY")):
+        bad = CliRunner().invoke(cli, [*words, *more])
+        assert bad.exit_code == 2 and says in bad.stderr
+    assert not [file for file in data_dir().rglob("*") if file.is_file() and KEY.encode() in file.read_bytes()]
+
+
+def test_what_cannot_run_there_is_told_in_its_words(far: Server, store: Store) -> None:
+    runner = FarRunner(store, far.url, KEY)
+    with pytest.raises(ExplorerError, match="no model called 'nope'") as refused:
+        runner.start(Request(model="nope", backend="fake"))
+    assert not isinstance(refused.value, LostMachineError) and refused.value.hint
+    with pytest.raises(LostMachineError, match="key"):
+        FarRunner(store, far.url, "wrong").hello()
+
+
+def test_a_machine_that_measures_something_else_is_waited_for(far: Server, store: Store) -> None:
+    said: list[str] = []
+    runner = FarRunner(store, far.url, KEY, said.append)
+    begun: list[str] = []
+    with measuring(of(far).root, "a bench of somebody"):
+        asking = threading.Thread(target=lambda: begun.append(runner.start(BASE)), daemon=True)
+        asking.start()
+        until(lambda: said)
+        assert "A bench of somebody" in said[0] and not begun
+    asking.join(LONG_S)
+    assert runner.wait(begun[0]).status() == "done"
+
+
+def test_a_stop_brings_home_what_was_measured(far: Server, store: Store) -> None:
+    long = Request(
+        model="smollm2-135m", backend="fake", task=Generate(prompt_tokens=4, max_new_tokens=5000), threads=1,
+        warmup=0, retries=0, profilers=(), options={"delay_s": 0.02},
+    )  # fmt: skip
+    runner = FarRunner(store, far.url, KEY)
+    run_id = runner.start(long)
+    until(lambda: len(of(far).open(run_id).events()) > 10)
+    runner.stop()
+    with pytest.raises(KeyboardInterrupt):
+        runner.wait(run_id)
+    runner.cancel(run_id)
+    run = runner.wait(run_id)
+    assert run.status() == "cancelled" and run.result().n_new_tokens > 0
+
+
+class Page(BaseHTTPRequestHandler):
+    """A web server that is somebody else's."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "text/html")
+        self.end_headers()
+        self.wfile.write(b"<html>It works!</html>")
+
+    def log_message(self, *_: Any) -> None:
+        """Nothing is printed."""
+
+
+def test_what_is_no_roofscope(store: Store) -> None:
+    with HTTPServer(("127.0.0.1", 0), Page) as web:
+        threading.Thread(target=web.handle_request, daemon=True).start()
+        with pytest.raises(LostMachineError, match="is no Roofscope"):
+            FarRunner(store, f"127.0.0.1:{web.server_port}").hello()
+
+
+@pytest.mark.parametrize(
+    ("typed", "name"),
+    [
+        ("Lab.Example", "lab.example-8765"),
+        ("lab:99", "lab-99"),
+        ("http://lab", "lab-80"),
+        ("https://lab:8443/", "lab-8443"),
+        ("[::1]", "1-8765"),
+    ],
+)
+def test_a_host_alone_means_our_port(store: Store, typed: str, name: str) -> None:
+    assert FarRunner(store, typed).name == name
+
+
+@pytest.mark.parametrize("typed", ["", "ftp://lab", "a b", "http://me:secret@lab"])
+def test_no_address(store: Store, typed: str) -> None:
+    with pytest.raises(ExplorerError):
+        FarRunner(store, typed)
