@@ -1,10 +1,11 @@
-"""Carry out a sweep: every combination of some settings, measured."""
+"""Carry out a sweep, every combination of some settings, or a search, which measures a part of them."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 import msgspec
@@ -15,43 +16,60 @@ from core.errors import ExplorerError
 from core.paths import data_dir
 from core.runs.far import FarRunner
 from core.runs.store import Store
+from core.studies import search as searching
 from core.studies import sweep as sweeping
 from core.studies.grid import cells, parsed_axis, size
 from core.studies.measures import MEASURES
-from core.studies.plan import Limits, Sweep
+from core.studies.plan import Limits, Search, Sweep
 from core.types import Generate, Request, from_json, to_json
+
+P = TypeVar("P", Sweep, Search)
+GRID = (
+    click.option(
+        "--axis",
+        "axes",
+        multiple=True,
+        help="What varies, name=value,value: model, backend, dtype, kv_dtype, threads, batch, prompt_tokens, "
+        "new_tokens, strategy, or a plugin's own setting (llama_cpp.flash_attn, jacobi.window). May be repeated.",
+    ),
+    click.option(
+        "--plan", "plan_file", type=click.Path(path_type=Path), help="A plan as JSON, in place of the options."
+    ),
+    click.option("--model", default="smollm2-135m", show_default=True, help="Where it does not vary; so the others."),
+    click.option("--backend", default="llama_cpp", show_default=True),
+    click.option("--strategy", default="autoregressive", show_default=True),
+    click.option("--prompt-tokens", type=int, default=64, show_default=True, help="Random tokens, unless --prompt."),
+    click.option("--prompt", help="A text for every cell."),
+    click.option("--new-tokens", type=int, default=32, show_default=True),
+    click.option("--dtype"),
+    click.option("--threads", type=int),
+    click.option("--batch", type=int, default=1, show_default=True),
+    click.option(
+        "--option", "options", multiple=True, help="A backend option of --backend, key=value; may be repeated."
+    ),
+    click.option("--warmup", type=int, default=1, show_default=True),
+    click.option("--repeats", type=int, default=1, show_default=True, help="Timing passes of a run."),
+    click.option("--profilers", default="memory", show_default=True, help="Comma-separated; empty for none."),
+    click.option("--minutes", type=click.FloatRange(min=0, min_open=True), default=60.0, show_default=True),
+    click.option("--again", is_flag=True, help="Begin anew instead of going on with what is there."),
+)
+
+
+def on_a_grid(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that say which cells there are and how each is measured."""
+    for option in reversed(GRID):
+        command = option(command)
+    return command
 
 
 @cli.command()
-@click.option(
-    "--axis",
-    "axes",
-    multiple=True,
-    help="What varies, name=value,value: model, backend, dtype, kv_dtype, threads, batch, prompt_tokens, new_tokens, "
-    "strategy, or a plugin's own setting (llama_cpp.flash_attn, jacobi.window). May be repeated.",
-)
-@click.option("--plan", "plan_file", type=click.Path(path_type=Path), help="A plan as JSON, in place of the options.")
-@click.option("--model", default="smollm2-135m", show_default=True, help="Where it does not vary; so the others.")
-@click.option("--backend", default="llama_cpp", show_default=True)
-@click.option("--strategy", default="autoregressive", show_default=True)
-@click.option("--prompt-tokens", type=int, default=64, show_default=True, help="Random tokens, unless --prompt.")
-@click.option("--prompt", help="A text for every cell.")
-@click.option("--new-tokens", type=int, default=32, show_default=True)
-@click.option("--dtype")
-@click.option("--threads", type=int)
-@click.option("--batch", type=int, default=1, show_default=True)
-@click.option("--option", "options", multiple=True, help="A backend option of --backend, key=value; may be repeated.")
-@click.option("--warmup", type=int, default=1, show_default=True)
-@click.option("--repeats", type=int, default=1, show_default=True, help="Timing passes of a run.")
+@on_a_grid
 @click.option("--rounds", type=click.IntRange(1, 20), default=1, show_default=True, help="Runs of each cell.")
-@click.option("--profilers", default="memory", show_default=True, help="Comma-separated; empty for none.")
 @click.option("--reference-every", type=click.IntRange(0), default=10, show_default=True, help="Cells; 0: never.")
-@click.option("--minutes", type=click.FloatRange(min=0, min_open=True), default=60.0, show_default=True)
 @click.option("--cells", "most", type=click.IntRange(1), help="Stop after so many cells.")
 @click.option("--width", type=click.FloatRange(0, 1, min_open=True), help="Until intervals are narrower: 0.05.")
 @click.option("--dry-run", is_flag=True, help="Say how many cells there are and which cannot run; measure nothing.")
 @click.option("--retry", is_flag=True, help="Measure again what failed.")
-@click.option("--again", is_flag=True, help="Begin anew instead of going on with what is there.")
 @click.option("--on", "machines", help="Addresses of `roofscope serve` on other machines: host1,host2:8765; on all.")
 @click.option("--key-from", help="The environment variable with the key of those machines.")
 @click.option("--csv", "csv_file", type=click.Path(path_type=Path), help="Write the table there.")
@@ -115,18 +133,90 @@ def _on(plan: Sweep, given: dict[str, Any], as_json: bool) -> None:
         fail("; ".join(f"{name}: {reason}" for name, reason in reasons.items()), "The same command goes on there.", 1)
 
 
+@cli.command()
+@on_a_grid
+@click.option("--goal", "goals", multiple=True, help="A measure to make better, the first decides; may be repeated.")
+@click.option("--at-most", multiple=True, help="A limit, measure=value: latency_s=2, peak_memory_bytes=1e9.")
+@click.option("--at-least", multiple=True, help="A floor, measure=value: tok_per_s=10.")
+@click.option("--measurements", type=click.IntRange(1), default=40, show_default=True, help="Before the final rounds.")
+@click.option("--final-rounds", type=click.IntRange(1, 50), default=5, show_default=True)
+@json_flag
+def search(as_json: bool, **given: Any) -> None:
+    """Find the best cells of a grid under constraints, measuring a part of it. Goes on where a stopped one left off."""
+    if given["plan_file"] is not None:
+        plan = _read(given["plan_file"], Search)
+    else:
+        plan = searching.searching(
+            _base(given),
+            [parsed_axis(text) for text in given["axes"]],
+            given["goals"] or ("tok_per_s", "peak_memory_bytes"),
+            _limits(given["at_most"]),
+            _limits(given["at_least"]),
+            given["measurements"],
+            given["final_rounds"],
+        )
+    ledger = searching.seek(plan, given["minutes"], lambda words: click.echo(words, err=True), given["again"])
+    found = searching.report(ledger.state, Store(data_dir()))
+    if as_json:
+        click.echo(to_json(found))
+        return
+    goals = plan.goals
+    rows = sorted(found.rows, key=lambda row: (row.stage != "finalist", row.stage))
+    show(
+        [
+            {
+                "cell": row.label,
+                "stage": row.stage,
+                **{g: row.measured.get(g) for g in goals},
+                **{f"{g}, final": row.final[g].value if g in row.final else None for g in goals},
+                "why": row.reason,
+            }
+            for row in rows
+        ]
+    )
+    click.echo()
+    for words in found.answer.words:
+        click.echo(words)
+    if found.bound is not None:
+        click.echo(f"{found.missed} of {found.audited} audited cells were wrongly dropped (at most {found.bound:.0%}).")
+    click.echo(f"search      {ledger.folder}")
+
+
+def _limits(values: tuple[str, ...]) -> dict[str, float]:
+    """measure=value arguments; raises ExplorerError for what is no number."""
+    found: dict[str, float] = {}
+    for name, value in pairs(values).items():
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ExplorerError(f"The limit of {name} is no number: {value}.", "Write for example latency_s=2.")
+        found[name] = float(value)
+    return found
+
+
 def plan_of(given: dict[str, Any]) -> Sweep:
     """The plan in a file, or that of the options; raises ExplorerError."""
     limits = Limits(cells=given["most"], width=given["width"])
     if given["plan_file"] is not None:
-        try:
-            read = from_json(given["plan_file"].read_bytes(), Sweep)
-        except OSError as error:
-            raise ExplorerError(f"{given['plan_file']} cannot be read: {error.strerror}.", "Name a plan.") from None
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise ExplorerError(f"{given['plan_file']} is no plan of a sweep: {error}.", "Save one anew.") from None
+        read = _read(given["plan_file"], Sweep)
         return msgspec.structs.replace(read, limits=limits) if limits != Limits() else read
-    base = Request(
+    axes = [parsed_axis(text) for text in given["axes"]]
+    return sweeping.planned(
+        _base(given), axes, rounds=given["rounds"], reference_every=given["reference_every"], limits=limits
+    )
+
+
+def _read(path: Path, kind: type[P]) -> P:
+    """A plan from a file; raises ExplorerError."""
+    try:
+        return from_json(path.read_bytes(), kind)
+    except OSError as error:
+        raise ExplorerError(f"{path} cannot be read: {error.strerror}.", "Name a plan.") from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ExplorerError(f"{path} is no such plan: {error}.", "Save one anew.") from None
+
+
+def _base(given: dict[str, Any]) -> Request:
+    """What every cell is measured as."""
+    return Request(
         model=given["model"],
         backend=given["backend"],
         strategy=given["strategy"],
@@ -143,8 +233,6 @@ def plan_of(given: dict[str, Any]) -> Sweep:
         repeats=given["repeats"],
         options=pairs(given["options"]),
     )
-    axes = [parsed_axis(text) for text in given["axes"]]
-    return sweeping.planned(base, axes, rounds=given["rounds"], reference_every=given["reference_every"], limits=limits)
 
 
 def _write(path: Path, text: str) -> None:

@@ -11,9 +11,11 @@ import msgspec
 
 from core.analysis.predict import Figure
 from core.analysis.predict_here import PredictionHere, arithmetic_dtype, predict_local
+from core.analysis.search import Range
 from core.analysis.work import total, work
 from core.dtypes import canonical_dtype
 from core.errors import ExplorerError
+from core.runs.check import estimate
 from core.runs.overheads import Overheads, known
 from core.runs.resolve import Resolved
 from core.runs.store import Store
@@ -25,6 +27,7 @@ from hardware.detect import machine, machine_id
 NOMINAL_BYTES_PER_S, NOMINAL_FLOP_PER_S = 10e9, 50e9
 START_S = 3.0  # of a run: a process or a message to it, and the wait until the machine is quiet
 LOAD_BYTES_PER_S = 0.5e9
+ROUND, MEMORY_ROUND = 8.0, 1.5  # by so much a figure from round numbers may be wrong
 GUESSED = 4.0  # tokens per forward that a strategy which guesses may reach, and how much dearer a forward may be
 PLAIN = ("autoregressive", "native", "encode")  # one token per forward, as the prediction has it
 
@@ -72,6 +75,31 @@ class Foresight:
             found, tpot_s=_widened(found.tpot_s), decode_tok_per_s=_widened(found.decode_tok_per_s)
         )
 
+    def ranges(self, wanted: Resolved) -> dict[str, Range]:
+        """Figures by the names of core.studies.measures; from round numbers, and wide, without measured ceilings."""
+        predicted = self.predict(wanted)
+        prompt, new = lengths(wanted.request)
+        batch, encodes = wanted.request.batch, wanted.request.strategy == "encode" or not wanted.spec.causal
+        if predicted is not None:
+            found = {
+                "ttft_s": _range(predicted.ttft_s),
+                "prefill_tok_per_s": _range(predicted.prefill_tok_per_s),
+                "peak_memory_bytes": _range(predicted.peak_memory_bytes),
+                "latency_s": _range(predicted.ttft_s if encodes else latency(predicted, new)),
+            }
+            if predicted.tpot_s is not None and predicted.decode_tok_per_s is not None and not encodes:
+                found |= {"tpot_s": _range(predicted.tpot_s), "tok_per_s": _range(predicted.decode_tok_per_s)}
+            return found
+        first, step = _forward_s(wanted, prompt), _forward_s(wanted, 1)
+        wide = 1.0 if wanted.request.strategy in PLAIN else GUESSED
+        found = {
+            "ttft_s": _about(first),
+            "prefill_tok_per_s": _about(batch * prompt / first),
+            "latency_s": _about(first if encodes else first + (new - 1) * step, wide),
+            "peak_memory_bytes": _about(float(estimate(wanted).total_bytes), MEMORY_ROUND / ROUND),
+        }
+        return found if encodes else found | {"tpot_s": _about(step, wide), "tok_per_s": _about(batch / step, wide)}
+
     def seconds(self, wanted: Resolved, predicted: PredictionHere | None = None) -> float:
         """Of the whole run: start, loading, every pass."""
         request = wanted.request
@@ -105,6 +133,15 @@ def latency(predicted: PredictionHere, new_tokens: int) -> Figure:
         low=first.low + n * step.low,
         high=first.high + n * step.high,
     )
+
+
+def _range(of: Figure) -> Range:
+    return Range(low=of.low, likely=of.calibrated, high=of.high)
+
+
+def _about(value: float, wide: float = 1.0) -> Range:
+    """A round number that may be wrong by ROUND, times `wide`, to either side."""
+    return Range(low=value / (ROUND * wide), likely=value, high=value * ROUND * wide)
 
 
 def _widened(of: Figure) -> Figure:

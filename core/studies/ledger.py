@@ -14,6 +14,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import msgspec
 from filelock import FileLock, Timeout
 
+from core.analysis.search import Range
 from core.errors import ExplorerError
 from core.runs.far import LostMachineError
 from core.runs.measuring import SPOILED, BusyError
@@ -29,7 +30,7 @@ Say = Callable[[str], None]
 class State(msgspec.Struct, kw_only=True):
     """runs: key -> run id. failures: key -> why it has no run that counts. items: eval -> how many. spent_s: over all
     sessions. took_s: key -> seconds of its run, loading and waiting included. refused: cell -> why it cannot run.
-    expected_s: cell -> seconds it was expected to take, before any of them ran.
+    expected_s, ranges: cell -> seconds it was expected to take and figures it was expected to have, before any ran.
     """
 
     plan: Study
@@ -42,6 +43,7 @@ class State(msgspec.Struct, kw_only=True):
     took_s: dict[str, float] = {}
     refused: dict[str, str] = {}
     expected_s: dict[str, float] = {}
+    ranges: dict[str, dict[str, Range]] = {}
 
 
 class Runs(Protocol):

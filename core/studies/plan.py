@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import msgspec
 
+from core.analysis.search import Constraint
 from core.studies.validate import Group
 from core.types import Record, Request, Scalar
 
@@ -180,4 +181,26 @@ class Sweep(Record, tag="sweep", omit_defaults=False):
     seed: int = 0
 
 
-Study = Plan | Benchmark | Sweep
+class Search(Record, tag="search", omit_defaults=False):
+    """The best cells of a grid under constraints, found with fewer measurements than the grid has cells.
+
+    goals: measures (core.studies.measures), the first decides. total: measurements it may make before the finalists
+    are measured anew, `final_rounds` times each in fresh processes beside the baseline, the grid's first cell.
+    """
+
+    name: str
+    title: str
+    base: Request
+    axes: tuple[Axis, ...]
+    goals: tuple[str, ...]
+    constraints: tuple[Constraint, ...] = ()
+    total: int = 40
+    final_rounds: int = 5
+    seed: int = 0
+
+    @property
+    def grid(self) -> Sweep:
+        return Sweep(name=self.name, title=self.title, base=self.base, axes=self.axes, seed=self.seed)
+
+
+Study = Plan | Benchmark | Sweep | Search

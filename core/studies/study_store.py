@@ -23,7 +23,7 @@ from core.runs import old_form
 from core.runs.owner import Owner
 from core.studies import ledger
 from core.studies.findings import Findings
-from core.studies.plan import Sweep
+from core.studies.plan import Search, Sweep
 from core.studies.standings import Standings
 from core.types import Record, from_json, to_json
 from hardware.priority import spawn
@@ -76,14 +76,15 @@ def start(kind: str, model: str, minutes: float) -> None:
     _launch(f"{kind}-{model}", "study", kind, "--model", model, "--minutes", str(minutes))
 
 
-def start_sweep(plan: Sweep, minutes: float, *more: str, command: str = "sweep") -> None:
-    """Carry out a sweep in a process of its own, with further arguments of its command; its plan lies in its folder."""
+def start_sweep(plan: Sweep | Search, minutes: float, *more: str) -> None:
+    """Carry out a sweep or a search in a process of its own; its plan lies in its folder. more: arguments besides."""
     folder = data_dir() / "studies" / plan.name
     folder.mkdir(parents=True, exist_ok=True)
     try:
         (folder / PLAN).write_bytes(to_json(plan))
     except OSError as error:
         raise ExplorerError(f"The plan could not be stored: {error.strerror}.", "Free some disk space.") from error
+    command = "search" if isinstance(plan, Search) else "sweep"
     _launch(plan.name, command, "--plan", str(folder / PLAN), "--minutes", str(minutes), *more)
 
 

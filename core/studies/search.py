@@ -1,0 +1,427 @@
+"""Carries out a search: the grid is predicted, a part of it measured, the finalists measured anew in fresh processes.
+
+What was found at any time follows from the ledger alone: the search is gone through again with the runs that are
+there (core.analysis.search asks for the same measurements for the same answers). Figures of the search choose; only
+those of the final rounds are results, because the best of many noisy figures is too good.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from core.analysis.search import Candidate, Constraint, Goal, Hunt, Outcome, OutOfTimeError, Range, Values, miss_rate
+from core.errors import ExplorerError
+from core.models import catalogue
+from core.paths import data_dir
+from core.runs.asked import unlike
+from core.runs.check import check
+from core.runs.runner import Runner
+from core.runs.store import Store
+from core.stats.intervals import Ratio
+from core.studies.foresight import Foresight
+from core.studies.grid import Cell, cells
+from core.studies.ledger import Ledger, Say, State, read
+from core.studies.measures import MEASURES, typical, values_of
+from core.studies.plan import Axis, Search
+from core.studies.sweep import catalogue_name, expectations, refusals
+from core.types import Record, Request, to_json
+
+FINALISTS = 4
+Stage = Literal["predicted only", "dropped", "audited", "measured", "finalist", "failed", "cannot run"]
+
+
+class Found(Record, omit_defaults=False):
+    """One cell of a search. predicted: before anything ran. measured: the mean of the search's own runs, `n` of them.
+
+    final: of the final rounds. shrinkage: final over measured, of each measure that both have.
+    """
+
+    id: str
+    label: str
+    stage: Stage
+    reason: str
+    predicted: dict[str, Range]
+    measured: dict[str, float]
+    n: int
+    final: dict[str, Ratio]
+    shrinkage: dict[str, float]
+
+
+class Answer(Record, omit_defaults=False):
+    """What a search says. cell: its choice; "" where nothing meets the constraints, then `words` name the nearest."""
+
+    cell: str
+    words: tuple[str, ...]
+
+
+class SearchReport(Record, omit_defaults=False):
+    """A search as it stands. missed: of `audited` dropped cells those that would have been on the front; bound: the
+    upper 95 % bound of that rate. expected_s: of a sweep of every cell that can run. complete: the finals are over.
+    """
+
+    plan: Search
+    rows: tuple[Found, ...]
+    answer: Answer
+    measured: int
+    dropped: int
+    audited: int
+    missed: int
+    bound: float | None
+    spent_s: float
+    minutes: float
+    expected_s: float
+    complete: bool
+
+
+def searching(
+    base: Request,
+    axes: Sequence[Axis],
+    goals: Sequence[str],
+    at_most: Mapping[str, float] | None = None,
+    at_least: Mapping[str, float] | None = None,
+    total: int = 40,
+    final_rounds: int = 5,
+    seed: int = 0,
+) -> Search:
+    """A search whose name follows from what it asks. Raises ExplorerError for a measure that is none, or no goal."""
+    constraints = (
+        *(Constraint(measure=m, better="lower", limit=v) for m, v in (at_most or {}).items()),
+        *(Constraint(measure=m, better="higher", limit=v) for m, v in (at_least or {}).items()),
+    )
+    for name in (*goals, *(c.measure for c in constraints)):
+        if name not in MEASURES:
+            raise ExplorerError(f"There is no measure called '{name}'.", f"Known: {', '.join(MEASURES)}.")
+    if not goals:
+        raise ExplorerError("A search needs something to make better.", f"Name one of: {', '.join(MEASURES)}.")
+    digest = hashlib.sha256(to_json((base, axes, goals, constraints, total, final_rounds, seed))).hexdigest()[:8]
+    model = next((str(axis.values[0]) for axis in axes if axis.name == "model" and axis.values), base.model)
+    limits = "".join(
+        f", {MEASURES[c.measure].label.lower()} at {'most' if c.better == 'lower' else 'least'} {c.limit:g}"
+        for c in constraints
+    )
+    return Search(
+        name=f"search-{catalogue_name(model)}-{digest}",
+        title=f"Best {' and '.join(MEASURES[g].label.lower() for g in goals)} of {model}{limits}",
+        base=base,
+        axes=tuple(axes),
+        goals=tuple(dict.fromkeys(goals)),
+        constraints=constraints,
+        total=total,
+        final_rounds=final_rounds,
+        seed=seed,
+    )
+
+
+def folder_of(plan: Search) -> Path:
+    return data_dir() / "studies" / plan.name
+
+
+def seek(plan: Search, minutes: float, say: Say, again: bool = False) -> Ledger[Search]:
+    """Do whatever of the search is not done yet. Interrupting it loses nothing but the run going.
+
+    Raises ExplorerError when no cell can run.
+    """
+    every = cells(plan.grid)
+    catalogue.entries(refresh=True)
+    runner = Runner(Store(data_dir()))
+    ledger = Ledger(folder_of(plan), plan, minutes, runner, say, again)
+    state = ledger.state
+    try:
+        if not state.ranges:
+            state.refused = refusals(every)
+            ready = [c for c in every if c.id not in state.refused]
+            if not ready:
+                reason = Counter(state.refused.values()).most_common(1)[0][0]
+                raise ExplorerError("No cell of this grid can run.", f"The most common reason: {reason}")
+            foresight = Foresight(runner.store)
+            state.ranges = {c.id: foresight.ranges(check(c.request)) for c in ready}
+            state.expected_s = expectations(ready, runner.store)
+            ledger.save()
+        by_id = {c.id: c for c in every if c.id in state.ranges}
+
+        def measure(name: str, rung: int) -> Values | None:
+            return _measure(ledger, f"{name}/{rung}", by_id[name].request, by_id[name].label)
+
+        outcome = _hunt(state, every).go(measure)
+        _finals(ledger, outcome, by_id)
+    finally:
+        runner.close()
+        ledger.save()
+    return ledger
+
+
+def _measure(ledger: Ledger[Search], key: str, request: Request, label: str) -> Values | None:
+    """The figures of a key's run; None when it failed or ran something else. Raises OutOfTimeError."""
+    if key in ledger.state.failures:
+        return None
+    if ledger.left_s <= 0 and ledger.done(key) is None:
+        raise OutOfTimeError
+    run = ledger.perform(key, request, label)
+    if run is None:
+        if key not in ledger.state.failures:  # stopped by hand
+            raise OutOfTimeError
+        return None
+    if other := unlike(request, run.recording()):
+        ledger.fail(key, " ".join(other))
+        return None
+    ledger.state.took_s.setdefault(key, 0.0)
+    return values_of(run.result())
+
+
+def _hunt(state: State, every: Sequence[Cell]) -> Hunt:
+    plan = _plan(state)
+    candidates = [
+        Candidate(id=c.id, group=_group(c.request), ranges=state.ranges[c.id]) for c in every if c.id in state.ranges
+    ]
+    return Hunt(candidates, _goals(plan, candidates), plan.constraints, plan.total, plan.seed)
+
+
+def _group(r: Request) -> str:
+    return f"{r.model} {r.backend} {r.dtype} {r.options.get('kv_dtype', '')} {r.strategy}"
+
+
+def _goals(plan: Search, candidates: Sequence[Candidate]) -> tuple[Goal, ...]:
+    """Each with a reference that is fixed before anything is measured: its limit, or the worst end predicted."""
+    found = []
+    for name in plan.goals:
+        better = MEASURES[name].better
+        limit = next((c.limit for c in plan.constraints if c.measure == name and c.better == better), None)
+        if limit is None:
+            ends = [c.ranges[name] for c in candidates if name in c.ranges]
+            if not ends:
+                raise ExplorerError(
+                    f"{MEASURES[name].label} cannot be predicted for any cell.", "Choose another goal for this search."
+                )
+            limit = max(r.high for r in ends) if better == "lower" else min(r.low for r in ends)
+        found.append(Goal(measure=name, better=better, reference=limit))
+    return tuple(found)
+
+
+def _contestants(outcome: Outcome, every: Sequence[str]) -> list[str]:
+    """The finalists and the baseline, the first cell that can run."""
+    return list(dict.fromkeys((*outcome.finalists[:FINALISTS], *every[:1])))
+
+
+def _finals(ledger: Ledger[Search], outcome: Outcome, by_id: Mapping[str, Cell]) -> None:
+    """In each round every finalist and the baseline once, in a fresh process and a new order."""
+    plan = ledger.plan
+    names = _contestants(outcome, list(by_id)) if outcome.finalists else []
+    for number in range(plan.final_rounds):
+        for name in random.Random(f"{plan.seed}-final-{number}").sample(names, len(names)):
+            request = msgspec.structs.replace(by_id[name].request, fresh_process=True)
+            try:
+                _measure(ledger, f"final-{name}/{number}", request, f"final round {number + 1}: {by_id[name].label}")
+            except OutOfTimeError:
+                return
+
+
+# ------------------------------------------------------------ what came of it
+
+
+def report(state: State, store: Store) -> SearchReport:
+    """Everything that came of a search so far; reads every run of it."""
+    plan = _plan(state)
+    every = cells(plan.grid)
+    labels = {c.id: c.label for c in every}
+    results = _results(state, store)
+
+    def told(name: str, rung: int) -> Values | None:
+        key = f"{name}/{rung}"
+        if key in state.failures:
+            return None
+        if key not in results:
+            raise OutOfTimeError
+        return results[key]
+
+    outcome = _hunt(state, every).go(told)
+    ready = [c.id for c in every if c.id in state.ranges]
+    finals = {
+        name: [results[f"final-{name}/{n}"] for n in range(plan.final_rounds) if f"final-{name}/{n}" in results]
+        for name in _contestants(outcome, ready)
+    }
+    rows = tuple(_row(state, c, outcome, finals.get(c.id, []), labels) for c in every)
+    rate = miss_rate(len(outcome.missed), len([n for n in outcome.audited if n in outcome.seen]))
+    enough = all(len(found) == plan.final_rounds for found in finals.values())
+    return SearchReport(
+        plan=plan,
+        rows=rows,
+        answer=_answer(plan, rows, outcome, ready[:1], labels),
+        measured=len(outcome.order),
+        dropped=len(outcome.dropped),
+        audited=len([n for n in outcome.audited if n in outcome.seen]),
+        missed=len(outcome.missed),
+        bound=rate[1] if rate else None,
+        spent_s=state.spent_s,
+        minutes=state.minutes,
+        expected_s=sum(state.expected_s.values()),
+        complete=bool(outcome.finalists) and enough,
+    )
+
+
+def _results(state: State, store: Store) -> dict[str, Values]:
+    found: dict[str, Values] = {}
+    for key, run_id in state.runs.items():
+        if key in state.failures:
+            continue
+        try:
+            run = store.open(run_id)
+            if run.status() == "done":
+                found[key] = values_of(run.result())
+        except ExplorerError:
+            continue
+    return found
+
+
+def _row(state: State, cell: Cell, outcome: Outcome, finals: Sequence[Values], labels: Mapping[str, str]) -> Found:
+    stage, reason = _stage(state, cell.id, outcome)
+    for name, words in (*labels.items(), *((m, what.label.lower()) for m, what in MEASURES.items())):
+        reason = reason.replace(name, words)
+    measured = outcome.seen.get(cell.id, {})
+    final = {m: mean for m in MEASURES if (mean := typical([f[m] for f in finals if m in f])) is not None}
+    return Found(
+        id=cell.id,
+        label=cell.label,
+        stage=stage,
+        reason=reason,
+        predicted=state.ranges.get(cell.id, {}),
+        measured=dict(measured),
+        n=outcome.counts.get(cell.id, 0),
+        final=final,
+        shrinkage={m: v.value / measured[m] for m, v in final.items() if measured.get(m)},
+    )
+
+
+def _stage(state: State, name: str, outcome: Outcome) -> tuple[Stage, str]:
+    if name in state.refused:
+        return "cannot run", state.refused[name]
+    if name in outcome.failed:
+        return "failed", " ".join(why for key, why in state.failures.items() if key.startswith(f"{name}/"))
+    if name in outcome.finalists:
+        return "finalist", ""
+    if name in outcome.audited and name in outcome.seen:
+        why = "would have been on the front" if name in outcome.missed else "rightly dropped"
+        return "audited", f"{outcome.dropped.get(name, '')}; measured all the same: {why}"
+    if name in outcome.dropped:
+        return "dropped", outcome.dropped[name]
+    return ("measured", "") if name in outcome.seen else ("predicted only", "others promised more")
+
+
+def _answer(
+    plan: Search, rows: Sequence[Found], outcome: Outcome, baseline: Sequence[str], labels: Mapping[str, str]
+) -> Answer:
+    """The choice and why; what each constraint costs; or who comes nearest where nobody meets them."""
+    if not outcome.seen:
+        return Answer(cell="", words=("Nothing is measured yet.",))
+    if not outcome.finalists:
+        return Answer(cell="", words=(_nearest(plan, outcome, labels),))
+    by_id = {row.id: row for row in rows}
+    goal = plan.goals[0]
+    what = MEASURES[goal]
+    pick = max if what.better == "higher" else min
+
+    def value(name: str) -> float:
+        row = by_id[name]
+        return row.final[goal].value if goal in row.final else row.measured[goal]
+
+    ready = [n for n in outcome.finalists[:FINALISTS] if goal in by_id[n].measured]
+    kept = [n for n in ready if all(_met(by_id[n], c) for c in plan.constraints)]
+    if not kept:
+        return Answer(
+            cell="", words=("No finalist meets the constraints when it is measured anew. Search again with more.",)
+        )
+    best = pick(kept, key=value)
+    row = by_id[best]
+    words = [f"{row.label}: of all that meet the constraints it has the best {what.label.lower()} among the finalists."]
+    shown = row.final.get(goal)
+    if shown is None:
+        words.append("The finalists are not measured anew yet, so its figures are the search's own and too good.")
+    elif goal in row.shrinkage:
+        words.append(f"Measured anew, {what.label.lower()} is {row.shrinkage[goal]:.2f} times what the search saw.")
+    words += _over_baseline(goal, row, by_id.get(baseline[0]) if baseline else None)
+    words += [w for c in plan.constraints if (w := _cost(plan, c, outcome))]
+    return Answer(cell=best, words=tuple(words))
+
+
+def _met(row: Found, c: Constraint) -> bool:
+    value = row.final[c.measure].value if c.measure in row.final else row.measured.get(c.measure)
+    return value is not None and c.met(value)
+
+
+def _over_baseline(goal: str, row: Found, base: Found | None) -> list[str]:
+    """By the final rounds, which interleave the two; an interval from five of them on."""
+    if base is None or base.id == row.id or goal not in row.final or goal not in base.final:
+        return []
+    ratio = row.final[goal].value / base.final[goal].value
+    return [f"That is {ratio:.2f} times the baseline's ({base.label}), {row.final[goal].n} final rounds each."]
+
+
+def _cost(plan: Search, constraint: Constraint, outcome: Outcome) -> str:
+    """What this constraint costs in the first goal, by the search's own figures."""
+    goal = plan.goals[0]
+    others = [c for c in plan.constraints if c != constraint]
+    pick = max if MEASURES[goal].better == "higher" else min
+    without = [
+        v[goal]
+        for v in outcome.seen.values()
+        if goal in v and all(c.measure in v and c.met(v[c.measure]) for c in others)
+    ]
+    inside = [
+        v[goal]
+        for v in outcome.seen.values()
+        if goal in v and all(c.measure in v and c.met(v[c.measure]) for c in plan.constraints)
+    ]
+    if not without or not inside or pick(inside) <= 0:
+        return ""
+    ratio = pick(without) / pick(inside)
+    side = "at most" if constraint.better == "lower" else "at least"
+    name = f"{MEASURES[constraint.measure].label} {side} {constraint.limit:g}"
+    if abs(ratio - 1) < 0.005:
+        return f"{name} costs nothing here."
+    return f"Without “{name}” the best {MEASURES[goal].label.lower()} that was measured is {ratio:.2f} times that."
+
+
+def _nearest(plan: Search, outcome: Outcome, labels: Mapping[str, str]) -> str:
+    if not outcome.nearest:
+        return "Every cell that was tried failed; the table has the reasons."
+    values = outcome.seen[outcome.nearest]
+    missing = [
+        f"{MEASURES[c.measure].label.lower()} of {values[c.measure]:.4g} where {c.limit:g} is asked"
+        if c.measure in values
+        else f"{MEASURES[c.measure].label.lower()}, which was not measured"
+        for c in plan.constraints
+        if c.measure not in values or not c.met(values[c.measure])
+    ]
+    return (
+        f"Nothing that was measured meets the constraints. Nearest is {labels[outcome.nearest]}: {'; '.join(missing)}."
+    )
+
+
+def load(folder: Path) -> State:
+    """The ledger of a search in a folder; raises ExplorerError when there is none."""
+    state = read(folder)
+    if state is None or not isinstance(state.plan, Search):
+        raise ExplorerError(f"There is no search in {folder.name}.", "Start one: it goes on where a stopped one was.")
+    return state
+
+
+def searches() -> tuple[str, ...]:
+    """The names of the searches on this machine, newest first."""
+    found = []
+    for file in (data_dir() / "studies").glob("search-*/study.json"):
+        try:
+            found.append((-file.stat().st_mtime, file.parent.name))
+        except OSError:
+            continue
+    return tuple(name for _, name in sorted(found))
+
+
+def _plan(state: State) -> Search:
+    assert isinstance(state.plan, Search), "not the ledger of a search"
+    return state.plan

@@ -1,0 +1,120 @@
+"""Searches on the fake backend: choice, finals, stops, limits that nobody meets, and what cannot be predicted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from core.cli import cli
+from core.errors import ExplorerError
+from core.paths import data_dir
+from core.runs.store import Store
+from core.studies.plan import Axis, Search
+from core.studies.search import SearchReport, folder_of, load, report, searches, searching, seek
+from core.types import Generate, Request, from_json, to_json
+
+BASE = Request(
+    model="smollm2-135m",
+    backend="fake",
+    task=Generate(prompt_tokens=4, max_new_tokens=3),
+    threads=1,
+    warmup=0,
+    retries=0,
+    profilers=(),
+)
+DELAYS = Axis(name="fake.delay_s", values=(0.2, 0.05, 0.0))
+
+
+def quiet(words: str) -> None:
+    """Nothing is shown."""
+
+
+def plan(**changes: object) -> Search:
+    asked = {"goals": ("tok_per_s",), "total": 3, "final_rounds": 1, **changes}
+    return searching(BASE, (DELAYS,), **asked)  # type: ignore[arg-type]
+
+
+def told(of: Search) -> SearchReport:
+    return report(load(folder_of(of)), Store(data_dir()))
+
+
+def test_it_chooses_measures_anew_and_says_why_after_a_stop_too() -> None:
+    wanted = plan(at_most={"latency_s": 60.0})
+    seen: list[str] = []
+
+    def stop(words: str) -> None:
+        seen.append(words)
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        seek(wanted, 10, stop)
+    half = told(wanted)
+    assert half.measured == 2 and not half.complete and len(half.rows) == 3
+    ledger = seek(wanted, 10, quiet)
+    found = told(wanted)
+    assert from_json(to_json(found), SearchReport) == found
+    # three cells, then the winner and the baseline once more
+    assert found.measured == 3 and found.complete and len(ledger.state.runs) == 5
+    best = next(row for row in found.rows if row.id == found.answer.cell)
+    assert best.label == "delay s 0.0" and best.stage == "finalist"
+    assert best.final["tok_per_s"].n == 1 and best.shrinkage["tok_per_s"] > 0
+    words = " ".join(found.answer.words)
+    assert "times the baseline's (delay s 0.2)" in words and "Whole answer at most 60 costs nothing here." in words
+    assert "Measured anew" in words
+    store = Store(data_dir())
+    finals = [i for k, i in ledger.state.runs.items() if k.startswith("final-")]
+    assert all(store.open(i).request.fresh_process for i in finals) and len(finals) == 2
+    seek(wanted, 10, quiet)
+    assert len(store.ids()) == 5, "what is done is not done again"
+
+
+def test_a_limit_that_nobody_meets_names_the_nearest() -> None:
+    wanted = plan(at_most={"latency_s": 1e-6})
+    seek(wanted, 10, quiet)
+    found = told(wanted)
+    assert found.answer.cell == "" and "Nearest is delay s 0.0: whole answer of" in found.answer.words[0]
+    assert not any(row.final for row in found.rows)
+
+
+def test_limits_of_what_was_not_measured_and_time() -> None:
+    wanted = plan(at_most={"joules": 5.0}, total=1)
+    seek(wanted, 10, quiet)
+    assert "energy, which was not measured" in told(wanted).answer.words[0]
+    short = plan(total=2)
+    assert seek(short, 1e-9, quiet).state.runs == {}
+    assert told(short).answer.words == ("Nothing is measured yet.",)
+
+
+def test_bad_requests() -> None:
+    for changes, sentence in (
+        ({"goals": ("speed",)}, "no measure called 'speed'"),
+        ({"goals": ()}, "needs something to make better"),
+        ({"at_least": {"colour": 1.0}}, "no measure called 'colour'"),
+    ):
+        with pytest.raises(ExplorerError, match=sentence):
+            plan(**changes)
+    with pytest.raises(ExplorerError, match="Energy cannot be predicted"):
+        seek(plan(goals=("joules",)), 10, quiet)
+    with pytest.raises(ExplorerError, match="No cell of this grid can run"):
+        seek(searching(BASE, (Axis(name="dtype", values=("int3",)),), ("tok_per_s",)), 10, quiet)
+
+
+def test_the_command_line(tmp_path: Path) -> None:
+    def core(*args: str) -> tuple[int, str]:
+        done = CliRunner().invoke(cli, ["search", "--backend", "fake", "--threads", "1", "--warmup", "0", *args])
+        return done.exit_code, done.output
+
+    common = ("--profilers", "", "--axis", "batch=1,2", "--measurements", "1", "--final-rounds", "1")
+    code, out = core(*common, "--goal", "tok_per_s")
+    assert code == 0 and "finalist" in out and "has the best decode speed" in out
+    (name,) = searches()
+    (tmp_path / "plan.json").write_bytes(to_json(load(data_dir() / "studies" / name).plan))
+    code, out = core("--plan", str(tmp_path / "plan.json"), "--json")
+    assert code == 0 and from_json(out[out.index("{") :], SearchReport).complete
+    assert core(*common, "--at-most", "latency_s=quick")[0] == 2
+    assert core("--plan", str(tmp_path / "none.json"))[0] == 2
+    with pytest.raises(ExplorerError, match="There is no search"):
+        load(tmp_path)
