@@ -16,11 +16,16 @@ $(INSTALLED): requirements.txt pyproject.toml
 		{ echo "llama.cpp is compiled here, but there is no C++ compiler: install one (Debian: apt install g++)." >&2; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing into $(VENV). The first time this takes several minutes: llama.cpp is compiled for this CPU."
-	$(BIN)/python -m pip install --disable-pip-version-check -r requirements.txt
+	@begun=$$(date +%s); \
+		( while sleep 20 >/dev/null 2>&1; do echo "  ... after $$(( $$(date +%s) - begun )) s still installing (compiling llama.cpp is most of it)"; done ) & \
+		ticker=$$!; trap 'kill $$ticker 2>/dev/null' EXIT INT TERM; \
+		$(BIN)/python -m pip install --disable-pip-version-check -r requirements.txt || exit 1; \
+		echo "Installed in $$(( $$(date +%s) - begun )) s."
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
 run: install
+	@echo "Starting the app. Its address, usually http://localhost:8501, stands below; Ctrl-C ends it."
 	$(BIN)/python -m streamlit run app.py
 
 test: install

@@ -69,6 +69,7 @@ def main() -> None:
     from core.paths import data_dir
     from core.runs.screens import drew
     from pages.ui import lecture, rest
+    from pages.ui.first_start import tour_strip
     from pages.ui.page import guard
     from pages.ui.panes import look
     from pages.ui.shell import machine_line, missing_run_notice, run_strip
@@ -86,6 +87,7 @@ def main() -> None:
         if note is not None:
             st.stop()
         lecture.frame()
+        tour_strip()
         missing_run_notice()
         run_strip(on_run_page=chosen.title == "Run")
         machine_line()

@@ -58,6 +58,13 @@ def open_lesson(name: str) -> None:
     adopt_value("step", "1")
 
 
+def turn(name: str, by: int) -> None:
+    """One step on or back from where the address is: a key may be pressed before the last step is drawn whole."""
+    at, last = st.query_params.get("step", "1"), len(get(name).steps)
+    now = int(at) if at.isdecimal() and 1 <= int(at) <= last else 1
+    adopt_value("step", str(min(max(now + by, 1), last)))
+
+
 def draw_list() -> None:
     """All lessons with what is done of each, and what there is to take home."""
     done = progress.done(data_dir())
@@ -119,8 +126,8 @@ def draw_ways(name: str, lesson: Lesson, place: int) -> None:
             icon=":material/arrow_back:",
             shortcut="Left",
             disabled=place == 1,
-            on_click=adopt_value,
-            args=("step", str(place - 1)),
+            on_click=turn,
+            args=(name, -1),
         )
         if place < len(lesson.steps):
             st.button(
@@ -128,8 +135,8 @@ def draw_ways(name: str, lesson: Lesson, place: int) -> None:
                 key="lesson-on",
                 icon=":material/arrow_forward:",
                 shortcut="Right",
-                on_click=adopt_value,
-                args=("step", str(place + 1)),
+                on_click=turn,
+                args=(name, 1),
             )
         elif follows:
             title = get(follows[0]).title

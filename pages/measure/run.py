@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from core.runs.store import Run
 from core.types import Result
+from pages.ui.first_start import draw_card
 from pages.ui.guess_view import draw_guesses
 from pages.ui.live import live
 from pages.ui.page import empty, guard, page
@@ -47,6 +48,8 @@ def begun(result: Result) -> bool:
 
 
 with page("Run", "Choose a model, a backend and a prompt, and watch where the time and the memory go."):
+    with guard():
+        draw_card()
     form, view = panes()
     with form, guard():
         start_button("Run", ":material/play_arrow:", request_form(), anew=False)

@@ -18,7 +18,26 @@ ROOT = Path(__file__).parents[2]
 FILES = [*sorted((ROOT / "pages").rglob("*.py")), *sorted((ROOT / "core" / "charts").rglob("*.py"))]
 PLAIN = {  # capitals that are no terms: formats of files and dates, names of things, colours
     *("JSON", "CSV", "HTML", "PNG", "SVG", "ZIP", "UTC", "MMM", "HH", "RTX", "SXM", "FFFFFF", "AMD", "IBM", "JAX"),
-    *("GPT", "NVIDIA", "THIS", "OWN", "ID", "OK", "UI", "II"),
+    *(
+        "JSONL",
+        "LM",
+        "TGI",
+        "XML",
+        "YAML",
+        "TOML",
+        "TSV",
+        "PDF",
+        "USD",
+        "EUR",
+        "GPT",
+        "NVIDIA",
+        "THIS",
+        "OWN",
+        "ID",
+        "OK",
+        "UI",
+        "II",
+    ),
 }
 TILES = {"metric", "_tile", "tile", "draw_figure"}
 UNLIKE_TERMS = {"Computed"}  # they say what the number is of by the card that they stand on

@@ -1,0 +1,70 @@
+"""A lesson from its list to its end, answered with the keyboard, and lecture mode by its keys alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from core.learn.lesson import get
+from tests.browser.conftest import Server
+
+pytestmark = pytest.mark.browser
+LESSON = "one_token"
+
+
+def step(page: Any, place: int) -> Any:
+    """Waits until the step at this place is on the screen."""
+    from playwright.sync_api import expect
+
+    title = page.get_by_role("heading", name=get(LESSON).steps[place - 1].title, exact=False)
+    expect(title).to_be_visible()
+    expect(page.locator(".st-key-lesson-on button").first).to_be_visible()  # its keys are heard from then on
+    expect(page.get_by_test_id("stApp")).to_have_attribute("data-test-script-state", "notRunning")
+    return title
+
+
+def test_a_lesson_is_taken_with_the_keyboard(server: Server, tab: Callable[[], Any]) -> None:
+    from playwright.sync_api import expect
+
+    page = tab()
+    page.goto(server.address("lessons"))
+    page.locator(f".st-key-open-{LESSON} button").first.click()
+    step(page, 1)
+    page.get_by_role("radio", name="All of them").focus()
+    page.keyboard.press("Space")
+    page.get_by_role("button", name="Check").focus()
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("every matrix takes part")).to_be_visible()
+    page.locator(".st-key-lesson-on button").first.focus()
+    page.keyboard.press("Enter")
+    step(page, 2)
+    expect(
+        page.locator("[data-testid=stVegaLiteChart] svg, [data-testid=stVegaLiteChart] canvas").first
+    ).to_be_visible()
+    page.goto(server.address("lessons", lesson=LESSON, step=4))
+    step(page, 4)
+    page.get_by_role("textbox", name="Your answer in bytes").fill("2,15 G")
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("These are bits.")).to_be_visible()
+    page.get_by_role("textbox", name="Your answer in bytes").fill("269 M")
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("weights in bf16: 269 MB")).to_be_visible()
+
+
+def test_lecture_mode_has_arrow_keys_and_escape(server: Server, tab: Callable[[], Any]) -> None:
+    from playwright.sync_api import expect
+
+    page = tab()
+    page.goto(server.address("lessons", lesson=LESSON, lecture=1))
+    step(page, 1)
+    expect(page.get_by_test_id("stSidebar")).to_be_hidden()
+    for place in (2, 3):
+        page.keyboard.press("ArrowRight")
+        step(page, place)
+    page.keyboard.press("ArrowLeft")
+    step(page, 2)
+    page.keyboard.press("Escape")
+    expect(page.locator(".st-key-lecture-off")).to_have_count(0)
+    expect(page.get_by_test_id("stSidebar")).to_be_visible()
