@@ -13,6 +13,7 @@ from core.charts.labels import si
 from core.charts.palette import BLUE, DASHES, GREEN, GREY, ORANGE, PINK, RED, SKY
 
 SHARES = ("p50", "p90", "p95", "p99")
+_COLOURS = dict(zip(SHARES, (BLUE, SKY, ORANGE, RED), strict=True))
 HOW = {"good": BLUE, "bad": ORANGE, "failed": RED, "undetermined": PINK, "ended by us": GREY}
 HOW_SHAPES = ("circle", "diamond", "cross", "square", "triangle-down")
 RATES = {"asked for": GREY, "completed": BLUE, "good": GREEN}
@@ -61,7 +62,8 @@ def latency_over_load(
     told = f": {highest.share} {si(highest.seconds, 's')} at {highest.load:g}" if highest else ", nothing measured yet"
     words = f"{title} over {unit}{told}"
     limits = [{"s": limit_s, "text": f"objective {si(limit_s, 's')}"}] if limit_s is not None else []
-    return fed(_latency_spec(title, unit, height), words, rows=rows, limits=limits)
+    there = tuple(share for share in SHARES if any(p.share == share for p in points)) or SHARES[:1]
+    return fed(_latency_spec(title, unit, there, height), words, rows=rows, limits=limits)
 
 
 def _range(p: Quantile) -> str:
@@ -72,16 +74,17 @@ def _range(p: Quantile) -> str:
 
 
 @cache
-def _latency_spec(title: str, unit: str, height: int) -> dict[str, Any]:
+def _latency_spec(title: str, unit: str, shares: tuple[str, ...], height: int) -> dict[str, Any]:
     x = _load_axis(unit)
     y = alt.Y("s:Q", title=title, scale=alt.Scale(zero=True, nice=True), axis=alt.Axis(labelExpr=si_label("s")))
     colour = alt.Color(
         "share:N",
         title=None,
-        scale=alt.Scale(domain=list(SHARES), range=[BLUE, SKY, ORANGE, RED]),
-        legend=alt.Legend(orient="top"),
+        scale=alt.Scale(domain=list(shares), range=[_COLOURS[share] for share in shares]),
+        legend=_legend("stroke"),
     )
-    dash = alt.StrokeDash("share:N", scale=alt.Scale(domain=list(SHARES), range=list(DASHES[:4])), legend=None)
+    dashes = [DASHES[SHARES.index(share)] for share in shares]
+    dash = alt.StrokeDash("share:N", scale=alt.Scale(domain=list(shares), range=dashes), legend=None)
     base = alt.Chart(alt.NamedData("rows"))
     tips = [
         alt.Tooltip("load:Q", title=unit.capitalize()),
@@ -118,19 +121,20 @@ def goodput_over_load(rates: Sequence[Rate], unit: str, height: int = 300) -> Ch
     best = max(done, key=lambda r: r.per_s, default=None)
     words = f"Requests per second over {unit}"
     words += f": at most {best.per_s:.3g} completed, at {best.load:g}" if best else ", nothing measured yet"
-    return fed(_goodput_spec(unit, height), words, rows=rows)
+    names = tuple(what for what in RATES if any(r.what == what for r in rates)) or ("completed",)
+    return fed(_goodput_spec(unit, names, height), words, rows=rows)
 
 
 @cache
-def _goodput_spec(unit: str, height: int) -> dict[str, Any]:
-    names = list(RATES)
+def _goodput_spec(unit: str, names: tuple[str, ...], height: int) -> dict[str, Any]:
     colour = alt.Color(
         "what:N",
         title=None,
-        scale=alt.Scale(domain=names, range=list(RATES.values())),
-        legend=alt.Legend(orient="top"),
+        scale=alt.Scale(domain=list(names), range=[RATES[n] for n in names]),
+        legend=_legend("stroke"),
     )
-    dash = alt.StrokeDash("what:N", scale=alt.Scale(domain=names, range=[DASHES[2], DASHES[0], DASHES[1]]), legend=None)
+    dashes = {"asked for": DASHES[2], "completed": DASHES[0], "good": DASHES[1]}
+    dash = alt.StrokeDash("what:N", scale=alt.Scale(domain=list(names), range=[dashes[n] for n in names]), legend=None)
     base = alt.Chart(alt.NamedData("rows"))
     y = alt.Y("per_s:Q", title="Requests per second", scale=alt.Scale(zero=True, nice=True))
     line = base.mark_line(strokeWidth=2).encode(x=_load_axis(unit), y=y, color=colour, strokeDash=dash)
@@ -159,11 +163,12 @@ def request_timeline(dots: Iterable[Row], open_s: float | None, close_s: float |
     window = [] if open_s is None else [{"low": open_s, "high": close_s if close_s is not None else open_s}]
     n_failed = sum(d["how"] == "failed" for d in rows)
     words = f"{len(rows)} requests of a level over time, {n_failed} of them failed" if rows else "Requests, none yet"
-    return fed(_timeline_spec(height), words, rows=rows, window=window)
+    there = tuple(how for how in HOW if any(d["how"] == how for d in rows)) or ("good",)
+    return fed(_timeline_spec(there, height), words, rows=rows, window=window)
 
 
 @cache
-def _timeline_spec(height: int) -> dict[str, Any]:
+def _timeline_spec(names: tuple[str, ...], height: int) -> dict[str, Any]:
     x = alt.X(
         "at_s:Q",
         title="Seconds since the level began",
@@ -171,7 +176,7 @@ def _timeline_spec(height: int) -> dict[str, Any]:
         axis=alt.Axis(grid=False, format="~s"),
     )
     y = alt.Y("took_s:Q", title="Until its end", scale=alt.Scale(zero=True), axis=alt.Axis(labelExpr=si_label("s")))
-    names = list(HOW)
+    shapes = dict(zip(HOW, HOW_SHAPES, strict=True))
     dots = (
         alt.Chart(alt.NamedData("rows"))
         .mark_point(filled=True, size=36, opacity=0.85)
@@ -181,10 +186,10 @@ def _timeline_spec(height: int) -> dict[str, Any]:
             color=alt.Color(
                 "how:N",
                 title=None,
-                scale=alt.Scale(domain=names, range=list(HOW.values())),
-                legend=alt.Legend(orient="top"),
+                scale=alt.Scale(domain=list(names), range=[HOW[n] for n in names]),
+                legend=_legend(),
             ),
-            shape=alt.Shape("how:N", title=None, scale=alt.Scale(domain=names, range=list(HOW_SHAPES))),
+            shape=alt.Shape("how:N", title=None, scale=alt.Scale(domain=list(names), range=[shapes[n] for n in names])),
             tooltip=[
                 alt.Tooltip("at_s:Q", title="Asked after (s)", format=".2f"),
                 alt.Tooltip("text:N", title="Took"),
@@ -200,6 +205,11 @@ def _timeline_spec(height: int) -> dict[str, Any]:
         .encode(x="low:Q", x2="high:Q", tooltip=[alt.Tooltip("low:Q", title="The window opens (s)", format=".1f")])
     )
     return built(alt.layer(window, dots), height)
+
+
+def _legend(symbol: str | None = None) -> alt.Legend:
+    more = {"symbolType": symbol, "symbolStrokeWidth": 3, "symbolSize": 80} if symbol else {}
+    return alt.Legend(orient="top", columnPadding=8, labelFontSize=11, **more)
 
 
 def _load_axis(unit: str) -> alt.X:

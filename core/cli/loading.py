@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from core.cli.group import STOPPED, cli, json_flag, show
+from core.cli.group import STOPPED, cli, fail, json_flag, show
 from core.endpoints.address import address
 from core.errors import ExplorerError
 from core.loadtest.conduct import conduct
@@ -15,7 +15,7 @@ from core.loadtest.lengths import lengths, read_rows
 from core.loadtest.objectives import PRESETS, objectives
 from core.loadtest.plan import Plan, check, levels_of, named
 from core.loadtest.report import Report, export
-from core.loadtest.sending import target
+from core.loadtest.sending import key_of, target
 from core.loadtest.shelf import Shelf
 from core.loadtest.views import table
 from core.paths import data_dir
@@ -78,6 +78,7 @@ def load(url: str, as_json: bool, **given: Any) -> None:
     )
     check(plan)
     read_rows(plan.dataset)
+    key_of(plan.key)
     if (other := holder(data_dir())) is not None:
         raise BusyError(other)
     test = Shelf(data_dir()).create(plan, address(plan.address).loopback)
@@ -87,6 +88,11 @@ def load(url: str, as_json: bool, **given: Any) -> None:
         found = conduct(data_dir(), test, target, lambda words: click.echo(words, err=True))
     except KeyboardInterrupt:
         found, stopped = test.report(), True
+    except ExplorerError as error:
+        found = test.report()
+        if as_json or found.points:
+            _print(found, "json" if as_json else "table")
+        fail(error.message, error.hint, 1)
     _print(found, "json" if as_json else "table")
     if stopped:
         sys.exit(STOPPED)

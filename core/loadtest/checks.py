@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from core.loadtest.events import OURS
+from core.loadtest.events import CLIENT, OURS
 from core.loadtest.level import Level, completed, counts, in_flight, under_way
 from core.stats.quantiles import student_t
 from core.types import Record
@@ -126,9 +126,9 @@ def little(level: Level) -> float | None:
 
 
 def sent_share(level: Level) -> float | None:
-    """Of the requests that were due in the window, those that went out."""
+    """Of the requests that were due in the window, those that this client tried to send."""
     due = counts(level) if level.mode == "open" else []
-    return sum(o.sent_s is not None for o in due) / len(due) if due else None
+    return sum(o.failure != CLIENT for o in due) / len(due) if due else None
 
 
 def cpu_share(level: Level) -> float | None:

@@ -15,16 +15,18 @@ from pathlib import Path
 
 from core.errors import ExplorerError
 from core.loadtest.drive import LOOK_S, Level, Server, StoppedError
-from core.loadtest.events import Began, Broken, Done, Event, Outcome, Told
+from core.loadtest.events import OURS, Began, Broken, Done, Event, Outcome, Told
 from core.loadtest.lengths import Ask, asks, read_rows
+from core.loadtest.level import counts
 from core.loadtest.plan import Plan, check, expected_s, named, order
-from core.loadtest.report import Report
+from core.loadtest.report import Report, levels
 from core.loadtest.search import Answer, Probe, answer, following, saturated
 from core.loadtest.shelf import LoadTest
 from core.runs import screens
 from core.runs.measuring import measuring
 from core.types import to_json
 
+FEWEST_FAILURES = 3  # of a level, that all failed
 DRAW_EVERY_S = 3.0  # screens, while the server is measured on the machine that draws them
 Say = Callable[[str], None]
 
@@ -117,12 +119,23 @@ class _Carrier:
             if highest is not None and load > highest:
                 continue
             self._level(server, drawn, load, repeat)
+            self._alive()
             if plan.at_saturation == "stop" and repeat == 0 and highest is None and self._saturated(load):
                 highest = load
                 left = [level for level in plan.levels if level > load]
                 if left:
                     names = ", ".join(f"{level:g}" for level in left)
                     self._words(f"{named(load, plan.unit)} brought no more throughput: {names} left out.")
+
+    def _alive(self) -> None:
+        """Raises ExplorerError where the last level had nothing but failures: the server is gone, or refuses all."""
+        last = levels(self._test.events(), self._plan.mode)[-1]
+        where, found = named(last.load, self._plan.unit), counts(last)
+        ended = found or [o for o in last.outcomes if o.failure != OURS]
+        if len(ended) >= FEWEST_FAILURES and all(o.failure for o in ended):
+            raise ExplorerError(f"Every request failed at {where}: {ended[-1].reason}", "Higher loads were left out.")
+        if not found:
+            self._words(f"{where}: no request ended inside the window. Make it longer.")
 
     def _saturated(self, load: float) -> bool:
         points = {m.point.load: m.point for m in self._test.report().points}

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from core.loadtest.arrivals import arrivals, starts
-from core.loadtest.events import Answered, Ended, Event, Opened, Outcome
+from core.loadtest.events import CLIENT, Answered, Ended, Event, Opened, Outcome
 from core.loadtest.lengths import Ask
 from core.loadtest.plan import Plan
 
@@ -261,6 +261,6 @@ def _ours(ask: Ask, due_s: float | None, began_s: float, now: float, words: str)
         ended_s=now,
         scheduled_s=due_s,
         asked_tokens=ask.answer_tokens,
-        failure="client",
+        failure=CLIENT,
         reason=words,
     )

@@ -10,6 +10,8 @@ from core.types import Record
 
 OURS = "stopped"  # the failure of a request that we ended: the level was over, or the user stopped the test
 
+CLIENT = "client"  # of one that failed for a reason of the load generator's own
+
 
 class Outcome(Record):
     """One request.

@@ -6,6 +6,7 @@ the answers that come late are the ones that matter. Throughput is what was comp
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -14,10 +15,11 @@ from core.loadtest.events import OURS, Outcome
 from core.loadtest.objectives import Objectives, judged
 from core.loadtest.plan import Mode
 from core.stats.intervals import Interval, wilson
-from core.stats.quantiles import Quantile, quantile
+from core.stats.quantiles import LEVEL, Quantile, quantile
 from core.types import Record
 
 SHARES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
+FEWEST = {name: math.ceil(math.log(1 - LEVEL) / math.log(share) - 1e-9) for name, share in SHARES.items()}
 POOLED = "the gaps of one request are not independent of each other, so there is no interval"
 
 

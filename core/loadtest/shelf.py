@@ -27,6 +27,7 @@ from core.loadtest.events import Event
 from core.loadtest.lengths import read_rows
 from core.loadtest.plan import Plan
 from core.loadtest.report import Report, Status, report, status_of
+from core.loadtest.sending import key_of
 from core.runs.measuring import BusyError, holder
 from core.runs.owner import Owner
 from core.types import Record, from_json, to_json
@@ -191,6 +192,7 @@ class Shelf:
         """Carry out a plan in a process of its own. Raises ExplorerError when it cannot be, BusyError meanwhile."""
         plans.check(plan)
         read_rows(plan.dataset)
+        key_of(plan.key)
         if self.going() is not None:
             raise ExplorerError("A load test is going already.", "Stop it or wait for its end.")
         if (other := holder(self.root)) is not None:

@@ -59,7 +59,6 @@ class Latency(NamedTuple):
     n: int
     mean_s: float | None
     quantiles: dict[str, tuple[float | None, float | None, float | None]]
-    reason: str
 
 
 def latencies(m: Measured) -> list[Latency]:
@@ -74,8 +73,7 @@ def latencies(m: Measured) -> list[Latency]:
 
 def _latency(label: str, spread: Spread) -> Latency:
     found = {name: getattr(spread, name) for name in SHARES}
-    reason = next((q.reason for q in found.values() if q.reason), "")
-    return Latency(label, spread.n, spread.mean, {k: (q.value, q.low, q.high) for k, q in found.items()}, reason)
+    return Latency(label, spread.n, spread.mean, {k: (q.value, q.low, q.high) for k, q in found.items()})
 
 
 def dots(level: Level, limits: Objectives) -> list[dict[str, Any]]:
@@ -152,4 +150,5 @@ def _within(plan: Plan, began: Began, spent_s: float) -> float:
 
 
 def _ms(value: float | None) -> float | None:
-    return None if value is None else value * 1e3
+    """Milliseconds, whole ones from a second on."""
+    return None if value is None else value * 1e3 if value < 1 else round(value * 1e3)

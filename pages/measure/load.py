@@ -37,7 +37,7 @@ def start_button(plan: Plan | None) -> None:
 
 
 with page("Load test", "Many requests at once: what the server can do, what its users feel, and how much is good."):
-    form, view = st.columns([1, 2.4], gap="large")
+    form, view = st.columns([1.1, 2.2], gap="large")
     with form, guard():
         top = st.container()
         plan = load_form()

@@ -45,15 +45,15 @@ def load_form() -> Plan | None:
         **_BOUND,
     )
     find = st.toggle(
-        "Search for the largest load that is good enough",
+        "Find the largest good load",
         False,
         key="load-find",
         help="Between the first and the last level, by doubling and bisection. It needs an objective.",
         **_BOUND,
     )
-    left, right = st.columns(2)
-    prompt = left.text_input("Prompt tokens", "128", key="load-prompt", help=_HOW_LONG, **_BOUND)
-    answer = right.text_input("Answer tokens", "64", key="load-answer", help=_HOW_LONG, **_BOUND)
+    with st.grid(2, min_column_width=120):
+        prompt = st.text_input("Prompt tokens", "128", key="load-prompt", help=_HOW_LONG, **_BOUND)
+        answer = st.text_input("Answer tokens", "64", key="load-answer", help=_HOW_LONG, **_BOUND)
     limits = _objectives()
     settings = _settings(mode)
     if not where.strip():

@@ -8,7 +8,7 @@ from typing import Any
 import streamlit as st
 
 from core.charts.load import Quantile, Rate, goodput_over_load, latency_over_load, request_timeline
-from core.loadtest.level import SHARES
+from core.loadtest.level import FEWEST, SHARES
 from core.loadtest.plan import named
 from core.loadtest.report import Measured, Report, export, levels
 from core.loadtest.shelf import GOING, LoadTest, Shelf
@@ -27,9 +27,10 @@ def draw_load(test: LoadTest) -> None:
     about = test.about
     plan = about.plan
     going = test.status() in GOING
+    server = text.escape(plan.address.split("://")[-1])
     loop = "closed loop" if plan.mode == "closed" else "open loop: latencies from the scheduled time"
     st.markdown(
-        f"{text.status(test.status())} **{text.escape(plan.address)}** {text.escape(plan.model)} · {loop} · "
+        f"{text.status(test.status())} **{server}** {text.escape(plan.model)} · {loop} · "
         f"{text.escape(str(plan.prompt))} + {text.escape(str(plan.answer))} tokens · {text.when(about.created_s)} "
         f"{text.provenance('measured')}"
     )
@@ -99,7 +100,7 @@ def _draw_points(found: Report) -> None:
         )
         limit_ms = found.plan.objectives.stated.get(_LIMITS.get(metric, ""))
         limit_s = None if limit_ms is None else limit_ms / 1e3
-        with st.grid(2, min_column_width=320):
+        with st.grid(2, min_column_width=260):
             figure(
                 latency_over_load(_quantiles(found, metric), METRICS[metric], found.plan.unit, limit_s),
                 key=f"load-latency-{metric}",
@@ -122,9 +123,8 @@ def _draw_points(found: Report) -> None:
         )
     for m in found.points:
         for flag in m.flags:
-            st.markdown(
-                f":orange[:material/warning:] **{named(m.point.load, found.plan.unit)}** · {text.escape(flag.words)}"
-            )
+            where = named(m.point.load, found.plan.unit)
+            st.caption(f":orange[:material/warning:] **{where}** · {text.escape(flag.words)}")
 
 
 def _draw_level(test: LoadTest, found: Report) -> None:
@@ -133,7 +133,7 @@ def _draw_level(test: LoadTest, found: Report) -> None:
     names = list(by_load)
     best = f"{found.best:g}" if found.best is not None else names[0]
     chosen = st.segmented_control(
-        f"Closely, at {found.plan.unit}",
+        f"One load closely ({found.plan.unit})",
         names,
         default=best if best in names else names[0],
         key=f"load-level-{test.id}",
@@ -158,9 +158,11 @@ def _draw_level(test: LoadTest, found: Report) -> None:
             width="stretch",
             alt="Latencies at this load, with their intervals",
         )
-        reasons = dict.fromkeys(x.reason for x in latencies(m) if x.reason)
-        if reasons:
-            st.caption(text.escape("; ".join(reasons)) + ".")
+        need = ", ".join(f"{name} {n}" for name, n in FEWEST.items())
+        st.caption(
+            f"Intervals at 95 %. A quantile needs so many requests: {need}. Gaps have no interval: those of one "
+            "request are not independent of each other."
+        )
         for kind, n in p.failures.items():
             st.markdown(f":red[:material/close:] {n} × {text.escape(kind)}")
         for reason in p.reasons:
@@ -187,7 +189,7 @@ def _draw_checks(m: Measured) -> None:
     parts = [f"TTFT over the window {drift}", f"Little's law {text.percent(m.little)}"]
     if m.delay_s is not None:
         parts.append(f"median delay {text.seconds(m.delay_s)}, {text.percent(m.sent)} of what was due was sent")
-    parts.append(f"this client used {text.si(m.cpu)} of a core")
+    parts.append(f"this client used {text.percent(m.cpu)} of a core")
     st.caption("Checks: " + text.escape(" · ".join(parts)))
 
 
@@ -242,13 +244,23 @@ def _off(m: Measured) -> str:
 def _latency_row(x: Latency) -> dict[str, Any]:
     row: dict[str, Any] = {"Latency": x.label, "n": x.n, "mean": text.seconds(x.mean_s)}
     for name, (value, low, high) in x.quantiles.items():
-        interval = f" [{text.seconds(low)}, {text.seconds(high)}]" if low is not None and high is not None else ""
-        one_sided = f" (≤ {text.seconds(high)})" if low is None and high is not None else ""
-        row[name] = text.seconds(value) + interval + one_sided
+        row[name] = text.seconds(value) + _interval(value, low, high)
     return row
+
+
+def _interval(value: float | None, low: float | None, high: float | None) -> str:
+    """` [144, 159]` in the value's unit, ` (≤ 159 ms)` where there is only a bound, nothing without one."""
+    if value is None or high is None:
+        return ""
+    if low is None:
+        return f" (≤ {text.seconds(high)})"
+    unit = text.seconds(value).rpartition(" ")[2]
+    ends = [text.seconds(x) for x in (low, high)]
+    same = all(e.rpartition(" ")[2] == unit for e in ends)
+    return f" [{', '.join(e.rpartition(' ')[0] if same else e for e in ends)}]"
 
 
 def _cell(value: float | str | None) -> str:
     if value is None:
         return text.NONE
-    return value if isinstance(value, str) else f"{value:,.4g}"
+    return value if isinstance(value, str) else f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"

@@ -122,6 +122,18 @@ def test_failures_are_kept_by_kind_and_are_bad(home: Path) -> None:
     assert point.e2e.n == point.good
 
 
+def test_a_server_that_dies_ends_the_sweep_and_keeps_what_was_measured(home: Path) -> None:
+    def dies(seen: Seen) -> Answer:
+        return answering(seen) if next(turn) < 13 else json_answer({"error": {"message": "out of memory"}}, 500)
+
+    turn = itertools.count()
+    with ScriptedServer(dies) as server, pytest.raises(ExplorerError, match="out of memory"):
+        carried_out(server, levels=(1.0, 2.0, 3.0), model="tiny", at_saturation="go on")
+    test = Shelf(data_dir()).open(Shelf(data_dir()).ids()[0])
+    assert test.status() == "failed" and "Every request failed at 2 users" in test.report().error
+    assert test.report().points[0].point.good > 0
+
+
 def test_the_limit_of_requests_ends_a_level(home: Path) -> None:
     with ScriptedServer(answering) as server:
         _, found = carried_out(server, levels=(1.0,), max_requests=3)
@@ -291,6 +303,12 @@ def test_the_command_prints_a_table_or_json(home: Path) -> None:
     assert len(requests) == found["n_requests"] + 1
 
 
+def test_a_server_that_is_not_there_is_status_1(home: Path) -> None:
+    done = command("load", "http://127.0.0.1:9", "--users", "1")
+    assert done.exit_code == 1 and "No server listens" in done.stderr and not done.stdout
+    assert [row["status"] for row in Shelf(data_dir()).rows()] == ["failed"]
+
+
 @pytest.mark.parametrize(
     "words",
     [
@@ -305,6 +323,7 @@ def test_the_command_prints_a_table_or_json(home: Path) -> None:
 )
 def test_a_bad_request_is_a_sentence_and_status_2(home: Path, words: tuple[str, ...]) -> None:
     done = command("load", "http://127.0.0.1:9", *words)
+    assert Shelf(data_dir()).ids() == [], "nothing was begun"
     assert done.exit_code == 2 and len(done.stderr.splitlines()) >= 1 and "Traceback" not in done.stderr
 
 

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from core.loadtest import checks
-from core.loadtest.events import OURS, Answered, Began, Broken, Done, Ended, Event, Opened, Outcome
+from core.loadtest.events import CLIENT, OURS, Answered, Began, Broken, Done, Ended, Event, Opened, Outcome
 from core.loadtest.level import Level, Point, counts, in_flight, point, under_way, verdict
 from core.loadtest.objectives import Objectives
 from core.loadtest.plan import Plan
@@ -157,7 +157,7 @@ def test_a_client_that_starves_the_server_breaks_littles_law() -> None:
 def test_late_and_missing_requests_are_flagged_in_open_loop() -> None:
     late = [at(i * 0.1 + 0.05, 0.1, scheduled_s=i * 0.1) for i in range(100)]
     assert "schedule" in names(level(late, mode="open"))
-    missing = [at(i * 0.1, 0.1, scheduled_s=i * 0.1, **({"sent_s": None} if i % 2 else {})) for i in range(100)]
+    missing = [at(i * 0.1, 0.1, scheduled_s=i * 0.1, **({"failure": CLIENT} if i % 2 else {})) for i in range(100)]
     assert checks.sent_share(level(missing, mode="open")) == pytest.approx(0.5)
     assert "rate" in names(level(missing, mode="open"))
 
