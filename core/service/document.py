@@ -117,6 +117,7 @@ body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem aut
 table {{ border-collapse: collapse; display: block; overflow-x: auto; }}
 td, th {{ text-align: left; vertical-align: top; padding: .25rem 1rem .25rem 0; }}
 tr {{ border-bottom: 1px solid #8884; }}
+@media (max-width: 45rem) {{ th {{ display: none; }} td {{ display: block; padding-right: 0; }} }}
 </style>
 <h1>{title}</h1><p>{about}</p><p>The same for programs: <a href="/openapi.json">openapi.json</a></p>
 <h2>Routes</h2>

@@ -123,7 +123,7 @@ def routes(runner: Runner) -> APIRouter:
 
     @router.get(
         "/runs/{run_id}/result",
-        summary="What is known of a run, so far or in the end; its field `status` says which",
+        summary="What is known of a run, so far or in the end; its status says which",
         **says(Result),
     )
     def result(run_id: str) -> Response:
