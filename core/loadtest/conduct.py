@@ -78,7 +78,7 @@ class _Carrier:
         drawn = asks(plan.prompt, plan.answer, read_rows(plan.dataset), plan.seed, self._test.id)
         server = make(plan)
         try:
-            self._try_once(server, next(drawn))
+            server = self._try_once(server, drawn)
             if self._about.local:
                 with contextlib.suppress(OSError):
                     screens.begin(self._root, self._test.id, expected_s(plan), DRAW_EVERY_S)
@@ -90,27 +90,38 @@ class _Carrier:
             return
         self._tell(Done(t_s=self._t_s()))
 
-    def _try_once(self, server: Server, ask: Ask) -> None:
-        """One request before all others: it loads the model, and says in a sentence what is wrong with the server."""
-        self._say("Asking once")
-        call, came = server.call(ask), queue.SimpleQueue[Outcome]()
-        threading.Thread(target=lambda: came.put(call.perform(None, time.perf_counter())), daemon=True).start()
-        found: Outcome | None = None
-        try:
-            while found is None:
-                if (reason := self._halt()) is not None:
-                    raise StoppedError(reason)
-                with contextlib.suppress(queue.Empty):
-                    found = came.get(timeout=LOOK_S)
-        finally:
-            call.close()
+    def _try_once(self, server: Server, drawn: Iterator[Ask]) -> Server:
+        """One request before all others: it loads the model, and says in a sentence what is wrong with the server.
+
+        Returns the server to go on with: one that refuses our extra fields is asked without them.
+        """
+        self._words(server.about)
+        found = self._asked(server, next(drawn))
+        plainer = server.plainer() if found.failure == "request" else None
+        if plainer is not None:
+            server, found = plainer, self._asked(plainer, next(drawn))
+            self._words("The server refuses fields beside the standard: answers may end early, and caches may help it.")
         if found.failure:
             raise ExplorerError(f"The server did not answer a first request: {found.reason}", "")
         if found.e2e_s is not None:
-            words = f"A first request took {found.e2e_s:.2f} s and does not count"
             by = found.counted_by
             counted = f"; tokens are counted by {by}" if by else "; nobody counts tokens"
-            self._words(f"{words}{counted}.")
+            self._words(f"A first request took {found.e2e_s:.2f} s and does not count{counted}.")
+        return server
+
+    def _asked(self, server: Server, ask: Ask) -> Outcome:
+        """One request, which a stop drops."""
+        self._say("Asking once")
+        call, came = server.call(ask), queue.SimpleQueue[Outcome]()
+        threading.Thread(target=lambda: came.put(call.perform(None, time.perf_counter())), daemon=True).start()
+        try:
+            while True:
+                if (reason := self._halt()) is not None:
+                    raise StoppedError(reason)
+                with contextlib.suppress(queue.Empty):
+                    return came.get(timeout=LOOK_S)
+        finally:
+            call.close()
 
     def _sweep(self, server: Server, drawn: Iterator[Ask]) -> None:
         plan = self._plan

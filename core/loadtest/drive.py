@@ -39,8 +39,15 @@ class Call(Protocol):
 class Server(Protocol):
     """Where requests go."""
 
+    @property
+    def about(self) -> str:
+        """What it is, in words."""
+
     def call(self, ask: Ask) -> Call:
         """The request, which goes out when it is performed."""
+
+    def plainer(self) -> Server | None:
+        """The same one, asked without what it may refuse; None where that is no way out."""
 
 
 class StoppedError(Exception):

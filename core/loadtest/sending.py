@@ -10,11 +10,12 @@ import time
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from core.endpoints import client
+from core.endpoints import bodies, client, flavours, store
 from core.endpoints.address import Address, address
 from core.endpoints.chunks import Chunk
 from core.endpoints.client import Stream
 from core.endpoints.failures import Failure
+from core.endpoints.flavours import Flavour
 from core.endpoints.measured import measured
 from core.errors import ExplorerError
 from core.loadtest.events import Outcome
@@ -25,41 +26,61 @@ CONNECT_S = 10.0
 
 
 class Target(NamedTuple):
-    """The server, which of its models, and how long it may keep silent."""
+    """The server, which of its models, and how long it may keep silent. plain: say no more than the standard has.
+
+    about: the server in words.
+    """
 
     where: Address
     model: str
     silent_s: float
+    flavour: Flavour = "openai"
+    plain: bool = False
+    about: str = ""
 
     def call(self, ask: Ask) -> Call:
         """The request, which goes out when it is performed."""
-        stream = client.stream(self.where, body(self.model, ask), connect_s=CONNECT_S, read_s=self.silent_s)
-        return Call(stream, ask)
+        path, said = body(self.flavour, self.model, ask, self.plain)
+        return Call(client.stream(self.where, said, path, connect_s=CONNECT_S, read_s=self.silent_s), ask)
+
+    def plainer(self) -> Target | None:
+        """The same server, asked without what an unknown one may refuse; None where that is no way out."""
+        return self._replace(plain=True) if self.flavour == "openai" and not self.plain else None
 
 
-def body(model: str, ask: Ask) -> dict[str, Any]:
-    """Greedy, of the length that was asked for, not from a cache, and with exact counts where a server has them.
+def body(flavour: Flavour, model: str, ask: Ask, plain: bool = False) -> tuple[str, dict[str, Any]]:
+    """(path, body): greedy, of the length that was asked for, not from a cache, with exact counts where there are some.
 
-    Servers pass over the fields that they do not know.
+    A server of no known kind is asked for all of that: most pass over fields that they do not know.
     """
-    return {
-        "model": model,
-        "messages": [{"role": "user", "content": ask.prompt}],
-        "max_tokens": ask.answer_tokens,
-        "max_completion_tokens": ask.answer_tokens,
-        "temperature": 0,
-        "stream": True,
-        "stream_options": {"include_usage": True, "continuous_usage_stats": True},
-        "ignore_eos": True,
-        "cache_prompt": False,
-        "timings_per_token": True,
-    }
+    path, said = bodies.chat(flavour, model, [("user", ask.prompt)], ask.answer_tokens, ignore_eos=True)
+    if flavour == "openai" and not plain:
+        said |= {
+            "max_tokens": ask.answer_tokens,
+            "ignore_eos": True,
+            "cache_prompt": False,
+            "stream_options": {"include_usage": True, "continuous_usage_stats": True},
+        }
+    return path, said
 
 
 def target(plan: Plan) -> Target:
-    """Whom the plan means. Asks the server for its models where the plan names none. Raises ExplorerError."""
+    """Whom the plan means, found by asking: what kind of server, and its first model where the plan names none.
+
+    The key comes from the plan's variable, else from where the user said when the endpoint was added. Raises
+    ExplorerError.
+    """
     where = address(plan.address, key_of(plan.key))
-    return Target(where, plan.model or first_model(where), plan.timeout_s)
+    known = next((e for e in store.endpoints() if e.url == where.api), None)
+    if known is not None and not plan.key:
+        where = store.address_of(known)
+    found = flavours.probe(where)
+    model = plan.model or next((m.id for m in found.models if not m.embeds), "")
+    if not model:
+        raise ExplorerError(f"{where.root} lists no model that writes text.", "Load one there, or name the model.")
+    slots = "" if found.slots is None else f", {found.slots} slot{'s' if found.slots != 1 else ''}"
+    about = f"{flavours.LABELS[found.flavour]} {found.version}".strip() + slots
+    return Target(where, model, plan.timeout_s, found.flavour, about=f"{about}; model {store.short(model)}")
 
 
 def key_of(name: str, environ: Mapping[str, str] = os.environ) -> str | None:
@@ -69,17 +90,6 @@ def key_of(name: str, environ: Mapping[str, str] = os.environ) -> str | None:
     if not environ.get(name):
         raise ExplorerError(f"The environment variable {name} is not set.", "Set it to the key of the server.")
     return environ[name]
-
-
-def first_model(where: Address) -> str:
-    """The first model that the server lists. Raises ExplorerError."""
-    found = client.ask(where, "models")
-    data = found.get("data") if isinstance(found, dict) else None
-    names = [m.get("id") for m in data if isinstance(m, dict)] if isinstance(data, list) else []
-    name = next((n for n in names if isinstance(n, str) and n), None)
-    if name is None:
-        raise ExplorerError(f"{where.root} lists no model.", "Load one there, or name the model.")
-    return name
 
 
 class Call:

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import streamlit as st
 
+from core.endpoints import store
 from core.errors import ExplorerError
 from core.loadtest.lengths import lengths
 from core.loadtest.objectives import LABELS, NAMES, PRESETS, Objectives
@@ -25,16 +26,26 @@ _OWN = "none"
 
 def load_form() -> Plan | None:
     """The plan; None, with a sentence on the screen, while it cannot be carried out."""
-    where = st.text_input(
+    known = {e.url: e for e in store.endpoints()}
+    where = select(
         "Server",
-        "",
-        key="load-server",
+        list(known),
+        str,
+        "load-server",
+        accept_new_options=True,
         placeholder="http://127.0.0.1:8080",
-        help="The address of a model server that speaks OpenAI's API: llama.cpp, Ollama, LM Studio, vLLM, SGLang, "
-        "TGI, or `roofscope serve`. Nothing is sent before you press Start.",
-        **_BOUND,
+        help="The address of a model server: llama.cpp, Ollama, LM Studio, vLLM, SGLang, TGI, `roofscope serve`, or "
+        "another that speaks OpenAI's API. Nothing is sent before you press Start.",
     )
-    model = st.text_input("Model", "", key="load-model", placeholder="the first one that it lists", **_BOUND)
+    there = known.get(where or "")
+    model = select(
+        "Model",
+        [m.id for m in there.models if not m.embeds] if there else [],
+        store.short,
+        f"load-model-{store.name_of(there.url)}" if there else "load-model",
+        accept_new_options=True,
+        placeholder="the first one that it lists",
+    )
     loop = select("Load", list(_LOOPS), lambda name: _LOOPS[name], "load-loop", "closed")  # type: ignore[index]
     mode: Mode = "open" if loop == "open" else "closed"
     st.caption(_WHICH[mode])
@@ -56,13 +67,13 @@ def load_form() -> Plan | None:
         answer = st.text_input("Answer tokens", "64", key="load-answer", help=_HOW_LONG, **_BOUND)
     limits = _objectives()
     settings = _settings(mode)
-    if not where.strip():
+    if not (where or "").strip():
         st.caption("Type the server's address to begin.")
         return None
     try:
         plan = Plan(
-            address=where.strip(),
-            model=model.strip(),
+            address=(where or "").strip(),
+            model=(model or "").strip(),
             mode=mode,
             levels=levels_of(levels),
             prompt=lengths(prompt),

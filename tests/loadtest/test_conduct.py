@@ -48,8 +48,10 @@ USAGE = {"prompt_tokens": 12, "completion_tokens": 4, "prompt_tokens_details": {
 
 def answering(seen: Seen) -> Answer:
     """A model list, and four tokens 20 ms apart."""
-    if seen.path.endswith("/models"):
+    if seen.path == "/v1/models":
         return json_answer({"data": [{"id": "tiny"}, {"id": "other"}]})
+    if seen.method == "GET":
+        return json_answer({"detail": "Not Found"}, 404)
     return chat(TOKENS, first_s=0.02, gap_s=0.02, tokens_each=1, usage=USAGE)
 
 
@@ -71,7 +73,12 @@ def test_closed_loop_from_plan_to_points(home: Path) -> None:
     assert found.status == "done" and [m.point.load for m in found.points] == [1, 2]
     assert holder(data_dir()) is None, "the machine was given back"
     events = test.events()
-    assert [type(e) for e in events if not isinstance(e, Answered)] == [Told, *[Began, Opened, Ended, Told] * 2, Done]
+    assert [type(e) for e in events if not isinstance(e, Answered)] == [
+        Told,
+        Told,
+        *[Began, Opened, Ended, Told] * 2,
+        Done,
+    ]
     outcomes = [e.outcome for e in events if isinstance(e, Answered)]
     assert len(asked) == len(outcomes) + 1, "one more before the first level"
     second = [e.outcome for e in events if isinstance(e, Answered) and e.level == 1]
@@ -111,7 +118,11 @@ def test_open_loop_sends_when_due_and_waits_for_the_answers(home: Path) -> None:
 
 def test_failures_are_kept_by_kind_and_are_bad(home: Path) -> None:
     def every_other(seen: Seen) -> Answer:
-        return answering(seen) if next(turn) % 2 == 0 else json_answer({"error": {"message": "full"}}, 503)
+        return (
+            answering(seen)
+            if seen.method == "GET" or next(turn) % 2 == 0
+            else json_answer({"error": {"message": "full"}}, 503)
+        )
 
     turn = itertools.count()
     with ScriptedServer(every_other) as server:
@@ -124,7 +135,11 @@ def test_failures_are_kept_by_kind_and_are_bad(home: Path) -> None:
 
 def test_a_server_that_dies_ends_the_sweep_and_keeps_what_was_measured(home: Path) -> None:
     def dies(seen: Seen) -> Answer:
-        return answering(seen) if next(turn) < 13 else json_answer({"error": {"message": "out of memory"}}, 500)
+        return (
+            answering(seen)
+            if seen.method == "GET" or next(turn) < 13
+            else json_answer({"error": {"message": "out of memory"}}, 500)
+        )
 
     turn = itertools.count()
     with ScriptedServer(dies) as server, pytest.raises(ExplorerError, match="out of memory"):
@@ -132,6 +147,18 @@ def test_a_server_that_dies_ends_the_sweep_and_keeps_what_was_measured(home: Pat
     test = Shelf(data_dir()).open(Shelf(data_dir()).ids()[0])
     assert test.status() == "failed" and "Every request failed at 2 users" in test.report().error
     assert test.report().points[0].point.good > 0
+
+
+def test_a_server_that_refuses_our_extra_fields_is_asked_without_them(home: Path) -> None:
+    def strict(seen: Seen) -> Answer:
+        if seen.method == "POST" and "ignore_eos" in seen.body:
+            return json_answer({"error": {"message": "Unrecognized request argument supplied: ignore_eos"}}, 400)
+        return answering(seen)
+
+    with ScriptedServer(strict) as server:
+        _, found = carried_out(server, levels=(1.0,), max_requests=4)
+        assert sum("ignore_eos" in s.body for s in posts(server)) == 1
+    assert found.status == "done" and any("beside the standard" in words for words in found.told)
 
 
 def test_the_limit_of_requests_ends_a_level(home: Path) -> None:
@@ -190,7 +217,7 @@ def test_a_stop_drops_the_connections_and_keeps_what_was_measured(home: Path) ->
     hold = threading.Event()
 
     def respond(seen: Seen) -> Answer:
-        if seen.path.endswith("/models"):
+        if seen.method == "GET":
             return answering(seen)
         return Answer([], end="hang") if hold.is_set() else answering(seen)
 

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from core.endpoints import store
 from core.loadtest.events import Answered, Began, Broken, Done, Ended, Event, Opened, Outcome, Told
 from core.loadtest.objectives import Objectives
 from core.loadtest.plan import Plan
@@ -61,6 +62,14 @@ def shelved(*more: Event, plan: Plan = PLAN) -> LoadTest:
     return test
 
 
+def known() -> None:
+    """A server that the user added, so that the form has one to offer."""
+    endpoint = store.Endpoint(url="http://127.0.0.1:9/v1", flavour="llama_cpp")
+    place = store.folder() / store.name_of(endpoint.url)
+    place.mkdir(parents=True)
+    (place / store.ABOUT).write_bytes(to_json(endpoint))
+
+
 def words(at: AppTest) -> str:
     return " ".join(e.value for kind in ("markdown", "caption", "info", "error", "warning") for e in at.get(kind))
 
@@ -106,21 +115,21 @@ def test_damaged_tests_and_foreign_ids_are_sentences(app: Open) -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "word"),
-    [
-        ("load-server", "ftp://x", "address"),
-        ("load-levels-closed", "1, x", "loads"),
-        ("load-prompt", "0", "length"),
-    ],
+    ("key", "value", "word"), [("load-levels-closed", "1, x", "loads"), ("load-prompt", "0", "length")]
 )
 def test_the_form_answers_in_sentences(app: Open, key: str, value: str, word: str) -> None:
+    assert sound(app(PAGE)).button(key="load-start").disabled
+    known()
     at = sound(app(PAGE))
-    assert at.button(key="load-start").disabled
-    at.text_input(key="load-server").set_value("http://127.0.0.1:9").run()
-    assert not sound(at).button(key="load-start").disabled
+    assert not at.button(key="load-start").disabled
     at.text_input(key=key).set_value(value).run()
     assert sound(at).button(key="load-start").disabled
     assert word in " ".join(w.proto.title + w.proto.body for w in at.warning)
+
+
+def test_a_bad_address_is_answered_in_a_sentence(app: Open) -> None:
+    at = sound(app(PAGE, **{"load-server": "ftp://x"}))
+    assert at.button(key="load-start").disabled and "address" in at.warning[0].proto.title
 
 
 def test_start_hands_the_plan_over(app: Open, monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
@@ -131,8 +140,8 @@ def test_start_hands_the_plan_over(app: Open, monkeypatch: pytest.MonkeyPatch, h
         return shelved(Done(t_s=40.0))
 
     monkeypatch.setattr(Shelf, "start", start)
+    known()
     at = app(PAGE)
-    at.text_input(key="load-server").set_value("http://127.0.0.1:9").run()
     at.selectbox(key="load-loop").set_value("open").run()
     at.text_input(key="load-levels-open").set_value("0.5, 3").run()
     at.number_input(key="load-ttft-none").set_value(250.0).run()
