@@ -175,15 +175,26 @@ def _wrapped(result: Result) -> list[str]:
 
 
 @cli.command()
-@click.argument("run_id")
+@click.argument("run_ids", nargs=-1, required=True, metavar="RUN_ID...")
 @click.option("--format", "fmt", type=click.Choice(sorted(FORMATS)), default="json", show_default=True)
 @click.option("--output", type=click.Path(path_type=Path), help="A file; stdout without it (not for zip).")
-def export(run_id: str, fmt: str, output: Path | None) -> None:
-    """A run as JSON, as CSV of its layers or steps, or as a zip bundle."""
-    data = export_run(Store(data_dir()).open(run_id), fmt)
+def export(run_ids: tuple[str, ...], fmt: str, output: Path | None) -> None:
+    """A run as JSON, CSV, one HTML file or a zip bundle; several runs side by side as one HTML file.
+
+    What is called notexts holds no prompt and no answer.
+    """
+    runs = [Store(data_dir()).open(run_id) for run_id in run_ids]
+    if output is None and fmt.endswith("zip"):
+        raise ExplorerError("A zip cannot go to the terminal.", "Name a file with --output.")
+    if len(runs) == 1:
+        data = export_run(runs[0], fmt)
+    elif fmt.endswith("html"):
+        from core.report.runs import report  # it brings the charts, which no other command needs
+
+        data = report(runs, texts="notexts" not in fmt)
+    else:
+        raise ExplorerError(f"Several runs cannot be one {fmt} file.", "Use --format html, or export one at a time.")
     if output is None:
-        if fmt == "zip":
-            raise ExplorerError("A zip cannot go to the terminal.", "Name a file with --output.")
         sys.stdout.buffer.write(data)
         return
     try:

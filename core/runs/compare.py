@@ -61,7 +61,7 @@ class Ratio(Record):
 
 def differences(a: Request, b: Request, result_a: Result, result_b: Result) -> tuple[Difference, ...]:
     """What was asked or found differently: settings first, then machine and library versions."""
-    left, right = _flat(a, result_a), _flat(b, result_b)
+    left, right = settings(a, result_a), settings(b, result_b)
     names = list(dict.fromkeys([*left, *right]))
     return tuple(
         Difference(name=name, a=left.get(name, "–"), b=right.get(name, "–"))
@@ -111,6 +111,11 @@ def _doubt(a: Result, b: Result) -> str:
     return f"{told[0].upper()}{told[1:]}, so their ratio tells little." if told else ""
 
 
+def headlines() -> tuple[tuple[str, str, Literal["higher", "lower"]], ...]:
+    """(field of a result, label, which direction is better) of every headline number, in order."""
+    return tuple((name, label, better) for name, label, _, better in _HEADLINES)
+
+
 def words(a: str, b: str) -> tuple[tuple[Literal["same", "a", "b"], str], ...]:
     """The two texts as one sequence of stretches: in both, only in the first, only in the second."""
     left, right = _tokens(a), _tokens(b)
@@ -130,7 +135,7 @@ def _tokens(text: str) -> list[str]:
     return re.findall(r"\S+\s*|\s+", text)
 
 
-def _flat(request: Request, result: Result) -> dict[str, str]:
+def settings(request: Request, result: Result) -> dict[str, str]:
     """Every setting by a readable name. What the worker found replaces what was left open in the request."""
     asked: dict[str, Any] = msgspec.structs.asdict(request)
     task = msgspec.structs.asdict(asked.pop("task"))

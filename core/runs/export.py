@@ -1,4 +1,7 @@
-"""A run in forms that others can use: JSON, CSV, and the bundle that redraws every chart."""
+"""A run in forms that others can use: JSON, CSV, one HTML file, and the bundle that redraws every chart.
+
+Forms called `notexts` hold nobody's words; they and the HTML hold no path and no name of user or host.
+"""
 
 from __future__ import annotations
 
@@ -88,11 +91,26 @@ def _plain(rows: Iterable[dict[str, Any]]) -> Iterable[dict[str, Any]]:
         yield {k: "" if v is None else v for k, v in row.items()}
 
 
+def _report(run: Run, texts: bool) -> bytes:
+    from core.report.runs import report  # it brings the charts, which an export of numbers does without
+
+    return report([run], texts)
+
+
+def _shared(run: Run) -> bytes:
+    from core.report.shared import shared_bundle
+
+    return shared_bundle(run, texts=False)
+
+
 FORMATS: dict[str, Callable[[Run], bytes]] = {
     "json": _json,
     "layers.csv": _layers,
     "steps.csv": _steps,
     "items.csv": _items,
     "curve.csv": _curve,
+    "html": lambda run: _report(run, texts=True),
+    "notexts.html": lambda run: _report(run, texts=False),
     "zip": lambda run: run.bundle(),
+    "notexts.zip": _shared,
 }

@@ -6,6 +6,7 @@ import streamlit as st
 
 from core.analysis.breakdown import compare
 from core.charts.bars import change_bars
+from core.report.runs import report
 from core.runs.compare import Ratio, differences, ratios, unlike, words
 from core.runs.store import Run
 from core.types import Result
@@ -146,6 +147,23 @@ def draw_layers(a: Result, b: Result) -> None:
     figure(change_bars(a.layers, b.layers, phase), key="change-bars")
 
 
+def draw_share(first: Run, second: Run) -> None:
+    """The comparison as one file for others, made when it is asked for."""
+    with st.popover("Share", icon=":material/share:", type="tertiary"):
+        st.caption("One HTML file with live charts that opens without a network. It holds no path and no name.")
+        for texts, words in ((True, "With prompts and answers"), (False, "Without texts")):
+            st.download_button(
+                words,
+                data=lambda texts=texts: report([first, second], texts),  # type: ignore[misc]
+                file_name=f"roofscope-{first.id}-{second.id}.html",
+                mime="text/html",
+                icon=":material/html:",
+                key=f"share-{texts}",
+                on_click="ignore",
+                type="tertiary",
+            )
+
+
 with page("Side by side", "Two runs: the ratio of every headline, the difference of their texts, and of each layer."):
     chosen = choose()
     if chosen:
@@ -165,3 +183,5 @@ with page("Side by side", "Two runs: the ratio of every headline, the difference
             draw_differences(first, second, a, b)
         with guard():
             draw_layers(a, b)
+        if first.id != second.id:
+            draw_share(first, second)

@@ -15,7 +15,10 @@ _FILES = {
     "json": ("Everything as JSON", "application/json", ":material/data_object:"),
     "layers.csv": ("Layers as CSV", "text/csv", ":material/table_rows:"),
     "steps.csv": ("Steps as CSV", "text/csv", ":material/list:"),
+    "html": ("One page with live charts (HTML)", "text/html", ":material/html:"),
+    "notexts.html": ("The same without prompt and answer", "text/html", ":material/visibility_off:"),
     "zip": ("Bundle that redraws every chart", "application/zip", ":material/folder_zip:"),
+    "notexts.zip": ("Bundle without texts, paths and names", "application/zip", ":material/visibility_off:"),
 }
 
 

@@ -1,0 +1,1 @@
+"""Runs as one HTML file that opens anywhere, without a network and without Roofscope."""

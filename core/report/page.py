@@ -1,0 +1,82 @@
+"""One HTML file: headings, tables, texts and live charts, with Vega inside it once. It asks no host for anything.
+
+Everything that comes from outside is escaped: words by the template, a chart's JSON so that no `</script>` can end its
+element. A policy in the file's head forbids every request, whatever a chart might say. Knows nothing of runs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from core.charts.chart import Chart
+from core.report.private import scrubbed
+from core.types import Record
+
+TEMPLATE = Path(__file__).with_name("page.html")
+VEGA_LITE = "6.1"
+MOST_BYTES = 2_000_000
+DIGITS = 5  # of a number in a chart: no screen shows more
+_LIBRARIES = "/*LIBRARIES*/"
+
+
+class Table(Record, omit_defaults=False):
+    """header: of the columns; the first is words, the others are figures. Without a header all cells are words."""
+
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+class Section(msgspec.Struct, frozen=True, kw_only=True):
+    """A heading with what stands under it, each part left out when it is not given. text: as it is, line for line."""
+
+    title: str
+    words: str = ""
+    table: Table | None = None
+    chart: Chart | None = None
+    text: str | None = None
+
+
+def html(title: str, lead: str, sections: Sequence[Section], made: str) -> bytes:
+    """The file. lead: what it is, in a sentence. made: by what and when, for its foot."""
+    import jinja2
+
+    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    drawn = [_json(s.chart.spec) if s.chart is not None else "" for s in sections]
+    page = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+        title=title,
+        lead=lead,
+        made=made,
+        sections=list(zip(sections, drawn, strict=True)),
+        libraries=_LIBRARIES if any(drawn) else "",
+    )
+    return scrubbed(page).replace(_LIBRARIES, libraries() if any(drawn) else "").encode()
+
+
+@cache
+def libraries() -> str:
+    """Vega, Vega-Lite and their embedder as one script; takes seconds the first time."""
+    import vl_convert
+
+    found: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", VEGA_LITE)
+    assert "</script" not in found.lower()
+    return found
+
+
+def _json(spec: dict[str, Any]) -> str:
+    """The specification as JSON that can stand in a script element."""
+    data = msgspec.json.encode(_rounded(spec)).decode()
+    return data.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, float):
+        return float(f"{value:.{DIGITS}g}") if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {k: _rounded(v) for k, v in value.items()}
+    return [_rounded(v) for v in value] if isinstance(value, list | tuple) else value
