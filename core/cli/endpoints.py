@@ -64,7 +64,7 @@ def forget(url: str) -> None:
 def _models(endpoint: store.Endpoint) -> list[dict[str, object]]:
     return [
         {
-            "model": f"{store.host_of(endpoint.url)}/{store.short(model.id)}",
+            "model": store.catalogue_id(endpoint, model),
             "state": model.state or None,
             "parameters": model.n_params,
             "quantization": model.quantization or None,

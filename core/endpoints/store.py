@@ -132,6 +132,11 @@ def short(model_id: str) -> str:
     return re.split(r"[\\/]", model_id)[-1].removesuffix(".gguf") if model_id.endswith(".gguf") else model_id
 
 
+def catalogue_id(endpoint: Endpoint, model: ServedModel) -> str:
+    """The model's id in the catalogue."""
+    return f"{host_of(endpoint.url)}/{short(model.id)}"
+
+
 def name_of(url: str) -> str:
     return f"{_slug(url.partition('://')[2])}-{_digest(url)}"
 

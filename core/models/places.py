@@ -237,7 +237,7 @@ def served(troubles: list[str]) -> Iterator[ModelEntry]:
             if file.is_file():
                 name = endpoints.short(model.id)
                 yield ModelEntry(
-                    id=f"{endpoints.host_of(endpoint.url)}/{name}",
+                    id=endpoints.catalogue_id(endpoint, model),
                     label=f"{name} ({label})",
                     family="served",
                     files={"endpoint": str(file)},

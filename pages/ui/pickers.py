@@ -18,6 +18,7 @@ from pages.ui import text
 from pages.ui.choices import select
 from pages.ui.models import model_picker
 from pages.ui.page import empty
+from pages.ui.served_view import draw_outside
 from pages.ui.state import choose_run, current_run, readable, result_of, store
 
 __all__ = ["backend_label", "backend_picker", "device_picker", "model_picker", "pick_run", "run_header", "run_picker"]
@@ -28,7 +29,8 @@ _SHOWN_RUNS = 50
 def run_picker(key: str) -> Run | None:
     """The strip at the top of a page about one run: what it was, and a way to another one.
 
-    Draws an empty state and returns None when there is no run at all.
+    Draws an empty state and returns None when there is no run at all, and when its model is behind a server, of which
+    these pages have nothing to explain.
     """
     run = current_run()
     if run is None:
@@ -45,6 +47,9 @@ def run_picker(key: str) -> Run | None:
             if chosen != run.id:
                 choose_run(chosen)
                 st.rerun()
+    if run.request.backend == "endpoint":
+        draw_outside(result_of(run))
+        return None
     return run
 
 

@@ -17,6 +17,7 @@ from pages.ui import text
 from pages.ui.ceilings import kept_of, own_name, reference_of, this_machine
 from pages.ui.figure import figure
 from pages.ui.links import link
+from pages.ui.served_view import INSIDE
 from pages.ui.state import GOING
 
 _CARD, _CHART = 380, 280  # pixels: fixed, so that nothing moves when a chart gets its first data
@@ -31,12 +32,19 @@ def draw_charts(run: Run, result: Result) -> None:
 def _cards(run: Run, result: Result) -> None:
     timed = {layer.phase for layer in result.layers if layer.seconds is not None}
     phase: Phase = "prefill" if timed == {"prefill"} and result.status not in GOING else "decode"
+    served = result.backend == "endpoint"
     left, right = st.columns(2)
     with left.container(border=True, height=_CARD, gap="xsmall", key="card-tokens"):
-        st.markdown("**Time per token**")
+        pieces = result.served is not None and not result.served.single
+        st.markdown("**Time per piece of text**" if pieces else "**Time per token**")
         st.caption(_tokens_line(result))
         if result.itl_s:
             figure(token_timeline(result.itl_s, result.ttft_s, height=_CHART), key="live-tokens")
+    if served:
+        with right.container(border=True, height=_CARD, gap="xsmall", key="card-layers"):
+            st.markdown(":gray[**Time per layer, roofline, memory**]")
+            st.caption(INSIDE)
+        return
     with right.container(border=True, height=_CARD, gap="xsmall", key="card-layers"):
         st.markdown(f"**Time per layer** in {'one decode step' if phase == 'decode' else 'prefill'}")
         ahead = "Measured in a pass of its own, after the timing."
@@ -82,7 +90,10 @@ def _roofline(run: Run, result: Result) -> None:
 def _tokens_line(result: Result) -> str:
     if len(result.itl_s) < 2:
         return "One point for each new token of the last timing pass."
-    slowest = max(result.itl_s) / statistics.median(result.itl_s)
+    median_s = statistics.median(result.itl_s)
+    if not median_s:
+        return "Most of the text came in one read, so that no time lies between its pieces."
+    slowest = max(result.itl_s) / median_s
     return f"{len(result.itl_s)} steps, the slowest {text.ratio(slowest)} the median."
 
 

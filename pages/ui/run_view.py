@@ -115,8 +115,11 @@ def draw_numbers(run: Run, result: Result) -> None:
         _tile(
             "Peak memory",
             known(text.size(result.peak_memory_bytes)),
-            "The worker's resident memory at its highest, library included.",
+            "Of a model behind a server: see what the server says."
+            if request.backend == "endpoint"
+            else "The worker's resident memory at its highest, library included.",
             line=[m / 1e6 for m in memory_line(events)],
+            under="in the server" if request.backend == "endpoint" else None,
         )
         _tile(
             "Time to first token",
