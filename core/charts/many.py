@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import altair as alt
 
-from core.charts.chart import Chart, Row, built, fed, si_label
+from core.charts.chart import Chart, Row, built, fed
 from core.charts.labels import si
 from core.charts.palette import BLUE, GREY, ORANGE
 
@@ -52,21 +52,20 @@ def side_by_side(bars: Sequence[Bar], title: str, unit: str) -> Chart:
     ]
     told = any(b.predicted_low is not None for b in bars)
     about = " beside the predicted range" if told else ""
-    return fed(_spec(title, unit, told), f"{title} of {len(bars)} configurations{about}", rows=data)
+    return fed(_spec(title, told), f"{title} of {len(bars)} configurations{about}", rows=data)
 
 
 @cache
-def _spec(title: str, unit: str, told: bool) -> dict[str, Any]:
+def _spec(title: str, told: bool) -> dict[str, Any]:
     base = alt.Chart(alt.NamedData("rows"))
     y = alt.Y(
         "label:N",
         title=None,
         sort=None,
-        axis=alt.Axis(labelLimit=230, ticks=False, domain=False, labelPadding=8, labelOverlap=False, labelFontSize=12),
+        axis=alt.Axis(labelLimit=320, ticks=False, domain=False, labelPadding=8, labelOverlap=False, labelFontSize=12),
     )
     scale = alt.Scale(type="log", nice=False, padding=48)
-    label = "format(datum.value, ',')" if unit in PLAIN else si_label(unit)
-    axis = alt.Axis(labelExpr=label, tickCount=5, labelOverlap="greedy", gridOpacity=0.4)
+    axis = alt.Axis(labels=False, ticks=False, tickCount=5, gridOpacity=0.4)  # every dot has its number
     tips = [
         alt.Tooltip("label:N", title="Configuration"),
         alt.Tooltip("text:N", title=title),

@@ -29,17 +29,21 @@ PLUGINS: tuple[plugins.Kind, ...] = ("backend", "strategy")
 
 
 class Cell(Record):
-    """One combination. id: the key of its request. at: value of each axis that it has."""
+    """One combination. id: the key of its request. at: value of each axis that it has. varied: those with several."""
 
     id: str
     at: dict[str, Scalar]
     request: Request
+    varied: tuple[str, ...] = ()
 
     @property
     def label(self) -> str:
-        """`smollm2-135m · llama_cpp · 2 threads`: the values one after the other, names where a number needs one."""
+        """`smollm2-135m · llama_cpp · threads 2`: what tells it from others, with names where a number needs one."""
         parts = []
-        for name, value in self.at.items():
+        for name in self.varied or self.at:
+            if name not in self.at:
+                continue
+            value = self.at[name]
             word = name.rsplit(".", 1)[-1].replace("_", " ")
             own = "own" if value is None else str(value)
             parts.append(own if name in ("model", "backend", "strategy") else f"{word} {own}")
@@ -209,7 +213,8 @@ def _cell(sweep: Sweep, at: dict[str, Scalar]) -> Cell:
         options["kv_dtype"] = at["kv_dtype"]
     params = _set(at, str(strategy), base.params if strategy == base.strategy else {})
     request = msgspec.structs.replace(base, task=task, **named, options=options, params=params)
-    return Cell(id=request.key(), at=at, request=request)
+    varied = tuple(axis.name for axis in sweep.axes if len(axis.values) > 1)
+    return Cell(id=request.key(), at=at, request=request, varied=varied)
 
 
 def _set(at: dict[str, Scalar], plugin: str, base: dict[str, Scalar]) -> dict[str, Scalar]:

@@ -16,7 +16,7 @@ from core.charts.labels import distinct
 from core.errors import ExplorerError
 from core.models import catalogue
 from core.runs.ceilings import ran_on
-from core.runs.check import check
+from core.runs.resolve import resolve
 from core.runs.store import Run, Store
 from core.stats.intervals import Ratio, independent_ratio
 from core.studies.foresight import Foresight, latency, lengths
@@ -198,10 +198,10 @@ def predictions(found: Sequence[Entry], store: Store) -> dict[str, dict[str, Fig
     """Entry -> measure -> what this machine's ceilings and runs foretell; empty for another machine's entries."""
     foresight, told = Foresight(store), {}
     for e in found:
-        if e.machine != machine_id():
+        if e.machine != machine_id() or foresight.basis(e.request.threads) is None:
             continue
         try:
-            predicted = foresight.predict(check(msgspec.structs.replace(e.request, allow_oversize=True)))
+            predicted = foresight.predict(resolve(e.request))
         except ExplorerError:
             continue
         if predicted is None:

@@ -21,7 +21,7 @@ from core.errors import ExplorerError
 from core.models import catalogue
 from core.paths import data_dir
 from core.runs.asked import unlike
-from core.runs.check import check
+from core.runs.resolve import resolve
 from core.runs.runner import Runner
 from core.runs.store import Store
 from core.stats.intervals import Ratio
@@ -141,7 +141,7 @@ def seek(plan: Search, minutes: float, say: Say, again: bool = False) -> Ledger[
                 reason = Counter(state.refused.values()).most_common(1)[0][0]
                 raise ExplorerError("No cell of this grid can run.", f"The most common reason: {reason}")
             foresight = Foresight(runner.store)
-            state.ranges = {c.id: foresight.ranges(check(c.request)) for c in ready}
+            state.ranges = {c.id: foresight.ranges(resolve(c.request)) for c in ready}
             state.expected_s = expectations(ready, runner.store)
             ledger.save()
         by_id = {c.id: c for c in every if c.id in state.ranges}

@@ -26,6 +26,7 @@ from core.paths import data_dir
 from core.runs.asked import unlike
 from core.runs.check import check
 from core.runs.far import FarRunner
+from core.runs.resolve import resolve
 from core.runs.runner import Runner
 from core.runs.store import Run, Store
 from core.stats.intervals import PAIRS, Ratio
@@ -147,7 +148,7 @@ def expectations(every: Sequence[Cell], store: Store) -> dict[str, float]:
     foresight, found = Foresight(store), {}
     for cell in every:
         try:
-            wanted = check(cell.request)
+            wanted = resolve(cell.request)
             found[cell.id] = foresight.seconds(wanted, foresight.predict(wanted))
         except ExplorerError:
             continue

@@ -24,6 +24,7 @@ from pages.ui.sweep_view import draw_going, show
 
 NEWEST = "newest"
 _FIRST = ("latency_s", "peak_memory_bytes", "flops", "tok_per_s")
+_WIDE = 30  # letters of a label that two charts beside each other have room for
 _MARKS = {"best": " ★", "not shown to differ": " ≈", "behind": ""}
 
 
@@ -93,7 +94,8 @@ def draw_view(found: View) -> None:
         key="many-measures",
         max_selections=6,
     )
-    with st.grid(2, min_column_width=420):
+    wide = max(len(line.label) for line in found.lines) > _WIDE
+    with st.grid(1 if wide else 2, min_column_width=320 if wide else 420):
         for measure in chosen:
             with st.container(border=True):
                 _draw_measure(found, measure)

@@ -10,11 +10,13 @@ from core.studies import study_store, sweep
 from core.studies.grid import MOST_CELLS, cells, size
 from core.studies.plan import Sweep
 from core.types import from_json, to_json
-from pages.ui import text
+from pages.ui import search_view, text
 from pages.ui.page import fault, guard, nothing_yet, page
 from pages.ui.state import runner, store
 from pages.ui.sweep_form import Wanted, sweep_form
 from pages.ui.sweep_view import draw_going, draw_report, progress_words, report_of
+
+ALL, SEARCH = "Measure all", "Search for the best"
 
 
 @st.cache_data(ttl=60, max_entries=16, show_spinner="Asking which cells can run")
@@ -26,8 +28,8 @@ def _looked_at(root: str, plan: bytes) -> tuple[dict[str, str], float]:
     return refused, sum(expected.values())
 
 
-def draw_plan(wanted: Wanted) -> None:
-    """How many cells, what cannot run and why, how long it may take, and the button."""
+def draw_plan(wanted: Wanted, mode: str) -> None:
+    """How many cells, what cannot run and why, how long it may take, and what the mode does with them."""
     plan = wanted.plan
     n = size(plan)
     if n > MOST_CELLS:
@@ -48,6 +50,17 @@ def draw_plan(wanted: Wanted) -> None:
         words += f" · about {text.seconds(seconds * plan.rounds)} {text.provenance('estimated')}"
     st.markdown(words, help=text.provenance_help())
     _draw_refused({c.label: refused[c.id] for c in every if c.id in refused})
+    if not ready:
+        st.caption("Nothing in this grid can run here: the reasons are above.")
+    if mode == SEARCH:
+        search_view.draw_ask(plan, wanted.minutes, ready)
+    else:
+        _draw_buttons(wanted, ready)
+
+
+def _draw_buttons(wanted: Wanted, ready: int) -> None:
+    """Measure all of it, go on, or try again what failed."""
+    plan = wanted.plan
     there = plan.name in sweep.sweeps()
     going, busy = study_store.going(), runner().active() is not None
     left = sweep.progress(sweep.load(sweep.folder_of(plan))) if there else None
@@ -65,8 +78,6 @@ def draw_plan(wanted: Wanted) -> None:
                 _start(wanted, "--retry")
     if busy and going is None:
         st.caption("A run is going: stop it or wait for its end.")
-    elif not ready:
-        st.caption("Nothing in this grid can run here: the reasons are above.")
 
 
 def _draw_refused(refused: dict[str, str]) -> None:
@@ -118,7 +129,7 @@ def _title(name: str) -> str:
     return f"{plan.title} · {name[-4:]}"
 
 
-with page("Sweep", "Every combination of the settings you choose, measured one after the other."):
+with page("Sweep", "Every combination of the settings you choose, measured; or a search for the best of them."):
     name = study_store.going()
     if name is not None:
         draw_going(name)
@@ -126,8 +137,19 @@ with page("Sweep", "Every combination of the settings you choose, measured one a
     with form, guard():
         asked = sweep_form()
     with view:
+        mode = st.segmented_control(
+            "What to do with the cells",
+            [ALL, SEARCH],
+            default=ALL,
+            key="sweep-mode",
+            required=True,
+            help="A search predicts every cell and measures a part: those that may be best within your limits.",
+        )
         if asked is not None:
             with guard(), st.container(border=True):
-                draw_plan(asked)
+                draw_plan(asked, mode)
         with guard():
-            draw_found()
+            if mode == SEARCH:
+                search_view.draw_found()
+            else:
+                draw_found()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import vl_convert
 
+from core.charts.many import Bar, side_by_side
+from core.charts.search import STAGES, Spot, plane
 from core.charts.sweep import Tile, drift, heat, multiples
 
 TILES = [
@@ -39,3 +41,19 @@ def test_multiples_and_drift() -> None:
     assert compiles(multiples(TILES, "Prompt tokens", "", "", "Energy", "J").spec)
     moved = drift([(60.0, 1.0, False), (120.0, 1.1, True)])
     assert compiles(moved.spec) and [r["minute"] for r in moved.spec["datasets"]["samples"]] == [0.0, 1.0]
+
+
+def test_many_side_by_side() -> None:
+    bars = [Bar("a", 2.0, 1.0, 3.0, 1.5, 4.0), Bar("b", 5.0, 5.0, 5.0)]
+    chart = side_by_side(bars, "Whole answer", "s")
+    assert compiles(chart.spec) and chart.alt == "Whole answer of 2 configurations beside the predicted range"
+    rows = chart.spec["datasets"]["rows"]
+    assert [r["range"] for r in rows] == ["1 s to 3 s", ""] and rows[1]["predicted"] == ""
+    assert compiles(side_by_side(bars[1:], "Decode speed", "tok/s").spec)
+
+
+def test_the_plane_of_a_search() -> None:
+    spots = [Spot(stage, stage, 1.0 + n, 2e9) for n, stage in enumerate(STAGES)] + [Spot("none", "measured", 0.0, 1.0)]
+    chart = plane(spots, ("Decode speed", "tok/s", "higher"), ("Peak memory", "B", "lower"))
+    assert compiles(chart.spec) and len(chart.spec["datasets"]["spots"]) == len(STAGES), "a log axis has no 0"
+    assert chart.spec["datasets"]["spots"][0]["y_text"] == "2 GB"

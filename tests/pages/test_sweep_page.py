@@ -1,16 +1,15 @@
-"""The Sweep page: a grid is counted and looked at before it runs, runs in a process of its own, and is shown."""
+"""The Sweep page: a grid is counted and looked at before it runs, is measured or searched, and is shown."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 
+import msgspec
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from core.paths import data_dir
-from core.studies import study_store, sweep
-from core.studies.plan import Axis
+from core.studies import search, study_store, sweep
+from core.studies.plan import Axis, Search, Sweep
 from core.types import Generate, Request
 from tests.pages.conftest import sound
 
@@ -56,21 +55,48 @@ def test_a_grid_that_is_none_or_too_large_is_said(app: Open, texts: dict[str, st
     assert words in said(at)
 
 
-def test_a_sweep_runs_in_a_process_of_its_own_and_is_shown(app: Open) -> None:
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> list[Sweep | Search]:
+    """What the buttons start is carried out at once and in this process, without repeats of disturbed passes."""
+    started: list[Sweep | Search] = []
+
+    def start(plan: Sweep | Search, minutes: float, *more: str) -> None:
+        started.append(plan)
+        base = msgspec.structs.replace(plan.base, retries=0, warmup=0, profilers=())
+        if isinstance(plan, Search):
+            search.seek(msgspec.structs.replace(plan, base=base, final_rounds=1), minutes, lambda words: None)
+        else:
+            sweep.carry_out(msgspec.structs.replace(plan, base=base), minutes, lambda words: None)
+
+    monkeypatch.setattr(study_store, "start_sweep", start)
+    return started
+
+
+def test_a_sweep_is_measured_and_shown(app: Open, at_once: list[Sweep | Search]) -> None:
     at = sound(fill(sound(app(PAGE)), ["fake"], prompt_tokens="4", new_tokens="2, 3", threads="1"))
-    sound(at.button(key="sweep-start").click().run())
-    (name,) = sweep.sweeps() or (study_store.going(),)
-    end = time.monotonic() + 60
-    while study_store.going() and time.monotonic() < end:
-        time.sleep(0.2)
-    assert study_store.going() is None, study_store.last_words(str(name), 10)
-    at = sound(at.run())
+    at = sound(at.button(key="sweep-start").click().run())
+    (plan,) = at_once
+    assert plan.title == "New tokens of smollm2-135m" and plan.base.profilers == ("memory",)
     assert "**2** done · **0** failed" in said(at)
-    assert at.button(key="sweep-start").disabled, "it is done"
     table = at.dataframe[0].value
     assert list(table["Status"]) == ["Done", "Done"] and len(at.get("vega_lite_chart")) >= 2
-    plan = sweep.load(data_dir() / "studies" / str(name)).plan
-    assert plan.title.startswith("New tokens of")
+
+
+def test_a_search_chooses_within_limits(app: Open, at_once: list[Sweep | Search]) -> None:
+    at = fill(sound(app(PAGE)), ["fake"], prompt_tokens="4", new_tokens="3", threads="1")
+    at.text_area(key="sweep-more").set_value("fake.delay_s=0.2,0.0")
+    at = sound(at.segmented_control(key="sweep-mode").set_value("Search for the best").run())
+    assert "No search yet" in said(at)
+    at.multiselect(key="search-goals").set_value(["tok_per_s"])
+    next(w for w in at.number_input if w.label == "Measurements").set_value(2)
+    at.number_input(key="search-latency_s").set_value(60.0)
+    at = sound(at.run())
+    assert "All 2 cells are predicted, at most 2 measured" in said(at)
+    at = sound(at.button(key="search-start").click().run())
+    (plan,) = at_once
+    assert isinstance(plan, Search) and plan.total == 2 and plan.constraints[0].limit == 60.0
+    assert "delay s 0.0\\: of all that meet the constraints" in said(at) and "costs nothing here" in said(at)
+    assert at.dataframe[0].value["Stage"].iloc[0] == "Finalist"
 
 
 def test_the_name_of_a_plan_is_in_the_list(app: Open) -> None:

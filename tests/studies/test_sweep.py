@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from core.errors import ExplorerError
 from core.paths import data_dir
 from core.runs import asked
 from core.runs.store import Store
+from core.studies import study_store
 from core.studies import sweep as sweeping
 from core.studies.ledger import Ledger, State
 from core.studies.plan import Axis, Limits, Sweep
@@ -214,6 +216,18 @@ def test_the_command_line(core: Callable[..., Any], tmp_path: Path) -> None:
     (tmp_path / "plan.json").write_text("{")
     for wrong in (("--plan", str(tmp_path / "plan.json")), ("--axis", "colour=red"), ("--axis", "threads=x")):
         assert core(*common, *wrong).exit_code == 2
+
+
+def test_a_sweep_in_a_process_of_its_own() -> None:
+    plan = planned(BASE, (), reference_every=0)
+    study_store.start_sweep(plan, 10)
+    with pytest.raises(ExplorerError, match="A study is going already"):
+        study_store.start_sweep(plan, 10)
+    end = time.monotonic() + 60
+    while study_store.going() and time.monotonic() < end:
+        time.sleep(0.1)
+    assert study_store.going() is None and sweeping.sweeps() == (plan.name,), study_store.last_words(plan.name, 20)
+    assert progress(load(folder_of(plan))).done == 1
 
 
 def test_a_study_that_is_no_sweep_is_not_taken_for_one(tmp_path: Path) -> None:

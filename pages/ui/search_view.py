@@ -1,0 +1,234 @@
+"""A search on the screen: what is asked of it, what it chose and why, and what it measured and left out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import streamlit as st
+
+from core.charts.many import Bar, side_by_side
+from core.charts.search import Spot, plane
+from core.errors import ExplorerError
+from core.paths import data_dir
+from core.stats.intervals import Ratio
+from core.studies import search, study_store
+from core.studies.ledger import FILE
+from core.studies.measures import MEASURES
+from core.studies.plan import Search, Sweep
+from core.studies.search import Found, SearchReport
+from core.types import to_json
+from pages.ui import text
+from pages.ui.figure import figure
+from pages.ui.page import fault, nothing_yet
+from pages.ui.state import runner, store
+from pages.ui.sweep_view import show
+
+GOALS = ("tok_per_s", "peak_memory_bytes", "latency_s", "ttft_s", "tpot_s", "prefill_tok_per_s")
+_LIMITS = (  # measure, label, what one of the widget's unit is, whether it is a floor
+    ("latency_s", "Whole answer, at most (s)", 1.0, False),
+    ("ttft_s", "First token, at most (s)", 1.0, False),
+    ("peak_memory_bytes", "Memory, at most (GB)", 1e9, False),
+    ("tok_per_s", "Decode, at least (tok/s)", 1.0, True),
+    ("joules", "Energy, at most (J)", 1.0, False),
+)
+SHARE = 0.15  # of the cells, measured at first
+_ORDER = ("finalist", "measured", "audited", "failed", "predicted only", "dropped", "cannot run")
+
+
+def draw_ask(plan: Sweep, minutes: float, ready: int) -> None:
+    """Goals, limits and the number of measurements over the form's grid, and the button. ready: cells that can run."""
+    goals = st.multiselect(
+        "Make better",
+        GOALS,
+        default=["tok_per_s", "peak_memory_bytes"],
+        format_func=lambda m: MEASURES[m].label,
+        key="search-goals",
+        max_selections=3,
+        help="The first one decides among those that meet the limits.",
+    )
+    limits: dict[str, float] = {}
+    columns = st.columns(3)
+    for n, (measure, label, unit, _) in enumerate(_LIMITS):
+        about = "Only where a counter measures it." if measure == "joules" else "Empty: no limit."
+        value = columns[n % 3].number_input(
+            label, 0.0, None, None, key=f"search-{measure}", placeholder="none", format="%g", help=about
+        )
+        if value is not None:
+            limits[measure] = float(value) * unit
+    usual = max(8, round(SHARE * ready))
+    total = columns[2].number_input(
+        "Measurements",
+        1,
+        5000,
+        usual,
+        key=f"search-total-{usual}",
+        help="Before the finals.",
+    )
+    floors = {measure for measure, _, _, floor in _LIMITS if floor}
+    try:
+        wanted = search.searching(
+            plan.base,
+            plan.axes,
+            goals,
+            {m: v for m, v in limits.items() if m not in floors},
+            {m: v for m, v in limits.items() if m in floors},
+            int(total),
+        )
+    except ExplorerError as error:
+        fault(error, hindrance=True)
+        return
+    st.caption(
+        f"All {ready} cells are predicted, at most {total} measured, then up to {search.FINALISTS} finalists and the "
+        f"first cell {wanted.final_rounds} times each, in fresh processes."
+    )
+    _draw_button(wanted, minutes, ready)
+
+
+def _draw_button(wanted: Search, minutes: float, ready: int) -> None:
+    busy = study_store.going() is not None or runner().active() is not None
+    there = wanted.name in search.searches()
+    if st.button(
+        "Go on" if there else "Search",
+        icon=":material/search:",
+        type="primary",
+        key="search-start",
+        disabled=busy or not ready,
+    ):
+        try:
+            study_store.start_sweep(wanted, minutes)
+        except ExplorerError as error:
+            fault(error)
+            return
+        st.session_state["search-shown"] = wanted.name
+        st.rerun()
+
+
+@st.cache_data(max_entries=4, show_spinner="Reading the search's runs")
+def _report(root: str, name: str, version: float) -> SearchReport:
+    """Changes with the ledger."""
+    return search.report(search.load(data_dir() / "studies" / name), store())
+
+
+def draw_found() -> None:
+    """A search that was begun, chosen from all of them."""
+    names = search.searches()
+    if not names:
+        nothing_yet(
+            "No search yet",
+            "Say what is to become better and within which limits, and press Search.",
+            ":material/search:",
+        )
+        return
+    if st.session_state.get("search-shown") not in names:
+        st.session_state["search-shown"] = names[0]
+    titles = {name: _title(name) for name in names}
+    chosen = st.selectbox("Search", names, format_func=lambda n: titles.get(n, n), key="search-shown")
+    file = data_dir() / "studies" / chosen / FILE
+    draw_report(_report(str(file), chosen, file.stat().st_mtime if file.exists() else 0.0))
+
+
+def _title(name: str) -> str:
+    try:
+        return f"{search.load(data_dir() / 'studies' / name).plan.title} · {name[-4:]}"
+    except ExplorerError:
+        return name
+
+
+def draw_report(found: SearchReport) -> None:
+    """The answer, the plane of the goals, the audit, and every cell."""
+    with st.container(border=True):
+        first, *rest = found.answer.words
+        st.markdown(f"**{text.escape(first)}**")
+        for words in rest:
+            st.markdown(text.escape(words))
+        if not found.complete and found.answer.cell:
+            st.caption("The final rounds are not over: go on with the search for figures that count.")
+    spent = f"{found.measured} measurements in {text.seconds(found.spent_s)}, finals included"
+    st.caption(
+        f"{spent}; a sweep of every cell was expected to take {text.seconds(found.expected_s)}. {_audit(found)} "
+        f"{text.provenance('measured')} {text.provenance('estimated')}",
+        help=text.provenance_help(),
+    )
+    _draw_plane(found)
+    rows = sorted(found.rows, key=lambda r: _ORDER.index(r.stage))
+    st.dataframe(
+        [_cells(row, found.plan) for row in rows],
+        hide_index=True,
+        height=min(520, 40 + 35 * max(1, len(rows))),
+        placeholder=text.NONE,
+        alt="Cells of the search: predicted, measured, final, and why not",
+    )
+    st.caption(
+        "Predicted before anything ran; measured in the search; final: anew, in fresh processes. Shrinkage: final over "
+        "measured. The best of many noisy figures is too good, so only final figures are results."
+    )
+    st.download_button(
+        "JSON",
+        data=lambda: to_json(found),
+        file_name=f"{found.plan.name}.json",
+        mime="application/json",
+        icon=":material/download:",
+        key="search-json",
+        on_click="ignore",
+    )
+
+
+def _audit(found: SearchReport) -> str:
+    if not found.dropped:
+        return "Nothing was dropped."
+    if found.bound is None:
+        return f"{found.dropped} cells were dropped, none of them audited."
+    return (
+        f"{found.dropped} cells were dropped; {found.missed} of {found.audited} audited ones would have been on the "
+        f"front (at most {text.percent(found.bound)} of the dropped, at 95 %)."
+    )
+
+
+def _draw_plane(found: SearchReport) -> None:
+    goals = found.plan.goals
+    if len(goals) < 2:
+        what = MEASURES[goals[0]]
+        bars = [_bar(row, goals[0]) for row in found.rows if goals[0] in row.measured]
+        if bars:
+            figure(side_by_side(bars, what.label, what.unit), key="search-bars")
+        return
+    one, two = goals[:2]
+    spots = []
+    for row in found.rows:
+        if one in row.measured and two in row.measured:
+            spots.append(Spot(row.label, row.stage, row.measured[one], row.measured[two], row.reason[:100]))
+        elif one in row.predicted and two in row.predicted and row.stage in ("predicted only", "dropped"):
+            x, y = row.predicted[one].likely, row.predicted[two].likely
+            spots.append(Spot(row.label, row.stage, x, y, row.reason[:100]))
+        if one in row.final and two in row.final:
+            spots.append(Spot(row.label, "final", row.final[one].value, row.final[two].value, "measured anew"))
+    x, y = MEASURES[one], MEASURES[two]
+    figure(plane(spots, (x.label, x.unit, x.better), (y.label, y.unit, y.better)), key="search-plane")
+
+
+def _bar(row: Found, goal: str) -> Bar:
+    value, told = row.measured[goal], row.predicted.get(goal)
+    return Bar(row.label, value, value, value, told.low if told else None, told.high if told else None, row.stage)
+
+
+def _cells(row: Found, plan: Search) -> dict[str, Any]:
+    names = dict.fromkeys((*plan.goals, *(c.measure for c in plan.constraints)))
+    cells: dict[str, Any] = {"Cell": row.label, "Stage": row.stage.capitalize(), "Runs": row.n or None}
+    for name in names:
+        what, told, final = MEASURES[name], row.predicted.get(name), row.final.get(name)
+        cells[f"{what.label}, predicted"] = (
+            f"{show(told.low, what.unit)} to {show(told.high, what.unit)}" if told else text.NONE
+        )
+        cells[f"{what.label}, measured"] = show(row.measured.get(name), what.unit)
+        cells[f"{what.label}, final"] = _with_interval(final, what.unit)
+        cells[f"{what.label}, shrinkage"] = text.ratio(row.shrinkage.get(name))
+    return {**cells, "Why": row.reason or None}
+
+
+def _with_interval(value: Ratio | None, unit: str) -> str:
+    if value is None:
+        return text.NONE
+    words = show(value.value, unit)
+    if value.low is not None and value.high is not None:
+        words += f" [{show(value.low, unit)}, {show(value.high, unit)}]"
+    return words
