@@ -26,6 +26,7 @@ from core.runs.lineage import TOLD, work_folder
 from core.runs.store import Store
 from core.studies import ledger
 from core.types import Record
+from hardware.files import parts
 from hardware.process import holders
 
 Name = Literal["runs", "models", "trainings", "studies", "artifacts", "orphans", "leftovers", "downloads", "rest"]
@@ -194,7 +195,7 @@ def _all() -> Iterator[Item]:
     yield from _downloads(opened)
     for root, covered in ((data_dir(), _COVERED), (cache_dir(), ("artifacts",))):
         for path in sorted(root.iterdir()) if root.is_dir() else ():
-            if path.name not in covered:
+            if path.name not in covered and path.suffix != ".part":
                 yield _item("rest", path, busy="It is always kept.")
 
 
@@ -285,7 +286,8 @@ def _leftovers(going: Sequence[dict[str, Any]]) -> Iterator[Item]:
     for path in derived.leftovers():
         yield _leftover(path, "A model is being made." if making else "")
     hidden = [p for folder in ("runs", "work", "studies") for p in sorted((data_dir() / folder).glob(".*"))]
-    for path in (*hidden, *artifact_cache.parts(), *sorted(_hub().glob(".models--*.gone"))):
+    folders = (data_dir(), *(p for p in sorted(data_dir().glob("*/")) if p.name not in ("runs", "models", "work")))
+    for path in (*hidden, *parts(*folders), *artifact_cache.parts(), *sorted(_hub().glob(".models--*.gone"))):
         yield _leftover(path, "")
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import csv
 import difflib
-import os
 import re
 from functools import cache
 from pathlib import Path
@@ -18,6 +17,7 @@ import msgspec
 
 from hardware.device import Device, validate
 from hardware.errors import ExplorerError
+from hardware.files import write_whole
 
 _SHIPPED = Path(__file__).with_name("devices.csv")
 _PEAK_COLUMNS = {
@@ -91,14 +91,17 @@ def find(name: str, folder: Path | None = None) -> Device:
 
 
 def save(device: Device, folder: Path) -> Path:
-    """Write a user's device into the folder as JSON, replacing an earlier one of the same name."""
+    """Write a user's device into the folder as JSON, replacing one of the same name. Raises ExplorerError."""
     validate(device, "The new device")
-    slug = re.sub(r"[^a-z0-9]+", "-", device.name.casefold()).strip("-") or "device"
-    folder.mkdir(parents=True, exist_ok=True)
+    slug = re.sub(r"[^a-z0-9]+", "-", device.name.casefold()).strip("-")[:100] or "device"
     path = folder / f"{slug}.json"
-    partial = path.with_suffix(".part")
-    partial.write_bytes(msgspec.json.format(msgspec.json.encode(device, order="sorted"), indent=2) + b"\n")
-    os.replace(partial, path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_whole(path, msgspec.json.format(msgspec.json.encode(device, order="sorted"), indent=2) + b"\n")
+    except OSError as error:
+        raise ExplorerError(
+            f"The device could not be kept: {error.strerror}.", f"Free some space or permissions in {folder}."
+        ) from error
     return path
 
 

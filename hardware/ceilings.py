@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ import msgspec
 from hardware.child import Child
 from hardware.device import Device
 from hardware.errors import ExplorerError
+from hardware.files import write_whole
 from hardware.process import patient
 
 WAYS = "2"  # the set of ways to multiply that competed (hardware.measure_ceilings.products), kept among the versions
@@ -126,7 +126,7 @@ class Ceilings(msgspec.Struct, frozen=True, kw_only=True):
             mem_bandwidth_bytes_per_s=bandwidth,
             mem_bytes=self.mem_bytes,
             peak_flop_per_s=self.flop_per_s,
-            sources=(f"measured on {self.date[:10]} with {self.threads} threads",),
+            sources=(f"measured here on {self.date[:10]} with {self.threads} threads",),
             provenance="measured",
         )
 
@@ -205,9 +205,7 @@ def save(ceilings: Ceilings, folder: Path) -> Path:
     """Keep the ceilings in `folder`, one file per machine, device and thread count; the latest replaces the former."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / _file_name(ceilings.machine_id, ceilings.threads, ceilings.device)
-    partial = path.with_suffix(".part")
-    partial.write_bytes(msgspec.json.format(msgspec.json.encode(ceilings, order="sorted"), indent=1))
-    os.replace(partial, path)
+    write_whole(path, msgspec.json.format(msgspec.json.encode(ceilings, order="sorted"), indent=1))
     return path
 
 

@@ -26,6 +26,7 @@ from filelock import FileLock, Timeout
 from core.errors import ExplorerError
 from core.paths import cache_dir, data_dir
 from core.types import ModelEntry, Progress
+from hardware.files import sync, write_whole
 from hardware.process import holders
 
 Build = Callable[[Path, Progress], None]  # writes into an empty folder
@@ -88,6 +89,16 @@ def made(key: str, entry: ModelEntry, what: str, progress: Progress, n_bytes: Ca
     final = folder() / key
     if _whole(final):
         return final
+    try:
+        return _made(key, entry, what, progress, n_bytes, build)
+    except OSError as error:
+        if _no_space(error):
+            raise _disk_full(what, entry) from error
+        raise
+
+
+def _made(key: str, entry: ModelEntry, what: str, progress: Progress, n_bytes: Callable[[], int], build: Build) -> Path:
+    final = folder() / key
     folder().mkdir(parents=True, exist_ok=True)
     with _lock(key, progress):
         if _whole(final):
@@ -104,10 +115,10 @@ def made(key: str, entry: ModelEntry, what: str, progress: Progress, n_bytes: Ca
             build(part, progress)
             about = {"model": entry.id, "label": entry.label, "what": what, "files": entry.files}
             (part / MARKER).write_text(json.dumps(about, indent=2), encoding="utf-8")
-            _flush(part)
+            flush(part)
             shutil.rmtree(final, ignore_errors=True)  # without its marker it is only the rest of a deletion
             os.replace(part, final)
-            _flush_folder(folder())
+            sync(folder())
             _whole(final)
         except Exception as error:
             if _no_space(error):
@@ -136,10 +147,10 @@ def _no_space(error: BaseException | None) -> bool:
     return False
 
 
-def _disk_full(what: str, entry: ModelEntry, need: int, free: int) -> ExplorerError:
+def _disk_full(what: str, entry: ModelEntry, need: int | None = None, free: int = 0) -> ExplorerError:
+    sizes = "" if need is None else f": {need / 1e9:.2f} GB are needed and {free / 1e9:.2f} GB are free"
     return ExplorerError(
-        f"The disk is too full to make {what} of {entry.label}: {need / 1e9:.2f} GB are needed and "
-        f"{free / 1e9:.2f} GB are free.",
+        f"The disk is too full to make {what} of {entry.label}{sizes}.",
         f"Free space in {folder()}, or set ROOFSCOPE_HOME to a folder on a larger disk.",
     )
 
@@ -173,21 +184,9 @@ def _sweep(key: str) -> None:
             pass
 
 
-def _flush(part: Path) -> None:
-    """Force the files to disk, so that after a power cut the rename never shows an empty artifact."""
-    for file in part.rglob("*"):
-        if file.is_file():
-            with file.open("rb") as f:
-                os.fsync(f.fileno())
-    _flush_folder(part)
-
-
-def _flush_folder(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def flush(part: Path) -> None:
+    """Force a folder's files to disk, so that after a power cut a rename never shows an empty one."""
+    sync(*(path for path in part.rglob("*") if path.is_file() or path.is_dir()), part)
 
 
 # ---------------------------------------------------------------- what gives way
@@ -288,9 +287,7 @@ def set_quota(n_bytes: int) -> None:
     file = data_dir() / _QUOTA
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        part = file.with_suffix(f".{os.getpid()}.tmp")
-        part.write_text(json.dumps({"quota_bytes": n_bytes}), encoding="utf-8")
-        part.replace(file)
+        write_whole(file, json.dumps({"quota_bytes": n_bytes}).encode())
     except OSError as error:
         raise ExplorerError(
             f"The quota could not be kept: {error.strerror}.", f"Free some space or permissions in {data_dir()}."

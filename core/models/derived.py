@@ -17,6 +17,7 @@ from core.errors import ExplorerError
 from core.models import artifact_cache, catalogue
 from core.paths import data_dir
 from core.types import Scalar, to_json
+from hardware.files import sync
 
 ABOUT = "roofscope.json"
 
@@ -83,12 +84,14 @@ def building(name: str) -> Iterator[Path]:
     partial.mkdir()
     try:
         yield partial
+        artifact_cache.flush(partial)
         final = folder() / name
         old = folder() / f".{name}.old"
         shutil.rmtree(old, ignore_errors=True)
         if final.exists():
             final.rename(old)
         partial.rename(final)
+        sync(folder())
         shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(partial, ignore_errors=True)

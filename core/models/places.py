@@ -21,6 +21,7 @@ from core.errors import ExplorerError
 from core.models import formats, gguf_file
 from core.paths import data_dir
 from core.types import ModelEntry
+from hardware.files import write_whole
 
 EMBEDDED = "smollm2-135m"
 _MAX_DEPTH, _MAX_FOLDERS = 4, 2000
@@ -42,12 +43,16 @@ def folders() -> tuple[str, ...]:
 
 
 def store_folders(paths: tuple[str, ...]) -> None:
-    """Replace the list, all at once."""
+    """Replace the list, all at once. Raises ExplorerError where it cannot be kept."""
     file = data_dir() / _FOLDERS
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_suffix(f".{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(paths, indent=2), encoding="utf-8")
-    temporary.replace(file)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(file, json.dumps(paths, indent=2).encode())
+    except OSError as error:
+        raise ExplorerError(
+            f"The list of folders could not be kept: {error.strerror}.",
+            f"Free some space or permissions in {data_dir()}.",
+        ) from error
 
 
 # ---------------------------------------------------------------- one entry

@@ -31,6 +31,7 @@ from core.runs.recording import Recording
 from core.runs.summarize import summarize
 from core.runs.verdicts import with_verdicts
 from core.types import Derive, Done, Evaluate, Event, Failed, Request, Result, RunStatus, from_json, to_json
+from hardware.files import sync
 
 BUNDLE = ("request.json", "events.jsonl", "log.txt")
 CEILINGS = "ceilings.json"  # of the machine that ran it, for its roofline
@@ -235,7 +236,9 @@ class Store:
                 (building / name).write_bytes(data)
             if foreign:
                 summed_up(Run(building))
+            sync(*building.iterdir(), building)
             building.rename(self.folder / run_id)
+            sync(self.folder)
         except ExplorerError:
             shutil.rmtree(building, ignore_errors=True)
             raise

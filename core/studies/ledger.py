@@ -5,7 +5,6 @@ Knows runs and their ends; does not know what they are for.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +20,7 @@ from core.runs.measuring import SPOILED, BusyError
 from core.runs.store import Run, Store
 from core.studies.plan import Study
 from core.types import Request, from_json, to_json
+from hardware.files import write_whole
 
 P = TypeVar("P", bound=Study)
 FILE, IN_USE = "study.json", "study.lock"
@@ -163,10 +163,8 @@ class Ledger(Generic[P]):
 
     def save(self) -> None:
         self._count()
-        partial = self._path.with_suffix(".part")
         try:
-            partial.write_bytes(to_json(self.state))
-            os.replace(partial, self._path)
+            write_whole(self._path, to_json(self.state))
         except OSError as error:
             raise ExplorerError(
                 f"The study could not be stored: {error.strerror or error}.", f"Free some space in {self.folder}."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from typing import Any, Protocol
 
@@ -109,9 +110,10 @@ class Journal:
         )
 
     def end(self, event: Event) -> None:
-        """The last event, written even on a full disk."""
+        """The last event, written even on a full disk, and the run with it so that a power cut finds it."""
         self._reserve.unlink(missing_ok=True)
         try:
             self.write(event)
+            os.fsync(self._file.fileno())
         finally:
             self._file.close()

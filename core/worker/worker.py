@@ -47,7 +47,12 @@ class Command(msgspec.Struct):
 def perform(store: Store, sessions: Sessions, command: Command) -> None:
     """One run from its folder to its last event."""
     run = store.open(command.run)
-    journal = Journal(run)
+    try:
+        journal = Journal(run)
+    except OSError as error:  # no room for a beginning: there may be for an end
+        (run.path / "reserve").unlink(missing_ok=True)
+        run.append(_disk_failure(error, max(0.0, time.time() - run.created_s)))
+        return
     _log_to(run)
     end: Event
     try:

@@ -213,12 +213,12 @@ def test_no_process_is_left_behind(runner: Runner, fake_request: Request) -> Non
         ({"strategy": "guess"}, "no strategy called 'guess'"),
         ({"profilers": ("aura",)}, "no profiler called 'aura'"),
         ({"task": Generate(prompt="  ")}, "prompt is empty"),
-        ({"task": Generate(prompt="x", max_new_tokens=0)}, "New tokens"),
-        ({"batch": 0}, "Batch"),
-        ({"threads": -1}, "Threads"),
+        ({"task": Generate(prompt="x", max_new_tokens=0)}, "max_new_tokens must be"),
+        ({"batch": 0}, "batch must be"),
+        ({"threads": -1}, "threads must be a whole number from 1 to 512, not -1"),
         ({"dtype": "fp7"}, "fp7"),
         ({"params": {"prefill_chunk": "many"}}, "prefill_chunk"),
-        ({"task": Generate(prompt="x", sampling=Sampling(temperature=-1))}, "sampling"),
+        ({"task": Generate(prompt="x", sampling=Sampling(temperature=-1))}, "temperature"),
     ],
 )
 def test_bad_requests_are_refused_before_anything_is_loaded(

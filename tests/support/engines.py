@@ -18,7 +18,7 @@ from core.engine import ENGINES
 
 PLAIN, PROCESSES, BROWSER = "plain", "processes", "browser"  # lanes of tests that load no engine
 LANES = ("pytorch", PROCESSES, PLAIN, BROWSER, "onnxruntime", "llama_cpp")  # the longest first
-START_MANY = ("cli", "runs", "service", "studies", "worker", "test_docs.py")  # folders and a file of tests/
+START_MANY = ("cli", "faults", "runs", "service", "studies", "worker", "test_docs.py")  # folders and a file of tests/
 
 WHOLE = re.compile(r"^pytestmark = (?:\[[^\]]*?)?pytest\.mark\.engine\(\"(\w+)\"", re.M)  # alone or in a list
 PART = re.compile(r"\bmark\.engine\(\"(\w+)\"")

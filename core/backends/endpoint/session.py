@@ -13,10 +13,11 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from itertools import groupby
-from typing import Any, Literal, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 
 import msgspec
 import numpy as np
+from msgspec import Meta
 
 from core.endpoints import bodies, client, flavours
 from core.endpoints.address import Address
@@ -63,7 +64,7 @@ class Options(Record):
     """
 
     api: Literal["auto", "chat"] = "auto"
-    read_s: float = 600.0
+    read_s: Annotated[float, Meta(gt=0, le=86_400)] = 600.0
 
 
 class EndpointSession:

@@ -1,0 +1,116 @@
+"""python -m tests.faults [GROUP ...] [--record]: provoke every fault of the table, and say what came of it.
+
+Groups: writes, runs, workers, models, input, pages; without any, all of them, which takes a quarter of an hour. With
+--record the rows are kept in tests/bench/recorded/faults.json, each with its day, out of which `make tables` makes the
+table. Exit status 1 where a row is not green.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+import xml.etree.ElementTree as ElementTree
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from hardware.detect import machine
+from tests.bench.tables import RECORDED
+from tests.faults import campaign
+from tests.faults.operations import OPERATIONS
+from tests.faults.table import GROUPS, TABLE, Fault
+
+FILE = RECORDED / "faults.json"
+GREEN = "green"
+
+
+def of_writes(faults: Sequence[Fault]) -> Iterator[tuple[Fault, int, str]]:
+    """Every operation of these rows, with how many writes were disturbed and what came of it."""
+    by_check = {fault.check: fault for fault in faults}
+    if reason := campaign.unavailable():
+        yield from ((fault, 0, f"not tried: {reason}") for fault in faults)
+        return
+    names = [op.name for op in OPERATIONS if any(check.startswith(f"{op.name}:") for check in by_check)]
+    for row in campaign.disturbed(names):
+        fault = by_check[f"{row['operation']}:{row['way']}"]
+        yield fault, row["points"], row["wrong"][0] if row["wrong"] else GREEN
+
+
+def of_tests(faults: Sequence[Fault]) -> Iterator[tuple[Fault, int, str]]:
+    """Every test of these rows, in a process for each file."""
+    files: dict[str, list[Fault]] = defaultdict(list)
+    for fault in faults:
+        files[fault.check.split("::")[0]].append(fault)
+    for file, rows in files.items():
+        cases = junit([f"tests/{row.check}" for row in rows])
+        for row in rows:
+            own = [said for name, said in cases if name.split("[")[0] == row.check.split("::")[1]]
+            wrong = [said for said in own if said != GREEN]
+            yield row, len(own), wrong[0] if wrong else GREEN if own else f"no such test in {file}"
+
+
+def junit(tests: list[str]) -> list[tuple[str, str]]:
+    """Name and outcome of every case of these tests."""
+    with tempfile.NamedTemporaryFile(suffix=".xml") as report:
+        command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", *tests]
+        subprocess.run([*command, f"--junitxml={report.name}"], cwd=campaign.ROOT, check=False, capture_output=True)
+        try:
+            cases = list(ElementTree.parse(report.name).iter("testcase"))
+        except ElementTree.ParseError:
+            return []
+    return [(str(case.get("name")), _outcome(case)) for case in cases]
+
+
+def _outcome(case: ElementTree.Element) -> str:
+    for child in case:
+        if child.tag in ("failure", "error", "skipped"):
+            return f"{child.tag}: {str(child.get('message'))[:150]}".replace("\n", " ")
+    return GREEN
+
+
+def keep(rows: Sequence[dict[str, Any]]) -> None:
+    """Rows of the table in its order; those that were not tried now stay as they were."""
+    known = {row["what is done"]: row for row in json.loads(FILE.read_bytes())["results"]} if FILE.exists() else {}
+    known |= {row["what is done"]: row for row in rows}
+    results = [known[fault.done] for fault in TABLE if fault.done in known]
+    about = {"date": time.strftime("%Y-%m-%d"), "machine": machine().cpu, "results": results}
+    FILE.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.faults", description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("groups", nargs="*", metavar="group", choices=[*GROUPS, []], help=", ".join(GROUPS))
+    parser.add_argument("--record", action="store_true", help="keep the rows with the project")
+    given = parser.parse_args(arguments)
+    wanted = [fault for fault in TABLE if not given.groups or fault.group in given.groups]
+    writes = [fault for fault in wanted if fault.group == "writes"]
+    tests = [fault for fault in wanted if fault.group != "writes"]
+    rows = []
+    for found in (of_writes(writes), of_tests(tests)):
+        for fault, times, result in found:
+            print(f"{result if result == GREEN else 'RED':6} {times:4}  {fault.done}", flush=True)
+            if result != GREEN:
+                print(f"       {result}", flush=True)
+            rows.append(
+                {
+                    "what is done": fault.done,
+                    "times": times,
+                    "what must be seen": fault.seen,
+                    "what must be left": fault.left,
+                    "result": result,
+                    "day": time.strftime("%Y-%m-%d"),
+                }
+            )
+    if given.record:
+        keep(rows)
+    red = sum(row["result"] != GREEN for row in rows)
+    print(f"\n{len(rows)} rows, {red} of them not green.")
+    return 1 if red else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
