@@ -13,6 +13,7 @@ from core.charts.labels import si
 from core.charts.palette import BLUE, DASHES, GREY, ORANGE, SERIES
 
 _ROW, _AXIS = 34, 60  # pixels
+_PLAIN = ("×", "tok/s", "")  # units that take no SI prefix
 
 
 class Bar(NamedTuple):
@@ -60,17 +61,17 @@ def lines(
     level: tuple[str, float] | None = None,
     log: bool = True,
     unit: str = "",
-    height: int = 320,
+    height: int = 380,
 ) -> Chart:
     """Lines over one quantity; now: the place that is spoken of; level: a named horizontal line."""
     rows: list[Row] = [
-        {"name": name, "x": x, "y": y, "text": si(y, unit)} for name, points in series.items() for x, y in points
+        {"name": name, "x": x, "y": y, "text": _words(y, unit)} for name, points in series.items() for x, y in points
     ]
     here = [] if now is None else [r for r in rows if r["x"] == now]
     told = ", ".join(f"{r['name']} {r['text']}" for r in here)
     words = f"{y_title} over {x_title.lower()}" + (f"; at {now:g}: {told}" if told else "")
     if level is not None:
-        words += f"; {level[0]} at {si(level[1], unit)}"
+        words += f"; {level[0]} at {_words(level[1], unit)}"
     return fed(
         _lines_spec(x_title, y_title, log, unit, height, tuple(series)),
         words,
@@ -81,16 +82,25 @@ def lines(
     )
 
 
+def _words(value: float, unit: str) -> str:
+    if unit not in _PLAIN:
+        return si(value, unit)
+    number = f"{value:.3g}" if value < 1000 else f"{value:,.0f}"
+    return f"{number} {unit}".strip()
+
+
 @cache
 def _lines_spec(
     x_title: str, y_title: str, log: bool, unit: str, height: int, names: tuple[str, ...]
 ) -> dict[str, Any]:
     scale = alt.Scale(type="log", base=2, nice=False) if log else alt.Scale(zero=False, nice=False)
-    x = alt.X("x:Q", title=x_title, scale=scale, axis=alt.Axis(format="~s", tickCount=8, grid=False))
-    y_scale = alt.Scale(type="log", nice=False, padding=12) if log else alt.Scale(zero=True, padding=12)
-    y = alt.Y(
-        "y:Q", title=y_title, scale=y_scale, axis=alt.Axis(labelExpr=si_label(unit), tickCount=6, gridOpacity=0.4)
+    x = alt.X(
+        "x:Q", title=x_title, scale=scale, axis=alt.Axis(format=",", tickCount=8, grid=False, labelOverlap="greedy")
     )
+    y_scale = alt.Scale(type="log", nice=False, padding=12) if log else alt.Scale(zero=True, nice=True)
+    words: dict[str, Any] = {"format": ",~g"} if unit in _PLAIN else {"labelExpr": si_label(unit)}
+    y_axis = alt.Axis(tickCount=4, labelOverlap="greedy", gridOpacity=0.4, **words)
+    y = alt.Y("y:Q", title=y_title, scale=y_scale, axis=y_axis)
     colour = alt.Color(
         "name:N",
         title=None,
@@ -109,11 +119,17 @@ def _lines_spec(
     dots = here.mark_point(filled=True, size=110, opacity=1).encode(
         x=x, y=y, color=colour, tooltip=["name:N", "text:N"]
     )
-    told = here.mark_text(dy=-14, fontSize=12, fontWeight="bold", color=GREY).encode(x=x, y=y, text="text:N")
+    first = alt.datum.name == names[0]  # its words stand above its point, those of the others below theirs
+    told = [
+        here.transform_filter(which)
+        .mark_text(dy=dy, dx=10, align="left", fontSize=12, fontWeight="bold", color=GREY)
+        .encode(x=x, y=y, text="text:N")
+        for which, dy in ((first, -12), (~first, 14))
+    ]
     now = alt.Chart(alt.NamedData("now")).mark_rule(color=GREY, strokeDash=[2, 3]).encode(x="x:Q")
     level = alt.Chart(alt.NamedData("level"))
     flat = level.mark_rule(color=ORANGE, strokeDash=[6, 4], strokeWidth=1.6).encode(y="y:Q")
     name = level.mark_text(align="right", dy=-7, color=ORANGE, fontSize=12).encode(
         x=alt.value("width"), y="y:Q", text="text:N"
     )
-    return built(alt.layer(now, flat, name, drawn, dots, told), height)
+    return built(alt.layer(now, flat, name, drawn, dots, *told), height)

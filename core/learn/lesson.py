@@ -20,7 +20,7 @@ from core.analysis.bottlenecks import Ceiling
 from core.analysis.device_time import compute_peak
 from core.charts.chart import Chart
 from core.errors import ExplorerError
-from core.types import Attention, ModelSpec, Request
+from core.types import Attention, ModelSpec, Provenance, Request
 from hardware.device import Device
 
 Kind = Literal["predict", "move", "see", "check", "do"]
@@ -149,6 +149,8 @@ class Lesson(NamedTuple):
     steps: tuple[Step, ...]
     do: Do
     stepper: bool = False  # beside the chart the recorded trace can be stepped through
+    drawn_from: str = ""  # what the chart shows, where it is not computed for the scene's device
+    drawn_is: Provenance = "computed"
 
 
 class Verdict(NamedTuple):

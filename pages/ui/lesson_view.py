@@ -15,10 +15,11 @@ from core.paths import data_dir
 from core.runs.demo import recorded_id
 from core.runs.store import Run
 from core.types import Generate
-from pages.ui import text
+from pages.ui import lecture, text
 from pages.ui.ceilings import kept_of, this_machine
 from pages.ui.figure import figure
 from pages.ui.links import go, link
+from pages.ui.panes import panes
 from pages.ui.race import race
 from pages.ui.state import open_run, readable, remembered, result_of, store
 
@@ -29,6 +30,7 @@ KINDS = {
     "check": ("quiz", "Check"),
     "do": ("play_arrow", "Do"),
 }
+LECTURE_PX = 620  # height of a chart in a lecture room
 _SEARCHED = 60  # newest runs that are looked through for one that fits
 
 
@@ -58,7 +60,7 @@ def draw_moving(name: str, lesson: Lesson, step: Step, scene: Scene) -> None:
 
     @st.fragment
     def part() -> None:
-        words, drawn = st.columns([1, 1.6], gap="large")
+        words, drawn = panes()
         with words:
             now = scene._replace(value=draw_control(name, lesson))
             st.markdown(text.escape(said(step.text, now)))
@@ -68,8 +70,9 @@ def draw_moving(name: str, lesson: Lesson, step: Step, scene: Scene) -> None:
             if lesson.stepper and step.kind == "move":
                 race([("Jacobi, recorded", frames(trace()))], key=f"trace-{name}")
                 st.caption("Recorded on a busy machine: what it accepts is exact, its clock is not the machine's own.")
-            figure(lesson.chart(now), key=f"chart-{name}-{step.kind}")
-            st.caption(f"Computed for: {text.escape(now.device.name)}. {text.provenance('computed')}")
+            figure(lesson.chart(now), f"chart-{name}-{step.kind}", LECTURE_PX if lecture.on() else "content")
+            about = lesson.drawn_from or f"Computed for: {now.device.name}."
+            st.caption(f"{text.escape(about)} {text.provenance(lesson.drawn_is)}")
 
     part()
 

@@ -33,7 +33,7 @@ def chart(scene: Scene) -> Chart:
             "each user": [(b, 1 / step_s(scene, b)) for b in BATCHES],
         },
         "Sequences in the batch",
-        f"Tokens per second that the roof allows, {CONTEXT} tokens of context",
+        "Tokens per second, by the roof",
         scene.at,
         unit="tok/s",
     )

@@ -62,6 +62,8 @@ lesson = Lesson(
     about="When does a training for parallel decoding go wrong, and how is that seen?",
     control=Control("Curve", NAMES, "right_tokens_per_forward"),
     chart=chart,
+    drawn_from="Of the training that was recorded with this project.",
+    drawn_is="measured",
     steps=(
         Step(
             "predict",

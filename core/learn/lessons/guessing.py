@@ -28,10 +28,10 @@ def chart(scene: Scene) -> Chart:
     return lines(
         {
             "tokens per forward pass": [(g, expected_tokens_per_forward(ALPHA, int(g))) for g in DRAFTS],
-            "cost of the forward pass, by the roof": [(g, roof_v(scene, int(g) + 1)) for g in DRAFTS],
+            "what it costs, by the roof": [(g, roof_v(scene, int(g) + 1)) for g in DRAFTS],
         },
         "Guessed tokens",
-        f"At an acceptance rate of {ALPHA:g}",
+        "Tokens, and cost (×)",
         scene.at,
         unit="×",
     )

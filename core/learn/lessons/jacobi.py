@@ -64,6 +64,8 @@ lesson = Lesson(
     control=Control("Steps so far", STEPS, STEPS[len(STEPS) // 2], "steps"),
     chart=chart,
     stepper=True,
+    drawn_from="Of a recorded answer of the embedded model.",
+    drawn_is="measured",
     steps=(
         Step(
             "predict",

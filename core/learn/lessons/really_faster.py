@@ -69,6 +69,7 @@ lesson = Lesson(
     about="How many runs does it take to say so?",
     control=Control("Pairs of runs", PAIRS, 5.0, "pairs"),
     chart=chart,
+    drawn_from="Of the sign test, the same on any machine.",
     steps=(
         Step(
             "predict",

@@ -88,6 +88,7 @@ lesson = Lesson(
     about="A small model guesses: is the text still the large one's?",
     control=Control("Draws", DRAWS, 1000.0, "draws"),
     chart=chart,
+    drawn_from="Drawn by the rule that this app decodes with.",
     steps=(
         Step(
             "predict",
