@@ -10,6 +10,7 @@ from core.analysis.predict import Figure
 from core.charts.many import Bar, side_by_side
 from core.errors import ExplorerError
 from core.paths import data_dir
+from core.report.runs import MOST_RUNS, report
 from core.stats.intervals import Ratio
 from core.studies import many, study_store, sweep
 from core.studies.many import Entry, View
@@ -122,6 +123,16 @@ def draw_view(found: View) -> None:
         mime="application/json",
         icon=":material/download:",
         on_click="ignore",
+    )
+    st.download_button(
+        "One page with live charts (HTML)",
+        data=lambda: report([store().open(line.entry.runs[0]) for line in found.lines[:MOST_RUNS]], texts=False),
+        file_name="many-runs.html",
+        mime="text/html",
+        icon=":material/html:",
+        key="many-html",
+        on_click="ignore",
+        help=f"One run of each of the first {MOST_RUNS} configurations, without texts; it opens without a network.",
     )
 
 

@@ -76,7 +76,8 @@ def trial_panel() -> None:
     last = trials().get("trial")
     if last is not None and last.error is not None:
         fault(last.error)
-    _panel_going() if going() is not None else None
+    if going() is not None:
+        _panel_going()
 
 
 @st.fragment(run_every=TICK_S)
