@@ -23,6 +23,7 @@ METRICS: dict[Metric, str] = {
     "itl": "Inter-token latency",
     "icl": "Inter-chunk latency",
 }
+SHORT: dict[Metric, str] = {"ttft": "TTFT", "tpot": "TPOT", "e2e": "E2E", "itl": "ITL", "icl": "ICL"}
 MOST_DOTS = 1500
 RECENT_S = 10.0
 

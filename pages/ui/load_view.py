@@ -12,7 +12,7 @@ from core.loadtest.level import FEWEST, SHARES
 from core.loadtest.plan import named
 from core.loadtest.report import Measured, Report, export, levels
 from core.loadtest.shelf import GOING, LoadTest, Shelf
-from core.loadtest.views import METRICS, Latency, Metric, dots, latencies, standing, table
+from core.loadtest.views import METRICS, SHORT, Latency, Metric, dots, latencies, standing, table
 from core.paths import data_dir
 from pages.ui import text
 from pages.ui.figure import figure
@@ -64,7 +64,8 @@ def _draw_going(test: LoadTest) -> None:
             st.rerun()
         spent_s = max(0.0, time.time() - test.about.created_s)
         now = standing(test.about.plan, test.events(), spent_s)
-        st.progress(now.share or 0.0, text=f"{text.escape(now.words)} · {text.clock(spent_s)}")
+        doing = f"{now.words}, stopping" if test.cancel_requested else now.words
+        st.progress(now.share or 0.0, text=f"{text.escape(doing)} · {text.clock(spent_s)}")
         with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
             failed = f" · {now.failed} failed" if now.failed else ""
             st.markdown(
@@ -80,6 +81,10 @@ def _draw_going(test: LoadTest) -> None:
                 disabled=test.cancel_requested,
                 help="Drops the connections; what was measured is kept.",
             )
+        of = levels(test.events(), test.about.plan.mode)
+        if of and of[-1].outcomes:
+            chart = request_timeline(dots(of[-1], test.about.plan.objectives), of[-1].open_s, of[-1].close_s)
+            figure(chart, key="load-live")
         return True
 
     moving(f"load-{test.id}", strip, "curves")
@@ -93,10 +98,10 @@ def _draw_points(found: Report) -> None:
             "Latency",
             names,
             default=names[0],
-            format_func=METRICS.__getitem__,
+            format_func=SHORT.__getitem__,
+            help="  \n".join(f"**{SHORT[name]}**: {words}" for name, words in METRICS.items()),
             key="load-metric",
             required=True,
-            label_visibility="collapsed",
         )
         limit_ms = found.plan.objectives.stated.get(_LIMITS.get(metric, ""))
         limit_s = None if limit_ms is None else limit_ms / 1e3

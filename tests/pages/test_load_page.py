@@ -92,6 +92,17 @@ def test_a_finished_test_is_shown(app: Open) -> None:
     sound(at.segmented_control(key="load-metric").set_value("e2e").run())
 
 
+def test_a_test_that_is_going_shows_its_requests_and_can_be_stopped(app: Open) -> None:
+    test = shelved(Began(t_s=40.0, level=2, load=4.0), *answers(2, 1)[:9])
+    test.own()
+    at = sound(app(PAGE))
+    assert "warming up" in at.get("progress")[0].proto.text
+    charts = [e.proto.alt for e in at.get("vega_lite_chart")]
+    assert charts[0].startswith("9 requests of a level") and len(charts) == 4
+    assert "129 requests" in words(at)
+    assert at.button(key="load-stop").click().run().button(key="load-stop").disabled and test.cancel_requested
+
+
 @pytest.mark.parametrize(
     ("end", "plan", "word"),
     [
