@@ -374,10 +374,10 @@ def serve(root: Path, inbox: Iterator[tuple[int, Question]], left: set[int], out
         try:
             with answering(root, WHAT):
                 model, load_s = there(question.request, relay)
-                if question.do == "answer":
-                    say(answer(question, model, load_s, say, relay))
-                else:
-                    say(beside(question, model))
+                last = (
+                    answer(question, model, load_s, say, relay) if question.do == "answer" else beside(question, model)
+                )
+            say(last)  # the machine is free before anybody hears of the end
         except Cancelled:
             say(Refused(message="Nobody waits for it.", hint="", why="left"))
         except BusyError as error:

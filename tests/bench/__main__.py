@@ -1,6 +1,7 @@
-"""python -m tests.bench [loops] [step] [app] [waiting] [watching] [published] [predict [--small] [--again]]: tables.
+"""python -m tests.bench [loops] [step] [app] [waiting] [watching] [serving] [published] [predict [--small] [--again]].
 
-watching can be shortened: --backend llama_cpp --tokens 64 --way watched --pairs 2 (each but the last may be repeated).
+watching can be shortened: --backend llama_cpp --tokens 64 --way watched --pairs 2 (each but the last may be repeated);
+serving takes --model cllm --backend pytorch --seconds 60.
 Each comparison is made of interleaved pairs (ABBA order) in one process of its engine, quoted as a ratio with its
 95 % interval. They are written into a file too; with --record, each part into tests/bench/recorded, where new rows
 take the place of older ones of the same kind, and out of which `make tables` makes Markdown. Load and steal are
@@ -21,7 +22,7 @@ from typing import Any
 from core.paths import data_dir
 from core.runs.measuring import measuring
 from hardware.detect import machine
-from tests.bench import app, loops, predict, published, step, waiting, watching
+from tests.bench import app, loops, predict, published, serving, step, waiting, watching
 from tests.bench.tables import RECORDED
 
 PARTS: dict[str, Callable[..., Any]] = {
@@ -30,6 +31,7 @@ PARTS: dict[str, Callable[..., Any]] = {
     "app": app.run,
     "waiting": waiting.run,
     "watching": watching.run,
+    "serving": serving.run,
     "published": published.run,
     "predict": predict.run,
 }
@@ -43,18 +45,24 @@ def options(arguments: list[str]) -> tuple[list[str], dict[str, dict[str, Any]],
     parser.add_argument("--record", action="store_true", help="keep each part's results with the project, dated")
     parser.add_argument("--small", action="store_true", help="predict: a short form that proves only itself")
     parser.add_argument("--again", action="store_true", help="predict: no old runs")
-    parser.add_argument("--backend", action="append", choices=watching.BACKENDS, help="watching: only this one")
+    parser.add_argument(
+        "--backend", action="append", choices=watching.BACKENDS, help="watching: only this one; serving: its own"
+    )
     parser.add_argument("--tokens", action="append", type=int, help="watching: how many are generated")
     parser.add_argument("--way", action="append", choices=watching.WAYS, help="watching: how it is looked at")
     parser.add_argument("--pairs", type=int, help="watching: in each row")
+    parser.add_argument("--model", help="serving: the model behind the service")
+    parser.add_argument("--seconds", type=float, help="serving: of each window")
     found = parser.parse_args(arguments)
     unknown = set(found.parts) - set(PARTS)
     if unknown:
         parser.error(f"Unknown part: {', '.join(sorted(unknown))}. Known: {', '.join(PARTS)}.")
     told = {"backends": found.backend, "tokens": found.tokens, "ways": found.way, "pairs": found.pairs}
+    behind = {"model": found.model, "backend": (found.backend or [None])[0], "seconds": found.seconds}
     given: dict[str, dict[str, Any]] = {
         "predict": {name: True for name in ("small", "again") if getattr(found, name)},
         "watching": {name: value for name, value in told.items() if value},
+        "serving": {name: value for name, value in behind.items() if value},
     }
     return found.parts or list(PARTS), given, found.record
 
@@ -81,7 +89,7 @@ def main(arguments: list[str]) -> None:
     results: dict[str, Any] = {}
     for name in names:
         print(f"\n## {name}   (load {os.getloadavg()[0]:.2f})", flush=True)
-        with measuring(data_dir(), f"the bench {name}"):
+        with measuring(data_dir(), f"the bench {name}", asks_service=name == "serving"):
             results[name] = PARTS[name](**given.get(name, {}))
         if record:
             RECORDED.mkdir(exist_ok=True)
