@@ -126,7 +126,7 @@ class Ceilings(msgspec.Struct, frozen=True, kw_only=True):
             mem_bandwidth_bytes_per_s=bandwidth,
             mem_bytes=self.mem_bytes,
             peak_flop_per_s=self.flop_per_s,
-            sources=(f"measured here on {self.date[:10]} with {self.threads} threads",),
+            sources=(f"measured on {self.date[:10]} with {self.threads} threads",),
             provenance="measured",
         )
 

@@ -76,8 +76,12 @@ def ceiling_of(device: Device, dtype: str) -> Ceiling | None:
     return Ceiling(flop_per_s=peak, bytes_per_s=device.mem_bandwidth_bytes_per_s, source=device.name)
 
 
-def ceiling_here(ceilings: Ceilings, dtype: str, working_set_bytes: float) -> Ceiling | None:
+def ceiling_here(
+    ceilings: Ceilings, dtype: str, working_set_bytes: float, whose: str = "this machine"
+) -> Ceiling | None:
     """The measured roof for a forward that touches `working_set_bytes`; None where it was not measured.
+
+    whose: what to call the machine.
 
     The working set of a layer is that of the whole forward: the other layers have emptied the cache
     before it runs again.
@@ -85,7 +89,7 @@ def ceiling_here(ceilings: Ceilings, dtype: str, working_set_bytes: float) -> Ce
     peak, bandwidth = ceilings.flop_per_s.get(dtype), ceilings.bandwidth(working_set_bytes)
     if peak is None or bandwidth is None:
         return None
-    return Ceiling(flop_per_s=peak, bytes_per_s=bandwidth, source=f"this machine with {ceilings.threads} threads")
+    return Ceiling(flop_per_s=peak, bytes_per_s=bandwidth, source=f"{whose} with {ceilings.threads} threads")
 
 
 def roofs_of(device: Device, main_dtype: str | None = None) -> tuple[Roof, ...]:

@@ -13,6 +13,7 @@ from core.charts.labels import si
 from core.charts.palette import BLUE, GREY, ORANGE
 
 ROOM, LEAST = 0.6, 4.0  # of the axis beside the bars, in powers of its own length, and at least a factor
+_FEW = "indexof(['1', '3'], format(datum.value, '.0e')[0]) >= 0"  # 1, 3, 10, 30: as many as a phone has room for
 PLAIN = ("tok/s",)  # units that take no SI prefix
 
 
@@ -82,8 +83,13 @@ def _interval_spec(title: str, unit: str, log: bool, height: int | None) -> dict
         axis=alt.Axis(labelLimit=200, ticks=False, domain=False, labelPadding=8, labelOverlap=False, labelFontSize=12),
     )
     scale = alt.Scale(type="log", nice=False) if log else alt.Scale(zero=True)
-    label = "format(datum.value, ',')" if unit in PLAIN else si_label(unit)
-    axis = alt.Axis(labelExpr=label, tickCount=6, labelOverlap="greedy", gridOpacity=0.4)
+    label = "format(datum.value, '~s')" if unit in PLAIN else si_label(unit)
+    few: Any = {"condition": {"test": _FEW, "value": 0.4}, "value": 0}
+    axis = (
+        alt.Axis(labelExpr=f"{_FEW} ? {label} : ''", gridOpacity=few, tickOpacity=few)
+        if log
+        else alt.Axis(labelExpr=label, tickCount=6, labelOverlap="greedy", gridOpacity=0.4)
+    )
     domain, colours = ["fits", "does not fit"], [BLUE, GREY]
     colour = alt.Color(
         "fits:N",

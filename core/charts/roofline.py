@@ -18,8 +18,11 @@ from core.charts.labels import short, si
 from core.charts.palette import BOUNDS, DASHES, GREEN, GREY, KINDS, ORANGE, PHASE_SHAPES, PINK, RED, SKY
 
 X_LOW, X_HIGH = 0.05, 4000.0  # FLOP per byte: from a norm in fp32 to a long prefill
-LABEL_SHARE = 15 / 430  # a label's height over that of the plot
-X_TITLE = "FLOP per byte (model bytes, compulsory traffic)"
+LABEL, AROUND, LEAST_PLOT = 15, 170, 90  # pixels: a label's height; axis and legends below a plot; a plot at least
+SMALL = 320  # pixels: up to here phases are named in the plot alone
+FARTHEST = 2.5  # labels that a label may be away from its line; one that cannot be placed is in the line's tooltip
+X_TITLE = "FLOP per byte"
+PRESENT = "pluck(data('present'), 'kind')"  # a legend lists what there are points of
 ColourBy = Literal["kind", "bound"]
 _HERE = "#7A7F87"
 _DECADE = "abs(log(datum.value) / LN10 - round(log(datum.value) / LN10)) < 0.000001"
@@ -45,10 +48,11 @@ def roofline(
         _spec(colour_by, height, pick),
         _words(roofs, drawn),
         roofs=lines,
-        ends=_apart(ends, drawn),
+        ends=_apart(ends, drawn, LABEL / max(LEAST_PLOT, height - AROUND)),
         ridges=ridges,
         marks=rows,
         links=_links(drawn),
+        present=[{"kind": kind} for kind in dict.fromkeys(r[colour_by] for r in rows)],
     )
 
 
@@ -90,17 +94,21 @@ def _of_device(roofs: Sequence[Roof], number: int, several: bool) -> tuple[list[
     return lines, ends, ridges
 
 
-def _apart(ends: Sequence[Row], marks: Sequence[Point]) -> list[Row]:
-    """The labels of each side pushed up until none covers the next lower one."""
+def _apart(ends: Sequence[Row], marks: Sequence[Point], share: float) -> list[Row]:
+    """The labels of each side pushed up until none covers the next lower one; without those that would get too far.
+
+    share: a label's height over that of the plot.
+    """
     moved: list[Row] = []
     heights = [e["y"] for e in ends] + [m.flop_per_s for m in marks]
-    step = (max(heights) / min(heights)) ** LABEL_SHARE if heights else 1.0
+    step = (max(heights) / min(heights)) ** share if heights else 1.0
     for side in ("low", "high"):
         last = 0.0
         for end in sorted((e for e in ends if e["end"] == side), key=lambda e: e["y"]):
             y = max(end["y"], last * step)
-            moved.append({**end, "y": y})
-            last = y
+            if end["main"] or y <= end["y"] * step**FARTHEST:
+                moved.append({**end, "y": y})
+                last = y
     return moved
 
 
@@ -265,7 +273,13 @@ def _spec(colour_by: ColourBy, height: int, pick: bool) -> dict[str, Any]:
         f"{colour_by}:N",
         title=None,
         scale=scale,
-        legend=alt.Legend(orient="bottom", symbolType="square", columns=4, labelFontSize=12),
+        legend=alt.Legend(
+            orient="bottom",
+            symbolType="square",
+            columns=4 if height > SMALL else 5,
+            labelFontSize=12,
+            values=alt.ExprRef(PRESENT),
+        ),
     )
     size: Any = alt.condition(
         "datum.whole",
@@ -276,7 +290,7 @@ def _spec(colour_by: ColourBy, height: int, pick: bool) -> dict[str, Any]:
         "phase:N",
         title=None,
         scale=alt.Scale(domain=list(PHASE_SHAPES), range=list(PHASE_SHAPES.values())),
-        legend=alt.Legend(orient="bottom", symbolFillColor=GREY, labelFontSize=12),
+        legend=alt.Legend(orient="bottom", symbolFillColor=GREY, labelFontSize=12) if height > SMALL else None,
     )
     points = marks.mark_point(filled=False, opacity=0.85, strokeWidth=1.5).encode(
         x=plain_x,
@@ -311,7 +325,8 @@ def _spec(colour_by: ColourBy, height: int, pick: bool) -> dict[str, Any]:
             alt.Tooltip("roof:N", title="Distance"),
         ],
     )
-    layers = [rule, roofs, low, high, links, points, flagged, corner, *sides, phases]
+    present = alt.Chart(alt.NamedData("present")).mark_point(opacity=0).encode(x=alt.value(0), y=alt.value(0))
+    layers = [present, rule, roofs, links, points, flagged, corner, low, high, *sides, phases]
     if pick:
         chosen = alt.selection_point(name="pick", fields=["id"], nearest=True, empty=False)
         ring = marks.transform_filter(chosen).mark_point(
@@ -321,4 +336,6 @@ def _spec(colour_by: ColourBy, height: int, pick: bool) -> dict[str, Any]:
     else:
         layers.append(target)
     chart = alt.layer(*layers).resolve_scale(color="independent", strokeDash="independent")
-    return built(chart, height)
+    spec = built(chart, height)
+    below = {"bottom": {"anchor": "middle", "direction": "vertical"}}  # one under the other: a phone has no more room
+    return {**spec, "config": spec.get("config", {}) | {"legend": {"layout": below}}}

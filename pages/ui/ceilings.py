@@ -204,8 +204,14 @@ class Reference(NamedTuple):
 
     def near(self, n_bytes: float) -> Ceiling:
         """The ceiling for a small working set: a cache's where caches were measured, else the same."""
-        own = ceiling_here(self.found, self.dtype, n_bytes) if self.found is not None else None
+        found = self.found
+        own = ceiling_here(found, self.dtype, n_bytes, _whose(found)) if found is not None else None
         return self.ceiling if own is None else own
+
+
+def _whose(found: Ceilings) -> str:
+    name = THIS if found.machine_id == machine_id() else ELSEWHERE
+    return name[0].lower() + name[1:]
 
 
 def choose_reference(result: Result, key: str, label: str = "Reference roofline") -> Reference | None:
@@ -230,7 +236,7 @@ def reference_of(device: Device, result: Result, found: Ceilings | None = None) 
     dtype = arithmetic_dtype(device, result) if found is None else predict_here.arithmetic_dtype(_known(result), found)
     if found is not None:
         needed = max(working_set_bytes(result.layers, phase) for phase in ("prefill", "decode"))
-        ceiling = ceiling_here(found, dtype, needed)
+        ceiling = ceiling_here(found, dtype, needed, _whose(found))
         assert ceiling is not None  # as_device gave this dtype and a bandwidth
         return Reference(
             device,

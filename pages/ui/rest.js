@@ -181,6 +181,8 @@ window.roofscopeTold ??= new MutationObserver(tell).observe(document.body, { chi
 export default function ({ data, key, parentElement, setTriggerValue }) {
   const place = (parentElement.host ?? parentElement).closest("[data-testid=stElementContainer]");
   if (place) place.style.position = "absolute"; // it takes no room, nor a gap
+  const back = getComputedStyle(parentElement.host ?? parentElement).getPropertyValue("--st-background-color");
+  document.documentElement.style.setProperty("--roofscope-background", back); // only components are told it
   if (data.kind === "pulse") {
     clock.enter(key, data, () => setTriggerValue("tick", true));
     return () => clock.leave(key);

@@ -254,7 +254,7 @@ def draw(run: Run, result: Result) -> None:
         )
         st.caption(
             "Filled: measured. Hollow: predicted, on the roof by construction; a line joins the two. Area is time. "
-            "Crossed: above the roof."
+            "Crossed: above the roof. Bytes are those that the model must move at least (compulsory traffic)."
         )
     chosen = None if going else next((x["id"] for x in state.selection.get("pick", ())), None)
     draw_pick(run, result, points, chosen, reference)
