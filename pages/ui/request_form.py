@@ -121,6 +121,9 @@ def _with_memory(request: Request) -> Request | None:
     except ExplorerError as error:
         fault(error, hindrance=True)
         return None
+    if request.backend == "endpoint":
+        st.caption("Its memory is the server's; what a server cannot tell is left out.")
+        return request
     color, icon, verdict = _VERDICT[needed.verdict]
     st.markdown(
         f":{color}-badge[:material/{icon}: {verdict}] **{text.size(needed.total_bytes)}** "

@@ -1,4 +1,4 @@
-"""python -m tests.bench [loops] [step] [app] [waiting] [watching] [serving] [published] [predict [--small] [--again]].
+"""python -m tests.bench [loops] [step] [app] [client] [waiting] [watching] [serving] [published] [predict [--small]].
 
 watching can be shortened: --backend llama_cpp --tokens 64 --way watched --pairs 2 (each but the last may be repeated);
 serving takes --model cllm --backend pytorch --seconds 60.
@@ -22,13 +22,14 @@ from typing import Any
 from core.paths import data_dir
 from core.runs.measuring import measuring
 from hardware.detect import machine
-from tests.bench import app, loops, predict, published, serving, step, waiting, watching
+from tests.bench import app, client, loops, predict, published, serving, step, waiting, watching
 from tests.bench.tables import RECORDED
 
 PARTS: dict[str, Callable[..., Any]] = {
     "loops": loops.run,
     "step": step.run,
     "app": app.run,
+    "client": client.run,
     "waiting": waiting.run,
     "watching": watching.run,
     "serving": serving.run,
