@@ -125,7 +125,7 @@ class Surface:
         return {"time": time, "rate": self.truth[name][1] * float(np.exp(self.rng.normal(0, 0.1)))}
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(3))
 def test_nine_tenths_of_the_hypervolume_with_fifteen_per_cent_of_the_measurements(seed: int) -> None:
     surface = Surface(seed)
     n = len(surface.candidates)
@@ -150,9 +150,9 @@ def test_the_same_answers_give_the_same_search() -> None:
     def once(name: str, rung: int) -> Values:
         return told.setdefault((name, rung), surface.measure(name, rung))
 
-    first = Hunt(surface.candidates, GOALS, (), 40).go(once)
+    first = Hunt(surface.candidates[:72], GOALS, (), 16).go(once)
     n = surface.n_measured
-    again = Hunt(surface.candidates, GOALS, (), 40).go(lambda name, rung: told[name, rung])
+    again = Hunt(surface.candidates[:72], GOALS, (), 16).go(lambda name, rung: told[name, rung])
     assert again == first and surface.n_measured == n
 
 
