@@ -119,8 +119,9 @@ def draw_links(endpoint: Endpoint, model: ServedModel) -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
         st.caption(text.escape(store.short(model.id)), width="content")
         link("pages/measure/run.py", "Run", ":material/play_arrow:", query=query)
-        link("pages/measure/chat.py", "Chat", ":material/chat:", query=query)
-        link("pages/measure/evaluate.py", "Evaluate", ":material/fact_check:", query=query)
+        left = {f"a-{name}": value for name, value in query.items()}
+        link("pages/measure/chat.py", "Chat", ":material/chat:", query=left)
+        link("pages/measure/evaluate.py", "Evaluate", ":material/fact_check:", query=query | {"eval": "qa"})
         link("pages/measure/load.py", "Load test", ":material/speed:")
 
 

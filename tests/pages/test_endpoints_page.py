@@ -86,3 +86,19 @@ def test_a_run_over_a_server_on_every_page_about_a_run(app: Open, home: Path, st
         if name != "decoding":
             assert any("does not show its inside" in i.proto.title for i in at.info), name
     sound(app("pages/compare/history.py"))
+
+
+def test_the_forms_take_a_model_behind_a_server(app: Open, home: Path) -> None:
+    with ScriptedServer(vllm) as server:
+        endpoint = store.add(server.url)
+    model = store.catalogue_id(endpoint, endpoint.models[0])
+    query = {"model": model, "backend": "endpoint", "strategy": "native"}
+    at = sound(app("pages/measure/run.py", **query))
+    assert not at.warning and not at.button(key="start").disabled
+    at = sound(app("pages/measure/evaluate.py", **query, eval="qa"))
+    assert not at.warning and at.selectbox(key="strategy").value == "native"
+    at = sound(app("pages/measure/evaluate.py", **query, eval="perplexity"))
+    assert any("cannot do" in w.proto.title for w in at.warning), "a server gives no logits"
+    at = sound(app("pages/measure/chat.py", **{f"a-{name}": value for name, value in query.items()}))
+    assert not at.warning and at.selectbox(key="a-backend").value == "endpoint"
+    assert at.selectbox(key="a-strategy").value == "native"
