@@ -57,6 +57,7 @@ THINKING = ("enable_thinking", "thinking")  # what templates call the switch
 WARMUP_TOKENS = 4
 WARMUP_GUESSED = 64  # where a step is many tokens, and is cut short at the limit
 SHOWN_BETWEEN_S = 8.0  # timing passes that took longer are shown before the profilers begin
+SEEN_S = 1.5  # between two rests: a resting tab asks every half second, and then draws
 DRAFT_NOTE = (
     "Steps and phases include the draft model's time and work; layers and the FLOP check are the model's alone."
 )
@@ -251,6 +252,7 @@ def _plan(
             for name in () if apart else profilers:
                 yield "profile", name
     if apart and profilers:
+        time.sleep(SEEN_S)
         with silence(request, journal, profiling_s) as waited:
             if waited:
                 yield "warmup", None
