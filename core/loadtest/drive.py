@@ -83,7 +83,7 @@ class Level:
         self._running: set[Call] = set()
         self._left = plan.max_requests
         self._used_up_s: float | None = None  # when the last request that is allowed went out
-        self._due: set[int] = set()  # requests of the window that have not ended (open loop)
+        self._owed = 0  # requests that are due in the window and have not ended, sent or not (open loop)
         self._without = set(range(int(load))) if plan.mode == "closed" else set()  # users without an answer yet
         self._user_of: dict[int, int] = {}
         self._zero_s = time.perf_counter()
@@ -156,6 +156,7 @@ class Level:
         plan = self._plan
         seconds = plan.warmup_s + plan.window_s + plan.grace_s
         due = arrivals(self._load, seconds, plan.burstiness, plan.seed)
+        self._owed = sum(map(self._in_window, due))
         return [self._thread(self._send_when_due, due)]
 
     def _send_when_due(self, due: tuple[float, ...]) -> None:
@@ -165,9 +166,6 @@ class Level:
                 return
             if (ask := self._next()) is None:
                 return
-            if self._plan.warmup_s <= due_s < self._plan.warmup_s + self._plan.window_s:
-                with self._lock:
-                    self._due.add(ask.number)
             if len(self._running) >= MOST_UNDER_WAY:
                 self._done.put(_ours(ask, due_s, self._now(), self._now(), _FULL))
             else:
@@ -218,7 +216,11 @@ class Level:
         if self._plan.mode == "closed" or open_s is None:
             return True
         with self._lock:
-            return not self._due or now >= close_s + self._plan.grace_s
+            left = self._owed > 0 and (self._used_up_s is None or bool(self._running))
+        return not left or now >= close_s + self._plan.grace_s
+
+    def _in_window(self, due_s: float) -> bool:
+        return self._plan.warmup_s <= due_s < self._plan.warmup_s + self._plan.window_s
 
     def _drain(self) -> None:
         while True:
@@ -227,7 +229,7 @@ class Level:
             except queue.Empty:
                 return
             with self._lock:
-                self._due.discard(outcome.index)
+                self._owed -= outcome.scheduled_s is not None and self._in_window(outcome.scheduled_s)
                 user = self._user_of.pop(outcome.index, None)
                 if user is not None and not outcome.failure:
                     self._without.discard(user)
