@@ -61,8 +61,9 @@ def _plane_spec(x: tuple[str, str, str], y: tuple[str, str, str]) -> dict[str, A
     base = alt.Chart(alt.NamedData("spots"))
 
     def axis(unit: str) -> alt.Axis:
-        label = "format(datum.value, '~g')" if unit in PLAIN else si_label(unit)
-        return alt.Axis(labelExpr=label, tickCount=4, labelOverlap="greedy", gridOpacity=0.4)
+        label = "format(datum.value, '~g')" if unit in PLAIN else f"({si_label(unit)})"
+        sparse = f"test(regexp('^[15]'), format(datum.value, 'e')) ? {label} : ''"  # 1, 5, 10, 50: others overlap
+        return alt.Axis(labelExpr=sparse, tickCount=4, gridOpacity=0.4)
 
     def titled(of: tuple[str, str, str]) -> str:
         return f"{of[0]} ({of[2]} is better)"
