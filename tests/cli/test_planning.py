@@ -14,6 +14,7 @@ from core.cli import cli
 from core.runs.runner import Runner
 from core.runs.store import Store
 from core.types import Generate, Request
+from tests.support.undisturbed import undisturbed
 
 ARGS = ("what-if", "--model", "llama-2-7b", "--device", "RTX 4090", "--weights", "q4_0")
 
@@ -59,8 +60,8 @@ def test_what_if_refuses_what_cannot_be(home: Path, more: tuple[str, ...]) -> No
 
 def test_advice_on_a_run_and_its_score(store: Store, runner: Runner) -> None:
     task = Generate(prompt="Hello there", max_new_tokens=8)
-    asked = Request(model="tiny-moe", backend="fake", task=task, threads=1, profilers=("forward_cost",))
-    run = runner.wait(runner.start(msgspec.structs.replace(asked, options={"delay_s": 0.01})))
+    asked = Request(model="tiny-moe", backend="fake", task=task, threads=1, profilers=("forward_cost",), retries=0)
+    run = undisturbed(runner.wait(runner.start(msgspec.structs.replace(asked, options={"delay_s": 0.03}))))
     found = json.loads(core("advice", run.id, "--json").stdout)
     assert [c["advice"]["rule"] for c in found["advice"]] == ["guess"]
     assert len(found["silent"]) == len(RULES) - 1

@@ -51,7 +51,7 @@ def number(at: AppTest, label: str) -> str:
 
 def test_a_whole_run(app: Open, store: Store) -> None:
     at = app()
-    run_id = start(at, live=True)
+    run_id = start(at, 0.4, live=True)
     until(at, lambda at: number(at, "Decode").startswith("~"))
     assert "of 12 tokens" in at.get("progress")[0].proto.text
     until(at, over)

@@ -16,8 +16,11 @@ from core.errors import ExplorerError
 from core.runs.runner import Runner
 from core.runs.store import Store
 from core.types import Evaluate, Generate, Request
+from tests.support.undisturbed import undisturbed
 
-TINY = Request(model="tiny-moe", backend="fake", task=Generate(prompt="Hello there", max_new_tokens=4), threads=1)
+TINY = Request(
+    model="tiny-moe", backend="fake", task=Generate(prompt="Hello there", max_new_tokens=4), threads=1, retries=0
+)
 
 
 @pytest.fixture
@@ -69,7 +72,7 @@ def test_what_cannot_run_is_a_verdict(store: Store, runner: Runner, changed: Req
 
 
 def test_evidence_of_a_run_without_ceilings(store: Store, runner: Runner) -> None:
-    run = runner.wait(runner.start(TINY))
+    run = undisturbed(runner.wait(runner.start(TINY)))
     advices, silences = advise(evidence_of(store, run.id))
     assert len(advices) + len(silences) == len(RULES)
     assert any(s.short for s in silences)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -55,9 +56,29 @@ def test_nobody_watches_a_request_by_default(runner: Runner, fake_request: Reque
     assert any(isinstance(e, Disturbance) for e in run.events()), "measured always"
 
 
+@contextmanager
+def drawing(root: Path) -> Iterator[None]:
+    """A screen that draws until it shall rest."""
+    over = threading.Event()
+
+    def draw() -> None:
+        while screens.rest(root) is None and not over.wait(0.2):
+            screens.drew(root)
+
+    thread = threading.Thread(target=draw)
+    screens.drew(root)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
 def test_screens_that_draw_rest_also_without_a_pass_to_look_at(runner: Runner, fake_request: Request) -> None:
-    screens.drew(runner.store.root)
-    run = runner.wait(runner.start(msgspec.structs.replace(fake_request, profilers=())))
+    run_id = runner.start(msgspec.structs.replace(fake_request, profilers=()))
+    with drawing(runner.store.root):
+        run = runner.wait(run_id)
     assert [e.note for e in run.events() if isinstance(e, Phase) and e.name == "resting"]
     assert [p.kind for p in run.events() if isinstance(p, Pass)][-1] == "timing"
     assert not any(p.kind == "live" for p in run.events() if isinstance(p, Pass))
