@@ -61,7 +61,8 @@ def choose_case() -> tuple[ModelSpec, str, Case] | None:
     chosen = model_picker("what-if-model")
     if not chosen:
         return None
-    spec = spec_of(models.find(chosen))
+    entry = models.find(chosen)
+    spec = msgspec.structs.replace(spec_of(entry), name=entry.label)
     st.caption(architecture_line(spec))
     one, two = st.columns(2)
     weights = one.selectbox("Weights", WEIGHTS, index=4, key="what-if-weights", bind="query-params")
@@ -182,7 +183,7 @@ def draw_answer(asked: Asked) -> None:
 def draw_times(phases: tuple[Phase, ...], before: dict[str, Phase], asked: Asked) -> None:
     least = what_if.least_memory_bytes(asked.spec, asked.case, asked.now)
     has = asked.now.device.mem_bytes
-    with st.grid(4, min_column_width=125):
+    with st.grid(4, min_column_width=170):
         for phase in reversed(phases):
             faster = before[phase.name].seconds / phase.seconds
             st.metric(
@@ -281,9 +282,9 @@ def draw_plane(asked: Asked) -> None:
 
 def draw_matrix(asked: Asked) -> None:
     known = [e.id for e in models.entries() if e.family == "preset"]
-    others = [n for n in BESIDE if n in known and n != asked.spec.name]
+    others = [n for n in BESIDE if n in known and n != asked.named]
     chosen = st.multiselect("Models beside it", known, others, key="what-if-beside", max_selections=8)
-    specs = [asked.spec, *(spec_of(models.find(name)) for name in chosen if name != asked.spec.name)]
+    specs = [asked.spec, *(spec_of(models.find(name)) for name in chosen if name != asked.named)]
     cells = what_if.matrix(specs, asked.case, asked.now, BATCHES)
     for phase, title in reversed(PHASES.items()):
         rows = [
