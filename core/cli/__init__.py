@@ -16,7 +16,8 @@ import core.cli.running
 import core.cli.serving
 import core.cli.storing
 import core.cli.studying
-import core.cli.sweeping  # noqa: F401 - importing a module adds its commands
+import core.cli.sweeping
+import core.cli.window  # noqa: F401 - importing a module adds its commands
 from core.cli.group import cli
 
 __all__ = ["cli", "main"]
