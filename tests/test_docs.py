@@ -130,7 +130,16 @@ SERVED = (
     " endpoints forget",
     " --backend endpoint",
 )  # need a server: tests/runs/test_endpoint_runs.py
-LONG = ("transform finetune", "transform consistency", "study ", " cllm", " core check", " core serve", " core load ")
+LONG = (
+    "transform finetune",
+    "transform consistency",
+    "study ",
+    " cllm",
+    " core check",
+    " core serve",
+    " core app",
+    " core load ",
+)
 LONG += SERVED
 
 
