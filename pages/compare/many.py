@@ -46,7 +46,7 @@ def choose_source() -> tuple[str, str]:
     titles = {NEWEST: "The newest runs"} | {n: _title(n) for n in names[1:]}
     left, right = st.columns([2, 1])
     with left:
-        chosen = select("Runs", names, lambda n: titles.get(n, n), "study", NEWEST) or NEWEST
+        chosen = select("Runs", names, lambda n: titles.get(n, n), "runs", NEWEST) or NEWEST
     words = ""
     if chosen == NEWEST:
         words = right.text_input("Only with", "", key="many-words", placeholder="gpt2 pytorch", help="Words in a run.")

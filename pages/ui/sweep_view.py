@@ -174,7 +174,7 @@ def draw_table(found: Report, key: str) -> None:
             key=f"{key}-json",
             on_click="ignore",
         )
-        link("pages/compare/many.py", "Compare these runs", ":material/table_chart:", query={"study": found.plan.name})
+        link("pages/compare/many.py", "Compare these runs", ":material/table_chart:", query={"runs": found.plan.name})
 
 
 def _cells(row: dict[str, Any], found: Report) -> dict[str, Any]:
