@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +21,8 @@ from tests.support.shared import PLACE
 pytest_plugins = ("tests.support.lanes",)
 
 os.environ |= patient() | {"OMP_NUM_THREADS": "1"}  # before a test loads a library; several processes share the cores
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and threading.current_thread() is threading.main_thread():
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job; what tests start inherits it
 
 
 @pytest.fixture(scope="session", autouse=True)

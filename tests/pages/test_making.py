@@ -119,7 +119,7 @@ def test_a_trained_model_is_asked_what_it_was_trained_for_and_as_it_was(app: Ope
     at = sound(app("pages/understand/jacobi.py", backend="pytorch", model="trained").run())
     chosen = {widget.label: widget.value for widget in at.segmented_control}
     assert chosen["Prompt"] == "sql" and chosen["Weights as"] == "bf16"
-    assert {n.label: n.value for n in at.number_input}["Window"] == 5
+    assert {n.label: n.value for n in at.number_input}["Window (tokens)"] == 5
 
 
 def test_a_race_runs_both_and_says_how_they_fared(app: Open, home: Path) -> None:
