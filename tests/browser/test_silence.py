@@ -56,7 +56,7 @@ def test_nothing_is_said_while_a_run_is_timed(server: Server, counted: Tab) -> N
     page, other = counted(), counted()
     other.goto(server.address("compare"))
     expect(other.get_by_role("heading", name="Side by side", exact=True)).to_be_visible()
-    run_id = start(page, server, 0.15, 60, live="true")
+    run_id = start(page, server, 0.15, 40, live="true")
     other.get_by_role("link", name="History").click()
     expect(other.locator(".st-key-strip")).to_be_visible()  # while the live pass is still going
     line = page.locator(".rest .words")
