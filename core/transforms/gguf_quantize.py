@@ -98,14 +98,12 @@ def _quantize(source: Path, target: Path, params: Recipe, job: Job) -> None:
 
     def tell(line: dict[str, Any] | None) -> None:
         nonlocal expected, error
-        if line is None:
-            written = target.stat().st_size if target.is_file() else 0
-            done = min(written, expected) if expected else written
-            job.progress(f"Quantizing to {params.type}", done, expected, "bytes")
-            job.check()
-        elif expected := line.get("expected", expected):
+        if line and (expected := line.get("expected", expected)):
             _check_room(target, expected)
         error = (line or {}).get("error", error)
+        written = target.stat().st_size if target.is_file() else 0
+        job.progress(f"Quantizing to {params.type}", min(written, expected or written), expected, "bytes")
+        job.check()
 
     arguments = [str(source), str(target), params.type, params.table, str(job.threads)]
     try:

@@ -35,7 +35,8 @@ def metric(page: Any, label: str) -> Any:
 def finished(page: Any) -> None:
     """Wait for the end of the run on the page: before it starts, the run shown there says `Finished` too."""
     expect(page.locator(".st-key-stop")).to_have_count(0)
-    expect(page.get_by_text("Finished").first).to_be_visible()  # while it is drawn anew, an old one may still be there
+    expect(page.get_by_text("Finished")).to_have_count(1)  # what was there before it was drawn anew is gone
+    expect(page.get_by_text("Finished")).to_be_visible()
 
 
 def tick_first_row(page: Any) -> None:

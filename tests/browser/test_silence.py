@@ -64,6 +64,7 @@ def test_nothing_is_said_while_a_run_is_timed(server: Server, counted: Tab) -> N
     expect(other.locator(".rest .words")).to_contain_text("the screen rests")
     expect(line).to_be_hidden()
     finished(page)
+    expect(metric(page, "Decode")).to_have_count(1)
     expect(metric(page, "Decode")).not_to_contain_text("~")
     expect(metric(page, "Decode")).not_to_contain_text("provisional")
     expect(other.locator(".st-key-strip")).to_have_count(0)
