@@ -1,7 +1,7 @@
 """What lies on the disk: of which kind, how large, used when, made from what, used by what; and how it is freed.
 
-Knows the folders of runs, models, checkpoints, converted files, studies and downloads, and for each whether it can be
-made again. What cannot is never removed without consent, and nothing is removed that a living process uses.
+Knows the folders of runs, load tests, models, checkpoints, converted files, studies and downloads, and for each whether
+it can be made again. What cannot is never removed without consent, and nothing is removed that a living process uses.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ import msgspec
 from filelock import FileLock, Timeout
 
 from core.errors import ExplorerError
+from core.loadtest.shelf import FOLDER as LOADS
+from core.loadtest.shelf import Shelf
 from core.models import artifact_cache, derived
 from core.models.artifact_cache import JUST_S, size_bytes
 from core.models.places import hub_folder
@@ -29,9 +31,11 @@ from core.types import Record
 from hardware.files import parts
 from hardware.process import holders
 
-Name = Literal["runs", "models", "trainings", "studies", "artifacts", "orphans", "leftovers", "downloads", "rest"]
+Name = Literal[
+    "runs", "loads", "models", "trainings", "studies", "artifacts", "orphans", "leftovers", "downloads", "rest"
+]  # fmt: skip
 GOING = ("queued", "running")
-_COVERED = ("runs", "models", "work", "studies")  # folders of the data folder that have a kind of their own
+_COVERED = ("runs", LOADS, "models", "work", "studies")  # folders of the data folder that have a kind of their own
 
 
 class Kind(Record):
@@ -45,6 +49,7 @@ class Kind(Record):
 
 KINDS = (
     Kind(name="runs", label="Runs", about="What was measured: request, events and log.", again=False),
+    Kind(name="loads", label="Load tests", about="What was sent to model servers, and what came back.", again=False),
     Kind(name="models", label="Models made here", about="What transforms and trainings made.", again=False),
     Kind(
         name="trainings",
@@ -187,6 +192,7 @@ def _all() -> Iterator[Item]:
     going = [row for row in rows if row["status"] in GOING]
     opened = holders(data_dir() / "models", cache_dir(), _hub())
     yield from _runs(rows)
+    yield from _loads()
     yield from _models(rows, going, opened)
     yield from _trainings(going)
     yield from _studies()
@@ -211,6 +217,18 @@ def _runs(rows: Sequence[dict[str, Any]]) -> Iterator[Item]:
         busy = "It is still going." if row["status"] in GOING else ""
         used_by = tuple(studies.get(row["run_id"], ()))
         yield _item("runs", data_dir() / "runs" / row["run_id"], made_from=made_from, used_by=used_by, busy=busy)
+
+
+def _loads() -> Iterator[Item]:
+    shelf = Shelf(data_dir())
+    for test_id in shelf.ids():
+        test = shelf.open(test_id)
+        try:
+            made_from = test.about.plan.address
+        except ExplorerError:
+            made_from = "damaged"
+        busy = "It is still going." if test.status() in GOING else ""
+        yield _item("loads", test.path, made_from=made_from, busy=busy)
 
 
 def _models(rows: Sequence[dict[str, Any]], going: Sequence[dict[str, Any]], opened: dict[str, int]) -> Iterator[Item]:
@@ -285,7 +303,7 @@ def _leftovers(going: Sequence[dict[str, Any]]) -> Iterator[Item]:
     making = any(row["task"] == "derive" for row in going)
     for path in derived.leftovers():
         yield _leftover(path, "A model is being made." if making else "")
-    hidden = [p for folder in ("runs", "work", "studies") for p in sorted((data_dir() / folder).glob(".*"))]
+    hidden = [p for folder in ("runs", LOADS, "work", "studies") for p in sorted((data_dir() / folder).glob(".*"))]
     folders = (data_dir(), *(p for p in sorted(data_dir().glob("*/")) if p.name not in ("runs", "models", "work")))
     for path in (*hidden, *parts(*folders), *artifact_cache.parts(), *sorted(_hub().glob(".models--*.gone"))):
         yield _leftover(path, "")
@@ -427,6 +445,8 @@ def _remove(item: Item) -> None:
     match item.kind:
         case "runs":
             Store(data_dir()).delete(path.name)
+        case "loads":
+            Shelf(data_dir()).delete(path.name)
         case "models":
             derived.remove(path.name)
         case "artifacts" | "orphans":

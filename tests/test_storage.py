@@ -16,6 +16,8 @@ from filelock import FileLock
 from core import storage
 from core.cli import cli
 from core.errors import ExplorerError
+from core.loadtest.plan import Plan
+from core.loadtest.shelf import Shelf
 from core.models import artifact_cache, derived
 from core.paths import cache_dir, data_dir
 from core.runs.demo import load_into
@@ -83,6 +85,7 @@ def full(tmp_path: Path) -> Store:
     (work_folder() / "k1" / TOLD).write_bytes(to_json({"run": run_id, "model": "small", "transform": "distill"}))
     write(work_folder() / "k2" / TOLD, 2)
     write(data_dir() / "studies" / "ladder-x" / "study.json", 20)
+    Shelf(data_dir()).create(Plan(address="http://127.0.0.1:8080"), local=True)
     write(derived.folder() / ".half.partial" / "w", 60)
     write(data_dir() / "runs" / ".killed.abc123" / "request.json", 7)
     write(artifact_cache.folder() / "part-cccc-1234" / "w", 80)
@@ -109,6 +112,7 @@ def test_everything_is_of_a_kind_and_says_what_made_and_uses_it(full: Store) -> 
     assert names["runs"] == {run_id}
     assert names["models"] == {"small", "smaller"} and names["studies"] == {"ladder-x"}
     assert names["trainings"] == {"k1"}
+    assert [item.made_from for item in found.values() if item.kind == "loads"] == ["http://127.0.0.1:8080"]
     assert names["artifacts"] == {"mine: a copy"} and names["orphans"] == {"gone: a copy"}
     assert names["leftovers"] == {".half.partial", ".killed.abc123", "part-cccc-1234", "k2"}
     assert names["downloads"] == {"org/name"}
@@ -192,6 +196,13 @@ def test_what_is_going_on_keeps_what_it_needs(full: Store) -> None:
     busy = {item.name for item in storage.items() if item.busy and item.kind != "rest"}
     assert busy == {run_id, "small", "k1", "k2", ".half.partial"}
     assert storage.free_kind("trainings", yes=True).n == storage.free_kind("runs", yes=True).n == 0
+
+
+def test_a_load_test_that_is_going_stays(full: Store) -> None:
+    (test_id,) = Shelf(data_dir()).ids()
+    Shelf(data_dir()).open(test_id).own()
+    done = storage.free_kind("loads", yes=True)
+    assert done.n == 0 and "still going" in done.kept[0] and Shelf(data_dir()).ids() == [test_id]
 
 
 def test_a_study_that_is_carried_out_stays(full: Store) -> None:

@@ -99,7 +99,7 @@ def _print(answer: dict[str, Any], phases: tuple[changes.Phase, ...]) -> None:
     for line in changes.knees_in_words(answer["knees"]):
         click.echo(f"- {line}")
     least, has = answer["least_memory_bytes"], answer["mem_bytes"]
-    click.echo(f"- It needs a device of {least / 2**30:.3g} GB; this one has {has / 2**30:.3g} GB.")
+    click.echo(f"- It needs a device of {least / 2**30:.3g} GiB; this one has {has / 2**30:.3g} GiB.")
     if "front" in answer:
         click.echo()
         show([msgspec.structs.asdict(c) for c in answer["front"]])

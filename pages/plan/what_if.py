@@ -124,7 +124,12 @@ def change(base: Design) -> tuple[Design, dict[str, float]]:
         FLOPS: times_input(two, "FLOP/s", "what-if-x-flops", f"{len(device.peak_flop_per_s)} formats", "All formats."),
     }
     memory = one.number_input(
-        "Memory, GB", 0.0, 1e6, round(device.mem_bytes / 2**30, 2), key=f"what-if-memory-{device.name}", help="GiB"
+        "Memory, GiB",
+        0.0,
+        1e6,
+        round(device.mem_bytes / 2**30, 2),
+        key=f"what-if-memory-{device.name}",
+        help="A data sheet's GB of memory are these, of 2^30 bytes.",
     )
     dollars = two.number_input(
         "Price, $", 0.0, 1e9, None, key="what-if-dollars", help="Of the changed device; empty when it is unknown."
@@ -199,8 +204,8 @@ def draw_times(phases: tuple[Phase, ...], before: dict[str, Phase], asked: Asked
             )
         st.metric(
             "Least memory",
-            f"{least / 2**30:.3g} GB",
-            delta="fits" if least <= has else f"does not fit: {has / 2**30:.3g} GB",
+            f"{least / 2**30:.3g} GiB",
+            delta="fits" if least <= has else f"does not fit: {has / 2**30:.3g} GiB",
             delta_color="off",
             delta_arrow="off",
             border=True,
