@@ -188,7 +188,7 @@ def draw_answer(asked: Asked) -> None:
 def draw_times(phases: tuple[Phase, ...], before: dict[str, Phase], asked: Asked) -> None:
     least = what_if.least_memory_bytes(asked.spec, asked.case, asked.now)
     has = asked.now.device.mem_bytes
-    with st.grid(4, min_column_width=170):
+    with st.grid(2, min_column_width=200):
         for phase in reversed(phases):
             faster = before[phase.name].seconds / phase.seconds
             st.metric(
