@@ -46,11 +46,15 @@ class Range(Record, omit_defaults=False):
 
 
 class Candidate(Record, omit_defaults=False):
-    """ranges: by figure; one that is missing is not predicted. group: what is fitted together."""
+    """ranges: by figure; one that is missing is not predicted. group: what is fitted together.
+
+    alike: figure -> a key; all candidates with the same key have the same value of it, so one measurement tells all.
+    """
 
     id: str
     group: str
     ranges: dict[str, Range]
+    alike: dict[str, str] = msgspec.field(default_factory=dict)
 
 
 class Goal(Record, omit_defaults=False):
@@ -133,6 +137,12 @@ def refit(candidates: Sequence[Candidate], seen: Mapping[str, Values], counts: M
     prediction's own.
     """
     logs: dict[tuple[str, str], list[float]] = {}
+    shared = {
+        (figure, key): seen[c.id][figure]
+        for c in candidates
+        for figure, key in c.alike.items()
+        if figure in seen.get(c.id, {})
+    }
     for c in candidates:
         for name, told in c.ranges.items():
             value = seen.get(c.id, {}).get(name)
@@ -148,8 +158,10 @@ def refit(candidates: Sequence[Candidate], seen: Mapping[str, Values], counts: M
                 ranges[name] = Range(low=own / wide, likely=own, high=own * wide)
             else:
                 ranges[name] = _moved(told, logs.get((c.group, name), []))
-        own_only = {n: Range(low=v, likely=v, high=v) for n, v in seen.get(c.id, {}).items() if n not in ranges}
-        fitted.append(msgspec.structs.replace(c, ranges={**ranges, **own_only}))
+        told_of_all = {f: shared[f, key] for f, key in c.alike.items() if (f, key) in shared}
+        known = {**told_of_all, **seen.get(c.id, {})}
+        sure = {n: Range(low=v, likely=v, high=v) for n, v in known.items() if n not in ranges}
+        fitted.append(msgspec.structs.replace(c, ranges={**ranges, **sure}))
     return fitted
 
 

@@ -20,7 +20,7 @@ from core.studies import search as searching
 from core.studies import sweep as sweeping
 from core.studies.grid import cells, parsed_axis, size
 from core.studies.measures import MEASURES
-from core.studies.plan import Limits, Search, Sweep
+from core.studies.plan import Floor, Limits, Search, Sweep
 from core.types import Generate, Request, from_json, to_json
 
 P = TypeVar("P", Sweep, Search)
@@ -138,6 +138,12 @@ def _on(plan: Sweep, given: dict[str, Any], as_json: bool) -> None:
 @click.option("--goal", "goals", multiple=True, help="A measure to make better, the first decides; may be repeated.")
 @click.option("--at-most", multiple=True, help="A limit, measure=value: latency_s=2, peak_memory_bytes=1e9.")
 @click.option("--at-least", multiple=True, help="A floor, measure=value: tok_per_s=10.")
+@click.option(
+    "--quality",
+    help="A floor under an evaluation, eval.metric=value: divergence.agreement=0.95. Met by the worse end of its "
+    "95 % interval.",
+)
+@click.option("--quality-setting", "quality_settings", multiple=True, help="Of that evaluation, key=value.")
 @click.option("--measurements", type=click.IntRange(1), default=40, show_default=True, help="Before the final rounds.")
 @click.option("--final-rounds", type=click.IntRange(1, 50), default=5, show_default=True)
 @json_flag
@@ -154,13 +160,14 @@ def search(as_json: bool, **given: Any) -> None:
             _limits(given["at_least"]),
             given["measurements"],
             given["final_rounds"],
+            floor=_floor(given["quality"], given["quality_settings"]),
         )
     ledger = searching.seek(plan, given["minutes"], lambda words: click.echo(words, err=True), given["again"])
     found = searching.report(ledger.state, Store(data_dir()))
     if as_json:
         click.echo(to_json(found))
         return
-    goals = plan.goals
+    goals = (*plan.goals, *([searching.QUALITY] if plan.floor else ()))
     rows = sorted(found.rows, key=lambda row: (row.stage != "finalist", row.stage))
     show(
         [
@@ -180,6 +187,15 @@ def search(as_json: bool, **given: Any) -> None:
     if found.bound is not None:
         click.echo(f"{found.missed} of {found.audited} audited cells were wrongly dropped (at most {found.bound:.0%}).")
     click.echo(f"search      {ledger.folder}")
+
+
+def _floor(text: str | None, settings: tuple[str, ...]) -> Floor | None:
+    """`divergence.agreement=0.95` as a floor; raises ExplorerError for another form."""
+    if text is None:
+        return None
+    ((name, limit),) = _limits((text,)).items()
+    eval_name, _, metric = name.partition(".")
+    return searching.floor_of(eval_name, limit, metric, pairs(settings))
 
 
 def _limits(values: tuple[str, ...]) -> dict[str, float]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import msgspec
 
 from core.analysis.search import Constraint
+from core.stats.pareto import Direction
 from core.studies.validate import Group
 from core.types import Record, Request, Scalar
 
@@ -181,11 +182,27 @@ class Sweep(Record, tag="sweep", omit_defaults=False):
     seed: int = 0
 
 
+class Floor(Record):
+    """The quality that a search asks for: a metric of an evaluation, and the worst that it may be.
+
+    It is met where the worse end of the metric's 95 % interval meets it, so that few items do not pass for good ones.
+    label: of the metric.
+    """
+
+    eval: str
+    metric: str
+    label: str
+    better: Direction
+    limit: float
+    settings: dict[str, Scalar] = msgspec.field(default_factory=dict)
+
+
 class Search(Record, tag="search", omit_defaults=False):
     """The best cells of a grid under constraints, found with fewer measurements than the grid has cells.
 
     goals: measures (core.studies.measures), the first decides. total: measurements it may make before the finalists
     are measured anew, `final_rounds` times each in fresh processes beside the baseline, the grid's first cell.
+    floor: of quality; None: it is not looked at.
     """
 
     name: str
@@ -197,6 +214,7 @@ class Search(Record, tag="search", omit_defaults=False):
     total: int = 40
     final_rounds: int = 5
     seed: int = 0
+    floor: Floor | None = None
 
     @property
     def grid(self) -> Sweep:

@@ -3,6 +3,9 @@
 What was found at any time follows from the ledger alone: the search is gone through again with the runs that are
 there (core.analysis.search asks for the same measurements for the same answers). Figures of the search choose; only
 those of the final rounds are results, because the best of many noisy figures is too good.
+
+Where a quality is asked for, each way to compute (model, backend, number formats, options, and a strategy that changes
+what is said) is evaluated once, when the first of its cells is measured.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from typing import Literal
 
 import msgspec
 
+from core import plugins
 from core.analysis.search import Candidate, Constraint, Goal, Hunt, Outcome, OutOfTimeError, Range, Values, miss_rate
 from core.errors import ExplorerError
 from core.models import catalogue
@@ -28,12 +32,13 @@ from core.stats.intervals import Ratio
 from core.studies.foresight import Foresight
 from core.studies.grid import Cell, cells
 from core.studies.ledger import Ledger, Say, State, read
-from core.studies.measures import MEASURES, typical, values_of
-from core.studies.plan import Axis, Search
+from core.studies.measures import MEASURES, Measure, typical, values_of
+from core.studies.plan import Axis, Floor, Search
 from core.studies.sweep import catalogue_name, expectations, refusals
-from core.types import Record, Request, to_json
+from core.types import Evaluate, Record, Request, Result, Scalar, to_json
 
 FINALISTS = 4
+QUALITY = "quality"  # the name of the floor's metric among a cell's figures
 Stage = Literal["predicted only", "dropped", "audited", "measured", "finalist", "failed", "cannot run"]
 
 
@@ -89,6 +94,7 @@ def searching(
     total: int = 40,
     final_rounds: int = 5,
     seed: int = 0,
+    floor: Floor | None = None,
 ) -> Search:
     """A search whose name follows from what it asks. Raises ExplorerError for a measure that is none, or no goal."""
     constraints = (
@@ -100,12 +106,16 @@ def searching(
             raise ExplorerError(f"There is no measure called '{name}'.", f"Known: {', '.join(MEASURES)}.")
     if not goals:
         raise ExplorerError("A search needs something to make better.", f"Name one of: {', '.join(MEASURES)}.")
-    digest = hashlib.sha256(to_json((base, axes, goals, constraints, total, final_rounds, seed))).hexdigest()[:8]
+    asked = (base, axes, goals, constraints, total, final_rounds, seed, *((floor,) if floor else ()))
+    digest = hashlib.sha256(to_json(asked)).hexdigest()[:8]
     model = next((str(axis.values[0]) for axis in axes if axis.name == "model" and axis.values), base.model)
     limits = "".join(
         f", {MEASURES[c.measure].label.lower()} at {'most' if c.better == 'lower' else 'least'} {c.limit:g}"
         for c in constraints
     )
+    if floor is not None:
+        limits += f", {floor.label.lower()} at {'most' if floor.better == 'lower' else 'least'} {floor.limit:g}"
+        constraints += (Constraint(measure=QUALITY, better=floor.better, limit=floor.limit),)
     return Search(
         name=f"search-{catalogue_name(model)}-{digest}",
         title=f"Best {' and '.join(MEASURES[g].label.lower() for g in goals)} of {model}{limits}",
@@ -116,7 +126,29 @@ def searching(
         total=total,
         final_rounds=final_rounds,
         seed=seed,
+        floor=floor,
     )
+
+
+def floor_of(name: str, limit: float, metric: str = "", settings: Mapping[str, Scalar] | None = None) -> Floor:
+    """A floor under a metric of the eval `name`, its first where none is named. Raises ExplorerError."""
+    if name not in plugins.names("eval"):
+        raise ExplorerError(f"There is no evaluation called '{name}'.", f"Known: {', '.join(plugins.names('eval'))}.")
+    plugin = plugins.get("eval", name)
+    known = plugin.metrics(plugins.settings(plugin.Params, settings or {}, plugin.label))
+    found = next((m for m in known if m.name == (metric or known[0].name)), None)
+    if found is None:
+        raise ExplorerError(f"{plugin.label} has no metric '{metric}'.", f"It has: {', '.join(m.name for m in known)}.")
+    return Floor(
+        eval=name, metric=found.name, label=found.label, better=found.better, limit=limit, settings=dict(settings or {})
+    )
+
+
+def measure_of(plan: Search, name: str) -> Measure:
+    """A figure by its name: of a run, or the quality that this search asks for."""
+    if name == QUALITY and plan.floor is not None:
+        return Measure(plan.floor.label, "", plan.floor.better, lambda result: None)
+    return MEASURES[name]
 
 
 def folder_of(plan: Search) -> Path:
@@ -147,7 +179,8 @@ def seek(plan: Search, minutes: float, say: Say, again: bool = False) -> Ledger[
         by_id = {c.id: c for c in every if c.id in state.ranges}
 
         def measure(name: str, rung: int) -> Values | None:
-            return _measure(ledger, f"{name}/{rung}", by_id[name].request, by_id[name].label)
+            values = _measure(ledger, f"{name}/{rung}", by_id[name].request, by_id[name].label)
+            return None if values is None else {**values, **_quality(ledger, by_id[name].request)}
 
         outcome = _hunt(state, every).go(measure)
         _finals(ledger, outcome, by_id)
@@ -175,16 +208,76 @@ def _measure(ledger: Ledger[Search], key: str, request: Request, label: str) -> 
     return values_of(run.result())
 
 
+def _judging(floor: Floor, base: Request, request: Request) -> Request:
+    """The evaluation of a cell: of everything that may change what it says, and of nothing that only takes time."""
+    exact = plugins.get("strategy", request.strategy).exact
+    return msgspec.structs.replace(
+        request,
+        task=Evaluate(eval=floor.eval, settings=floor.settings),
+        strategy="autoregressive" if exact else request.strategy,
+        params={} if exact else request.params,
+        threads=base.threads,
+        batch=1,
+        warmup=0,
+        repeats=1,
+        profilers=(),
+        fresh_process=False,
+    )
+
+
+def _quality(ledger: Ledger[Search], request: Request) -> Values:
+    """What is shown of a cell's quality, evaluated now unless it is known; nothing where it cannot be had.
+
+    Raises OutOfTimeError.
+    """
+    floor = ledger.plan.floor
+    if floor is None:
+        return {}
+    asked = _judging(floor, ledger.plan.base, request)
+    key = _key(asked)
+    if key in ledger.state.failures:
+        return {}
+    if asked.strategy != "autoregressive" and "text" not in plugins.get("eval", floor.eval).needs:
+        ledger.fail(key, f"{floor.label} reads texts and writes none, so it does not see what {asked.strategy} does.")
+        return {}
+    if ledger.left_s <= 0 and ledger.done(key) is None:
+        raise OutOfTimeError
+    run = ledger.perform(key, asked, f"{floor.label.lower()} of {asked.model} in {asked.backend}")
+    if run is None:
+        if key not in ledger.state.failures:  # stopped by hand
+            raise OutOfTimeError
+        return {}
+    return shown(floor, run.result())
+
+
+def _key(asked: Request) -> str:
+    """Of the run that tells a quality."""
+    return f"{QUALITY}-{asked.key()}"
+
+
+def shown(floor: Floor, result: Result) -> Values:
+    """The worse end of the metric's interval; nothing where it has none."""
+    score = next((s for s in result.scores if s.name == floor.metric), None)
+    end = None if score is None else score.high if floor.better == "lower" else score.low
+    return {} if end is None else {QUALITY: end}
+
+
 def _hunt(state: State, every: Sequence[Cell]) -> Hunt:
     plan = _plan(state)
     candidates = [
-        Candidate(id=c.id, group=_group(c.request), ranges=state.ranges[c.id]) for c in every if c.id in state.ranges
+        Candidate(id=c.id, group=_group(c.request), ranges=state.ranges[c.id], alike=_alike(plan, c.request))
+        for c in every
+        if c.id in state.ranges
     ]
     return Hunt(candidates, _goals(plan, candidates), plan.constraints, plan.total, plan.seed)
 
 
 def _group(r: Request) -> str:
     return f"{r.model} {r.backend} {r.dtype} {r.options.get('kv_dtype', '')} {r.strategy}"
+
+
+def _alike(plan: Search, request: Request) -> dict[str, str]:
+    return {} if plan.floor is None else {QUALITY: _key(_judging(plan.floor, plan.base, request))}
 
 
 def _goals(plan: Search, candidates: Sequence[Candidate]) -> tuple[Goal, ...]:
@@ -231,6 +324,7 @@ def report(state: State, store: Store) -> SearchReport:
     every = cells(plan.grid)
     labels = {c.id: c.label for c in every}
     results = _results(state, store)
+    requests = {c.id: c.request for c in every}
 
     def told(name: str, rung: int) -> Values | None:
         key = f"{name}/{rung}"
@@ -238,7 +332,12 @@ def report(state: State, store: Store) -> SearchReport:
             return None
         if key not in results:
             raise OutOfTimeError
-        return results[key]
+        if plan.floor is None:
+            return results[key]
+        judged = _key(_judging(plan.floor, plan.base, requests[name]))
+        if judged not in results and judged not in state.failures:
+            raise OutOfTimeError
+        return {**results[key], **results.get(judged, {})}
 
     outcome = _hunt(state, every).go(told)
     ready = [c.id for c in every if c.id in state.ranges]
@@ -266,6 +365,7 @@ def report(state: State, store: Store) -> SearchReport:
 
 
 def _results(state: State, store: Store) -> dict[str, Values]:
+    plan = _plan(state)
     found: dict[str, Values] = {}
     for key, run_id in state.runs.items():
         if key in state.failures:
@@ -273,15 +373,20 @@ def _results(state: State, store: Store) -> dict[str, Values]:
         try:
             run = store.open(run_id)
             if run.status() == "done":
-                found[key] = values_of(run.result())
+                judges = plan.floor is not None and key.startswith(QUALITY)
+                found[key] = shown(plan.floor, run.result()) if judges else values_of(run.result())
         except ExplorerError:
             continue
     return found
 
 
 def _row(state: State, cell: Cell, outcome: Outcome, finals: Sequence[Values], labels: Mapping[str, str]) -> Found:
+    plan = _plan(state)
     stage, reason = _stage(state, cell.id, outcome)
-    for name, words in (*labels.items(), *((m, what.label.lower()) for m, what in MEASURES.items())):
+    if judged := _alike(plan, cell.request).get(QUALITY):
+        reason = reason or state.failures.get(judged, "")
+    known = {**MEASURES, **({QUALITY: measure_of(plan, QUALITY)} if plan.floor else {})}
+    for name, words in (*labels.items(), *((m, what.label.lower()) for m, what in known.items())):
         reason = reason.replace(name, words)
     measured = outcome.seen.get(cell.id, {})
     final = {m: mean for m in MEASURES if (mean := typical([f[m] for f in finals if m in f])) is not None}
@@ -381,7 +486,7 @@ def _cost(plan: Search, constraint: Constraint, outcome: Outcome) -> str:
         return ""
     ratio = pick(without) / pick(inside)
     side = "at most" if constraint.better == "lower" else "at least"
-    name = f"{MEASURES[constraint.measure].label} {side} {constraint.limit:g}"
+    name = f"{measure_of(plan, constraint.measure).label} {side} {constraint.limit:g}"
     if abs(ratio - 1) < 0.005:
         return f"{name} costs nothing here."
     return f"Without “{name}” the best {MEASURES[goal].label.lower()} that was measured is {ratio:.2f} times that."
@@ -392,9 +497,9 @@ def _nearest(plan: Search, outcome: Outcome, labels: Mapping[str, str]) -> str:
         return "Every cell that was tried failed; the table has the reasons."
     values = outcome.seen[outcome.nearest]
     missing = [
-        f"{MEASURES[c.measure].label.lower()} of {values[c.measure]:.4g} where {c.limit:g} is asked"
+        f"{measure_of(plan, c.measure).label.lower()} of {values[c.measure]:.4g} where {c.limit:g} is asked"
         if c.measure in values
-        else f"{MEASURES[c.measure].label.lower()}, which was not measured"
+        else f"{measure_of(plan, c.measure).label.lower()}, which was not measured"
         for c in plan.constraints
         if c.measure not in values or not c.met(values[c.measure])
     ]

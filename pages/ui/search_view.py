@@ -6,6 +6,7 @@ from typing import Any
 
 import streamlit as st
 
+from core import plugins
 from core.charts.many import Bar, side_by_side
 from core.charts.search import Spot, plane
 from core.errors import ExplorerError
@@ -16,9 +17,10 @@ from core.studies.ledger import FILE
 from core.studies.measures import MEASURES
 from core.studies.plan import Search, Sweep
 from core.studies.search import Found, SearchReport
-from core.types import to_json
+from core.types import Scalar, to_json
 from pages.ui import text
 from pages.ui.figure import figure
+from pages.ui.forms import params_form
 from pages.ui.page import fault, nothing_yet
 from pages.ui.state import runner, store
 from pages.ui.sweep_view import show
@@ -65,6 +67,7 @@ def draw_ask(plan: Sweep, minutes: float, ready: int) -> None:
         help="Before the finals.",
     )
     floors = {measure for measure, _, _, floor in _LIMITS if floor}
+    asked = _quality()
     try:
         wanted = search.searching(
             plan.base,
@@ -73,6 +76,7 @@ def draw_ask(plan: Sweep, minutes: float, ready: int) -> None:
             {m: v for m, v in limits.items() if m not in floors},
             {m: v for m, v in limits.items() if m in floors},
             int(total),
+            floor=search.floor_of(*asked) if asked else None,
         )
     except ExplorerError as error:
         fault(error, hindrance=True)
@@ -82,6 +86,41 @@ def draw_ask(plan: Sweep, minutes: float, ready: int) -> None:
         f"first cell {wanted.final_rounds} times each, in fresh processes."
     )
     _draw_button(wanted, minutes, ready)
+
+
+def _quality() -> tuple[str, float, str, dict[str, Scalar]] | None:
+    """The widgets of a floor of quality: eval, limit, metric, settings; None where none is asked for."""
+    columns = st.columns(3)
+    known = {n: plugins.get("eval", n) for n in plugins.names("eval")}
+    name = columns[0].selectbox(
+        "Quality, by",
+        sorted(known),
+        None,
+        format_func=lambda n: known[n].label,
+        key="search-eval",
+        placeholder="not looked at",
+        help="Each way to compute is evaluated once, when the first of its cells is measured: this takes time.",
+    )
+    if name is None:
+        return None
+    plugin = known[name]
+    metrics = {m.name: m for m in plugin.metrics(plugin.Params())}
+    metric = columns[1].selectbox(
+        "Metric", tuple(metrics), format_func=lambda m: metrics[m].label, key=f"search-metric-{name}"
+    )
+    found = metrics[metric]
+    side = "at most" if found.better == "lower" else "at least"
+    limit = columns[2].number_input(
+        f"{found.label}, {side}",
+        value=None,
+        key=f"search-floor-{name}-{metric}",
+        format="%g",
+        placeholder="none",
+        help="Met by the worse end of the 95 % interval, so that few items do not pass for good ones.",
+    )
+    with st.expander(f"Settings of {text.escape(plugin.label)}"):
+        given = params_form(plugin.Params, f"search-e-{name}", columns=2)
+    return None if limit is None else (name, float(limit), metric, given)
 
 
 def _draw_button(wanted: Search, minutes: float, ready: int) -> None:
@@ -215,7 +254,7 @@ def _cells(row: Found, plan: Search) -> dict[str, Any]:
     names = dict.fromkeys((*plan.goals, *(c.measure for c in plan.constraints)))
     cells: dict[str, Any] = {"Cell": row.label, "Stage": row.stage.capitalize(), "Runs": row.n or None}
     for name in names:
-        what, told, final = MEASURES[name], row.predicted.get(name), row.final.get(name)
+        what, told, final = search.measure_of(plan, name), row.predicted.get(name), row.final.get(name)
         cells[f"{what.label}, predicted"] = (
             f"{show(told.low, what.unit)} to {show(told.high, what.unit)}" if told else text.NONE
         )

@@ -69,6 +69,18 @@ def test_the_best_is_never_dropped_while_ranges_hold_the_truth() -> None:
         assert not [n for n in dropped if members[int(n)]]
 
 
+def test_one_measurement_tells_all_that_are_alike() -> None:
+    cells = [
+        Candidate(id=name, group=name, ranges={}, alike={"quality": key})
+        for name, key in (("a", "fp32"), ("b", "fp32"), ("c", "int4"))
+    ]
+    fitted = {c.id: c.ranges for c in refit(cells, {"a": {"quality": 0.5}}, {"a": 1})}
+    assert fitted["a"] == fitted["b"] == {"quality": Range(low=0.5, likely=0.5, high=0.5)} and fitted["c"] == {}
+    floor = Constraint(measure="quality", better="higher", limit=0.6)
+    shown = refit(cells, {"a": {"quality": 0.5}}, {"a": 1})
+    assert set(screen(shown, GOALS, (floor,), frozenset("abc"))) == {"a", "b"}
+
+
 def test_a_fit_moves_a_group_and_narrows_it() -> None:
     cells = [candidate(str(n), (5, 10, 20), (5, 10, 20), "a") for n in range(5)] + [
         candidate("other", (5, 10, 20), (5, 10, 20), "b")

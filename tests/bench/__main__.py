@@ -1,4 +1,4 @@
-"""python -m tests.bench [loops] [step] [app] [client] [waiting] [watching] [serving] [published] [predict [--small]].
+"""python -m tests.bench [loops] [step] [app] [client] [waiting] [watching] [serving] [searching] [published] [predict [--small]].
 
 watching can be shortened: --backend llama_cpp --tokens 64 --way watched --pairs 2 (each but the last may be repeated);
 serving takes --model cllm --backend pytorch --seconds 60.
@@ -22,7 +22,7 @@ from typing import Any
 from core.paths import data_dir
 from core.runs.measuring import measuring
 from hardware.detect import machine
-from tests.bench import app, client, loops, predict, published, serving, step, waiting, watching
+from tests.bench import app, client, loops, predict, published, searching, serving, step, waiting, watching
 from tests.bench.tables import RECORDED
 
 PARTS: dict[str, Callable[..., Any]] = {
@@ -33,6 +33,7 @@ PARTS: dict[str, Callable[..., Any]] = {
     "waiting": waiting.run,
     "watching": watching.run,
     "serving": serving.run,
+    "searching": searching.run,
     "published": published.run,
     "predict": predict.run,
 }

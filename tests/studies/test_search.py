@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 from click.testing import CliRunner
 
+from core import plugins
 from core.cli import cli
 from core.errors import ExplorerError
 from core.paths import data_dir
 from core.runs.store import Store
 from core.studies.plan import Axis, Search
-from core.studies.search import SearchReport, folder_of, load, report, searches, searching, seek
-from core.types import Generate, Request, from_json, to_json
+from core.studies.search import SearchReport, floor_of, folder_of, load, report, searches, searching, seek
+from core.types import Generate, Request, Scalar, from_json, to_json
 
 BASE = Request(
     model="smollm2-135m",
@@ -118,3 +120,47 @@ def test_the_command_line(tmp_path: Path) -> None:
     assert core("--plan", str(tmp_path / "none.json"))[0] == 2
     with pytest.raises(ExplorerError, match="There is no search"):
         load(tmp_path)
+
+
+def test_a_floor_of_quality_is_evaluated_once_and_counts_by_the_end_of_its_interval() -> None:
+    threads = (Axis(name="threads", values=(1, 2)), Axis(name="batch", values=(1, 2)))
+    settings: dict[str, Scalar] = {"n": 3, "context": 32}
+
+    def asked(limit: float) -> Search:
+        floor = floor_of("perplexity", limit, "perplexity", settings)
+        return searching(BASE, threads, ("tok_per_s",), total=4, final_rounds=1, floor=floor)
+
+    wanted = asked(1e12)
+    ledger = seek(wanted, 10, quiet)
+    found = told(wanted)
+    store = Store(data_dir())
+    judged = [i for key, i in ledger.state.runs.items() if key.startswith("quality-")]
+    assert len(judged) == 1, "threads and batch change nothing of what is said"
+    score = next(s for s in store.open(judged[0]).result().scores if s.name == "perplexity")
+    assert score.high is not None and score.high > score.value
+    measured = [row for row in found.rows if row.n]
+    assert len(measured) == 4 and {row.measured["quality"] for row in measured} == {score.high}
+    assert found.complete and any("Perplexity at most 1e+12 costs nothing" in w for w in found.answer.words)
+
+    strict = asked((score.value + score.high) / 2)
+    seek(strict, 10, quiet)
+    assert "Nearest is" in told(strict).answer.words[0] and "perplexity of" in told(strict).answer.words[0]
+
+
+def test_what_an_evaluation_cannot_see_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plugins.get("strategy", "jacobi"), "exact", False)
+    base = msgspec.structs.replace(BASE, strategy="jacobi")
+    floor = floor_of("perplexity", 100.0, settings={"n": 3, "context": 32})
+    wanted = searching(base, (Axis(name="threads", values=(1,)),), ("tok_per_s",), total=1, final_rounds=1, floor=floor)
+    seek(wanted, 10, quiet)
+    found = told(wanted)
+    assert found.rows[0].reason == "Perplexity reads texts and writes none, so it does not see what jacobi does."
+    assert "perplexity, which was not measured" in found.answer.words[0]
+
+
+def test_a_floor_needs_an_evaluation_and_its_metric() -> None:
+    with pytest.raises(ExplorerError, match="no evaluation called 'taste'"):
+        floor_of("taste", 1.0)
+    with pytest.raises(ExplorerError, match="has no metric 'taste'"):
+        floor_of("perplexity", 1.0, "taste")
+    assert floor_of("qa", 0.5).better == "higher"
