@@ -11,7 +11,7 @@ import importlib
 import math
 import pkgutil
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -20,11 +20,12 @@ from core.analysis.bottlenecks import Ceiling
 from core.analysis.device_time import compute_peak
 from core.charts.chart import Chart
 from core.errors import ExplorerError
-from core.types import Attention, ModelSpec, Provenance, Request
+from core.types import Attention, ModelSpec, Provenance, Request, Result
+from core.types import Step as Taken
 from hardware.device import Device
 
 Kind = Literal["predict", "move", "see", "check", "do"]
-Source = Literal["run", "ladder", "benchmark", "trace"]
+Source = Literal["ladder", "benchmark", "trace"]
 Value = float | str
 _PREFIXES = {"k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12}
 _NUMBER = re.compile(r"\s*([-+]?\d[\d  '_]*(?:[.,]\d+)?(?:e[-+]?\d+)?)\s*([kKmMgGtT]?)\s*[^\d]*\s*")
@@ -122,19 +123,44 @@ class Beside(NamedTuple):
     words: str
 
 
+class Told(NamedTuple):
+    """A finished run, the steps of its last timing pass, and where a lesson compares two, the baseline's result."""
+
+    result: Result
+    steps: Sequence[Taken] = ()
+    baseline: Result | None = None
+
+
+class Own(NamedTuple):
+    """What a run says. fits: which runs it is about, the newest of them is taken.
+
+    made_by: transforms. Then it is about a run of a model that one of them made of the lesson's, and its baseline is
+    the newest run of the lesson's model in the same backend, one token at a time. Without: about the lesson's model.
+    """
+
+    fits: Callable[[Request], bool]
+    compare: Callable[[Told, Scene], Beside | None]
+    made_by: frozenset[str] = frozenset()
+
+
+class Recorded(NamedTuple):
+    """What stands in while there is no such run. compare: of Findings, Standings or the steps of a trace."""
+
+    source: Source
+    compare: Callable[[Any, Scene], Beside | None]
+
+
 class Do(NamedTuple):
     """What is done for real. page, query: where it is set up, ready to run.
 
-    source: what the comparison reads: a run, or what is recorded. fits: which of the user's own runs it is about.
-    compare: of that (a Result, Findings, Standings or the steps of a trace) and the scene.
+    recorded: None where the run that ships with the project stands in.
     """
 
     label: str
     page: str
     query: Callable[[Scene], dict[str, str]]
-    source: Source
-    compare: Callable[[Any, Scene], Beside | None]
-    fits: Callable[[Request], bool] = lambda request: False
+    own: Own
+    recorded: Recorded | None = None
 
 
 class Lesson(NamedTuple):

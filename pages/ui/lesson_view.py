@@ -2,19 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import msgspec
 import streamlit as st
 
 from core.analysis.decoding import frames
 from core.learn import progress, recorded
-from core.learn.lesson import Beside, Choice, Lesson, Number, Scene, Step, Value, Verdict, judge, number, said
+from core.learn.lesson import (
+    Beside,
+    Choice,
+    Lesson,
+    Number,
+    Own,
+    Recorded,
+    Scene,
+    Step,
+    Told,
+    Value,
+    Verdict,
+    judge,
+    number,
+    said,
+)
+from core.learn.lessons._common import generates_one_by_one
 from core.learn.trace import trace
+from core.models import catalogue, derived
 from core.paths import data_dir
 from core.runs.demo import recorded_id
 from core.runs.store import Run
-from core.types import Generate
+from core.types import Generate, Request
 from pages.ui import lecture, text
 from pages.ui.ceilings import kept_of, this_machine
 from pages.ui.figure import figure
@@ -183,64 +201,119 @@ def draw_do(lesson: Lesson, scene: Scene, model: str) -> None:
     query = do.query(scene) | ({"model": model} if do.page.startswith("pages/measure") else {})
     if st.button(do.label, key="lesson-do", icon=":material/play_arrow:", type="primary"):
         go(do.page, query)
-    if do.source == "run":
-        draw_run(lesson, scene, model)
-        return
-    source = {"ladder": recorded.ladder, "benchmark": recorded.benchmark, "trace": trace}[do.source]()
-    found = do.compare(source, scene) if source is not None else None
-    words = {
-        "ladder": "From the compression ladder that was recorded with this project, on its own machine and model.",
-        "benchmark": "From the decoding benchmark that was recorded with this project, on its own machine and model.",
-        "trace": "From the trace that was recorded with this project.",
-    }[do.source]
-    draw_beside(found, f":material/inventory_2: {words}")
-
-
-def draw_run(lesson: Lesson, scene: Scene, model: str) -> None:
-    """Of the newest run that fits, else of the recorded one; with both there, a key changes between them."""
-    own, shipped = fitting(lesson, model), stand_in()
-    if own is None and shipped is None:
+    own = fitting(lesson, model)
+    shipped = Fit(run) if do.recorded is None and (run := stand_in()) is not None else None
+    stands_in = shipped is not None or do.recorded is not None
+    if own is None and do.own.made_by:
+        draw_way(lesson, model)
+    if own is None and not stands_in:
         st.info(
             "Press the button above. When the run is done, come back: its number stands here.",
             icon=":material/play_arrow:",
         )
         return
     kept = remembered("lesson-recorded", dict[str, bool])
-    run = shipped if own is None or (shipped is not None and kept.get("on")) else own
-    assert run is not None
-    if own is not None and shipped is not None:
+    shows_own = own is not None and not (stands_in and kept.get("on"))
+    if own is not None and stands_in:
         st.button(
-            "Show my own run" if run is shipped else "Show the recorded run",
+            "Show what was recorded" if shows_own else "Show my own run",
             key="lesson-which",
             icon=":material/swap_horiz:",
             shortcut="L",
             on_click=lambda: kept.update(on=not kept.get("on")),
         )
-    result, spec = result_of(run), run.recording().spec
+    if shows_own and own is not None:
+        draw_run(do.own, own, scene, f":material/check: Your run of {text.when(own.run.created_s)}.")
+    elif do.recorded is not None:
+        draw_recorded(do.recorded, scene)
+    elif shipped is not None:
+        words = "The recorded run that ships with this app"
+        words += "." if own is not None else " stands in: nothing of your own fits yet."
+        draw_run(do.own, shipped, scene, f":material/inventory_2: {words}")
+
+
+def draw_way(lesson: Lesson, model: str) -> None:
+    """What is still to be done before one's own runs can speak."""
+    made = [name for name in derived_of(model) if derived.about(name).get("transform") in lesson.do.own.made_by]
+    if not made:
+        st.info(
+            f"Press the button above. Then run the new model and {model} in the same backend, and come back: their "
+            "numbers stand here.",
+            icon=":material/play_arrow:",
+        )
+        return
+    st.info(
+        f"Run {made[-1]} and {model} in the same backend, and come back: their numbers stand here.",
+        icon=":material/play_arrow:",
+    )
+    query = {"model": made[-1], **({"strategy": "jacobi"} if "consistency" in lesson.do.own.made_by else {})}
+    if st.button(f"Run {text.escape(made[-1])}", key="lesson-run-made", icon=":material/play_arrow:"):
+        go("pages/measure/run.py", query)
+
+
+def draw_recorded(found: Recorded, scene: Scene) -> None:
+    """What was recorded stands in."""
+    source = {"ladder": recorded.ladder, "benchmark": recorded.benchmark, "trace": trace}[found.source]()
+    words = {
+        "ladder": "From the compression ladder that was recorded with this project, on its own machine and model.",
+        "benchmark": "From the decoding benchmark that was recorded with this project, on its own machine and model.",
+        "trace": "From the trace that was recorded with this project.",
+    }[found.source]
+    draw_beside(found.compare(source, scene) if source is not None else None, f":material/inventory_2: {words}")
+
+
+def draw_run(own: Own, fit: Fit, scene: Scene, words: str) -> None:
+    """The numbers of a run, with the machine that made it as the device."""
+    run, result = fit.run, result_of(fit.run)
+    spec, steps = run.recording().spec, run.recording().timing
     found = kept_of(result)
     device = this_machine(found, scene.device.name) or scene.device
     named = msgspec.structs.replace(spec, name=scene.spec.name) if spec is not None else scene.spec
-    words = (
-        ":material/inventory_2: The recorded run that ships with this app stands in: nothing of your own fits yet."
-        if own is None
-        else ":material/inventory_2: The recorded run that ships with this app."
-        if run is shipped
-        else f":material/check: Your run of {text.when(run.created_s)}."
-    )
-    draw_beside(lesson.do.compare(result, scene._replace(spec=named, device=device)), words)
+    told = Told(result, steps[-1] if steps else (), result_of(fit.baseline) if fit.baseline else None)
+    draw_beside(own.compare(told, scene._replace(spec=named, device=device)), words)
     link("pages/measure/run.py", "Look at that run", ":material/open_in_new:", run.id)
+    if fit.baseline is not None:
+        link("pages/measure/run.py", "Look at the baseline", ":material/open_in_new:", fit.baseline.id)
 
 
-def fitting(lesson: Lesson, model: str) -> Run | None:
-    """The newest finished run of this model that the lesson can speak of; not the recorded one."""
+class Fit(NamedTuple):
+    """A run that a lesson can speak of, and the one it is compared with."""
+
+    run: Run
+    baseline: Run | None = None
+
+
+def fitting(lesson: Lesson, model: str) -> Fit | None:
+    """The newest finished run that the lesson can speak of, with its baseline where it needs one."""
+    own = lesson.do.own
+    if not own.made_by:
+        run = newest(lambda r: r.model == model and own.fits(r))
+        return Fit(run) if run is not None else None
+    made = {n for n in derived_of(model) if derived.about(n).get("transform") in own.made_by}
+    run = newest(lambda r: r.model in made and own.fits(r)) if made else None
+    if run is None:
+        return None
+    backend = run.request.backend
+    baseline = newest(lambda r: r.model == model and r.backend == backend and generates_one_by_one(r))
+    return Fit(run, baseline) if baseline is not None else None
+
+
+def newest(fits: Callable[[Request], bool]) -> Run | None:
+    """Of the finished generations on this machine; not the recorded one."""
     for run_id in store().ids()[:_SEARCHED]:
         if run_id == recorded_id() or not readable(run_id):
             continue
         run = open_run(run_id)
-        fits = run.request.model == model and isinstance(run.request.task, Generate) and lesson.do.fits(run.request)
-        if fits and run.status() == "done" and run.recording().spec is not None:
+        spoken_of = isinstance(run.request.task, Generate) and fits(run.request)
+        if spoken_of and run.status() == "done" and run.recording().spec is not None:
             return run
     return None
+
+
+def derived_of(model: str) -> list[str]:
+    """The models that were made here of this one, oldest first."""
+    found = [e.id for e in catalogue.entries() if derived.about(e.id).get("parent") == model]
+    return sorted(found, key=lambda name: str(derived.about(name).get("made")))
 
 
 def stand_in() -> Run | None:

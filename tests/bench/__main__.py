@@ -1,4 +1,4 @@
-"""python -m tests.bench [loops] [step] [app] [client] [waiting] [watching] [serving] [searching] [published] [predict [--small]].
+"""python -m tests.bench [loops] [step] [app] [client] [waiting] [watching] [serving] [searching] [published] [predict].
 
 watching can be shortened: --backend llama_cpp --tokens 64 --way watched --pairs 2 (each but the last may be repeated);
 serving takes --model cllm --backend pytorch --seconds 60.

@@ -10,14 +10,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from core.stats.pareto import hypervolume
 from core.studies.search import SearchReport
@@ -83,8 +82,14 @@ def _row(swept: dict[str, Any], found: SearchReport, sweep_s: float) -> dict[str
         "missed_at_most": found.bound,
         "answer": best.label if best else "",
         "answer_rank_in_sweep": _rank(known, found.answer.cell),
-        "shrinkage": float(np.median([row.shrinkage["tok_per_s"] for row in found.rows if "tok_per_s" in row.shrinkage])),
+        "shrinkage": float(
+            np.median([row.shrinkage["tok_per_s"] for row in found.rows if "tok_per_s" in row.shrinkage])
+        ),
     }
+
+
+def _median(values: Sequence[float]) -> float | None:
+    return statistics.median(values) if values else None
 
 
 def _worth(row: dict[str, Any]) -> tuple[float, ...] | None:

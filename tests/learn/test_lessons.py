@@ -17,7 +17,7 @@ from core.analysis.decoding import acceptance, expected_tokens_per_forward
 from core.analysis.work import kv_bytes_per_token
 from core.errors import ExplorerError
 from core.learn import progress, recorded, takeaways
-from core.learn.lesson import Choice, Number, Scene, get, judge, names, number, said, unfit
+from core.learn.lesson import Choice, Number, Scene, Told, get, judge, names, number, said, unfit
 from core.learn.lessons import early_exit, guessing, kv_cache, pruning, really_faster, roofline, speculative
 from core.learn.lessons._common import bytes_per_token, forward
 from core.learn.trace import trace
@@ -167,16 +167,47 @@ def test_recorded_numbers_stand_beside_computed_ones(store: Store, smol: ModelSp
     run = store.load(BUNDLE.read_bytes())
     spec, device = run.recording().spec, recorded.device()
     assert spec is not None and device is not None
-    sources = {"run": run.result(), "ladder": recorded.ladder(), "benchmark": recorded.benchmark(), "trace": trace()}
+    sources = {"ladder": recorded.ladder(), "benchmark": recorded.benchmark(), "trace": trace()}
+    told = Told(run.result())
     for name in names():
-        do = get(name).do
-        found = do.compare(sources[do.source], Scene(spec, device, get(name).control.default))
+        do, at = get(name).do, Scene(spec, device, get(name).control.default)
+        found = do.recorded.compare(sources[do.recorded.source], at) if do.recorded else do.own.compare(told, at)
         assert found is not None and found.measured is not None and found.computed, name
         assert 0.05 < found.measured / found.computed < 20, (name, found)
-    beside = get("kv_cache").do.compare(run.result(), Scene(spec, device))
+    beside = get("kv_cache").do.own.compare(told, Scene(spec, device))
     assert beside is not None and beside.measured == beside.computed  # llama.cpp reserves just that
-    roof = get("roofline").do.compare(run.result(), Scene(spec, device))
+    roof = get("roofline").do.own.compare(told, Scene(spec, device))
     assert roof is not None and roof.measured == run.result().tok_per_s
+
+
+def test_lessons_of_made_models_compare_with_the_parent(store: Store, smol: ModelSpec) -> None:
+    base = store.load(BUNDLE.read_bytes()).result()
+    (phase,) = [p for p in base.phases if p.name == "decode"]
+    assert base.tok_per_s is not None
+    half = msgspec.structs.replace(phase, bytes=phase.bytes / 2)
+    made = msgspec.structs.replace(base, model="half", tok_per_s=1.5 * base.tok_per_s, phases=(half,))
+    for name in ("quantization", "pruning", "early_exit"):
+        own = get(name).do.own
+        assert own.made_by and own.made_by <= set(plugins.names("transform")), name
+        at = scene(smol, name)
+        assert own.compare(Told(made), at) is None, "no ratio without a baseline"
+        found = own.compare(Told(made, (), base), at)
+        assert found is not None and (found.measured, found.computed) == (pytest.approx(1.5), pytest.approx(2.0))
+    own = get("consistency").do.own
+    guessed = msgspec.structs.replace(made, tokens_per_forward=3.0)
+    found = own.compare(Told(guessed, (), base), scene(smol, "consistency"))
+    assert found is not None and (found.measured, found.computed) == (pytest.approx(1.5), 3.0)
+
+
+def test_lessons_of_guessing_read_the_steps_of_the_run(store: Store, smol: ModelSpec) -> None:
+    result = store.load(BUNDLE.read_bytes()).result()
+    for name in ("jacobi", "speculative"):
+        own, at = get(name).do.own, scene(smol, name)
+        found = own.compare(Told(result, trace()), at)
+        whole = acceptance(trace())
+        assert found is not None and whole is not None and found.measured == whole.tokens_per_forward
+        assert found.computed is not None and 1 < found.computed < 16
+        assert own.compare(Told(result), at) is None
 
 
 # ---------------------------------------------------------------- texts and answers

@@ -139,7 +139,7 @@ def test_a_floor_of_quality_is_evaluated_once_and_counts_by_the_end_of_its_inter
     score = next(s for s in store.open(judged[0]).result().scores if s.name == "perplexity")
     assert score.high is not None and score.high > score.value
     measured = [row for row in found.rows if row.n]
-    assert len(measured) == 4 and {row.measured["quality"] for row in measured} == {score.high}
+    assert len(measured) >= 2 and {row.measured["quality"] for row in measured} == {score.high}
     assert found.complete and any("Perplexity at most 1e+12 costs nothing" in w for w in found.answer.words)
 
     strict = asked((score.value + score.high) / 2)

@@ -8,13 +8,24 @@ from core.analysis.bottlenecks import Ceiling
 from core.analysis.work import LayerWork, total, work
 from core.charts.labels import si
 from core.dtypes import retype
-from core.learn.lesson import Scene
-from core.types import Generate, ModelSpec, Request
+from core.learn.lesson import Beside, Scene, Told
+from core.types import Generate, ModelSpec, Request, Result
 
 RUN = "pages/measure/run.py"
 CONTEXT = 512  # tokens in the cache where a lesson does not move it
 
-__all__ = ["CONTEXT", "RUN", "bytes_per_token", "forward", "generates", "ideal_s", "si", "weight_bytes"]
+__all__ = [
+    "CONTEXT",
+    "RUN",
+    "bytes_per_token",
+    "forward",
+    "generates",
+    "generates_one_by_one",
+    "ideal_s",
+    "over_its_parent",
+    "si",
+    "weight_bytes",
+]
 
 
 @cache
@@ -50,3 +61,28 @@ def stored(spec: ModelSpec, dtype: str) -> float:
 def generates(request: Request, strategy: str | None = None) -> bool:
     """Whether a run generated from a prompt, with this strategy where one is given."""
     return isinstance(request.task, Generate) and (strategy is None or request.strategy == strategy)
+
+
+def generates_one_by_one(request: Request) -> bool:
+    """Whether a run generated one token per forward pass."""
+    return generates(request, "autoregressive")
+
+
+def over_its_parent(told: Told, scene: Scene) -> Beside | None:
+    """Decode speed of a model made here over that of the one it was made from, beside the ratio of their bytes."""
+    result, base = told.result, told.baseline
+    ours, theirs = _bytes_per_forward(result), None if base is None else _bytes_per_forward(base)
+    if base is None or not result.tok_per_s or not base.tok_per_s or not ours or not theirs:
+        return None
+    return Beside(
+        f"Decode speed of {result.model} over {base.model}",
+        result.tok_per_s / base.tok_per_s,
+        theirs / ours,
+        "×",
+        "Computed is the ratio of the bytes that a forward pass moves: what it would be if memory took all the time.",
+    )
+
+
+def _bytes_per_forward(result: Result) -> float | None:
+    phase = next((p for p in result.phases if p.name == "decode"), None)
+    return phase.bytes / phase.n_forward if phase is not None and phase.n_forward else None

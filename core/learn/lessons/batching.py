@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from core.charts.chart import Chart
 from core.charts.lesson import lines
-from core.learn.lesson import Beside, Choice, Control, Do, Lesson, Mistake, Number, Option, Scene, Step
+from core.learn.lesson import Beside, Choice, Control, Do, Lesson, Mistake, Number, Option, Own, Scene, Step, Told
 from core.learn.lessons._common import CONTEXT, RUN, forward, generates, ideal_s, si
-from core.types import Result
 
 BATCHES = tuple(float(2**n) for n in range(0, 11))
 
@@ -49,7 +48,8 @@ def seen(scene: Scene) -> str:
     )
 
 
-def measured(result: Result, scene: Scene) -> Beside | None:
+def measured(told: Told, scene: Scene) -> Beside | None:
+    result = told.result
     if result.tok_per_s is None:
         return None
     one = forward(scene, n_past=CONTEXT, batch=result.batch, dtype=None)
@@ -130,8 +130,6 @@ lesson = Lesson(
         "Run a batch of four",
         RUN,
         lambda s: {"backend": "pytorch", "batch": "4", "strategy": "autoregressive"},
-        "run",
-        measured,
-        lambda request: generates(request, "autoregressive") and request.batch > 1,
+        Own(lambda request: generates(request, "autoregressive") and request.batch > 1, measured),
     ),
 )

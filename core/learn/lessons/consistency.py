@@ -4,7 +4,22 @@ from __future__ import annotations
 
 from core.charts.chart import Chart
 from core.charts.curves import curve
-from core.learn.lesson import Beside, Choice, Control, Do, Lesson, Mistake, Number, Option, Scene, Step
+from core.learn.lesson import (
+    Beside,
+    Choice,
+    Control,
+    Do,
+    Lesson,
+    Mistake,
+    Number,
+    Option,
+    Own,
+    Recorded,
+    Scene,
+    Step,
+    Told,
+)
+from core.learn.lessons._common import generates
 from core.learn.recorded import benchmark
 from core.studies.standings import Standings
 from core.types import Curve
@@ -52,6 +67,19 @@ def measured(found: Standings, scene: Scene) -> Beside | None:
         row.predicted,
         "×",
         "Computed from tokens per forward pass over v(n), both measured in the same study.",
+    )
+
+
+def over_its_teacher(told: Told, scene: Scene) -> Beside | None:
+    result, base = told.result, told.baseline
+    if base is None or not result.tok_per_s or not base.tok_per_s or not result.tokens_per_forward:
+        return None
+    return Beside(
+        f"Decode speed of {result.model} by Jacobi over {base.model}",
+        result.tok_per_s / base.tok_per_s,
+        result.tokens_per_forward,
+        "×",
+        "Computed are the tokens per forward pass: what it would be if a window cost no more than one token.",
     )
 
 
@@ -131,7 +159,7 @@ lesson = Lesson(
         "Open the training",
         "pages/measure/train.py",
         lambda s: {"transform": "consistency"},
-        "benchmark",
-        measured,
+        Own(lambda request: generates(request, "jacobi"), over_its_teacher, frozenset({"consistency"})),
+        Recorded("benchmark", measured),
     ),
 )

@@ -5,9 +5,8 @@ from __future__ import annotations
 from core.analysis.decoding import expected_speedup, expected_tokens_per_forward, relative_cost
 from core.charts.chart import Chart
 from core.charts.lesson import lines
-from core.learn.lesson import Beside, Choice, Control, Do, Lesson, Mistake, Number, Option, Scene, Step
+from core.learn.lesson import Beside, Choice, Control, Do, Lesson, Mistake, Number, Option, Own, Scene, Step, Told
 from core.learn.lessons._common import CONTEXT, RUN, forward, ideal_s
-from core.types import Result
 
 ALPHA, GAMMA = 0.7, 8
 DRAFTS = tuple(float(n) for n in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32))
@@ -48,7 +47,8 @@ def seen(scene: Scene) -> str:
     )
 
 
-def measured(result: Result, scene: Scene) -> Beside | None:
+def measured(told: Told, scene: Scene) -> Beside | None:
+    result = told.result
     cost = result.forward_cost
     v = relative_cost(cost, GAMMA) if cost is not None else None
     if v is None:
@@ -155,8 +155,6 @@ lesson = Lesson(
         "Run with that profiler",
         RUN,
         lambda s: {"backend": "llama_cpp", "profilers": "forward_cost"},
-        "run",
-        measured,
-        lambda request: "forward_cost" in request.profilers,
+        Own(lambda request: "forward_cost" in request.profilers, measured),
     ),
 )

@@ -7,7 +7,22 @@ from collections.abc import Sequence
 from core.analysis.decoding import Acceptance, acceptance, expected_tokens_per_forward
 from core.charts.chart import Chart
 from core.charts.decoding import accepted_bars
-from core.learn.lesson import Beside, Choice, Control, Do, Lesson, Mistake, Number, Option, Scene, Step
+from core.learn.lesson import (
+    Beside,
+    Choice,
+    Control,
+    Do,
+    Lesson,
+    Mistake,
+    Number,
+    Option,
+    Own,
+    Recorded,
+    Scene,
+    Step,
+    Told,
+)
+from core.learn.lessons._common import generates
 from core.learn.trace import WINDOW, trace
 from core.types import Step as Taken
 
@@ -43,14 +58,20 @@ def seen(scene: Scene) -> str:
     )
 
 
-def compare(steps: Sequence[Taken], scene: Scene) -> Beside | None:
+def own(told: Told, scene: Scene) -> Beside | None:
+    guessed = [len(step.guess) for step in told.steps if step.phase == "decode"]
+    return compare(told.steps, scene, max(guessed, default=0))
+
+
+def compare(steps: Sequence[Taken], scene: Scene, guesses: int = WINDOW - 1) -> Beside | None:
+    """guesses: of a window, beside the known token."""
     found = acceptance(steps)
-    if found is None or found.rate is None:
+    if found is None or found.rate is None or not guesses:
         return None
     return Beside(
         "Tokens per forward pass",
         found.tokens_per_forward,
-        expected_tokens_per_forward(found.rate, WINDOW - 1),
+        expected_tokens_per_forward(found.rate, guesses),
         "tokens",
         "Computed from the acceptance rate, as if guesses were right independently of each other.",
     )
@@ -127,7 +148,7 @@ lesson = Lesson(
         "Start a race",
         "pages/understand/jacobi.py",
         lambda s: {"backend": "llama_cpp", "rival-strategy": "jacobi"},
-        "trace",
-        compare,
+        Own(lambda request: generates(request, "jacobi"), own),
+        Recorded("trace", compare),
     ),
 )

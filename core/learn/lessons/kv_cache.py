@@ -6,9 +6,9 @@ from core.analysis.memory_seen import reported
 from core.analysis.work import kv_bytes_per_token, kv_cache_bytes
 from core.charts.chart import Chart
 from core.charts.memory import growth
-from core.learn.lesson import Beside, Choice, Control, Do, Lesson, Mistake, Number, Option, Scene, Step
+from core.learn.lesson import Beside, Choice, Control, Do, Lesson, Mistake, Number, Option, Own, Scene, Step, Told
 from core.learn.lessons._common import RUN, generates, si, weight_bytes
-from core.types import Attention, Result
+from core.types import Attention
 
 CONTEXTS = tuple(float(2**n) for n in range(7, 18))
 
@@ -49,7 +49,8 @@ def seen(scene: Scene) -> str:
     )
 
 
-def measured(result: Result, scene: Scene) -> Beside | None:
+def measured(told: Told, scene: Scene) -> Beside | None:
+    result = told.result
     setup = result.setup
     held = reported(setup).get("KV cache") if setup else None
     if setup is None or held is None or setup.n_context is None:
@@ -163,8 +164,6 @@ lesson = Lesson(
         "Run one answer",
         RUN,
         lambda s: {"backend": "llama_cpp"},
-        "run",
-        measured,
-        lambda request: generates(request) and request.backend == "llama_cpp",
+        Own(lambda request: generates(request) and request.backend == "llama_cpp", measured),
     ),
 )

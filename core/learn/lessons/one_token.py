@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from core.charts.chart import Chart
 from core.charts.lesson import Bar, bars
-from core.learn.lesson import Beside, Choice, Control, Do, Lesson, Mistake, Number, Option, Scene, Step
-from core.learn.lessons._common import RUN, forward, generates, si, weight_bytes
-from core.types import Result
+from core.learn.lesson import Beside, Choice, Control, Do, Lesson, Mistake, Number, Option, Own, Scene, Step, Told
+from core.learn.lessons._common import RUN, forward, generates_one_by_one, si, weight_bytes
 
 FORMATS = ("fp32", "bf16", "q8_0", "q4_0")
 
@@ -26,7 +25,8 @@ def seen(scene: Scene) -> str:
     )
 
 
-def measured(result: Result, scene: Scene) -> Beside | None:
+def measured(told: Told, scene: Scene) -> Beside | None:
+    result = told.result
     phase = next((p for p in result.phases if p.name == "decode"), None)
     if phase is None or not phase.seconds:
         return None
@@ -130,8 +130,6 @@ lesson = Lesson(
         "Run one answer",
         RUN,
         lambda s: {"backend": "llama_cpp", "strategy": "autoregressive"},
-        "run",
-        measured,
-        lambda request: generates(request, "autoregressive"),
+        Own(generates_one_by_one, measured),
     ),
 )

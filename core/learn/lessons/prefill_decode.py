@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from core.charts.chart import Chart
 from core.charts.lesson import lines
-from core.learn.lesson import Beside, Choice, Control, Do, Lesson, Mistake, Number, Option, Scene, Step
-from core.learn.lessons._common import RUN, forward, generates, ideal_s, si
-from core.types import Result
+from core.learn.lesson import Beside, Choice, Control, Do, Lesson, Mistake, Number, Option, Own, Scene, Step, Told
+from core.learn.lessons._common import RUN, forward, generates_one_by_one, ideal_s, si
 
 LENGTHS = tuple(float(2**n) for n in range(0, 12))
 
@@ -45,7 +44,8 @@ def seen(scene: Scene) -> str:
     )
 
 
-def measured(result: Result, scene: Scene) -> Beside | None:
+def measured(told: Told, scene: Scene) -> Beside | None:
+    result = told.result
     if not result.ttft_s or not result.tpot_s or not result.n_prompt_tokens:
         return None
     n = result.n_prompt_tokens
@@ -133,8 +133,6 @@ lesson = Lesson(
         "Run one answer",
         RUN,
         lambda s: {"backend": "llama_cpp", "strategy": "autoregressive"},
-        "run",
-        measured,
-        lambda request: generates(request, "autoregressive"),
+        Own(generates_one_by_one, measured),
     ),
 )

@@ -5,8 +5,8 @@ from __future__ import annotations
 from core.charts.chart import Chart
 from core.charts.lesson import Bar, bars
 from core.dtypes import BITS_PER_WEIGHT
-from core.learn.lesson import Beside, Choice, Control, Do, Lesson, Mistake, Number, Option, Scene, Step
-from core.learn.lessons._common import bytes_per_token, si
+from core.learn.lesson import Beside, Choice, Control, Do, Lesson, Mistake, Number, Option, Own, Recorded, Scene, Step
+from core.learn.lessons._common import bytes_per_token, generates_one_by_one, over_its_parent, si
 from core.studies.findings import Findings
 
 FORMATS = ("bf16", "q8_0", "q6_k", "q5_0", "q4_1", "q4_0", "q2_k")
@@ -151,10 +151,10 @@ lesson = Lesson(
         ),
     ),
     do=Do(
-        "Open the ladder",
-        "pages/compare/tradeoffs.py",
-        lambda s: {},
-        "ladder",
-        measured,
+        "Quantize it, then run both",
+        "pages/measure/transform.py",
+        lambda s: {"transform": "gguf_quantize"},
+        Own(generates_one_by_one, over_its_parent, frozenset({"gguf_quantize", "torch_quantize", "onnx_quantize"})),
+        Recorded("ladder", measured),
     ),
 )

@@ -7,11 +7,10 @@ from statistics import NormalDist, fmean, stdev
 
 from core.charts.chart import Chart
 from core.charts.lesson import lines
-from core.learn.lesson import Beside, Choice, Control, Do, Lesson, Mistake, Number, Option, Scene, Step
+from core.learn.lesson import Beside, Choice, Control, Do, Lesson, Mistake, Number, Option, Own, Scene, Step, Told
 from core.learn.lessons._common import RUN, generates
 from core.stats.paired import ALPHA
 from core.stats.proportions import mcnemar
-from core.types import Result
 
 PAIRS = tuple(float(n) for n in range(2, 13))
 FEW, NOISE, CANDIDATES = 5, 0.03, 50
@@ -49,7 +48,8 @@ def seen(scene: Scene) -> str:
     )
 
 
-def measured(result: Result, scene: Scene) -> Beside | None:
+def measured(told: Told, scene: Scene) -> Beside | None:
+    result = told.result
     samples = result.tpot_samples_s
     if len(samples) < 2:
         return None
@@ -148,8 +148,6 @@ lesson = Lesson(
         "Run ten passes",
         RUN,
         lambda s: {"backend": "llama_cpp", "repeats": "10"},
-        "run",
-        measured,
-        lambda request: generates(request) and request.repeats > 1,
+        Own(lambda request: generates(request) and request.repeats > 1, measured),
     ),
 )

@@ -5,9 +5,8 @@ from __future__ import annotations
 from core.analysis.roofline import predicted_phase, roofs_of
 from core.charts.chart import Chart
 from core.charts.roofline import roofline
-from core.learn.lesson import Beside, Choice, Control, Do, Lesson, Mistake, Number, Option, Scene, Step
-from core.learn.lessons._common import RUN, bytes_per_token, forward, generates, si
-from core.types import Result
+from core.learn.lesson import Beside, Choice, Control, Do, Lesson, Mistake, Number, Option, Own, Scene, Step, Told
+from core.learn.lessons._common import RUN, bytes_per_token, forward, generates_one_by_one, si
 
 INTENSITIES = tuple(2.0**n for n in range(-2, 12))
 
@@ -43,7 +42,8 @@ def seen(scene: Scene) -> str:
     )
 
 
-def measured(result: Result, scene: Scene) -> Beside | None:
+def measured(told: Told, scene: Scene) -> Beside | None:
+    result = told.result
     phase = next((p for p in result.phases if p.name == "decode"), None)
     if result.tok_per_s is None or phase is None or not phase.bytes:
         return None
@@ -158,8 +158,6 @@ lesson = Lesson(
         "Run one answer",
         RUN,
         lambda s: {"backend": "llama_cpp", "strategy": "autoregressive"},
-        "run",
-        measured,
-        lambda request: generates(request, "autoregressive"),
+        Own(generates_one_by_one, measured),
     ),
 )

@@ -3,20 +3,38 @@
 from __future__ import annotations
 
 from functools import cache
+from statistics import fmean
 
 import numpy as np
 from numpy.typing import NDArray
 
+from core.analysis.decoding import acceptance, expected_tokens_per_forward
 from core.charts.chart import Chart
 from core.charts.lesson import Bar, bars
 from core.decoding._draft import accept_sampled
-from core.learn.lesson import Beside, Choice, Control, Do, Lesson, Mistake, Number, Option, Scene, Step
+from core.learn.lesson import (
+    Beside,
+    Choice,
+    Control,
+    Do,
+    Lesson,
+    Mistake,
+    Number,
+    Option,
+    Own,
+    Recorded,
+    Scene,
+    Step,
+    Told,
+)
+from core.learn.lessons._common import generates
 from core.studies.standings import Standings
 from core.types import Ids, Sampling
 
 WORDS = ("cat", "dog", "bird")
 P, Q = np.array([0.5, 0.3, 0.2]), np.array([0.2, 0.5, 0.3])
 DRAWS = (100.0, 1000.0, 10000.0)
+GUESSING = ("speculative", "self_speculative", "prompt_lookup")  # strategies that draft and verify
 NAME = {"p": "large model", "q": "draft"}
 
 
@@ -78,6 +96,21 @@ def measured(found: Standings, scene: Scene) -> Beside | None:
         "×",
         f"It gave {row.tokens_per_forward:.2f} tokens per forward pass; drafting and the dearer forward passes "
         "took most of it.",
+    )
+
+
+def own(told: Told, scene: Scene) -> Beside | None:
+    found = acceptance(told.steps)
+    drafts = [len(step.guess) for step in told.steps if step.phase == "decode"]
+    if found is None or found.rate is None or not any(drafts):
+        return None
+    return Beside(
+        f"Tokens per forward pass with {told.result.strategy.replace('_', ' ')}",
+        found.tokens_per_forward,
+        fmean(expected_tokens_per_forward(found.rate, n) for n in drafts),
+        "tokens",
+        f"{found.rate:.0%} of the drafted tokens that were looked at were accepted. Computed from that share and the "
+        "length of every draft, as if each were accepted independently of the others.",
     )
 
 
@@ -169,7 +202,7 @@ lesson = Lesson(
         "Choose a draft model",
         "pages/measure/run.py",
         lambda s: {"strategy": "speculative", "backend": "llama_cpp"},
-        "benchmark",
-        measured,
+        Own(lambda request: generates(request) and request.strategy in GUESSING, own),
+        Recorded("benchmark", measured),
     ),
 )
