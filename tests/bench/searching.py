@@ -82,9 +82,7 @@ def _row(swept: dict[str, Any], found: SearchReport, sweep_s: float) -> dict[str
         "missed_at_most": found.bound,
         "answer": best.label if best else "",
         "answer_rank_in_sweep": _rank(known, found.answer.cell),
-        "shrinkage": float(
-            np.median([row.shrinkage["tok_per_s"] for row in found.rows if "tok_per_s" in row.shrinkage])
-        ),
+        "shrinkage": _median([row.shrinkage["tok_per_s"] for row in found.rows if "tok_per_s" in row.shrinkage]),
     }
 
 
