@@ -373,8 +373,8 @@ def _results(state: State, store: Store) -> dict[str, Values]:
         try:
             run = store.open(run_id)
             if run.status() == "done":
-                judges = plan.floor is not None and key.startswith(QUALITY)
-                found[key] = shown(plan.floor, run.result()) if judges else values_of(run.result())
+                judged = plan.floor if key.startswith(QUALITY) else None
+                found[key] = values_of(run.result()) if judged is None else shown(judged, run.result())
         except ExplorerError:
             continue
     return found
