@@ -42,8 +42,8 @@ class Address:
         return is_loopback(self.host)
 
     def target(self, path: str) -> str:
-        """The path on the host: "/props" is below the root, "chat/completions" below the API."""
-        base = self.root if path.startswith("/") else f"{self.api}/"
+        """The path on the host: "/props" below the root, "chat/completions" below the API, ":predict" a verb of it."""
+        base = self.root if path.startswith("/") else self.api if path.startswith(":") else f"{self.api}/"
         return (urlsplit(base).path + path) or "/"
 
     def headers(self) -> dict[str, str]:

@@ -14,8 +14,9 @@ from core.endpoints.flavours import Flavour
 from core.types import Sampling
 
 Messages = Sequence[tuple[str, str]]  # (role, text)
-IGNORES_EOS = ("llama_cpp", "vllm", "sglang")
-KNOWS_CACHED = ("llama_cpp", "vllm", "sglang", "openai")  # may say how many tokens of the prompt it did not read again
+IGNORES_EOS = ("llama_cpp", "vllm", "sglang", "vertex")
+# Those that may say how many tokens of the prompt they did not read again.
+KNOWS_CACHED = ("llama_cpp", "vllm", "sglang", "vertex", "openai")
 REREADS = ("llama_cpp", "vllm")  # can be told to read the whole prompt
 
 
@@ -70,7 +71,7 @@ def _openai(
 ) -> dict[str, Any]:
     sampling = sampling or Sampling()
     body: dict[str, Any] = {
-        "model": model,
+        "model": "" if flavour == "vertex" else model,  # Vertex AI knows by the address which one
         "stream": True,
         "stream_options": {"include_usage": True},
         "max_tokens": limit,
@@ -81,7 +82,7 @@ def _openai(
         body["top_p"] = sampling.top_p
     if sampling.top_k is not None and flavour not in ("openai", "tgi"):
         body["top_k"] = sampling.top_k
-    if flavour in ("vllm", "sglang"):
+    if flavour in ("vllm", "sglang", "vertex"):
         body["stream_options"]["continuous_usage_stats"] = True
     if flavour == "vllm":
         body["cache_salt"] = uuid.uuid4().hex

@@ -1,7 +1,8 @@
 """What the events of an answer say, whatever the server: text and its channel, tokens, usage, timings.
 
 Knows the answers of OpenAI's chat and text completions with the fields that llama.cpp, vLLM, SGLang and TGI add, of
-llama.cpp's /completion, of Ollama's own API and of LM Studio's. A field that a server leaves out is None, never 0.
+llama.cpp's /completion, of Ollama's own API, of LM Studio's, and of Vertex AI's predict. A field that a server leaves
+out is None, never 0.
 """
 
 from __future__ import annotations
@@ -68,6 +69,9 @@ class Reader:
 
     def read(self, found: Mapping[str, Any], name: str, at_s: float) -> Iterator[Chunk]:
         """The chunks of one event, of which most have one."""
+        if "predictions" in found:
+            yield from self.read(_predicted(found["predictions"]), "", at_s)
+            return
         if name and _lm_studio_event(name):
             pieces, usage, timings, finish = self._lm_studio(found, name)
             ids = None
@@ -173,6 +177,18 @@ class Reader:
             load_s=_number(stats.get("model_load_time_seconds")),
         )
         return [], usage, timings, "stop"
+
+
+def _predicted(found: object) -> dict[str, Any]:
+    """What a container answered inside Vertex AI's predict: one object or a list of them, or a bare text."""
+    while isinstance(found, list) and found:
+        found = found[0]
+    if isinstance(found, str):
+        _, mark, answer = found.partition("\nOutput:\n")  # as vLLM's container writes it, behind the prompt
+        found = {"content": answer if mark and found.startswith("Prompt:") else found}
+    if not isinstance(found, dict):
+        return {"content": "", "stop": True}
+    return found if "choices" in found else {**found, "stop": True}
 
 
 def _lm_studio_event(name: str) -> bool:

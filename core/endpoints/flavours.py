@@ -13,10 +13,11 @@ from typing import Any, Literal
 from core.endpoints import client
 from core.endpoints.address import Address
 from core.endpoints.failures import Failure
+from core.endpoints.vertex import Cloud
 from core.errors import ExplorerError
 from core.types import Record, ServerMemory
 
-Flavour = Literal["llama_cpp", "ollama", "lm_studio", "sglang", "vllm", "tgi", "openai"]
+Flavour = Literal["llama_cpp", "ollama", "lm_studio", "sglang", "vllm", "tgi", "vertex", "openai"]
 LABELS: Mapping[Flavour, str] = {
     "llama_cpp": "llama.cpp",
     "ollama": "Ollama",
@@ -24,6 +25,7 @@ LABELS: Mapping[Flavour, str] = {
     "sglang": "SGLang",
     "vllm": "vLLM",
     "tgi": "TGI",
+    "vertex": "Vertex AI",
     "openai": "OpenAI-compatible",
 }
 ELSEWHERE = ("refused", "host", "down", "timeout", "tls", "loading", "redirect")  # no further question would help
@@ -50,13 +52,22 @@ class ServedModel(Record):
 
 
 class Found(Record):
-    """A server. tokenizes: it counts tokens for us and takes prompts as ids. slots: requests at once."""
+    """A server. tokenizes: it counts tokens for us and takes prompts as ids. slots: requests at once. cloud: where it
+    is an endpoint of Vertex AI."""
 
     flavour: Flavour
     version: str = ""
     models: tuple[ServedModel, ...] = ()
     tokenizes: bool = False
     slots: int | None = None
+    cloud: Cloud | None = None
+
+
+def in_cloud(cloud: Cloud) -> Found:
+    """An endpoint of Vertex AI as a server of one model: which of those deployed there answers, Google decides."""
+    main = cloud.main
+    name = cloud.label or (main.label or main.model if main else "") or cloud.id
+    return Found(flavour="vertex", models=(ServedModel(id=name, state="loaded"),), cloud=cloud)
 
 
 def probe(address: Address) -> Found:

@@ -17,10 +17,11 @@ from pathlib import Path
 
 import msgspec
 
-from core.endpoints import flavours
+from core.endpoints import flavours, google, vertex
 from core.endpoints.address import Address, address
 from core.endpoints.flavours import LABELS as LABELS
 from core.endpoints.flavours import Flavour, Found, ServedModel
+from core.endpoints.vertex import Cloud
 from core.errors import ExplorerError
 from core.paths import data_dir
 from core.types import Record, from_json, to_json
@@ -31,7 +32,8 @@ KEYRING = "keyring"
 
 
 class Endpoint(Record):
-    """One server. key_from: "" (none), "keyring", or the name of an environment variable. added_s: since 1970."""
+    """One server. key_from: "" (none), "keyring", "google" (this machine's credentials for Vertex AI, for which `cloud`
+    is known), or the name of an environment variable. added_s: since 1970."""
 
     url: str
     flavour: Flavour
@@ -41,6 +43,7 @@ class Endpoint(Record):
     slots: int | None = None
     added_s: float = 0.0
     models: tuple[ServedModel, ...] = ()
+    cloud: Cloud | None = None
 
 
 class Served(Record):
@@ -65,8 +68,27 @@ def add(url: str, key_from: str = "") -> Endpoint:
     Raises ExplorerError, and keeps nothing, where it cannot be asked or the key is not there.
     """
     where = address(url)
-    found = flavours.probe(_address(where.api, key_from))
-    return _keep(where, key_from, found)
+    if key_from != vertex.KEY:
+        return _keep(where, key_from, flavours.probe(_address(where.api, key_from)))
+    named = vertex.place(where.api)
+    if named is None:
+        raise ExplorerError(
+            "Google's credentials are sent to endpoints of Vertex AI alone, and this address is none.",
+            "It ends in /v1/projects/PROJECT/locations/REGION/endpoints/NUMBER.",
+        )
+    return add_cloud(vertex.endpoint(*named))
+
+
+def add_cloud(cloud: Cloud) -> Endpoint:
+    """Keep an endpoint of Vertex AI at the address where it answers."""
+    return _keep(address(cloud.url), vertex.KEY, flavours.in_cloud(cloud))
+
+
+def asked(endpoint: Endpoint) -> Found:
+    """What a known server says now. Raises ExplorerError."""
+    if endpoint.cloud is not None:
+        return flavours.in_cloud(endpoint.cloud)
+    return flavours.probe(address_of(endpoint))
 
 
 def forget(url: str) -> Endpoint:
@@ -134,6 +156,8 @@ def short(model_id: str) -> str:
 
 def catalogue_id(endpoint: Endpoint, model: ServedModel) -> str:
     """The model's id in the catalogue."""
+    if (cloud := endpoint.cloud) is not None:
+        return f"vertex/{cloud.project}/{cloud.region}/{cloud.id}/{short(model.id)}"
     return f"{host_of(endpoint.url)}/{short(model.id)}"
 
 
@@ -149,6 +173,8 @@ def host_of(url: str) -> str:
 def _address(url: str, key_from: str) -> Address:
     if not key_from:
         return address(url)
+    if key_from == vertex.KEY:
+        return address(url, google.token())
     if key_from != KEYRING:
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", key_from):
             raise ExplorerError(
@@ -187,6 +213,7 @@ def _keep(where: Address, key_from: str, found: Found) -> Endpoint:
         slots=found.slots,
         added_s=before.added_s if before else time.time(),
         models=found.models,
+        cloud=found.cloud,
     )
     place = folder() / name_of(endpoint.url)
     place.mkdir(parents=True, exist_ok=True)

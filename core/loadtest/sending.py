@@ -74,7 +74,7 @@ def target(plan: Plan) -> Target:
     known = next((e for e in store.endpoints() if e.url == where.api), None)
     if known is not None and not plan.key:
         where = store.address_of(known)
-    found = flavours.probe(where)
+    found = store.asked(known) if known is not None and known.cloud is not None else flavours.probe(where)
     model = plan.model or next((m.id for m in found.models if not m.embeds), "")
     if not model:
         raise ExplorerError(f"{where.root} lists no model that writes text.", "Load one there, or name the model.")

@@ -13,6 +13,9 @@ from pathlib import Path
 
 GENERIC = frozenset({"root", "user", "admin", "ubuntu", "debian", "runner", "localhost", "app", "home"})
 _PATH = re.compile(r"(?<![\w:/.<\\])(?:/|[A-Za-z]:[\\/])(?:[\w.+@~-]+[\\/])+([\w.+@-]+)")
+_PROJECT = re.compile(  # of Vertex AI: in an address, in a model's id, in the name of an endpoint
+    r"(?<=/projects/)[\w.:-]+|(?<=\bvertex/)[\w.:-]+|\b\d+\.[a-z0-9-]+-\d+(?=\.prediction\.vertexai\.goog)"
+)
 _FOLDER = re.compile(r"(?<![\w:.<])/(?:home|Users)/[\w.+@-]+")
 
 
@@ -31,6 +34,7 @@ def scrubbed(text: str) -> str:
         text = re.sub(re.escape(home) + r"(?![\w-])", "~", text)
     text = _PATH.sub(r"…/\1", text)
     text = _FOLDER.sub("~", text)
+    text = _PROJECT.sub("…", text)
     for name in names():
         text = re.sub(rf"(?<![\w-]){re.escape(name)}(?![\w-])", "…", text, flags=re.IGNORECASE)
     return text

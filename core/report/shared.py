@@ -13,11 +13,11 @@ from typing import Any
 import msgspec
 
 from core.report.private import scrubbed
-from core.runs.store import Run
+from core.runs.store import PLATFORM, Run
 from core.types import to_json
 
 LEFT_OUT = "(left out)"
-DROPPED = ("log.txt", "result.json")  # the result follows from the events
+DROPPED = ("log.txt", "result.json", PLATFORM)  # the result follows from the events; replicas have names
 _WORDS = frozenset({"text", "prompt_text", "prompt", "output", "expected", "log"})
 _EACH = frozenset({"pieces", "guessed"})
 _IDS = frozenset({"tokens", "guess"})

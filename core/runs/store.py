@@ -33,7 +33,8 @@ from core.runs.verdicts import with_verdicts
 from core.types import Derive, Done, Evaluate, Event, Failed, Request, Result, RunStatus, from_json, to_json
 from hardware.files import sync
 
-BUNDLE = ("request.json", "events.jsonl", "log.txt")
+PLATFORM = "platform.json"  # what the cloud said later of the time of a run
+BUNDLE = ("request.json", "events.jsonl", "log.txt", PLATFORM)
 CEILINGS = "ceilings.json"  # of the machine that ran it, for its roofline
 FORMAT = "roofscope-run-1"
 MOST_BUNDLE_BYTES = 256_000_000  # unpacked; a run of 50,000 tokens with all profilers has a fifth of that

@@ -7,15 +7,17 @@ from typing import Any
 
 import streamlit as st
 
-from core.endpoints import store
+from core.endpoints import store, vertex
 from core.endpoints.flavours import LABELS, ServedModel
 from core.endpoints.store import Endpoint
 from core.errors import ExplorerError
 from core.models import catalogue
 from pages.ui import text
+from pages.ui.implied_view import draw_implied
 from pages.ui.links import link
 from pages.ui.page import fault, nothing_yet, page
 from pages.ui.state import rows_key
+from pages.ui.vertex_form import draw_vertex
 
 ABOUT = "Model servers whose models can be run, talked to and measured here: who answers, what it serves, and its key."
 NO_KEY, VARIABLE, RING = "No key", "Environment variable", "System keyring"
@@ -111,6 +113,7 @@ def draw_endpoint(endpoint: Endpoint) -> None:
         )
         chosen = models[event.selection.rows[0]] if event.selection.rows else models[0]
         draw_links(endpoint, chosen)
+        draw_implied(endpoint, chosen)
 
 
 def draw_links(endpoint: Endpoint, model: ServedModel) -> None:
@@ -127,14 +130,30 @@ def draw_links(endpoint: Endpoint, model: ServedModel) -> None:
 
 def about(endpoint: Endpoint) -> tuple[str, ...]:
     """What is known of a server beside its models."""
-    held = {"": "no key", store.KEYRING: "key in the system's keyring"}
+    held = {
+        "": "no key",
+        store.KEYRING: "key in the system's keyring",
+        vertex.KEY: "Google's credentials of this machine",
+    }
     slots = f"{endpoint.slots} requests at once" if endpoint.slots else ""
     return (
+        *in_cloud(endpoint.cloud),
         text.escape(held.get(endpoint.key_from, f"key from {endpoint.key_from}")),
         slots,
         "counts tokens for us" if endpoint.tokenizes else "",
         f"added {text.when(endpoint.added_s)}",
     )
+
+
+def in_cloud(cloud: vertex.Cloud | None) -> tuple[str, ...]:
+    """Where an endpoint of Vertex AI is, and on what."""
+    if cloud is None:
+        return ()
+    main = cloud.main
+    on = f"{main.n_accelerators or 1} × {main.accelerator}" if main and main.accelerator else ""
+    machine = main.machine if main else ""
+    named = (cloud.project, cloud.region, "dedicated address" if cloud.dedicated else "shared address", machine, on)
+    return tuple(text.escape(words) for words in named if words)
 
 
 def row(model: ServedModel) -> dict[str, Any]:
@@ -164,6 +183,10 @@ def again(endpoint: Endpoint) -> None:
 
 with page("Endpoints", ABOUT):
     draw_form()
+    if added := draw_vertex():
+        catalogue.entries(refresh=True)
+        st.session_state[ADDED] = added
+        st.rerun()
     if told := st.session_state.pop(ADDED, None):
         st.success(f"{text.escape(told)} answered at {time.strftime('%H:%M:%S')}.", icon=":material/check:")
     known = store.endpoints()

@@ -10,6 +10,7 @@ from core.types import Failed, Result
 from pages.ui import marks, text
 from pages.ui.energy_view import draw_energy
 from pages.ui.links import address, link
+from pages.ui.platform_view import draw_platform
 from pages.ui.served_view import draw_served
 
 _FILES = {
@@ -30,6 +31,7 @@ def draw_end(run: Run, result: Result) -> None:
         st.warning(text.escape(warning), icon=":material/warning:")
     draw_energy(result)
     draw_served(result)
+    draw_platform(run)
     draw_provenance(result)
     draw_links(run)
 

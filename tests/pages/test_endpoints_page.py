@@ -102,3 +102,46 @@ def test_the_forms_take_a_model_behind_a_server(app: Open, home: Path) -> None:
     at = sound(app("pages/measure/chat.py", **{f"a-{name}": value for name, value in query.items()}))
     assert not at.warning and at.selectbox(key="a-backend").value == "endpoint"
     assert at.selectbox(key="a-strategy").value == "native"
+
+
+def test_what_the_latencies_of_a_model_imply(
+    app: Open, home: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from core.endpoints import store as endpoints
+    from core.runs import over_lengths
+    from tests.analysis.test_implied import EXACT
+
+    with ScriptedServer(model_servers.VLLM) as server:
+        endpoint = endpoints.add(server.url)
+    key = endpoints.name_of(endpoints.catalogue_id(endpoint, endpoint.models[0]))
+    at = app(PAGE)
+    at.toggle(key=f"implied-{key}").set_value(True).run()
+    assert not at.exception and any("No answer of this model" in w.proto.title for w in at.warning)
+    monkeypatch.setattr(over_lengths, "timings", lambda store, model: EXACT)
+    at.selectbox(key=f"implied-model-{key}").set_value("gpt2").run()
+    told = {m.label: m.value for m in sound(at).metric}
+    assert told["Effective bandwidth"].startswith("~ ") and told["Active bytes, at most"] != "–"
+    assert any("Layer" in d.value and d.value["Share"].sum() == pytest.approx(1) for d in at.dataframe)
+
+
+def test_an_endpoint_of_vertex_ai_is_listed_and_added(
+    app: Open, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tests.endpoints.test_vertex import container
+    from tests.support.google_cloud import PROJECT, REGION, google
+
+    with google(monkeypatch, tmp_path, container) as server:
+        at = app(PAGE)
+        at.button(key="vertex-list").click().run()
+        assert PROJECT in at.selectbox(key="vertex-project").options
+        at.selectbox(key="vertex-project").set_value(PROJECT).run()
+        at.button(key="vertex-list").click().run()
+        at.selectbox(key="vertex-region").set_value(REGION).run()
+        at.button(key="vertex-list").click().run()
+        assert list(at.dataframe[0].value["Address"]) == ["shared", "dedicated", "shared"]
+        at.button(key="vertex-add").click().run()
+        (endpoint,) = store.endpoints()
+        assert endpoint.cloud is not None and any(PROJECT in c.value for c in sound(at).caption)
+        server.refuses = 403
+        at.button(key="vertex-list").click().run()
+        assert any("refuses these" in e.proto.title for e in at.error) and not at.exception

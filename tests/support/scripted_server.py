@@ -172,7 +172,8 @@ class ScriptedServer:
 
     def _serve(self, handler: BaseHTTPRequestHandler) -> None:
         data = handler.rfile.read(int(handler.headers.get("Content-Length") or 0))
-        body = json.loads(data) if data else None
+        form = handler.headers.get_content_type() == "application/x-www-form-urlencoded"
+        body = data.decode() if form else json.loads(data) if data else None
         seen = Seen(handler.command, handler.path, dict(handler.headers.items()), body, time.perf_counter())
         with self._lock:
             self.seen.append(seen)

@@ -1,4 +1,4 @@
-"""A model behind a server: llama.cpp's, Ollama, LM Studio, vLLM, SGLang, TGI, or any OpenAI-compatible address.
+"""A model behind a server: llama.cpp's, Ollama, LM Studio, vLLM, SGLang, TGI, Vertex AI, or any OpenAI-compatible one.
 
 The server runs it, in another process and maybe on another machine; what this backend measures is what a client sees.
 Knows how a request becomes a session and what an endpoint cannot tell; the session itself is in session.py.

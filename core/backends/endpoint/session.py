@@ -19,7 +19,7 @@ import msgspec
 import numpy as np
 from msgspec import Meta
 
-from core.endpoints import bodies, client, flavours
+from core.endpoints import bodies, client, flavours, vertex
 from core.endpoints.address import Address
 from core.endpoints.chunks import Chunk, Timings
 from core.endpoints.flavours import LABELS
@@ -53,17 +53,19 @@ WORDS = (  # noqa: SIM905 - stand for random tokens where a server does not toke
     "father power hour game line end member law car city name team minute idea kid body information back parent face "
     "others level office door health person art war history party result change morning reason research girl guy moment"
 ).split()
-CACHES = ("ollama", "lm_studio", "sglang", "tgi", "openai")  # cannot be told to read the whole prompt again
+CACHES = ("ollama", "lm_studio", "sglang", "tgi", "vertex", "openai")  # cannot be told to read the whole prompt again
 CANNOT = "A server gives text, not {what}."
 
 
 class Options(Record):
-    """api: "auto" takes the server's own tokens where it gives them (llama.cpp); "chat" always sends messages.
+    """api: "auto" takes the server's own tokens where it gives them (llama.cpp); "chat" always sends messages. On
+    Vertex AI also "invoke" (the container's chat completions, through a dedicated address), "raw" (rawPredict) and
+    "predict" (instances; no stream).
 
     read_s: seconds of silence after which a request has failed.
     """
 
-    api: Literal["auto", "chat"] = "auto"
+    api: Literal["auto", "chat", "invoke", "raw", "predict"] = "auto"
     read_s: Annotated[float, Meta(gt=0, le=86_400)] = 600.0
 
 
@@ -93,6 +95,12 @@ class EndpointSession:
         if self._tokenizes:
             self._take_over()
         flavour = served.endpoint.flavour
+        cloud = self._cloud = served.endpoint.cloud
+        if cloud is None and options.api not in ("auto", "chat"):
+            raise ExplorerError(
+                f"The option api={options.api} is Vertex AI's, and {LABELS[flavour]} does not know it.",
+                "Set it to auto or chat.",
+            )
         self.warnings = tuple(
             words
             for words, holds in (
@@ -104,6 +112,15 @@ class EndpointSession:
                 (
                     "The server did not tell its context: a prompt that is too long is found by asking.",
                     not spec.max_context,
+                ),
+                (
+                    f"A shared address of Vertex AI ends an answer after {vertex.SHARED_S:.0f} s.",
+                    cloud is not None and not cloud.dedicated,
+                ),
+                (
+                    "The answer comes in one piece: TTFT is that of all of it, and nothing is known of the time per "
+                    "token.",
+                    options.api == "predict" or (options.api == "raw" and cloud is not None and not cloud.dedicated),
                 ),
             )
             if holds
@@ -120,8 +137,9 @@ class EndpointSession:
                 "server": LABELS[flavour],
                 "address": served.endpoint.url,
                 "model": served.model.id,
-                "api": "tokens" if self._tokenizes else "chat",
+                "api": "tokens" if self._tokenizes else "chat" if options.api == "auto" else options.api,
                 "read_s": options.read_s,
+                **({} if cloud is None else cloud.facts()),
             },
         )
 
@@ -186,6 +204,9 @@ class EndpointSession:
                 "An endpoint answers one request at a time here.", "Set batch to 1; a load test asks more."
             )
         path, body = self._body(ids[0].tolist(), config)
+        if self._cloud is not None:
+            vertex.check(self._cloud, body)
+            self._address = vertex.keyed(self._address)  # a session outlives a token
         self._last, self.took_s, self._arrived_s = None, None, None
         asked = self._running = client.stream(self._address, body, path, read_s=self._options.read_s)
         arrivals = _Arrivals(asked)
@@ -239,13 +260,16 @@ class EndpointSession:
             return bodies.text(flavour, model, ids, config.limit, **how)
         prompt = self.decode(ids)
         head, turn, rest = prompt.partition(TURN)
+        if self._cloud is not None:
+            api: vertex.Api = "chat" if self._options.api == "auto" else self._options.api
+            said = [(role, words) for role, _, words in _turns(rest) if words or role != "system"]
+            return vertex.request(self._cloud, api, said if turn else [("user", prompt)], config.limit, **how)
         if not turn and flavour == "openai":  # most of them have no completions without a chat
             return bodies.chat(flavour, model, [("user", prompt)], config.limit, **how)
         if not turn:
             return bodies.text(flavour, model, prompt, config.limit, **how)
         thinking = {"True": True, "False": False}.get(head.removeprefix(SWITCH)) if head.startswith(SWITCH) else None
-        turns = [part.partition(SAID) for part in rest.split(TURN)]
-        messages = [(role, said) for role, _, said in turns if said or role != "system"]
+        messages = [(role, said) for role, _, said in _turns(rest) if said or role != "system"]
         return bodies.chat(flavour, model, messages, config.limit, thinking=thinking, **how)
 
     def account(self) -> Account | None:
@@ -302,6 +326,11 @@ class EndpointSession:
 
     def _refuse(self, what: str, hint: str) -> NoReturn:
         raise ExplorerError(CANNOT.format(what=what), hint)
+
+
+def _turns(dialogue: str) -> list[tuple[str, str, str]]:
+    """(role, mark, text) of each turn."""
+    return [part.partition(SAID) for part in dialogue.split(TURN)]
 
 
 def _named(timings: Timings | None) -> dict[str, float]:
