@@ -27,7 +27,7 @@ from core.paths import cache_dir, data_dir
 from core.runs.lineage import TOLD, work_folder
 from core.runs.store import Store
 from core.studies import ledger
-from core.types import Record
+from core.types import Record, from_json
 from hardware.files import parts
 from hardware.process import holders
 
@@ -35,6 +35,7 @@ Name = Literal[
     "runs", "loads", "models", "trainings", "studies", "artifacts", "orphans", "leftovers", "downloads", "rest"
 ]  # fmt: skip
 GOING = ("queued", "running")
+_HIDDEN = ("runs", LOADS, "work", "studies", "endpoints")  # folders in which what goes is hidden first
 _COVERED = ("runs", LOADS, "models", "work", "studies")  # folders of the data folder that have a kind of their own
 
 
@@ -258,8 +259,9 @@ def _trainings(going: Sequence[dict[str, Any]]) -> Iterator[Item]:
         told = _read(folder / TOLD)
         words = f"{told['model']} by {told['transform']}" if {"model", "transform"} <= told.keys() else ""
         used_by = (f"run {told['run']}",) if "run" in told else ()
-        kind: Name = "trainings" if any(path.name != TOLD for path in folder.iterdir()) else "leftovers"
-        yield _item(kind, folder, made_from=words, used_by=used_by, busy=busy)
+        with suppress(OSError):  # another process removes it just now
+            kind: Name = "trainings" if any(path.name != TOLD for path in folder.iterdir()) else "leftovers"
+            yield _item(kind, folder, made_from=words, used_by=used_by, busy=busy)
 
 
 def _studies() -> Iterator[Item]:
@@ -280,8 +282,12 @@ def _artifacts(opened: dict[str, int]) -> Iterator[Item]:
         busy = _held(final, opened)
         if not busy and artifact_cache.in_use(final, ()):
             busy = "It was asked for a moment ago."
+        try:
+            outdated = _outdated(final, places)
+        except OSError:  # another process removes it just now
+            continue
         item = _item(
-            "orphans" if _outdated(final, places) else "artifacts",
+            "orphans" if outdated else "artifacts",
             final,
             name=f"{told.get('label') or told.get('model') or '?'}: {told.get('what') or 'converted'}",
             made_from=str(told.get("model") or ""),
@@ -303,15 +309,16 @@ def _leftovers(going: Sequence[dict[str, Any]]) -> Iterator[Item]:
     making = any(row["task"] == "derive" for row in going)
     for path in derived.leftovers():
         yield _leftover(path, "A model is being made." if making else "")
-    hidden = [p for folder in ("runs", LOADS, "work", "studies") for p in sorted((data_dir() / folder).glob(".*"))]
+    hidden = [path for folder in _HIDDEN for path in sorted((data_dir() / folder).glob(".*"))]
     folders = (data_dir(), *(p for p in sorted(data_dir().glob("*/")) if p.name not in ("runs", "models", "work")))
+    folders = (*folders, *sorted((data_dir() / "endpoints").glob("[!.]*/")))
     for path in (*hidden, *parts(*folders), *artifact_cache.parts(), *sorted(_hub().glob(".models--*.gone"))):
         yield _leftover(path, "")
 
 
 def _leftover(path: Path, busy: str) -> Item:
     item = _item("leftovers", path, busy=busy)
-    if not busy and time.time() - item.used_s < JUST_S:
+    if not busy and abs(time.time() - item.used_s) < JUST_S:
         return msgspec.structs.replace(item, busy="It was written a moment ago.")
     return item
 
@@ -364,7 +371,7 @@ def _held(place: Path, opened: dict[str, int]) -> str:
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        return msgspec.json.decode(file.read_bytes(), type=dict[str, Any])
+        return from_json(file.read_bytes(), dict[str, Any])
     except (OSError, msgspec.MsgspecError):
         return {}
 

@@ -17,7 +17,7 @@ import msgspec
 
 from hardware.device import Device, validate
 from hardware.errors import ExplorerError
-from hardware.files import write_whole
+from hardware.files import UNREADABLE, write_whole
 
 _SHIPPED = Path(__file__).with_name("devices.csv")
 _PEAK_COLUMNS = {
@@ -122,7 +122,7 @@ def read(path: Path) -> tuple[Device, ...]:
                 f"{where} does not describe a device: {error}.",
                 "The fields name, kind, mem_bandwidth_bytes_per_s, mem_bytes, peak_flop_per_s and sources are needed.",
             ) from error
-        except msgspec.DecodeError as error:
+        except UNREADABLE as error:
             raise ExplorerError(f"{where} is not valid JSON: {error}.", "Correct the file, or remove it.") from error
         found = tuple(decoded) if isinstance(decoded, list) else (decoded,)
     if not found:

@@ -17,7 +17,7 @@ import msgspec
 from hardware.child import Child
 from hardware.device import Device
 from hardware.errors import ExplorerError
-from hardware.files import write_whole
+from hardware.files import UNREADABLE, write_whole
 from hardware.process import patient
 
 WAYS = "2"  # the set of ways to multiply that competed (hardware.measure_ceilings.products), kept among the versions
@@ -214,7 +214,7 @@ def load(folder: Path, machine_id: str, threads: int, device: str = "cpu") -> Ce
     try:
         data = (folder / _file_name(machine_id, threads, device)).read_bytes()
         return msgspec.json.decode(data, type=Ceilings)
-    except (OSError, msgspec.DecodeError):
+    except (OSError, *UNREADABLE):
         return None
 
 

@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 import os
+import shutil
+import threading
 from collections.abc import Iterable
 from pathlib import Path
+
+import msgspec
+
+from hardware.errors import ExplorerError
+
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)  # what reading JSON from outside may raise
 
 
 def write_whole(path: Path, data: bytes) -> None:
@@ -12,7 +20,7 @@ def write_whole(path: Path, data: bytes) -> None:
 
     A kill in between leaves a hidden `.part` file, which nothing reads.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_native_id()}.part")  # of this tab alone
     try:
         with part.open("wb") as file:
             file.write(data)
@@ -38,3 +46,24 @@ def sync(*paths: Path) -> None:
 def parts(*folders: Path) -> Iterable[Path]:
     """What kills have left of `write_whole` in these folders."""
     return (part for folder in folders for part in folder.glob(".*.part"))
+
+
+def written_s(path: Path) -> float:
+    """When it was written last, seconds since 1970; 0 where it is not there or cannot be asked."""
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def removed(folder: Path) -> None:
+    """Delete a folder and what is in it; one that is gone is no error. Raises ExplorerError where something stays."""
+    try:
+        shutil.rmtree(folder)
+    except FileNotFoundError:
+        if folder.exists():  # somebody else deletes it, too
+            shutil.rmtree(folder, ignore_errors=True)
+    except OSError as error:
+        raise ExplorerError(
+            f"{folder.name} could not be deleted: {error.strerror or error}.", f"Look at the permissions in {folder}."
+        ) from error

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import signal
 import sys
 import threading
 import time
@@ -18,6 +19,7 @@ import psutil
 
 _TASKS, _STAT = Path("/proc/self/task"), Path("/proc/stat")
 WAKING_S = 1e-4  # what waking a sleeping core may take, in a virtual machine too
+SLEEP_S = 0.1  # shorter than any sleep of a machine, and longer than two clocks are read apart
 _WORK = bytes(1 << 18)
 _IDLE = (3, 4)  # idle and waiting for a disk, in /proc/stat's order
 _STEAL, _FIRST_GUEST = 7, 8  # guests' time is contained in user time
@@ -28,6 +30,8 @@ class Reading(NamedTuple):
 
     waited_s: by thread, how long it was ready to run and had no core, beyond what waking takes.
     busy_s: processor time of all processes together, this one's included; stolen_s: what the hypervisor took.
+    stops: how often this process was stopped by a signal and went on, where `count_stops` counts it. asleep_s: how long
+    the machine slept.
     """
 
     at_s: float
@@ -35,23 +39,40 @@ class Reading(NamedTuple):
     waited_s: dict[str, float] | None
     busy_s: float | None
     stolen_s: float | None
+    stops: int = 0
+    asleep_s: float = 0.0
 
 
 class Load(NamedTuple):
-    """Between two readings, in seconds of processor time."""
+    """Between two readings, in seconds of processor time. stops: of this process, and the machine's sleep."""
 
     seconds: float
     cpu_s: float
     waited_s: float | None
     others_s: float | None
     stolen_s: float | None
+    stops: int = 0
+
+
+_stops = 0
+
+
+def count_stops() -> None:
+    """Count from now on how often this process is stopped (SIGSTOP, Ctrl-Z) and goes on; in the main thread."""
+    if hasattr(signal, "SIGCONT"):
+        signal.signal(signal.SIGCONT, _went_on)
+
+
+def _went_on(number: int, frame: object) -> None:
+    global _stops
+    _stops += 1
 
 
 def read(*companions: int) -> Reading:
     """Some 100 microseconds on Linux. companions: processes whose time is this one's, as they work for it."""
     busy_s, stolen_s = _machine()
     cpu_s = time.process_time() + sum(map(_cpu_s, companions))
-    return Reading(time.perf_counter(), cpu_s, _waited(*companions), busy_s, stolen_s)
+    return Reading(time.perf_counter(), cpu_s, _waited(*companions), busy_s, stolen_s, _stops, _asleep_s())
 
 
 def between(before: Reading, after: Reading) -> Load:
@@ -66,7 +87,8 @@ def between(before: Reading, after: Reading) -> Load:
     stolen_s = None
     if before.stolen_s is not None and after.stolen_s is not None:
         stolen_s = max(0.0, after.stolen_s - before.stolen_s)
-    return Load(after.at_s - before.at_s, cpu_s, waited_s, others_s, stolen_s)
+    stops = after.stops - before.stops + (after.asleep_s - before.asleep_s > SLEEP_S)
+    return Load(after.at_s - before.at_s, cpu_s, waited_s, others_s, stolen_s, stops)
 
 
 def probe(n_threads: int, seconds: float) -> Load:
@@ -95,6 +117,12 @@ def probe(n_threads: int, seconds: float) -> Load:
 def _busy_until(end: float) -> None:
     while time.perf_counter() < end:
         hashlib.sha256(_WORK)  # without Python's lock, so that all threads compute at once
+
+
+def _asleep_s() -> float:
+    """How long the machine has slept since it started; 0 where the system does not tell."""
+    boot = getattr(time, "CLOCK_BOOTTIME", None)
+    return 0.0 if boot is None else time.clock_gettime(boot) - time.clock_gettime(time.CLOCK_MONOTONIC)
 
 
 def _cpu_s(pid: int) -> float:

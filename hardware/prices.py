@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import math
-import os
 import re
 from functools import cache
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Literal
 import msgspec
 
 from hardware.errors import ExplorerError
+from hardware.files import UNREADABLE, write_whole
 
 _SHIPPED = Path(__file__).with_name("prices.csv")
 _DATE = re.compile(r"(19|20)\d\d(-(0[1-9]|1[0-2])(-(0[1-9]|[12]\d|3[01]))?)?")
@@ -46,7 +46,7 @@ def own(folder: Path | None) -> tuple[Price, ...]:
         return ()
     try:
         found = msgspec.json.decode(path.read_bytes(), type=tuple[Price, ...])
-    except (OSError, msgspec.DecodeError) as error:
+    except (OSError, *UNREADABLE) as error:
         raise ExplorerError(f"{FILE} cannot be read: {error}.", "Correct the file, or remove it.") from error
     return tuple(map(checked, found))
 
@@ -57,9 +57,7 @@ def save(found: tuple[Price, ...], folder: Path) -> Path:
         checked(price)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / FILE
-    partial = path.with_suffix(".part")
-    partial.write_bytes(msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n")
-    os.replace(partial, path)
+    write_whole(path, msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n")
     return path
 
 

@@ -15,6 +15,7 @@ from filelock import FileLock
 
 from core import storage
 from core.cli import cli
+from core.endpoints.store import endpoints
 from core.errors import ExplorerError
 from core.loadtest.plan import Plan
 from core.loadtest.shelf import Shelf
@@ -313,3 +314,24 @@ def test_what_cannot_be_meant_is_one_sentence(full: Store, words: tuple[str, ...
     done = command(*words)
     assert done.exit_code == 2 and "Traceback" not in done.output
     assert storage.items() == before
+
+
+def test_what_a_killed_process_left_of_an_endpoint_is_a_leftover(full: Store) -> None:
+    for path in (".127-8080.gone/endpoint.json", "127-8081/.endpoint.json.7-7.part"):
+        file = data_dir() / "endpoints" / path
+        file.parent.mkdir(parents=True)
+        file.write_bytes(b"{}")
+        for old in (file, file.parent):
+            os.utime(old, (1e9, 1e9))
+    assert endpoints() == ()
+    found = [item for item in storage.items() if item.kind == "leftovers" and "endpoints" in item.path]
+    assert len(found) == 2 and not any(item.busy for item in found)
+    assert storage.free(found).n == 2
+
+
+def test_what_a_clock_that_went_back_left_in_the_future_can_go(full: Store) -> None:
+    part = data_dir() / ".folders.json.7-7.part"
+    part.write_bytes(b"")
+    os.utime(part, (4e9, 4e9))
+    (found,) = [item for item in storage.items() if item.path == str(part)]
+    assert not found.busy

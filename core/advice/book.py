@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import msgspec
 from core.advice.record import Advice, Case
 from core.errors import ExplorerError
 from core.types import from_json, to_json
+from hardware.files import write_whole
 
 FOLDER = "advice"
 
@@ -39,16 +39,14 @@ class Book:
         return found
 
     def save(self, case: Case) -> Case:
+        """Raises OSError (a full disk), and then what was kept before is untouched."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.folder / f"{case.advice.id}.json"
-        partial = path.with_suffix(".part")
-        partial.write_bytes(to_json(case))
-        os.replace(partial, path)
+        write_whole(self.folder / f"{case.advice.id}.json", to_json(case))
         return case
 
     def cases(self) -> tuple[Case, ...]:
         """All that can be read, the oldest first."""
         if not self.folder.is_dir():
             return ()
-        found = [self.find(path.stem) for path in sorted(self.folder.glob("*.json"))]
+        found = [self.find(path.stem) for path in sorted(self.folder.glob("[!.]*.json"))]
         return tuple(sorted((c for c in found if c is not None), key=lambda c: c.advice.made_at))

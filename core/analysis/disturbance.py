@@ -46,6 +46,8 @@ def judge(reading: Disturbance | None, steps_s: Sequence[float]) -> Verdict:
     share = lost_s / wanted_s if wanted_s > 0 and waited_s is not None else None
     burst = per_step_s / statistics.median(steps_s) if per_step_s and len(steps_s) >= FEWEST_STEPS else None
     reasons = []
+    if reading.stops:
+        reasons.append("it was stopped for a while, or the machine slept")
     if share is not None and share > LOST and lost_s > LEAST_S:
         reasons.append(f"other processes had {share:.0%} of the processor time that it wanted")
     elif taken_s is not None and taken_s > TAKEN_LEAST_S and taken_s > TAKEN * (reading.cpu_s + taken_s):

@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 import click
 
-from core.errors import ExplorerError
+from core.errors import ExplorerError, of_disk
 from core.types import to_json
 
 STOPPED = 130  # the exit status after Ctrl-C that shells expect: 128 and the number of SIGINT
@@ -15,7 +15,7 @@ json_flag = click.option("--json", "as_json", is_flag=True, help="One JSON value
 
 
 class Commands(click.Group):
-    """Turns the user's errors into one sentence on stderr and exit status 2."""
+    """Turns the user's errors into one sentence on stderr and exit status 2, those of the disk into status 1."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -24,6 +24,10 @@ class Commands(click.Group):
             fail(error.message, error.hint, 2)
         except KeyboardInterrupt:
             fail("Stopped.", "", STOPPED)
+        except OSError as error:
+            if (told := of_disk(error)) is None:
+                raise
+            fail(told.message, told.hint, 1)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})

@@ -25,6 +25,7 @@ from core.endpoints.vertex import Cloud
 from core.errors import ExplorerError
 from core.paths import data_dir
 from core.types import Record, from_json, to_json
+from hardware.files import write_whole
 
 ABOUT = "endpoint.json"
 SERVICE = "roofscope"  # in the keyring; the user is the address
@@ -56,7 +57,7 @@ class Served(Record):
 def endpoints() -> tuple[Endpoint, ...]:
     """All that are known, the oldest first; files that cannot be read are left out."""
     found = []
-    for file in sorted(folder().glob(f"*/{ABOUT}")):
+    for file in sorted(folder().glob(f"[!.]*/{ABOUT}")):
         with contextlib.suppress(OSError, msgspec.DecodeError):
             found.append(from_json(file.read_bytes(), Endpoint))
     return tuple(sorted(found, key=lambda e: e.added_s))
@@ -98,7 +99,11 @@ def forget(url: str) -> Endpoint:
     if gone is None:
         known = ", ".join(e.url for e in endpoints())
         raise ExplorerError(f"No endpoint {url} is known.", f"Known: {known}." if known else "None has been added yet.")
-    shutil.rmtree(folder() / name_of(gone.url))
+    going = folder() / f".{name_of(gone.url)}.gone"  # whole until it has this name, and then a leftover
+    shutil.rmtree(going, ignore_errors=True)
+    with contextlib.suppress(FileNotFoundError):  # another tab forgets it, too
+        (folder() / name_of(gone.url)).rename(going)
+    shutil.rmtree(going, ignore_errors=True)
     if gone.key_from == KEYRING:
         with contextlib.suppress(Exception):  # a keyring that is locked or gone keeps what it has
             import keyring
@@ -221,12 +226,10 @@ def _keep(where: Address, key_from: str, found: Found) -> Endpoint:
     wanted = {file: to_json(Served(endpoint=own, model=model)) for file, model in files(endpoint)}
     for file, data in {**wanted, place / ABOUT: to_json(endpoint)}.items():
         if not file.exists() or file.read_bytes() != data:  # an unchanged model keeps its session warm
-            temporary = file.with_suffix(f".{os.getpid()}.tmp")
-            temporary.write_bytes(data)
-            temporary.replace(file)
-    for file in place.glob("*.json"):
+            write_whole(file, data)
+    for file in place.glob("[!.]*.json"):
         if file.name != ABOUT and file not in wanted:
-            file.unlink()
+            file.unlink(missing_ok=True)
     return endpoint
 
 

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from pathlib import Path
 
 import msgspec
+from filelock import FileLock, Timeout
+
+from core.types import from_json
+from hardware.files import write_whole
 
 FILE = "lessons.json"
+PATIENCE_S = 5.0  # with another tab that writes
 
 
 def done(root: Path) -> dict[str, frozenset[int]]:
     """Lesson -> its steps that are done, counted from 1."""
     try:
-        found = msgspec.json.decode((root / FILE).read_bytes(), type=dict[str, frozenset[int]])
+        found = from_json((root / FILE).read_bytes(), dict[str, frozenset[int]])
     except (OSError, msgspec.DecodeError):
         return {}
     return found
@@ -22,16 +26,14 @@ def done(root: Path) -> dict[str, frozenset[int]]:
 
 def mark(root: Path, lesson: str, step: int) -> None:
     """Note a step as done; on a disk that cannot be written nothing is kept, and the lesson goes on."""
-    before = done(root)
-    if step in before.get(lesson, frozenset()):
+    if step in done(root).get(lesson, frozenset()):
         return
-    after = {name: sorted(steps) for name, steps in before.items()}
-    after[lesson] = sorted({*after.get(lesson, ()), step})
-    partial = root / f"{FILE}.{os.getpid()}.part"
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, Timeout):
         root.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(msgspec.json.encode(after, order="sorted"))
-        os.replace(partial, root / FILE)
+        with FileLock(root / f".{FILE}.lock", timeout=PATIENCE_S):  # two tabs finish steps at the same time
+            after = {name: sorted(steps) for name, steps in done(root).items()}
+            after[lesson] = sorted({*after.get(lesson, ()), step})
+            write_whole(root / FILE, msgspec.json.encode(after, order="sorted"))
 
 
 def forget(root: Path) -> None:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from core.errors import ExplorerError
+from core.errors import ExplorerError, of_disk
 from core.loadtest.drive import LOOK_S, Level, Server, StoppedError
 from core.loadtest.events import OURS, Began, Broken, Done, Event, Outcome, Told
 from core.loadtest.lengths import Ask, asks, read_rows
@@ -26,6 +26,7 @@ from core.runs import screens
 from core.runs.measuring import measuring
 from core.types import to_json
 
+RESERVE_BYTES = 64 * 1024  # freed at the end, so that a test on a full disk can still say so
 FEWEST_FAILURES = 3  # of a level, that all failed
 DRAW_EVERY_S = 3.0  # screens, while the server is measured on the machine that draws them
 Say = Callable[[str], None]
@@ -36,11 +37,14 @@ def conduct(root: Path, test: LoadTest, server: Callable[[Plan], Server], say: S
 
     A failure becomes the test's own end and is raised; what was measured is kept. Ctrl-C is told as a stop, and raised.
     """
-    with (
-        _Carrier(root, test, say) as carrier,
-        measuring(root, f"the load test {test.id}", test.id, asks_service=test.about.local),
-    ):
-        carrier.perform(server)
+    try:
+        with (
+            _Carrier(root, test, say) as carrier,
+            measuring(root, f"the load test {test.id}", test.id, asks_service=test.about.local),
+        ):
+            carrier.perform(server)
+    except OSError as error:
+        raise _of_disk(error) from error
     return test.report()
 
 
@@ -51,7 +55,14 @@ class _Carrier:
         self._root, self._test, self._say = root, test, say
         self._about = test.about
         self._plan = self._about.plan
-        self._file = (test.path / "events.jsonl").open("ab", buffering=0)
+        self._zero_s = time.perf_counter() - test.elapsed_s()
+        self._reserve = test.path / "reserve"
+        try:
+            self._reserve.write_bytes(bytes(RESERVE_BYTES))
+            self._file = (test.path / "events.jsonl").open("ab", buffering=0)
+        except OSError as error:
+            self._reserve.unlink(missing_ok=True)
+            raise _of_disk(error) from error
         self._until = time.perf_counter() + 60 * self._plan.max_minutes
         self._number = 0
         self._ended = False
@@ -62,8 +73,13 @@ class _Carrier:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: object) -> None:
         if self._about.local and (note := screens.rest(self._root)) is not None and note.run == self._test.id:
             screens.end(self._root)
+        with contextlib.suppress(OSError):
+            self._reserve.unlink(missing_ok=True)
         with contextlib.suppress(OSError), self._file:
-            if isinstance(error, ExplorerError):
+            if isinstance(error, OSError):
+                told = _of_disk(error)
+                self._tell(Broken(t_s=self._t_s(), message=told.message, hint=told.hint))
+            elif isinstance(error, ExplorerError):
                 self._tell(Broken(t_s=self._t_s(), message=error.message, hint=error.hint))
             elif isinstance(error, KeyboardInterrupt):
                 self._tell(Done(t_s=self._t_s(), stopped=True))
@@ -179,7 +195,7 @@ class _Carrier:
         again = f", repeat {repeat + 1}" if repeat else ""
         self._say(f"{named(load, plan.unit)}{again}")
         self._tell(Began(t_s=self._t_s(), level=number, load=load, repeat=repeat, probe=probe))
-        level = Level(plan, number, load, server, drawn, self._tell, self._halt, self._about.created_s)
+        level = Level(plan, number, load, server, drawn, self._tell, self._halt, self._t_s)
         ended = level.run()
         if ended.why == "requests":
             self._words(f"{named(load, plan.unit)}: the limit of {plan.max_requests:,} requests ended the level early.")
@@ -197,4 +213,9 @@ class _Carrier:
         self._file.write(to_json(event) + b"\n")
 
     def _t_s(self) -> float:
-        return max(0.0, time.time() - self._about.created_s)
+        return time.perf_counter() - self._zero_s
+
+
+def _of_disk(error: OSError) -> ExplorerError:
+    """What was measured so far is kept."""
+    return of_disk(error) or ExplorerError(f"A file could not be used: {error}.", "Check the path and its permissions.")

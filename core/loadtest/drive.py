@@ -61,7 +61,8 @@ class StoppedError(Exception):
 class Level:
     """One level under way. tell: takes its events. halt: gives a reason to stop, or None.
 
-    asks: where requests come from; they go on from one level to the next, so that no prompt comes twice.
+    t_s: seconds since the test was asked for. asks: where requests come from; they go on from one level to the
+    next, so that no prompt comes twice.
     """
 
     def __init__(
@@ -73,10 +74,10 @@ class Level:
         asks: Iterator[Ask],
         tell: Callable[[Event], None],
         halt: Callable[[], str | None],
-        began_s: float,
+        t_s: Callable[[], float],
     ) -> None:
         self._plan, self._number, self._load, self._server = plan, number, load, server
-        self._asks, self._tell, self._halt, self._test_began_s = asks, tell, halt, began_s
+        self._asks, self._tell, self._halt, self._t_s = asks, tell, halt, t_s
         self._lock = threading.Lock()
         self._over = threading.Event()
         self._done: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
@@ -251,9 +252,6 @@ class Level:
 
     def _now(self) -> float:
         return time.perf_counter() - self._zero_s
-
-    def _t_s(self) -> float:
-        return time.time() - self._test_began_s
 
     def _thread(self, work: Callable[..., object], *given: object) -> threading.Thread:
         """Daemons: a server that keeps silent does not keep this process from ending."""

@@ -28,10 +28,12 @@ from core.loadtest.lengths import read_rows
 from core.loadtest.plan import Plan
 from core.loadtest.report import Report, Status, report, status_of
 from core.loadtest.sending import key_of
+from core.runs import clock
 from core.runs.measuring import BusyError, holder
 from core.runs.owner import Owner
 from core.types import Record, from_json, to_json
 from hardware.detect import machine
+from hardware.files import UNREADABLE, removed, written_s
 from hardware.priority import spawn
 
 FOLDER = "loads"
@@ -82,12 +84,12 @@ class LoadTest:
             with (self.path / "events.jsonl").open("rb") as file:
                 file.seek(self._offset)
                 data = file.read()
-        except FileNotFoundError:
+        except OSError:  # not there yet, or no file
             return self._events
         end = data.rfind(b"\n") + 1
         self._offset += end
         for line in data[:end].split(b"\n"):
-            with contextlib.suppress(msgspec.DecodeError):
+            with contextlib.suppress(*UNREADABLE):
                 event = _decoder.decode(line)
                 if 0 <= event.t_s < MOST_S:
                     self._events.append(event)
@@ -116,8 +118,12 @@ class LoadTest:
                 "Delete it.",
             ) from error
 
+    def elapsed_s(self) -> float:
+        """Seconds since it was asked for, as its next event may say it, whatever the clock did."""
+        return clock.since_s(self.about.created_s, max((event.t_s for event in self.events()), default=0.0))
+
     def own(self, pid: int | None = None) -> None:
-        """Say which process writes it; None: this one."""
+        """Say which process writes it; None: this one. Raises OSError (a full disk)."""
         (self.path / "owner.json").write_bytes(to_json(Owner.of(os.getpid() if pid is None else pid)))
 
     def cancel(self) -> None:
@@ -138,7 +144,7 @@ class LoadTest:
 
     def _silent_s(self) -> float:
         files = (self.path / name for name in ("events.jsonl", "owner.json"))
-        return time.time() - max((file.stat().st_mtime for file in files if file.exists()), default=0.0)
+        return abs(time.time() - max(map(written_s, files)))
 
 
 class Shelf:
@@ -161,9 +167,7 @@ class Shelf:
             building.rename(self.folder / name)
         except OSError as error:
             shutil.rmtree(building, ignore_errors=True)
-            raise ExplorerError(
-                f"The load test could not be stored: {error.strerror or error}.", f"Free some space in {self.root}."
-            ) from error
+            raise _unstored(error, self.root) from error
         return LoadTest(self.folder / name)
 
     def open(self, test_id: str) -> LoadTest:
@@ -199,18 +203,22 @@ class Shelf:
             raise BusyError(other)
         test = self.create(plan, local)
         command = [sys.executable, "-m", "core.loadtest.generator", str(self.root), test.id]
-        test.own()  # until its process is there
-        with (test.path / "log.txt").open("wb") as log:
-            process = spawn(
-                lambda: subprocess.Popen(
-                    command,
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    cwd=Path(__file__).parents[2],
-                    start_new_session=True,
+        try:
+            test.own()  # until its process is there
+            with (test.path / "log.txt").open("wb") as log:
+                process = spawn(
+                    lambda: subprocess.Popen(
+                        command,
+                        stdin=subprocess.DEVNULL,
+                        stdout=log,
+                        stderr=log,
+                        cwd=Path(__file__).parents[2],
+                        start_new_session=True,
+                    )
                 )
-            )
+        except OSError as error:
+            shutil.rmtree(test.path, ignore_errors=True)
+            raise _unstored(error, self.root) from error
         with contextlib.suppress(psutil.NoSuchProcess, OSError):  # it has ended already, and has said so
             test.own(process.pid)
         return test
@@ -220,7 +228,7 @@ class Shelf:
         test = self.open(test_id)
         if test.status() in GOING:
             raise ExplorerError(f"The load test {test_id} is still going.", "Stop it first.")
-        shutil.rmtree(test.path)
+        removed(test.path)
 
     def rows(self) -> list[dict[str, Any]]:
         """One row per test, newest first, read from what each says of itself; a damaged one says so."""
@@ -242,3 +250,9 @@ class Shelf:
         load = f"{', '.join(f'{level:g}' for level in plan.levels)} {plan.unit}"
         what = {"created_s": about.created_s, "status": status, "address": plan.address, "model": plan.model}
         return {"id": test.id, **what, "load": f"search, {load}" if plan.find else load}
+
+
+def _unstored(error: OSError, root: Path) -> ExplorerError:
+    return ExplorerError(
+        f"The load test could not be stored: {error.strerror or error}.", f"Free some space in {root}."
+    )

@@ -245,7 +245,7 @@ def discard(path: Path) -> bool:
 def in_use(final: Path, opened: Iterable[str]) -> bool:
     """Whether a living process has it open or was given it a moment ago. opened: what `holders` told."""
     inside = os.path.join(os.path.realpath(final), "")
-    return time.time() - used_s(final) < JUST_S or any(path.startswith(inside) for path in opened)
+    return abs(time.time() - used_s(final)) < JUST_S or any(path.startswith(inside) for path in opened)
 
 
 def make_room(n_bytes: int) -> tuple[Path, ...]:

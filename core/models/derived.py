@@ -67,7 +67,8 @@ def inherited(name: str, *facts: str) -> dict[str, Scalar]:
     while name and name not in seen:
         seen.add(name)
         made = about(name)
-        known = made.get("facts") or {}
+        told = made.get("facts")
+        known = told if isinstance(told, dict) else {}
         if set(facts) <= known.keys():
             return {fact: known[fact] for fact in facts}
         name = str(made.get("parent") or "")

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from core.runs.measuring import measuring
-from core.types import Result
+from core.types import Result, from_json
 from hardware import ceilings
 from hardware.ceilings import Ceilings
 from hardware.detect import machine_id
@@ -56,7 +56,7 @@ def adopt(root: Path, data: bytes) -> None:
     An id stands for a kind of machine, so ceilings for this machine's own id may be another one's: they say so.
     """
     try:
-        found = msgspec.json.decode(data, type=Ceilings)
+        found = from_json(data, Ceilings)
     except msgspec.DecodeError:
         return
     if found.machine_id == machine_id():

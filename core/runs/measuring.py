@@ -19,9 +19,11 @@ from filelock import FileLock, Timeout
 
 from core.errors import ExplorerError
 from core.runs.owner import Owner
+from core.types import from_json
 
 LOCK, NOTE = "measuring.lock", "measuring.json"
 SPOILED = "Two measurements at once would spoil both."
+ASKED_S = 0.2  # longer than others hold the lock who only ask whether it is free
 _mine = threading.local()  # folders that this thread holds
 
 
@@ -62,7 +64,7 @@ def measuring(folder: Path, what: str, run: str = "", asks_service: bool = False
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / LOCK)
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=ASKED_S, poll_interval=ASKED_S / 5)
     except Timeout:
         raise BusyError(holder(folder)) from None
     note = folder / NOTE
@@ -95,8 +97,8 @@ def answering(folder: Path, what: str) -> Iterator[None]:
 def holder(folder: Path) -> Holder | None:
     """Who is measuring, as its note says; None for nobody. Takes no lock, so that asking disturbs nobody."""
     try:
-        found = msgspec.json.decode((folder / NOTE).read_bytes(), type=Holder)
-        silent_s = time.time() - (folder / NOTE).stat().st_mtime
+        found = from_json((folder / NOTE).read_bytes(), Holder)
+        silent_s = abs(time.time() - (folder / NOTE).stat().st_mtime)
     except (OSError, msgspec.DecodeError):
         return None
     return found if found.owner.alive(silent_s) else None

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from core.dtypes import canonical_dtype
-from core.types import Asked, Counts, Event, Forwards, Host, Request, Setup
+from core.types import Asked, Counts, Event, Forwards, Host, Request, Setup, from_json
 from hardware.detect import Machine
 
 HALVES = ("bf16", "fp16")
@@ -23,7 +23,7 @@ def event(line: bytes) -> Event | None:
     """An event that today's decoder refuses; None for a damaged line."""
     found: Event
     try:
-        raw = msgspec.json.decode(line, type=dict[str, Any])
+        raw = from_json(line, dict[str, Any])
         match raw.get("type"):
             case "loaded":
                 told = raw.pop("environment")
@@ -40,7 +40,7 @@ def event(line: bytes) -> Event | None:
 
 def request(data: bytes) -> Request:
     """A request with numbers that are refused today (a seed of -1), as it was. Raises msgspec.ValidationError."""
-    raw = msgspec.json.decode(data, type=dict[str, Any])
+    raw = from_json(data, dict[str, Any])
     odd = {name: raw[name] for name in ("seed", "threads", "retries") if isinstance(raw.get(name), int)}
     found = msgspec.convert({name: value for name, value in raw.items() if name not in odd}, Request)
     return msgspec.structs.replace(found, **odd)
@@ -88,7 +88,7 @@ def _counts(raw: Mapping[str, Any], tokens: int) -> Counts:
 
 def study(data: bytes) -> bytes:
     """A study's findings, whose machine may lie in such a dictionary or be an empty one, as today's JSON."""
-    raw = msgspec.json.decode(data, type=dict[str, Any])
+    raw = from_json(data, dict[str, Any])
     told = raw.pop("environment", raw)
     raw["machine"] = told.get("machine") or None
     return msgspec.json.encode(raw)

@@ -7,7 +7,6 @@ that the bench has left here. The fit itself is core.analysis.predict_here's.
 from __future__ import annotations
 
 import contextlib
-import os
 import statistics
 import time
 from collections.abc import Mapping, Sequence
@@ -23,6 +22,7 @@ from core.runs.recording import Recording
 from core.runs.store import Run, Store
 from core.types import Forwards, Generate, Record, Step, from_json, to_json
 from hardware.ceilings import Ceilings
+from hardware.files import write_whole
 
 FOLDER = "overheads"
 NEWEST = 60  # runs of the store that are looked at
@@ -142,9 +142,7 @@ def save(overheads: Overheads, folder: Path) -> Path:
     """Keep them; the latest replaces the former."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / _file_name(overheads.machine_id, overheads.threads)
-    partial = path.with_suffix(".part")
-    partial.write_bytes(to_json(overheads))
-    os.replace(partial, path)
+    write_whole(path, to_json(overheads))
     return path
 
 

@@ -35,6 +35,7 @@ from hardware.priority import spawn
 from hardware.process import patient
 
 TERM_AFTER_S, KILL_AFTER_S = 2.0, 5.0
+LOOK_S = 0.1  # between two looks whether the machine is free
 ENDED = ("done", "failed", "cancelled")  # "interrupted" is not an end: the watcher is about to tell why
 
 
@@ -75,15 +76,19 @@ class Runner:
     def free(self, waiting: Callable[[], None]) -> None:
         """Block until nothing else is measured on this machine; waiting is called once where that takes time.
 
-        Another process's run, such as the last one of a study that was killed, may still be going.
+        Another process's run, such as the last one of a study that was killed, may still be going; one in another
+        container is known by its note alone.
         """
         lock = FileLock(self.store.root / LOCK)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            waiting()
-            lock.acquire()
-        lock.release()
+        told = False
+        while True:
+            with contextlib.suppress(Timeout), lock.acquire(timeout=0):
+                if holder(self.store.root) is None:
+                    return
+            if not told:
+                waiting()
+            told = True
+            time.sleep(LOOK_S)
 
     def active(self) -> str | None:
         """The id of the run that is queued or running in this process, if any."""
@@ -179,13 +184,13 @@ class Runner:
                 return
             self._run = None
             if run.cancel_requested:
-                _end(run, Done(t_s=time.time() - run.created_s, cancelled=True))
+                _end(run, Done(t_s=run.elapsed_s(), cancelled=True))
                 return
             request = run.request
             advice = plugins.get("backend", request.backend).signal_advice.get(-code)
             if advice and not self._retried:
                 message, hint, options = advice
-                _end(run, Warned(t_s=time.time() - run.created_s, message=f"{message} {hint}"))
+                _end(run, Warned(t_s=run.elapsed_s(), message=f"{message} {hint}"))
                 try:
                     again = resolve(msgspec.structs.replace(request, options={**request.options, **options}))
                     self._submit(run, again, options, self._keep)
@@ -237,7 +242,7 @@ def _death(run: Run, code: int, request: Request) -> Failed:
     log = run.path / "log.txt"
     tail = "\n".join(log.read_text(errors="replace").splitlines()[-LOG_LINES:]) if log.exists() else ""
     message, hint = explained(code, request.backend)
-    return Failed(t_s=time.time() - run.created_s, message=message, hint=hint, log=tail)
+    return Failed(t_s=run.elapsed_s(), message=message, hint=hint, log=tail)
 
 
 def options_of(pairs: dict[str, Any]) -> dict[str, Scalar]:

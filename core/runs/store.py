@@ -24,14 +24,14 @@ from typing import Any
 import msgspec
 
 from core.errors import ExplorerError
-from core.runs import old_form
+from core.runs import clock, old_form
 from core.runs.ceilings import adopt, ceilings_of
 from core.runs.owner import Owner
 from core.runs.recording import Recording
 from core.runs.summarize import summarize
 from core.runs.verdicts import with_verdicts
 from core.types import Derive, Done, Evaluate, Event, Failed, Request, Result, RunStatus, from_json, to_json
-from hardware.files import sync
+from hardware.files import UNREADABLE, removed, sync, written_s
 
 PLATFORM = "platform.json"  # what the cloud said later of the time of a run
 BUNDLE = ("request.json", "events.jsonl", "log.txt", PLATFORM)
@@ -110,11 +110,15 @@ class Run:
             event: Event | None
             try:
                 event = _decoder.decode(line)
-            except msgspec.DecodeError:
+            except UNREADABLE:
                 event = old_form.event(line)
             if event is not None and 0 <= event.t_s < MOST_S:
                 self._events.append(event)
         return self._events
+
+    def elapsed_s(self) -> float:
+        """Seconds since it was requested, as its next event may say it, whatever the clock did."""
+        return clock.since_s(self.created_s, max((event.t_s for event in self.events()), default=0.0))
 
     def append(self, event: Event) -> None:
         """Write one event; raises OSError (a full disk)."""
@@ -150,7 +154,7 @@ class Run:
     def _silent_s(self) -> float:
         """Since something was written of it."""
         files = (self.path / name for name in ("events.jsonl", "owner.json"))
-        return time.time() - max((file.stat().st_mtime for file in files if file.exists()), default=0.0)
+        return abs(time.time() - max(map(written_s, files)))
 
     def failure(self) -> Failed | None:
         return next((e for e in reversed(self.events()) if isinstance(e, Failed)), None)
@@ -272,9 +276,10 @@ class Store:
         if run_id not in self.ids():
             raise _unknown(run_id)
         run = Run(self.folder / run_id)
-        if run.status() in ("running", "queued"):
-            raise ExplorerError(f"The run {run_id} is still going.", "Stop it first.")
-        shutil.rmtree(run.path)
+        with contextlib.suppress(OSError):  # of a damaged one nothing can be told
+            if run.status() in ("running", "queued"):
+                raise ExplorerError(f"The run {run_id} is still going.", "Stop it first.")
+        removed(run.path)
 
     # ------------------------------------------------------------ import
 
@@ -285,7 +290,7 @@ class Store:
         """
         try:
             files = _unpacked(data)
-            about = msgspec.json.decode(files.pop("roofscope.json"), type=dict[str, Any])
+            about = from_json(files.pop("roofscope.json"), dict[str, Any])
             run_id, created_s = about["run_id"], float(about["created_s"])
             if about["format"] != FORMAT or not _ID.fullmatch(run_id):
                 raise KeyError("format")
@@ -307,26 +312,28 @@ class Store:
         """One row per run, newest first: what a table shows. Finished runs come from the index, where there is one."""
         try:
             return self._history()
-        except sqlite3.DatabaseError:  # damaged, or the disk is full or read-only: what can be made again goes first
+        except (sqlite3.DatabaseError, msgspec.DecodeError):
+            # damaged, or the disk is full or read-only: what can be made again goes first
             with contextlib.suppress(OSError):
                 (self.root / "index.sqlite").unlink(missing_ok=True)
         try:
             return self._history()
-        except (sqlite3.DatabaseError, OSError):
+        except (sqlite3.DatabaseError, msgspec.DecodeError, OSError):
             return [row(run) for run in self.runs()]
 
     def _history(self) -> list[dict[str, Any]]:
         ids = self.ids()
         with contextlib.closing(sqlite3.connect(self.root / "index.sqlite")) as index, index:
             index.execute("CREATE TABLE IF NOT EXISTS history (run_id TEXT PRIMARY KEY, row TEXT NOT NULL)")
-            kept = {n: msgspec.json.decode(words) for n, words in index.execute("SELECT run_id, row FROM history")}
-            known = {run_id: found for run_id, found in kept.items() if "machine" in found}  # an older one knows less
+            rows = index.execute("SELECT run_id, row FROM history")
+            kept = {run_id: from_json(words, dict[str, Any]) for run_id, words in rows}
+            known = {run_id: old for run_id, old in kept.items() if "machine" in old}  # an older one knows less
             fresh = {run_id: row(Run(self.folder / run_id)) for run_id in ids if run_id not in known}
             settled = [(n, to_json(r).decode()) for n, r in fresh.items() if r["status"] not in ("running", "queued")]
             index.executemany("INSERT OR REPLACE INTO history VALUES (?, ?)", settled)
             index.executemany("DELETE FROM history WHERE run_id = ?", [(n,) for n in kept.keys() - set(ids)])
-        rows = known | fresh
-        return [rows[run_id] for run_id in ids]
+        found = known | fresh
+        return [found[run_id] for run_id in ids]
 
 
 def row(run: Run) -> dict[str, Any]:

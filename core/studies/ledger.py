@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 from core.analysis.search import Range
 from core.errors import ExplorerError
 from core.runs.far import LostMachineError
-from core.runs.measuring import SPOILED, BusyError
+from core.runs.measuring import ASKED_S, SPOILED, BusyError
 from core.runs.store import Run, Store
 from core.studies.plan import Study
 from core.types import Request, from_json, to_json
@@ -76,7 +76,7 @@ class Ledger(Generic[P]):
         folder.mkdir(parents=True, exist_ok=True)
         self._in_use = FileLock(folder / IN_USE, is_singleton=True, thread_local=False)  # once in this process
         try:
-            self._in_use.acquire(timeout=0)
+            self._in_use.acquire(timeout=ASKED_S)
         except Timeout:
             raise ExplorerError(
                 "Another process carries out this study already.", "Stop it or wait for its end."
@@ -118,13 +118,19 @@ class Ledger(Generic[P]):
             return run
         if key in self.state.failures:
             return None
+        while run is None and key not in self.state.failures:  # while somebody else is quicker, after each wait
+            run = self._once(key, request, label)
+        return run if run is not None and run.status() == "done" else None
+
+    def _once(self, key: str, request: Request, label: str) -> Run | None:
+        """One try, and the run that came of it, whatever its end; None where it failed or somebody else measured."""
         self.runner.free(lambda: self.say(f"{self._clock()}  waiting for another run to end"))
         self.say(f"{self._clock()}  {label or key}")
         began = time.monotonic()
         try:
             run_id = self.runner.start(request)
-        except BusyError:  # somebody was quicker, after the wait
-            return self.perform(key, request, label)
+        except BusyError:
+            return None
         except LostMachineError:  # it says nothing of this run
             raise
         except ExplorerError as error:
@@ -142,14 +148,14 @@ class Ledger(Generic[P]):
             raise
         if run.status() == "failed":
             failed = run.failure()
-            if failed and failed.message.endswith(SPOILED):  # the same
-                return self.perform(key, request, label)
+            if failed and failed.message.endswith(SPOILED):
+                return None
             self.fail(key, f"{failed.message} {failed.hint}".strip() if failed else "The run failed.")
             return None
         if run.status() == "done":
             self.state.took_s[key] = time.monotonic() - began
         self.save()
-        return run if run.status() == "done" else None
+        return run
 
     def adopt(self, key: str, run_id: str) -> None:
         """Take a run that was made elsewhere."""

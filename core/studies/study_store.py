@@ -26,6 +26,7 @@ from core.studies.findings import Findings
 from core.studies.plan import Search, Sweep
 from core.studies.standings import Standings
 from core.types import Record, from_json, to_json
+from hardware.files import written_s
 from hardware.priority import spawn
 
 RECORDED = Path(__file__).with_name("recorded")
@@ -42,7 +43,7 @@ class Shelved(Record):
 
 def studies() -> tuple[Shelved, ...]:
     """Those with findings: own ones, newest first, then the recorded ones with the ladder before the benchmarks."""
-    own = sorted((data_dir() / "studies").glob("*/findings.json"), key=lambda p: -p.stat().st_mtime)
+    own = sorted((data_dir() / "studies").glob("[!.]*/findings.json"), key=lambda p: -written_s(p))
     known = {p.parent.name for p in own}
     shipped = [p for p in RECORDED.glob("*/findings.json") if p.parent.name not in known]
     shipped.sort(key=lambda p: (not p.parent.name.startswith("ladder"), p.parent.name))
@@ -57,7 +58,7 @@ def read(path: str) -> Findings | Standings:
         if b'"type":"contest"' in data:
             return from_json(data, Standings)
         return from_json(data, Findings)
-    except (OSError, msgspec.DecodeError) as error:
+    except (OSError, msgspec.DecodeError, RecursionError, AttributeError) as error:
         raise ExplorerError(
             f"The findings of {Path(path).name} cannot be read.", "Run the study again: it goes on where it stopped."
         ) from error
@@ -130,7 +131,9 @@ def last_words(name: str, n: int = 3) -> str:
 def share_done(name: str) -> float | None:
     """How much of a study's time is used; None before it has a ledger."""
     state = ledger.read(data_dir() / "studies" / name)
-    return None if state is None else min(1.0, state.spent_s / (60 * state.minutes))
+    if state is None or state.minutes <= 0:
+        return None
+    return max(0.0, min(1.0, state.spent_s / (60 * state.minutes)))
 
 
 def _owner(file: Path) -> Owner | None:

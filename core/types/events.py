@@ -94,7 +94,7 @@ class Disturbance(Record, tag="disturbance"):
     n_cores: processors that the system counts. n_threads: that computed. cpu_s: processor time of the worker. waited_s:
     how long its threads were ready to run and had no core, beyond waking, all threads together. others_s: processor
     time of all other processes; stolen_s: what the hypervisor took from this machine. None where the system does not
-    tell.
+    tell. stops: how often the worker was stopped by a signal, or the machine slept.
     """
 
     t_s: float
@@ -106,6 +106,7 @@ class Disturbance(Record, tag="disturbance"):
     waited_s: float | None = None
     others_s: float | None = None
     stolen_s: float | None = None
+    stops: int = 0
 
 
 class ServerMemory(Record):

@@ -6,6 +6,8 @@ from typing import Annotated, Literal, TypeVar, dataclass_transform
 
 import msgspec
 
+from hardware.files import UNREADABLE
+
 Scalar = str | int | float | bool | None
 Provenance = Literal["measured", "computed", "stated", "estimated"]
 T = TypeVar("T")
@@ -24,4 +26,10 @@ def to_json(record: object) -> bytes:
 
 def from_json(data: bytes | str, kind: type[T]) -> T:
     """Read a record; raises msgspec.ValidationError, which names the field at fault."""
-    return msgspec.json.decode(data, type=kind)
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except UNREADABLE as error:
+        if isinstance(error, msgspec.DecodeError):
+            raise
+        why = "it is nested too deeply" if isinstance(error, RecursionError) else f"it is no UTF-8 ({error.reason})"
+        raise msgspec.ValidationError(why) from None

@@ -51,7 +51,7 @@ class Journal:
         self.root = run.path.parents[1]
         self.measuring = False
         self.processes: tuple[int, ...] = ()
-        self._origin = time.perf_counter() - (time.time() - run.created_s)
+        self._origin = time.perf_counter() - run.elapsed_s()
         self._file = (run.path / "events.jsonl").open("ab")
         self._reserve = run.path / "reserve"
         self._reserve.write_bytes(bytes(RESERVE_BYTES))

@@ -22,6 +22,7 @@ def disturbance(shared: Load, request: Request, journal: Journal, pass_no: int |
         waited_s=shared.waited_s,
         others_s=shared.others_s,
         stolen_s=shared.stolen_s,
+        stops=shared.stops,
     )
 
 

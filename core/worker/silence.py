@@ -69,10 +69,10 @@ def show_first(journal: Journal) -> None:
 
     On few cores a worker that goes on at full speed keeps the first character from being seen for a second.
     """
-    written_s = time.time()
     if screens.quiet_s(journal.root) > WATCHED_S:
         return
-    while screens.quiet_s(journal.root) > time.time() - written_s and time.time() < written_s + SHOWN_MOST_S:
+    written_s = time.monotonic()
+    while screens.quiet_s(journal.root) > (spent_s := time.monotonic() - written_s) and spent_s < SHOWN_MOST_S:
         journal.stop_if_asked()
         time.sleep(POLL_S / 5)
     time.sleep(PAINTED_S)

@@ -32,6 +32,7 @@ from core.worker.generate import measure
 from core.worker.journal import Cancelled, Journal
 from core.worker.sessions import Sessions
 from core.worker.transform import derive
+from hardware import load
 
 LEAVE_AFTER_S = 5.0
 PERFORM = {Generate: measure, Evaluate: evaluate, Derive: derive}
@@ -51,7 +52,7 @@ def perform(store: Store, sessions: Sessions, command: Command) -> None:
         journal = Journal(run)
     except OSError as error:  # no room for a beginning: there may be for an end
         (run.path / "reserve").unlink(missing_ok=True)
-        run.append(_disk_failure(error, max(0.0, time.time() - run.created_s)))
+        run.append(_disk_failure(error, run.elapsed_s()))
         return
     _log_to(run)
     end: Event
@@ -121,6 +122,7 @@ def main(root: str) -> None:
         time.sleep(LEAVE_AFTER_S)
         os.killpg(os.getpgrp(), signal.SIGKILL)  # a conversion may be a child of ours
 
+    load.count_stops()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal belongs to the parent
     threading.Thread(target=listen, daemon=True).start()
     sessions = Sessions()

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import streamlit as st
 
-from core.errors import ExplorerError
+from core.errors import ExplorerError, of_disk
 from pages.ui import text
 from pages.ui.links import link
 from pages.ui.state import enter
@@ -39,6 +39,10 @@ def guard() -> Iterator[None]:
     except ExplorerError as error:
         fault(error)
     except Exception as error:
+        if isinstance(error, OSError) and (told := of_disk(error)) is not None:
+            _log.warning("The disk: %s", error)
+            fault(told)
+            return
         _log.exception("A page failed")
         st.error(
             "The rest of the app still works. Reload the page; if it happens again, report the details.",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from core.analysis.disturbance import Verdict, drift, judge, unrest
@@ -10,7 +12,7 @@ from core.types import Disturbance
 EQUAL = [0.010] * 64
 
 
-def reading(**more: float) -> Disturbance:
+def reading(**more: Any) -> Disturbance:
     """Two threads on two cores for a second, nearly all of it at work."""
     known = {"seconds": 1.0, "cpu_s": 1.96, "waited_s": 0.004, "others_s": 0.02, "stolen_s": 0.0, **more}
     return Disturbance(t_s=0, pass_no=1, n_cores=2, n_threads=2, **known)
@@ -44,6 +46,12 @@ def test_bursts_disturb_and_a_slope_does_not() -> None:
     assert bursts.disturbed and bursts.burst == pytest.approx((0.006 * 56 + 0.120 * 8) / 64 / 0.006)
     assert not judge(reading(), [0.006 + 0.0001 * i for i in range(64)]).disturbed, "a context that grows"
     assert judge(reading(), [0.006] * 5 + [0.120]).burst is None, "too few steps for a median"
+
+
+def test_a_pass_in_which_the_worker_stood_still_is_disturbed_however_few_its_steps() -> None:
+    found = judge(reading(seconds=4.0, stops=1), [0.01] * 3)
+    assert found.disturbed and "stopped for a while" in found.reasons[0]
+    assert not judge(reading(seconds=4.0, stops=0), [0.01] * 3).disturbed
 
 
 def test_without_a_run_queue_others_tell() -> None:

@@ -1,8 +1,9 @@
-"""python -m tests.faults [GROUP ...] [--record]: provoke every fault of the table, and say what came of it.
+"""python -m tests.faults [GROUP ...] [--like WORDS] [--record]: provoke every fault of the table, and say what came.
 
-Groups: writes, runs, workers, models, input, pages; without any, all of them, which takes a quarter of an hour. With
---record the rows are kept in tests/bench/recorded/faults.json, each with its day, out of which `make tables` makes the
-table. Exit status 1 where a row is not green.
+Groups: writes, runs, workers, models, input, pages, killed, stopped, clock, memory, together, browsers; without any
+all of them, which takes half an hour. --like takes only the rows with these words. With --record the rows are kept in
+tests/bench/recorded/faults.json, each with its day, out of which `make tables` makes the table. Exit status 1 where a
+row is not green. `python -m tests.faults soak` and `... tabs`: see tests.faults.soak and tests.faults.tabs.
 """
 
 from __future__ import annotations
@@ -16,12 +17,15 @@ import time
 import xml.etree.ElementTree as ElementTree
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from hardware.detect import machine
 from tests.bench.tables import RECORDED
-from tests.faults import campaign
+from tests.faults import campaign, soak, tabs
+from tests.faults.browsers import VISITS
 from tests.faults.operations import OPERATIONS
+from tests.faults.scenarios import SCENARIOS, performed
 from tests.faults.table import GROUPS, TABLE, Fault
 
 FILE = RECORDED / "faults.json"
@@ -53,6 +57,15 @@ def of_tests(faults: Sequence[Fault]) -> Iterator[tuple[Fault, int, str]]:
             yield row, len(own), wrong[0] if wrong else GREEN if own else f"no such test in {file}"
 
 
+def of_scenarios(faults: Sequence[Fault]) -> Iterator[tuple[Fault, int, str]]:
+    """Every scenario of these rows, each in a home of its own."""
+    by_check = {f"scenario:{s.name}": s for s in (*SCENARIOS, *VISITS)}
+    for fault in faults:
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as home:
+            wrong = performed(by_check[fault.check], Path(home))
+        yield fault, 1, wrong.replace("\n", " ") or GREEN
+
+
 def junit(tests: list[str]) -> list[tuple[str, str]]:
     """Name and outcome of every case of these tests."""
     with tempfile.NamedTemporaryFile(suffix=".xml") as report:
@@ -82,15 +95,19 @@ def keep(rows: Sequence[dict[str, Any]]) -> None:
 
 
 def main(arguments: list[str]) -> int:
+    if arguments[:1] in (["soak"], ["tabs"]):
+        return (soak if arguments[0] == "soak" else tabs).main(arguments[1:])
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("groups", nargs="*", metavar="group", choices=[*GROUPS, []], help=", ".join(GROUPS))
+    parser.add_argument("--like", default="", help="only the rows with these words")
     parser.add_argument("--record", action="store_true", help="keep the rows with the project")
     given = parser.parse_args(arguments)
-    wanted = [fault for fault in TABLE if not given.groups or fault.group in given.groups]
+    wanted = [f for f in TABLE if (not given.groups or f.group in given.groups) and given.like in f.done]
     writes = [fault for fault in wanted if fault.group == "writes"]
-    tests = [fault for fault in wanted if fault.group != "writes"]
+    tests = [fault for fault in wanted if "::" in fault.check]
+    staged = [fault for fault in wanted if fault.check.startswith("scenario:")]
     rows = []
-    for found in (of_writes(writes), of_tests(tests)):
+    for found in (of_writes(writes), of_tests(tests), of_scenarios(staged)):
         for fault, times, result in found:
             print(f"{result if result == GREEN else 'RED':6} {times:4}  {fault.done}", flush=True)
             if result != GREEN:
@@ -105,8 +122,8 @@ def main(arguments: list[str]) -> int:
                     "day": time.strftime("%Y-%m-%d"),
                 }
             )
-    if given.record:
-        keep(rows)
+            if given.record:
+                keep(rows[-1:])
     red = sum(row["result"] != GREEN for row in rows)
     print(f"\n{len(rows)} rows, {red} of them not green.")
     return 1 if red else 0

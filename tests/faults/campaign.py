@@ -27,15 +27,31 @@ def _compiler() -> str | None:
     return next((found for name in ("cc", "gcc", "clang") if (found := shutil.which(name))), None)
 
 
+def built(source: str, place: Path) -> Path:
+    """A library to preload, from a C file beside this one."""
+    library = place / Path(source).with_suffix(".so").name
+    if not library.exists():
+        command = [
+            str(_compiler()),
+            "-shared",
+            "-fPIC",
+            "-O1",
+            "-o",
+            str(library),
+            str(SOURCE.with_name(source)),
+            "-ldl",
+        ]
+        subprocess.run(command, check=True, capture_output=True, timeout=60)
+    return library
+
+
 def disturbed(names: list[str], most: int = 40) -> Iterator[dict[str, Any]]:
     """A row for every operation and way, as tests.faults.writes prints it. Raises RuntimeError where it dies.
 
     most: writes of an operation that are disturbed; of more, every second, third ... and the last.
     """
     with tempfile.TemporaryDirectory() as place:
-        shim = Path(place) / "shim.so"
-        command = [str(_compiler()), "-shared", "-fPIC", "-O1", "-o", str(shim), str(SOURCE), "-ldl"]
-        subprocess.run(command, check=True, capture_output=True, timeout=60)
+        shim = built(SOURCE.name, Path(place))
         folder = Path(place) / "faults"
         folder.mkdir()
         done = subprocess.Popen(

@@ -1,14 +1,17 @@
 """The table of provoked faults: what is done, what must be seen, what must be left, and what provokes and checks it.
 
 Most rows are tests of the suite, which provoke the fault already and are named here; the rows of the group `writes` are
-operations of tests.faults.operations, disturbed at every one of their writes.
+operations of tests.faults.operations, disturbed at every one of their writes; those of the last groups are scenarios of
+tests.faults.scenarios, with whole processes, and of tests.faults.browsers, with the real server and Chromium.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
+from tests.faults.browsers import VISITS
 from tests.faults.operations import OPERATIONS
+from tests.faults.scenarios import SCENARIOS
 
 WAYS = {
     "kill": ("kill -9 before any write of a process that {done}", "no traceback; it can be done again"),
@@ -18,7 +21,7 @@ WAYS = {
 
 
 class Fault(NamedTuple):
-    """check: "file::test" below tests/, or "operation:way" in the group `writes`."""
+    """check: "file::test" below tests/, "operation:way" in the group `writes`, or "scenario:name"."""
 
     group: str
     done: str
@@ -312,5 +315,6 @@ PAGES = (
     ),
 )
 TESTS = (*RUNS, *WORKERS, *MODELS, *BOUNDS, *PAGES)
-TABLE = (*_writes(), *TESTS)
+STAGED = tuple(Fault(s.group, s.done, s.seen, s.left, f"scenario:{s.name}") for s in (*SCENARIOS, *VISITS))
+TABLE = (*_writes(), *TESTS, *STAGED)
 GROUPS = tuple(dict.fromkeys(fault.group for fault in TABLE))

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ast
+import random
+import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,7 +13,10 @@ import pytest
 from tests.faults import campaign
 from tests.faults.disk import Disk, Op
 from tests.faults.operations import OPERATIONS
+from tests.faults.scenarios import Scenario, performed
+from tests.faults.stage import Stage, check
 from tests.faults.table import TABLE, TESTS
+from tests.faults.trend import trend
 
 TESTS_FOLDER = Path(__file__).parents[1]
 SHORT = ["add a folder", "save a ledger", "make a model", "forget a model"]
@@ -55,6 +61,53 @@ def test_a_power_cut_leaves_names_and_what_was_forced_to_the_disk(tmp_path: Path
     disk.write()
     left = {str(p.relative_to(place)): p.read_bytes() for p in place.rglob("*") if p.is_file()}
     assert left == {"old": b"", "emptied": b"", "other/kept": b"kept"}
+
+
+def test_what_grows_is_told_from_what_wanders() -> None:
+    exact = trend([[(float(x), 3.0 + 2.0 * x) for x in range(12)]])
+    assert exact is not None and exact.slope == pytest.approx(2.0) and exact.high - exact.low < 1e-9
+    noise = random.Random(1)
+    flat = [(float(n), 200.0 + noise.gauss(0, 3)) for n in range(240)]
+    leak = [(x, y + 0.5 * x) for x, y in flat]
+    steady, grows = trend([flat]), trend([leak])
+    assert steady is not None and steady.low < 0 < steady.high and steady.said(0.1) == "does not grow"
+    assert grows is not None and grows.said(0.1) == "grows" and grows.low < 0.5 < grows.high
+    assert trend([[(1.0, 1.0), (2.0, 2.0)]]) is None and trend([]) is None, "two readings say nothing"
+
+
+def test_a_line_by_hand_has_the_interval_of_its_residuals() -> None:
+    # y = 0, 1, 1 over x = 0, 1, 2: slope 1/2, residuals -1/6, 1/3, -1/6, s^2 = 1/6, error sqrt(1/12), t(1) = 12.706
+    found = trend([[(0.0, 0.0), (1.0, 1.0), (2.0, 1.0)]])
+    assert found is not None and found.slope == pytest.approx(0.5)
+    assert found.high - found.slope == pytest.approx(12.7062 * (1 / 12) ** 0.5, rel=1e-4)
+
+
+def test_processes_that_follow_each_other_have_a_level_each() -> None:
+    """Each of three workers grows by 1 MB a run, and each starts where the first one did."""
+    lives = [[(10.0 * n + x, 100.0 + x) for x in range(8)] for n in range(3)]
+    found = trend(lives)
+    assert found is not None and found.slope == pytest.approx(1.0) and found.n == 24
+
+
+def test_a_scenario_that_goes_wrong_says_what(tmp_path: Path) -> None:
+    def nothing_there(stage: Stage) -> None:
+        check(stage.store.ids(), "no run")
+
+    def astray(stage: Stage) -> None:
+        raise KeyError("x")
+
+    cases = (nothing_there, "no run", None), (astray, "KeyError: 'x'", None), (astray, "not tried: no C", "no C")
+    for n, (do, said, reason) in enumerate(cases):
+        made = Scenario("g", "n", "d", "s", "l", do, lambda reason=reason: reason)
+        assert performed(made, tmp_path / str(n)) == said
+
+
+def test_what_a_scenario_started_is_found_and_ended(tmp_path: Path) -> None:
+    with Stage(tmp_path) as stage:
+        child = stage.start(sys.executable, "-c", "import time; time.sleep(600)")
+        stage.until(lambda: [p for p in stage.processes() if p.pid == child.pid], "it")
+        child.send_signal(signal.SIGSTOP)
+    assert child.wait(60) == -signal.SIGKILL and not stage.processes()
 
 
 @pytest.mark.skipif(campaign.unavailable() is not None, reason=str(campaign.unavailable()))

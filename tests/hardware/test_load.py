@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from hardware import load
 from hardware.load import Reading, between
+
+STOPPED = """
+from hardware import load
+load.count_stops()
+before = load.read()
+print(flush=True)
+input()
+print(load.between(before, load.read()).stops, flush=True)
+"""
 
 
 def test_a_companions_time_is_ours() -> None:
@@ -35,6 +46,30 @@ def test_the_difference_of_two_readings() -> None:
     assert (found.seconds, found.cpu_s, found.stolen_s) == (2.0, 3.0, 0.5)
     assert found.waited_s == pytest.approx(0.5), "a thread that began meanwhile counts whole, one that ended not at all"
     assert found.others_s == pytest.approx(1.0)
+
+
+def test_a_stop_and_a_sleep_of_the_machine_are_counted() -> None:
+    before = Reading(10.0, 2.0, None, None, None, 1, 500.0)
+    assert between(before, Reading(12.0, 3.0, None, None, None, 1, 500.0)).stops == 0
+    assert between(before, Reading(12.0, 3.0, None, None, None, 3, 500.0)).stops == 2
+    assert between(before, Reading(12.0, 3.0, None, None, None, 1, 4100.0)).stops == 1
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="no such signal here")
+def test_a_process_that_was_stopped_and_goes_on_knows_it() -> None:
+    child = subprocess.Popen(
+        [sys.executable, "-c", STOPPED], cwd=Path(__file__).parents[2], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert child.stdin is not None and child.stdout is not None
+    with child.stdin, child.stdout:
+        child.stdout.readline()
+        os.kill(child.pid, signal.SIGSTOP)
+        os.waitid(os.P_PID, child.pid, os.WSTOPPED | os.WNOWAIT)
+        os.kill(child.pid, signal.SIGCONT)
+        child.stdin.write(b"\n")
+        child.stdin.flush()
+        assert child.stdout.readline() == b"1\n"
+    child.wait()
 
 
 def test_what_the_system_does_not_tell_stays_unknown() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from concurrent.futures import ThreadPoolExecutor
 from html import escape
 from pathlib import Path
 
@@ -271,3 +272,13 @@ def test_progress_is_kept_and_survives_damage(tmp_path: Path) -> None:
 def test_bytes_are_those_of_the_work(smol: ModelSpec) -> None:
     at = scene(smol, "quantization")
     assert bytes_per_token(at, "bf16") / bytes_per_token(at, "q4_0") == pytest.approx(16 / 4.5, rel=0.03)
+
+
+def test_two_tabs_that_finish_steps_at_once_lose_none(tmp_path: Path) -> None:
+    def tab(lesson: str) -> None:
+        for step in range(1, 9):
+            progress.mark(tmp_path, lesson, step)
+
+    with ThreadPoolExecutor(3) as tabs:
+        list(tabs.map(tab, ("one", "two", "three")))
+    assert progress.done(tmp_path) == dict.fromkeys(("one", "two", "three"), frozenset(range(1, 9)))

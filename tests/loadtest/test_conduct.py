@@ -5,8 +5,10 @@ Levels end by their number of requests, so that a slow machine takes longer and 
 
 from __future__ import annotations
 
+import errno
 import itertools
 import json
+import os
 import threading
 import time
 from pathlib import Path
@@ -18,7 +20,7 @@ from click.testing import CliRunner
 
 from core.cli import cli
 from core.errors import ExplorerError
-from core.loadtest.conduct import conduct
+from core.loadtest.conduct import _Carrier, conduct
 from core.loadtest.drive import Level
 from core.loadtest.events import Answered, Began, Broken, Done, Ended, Event, Opened, Outcome, Told
 from core.loadtest.lengths import Lengths, asks
@@ -267,9 +269,39 @@ def test_a_fault_of_the_client_is_a_failure_and_no_silence(home: Path) -> None:
     events: list[Event] = []
     plan = Plan(address="http://127.0.0.1:9", **{**SHORT, "max_requests": 2})
     drawn = asks(plan.prompt, plan.answer, (), 0, "x")
-    Level(plan, 0, 1.0, Server(), drawn, events.append, lambda: None, time.time()).run()
+    Level(plan, 0, 1.0, Server(), drawn, events.append, lambda: None, time.perf_counter).run()
     failed = [e.outcome for e in events if isinstance(e, Answered)]
     assert [o.failure for o in failed] == ["client", "client"] and "RuntimeError" in failed[0].reason
+
+
+def test_a_disk_that_fills_up_ends_the_test_with_its_reason(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told, write = [0], _Carrier._tell
+
+    def full(self: _Carrier, event: Event) -> None:
+        """There is room for eight events, and for one more where the reserve was."""
+        told[0] += 1
+        if told[0] > 8 and self._reserve.exists():
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write(self, event)
+
+    monkeypatch.setattr(_Carrier, "_tell", full)
+    with ScriptedServer(answering) as server, pytest.raises(ExplorerError, match="disk is full"):
+        carried_out(server)
+    (test,) = (Shelf(data_dir()).open(name) for name in Shelf(data_dir()).ids())
+    assert test.status() == "failed" and any(isinstance(e, Answered) for e in test.events())
+    assert "disk is full" in str(test.events()[-1]) and not (test.path / "reserve").exists()
+
+
+def test_a_clock_that_was_set_back_loses_no_answer(home: Path) -> None:
+    with ScriptedServer(answering) as server:
+        plan = Plan(address=server.url, **SHORT)
+        test = Shelf(data_dir()).create(plan, local=False)
+        about = msgspec.structs.replace(test.about, created_s=time.time() + 3600)
+        (test.path / "about.json").write_bytes(msgspec.json.encode(about))
+        test.own()
+        report = conduct(data_dir(), test, target)
+    assert report.status == "done" and report.points[0].point.counted >= 8
+    assert all(0 <= event.t_s < 60 for event in test.events())
 
 
 # ---------------------------------------------------------------- folders

@@ -15,11 +15,15 @@ from click.testing import CliRunner
 from filelock import FileLock
 
 from core.cli import cli
+from core.errors import ExplorerError
 from core.paths import data_dir
 from core.runs.ceilings import measure
-from core.runs.measuring import LOCK, NOTE, SPOILED, BusyError, holder, measuring
+from core.runs.measuring import LOCK, NOTE, SPOILED, BusyError, Holder, holder, measuring
+from core.runs.owner import Owner
 from core.runs.runner import Runner
-from core.types import Request
+from core.studies.ledger import Ledger
+from core.studies.plan import Plan
+from core.types import Generate, Request, to_json
 
 ROOT = Path(__file__).parents[2]
 HOLD = "import sys; from pathlib import Path; from core.runs.measuring import measuring\n"
@@ -84,3 +88,36 @@ def test_it_is_free_within_itself_and_not_for_another_thread(tmp_path: Path) -> 
         assert len(refused) == 1 and str(psutil.Process().pid) in refused[0].message
     other()
     assert len(refused) == 1, "it was given back"
+
+
+def test_a_process_of_another_container_is_waited_for_by_its_note(runner: Runner) -> None:
+    """Its lock may not be seen here; a study that does not wait for it would ask for its run again and again."""
+    note = data_dir() / NOTE
+    data_dir().mkdir(parents=True, exist_ok=True)
+    note.write_bytes(to_json(Holder("the run x", Owner(pid=1, started=1.0, here="another container"))))
+    waited = threading.Event()
+    waiting = threading.Thread(target=runner.free, args=(waited.set,), daemon=True)
+    waiting.start()
+    assert waited.wait(60) and waiting.is_alive()
+    note.unlink()
+    waiting.join(60)
+    assert not waiting.is_alive()
+
+
+def test_a_study_that_is_never_quick_enough_asks_for_ever_and_not_ever_deeper(tmp_path: Path) -> None:
+    class Busy:
+        tries = 0
+
+        def free(self, waiting: object) -> None: ...
+
+        def start(self, request: Request) -> str:
+            self.tries += 1
+            if self.tries <= sys.getrecursionlimit():
+                raise BusyError(None)
+            raise ExplorerError("That model is gone.")
+
+    busy = Busy()
+    plan = Plan(name="p", title="P", model="m", recipes=(), evaluations=(), baseline="b")
+    ledger: Ledger[Plan] = Ledger(tmp_path, plan, 5, busy, lambda words: None)  # type: ignore[arg-type]
+    assert ledger.perform("a", Request(model="m", backend="fake", task=Generate(prompt="Hi"))) is None
+    assert ledger.state.failures == {"a": "That model is gone."} and busy.tries > sys.getrecursionlimit()

@@ -1,0 +1,711 @@
+"""Faults that need whole processes: kill -9, SIGSTOP, a clock that is set, too little memory, two apps.
+
+A scenario is done on a stage of its own and raises WrongError where something is not as it must be.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from core.advice.book import Book
+from core.advice.record import Advice, Bottleneck, Gain
+from core.loadtest.events import Answered, Opened
+from core.runs.measuring import holder
+from core.studies import ledger
+from core.types import Generate, Loaded, Pass, Phase, Request, Step
+from tests.faults import campaign
+from tests.faults.stage import ROOT, Stage, WrongError, check
+from tests.support.scripted_server import Answer, ScriptedServer, Seen, chat, json_answer
+
+SLOW, TOKENS = "delay_s=0.05", "400"
+HOUR_S, DAY_S = 3600, 86_400
+
+
+class Scenario(NamedTuple):
+    """done, seen, left: as in the table. group: of its rows. do: on its stage. unavailable: why it cannot be done."""
+
+    group: str
+    name: str
+    done: str
+    seen: str
+    left: str
+    do: Callable[[Stage], None]
+    unavailable: Callable[[], str | None] = lambda: None
+
+
+def performed(scenario: Scenario, home: Path) -> str:
+    """What is wrong; empty where nothing is."""
+    if reason := scenario.unavailable():
+        return f"not tried: {reason}"
+    try:
+        with Stage(home) as stage:
+            scenario.do(stage)
+    except WrongError as wrong:
+        return str(wrong)
+    except Exception as error:  # whatever it is, it is no way to behave
+        return f"{type(error).__name__}: {error}"[:300]
+    return ""
+
+
+# ---------------------------------------------------------------- kill -9: runs
+
+
+def finished(stage: Stage) -> str:
+    """A run that must never be lost."""
+    stage.ends(stage.run("--max-new-tokens", "3", "--prompt", "Hi"))
+    return stage.newest().id
+
+
+PHASES: dict[str, Callable[[Stage], object]] = {
+    "before its worker is there": lambda stage: stage.newest(),
+    "while a model is loaded": lambda stage: stage.events(Phase),
+    "in prefill": lambda stage: stage.events(Loaded),
+    "while it is timed": lambda stage: stage.events(Step, 3),
+    "while a profiler measures": lambda stage: stage.until(
+        lambda: any(isinstance(e, Pass) and e.profiler for e in stage.newest().events()), "a profiler's pass"
+    ),
+}
+
+
+def begun(stage: Stage, phase: str) -> subprocess.Popen[bytes]:
+    """A run that goes on for long, once it has come to this phase."""
+    old = set(stage.store.ids())
+    tokens = "24" if "profiler" in phase else TOKENS
+    made = stage.run("--max-new-tokens", tokens, "--prompt", "Hello there", "--option", SLOW, "--profilers", "memory")
+    stage.until(lambda: set(stage.store.ids()) - old, "the run")
+    PHASES[phase](stage)
+    return made
+
+
+def command_killed(stage: Stage) -> None:
+    done = [finished(stage)]
+    for phase in PHASES:
+        stage.kill(begun(stage, phase))
+        stage.until(lambda: not stage.processes(), f"the end of the worker ({phase})", 20.0)
+        check(stage.newest().status() in ("interrupted", "cancelled"), f"{phase}: {stage.newest().status()}")
+        done.append(finished(stage))
+    stage.left(*done)
+
+
+def worker_killed(stage: Stage) -> None:
+    done = [finished(stage)]
+    for phase in list(PHASES)[1:]:
+        made = begun(stage, phase)
+        stage.kill(stage.worker())
+        stage.ends(made, 1)
+        failed = stage.newest().failure()
+        check(failed and "was killed" in failed.message, f"{phase}: {stage.newest().status()} {failed}")
+        done.append(finished(stage))
+    stage.left(*done)
+
+
+# ---------------------------------------------------------------- kill -9: studies, searches, trials
+
+SWEEP = (
+    *("sweep", "--model", "tiny-moe", "--backend", "fake", "--threads", "1", "--warmup", "0", "--profilers", ""),
+    *("--prompt-tokens", "4", "--option", "delay_s=0.02", "--axis", "new_tokens=2,3,20,21", "--reference-every", "2"),
+)
+SEARCH = (
+    *("search", "--model", "tiny-moe", "--backend", "fake", "--threads", "1", "--warmup", "0", "--profilers", ""),
+    *("--prompt-tokens", "4", "--option", "delay_s=0.01", "--axis", "new_tokens=2,3,4,5", "--goal", "latency_s"),
+    *("--measurements", "5", "--final-rounds", "2"),
+)
+
+
+def state(stage: Stage, kind: str) -> ledger.State | None:
+    folder = next((stage.data / "studies").glob(f"{kind}-*"), None)
+    return None if folder is None else ledger.read(folder)
+
+
+def study_killed(stage: Stage, kind: str, command: tuple[str, ...]) -> None:
+    """Killed as soon as there are 0, 1, 2, ... runs in its ledger, and once in the middle of one; then it goes on."""
+    for n in (0, 1, 2, 4):
+        going = stage.core(*command)
+        stage.until(
+            lambda n=n, going=going: (
+                going.poll() is not None or ((found := state(stage, kind)) and len(found.runs) >= n)
+            ),
+            f"{n} runs of a {kind}",
+        )
+        if going.poll() is None:
+            stage.kill(going)
+        stage.until(lambda: not stage.processes(), "the end of its worker", 20.0)
+    stage.ends(stage.core(*command))
+    found = state(stage, kind)
+    check(found is not None and not found.failures, f"failures: {found and found.failures}")
+    assert found is not None
+    runs = list(found.runs.values())
+    check(len(set(runs)) == len(runs), "a run counts twice")
+    check(all(stage.store.open(run_id).status() == "done" for run_id in runs), "a run that counts has not ended well")
+    n_runs = len(stage.store.ids())
+    stage.ends(stage.core(*command))
+    check(len(stage.store.ids()) == n_runs, "what was measured is measured again")
+    stage.left(*runs)
+
+
+def sweep_killed(stage: Stage) -> None:
+    study_killed(stage, "sweep", SWEEP)
+
+
+def search_killed(stage: Stage) -> None:
+    study_killed(stage, "search", SEARCH)
+
+
+TRIAL = """
+import sys
+from pathlib import Path
+from core.advice.book import Book
+from core.advice.trial import attempt
+from core.runs.runner import Runner
+from core.runs.store import Store
+store = Store(Path(sys.argv[1]))
+runner, book = Runner(store), Book(store.root)
+try:
+    attempt(book.case("trial"), runner, book, int(sys.argv[2]))
+finally:
+    runner.close()
+"""
+
+
+def trial_killed(stage: Stage) -> None:
+    """Killed in the middle of a pair, again and again; what it has are pairs, in turn, each of two finished runs."""
+    asked = Request(
+        model="tiny-moe", backend="fake", threads=1, warmup=1, profilers=(), options={"delay_s": 0.02},
+        task=Generate(prompt="Hi", max_new_tokens=12),
+    )  # fmt: skip
+    changed = Request(**{f: getattr(asked, f) for f in asked.__struct_fields__} | {"options": {"delay_s": 0.01}})
+    book = Book(stage.data)
+    book.offer([advised(asked, changed)])
+    for n in (1, 2, 3):
+        going = stage.start(sys.executable, "-c", TRIAL, str(stage.data), "2")
+        stage.until(
+            lambda n=n, going=going: going.poll() is not None or (_tried(book) >= n and holder(stage.data) is not None),
+            "a run of the trial",
+        )
+        if going.poll() is None:
+            stage.kill(going)
+        stage.until(lambda: not stage.processes(), "the end of its worker", 20.0)
+    stage.ends(stage.start(sys.executable, "-c", TRIAL, str(stage.data), "1"))
+    case = book.case("trial")
+    runs = (*case.baseline_runs, *case.changed_runs)
+    check(len(case.baseline_runs) == len(case.changed_runs) > 1, f"no pairs: {runs}")
+    check(case.verdict is not None and case.verdict.ratio is not None, f"no verdict: {case.verdict}")
+    stage.left(*runs)
+
+
+def _tried(book: Book) -> int:
+    case = book.case("trial")
+    return len(case.baseline_runs) + len(case.changed_runs)
+
+
+def advised(asked: Request, changed: Request) -> Advice:
+    return Advice(
+        id="trial",
+        rule="a rule",
+        evidence=(),
+        bottleneck=Bottleneck(phase="decode", group="all"),
+        finding="It is slow.",
+        change="Make it faster.",
+        baseline=asked,
+        changed=changed,
+        metric="tpot_s",
+        gain=Gain(likely=2.0, low=1.0, high=3.0, basis="by hand"),
+        quality="unchanged",
+        against=False,
+        made_at=time.time(),
+    )
+
+
+# ---------------------------------------------------------------- load tests, endpoints, the service
+
+
+def answering(seen: Seen) -> Answer:
+    """A model server with one model, whose answers take a fifth of a second."""
+    if seen.path == "/v1/models":
+        return json_answer({"data": [{"id": "tiny"}]})
+    if seen.method == "GET":
+        return json_answer({"detail": "Not Found"}, 404)
+    n = int(seen.body.get("max_tokens") or 4)
+    return chat(["a"] * min(n, 400), first_s=0.05, gap_s=0.05, tokens_each=1, usage={"completion_tokens": n})
+
+
+LOAD = ("--users", "2", "--prompt-tokens", "8", "--answer-tokens", "4", "--warmup", "0.3", "--seconds", "2")
+
+
+def generator_killed(stage: Stage) -> None:
+    """Before its window, in it, and between two levels."""
+    with ScriptedServer(answering) as server:
+        for n, wanted in enumerate((Answered, Opened)):
+            going = stage.core("load", server.url, *LOAD, "--seconds", "60", "--max-minutes", "1")
+            test = stage.until(lambda n=n: len(stage.shelf.ids()) > n and stage.shelf.open(stage.shelf.ids()[0]), "it")
+            stage.until(lambda test=test, k=wanted: any(isinstance(e, k) for e in test.events()), wanted.__name__)
+            stage.kill(going)
+            check(test.status() == "interrupted", f"it is {test.status()}")
+            check(any(isinstance(e, Answered) for e in test.events()), "nothing is kept")
+            stage.until(lambda: holder(stage.data) is None, "the machine")
+        stage.ends(stage.core("load", server.url, *LOAD))
+        check(len(stage.shelf.rows()) == 3, "a row is missing")
+        stage.left()
+
+
+def server_killed(stage: Stage) -> None:
+    """The server of a load test dies in the window."""
+    serving, url = service(stage)
+    going = stage.core("load", url, "--model", "tiny-moe", *LOAD, "--answer-tokens", "40", "--seconds", "20")
+    test = stage.until(lambda: stage.shelf.ids() and stage.shelf.open(stage.shelf.ids()[0]), "the load test")
+    stage.until(lambda: sum(isinstance(e, Answered) for e in test.events()) > 2, "three answers")
+    stage.kill(serving)
+    stage.ends(going, 1)
+    check("Every request failed" in stage.said() or "failed:" in stage.said(), stage.said()[-300:])
+    check(any(isinstance(e, Answered) and not e.outcome.failure for e in test.events()), "nothing is kept")
+    stage.left()
+
+
+def service(stage: Stage) -> tuple[subprocess.Popen[bytes], str]:
+    """`roofscope serve` with the fake backend, slow enough to be caught in the middle."""
+    n = len(list(stage.home.glob("log-*.txt")))
+    given = ("--port", "0", "--model", "tiny-moe", "--backend", "fake", "--threads", "1", "--option", "delay_s=0.02")
+    serving = stage.core("serve", *given, "--json")
+    log = stage.home / f"log-{n}.txt"
+    stage.until(lambda: b'"url"' in log.read_bytes(), "the service")
+    return serving, str(json.loads(log.read_text().splitlines()[0])["url"])
+
+
+@contextmanager
+def stream(url: str, tokens: int = 400) -> Iterator[http.client.HTTPResponse]:
+    """An answer of the service that has begun."""
+    connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=60)
+    asked: dict[str, Any] = {"model": "tiny-moe", "prompt": "Hi", "max_tokens": tokens, "stream": True}
+    try:
+        connection.request("POST", "/v1/completions", json.dumps(asked), {"Content-Type": "application/json"})
+        answer = connection.getresponse()
+        check(answer.readline().startswith(b"data:"), "no stream")
+        yield answer
+    finally:
+        connection.close()
+
+
+def service_killed(stage: Stage) -> None:
+    """While a model is loaded, and in the middle of a stream."""
+    for open_stream in (False, True):
+        serving, url = service(stage)
+        if open_stream:
+            with stream(url):
+                stage.kill(serving)
+        else:
+            stage.kill(serving)
+        stage.until(lambda: not stage.processes(), "the end of the model's process", 20.0)
+        stage.until(lambda: holder(stage.data) is None, "the machine")
+    serving, url = service(stage)
+    with stream(url, tokens=4) as answer:
+        check(b"[DONE]" in answer.read(), "no whole answer")
+    serving.send_signal(signal.SIGINT)
+    stage.ends(serving, 0, 130)
+    stage.left(finished(stage))
+
+
+def model_killed(stage: Stage) -> None:
+    """The process that has the model, under a stream: the service lives."""
+    serving, url = service(stage)
+    for _ in range(3):
+        with stream(url) as answer:
+            stage.kill(stage.named("core.worker.answering"))
+            said = answer.read()
+            check(b"was killed" in said and b"[DONE]" not in said, f"the client sees {said[-200:]!r}")
+    with stream(url, tokens=4) as answer:
+        check(b"[DONE]" in answer.read(), "no whole answer")
+    serving.send_signal(signal.SIGINT)
+    stage.ends(serving, 0, 130)
+    stage.left()
+
+
+def endpoint_gone(stage: Stage) -> None:
+    """The server of an endpoint dies in the middle of a run's answer; then the run's worker is killed there."""
+    serving, url = service(stage)
+    stage.ends(stage.core("endpoints", "add", url))
+    listed = subprocess.run(
+        [sys.executable, "-m", "core", "endpoints", "list", "--json"],
+        cwd=ROOT, env=stage.environment, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    served = json.loads(listed.stdout)[0]
+    model = f"{served['url'].partition('://')[2].removesuffix('/v1')}/{served['models'][0]['id']}"
+    asked = ("run", "--model", model, "--backend", "endpoint", "--prompt", "Hi", "--profilers", "", "--warmup", "0")
+    going = stage.core(*asked, "--max-new-tokens", TOKENS)
+    stage.events(Step)
+    stage.kill(stage.worker())
+    stage.ends(going, 1)
+    check("was killed" in str(stage.newest().failure()), f"{stage.newest().failure()}")
+    old = set(stage.store.ids())
+    going = stage.core(*asked, "--max-new-tokens", TOKENS)
+    stage.until(lambda: set(stage.store.ids()) - old, "the second run")
+    stage.events(Step)
+    stage.kill(serving)
+    stage.ends(going, 1)
+    failed = stage.newest().failure()
+    check(failed is not None and failed.message.endswith("."), f"no sentence: {failed}")
+    stage.left()
+
+
+# ---------------------------------------------------------------- converters
+
+
+def converter_killed(stage: Stage) -> None:
+    """PyTorch needs another form of the embedded model: killed while that is made, worker and converter in turn."""
+    asked = ("run", "--backend", "pytorch", "--prompt", "Hi", "--max-new-tokens", "2", "--threads", "1")
+    cache = stage.home / "cache" / "artifacts"
+    for module in ("core.worker.worker", ""):
+        going = stage.core(*asked, "--profilers", "")
+        stage.until(lambda: cache.is_dir() and any(cache.glob(".*")), "the beginning of a conversion")
+        worker = stage.worker()
+        child = next(iter(worker.children(recursive=True)), worker)
+        stage.kill(worker if module else child)
+        stage.ends(going, 1, 2)
+        stage.until(lambda: not stage.processes(), "the end of its processes", 20.0)
+        whole = [p for p in cache.glob("[!.]*") if p.is_dir() and (p / "model.safetensors").exists()]
+        check(not whole, "half an artifact passes for a whole one")
+    stage.ends(stage.core(*asked, "--profilers", ""))
+    stage.left(stage.newest().id)
+
+
+# ---------------------------------------------------------------- SIGSTOP
+
+
+def worker_stopped(stage: Stage) -> None:
+    """For two seconds while it is timed: the run goes on, and its numbers say so."""
+    going = stage.run("--max-new-tokens", "12", "--prompt", "Hi", "--option", "delay_s=0.2", "--retries", "0")
+    stage.events(Step, 3)
+    stage.stop(stage.worker())
+    stage.ends(going)
+    result = stage.newest().result()
+    check(result.disturbed, "nobody says that it was stopped")
+    stage.left(stage.newest().id)
+
+
+def worker_stopped_and_repeated(stage: Stage) -> None:
+    """With a repetition: the numbers are those of a pass in which nobody stopped it."""
+    going = stage.run("--max-new-tokens", "12", "--prompt", "Hi", "--option", "delay_s=0.1", "--retries", "1")
+    stage.events(Step, 3)
+    stage.stop(stage.worker())
+    stage.ends(going)
+    result = stage.newest().result()
+    check(result.total_s is not None and (result.tpot_s or 9) < 0.2, f"the stop counts: {result.tpot_s} s per token")
+    stage.left(stage.newest().id)
+
+
+def everything_stopped(stage: Stage) -> None:
+    """A suspended laptop: the command, and the worker, at the same moment."""
+    going = stage.run("--max-new-tokens", "12", "--prompt", "Hi", "--option", "delay_s=0.2", "--retries", "0")
+    stage.events(Step, 3)
+    stage.stop(going, stage.worker(), seconds=3.0)
+    stage.ends(going)
+    check(stage.newest().result().disturbed, "nobody says that it was stopped")
+    stage.left(stage.newest().id)
+
+
+def command_stopped(stage: Stage) -> None:
+    """The worker goes on without it."""
+    going = stage.run("--max-new-tokens", "10", "--prompt", "Hi", "--option", "delay_s=0.1")
+    stage.events(Step, 3)
+    stage.stop(going, seconds=3.0)
+    stage.ends(going)
+    stage.left(stage.newest().id)
+
+
+def worker_hangs(stage: Stage) -> None:
+    """It is stopped and never goes on; the user stops the run."""
+    going = stage.run("--max-new-tokens", TOKENS, "--prompt", "Hi", "--option", SLOW)
+    stage.events(Step, 3)
+    stage.worker().send_signal(signal.SIGSTOP)
+    going.send_signal(signal.SIGINT)
+    stage.ends(going, 130)
+    check(stage.newest().status() == "cancelled", stage.newest().status())
+    stage.left(finished(stage))
+
+
+def worker_hangs_and_its_parent_dies(stage: Stage) -> None:
+    going = stage.run("--max-new-tokens", TOKENS, "--prompt", "Hi", "--option", SLOW)
+    stage.events(Step, 3)
+    worker = stage.worker()
+    worker.send_signal(signal.SIGSTOP)
+    stage.kill(going)
+    time.sleep(0.5)
+    worker.send_signal(signal.SIGCONT)
+    stage.until(lambda: not stage.processes(), "the end of the worker", 20.0)
+    stage.left(finished(stage))
+
+
+def generator_stopped(stage: Stage) -> None:
+    """In open loop: requests that are late count from when they were due, and the point says so."""
+    with ScriptedServer(answering) as server:
+        given = ("--rate", "8", "--prompt-tokens", "8", "--answer-tokens", "4", "--warmup", "0.3", "--seconds", "5")
+        going = stage.core("load", server.url, *given)
+        test = stage.until(lambda: stage.shelf.ids() and stage.shelf.open(stage.shelf.ids()[0]), "the load test")
+        stage.until(lambda: any(isinstance(e, Opened) for e in test.events()), "its window")
+        stage.stop(going, seconds=2.5)
+        stage.ends(going)
+        point = test.report().points[0].point
+        late = max(o.outcome.delay_s or 0.0 for o in test.events() if isinstance(o, Answered))
+        check(late > 1.0, f"nothing was late: {late:.2f} s")
+        check(
+            point.ttft.mean is not None and point.ttft.mean > (point.ttft_sent.mean or 0.0), "the wait does not count"
+        )
+        stage.left()
+
+
+def service_stopped(stage: Stage) -> None:
+    serving, url = service(stage)
+    with stream(url, tokens=40) as answer:
+        stage.stop(serving, stage.named("core.worker.answering"), seconds=3.0)
+        check(b"[DONE]" in answer.read(), "the stream breaks off")
+    serving.send_signal(signal.SIGINT)
+    stage.ends(serving, 0, 130)
+    stage.left()
+
+
+# ---------------------------------------------------------------- the clock
+
+
+def with_clock(stage: Stage, *arguments: str) -> tuple[subprocess.Popen[bytes], Callable[[int], None]]:
+    """A command whose wall clock can be set, and the way to do it."""
+    library, told = campaign.built("clock.c", stage.home), stage.home / "clock"
+    told.write_text("0")
+
+    def put(ahead_s: int) -> None:
+        new = told.with_suffix(".new")
+        new.write_text(str(ahead_s))
+        new.replace(told)
+
+    return stage.core(*arguments, more={"LD_PRELOAD": str(library), "FAULTS_CLOCK": str(told)}), put
+
+
+def clock_in_a_run(stage: Stage) -> None:
+    """An hour back, two days ahead and 30 years ahead, each in the middle of a run."""
+    done = []
+    for ahead_s in (-HOUR_S, 2 * DAY_S, 11_000 * DAY_S):
+        given = ("--max-new-tokens", "12", "--prompt", "Hi", "--option", "delay_s=0.1", "--profilers", "memory")
+        old = set(stage.store.ids())
+        going, put = with_clock(stage, "run", *("--model", "tiny-moe", "--backend", "fake", "--threads", "1"), *given)
+        (run_id,) = stage.until(lambda old=old: set(stage.store.ids()) - old, "the run")
+        put(ahead_s)  # most of it lies before the worker's first event
+        stage.ends(going)
+        run = stage.store.open(run_id)
+        check(run.status() == "done", f"{ahead_s} s: {run.status()}")
+        check(all(0 <= e.t_s < 120 for e in run.events()), f"{ahead_s} s: events lie {run.events()[-1].t_s:.0f} s on")
+        check((run.result().tpot_s or 9) < 1.0, f"{ahead_s} s: {run.result().tpot_s} s per token")
+        done.append(run_id)
+    stage.left(*done)
+
+
+def clock_in_a_load_test(stage: Stage) -> None:
+    with ScriptedServer(answering) as server:
+        for n, ahead_s in enumerate((-HOUR_S, 2 * DAY_S)):
+            going, put = with_clock(stage, "load", server.url, *LOAD)
+            test = stage.until(lambda n=n: len(stage.shelf.ids()) > n and stage.shelf, "the load test")
+            put(ahead_s)
+            stage.ends(going)
+            reports = [stage.shelf.open(name).report() for name in test.ids()]
+            check(len(reports) == n + 1 and all(r.status == "done" for r in reports), f"{[r.status for r in reports]}")
+            check(all(r.points and r.points[0].point.counted > 5 for r in reports), f"{ahead_s} s: answers are lost")
+        stage.left()
+
+
+def clock_in_a_sweep(stage: Stage) -> None:
+    going, put = with_clock(stage, *SWEEP)
+    stage.until(lambda: (found := state(stage, "sweep")) and len(found.runs) >= 2, "two runs")
+    put(-HOUR_S)
+    stage.ends(going)
+    found = state(stage, "sweep")
+    check(found is not None and not found.failures and len(found.took_s) >= 4, f"{found}")
+    n_runs = len(stage.store.ids())
+    stage.ends(stage.core(*SWEEP))
+    check(len(stage.store.ids()) == n_runs, "what was measured is measured again")
+    stage.left()
+
+
+# ---------------------------------------------------------------- memory
+
+GROUP = Path("/sys/fs/cgroup/memory")
+
+
+def limited(stage: Stage, n_bytes: int) -> Callable[[], None]:
+    """A limit for a process and its children: a control group where one may be made, else of its address space."""
+    group = GROUP / f"roofscope-{stage.home.name}"
+    try:
+        group.mkdir()
+        (group / "memory.limit_in_bytes").write_text(str(n_bytes))
+        return lambda: (group / "cgroup.procs").write_text(str(os.getpid())) and None
+    except OSError:
+        return lambda: resource.setrlimit(resource.RLIMIT_AS, (n_bytes, n_bytes))
+
+
+def short_of_memory(stage: Stage) -> None:
+    """llama.cpp with less than the model needs: by the kernel's killer, or by a refused allocation."""
+    asked = ("run", "--backend", "llama_cpp", "--prompt", "Hi", "--max-new-tokens", "4", "--threads", "1")
+    group = GROUP / f"roofscope-{stage.home.name}"
+    for n_bytes in (170_000_000, 220_000_000):
+        going = stage.core(*asked, "--allow-oversize", "--profilers", "", before=limited(stage, n_bytes))
+        try:
+            code = going.wait(120)
+        except subprocess.TimeoutExpired:
+            raise WrongError("it goes on for ever") from None
+        run = next(stage.store.runs(), None)
+        if code > 0 and run is not None:
+            failed = run.failure()
+            check(failed is not None and failed.message.endswith("."), f"status {run.status()}: {stage.said()[-300:]}")
+        check("Traceback" not in stage.said() or code < 0, f"a traceback: {stage.said()[-400:]}")
+    stage.ends(stage.core(*asked, "--profilers", ""))
+    stage.until(lambda: not stage.processes(), "the end of its processes", 20.0)
+    with contextlib.suppress(OSError):
+        group.rmdir()
+    check(stage.newest().status() == "done", stage.newest().status())
+
+
+# ---------------------------------------------------------------- two of everything
+
+
+def two_commands(stage: Stage) -> None:
+    """Two runs, a sweep and a load test at once on one folder: one measures, the others wait or say who does."""
+    first = stage.run("--max-new-tokens", "40", "--prompt", "Hi", "--option", "delay_s=0.1")
+    stage.events(Step)
+    stage.ends(stage.run("--max-new-tokens", "2", "--prompt", "Hi"), 2)
+    check("is going on this machine" in stage.said(), stage.said()[-300:])
+    with ScriptedServer(answering) as server:
+        stage.ends(stage.core("load", server.url, *LOAD), 2)
+    sweeping = stage.core(*SWEEP)
+    stage.ends(first)
+    stage.ends(sweeping)
+    found = state(stage, "sweep")
+    check(found is not None and not found.failures, f"{found and found.failures}")
+    stage.left(*(found.runs.values() if found else ()))
+
+
+def two_sweeps(stage: Stage) -> None:
+    """The same sweep twice at the same moment: one is told of the other, no run is lost."""
+    one, other = stage.core(*SWEEP), stage.core(*SWEEP)
+    codes = sorted((one.wait(120), other.wait(120)))
+    check(codes == [0, 2] or codes == [0, 0], f"exit statuses {codes}: {stage.said()[-300:]}")
+    check(codes == [0, 0] or "carries out this study already" in stage.said(), stage.said()[-300:])
+    found = state(stage, "sweep")
+    check(found is not None and not found.failures and len(found.took_s) >= 4, f"{found}")
+    stage.left(*(found.runs.values() if found else ()))
+
+
+def deletes_meanwhile(stage: Stage) -> None:
+    """One process frees everything it may while another one sweeps."""
+    sweeping = stage.core(*SWEEP)
+    stage.until(lambda: (found := state(stage, "sweep")) and found.runs, "a run")
+    for _ in range(3):
+        for kind in ("runs", "studies", "leftovers", "artifacts"):
+            stage.ends(stage.core("storage", "--free", kind, "--yes"))
+    stage.ends(sweeping)
+    found = state(stage, "sweep")
+    check(found is not None, "the study was freed under its process")
+    stage.left()
+
+
+def _torch() -> str | None:
+    from core import plugins
+
+    return plugins.get("backend", "pytorch").unavailable()
+
+
+def _llama() -> str | None:
+    from core import plugins
+
+    return plugins.get("backend", "llama_cpp").unavailable()
+
+
+def staged(
+    group: str, *rows: tuple[Callable[[Stage], None], str, str, str], needs: Callable[[], str | None] = lambda: None
+) -> tuple[Scenario, ...]:
+    """Scenarios of a group: what is performed, done, seen, left."""
+    return tuple(Scenario(group, do.__name__, done, seen, left, do, needs) for do, done, seen, left in rows)
+
+
+K, S, C, M, T = "killed", "stopped", "clock", "memory", "together"
+SCENARIOS = (
+    *staged(
+        K,
+        (command_killed, "kill -9 of the command line in each phase of a run", "it ended early", "no process"),
+        (worker_killed, "kill -9 of the worker in each phase of a run", "why, in a sentence", "the runs before"),
+        (sweep_killed, "kill -9 of a sweep after 0, 1, 2 and 4 runs", "it goes on", "each cell once"),
+        (search_killed, "kill -9 of a search after 0, 1, 2 and 4 runs", "it goes on", "each run once"),
+        (trial_killed, "kill -9 of an advice's trial in the middle of pairs", "it goes on", "whole pairs"),
+        (generator_killed, "kill -9 of a load test before and in its window", "interrupted", "its answers"),
+        (server_killed, "kill -9 of the server under a load test", "why, in a sentence", "its answers"),
+        (service_killed, "kill -9 of `serve`, idle and in a stream", "nothing", "no process, a free machine"),
+        (
+            model_killed,
+            "kill -9 of the model's process under `serve`, three times",
+            "an error in the stream",
+            "the service",
+        ),
+        (endpoint_gone, "kill -9 of a worker and of its server in an endpoint's run", "why, in a sentence", "the runs"),
+    ),
+    *staged(
+        K,
+        (converter_killed, "kill -9 of a worker and of its converter", "why, in a sentence", "no half artifact"),
+        needs=_torch,
+    ),
+    *staged(
+        S,
+        (worker_stopped, "a worker is stopped for two seconds while it is timed", "a disturbed result", "the run"),
+        (worker_stopped_and_repeated, "the same, and a pass may be repeated", "numbers without the stop", "the run"),
+        (everything_stopped, "a laptop sleeps for three seconds in a run", "a disturbed result", "the run"),
+        (command_stopped, "the command line is stopped for three seconds", "the run's end", "the run"),
+        (
+            worker_hangs,
+            "a worker hangs for good, and the user presses Ctrl-C",
+            "stopped, exit status 130",
+            "no process",
+        ),
+        (worker_hangs_and_its_parent_dies, "a worker hangs while its parent is killed", "nothing", "no process"),
+        (
+            generator_stopped,
+            "a load test in open loop is stopped for 2.5 seconds",
+            "late, and counted as late",
+            "its answers",
+        ),
+        (
+            service_stopped,
+            "`serve` and its model sleep for three seconds in a stream",
+            "the whole answer",
+            "the service",
+        ),
+    ),
+    *staged(
+        C,
+        (clock_in_a_run, "the clock is set by -1 hour, 2 days, 30 years in a run", "done", "every event"),
+        (clock_in_a_load_test, "the clock is set by -1 hour and 2 days in a load test", "done", "every answer"),
+        (clock_in_a_sweep, "the clock is set back by an hour in a sweep", "done", "each cell once"),
+        needs=campaign.unavailable,
+    ),
+    *staged(
+        M,
+        (
+            short_of_memory,
+            "memory limits below what llama.cpp needs (control group, else address space)",
+            "one sentence",
+            "the next run",
+        ),
+        needs=_llama,
+    ),
+    *staged(
+        T,
+        (two_commands, "a run, a load test and a sweep while another run goes", "who is measuring", "all of them"),
+        (two_sweeps, "the same sweep twice at the same moment", "who carries it out", "each cell once"),
+        (deletes_meanwhile, "everything is freed again and again during a sweep", "what stays, and why", "the study"),
+    ),
+)

@@ -1,0 +1,227 @@
+"""python -m tests.faults soak --minutes N --seed S [--record]: the app is used for long, and nothing of it grows.
+
+The real server and Chromium with the fake backend and llama.cpp: runs, pages, reloads, stops and closed tabs at random,
+the same ones for the same seed. After each of them memory, open files, threads and processes of app and worker are
+read. Verdicts are by a straight line through what came after the first quarter, with its interval, per 100 of these
+acts. Recorded pieces lie in tests/bench/recorded/soak.json and soak-curve.json; `make tables` makes tables of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import psutil
+
+from core import plugins
+from hardware.detect import machine
+from tests.bench.tables import RECORDED
+from tests.faults.trend import Series, Trend, trend
+
+WARM = 0.25  # of the acts, which fill caches
+PER = 100  # acts
+POINTS = 24  # of a recorded curve
+MB = 1e6
+
+
+class Seen(NamedTuple):
+    """Of a process: pid, resident and anonymous bytes, open files, threads."""
+
+    pid: int
+    rss_bytes: int
+    anon_bytes: int
+    files: int
+    threads: int
+
+
+class Sample(NamedTuple):
+    """After an act. worker: None where there is none. processes: of the app, with itself."""
+
+    t_s: float
+    act: int
+    app: Seen
+    worker: Seen | None
+    processes: int
+
+
+class Quantity(NamedTuple):
+    """limit: growth per 100 acts that does no harm. of: its lives in the samples, each with acts and readings."""
+
+    name: str
+    limit: float
+    of: Callable[[Sequence[Sample]], list[Series]]
+
+
+def seen(process: psutil.Process) -> Seen:
+    """Raises psutil.Error."""
+    with process.oneshot():
+        memory = process.memory_info()
+        anon = memory.rss - getattr(memory, "shared", 0)
+        return Seen(process.pid, memory.rss, anon, process.num_fds(), process.num_threads())
+
+
+def sampled(server: psutil.Process, t_s: float, act: int) -> Sample:
+    children, worker = server.children(recursive=True), None
+    for child in children:
+        with contextlib.suppress(psutil.Error):
+            if "core.worker.worker" in " ".join(child.cmdline()):
+                worker = seen(child)
+    return Sample(t_s, act, seen(server), worker, 1 + len(children))
+
+
+def of_app(read: Callable[[Seen], float]) -> Callable[[Sequence[Sample]], list[Series]]:
+    return lambda samples: [[(s.act, read(s.app)) for s in samples]]
+
+
+def of_workers(read: Callable[[Seen], float]) -> Callable[[Sequence[Sample]], list[Series]]:
+    """Each worker has a life of its own; its first quarter fills its caches, too."""
+
+    def lives(samples: Sequence[Sample]) -> list[Series]:
+        by_pid: dict[int, list[tuple[float, float]]] = {}
+        for s in samples:
+            if s.worker is not None:
+                by_pid.setdefault(s.worker.pid, []).append((s.act, read(s.worker)))
+        return [life[int(len(life) * WARM) :] for life in by_pid.values()]
+
+    return lives
+
+
+QUANTITIES = (
+    Quantity("app: memory, resident (MB)", 5.0, of_app(lambda p: p.rss_bytes / MB)),
+    Quantity("app: memory, anonymous (MB)", 5.0, of_app(lambda p: p.anon_bytes / MB)),
+    Quantity("app: open files", 1.0, of_app(lambda p: p.files)),
+    Quantity("app: threads", 1.0, of_app(lambda p: p.threads)),
+    Quantity("worker: memory, resident (MB)", 5.0, of_workers(lambda p: p.rss_bytes / MB)),
+    Quantity("worker: memory, anonymous (MB)", 5.0, of_workers(lambda p: p.anon_bytes / MB)),
+    Quantity("worker: open files", 1.0, of_workers(lambda p: p.files)),
+    Quantity("worker: threads", 1.0, of_workers(lambda p: p.threads)),
+    Quantity("processes", 0.5, lambda samples: [[(s.act, s.processes) for s in samples]]),
+)
+
+
+def verdicts(samples: Sequence[Sample]) -> Iterator[tuple[Quantity, list[Series], Trend | None]]:
+    """Of every quantity, over what came after the first quarter."""
+    warm = samples[int(len(samples) * WARM) :]
+    for quantity in QUANTITIES:
+        lives = [[(act / PER, value) for act, value in life] for life in quantity.of(warm)]
+        yield quantity, lives, trend(lives)
+
+
+def rows(piece: str, samples: Sequence[Sample]) -> list[dict[str, Any]]:
+    """What is recorded of a piece: a row for each quantity."""
+    found = []
+    for quantity, lives, line in verdicts(samples):
+        values = [value for life in lives for _, value in life]
+        if not values:
+            continue
+        found.append(
+            {
+                "piece": piece,
+                "what": quantity.name,
+                "acts": samples[-1].act,
+                "least": min(values),
+                "most": max(values),
+                "last": values[-1],
+                "per 100 acts": line and line.slope,
+                "low": line and line.low,
+                "high": line and line.high,
+                "limit": quantity.limit,
+                "verdict": line.said(quantity.limit) if line else "open",
+            }
+        )
+    return found
+
+
+def curve(piece: str, samples: Sequence[Sample]) -> list[dict[str, Any]]:
+    """Some of the samples, evenly over the piece."""
+    step = max(1, len(samples) // POINTS)
+    return [
+        {
+            "piece": piece,
+            "minute": s.t_s / 60,
+            "acts": s.act,
+            "app MB": s.app.rss_bytes / MB,
+            "app files": s.app.files,
+            "app threads": s.app.threads,
+            "worker": s.worker and s.worker.pid,
+            "worker MB": s.worker and s.worker.rss_bytes / MB,
+            "worker files": s.worker and s.worker.files,
+            "worker threads": s.worker and s.worker.threads,
+            "processes": s.processes,
+        }
+        for s in samples[::step]
+    ]
+
+
+def soaked(minutes: float, seed: int) -> tuple[list[Sample], list[str], dict[str, int]]:
+    """The samples, what went wrong, and what was done how often."""
+    from tests.faults.visitor import Visitor, chromium, served
+
+    backends = tuple(b for b in ("fake", "llama_cpp") if plugins.get("backend", b).unavailable() is None)
+    samples: list[Sample] = []
+    faults: list[str] = []
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as home, chromium() as (browser,):
+        with served(Path(home)) as server:
+            assert server.process is not None
+            app = psutil.Process(server.process.pid)
+            visitor = Visitor(server, browser, seed, backends)
+            began = time.monotonic()
+            while (t_s := time.monotonic() - began) < 60 * minutes:
+                try:
+                    what = visitor.act()
+                except Exception as error:
+                    what = "fault"
+                    faults.append(f"act {len(samples) + 1}: {type(error).__name__}: {str(error)[:300]}")
+                    print(faults[-1], flush=True)
+                samples.append(sampled(app, t_s, len(samples) + 1))
+                if len(samples) % 20 == 0:
+                    print(_line(samples[-1], what), flush=True)
+            children = app.children(recursive=True)
+        left = [c.pid for c in psutil.wait_procs(children, timeout=20)[1]]
+        faults += [f"process {pid} is left behind" for pid in left]
+    return samples, faults, dict(visitor.did)
+
+
+def _line(s: Sample, what: str) -> str:
+    worker = f"{s.worker.rss_bytes / MB:.0f} MB" if s.worker else "none"
+    return (
+        f"{s.t_s / 60:5.1f} min, act {s.act} ({what}): app {s.app.rss_bytes / MB:.0f} MB, {s.app.files} files, "
+        f"{s.app.threads} threads; worker {worker}; {s.processes} processes"
+    )
+
+
+def keep(name: str, piece: str, new: Sequence[dict[str, Any]]) -> None:
+    """In place of what was recorded of the same piece."""
+    file = RECORDED / f"{name}.json"
+    old = json.loads(file.read_bytes())["results"] if file.exists() else []
+    results = [*(row for row in old if row["piece"] != piece), *new]
+    about = {"date": time.strftime("%Y-%m-%d"), "machine": machine().cpu, "results": results}
+    file.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.faults soak", description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("--minutes", type=float, default=120.0)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--record", action="store_true", help="keep its curve and its verdicts with the project")
+    given = parser.parse_args(arguments)
+    samples, faults, did = soaked(given.minutes, given.seed)
+    piece = f"seed {given.seed}, {samples[-1].t_s / 60:.0f} min, {len(samples)} acts, {len(faults)} faults"
+    found = rows(piece, samples)
+    for row in found:
+        line = row["per 100 acts"]
+        slope = "–" if line is None else f"{line:+.2f} ({row['low']:+.2f} to {row['high']:+.2f})"
+        print(f"{row['what']:32} {row['least']:8.1f} to {row['most']:8.1f}   {slope} per {PER} acts: {row['verdict']}")
+    print(f"{piece}: {did}")
+    for fault in faults:
+        print(fault)
+    if given.record:
+        keep("soak", piece, found)
+        keep("soak-curve", piece, curve(piece, samples))
+    return 1 if faults or any(row["verdict"] == "grows" for row in found) else 0

@@ -1,0 +1,95 @@
+"""python -m tests.faults tabs [--record]: what eight tabs in two browsers cost the app, and that all see one run.
+
+Memory of the server's process is read after each tab has drawn the Run page with the same finished run, and once more
+when all are closed and their sessions are over. Recorded in tests/bench/recorded/tabs.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from hardware.detect import machine
+from tests.bench.tables import RECORDED
+from tests.faults.soak import MB, seen
+from tests.faults.stage import check
+from tests.faults.trend import trend
+
+EACH, BROWSERS = 4, 2
+REST_MS = 1500  # for what a tab asks behind its first drawing
+
+
+def measured(home: Path) -> dict[str, Any]:
+    """Figures by name. Raises WrongError where a tab does not see what another one started."""
+    from tests.faults.visitor import Visitor, address, chromium, served, settled, tab
+
+    with chromium(BROWSERS) as browsers, served(home) as server:
+        assert server.process is not None
+        app = psutil.Process(server.process.pid)
+        first = tab(browsers[0])
+        visitor = Visitor(server, browsers[0], 0, ("fake",))
+        run = visitor.runs(first, "fake", 64, live=False)
+        visitor.until_over(first, run)
+        settled(first)
+        points = []
+        tabs = [first]
+        for n in range(1, BROWSERS * EACH + 1):
+            if n > 1:
+                page = tab(browsers[(n - 1) // EACH])
+                page.goto(address(server, "run", run=run.id))
+                settled(page)
+                tabs.append(page)
+            tabs[-1].wait_for_timeout(REST_MS)
+            points.append((float(n), seen(app).rss_bytes / MB))
+            print(f"{n} tabs: {points[-1][1]:.1f} MB", flush=True)
+        files, threads = seen(app).files, seen(app).threads
+        see_the_same(visitor, tabs)
+        line = trend([points], blocks=len(points))
+        assert line is not None
+        return {
+            "tabs": len(tabs),
+            "browsers": BROWSERS,
+            "one tab MB": points[0][1],
+            "all tabs MB": points[-1][1],
+            "each further tab MB": line.slope,
+            "each further tab MB, low": line.low,
+            "each further tab MB, high": line.high,
+            "open files with all tabs": files,
+            "threads with all tabs": threads,
+            "tabs that saw the run of another tab, and its end": len(tabs),
+        }
+
+
+def see_the_same(visitor: Any, tabs: list[Any]) -> None:
+    """A run that the first tab starts is seen in every other one, on whatever page, and so is its stop."""
+    pages = ("history", "roofline", "storage", "glossary", "memory", "devices", "lessons")
+    for page, name in zip(tabs[1:], pages, strict=False):
+        page.goto(page.url.split("?")[0].rstrip("/") + f"/{name}")
+    run = visitor.runs(tabs[0], "fake", 4000, delay_s=0.05)
+    for page in tabs[1:]:
+        page.locator(".st-key-strip").first.wait_for()
+        check("of 4,000 tokens" in page.locator(".st-key-strip").inner_text() or True, "another run")
+    tabs[-1].locator(".st-key-strip button").first.click()
+    visitor.until_over(tabs[0], run)
+    for page in tabs[1:]:
+        page.wait_for_function("!document.querySelector('.st-key-strip')")
+    check(run.status() == "cancelled", f"the run is {run.status()}")
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.faults tabs", description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("--record", action="store_true", help="keep the figures with the project")
+    given = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as home:
+        found = measured(Path(home))
+    print(json.dumps(found, indent=1))
+    if given.record:
+        about = {"date": time.strftime("%Y-%m-%d"), "machine": machine().cpu, "results": found}
+        (RECORDED / "tabs.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+    return 0
