@@ -1,17 +1,25 @@
-"""Carry out a study: many runs under one plan, and one report."""
+"""Carry out a study: many runs under one plan, and one report; here, or on other machines."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
-from core.cli.group import cli, json_flag
+from core.cli import machines as others
+from core.cli.group import cli, fail, json_flag
 from core.errors import ExplorerError
+from core.paths import data_dir
+from core.runs.far import FarRunner
+from core.runs.store import Store
 from core.studies import benchmark_report, report
+from core.studies.afar import on_all
 from core.studies.benchmark import hold
 from core.studies.conduct import conduct
 from core.studies.findings import findings
 from core.studies.known import KINDS
-from core.studies.plan import Benchmark
+from core.studies.ledger import Ledger, Say
+from core.studies.plan import Benchmark, Plan
 from core.studies.standings import standings
 from core.types import to_json
 
@@ -23,33 +31,72 @@ from core.types import to_json
     "--minutes", type=click.FloatRange(min=1), help="Time for all of it: 50 for the ladder, 150 for decoding."
 )
 @click.option("--again", is_flag=True, help="Begin anew instead of going on with what is there.")
+@others.on_others
 @json_flag
-def study(name: str, model: str, minutes: float | None, again: bool, as_json: bool) -> None:
+def study(
+    name: str,
+    model: str,
+    minutes: float | None,
+    again: bool,
+    machines: str | None,
+    key_from: str | None,
+    as_json: bool,
+) -> None:
     """Carry out a study and write its report. The same command goes on where a stopped one left off."""
     kind = KINDS[name]
-    plan, budget = kind.plan(model), minutes or kind.minutes
+    plan: Any = kind.plan(model)
+    budget = minutes or kind.minutes
 
     def say(words: str) -> None:
         click.echo(words, err=True)
 
-    if isinstance(plan, Benchmark):
-        held = hold(plan, budget, say, again)
-        stand = standings(held)
-        data, page, table = to_json(stand), benchmark_report.html(stand), benchmark_report.markdown(stand)
-        folder = held.folder
-    else:
-        ledger = conduct(plan, budget, say, again)
+    def carry_out(own: Any, machine: FarRunner | None, told: Say) -> Any:
+        if isinstance(own, Benchmark):
+            return hold(own, budget, told, again, machine)
+        return conduct(own, budget, told, again, machine)
+
+    if machines is None:
+        _tell(carry_out(plan, None, say), as_json)
+        return
+    ledgers, reasons = on_all(others.named(machines, key_from, Store(data_dir()), say), plan, carry_out, say)
+    if as_json:
+        click.echo(to_json({"machines": {n: _found(ledger)[0] for n, ledger in ledgers.items()}, "reasons": reasons}))
+    for ledger in ledgers.values():
+        if as_json:
+            _written(ledger)
+        else:
+            _tell(ledger, False)
+    if reasons:
+        fail("; ".join(f"{n}: {reason}" for n, reason in reasons.items()), "The same command goes on there.", 1)
+
+
+def _found(ledger: Ledger[Any]) -> tuple[Any, str, str]:
+    """What came of a study: findings, the report as a page, and as a table."""
+    if isinstance(ledger.plan, Plan):
         found = findings(ledger)
-        data, page, table, folder = to_json(found), report.html(found), report.markdown(found), ledger.folder
+        return found, report.html(found), report.markdown(found)
+    stand = standings(ledger)
+    return stand, benchmark_report.html(stand), benchmark_report.markdown(stand)
+
+
+def _written(ledger: Ledger[Any]) -> tuple[bytes, str]:
+    """Write the report beside the ledger; gives it as JSON and as a table. Raises ExplorerError (a full disk)."""
+    found, page, table = _found(ledger)
+    data = to_json(found)
     for file, content in {"findings.json": data, "report.html": page.encode(), "table.md": table.encode()}.items():
         try:
-            (folder / file).write_bytes(content)
+            (ledger.folder / file).write_bytes(content)
         except OSError as error:
             raise ExplorerError(
-                f"The report could not be written: {error.strerror}.", f"Free some space in {folder}."
+                f"The report could not be written: {error.strerror}.", f"Free some space in {ledger.folder}."
             ) from error
+    return data, table
+
+
+def _tell(ledger: Ledger[Any], as_json: bool) -> None:
+    data, table = _written(ledger)
     if as_json:
         click.echo(data)
         return
     click.echo(table)
-    click.echo(f"report      {folder / 'report.html'}")
+    click.echo(f"report      {ledger.folder / 'report.html'}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -10,11 +9,11 @@ from typing import Any, TypeVar
 import click
 import msgspec
 
+from core.cli import machines
 from core.cli.group import cli, fail, json_flag, show
 from core.cli.running import pairs
 from core.errors import ExplorerError
 from core.paths import data_dir
-from core.runs.far import FarRunner
 from core.runs.store import Store
 from core.studies import search as searching
 from core.studies import sweep as sweeping
@@ -70,8 +69,7 @@ def on_a_grid(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--width", type=click.FloatRange(0, 1, min_open=True), help="Until intervals are narrower: 0.05.")
 @click.option("--dry-run", is_flag=True, help="Say how many cells there are and which cannot run; measure nothing.")
 @click.option("--retry", is_flag=True, help="Measure again what failed.")
-@click.option("--on", "machines", help="Addresses of `roofscope serve` on other machines: host1,host2:8765; on all.")
-@click.option("--key-from", help="The environment variable with the key of those machines.")
+@machines.on_others
 @click.option("--csv", "csv_file", type=click.Path(path_type=Path), help="Write the table there.")
 @json_flag
 def sweep(as_json: bool, **given: Any) -> None:
@@ -105,19 +103,13 @@ def sweep(as_json: bool, **given: Any) -> None:
 
 def _on(plan: Sweep, given: dict[str, Any], as_json: bool) -> None:
     """The same on other machines, each with a row for every cell; leaves with 1 when one of them could not go on."""
-    key = None
-    if given["key_from"] is not None and not (key := os.environ.get(given["key_from"], "").strip()):
-        raise ExplorerError(f"The environment variable {given['key_from']} holds no key.", "Set it, or leave it out.")
     store = Store(data_dir())
 
     def say(words: str) -> None:
         click.echo(words, err=True)
 
-    named = dict.fromkeys(name.strip() for name in given["machines"].split(",") if name.strip())
-    machines = [FarRunner(store, name, key, say) for name in named]
-    if not machines:
-        raise ExplorerError("No machine is named.", "Write for example --on host1,host2.")
-    ledgers, reasons = sweeping.carry_out_on(machines, plan, given["minutes"], say, given["again"], given["retry"])
+    others = machines.named(given["machines"], given["key_from"], store, say)
+    ledgers, reasons = sweeping.carry_out_on(others, plan, given["minutes"], say, given["again"], given["retry"])
     found = {name: sweeping.report(ledger.state, store) for name, ledger in ledgers.items()}
     rows = [{"machine": name, **row} for name, report in found.items() for row in sweeping.flat(report)]
     if given["csv_file"] is not None:

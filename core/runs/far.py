@@ -54,6 +54,14 @@ class FarRunner:
         if status != 200 or not isinstance(found, list):
             raise self._refusal(status, found)
 
+    def models(self) -> frozenset[str]:
+        """The ids of its models. Raises ExplorerError."""
+        found = self._tried("GET", "/api/models")
+        listed = found.get("models") if isinstance(found, dict) else None
+        if not isinstance(listed, list):
+            raise self._none()
+        return frozenset(str(entry.get("id")) for entry in listed if isinstance(entry, dict))
+
     def free(self, waiting: Callable[[], None]) -> None:
         """That the machine is free, its own service says when a run begins."""
 

@@ -9,11 +9,9 @@ import random
 
 import msgspec
 
-from core.models import catalogue
 from core.paths import data_dir
-from core.runs.runner import Runner
-from core.runs.store import Store
-from core.studies.conduct import make
+from core.runs.far import FarRunner
+from core.studies.conduct import make, maker
 from core.studies.ledger import Ledger, Say
 from core.studies.plan import Benchmark, Configuration
 from core.types import Evaluate, Generate, Request, Scalar, Task
@@ -21,10 +19,14 @@ from core.types import Evaluate, Generate, Request, Scalar, Task
 NEW_TOKENS = 96  # of the close look, at most
 
 
-def hold(plan: Benchmark, minutes: float, say: Say, again: bool = False) -> Ledger[Benchmark]:
-    """Do whatever of the plan is not done yet; returns the ledger. Interrupting it loses nothing but the run going."""
-    catalogue.find(plan.model)
-    runner = Runner(Store(data_dir()))
+def hold(
+    plan: Benchmark, minutes: float, say: Say, again: bool = False, machine: FarRunner | None = None
+) -> Ledger[Benchmark]:
+    """Do whatever of the plan is not done yet; returns the ledger. Interrupting it loses nothing but the run going.
+
+    machine: where the runs are made, and the models; here without one.
+    """
+    runner = maker(plan.model, machine)
     ledger = Ledger(data_dir() / "studies" / plan.name, plan, minutes, runner, say, again)
     try:
         models = {r.id: model for r in plan.recipes if (model := make(ledger, r)) is not None}

@@ -13,6 +13,7 @@ from core import plugins
 from core.errors import ExplorerError
 from core.models import catalogue, derived
 from core.paths import data_dir
+from core.runs.far import FarRunner, LostMachineError
 from core.runs.lineage import is_of
 from core.runs.resolve import resolve
 from core.runs.runner import Runner
@@ -43,10 +44,14 @@ def folder_of(plan: Plan) -> Path:
     return data_dir() / "studies" / plan.name
 
 
-def conduct(plan: Plan, minutes: float, say: Say, again: bool = False) -> Ledger[Plan]:
-    """Do whatever of the plan is not done yet; returns the ledger. Interrupting it loses nothing but the run going."""
-    catalogue.find(plan.model)
-    runner = Runner(Store(data_dir()))
+def conduct(
+    plan: Plan, minutes: float, say: Say, again: bool = False, machine: FarRunner | None = None
+) -> Ledger[Plan]:
+    """Do whatever of the plan is not done yet; returns the ledger. Interrupting it loses nothing but the run going.
+
+    machine: where the runs are made, and the variants; here without one.
+    """
+    runner = maker(plan.model, machine)
     ledger = Ledger(folder_of(plan), plan, minutes, runner, say, again)
     try:
         models = {r.id: model for r in plan.recipes if (model := make(ledger, r)) is not None}
@@ -68,6 +73,16 @@ def conduct(plan: Plan, minutes: float, say: Say, again: bool = False) -> Ledger
 # ------------------------------------------------------------ making
 
 
+def maker(model: str, machine: FarRunner | None) -> Runner | FarRunner:
+    """Who makes a study's runs. Raises ExplorerError for a model that is not there."""
+    if machine is None:
+        catalogue.find(model)
+        return Runner(Store(data_dir()))
+    if model not in machine.models():
+        raise ExplorerError(f"{machine.name} has no model called '{model}'.", "Put it there, or name one that it has.")
+    return machine
+
+
 def make(ledger: Ledger[Any], recipe: Recipe) -> str | None:
     """The id of the recipe's model; None when it could not be made, and the ledger says why."""
     model: str = ledger.plan.model
@@ -83,6 +98,8 @@ def make(ledger: Ledger[Any], recipe: Recipe) -> str | None:
                 threads=ledger.plan.threads,
             )
             made = _made(ledger, key, request)
+        except LostMachineError:  # it says nothing of this recipe
+            raise
         except ExplorerError as error:
             ledger.fail(key, str(error))
             return None
@@ -94,6 +111,8 @@ def make(ledger: Ledger[Any], recipe: Recipe) -> str | None:
 
 def _made(ledger: Ledger[Any], key: str, request: Request) -> str | None:
     """Make the model, unless the same one is there already: of this study, of another recipe, or made by hand."""
+    if isinstance(ledger.runner, FarRunner):
+        return _made_there(ledger, ledger.runner, key, request)
     there = [e.id for e in catalogue.entries(refresh=True)]
     wanted = resolve(request)
     for name in there:
@@ -109,6 +128,18 @@ def _made(ledger: Ledger[Any], key: str, request: Request) -> str | None:
         return None
     catalogue.entries(refresh=True)
     return made.model
+
+
+def _made_there(ledger: Ledger[Any], machine: FarRunner, key: str, request: Request) -> str | None:
+    """The same on another machine, whose models are its own: what this study made there, or has made now."""
+    run = ledger.done(key)
+    made = run.result().made if run is not None else None
+    if made is not None and made.model in machine.models():
+        return made.model
+    ledger.state.runs.pop(key, None)  # its model was deleted since
+    run = ledger.perform(key, request)
+    made = run.result().made if run is not None else None
+    return None if made is None else made.model
 
 
 def _is_done(ledger: Ledger[Any], run_id: str) -> bool:

@@ -10,14 +10,11 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-import threading
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
-
-import msgspec
 
 from core.analysis.eta import Eta, remaining
 from core.errors import ExplorerError
@@ -30,6 +27,7 @@ from core.runs.resolve import resolve
 from core.runs.runner import Runner
 from core.runs.store import Run, Store
 from core.stats.intervals import PAIRS, Ratio
+from core.studies.afar import on_all
 from core.studies.foresight import Foresight
 from core.studies.grid import Cell, cells, ordered
 from core.studies.ledger import Ledger, Say, State, read
@@ -37,7 +35,6 @@ from core.studies.measures import MEASURES, latency_s, typical, values_of
 from core.studies.plan import Axis, Limits, Sweep
 from core.types import Record, Request, Scalar, to_json
 
-STOP_S = 30.0  # for the last run to come home from a machine
 MOST_ROUNDS = 20  # of a cell whose interval stays wide
 PAUSE = 2  # failures in a row in one backend
 REFERENCE = "reference"
@@ -195,42 +192,12 @@ def carry_out(
 def carry_out_on(
     machines: Sequence[FarRunner], plan: Sweep, minutes: float, say: Say, again: bool = False, retry: bool = False
 ) -> tuple[dict[str, Ledger[Sweep]], dict[str, str]]:
-    """The whole sweep on every machine, all at the same time; their runs come home.
+    """The whole sweep on every machine, all at the same time, as core.studies.afar does it."""
 
-    Each machine has a study of its own, so that what stands beside each other was measured on one. Gives the ledgers
-    by the machines' names, and of those that could not go on the reason; they go on with the next call. Ctrl-C stops
-    all.
-    """
-    ledgers: dict[str, Ledger[Sweep]] = {}
-    reasons: dict[str, str] = {}
+    def one(own: Sweep, machine: FarRunner, told: Say) -> Ledger[Sweep]:
+        return carry_out(own, minutes, told, again, retry, machine)
 
-    def one(machine: FarRunner) -> None:
-        own = msgspec.structs.replace(plan, name=f"{plan.name}-{machine.name}", title=f"{plan.title}, {machine.name}")
-        try:
-            machine.hello()
-            ledgers[machine.name] = carry_out(
-                own, minutes, lambda words: say(f"{machine.name}: {words}"), again, retry, machine
-            )
-        except ExplorerError as error:
-            reasons[machine.name] = str(error)
-            say(f"{machine.name}: {error}")
-        except KeyboardInterrupt:
-            reasons[machine.name] = "It was stopped."
-
-    threads = [threading.Thread(target=one, args=(machine,), daemon=True) for machine in machines]
-    for thread in threads:
-        thread.start()
-    try:
-        for thread in threads:
-            while thread.is_alive():
-                thread.join(0.2)
-    except KeyboardInterrupt:
-        for machine in machines:
-            machine.stop()
-        for thread in threads:
-            thread.join(STOP_S)
-        raise
-    return ledgers, reasons
+    return on_all(machines, plan, one, say)
 
 
 class _Sweeping:

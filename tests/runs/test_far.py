@@ -11,6 +11,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from click.testing import CliRunner
 
@@ -19,11 +20,13 @@ from core.errors import ExplorerError
 from core.paths import data_dir
 from core.runs.far import FarRunner, LostMachineError
 from core.runs.measuring import measuring
-from core.runs.store import Store
+from core.runs.store import Run, Store
 from core.service.app import Manner, build
-from core.studies.plan import Axis
+from core.studies.conduct import make
+from core.studies.ledger import Ledger
+from core.studies.plan import Axis, Recipe
 from core.studies.sweep import carry_out_on, planned
-from core.types import Generate, Request, to_json
+from core.types import Done, Generate, Made, Request, to_json
 from tests.service.server import LONG_S, Server
 
 KEY = "an-open-secret"
@@ -185,3 +188,64 @@ def test_a_host_alone_means_our_port(store: Store, typed: str, name: str) -> Non
 def test_no_address(store: Store, typed: str) -> None:
     with pytest.raises(ExplorerError):
         FarRunner(store, typed)
+
+
+def test_a_study_on_another_machine(far: Server, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    from core.studies.known import KINDS, Kind
+    from tests.studies.test_studies import SMALL
+
+    kinds = {**KINDS, "ladder": Kind("Small", 10, lambda model: SMALL)}
+    monkeypatch.setattr("core.cli.studying.KINDS", kinds)
+    monkeypatch.setenv("FAR_KEY", KEY)
+    gone = nobody()
+    words = ["study", "ladder", "--on", f"{far.url},{gone}", "--key-from", "FAR_KEY", "--json"]
+    done = CliRunner().invoke(cli, words)
+    assert done.exit_code == 1 and "does not answer" in done.stderr, "one machine is not there, the other one is done"
+    told = json.loads(done.stdout)
+    name = FarRunner(store, far.url).name
+    assert list(told["machines"]) == [name] and list(told["reasons"]) == [FarRunner(store, gone).name]
+    rows = told["machines"][name]["rows"]
+    assert [row["id"] for row in rows] == ["plain", "slow"] and all(row["tok_per_s"] for row in rows)
+    assert set(store.ids()) == set(of(far).ids()) and len(store.ids()) == 4
+    folder = data_dir() / "studies" / f"{SMALL.name}-{name}"
+    assert {"study.json", "report.html", "table.md", "findings.json"} <= {file.name for file in folder.iterdir()}
+    again = CliRunner().invoke(cli, [*words[:2], "--on", far.url, *words[4:]])
+    assert again.exit_code == 0 and len(store.ids()) == 4, "what is done is not done again"
+
+
+class Workshop(FarRunner):
+    """A machine that makes models at once. there: those that it has."""
+
+    there: frozenset[str] = frozenset({"smollm2-135m"})
+    made = 0
+
+    def models(self) -> frozenset[str]:
+        return self.there
+
+    def start(self, request: Request, keep: int = 1) -> str:
+        run = self.store.create(request)
+        self.made += 1
+        name = f"made-{self.made}"
+        run.append(Made(t_s=1.0, model=name, label=name, note="", size_bytes=8, n_params=8, bits_per_weight=8.0))
+        run.append(Done(t_s=2.0))
+        self.there |= {name}
+        return run.id
+
+    def wait(self, run_id: str, poll_s: float = 0.5) -> Run:
+        return self.store.open(run_id)
+
+
+def test_what_a_study_makes_on_another_machine_is_that_machines(store: Store) -> None:
+    from core.studies.conduct import maker
+    from tests.studies.test_studies import SMALL, quiet
+
+    recipe = Recipe(id="small", label="Small", backend="llama_cpp", steps=(("gguf_quantize", {"target": "Q4_K_M"}),))
+    plan = msgspec.structs.replace(SMALL, recipes=(recipe,))
+    machine = Workshop(store, "lab")
+    ledger = Ledger(data_dir() / "studies" / "x", plan, 10, machine, quiet)
+    assert make(ledger, recipe) == "made-1" == make(ledger, recipe), "it is made once"
+    machine.there = frozenset({"smollm2-135m"})
+    assert make(ledger, recipe) == "made-2", "and anew where it was deleted"
+    assert maker("smollm2-135m", machine) is machine
+    with pytest.raises(ExplorerError, match="has no model called"):
+        maker("nope", machine)

@@ -1,0 +1,39 @@
+"""Other machines on a command line: --on host1,host2, and where their key comes from."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from core.errors import ExplorerError
+from core.runs.far import FarRunner
+from core.runs.store import Store
+from core.studies.ledger import Say
+
+OPTIONS = (
+    click.option(
+        "--on", "machines", help="Addresses of `roofscope serve` on other machines: host1,host2:8765; on all."
+    ),
+    click.option("--key-from", help="The environment variable with the key of those machines."),
+)
+
+
+def on_others(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The two options that name other machines."""
+    for option in reversed(OPTIONS):
+        command = option(command)
+    return command
+
+
+def named(machines: str, key_from: str | None, store: Store, say: Say) -> list[FarRunner]:
+    """The machines of --on, each once. Raises ExplorerError for none, and for a variable without a key."""
+    key = None
+    if key_from is not None and not (key := os.environ.get(key_from, "").strip()):
+        raise ExplorerError(f"The environment variable {key_from} holds no key.", "Set it, or leave it out.")
+    names = dict.fromkeys(name.strip() for name in machines.split(",") if name.strip())
+    if not names:
+        raise ExplorerError("No machine is named.", "Write for example --on host1,host2.")
+    return [FarRunner(store, name, key, say) for name in names]
