@@ -69,6 +69,7 @@ def main() -> None:
     from core.paths import data_dir
     from core.runs.screens import drew
     from pages.ui import lecture, rest
+    from pages.ui.access import access
     from pages.ui.first_start import tour_strip
     from pages.ui.page import guard
     from pages.ui.panes import look
@@ -77,6 +78,7 @@ def main() -> None:
 
     st.set_page_config(page_title="Roofscope", page_icon=str(ROOT / "pages/ui/icon.svg"), layout="wide")
     look()
+    access()
     st.logo(ROOT / "pages/ui/logo.svg", size="large")
     menu = {section: [*map(_page, filter(_is_there, entries))] for section, entries in MENU.items()}
     chosen = st.navigation({section: found for section, found in menu.items() if found}, expanded=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import difflib
+import io
 import re
 from functools import cache
 from pathlib import Path
@@ -97,12 +98,47 @@ def save(device: Device, folder: Path) -> Path:
     path = folder / f"{slug}.json"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_whole(path, msgspec.json.format(msgspec.json.encode(device, order="sorted"), indent=2) + b"\n")
+        write_whole(path, _as_json(device))
     except OSError as error:
         raise ExplorerError(
             f"The device could not be kept: {error.strerror}.", f"Free some space or permissions in {folder}."
         ) from error
     return path
+
+
+def own(folder: Path | None) -> dict[str, Path]:
+    """The user's devices by name, each with the file that is read for it; files with a fault hold none."""
+    found: dict[str, Path] = {}
+    for path in _files(folder):
+        try:
+            found |= {device.name: path for device in read(path)}
+        except ExplorerError:
+            continue
+    return found
+
+
+def remove(name: str, folder: Path) -> None:
+    """Delete a user's device from every file that names it; a shipped one of that name is there again.
+
+    A file with nothing else in it goes; the others in a file stay. Raises ExplorerError.
+    """
+    if name not in own(folder):
+        raise ExplorerError(f"'{name}' is no device of your own.", "The devices of the catalogue stay.")
+    try:
+        for path in _files(folder):
+            try:
+                before = read(path)
+            except ExplorerError:
+                continue
+            kept = [device for device in before if device.name != name]
+            if not kept:
+                path.unlink()
+            elif len(kept) < len(before):
+                write_whole(path, _rows_without(path, name) if path.suffix == ".csv" else _as_json(kept))
+    except OSError as error:
+        raise ExplorerError(
+            f"'{name}' could not be deleted: {error.strerror}.", f"Look at the permissions of {folder}."
+        ) from error
 
 
 def read(path: Path) -> tuple[Device, ...]:
@@ -128,6 +164,20 @@ def read(path: Path) -> tuple[Device, ...]:
     if not found:
         raise ExplorerError(f"{where} holds no device.", "Add one, or remove the file.")
     return tuple(validate(device, where) for device in found)
+
+
+def _as_json(what: Device | list[Device]) -> bytes:
+    return msgspec.json.format(msgspec.json.encode(what, order="sorted"), indent=2) + b"\n"
+
+
+def _rows_without(path: Path, name: str) -> bytes:
+    """A CSV file as it is, without the rows of this device."""
+    rows = csv.DictReader(path.read_text(encoding="utf-8-sig").splitlines())
+    out = io.StringIO()
+    writer = csv.DictWriter(out, rows.fieldnames or (), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(row for row in rows if (row.get("name") or "").strip() != name)
+    return out.getvalue().encode()
 
 
 def _bare(name: str) -> str:

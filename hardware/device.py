@@ -7,7 +7,7 @@ This module knows nothing of files or of this machine. Peaks are dense (no spars
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import msgspec
 
@@ -69,29 +69,44 @@ def describe(field: str) -> str:
     return f"{dtype} {label}" if dtype else label
 
 
+class _Range(NamedTuple):
+    """The least and the largest figure that one could mean, its unit in a file, and its unit in a form."""
+
+    low: float
+    high: float
+    in_file: str
+    in_form: str = ""
+    scale: float = 1.0  # one of the form's units in one of the file's
+
+
 # The slowest and the fastest things one could mean: a microcontroller's figures to a rack's.
 _RANGES = {
-    "mem_bandwidth_bytes_per_s": (1e8, 1e15, "bytes per second (900 GB/s is 900e9)"),
-    "mem_bytes": (2**26, 1e15, "bytes (24 GB is 24 * 2**30 = 25769803776)"),
-    "tdp_w": (0.1, 2e5, "watts"),
-    "year": (1980, 2100, "a calendar year"),
-    "clock_hz": (1e6, 2e10, "hertz (2.5 GHz is 2.5e9)"),
+    "mem_bandwidth_bytes_per_s": _Range(1e8, 1e15, "bytes per second (900 GB/s is 900e9)", "GB/s", 1e9),
+    "mem_bytes": _Range(2**26, 1e15, "bytes (a data sheet's 24 GB are 24 * 2**30 = 25769803776)", "GB", 1e9),
+    "tdp_w": _Range(0.1, 2e5, "watts"),
+    "year": _Range(1980, 2100, "a calendar year"),
+    "clock_hz": _Range(1e6, 2e10, "hertz (2.5 GHz is 2.5e9)"),
 }
-_PEAK_RANGE = (1e8, 1e18, "operations per second (100 TFLOP/s is 100e12)")
+_PEAK_RANGE = _Range(1e8, 1e18, "operations per second (100 TFLOP/s is 100e12)", "tera-operations per second", 1e12)
 
 
-def validate(device: Device, where: str) -> Device:
-    """The same device; raises ExplorerError with one sentence for the first thing that cannot be true."""
+def validate(device: Device, where: str, form: bool = False) -> Device:
+    """The same device; raises ExplorerError with one sentence for the first thing that cannot be true.
 
-    def check(field: str, value: float, low: float, high: float, unit: str) -> None:
+    form: the figures were typed in the units of data sheets (GB, GB/s, TFLOP/s), and are spoken of in these.
+    """
+
+    def check(field: str, value: float, found: _Range) -> None:
+        unit = found.in_form if form and found.in_form else found.in_file
+        told = f"{value / found.scale:g} {unit}" if form and found.in_form else f"{value:g}"
         if not math.isfinite(value) or value <= 0:
             raise ExplorerError(
-                f"{where}: {describe(field)} of '{device.name}' is {value:g}, and must be above zero.",
+                f"{where}: {describe(field)} of '{device.name}' is {told}, and must be above zero.",
                 f"Give it in {unit}, or leave it out when it is not known.",
             )
-        if not low <= value <= high:
+        if not found.low <= value <= found.high:
             raise ExplorerError(
-                f"{where}: {describe(field)} of '{device.name}' is {value:g}, which no device has.",
+                f"{where}: {describe(field)} of '{device.name}' is {told}, which no device has.",
                 f"The unit is probably wrong: give it in {unit}.",
             )
 
@@ -102,10 +117,10 @@ def validate(device: Device, where: str) -> Device:
             f"{where}: '{device.name}' has no source.",
             "Say in 'sources' where the figures come from, for instance the name of a data sheet.",
         )
-    for field, (low, high, unit) in _RANGES.items():
+    for field, found in _RANGES.items():
         value = getattr(device, field)
         if value is not None:
-            check(field, value, low, high, unit)
+            check(field, value, found)
     if not device.peak_flop_per_s:
         raise ExplorerError(
             f"{where}: '{device.name}' has no peak at all.",
@@ -116,7 +131,7 @@ def validate(device: Device, where: str) -> Device:
             raise ExplorerError(
                 f"{where}: '{device.name}' has a peak for the unknown dtype '{dtype}'.", f"Known: {', '.join(DTYPES)}."
             )
-        check(f"peak_flop_per_s.{dtype}", peak, *_PEAK_RANGE)
+        check(f"peak_flop_per_s.{dtype}", peak, _PEAK_RANGE)
     known = {*_LABELS, *(f"peak_flop_per_s.{dtype}" for dtype in DTYPES), "year", "clock_hz"}
     for field in device.uncertain_fields:
         if field not in known:

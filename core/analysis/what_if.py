@@ -583,8 +583,8 @@ def under_cost(
         elif needed > of.device.mem_bytes:
             has = usable_bytes(of.device.kind, of.device.mem_bytes)
             left_out.append(
-                f"{of.device.name} does not hold it: {has / 2**30:.3g} GiB are usable, "
-                f"{needed * has / of.device.mem_bytes / 2**30:.3g} GiB are needed."
+                f"{of.device.name} does not hold it: {has / 1e9:.3g} GB are usable, "
+                f"{needed * has / of.device.mem_bytes / 1e9:.3g} GB are needed."
             )
         else:
             kept.append(of)

@@ -150,7 +150,13 @@ def block_bars(
         {"name": g.name, "kind": g.kind, "value": g.value, "text": si(g.value, UNITS[quantity]), "share": g.share}
         for g in by_block(layers, phase, quantity)
     ]
+    sums: dict[str, float] = {}
+    for row in rows:
+        sums[row["name"]] = sums.get(row["name"], 0.0) + row["value"]
     words = f"{_words(quantity).capitalize()} of {phase} block by block" + ("" if rows else ", nothing measured yet")
+    if sums:
+        most = max(sums, key=lambda name: sums[name])
+        words += f": {len(sums)} of them, the largest is {most} with {si(sums[most], UNITS[quantity])}"
     return fed(_block_spec(quantity, height), words, blocks=rows)
 
 
@@ -201,6 +207,8 @@ def change_bars(
         for c in found
     ]
     words = f"Layers whose {_words(quantity)} differ most between two runs in {phase}"
+    if rows:
+        words += ": " + ", ".join(f"{row['name']} {row['text']}" for row in rows[:3])
     return fed(
         _change_spec(quantity, height), words if rows else f"{words}: no layer was measured in both", changes=rows
     )
@@ -211,7 +219,10 @@ def _change_spec(quantity: Quantity, height: int) -> dict[str, Any]:
     base = alt.Chart(alt.NamedData("changes"))
     y = alt.Y("label:N", title=None, sort=None, axis=_names())
     x = alt.X(
-        "change:Q", title="Second run minus first", axis=alt.Axis(labelExpr=si_label(UNITS[quantity]), tickCount=6)
+        "change:Q",
+        title="Second run minus first",
+        scale=alt.Scale(zero=True, nice=False, padding=66),  # room for the words beside the longest bars
+        axis=alt.Axis(labelExpr=si_label(UNITS[quantity]), tickCount=5, labelOverlap="greedy"),
     )
     bars = base.mark_bar(cornerRadiusEnd=2).encode(
         y=y,

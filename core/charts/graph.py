@@ -102,7 +102,7 @@ def layer_graph(
                     if value is not None
                     else {"visualMap": False, "itemStyle": {"color": GREY, "opacity": 0.55}}
                 ),
-                "label": {"formatter": _label(p.node), "show": unit > 20},
+                "label": {"formatter": _label(p.node), "show": True},
                 "tooltip": {"formatter": _tooltip(p.node, kind, colour, value, size, share)},
                 **(
                     {"itemStyle": {"borderColor": RED, "borderWidth": 3}}
@@ -140,7 +140,7 @@ def layer_graph(
                 "edgeSymbolSize": [0, 7 if unit > 20 else 4],
                 "emphasis": {"focus": "adjacency", "label": {"show": True}},
                 "select": {"itemStyle": {"borderColor": RED, "borderWidth": 3}},
-                "label": {"position": "bottom", "fontSize": 11, "distance": 4},
+                "label": {"position": "bottom", "fontSize": 11 if unit > 20 else 9, "distance": 4},
                 "labelLayout": {"hideOverlap": True},
                 "lineStyle": {"color": GREY, "opacity": 0.55, "width": 1.2 if unit > 20 else 0.8},
                 "data": data,

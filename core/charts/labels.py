@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Sequence
 from itertools import takewhile
 
 UNITS = {"seconds": "s", "flops": "FLOP", "bytes": "B", "weight_bytes": "B", "output_bytes": "B"}
+LINES = "split(datum.label, '\\n')"  # a Vega expression: an axis label in the lines that `wrapped` made
 _PREFIXES = {-4: "p", -3: "n", -2: "µ", -1: "m", 0: "", 1: "k", 2: "M", 3: "G", 4: "T", 5: "P", 6: "E"}
 
 
@@ -31,6 +33,17 @@ def short(name: str) -> str:
         return name
     number, _, tail = rest.partition(".")
     return f"{number} · {tail}" if tail else name
+
+
+def wrapped(name: str, letters: int = 30) -> str:
+    """A long name in lines for an axis, broken between its parts (` · `), a long part between its words."""
+    lines: list[str] = []
+    for part in name.split(" · "):
+        if lines and len(lines[-1]) + len(part) + 3 <= letters:
+            lines[-1] += f" · {part}"
+        else:
+            lines += textwrap.wrap(part, letters, break_long_words=False) or [part]
+    return "\n".join(lines)
 
 
 def distinct(rows: Sequence[Sequence[str]]) -> tuple[list[str], str]:

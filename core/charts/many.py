@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 import altair as alt
 
 from core.charts.chart import Chart, Row, built, fed
-from core.charts.labels import si
+from core.charts.labels import LINES, si, wrapped
 from core.charts.palette import BLUE, GREY, ORANGE
 
 PLAIN = ("tok/s", "")
+SAID = 12  # configurations that the words for the chart name
 
 
 class Bar(NamedTuple):
@@ -35,7 +36,7 @@ def side_by_side(bars: Sequence[Bar], title: str, unit: str) -> Chart:
 
     data: list[Row] = [
         {
-            "label": b.label,
+            "label": wrapped(b.label),
             "value": b.value,
             "low": b.low,
             "high": b.high,
@@ -52,17 +53,27 @@ def side_by_side(bars: Sequence[Bar], title: str, unit: str) -> Chart:
     ]
     told = any(b.predicted_low is not None for b in bars)
     about = " beside the predicted range" if told else ""
-    return fed(_spec(title, told), f"{title} of {len(bars)} configurations{about}", rows=data)
+    said = ", ".join(f"{b.label} {words(b.value)}" for b in bars[:SAID])
+    tall = max((row["label"].count("\n") for row in data), default=0) + 1
+    return fed(_spec(title, told, tall), f"{title} of {len(bars)} configurations{about}: {said}", rows=data)
 
 
 @cache
-def _spec(title: str, told: bool) -> dict[str, Any]:
+def _spec(title: str, told: bool, tall: int) -> dict[str, Any]:
     base = alt.Chart(alt.NamedData("rows"))
     y = alt.Y(
         "label:N",
         title=None,
         sort=None,
-        axis=alt.Axis(labelLimit=320, ticks=False, domain=False, labelPadding=8, labelOverlap=False, labelFontSize=12),
+        axis=alt.Axis(
+            labelExpr=LINES,
+            labelLimit=240,
+            ticks=False,
+            domain=False,
+            labelPadding=8,
+            labelOverlap=False,
+            labelFontSize=12,
+        ),
     )
     scale = alt.Scale(type="log", nice=False, padding=48)
     axis = alt.Axis(labels=False, ticks=False, tickCount=5, gridOpacity=0.4)  # every dot has its number
@@ -87,6 +98,6 @@ def _spec(title: str, told: bool) -> dict[str, Any]:
     )
     layers = [*([foretold] if told else []), wide, dots, words]
     return {
-        **built(alt.layer(*layers).properties(height=alt.Step(32)), None),
+        **built(alt.layer(*layers).properties(height=alt.Step(max(32, 10 + 14 * tall))), None),
         "autosize": {"type": "fit-x", "contains": "padding"},
     }

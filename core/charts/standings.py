@@ -8,6 +8,7 @@ from typing import Any
 import altair as alt
 
 from core.charts.chart import Chart, Row, built, fed
+from core.charts.labels import LINES, wrapped
 from core.charts.palette import BLUE, GREY, ORANGE
 
 AXIS = 64  # pixels of the axis below the rows
@@ -21,7 +22,7 @@ def speedups(rows: Sequence[Any]) -> Chart:
     shown = sorted((r for r in rows if r.over_autoregressive is not None), key=lambda r: -r.over_autoregressive.value)
     data: list[Row] = [
         {
-            "label": r.label,
+            "label": wrapped(r.label),
             "speedup": r.over_autoregressive.value,
             "low": r.over_autoregressive.low if r.over_autoregressive.low is not None else r.over_autoregressive.value,
             "high": r.over_autoregressive.high
@@ -32,15 +33,15 @@ def speedups(rows: Sequence[Any]) -> Chart:
         }
         for r in shown
     ]
-    guesses: list[Row] = [{"label": r.label, "speedup": r.predicted} for r in shown if r.predicted is not None]
-    words = ", ".join(f"{r['label']} {r['text']}" for r in data) or "nothing measured yet"
+    guesses: list[Row] = [{"label": wrapped(r.label), "speedup": r.predicted} for r in shown if r.predicted is not None]
+    words = ", ".join(f"{r.label} {d['text']}" for r, d in zip(shown, data, strict=True)) or "nothing measured yet"
     names = [r["label"] for r in data]
     limit = 1.15 * max((r["end"] for r in data), default=1.0)  # room for the words
     return fed(_spec(names, limit), f"Speed-up over autoregressive: {words}", rows=data, guesses=guesses)
 
 
 def _spec(names: Sequence[str], limit: float) -> dict[str, Any]:
-    axis = alt.Axis(labelLimit=320, ticks=False, domain=False, labelOverlap=False)
+    axis = alt.Axis(labelExpr=LINES, labelLimit=240, ticks=False, domain=False, labelOverlap=False)
     y = alt.Y("label:N", title=None, sort=list(names), axis=axis)
     base = alt.Chart(alt.NamedData("rows"))
     x = alt.X("speedup:Q", title="Speed-up", scale=alt.Scale(domain=[0, limit], nice=False))
@@ -53,4 +54,5 @@ def _spec(names: Sequence[str], limit: float) -> dict[str, Any]:
         .encode(x=x, y=y, tooltip=[alt.Tooltip("speedup:Q", title="Predicted", format=".2f")])
     )
     one = alt.Chart(alt.Data(values=[{"one": 1}])).mark_rule(color=GREY, strokeDash=[4, 3]).encode(x="one:Q")
-    return built(alt.layer(bars, spread, words, guesses, one), 26 * max(1, len(names)) + AXIS)
+    row = max(26, 8 + 13 * max((name.count("\n") + 1 for name in names), default=1))
+    return built(alt.layer(bars, spread, words, guesses, one), row * max(1, len(names)) + AXIS)

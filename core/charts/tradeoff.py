@@ -13,9 +13,20 @@ from core.charts.chart import Chart, Row, built, fed
 from core.charts.palette import BLUE, GREEN, GREY, ORANGE, PINK, RED, SERIES, SKY
 
 BACKENDS = {"llama.cpp": BLUE, "ONNX Runtime": GREEN, "PyTorch": ORANGE}
-PLACES = {"above": -8, "below": 14}  # pixels from a point to its label
-WIDTH, FRAME = 560, 160  # pixels: of a usual plot, and what axis, legend and padding take of its height
-LETTER, LINE = 6.2, 12  # pixels of a label's letters and lines
+# Where a label stands: to the right of its point or to the left, and pixels down.
+PLACES = {
+    "above": ("left", 8, -8),
+    "below": ("left", 8, 14),
+    "left above": ("right", -8, -8),
+    "left below": ("right", -8, 14),
+    "right": ("left", 8, 4),
+    "left": ("right", -8, 4),
+}
+WIDTHS = {"narrow": 250, "usual": 560, "wide": 900}  # pixels of a plot for which labels are placed
+FRAME = 160  # pixels that axis, legend and padding take of its height
+PADDING = 60  # pixels that a plot keeps free on both sides
+LETTER, LINE, DOT = 6.2, 12, 5  # pixels of a label's letters and lines, and from a point's middle to its edge
+SAID = 12  # differences that the words for the chart name
 SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down")
 EFFECTS = {"worse": RED, "not shown to differ": GREY, "better": GREEN}
 
@@ -64,6 +75,7 @@ def pareto(
     log_x: halvings of time stand equally far apart. pick: clicking selects the nearest variant (selection "pick",
     field "id").
     """
+    placed = {name: _placed(points, log_x, height, width) for name, width in WIDTHS.items()}
     rows: list[Row] = [
         {
             "id": p.id,
@@ -78,38 +90,60 @@ def pareto(
             "front": p.on_front,
             "member": "" if p.member is None else f"on the front in {p.member:.0%} of the draws",
             "note": p.note,
-            "place": place,
+            **{name: places[i] for name, places in placed.items()},
         }
-        for p, place in zip(points, _placed(points, log_x, height), strict=True)
+        for i, p in enumerate(points)
     ]
     steps = sorted((p for p in points if p.on_front), key=lambda p: (p.x, -p.y))
     best = _upper(steps)
     line = [{"x": p.x, "y": p.y, "order": n} for n, p in enumerate(best)]
     words = f"{y_title} over {x_title} of {len(points)} variants, {len(best)} of them on the front"
+    if best:
+        words += ": " + ", ".join(p.label for p in best)
     spec = _pareto_spec(tuple(dict.fromkeys(p.group for p in points)), x_title, y_title, y_format, log_x, height, pick)
     return fed(spec, words, points=rows, front=line)
 
 
-def _placed(points: Sequence[Point], log_x: bool, height: int) -> list[str]:
-    """Where each label stands, one of PLACES, so that none lies on another; "" where there is no room.
+def _placed(points: Sequence[Point], log_x: bool, height: int, width: int) -> list[str]:
+    """Where each label stands, one of PLACES, so that none lies on another or on a point, or leaves the plot.
 
-    Those on the front come first. The tooltip names every point.
+    "": where there is no room for it; the tooltip names every point. Those on the front come first.
+    width: pixels of the plot, its padding among them.
     """
-    x = [math.log2(p.x) if log_x and p.x > 0 else p.x for p in points]
-    ends = [e for p in points for e in (p.y, p.y_low, p.y_high) if e is not None]
-    wide, tall = max(x, default=0) - min(x, default=0) or 1.0, max(ends, default=0) - min(ends, default=0) or 1.0
+
+    def scaled(value: float) -> float:
+        return math.log2(value) if log_x and value > 0 else value
+
+    across = [scaled(e) for p in points for e in (p.x, p.x_low, p.x_high) if e is not None]
+    up = [e for p in points for e in (p.y, p.y_low, p.y_high) if e is not None]
+    wide, tall = max(across, default=0) - min(across, default=0) or 1.0, max(up, default=0) - min(up, default=0) or 1.0
+    dots = [
+        (
+            PADDING + (scaled(p.x) - min(across)) / wide * (width - 2 * PADDING),
+            (max(up) - p.y) / tall * (height - FRAME),
+        )
+        for p in points
+    ]
+    taken = [(x - DOT, x + DOT, y - DOT, y + DOT) for x, y in dots]
     found = [""] * len(points)
-    taken: list[tuple[float, float, float]] = []  # left, right and middle of the labels
     for i in sorted(range(len(points)), key=lambda i: not points[i].on_front):
-        left = (x[i] - min(x)) / wide * WIDTH
-        right = left + LETTER * len(points[i].label)
-        for place, dy in PLACES.items():
-            middle = (max(ends) - points[i].y) / tall * (height - FRAME) + dy
-            if all(right < a or left > b or abs(middle - m) > LINE for a, b, m in taken):
-                taken.append((left, right, middle))
-                found[i] = place
-                break
+        x, y = dots[i]
+        long = LETTER * len(points[i].label)
+        for place, (align, dx, dy) in PLACES.items():
+            left = x + dx if align == "left" else x + dx - long
+            box = (left, left + long, y + dy - LINE, y + dy)
+            others = [t for n, t in enumerate(taken) if n != i]
+            if box[0] < 0 or box[1] > width or any(_meet(box, other) for other in others):
+                continue
+            taken.append(box)
+            found[i] = place
+            break
     return found
+
+
+def _meet(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> bool:
+    """Whether two boxes (left, right, top, bottom) have a pixel in common."""
+    return a[0] < b[1] and b[0] < a[1] and a[2] < b[3] and b[2] < a[3]
 
 
 def _upper(steps: Sequence[Point]) -> list[Point]:
@@ -126,7 +160,9 @@ def _pareto_spec(
     groups: tuple[str, ...], x_title: str, y_title: str, y_format: str, log_x: bool, height: int, pick: bool
 ) -> dict[str, Any]:
     base = alt.Chart(alt.NamedData("points"))
-    scale = alt.Scale(type="log", base=2, nice=False, padding=60) if log_x else alt.Scale(zero=False, padding=40)
+    scale = (
+        alt.Scale(type="log", base=2, nice=False, padding=PADDING) if log_x else alt.Scale(zero=False, padding=PADDING)
+    )
     x = alt.X("x:Q", title=x_title, scale=scale, axis=alt.Axis(format="~g", gridOpacity=0.4))
     y = alt.Y(
         "y:Q", title=y_title, scale=alt.Scale(zero=False, padding=20), axis=alt.Axis(format=y_format, gridOpacity=0.4)
@@ -161,11 +197,13 @@ def _pareto_spec(
         tooltip=tips,
         opacity=alt.condition("datum.front", alt.value(1), alt.value(0.5)),
     )
+    usual, wider = (sum(WIDTHS[n] for n in pair) / 2 for pair in (("narrow", "usual"), ("usual", "wide")))
+    where = f"(width < {usual:g} ? datum.narrow : width < {wider:g} ? datum.usual : datum.wide)"
     names = [
-        base.transform_filter(alt.datum.place == place)
-        .mark_text(align="left", dx=8, dy=dy, fontSize=11, color=GREY)
+        base.transform_filter(f"{where} == '{place}'")
+        .mark_text(align=align, baseline="bottom", dx=dx, dy=dy, fontSize=11, color=GREY)
         .encode(x=x, y=y, text="label:N")
-        for place, dy in PLACES.items()
+        for place, (align, dx, dy) in PLACES.items()
     ]
     layers = [front, wide, tall, dots, *names]
     if pick:
@@ -197,6 +235,11 @@ def deltas(rows: Sequence[Delta], title: str, value_format: str = "+.0%", margin
     lines = [{"x": 0.0}, *([{"x": -margin}] if margin else [])]
     shown = sum(r.effect != "not shown to differ" for r in rows)
     words = f"{title} of {len(rows)} variants, {shown} of them shown to differ from the baseline"
+    told = [
+        f"{r.label} {r.effect} in {r.metric} by {abs(r.value):.3g}" for r in rows if r.effect in ("better", "worse")
+    ]
+    if told:
+        words += ": " + ", ".join(told[:SAID])
     return fed(_deltas_spec(title, value_format), words, rows=data, lines=lines)
 
 

@@ -30,7 +30,11 @@ from hardware.detect import machine, machine_id
 @model_options
 @click.option("--device", required=True, help="A device of the catalogue, or `here`.")
 @click.option("--change", "changed", multiple=True, help="RESOURCE=FACTOR: bandwidth=2, flops=1.5, fp16=2, cache=2 ...")
-@click.option("--memory-gb", type=float, help="As if the device had so much memory.")
+@click.option(
+    "--memory-gb",
+    type=float,
+    help="As if the device had so much memory, in 10^9 bytes (a data sheet's 80 GB are 85.9).",
+)
 @click.option("--cache-mb", type=float, help="As if it had a cache that a small model may fit into, with --cache-gbs.")
 @click.option("--cache-gbs", type=float, help="What that cache is read with, in GB/s.")
 @click.option("--weights", help="q4_0, q4_k_m, q8_0, f16 ...; without it, as they are stored.")
@@ -99,7 +103,7 @@ def _print(answer: dict[str, Any], phases: tuple[changes.Phase, ...]) -> None:
     for line in changes.knees_in_words(answer["knees"]):
         click.echo(f"- {line}")
     least, has = answer["least_memory_bytes"], answer["mem_bytes"]
-    click.echo(f"- It needs a device of {least / 2**30:.3g} GiB; this one has {has / 2**30:.3g} GiB.")
+    click.echo(f"- It needs a device of {least / 1e9:.3g} GB; this one has {has / 1e9:.3g} GB.")
     if "front" in answer:
         click.echo()
         show([msgspec.structs.asdict(c) for c in answer["front"]])
@@ -121,7 +125,7 @@ def _altered(base: changes.Design, factors: dict[str, float], given: dict[str, A
     if (mb is None) != (gbs is None):
         raise ExplorerError("A cache has a size and a bandwidth.", "Give both --cache-mb and --cache-gbs, or neither.")
     cache = None if mb is None else Cache(size_bytes=mb * 1e6, bytes_per_s=gbs * 1e9)
-    return changes.altered(base, factors, None if gb is None else gb * 2**30, cache, given["dollars"])
+    return changes.altered(base, factors, None if gb is None else gb * 1e9, cache, given["dollars"])
 
 
 def _priced(now: changes.Design, given: dict[str, Any]) -> list[changes.Design]:

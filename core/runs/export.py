@@ -14,12 +14,23 @@ import msgspec
 
 from core.runs.passes import verdicts
 from core.runs.store import Run
-from core.types import Item, Step, to_json
+from core.types import Item, Result, Step, to_json
 
 
 def export_run(run: Run, fmt: str) -> bytes:
     """The run in one of FORMATS."""
     return FORMATS[fmt](run)
+
+
+def offered(run: Run, result: Result) -> list[str]:
+    """The FORMATS that would not be empty. result: the run's."""
+    there = {
+        "layers.csv": bool(result.layers),
+        "steps.csv": any(isinstance(e, Step) for e in run.events()),
+        "items.csv": bool(result.items),
+        "curve.csv": bool(result.curves),
+    }
+    return [fmt for fmt in FORMATS if there.get(fmt, True)]
 
 
 def _json(run: Run) -> bytes:

@@ -86,6 +86,18 @@ def draw_prepared() -> None:
 
 def draw_view(found: View) -> None:
     """Charts of three measures, the table, and the downloads."""
+    if len(found.lines) < 2:
+        st.info(
+            "Charts compare two configurations or more: make another run, or take a sweep. The table has this one.",
+            icon=":material/table_chart:",
+        )
+    else:
+        draw_measures(found)
+    draw_table(found)
+
+
+def draw_measures(found: View) -> None:
+    """A chart for each of the chosen measures."""
     default = [m for m in _FIRST if m in found.measures][:3]
     chosen = st.multiselect(
         "Metrics in charts",
@@ -102,6 +114,10 @@ def draw_view(found: View) -> None:
                 _draw_measure(found, measure)
     if any(line.predicted for line in found.lines):
         st.caption("Dots: measured, with the 95 % interval of five or more runs. Pale bars: predicted from ceilings.")
+
+
+def draw_table(found: View) -> None:
+    """Every configuration with every measure, and the downloads."""
     rows = [_cells(line.label, line.entry, found, n) for n, line in enumerate(found.lines)]
     st.dataframe(
         rows,

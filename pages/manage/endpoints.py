@@ -160,7 +160,7 @@ def row(model: ServedModel) -> dict[str, Any]:
     return {
         "Model": store.short(model.id),
         "State": model.state or None,
-        "Parameters": text.count(model.n_params) if model.n_params else None,
+        "Parameters": text.parameters(model.n_params) if model.n_params else None,
         "Quantization": model.quantization or None,
         "GB": model.size_bytes / 1e9 if model.size_bytes else None,
         "Context": model.context or model.trained_context,

@@ -23,13 +23,14 @@ from pages.ui.state import rows_key
 
 ABOUT = "What processors and accelerators can do, as their data sheets state it and as this machine was measured."
 SHOWN = ("fp32", "fp16", "bf16", "fp8", "int8")
-TERA, GIGA, BINARY_GB = 1e12, 1e9, 2**30
+TERA, GIGA = 1e12, 1e9
+UNITS = "1 GB is 10⁹ bytes everywhere here. A data sheet counts memory in 2³⁰: its 24 GB are 25.8 GB."
 
 
 def table(devices: tuple[Device, ...]) -> Any:
     """Numbers that sort as numbers; a doubtful one is shown with a ~."""
     columns = {
-        "Memory (GB)": ("mem_bytes", BINARY_GB),
+        "Memory (GB)": ("mem_bytes", GIGA),
         "Bandwidth (GB/s)": ("mem_bandwidth_bytes_per_s", GIGA),
         **{f"{dtype} (T/s)": (f"peak_flop_per_s.{dtype}", TERA) for dtype in SHOWN},
         "TDP (W)": ("tdp_w", 1.0),
@@ -89,6 +90,22 @@ def draw_device(device: Device) -> None:
                 icon=":material/download:",
                 on_click="ignore",
             )
+            if device.name in catalogue.own(data_dir() / "devices"):
+                draw_delete(device.name)
+
+
+def draw_delete(name: str) -> None:
+    """A device of one's own can go again; what a shipped one of that name says then holds."""
+    with st.popover("Delete", icon=":material/delete:", type="tertiary", key=f"device-delete-{name}"):
+        st.caption("Its figures are removed from your own files. Runs and studies stay.")
+        if st.button("Delete this device", type="primary", key=f"device-delete-yes-{name}"):
+            try:
+                catalogue.remove(name, data_dir() / "devices")
+            except ExplorerError as error:
+                fault(error)
+                return
+            st.toast(f"{text.escape(name)} is deleted.", icon=":material/delete:")
+            st.rerun()
 
 
 def draw_catalogue(devices: tuple[Device, ...]) -> Device | None:
@@ -120,7 +137,7 @@ def draw_catalogue(devices: tuple[Device, ...]) -> Device | None:
         alt="All devices with memory, bandwidth, peak rates and which figures are doubtful",
     )
     st.caption(
-        f"{text.provenance('stated')} dense peaks, decimal units; memory is binary. ~ marks a doubtful figure. "
+        f"{text.provenance('stated')} Dense peaks. {UNITS} ~ marks a doubtful figure. "
         "Select a row for its sources and roofs.",
         help=text.provenance_help(),
     )
@@ -129,17 +146,17 @@ def draw_catalogue(devices: tuple[Device, ...]) -> Device | None:
 
 
 def draw_form(chosen: Device | None) -> None:
-    """Add a device, or change one: the same name replaces it."""
+    """Add a device, or change one: the same name replaces it. A fault goes with the next change of a field."""
     base = chosen if chosen is not None and chosen.provenance == "stated" else None
     key = base.name if base else "new"
-    words = f"Edit {base.name}" if base else "Add a device"
-    with st.expander(words, icon=":material/add_circle:"), st.form(f"device-form-{key}", border=False):
+    words = f"Edit {text.escape(base.name)}" if base else "Add a device"
+    with st.expander(words, icon=":material/add_circle:"):
         one, two, three, four = st.columns([2, 1, 1, 1])
         name = one.text_input("Name", base.name if base else "", key=f"d-name-{key}")
         kinds = list(get_args(Kind))
         kind = two.selectbox("Kind", kinds, index=kinds.index(base.kind) if base else 1, key=f"d-kind-{key}")
         memory = three.number_input(
-            "Memory (GB)", min_value=0.0, value=base.mem_bytes / BINARY_GB if base else None, key=f"d-mem-{key}"
+            "Memory (GB)", min_value=0.0, value=base.mem_bytes / GIGA if base else None, help=UNITS, key=f"d-mem-{key}"
         )
         rate = four.number_input(
             "Bandwidth (GB/s)",
@@ -147,7 +164,7 @@ def draw_form(chosen: Device | None) -> None:
             value=base.mem_bandwidth_bytes_per_s / GIGA if base else None,
             key=f"d-rate-{key}",
         )
-        st.caption("Dense peaks in tera-operations per second; leave open what is not known.")
+        st.caption(f"{UNITS} Dense peaks in tera-operations per second; leave open what is not known.")
         peaks = {}
         for column, dtype in zip(st.columns(len(DTYPES)), DTYPES, strict=True):
             known = base.peak_flop_per_s.get(dtype) if base else None
@@ -162,31 +179,35 @@ def draw_form(chosen: Device | None) -> None:
             placeholder="Name of the data sheet",
             key=f"d-source-{key}",
         )
-        if st.form_submit_button("Save", icon=":material/save:", type="primary"):
+        if st.button("Save", icon=":material/save:", type="primary", key=f"d-save-{key}"):
             save(
                 Device(
                     name=name.strip(),
                     kind=kind,
-                    mem_bytes=(memory or 0.0) * BINARY_GB,
+                    mem_bytes=(memory or 0.0) * GIGA,
                     mem_bandwidth_bytes_per_s=(rate or 0.0) * GIGA,
                     peak_flop_per_s={dtype: v * TERA for dtype, v in peaks.items() if v},
                     tdp_w=tdp or None,
                     sources=tuple(part.strip() for part in source.split(";") if part.strip()),
-                )
+                ),
+                form=True,
             )
 
 
-def save(*devices: Device) -> None:
-    """Check all of them, then keep all of them; a fault is one sentence and nothing is kept."""
+def save(*devices: Device, form: bool = False) -> None:
+    """Check all of them, then keep all of them; a fault is one sentence and nothing is kept.
+
+    form: they were typed here, in the form's units.
+    """
     try:
         for device in devices:
-            validate(device, "This device")
+            validate(device, "This device", form)
         for device in devices:
             catalogue.save(device, data_dir() / "devices")
     except ExplorerError as error:
         fault(error)
         return
-    st.toast(f"Saved: {', '.join(d.name for d in devices)}", icon=":material/check:")
+    st.toast(f"Saved: {text.escape(', '.join(d.name for d in devices))}", icon=":material/check:")
     st.rerun()
 
 

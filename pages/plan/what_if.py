@@ -124,12 +124,12 @@ def change(base: Design) -> tuple[Design, dict[str, float]]:
         FLOPS: times_input(two, "FLOP/s", "what-if-x-flops", f"{len(device.peak_flop_per_s)} formats", "All formats."),
     }
     memory = one.number_input(
-        "Memory, GiB",
+        "Memory, GB",
         0.0,
         1e6,
-        round(device.mem_bytes / 2**30, 2),
+        round(device.mem_bytes / 1e9, 2),
         key=f"what-if-memory-{device.name}",
-        help="A data sheet's GB of memory are these, of 2^30 bytes.",
+        help="Of 10⁹ bytes. A data sheet counts memory in 2³⁰: its 80 GB are 85.9 GB here.",
     )
     dollars = two.number_input(
         "Price, $", 0.0, 1e9, None, key="what-if-dollars", help="Of the changed device; empty when it is unknown."
@@ -150,8 +150,8 @@ def change(base: Design) -> tuple[Design, dict[str, float]]:
             cache = Cache(size_bytes=size * 1e6, bytes_per_s=speed * 1e9) if size or speed else None
             st.caption("A model that fits the cache is another regime: it is read at the cache's bandwidth.")
     factors = {name: factor for name, factor in factors.items() if factor != 1.0}
-    moved = abs(memory * 2**30 / device.mem_bytes - 1) > 0.001
-    return what_if.altered(base, factors, memory * 2**30 if moved else None, cache, dollars), factors
+    moved = abs(memory * 1e9 / device.mem_bytes - 1) > 0.001
+    return what_if.altered(base, factors, memory * 1e9 if moved else None, cache, dollars), factors
 
 
 def ask() -> Asked | None:
@@ -204,8 +204,8 @@ def draw_times(phases: tuple[Phase, ...], before: dict[str, Phase], asked: Asked
             )
         st.metric(
             "Least memory",
-            f"{least / 2**30:.3g} GiB",
-            delta="fits" if least <= has else f"does not fit: {has / 2**30:.3g} GiB",
+            text.size(least),
+            delta="fits" if least <= has else f"does not fit: {text.size(has)}",
             delta_color="off",
             delta_arrow="off",
             border=True,

@@ -139,7 +139,7 @@ def _offer(found: DownloadPlan) -> None:
     verdict = ":green-badge[fits]" if found.fits else ":red-badge[does not fit]"
     st.markdown(
         f"{verdict} **{text.size(found.to_download_bytes)}** to download of {text.size(found.total_bytes)} in "
-        f"{len(found.files)} files; {text.size(found.free_bytes)} free on the disk"
+        f"{text.counted(len(found.files), 'file')}; {text.size(found.free_bytes)} free on the disk"
     )
     terms = f"Licence: {found.licence}." if found.licence else "No licence is stated."
     st.caption(text.escape(f"{terms} Into {found.folder}."))

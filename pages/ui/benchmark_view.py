@@ -8,7 +8,7 @@ from core.charts.curves import curve
 from core.charts.standings import speedups
 from core.studies import benchmark_report as report
 from core.studies.standings import Standings
-from pages.ui import text
+from pages.ui import labels, text
 from pages.ui.figure import figure
 
 
@@ -18,20 +18,23 @@ def draw_benchmark(found: Standings) -> None:
     for words in report.words(found)[1:]:
         st.markdown(text.escape(words))
     figure(speedups(found.rows), key="speedups")
-    st.caption("Bars: measured, over autoregressive in the same model and engine. Diamonds: predicted from v(n).")
+    st.caption(
+        "Bars: measured, over autoregressive in the same model and engine. Diamonds: predicted from tokens per forward "
+        "pass over v(n), which is what a forward pass of n tokens costs in passes of one."
+    )
     rows = [dict(zip(report.HEADER, report.cells(found, row), strict=True)) for row in found.rows]
     st.dataframe(rows, hide_index=True, width="stretch", height="content", alt="Ways to decode")
     st.caption(report.words(found)[0])
     if found.curves:
         st.subheader("Training", anchor=False)
-    labels = {r.id: r.label for r in found.plan.recipes}
+    recipes = {r.id: r.label for r in found.plan.recipes}
     for name, points in found.curves:
         values = list(dict.fromkeys(v for p in points for v in p.values))
-        with st.expander(labels.get(name, name), expanded=name == "cllm"):
+        with st.expander(recipes.get(name, name), expanded=name == "cllm"):
             for row in range(0, len(values), 2):
                 for place, (value, column) in enumerate(zip(values[row : row + 2], st.columns(2), strict=False), row):
                     with column:
-                        st.markdown(f"**{value.replace('_', ' ').capitalize()}**")
+                        st.markdown(f"**{labels.curve(value)}**")
                         figure(curve(points, value, place), key=f"study-{name}-{value}")
     st.download_button(
         "The report as one HTML file",

@@ -59,7 +59,7 @@ def draw_made(made: Made) -> None:
         st.metric("Weights", text.size(made.size_bytes), border=True, help="As stored, measured.", height="stretch")
         bits = explained("Bits per weight")
         st.metric("Bits per weight", f"{made.bits_per_weight:.2f}", border=True, height="stretch", help=bits)
-        st.metric("Parameters", text.count(made.n_params), border=True, height="stretch")
+        st.metric("Parameters", text.parameters(made.n_params), border=True, height="stretch")
     facts = {name: value for name, value in made.facts.items() if isinstance(value, str | int | float | bool)}
     if facts:
         rows = [{"What": labels.curve(k), "Found": _plain(v)} for k, v in facts.items()]

@@ -75,7 +75,8 @@ def _before(plugin: Any, given: dict[str, Scalar]) -> float | None:
     least = detectable_paired(n, DISCORDANCE)
     what = f"a difference of {100 * least:.0f} points or more" if least else "no difference at all"
     st.caption(
-        f":material/straighten: {n} items compared with another run over the same items can show {what}.",
+        f":material/straighten: {text.counted(n, 'item')} compared with another run over the same items can show "
+        f"{what}.",
         help="Exact McNemar test at the 5 % level with a power of 80 %, when the two differ on one item in five.",
     )
     return float(margin) / 100

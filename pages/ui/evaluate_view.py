@@ -7,7 +7,7 @@ import streamlit as st
 from core.learn.glossary import explained
 from core.runs.store import Run
 from core.types import Item, Result, Score
-from pages.ui import marks, text
+from pages.ui import labels, marks, text
 from pages.ui.paired_view import draw_paired
 from pages.ui.run_report import draw_disturbance, draw_failure, draw_provenance, export_menu
 from pages.ui.run_view import draw_header, draw_stage
@@ -100,7 +100,7 @@ def draw_items(result: Result) -> None:
 def _row(item: Item) -> dict[str, object]:
     return {
         "Item": item.id,
-        **{name.replace("_", " "): value for name, value in item.values.items()},
+        **{labels.value(name): value for name, value in item.values.items()},
         "Answer": item.output,
         "Expected": item.expected,
         "Prompt": item.prompt[-300:],

@@ -29,10 +29,11 @@ def guess_tiles(found: Acceptance | None) -> tuple[Tile, ...]:
     """Tokens per forward, and how many guesses were accepted; dashes where nothing was decoded."""
     values = (
         ("Tokens per forward", f"{found.tokens_per_forward:.2f}" if found else text.NONE),
-        ("Fast-forwarded", text.count(found.fast_forwarded) if found else text.NONE),
-        ("Stationary", text.count(found.stationary) if found else text.NONE),
+        ("Guessed right", text.count(found.fast_forwarded) if found else text.NONE),
+        ("Right before their turn", text.count(found.stationary) if found else text.NONE),
     )
-    return tuple((label, value, explained(label)) for label, value in values)
+    terms = ("Tokens per forward", "Fast-forwarded", "Stationary")  # as the papers call them
+    return tuple((label, value, explained(term)) for term, (label, value) in zip(terms, values, strict=True))
 
 
 def draw_tiles(tiles: Iterable[Tile]) -> None:

@@ -52,7 +52,7 @@ def draw_arithmetic(run: Run, result: Result, phase: Phase, name: str, reference
         ceiling = ceiling_for(seen, reference.ceiling, reference.near)
     with st.container(border=True):
         st.markdown(
-            f"**{text.escape(name)}** in {phase} :gray[· {layer.kind} · {text.count(layer.n_params)} parameters]"
+            f"**{text.escape(name)}** in {phase} :gray[· {layer.kind} · {text.parameters(layer.n_params)} parameters]"
         )
         draw_lines(written_out(layer, row, ceiling, seen.seconds if seen else None))
         if ceiling is not None:

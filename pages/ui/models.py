@@ -104,10 +104,10 @@ def architecture_line(model: ModelSpec, size_bytes: int | None = None) -> str:
     shared = f" ({heads.n_kv_heads} KV)" if heads and heads.n_kv_heads != heads.n_heads else ""
     size_bytes = size_bytes or model.weight_bytes
     parts = (
-        f"{model.n_blocks} layers",
+        text.counted(model.n_blocks, "layer"),
         f"width {model.d_model}",
         f"{heads.n_heads} heads{shared}" if heads else None,
-        f"**{text.count(model.n_params)} parameters**",
+        f"**{text.parameters(model.n_params)} parameters**",
         model.dtype,
         text.size(size_bytes) if size_bytes else None,
         f"context {model.max_context:,}" if model.max_context else None,

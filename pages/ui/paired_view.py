@@ -14,6 +14,8 @@ from pages.ui.state import open_run, readable, result_of, store
 
 _SHOWN_RUNS = 200
 _SHOWN_FLIPS = 50
+_SHOWN_ITEMS = 200
+_TALL, _WIDE = 56, 34  # pixels of a row with a verdict of two lines, and letters of one
 
 
 def draw_paired(run: Run, result: Result) -> None:
@@ -38,6 +40,7 @@ def draw_paired(run: Run, result: Result) -> None:
     for words in found.left_out:
         st.caption(text.escape(words))
     draw_flips([line.comparison for line in found.lines], baseline, result)
+    draw_beside(baseline, result)
 
 
 def same_eval(run: Run) -> list[Run]:
@@ -63,22 +66,28 @@ def draw_comparisons(found: Compared) -> None:
         rows.append(
             {
                 "Metric": comparison.metric.label,
+                "Verdict": line.verdict,
                 "Baseline": comparison.baseline,
                 "This run": comparison.variant,
                 "Difference": d.value,
                 "95 % interval": text.NONE if d.low is None else f"{d.low:+.4g} to {d.high:+.4g}",
                 "p (Holm)": line.p,
-                "Verdict": line.verdict,
-                "Items": comparison.n,
+                "Items compared": comparison.n,
             }
         )
     st.dataframe(
         rows,
         hide_index=True,
         width="stretch",
+        row_height=_TALL if any(len(str(row["Verdict"])) > _WIDE for row in rows) else None,
+        placeholder=text.NONE,
+        alt="Every metric of both runs, their difference with its interval, and the verdict",
         column_config={
-            name: st.column_config.NumberColumn(format="%.4g")
-            for name in ("Baseline", "This run", "Difference", "p (Holm)")
+            "Verdict": st.column_config.TextColumn(width=230),
+            "p (Holm)": st.column_config.NumberColumn(
+                format="%.4g", help="Exact or by bootstrap, as the metric asks; corrected over the metrics by Holm"
+            ),
+            **{n: st.column_config.NumberColumn(format="%.4g") for n in ("Baseline", "This run", "Difference")},
         },
     )
     if any(line.comparison.metric.kind == "rate" for line in found.lines):
@@ -100,6 +109,29 @@ def draw_flips(found: list[Comparison], baseline: Result, result: Result) -> Non
         rows = [_flip(name, "lost", before, after) for name in flips.lost]
         rows += [_flip(name, "gained", before, after) for name in flips.gained]
         st.dataframe(rows[:_SHOWN_FLIPS], hide_index=True, width="stretch", alt="Items that flipped")
+
+
+def draw_beside(baseline: Result, result: Result) -> None:
+    """Both runs' answers to the same items, those that differ first."""
+    before = {i.id: i for i in baseline.items}
+    both = sorted((i for i in result.items if i.id in before), key=lambda i: i.output == before[i.id].output)
+    if not any(i.output or before[i.id].output for i in both):
+        return
+    n = sum(i.output != before[i.id].output for i in both)
+    with st.expander(f"Both answers, item by item: {n} of {len(both)} differ", icon=":material/compare_arrows:"):
+        rows = [
+            {
+                "Item": i.id,
+                "Baseline": before[i.id].output,
+                "This run": i.output,
+                "Expected": i.expected,
+                "Prompt": i.prompt[-300:],
+            }
+            for i in both[:_SHOWN_ITEMS]
+        ]
+        st.dataframe(rows, hide_index=True, width="stretch", height=300, alt="The answers of both runs to each item")
+        if len(both) > _SHOWN_ITEMS:
+            st.caption(f"The first {_SHOWN_ITEMS} are shown; the exports have all.")
 
 
 def _flip(name: str, way: str, before: dict[str, Item], after: dict[str, Item]) -> dict[str, str]:

@@ -53,9 +53,12 @@ def run_picker(key: str) -> Run | None:
     return run
 
 
-def pick_run(label: str, key: str, default: str | None) -> str | None:
-    """A list of the newest runs, the choice being in the address; the id of the chosen one."""
-    names = run_names(default)
+def pick_run(label: str, key: str, default: str | None, none: str | None = None) -> str | None:
+    """A list of the newest runs, the choice being in the address; the id of the chosen one.
+
+    none: what stands first in the list for no run at all, whose id is "".
+    """
+    names = ({} if none is None else {"": none}) | run_names(default or None)
     return select(label, list(names), lambda i: names.get(i, i), key, default)
 
 

@@ -8,9 +8,12 @@ import streamlit as st
 from core import plugins
 from core.errors import ExplorerError
 from core.models import catalogue
+from core.runs import duration
 from core.runs.check import MemoryEstimate, check_text, estimate
 from core.runs.resolve import resolve
+from core.studies.foresight import Foresight
 from core.types import ModelEntry, ModelSpec, Request, from_json, to_json
+from hardware.detect import machine_id
 from pages.ui import text
 from pages.ui.add_model import add_model
 from pages.ui.choices import select
@@ -19,9 +22,10 @@ from pages.ui.page import fault
 from pages.ui.pickers import backend_picker, strategy_label
 from pages.ui.reach import runs_here
 from pages.ui.settings_form import settings_form
-from pages.ui.state import adopt_value
+from pages.ui.state import adopt_value, store
 from pages.ui.task_form import sampling_form, task_form
 
+_LONG_S = 60.0  # a run that takes longer says so before it starts
 _VERDICT = {
     "fits": ("green", "check_circle", "fits"),
     "tight": ("orange", "warning", "tight"),
@@ -51,7 +55,7 @@ def _model() -> tuple[ModelEntry | None, ModelSpec | None]:
     """The chosen model and its architecture; None while there is none that can be read."""
     with st.container(horizontal=True, vertical_alignment="bottom", gap="xsmall"):
         chosen = model_picker()
-        if st.button("", icon=":material/add:", key="add-model", help="Add a folder, a file or a model of the hub."):
+        if st.button("Add", icon=":material/add:", key="add-model", help="Add a folder, a file or a model of the hub."):
             add_model()
     if not chosen:
         st.caption("Choose a model, or type the path of one.")
@@ -114,6 +118,28 @@ def _estimate(request: bytes) -> MemoryEstimate:
     return estimate(wanted)
 
 
+@st.cache_data(ttl=30, max_entries=64, show_spinner=False)
+def _expected(request: bytes) -> tuple[float, bool]:
+    """Seconds that the run will take, and whether a run like it on this machine says so."""
+    wanted = from_json(request, Request)
+    seconds = duration.expected_s(wanted, store().history(), machine_id())
+    return (Foresight(store()).seconds(resolve(wanted)), False) if seconds is None else (seconds, True)
+
+
+def _say_duration(request: Request) -> None:
+    """Before a long run: about how long it will take, and by what this is judged."""
+    if request.backend == "endpoint":
+        return
+    seconds, known = _expected(to_json(request))
+    if seconds < _LONG_S:
+        return
+    n = duration.passes(request)
+    basis = "as long as the last run like it" if known else "a rough guess: nothing like it ran here yet"
+    st.caption(
+        f":material/hourglass_top: **About {text.seconds(seconds)}**: {n:,} {'pass' if n == 1 else 'passes'}, {basis}."
+    )
+
+
 def _with_memory(request: Request) -> Request | None:
     """Say before loading whether it fits, and ask when it does not."""
     try:
@@ -133,6 +159,7 @@ def _with_memory(request: Request) -> Request | None:
         f"KV cache {text.size(needed.kv_bytes)}, activations {text.size(needed.workspace_bytes)}, "
         f"library {text.size(needed.runtime_bytes)}.",
     )
+    _say_duration(request)
     if needed.verdict != "no":
         return request
     if not st.toggle(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from core.runs.export import FORMATS, export_run
+from core.runs.export import export_run, offered
 from core.runs.store import Run
 from core.types import Failed, Result
 from pages.ui import marks, text
@@ -12,11 +12,14 @@ from pages.ui.energy_view import draw_energy
 from pages.ui.links import address, link
 from pages.ui.platform_view import draw_platform
 from pages.ui.served_view import draw_served
+from pages.ui.state import result_of
 
 _FILES = {
     "json": ("Everything as JSON", "application/json", ":material/data_object:"),
     "layers.csv": ("Layers as CSV", "text/csv", ":material/table_rows:"),
     "steps.csv": ("Steps as CSV", "text/csv", ":material/list:"),
+    "items.csv": ("Items as CSV", "text/csv", ":material/fact_check:"),
+    "curve.csv": ("Training curves as CSV", "text/csv", ":material/show_chart:"),
     "html": ("One page with live charts (HTML)", "text/html", ":material/html:"),
     "notexts.html": ("The same without prompt and answer", "text/html", ":material/visibility_off:"),
     "zip": ("Bundle that redraws every chart", "application/zip", ":material/folder_zip:"),
@@ -101,7 +104,7 @@ def draw_links(run: Run) -> None:
 def export_menu(run: Run, key: str = "export") -> None:
     """Each file is made only when it is asked for."""
     with st.popover("Export", icon=":material/download:", type="tertiary"):
-        for fmt in FORMATS:
+        for fmt in offered(run, result_of(run)):
             label, mime, icon = _FILES.get(fmt, (fmt, "application/octet-stream", ":material/download:"))
             st.download_button(
                 label,

@@ -117,6 +117,11 @@ def _precision(backend: Any, model: str | None, prefix: str = "") -> tuple[str |
         help="Empty: all physical cores.",
         **_BOUND,
     )
+    if threads and threads > usable_cores():
+        st.caption(
+            f":material/warning: {threads} threads on {usable_cores()} {'core' if usable_cores() == 1 else 'cores'} "
+            "wait for each other: it will be slower than with fewer."
+        )
     return dtype, int(threads) if threads else None
 
 

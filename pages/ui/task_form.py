@@ -11,6 +11,7 @@ from core.types import Generate, ModelEntry, Sampling
 from pages.ui.template_form import template_form
 
 PROMPT = "What is the capital of France?"
+MOST_LETTERS = 100_000  # a browser grows slow with more in one field
 TEXT, RANDOM = "text", "random"
 _BOUND: dict[str, Any] = {"bind": "query-params"}
 
@@ -38,11 +39,16 @@ def task_form() -> Generate | None:
     if kind == RANDOM:
         prompt_tokens = int(st.number_input("Prompt tokens", 1, 1_000_000, 128, key="prompt_tokens", **_BOUND))
     else:
-        prompt = st.text_area(
-            "Prompt text", PROMPT, key="prompt", height=80, label_visibility="collapsed", max_chars=100_000, **_BOUND
-        )
+        prompt = st.text_area("Prompt text", PROMPT, key="prompt", height=80, label_visibility="collapsed", **_BOUND)
     if kind == TEXT and not (prompt or "").strip():
         st.warning("Type a prompt, or choose random tokens.", title="The prompt is empty", icon=":material/edit:")
+        return None
+    if prompt is not None and len(prompt) > MOST_LETTERS:
+        st.warning(
+            "Shorten it here, or give it on the command line, which takes up to ten million.",
+            title=f"The prompt has {len(prompt):,} characters; this page takes {MOST_LETTERS:,}",
+            icon=":material/edit:",
+        )
         return None
     return Generate(prompt=prompt, prompt_tokens=prompt_tokens, max_new_tokens=n_new)
 

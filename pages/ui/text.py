@@ -58,9 +58,11 @@ def compute(flop_per_s: float | None) -> str:
 
 
 def seconds(value: float | None) -> str:
-    """`1.25 s`, `83.0 ms`, `12.0 µs`; from two minutes on `2 min 05 s`."""
+    """`1.25 s`, `83.0 ms`, `12.0 µs`; from two minutes on `2 min 05 s`, from two hours `2 h 05 min`."""
     if value is None:
         return NONE
+    if value >= 7200:
+        return f"{int(value) // 3600} h {int(value) % 3600 // 60:02d} min"
     if value >= 120:
         return f"{int(value) // 60} min {int(value) % 60:02d} s"
     for factor, unit in ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs")):
@@ -88,6 +90,21 @@ def count(value: float | None) -> str:
     if value is None:
         return NONE
     return f"{value:,.0f}" if abs(value) < 10_000 else si(value)
+
+
+def counted(n: int, thing: str) -> str:
+    """`1 pair`, `2,000 pairs`."""
+    return f"{n:,} {thing}{'' if n == 1 else 's'}"
+
+
+def parameters(n: float | None) -> str:
+    """Of a model, in words: `135 million`, `6.74 billion`, `576`."""
+    if n is None:
+        return NONE
+    for factor, word in ((1e12, "trillion"), (1e9, "billion"), (1e6, "million")):
+        if n >= factor * 0.9995:
+            return f"{_digits(n / factor)} {word}"
+    return f"{n:,.0f}"
 
 
 def percent(share: float | None) -> str:

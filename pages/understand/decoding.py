@@ -175,21 +175,32 @@ def draw_pairs(pairs: Sequence, rival: Request) -> None:
     st.subheader(f"{text.escape(strategy_label(rival.strategy))} and autoregressive decoding", anchor=False)
     interval = f"{ratio.low:.2f} to {ratio.high:.2f}" if ratio.low is not None and ratio.high is not None else None
     error = _error(predicted / ratio.value - 1) if predicted else None
-    why = None if predicted else "A draft's own cost is not in v(n)." if found and found.n_draft else None
+    why = (
+        None
+        if predicted
+        else "What the draft model itself costs is not in v(n), the cost of a forward pass of n tokens."
+        if found and found.n_draft
+        else None
+    )
     with st.grid(4, min_column_width=200, row_height=148):
         for label, value, under, words in (
             (
                 "Speed-up over autoregressive",
                 text.ratio(ratio.value),
-                interval or f"{ratio.n} pairs",
+                interval or text.counted(ratio.n, "pair"),
                 "In interleaved pairs.",
             ),
-            ("Predicted speed-up", text.ratio(predicted), error, why or "Tokens per forward pass over v(n)."),
+            (
+                "Predicted speed-up",
+                text.ratio(predicted),
+                error,
+                why or "Tokens per forward pass over v(n): what a forward pass of n tokens costs in passes of one.",
+            ),
             ("Tokens per forward", f"{found.tokens_per_forward:.2f}" if found else text.NONE, None, None),
             (
                 "Acceptance rate",
                 text.percent(found.rate) if found else text.NONE,
-                f"{found.stationary} stationary" if found else None,
+                f"{found.stationary} right before their turn" if found else None,
                 "Accepted guesses among those that were decided: one behind a wrong guess was not.",
             ),
         ):
@@ -208,7 +219,7 @@ def draw_pairs(pairs: Sequence, rival: Request) -> None:
     draw_fastest(rival, [b.tok_per_s for _, b in results if b.tok_per_s])
     where = first_divergence(*steps)
     match = "the two texts are the same" if where is None else f"the two texts differ from token {where + 1} on"
-    st.caption(f"Output match: {match}. {ratio.n} pairs. {text.provenance('measured')}")
+    st.caption(f"Output match: {match}. {text.counted(ratio.n, 'pair')}. {text.provenance('measured')}")
 
 
 def _error(share: float) -> str:

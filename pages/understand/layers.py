@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Any, get_args
 
@@ -12,6 +13,7 @@ from core.analysis.breakdown import Phase, Quantity, attribution, compare
 from core.analysis.under_roof import ideal_times
 from core.charts.bars import block_bars, change_bars, kind_bars, layer_bars
 from core.charts.graph import SHAPE_WORDS, Colour, Graph, layer_graph
+from core.charts.labels import distinct
 from core.layer_names import block_of
 from core.runs.store import Run
 from core.types import Layer, LayerResult, Loaded, Result
@@ -23,8 +25,9 @@ from pages.ui.layer_detail import draw_arithmetic, loaded_of
 from pages.ui.links import link
 from pages.ui.live import live
 from pages.ui.page import empty, page
-from pages.ui.pickers import pick_run, run_picker
-from pages.ui.state import GOING, open_run, result_of
+from pages.ui.pickers import backend_label, pick_run, run_picker, strategy_label
+from pages.ui.run_report import draw_failure
+from pages.ui.state import GOING, open_run, readable, result_of
 
 COLOURS = {
     "Time": "seconds",
@@ -165,28 +168,58 @@ def draw_against(run: Run, result: Result, other_id: str, phase: Phase, loaded: 
     """The difference of two runs: the other one is the first, this one the second."""
     other = open_run(other_id)
     before = result_of(other)
+    there, here = told_apart(other, run)
     changes = {c.name: c.change for c in compare(before.layers, result.layers, phase) if c.change is not None}
     if not changes:
         st.info("No layer was timed in both runs in this phase.", icon=":material/compare_arrows:")
         return
+    whole = sum(changes.values())
     st.markdown(
-        f"**{text.escape(run.request.model)} · {run.request.backend}** minus "
-        f"**{text.escape(other.request.model)} · {other.request.backend}**, time in {phase}: "
-        f"{text.seconds(sum(changes.values()))} over {len(changes)} layers that both timed."
+        f"This run (**{text.escape(here)}**) takes **{text.seconds(abs(whole))} {'more' if whole > 0 else 'less'}** in "
+        f"{phase} than the other (**{text.escape(there)}**), over {text.counted(len(changes), 'layer')} that both "
+        "timed."
     )
     colour = Colour("time, this run minus the other", "s", changes, ramp="diverging")
     sizes = {name: abs(v) for name, v in changes.items()}
     with st.container(border=True):
         draw_graph(loaded.spec.layers, colour, sizes, "Blocks")
     with st.container(border=True):
-        st.markdown("**The largest differences** :gray[· the second run is this one]")
+        st.markdown(f"**The largest differences** :gray[· {text.escape(here)} minus {text.escape(there)}]")
         figure(change_bars(before.layers, result.layers, phase), key="changes")
+
+
+def choose_other(run: Run) -> str | None:
+    """The run to compare this one with; None: its own layers are shown."""
+    with st.popover("Compare with another run", icon=":material/compare_arrows:"):
+        other = pick_run("The other run", "layers-other", "", none="none: this run alone")
+    return other if other and other != run.id and readable(other) else None
+
+
+def told_apart(first: Run, second: Run) -> tuple[str, str]:
+    """What each of two runs is, in the words in which they differ; the moment too where all else is equal."""
+    parts = [
+        (r.model, backend_label(r.backend), strategy_label(r.strategy), r.dtype or "", f"batch {r.batch}")
+        for r in (first.request, second.request)
+    ]
+    names, _ = distinct(parts)
+    if parts[0] == parts[1]:
+        names = [time.strftime("%d %b %H:%M:%S", time.localtime(r.created_s)) for r in (first, second)]
+    return names[0], names[1]
+
+
+def draw_closed(run: Run, result: Result) -> None:
+    """No layers are known: the model is being opened, or it never was."""
+    if result.status in GOING:
+        empty("The model is not open yet", "Its layers appear as soon as it is.", ":material/hourglass_empty:")
+        return
+    draw_failure(run, result)
+    empty("This run ended before its model was open", "There are no layers to show.", ":material/account_tree:")
 
 
 def draw(run: Run, result: Result) -> None:
     loaded = loaded_of(run)
     if loaded is None:
-        empty("The model is not open yet", "Its layers appear as soon as it is.", ":material/hourglass_empty:")
+        draw_closed(run, result)
         return
     phases = [p for p in get_args(Phase) if any(x.phase == p for x in result.layers)] or ["prefill"]
     with st.container(horizontal=True, vertical_alignment="bottom"):
@@ -197,11 +230,9 @@ def draw(run: Run, result: Result) -> None:
             or phases[-1]
         )
         reference = choose_reference(result, "layers-roof")
-        with st.popover("Compare with another run", icon=":material/compare_arrows:"):
-            other = pick_run("The other run", "layers-other", None)
-            against = st.toggle("Show the difference", key="layers-against", disabled=other in (None, run.id))
+        other = choose_other(run)
     ceiling = reference.ceiling if reference else None
-    if against and other and other != run.id:
+    if other is not None:
         draw_against(run, result, other, phase, loaded)
         return
     rows = result.layers

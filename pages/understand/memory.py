@@ -215,7 +215,7 @@ def draw_fits(spec: ModelSpec, shape: Shape, runtime: float | None) -> None:
             {
                 "Device": d.name,
                 "Fits": f.fits,
-                "Memory (GB)": d.mem_bytes / 2**30,
+                "Memory (GB)": d.mem_bytes / 1e9,
                 "Longest context": f.longest_context,
                 "The model's limit": f.longest_context >= limit,
                 "Largest batch": f.largest_batch,
@@ -226,7 +226,10 @@ def draw_fits(spec: ModelSpec, shape: Shape, runtime: float | None) -> None:
         hide_index=True,
         height=420,
         column_config={
-            "Memory (GB)": st.column_config.NumberColumn(format="%.0f", help="Stated; a part is left to the system"),
+            "Memory (GB)": st.column_config.NumberColumn(
+                format="%.1f",
+                help="Stated, in 10⁹ bytes: a data sheet's 24 GB are 25.8 here. A part is left to the system",
+            ),
             "Longest context": st.column_config.NumberColumn(format="localized", help="Tokens, at this batch"),
             "The model's limit": st.column_config.CheckboxColumn(help="The model ends there, not the memory"),
             "Largest batch": st.column_config.NumberColumn(format="localized", help="Sequences, at this context"),

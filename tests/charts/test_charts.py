@@ -12,7 +12,7 @@ import vl_convert
 from core.analysis.roofline import Point, Roof
 from core.charts import bandwidth, bars, graph, graph_layout, intervals, memory, roofline, timeline, what_if
 from core.charts.chart import Chart
-from core.charts.labels import distinct, short, si
+from core.charts.labels import distinct, short, si, wrapped
 from core.types import Elementwise, Embedding, Layer, LayerResult, Linear, Memory, Norm
 
 N_BLOCKS = 4
@@ -389,3 +389,27 @@ def test_what_if_charts_compile_and_keep_their_specification() -> None:
         }
         assert one.alt
         assert vl_convert.vegalite_to_svg(other.spec)
+
+
+@pytest.mark.parametrize(
+    ("name", "lines"),
+    [
+        ("short", ["short"]),
+        ("smollm2-135m · llama.cpp · Autoregressive · q4_1", ["smollm2-135m · llama.cpp", "Autoregressive · q4_1"]),
+        ("Jacobi (window 16, pool from the prompt)", ["Jacobi (window 16, pool from", "the prompt)"]),
+        ("x" * 40, ["x" * 40]),
+        ("", [""]),
+    ],
+)
+def test_a_long_label_has_lines_and_no_word_is_cut(name: str, lines: list[str]) -> None:
+    assert wrapped(name).split("\n") == lines
+
+
+def test_every_node_may_have_its_label_and_none_covers_another() -> None:
+    series = graph.layer_graph(network(40), TIME, SECONDS, open_blocks=range(40), merge=False).chart.spec["series"][0]
+    assert all(node["label"]["show"] for node in series["data"]) and series["labelLayout"] == {"hideOverlap": True}
+
+
+def test_words_say_the_largest_differences_and_blocks() -> None:
+    assert "the largest is" in bars.block_bars(rows()).alt
+    assert bars.change_bars(rows(), rows(0.5)).alt.count("−") == 3

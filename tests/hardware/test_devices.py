@@ -161,3 +161,35 @@ def test_caches_are_counted_once(tmp_path: Path) -> None:
             for name, text in (("level", level), ("type", kind), ("size", size), ("shared_cpu_list", shared)):
                 (folder / name).write_text(text + "\n")
     assert detect._caches(tmp_path) == (detect.Cache(1, 48 * 2**10, 4), detect.Cache(3, 32 * 2**20, 1))
+
+
+def test_a_device_of_ones_own_can_go_and_others_stay(tmp_path: Path) -> None:
+    write(tmp_path, "card.json")
+    (tmp_path / "two.json").write_text(json.dumps([GOOD, {**GOOD, "name": "B"}]))
+    table = "name,kind,memory_gb,bandwidth_gbs,fp16_tflops,source\nMy card,gpu,8,100,10,sheet\nC,cpu,64,80,1,sheet\n"
+    (tmp_path / "rows.csv").write_text(table)
+    (tmp_path / "faulty.json").write_text("{")
+    assert set(catalogue.own(tmp_path)) == {"My card", "B", "C"}
+    catalogue.remove("My card", tmp_path)
+    assert set(catalogue.own(tmp_path)) == {"B", "C"}
+    assert sorted(p.name for p in tmp_path.glob("*.*")) == ["faulty.json", "rows.csv", "two.json"]
+    assert "My card" not in {d.name for d in catalogue.devices(tmp_path)}
+    with pytest.raises(ExplorerError, match="no device of your own"):
+        catalogue.remove("RTX 4090", tmp_path)
+
+
+def test_a_shipped_device_is_there_again_when_ones_own_goes(tmp_path: Path) -> None:
+    write(tmp_path, "4090.json", name="RTX 4090")
+    assert catalogue.find("RTX 4090", tmp_path).mem_bytes == 16 * 2**30
+    catalogue.remove("RTX 4090", tmp_path)
+    assert catalogue.find("RTX 4090", tmp_path).mem_bytes == 24 * 2**30
+
+
+def test_a_form_is_answered_in_its_own_units() -> None:
+    absurd = Device(**{**GOOD, "mem_bytes": 24e18})  # type: ignore[arg-type]
+    with pytest.raises(ExplorerError) as form:
+        validate(absurd, "This device", form=True)
+    assert "is 2.4e+10 GB" in form.value.message and form.value.hint.endswith("give it in GB.")
+    with pytest.raises(ExplorerError) as file:
+        validate(absurd, "x.json")
+    assert "24 * 2**30" in file.value.hint

@@ -95,6 +95,8 @@ def test_an_evaluation_is_made_and_compared(app: Open, home: Path, tmp_path: Pat
     sound(button(at, "Evaluate"))
     until(at, ended(home, Evaluate, 2))
     assert any("Verdict" in frame.value.columns for frame in at.dataframe), "the two runs are compared"
+    exports = {b.label for b in at.get("download_button")}
+    assert "Items as CSV" in exports and not exports & {"Layers as CSV", "Steps as CSV", "Training curves as CSV"}
 
 
 def test_both_sides_answer_one_after_the_other_and_remember(app: Open, home: Path) -> None:
@@ -128,7 +130,11 @@ def test_a_race_runs_both_and_says_how_they_fared(app: Open, home: Path) -> None
     until(at, ended(home, Generate, 2))
     store = Store(home / "data")
     assert {store.open(i).request.strategy for i in runs(home, Generate)} == {"autoregressive", "jacobi"}
-    assert {m.label for m in at.metric} >= {"Speed-up over autoregressive", "Tokens per forward", "Stationary"}
+    assert {m.label for m in at.metric} >= {
+        "Speed-up over autoregressive",
+        "Tokens per forward",
+        "Right before their turn",
+    }
 
 
 def test_pairs_are_measured_in_alternating_order_beside_a_prediction(app: Open, home: Path) -> None:

@@ -36,3 +36,10 @@ def test_the_prepared_comparison_is_one_click(app: Open) -> None:
     at = sound(app(PAGE))
     button = at.button(key="many-families")
     assert button.label == "Measure them" and not button.disabled
+
+
+def test_one_run_is_a_table_without_charts_of_one_point(app: Open, filled: Store) -> None:
+    at = sound(app(PAGE))
+    at = sound(at.text_input(key="many-words").set_value("native").run())
+    assert not at.get("vega_lite_chart") and len(at.dataframe[0].value) == 1
+    assert any("two configurations or more" in i.value for i in at.info)

@@ -69,7 +69,7 @@ def test_add_a_device(app: Open) -> None:
     assert not sound(at).error
     assert own() == ["My card"]
     kept = catalogue.find("My card", data_dir() / "devices")
-    assert (kept.mem_bytes, kept.mem_bandwidth_bytes_per_s) == (24 * 2**30, 900e9)
+    assert (kept.mem_bytes, kept.mem_bandwidth_bytes_per_s) == (24e9, 900e9)
 
 
 @pytest.mark.parametrize(
@@ -80,12 +80,25 @@ def test_add_a_device(app: Open) -> None:
         ({"fp16": None}, "has no peak at all"),
         ({"rate": 900e9}, "The unit is probably wrong"),
         ({"mem": None}, "must be above zero"),
+        ({"mem": 24e9}, "give it in GB."),
     ],
 )
 def test_a_faulty_device_is_one_sentence(app: Open, changes: dict[str, object], sentence: str) -> None:
     at = fill(sound(app(DEVICES)), **changes)
     assert sentence in words(sound(at))
     assert own() == []
+
+
+def test_a_fault_goes_with_the_next_change(app: Open) -> None:
+    at = fill(sound(app(DEVICES)), source="")
+    assert "has no source" in words(at)
+    at.text_input(key="d-source-new").set_value("Its data sheet").run()
+    assert not sound(at).error
+
+
+def test_memory_is_in_the_same_unit_everywhere(app: Open) -> None:
+    table = sound(app(DEVICES)).dataframe[0].value
+    assert table.set_index("Device").at["RTX 4090", "Memory (GB)"] == pytest.approx(25.77, abs=0.01)
 
 
 def test_import_a_file(app: Open) -> None:

@@ -130,6 +130,19 @@ def test_what_cannot_run_says_so_before(app: Open) -> None:
     assert not at.button(key="start").disabled, "run anyway"
 
 
+def test_a_prompt_that_is_too_long_is_not_dropped(app: Open) -> None:
+    at = app(model="tiny-moe", backend="fake")
+    at.text_area(key="prompt").set_value("word " * 30_000).run()
+    assert any("150,000 characters" in w.proto.title for w in sound(at).warning)
+    assert at.button(key="start").disabled and len(at.text_area(key="prompt").value) == 150_000
+
+
+def test_a_long_run_says_how_long_and_too_many_threads_that_they_wait(app: Open) -> None:
+    at = app(model="tiny-moe", backend="fake", repeats="1000", max_new_tokens="100000", threads="512")
+    said = " ".join(c.value for c in sound(at).caption)
+    assert "**About " in said and " passes, a rough guess" in said and "512 threads on" in said
+
+
 def test_an_unknown_model_in_the_address(app: Open) -> None:
     for model, words in (("/no/such/model.gguf", "no file or folder"), ("owner/name", "no model called")):
         at = sound(app(model=model))

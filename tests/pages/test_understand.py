@@ -13,12 +13,13 @@ from streamlit.testing.v1 import AppTest
 
 from core.paths import data_dir
 from core.runs.store import Store
+from core.types import Failed
 from hardware import catalogue, ceilings
 from hardware.ceilings import Ceilings, Gemm, ReadPoint
 from hardware.detect import machine_id
 from hardware.errors import ExplorerError
 from pages.ui.ceilings import default_threads, jobs
-from tests.pages.conftest import sound
+from tests.pages.conftest import TINY, sound
 
 Open = Callable[..., AppTest]
 ROOFLINE, LAYERS, MEMORY = (f"pages/understand/{name}.py" for name in ("roofline", "layers", "memory"))
@@ -217,10 +218,25 @@ def test_the_difference_of_two_runs(app: Open, filled: Store) -> None:
     at = sound(app(LAYERS))
     other = next(s for s in at.selectbox if s.label == "The other run")
     other.set_value(filled.ids()[1]).run()
-    at.toggle(key="layers-against").set_value(True).run()
     assert "layers that both timed" in words(sound(at))
     low, high = (option(at)["visualMap"][k] for k in ("min", "max"))  # type: ignore[index]
     assert low == -high
+
+
+def test_two_runs_are_named_in_the_words_in_which_they_differ(app: Open, filled: Store) -> None:
+    at = sound(app(LAYERS, **{"layers-other": filled.ids()[1]}))
+    assert "**Native**" in words(at) and "**Autoregressive**" in words(at)
+    assert not any(t.key == "layers-against" for t in at.toggle), "choosing the run is enough"
+    next(s for s in at.selectbox if s.label == "The other run").set_value("").run()
+    assert "The network" in words(sound(at))
+
+
+def test_a_run_that_failed_before_its_model_was_open_says_so(app: Open, store: Store) -> None:
+    run = store.create(TINY)
+    run.append(Failed(t_s=0.1, message="The file is cut.", hint="Copy it again."))
+    at = sound(app(LAYERS, run=run.id))
+    assert "ended before its model was open" in words(at) and "not open yet" not in words(at)
+    assert [e.proto.title for e in at.error] == ["The file is cut."]
 
 
 def test_two_identical_views_draw_an_identical_graph(app: Open, filled: Store) -> None:

@@ -1,0 +1,77 @@
+// What Streamlit's own elements leave out for those who cannot see or use no mouse: names of small charts, keys for
+// what scrolls, and streamed text that is read out. It adds attributes and changes nothing that React has drawn.
+const EVERY = 300; // milliseconds between two looks at a page that changes
+const SPOKEN = 4000; // between two readings of text that grows: a sentence or so, not every token
+
+function name(element, words, role) {
+  if (element.getAttribute("aria-label") === words) return;
+  element.setAttribute("aria-label", words);
+  if (role) element.setAttribute("role", role);
+}
+
+function mend() {
+  for (const chart of document.querySelectorAll("[data-testid=stMetricChart]")) {
+    const label = chart.closest("[data-testid=stMetric]")?.querySelector("[data-testid=stMetricLabel]");
+    name(chart, `Small chart of the latest values of ${label?.textContent.trim() ?? "this number"}`, "img");
+    for (const part of chart.querySelectorAll("[role^=graphics]")) part.setAttribute("aria-hidden", "true");
+  }
+  for (const list of document.querySelectorAll("[data-testid=stSidebarNavItems]")) {
+    // sections stand between list and items, so that neither is one: links of a navigation they are all the same
+    for (const part of [list, ...list.querySelectorAll("li")]) part.setAttribute("role", "none");
+  }
+  for (const part of document.querySelectorAll("[data-testid=stVegaLiteChart] g[role^=graphics]:empty"))
+    part.setAttribute("aria-hidden", "true"); // nothing is drawn in it, so that it has no name
+  for (const text of document.querySelectorAll(".st-key-run-text")) name(text, "Generated text", "region");
+  for (const box of document.querySelectorAll("[data-testid=stVerticalBlock], [data-testid=stCode] pre")) {
+    const scrolls = box.scrollHeight > box.clientHeight + 1 && /auto|scroll/.test(getComputedStyle(box).overflowY);
+    if (scrolls && !box.hasAttribute("tabindex")) box.setAttribute("tabindex", "0");
+  }
+}
+
+class Reader {
+  constructor(place) {
+    this.place = place;
+    this.said = null; // the text as it was when it was last read out; null: none is there
+    this.at = 0;
+  }
+
+  // Reads out what has come since, no more than a sentence behind; a text that was there from the start is not read.
+  look() {
+    const text = document.querySelector(".st-key-run-text [data-testid=stText]")?.textContent ?? null;
+    if (text === null || this.said === null || text === this.said) {
+      this.said = text ?? (document.querySelector(".st-key-run-text") ? "" : null);
+      return;
+    }
+    if (performance.now() - this.at < SPOKEN) return;
+    const tail = this.said.slice(-40);
+    const from = tail ? text.lastIndexOf(tail) : 0;
+    this.place.textContent = from < 0 ? text.slice(-400) : text.slice(tail ? from + tail.length : 0);
+    this.said = text;
+    this.at = performance.now();
+  }
+}
+
+const state = (window.roofscopeAccess ??= { reader: null, waiting: false });
+
+function look() {
+  state.waiting = false;
+  mend();
+  state.reader?.look();
+}
+
+window.roofscopeMended ??=
+  new MutationObserver(() => {
+    if (state.waiting) return;
+    state.waiting = true;
+    setTimeout(look, EVERY);
+  }).observe(document.body, { childList: true, subtree: true, characterData: true }) ?? true;
+
+export default function ({ parentElement }) {
+  const place = (parentElement.host ?? parentElement).closest("[data-testid=stElementContainer]");
+  if (place) place.style.position = "absolute"; // it takes no room, nor a gap
+  state.reader = new Reader(parentElement.querySelector(".said"));
+  look();
+  return () => {
+    state.reader = null;
+  };
+}
