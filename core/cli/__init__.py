@@ -6,6 +6,7 @@ run, 1 a run that failed, 130 stopped with Ctrl-C.
 
 import core.cli.advising
 import core.cli.analysis
+import core.cli.architectures
 import core.cli.checking
 import core.cli.endpoints
 import core.cli.listings

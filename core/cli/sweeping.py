@@ -19,10 +19,10 @@ from core.studies import search as searching
 from core.studies import sweep as sweeping
 from core.studies.grid import cells, parsed_axis, size
 from core.studies.measures import MEASURES
-from core.studies.plan import Floor, Limits, Search, Sweep
+from core.studies.plan import Floor, Limits, Search, Study, Sweep
 from core.types import Generate, Request, from_json, to_json
 
-P = TypeVar("P", Sweep, Search)
+P = TypeVar("P", bound=Study)
 GRID = (
     click.option(
         "--axis",
@@ -142,14 +142,14 @@ def _on(plan: Sweep, given: dict[str, Any], as_json: bool) -> None:
 def search(as_json: bool, **given: Any) -> None:
     """Find the best cells of a grid under constraints, measuring a part of it. Goes on where a stopped one left off."""
     if given["plan_file"] is not None:
-        plan = _read(given["plan_file"], Search)
+        plan = read_plan(given["plan_file"], Search)
     else:
         plan = searching.searching(
             _base(given),
             [parsed_axis(text) for text in given["axes"]],
             given["goals"] or ("tok_per_s", "peak_memory_bytes"),
-            _limits(given["at_most"]),
-            _limits(given["at_least"]),
+            limits_of(given["at_most"]),
+            limits_of(given["at_least"]),
             given["measurements"],
             given["final_rounds"],
             floor=_floor(given["quality"], given["quality_settings"]),
@@ -185,12 +185,12 @@ def _floor(text: str | None, settings: tuple[str, ...]) -> Floor | None:
     """`divergence.agreement=0.95` as a floor; raises ExplorerError for another form."""
     if text is None:
         return None
-    ((name, limit),) = _limits((text,)).items()
+    ((name, limit),) = limits_of((text,)).items()
     eval_name, _, metric = name.partition(".")
     return searching.floor_of(eval_name, limit, metric, pairs(settings))
 
 
-def _limits(values: tuple[str, ...]) -> dict[str, float]:
+def limits_of(values: tuple[str, ...]) -> dict[str, float]:
     """measure=value arguments; raises ExplorerError for what is no number."""
     found: dict[str, float] = {}
     for name, value in pairs(values).items():
@@ -204,7 +204,7 @@ def plan_of(given: dict[str, Any]) -> Sweep:
     """The plan in a file, or that of the options; raises ExplorerError."""
     limits = Limits(cells=given["most"], width=given["width"])
     if given["plan_file"] is not None:
-        read = _read(given["plan_file"], Sweep)
+        read = read_plan(given["plan_file"], Sweep)
         return msgspec.structs.replace(read, limits=limits) if limits != Limits() else read
     axes = [parsed_axis(text) for text in given["axes"]]
     return sweeping.planned(
@@ -212,7 +212,7 @@ def plan_of(given: dict[str, Any]) -> Sweep:
     )
 
 
-def _read(path: Path, kind: type[P]) -> P:
+def read_plan(path: Path, kind: type[P]) -> P:
     """A plan from a file; raises ExplorerError."""
     try:
         return from_json(path.read_bytes(), kind)

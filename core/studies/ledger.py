@@ -19,7 +19,7 @@ from core.runs.far import LostMachineError
 from core.runs.measuring import ASKED_S, SPOILED, BusyError
 from core.runs.store import Run, Store
 from core.studies.plan import Study
-from core.types import Request, from_json, to_json
+from core.types import Record, Request, Scalar, from_json, to_json
 from hardware.files import write_whole
 
 P = TypeVar("P", bound=Study)
@@ -27,10 +27,19 @@ FILE, IN_USE = "study.json", "study.lock"
 Say = Callable[[str], None]
 
 
+class Trial(Record):
+    """A free shape: what was chosen, and its figures."""
+
+    params: dict[str, Scalar]
+    figures: dict[str, float]
+
+
 class State(msgspec.Struct, kw_only=True):
     """runs: key -> run id. failures: key -> why it has no run that counts. items: eval -> how many. spent_s: over all
     sessions. took_s: key -> seconds of its run, loading and waiting included. refused: cell -> why it cannot run.
     expected_s, ranges: cell -> seconds it was expected to take and figures it was expected to have, before any ran.
+    scores: of architectures, what was computed of them beside the runs. trials: of free shapes, in the order asked,
+    random ones behind.
     """
 
     plan: Study
@@ -44,6 +53,8 @@ class State(msgspec.Struct, kw_only=True):
     refused: dict[str, str] = {}
     expected_s: dict[str, float] = {}
     ranges: dict[str, dict[str, Range]] = {}
+    scores: dict[str, float] = {}
+    trials: list[Trial] = []
 
 
 class Runs(Protocol):

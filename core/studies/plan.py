@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import msgspec
 
+from core.analysis.cuts import Space
 from core.analysis.search import Constraint
 from core.stats.pareto import Direction
 from core.studies.validate import Group
@@ -221,4 +222,74 @@ class Search(Record, tag="search", omit_defaults=False):
         return Sweep(name=self.name, title=self.title, base=self.base, axes=self.axes, seed=self.seed)
 
 
-Study = Plan | Benchmark | Sweep | Search
+class Architectures(Record, tag="architectures", omit_defaults=False):
+    """Shapes cut from a trained model that are worth their cost, found by masking, then trained and measured.
+
+    engines: where winners are measured, the first is what limits are for unless a `device` of the catalogue is named.
+    speedup: over the whole model, that the answer must reach. score_tokens: of text on which masked shapes are
+    compared with the whole model; scored: shapes compared so. finished: shapes that are cut, distilled and measured,
+    `checks` of them drawn at random over all sizes, against which the proxies are held. training: settings of distill.
+    texts: documents on which finished shapes are judged, in the backend `judge`; shapes are scored on others.
+    quantize: a GGUF type in which the answer is measured and judged once more; "" for none.
+    """
+
+    name: str
+    title: str
+    model: str
+    engines: tuple[str, ...] = ("llama_cpp", "onnxruntime", "pytorch")
+    device: str = ""
+    constraints: tuple[Constraint, ...] = ()
+    space: Space = Space()
+    speedup: float = 1.3
+    score_tokens: int = 1024
+    scored: int = 40
+    finished: int = 9
+    checks: int = 3
+    training: dict[str, Scalar] = msgspec.field(default_factory=dict)
+    texts: int = 12
+    judge: str = "pytorch"
+    quantize: str = ""
+    prompt_tokens: int = 64
+    new_tokens: int = 32
+    rounds: int = 5
+    repeats: int = 2
+    threads: int | None = None
+    seed: int = 0
+
+    @property
+    def target(self) -> str:
+        """What limits are for: the device, or the first engine."""
+        return self.device or self.engines[0]
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """Everywhere that a shape's cost is predicted."""
+        return (*self.engines, *((self.device,) if self.device else ()))
+
+
+class FreeShapes(Record, tag="free-shapes", omit_defaults=False):
+    """Decoders from scratch for a device of the catalogue, by what they would cost there; none is trained.
+
+    blocks, widths, head_dims, groups, ratios, vocabularies: what may be chosen. groups: query heads on each key/value
+    head. ratios: MLP channels over the width. weights: how they are stored. trials: shapes that are asked for.
+    """
+
+    name: str
+    title: str
+    device: str
+    blocks: tuple[int, int] = (4, 48)
+    widths: tuple[int, ...] = (256, 384, 512, 640, 768, 1024, 1280, 1536, 2048)
+    head_dims: tuple[int, ...] = (64, 128)
+    groups: tuple[int, ...] = (1, 2, 4)
+    ratios: tuple[float, ...] = (2.0, 8 / 3, 4.0)
+    vocabularies: tuple[int, ...] = (8192, 16384, 32768, 49152)
+    weights: str = "fp16"
+    prompt_tokens: int = 512
+    new_tokens: int = 128
+    batch: int = 1
+    constraints: tuple[Constraint, ...] = ()
+    trials: int = 400
+    seed: int = 0
+
+
+Study = Plan | Benchmark | Sweep | Search | Architectures | FreeShapes

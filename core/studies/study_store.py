@@ -23,13 +23,19 @@ from core.runs import old_form
 from core.runs.owner import Owner
 from core.studies import ledger
 from core.studies.findings import Findings
-from core.studies.plan import Search, Sweep
+from core.studies.plan import Architectures, FreeShapes, Search, Sweep
 from core.studies.standings import Standings
 from core.types import Record, from_json, to_json
 from hardware.files import written_s
 from hardware.priority import spawn
 
 RECORDED = Path(__file__).with_name("recorded")
+_COMMANDS: dict[type, tuple[str, ...]] = {
+    Sweep: ("sweep",),
+    Search: ("search",),
+    Architectures: ("architectures", "cut"),
+    FreeShapes: ("architectures", "free"),
+}
 LOG, PID, PLAN = "study.log", "study.pid", "plan.json"
 
 
@@ -77,7 +83,7 @@ def start(kind: str, model: str, minutes: float) -> None:
     _launch(f"{kind}-{model}", "study", kind, "--model", model, "--minutes", str(minutes))
 
 
-def start_sweep(plan: Sweep | Search, minutes: float, *more: str) -> None:
+def start_sweep(plan: Sweep | Search | Architectures | FreeShapes, minutes: float, *more: str) -> None:
     """Carry out a sweep or a search in a process of its own; its plan lies in its folder. more: arguments besides."""
     folder = data_dir() / "studies" / plan.name
     folder.mkdir(parents=True, exist_ok=True)
@@ -85,8 +91,8 @@ def start_sweep(plan: Sweep | Search, minutes: float, *more: str) -> None:
         (folder / PLAN).write_bytes(to_json(plan))
     except OSError as error:
         raise ExplorerError(f"The plan could not be stored: {error.strerror}.", "Free some disk space.") from error
-    command = "search" if isinstance(plan, Search) else "sweep"
-    _launch(plan.name, command, "--plan", str(folder / PLAN), "--minutes", str(minutes), *more)
+    command = _COMMANDS[type(plan)]
+    _launch(plan.name, *command, "--plan", str(folder / PLAN), "--minutes", str(minutes), *more)
 
 
 def _launch(name: str, *arguments: str) -> None:

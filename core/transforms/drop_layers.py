@@ -8,7 +8,7 @@ model. What is left is a dense model with fewer blocks, faster in proportion; th
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from msgspec import Meta
 
@@ -54,7 +54,7 @@ class DropLayers:
         if params.keep_first:
             kept, influence = list(range(params.keep_first)), []
         else:
-            influence = influences(model, source, job)
+            influence = _blocks.influences(model, source, job)
             least = sorted(range(n_blocks), key=influence.__getitem__)[: params.n]
             kept = [i for i in range(n_blocks) if i not in least]
         torch_model.save(model, source, out, job, **_blocks.keep(model, source, kept))
@@ -63,24 +63,6 @@ class DropLayers:
             note=_note(dropped, n_blocks, bool(influence)),
             facts={"kept": kept, "dropped": dropped, "influence": influence},
         )
-
-
-def influences(model: Any, source: Source, job: Job) -> list[float]:
-    """Influence of every block, 0 (leaves its input as it was) to 2."""
-    from torch.nn.functional import cosine_similarity
-
-    holder, name = torch_model.blocks(model, source.spec)
-    found: list[float] = []
-
-    def after(_: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        leaving = output[0] if isinstance(output, tuple) else output
-        found.append(1 - float(cosine_similarity(inputs[0], leaving, dim=-1).mean()))
-
-    hooks = [block.register_forward_hook(after) for block in getattr(holder, name)]
-    torch_model.calibrate(model, source, job, "Measuring the blocks' influence")
-    for hook in hooks:
-        hook.remove()
-    return found
 
 
 def _note(dropped: list[int], n_blocks: int, measured: bool) -> str:

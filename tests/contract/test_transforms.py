@@ -36,6 +36,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "window": 4,
         "probe_minutes": 0.05,
     },
+    "cut": {"blocks": 1, "d_ff": 64},
     "distill": {**SHORT, "domain": "arithmetic", "texts": 16, "length": 8, "keep_layers": 1, "probe_minutes": 0.05},
     "drop_layers": {"n": 1},
     "exit_heads": {**SHORT, "domain": "arithmetic", "questions": 8, "answer_tokens": 8, "rank": 4},

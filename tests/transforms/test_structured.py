@@ -14,8 +14,9 @@ import pytest
 from core import plugins
 from core.errors import ExplorerError
 from core.models import spec as specs
+from core.transforms._widths import Shape, best_heads
 from core.transforms.drop_layers import Dropping
-from core.transforms.shrink import Shape, Shrinking, best_heads, smaller
+from core.transforms.shrink import Shrinking, smaller
 from tests.support.onnx_exports import exported
 from tests.support.progress import silent
 from tests.support.reference import logits_in

@@ -1,0 +1,598 @@
+"""Carries out a search for architectures: shapes cut from a trained model, priced, masked, trained and measured.
+
+The funnel. Every shape of the space is priced by the exact work model in every engine. A library of what each block
+and each width alone costs in quality (KL to the whole model) gives an additive estimate for all of them; the best of
+each price range are tried by masking; the best of those, and some drawn at random over all sizes, are cut, distilled
+for a short while, judged on texts that nothing was chosen by, and measured in every engine in interleaved rounds, in
+fresh processes. Everything is in the ledger: a search that was stopped or killed goes on.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import random
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from core import plugins
+from core.analysis.cuts import Cut, estimate, peeled, shapes, singles, stratified, union
+from core.analysis.eta import Eta, remaining
+from core.analysis.predict import Figure, predict
+from core.analysis.search import Constraint, OutOfTimeError, Range
+from core.analysis.work import n_active_params
+from core.dtypes import retype
+from core.errors import ExplorerError
+from core.evals._texts import documents
+from core.models import catalogue, derived
+from core.models.cut_spec import check_cuttable, cut_spec
+from core.paths import data_dir
+from core.runs.measuring import BusyError, measuring
+from core.runs.resolve import resolve
+from core.runs.runner import Runner
+from core.runs.store import Store
+from core.studies.conduct import make
+from core.studies.foresight import Foresight
+from core.studies.ledger import Ledger, Say, State, read
+from core.studies.measures import MEASURES
+from core.studies.plan import Architectures, Recipe
+from core.studies.sweep import catalogue_name
+from core.types import Attention, Evaluate, Generate, Linear, ModelSpec, Record, Request, Scalar, to_json
+from hardware.catalogue import find as find_device
+from hardware.child import Child
+from hardware.device import Device
+
+WHOLE = "whole"
+TRAINING: dict[str, Scalar] = {
+    "texts": 160,
+    "length": 48,
+    "minutes": 2.0,
+    "probe_minutes": 1.0,
+    "learning_rate": 3e-4,
+}
+LIMITS = ("tok_per_s", "tpot_s", "ttft_s", "latency_s", "peak_memory_bytes", "n_params")
+FIRST_S = {"score": 3.0, "cut": 30.0, "train": 200.0, "judge": 60.0, "speed": 10.0}
+
+
+class Progress(Record, omit_defaults=False):
+    """How far a search is, in steps. eta: None when nothing is left."""
+
+    done: int
+    total: int
+    failed: int
+    spent_s: float
+    minutes: float
+    eta: Eta | None
+
+    @property
+    def share(self) -> float:
+        return self.done / self.total if self.total else 0.0
+
+
+def planned(
+    model: str,
+    engines: Sequence[str] = ("llama_cpp", "onnxruntime", "pytorch"),
+    device: str = "",
+    at_most: Mapping[str, float] | None = None,
+    at_least: Mapping[str, float] | None = None,
+    training: Mapping[str, Scalar] | None = None,
+    **rest: Any,
+) -> Architectures:
+    """A search whose name follows from what it asks. Raises ExplorerError for an engine, device or limit that is none.
+
+    rest: further fields of the plan.
+    """
+    constraints = (
+        *(Constraint(measure=m, better="lower", limit=v) for m, v in (at_most or {}).items()),
+        *(Constraint(measure=m, better="higher", limit=v) for m, v in (at_least or {}).items()),
+    )
+    for c in constraints:
+        if c.measure not in LIMITS:
+            raise ExplorerError(f"A shape cannot be limited by '{c.measure}'.", f"Known: {', '.join(LIMITS)}.")
+    if not engines:
+        raise ExplorerError("A search needs an engine to measure in.", "Name llama_cpp, onnxruntime or pytorch.")
+    for engine in engines:
+        plugins.get("backend", engine)
+    if device:
+        device = find_device(device, data_dir() / "devices").name
+    wanted = Architectures(
+        name="",
+        title="",
+        model=model,
+        engines=tuple(dict.fromkeys(engines)),
+        device=device,
+        constraints=constraints,
+        training=TRAINING | dict(training or {}),
+        **rest,
+    )
+    if wanted.checks >= wanted.finished:
+        raise ExplorerError(
+            f"{wanted.checks} of {wanted.finished} finished shapes are drawn at random, which leaves none to choose.",
+            "Finish more shapes, or draw fewer.",
+        )
+    digest = hashlib.sha256(to_json(wanted)).hexdigest()[:8]
+    limits = "".join(
+        f", {MEASURES[c.measure].label.lower()} at {'most' if c.better == 'lower' else 'least'} {c.limit:g}"
+        for c in constraints
+    )
+    return msgspec.structs.replace(
+        wanted,
+        name=f"architectures-{catalogue_name(model)}-{digest}",
+        title=f"Shapes cut from {model}{f' for {device}' if device else ''}{limits}",
+    )
+
+
+def folder_of(plan: Architectures) -> Path:
+    return data_dir() / "studies" / plan.name
+
+
+def carry_out(plan: Architectures, minutes: float, say: Say, again: bool = False) -> Ledger[Architectures]:
+    """Do whatever of the search is not done yet. Interrupting it loses nothing but the run going.
+
+    Raises ExplorerError when the model cannot be cut, and when no shape meets the limits.
+    """
+    catalogue.find(plan.model)
+    runner = Runner(Store(data_dir()))
+    ledger = Ledger(folder_of(plan), plan, minutes, runner, say, again)
+    try:
+        _funnel(ledger)
+    except OutOfTimeError:
+        say("The time is over. The same search goes on when it is given more minutes.")
+    finally:
+        runner.close()
+        ledger.save()
+    return ledger
+
+
+def _funnel(ledger: Ledger[Architectures]) -> None:
+    plan, state = ledger.plan, ledger.state
+    whole = make(ledger, Recipe(id=WHOLE, label="whole model", backend=plan.judge, steps=(("cut", {}),)))
+    if whole is None:
+        reason = state.failures.get(f"{WHOLE}/make/1", "It was stopped.")
+        raise ExplorerError(
+            f"{plan.model} cannot be cut: {reason}", "Choose another model, or begin anew with --again."
+        )
+    if not any("@" in key for key in state.ranges):
+        _choose(ledger, whole)
+    _score(ledger, whole, {name: _ask(cut) for name, cut in chosen(state).items()})
+    models = {WHOLE: whole}
+    for cut in finishers(state):
+        _in_time(ledger)
+        if len(models) > 1 and ledger.left_s < _rounds_s(ledger, len(models) + 1):
+            ledger.say("What time is left is for the rounds: the other shapes wait for more minutes.")
+            break
+        if model := make(ledger, recipe(plan, cut, whole)):
+            models[cut.id] = model
+            ledger.perform(f"{cut.id}/judge", _judging(plan, model, whole), f"judging {cut.label}")
+    _rounds(ledger, models)
+    _quantized(ledger, whole)
+
+
+def _rounds_s(ledger: Ledger[Architectures], n: int) -> float:
+    """What making one more shape and measuring n of them is expected to take."""
+    plan, state = ledger.plan, ledger.state
+    took = {kind: [s for key, s in state.took_s.items() if _kind(key) == kind] for kind in ("cut", "train", "judge")}
+    making = sum(statistics.median(found) for found in took.values() if found)
+    speed = [s for key, s in state.took_s.items() if _kind(key).startswith("speed")]
+    once = statistics.median(speed) if speed else FIRST_S["speed"]
+    return making + once * n * len(plan.engines) * plan.rounds
+
+
+def _in_time(ledger: Ledger[Architectures]) -> None:
+    if ledger.left_s <= 0:
+        raise OutOfTimeError
+
+
+# ------------------------------------------------------------ what a shape costs
+
+
+def _choose(ledger: Ledger[Architectures], whole: str) -> None:
+    """Price every shape, score the library, and keep which shapes are worth masking, with what was predicted."""
+    plan, state = ledger.plan, ledger.state
+    priced = Priced(plan, whole, ledger.runner.store)
+    every = {cut.id: cut for cut in shapes(priced.whole, plan.space)}
+    ledger.say(f"{len(every)} shapes are priced in {', '.join(plan.places)}")
+    found = {name: priced.figures(cut) for name, cut in every.items()}
+    mine = priced.whole.id
+    possible = {n: every[n] for n in every if n != mine and not _broken(plan, found[n])}
+    state.items |= {"shapes": len(every), "possible": len(possible)}
+    if not possible:
+        raise ExplorerError(_nearest(plan, {n: found[n] for n in every}, every), "Widen the limits, or cut deeper.")
+    asks = {f"block/{i}": {"dropped": (i,)} for i in range(priced.whole.blocks)}
+    asks |= {name: _ask(cut) for name, cut in singles(priced.whole, list(possible.values())).items()}
+    _score(ledger, whole, asks)
+    influence = influences(state)
+    losses = {n: estimate(priced.whole, cut, influence, state.scores) for n, cut in possible.items()}
+    sizes = {n: found[n][""]["n_params"].likely for n in possible}
+    costs = [{n: found[n][place]["tpot_s"].likely for n in possible} for place in plan.places]
+    checks = stratified(sizes, plan.checks, plan.seed)
+    best = union([peeled(cost, losses, plan.scored) for cost in costs], max(0, plan.scored - plan.checks - 2))
+    for name in dict.fromkeys((mine, *contrast(priced.whole, possible, sizes), *checks, *best)):
+        for place, figures in found[name].items():
+            state.ranges[f"{name}@{place}"] = figures
+        state.scores[f"estimate/{name}"] = losses.get(name, 0.0)
+    state.scores |= {f"check/{n}": i for i, n in enumerate(checks)}
+    state.scores |= {f"whole/{n}": getattr(priced.whole, n) for n in ("blocks", "d_ff", "kv_heads", "queries")}
+    ledger.save()
+
+
+class Priced:
+    """What any shape of one model would cost in every place of a plan."""
+
+    def __init__(self, plan: Architectures, whole: str, store: Store) -> None:
+        self._plan, self._foresight = plan, Foresight(store)
+        self._wanted = {engine: resolve(_timing(plan, whole, engine, 0)) for engine in plan.engines}
+        self._device: Device | None = find_device(plan.device, data_dir() / "devices") if plan.device else None
+        self._spec = self._wanted[plan.engines[0]].spec
+        self.whole = cut_of(self._spec)
+
+    def figures(self, cut: Cut) -> dict[str, dict[str, Range]]:
+        """Place -> measure -> range; "" -> what is the same everywhere."""
+        plan, found = self._plan, dict[str, dict[str, Range]]()
+        spec = _spec(self._spec, cut)
+        for engine, wanted in self._wanted.items():
+            here = retype(spec, wanted.spec.dtype)
+            found[engine] = self._foresight.ranges(dataclasses.replace(wanted, spec=here))
+        if self._device is not None:
+            told = predict(spec, self._device, prompt_tokens=plan.prompt_tokens, new_tokens=plan.new_tokens)
+            assert told.tpot_s is not None and told.decode_tok_per_s is not None, "a decoder"
+            figures = {"ttft_s": told.ttft_s, "tpot_s": told.tpot_s, "tok_per_s": told.decode_tok_per_s}
+            found[plan.device] = {name: _range(figure) for name, figure in figures.items()}
+            found[plan.device]["peak_memory_bytes"] = _range(told.peak_memory_bytes)
+            first, step, n = _range(told.ttft_s), _range(told.tpot_s), plan.new_tokens - 1
+            ends = {end: getattr(first, end) + n * getattr(step, end) for end in ("low", "likely", "high")}
+            found[plan.device]["latency_s"] = Range(**ends)
+        for figures_ in found.values():
+            figures_["n_params"] = _sure(spec.n_params)
+        body = sum(layer.n_params for layer in spec.layers if layer.kind not in ("embedding", "head"))
+        found[""] = {
+            "n_params": _sure(spec.n_params),
+            "body_params": _sure(body),
+            "weight_bytes": _sure(spec.weight_bytes or 0),
+            "active_params": _sure(n_active_params(spec)),
+        }
+        return found
+
+
+def cut_of(spec: ModelSpec) -> Cut:
+    """A whole model as a shape; raises ExplorerError for one without blocks of Llama's kind."""
+    check_cuttable(spec)
+    ops = {layer.name: layer.op for layer in spec.layers}
+    core, down = ops["blocks.0.attn.core"], ops["blocks.0.mlp.down_proj"]
+    assert isinstance(core, Attention) and isinstance(down, Linear), "as was checked"
+    return Cut(blocks=spec.n_blocks, d_ff=down.d_in, kv_heads=core.n_kv_heads, queries=core.n_heads // core.n_kv_heads)
+
+
+def _spec(parent: ModelSpec, cut: Cut) -> ModelSpec:
+    return cut_spec(parent, cut.blocks, cut.d_ff, cut.kv_heads, cut.queries)
+
+
+def _range(of: Figure) -> Range:
+    return Range(low=of.low, likely=of.calibrated, high=of.high)
+
+
+def _sure(value: float) -> Range:
+    return Range(low=float(value), likely=float(value), high=float(value))
+
+
+def _broken(plan: Architectures, found: Mapping[str, Mapping[str, Range]]) -> Constraint | None:
+    """The first limit that a shape certainly misses where limits are for."""
+    figures = found[plan.target]
+    for c in plan.constraints:
+        told = figures.get(c.measure)
+        if told is None or not c.met(told.low if c.better == "lower" else told.high):
+            return c
+    return None
+
+
+def _nearest(
+    plan: Architectures, found: Mapping[str, Mapping[str, Mapping[str, Range]]], every: Mapping[str, Cut]
+) -> str:
+    """Who comes nearest where no shape meets the limits."""
+
+    def misses(name: str) -> float:
+        ends = [(c, found[name][plan.target][c.measure]) for c in plan.constraints]
+        return sum(c.excess(r.low if c.better == "lower" else r.high) for c, r in ends)
+
+    name = min(every, key=misses)
+    c = _broken(plan, found[name]) or plan.constraints[0]
+    told = found[name][plan.target][c.measure]
+    what = MEASURES[c.measure]
+    return (
+        f"No shape can meet the limits on {plan.target}: nearest is {every[name].label} with {what.label.lower()} "
+        f"between {told.low:.4g} and {told.high:.4g} {what.unit}, where {c.limit:.4g} is asked."
+    )
+
+
+def contrast(whole: Cut, possible: Mapping[str, Cut], sizes: Mapping[str, float]) -> tuple[str, ...]:
+    """A shape that lost nothing but blocks and one that lost nothing but MLP channels, of nearly the same size."""
+    rest = ("kv_heads", "queries")
+    same = {n: c for n, c in possible.items() if all(getattr(c, r) == getattr(whole, r) for r in rest)}
+    deep = [n for n, c in same.items() if c.d_ff == whole.d_ff and c.blocks < whole.blocks]
+    wide = [n for n, c in same.items() if c.blocks == whole.blocks and c.d_ff < whole.d_ff]
+    pairs = [(abs(sizes[a] - sizes[b]), sizes[a], a, b) for a in deep for b in wide]
+    near = [p for p in pairs if p[0] < 0.05 * p[1]]
+    if not pairs:
+        return ()
+    _, _, a, b = min(near, key=lambda p: p[1]) if near else min(pairs)
+    return a, b
+
+
+# ------------------------------------------------------------ scores by masking
+
+
+def _ask(cut: Cut) -> dict[str, Any]:
+    widths = {"blocks": cut.blocks, "d_ff": cut.d_ff, "kv_heads": cut.kv_heads, "queries": cut.queries}
+    return {"widths": widths}
+
+
+def _score(ledger: Ledger[Architectures], whole: str, asks: Mapping[str, dict[str, Any]]) -> None:
+    """KL to the whole model of every shape that has none yet, in one process; each is kept as it is known."""
+    plan, state = ledger.plan, ledger.state
+    n_blocks = resolve(_timing(plan, whole, plan.engines[0], 0)).spec.n_blocks
+    open_ = [
+        {"key": key, "dropped": n_blocks - ask["widths"]["blocks"] if "widths" in ask else ask["dropped"], **ask}
+        for key, ask in asks.items()
+        if key not in state.scores
+    ]
+    if not open_:
+        return
+    found = documents("")
+    asked = {
+        "path": str(derived.folder() / whole),
+        "label": plan.model,
+        "texts": [d.text for d in (found[plan.texts :] or found)],
+        "tokens": plan.score_tokens,
+        "threads": plan.threads or _cores(),
+        "asks": open_,
+    }
+    file = ledger.folder / "asked.json"
+    file.write_bytes(to_json(asked))
+    while True:
+        ledger.runner.free(lambda: ledger.say("waiting for another run to end"))
+        try:
+            with measuring(data_dir(), f"how much {len(open_)} shapes lose"):
+                _listen(ledger, file, len(open_))
+            return
+        except BusyError:
+            time.sleep(0.5)
+
+
+def _listen(ledger: Ledger[Architectures], file: Path, n: int) -> None:
+    state, done, last = ledger.state, 0, dict[str, Any]()
+    with Child("core.transforms._cut_scores", [str(file)], hush=True) as child:
+        for message in child.messages():
+            if ledger.left_s <= 0:
+                raise OutOfTimeError
+            if message is None:
+                continue
+            last = message
+            if "influence" in message:
+                state.scores |= {f"influence/{i}": float(v) for i, v in enumerate(message["influence"])}
+            if "kl" in message:
+                done += 1
+                state.scores[message["key"]] = float(message["kl"])
+                state.took_s[f"score/{message['key']}"] = float(message["seconds"])
+                ledger.say(f"masked {done} of {n}: {message['key']} loses {message['kl']:.4f} nat/token")
+            ledger.save()
+    if "message" in last:
+        raise ExplorerError(last["message"], last["hint"])
+    if done < n:
+        raise ExplorerError(
+            f"Masking shapes ended early with status {child.status}: {child.last_error or 'no word'}.",
+            "The memory may have run out: read fewer tokens, or choose a smaller model. The search goes on from here.",
+        )
+
+
+def influences(state: State) -> list[float]:
+    """Of every block, as the scorer told."""
+    found = {int(k.partition("/")[2]): v for k, v in state.scores.items() if k.startswith("influence/")}
+    return [found[i] for i in range(len(found))]
+
+
+# ------------------------------------------------------------ who is finished
+
+
+def chosen(state: State) -> dict[str, Cut]:
+    """The shapes that are masked, without the whole model; in the order chosen."""
+    names = dict.fromkeys(key.partition("@")[0] for key in state.ranges)
+    mine = whole_of(state)
+    return {name: parsed(name) for name in names if mine is None or name != mine.id}
+
+
+def whole_of(state: State) -> Cut | None:
+    """The whole model as a shape; None before anything was priced."""
+    parts = {n: int(state.scores.get(f"whole/{n}", 0)) for n in ("blocks", "d_ff", "kv_heads", "queries")}
+    return Cut(**parts) if all(parts.values()) else None
+
+
+def parsed(name: str) -> Cut:
+    """The shape of this id."""
+    blocks, d_ff, kv_heads, queries = (int("".join(filter(str.isdigit, part))) for part in name.split("-"))
+    return Cut(blocks=blocks, d_ff=d_ff, kv_heads=kv_heads, queries=queries)
+
+
+def finishers(state: State) -> tuple[Cut, ...]:
+    """The shapes that are cut, trained and measured: the best by masking over all prices, in each place, then the
+    random ones. Empty before every chosen shape was masked."""
+    plan = plan_of(state)
+    every = chosen(state)
+    losses = {name: state.scores[name] for name in every if name in state.scores}
+    if not every or len(losses) < len(every):
+        return ()
+    checks = sorted((k for k in state.scores if k.startswith("check/")), key=state.scores.__getitem__)
+    drawn = [k.partition("/")[2] for k in checks]
+    n = plan.finished - len(drawn)
+    listed = [
+        peeled({name: state.ranges[f"{name}@{place}"]["tpot_s"].likely for name in every}, losses, n + len(drawn))
+        for place in dict.fromkeys((plan.target, *plan.places))
+    ]
+    best = [name for name in union(listed, n + len(drawn)) if name not in drawn][:n]
+    return tuple(every[name] for name in (*best, *drawn))
+
+
+def recipe(plan: Architectures, cut: Cut, whole: str, quantize: str = "") -> Recipe:
+    """How a shape is made: cut, taught by the whole model, and quantized where that is asked."""
+    widths: dict[str, Scalar] = {
+        "blocks": cut.blocks, "d_ff": cut.d_ff, "kv_heads": cut.kv_heads, "queries": cut.queries
+    }  # fmt: skip
+    steps: list[tuple[str, dict[str, Scalar]]] = [("cut", widths)]
+    steps.append(("distill", {"teacher": whole, **plan.training}))
+    if quantize:
+        steps.append(("gguf_quantize", {"type": quantize}))
+    return Recipe(id=cut.id, label=cut.label, backend=plan.judge, steps=tuple(steps))
+
+
+# ------------------------------------------------------------ runs
+
+
+def _judging(plan: Architectures, model: str, whole: str, backend: str = "") -> Request:
+    settings: dict[str, Scalar] = {"reference": whole, "n": plan.texts}
+    if backend and backend != plan.judge:
+        settings["reference_backend"] = plan.judge
+    return Request(
+        model=model,
+        backend=backend or plan.judge,
+        task=Evaluate(eval="divergence", settings=settings),
+        threads=plan.threads,
+        profilers=(),
+    )
+
+
+def _timing(plan: Architectures, model: str, engine: str, number: int) -> Request:
+    return Request(
+        model=model,
+        backend=engine,
+        task=Generate(prompt_tokens=plan.prompt_tokens, max_new_tokens=plan.new_tokens),
+        threads=plan.threads,
+        profilers=() if number else ("memory",),
+        warmup=1,
+        repeats=plan.repeats,
+        seed=number,
+        fresh_process=True,
+    )
+
+
+def _rounds(ledger: Ledger[Architectures], models: Mapping[str, str]) -> None:
+    """In each round every model answers once in every engine, in a fresh process, in a new random order."""
+    plan = ledger.plan
+    for number in range(plan.rounds):
+        pairs = [(name, engine) for name in models for engine in plan.engines]
+        for name, engine in random.Random(f"{plan.seed}-{number}").sample(pairs, len(pairs)):
+            _in_time(ledger)
+            label = f"round {number + 1}: {name} in {engine}"
+            ledger.perform(f"{name}/speed/{engine}/{number}", _timing(plan, models[name], engine, number), label)
+
+
+def _quantized(ledger: Ledger[Architectures], whole: str) -> None:
+    """The answer's shape once more in the number format that was asked for: judged again, measured again."""
+    from core.studies.architecture_findings import best_of
+
+    plan = ledger.plan
+    name = best_of(ledger.state, ledger.runner.store) if plan.quantize else None
+    if name is None:
+        return
+    of = recipe(plan, parsed(name), whole, plan.quantize)
+    model = make(ledger, msgspec.structs.replace(of, backend="llama_cpp"))
+    if model is None:
+        return
+    ledger.perform("quantized/judge", _judging(plan, model, whole, "llama_cpp"), f"judging {name} as {plan.quantize}")
+    for number in range(plan.rounds):
+        _in_time(ledger)
+        for key, answerer in ((f"quantized/speed/{number}", model), (f"beside/speed/{number}", whole)):
+            request = _timing(plan, answerer, "llama_cpp", number)
+            ledger.perform(key, request, f"round {number + 1}: {key.partition('/')[0]}")
+
+
+# ------------------------------------------------------------ how far it is
+
+
+def progress(state: State) -> Progress:
+    """From the ledger alone; before shapes are chosen, of as many as the plan says."""
+    plan = plan_of(state)
+    whole = whole_of(state)
+    every = tuple(chosen(state))
+    finals = [cut.id for cut in finishers(state)]
+    library = sum(1 for k in state.scores if k.split("/")[0] in ("block", "d_ff", "kv_heads", "queries"))
+    n_library = library if whole else max(library, 40)
+    n_masked, n_final = (len(every) if whole else plan.scored), (len(finals) or plan.finished)
+    masked = sum(name in state.scores for name in every)
+    steps: list[tuple[str, int, int]] = [("score", library + masked, n_library + n_masked)]
+    over = {key for key in state.runs if key in state.took_s} | set(state.failures)
+
+    def ended(*ends: str) -> int:
+        return sum(any(end in key for end in ends) for key in over)
+
+    steps.append(("cut", ended("/make/1"), n_final + 1))
+    steps.append(("train", ended("/make/2"), n_final))
+    steps.append(("judge", ended("/judge"), n_final))
+    for engine in plan.engines:
+        steps.append((f"speed {engine}", ended(f"/speed/{engine}/"), (n_final + 1) * plan.rounds))
+    open_ = [(kind, _first_s(plan, kind)) for kind, n, total in steps for _ in range(max(0, total - n))]
+    done = [(kind, _first_s(plan, kind), took) for key, took in state.took_s.items() if (kind := _kind(key))]
+    return Progress(
+        done=sum(min(n, total) for _, n, total in steps),
+        total=sum(total for *_, total in steps),
+        failed=len(state.failures),
+        spent_s=state.spent_s,
+        minutes=state.minutes,
+        eta=remaining(open_, done) if open_ else None,
+    )
+
+
+def _kind(key: str) -> str:
+    if key.startswith("score/"):
+        return "score"
+    if "/make/" in key:
+        return "cut" if key.endswith("/1") else "train"
+    if "/speed/" in key and key.count("/") == 3:
+        return f"speed {key.split('/')[2]}"
+    return "judge" if key.endswith("/judge") else ""
+
+
+def _first_s(plan: Architectures, kind: str) -> float:
+    """A first estimate, which only the finished ones make useful."""
+    minutes = plan.training.get("minutes")
+    more = 60 * float(minutes) if kind == "train" and isinstance(minutes, int | float) else 0.0
+    return (80.0 if kind == "train" and more else FIRST_S[kind.split()[0]]) + more
+
+
+# ------------------------------------------------------------ shelves
+
+
+def load(folder: Path) -> State:
+    """The ledger of a search in a folder; raises ExplorerError when there is none."""
+    state = read(folder)
+    if state is None or not isinstance(state.plan, Architectures):
+        raise ExplorerError(
+            f"There is no search for architectures in {folder.name}.", "Start one: it goes on where a stopped one was."
+        )
+    return state
+
+
+def searches() -> tuple[str, ...]:
+    """The names of the searches on this machine, newest first."""
+    found = []
+    for file in (data_dir() / "studies").glob("architectures-*/study.json"):
+        try:
+            found.append((-file.stat().st_mtime, file.parent.name))
+        except OSError:
+            continue
+    return tuple(name for _, name in sorted(found))
+
+
+def plan_of(state: State) -> Architectures:
+    assert isinstance(state.plan, Architectures), "not the ledger of a search for architectures"
+    return state.plan
+
+
+def _cores() -> int:
+    from hardware.detect import machine
+
+    found = machine()
+    return min(found.usable_cores, found.physical_cores or found.usable_cores)
