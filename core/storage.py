@@ -1,7 +1,8 @@
 """What lies on the disk: of which kind, how large, used when, made from what, used by what; and how it is freed.
 
-Knows the folders of runs, load tests, models, checkpoints, converted files, studies and downloads, and for each whether
-it can be made again. What cannot is never removed without consent, and nothing is removed that a living process uses.
+Knows the folders of runs, chats, load tests, models, checkpoints, converted files, studies and downloads, and for each
+whether it can be made again. What cannot is never removed without consent, and nothing is removed that a living process
+uses.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from core.models import artifact_cache, derived
 from core.models.artifact_cache import JUST_S, size_bytes
 from core.models.places import hub_folder
 from core.paths import cache_dir, data_dir
+from core.runs import chats
 from core.runs.lineage import TOLD, work_folder
 from core.runs.store import Store
 from core.studies import ledger
@@ -32,11 +34,11 @@ from hardware.files import parts
 from hardware.process import holders
 
 Name = Literal[
-    "runs", "loads", "models", "trainings", "studies", "artifacts", "orphans", "leftovers", "downloads", "rest"
+    "runs", "chats", "loads", "models", "trainings", "studies", "artifacts", "orphans", "leftovers", "downloads", "rest"
 ]  # fmt: skip
 GOING = ("queued", "running")
 _HIDDEN = ("runs", LOADS, "work", "studies", "endpoints")  # folders in which what goes is hidden first
-_COVERED = ("runs", LOADS, "models", "work", "studies")  # folders of the data folder that have a kind of their own
+_COVERED = ("runs", chats.FOLDER, LOADS, "models", "work", "studies")  # folders that have a kind of their own
 
 
 class Kind(Record):
@@ -50,6 +52,7 @@ class Kind(Record):
 
 KINDS = (
     Kind(name="runs", label="Runs", about="What was measured: request, events and log.", again=False),
+    Kind(name="chats", label="Chats", about="Questions, and which runs answered; the runs are apart.", again=False),
     Kind(name="loads", label="Load tests", about="What was sent to model servers, and what came back.", again=False),
     Kind(name="models", label="Models made here", about="What transforms and trainings made.", again=False),
     Kind(
@@ -193,6 +196,7 @@ def _all() -> Iterator[Item]:
     going = [row for row in rows if row["status"] in GOING]
     opened = holders(data_dir() / "models", cache_dir(), _hub())
     yield from _runs(rows)
+    yield from _chats()
     yield from _loads()
     yield from _models(rows, going, opened)
     yield from _trainings(going)
@@ -218,6 +222,17 @@ def _runs(rows: Sequence[dict[str, Any]]) -> Iterator[Item]:
         busy = "It is still going." if row["status"] in GOING else ""
         used_by = tuple(studies.get(row["run_id"], ()))
         yield _item("runs", data_dir() / "runs" / row["run_id"], made_from=made_from, used_by=used_by, busy=busy)
+
+
+def _chats() -> Iterator[Item]:
+    for chat_id in chats.ids(data_dir()):
+        file = chats.path(data_dir(), chat_id)
+        try:
+            chat = chats.load(data_dir(), chat_id)
+            models = ", ".join(dict.fromkeys(f"{side.model} in {side.backend}" for side in chat.sides))
+        except ExplorerError:
+            models = "damaged"
+        yield _item("chats", file, name=chat_id, made_from=models)
 
 
 def _loads() -> Iterator[Item]:
@@ -452,6 +467,8 @@ def _remove(item: Item) -> None:
     match item.kind:
         case "runs":
             Store(data_dir()).delete(path.name)
+        case "chats":
+            path.unlink()
         case "loads":
             Shelf(data_dir()).delete(path.name)
         case "models":

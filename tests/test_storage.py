@@ -21,11 +21,14 @@ from core.loadtest.plan import Plan
 from core.loadtest.shelf import Shelf
 from core.models import artifact_cache, derived
 from core.paths import cache_dir, data_dir
+from core.runs import chats
+from core.runs.chats import Chat, Turn
 from core.runs.demo import load_into
 from core.runs.lineage import TOLD, work_folder
 from core.runs.owner import Owner
 from core.runs.store import Store
 from core.types import ModelEntry, Progress, to_json
+from tests.pages.conftest import TINY
 from tests.support.progress import silent
 
 LONG_AGO_S = 1_500_000_000.0
@@ -82,6 +85,8 @@ def full(tmp_path: Path) -> Store:
     write(tmp_path / "mine" / "w")
     artifact("aaaa", tmp_path / "mine", 300)
     artifact("bbbb", tmp_path / "gone", 400)
+    chats.save(data_dir(), "20261127-080000-abcdef", Chat(sides=(TINY,), turns=(Turn(question="Why?"),)))
+    aged(data_dir() / "chats")
     write(work_folder() / "k1" / "checkpoint.pt", 500)
     (work_folder() / "k1" / TOLD).write_bytes(to_json({"run": run_id, "model": "small", "transform": "distill"}))
     write(work_folder() / "k2" / TOLD, 2)
@@ -113,6 +118,7 @@ def test_everything_is_of_a_kind_and_says_what_made_and_uses_it(full: Store) -> 
     assert names["runs"] == {run_id}
     assert names["models"] == {"small", "smaller"} and names["studies"] == {"ladder-x"}
     assert names["trainings"] == {"k1"}
+    assert found["chats", "20261127-080000-abcdef"].made_from == "tiny-moe in fake"
     assert [item.made_from for item in found.values() if item.kind == "loads"] == ["http://127.0.0.1:8080"]
     assert names["artifacts"] == {"mine: a copy"} and names["orphans"] == {"gone: a copy"}
     assert names["leftovers"] == {".half.partial", ".killed.abc123", "part-cccc-1234", "k2"}
@@ -335,3 +341,10 @@ def test_what_a_clock_that_went_back_left_in_the_future_can_go(full: Store) -> N
     os.utime(part, (4e9, 4e9))
     (found,) = [item for item in storage.items() if item.path == str(part)]
     assert not found.busy
+
+
+def test_a_chat_goes_and_its_runs_stay(full: Store) -> None:
+    with pytest.raises(ExplorerError, match="cannot be made again"):
+        storage.free_kind("chats")
+    assert storage.free_kind("chats", yes=True).n == 1
+    assert not chats.ids(data_dir()) and full.ids()

@@ -125,6 +125,20 @@ def typical(backend: str, arithmetic: str = "fp32") -> Overhead:
     )
 
 
+def is_foreign(overhead: Overhead, weights: str) -> bool:
+    """Whether the runs behind it had weights of another dtype."""
+    return overhead.n_runs > 0 and overhead.weights != canonical_dtype(weights)
+
+
+def for_weights(overhead: Overhead, weights: str) -> Overhead:
+    """The same for weights of this dtype: with a wide range where its runs had others, whose kernels differ."""
+    if not is_foreign(overhead, weights):
+        return overhead
+    wide = typical(overhead.backend).spread
+    spread = Spread(low=min(wide.low, overhead.spread.low), high=max(wide.high, overhead.spread.high))
+    return msgspec.structs.replace(overhead, spread=spread)
+
+
 def arithmetic_dtype(weights: str, ceilings: Ceilings) -> str:
     """In what a processor's libraries multiply matrices whose weights are stored so, as far as it was measured.
 
@@ -350,11 +364,8 @@ def predict_local(
     """
     check_sizes(prompt_tokens, new_tokens, batch, micro_batch)
     spec = as_stored(spec, weights)
-    foreign = overhead.n_runs > 0 and overhead.weights != canonical_dtype(spec.dtype)
-    if foreign:
-        wide = typical(overhead.backend).spread
-        spread = Spread(low=min(wide.low, overhead.spread.low), high=max(wide.high, overhead.spread.high))
-        overhead = msgspec.structs.replace(overhead, spread=spread)
+    foreign = is_foreign(overhead, spec.dtype)
+    overhead = for_weights(overhead, spec.dtype)
     compute_dtype = compute_dtype or overhead.arithmetic
     activation_dtype, kv_dtype = activation_dtype or overhead.activation_dtype, kv_dtype or overhead.kv_dtype
 
@@ -364,7 +375,7 @@ def predict_local(
 
     pairs = chunks(prompt_tokens, micro_batch) if spec.causal else [(prompt_tokens, 0)]
     prompt = [forward(n_new, n_past) for n_new, n_past in pairs]
-    seconds = sum(forward_seconds(overhead, part) for part in prompt)
+    seconds = sum(max(part.ideal_s, forward_seconds(overhead, part)) for part in prompt)
     ttft = as_figure(sum(part.ideal_s for part in prompt), seconds, overhead.spread)
     prefill_bound = _bound(prompt)
     tpot, decode_bound = None, prefill_bound

@@ -19,7 +19,7 @@ import numpy as np
 from core.analysis.capacity import USABLE, USABLE_ELSEWHERE, usable_bytes
 from core.analysis.device_time import PUBLISHED, Spread, compute_peak
 from core.analysis.predict import as_figure, bound, predict
-from core.analysis.predict_here import Overhead, forward_parts
+from core.analysis.predict_here import Overhead, forward_parts, predict_local
 from core.analysis.time_parts import (
     BANDWIDTH,
     CACHE,
@@ -69,11 +69,13 @@ class Case(Record):
 
 
 class Measured(Record):
-    """This machine by its measured ceilings and what one backend adds to them. knee_bytes: where its caches end."""
+    """This machine by its measured ceilings and what one backend adds to them. knee_bytes: where its caches end.
+    runtime_bytes: of the backend's library."""
 
     ceilings: Ceilings
     overhead: Overhead
     knee_bytes: float | None
+    runtime_bytes: float = 0.0
 
 
 class Design(Record):
@@ -178,10 +180,10 @@ def design(
     return Design(device=device, cache=cache, dollars=dollars, hypothetical=hypothetical)
 
 
-def this_machine(ceilings: Ceilings, overhead: Overhead, name: str) -> Design:
+def this_machine(ceilings: Ceilings, overhead: Overhead, name: str, runtime_bytes: float = 0.0) -> Design:
     """The design that this machine is, with that backend; raises ExplorerError where no bandwidth was measured."""
     knee = max(ceilings.knees, default=None)
-    measured = Measured(ceilings=ceilings, overhead=overhead, knee_bytes=knee)
+    measured = Measured(ceilings=ceilings, overhead=overhead, knee_bytes=knee, runtime_bytes=runtime_bytes)
     return Design(device=ceilings.as_device(name), measured=measured)
 
 
@@ -471,7 +473,12 @@ def critical_tokens(flop_per_s: float, bytes_per_s: float, bytes_per_weight: flo
 def least_memory_bytes(spec: ModelSpec, case: Case, of: Design) -> float:
     """The memory that a device of this kind needs for all of a run, with what the system keeps for itself."""
     asked = msgspec.structs.asdict(case)
-    return predict(spec, of.device, **asked).peak_memory_bytes.calibrated / USABLE.get(of.device.kind, USABLE_ELSEWHERE)
+    if (here := of.measured) is not None:
+        found = predict_local(spec, here.ceilings, here.overhead, runtime_bytes=here.runtime_bytes, **asked)
+        peak = found.peak_memory_bytes
+    else:
+        peak = predict(spec, of.device, **asked).peak_memory_bytes
+    return peak.calibrated / USABLE.get(of.device.kind, USABLE_ELSEWHERE)
 
 
 class Line(Record):

@@ -18,14 +18,14 @@ from core.dtypes import canonical_dtype, retype
 from core.errors import ExplorerError
 from core.models import catalogue, formats, spec
 from core.paths import data_dir
-from core.runs import overheads
 from core.runs.ceilings import measure as ceilings_measured
+from core.runs.forecast import Here, cores, must
 from core.runs.resolve import supposed_dtype
 from core.runs.store import Store
 from core.types import ModelSpec, to_json
 from hardware import ceilings as roofs
 from hardware.catalogue import find as find_device
-from hardware.detect import machine, machine_id
+from hardware.detect import machine_id
 
 TOTALS = ("flops", "flops_executed", "weight_bytes", "activation_bytes", "kv_read_bytes", "kv_write_bytes")
 
@@ -127,26 +127,12 @@ def predict(as_json: bool, model: str | None, config: Path | None, device: str, 
 def _predict_here(found: ModelSpec, given: dict[str, Any], sizes: dict[str, Any]) -> predict_here.PredictionHere:
     """By the measured ceilings, and by what this machine's own runs tell of this backend."""
     backend = plugins.get("backend", given["backend"])
-    n = given["threads"] or machine().physical_cores or 1
-    measured = roofs.load(data_dir() / "ceilings", machine_id(), n)
-    if measured is None:
-        raise ExplorerError(
-            f"The ceilings of this machine with {n} threads have not been measured.",
-            f"Run: python -m core ceilings --threads {n}",
-        )
+    n = given["threads"] or cores()
+    here = must(Here.at(Store(data_dir()), n), n)
     weights = supposed_dtype(backend, found.dtype, given["weights"])
     if given["weights"] and weights != canonical_dtype(given["weights"]):
         click.echo(f"{backend.label} does not run {given['weights']}: predicted for {weights}.", err=True)
-    fitted = overheads.known(Store(data_dir()), measured)
-    return predict_here.predict_local(
-        found,
-        measured,
-        fitted.of(backend.name, predict_here.arithmetic_dtype(weights, measured), weights),
-        weights=None if weights == found.dtype else weights,
-        kv_dtype=given["kv_dtype"],
-        runtime_bytes=backend.runtime_bytes,
-        **sizes,
-    )
+    return here.predict(found, backend, weights=given["weights"], kv_dtype=given["kv_dtype"], **sizes)
 
 
 @cli.command()
@@ -157,7 +143,7 @@ def _predict_here(found: ModelSpec, given: dict[str, Any], sizes: dict[str, Any]
 @json_flag
 def ceilings(as_json: bool, threads: int | None, device: str, measure: bool, full: bool) -> None:
     """What this machine really reaches: FLOP/s per dtype and read bandwidth (measured)."""
-    folder, n = data_dir() / "ceilings", threads or machine().physical_cores or 1
+    folder, n = data_dir() / "ceilings", threads or cores()
     found = None if measure else roofs.load(folder, machine_id(), n, device)
     if found is None:
         last = ""

@@ -7,6 +7,7 @@ import click
 from core import plugins
 from core.cli.group import cli, json_flag, show
 from core.paths import data_dir
+from core.runs.history import matching
 from core.runs.store import Store
 from core.types import to_json
 
@@ -87,11 +88,38 @@ def devices(as_json: bool) -> None:
     )
 
 
-@cli.command()
+@cli.group(invoke_without_command=True)
+@click.option("--find", default="", help="Only those in which each of these words stands: model, name, note, text ...")
 @json_flag
-def runs(as_json: bool) -> None:
-    """The runs on this machine, newest first."""
-    keep = ["run_id", "status", "model", "backend", "strategy", "dtype", "tok_per_s", "ttft_s", "peak_memory_bytes"]
-    rows = Store(data_dir()).history()
-    brief = [{**{k: r.get(k) for k in keep}, "disturbed": "yes" if r.get("disturbed") else None} for r in rows]
+@click.pass_context
+def runs(context: click.Context, find: str, as_json: bool) -> None:
+    """The runs on this machine, newest first; a run can be given a name and a note."""
+    if context.invoked_subcommand is not None:
+        return
+    keep = ["run_id", "name", "status", "model", "backend", "strategy", "dtype", "tok_per_s", "ttft_s"]
+    rows = matching(Store(data_dir()).history(), find)
+    brief = [
+        {
+            **{k: r.get(k) or None for k in keep},
+            "peak_memory_bytes": r.get("peak_memory_bytes"),
+            "disturbed": "yes" if r.get("disturbed") else None,
+        }
+        for r in rows
+    ]
     show(rows if as_json else brief, as_json)
+
+
+@runs.command("name")
+@click.argument("run_id")
+@click.argument("words")
+def name(run_id: str, words: str) -> None:
+    """Call the run RUN_ID something; empty words take its name away."""
+    Store(data_dir()).annotate(run_id, name=words)
+
+
+@runs.command("note")
+@click.argument("run_id")
+@click.argument("words")
+def note(run_id: str, words: str) -> None:
+    """Remark something about the run RUN_ID; empty words take the note away."""
+    Store(data_dir()).annotate(run_id, note=words)

@@ -10,20 +10,16 @@ import msgspec
 
 from core import plugins
 from core.analysis import what_if as changes
-from core.analysis.predict_here import arithmetic_dtype
 from core.analysis.time_parts import Cache
 from core.cli.analysis import architecture, model_options
 from core.cli.group import cli, json_flag, show
 from core.errors import ExplorerError
 from core.paths import data_dir
-from core.runs import overheads
-from core.runs.resolve import supposed_dtype
+from core.runs.forecast import Here, cores, must
 from core.runs.store import Store
 from core.types import ModelSpec, to_json
-from hardware import ceilings as roofs
 from hardware import prices
 from hardware.catalogue import find as find_device
-from hardware.detect import machine, machine_id
 
 
 @cli.command("what-if")
@@ -53,7 +49,10 @@ def what_if(as_json: bool, model: str | None, config: Path | None, device: str, 
     """What a change of a device would buy a model: what binds, elasticities, knees, memory, cost (estimated)."""
     spec = architecture(model, config)
     case = changes.Case(**{name: given[name] for name in changes.Case.__struct_fields__})
-    base = _here(spec, given) if device == "here" else changes.design(find_device(device, data_dir() / "devices"))
+    if device == "here":
+        base, case = _here(spec, given, case)
+    else:
+        base = changes.design(find_device(device, data_dir() / "devices"))
     factors = dict(map(_factor, given["changed"]))
     now = _altered(base, factors, given)
     load = changes.loaded(spec, case, now)
@@ -144,17 +143,9 @@ def _priced(now: changes.Design, given: dict[str, Any]) -> list[changes.Design]:
     return found
 
 
-def _here(spec: ModelSpec, given: dict[str, Any]) -> changes.Design:
-    """This machine as measured, with what its own runs tell of the backend."""
+def _here(spec: ModelSpec, given: dict[str, Any], case: changes.Case) -> tuple[changes.Design, changes.Case]:
+    """This machine as measured, with what its own runs tell of the backend, and the case as that backend runs it."""
     backend = plugins.get("backend", given["backend"])
-    n = given["threads"] or machine().physical_cores or 1
-    measured = roofs.load(data_dir() / "ceilings", machine_id(), n)
-    if measured is None:
-        raise ExplorerError(
-            f"The ceilings of this machine with {n} threads have not been measured.",
-            f"Run: python -m core ceilings --threads {n}",
-        )
-    weights = supposed_dtype(backend, spec.dtype, given["weights"])
-    fitted = overheads.known(Store(data_dir()), measured)
-    overhead = fitted.of(backend.name, arithmetic_dtype(weights, measured), weights)
-    return changes.this_machine(measured, overhead, f"This machine with {backend.label}")
+    n = given["threads"] or cores()
+    here = must(Here.at(Store(data_dir()), n), n)
+    return here.design(spec, backend, case, f"This machine with {backend.label}")

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import islice
 from random import Random
 from typing import Literal, NamedTuple
 
@@ -139,10 +140,17 @@ STEPS: tuple[Callable[[Scene, int], tuple[str, str, int]], ...] = (_more, _fewer
 
 def generate(split: Split, n: int, seed: int) -> list[Question]:
     """n different problems. The first k are the same for every n >= k."""
-    rng = Random(f"arithmetic {split} {seed}")
-    questions: list[Question] = []
-    seen: set[str] = set()
-    while len(questions) < n:
+    return list(islice(written(split, begin(split, seed), set()), n))
+
+
+def begin(split: Split, seed: int) -> Random:
+    """What the first problem of a seed is drawn from."""
+    return Random(f"arithmetic {split} {seed}")
+
+
+def written(split: Split, rng: Random, seen: set[str]) -> Iterator[Question]:
+    """Problems without end, each drawn when it is asked for. seen: the prompts so far, to which each is added."""
+    while True:
         name, other = rng.sample(NAMES[split].split(), 2)
         thing, box = rng.choice(THINGS[split].split()), rng.choice(BOXES[split].split())
         scene = Scene(rng, split, name, other, thing, box)
@@ -164,12 +172,9 @@ def generate(split: Split, n: int, seed: int) -> list[Question]:
         seen.add(prompt)
         digest = hashlib.sha256(prompt.encode()).hexdigest()[:12]
         answer = f"{', '.join(lines)}. The answer is {value}."
-        questions.append(
-            Question(
-                id=f"arithmetic-{split}-{digest}", cluster=f"{thing} {start.__name__}", prompt=prompt, answer=answer
-            )
+        yield Question(
+            id=f"arithmetic-{split}-{digest}", cluster=f"{thing} {start.__name__}", prompt=prompt, answer=answer
         )
-    return questions
 
 
 def judge(question: Question, output: str) -> bool:

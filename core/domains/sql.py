@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from collections.abc import Iterator
 from contextlib import closing
+from itertools import islice
 from random import Random
 
 from core.domains import sql_easy
@@ -31,11 +33,18 @@ def generate(split: Split, n: int, seed: int, easy: bool = False, invented: floa
     easy: seven kinds, one phrasing each, and answers with fixed sentences around the query. invented: share of the
     questions whose tables have invented names.
     """
+    return list(islice(written(split, begin(split, seed, easy), set(), easy, invented), n))
+
+
+def begin(split: Split, seed: int, easy: bool) -> Random:
+    """What the first question of a seed is drawn from."""
+    return Random(f"sql {split} {seed} {easy}")
+
+
+def written(split: Split, rng: Random, seen: set[str], easy: bool, invented: float) -> Iterator[Question]:
+    """Questions without end, each drawn when it is asked for. seen: the prompts so far, to which each is added."""
     themes = THEMES[split]
-    seen: set[str] = set()
-    questions: list[Question] = []
-    rng = Random(f"sql {split} {seed} {easy}")
-    while len(questions) < n:
+    while True:
         kind = rng.choice(sql_easy.KINDS if easy else (*ONE_TABLE, *TWO_TABLES))
         joined = kind in TWO_TABLES
         theme = rng.choice([t for t in themes.values() if t.parent or not joined])
@@ -54,16 +63,13 @@ def generate(split: Split, n: int, seed: int, easy: bool = False, invented: floa
             continue
         seen.add(prompt)
         digest = hashlib.sha256("\n".join([prompt, *databases]).encode()).hexdigest()[:12]
-        questions.append(
-            Question(
-                id=f"sql-{'easy-' if easy else ''}{split}-{digest}",
-                cluster=table.name,
-                prompt=prompt,
-                answer=sql_easy.answer(table.name, draft.sql) if easy else draft.sql,
-                databases=databases,
-            )
+        yield Question(
+            id=f"sql-{'easy-' if easy else ''}{split}-{digest}",
+            cluster=table.name,
+            prompt=prompt,
+            answer=sql_easy.answer(table.name, draft.sql) if easy else draft.sql,
+            databases=databases,
         )
-    return questions
 
 
 def judge(question: Question, output: str) -> bool:

@@ -244,6 +244,7 @@ def main(model: str, wanted: str) -> int:
         say(note=note, done=done, total=total, unit=unit)
 
     try:
+        progress("Reading which models there are")
         engine.claim("pytorch")
         engine.hide_besides()
         kind, path = provide(catalogue.find(model), tuple(wanted.split(",")), progress)

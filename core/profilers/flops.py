@@ -6,10 +6,11 @@ Its pass only learns the shapes: the counting runs afterwards, forwards of its o
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from typing import Any, Literal
 
 from core.errors import ExplorerError
-from core.types import Counted, Profiler, Session, Step, Warned, counting
+from core.types import Counted, Phase, Profiler, Session, Step, Warned, counting
 
 
 class FlopsAttachment:
@@ -28,21 +29,22 @@ class FlopsAttachment:
         elif self._step is None and step.counts.forwards:
             self._step = max(1, step.counts.inputs // step.counts.forwards), self._n_prompt
 
-    def events(self) -> list[Any]:
+    def events(self) -> Iterator[Any]:
+        """What is counted, before it is; then the count."""
         if not self._closed or not self._n_prompt:
-            return []
+            return
         forwards: dict[Literal["prefill", "decode"], tuple[int, int]] = {"prefill": (self._n_prompt, 0)}
         if self._step:
             forwards["decode"] = self._step
-        found: list[Any] = []
-        for phase, (n_new, n_past) in forwards.items():
+        for i, (phase, (n_new, n_past)) in enumerate(forwards.items()):
+            note, now_s = f"counting the operators of {phase}", time.perf_counter()
+            yield Phase(t_s=now_s, name="profiling", note=note, done=i, total=len(forwards), unit="phases")
             try:
                 count = counting(self._session).count(n_new, n_past)
             except ExplorerError as error:
-                found.append(Warned(t_s=time.perf_counter(), message=f"FLOPs of {phase} not counted: {error.message}"))
+                yield Warned(t_s=time.perf_counter(), message=f"FLOPs of {phase} not counted: {error.message}")
             else:
-                found.append(Counted(t_s=time.perf_counter(), pass_no=self._pass_no, phase=phase, count=count))
-        return found
+                yield Counted(t_s=time.perf_counter(), pass_no=self._pass_no, phase=phase, count=count)
 
     def close(self) -> None:
         self._closed = True

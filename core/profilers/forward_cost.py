@@ -8,12 +8,13 @@ left, and every one is taken back. Sizes are interleaved, so that what the machi
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import numpy as np
 
 from core.errors import ExplorerError
-from core.types import ForwardCost, ForwardTime, Profiler, Session, Step, Warned
+from core.types import ForwardCost, ForwardTime, Phase, Profiler, Session, Step, Warned
 
 SIZES = (1, 2, 4, 8, 16, 32, 64)
 REPEATS = 15
@@ -31,25 +32,31 @@ class ForwardCostAttachment:
     def step(self, step: Step) -> None:
         pass
 
-    def events(self) -> list[Any]:
+    def events(self) -> Iterator[Any]:
+        """How far it is, before every round; then what it found."""
         if not self._closed:
-            return []
+            return
         n_past = self._session.n_committed
         if not n_past:
-            return [_warned("this strategy keeps no cache to measure on")]
+            yield _warned("this strategy keeps no cache to measure on")
+            return
         try:
-            return [self._measure(n_past, [n for n in SIZES if n_past + n <= self._session.max_context])]
+            yield from self._measure(n_past, [n for n in SIZES if n_past + n <= self._session.max_context])
         except ExplorerError as error:
-            return [_warned(error.message.rstrip("."))]
+            yield _warned(error.message.rstrip("."))
 
-    def _measure(self, n_past: int, sizes: list[int]) -> ForwardCost | Warned:
+    def _measure(self, n_past: int, sizes: list[int]) -> Iterator[Phase | ForwardCost | Warned]:
         if not sizes:
-            return _warned("the context is full")
+            yield _warned("the context is full")
+            return
         rng = np.random.default_rng(0)
         seconds: dict[int, list[float]] = {n: [] for n in sizes}
         kept = int("rewind" in self._session.capabilities)
         began = time.perf_counter()
+        note = f"forward passes of {sizes[0]} to {sizes[-1]} tokens"
         for repeat in range(REPEATS + 1):
+            now_s, rounds = time.perf_counter(), REPEATS + 1
+            yield Phase(t_s=now_s, name="profiling", note=note, done=repeat, total=rounds, unit="rounds")
             for n in sizes:
                 ids = rng.integers(0, self._session.spec.vocab_size, (1, n))
                 started = time.perf_counter()
@@ -66,7 +73,7 @@ class ForwardCostAttachment:
         for n, found in seconds.items():
             low, median, high = (float(x) for x in np.quantile(found, (0.25, 0.5, 0.75)))
             times.append(ForwardTime(n=n, seconds=median, low_s=low, high_s=high))
-        return ForwardCost(
+        yield ForwardCost(
             t_s=time.perf_counter(), pass_no=self._pass_no, n_past=n_past, repeats=len(found), times=tuple(times)
         )
 

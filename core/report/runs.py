@@ -40,9 +40,11 @@ def report(runs: Sequence[Run], texts: bool = True) -> bytes:
         raise ExplorerError(f"{len(runs)} runs are too many for one report.", f"Choose at most {MOST_RUNS}.")
     found = [(run, run.request, run.result()) for run in runs]
     made = f"Made by Roofscope on {time.strftime('%Y-%m-%d')}. Times, memory and energy are measured unless said."
+    names = [run.about.name if texts else "" for run in runs]
     if len(found) == 1:
-        return html(_title(found[0][2]), _lead(found[0][2]), _one(*found[0], texts), made)
-    labels = _labels([result for _, _, result in found])
+        title = " · ".join(filter(None, (names[0], _title(found[0][2]))))
+        return html(title, _lead(found[0][2]), _one(*found[0], texts), made)
+    labels = _labels([result for _, _, result in found], names)
     title = f"{len(found)} runs side by side"
     return html(
         title, f"The first, {labels[0]}, is what the others are compared with.", _many(found, labels, texts), made
@@ -76,6 +78,8 @@ def _one(run: Run, request: Request, result: Result, texts: bool) -> list[Sectio
             f"{result.made.model}: {result.made.bits_per_weight:.2f} bits per weight, {_size(result.made.size_bytes)}."
         )
         sections.append(Section(title="The model it made", words=words))
+    if texts and (note := run.about.note):
+        sections.insert(0, Section(title="Note", text=note))
     if texts and isinstance(request.task, Generate):
         sections += _texts(request, result)
     sections.append(Section(title="What was asked, and with what", table=_settings(request, result, texts)))
@@ -227,8 +231,10 @@ def _title(result: Result) -> str:
     return f"{result.model} · {result.backend} · {what}"
 
 
-def _labels(results: Sequence[Result]) -> list[str]:
-    names, _ = distinct([(r.model, r.backend, r.dtype or "", r.strategy) for r in results])
+def _labels(results: Sequence[Result], given: Sequence[str]) -> list[str]:
+    """What tells the runs apart; a name that somebody gave one comes first."""
+    told, _ = distinct([(r.model, r.backend, r.dtype or "", r.strategy) for r in results])
+    names = [own or label for own, label in zip(given, told, strict=True)]
     seen: dict[str, int] = {}
     found = []
     for name in names:

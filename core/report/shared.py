@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from core.report.private import scrubbed
+from core.runs import about
 from core.runs.store import PLATFORM, Run
 from core.types import to_json
 
@@ -30,7 +31,7 @@ def shared_bundle(run: Run, texts: bool) -> bytes:
     numbers: dict[int, int] = {}
     with zipfile.ZipFile(io.BytesIO(run.bundle())) as whole, zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as shared:
         for name in whole.namelist():
-            if name in DROPPED:
+            if name in DROPPED or (name == about.FILE and not texts):
                 continue
             data = whole.read(name)
             if name.endswith(".jsonl"):

@@ -34,7 +34,9 @@ def offered(run: Run, result: Result) -> list[str]:
 
 
 def _json(run: Run) -> bytes:
-    return to_json({"request": run.request, "created_s": run.created_s, "result": run.result()})
+    about = run.about
+    named = {"name": about.name, "note": about.note}
+    return to_json({"request": run.request, "created_s": run.created_s, **named, "result": run.result()})
 
 
 def _layers(run: Run) -> bytes:

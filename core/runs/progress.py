@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, TypeVar
 
+from core import plugins
+from core.errors import ExplorerError
 from core.runs.recording import Recording, length
 from core.types import Derive, Done, Evaluate, Event, Failed, Generate, Loaded, Memory, Pass, Record, Request
 
@@ -67,12 +69,24 @@ def _in_pass(run: Recording, loaded: Loaded) -> Stage:
     name = _stop(request, current)
     if current.kind == "warmup" and name == "timing":
         return Stage(name=name, detail="warming up again", pass_no=len(counted), n_passes=n_passes)
+    if run.beside is not None and current.profiler:
+        own = run.beside
+        return Stage(
+            name=name,
+            detail=f"{current.profiler}, {own.note}",
+            done=own.done,
+            total=own.total,
+            unit=own.unit,
+            pass_no=len(counted),
+            n_passes=n_passes,
+        )
     n_read = sum(s.counts.inputs for s in steps if s.phase == "prefill")
     n_new = length(steps)
     if n_new == 0:
         detail, done, total = "prefill", n_read, loaded.n_prompt_tokens
     else:
         limit = request.task.max_new_tokens if isinstance(request.task, Generate) else 0
+        limit = min(limit, _most(current.profiler) or limit)
         detail, done, total = "decode", n_new, limit
     return Stage(
         name=name,
@@ -83,6 +97,15 @@ def _in_pass(run: Recording, loaded: Loaded) -> Stage:
         pass_no=len(counted) or None,
         n_passes=n_passes,
     )
+
+
+def _most(profiler: str | None) -> int | None:
+    """Tokens at which a profiler ends its pass; None for one that goes on to the end, or is not known here."""
+    try:
+        most: int | None = plugins.get("profiler", profiler).limit if profiler else None
+    except ExplorerError:
+        return None
+    return most
 
 
 StopState = Literal["done", "skipped", "now", "ahead"]

@@ -84,6 +84,12 @@ class Recording:
         return last.note if isinstance(last, Phase) and last.name == "resting" else ""
 
     @cached_property
+    def beside(self) -> Phase | None:
+        """What the profiler of the last pass does outside of its steps; None while there are steps."""
+        last = next((e for e in reversed(self.attempt) if isinstance(e, Pass | Step | Phase)), None)
+        return last if isinstance(last, Phase) and last.name == "profiling" else None
+
+    @cached_property
     def passes(self) -> dict[int, Pass]:
         return {e.number: e for e in self.attempt if isinstance(e, Pass)}
 

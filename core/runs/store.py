@@ -1,4 +1,4 @@
-"""Runs as folders: request.json, events.jsonl, log.txt, cancel. The folders are the truth.
+"""Runs as folders: request.json, events.jsonl, log.txt, about.json, cancel. The folders are the truth.
 
 An index beside them (SQLite) makes history fast; it can be rebuilt from the folders at any time.
 This module knows nothing of workers or screens.
@@ -24,17 +24,19 @@ from typing import Any
 import msgspec
 
 from core.errors import ExplorerError
-from core.runs import clock, old_form
+from core.runs import about, clock, old_form
+from core.runs.about import About
 from core.runs.ceilings import adopt, ceilings_of
 from core.runs.owner import Owner
 from core.runs.recording import Recording
+from core.runs.stages import spent
 from core.runs.summarize import summarize
 from core.runs.verdicts import with_verdicts
 from core.types import Derive, Done, Evaluate, Event, Failed, Request, Result, RunStatus, from_json, to_json
 from hardware.files import UNREADABLE, removed, sync, written_s
 
 PLATFORM = "platform.json"  # what the cloud said later of the time of a run
-BUNDLE = ("request.json", "events.jsonl", "log.txt", PLATFORM)
+BUNDLE = ("request.json", "events.jsonl", "log.txt", about.FILE, PLATFORM)
 CEILINGS = "ceilings.json"  # of the machine that ran it, for its roofline
 FORMAT = "roofscope-run-1"
 MOST_BUNDLE_BYTES = 256_000_000  # unpacked; a run of 50,000 tokens with all profilers has a fifth of that
@@ -95,6 +97,11 @@ class Run:
         if not 0 <= found <= _YEAR_9999_S:
             raise _damaged(self.id, f"it says that it was made {found:g} seconds after 1970")
         return float(found)
+
+    @property
+    def about(self) -> About:
+        """What somebody calls it, and remarks about it."""
+        return about.read(self.path)
 
     def events(self) -> list[Event]:
         """All events so far. A half-written or damaged line is passed over, never an error."""
@@ -281,6 +288,24 @@ class Store:
                 raise ExplorerError(f"The run {run_id} is still going.", "Stop it first.")
         removed(run.path)
 
+    def annotate(self, run_id: str, name: str | None = None, note: str | None = None) -> About:
+        """Call a run something, or remark about it; None leaves what there is, and empty words take it away.
+
+        Raises ExplorerError for a run that is not there, words that are too long, and a full disk.
+        """
+        run = self.open(run_id)
+        kept = run.about
+        words = about.about(kept.name if name is None else name, kept.note if note is None else note)
+        about.write(run.path, words)
+        with contextlib.suppress(sqlite3.Error):
+            self._forget(run_id)
+        return words
+
+    def _forget(self, run_id: str) -> None:
+        """Have its row made anew."""
+        with contextlib.closing(sqlite3.connect(self.root / "index.sqlite")) as index, index:
+            index.execute("DELETE FROM history WHERE run_id = ?", (run_id,))
+
     # ------------------------------------------------------------ import
 
     def load(self, data: bytes) -> Run:
@@ -327,7 +352,7 @@ class Store:
             index.execute("CREATE TABLE IF NOT EXISTS history (run_id TEXT PRIMARY KEY, row TEXT NOT NULL)")
             rows = index.execute("SELECT run_id, row FROM history")
             kept = {run_id: from_json(words, dict[str, Any]) for run_id, words in rows}
-            known = {run_id: old for run_id, old in kept.items() if "machine" in old}  # an older one knows less
+            known = {run_id: old for run_id, old in kept.items() if "stages" in old}  # an older one knows less
             fresh = {run_id: row(Run(self.folder / run_id)) for run_id in ids if run_id not in known}
             settled = [(n, to_json(r).decode()) for n, r in fresh.items() if r["status"] not in ("running", "queued")]
             index.executemany("INSERT OR REPLACE INTO history VALUES (?, ?)", settled)
@@ -342,7 +367,8 @@ def row(run: Run) -> dict[str, Any]:
         return summed_up(run)
     except (ExplorerError, OSError) as error:
         nothing = dict.fromkeys(("created_s", *_COLUMNS, "did", "text", "disturbed", "machine", "machine_id"))
-        return nothing | {"run_id": run.id, "status": "damaged", "error": str(error)}
+        named = {**msgspec.structs.asdict(run.about), "stages": []}
+        return nothing | named | {"run_id": run.id, "status": "damaged", "error": str(error)}
 
 
 def summed_up(run: Run) -> dict[str, Any]:
@@ -352,8 +378,10 @@ def summed_up(run: Run) -> dict[str, Any]:
     if result.provisional and result.status not in ("running", "queued"):
         told = "Only watched: it ended before it was timed."
     host = result.host.machine if result.host else None
-    what: dict[str, str | None] = {"did": _did(run.request), "text": _gist(result)[:200], "disturbed": told}
+    what: dict[str, Any] = {"did": _did(run.request), "text": _gist(result)[:200], "disturbed": told}
     what |= {"machine": host.cpu if host else None, "machine_id": host.machine_id if host else None}
+    what |= msgspec.structs.asdict(run.about)
+    what["stages"] = msgspec.json.decode(to_json(spent(run.request, run.events()))) if result.status == "done" else []
     return {"created_s": created_s, **{name: getattr(result, name) for name in _COLUMNS}, **what}
 
 

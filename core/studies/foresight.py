@@ -1,6 +1,6 @@
 """What a cell will do, before it is run: its seconds, and its speed and memory as ranges.
 
-Stands on this machine's measured ceilings and its own runs where they are there (core.analysis.predict_here). Without
+Stands on this machine's measured ceilings and its own runs where they are there (core.runs.forecast). Without
 ceilings there is no prediction of a figure, and the seconds come from a round number for bandwidth and arithmetic,
 which only the finished runs of a plan make useful.
 """
@@ -10,19 +10,15 @@ from __future__ import annotations
 import msgspec
 
 from core.analysis.predict import Figure
-from core.analysis.predict_here import PredictionHere, arithmetic_dtype, predict_local
+from core.analysis.predict_here import PredictionHere
 from core.analysis.search import Range
 from core.analysis.work import total, work
-from core.dtypes import canonical_dtype
 from core.errors import ExplorerError
 from core.runs.check import estimate
-from core.runs.overheads import Overheads, known
+from core.runs.forecast import Here, cores, lengths
 from core.runs.resolve import Resolved
 from core.runs.store import Store
-from core.types import Generate, Request
-from hardware import ceilings as measured
-from hardware.ceilings import Ceilings
-from hardware.detect import machine, machine_id
+from core.types import Generate
 
 NOMINAL_BYTES_PER_S, NOMINAL_FLOP_PER_S = 10e9, 50e9
 START_S = 3.0  # of a run: a process or a message to it, and the wait until the machine is quiet
@@ -37,36 +33,22 @@ class Foresight:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._known: dict[int, tuple[Ceilings, Overheads] | None] = {}
+        self._known: dict[int, Here | None] = {}
 
-    def basis(self, threads: int | None) -> tuple[Ceilings, Overheads] | None:
+    def basis(self, threads: int | None) -> Here | None:
         """This machine's ceilings at these threads with what its runs tell; None where they are not measured."""
-        n = threads or _cores()
+        n = threads or cores()
         if n not in self._known:
-            found = measured.load(self._store.root / "ceilings", machine_id(), n)
-            self._known[n] = None if found is None else (found, known(self._store, found))
+            self._known[n] = Here.at(self._store, n)
         return self._known[n]
 
     def predict(self, wanted: Resolved) -> PredictionHere | None:
         """Speed and memory as ranges; None without ceilings. What a strategy gains by guessing widens the range."""
         basis = self.basis(wanted.request.threads)
-        prompt, new = lengths(wanted.request)
         if basis is None or not isinstance(wanted.request.task, Generate):
             return None
-        ceilings, overheads = basis
-        dtype, cache = wanted.spec.dtype, wanted.request.options.get("kv_dtype")
         try:
-            arithmetic = arithmetic_dtype(dtype, ceilings)
-            found = predict_local(
-                wanted.spec,
-                ceilings,
-                overheads.of(wanted.request.backend, arithmetic, dtype),
-                prompt_tokens=prompt,
-                new_tokens=new,
-                batch=wanted.request.batch,
-                kv_dtype=canonical_dtype(str(cache)) if cache else None,
-                runtime_bytes=float(wanted.backend.runtime_bytes),
-            )
+            found = basis.predict_request(wanted)
         except ExplorerError:
             return None
         if wanted.request.strategy in PLAIN or found.tpot_s is None or found.decode_tok_per_s is None:
@@ -114,13 +96,6 @@ class Foresight:
         return START_S + load + passes * once
 
 
-def lengths(request: Request) -> tuple[int, int]:
-    """Tokens of the prompt, roughly where it is a text, and new ones."""
-    task = request.task
-    assert isinstance(task, Generate)
-    return task.prompt_tokens or len(task.prompt or "") // 3 + 32, task.max_new_tokens
-
-
 def latency(predicted: PredictionHere, new_tokens: int) -> Figure:
     """Of the whole answer."""
     first, step = predicted.ttft_s, predicted.tpot_s
@@ -151,8 +126,3 @@ def _widened(of: Figure) -> Figure:
 def _forward_s(wanted: Resolved, n_new: int) -> float:
     done = total(work(wanted.spec, n_new, 0, wanted.request.batch))
     return done.weight_bytes / NOMINAL_BYTES_PER_S + (done.flops) / NOMINAL_FLOP_PER_S
-
-
-def _cores() -> int:
-    found = machine()
-    return min(found.usable_cores, found.physical_cores or found.usable_cores)

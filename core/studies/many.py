@@ -16,10 +16,11 @@ from core.charts.labels import distinct
 from core.errors import ExplorerError
 from core.models import catalogue
 from core.runs.ceilings import ran_on
+from core.runs.forecast import lengths
 from core.runs.resolve import resolve
 from core.runs.store import Run, Store
 from core.stats.intervals import Ratio, independent_ratio
-from core.studies.foresight import Foresight, latency, lengths
+from core.studies.foresight import Foresight, latency
 from core.studies.measures import MEASURES, typical, values_of
 from core.studies.plan import Axis, Sweep
 from core.studies.sweep import load, planned, sweeps

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,10 @@ from core.training import probe
 from core.training.examples import Example, of_questions
 from core.training.loop import Budget, Report
 from core.training.packing import plain_attention
+from core.training.questions import Questions
 from core.types import Attention, Job, ModelSpec, Source
+
+TYPICAL = 100  # examples by whose answers the room for an answer is measured
 
 
 class Pupil:
@@ -31,15 +35,8 @@ class Pupil:
         self.tokenizer = AutoTokenizer.from_pretrained(source.path, trust_remote_code=False, local_files_only=True)
         plain_attention(model)
         self.end = _ends(model, self.tokenizer)
-        self.held_out, self.questions = list[domains.Question](), list[domains.Question]()
-        if domain is None:
-            return
-        job.progress("Writing the questions")
-        questions = domains.load(domain, "train", n + n_probe, job.seed)
-        n_probe = min(n_probe, len(questions) // 5)
-        self.held_out, self.questions = questions[:n_probe], questions[n_probe:]
-        if not self.questions:
-            raise ExplorerError(f"'{domain}' has no prompts to train on.", "Add questions to the file.")
+        self._questions = None if domain is None else Questions(domain, n, n_probe, job)
+        self.held_out = list[domains.Question]() if self._questions is None else self._questions.held_out
 
     def prompt(self, text: str) -> list[int]:
         """Ids of a user's message as the app sends it: in the chat template, with no system message."""
@@ -61,9 +58,21 @@ class Pupil:
             raise ExplorerError(f"{self.source.entry.label} has no token that ends an answer.", "Choose a chat model.")
         return int(found)
 
-    def examples(self, limit: int) -> list[Example]:
-        """Every question with its gold answer, up to `limit` tokens. Raises ExplorerError when there is none."""
-        return of_questions(self.questions, self.prompt, self.encode, self.last, limit)
+    def questions(self) -> list[domains.Question]:
+        """All of them at once, which may take a minute."""
+        return [] if self._questions is None else self._questions.all()
+
+    def examples(self, limit: int) -> Iterator[Example]:
+        """Every question with its gold answer, up to `limit` tokens, each written when it is asked for.
+
+        Raises ExplorerError when there is none.
+        """
+        questions = () if self._questions is None else self._questions
+        return of_questions(questions, self.prompt, self.encode, self.last, limit)
+
+    def longest(self, limit: int) -> int:
+        """Tokens of the longest gold answer of the first examples."""
+        return max(len(e.answer) for e in islice(self.examples(limit), TYPICAL))
 
     def look(self, limit: int, window: int | None = None, fill: int | None = None) -> Mapping[str, float]:
         """The model on the held-out questions as it decodes freely (see core.training.probe)."""

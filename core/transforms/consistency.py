@@ -29,7 +29,7 @@ class Consistency(Record):
     """What is learned, and for how long: `steps` or `minutes`, whichever comes first; empty is no limit.
 
     domain: sql, sql_names, sql_easy, arithmetic, or the path of a .jsonl file with prompts.
-    examples: questions to learn from, at most.
+    examples: questions to learn from, at most; with gold answers they are written as steps need them.
     window: tokens per forward that the model learns to guess; a decoder may use fewer.
     minutes: of training.
     steps: of the optimizer. With steps alone the same seed gives the same model on the same machine.
@@ -97,9 +97,11 @@ class ConsistencyTraining:
         model = _torch_model.load(source, job)
         pupil = _tuning.Pupil(model, source, job, params.domain, params.examples, params.probe_questions)
         limit = min(params.max_tokens, source.spec.max_context or params.max_tokens)
-        examples = pupil.examples(limit) if params.answers == "gold" else own_answers(pupil, limit, job)
-        batches = Batches(examples, params.batch, job.seed)
-        longest = max(len(e.answer) for e in examples)
+        if params.answers == "gold":
+            batches, longest = Batches(pupil.examples(limit), params.batch, job.seed), pupil.longest(limit)
+        else:
+            own = own_answers(pupil, limit, job)
+            batches, longest = Batches(own, params.batch, job.seed), max(len(e.answer) for e in own)
         fill = pupil.last if params.fill == "end" else None
 
         def loss(step: int) -> tuple[Any, dict[str, float]]:
@@ -130,7 +132,7 @@ class ConsistencyTraining:
             job.warn(report.stopped)
         _torch_model.save(model, source, out, job)
         found = _tuning.facts(report, params.domain)
-        found |= {"examples": len(examples), "window": params.window, "fill": params.fill}
+        found |= {"examples": batches.seen(report.steps), "window": params.window, "fill": params.fill}
         return Outcome(
             note=f"Consistency training on {Path(params.domain).name}: decode it with Jacobi, fill {params.fill}.",
             facts=found,
@@ -139,7 +141,7 @@ class ConsistencyTraining:
 
 def own_answers(pupil: _tuning.Pupil, limit: int, job: Job) -> list[Example]:
     """The questions with the model's own greedy answers, up to `limit` tokens together."""
-    prompts = [p for q in pupil.questions if len(p := pupil.prompt(q.prompt)) < limit]
+    prompts = [p for q in pupil.questions() if len(p := pupil.prompt(q.prompt)) < limit]
     if not prompts:
         raise ExplorerError(f"Every prompt is longer than {limit} tokens.", "Raise the setting max_tokens.")
     return written(pupil.model, prompts, pupil.end, limit - max(map(len, prompts)), job)

@@ -148,7 +148,7 @@ def _domain(params: Distilling) -> str | None:
 def _prompts(pupil: _tuning.Pupil, params: Distilling, seed: int) -> list[list[int]]:
     """The domain's prompts, or short pieces of the app's calibration text to go on from."""
     if params.domain != "open":
-        return [pupil.prompt(q.prompt) for q in pupil.questions]
+        return [pupil.prompt(q.prompt) for q in pupil.questions()]
     rng = np.random.default_rng([seed, 5])
     passages = [pupil.encode(text) for text in _calibration.PASSAGES]
     found: list[list[int]] = []

@@ -210,7 +210,7 @@ def _answered(
     pupil: _tuning.Pupil, params: ExitHeads, context: int | None, job: Job
 ) -> tuple[list[Example], list[Example]]:
     """The held-out questions and the others, with the model's own answers; kept in job.folder."""
-    questions = [*pupil.held_out, *pupil.questions]
+    questions = [*pupil.held_out, *pupil.questions()]
     room = (context or 1 << 30) - params.answer_tokens
     prompts = [prompt for q in questions if len(prompt := pupil.prompt(q.prompt)) <= room]
     n_held_out = min(len(pupil.held_out), len(prompts) // 5)

@@ -23,7 +23,7 @@ class Tuning(Record):
     """What is learned, and for how long: `steps` or `minutes`, whichever comes first; empty is no limit.
 
     domain: sql, sql_names, sql_easy, arithmetic, or the path of a .jsonl file with prompts and answers.
-    examples: questions to learn from, at most.
+    examples: questions to learn from, at most; they are written as steps need them.
     minutes: of training.
     steps: of the optimizer. With steps alone the same seed gives the same model on the same machine.
     batch: examples per step.
@@ -66,9 +66,8 @@ class Finetune:
         _tuning.room(job.folder, source.spec.n_params)
         model = _torch_model.load(source, job)
         pupil = _tuning.Pupil(model, source, job, params.domain, params.examples, params.probe_questions)
-        examples = pupil.examples(min(params.max_tokens, source.spec.max_context or params.max_tokens))
-        batches = Batches(examples, params.batch, job.seed)
-        longest = max(len(e.answer) for e in examples)
+        limit = min(params.max_tokens, source.spec.max_context or params.max_tokens)
+        batches, longest = Batches(pupil.examples(limit), params.batch, job.seed), pupil.longest(limit)
 
         def loss(step: int) -> tuple[Any, dict[str, float]]:
             batch = batches[step]
@@ -90,10 +89,10 @@ class Finetune:
         if report.stopped:
             job.warn(report.stopped)
         _torch_model.save(model, source, out, job)
-        seen = min(len(examples), report.steps * params.batch)
+        seen = batches.seen(report.steps)
         note = f"Tuned on {seen} questions of {Path(params.domain).name} in {report.steps} steps."
         found = _tuning.facts(report, params.domain)
-        return Outcome(note=note, facts=found | {"examples": len(examples), "loss": _last(report)})
+        return Outcome(note=note, facts=found | {"examples": seen, "loss": _last(report)})
 
 
 def _last(report: Any) -> float | None:

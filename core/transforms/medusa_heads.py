@@ -137,6 +137,7 @@ def _answers(model: Any, folder: Path, params: Heads, job: Job) -> tuple[list[Te
     import transformers
 
     tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+    job.progress("Writing the questions")
     n_test = min(MOST_TESTS, max(4, round(params.questions * TEST_SHARE)))
     test = domains.load(params.domain, "test", n_test, job.seed)
     questions = [*test, *domains.load(params.domain, "train", params.questions, job.seed)]

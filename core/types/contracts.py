@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol, cast, runtime_checkable
 
@@ -287,8 +287,11 @@ class Attachment(Protocol):
     def step(self, step: Step) -> None:
         """A step of the current phase ended; called between steps, never timed."""
 
-    def events(self) -> list[Any]:
-        """New events since the last call, t_s being time.perf_counter() (the worker turns it into run time)."""
+    def events(self) -> Iterable[Any]:
+        """New events since the last call, t_s being time.perf_counter() (the worker turns it into run time).
+
+        Each is written before the next one is asked for: what takes long tells by a Phase how far it is.
+        """
 
     def close(self) -> None:
         """Detach: the session is as before."""

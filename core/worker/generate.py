@@ -32,6 +32,7 @@ from core.types import (
     Loaded,
     Pass,
     PassKind,
+    Phase,
     Remote,
     Request,
     Session,
@@ -328,8 +329,11 @@ def _run_pass(
 
 
 def _adopt(attachment: Attachment, journal: Journal) -> None:
+    """Write what the profiler has to say; where it takes long, a stop is heard between two events."""
     for event in attachment.events():
         journal.adopt(event)
+        if isinstance(event, Phase):
+            journal.stop_if_asked()
 
 
 def this_host() -> Host:

@@ -112,6 +112,7 @@ def provide(entry: ModelEntry, formats: tuple[str, ...], journal: Teller) -> tup
         check(entry.files)
         return direct, entry.files[direct]
     last: dict[str, Any] = {}
+    journal.phase("preparing", f"Starting a process that makes {entry.label} as {' or '.join(formats)}")
     with Child("core.models.artifacts", [entry.id, ",".join(formats)]) as child:
         for message in child.messages():
             last = message or last

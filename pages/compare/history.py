@@ -5,8 +5,9 @@ from __future__ import annotations
 import streamlit as st
 
 from core.errors import ExplorerError
+from core.runs.history import matching
 from pages.ui import text
-from pages.ui.history_table import history_table, matching
+from pages.ui.history_table import history_table
 from pages.ui.page import empty, fault, guard, page
 from pages.ui.run_report import export_menu
 from pages.ui.state import choose_run, forget_run, open_run, store
@@ -101,7 +102,7 @@ with page("History", "All runs kept here, own and imported. Select one to open o
             key="search",
             type="search",
             icon=":material/search:",
-            placeholder="Model, backend, strategy, text …",
+            placeholder="Model, backend, name, note, text …",
             label_visibility="collapsed",
             bind="query-params",
         )

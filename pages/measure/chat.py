@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import streamlit as st
 
+from core.errors import ExplorerError
+from core.paths import data_dir
+from core.runs import chats
 from core.runs.dialogue import ask
 from core.runs.store import Run
-from core.types import Request, Result
+from core.types import Generate, Request, Result
 from pages.ui import marks, text
-from pages.ui.chat_form import Side, side_form
-from pages.ui.chat_state import Conversation, conversation
+from pages.ui.chat_form import side_form, side_label
+from pages.ui.chat_state import Conversation, conversation, open_chat, publish
 from pages.ui.energy_view import energy_line
 from pages.ui.links import link
 from pages.ui.live import live
 from pages.ui.page import guard, page
 from pages.ui.state import GOING, result_of, runner
 
+EARLIER = 20  # chats of before that are offered
 EXAMPLES = (
     "What is the capital of France?",
     "Explain what a cache is, in two sentences.",
@@ -53,13 +57,14 @@ def draw_answer(run: Run, result: Result) -> None:
 
 def draw_turn(talk: Conversation, number: int) -> None:
     """The question, and the answers beside each other."""
-    question, runs = talk.turns[number]
+    turn = talk.turns[number]
+    runs = turn.runs
     with st.chat_message("user"):
-        st.text(question)
+        st.text(turn.question)
     columns = st.columns(max(1, len(talk.sides)), gap="large")
     for place, (side, column) in enumerate(zip(talk.sides, columns, strict=True)):
         with column, st.chat_message("assistant"), guard():
-            st.caption(side.label)
+            st.caption(side_label(side))
             run = runs.run(place)
             if run is not None:
                 live(run, draw_answer)
@@ -67,6 +72,33 @@ def draw_turn(talk: Conversation, number: int) -> None:
                 st.caption("Waits for the other one: two at once would spoil both.")
             else:
                 st.caption("No answer: it was stopped, or its run was deleted.")
+    if number == len(talk.turns) - 1 and not runs.going:
+        drawn = any(isinstance(s.task, Generate) and s.task.sampling.temperature > 0 for s in talk.sides)
+        st.button(
+            "Regenerate",
+            icon=":material/refresh:",
+            key="regenerate",
+            type="tertiary",
+            on_click=talk.regenerate,
+            disabled=runner().active() is not None,
+            help="Ask this question once more. "
+            + ("Another seed is drawn from." if drawn else "At temperature 0 the words stay, and the times are new."),
+        )
+
+
+def earlier_chats(talk: Conversation) -> None:
+    """A way to the dialogues of before."""
+    known = [chat_id for chat_id in chats.ids(data_dir()) if chat_id != talk.id][:EARLIER]
+    if not known:
+        return
+    with st.popover("Earlier chats", icon=":material/history:"):
+        for chat_id in known:
+            try:
+                title = chats.load(data_dir(), chat_id).title
+            except ExplorerError:
+                title = "damaged; free it on the page Storage"
+            words = text.escape(text.cut(title, 60))
+            st.button(words, key=f"chat-{chat_id}", type="tertiary", on_click=open_chat, args=(chat_id,))
 
 
 def go_on(talk: Conversation) -> None:
@@ -75,19 +107,21 @@ def go_on(talk: Conversation) -> None:
         return
 
     def request(place: int) -> Request:
-        earlier = [(question, runs.run(place)) for question, runs in talk.turns[:-1]]
+        earlier = [(turn.question, turn.runs.run(place)) for turn in talk.turns[:-1]]
         before = [(question, result_of(run)) for question, run in earlier if run is not None]
-        return ask(talk.sides[place].request, talk.turns[-1][0], talk.text, before)
+        last = talk.turns[-1]
+        return ask(chats.again(talk.sides[place], last.attempt), last.question, talk.text, before)
 
-    talk.turns[-1][1].go_on(request, keep=len(talk.sides))
+    talk.turns[-1].runs.go_on(request, keep=len(talk.sides))
 
 
-def send(talk: Conversation, sides: list[Side], question: str, pasted: str) -> None:
+def send(talk: Conversation, sides: list[Request], question: str, pasted: str) -> None:
     """A new question; changed configurations or another text begin a new dialogue."""
     if talk.turns and (talk.sides != sides or talk.text != pasted):
         talk.clear()
     talk.sides, talk.text = sides, pasted
     talk.add(question)
+    publish(talk)
 
 
 with page("Chat", "One question, two configurations: what each says, how fast, and at what cost in memory and energy."):
@@ -108,9 +142,11 @@ with page("Chat", "One question, two configurations: what each says, how fast, a
                 )
             if talk.turns and st.button("New dialogue", icon=":material/refresh:", type="tertiary"):
                 talk.clear()
+                publish(talk)
                 st.rerun()
-            if talk.turns and talk.turns[-1][1].going:
-                st.button("Stop", icon=":material/stop_circle:", key="chat-stop", on_click=talk.turns[-1][1].stop)
+            earlier_chats(talk)
+            if talk.turns and talk.turns[-1].runs.going:
+                st.button("Stop", icon=":material/stop_circle:", key="chat-stop", on_click=talk.turns[-1].runs.stop)
     sides = [side for side in (first, second) if side is not None]
     ready = first is not None and (second is not None or not two)
     for number in range(len(talk.turns)):

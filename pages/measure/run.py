@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from core.runs.store import Run
 from core.types import Result
+from pages.ui.again import draw_again, draw_note
 from pages.ui.first_start import draw_card
 from pages.ui.guess_view import draw_guesses
 from pages.ui.live import live
@@ -14,14 +15,18 @@ from pages.ui.run_charts import draw_charts
 from pages.ui.run_report import draw_end, draw_failure
 from pages.ui.run_view import draw_header, draw_numbers, draw_stage, draw_text
 from pages.ui.start import start_button
-from pages.ui.state import GOING, current_run
+from pages.ui.state import GOING, current_run, result_of
 
 
 def draw_above(run: Run, result: Result) -> None:
-    """Where the run is and its numbers; one that failed says why before anything else."""
+    """Where the run is; one that failed says why before anything else."""
     draw_header(run, result)
+    draw_note(run)
     draw_stage(run, result)
     draw_failure(run, result)
+
+
+def draw_figures(run: Run, result: Result) -> None:
     if begun(result):
         draw_numbers(run, result)
 
@@ -29,7 +34,7 @@ def draw_above(run: Run, result: Result) -> None:
 def draw_words(run: Run, result: Result) -> None:
     """The text by itself: so little to draw that its first character is seen at once."""
     if begun(result):
-        draw_text(result)
+        draw_text(run.request, result)
 
 
 def draw_after(run: Run, result: Result) -> None:
@@ -59,7 +64,10 @@ with page("Run", "Choose a model, a backend and a prompt, and watch where the ti
             empty("Nothing has run yet", "Press Run: the embedded model needs no download.", ":material/play_circle:")
         else:
             live(run, draw_above, "strip")
+            if run.status() not in GOING:
+                draw_again(run, result_of(run))
             live(run, draw_words)
+            live(run, draw_figures, "strip", key="figures")
             if run.status() not in GOING:
                 live(run, draw_after, key="after")
     if run is not None:

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import streamlit as st
 
+from core import plugins
 from core.analysis.calibrate import MethodError, calibration_table
 from core.analysis.predict import Figure, Prediction, predict
 from core.charts.intervals import Interval, intervals
@@ -19,18 +20,21 @@ from hardware import catalogue
 from hardware.device import Device
 from hardware.published import runs
 from pages.ui import text
-from pages.ui.ceilings import THIS, default_threads, kept, this_machine
+from pages.ui.ceilings import THIS, this_machine
+from pages.ui.choices import select
 from pages.ui.figure import figure
 from pages.ui.models import architecture_line, model_picker, spec_of
 from pages.ui.page import fault, page
 from pages.ui.panes import panes
-from pages.ui.predict_here import draw_here
+from pages.ui.pickers import backend_label
+from pages.ui.predict_here import draw_here, here, own_backends
 
 ABOUT = "Time to first token, time per token, throughput and memory of any model on any device, as intervals."
 WEIGHTS = ("q2_k", "q3_k_m", "q4_0", "q4_k_m", "q5_k_m", "q6_k", "q8_0", "fp16", "bf16", "fp32")
 CACHES = ("fp16", "q8_0", "q4_0", "fp32")
 FIRST = ("RTX 4090", "H100 SXM5 80GB", "A100 SXM4 80GB", "Apple M3 Max (40c GPU)", "T4")
 OWN = "A config.json of my own"
+HERE_HELP = "What this machine's line stands for: each library adds its own to the measured ceilings."
 
 
 def choose_model() -> tuple[ModelSpec, str, str] | None:
@@ -65,16 +69,34 @@ def from_upload(name: str, data: bytes) -> ModelSpec:
     return specs.from_config(config, name=name.removesuffix(".json"), source=f"Uploaded as {name}")
 
 
-def choose_devices() -> list[Device]:
-    here = this_machine(kept(default_threads()))
-    known = {d.name: d for d in catalogue.devices(data_dir() / "devices")}
-    if here is not None:
-        known = {THIS: here, **known}
+def choose_devices() -> tuple[list[Device | None], str | None]:
+    """The devices, None standing for this machine, and the backend that this machine is to run."""
+    known: dict[str, Device | None] = {d.name: d for d in catalogue.devices(data_dir() / "devices")}
+    machine, backends = here(), own_backends()
+    measured = machine is not None and this_machine(machine.ceilings) is not None and backends
+    if measured:
+        known = {THIS: None, **known}
     default = [n for n in (THIS, *FIRST) if n in known]
     chosen = st.multiselect("Devices", list(known), default=default, key="predict-devices")
-    if here is None:
+    backend = None
+    if not measured:
         st.caption("This machine joins them once its ceilings are measured, on the Devices page.")
-    return [known[name] for name in chosen]
+    elif THIS in chosen:
+        backend = select("Backend here", backends, backend_label, "predict-backend", help=HERE_HELP)
+    return [known[name] for name in chosen], backend
+
+
+def predict_one(
+    device: Device | None, spec: ModelSpec, weights: str | None, cache: str, backend: str | None, **sizes: int
+) -> Prediction:
+    """On a device by its data sheet; on this machine (None) as everything here predicts for this backend."""
+    if device is not None:
+        return predict(spec, device, weights=weights, kv_dtype=cache, **sizes)
+    machine = here()
+    assert machine is not None and backend is not None
+    found = machine.predict(spec, plugins.get("backend", backend), weights=weights, kv_dtype=cache, **sizes)
+    asked = {"model": spec.name, "weights": weights or spec.dtype, "kv_dtype": cache, **sizes}
+    return machine.beside_devices(found, THIS, asked)
 
 
 def draw_figure(label: str, of: Figure | None, show: Any, about: str) -> None:
@@ -194,10 +216,7 @@ def draw_assumptions(of: Prediction, command: str) -> None:
         st.markdown("**Assumptions**")
         st.markdown("\n".join(f"- {text.escape(line)}" for line in of.assumptions))
         st.markdown("**To reproduce it**")
-        if of.device == THIS:
-            st.caption("Measured ceilings are this machine's own: `python -m core ceilings --json` prints them.")
-        else:
-            st.code(command, language="bash", wrap_lines=True)
+        st.code(command, language="bash", wrap_lines=True)
         with st.expander("All inputs", icon=":material/data_object:"):
             st.json(msgspec.to_builtins(of.inputs))
     with st.expander("How wrong it was on devices it had never seen", icon=":material/fact_check:"):
@@ -225,7 +244,7 @@ def ask() -> None:
         prompt = one.number_input("Prompt", 1, 1_000_000, 512, key="predict-prompt", bind="query-params", help="Tokens")
         new = two.number_input("New", 1, 1_000_000, 128, key="predict-new", bind="query-params", help="Tokens")
         batch = three.number_input("Batch", 1, 4096, 1, key="predict-batch", bind="query-params", help="Sequences")
-        devices = choose_devices()
+        devices, backend = choose_devices()
     with view:
         if model is None or not devices:
             st.info("Choose a model and at least one device.", icon=":material/query_stats:")
@@ -233,7 +252,7 @@ def ask() -> None:
         spec, named, model_id = model
         dtype = None if weights == own else weights
         found = [
-            predict(spec, d, prompt_tokens=prompt, new_tokens=new, batch=batch, weights=dtype, kv_dtype=cache)
+            predict_one(d, spec, dtype, cache, backend, prompt_tokens=prompt, new_tokens=new, batch=batch)
             for d in devices
         ]
         focus = st.segmented_control(
@@ -247,8 +266,9 @@ def ask() -> None:
         draw_headline(one_of)
         with st.container(border=True):
             draw_devices(found)
+        where = f"here --backend {backend}" if one_of.device == THIS else f'"{one_of.device}"'
         command = (
-            f'python -m core predict {named} --device "{one_of.device}" --weights {dtype or spec.dtype} '
+            f"python -m core predict {named} --device {where} --weights {dtype or spec.dtype} "
             f"--kv-dtype {cache} --prompt-tokens {prompt} --new-tokens {new} --batch {batch} --json"
         )
         with st.container(border=True):

@@ -9,26 +9,24 @@ import streamlit as st
 
 from core import plugins
 from core.analysis import cost, what_if
-from core.analysis.predict_here import arithmetic_dtype
 from core.analysis.time_parts import Cache
 from core.analysis.what_if import BETTER, FLOPS, Case, Design, Metric, Phase
 from core.charts import what_if as charts
 from core.errors import ExplorerError
 from core.models import catalogue as models
 from core.paths import data_dir
-from core.runs.resolve import supposed_dtype
 from core.types import ModelSpec
 from hardware import catalogue, prices
 from hardware.device import Device
 from hardware.prices import Price
 from pages.ui import text
-from pages.ui.ceilings import THIS, default_threads, kept
+from pages.ui.ceilings import THIS
 from pages.ui.choices import select
 from pages.ui.figure import figure
 from pages.ui.models import architecture_line, model_picker, spec_of
 from pages.ui.page import fault, page
 from pages.ui.pickers import backend_label
-from pages.ui.predict_here import overheads_here
+from pages.ui.predict_here import here, own_backends
 
 ABOUT = "Change a device's bandwidth, FLOP/s, cache, memory and price, and see what binds and what would help."
 WEIGHTS = ("as the file has them", "q4_0", "q4_k_m", "q8_0", "fp16", "bf16", "fp32")
@@ -81,26 +79,25 @@ def choose_case() -> tuple[ModelSpec, str, Case] | None:
     return spec, chosen, case
 
 
-def choose_device(spec: ModelSpec, case: Case) -> Design:
-    """The device to start from: of the catalogue, or this machine as it was measured."""
+def choose_device(spec: ModelSpec, case: Case) -> tuple[Design, Case]:
+    """The device to start from: of the catalogue, or this machine as it was measured; and the case as it runs it."""
     known = {d.name: d for d in catalogue.devices(data_dir() / "devices")}
-    measured = kept(default_threads())
-    names = [*known, *([THIS] if measured is not None else [])]
+    machine = here()
+    names = [*known, *([THIS] if machine is not None else [])]
     default = "H100 SXM5 80GB" if "H100 SXM5 80GB" in known else names[0]
     chosen = select("Device", names, lambda name: name, "what-if-device", default)
-    if chosen != THIS or measured is None:
-        if measured is None:
+    if chosen != THIS or machine is None:
+        if machine is None:
             st.caption("This machine joins them once its ceilings are measured, on the Devices page.")
-        return what_if.design(known[chosen or default])
-    usable = [n for n in plugins.names("backend") if n != "fake" and plugins.get("backend", n).unavailable() is None]
-    backend = select("Backend", usable, backend_label, "what-if-backend")
+        return what_if.design(known[chosen or default]), case
+    backend = select("Backend", own_backends(), backend_label, "what-if-backend")
     if backend is None:
         raise ExplorerError("No backend is installed here.", "Choose a device of the catalogue.")
-    dtype = supposed_dtype(plugins.get("backend", backend), spec.dtype, case.weights)
-    overhead = overheads_here(measured).of(backend, arithmetic_dtype(dtype, measured), dtype)
+    design, case = machine.design(spec, plugins.get("backend", backend), case, THIS)
+    overhead = machine.overhead(backend, case.weights or spec.dtype)
     fitted = f"fitted to {overhead.n_runs} forwards measured here" if overhead.n_runs else "a guess without runs"
     st.caption(f"What {text.escape(backend_label(backend))} adds to the ceilings is {fitted}.")
-    return what_if.this_machine(measured, overhead, THIS)
+    return design, case
 
 
 def times_input(place: Any, label: str, key: str, now: str, help: str = "") -> float:
@@ -160,7 +157,7 @@ def ask() -> Asked | None:
         st.info("Choose a model.", icon=":material/tune:")
         return None
     spec, named, case = found
-    base = choose_device(spec, case)
+    base, case = choose_device(spec, case)
     now, factors = change(base)
     return Asked(spec, named, case, base, now, factors)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import streamlit as st
 
 from core import plugins
@@ -19,16 +17,8 @@ from pages.ui.settings_form import how_form
 from pages.ui.template_form import template_form
 
 
-@dataclass(frozen=True)
-class Side:
-    """A request without its question, and what to call it."""
-
-    label: str
-    request: Request
-
-
-def side_form(prefix: str, backend: str, title: str) -> Side | None:
-    """Model, backend and settings; None while something is missing, which the form then says."""
+def side_form(prefix: str, backend: str, title: str) -> Request | None:
+    """Model, backend and settings: a request without a question; None while the form says that something is missing."""
     chosen = model_picker(f"{prefix}-model", f"{title} model")
     backend_name = backend_picker(f"{prefix}-backend", f"{title} backend", default=backend)
     how = how_form(backend_name, chosen, f"{prefix}-")
@@ -62,9 +52,13 @@ def side_form(prefix: str, backend: str, title: str) -> Side | None:
         return None
     task = Generate(max_new_tokens=int(limit), sampling=Sampling(temperature=temperature), **template)
     profilers = ("memory", "energy") if joules else ("memory",)
-    request = Request(model=entry.id, backend=backend_name, task=task, profilers=profilers, live=silent, **how)
-    label = (text.escape(entry.id), backend_label(backend_name), how["dtype"], strategy_label(how["strategy"]))
-    return Side(" · ".join(filter(None, label)), request)
+    return Request(model=entry.id, backend=backend_name, task=task, profilers=profilers, live=silent, **how)
+
+
+def side_label(side: Request) -> str:
+    """What to call a configuration."""
+    label = (side.model, backend_label(side.backend), side.dtype, strategy_label(side.strategy))
+    return text.escape(" · ".join(filter(None, label)))
 
 
 def _found(model: str | None) -> ModelEntry | None:

@@ -13,24 +13,9 @@ from pages.ui.links import go
 from pages.ui.state import remembered, store
 
 _WAYS = (
-    (
-        "run",
-        ":material/play_arrow: Press Run",
-        "The embedded model answers at once; no download, no settings.",
-        "Begin here",
-    ),
-    (
-        "tour",
-        ":material/tour: Take the tour",
-        "Seven pages, a sentence each: what this app can show you.",
-        "Start the tour",
-    ),
-    (
-        "lesson",
-        ":material/school: Open a lesson",
-        "Predict, try and check: what one token costs.",
-        "Open the first lesson",
-    ),
+    ("run", ":material/play_arrow:", "Begin here", "The embedded model answers at once: no download, no settings."),
+    ("tour", ":material/tour:", "Start the tour", "Seven pages, a sentence each: what this app can show you."),
+    ("lesson", ":material/school:", "Open the first lesson", "Predict, try and check: what one token costs."),
 )
 
 
@@ -39,11 +24,10 @@ def draw_card() -> None:
     if _tour().get("at") is not None or not first_start.first(data_dir(), store().ids(), recorded_id()):
         return
     with st.container(border=True, key="first-start"):
-        st.markdown("**Welcome to Roofscope.** Three ways to begin:")
-        for column, (way, title, words, label) in zip(st.columns(3), _WAYS, strict=True):
-            with column:
-                st.markdown(f"{title}  \n:gray[{words}]")
-                if st.button(label, key=f"first-{way}", width="stretch"):
+        st.markdown("**Welcome to Roofscope.** Press Run, and the embedded model answers at once. Or begin otherwise:")
+        with st.container(horizontal=True, gap="xsmall"):
+            for way, icon, label, words in _WAYS:
+                if st.button(label, key=f"first-{way}", icon=icon, help=words):
                     _take(way)
 
 

@@ -60,8 +60,24 @@ def params_form(
     return chosen
 
 
-def _widget(name: str, label: str, kind: Any, default: Any, key: str, help_of: dict[str, str]) -> Scalar:
-    optional, words = False, help_of.get(name)
+def params_values(kind: type[Record], key: str, given: Mapping[str, Scalar]) -> dict[str, Scalar]:
+    """What the widgets of params_form must hold for these values, by their names; the others their defaults."""
+    found: dict[str, Scalar] = {}
+    for field in msgspec.structs.fields(kind):
+        default = None if field.default is msgspec.NODEFAULT else field.default
+        value = given.get(field.name, default)
+        shape, _, _ = _plain(msgspec.inspect.type_info(field.type), None)
+        if isinstance(shape, msgspec.inspect.FloatType) and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)
+        if isinstance(shape, msgspec.inspect.StrType) and value is None:
+            value = ""
+        found[f"{key}-{field.name}"] = value
+    return found
+
+
+def _plain(kind: Any, words: str | None) -> tuple[Any, bool, str | None]:
+    """A field's type without what it is wrapped in, whether it may be None, and what is said of it."""
+    optional = False
     while isinstance(kind, msgspec.inspect.UnionType | msgspec.inspect.Metadata):
         if isinstance(kind, msgspec.inspect.Metadata):
             words = (kind.extra_json_schema or {}).get("description", words)
@@ -69,6 +85,11 @@ def _widget(name: str, label: str, kind: Any, default: Any, key: str, help_of: d
         else:
             optional = any(isinstance(t, msgspec.inspect.NoneType) for t in kind.types)
             kind = next(t for t in kind.types if not isinstance(t, msgspec.inspect.NoneType))
+    return kind, optional, words
+
+
+def _widget(name: str, label: str, kind: Any, default: Any, key: str, help_of: dict[str, str]) -> Scalar:
+    kind, optional, words = _plain(kind, help_of.get(name))
     if name in _MODELS:
         return _model(label, default, key, words)
     if name == "domain":

@@ -12,14 +12,6 @@ from pages.ui import text
 from pages.ui.pickers import backend_label, plugin_label
 from pages.ui.state import rows_key
 
-_SEARCHED = ("run_id", "model", "backend", "strategy", "task", "did", "dtype", "status", "machine", "text", "error")
-
-
-def matching(rows: list[dict[str, Any]], words: str) -> list[dict[str, Any]]:
-    """The rows in which every word occurs somewhere."""
-    wanted = words.casefold().split()
-    return [r for r in rows if all(w in " ".join(str(r.get(k) or "") for k in _SEARCHED).casefold() for w in wanted)]
-
 
 def history_table(rows: list[dict[str, Any]], key: str) -> list[str]:
     """Draw the rows; the ids of the selected ones."""
@@ -37,6 +29,7 @@ def history_table(rows: list[dict[str, Any]], key: str) -> list[str]:
         column_config={
             "When": config.DatetimeColumn(format="D MMM HH:mm", width=105),
             "Status": config.TextColumn(width=80),
+            "Name": config.TextColumn(width=110, help="Given where the run is shown"),
             "Model": config.TextColumn(width=130),
             "Threads": config.NumberColumn(width=70),
             "Decode tok/s": config.NumberColumn(format="%.1f", help="Tokens per second, median of the timing passes"),
@@ -44,6 +37,7 @@ def history_table(rows: list[dict[str, Any]], key: str) -> list[str]:
             "TTFT ms": config.NumberColumn(format="%.0f", help="Time to first token, without loading"),
             "Peak MB": config.NumberColumn(format="%.0f", help="Highest resident memory of the worker"),
             "Machine": config.TextColumn(width=105, help="Whose numbers these are: a run can be imported"),
+            "Note": config.TextColumn(width="medium"),
             "Text": config.TextColumn(width="large"),
         },
     )
@@ -56,6 +50,7 @@ def _cells(row: dict[str, Any]) -> dict[str, Any]:
     return {
         "When": None if created_s is None else datetime.fromtimestamp(created_s),
         "Status": text.status_word(str(row["status"])),
+        "Name": row.get("name") or None,
         "Model": row.get("model") or row["run_id"],
         "Backend": backend_label(row["backend"]) if row.get("backend") else None,
         "What": _what(row),
@@ -66,6 +61,7 @@ def _cells(row: dict[str, Any]) -> dict[str, Any]:
         "Disturbed": row.get("disturbed") or None,
         "TTFT ms": None if ttft_s is None else ttft_s * 1e3,
         "Peak MB": None if peak is None else peak / 1e6,
+        "Note": row.get("note") or None,
         "Text": row.get("error") or row.get("text"),
     }
 

@@ -78,7 +78,8 @@ def _newest(also: str | None) -> list[Run]:
 def run_line(run: Run) -> str:
     """One run as plain text for a list."""
     request = run.request
-    return " · ".join((text.when(run.created_s), request.model, backend_label(request.backend), what(request)))
+    told = (text.when(run.created_s), request.model, backend_label(request.backend), what(request))
+    return " · ".join(filter(None, (run.about.name, *told)))
 
 
 def what(request: Request) -> str:
@@ -94,7 +95,9 @@ def what(request: Request) -> str:
 def run_header(run: Run) -> str:
     """One run as a line of Markdown with its status."""
     request = run.request
+    name = run.about.name
     parts = (
+        *((f"**{text.escape(name)}**",) if name else ()),
         f"**{text.escape(request.model)}**",
         text.escape(backend_label(request.backend)),
         text.escape(what(request)),

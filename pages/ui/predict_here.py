@@ -7,8 +7,10 @@ from typing import Any
 import streamlit as st
 
 from core import plugins
-from core.analysis.predict_here import PredictionHere, arithmetic_dtype, predict_local
+from core.analysis.predict_here import PredictionHere
 from core.charts.intervals import Interval, intervals
+from core.errors import ExplorerError
+from core.runs.forecast import Here
 from core.runs.overheads import NEWEST, Overheads, known
 from core.runs.resolve import supposed_dtype
 from core.types import ModelSpec
@@ -17,7 +19,7 @@ from hardware.detect import machine_id
 from pages.ui import text
 from pages.ui.ceilings import default_threads, kept
 from pages.ui.figure import figure
-from pages.ui.pickers import backend_label
+from pages.ui.pickers import backend_label, ordered_backends
 from pages.ui.state import store
 
 
@@ -32,35 +34,36 @@ def overheads_here(found: Ceilings) -> Overheads:
     return _overheads(str(store().root), tuple(store().ids()[:NEWEST]), found.date, found)
 
 
+def here() -> Here | None:
+    """This machine, as everything that predicts for it sees it; None before its ceilings are measured."""
+    found = kept(default_threads())
+    return None if found is None else Here(found, overheads_here(found))
+
+
+def own_backends() -> list[str]:
+    """Those that are installed here and run models in this machine's memory."""
+    found = [(name, plugins.get("backend", name)) for name in ordered_backends() if name != "fake"]
+    return [name for name, plugin in found if "forward" in plugin.capabilities and not plugin.unavailable()]
+
+
 def draw_here(spec: ModelSpec, model: str, weights: str | None, cache: str, prompt: int, new: int, batch: int) -> None:
     """One line per backend: what to expect here, and what was measured already."""
-    found = kept(default_threads())
-    if found is None:
+    machine = here()
+    if machine is None:
         st.caption("Measure this machine's ceilings on the Devices page to predict its own backends.")
         return
-    overheads = overheads_here(found)
     rows = []
-    for backend in plugins.names("backend"):
+    for backend in own_backends():
         plugin = plugins.get("backend", backend)
-        if "forward" not in plugin.capabilities or backend == "fake" or plugin.unavailable():
-            continue
         dtype = supposed_dtype(plugin, spec.dtype, weights)
-        arithmetic = arithmetic_dtype(dtype, found)
-        if arithmetic not in found.flop_per_s:
+        try:
+            predicted = machine.predict(
+                spec, plugin, prompt_tokens=prompt, new_tokens=new, batch=batch, weights=weights, kv_dtype=cache
+            )
+        except ExplorerError:  # its arithmetic was not measured
             continue
-        overhead = overheads.of(backend, arithmetic, dtype)
-        predicted = predict_local(
-            spec,
-            found,
-            overhead,
-            prompt_tokens=prompt,
-            new_tokens=new,
-            batch=batch,
-            weights=dtype,
-            kv_dtype=None if plugin.dtypes else cache,
-            runtime_bytes=float(plugin.runtime_bytes),
-        )
-        rows.append((backend, dtype, predicted, overhead.n_runs, _measured(model, backend, dtype, batch)))
+        n_runs = machine.overhead(backend, dtype).n_runs
+        rows.append((backend, dtype, predicted, n_runs, _measured(model, backend, dtype, batch)))
     _draw(rows)
 
 

@@ -134,14 +134,15 @@ class Line {
 
   show(note) {
     this.hide();
-    this.words.textContent = note.words; // once: screen readers say a change of it
+    this.words.textContent = note.left ? `${note.words}; ${note.left}` : note.words; // once: it is said aloud
     this.root.querySelector("button").disabled = false;
     this.box.hidden = false;
-    this.bar.parentElement.hidden = !note.expected_s;
+    const [before, whole] = note.whole_s ? [note.before_s, note.whole_s] : [0, note.expected_s]; // else of the rest
+    this.bar.parentElement.hidden = !whole;
     const tick = () => {
       const spent = (now() - note.began) / 1000;
       this.clock.textContent = `${Math.floor(spent)} s`;
-      if (note.expected_s) this.bar.style.width = `${Math.min(98, (100 * spent) / note.expected_s)}%`;
+      if (whole) this.bar.style.width = `${Math.min(98, (100 * (before + spent)) / whole)}%`;
     };
     tick();
     this.timer = setInterval(tick, 1000 * TICK); // no animation: every change costs the numbers a processor for a moment

@@ -11,9 +11,11 @@ from typing import Any
 
 import streamlit as st
 
+from core.errors import ExplorerError
 from core.paths import data_dir
 from core.runs.screens import PAUSE_S, Rest, rest
 from core.runs.store import Run, Store
+from pages.ui.outlook import foreseen, left_words, spent_s
 
 _HERE = Path(__file__).parent
 _JS = (_HERE / "rest.js").read_text()
@@ -40,13 +42,35 @@ def _known(note: Rest) -> bool:
     return note.expected_s > PAUSE_S
 
 
+def since(note: Rest | None) -> str:
+    """What tells one rest from another; empty without one."""
+    return "" if note is None else f"{note.since_s:.3f}"
+
+
 def told(note: Rest | None) -> dict[str, Any] | None:
-    """What the browser needs to draw the line and its clock."""
+    """What the browser needs to draw the line, its clock, and the bar of the whole run by itself.
+
+    before_s, whole_s: of the run, when the rest began, and in all; None where earlier runs do not tell.
+    """
     if note is None:
         return None
-    since_s = max(0.0, time.time() - note.since_s)
+    for_s = max(0.0, time.time() - note.since_s)
     expected_s = note.expected_s if _known(note) else None
-    return {"since": f"{note.since_s:.3f}", "for_s": since_s, "expected_s": expected_s, "words": words(note)}
+    found = {"since": since(note), "for_s": for_s, "expected_s": expected_s, "words": words(note)}
+    before_s, whole_s, left = _whole(note.run, for_s)
+    return found | {"before_s": before_s, "whole_s": whole_s, "left": left}
+
+
+def _whole(run_id: str, for_s: float) -> tuple[float | None, float | None, str]:
+    """Seconds of the run before the rest and in all, and what is left in words."""
+    try:
+        run = Store(data_dir()).open(run_id)
+        seen, spent = foreseen(run), spent_s(run)
+    except (ExplorerError, OSError):
+        return None, None, ""
+    if seen.left is None:
+        return None, None, ""
+    return max(0.0, spent - for_s), spent + seen.left.likely_s, left_words(seen.left)
 
 
 def line(note: Rest | None) -> None:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 
 import streamlit as st
 
-from core.runs.progress import Stage, decode_rates, elapsed_s, journey, memory_line, stage
+from core.runs.progress import decode_rates, journey, memory_line, stage
 from core.runs.store import Run
-from core.types import Result
+from core.types import Generate, Request, Result
 from pages.ui import marks, text
+from pages.ui.outlook import draw_bar, spent_s
 from pages.ui.pickers import profiler_label, run_header
 from pages.ui.state import GOING, runner
 
+_PROMPT = 300  # characters of the prompt that are shown above it
 _TAIL = 4000  # characters of the text that a tick sends
 _TILE = 148  # pixels: fixed, so that nothing moves when a number arrives
 
@@ -36,7 +37,7 @@ def draw_header(run: Run, result: Result) -> None:
 
 
 def draw_stage(run: Run, result: Result) -> None:
-    """The stops of the run, and one bar: what the worker does now, how far it is, and the clock."""
+    """The stops of the run, and one bar over all of it: what the worker does now, the clock, and what is left."""
     marks = {
         "done": ":green-badge[:material/check: {}]",
         "skipped": ":orange-badge[:material/block: {}, not measured]",
@@ -46,24 +47,11 @@ def draw_stage(run: Run, result: Result) -> None:
     st.markdown(
         " ".join(marks[state].format(profiler_label(stop)) for stop, state in journey(run.request, run.events()))
     )
-    now = stage(run.request, run.events())
-    spent = text.clock(elapsed_s(run.events(), time.time() - run.created_s))
     if result.status in GOING:
-        st.progress(now.fraction or 0.0, text=f"{stage_line(now)} · {spent}")
+        draw_bar(run)
     else:
-        st.progress(1.0 if result.status == "done" else now.fraction or 0.0, text=_ending(result, spent))
-
-
-def stage_line(now: Stage) -> str:
-    """`Pass 1 of 3: timing · decode 34 of 64 tokens`."""
-    where = f"Pass {now.pass_no} of {now.n_passes}: {now.name}" if now.pass_no else now.name.capitalize()
-    what = text.escape(now.detail)
-    if now.done is not None and now.total:
-        if now.unit == "bytes":
-            what += f" {text.size(now.done)} of {text.size(now.total)}"
-        else:
-            what += f" {now.done:,.0f} of {now.total:,.0f} {now.unit}"
-    return f"**{where}** · {what}" if what else f"**{where}**"
+        reached = 1.0 if result.status == "done" else stage(run.request, run.events()).fraction or 0.0
+        st.progress(reached, text=_ending(result, text.clock(spent_s(run))))
 
 
 def _ending(result: Result, spent: str) -> str:
@@ -168,10 +156,13 @@ def _tile(
     )
 
 
-def draw_text(result: Result) -> None:
-    """The end of the text, as plain text: what a model writes is never taken for Markdown."""
+def draw_text(request: Request, result: Result) -> None:
+    """The prompt and the end of the text, as plain text: what a model writes is never taken for Markdown."""
     shown = result.text[-_TAIL:]
     with st.container(border=True, height=150, autoscroll=True, key="run-text"):
+        if isinstance(request.task, Generate) and request.task.prompt:
+            asked = request.task.prompt
+            st.caption(f":material/person: {text.escape(text.cut(asked, _PROMPT))}")
         if shown:
             st.text(("… " if len(result.text) > _TAIL else "") + shown)
         else:

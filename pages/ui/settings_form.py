@@ -44,7 +44,7 @@ def settings_form(backend_name: str, strategy_name: str, model: str | None) -> d
             "Fresh process", False, key="fresh", help="Do not reuse a warm worker: loading is measured anew.", **_BOUND
         )
         params = _strategy_settings(strategy_name, model)
-        options = _settings_of(backend.Options, backend_label(backend_name), f"o-{backend_name}")
+        options = _settings_of(backend.Options, backend_label(backend_name), options_key(backend_name))
     return {
         "dtype": dtype,
         "threads": threads,
@@ -97,11 +97,11 @@ def _precision(backend: Any, model: str | None, prefix: str = "") -> tuple[str |
     """The dtype of the weights and the number of threads; a model trained here runs as it was trained."""
     dtype = None
     if backend.dtypes:
-        trained = [d for d in derived.inherited(model or "", "dtype").values() if d in backend.dtypes]
+        trained = _trained_in(backend, model)
         dtype = st.segmented_control(
             "Weights as",
             backend.dtypes,
-            key=f"{prefix}dtype_{backend.name}" + (f"-{model}" if trained else ""),
+            key=dtype_key(backend, model, prefix),
             default=[*trained, *backend.dtypes][0],
             required=True,
             **_BOUND,
@@ -123,6 +123,29 @@ def _precision(backend: Any, model: str | None, prefix: str = "") -> tuple[str |
             "wait for each other: it will be slower than with fewer."
         )
     return dtype, int(threads) if threads else None
+
+
+def dtype_key(backend: Any, model: str | None, prefix: str = "") -> str:
+    """The widget of the weights' number format; a model that was trained here has one of its own."""
+    return f"{prefix}dtype_{backend.name}" + (f"-{model}" if _trained_in(backend, model) else "")
+
+
+def options_key(backend_name: str) -> str:
+    """What the names of a backend's option widgets begin with."""
+    return f"o-{backend_name}"
+
+
+def params_key(strategy: str, model: str | None, prefix: str = "") -> str:
+    """What the names of a strategy's widgets begin with; a model that advises on them has its own."""
+    return f"{prefix}p-{strategy}" + (f"-{model}" if _advised(strategy, model) else "")
+
+
+def _trained_in(backend: Any, model: str | None) -> list[str]:
+    return [d for d in derived.inherited(model or "", "dtype").values() if d in backend.dtypes]
+
+
+def _advised(strategy: str, model: str | None) -> dict[str, Any]:
+    return derived.inherited(model or "", "window", "fill") if strategy == "jacobi" else {}
 
 
 def _outside(backend: Any, profiler: Any) -> bool:
@@ -158,8 +181,7 @@ def _profilers(backend: Any) -> tuple[str, ...]:
 
 def _strategy_settings(name: str, model: str | None, prefix: str = "") -> dict[str, Scalar]:
     """A strategy's settings; a model trained for Jacobi decoding brings those that it was trained for."""
-    advised = derived.inherited(model or "", "window", "fill") if name == "jacobi" else {}
-    key = f"{prefix}p-{name}" + (f"-{model}" if advised else "")
+    key, advised = params_key(name, model, prefix), _advised(name, model)
     return _settings_of(plugins.get("strategy", name).Params, strategy_label(name), key, advised)
 
 

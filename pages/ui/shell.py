@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import time
-
 import streamlit as st
 
-from core.runs.progress import elapsed_s, stage
+from core.runs.progress import stage
 from core.runs.store import Run
 from core.types import Result
 from hardware.detect import machine
 from pages.ui import text
 from pages.ui.links import PAGES, link
 from pages.ui.live import live
+from pages.ui.outlook import foreseen, left_words, spent_s, stage_line
 from pages.ui.pickers import backend_label
-from pages.ui.run_view import stage_line
 from pages.ui.state import GOING, asked_run, forget_run, open_run, runner, shows, store
 
 
@@ -31,16 +29,18 @@ def run_strip(on_run_page: bool) -> None:
 def _strip(run: Run, result: Result) -> None:
     if result.status not in GOING:
         return
-    spent = elapsed_s(run.events(), time.time() - run.created_s)
+    seen = foreseen(run)
+    told = (
+        f":blue-badge[:material/play_circle: Running] {text.escape(run.request.model)}",
+        text.escape(backend_label(run.request.backend)),
+        stage_line(stage(run.request, run.events()), seen),
+        text.clock(spent_s(run)),
+        left_words(seen.left),
+    )
     with st.container(
         border=True, horizontal=True, vertical_alignment="center", horizontal_alignment="distribute", key="strip"
     ):
-        st.markdown(
-            f":blue-badge[:material/play_circle: Running] {text.escape(run.request.model)} · "
-            f"{text.escape(backend_label(run.request.backend))} · {stage_line(stage(run.request, run.events()))} · "
-            f"{text.clock(spent)}",
-            width="content",
-        )
+        st.markdown(" · ".join(filter(None, told)), width="content")
         with st.container(horizontal=True, width="content", vertical_alignment="center"):
             link(PAGES[type(run.request.task)], "Show", ":material/visibility:", run.id)
             st.button(

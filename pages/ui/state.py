@@ -7,7 +7,7 @@ Which run is shown belongs to the tab and to its address (`?run=`).
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -186,6 +186,12 @@ def adopt(key: str, known: Collection[str], default: str | None, free: bool = Fa
 def adopt_value(key: str, value: str) -> None:
     """Set a widget's value from code: it holds from the next run of the page on."""
     st.query_params[key] = value
+
+
+def set_widgets(values: Mapping[str, object]) -> None:
+    """Set widgets by their names, from a callback: before they are drawn again."""
+    for key, value in values.items():
+        st.session_state[key] = value
 
 
 def publish(key: str, value: str | None, default: str | None) -> None:

@@ -78,6 +78,18 @@ def clock(value: float | None) -> str:
     return f"{value:.1f} s" if value < 60 else f"{int(value) // 60}:{int(value) % 60:02d} min"
 
 
+def roughly(value: float) -> str:
+    """Seconds of which nobody knows the last digit: `7 s`, `45 s`, `2 min`, `12 min`, `3 h`."""
+    if value < 10:
+        return f"{max(1, round(value))} s"
+    if value < 58:
+        return f"{5 * round(value / 5)} s"
+    if value < 600:
+        minutes, rest = divmod(10 * round(value / 10), 60)
+        return f"{minutes} min" + (f" {rest} s" if rest else "")
+    return f"{round(value / 60)} min" if value < 7200 else f"{value / 3600:.1f} h"
+
+
 def token_rate(tok_per_s: float | None) -> str:
     """`41.2 tok/s`."""
     if tok_per_s is None or tok_per_s < 10_000:
@@ -161,6 +173,12 @@ def status_word(of: str) -> str:
 def escape(text: str) -> str:
     """Text that came from outside (a model, a file, a path) made harmless inside Markdown."""
     return "".join("\\" + c if c in "\\`*_{}[]()<>#+!|~$:" else c for c in text)
+
+
+def cut(words: str, most: int) -> str:
+    """On one line, and no longer than so many characters."""
+    line = " ".join(words[: 2 * most].split())
+    return line if len(line) <= most and len(words) <= 2 * most else f"{line[: most - 1]}…"
 
 
 def prose(words: str) -> str:

@@ -58,16 +58,16 @@ async def _answer(request: Request, known: str) -> JSONResponse | None:
     latest_s = _number(asked.get("latest_s"), LATEST_S)
     look_s = REST_S if known else SOON_S if after_s < 2 * LOOK_S else LOOK_S
     while True:
-        told = rest.told(rest.resting())
+        note = rest.resting()
         spent_s = time.monotonic() - started
-        if (told["since"] if told else "") != known:
-            return JSONResponse({"rest": told, "news": ""})
+        if rest.since(note) != known:
+            return JSONResponse({"rest": rest.told(note), "news": ""})
         if not known and run is not None and _news(run, seen, spent_s >= after_s):
             return JSONResponse({"rest": None, "news": "new"})
         if not known and spent_s >= min(latest_s, LATEST_S):
             return JSONResponse({"rest": None, "news": "late"})
         if spent_s >= LATEST_S:
-            return JSONResponse({"rest": told, "news": ""})
+            return JSONResponse({"rest": rest.told(note), "news": ""})
         if await request.is_disconnected():
             return None
         await asyncio.sleep(look_s)

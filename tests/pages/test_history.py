@@ -10,9 +10,9 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from core.runs import demo
+from core.runs.history import matching
 from core.runs.store import Store
 from hardware.detect import machine_id
-from pages.ui.history_table import matching
 from tests.pages.conftest import pages, sound
 
 Open = Callable[..., AppTest]

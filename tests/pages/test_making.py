@@ -10,8 +10,10 @@ from pathlib import Path
 from streamlit.testing.v1 import AppTest
 
 from core.models import catalogue, derived
+from core.runs import chats
+from core.runs.chats import Chat, Turn
 from core.runs.store import Store
-from core.types import Derive, Evaluate, Generate
+from core.types import Derive, Evaluate, Generate, Request
 from tests.pages.conftest import sound
 from tests.support.tiny import hf_folder
 
@@ -111,6 +113,35 @@ def test_both_sides_answer_one_after_the_other_and_remember(app: Open, home: Pat
     tasks = [store.open(i).request.task for i in reversed(runs(home, Generate))]
     assert [len(t.history) for t in tasks if isinstance(t, Generate)] == [0, 0, 2, 2]
     assert {t.max_new_tokens for t in tasks if isinstance(t, Generate)} == {6, 8}
+    again = sound(app("pages/measure/chat.py", **query, chat=query_of(at, "chat")))  # as after a reload
+    asked = [t.value for t in again.text]
+    assert "What is the capital of France?" in asked and "And of Italy?" in asked
+    assert not [c for c in again.caption if "No answer" in c.value], "the answers are there as well"
+    again.button(key="regenerate").click().run()
+    until(again, ended(home, Generate, 6))
+    task = store.open(runs(home, Generate)[0]).request.task
+    assert isinstance(task, Generate) and task.prompt == "And of Italy?" and len(task.history) == 2
+    at.run()
+    assert [t.value for t in sound(at).text] == [t.value for t in again.text], "the first tab follows"
+
+
+def test_an_earlier_chat_is_offered_and_a_damaged_one_is_said(app: Open, home: Path) -> None:
+    hostile = "](http://x) <b>What</b> :red[now]?"
+    for i, question in enumerate((hostile, "Second")):
+        side = Request(model="tiny-moe", backend="fake", task=Generate(prompt=None))
+        chats.save(home / "data", f"2026112{i}-080000-abcdef", Chat(sides=(side,), turns=(Turn(question=question),)))
+    at = sound(app("pages/measure/chat.py"))
+    at.button(key="chat-20261120-080000-abcdef").click().run()
+    assert hostile in [t.value for t in sound(at).text] and query_of(at, "chat") == "20261120-080000-abcdef"
+    (home / "data" / "chats" / "20261120-080000-abcdef.json").write_text("{")
+    at = sound(app("pages/measure/chat.py", chat="20261120-080000-abcdef"))
+    assert "cannot be read" in at.error[0].proto.title
+    assert "names no chat" in sound(app("pages/measure/chat.py", chat="../../x")).error[0].proto.title
+
+
+def query_of(at: AppTest, name: str) -> str:
+    found = at.query_params[name]
+    return str(found[0] if isinstance(found, list) else found)
 
 
 def test_a_trained_model_is_asked_what_it_was_trained_for_and_as_it_was(app: Open, home: Path, tmp_path: Path) -> None:

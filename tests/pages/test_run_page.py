@@ -5,11 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+import msgspec
 import pytest
 from streamlit.testing.v1 import AppTest
 
 from core import plugins
+from core.runs.about import About
 from core.runs.store import Store
+from core.types import Done, Generate, Request, Sampling
+from pages.ui.again import widgets_of
 from tests.pages.conftest import sound
 
 Open = Callable[..., AppTest]
@@ -209,3 +213,76 @@ def test_a_model_that_the_backend_cannot_get_at_offers_one_that_can(app: Open) -
     assert any("architecture without weights" in w.proto.title for w in sound(at).warning)
     at.button(key="use-backend").click().run()
     assert at.selectbox(key="backend").value == "pytorch" and not at.button(key="start").disabled
+
+
+def test_a_run_is_begun_again_named_and_its_settings_fill_the_form(app: Open, filled: Store) -> None:
+    request = Request(
+        model="tiny-moe",
+        backend="fake",
+        strategy="jacobi",
+        task=Generate(
+            prompt="Say it",
+            max_new_tokens=5,
+            chat=False,
+            system="Be brief.",
+            sampling=Sampling(temperature=0.5, top_k=7),
+        ),
+        threads=1,
+        warmup=2,
+        repeats=3,
+        seed=9,
+        profilers=("memory",),
+        params={"window": 5},
+        options={"delay_s": 0},
+    )
+    run = filled.create(request)
+    run.append(Done(t_s=1.0))
+    at = sound(app(run=run.id))
+    at.button(key="use-settings").click().run()
+    sound(at)
+    assert [t.value for t in at.toast][-1].endswith("Not in the form: the system message.")
+    assert (at.selectbox(key="strategy").value, at.text_area(key="prompt").value) == ("jacobi", "Say it")
+    numbers = {
+        name: at.number_input(key=name).value for name in ("max_new_tokens", "warmup", "repeats", "seed", "top_k")
+    }
+    assert numbers == {"max_new_tokens": 5, "warmup": 2, "repeats": 3, "seed": 9, "top_k": 7}
+    assert at.number_input(key="p-jacobi-window").value == 5 and not at.toggle(key="chat").value
+    at.button(key="start").click().run()
+    started = sound(at).query_params["run"]
+    asked = filled.open(started[0] if isinstance(started, list) else started).request
+    task = msgspec.structs.replace(request.task, system="")  # the form has none
+    assert asked == msgspec.structs.replace(request, task=task, options={}), "a default is left out"
+    until(at, over)
+    at.text_input(key=f"about-name-{asked_run(at)}").set_value("First :red[try]")
+    at.text_area(key=f"about-note-{asked_run(at)}").set_value("[a](http://x) note")
+    next(b for b in at.button if b.key == f"about-keep-{asked_run(at)}" or b.label == "Keep").click().run()
+    assert filled.open(asked_run(at)).about == About(name="First :red[try]", note="[a](http://x) note")
+    head = next(m.value for m in sound(at).markdown if "tiny-moe" in m.value)
+    assert r"First \:red\[try\]" in head or ":red[" not in head
+    before = len(filled.ids())
+    at.button(key="run-again").click().run()
+    assert len(filled.ids()) == before + 1 and filled.open(asked_run(sound(at))).request == asked
+    until(at, over)
+
+
+def asked_run(at: AppTest) -> str:
+    found = at.query_params["run"]
+    return str(found[0] if isinstance(found, list) else found)
+
+
+@pytest.mark.parametrize("backend", plugins.names("backend"))
+@pytest.mark.parametrize("strategy", plugins.names("strategy"))
+def test_every_setting_has_a_widget_of_the_right_kind(backend: str, strategy: str) -> None:
+    """What a number box holds as a fraction stays one: an integer from JSON would be refused."""
+    task = Generate(prompt_tokens=3)
+    found = widgets_of(Request(model="m", backend=backend, strategy=strategy, task=task))
+    for kind, key in (
+        (plugins.get("backend", backend).Options, f"o-{backend}"),
+        (plugins.get("strategy", strategy).Params, f"p-{strategy}"),
+    ):
+        for field in msgspec.structs.fields(kind):
+            value = found[f"{key}-{field.name}"]
+            if isinstance(field.default, float):
+                assert isinstance(value, float)
+            elif field.default is not msgspec.NODEFAULT and field.default is not None:
+                assert value == field.default

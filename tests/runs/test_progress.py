@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from core.runs.progress import decode_rates, elapsed_s, journey, memory_line, stage
@@ -47,6 +48,23 @@ def step(pass_no: int, phase: str, seconds: float = 0.5, n_tokens: int = 1, n_in
 def test_stage(events: list[Event], name: str, detail: str, fraction: float | None) -> None:
     found = stage(REQUEST, events)
     assert (found.name, found.detail, found.fraction) == (name, detail, fraction)
+
+
+def test_a_profiler_says_what_it_does_behind_its_steps() -> None:
+    """It reads two tokens of the answer and then measures by itself: not "2 of 64" for half a minute."""
+    request = msgspec.structs.replace(
+        REQUEST, task=Generate(prompt="x", max_new_tokens=64), profilers=("forward_cost",)
+    )
+    events: list[Event] = [LOADED, a_pass(0, "timing"), a_pass(1, "profile", "forward_cost")]
+    events += [step(1, "prefill", n_input=8), step(1, "decode")]
+    assert (stage(request, events).done, stage(request, events).total) == (2, 2)
+    events.append(
+        Phase(t_s=4, name="profiling", note="forward passes of 1 to 64 tokens", done=3, total=16, unit="rounds")
+    )
+    found = stage(request, events)
+    assert (found.detail, found.done, found.total) == ("forward_cost, forward passes of 1 to 64 tokens", 3, 16)
+    assert dict(journey(request, events))["forward_cost"] == "now"
+    assert stage(request, [*events, a_pass(2, "timing")]).detail == "prefill"
 
 
 def test_passes_are_counted_without_the_warm_up() -> None:

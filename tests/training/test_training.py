@@ -10,6 +10,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +19,17 @@ import numpy as np
 import pytest
 import torch
 
+from core import domains
 from core.backends.pytorch.session import TorchSession
 from core.decoding import jacobi as one_by_one
-from core.domains import Question
+from core.domains import Question, sql
 from core.errors import ExplorerError
 from core.models import spec as specs
 from core.training import checkpoint, greedy, jacobi, losses, states
 from core.training.examples import Batches, Example, of_questions
 from core.training.loop import Budget, Objective, train
 from core.training.packing import State, pack
+from core.training.questions import FILE, Questions
 from core.types import GenerationConfig
 
 pytestmark = pytest.mark.engine("pytorch")
@@ -206,11 +210,56 @@ def test_every_pass_sees_each_example_once() -> None:
 def test_questions_become_examples() -> None:
     questions = [Question(id="1", cluster="a", prompt="ab", answer="c"), Question(id="2", cluster="a", prompt="x" * 90)]
     encode = lambda text: [ord(c) for c in text]  # noqa: E731
-    assert of_questions(questions, encode, encode, 0, 10) == [Example((97, 98), (99, 0))]
+    assert list(of_questions(questions, encode, encode, 0, 10)) == [Example((97, 98), (99, 0))]
     with pytest.raises(ExplorerError, match="longer than 3 tokens"):
-        of_questions(questions, encode, encode, 0, 3)
+        list(of_questions(questions, encode, encode, 0, 3))
     with pytest.raises(ExplorerError, match="has an answer"):
-        of_questions(questions[1:], encode, encode, 0, 10)
+        list(of_questions(questions[1:], encode, encode, 0, 10))
+
+
+def test_a_step_asks_for_no_more_examples_than_its_group() -> None:
+    examples, asked = random_examples(1000), list[int]()
+
+    def coming() -> Iterator[Example]:
+        for i, example in enumerate(examples):
+            asked.append(i)
+            yield example
+
+    batches = Batches(coming(), 4, seed=1)
+    first = batches[0]
+    assert len(asked) == 8 * 4  # a group of eight batches
+    assert {id(e) for i in range(8) for e in batches[i]} == {id(e) for e in examples[:32]}
+    assert len(asked) == 32 and batches.seen(5) == 20
+    assert Batches(examples, 4, seed=1)[0] == first  # whether they come one by one or lie there
+    assert Batches(coming(), 4, seed=1)[700] == Batches(examples, 4, seed=1)[700]  # of a later pass
+
+
+def test_questions_are_written_as_they_are_needed_and_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = StandIn(tmp_path)
+    job.seed = 3
+    expected = domains.load("sql", "train", 150, 3)
+    first = Questions("sql", 20_000, 10, job)
+    assert first.held_out == expected[:10]
+    assert [q.prompt for q in islice(first, 40)] == [q.prompt for q in expected[10:50]]
+    n_written = len((tmp_path / FILE).read_bytes().splitlines())
+    assert n_written == 2  # twice 32: 50 were asked for
+    with (tmp_path / FILE).open("ab") as file:
+        file.write(b'{"of": "sql 3", "questions": [')  # a kill in the middle of a line
+    monkeypatch.setattr(sql, "_good", lambda *_: pytest.fail("a kept question was written again"))
+    again = Questions("sql", 20_000, 10, job)
+    assert again.held_out == expected[:10]
+    assert [q.answer for q in islice(again, 54)] == [q.answer for q in expected[10:64]]
+    monkeypatch.undo()
+    assert [q.prompt for q in islice(again, 140)] == [q.prompt for q in expected[10:]]
+    assert Questions("sql_easy", 20_000, 10, job).held_out == domains.load("sql_easy", "train", 10, 3)
+
+
+def test_a_file_has_no_more_questions_than_it_has(tmp_path: Path) -> None:
+    path = tmp_path / "own.jsonl"
+    path.write_text("".join(f'{{"prompt": "p{i}", "answer": "a", "cluster": "c"}}\n' for i in range(12)))
+    found = Questions(str(path), 20_000, 60, StandIn(tmp_path))
+    assert len(found.held_out) == 2 and len(found.all()) == 10
+    assert {q.prompt for q in (*found.held_out, *found.all())} == {f"p{i}" for i in range(12)}
 
 
 @torch.no_grad()

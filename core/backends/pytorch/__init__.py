@@ -64,6 +64,8 @@ class PyTorch:
             raise ExplorerError("The fused step has an attention of its own and is not compiled.", "Set fused alone.")
         progress("Importing PyTorch")
         import torch
+
+        progress("Importing Transformers")
         import transformers
 
         transformers.utils.logging.set_verbosity_error()

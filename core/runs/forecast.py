@@ -1,0 +1,154 @@
+"""What a model will do on this machine: the one place that puts the measured ceilings, what this machine's own runs
+say of a backend, and the formula of core.analysis.predict_here together.
+
+Every page, command, plan and advice that names a speed or a memory for this machine asks here, so that the same
+question has the same answer wherever it stands.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from core.analysis.capacity import usable_bytes
+from core.analysis.predict import Prediction
+from core.analysis.predict_here import Overhead, PredictionHere, arithmetic_dtype, for_weights, predict_local
+from core.analysis.what_if import Case, Design, this_machine
+from core.dtypes import canonical_dtype
+from core.errors import ExplorerError
+from core.runs import overheads as own_runs
+from core.runs.overheads import Overheads
+from core.runs.resolve import Resolved, supposed_dtype
+from core.runs.store import Store
+from core.types import Backend, Generate, ModelSpec, Request
+from hardware import ceilings as measured
+from hardware.ceilings import Ceilings
+from hardware.detect import machine, machine_id
+
+CACHE_OPTION = "kv_dtype"  # of a backend whose cache may have a number format of its own
+
+
+@dataclass(frozen=True)
+class Here:
+    """This machine at one number of threads: its ceilings, and what its own runs tell of every backend."""
+
+    ceilings: Ceilings
+    overheads: Overheads
+
+    @classmethod
+    def at(cls, store: Store, threads: int | None = None) -> Here | None:
+        """Reads the newest runs, which takes a moment. threads: None for all cores; None without ceilings of them."""
+        found = measured.load(store.root / "ceilings", machine_id(), threads or cores())
+        return None if found is None else cls(found, own_runs.known(store, found))
+
+    def overhead(self, backend: str, weights: str) -> Overhead:
+        """What the backend adds to the ceilings, for weights of this dtype; with a wide range where it is a guess."""
+        return for_weights(self.overheads.of(backend, arithmetic_dtype(weights, self.ceilings), weights), weights)
+
+    def predict(
+        self,
+        spec: ModelSpec,
+        backend: Backend,
+        *,
+        prompt_tokens: int,
+        new_tokens: int,
+        batch: int = 1,
+        weights: str | None = None,
+        kv_dtype: str | None = None,
+    ) -> PredictionHere:
+        """Of a model as this backend would run it; raises ExplorerError for what has no ceiling.
+
+        weights: as if it were stored so; None: as it is. kv_dtype: of the cache where the backend can choose; None: as
+        in its runs.
+        """
+        dtype = supposed_dtype(backend, spec.dtype, weights)
+        return self._predict(spec, backend, prompt_tokens, new_tokens, batch, dtype, _cache(backend, kv_dtype))
+
+    def predict_request(self, wanted: Resolved) -> PredictionHere:
+        """Of a generation that is resolved: its own number format, cache and sizes; raises ExplorerError."""
+        request, spec = wanted.request, wanted.spec
+        prompt, new = lengths(request)
+        cache = request.options.get(CACHE_OPTION)
+        kv = _cache(wanted.backend, str(cache) if cache else None)
+        return self._predict(spec, wanted.backend, prompt, new, request.batch, spec.dtype, kv)
+
+    def _predict(
+        self, spec: ModelSpec, backend: Backend, prompt: int, new: int, batch: int, dtype: str, kv: str | None
+    ) -> PredictionHere:
+        return predict_local(
+            spec,
+            self.ceilings,
+            self.overhead(backend.name, dtype),
+            prompt_tokens=prompt,
+            new_tokens=new,
+            batch=batch,
+            weights=None if dtype == spec.dtype else dtype,
+            kv_dtype=kv,
+            runtime_bytes=float(backend.runtime_bytes),
+        )
+
+    def design(self, spec: ModelSpec, backend: Backend, case: Case, name: str) -> tuple[Design, Case]:
+        """This machine with that backend as a design whose figures can be changed, and the case as it runs it.
+
+        Unchanged, its times are those of `predict`.
+        """
+        dtype = supposed_dtype(backend, spec.dtype, case.weights)
+        overhead = self.overhead(backend.name, dtype)
+        kv = _cache(backend, case.kv_dtype) or overhead.kv_dtype
+        case = msgspec.structs.replace(case, weights=None if dtype == spec.dtype else dtype, kv_dtype=kv)
+        return this_machine(self.ceilings, overhead, name, float(backend.runtime_bytes)), case
+
+    def beside_devices(self, found: PredictionHere, name: str, asked: dict[str, Any]) -> Prediction:
+        """The same figures in the form that those of data sheets have. asked: the inputs, to be shown."""
+        device = self.ceilings.as_device(name)
+        usable = found.usable_memory_bytes or usable_bytes(device.kind, device.mem_bytes)
+        names = set(PredictionHere.__struct_fields__) & set(Prediction.__struct_fields__)
+        same = {field: getattr(found, field) for field in names - {"fits", "usable_memory_bytes"}}
+        return Prediction(
+            **same,
+            device=name,
+            usable_memory_bytes=usable,
+            fits=found.peak_memory_bytes.calibrated <= usable,
+            doubts="",
+            inputs=asked
+            | {
+                "backend": found.backend,
+                "threads": self.ceilings.threads,
+                "ceilings": self.ceilings.date,
+                "flop_per_s": self.ceilings.flop_per_s,
+                "mem_bandwidth_bytes_per_s": device.mem_bandwidth_bytes_per_s,
+                "mem_bytes": device.mem_bytes,
+            },
+        )
+
+
+def _cache(backend: Backend, asked: str | None) -> str | None:
+    """The number format of the cache that was asked for, where the backend can choose one."""
+    if asked is None or CACHE_OPTION not in {f.name for f in msgspec.structs.fields(backend.Options)}:
+        return None
+    return canonical_dtype(asked)
+
+
+def lengths(request: Request) -> tuple[int, int]:
+    """Tokens of the prompt, roughly where it is a text, and new ones."""
+    task = request.task
+    assert isinstance(task, Generate)
+    return task.prompt_tokens or len(task.prompt or "") // 3 + 32, task.max_new_tokens
+
+
+def cores() -> int:
+    """The threads of a run that names none."""
+    found = machine()
+    return min(found.usable_cores, found.physical_cores or found.usable_cores)
+
+
+def must(here: Here | None, threads: int) -> Here:
+    """Raises ExplorerError where the ceilings are not measured."""
+    if here is None:
+        raise ExplorerError(
+            f"The ceilings of this machine with {threads} threads have not been measured.",
+            f"Run: python -m core ceilings --threads {threads}",
+        )
+    return here
