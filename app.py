@@ -38,6 +38,12 @@ MENU: dict[str, tuple[Entry, ...]] = {
         ("compare/history.py", "History", "history", "All runs: find, open, compare, import, export, delete."),
         ("compare/compare.py", "Side by side", "compare_arrows", "Two runs: ratios, texts and layers."),
         ("compare/many.py", "Many runs", "table_chart", "Models, backends and devices in one view."),
+        (
+            "compare/community.py",
+            "Community",
+            "groups",
+            "Machines of many people beside this one, doubtful rows apart.",
+        ),
         ("compare/tradeoffs.py", "Trade-offs", "balance", "Speed, memory, energy and quality of many variants."),
     ),
     "Plan": (

@@ -8,6 +8,7 @@ import core.cli.advising
 import core.cli.analysis
 import core.cli.architectures
 import core.cli.checking
+import core.cli.community
 import core.cli.endpoints
 import core.cli.listings
 import core.cli.loading
@@ -15,6 +16,7 @@ import core.cli.making
 import core.cli.planning
 import core.cli.running
 import core.cli.serving
+import core.cli.sharing
 import core.cli.storing
 import core.cli.studying
 import core.cli.sweeping

@@ -7,7 +7,6 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import click
@@ -17,7 +16,6 @@ from core.cli.group import STOPPED, cli, fail, json_flag
 from core.errors import ExplorerError
 from core.paths import data_dir
 from core.runs.check import default_strategy
-from core.runs.export import FORMATS, export_run
 from core.runs.runner import Runner, options_of
 from core.runs.store import Run, Store
 from core.types import Generate, Phase, Request, Result, Sampling, to_json
@@ -172,35 +170,6 @@ def _wrapped(result: Result) -> list[str]:
         return []
     thinking = "" if setup.thinking is None else f", thinking {'on' if setup.thinking else 'off'}"
     return [f"template    {setup.chat_template}{thinking}"]
-
-
-@cli.command()
-@click.argument("run_ids", nargs=-1, required=True, metavar="RUN_ID...")
-@click.option("--format", "fmt", type=click.Choice(sorted(FORMATS)), default="json", show_default=True)
-@click.option("--output", type=click.Path(path_type=Path), help="A file; stdout without it (not for zip).")
-def export(run_ids: tuple[str, ...], fmt: str, output: Path | None) -> None:
-    """A run as JSON, CSV, one HTML file or a zip bundle; several runs side by side as one HTML file.
-
-    What is called notexts holds no prompt and no answer.
-    """
-    runs = [Store(data_dir()).open(run_id) for run_id in run_ids]
-    if output is None and fmt.endswith("zip"):
-        raise ExplorerError("A zip cannot go to the terminal.", "Name a file with --output.")
-    if len(runs) == 1:
-        data = export_run(runs[0], fmt)
-    elif fmt.endswith("html"):
-        from core.report.runs import report  # it brings the charts, which no other command needs
-
-        data = report(runs, texts="notexts" not in fmt)
-    else:
-        raise ExplorerError(f"Several runs cannot be one {fmt} file.", "Use --format html, or export one at a time.")
-    if output is None:
-        sys.stdout.buffer.write(data)
-        return
-    try:
-        output.write_bytes(data)
-    except OSError as error:
-        raise ExplorerError(f"{output} could not be written: {error.strerror}.", "Choose another place.") from error
 
 
 def pairs(values: tuple[str, ...]) -> dict[str, Any]:

@@ -70,7 +70,7 @@ def study(
         fail("; ".join(f"{n}: {reason}" for n, reason in reasons.items()), "The same command goes on there.", 1)
 
 
-def _found(ledger: Ledger[Any]) -> tuple[Any, str, str]:
+def _found(ledger: Ledger[Any]) -> tuple[Any, bytes, str]:
     """What came of a study: findings, the report as a page, and as a table."""
     if isinstance(ledger.plan, Plan):
         found = findings(ledger)
@@ -83,7 +83,7 @@ def _written(ledger: Ledger[Any]) -> tuple[bytes, str]:
     """Write the report beside the ledger; gives it as JSON and as a table. Raises ExplorerError (a full disk)."""
     found, page, table = _found(ledger)
     data = to_json(found)
-    for file, content in {"findings.json": data, "report.html": page.encode(), "table.md": table.encode()}.items():
+    for file, content in {"findings.json": data, "report.html": page, "table.md": table.encode()}.items():
         try:
             (ledger.folder / file).write_bytes(content)
         except OSError as error:

@@ -7,6 +7,7 @@ element. A policy in the file's head forbids every request, whatever a chart mig
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -26,14 +27,22 @@ _LIBRARIES = "/*LIBRARIES*/"
 
 
 class Table(Record, omit_defaults=False):
-    """header: of the columns; the first is words, the others are figures. Without a header all cells are words."""
+    """header: of the columns; the first is a name, the others are figures. Without a header all cells are words.
+
+    prose: numbers of the columns that are words all the same. strong: numbers of the rows that stand out.
+    """
 
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+    prose: tuple[int, ...] = ()
+    strong: tuple[int, ...] = ()
 
 
 class Section(msgspec.Struct, frozen=True, kw_only=True):
-    """A heading with what stands under it, each part left out when it is not given. text: as it is, line for line."""
+    """A heading with what stands under it, each part left out when it is not given.
+
+    words: a paragraph a line. text: as it is, line for line.
+    """
 
     title: str
     words: str = ""
@@ -42,9 +51,13 @@ class Section(msgspec.Struct, frozen=True, kw_only=True):
     text: str | None = None
 
 
-def html(title: str, lead: str, sections: Sequence[Section], made: str) -> bytes:
-    """The file. lead: what it is, in a sentence. made: by what and when, for its foot."""
+def html(title: str, lead: str, sections: Sequence[Section], made: str = "") -> bytes:
+    """The file. lead: what it is, a paragraph a line. made: by what and when, for its foot; without it: today."""
     import jinja2
+
+    made = (
+        made or f"Made by Roofscope on {time.strftime('%Y-%m-%d')}. Times, memory and energy are measured unless said."
+    )
 
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     drawn = [_json(s.chart.spec) if s.chart is not None else "" for s in sections]

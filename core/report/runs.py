@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from core.analysis.breakdown import by_kind
 from core.analysis.breakdown import compare as layers_compared
@@ -18,12 +17,12 @@ from core.charts.roofline import roofline
 from core.charts.timeline import memory_timeline, token_timeline
 from core.errors import ExplorerError
 from core.report.page import Section, Table, html
+from core.report.words import NONE, shown
 from core.runs.ceilings import ceilings_of
 from core.runs.compare import differences, headlines, ratios, settings
 from core.runs.store import Run
 from core.types import Generate, Request, Result
 
-NONE = "–"
 TOP = 20  # layers in the table
 MOST_RUNS = 12
 TEXTS = frozenset({"prompt", "system", "history", "template values"})  # settings that hold somebody's words
@@ -39,16 +38,13 @@ def report(runs: Sequence[Run], texts: bool = True) -> bytes:
     if len(runs) > MOST_RUNS:
         raise ExplorerError(f"{len(runs)} runs are too many for one report.", f"Choose at most {MOST_RUNS}.")
     found = [(run, run.request, run.result()) for run in runs]
-    made = f"Made by Roofscope on {time.strftime('%Y-%m-%d')}. Times, memory and energy are measured unless said."
     names = [run.about.name if texts else "" for run in runs]
     if len(found) == 1:
         title = " · ".join(filter(None, (names[0], _title(found[0][2]))))
-        return html(title, _lead(found[0][2]), _one(*found[0], texts), made)
+        return html(title, _lead(found[0][2]), _one(*found[0], texts))
     labels = _labels([result for _, _, result in found], names)
     title = f"{len(found)} runs side by side"
-    return html(
-        title, f"The first, {labels[0]}, is what the others are compared with.", _many(found, labels, texts), made
-    )
+    return html(title, f"The first, {labels[0]}, is what the others are compared with.", _many(found, labels, texts))
 
 
 # ---------------------------------------------------------------- one run
@@ -65,7 +61,7 @@ def _one(run: Run, request: Request, result: Result, texts: bool) -> list[Sectio
             Section(title="Roofline", words="Under the measured ceilings of the machine that ran it.", chart=chart_of)
         )
     if result.memory:
-        peak = f"At most {_size(result.peak_memory_bytes)}, library included."
+        peak = f"At most {shown(result.peak_memory_bytes, 'B')}, library included."
         sections.append(Section(title="Memory", words=peak, chart=memory_timeline(result.memory)))
     if result.scores:
         rows = tuple((s.label, f"{s.value:.4g}", _range(s.low, s.high), str(s.n)) for s in result.scores)
@@ -74,9 +70,8 @@ def _one(run: Run, request: Request, result: Result, texts: bool) -> list[Sectio
     for place, name in enumerate(dict.fromkeys(n for c in result.curves for n in c.values)):
         sections.append(Section(title=name.replace("_", " ").capitalize(), chart=curve(result.curves, name, place)))
     if result.made:
-        words = (
-            f"{result.made.model}: {result.made.bits_per_weight:.2f} bits per weight, {_size(result.made.size_bytes)}."
-        )
+        size = shown(result.made.size_bytes, "B")
+        words = f"{result.made.model}: {result.made.bits_per_weight:.2f} bits per weight, {size}."
         sections.append(Section(title="The model it made", words=words))
     if texts and (note := run.about.note):
         sections.insert(0, Section(title="Note", text=note))
@@ -100,7 +95,7 @@ def _layers(result: Result) -> list[Section]:
         kinds = ", ".join(f"{g.name} {g.share:.0%}" for g in by_kind(result.layers, phase) if g.share)
         largest = sorted(timed, key=lambda x: -(x.seconds or 0.0))[:TOP]
         rows = tuple(
-            (x.name, x.kind, _seconds(x.seconds), si(x.flops, "FLOP"), si(x.bytes, "B"), si(x.weight_bytes, "B"))
+            (x.name, x.kind, shown(x.seconds, "s"), si(x.flops, "FLOP"), si(x.bytes, "B"), si(x.weight_bytes, "B"))
             for x in largest
         )
         found.append(
@@ -197,10 +192,9 @@ def _ratio_table(results: Sequence[Result], labels: Sequence[str]) -> Table:
 
 
 def _headline_table(results: Sequence[Result], labels: Sequence[str]) -> Table:
-    show: dict[str, Callable[[float | None], str]] = {"s": _seconds, "B": _size, "tok/s": _rate}
     units = {"tok_per_s": "tok/s", "prefill_tok_per_s": "tok/s", "peak_memory_bytes": "B"}
     rows = [
-        (label, *(show[units.get(name, "s")](getattr(result, name)) for result in results))
+        (label, *(shown(getattr(result, name), units.get(name, "s")) for result in results))
         for name, label, _ in headlines()
         if any(getattr(result, name) is not None for result in results)
     ]
@@ -262,18 +256,6 @@ def _marks(result: Result) -> str:
     if result.provisional:
         return "It was only watched, never timed in silence: the speeds are provisional."
     return result.disturbance.sentence if result.disturbed and result.disturbance else ""
-
-
-def _seconds(value: float | None) -> str:
-    return NONE if value is None else si(value, "s", 4)
-
-
-def _size(value: float | None) -> str:
-    return NONE if value is None else si(value, "B")
-
-
-def _rate(value: float | None) -> str:
-    return NONE if value is None else f"{value:.4g} tok/s"
 
 
 def _range(low: float | None, high: float | None) -> str:

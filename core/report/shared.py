@@ -38,9 +38,9 @@ def shared_bundle(run: Run, texts: bool) -> bytes:
                 lines = [_line(line, texts, numbers) for line in data.splitlines()]
                 shared.writestr(name, b"".join(line + b"\n" for line in lines if line))
             elif name == "request.json":
-                shared.writestr(name, to_json(_request(msgspec.json.decode(data), texts)))
+                shared.writestr(name, to_json(request_for_others(msgspec.json.decode(data), texts)))
             else:
-                shared.writestr(name, to_json(_clean(msgspec.json.decode(data))))
+                shared.writestr(name, to_json(clean(msgspec.json.decode(data))))
     return out.getvalue()
 
 
@@ -49,10 +49,11 @@ def _line(line: bytes, texts: bool, numbers: dict[int, int]) -> bytes:
         event = msgspec.json.decode(line)
     except msgspec.DecodeError:  # half-written: it says nothing to anybody
         return b""
-    return to_json(_clean(event if texts else _wordless(event, numbers)))
+    return to_json(clean(event if texts else _wordless(event, numbers)))
 
 
-def _request(request: dict[str, Any], texts: bool) -> Any:
+def request_for_others(request: dict[str, Any], texts: bool) -> Any:
+    """A request, as decoded from JSON, without paths and names, and without words where these are not wanted."""
     task = request.get("task", {})
     if not texts:
         for name in {"prompt", "system"} & task.keys():
@@ -60,7 +61,7 @@ def _request(request: dict[str, Any], texts: bool) -> Any:
         task.pop("template_values", None)
         if "history" in task:
             task["history"] = [[role, LEFT_OUT] for role, _ in task["history"]]
-    return _clean(request)
+    return clean(request)
 
 
 def _wordless(event: dict[str, Any], numbers: dict[int, int]) -> dict[str, Any]:
@@ -77,10 +78,10 @@ def _wordless(event: dict[str, Any], numbers: dict[int, int]) -> dict[str, Any]:
     return found
 
 
-def _clean(value: Any) -> Any:
+def clean(value: Any) -> Any:
     """The same with every string scrubbed; keys and the format's own words stay."""
     if isinstance(value, str):
         return scrubbed(value)
     if isinstance(value, dict):
-        return {k: v if k in _NAMES else _clean(v) for k, v in value.items()}
-    return [_clean(v) for v in value] if isinstance(value, list) else value
+        return {k: v if k in _NAMES else clean(v) for k, v in value.items()}
+    return [clean(v) for v in value] if isinstance(value, list) else value

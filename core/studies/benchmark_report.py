@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -11,12 +10,13 @@ from core import plugins
 from core.charts.curves import curve
 from core.charts.labels import si
 from core.charts.standings import speedups
+from core.report import page
+from core.report.page import Section, Table
 from core.stats.intervals import Interval
 from core.stats.paired import noninferiority
-from core.studies.report import about, svg
+from core.studies.report import about
 from core.studies.standings import Standing, Standings
 
-TEMPLATE = Path(__file__).with_name("benchmark.html")
 NONE = "–"
 HEADER = (
     "Way to decode",
@@ -36,20 +36,23 @@ HEADER = (
 )
 
 
-def html(s: Standings) -> str:
-    """The whole report, charts included as SVG."""
-    import jinja2
+def html(s: Standings) -> bytes:
+    """The whole report, in the shape of all reports."""
+    return page.html(s.plan.title, "\n".join([where(s), *words(s)]), sections(s))
 
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True)
-    return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
-        title=s.plan.title,
-        where=where(s),
-        words=words(s),
-        header=HEADER,
-        rows=[(cells(s, row), row.id in (s.plan.baseline, s.plan.candidate)) for row in s.rows],
-        speedups=svg(speedups(s.rows), 860),
-        curves=[(name, value, svg(curve(points, value, place), 420)) for name, value, points, place in _curves(s)],
-    )
+
+def sections(s: Standings) -> list[Section]:
+    """Speed-ups, configurations, training curves."""
+    named = tuple(n for n, row in enumerate(s.rows) if row.id in (s.plan.baseline, s.plan.candidate))
+    rows = tuple(cells(s, row) for row in s.rows)
+    return [
+        Section(title="Speed-up over autoregressive in each engine, measured and predicted", chart=speedups(s.rows)),
+        Section(title="Configurations", table=Table(header=HEADER, rows=rows, strong=named)),
+        *(
+            Section(title=f"Training, {name}: {value.replace('_', ' ')}", chart=curve(points, value, place))
+            for name, value, points, place in _curves(s)
+        ),
+    ]
 
 
 def markdown(s: Standings) -> str:

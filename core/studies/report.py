@@ -6,61 +6,96 @@ Words and layout only: every figure comes from core.studies.findings.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from core.charts.chart import Chart
 from core.charts.labels import si
 from core.charts.tradeoff import Delta, Point, deltas, pareto
+from core.report import page
+from core.report.page import Section, Table
 from core.stats.intervals import Ratio
 from core.studies.composites import CANDIDATES
 from core.studies.findings import DISCORDANCE, Cell, Findings, Row
 from core.types import Energy, Record
 
-TEMPLATE = Path(__file__).with_name("report.html")
 NONE = "–"
 MARKS = {"worse": " ▼", "better": " ▲", "": ""}
 BACKENDS = {"llama_cpp": "llama.cpp", "onnxruntime": "ONNX Runtime", "pytorch": "PyTorch"}
 
 
 class Shown(Record):
-    """A cell of a table: text, its interval, and a class of style."""
+    """A cell of a table: text and its interval."""
 
     text: str
     range: str = ""
-    kind: str = ""
 
 
 class Line(Record):
     cells: tuple[Shown, ...]
-    kind: str = ""
 
 
-def html(f: Findings) -> str:
-    """The whole report, charts included as SVG."""
-    import jinja2
+def html(f: Findings) -> bytes:
+    """The whole report, in the shape of all reports."""
+    return page.html(f.plan.title, "\n".join([where(f), how(f), *f.remarks]), sections(f))
 
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True)
-    kept = [c for c in CANDIDATES if any(v.composite == c.name and v.kept for v in f.verdicts)]
-    return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
-        f=f,
-        where=where(f),
-        how=how(f),
-        charts={"front": svg(front_chart(f), 980), "deltas": svg(delta_chart(f), 760)},
-        header=header(f),
-        lines=[line(f, row) for row in f.rows],
-        energy=energy_words(f.rows),
-        margin=margin(f),
-        composite_header=["Variant", *(f"{c.label}{f' ({c.unit})' if c.unit else ''}" for c in kept)],
-        composite_lines=[
-            Line(cells=(Shown(text=row.label), *(_value(row, c.name) for c in kept)), kind=_kind(f, row))
-            for row in f.rows
-        ]
-        if kept
-        else [],
-        evidence=_evidence(f),
-        volumes=_volumes(f.hypervolumes),
-        machine=_machine(f),
+
+def sections(f: Findings) -> list[Section]:
+    """Front, variants, differences, composite metrics with their evidence, how each was made, and the machine."""
+    front = (
+        "Speed-up of the standard answer and mean quality over all task items, with 95 % intervals. The dashed line is "
+        "the Pareto front of the two; full colour marks the front of speed, quality and memory."
     )
+    variants = (
+        "▼ and ▲: shown to be worse or better than the baseline (p ≤ 0.05 after Holm's correction over the variants, "
+        "column by column; exact McNemar, or randomisation over clusters). Quality is the mean over all task items. "
+        "Marked rows: the baseline, and the front of speed, quality and memory. Memory is the peak of the process, "
+        f"library included. {energy_words(f.rows)}"
+    )
+    found = [line(f, row) for row in f.rows]
+    strong = tuple(n for n, row in enumerate(f.rows) if row.on_front or row.id == f.plan.baseline)
+    table = Table(header=tuple(header(f)), rows=tuple(map(_plain, found)), strong=strong)
+    return [
+        Section(title="Speed against quality", words=front, chart=front_chart(f)),
+        Section(title="Variants", words=variants, table=table),
+        Section(title="Quality against the baseline", words=margin(f), chart=delta_chart(f)),
+        *_one_number(f),
+        _made(f),
+        Section(title="Machine", words=_machine(f)),
+    ]
+
+
+def _plain(found: Line) -> tuple[str, ...]:
+    return tuple(f"{c.text} {c.range}".strip() for c in found.cells)
+
+
+def _one_number(f: Findings) -> list[Section]:
+    """Composite metrics: those that were kept with their values, and for all the evidence."""
+    about = (
+        "Composite metrics are shown only if they pass a validation on this study's own data: they must fall where "
+        "quality is known to fall, put broken models below the baseline, rank alike on halves of the data, not change "
+        "when a variant is added, and not hang on their weights."
+    )
+    kept = [c for c in CANDIDATES if any(v.composite == c.name and v.kept for v in f.verdicts)]
+    head = ("Variant", *(f"{c.label}{f' ({c.unit})' if c.unit else ''}" for c in kept))
+    rows = tuple((row.label, *_plain(Line(cells=tuple(_value(row, c.name) for c in kept)))) for row in f.rows)
+    volumes = _volumes(f.hypervolumes)
+    return [
+        Section(title="One number?", words=about, table=Table(header=head, rows=rows))
+        if kept
+        else Section(title="One number?", words=f"{about}\nNone of the candidates passed."),
+        Section(
+            title="The evidence",
+            words=volumes,
+            table=Table(header=("Metric", "Verdict", "Evidence"), rows=_evidence(f), prose=(0, 1, 2)),
+        ),
+    ]
+
+
+def _made(f: Findings) -> Section:
+    rows = tuple(
+        (row.label, row.model, "\n".join(filter(None, (row.note, row.reason, *row.warnings)))) for row in f.rows
+    )
+    table = Table(header=("Variant", "Model", "Note"), rows=rows, prose=(1, 2))
+    return Section(title="How each was made", table=table)
 
 
 def markdown(f: Findings) -> str:
@@ -122,12 +157,7 @@ def line(f: Findings, row: Row) -> Line:
             *(_cell(cells.get(e.eval)) for e in f.plan.evaluations),
             _energy(row.energy),
         ),
-        kind=_kind(f, row),
     )
-
-
-def _kind(f: Findings, row: Row) -> str:
-    return " ".join(filter(None, ("base" if row.id == f.plan.baseline else "", "front" if row.on_front else "")))
 
 
 def about(disturbed: int) -> str:
@@ -144,17 +174,17 @@ def _ratio(ratio: Ratio | None, disturbed: int) -> Shown:
 
 def _quality(row: Row) -> Shown:
     if row.quality is None:
-        return Shown(text=NONE, kind="missing")
+        return Shown(text=NONE)
     ends = f"[{row.quality_low:.3f}, {row.quality_high:.3f}]" if row.quality_low is not None else ""
-    return Shown(text=f"{row.quality:.3f}{MARKS[row.mark]}", range=ends, kind=row.mark)
+    return Shown(text=f"{row.quality:.3f}{MARKS[row.mark]}", range=ends)
 
 
 def _cell(cell: Cell | None) -> Shown:
     if cell is None or cell.score is None:
-        return Shown(text=NONE, kind="missing")
+        return Shown(text=NONE)
     score = cell.score
     digits = ".1f" if score.value >= 10 else ".3f" if score.value >= 0.1 or score.value == 0 else ".2g"
-    return Shown(text=f"{score.value:{digits}}{MARKS[cell.mark]}", kind=cell.mark)
+    return Shown(text=f"{score.value:{digits}}{MARKS[cell.mark]}")
 
 
 def _energy(found: Sequence[Energy]) -> Shown:
@@ -170,7 +200,7 @@ def _energy(found: Sequence[Energy]) -> Shown:
 def _value(row: Row, name: str) -> Shown:
     value = next((v for v in row.composites if v.composite == name), None)
     if value is None or value.value is None:
-        return Shown(text=NONE, range=value.reason if value else "", kind="missing")
+        return Shown(text=NONE, range=value.reason if value else "")
     ends = f"[{value.low:.3g}, {value.high:.3g}]" if value.low is not None and value.high is not None else ""
     return Shown(text=f"{value.value:.3g}", range=ends)
 
@@ -214,13 +244,6 @@ def delta_chart(f: Findings) -> Chart:
         sentence = row.equal.sentence if row.equal else ""
         rows.append(Delta(row.id, row.label, "Quality", d.value, d.low, d.high, effect, sentence))
     return deltas(rows, f"Quality against {base.label}", margin=f.plan.margin)
-
-
-def svg(chart: Chart, width: int) -> str:
-    import vl_convert
-
-    found: str = vl_convert.vegalite_to_svg({**chart.spec, "width": width}, vl_version="6.1")
-    return found
 
 
 # ------------------------------------------------------------ the words
@@ -271,18 +294,16 @@ def energy_words(rows: Sequence[Row]) -> str:
     )
 
 
-def _evidence(f: Findings) -> list[dict[str, object]]:
+def _evidence(f: Findings) -> tuple[tuple[str, ...], ...]:
     by_name = {c.name: c for c in CANDIDATES}
-    return [
-        {
-            "label": by_name[v.composite].label,
-            "formula": by_name[v.composite].formula,
-            "verdict": "kept" if v.kept else "dropped" if any(c.passed is False for c in v.checks) else "not testable",
-            "reason": v.reason,
-            "checks": [f"{c.name}: {c.sentence}" for c in v.checks],
-        }
+    return tuple(
+        (
+            f"{by_name[v.composite].label}\n{by_name[v.composite].formula}",
+            "kept" if v.kept else "dropped" if any(c.passed is False for c in v.checks) else "not testable",
+            "\n".join([v.reason, *(f"{c.name}: {c.sentence}" for c in v.checks)]),
+        )
         for v in f.verdicts
-    ]
+    )
 
 
 def _volumes(found: Mapping[str, float]) -> str:

@@ -276,8 +276,14 @@ def _group(r: Request) -> str:
     return f"{r.model} {r.backend} {r.dtype} {r.options.get('kv_dtype', '')} {r.strategy}"
 
 
+def judged_key(plan: Search, request: Request) -> str | None:
+    """The ledger's key of the run that tells a cell's quality; None where none is asked for."""
+    return None if plan.floor is None else _key(_judging(plan.floor, plan.base, request))
+
+
 def _alike(plan: Search, request: Request) -> dict[str, str]:
-    return {} if plan.floor is None else {QUALITY: _key(_judging(plan.floor, plan.base, request))}
+    key = judged_key(plan, request)
+    return {} if key is None else {QUALITY: key}
 
 
 def _goals(plan: Search, candidates: Sequence[Candidate]) -> tuple[Goal, ...]:

@@ -56,6 +56,11 @@ def studies() -> tuple[Shelved, ...]:
     return tuple(Shelved(name=p.parent.name, path=str(p.parent), recorded=p in shipped) for p in (*own, *shipped))
 
 
+def has_ledger(name: str) -> bool:
+    """Whether the study's own list of runs is on this machine."""
+    return (data_dir() / "studies" / name / ledger.FILE).is_file()
+
+
 def read(path: str) -> Findings | Standings:
     """The findings in a study's folder. Raises ExplorerError when they cannot be read."""
     file = Path(path) / "findings.json"

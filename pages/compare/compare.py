@@ -14,6 +14,7 @@ from pages.ui import marks, text
 from pages.ui.figure import figure
 from pages.ui.page import empty, guard, page
 from pages.ui.pickers import pick_run, run_header
+from pages.ui.share import Form, share_menu
 from pages.ui.state import current_run, open_run, result_of, store
 
 _FORMAT = {"tok/s": text.token_rate, "s": text.seconds, "B": text.size}
@@ -149,19 +150,12 @@ def draw_layers(a: Result, b: Result) -> None:
 
 def draw_share(first: Run, second: Run) -> None:
     """The comparison as one file for others, made when it is asked for."""
-    with st.popover("Share", icon=":material/share:", type="tertiary"):
-        st.caption("One HTML file with live charts that opens without a network. It holds no path and no name.")
-        for texts, words in ((True, "With prompts and answers"), (False, "Without texts")):
-            st.download_button(
-                words,
-                data=lambda texts=texts: report([first, second], texts),  # type: ignore[misc]
-                file_name=f"roofscope-{first.id}-{second.id}.html",
-                mime="text/html",
-                icon=":material/html:",
-                key=f"share-{texts}",
-                on_click="ignore",
-                type="tertiary",
-            )
+    name = f"roofscope-{first.id}-{second.id}"
+    forms = (
+        Form("With prompts and answers", f"{name}.html", lambda: report([first, second])),
+        Form("Without texts", f"{name}-notexts.html", lambda: report([first, second], texts=False)),
+    )
+    share_menu(forms, "share", "One HTML file with live charts that opens without a network. It holds no path or name.")
 
 
 with page("Side by side", "Two runs: the ratio of every headline, the difference of their texts, and of each layer."):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from core.errors import ExplorerError
+from core.report.study_bundle import load_any
 from core.runs.history import matching
 from pages.ui import text
 from pages.ui.history_table import history_table
@@ -40,21 +41,27 @@ def confirm_delete(ids: list[str]) -> None:
                 st.rerun()
 
 
-@st.dialog("Import a run", icon=":material/upload:")
+@st.dialog("Import", icon=":material/upload:")
 def import_run() -> None:
     with guard():
         file = st.file_uploader(
-            "Run bundle (zip)", type="zip", help="Made by Export on another machine, or on this one."
+            "Bundle of a run or a study (zip)", type="zip", help="Made by Export or Share, here or on another machine."
         )
         if file is None:
             return
         try:
-            run = store().load(file.getvalue())
+            found = load_any(file.getvalue(), store())
         except ExplorerError as error:
             fault(error)
             return
-        choose_run(run.id)
-        st.toast(f"Imported: {text.escape(run.request.model)}, {text.when(run.created_s)}.", icon=":material/check:")
+        if isinstance(found, str):
+            words = f"Imported with its runs: {text.escape(found)}. Its page lists it: Sweep or Trade-offs."
+            st.success(words, icon=":material/check:")
+            return
+        choose_run(found.id)
+        st.toast(
+            f"Imported: {text.escape(found.request.model)}, {text.when(found.created_s)}.", icon=":material/check:"
+        )
         st.rerun()
 
 

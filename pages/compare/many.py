@@ -7,10 +7,10 @@ from typing import Any
 import streamlit as st
 
 from core.analysis.predict import Figure
-from core.charts.many import Bar, side_by_side
+from core.charts.many import side_by_side
 from core.errors import ExplorerError
 from core.paths import data_dir
-from core.report.runs import MOST_RUNS, report
+from core.report.many import MARKS, bars, report
 from core.stats.intervals import Ratio
 from core.studies import many, study_store, sweep
 from core.studies.many import Entry, View
@@ -20,13 +20,13 @@ from pages.ui import text
 from pages.ui.choices import select
 from pages.ui.figure import figure
 from pages.ui.page import fault, nothing_yet, page
+from pages.ui.share import Form, share_menu
 from pages.ui.state import runner, store
 from pages.ui.sweep_view import draw_going, show
 
 NEWEST = "newest"
 _FIRST = ("latency_s", "peak_memory_bytes", "flops", "tok_per_s")
 _WIDE = 30  # letters of a label that two charts beside each other have room for
-_MARKS = {"best": " ★", "not shown to differ": " ≈", "behind": ""}
 
 
 @st.cache_data(max_entries=8, show_spinner="Reading the runs")
@@ -132,47 +132,17 @@ def draw_table(found: View) -> None:
         f"{text.provenance('measured')} {text.provenance('computed')} {text.provenance('estimated')}",
         help=text.provenance_help(),
     )
-    st.download_button(
-        "JSON",
-        data=lambda: to_json(found),
-        file_name="many-runs.json",
-        mime="application/json",
-        icon=":material/download:",
-        on_click="ignore",
+    forms = (
+        Form("One page with live charts (HTML)", "many-runs.html", lambda: report(found)),
+        Form("JSON", "many-runs.json", lambda: to_json(found)),
     )
-    st.download_button(
-        "One page with live charts (HTML)",
-        data=lambda: report([store().open(line.entry.runs[0]) for line in found.lines[:MOST_RUNS]], texts=False),
-        file_name="many-runs.html",
-        mime="text/html",
-        icon=":material/html:",
-        key="many-html",
-        on_click="ignore",
-        help=f"One run of each of the first {MOST_RUNS} configurations, without texts; it opens without a network.",
-    )
+    share_menu(forms, "many-share", "What is shown here; the page opens without a network. No prompt, answer or path.")
 
 
 def _draw_measure(found: View, measure: str) -> None:
     what = MEASURES[measure]
-    bars = []
-    for line in found.lines:
-        value = line.values.get(measure)
-        if value is None or value.value <= 0:
-            continue
-        told = line.predicted.get(measure)
-        bars.append(
-            Bar(
-                line.label,
-                value.value,
-                value.value if value.low is None else value.low,
-                value.value if value.high is None else value.high,
-                None if told is None or told.low <= 0 else told.low,
-                None if told is None or told.low <= 0 else told.high,
-                "disturbed" if line.entry.disturbed else "",
-            )
-        )
     st.markdown(f"**{what.label}** · {what.better} is better {text.provenance(what.provenance)}")
-    figure(side_by_side(bars, what.label, what.unit), key=f"many-{measure}")
+    figure(side_by_side(bars(found, measure), what.label, what.unit), key=f"many-{measure}")
 
 
 def _cells(label: str, entry: Entry, found: View, n: int) -> dict[str, Any]:
@@ -183,7 +153,7 @@ def _cells(label: str, entry: Entry, found: View, n: int) -> dict[str, Any]:
         words = show(value.value if value else None, what.unit)
         if value is not None:
             words = f"{'~ ' if entry.disturbed and what.provenance == 'measured' else ''}{words}"
-            words += _MARKS.get(line.standings.get(measure, "behind"), "")
+            words += MARKS[line.standings.get(measure, "behind")]
             if entry.id != found.baseline and (ratio := line.ratios.get(measure)) is not None:
                 words += f" ({_times(ratio)})"
         cells[what.label] = words

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import streamlit as st
 
 from core.errors import ExplorerError
+from core.report.studies import export_study
 from core.studies import study_store
 from core.studies.findings import Findings
 from core.studies.known import KINDS
@@ -14,7 +17,8 @@ from pages.ui.benchmark_view import draw_benchmark
 from pages.ui.ladder_view import draw_ladder
 from pages.ui.live import moving
 from pages.ui.page import fault, guard, nothing_yet, page
-from pages.ui.state import runner
+from pages.ui.share import study_menu
+from pages.ui.state import runner, store
 
 _MODEL = "smollm2-135m"
 
@@ -79,3 +83,6 @@ with page("Trade-offs", "How much cheaper can it run before it gets noticeably w
                 draw_ladder(found)
             elif isinstance(found, Standings):
                 draw_benchmark(found)
+            name = Path(chosen).name
+            own = study_store.has_ledger(name)
+            study_menu(name, "study-share", lambda fmt: export_study(name, fmt, store()), bundled=own)

@@ -36,11 +36,3 @@ def draw_benchmark(found: Standings) -> None:
                     with column:
                         st.markdown(f"**{labels.curve(value)}**")
                         figure(curve(points, value, place), key=f"study-{name}-{value}")
-    st.download_button(
-        "The report as one HTML file",
-        data=lambda: report.html(found),
-        file_name=f"{found.plan.name}.html",
-        mime="text/html",
-        icon=":material/download:",
-        on_click="ignore",
-    )

@@ -35,14 +35,6 @@ def draw_ladder(found: Findings) -> None:
     figure(report.delta_chart(found), key="deltas")
     st.caption(report.margin(found))
     draw_composites(found)
-    st.download_button(
-        "The report as one HTML file",
-        data=lambda: report.html(found),
-        file_name=f"{found.plan.name}.html",
-        mime="text/html",
-        icon=":material/download:",
-        on_click="ignore",
-    )
 
 
 def _picked(found: Findings, state: Any) -> Row | None:

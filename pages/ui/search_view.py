@@ -7,10 +7,10 @@ from typing import Any
 import streamlit as st
 
 from core import plugins
-from core.charts.many import Bar, side_by_side
-from core.charts.search import Spot, plane
 from core.errors import ExplorerError
 from core.paths import data_dir
+from core.report.searches import ORDER, audit_words, goal_chart
+from core.report.studies import export_study
 from core.stats.intervals import Ratio
 from core.studies import search, study_store
 from core.studies.ledger import FILE
@@ -22,6 +22,7 @@ from pages.ui import text
 from pages.ui.figure import figure
 from pages.ui.forms import params_form
 from pages.ui.page import fault, nothing_yet
+from pages.ui.share import study_menu
 from pages.ui.state import runner, store
 from pages.ui.sweep_view import show
 
@@ -34,7 +35,6 @@ _LIMITS = (  # measure, label, what one of the widget's unit is, whether it is a
     ("joules", "Energy, at most (J)", 1.0, False),
 )
 SHARE = 0.15  # of the cells, measured at first
-_ORDER = ("finalist", "measured", "audited", "failed", "predicted only", "dropped", "cannot run")
 
 
 def draw_ask(plan: Sweep, minutes: float, ready: int) -> None:
@@ -184,12 +184,13 @@ def draw_report(found: SearchReport) -> None:
             st.caption("The final rounds are not over: go on with the search for figures that count.")
     spent = f"{found.measured} measurements in {text.seconds(found.spent_s)}, finals included"
     st.caption(
-        f"{spent}; a sweep of every cell was expected to take {text.seconds(found.expected_s)}. {_audit(found)} "
+        f"{spent}; a sweep of every cell was expected to take {text.seconds(found.expected_s)}. {audit_words(found)} "
         f"{text.provenance('measured')} {text.provenance('estimated')}",
         help=text.provenance_help(),
     )
-    _draw_plane(found)
-    rows = sorted(found.rows, key=lambda r: _ORDER.index(r.stage))
+    if (chart := goal_chart(found)) is not None:
+        figure(chart, key=f"search-chart-{min(2, len(found.plan.goals))}")
+    rows = sorted(found.rows, key=lambda r: ORDER.index(r.stage))
     st.dataframe(
         [_cells(row, found.plan) for row in rows],
         hide_index=True,
@@ -201,53 +202,17 @@ def draw_report(found: SearchReport) -> None:
         "Predicted before anything ran; measured in the search; final: anew, in fresh processes. Shrinkage: final over "
         "measured. The best of many noisy figures is too good, so only final figures are results."
     )
-    st.download_button(
-        "JSON",
-        data=lambda: to_json(found),
-        file_name=f"{found.plan.name}.json",
-        mime="application/json",
-        icon=":material/download:",
-        key="search-json",
-        on_click="ignore",
-    )
-
-
-def _audit(found: SearchReport) -> str:
-    if not found.dropped:
-        return "Nothing was dropped."
-    if found.bound is None:
-        return f"{found.dropped} cells were dropped, none of them audited."
-    return (
-        f"{found.dropped} cells were dropped; {found.missed} of {found.audited} audited ones would have been on the "
-        f"front (at most {text.percent(found.bound)} of the dropped, at 95 %)."
-    )
-
-
-def _draw_plane(found: SearchReport) -> None:
-    goals = found.plan.goals
-    if len(goals) < 2:
-        what = MEASURES[goals[0]]
-        bars = [_bar(row, goals[0]) for row in found.rows if goals[0] in row.measured]
-        if bars:
-            figure(side_by_side(bars, what.label, what.unit), key="search-bars")
-        return
-    one, two = goals[:2]
-    spots = []
-    for row in found.rows:
-        if one in row.measured and two in row.measured:
-            spots.append(Spot(row.label, row.stage, row.measured[one], row.measured[two], row.reason[:100]))
-        elif one in row.predicted and two in row.predicted and row.stage in ("predicted only", "dropped"):
-            x, y = row.predicted[one].likely, row.predicted[two].likely
-            spots.append(Spot(row.label, row.stage, x, y, row.reason[:100]))
-        if one in row.final and two in row.final:
-            spots.append(Spot(row.label, "final", row.final[one].value, row.final[two].value, "measured anew"))
-    x, y = MEASURES[one], MEASURES[two]
-    figure(plane(spots, (x.label, x.unit, x.better), (y.label, y.unit, y.better)), key="search-plane")
-
-
-def _bar(row: Found, goal: str) -> Bar:
-    value, told = row.measured[goal], row.predicted.get(goal)
-    return Bar(row.label, value, value, value, told.low if told else None, told.high if told else None, row.stage)
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.download_button(
+            "JSON",
+            data=lambda: to_json(found),
+            file_name=f"{found.plan.name}.json",
+            mime="application/json",
+            icon=":material/download:",
+            key="search-json",
+            on_click="ignore",
+        )
+        study_menu(found.plan.name, "search-share", lambda fmt: export_study(found.plan.name, fmt, store()))
 
 
 def _cells(row: Found, plan: Search) -> dict[str, Any]:

@@ -7,9 +7,11 @@ from typing import Any
 
 import streamlit as st
 
-from core.charts.sweep import Tile, drift, heat, multiples
+from core.charts.sweep import drift, heat, multiples
 from core.errors import ExplorerError
 from core.paths import data_dir
+from core.report.studies import export_study
+from core.report.sweeps import axis_words, measured, tiles, varied
 from core.studies import study_store, sweep
 from core.studies.ledger import FILE
 from core.studies.measures import MEASURES
@@ -19,6 +21,7 @@ from pages.ui import text
 from pages.ui.figure import figure
 from pages.ui.links import link
 from pages.ui.live import moving
+from pages.ui.share import study_menu
 from pages.ui.state import store
 
 _SHOWN = 12  # values of an axis in a chart before it is unreadable
@@ -77,8 +80,7 @@ def report_of(name: str) -> Report:
 def draw_report(found: Report, key: str) -> None:
     """Everything of one sweep."""
     st.markdown(f"{progress_words(found.progress)} {text.provenance('measured')}", help=text.provenance_help())
-    measures = [m for m in MEASURES if any(m in row.values for row in found.rows)]
-    if measures:
+    if measures := measured(found):
         draw_charts(found, measures, key)
     draw_table(found, key)
     if words := sweep.drift_words(found.drift):
@@ -89,58 +91,36 @@ def draw_report(found: Report, key: str) -> None:
 
 def draw_charts(found: Report, measures: Sequence[str], key: str) -> None:
     """The heat map over two axes and the small multiples over three."""
-    seen = {a.name: {repr(row.at.get(a.name)) for row in found.rows if row.values} for a in found.plan.axes}
-    varied = [name for name, values in seen.items() if len(values) > 1] or [a.name for a in found.plan.axes]
-    if not varied:
+    axes = varied(found)
+    if not axes:
         return
     one, two, three, four = st.columns(4)
     measure = one.selectbox("Metric", measures, format_func=lambda m: MEASURES[m].label, key=f"{key}-measure")
-    x = two.selectbox("Across", varied, index=len(varied) - 1, format_func=_words, key=f"{key}-x")
-    others = [name for name in varied if name != x]
+    x = two.selectbox("Across", axes, index=len(axes) - 1, format_func=_words, key=f"{key}-x")
+    others = [name for name in axes if name != x]
     y = three.selectbox("Down, or lines", ["", *others], min(1, len(others)), format_func=_words, key=f"{key}-y")
     rest = [name for name in others if name != y]
     panel = four.selectbox("Panels", ["", *rest], format_func=_words, key=f"{key}-panel")
     what = MEASURES[measure]
-    tiles = _tiles(found, measure, x, y)
-    if max(len({t.x for t in tiles}), len({t.y for t in tiles})) > 4 * _SHOWN:
+    flat = tiles(found, measure, x, y)
+    if max(len({t.x for t in flat}), len({t.y for t in flat})) > 4 * _SHOWN:
         st.caption("Too many values for a chart; the table has them all.")
         return
     map_tab, lines_tab = st.tabs(["Heat map", "Small multiples"])
     with map_tab:
-        figure(heat(tiles, _words(x), _words(y), what.label, what.unit, what.better), key=f"{key}-heat")
+        figure(heat(flat, _words(x), _words(y), what.label, what.unit, what.better), key=f"{key}-heat")
     with lines_tab:
-        parts = _tiles(found, measure, x, y, panel)
+        parts = tiles(found, measure, x, y, panel)
         chart = multiples(
             parts, _words(x), _words(y) if y else "", _words(panel) if panel else "", what.label, what.unit
         )
         figure(chart, key=f"{key}-multiples")
-    hidden = [name for name in varied if name not in (x, y)]
+    hidden = [name for name in axes if name not in (x, y)]
     if hidden:
         st.caption(
             f"Each place shows the best over {', '.join(map(_words, hidden))} ({what.better} is better); the panels "
             "take one of them apart. A dash: not measured."
         )
-
-
-def _tiles(found: Report, measure: str, x: str, y: str = "", panel: str = "") -> list[Tile]:
-    tiles = []
-    for spot in sweep.spots(found.rows, measure, x, y, panel):
-        best = spot.best
-        value = best.values[measure] if best else None
-        tiles.append(
-            Tile(
-                x=spot.x,
-                y=spot.y,
-                panel=spot.panel,
-                value=value.value if value else None,
-                low=value.low if value else None,
-                high=value.high if value else None,
-                label=best.label if best else "",
-                n=spot.n,
-                note="disturbed" if best and best.disturbed else spot.reason[:120],
-            )
-        )
-    return tiles
 
 
 def draw_table(found: Report, key: str) -> None:
@@ -174,6 +154,7 @@ def draw_table(found: Report, key: str) -> None:
             key=f"{key}-json",
             on_click="ignore",
         )
+        study_menu(found.plan.name, f"{key}-share", lambda fmt: export_study(found.plan.name, fmt, store()))
         link("pages/compare/many.py", "Compare these runs", ":material/table_chart:", query={"runs": found.plan.name})
 
 
@@ -202,7 +183,4 @@ def show(value: float | None, unit: str) -> str:
 
 
 def _words(axis: str) -> str:
-    """`Prompt tokens` of prompt_tokens; `jacobi window` of jacobi.window."""
-    if not axis:
-        return "None"
-    return axis.replace("_", " ").replace(".", " ").capitalize() if "." not in axis else axis.replace("_", " ")
+    return axis_words(axis) if axis else "None"

@@ -1,0 +1,195 @@
+"""A sweep, a search or another study with all its runs as one file for others, and back.
+
+Like the bundles of runs in it, it holds no path and no name of user or host, and no prompt or answer where these are
+not wanted. A cell is known by its request, so where that loses a path or a prompt, the ledger's keys are written anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from core.errors import ExplorerError
+from core.paths import data_dir
+from core.report.private import scrubbed
+from core.report.shared import LEFT_OUT, clean, request_for_others, shared_bundle
+from core.runs.store import MOST_BUNDLE_BYTES, Run, Store
+from core.studies import ledger
+from core.studies.grid import MOST_CELLS, cells
+from core.studies.ledger import State
+from core.studies.plan import Search, Study, Sweep
+from core.studies.search import judged_key
+from core.types import from_json, to_json
+from hardware.files import write_whole
+
+FORMAT = "roofscope-study-1"
+ABOUT, FINDINGS, RUNS = "roofscope.json", "findings.json", "runs/"
+_NAME = re.compile(r"[\w][\w.-]{0,99}", re.ASCII)
+_BY_CELL = ("refused", "expected_s", "ranges")  # fields of the ledger whose keys are cells
+_BY_RUN = ("runs", "failures", "took_s")  # and those whose keys begin with one
+
+
+def bundle(name: str, store: Store, texts: bool) -> bytes:
+    """The zip of a study on this machine. texts: with prompts and answers.
+
+    Raises ExplorerError for a study that is none or has no ledger here, as those that came with the project.
+    """
+    folder = data_dir() / "studies" / name
+    state = ledger.read(folder)
+    if state is None:
+        raise ExplorerError(
+            f"The study {name} has no runs here that could be sent.", "Take its report: it holds all figures."
+        )
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as found:
+        found.writestr(ABOUT, to_json({"format": FORMAT, "name": _plain_name(name)}))
+        found.writestr(ledger.FILE, _ledger(state, texts))
+        if (folder / FINDINGS).is_file():
+            found.writestr(FINDINGS, to_json(clean(_worded(_json(folder / FINDINGS), texts))))
+        for run_id in dict.fromkeys(state.runs.values()):
+            try:
+                run = store.open(run_id)
+                data = shared_bundle(run, texts)
+            except ExplorerError:  # deleted, or damaged
+                continue
+            found.writestr(zipfile.ZipInfo(f"{RUNS}{run_id}.zip"), data, zipfile.ZIP_STORED)
+    return out.getvalue()
+
+
+def load(data: bytes, store: Store) -> str:
+    """Import a study's bundle with its runs; gives the name under which it is here. One that is here already stays.
+
+    Raises ExplorerError for what is none, for one that is damaged or too large, and for a run that cannot be read.
+    """
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as found:
+            about = msgspec.json.decode(_part(found, ABOUT), type=dict[str, Any])
+            if about.get("format") != FORMAT or not _NAME.fullmatch(str(about.get("name"))):
+                raise KeyError("format")
+            state = from_json(_part(found, ledger.FILE), State)
+            names = [n for n in found.namelist() if n.startswith(RUNS)]
+            if len(names) > 2 * MOST_CELLS:
+                raise ExplorerError(f"This bundle holds {len(names):,} runs, and no study does.", "Export it again.")
+            name = f"{about['name'][:80]}-from-{hashlib.sha256(data).hexdigest()[:6]}"
+            for run in names:
+                store.load(_part(found, run))
+            findings = _part(found, FINDINGS) if FINDINGS in found.namelist() else None
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError) as error:
+        raise ExplorerError(
+            "This file is not a bundle, or it is damaged.", "Copy it again, or export it anew."
+        ) from error
+    except (KeyError, ValueError, TypeError, msgspec.DecodeError) as error:
+        raise ExplorerError(
+            "This file is not a bundle of a study.", "Export one from the page of the study."
+        ) from error
+    folder = data_dir() / "studies" / name
+    if (folder / ledger.FILE).exists():
+        return name
+    state.plan = msgspec.structs.replace(state.plan, name=name, title=f"{state.plan.title}, imported")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if findings is not None:
+            write_whole(folder / FINDINGS, findings)
+        write_whole(folder / ledger.FILE, to_json(state))
+    except OSError as error:
+        raise ExplorerError(f"The study could not be stored: {error.strerror or error}.", "Free some space.") from error
+    return name
+
+
+def load_any(data: bytes, store: Store) -> Run | str:
+    """Import a bundle of a run, or of a study, whose name comes back. Raises ExplorerError as these do."""
+    return load(data, store) if _is_study(data) else store.load(data)
+
+
+def _plain_name(name: str) -> str:
+    """The name of a folder without a name of user or host in it."""
+    return re.sub(r"[^\w.-]", "-", scrubbed(name), flags=re.ASCII).lstrip(".-") or "study"
+
+
+def _is_study(data: bytes) -> bool:
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as found:
+            return ledger.FILE in found.namelist()
+    except (zipfile.BadZipFile, OSError):
+        return False
+
+
+def _part(found: zipfile.ZipFile, name: str) -> bytes:
+    with found.open(name) as file:
+        data = file.read(MOST_BUNDLE_BYTES + 1)
+    if len(data) > MOST_BUNDLE_BYTES:
+        raise ExplorerError(
+            f"{name} in this bundle is larger than {MOST_BUNDLE_BYTES / 1e6:.0f} MB.", "Export it again."
+        )
+    return data
+
+
+def _json(file: Path) -> Any:
+    try:
+        return msgspec.json.decode(file.read_bytes())
+    except (OSError, msgspec.DecodeError) as error:
+        raise ExplorerError(
+            f"{file.name} cannot be read.", "Run the study again: it goes on where it stopped."
+        ) from error
+
+
+def _ledger(state: State, texts: bool) -> bytes:
+    """The ledger for others, its keys those of the cells as they are there."""
+    found = msgspec.json.decode(to_json(state))
+    found["plan"] = _worded(found["plan"], texts)
+    found = clean(found)
+    new = _new_ids(state.plan, from_json(to_json(found), State).plan)
+    for field in _BY_CELL:
+        found[field] = {new.get(key, key): value for key, value in found.get(field, {}).items()}
+    for field in _BY_RUN:
+        found[field] = {_renamed(key, new): value for key, value in found.get(field, {}).items()}
+    return to_json(found)
+
+
+def _worded(plan: dict[str, Any], texts: bool) -> dict[str, Any]:
+    """A plan, or findings with theirs, without a prompt where these are not wanted."""
+    if texts:
+        return plan
+    found = dict(plan)
+    if isinstance(found.get("plan"), dict):
+        found["plan"] = _worded(found["plan"], texts)
+    if isinstance(found.get("base"), dict):
+        found["base"] = request_for_others(found["base"], texts)
+    if found.get("question"):
+        found["question"] = LEFT_OUT
+    return found
+
+
+def _new_ids(before: Study, after: Study) -> dict[str, str]:
+    """Cell -> the same cell under the plan as others get it; both grids list their cells in the same order."""
+    if not isinstance(before, Sweep | Search) or not isinstance(after, Sweep | Search):
+        return {}
+    old = cells(before.grid if isinstance(before, Search) else before)
+    try:
+        new = cells(after.grid if isinstance(after, Search) else after)
+    except ExplorerError:  # a value is there twice
+        new = ()
+    if len(old) != len(new):
+        raise ExplorerError(
+            "Two models of this study have the same file name, and would be one without their paths.",
+            "Send its report, or rename one of the files and measure again.",
+        )
+    found = {a.id: b.id for a, b in zip(old, new, strict=True)}
+    if isinstance(before, Search) and isinstance(after, Search):  # the keys of what tells a cell's quality
+        pairs = ((judged_key(before, a.request), judged_key(after, b.request)) for a, b in zip(old, new, strict=True))
+        found |= {a: b for a, b in pairs if a is not None and b is not None}
+    return found
+
+
+def _renamed(key: str, new: dict[str, str]) -> str:
+    cell, slash, rest = key.partition("/")
+    final = "final-" if cell.startswith("final-") else ""
+    cell = cell.removeprefix("final-")
+    return f"{final}{new.get(cell, cell)}{slash}{rest}"

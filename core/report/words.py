@@ -1,0 +1,35 @@
+"""Figures as reports write them: with their unit, their interval, as a ratio. None is "–"."""
+
+from __future__ import annotations
+
+from core.charts.labels import si
+from core.stats.intervals import Interval
+
+NONE = "–"
+
+
+def shown(value: float | None, unit: str) -> str:
+    """`41.2 tok/s`, `83.04 ms`, `1.2 GB`."""
+    if value is None:
+        return NONE
+    if unit == "tok/s":
+        return f"{value:.4g} tok/s"
+    return si(value, unit, 4 if unit == "s" else 3)
+
+
+def between(low: float | None, high: float | None, unit: str) -> str:
+    """` [80 ms, 86 ms]` behind a figure; empty where an end is not known."""
+    return "" if low is None or high is None else f" [{shown(low, unit)}, {shown(high, unit)}]"
+
+
+def with_interval(value: Interval | None, unit: str) -> str:
+    """A figure with its interval, where it has one."""
+    return NONE if value is None else shown(value.value, unit) + between(value.low, value.high, unit)
+
+
+def times(ratio: Interval | None) -> str:
+    """`1.25 × [1.1, 1.4]`."""
+    if ratio is None:
+        return NONE
+    ends = "" if ratio.low is None or ratio.high is None else f" [{ratio.low:.3g}, {ratio.high:.3g}]"
+    return f"{ratio.value:.3g} ×{ends}"
