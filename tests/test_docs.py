@@ -134,6 +134,7 @@ LONG = (
     "transform finetune",
     "transform consistency",
     "study ",
+    " architectures cut",
     " cllm",
     " core check",
     " core serve",
