@@ -9,13 +9,17 @@ from typing import Any
 import click
 
 from core.errors import ExplorerError
-from core.runs.far import FarRunner
+from core.runs import ray_cluster
+from core.runs.far import FarMachine, FarRunner
 from core.runs.store import Store
 from core.studies.ledger import Say
 
 OPTIONS = (
     click.option(
-        "--on", "machines", help="Addresses of `roofscope serve` on other machines: host1,host2:8765; on all."
+        "--on",
+        "machines",
+        help="Addresses of `roofscope serve` on other machines: host1,host2:8765; on all. Or the nodes of a Ray "
+        "cluster: ray, ray:HEAD:6379 or ray://HEAD:10001.",
     ),
     click.option("--key-from", help="The environment variable with the key of those machines."),
 )
@@ -28,7 +32,7 @@ def on_others(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def named(machines: str, key_from: str | None, store: Store, say: Say) -> list[FarRunner]:
+def named(machines: str, key_from: str | None, store: Store, say: Say) -> list[FarMachine]:
     """The machines of --on, each once. Raises ExplorerError for none, and for a variable without a key."""
     key = None
     if key_from is not None and not (key := os.environ.get(key_from, "").strip()):
@@ -36,4 +40,10 @@ def named(machines: str, key_from: str | None, store: Store, say: Say) -> list[F
     names = dict.fromkeys(name.strip() for name in machines.split(",") if name.strip())
     if not names:
         raise ExplorerError("No machine is named.", "Write for example --on host1,host2.")
-    return [FarRunner(store, name, key, say) for name in names]
+    found: list[FarMachine] = []
+    for name in names:
+        if ray_cluster.is_ray(name):
+            found += ray_cluster.machines(name, store, say)
+        else:
+            found.append(FarRunner(store, name, key, say))
+    return found

@@ -10,7 +10,7 @@ from core.cli import machines as others
 from core.cli.group import cli, fail, json_flag
 from core.errors import ExplorerError
 from core.paths import data_dir
-from core.runs.far import FarRunner
+from core.runs.far import FarMachine
 from core.runs.store import Store
 from core.studies import benchmark_report, report
 from core.studies.afar import on_all
@@ -50,7 +50,7 @@ def study(
     def say(words: str) -> None:
         click.echo(words, err=True)
 
-    def carry_out(own: Any, machine: FarRunner | None, told: Say) -> Any:
+    def carry_out(own: Any, machine: FarMachine | None, told: Say) -> Any:
         if isinstance(own, Benchmark):
             return hold(own, budget, told, again, machine)
         return conduct(own, budget, told, again, machine)

@@ -12,6 +12,7 @@ import json
 import re
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -31,17 +32,76 @@ class LostMachineError(ExplorerError):
     """The machine is out of reach, or is no Roofscope: nothing can be measured there, whatever it is."""
 
 
-class FarRunner:
-    """One per machine. store: at home, where its runs come. url: of `roofscope serve` there.
+class FarMachine(ABC):
+    """Another machine as a runner: what `Runner` does here, happens there, and its runs come home.
 
-    say: told when the machine is busy with something else, or out of reach.
+    store: at home. title: the machine in sentences. say: told when it is busy with something else, or out of reach.
     """
 
-    def __init__(self, store: Store, url: str, key: str | None = None, say: Callable[[str], None] = lambda _: None):
-        self.store = store
-        self._address = _at(url, key)
+    def __init__(self, store: Store, title: str, say: Callable[[str], None]) -> None:
+        self.store, self.title = store, title
         self._say = say
         self._stopped = threading.Event()
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """The machine, as a part of a name."""
+
+    @abstractmethod
+    def hello(self) -> None:
+        """Raises LostMachineError when the machine is out of reach, ExplorerError when it does not let us in."""
+
+    @abstractmethod
+    def models(self) -> frozenset[str]:
+        """The ids of its models. Raises ExplorerError."""
+
+    @abstractmethod
+    def wait(self, run_id: str, poll_s: float = POLL_S) -> Run:
+        """Block until the run has ended, and bring it home. Raises LostMachineError when the machine stays away."""
+
+    @abstractmethod
+    def cancel(self, run_id: str) -> None:
+        """Stop a run; the machine may be out of reach."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let the machine go."""
+
+    @abstractmethod
+    def _begin(self, request: Request, keep: int) -> tuple[str, str]:
+        """The id of the run, or why the machine is busy. Raises ExplorerError when it cannot run."""
+
+    def start(self, request: Request, keep: int = 1) -> str:
+        """Begin a run there; waits while another measurement goes. Raises ExplorerError when it cannot run."""
+        told = False
+        while True:
+            run_id, busy = self._begin(request, keep)
+            if run_id:
+                return run_id
+            if not told:
+                self._say(f"{self.title} is busy: {busy}")
+                told = True
+            self._pause(2 * POLL_S)
+
+    def free(self, waiting: Callable[[], None]) -> None:  # noqa: B027 - nothing to wait for
+        """That it is free, the machine says when a run begins."""
+
+    def stop(self) -> None:
+        """From another thread: whoever waits is interrupted."""
+        self._stopped.set()
+
+    def _pause(self, seconds: float) -> None:
+        if self._stopped.wait(seconds):
+            raise KeyboardInterrupt
+
+
+class FarRunner(FarMachine):
+    """A machine with a service. url: of `roofscope serve` there."""
+
+    def __init__(self, store: Store, url: str, key: str | None = None, say: Callable[[str], None] = lambda _: None):
+        self._address = _at(url, key)
+        super().__init__(store, self._address.host, say)
 
     @property
     def name(self) -> str:
@@ -62,22 +122,13 @@ class FarRunner:
             raise self._none()
         return frozenset(str(entry.get("id")) for entry in listed if isinstance(entry, dict))
 
-    def free(self, waiting: Callable[[], None]) -> None:
-        """That the machine is free, its own service says when a run begins."""
-
-    def start(self, request: Request, keep: int = 1) -> str:
-        """Begin a run there; waits while another measurement goes. Raises ExplorerError when it cannot run."""
-        told = False
-        while True:
-            status, found = self._call("POST", "/api/runs", to_json(request))
-            if status == 202:
-                return str(found["run_id"])
-            if status != 409:
-                raise self._refusal(status, found)
-            if not told:
-                self._say(f"{self._address.host} is busy: {found.get('detail', 'another measurement goes')}")
-                told = True
-            self._pause(2 * POLL_S)
+    def _begin(self, request: Request, keep: int) -> tuple[str, str]:
+        status, found = self._call("POST", "/api/runs", to_json(request))
+        if status == 202:
+            return str(found["run_id"]), ""
+        if status != 409:
+            raise self._refusal(status, found)
+        return "", str(found.get("detail", "another measurement goes"))
 
     def wait(self, run_id: str, poll_s: float = POLL_S) -> Run:
         """Block until the run has ended, and bring it home. Raises LostMachineError when the machine stays away."""
@@ -94,15 +145,7 @@ class FarRunner:
     def close(self) -> None:
         """Its service keeps what it has open."""
 
-    def stop(self) -> None:
-        """From another thread: whoever waits is interrupted."""
-        self._stopped.set()
-
     # ------------------------------------------------------------ the wire
-
-    def _pause(self, seconds: float) -> None:
-        if self._stopped.wait(seconds):
-            raise KeyboardInterrupt
 
     def _tried(self, method: str, path: str) -> Any:
         """What it answers; a machine that is out of reach for a while is asked again."""

@@ -13,7 +13,7 @@ from core import plugins
 from core.errors import ExplorerError
 from core.models import catalogue, derived
 from core.paths import data_dir
-from core.runs.far import FarRunner, LostMachineError
+from core.runs.far import FarMachine, LostMachineError
 from core.runs.lineage import is_of
 from core.runs.resolve import resolve
 from core.runs.runner import Runner
@@ -45,7 +45,7 @@ def folder_of(plan: Plan) -> Path:
 
 
 def conduct(
-    plan: Plan, minutes: float, say: Say, again: bool = False, machine: FarRunner | None = None
+    plan: Plan, minutes: float, say: Say, again: bool = False, machine: FarMachine | None = None
 ) -> Ledger[Plan]:
     """Do whatever of the plan is not done yet; returns the ledger. Interrupting it loses nothing but the run going.
 
@@ -73,7 +73,7 @@ def conduct(
 # ------------------------------------------------------------ making
 
 
-def maker(model: str, machine: FarRunner | None) -> Runner | FarRunner:
+def maker(model: str, machine: FarMachine | None) -> Runner | FarMachine:
     """Who makes a study's runs. Raises ExplorerError for a model that is not there."""
     if machine is None:
         catalogue.find(model)
@@ -111,7 +111,7 @@ def make(ledger: Ledger[Any], recipe: Recipe) -> str | None:
 
 def _made(ledger: Ledger[Any], key: str, request: Request) -> str | None:
     """Make the model, unless the same one is there already: of this study, of another recipe, or made by hand."""
-    if isinstance(ledger.runner, FarRunner):
+    if isinstance(ledger.runner, FarMachine):
         return _made_there(ledger, ledger.runner, key, request)
     there = [e.id for e in catalogue.entries(refresh=True)]
     wanted = resolve(request)
@@ -130,7 +130,7 @@ def _made(ledger: Ledger[Any], key: str, request: Request) -> str | None:
     return made.model
 
 
-def _made_there(ledger: Ledger[Any], machine: FarRunner, key: str, request: Request) -> str | None:
+def _made_there(ledger: Ledger[Any], machine: FarMachine, key: str, request: Request) -> str | None:
     """The same on another machine, whose models are its own: what this study made there, or has made now."""
     run = ledger.done(key)
     made = run.result().made if run is not None else None

@@ -22,7 +22,7 @@ from core.models import catalogue
 from core.paths import data_dir
 from core.runs.asked import unlike
 from core.runs.check import check
-from core.runs.far import FarRunner
+from core.runs.far import FarMachine
 from core.runs.resolve import resolve
 from core.runs.runner import Runner
 from core.runs.store import Run, Store
@@ -157,7 +157,7 @@ def folder_of(plan: Sweep) -> Path:
 
 
 def carry_out(
-    plan: Sweep, minutes: float, say: Say, again: bool = False, retry: bool = False, far: FarRunner | None = None
+    plan: Sweep, minutes: float, say: Say, again: bool = False, retry: bool = False, far: FarMachine | None = None
 ) -> Ledger[Sweep]:
     """Measure whatever of the sweep is not measured yet. retry: what failed, too. far: on another machine.
 
@@ -190,11 +190,11 @@ def carry_out(
 
 
 def carry_out_on(
-    machines: Sequence[FarRunner], plan: Sweep, minutes: float, say: Say, again: bool = False, retry: bool = False
+    machines: Sequence[FarMachine], plan: Sweep, minutes: float, say: Say, again: bool = False, retry: bool = False
 ) -> tuple[dict[str, Ledger[Sweep]], dict[str, str]]:
     """The whole sweep on every machine, all at the same time, as core.studies.afar does it."""
 
-    def one(own: Sweep, machine: FarRunner, told: Say) -> Ledger[Sweep]:
+    def one(own: Sweep, machine: FarMachine, told: Say) -> Ledger[Sweep]:
         return carry_out(own, minutes, told, again, retry, machine)
 
     return on_all(machines, plan, one, say)

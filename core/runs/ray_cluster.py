@@ -1,0 +1,275 @@
+"""Runs on the machines of a Ray cluster: each node carries them out with its own Roofscope, and they come home.
+
+A node takes part when it offers the resource `machine`, of which a study holds one, so that a node measures one thing
+at a time; its label `host` is its name. To a study a node is a runner, as another machine's service is (core.runs.far),
+and both end what a lost machine had begun with LostMachineError: nothing is tried again behind the plan's back.
+
+Ray is an optional package. It sets OMP_NUM_THREADS in its processes; that is taken back before anything is measured.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import msgspec
+
+from core.errors import ExplorerError
+from core.runs.far import GOING, POLL_S, FarMachine, LostMachineError
+from core.runs.store import FORMAT, Run, Store
+from core.types import Request, from_json, to_json
+
+RESOURCE, LABEL = "machine", "host"
+PREFIX = "ray"
+ANSWER_S = 60.0  # a node that says nothing for so long is lost
+NOTICE_S = 30.0
+RESERVE_S = 60.0  # until a node that is free has let a study in
+HOW = (
+    "Start Ray on each machine with: ray start --address=HEAD:6379 --num-cpus=1 "
+    f"--resources='{{\"{RESOURCE}\": 1}}' --labels={LABEL}=NAME"
+)
+
+
+class Node(NamedTuple):
+    """A node that is up. name: its label `host`, else how Ray calls it. offers: whether it has the resource."""
+
+    id: str
+    name: str
+    offers: bool
+
+
+class Answer(NamedTuple):
+    """What a node says to a request. error, hint: why not; busy: something else is measured there just now."""
+
+    value: str = ""
+    error: str = ""
+    hint: str = ""
+    busy: bool = False
+
+
+def is_ray(typed: str) -> bool:
+    """Whether what names machines names a Ray cluster: `ray`, `ray:HEAD:6379` or `ray://HEAD:10001`."""
+    return typed == PREFIX or typed.startswith(f"{PREFIX}:")
+
+
+def machines(typed: str, store: Store, say: Callable[[str], None] = lambda _: None) -> list[RayRunner]:
+    """A runner for each node of the cluster that offers the resource.
+
+    Raises ExplorerError without Ray, without a cluster there, and when no node can take part.
+    """
+    ray = _ray()
+    if not ray.is_initialized():
+        where = "auto" if typed == PREFIX else typed if typed.startswith(f"{PREFIX}://") else typed.partition(":")[2]
+        try:
+            ray.init(address=where, log_to_driver=False, logging_level="ERROR", configure_logging=False)
+        except (ConnectionError, ValueError, RuntimeError, OSError) as error:
+            why = str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__
+            raise ExplorerError(f"There is no Ray cluster at '{typed}': {why}.", HOW) from None
+    known = nodes(ray)
+    ready = [node for node in known if node.offers]
+    if not ready:
+        raise ExplorerError(f"None of the {len(known)} nodes of the Ray cluster offers '{RESOURCE}'.", HOW)
+    return [RayRunner(ray, store, node, say) for node in ready]
+
+
+def nodes(ray: Any) -> list[Node]:
+    """The nodes that are up, by name."""
+    found = [
+        Node(
+            id=str(told["NodeID"]),
+            name=str((told.get("Labels") or {}).get(LABEL) or told.get("NodeName") or told["NodeID"]),
+            offers=float((told.get("Resources") or {}).get(RESOURCE, 0)) >= 1,
+        )
+        for told in ray.nodes()
+        if told.get("Alive")
+    ]
+    return sorted(found, key=lambda node: (node.name, node.id))
+
+
+class RayRunner(FarMachine):
+    """A node of a cluster, reserved from hello to close."""
+
+    def __init__(self, ray: Any, store: Store, node: Node, say: Callable[[str], None] = lambda _: None) -> None:
+        super().__init__(store, node.name, say)
+        self._ray, self._node = ray, node
+        self._there: Any = None
+
+    @property
+    def name(self) -> str:
+        return re.sub(r"[^a-z0-9.]+", "-", self._node.name.lower()).strip("-.") or self._node.id[:8]
+
+    def hello(self) -> None:
+        """Reserve the node; its ceilings are measured first unless they are known there.
+
+        Raises LostMachineError when it is gone or does not let us in, ExplorerError for another version.
+        """
+        where = {"ray.io/node-id": self._node.id}
+        remote = self._ray.remote(
+            num_cpus=0, resources={RESOURCE: 1}, label_selector=where, max_restarts=0, max_task_retries=0
+        )(There)
+        self._there = remote.remote()
+        try:
+            form = self._ray.get(self._there.form.remote(), timeout=RESERVE_S)
+        except Exception as error:
+            raise self._lost(error, reserving=True) from None
+        if form != FORMAT:
+            self.close()
+            raise ExplorerError(
+                f"{self._node.name} has another Roofscope, whose runs are of form {form} and not {FORMAT}.",
+                "Install the same one on both.",
+            )
+        self._say(f"{self._node.name}: its ceilings are measured unless they are known there")
+        self._asked("roofs", patience_s=10 * ANSWER_S)
+
+    def models(self) -> frozenset[str]:
+        try:
+            return frozenset(self._ray.get(self._there.models.remote(), timeout=ANSWER_S))
+        except Exception as error:
+            raise self._lost(error) from None
+
+    def _begin(self, request: Request, keep: int) -> tuple[str, str]:
+        answer = self._asked("start", to_json(request), keep)
+        return ("", answer.error) if answer.busy else (answer.value, "")
+
+    def wait(self, run_id: str, poll_s: float = POLL_S) -> Run:
+        while self._asked("status", run_id).value in GOING:
+            self._pause(poll_s)
+        try:
+            bundle = self._ray.get(self._there.bundle.remote(run_id), timeout=ANSWER_S)
+        except Exception as error:
+            raise self._lost(error) from None
+        return self.store.load(bundle)
+
+    def cancel(self, run_id: str) -> None:
+        self._stopped.clear()  # what was measured is still fetched
+        with contextlib.suppress(ExplorerError):
+            self._asked("cancel", run_id)
+
+    def close(self) -> None:
+        if self._there is not None:
+            with contextlib.suppress(Exception):
+                self._ray.get(self._there.close.remote(), timeout=ANSWER_S)
+            with contextlib.suppress(Exception):
+                self._ray.kill(self._there)
+            self._there = None
+
+    def _asked(self, what: str, *arguments: Any, patience_s: float = ANSWER_S) -> Answer:
+        """The node's answer. Raises LostMachineError, and ExplorerError for what it refuses."""
+        try:
+            answer: Answer = self._ray.get(getattr(self._there, what).remote(*arguments), timeout=patience_s)
+        except Exception as error:
+            raise self._lost(error) from None
+        if answer.error and not answer.busy:
+            raise ExplorerError(answer.error, answer.hint)
+        return answer
+
+    def _lost(self, error: Exception, reserving: bool = False) -> LostMachineError:
+        """A node that died, that cannot be reached, or, while reserving, that another study holds."""
+        if self._gone(0.0 if isinstance(error, TimeoutError) else NOTICE_S):
+            return LostMachineError(f"The node {self._node.name} has left the Ray cluster.", HOW)
+        if isinstance(error, TimeoutError):
+            self.close()
+            if reserving:
+                return LostMachineError(
+                    f"The node {self._node.name} could not be reserved within {RESERVE_S:.0f} s.",
+                    "Another study holds it: wait for its end, or leave the node out.",
+                )
+            return LostMachineError(f"The node {self._node.name} does not answer any more.", "Look at it, and go on.")
+        return LostMachineError(
+            f"What measured on the node {self._node.name} has ended: {type(error).__name__}.",
+            "The same command goes on there.",
+        )
+
+    def _gone(self, within_s: float) -> bool:
+        """Whether the node has left; the cluster may notice so much later than its process is missed."""
+        until = time.monotonic() + within_s
+        while any(node.id == self._node.id for node in self._up()):
+            if time.monotonic() >= until:
+                return False
+            time.sleep(POLL_S)
+        return True
+
+    def _up(self) -> list[Node]:
+        try:
+            return nodes(self._ray)
+        except Exception:  # the cluster itself is gone
+            return []
+
+
+class There:
+    """Lives on the node, in a process that Ray started for one study: the runner there."""
+
+    def __init__(self) -> None:
+        os.environ.pop("OMP_NUM_THREADS", None)  # Ray's, which would be taken for the user's
+        from core.paths import data_dir
+        from core.runs.runner import Runner
+
+        self._root = data_dir()
+        self._runner = Runner(Store(self._root))
+
+    def form(self) -> str:
+        """Of the bundles that the Roofscope here makes."""
+        return FORMAT
+
+    def roofs(self) -> Answer:
+        """Measure this machine's ceilings, unless they are known."""
+        from core.runs.ceilings import FOLDER, measure
+        from hardware import ceilings
+        from hardware.detect import machine, machine_id
+
+        threads = machine().physical_cores or 1
+        if ceilings.load(self._root / FOLDER, machine_id(), threads) is None:
+            try:
+                measure(self._root, threads)
+            except ExplorerError as error:
+                return Answer(error=error.message, hint=error.hint)
+        return Answer("measured")
+
+    def models(self) -> list[str]:
+        """The ids of the models here."""
+        from core.models import catalogue
+
+        return [entry.id for entry in catalogue.entries(refresh=True)]
+
+    def start(self, request: bytes, keep: int) -> Answer:
+        """Begin a run."""
+        from core.runs.measuring import BusyError
+
+        try:
+            return Answer(self._runner.start(from_json(request, Request), keep))
+        except BusyError as error:
+            return Answer(error=error.message, busy=True)
+        except (ExplorerError, msgspec.DecodeError) as error:
+            refused = error if isinstance(error, ExplorerError) else ExplorerError(f"It is no request: {error}.", HOW)
+            return Answer(error=refused.message, hint=refused.hint)
+
+    def status(self, run_id: str) -> Answer:
+        """Of a run."""
+        return Answer(self._runner.store.open(run_id).status())
+
+    def bundle(self, run_id: str) -> bytes:
+        """A run that has ended, whole."""
+        return self._runner.store.open(run_id).bundle()
+
+    def cancel(self, run_id: str) -> Answer:
+        """Stop a run."""
+        self._runner.cancel(run_id)
+        return Answer("asked to stop")
+
+    def close(self) -> None:
+        """End the worker."""
+        self._runner.close()
+
+
+def _ray() -> Any:
+    """The package; raises ExplorerError where it is not installed."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        import ray
+    except ImportError:
+        raise ExplorerError("Ray is not installed.", "Install it here and on the machines: pip install ray") from None
+    return ray

@@ -1,0 +1,68 @@
+"""A sweep on the nodes of a real Ray cluster, in a process of its own; and what there is to say without one."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from core.errors import ExplorerError
+from core.paths import data_dir
+from core.runs import ray_cluster
+from core.runs.store import Store
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_a_sweep_runs_on_every_node_and_a_lost_node_ends_in_a_sentence() -> None:
+    pytest.importorskip("ray")
+    with tempfile.TemporaryDirectory(prefix="ray") as folder:  # a socket's path must be short
+        done = subprocess.run(
+            [sys.executable, "-m", "tests.support.ray_of_two", folder],
+            cwd=ROOT,
+            env={**os.environ, "OMP_NUM_THREADS": "7"},
+            capture_output=True,
+            text=True,
+            timeout=500,
+        )
+    assert done.returncode == 0, done.stderr[-3000:]
+    told = json.loads(done.stdout.strip().splitlines()[-1])
+    assert "None of the 1 nodes of the Ray cluster offers 'machine'" in told["nobody"]
+    assert told["names"] == ["one", "two"] and told["reasons"] == {}
+    assert sorted(told["runs"]) == ["one", "two"]
+    for name in ("one", "two"):
+        assert len(told["runs"][name]) == 2 and all(status == "done" for _, status, _ in told["runs"][name])
+        assert told["there"][name] == sorted(run for run, _, _ in told["runs"][name]), "each ran on its own node"
+    assert told["lost"] == [
+        "LostMachineError",
+        f"The node two has left the Ray cluster. {ray_cluster.HOW}",
+    ]
+    assert told["goes on"] == "done"
+
+
+def test_what_names_a_cluster() -> None:
+    assert [ray_cluster.is_ray(t) for t in ("ray", "ray:head:6379", "ray://head:10001")] == [True] * 3
+    assert not any(ray_cluster.is_ray(t) for t in ("rayleigh", "host1", "http://ray"))
+
+
+def test_without_ray_it_says_how_to_have_it(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.delenv("RAY_USAGE_STATS_ENABLED", raising=False)
+    with pytest.raises(ExplorerError, match="Ray is not installed"):
+        ray_cluster.machines("ray", Store(data_dir()))
+
+
+def test_nodes_are_known_by_label_and_the_dead_are_left_out() -> None:
+    told = [
+        {"NodeID": "3", "Alive": True, "NodeName": "10.0.0.3", "Resources": {"CPU": 1.0}, "Labels": {}},
+        {"NodeID": "1", "Alive": True, "NodeName": "x", "Resources": {"machine": 1.0}, "Labels": {"host": "lab"}},
+        {"NodeID": "2", "Alive": False, "NodeName": "y", "Resources": {"machine": 1.0}, "Labels": {"host": "gone"}},
+    ]
+    found = ray_cluster.nodes(SimpleNamespace(nodes=lambda: told))
+    assert found == [ray_cluster.Node("3", "10.0.0.3", False), ray_cluster.Node("1", "lab", True)]
