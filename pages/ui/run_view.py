@@ -14,7 +14,7 @@ from pages.ui.outlook import draw_bar, spent_s
 from pages.ui.pickers import profiler_label, run_header
 from pages.ui.state import GOING, runner
 
-_PROMPT = 300  # characters of the prompt that are shown above it
+_PROMPT = 160  # characters of the prompt that are shown above it
 _TAIL = 4000  # characters of the text that a tick sends
 _TILE = 148  # pixels: fixed, so that nothing moves when a number arrives
 
@@ -159,10 +159,9 @@ def _tile(
 def draw_text(request: Request, result: Result) -> None:
     """The prompt and the end of the text, as plain text: what a model writes is never taken for Markdown."""
     shown = result.text[-_TAIL:]
+    if isinstance(request.task, Generate) and request.task.prompt:
+        st.caption(f":material/person: {text.escape(text.cut(request.task.prompt, _PROMPT))}")
     with st.container(border=True, height=150, autoscroll=True, key="run-text"):
-        if isinstance(request.task, Generate) and request.task.prompt:
-            asked = request.task.prompt
-            st.caption(f":material/person: {text.escape(text.cut(asked, _PROMPT))}")
         if shown:
             st.text(("… " if len(result.text) > _TAIL else "") + shown)
         else:
