@@ -12,15 +12,16 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import msgspec
 
-from core.endpoints import flavours, google, vertex
+from core.endpoints import flavours, google, prompt_scores, vertex
 from core.endpoints.address import Address, address
 from core.endpoints.flavours import LABELS as LABELS
 from core.endpoints.flavours import Flavour, Found, ServedModel
+from core.endpoints.prompt_scores import Way
 from core.endpoints.vertex import Cloud
 from core.errors import ExplorerError
 from core.paths import data_dir
@@ -34,7 +35,8 @@ KEYRING = "keyring"
 
 class Endpoint(Record):
     """One server. key_from: "" (none), "keyring", "google" (this machine's credentials for Vertex AI, for which `cloud`
-    is known), or the name of an environment variable. added_s: since 1970."""
+    is known), or the name of an environment variable. added_s: since 1970. scores: how it gives log-probabilities of a
+    prompt; None: it does not."""
 
     url: str
     flavour: Flavour
@@ -45,6 +47,7 @@ class Endpoint(Record):
     added_s: float = 0.0
     models: tuple[ServedModel, ...] = ()
     cloud: Cloud | None = None
+    scores: Way | None = None
 
 
 class Served(Record):
@@ -70,7 +73,10 @@ def add(url: str, key_from: str = "") -> Endpoint:
     """
     where = address(url)
     if key_from != vertex.KEY:
-        return _keep(where, key_from, flavours.probe(_address(where.api, key_from)))
+        keyed = _address(where.api, key_from)
+        found = flavours.probe(keyed)
+        first = next((m.id for m in found.models if not m.embeds), "")
+        return _keep(where, key_from, found, prompt_scores.way(keyed, found.flavour, first) if first else None)
     named = vertex.place(where.api)
     if named is None:
         raise ExplorerError(
@@ -143,6 +149,15 @@ def read(file: Path) -> Served:
         ) from None
 
 
+def abilities(files: Mapping[str, str]) -> frozenset[str]:
+    """What the server of a model can do beyond what all of them can; files: of the model's catalogue entry."""
+    try:
+        served = read(Path(files["endpoint"]))
+    except (KeyError, ExplorerError):
+        return frozenset()
+    return frozenset({"likelihood"}) if served.endpoint.scores is not None else frozenset()
+
+
 def files(endpoint: Endpoint) -> Iterator[tuple[Path, ServedModel]]:
     """The file of each model that generates text."""
     for model in endpoint.models:
@@ -206,7 +221,7 @@ def _address(url: str, key_from: str) -> Address:
     return address(url, key)
 
 
-def _keep(where: Address, key_from: str, found: Found) -> Endpoint:
+def _keep(where: Address, key_from: str, found: Found, scores: Way | None = None) -> Endpoint:
     """Written beside and moved into place, so that it is there whole or not at all."""
     before = next((e for e in endpoints() if e.url == where.api), None)
     endpoint = Endpoint(
@@ -219,6 +234,7 @@ def _keep(where: Address, key_from: str, found: Found) -> Endpoint:
         added_s=before.added_s if before else time.time(),
         models=found.models,
         cloud=found.cloud,
+        scores=scores,
     )
     place = folder() / name_of(endpoint.url)
     place.mkdir(parents=True, exist_ok=True)

@@ -27,7 +27,7 @@ class Chosen:
     labels: tuple[str, ...] | None = None
     kept: Callable[[Example], str] = lambda e: e.text
 
-    needs = frozenset({"forward", "cache"})
+    needs = frozenset({"likelihood"})
     selects = frozenset({"n"})
 
     def metrics(self, params: Any) -> tuple[Metric, ...]:

@@ -17,7 +17,7 @@ from msgspec import Meta
 from core.errors import ExplorerError
 from core.evals._fingerprint import fingerprint
 from core.evals._texts import Document, Window, documents, windows, within
-from core.types import Eval, Item, Metric, Record, Session, Subject, Words
+from core.types import Eval, Item, Metric, Record, Session, Subject, Words, likely
 
 METRICS = (
     Metric(name="perplexity", label="Perplexity", value="nll", over="tokens", kind="exp", better="lower"),
@@ -50,7 +50,7 @@ class Perplexity:
 
     name = "perplexity"
     label = "Perplexity"
-    needs = frozenset({"forward", "cache"})
+    needs = frozenset({"likelihood"})
     selects = frozenset({"n", "text"})
     Params = Settings
 
@@ -96,7 +96,10 @@ def _score(subject: Subject, ids: Sequence[int], window: Window) -> dict[str, fl
     """nll: nats. bytes and words: those that the scored tokens add to the text before them."""
     inside, wanted = ids[window.begin : window.end], np.array(ids[window.first : window.end])
     nll, done = 0.0, 0
-    for chunk in subject.logprobs(subject.session, inside, window.first - window.begin):
+    if (far := likely(subject.session)) is not None:
+        values = far.likelihoods(inside)[0][window.first - window.begin - 1 :]
+        nll, done = -math.fsum(values), len(values)
+    for chunk in () if far is not None else subject.logprobs(subject.session, inside, window.first - window.begin):
         rows = np.arange(len(chunk))
         nll -= float(chunk[rows, wanted[done : done + len(chunk)]].sum(dtype=np.float64))
         done += len(chunk)

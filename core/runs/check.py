@@ -5,13 +5,25 @@ from __future__ import annotations
 from pathlib import Path
 
 from core import plugins
+from core.endpoints import store
 from core.errors import ExplorerError
 from core.models import catalogue, chat, derived
 from core.models.templates import templates_of
 from core.runs.lineage import is_of
 from core.runs.resolve import Resolved, resolve
 from core.tokenizer_folder import Unread, tokenizer_file
-from core.types import Backend, Derive, Evaluate, Generate, ReadsQuantized, Record, Request, Task, generates
+from core.types import (
+    Backend,
+    Derive,
+    Evaluate,
+    Generate,
+    ModelEntry,
+    ReadsQuantized,
+    Record,
+    Request,
+    Task,
+    generates,
+)
 from hardware.memory import available_bytes
 
 TIGHT = 0.85  # of the free memory
@@ -117,6 +129,12 @@ def check(request: Request) -> Resolved:
     return wanted
 
 
+def can_evaluate(backend: Backend, entry: ModelEntry) -> frozenset[str]:
+    """What an evaluation of this model may need: the backend's capabilities, and those of the server behind it."""
+    found = generates(backend.capabilities)
+    return found | store.abilities(entry.files) if "remote" in found else found
+
+
 def default_strategy(backend: Backend) -> str:
     """The strategy that is taken where none is named: ours, or the library's own where ours cannot be."""
     ours = plugins.get("strategy", "autoregressive")
@@ -140,7 +158,12 @@ def _check_task(wanted: Resolved) -> None:
     request, task = wanted.request, wanted.request.task
     if isinstance(task, Evaluate):
         plugin = plugins.get("eval", task.eval)
-        if missing := plugin.needs - generates(wanted.backend.capabilities):
+        if missing := plugin.needs - can_evaluate(wanted.backend, wanted.entry):
+            if missing == {"likelihood"} and "remote" in wanted.backend.capabilities:
+                raise ExplorerError(
+                    f"{plugin.label} needs the log-probabilities of a prompt, which this server does not give.",
+                    "Use a backend of this machine, or a server that gives them: vLLM, `roofscope serve`.",
+                )
             raise ExplorerError(
                 f"{plugin.label} needs '{', '.join(sorted(missing))}', which {request.backend} cannot do.",
                 "Choose another backend.",

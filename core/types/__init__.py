@@ -35,6 +35,7 @@ from core.types.contracts import (
     depths,
     generates,
     heads,
+    likely,
     remote,
     trees,
 )
@@ -201,6 +202,7 @@ __all__ = [
     "from_json",
     "generates",
     "heads",
+    "likely",
     "opened",
     "raw",
     "remote",

@@ -68,6 +68,7 @@ class Session(Protocol):
       depth    a forward can leave blocks out (forward_to, forward_through, forward_exit)
       tree     the pending tokens may form a tree (forward_tree, commit_path)
       heads    the model has trained heads that guess further tokens (guesses)
+      likelihood  how likely given tokens are can be asked, and nothing else of its logits (likelihoods)
       remote   the model runs in another process, which goes on while we write (took_s, account)
 
     eos_ids: every id at which the model's own files end a text. opening, closing: the ids that its tokenizer puts
@@ -234,9 +235,23 @@ def remote(session: Session) -> Remote | None:
 
 
 def generates(capabilities: frozenset[str]) -> frozenset[str]:
-    """Capabilities, with "text" where they are enough to generate: what an evaluation needs that only reads answers."""
-    able = {"forward", "cache"} <= capabilities or "stream" in capabilities
-    return capabilities | {"text"} if able else capabilities
+    """Capabilities, with "text" where they are enough to generate: what an evaluation needs that only reads answers;
+    and with "likelihood" where they give all logits, of which the probabilities of given tokens are a part."""
+    if {"forward", "cache"} <= capabilities:
+        return capabilities | {"text", "likelihood"}
+    return capabilities | {"text"} if "stream" in capabilities else capabilities
+
+
+class Likelihoods(Session, Protocol):
+    """A session that says of given tokens how likely they are, and no more (capability "likelihood")."""
+
+    def likelihoods(self, ids: Sequence[int]) -> tuple[Sequence[float], Sequence[bool]]:
+        """Of ids[1:], each after those before it: log-probability in nats, and whether none is likelier."""
+
+
+def likely(session: Session) -> Likelihoods | None:
+    """The session as one that gives no logits but these, or None."""
+    return cast(Likelihoods, session) if "likelihood" in session.capabilities else None
 
 
 class Progress(Protocol):

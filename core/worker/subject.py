@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.errors import ExplorerError
-from core.types import Counts, Generation, GenerationConfig, Session, Strategy, counted, raw, together
+from core.types import Counts, Generation, GenerationConfig, Session, Strategy, counted, likely, raw, together
 from core.worker.drive import drive
 
 CHUNK = 128  # tokens whose logits are held at once: 25 MB for a vocabulary of 49 152
@@ -101,6 +101,9 @@ class ModelUnderTest:
         assert ids and continuation, "a continuation needs something to continue"
         self._fits(len(ids) + len(continuation) - 1)  # the last token is never fed
         self._check()
+        if (far := likely(self.session)) is not None:
+            values, greedy = far.likelihoods([*ids, *continuation])
+            return float(sum(values[len(ids) - 1 :])), all(greedy[len(ids) - 1 :])
         self.session.ran.clear()
         whole = [*ids, *continuation]
         n_shared = self._go_back(whole[: len(ids) - 1])

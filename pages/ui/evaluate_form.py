@@ -9,8 +9,9 @@ import streamlit as st
 from core import plugins
 from core.errors import ExplorerError
 from core.plugins import settings
+from core.runs.check import can_evaluate
 from core.stats.sample_size import detectable_paired
-from core.types import Evaluate, Request, Scalar, generates
+from core.types import Evaluate, Request, Scalar
 from pages.ui import text
 from pages.ui.choices import select
 from pages.ui.forms import params_form
@@ -40,7 +41,7 @@ def evaluate_form() -> Request | None:
     st.caption(text.escape(plugins.about("eval", name)))
     given = params_form(plugin.Params, f"e-{name}", columns=2)
     how = how_form(backend_name, entry.id)
-    if missing := plugin.needs - generates(backend.capabilities):
+    if missing := plugin.needs - can_evaluate(backend, entry):
         st.warning(
             "Choose another backend.",
             title=f"{plugin.label} needs {' and '.join(sorted(missing))}, which {backend.label} cannot do",

@@ -232,7 +232,8 @@ def test_faults_are_one_sentence_and_the_session_lives_on(home: Path) -> None:
     ]
 
     def respond(seen: Seen) -> Answer:
-        return broken.pop(0) if seen.method == "POST" else model_servers.VLLM.get(seen.path, json_answer({}, 404))
+        asked = seen.path.startswith("/v1/") and seen.method == "POST"
+        return broken.pop(0) if asked else model_servers.VLLM.get(seen.path, json_answer({}, 404))
 
     with ScriptedServer(respond) as server:
         session = opened(server)

@@ -32,6 +32,7 @@ class Uniform:
     """Every byte is a token, and all of four ids are equally likely."""
 
     max_context, bos_token = 64, "^"
+    capabilities = frozenset({"forward", "cache"})
     opening: tuple[int, ...] = ()
     spec = SimpleNamespace(name="uniform")
 

@@ -19,13 +19,14 @@ import msgspec
 import numpy as np
 from msgspec import Meta
 
-from core.endpoints import bodies, client, flavours, vertex
+from core.endpoints import bodies, client, flavours, own_tokenizer, prompt_scores, vertex
 from core.endpoints.address import Address
 from core.endpoints.chunks import Chunk, Timings
 from core.endpoints.flavours import LABELS
 from core.endpoints.measured import Measured, measured
 from core.endpoints.store import Served
 from core.errors import ExplorerError
+from core.tokenizer_folder import additions
 from core.types import (
     Account,
     Count,
@@ -37,9 +38,11 @@ from core.types import (
     Record,
     Setup,
     Trace,
+    Words,
 )
 
 PIECES = 1 << 40  # ids from here on stand for pieces of text
+TOKENS = 1 << 41  # and from here on for the server's own tokens, where it says how likely they are
 END, SILENT = PIECES, PIECES + 1  # the end of a text; a token whose text is in a neighbour's piece
 TURN, SAID, SWITCH = "\x1e", "\x1f", "\x1d"  # of a dialogue on its way to messages
 TEMPLATE = (
@@ -63,14 +66,17 @@ class Options(Record):
     "predict" (instances; no stream).
 
     read_s: seconds of silence after which a request has failed.
+    tokenizer: a model of the catalogue with the same tokenizer, which counts the tokens of answers where the server
+    does not.
     """
 
     api: Literal["auto", "chat", "invoke", "raw", "predict"] = "auto"
     read_s: Annotated[float, Meta(gt=0, le=86_400)] = 600.0
+    tokenizer: Words = ""
 
 
 class EndpointSession:
-    capabilities = frozenset({"stream", "remote"})
+    capabilities: frozenset[str] = frozenset({"stream", "remote"})
     closing: tuple[int, ...] = ()
     n_committed = 0
 
@@ -92,8 +98,13 @@ class EndpointSession:
         self._running: client.Stream | None = None
         self._closed = False
         self._tokenizes = served.endpoint.tokenizes and options.api == "auto"
+        self._scores = served.endpoint.scores
+        self._count = own_tokenizer.counter(options.tokenizer) if options.tokenizer else None
         if self._tokenizes:
             self._take_over()
+        if self._scores is not None:
+            self.capabilities = self.capabilities | {"likelihood"}
+            self.opening = additions(self._tokens)[0]
         flavour = served.endpoint.flavour
         cloud = self._cloud = served.endpoint.cloud
         if cloud is None and options.api not in ("auto", "chat"):
@@ -139,6 +150,7 @@ class EndpointSession:
                 "model": served.model.id,
                 "api": "tokens" if self._tokenizes else "chat" if options.api == "auto" else options.api,
                 "read_s": options.read_s,
+                **({"tokenizer": options.tokenizer} if options.tokenizer else {}),
                 **({} if cloud is None else cloud.facts()),
             },
         )
@@ -157,7 +169,13 @@ class EndpointSession:
     # ------------------------------------------------------------ ids and text
 
     def encode(self, text: str) -> list[int]:
+        if self._scores is not None and text and TURN not in text:
+            return self._tokens(text, special=False)
         return self._tokenize(text) if self._tokenizes else [self._piece(text)]
+
+    def _tokens(self, text: str, special: bool) -> list[int]:
+        """The server's own tokens. special: with what it puts before a text."""
+        return [TOKENS + i for i in prompt_scores.tokenize(self._address, self._model.id, text, special)]
 
     def _tokenize(self, text: str, special: bool = False) -> list[int]:
         asked = {"content": text, "add_special": special, "parse_special": True}
@@ -170,11 +188,14 @@ class EndpointSession:
         return ids
 
     def decode(self, ids: Sequence[int]) -> str:
-        runs = [list(run) for _, run in groupby(map(int, ids), lambda i: i >= PIECES)]
-        return "".join(
-            "".join(self._pieces[i - PIECES] for i in run) if run[0] >= PIECES else self._detokenize(run)
-            for run in runs
-        )
+        runs = [list(run) for _, run in groupby(map(int, ids), lambda i: (i >= PIECES) + (i >= TOKENS))]
+        return "".join(map(self._text_of, runs))
+
+    def _text_of(self, run: list[int]) -> str:
+        """Ids of one kind as text."""
+        if run[0] >= TOKENS:
+            return prompt_scores.detokenize(self._address, self._model.id, [i - TOKENS for i in run])
+        return "".join(self._pieces[i - PIECES] for i in run) if run[0] >= PIECES else self._detokenize(run)
 
     def _detokenize(self, ids: list[int]) -> str:
         if not self._tokenizes:
@@ -223,7 +244,8 @@ class EndpointSession:
                     yield self._given(held, asked)
                     given += held[1]
                 held, fresh = (chunk, max(1, fresh)), 0
-            self._last = found = measured(chunks, asked.sent_s or 0.0, connect_s=asked.connect_s)
+            own = self._count("".join(chunk.text for chunk in chunks)) if self._count is not None else None
+            self._last = found = measured(chunks, asked.sent_s or 0.0, own_count=own, connect_s=asked.connect_s)
             if held is None:
                 raise ExplorerError(
                     f"{self._address.root} ended its answer without any text "
@@ -258,6 +280,8 @@ class EndpointSession:
                     "Use a shorter prompt or fewer tokens, or start the server with a longer context.",
                 )
             return bodies.text(flavour, model, ids, config.limit, **how)
+        if ids and min(ids) >= TOKENS:
+            return bodies.text(flavour, model, [i - TOKENS for i in ids], config.limit, **how)
         prompt = self.decode(ids)
         head, turn, rest = prompt.partition(TURN)
         if self._cloud is not None:
@@ -300,6 +324,16 @@ class EndpointSession:
         self._closed = True
         if self._running is not None:
             self._running.close()
+
+    def likelihoods(self, ids: Sequence[int]) -> tuple[Sequence[float], Sequence[bool]]:
+        """Of ids[1:], each after those before it: log-probability in nats, and whether none is likelier."""
+        if self._scores is None:
+            self._refuse("log-probabilities", "Use a backend of this machine, or a server that gives them.")
+        if min(ids) < TOKENS:
+            raise ExplorerError("A server scores no text that begins with nothing.", "Put a word before it.")
+        own = [i - TOKENS for i in ids]
+        found = prompt_scores.scores(self._address, self._model.id, own, self._scores, self._options.read_s)
+        return found.logprobs, found.greedy
 
     # ------------------------------------------------------------ what a server does not give
 

@@ -1,0 +1,45 @@
+"""Counting tokens with a tokenizer of ours, where a server counts none: the last of the sources, and named as such.
+
+Right only if the model behind the server has the same tokenizer, which the user says by naming one of the catalogue.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from core.errors import ExplorerError
+from core.tokenizer_folder import tokenizer_file
+
+Counter = Callable[[str], int]
+
+
+def counter(model: str) -> Counter:
+    """What counts the tokens of a text with the tokenizer of a model of the catalogue. Raises ExplorerError."""
+    from core.models import catalogue, gguf_file, gguf_tokenizer  # they know endpoints, too
+
+    entry = catalogue.find(model)
+    given = entry.files.get("hf") or entry.files.get("config")
+    if given is not None:
+        folder = Path(given)
+        file = tokenizer_file(folder if folder.is_dir() else folder.parent)
+        if file is not None and file.name == "tokenizer.json":
+            return _read(file, model)
+    if "gguf" in entry.files:
+        with tempfile.TemporaryDirectory() as place:
+            gguf_tokenizer.write(gguf_file.read(Path(entry.files["gguf"])).metadata, Path(place))
+            return _read(Path(place) / "tokenizer.json", model)
+    raise ExplorerError(
+        f"{entry.label} has no tokenizer.json that could count.", "Name a model with one, or leave the option out."
+    )
+
+
+def _read(file: Path, model: str) -> Counter:
+    from tokenizers import Tokenizer
+
+    try:
+        tokenizer = Tokenizer.from_file(str(file))
+    except Exception as error:  # tokenizers raises plain Exception
+        raise ExplorerError(f"The tokenizer of {model} cannot be read.", "Copy or download it again.") from error
+    return lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids)
