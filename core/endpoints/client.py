@@ -106,7 +106,7 @@ class Stream:
             wire.settimeout(self._read_s)
             data = json.dumps(self._body).encode()
             self.sent_s = self._clock()
-            connection.request("POST", target, data, headers | self._address.headers() | {"Connection": "close"})
+            connection.request("POST", target, data, headers | _headers(self._address))
             answer = cast(_Answer, connection.getresponse())
             self.headers_s = answer.at_s
             if answer.status != 200:
@@ -225,7 +225,7 @@ def fetch(
     connection, target = _connected(address, path, connect_s, clock)
     try:
         connection.sock.settimeout(read_s)
-        headers = address.headers() | {"Accept": "*/*", "Connection": "close"}
+        headers = _headers(address) | {"Accept": "*/*"}
         data = None if body is None else json.dumps(body).encode()
         if data is not None:
             headers["Content-Type"] = "application/json"
@@ -278,6 +278,13 @@ class _Answer(http.client.HTTPResponse):
     @property
     def at_s(self) -> float:
         return self._stamped.at_s
+
+
+def _headers(address: Address) -> dict[str, str]:
+    """What goes with every request: the key, and a proxy's own where the request itself goes to a proxy."""
+    found = address.headers() | {"Connection": "close"}
+    proxy = None if address.secure else proxy_of(address)  # with TLS it is said once, when the tunnel is made
+    return found | {"Proxy-Authorization": proxy.authorization} if proxy and proxy.authorization else found
 
 
 def _connected(address: Address, path: str, connect_s: float, clock: Clock) -> tuple[http.client.HTTPConnection, str]:

@@ -157,6 +157,10 @@ def refused(status: int, headers: Mapping[str, str], body: bytes, address: Addre
         to = address.without_key(_header(headers, "Location") or "")[:WORDS]
         hint = f"Add the address to which it sends: {to}." if to else ""
         return Failure("redirect", f"{address.root} sends elsewhere ({status}).", hint, at_s=at_s, status=status)
+    if status == 407:
+        hint = "Put them into its address, http://USER:PASSWORD@HOST:PORT, or name this server in no_proxy."
+        message = "The proxy of the environment wants a user and a password."
+        return Failure("key", message, hint, at_s=at_s, status=status, said=said)
     if status in (401, 403):
         hint = "Name the environment variable that holds its key, and look whether the key is still good."
         what = "wants a key" if address.key is None else "refuses the key"

@@ -74,6 +74,13 @@ def token() -> str:
             raise ExplorerError(
                 f"Google's token service cannot be reached ({type(error).__name__}).", "Look at the network."
             ) from None
+        except Exception as error:  # a key file or an answer that is none raises what its parts raise
+            _held.pop(name, None)
+            raise ExplorerError(
+                f"Google's credentials of this machine, or what the token service answers, cannot be read "
+                f"({type(error).__name__}).",
+                LOG_IN,
+            ) from None
         given = found.token
     if not isinstance(given, str) or not given:
         raise ExplorerError("Google's token service gave no token.", LOG_IN)

@@ -23,7 +23,7 @@ from core.types import GenerationConfig, Request, Session, remote
 from tests.support.google_cloud import BASE, DEDICATED, EMPTY, MACHINE, PROJECT, REGION, SHARED, TOKEN
 from tests.support.google_cloud import google as stand_ins
 from tests.support.progress import silent
-from tests.support.scripted_server import Answer, Seen, chat, json_answer
+from tests.support.scripted_server import Answer, Piece, ScriptedServer, Seen, chat, json_answer
 
 ANSWER = {
     "choices": [{"index": 0, "message": {"role": "assistant", "content": "Paris."}, "finish_reason": "stop"}],
@@ -158,6 +158,15 @@ def test_credentials_that_are_missing_refused_or_not_allowed(monkeypatch: pytest
     with pytest.raises(ExplorerError, match="no Google credentials"):
         google.token()
     account = json.loads(next(tmp_path.glob("account-*.json")).read_text())
+    page = Answer([Piece(b"<html>Sign in to the Wi-Fi</html>")], content_type="text/html", chunked=False)
+    with ScriptedServer(page) as portal:
+        for name, more in (("portal", {"token_uri": portal.url}), ("damaged", {"private_key": "no key"})):
+            own = tmp_path / f"{name}.json"
+            own.write_text(json.dumps(account | more))
+            monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(own))
+            with pytest.raises(ExplorerError) as caught:
+                google.token()
+            assert caught.value.hint and account["private_key"] not in str(caught.value), name
     for refuses, says in ((400, "does not accept"), (None, "cannot be reached")):
         with stand_ins(monkeypatch, tmp_path, container) as server:
             own = tmp_path / f"own-{refuses}.json"
