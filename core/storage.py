@@ -34,9 +34,11 @@ from hardware.files import parts
 from hardware.process import holders
 
 Name = Literal[
-    "runs", "chats", "loads", "models", "trainings", "studies", "artifacts", "orphans", "leftovers", "downloads", "rest"
+    "runs", "chats", "loads", "models", "trainings", "studies", "artifacts", "orphans", "kernels", "leftovers",
+    "downloads", "rest",
 ]  # fmt: skip
 GOING = ("queued", "running")
+KERNELS = "kernels"  # a folder of the cache, see core.backends.pytorch.native
 _HIDDEN = ("runs", LOADS, "work", "studies", "endpoints")  # folders in which what goes is hidden first
 _COVERED = ("runs", chats.FOLDER, LOADS, "models", "work", "studies")  # folders that have a kind of their own
 
@@ -74,6 +76,12 @@ KINDS = (
         name="orphans",
         label="Converted, model gone",
         about="The model that they were made from is no longer where it was, or was made anew.",
+        again=True,
+    ),
+    Kind(
+        name="kernels",
+        label="Kernels",
+        about="Compiled for this processor, and which of them was the fastest here for which model.",
         again=True,
     ),
     Kind(
@@ -202,9 +210,10 @@ def _all() -> Iterator[Item]:
     yield from _trainings(going)
     yield from _studies()
     yield from _artifacts(opened)
+    yield from _kernels(opened)
     yield from _leftovers(going)
     yield from _downloads(opened)
-    for root, covered in ((data_dir(), _COVERED), (cache_dir(), ("artifacts",))):
+    for root, covered in ((data_dir(), _COVERED), (cache_dir(), ("artifacts", KERNELS))):
         for path in sorted(root.iterdir()) if root.is_dir() else ():
             if path.name not in covered and path.suffix != ".part":
                 yield _item("rest", path, busy="It is always kept.")
@@ -320,11 +329,21 @@ def _outdated(final: Path, sources: Sequence[Path]) -> bool:
     return any(_written_s(place) > made_s for place in here)
 
 
+def _kernels(opened: dict[str, int]) -> Iterator[Item]:
+    for path in sorted(p for p in (cache_dir() / KERNELS).glob("[!.]*") if p.suffix != ".lock"):
+        library = path.suffix == ".so"
+        held = opened.get(os.path.realpath(path))
+        name = "compiled step" if library else "fastest kernels" if path.suffix == ".json" else path.name
+        busy = "" if held is None else f"Process {held} has it open."
+        yield _item("kernels", path, name=name, made_from="this processor", busy=busy)
+
+
 def _leftovers(going: Sequence[dict[str, Any]]) -> Iterator[Item]:
     making = any(row["task"] == "derive" for row in going)
     for path in derived.leftovers():
         yield _leftover(path, "A model is being made." if making else "")
     hidden = [path for folder in _HIDDEN for path in sorted((data_dir() / folder).glob(".*"))]
+    hidden += sorted((cache_dir() / KERNELS).glob(".*"))
     folders = (data_dir(), *(p for p in sorted(data_dir().glob("*/")) if p.name not in ("runs", "models", "work")))
     folders = (*folders, *sorted((data_dir() / "endpoints").glob("[!.]*/")))
     for path in (*hidden, *parts(*folders), *artifact_cache.parts(), *sorted(_hub().glob(".models--*.gone"))):
@@ -482,6 +501,8 @@ def _remove(item: Item) -> None:
                 shutil.rmtree(path)
             else:
                 path.unlink()
+        case "kernels":
+            path.unlink()
         case "trainings" | "studies" | "downloads":
             going = path.with_name(f".{path.name}.gone")  # whole until it has this name, and then a leftover
             shutil.rmtree(going, ignore_errors=True)

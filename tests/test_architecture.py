@@ -77,6 +77,7 @@ def test_plugins_know_only_the_contract() -> None:
         named = (
             "errors",
             "layer_names",
+            "paths",
             "weight_files",
             "tokenizer_folder",
             "plugins",

@@ -95,6 +95,7 @@ def full(tmp_path: Path) -> Store:
     write(derived.folder() / ".half.partial" / "w", 60)
     write(data_dir() / "runs" / ".killed.abc123" / "request.json", 7)
     write(artifact_cache.folder() / "part-cccc-1234" / "w", 80)
+    write(cache_dir() / "kernels" / "step-1234.so", 30)
     write(home_hub() / "models--org--name" / "blobs" / "abc", 900)
     aged(derived.folder() / ".half.partial")
     aged(data_dir() / "runs" / ".killed.abc123")
@@ -121,6 +122,7 @@ def test_everything_is_of_a_kind_and_says_what_made_and_uses_it(full: Store) -> 
     assert found["chats", "20261127-080000-abcdef"].made_from == "tiny-moe in fake"
     assert [item.made_from for item in found.values() if item.kind == "loads"] == ["http://127.0.0.1:8080"]
     assert names["artifacts"] == {"mine: a copy"} and names["orphans"] == {"gone: a copy"}
+    assert names["kernels"] == {"compiled step"}
     assert names["leftovers"] == {".half.partial", ".killed.abc123", "part-cccc-1234", "k2"}
     assert names["downloads"] == {"org/name"}
     assert found["models", "small"].used_by == ("model smaller",)

@@ -173,7 +173,8 @@ def fewer_calls(e: Evidence) -> Found:
     share = min(1.0, (overhead.forward_s + calls) / own)
     if share <= SHARE:
         return _no(rule, f"Calling takes {share:.0%} of a token's time.")
-    if e.request.backend != "pytorch" or e.request.options.get("fused") or e.request.options.get("compile"):
+    fused = e.request.options.get("fused") or (e.result.setup is not None and e.result.setup.fused)
+    if e.request.backend != "pytorch" or fused or e.request.options.get("compile"):
         return _no(rule, "This engine has no step of fewer operators that is not in use already.")
     most = own / max(own - calls, 0.1 * own)
     gain = Gain(

@@ -65,7 +65,7 @@ def _way(
         drafts=drafts,
         params=params,
         dtype="bf16" if backend == "pytorch" else None,
-        options={"fused": True} if fused else {},
+        options={"fused": fused} if backend == "pytorch" else {},
     )
 
 

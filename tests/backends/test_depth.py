@@ -53,14 +53,15 @@ def quiet(note: str, done: float | None = None, total: float | None = None, unit
     pass
 
 
-def open_folder(folder: Path, **options: Any) -> TorchSession:
-    wanted = Request(model="tiny", backend="pytorch", threads=1, options=options)
+def open_folder(folder: Path, dtype: str | None = None, **options: Any) -> TorchSession:
+    wanted = Request(model="tiny", backend="pytorch", threads=1, dtype=dtype, options=options)
     made: TorchSession = plugins.get("backend", "pytorch").open(str(folder), specs.read(folder, "hf"), wanted, quiet)
     return made
 
 
 def make(family: str, folder: Path, **options: Any) -> TorchSession:
-    return made_of(FAMILIES[family](), folder, **options)
+    """Through transformers' modules, into which these tests look; tests/backends/test_fused.py has the fused step."""
+    return made_of(FAMILIES[family](), folder, **{"fused": False} | options)
 
 
 def made_of(config: Any, folder: Path, **options: Any) -> TorchSession:

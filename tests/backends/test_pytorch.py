@@ -437,7 +437,7 @@ def test_remote_code_is_never_run(tmp_path: Path) -> None:
 
 
 def test_running_out_of_memory_is_explained(tmp_path: Path) -> None:
-    session = open_config(CAUSAL["qwen3"](), tmp_path)
+    session = open_config(CAUSAL["qwen3"](), tmp_path, options={"fused": False})
     session._model.lm_head.forward = lambda x: torch.empty(1 << 55)
     with pytest.raises(ExplorerError, match="memory") as error:
         session.forward(SHORT)

@@ -13,7 +13,7 @@ from core.types import Session
 from tests.bench.alone import alone
 from tests.bench.loops import open_embedded
 
-PAIRS, PAST, SIZES = 20, 128, (1, 8, 16, 32)
+PAIRS, PAST, SIZES = 20, 128, (1, 2, 4, 8, 16, 32, 64)
 
 
 def forward_s(session: Session, n: int) -> float:

@@ -13,6 +13,7 @@ from core.backends.pytorch import heads as heads
 from core.backends.pytorch import load as load
 from core.backends.pytorch import reserve as reserve
 from core.backends.pytorch.depth import add_exit_heads
+from core.backends.pytorch.families import FAMILIES
 from core.backends.pytorch.session import TorchSession
 from core.errors import ExplorerError
 from core.plugins import settings
@@ -26,14 +27,15 @@ class Options(Record):
 
     device: where it runs; auto takes CUDA, then MPS, then the processor.
     attention: the implementation; None leaves it to transformers.
-    fused: of Llama-like models, a forward in few, large operators, for a step of few tokens costs their dispatch.
+    fused: a forward without transformers' modules, for a step of few tokens costs their dispatch; None: on the
+    processor, where the model is one for it. A trace of layers and the library's own loop run through the modules.
     compile: torch.compile, which takes a minute and may pay over a long run. It excludes fused.
     """
 
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     attention: Literal["sdpa", "eager"] | None = None
     compile: bool = False
-    fused: bool = False
+    fused: bool | None = None
 
 
 class PyTorch:
@@ -55,7 +57,7 @@ class PyTorch:
 
     def reserve(self, spec: ModelSpec, request: Request, n_tokens: int) -> Reserve:
         options = settings(Options, request.options, self.label)
-        return reserve.reserve(spec, request, options.fused, options.attention == "eager", n_tokens)
+        return reserve.reserve(spec, request, options.fused is not False, options.attention == "eager", n_tokens)
 
     def open(self, path: str, spec: ModelSpec, request: Request, progress: Progress) -> TorchSession:
         """Raises ExplorerError for a damaged or incomplete folder, an absent device, a wrong option."""
@@ -82,8 +84,14 @@ class PyTorch:
         session = TorchSession(model, tokenizer, spec, device)
         if found := heads.load(folder, model, device):
             session.add_heads(found)
-        if options.fused:
-            session.fuse()
+        chosen = device == "cpu" and not options.compile and options.attention != "eager"
+        if options.fused or (options.fused is None and chosen):
+            fits = session.fuse(progress)
+            if options.fused and not fits:
+                raise ExplorerError(
+                    f"The fused step does not know models like {spec.name}.",
+                    f"Open it without the option fused, which is for {', '.join(FAMILIES)}.",
+                )
         if options.compile:
             progress("Compiling")
             session.compile()

@@ -7,18 +7,22 @@ they do not count. Numbers were measured in processes of their own (see tests/ba
 from __future__ import annotations
 
 from core.backends import _reserve as sizes
-from core.types import Embedding, Linear, ModelSpec, Request, Reserve
-from hardware.detect import machine
+from core.backends.pytorch import ways
+from core.backends.pytorch.families import FAMILIES
+from core.backends.pytorch.room import STEP
+from core.types import Linear, ModelSpec, Request, Reserve
+from hardware.detect import machine, usable_cores
 
 PROCESS_BYTES = 465_000_000  # Python, torch, transformers, and what loading a model imports
 ELEMENT_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 
 
 def reserve(spec: ModelSpec, request: Request, fused: bool, eager: bool, n_tokens: int) -> Reserve:
-    """fused: its packed matrices are in place of the model's, but for a table that the head shares. eager: attention
-    that writes its scores and weights out."""
+    """fused: a model that the fused step knows is run by it. eager: attention that writes its scores out."""
     size = ELEMENT_BYTES.get(spec.dtype, 4)
-    elements = sizes.cache_elements(spec, n_tokens) if spec.causal else 0
+    fused = fused and not eager and spec.architecture in FAMILIES
+    held = -(-n_tokens // STEP) * STEP if fused else n_tokens
+    elements = sizes.cache_elements(spec, held) if spec.causal else 0
     kv = request.batch * (size * elements + sizes.state_bytes(spec))
     kept = 1 if spec.causal else n_tokens  # positions whose logits are computed
     work = size * n_tokens * sizes.block_elements(spec) + sizes.LOGIT_BYTES * kept * spec.vocab_size
@@ -26,19 +30,26 @@ def reserve(spec: ModelSpec, request: Request, fused: bool, eager: bool, n_token
         work += 2 * size * sizes.score_elements(spec, n_tokens, n_tokens)
     return Reserve(
         weights_bytes=spec.weight_bytes or 0,
-        packed_bytes=_tied_bytes(spec) if fused and _packs(spec.dtype) else 0,
+        packed_bytes=_packed_bytes(spec, request) if fused else 0,
         kv_bytes=kv,
         workspace_bytes=request.batch * work,
         runtime_bytes=PROCESS_BYTES,
     )
 
 
-def _packs(dtype: str) -> bool:
-    """Whether oneDNN has a layout of its own for such weights on this processor (core.backends.pytorch.fused)."""
-    return dtype == "fp32" or (dtype == "bf16" and bool({"avx512", "amx_bf16", "bf16"} & set(machine().isa)))
+def _packed_bytes(spec: ModelSpec, request: Request) -> int:
+    """Second copies of matrices for kernels of oneDNN: where they were measured to be the fastest here.
 
-
-def _tied_bytes(spec: ModelSpec) -> int:
-    """The token table of a model whose head multiplies with it."""
-    tied = {layer.op.tied_to for layer in spec.layers if isinstance(layer.op, Linear)}
-    return sum(x.weight_bytes or 0 for x in spec.layers if isinstance(x.op, Embedding) and x.name in tied)
+    Before such a measurement: all matrices in bf16 where the processor has matrix units, else none.
+    """
+    size = ELEMENT_BYTES.get(spec.dtype, 4)
+    blocks = head = 0
+    for layer in spec.layers:
+        if isinstance(layer.op, Linear):
+            n_bytes = size * layer.op.d_in * layer.op.d_out
+            blocks, head = (blocks, head + n_bytes) if layer.kind == "head" else (blocks + n_bytes, head)
+    found = ways.kept(spec, spec.dtype, request.threads or usable_cores())
+    if found is not None and found.of_blocks:
+        return blocks * found.packs + head * found.packs_head
+    packs = spec.dtype == "bf16" and "amx_bf16" in machine().isa and ways.packable(blocks + head)
+    return packs * (blocks + head)

@@ -1,7 +1,7 @@
 """The Session over a transformers model: forward passes, its KV cache, and what is taken back out of it.
 
 Loading is in load, the library's own loop in stream, layer times in trace, forward passes that leave blocks out in
-depth, those of trees in tree, the fused step in fused.
+depth, those of trees in tree, the fused step in fused, a cache with room in room.
 """
 
 from __future__ import annotations
@@ -18,14 +18,15 @@ from numpy.typing import NDArray
 from core.backends.pytorch import fused as fused
 from core.backends.pytorch import heads as heads
 from core.backends.pytorch import load as load
+from core.backends.pytorch import room as room
 from core.backends.pytorch import tree as tree
 from core.backends.pytorch.count import count
-from core.backends.pytorch.depth import FAMILIES, Depth, complete, cut, depth_of
+from core.backends.pytorch.depth import Depth, complete, cut, depth_of
 from core.backends.pytorch.stream import generate
 from core.backends.pytorch.trace import TorchTrace
 from core.errors import ExplorerError
 from core.tokenizer_folder import end_ids, named
-from core.types import Count, GenerationConfig, Ids, Ledger, ModelSpec
+from core.types import Count, GenerationConfig, Ids, Ledger, ModelSpec, Progress
 
 Of = Literal["model", "blocks"]
 UNLIMITED = 1 << 20  # tokens, for models whose state does not grow
@@ -85,6 +86,7 @@ class TorchSession:
         self._keeps_logits = "logits_to_keep" in parameters
         self._committed = self._pending = 0
         self._cache: Any = None
+        self._roomy = False  # whether the cache is one with room, as the fused step wants it
         self._trace: TorchTrace | None = None
         self.reset()
         kinds: Sequence[Any] = self._cache.layers if self._cache is not None else ()
@@ -101,11 +103,16 @@ class TorchSession:
         self._parents: Sequence[int] = ()  # of the pending tokens, where they form a tree
         self.head_accuracy: tuple[tuple[float, ...], ...] = ()
         self._heads: heads.Heads | None = None
-        self._depth = depth_of(model) if "rewind" in can else None
+        self._depth_of_modules = self._depth_of_step = depth_of(model) if "rewind" in can else None
         self.exit_heads = self._depth.exit_heads if self._depth else ()
         if self._depth is not None:
             can.add("depth")
         self.capabilities = frozenset(can)
+
+    @property
+    def _depth(self) -> Depth | None:
+        """Runs some of the blocks; through transformers' modules while their layers are traced."""
+        return self._depth_of_step if self._trace is None else self._depth_of_modules
 
     @property
     def n_committed(self) -> int:
@@ -144,9 +151,10 @@ class TorchSession:
         # No attention mask and no positions but a tree's: all sequences have the same length, the cache knows the rest.
         if self._cache_argument:
             arguments |= {self._cache_argument: self._cache, "use_cache": True}
+        call = self._call if self._trace is None else self._model  # a trace sees modules
         if self._keeps_logits:
-            return self._call(x, logits_to_keep=keep or 0, **arguments).logits
-        logits = self._call(x, **arguments).logits
+            return call(x, logits_to_keep=keep or 0, **arguments).logits
+        logits = call(x, **arguments).logits
         return logits if keep is None else logits[:, -keep:]
 
     def forward_to(self, ids: Ids, depth: int, keep: int | None = None) -> TorchLogits:
@@ -273,6 +281,8 @@ class TorchSession:
         from transformers import DynamicCache
 
         self._cache = DynamicCache(config=self._open_model().config)
+        if self._roomy:
+            room.with_room(self._cache)
         if getattr(self, "_windowed", False):
             self._cache.activate_past_recording()
 
@@ -337,7 +347,8 @@ class TorchSession:
     def close(self) -> None:
         if self._trace is not None:
             self._trace.finish()
-        self._model = self._call = self._cache = self._depth = self._heads = None
+        self._model = self._call = self._cache = self._heads = None
+        self._depth_of_modules = self._depth_of_step = None
         self._committed = self._pending = 0
         gc.collect()
         if self._device.startswith("cuda"):
@@ -360,21 +371,27 @@ class TorchSession:
         self.setup = msgspec.structs.replace(self.setup, facts={**self.setup.facts, "compile": True})
         self.capabilities -= {"layers", "count"}
 
-    def fuse(self) -> None:
-        """Run forwards in few, large operators; the library's own loop and a trace of its layers need its modules.
+    def fuse(self, progress: Progress) -> bool:
+        """Run forwards without transformers' modules, wherever that is faster here; whether the model is one for it.
 
-        Raises ExplorerError.
+        The library's own loop, and layers while they are traced or counted, still run through the modules.
         """
         model = self._open_model()
-        if not fused.possible(model, self._cache):
-            raise ExplorerError(
-                f"The fused step does not know models like {self.spec.name}.",
-                f"Open it without the option fused, which is for {', '.join(FAMILIES)}.",
-            )
+        if "rewind" not in self.capabilities or not fused.possible(model, self._cache):
+            return False
+        progress("Preparing the fused step")
         self._call = body = fused.Fused(model)
-        self._depth = Depth(model, body)
-        self.capabilities -= {"layers", "count", "stream"}
-        self.setup = msgspec.structs.replace(self.setup, fused=True)
+        body.tune(self.spec, self.setup.activation_dtype, progress)
+        if self._depth_of_modules is not None:
+            self._depth_of_step = Depth(model, body)
+        self._roomy = True
+        self.reset()
+        facts = {
+            "fused_kernels": "compiled here" if body.compiled else f"PyTorch's: {body.without}",
+            "traced_step": "transformers",
+        }
+        self.setup = msgspec.structs.replace(self.setup, fused=True, facts={**self.setup.facts, **facts})
+        return True
 
     def _open_model(self) -> Any:
         if self._model is None:
