@@ -9,8 +9,11 @@ Knows the libraries' names; loads none of them. It also hides what they would lo
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import sys
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
 
 from core.errors import ExplorerError
 
@@ -25,6 +28,11 @@ ENGINES: Mapping[str, tuple[str, tuple[str, ...]]] = {
 # transformers imports them wherever it finds them, for losses and plots that no run has: 130 MB and a second of every
 # process of PyTorch.
 BESIDES = ("scipy", "sklearn")
+
+# What must be imported before a backend can open a model, where that takes seconds.
+AHEAD: Mapping[str, tuple[str, ...]] = {
+    "pytorch": ("torch", "transformers.modeling_utils", "transformers.models.auto.modeling_auto"),
+}
 
 _claimed: str | None = None
 
@@ -45,6 +53,26 @@ def claim(engine: str) -> None:
             "Run the two one after the other: each run has a process of its own.",
         )
     _claimed = engine
+
+
+def import_ahead(engine: str) -> Callable[[], None]:
+    """Begin to import what a backend of the claimed engine needs, while this process waits for something else.
+
+    The function that comes back waits for the end. What cannot be imported is said where it is imported in earnest.
+    """
+
+    names = AHEAD.get(engine, ())
+
+    def work() -> None:
+        with contextlib.suppress(Exception):
+            for name in names:
+                importlib.import_module(name)
+
+    if not names:
+        return lambda: None
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    return thread.join
 
 
 def claimed() -> str | None:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from core import engine
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -47,3 +49,26 @@ def test_a_stranger_that_comes_later_is_named() -> None:
 def test_files_and_the_fake_are_no_engines() -> None:
     assert said("engine.claim('fake'); engine.claim('onnxruntime'); print(engine.claimed())") == "onnxruntime"
     assert said("import onnx; engine.claim('llama_cpp'); print(engine.claimed())") == "llama_cpp"
+
+
+def test_what_takes_seconds_is_imported_while_something_else_is_waited_for() -> None:
+    """In a thread, to its end; a library that is not there is silent until it is imported in earnest."""
+    ahead = (
+        "engine.AHEAD = {'pytorch': ('chunk_of_nothing', 'colorsys')}; done = engine.import_ahead('pytorch'); done()"
+    )
+    assert said(f"{ahead}; print('colorsys' in sys.modules)") == "False"
+    ahead = ahead.replace("'chunk_of_nothing', 'colorsys'", "'colorsys', 'chunk_of_nothing'")
+    assert said(f"{ahead}; print('colorsys' in sys.modules)") == "True"
+    assert said("engine.import_ahead('fake')(); print(sorted(engine.loaded()))") == "[]"
+
+
+def test_the_modules_to_import_ahead_exist() -> None:
+    from importlib.util import find_spec
+
+    for names in engine.AHEAD.values():
+        for name in names:
+            path, _, last = name.rpartition(".")
+            package = find_spec(name.split(".")[0])
+            assert package is not None and package.submodule_search_locations
+            place = Path(package.submodule_search_locations[0], *path.split(".")[1:], f"{last}.py")
+            assert "." not in name or place.is_file(), name

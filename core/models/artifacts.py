@@ -37,11 +37,12 @@ SOURCES = {
 _TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
 
 
-def provide(entry: ModelEntry, wanted: tuple[str, ...], progress: Progress) -> tuple[str, str]:
+def provide(entry: ModelEntry, wanted: tuple[str, ...], progress: Progress, alone: bool = False) -> tuple[str, str]:
     """(format, path): the first of the `wanted` formats that the model has, or else can be derived into.
 
-    "config" comes back as a folder with config.json and tokenizer files. Raises ExplorerError when
-    there is no route, when the source is damaged and when the disk is too small.
+    "config" comes back as a folder with config.json and tokenizer files. alone: this process is there for nothing
+    else, so that PyTorch may work in it. Raises ExplorerError when there is no route, when the source is damaged
+    and when the disk is too small.
     """
     formats.check(entry.files)
     kind = route(entry, wanted)
@@ -50,7 +51,9 @@ def provide(entry: ModelEntry, wanted: tuple[str, ...], progress: Progress) -> t
         return kind, str(_config_folder(entry, progress))
     if kind in entry.files:
         return kind, entry.files[kind]
-    make = {"hf": _hf, "onnx": _onnx, "gguf": _gguf}[kind]
+    if kind == "onnx":
+        return kind, str(_onnx(entry, progress, alone))
+    make = {"hf": _hf, "gguf": _gguf}[kind]
     return kind, str(make(entry, progress))
 
 
@@ -169,7 +172,7 @@ def _hf_key(entry: ModelEntry, progress: Progress) -> str:
     return key_of("hf from config", random_weights.VERSION, *fingerprints(_config_folder(entry, progress)))
 
 
-def _onnx(entry: ModelEntry, progress: Progress) -> Path:
+def _onnx(entry: ModelEntry, progress: Progress, alone: bool) -> Path:
     """An ONNX export. The Hugging Face folder between is made only if the export is: it may have given way."""
     from core.models import onnx_export
 
@@ -177,7 +180,7 @@ def _onnx(entry: ModelEntry, progress: Progress) -> Path:
     key = key_of("onnx from hf", onnx_export.VERSION, *origin)
 
     def build(out: Path, report: Progress) -> None:
-        onnx_export.export(str(_hf(entry, report)), str(out), report)
+        onnx_export.export(str(_hf(entry, report)), str(out), report, alone)
 
     return made(key, entry, "an ONNX export", progress, lambda: _fp32_bytes(_hf(entry, progress)), build)
 
@@ -247,7 +250,7 @@ def main(model: str, wanted: str) -> int:
         progress("Reading which models there are")
         engine.claim("pytorch")
         engine.hide_besides()
-        kind, path = provide(catalogue.find(model), tuple(wanted.split(",")), progress)
+        kind, path = provide(catalogue.find(model), tuple(wanted.split(",")), progress, alone=True)
     except ExplorerError as error:
         say(message=error.message, hint=error.hint)
         return 2

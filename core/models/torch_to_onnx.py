@@ -31,11 +31,11 @@ import msgspec
 
 from core import engine, weight_files
 from core.errors import ExplorerError
+from core.models import onnx_blocks
 from core.models.library_tokenizer import library_tokenizer
 from core.tokenizer_folder import tokenizer_file
 
 OPSET = 23
-SCOPES = "pkg.torch.onnx.name_scopes"
 SOURCE = "pkg.torch.onnx.stack_trace"
 
 # torch.export fixes a dimension of 0 or 1 for ever, so the sample has none.
@@ -80,14 +80,13 @@ def convert(source: Path, target: Path, tell: Callable[[str], None], samples: Pa
 
     samples: a file for what the graph must answer, to be compared where ONNX Runtime is.
     Raises ExplorerError when the architecture cannot be traced. Needs about three times the weights'
-    bytes of memory, and a minute for thirty blocks.
+    bytes of memory, and seconds for each block that is traced.
     """
     target.mkdir(parents=True, exist_ok=True)
     tokenizer = tokenizer_file(source)
     tell("Loading the weights for the ONNX export")
     model = _load(source)
-    tell("Tracing the network for the ONNX export (about a minute)")
-    program = _trace(model)
+    program = _program(model, tell)
     _strip(program)
     tell("Writing the ONNX export")
     # Weights in a file of their own are mapped, not parsed: a third of the loading time, and their
@@ -160,8 +159,44 @@ def _refuse_states(config: Any) -> None:
         )
 
 
-def _trace(model: Any) -> Any:
+def _program(model: Any, tell: Callable[[str], None]) -> Any:
     """torch.onnx.ONNXProgram of the model with dynamic batch, new and past lengths."""
+    plan = onnx_blocks.choose(model)
+    if plan is not None:
+        tell(f"Tracing {len(plan.traced)} of {len(plan.kinds)} blocks for the ONNX export")
+        try:
+            with onnx_blocks.shortened(model, plan):
+                program = _trace(model, optimize=False)
+            tell("Repeating the graph of a block")
+            _repeat(program, plan, model)
+            return program
+        except (onnx_blocks.UnequalError, ExplorerError) as error:
+            print(f"All blocks are traced, since a few do not tell the others: {error}", file=sys.stderr)
+    tell("Tracing the network for the ONNX export (seconds for each block)")
+    return _trace(model)
+
+
+def _repeat(program: Any, plan: onnx_blocks.Plan, model: Any) -> None:
+    """Make the program of a shortened model the optimized one of the whole model.
+
+    Optimizing takes nearly as long for each block as tracing, so it comes first, unless it has taken weights away.
+    """
+    from transformers.exporters.exporter_onnx import apply_onnx_ir_fixes
+
+    traced = program.model.clone()
+    weights = onnx_blocks.weights_read(traced.graph, plan, model)
+    program.optimize()
+    try:
+        onnx_blocks.repeat(program.model.graph, plan, model, weights)
+    except onnx_blocks.UnequalError:
+        program.model = traced
+        onnx_blocks.repeat(program.model.graph, plan, model, weights)
+        program.optimize()
+    apply_onnx_ir_fixes(program)
+
+
+def _trace(model: Any, optimize: bool = True) -> Any:
+    """torch.onnx.ONNXProgram of the model as it is."""
     import torch
     from transformers.exporters.exporter_onnx import OnnxConfig, OnnxExporter
 
@@ -175,6 +210,7 @@ def _trace(model: Any) -> Any:
             dynamic=True,
             dynamic_shapes=_free_axes(inputs, config),
             opset_version=OPSET,
+            optimize=optimize,
             prefer_deferred_runtime_asserts_over_guards=True,  # MobileBERT has a case of its own for two tokens
         )
         with torch.no_grad(), _grouped_attention():
@@ -266,7 +302,7 @@ def _strip(program: Any) -> None:
     The rest repeats the source tree's paths hundreds of times.
     """
     for node in program.model.graph.all_nodes():
-        kept = {key: node.metadata_props[key] for key in (SCOPES, SOURCE) if key in node.metadata_props}
+        kept = {key: node.metadata_props[key] for key in (onnx_blocks.SCOPES, SOURCE) if key in node.metadata_props}
         if SOURCE in kept:
             kept[SOURCE] = kept[SOURCE].strip().rsplit("\n", 1)[-1].strip()
         node.metadata_props.clear()

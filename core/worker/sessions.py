@@ -83,11 +83,13 @@ def load(wanted: Resolved, journal: Teller) -> tuple[Session, float]:
     Raises ExplorerError when this process is another engine's.
     """
     journal.phase("preparing", f"Looking for {wanted.entry.id}")
+    engine.claim(wanted.request.backend)
+    imported = engine.import_ahead(wanted.request.backend)  # in the time that a conversion takes
     _, path = provide(wanted.entry, (wanted.format,), journal)
     model, file = wanted.spec_of(path), identity(path)
-    engine.claim(wanted.request.backend)
     started = time.perf_counter()
     journal.phase("loading", f"Loading {wanted.entry.label}")
+    imported()
     session = wanted.backend.open(path, model, wanted.request, lambda *a, **k: journal.phase("loading", *a, **k))
     session.sync()
     versions = {

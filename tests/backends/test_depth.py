@@ -396,11 +396,13 @@ def test_an_exit_behind_the_last_block_is_refused(llama: TorchSession, name: str
 
 
 @pytest.fixture(scope="module")
-def smollm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TorchSession]:
+def smollm(tmp_path_factory: pytest.TempPathFactory, shared_cache: Path) -> Iterator[TorchSession]:
     from core.models import artifacts, catalogue
 
+    home = tmp_path_factory.mktemp("home")
+    (home / "cache").symlink_to(shared_cache)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ROOFSCOPE_HOME", str(tmp_path_factory.mktemp("home")))
+        patch.setenv("ROOFSCOPE_HOME", str(home))
         _, path = artifacts.provide(catalogue.find("smollm2-135m"), ("hf",), quiet)
     made = open_folder(Path(path), device="cpu")
     yield made

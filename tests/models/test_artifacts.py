@@ -257,7 +257,7 @@ def test_the_chain_to_onnx(gguf: ModelEntry, monkeypatch: pytest.MonkeyPatch) ->
 
     seen: list[str] = []
 
-    def export(hf_folder: str, out_dir: str, progress: Any) -> None:
+    def export(hf_folder: str, out_dir: str, progress: Any, alone: bool) -> None:
         seen.append(hf_folder)
         (Path(out_dir) / "model.onnx").write_bytes(Path(hf_folder, "model.safetensors").read_bytes()[:8])
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from core.errors import ExplorerError
-from core.models import onnx_check, torch_to_onnx
+from core.models import onnx_check, onnx_export, torch_to_onnx
 from core.models.onnx_export import export
 from tests.support import elsewhere
 from tests.support.onnx_exports import exported
@@ -241,6 +241,21 @@ def test_the_export_tells_its_steps_and_prints_nothing(tmp_path: Path, capfd: py
     assert capfd.readouterr().out == ""
     assert len(set(notes)) >= 5, "starting, loading, tracing, writing and comparing are told"
     assert open_file(tmp_path / "onnx")
+
+
+def test_a_process_that_is_there_for_it_traces_itself_and_tells_its_steps(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What libraries print must not come between the lines that the parent reads."""
+
+    def convert(source: Path, target: Path, tell: Callable[[str], None], samples: Path) -> None:
+        print("a library's words")
+        tell("Tracing")
+
+    monkeypatch.setattr(onnx_export, "convert", convert)
+    monkeypatch.setattr(onnx_export, "_run", lambda *_: None)
+    export("hf", "onnx", lambda note, *_, **__: print(note), alone=True)
+    assert capsys.readouterr() == ("Starting the ONNX export\nTracing\n", "a library's words\n")
 
 
 def test_a_refusal_comes_out_of_the_process(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import ParamSpec, TypeVar
 
+from core.engine import hide_besides
 from tests.support.engines import become, own
 
 WAIT_S = 540  # an ONNX export of the embedded model on a busy machine
@@ -33,7 +34,7 @@ def call(child: str, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
         return function(*args, **kwargs)
     if child not in _children:
         _children[child] = ProcessPoolExecutor(
-            1, mp_context=multiprocessing.get_context("spawn"), initializer=become, initargs=(child,)
+            1, mp_context=multiprocessing.get_context("spawn"), initializer=_begin, initargs=(child,)
         )
     try:
         with _no_main():
@@ -42,6 +43,12 @@ def call(child: str, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
     except BrokenProcessPool:
         del _children[child]
         raise
+
+
+def _begin(child: str) -> None:
+    """In a new child: as in the product's processes of PyTorch, nothing is imported that no run has use for."""
+    become(child)
+    hide_besides()
 
 
 @contextmanager

@@ -345,6 +345,8 @@ def test_a_stopped_training_goes_on_to_the_same_curve(tmp_path: Path) -> None:
 KILLED = """
 import sys, json
 from pathlib import Path
+from core import engine
+engine.hide_besides()
 import tests.training.test_training as t
 import core.training.loop as loop
 loop.CHECKPOINT_S = 0.0  # after every step
@@ -420,6 +422,8 @@ def test_a_budget_in_minutes_ends(tmp_path: Path) -> None:
 FULL = """
 import resource, sys
 from pathlib import Path
+from core import engine
+engine.hide_besides()
 import tests.training.test_training as t
 from core.errors import ExplorerError
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))  # no file may grow beyond, as on a full disk
