@@ -187,8 +187,8 @@ def learned(rows: Sequence[Mapping[str, Any]], request: Request, machine_id: str
     same = [row for row in rows if all(row.get(k) == v for k, v in wanted.items()) and row.get("stages")][:NEWEST]
     stages: dict[str, list[Spent]] = {}
     for row in same:
-        alike = row.get("did") == _did(request) and row.get("batch") == request.batch
-        alike = alike and request.threads in (None, row.get("threads"))
+        alike = row.get("did") == _did(request) and row.get("strategy") == request.strategy and _repeats(request)
+        alike = alike and row.get("batch") == request.batch and request.threads in (None, row.get("threads"))
         for one in msgspec.convert(row["stages"], tuple[Spent, ...]):
             opens = one.name in (*BEFORE, "loading")
             if opens or alike:
@@ -203,6 +203,16 @@ def _did(request: Request) -> str:
         case Derive():
             return request.task.transform
     return request.strategy
+
+
+def _repeats(request: Request) -> bool:
+    """Whether the same thing takes about as long again: a training lasts as long as somebody gives it."""
+    if not isinstance(request.task, Derive):
+        return True
+    try:
+        return not plugins.get("transform", request.task.transform).trains
+    except ExplorerError:
+        return False
 
 
 # ---------------------------------------------------------------- what is left

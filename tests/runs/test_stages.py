@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from core.runs.stages import Learned, Spent, learned, outlook, spent
-from core.types import Counts, Done, Evaluate, Event, Generate, Loaded, Pass, Phase, Request, Step, Warned
+from core.types import Counts, Derive, Done, Evaluate, Event, Generate, Loaded, Pass, Phase, Request, Step, Warned
 from tests.runs.test_progress import SPEC
 from tests.support.facts import setup
 
@@ -53,7 +53,12 @@ def whole(start: float = 0.0) -> list[Event]:
 
 def row(events: list[Event], request: Request = REQUEST, **more: Any) -> dict[str, Any]:
     found = {"model": "m", "backend": "fake", "machine_id": "here", "status": "done", "did": "autoregressive"}
-    return found | {"batch": 1, "threads": 2, "stages": msgspec.to_builtins(spent(request, events))} | more
+    return (
+        found
+        | {"strategy": "autoregressive"}
+        | {"batch": 1, "threads": 2, "stages": msgspec.to_builtins(spent(request, events))}
+        | more
+    )
 
 
 def test_a_run_is_cut_into_its_stages() -> None:
@@ -152,3 +157,13 @@ def test_an_evaluation_goes_on_at_its_pace() -> None:
 
 def test_the_end_is_the_end() -> None:
     assert outlook(REQUEST, whole(), 99.0, Learned()).fraction == 1.0
+
+
+def test_a_training_lasts_as_long_as_it_is_given() -> None:
+    events = [Phase(t_s=1, name="training", note="Training", done=0, total=100, unit="steps"), Done(t_s=61)]
+    for transform, known in (("finetune", False), ("prune", True)):
+        request = msgspec.structs.replace(REQUEST, task=Derive(transform=transform))
+        found = learned([row(events, request, did=transform)], request, "here")
+        assert ("making" in found.stages) is known
+        left = outlook(request, events[:1], 1.0, found).left
+        assert left is None if not known else left is not None and left.likely_s == pytest.approx(60.0)
