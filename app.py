@@ -55,6 +55,12 @@ MENU: dict[str, tuple[Entry, ...]] = {
             "tune",
             "Change bandwidth, FLOP/s, caches and memory: what binds, what would help.",
         ),
+        (
+            "plan/architectures.py",
+            "Architectures",
+            "schema",
+            "Which shape of a model buys the most speed for the least loss.",
+        ),
         ("plan/sweep.py", "Sweep", "grid_on", "Every combination of the settings you choose, measured."),
         ("plan/advice.py", "Advice", "lightbulb", "What to change, what it should bring, and whether it did."),
     ),

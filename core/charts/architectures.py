@@ -62,41 +62,52 @@ def _row(s: Spot, x_text: str, y_text: str) -> Row:
 
 @cache
 def _trade_spec() -> dict[str, Any]:
-    base = alt.Chart(alt.NamedData("spots"))
-    x_title, y_title = "Decode speed, times the whole model's (higher is better)", "KL, nat per token (lower is better)"
-    x = alt.X("x:Q", title=x_title, scale=alt.Scale(zero=False, nice=False, padding=16), axis=alt.Axis(tickCount=5))
-    y = alt.Y(
-        "y:Q", title=y_title, scale=alt.Scale(type="symlog", constant=0.1, padding=16), axis=alt.Axis(tickCount=5)
+    return _plane(
+        STAGES,
+        {
+            "title": "Decode speed, times the whole model's (higher is better)",
+            "scale": alt.Scale(zero=False, nice=False, padding=16),
+            "axis": alt.Axis(tickCount=5),
+        },
+        {
+            "title": "KL, nat per token (lower is better)",
+            "scale": alt.Scale(type="symlog", constant=0.1, padding=16),
+            "axis": alt.Axis(tickCount=5),
+        },
+        ("Speed", "KL"),
     )
-    return built(_layers(base, x, y, STAGES, "Speed", "KL"), 380)
 
 
-def _layers(base: Any, x: Any, y: Any, stages: dict[str, tuple[str, str, int]], x_word: str, y_word: str) -> Any:
-    """Intervals, and over them the points."""
+def _plane(
+    stages: dict[str, tuple[str, str, int]], x: dict[str, Any], y: dict[str, Any], words: tuple[str, str]
+) -> dict[str, Any]:
+    """Intervals, and over them the points. x, y: title, scale and axis. words: of the figures in the tooltip."""
+    base = alt.Chart(alt.NamedData("spots"))
     names = list(stages)
     color = alt.Color(
         "stage:N",
         title=None,
         scale=alt.Scale(domain=names, range=[s[0] for s in stages.values()]),
-        legend=alt.Legend(orient="bottom", columns=3, labelFontSize=12),
+        legend=alt.Legend(orient="bottom", columns=2, labelFontSize=12),
     )
-    upright = base.mark_rule(strokeWidth=1.5).encode(x=x, y=alt.Y("y_low:Q", title=y.title), y2="y_high:Q", color=color)
-    flat = base.mark_rule(strokeWidth=1.5).encode(y=y, x=alt.X("x_low:Q", title=x.title), x2="x_high:Q", color=color)
+    across, up = alt.X("x:Q", **x), alt.Y("y:Q", **y)
+    upright = base.mark_rule(strokeWidth=1.5).encode(x=across, y=alt.Y("y_low:Q", **y), y2="y_high:Q", color=color)
+    flat = base.mark_rule(strokeWidth=1.5).encode(y=up, x=alt.X("x_low:Q", **x), x2="x_high:Q", color=color)
     points = base.mark_point(filled=True, opacity=1).encode(
-        x=x,
-        y=y,
+        x=across,
+        y=up,
         color=color,
         shape=alt.Shape("stage:N", title=None, scale=alt.Scale(domain=names, range=[s[1] for s in stages.values()])),
         size=alt.Size("stage:N", legend=None, scale=alt.Scale(domain=names, range=[s[2] for s in stages.values()])),
         tooltip=[
             alt.Tooltip("label:N", title="Shape"),
             alt.Tooltip("stage:N", title="Stage"),
-            alt.Tooltip("x_text:N", title=x_word),
-            alt.Tooltip("y_text:N", title=y_word),
+            alt.Tooltip("x_text:N", title=words[0]),
+            alt.Tooltip("y_text:N", title=words[1]),
             alt.Tooltip("note:N", title="Note"),
         ],
     )
-    return upright + flat + points
+    return built(upright + flat + points, 380)
 
 
 def free(spots: Sequence[Spot], device: str) -> Chart:
@@ -108,14 +119,16 @@ def free(spots: Sequence[Spot], device: str) -> Chart:
 
 @cache
 def _free_spec() -> dict[str, Any]:
-    base = alt.Chart(alt.NamedData("spots"))
     log = alt.Scale(type="log", nice=False, padding=16)
     sparse = "test(regexp('^[125]'), format(datum.value, 'e')) ? "
     plain = alt.Axis(labelExpr=f"{sparse}format(datum.value, '~g') : ''", tickCount=4)
     counted = alt.Axis(labelExpr=f"{sparse}({si_label('')}) : ''", tickCount=4)
-    x = alt.X("x:Q", title="Generated tokens per second (higher is better)", scale=log, axis=plain)
-    y = alt.Y("y:Q", title="Parameters without embedding (higher is better)", scale=log, axis=counted)
-    return built(_layers(base, x, y, FREE, "Speed", "Parameters"), 380)
+    return _plane(
+        FREE,
+        {"title": "Generated tokens per second (higher is better)", "scale": log, "axis": plain},
+        {"title": "Parameters without embedding (higher is better)", "scale": log, "axis": counted},
+        ("Speed", "Parameters"),
+    )
 
 
 class Tau(NamedTuple):

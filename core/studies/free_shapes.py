@@ -38,6 +38,7 @@ from hardware.device import Device
 LIMITS = ("tok_per_s", "tpot_s", "ttft_s", "latency_s", "peak_memory_bytes", "n_params")
 POPULATION = 32
 SAVE_EVERY = 50
+NOTHING = {"body_params": 1.0, "tpot_s": 1e6}  # of sizes that are no model's
 CHOICES = ("width", "head_dim", "group", "ratio", "vocabulary")
 
 
@@ -136,34 +137,50 @@ def _ask(ledger: Ledger[FreeShapes], device: Device) -> None:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        sampler = optuna.samplers.NSGAIISampler(population_size=POPULATION, seed=plan.seed)
-        study = optuna.create_study(directions=["maximize", "minimize"], sampler=sampler)
-        space: dict[str, Any] = {
-            "blocks": optuna.distributions.IntDistribution(*plan.blocks),
-            **{
-                name: optuna.distributions.CategoricalDistribution(values)
-                for name, values in zip(CHOICES, choices(plan), strict=True)
-            },
-        }
-        for number in range(plan.trials):
-            if number >= len(trials) and ledger.left_s <= 0:
+        study = _rebuilt(plan, trials, enqueue=False) or _rebuilt(plan, trials, enqueue=True)
+        while len(trials) < plan.trials:
+            if ledger.left_s <= 0:
                 ledger.say("The time is over. The same search goes on when it is given more minutes.")
                 return
-            if number < len(trials):
-                study.enqueue_trial(trials[number].params)
-            trial = study.ask(space)
-            if number >= len(trials):
-                trials.append(answered(plan, device, trial.params))
-            known = trials[number]
-            for name, over in _constraints(plan, known).items():
-                trial.set_constraint(name, over)
-            told = known.figures or {"body_params": 1.0, "tpot_s": 1e6}
-            study.tell(trial, [told["body_params"], told["tpot_s"]])
-            if len(trials) == number + 1 and (number + 1) % SAVE_EVERY == 0:
-                ledger.say(f"{number + 1} of {plan.trials} shapes")
+            trial = study.ask(_space(plan))
+            trials.append(answered(plan, device, trial.params))
+            _tell(study, trial, plan, trials[-1])
+            if len(trials) % SAVE_EVERY == 0:
+                ledger.say(f"{len(trials)} of {plan.trials} shapes")
                 ledger.save()
     for params in _random(plan, plan.trials)[len(trials) - plan.trials :]:
         trials.append(answered(plan, device, params))
+
+
+def _rebuilt(plan: FreeShapes, trials: Sequence[Trial], enqueue: bool) -> Any:
+    """Optuna's study as it was after these trials. enqueue: make it ask for them; else it asks for the same by itself,
+    its seed being the same, and None comes back where it does not, of another version."""
+    import optuna
+
+    sampler = optuna.samplers.NSGAIISampler(population_size=POPULATION, seed=plan.seed)
+    study = optuna.create_study(directions=["maximize", "minimize"], sampler=sampler)
+    for known in trials[: plan.trials]:
+        if enqueue:
+            study.enqueue_trial(known.params)
+        trial = study.ask(_space(plan))
+        if trial.params != known.params:
+            return None
+        _tell(study, trial, plan, known)
+    return study
+
+
+def _space(plan: FreeShapes) -> dict[str, Any]:
+    from optuna.distributions import CategoricalDistribution, IntDistribution
+
+    named = zip(CHOICES, choices(plan), strict=True)
+    return {"blocks": IntDistribution(*plan.blocks), **{name: CategoricalDistribution(v) for name, v in named}}
+
+
+def _tell(study: Any, trial: Any, plan: FreeShapes, known: Trial) -> None:
+    for name, over in _constraints(plan, known).items():
+        trial.set_constraint(name, over)
+    told = known.figures or NOTHING
+    study.tell(trial, [told["body_params"], told["tpot_s"]])
 
 
 def choices(plan: FreeShapes) -> tuple[tuple[Scalar, ...], ...]:

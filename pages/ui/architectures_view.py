@@ -1,0 +1,218 @@
+"""A search for architectures on the screen: its answer, the front in each engine, every shape, and the proxies."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+
+from core.charts.architectures import Spot, Tau, free, taus, trade
+from core.studies import architecture_findings, architectures, free_shapes
+from core.studies.architecture_findings import Found, Proxy, Shaped, interval_words
+from core.types import to_json
+from pages.ui import text
+from pages.ui.figure import figure
+from pages.ui.pickers import backend_label
+from pages.ui.state import store
+
+_ROLES = {"whole": "Whole model", "chosen": "Chosen", "random": "Drawn at random", "masked": "Masked only"}
+
+
+@st.cache_data(max_entries=4, show_spinner="Reading the search's runs")
+def own(folder: str, version: float) -> Found:
+    """Of a search on this machine; changes with the ledger."""
+    return architecture_findings.findings(architectures.load(Path(folder)), store())
+
+
+@st.cache_data(max_entries=4, show_spinner=False)
+def recorded(folder: str) -> Found:
+    """Of a search that came with the project."""
+    return architecture_findings.read((Path(folder) / architecture_findings.FILE).read_bytes())
+
+
+def draw(found: Found, key: str) -> None:
+    """Everything of one search for shapes cut from a model."""
+    with st.container(border=True):
+        first, *rest = found.words
+        st.markdown(f"**{text.escape(first)}**")
+        for words in rest:
+            st.markdown(text.escape(words))
+        if not found.complete:
+            st.caption("The search is not over: go on with it for figures that count.")
+    st.caption(
+        f"{found.shapes:,} shapes priced, {found.masked} masked, {len(found.finished)} trained and measured in "
+        f"{text.seconds(found.spent_s)}. Prices are {text.provenance('estimated')}, KL and speed of trained shapes "
+        f"{text.provenance('measured')}.",
+        help=text.provenance_help(),
+    )
+    engines = list(found.plan.engines)
+    engine = engines[0]
+    if len(engines) > 1:
+        chosen = st.segmented_control(
+            "Engine", engines, default=engine, format_func=backend_label, key=f"{key}-engine", required=True
+        )
+        engine = chosen or engine
+    figure(trade(_spots(found, engine), backend_label(engine)), key=f"{key}-front")
+    st.caption(
+        "Trained shapes stand where they were measured, with 95 % intervals; masked ones at their predicted speed, "
+        "with the KL before any training, on other texts."
+    )
+    rows = [_cells(row, found) for row in found.rows]
+    st.dataframe(
+        rows,
+        hide_index=True,
+        height=min(520, 40 + 35 * max(1, len(rows))),
+        placeholder=text.NONE,
+        alt="Shapes with parameters, losses before and after training, and speed in each engine",
+    )
+    _draw_proxies(found, key)
+    st.download_button(
+        "JSON",
+        data=lambda: to_json(found),
+        file_name=f"{found.plan.name}.json",
+        mime="application/json",
+        icon=":material/download:",
+        key=f"{key}-json",
+        on_click="ignore",
+    )
+
+
+def _spots(found: Found, engine: str) -> list[Spot]:
+    spots = []
+    base = found.rows[0].predicted.get(engine, {}).get("tok_per_s") if found.rows else None
+    for row in found.rows:
+        speed = next((s for s in row.speeds if s.engine == engine), None)
+        if row.role == "whole":
+            spots.append(Spot(row.label, "whole model", 1.0, 0.0))
+        elif speed is not None and speed.ratio is not None and row.kl is not None:
+            stage = "on the front" if speed.on_front else "drawn at random" if row.role == "random" else "trained"
+            ratio, kl = speed.ratio, row.kl
+            note = f"{row.n_params / 1e6:.1f} M parameters" + (", drawn at random" if row.role == "random" else "")
+            spots.append(Spot(row.label, stage, ratio.value, kl.value, ratio.low, ratio.high, kl.low, kl.high, note))
+        elif row.masked is not None and base is not None and (told := row.predicted.get(engine, {}).get("tok_per_s")):
+            note = f"{row.n_params / 1e6:.1f} M parameters, speed predicted"
+            spots.append(Spot(row.label, "masked, untrained", told.likely / base.likely, row.masked, note=note))
+    return spots
+
+
+def _cells(row: Shaped, found: Found) -> dict[str, Any]:
+    whole = row.role == "whole"
+    cells: dict[str, Any] = {
+        "Shape": row.label,
+        "Stage": _ROLES[row.role],
+        "Parameters": f"{row.n_params / 1e6:.1f} M",
+        "KL masked": None if row.masked is None else f"{row.masked:.3g}",
+        "KL trained": None if whole or row.kl is None else interval_words(row.kl),
+        "Perplexity ×": None if row.perplexity is None else interval_words(row.perplexity),
+    }
+    for engine in found.plan.engines:
+        speed = next((s for s in row.speeds if s.engine == engine), None)
+        told = row.predicted.get(engine, {}).get("tok_per_s")
+        name = backend_label(engine)
+        cells[f"{name}, predicted"] = None if told is None else f"{told.low:.0f} to {told.high:.0f} tok/s"
+        if speed is None or speed.tok_per_s is None:
+            cells[f"{name}, measured"] = None
+            continue
+        marks = (" ★" if speed.on_front and not whole else "") + (" ~" if speed.disturbed else "")
+        times = "" if whole or speed.ratio is None else f" · × {interval_words(speed.ratio)}"
+        cells[f"{name}, measured"] = f"{speed.tok_per_s:.1f} tok/s{times}{marks}"
+    return {**cells, "Model": row.model or None, "Why not": row.reason or None}
+
+
+def _draw_proxies(found: Found, key: str) -> None:
+    st.subheader("Did the proxies earn their place?", anchor=False)
+    if not found.proxies:
+        st.caption("Once a few shapes are trained, what was cheap to know is held against them here.")
+        return
+    names = list(dict.fromkeys(p.of for p in found.proxies))
+    of = names[0]
+    if len(names) > 1:
+        of = (
+            st.segmented_control(
+                "What they rank", names, default=of, format_func=str.capitalize, key=f"{key}-of", required=True
+            )
+            or of
+        )
+    mine = [p for p in found.proxies if p.of == of]
+    rows = [Tau(p.label, p.counts, p.tau.value, p.tau.low, p.tau.high, p.verdict) for p in mine if p.tau is not None]
+    figure(taus(rows, of), key=f"{key}-taus")
+    st.dataframe(
+        [_proxy(p) for p in mine],
+        hide_index=True,
+        placeholder=text.NONE,
+        alt="Proxies: tau, tau given log parameters, difference from counting, regret, verdict",
+    )
+    n = len(found.finished)
+    st.caption(
+        f"Kendall's τ-b with 95 % bootstrap intervals over {n} finished shapes, {found.plan.checks} of them drawn at "
+        "random over all sizes. Given log parameters: what is left when size is known. Regret: what its favourite "
+        "loses against the best. So few models can show that an order is better than chance, not that it is good."
+    )
+
+
+def _proxy(p: Proxy) -> dict[str, Any]:
+    place = None if p.regret is None or p.regret.place is None else f"{p.regret.place} of {p.regret.n}"
+    return {
+        "Ranked by": p.label,
+        "τ": interval_words(p.tau, 2) if p.tau else None,
+        "Given log parameters": interval_words(p.partial, 2) if p.partial else None,
+        "τ over parameters": interval_words(p.over, 2) if p.over else None,
+        "Regret": None if p.regret is None else f"{p.regret.value:.3g}",
+        "Favourite's place": place,
+        "Verdict": p.verdict,
+    }
+
+
+# ------------------------------------------------------------ from scratch
+
+
+@st.cache_data(max_entries=4, show_spinner="Reading the search")
+def own_free(folder: str, version: float) -> free_shapes.Found:
+    """Of a search for decoders on this machine; changes with the ledger."""
+    return free_shapes.findings(free_shapes.load(Path(folder)))
+
+
+def draw_free(found: free_shapes.Found, key: str) -> None:
+    """Everything of one search for decoders from scratch."""
+    with st.container(border=True):
+        first, *rest = found.words
+        st.markdown(f"**{text.escape(first)}**")
+        for words in rest:
+            st.markdown(text.escape(words))
+        if found.volume is not None and found.random_volume:
+            st.caption(
+                f"Its front covers {found.volume / found.random_volume:.2f} times what as many random shapes do "
+                f"{text.provenance('estimated')}.",
+                help=text.provenance_help(),
+            )
+    spots = []
+    for row in found.rows:
+        if row.figures:
+            stage = "on the front" if row.on_front else "misses a limit" if row.missed else "beaten"
+            note = f"misses {', '.join(row.missed)}" if row.missed else ""
+            x, y = row.figures["tok_per_s"], row.figures["body_params"]
+            spots.append(Spot(row.sizes.label, stage, x, y, note=note))
+    if spots:
+        figure(free(spots, found.plan.device), key=f"{key}-plane")
+    rows = [_free_cells(row) for row in found.rows if row.on_front]
+    if rows:
+        st.dataframe(
+            rows, hide_index=True, height=min(420, 40 + 35 * len(rows)), alt="Shapes on the front, quickest first"
+        )
+    st.caption(
+        f"{found.asked} shapes asked for, {found.impossible} of them no models, {len(rows)} on the front. Vocabulary "
+        "in units of 1,024."
+    )
+
+
+def _free_cells(row: free_shapes.Row) -> dict[str, Any]:
+    told = row.figures
+    return {
+        "Shape": row.sizes.label,
+        "Parameters": text.count(told["n_params"]),
+        "Without embedding": text.count(told["body_params"]),
+        "Decode": f"{told['tok_per_s']:,.0f} tok/s",
+        "First token": text.seconds(told["ttft_s"]),
+        "Memory": text.size(told["peak_memory_bytes"]),
+    }
