@@ -1,11 +1,11 @@
-# make install | run | test | lint | check | faults | bench | tables | study | study-decoding | clean. Everything lives in .venv.
+# make install | run | test | lint | check | axe | faults | bench | tables | study | study-decoding | clean. Everything lives in .venv.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install run test lint check faults bench tables study study-decoding clean
+.PHONY: install run test lint check axe faults bench tables study study-decoding clean
 
 install: $(INSTALLED)
 
@@ -40,6 +40,9 @@ check: lint test
 
 tables:
 	$(BIN)/python -m tests.bench.tables
+
+axe: install
+	$(BIN)/python -m tests.browser.axe
 
 faults: install
 	$(BIN)/python -m tests.faults

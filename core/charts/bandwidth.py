@@ -26,8 +26,12 @@ def bandwidth_curve(
         marks.append(
             {"x": working_set_bytes, "text": f"this model reads {si(working_set_bytes, 'B')}", "what": "model"}
         )
+    fast, slow = (f(reads, key=lambda r: r[1], default=(0.0, 0.0)) for f in (max, min))
     words = (
-        f"Read bandwidth over working set, {len(knees)} cache ends found" if rows else "Read bandwidth, not measured"
+        f"Read bandwidth over working set, {len(knees)} cache ends found: {si(fast[1], 'B/s')} at {si(fast[0], 'B')}, "
+        f"{si(slow[1], 'B/s')} at {si(slow[0], 'B')}"
+        if rows
+        else "Read bandwidth, not measured"
     )
     return fed(_bandwidth_spec(height), words, reads=rows, marks=marks)
 

@@ -52,7 +52,11 @@ def _layer_spec(quantity: Quantity, height: int | None) -> dict[str, Any]:
         base.mark_bar(cornerRadiusEnd=2, cursor="pointer")
         .encode(
             y=y,
-            x=alt.X("value:Q", title=None, axis=alt.Axis(labelExpr=si_label(UNITS[quantity]), tickCount=4)),
+            x=alt.X(
+                "value:Q",
+                title=None,
+                axis=alt.Axis(labelExpr=si_label(UNITS[quantity]), tickCount=4, labelOverlap="greedy"),
+            ),
             color=kind_colour(legend=False),
             opacity=alt.condition(pick, alt.value(1), alt.value(0.85)),
             stroke=alt.condition(pick, alt.value(RED), alt.value(None)),
@@ -117,7 +121,10 @@ def _kind_spec(quantity: Quantity, height: int) -> dict[str, Any]:
     bars = base.mark_bar(stroke="#8A8D91", strokeWidth=0.4, height={"band": 0.72}).encode(
         y=y,
         x=alt.X(
-            "start:Q", title=None, axis=alt.Axis(format="%", tickCount=5, grid=False), scale=alt.Scale(domain=[0, 1])
+            "start:Q",
+            title=None,
+            axis=alt.Axis(format="%", tickCount=5, grid=False, labelOverlap="greedy"),
+            scale=alt.Scale(domain=[0, 1]),
         ),
         x2="end:Q",
         color=kind_colour(),
@@ -167,7 +174,10 @@ def _block_spec(quantity: Quantity, height: int) -> dict[str, Any]:
         .mark_bar()
         .encode(
             x=alt.X(
-                "name:N", title="Block", sort=None, axis=alt.Axis(labelAngle=0, labelOverlap="greedy", labelLimit=80)
+                "name:N",
+                title="Block",
+                sort=None,
+                axis=alt.Axis(labelAngle=0, labelOverlap="greedy", labelSeparation=8, labelLimit=80),
             ),
             y=alt.Y("value:Q", title=None, axis=alt.Axis(labelExpr=si_label(UNITS[quantity]), tickCount=4)),
             color=kind_colour(legend=False),

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import altair as alt
 
-from core.charts.chart import Chart, Row, built, fed, si_label
+from core.charts.chart import Chart, Row, built, fed, listed, si_label
 from core.charts.labels import si
 from core.charts.palette import BLUE, GREY, ORANGE
 
@@ -55,7 +55,7 @@ def intervals(rows: Sequence[Interval], title: str, unit: str, log: bool = True,
     ]
     return fed(
         _interval_spec(title, unit, log, height),
-        f"{title} on {len(rows)} devices, with their ranges",
+        listed(f"{title} with its range", [f"{r['name']} {r['text']}" for r in data]),
         rows=data,
         room=[{"x": x} for x in _room(rows)] if log else [],
     )

@@ -8,12 +8,11 @@ from typing import Any, NamedTuple
 
 import altair as alt
 
-from core.charts.chart import Chart, Row, built, fed
+from core.charts.chart import Chart, Row, built, fed, listed
 from core.charts.labels import LINES, si, wrapped
 from core.charts.palette import BLUE, GREY, ORANGE
 
 PLAIN = ("tok/s", "")
-SAID = 12  # configurations that the words for the chart name
 
 
 class Bar(NamedTuple):
@@ -53,9 +52,9 @@ def side_by_side(bars: Sequence[Bar], title: str, unit: str) -> Chart:
     ]
     told = any(b.predicted_low is not None for b in bars)
     about = " beside the predicted range" if told else ""
-    said = ", ".join(f"{b.label} {words(b.value)}" for b in bars[:SAID])
+    said = [f"{b.label} {words(b.value)}" for b in bars]
     tall = max((row["label"].count("\n") for row in data), default=0) + 1
-    return fed(_spec(title, told, tall), f"{title} of {len(bars)} configurations{about}: {said}", rows=data)
+    return fed(_spec(title, told, tall), listed(f"{title} of {len(bars)} configurations{about}", said), rows=data)
 
 
 @cache

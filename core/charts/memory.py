@@ -154,7 +154,11 @@ def weight_bars(rows: Sequence[tuple[str, float, float, float]], height: int = 2
         for what, b in (("weights", weights), ("live activations", live)):
             data.append({"i": i, "name": name, "what": what, "bytes": b, "text": si(b, "B"), "output": si(output, "B")})
     top = max(rows, key=lambda r: r[3], default=None)
-    words = f"Weights and live activations layer by layer; most is alive at {top[0]}" if top else "Layer memory"
+    words = (
+        f"Weights and live activations layer by layer; most is alive at {top[0]}, {si(top[3], 'B')}"
+        if top
+        else "Layer memory"
+    )
     return fed(_weight_spec(height), words, layers=data)
 
 

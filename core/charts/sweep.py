@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 
 import altair as alt
 
-from core.charts.chart import Chart, Row, built, fed, si_label
+from core.charts.chart import Chart, Row, built, fed, listed, si_label
 from core.charts.labels import si
 from core.charts.palette import BLUE, DASHES, GREY, SEQUENTIAL, SERIES
 
@@ -41,6 +41,8 @@ def heat(tiles: Sequence[Tile], x: str, y: str, title: str, unit: str, better: L
         bright = row["value"] is not None and ((row["value"] > middle) == (better == "higher"))
         row["ink"] = "#1b1b1b" if bright else GREY if row["value"] is None else "#ffffff"
     words = f"{title} over {x} and {y}: {len(xs)} by {len(ys)} tiles, {len(known)} of them measured"
+    best = [t for t in tiles if t.value is not None and t.value == (max if better == "higher" else min)(known)][:1]
+    words = listed(words, [f"the best is {_words(t.value, unit)} at {t.x} and {t.y}" for t in best])
     return fed(_heat_spec(x, y, xs, ys, title, unit, better), words, tiles=data)
 
 
@@ -51,6 +53,8 @@ def multiples(tiles: Sequence[Tile], x: str, line: str, panel: str, title: str, 
     lines = tuple(dict.fromkeys(t.y for t in tiles))
     panels = tuple(dict.fromkeys(t.panel for t in tiles))
     words = f"{title} over {x}, {len(lines)} lines by {line or 'nothing'} in {len(panels)} panels"
+    known = [row["value"] for row in data]
+    words += f", from {_words(min(known), unit)} to {_words(max(known), unit)}" if known else ""
     return fed(_multiples_spec(x, line, panel, xs, lines, panels, title, unit), words, tiles=data)
 
 

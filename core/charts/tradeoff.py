@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import altair as alt
 
-from core.charts.chart import Chart, Row, built, fed
+from core.charts.chart import Chart, Row, built, fed, listed
 from core.charts.palette import BLUE, GREEN, GREY, ORANGE, PINK, RED, SERIES, SKY
 
 BACKENDS = {"llama.cpp": BLUE, "ONNX Runtime": GREEN, "PyTorch": ORANGE}
@@ -22,11 +22,10 @@ PLACES = {
     "right": ("left", 8, 4),
     "left": ("right", -8, 4),
 }
-WIDTHS = {"narrow": 250, "usual": 560, "wide": 900}  # pixels of a plot for which labels are placed
+WIDTHS = {"narrow": 240, "usual": 480, "wide": 800}  # pixels of the narrowest plot for which labels are so placed
 FRAME = 160  # pixels that axis, legend and padding take of its height
-PADDING = 60  # pixels that a plot keeps free on both sides
+PADDING, PADDING_Y = 60, 20  # pixels that a plot keeps free at its sides, and above and below
 LETTER, LINE, DOT = 6.2, 12, 5  # pixels of a label's letters and lines, and from a point's middle to its edge
-SAID = 12  # differences that the words for the chart name
 SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down")
 EFFECTS = {"worse": RED, "not shown to differ": GREY, "better": GREEN}
 
@@ -98,8 +97,7 @@ def pareto(
     best = _upper(steps)
     line = [{"x": p.x, "y": p.y, "order": n} for n, p in enumerate(best)]
     words = f"{y_title} over {x_title} of {len(points)} variants, {len(best)} of them on the front"
-    if best:
-        words += ": " + ", ".join(p.label for p in best)
+    words = listed(words, [p.label for p in best])
     spec = _pareto_spec(tuple(dict.fromkeys(p.group for p in points)), x_title, y_title, y_format, log_x, height, pick)
     return fed(spec, words, points=rows, front=line)
 
@@ -120,7 +118,7 @@ def _placed(points: Sequence[Point], log_x: bool, height: int, width: int) -> li
     dots = [
         (
             PADDING + (scaled(p.x) - min(across)) / wide * (width - 2 * PADDING),
-            (max(up) - p.y) / tall * (height - FRAME),
+            PADDING_Y + (max(up) - p.y) / tall * (height - FRAME - 2 * PADDING_Y),
         )
         for p in points
     ]
@@ -161,11 +159,16 @@ def _pareto_spec(
 ) -> dict[str, Any]:
     base = alt.Chart(alt.NamedData("points"))
     scale = (
-        alt.Scale(type="log", base=2, nice=False, padding=PADDING) if log_x else alt.Scale(zero=False, padding=PADDING)
+        alt.Scale(type="log", base=2, nice=False, padding=PADDING)
+        if log_x
+        else alt.Scale(zero=False, nice=False, padding=PADDING)
     )
     x = alt.X("x:Q", title=x_title, scale=scale, axis=alt.Axis(format="~g", gridOpacity=0.4))
     y = alt.Y(
-        "y:Q", title=y_title, scale=alt.Scale(zero=False, padding=20), axis=alt.Axis(format=y_format, gridOpacity=0.4)
+        "y:Q",
+        title=y_title,
+        scale=alt.Scale(zero=False, nice=False, padding=PADDING_Y),
+        axis=alt.Axis(format=y_format, gridOpacity=0.4),
     )
     others = [c for c in SERIES if c not in BACKENDS.values()]
     colours = [BACKENDS.get(g, others[i % len(others)]) for i, g in enumerate(groups)]
@@ -197,8 +200,7 @@ def _pareto_spec(
         tooltip=tips,
         opacity=alt.condition("datum.front", alt.value(1), alt.value(0.5)),
     )
-    usual, wider = (sum(WIDTHS[n] for n in pair) / 2 for pair in (("narrow", "usual"), ("usual", "wide")))
-    where = f"(width < {usual:g} ? datum.narrow : width < {wider:g} ? datum.usual : datum.wide)"
+    where = f"(width < {WIDTHS['usual']} ? datum.narrow : width < {WIDTHS['wide']} ? datum.usual : datum.wide)"
     names = [
         base.transform_filter(f"{where} == '{place}'")
         .mark_text(align=align, baseline="bottom", dx=dx, dy=dy, fontSize=11, color=GREY)
@@ -238,9 +240,7 @@ def deltas(rows: Sequence[Delta], title: str, value_format: str = "+.0%", margin
     told = [
         f"{r.label} {r.effect} in {r.metric} by {abs(r.value):.3g}" for r in rows if r.effect in ("better", "worse")
     ]
-    if told:
-        words += ": " + ", ".join(told[:SAID])
-    return fed(_deltas_spec(title, value_format), words, rows=data, lines=lines)
+    return fed(_deltas_spec(title, value_format), listed(words, told), rows=data, lines=lines)
 
 
 @cache
@@ -257,7 +257,7 @@ def _deltas_spec(title: str, value_format: str) -> dict[str, Any]:
         "effect:N",
         title=None,
         scale=alt.Scale(domain=list(EFFECTS), range=list(EFFECTS.values())),
-        legend=alt.Legend(orient="bottom", labelFontSize=12),
+        legend=alt.Legend(orient="bottom", labelFontSize=12, columns=2),
     )
     shape = alt.Shape(
         "effect:N", title=None, scale=alt.Scale(domain=list(EFFECTS), range=["triangle-down", "circle", "triangle-up"])

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import altair as alt
 
-from core.charts.chart import Chart, Row, built, fed, si_label
+from core.charts.chart import Chart, Row, built, fed, listed, si_label
 from core.charts.labels import si
 from core.charts.palette import BLUE, DASHES, GREEN, GREY, ORANGE, PINK, RED, SERIES, SKY
 
@@ -71,7 +71,8 @@ def shares(rows: Sequence[Share]) -> Chart:
         }
         for r in rows
     ]
-    return fed(_shares_spec(), f"Shares of the time of {len(rows)} resources, and what twice of each buys", rows=data)
+    words = listed("Shares of the time, and what twice of each buys", [f"{r['resource']} {r['words']}" for r in data])
+    return fed(_shares_spec(), words, rows=data)
 
 
 @cache
@@ -250,6 +251,7 @@ def under_cost(rows: Sequence[Priced], value_title: str, unit: str, higher: bool
     steps = sorted((r for r in rows if r.on_front), key=lambda r: r.dollars)
     line = [{"dollars": r.dollars, "value": r.value, "order": n} for n, r in enumerate(steps)]
     words = f"{value_title} over price of {len(rows)} devices, {len(steps)} of them on the front"
+    words = listed(words, [f"{r['name']} {r['text']}" for r in data if r["on_front"]])
     return fed(_cost_spec(value_title, unit, height), words, rows=data, front=line)
 
 

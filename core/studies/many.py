@@ -231,7 +231,7 @@ def _parts(request: Request, result: Result) -> tuple[str, ...]:
         result.dtype or "",
         request.strategy,
         ", ".join(settings),
-        f"{result.threads} threads" if result.threads else "",
+        f"{result.threads} thread{'' if result.threads == 1 else 's'}" if result.threads else "",
         f"batch {request.batch}",
         prompt,
         f"{result.n_new_tokens} out" if result.n_new_tokens else "",

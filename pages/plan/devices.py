@@ -124,6 +124,7 @@ def draw_catalogue(devices: tuple[Device, ...]) -> Device | None:
         table(shown),
         hide_index=True,
         height=430,
+        placeholder=text.NONE,
         key=rows_key("device-table", (d.name for d in shown)),
         on_select="rerun",
         selection_mode=["single-row", "single-cell"],

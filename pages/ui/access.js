@@ -32,7 +32,7 @@ class Reader {
   constructor(place) {
     this.place = place;
     this.said = null; // the text as it was when it was last read out; null: none is there
-    this.at = 0;
+    this.at = -SPOKEN;
   }
 
   // Reads out what has come since, no more than a sentence behind; a text that was there from the start is not read.
@@ -42,7 +42,12 @@ class Reader {
       this.said = text ?? (document.querySelector(".st-key-run-text") ? "" : null);
       return;
     }
-    if (performance.now() - this.at < SPOKEN) return;
+    const wait = SPOKEN - (performance.now() - this.at);
+    clearTimeout(this.timer);
+    if (wait > 0) {
+      this.timer = setTimeout(() => this.look(), wait); // the end of a text is read, too
+      return;
+    }
     const tail = this.said.slice(-40);
     const from = tail ? text.lastIndexOf(tail) : 0;
     this.place.textContent = from < 0 ? text.slice(-400) : text.slice(tail ? from + tail.length : 0);

@@ -193,7 +193,7 @@ def setup_line(setup: Setup | None, host: Host | None) -> str:
         versions["python"] = host.python
     parts = [
         host.machine.cpu if host else "",
-        f"{setup.threads} threads" if setup and setup.threads else "",
+        counted(setup.threads, "thread") if setup and setup.threads else "",
         "fused step" if setup and setup.fused else "",
         f"chat template {setup.chat_template}" if setup and setup.chat_template else "",
         f"thinking {'on' if setup.thinking else 'off'}" if setup and setup.thinking is not None else "",

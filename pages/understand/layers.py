@@ -273,7 +273,8 @@ def draw(run: Run, result: Result) -> None:
         if picked:
             draw_arithmetic(run, result, phase, picked, reference)
     quantity: Quantity = "seconds" if any(x.seconds for x in rows if x.phase == phase) else "flops"
-    left, right = st.columns([1.25, 1], gap="medium")
+    with st.container(key="cards"):
+        left, right = st.columns([1.25, 1], gap="medium")
     with left.container(border=True, height="stretch"):
         every = st.toggle("All layers", key="layers-all")
         with st.container(height=460, border=False):

@@ -92,7 +92,8 @@ def drawn(page: Any, title: str) -> None:
 
     expect(page.get_by_role("heading", name=title, exact=True, level=1)).to_be_visible()
     expect(page.get_by_test_id("stApp")).to_have_attribute("data-test-script-state", "notRunning")
-    expect(page.locator("[data-testid=stSkeleton], [data-testid=stSpinner]")).to_have_count(0)
+    expect(page.locator("[data-testid=stSkeleton], [data-testid=stSpinner], [data-stale=true]")).to_have_count(0)
+    page.add_style_tag(content="* { transition: none !important; animation: none !important; }")  # nothing half faded
     page.wait_for_function(
         """() => new Promise((done) => {
           let last = document.body.innerHTML.length, same = 0;

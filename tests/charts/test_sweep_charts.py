@@ -23,7 +23,9 @@ def compiles(spec: dict[str, object]) -> bool:
 def test_heat() -> None:
     chart = heat(TILES, "Prompt tokens", "Backend", "Decode speed", "tok/s", "higher")
     assert compiles(chart.spec)
-    assert chart.alt == "Decode speed over Prompt tokens and Backend: 2 by 2 tiles, 3 of them measured"
+    assert chart.alt.startswith(
+        "Decode speed over Prompt tokens and Backend: 2 by 2 tiles, 3 of them measured: the best"
+    )
     rows = chart.spec["datasets"]["tiles"]
     assert [r["text"] for r in rows] == ["10", "20", "–", "4"]
     assert rows[0]["range"] == "9 to 11" and rows[1]["note"] == "the best of 2 cells"

@@ -39,9 +39,16 @@ def test_labels_make_room_for_those_on_the_front() -> None:
 @pytest.mark.parametrize(("name", "width"), WIDTHS.items())
 def test_no_label_lies_on_another_or_on_a_point_or_is_cut(name: str, width: int) -> None:
     """A square of points in a plot whose pixels are the data's units, but for 60 of padding on both sides."""
-    inner, height = width - 120, 380 - 160
+    inner, height = width - 120, 380 - 160 - 40
     points = [
-        Point(f"{i}{j}", f"variant {i}{j}", "PyTorch", float(i * inner / 4), float(height - j * 55), on_front=i == j)
+        Point(
+            f"{i}{j}",
+            f"variant {i}{j}",
+            "PyTorch",
+            float(i * inner / 4),
+            float(height - j * height / 4),
+            on_front=i == j,
+        )
         for i in range(5)
         for j in range(5)
     ]
