@@ -88,7 +88,7 @@ def board_(as_json: bool) -> None:
     )
     for apart in found.doubtful:
         r = apart.row
-        click.echo(f"set apart   {r.id}  {r.label}, {r.machine.label}: {r.tok_per_s:,.4g} tok/s")
+        click.echo(f"set apart   {r.id}  {r.label}, {r.machine.label}: {r.tok_per_s:,.1f} tok/s")
         for doubt in apart.doubts:
             click.echo(f"            {doubt.reason}")
 

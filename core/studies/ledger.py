@@ -208,6 +208,17 @@ def _without_labels(plan: Study) -> Any:
     return bare(msgspec.json.decode(to_json(plan)))
 
 
+def in_use(folder: Path) -> bool:
+    """Whether a process carries out the study in a folder, wherever it was started."""
+    if not (folder / IN_USE).exists():
+        return False
+    try:
+        with FileLock(folder / IN_USE, timeout=0):
+            return False
+    except (Timeout, OSError):
+        return True
+
+
 def read(folder: Path) -> State | None:
     """The state in a folder; None when there is none, or none that can be read."""
     try:

@@ -105,6 +105,8 @@ def _launch(name: str, *arguments: str) -> None:
     if going():
         raise ExplorerError("A study is going already.", "Stop it or wait for its end.")
     folder = data_dir() / "studies" / name
+    if ledger.in_use(folder):
+        raise ExplorerError("Another process carries out this study already.", "Stop it or wait for its end.")
     folder.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "core", *arguments]
     with (folder / LOG).open("wb") as log:

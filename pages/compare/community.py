@@ -41,7 +41,8 @@ def draw_board(found: Board, chosen: str) -> None:
         figure(chart, key=f"community-{chosen}")
         st.caption(
             "The dashed line is what the memory could feed if a token's bytes came from it alone; a cache that holds "
-            f"part of them lifts a machine above it. {text.provenance('measured')} {text.provenance('computed')}",
+            "part of them lifts a machine above it. What is set apart and far beyond is drawn at the top. "
+            f"{text.provenance('measured')} {text.provenance('computed')}",
             help=text.provenance_help(),
         )
     shown = [s for s in found.standings if s.configuration == chosen]

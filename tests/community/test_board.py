@@ -63,6 +63,8 @@ def test_the_picture_has_mine_others_and_what_is_set_apart() -> None:
         "set apart",
     }
     assert all(p["limit"] == pytest.approx(p["bandwidth"] / (4 * GB)) for p in chart.spec["datasets"]["limit"])
+    far = next(m for m in chart.spec["datasets"]["marks"] if m["whose"] == "set apart")
+    assert far["tok_per_s"] == pytest.approx(3 * 40 / 4) and far["text"].startswith("333,3")
     assert picture(found, "nothing") is None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -13,6 +14,7 @@ from core.cli import cli
 from core.errors import ExplorerError
 from core.paths import data_dir
 from core.runs.store import Store
+from core.studies.ledger import Ledger
 from core.studies.plan import Axis, Search
 from core.studies.search import SearchReport, floor_of, folder_of, load, report, searches, searching, seek
 from core.types import Generate, Request, Scalar, from_json, to_json
@@ -88,6 +90,33 @@ def test_limits_of_what_was_not_measured_and_time() -> None:
     short = plan(total=2)
     assert seek(short, 1e-9, quiet).state.runs == {}
     assert told(short).answer.words == ("Nothing is measured yet.",)
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 5])
+def test_killed_at_any_write_it_finds_the_same_and_measures_nothing_twice(
+    number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted, count, save = plan(total=2), 0, Ledger.save
+
+    def killed(self: Ledger[Any]) -> None:
+        nonlocal count
+        count += 1
+        if count == number:
+            raise SystemExit("killed")
+        if count < number:
+            save(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Ledger, "save", killed)
+        with pytest.raises(SystemExit):
+            seek(wanted, 10, quiet)
+    ledger = seek(wanted, 10, quiet)
+    found = told(wanted)
+    assert found.complete and found.measured == 2 and found.answer.cell
+    n = len(Store(data_dir()).ids())
+    assert n - len(ledger.state.runs) <= 1, "at most the run whose id could not be written down"
+    seek(wanted, 10, quiet)
+    assert len(Store(data_dir()).ids()) == n
 
 
 def test_bad_requests() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +22,7 @@ from core.runs import asked
 from core.runs.store import Store
 from core.studies import study_store
 from core.studies import sweep as sweeping
-from core.studies.ledger import Ledger, State
+from core.studies.ledger import Ledger, State, in_use
 from core.studies.plan import Axis, Limits, Sweep
 from core.studies.sweep import carry_out, drift_words, flat, folder_of, load, planned, progress, report
 from core.types import Generate, Request, from_json, to_json
@@ -234,3 +236,33 @@ def test_a_study_that_is_no_sweep_is_not_taken_for_one(tmp_path: Path) -> None:
     with pytest.raises(ExplorerError, match="There is no sweep"):
         load(tmp_path)
     assert isinstance(planned(BASE, ()), Sweep)
+
+
+def test_a_study_that_another_process_carries_out_is_left_to_it(core: Callable[..., Any]) -> None:
+    plan = planned(BASE, (lengths(2),), reference_every=0)
+    folder = folder_of(plan)
+    folder.mkdir(parents=True)
+    code = "import sys, filelock; f = filelock.FileLock(sys.argv[1]); f.acquire(); print('held', flush=True); input()"
+    command = [sys.executable, "-c", code, str(folder / "study.lock")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None and other.stdout.readline() == "held\n"
+        (folder / "plan.json").write_bytes(to_json(plan))
+        done = core("sweep", "--plan", str(folder / "plan.json"))
+        assert done.exit_code == 2 and "Another process carries out this study already." in done.output
+        with pytest.raises(ExplorerError, match="Another process carries out this study already"):
+            study_store.start_sweep(plan, 10)
+        assert study_store.going() is None and not Store(data_dir()).ids()
+        other.communicate("\n")
+    assert not in_use(folder)
+
+
+def test_a_grid_of_a_million_cells_and_an_axis_that_nobody_has_are_said_before(core: Callable[..., Any]) -> None:
+    thousand = ",".join(map(str, range(1, 1001)))
+    for more in ((), ("--dry-run",)):
+        done = core("sweep", "--axis", f"prompt_tokens={thousand}", "--axis", f"new_tokens={thousand}", *more)
+        assert done.exit_code == 2 and "The grid has 1,000,000 cells" in done.output
+        done = core("search", "--axis", f"batch={thousand}", "--axis", f"new_tokens={thousand}")
+        assert done.exit_code == 2 and "The grid has 1,000,000 cells" in done.output
+        done = core("sweep", "--axis", "llama_cpp.no_such=1,2", *more)
+        assert done.exit_code == 2 and "No backend and no strategy has an axis 'llama_cpp.no_such'" in done.output
+    assert not list((data_dir() / "studies").glob("*")) and not Store(data_dir()).ids()
