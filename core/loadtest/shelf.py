@@ -33,7 +33,7 @@ from core.runs.measuring import BusyError, holder
 from core.runs.owner import Owner
 from core.types import Record, from_json, to_json
 from hardware.detect import machine
-from hardware.files import UNREADABLE, removed, written_s
+from hardware.files import UNREADABLE, put, removed, written_s
 from hardware.priority import spawn
 
 FOLDER = "loads"
@@ -124,7 +124,7 @@ class LoadTest:
 
     def own(self, pid: int | None = None) -> None:
         """Say which process writes it; None: this one. Raises OSError (a full disk)."""
-        (self.path / "owner.json").write_bytes(to_json(Owner.of(os.getpid() if pid is None else pid)))
+        put(self.path / "owner.json", to_json(Owner.of(os.getpid() if pid is None else pid)))
 
     def cancel(self) -> None:
         """Ask for a stop; returns at once. Its process drops its connections and keeps what it measured."""

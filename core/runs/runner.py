@@ -64,8 +64,7 @@ class Runner:
                 )
             if other := holder(self.store.root):
                 raise BusyError(other)
-            run = self.store.create(request)
-            run.own(os.getpid())  # until its worker is there
+            run = self.store.create(request, os.getpid())  # until its worker is there
             try:
                 self._submit(run, wanted, {}, keep)
             except BaseException:

@@ -27,13 +27,13 @@ from core.errors import ExplorerError
 from core.runs import about, clock, old_form
 from core.runs.about import About
 from core.runs.ceilings import adopt, ceilings_of
-from core.runs.owner import Owner
+from core.runs.owner import SILENT_S, Owner
 from core.runs.recording import Recording
 from core.runs.stages import spent
 from core.runs.summarize import summarize
 from core.runs.verdicts import with_verdicts
 from core.types import Derive, Done, Evaluate, Event, Failed, Request, Result, RunStatus, from_json, to_json
-from hardware.files import UNREADABLE, removed, sync, written_s
+from hardware.files import UNREADABLE, put, removed, sync, written_s
 
 PLATFORM = "platform.json"  # what the cloud said later of the time of a run
 BUNDLE = ("request.json", "events.jsonl", "log.txt", about.FILE, PLATFORM)
@@ -137,26 +137,38 @@ class Run:
         owner = Owner.of(pid)
         if watched:
             owner = msgspec.structs.replace(owner, watcher=Owner.of(os.getpid()))
-        (self.path / "owner.json").write_bytes(msgspec.json.encode(owner))
+        put(self.path / "owner.json", to_json(owner))
 
     def disown(self) -> None:
         """Nobody writes this run any more: without an end it reads as interrupted."""
         (self.path / "owner.json").unlink(missing_ok=True)
 
     def status(self) -> RunStatus:
+        if (ended := self._ended()) is not None:
+            return ended
+        try:
+            owner = from_json((self.path / "owner.json").read_bytes(), Owner)
+        except (OSError, msgspec.DecodeError):
+            return self._ended() or "interrupted"
+        if not owner.at_work(self._silent_s()):
+            return self._ended() or "interrupted"  # its end may have been written between the two looks
+        return "running" if self._events else "queued"
+
+    def _ended(self) -> RunStatus | None:
+        """The end that its last event tells of."""
         events = self.events()
         last = events[-1] if events else None
         if isinstance(last, Failed):
             return "failed"
         if isinstance(last, Done):
             return "cancelled" if last.cancelled else "done"
-        try:
-            owner = from_json((self.path / "owner.json").read_bytes(), Owner)
-        except (OSError, msgspec.DecodeError):
-            return "interrupted"
-        if not owner.at_work(self._silent_s()):
-            return "interrupted"
-        return "running" if events else "queued"
+        return None
+
+    def settled(self, status: str) -> bool:
+        """Whether the status that was just seen stays: nobody goes on with it, also nobody who has yet to say so."""
+        made_s = abs(time.time() - written_s(self.path / "request.json"))
+        silent = min(self._silent_s(), made_s) > SILENT_S
+        return status not in ("running", "queued") and (status != "interrupted" or silent)
 
     def _silent_s(self) -> float:
         """Since something was written of it."""
@@ -232,11 +244,15 @@ class Store:
                 f"The data folder {root} cannot be used: {why}.", "Set ROOFSCOPE_HOME to a folder that can be written."
             ) from error
 
-    def create(self, request: Request) -> Run:
+    def create(self, request: Request, pid: int | None = None) -> Run:
+        """A new run. pid: of the process that has it from the first moment on."""
         now = time.time()
         when = time.strftime("%Y%m%d-%H%M%S", time.localtime(now))
         run_id = f"{when}-{int(now % 1 * 1000):03d}{secrets.token_hex(2)}"  # sorts by time
-        return self._write(run_id, now, {"request.json": to_json(request)})
+        files = {"request.json": to_json(request)}
+        if pid is not None:
+            files["owner.json"] = to_json(Owner.of(pid))
+        return self._write(run_id, now, files)
 
     def _write(self, run_id: str, created_s: float, files: dict[str, bytes], foreign: bool = False) -> Run:
         """Make a run folder at once or not at all. foreign: only if it can be read; raises ExplorerError when not."""
@@ -354,7 +370,11 @@ class Store:
             kept = {run_id: from_json(words, dict[str, Any]) for run_id, words in rows}
             known = {run_id: old for run_id, old in kept.items() if "stages" in old}  # an older one knows less
             fresh = {run_id: row(Run(self.folder / run_id)) for run_id in ids if run_id not in known}
-            settled = [(n, to_json(r).decode()) for n, r in fresh.items() if r["status"] not in ("running", "queued")]
+            settled = [
+                (run_id, to_json(new).decode())
+                for run_id, new in fresh.items()
+                if Run(self.folder / run_id).settled(new["status"])
+            ]
             index.executemany("INSERT OR REPLACE INTO history VALUES (?, ?)", settled)
             index.executemany("DELETE FROM history WHERE run_id = ?", [(n,) for n in kept.keys() - set(ids)])
         found = known | fresh

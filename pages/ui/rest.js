@@ -7,6 +7,7 @@ const WATCH = "/roofscope/watch";
 const DRAWN_BY = 5; // a part that was fired and is not drawn by then is fired again
 const UNSEEN = 4; // between two draws in a tab that nobody sees: what comes one after the other still goes on
 const TICK = 3; // between two changes of the resting line
+const IDLE = 15; // between two looks of a tab in which nothing moves
 const LATEST = 20; // of a question without an answer; the server answers earlier
 
 const now = () => performance.now();
@@ -17,13 +18,33 @@ class Clock {
   last = new Set(); // elements that are still to be drawn before all keeps still
   line = null;
   note = null; // of the rest that is going on
+  going = ""; // the run that went on when the page was drawn
   tab = `${Date.now()}-${Math.random()}`;
   running = false;
   failed = 0;
   wake = () => {};
 
   constructor() {
-    document.addEventListener("visibilitychange", () => this.wake());
+    document.addEventListener("visibilitychange", () => {
+      this.wake();
+      this.look();
+    });
+    setInterval(() => this.look(), 1000 * IDLE);
+  }
+
+  // In a tab in which nothing moves, now and then: a run that began or ended elsewhere is drawn, once.
+  async look() {
+    if (document.hidden || this.running || !this.line) return;
+    try {
+      const { rest, going } = await (await fetch(`${WATCH}?idle=1`, { cache: "no-store" })).json();
+      if (this.running || !this.line) return;
+      if (rest) return this.rest(rest);
+      if (going === this.going) return;
+      this.going = going;
+      this.line.changed();
+    } catch (error) {
+      return; // the server is gone, which Streamlit tells
+    }
   }
 
   enter(key, data, fire) {
@@ -121,9 +142,10 @@ class Clock {
 }
 
 class Line {
-  constructor(root, stop, over) {
+  constructor(root, stop, over, changed) {
     this.root = root;
     this.over = over;
+    this.changed = changed;
     const find = (name) => root.querySelector(name);
     Object.assign(this, { box: find(".rest"), words: find(".words"), clock: find(".clock"), bar: find(".bar i") });
     find("button").onclick = () => {
@@ -189,9 +211,9 @@ export default function ({ data, key, parentElement, setTriggerValue }) {
     return () => clock.leave(key);
   }
   clock.line?.hide();
-  clock.line = new Line(parentElement, () => setTriggerValue("stop", true), () => {
-    if (data.drawn_resting) setTriggerValue("over", true);
-  });
+  const over = () => data.drawn_resting && setTriggerValue("over", true);
+  clock.line = new Line(parentElement, () => setTriggerValue("stop", true), over, () => setTriggerValue("changed", true));
+  clock.going = data.going;
   if (data.rest) clock.note = null;
   if (data.rest) clock.rest(data.rest);
   else if (clock.note) clock.line.show(clock.note);

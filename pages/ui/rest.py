@@ -13,6 +13,7 @@ import streamlit as st
 
 from core.errors import ExplorerError
 from core.paths import data_dir
+from core.runs.measuring import holder
 from core.runs.screens import PAUSE_S, Rest, rest
 from core.runs.store import Run, Store
 from pages.ui.outlook import foreseen, left_words, spent_s
@@ -73,16 +74,23 @@ def _whole(run_id: str, for_s: float) -> tuple[float | None, float | None, str]:
     return max(0.0, spent - for_s), spent + seen.left.likely_s, left_words(seen.left)
 
 
+def going() -> str:
+    """The run that a process measures on this data folder, this app or another one; empty without one."""
+    held = holder(data_dir())
+    return held.run if held is not None and held.run and (data_dir() / "runs" / held.run).is_dir() else ""
+
+
 def line(note: Rest | None) -> None:
     """The line that says that the screen rests, seen only while it does. Once on every page, outside fragments.
 
     With a note the page is drawn in the middle of a rest, and holds nothing else; it is drawn anew afterwards.
     """
     _line(
-        data={"kind": "line", "rest": told(note), "drawn_resting": note is not None},
+        data={"kind": "line", "rest": told(note), "drawn_resting": note is not None, "going": going()},
         key="rest",
         height="content",
         on_over_change=lambda: None,
+        on_changed_change=lambda: None,
         on_stop_change=_stop,
     )
 

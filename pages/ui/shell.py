@@ -8,7 +8,7 @@ from core.runs.progress import stage
 from core.runs.store import Run
 from core.types import Result
 from hardware.detect import machine
-from pages.ui import text
+from pages.ui import rest, text
 from pages.ui.links import PAGES, link
 from pages.ui.live import live
 from pages.ui.outlook import foreseen, left_words, spent_s, stage_line
@@ -21,8 +21,8 @@ def run_strip(on_run_page: bool) -> None:
 
     The Run page shows the run itself, so there the strip is for another run only.
     """
-    going = runner().active()
-    if going is not None and not (on_run_page and asked_run() in (None, going)):
+    going = runner().active() or rest.going()
+    if going and shows(going) and not (on_run_page and asked_run() in (None, going)):
         live(open_run(going), _strip, "strip")
 
 

@@ -32,9 +32,12 @@ async def watch(request: Request) -> JSONResponse:
     """Answered when a rest begins or ends, when the run asked about has news ("new"), and when it is "late".
 
     resting: the rest that the browser knows, empty without one. seen: how long the run's events were when they were
-    drawn last; what came since is no news before after_s. latest_s: when something is to be drawn in any case.
+    drawn last; what came since is no news before after_s. latest_s: when something is to be drawn in any case. idle:
+    nothing moves in the tab, and the answer comes at once.
     """
     asked = request.query_params
+    if "idle" in asked:
+        return JSONResponse({"rest": rest.told(rest.resting()), "going": rest.going()})
     known, tab = asked.get("resting", ""), asked.get("tab", "")
     if known:
         _restless.pop(tab, None)

@@ -201,7 +201,7 @@ def trial_killed(stage: Stage) -> None:
     case = book.case("trial")
     runs = (*case.baseline_runs, *case.changed_runs)
     check(len(case.baseline_runs) == len(case.changed_runs) > 1, f"no pairs: {runs}")
-    check(case.verdict is not None and case.verdict.ratio is not None, f"no verdict: {case.verdict}")
+    check(case.verdict is not None, "no verdict")
     stage.left(*runs)
 
 
@@ -267,7 +267,7 @@ def server_killed(stage: Stage) -> None:
     test = stage.until(lambda: stage.shelf.ids() and stage.shelf.open(stage.shelf.ids()[0]), "the load test")
     stage.until(lambda: sum(isinstance(e, Answered) for e in test.events()) > 2, "three answers")
     stage.kill(serving)
-    stage.ends(going, 1)
+    stage.ends(going, 0, 1)  # 1 where a level had nothing else
     check("Every request failed" in stage.said() or "failed:" in stage.said(), stage.said()[-300:])
     check(any(isinstance(e, Answered) and not e.outcome.failure for e in test.events()), "nothing is kept")
     stage.left()
@@ -603,15 +603,19 @@ def two_sweeps(stage: Stage) -> None:
 
 
 def deletes_meanwhile(stage: Stage) -> None:
-    """One process frees everything it may while another one sweeps."""
-    sweeping = stage.core(*SWEEP)
+    """One process frees everything it may while another one sweeps; what that one needs stays."""
+    sweeping = stage.core(*SWEEP, "--option", "delay_s=0.2")
     stage.until(lambda: (found := state(stage, "sweep")) and found.runs, "a run")
-    for _ in range(3):
-        for kind in ("runs", "studies", "leftovers", "artifacts"):
+    n = 0
+    while sweeping.poll() is None:
+        for kind in ("studies", "runs", "leftovers", "artifacts"):
             stage.ends(stage.core("storage", "--free", kind, "--yes"))
+            if sweeping.poll() is None:
+                check(state(stage, "sweep") is not None, "the study was freed under its process")
+                n += 1
     stage.ends(sweeping)
-    found = state(stage, "sweep")
-    check(found is not None, "the study was freed under its process")
+    check(n > 3, "it was over before anything was freed")
+    check("Another" not in stage.said(), stage.said()[-300:])
     stage.left()
 
 

@@ -3,7 +3,9 @@
 The real server and Chromium with the fake backend and llama.cpp: runs, pages, reloads, stops and closed tabs at random,
 the same ones for the same seed. After each of them memory, open files, threads and processes of app and worker are
 read. Verdicts are by a straight line through what came after the first quarter, with its interval, per 100 of these
-acts. Recorded pieces lie in tests/bench/recorded/soak.json and soak-curve.json; `make tables` makes tables of them.
+acts. A session that was left ends after LEFT_S here, and not after the app's quarter of an hour, so that a short piece
+sees their ends too. Recorded pieces lie in tests/bench/recorded/soak.json and soak-curve.json; `make tables` makes
+tables of them.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -26,6 +29,7 @@ from tests.faults.trend import Series, Trend, trend
 
 WARM = 0.25  # of the acts, which fill caches
 PER = 100  # acts
+LEFT_S = 20
 POINTS = 24  # of a recorded curve
 MB = 1e6
 
@@ -166,6 +170,7 @@ def soaked(minutes: float, seed: int) -> tuple[list[Sample], list[str], dict[str
     backends = tuple(b for b in ("fake", "llama_cpp") if plugins.get("backend", b).unavailable() is None)
     samples: list[Sample] = []
     faults: list[str] = []
+    os.environ["STREAMLIT_SERVER_DISCONNECTED_SESSION_TTL"] = str(LEFT_S)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as home, chromium() as (browser,):
         with served(Path(home)) as server:
             assert server.process is not None
@@ -213,6 +218,7 @@ def main(arguments: list[str]) -> int:
     given = parser.parse_args(arguments)
     samples, faults, did = soaked(given.minutes, given.seed)
     piece = f"seed {given.seed}, {samples[-1].t_s / 60:.0f} min, {len(samples)} acts, {len(faults)} faults"
+    piece += f"; left sessions kept for {LEFT_S} s"
     found = rows(piece, samples)
     for row in found:
         line = row["per 100 acts"]

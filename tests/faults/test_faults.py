@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults import campaign
+from tests.faults import campaign, soak
 from tests.faults.disk import Disk, Op
 from tests.faults.operations import OPERATIONS
 from tests.faults.scenarios import Scenario, performed
@@ -87,6 +87,23 @@ def test_processes_that_follow_each_other_have_a_level_each() -> None:
     lives = [[(10.0 * n + x, 100.0 + x) for x in range(8)] for n in range(3)]
     found = trend(lives)
     assert found is not None and found.slope == pytest.approx(1.0) and found.n == 24
+
+
+def test_a_soak_finds_what_leaks_and_in_which_process() -> None:
+    """The app leaks a file every ten acts; each of three workers keeps its memory, at a level of its own."""
+    noise = random.Random(2)
+    samples = []
+    for n in range(1, 301):
+        app = soak.Seen(1, int(200e6 + noise.gauss(0, 1e6)), int(150e6 + noise.gauss(0, 1e6)), 30 + n // 10, 12)
+        level = 100e6 + 50e6 * (n // 100)
+        worker = soak.Seen(2 + n // 100, int(level + noise.gauss(0, 1e6)), int(level), 12, 4)
+        samples.append(soak.Sample(float(n), n, app, worker, 2))
+    found = {row["what"]: row for row in soak.rows("a piece", samples)}
+    assert found["app: open files"]["verdict"] == "grows"
+    assert found["app: open files"]["per 100 acts"] == pytest.approx(10, abs=0.5)
+    assert {row["verdict"] for name, row in found.items() if name != "app: open files"} == {"does not grow"}
+    curve = soak.curve("a piece", samples)
+    assert 20 <= len(curve) <= 30 and curve[-1]["acts"] > 280 and curve[0]["processes"] == 2
 
 
 def test_a_scenario_that_goes_wrong_says_what(tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ def tab(browser: Any) -> Any:
 def settled(page: Any) -> None:
     """Drawn to its end, and nothing went wrong on it. Raises WrongError."""
     page.wait_for_selector('[data-testid="stApp"][data-test-script-state="notRunning"]')
-    page.wait_for_selector('[data-testid="stMainBlockContainer"] h1, .st-key-rest')
+    page.wait_for_selector('[data-testid="stMainBlockContainer"] h1, .st-key-rest', state="attached")
     broken = page.locator('[data-testid="stException"], :text("Something went wrong")')
     if broken.count():
         raise WrongError(f"{page.url}: {broken.first.inner_text()[:200]}")

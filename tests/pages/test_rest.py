@@ -14,6 +14,7 @@ from starlette.datastructures import QueryParams
 from streamlit.testing.v1 import AppTest
 
 from core.runs import screens
+from core.runs.measuring import measuring
 from core.runs.store import Run, Store
 from core.types import Done, Request, Warned
 from pages.ui import live, rest, watch
@@ -149,6 +150,26 @@ def test_the_question_is_answered_when_there_are_news(store: Store, monkeypatch:
     run.append(Done(t_s=1.0))
     assert answer(resting="", after_s=30, run=run.id, seen=size)["news"] == "new", "its end is told at once"
     assert answer(resting="", after_s=0, run="../secret", seen="x")["news"] == "late"
+
+
+def test_a_tab_in_which_nothing_moves_hears_of_a_run_of_another_app(app: Open, filled: Store, root: Path) -> None:
+    """By a question that is answered at once; the page drawn then has the run's strip, and a way to stop it."""
+    quiet = sound(app("pages/manage/storage.py"))
+    assert [t["going"] for t in told(quiet) if t["kind"] == "line"] == [""] == [answer(idle="1")["going"]]
+    run = going(filled)
+    with measuring(root, f"the run {run.id}", run.id):
+        assert answer(idle="1") == {"rest": None, "going": run.id}
+        at = sound(quiet.run())
+        assert [t["going"] for t in told(at) if t["kind"] == "line"] == [run.id]
+        at.button(key="strip-stop").click().run()
+        assert run.cancel_requested
+    run.append(Done(t_s=1.0, cancelled=True))
+    assert answer(idle="1")["going"] == ""
+
+
+def test_a_load_test_is_no_run_and_has_no_strip(root: Path) -> None:
+    with measuring(root, "the load test x", "x"):
+        assert rest.going() == ""
 
 
 def test_a_tab_that_may_still_draw_keeps_the_worker_from_timing(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,8 @@ import pytest
 
 from core.errors import ExplorerError
 from core.runs.export import export_run
-from core.runs.store import Store
+from core.runs.owner import Owner
+from core.runs.store import Run, Store
 from core.types import (
     Counts,
     Disturbance,
@@ -185,3 +186,34 @@ def test_a_half_written_folder_is_a_row_and_not_a_crash(store: Store) -> None:
 def test_an_unknown_run_is_one_sentence(store: Store, run_id: str) -> None:
     with pytest.raises(ExplorerError, match="There is no run"):
         store.open(run_id)
+
+
+def test_a_run_is_somebodys_from_its_first_moment_on(store: Store, fake_request: Request) -> None:
+    """Whoever looks while it begins must not take it for interrupted, and the index never again look at it."""
+    run = store.create(fake_request, os.getpid())
+    assert run.status() == "queued"
+    with (run.path / "owner.json").open("rb") as reader:
+        run.own(os.getpid(), watched=True)
+        assert msgspec.json.decode(reader.read()), "a reader in the middle sees the old one or the new one"
+
+
+def test_an_end_that_is_written_while_one_looks_is_seen(
+    store: Store, fake_request: Request, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = store.create(fake_request, os.getpid())
+
+    def gone(self: Owner, silent_s: float) -> bool:
+        Run(run.path).append(Done(t_s=1.0))
+        return False
+
+    monkeypatch.setattr(Owner, "at_work", gone)
+    assert run.status() == "done"
+
+
+def test_an_interrupted_run_that_goes_on_after_all_is_no_more_so_in_the_history(
+    store: Store, fake_request: Request
+) -> None:
+    run = store.create(fake_request)
+    assert [row["status"] for row in store.history()] == ["interrupted"]
+    run.append(Done(t_s=1.0, cancelled=True))
+    assert [row["status"] for row in store.history()] == ["cancelled"]

@@ -1,0 +1,131 @@
+"""Pages about studies, load tests, endpoints, advice, lessons and the disk, on a data folder that somebody spoiled."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from core.advice.book import Book
+from core.advice.record import Advice, Bottleneck, Case, Gain
+from core.endpoints import store as endpoints
+from core.endpoints.flavours import ServedModel
+from core.loadtest.events import Answered, Began, Broken, Ended, Opened, Outcome, Told
+from core.loadtest.plan import Plan
+from core.loadtest.shelf import Shelf
+from core.runs.store import Store
+from core.studies.grid import cells
+from core.studies.ledger import FILE, State
+from core.studies.plan import Axis
+from core.studies.search import searching
+from core.studies.sweep import planned
+from core.types import Generate, Request, to_json
+from tests.pages.conftest import sound
+from tests.pages.test_hostile import HOSTILE, alive
+from tests.test_strange_files import CONTENTS, FILES
+
+Open = Callable[..., AppTest]
+NEW = (
+    *("measure/run", "measure/load", "plan/sweep", "plan/advice", "plan/what_if", "learn/lessons", "learn/literature"),
+    *("learn/glossary", "manage/endpoints", "manage/storage", "compare/tradeoffs"),
+)
+NAMES = (
+    *(
+        "study",
+        "sweep",
+        "sweep-shown",
+        "sweep-mode",
+        "load",
+        "lesson",
+        "step",
+        "term",
+        "q",
+        "years",
+        "advice",
+        "endpoint",
+    ),
+    *("device", "model", "run", "kind", "open", "lecture"),
+)
+
+
+@pytest.fixture
+def spoiled(home: Path) -> Path:
+    """In each place another strange thing."""
+    root = home / "data"
+    contents = list(CONTENTS.values())
+    for n, file in enumerate(FILES):
+        place, content = root / file, contents[n % len(contents)]
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if content is None:
+            place.mkdir()
+        else:
+            place.write_bytes(content)
+    return root
+
+
+@pytest.mark.parametrize("page", NEW)
+def test_a_spoiled_folder_takes_no_page_down(app: Open, spoiled: Path, page: str) -> None:
+    sound(app(f"pages/{page}.py"))
+
+
+@pytest.mark.parametrize("value", [HOSTILE, "-1", "é" * 5000], ids=["hostile", "-1", "long"])
+def test_a_strange_address_takes_no_page_down(app: Open, home: Path, value: str) -> None:
+    for page in ("plan/sweep", "learn/lessons", "learn/glossary", "measure/load"):
+        assert not alive(sound(app(f"pages/{page}.py", **dict.fromkeys(NAMES, value))))
+
+
+@pytest.fixture
+def hostile(filled: Store) -> Store:
+    """A sweep, a search, a load test, an endpoint and an advice in which every free text is hostile."""
+    root = filled.root
+    base = Request(model="tiny-moe", backend="fake", task=Generate(prompt=HOSTILE, max_new_tokens=4), threads=1)
+    axes = (Axis(name="new_tokens", values=(2, 3)), Axis(name="dtype", values=(None, HOSTILE)))
+    sweep, search = planned(base, axes, title=HOSTILE), searching(base, axes, ("tok_per_s",))
+    for plan in (sweep, search):
+        ids = [cell.id for cell in cells(sweep)]
+        state = State(plan=plan, minutes=1.0, begun=HOSTILE, refused={ids[0]: HOSTILE})
+        state.runs[f"{ids[1]}/0"], state.failures[f"{ids[1]}/0"] = HOSTILE, HOSTILE
+        folder = root / "studies" / plan.name
+        folder.mkdir(parents=True)
+        (folder / FILE).write_bytes(to_json(state))
+        (folder / "study.log").write_text(HOSTILE)
+    test = Shelf(root).create(Plan(address="http://127.0.0.1:9", model=HOSTILE), local=True)
+    failed = Outcome(index=0, begun_s=0.1, ended_s=0.2, sent_s=0.1, failure="status", reason=HOSTILE)
+    told = (Told(t_s=0.1, words=HOSTILE), Began(t_s=0.2, level=0, load=1.0), Opened(t_s=0.2, level=0, at_s=0.0))
+    ended = (Answered(t_s=0.3, level=0, outcome=failed), Ended(t_s=0.5, level=0, close_s=0.4, cpu_s=0.1, why="time"))
+    events = (*told, *ended, Broken(t_s=1.0, message=HOSTILE, hint=HOSTILE))
+    (test.path / "events.jsonl").write_bytes(b"".join(to_json(e) + b"\n" for e in events))
+    served = ServedModel(id=HOSTILE, quantization=HOSTILE, architecture=HOSTILE, state=HOSTILE)
+    known = endpoints.Endpoint(url="http://127.0.0.1:9/v1", flavour="openai", version=HOSTILE, models=(served,))
+    place = endpoints.folder() / endpoints.name_of(known.url)
+    place.mkdir(parents=True)
+    (place / endpoints.ABOUT).write_bytes(to_json(known))
+    Book(root).save(Case(advice=advice(base, filled.ids()[0])))
+    (root / "studies" / "ladder-odd").mkdir()
+    return filled
+
+
+def advice(base: Request, run_id: str) -> Advice:
+    return Advice(
+        id="x",
+        rule="quantize",
+        evidence=(run_id, HOSTILE),
+        bottleneck=Bottleneck(phase="decode", group=HOSTILE),
+        finding=HOSTILE,
+        change=HOSTILE,
+        baseline=base,
+        changed=base,
+        metric="tpot_s",
+        gain=Gain(likely=2.0, low=1.0, high=3.0, basis=HOSTILE),
+        quality="unknown",
+        against=False,
+        made_at=time.time(),
+    )
+
+
+@pytest.mark.parametrize("page", [p for p in NEW if not p.startswith(("learn/", "compare/"))])
+def test_words_in_studies_load_tests_endpoints_and_advice_are_words(app: Open, hostile: Store, page: str) -> None:
+    assert not alive(sound(app(f"pages/{page}.py")))
