@@ -288,9 +288,9 @@ def _words(plan: FreeShapes, rows: Sequence[Row]) -> tuple[str, ...]:
     first, last = on[0], on[-1]
     return (
         f"{len(on)} shapes are on the front for {plan.device}: from {first.sizes.label} "
-        f"({first.figures['body_params'] / 1e6:.3g} M parameters without embedding, "
-        f"{first.figures['tok_per_s']:.4g} tok/s) to {last.sizes.label} "
-        f"({last.figures['body_params'] / 1e6:.3g} M, {last.figures['tok_per_s']:.4g} tok/s).",
+        f"({first.figures['body_params'] / 1e6:,.1f} M parameters without embedding, "
+        f"{first.figures['tok_per_s']:,.4g} tok/s) to {last.sizes.label} "
+        f"({last.figures['body_params'] / 1e6:,.1f} M, {last.figures['tok_per_s']:.4g} tok/s).",
         "None was trained: parameters without embedding stand for quality, which ranks models of unlike sizes and says "
         "nothing of depth against width at one size.",
     )

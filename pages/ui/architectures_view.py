@@ -181,8 +181,10 @@ def draw_free(found: free_shapes.Found, key: str) -> None:
         for words in rest:
             st.markdown(text.escape(words))
         if found.volume is not None and found.random_volume:
+            times = found.volume / found.random_volume
+            none = "" if times > 1 else ", so that asking Optuna brought nothing here"
             st.caption(
-                f"Its front covers {found.volume / found.random_volume:.2f} times what as many random shapes do "
+                f"Its front covers {times:.2f} times what as many random shapes do{none} "
                 f"{text.provenance('estimated')}.",
                 help=text.provenance_help(),
             )
