@@ -95,7 +95,7 @@ def _how(name: str) -> None:
 
 
 def _figures(found: Implied, spec: ModelSpec | None) -> None:
-    with st.grid(3, min_column_width=190):
+    with st.grid(4, min_column_width=165):
         _metric("Effective bandwidth", found.bandwidth, text.bandwidth, found.basis)
         _metric("Active bytes of a step", found.active_bytes, text.size, "Weights that one token's step reads.")
         st.metric(
