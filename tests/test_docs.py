@@ -128,8 +128,10 @@ def test_the_tree_names_what_exists() -> None:
 SERVED = (
     " endpoints add",
     " endpoints forget",
+    " endpoints vertex",
+    " endpoints platform",
     " --backend endpoint",
-)  # need a server: tests/runs/test_endpoint_runs.py
+)  # need a server: tests/runs/test_endpoint_runs.py, tests/endpoints/test_vertex.py
 LONG = (
     "transform finetune",
     "transform consistency",
