@@ -49,7 +49,7 @@ SEEN: Mapping[str, Mapping[str, Tell]] = {
         "spinning": _fact("spinning"),
         "optimization": _fact("graph_optimization"),
     },
-    "endpoint": {"api": _fact("api"), "read_s": _fact("read_s")},
+    "endpoint": {"api": _fact("api"), "read_s": _fact("read_s"), "tokenizer": _fact("tokenizer")},
 }
 UNSEEN: Mapping[str, frozenset[str]] = {"fake": frozenset({"crash"})}  # it ends the process
 LEFT = (None, "auto")  # the library chooses: whatever it took is what was asked for

@@ -232,7 +232,7 @@ def small(folder: Path, blocks: int) -> Any:
         **{**CONFIG, "num_hidden_layers": blocks, "max_position_embeddings": 128, "initializer_range": 0.3}
     )
     config.save_pretrained(folder)
-    request = Request(model="small", backend="pytorch", threads=1)
+    request = Request(model="small", backend="pytorch", threads=1, options={"fused": False})
     return plugins.get("backend", "pytorch").open(str(folder), specs.read(folder, "config"), request, silent)
 
 
@@ -246,7 +246,7 @@ def add_exits(session: Any) -> None:
     for head in heads.values():
         torch.nn.init.normal_(head.up.weight, std=0.1)
     model.exit_heads = torch.nn.ModuleDict(heads)
-    session._depth = depth.depth_of(model)
+    session._depth_of_modules = session._depth_of_step = depth.depth_of(model)
     session.exit_heads = session._depth.exit_heads
 
 

@@ -127,7 +127,9 @@ def test_the_session_uses_them_and_the_whole_model_is_its_parent(trained: TorchS
     assert trained.spec.layers == parent.spec.layers, "the heads pass for none of the network's own layers"
 
 
-def test_a_head_is_the_formula(trained: TorchSession, made: tuple[Path, Any]) -> None:
+def test_a_head_is_the_formula(made: tuple[Path, Any]) -> None:
+    """Through transformers' modules, into which it looks."""
+    trained = open_folder(made[0], fused=False)
     weights = load_file(made[0] / "exit_heads.safetensors")
     model, states = trained._model, []
     hook = model.model.layers[2].register_forward_hook(lambda module, inputs, output: states.append(output))

@@ -69,9 +69,9 @@ def run(transform: Any, folder: Path, tmp_path: Path, **given: Any) -> tuple[Any
 @pytest.fixture(scope="module")
 def teacher(folder: Path, domain: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     at = tmp_path_factory.mktemp("teacher")
-    outcome, out, job = run(FINETUNE, folder, at, domain=domain, steps=120, batch=8, learning_rate=5e-3)
+    outcome, out, job = run(FINETUNE, folder, at, domain=domain, steps=160, batch=8, learning_rate=5e-3)
     assert outcome.facts["probes"][-1]["accuracy"] > 0.8 > outcome.facts["probes"][0]["accuracy"]
-    assert "letters.jsonl" in outcome.note and outcome.facts["steps"] == 120
+    assert "letters.jsonl" in outcome.note and outcome.facts["steps"] == 160
     losses = [values["loss"] for _, values in job.points if "loss" in values]
     assert losses[-1] < 0.1 < losses[0]
     return out
