@@ -644,7 +644,7 @@ TERMS: tuple[Term, ...] = (
             "Pruning",
             "Setting weights to zero (Wanda), or cutting out channels and blocks. Zeros alone do not speed a dense "
             "kernel.",
-            ("prune", "Wanda", "2:4", "sparsity", "shrink", "drop_layers"),
+            ("prune", "Wanda", "2:4", "sparsity", "shrink", "drop_layers", "cut"),
             TRANSFORM,
         ),
         ("Healing", "Short training after a cut, so that the rest takes over what was lost.", ("healed",), TRAIN),
@@ -657,6 +657,12 @@ TERMS: tuple[Term, ...] = (
     ),
     *_group(
         "Serving",
+        (
+            "Vertex AI",
+            "Google's cloud service for models. What is deployed there answers over HTTP to Google's credentials.",
+            ("AI", "Google Cloud"),
+            ENDPOINTS,
+        ),
         (
             "Goodput",
             "Requests per second that met their objectives for time to first token and time per token.",
