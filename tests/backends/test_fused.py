@@ -270,12 +270,12 @@ def test_a_library_that_does_not_compile_says_why(tmp_path: Path, monkeypatch: p
     broken = tmp_path / "step.cpp"
     broken.write_text("int main( {")
     monkeypatch.setattr(native, "SOURCE", broken)
-    monkeypatch.setenv("ROOFSCOPE_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("ROOFSCOPE_HOME", str(tmp_path / "empty"))
     native.library.cache_clear()
     try:
         with pytest.raises(native.UnbuiltError, match=r"does not compile .*error"):
             native.library()
-        assert not list((tmp_path / "home" / "cache" / "kernels").glob("*.so*"))
+        assert not list((tmp_path / "empty" / "cache" / "kernels").glob("*.so*"))
     finally:
         native.library.cache_clear()
 
