@@ -282,6 +282,11 @@ def _plan(request: Request, events: Sequence[Event]) -> list[tuple[str, int]]:
     return [(name, planned) for name, planned in stages if planned]
 
 
+def passes(request: Request) -> int:
+    """How many times the whole answer is made: to warm up, to be watched, to be timed, once for each profiler."""
+    return request.warmup + request.live + request.repeats + len(request.profilers)
+
+
 def _label(profiler: str) -> str:
     try:
         return str(plugins.get("profiler", profiler).label)

@@ -8,9 +8,9 @@ import streamlit as st
 from core import plugins
 from core.errors import ExplorerError
 from core.models import catalogue
-from core.runs import duration
 from core.runs.check import MemoryEstimate, check_text, estimate
 from core.runs.resolve import resolve
+from core.runs.stages import learned, outlook, passes
 from core.studies.foresight import Foresight
 from core.types import ModelEntry, ModelSpec, Request, from_json, to_json
 from hardware.detect import machine_id
@@ -120,10 +120,10 @@ def _estimate(request: bytes) -> MemoryEstimate:
 
 @st.cache_data(ttl=30, max_entries=64, show_spinner=False)
 def _expected(request: bytes) -> tuple[float, bool]:
-    """Seconds that the run will take, and whether a run like it on this machine says so."""
+    """Seconds that the run will take, and whether earlier runs like it on this machine say so."""
     wanted = from_json(request, Request)
-    seconds = duration.expected_s(wanted, store().history(), machine_id())
-    return (Foresight(store()).seconds(resolve(wanted)), False) if seconds is None else (seconds, True)
+    left = outlook(wanted, (), 0.0, learned(store().history(), wanted, machine_id())).left
+    return (Foresight(store()).seconds(resolve(wanted)), False) if left is None else (left.likely_s, True)
 
 
 def _say_duration(request: Request) -> None:
@@ -133,8 +133,8 @@ def _say_duration(request: Request) -> None:
     seconds, known = _expected(to_json(request))
     if seconds < _LONG_S:
         return
-    n = duration.passes(request)
-    basis = "as long as the last run like it" if known else "a rough guess: nothing like it ran here yet"
+    n = passes(request)
+    basis = "by earlier runs like it" if known else "a rough guess: nothing like it ran here yet"
     st.caption(
         f":material/hourglass_top: **About {text.seconds(seconds)}**: {n:,} {'pass' if n == 1 else 'passes'}, {basis}."
     )

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from core.runs.stages import Learned, Spent, learned, outlook, spent
+from core.runs.stages import Learned, Spent, learned, outlook, passes, spent
 from core.types import Counts, Derive, Done, Evaluate, Event, Generate, Loaded, Pass, Phase, Request, Step, Warned
 from tests.runs.test_progress import SPEC
 from tests.support.facts import setup
@@ -99,6 +99,21 @@ def test_what_is_left_is_the_median_of_what_earlier_runs_took(n_events: int, now
     assert seen.left.likely_s == pytest.approx(left_s, abs=0.6), "the stage that goes on is taken to be as long"
     assert seen.left.low_s <= seen.left.likely_s <= seen.left.high_s
     assert seen.fraction == pytest.approx(now_s / (now_s + seen.left.likely_s))
+
+
+def test_before_it_begins_a_run_takes_what_earlier_ones_did() -> None:
+    """13 s to load, 4 live, 2 of rest, 4 for each timing pass, 5 of memory."""
+    assert passes(REQUEST) == 1 + 1 + 2 + 1, "to warm up, live, twice timed, memory"
+
+    def likely_s(request: Request, **more: Any) -> float | None:
+        left = outlook(request, (), 0.0, learned([row(whole(), **more)], request, "here")).left
+        return None if left is None else left.likely_s
+
+    assert likely_s(REQUEST) == pytest.approx(13 + 4 + 2 + 2 * 4 + 5)
+    assert likely_s(msgspec.structs.replace(REQUEST, repeats=1000)) == pytest.approx(13 + 4 + 2 + 1000 * 4 + 5)
+    for change in ({"model": "n"}, {"backend": "c"}, {"status": "failed"}, {"machine_id": "there"}, {"batch": 4}):
+        assert likely_s(REQUEST, **change) is None
+    assert likely_s(msgspec.structs.replace(REQUEST, strategy="jacobi")) is None
 
 
 def test_the_wait_says_how_long_it_lasts_by_its_own_words() -> None:
