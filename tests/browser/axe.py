@@ -29,6 +29,18 @@ THEMES = ("light", "dark")
 HEIGHT = 900
 RULES = ("wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice")
 COUNTED = ("serious", "critical")
+LOOKS = 5  # at a page that was drawn again meanwhile: what is on its way out is pale
+LOOK = """async (rules) => {
+  let drawn = false;
+  const eye = new MutationObserver(() => (drawn = true));
+  const app = document.querySelector("[data-testid=stApp]");
+  eye.observe(document.body, { subtree: true, attributeFilter: ["data-stale"] });
+  if (app) eye.observe(app, { attributeFilter: ["data-test-script-state"] });
+  const options = { runOnly: { type: "tag", values: rules }, resultTypes: ["violations"], elementRef: false };
+  const { violations } = await axe.run(document, options);
+  eye.disconnect();
+  return { violations, drawn };
+}"""
 
 
 class Excuse(NamedTuple):
@@ -91,9 +103,16 @@ def drawn(page: Any, title: str) -> None:
     from playwright.sync_api import expect
 
     expect(page.get_by_role("heading", name=title, exact=True, level=1)).to_be_visible()
+    page.add_style_tag(content="* { transition: none !important; animation: none !important; }")  # nothing half faded
+    still(page)
+
+
+def still(page: Any) -> None:
+    """Wait until nothing is drawn any more."""
+    from playwright.sync_api import expect
+
     expect(page.get_by_test_id("stApp")).to_have_attribute("data-test-script-state", "notRunning")
     expect(page.locator("[data-testid=stSkeleton], [data-testid=stSpinner], [data-stale=true]")).to_have_count(0)
-    page.add_style_tag(content="* { transition: none !important; animation: none !important; }")  # nothing half faded
     page.wait_for_function(
         """() => new Promise((done) => {
           let last = document.body.innerHTML.length, same = 0;
@@ -117,11 +136,11 @@ def findings(page: Any) -> list[Finding]:
     """What is serious or critical on the page as it stands, without what is excused."""
     if not page.evaluate("() => 'axe' in window"):
         page.evaluate(_script())
-    told = page.evaluate(
-        """(rules) => axe.run(document, {runOnly: {type: "tag", values: rules}, resultTypes: ["violations"],
-                                         elementRef: false})""",
-        list(RULES),
-    )
+    for _ in range(LOOKS):
+        told = page.evaluate(LOOK, list(RULES))
+        if not told["drawn"]:
+            break
+        still(page)
     found = [
         Finding(
             violation["id"],
