@@ -158,6 +158,14 @@ def abilities(files: Mapping[str, str]) -> frozenset[str]:
     return frozenset({"likelihood"}) if served.endpoint.scores is not None else frozenset()
 
 
+def on_this_machine(files: Mapping[str, str]) -> bool:
+    """Whether the model's server is on this machine; files: of the model's catalogue entry, of any kind."""
+    try:
+        return address(read(Path(files["endpoint"])).endpoint.url).loopback
+    except (KeyError, ExplorerError):
+        return False
+
+
 def files(endpoint: Endpoint) -> Iterator[tuple[Path, ServedModel]]:
     """The file of each model that generates text."""
     for model in endpoint.models:

@@ -55,7 +55,7 @@ class BusyError(ExplorerError):
 def measuring(folder: Path, what: str, run: str = "", asks_service: bool = False) -> Iterator[None]:
     """Hold the machine. Raises BusyError, which names who holds it. Within itself, in one thread, it is free.
 
-    folder: the data folder, which all that must not meet have in common. asks_service: as in Holder, for a load test.
+    folder: the data folder, which all that must not meet have in common. asks_service: as in Holder.
     """
     held: set[Path] = _mine.__dict__.setdefault("folders", set())
     if folder in held:

@@ -21,11 +21,13 @@ from typing import Any
 
 import msgspec
 
-from core import engine
+from core import engine, plugins
+from core.endpoints import store as endpoints
 from core.errors import ExplorerError
+from core.models import catalogue
 from core.runs.measuring import measuring
 from core.runs.store import Run, Store
-from core.types import Derive, Done, Evaluate, Event, Failed, Generate
+from core.types import Derive, Done, Evaluate, Event, Failed, Generate, Request
 from core.worker.apart import LostError
 from core.worker.evaluate import evaluate
 from core.worker.generate import measure
@@ -58,7 +60,8 @@ def perform(store: Store, sessions: Sessions, command: Command) -> None:
     end: Event
     try:
         request = run.request
-        with measuring(store.root, f"the run {run.id} ({request.model} in {request.backend})", run.id):
+        what = f"the run {run.id} ({request.model} in {request.backend})"
+        with measuring(store.root, what, run.id, asks_service=_asks_service(request)):
             request = msgspec.structs.replace(request, options={**request.options, **command.options})
             PERFORM[type(request.task)](request, sessions, journal)
         for label in engine.strangers():
@@ -87,6 +90,13 @@ def perform(store: Store, sessions: Sessions, command: Command) -> None:
             hint="The run's log has the details; try another dtype, option or backend.",
         )
     journal.end(end)
+
+
+def _asks_service(request: Request) -> bool:
+    """Whether a server on this machine has its model: it may be our own service, which has to answer meanwhile."""
+    if "endpoint" not in plugins.get("backend", request.backend).formats:
+        return False
+    return endpoints.on_this_machine(catalogue.find(request.model).files)
 
 
 def _log_to(run: Run) -> None:

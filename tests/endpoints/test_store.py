@@ -45,6 +45,19 @@ def test_added_listed_asked_again_and_forgotten(home: Path) -> None:
     assert not [e for e in catalogue.entries(refresh=True) if e.family == "served"]
 
 
+def test_a_server_on_this_machine_is_told_from_another_one(home: Path) -> None:
+    """A run that asks it must not keep it, if it is our own service, from answering."""
+    with ScriptedServer(model_servers.LLAMA_CPP) as server:
+        store.add(server.url)
+    (entry,) = [e for e in catalogue.entries(refresh=True) if e.family == "served"]
+    file = Path(entry.files["endpoint"])
+    assert store.on_this_machine(entry.files)
+    file.write_bytes(file.read_bytes().replace(b"127.0.0.1", b"10.1.2.3"))
+    assert not store.on_this_machine(entry.files)
+    file.write_bytes(b"{}")
+    assert not store.on_this_machine(entry.files) and not store.on_this_machine({"gguf": "a.gguf"})
+
+
 def test_a_model_that_is_gone_leaves_the_list(home: Path) -> None:
     answers = dict(model_servers.OPENAI)
     with ScriptedServer(lambda seen: answers.get(seen.path, json_answer({}, 404))) as server:

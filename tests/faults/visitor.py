@@ -108,6 +108,16 @@ class Visitor:
             raise
         return what
 
+    def everything(self) -> None:
+        """Each backend and each page once, so that what a process loads on first use and keeps is there."""
+        for backend in self._backends:
+            run = self.runs(self._tabs[0], backend, 4, live=True)
+            self.until_over(self._tabs[0], run)
+            settled(self._tabs[0])
+        for name in pages():
+            self._tabs[0].goto(address(self._server, name))
+            settled(self._tabs[0])
+
     def runs(self, page: Any, backend: str, tokens: int, delay_s: float = 0.0, live: bool = True) -> Run:
         """Starts a run on the Run page."""
         store = Store(self._server.home / "data")

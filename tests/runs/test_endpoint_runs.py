@@ -12,6 +12,7 @@ import pytest
 from core.endpoints import store as endpoints
 from core.errors import ExplorerError
 from core.runs.check import check
+from core.runs.measuring import holder
 from core.runs.runner import Runner
 from core.types import Evaluate, Generate, Request
 from tests.support import llama_server, model_servers
@@ -35,7 +36,15 @@ def request_for(port: int, **more: object) -> Request:
 
 def test_a_whole_run_and_no_key_in_what_is_kept(runner: Runner, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VLLM_KEY", KEY)
-    with ScriptedServer(vllm) as server:
+    may_answer = []  # our own service, if it were one, while the run asks
+
+    def noted(seen: Seen) -> Answer:
+        if seen.path == "/v1/chat/completions":
+            held = holder(runner.store.root)
+            may_answer.append(held is not None and held.asks_service)
+        return vllm(seen)
+
+    with ScriptedServer(noted) as server:
         endpoints.add(server.url, "VLLM_KEY")
         run = runner.wait(runner.start(request_for(server.port)))
         result = run.result()
@@ -47,6 +56,7 @@ def test_a_whole_run_and_no_key_in_what_is_kept(runner: Runner, home: Path, monk
         finally:
             failed.close()
     assert result.status == "done", (result.error, result.hint)
+    assert may_answer and all(may_answer)
     assert (result.text, result.n_new_tokens, result.n_prompt_tokens) == ("Paris.", 6, 12)
     assert result.served is not None
     assert (result.served.counted_by, result.served.n_chunks, result.served.single) == ("chunks", 3, False)

@@ -6,9 +6,7 @@ raises for a bad file. Knows nothing of committed tokens or of text.
 
 from __future__ import annotations
 
-import ctypes
 import gc
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ import numpy as np
 
 from core.errors import ExplorerError
 from core.types import Ids, Setup
+from hardware.heap import give_back
 
 LEVELS = {
     "all": "ORT_ENABLE_ALL",
@@ -154,8 +153,7 @@ class Engine:
             return
         self._session = None
         gc.collect()
-        if sys.platform == "linux":  # glibc keeps freed weights for later, and they would count as the next model's
-            getattr(ctypes.CDLL(None), "malloc_trim", lambda _: 0)(0)
+        give_back()  # of freed weights, which would count as the next model's
 
 
 def _input(name: str, ids: Ids, n_past: int, n: int, kept: int) -> Any:

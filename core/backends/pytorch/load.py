@@ -6,9 +6,7 @@ safetensors only and code from the folder is never run.
 
 from __future__ import annotations
 
-import ctypes
 import platform
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -121,12 +119,6 @@ def load_model(
     shown = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
     made_up = (f"{len(missing)} weights are not in the files and were made up: {shown}.",) if missing else ()
     return model, made_up + (quant.warnings() if quantization and quantization["activations"] == "int8" else ())
-
-
-def give_back() -> None:
-    """Let the system have the memory of freed weights, which glibc keeps for itself until told otherwise."""
-    if sys.platform == "linux":
-        getattr(ctypes.CDLL(None), "malloc_trim", lambda _: 0)(0)
 
 
 class ByteTokenizer:

@@ -27,6 +27,7 @@ from core.backends.pytorch.trace import TorchTrace
 from core.errors import ExplorerError
 from core.tokenizer_folder import end_ids, named
 from core.types import Count, GenerationConfig, Ids, Ledger, ModelSpec, Progress
+from hardware.heap import give_back
 
 Of = Literal["model", "blocks"]
 UNLIMITED = 1 << 20  # tokens, for models whose state does not grow
@@ -353,7 +354,7 @@ class TorchSession:
         gc.collect()
         if self._device.startswith("cuda"):
             self._torch.cuda.empty_cache()
-        load.give_back()
+        give_back()  # of freed weights
 
     def compile(self) -> None:
         """Compile the forward and try it as a prompt and three tokens; layers cannot be traced afterwards.
