@@ -1,15 +1,19 @@
 """python -m tests.faults tabs [--record]: what eight tabs in two browsers cost the app, and that all see one run.
 
-Memory of the server's process is read after each tab has drawn the Run page with the same finished run, and once more
-when all are closed and their sessions are over. Recorded in tests/bench/recorded/tabs.json.
+Memory of the server's process is read after each tab has drawn the Run page with the same finished run. Then all are
+closed, which must end their sessions and free their files, and as many are opened again: AGAIN times.
+Recorded in tests/bench/recorded/tabs.json.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import tempfile
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +27,16 @@ from tests.faults.trend import trend
 
 EACH, BROWSERS = 4, 2
 REST_MS = 1500  # for what a tab asks behind its first drawing
+AGAIN, LEFT_S = 2, 5
+FILES_EACH = 3  # of a session: its event loop's
+LIMIT_S = 120.0
 
 
 def measured(home: Path) -> dict[str, Any]:
     """Figures by name. Raises WrongError where a tab does not see what another one started."""
     from tests.faults.visitor import Visitor, address, chromium, served, settled, tab
 
-    with chromium(BROWSERS) as browsers, served(home) as server:
+    with chromium(BROWSERS) as browsers, left_for(LEFT_S), served(home) as server:
         assert server.process is not None
         app = psutil.Process(server.process.pid)
         first = tab(browsers[0])
@@ -53,6 +60,16 @@ def measured(home: Path) -> dict[str, Any]:
             print(f"{n} tabs: {points[-1][1]:.1f} MB", flush=True)
         files, threads = seen(app).files, seen(app).threads
         see_the_same(visitor, tabs)
+        again = []
+        for n in range(AGAIN):
+            close_all(app, tabs)
+            tabs = [tab(browsers[i // EACH]) for i in range(BROWSERS * EACH)]
+            for page in tabs:
+                page.goto(address(server, "run", run=run.id))
+                settled(page)
+            tabs[-1].wait_for_timeout(REST_MS)
+            again.append(seen(app).rss_bytes / MB)
+            print(f"opened again, {n + 1}: {again[-1]:.1f} MB", flush=True)
         line = trend([points], blocks=len(points))
         assert line is not None
         return {
@@ -60,6 +77,7 @@ def measured(home: Path) -> dict[str, Any]:
             "browsers": BROWSERS,
             "one tab MB": points[0][1],
             "all tabs MB": points[-1][1],
+            **{f"all tabs MB, opened again, {n}": value for n, value in enumerate(again, 1)},
             "each further tab MB": line.slope,
             "each further tab MB, low": line.low,
             "each further tab MB, high": line.high,
@@ -67,6 +85,31 @@ def measured(home: Path) -> dict[str, Any]:
             "threads with all tabs": threads,
             "tabs that saw the run of another tab, and its end": len(tabs),
         }
+
+
+@contextmanager
+def left_for(seconds: int) -> Iterator[None]:
+    """A server that starts meanwhile keeps the session of a closed tab for so long."""
+    name = "STREAMLIT_SERVER_DISCONNECTED_SESSION_TTL"
+    before = os.environ.get(name)
+    os.environ[name] = str(seconds)
+    try:
+        yield
+    finally:
+        os.environ.pop(name)
+        if before is not None:
+            os.environ[name] = before
+
+
+def close_all(app: psutil.Process, tabs: Sequence[Any]) -> None:
+    """Close the tabs and wait for the end of their sessions. Raises WrongError where their files stay open."""
+    before = app.num_fds()
+    for page in tabs:
+        page.context.close()
+    end = time.monotonic() + LIMIT_S
+    while (now := app.num_fds()) > before - FILES_EACH * len(tabs):
+        check(time.monotonic() < end, f"{before} open files with {len(tabs)} tabs, {now} without")
+        time.sleep(1.0)
 
 
 def see_the_same(visitor: Any, tabs: list[Any]) -> None:
