@@ -8,8 +8,9 @@ Pure: measurements come in, numbers go out.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 import numpy as np
@@ -22,11 +23,21 @@ from core.types import Record
 if TYPE_CHECKING:
     from hardware.published import PublishedRun
 
+Phase = Literal["decode", "prefill"]
+Group = Literal["device", "family", "maker"]
 Floats = NDArray[np.float64]
+PHASES: tuple[Phase, ...] = ("decode", "prefill")
+GROUPS: tuple[Group, ...] = ("device", "family", "maker")
+KV_SHARES = ("gpu_kv_share", "soc_kv_share")
+MISSED = 0.1  # share of values that an interval leaves out
 
 
 class MethodError(Record, omit_defaults=False):
-    """Relative errors of a method over measured values. coverage: share inside [low, high]; None without one."""
+    """Relative errors of a method over measured values.
+
+    coverage: share inside [low, high]; interval_score: mean of the width of ln [low, high] and 20 times the distance of
+    a value that lies outside (Gneiting and Raftery 2007, equation 43, for 90 %); both None without an interval.
+    """
 
     phase: str
     method: str
@@ -35,6 +46,7 @@ class MethodError(Record, omit_defaults=False):
     median_error: float
     p90_error: float
     coverage: float | None = None
+    interval_score: float | None = None
 
 
 def relative_fit(
@@ -77,13 +89,18 @@ def _non_negative(design: Floats, target: Floats) -> Floats:
 
 
 def fit(runs: Sequence[PublishedRun]) -> Calibration:
-    """All fitted numbers, and the spread of measured over predicted time on left-out devices."""
-    decode, prefill = leave_out(runs, "decode"), leave_out(runs, "prefill")
-    return msgspec.structs.replace(_fit(runs), decode=_spread(decode), prefill=_spread(prefill))
+    """All fitted numbers, and the spread of measured over predicted time on devices and makers that were left out."""
+    spreads = {}
+    for phase in PHASES:
+        spreads[phase] = _spread([row for row in leave_out(runs, phase) if row.familiar])
+        spreads[f"{phase}_unfamiliar"] = _spread(leave_out(runs, phase, by="maker"))
+    return msgspec.structs.replace(_fit(runs), **spreads)
 
 
 def _fit(runs: Sequence[PublishedRun]) -> Calibration:
-    kv = msgspec.structs.replace(PUBLISHED, **_kv_shares(runs))
+    shares = _kv_shares(runs)
+    other = float(np.median(list(shares.values()) or [1.0]))  # of a kind that was left out entirely
+    kv = msgspec.structs.replace(PUBLISHED, **{name: shares.get(name, other) for name in KV_SHARES})
     decoded = [run for run in runs if run.use != "depth"]
     prefilled = [run for run in decoded if run.prefill_s is not None]
     found = relative_fit([_decode_terms(run) for run in decoded], [run.decode_s - _rest(run, kv) for run in decoded])
@@ -92,6 +109,7 @@ def _fit(runs: Sequence[PublishedRun]) -> Calibration:
     layer = max(value for name, value in found.items() if name.endswith("_layer_s"))
     for name in ("gpu_layer_s", "gpu_layer_2024_s", "soc_layer_s"):
         found.setdefault(name, layer)
+    found.setdefault("soc_unpack_k", 0.0)
     return msgspec.structs.replace(kv, **found)
 
 
@@ -109,7 +127,7 @@ def _kv_shares(runs: Sequence[PublishedRun]) -> dict[str, float]:
 
 
 def _decode_terms(run: PublishedRun) -> dict[str, float]:
-    return device_time.decode_terms(run.device, run.weight_bytes, run.n_layers, run.launch_graphs)
+    return device_time.decode_terms(run.device, run.weight_bytes, run.n_layers, _dtype(run), run.launch_graphs)
 
 
 def _rest(run: PublishedRun, calibration: Calibration) -> float:
@@ -119,8 +137,11 @@ def _rest(run: PublishedRun, calibration: Calibration) -> float:
 
 def _prefill_terms(run: PublishedRun) -> dict[str, float]:
     flops = 2 * run.n_matrix_params * run.prefill_tokens
-    dtype = {"F16": "fp16"}.get(run.quant, run.quant.lower().removesuffix("_m"))
-    return device_time.prefill_terms(run.device, flops, dtype, run.prefill_thread_share)
+    return device_time.prefill_terms(run.device, flops, _dtype(run), run.prefill_thread_share)
+
+
+def _dtype(run: PublishedRun) -> str:
+    return {"F16": "fp16"}.get(run.quant, run.quant.lower().removesuffix("_m"))
 
 
 def _predicted(run: PublishedRun, phase: str, calibration: Calibration) -> float:
@@ -133,9 +154,14 @@ def _predicted(run: PublishedRun, phase: str, calibration: Calibration) -> float
 
 
 class LeftOut(Record):
-    """A measured time beside what was predicted without its device (or its family)."""
+    """A measured time beside what was predicted without its device, its family, or all of its maker.
+
+    familiar: several devices of its maker and kind are known.
+    """
 
     group: str
+    maker: str
+    familiar: bool
     measured_s: float
     predicted_s: float
     ideal_s: float
@@ -147,14 +173,14 @@ class LeftOut(Record):
         return self.measured_s / self.predicted_s
 
 
-def leave_out(runs: Sequence[PublishedRun], phase: str, by: str = "device") -> tuple[LeftOut, ...]:
-    """Every measured value of the phase, predicted by a fit without its device or family.
+def leave_out(runs: Sequence[PublishedRun], phase: Phase, by: Group = "device") -> tuple[LeftOut, ...]:
+    """Every measured value of the phase, predicted by a fit without its device, family or maker.
 
     rule_s: file size over 0.55 times the bandwidth.
     """
 
     def group(run: PublishedRun) -> str:
-        return run.family if by == "family" else run.device.name
+        return {"device": run.device.name, "family": run.family, "maker": run.device.vendor}[by]
 
     found = []
     for name in sorted({group(run) for run in runs}):
@@ -166,7 +192,8 @@ def leave_out(runs: Sequence[PublishedRun], phase: str, by: str = "device") -> t
                 continue
             predicted = _predicted(run, phase, calibration)
             found.append(LeftOut(
-                group=name, measured_s=measured, predicted_s=predicted, ideal_s=_ideal(run, phase),
+                group=name, maker=run.device.vendor, familiar=device_time.familiar(run.device), measured_s=measured,
+                predicted_s=predicted, ideal_s=_ideal(run, phase),
                 rule_s=run.file_bytes / (0.55 * run.device.mem_bandwidth_bytes_per_s), added=run.added,
             ))  # fmt: skip
     return tuple(found)
@@ -189,23 +216,28 @@ def _spread(rows: Sequence[LeftOut]) -> Spread:
     return Spread(low=float(low), high=float(high))
 
 
-def _coverage(rows: Sequence[LeftOut]) -> float:
-    """Share of measured values inside an interval whose width comes from the other groups only."""
-    inside = 0
+def _held(rows: Sequence[LeftOut], strangers: Sequence[LeftOut]) -> tuple[float, float]:
+    """Coverage and interval score of intervals whose width comes from other groups only; strangers: by maker."""
+    inside, score = 0, 0.0
     for row in rows:
-        spread = _spread([other for other in rows if other.group != row.group])
+        if row.familiar:
+            spread = _spread([other for other in rows if other.familiar and other.group != row.group])
+        else:
+            spread = _spread([other for other in strangers if other.maker != row.maker])
         inside += spread.low <= row.ratio <= spread.high
-    return inside / len(rows)
+        outside = max(0.0, math.log(spread.low / row.ratio), math.log(row.ratio / spread.high))
+        score += math.log(spread.high / spread.low) + 2 / MISSED * outside
+    return inside / len(rows), score / len(rows)
 
 
 def calibration_table(runs: Sequence[PublishedRun]) -> tuple[MethodError, ...]:
     """Ours and the two rules of thumb on the same rows, for decode and prefill."""
     table = []
-    for phase in ("decode", "prefill"):
-        devices, families = leave_out(runs, phase), leave_out(runs, phase, by="family")
+    for phase in PHASES:
+        devices, families, makers = (leave_out(runs, phase, by) for by in GROUPS)
         table += [
-            _errors(phase, "Roofscope", "device", devices, lambda row: row.predicted_s, _coverage(devices)),
-            _errors(phase, "Roofscope", "family", families, lambda row: row.predicted_s, _coverage(families)),
+            _errors(phase, "Roofscope", "device", devices, lambda row: row.predicted_s, _held(devices, makers)),
+            _errors(phase, "Roofscope", "family", families, lambda row: row.predicted_s, _held(families, makers)),
             _errors(phase, "ideal roofline (LLM-Viewer)", "", devices, lambda row: row.ideal_s),
         ]
         if phase == "decode":
@@ -219,7 +251,7 @@ def _errors(
     left_out: str,
     rows: Sequence[LeftOut],
     seconds: Callable[[LeftOut], float],
-    coverage: float | None = None,
+    held: tuple[float, float] | tuple[None, None] = (None, None),
 ) -> MethodError:
     # of the rate, as users read tokens per second: |predicted/measured - 1| = |measured_s/predicted_s - 1|
     errors = np.array([abs(row.measured_s / seconds(row) - 1) for row in rows])
@@ -230,5 +262,6 @@ def _errors(
         n=len(rows),
         median_error=float(np.median(errors)),
         p90_error=float(np.quantile(errors, 0.9)),
-        coverage=coverage,
+        coverage=held[0],
+        interval_score=held[1],
     )

@@ -87,12 +87,12 @@ def predict(
     spec, dtype = load.spec, load.weights
     bandwidth, roof, peak = device.mem_bandwidth_bytes_per_s, ideal_peak(device, dtype), compute_peak(device, dtype)
     first = prompt_time(load, device, calibration, thread_share)
-    ttft = as_figure(first.ideal, first.seconds, calibration.prefill)
+    ttft = as_figure(first.ideal, first.seconds, calibration.spread(device, "prefill"))
     prefill_bound = bound(total(load.prompt), peak[1], bandwidth)
     tpot, decode_bound = None, prefill_bound
     step = step_time(load, device, calibration, thread_share)
     if step is not None and load.step is not None:
-        tpot = as_figure(step.ideal, step.seconds, calibration.decode)
+        tpot = as_figure(step.ideal, step.seconds, calibration.spread(device, "decode"))
         decode_bound = bound(load.step, peak[1], bandwidth)
 
     shape = Shape(

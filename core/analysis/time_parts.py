@@ -135,9 +135,9 @@ def step_time(
     where, bandwidth = _read_from(device, cache, in_cache)
     ideal = _roofline(step, where, bandwidth, ideal_peak(device, load.weights))
     reads = device if where == BANDWIDTH else _with_bandwidth(device, bandwidth)
-    names = {"memory": where, "unpack": "fp32"}
+    names = {"memory": where, "unpack": "fp32", "soc_unpack_k": "fp32"}
     beside: Parts = defaultdict(float)
-    for name, value in decode_terms(reads, step.weight_bytes, load.spec.n_blocks).items():
+    for name, value in decode_terms(reads, step.weight_bytes, load.spec.n_blocks, load.weights).items():
         beside[names.get(name, OVERHEAD)] += getattr(calibration, name) * value
     beside[where] += decode_rest(reads, load.step_kv_bytes, 0.0, thread_share, calibration)
     if device.kind == "cpu":
@@ -189,8 +189,10 @@ def _arithmetic(
     device: Device, weights: str, flops: float, thread_share: float, calibration: Calibration, dtype: str
 ) -> Parts:
     terms = prefill_terms(device, flops, weights, thread_share)
-    names = {"flops": dtype, "joules_per_flop": POWER}
-    return {names[name]: getattr(calibration, name) * value for name, value in terms.items()}
+    parts: Parts = defaultdict(float)
+    for name, value in terms.items():
+        parts[POWER if name == "joules_per_flop" else dtype] += getattr(calibration, name) * value
+    return parts
 
 
 def together(found: Sequence[Timed]) -> Timed:

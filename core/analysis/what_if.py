@@ -303,7 +303,7 @@ def _timed(load: Load, of: Design, phase: PhaseName) -> Timed | None:
 def _spread(of: Design, phase: PhaseName) -> Spread:
     if of.measured is not None:
         return of.measured.overhead.spread
-    return PUBLISHED.prefill if phase == "prefill" else PUBLISHED.decode
+    return PUBLISHED.spread(of.device, phase)
 
 
 def _phase(name: PhaseName, found: Timed, spread: Spread) -> Phase:

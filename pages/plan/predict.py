@@ -206,6 +206,7 @@ def error_rows() -> list[dict[str, Any]]:
             "Median error": e.median_error,
             "90 % of errors below": e.p90_error,
             "Measured inside the range": e.coverage,
+            "Interval score": e.interval_score,
         }
         for e in table
     ]
@@ -226,6 +227,13 @@ def draw_assumptions(of: Prediction, command: str) -> None:
             column_config={
                 name: st.column_config.NumberColumn(format="percent")
                 for name in ("Median error", "90 % of errors below", "Measured inside the range")
+            }
+            | {
+                "Interval score": st.column_config.NumberColumn(
+                    format="%.2f",
+                    help="Width of the range of ln(measured / predicted), and twenty times what lies outside it. "
+                    "Lower is better.",
+                )
             },
             alt="Errors of the prediction and of two rules of thumb on published measurements",
         )

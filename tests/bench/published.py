@@ -15,6 +15,7 @@ def run() -> list[dict[str, Any]]:
     table = calibration_table(runs())
     for row in table:
         method = f"{row.method} ({row.left_out} left out)" if row.left_out else row.method
-        inside = "" if row.coverage is None else f"{row.coverage:7.0%} inside"
+        held = row.coverage is not None and row.interval_score is not None
+        inside = f"{row.coverage:7.0%} inside, interval score {row.interval_score:.2f}" if held else ""
         print(f"{row.phase:8}{method:52}n {row.n:3}  median {row.median_error:6.1%}  p90 {row.p90_error:7.1%}{inside}")
     return [msgspec.structs.asdict(row) for row in table]
