@@ -90,7 +90,7 @@ def _non_negative(design: Floats, target: Floats) -> Floats:
 
 def fit(runs: Sequence[PublishedRun]) -> Calibration:
     """All fitted numbers, and the spread of measured over predicted time on devices and makers that were left out."""
-    spreads = {}
+    spreads: dict[str, Spread] = {}
     for phase in PHASES:
         spreads[phase] = _spread([row for row in leave_out(runs, phase) if row.familiar])
         spreads[f"{phase}_unfamiliar"] = _spread(leave_out(runs, phase, by="maker"))
