@@ -117,7 +117,7 @@ def screen(
         broken = next((x for x in constraints if _never(c, x)), None)
         if broken is not None:
             word = "above" if broken.better == "lower" else "below"
-            dropped[c.id] = f"{broken.measure} lies {word} {broken.limit:g} even at the better end of its range"
+            dropped[c.id] = f"{broken.measure} lies {word} the limit even at the better end of its range"
             continue
         top = _ends(c, goals, "good")
         if top is None or not len(floors):

@@ -13,12 +13,12 @@ _PREFIXES = {-4: "p", -3: "n", -2: "µ", -1: "m", 0: "", 1: "k", 2: "M", 3: "G",
 
 
 def si(value: float | None, unit: str, digits: int = 3) -> str:
-    """1.53e9, "FLOP/s" is "1.53 GFLOP/s"; None is "not measured"."""
+    """1.53e9, "FLOP/s" is "1.53 GFLOP/s"; None is "not measured". Without a unit nothing is counted in thousandths."""
     if value is None or not math.isfinite(value):
         return "not measured"
     if value == 0:
-        return f"0 {unit}"
-    power = max(-4, min(6, math.floor(math.log10(abs(value)) / 3 + 1e-12)))
+        return f"0 {unit}".strip()
+    power = max(-4 if unit else 0, min(6, math.floor(math.log10(abs(value)) / 3 + 1e-12)))
     scaled = value / 1000.0**power
     if abs(float(f"{scaled:.{digits}g}")) >= 1000 and power < 6:
         power, scaled = power + 1, scaled / 1000

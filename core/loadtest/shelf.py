@@ -11,15 +11,12 @@ import os
 import re
 import secrets
 import shutil
-import subprocess
-import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import msgspec
-import psutil
 
 from core.errors import ExplorerError
 from core.loadtest import plan as plans
@@ -28,15 +25,16 @@ from core.loadtest.lengths import read_rows
 from core.loadtest.plan import Plan
 from core.loadtest.report import Report, Status, report, status_of
 from core.loadtest.sending import key_of
-from core.runs import clock
+from core.runs import clock, detached
+from core.runs.detached import launch, owner_of
 from core.runs.measuring import BusyError, holder
 from core.runs.owner import Owner
 from core.types import Record, from_json, to_json
 from hardware.detect import machine
-from hardware.files import UNREADABLE, put, removed, written_s
-from hardware.priority import spawn
+from hardware.files import UNREADABLE, put, removed
 
 FOLDER = "loads"
+LOG, OWNER = "log.txt", "owner.json"
 GOING = ("queued", "running")
 MOST_S = 1e9
 _ID = re.compile(r"[\w][\w.-]{0,99}", re.ASCII)
@@ -99,12 +97,8 @@ class LoadTest:
         ended = status_of(self.events())
         if ended is not None:
             return ended
-        try:
-            owner = from_json((self.path / "owner.json").read_bytes(), Owner)
-        except (OSError, msgspec.DecodeError):
-            return "interrupted"
-        if not owner.alive(self._silent_s()):
-            return "interrupted" if status_of(self.events()) is None else self.status()
+        if owner_of(self.path / OWNER, self.path / OWNER, self.path / "events.jsonl") is None:
+            return status_of(self.events()) or "interrupted"  # it may have ended while it was asked for
         return "running" if self._events else "queued"
 
     def report(self) -> Report:
@@ -122,9 +116,9 @@ class LoadTest:
         """Seconds since it was asked for, as its next event may say it, whatever the clock did."""
         return clock.since_s(self.about.created_s, max((event.t_s for event in self.events()), default=0.0))
 
-    def own(self, pid: int | None = None) -> None:
-        """Say which process writes it; None: this one. Raises OSError (a full disk)."""
-        put(self.path / "owner.json", to_json(Owner.of(os.getpid() if pid is None else pid)))
+    def own(self) -> None:
+        """Say that this process writes it. Raises OSError (a full disk)."""
+        put(self.path / OWNER, to_json(Owner.of(os.getpid())))
 
     def cancel(self) -> None:
         """Ask for a stop; returns at once. Its process drops its connections and keeps what it measured."""
@@ -137,14 +131,7 @@ class LoadTest:
 
     def last_words(self) -> str:
         """What its process said last, for one that died."""
-        try:
-            return "\n".join((self.path / "log.txt").read_text(errors="replace").splitlines()[-20:])
-        except OSError:
-            return ""
-
-    def _silent_s(self) -> float:
-        files = (self.path / name for name in ("events.jsonl", "owner.json"))
-        return abs(time.time() - max(map(written_s, files)))
+        return detached.last_words(self.path / LOG, 20)
 
 
 class Shelf:
@@ -202,25 +189,12 @@ class Shelf:
         if (other := holder(self.root)) is not None:
             raise BusyError(other)
         test = self.create(plan, local)
-        command = [sys.executable, "-m", "core.loadtest.generator", str(self.root), test.id]
         try:
             test.own()  # until its process is there
-            with (test.path / "log.txt").open("wb") as log:
-                process = spawn(
-                    lambda: subprocess.Popen(
-                        command,
-                        stdin=subprocess.DEVNULL,
-                        stdout=log,
-                        stderr=log,
-                        cwd=Path(__file__).parents[2],
-                        start_new_session=True,
-                    )
-                )
+            launch(("-m", "core.loadtest.generator", str(self.root), test.id), test.path / LOG, test.path / OWNER)
         except OSError as error:
             shutil.rmtree(test.path, ignore_errors=True)
             raise _unstored(error, self.root) from error
-        with contextlib.suppress(psutil.NoSuchProcess, OSError):  # it has ended already, and has said so
-            test.own(process.pid)
         return test
 
     def delete(self, test_id: str) -> None:

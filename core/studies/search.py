@@ -21,6 +21,7 @@ import msgspec
 
 from core import plugins
 from core.analysis.search import Candidate, Constraint, Goal, Hunt, Outcome, OutOfTimeError, Range, Values, miss_rate
+from core.charts.labels import si
 from core.errors import ExplorerError
 from core.models import catalogue
 from core.paths import data_dir
@@ -109,10 +110,7 @@ def searching(
     asked = (base, axes, goals, constraints, total, final_rounds, seed, *((floor,) if floor else ()))
     digest = hashlib.sha256(to_json(asked)).hexdigest()[:8]
     model = next((str(axis.values[0]) for axis in axes if axis.name == "model" and axis.values), base.model)
-    limits = "".join(
-        f", {MEASURES[c.measure].label.lower()} at {'most' if c.better == 'lower' else 'least'} {c.limit:g}"
-        for c in constraints
-    )
+    limits = "".join(f", {MEASURES[c.measure].label.lower()} {_side(MEASURES[c.measure], c)}" for c in constraints)
     if floor is not None:
         limits += f", {floor.label.lower()} at {'most' if floor.better == 'lower' else 'least'} {floor.limit:g}"
         constraints += (Constraint(measure=QUALITY, better=floor.better, limit=floor.limit),)
@@ -491,24 +489,33 @@ def _cost(plan: Search, constraint: Constraint, outcome: Outcome) -> str:
     if not without or not inside or pick(inside) <= 0:
         return ""
     ratio = pick(without) / pick(inside)
-    side = "at most" if constraint.better == "lower" else "at least"
-    name = f"{measure_of(plan, constraint.measure).label} {side} {constraint.limit:g}"
+    what = measure_of(plan, constraint.measure)
+    name = f"{what.label} {_side(what, constraint)}"
     if abs(ratio - 1) < 0.005:
         return f"{name} costs nothing here."
     return f"Without “{name}” the best {MEASURES[goal].label.lower()} that was measured is {ratio:.2f} times that."
+
+
+def _side(what: Measure, c: Constraint) -> str:
+    """`at most 1 GB`."""
+    return f"at {'most' if c.better == 'lower' else 'least'} {_figure(what, c.limit)}"
+
+
+def _figure(what: Measure, value: float) -> str:
+    return f"{value:.4g} {what.unit}".strip() if what.unit in ("", "tok/s") else si(value, what.unit, 4)
 
 
 def _nearest(plan: Search, outcome: Outcome, labels: Mapping[str, str]) -> str:
     if not outcome.nearest:
         return "Every cell that was tried failed; the table has the reasons."
     values = outcome.seen[outcome.nearest]
-    missing = [
-        f"{measure_of(plan, c.measure).label.lower()} of {values[c.measure]:.4g} where {c.limit:g} is asked"
-        if c.measure in values
-        else f"{measure_of(plan, c.measure).label.lower()}, which was not measured"
-        for c in plan.constraints
-        if c.measure not in values or not c.met(values[c.measure])
-    ]
+    missing = []
+    for c in plan.constraints:
+        what = measure_of(plan, c.measure)
+        if c.measure not in values:
+            missing.append(f"{what.label.lower()}, which was not measured")
+        elif not c.met(value := values[c.measure]):
+            missing.append(f"{what.label.lower()} of {_figure(what, value)} where {_side(what, c)} is asked")
     return (
         f"Nothing that was measured meets the constraints. Nearest is {labels[outcome.nearest]}: {'; '.join(missing)}."
     )

@@ -9,17 +9,14 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import msgspec
-import psutil
 
 from core.errors import ExplorerError
 from core.paths import data_dir
-from core.runs import old_form
+from core.runs import detached, old_form
+from core.runs.detached import launch, owner_of
 from core.runs.owner import Owner
 from core.studies import ledger
 from core.studies.findings import Findings
@@ -27,7 +24,6 @@ from core.studies.plan import Architectures, FreeShapes, Search, Sweep
 from core.studies.standings import Standings
 from core.types import Record, from_json, to_json
 from hardware.files import written_s
-from hardware.priority import spawn
 
 RECORDED = Path(__file__).with_name("recorded")
 _COMMANDS: dict[type, tuple[str, ...]] = {
@@ -108,20 +104,7 @@ def _launch(name: str, *arguments: str) -> None:
     if ledger.in_use(folder):
         raise ExplorerError("Another process carries out this study already.", "Stop it or wait for its end.")
     folder.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "core", *arguments]
-    with (folder / LOG).open("wb") as log:
-        process = spawn(
-            lambda: subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                cwd=Path(__file__).parents[2],
-                start_new_session=True,
-            )
-        )
-    with contextlib.suppress(psutil.NoSuchProcess):  # it has ended already
-        (folder / PID).write_bytes(to_json(Owner.of(process.pid)))
+    launch(("-m", "core", *arguments), folder / LOG, folder / PID)
 
 
 def stop() -> None:
@@ -134,11 +117,7 @@ def stop() -> None:
 
 def last_words(name: str, n: int = 3) -> str:
     """The last lines that a study's process said."""
-    try:
-        lines = (data_dir() / "studies" / name / LOG).read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return ""
-    return "\n".join(lines[-n:])
+    return detached.last_words(data_dir() / "studies" / name / LOG, n)
 
 
 def share_done(name: str) -> float | None:
@@ -151,9 +130,4 @@ def share_done(name: str) -> float | None:
 
 def _owner(file: Path) -> Owner | None:
     """The process that carries out a study; None when it is over."""
-    try:
-        owner = from_json(file.read_bytes(), Owner)
-        silent_s = time.time() - (file.parent / LOG).stat().st_mtime
-    except (OSError, msgspec.DecodeError):
-        return None
-    return owner if owner.alive(silent_s) else None
+    return owner_of(file, file.with_name(LOG))

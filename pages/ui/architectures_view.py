@@ -14,6 +14,7 @@ from core.types import to_json
 from pages.ui import text
 from pages.ui.figure import figure
 from pages.ui.pickers import backend_label
+from pages.ui.share import Form, download
 from pages.ui.state import store
 
 _ROLES = {"whole": "Whole model", "chosen": "Chosen", "random": "Drawn at random", "masked": "Masked only"}
@@ -67,15 +68,7 @@ def draw(found: Found, key: str) -> None:
         alt="Shapes with parameters, losses before and after training, and speed in each engine",
     )
     _draw_proxies(found, key)
-    st.download_button(
-        "JSON",
-        data=lambda: to_json(found),
-        file_name=f"{found.plan.name}.json",
-        mime="application/json",
-        icon=":material/download:",
-        key=f"{key}-json",
-        on_click="ignore",
-    )
+    download(Form("JSON", f"{found.plan.name}.json", lambda: to_json(found)), f"{key}-json")
 
 
 def _spots(found: Found, engine: str) -> list[Spot]:

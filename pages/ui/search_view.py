@@ -22,7 +22,7 @@ from pages.ui import text
 from pages.ui.figure import figure
 from pages.ui.forms import params_form
 from pages.ui.page import fault, nothing_yet
-from pages.ui.share import study_menu
+from pages.ui.share import Form, download, study_menu
 from pages.ui.state import runner, store
 from pages.ui.sweep_view import show
 
@@ -203,15 +203,7 @@ def draw_report(found: SearchReport) -> None:
         "measured. The best of many noisy figures is too good, so only final figures are results."
     )
     with st.container(horizontal=True, vertical_alignment="center"):
-        st.download_button(
-            "JSON",
-            data=lambda: to_json(found),
-            file_name=f"{found.plan.name}.json",
-            mime="application/json",
-            icon=":material/download:",
-            key="search-json",
-            on_click="ignore",
-        )
+        download(Form("JSON", f"{found.plan.name}.json", lambda: to_json(found)), "search-json")
         study_menu(found.plan.name, "search-share", lambda fmt: export_study(found.plan.name, fmt, store()))
 
 

@@ -1,9 +1,9 @@
-"""The menu that makes files for others: each is made only when it is asked for."""
+"""Files to take along and for others, each made only when it is asked for."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import streamlit as st
 
@@ -23,22 +23,33 @@ class Form(NamedTuple):
     made: Callable[[], bytes | str]
 
 
+def _known(form: Form) -> tuple[str, str]:
+    """Its type and its icon."""
+    return MIMES[form.file_name.rpartition(".")[2]]
+
+
+def download(
+    form: Form, key: str, icon: str = ":material/download:", kind: Literal["secondary", "tertiary"] = "secondary"
+) -> None:
+    """The button for one file."""
+    st.download_button(
+        form.label,
+        data=form.made,
+        file_name=form.file_name,
+        mime=_known(form)[0],
+        icon=icon,
+        key=key,
+        on_click="ignore",
+        type=kind,
+    )
+
+
 def share_menu(forms: Sequence[Form], key: str, about: str) -> None:
     """A popover with a download for each form."""
     with st.popover("Share", icon=":material/share:", type="tertiary"):
         st.caption(about)
         for n, form in enumerate(forms):
-            mime, icon = MIMES[form.file_name.rpartition(".")[2]]
-            st.download_button(
-                form.label,
-                data=form.made,
-                file_name=form.file_name,
-                mime=mime,
-                icon=icon,
-                key=f"{key}-{n}",
-                on_click="ignore",
-                type="tertiary",
-            )
+            download(form, f"{key}-{n}", _known(form)[1], "tertiary")
 
 
 def study_menu(name: str, key: str, export: Callable[[str], bytes], bundled: bool = True) -> None:

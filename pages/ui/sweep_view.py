@@ -21,7 +21,7 @@ from pages.ui import text
 from pages.ui.figure import figure
 from pages.ui.links import link
 from pages.ui.live import moving
-from pages.ui.share import study_menu
+from pages.ui.share import Form, download, study_menu
 from pages.ui.state import store
 
 _SHOWN = 12  # values of an axis in a chart before it is unreadable
@@ -136,24 +136,8 @@ def draw_table(found: Report, key: str) -> None:
         alt="Cells of the sweep with what was measured, or why not",
     )
     with st.container(horizontal=True):
-        st.download_button(
-            "CSV",
-            data=lambda: sweep.csv_of(rows),
-            file_name=f"{found.plan.name}.csv",
-            mime="text/csv",
-            icon=":material/download:",
-            key=f"{key}-csv",
-            on_click="ignore",
-        )
-        st.download_button(
-            "JSON",
-            data=lambda: to_json(found),
-            file_name=f"{found.plan.name}.json",
-            mime="application/json",
-            icon=":material/download:",
-            key=f"{key}-json",
-            on_click="ignore",
-        )
+        download(Form("CSV", f"{found.plan.name}.csv", lambda: sweep.csv_of(rows)), f"{key}-csv")
+        download(Form("JSON", f"{found.plan.name}.json", lambda: to_json(found)), f"{key}-json")
         study_menu(found.plan.name, f"{key}-share", lambda fmt: export_study(found.plan.name, fmt, store()))
         link("pages/compare/many.py", "Compare these runs", ":material/table_chart:", query={"runs": found.plan.name})
 

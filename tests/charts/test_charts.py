@@ -346,6 +346,10 @@ def test_si(value: float | None, words: str) -> None:
     assert si(value, "B") == words
 
 
+def test_a_figure_without_a_unit_has_no_thousandths() -> None:
+    assert (si(0.95, ""), si(0, ""), si(134.5e6, "")) == ("0.95", "0", "134 M")
+
+
 def test_short_names() -> None:
     assert short("blocks.7.attn.q_proj") == "7 · attn.q_proj"
     assert short("lm_head") == "lm_head"

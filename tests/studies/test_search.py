@@ -66,7 +66,7 @@ def test_it_chooses_measures_anew_and_says_why_after_a_stop_too() -> None:
     assert best.label == "delay s 0.0" and best.stage == "finalist"
     assert best.final["tok_per_s"].n == 1 and best.shrinkage["tok_per_s"] > 0
     words = " ".join(found.answer.words)
-    assert "times the baseline's (delay s 0.2)" in words and "Whole answer at most 60 costs nothing here." in words
+    assert "times the baseline's (delay s 0.2)" in words and "Whole answer at most 60 s costs nothing here." in words
     assert "Measured anew" in words
     store = Store(data_dir())
     finals = [i for k, i in ledger.state.runs.items() if k.startswith("final-")]
@@ -80,6 +80,7 @@ def test_a_limit_that_nobody_meets_names_the_nearest() -> None:
     seek(wanted, 10, quiet)
     found = told(wanted)
     assert found.answer.cell == "" and "Nearest is delay s 0.0: whole answer of" in found.answer.words[0]
+    assert "s where at most 1 µs is asked." in found.answer.words[0] and wanted.title.endswith("at most 1 µs")
     assert not any(row.final for row in found.rows)
 
 
