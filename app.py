@@ -83,6 +83,7 @@ def main() -> None:
     from pages.ui import lecture, rest
     from pages.ui.access import access
     from pages.ui.first_start import tour_strip
+    from pages.ui.lesson_view import way_back
     from pages.ui.page import guard
     from pages.ui.panes import look
     from pages.ui.shell import machine_line, missing_run_notice, run_strip
@@ -93,7 +94,10 @@ def main() -> None:
     access()
     st.logo(ROOT / "pages/ui/logo.svg", size="large")
     menu = {section: [*map(_page, filter(_is_there, entries))] for section, entries in MENU.items()}
+    menu["Measure"].append(st.Page(_to_run, title="Run", url_path="run", visibility="hidden"))
     chosen = st.navigation({section: found for section, found in menu.items() if found}, expanded=True)
+    if chosen.visibility == "hidden":
+        chosen.run()
     with guard():
         keep_run_in_address()
         note = rest.resting()
@@ -102,6 +106,7 @@ def main() -> None:
             st.stop()
         lecture.frame()
         tour_strip()
+        way_back(on_lessons=chosen.title == "Lessons")
         missing_run_notice()
         run_strip(on_run_page=chosen.title == "Run")
         machine_line()
@@ -112,13 +117,20 @@ def main() -> None:
         drew(data_dir())
 
 
+def _to_run() -> None:
+    """The main page has no name in its address: who types `/run`, or has it from a link, is led there."""
+    st.switch_page(f"pages/{MENU['Measure'][0][0]}", query_params=st.query_params.to_dict())
+
+
 def _is_there(entry: Entry) -> bool:
     return (ROOT / "pages" / entry[0]).is_file()
 
 
 def _page(entry: Entry) -> st.Page:
     path, title, icon, about = entry
-    return st.Page(f"pages/{path}", title=title, icon=f":material/{icon}:", help=about, default=title == "Run")
+    main = title == "Run"
+    name = "" if main else None  # its own would be that of _to_run
+    return st.Page(f"pages/{path}", title=title, icon=f":material/{icon}:", help=about, default=main, url_path=name)
 
 
 if __name__ == "__main__":  # Streamlit runs this file as the script of every page

@@ -20,13 +20,14 @@ from core.analysis.bottlenecks import Ceiling
 from core.analysis.device_time import compute_peak
 from core.charts.chart import Chart
 from core.errors import ExplorerError
-from core.types import Attention, ModelSpec, Provenance, Request, Result
+from core.types import Attention, Generate, ModelSpec, Provenance, Request, Result
 from core.types import Step as Taken
 from hardware.device import Device
 
 Kind = Literal["predict", "move", "see", "check", "do"]
 Source = Literal["ladder", "benchmark", "trace"]
 Value = float | str
+PROMPT = "Why is the sky blue? Explain it to a child."
 _PREFIXES = {"k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12}
 _NUMBER = re.compile(r"\s*([-+]?\d[\d  '_]*(?:[.,]\d+)?(?:e[-+]?\d+)?)\s*([kKmMgGtT]?)\s*[^\d]*\s*")
 
@@ -153,7 +154,8 @@ class Recorded(NamedTuple):
 class Do(NamedTuple):
     """What is done for real. page, query: where it is set up, ready to run.
 
-    recorded: None where the run that ships with the project stands in.
+    recorded: None where the run that ships with the project stands in. here: one run with these settings is all, so
+    that it can be started from the lesson itself.
     """
 
     label: str
@@ -161,6 +163,24 @@ class Do(NamedTuple):
     query: Callable[[Scene], dict[str, str]]
     own: Own
     recorded: Recorded | None = None
+    here: bool = False
+
+    def request(self, scene: Scene, model: str) -> Request | None:
+        """The run that shows it, of a model by its id; None where more than one run, or a choice, is needed."""
+        if not self.here:
+            return None
+        asked = self.query(scene)
+        usual = Request(model=model, backend=asked["backend"])
+        return Request(
+            model=model,
+            backend=usual.backend,
+            strategy=asked.get("strategy", usual.strategy),
+            batch=int(asked.get("batch", usual.batch)),
+            repeats=int(asked.get("repeats", usual.repeats)),
+            profilers=(asked["profilers"],) if "profilers" in asked else usual.profilers,
+            task=Generate(prompt=PROMPT),
+            live=True,
+        )
 
 
 class Lesson(NamedTuple):

@@ -223,7 +223,7 @@ def predictions(found: Sequence[Entry], store: Store) -> dict[str, dict[str, Fig
 def _parts(request: Request, result: Result) -> tuple[str, ...]:
     task = request.task
     assert isinstance(task, Generate)
-    prompt = f"{result.n_prompt_tokens} in" if result.n_prompt_tokens else ""
+    prompt = f"{result.n_prompt_tokens} prompt tokens" if result.n_prompt_tokens else ""
     settings = [f"{n} {v}" for n, v in (*request.options.items(), *request.params.items())]
     return (
         request.model,
@@ -234,7 +234,7 @@ def _parts(request: Request, result: Result) -> tuple[str, ...]:
         f"{result.threads} thread{'' if result.threads == 1 else 's'}" if result.threads else "",
         f"batch {request.batch}",
         prompt,
-        f"{result.n_new_tokens} out" if result.n_new_tokens else "",
+        f"{result.n_new_tokens} new tokens" if result.n_new_tokens else "",
         result.host.machine.cpu if result.host else "",
     )
 

@@ -13,24 +13,24 @@ from core.types import Result
 from pages.ui import marks, text
 from pages.ui.figure import figure
 from pages.ui.page import empty, guard, page
-from pages.ui.pickers import pick_run, run_header
+from pages.ui.pickers import pick_run, run_header, run_names
 from pages.ui.share import Form, share_menu
-from pages.ui.state import current_run, open_run, result_of, store
+from pages.ui.state import current_run, open_run, result_of
 
 _FORMAT = {"tok/s": text.token_rate, "s": text.seconds, "B": text.size}
 
 
 def choose() -> tuple[Run, Run] | None:
     """The two runs, first and second; the choice is in the address."""
-    ids = store().ids()
+    current = current_run()
+    ids = list(run_names(current.id if current else None))
     if len(ids) < 2:
         empty(
             "Two runs are needed", "Make another one, for instance with a second backend.", ":material/compare_arrows:"
         )
         return None
-    current = current_run()
-    newest = current.id if current else ids[0]
-    other = next((i for i in ids if i != newest), None)
+    newest = current.id if current and current.id in ids else ids[0]
+    other = next(i for i in ids if i != newest)
     left, right = st.columns(2)
     with left:
         first = pick_run("First run, the reference", "first", other)

@@ -169,8 +169,8 @@ with page("Lessons", "" if lecture.on() else ABOUT):
                 icon=":material/open_in_full:",
                 on_click=lecture.switch,
                 args=(True,),
-                help="Large type, one step per screen. Arrow keys turn the steps, L shows the recorded run in place of "
-                "your own, Escape leaves.",
+                help="Large type, one step per screen. Arrow keys turn the steps, D starts the run of the last one, L "
+                "shows the recorded run in place of your own, Escape leaves.",
             )
     if name is None or name == ALL:
         draw_list()

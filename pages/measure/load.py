@@ -14,6 +14,7 @@ from pages.ui.choices import select
 from pages.ui.load_form import load_form
 from pages.ui.load_view import draw_load
 from pages.ui.page import fault, guard, nothing_yet, page
+from pages.ui.panes import panes
 from pages.ui.state import adopt_value, open_load
 
 CHOSEN = "load"
@@ -37,7 +38,7 @@ def start_button(plan: Plan | None) -> None:
 
 
 with page("Load test", "Many requests at once: what the server can do, what its users feel, and how much is good."):
-    form, view = st.columns([1.1, 2.2], gap="large")
+    form, view = panes()
     with form, guard():
         top = st.container()
         plan = load_form()

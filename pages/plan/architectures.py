@@ -18,6 +18,7 @@ from pages.ui import text
 from pages.ui.architectures_form import cut_form, free_form
 from pages.ui.live import moving
 from pages.ui.page import fault, guard, nothing_yet, page
+from pages.ui.panes import panes
 from pages.ui.state import runner
 
 CUT, FREE = "Cut from a trained model", "From scratch, for a device"
@@ -128,7 +129,7 @@ with page("Architectures", "Which shape of a model buys the most speed for the l
     mode = st.segmented_control(
         "Where shapes come from", [CUT, FREE], default=CUT, key="architectures-mode", required=True
     )
-    form, found = st.columns([1, 2.2], gap="large")
+    form, found = panes()
     begun: Callable[[], tuple[str, ...]] = free_shapes.searches if mode == FREE else architectures.searches
     with form, guard():
         if mode == FREE and (reason := free_shapes.unavailable()):

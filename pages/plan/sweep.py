@@ -12,6 +12,7 @@ from core.studies.plan import Sweep
 from core.types import from_json, to_json
 from pages.ui import search_view, text
 from pages.ui.page import fault, guard, nothing_yet, page
+from pages.ui.panes import panes
 from pages.ui.state import runner, store
 from pages.ui.sweep_form import Wanted, sweep_form
 from pages.ui.sweep_view import draw_going, draw_report, progress_words, report_of
@@ -133,7 +134,7 @@ with page("Sweep", "Every combination of the settings you choose, measured; or a
     name = study_store.going()
     if name is not None:
         draw_going(name)
-    form, view = st.columns([1, 2.2], gap="large")
+    form, view = panes()
     with form, guard():
         asked = sweep_form()
     with view:

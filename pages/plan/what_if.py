@@ -25,6 +25,7 @@ from pages.ui.choices import select
 from pages.ui.figure import figure
 from pages.ui.models import architecture_line, model_picker, spec_of
 from pages.ui.page import fault, page
+from pages.ui.panes import panes
 from pages.ui.pickers import backend_label
 from pages.ui.predict_here import here, own_backends
 
@@ -487,7 +488,7 @@ def draw(asked: Asked) -> None:
 
 with page("What if", ABOUT):
     try:
-        form, view = st.columns([1, 2.2], gap="large")
+        form, view = panes()
         with form:
             asked = ask()
         if asked is not None:

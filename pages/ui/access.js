@@ -19,13 +19,35 @@ function mend() {
     // sections stand between list and items, so that neither is one: links of a navigation they are all the same
     for (const part of [list, ...list.querySelectorAll("li")]) part.setAttribute("role", "none");
   }
+  for (const head of document.querySelectorAll("[data-testid=stNavSectionHeader]")) {
+    // a section folds at a click, and here by its keys, too
+    head.setAttribute("role", "button");
+    head.setAttribute("tabindex", "0");
+    head.setAttribute("aria-expanded", String(head.nextElementSibling !== null));
+    head.onkeydown = (event) => {
+      if (event.key !== "Enter" && event.key !== " ") return;
+      event.preventDefault();
+      head.click();
+    };
+  }
+  showPlace();
   for (const part of document.querySelectorAll("[data-testid=stVegaLiteChart] g[role^=graphics]:empty"))
     part.setAttribute("aria-hidden", "true"); // nothing is drawn in it, so that it has no name
+  for (const part of document.querySelectorAll("[data-testid=stVegaLiteChart] g[role=graphics-symbol]:not([aria-label])"))
+    part.setAttribute("role", "none"); // it only holds marks, and these have names
   for (const text of document.querySelectorAll(".st-key-run-text")) name(text, "Generated text", "region");
   for (const box of document.querySelectorAll("[data-testid=stVerticalBlock], [data-testid=stCode] pre")) {
     const scrolls = box.scrollHeight > box.clientHeight + 1 && /auto|scroll/.test(getComputedStyle(box).overflowY);
     if (scrolls && !box.hasAttribute("tabindex")) box.setAttribute("tabindex", "0");
   }
+}
+
+// The menu scrolls to the page that is open, once for each page: on a low screen it may stand below the edge.
+function showPlace() {
+  const place = document.querySelector("[data-testid=stSidebarNavLink][aria-current=page]");
+  if (!place || place.href === state.place) return;
+  state.place = place.href;
+  place.scrollIntoView({ block: "nearest" });
 }
 
 class Reader {
@@ -73,7 +95,8 @@ window.roofscopeMended ??=
 
 export default function ({ parentElement }) {
   const place = (parentElement.host ?? parentElement).closest("[data-testid=stElementContainer]");
-  if (place) place.style.position = "absolute"; // it takes no room, nor a gap
+  // it takes no room, nor a gap, and does not make a narrow page wider than its screen
+  if (place) Object.assign(place.style, { position: "absolute", left: 0 });
   state.reader = new Reader(parentElement.querySelector(".said"));
   look();
   return () => {

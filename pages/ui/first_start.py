@@ -13,7 +13,12 @@ from pages.ui.links import go
 from pages.ui.state import remembered, store
 
 _WAYS = (
-    ("run", ":material/play_arrow:", "Begin here", "The embedded model answers at once: no download, no settings."),
+    (
+        "run",
+        ":material/play_arrow:",
+        "Stay here and press Run",
+        "The embedded model answers at once: no download, no settings.",
+    ),
     ("tour", ":material/tour:", "Start the tour", "Seven pages, a sentence each: what this app can show you."),
     ("lesson", ":material/school:", "Open the first lesson", "Predict, try and check: what one token costs."),
 )
@@ -24,7 +29,7 @@ def draw_card() -> None:
     if _tour().get("at") is not None or not first_start.first(data_dir(), store().ids(), recorded_id()):
         return
     with st.container(border=True, key="first-start"):
-        st.markdown("**Welcome to Roofscope.** Press Run, and the embedded model answers at once. Or begin otherwise:")
+        st.markdown("**Welcome to Roofscope.** Three ways to begin:")
         with st.container(horizontal=True, gap="xsmall"):
             for way, icon, label, words in _WAYS:
                 if st.button(label, key=f"first-{way}", icon=icon, help=words):

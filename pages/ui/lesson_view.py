@@ -9,6 +9,7 @@ import msgspec
 import streamlit as st
 
 from core.analysis.decoding import frames
+from core.errors import ExplorerError
 from core.learn import progress, recorded
 from core.learn.lesson import (
     Beside,
@@ -22,7 +23,9 @@ from core.learn.lesson import (
     Told,
     Value,
     Verdict,
+    get,
     judge,
+    names,
     number,
     said,
 )
@@ -32,14 +35,18 @@ from core.models import catalogue, derived
 from core.paths import data_dir
 from core.runs.demo import recorded_id
 from core.runs.store import Run
-from core.types import Generate, Request
+from core.types import Generate, Request, Result
 from pages.ui import lecture, text
 from pages.ui.ceilings import kept_of, this_machine
 from pages.ui.figure import figure
 from pages.ui.links import go, link
+from pages.ui.live import live
+from pages.ui.page import fault
 from pages.ui.panes import panes
 from pages.ui.race import race
-from pages.ui.state import open_run, readable, remembered, result_of, store
+from pages.ui.run_report import draw_failure
+from pages.ui.run_view import draw_stage
+from pages.ui.state import GOING, open_run, readable, remembered, result_of, runner, store
 
 KINDS = {
     "predict": ("psychology_alt", "Predict"),
@@ -198,9 +205,7 @@ def answer(check: Number | Choice, scene: Scene, tries: Tries, given: str | int 
 def draw_do(lesson: Lesson, scene: Scene, model: str) -> None:
     """The way to do it for real, and the measured number beside the computed one."""
     do = lesson.do
-    query = do.query(scene) | ({"model": model} if do.page.startswith("pages/measure") else {})
-    if st.button(do.label, key="lesson-do", icon=":material/play_arrow:", type="primary"):
-        go(do.page, query)
+    draw_start(lesson, scene, model)
     own = fitting(lesson, model)
     shipped = Fit(run) if do.recorded is None and (run := stand_in()) is not None else None
     stands_in = shipped is not None or do.recorded is not None
@@ -208,7 +213,7 @@ def draw_do(lesson: Lesson, scene: Scene, model: str) -> None:
         draw_way(lesson, model)
     if own is None and not stands_in:
         st.info(
-            "Press the button above. When the run is done, come back: its number stands here.",
+            "Press the button above. When the run is done, its number stands here.",
             icon=":material/play_arrow:",
         )
         return
@@ -232,6 +237,72 @@ def draw_do(lesson: Lesson, scene: Scene, model: str) -> None:
         draw_run(do.own, shipped, scene, f":material/inventory_2: {words}")
 
 
+def draw_start(lesson: Lesson, scene: Scene, model: str) -> None:
+    """The button that does it: here where one run is all, else on the page where it is set up. D presses it."""
+    do = lesson.do
+    query = do.query(scene) | ({"model": model} if do.page.startswith("pages/measure") else {})
+    request, kept = do.request(scene, model), remembered("lesson-runs", dict[str, str])
+    with st.container(horizontal=True, vertical_alignment="center"):
+        begins = st.button(
+            do.label,
+            key="lesson-do",
+            icon=":material/play_arrow:",
+            type="primary",
+            shortcut="D",
+            disabled=request is not None and runner().active() is not None,
+        )
+        if request is not None and st.button("Change its settings first", key="lesson-page", type="tertiary"):
+            leave(lesson, do.page, query)
+    if begins and request is None:
+        leave(lesson, do.page, query)
+    if begins and request is not None:
+        try:
+            kept[lesson.title] = runner().start(request)
+        except ExplorerError as error:
+            fault(error)
+            return
+        st.rerun()
+    if (run_id := kept.get(lesson.title)) and readable(run_id) and (run := open_run(run_id)).status() != "done":
+        live(run, draw_going, key="lesson")
+
+
+def draw_going(run: Run, result: Result) -> None:
+    """The lesson's own run on its way, and why it failed; the strip above stops it."""
+    draw_stage(run, result)
+    draw_failure(run, result)
+    if result.status in GOING and result.text:
+        st.text(result.text)
+
+
+def leave(lesson: Lesson, page: str, query: dict[str, str]) -> None:
+    """Go where it is set up; a line on the other pages leads back."""
+    remembered("lesson-left", dict[str, str])["title"] = lesson.title
+    go(page, query)
+
+
+def way_back(on_lessons: bool) -> None:
+    """On the other pages, after a lesson has sent somebody there: the way back to its step."""
+    left = remembered("lesson-left", dict[str, str])
+    if on_lessons:
+        left.clear()
+    if not left:
+        return
+    name = next(n for n in names() if get(n).title == left["title"])
+    lesson = get(name)
+    with st.container(
+        border=True, horizontal=True, vertical_alignment="center", horizontal_alignment="distribute", key="way-back"
+    ):
+        st.markdown(
+            f":material/school: **Lesson {lesson.order}: {text.escape(lesson.title)}.** Run it here, then go back: "
+            "its number stands there.",
+            width="content",
+        )
+        with st.container(horizontal=True, width="content"):
+            if st.button("Back to the lesson", key="way-back-go", icon=":material/arrow_back:"):
+                go("pages/learn/lessons.py", {"lesson": name, "step": str(len(lesson.steps))})
+            st.button("Stay", key="way-back-stay", type="tertiary", on_click=left.clear)
+
+
 def draw_way(lesson: Lesson, model: str) -> None:
     """What is still to be done before one's own runs can speak."""
     made = [name for name in derived_of(model) if derived.about(name).get("transform") in lesson.do.own.made_by]
@@ -248,7 +319,7 @@ def draw_way(lesson: Lesson, model: str) -> None:
     )
     query = {"model": made[-1], **({"strategy": "jacobi"} if "consistency" in lesson.do.own.made_by else {})}
     if st.button(f"Run {text.escape(made[-1])}", key="lesson-run-made", icon=":material/play_arrow:"):
-        go("pages/measure/run.py", query)
+        leave(lesson, "pages/measure/run.py", query)
 
 
 def draw_recorded(found: Recorded, scene: Scene) -> None:

@@ -9,7 +9,7 @@ from core.runs.store import Run
 from core.stats.paired import Comparison
 from core.types import Evaluate, Item, Result
 from pages.ui import text
-from pages.ui.pickers import run_line
+from pages.ui.pickers import run_lines
 from pages.ui.state import open_run, readable, result_of, store
 
 _SHOWN_RUNS = 200
@@ -28,7 +28,7 @@ def draw_paired(run: Run, result: Result) -> None:
             "same items."
         )
         return
-    names = {other.id: run_line(other) for other in others}
+    names = run_lines(others)
     chosen = st.selectbox("Baseline", list(names), format_func=names.__getitem__, key=f"baseline-{run.id}")
     other = open_run(chosen)
     baseline = result_of(other)

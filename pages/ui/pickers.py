@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
+
 import streamlit as st
 
 from core import plugins
@@ -64,7 +67,14 @@ def pick_run(label: str, key: str, default: str | None, none: str | None = None)
 
 def run_names(also: str | None) -> dict[str, str]:
     """The newest generations, and `also` when it is older, as id -> one line."""
-    return {run.id: run_line(run) for run in _newest(also)}
+    return run_lines(_newest(also))
+
+
+def run_lines(runs: Iterable[Run]) -> dict[str, str]:
+    """Id -> one line, no two alike: a list knows its lines by their words, so that two equal ones would be one."""
+    lines = {run.id: run_line(run) for run in runs}
+    met = Counter(lines.values())
+    return {i: line if met[line] == 1 else f"{line} · {i.rsplit('-', 1)[-1]}" for i, line in lines.items()}
 
 
 def _newest(also: str | None) -> list[Run]:

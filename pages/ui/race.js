@@ -51,7 +51,16 @@ function draw(view, now) {
       return cell;
     })
   );
-  view.row.setAttribute("aria-label", next && next.guess.length ? `Window of ${next.guess.length} guesses` : "");
+  view.told = next && next.guess.length ? `Window of ${next.guess.length} guesses: ${counted(next.guess)}` : "";
+  view.row.setAttribute("role", "img"); // its words are read in place of one cell after the other
+  view.row.setAttribute("aria-label", view.told || "No window");
+  view.added = done ? frames[done - 1].pieces.join("") : "";
+}
+
+// "3 right, accepted; 13 wrong"
+function counted(guess) {
+  const told = Object.entries(WORDS).map(([state, words]) => [guess.filter(([, s]) => s === state).length, words]);
+  return told.filter(([n]) => n).map(([n, words]) => `${n} ${words}`).join("; ");
 }
 
 export default function ({ data, parentElement }) {
@@ -80,7 +89,9 @@ export default function ({ data, parentElement }) {
     speed.append(option);
   }
   speed.value = data.speed || "0.25";
-  const time = element("output", "time", "");
+  const time = element("span", "time", "");
+  const said = element("div", "said"); // read aloud at a step, and silent while the race goes on
+  said.setAttribute("role", "status");
   bar.append(play, back, step, slider, speed, time);
 
   const legend = element("div", "legend");
@@ -89,7 +100,7 @@ export default function ({ data, parentElement }) {
   }
   const lanes = element("div", "lanes");
   lanes.append(...views.map((v) => v.root));
-  root.append(bar, lanes, legend);
+  root.append(bar, lanes, legend, said);
   parentElement.append(root);
 
   function show() {
@@ -97,6 +108,11 @@ export default function ({ data, parentElement }) {
     slider.value = Math.round((1000 * now) / end);
     time.textContent = `${clock(now)} of ${clock(end)}`;
     views.forEach((v) => draw(v, now + 1e-9));
+    slider.setAttribute("aria-valuetext", time.textContent);
+  }
+  function tell() {
+    const view = views[views.length - 1];
+    said.textContent = `${view.count.textContent}. New: ${view.added.trim() || "nothing"}. ${view.told}`;
   }
   function tick(stamp) {
     if (!root.isConnected) return;
@@ -120,11 +136,13 @@ export default function ({ data, parentElement }) {
     playing = false;
     now = times.find((t) => t > now + 1e-9) ?? end;
     show();
+    tell();
   };
   back.onclick = () => {
     playing = false;
     now = [...times].reverse().find((t) => t < now - 1e-9) ?? 0;
     show();
+    tell();
   };
   slider.oninput = () => {
     playing = false;

@@ -203,7 +203,8 @@ window.roofscopeTold ??= new MutationObserver(tell).observe(document.body, { chi
 
 export default function ({ data, key, parentElement, setTriggerValue }) {
   const place = (parentElement.host ?? parentElement).closest("[data-testid=stElementContainer]");
-  if (place) place.style.position = "absolute"; // it takes no room, nor a gap
+  // it takes no room, nor a gap, and does not make a narrow page wider than its screen
+  if (place) Object.assign(place.style, { position: "absolute", left: 0 });
   const back = getComputedStyle(parentElement.host ?? parentElement).getPropertyValue("--st-background-color");
   document.documentElement.style.setProperty("--roofscope-background", back); // only components are told it
   if (data.kind === "pulse") {

@@ -57,7 +57,7 @@ def draw_ask(plan: Sweep, minutes: float, ready: int) -> None:
         )
         if value is not None:
             limits[measure] = float(value) * unit
-    usual = max(8, round(SHARE * ready))
+    usual = min(max(8, round(SHARE * ready)), max(ready, 1))
     total = columns[2].number_input(
         "Measurements",
         1,
@@ -82,8 +82,9 @@ def draw_ask(plan: Sweep, minutes: float, ready: int) -> None:
         fault(error, hindrance=True)
         return
     st.caption(
-        f"All {ready} cells are predicted, at most {total} measured, then up to {search.FINALISTS} finalists and the "
-        f"first cell {wanted.final_rounds} times each, in fresh processes."
+        f"{'The one cell is' if ready == 1 else f'All {ready} cells are'} predicted"
+        f"{' and measured' if total >= ready else f', at most {total} of them measured'}; then up to "
+        f"{search.FINALISTS} finalists and the first cell {wanted.final_rounds} times each, in fresh processes."
     )
     _draw_button(wanted, minutes, ready)
 

@@ -175,12 +175,15 @@ def adopt(key: str, known: Collection[str], default: str | None, free: bool = Fa
     asked = st.query_params.get(key)
     drawn: dict[str, str] = st.session_state.setdefault("drawn", {})
     here = str(st.session_state.get("page-shown", ""))
-    news = asked != _published().get(key) or drawn.get(key) != here
+    turned = drawn.get(key) != here
+    news = asked != _published().get(key) or turned or key not in st.session_state
     drawn[key] = here
     if asked is not None and news and (free or asked in known):
         st.session_state[key] = asked
     if key not in st.session_state or not (free or st.session_state[key] in known):
         st.session_state[key] = default
+    elif turned:
+        st.session_state[key] = st.session_state[key]  # else the widget of another page begins with its first option
 
 
 def adopt_value(key: str, value: str) -> None:

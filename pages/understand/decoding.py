@@ -32,6 +32,7 @@ from pages.ui.figure import figure
 from pages.ui.guess_view import timed_steps
 from pages.ui.live import live
 from pages.ui.page import guard, nothing_yet, page
+from pages.ui.panes import panes
 from pages.ui.pickers import backend_label, strategy_label
 from pages.ui.rival_form import rival_form
 from pages.ui.run_view import draw_header, draw_stage
@@ -247,7 +248,7 @@ def draw_going(run: Run, result: Result) -> None:
 
 
 with page("Decoding", "Many tokens per forward pass: what it costs on this machine decides whether guessing pays."):
-    left, view = st.columns([1, 2.1], gap="large")
+    left, view = panes()
     pairs = remembered("pairs", Sequence)
     asked = remembered("pairs-asked", list[Request])
     with left, guard():

@@ -11,6 +11,7 @@ from pages.ui import text
 from pages.ui.guess_view import draw_tiles, guess_tiles, timed_steps
 from pages.ui.live import live
 from pages.ui.page import guard, nothing_yet, page
+from pages.ui.panes import panes
 from pages.ui.pickers import strategy_label
 from pages.ui.race import race
 from pages.ui.rival_form import rival_form
@@ -60,7 +61,7 @@ with page(
     "Jacobi, live",
     "One forward pass corrects a whole window of guessed tokens: watch it converge, beside autoregressive.",
 ):
-    left, view = st.columns([1, 2.1], gap="large")
+    left, view = panes()
     pair = remembered("race", Sequence)
     asked = remembered("race-asked", list[Request])
     with left, guard():

@@ -95,7 +95,7 @@ def open_blocks(layers: Sequence[Layer], detail: str) -> set[int]:
 
 
 def draw_graph(layers: Sequence[Layer], colour: Colour, sizes: dict[str, float], detail: str) -> str | None:
-    """The graph; clicking a block opens it. Returns the layer that is selected."""
+    """The graph; clicking a block, or choosing it by its name, opens it. Returns the layer that is selected."""
     opened = open_blocks(layers, detail)
     graph: Graph = layer_graph(layers, colour, sizes, opened, merge=detail == "Collapsed")
     key = f"graph-{detail}-{'-'.join(map(str, sorted(opened))) if detail != 'Layers' else 'all'}"
@@ -104,19 +104,29 @@ def draw_graph(layers: Sequence[Layer], colour: Colour, sizes: dict[str, float],
     for group in state.selection.selected if state else ():
         if group["data_type"] == "node" and group["data_indices"]:
             chosen = graph.nodes[group["data_indices"][0]]
-    if chosen is not None and chosen.blocks:
-        wanted = opened | set(chosen.blocks[:1] if detail == "Collapsed" and len(chosen.blocks) > 1 else chosen.blocks)
-        st.query_params["open"] = ",".join(map(str, sorted(wanted)))
-        st.rerun()
-    with st.container(horizontal=True, horizontal_alignment="distribute", vertical_alignment="center"):
-        st.caption(
-            f"{SHAPE_WORDS}. Area is time. Dashed edges skip layers. Drag to move; rest the pointer, then scroll to "
-            "zoom. Click a block to open it, a layer for its arithmetic.",
-            width="content",
+    with st.container(horizontal=True, horizontal_alignment="distribute", vertical_alignment="bottom"):
+        named = st.selectbox(
+            "Open a block, or look at a layer",
+            [n.id for n in graph.nodes],
+            None,
+            format_func=lambda name: name[:1].upper() + name[1:] if name.startswith(("block ", "blocks ")) else name,
+            key=f"node-{key}",
+            placeholder="by its name",
+            help="The same as a click in the graph, for the keyboard.",
+            width=300,
         )
         if opened and detail != "Layers" and st.button("Close all blocks", key="close-blocks", type="tertiary"):
             st.query_params.pop("open", None)
             st.rerun()
+    chosen = chosen or next((n for n in graph.nodes if n.id == named), None)
+    if chosen is not None and chosen.blocks:
+        wanted = opened | set(chosen.blocks[:1] if detail == "Collapsed" and len(chosen.blocks) > 1 else chosen.blocks)
+        st.query_params["open"] = ",".join(map(str, sorted(wanted)))
+        st.rerun()
+    st.caption(
+        f"{SHAPE_WORDS}. Area is time. Dashed edges skip layers. Drag to move; rest the pointer, then scroll to "
+        "zoom. Click a block to open it, a layer for its arithmetic."
+    )
     return chosen.id if chosen is not None else None
 
 

@@ -52,6 +52,14 @@ class Excuse(NamedTuple):
 
 
 EXCUSES: tuple[Excuse, ...] = ()
+DEEPER = {  # what a page shows only when it is asked for: the page, and what its address says
+    "Lessons: list in a lecture": ("Lessons", {"lecture": 1}),
+    "Lessons: question": ("Lessons", {"lesson": "roofline", "step": 1}),
+    "Lessons: number": ("Lessons", {"lesson": "roofline", "step": 4}),
+    "Lessons: stepper": ("Lessons", {"lesson": "jacobi", "step": 2}),
+    "Lessons: own run": ("Lessons", {"lesson": "kv_cache", "step": 6}),
+    "Layers: open block": ("Layers", {"open": 0}),
+}
 
 
 class Finding(NamedTuple):
@@ -86,9 +94,9 @@ def filled(root: Path) -> None:
         runs.close()
 
 
-def show(page: Any, server: Server, title: str) -> None:
+def show(page: Any, server: Server, title: str, **query: object) -> None:
     """Open a page by its address, and wait until it is drawn."""
-    page.goto(server.address(addresses()[title]))
+    page.goto(server.address(addresses()[title], **query))
     drawn(page, title)
 
 
@@ -174,6 +182,10 @@ def everything(
             for title in titles:
                 turn_to(page, title)
                 yield title, width, theme, findings(page)
+            for name, (title, query) in DEEPER.items():
+                if title in titles:
+                    show(page, server, title, **query)
+                    yield name, width, theme, findings(page)
             page.context.close()
 
 
@@ -196,7 +208,7 @@ def main(wanted: list[str]) -> int:
             for title, width, theme, found in everything(browser, server, titles, widths, themes):
                 seen, total = seen + 1, total + len(found)
                 rules = ", ".join(sorted({f"{f.rule} {sum(o.rule == f.rule for o in found)}" for f in found}))
-                print(f"{title:<14} {width:>5} {theme:<5} {rules or 'nothing'}", flush=True)
+                print(f"{title:<26} {width:>5} {theme:<5} {rules or 'nothing'}", flush=True)
                 for f in found:
                     if (f.rule, f.html) not in shown:
                         shown.add((f.rule, f.html))

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.browser
 
 
 def test_no_page_has_a_serious_fault(server: Server, browser: Any) -> None:
-    """Every page once: a third of them at each width."""
+    """Every page once, and what stands deeper in some: a third of them at each width."""
     axe.filled(server.home / "data")
     titles, wrong = list(axe.addresses()), []
     for turn, (width, theme) in enumerate(((390, "dark"), (820, "light"), (1440, "dark"))):
@@ -22,6 +22,9 @@ def test_no_page_has_a_serious_fault(server: Server, browser: Any) -> None:
         for title in titles[turn::3]:
             axe.turn_to(page, title)
             wrong += [f"{title}, {width} px, {theme}: {f.rule} at {f.where}: {f.why}" for f in axe.findings(page)]
+        for name, (title, query) in list(axe.DEEPER.items())[turn::3]:
+            axe.show(page, server, title, **query)
+            wrong += [f"{name}, {width} px, {theme}: {f.rule} at {f.where}: {f.why}" for f in axe.findings(page)]
         page.context.close()
     assert not wrong, "\n".join(wrong)
 

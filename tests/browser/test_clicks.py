@@ -80,3 +80,15 @@ def test_a_block_of_the_graph_opens_on_a_click(server: Server, tab: Tab) -> None
             page.wait_for_url(lambda url: "open=" in url, timeout=6_000)
             break
     expect(page.get_by_text("Close all blocks")).to_be_visible()
+
+
+def test_sections_of_the_menu_fold_by_keys(server: Server, tab: Tab) -> None:
+    page = opened(server, tab, "layers")
+    head = page.get_by_role("button", name="Compare", exact=False).and_(page.get_by_test_id("stNavSectionHeader"))
+    link = page.get_by_test_id("stSidebarNav").get_by_role("link", name="Trade-offs")
+    expect(head).to_have_attribute("aria-expanded", "true")
+    head.press("Enter")
+    expect(link).to_have_count(0)
+    expect(head).to_have_attribute("aria-expanded", "false")
+    head.press("Space")
+    expect(link).to_be_visible()

@@ -164,6 +164,17 @@ def test_what_is_done_leads_to_a_page_with_known_names() -> None:
         assert all(query[k] in plugins.names(kind) for k, kind in kinds.items() if k in query), name
 
 
+def test_one_run_from_the_lesson_is_one_that_the_lesson_reads(smol: ModelSpec) -> None:
+    here = [name for name in names() if get(name).do.here]
+    assert len(here) == 7
+    for name in names():
+        do, request = get(name).do, get(name).do.request(scene(smol, name), "smollm2-135m")
+        assert (request is not None) == (name in here)
+        if request is not None:
+            asked = do.query(scene(smol, name))
+            assert do.page == "pages/measure/run.py" and do.own.fits(request) and request.backend == asked["backend"]
+
+
 def test_recorded_numbers_stand_beside_computed_ones(store: Store, smol: ModelSpec) -> None:
     run = store.load(BUNDLE.read_bytes())
     spec, device = run.recording().spec, recorded.device()

@@ -13,7 +13,8 @@ from core.learn.lesson import Choice, Number, get, names
 from core.paths import data_dir
 from core.runs.demo import OFFERED
 from core.runs.store import Store
-from pages.ui import text
+from core.types import Request
+from pages.ui import lesson_view, text
 from tests.pages.conftest import ROOT, sound
 
 Open = Callable[..., AppTest]
@@ -101,3 +102,34 @@ def test_lecture_mode_goes_along_and_ends(app: Open, filled: Store) -> None:
     assert at.button(key="lecture-off")
     sound(at.button(key="lecture-off").click().run())
     assert not [b for b in at.button if b.key == "lecture-off"]
+
+
+def test_one_run_is_started_from_the_lesson(filled: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Request] = []
+
+    class StandIn:
+        def active(self) -> None:
+            return None
+
+        def start(self, request: Request) -> str:
+            asked.append(request)
+            return filled.ids()[0]
+
+    monkeypatch.setattr(lesson_view, "runner", StandIn)
+    at = opened(lesson="batching", step=str(len(get("batching").steps)))
+    sound(at.button(key="lesson-do").click().run())
+    (request,) = asked
+    assert (request.model, request.backend, request.batch) == ("smollm2-135m", "pytorch", 4)
+
+
+def test_who_is_sent_to_another_page_finds_the_way_back(app: Open, filled: Store) -> None:
+    last = len(get("quantization").steps)
+    at = sound(app("pages/learn/lessons.py", lesson="quantization", step=str(last)))
+    assert not [b for b in at.button if b.key == "way-back-go"]
+    at = sound(at.button(key="lesson-do").click().run())
+    assert at.title[0].value == "Transform"
+    at._page_hash = ""  # else AppTest opens the page of the last switch_page again
+    at = sound(at.button(key="way-back-go").click().run())
+    assert at.title[0].value == "Lessons" and text.escape(get("quantization").steps[-1].title) in at.subheader[0].value
+    at = sound(at.switch_page("pages/measure/transform.py").run())
+    assert not [b for b in at.button if b.key == "way-back-go"]

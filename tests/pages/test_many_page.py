@@ -43,3 +43,4 @@ def test_one_run_is_a_table_without_charts_of_one_point(app: Open, filled: Store
     at = sound(at.text_input(key="many-words").set_value("native").run())
     assert not at.get("vega_lite_chart") and len(at.dataframe[0].value) == 1
     assert any("two configurations or more" in i.value for i in at.info)
+    assert "prompt tokens · 8 new tokens" in at.dataframe[0].value["Configuration"].iloc[0]

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from streamlit.testing.v1 import AppTest
+from streamlit.util import calc_hash
 
 from core.runs.store import Store
 from tests.pages.conftest import ROOT, pages, sound
@@ -71,6 +72,15 @@ def test_damaged_run_folders(app: Open, filled: Store, page: str) -> None:
         "20990101-000005-ffffff",
     ):
         sound(app(page, run=name))
+
+
+def test_the_main_page_has_its_name_too(app: Open, filled: Store) -> None:
+    """`/run?run=...` leads to the main page, with what the address asks for."""
+    at = app()
+    at.query_params["run"] = wanted = filled.ids()[1]
+    at._page_hash = calc_hash("run")
+    at = sound(at.run())
+    assert at.title[0].value == "Run" and at.query_params["run"] == wanted
 
 
 def test_page_files_lie_in_sections() -> None:

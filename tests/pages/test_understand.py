@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -13,12 +14,13 @@ from streamlit.testing.v1 import AppTest
 
 from core.paths import data_dir
 from core.runs.store import Store
-from core.types import Failed
+from core.types import Evaluate, Failed
 from hardware import catalogue, ceilings
 from hardware.ceilings import Ceilings, Gemm, ReadPoint
 from hardware.detect import machine_id
 from hardware.errors import ExplorerError
 from pages.ui.ceilings import default_threads, jobs
+from pages.ui.pickers import run_lines
 from tests.pages.conftest import TINY, sound
 
 Open = Callable[..., AppTest]
@@ -196,6 +198,17 @@ def test_detail_of_the_graph(app: Open, filled: Store, detail: str) -> None:
     assert wanted in names, names
 
 
+def test_the_graph_is_walked_by_names(app: Open, filled: Store) -> None:
+    """What a click does in the graph, a list of its nodes does for the keyboard."""
+    at = sound(app(LAYERS))
+    at.selectbox(key="node-graph-Blocks-").set_value("block 1").run()
+    names = [n["name"] for n in option(sound(at))["series"][0]["data"]]  # type: ignore[index]
+    assert "blocks.1.attn.q_proj" in names and "block 0" in names
+    assert " parameters]" not in words(at)
+    at = sound(at.selectbox(key="node-graph-Blocks-1").set_value("blocks.1.attn.q_proj").run())
+    assert " parameters]" in words(at), "its arithmetic, line by line"
+
+
 def test_blocks_open_by_the_address(app: Open, filled: Store) -> None:
     names = [n["name"] for n in option(sound(app(LAYERS, open="1,x,999")))["series"][0]["data"]]  # type: ignore[index]
     assert "blocks.1.attn.q_proj" in names and "block 1" not in names and "block 0" in names
@@ -229,6 +242,29 @@ def test_two_runs_are_named_in_the_words_in_which_they_differ(app: Open, filled:
     assert not any(t.key == "layers-against" for t in at.toggle), "choosing the run is enough"
     next(s for s in at.selectbox if s.label == "The other run").set_value("").run()
     assert "The network" in words(sound(at))
+
+
+def test_runs_of_one_minute_are_told_apart_in_a_list(filled: Store) -> None:
+    first = filled.open(filled.ids()[0])
+    twin = filled.folder / "20990101-000000-abcdef0"
+    shutil.copytree(filled.folder / first.id, twin)
+    lines = run_lines([first, filled.open(twin.name)])
+    assert len(set(lines.values())) == 2 and lines[twin.name].endswith(" · abcdef0")
+
+
+def test_a_choice_goes_along_to_another_page(app: Open, filled: Store) -> None:
+    at = sound(app("pages/understand/decoding.py"))
+    assert at.selectbox(key="rival-strategy").value == "jacobi"
+    at = sound(at.switch_page("pages/understand/jacobi.py").run())
+    assert at.selectbox(key="rival-strategy").value == "jacobi" and not at.warning
+
+
+def test_two_different_runs_stand_side_by_side(app: Open, filled: Store) -> None:
+    """Also where the newest run is an evaluation, which the page cannot show."""
+    run = filled.create(msgspec.structs.replace(TINY, task=Evaluate(eval="arithmetic")))
+    at = sound(app("pages/compare/compare.py"))
+    first, second = (at.selectbox(key=k).value for k in ("first", "second"))
+    assert {first, second} == set(filled.ids()) - {run.id}
 
 
 def test_a_run_that_failed_before_its_model_was_open_says_so(app: Open, store: Store) -> None:

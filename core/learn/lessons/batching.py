@@ -131,5 +131,6 @@ lesson = Lesson(
         RUN,
         lambda s: {"backend": "pytorch", "batch": "4", "strategy": "autoregressive"},
         Own(lambda request: generates(request, "autoregressive") and request.batch > 1, measured),
+        here=True,
     ),
 )

@@ -156,5 +156,6 @@ lesson = Lesson(
         RUN,
         lambda s: {"backend": "llama_cpp", "profilers": "forward_cost"},
         Own(lambda request: "forward_cost" in request.profilers, measured),
+        here=True,
     ),
 )

@@ -165,5 +165,6 @@ lesson = Lesson(
         RUN,
         lambda s: {"backend": "llama_cpp"},
         Own(lambda request: generates(request) and request.backend == "llama_cpp", measured),
+        here=True,
     ),
 )

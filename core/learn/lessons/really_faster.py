@@ -149,5 +149,6 @@ lesson = Lesson(
         RUN,
         lambda s: {"backend": "llama_cpp", "repeats": "10"},
         Own(lambda request: generates(request) and request.repeats > 1, measured),
+        here=True,
     ),
 )

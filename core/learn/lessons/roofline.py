@@ -159,5 +159,6 @@ lesson = Lesson(
         RUN,
         lambda s: {"backend": "llama_cpp", "strategy": "autoregressive"},
         Own(generates_one_by_one, measured),
+        here=True,
     ),
 )
