@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
+from collections.abc import Mapping
 from typing import Any, NoReturn
 
 import click
@@ -14,8 +16,45 @@ STOPPED = 130  # the exit status after Ctrl-C that shells expect: 128 and the nu
 json_flag = click.option("--json", "as_json", is_flag=True, help="One JSON value on stdout and nothing else.")
 
 
+# command -> the module of core.cli that adds it: importing all of them takes longer than most commands
+MODULES: Mapping[str, str] = {
+    name: module
+    for module, names in {
+        "advising": ("advice",),
+        "analysis": ("work", "predict", "ceilings"),
+        "architectures": ("architectures",),
+        "checking": ("check",),
+        "community": ("community",),
+        "endpoints": ("endpoints",),
+        "listings": ("models", "backends", "strategies", "devices", "runs"),
+        "loading": ("load", "loads"),
+        "making": ("transform", "transforms", "eval", "evals", "forget"),
+        "planning": ("what-if",),
+        "running": ("run",),
+        "serving": ("serve",),
+        "sharing": ("export", "import"),
+        "storing": ("storage",),
+        "studying": ("study",),
+        "sweeping": ("sweep", "search"),
+        "window": ("app",),
+    }.items()
+    for name in names
+}
+
+
 class Commands(click.Group):
-    """Turns the user's errors into one sentence on stderr and exit status 2, those of the disk into status 1."""
+    """Imports a command when it is asked for; all of them for the help that lists them.
+
+    Turns the user's errors into one sentence on stderr and exit status 2, those of the disk into status 1.
+    """
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(MODULES)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name in MODULES:
+            importlib.import_module(f"core.cli.{MODULES[cmd_name]}")
+        return super().get_command(ctx, cmd_name)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import signal
@@ -17,6 +18,7 @@ import pytest
 from click.testing import CliRunner
 
 from core.cli import cli
+from core.cli.group import MODULES
 from core.cli.running import summary
 from core.paths import data_dir
 from core.runs.store import Store
@@ -66,6 +68,28 @@ def test_run_prints_the_result_and_nothing_else() -> None:
     assert "loading" in done.stderr
     listed = json.loads(core("runs", "--json").stdout)
     assert [r["run_id"] for r in listed] == [result["run_id"]]
+
+
+def test_the_table_of_commands_is_what_the_modules_add() -> None:
+    for file in (ROOT / "core" / "cli").glob("[a-z]*.py"):
+        importlib.import_module(f"core.cli.{file.stem}")
+    assert {name: f"core.cli.{module}" for name, module in MODULES.items()} == {
+        name: command.callback.__module__ for name, command in cli.commands.items() if command.callback
+    }
+    assert core("no-such-command").returncode == 2
+    listed = core("--help").stdout
+    assert all(f"\n  {name} " in listed for name in cli.commands)
+
+
+def test_a_command_does_not_wait_for_the_imports_of_others() -> None:
+    code = """
+import sys
+from core.cli import cli
+cli(["strategies"], standalone_mode=False)
+print(sorted(name for name in sys.modules if name.startswith("core.cli.") or name in ("altair", "core.studies")))
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "['core.cli.group', 'core.cli.listings']"
 
 
 def test_ctrl_c_keeps_what_was_measured_and_says_so_to_the_shell() -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from streamlit.components.v2 import manifest_scanner
 from streamlit.testing.v1 import AppTest
 
 from core.runs.runner import Runner
@@ -24,6 +26,15 @@ def pages() -> list[str]:
     return sorted(
         str(p.relative_to(ROOT)) for p in (ROOT / "pages").glob("*/*.py") if p.parent.name != "ui" and p.name[0] != "_"
     )
+
+
+_components = functools.cache(manifest_scanner.scan_component_manifests)
+
+
+@pytest.fixture(autouse=True)
+def installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every AppTest asks all installed packages for Streamlit components: read once, which saves most of its time."""
+    monkeypatch.setattr(manifest_scanner, "scan_component_manifests", lambda: list(_components()))
 
 
 @pytest.fixture(scope="session")
