@@ -94,6 +94,7 @@ _HF_OUTSIDE = {
     "embed_tokens": "embed",
     "wte": "embed",
     "embed_in": "embed",
+    "tok_embeddings": "embed",  # Mistral's own names, here and below
     "word_embeddings": "embed",
     "backbone.embeddings": "embed",  # Mamba
     "model.embeddings": "embed",  # Nemotron-H
@@ -144,16 +145,19 @@ _HF_OUTSIDE = {
 }
 
 # told by the whole path: as the end of a longer one they are something else
-_HF_WHOLE = {"embeddings": "embed", "activation": "mlm.act"}
+_HF_WHOLE = {"embeddings": "embed", "activation": "mlm.act", "output": "lm_head"}  # the last in Mistral's own files
 
 _HF_AROUND = {
     "input_layernorm": "attn_norm",
     "ln_1": "attn_norm",
     "self_attn_layer_norm": "attn_norm",
     "sa_layer_norm": "attn_norm",
+    "layernorm1": "attn_norm",
+    "layernorm2": "mlp_norm",
     "attention.output.LayerNorm": "attn_norm",
     "norm": "attn_norm",
     "operator_norm": "attn_norm",
+    "attention_norm": "attn_norm",
     "post_attention_layernorm": "mlp_norm",
     "pre_feedforward_layernorm": "mlp_norm",
     "pre_ff_layernorm": "mlp_norm",
@@ -182,6 +186,10 @@ _HF_ATTENTION = {
     "q_proj": "q_proj",
     "query": "q_proj",
     "q_lin": "q_proj",
+    "wq": "q_proj",
+    "wk": "k_proj",
+    "wv": "v_proj",
+    "wo": "o_proj",
     "k_proj": "k_proj",
     "key": "k_proj",
     "k_lin": "k_proj",
@@ -193,6 +201,9 @@ _HF_ATTENTION = {
     "v": "v_proj",
     "o": "o_proj",
     "qkv_proj": "qkv_proj",
+    "Wq": "q_proj",
+    "Wk": "k_proj",
+    "Wv": "v_proj",
     "Wqkv": "qkv_proj",
     "c_attn": "qkv_proj",
     "query_key_value": "qkv_proj",
@@ -275,7 +286,8 @@ _HF_SSM = {
     "dt_bias": "scan",
 }
 
-_HF_ATTENTION_MODULES = ("self_attn", "attention.self", "attention", "attn", "self_attention", "SelfAttention")
+_HF_ATTENTION_MODULES = ("self_attn", "attention.self", "attention", "attn", "self_attention", "SelfAttention",
+                         "multi_head_attention")  # fmt: skip
 _GRANITE_EXPERTS = ("input_linear", "output_linear")
 _HF_CROSS_MODULES = ("encoder_attn", "EncDecAttention", "cross_attn", "crossattention")
 _HF_MLP_MODULES = ("mlp", "feed_forward", "block_sparse_moe", "ffn", "DenseReluDense", "mlp_block")
@@ -283,7 +295,8 @@ _HF_SSM_MODULES = ("mixer", "mamba", "linear_attn", "conv", "temporal_block")
 _HF_WRAPPERS = re.compile(r"^(?:shared_transformer\.|mamba_decoder\.(?!input_layernorm)|temporal_block\.(?=self_attn))")
 _T5_PART = re.compile(r"^layer\.(\d)\.(.+)$")  # T5's blocks are lists of two or three parts
 _ENCODER_DECODERS = ("t5", "mt5", "umt5", "longt5", "switch_transformers", "bart", "mbart", "pegasus", "pegasus_x",
-                     "marian", "m2m_100", "blenderbot", "led", "plbart", "bigbird_pegasus")  # fmt: skip
+                     "marian", "m2m_100", "blenderbot", "led", "plbart", "bigbird_pegasus", "blenderbot-small", "mvp",
+                     "prophetnet", "nllb-moe", "whisper", "t5gemma", "t5gemma2")  # fmt: skip
 _ENCODER = re.compile(r"(?:^|\.)encoder\.")
 
 
@@ -394,7 +407,7 @@ def _hf_mlp(rest: str, moe: bool) -> str | None:
     return None
 
 
-_HF_STEMS = ("model", "model.language_model", "language_model.model", "transformer")
+_HF_STEMS = ("model", "model.language_model", "language_model.model", "transformer", "backbone")
 
 
 def hf_paths(name: str) -> tuple[str, ...]:
@@ -403,7 +416,8 @@ def hf_paths(name: str) -> tuple[str, ...]:
     match = _BLOCK_NAME.match(name)
     if match is None:
         leaves = [leaf for leaf, ours in {**_HF_OUTSIDE, **_HF_WHOLE}.items() if ours == name]
-        return tuple(dict.fromkeys(f"{stem}{leaf}" for leaf in leaves for stem in ("", *(f"{s}." for s in _HF_STEMS))))
+        stems = (*_HF_STEMS, "language_model")
+        return tuple(dict.fromkeys(f"{stem}{leaf}" for leaf in leaves for stem in ("", *(f"{s}." for s in stems))))
     part, _, leaf = name[match.end() :].partition(".")
     return tuple(f"{stem}.layers.{match.group(1)}.{path}" for path in _hf_parts(part, leaf) for stem in _HF_STEMS) or (
         name,
@@ -412,9 +426,9 @@ def hf_paths(name: str) -> tuple[str, ...]:
 
 def _hf_parts(part: str, leaf: str) -> list[str]:
     modules, table = {
-        "attn": (_HF_ATTENTION_MODULES, _HF_ATTENTION),
+        "attn": ((*_HF_ATTENTION_MODULES, "mixer"), _HF_ATTENTION),  # a mixer is any of them in Nemotron-H
         "ssm": (_HF_SSM_MODULES, _HF_SSM),
-        "mlp": (_HF_MLP_MODULES, _HF_MLP),
+        "mlp": ((*_HF_MLP_MODULES, "mixer"), _HF_MLP),
     }.get(part, ((), {}))
     group, _, last = leaf.rpartition(".")
     between = {"experts": ("experts.0.", "experts.", "switch_mlp."), "shared_expert": ("shared_experts.", f"{group}.")}

@@ -14,7 +14,7 @@ from typing import Any
 
 from core.errors import ExplorerError
 
-SENTENCEPIECE = ("tokenizer.model", "spiece.model")
+SENTENCEPIECE = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model")
 READ = ("tokenizer.json", *SENTENCEPIECE, "vocab.txt", "vocab.json")  # the first that is there and is read
 _TIKTOKEN_LINE = re.compile(rb"[A-Za-z0-9+/]+={0,2} \d+\r?\n")
 _LFS = b"version https://git-lfs"
@@ -87,7 +87,9 @@ def chat_templates(folder: Path, settings: Mapping[str, Any]) -> dict[str, str]:
         found["default"] = file.read_text(encoding="utf-8")
     for file in sorted((folder / "additional_chat_templates").glob("*.jinja")):
         found[file.stem] = file.read_text(encoding="utf-8")
-    return found or named(settings.get("chat_template"))
+    if found or (found := named(settings.get("chat_template"))):
+        return found
+    return named(read_json(folder / "chat_template.json").get("chat_template"))  # of processors, as older files are
 
 
 def named(stored: Any) -> dict[str, str]:

@@ -46,7 +46,8 @@ def of(folder: Path) -> Weights:
     names = {f.name for f in folder.iterdir()}
     stored = sorted(n for n in names if n.endswith(".safetensors") and not n.startswith("."))
     variant = _variant(names)
-    if _INDEX in names:
+    forsaken = _INDEX in names and _SINGLE in names and not names.intersection(_in_index(folder, _INDEX))
+    if _INDEX in names and not forsaken:
         named, chosen = _INDEX, _in_index(folder, _INDEX)
     elif _SINGLE in names:
         named, chosen = _SINGLE, (_SINGLE,)
@@ -60,6 +61,8 @@ def of(folder: Path) -> Weights:
     heads = [n for n in stored if n.endswith(_HEADS)]
     left = [n for n in stored if n not in (*chosen, *heads)]
     notes = [f"Of several variants of the weights, {named} is read."] if variant and named == variant else []
+    if forsaken:
+        notes.append(f"None of the files that {_INDEX} names is there, so {_SINGLE} is read.")
     if left:
         shown = ", ".join(left[:3]) + (f" and {len(left) - 3} more" if len(left) > 3 else "")
         notes.append(f"Not read, beside the weights: {shown}.")
@@ -73,8 +76,18 @@ def of(folder: Path) -> Weights:
 
 
 def told(config: Any, folder: Path) -> Any:
-    """A transformers configuration that names the files to read: by itself the library prefers a single one."""
-    if explicit := of(folder).explicit:
+    """A transformers configuration that names the files to read: by itself the library prefers a single one.
+
+    Raises ExplorerError where it can read none.
+    """
+    weights = of(folder)
+    if weights.files and all(file.name.startswith(_COPIES) for file in weights.files):
+        raise ExplorerError(
+            f"{weights.files[0].name} in {folder.name} holds the weights under names of its maker's own, which "
+            "transformers does not read.",
+            "Download the model.safetensors of the same model.",
+        )
+    if explicit := weights.explicit:
         config.transformers_weights = explicit
     return config
 
@@ -164,5 +177,10 @@ def _check(folder: Path, chosen: tuple[str, ...], names: set[str]) -> None:
         for name in chosen:
             if is_pointer(folder / name):
                 raise pointer(folder / name)
+            if not (folder / name).stat().st_size:
+                raise ExplorerError(
+                    f"{name} in {folder.name} is empty: its download did not begin, or was cut off.",
+                    "Download it again.",
+                )
     except OSError as error:
         raise ExplorerError(f"{folder} cannot be read ({error.strerror}).", "Check its permissions.") from error

@@ -64,6 +64,12 @@ def test_templates_are_found_in_all_their_places(tmp_path: Path) -> None:
     assert "rag" in template_warnings({"rag": "R"})[0]
 
 
+def test_a_template_of_a_processor_counts_where_there_is_no_other(tmp_path: Path) -> None:
+    (tmp_path / "chat_template.json").write_text(json.dumps({"chat_template": "P"}))
+    assert chat_templates(tmp_path, {}) == {"default": "P"}
+    assert chat_templates(tmp_path, {"chat_template": "D"}) == {"default": "D"}
+
+
 def test_every_end_counts() -> None:
     class Config:
         eos_token_id = 3

@@ -80,7 +80,7 @@ def ggufs(folder: Path) -> list[Path]:
     """The GGUF models directly in a folder, of each the first part that is there; vision projectors left out."""
     models: dict[Path, Path] = {}
     for file in sorted(folder.iterdir()):
-        if gguf_file.is_named(file.name) and not file.name.lower().startswith("mmproj"):
+        if gguf_file.is_model(file.name):
             models.setdefault(gguf_file.parts(file)[0], file)
     return sorted(models.values())
 
@@ -97,6 +97,7 @@ def _file(path: Path) -> dict[str, str]:
     if weight_files.is_pointer(path):
         raise weight_files.pointer(path)
     if gguf_file.has_magic(path):
+        gguf_file.check_kind(path)
         gguf_file.check_parts(path)
         return {"gguf": str(gguf_file.parts(path)[0])}
     kind = "not a GGUF file" if suffix == ".gguf" else "no model file"
@@ -136,6 +137,11 @@ def _folder(path: Path) -> dict[str, str]:
         raise ExplorerError(
             f"The folder {path.name} has a config.json but no weights.",
             "Choose the config.json itself to study the architecture with random weights.",
+        )
+    if weights := sorted(f.name for f in path.iterdir() if f.suffix == ".safetensors"):
+        raise ExplorerError(
+            f"The folder {path.name} holds weights ({weights[0]}) but no config.json, which tells their architecture.",
+            "Put the model's config.json beside them.",
         )
     raise ExplorerError(f"The folder {path.name} holds no model.", _WANTED)
 

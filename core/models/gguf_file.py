@@ -62,11 +62,19 @@ TYPES: dict[int, tuple[str, int, int]] = {
     41: ("Q1_0", 128, 18),
 }
 
+# general.type of files that are no model by themselves
+NO_MODEL = {
+    "adapter": "an adapter (LoRA)",
+    "imatrix": "an importance matrix",
+    "mmproj": "a projector (vision or audio)",
+}
+_FIRST = 4096  # bytes in which the file's own kind stands, which writers put among the first entries
+
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
 _MAX_AXES = 4
 _LEAST_ENTRY, _LEAST_TENSOR = 13, 24  # bytes of the shortest entry: name, type, value; name, axes, type, place
-_SPLIT = re.compile(r"^(?P<stem>.+)-(?P<part>\d{5})-of-(?P<n>\d{5})$")
+_SPLIT = re.compile(r"^(?P<stem>.+)-(?P<part>\d{5})(?P<of>-of-)(?P<n>\d{5})$", re.IGNORECASE)
 _AGAIN = "Download or copy the file again."
 _PARTS = "Put all parts into one folder, under the names that they were published with."
 
@@ -115,13 +123,46 @@ def is_named(name: str) -> bool:
     return name.lower().endswith(".gguf")
 
 
+def is_model(name: str) -> bool:
+    """Whether a file's name is that of a GGUF model, and not of a vision projector beside one."""
+    return is_named(name) and "mmproj" not in name.lower()
+
+
+def check_kind(path: Path) -> None:
+    """Raises ExplorerError for a file that says of itself that it is no model. Reads its first entries alone."""
+    try:
+        with path.open("rb") as f:
+            kind = _kind(f.read(_FIRST))
+    except OSError:
+        return  # told when it is read
+    if kind in NO_MODEL:
+        raise no_model(path, kind)
+
+
+def no_model(path: Path, kind: str) -> ExplorerError:
+    """What to say of a file whose general.type is `kind`."""
+    return ExplorerError(f"{path.name} holds {NO_MODEL[kind]} and no model.", "Choose the model that it belongs to.")
+
+
+def _kind(start: bytes) -> str:
+    """`general.type` in the first bytes of a file; "model" where it does not stand there."""
+    key = b"general.type"
+    at = start.find(struct.pack("<Q", len(key)) + key + struct.pack("<I", _STRING))
+    if at < 0:
+        return "model"
+    at += 8 + len(key) + 4
+    n = int.from_bytes(start[at : at + 8], "little")
+    return start[at + 8 : at + 8 + n].decode("utf-8", "replace") if n <= 100 else "model"
+
+
 def parts(path: Path) -> tuple[Path, ...]:
     """The file alone, or all parts of a split model (name-00001-of-00003.gguf) in order, as their names say."""
     match = _SPLIT.match(path.stem)
     n = int(match["n"]) if match else 0
     if match is None or not 1 <= int(match["part"]) <= n:
         return (path,)
-    return tuple(path.with_name(f"{match['stem']}-{i:05d}-of-{n:05d}{path.suffix}") for i in range(1, n + 1))
+    ends = f"{match['of']}{n:05d}{path.suffix}"
+    return tuple(path.with_name(f"{match['stem']}-{i:05d}{ends}") for i in range(1, n + 1))
 
 
 def split_stem(stem: str) -> str:
@@ -151,11 +192,6 @@ def read(path: Path) -> GgufFile:
     """Header of a model, any part of it given. Raises ExplorerError when it is no GGUF, damaged, or lacks a part."""
     check_parts(path)
     files = parts(path)
-    if len(files) > 1 and path.suffix != ".gguf":
-        raise ExplorerError(
-            f"{path.name} is one of several parts, which llama.cpp finds only when their names end in .gguf.",
-            f"Rename all {len(files)} parts so that they end in .gguf.",
-        )
     headers = [_read_one(file) for file in files]
     for i, (file, (metadata, _)) in enumerate(zip(files, headers, strict=True)):
         _check_place(file, i, len(files), metadata)

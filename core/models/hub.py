@@ -29,7 +29,7 @@ import msgspec
 
 from core.errors import ExplorerError
 from core.models.formats import PICKLES
-from core.models.gguf_file import is_named, parts
+from core.models.gguf_file import is_model, parts
 from core.types import Progress, Record, to_json
 
 _BESIDE = (".json", ".jinja", ".txt", ".model")  # configuration and tokenizer
@@ -152,7 +152,7 @@ def _gguf_groups(sizes: dict[str, int]) -> dict[str, list[str]]:
     """First file of each GGUF model -> all its parts."""
     groups: dict[str, list[str]] = {}
     for name in sorted(sizes):
-        if is_named(name) and not PurePosixPath(name).name.lower().startswith("mmproj"):
+        if is_model(PurePosixPath(name).name):
             names = [str(PurePosixPath(p)) for p in parts(Path(name))]
             if all(n in sizes for n in names):
                 groups[names[0]] = names

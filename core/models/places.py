@@ -135,11 +135,12 @@ def _walk(folder: Path, root: Path, depth: int, budget: list[int], troubles: lis
         return
     names = {e.name for e in children}
     relative = folder.name if folder == root else str(folder.relative_to(root))
-    told = any(n.lower().endswith(formats.PICKLES) for n in names) or weight_files.ADAPTER in names
-    if "config.json" in names or told:
-        has_gguf = any(gguf_file.is_named(n) for n in names)
-        if not has_gguf or any(n.endswith((".safetensors", ".onnx")) for n in names):
-            yield from _try(folder, relative, "local", troubles)
+    has_gguf = any(gguf_file.is_named(n) for n in names)
+    endings = formats.PICKLES if has_gguf else (*formats.PICKLES, ".safetensors")
+    told = any(n.lower().endswith(endings) for n in names) or weight_files.ADAPTER in names
+    beside = any(n.endswith((".safetensors", ".onnx")) for n in names)
+    if ("config.json" in names or told) and (beside or not has_gguf):
+        yield from _try(folder, relative, "local", troubles)
     for file in formats.ggufs(folder):
         yield from _try(file, label_of(file), "local", troubles)
     if depth:

@@ -151,6 +151,8 @@ def _method(found: Mapping[str, Any]) -> str:
     method = str(found.get("quant_method") or "").lower().replace("_", "-")
     if not method and (found.get("load_in_4bit") or found.get("load_in_8bit")):
         return "bitsandbytes"
+    if method.startswith("modelopt") or (not method and "quant_algo" in found):
+        return "modelopt"
     return method or ("compressed-tensors" if "config_groups" in found else "")
 
 
@@ -262,7 +264,8 @@ def _gptq(found: Mapping[str, Any], method: str) -> Declared:
         own = values if isinstance(values, Mapping) else {}
         name = f"re:{pattern[2:]}" if pattern[:2] in ("+:", "-:") else pattern
         rules.append((_named(name), None if pattern.startswith("-:") or own.get("bits") == 16 else scheme(own)))
-    if only := [str(name) for names in found.get("modules_in_block_to_quantize") or () for name in names]:
+    groups = [[names] if isinstance(names, str) else names for names in found.get("modules_in_block_to_quantize") or ()]
+    if only := [str(name) for names in groups for name in names]:
         chosen = [_named(name) for name in only]
         rules.append((lambda paths: not any(fits(paths) for fits in chosen), None))
     rules += _left_alone(found, "modules_to_not_convert")
@@ -272,10 +275,12 @@ def _gptq(found: Mapping[str, Any], method: str) -> Declared:
 
 def _fp8(found: Mapping[str, Any], method: str) -> Declared:
     """transformers' and DeepSeek's: tiles with an fp32 scale; without tiles one scale per matrix."""
-    tile = found.get("weight_block_size", (128, 128))
+    autofp8 = "ignored_layers" in found  # AutoFP8's, as vLLM reads it: a scale per matrix
+    tile = found.get("weight_block_size", None if autofp8 else (128, 128))
     shape = (int(tile[0]), int(tile[1])) if isinstance(tile, list | tuple) and len(tile) == 2 else (0, 0)
     scheme = Scheme("fp8", 8, shape, 32)
-    return Declared(method, "FP8", scheme, _left_alone(found, "modules_to_not_convert"), _linear_but_head)
+    rules = _left_alone(found, "modules_to_not_convert", "ignored_layers")
+    return Declared(method, "FP8", scheme, rules, _linear_but_head)
 
 
 def _rowwise(dtype: str, label: str, scale_bits: int) -> Callable[[Mapping[str, Any], str], Declared]:
@@ -322,9 +327,7 @@ def _compressed(found: Mapping[str, Any], method: str) -> Declared:
             form = str(group.get("format") or found.get("format") or "")
             schemes.append((targets, _arguments(weights, form) if isinstance(weights, Mapping) else None))
     if not schemes:
-        algorithm = str(found.get("quant_algo") or "").upper()
-        known = {"FP8": Scheme("fp8", 8, (0, 0), 32), "NVFP4": Scheme("nvfp4", 4, (1, 16), 8)}
-        schemes = [(["Linear"], known.get(algorithm))]
+        schemes = [(["Linear"], _modelopt(found))]
     rules: list[Rule] = list(ignored)
     default: Scheme | None = None
     for targets, scheme in schemes:
@@ -336,6 +339,24 @@ def _compressed(found: Mapping[str, Any], method: str) -> Declared:
     shown = default or next((s for _, s in schemes if s), None)
     name = f"{label} {shown.dtype}" if shown and not default else label
     return Declared(method, name, default, tuple(rules), _linear)
+
+
+def _modelopt(found: Mapping[str, Any]) -> Scheme | None:
+    """What ModelOpt's `quant_algo` says where no groups do."""
+    groups = {"NVFP4": 16, "NVFP4_AWQ": 16, "W4A16_AWQ": 128, "W4A8_AWQ": 128}
+    algorithm = str(found.get("quant_algo") or "").upper()
+    group = _group(found, groups.get(algorithm, 0))
+    return {
+        "FP8": Scheme("fp8", 8, (0, 0), 32),
+        "FP8_PER_CHANNEL_PER_TOKEN": Scheme("fp8", 8, (1, 0), 32),
+        "FP8_PB_WO": Scheme("fp8", 8, (128, 128), 32),
+        "MXFP8": Scheme("mxfp8", 8, (1, 32), 8),
+        "NVFP4": Scheme("nvfp4", 4, (1, group), 8),
+        "NVFP4_AWQ": Scheme("nvfp4", 4, (1, group), 8),
+        "W4A16_AWQ": Scheme("int4", 4, (1, group), 16),
+        "W4A8_AWQ": Scheme("int4", 4, (1, group), 16),
+        "W8A16": Scheme("int8", 8, (1, 0), 16),
+    }.get(algorithm)
 
 
 def _arguments(weights: Mapping[str, Any], form: str) -> Scheme:
@@ -389,7 +410,9 @@ def _torchao_scheme(kind: Any, keywords: Mapping[str, Any]) -> Scheme | None:
     if floating or bits == 8:
         whole = "Tensor" in str(data.get("granularity", "")) and "Row" not in str(data.get("granularity", ""))
         return Scheme("fp8" if floating else "int8", bits, (0, 0) if whole else (1, 0), 32)
-    return Scheme(_integer(bits), bits, (1, _group(data, 128)), 32)
+    grain = data.get("granularity")
+    grain = grain.get("_data") if isinstance(grain, Mapping) else None
+    return Scheme(_integer(bits), bits, (1, _group({**data, **(grain if isinstance(grain, Mapping) else {})}, 128)), 32)
 
 
 def _hqq(found: Mapping[str, Any], method: str) -> Declared:
@@ -427,21 +450,23 @@ def _quark(found: Mapping[str, Any], method: str) -> Declared:
 
 
 def _mlx(found: Mapping[str, Any]) -> Declared:
-    """Every matrix, tables and routers too, with a 16-bit scale and bias per group; a module may have its own."""
+    """Every matrix, tables and routers too, with a 16-bit scale and bias per group; a module may have its own.
+
+    What a module has of its own stands alone: it takes MLX's defaults, not the model's.
+    """
 
     def scheme(values: Mapping[str, Any]) -> Scheme:
-        merged = {**{k: v for k, v in found.items() if not isinstance(v, Mapping)}, **values}
-        mode, bits = str(merged.get("mode", "affine")), _bits(merged)
+        mode, bits = str(values.get("mode", "affine")), _bits(values)
         if mode in ("mxfp4", "mxfp8", "nvfp4"):
             return Scheme(mode, int(mode[-1]), (1, 16 if mode == "nvfp4" else 32), 8)
-        return Scheme(_integer(bits), bits, (1, _group(merged, 64)), 32)
+        return Scheme(_integer(bits), bits, (1, _group(values, 64)), 32)
 
     rules = [
         (_named(path), scheme(values) if isinstance(values, Mapping) else None)
         for path, values in found.items()
         if isinstance(values, Mapping) or values is False
     ]
-    return Declared("mlx", "MLX", scheme({}), tuple(rules), _every_matrix)
+    return Declared("mlx", "MLX", scheme(found), tuple(rules), _every_matrix)
 
 
 def _bitnet(found: Mapping[str, Any], method: str) -> Declared:
@@ -450,8 +475,20 @@ def _bitnet(found: Mapping[str, Any], method: str) -> Declared:
 
 
 def _unknown(found: Mapping[str, Any], method: str) -> Declared:
-    """A method whose sizes are not known here: counted in the model's dtype, and said so."""
-    return Declared(method, f"'{method or 'unnamed'}' quantization", None, (), _linear)
+    """A method whose sizes are not known here: by the bits that it states, else in the model's dtype, and said so."""
+    label = f"'{method or 'unnamed'}' quantization"
+    keys = ("num_codebooks", "nbits_per_codebook", "in_group_size")
+    codes = [n for key in keys if isinstance(n := found.get(key), int) and n > 0]
+    if len(codes) == len(keys):  # AQLM: so many codes per group of weights
+        bits = codes[0] * codes[1] / codes[2]
+        scheme = Scheme(_integer(max(round(bits), 2)), bits, (1, 0), 16)
+        return Declared(method, label, scheme, _left_alone(found, "modules_to_not_convert"), _linear_but_head)
+    if isinstance(found.get("bits"), int):
+        bits = _bits(found)
+        scheme = Scheme(_integer(bits), bits, (1, _group(found, 128)), 16)
+        rules = _left_alone(found, "modules_to_not_convert", "ignore")
+        return Declared(method, f"{label} (its scales guessed as 16 bits)", scheme, rules, _linear_but_head)
+    return Declared(method, label, None, (), _linear)
 
 
 _METHODS: dict[str, Callable[[Mapping[str, Any], str], Declared]] = {

@@ -24,16 +24,13 @@ from core.models.architectures import from_modules, from_tensors
 from core.models.config import Config, MissingSizeError
 from core.models.gguf import gguf_config, gguf_tensors, gguf_values
 from core.models.network import Network
-from core.models.tensors import main_dtype, measured, safetensors_headers
+from core.models.tensors import main_dtype, measured, safetensors_headers, safetensors_shapes
 from core.types import Attention, ModelSpec
 
 __all__ = ["from_config", "from_gguf", "from_hf_folder", "from_onnx_folder", "read", "retype"]
 
+_MODELOPT = "hf_quant_config.json"  # where ModelOpt's older files declare their precision
 _MAX_CONTEXT = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len")
-
-
-# general.type of files that are no model by themselves
-_NO_MODEL = {"adapter": "an adapter (LoRA)", "imatrix": "an importance matrix"}
 
 
 def from_config(config: Mapping[str, Any], name: str = "", source: str = "") -> ModelSpec:
@@ -70,7 +67,7 @@ def _spec(config: Mapping[str, Any], c: Config, network: Network, name: str, sou
         d_model=c.size(next((k for k in ("hidden_size", "n_embd", "dim") if c.get(k)), "hidden_size")),
         n_blocks=n_blocks,
         vocab_size=c.size("vocab_size"),
-        max_context=next((c.size(k) for k in _MAX_CONTEXT if c.get(k)), None),
+        max_context=next((c.size(k) for k in _MAX_CONTEXT if c.get(k) not in (None, 0, -1)), None),
         layers=layers,
         causal=all(core.causal for core in cores),
         dtype=main,
@@ -173,7 +170,13 @@ def read_config(path: str | Path) -> dict[str, Any]:
                 f"There is no {name} in {file.parent}.", "Choose a folder that holds the model's config.json."
             ) from None
         raise ExplorerError(f"{file} cannot be read ({error.strerror}).", "Check its permissions.") from None
-    return parsed_config(content, str(file))
+    config = parsed_config(content, str(file))
+    beside = file.with_name(_MODELOPT)
+    if "quantization_config" not in config and os.path.isfile(beside):
+        found = parsed_config(beside.read_bytes(), str(beside)).get("quantization")
+        if isinstance(found, Mapping) and found.get("quant_algo"):
+            config["quantization_config"] = {"quant_method": "modelopt", **found}
+    return config
 
 
 def parsed_config(content: bytes, name: str) -> dict[str, Any]:
@@ -192,10 +195,13 @@ def from_hf_folder(path: str | Path) -> ModelSpec:
     """Architecture from config.json; exact dtypes and bytes per layer from the safetensors headers."""
     path = Path(path)
     config = read_config(path)
-    note = weight_files.of(path).note
+    weights = weight_files.of(path)
     name = "/".join(path.parents[1].name.split("--")[1:]) if path.parent.name == "snapshots" else ""  # not its hash
-    source = f"Weights in {name or path.name} (safetensors). {note}".rstrip()
-    spec = from_config(config, name=name or path.name, source=source)
+    source = f"Weights in {name or path.name} (safetensors). {weights.note}".rstrip()
+    if _is_foreign(config):
+        spec = _from_tensors(config, path, name or path.name, source)
+    else:
+        spec = from_config(config, name=name or path.name, source=source)
     tensors = safetensors_headers(path, spec.architecture)
     if any(c.get("num_nextn_predict_layers") for c in (config, defaults.nested(config) or {})):
         # blocks behind the last one foretell further tokens (GLM-4.5, DeepSeek-V3)
@@ -205,6 +211,24 @@ def from_hf_folder(path: str | Path) -> ModelSpec:
             for tensor, extra in zip(tensors, behind, strict=True)
         ]
     return measured(spec, tensors, keep_unknown=False)
+
+
+def _is_foreign(config: Mapping[str, Any]) -> bool:
+    """Whether neither we nor transformers know the architecture, nor a multimodal one around it."""
+    own = str(_language_model(config).get("model_type") or "")
+    kinds = (own, str(config.get("model_type") or ""))
+    return bool(own) and not any(kind in architectures.model_types() or library.knows(kind) for kind in kinds)
+
+
+def _from_tensors(config: Mapping[str, Any], folder: Path, name: str, source: str) -> ModelSpec:
+    """The network that a folder's tensors tell, of an architecture that nobody here knows."""
+    values = dict(_language_model(config))
+    shapes = safetensors_shapes(folder)
+    network, doubts = from_tensors.of_folder(shapes, values)
+    for key in ("hidden_size", "vocab_size"):
+        values.setdefault(key, from_tensors.table(shapes)[key == "hidden_size"])
+    spec = _spec(config, Config(values, {}), network, name, f"{source} Layers as its tensors tell them.")
+    return msgspec.structs.replace(spec, doubts=doubts)
 
 
 def from_onnx_folder(path: str | Path) -> ModelSpec:
@@ -224,10 +248,8 @@ def from_gguf(path: str | Path) -> ModelSpec:
     """Architecture from the file's metadata; exact tensor types and bytes per layer, scales included."""
     path = Path(path)
     file = gguf_file.read(path)
-    if (kind := file.metadata.get("general.type", "model")) in _NO_MODEL:
-        raise ExplorerError(
-            f"{path.name} holds {_NO_MODEL[kind]} and no model.", "Choose the model that it belongs to."
-        )
+    if (kind := str(file.metadata.get("general.type", "model"))) in gguf_file.NO_MODEL:
+        raise gguf_file.no_model(path, kind)
     if not file.tensors:
         raise ExplorerError(f"{path.name} holds a vocabulary and no weights.", "Choose a file with weights.")
     config, name = gguf_config(file)

@@ -18,6 +18,7 @@ from core import weight_files
 from core.dtypes import canonical_dtype, is_quantized
 from core.errors import ExplorerError
 from core.layer_names import block_of, canonical_hf, fit, kind_of
+from core.models import formats
 from core.types import Aside, Elementwise, Layer, ModelSpec, Record
 
 # In a weight's place or beside it: "torch-int", GPTQ and AWQ, compressed-tensors and FP8, bitsandbytes, MLX, HQQ.
@@ -198,6 +199,16 @@ def safetensors_headers(folder: Path, architecture: str) -> list[Tensor]:
         for name, tensor in _header(file, architecture).items():
             found.setdefault(name, tensor)  # each weight counts once, whatever the shards repeat
     return list(found.values())
+
+
+def safetensors_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    """The shape of every weight of a folder that a text token touches, without the scales beside quantized ones."""
+    found: dict[str, tuple[int, ...]] = {}
+    for file in weight_files.of(folder).files:
+        for name, entry in formats.safetensors_header(file).items():
+            if not any(pattern.search(name) for pattern in _ASIDE.values()) and not _BESIDE.search(name):
+                found.setdefault(name, tuple(entry["shape"]))
+    return found
 
 
 def _header(file: Path, architecture: str) -> dict[str, Tensor]:

@@ -251,8 +251,9 @@ FAULTS: dict[str, tuple[Any, str]] = {
         lambda t: (
             write(
                 hf(t / "m") / "model.safetensors.index.json", json.dumps({"weight_map": {"w": "model-2.safetensors"}})
-            ).parent
-        ),
+            ).parent,
+            (t / "m" / "model.safetensors").unlink(),
+        )[0],
         "lacks 1 of 1 weight files",
     ),
     "nothing there": (lambda t: t / "nowhere", "There is no file or folder"),

@@ -252,6 +252,46 @@ def test_an_encoder_decoder_reads_the_prompt_once(here):
     assert prompt["blocks.1.cross.core"].kv_write_bytes == 64 * 2 * 512 * 2
 
 
+def test_two_attentions_in_a_block_keep_twice_as_much(here):
+    """LongCat-Flash: two latent attentions per block, and experts of which a third are no matrices going down."""
+    spec = from_config(_default("longcat_flash", num_layers=2, num_hidden_layers=4))
+    tree = _tree(json.dumps(_default("longcat_flash", num_layers=2, num_hidden_layers=4), sort_keys=True))
+    assert spec.n_params == tree.n_params
+    assert kv_cache_bytes(spec, 1) == 2 * 2 * (512 + 64) * 2
+
+
+def test_convolved_keys_are_still_keys(here):
+    spec = from_config(_default("inkling_text", num_hidden_layers=2))
+    assert [core.n_kv_heads for core in _cores(spec)] == [16, 16] and [c.qk_dim for c in _cores(spec)] == [128, 128]
+
+
+@pytest.mark.parametrize(
+    ("model_type", "changes", "words"),
+    [
+        ("cpmant", {"num_hidden_layers": 2}, "what CpmAntAttention keeps"),
+        ("xlstm", {"num_hidden_layers": 2}, "what xLSTMLayer keeps"),
+        ("deepseek_v4", {"num_hidden_layers": 4}, "what DeepseekV4Attention keeps"),
+        ("deepseek_v32", {"num_hidden_layers": 4}, "keys that an indexer keeps"),
+        ("trocr", {"decoder_layers": 2}, "what its cross-attention reads"),
+    ],
+)
+def test_a_cache_that_is_not_understood_is_not_nothing_in_silence(model_type, changes, words, here):
+    assert words in from_config(_default(model_type, **changes)).doubts
+
+
+@pytest.mark.parametrize("model_type", ["blenderbot-small", "mvp", "prophetnet"])
+def test_encoders_of_all_encoder_decoders_are_found(model_type, here):
+    spec = from_config(_default(model_type))
+    assert any(layer.name.startswith("encoder.blocks.") for layer in spec.layers)
+    assert any(layer.name == "encoder.blocks.0.attn.core" and not layer.op.causal for layer in spec.layers)
+
+
+def test_numbers_of_a_block_itself_have_a_place(here):
+    spec = from_config(_default("doge", num_hidden_layers=2))
+    assert spec.n_params == _tree(json.dumps(_default("doge", num_hidden_layers=2), sort_keys=True)).n_params
+    assert kv_cache_bytes(spec, 1) == 2 * 2 * 8 * 128 * 2
+
+
 # ---------------------------------------------------------------- the way there
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from core.backends.llama_cpp import model
 from core.errors import ExplorerError
 from core.models import catalogue, formats, gguf_file, spec
 from tests.support.gguf_bytes import ARRAY, LLAMA, SHAPES, STRING, U32, file, header
@@ -224,7 +225,35 @@ def test_endings_in_capitals(tmp_path: Path) -> None:
     assert formats.ggufs(tmp_path) == [path]
     assert formats.files_of(tmp_path) == {"gguf": str(path)}
     assert spec.from_gguf(path).n_blocks == 1
-    for part in split(tmp_path):
-        part.rename(part.with_suffix(".GGUF"))
-    with pytest.raises(ExplorerError, match=r"finds only when their names end in \.gguf"):
-        gguf_file.read(tmp_path / "big-00001-of-00003.GGUF")
+
+
+@pytest.mark.parametrize("named", [str.upper, lambda name: name.replace(".gguf", ".GGUF")])
+def test_parts_in_capitals_are_parts(named: Callable[[str], str], tmp_path: Path) -> None:
+    files = [part.rename(tmp_path / named(part.name)) for part in split(tmp_path)]
+    assert formats.ggufs(tmp_path) == [files[0]]
+    assert formats.files_of(files[2]) == {"gguf": str(files[0])}
+    assert gguf_file.read(files[1]).paths == tuple(files)
+    assert model._parts(files[0]) == files, "llama.cpp is given them all: it knows small letters only"
+    files[1].unlink()
+    with pytest.raises(ExplorerError, match=f"{files[1].name} is missing, one of the model's 3 parts"):
+        catalogue.find(str(files[0]))
+
+
+def test_llama_cpp_finds_parts_in_small_letters_itself(tmp_path: Path) -> None:
+    assert model._parts(tmp_path / "m-00001-of-00003.gguf") == [tmp_path / "m-00001-of-00003.gguf"]
+    assert model._parts(tmp_path / "M.GGUF") == [tmp_path / "M.GGUF"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"), [("adapter", "an adapter"), ("imatrix", "an importance matrix"), ("mmproj", "a projector")]
+)
+def test_a_file_that_says_it_is_no_model_is_not_listed_as_one(kind: str, words: str, tmp_path: Path) -> None:
+    path = file(tmp_path / "x.gguf", header({**LLAMA, "general.type": kind}))
+    with pytest.raises(ExplorerError, match=rf"x\.gguf holds {words}.* and no model"):
+        catalogue.find(str(path))
+
+
+def test_a_projector_beside_its_model_is_no_second_model(tmp_path: Path) -> None:
+    path = file(tmp_path / "m-Q4_K_M.gguf", header())
+    file(tmp_path / "m-mmproj-F16.gguf", header())
+    assert formats.files_of(tmp_path) == {"gguf": str(path)}

@@ -159,6 +159,68 @@ def test_methods_that_leave_table_and_head_alone(quantization: dict[str, Any], n
     assert dtypes(spec)["lm_head"] == dtypes(spec)["embed"] == dtypes(spec)["blocks.0.attn_norm"] == "fp16"
 
 
+DOWN = 256 * 128
+
+
+@pytest.mark.parametrize(
+    ("quantization", "n_bytes"),
+    [
+        # AutoFP8, whose list of exceptions has a name of its own and whose scale is that of the whole matrix
+        ({"quant_method": "fp8", "activation_scheme": "static", "ignored_layers": ["lm_head"]}, N_LINEAR + 4 * 7),
+        ({"quant_method": "fp8", "ignored_layers": ["model.layers.0.mlp.down_proj"]}, N_LINEAR + DOWN + 4 * 6),
+        ({"quant_method": "modelopt_fp8", "quant_algo": "FP8", "ignore": ["lm_head"]}, N_LINEAR + 4 * 7),
+        ({"quant_method": "modelopt", "quant_algo": "NVFP4", "exclude_modules": ["lm_head"]}, N_LINEAR * 4.5 / 8),
+        ({"producer": {"name": "modelopt"}, "quant_algo": "W4A16_AWQ", "exclude_modules": ["lm_head"]},
+         N_LINEAR * (4 + 16 / 128) / 8),
+        ({"quant_method": "modelopt", "quant_algo": "NVFP4",
+          "ignore": ["lm_head", "backbone.layers.0.mixer.down_proj"]},
+         (N_LINEAR - DOWN) * 4.5 / 8 + 2 * DOWN),
+        ({"quant_method": "torchao", "quant_type": {"default": {"_type": "IntxWeightOnlyConfig", "_data": {
+            "weight_dtype": {"_type": "torch.dtype", "_data": "int4"},
+            "granularity": {"_type": "PerGroup", "_data": {"group_size": 32}}}}}}, N_LINEAR * 5 / 8),
+        # modules as one list instead of a list of lists
+        ({"quant_method": "gptq", "bits": 4, "group_size": 128, "modules_in_block_to_quantize": ["mlp.down_proj"]},
+         2 * (N_LINEAR - DOWN) + DOWN / 2 + 2 * 128 * 2.5 + 4 * 256),
+        ({"quant_method": "aqlm", "in_group_size": 8, "nbits_per_codebook": 16, "num_codebooks": 1},
+         N_LINEAR * 2 / 8 + 2 * N_ROWS),
+        ({"quant_method": "higgs", "bits": 4, "group_size": 256}, N_LINEAR / 2 + 2 * N_ROWS),
+    ],
+)  # fmt: skip
+def test_other_spellings(quantization: dict[str, Any], n_bytes: float) -> None:
+    assert stored(small(**quantization)) == pytest.approx(n_bytes + REST_BYTES, abs=4)
+
+
+def test_a_module_of_mlx_with_numbers_of_its_own_takes_nothing_from_the_model() -> None:
+    """gpt-oss-20b-MXFP4-Q8 as MLX publishes it: experts in MXFP4, all else in groups of 64 and 8 bits."""
+    own = {"group_size": 64, "bits": 8}
+    quantization = {"group_size": 32, "bits": 4, "mode": "mxfp4", "lm_head": own, "model.embed_tokens": own,
+                    "model.layers.0.self_attn.q_proj": own, "model.layers.0.mlp.up_proj": {"bits": 6}}  # fmt: skip
+    layers = {layer.name: layer for layer in from_config({**SMALL, "quantization": quantization}).layers}
+    assert layers["embed"].weight_bytes == layers["lm_head"].weight_bytes == 261 * 128 * 8.5 / 8
+    assert layers["blocks.0.attn.q_proj"].weight_bytes == 128 * 128 * 8.5 / 8
+    assert layers["blocks.0.mlp.up_proj"].weight_bytes == DOWN * 6.5 / 8
+    assert layers["blocks.0.mlp.down_proj"].weight_bytes == DOWN * 4.25 / 8
+    assert layers["blocks.0.mlp.down_proj"].weight_dtype == "mxfp4"
+
+
+def test_exceptions_are_named_as_in_a_multimodal_file() -> None:
+    ignore = ["language_model.lm_head", "re:.*vision.*", "language_model.model.layers.0.mlp.down_proj"]
+    weights = {"num_bits": 8, "type": "float", "strategy": "tensor"}
+    group = {"targets": ["Linear"], "weights": weights}
+    quantization = {"quant_method": "compressed-tensors", "config_groups": {"g": group}, "ignore": ignore}
+    spec = from_config({"model_type": "llava", "text_config": SMALL, "quantization_config": quantization})
+    assert dtypes(spec)["lm_head"] == dtypes(spec)["blocks.0.mlp.down_proj"] == "fp16"
+    assert dtypes(spec)["blocks.0.mlp.up_proj"] == "fp8"
+
+
+def test_what_modelopt_declares_in_a_file_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(SMALL))
+    declared = {"producer": {"name": "modelopt"}, "quantization": {"quant_algo": "FP8", "exclude_modules": ["lm_head"]}}
+    (tmp_path / "hf_quant_config.json").write_text(json.dumps(declared))
+    spec = read(tmp_path / "config.json", "config")
+    assert stored(spec) == N_LINEAR + 4 * 7 + REST_BYTES and "ModelOpt" in spec.source
+
+
 def test_double_quantization_stores_the_scales_in_a_byte() -> None:
     plain = {"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}
     spec = small(**plain, bnb_4bit_use_double_quant=True)

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from core import weight_files
+from core.analysis.work import kv_bytes_per_token, n_active_params
 from core.errors import ExplorerError
 from core.models import catalogue, formats, places
 from core.models.spec import from_hf_folder
@@ -90,6 +91,13 @@ def stale_single(folder: Path) -> str:
     return INDEX
 
 
+def stale_index(folder: Path) -> str:
+    for file in shards(folder):
+        file.unlink()
+    whole(folder)
+    return ""
+
+
 def stale_shard(folder: Path) -> str:
     shards(folder)
     safetensors(folder / "model-00001-of-00002.safetensors", SHAPES)
@@ -137,7 +145,7 @@ def variant_in_shards(folder: Path) -> str:
 
 
 LAYOUTS = (
-    *(control, stale_single, stale_shard, consolidated, variant_beside, adapter_beside),
+    *(control, stale_single, stale_index, stale_shard, consolidated, variant_beside, adapter_beside),
     *(heads_beside, no_index, copied_by_a_mac, variant_only, variant_in_shards),
 )
 
@@ -227,6 +235,23 @@ def only_begun(folder: Path) -> Path:
     return folder
 
 
+def empty(folder: Path) -> Path:
+    (folder / "model.safetensors").write_bytes(b"")
+    return folder
+
+
+def no_configuration(folder: Path) -> Path:
+    (folder / "config.json").unlink()
+    whole(folder, "consolidated.safetensors")
+    return folder
+
+
+def adapter_in_a_pickle(folder: Path) -> Path:
+    adapter(folder)
+    (folder / "adapter_model.safetensors").rename(folder / "adapter_model.bin")
+    return folder
+
+
 def adapter(folder: Path) -> Path:
     (folder / "config.json").unlink()
     (folder / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "org/base"}))
@@ -260,6 +285,9 @@ FAULTS: dict[Callable[[Path], Path], str] = {
     adapter: "holds an adapter of org/base: it changes a base model and is none itself",
     adapter_with_a_configuration: "holds an adapter of org/base",
     odd_index: "index.json in own is damaged",
+    empty: r"model\.safetensors in own is empty",
+    no_configuration: r"own holds weights \(consolidated\.safetensors\) but no config\.json",
+    adapter_in_a_pickle: "holds an adapter of org/base",
 }
 
 
@@ -294,3 +322,41 @@ def test_vision_in_a_folder_is_shown_apart(folder: Path) -> None:
     found: dict[str, Any] = {a.name: (a.n_params, a.weight_bytes) for a in spec.aside}
     assert (spec.n_params, spec.weight_bytes) == (N, 4 * N)
     assert found == {"vision": (8704, 34816), "audio": (64, 256), "mtp": (64, 256)}
+
+
+def test_a_makers_own_names_are_counted_and_not_run(folder: Path) -> None:
+    """Mistral's consolidated file alone, beside the configuration for the other one."""
+    own = {"tok_embeddings": "model.embed_tokens", "norm": "model.norm", "output": "lm_head"}
+    own |= {f"layers.0.attention.w{n}": f"model.layers.0.self_attn.{n}_proj" for n in "qkvo"}
+    own |= {
+        f"layers.0.feed_forward.w{i + 1}": f"model.layers.0.mlp.{n}_proj" for i, n in enumerate(("gate", "down", "up"))
+    }
+    own |= {"layers.0.attention_norm": "model.layers.0.input_layernorm"}
+    own |= {"layers.0.ffn_norm": "model.layers.0.post_attention_layernorm"}
+    shapes = {f"{name}.weight": SHAPES[f"{theirs}.weight"] for name, theirs in own.items()}
+    safetensors(folder / "consolidated.safetensors", shapes)
+    spec = from_hf_folder(folder)
+    assert (spec.n_params, spec.weight_bytes) == (N, 4 * N)
+    with pytest.raises(ExplorerError, match="names of its maker's own"):
+        weight_files.told(SimpleNamespace(), folder)
+
+
+def test_an_architecture_of_nobody_is_told_by_its_tensors(tmp_path: Path) -> None:
+    """Experts one by one, two of four used: heads from the configuration, all else from the shapes."""
+    folder = tmp_path / "m"
+    folder.mkdir()
+    (folder / "config.json").write_text(
+        json.dumps(CONFIG | {"model_type": "invented", "num_key_value_heads": 1, "num_experts_per_tok": 2})
+    )
+    shapes = {name: shape for name, shape in SHAPES.items() if ".mlp." not in name}
+    shapes |= {f"model.layers.0.self_attn.{n}_proj.weight": (4, 8) for n in "kv"}
+    shapes["model.layers.0.mlp.gate.weight"] = (4, 8)
+    for i in range(4):
+        for name in ("gate", "up", "down"):
+            shapes[f"model.layers.0.mlp.experts.{i}.{name}_proj.weight"] = (8, 16) if name == "down" else (16, 8)
+    safetensors(folder / "model.safetensors", shapes)
+    spec = from_hf_folder(folder)
+    assert spec.n_params == sum(map(prod, shapes.values())) and spec.weight_bytes == 4 * spec.n_params
+    assert n_active_params(spec) == spec.n_params - 2 * 3 * 8 * 16
+    assert kv_bytes_per_token(spec, "fp16") == 2 * 2 * 4
+    assert "as its tensors tell them" in spec.source and "assumed" in spec.doubts

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 from pathlib import Path
@@ -43,7 +44,11 @@ def load(path: Path, options: Options, progress: Progress) -> Any:
     log.clear()
     params = model_params(options)
     params.progress_callback = llama_cpp.llama_progress_callback(tell)
-    model = llama_cpp.llama_model_load_from_file(os.fsencode(path), params)
+    files = [os.fsencode(file) for file in _parts(path)]
+    if len(files) > 1:
+        model = llama_cpp.llama_model_load_from_splits((ctypes.c_char_p * len(files))(*files), len(files), params)
+    else:
+        model = llama_cpp.llama_model_load_from_file(files[0], params)
     if raised:
         if model:
             llama_cpp.llama_model_free(model)
@@ -51,6 +56,15 @@ def load(path: Path, options: Options, progress: Progress) -> Any:
     if not model:
         raise refusal(path.name, log.errors())
     return model
+
+
+def _parts(path: Path) -> list[Path]:
+    """All parts of a split model whose names are in capitals, which llama.cpp does not find itself; else the file."""
+    match = re.match(r"(.+)-\d{5}(-of-)(\d{5})(\.gguf)$", path.name, re.IGNORECASE)
+    if match is None or match[2] + match[4] == "-of-.gguf":
+        return [path]
+    stem, of, n, ending = match.groups()
+    return [path.with_name(f"{stem}-{i:05d}{of}{n}{ending}") for i in range(1, int(n) + 1)]
 
 
 def refusal(name: str, errors: str) -> ExplorerError:

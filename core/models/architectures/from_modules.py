@@ -14,6 +14,8 @@ from collections.abc import Mapping, Sequence
 from math import prod
 from typing import Any
 
+from msgspec.structs import replace
+
 from core.errors import ExplorerError
 from core.layer_names import canonical_hf
 from core.models.architectures.generic import SIDES, Core, Leaf, build
@@ -24,6 +26,8 @@ from core.types import Attention, Conv, Elementwise, Embedding, Linear, Norm, Sc
 _ASIDE = re.compile(r"(?:^|\.)(?:vision\w*|visual|audio\w*|multi_modal\w*|mm_projector|image_\w+|embed_vision)(?:\.|$)")
 _RECURRENT = re.compile(r"Mamba|Mixer|DeltaNet|DeltaAttention|Lightning|ShortConv|RecurrentBlock|Rglru|Rwkv|SSM|LSTM")
 _ACTIVE = ("num_experts_per_tok", "num_experts_per_token", "moe_topk", "moe_k", "top_k_experts", "moe_top_k", "top_k")
+_MIXES = re.compile(rf"Attention|{_RECURRENT.pattern}")
+_BLOCK = re.compile(r"(?:encoder\.)?blocks\.\d+")
 _OF_THE_CORE = ("A_log", "D", "dt_bias")
 _ROTATES_WINDOWS_ALONE = ("cohere2", "cohere2_moe", "exaone4", "exaone_moe")
 
@@ -108,6 +112,8 @@ class _Reader:
         if not module.parameters:
             return []
         name = self._name(module.path)
+        if _BLOCK.fullmatch(name):
+            name = f"{name}.own"  # numbers of the block itself
         shapes = {key: tuple(shape) for key, shape in module.parameters.items()}
         for key in shapes:
             self._layer_of.setdefault(f"{module.path}.{key}", name)
@@ -151,14 +157,13 @@ class _Reader:
         matrices = {key: shape for key, shape in shapes.items() if len(shape) == 3}
         if not matrices:
             return [Leaf(name, None, sum(prod(shape) for shape in shapes.values()))]
-        n_experts = next(iter(matrices.values()))[0]
-        n_active = self._active(module, n_experts)
         down = next((key for key in matrices if key in ("down_proj", "w2", "wo", "output_linear")), None)
         widths = {n for key, shape in matrices.items() for n in shape[1:]}
         d = next((int(module.numbers[k] or 0) for k in ("hidden_dim", "hidden_size") if k in module.numbers), 0)
         d = d if d in widths else int(self.config.get("hidden_size") or 0)
         found = []
-        for key, (_, first, second) in matrices.items():
+        for key, (n_experts, first, second) in matrices.items():
+            n_active = self._active(module, n_experts)
             bias = f"{key}_bias" in shapes
             out, into = (
                 (first, second) if (second == d) != (key == down) or d not in (first, second) else (second, first)
@@ -198,21 +203,40 @@ class _Reader:
             match = re.match(r"((?:encoder\.)?blocks\.\d+\.(?:attn|ssm|cross))\.", leaf.name)
             if match:
                 parts.setdefault(match[1], []).append(leaf)
-        return {part: core for part, own in parts.items() if (core := self._core(part, own)) is not None}
+        found = {part: core for part, own in parts.items() if (core := self._core(part, own)) is not None}
+        self._doubt_blocks(found)
+        return found
+
+    def _doubt_blocks(self, cores: Mapping[str, Core]) -> None:
+        """Say so of blocks that have a module that mixes tokens, by its name, and no core that was understood."""
+        known = {".".join(part.split(".")[:-1]) for part in cores}
+        for module in self.modules:
+            if "Indexer" in module.kind:
+                self.doubt("the keys that an indexer keeps beside the cache (none is counted)")
+            block = _BLOCK.match(self._name(module.path))
+            inner = block and not re.search("Norm|DecoderLayer|EncoderLayer|Block$", module.kind)
+            if block and inner and block[0] not in known and _MIXES.search(module.kind):
+                self.doubt(f"what {module.kind} keeps of the past (nothing is counted)")
 
     def _core(self, part: str, leaves: Sequence[Leaf]) -> Core | None:
         modules = self._owners.get(part, [])
         numbers: dict[str, Any] = {}
         for module in reversed(modules):
             numbers.update(module.numbers)  # those of the outermost count
-        kinds = " ".join(module.kind for module in modules)
+        kinds = modules[0].kind if modules else ""
         loose = [leaf for leaf in leaves if leaf.op is None and leaf.last in ("core", "scan")]
         convolves = any(isinstance(leaf.op, Conv) for leaf in leaves)
         lasts = {leaf.last for leaf in leaves}
-        if _RECURRENT.search(kinds) or convolves or (loose and part.endswith("ssm")):
+        attends = {"q_proj", "k_proj", "v_proj"} <= lasts and "Attention" in kinds  # whatever is convolved before
+        if _RECURRENT.search(kinds) or (convolves and not attends) or (loose and part.endswith("ssm")):
             return self._recurrence(part, modules, numbers, kinds, leaves, sum(leaf.n_params for leaf in loose))
+        if part.endswith("cross") and not self.config.get("is_encoder_decoder"):
+            self.doubt("what its cross-attention reads (nothing is counted)")
+            return None
         if {"k_proj", "qkv_proj", "kv_b_proj"} & lasts or part.endswith(("attn", "cross")):
-            return self._attention(part, numbers, leaves)
+            core = self._attention(part, numbers, leaves)
+            numbered = [m for m in modules if re.fullmatch(rf"{re.escape(part)}\.\d+", self._name(m.path))]
+            return core if core is None or len(numbered) < 2 else _several(core, len(numbered))
         self._doubts[f"what mixes tokens in {part} ({modules[0].kind if modules else part})"] = None
         return None
 
@@ -295,6 +319,8 @@ class _Reader:
             self._doubts[f"the heads of {part}"] = None
             return None
         borrows = k is None and fused is None and q is not None
+        if borrows and any(name.startswith("kv_") or name.endswith("kv_proj") for name in ops):
+            return None  # keys and values in a form of their own
         op = Attention(
             n_heads=heads, n_kv_heads=n_kv, qk_dim=d_head, v_dim=d_v, window=window, causal=causal, borrows=borrows,
             cross=cross,
@@ -333,6 +359,15 @@ class _Reader:
         elif self.config.get("use_sliding_window") is False:
             return None
         return window if isinstance(window, int) and window > 0 else None
+
+
+def _several(core: Core, n: int) -> Core:
+    """The cores of `n` attentions one behind the other in a block, as one."""
+    op = core.op
+    if not isinstance(op, Attention):
+        return core
+    wide = replace(op, n_heads=n * op.n_heads, n_kv_heads=n * op.n_kv_heads, kv_width=op.kv_width and n * op.kv_width)
+    return Core(wide, n * core.rotated)
 
 
 _EXPERT = {"w1": "gate_proj", "w3": "up_proj", "w2": "down_proj", "wi": "up_proj", "wo": "down_proj",

@@ -1,7 +1,8 @@
-"""A network from the tensors of a GGUF file: for every architecture of llama.cpp without a family here.
+"""A network from a file's tensors: for every architecture of llama.cpp without a family here, and for folders of an
+architecture that transformers does not know either.
 
-Knows the metadata by which llama.cpp tells heads, experts and states, and says in one sentence what a file does not
-tell. Knows nothing of how parts are put together (core.models.architectures.generic).
+Knows the metadata by which llama.cpp and configurations tell heads, experts and states, and says in one sentence what
+a file does not tell. Knows nothing of how parts are put together (core.models.architectures.generic).
 
 Sources: gguf-py/gguf/constants.py; llama.cpp's llama_hparams::n_embd_r and n_embd_s (what a sequence keeps).
 """
@@ -14,13 +15,30 @@ from math import prod
 from typing import Any
 
 from core.errors import ExplorerError
-from core.layer_names import canonical_gguf
+from core.layer_names import canonical_gguf, canonical_hf
 from core.models.architectures.generic import SIDES, Core, Leaf, build
 from core.models.network import Network
 from core.types import Attention, Conv, Embedding, Linear, Norm, Op, Scan
 
 _TABLES = ("embed", "embed.position", "embed.token_type", "embed.per_layer")
 _LOOSE = (".scan", ".core", ".again")
+_ONE_EXPERT = re.compile(r"\.experts\.\d+\.")
+_AS_USUAL = "That blocks are put together as is usual is assumed."
+
+# llama.cpp's key -> the fields of configurations that say the same
+_CONFIG_KEYS = {
+    "block_count": ("num_hidden_layers", "n_layer", "num_layers"),
+    "embedding_length": ("hidden_size", "d_model", "n_embd"),
+    "attention.head_count": ("num_attention_heads", "n_head", "num_heads"),
+    "attention.head_count_kv": ("num_key_value_heads", "num_kv_heads", "multi_query_group_num"),
+    "attention.key_length": ("head_dim",),
+    "attention.kv_lora_rank": ("kv_lora_rank",),
+    "attention.value_length_mla": ("v_head_dim",),
+    "rope.dimension_count": ("qk_rope_head_dim",),
+    "expert_used_count": ("num_experts_per_tok", "num_experts_per_token", "moe_topk", "moe_k", "top_k"),
+    "ssm.inner_size": ("mamba_d_ssm", "d_inner", "mamba_intermediate_size"),
+    "ssm.state_size": ("mamba_d_state", "ssm_state_size", "state_size", "d_state"),
+}
 
 
 def network(
@@ -31,11 +49,42 @@ def network(
     shapes: of every tensor that a text token touches, slowest axis first. config, values: the metadata, by the names of
     config.json and by llama.cpp's own. Raises ExplorerError for a file without blocks.
     """
-    reader = _Reader(shapes, config, values)
+    return _network(_Reader({name: (canonical_gguf(name) or name, s) for name, s in shapes.items()}, config, values))
+
+
+def of_folder(shapes: Mapping[str, tuple[int, ...]], config: Mapping[str, Any]) -> tuple[Network, str]:
+    """The same of the tensors of a Hugging Face folder, whose configuration names its numbers in one of many ways."""
+    named: dict[str, tuple[str, tuple[int, ...]]] = {}
+    for name, shape in shapes.items():
+        layer = canonical_hf(name) or name
+        match = _ONE_EXPERT.search(name)
+        if match is None or len(shape) != 2:
+            named[name] = (layer, shape)
+            continue
+        stack = f"{layer}.{'bias' if name.endswith('.bias') else 'weight'}"
+        named[stack] = (layer, (named[stack][1][0] + 1 if stack in named else 1, *shape))
+    values: dict[str, Any] = {}
+    for key, names in _CONFIG_KEYS.items():
+        found = next((config[n] for n in names if config.get(n) is not None), None)
+        if found is not None:
+            values[key] = found
+    nope, rope = config.get("qk_nope_head_dim"), config.get("qk_rope_head_dim")
+    if isinstance(nope, int) and isinstance(rope, int):
+        values["attention.key_length_mla"] = nope + rope
+    network, doubts = _network(_Reader(named, config, values))
+    return network, f"{doubts} {_AS_USUAL}".strip()
+
+
+def table(shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, int]:
+    """(rows, width) of the table of tokens."""
+    return next(((s[0], s[1]) for name, s in shapes.items() if canonical_hf(name) == "embed" and len(s) == 2), (1, 1))
+
+
+def _network(reader: _Reader) -> tuple[Network, str]:
     leaves = reader.leaves()
     if not any(leaf.name.startswith("blocks.") for leaf in leaves) or not any(leaf.name == "embed" for leaf in leaves):
         raise ExplorerError(
-            f"The architecture '{config.get('model_type', '')}' is not known here, and the file has no blocks of a "
+            f"The architecture '{reader.architecture}' is not known here, and the file has no blocks of a "
             "language model that tell it.",
             "Choose a language model.",
         )
@@ -44,13 +93,17 @@ def network(
 
 class _Reader:
     def __init__(
-        self, shapes: Mapping[str, tuple[int, ...]], config: Mapping[str, Any], values: Mapping[str, Any]
+        self,
+        shapes: Mapping[str, tuple[str, tuple[int, ...]]],
+        config: Mapping[str, Any],
+        values: Mapping[str, Any],
     ) -> None:
+        """shapes: name of a tensor -> its layer and shape."""
         self._config, self._values = config, values
+        self.architecture = config.get("model_type", "")
         self._doubts: dict[str, None] = {}
         self._tensors: dict[str, dict[str, tuple[int, ...]]] = {}  # layer -> what it stores
-        for name, shape in shapes.items():
-            layer = canonical_gguf(name) or name
+        for name, (layer, shape) in shapes.items():
             if layer == "rope":
                 continue  # an argument of the rotation
             end = "bias" if name.endswith(".bias") else "weight"

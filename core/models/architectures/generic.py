@@ -187,7 +187,7 @@ def _block(
     if "cross" in parts:
         normed = norm("cross_norm", stream)
         core = cores.get(f"{flow.side}{block}.cross")
-        _part(flow, f"{block}.cross", parts["cross"], core, normed, d_model, answer)
+        _part(flow, f"{block}.cross", parts["cross"], core, normed, d_model, *([answer] if answer else []))
         stream = join("cross")
         normed = stream
     if "mlp" in parts:
