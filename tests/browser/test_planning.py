@@ -76,7 +76,7 @@ def measured(server: Server, kind: str, key: str = "") -> int:
     return 0 if state is None else sum(key in name for name in state.took_s)
 
 
-def test_a_sweep_is_filled_in_and_measured(server: Server, tab: Tab) -> None:
+def test_a_sweep_is_filled_in_measured_and_taken_along(server: Server, tab: Tab) -> None:
     page = tab()
     grid_of_the_fake(page, server, "2, 3")
     expect(page.get_by_text("No sweep yet")).to_be_visible()
@@ -87,6 +87,12 @@ def test_a_sweep_is_filled_in_and_measured(server: Server, tab: Tab) -> None:
         until(lambda n=n: measured(server, "sweep") >= n)
     expect(page.locator(".st-key-sweep-stop")).to_have_count(0)
     expect(page.get_by_text("2 done · 0 failed").first).to_be_visible()
+    expect(page.get_by_role("button", name=re.compile("2 by 1 tiles, 2 of them measured")).first).to_be_attached()
+    expect(page.locator(".st-key-sweep-start button").first).to_be_disabled()  # nothing of this grid is left
+    page.get_by_role("button", name="Share").first.click()
+    with page.expect_download() as held:
+        click(page, "sweep-share-0")
+    assert b'class="chart' in held.value.path().read_bytes() and held.value.suggested_filename.endswith(".html")
 
 
 def test_a_search_that_is_stopped_has_an_answer_and_goes_on(server: Server, tab: Tab) -> None:
