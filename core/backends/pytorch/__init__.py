@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
+from core.backends.pytorch import families, grouped, native, quant
 from core.backends.pytorch import heads as heads
 from core.backends.pytorch import load as load
 from core.backends.pytorch import reserve as reserve
@@ -28,7 +29,8 @@ class Options(Record):
     device: where it runs; auto takes CUDA, then MPS, then the processor.
     attention: the implementation; None leaves it to transformers.
     fused: a forward without transformers' modules, for a step of few tokens costs their dispatch; None: on the
-    processor, where the model is one for it. A trace of layers and the library's own loop run through the modules.
+    processor, where the model is one for it. Weights in q8_0 and q4_1 need it. A trace of layers and the library's own
+    loop run through the modules.
     compile: torch.compile, which takes a minute and may pay over a long run. It excludes fused.
     """
 
@@ -43,7 +45,7 @@ class PyTorch:
     label = "PyTorch"
     distributions: tuple[str, ...] = ("torch", "transformers")
     formats: tuple[str, ...] = ("hf", "torch-int", "config")
-    dtypes: tuple[str, ...] = tuple(load.DTYPES)
+    dtypes: tuple[str, ...] = (*load.DTYPES, *grouped.FORMS)
     capabilities = frozenset(
         {"forward", "cache", "rollback", "rewind", "stream", "batch", "layers", "count", "depth", "tree", "heads"}
     )
@@ -73,13 +75,19 @@ class PyTorch:
         transformers.utils.logging.set_verbosity_error()
         folder = Path(path) if Path(path).is_dir() else Path(path).parent
         dtype = request.dtype or load.own_dtype(folder, spec)
-        if dtype not in load.DTYPES:
-            raise ExplorerError(f"PyTorch cannot run '{dtype}' here.", f"Choose one of: {', '.join(load.DTYPES)}.")
-        device = load.choose_device(options.device, folder)
+        if dtype not in self.dtypes:
+            raise ExplorerError(f"PyTorch cannot run '{dtype}' here.", f"Choose one of: {', '.join(self.dtypes)}.")
+        integers = dtype in grouped.FORMS
+        if integers:
+            _check_grouped(dtype, options, folder, spec)
+        device = "cpu" if integers else load.choose_device(options.device, folder)
         torch.set_num_threads(request.threads or usable_cores())
         progress("Reading the tokenizer")
         tokenizer = load.load_tokenizer(folder, spec)
-        model, warnings = load.load_model(folder, spec, dtype, device, options.attention, request.seed, progress)
+        loaded = "fp32" if integers else dtype
+        model, warnings = load.load_model(folder, spec, loaded, device, options.attention, request.seed, progress)
+        if integers:
+            _group(model, dtype, progress)
         add_exit_heads(model, folder)
         session = TorchSession(model, tokenizer, spec, device)
         if found := heads.load(folder, model, device):
@@ -87,10 +95,10 @@ class PyTorch:
         chosen = device == "cpu" and not options.compile and options.attention != "eager"
         if options.fused or (options.fused is None and chosen):
             fits = session.fuse(progress)
-            if options.fused and not fits:
+            if (options.fused or integers) and not fits:
                 raise ExplorerError(
                     f"The fused step does not know models like {spec.name}.",
-                    f"Open it without the option fused, which is for {', '.join(FAMILIES)}.",
+                    f"Open it in fp32 or bf16 without the option fused, which is for {', '.join(FAMILIES)}.",
                 )
         if options.compile:
             progress("Compiling")
@@ -100,6 +108,34 @@ class PyTorch:
         if type(tokenizer) is load.ByteTokenizer:
             session.warnings += ("This architecture has no tokenizer: each byte of the text is a token.",)
         return session
+
+
+def _check_grouped(dtype: str, options: Options, folder: Path, spec: ModelSpec) -> None:
+    """Raises ExplorerError where the fused step, which alone has products for weights in groups, cannot be used."""
+    plain = f"Choose {', '.join(load.DTYPES)} instead."
+    if options.device not in ("auto", "cpu"):
+        raise ExplorerError(f"Weights in {dtype} run on the processor only.", "Set the device to cpu.")
+    if options.fused is False or options.compile or options.attention is not None:
+        raise ExplorerError(
+            f"Weights in {dtype} are for the fused step, which has an attention of its own and is not compiled.",
+            "Leave fused, compile and attention as they are.",
+        )
+    if quant.stored(folder):
+        raise ExplorerError(f"The weights in {folder.name} are integers already.", "Leave the number format out.")
+    if spec.architecture not in FAMILIES:
+        raise ExplorerError(f"The fused step, which {dtype} needs, does not know models like {spec.name}.", plain)
+
+
+def _group(model: Any, dtype: str, progress: Progress) -> None:
+    """Raises ExplorerError where there is no compiled step, or the model is of a form that it does not know."""
+    try:
+        native.library()
+    except native.UnbuiltError as error:
+        hint = "Install a C++ compiler, or choose fp32 or bf16."
+        raise ExplorerError(f"Weights in {dtype} need the compiled step, and {error}.", hint) from error
+    if families.known(model):  # others are refused when they are to be fused
+        grouped.replace(model, dtype, progress)
+        load.give_back()
 
 
 plugin: Backend = PyTorch()

@@ -11,13 +11,16 @@ from typing import Any
 
 from core.backends.pytorch import native
 from core.backends.pytorch.families import Common, Linear, Parts
+from core.backends.pytorch.grouped import Matrix
 from core.backends.pytorch.native import address
 
 
 def takes(model: Any) -> bool:
-    """Whether the weights are of a form that the library reads: on the processor, in fp32 or bf16, row by row."""
+    """Whether the library reads such weights: on the processor, in groups, or row by row in fp32 or bf16."""
     import torch
 
+    if isinstance(model.lm_head.weight, Matrix):
+        return True
     rows = [p for p in model.parameters() if p.dim() == 2]
     dtypes = {p.dtype for p in rows}
     return (
@@ -35,7 +38,8 @@ class Compiled:
 
         self._torch, self._library, self._common = torch, library, common
         self._dtype = blocks[0].o[0].dtype
-        self._half = int(self._dtype == torch.bfloat16)
+        weight = blocks[0].o[0]
+        self._form = weight.form if isinstance(weight, Matrix) else int(self._dtype == torch.bfloat16)
         self._shape = native.Shape(
             d=common.d,
             n_q=common.n_q,
@@ -43,7 +47,7 @@ class Compiled:
             d_head=common.d_head,
             d_ff=common.d_ff,
             rotated=rotated,
-            half=self._half,
+            form=self._form,
             centred=common.centred,
             gelu=common.gelu,
             per_head=common.per_head,
@@ -94,26 +98,7 @@ class Compiled:
 
     def product(self, x: Any, linears: Sequence[Linear]) -> Any:
         """x W^T + b, fp32, of x (..., d_in) for the rows of several matrices, one under the other."""
-        rows = x.reshape(-1, x.shape[-1]).float().contiguous()
-        width = sum(weight.shape[0] for weight, _ in linears)
-        y = self._torch.empty(rows.shape[0], width)
-        done = 0
-        for weight, bias in linears:
-            whole = None if bias is None else bias.float()
-            self._library.run_product(
-                self._half,
-                rows.data_ptr(),
-                rows.shape[0],
-                rows.shape[1],
-                weight.data_ptr(),
-                address(whole),
-                weight.shape[0],
-                y.data_ptr() + 4 * done,
-                width,
-                self._torch.get_num_threads(),
-            )
-            done += weight.shape[0]
-        return y.view(*x.shape[:-1], width)
+        return native.product(x, linears, self._form)
 
     def _describe(self, own: Any, parts: Parts) -> None:
         c = self._common

@@ -17,6 +17,7 @@ from typing import Any
 from core.backends.pytorch import families, native, ways
 from core.backends.pytorch.compiled import Compiled, takes
 from core.backends.pytorch.depth import Modules, cut
+from core.backends.pytorch.grouped import Matrix
 from core.backends.pytorch.operators import PAD, Operators, Product
 from core.backends.pytorch.room import with_room
 from core.backends.pytorch.ways import COMPILED, MODULES, PLAIN, Ways
@@ -38,7 +39,7 @@ class Fused:
 
     Also what core.backends.pytorch.depth needs to leave blocks out. All tensors are (batch, n, ...), caches have room
     (core.backends.pytorch.room). ways: which way for how many rows. without: why there is no compiled library; empty
-    where there is.
+    where there is. grouped: weights are integers in groups, for which there is nothing to choose.
     """
 
     def __init__(self, model: Any) -> None:
@@ -63,7 +64,9 @@ class Fused:
         self._blocks = [Operators(p, self.common, self._compiled) for p in parts]
         self._unembed = Product([(self._head.weight.detach(), None)], self._compiled)
         emulated = self.dtype != torch.float32 and not _packs(self._head.weight)
-        self._likely = Ways.unmeasured(self.compiled, emulated and self.dtype == torch.bfloat16)
+        self.grouped = isinstance(self._head.weight, Matrix)
+        ours = self.grouped or (emulated and self.dtype == torch.bfloat16)
+        self._likely = Ways.unmeasured(self.compiled, ours)
         self.ways = self._likely
 
     @property
@@ -174,6 +177,8 @@ class Fused:
         """Take the ways that are the fastest here for such a model, which are measured if they never were."""
         import torch
 
+        if self.grouped:
+            return
         total = sum(p.n_bytes for block in self._blocks for p in block.products)
         if total < ways.SMALL_BYTES:
             return

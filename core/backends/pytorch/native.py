@@ -13,6 +13,7 @@ import platform
 import shutil
 import subprocess
 import uuid
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -38,7 +39,7 @@ class Shape(ctypes.Structure):
 
     _fields_ = (
         *((name, Integer) for name in ("d", "n_q", "n_kv", "d_head", "d_ff", "rotated")),
-        *((name, Flag) for name in ("half", "centred", "gelu", "per_head")),
+        *((name, Flag) for name in ("form", "centred", "gelu", "per_head")),
         *((name, ctypes.c_float) for name in ("eps", "scale")),
     )
 
@@ -102,7 +103,9 @@ def library() -> Any:
     found.scratch_floats.argtypes = (Address, Integer, Integer, Integer, Integer)
     found.run_blocks.argtypes = (Address, Address, Address, Integer, Address)
     found.run_product.argtypes = (Flag, Address, Integer, Integer, Address, Address, Integer, Address, Integer, Integer)
-    for function in (found.run_blocks, found.run_product):
+    found.run_rows.argtypes = (Flag, Address, Integer, Address, Integer, Address)
+    found.run_fit.argtypes = (Address, Integer, Address, Address, Integer)
+    for function in (found.run_blocks, found.run_product, found.run_rows, found.run_fit):
         function.restype = None
     return found
 
@@ -141,6 +144,35 @@ def _compile(compiler: str, built: Path) -> None:
     finally:
         with suppress(OSError):
             part.unlink(missing_ok=True)
+
+
+def product(x: Any, linears: Sequence[tuple[Any, Any]], form: int) -> Any:
+    """x W^T + b, fp32, of x (..., d_in) for the rows of several matrices, one under the other.
+
+    linears: weight and bias, or None; form: of the weights, as in Shape of step.cpp.
+    """
+    import torch
+
+    rows = x.reshape(-1, x.shape[-1]).float().contiguous()
+    width = sum(weight.shape[0] for weight, _ in linears)
+    y = torch.empty(rows.shape[0], width)
+    done = 0
+    for weight, bias in linears:
+        whole = None if bias is None else bias.float()
+        library().run_product(
+            form,
+            rows.data_ptr(),
+            rows.shape[0],
+            rows.shape[1],
+            weight.data_ptr(),
+            address(whole),
+            weight.shape[0],
+            y.data_ptr() + 4 * done,
+            width,
+            torch.get_num_threads(),
+        )
+        done += weight.shape[0]
+    return y.view(*x.shape[:-1], width)
 
 
 def address(tensor: Any) -> int | None:

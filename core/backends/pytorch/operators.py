@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from core.backends.pytorch.families import Common, Linear, Parts
+from core.backends.pytorch.grouped import Matrix
 
 PAD = 16  # rows from which a packed kernel has its full speed
 
@@ -18,7 +19,7 @@ class Product:
     """x -> x W^T + b for the rows of several matrices, one under the other.
 
     way: "plain" is PyTorch's linear, "own" our compiled one, "packed" over a copy in the layout of oneDNN's kernels,
-    "padded" that with rows of zeros up to 16.
+    "padded" that with rows of zeros up to 16. Matrices in groups have our own way only.
     """
 
     def __init__(self, linears: Sequence[Linear], compiled: Any) -> None:
@@ -49,7 +50,7 @@ class Product:
     def __call__(self, x: Any, way: str) -> Any:
         import torch
 
-        if way == "own":
+        if way == "own" or isinstance(self._linears[0][0], Matrix):
             return self._compiled.product(x, self._linears).to(x.dtype)
         if way in ("packed", "padded") and self._packed is not None:
             weight, bias = self._packed

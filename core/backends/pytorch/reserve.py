@@ -7,7 +7,7 @@ they do not count. Numbers were measured in processes of their own (see tests/ba
 from __future__ import annotations
 
 from core.backends import _reserve as sizes
-from core.backends.pytorch import ways
+from core.backends.pytorch import grouped, ways
 from core.backends.pytorch.families import FAMILIES
 from core.backends.pytorch.room import STEP
 from core.types import Linear, ModelSpec, Request, Reserve
@@ -28,6 +28,8 @@ def reserve(spec: ModelSpec, request: Request, fused: bool, eager: bool, n_token
     work = size * n_tokens * sizes.block_elements(spec) + sizes.LOGIT_BYTES * kept * spec.vocab_size
     if eager:
         work += 2 * size * sizes.score_elements(spec, n_tokens, n_tokens)
+    if spec.dtype in grouped.FORMS:  # read in fp32 first, and that goes away before the first forward
+        work = max(work, (4 * spec.n_params - (spec.weight_bytes or 0)) // request.batch)
     return Reserve(
         weights_bytes=spec.weight_bytes or 0,
         packed_bytes=_packed_bytes(spec, request) if fused else 0,

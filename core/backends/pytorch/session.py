@@ -391,6 +391,8 @@ class TorchSession:
             "fused_kernels": "compiled here" if body.compiled else f"PyTorch's: {body.without}",
             "traced_step": "transformers",
         }
+        if body.grouped:  # products of our own are not dispatched, so they cannot be counted
+            self.capabilities -= {"count"}
         self.setup = msgspec.structs.replace(self.setup, fused=True, facts={**self.setup.facts, **facts})
         return True
 

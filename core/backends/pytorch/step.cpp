@@ -2,13 +2,15 @@
 //
 // Built and called by native.py, which describes the structures. Activations and everything between the matrices are
 // fp32. Weights and the cache of keys and values are fp32 or bf16 and are read where PyTorch has them, (out, in) and
-// (batch, heads, capacity, width) row by row. A row's result does not depend on how many rows come with it.
+// (batch, heads, capacity, width) row by row. Weights may also be integers in groups, laid out by grouped.py; then the
+// cache is fp32. A row's result does not depend on how many rows come with it.
 
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <omp.h>
+#include <vector>
 #if defined(__AVX__)
 #include <immintrin.h>
 #endif
@@ -197,6 +199,329 @@ inline int64_t part(int64_t n, int64_t i, int64_t of, int64_t step) {
     return i == of ? n : n * i / of / step * step;
 }
 
+// ---------------------------------------------------------------- products of integers in groups
+
+// A matrix is panels of P outputs one behind the other, a panel its groups of G inputs, a group one of these structures.
+// Rows and columns that fill the last panel and group up are zero.
+constexpr int64_t G = 32, P = 8;
+
+struct Q8 {  // w = scale * q, fp16 and int8
+    uint16_t scale[P];
+    int8_t q[G / 2][P][2];  // inputs in pairs
+    typedef int16_t Input;
+    static constexpr float largest = 32767;
+};
+
+struct Q4 {  // w = scale * q + least, fp16 and 0 to 15
+    uint16_t scale[P], least[P];
+    uint8_t q[G / 8][P][4];  // eight inputs: the first four in the low halves, the next four in the high ones
+    typedef int8_t Input;
+    static constexpr float largest = 127;
+};
+
+static_assert(sizeof(Q8) == 272 && sizeof(Q4) == 160, "as grouped.py lays them out");
+
+template <class M> constexpr bool grouped = false;
+template <> constexpr bool grouped<Q8> = true;
+template <> constexpr bool grouped<Q4> = true;
+
+inline int64_t groups_of(int64_t k) { return (k + G - 1) / G; }
+
+// Rows of inputs as integers: x = scale * q in each group. sums: scale times the sum of q.
+struct Inputs {
+    void* q;
+    float *scale, *sums;
+};
+
+constexpr int64_t input_floats(int64_t k) { return (k + G - 1) / G * (G / 2 + 2); }
+
+inline Inputs inputs_in(float* place, int64_t rows, int64_t k) {
+    const int64_t n = rows * groups_of(k);
+    return {place + 2 * n, place, place + n};
+}
+
+// The groups first to last of row r.
+template <class M>
+inline void quantize(const Inputs& to, int64_t r, const float* x, int64_t k, int64_t first, int64_t last) {
+    typedef typename M::Input N;
+    const V turn = V{} + 12582912.0f;  // rounds to the nearest, ties to even, and leaves the integer in the low bits
+    for (int64_t g = first; g < last; g++) {
+        float padded[G];
+        const float* from = x + g * G;
+        if ((g + 1) * G > k) {
+            std::memset(padded, 0, sizeof padded);
+            std::memcpy(padded, from, (k - g * G) * sizeof(float));
+            from = padded;
+        }
+        V peaks = {};
+        for (int64_t i = 0; i < G; i += W) {
+            const V v = load(from + i), a = v < 0.0f ? -v : v;
+            peaks = a > peaks ? a : peaks;
+        }
+        float of[W], peak = 0;
+        store(of, peaks);
+        for (int64_t j = 0; j < W; j++) peak = std::max(peak, of[j]);
+        const float factor = peak > 1e-30f ? M::largest / peak : 0.0f;
+        int32_t rounded[G];
+        for (int64_t i = 0; i < G; i += W) {
+            const V v = load(from + i) * factor + turn;
+            const I whole = (I)v - (I)turn;
+            std::memcpy(rounded + i, &whole, sizeof whole);
+        }
+        N* q = (N*)to.q + (r * groups_of(k) + g) * G;
+        int32_t sum = 0;
+        for (int64_t i = 0; i < G; i++) q[i] = (N)rounded[i], sum += rounded[i];
+        const float scale = peak > 1e-30f ? peak / M::largest : 0.0f;
+        to.scale[r * groups_of(k) + g] = scale;
+        to.sums[r * groups_of(k) + g] = scale * (float)sum;
+    }
+}
+
+inline float of_half(uint16_t h) {
+    const uint32_t sign = (uint32_t)(h & 0x8000) << 16, exponent = (h >> 10) & 31, rest = h & 1023;
+    if (exponent == 0) return (sign ? -1.0f : 1.0f) * (float)rest / 16777216.0f;
+    const uint32_t u = sign | (exponent == 31 ? 255u << 23 : (exponent + 112) << 23) | rest << 13;
+    float f;
+    std::memcpy(&f, &u, sizeof f);
+    return f;
+}
+
+inline int32_t four_bytes(const void* p) {
+    int32_t i;
+    std::memcpy(&i, p, sizeof i);
+    return i;
+}
+
+#if defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
+
+inline __m256 eight(const uint16_t* h) { return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)h)); }
+
+// Sums of pairs of products, of int16.
+inline __m256i pairs(__m256i sum, __m256i a, __m256i b) {
+#if defined(__AVX512VNNI__) && defined(__AVX512VL__)
+    return _mm256_dpwssd_epi32(sum, a, b);
+#elif defined(__AVXVNNI__)
+    return _mm256_dpwssd_avx_epi32(sum, a, b);
+#else
+    return _mm256_add_epi32(sum, _mm256_madd_epi16(a, b));
+#endif
+}
+
+// Sums of four products, of 0 to 15 and int8: in 16 bits without VNNI, where eight of them fit (15 * 127 * 16 < 2^15).
+inline __m256i fours(__m256i sum, __m256i a, __m256i b) {
+#if defined(__AVX512VNNI__) && defined(__AVX512VL__)
+    return _mm256_dpbusd_epi32(sum, a, b);
+#elif defined(__AVXVNNI__)
+    return _mm256_dpbusd_avx_epi32(sum, a, b);
+#else
+    return _mm256_add_epi16(sum, _mm256_maddubs_epi16(a, b));
+#endif
+}
+
+inline __m256i whole_fours(__m256i sum) {
+#if (defined(__AVX512VNNI__) && defined(__AVX512VL__)) || defined(__AVXVNNI__)
+    return sum;
+#else
+    return _mm256_madd_epi16(sum, _mm256_set1_epi16(1));
+#endif
+}
+
+// One group of O panels with R rows, added to `all`. w: panels `n_groups` structures apart. x, scale and sums likewise.
+template <int O, int R>
+inline __attribute__((always_inline)) void group(const Q8* w, const int16_t* x, const float* scale, const float*,
+                                                 int64_t n_groups, __m256* all) {
+    __m256i found[O * R];
+#pragma GCC unroll 16
+    for (int j = 0; j < O * R; j++) found[j] = _mm256_setzero_si256();
+#pragma GCC unroll 16
+    for (int i = 0; i < G / 2; i++) {
+        __m256i ws[O];
+#pragma GCC unroll 4
+        for (int o = 0; o < O; o++)
+            ws[o] = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i*)w[o * n_groups].q[i]));
+#pragma GCC unroll 4
+        for (int r = 0; r < R; r++) {
+            const __m256i xs = _mm256_set1_epi32(four_bytes(x + r * n_groups * G + 2 * i));
+#pragma GCC unroll 4
+            for (int o = 0; o < O; o++) found[o * R + r] = pairs(found[o * R + r], ws[o], xs);
+        }
+    }
+#pragma GCC unroll 4
+    for (int o = 0; o < O; o++) {
+        const __m256 ours = eight(w[o * n_groups].scale);
+#pragma GCC unroll 4
+        for (int r = 0; r < R; r++)
+            all[o * R + r] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(found[o * R + r]),
+                                             _mm256_mul_ps(ours, _mm256_set1_ps(scale[r * n_groups])), all[o * R + r]);
+    }
+}
+
+template <int O, int R>
+inline __attribute__((always_inline)) void group(const Q4* w, const int8_t* x, const float* scale, const float* sums,
+                                                 int64_t n_groups, __m256* all) {
+    const __m256i low = _mm256_set1_epi8(15);
+    __m256i found[O * R];
+#pragma GCC unroll 16
+    for (int j = 0; j < O * R; j++) found[j] = _mm256_setzero_si256();
+#pragma GCC unroll 4
+    for (int i = 0; i < G / 8; i++) {
+        __m256i first[O], next[O];
+#pragma GCC unroll 4
+        for (int o = 0; o < O; o++) {
+            const __m256i both = _mm256_loadu_si256((const __m256i*)w[o * n_groups].q[i]);
+            first[o] = _mm256_and_si256(both, low);
+            next[o] = _mm256_and_si256(_mm256_srli_epi16(both, 4), low);
+        }
+#pragma GCC unroll 4
+        for (int r = 0; r < R; r++) {
+            const int8_t* from = x + r * n_groups * G + 8 * i;
+            const __m256i a = _mm256_set1_epi32(four_bytes(from)), b = _mm256_set1_epi32(four_bytes(from + 4));
+#pragma GCC unroll 4
+            for (int o = 0; o < O; o++)
+                found[o * R + r] = fours(fours(found[o * R + r], first[o], a), next[o], b);
+        }
+    }
+#pragma GCC unroll 4
+    for (int o = 0; o < O; o++) {
+        const __m256 ours = eight(w[o * n_groups].scale), least = eight(w[o * n_groups].least);
+#pragma GCC unroll 4
+        for (int r = 0; r < R; r++) {
+            __m256& to = all[o * R + r];
+            to = _mm256_fmadd_ps(least, _mm256_set1_ps(sums[r * n_groups]), to);
+            to = _mm256_fmadd_ps(_mm256_cvtepi32_ps(whole_fours(found[o * R + r])),
+                                 _mm256_mul_ps(ours, _mm256_set1_ps(scale[r * n_groups])), to);
+        }
+    }
+}
+
+// The sums of a whole row of groups: to[o * R + r][lane].
+template <class M, int O, int R>
+inline void summed(const M* w, const typename M::Input* x, const float* scale, const float* sums, int64_t n_groups,
+                   float (*to)[P]) {
+    __m256 all[O * R];
+#pragma GCC unroll 16
+    for (int j = 0; j < O * R; j++) all[j] = _mm256_setzero_ps();
+    for (int64_t g = 0; g < n_groups; g++) group<O, R>(w + g, x + g * G, scale + g, sums + g, n_groups, all);
+#pragma GCC unroll 16
+    for (int j = 0; j < O * R; j++) _mm256_storeu_ps(to[j], all[j]);
+}
+
+#else
+
+inline int32_t integer(const Q8& w, int64_t o, int64_t i) { return w.q[i / 2][o][i % 2]; }
+inline int32_t integer(const Q4& w, int64_t o, int64_t i) { return (w.q[i / 8][o][i % 4] >> (i % 8 / 4 * 4)) & 15; }
+inline float least_of(const Q8&, int64_t) { return 0.0f; }
+inline float least_of(const Q4& w, int64_t o) { return of_half(w.least[o]); }
+
+template <class M, int O, int R>
+inline void summed(const M* w, const typename M::Input* x, const float* scale, const float* sums, int64_t n_groups,
+                   float (*to)[P]) {
+    for (int o = 0; o < O; o++)
+        for (int r = 0; r < R; r++)
+            for (int64_t lane = 0; lane < P; lane++) {
+                float all = 0;
+                for (int64_t g = 0; g < n_groups; g++) {
+                    const M& own = w[o * n_groups + g];
+                    int32_t found = 0;
+                    for (int64_t i = 0; i < G; i++)
+                        found += integer(own, lane, i) * x[(r * n_groups + g) * G + i];
+                    all += least_of(own, lane) * sums[r * n_groups + g];
+                    all += (float)found * (of_half(own.scale[lane]) * scale[r * n_groups + g]);
+                }
+                to[o * R + r][lane] = all;
+            }
+}
+
+#endif
+
+template <class M, int O, int R>
+inline void panels(const Inputs& x, int64_t r, const M* w, int64_t n_groups, int64_t n_out, float* y, int64_t ldy,
+                   const float* bias, bool add) {
+    float found[O * R][P];
+    const int64_t at = r * n_groups;
+    summed<M, O, R>(w, (const typename M::Input*)x.q + at * G, x.scale + at, x.sums + at, n_groups, found);
+    for (int i = 0; i < R; i++)
+        for (int o = 0; o < O; o++) {
+            float* to = y + (r + i) * ldy + o * P;
+            const float* from = found[o * R + i];
+            const int64_t n = std::min<int64_t>(P, n_out - o * P);
+            for (int64_t j = 0; j < n; j++) {
+                const float s = bias ? from[j] + bias[o * P + j] : from[j];
+                to[j] = add ? to[j] + s : s;
+            }
+        }
+}
+
+template <class M, int O>
+inline void panel_rows(const Inputs& x, int64_t rows, const M* w, int64_t n_groups, int64_t n_out, float* y,
+                       int64_t ldy, const float* bias, bool add) {
+    int64_t r = 0;
+    for (; r + 4 <= rows; r += 4) panels<M, O, 4>(x, r, w, n_groups, n_out, y, ldy, bias, add);
+    switch (rows - r) {
+        case 3: panels<M, O, 3>(x, r, w, n_groups, n_out, y, ldy, bias, add); break;
+        case 2: panels<M, O, 2>(x, r, w, n_groups, n_out, y, ldy, bias, add); break;
+        case 1: panels<M, O, 1>(x, r, w, n_groups, n_out, y, ldy, bias, add); break;
+        default: break;
+    }
+}
+
+// The outputs lo to hi; lo is where a panel begins, and hi where one begins or the matrix ends.
+template <class M>
+void product(const Inputs& x, int64_t rows, const M* w, int64_t k, int64_t lo, int64_t hi, float* y, int64_t ldy,
+             const float* bias, bool add) {
+    const int64_t n_groups = groups_of(k);
+    int64_t o = lo;
+    for (; o + P < hi; o += 2 * P)
+        panel_rows<M, 2>(x, rows, w + o / P * n_groups, n_groups, hi - o, y + o, ldy, bias ? bias + o : nullptr, add);
+    if (o < hi)
+        panel_rows<M, 1>(x, rows, w + o / P * n_groups, n_groups, hi - o, y + o, ldy, bias ? bias + o : nullptr, add);
+}
+
+inline void written(const Q8& w, int64_t lane, float* to) {
+    for (int64_t i = 0; i < G; i++) to[i] = of_half(w.scale[lane]) * (float)w.q[i / 2][lane][i % 2];
+}
+
+inline void written(const Q4& w, int64_t lane, float* to) {
+    for (int64_t i = 0; i < G; i++)
+        to[i] = of_half(w.scale[lane]) * (float)((w.q[i / 8][lane][i % 4] >> (i % 8 / 4 * 4)) & 15) +
+                of_half(w.least[lane]);
+}
+
+// Scale and least of one group for four bits: the least squares of w - scale * q - least over ranges a little narrower
+// and wider than the group's own, large weights counting more, as GGUF's quantizers have it.
+inline void fit(const float* x, float* scale, float* least) {
+    float low = x[0], high = x[0], squares = 0, weight[G];
+    for (int64_t i = 0; i < G; i++) low = std::min(low, x[i]), high = std::max(high, x[i]), squares += x[i] * x[i];
+    *scale = 0, *least = low;
+    if (!(high > low)) return;
+    const float mean = std::sqrt(squares / G);
+    for (int64_t i = 0; i < G; i++) weight[i] = mean + std::fabs(x[i]);
+    float best = INFINITY;
+    for (int64_t turn = 0; turn <= 20; turn++) {
+        const float steps = (14.0f + 0.1f * (float)turn) / (high - low);
+        float q[G], w = 0, wq = 0, wqq = 0, wx = 0, wxq = 0, error = 0;
+        for (int64_t i = 0; i < G; i++) {
+            q[i] = std::min(15.0f, ((x[i] - low) * steps + 12582912.0f) - 12582912.0f);
+            w += weight[i], wq += weight[i] * q[i], wqq += weight[i] * q[i] * q[i];
+            wx += weight[i] * x[i], wxq += weight[i] * x[i] * q[i];
+        }
+        const float d = w * wqq - wq * wq;
+        if (!(d > 0)) continue;
+        const float s = (w * wxq - wx * wq) / d, m = (wqq * wx - wq * wxq) / d;
+        for (int64_t i = 0; i < G; i++) error += weight[i] * (s * q[i] + m - x[i]) * (s * q[i] + m - x[i]);
+        if (error < best) best = error, *scale = s, *least = m;
+    }
+}
+
+template <class M> void rows_of(const M* w, int64_t k, const int64_t* ids, int64_t n, float* to) {
+    for (int64_t j = 0; j < n; j++)
+        for (int64_t g = 0; g < groups_of(k); g++) {
+            float all[G];
+            written(w[ids[j] / P * groups_of(k) + g], ids[j] % P, all);
+            std::memcpy(to + j * k + g * G, all, std::min(G, k - g * G) * sizeof(float));
+        }
+}
+
 }  // namespace
 
 // ---------------------------------------------------------------- what native.py describes
@@ -205,7 +530,7 @@ extern "C" {
 
 struct Shape {
     int64_t d, n_q, n_kv, d_head, d_ff, rotated;
-    int32_t half;      // weights and cache: 0 fp32, 1 bf16
+    int32_t form;      // weights and cache: 0 fp32, 1 bf16; weights in groups: 2 int8, 3 four bits
     int32_t centred;   // norms take the mean off
     int32_t gelu;      // gate: 0 silu, 1 gelu in its tanh form
     int32_t per_head;  // norms of queries and keys: 1 of each head, 0 of all heads together
@@ -236,8 +561,9 @@ struct Call {
 
 int64_t scratch_floats(const Shape* s, int64_t batch, int64_t n, int64_t n_past, int64_t threads) {
     const int64_t rows = batch * n;
+    const int64_t integers = input_floats(std::max(s->d, s->n_q * s->d_head)) + input_floats(s->d_ff);
     return rows * (s->d + (s->n_q + 2 * s->n_kv) * s->d_head + s->n_q * s->d_head + 2 * s->d_ff) +
-           threads * 4 * (n_past + n);
+           threads * 4 * (n_past + n) + (s->form > 1 ? rows * integers : 0);
 }
 }
 
@@ -365,12 +691,15 @@ void attend(const Shape& s, const float* q, int64_t ldq, int64_t rows, const T* 
     }
 }
 
-template <class T> void blocks_of(const Shape& s, const Block* blocks, const Kept* kept, int64_t n_blocks, const Call& c) {
+// M: of the weights. T: of the cache.
+template <class M, class T>
+void blocks_of(const Shape& s, const Block* blocks, const Kept* kept, int64_t n_blocks, const Call& c) {
     const int64_t rows = c.batch * c.n, d = s.d, heads = s.n_q + 2 * s.n_kv, wide = heads * s.d_head;
     const int64_t q_wide = s.n_q * s.d_head, kv_wide = s.n_kv * s.d_head, context = c.n_past + c.n;
     float *normed = c.scratch, *qkv = normed + rows * d, *seen = qkv + rows * wide, *gate = seen + rows * q_wide,
-          *up = gate + rows * s.d_ff, *scores = up + rows * s.d_ff;
+          *up = gate + rows * s.d_ff, *scores = up + rows * s.d_ff, *integers = scores + c.threads * 4 * context;
     const int64_t groups = (c.n + 3) / 4;
+    constexpr int64_t step = grouped<M> ? G : 12;  // outputs of a thread are a multiple of it
 
 #pragma omp parallel num_threads((int)c.threads)
     {
@@ -387,9 +716,22 @@ template <class T> void blocks_of(const Shape& s, const Block* blocks, const Kep
                 }
             }
         };
+        // What a product is given as integers: by whoever has the rows, before the others come to read them. `gate` has a
+        // place of its own, because it is written while others still multiply.
+        const auto ready = [&](const float* x, int64_t k) {
+            if constexpr (grouped<M>)
+                for (int64_t r = first; r < last; r++)
+                    quantize<M>(inputs_in(integers, rows, k), r, x + r * k, k, 0, groups_of(k));
+        };
         const auto multiply = [&](const void* w, const float* bias, const float* x, int64_t k, int64_t n_out, float* y,
                                   int64_t ldy, bool add) {
-            product<T>(x, k, rows, (const T*)w, k, part(n_out, t, of, 12), part(n_out, t + 1, of, 12), y, ldy, bias, add);
+            const int64_t from = part(n_out, t, of, step), to = part(n_out, t + 1, of, step);
+            if constexpr (grouped<M>) {
+                float* place = x == gate ? integers + rows * input_floats(std::max(d, q_wide)) : integers;
+                product<M>(inputs_in(place, rows, k), rows, (const M*)w, k, from, to, y, ldy, bias, add);
+            } else {
+                product<M>(x, k, rows, (const M*)w, k, from, to, y, ldy, bias, add);
+            }
         };
         for (int64_t b = 0; b < n_blocks; b++) {
             const Block& block = blocks[b];
@@ -397,6 +739,9 @@ template <class T> void blocks_of(const Shape& s, const Block* blocks, const Kep
             if (block.norms & 1) {
                 normalize(block.before, c.hidden, normed, false);
                 x = normed;
+            }
+            ready(x, d);
+            if (grouped<M> || (block.norms & 1)) {
 #pragma omp barrier
             }
             multiply(block.q, block.q_bias, x, d, q_wide, qkv, wide, false);
@@ -443,6 +788,10 @@ template <class T> void blocks_of(const Shape& s, const Block* blocks, const Kep
                           seen + r * q_wide + h * s.d_head, q_wide);
             }
 #pragma omp barrier
+            if constexpr (grouped<M>) {
+                ready(seen, q_wide);
+#pragma omp barrier
+            }
             if (block.norms & 4) {
                 multiply(block.o, block.o_bias, seen, q_wide, d, normed, d, false);
 #pragma omp barrier
@@ -455,12 +804,20 @@ template <class T> void blocks_of(const Shape& s, const Block* blocks, const Kep
             if (block.norms & 2) {
                 normalize(block.between, c.hidden, normed, false);
                 x = normed;
+            }
+            ready(x, d);
+            if (grouped<M> || (block.norms & 2)) {
 #pragma omp barrier
             }
             multiply(block.gate, block.gate_bias, x, d, s.d_ff, gate, s.d_ff, false);
             multiply(block.up, block.up_bias, x, d, s.d_ff, up, s.d_ff, false);
-            const int64_t lo = part(s.d_ff, t, of, 12), hi = part(s.d_ff, t + 1, of, 12);
-            for (int64_t r = 0; r < rows; r++) gated(s, gate + r * s.d_ff + lo, up + r * s.d_ff + lo, hi - lo);
+            const int64_t lo = part(s.d_ff, t, of, step), hi = part(s.d_ff, t + 1, of, step);
+            for (int64_t r = 0; r < rows; r++) {
+                gated(s, gate + r * s.d_ff + lo, up + r * s.d_ff + lo, hi - lo);
+                if constexpr (grouped<M>)
+                    quantize<M>(inputs_in(integers + rows * input_floats(std::max(d, q_wide)), rows, s.d_ff), r,
+                                gate + r * s.d_ff, s.d_ff, lo / G, groups_of(hi));
+            }
 #pragma omp barrier
             if (block.norms & 8) {
                 multiply(block.down, block.down_bias, gate, s.d_ff, d, normed, d, false);
@@ -474,13 +831,25 @@ template <class T> void blocks_of(const Shape& s, const Block* blocks, const Kep
     }
 }
 
-template <class T>
-void product_of(const float* x, int64_t rows, int64_t k, const T* w, const float* bias, int64_t n_out, float* y,
+template <class M>
+void product_of(const float* x, int64_t rows, int64_t k, const void* weights, const float* bias, int64_t n_out, float* y,
                 int64_t ldy, int64_t threads) {
+    const M* w = (const M*)weights;
+    std::vector<float> integers(grouped<M> ? rows * input_floats(k) : 0);
+    constexpr int64_t step = grouped<M> ? G : 12;
 #pragma omp parallel num_threads((int)threads)
     {
         const int64_t t = omp_get_thread_num(), of = omp_get_num_threads();
-        product<T>(x, k, rows, w, k, part(n_out, t, of, 12), part(n_out, t + 1, of, 12), y, ldy, bias, false);
+        const int64_t from = part(n_out, t, of, step), to = part(n_out, t + 1, of, step);
+        if constexpr (grouped<M>) {
+            const Inputs inputs = inputs_in(integers.data(), rows, k);
+            for (int64_t r = rows * t / of; r < rows * (t + 1) / of; r++)
+                quantize<M>(inputs, r, x + r * k, k, 0, groups_of(k));
+#pragma omp barrier
+            product<M>(inputs, rows, w, k, from, to, y, ldy, bias, false);
+        } else {
+            product<M>(x, k, rows, w, k, from, to, y, ldy, bias, false);
+        }
     }
 }
 
@@ -489,18 +858,38 @@ void product_of(const float* x, int64_t rows, int64_t k, const T* w, const float
 extern "C" {
 
 void run_blocks(const Shape* s, const Block* blocks, const Kept* kept, int64_t n_blocks, const Call* c) {
-    if (s->half)
-        blocks_of<bf16>(*s, blocks, kept, n_blocks, *c);
-    else
-        blocks_of<float>(*s, blocks, kept, n_blocks, *c);
+    switch (s->form) {
+        case 0: blocks_of<float, float>(*s, blocks, kept, n_blocks, *c); break;
+        case 1: blocks_of<bf16, bf16>(*s, blocks, kept, n_blocks, *c); break;
+        case 2: blocks_of<Q8, float>(*s, blocks, kept, n_blocks, *c); break;
+        case 3: blocks_of<Q4, float>(*s, blocks, kept, n_blocks, *c); break;
+        default: break;
+    }
 }
 
-// y (rows, ldy) = x (rows, k) w^T + bias, w (n_out, k)
-void run_product(int32_t half, const float* x, int64_t rows, int64_t k, const void* w, const float* bias, int64_t n_out,
+// y (rows, ldy) = x (rows, k) w^T + bias, w (n_out, k) in a form as in Shape
+void run_product(int32_t form, const float* x, int64_t rows, int64_t k, const void* w, const float* bias, int64_t n_out,
                  float* y, int64_t ldy, int64_t threads) {
-    if (half)
-        product_of<bf16>(x, rows, k, (const bf16*)w, bias, n_out, y, ldy, threads);
+    switch (form) {
+        case 0: product_of<float>(x, rows, k, w, bias, n_out, y, ldy, threads); break;
+        case 1: product_of<bf16>(x, rows, k, w, bias, n_out, y, ldy, threads); break;
+        case 2: product_of<Q8>(x, rows, k, w, bias, n_out, y, ldy, threads); break;
+        case 3: product_of<Q4>(x, rows, k, w, bias, n_out, y, ldy, threads); break;
+        default: break;
+    }
+}
+
+// Scales and least values for four bits of n groups of inputs, (n, 32)
+void run_fit(const float* x, int64_t n, float* scale, float* least, int64_t threads) {
+#pragma omp parallel for num_threads((int)threads)
+    for (int64_t i = 0; i < n; i++) fit(x + i * G, scale + i, least + i);
+}
+
+// Rows `ids` of a matrix in groups, (n, k)
+void run_rows(int32_t form, const void* w, int64_t k, const int64_t* ids, int64_t n, float* to) {
+    if (form == 2)
+        rows_of<Q8>((const Q8*)w, k, ids, n, to);
     else
-        product_of<float>(x, rows, k, (const float*)w, bias, n_out, y, ldy, threads);
+        rows_of<Q4>((const Q4*)w, k, ids, n, to);
 }
 }

@@ -1,0 +1,167 @@
+"""Matrices of integers in groups of 32 along a row, as the compiled step reads them, and modules over them.
+
+In `q8_0` (as GGUF's) w = scale * q with q from -127 to 127, in `q4_1` w = scale * q + least with q from 0 to 15; scales
+and least values are fp16. Eight rows lie side by side, so that one load of scales and one of integers serve eight
+outputs; rows and columns that fill the last eight or 32 up are zero. A row of inputs becomes integers when it is
+multiplied, with a scale for each group: 16 bits beside q8_0, 8 beside q4_1. The products and the structures are in
+step.cpp. Knows torch's modules. Knows no family of models and no session.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from types import SimpleNamespace
+from typing import Any
+
+from core.backends.pytorch import native
+from core.types import Progress
+
+FORMS = {"q8_0": 2, "q4_1": 3}  # in Shape of step.cpp
+GROUP, PANEL = 32, 8
+CHUNK = 1 << 24  # weights that are packed at a time
+
+
+class Matrix:
+    """A matrix (out, in) in groups. data: (panels, groups, bytes), uint8. Stands where a weight tensor does."""
+
+    def __init__(self, kind: str, data: Any, n_out: int, n_in: int) -> None:
+        import torch
+
+        self.kind, self.form, self.data = kind, FORMS[kind], data
+        self.shape, self.dtype, self.device = (n_out, n_in), torch.float32, data.device
+
+    def __getitem__(self, rows: slice) -> Matrix:
+        """Rows from where eight begin."""
+        begin, end, _ = rows.indices(self.shape[0])
+        assert begin % PANEL == 0, "rows are cut where eight of them begin"
+        return Matrix(self.kind, self.data[begin // PANEL : -(-end // PANEL)], end - begin, self.shape[1])
+
+    def detach(self) -> Matrix:
+        return self
+
+    def data_ptr(self) -> int:
+        return int(self.data.data_ptr())
+
+    @property
+    def n_bytes(self) -> int:
+        return int(self.data.numel())
+
+    def rows(self, ids: Any) -> Any:
+        """Rows `ids` (any shape) as fp32, (..., in)."""
+        import torch
+
+        flat = ids.reshape(-1).long().contiguous()
+        found = torch.empty(flat.numel(), self.shape[1])
+        native.library().run_rows(
+            self.form, self.data_ptr(), self.shape[1], flat.data_ptr(), flat.numel(), found.data_ptr()
+        )
+        return found.view(*ids.shape, -1)
+
+
+def pack(weight: Any, kind: str) -> Matrix:
+    """weight: (out, in), of any floating dtype."""
+    import torch
+
+    n_out, n_in = weight.shape
+    step = max(PANEL, CHUNK // n_in // PANEL * PANEL)
+    parts = [_packed(weight[i : i + step].float(), kind) for i in range(0, n_out, step)]
+    return Matrix(kind, torch.cat(parts) if len(parts) > 1 else parts[0], n_out, n_in)
+
+
+def _packed(weight: Any, kind: str) -> Any:
+    import torch
+
+    n_out, n_in = weight.shape
+    padded = torch.nn.functional.pad(weight, (0, -n_in % GROUP, 0, -n_out % PANEL))
+    groups = padded.view(padded.shape[0], -1, GROUP)
+    if kind == "q8_0":
+        scale = (groups.abs().amax(-1) / 127).half()
+        q = _steps(groups, scale).clamp_(-127, 127).to(torch.int8)
+        # (panel, eight, groups, pairs, 2) -> (panel, groups, pairs, eight, 2)
+        q = q.view(-1, PANEL, q.shape[1], GROUP // 2, 2).permute(0, 2, 3, 1, 4)
+        return torch.cat([_of_panel(scale), q.reshape(*q.shape[:2], -1).view(torch.uint8)], -1)
+    scale, least = _fitted(groups)
+    q = _steps(groups - least.float().unsqueeze(-1), scale).clamp_(0, 15).to(torch.uint8)
+    # (panel, eight, groups, eights, half, 4) -> (panel, groups, eights, eight, 4), two halves in a byte
+    q = q.view(-1, PANEL, q.shape[1], GROUP // 8, 2, 4).permute(4, 0, 2, 3, 1, 5)
+    q = q[0] | q[1] << 4
+    return torch.cat([_of_panel(scale), _of_panel(least), q.reshape(*q.shape[:2], -1)], -1)
+
+
+def _steps(groups: Any, scale: Any) -> Any:
+    """Whole numbers of steps; 0 where a step is 0."""
+    import torch
+
+    steps = scale.float().unsqueeze(-1)
+    return torch.where(steps > 0, groups / steps, 0).round_()
+
+
+def _fitted(groups: Any) -> tuple[Any, Any]:
+    """Scale and least value of each group for four bits, fp16, (rows, groups)."""
+    import torch
+
+    groups = groups.contiguous()
+    scale, least = torch.empty(groups.shape[:2]), torch.empty(groups.shape[:2])
+    native.library().run_fit(
+        groups.data_ptr(), scale.numel(), scale.data_ptr(), least.data_ptr(), torch.get_num_threads()
+    )
+    return scale.half(), least.half()
+
+
+def _of_panel(of_groups: Any) -> Any:
+    """fp16 (rows, groups) -> bytes (panel, groups, 2 * eight)."""
+    import torch
+
+    n_groups = of_groups.shape[1]
+    return of_groups.view(-1, PANEL, n_groups).transpose(1, 2).contiguous().view(torch.uint8)
+
+
+@cache
+def modules() -> SimpleNamespace:
+    """The module classes, made once torch is imported. `weight` is a Matrix."""
+    from torch import nn
+
+    class GroupedLinear(nn.Module):  # type: ignore[misc]
+        """y = x W^T (+ b)."""
+
+        def __init__(self, weight: Matrix, bias: Any) -> None:
+            super().__init__()
+            self.weight, self.bias = weight, bias
+            self.out_features, self.in_features = weight.shape
+
+        def forward(self, x: Any) -> Any:
+            return native.product(x, [(self.weight, self.bias)], self.weight.form).to(x.dtype)
+
+    class GroupedEmbedding(nn.Module):  # type: ignore[misc]
+        """Rows of a table, times a constant where the family has one."""
+
+        def __init__(self, weight: Matrix, factor: float) -> None:
+            super().__init__()
+            self.weight, self._factor = weight, factor
+
+        def forward(self, ids: Any) -> Any:
+            found = self.weight.rows(ids)
+            return found if self._factor == 1.0 else found * self._factor
+
+    return SimpleNamespace(linear=GroupedLinear, embedding=GroupedEmbedding)
+
+
+def replace(model: Any, kind: str, progress: Progress) -> None:
+    """Put grouped modules in the places of all linear ones and of token tables; a tied head shares its table's."""
+    from torch import nn
+
+    kinds = modules()
+    old = [(path, m) for path, m in model.named_modules() if isinstance(m, nn.Linear | nn.Embedding)]
+    packed: dict[int, Matrix] = {}  # by the address of the weights
+    for i, (path, module) in enumerate(old):
+        progress(f"Weights to {kind}", i, len(old), "tensors")
+        key = module.weight.data_ptr()
+        if key not in packed:
+            packed[key] = pack(module.weight.detach(), kind)
+        if isinstance(module, nn.Embedding):
+            new = kinds.embedding(packed[key], float(getattr(module, "scalar_embed_scale", 1.0)))
+        else:
+            new = kinds.linear(packed[key], module.bias)
+        model.set_submodule(path, new)
+        old[i] = ("", None)  # the plain weights can go
+    model.all_tied_weights_keys = {}

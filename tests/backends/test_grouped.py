@@ -1,0 +1,212 @@
+"""Weights as integers in groups: what the products say beside plain ones, and models whose weights are such."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers
+
+from core.backends.pytorch import grouped, native
+from core.backends.pytorch.fused import Fused
+from core.dtypes import retype
+from core.errors import ExplorerError
+from core.models import spec as specs
+from core.types import GenerationConfig, Request
+from tests.backends.test_depth import MORE, ONE, PROMPT, SIZES, made_of, open_folder
+from tests.backends.test_fused import FAMILIES, PLAIN_GEMMA
+from tests.decoding.test_decoding import decode, tokens_of
+
+pytestmark = pytest.mark.engine("pytorch")
+
+KINDS = tuple(grouped.FORMS)
+LARGEST = {"q8_0": 32767, "q4_1": 127}  # of an input
+
+
+def random(*shape: int, seed: int = 0) -> Any:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def plain(matrix: grouped.Matrix) -> Any:
+    return matrix.rows(torch.arange(matrix.shape[0]))
+
+
+def test_a_matrix_of_eight_bits_is_as_near_as_half_a_step() -> None:
+    w = random(24, 96)
+    w[3, 32:64] = 0  # a group without a largest
+    steps = (w.view(24, 3, 32).abs().amax(-1, keepdim=True) / 127).half().float()
+    off = (plain(grouped.pack(w, "q8_0")) - w).view(24, 3, 32).abs()
+    assert (off <= 0.5 * steps + 127 * steps * 2**-11 + 1e-7).all()
+
+
+def test_the_search_for_four_bits_beats_the_range_of_a_group() -> None:
+    w = random(40, 640)
+    groups = w.view(40, 20, 32)
+    low, high = groups.amin(-1, keepdim=True), groups.amax(-1, keepdim=True)
+    step = (high - low) / 15
+    by_range = ((groups - low) / step).round() * step + low
+    found = plain(grouped.pack(w, "q4_1")).view_as(groups)
+    assert ((found - groups) ** 2).mean() < 0.92 * ((by_range - groups) ** 2).mean()
+    flat = torch.full((8, 32), 0.25)
+    assert torch.equal(plain(grouped.pack(flat, "q4_1")), flat), "a group of one value is that value"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("n_out", "n_in"), [(64, 128), (13, 37), (1, 5), (40, 96)])
+def test_a_product_of_any_number_of_rows_is_the_plain_one(kind: str, n_out: int, n_in: int) -> None:
+    """Within what rounding the inputs brings, half a step of each group; and of each row alone to the bit."""
+    matrix, bias = grouped.pack(random(n_out, n_in), kind), random(n_out, seed=1)
+    w = plain(matrix).double()
+    x = random(64, n_in, seed=2)
+    alone = torch.cat([native.product(row[None], [(matrix, bias)], matrix.form) for row in x])
+    padded = torch.nn.functional.pad(x, (0, -n_in % 32)).view(64, -1, 32).abs()
+    steps = (padded.amax(-1, keepdim=True) / LARGEST[kind]).expand(-1, -1, 32).reshape(64, -1)[:, :n_in].double()
+    bound = 0.51 * steps @ w.abs().T + 1e-4
+    assert ((alone.double() - (x.double() @ w.T + bias)).abs() <= bound).all()
+    for rows in range(1, 65):
+        assert torch.equal(native.product(x[:rows], [(matrix, bias)], matrix.form), alone[:rows]), rows
+
+
+def test_rows_of_a_matrix_can_be_cut_where_eight_begin() -> None:
+    matrix = grouped.pack(random(40, 64), "q8_0")
+    assert torch.equal(plain(matrix[16:29]), plain(matrix)[16:29])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("threads", [1, 3])
+def test_large_inputs_and_zeros_have_no_overflow(kind: str, threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The largest integers on both sides, in every input."""
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    w = torch.ones(16, 128)
+    w[1] = -1
+    w[:, 0::32] = -1  # so that four bits use their whole range
+    w[1, 0::32] = 1
+    matrix = grouped.pack(w, kind)
+    for x in (torch.ones(5, 128) * 1e4, -torch.ones(5, 128) * 1e4, torch.zeros(5, 128)):
+        wanted = x.double() @ plain(matrix).double().T
+        got = native.product(x, [(matrix, None)], matrix.form).double()
+        torch.testing.assert_close(got, wanted, rtol=2e-4, atol=1e-6)
+
+
+# ---------------------------------------------------------------- models
+
+
+def written_out(session: Any, folder: Path) -> None:
+    """The same model with its integers as plain numbers, in `folder`."""
+    model, config = session._model, session._model.config
+    state = {}
+    for path, module in model.named_modules():
+        weight = getattr(module, "weight", None)
+        if weight is not None:
+            state[f"{path}.weight"] = plain(weight) if isinstance(weight, grouped.Matrix) else weight.detach()
+        if getattr(module, "bias", None) is not None:
+            state[f"{path}.bias"] = module.bias.detach()
+    made = transformers.AutoModelForCausalLM.from_config(config).eval()
+    if config.tie_word_embeddings:
+        state.pop("lm_head.weight")
+    told = made.load_state_dict(state, strict=False)
+    assert not told.unexpected_keys and set(told.missing_keys) <= {"lm_head.weight", "model.embed_tokens.embed_scale"}
+    made.save_pretrained(folder)
+
+
+MODELS = {name: FAMILIES[name] for name in ("llama tied", "odd sizes", "gemma", "phi3", "olmo2", "qwen3")}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("family", MODELS)
+def test_a_model_says_what_its_weights_written_out_say(tmp_path: Path, family: str, kind: str) -> None:
+    made_of(MODELS[family](), tmp_path / "model", fused=False).close()
+    session = open_folder(tmp_path / "model", kind)
+    assert session.setup.fused and session.setup.activation_dtype == session.setup.kv_dtype == "fp32"
+    assert "count" not in session.capabilities and "layers" in session.capabilities
+    (tmp_path / "plain").mkdir()
+    for file in (tmp_path / "model").iterdir():
+        if file.suffix != ".safetensors":
+            (tmp_path / "plain" / file.name).write_bytes(file.read_bytes())
+    written_out(session, tmp_path / "plain")
+    other = open_folder(tmp_path / "plain", "fp32", fused=False)
+    for ids in (PROMPT, ONE, MORE, np.tile(PROMPT, (1, 6))):
+        got, wanted = session.forward(ids).numpy(), other.forward(ids).numpy()
+        near = 2e-3 if kind == "q8_0" else 0.08  # eight bits of an input are coarser than sixteen
+        assert np.abs(got - wanted).mean() < near * wanted.std(), family
+        for one in (session, other):
+            one.commit(ids.shape[1])
+    for one in (session, other):
+        one.close()
+
+
+def test_the_modules_compute_with_the_same_integers(tmp_path: Path) -> None:
+    """A trace, the library's loop and blocks left out run through transformers; strategies find the same tokens."""
+    made_of(FAMILIES["llama tied"](), tmp_path, fused=False).close()
+    session = open_folder(tmp_path, "q8_0")
+    assert isinstance(session._call, Fused) and session._call.grouped
+    wanted = session.forward(PROMPT).numpy()
+    session.reset()
+    trace = session.trace()
+    trace.phase("decode")
+    np.testing.assert_allclose(session.forward(PROMPT).numpy(), wanted, atol=5e-3)
+    assert "blocks.0.mlp.down_proj" in {row.name for row in trace.finish()["decode"]}
+    session.reset()
+    np.testing.assert_allclose(session.forward_through(PROMPT, range(6)).numpy(), wanted, atol=1e-6)
+    made = [t.tolist() for t in session.stream(PROMPT, GenerationConfig(limit=4))]
+    session.reset()
+    found = tokens_of(decode("autoregressive", session))
+    assert len(made) == 4 and tokens_of(decode("prompt_lookup", session)) == found
+    session.close()
+
+
+def test_weights_are_held_once_and_weigh_what_the_format_says(tmp_path: Path) -> None:
+    made_of(transformers.LlamaConfig(**SIZES, tie_word_embeddings=True), tmp_path, fused=False).close()
+    for kind in KINDS:
+        session = open_folder(tmp_path, kind)
+        matrices = {id(m.weight): m.weight for m in session._model.modules() if hasattr(m, "weight")}
+        held = sum(m.n_bytes for m in matrices.values() if isinstance(m, grouped.Matrix))
+        said = retype(specs.read(tmp_path, "hf"), kind)
+        norms = sum(p.numel() * 4 for p in session._model.parameters())
+        assert held + norms == said.weight_bytes
+        session.close()
+
+
+@pytest.mark.parametrize(
+    ("config", "options", "says"),
+    [
+        (transformers.GPT2Config(n_layer=1, n_embd=16, n_head=2, vocab_size=320), {}, "does not know models like"),
+        (transformers.GemmaConfig(**PLAIN_GEMMA, hidden_act="gelu"), {}, "does not know models like"),
+        (FAMILIES["llama"](), {"fused": False}, "are for the fused step"),
+        (FAMILIES["llama"](), {"compile": True}, "are for the fused step"),
+        (FAMILIES["llama"](), {"attention": "eager"}, "are for the fused step"),
+        (FAMILIES["llama"](), {"device": "cuda"}, "on the processor only"),
+    ],
+)
+def test_where_the_fused_step_cannot_be_used_it_is_refused(
+    tmp_path: Path, config: Any, options: Any, says: str
+) -> None:
+    made_of(config, tmp_path, fused=False).close()
+    with pytest.raises(ExplorerError, match=says):
+        open_folder(tmp_path, "q8_0", **options)
+
+
+def test_without_a_compiler_it_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none() -> None:
+        raise native.UnbuiltError("there is no C++ compiler")
+
+    made_of(FAMILIES["llama"](), tmp_path, fused=False).close()
+    monkeypatch.setattr(native, "library", none)
+    with pytest.raises(ExplorerError, match="need the compiled step, and there is no C"):
+        open_folder(tmp_path, "q4_1")
+
+
+def test_the_forecast_holds_the_plain_weights_while_they_are_read() -> None:
+    from core import plugins
+
+    backend = plugins.get("backend", "pytorch")
+    spec = specs.from_config(FAMILIES["llama"]().to_dict(), "tiny")
+    told = {kind: retype(spec, kind) for kind in ("fp32", *KINDS)}
+    sizes = {kind: backend.reserve(s, Request(model="tiny", backend="pytorch"), 8) for kind, s in told.items()}
+    for kind in KINDS:
+        assert sizes[kind].weights_bytes == told[kind].weight_bytes < 0.35 * sizes["fp32"].weights_bytes
+        assert sizes[kind].weights_bytes + sizes[kind].workspace_bytes >= 4 * spec.n_params
+        assert sizes[kind].kv_bytes == sizes["fp32"].kv_bytes and sizes[kind].packed_bytes == 0
