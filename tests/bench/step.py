@@ -1,19 +1,31 @@
-"""A forward of n tokens in PyTorch: the fused step against transformers' own, on the embedded model."""
+"""A forward of n tokens in PyTorch, on the embedded model: the fused step against transformers' own, and with weights
+in groups against llama.cpp at the same bits, which runs in a process of its own."""
 
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from core import plugins
+from core.models import catalogue
+from core.models import spec as specs
 from core.stats.intervals import paired_ratio
-from core.types import Session
-from tests.bench.alone import alone
+from core.types import Request, Session
+from tests.bench.alone import ROOT, alone
 from tests.bench.loops import open_embedded
 
 PAIRS, PAST, SIZES = 20, 128, (1, 2, 4, 8, 16, 32, 64)
+GROUPED = ("q8_0", "q4_1")
+REST_S = 0.02  # threads of the other side spin for a while before they sleep
 
 
 def forward_s(session: Session, n: int) -> float:
@@ -30,7 +42,15 @@ def forward_s(session: Session, n: int) -> float:
 def run() -> list[dict[str, Any]]:
     """One row per dtype and size: milliseconds of both, and how many times faster the fused one is."""
     rows: list[dict[str, Any]] = alone("tests.bench.step")
+    for kind in GROUPED:
+        rows += alone("tests.bench.step", kind)
     return rows
+
+
+def begun(session: Session) -> Session:
+    session.forward(np.random.default_rng(0).integers(300, 40_000, (1, PAST)), keep=1)
+    session.commit(PAST)
+    return session
 
 
 def measure() -> list[dict[str, Any]]:
@@ -39,8 +59,7 @@ def measure() -> list[dict[str, Any]]:
     for dtype in ("fp32", "bf16"):
         sessions = [open_embedded("pytorch", dtype, {"fused": fused})[0] for fused in (False, True)]
         for session in sessions:
-            session.forward(np.random.default_rng(0).integers(300, 40_000, (1, PAST)), keep=1)
-            session.commit(PAST)
+            begun(session)
         for n in SIZES:
             seconds: tuple[list[float], list[float]] = ([], [])
             for i in range(-2, PAIRS):
@@ -57,5 +76,66 @@ def measure() -> list[dict[str, Any]]:
     return rows
 
 
+@contextmanager
+def llama_cpp(kind: str, folder: Path) -> Iterator[Any]:
+    """A function that has llama.cpp run a forward of n tokens over the embedded model in this format: seconds."""
+    path = catalogue.find("smollm2-135m").files["gguf"]
+    if kind != specs.read(path, "gguf").dtype:
+        target = folder / "model.gguf"
+        command = [sys.executable, "-m", "core.transforms._llama_quantize", path, str(target), kind.upper()]
+        subprocess.run([*command, "recipe", "2"], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+        path = str(target)
+    command = [sys.executable, "-m", "tests.bench.step", "serve", path]
+    child = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert child.stdin is not None and child.stdout is not None
+    asked, told = child.stdin, child.stdout
+
+    def forward(n: int) -> float:
+        print(n, file=asked, flush=True)
+        return float(told.readline())
+
+    try:
+        yield forward
+    finally:
+        asked.close()
+        child.wait(60)
+        told.close()
+
+
+def serve(path: str) -> None:
+    """Forwards in llama.cpp, as many tokens as the next line of the input says."""
+    request = Request(model="smollm2-135m", backend="llama_cpp")
+    session = plugins.get("backend", "llama_cpp").open(path, specs.read(path, "gguf"), request, lambda *_: None)
+    begun(session)
+    for line in sys.stdin:
+        print(forward_s(session, int(line)), flush=True)
+    session.close()
+
+
+def beside_llama_cpp(kind: str) -> list[dict[str, Any]]:
+    """One row per size, of the fused step with weights in groups and of llama.cpp with such a file."""
+    rows = []
+    print(f"{'dtype':<6} {'n':>3} {'llama.cpp':>13} {'fused':>8}   faster [95 % interval]")
+    session = begun(open_embedded("pytorch", kind, {})[0])
+    with tempfile.TemporaryDirectory() as folder, llama_cpp(kind, Path(folder)) as theirs:
+        for n in SIZES:
+            seconds: tuple[list[float], list[float]] = ([], [])
+            for i in range(-2, PAIRS):
+                for which in (0, 1) if i % 2 else (1, 0):
+                    time.sleep(REST_S)
+                    took = forward_s(session, n) if which else theirs(n)
+                    if i >= 0:
+                        seconds[which].append(took)
+            ratio = paired_ratio(*seconds)
+            other, fused = (1000 * float(np.median(s)) for s in seconds)
+            rows.append({"dtype": kind, "n": n, "llama_cpp_ms": other, "fused_ms": fused, "ratio": str(ratio)})
+            print(f"{kind:<6} {n:>3} {other:>10.1f} ms {fused:>5.1f} ms   {ratio}", flush=True)
+    session.close()
+    return rows
+
+
 if __name__ == "__main__":
-    print(json.dumps(measure()))
+    if sys.argv[1:2] == ["serve"]:
+        serve(sys.argv[2])
+    else:
+        print(json.dumps(beside_llama_cpp(sys.argv[1]) if len(sys.argv) > 1 else measure()))
