@@ -21,6 +21,7 @@ from core.plugins import settings
 from core.tokenizer_folder import named, template_warnings
 from core.types import Backend, ModelSpec, Progress, Record, Request, Reserve, Scalar
 from hardware.detect import usable_cores
+from hardware.heap import give_back
 
 
 class Options(Record):
@@ -135,7 +136,7 @@ def _group(model: Any, dtype: str, progress: Progress) -> None:
         raise ExplorerError(f"Weights in {dtype} need the compiled step, and {error}.", hint) from error
     if families.known(model):  # others are refused when they are to be fused
         grouped.replace(model, dtype, progress)
-        load.give_back()
+        give_back()
 
 
 plugin: Backend = PyTorch()
