@@ -45,6 +45,11 @@ def test_a_lesson_is_taken_with_the_keyboard(server: Server, tab: Callable[[], A
     ).to_be_visible()
     page.goto(server.address("lessons", lesson=LESSON, step=4))
     step(page, 4)
+    link = page.get_by_role("link", name="Skip to the page")
+    link.focus()  # it stands before all others
+    expect(page.locator("a, button, input").first).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.get_by_test_id("stMain")).to_be_focused()
     page.get_by_role("textbox", name="Your answer in bytes").fill("2,15 G")
     page.keyboard.press("Enter")
     expect(page.get_by_text("These are bits.")).to_be_visible()
