@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from core import plugins
+from core.dtypes import is_quantized
 from core.errors import ExplorerError
 from core.plugins import settings
 from core.types import Evaluate, Generate, Request, Session
@@ -41,7 +42,8 @@ def draft_request(request: Request) -> Request | None:
 def reference_request(request: Request) -> Request | None:
     """What opens the model that an eval compares with; None when it compares with none.
 
-    Without a name it is the model's origin: the one that all its transforms started from, or the model itself.
+    Without a name it is the model's origin: the one that all its transforms started from, or the model itself, as it is
+    stored. An origin that is another model has the request's number format, unless that is a loss to be seen: integers.
     """
     if not isinstance(request.task, Evaluate):
         return None
@@ -51,12 +53,14 @@ def reference_request(request: Request) -> Request | None:
     params: Any = settings(plugin.Params, request.task.settings, plugin.label)
     backend = params.reference_backend or request.backend
     same = backend == request.backend
+    model = params.reference or origin(request.model)
+    alike = same and not params.reference and model != request.model and not is_quantized(request.dtype or "fp32")
     return msgspec.structs.replace(
         request,
-        model=params.reference or origin(request.model),
+        model=model,
         backend=backend,
         task=Generate(),
-        dtype=request.dtype if same and not params.reference else None,
+        dtype=request.dtype if alike else None,
         options=request.options if same else {},
         strategy="autoregressive",
         params={},

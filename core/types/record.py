@@ -21,7 +21,10 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 def to_json(record: object) -> bytes:
     """Canonical JSON of a record: equal records give equal bytes."""
-    return msgspec.json.encode(record, order="sorted")
+    try:
+        return msgspec.json.encode(record, order="sorted")
+    except TypeError:  # it sorts keys that are words only, and those of a sketch are numbers
+        return msgspec.json.encode(msgspec.to_builtins(record, str_keys=True, order="sorted"))
 
 
 def from_json(data: bytes | str, kind: type[T]) -> T:

@@ -190,7 +190,7 @@ def test_where_the_fused_step_cannot_be_used_it_is_refused(
 
 
 def test_without_a_compiler_it_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def none() -> None:
+    def none(in_groups: bool = False) -> None:
         raise native.UnbuiltError("there is no C++ compiler")
 
     made_of(FAMILIES["llama"](), tmp_path, fused=False).close()

@@ -13,8 +13,9 @@ import pytest
 from core import plugins
 from core.analysis.decoding import acceptance
 from core.errors import ExplorerError
+from core.runs import companions
 from core.runs.check import check, estimate
-from core.runs.companions import draft_request, same_tokenizer
+from core.runs.companions import draft_request, reference_request, same_tokenizer
 from core.runs.resolve import resolve
 from core.runs.runner import Runner
 from core.types import Evaluate, ForwardCost, Generate, Loaded, Pass, Request, Step
@@ -171,3 +172,17 @@ def test_the_cost_of_a_forward_says_why_it_is_missing(runner: Runner, fake_reque
         result = run.result()
         assert result.status == "done" and not [e for e in run.events() if isinstance(e, ForwardCost)]
         assert result.forward_cost is None and any("ost of a forward" in w for w in result.warnings)
+
+
+@pytest.mark.parametrize(
+    ("origin", "dtype", "of_the_reference"),
+    [("child", "bf16", None), ("child", "q8_0", None), ("parent", "bf16", "bf16"), ("parent", "q8_0", None)],
+)
+def test_a_number_format_is_compared_with_the_stored_weights(
+    monkeypatch: pytest.MonkeyPatch, origin: str, dtype: str, of_the_reference: str | None
+) -> None:
+    """A model is never compared with itself in the same format; an origin shares the format unless it loses much."""
+    monkeypatch.setattr(companions, "origin", lambda model: origin)
+    asked = Request(model="child", backend="pytorch", dtype=dtype, task=Evaluate(eval="divergence"))
+    found = reference_request(asked)
+    assert found is not None and (found.model, found.dtype) == (origin, of_the_reference)

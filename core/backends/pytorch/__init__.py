@@ -130,7 +130,7 @@ def _check_grouped(dtype: str, options: Options, folder: Path, spec: ModelSpec) 
 def _group(model: Any, dtype: str, progress: Progress) -> None:
     """Raises ExplorerError where there is no compiled step, or the model is of a form that it does not know."""
     try:
-        native.library()
+        native.library(in_groups=True)
     except native.UnbuiltError as error:
         hint = "Install a C++ compiler, or choose fp32 or bf16."
         raise ExplorerError(f"Weights in {dtype} need the compiled step, and {error}.", hint) from error

@@ -52,19 +52,19 @@ class Fused:
         self._modules = Modules(model)
         self.dtype = self._head.weight.dtype
         parts = families.parts(model)
+        self.grouped = isinstance(self._head.weight, Matrix)
         self.without, self._compiled = "", None
         if not takes(model):
             self.without = "its kernels are for fp32 and bf16 on the processor"
         else:
             try:
                 rotated = self._angles.rows(0, 1)[0].shape[-1]
-                self._compiled = Compiled(native.library(), parts, self.common, rotated)
+                self._compiled = Compiled(native.library(self.grouped), parts, self.common, rotated)
             except native.UnbuiltError as error:
                 self.without = str(error)
         self._blocks = [Operators(p, self.common, self._compiled) for p in parts]
         self._unembed = Product([(self._head.weight.detach(), None)], self._compiled)
         emulated = self.dtype != torch.float32 and not _packs(self._head.weight)
-        self.grouped = isinstance(self._head.weight, Matrix)
         ours = self.grouped or (emulated and self.dtype == torch.bfloat16)
         self._likely = Ways.unmeasured(self.compiled, ours)
         self.ways = self._likely

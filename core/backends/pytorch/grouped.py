@@ -52,7 +52,7 @@ class Matrix:
 
         flat = ids.reshape(-1).long().contiguous()
         found = torch.empty(flat.numel(), self.shape[1])
-        native.library().run_rows(
+        native.library(in_groups=True).run_rows(
             self.form, self.data_ptr(), self.shape[1], flat.data_ptr(), flat.numel(), found.data_ptr()
         )
         return found.view(*ids.shape, -1)
@@ -102,7 +102,7 @@ def _fitted(groups: Any) -> tuple[Any, Any]:
 
     groups = groups.contiguous()
     scale, least = torch.empty(groups.shape[:2]), torch.empty(groups.shape[:2])
-    native.library().run_fit(
+    native.library(in_groups=True).run_fit(
         groups.data_ptr(), scale.numel(), scale.data_ptr(), least.data_ptr(), torch.get_num_threads()
     )
     return scale.half(), least.half()

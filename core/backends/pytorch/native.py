@@ -1,4 +1,5 @@
-"""step.cpp as a library: compiled once for this processor and kept with the files that can be made again.
+"""step.cpp as two libraries, for floating-point weights and for integers in groups: each is compiled once for this
+processor, when it is needed, and kept with the files that can be made again.
 
 Knows the compiler and the structures of the C++ side. Knows no model. It is plain C++ without PyTorch's headers, so
 that it compiles in seconds and outlives PyTorch's versions; its threads are those of PyTorch's own OpenMP.
@@ -85,17 +86,21 @@ def folder() -> Path:
 
 
 @cache
-def library() -> Any:
-    """The loaded library, which is compiled first where this processor has none. Raises UnbuiltError."""
+def library(in_groups: bool = False) -> Any:
+    """The loaded library, which is compiled first where this processor has none. Raises UnbuiltError.
+
+    in_groups: the one for weights that are integers in groups.
+    """
     compiler = _compiler()
     place = folder()
-    built = place / f"step-{_key(compiler)}.so"
+    flags = (*FLAGS, f"-DGROUPED={int(in_groups)}")
+    built = place / f"step-{_key(compiler, flags)}.so"
     try:
         place.mkdir(parents=True, exist_ok=True)
         if not built.exists():
             with FileLock(place / "step.lock"):
                 if not built.exists():
-                    _compile(compiler, built)
+                    _compile(compiler, flags, built)
         found = ctypes.CDLL(str(built))
     except OSError as error:
         raise UnbuiltError(f"it could not be kept or loaded ({error.strerror or 'damaged'})") from error
@@ -103,10 +108,11 @@ def library() -> Any:
     found.scratch_floats.argtypes = (Address, Integer, Integer, Integer, Integer)
     found.run_blocks.argtypes = (Address, Address, Address, Integer, Address)
     found.run_product.argtypes = (Flag, Address, Integer, Integer, Address, Address, Integer, Address, Integer, Integer)
-    found.run_rows.argtypes = (Flag, Address, Integer, Address, Integer, Address)
-    found.run_fit.argtypes = (Address, Integer, Address, Address, Integer)
-    for function in (found.run_blocks, found.run_product, found.run_rows, found.run_fit):
-        function.restype = None
+    found.run_blocks.restype = found.run_product.restype = None
+    if in_groups:
+        found.run_rows.argtypes = (Flag, Address, Integer, Address, Integer, Address)
+        found.run_fit.argtypes = (Address, Integer, Address, Address, Integer)
+        found.run_rows.restype = found.run_fit.restype = None
     return found
 
 
@@ -117,23 +123,23 @@ def _compiler() -> str:
     raise UnbuiltError("there is no C++ compiler")
 
 
-def _key(compiler: str) -> str:
+def _key(compiler: str, flags: Sequence[str]) -> str:
     """What the library is made from and for."""
     told = machine()
     try:
         version = subprocess.run([compiler, "--version"], capture_output=True, text=True, timeout=COMPILE_S).stdout
     except (OSError, subprocess.SubprocessError) as error:
         raise UnbuiltError("the C++ compiler does not answer") from error
-    parts = (SOURCE.read_text(encoding="utf-8"), version, platform.machine(), told.cpu, *sorted(told.isa), *FLAGS)
+    parts = (SOURCE.read_text(encoding="utf-8"), version, platform.machine(), told.cpu, *sorted(told.isa), *flags)
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
-def _compile(compiler: str, built: Path) -> None:
+def _compile(compiler: str, flags: Sequence[str], built: Path) -> None:
     native = "-march=native" if platform.machine().lower() in ("x86_64", "amd64") else "-mcpu=native"
     part = built.with_name(f".{built.name}.{uuid.uuid4().hex[:8]}.part")
     try:
         done = subprocess.run(
-            [compiler, *FLAGS, native, str(SOURCE), "-o", str(part)], capture_output=True, text=True, timeout=COMPILE_S
+            [compiler, *flags, native, str(SOURCE), "-o", str(part)], capture_output=True, text=True, timeout=COMPILE_S
         )
         if done.returncode or not part.exists():
             lines = [line for line in done.stderr.splitlines() if "error" in line] or ["no reason given"]
@@ -159,7 +165,7 @@ def product(x: Any, linears: Sequence[tuple[Any, Any]], form: int) -> Any:
     done = 0
     for weight, bias in linears:
         whole = None if bias is None else bias.float()
-        library().run_product(
+        library(form > 1).run_product(
             form,
             rows.data_ptr(),
             rows.shape[0],

@@ -4,6 +4,7 @@
 // fp32. Weights and the cache of keys and values are fp32 or bf16 and are read where PyTorch has them, (out, in) and
 // (batch, heads, capacity, width) row by row. Weights may also be integers in groups, laid out by grouped.py; then the
 // cache is fp32. A row's result does not depend on how many rows come with it.
+// Compiled with GROUPED for integers in groups and without it for the rest: each is ready in seconds when it is needed.
 
 #include <algorithm>
 #include <cmath>
@@ -859,10 +860,13 @@ extern "C" {
 
 void run_blocks(const Shape* s, const Block* blocks, const Kept* kept, int64_t n_blocks, const Call* c) {
     switch (s->form) {
-        case 0: blocks_of<float, float>(*s, blocks, kept, n_blocks, *c); break;
-        case 1: blocks_of<bf16, bf16>(*s, blocks, kept, n_blocks, *c); break;
+#if GROUPED
         case 2: blocks_of<Q8, float>(*s, blocks, kept, n_blocks, *c); break;
         case 3: blocks_of<Q4, float>(*s, blocks, kept, n_blocks, *c); break;
+#else
+        case 0: blocks_of<float, float>(*s, blocks, kept, n_blocks, *c); break;
+        case 1: blocks_of<bf16, bf16>(*s, blocks, kept, n_blocks, *c); break;
+#endif
         default: break;
     }
 }
@@ -871,14 +875,18 @@ void run_blocks(const Shape* s, const Block* blocks, const Kept* kept, int64_t n
 void run_product(int32_t form, const float* x, int64_t rows, int64_t k, const void* w, const float* bias, int64_t n_out,
                  float* y, int64_t ldy, int64_t threads) {
     switch (form) {
-        case 0: product_of<float>(x, rows, k, w, bias, n_out, y, ldy, threads); break;
-        case 1: product_of<bf16>(x, rows, k, w, bias, n_out, y, ldy, threads); break;
+#if GROUPED
         case 2: product_of<Q8>(x, rows, k, w, bias, n_out, y, ldy, threads); break;
         case 3: product_of<Q4>(x, rows, k, w, bias, n_out, y, ldy, threads); break;
+#else
+        case 0: product_of<float>(x, rows, k, w, bias, n_out, y, ldy, threads); break;
+        case 1: product_of<bf16>(x, rows, k, w, bias, n_out, y, ldy, threads); break;
+#endif
         default: break;
     }
 }
 
+#if GROUPED
 // Scales and least values for four bits of n groups of inputs, (n, 32)
 void run_fit(const float* x, int64_t n, float* scale, float* least, int64_t threads) {
 #pragma omp parallel for num_threads((int)threads)
@@ -892,4 +900,5 @@ void run_rows(int32_t form, const void* w, int64_t k, const int64_t* ids, int64_
     else
         rows_of<Q4>((const Q4*)w, k, ids, n, to);
 }
+#endif
 }
