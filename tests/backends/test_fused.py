@@ -255,7 +255,7 @@ def test_what_it_cannot_do_runs_through_the_modules_where_nobody_asked(tmp_path:
 
 
 def test_without_a_compiler_it_runs_in_pytorchs_operators(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def none() -> None:
+    def none(in_groups: bool = False) -> None:
         raise native.UnbuiltError("there is no C++ compiler")
 
     monkeypatch.setattr(native, "library", none)
