@@ -72,7 +72,7 @@ def draw_case(case: Case, book: Book, demoted: str) -> None:
             st.metric(
                 "Measured",
                 f"× {ratio.value:.3g}" if ratio else text.NONE,
-                delta=between if ratio else "not tried",
+                delta=between if ratio else "not tried" if case.verdict is None else "no pair counts",
                 delta_color="off",
                 delta_arrow="off",
                 border=True,
