@@ -14,10 +14,9 @@ from core.advice.trial import attempt
 from core.errors import ExplorerError
 from core.runs.runner import Runner
 from pages.ui import text
-from pages.ui.page import fault, guard
+from pages.ui.live import moving
+from pages.ui.page import fault
 from pages.ui.state import runner
-
-TICK_S = 2.0
 
 
 @dataclass
@@ -77,22 +76,22 @@ def trial_panel() -> None:
     if last is not None and last.error is not None:
         fault(last.error)
     if going() is not None:
-        _panel_going()
+        moving("trial", _panel_going, "curves")
 
 
-@st.fragment(run_every=TICK_S)
-def _panel_going() -> None:
-    with guard():
-        trial = going()
-        if trial is None:
-            st.rerun()
-            return
-        label = LABELS[trial.case.advice.rule]
-        share = trial.done / trial.wanted if trial.wanted else 0.0
-        with st.container(border=True):
-            st.markdown(f"**Trying: {text.escape(label)}** · {trial.done} of {trial.wanted} runs · now {trial.note}")
-            st.progress(share)
-            if st.button("Stop", icon=":material/stop_circle:", key="advice-stop", disabled=trial.stop.is_set()):
-                trial.stop.set()
-                if active := runner().active():
-                    runner().cancel(active)
+def _panel_going() -> bool:
+    """Draws the panel; whether the trial still goes on."""
+    trial = going()
+    if trial is None:
+        st.rerun()  # the whole page: the verdict stands there
+        return False
+    label = LABELS[trial.case.advice.rule]
+    share = trial.done / trial.wanted if trial.wanted else 0.0
+    with st.container(border=True):
+        st.markdown(f"**Trying: {text.escape(label)}** · {trial.done} of {trial.wanted} runs · now {trial.note}")
+        st.progress(share)
+        if st.button("Stop", icon=":material/stop_circle:", key="advice-stop", disabled=trial.stop.is_set()):
+            trial.stop.set()
+            if active := runner().active():
+                runner().cancel(active)
+    return True

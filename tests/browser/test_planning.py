@@ -133,7 +133,8 @@ def test_an_advice_is_tried_with_one_click(server: Server, tab: Tab) -> None:
     expect(page.get_by_text("of 10 runs")).to_be_visible()
     for n in range(1, 11):
         until(lambda n=n: sum(len(c.baseline_runs) + len(c.changed_runs) for c in book.cases()) >= n)
-    expect(page.get_by_role("button", name="5 more pairs")).to_be_visible()
+    until(lambda: all(c.verdict is not None for c in book.cases()))  # it is judged after the last run
+    expect(page.get_by_role("button", name="5 more pairs", disabled=False)).to_have_count(1)
     (case,) = book.cases()
     assert case.verdict is not None and len(case.baseline_runs) == len(case.changed_runs) == 5
     expect(page.get_by_text(case.verdict.outcome).first).to_be_visible()
