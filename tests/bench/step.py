@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,18 @@ def begun(session: Session) -> Session:
     return session
 
 
+def in_turn(forward: Callable[[int], float], rest_s: float = 0.0) -> tuple[list[float], list[float]]:
+    """Seconds of forward(0) and of forward(1), in interleaved pairs; two pairs before them do not count."""
+    seconds: tuple[list[float], list[float]] = ([], [])
+    for i in range(-2, PAIRS):
+        for which in (0, 1) if i % 2 else (1, 0):
+            time.sleep(rest_s)
+            took = forward(which)
+            if i >= 0:
+                seconds[which].append(took)
+    return seconds
+
+
 def measure() -> list[dict[str, Any]]:
     rows = []
     print(f"{'dtype':<6} {'n':>3} {'transformers':>13} {'fused':>8}   faster [95 % interval]")
@@ -61,12 +73,7 @@ def measure() -> list[dict[str, Any]]:
         for session in sessions:
             begun(session)
         for n in SIZES:
-            seconds: tuple[list[float], list[float]] = ([], [])
-            for i in range(-2, PAIRS):
-                for which in (0, 1) if i % 2 else (1, 0):
-                    took = forward_s(sessions[which], n)
-                    if i >= 0:
-                        seconds[which].append(took)
+            seconds = in_turn(lambda which, n=n, of=sessions: forward_s(of[which], n))
             ratio = paired_ratio(*seconds)
             plain, fused = (1000 * float(np.median(s)) for s in seconds)
             rows.append({"dtype": dtype, "n": n, "transformers_ms": plain, "fused_ms": fused, "ratio": str(ratio)})
@@ -119,13 +126,7 @@ def beside_llama_cpp(kind: str) -> list[dict[str, Any]]:
     session = begun(open_embedded("pytorch", kind, {})[0])
     with tempfile.TemporaryDirectory() as folder, llama_cpp(kind, Path(folder)) as theirs:
         for n in SIZES:
-            seconds: tuple[list[float], list[float]] = ([], [])
-            for i in range(-2, PAIRS):
-                for which in (0, 1) if i % 2 else (1, 0):
-                    time.sleep(REST_S)
-                    took = forward_s(session, n) if which else theirs(n)
-                    if i >= 0:
-                        seconds[which].append(took)
+            seconds = in_turn(lambda which, n=n: forward_s(session, n) if which else theirs(n), REST_S)
             ratio = paired_ratio(*seconds)
             other, fused = (1000 * float(np.median(s)) for s in seconds)
             rows.append({"dtype": kind, "n": n, "llama_cpp_ms": other, "fused_ms": fused, "ratio": str(ratio)})
