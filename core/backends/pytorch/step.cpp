@@ -205,12 +205,15 @@ inline int64_t part(int64_t n, int64_t i, int64_t of, int64_t step) {
 // A matrix is panels of P outputs one behind the other, a panel its groups of G inputs, a group one of these structures.
 // Rows and columns that fill the last panel and group up are zero.
 constexpr int64_t G = 32, P = 8;
+constexpr int64_t BAND = 16;  // rows for which a group is unpacked once
+constexpr int64_t LINE = 64;  // bytes of a cache line
 
 struct Q8 {  // w = scale * q, fp16 and int8
     uint16_t scale[P];
     int8_t q[G / 2][P][2];  // inputs in pairs
     typedef int16_t Input;
     static constexpr float largest = 32767;
+    static constexpr bool lifted = false;
 };
 
 struct Q4 {  // w = scale * q + least, fp16 and 0 to 15
@@ -218,6 +221,7 @@ struct Q4 {  // w = scale * q + least, fp16 and 0 to 15
     uint8_t q[G / 8][P][4];  // eight inputs: the first four in the low halves, the next four in the high ones
     typedef int8_t Input;
     static constexpr float largest = 127;
+    static constexpr bool lifted = true;
 };
 
 static_assert(sizeof(Q8) == 272 && sizeof(Q4) == 160, "as grouped.py lays them out");
@@ -228,17 +232,19 @@ template <> constexpr bool grouped<Q4> = true;
 
 inline int64_t groups_of(int64_t k) { return (k + G - 1) / G; }
 
-// Rows of inputs as integers: x = scale * q in each group. sums: scale times the sum of q.
+// Rows of inputs as integers: x = scale * q in each group. They lie group by group, in a group row by row, because a group
+// of weights is unpacked once for many rows. sums: scale times the sum of q.
 struct Inputs {
     void* q;
     float *scale, *sums;
+    int64_t rows;
 };
 
 constexpr int64_t input_floats(int64_t k) { return (k + G - 1) / G * (G / 2 + 2); }
 
 inline Inputs inputs_in(float* place, int64_t rows, int64_t k) {
     const int64_t n = rows * groups_of(k);
-    return {place + 2 * n, place, place + n};
+    return {place + 2 * n, place, place + n, rows};
 }
 
 // The groups first to last of row r.
@@ -269,12 +275,13 @@ inline void quantize(const Inputs& to, int64_t r, const float* x, int64_t k, int
             const I whole = (I)v - (I)turn;
             std::memcpy(rounded + i, &whole, sizeof whole);
         }
-        N* q = (N*)to.q + (r * groups_of(k) + g) * G;
+        const int64_t at = g * to.rows + r;
+        N* q = (N*)to.q + at * G;
         int32_t sum = 0;
         for (int64_t i = 0; i < G; i++) q[i] = (N)rounded[i], sum += rounded[i];
         const float scale = peak > 1e-30f ? peak / M::largest : 0.0f;
-        to.scale[r * groups_of(k) + g] = scale;
-        to.sums[r * groups_of(k) + g] = scale * (float)sum;
+        to.scale[at] = scale;
+        to.sums[at] = scale * (float)sum;
     }
 }
 
@@ -297,29 +304,53 @@ inline int32_t four_bytes(const void* p) {
 
 inline __m256 eight(const uint16_t* h) { return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)h)); }
 
-// Sums of pairs of products, of int16.
-inline __m256i pairs(__m256i sum, __m256i a, __m256i b) {
+// Integers of eight outputs, a vector for every 32 bits of a row's inputs; and sums of their products with those.
+template <class M> constexpr int steps = G * sizeof(typename M::Input) / 4;
+
+inline void unpack(const Q8& w, __m256i* to) {
+#pragma GCC unroll 16
+    for (int i = 0; i < G / 2; i++) to[i] = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i*)w.q[i]));
+}
+
+inline void unpack(const Q4& w, __m256i* to) {
+    const __m256i low = _mm256_set1_epi8(15);
+#pragma GCC unroll 4
+    for (int i = 0; i < G / 8; i++) {
+        const __m256i both = _mm256_loadu_si256((const __m256i*)w.q[i]);
+        to[2 * i] = _mm256_and_si256(both, low);
+        to[2 * i + 1] = _mm256_and_si256(_mm256_srli_epi16(both, 4), low);
+    }
+}
+
+// Two products of int16. Product and sum in one, for compilers keep many products before they add them up.
+inline __m256i products(const Q8*, __m256i sum, __m256i w, __m256i x) {
 #if defined(__AVX512VNNI__) && defined(__AVX512VL__)
-    return _mm256_dpwssd_epi32(sum, a, b);
+    return _mm256_dpwssd_epi32(sum, w, x);
 #elif defined(__AVXVNNI__)
-    return _mm256_dpwssd_avx_epi32(sum, a, b);
+    return _mm256_dpwssd_avx_epi32(sum, w, x);
 #else
-    return _mm256_add_epi32(sum, _mm256_madd_epi16(a, b));
+    __m256i t;
+    asm("vpmaddwd %3, %2, %1\n\tvpaddd %1, %0, %0" : "+x"(sum), "=&x"(t) : "x"(w), "x"(x));
+    return sum;
 #endif
 }
 
-// Sums of four products, of 0 to 15 and int8: in 16 bits without VNNI, where eight of them fit (15 * 127 * 16 < 2^15).
-inline __m256i fours(__m256i sum, __m256i a, __m256i b) {
+inline __m256i whole(const Q8*, __m256i sum) { return sum; }
+
+// Four products, of 0 to 15 and int8: in 16 bits without VNNI, where those of a group fit (15 * 127 * 16 < 2^15).
+inline __m256i products(const Q4*, __m256i sum, __m256i w, __m256i x) {
 #if defined(__AVX512VNNI__) && defined(__AVX512VL__)
-    return _mm256_dpbusd_epi32(sum, a, b);
+    return _mm256_dpbusd_epi32(sum, w, x);
 #elif defined(__AVXVNNI__)
-    return _mm256_dpbusd_avx_epi32(sum, a, b);
+    return _mm256_dpbusd_avx_epi32(sum, w, x);
 #else
-    return _mm256_add_epi16(sum, _mm256_maddubs_epi16(a, b));
+    __m256i t;
+    asm("vpmaddubsw %3, %2, %1\n\tvpaddw %1, %0, %0" : "+x"(sum), "=&x"(t) : "x"(w), "x"(x));
+    return sum;
 #endif
 }
 
-inline __m256i whole_fours(__m256i sum) {
+inline __m256i whole(const Q4*, __m256i sum) {
 #if (defined(__AVX512VNNI__) && defined(__AVX512VL__)) || defined(__AVXVNNI__)
     return sum;
 #else
@@ -327,142 +358,123 @@ inline __m256i whole_fours(__m256i sum) {
 #endif
 }
 
-// One group of O panels with R rows, added to `all`. w: panels `n_groups` structures apart. x, scale and sums likewise.
-template <int O, int R>
-inline __attribute__((always_inline)) void group(const Q8* w, const int16_t* x, const float* scale, const float*,
-                                                 int64_t n_groups, __m256* all) {
-    __m256i found[O * R];
+// One group of O panels, unpacked.
+template <class M, int O> struct Group {
+    __m256i q[steps<M>][O];
+    __m256 scale[O], least[O];
+
+    inline __attribute__((always_inline)) Group(const M* w, int64_t n_groups) {
+#pragma GCC unroll 2
+        for (int o = 0; o < O; o++) {
+            const M& own = w[o * n_groups];
+            __m256i all[steps<M>];
+            unpack(own, all);
 #pragma GCC unroll 16
-    for (int j = 0; j < O * R; j++) found[j] = _mm256_setzero_si256();
-#pragma GCC unroll 16
-    for (int i = 0; i < G / 2; i++) {
-        __m256i ws[O];
-#pragma GCC unroll 4
-        for (int o = 0; o < O; o++)
-            ws[o] = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i*)w[o * n_groups].q[i]));
-#pragma GCC unroll 4
-        for (int r = 0; r < R; r++) {
-            const __m256i xs = _mm256_set1_epi32(four_bytes(x + r * n_groups * G + 2 * i));
-#pragma GCC unroll 4
-            for (int o = 0; o < O; o++) found[o * R + r] = pairs(found[o * R + r], ws[o], xs);
+            for (int i = 0; i < steps<M>; i++) q[i][o] = all[i];
+            scale[o] = eight(own.scale);
+            if constexpr (M::lifted) least[o] = eight(own.least);
         }
     }
+
+    // Its products with R rows, added to `all`, R times O panels.
+    template <int R>
+    inline __attribute__((always_inline)) void times(const typename M::Input* x, const float* by, const float* sums,
+                                                     float (*all)[P]) const {
+        __m256i found[R * O];
+#pragma GCC unroll 16
+        for (int j = 0; j < R * O; j++) found[j] = _mm256_setzero_si256();
+#pragma GCC unroll 1  // so that sums stay in registers and products do not
+        for (int i = 0; i < steps<M>; i++) {
+            __m256i ws[O];
+#pragma GCC unroll 2
+            for (int o = 0; o < O; o++) ws[o] = q[i][o];
 #pragma GCC unroll 4
-    for (int o = 0; o < O; o++) {
-        const __m256 ours = eight(w[o * n_groups].scale);
+            for (int r = 0; r < R; r++) {
+                const __m256i xs = _mm256_set1_epi32(four_bytes((const char*)(x + r * G) + 4 * i));
+#pragma GCC unroll 2
+                for (int o = 0; o < O; o++)
+                    found[r * O + o] = products((const M*)0, found[r * O + o], ws[o], xs);
+            }
+        }
 #pragma GCC unroll 4
         for (int r = 0; r < R; r++)
-            all[o * R + r] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(found[o * R + r]),
-                                             _mm256_mul_ps(ours, _mm256_set1_ps(scale[r * n_groups])), all[o * R + r]);
+#pragma GCC unroll 2
+            for (int o = 0; o < O; o++) {
+                float* to = all[r * O + o];
+                __m256 sum = _mm256_load_ps(to);
+                if constexpr (M::lifted) sum = _mm256_fmadd_ps(least[o], _mm256_set1_ps(sums[r]), sum);
+                const __m256 factor = _mm256_mul_ps(scale[o], _mm256_set1_ps(by[r]));
+                sum = _mm256_fmadd_ps(_mm256_cvtepi32_ps(whole((const M*)0, found[r * O + o])), factor, sum);
+                _mm256_store_ps(to, sum);
+            }
     }
-}
-
-template <int O, int R>
-inline __attribute__((always_inline)) void group(const Q4* w, const int8_t* x, const float* scale, const float* sums,
-                                                 int64_t n_groups, __m256* all) {
-    const __m256i low = _mm256_set1_epi8(15);
-    __m256i found[O * R];
-#pragma GCC unroll 16
-    for (int j = 0; j < O * R; j++) found[j] = _mm256_setzero_si256();
-#pragma GCC unroll 4
-    for (int i = 0; i < G / 8; i++) {
-        __m256i first[O], next[O];
-#pragma GCC unroll 4
-        for (int o = 0; o < O; o++) {
-            const __m256i both = _mm256_loadu_si256((const __m256i*)w[o * n_groups].q[i]);
-            first[o] = _mm256_and_si256(both, low);
-            next[o] = _mm256_and_si256(_mm256_srli_epi16(both, 4), low);
-        }
-#pragma GCC unroll 4
-        for (int r = 0; r < R; r++) {
-            const int8_t* from = x + r * n_groups * G + 8 * i;
-            const __m256i a = _mm256_set1_epi32(four_bytes(from)), b = _mm256_set1_epi32(four_bytes(from + 4));
-#pragma GCC unroll 4
-            for (int o = 0; o < O; o++)
-                found[o * R + r] = fours(fours(found[o * R + r], first[o], a), next[o], b);
-        }
-    }
-#pragma GCC unroll 4
-    for (int o = 0; o < O; o++) {
-        const __m256 ours = eight(w[o * n_groups].scale), least = eight(w[o * n_groups].least);
-#pragma GCC unroll 4
-        for (int r = 0; r < R; r++) {
-            __m256& to = all[o * R + r];
-            to = _mm256_fmadd_ps(least, _mm256_set1_ps(sums[r * n_groups]), to);
-            to = _mm256_fmadd_ps(_mm256_cvtepi32_ps(whole_fours(found[o * R + r])),
-                                 _mm256_mul_ps(ours, _mm256_set1_ps(scale[r * n_groups])), to);
-        }
-    }
-}
-
-// The sums of a whole row of groups: to[o * R + r][lane].
-template <class M, int O, int R>
-inline void summed(const M* w, const typename M::Input* x, const float* scale, const float* sums, int64_t n_groups,
-                   float (*to)[P]) {
-    __m256 all[O * R];
-#pragma GCC unroll 16
-    for (int j = 0; j < O * R; j++) all[j] = _mm256_setzero_ps();
-    for (int64_t g = 0; g < n_groups; g++) group<O, R>(w + g, x + g * G, scale + g, sums + g, n_groups, all);
-#pragma GCC unroll 16
-    for (int j = 0; j < O * R; j++) _mm256_storeu_ps(to[j], all[j]);
-}
+};
 
 #else
 
 inline int32_t integer(const Q8& w, int64_t o, int64_t i) { return w.q[i / 2][o][i % 2]; }
 inline int32_t integer(const Q4& w, int64_t o, int64_t i) { return (w.q[i / 8][o][i % 4] >> (i % 8 / 4 * 4)) & 15; }
-inline float least_of(const Q8&, int64_t) { return 0.0f; }
-inline float least_of(const Q4& w, int64_t o) { return of_half(w.least[o]); }
 
-template <class M, int O, int R>
-inline void summed(const M* w, const typename M::Input* x, const float* scale, const float* sums, int64_t n_groups,
-                   float (*to)[P]) {
-    for (int o = 0; o < O; o++)
-        for (int r = 0; r < R; r++)
-            for (int64_t lane = 0; lane < P; lane++) {
-                float all = 0;
-                for (int64_t g = 0; g < n_groups; g++) {
-                    const M& own = w[o * n_groups + g];
-                    int32_t found = 0;
-                    for (int64_t i = 0; i < G; i++)
-                        found += integer(own, lane, i) * x[(r * n_groups + g) * G + i];
-                    all += least_of(own, lane) * sums[r * n_groups + g];
-                    all += (float)found * (of_half(own.scale[lane]) * scale[r * n_groups + g]);
-                }
-                to[o * R + r][lane] = all;
+template <class M, int O> struct Group {
+    int32_t q[G][O * P];
+    float scale[O * P], least[O * P];
+
+    Group(const M* w, int64_t n_groups) {
+        for (int64_t j = 0; j < O * P; j++) {
+            const M& own = w[j / P * n_groups];
+            for (int64_t i = 0; i < G; i++) q[i][j] = integer(own, j % P, i);
+            scale[j] = of_half(own.scale[j % P]);
+            if constexpr (M::lifted) least[j] = of_half(own.least[j % P]);
+        }
+    }
+
+    template <int R>
+    void times(const typename M::Input* x, const float* by, const float* sums, float (*all)[P]) const {
+        for (int r = 0; r < R; r++) {
+            int32_t found[O * P] = {};
+            for (int64_t i = 0; i < G; i++)
+                for (int64_t j = 0; j < O * P; j++) found[j] += q[i][j] * x[r * G + i];
+            float* to = all[r * O];
+            for (int64_t j = 0; j < O * P; j++) {
+                if constexpr (M::lifted) to[j] += least[j] * sums[r];
+                to[j] += (float)found[j] * (scale[j] * by[r]);
             }
-}
+        }
+    }
+};
 
 #endif
 
-template <class M, int O, int R>
-inline void panels(const Inputs& x, int64_t r, const M* w, int64_t n_groups, int64_t n_out, float* y, int64_t ldy,
-                   const float* bias, bool add) {
-    float found[O * R][P];
-    const int64_t at = r * n_groups;
-    summed<M, O, R>(w, (const typename M::Input*)x.q + at * G, x.scale + at, x.sums + at, n_groups, found);
-    for (int i = 0; i < R; i++)
-        for (int o = 0; o < O; o++) {
-            float* to = y + (r + i) * ldy + o * P;
-            const float* from = found[o * R + i];
-            const int64_t n = std::min<int64_t>(P, n_out - o * P);
-            for (int64_t j = 0; j < n; j++) {
-                const float s = bias ? from[j] + bias[o * P + j] : from[j];
-                to[j] = add ? to[j] + s : s;
-            }
-        }
-}
-
+// O panels with the n rows from r on, at most BAND.
 template <class M, int O>
-inline void panel_rows(const Inputs& x, int64_t rows, const M* w, int64_t n_groups, int64_t n_out, float* y,
-                       int64_t ldy, const float* bias, bool add) {
-    int64_t r = 0;
-    for (; r + 4 <= rows; r += 4) panels<M, O, 4>(x, r, w, n_groups, n_out, y, ldy, bias, add);
-    switch (rows - r) {
-        case 3: panels<M, O, 3>(x, r, w, n_groups, n_out, y, ldy, bias, add); break;
-        case 2: panels<M, O, 2>(x, r, w, n_groups, n_out, y, ldy, bias, add); break;
-        case 1: panels<M, O, 1>(x, r, w, n_groups, n_out, y, ldy, bias, add); break;
-        default: break;
+void panels(const Inputs& x, int64_t r, int64_t n, const M* w, int64_t n_groups, int64_t n_out, float* y, int64_t ldy,
+            const float* bias, bool add) {
+    alignas(32) float all[BAND * O][P] = {};
+    for (int64_t g = 0; g < n_groups; g++) {
+        // of the panels behind these, an equal part with every group: the processor's own guess ends with a page
+        for (int64_t i = 0; i < O * (int64_t)sizeof(M); i += LINE)
+            __builtin_prefetch((const char*)(w + O * (n_groups + g)) + i);
+        const Group<M, O> group(w + g, n_groups);
+        const int64_t at = g * x.rows + r;
+        const auto* q = (const typename M::Input*)x.q + at * G;
+        const float *by = x.scale + at, *sums = x.sums + at;
+        int64_t i = 0;
+        for (; i + 4 <= n; i += 4) group.template times<4>(q + i * G, by + i, sums + i, all + i * O);
+        switch (n - i) {
+            case 3: group.template times<3>(q + i * G, by + i, sums + i, all + i * O); break;
+            case 2: group.template times<2>(q + i * G, by + i, sums + i, all + i * O); break;
+            case 1: group.template times<1>(q + i * G, by + i, sums + i, all + i * O); break;
+            default: break;
+        }
+    }
+    const int64_t width = std::min<int64_t>(O * P, n_out);
+    for (int64_t i = 0; i < n; i++) {
+        float* to = y + (r + i) * ldy;
+        const float* from = all[i * O];
+        for (int64_t j = 0; j < width; j++) {
+            const float s = bias ? from[j] + bias[j] : from[j];
+            to[j] = add ? to[j] + s : s;
+        }
     }
 }
 
@@ -471,11 +483,16 @@ template <class M>
 void product(const Inputs& x, int64_t rows, const M* w, int64_t k, int64_t lo, int64_t hi, float* y, int64_t ldy,
              const float* bias, bool add) {
     const int64_t n_groups = groups_of(k);
-    int64_t o = lo;
-    for (; o + P < hi; o += 2 * P)
-        panel_rows<M, 2>(x, rows, w + o / P * n_groups, n_groups, hi - o, y + o, ldy, bias ? bias + o : nullptr, add);
-    if (o < hi)
-        panel_rows<M, 1>(x, rows, w + o / P * n_groups, n_groups, hi - o, y + o, ldy, bias ? bias + o : nullptr, add);
+    for (int64_t o = lo; o < hi; o += 2 * P)
+        for (int64_t r = 0; r < rows; r += BAND) {
+            const int64_t n = std::min(BAND, rows - r);
+            const M* from = w + o / P * n_groups;
+            const float* shift = bias ? bias + o : nullptr;
+            if (o + P < hi)
+                panels<M, 2>(x, r, n, from, n_groups, hi - o, y + o, ldy, shift, add);
+            else
+                panels<M, 1>(x, r, n, from, n_groups, hi - o, y + o, ldy, shift, add);
+        }
 }
 
 inline void written(const Q8& w, int64_t lane, float* to) {
@@ -629,11 +646,56 @@ void gated(const Shape& s, float* gate, const float* up, int64_t n) {
     }
 }
 
+// out[r] = share[r] * the sum of p[r][j] * values[j] over the first seen[r], for U vectors of the width at a time and then
+// one. The first row sees the fewest.
+template <class T, int R, int U>
+int64_t mix_of(int64_t c, const float* p, int64_t ldp, const T* values, int64_t d, const int64_t* seen,
+               const float* shares, float* out, int64_t ldo) {
+    for (; c + U * W <= d; c += U * W) {
+        V a[R * U];
+#pragma GCC unroll 16
+        for (int i = 0; i < R * U; i++) a[i] = V{};
+        const T* v = values + c;
+        for (int64_t j = 0; j < seen[0]; j++, v += d) {
+            V vs[U];
+#pragma GCC unroll 4
+            for (int u = 0; u < U; u++) vs[u] = held(load(v + u * W));
+#pragma GCC unroll 4
+            for (int r = 0; r < R; r++)
+#pragma GCC unroll 4
+                for (int u = 0; u < U; u++) a[r * U + u] += vs[u] * p[r * ldp + j];
+        }
+#pragma GCC unroll 4
+        for (int r = 0; r < R; r++) {
+            for (int64_t j = seen[0]; j < seen[r]; j++)
+#pragma GCC unroll 4
+                for (int u = 0; u < U; u++) a[r * U + u] += load(values + j * d + c + u * W) * p[r * ldp + j];
+#pragma GCC unroll 4
+            for (int u = 0; u < U; u++) store(out + r * ldo + c + u * W, a[r * U + u] * shares[r]);
+        }
+    }
+    return c;
+}
+
+template <class T, int R, int U>
+void mix(const float* p, int64_t ldp, const T* values, int64_t d, const int64_t* seen, const float* shares, float* out,
+         int64_t ldo) {
+    int64_t c = mix_of<T, R, U>(0, p, ldp, values, d, seen, shares, out, ldo);
+    c = mix_of<T, R, 1>(c, p, ldp, values, d, seen, shares, out, ldo);
+    for (; c < d; c++)
+        for (int r = 0; r < R; r++) {
+            float a = 0;
+            for (int64_t j = 0; j < seen[r]; j++) a += value(values[j * d + c]) * p[r * ldp + j];
+            out[r * ldo + c] = a * shares[r];
+        }
+}
+
 // One head of up to four rows: scores, softmax, and the sum of the values. seen: of each row how many positions.
 template <class T>
 void attend(const Shape& s, const float* q, int64_t ldq, int64_t rows, const T* keys, const T* values,
             const int64_t* seen, const float* mask, int64_t ldm, float* scores, int64_t lds, float* out, int64_t ldo) {
     const int64_t d = s.d_head;
+    float shares[4];
     product<T>(q, ldq, rows, keys, d, 0, seen[rows - 1], scores, lds, nullptr, false);
     for (int64_t r = 0; r < rows; r++) {
         float* p = scores + r * lds;
@@ -666,29 +728,13 @@ void attend(const Shape& s, const float* q, int64_t ldq, int64_t rows, const T* 
                 sum += last[j];
             }
         }
-        const float share = 1.0f / sum;
-        float* to = out + r * ldo;
-        int64_t c = 0;
-        for (; c + 4 * W <= d; c += 4 * W) {
-            V a[4] = {};
-            for (int64_t j = 0; j < n; j++) {
-                const T* v = values + j * d + c;
-#pragma GCC unroll 4
-                for (int u = 0; u < 4; u++) a[u] += load(v + u * W) * p[j];
-            }
-#pragma GCC unroll 4
-            for (int u = 0; u < 4; u++) store(to + c + u * W, a[u] * share);
-        }
-        for (; c + W <= d; c += W) {
-            V a = {};
-            for (int64_t j = 0; j < n; j++) a += load(values + j * d + c) * p[j];
-            store(to + c, a * share);
-        }
-        for (; c < d; c++) {
-            float a = 0;
-            for (int64_t j = 0; j < n; j++) a += value(values[j * d + c]) * p[j];
-            to[c] = a * share;
-        }
+        shares[r] = 1.0f / sum;
+    }
+    switch (rows) {
+        case 4: mix<T, 4, 2>(scores, lds, values, d, seen, shares, out, ldo); break;
+        case 3: mix<T, 3, 2>(scores, lds, values, d, seen, shares, out, ldo); break;
+        case 2: mix<T, 2, 4>(scores, lds, values, d, seen, shares, out, ldo); break;
+        default: mix<T, 1, 4>(scores, lds, values, d, seen, shares, out, ldo); break;
     }
 }
 
