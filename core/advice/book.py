@@ -23,8 +23,19 @@ class Book:
         self.folder = root / FOLDER
 
     def offer(self, advices: Iterable[Advice]) -> tuple[Case, ...]:
-        """Note what is shown to somebody; an advice that was given before keeps its first words and its trials."""
-        return tuple(self.find(a.id) or self.save(Case(advice=a)) for a in advices)
+        """Note what is shown to somebody; an advice that was given before keeps its first promise and its trials.
+
+        What is known of its quality is brought up to date.
+        """
+        return tuple(self._offered(a) for a in advices)
+
+    def _offered(self, given: Advice) -> Case:
+        if (known := self.find(given.id)) is None:
+            return self.save(Case(advice=given))
+        if given.quality == "unknown" or given.quality == known.advice.quality:
+            return known
+        advice = msgspec.structs.replace(known.advice, quality=given.quality)
+        return self.save(msgspec.structs.replace(known, advice=advice))
 
     def find(self, advice_id: str) -> Case | None:
         """The case of an advice; None where there is none or its file is damaged."""

@@ -7,7 +7,7 @@ from functools import cached_property
 
 import msgspec
 
-from core.advice.record import Gain
+from core.advice.record import Gain, Loss, Quality
 from core.analysis.bottlenecks import Ceiling
 from core.analysis.device_time import Spread
 from core.analysis.predict_here import Overhead, PredictionHere, arithmetic_dtype, predict_local
@@ -17,13 +17,22 @@ from core.errors import ExplorerError
 from core.types import ModelSpec, PhaseResult, Record, Request, Result
 from hardware.ceilings import Ceilings
 
+_SPEED = frozenset({"use_mmap", "n_ctx", "spinning"})  # options that change no figure
+
 
 class Lighter(Record):
-    """The same model in fewer bits that this engine has kernels for. quality: what is known of what it loses."""
+    """The same model in fewer bits that this engine has kernels for."""
 
     request: Request
     spec: ModelSpec
     words: str
+
+
+class Judged(Record):
+    """An earlier evaluation of what a configuration's predictions lose against a reference."""
+
+    request: Request
+    loss: Loss
 
 
 class Guessed(Record):
@@ -39,6 +48,7 @@ class Evidence:
     model so stored; only fitted ones. lighter: nearest first. by_threads: ceilings of other thread counts.
     limit_bytes: the memory a process may take. packed_bytes: of second copies of the weights that can be left out.
     zeros, parent: of a model pruned without structure, the share of zeros and what it was cut from.
+    judged: divergences of this model and its relatives, newest first.
     """
 
     run_id: str
@@ -55,6 +65,7 @@ class Evidence:
     zeros: float | None = None
     parent: str = ""
     guessed: tuple[Guessed, ...] = ()
+    judged: tuple[Judged, ...] = ()
     engines: frozenset[str] = frozenset()
 
     # ------------------------------------------------------------ what was measured
@@ -172,3 +183,13 @@ class Evidence:
 
     def with_options(self, **options: object) -> Request:
         return msgspec.structs.replace(self.request, options={**self.request.options, **options})
+
+    def quality(self, changed: Request) -> Quality:
+        """What is known of a changed request's predictions: those of the same weights, arithmetic and cache."""
+        return next((j.loss for j in self.judged if _computes(j.request) == _computes(changed)), "unknown")
+
+
+def _computes(request: Request) -> tuple[object, ...]:
+    """What decides over the figures that a model computes; how fast it does is no part of it."""
+    options = {name: value for name, value in request.options.items() if value is not None and name not in _SPEED}
+    return request.model, request.backend, request.dtype, sorted(options.items())

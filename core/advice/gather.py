@@ -8,14 +8,16 @@ import contextlib
 import msgspec
 
 from core import plugins
-from core.advice.evidence import Evidence, Guessed, Lighter
+from core.advice.evidence import Evidence, Guessed, Judged, Lighter
+from core.advice.record import Loss
 from core.analysis.predict_here import Overhead, arithmetic_dtype
 from core.dtypes import bytes_per_element
 from core.errors import ExplorerError
 from core.models import catalogue, derived, spec
 from core.runs import overheads as fits
 from core.runs.ceilings import ceilings_of, ran_on
-from core.runs.check import estimate
+from core.runs.check import check, estimate
+from core.runs.companions import reference_request
 from core.runs.overheads import Overheads
 from core.runs.resolve import resolve, supposed_dtype
 from core.runs.store import Run, Store
@@ -60,6 +62,7 @@ def evidence_of(store: Store, run_id: str, known: Overheads | None = None) -> Ev
         zeros=zeros,
         parent=parent,
         guessed=_guessed(store, request),
+        judged=_judged(store, request),
         engines=frozenset(_engines(request.model)),
     )
 
@@ -103,8 +106,11 @@ def _lighter(request: Request, model: ModelSpec) -> tuple[Lighter, ...]:
     found: list[tuple[float, Lighter]] = []
     for dtype in backend.dtypes:
         bits = 8 * bytes_per_element(dtype)
-        if dtype == "bf16" and bits < 0.9 * own:  # fp16 has no kernels on most processors
+        if dtype == "fp16" or not 0 < bits < 0.9 * own:  # fp16 has no kernels on most processors
+            continue
+        with contextlib.suppress(ExplorerError):
             changed = msgspec.structs.replace(request, dtype=dtype)
+            check(changed)  # its kernels are not for every model and processor
             found.append((bits, Lighter(request=changed, spec=spec.retype(model, dtype), words=dtype)))
     root = _root(request.model)
     for entry in catalogue.entries():
@@ -171,4 +177,22 @@ def _guessed(store: Store, request: Request) -> tuple[Guessed, ...]:
             run: Run = store.open(row["run_id"])
             if tokens := run.result().tokens_per_forward:
                 found.append(Guessed(run_id=row["run_id"], tokens_per_forward=tokens))
+    return tuple(found)
+
+
+def _judged(store: Store, request: Request) -> tuple[Judged, ...]:
+    """Divergences from a reference that evaluations here found for this model and its relatives, newest first."""
+    rows = [row for row in store.history() if row["status"] == "done" and row["did"] == "divergence"]
+    root, found = _root(request.model), list[Judged]()
+    for row in rows[:LOOKED_AT]:
+        if _root(str(row["model"])) != root:
+            continue
+        with contextlib.suppress(ExplorerError, OSError):
+            run = store.open(row["run_id"])
+            reference = reference_request(run.request)
+            score = next((s for s in run.result().scores if s.name == "kl"), None)
+            if reference is not None and score is not None and _root(reference.model) == root:
+                elsewhere = "" if reference.backend == run.request.backend else f" in {reference.backend}"
+                loss = Loss(run_id=run.id, reference=reference.model + elsewhere, score=score)
+                found.append(Judged(request=run.request, loss=loss))
     return tuple(found)

@@ -12,11 +12,10 @@ from typing import Literal
 import msgspec
 
 from core.stats.intervals import Ratio
-from core.types import Record, Request, Result, to_json
+from core.types import Record, Request, Result, Score, to_json
 
 Metric = Literal["tpot_s", "ttft_s", "tok_per_s", "peak_memory_bytes"]
 Outcome = Literal["kept", "less than promised", "none", "harmful", "could not run", "undecided"]
-Quality = Literal["unknown", "unchanged"]
 
 METRICS: dict[Metric, str] = {
     "tpot_s": "time per token",
@@ -51,11 +50,32 @@ class Gain(Record, omit_defaults=False):
     models: tuple[str, ...] = ()
 
 
+class Loss(Record, omit_defaults=False):
+    """What a change does to a model's predictions, as an evaluation on this machine measured it before.
+
+    reference: the model that it was compared with. score: its metric with interval.
+    """
+
+    run_id: str
+    reference: str
+    score: Score
+
+    @property
+    def words(self) -> str:
+        """`KL divergence 0.061 [0.055, 0.068] nat/token from smollm2-135m`."""
+        of, low, high = self.score, self.score.low, self.score.high
+        between = f" [{low:.3g}, {high:.3g}]" if low is not None and high is not None else ""
+        return f"{of.label} {of.value:.3g}{between} {of.unit}".strip() + f" from {self.reference}"
+
+
+Quality = Literal["unknown", "unchanged"] | Loss  # unchanged: the change computes the same
+
+
 class Advice(Record, omit_defaults=False):
     """One advice. baseline, changed: the two requests that a trial runs, alike but for the change.
 
     id: of the rule and the two configurations, so that the same advice after another run is the same one.
-    evidence: run ids. finding, change: a sentence each. quality: "unchanged" where the change computes the same.
+    evidence: run ids. finding, change: a sentence each.
     against: it says what not to do; then `changed` does it, and the gain is below 1.
     """
 

@@ -10,9 +10,10 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from typing import Literal
 
 from core.advice.evidence import Evidence
-from core.advice.record import Advice, Bottleneck, Gain, Metric, Quality, Silence, advice_id, as_trial
+from core.advice.record import Advice, Bottleneck, Gain, Metric, Silence, advice_id, as_trial
 from core.analysis.bottlenecks import NEAR_ROOF
 from core.analysis.decoding import relative_cost
 from core.analysis.what_if import Case as Asked
@@ -525,10 +526,11 @@ def _advice(
     request: Request,
     metric: Metric,
     gain: Gain,
-    quality: Quality,
+    quality: Literal["unknown", "unchanged"],
     against: bool = False,
     evidence: tuple[str, ...] = (),
 ) -> Advice:
+    """quality: "unknown" is looked up among the evaluations made here."""
     baseline, changed = as_trial(e.request, metric), as_trial(request, metric)
     return Advice(
         id=advice_id(rule, baseline, changed),
@@ -541,7 +543,7 @@ def _advice(
         changed=changed,
         metric=metric,
         gain=gain,
-        quality=quality,
+        quality=e.quality(request) if quality == "unknown" else quality,
         against=against,
         made_at=time.time(),
     )

@@ -18,7 +18,7 @@ from core.errors import ExplorerError
 from core.runs.asked import unlike
 from core.runs.check import check
 from core.runs.runner import Runner
-from core.runs.store import Run
+from core.runs.store import Run, Store
 from core.stats.intervals import PAIRS, Ratio, paired_ratio
 from core.types import Request, Result
 
@@ -56,11 +56,19 @@ def attempt(
             return book.save(judged(case, why))
         name = "changed_runs" if change else "baseline_runs"
         case = book.save(msgspec.structs.replace(case, **{name: (*getattr(case, name), run.id)}))
-    pairs = [
-        (runner.store.open(a).result(), runner.store.open(b).result())
-        for a, b in zip(case.baseline_runs, case.changed_runs, strict=False)
-    ]
-    return book.save(msgspec.structs.replace(case, verdict=verdict(case.advice, pairs))) if pairs else case
+    made = list(zip(case.baseline_runs, case.changed_runs, strict=False))
+    if not made:
+        return case
+    pairs = [pair for a, b in made if (pair := _kept(runner.store, a, b)) is not None]
+    return book.save(msgspec.structs.replace(case, verdict=verdict(case.advice, pairs, len(made) - len(pairs))))
+
+
+def _kept(store: Store, baseline: str, changed: str) -> tuple[Result, Result] | None:
+    """The results of a pair; None where a run of it was deleted or is damaged."""
+    try:
+        return store.open(baseline).result(), store.open(changed).result()
+    except (ExplorerError, OSError):
+        return None
 
 
 def _change_next(case: Case) -> bool:
@@ -96,8 +104,8 @@ def judged(case: Case, why: str) -> Case:
     return msgspec.structs.replace(case, verdict=found)
 
 
-def verdict(advice: Advice, pairs: list[tuple[Result, Result]]) -> Verdict:
-    """What the pairs of (baseline, changed) say of the promise."""
+def verdict(advice: Advice, pairs: list[tuple[Result, Result]], n_gone: int = 0) -> Verdict:
+    """What the pairs of (baseline, changed) say of the promise. n_gone: pairs whose runs were deleted since."""
     clean = [(a, b) for a, b in pairs if not a.disturbed and not b.disturbed]
     gains = [gain for a, b in clean if (gain := gain_of(advice.metric, a, b)) is not None]
     texts = {(a.text, b.text) for a, b in pairs if a.text and b.text}
@@ -106,7 +114,7 @@ def verdict(advice: Advice, pairs: list[tuple[Result, Result]]) -> Verdict:
     outcome = judge(advice, ratio)
     return Verdict(
         outcome=outcome,
-        sentence=_sentence(advice, ratio, outcome, len(pairs) - len(clean)),
+        sentence=_sentence(advice, ratio, outcome, len(pairs) - len(clean)) + _gone(n_gone),
         ratio=ratio,
         n_disturbed=len(pairs) - len(clean),
         same_text=same,
@@ -138,11 +146,15 @@ def judge(advice: Advice, ratio: Ratio | None) -> Outcome:
     return "harmful" if ratio.high < 1 else "undecided"
 
 
+def _gone(n: int) -> str:
+    return f" The runs of {n} pair{'' if n == 1 else 's'} were deleted since and do not count." if n else ""
+
+
 def _sentence(advice: Advice, ratio: Ratio | None, outcome: Outcome, n_disturbed: int) -> str:
     what, promise = METRICS[advice.metric], advice.gain
     promised = f"×{promise.likely:.3g} ({promise.low:.3g} to {promise.high:.3g})"
     if ratio is None:
-        return "No pair could be compared: every one was disturbed, or the metric was not measured."
+        return "No pair could be compared: every one was disturbed or is gone, or the metric was not measured."
     between = f" ({ratio.low:.3g} to {ratio.high:.3g})" if ratio.low is not None and ratio.high is not None else ""
     words = f"{what.capitalize()}: promised {promised}, measured ×{ratio.value:.3g}{between} over {ratio.n} pairs."
     if n_disturbed:

@@ -87,5 +87,5 @@ def figures(
 
 
 def excess(found: Mapping[str, float], constraint: Constraint) -> float:
-    """Above 0 where a limit is missed, as a share of it."""
+    """Above 0 where a limit is missed: ln of the factor by which it would have to be loosened."""
     return constraint.excess(found[constraint.measure])

@@ -16,7 +16,7 @@ from __future__ import annotations
 import contextlib
 import math
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal
 
 import msgspec
@@ -31,6 +31,8 @@ NOISE = 0.1  # of one measurement, as a share
 LEVELS = (1, 2)  # further measurements in the rungs after the first
 Values = Mapping[str, float]
 Measuring = Callable[[str, int], Values | None]  # candidate, rung -> figures; None: it failed
+Miss = tuple[int, float, float]
+MET: Miss = (0, 0.0, 0.0)
 
 
 class OutOfTimeError(Exception):
@@ -76,8 +78,10 @@ class Constraint(Record, omit_defaults=False):
         return value <= self.limit if self.better == "lower" else value >= self.limit
 
     def excess(self, value: float) -> float:
-        """How far it is missed, as a share of the limit; 0 where it is met."""
-        return 0.0 if self.met(value) else abs(value / self.limit - 1) if self.limit else math.inf
+        """ln of the factor by which the limit would have to be loosened; 0 where it is met, inf where none would do."""
+        if self.met(value):
+            return 0.0
+        return abs(math.log(value / self.limit)) if value > 0 and self.limit > 0 else math.inf
 
 
 class Outcome(Record, omit_defaults=False):
@@ -99,6 +103,24 @@ class Outcome(Record, omit_defaults=False):
     finalists: tuple[str, ...]
     nearest: str
     ranges: dict[str, dict[str, Range]]
+
+
+def miss(figures: Iterable[tuple[Constraint, float | None]]) -> Miss:
+    """How far each limit's figure, None where it is unknown, is from meeting them all; nearer ones sort first.
+
+    First counts what is unknown. Then the ln of the one factor by which all limits would have to be loosened: it
+    compares figures of different units limit by limit, where a sum of misses would set prices on them. Then, for
+    limits that no factor loosens (of zero), the distances themselves. MET where everything is met.
+    """
+    unknown, factor, rest = 0, 0.0, 0.0
+    for limit, value in figures:
+        if value is None:
+            unknown += 1
+            continue
+        excess = limit.excess(value)
+        factor = max(factor, excess)
+        rest += abs(value - limit.limit) if math.isinf(excess) else 0.0
+    return unknown, factor, rest
 
 
 def screen(
@@ -302,16 +324,16 @@ class Hunt:
             hoped = {m: _hoped(r, self._better(m)) for m, r in c.ranges.items()}
             point = _point(hoped, self.goals)
             if point is not None:
-                open_.append((c.id, point, self._excess(hoped)))
+                open_.append((c.id, point, self._miss(hoped)))
         chosen: list[str] = []
         while open_ and len(chosen) < n:
             base = hypervolume(points, corner, better) if points else 0.0
             scored = [
-                (-excess, hypervolume([*points, point], corner, better) - base, name, point)
-                for name, point, excess in open_
+                (missed, hypervolume([*points, point], corner, better) - base, name, point)
+                for name, point, missed in open_
             ]
-            less, gain, name, point = max(scored, key=lambda s: (s[0], s[1], s[2]))
-            if points and (gain <= 0 or less < 0):
+            missed, gain, name, point = max(scored, key=lambda s: (*(-part for part in s[0]), s[1], s[2]))
+            if points and (gain <= 0 or missed > MET):
                 break
             chosen.append(name)
             points.append(point)
@@ -354,10 +376,10 @@ class Hunt:
             placed += sorted(layer, key=lambda n: (-hypervolume([points[n]], corner, better), n))
             points = {n: p for n, p in points.items() if n not in layer}
         rest = [n for n in names if n not in placed]
-        return placed + sorted(rest, key=lambda n: (self._excess(seen[n]), n))
+        return placed + sorted(rest, key=lambda n: (self._miss(seen[n]), n))
 
-    def _excess(self, values: Values) -> float:
-        return sum(x.excess(values[x.measure]) if x.measure in values else math.inf for x in self.constraints)
+    def _miss(self, values: Values) -> Miss:
+        return miss((x, values.get(x.measure)) for x in self.constraints)
 
     def _on_front(self, names: Sequence[str]) -> list[str]:
         points = [(n, p) for n in names if (p := _point(self.seen[n], self.goals)) is not None]

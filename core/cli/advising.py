@@ -8,7 +8,7 @@ import click
 
 from core.advice.book import Book
 from core.advice.gather import evidence_of
-from core.advice.record import METRICS, Case
+from core.advice.record import METRICS, Case, Loss
 from core.advice.rules import LABELS, RULES, advise
 from core.advice.score import Score, ordered, scores
 from core.advice.trial import ROUNDS, attempt
@@ -60,7 +60,7 @@ def _tell(case: Case) -> None:
     click.echo(f"  {given.finding}")
     click.echo(
         f"  {METRICS[given.metric]}: ×{gain.likely:.3g} ({gain.low:.3g} to {gain.high:.3g}), estimated; "
-        f"quality {given.quality}"
+        f"quality {given.quality.words if isinstance(given.quality, Loss) else given.quality}"
     )
     click.echo(f"  {gain.basis}")
     if case.verdict is not None:

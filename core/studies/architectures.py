@@ -24,7 +24,7 @@ from core import plugins
 from core.analysis.cuts import Cut, estimate, peeled, shapes, singles, stratified, union
 from core.analysis.eta import Eta, remaining
 from core.analysis.predict import Figure, predict
-from core.analysis.search import Constraint, OutOfTimeError, Range
+from core.analysis.search import Constraint, OutOfTimeError, Range, miss
 from core.analysis.work import n_active_params
 from core.dtypes import retype
 from core.errors import ExplorerError
@@ -293,20 +293,23 @@ def _broken(plan: Architectures, found: Mapping[str, Mapping[str, Range]]) -> Co
 def _nearest(
     plan: Architectures, found: Mapping[str, Mapping[str, Mapping[str, Range]]], every: Mapping[str, Cut]
 ) -> str:
-    """Who comes nearest where no shape meets the limits."""
+    """Who comes nearest where no shape meets the limits, by the better ends of what is predicted."""
 
-    def misses(name: str) -> float:
-        ends = [(c, found[name][plan.target][c.measure]) for c in plan.constraints]
-        return sum(c.excess(r.low if c.better == "lower" else r.high) for c, r in ends)
+    def ends(name: str) -> list[tuple[Constraint, float | None]]:
+        figures = found[name][plan.target]
+        told = [(c, figures.get(c.measure)) for c in plan.constraints]
+        return [(c, None if r is None else r.low if c.better == "lower" else r.high) for c, r in told]
 
-    name = min(every, key=misses)
-    c = _broken(plan, found[name]) or plan.constraints[0]
-    told = found[name][plan.target][c.measure]
-    what = MEASURES[c.measure]
-    return (
-        f"No shape can meet the limits on {plan.target}: nearest is {every[name].label} with {what.label.lower()} "
-        f"between {told.low:.4g} and {told.high:.4g} {what.unit}, where {c.limit:.4g} is asked."
-    )
+    name = min(every, key=lambda n: miss(ends(n)))
+    missed = []
+    for c, end in ends(name):
+        what, told = MEASURES[c.measure], found[name][plan.target].get(c.measure)
+        if told is None:
+            missed.append(f"no prediction of {what.label.lower()}")
+        elif end is None or not c.met(end):
+            span = f"between {told.low:.4g} and {told.high:.4g} {what.unit}".strip()
+            missed.append(f"{what.label.lower()} {span}, where {c.limit:.4g} is asked")
+    return f"No shape can meet the limits on {plan.target}: nearest is {every[name].label} with {'; '.join(missed)}."
 
 
 def contrast(whole: Cut, possible: Mapping[str, Cut], sizes: Mapping[str, float]) -> tuple[str, ...]:

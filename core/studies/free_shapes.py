@@ -20,7 +20,7 @@ from typing import Any
 import msgspec
 
 from core.analysis.free_shapes import Sizes, config, excess, figures, refused
-from core.analysis.search import Constraint
+from core.analysis.search import Constraint, miss
 from core.dtypes import canonical_dtype
 from core.errors import ExplorerError
 from core.models.spec import from_config
@@ -278,7 +278,7 @@ def _words(plan: FreeShapes, rows: Sequence[Row]) -> tuple[str, ...]:
         near = [row for row in rows if row.figures]
         if not near:
             return ("None of the sizes asked for fit a model: heads must divide the width, groups the heads.",)
-        row = min(near, key=lambda r: sum(excess(r.figures, c) for c in plan.constraints))
+        row = min(near, key=lambda r: miss((c, r.figures.get(c.measure)) for c in plan.constraints))
         missed = [c for c in plan.constraints if not c.met(row.figures[c.measure])]
         told = "; ".join(
             f"{MEASURES[c.measure].label.lower()} of {row.figures[c.measure]:.4g} where {c.limit:g} is asked"

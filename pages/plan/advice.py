@@ -6,7 +6,7 @@ import streamlit as st
 
 from core.advice.book import Book
 from core.advice.gather import evidence_of
-from core.advice.record import METRICS, Advice, Case, Silence
+from core.advice.record import METRICS, Advice, Case, Loss, Silence
 from core.advice.rules import LABELS, advise
 from core.advice.score import Score, ordered, scores
 from core.advice.trial import ROUNDS
@@ -82,7 +82,7 @@ def draw_case(case: Case, book: Book, demoted: str) -> None:
             same = case.verdict.same_text if case.verdict else None
             st.metric(
                 "Quality",
-                given.quality,
+                "measured" if isinstance(given.quality, Loss) else given.quality,
                 delta={True: "same text", False: "another text", None: "no text compared"}[same],
                 delta_color="off",
                 delta_arrow="off",
@@ -90,6 +90,8 @@ def draw_case(case: Case, book: Book, demoted: str) -> None:
                 height="stretch",
                 help="Unknown: measure it on the page Evaluate. The same text says something, another text little.",
             )
+        if isinstance(given.quality, Loss):
+            st.caption(f"{text.provenance('measured')} Quality: {text.prose(given.quality.words)}.")
         st.caption(f"{text.provenance('estimated')} {METRICS[given.metric].capitalize()}. {text.prose(gain.basis)}")
         if case.verdict is not None:
             st.markdown(text.prose(case.verdict.sentence))
@@ -99,6 +101,8 @@ def draw_case(case: Case, book: Book, demoted: str) -> None:
             draw_button(case, book)
             for run_id in given.evidence[:3]:
                 link("pages/measure/run.py", "Evidence", ":material/receipt_long:", run_id)
+            if isinstance(given.quality, Loss):
+                link("pages/measure/evaluate.py", "Quality", ":material/grading:", given.quality.run_id)
 
 
 def draw_button(case: Case, book: Book) -> None:

@@ -11,15 +11,15 @@ import pytest
 
 from core.advice import rules, trial
 from core.advice.book import Book
-from core.advice.evidence import Evidence, Guessed, Lighter
-from core.advice.record import Advice, Case, Gain, Outcome, Silence, Verdict
+from core.advice.evidence import Evidence, Guessed, Judged, Lighter
+from core.advice.record import Advice, Case, Gain, Loss, Outcome, Silence, Verdict
 from core.advice.score import ordered, scores
 from core.analysis.device_time import Spread
 from core.analysis.predict_here import Overhead
 from core.analysis.work import total, work
 from core.dtypes import retype
 from core.stats.intervals import Ratio
-from core.types import ForwardCost, ModelSpec, PhaseResult, Request, Result, Setup, Unrest
+from core.types import ForwardCost, ModelSpec, PhaseResult, Request, Result, Score, Setup, Unrest
 from core.types.events import ForwardTime
 from hardware.ceilings import Ceilings, Gemm, ReadPoint
 from tests.analysis.test_predict import preset
@@ -239,6 +239,25 @@ def test_lighter_weights_promise_what_their_bytes_are() -> None:
     assert found.gain.models == ("gpt2",) and found.gain.n_runs == 20
 
 
+def judged_as(kl: float, **request: Any) -> Judged:
+    score = Score(
+        name="kl", label="KL divergence", value=kl, low=kl / 2, high=2 * kl, n=9, better="lower", unit="nat/token"
+    )
+    asked = Request(**{"model": SPEC.name, "backend": "pytorch", "threads": 1, **request})
+    return Judged(request=asked, loss=Loss(run_id="e1", reference=SPEC.name, score=score))
+
+
+def test_quality_is_what_an_evaluation_of_the_same_arithmetic_said() -> None:
+    known = (judged_as(0.9, dtype="q8_0"), judged_as(0.8, dtype="bf16", options={"fused": True}))
+    found = rules.lighter_weights(evidence(lighter=(lighter(),), judged=known))
+    assert isinstance(found, Advice) and found.quality == "unknown", "other weights or another kernel say nothing"
+    found = rules.lighter_weights(evidence(lighter=(lighter(),), judged=(*known, judged_as(0.004, dtype="bf16"))))
+    assert isinstance(found, Advice) and isinstance(found.quality, Loss), "threads change no figure"
+    assert found.quality.words == f"KL divergence 0.004 [0.002, 0.008] nat/token from {SPEC.name}"
+    same = rules.guess(evidence(result=cost(1.2, 1.5), judged=known))
+    assert isinstance(same, Advice) and same.quality == "unchanged"
+
+
 # ---------------------------------------------------------------- verdicts
 
 
@@ -283,6 +302,8 @@ def test_a_verdict_over_pairs() -> None:
     few = trial.verdict(advice(), [*pairs[:4], (one(0.1, **NOISE), one(0.07, text="Rome"))])
     assert few.outcome == "undecided" and few.n_disturbed == 1 and few.same_text is False
     assert "five more may decide" in few.sentence and "do not count" in few.sentence
+    gone = trial.verdict(advice(), pairs, n_gone=2)
+    assert gone.outcome == "kept" and gone.sentence.endswith("The runs of 2 pairs were deleted since and do not count.")
     memory = trial.verdict(advice(metric="peak_memory_bytes"), pairs)
     assert memory.ratio is None and memory.outcome == "undecided"
     faster = trial.verdict(advice(metric="tok_per_s"), [(one(1, tok_per_s=10.0), one(1, tok_per_s=15.0))] * 5)
@@ -304,6 +325,10 @@ def test_the_book_keeps_what_was_offered(tmp_path: Path) -> None:
     assert book.cases() == (case,)
     kept = book.save(msgspec.structs.replace(case, baseline_runs=("a",)))
     assert book.offer([replace_time(advice())]) == (kept,), "offered again it is the same advice"
+    loss = judged_as(0.1).loss
+    later = msgspec.structs.replace(replace_time(advice(likely=1.6)), quality=loss)
+    kept = msgspec.structs.replace(kept, advice=msgspec.structs.replace(kept.advice, quality=loss))
+    assert book.offer([later]) == (kept,), "what is known of the quality is new, the promise is the first one"
     (book.folder / "0bad.json").write_text("{")
     assert book.cases() == (kept,) and book.find("0bad") is None
 

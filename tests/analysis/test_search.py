@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import numpy as np
 import pytest
 
 from core.analysis.search import (
+    MET,
     Candidate,
     Constraint,
     Goal,
@@ -15,6 +17,7 @@ from core.analysis.search import (
     OutOfTimeError,
     Range,
     Values,
+    miss,
     miss_rate,
     refit,
     screen,
@@ -178,6 +181,21 @@ def test_out_of_time_it_ends_with_what_it_has() -> None:
 
     found = Hunt(surface.candidates, GOALS, (), 40).go(short)
     assert len(found.order) == sum(found.counts.values()) == 12 and found.finalists
+
+
+def test_misses_of_different_units_are_compared_by_one_factor_and_not_added() -> None:
+    seconds = Constraint(measure="time", better="lower", limit=1.0)
+    floor = Constraint(measure="speed", better="higher", limit=100.0)
+    at_most_zero = Constraint(measure="loss", better="lower", limit=0.0)
+    assert miss([(seconds, 1.0), (floor, 100.0), (at_most_zero, 0.0)]) == MET
+    # half the speed is as far off as twice the time: each limit would have to give way by two
+    assert miss([(seconds, 2.0)])[1] == pytest.approx(miss([(floor, 50.0)])[1]) == pytest.approx(math.log(2))
+    # 1.5 and 1.5 need one factor of 1.5, 1.0 and 1.9 one of 1.9; a sum of shares would say the opposite
+    both, one = miss([(seconds, 1.5), (floor, 100 / 1.5)]), miss([(seconds, 1.0), (floor, 100 / 1.9)])
+    assert both < one and math.exp(both[1]) == pytest.approx(1.5) and math.exp(one[1]) == pytest.approx(1.9)
+    # no factor loosens a limit of zero: then the distance decides, and what is unknown comes last
+    assert miss([(at_most_zero, 0.1)]) < miss([(at_most_zero, 0.2)]) < miss([(seconds, None)])
+    assert math.isinf(miss([(at_most_zero, 0.1)])[1])
 
 
 def test_a_constraint_that_nobody_meets_and_candidates_that_fail() -> None:

@@ -1,7 +1,7 @@
 """python -m tests.bench [loops] [step] [app] [client] [waiting] [watching] [serving] [searching] [published] [predict].
 
 watching can be shortened: --backend llama_cpp --tokens 64 --way watched --pairs 2 (each but the last may be repeated);
-serving takes --model cllm --backend pytorch --seconds 60.
+serving takes --model cllm --backend pytorch --draft SMALLER --seconds 60.
 Each comparison is made of interleaved pairs (ABBA order) in one process of its engine, quoted as a ratio with its
 95 % interval. They are written into a file too; with --record, each part into tests/bench/recorded, where new rows
 take the place of older ones of the same kind, and out of which `make tables` makes Markdown. Load and steal are
@@ -54,13 +54,15 @@ def options(arguments: list[str]) -> tuple[list[str], dict[str, dict[str, Any]],
     parser.add_argument("--way", action="append", choices=watching.WAYS, help="watching: how it is looked at")
     parser.add_argument("--pairs", type=int, help="watching: in each row")
     parser.add_argument("--model", help="serving: the model behind the service")
+    parser.add_argument("--draft", help="serving: a smaller model that drafts, for speculative decoding")
     parser.add_argument("--seconds", type=float, help="serving: of each window")
     found = parser.parse_args(arguments)
     unknown = set(found.parts) - set(PARTS)
     if unknown:
         parser.error(f"Unknown part: {', '.join(sorted(unknown))}. Known: {', '.join(PARTS)}.")
     told = {"backends": found.backend, "tokens": found.tokens, "ways": found.way, "pairs": found.pairs}
-    behind = {"model": found.model, "backend": (found.backend or [None])[0], "seconds": found.seconds}
+    backend = (found.backend or [None])[0]
+    behind = {"model": found.model, "backend": backend, "seconds": found.seconds, "draft": found.draft}
     given: dict[str, dict[str, Any]] = {
         "predict": {name: True for name in ("small", "again") if getattr(found, name)},
         "watching": {name: value for name, value in told.items() if value},

@@ -2,7 +2,8 @@
 
 The service answers questions of the domain `sql`, asked by our own load test in closed loop; every way to decode is
 measured in turn, and again in the same order, so that drift hits all alike. One answer is given at a time, so more
-users only wait longer, and the objective on the first token is what they miss.
+users only wait longer, and the objective on the first token is what they miss. Prompt lookup is speculation without a
+draft model; with a smaller model named to draft, speculative decoding takes part as well.
 """
 
 from __future__ import annotations
@@ -31,21 +32,25 @@ ANSWER_TOKENS = 32
 LIMITS = ("ttft:2000", "tpot:100")  # MLPerf's for llama3.1-8b in the server scenario
 
 
-def run(model: str = "smollm2-135m", backend: str = "llama_cpp", seconds: float = 60.0) -> list[dict[str, Any]]:
-    """One row for each way to decode, number of users and round. seconds: of a window."""
+def run(
+    model: str = "smollm2-135m", backend: str = "llama_cpp", seconds: float = 60.0, draft: str = ""
+) -> list[dict[str, Any]]:
+    """One row for each way to decode, number of users and round. seconds: of a window. draft: a smaller model."""
     rows = []
+    ways = (*WAYS, *((":speculative",) if draft else ()))
     with tempfile.TemporaryDirectory() as folder:
         questions = Path(folder) / "questions.jsonl"
         asked = ({"prompt": q.prompt, "max_tokens": ANSWER_TOKENS} for q in domains.load("sql", "test", 400, 0))
         questions.write_text("".join(json.dumps(row) + "\n" for row in asked))
         command = [sys.executable, "-m", "core", "serve", "--port", "0", "--model", model, "--backend", backend]
         command += ["--param", "jacobi.window=16", "--param", "jacobi.fill=end", "--json"]
+        command += ["--param", f"speculative.draft={draft}"] if draft else []
         with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as service:
             assert service.stdout is not None
             try:
                 url = json.loads(service.stdout.readline())["url"]
                 for number in range(ROUNDS):
-                    for way in WAYS:
+                    for way in ways:
                         rows += _measured(url, model + way, str(questions), seconds, number)
             finally:
                 service.terminate()

