@@ -1,4 +1,7 @@
-"""The one exception a user may see, under the name by which core and pages know it."""
+"""The one exception a user may see, under the name by which core and pages know it.
+
+It is defined in `hardware`, which raises it too and may import nothing of core; pages know core alone.
+"""
 
 from hardware.errors import ExplorerError as ExplorerError
 from hardware.errors import of_disk as of_disk

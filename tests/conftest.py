@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from core.paths import data_dir
@@ -21,6 +23,8 @@ from tests.support.shared import PLACE
 pytest_plugins = ("tests.support.lanes",)
 
 os.environ |= patient() | {"OMP_NUM_THREADS": "1"}  # before a test loads a library; several processes share the cores
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # hundreds of processes are started: they compile the code but once
+sys.dont_write_bytecode = False
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and threading.current_thread() is threading.main_thread():
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job; what tests start inherits it
 
@@ -74,3 +78,18 @@ def fake_request() -> Request:
     return Request(
         model="smollm2-135m", backend="fake", task=Generate(prompt="Hello", max_new_tokens=6), threads=1, retries=0
     )
+
+
+@pytest.fixture
+def unrepeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No timing pass is repeated, unless the request says how often: beside other tests nearly every one is disturbed.
+
+    Each repetition would wait seconds for a calm that does not come. What is repeated, and when, tests/worker tells.
+    """
+    start, default = Runner.start, Request(model="", backend="").retries
+
+    def once(self: Runner, request: Request, keep: int = 1) -> str:
+        said = request.retries != default
+        return start(self, request if said else msgspec.structs.replace(request, retries=0), keep)
+
+    monkeypatch.setattr(Runner, "start", once)

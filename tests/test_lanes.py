@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from core.engine import ENGINES
-from tests.support.engines import BROWSER, LANES, PLAIN, PROCESSES, lanes_of
+from tests.support.engines import ALONE, BROWSER, LANES, PLAIN, PROCESSES, lanes_of
 from tests.support.lanes import handed_out
 
 ROOT = Path(__file__).parents[1]
@@ -51,12 +51,12 @@ def test_a_folder_says_the_lane_of_tests_without_an_engine(tmp_path: Path) -> No
         assert lanes_of(tmp_path / folder / "test_a.py") == {lane}
 
 
-def test_the_longest_lane_has_two_processes_of_the_whole_suite_and_what_is_to_spare() -> None:
-    first, *others = LANES
-    assert handed_out(list(LANES), 4) == [first, first, *others] == handed_out(list(LANES), 6)
-    assert handed_out(list(LANES), 1) == list(LANES), "two that start one after the other would wait for ever"
+def test_processes_to_spare_are_of_the_first_lane_that_may_have_several() -> None:
+    assert handed_out(list(LANES), 4) == list(LANES) == handed_out(list(LANES), 1)
+    assert handed_out(list(LANES), 7) == [PROCESSES, *LANES]
     assert handed_out([PROCESSES, PLAIN], 2) == [PROCESSES, PLAIN] and handed_out([], 4) == []
-    assert handed_out([PROCESSES, PLAIN], 4) == [PROCESSES, PROCESSES, PROCESSES, PLAIN]
+    assert handed_out([BROWSER, PLAIN], 4) == [PLAIN, PLAIN, BROWSER, PLAIN] and ALONE == (BROWSER,)
+    assert handed_out([BROWSER], 3) == [BROWSER]
 
 
 def suite(folder: Path, *args: str, **files: str) -> tuple[str, int]:
@@ -114,6 +114,31 @@ def test_behind_a_dead_process_every_other_test_runs_once(processes: str, tmp_pa
     assert sorted((tmp_path / "ran.txt").read_text().split()) == sorted(every)
     assert sorted(re.findall(r"^FAILED (\S+)", said, re.M)) == sorted(died), said
     assert status == pytest.ExitCode.TESTS_FAILED and "5 failed, 31 passed" in said
+
+
+WAITING = """
+def test_1(): open("begun", "w")
+def test_2(): pass
+def test_3(): until("helped")
+"""
+UNTIL = """
+import time
+
+def until(name):
+    end = time.monotonic() + 60
+    while not os.path.exists(name):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+"""
+
+
+def test_a_lane_with_much_left_is_helped_when_another_has_ended(tmp_path: Path) -> None:
+    """Its own process waits in the first file until somebody has begun another one."""
+    engine = f'pytestmark = pytest.{MARK}("pytorch")\ndef test_1(): until("begun")\ndef test_2(): pass\n'
+    files = {f"later_{i}": "def test_1(): open('helped', 'w')\ndef test_2(): pass\n" for i in range(9)}
+    said, status = suite(tmp_path, "-n", "2", first=UNTIL + WAITING, other=UNTIL + engine, **files)
+    assert status == 0 and "23 passed" in said, said
+    assert re.search(r"by lane: (pytorch|plain) \d+, (plain|pytorch) \d+; together \d+", said), said
 
 
 def test_a_process_killed_while_it_collects_has_another(tmp_path: Path) -> None:

@@ -87,8 +87,11 @@ def _counts(raw: Mapping[str, Any], tokens: int) -> Counts:
 
 
 def study(data: bytes) -> bytes:
-    """A study's findings, whose machine may lie in such a dictionary or be an empty one, as today's JSON."""
-    raw = from_json(data, dict[str, Any])
+    """A study's findings, whose machine may lie in such a dictionary or be an empty one, as today's JSON.
+
+    Labels of configurations said "one by one" for autoregressive decoding.
+    """
+    raw = from_json(data.replace(b", one by one", b", autoregressive"), dict[str, Any])
     told = raw.pop("environment", raw)
     raw["machine"] = told.get("machine") or None
     return msgspec.json.encode(raw)

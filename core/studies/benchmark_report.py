@@ -59,7 +59,7 @@ def markdown(s: Standings) -> str:
     """The table, and under it what the numbers mean."""
     lines = ["| " + " | ".join(HEADER) + " |", "|" + "---|" * len(HEADER)]
     lines += ["| " + " | ".join(c.replace("|", "/") for c in cells(s, row)) + " |" for row in s.rows]
-    return "\n".join([*lines, "", where(s), *words(s)]) + "\n"
+    return "\n\n".join(["\n".join(lines), where(s), *words(s)]) + "\n"
 
 
 def cells(s: Standings, row: Standing) -> tuple[str, ...]:
@@ -100,7 +100,7 @@ def words(s: Standings) -> list[str]:
         f"{plan.questions} per round and fresh process, in a random order. Speed: tokens per second of decoding after "
         f"the first token; speed-up over {baseline.label} in {_engine(baseline.backend)}; intervals are 95 % "
         "bootstraps over questions. "
-        f"The fastest that decodes autoregressively is {fastest}. Predicted: tokens per forward over what drafting "
+        f"The fastest autoregressive configuration is {fastest}. Predicted: tokens per forward over what drafting "
         f"and a forward of as many tokens cost, v(n), the median of {plan.looks} looks at it in processes of their own."
     ]
     if candidate.speedup is not None and candidate.accuracy is not None and baseline.accuracy is not None:
@@ -123,7 +123,7 @@ def words(s: Standings) -> list[str]:
     if s.away is not None:
         asked, per_forward = f"{s.away.label.lower()}, {s.away.n} items", s.away.tokens_per_forward
         found.append(
-            f"Outside the domain ({asked}): {_interval(s.away.speedup)} times the speed"
+            f"Out of domain ({asked}): {_interval(s.away.speedup)} times the speed"
             + (f" at {per_forward:.2f} tokens per forward" if per_forward is not None else "")
             + f"; score {s.away.score:.2f} against {s.away.baseline_score:.2f}."
         )
@@ -137,7 +137,7 @@ def words(s: Standings) -> list[str]:
         and r.tokens_per_forward
     ]
     if slower:
-        found.append(f"Slower here than their own model decoding autoregressively: {'; '.join(slower)}.")
+        found.append(f"Slower here than their own model autoregressively: {'; '.join(slower)}.")
     early = [c.label for c in plan.configurations if c.params.get("early")]
     if early:
         found.append(

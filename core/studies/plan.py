@@ -113,7 +113,7 @@ class Benchmark(Record, tag="contest", omit_defaults=False):
     the round's own. looks: in so many of the rounds the cost of a forward is measured too, of those that decode
     autoregressively, in a process of its own. settings: of the eval, beside their number and seed. baseline: what
     quality must be kept of and speed is compared with. candidate: the configuration whose claim it is. margin: of
-    accuracy, stated before. away: an eval outside the domain, for the baseline and the candidate. question: whose
+    accuracy, stated before. away: an eval out of domain, for the baseline and the candidate. question: whose
     answer memory and energy are measured on.
     """
 

@@ -56,7 +56,7 @@ class Standing(Record, omit_defaults=False):
 
 
 class Away(Record, omit_defaults=False):
-    """Outside the domain: the candidate against the baseline. score: what the eval found, a share of its n items."""
+    """Out of domain: the candidate against the baseline. score: what the eval found, a share of its n items."""
 
     label: str
     speedup: Interval

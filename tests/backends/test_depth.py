@@ -409,6 +409,12 @@ def smollm(tmp_path_factory: pytest.TempPathFactory, shared_cache: Path) -> Iter
     made.close()
 
 
+@pytest.fixture(scope="module")
+def autoregressive(smollm: TorchSession) -> list[int]:
+    """The 48 tokens of its greedy answer to the question."""
+    return tokens_of(run("autoregressive", smollm, 48, question(smollm)))
+
+
 def question(session: TorchSession) -> Ids:
     from core.models.chat import render
 
@@ -418,25 +424,24 @@ def question(session: TorchSession) -> Ids:
 
 
 @pytest.mark.model
-def test_the_embedded_model_speculates_with_itself_token_for_token(smollm: TorchSession) -> None:
-    prompt = question(smollm)
-    wanted = tokens_of(run("autoregressive", smollm, 64, prompt))
-    assert len(wanted) == 64
+def test_the_embedded_model_speculates_with_itself_token_for_token(
+    smollm: TorchSession, autoregressive: list[int]
+) -> None:
+    assert len(autoregressive) == 48
     for depth in (15, 27):
-        steps = run("self_speculative", smollm, 64, prompt, exit_layer=depth)
-        assert tokens_of(steps) == wanted
-    assert len(steps) < 60, "all but three blocks agree often"
+        steps = run("self_speculative", smollm, 48, question(smollm), exit_layer=depth)
+        assert tokens_of(steps) == autoregressive
+    assert len(steps) < 45, "all but three blocks agree often"
 
 
 @pytest.mark.model
-def test_the_embedded_model_leaves_early_and_loses_by_it(smollm: TorchSession) -> None:
+def test_the_embedded_model_leaves_early_and_loses_by_it(smollm: TorchSession, autoregressive: list[int]) -> None:
     """Along its own greedy text: the lower the threshold, the fewer blocks, and the further from the whole model."""
     prompt = question(smollm)
     steps = run("early_exit", smollm, 48, prompt, threshold=0.9, first_exit=25, every=1)
     depth = float(np.mean([s.counts.depth for s in steps if s.counts.depth is not None]))
     assert 25 / 30 <= depth < 1 and len(smollm.decode(tokens_of(steps)).split()) > 10
-    text = tokens_of(run("autoregressive", smollm, 48, prompt))
-    found = {threshold: along(smollm, prompt, text, threshold) for threshold in (1.01, 0.9, 0.5, 0.2)}
+    found = {threshold: along(smollm, prompt, autoregressive, threshold) for threshold in (1.01, 0.9, 0.5, 0.2)}
     (whole, none), (_, few), (_, some), (shallow, many) = found.values()
     assert whole == 1 and none < 1e-6 and none < few < some < many and 22 / 30 <= shallow < 0.9
 

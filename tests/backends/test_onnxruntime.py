@@ -254,8 +254,8 @@ def test_a_graph_without_logits_is_no_language_model(foreign: Path) -> None:
         open_foreign(foreign)
 
 
-def test_an_encoder_only_runs_forward(tmp_path: Path) -> None:
-    session = open_folder(random_onnx(tmp_path, "distilbert", dim=32, hidden_dim=64, n_layers=1, n_heads=4))
+def test_an_encoder_only_runs_forward() -> None:
+    session = open_folder(random_onnx("distilbert", dim=32, hidden_dim=64, n_layers=1, n_heads=4))
     assert session.capabilities >= {"forward", "batch", "layers"}
     assert not session.capabilities & {"cache", "rollback", "stream"}
     ids = np.arange(3, 12)[None]
@@ -282,11 +282,10 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture(scope="module")
-def wide(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
+def wide() -> Iterator[Session]:
     """One block whose matrices have the proportions of a real model's."""
-    folder = tmp_path_factory.mktemp("wide")
     sizes = {"hidden_size": 512, "intermediate_size": 2048, "vocab_size": 4000, "num_key_value_heads": 2}
-    session = open_folder(random_onnx(folder, "llama", **sizes))
+    session = open_folder(random_onnx("llama", **sizes))
     yield session
     session.close()
 
@@ -379,9 +378,9 @@ def test_a_profile_cut_short_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
     assert [event.name for event in read(tmp_path / "profile.json")] == ["a_kernel_time", "model_run"]
 
 
-def test_fused_nodes_get_the_layer_they_swallowed(tmp_path: Path) -> None:
+def test_fused_nodes_get_the_layer_they_swallowed() -> None:
     """ONNX Runtime makes BiasGelu and SkipLayerNormalization of BERT's nodes and calls them just that."""
-    session = open_folder(random_onnx(tmp_path, "bert"))
+    session = open_folder(random_onnx("bert"))
     trace = session.trace()
     session.forward(np.ones((2, 9), dtype=np.int64))
     ops = {row.name: row.op for row in trace.finish()["prefill"]}

@@ -1,30 +1,63 @@
 """python -m tests.bench.tables: the measured tables as Markdown, from what was recorded, so that no number is typed.
 
 Recorded are the studies that come with the project and the parts of the bench that were run with --record. A study's
-table lies beside its findings, a part's beside its recording. tests/studies/test_tables.py holds them against these.
+table lies beside its findings, a part's beside its recording. docs/measured.md quotes the studies' tables and that of
+the errors on published machines between comments with their names. tests/studies/test_tables.py holds all to account.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from core.analysis.calibrate import calibration_table
 from core.studies import benchmark_report, report, study_store
 from core.studies.findings import Findings
+from hardware.published import runs
 
+ROOT = Path(__file__).parents[2]
 RECORDED = Path(__file__).with_name("recorded")
+QUOTING = ROOT / "docs" / "measured.md"
+QUOTED = re.compile(r"^<!-- (?P<name>\S+) -->\n.*?^<!-- end -->$", re.M | re.S)
 
 
 def tables() -> Iterator[tuple[Path, str]]:
     """Every generated file and what it holds."""
+    quoted = {"published": published()}
     for file in sorted(study_store.RECORDED.glob("*/findings.json")):
         found = study_store.read(str(file.parent))
         text = report.markdown(found) if isinstance(found, Findings) else benchmark_report.markdown(found)
+        quoted[str(file.with_name("table.md").relative_to(ROOT))] = text
         yield file.with_name("table.md"), f"# {found.plan.title}\n\n{text}"
     for file in sorted(RECORDED.glob("*.json")):
         yield file.with_suffix(".md"), of_part(file.stem, json.loads(file.read_bytes()))
+    yield QUOTING, filled(QUOTING.read_text(encoding="utf-8"), quoted)
+
+
+def filled(text: str, quoted: Mapping[str, str]) -> str:
+    """The text with what it quotes between `<!-- name -->` and `<!-- end -->`. Raises KeyError for an unknown name."""
+    return QUOTED.sub(lambda m: f"<!-- {m['name']} -->\n\n{quoted[m['name']].strip()}\n\n<!-- end -->", text)
+
+
+def published() -> str:
+    """The errors of prediction on published machines that were left out of the fit; computed, nothing is timed."""
+    return _table(
+        [
+            {
+                "Phase": row.phase,
+                "Method": f"{row.method}, {row.left_out} left out" if row.left_out else row.method,
+                "Rows": row.n,
+                "Median error": f"{row.median_error:.1%}",
+                "90th percentile": f"{row.p90_error:.1%}",
+                "Inside the interval": None if row.coverage is None else f"{row.coverage:.0%}",
+                "Interval score": None if row.interval_score is None else f"{row.interval_score:.2f}",
+            }
+            for row in calibration_table(runs())
+        ]
+    )
 
 
 def of_part(name: str, recorded: Mapping[str, Any]) -> str:

@@ -155,7 +155,6 @@ def test_deep_links_on_a_fresh_server(server: Server, tab: Tab) -> None:
 
 
 def test_the_server_is_alone_with_this_machine_and_leaves_nothing_behind(server: Server, tab: Tab) -> None:
-    server.fresh()
     page = tab()
     start(page, server, 0.2, 400)
     assert server.process is not None

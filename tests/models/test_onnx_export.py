@@ -19,7 +19,7 @@ from core.models import onnx_check, onnx_export, torch_to_onnx
 from core.models.onnx_export import export
 from tests.support import elsewhere
 from tests.support.onnx_exports import exported
-from tests.support.random_model import saved
+from tests.support.random_model import random_onnx, saved
 from tests.support.tiny import hf_folder
 from tests.support.tiny import onnxruntime as tiny_onnx
 
@@ -147,14 +147,13 @@ def test_a_sliding_window_slides(tmp_path: Path) -> None:
     assert np.abs(found - unlimited[:, 20:]).max() > 1e-2, "the window must matter here"
 
 
-def test_an_encoder_has_no_cache(tmp_path: Path) -> None:
-    saved(tmp_path / "hf", "bert")
-    exported(tmp_path / "hf", tmp_path / "onnx")
-    session = open_file(tmp_path / "onnx")
+def test_an_encoder_has_no_cache() -> None:
+    folder = random_onnx("bert")
+    session = open_file(folder)
     assert [value.name for value in session.get_inputs()] == ["input_ids"]
     for batch, n in ((1, 1), (3, 9), (1, 64)):
         ids = np.random.default_rng(n).integers(0, 320, (batch, n))
-        wanted = wanted_logits(tmp_path / "hf", ids)
+        wanted = wanted_logits(folder.with_name("hf"), ids)
         np.testing.assert_allclose(session.run(["logits"], {"input_ids": ids})[0], wanted, atol=1e-4, rtol=0)
 
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from streamlit.testing.v1 import AppTest
 
 from core.models import catalogue, derived
@@ -18,6 +19,7 @@ from tests.pages.conftest import sound
 from tests.support.tiny import hf_folder
 
 Open = Callable[..., AppTest]
+pytestmark = pytest.mark.usefixtures("unrepeated")
 
 
 def until(at: AppTest, done: Callable[[], bool], timeout_s: float = 180) -> AppTest:
@@ -25,7 +27,7 @@ def until(at: AppTest, done: Callable[[], bool], timeout_s: float = 180) -> AppT
     end = time.monotonic() + timeout_s
     while not done():
         assert time.monotonic() < end, "it did not come about"
-        time.sleep(0.2)
+        time.sleep(0.4)  # drawing takes what the worker needs
         sound(at.run())
     return sound(at.run())
 

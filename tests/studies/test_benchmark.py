@@ -10,6 +10,7 @@ from core.studies.plan import Benchmark, Configuration, Evaluation, Recipe
 from core.studies.standings import standings
 from core.types import Scalar
 
+pytestmark = pytest.mark.usefixtures("unrepeated")
 SLOW: dict[str, Scalar] = {"delay_s": 0.005}
 
 

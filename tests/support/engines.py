@@ -17,7 +17,8 @@ import pytest
 from core.engine import ENGINES
 
 PLAIN, PROCESSES, BROWSER = "plain", "processes", "browser"  # lanes of tests that load no engine
-LANES = ("pytorch", PROCESSES, PLAIN, BROWSER, "onnxruntime", "llama_cpp")  # the longest first
+LANES = (PROCESSES, BROWSER, "pytorch", PLAIN, "onnxruntime", "llama_cpp")  # in the order in which they begin
+ALONE = (BROWSER,)  # of these never more than one process: a browser and a server are busy enough
 START_MANY = ("cli", "faults", "runs", "service", "studies", "worker", "test_docs.py")  # folders and a file of tests/
 
 WHOLE = re.compile(r"^pytestmark = (?:\[[^\]]*?)?pytest\.mark\.engine\(\"(\w+)\"", re.M)  # alone or in a list

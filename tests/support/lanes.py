@@ -1,28 +1,34 @@
 """One native engine per process, for the tests: a pytest plugin over pytest-xdist.
 
 Every worker process of a run has a lane for its lifetime: an engine, BROWSER, PROCESSES for tests that start others, so
-that of each of these kinds one runs at a time, or PLAIN. It imports only the files of its lane. Where there are more
-lanes than processes, the next lane begins in a new process when one has ended. A crash in native code ends one worker:
-that test fails, and a new process of the lane goes on behind it.
+that few of these kinds run at a time, or PLAIN. It imports only the files of its lane. Where there are more
+lanes than processes, the next lane begins in a new process when one has ended, and when all have begun, the lane with
+the most left to do gets another process. A crash in native code ends one worker: that test fails, and a new process of
+the lane goes on behind it.
 
-`python -m pytest` starts a process for every lane that its files name, four at once at most, two for the longest lane
-where there are all, and none for a file of one lane: that runs in the process of pytest itself, as with `-n 0`. A test
-that loads an engine which is not its own fails.
+`python -m pytest` starts a process for every lane that its files name, four at once at most, and none for a file of one
+lane: that runs in the process of pytest itself, as with `-n 0`. A test that loads an engine which is not its own fails.
+At the end stands what processor time each lane has used, with all that its tests started.
 """
 
 from __future__ import annotations
 
+import os
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from xdist.scheduler import LoadFileScheduling
 
 from core.engine import ENGINES, loaded
-from tests.support.engines import LANES, become, lane_of, lanes_of
+from tests.support.engines import ALONE, LANES, become, lane_of, lanes_of
 
 AT_ONCE = 4
+WORTH_HELP = 6  # files of a lane that nobody has begun, for which another process is started
 RULE = "One native engine per process (tests/README.md)"
 
 
@@ -62,36 +68,49 @@ def _own(config: pytest.Config) -> str | None:
 
 
 class Processes:
-    """Gives every worker its lane, a replacement the lane of the worker that died, and starts those that wait."""
+    """Gives every worker its lane, a replacement the lane of the worker that died, and starts those that wait.
+
+    Where none waits any more, the process that ends is followed by one that helps the lane with the most left to do.
+    """
 
     def __init__(self, config: pytest.Config) -> None:
         self.given = handed_out(_lanes(config), int(config.getoption("numprocesses")))
         self._config = config
         self._waiting = list(self.given)
         self._lane: dict[str, str] = {}
+        self._spent_s: dict[str, float] = defaultdict(float)
 
     def pytest_configure_node(self, node: Any) -> None:
         node.workerinput["lane"] = self._lane[node.gateway.id] = self._waiting.pop(0)
 
     def pytest_testnodedown(self, node: Any, error: object | None) -> None:
         session: Any = self._config.pluginmanager.get_plugin("dsession")
+        lane = self._lane[node.gateway.id]
+        self._spent_s[lane] += getattr(node, "workeroutput", {}).get("spent_s", 0.0)
         if error:  # xdist starts another
-            self._waiting.insert(0, self._lane[node.gateway.id])
-        elif self._waiting and not session.shuttingdown and not session.shouldstop:
-            session._clone_node(node)
+            self._waiting.insert(0, lane)
+        elif not session.shuttingdown and not session.shouldstop:
+            if not self._waiting and (behind := session.sched.behind()):
+                self._waiting.append(behind)
+            if self._waiting:
+                session._clone_node(node)
 
     def pytest_xdist_make_scheduler(self, config: pytest.Config, log: Any) -> LaneScheduling:
         return LaneScheduling(config, log, self.given)
+
+    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        each = ", ".join(f"{lane} {seconds:.0f}" for lane, seconds in self._spent_s.items())
+        total = sum(self._spent_s.values())
+        terminalreporter.write_line(f"Seconds of processor time by lane: {each}; together {total:.0f}")
 
 
 def handed_out(lanes: list[str], n: int) -> list[str]:
     """The lane of every process, in the order in which they start, `n` at once.
 
-    Of the whole suite the first lane is as long as two: it has two processes, from the start, since they wait for each
-    other's list of tests. Processes to spare help it, too.
+    Processes to spare are of the first lane that may have several; they wait for each other's list of tests.
     """
-    given = [*lanes[:1], *lanes] if len(lanes) == len(LANES) and n > 1 else lanes
-    return [*lanes[:1] * (n - len(given)), *given]
+    shared = [lane for lane in lanes if lane not in ALONE]
+    return [*shared[:1] * (n - len(lanes)), *lanes]
 
 
 class Lane(LoadFileScheduling):
@@ -130,6 +149,12 @@ class LaneScheduling:
 
     def _of(self, node: Any) -> Lane:
         return self._lanes[node.workerinput["lane"]]
+
+    def behind(self) -> str | None:
+        """The lane for which another process is worth starting: that with the most files that nobody has begun."""
+        left = {name: len(lane.workqueue) for name, lane in self._lanes.items() if name not in ALONE}
+        lane = max(left, key=left.__getitem__, default=None)
+        return lane if lane is not None and left[lane] >= WORTH_HELP else None
 
     @property
     def nodes(self) -> list[Any]:
@@ -229,6 +254,22 @@ def pytest_runtest_setup(item: pytest.Item) -> Iterator[None]:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
     return (yield from _watched(item))
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["spent_s"] = _spent_s()
+
+
+def _spent_s() -> float:
+    """Processor time of this process and of all that it started, ended or not."""
+    own = os.times()
+    spent = own.user + own.system + own.children_user + own.children_system
+    for child in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            times = child.cpu_times()
+            spent += times.user + times.system + times.children_user + times.children_system
+    return spent
 
 
 def _watched(item: pytest.Item) -> Any:

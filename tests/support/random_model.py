@@ -7,6 +7,7 @@ from typing import Any
 
 from tests.support import elsewhere
 from tests.support.onnx_exports import exported
+from tests.support.shared import once
 
 SIZES = {
     "vocab_size": 320,
@@ -44,7 +45,12 @@ def _saved(folder: Path, model_type: str, sizes: dict[str, Any]) -> int:
     return sum(parameter.numel() for parameter in random_model(folder, model_type, **sizes).parameters())
 
 
-def random_onnx(folder: Path, model_type: str, **sizes: Any) -> Path:
-    """Its export, made in `folder` by other processes."""
-    saved(folder / "hf", model_type, **sizes)
-    return exported(folder / "hf", folder / "onnx")
+def random_onnx(model_type: str, **sizes: Any) -> Path:
+    """Its export, made by other processes once per session; the model is beside it, in `hf`. Nobody changes them."""
+
+    def make(out: Path) -> None:
+        saved(out / "hf", model_type, **sizes)
+        exported(out / "hf", out / "onnx")
+
+    name = "-".join((model_type, *(f"{size}-{n}" for size, n in sorted(sizes.items()))))
+    return once(f"random-{name}", make) / "onnx"

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import itertools
-import json
 import math
-import os
+import multiprocessing
+import resource
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from itertools import islice
@@ -25,7 +23,7 @@ from core.decoding import jacobi as one_by_one
 from core.domains import Question, sql
 from core.errors import ExplorerError
 from core.models import spec as specs
-from core.training import checkpoint, greedy, jacobi, losses, states
+from core.training import checkpoint, greedy, jacobi, loop, losses, states
 from core.training.examples import Batches, Example, of_questions
 from core.training.loop import Budget, Objective, train
 from core.training.packing import State, pack
@@ -33,8 +31,6 @@ from core.training.questions import FILE, Questions
 from core.types import GenerationConfig
 
 pytestmark = pytest.mark.engine("pytorch")
-
-ROOT = Path(__file__).parents[2]
 
 
 def tiny(vocab: int = 40, seed: int = 0) -> Any:
@@ -315,8 +311,8 @@ def without_time(points: Any) -> list[tuple[int, dict[str, float]]]:
     return [(step, {k: v for k, v in values.items() if k != "minutes"}) for step, values in points]
 
 
-def learn(folder: Path, steps: int, stop_at: int | None = None) -> tuple[Any, StandIn]:
-    model, job = tiny(), StandIn(folder, stop_at)
+def learn(folder: Path, steps: int, stop_at: int | None = None, job: StandIn | None = None) -> tuple[Any, StandIn]:
+    model, job = tiny(), job or StandIn(folder, stop_at)
     objective = counting(model, random_examples(40))
     probed = Objective(objective.loss, lambda: {"accuracy": 1.0, "seen": 0.0}, "accuracy", "accuracy")
     train(model, probed, Budget(steps, None), job, 1e-2, probe_steps=10)
@@ -342,45 +338,43 @@ def test_a_stopped_training_goes_on_to_the_same_curve(tmp_path: Path) -> None:
         assert torch.equal(a, b)
 
 
-KILLED = """
-import sys, json
-from pathlib import Path
-from core import engine
-engine.hide_besides()
-import tests.training.test_training as t
-import core.training.loop as loop
-loop.CHECKPOINT_S = 0.0  # after every step
-class Slow(t.StandIn):
-    def progress(self, *a, **k):
-        super().progress(*a, **k)
-        if len(sys.argv) > 2 and self.step > 8:
-            import time; time.sleep(600)  # until it is killed
-t.StandIn = Slow
-folder = Path(sys.argv[1])
-_, job = t.learn(folder, 40)
-(folder / "curve.json").write_text(json.dumps(t.without_time(job.points)))
-"""
+FORK = multiprocessing.get_context("fork")  # PyTorch is loaded here; a process that loads it anew takes six seconds
+
+
+class Slow(StandIn):
+    """Stands still behind the eighth step."""
+
+    def progress(self, *args: Any, **given: Any) -> None:
+        super().progress(*args, **given)
+        if self.step > 8:
+            time.sleep(600)  # until it is killed
+
+
+def until_killed(folder: Path) -> None:
+    """In a child: trains with a checkpoint after every step."""
+    loop.CHECKPOINT_S = 0.0
+    learn(folder, 40, job=Slow(folder))
 
 
 def test_a_killed_training_goes_on_to_the_same_curve(tmp_path: Path) -> None:
     _, whole = learn(tmp_path, 40)
     folder = tmp_path / "killed"
     folder.mkdir()
-    command = [sys.executable, "-c", KILLED, str(folder)]
-    child = subprocess.Popen([*command, "waits"], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)})
-    deadline = time.monotonic() + 180
+    child = FORK.Process(target=until_killed, args=(folder,), daemon=True)
+    child.start()
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         state = checkpoint.load(folder)
         if state is not None and state["steps"] >= 7:
             break
         time.sleep(0.02)
-    child.send_signal(signal.SIGKILL)
-    assert child.wait() == -signal.SIGKILL
+    child.kill()
+    child.join(60)
+    assert child.exitcode == -signal.SIGKILL
     state = checkpoint.load(folder)
     assert state is not None and 7 <= state["steps"] < 40
-    subprocess.run(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True)
-    resumed = [(step, values) for step, values in json.loads((folder / "curve.json").read_text())]
-    assert resumed == without_time(whole.points)
+    _, resumed = learn(folder, 40)
+    assert without_time(resumed.points) == without_time(whole.points)
 
 
 def test_a_loss_that_is_no_number_ends_it_with_a_sentence(tmp_path: Path) -> None:
@@ -419,34 +413,26 @@ def test_a_budget_in_minutes_ends(tmp_path: Path) -> None:
     assert report.seconds >= 0.6 and report.steps >= 1
 
 
-FULL = """
-import resource, sys
-from pathlib import Path
-from core import engine
-engine.hide_besides()
-import tests.training.test_training as t
-from core.errors import ExplorerError
-resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))  # no file may grow beyond, as on a full disk
-try:
-    t.learn(Path(sys.argv[1]), 10)
-except ExplorerError as error:
-    print(error)
-"""
+def on_a_full_disk(folder: Path, told: Any) -> None:
+    """In a child: trains where no file may grow beyond 20 kB, as on a full disk."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+    try:
+        learn(folder, 10)
+    except ExplorerError as error:
+        told.send(str(error))
+    told.close()
 
 
 def test_a_full_disk_is_one_sentence_and_nothing_half_written(tmp_path: Path) -> None:
     folder = tmp_path / "job"
     folder.mkdir()
-    done = subprocess.run(
-        [sys.executable, "-c", FULL, str(folder)],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.stdout.startswith("A checkpoint of the training could not be written: File too large."), done.stderr
-    assert not list(folder.iterdir())
+    told, tells = FORK.Pipe(duplex=False)
+    child = FORK.Process(target=on_a_full_disk, args=(folder, tells), daemon=True)
+    child.start()
+    tells.close()
+    assert told.recv().startswith("A checkpoint of the training could not be written: File too large.")
+    child.join(60)
+    assert child.exitcode == 0 and not list(folder.iterdir())
 
 
 # ---------------------------------------------------------------- what it is for

@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -49,13 +49,15 @@ PROGRAMS = {
 }
 
 
-def imported(name: str) -> Iterator[str]:
+@cache
+def imported(name: str) -> frozenset[str]:
+    found: set[str] = set()
     for node in ast.walk(ast.parse((ROOT / name).read_text())):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-            yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return frozenset(found)
 
 
 def engines(name: str) -> set[str]:
@@ -74,7 +76,7 @@ def test_every_file_that_loads_an_engine_is_in_that_engines_room() -> None:
 def test_programs_are_run_and_never_imported() -> None:
     programs = {name.removesuffix(".py").replace("/", ".") for name in PROGRAMS}
     for name in NAMES:
-        found = programs & set(imported(name))
+        found = programs & imported(name)
         assert not found, f"{name} imports {found}"
 
 
@@ -86,7 +88,7 @@ def test_a_backend_is_opened_where_its_engine_is_claimed_and_nowhere_else() -> N
     backends = {"core.backends.pytorch", "core.backends.onnxruntime", "core.backends.llama_cpp"}
     for name in NAMES:
         if not name.startswith("core/backends/"):
-            assert not backends & set(imported(name)), f"{name} goes around the plugins"
+            assert not backends & imported(name), f"{name} goes around the plugins"
 
 
 REFUSED = """

@@ -19,7 +19,7 @@ from core.runs.lineage import job_key
 from core.runs.resolve import resolve
 from core.runs.runner import Runner
 from core.transforms import drop_layers
-from core.types import Derive, Evaluate, Generate, Request
+from core.types import Derive, Evaluate, Generate, Request, Result
 from tests.support.tiny import hf_folder
 
 
@@ -40,10 +40,16 @@ def hidden() -> list[Path]:
     return list(derived.folder().glob(".*")) if derived.folder().exists() else []
 
 
-def test_the_model_is_in_the_catalogue_with_its_lineage_and_runs(runner: Runner, tiny: str) -> None:
-    run = runner.wait(runner.start(drop(tiny)))
+def done(runner: Runner, request: Request) -> Result:
+    """The result of a whole run, which has worked. A worker stays warm for the next run of the same model."""
+    run = runner.wait(runner.start(request))
     result = run.result()
     assert result.status == "done", (result.error, (run.path / "log.txt").read_text()[-2000:])
+    return result
+
+
+def test_the_model_is_in_the_catalogue_with_its_lineage_and_runs(runner: Runner, tiny: str, tmp_path: Path) -> None:
+    result = done(runner, drop(tiny))
     made = result.made
     assert made is not None and result.task == "derive"
     entry = catalogue.find(made.model)
@@ -53,34 +59,49 @@ def test_the_model_is_in_the_catalogue_with_its_lineage_and_runs(runner: Runner,
     assert made.size_bytes == pytest.approx(sum(f.stat().st_size for f in files.glob("*.safetensors")), rel=0.05)
     assert made.bits_per_weight == pytest.approx(8 * made.size_bytes / made.n_params)
     assert not hidden() and not list((data_dir() / "work").glob("*"))
-    parent, child = (
-        runner.wait(
-            runner.start(
-                Request(
-                    model=model,
-                    backend="pytorch",
-                    task=Generate(prompt="Hi", max_new_tokens=2, ignore_eos=True),
-                    threads=1,
-                    profilers=(),
-                )
-            )
-        ).result()
-        for model in (tiny, made.model)
-    )
-    assert parent.status == child.status == "done"
-    assert child.n_new_tokens == 2
+
+    text = tmp_path / "text.txt"
+    text.write_text("The sea is wide and the boats are small.\n\n" * 4)
+    said = Generate(prompt="Hi", max_new_tokens=2, ignore_eos=True)
+    parent = done(runner, with_task(tiny, said))
+    evaluated_by_a_whole_run(runner, tiny, text)
+    to_itself = divergence(runner, tiny, text)
+    child = done(runner, with_task(made.model, said))
+    assert parent.n_new_tokens == child.n_new_tokens == 2
+    assert to_itself == pytest.approx(0, abs=1e-6)
+    assert divergence(runner, made.model, text) > 1e-4, "its reference is the model that it came from"
+    made_again_it_takes_its_own_place_and_no_others(runner, tiny, made.model)
 
 
-def test_made_again_it_takes_its_own_place_and_no_others(runner: Runner, tiny: str) -> None:
-    first, again, other = (
-        runner.wait(runner.start(request)).result().made for request in (drop(tiny), drop(tiny), drop(tiny, seed=1))
-    )
-    assert first is not None and again is not None and other is not None
-    assert again.model == first.model != other.model
+def with_task(model: str, task: Generate | Evaluate) -> Request:
+    return Request(model=model, backend="pytorch", task=task, threads=1, profilers=())
+
+
+def evaluated_by_a_whole_run(runner: Runner, model: str, text: Path) -> None:
+    settings: dict[str, Any] = {"text": str(text), "context": 32}
+    result = done(runner, with_task(model, Evaluate(eval="perplexity", settings=settings)))
+    assert result.task == "evaluate" and result.asked is not None and result.items
+    score = next(s for s in result.scores if s.name == "perplexity")
+    assert score.value > 1 and score.n == len(result.items)
+    row = next(r for r in runner.store.history() if r["run_id"] == result.run_id)
+    assert row["task"] == "evaluate" and "Perplexity" in row["text"]
+
+
+def divergence(runner: Runner, model: str, text: Path) -> float:
+    """From the reference that is taken where none is named."""
+    settings: dict[str, Any] = {"text": str(text), "context": 32, "reference_backend": "pytorch"}
+    result = done(runner, with_task(model, Evaluate(eval="divergence", settings=settings)))
+    return next(s.value for s in result.scores if s.name == "kl")
+
+
+def made_again_it_takes_its_own_place_and_no_others(runner: Runner, tiny: str, first: str) -> None:
+    again, other = (done(runner, request).made for request in (drop(tiny), drop(tiny, seed=1)))
+    assert again is not None and other is not None
+    assert again.model == first != other.model
     with pytest.raises(ExplorerError, match="already"):
-        runner.start(drop(tiny, name=first.model, seed=2))
-    derived.remove(first.model)
-    assert first.model not in {e.id for e in catalogue.entries()} and other.model in {e.id for e in catalogue.entries()}
+        runner.start(drop(tiny, name=first, seed=2))
+    derived.remove(first)
+    assert first not in {e.id for e in catalogue.entries()} and other.model in {e.id for e in catalogue.entries()}
     with pytest.raises(ExplorerError, match="not a model made here"):
         derived.remove("smollm2-135m")
 
@@ -135,7 +156,9 @@ def wait_for_curve(runner: Runner, run_id: str, n: int, timeout_s: float = 120) 
         time.sleep(0.05)
 
 
-def test_a_training_that_is_stopped_goes_on_and_leaves_no_half_model(runner: Runner, tiny: str, home: Path) -> None:
+def test_a_training_that_is_stopped_goes_on_and_leaves_no_half_model_and_no_process(
+    runner: Runner, tiny: str, home: Path
+) -> None:
     run_id = runner.start(training(tiny, home))
     wait_for_curve(runner, run_id, 3)
     runner.cancel(run_id)
@@ -146,8 +169,12 @@ def test_a_training_that_is_stopped_goes_on_and_leaves_no_half_model(runner: Run
     assert list(kept.iterdir()), "a checkpoint"
     again = runner.start(training(tiny, home))
     wait_for_curve(runner, again, len(stopped.curves) + 1)
-    runner.cancel(again)
+    assert runner._owner is not None
+    pid = runner._owner.pid
+    runner.close()  # as when the app ends
+    assert not psutil.pid_exists(pid)
     resumed = runner.wait(again).result()
+    assert resumed.status == "cancelled"
     before = [(c.step, c.values.get("loss")) for c in stopped.curves if "loss" in c.values]
     after = [(c.step, c.values.get("loss")) for c in resumed.curves if "loss" in c.values]
     assert after[: len(before)] == before and len(after) > len(before)
@@ -163,58 +190,6 @@ def test_a_training_that_is_killed_leaves_the_app_alive_and_no_model(runner: Run
     assert not [e for e in catalogue.entries(refresh=True) if e.family == "derived"]
     made = runner.wait(runner.start(drop(tiny))).result().made
     assert made is not None  # and what was left over is no obstacle
-
-
-def test_an_evaluation_by_a_whole_run(runner: Runner, tiny: str, tmp_path: Path) -> None:
-    text = tmp_path / "text.txt"
-    text.write_text("The sea is wide and the boats are small.\n\n" * 4)
-    request = Request(
-        model=tiny,
-        backend="pytorch",
-        task=Evaluate(eval="perplexity", settings={"text": str(text), "context": 32}),
-        threads=1,
-        profilers=(),
-    )
-    result = runner.wait(runner.start(request)).result()
-    assert result.status == "done", result.error
-    assert result.task == "evaluate" and result.asked is not None and result.items
-    score = next(s for s in result.scores if s.name == "perplexity")
-    assert score.value > 1 and score.n == len(result.items)
-    row = next(r for r in runner.store.history() if r["run_id"] == result.run_id)
-    assert row["task"] == "evaluate" and "Perplexity" in row["text"]
-
-
-def test_the_reference_of_a_derived_model_is_where_it_came_from(runner: Runner, tiny: str, tmp_path: Path) -> None:
-    text = tmp_path / "text.txt"
-    text.write_text("The sea is wide and the boats are small.\n\n" * 4)
-    made = runner.wait(runner.start(drop(tiny))).result().made
-    assert made is not None
-
-    def divergence(model: str) -> float:
-        settings: dict[str, Any] = {"text": str(text), "context": 32, "reference_backend": "pytorch"}
-        request = Request(
-            model=model,
-            backend="pytorch",
-            task=Evaluate(eval="divergence", settings=settings),
-            threads=1,
-            profilers=(),
-        )
-        result = runner.wait(runner.start(request)).result()
-        assert result.status == "done", result.error
-        return next(s.value for s in result.scores if s.name == "kl")
-
-    assert divergence(tiny) == pytest.approx(0, abs=1e-6)
-    assert divergence(made.model) > 1e-4
-
-
-def test_no_process_is_left_behind_by_a_training(runner: Runner, tiny: str, home: Path) -> None:
-    run_id = runner.start(training(tiny, home))
-    wait_for_curve(runner, run_id, 1)
-    assert runner._owner is not None
-    pid = runner._owner.pid
-    runner.close()
-    assert not psutil.pid_exists(pid)
-    assert runner.store.open(run_id).status() == "cancelled"
 
 
 def test_what_a_model_was_trained_to_guess_is_known_of_its_children_too(home: Path) -> None:
