@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import ExplorerError
+from core.types import ModelSpec
 
 SENTENCEPIECE = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model")
 READ = ("tokenizer.json", *SENTENCEPIECE, "vocab.txt", "vocab.json")  # the first that is there and is read
@@ -46,6 +47,10 @@ def _foreign(file: Path) -> str | None:
         return "a tekken vocabulary"
     if name == "tiktoken.model" or file.suffix == ".tiktoken":
         return "a tiktoken vocabulary"
+    if name.startswith("rwkv_vocab") and file.suffix == ".txt":
+        return "an RWKV vocabulary"
+    if name.startswith("tokenization_") and file.suffix == ".py":
+        return "code of the model's own"
     if name == "merges.txt" and not file.with_name("vocab.json").is_file():
         return "merges without their vocabulary"
     if name == "vocab.json" and not file.with_name("merges.txt").is_file():
@@ -77,6 +82,15 @@ class Unread:
         return "".join(f"⟨{int(i)}⟩" for i in ids)
 
 
+def check_in_table(ids: Sequence[int], spec: ModelSpec) -> None:
+    """Raises ExplorerError for a token that the tokenizer has and the model's table has not."""
+    if ids and max(ids) >= spec.vocab_size:
+        raise ExplorerError(
+            f"The text holds a token ({max(ids)}) behind the {spec.vocab_size:,} that {spec.name} knows.",
+            "Leave special tokens out of the text, or use the tokenizer that came with the model.",
+        )
+
+
 def chat_templates(folder: Path, settings: Mapping[str, Any]) -> dict[str, str]:
     """Name -> template, the usual one called "default": those of files before those in tokenizer_config.json.
 
@@ -84,9 +98,9 @@ def chat_templates(folder: Path, settings: Mapping[str, Any]) -> dict[str, str]:
     """
     found = {}
     if (file := folder / "chat_template.jinja").is_file():
-        found["default"] = file.read_text(encoding="utf-8")
+        found["default"] = _read_text(file)
     for file in sorted((folder / "additional_chat_templates").glob("*.jinja")):
-        found[file.stem] = file.read_text(encoding="utf-8")
+        found[file.stem] = _read_text(file)
     if found or (found := named(settings.get("chat_template"))):
         return found
     return named(read_json(folder / "chat_template.json").get("chat_template"))  # of processors, as older files are
@@ -100,6 +114,22 @@ def named(stored: Any) -> dict[str, str]:
         return {str(name): template for name, template in stored.items() if isinstance(template, str)}
     listed = [t for t in stored or () if isinstance(t, Mapping)]
     return {str(t.get("name")): t["template"] for t in listed if isinstance(t.get("template"), str)}
+
+
+def named_tokens(folder: Path, settings: Mapping[str, Any]) -> dict[str, str]:
+    """Name ("bos_token") -> text of the special tokens. settings: of tokenizer_config.json.
+
+    Older folders keep them in special_tokens_map.json, which counts where the settings list no added tokens.
+    """
+    sources = [settings]
+    if "added_tokens_decoder" not in settings:
+        sources.append(read_json(folder / "special_tokens_map.json"))
+    return {
+        name: token_text(token)
+        for source in sources
+        for name, token in source.items()
+        if name.endswith("_token") and isinstance(token, str | Mapping) and token_text(token)
+    }
 
 
 def template_warnings(templates: Mapping[str, str]) -> tuple[str, ...]:
@@ -134,6 +164,14 @@ def added(tokenizer: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
     As in transformers, the post-processor of a tokenizer.json counts and not what tokenizer_config.json says of it.
     """
     return additions(lambda text, special: list(tokenizer.encode(text, add_special_tokens=special).ids))
+
+
+def _read_text(file: Path) -> str:
+    """Raises ExplorerError for what is no text."""
+    try:
+        return file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ExplorerError(f"{file.name} in {file.parent.name} is no UTF-8 text.", "Download it again.") from error
 
 
 def token_text(token: Any) -> str:

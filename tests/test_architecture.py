@@ -80,6 +80,7 @@ def test_plugins_know_only_the_contract() -> None:
             "paths",
             "weight_files",
             "tokenizer_folder",
+            "library_tokenizer",
             "plugins",
             "domains",
             "engine",

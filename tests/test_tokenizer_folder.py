@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from core.backends.onnxruntime.text import Text
@@ -15,6 +16,7 @@ from core.tokenizer_folder import (
     chat_templates,
     end_ids,
     named,
+    named_tokens,
     read_json,
     template_warnings,
     tokenizer_file,
@@ -151,3 +153,31 @@ def test_damaged_json_is_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "bad.json").write_text("{")
     with pytest.raises(ExplorerError, match=r"bad\.json"):
         read_json(tmp_path / "bad.json")
+
+
+def test_a_token_behind_the_models_table_is_a_sentence(tmp_path: Path) -> None:
+    text = Text(folder_with_tokenizer(tmp_path), msgspec.structs.replace(spec(False), vocab_size=257))
+    assert text.encode("a<s>")[-1] == 256
+    with pytest.raises(ExplorerError, match="behind the 257 that m knows"):
+        text.encode("a</s>")
+
+
+def test_a_template_that_is_no_text_is_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "chat_template.jinja").write_bytes(b"\xff{{ messages }}")
+    with pytest.raises(ExplorerError, match=r"chat_template\.jinja .* no UTF-8"):
+        chat_templates(tmp_path, {})
+
+
+def test_special_tokens_of_older_folders(tmp_path: Path) -> None:
+    (tmp_path / "special_tokens_map.json").write_text(json.dumps({"bos_token": {"content": "<b>"}, "pad_token": "<p>"}))
+    settings = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": None, "add_bos_token": True}
+    assert named_tokens(tmp_path, settings) == {"bos_token": "<b>", "eos_token": "</s>", "pad_token": "<p>"}
+    listed = {**settings, "added_tokens_decoder": {}}
+    assert named_tokens(tmp_path, listed) == {"bos_token": "<s>", "eos_token": "</s>"}
+
+
+@pytest.mark.parametrize("name", ["rwkv_vocab_v20230424.txt", "tokenization_own.py"])
+def test_a_tokenizer_of_ones_own_code_is_named(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text("x")
+    with pytest.raises(ExplorerError, match=name.replace(".", r"\.")):
+        tokenizer_file(tmp_path)

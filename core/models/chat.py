@@ -118,9 +118,20 @@ def _as_wanted(
         if all(found[-1]):
             return _formed(messages, roles)
     best = max(range(len(typed)), key=lambda i: (found[i][-1:] == [True], sum(found[i])))
-    if found[0] and not any(map(any, found)):
+    if found[0] and not any(map(any, found)) and not _listens(compiled, probe, settings):
         raise ExplorerError("The model's chat template prints nothing of the question.", OFF)
     return _formed(messages, typed[best])
+
+
+def _listens(compiled: Template, probe: Sequence[tuple[str, str]], settings: Mapping[str, Any]) -> bool:
+    """Whether what a template prints depends on the last message: some change its letters, so that it is not found."""
+    role, text = probe[-1]
+    others = [*probe[:-1], (role, text[::-1])]
+    try:
+        first, second = (compiled.render(messages=_formed(said, ()), **settings) for said in (probe, others))
+    except Exception:  # it looks into the text
+        return True
+    return first != second
 
 
 def _formed(messages: Sequence[tuple[str, str]], typed: Sequence[str]) -> list[dict[str, Any]]:

@@ -90,7 +90,7 @@ def _file(path: Path) -> dict[str, str]:
     if suffix in PICKLES:
         raise _pickle(path.name)
     if suffix == ".json":
-        read_config(path)
+        _check_code(read_config(path))
         return {"config": str(path)}
     if suffix in (".safetensors", ".onnx"):
         return _folder(path.parent)
@@ -100,7 +100,8 @@ def _file(path: Path) -> dict[str, str]:
         gguf_file.check_kind(path)
         gguf_file.check_parts(path)
         return {"gguf": str(gguf_file.parts(path)[0])}
-    kind = "not a GGUF file" if suffix == ".gguf" else "no model file"
+    other = gguf_file.other_kind(path)
+    kind = f"not a GGUF file{f' but {other}' if other else ''}" if suffix == ".gguf" else "no model file"
     raise ExplorerError(f"{path.name} is {kind}.", _WANTED)
 
 
@@ -169,7 +170,7 @@ def _pickle(name: str) -> ExplorerError:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """A model's config.json. Raises ExplorerError when it is no JSON, names no architecture or needs own code."""
+    """A model's config.json. Raises ExplorerError when it is no JSON, or names no architecture."""
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
@@ -179,12 +180,20 @@ def read_config(path: Path) -> dict[str, Any]:
             f"{path.name} in {path.parent.name} names no model_type.",
             "Choose the config.json of a transformers model.",
         )
-    if config.get("auto_map") and not _known_to_transformers(config["model_type"]):
+    return config
+
+
+def _check_code(config: dict[str, Any]) -> None:
+    """Raises ExplorerError for a bare configuration of a network that only its own code tells."""
+    if _needs_code(config):
         raise ExplorerError(
             f"The model type '{config['model_type']}' needs Python code from its own repository, which is never run.",
-            "Choose a model that transformers knows, or its GGUF.",
+            "Choose a model that transformers knows, or the folder with its weights, whose work can be computed.",
         )
-    return config
+
+
+def _needs_code(config: dict[str, Any]) -> bool:
+    return bool(config.get("auto_map")) and not _known_to_transformers(config["model_type"])
 
 
 def _known_to_transformers(model_type: str) -> bool:
@@ -211,9 +220,13 @@ def size_bytes(files: dict[str, str]) -> int | None:
 
 
 def note(files: dict[str, str]) -> str:
-    """One sentence where other weights lie beside those that are read; else ""."""
+    """What is to be known of the files: weights beside those that are read, code that is not run; else ""."""
     found = next((files[kind] for kind in ("hf", "torch-int") if kind in files), None)
-    return weight_files.of(Path(found)).note if found else ""
+    if found is None:
+        return ""
+    own = "It needs code of its own, which is never run: its work and memory can be computed, and it cannot be run."
+    beside = weight_files.of(Path(found)).note
+    return " ".join(filter(None, (beside, own if _needs_code(read_config(Path(found) / "config.json")) else "")))
 
 
 # ---------------------------------------------------------------- damage
@@ -228,7 +241,7 @@ def check(files: dict[str, str]) -> None:
         if kind == "gguf":
             gguf_file.read(path)
         elif kind == "config":
-            read_config(path / "config.json" if path.is_dir() else path)
+            _check_code(read_config(path / "config.json" if path.is_dir() else path))
         elif kind in ("hf", "torch-int"):
             read_config(path / "config.json")
             _check_safetensors(path)

@@ -118,6 +118,21 @@ def has_magic(path: Path) -> bool:
         return f.read(4) == MAGIC
 
 
+def other_kind(path: Path) -> str:
+    """What lies in the place of a GGUF, by its first bytes: "a web page"; "" where they tell nothing."""
+    with path.open("rb") as f:
+        start = f.read(16)
+    if not start:
+        return "an empty file"
+    if start[:4] in (b"lmgg", b"fmgg", b"tjgg", b"algg"):
+        return "a GGML file of 2023, from before GGUF, which llama.cpp no longer reads"
+    if start.lstrip()[:5].lower() in (b"<!doc", b"<html"):
+        return "a web page, perhaps the message of a download that failed"
+    kinds = {b"PK\3\4": "a ZIP archive", b"\x1f\x8b": "a gzip archive", b"\x80": "a pickle", b'{"': "JSON"}
+    found = next((kind for magic, kind in kinds.items() if start.startswith(magic)), "")
+    return "a safetensors file" if start[8:10] == b'{"' else found
+
+
 def is_named(name: str) -> bool:
     """Whether a file's name ends as a GGUF's does, in whatever case."""
     return name.lower().endswith(".gguf")
@@ -243,7 +258,9 @@ def _read_one(path: Path) -> tuple[dict[str, Any], list[Tensor]]:
 def _header(path: Path) -> tuple[dict[str, Any], list[Tensor]]:
     with path.open("rb") as f:
         if f.read(4) != MAGIC or path.stat().st_size < 24:
-            raise _HeaderError("is not a GGUF file", "Choose another file, or download it again.")
+            kind = other_kind(path)
+            but = f" but {kind}" if kind else ""
+            raise _HeaderError(f"is not a GGUF file{but}", "Choose another file, or download it again.")
         with mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ) as data:
             return _Header(path, data).read()
 

@@ -22,7 +22,7 @@ from core.models import gguf_file, gguf_tokenizer
 from core.models.gguf import gguf_tensors
 from core.types import Progress
 
-VERSION = 3  # raise it when the output changes: cached folders are then made anew
+VERSION = 4  # raise it when the output changes: cached folders are then made anew
 _BYTES_PER_WEIGHT = 4
 
 # general.architecture -> model_type. Only families whose logits were compared with llama.cpp's.
@@ -110,8 +110,9 @@ def _config(header: gguf_file.GgufFile) -> dict[str, Any]:
         rope = {"full_attention": rope, "sliding_attention": local}
     config["rope_parameters"] = rope
     config["architectures"] = [_class_name(config["model_type"])]
-    for name, key in (("bos", "bos"), ("eos", "eos"), ("pad", "padding")):
-        config[f"{name}_token_id"] = header.metadata.get(f"tokenizer.ggml.{key}_token_id")
+    known = gguf_tokenizer.special_ids(header.metadata, config["vocab_size"])
+    for name in ("bos", "eos", "pad"):
+        config[f"{name}_token_id"] = known.get(name)
     return config
 
 

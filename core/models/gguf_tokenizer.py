@@ -25,6 +25,18 @@ _TEKKEN = (  # as llama.cpp has it, which leaves combining marks out of words
     r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 _QWEN2 = _LLAMA3.replace("{1,3}", "")
+_ENDINGS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+_GPT4O = (
+    _TEKKEN.replace("[^A-Z])+|", f"[^A-Z])+{_ENDINGS}|")
+    .replace("[^A-Z])*|", f"[^A-Z])*{_ENDINGS}|")
+    .replace(r"\p{N}|", r"\p{N}{1,3}|")
+)
+_DEEPSEEK3 = (
+    r"\p{N}{1,3}",
+    "[一-龥\u3040-ゟ゠-ヿ]+",
+    r"""[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+"""
+    r"| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+)
 
 # tokenizer.ggml.pre -> the regular expressions that cut a text before merging, one after the other
 _PRE: dict[str, tuple[str, ...]] = {
@@ -41,14 +53,35 @@ _PRE: dict[str, tuple[str, ...]] = {
     "smaug-bpe": (_LLAMA3,),
     "qwen2": (_QWEN2,),
     "deepseek-r1-qwen": (_QWEN2,),
+    "qwen35": (_QWEN2.replace(r"]?\p{L}+", r"]?[\p{L}\p{M}]+").replace(r"\s\p{L}\p{N}", r"\s\p{L}\p{M}\p{N}"),),
+    "gpt-4o": (_GPT4O,),
+    "deepseek-v3": _DEEPSEEK3,
+    "deepseek-coder": (r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", "[一-龥ࠀ-一가-\ud7ff]+", r"\p{N}"),
+    "falcon": (r"[\p{P}\$\+<=>\^\~\|`]+", _GPT2, r"[0-9][0-9][0-9]"),
+    "seed-coder": (_QWEN2.replace(r"[^\s\p{L}\p{N}]+[\r\n]*", r"[^\s\p{L}\p{N}\r\n]+"),),
 }
+# Other names of these rules (llama-vocab.cpp)
+_SAME: dict[str, tuple[str, ...]] = {
+    "gpt-2": ("mpt", "jais", "trillion", "granite-docling", "gigachat", "a.x-4.0", "mellum", "exaone4"),
+    "smollm": ("command-r", "codeshell", "exaone", "minerva-7b", "mellum2"),
+    "llama-bpe": ("llama3", "llama-v3", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2"),
+    "dbrx": ("glm4", "chatglm-bpe"),
+    "qwen2": ("stablelm2", "megrez", "hunyuan", "solar-open", "kormo", "grok-2"),
+    "gpt-4o": ("llama4", "kanana2", "minimax-m2"),
+    "deepseek-v3": ("hunyuan-dense", "joyai-llm"),
+}
+_RULE = {name: name for name in _PRE} | {name: rule for rule, names in _SAME.items() for name in names}
 _BOS_BY_DEFAULT = {"llama-bpe", "tekken"}
 _WHOLE_WORDS = {"llama-bpe", "tekken"}  # a word that is a token stays whole, whatever the merges say
 
-END_IDS = "roofscope.end_token_ids"  # of files written here: all ids that end a text, for llama.cpp's keys hold three
+# Of files written here, what the keys of llama.cpp cannot say (core.backends.llama_cpp.vocabulary reads them, too):
+END_IDS = "roofscope.end_token_ids"  # all ids that end a text
+NAMED = "roofscope.special_tokens"  # JSON: name ("bos_token") -> text, as chat templates get them
+AROUND = "roofscope.added_token_ids"  # JSON: the ids put before a text, and those behind it
+WHOLE = "tokenizer.huggingface.json"  # the whole tokenizer.json, where llama.cpp's own would read some texts otherwise
 
 _UNKNOWN, _CONTROL, _USER_DEFINED = 2, 3, 4
-_END_OF_TURN = {  # llama.cpp's own list (llama-vocab.cpp)
+_END_OF_TURN = {  # llama.cpp's own list (llama-vocab.cpp); a token of such a name ends an answer, whatever its type
     "<|im_end|>",
     "<|endoftext|>",
     "<|end_of_text|>",
@@ -67,6 +100,16 @@ _END_OF_TURN = {  # llama.cpp's own list (llama-vocab.cpp)
     "[EOS]",
     "<eos>",
     "</s>",
+    "<turn|>",
+    "<|tool_response>",
+    "<｜end▁of▁sentence｜>",
+    "[e~[",
+}
+# what code models put between files ends an answer, too: the token that a key names, or the first of such a name
+_BETWEEN_FILES = {
+    "fim_pad": ("<|fim_pad|>", "<fim-pad>", "<fim_pad>", "<PAD>", "[PAD]"),
+    "fim_rep": ("<|fim_repo|>", "<|repo_name|>", "<fim-repo>", "<REPO>", "<reponame>"),
+    "fim_sep": ("<|file_sep|>",),
 }
 _END_OF_MESSAGE = ({"<|return|>", "<|call|>"}, {"<|calls|>", "<|flush|>"})  # beside these <|end|> ends no turn
 
@@ -88,11 +131,16 @@ def write(metadata: dict[str, Any], folder: Path) -> None:
             f"The file's vocabulary is of kind '{kind}', which cannot be converted.", "Run it with llama.cpp."
         )
     _add_special(tokenizer, tokens, types, metadata, sentencepiece=kind == "llama")
-    tokenizer.save(str(folder / "tokenizer.json"))
+    if whole := metadata.get(WHOLE):
+        (folder / "tokenizer.json").write_text(whole, encoding="utf-8")
+    else:
+        tokenizer.save(str(folder / "tokenizer.json"))
 
-    named = {name: metadata.get(f"tokenizer.ggml.{key}_token_id") for name, key in _NAMED}
-    config: dict[str, Any] = {f"{n}_token": tokens[i] for n, i in named.items() if i is not None and i < len(tokens)}
-    config["add_bos_token"], config["add_eos_token"] = _adds(metadata)
+    named = special_ids(metadata, len(tokens))
+    config: dict[str, Any] = {f"{name}_token": tokens[i] for name, i in named.items()}
+    if said := metadata.get(NAMED):
+        config = json.loads(said)
+    config["add_bos_token"], config["add_eos_token"] = _adds(metadata, len(tokens))
     templates = chat_templates(metadata)
     if templates.keys() == {"default"}:
         config["chat_template"] = templates["default"]
@@ -100,8 +148,8 @@ def write(metadata: dict[str, Any], folder: Path) -> None:
         config["chat_template"] = [{"name": name, "template": text} for name, text in templates.items()]
     _write_config(folder, config, metadata.get(f"{metadata.get('general.architecture')}.context_length"))
 
-    ids = {f"{n}_token_id": i for n, i in named.items() if i is not None and n != "unk"}
-    generation = {**ids, "eos_token_id": _end_ids(metadata, tokens, types), "do_sample": False}
+    ids = {f"{name}_token_id": i for name, i in named.items() if name in ("bos", "eos", "pad")}
+    generation = {**ids, "eos_token_id": _end_ids(metadata, tokens), "do_sample": False}
     (folder / "generation_config.json").write_text(json.dumps(generation, indent=2))
 
 
@@ -113,7 +161,21 @@ def chat_templates(metadata: Mapping[str, Any]) -> dict[str, str]:
 
 
 _TEMPLATE = "tokenizer.chat_template."
-_NAMED = (("bos", "bos"), ("eos", "eos"), ("pad", "padding"), ("unk", "unknown"))
+_NAMED = {"bos": "bos", "eos": "eos", "pad": "padding", "unk": "unknown", "sep": "seperator", "mask": "mask"}
+_WITHOUT_A_WORD = {"bos": 1, "eos": 2, "unk": 0}  # of a SentencePiece vocabulary, as llama.cpp has it
+
+
+def special_ids(metadata: Mapping[str, Any], n_tokens: int) -> dict[str, int]:
+    """Name ("bos", "eos", "pad", "unk", "sep", "mask") -> id, of those that the file has."""
+    usual = _WITHOUT_A_WORD if metadata.get("tokenizer.ggml.model") == "llama" else {}
+    found = {}
+    for name, key in _NAMED.items():
+        stated = metadata.get(f"tokenizer.ggml.{key}_token_id")
+        for i in (stated, usual.get(name)):
+            if i is not None and 0 <= i < n_tokens:
+                found[name] = int(i)
+                break
+    return found
 
 
 def write_bytes(vocab_size: int, folder: Path, max_context: int | None = None) -> None:
@@ -149,13 +211,13 @@ def splitter(rule: str) -> Any:
     """The rule as a pre-tokenizer of the `tokenizers` library, bytes as their printable characters."""
     from tokenizers import Regex, pre_tokenizers
 
-    cuts = [pre_tokenizers.Split(Regex(r), behavior="isolated") for r in _PRE[rule]]
+    cuts = [pre_tokenizers.Split(Regex(r), behavior="isolated") for r in _PRE[_RULE[rule]]]
     return pre_tokenizers.Sequence([*cuts, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
 
 
 def keeps_whole_words(rule: str) -> bool:
     """Whether a word that is a token stays whole, whatever the merges say."""
-    return rule in _WHOLE_WORDS
+    return _RULE[rule] in _WHOLE_WORDS
 
 
 def ends_turn(token: str) -> bool:
@@ -192,7 +254,7 @@ def _byte_level_bpe(metadata: dict[str, Any], tokens: list[str]) -> Any:
     from tokenizers import Tokenizer, decoders, models
 
     pre = metadata.get("tokenizer.ggml.pre", "default")
-    if pre not in _PRE:
+    if pre not in _RULE:
         raise ExplorerError(
             f"The file's tokenizer splits text by the rule '{pre}', which cannot be converted.",
             "Run it with llama.cpp.",
@@ -225,7 +287,7 @@ def _sentencepiece_bpe(metadata: dict[str, Any], tokens: list[str], types: list[
         merges += [
             (token[:cut], token[cut:]) for cut in range(1, len(token)) if token[:cut] in vocab and token[cut:] in vocab
         ]
-    unknown = metadata.get("tokenizer.ggml.unknown_token_id")
+    unknown = special_ids(metadata, len(tokens)).get("unk")
     tokenizer = Tokenizer(
         models.BPE(
             vocab,
@@ -252,31 +314,41 @@ def _add_special(
     plain = [t for t, kind in zip(tokens, types, strict=True) if kind == _USER_DEFINED]
     tokenizer.add_special_tokens([AddedToken(t, normalized=False, special=True) for t in special if t])
     tokenizer.add_tokens([AddedToken(t, normalized=False, special=False) for t in plain if t])
-    begins, ends = _adds(metadata)
-    ids = [metadata[f"tokenizer.ggml.{key}_token_id"] for key, is_added in (("bos", begins), ("eos", ends)) if is_added]
-    if ids:
-        around = [*([tokens[ids[0]]] if begins else []), "$A", *([tokens[ids[-1]]] if ends else [])]
+    begins, ends = _adds(metadata, len(tokens))
+    known = special_ids(metadata, len(tokens))
+    before, behind = [known["bos"]] if begins else [], [known["eos"]] if ends else []
+    if said := metadata.get(AROUND):
+        before, behind = json.loads(said)
+    if before or behind:
         tokenizer.post_processor = processors.TemplateProcessing(
-            single=around, special_tokens=[(tokens[i], i) for i in dict.fromkeys(ids)]
+            single=[*(tokens[i] for i in before), "$A", *(tokens[i] for i in behind)],
+            special_tokens=[(tokens[i], i) for i in dict.fromkeys([*before, *behind])],
         )
 
 
-def _adds(metadata: dict[str, Any]) -> tuple[bool, bool]:
+def _adds(metadata: Mapping[str, Any], n_tokens: int) -> tuple[bool, bool]:
     """Whether a text gets a BOS before it and an EOS behind it; without a word in the file, as llama.cpp has it."""
-    default = metadata.get("tokenizer.ggml.model") == "llama" or metadata.get("tokenizer.ggml.pre") in _BOS_BY_DEFAULT
+    rule = _RULE.get(metadata.get("tokenizer.ggml.pre", ""))
+    default = metadata.get("tokenizer.ggml.model") == "llama" or rule in _BOS_BY_DEFAULT
     begins = metadata.get("tokenizer.ggml.add_bos_token", default)
     ends = metadata.get("tokenizer.ggml.add_eos_token", False)
-    there = [metadata.get(f"tokenizer.ggml.{key}_token_id") is not None for key in ("bos", "eos")]
-    return bool(begins) and there[0], bool(ends) and there[1]
+    known = special_ids(metadata, n_tokens)
+    return bool(begins) and "bos" in known, bool(ends) and "eos" in known
 
 
-def _end_ids(metadata: dict[str, Any], tokens: list[str], types: list[int]) -> list[int]:
+def _end_ids(metadata: Mapping[str, Any], tokens: list[str]) -> list[int]:
     """Every id that ends an answer: the file's own, and the markers that llama.cpp also stops at."""
     if said := metadata.get(END_IDS):
         return [int(i) for i in str(said).split(",")]
-    stated = [metadata.get(f"tokenizer.ggml.{key}_token_id") for key in ("eos", "eot", "eom")]
-    marked = [i for i, t in enumerate(tokens) if t in _END_OF_TURN and types[i] in (_CONTROL, _USER_DEFINED)]
-    found = dict.fromkeys(i for i in [*stated, *marked] if i is not None)
-    there = {tokens[i] for i in found if i < len(tokens)}
-    inner = any(ends <= there for ends in _END_OF_MESSAGE)
-    return [i for i in found if not (inner and tokens[i] == "<|end|>")]
+    place = {token: i for i, token in reversed(list(enumerate(tokens)))}
+    stated = [special_ids(metadata, len(tokens)).get("eos")]
+    stated += [metadata.get(f"tokenizer.ggml.{key}_token_id") for key in ("eot", "eom")]
+    for key, names in _BETWEEN_FILES.items():
+        named = metadata.get(f"tokenizer.ggml.{key}_token_id")
+        stated.append(next((place[n] for n in names if n in place), None) if named is None else named)
+    marked = [i for i, token in enumerate(tokens) if token in _END_OF_TURN]
+    found = dict.fromkeys(i for i in [*stated, *marked] if i is not None and 0 <= i < len(tokens))
+    there = {tokens[i] for i in found}
+    without = {"<|end|>"} if any(ends <= there for ends in _END_OF_MESSAGE) else set()
+    without |= {"</s>"} if "<|tool_response>" in there else set()
+    return [i for i in found if tokens[i] not in without]

@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import ExplorerError
+from core.library_tokenizer import library_tokenizer, special_tokens
 from core.models import gguf_tokenizer
-from core.models.library_tokenizer import library_tokenizer
 from core.tokenizer_folder import (
     added,
     chat_templates,
     end_ids,
     read_json,
-    token_text,
     tokenizer_file,
 )
 
@@ -38,7 +37,8 @@ def add(writer: Any, folder: Path, n_rows: int) -> None:
     Raises ExplorerError when there is no tokenizer, when llama.cpp has no such kind or rule, and when
     the tokenizer has ids beyond the table.
     """
-    content, tokenizer = _tokenizer(folder)
+    tokenizer, named = _tokenizer(folder)
+    content = json.loads(tokenizer.to_str())
     model = content["model"]
     if model.get("type", "BPE") != "BPE":
         raise _refused(f"A tokenizer of kind '{model['type']}' cannot be written into a GGUF")
@@ -46,7 +46,10 @@ def add(writer: Any, folder: Path, n_rows: int) -> None:
         read_json(folder / name) for name in ("tokenizer_config.json", "config.json", "generation_config.json")
     )
 
-    tokens, types = _tokens(content, n_rows)
+    stored = read_json(folder / "tokenizer.json")
+    if stored:
+        _check_rows(_ids(stored), n_rows)
+    tokens, types = _tokens(content, n_rows, own=not stored)
     pairs = [tuple(m.split(" ", 1)) if isinstance(m, str) else tuple(m) for m in model.get("merges", ())]
     if model.get("byte_fallback"):
         _add_sentencepiece(writer, tokenizer, tokens, types, pairs)
@@ -54,7 +57,9 @@ def add(writer: Any, folder: Path, n_rows: int) -> None:
         _add_byte_level(writer, tokenizer, content, pairs)
     writer.add_token_list(tokens)
     writer.add_token_types(types)
-    _add_special(writer, tokenizer, tokens, settings, config, generation)
+    _add_special(writer, tokenizer, tokens, named, config, generation)
+    if _is_beyond(tokenizer, content):
+        writer.add_string(gguf_tokenizer.WHOLE, tokenizer.to_str())
     templates = chat_templates(folder, settings)
     if templates.keys() == {"default"}:
         writer.add_chat_template(templates["default"])
@@ -62,24 +67,55 @@ def add(writer: Any, folder: Path, n_rows: int) -> None:
         writer.add_chat_template([{"name": name, "template": text} for name, text in templates.items()])
 
 
-def _tokenizer(folder: Path) -> tuple[dict[str, Any], Any]:
-    """The content of a tokenizer.json, and the `tokenizers.Tokenizer` of it; made here from a SentencePiece file."""
-    from tokenizers import Tokenizer
-
-    file = tokenizer_file(folder)
-    if file is None:
+def _tokenizer(folder: Path) -> tuple[Any, dict[str, str]]:
+    """The `tokenizers.Tokenizer` of the folder, also of a SentencePiece file, and its special tokens by name."""
+    if tokenizer_file(folder) is None:
         raise _refused(f"{folder.name} has no tokenizer.json, without which no GGUF can be written")
-    if file.name != "tokenizer.json":
-        tokenizer = library_tokenizer(folder)
-        return json.loads(tokenizer.to_str()), tokenizer
-    try:
-        return json.loads(file.read_text(encoding="utf-8")), Tokenizer.from_file(str(file))
-    except Exception as error:  # tokenizers raises plain Exception
-        raise ExplorerError(f"{folder.name}'s tokenizer.json is damaged.", "Copy or download it again.") from error
+    tokenizer = library_tokenizer(folder)
+    return tokenizer.backend_tokenizer, special_tokens(tokenizer)
 
 
-def _tokens(content: dict[str, Any], n_rows: int) -> tuple[list[str], list[int]]:
-    """Every row's token and its type; rows that no token has are unused."""
+def _is_beyond(tokenizer: Any, content: dict[str, Any]) -> bool:
+    """Whether llama.cpp could read a text otherwise: GGUF has no place for what its special tokens do to their spaces,
+    and llama.cpp puts the space in front of a text behind each of them, too."""
+    added = content.get("added_tokens", ())
+    if any(token["lstrip"] or token["rstrip"] or token["single_word"] for token in added):
+        return True
+    if not content["model"].get("byte_fallback"):
+        return False
+    mark = next((token["content"] for token in added if token["special"]), "")
+    prefix = "▁" if _begins_with_a_space(tokenizer) else ""
+    for text in ("a", " a"):
+        wanted = prefix + text.replace(" ", "▁")
+        alone, behind = (tokenizer.encode(t, add_special_tokens=False).tokens for t in (text, f"{mark}{text}"))
+        if "".join(alone) != wanted or "".join(behind) != mark + wanted:
+            return True
+    return False
+
+
+def _begins_with_a_space(tokenizer: Any) -> bool:
+    first = tokenizer.encode("a", add_special_tokens=False).tokens[:1]
+    return bool(first) and first[0].startswith("▁")
+
+
+def _ids(content: dict[str, Any]) -> list[int]:
+    return [*content["model"]["vocab"].values(), *(token["id"] for token in content.get("added_tokens", ()))]
+
+
+def _check_rows(ids: list[int], n_rows: int) -> None:
+    if max(ids, default=-1) >= n_rows:
+        raise ExplorerError(
+            f"The tokenizer has {max(ids) + 1} tokens, but the model's table has {n_rows} rows.",
+            "Use the tokenizer that came with the model.",
+        )
+
+
+def _tokens(content: dict[str, Any], n_rows: int, own: bool) -> tuple[list[str], list[int]]:
+    """Every row's token and its type; rows that no token has are unused.
+
+    own: no file says which tokens there are. Else those that transformers adds for its class, behind the table, count
+    not.
+    """
     known = {i: (text, _NORMAL) for text, i in content["model"]["vocab"].items()}
     if content["model"].get("byte_fallback"):
         is_byte = {f"<0x{b:02X}>" for b in range(256)}
@@ -88,11 +124,8 @@ def _tokens(content: dict[str, Any], n_rows: int) -> tuple[list[str], list[int]]
     for token in content.get("added_tokens", ()):
         kind = _CONTROL if token["special"] else _USER_DEFINED
         known[token["id"]] = (token["content"], _UNKNOWN if token["content"] == unknown else kind)
-    if max(known, default=-1) >= n_rows:
-        raise ExplorerError(
-            f"The tokenizer has {max(known) + 1} tokens, but the model's table has {n_rows} rows.",
-            "Use the tokenizer that came with the model.",
-        )
+    if own:
+        _check_rows(list(known), n_rows)
     rows = [known.get(i, (f"[PAD{i}]", _UNUSED)) for i in range(n_rows)]
     return [text for text, _ in rows], [kind for _, kind in rows]
 
@@ -132,8 +165,7 @@ def _add_sentencepiece(
     writer.add_token_scores(
         [float(-rank.get(text, len(rank))) if kind in scored else 0.0 for text, kind in zip(tokens, types, strict=True)]
     )
-    first = tokenizer.encode("a", add_special_tokens=False).tokens[:1]
-    writer.add_add_space_prefix(bool(first) and first[0].startswith("▁"))
+    writer.add_add_space_prefix(_begins_with_a_space(tokenizer))
 
 
 # ---------------------------------------------------------------- special tokens, chat template
@@ -143,15 +175,19 @@ def _add_special(
     writer: Any,
     tokenizer: Any,
     tokens: list[str],
-    settings: dict[str, Any],
+    named: dict[str, str],
     config: dict[str, Any],
     generation: dict[str, Any],
 ) -> None:
+    """The ids by the keys of the format, and by our own what those cannot say.
+
+    named: the special tokens as chat templates get them; where one is not named, its id is that of config.json.
+    """
     ids: dict[str, int] = {}
     for name in ("bos", "eos", "unk", "pad"):
-        text = token_text(settings.get(f"{name}_token"))
+        text = named.get(f"{name}_token")
         stated = config.get(f"{name}_token_id")
-        stated = stated[0] if isinstance(stated, list) else stated
+        stated = stated[0] if isinstance(stated, list) and stated else stated
         found = tokenizer.token_to_id(text) if text else stated
         if isinstance(found, int) and 0 <= found < len(tokens):
             ids[name] = found
@@ -172,6 +208,8 @@ def _add_special(
     for i, write in zip(others, (writer.add_eot_token_id, writer.add_eom_token_id), strict=False):
         write(i)
     writer.add_string(gguf_tokenizer.END_IDS, ",".join(map(str, ends)))
+    writer.add_string(gguf_tokenizer.NAMED, json.dumps(named, ensure_ascii=False))
+    writer.add_string(gguf_tokenizer.AROUND, json.dumps([opening, closing]))
     writer.add_add_bos_token(len(opening) == 1)
     if "eos" in ids and closing == (ids["eos"],):
         writer.add_add_eos_token(True)

@@ -21,7 +21,7 @@ from core.errors import ExplorerError
 from core.models import formats, gguf_vocabulary
 from core.types import Progress
 
-VERSION = 2  # raise it when the output changes: cached files are then made anew
+VERSION = 3  # raise it when the output changes: cached files are then made anew
 
 # model_type -> general.architecture. Only families whose logits were compared with PyTorch's.
 ARCHITECTURES = {

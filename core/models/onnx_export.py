@@ -23,7 +23,7 @@ from core.models.torch_to_onnx import Message, convert
 from core.types import Progress
 from hardware.child import Child
 
-VERSION = 3  # part of the cache key: raise it when the same folder gives another file
+VERSION = 4  # part of the cache key: raise it when the same folder gives another file
 TELL_EVERY_S = 1.0  # a progress callback may raise, which is how a user stops the export
 
 

@@ -163,12 +163,15 @@ def _leads_back(child: os.DirEntry[str], root: Path) -> bool:
     return child.is_symlink() and Path(child.path).resolve().is_relative_to(root.resolve())
 
 
-def _try(path: Path, id: str, family: Family, troubles: list[str], label: str = "") -> Iterator[ModelEntry]:
-    """The model at `path`, or a line in `troubles`."""
+def _try(
+    path: Path, id: str, family: Family, troubles: list[str], label: str = "", note: str = ""
+) -> Iterator[ModelEntry]:
+    """The model at `path`, or a line in `troubles`, which names it as a list would where its files are in a cache."""
     try:
-        yield entry_of(id, label or id, family, formats.files_of(path))
+        yield entry_of(id, label or id, family, formats.files_of(path), note)
     except ExplorerError as error:
-        shown = os.fsencode(path).decode("utf-8", "replace")
+        named = label or (f"{id} (Hugging Face cache)" if family == "hub" else "")
+        shown = named or os.fsencode(path).decode("utf-8", "replace")
         troubles.append(f"{shown if len(shown) <= 200 else shown[:200] + '...'} was skipped: {error.message}")
 
 
@@ -207,6 +210,9 @@ def lm_studio(troubles: list[str]) -> Iterator[ModelEntry]:
     """<root>/<publisher>/<model>/*.gguf"""
     for root in (Path.home() / ".lmstudio" / "models", Path.home() / ".cache" / "lm-studio" / "models"):
         for folder in sorted(root.glob("*/*/")):
+            if any(f.suffix == ".safetensors" for f in folder.iterdir()):  # for MLX
+                id = f"lmstudio/{folder.parent.name}/{folder.name}"
+                yield from _try(folder, id, "local", troubles, f"{folder.name} (LM Studio)")
             for file in formats.ggufs(folder):
                 id = f"lmstudio/{folder.parent.name}/{label_of(file)}"
                 yield from _try(file, id, "local", troubles, f"{label_of(file)} (LM Studio)")
@@ -234,7 +240,13 @@ def ollama(troubles: list[str]) -> Iterator[ModelEntry]:
                 troubles.append(f"{name} (Ollama) was skipped: {why}.")
             for digest in digests[:1]:
                 blob = root / "blobs" / str(digest).replace(":", "-")
-                yield from _try(blob, f"ollama/{name}", "local", troubles, f"{name} (Ollama)")
+                if not blob.is_file():
+                    begun = any(blob.parent.glob(f"{blob.name}-partial*"))
+                    why = "its download is not finished" if begun else "its file is not among the blobs"
+                    troubles.append(f"{name} (Ollama) was skipped: {why}.")
+                    continue
+                note = "Its adapter (LoRA) is left out: this is the base model alone." if "adapter" in kinds else ""
+                yield from _try(blob, f"ollama/{name}", "local", troubles, f"{name} (Ollama)", note)
 
 
 def llama_cpp(troubles: list[str]) -> Iterator[ModelEntry]:

@@ -31,8 +31,8 @@ import msgspec
 
 from core import engine, weight_files
 from core.errors import ExplorerError
+from core.library_tokenizer import save
 from core.models import onnx_blocks
-from core.models.library_tokenizer import library_tokenizer
 from core.tokenizer_folder import tokenizer_file
 
 OPSET = 23
@@ -101,8 +101,8 @@ def convert(source: Path, target: Path, tell: Callable[[str], None], samples: Pa
             shutil.copyfile(file, target / file.name)
     if (named := source / "additional_chat_templates").is_dir():
         shutil.copytree(named, target / named.name, dirs_exist_ok=True)
-    if tokenizer is not None and tokenizer.name != "tokenizer.json":
-        library_tokenizer(source).save(str(target / "tokenizer.json"))
+    if tokenizer is not None:
+        save(source, target)
 
 
 def _load(source: Path) -> Any:

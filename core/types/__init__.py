@@ -37,6 +37,7 @@ from core.types.contracts import (
     heads,
     likely,
     remote,
+    special_tokens,
     trees,
 )
 from core.types.counts import Counts, Forwards, Ledger, counted, together
@@ -206,6 +207,7 @@ __all__ = [
     "opened",
     "raw",
     "remote",
+    "special_tokens",
     "to_json",
     "together",
     "trees",

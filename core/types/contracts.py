@@ -183,15 +183,26 @@ class Heads(Session, Protocol):
 
 
 class Templates(Session, Protocol):
-    """A session that knows chat templates by name; the one called "default" is its chat_template."""
+    """A session that knows chat templates by name; the one called "default" is its chat_template.
+
+    special_tokens: its tokenizer's, by the names that templates use ("unk_token", "image_token").
+    """
 
     chat_templates: Mapping[str, str]
+    special_tokens: Mapping[str, str]
 
 
 def chat_templates(session: Session) -> Mapping[str, str]:
     """Name -> chat template; empty where the model has none."""
     named: Mapping[str, str] | None = getattr(session, "chat_templates", None)
     return named or ({"default": session.chat_template} if session.chat_template else {})
+
+
+def special_tokens(session: Session) -> dict[str, str]:
+    """What its chat templates are given: "bos_token", "eos_token" and the others that the model's tokenizer names."""
+    named: Mapping[str, str] = getattr(session, "special_tokens", None) or {}
+    found = {"bos_token": session.bos_token, "eos_token": session.eos_token, **named}
+    return {name: text for name, text in found.items() if text}
 
 
 def counting(session: Session) -> Counting:

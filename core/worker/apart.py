@@ -52,6 +52,7 @@ class About(Record, omit_defaults=False):
     setup: Setup
     warnings: tuple[str, ...]
     chat_templates: dict[str, str]
+    special_tokens: dict[str, str]
 
 
 class LostError(ExplorerError):
@@ -104,7 +105,7 @@ class Apart:
         self.seconds, self.spec, self.setup = about.seconds, about.spec, about.setup
         self.capabilities, self.max_context, self.warnings = about.capabilities, about.max_context, about.warnings
         self.chat_template, self.eos_ids = about.chat_template, about.eos_ids
-        self.chat_templates = about.chat_templates
+        self.chat_templates, self.special_tokens = about.chat_templates, about.special_tokens
         self.bos_token, self.eos_token = about.bos_token, about.eos_token
         self.opening, self.closing = about.opening, about.closing
 

@@ -42,6 +42,7 @@ from core.types import (
     counted,
     raw,
     remote,
+    special_tokens,
 )
 from core.worker.drive import drive
 from core.worker.ends import Ends
@@ -78,7 +79,7 @@ def measure(request: Request, sessions: Sessions, journal: Journal) -> None:
     shown = text if far is None else far.readable(text)
     event = loaded(request, opened, journal, int(ids.shape[1]), shown)
     if template_of(session, request.task):
-        name, thinking = request.task.template or "default", request.task.thinking
+        name, thinking = template_name(session, request.task), request.task.thinking
         setup = msgspec.structs.replace(event.setup, chat_template=name, thinking=thinking)
         event = msgspec.structs.replace(event, setup=setup)
     journal.write(event)
@@ -171,24 +172,33 @@ def dialogue(session: Session, task: Generate) -> str:
     from core.models.chat import render_messages
 
     system = () if task.system is None else (("system", task.system),)
-    marks = session.bos_token, session.eos_token
+    marks = special_tokens(session)
     switches = {} if task.thinking is None else dict.fromkeys(THINKING, task.thinking)
-    return render_messages(template, (*system, *turns), *marks, values=switches | task.template_values)
+    return render_messages(template, (*system, *turns), values=marks | switches | task.template_values)
 
 
 def template_of(session: Session, task: Generate) -> str | None:
     """The chat template that the prompt is put into. Raises ExplorerError for a name that the model does not have."""
     if not task.chat or task.prompt_tokens is not None:
         return None
-    if task.template is None:
-        return session.chat_template
     known = chat_templates(session)
+    if task.template is None:
+        return known.get(template_name(session, task))
     if task.template not in known:
         raise ExplorerError(
             f"{session.spec.name} has no chat template called '{task.template}'.",
             f"It has: {', '.join(sorted(known))}." if known else "It has none: leave the name out.",
         )
     return known[task.template]
+
+
+def template_name(session: Session, task: Generate) -> str:
+    """What the chat template of a task is called: as asked for, else "tool_use" where tools are given and it is there.
+
+    So transformers has it.
+    """
+    tools = task.template_values.get("tools") is not None and "tool_use" in chat_templates(session)
+    return task.template or ("tool_use" if tools else "default")
 
 
 def check_opened(request: Request, task: Generate, strategy: Strategy, session: Session, ids: Ids) -> None:

@@ -20,7 +20,7 @@ import numpy as np
 from core import engine
 from core.errors import ExplorerError
 from core.runs.resolve import resolve
-from core.types import Logits, PhaseName, Request, Session, chat_templates
+from core.types import Logits, PhaseName, Request, Session, chat_templates, special_tokens
 from core.worker import frames
 from core.worker.apart import About
 from core.worker.sessions import load
@@ -81,6 +81,7 @@ def about(session: Session, seconds: float) -> About:
         setup=session.setup,
         warnings=session.warnings,
         chat_templates=dict(chat_templates(session)),
+        special_tokens=special_tokens(session),
     )
 
 

@@ -12,7 +12,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.errors import ExplorerError
-from core.types import Counts, Generation, GenerationConfig, Session, Strategy, counted, likely, raw, together
+from core.types import (
+    Counts,
+    Generation,
+    GenerationConfig,
+    Session,
+    Strategy,
+    counted,
+    likely,
+    raw,
+    special_tokens,
+    together,
+)
 from core.worker.drive import drive
 
 CHUNK = 128  # tokens whose logits are held at once: 25 MB for a vocabulary of 49 152
@@ -42,7 +53,7 @@ class ModelUnderTest:
             return "\n\n".join(text for _, text in messages if text) + "\n"
         from core.models.chat import render_messages
 
-        return render_messages(self.session.chat_template, messages, self.session.bos_token, self.session.eos_token)
+        return render_messages(self.session.chat_template, messages, values=special_tokens(self.session))
 
     def render(self, messages: Sequence[tuple[str, str]]) -> list[int]:
         text = self.prompt(messages)

@@ -241,7 +241,10 @@ def write(path: Path, data: bytes | str) -> Path:
 
 FAULTS: dict[str, tuple[Any, str]] = {
     "not a gguf": (lambda t: write(t / "x.gguf", b"hello hello hello hello hello"), "is not a GGUF file"),
-    "empty gguf": (lambda t: write(t / "x.gguf", b""), "is not a GGUF file"),
+    "empty gguf": (lambda t: write(t / "x.gguf", b""), "is not a GGUF file but an empty file"),
+    "web page": (lambda t: write(t / "x.gguf", "<!DOCTYPE html><html>404"), "is not a GGUF file but a web page"),
+    "ggml of 2023": (lambda t: write(t / "x.gguf", b"tjgg\3\0\0\0" + bytes(90)), "a GGML file of 2023"),
+    "renamed": (lambda t: (hf(t / "m") / "model.safetensors").rename(t / "x.gguf"), "but a safetensors file"),
     "truncated gguf": (lambda t: cut(tiny_gguf(t / "x.gguf", "llama")), "cut off or damaged .*bytes are missing"),
     "gguf of zeros": (lambda t: write(t / "x.gguf", b"GGUF" + bytes(100)), "cut off or damaged"),
     "gguf with mad lengths": (lambda t: write(t / "x.gguf", b"GGUF\3\0\0\0" + b"\xff" * 90), "cut off or damaged"),
@@ -254,7 +257,10 @@ FAULTS: dict[str, tuple[Any, str]] = {
     "some file": (lambda t: write(t / "notes.txt", "x"), "is no model file"),
     "config no json": (lambda t: write(t / "config.json", "{'a': 1}"), "not valid JSON"),
     "config no model": (lambda t: write(t / "config.json", '{"a": 1}'), "names no model_type"),
-    "remote code": (lambda t: hf(t / "m", model_type="own", auto_map={"AutoModel": "m.M"}), "which is never run"),
+    "remote code": (
+        lambda t: hf(t / "m", model_type="own", auto_map={"AutoModel": "m.M"}) / "config.json",
+        "which is never run",
+    ),
     "truncated safetensors": (lambda t: cut(hf(t / "m") / "model.safetensors").parent, "not a valid|cut off"),
     "a byte of data missing": (
         lambda t: write(hf(t / "m") / "model.safetensors", (t / "m" / "model.safetensors").read_bytes()[:-1]).parent,
@@ -287,7 +293,8 @@ def test_code_that_transformers_has_itself_is_no_fault(tmp_path: Path) -> None:
     catalogue.check(catalogue.find(str(path)))
     write(path / "config.json", json.dumps({"model_type": "../phi3", "auto_map": {"AutoModel": "m.M"}}))
     with pytest.raises(ExplorerError, match="never run"):
-        catalogue.find(str(path))
+        catalogue.find(str(path / "config.json"))
+    assert "never run" in catalogue.find(str(path)).note, "with its weights, its work can be computed"
 
 
 def test_a_path_is_an_id_that_can_be_found_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
 from core.errors import ExplorerError
 from core.models.chat import render, render_messages
+from core.types import Generate
+from core.worker.generate import dialogue as prompt_of
+from core.worker.generate import template_name
 from tests.support.embedded import embedded
 from tests.support.tiny import CHAT_TEMPLATE, byte_level_tokenizer
 
@@ -43,6 +46,65 @@ TEMPLATES = {
         "{% for m in messages %}{% set ns.n = ns.n + 1 %}{{ turn(m) }}{{ ns.n }}{% endfor %}{{ pad_token }}"
     ),
     "lines": "  {% for m in messages %}\n    {% if true %}\n{{ m.content }}\n    {% endif %}\n  {% endfor %}\n",
+    # what published templates do, written anew
+    "llama 3": (
+        "{{- bos_token }}{%- if custom_tools is defined %}{%- set tools = custom_tools %}{%- endif %}"
+        "{%- if not date_string is defined %}{%- if strftime_now is defined %}"
+        "{%- set date_string = strftime_now('%d %b %Y') %}{%- else %}{%- set date_string = '26 Jul 2024' %}"
+        "{%- endif %}{%- endif %}{%- if messages[0]['role'] == 'system' %}"
+        "{%- set system_message = messages[0]['content'] | trim %}{%- set messages = messages[1:] %}{%- else %}"
+        "{%- set system_message = '' %}{%- endif %}{{- '<|sys|>Today: ' + date_string + '\n' + system_message }}"
+        "{%- for message in messages %}{%- if not (message.role == 'ipython' or 'tool_calls' in message) %}"
+        "{{- '<|h|>' + message['role'] + '\n\n' + message['content'] | trim + '<|eot|>' }}{%- endif %}{%- endfor %}"
+        "{%- if add_generation_prompt %}{{- '<|h|>assistant\n\n' }}{%- endif %}"
+    ),
+    "gemma 3": (
+        "{{ bos_token }}{%- if messages[0]['role'] == 'system' -%}{%- if messages[0]['content'] is string -%}"
+        "{%- set first = messages[0]['content'] + '\n\n' -%}{%- else -%}"
+        "{%- set first = messages[0]['content'][0]['text'] + '\n\n' -%}{%- endif -%}"
+        "{%- set loop_messages = messages[1:] -%}{%- else -%}{%- set first = '' -%}"
+        "{%- set loop_messages = messages -%}{%- endif -%}{%- for message in loop_messages -%}"
+        "{%- if (message['role'] == 'user') != (loop.index0 % 2 == 0) -%}{{ raise_exception('roles must alternate') }}"
+        "{%- endif -%}{{ '<start>' + ('model' if message.role == 'assistant' else message.role) + '\n' + "
+        "(first if loop.first else '') }}{%- if message['content'] is string -%}{{ message['content'] | trim }}"
+        "{%- elif message['content'] is iterable -%}{%- for item in message['content'] -%}"
+        "{%- if item['type'] == 'image' -%}<image>{%- elif item['type'] == 'text' -%}{{ item['text'] | trim }}"
+        "{%- endif -%}{%- endfor -%}{%- else -%}{{ raise_exception('Invalid content type') }}{%- endif -%}"
+        "{{ '<end>\n' }}{%- endfor -%}{%- if add_generation_prompt -%}{{ '<start>model\n' }}{%- endif -%}"
+    ),
+    "qwen 3": (
+        "{%- set ns = namespace(multi_step=true, last=messages | length - 1) %}{%- for message in messages[::-1] %}"
+        "{%- set index = (messages | length - 1) - loop.index0 %}{%- if ns.multi_step and message.role == 'user' and "
+        "message.content is string and not (message.content.startswith('<r>') and message.content.endswith('</r>')) %}"
+        "{%- set ns.multi_step = false %}{%- set ns.last = index %}{%- endif %}{%- endfor %}"
+        "{%- for message in messages %}{%- if message.role == 'assistant' %}"
+        "{%- set content = message.content.split('</think>')[-1].lstrip('\n') %}{%- if loop.index0 > ns.last %}"
+        "<think>\n{%- endif %}{{- content }}{%- else %}{{- '<|' + message.role + '|>' + message.content }}"
+        "{%- endif %}{%- endfor %}{%- if add_generation_prompt %}{{- '<|assistant|>\n' }}"
+        "{%- if enable_thinking is defined and enable_thinking is false %}{{- '<think>\n\n</think>\n\n' }}"
+        "{%- endif %}{%- endif %}"
+    ),
+    "harmony": (
+        "{%- macro render(spec, required=false) -%}{%- if spec.type == 'object' -%}{ {%- for k, v in "
+        "spec.properties.items() %}{{ k ~ ': ' ~ v.type }}{%- if not loop.last %}, {% endif %}{%- endfor %} }"
+        "{%- else -%}{{ spec.type | default('any') }}{%- endif -%}{%- endmacro -%}"
+        "{%- set model_identity = model_identity | default('You are a model.') -%}"
+        "{{ '<|start|>system<|message|>' ~ model_identity ~ '\nReasoning: ' ~ (reasoning_effort or 'medium') }}"
+        "{%- for tool in tools or [] %}{{ tool.function.name ~ ' ' ~ render(tool.function.parameters or {}) }}"
+        "{%- endfor %}{%- for message in messages -%}{%- if '<|channel|>' in message.content %}"
+        "{{ raise_exception('channels in content') }}{%- endif %}"
+        "{{- '<|start|>' + message.role + '<|message|>' + message.content + '<|end|>' }}{%- endfor -%}"
+        "{% if add_generation_prompt %}<|start|>assistant{% endif %}"
+    ),
+    "filters": (
+        "{{ messages | map(attribute='role') | unique | join('-') }}|"
+        "{{ messages | selectattr('role', 'equalto', 'user') | list | length }}|"
+        "{{ messages[-1].content | replace('o', '0') | indent(2) }}|{{ none | tojson }}"
+        "{{ {'b': 1, 'a': [true, 'ü']} | tojson(ensure_ascii=True, separators=(',', ':'), sort_keys=true) }}"
+        "{% for k, v in {'x': 1}.items() %}{{ '%s=%d' % (k, v) }}{% endfor %}{{ unk_token }}{{ image_token }}"
+        "{%- for m in messages -%}{{ loop.previtem.role if not loop.first else '' }}{{ loop.cycle('a', 'b') }}"
+        "{%- endfor %}{{- messages[0].name is defined }}{% raw %}{{ kept }}{% endraw %}"
+    ),
 }
 DIALOGUES = {
     "question": [("user", "Is 3 < 4 & 'so' — “ü”?")],
@@ -54,7 +116,7 @@ DIALOGUES = {
 def theirs(template: str, dialogue: list[tuple[str, str]], **values: Any) -> str:
     messages = [{"role": role, "content": text} for role, text in dialogue]
     tokenizer = byte_level_tokenizer()
-    tokenizer.pad_token = None
+    tokenizer.pad_token, tokenizer.unk_token = None, "<|im_start|>"
     found = tokenizer.apply_chat_template(
         messages, chat_template=template, tokenize=False, add_generation_prompt=True, **values
     )
@@ -62,7 +124,8 @@ def theirs(template: str, dialogue: list[tuple[str, str]], **values: Any) -> str
 
 
 def ours(template: str, dialogue: list[tuple[str, str]], **values: Any) -> str:
-    return render_messages(template, dialogue, "<|endoftext|>", "<|im_end|>", values)
+    named = {"bos_token": "<|endoftext|>", "eos_token": "<|im_end|>", "unk_token": "<|im_start|>"}
+    return render_messages(template, dialogue, values=named | values)
 
 
 @pytest.mark.parametrize("dialogue", DIALOGUES)
@@ -122,3 +185,22 @@ def test_any_failure_is_one_sentence_that_names_the_template(template: str, caus
     with pytest.raises(ExplorerError, match="chat template") as refused:
         render(template, "hello")
     assert cause in refused.value.message and "\n" not in refused.value.message and refused.value.hint
+
+
+class Fake:
+    """A session as far as a prompt needs one."""
+
+    chat_template = "{% for m in messages %}{{ m.content }}{% endfor %}{{ pad_token }}{{ eos_token }}"
+    chat_templates: ClassVar[dict[str, str]] = {"default": chat_template, "tool_use": "TOOLS " + chat_template}
+    special_tokens: ClassVar[dict[str, str]] = {"pad_token": "<p>", "eos_token": "<e>"}
+    bos_token, eos_token = "", "<e>"
+
+
+def test_tools_choose_the_template_that_is_for_them_as_in_transformers() -> None:
+    session: Any = Fake()
+    tools = {"tools": [{"type": "function", "function": {"name": "add"}}]}
+    assert prompt_of(session, Generate(prompt="hi", system=None)) == "hi<p><e>"
+    asked = Generate(prompt="hi", system=None, template_values=tools)
+    assert prompt_of(session, asked) == "TOOLS hi<p><e>" and template_name(session, asked) == "tool_use"
+    named = Generate(prompt="hi", system=None, template_values=tools, template="default")
+    assert prompt_of(session, named) == "hi<p><e>" and template_name(session, named) == "default"

@@ -208,7 +208,7 @@ def break_tokenizer(change: Any) -> Any:
 
 FAULTS: dict[str, tuple[Any, str]] = {
     "none": (lambda folder: (folder / "tokenizer.json").unlink(), "no tokenizer.json"),
-    "damaged": (lambda folder: (folder / "tokenizer.json").write_text('{"version'), "damaged"),
+    "damaged": (lambda folder: (folder / "tokenizer.json").write_text('{"version'), "cannot be read"),
     "rule": (break_tokenizer(lambda c: c.update(pre_tokenizer={"type": "Whitespace"})), "splits text by a rule"),
     "normalizer": (break_tokenizer(lambda c: c.update(normalizer={"type": "Lowercase"})), "'Lowercase'"),
     "too large": (

@@ -119,7 +119,39 @@ def test_ollama_models_without_a_file_are_told(machine: Path) -> None:
         manifest = root / "manifests" / name / "latest"
         manifest.parent.mkdir(parents=True)
         manifest.write_text(json.dumps({"layers": layers}))
+    manifest = root / "manifests" / "registry.ollama.ai" / "library" / "gone" / "1b"
+    manifest.parent.mkdir(parents=True)
+    lost = {"mediaType": f"{start}.model", "digest": "sha256:2"}
+    manifest.write_text(json.dumps({"layers": [lost]}))
+    manifest.with_name("2b").write_text(json.dumps({"layers": [lost | {"digest": "sha256:3"}]}))
+    (root / "blobs" / "sha256-3-partial-0").write_bytes(b"x")
+    tuned = root / "manifests" / "registry.ollama.ai" / "me" / "tuned" / "latest"
+    tuned.parent.mkdir(parents=True)
+    file(root / "blobs" / "sha256-4", header())
+    layers = [model | {"digest": "sha256:4"}, {"mediaType": f"{start}.adapter", "digest": "sha256:5"}]
+    tuned.write_text(json.dumps({"layers": layers}))
     assert "ollama/hf.co/org/own:latest" in {e.id for e in catalogue.entries(refresh=True)}
     text = "\n".join(catalogue.problems())
     assert "cloud:latest (Ollama) was skipped: it runs in the cloud only." in text
     assert "image:latest (Ollama) was skipped: its weights are single tensors, not a GGUF." in text
+    assert "gone:1b (Ollama) was skipped: its file is not among the blobs." in text
+    assert "gone:2b (Ollama) was skipped: its download is not finished." in text
+    assert "adapter (LoRA) is left out" in catalogue.find("ollama/me/tuned:latest").note
+
+
+def test_a_cache_is_told_by_the_models_name(machine: Path) -> None:
+    folder = machine / ".cache" / "huggingface" / "hub" / "models--org--tiny" / "snapshots" / "0a1b2c"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{")
+    whole(folder)
+    catalogue.entries(refresh=True)
+    assert any(p.startswith("org/tiny (Hugging Face cache) was skipped:") for p in catalogue.problems())
+
+
+def test_what_lm_studio_keeps_for_mlx_is_listed(machine: Path) -> None:
+    folder = machine / ".lmstudio" / "models" / "mlx-community" / "tiny-4bit"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps(CONFIG))
+    whole(folder)
+    entry = next(e for e in catalogue.entries(refresh=True) if e.id == "lmstudio/mlx-community/tiny-4bit")
+    assert entry.label == "tiny-4bit (LM Studio)" and entry.files == {"hf": str(folder)}

@@ -12,12 +12,13 @@ from typing import Any
 
 import pytest
 
-from core import plugins
+from core import library_tokenizer, plugins
 from core.backends.onnxruntime.text import Text
+from core.errors import ExplorerError
 from core.models import gguf_file, gguf_tokenizer, hf_to_gguf
 from core.models import spec as specs
 from core.models.templates import templates_of
-from core.types import ModelEntry, Request, chat_templates, opened, raw
+from core.types import ModelEntry, Request, chat_templates, opened, raw, special_tokens
 from tests.support import elsewhere
 from tests.support.gguf_models import tiny_gguf
 from tests.support.progress import silent
@@ -38,6 +39,8 @@ def _said(backend: str, path: str, fmt: str, texts: tuple[str, ...]) -> dict[str
     session = plugins.get("backend", backend).open(path, specs.read(path, fmt), request, silent)
     found = {
         "raw": [raw(session, text) for text in texts],
+        "ids": [session.encode(text) for text in texts],
+        "special": special_tokens(session),
         "opened": [opened(session, text) for text in texts],
         "around": (session.opening, session.closing),
         "ends": session.eos_ids,
@@ -105,15 +108,17 @@ def test_every_end_is_an_end_in_every_backend(tmp_path: Path) -> None:
     assert Text(folder, specs.read(folder, "hf")).eos_ids == ends
 
 
-def test_the_ends_of_a_gguf_are_those_of_llama_cpp(tmp_path: Path) -> None:
-    names = sorted(gguf_tokenizer._END_OF_TURN)
-    path = tiny_gguf(tmp_path / "m.gguf", "llama", names=names)
+@pytest.mark.parametrize("kind", [3, 1])  # control tokens, and plain ones of such names
+def test_the_ends_of_a_gguf_are_those_of_llama_cpp(kind: int, tmp_path: Path) -> None:
+    between = ["<|fim_pad|>", "<|repo_name|>", "<|file_sep|>"]
+    names = sorted({*gguf_tokenizer._END_OF_TURN, *between} - {"<turn|>"})
+    path = tiny_gguf(tmp_path / "m.gguf", "llama", names=names, kind=kind)
     theirs = said("llama_cpp", path, "gguf", ("hello",))["ends"]
     from core.models import gguf_file
 
     metadata = gguf_file.read(path).metadata
-    tokens, types = metadata["tokenizer.ggml.tokens"], metadata["tokenizer.ggml.token_type"]
-    ours = set(gguf_tokenizer._end_ids(metadata, tokens, types))
+    tokens = metadata["tokenizer.ggml.tokens"]
+    ours = set(gguf_tokenizer._end_ids(metadata, tokens))
     assert {tokens[i] for i in ours} == {tokens[i] for i in theirs} and len(ours) > len(names) // 2
 
 
@@ -177,3 +182,107 @@ def test_a_sentencepiece_file_alone_is_read(tmp_path: Path) -> None:
     here, there = in_both(folder, texts)
     assert here["around"] == there["around"] == ((1,), ())
     assert here["raw"] == there["raw"] == [[1, *own.encode(text)] for text in texts]
+
+
+def listed(folder: Path, **settings: Any) -> Path:
+    """The folder with these entries in its tokenizer_config.json and, as older folders have it, no list of tokens."""
+    file = folder / "tokenizer_config.json"
+    kept = json.loads(file.read_text())
+    file.write_text(json.dumps({k: v for k, v in kept.items() if k != "added_tokens_decoder"} | settings))
+    return folder
+
+
+def stripping(folder: Path) -> Path:
+    """Its turn marks take the spaces behind them away, as Phi-3's do, and its end those before it."""
+    content = json.loads((folder / "tokenizer.json").read_text())
+    for token in content["added_tokens"]:
+        token |= {"rstrip": token["content"] == "<|im_start|>", "lstrip": token["content"] == "<|im_end|>"}
+    (folder / "tokenizer.json").write_text(json.dumps(content))
+    return listed(folder)
+
+
+def misnamed(folder: Path) -> Path:
+    """It names a class of another kind than its tokenizer.json, as DeepSeek-R1-Distill-Llama does."""
+    return listed(folder, tokenizer_class="LlamaTokenizerFast")
+
+
+def twofold(folder: Path) -> Path:
+    """Its tokenizer puts two tokens before a text, as GLM-4's does."""
+    return adding(folder, "<|endoftext|>", "<|im_end|>", "A")
+
+
+def mapped(folder: Path) -> Path:
+    """Its special tokens are in special_tokens_map.json alone."""
+    listed(folder)
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    kept = {k: v for k, v in settings.items() if not k.endswith("_token") and "special" not in k}
+    (folder / "tokenizer_config.json").write_text(json.dumps(kept))
+    marks = {"bos_token": {"content": "<|endoftext|>", "lstrip": False}, "eos_token": "<|im_end|>", "unk_token": "h"}
+    (folder / "special_tokens_map.json").write_text(json.dumps(marks))
+    return folder
+
+
+def nameless(folder: Path) -> Path:
+    """Its tokenizer names no BOS, and its config.json has the id of one."""
+    return listed(folder, bos_token=None)
+
+
+ODD = {f.__name__: f for f in (stripping, misnamed, twofold, mapped, nameless)}
+SPACED = "<|im_start|> user\n hi  <|im_end|>\n x"
+
+
+@pytest.mark.parametrize("how", ODD)
+def test_an_odd_folder_reads_and_renders_alike_in_every_backend(how: str, tmp_path: Path) -> None:
+    from transformers import PreTrainedTokenizerFast
+
+    folder = ODD[how](hf_folder(tmp_path))
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+    texts = (*TEXTS[:2], SPACED)
+    here, there = in_both(folder, texts)
+    assert here["ids"] == there["ids"] == [tokenizer.encode(text, add_special_tokens=False) for text in texts]
+    assert here["raw"] == there["raw"] and here["around"] == there["around"]
+    assert here["special"] == there["special"] == tokenizer.special_tokens_map
+    made = tmp_path / "onnx"
+    made.mkdir()
+    library_tokenizer.save(folder, made)
+    text = Text(made, specs.read(folder, "hf"))
+    assert [text.encode(t) for t in texts] == here["ids"] and text.special_tokens == here["special"]
+    assert (text.opening, text.closing) == here["around"]
+    back = tmp_path / "back"
+    back.mkdir()
+    gguf_tokenizer.write(gguf_file.read(folder.parent / "m.gguf").metadata, back)
+    again = PreTrainedTokenizerFast.from_pretrained(back)
+    assert [again.encode(t) for t in texts] == [tokenizer.encode(t) for t in texts]
+    assert again.special_tokens_map == here["special"]
+
+
+@pytest.mark.parametrize("legacy", [True, False])
+def test_a_space_in_front_of_a_text_stands_behind_no_mark_unless_the_tokenizer_puts_it_there(
+    legacy: bool, tmp_path: Path
+) -> None:
+    from transformers import AutoTokenizer
+
+    folder = sentencepiece_folder(tmp_path)
+    change(folder / "tokenizer_config.json", legacy=legacy)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    texts = ("the cat", "<s>the cat</s> the", "<s> the cat", "x<s>the")
+    here, there = in_both(folder, texts)
+    assert here["ids"] == there["ids"] == [tokenizer.encode(text, add_special_tokens=False) for text in texts]
+
+
+def test_a_file_without_a_vocabulary_reads_no_text(tmp_path: Path) -> None:
+    path = tiny_gguf(tmp_path / "m.gguf", "llama", ints={"vocab_size": 261})
+    path.write_bytes(path.read_bytes().replace(b"gpt2", b"none"))
+    assert "comes without a tokenizer" in elsewhere.call("llama_cpp", _refusal, str(path))
+
+
+def _refusal(path: str) -> str:
+    request = Request(model="x", backend="llama_cpp", threads=1)
+    session = plugins.get("backend", "llama_cpp").open(path, specs.read(path, "gguf"), request, silent)
+    try:
+        session.encode("hello")
+    except ExplorerError as error:
+        return error.message + session.decode([7])
+    finally:
+        session.close()
+    return ""

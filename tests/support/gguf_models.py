@@ -60,7 +60,7 @@ def tiny_gguf(path: Path, arch: str, quantized: bool = False, **extra: Any) -> P
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("qwen2")
     writer.add_token_list(tokens)
-    writer.add_token_types([1] * 256 + [3, 3, 3] + [1, 1] + [3] * len(names))
+    writer.add_token_types([1] * 256 + [3, 3, 3] + [1, 1] + [extra.get("kind", 3)] * len(names))
     writer.add_token_merges(["t h", "th e"])
     writer.add_eos_token_id(256)
     writer.add_bos_token_id(258)

@@ -43,7 +43,7 @@ class LlamaSession:
         import llama_cpp
 
         self._lib, self._model, self._new_context = llama_cpp, model, new_context
-        self._vocabulary = Vocabulary(model)
+        self._vocabulary = Vocabulary(model, spec.name)
         self._context = new_context(None)
         self.ran = self._context.ran
         self._trace: Trace | None = None
@@ -52,6 +52,7 @@ class LlamaSession:
         self.setup = setup()
         self.max_context = self._context.max_context
         self.chat_template = self.chat_templates.get("default")
+        self.special_tokens = self._vocabulary.special_tokens
         self.bos_token, self.eos_token = self._vocabulary.bos_token, self._vocabulary.eos_token
         self.eos_ids = self._vocabulary.eos_ids
         self.opening, self.closing = self._vocabulary.opening, self._vocabulary.closing

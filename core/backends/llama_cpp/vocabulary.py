@@ -3,25 +3,58 @@
 from __future__ import annotations
 
 import ctypes
+import json
 from collections.abc import Sequence
 from typing import Any
 
-END_IDS = b"roofscope.end_token_ids"  # as core.models.gguf_tokenizer writes it
+from core.tokenizer_folder import Unread
+
+# as core.models.gguf_tokenizer writes them
+END_IDS = "roofscope.end_token_ids"
+NAMED = "roofscope.special_tokens"
+AROUND = "roofscope.added_token_ids"
+WHOLE = "tokenizer.huggingface.json"
 
 
 class Vocabulary:
-    def __init__(self, model: Any) -> None:
+    """Text to ids and back by llama.cpp; by the `tokenizers` library where a file of this app brings a tokenizer.json,
+    which it does when llama.cpp would read some texts otherwise.
+
+    special_tokens: by the names that chat templates use. name: the model's. A file without a vocabulary reads no text.
+    """
+
+    def __init__(self, model: Any, name: str) -> None:
         import llama_cpp
 
         self._lib = llama_cpp
         self._vocab = llama_cpp.llama_model_get_vocab(model)
+        kind = llama_cpp.llama_vocab_type(self._vocab)
+        self._unread = Unread(name) if kind == llama_cpp.LLAMA_VOCAB_TYPE_NONE else None
+        self._by_pieces = kind == llama_cpp.LLAMA_VOCAB_TYPE_BPE
         self.size: int = llama_cpp.llama_vocab_n_tokens(self._vocab)
-        self.bos_token = self._text(llama_cpp.llama_vocab_bos(self._vocab))
-        self.eos_token = self._text(llama_cpp.llama_vocab_eos(self._vocab))
-        self.eos_ids = _said(llama_cpp, model) or frozenset(
+        self._pieces: dict[int, bytes] = {}
+        said = {key: _said(llama_cpp, model, key) for key in (END_IDS, NAMED, AROUND, WHOLE)}
+        self.special_tokens: dict[str, str] = json.loads(said[NAMED]) if said[NAMED] else self._named()
+        self.bos_token = self.special_tokens.get("bos_token", "")
+        self.eos_token = self.special_tokens.get("eos_token", "")
+        self.eos_ids = frozenset(int(i) for i in said[END_IDS].split(",") if i) or frozenset(
             i for i in range(self.size) if llama_cpp.llama_vocab_is_eog(self._vocab, i)
         )
         self.opening, self.closing = self._additions()
+        if said[AROUND]:
+            self.opening, self.closing = map(tuple, json.loads(said[AROUND]))
+        self._whole = _tokenizer(said[WHOLE]) if said[NAMED] and said[WHOLE] else None
+
+    def _named(self) -> dict[str, str]:
+        lib = self._lib
+        ids = {
+            "bos_token": lib.llama_vocab_bos,
+            "eos_token": lib.llama_vocab_eos,
+            "pad_token": lib.llama_vocab_pad,
+            "sep_token": lib.llama_vocab_sep,
+        }
+        texts = {name: self._text(of(self._vocab)) for name, of in ids.items()}
+        return {name: text for name, text in texts.items() if text}
 
     def _additions(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """The ids that llama_tokenize puts before and behind a text, by its own rules.
@@ -37,6 +70,11 @@ class Vocabulary:
         return (before,) if before >= 0 else (), (behind,) if behind >= 0 else ()
 
     def encode(self, text: str) -> list[int]:
+        if self._unread is not None:
+            return self._unread.encode(text)
+        if self._whole is not None:
+            ids: list[int] = self._whole.encode(text, add_special_tokens=False).ids
+            return ids
         data = text.encode()
         room = len(data) + 4  # no token is shorter than a byte; some vocabularies add a space in front
         tokens = (self._lib.llama_token * room)()
@@ -48,15 +86,27 @@ class Vocabulary:
         return list(tokens[:n])
 
     def decode(self, ids: Sequence[int]) -> str:
+        if self._unread is not None:
+            return self._unread.decode(ids)
+        if self._by_pieces:  # llama_detokenize takes the spaces before punctuation away, for some vocabularies
+            return b"".join(self._piece(i) for i in ids).decode(errors="replace")
         tokens = (self._lib.llama_token * len(ids))(*ids)
-        room = 16 * len(ids) + 16
-        for _ in range(2):
-            buffer = ctypes.create_string_buffer(room)
-            n = self._lib.llama_detokenize(self._vocab, tokens, len(ids), buffer, room, False, False)
-            if n >= 0:
-                return buffer.raw[:n].decode(errors="replace")
-            room = -n
-        raise AssertionError("llama_detokenize did not say how much room it needs")
+
+        def fill(buffer: Any, room: int) -> int:
+            return int(self._lib.llama_detokenize(self._vocab, tokens, len(ids), buffer, room, False, False))
+
+        return _filled(fill, 16 * len(ids) + 16).decode(errors="replace")
+
+    def _piece(self, token: int) -> bytes:
+        """A token's bytes; none for those that stand for no text."""
+        token = int(token)
+        if token not in self._pieces:
+
+            def fill(buffer: Any, room: int) -> int:
+                return int(self._lib.llama_token_to_piece(self._vocab, token, buffer, room, 0, False))
+
+            self._pieces[token] = _filled(fill, 64)
+        return self._pieces[token]
 
     def _text(self, token: int) -> str:
         if token < 0:
@@ -64,8 +114,28 @@ class Vocabulary:
         return str(self._lib.llama_vocab_get_text(self._vocab, token).decode(errors="replace"))
 
 
-def _said(lib: Any, model: Any) -> frozenset[int]:
-    """The ids that end a text as a file written by this app names them, which are more than llama.cpp's keys hold."""
-    buffer = ctypes.create_string_buffer(4096)
-    n = lib.llama_model_meta_val_str(model, END_IDS, buffer, len(buffer))
-    return frozenset(int(i) for i in buffer.value.decode().split(",")) if n > 0 else frozenset()
+def _filled(fill: Any, room: int) -> bytes:
+    """What `fill` puts into a buffer. It returns how much that was, or minus the room that it wants."""
+    for _ in range(2):
+        buffer = ctypes.create_string_buffer(room)
+        n = int(fill(buffer, room))
+        if n >= 0:
+            return buffer.raw[:n]
+        room = -n
+    raise AssertionError("llama.cpp did not say how much room it needs")
+
+
+def _said(lib: Any, model: Any, key: str) -> str:
+    """A text of the file's header; empty where it has none under this key."""
+    n = lib.llama_model_meta_val_str(model, key.encode(), None, 0)
+    if n <= 0:
+        return ""
+    buffer = ctypes.create_string_buffer(n + 1)
+    lib.llama_model_meta_val_str(model, key.encode(), buffer, n + 1)
+    return buffer.value.decode(errors="replace")
+
+
+def _tokenizer(content: str) -> Any:
+    from tokenizers import Tokenizer
+
+    return Tokenizer.from_str(content)

@@ -52,7 +52,7 @@ class OnnxSession:
         self.capabilities = _capabilities(engine)
         self.max_context = spec.max_context or DEFAULT_CONTEXT
         self.chat_template, self.eos_ids = text.chat_template, text.eos_ids
-        self.chat_templates = text.chat_templates
+        self.chat_templates, self.special_tokens = text.chat_templates, text.special_tokens
         self.bos_token, self.eos_token = text.bos_token, text.eos_token
         self.opening, self.closing = text.opening, text.closing
         self.setup = engine.setup(spec.dtype)

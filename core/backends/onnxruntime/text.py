@@ -15,29 +15,31 @@ from core.tokenizer_folder import (
     Unread,
     added,
     chat_templates,
+    check_in_table,
     end_ids,
+    named_tokens,
     read_json,
     template_warnings,
-    token_text,
     tokenizer_file,
 )
 from core.types import ModelSpec
 
 
 class Text:
-    """encode, decode, chat_template, bos_token, eos_token, eos_ids, opening, closing of the model in `folder`.
+    """encode, decode, chat templates, special tokens, eos_ids, opening and closing of the model in `folder`.
 
     Without a tokenizer, random weights read every byte of UTF-8 as a token, and `warnings` says so; real weights are
     given no text. Raises ExplorerError for a tokenizer in a form that is not read.
     """
 
     def __init__(self, folder: Path, spec: ModelSpec) -> None:
-        self._tokenizer = _tokenizer(folder)
+        self._tokenizer, self._spec = _tokenizer(folder), spec
         self._unread = None if spec.random_weights else Unread(folder.name)
         config = read_json(folder / "tokenizer_config.json")
         self.chat_templates = templates = chat_templates(folder, config)
         self.chat_template = templates.get("default")
-        self.bos_token, self.eos_token = token_text(config.get("bos_token")), token_text(config.get("eos_token"))
+        self.special_tokens = named_tokens(folder, config)
+        self.bos_token, self.eos_token = (self.special_tokens.get(f"{name}_token", "") for name in ("bos", "eos"))
         self.eos_ids = end_ids(
             read_json(folder / "generation_config.json"),
             read_json(folder / "config.json"),
@@ -52,6 +54,7 @@ class Text:
         if self._tokenizer is None:
             return self._unread.encode(text) if self._unread else list(text.encode())
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        check_in_table(ids, self._spec)
         return ids
 
     def decode(self, ids: Sequence[int]) -> str:

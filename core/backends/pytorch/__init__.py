@@ -83,6 +83,7 @@ class PyTorch:
             _check_grouped(dtype, options, folder, spec)
         device = "cpu" if integers else load.choose_device(options.device, folder)
         torch.set_num_threads(request.threads or usable_cores())
+        load.check_known(folder)
         progress("Reading the tokenizer")
         tokenizer = load.load_tokenizer(folder, spec)
         loaded = "fp32" if integers else dtype

@@ -17,7 +17,8 @@ import msgspec
 from core import weight_files
 from core.backends.pytorch import quant as quant
 from core.errors import ExplorerError
-from core.tokenizer_folder import Unread, additions, tokenizer_file
+from core.library_tokenizer import library_tokenizer
+from core.tokenizer_folder import Unread, additions, read_json, tokenizer_file
 from core.types import ModelSpec, Progress, Setup
 
 DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
@@ -147,14 +148,23 @@ class NoTokenizer(ByteTokenizer):
         return self._unread.decode(ids)
 
 
+def check_known(folder: Path) -> None:
+    """Raises ExplorerError for an architecture that the library does not have."""
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    kind = read_json(folder / "config.json").get("model_type")
+    if isinstance(kind, str) and kind not in CONFIG_MAPPING:
+        raise ExplorerError(
+            f"transformers does not know the architecture '{kind}', and code that comes with a model is never run.",
+            "Its work and memory can be computed; to run it, take its GGUF or a newer transformers.",
+        )
+
+
 def load_tokenizer(folder: Path, spec: ModelSpec) -> Any:
     """The folder's own tokenizer; without one, bytes for random weights, and a refusal to read for real ones."""
-    import transformers
-
     if tokenizer_file(folder) is None:
         return ByteTokenizer() if spec.random_weights else NoTokenizer(folder.name)
-    with explained(f"The tokenizer in {folder.name} cannot be read", DAMAGED):
-        return transformers.AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
+    return library_tokenizer(folder)
 
 
 def added(tokenizer: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:

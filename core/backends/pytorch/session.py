@@ -25,7 +25,8 @@ from core.backends.pytorch.depth import Depth, complete, cut, depth_of
 from core.backends.pytorch.stream import generate
 from core.backends.pytorch.trace import TorchTrace
 from core.errors import ExplorerError
-from core.tokenizer_folder import end_ids, named
+from core.library_tokenizer import special_tokens
+from core.tokenizer_folder import check_in_table, end_ids, named
 from core.types import Count, GenerationConfig, Ids, Ledger, ModelSpec, Progress
 from hardware.heap import give_back
 
@@ -70,6 +71,7 @@ class TorchSession:
         self.spec = spec
         self.max_context = spec.max_context or getattr(model.config, "max_position_embeddings", None) or UNLIMITED
         self.chat_templates = named(tokenizer.chat_template)
+        self.special_tokens = special_tokens(tokenizer)
         self.chat_template = self.chat_templates.get("default")
         self.bos_token, self.eos_token = tokenizer.bos_token or "", tokenizer.eos_token or ""
         self.eos_ids = end_ids(getattr(model, "generation_config", None), model.config, tokenizer)
@@ -120,7 +122,9 @@ class TorchSession:
         return self._committed
 
     def encode(self, text: str) -> list[int]:
-        return list(self._tokenizer.encode(text, add_special_tokens=False))
+        ids = list(self._tokenizer.encode(text, add_special_tokens=False))
+        check_in_table(ids, self.spec)
+        return ids
 
     def decode(self, ids: Sequence[int]) -> str:
         return str(self._tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
