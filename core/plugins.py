@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar, overload
@@ -62,6 +62,15 @@ def get(kind: Kind, name: str) -> Any:
 def about(kind: Kind, name: str) -> str:
     """What the plugin is, in a sentence or two: the first paragraph of its file."""
     return " ".join((_module(kind, name).__doc__ or "").split("\n\n")[0].split())
+
+
+def require(plugin: Strategy | Eval, can: Set[str], who: str, hint: str) -> None:
+    """Raises ExplorerError where the plugin needs capabilities that `who` lacks: the one sentence for all such cases.
+
+    Said before a model is opened, and once more of the opened one, which may lack what its backend has.
+    """
+    if missing := plugin.needs - can:
+        raise ExplorerError(f"{plugin.label} needs '{', '.join(sorted(missing))}', which {who} cannot do.", hint)
 
 
 def settings(kind: type[T], given: Mapping[str, Any], owner: str) -> T:

@@ -18,6 +18,7 @@ from core.runs.runner import Runner
 from core.runs.store import Store
 from core.types import Generate, Request
 from hardware.process import patient
+from tests.support import preloaded
 from tests.support.shared import PLACE
 
 pytest_plugins = ("tests.support.lanes",)
@@ -93,3 +94,9 @@ def unrepeated(monkeypatch: pytest.MonkeyPatch) -> None:
         return start(self, request if said else msgspec.structs.replace(request, retries=0), keep)
 
     monkeypatch.setattr(Runner, "start", once)
+
+
+@pytest.fixture
+def preloaded_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers of PyTorch are forks of a process that has loaded it, which takes each new process six seconds."""
+    preloaded.workers(monkeypatch)

@@ -103,14 +103,11 @@ def check(request: Request) -> Resolved:
     can = backend.capabilities
     if encoder := isinstance(request.task, Generate) and not wanted.spec.causal:
         can -= {"cache", "rollback", "stream"}
-    if missing := strategy.needs - can:
-        raise ExplorerError(
-            f"{strategy.label} needs '{', '.join(sorted(missing))}', which "
-            f"{'an encoder' if encoder else backend.label} cannot do.",
-            f"{able} works there (--strategy {able})."
-            if not encoder and (able := default_strategy(backend)) != strategy.name
-            else "Choose another strategy or backend.",
-        )
+    other = strategy.name if encoder else default_strategy(backend)
+    hint = "Choose another strategy or backend."
+    if other != strategy.name:
+        hint = f"{other} works there (--strategy {other})."
+    plugins.require(strategy, can, "an encoder" if encoder else backend.label, hint)
     if strategy.single and request.batch > 1:
         raise ExplorerError(f"{strategy.label} runs one sequence at a time.", "Set batch to 1.")
     if request.dtype and request.dtype not in backend.dtypes:
@@ -158,16 +155,13 @@ def _check_task(wanted: Resolved) -> None:
     request, task = wanted.request, wanted.request.task
     if isinstance(task, Evaluate):
         plugin = plugins.get("eval", task.eval)
-        if missing := plugin.needs - can_evaluate(wanted.backend, wanted.entry):
-            if missing == {"likelihood"} and "remote" in wanted.backend.capabilities:
-                raise ExplorerError(
-                    f"{plugin.label} needs the log-probabilities of a prompt, which this server does not give.",
-                    "Use a backend of this machine, or a server that gives them: vLLM, `roofscope serve`.",
-                )
+        able = can_evaluate(wanted.backend, wanted.entry)
+        if plugin.needs - able == {"likelihood"} and "remote" in wanted.backend.capabilities:
             raise ExplorerError(
-                f"{plugin.label} needs '{', '.join(sorted(missing))}', which {request.backend} cannot do.",
-                "Choose another backend.",
+                f"{plugin.label} needs the log-probabilities of a prompt, which this server does not give.",
+                "Use a backend of this machine, or a server that gives them: vLLM, `roofscope serve`.",
             )
+        plugins.require(plugin, able, wanted.backend.label, "Choose another backend.")
     elif isinstance(task, Derive):
         transform = plugins.get("transform", task.transform)
         if reason := transform.unavailable():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import msgspec
 
 from core import plugins
-from core.errors import ExplorerError
 from core.runs.companions import PROBE, same_tokenizer
 from core.types import Asked, Evaluate, Request, generates, remote
 from core.worker.generate import give_account, loaded
@@ -27,12 +26,9 @@ def evaluate(request: Request, sessions: Sessions, journal: Journal) -> None:
     wanted, session = opened.wanted, opened.session
     plugin, params = plugins.get("eval", task.eval), wanted.task
     far, can = remote(session), generates(session.capabilities)
-    if missing := plugin.needs - can:
-        raise ExplorerError(
-            f"{plugin.label} needs '{', '.join(sorted(missing))}', which {session.spec.name} cannot do in "
-            f"{request.backend}.",
-            "Choose another backend, or a model that generates.",
-        )
+    plugins.require(
+        plugin, can, f"{session.spec.name} in {request.backend}", "Choose another backend, or a model that generates."
+    )
     for other in opened.companions.values():
         same_tokenizer(session, other, PROBE)
     journal.write(loaded(request, opened, journal))

@@ -203,11 +203,12 @@ def template_name(session: Session, task: Generate) -> str:
 
 def check_opened(request: Request, task: Generate, strategy: Strategy, session: Session, ids: Ids) -> None:
     """What only the opened model can tell. Raises ExplorerError."""
-    for need in sorted(strategy.needs - session.capabilities):
-        raise ExplorerError(
-            f"{strategy.label} needs '{need}', which {session.spec.name} cannot do in {request.backend}.",
-            "Choose another backend or strategy, 'encode' for an encoder, or leave out options that exclude it.",
-        )
+    plugins.require(
+        strategy,
+        session.capabilities,
+        f"{session.spec.name} in {request.backend}",
+        "Choose another backend or strategy, 'encode' for an encoder, or leave out options that exclude it.",
+    )
     if request.batch > 1 and "batch" not in session.capabilities:
         raise ExplorerError(f"{request.backend} runs one sequence at a time with this model.", "Set batch to 1.")
     n_prompt, n_new = ids.shape[1], task.max_new_tokens

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from core import plugins
 from core.errors import ExplorerError
 from core.types import (
     Counts,
@@ -61,11 +62,8 @@ class ModelUnderTest:
 
     def generate(self, ids: Sequence[int], limit: int, stop: Sequence[str] = ()) -> Generation:
         self._held = []
-        if missing := self._strategy.needs - self.session.capabilities:
-            raise ExplorerError(
-                f"{self._strategy.label} needs '{', '.join(sorted(missing))}', which this model cannot do here.",
-                "Choose another strategy or backend.",
-            )
+        hint = "Choose another strategy or backend."
+        plugins.require(self._strategy, self.session.capabilities, "this model", hint)
         self._fits(len(ids) + limit)
         config = GenerationConfig(limit=limit, seed=self.seed, stop=self.session.eos_ids)
         prompt = np.array([ids], dtype=np.int64)

@@ -37,7 +37,7 @@ def call(child: str, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
             1, mp_context=multiprocessing.get_context("spawn"), initializer=_begin, initargs=(child,)
         )
     try:
-        with _no_main():
+        with no_main():
             future = _children[child].submit(function, *args, **kwargs)
         return future.result(timeout=WAIT_S)
     except BrokenProcessPool:
@@ -52,7 +52,7 @@ def _begin(child: str) -> None:
 
 
 @contextmanager
-def _no_main() -> Iterator[None]:
+def no_main() -> Iterator[None]:
     """A child that is started meanwhile does not run this process's main file, which may be a page of the app."""
     main = sys.modules["__main__"]
     sys.modules["__main__"] = ModuleType("__main__")
