@@ -10,7 +10,7 @@ import altair as alt
 
 from core.analysis.breakdown import Phase, Quantity, by_block, by_kind, by_layer, compare
 from core.charts.chart import Chart, Row, built, fed, si_label
-from core.charts.labels import UNITS, short, si
+from core.charts.labels import UNITS, columns, short, si
 from core.charts.palette import BLUE, GREY, KINDS, RED
 from core.types import LayerResult
 
@@ -274,7 +274,9 @@ def kind_colour(legend: bool = True) -> alt.Color:
         "kind:N",
         title=None,
         scale=alt.Scale(domain=list(KINDS), range=list(KINDS.values())),
-        legend=alt.Legend(orient="bottom", columns=4, symbolType="square", symbolStrokeWidth=0, labelFontSize=12)
+        legend=alt.Legend(
+            orient="bottom", columns=columns(95), symbolType="square", symbolStrokeWidth=0, labelFontSize=12
+        )
         if legend
         else None,
     )

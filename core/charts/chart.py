@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 Row = dict[str, Any]
 SAID = 12  # things that the words for a chart name one by one
+_WORDS = frozenset({"fontSize", "labelFontSize", "titleFontSize", "lineHeight", "labelLimit", "dx", "dy"})
 
 
 class Chart(NamedTuple):
@@ -23,6 +24,26 @@ class Chart(NamedTuple):
 def fed(spec: Mapping[str, Any], alt: str, **datasets: Iterable[Row]) -> Chart:
     """The chart of a cached specification and its named data."""
     return Chart({**spec, "datasets": {name: list(rows) for name, rows in datasets.items()}}, alt)
+
+
+def enlarged(chart: Chart, factor: float) -> Chart:
+    """The same chart with larger words, to be read from the back of a room. Its data and its own size stay."""
+    return chart._replace(spec=_larger(chart.spec, factor))
+
+
+def _larger(part: Any, factor: float) -> Any:
+    if isinstance(part, list):
+        return [_larger(each, factor) for each in part]
+    if not isinstance(part, dict):
+        return part
+    return {
+        name: round(value * factor, 1)
+        if name in _WORDS and isinstance(value, int | float)
+        else value
+        if name in ("datasets", "data")
+        else _larger(value, factor)
+        for name, value in part.items()
+    }
 
 
 def listed(words: str, things: Sequence[str]) -> str:

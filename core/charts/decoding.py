@@ -10,6 +10,7 @@ import altair as alt
 
 from core.analysis.decoding import Prospect
 from core.charts.chart import Chart, Row, built, fed
+from core.charts.labels import LINE_OR_LINES, wrapped
 from core.charts.palette import BLUE, DASHES, GREEN, GREY, ORANGE, SERIES
 from core.types import ForwardCost
 
@@ -34,7 +35,7 @@ def forward_cost(curves: Sequence[CostCurve], height: int = 300) -> Chart:
         for t in curve.cost.times:
             rows.append(
                 {
-                    "name": curve.name,
+                    "name": wrapped(curve.name),
                     "n": t.n,
                     "v": t.seconds / one,
                     "low": t.low_s / one,
@@ -42,16 +43,16 @@ def forward_cost(curves: Sequence[CostCurve], height: int = 300) -> Chart:
                     "text": f"{t.seconds * 1e3:.2f} ms, v = {t.seconds / one:.2f}",
                 }
             )
-        roofs += [{"name": curve.name, "n": n, "v": v} for n, v in curve.roof]
+        roofs += [{"name": wrapped(curve.name), "n": n, "v": v} for n, v in curve.roof]
     sizes = sorted({r["n"] for r in rows})
     words = ", ".join(f"{c.name}: v(16) about {_at(c.cost, 16)}" for c in curves) or "nothing measured yet"
     return fed(
-        _cost_spec(height + 22 * len(curves)),  # the legend has a row for each
+        _cost_spec(height + 15 * sum(2 + wrapped(c.name).count("\n") for c in curves)),  # the legend has its rows
         f"Cost of a forward of n tokens over that of one. {words}",
         rows=rows,
         roofs=roofs,
         diagonal=[{"n": n, "v": n} for n in sizes],
-        names=[{"name": c.name} for c in curves],
+        names=[{"name": wrapped(c.name)} for c in curves],
     )
 
 
@@ -70,7 +71,7 @@ def _cost_spec(height: int) -> dict[str, Any]:
         axis=alt.Axis(grid=False, values=[1, 2, 4, 8, 16, 32, 64]),
     )
     y = alt.Y("v:Q", title="Cost, in forwards of one token", scale=scale, axis=alt.Axis(format="~g", tickCount=6))
-    legend = alt.Legend(orient="top", columns=1, labelLimit=700)
+    legend = alt.Legend(orient="top", columns=1, labelLimit=700, labelExpr=LINE_OR_LINES)
     colour = alt.Color("name:N", title=None, scale=alt.Scale(range=list(SERIES)), legend=legend)
     base = alt.Chart(alt.NamedData("rows"))
     line = base.mark_line(strokeWidth=2.4).encode(x=x, y=y, color=colour)

@@ -130,7 +130,7 @@ def layer_graph(
                 "roam": True,
                 "preserveAspect": "contain",
                 "selectedMode": "single",
-                "top": 24,
+                "top": 44,
                 "bottom": 64,
                 "left": 36,
                 "right": 36,

@@ -9,6 +9,7 @@ from itertools import takewhile
 
 UNITS = {"seconds": "s", "flops": "FLOP", "bytes": "B", "weight_bytes": "B", "output_bytes": "B"}
 LINES = "split(datum.label, '\\n')"  # a Vega expression: an axis label in the lines that `wrapped` made
+LINE_OR_LINES = "width < 480 ? split(datum.label, '\\n') : replace(datum.label, regexp('\\n', 'g'), ' · ')"  # by room
 _PREFIXES = {-4: "p", -3: "n", -2: "µ", -1: "m", 0: "", 1: "k", 2: "M", 3: "G", 4: "T", 5: "P", 6: "E"}
 
 
@@ -44,6 +45,11 @@ def wrapped(name: str, letters: int = 30) -> str:
         else:
             lines += textwrap.wrap(part, letters, break_long_words=False) or [part]
     return "\n".join(lines)
+
+
+def columns(widest: int) -> dict[str, str]:
+    """As many columns of a legend as there is room for, its entries being up to `widest` pixels wide."""
+    return {"expr": f"max(1, floor(width / {widest}))"}
 
 
 def distinct(rows: Sequence[Sequence[str]]) -> tuple[list[str], str]:

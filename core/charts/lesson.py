@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import altair as alt
 
 from core.charts.chart import Chart, Row, built, fed, si_label
-from core.charts.labels import si
+from core.charts.labels import columns, si
 from core.charts.palette import BLUE, DASHES, GREY, ORANGE, SERIES
 
 _ROW, _AXIS = 34, 60  # pixels
@@ -105,14 +105,14 @@ def _lines_spec(
         "name:N",
         title=None,
         scale=alt.Scale(domain=list(names), range=list(SERIES[: len(names)])),
-        legend=alt.Legend(orient="bottom", labelLimit=320, columns=2),
+        legend=alt.Legend(orient="bottom", labelLimit=320, columns=columns(250)),
     )
     dashes = [DASHES[i % len(DASHES)] for i in range(len(names))]
     dash = alt.StrokeDash(
         "name:N",
         title=None,
         scale=alt.Scale(domain=list(names), range=dashes),
-        legend=alt.Legend(orient="bottom", labelLimit=320, columns=2),
+        legend=alt.Legend(orient="bottom", labelLimit=320, columns=columns(250)),
     )
     drawn = alt.Chart(alt.NamedData("rows")).mark_line(strokeWidth=2.4).encode(x=x, y=y, color=colour, strokeDash=dash)
     here = alt.Chart(alt.NamedData("here"))

@@ -9,6 +9,7 @@ from typing import Any
 import altair as alt
 
 from core.charts.chart import Chart, Row, built, fed
+from core.charts.labels import columns
 from core.charts.palette import BLUE, GREEN, GREY, ORANGE, RED, SERIES
 from core.learn.literature import SEEN, Beside, Work, reported
 from core.learn.own_points import Measured
@@ -73,12 +74,13 @@ def _years_spec(families: tuple[str, ...], height: int) -> dict[str, Any]:
         axis=alt.Axis(format="~g", values=[1, 2, 4, 8, 16, 32], gridOpacity=0.4),
     )
     scale = alt.Scale(domain=list(families), range=list(SERIES[: len(families)]))
-    colour = alt.Color("family:N", title=None, scale=scale, legend=alt.Legend(orient="bottom", columns=3))
+    legend = alt.Legend(orient="bottom", columns=columns(190))
+    colour = alt.Color("family:N", title=None, scale=scale, legend=legend)
     shape = alt.Shape(
         "seen:N",
         title=None,
         scale=alt.Scale(domain=list(_SHAPES), range=list(_SHAPES.values())),
-        legend=alt.Legend(orient="bottom", columns=3, symbolFillColor=GREY),
+        legend=alt.Legend(orient="top", columns=columns(105), symbolFillColor=GREY),
     )
     tips = [
         alt.Tooltip("title:N", title="Work"),

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import altair as alt
 
 from core.charts.chart import Chart, Row, built, fed, si_label
-from core.charts.labels import si
+from core.charts.labels import columns, si
 from core.charts.palette import BLUE, GREEN, GREY, ORANGE, PINK, RED, SKY
 
 PARTS = {"weights": BLUE, "KV cache": ORANGE, "activations": GREEN, "workspace": PINK, "runtime": GREY}
@@ -61,7 +61,7 @@ def _split_spec(height: int) -> dict[str, Any]:
                 "part:N",
                 title=None,
                 scale=alt.Scale(domain=list(STEPS), range=list(STEPS.values())),
-                legend=alt.Legend(orient="bottom", symbolType="square", columns=3, labelFontSize=12),
+                legend=alt.Legend(orient="bottom", symbolType="square", columns=columns(135), labelFontSize=12),
             ),
             tooltip=[
                 alt.Tooltip("source:N", title="Source"),
@@ -125,7 +125,7 @@ def _growth_spec(x_title: str, x_scale: Scale, height: int) -> dict[str, Any]:
                 "part:N",
                 title=None,
                 scale=alt.Scale(domain=list(PARTS), range=list(PARTS.values())),
-                legend=alt.Legend(orient="bottom", symbolType="square", columns=5, labelFontSize=12),
+                legend=alt.Legend(orient="bottom", symbolType="square", columns=columns(105), labelFontSize=12),
             ),
             tooltip=[
                 alt.Tooltip("part:N", title="Part"),

@@ -11,7 +11,7 @@ from typing import Any
 import altair as alt
 
 from core.charts.chart import Chart, Row, built, fed, si_label
-from core.charts.labels import si
+from core.charts.labels import columns, si
 from core.charts.palette import BANDS, BLUE, GREY, ORANGE, RED, SKY
 from core.types import Memory
 
@@ -77,8 +77,8 @@ def bands(memory: Sequence[Memory]) -> list[Row]:
 def _memory_spec(height: int) -> dict[str, Any]:
     x = alt.X(
         "t_s:Q",
-        title="Seconds since Run was pressed",
-        axis=alt.Axis(grid=False, format="~s"),
+        title="Since Run was pressed",
+        axis=alt.Axis(grid=False, labelExpr=si_label("s"), tickCount=6, labelOverlap="greedy"),
         scale=alt.Scale(nice=False, zero=False),
     )
     y = alt.Y("bytes:Q", title="Resident memory", stack=True, axis=alt.Axis(labelExpr=si_label("B"), tickCount=5))
@@ -125,7 +125,7 @@ def _memory_spec(height: int) -> dict[str, Any]:
                 "part:N",
                 title=None,
                 scale=alt.Scale(domain=list(_PARTS), range=list(_PARTS.values())),
-                legend=alt.Legend(orient="bottom", symbolType="square"),
+                legend=alt.Legend(orient="bottom", symbolType="square", columns=columns(115)),
             ),
             tooltip=[
                 alt.Tooltip("part:N", title="Part"),

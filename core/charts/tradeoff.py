@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import altair as alt
 
 from core.charts.chart import Chart, Row, built, fed, listed
+from core.charts.labels import columns
 from core.charts.palette import BLUE, GREEN, GREY, ORANGE, PINK, RED, SERIES, SKY
 
 BACKENDS = {"llama.cpp": BLUE, "ONNX Runtime": GREEN, "PyTorch": ORANGE}
@@ -163,7 +164,8 @@ def _pareto_spec(
         if log_x
         else alt.Scale(zero=False, nice=False, padding=PADDING)
     )
-    x = alt.X("x:Q", title=x_title, scale=scale, axis=alt.Axis(format="~g", gridOpacity=0.4))
+    axis = alt.Axis(format="~g", gridOpacity=0.4, tickCount=6, labelOverlap="greedy")
+    x = alt.X("x:Q", title=x_title, scale=scale, axis=axis)
     y = alt.Y(
         "y:Q",
         title=y_title,
@@ -257,7 +259,7 @@ def _deltas_spec(title: str, value_format: str) -> dict[str, Any]:
         "effect:N",
         title=None,
         scale=alt.Scale(domain=list(EFFECTS), range=list(EFFECTS.values())),
-        legend=alt.Legend(orient="bottom", labelFontSize=12, columns=2),
+        legend=alt.Legend(orient="bottom", labelFontSize=12, columns=columns(150)),
     )
     shape = alt.Shape(
         "effect:N", title=None, scale=alt.Scale(domain=list(EFFECTS), range=["triangle-down", "circle", "triangle-up"])

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import altair as alt
 
 from core.charts.chart import Chart, Row, built, fed, listed, si_label
-from core.charts.labels import si
+from core.charts.labels import columns, si
 from core.charts.palette import BLUE, DASHES, GREEN, GREY, ORANGE, PINK, RED, SERIES, SKY
 
 HUES = {"bandwidth": BLUE, "cache bandwidth": SKY, "starting kernels": GREY, "power limit": PINK}
@@ -154,7 +154,7 @@ def _plane_spec(names: tuple[str, ...], flops_title: str, height: int) -> dict[s
     )
     hues = [SERIES[i % len(SERIES)] for i in range(len(names))]
     dashes = [DASHES[i % len(DASHES)] for i in range(len(names))]
-    legend = alt.Legend(orient="bottom", labelFontSize=12, symbolType="stroke", columns=2, labelLimit=260)
+    legend = alt.Legend(orient="bottom", labelFontSize=12, symbolType="stroke", columns=columns(240), labelLimit=260)
     colour = alt.Color("line:N", title=None, scale=alt.Scale(domain=list(names), range=hues), legend=legend)
     dash = alt.StrokeDash("line:N", title=None, scale=alt.Scale(domain=list(names), range=dashes), legend=legend)
     lines = (
@@ -219,7 +219,7 @@ def _binding_spec(batches: tuple[str, ...]) -> dict[str, Any]:
         "kind:N",
         title=None,
         scale=alt.Scale(domain=kinds, range=[*HUES.values(), FLOPS_HUE]),
-        legend=alt.Legend(orient="bottom", labelFontSize=12, columns=3),
+        legend=alt.Legend(orient="bottom", labelFontSize=12, columns=columns(150)),
     )
     tips = [
         alt.Tooltip("model:N", title="Model"),

@@ -11,10 +11,11 @@ import importlib
 import math
 import pkgutil
 import re
+import zlib
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from core.analysis.bottlenecks import Ceiling
 from core.analysis.device_time import compute_peak
@@ -27,22 +28,33 @@ from hardware.device import Device
 Kind = Literal["predict", "move", "see", "check", "do"]
 Source = Literal["ladder", "benchmark", "trace"]
 Value = float | str
+T = TypeVar("T")
 PROMPT = "Why is the sky blue? Explain it to a child."
 _PREFIXES = {"k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12}
 _NUMBER = re.compile(r"\s*([-+]?\d[\d  '_]*(?:[.,]\d+)?(?:e[-+]?\d+)?)\s*([kKmMgGtT]?)\s*[^\d]*\s*")
 
 
 class Scene(NamedTuple):
-    """What a lesson speaks of. value: where its control stands."""
+    """What a lesson speaks of. value: where its control stands; seed: which numbers it asks with, 0 for the usual."""
 
     spec: ModelSpec
     device: Device
     value: Value = 0.0
+    seed: int = 0
 
     @property
     def at(self) -> float:
         """The control's value as a number."""
         return float(self.value)
+
+    def draw(self, what: str, values: Sequence[T]) -> T:
+        """The first of the values, as the lesson is written; with a seed one of the others, the same for equal seeds.
+
+        what: the name of the draw, so that two of one seed do not go together.
+        """
+        if self.seed == 0:
+            return values[0]
+        return values[1 + zlib.crc32(f"{self.seed} {what}".encode()) % (len(values) - 1)]
 
     def ceiling(self, dtype: str = "bf16") -> Ceiling:
         """The device's roof for weights of this format."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, Literal
+
 import msgspec
 import streamlit as st
 
@@ -17,7 +19,7 @@ from hardware.device import Device
 from pages.ui import lecture, text
 from pages.ui.ceilings import THIS, default_threads, kept, this_machine
 from pages.ui.choices import select
-from pages.ui.lesson_view import KINDS, draw_step, finished
+from pages.ui.lesson_view import KINDS, draw_step, finished, own_numbers
 from pages.ui.models import model_picker, spec_of
 from pages.ui.page import page
 from pages.ui.state import adopt, adopt_value, publish
@@ -55,7 +57,13 @@ def subject() -> tuple[ModelSpec, Device, str]:
 
 def open_lesson(name: str) -> None:
     adopt_value("lesson", name)
+    begin()
+
+
+def begin() -> None:
+    """A lesson begins with its first step, and with its own numbers."""
     adopt_value("step", "1")
+    own_numbers()
 
 
 def turn(name: str, by: int) -> None:
@@ -97,18 +105,20 @@ def draw_list() -> None:
                       args=(data_dir(),))  # fmt: skip
 
 
-def draw_lesson(name: str, lesson: Lesson) -> None:
-    """One step of it, and the ways to the others."""
+def draw_lesson(name: str, lesson: Lesson, bar: Any) -> None:
+    """One step of it, and the ways to the others. bar: where its controls stand."""
     places = [str(n) for n in range(1, len(lesson.steps) + 1)]
     adopt("step", places, "1")
     done = progress.done(data_dir()).get(name, frozenset())
 
     def label(place: str) -> str:
         mark = " ✓" if int(place) in done else ""
-        return f"{place} {KINDS[lesson.steps[int(place) - 1].kind][1]}{mark}"
+        return f"{place}{mark}" if lecture.on() else f"{place} {KINDS[lesson.steps[int(place) - 1].kind][1]}{mark}"
 
-    with st.container(horizontal=True, vertical_alignment="bottom", horizontal_alignment="distribute"):
-        chosen = st.segmented_control("Step", places, format_func=label, key="step", required=True)
+    with bar:
+        chosen = st.segmented_control(
+            "Step", places, format_func=label, key="step", required=True, label_visibility=labels()
+        )
         spec, device, model = subject()
     publish("step", chosen, None)
     place = int(chosen or "1")
@@ -116,10 +126,15 @@ def draw_lesson(name: str, lesson: Lesson) -> None:
     draw_ways(name, lesson, place)
 
 
+def labels() -> Literal["visible", "collapsed"]:
+    """In a lecture the controls stand in one row, and what they choose says what they are."""
+    return "collapsed" if lecture.on() else "visible"
+
+
 def draw_ways(name: str, lesson: Lesson, place: int) -> None:
     """Back and on, with the arrow keys too; behind the last step the next lesson."""
     follows = names()[names().index(name) + 1 :]
-    with st.container(horizontal=True, horizontal_alignment="distribute"):
+    with st.container(horizontal=True, horizontal_alignment="distribute", key="lesson-ways"):
         st.button(
             "Back",
             key="lesson-back",
@@ -150,17 +165,22 @@ def draw_ways(name: str, lesson: Lesson, place: int) -> None:
             )
 
 
+def row(key: str | None = None) -> Any:
+    return st.container(horizontal=True, vertical_alignment="bottom", horizontal_alignment="distribute", key=key)
+
+
 with page("Lessons", "" if lecture.on() else ABOUT):
-    with st.container(horizontal=True, vertical_alignment="bottom"):
+    bar = row("lesson-bar")
+    with bar:
         name = select(
             "Lesson",
             [ALL, *names()],
             lambda n: "All lessons" if n == ALL else f"{get(n).order}. {get(n).title}",
             "lesson",
             ALL,
-            on_change=adopt_value,
-            args=("step", "1"),
+            on_change=begin,
             width=380,
+            label_visibility=labels(),
         )
         if not lecture.on():
             st.button(
@@ -175,4 +195,4 @@ with page("Lessons", "" if lecture.on() else ABOUT):
     if name is None or name == ALL:
         draw_list()
     else:
-        draw_lesson(name, get(name))
+        draw_lesson(name, get(name), bar if lecture.on() else row())

@@ -36,17 +36,18 @@ def draw_sentences() -> None:
     """Eight sentences, each with a button that shows the rows it rests on."""
     st.subheader("What the literature says together", anchor=False)
     for number, sentence in enumerate(literature().sentences, 1):
-        words, rows = st.columns([5, 1], vertical_alignment="center")
-        words.markdown(f"**{number}.** {text.escape(sentence.text)}")
-        rows.button(
-            f"{len(sentence.works)} works",
-            key=f"rows-{number}",
-            icon=":material/filter_list:",
-            type="tertiary",
-            on_click=adopt_value,
-            args=("sentence", str(number)),
-            help=f"Show the works that sentence {number} rests on, in the table below.",
-        )
+        with st.container(horizontal=True, vertical_alignment="center"):
+            st.markdown(f"**{number}.** {text.escape(sentence.text)}")
+            st.button(
+                f"{len(sentence.works)} works",
+                key=f"rows-{number}",
+                icon=":material/filter_list:",
+                type="tertiary",
+                width="content",
+                on_click=adopt_value,
+                args=("sentence", str(number)),
+                help=f"Show the works that sentence {number} rests on, in the table below.",
+            )
 
 
 def draw_independent() -> None:
@@ -190,7 +191,8 @@ with page("Literature", ABOUT):
         "answers otherwise."
     )
     draw_sentences()
-    left, right = st.columns(2, gap="large")
+    with st.container(key="cards"):
+        left, right = st.columns(2, gap="large")
     with left, guard():
         draw_independent()
     with right, guard():

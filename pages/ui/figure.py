@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 import streamlit as st
 
-from core.charts.chart import Chart
+from core.charts.chart import Chart, enlarged
+from pages.ui import lecture
 from pages.ui.live import ticking
 
 
@@ -31,6 +32,8 @@ def figure(
     The key keeps the drawn view across updates. on_select: "rerun" or a callback, then the
     selection comes back.
     """
+    if lecture.on():
+        chart = enlarged(chart, lecture.LARGER)
     alt = steady(chart.alt) if ticking() else chart.alt
     if "series" in chart.spec:
         return st.echarts_chart(chart.spec, key=key, height=height, on_select=on_select, alt=alt)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 import streamlit as st
@@ -31,6 +31,8 @@ from core.learn.lesson import (
 )
 from core.learn.lessons._common import generates_one_by_one
 from core.learn.trace import trace
+from core.learn.variants import following as another
+from core.learn.variants import varied
 from core.models import catalogue, derived
 from core.paths import data_dir
 from core.runs.demo import recorded_id
@@ -46,7 +48,7 @@ from pages.ui.panes import panes
 from pages.ui.race import race
 from pages.ui.run_report import draw_failure
 from pages.ui.run_view import draw_stage
-from pages.ui.state import GOING, open_run, readable, remembered, result_of, runner, store
+from pages.ui.state import GOING, adopt_value, open_run, readable, remembered, result_of, runner, store
 
 KINDS = {
     "predict": ("psychology_alt", "Predict"),
@@ -55,7 +57,9 @@ KINDS = {
     "check": ("quiz", "Check"),
     "do": ("play_arrow", "Do"),
 }
-LECTURE_PX = 620  # height of a chart in a lecture room
+LECTURE_PX = 400  # height of a chart in a lecture where its style, which fits it to the screen, is not there
+CLOCK = "Recorded on a busy machine: what it accepts is exact, its clock is not the machine's own."
+_VARIANT_DIGITS = 6
 _SEARCHED = 60  # newest runs that are looked through for one that fits
 
 
@@ -67,14 +71,23 @@ def draw_step(name: str, lesson: Lesson, place: int, scene: Scene, model: str) -
     if step.kind in ("move", "see"):
         draw_moving(name, lesson, step, scene)
     elif step.check is not None:
-        if step.text:
-            st.markdown(text.escape(said(step.text, scene)))
-        draw_check(name, place, step, scene._replace(value=chosen(name, lesson)))
+        now, variant = scene._replace(value=chosen(name, lesson)), asked_variant()
+        asked, told = beside(3, 2)
+        with asked:
+            if step.text:
+                st.markdown(text.escape(said(step.text, scene)))
+            draw_check(name, place, step, varied(lesson, now, variant), told)
+        with asked if lecture.on() else st.container():
+            draw_variants(lesson, step, now, variant)
     else:
-        st.markdown(text.escape(said(step.text, scene)))
-        draw_do(lesson, scene._replace(value=chosen(name, lesson)), model)
+        draw_do(lesson, step, scene._replace(value=chosen(name, lesson)), model)
     if step.check is None:
         progress.mark(data_dir(), name, place)
+
+
+def beside(first: int, second: int) -> tuple[Any, Any]:
+    """Two places of a step: beside each other in a lecture, where all of it is to be seen at once, else in a column."""
+    return panes(first, second) if lecture.on() else (st.container(), st.container())
 
 
 # ---------------------------------------------------------------- move and see
@@ -85,21 +98,39 @@ def draw_moving(name: str, lesson: Lesson, step: Step, scene: Scene) -> None:
 
     @st.fragment
     def part() -> None:
-        words, drawn = panes()
+        words, drawn = panes(5, 6) if lecture.on() else panes()
         with words:
             now = scene._replace(value=draw_control(name, lesson))
             st.markdown(text.escape(said(step.text, now)))
             if step.takeaway:
                 st.info(text.escape(step.takeaway), icon=":material/bookmark:")
         with drawn:
-            if lesson.stepper and step.kind == "move":
-                race([("Jacobi, recorded", frames(trace()))], key=f"trace-{name}")
-                st.caption("Recorded on a busy machine: what it accepts is exact, its clock is not the machine's own.")
-            figure(lesson.chart(now), f"chart-{name}-{step.kind}", LECTURE_PX if lecture.on() else "content")
-            about = lesson.drawn_from or f"Computed for: {now.device.name}."
-            st.caption(f"{text.escape(about)} {text.provenance(lesson.drawn_is)}")
+            stepped = lesson.stepper and step.kind == "move"
+            if stepped:
+                race([("Jacobi, recorded", frames(trace()))], key=f"trace-{name}", steps=int(now.at))
+                if not lecture.on():
+                    st.caption(CLOCK)
+            if not (stepped and lecture.on()):
+                draw_chart(name, lesson, step, now)
+        if stepped and lecture.on():
+            with words:
+                st.caption(CLOCK)
+                with st.expander("The chart of these steps", icon=":material/bar_chart:"):
+                    draw_chart(name, lesson, step, now)
 
     part()
+
+
+def draw_chart(name: str, lesson: Lesson, step: Step, now: Scene) -> None:
+    """The lesson's chart and what it is of; in a lecture as high as the screen leaves room."""
+    key, chart = f"chart-{name}-{step.kind}", lesson.chart(now)
+    if lecture.on():
+        with st.container(height=LECTURE_PX, border=False, key="lecture-chart"):
+            figure(chart, key, "stretch")
+    else:
+        figure(chart, key)
+    about = lesson.drawn_from or f"Computed for: {now.device.name}."
+    st.caption(f"{text.escape(about)} {text.provenance(lesson.drawn_is)}")
 
 
 def draw_control(name: str, lesson: Lesson) -> Value:
@@ -134,6 +165,44 @@ def _shown(value: Value) -> str:
 # ---------------------------------------------------------------- check
 
 
+def asked_variant() -> int:
+    """Which numbers the address asks with; 0 for the lesson's own."""
+    asked = st.query_params.get("variant", "")
+    return int(asked) if asked.isdecimal() and len(asked) <= _VARIANT_DIGITS else 0
+
+
+def draw_variants(lesson: Lesson, step: Step, scene: Scene, variant: int) -> None:
+    """The way to the same question with other numbers, and back; who has its address is asked the same."""
+    following = another(lesson, step, scene, variant)
+    if following is None:
+        return
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.button(
+            "Ask with other numbers",
+            key="lesson-variant",
+            icon=":material/casino:",
+            type="tertiary",
+            on_click=adopt_value,
+            args=("variant", str(following)),
+            help="The same question about another model, device or size. The address says which: give it to others, "
+            "and they are asked the same.",
+        )
+        if variant:
+            st.button(
+                "The lesson's own",
+                key="lesson-own",
+                icon=":material/undo:",
+                type="tertiary",
+                on_click=own_numbers,
+                help="The question about your model and device, with the numbers of the lesson.",
+            )
+
+
+def own_numbers() -> None:
+    """Ask with the lesson's own numbers again."""
+    st.query_params.pop("variant", None)
+
+
 class Tries:
     """What was answered to one question, and how often."""
 
@@ -143,17 +212,23 @@ class Tries:
         self.verdict: Verdict | None = None
 
 
-def draw_check(name: str, place: int, step: Step, scene: Scene) -> None:
-    """The question as a form: Enter answers. Going on is never blocked."""
+def draw_check(name: str, place: int, step: Step, scene: Scene, told: Any) -> None:
+    """The question as a form: Enter answers. Going on is never blocked. told: where the answer is judged."""
     check = step.check
     assert check is not None
-    tries = remembered(f"tries-{name}-{place}-{scene.value}-{scene.device.name}-{scene.spec.name}", Tries)
+    tries = remembered(f"tries-{name}-{place}-{scene.seed}-{scene.value}-{scene.device.name}-{scene.spec.name}", Tries)
     with st.form(f"check-{name}-{place}", border=True):
-        given = draw_question(check, scene, f"{name}-{place}")
+        given = draw_question(check, scene, f"{name}-{place}-{scene.seed}" if scene.seed else f"{name}-{place}")
         if st.form_submit_button("Check", icon=":material/check:", type="primary"):
             answer(check, scene, tries, given)
-    verdict = tries.verdict
-    if verdict is None:
+    with told:
+        draw_verdict(name, place, step, scene, tries)
+
+
+def draw_verdict(name: str, place: int, step: Step, scene: Scene, tries: Tries) -> None:
+    """Right, with what to keep; or what leads to that answer, and after the second one the computation."""
+    verdict, check = tries.verdict, step.check
+    if verdict is None or check is None:
         return
     if verdict.right:
         progress.mark(data_dir(), name, place)
@@ -202,39 +277,42 @@ def answer(check: Number | Choice, scene: Scene, tries: Tries, given: str | int 
 # ---------------------------------------------------------------- do
 
 
-def draw_do(lesson: Lesson, scene: Scene, model: str) -> None:
+def draw_do(lesson: Lesson, step: Step, scene: Scene, model: str) -> None:
     """The way to do it for real, and the measured number beside the computed one."""
     do = lesson.do
-    draw_start(lesson, scene, model)
+    ways, numbers = beside(1, 1)
     own = fitting(lesson, model)
     shipped = Fit(run) if do.recorded is None and (run := stand_in()) is not None else None
     stands_in = shipped is not None or do.recorded is not None
-    if own is None and do.own.made_by:
-        draw_way(lesson, model)
-    if own is None and not stands_in:
-        st.info(
-            "Press the button above. When the run is done, its number stands here.",
-            icon=":material/play_arrow:",
-        )
-        return
     kept = remembered("lesson-recorded", dict[str, bool])
     shows_own = own is not None and not (stands_in and kept.get("on"))
-    if own is not None and stands_in:
-        st.button(
-            "Show what was recorded" if shows_own else "Show my own run",
-            key="lesson-which",
-            icon=":material/swap_horiz:",
-            shortcut="L",
-            on_click=lambda: kept.update(on=not kept.get("on")),
-        )
-    if shows_own and own is not None:
-        draw_run(do.own, own, scene, f":material/check: Your run of {text.when(own.run.created_s)}.")
-    elif do.recorded is not None:
-        draw_recorded(do.recorded, scene)
-    elif shipped is not None:
-        words = "The recorded run that ships with this app"
-        words += "." if own is not None else " stands in: nothing of your own fits yet."
-        draw_run(do.own, shipped, scene, f":material/inventory_2: {words}")
+    with ways:
+        st.markdown(text.escape(said(step.text, scene)))
+        draw_start(lesson, scene, model)
+        if own is None and do.own.made_by:
+            draw_way(lesson, model)
+        if own is None and not stands_in:
+            st.info(
+                "Press the button above. When the run is done, its number stands here.",
+                icon=":material/play_arrow:",
+            )
+        if own is not None and stands_in:
+            st.button(
+                "Show what was recorded" if shows_own else "Show my own run",
+                key="lesson-which",
+                icon=":material/swap_horiz:",
+                shortcut="L",
+                on_click=lambda: kept.update(on=not kept.get("on")),
+            )
+    with numbers:
+        if shows_own and own is not None:
+            draw_run(do.own, own, scene, f":material/check: Your run of {text.when(own.run.created_s)}.")
+        elif do.recorded is not None:
+            draw_recorded(do.recorded, scene)
+        elif shipped is not None:
+            words = "The recorded run that ships with this app"
+            words += "." if own is not None else " stands in: nothing of your own fits yet."
+            draw_run(do.own, shipped, scene, f":material/inventory_2: {words}")
 
 
 def draw_start(lesson: Lesson, scene: Scene, model: str) -> None:
@@ -404,7 +482,7 @@ def draw_beside(found: Beside | None, words: str) -> None:
         one.metric("Measured", _value(found.measured, found.unit))
         two.metric("Computed", _value(found.computed, found.unit))
         ratio = found.measured / found.computed if found.measured is not None and found.computed else None
-        three.metric("Measured over computed", text.ratio(ratio))
+        three.metric("Ratio", text.ratio(ratio), help="Measured over computed.")
         st.caption(f"{text.escape(found.words)} {text.provenance('measured')} {text.provenance('computed')}")
 
 

@@ -15,8 +15,8 @@ def look() -> None:
     st.html(_LOOK)
 
 
-def panes() -> tuple[Any, Any]:
-    """A narrow place for a form and a wide one for its results."""
+def panes(form: int = 1, view: int = 2) -> tuple[Any, Any]:
+    """A narrow place for a form and a wide one for its results; form, view: how the width is shared."""
     with st.container(key="panes"):
-        form, view = st.columns([1, 2], gap="medium")
-    return form, view
+        left, right = st.columns([form, view], gap="medium")
+    return left, right

@@ -70,7 +70,8 @@ export default function ({ data, parentElement }) {
   const views = data.lanes.map(lane);
   const end = Math.max(...data.lanes.map((l) => (l.frames.length ? l.frames[l.frames.length - 1].end_s : 0)), 0.001);
   const times = [...new Set(data.lanes[data.lanes.length - 1].frames.map((f) => f.end_s))];
-  let now = data.autoplay ? 0 : end;
+  // frame 0 is the prompt's; the place of the last step that is shown stands behind it
+  let now = data.autoplay ? 0 : data.steps === null ? end : times[Math.min(data.steps, times.length - 1)] ?? end;
   let playing = Boolean(data.autoplay);
   let last = null;
 
@@ -92,7 +93,7 @@ export default function ({ data, parentElement }) {
   const time = element("span", "time", "");
   const said = element("div", "said"); // read aloud at a step, and silent while the race goes on
   said.setAttribute("role", "status");
-  bar.append(play, back, step, slider, speed, time);
+  bar.append(play, back, step, time, slider, speed);
 
   const legend = element("div", "legend");
   for (const state of ["accepted", "fixed", "wrong", "beyond"]) {
@@ -144,6 +145,10 @@ export default function ({ data, parentElement }) {
     show();
     tell();
   };
+  for (const part of [slider, speed]) {
+    // their own keys are not the page's, which turns its steps with the arrows
+    part.addEventListener("keydown", (event) => event.key !== "Escape" && event.stopPropagation());
+  }
   slider.oninput = () => {
     playing = false;
     now = (end * Number(slider.value)) / 1000;

@@ -19,9 +19,15 @@ _component = st.components.v2.component(
 )
 
 
-def race(lanes: Sequence[tuple[str, Sequence[Frame]]], key: str, autoplay: bool = False) -> None:
-    """lanes: a label and the frames of one pass each; stepping follows the last lane."""
+def race(
+    lanes: Sequence[tuple[str, Sequence[Frame]]], key: str, autoplay: bool = False, steps: int | None = None
+) -> None:
+    """lanes: a label and the frames of one pass each; stepping follows the last lane.
+
+    steps: how many of them behind the prompt are shown at first, and again whenever that changes; else all.
+    """
     data = {
+        "steps": steps,
         "lanes": [{"label": label, "frames": msgspec.to_builtins(list(frames))} for label, frames in lanes],
         "autoplay": autoplay,
     }

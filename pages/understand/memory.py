@@ -70,7 +70,8 @@ def draw_side_by_side(of: Split, seen: Measured, own: dict[str, int], shape: Sha
     known = {k: float(v) for k, v in steps.items() if v is not None}
     if known:
         bars.append(("measured", known))
-    left, right = st.columns([1.5, 1], gap="medium")
+    with st.container(key="cards"):
+        left, right = st.columns([1.5, 1], gap="medium")
     with left.container(border=True, height="stretch"):
         st.markdown("**By purpose**")
         figure(split_bars(bars), key="split")

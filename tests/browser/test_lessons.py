@@ -8,19 +8,21 @@ from typing import Any
 import pytest
 
 from core.learn.lesson import get
+from tests.browser import lecture
 from tests.browser.conftest import Server
 
 pytestmark = pytest.mark.browser
 LESSON = "one_token"
 
 
-def step(page: Any, place: int) -> Any:
+def step(page: Any, place: int, lesson: str = LESSON) -> Any:
     """Waits until the step at this place is on the screen."""
     from playwright.sync_api import expect
 
-    title = page.get_by_role("heading", name=get(LESSON).steps[place - 1].title, exact=False)
+    title = page.get_by_role("heading", name=get(lesson).steps[place - 1].title, exact=False)
     expect(title).to_be_visible()
-    expect(page.locator(".st-key-lesson-on button").first).to_be_visible()  # its keys are heard from then on
+    way = ".st-key-lesson-on, .st-key-lesson-next, .st-key-lesson-back"
+    expect(page.locator(way).last.locator("button").first).to_be_visible()  # its keys are heard from then on
     expect(page.get_by_test_id("stApp")).to_have_attribute("data-test-script-state", "notRunning")
     return title
 
@@ -73,3 +75,14 @@ def test_lecture_mode_has_arrow_keys_and_escape(server: Server, tab: Callable[[]
     page.keyboard.press("Escape")
     expect(page.locator(".st-key-lecture-off")).to_have_count(0)
     expect(page.get_by_test_id("stSidebar")).to_be_visible()
+
+
+def test_the_fullest_steps_of_a_lecture_fit_on_one_screen(server: Server, tab: Callable[[], Any]) -> None:
+    """Of each kind the step with the most words, and the stepper; `python -m tests.browser.lecture` looks at all."""
+    page = tab()
+    for lesson, place in lecture.fullest():
+        page.goto(server.address("lessons", lesson=lesson, step=place, lecture=1))
+        step(page, place, lesson)
+        for width, height in lecture.SCREENS:
+            page.set_viewport_size({"width": width, "height": height})
+            page.wait_for_function(lecture.FITS)

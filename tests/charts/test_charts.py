@@ -11,7 +11,7 @@ import vl_convert
 
 from core.analysis.roofline import Point, Roof
 from core.charts import bandwidth, bars, graph, graph_layout, intervals, memory, roofline, timeline, what_if
-from core.charts.chart import Chart
+from core.charts.chart import Chart, enlarged
 from core.charts.labels import distinct, short, si, wrapped
 from core.types import Elementwise, Embedding, Layer, LayerResult, Linear, Memory, Norm
 
@@ -178,6 +178,20 @@ def test_a_chart_compiles_and_has_words(name: str) -> None:
         spec = {**chart.spec, "width": 600}  # "container" means nothing outside a page
         assert vl_convert.vegalite_to_vega(spec, vl_version="6.1")["marks"]
         assert len(chart.alt) > 10 and "description" not in chart.spec
+
+
+def test_for_a_lecture_words_are_larger_and_nothing_else() -> None:
+    spec = {
+        "height": 100,
+        "layer": [{"mark": {"type": "text", "fontSize": 11, "dx": -4}, "encoding": {"y": {"labelFontSize": 12}}}],
+        "datasets": {"rows": [{"fontSize": 11}]},
+    }
+    large = enlarged(Chart(spec, "words"), 2)
+    assert large.alt == "words" and large.spec["height"] == 100 and large.spec["datasets"] == spec["datasets"]
+    (layer,) = large.spec["layer"]
+    assert layer["mark"] == {"type": "text", "fontSize": 22, "dx": -8}
+    assert layer["encoding"]["y"] == {"labelFontSize": 24}
+    assert spec["layer"][0]["mark"]["fontSize"] == 11, "the specification that is kept stays as it was"
 
 
 def test_the_full_roofline_draws() -> None:

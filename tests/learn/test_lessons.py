@@ -17,7 +17,7 @@ from core import plugins
 from core.analysis.decoding import acceptance, expected_tokens_per_forward
 from core.analysis.work import kv_bytes_per_token
 from core.errors import ExplorerError
-from core.learn import progress, recorded, takeaways
+from core.learn import progress, recorded, takeaways, variants
 from core.learn.lesson import Choice, Number, Scene, Told, get, judge, names, number, said, unfit
 from core.learn.lessons import early_exit, guessing, kv_cache, pruning, really_faster, roofline, speculative
 from core.learn.lessons._common import bytes_per_token, forward
@@ -76,6 +76,36 @@ def test_right_answers_pass_and_each_mistake_gets_its_sentence(name: str, smol: 
                 for mistake in check.mistakes:
                     verdict = judge(check, at, mistake.value(at))
                     assert verdict == (False, mistake.sentence), (step.title, mistake.value(at), check.answer(at))
+
+
+@pytest.mark.parametrize("name", names())
+def test_other_numbers_are_asked_and_judged_as_well(name: str, smol: ModelSpec) -> None:
+    """Twelve variants: the right answer passes, no mistake does, and each of them is answered by name."""
+    lesson, usual = get(name), scene(smol, name)
+    for variant in range(1, 13):
+        at = variants.varied(lesson, usual, variant)
+        assert at == variants.varied(lesson, usual, variant) and at.seed == variant
+        for check in (step.check for step in lesson.steps if isinstance(step.check, Number)):
+            assert judge(check, at, check.answer(at)) == (True, said(check.working, at)), variant
+            for mistake in check.mistakes:
+                verdict = judge(check, at, mistake.value(at))
+                assert verdict == (False, mistake.sentence), (variant, said(check.question, at), verdict)
+
+
+def test_a_variant_asks_something_else(smol: ModelSpec) -> None:
+    for name in names():
+        lesson, usual = get(name), scene(smol, name)
+        assert variants.varied(lesson, usual, 0) is usual
+        for step in lesson.steps:
+            if not isinstance(step.check, Number):
+                assert variants.following(lesson, step, usual, 0) is None
+                continue
+            later = variants.following(lesson, step, usual, 0)
+            assert (later is None) == (name == "consistency"), "one recorded training has no other numbers"
+            if later is not None:
+                other = variants.varied(lesson, usual, later)
+                assert said(step.check.question, other) != said(step.check.question, usual)
+                assert step.check.answer(other) != step.check.answer(usual), step.title
 
 
 @pytest.mark.parametrize("name", names())

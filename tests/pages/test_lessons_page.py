@@ -48,7 +48,7 @@ def test_every_step_draws(fresh: Path, name: str) -> None:
         if isinstance(step.check, Number):
             assert step.check.unit in at.text_input[0].label
         if step.kind == "do":
-            assert [m.label for m in at.metric] == ["Measured", "Computed", "Measured over computed"]
+            assert [m.label for m in at.metric] == ["Measured", "Computed", "Ratio"]
             assert "recorded" in " ".join(c.value for c in at.caption)
         if place < len(get(name).steps):
             sound(at.button(key="lesson-on").click().run())
@@ -93,6 +93,19 @@ def test_the_control_is_kept_from_move_to_check(home: Path) -> None:
     assert at.select_slider[0].value == "fp32"
     sound(at.button(key="lesson-on").click().run())
     assert "fp32" in " ".join(m.value for m in at.markdown)
+
+
+def test_a_question_is_asked_with_other_numbers_and_back(home: Path) -> None:
+    at = opened(lesson="guessing", step="4")
+    usual = at.markdown[-1].value
+    at.text_input[0].set_value("8")
+    sound(at.button(key="lesson-variant").click().run())
+    other = at.markdown[-1].value
+    assert other != usual and at.text_input[0].value == "" and at.query_params["variant"]
+    assert opened(lesson="guessing", step="4", variant=at.query_params["variant"][0]).markdown[-1].value == other
+    sound(at.button(key="lesson-own").click().run())
+    assert at.markdown[-1].value == usual
+    assert opened(lesson="guessing", step="4", variant="x").markdown[-1].value == usual
 
 
 def test_lecture_mode_goes_along_and_ends(app: Open, filled: Store) -> None:

@@ -11,7 +11,7 @@ from core.learn.lessons._common import bytes_per_token, generates_one_by_one, ov
 from core.studies.findings import Findings
 
 DEPTHS = tuple(n / 10 for n in range(1, 11))
-HALF = 0.5
+ASKED = (0.5, 0.4, 0.6, 0.7)  # mean depths that the question can be about
 
 
 def head_share(scene: Scene) -> float:
@@ -24,6 +24,10 @@ def time_left(scene: Scene, depth: float) -> float:
     """Share of the time of a token that goes through this share of the blocks, by bytes."""
     head = head_share(scene)
     return head + (1 - head) * depth
+
+
+def asked(scene: Scene) -> float:
+    return scene.draw("depth", ASKED)
 
 
 def chart(scene: Scene) -> Chart:
@@ -99,27 +103,28 @@ lesson = Lesson(
         ),
         Step(
             "check",
-            "At half the depth",
+            "At less depth",
             check=Number(
                 lambda s: (
                     f"Head and embedding take {head_share(s):.1%} of the bytes of a token of {s.spec.name}. What "
-                    "share of its "
-                    "time is left at half the depth, by bytes?"
+                    f"share of its time is left at {asked(s):.0%} of the depth, by bytes?"
                 ),
                 "(a share)",
-                lambda s: time_left(s, HALF),
+                lambda s: time_left(s, asked(s)),
                 (
-                    Mistake(lambda s: HALF, "That would be so without a head. Its share is not halved."),
+                    Mistake(asked, "That would be so without a head. Its share stays whole."),
                     Mistake(
-                        lambda s: HALF * (1 - head_share(s)),
+                        lambda s: asked(s) * (1 - head_share(s)),
                         "These are the blocks alone. Add the head.",
                     ),
                     Mistake(
-                        lambda s: HALF + head_share(s),
-                        "You added the head to a half of everything. Halve the blocks alone.",
+                        lambda s: asked(s) + head_share(s),
+                        "You added the head to a share of everything. Take that share of the blocks alone.",
                     ),
                 ),
-                lambda s: f"{head_share(s):.3f} + (1 − {head_share(s):.3f}) × {HALF:g} = {time_left(s, HALF):.3f}.",
+                lambda s: (
+                    f"{head_share(s):.3f} + (1 − {head_share(s):.3f}) × {asked(s):g} = {time_left(s, asked(s)):.3f}."
+                ),
                 tolerance=0.01,
             ),
             takeaway="Time left: head share plus depth times the rest.",

@@ -10,13 +10,28 @@ from core.learn.lessons._common import CONTEXT, RUN, forward, ideal_s
 
 ALPHA, GAMMA = 0.7, 8
 DRAFTS = tuple(float(n) for n in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32))
-EXAMPLE_V = 2.6  # a cost of a forward pass to compute with; the one of this machine is measured at the end
+ALPHAS, GAMMAS = (ALPHA, 0.6, 0.8, 0.9), (GAMMA, 3, 6, 7)  # that the questions ask with
+EXAMPLE_V = (2.6, 1.6, 1.9, 3.2)  # costs of a forward pass to compute with; this machine's is measured at the end
 
 
 def roof_v(scene: Scene, n: int) -> float:
     """v(n) as the roof allows it, for the weights as the file stores them."""
     one, many = (ideal_s(forward(scene, k, CONTEXT, dtype=None), scene.ceiling("fp32")) for k in (1, n))
     return many / one
+
+
+def asked(scene: Scene) -> tuple[float, int]:
+    """The probability of a guess, and how many guesses, that the questions are about."""
+    return scene.draw("alpha", ALPHAS), scene.draw("gamma", GAMMAS)
+
+
+def given(scene: Scene) -> float:
+    """Tokens per forward pass of the question."""
+    return expected_tokens_per_forward(*asked(scene))
+
+
+def example_v(scene: Scene) -> float:
+    return scene.draw("v", EXAMPLE_V)
 
 
 def tokens(scene: Scene) -> float:
@@ -105,21 +120,26 @@ lesson = Lesson(
             "check",
             "Tokens per forward pass",
             check=Number(
-                f"Each of {GAMMA} guesses is right with probability {ALPHA:g}, if all before it were; the model "
-                "adds one "
-                "token of its own. How many tokens does a forward pass give on average?",
+                lambda s: (
+                    f"Each of {asked(s)[1]} guesses is right with probability {asked(s)[0]:g}, if all before it were; "
+                    "the model adds one token of its own. How many tokens does a forward pass give on average?"
+                ),
                 "tokens",
-                lambda s: expected_tokens_per_forward(ALPHA, GAMMA),
+                given,
                 (
                     Mistake(
-                        lambda s: ALPHA * GAMMA,
+                        lambda s: asked(s)[0] * asked(s)[1],
                         "That counts every guess by itself. Behind the first wrong one all others are lost.",
                     ),
-                    Mistake(lambda s: ALPHA * GAMMA + 1, "Behind the first wrong guess all others are lost."),
-                    Mistake(lambda s: GAMMA + 1.0, "That is the most it can give, when every guess is right."),
-                    Mistake(lambda s: 1 / (1 - ALPHA), f"That holds for endless guesses; here there are {GAMMA}."),
+                    Mistake(
+                        lambda s: asked(s)[0] * asked(s)[1] + 1, "Behind the first wrong guess all others are lost."
+                    ),
+                    Mistake(lambda s: asked(s)[1] + 1.0, "That is the most it can give, when every guess is right."),
+                    Mistake(
+                        lambda s: 1 / (1 - asked(s)[0]), "That holds for endless guesses; here there are but a few."
+                    ),
                 ),
-                f"(1 − {ALPHA:g}^{GAMMA + 1}) / (1 − {ALPHA:g}) = {expected_tokens_per_forward(ALPHA, GAMMA):.3g}.",
+                lambda s: f"(1 − {asked(s)[0]:g}^{asked(s)[1] + 1}) / (1 − {asked(s)[0]:g}) = {given(s):.3g}.",
                 tolerance=0.015,
             ),
             takeaway="Tokens per forward pass: (1 − α^(γ+1)) / (1 − α), with one of the model's own.",
@@ -128,24 +148,21 @@ lesson = Lesson(
             "check",
             "The speed-up",
             check=Number(
-                f"It gives {expected_tokens_per_forward(ALPHA, GAMMA):.2f} tokens, and the forward pass costs as "
-                "much as "
-                f"{EXAMPLE_V:g} of one token. Guesses come for free. What is the speed-up?",
+                lambda s: (
+                    f"It gives {given(s):.2f} tokens, and the forward pass costs as much as {example_v(s):g} of one "
+                    "token. Guesses come for free. What is the speed-up?"
+                ),
                 "times",
-                lambda s: expected_speedup(expected_tokens_per_forward(ALPHA, GAMMA), EXAMPLE_V),
+                lambda s: expected_speedup(given(s), example_v(s)),
                 (
+                    Mistake(given, "These are the tokens. Divide by what the forward pass costs."),
+                    Mistake(example_v, "That is the cost alone."),
                     Mistake(
-                        lambda s: expected_tokens_per_forward(ALPHA, GAMMA),
-                        "These are the tokens. Divide by what the forward pass costs.",
-                    ),
-                    Mistake(lambda s: EXAMPLE_V, "That is the cost alone."),
-                    Mistake(
-                        lambda s: (expected_tokens_per_forward(ALPHA, GAMMA) - 1) / EXAMPLE_V,
+                        lambda s: (given(s) - 1) / example_v(s),
                         "The token of the model's own counts too.",
                     ),
                 ),
-                f"{expected_tokens_per_forward(ALPHA, GAMMA):.2f} / {EXAMPLE_V:g} = "
-                f"{expected_speedup(expected_tokens_per_forward(ALPHA, GAMMA), EXAMPLE_V):.3g}.",
+                lambda s: f"{given(s):.2f} / {example_v(s):g} = {expected_speedup(given(s), example_v(s)):.3g}.",
             ),
             takeaway="The same accepted tokens bring more on a machine where a forward pass of several costs less.",
         ),

@@ -28,6 +28,8 @@ from core.types import Step as Taken
 
 STEPS = tuple(float(n) for n in range(1, 1 + sum(s.phase == "decode" for s in trace())))
 
+PARTS = (STEPS[-1], 24.0, 32.0, 40.0)  # forward passes that the question can be about
+
 
 def so_far(scene: Scene) -> Acceptance:
     """Of the first steps of the trace, as many as the control says."""
@@ -37,10 +39,9 @@ def so_far(scene: Scene) -> Acceptance:
     return found
 
 
-def whole() -> Acceptance:
-    found = acceptance(trace())
-    assert found is not None
-    return found
+def part(scene: Scene) -> Acceptance:
+    """The forward passes that the question is about: all of the trace, or its first ones."""
+    return so_far(scene._replace(value=scene.draw("steps", PARTS)))
 
 
 def chart(scene: Scene) -> Chart:
@@ -120,24 +121,23 @@ lesson = Lesson(
             "Count the trace",
             check=Number(
                 lambda s: (
-                    f"The whole trace has {whole().n_forward} forward passes after the prompt and "
-                    f"{whole().n_tokens} tokens. "
-                    "How many of the tokens were guessed right (fast-forwarded)?"
+                    f"The first {part(s).n_forward} forward passes of the trace after the prompt give "
+                    f"{part(s).n_tokens} tokens. How many of the tokens were guessed right (fast-forwarded)?"
                 ),
                 "tokens",
-                lambda s: float(whole().fast_forwarded),
+                lambda s: float(part(s).fast_forwarded),
                 (
                     Mistake(
-                        lambda s: float(whole().n_tokens),
+                        lambda s: float(part(s).n_tokens),
                         "These are all tokens. Each forward pass gives one that is no guess.",
                     ),
-                    Mistake(lambda s: float(whole().n_forward), "These are the forward passes."),
+                    Mistake(lambda s: float(part(s).n_forward), "These are the forward passes."),
                     Mistake(
-                        lambda s: float(whole().stationary),
+                        lambda s: float(part(s).stationary),
                         "These are the stationary ones, which were right before their turn: a part of them.",
                     ),
                 ),
-                lambda s: f"{whole().n_tokens} − {whole().n_forward} = {whole().fast_forwarded}.",
+                lambda s: f"{part(s).n_tokens} − {part(s).n_forward} = {part(s).fast_forwarded}.",
                 tolerance=0.0,
             ),
             takeaway="Fast-forwarded tokens: tokens minus forward passes.",

@@ -135,7 +135,10 @@ lesson = Lesson(
             "check",
             "As large as the weights",
             check=Number(
-                "At how many tokens is the cache in fp16 as large as the weights in bf16?",
+                lambda s: (
+                    f"{s.spec.name} has {si(s.spec.n_params, '')} weights and keeps {si(per_token(s), 'B')} per token "
+                    "in fp16. At how many tokens is the cache as large as the weights in bf16?"
+                ),
                 "tokens",
                 as_large_as_the_weights,
                 (

@@ -83,7 +83,10 @@ lesson = Lesson(
             "check",
             "Bytes",
             check=Number(
-                lambda s: f"How many bytes of weights does one token of {s.spec.name} read in {s.value}?",
+                lambda s: (
+                    f"{s.spec.name} has {si(s.spec.n_params, '')} weights. How many bytes of weights does one token of "
+                    f"it read in {s.value}?"
+                ),
                 "bytes",
                 lambda s: weight_bytes(s, str(s.value)),
                 (
@@ -105,7 +108,10 @@ lesson = Lesson(
             "check",
             "FLOPs",
             check=Number(
-                lambda s: f"How many FLOPs does one token of {s.spec.name} do, with an empty cache?",
+                lambda s: (
+                    f"How many FLOPs does one token of {s.spec.name}, of {si(s.spec.n_params, '')} weights, do with an "
+                    "empty cache?"
+                ),
                 "FLOP",
                 lambda s: forward(s).flops,
                 (

@@ -10,17 +10,29 @@ from core.learn.lessons._common import bytes_per_token, generates_one_by_one, ov
 from core.studies.findings import Findings
 
 FORMATS = ("bf16", "q8_0", "q6_k", "q5_0", "q4_1", "q4_0", "q2_k")
-BLOCK, SCALE_BITS = 32, 16  # of GGUF's plain formats
-LARGEST, LEVELS = 6.35, 127  # a block's largest value in the example, and the largest whole number of eight bits
+PLAIN = {"q4_0": 4, "q8_0": 8, "q5_0": 5}  # GGUF's plain formats, with the bits of a weight
+BLOCK, SCALE_BITS = 32, 16  # of these
+LARGEST = (6.35, 2.54, 12.7, 3.81)  # a block's largest value in the example
+LEVELS = 127  # the largest whole number of eight bits
 
 
 def bits(scene: Scene) -> float:
     return BITS_PER_WEIGHT[str(scene.value)]
 
 
-def half_a_step() -> float:
+def plain(scene: Scene) -> tuple[str, int]:
+    """The format that is asked about, and the bits that a weight has in it without its scale."""
+    name = scene.draw("format", tuple(PLAIN))
+    return name, PLAIN[name]
+
+
+def largest(scene: Scene) -> float:
+    return scene.draw("largest", LARGEST)
+
+
+def half_a_step(scene: Scene) -> float:
     """The largest rounding error of the example's block: half the distance of two whole numbers."""
-    return LARGEST / LEVELS / 2
+    return largest(scene) / LEVELS / 2
 
 
 def by_bytes(scene: Scene, dtype: str) -> float:
@@ -105,17 +117,26 @@ lesson = Lesson(
             "check",
             "Bits with their scales",
             check=Number(
-                f"Q4_0 stores blocks of {BLOCK} weights: four bits for each, and one scale of {SCALE_BITS} bits "
-                "for the "
-                "block. How many bits is that per weight?",
-                "bits",
-                lambda s: BITS_PER_WEIGHT["q4_0"],
-                (
-                    Mistake(lambda s: 4.0, "You left out the scale: 16 bits shared by 32 weights."),
-                    Mistake(lambda s: BITS_PER_WEIGHT["q4_1"], "That is Q4_1, with a scale and a smallest value."),
-                    Mistake(lambda s: 4.0 + SCALE_BITS, "The scale is shared by all weights of the block."),
+                lambda s: (
+                    f"{plain(s)[0].upper()} stores blocks of {BLOCK} weights: {plain(s)[1]} bits for each, and one "
+                    f"scale of {SCALE_BITS} bits for the block. How many bits is that per weight?"
                 ),
-                f"4 + {SCALE_BITS} / {BLOCK} = {4 + SCALE_BITS / BLOCK:g} bits.",
+                "bits",
+                lambda s: BITS_PER_WEIGHT[plain(s)[0]],
+                (
+                    Mistake(
+                        lambda s: float(plain(s)[1]),
+                        f"You left out the scale: {SCALE_BITS} bits shared by {BLOCK} weights.",
+                    ),
+                    Mistake(
+                        lambda s: plain(s)[1] + 2 * SCALE_BITS / BLOCK,
+                        "That is a format with a smallest value beside the scale, such as Q4_1. Here there is one.",
+                    ),
+                    Mistake(
+                        lambda s: float(plain(s)[1] + SCALE_BITS), "The scale is shared by all weights of the block."
+                    ),
+                ),
+                lambda s: f"{plain(s)[1]} + {SCALE_BITS} / {BLOCK} = {plain(s)[1] + SCALE_BITS / BLOCK:g} bits.",
                 tolerance=0.01,
             ),
             takeaway="Bits per weight: the number's bits plus the scale's bits over the block's size.",
@@ -124,23 +145,26 @@ lesson = Lesson(
             "check",
             "The error of a block",
             check=Number(
-                f"The largest value of a block is {LARGEST:g}. It is stored in whole numbers from −{LEVELS} to "
-                f"{LEVELS} "
-                "with one scale. How far can a stored value be off?",
+                lambda s: (
+                    f"The largest value of a block is {largest(s):g}. It is stored in whole numbers from −{LEVELS} to "
+                    f"{LEVELS} with one scale. How far can a stored value be off?"
+                ),
                 "(the same unit as the value)",
-                lambda s: half_a_step(),
+                half_a_step,
                 (
                     Mistake(
-                        lambda s: 2 * half_a_step(),
+                        lambda s: 2 * half_a_step(s),
                         "That is the distance of two stored values. Rounding goes to the nearer one: half of it.",
                     ),
                     Mistake(
-                        lambda s: half_a_step() * LEVELS / 255,
+                        lambda s: half_a_step(s) * LEVELS / 255,
                         "Whole numbers on both sides of zero share the range: 127 each.",
                     ),
                 ),
-                f"{LARGEST:g} / {LEVELS} / 2 = {LARGEST / LEVELS / 2:.3g}. One large value makes the step of its whole "
-                "block larger: that is why outliers hurt.",
+                lambda s: (
+                    f"{largest(s):g} / {LEVELS} / 2 = {half_a_step(s):.3g}. One large value makes the step of its "
+                    "whole block larger: that is why outliers hurt."
+                ),
             ),
             takeaway="The largest value of a block sets the error of all its weights.",
         ),

@@ -13,7 +13,8 @@ from core.stats.paired import ALPHA
 from core.stats.proportions import mcnemar
 
 PAIRS = tuple(float(n) for n in range(2, 13))
-FEW, NOISE, CANDIDATES = 5, 0.03, 50
+NOISE, CANDIDATES = 0.03, 50
+FEWS, NOISES, MANY = (5, 4, 6, 7), (NOISE, 0.02, 0.04, 0.05), (CANDIDATES, 20, 100, 200)  # that are asked about
 
 
 @cache
@@ -25,6 +26,16 @@ def smallest_p(n: int) -> float:
 def best_of(n: int) -> float:
     """How many standard deviations the best of n equal candidates lies above their mean, on average (Blom, 1958)."""
     return NormalDist().inv_cdf((n - 0.375) / (n + 0.25))
+
+
+def few(scene: Scene) -> int:
+    """Pairs that the question is about."""
+    return scene.draw("pairs", FEWS)
+
+
+def many(scene: Scene) -> tuple[int, float]:
+    """Candidates and their noise that the question is about."""
+    return scene.draw("candidates", MANY), scene.draw("noise", NOISES)
 
 
 def chart(scene: Scene) -> Chart:
@@ -101,40 +112,47 @@ lesson = Lesson(
         Step("see", "Chance, twice", seen, takeaway="The best of many equal candidates looks faster than it is."),
         Step(
             "check",
-            "Five pairs",
+            "All pairs agree",
             check=Number(
-                f"All of {FEW} pairs favour the new version. What is the two-sided p of the sign test?",
+                lambda s: f"All of {few(s)} pairs favour the new version. What is the two-sided p of the sign test?",
                 "(a probability)",
-                lambda s: smallest_p(FEW),
+                lambda s: smallest_p(few(s)),
                 (
                     Mistake(
-                        lambda s: smallest_p(FEW) / 2,
+                        lambda s: smallest_p(few(s)) / 2,
                         "That is one-sided: all for the new one. All for the old would be as odd.",
                     ),
-                    Mistake(lambda s: 1 / FEW, "The pairs multiply: one half for each."),
+                    Mistake(lambda s: 1 / few(s), "The pairs multiply: one half for each."),
                     Mistake(lambda s: ALPHA, "That is the limit to compare it with."),
                 ),
-                f"2 × (1/2)^{FEW} = {2 * 0.5**FEW:g}.",
+                lambda s: f"2 × (1/2)^{few(s)} = {smallest_p(few(s)):g}.",
             ),
             takeaway="n agreeing pairs reach p = 2 × (1/2)^n.",
         ),
         Step(
             "check",
-            "The best of fifty",
+            "The best of many",
             check=Number(
-                f"{CANDIDATES} settings are equally fast; each measurement has {NOISE:.0%} noise. How many "
-                "percent faster than "
-                "the mean does the best one look, on average?",
+                lambda s: (
+                    f"{many(s)[0]} settings are equally fast; each measurement has {many(s)[1]:.0%} noise. How many "
+                    "percent faster than the mean does the best one look, on average?"
+                ),
                 "%",
-                lambda s: 100 * NOISE * best_of(CANDIDATES),
+                lambda s: 100 * many(s)[1] * best_of(many(s)[0]),
                 (
                     Mistake(
-                        lambda s: 100 * NOISE, "That is one standard deviation. The best of fifty lies further out."
+                        lambda s: 100 * many(s)[1],
+                        "That is one standard deviation. The best of so many lies further out.",
                     ),
-                    Mistake(lambda s: 100 * NOISE * CANDIDATES**0.5, "The root belongs to a mean, not to the best."),
-                    Mistake(lambda s: 100 * NOISE / CANDIDATES**0.5, "That is the error of the mean of all fifty."),
+                    Mistake(
+                        lambda s: 100 * many(s)[1] * many(s)[0] ** 0.5, "The root belongs to a mean, not to the best."
+                    ),
+                    Mistake(lambda s: 100 * many(s)[1] / many(s)[0] ** 0.5, "That is the error of the mean of all."),
                 ),
-                f"{best_of(CANDIDATES):.2f} standard deviations × {NOISE:.0%} = {NOISE * best_of(CANDIDATES):.1%}.",
+                lambda s: (
+                    f"{best_of(many(s)[0]):.2f} standard deviations × {many(s)[1]:.0%} = "
+                    f"{many(s)[1] * best_of(many(s)[0]):.1%}."
+                ),
             ),
             takeaway="Measure the winner of a search again, apart from the search.",
         ),

@@ -131,7 +131,11 @@ lesson = Lesson(
             "check",
             "The fastest decode",
             check=Number(
-                lambda s: f"At most how many tokens per second can {s.spec.name} decode there in bf16, for one user?",
+                lambda s: (
+                    f"{s.device.name} reads {si(s.device.mem_bandwidth_bytes_per_s, 'B/s')}. At most how many tokens "
+                    f"per second can {s.spec.name}, of {si(s.spec.n_params, '')} weights, decode there in bf16, for "
+                    "one user?"
+                ),
                 "tok/s",
                 most_tok_per_s,
                 (

@@ -33,6 +33,12 @@ from core.types import Ids, Sampling
 
 WORDS = ("cat", "dog", "bird")
 P, Q = np.array([0.5, 0.3, 0.2]), np.array([0.2, 0.5, 0.3])
+OTHERS = (  # shares of the large model and of the draft that the questions ask with
+    (P, Q),
+    (np.array([0.4, 0.1, 0.5]), np.array([0.2, 0.5, 0.3])),
+    (np.array([0.1, 0.6, 0.3]), np.array([0.2, 0.6, 0.2])),
+    (np.array([0.7, 0.2, 0.1]), np.array([0.4, 0.1, 0.5])),
+)
 DRAWS = (100.0, 1000.0, 10000.0)
 GUESSING = ("speculative", "self_speculative", "prompt_lookup")  # strategies that draft and verify
 NAME = {"p": "large model", "q": "draft"}
@@ -59,9 +65,21 @@ def frequencies(n: int) -> tuple[float, ...]:
     return tuple(float(x) for x in found / n)
 
 
-def accepted() -> float:
+Shares = NDArray[np.float64]
+
+
+def asked(scene: Scene) -> tuple[Shares, Shares]:
+    return scene.draw("shares", OTHERS)
+
+
+def accepted(p: Shares = P, q: Shares = Q) -> float:
     """Probability that a drafted word is accepted: the sum of the smaller of p and q."""
-    return float(np.minimum(P, Q).sum())
+    return float(np.minimum(p, q).sum())
+
+
+def told(shares: Shares) -> str:
+    """`cat 50%, dog 30%, bird 20%`."""
+    return ", ".join(f"{w} {x:.0%}" for w, x in zip(WORDS, shares, strict=True))
 
 
 def chart(scene: Scene) -> Chart:
@@ -155,23 +173,28 @@ lesson = Lesson(
             "check",
             "How often is the draft accepted?",
             check=Number(
-                f"The large model: {', '.join(f'{w} {p:.0%}' for w, p in zip(WORDS, P, strict=True))}. The draft: "
-                f"{', '.join(f'{w} {q:.0%}' for w, q in zip(WORDS, Q, strict=True))}. What share of drafted words is "
-                "accepted?",
+                lambda s: (
+                    f"The large model: {told(asked(s)[0])}. The draft: {told(asked(s)[1])}. What share of drafted "
+                    "words is accepted?"
+                ),
                 "(a share of 1)",
-                lambda s: accepted(),
+                lambda s: accepted(*asked(s)),
                 (
                     Mistake(
-                        lambda s: float((P * Q).sum()),
+                        lambda s: float((asked(s)[0] * asked(s)[1]).sum()),
                         "That is how often both would say the same word by chance. A word is kept more often "
                         "than that.",
                     ),
-                    Mistake(lambda s: 1 - accepted(), "That is the share of words that are replaced."),
+                    Mistake(lambda s: 1 - accepted(*asked(s)), "That is the share of words that are replaced."),
                     Mistake(
-                        lambda s: float(np.maximum(P, Q).sum()), "You summed the larger ones, which is more than 1."
+                        lambda s: float(np.maximum(*asked(s)).sum()),
+                        "You summed the larger ones, which is more than 1.",
                     ),
                 ),
-                f"Sum of the smaller ones: {' + '.join(f'{m:g}' for m in np.minimum(P, Q))} = {accepted():g}.",
+                lambda s: (
+                    f"Sum of the smaller ones: {' + '.join(f'{m:g}' for m in np.minimum(*asked(s)))} = "
+                    f"{accepted(*asked(s)):g}."
+                ),
             ),
             takeaway="Acceptance is the overlap of the two distributions.",
         ),
@@ -179,18 +202,24 @@ lesson = Lesson(
             "check",
             "What comes out",
             check=Number(
-                f"How often is “{WORDS[0]}” the word that comes out?",
+                lambda s: (
+                    f"The large model says “{WORDS[0]}” in {asked(s)[0][0]:.0%} of all cases, the draft in "
+                    f"{asked(s)[1][0]:.0%}. How often is it the word that comes out?"
+                ),
                 "(a share)",
-                lambda s: float(P[0]),
+                lambda s: float(asked(s)[0][0]),
                 (
-                    Mistake(lambda s: float(Q[0]), "That is the draft's share: it does not change the text."),
+                    Mistake(lambda s: float(asked(s)[1][0]), "That is the draft's share: it does not change the text."),
                     Mistake(
-                        lambda s: float((P[0] + Q[0]) / 2),
+                        lambda s: float(asked(s)[0][0] + asked(s)[1][0]) / 2,
                         "Nothing is mixed: what the draft says too rarely is drawn afterwards.",
                     ),
-                    Mistake(lambda s: accepted(), "That is how often a drafted word is accepted, whichever it is."),
+                    Mistake(
+                        lambda s: accepted(*asked(s)),
+                        "That is how often a drafted word is accepted, whichever it is.",
+                    ),
                 ),
-                f"As often as the large model says it: {P[0]:.0%}.",
+                lambda s: f"As often as the large model says it: {asked(s)[0][0]:.0%}.",
             ),
             takeaway="What comes out has the large model's probabilities, word by word.",
         ),
