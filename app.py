@@ -136,7 +136,7 @@ def _page(entry: Entry) -> st.Page:
 if __name__ == "__main__":  # Streamlit runs this file as the script of every page
     main()
 else:  # `streamlit run` imports it once, to get the server
+    from pages.ui import watch, words
     from pages.ui.server import lifespan
-    from pages.ui.watch import ROUTES
 
-    app = st.App(__file__, lifespan=lifespan, routes=ROUTES)
+    app = st.App(__file__, lifespan=lifespan, routes=[*watch.ROUTES, *words.ROUTES])

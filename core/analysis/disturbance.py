@@ -16,6 +16,8 @@ LEAST_S = 0.03  # lost in all: three of the ticks that the system counts others'
 TAKEN, TAKEN_LEAST_S = 0.1, 0.1  # others' part of the wanted time, where the run queue shows nothing
 BURST = 1.08  # mean over median of equal steps; about 1.01 on a quiet machine
 FEWEST_STEPS = 16  # of which a median says something
+SLOWER = 1.2  # than the same steps of a pass that was drawn meanwhile, which ought to be the slower one
+FEWEST_PAIRS, SHORTEST_S = 4, 0.1  # of steps, and their time together, to compare two passes by
 DRIFT = 0.1  # between the slowest and the fastest pass
 
 
@@ -28,14 +30,19 @@ class Verdict(NamedTuple):
     others_cores: float | None = None
     burst: float | None = None
     per_step_s: float | None = None
+    slower: float | None = None
 
     @property
     def disturbed(self) -> bool:
         return bool(self.reasons)
 
 
-def judge(reading: Disturbance | None, steps_s: Sequence[float]) -> Verdict:
-    """What disturbed a pass. steps_s: its equal steps; without a reading nothing is judged."""
+def judge(reading: Disturbance | None, steps_s: Sequence[float], slower: float | None = None) -> Verdict:
+    """What disturbed a pass. steps_s: its equal steps; without a reading nothing is judged.
+
+    slower: how many times as long as in the watched pass its steps took (see times_as_long). What takes a processor's
+    speed and not its time (a host's other guests on the same core, memory or cache; heat) is seen by nothing else.
+    """
     per_step_s = statistics.mean(steps_s) if steps_s else None
     if reading is None:
         return Verdict(per_step_s=per_step_s)
@@ -54,6 +61,8 @@ def judge(reading: Disturbance | None, steps_s: Sequence[float]) -> Verdict:
         reasons.append(f"other processes used {taken_s / reading.seconds:.1f} of the processors that it wanted")
     if burst is not None and burst > BURST:
         reasons.append(f"its steps came in bursts, on average {burst:.2f} times their median")
+    if slower is not None and slower > SLOWER:
+        reasons.append(f"its steps took {slower:.2f} times as long as in the pass that was watched before it")
     return Verdict(
         reasons=tuple(reasons),
         lost_share=share,
@@ -61,7 +70,15 @@ def judge(reading: Disturbance | None, steps_s: Sequence[float]) -> Verdict:
         others_cores=reading.others_s / reading.seconds if reading.others_s is not None and reading.seconds else None,
         burst=burst,
         per_step_s=per_step_s,
+        slower=slower,
     )
+
+
+def times_as_long(pairs: Sequence[tuple[float, float]]) -> float | None:
+    """Median ratio of equal steps' seconds in a pass and in another one; None where they are too few or too short."""
+    ratios = [seconds / other for seconds, other in pairs if other > 0]
+    enough = len(ratios) >= FEWEST_PAIRS and sum(seconds for seconds, _ in pairs) >= SHORTEST_S
+    return statistics.median(ratios) if enough else None
 
 
 def _taken_s(reading: Disturbance) -> float | None:

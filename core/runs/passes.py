@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from core.analysis.disturbance import LOST, Verdict, drift, judge, unrest
+from core.analysis.disturbance import LOST, Verdict, drift, judge, times_as_long, unrest
 from core.types import Disturbance, Done, Event, Failed, Item, Pass, Step, Unrest
 
 
@@ -42,7 +42,8 @@ def headline(events: Sequence[Event]) -> Headline:
         begun = [n for n in begun if over or n != passes[-1].number or n in readings]
         if not any(steps[n] for n in begun):
             return Headline(tuple(live[-1:]), provisional=True)
-    verdicts = {n: verdict(readings.get(n), steps[n]) for n in begun}
+    watched = steps[live[-1]] if live else []
+    verdicts = {n: verdict(readings.get(n), steps[n], watched) for n in begun}
     clean = [n for n in begun if not verdicts[n].disturbed]
     counted = clean or _least_disturbed(verdicts)
     drifted = drift([verdicts[n].per_step_s for n in counted])
@@ -68,14 +69,25 @@ def verdicts(events: Sequence[Event]) -> dict[int, Verdict]:
     for event in events:
         if isinstance(event, Step) and event.pass_no in steps:
             steps[event.pass_no].append(event)
-    return {n: verdict(reading, steps[n]) for n, reading in readings.items()}
+    live = {e.number for e in events if isinstance(e, Pass) and e.kind == "live"}
+    watched = [e for e in events if isinstance(e, Step) and e.pass_no in live]
+    return {n: verdict(reading, steps[n], watched) for n, reading in readings.items()}
 
 
-def verdict(reading: Disturbance | None, steps: Sequence[Step]) -> Verdict:
-    """What disturbed one pass: its equal steps are those that decode one token by one forward."""
+def verdict(reading: Disturbance | None, steps: Sequence[Step], watched: Sequence[Step] = ()) -> Verdict:
+    """What disturbed one pass: its equal steps are those that decode one token by one forward.
+
+    watched: the steps of the live pass before it, which are compared one by one where both did the same.
+    """
     equal = [
         s.seconds
         for s in steps
         if s.phase == "decode" and s.counts.forwards == s.counts.inputs == 1 and s.counts.tokens == s.counts.sequences
     ]
-    return judge(reading, equal)
+    pairs = [(a.seconds, b.seconds) for a, b in zip(steps, watched, strict=False) if _same(a, b)]
+    return judge(reading, equal, times_as_long(pairs))
+
+
+def _same(one: Step, other: Step) -> bool:
+    """Whether two decode steps computed the same."""
+    return one.phase == other.phase == "decode" and (one.counts, one.n_context) == (other.counts, other.n_context)

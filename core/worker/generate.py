@@ -87,6 +87,7 @@ def measure(request: Request, sessions: Sessions, journal: Journal) -> None:
         journal.warn(message)
     config = _config(request, request.task, session)
     ended: list[Verdict] = []
+    watched: list[Step] = []
     with closing(_plan(request, session, journal, ended)) as plan:
         for number, (kind, profiler) in enumerate(plan):
             instrument = plugins.get("profiler", profiler) if profiler else None
@@ -112,6 +113,8 @@ def measure(request: Request, sessions: Sessions, journal: Journal) -> None:
                 if attachment:
                     attachment.close()
                     _adopt(attachment, journal)
+            if kind == "live":
+                watched = taken
             if far is not None:  # the server is another process: what it takes disturbs nothing
                 give_account(far, journal, number)
                 ended.append(verdict(None, taken))
@@ -119,7 +122,7 @@ def measure(request: Request, sessions: Sessions, journal: Journal) -> None:
             reading = disturbance(shared, request, journal, number)
             if kind == "timing":
                 journal.write(reading)
-            ended.append(verdict(reading, taken))
+            ended.append(verdict(reading, taken, watched if kind == "timing" else ()))
     journal.phase("finished")
 
 

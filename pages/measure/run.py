@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import streamlit as st
+
 from core.runs.store import Run
 from core.types import Result
 from pages.ui.again import draw_again, draw_note
@@ -31,12 +33,6 @@ def draw_figures(run: Run, result: Result) -> None:
         draw_numbers(run, result)
 
 
-def draw_words(run: Run, result: Result) -> None:
-    """The text by itself: so little to draw that its first character is seen at once."""
-    if begun(result):
-        draw_text(run.request, result)
-
-
 def draw_after(run: Run, result: Result) -> None:
     draw_guesses(run)
     draw_end(run, result)
@@ -60,13 +56,17 @@ with page("Run", "Choose a model, a backend and a prompt, and watch where the ti
         start_button("Run", ":material/play_arrow:", request_form(), anew=False)
     run = current_run()
     with view, guard():
+        above, words = st.container(), st.container()  # the text's place is there before a run is, and stays
+        with above:
+            if run is not None:
+                live(run, draw_above, "strip")
+                if run.status() not in GOING:
+                    draw_again(run, result_of(run))
+        with words:
+            draw_text(run)
         if run is None:
             empty("Nothing has run yet", "Press Run: the embedded model needs no download.", ":material/play_circle:")
         else:
-            live(run, draw_above, "strip")
-            if run.status() not in GOING:
-                draw_again(run, result_of(run))
-            live(run, draw_words)
             live(run, draw_figures, "strip", key="figures")
             if run.status() not in GOING:
                 live(run, draw_after, key="after")

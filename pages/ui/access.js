@@ -1,6 +1,7 @@
 // What Streamlit's own elements leave out for those who cannot see or use no mouse: names of small charts, keys for
 // what scrolls, and streamed text that is read out. It adds attributes and changes nothing that React has drawn.
 const EVERY = 300; // milliseconds between two looks at a page that changes
+const TEXT = "[data-testid=stText], .roofscope-words:not([hidden], [data-empty])"; // that a model wrote
 const SPOKEN = 4000; // between two readings of text that grows: a sentence or so, not every token
 
 function name(element, words, role) {
@@ -83,7 +84,7 @@ class Reader {
 
   // Reads out what has come since, no more than a sentence behind; a text that was there from the start is not read.
   look() {
-    const text = document.querySelector(".st-key-run-text [data-testid=stText]")?.textContent ?? null;
+    const text = document.querySelector(`.st-key-run-text :is(${TEXT})`)?.textContent ?? null;
     if (text === null || this.said === null || text === this.said) {
       this.said = text ?? (document.querySelector(".st-key-run-text") ? "" : null);
       return;

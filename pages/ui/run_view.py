@@ -8,14 +8,14 @@ import streamlit as st
 
 from core.runs.progress import decode_rates, journey, memory_line, stage
 from core.runs.store import Run
-from core.types import Generate, Request, Result
+from core.types import Generate, Result
 from pages.ui import marks, text
 from pages.ui.outlook import draw_bar, spent_s
 from pages.ui.pickers import profiler_label, run_header
-from pages.ui.state import GOING, runner
+from pages.ui.state import GOING, result_of, runner
+from pages.ui.words import stream, tail
 
 _PROMPT = 160  # characters of the prompt that are shown above it
-_TAIL = 4000  # characters of the text that a tick sends
 _TILE = 148  # pixels: fixed, so that nothing moves when a number arrives
 
 
@@ -156,13 +156,22 @@ def _tile(
     )
 
 
-def draw_text(request: Request, result: Result) -> None:
-    """The prompt and the end of the text, as plain text: what a model writes is never taken for Markdown."""
-    shown = result.text[-_TAIL:]
-    if isinstance(request.task, Generate) and request.task.prompt:
-        st.caption(f":material/person: {text.escape(text.cut(request.task.prompt, _PROMPT))}")
-    with st.container(border=True, height=150, autoscroll=True, key="run-text"):
-        if shown:
-            st.text(("… " if len(result.text) > _TAIL else "") + shown)
-        else:
-            st.caption("The text appears here." if result.status in GOING else "No text: nothing was generated.")
+def draw_text(run: Run | None) -> None:
+    """The prompt and the end of the text, as plain text: what a model writes is never taken for Markdown.
+
+    Also without a run: the browser shows the text of the next one here as soon as it comes.
+    """
+    result = None if run is None else result_of(run)
+    going = result is not None and result.status in GOING
+    task = None if run is None else run.request.task
+    with st.container(gap="xsmall"):
+        if isinstance(task, Generate) and task.prompt:
+            st.caption(f":material/person: {text.escape(text.cut(task.prompt, _PROMPT))}")
+    with st.container(key="run-text"):
+        stream("" if run is None else run.id, tail(result.text) if result else "", going)
+        if result is not None and not going and result.load_s is not None:
+            with st.container(border=True, height=150, autoscroll=True):
+                if result.text:
+                    st.text(tail(result.text))
+                else:
+                    st.caption("No text: nothing was generated.")

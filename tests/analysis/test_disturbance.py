@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from core.analysis.disturbance import Verdict, drift, judge, unrest
+from core.analysis.disturbance import Verdict, drift, judge, times_as_long, unrest
 from core.types import Disturbance
 
 EQUAL = [0.010] * 64
@@ -71,6 +71,16 @@ def test_others_who_take_much_disturb_though_no_thread_seems_to_have_waited() ->
     assert not judge(reading(seconds=0.3, cpu_s=0.5, waited_s=0.0, others_s=0.09), EQUAL).disturbed, "a few ticks"
     host = Disturbance(t_s=0, pass_no=1, seconds=1, n_cores=64, n_threads=2, cpu_s=1.96, waited_s=0.004, others_s=30.0)
     assert not judge(host, EQUAL).disturbed, "a container's neighbours on other cores"
+
+
+def test_a_pass_that_the_watched_one_beats_is_disturbed_though_no_counter_moved() -> None:
+    """What takes a core's speed and not its time: a host's other guests, memory, heat."""
+    slower = times_as_long([(0.068, 0.031)] * 5 + [(0.030, 0.031)])
+    assert slower == pytest.approx(0.068 / 0.031)
+    found = judge(reading(), [0.068] * 6, slower)
+    assert found.disturbed and "2.19 times as long as in the pass that was watched" in found.reasons[0]
+    assert not judge(reading(), EQUAL, 1.15).disturbed, "a processor that has warmed up"
+    assert times_as_long([(0.068, 0.031)] * 3) is None and times_as_long([(2e-5, 1e-5)] * 64) is None, "too little"
 
 
 def test_nothing_is_judged_without_a_reading() -> None:

@@ -27,16 +27,16 @@ GRID = (
     "backend=pytorch,onnxruntime,llama_cpp",
     "threads=1,2",
     "strategy=autoregressive,native,prompt_lookup,jacobi",
-    "prompt_lookup.draft_length=4,8",
-    "jacobi.window=4,16",
-    "dtype=own,bf16",
-    "llama_cpp.flash_attn=true,false",
+    "prompt_lookup.draft_length=2,4,8",
+    "jacobi.window=4,8,16",
+    "dtype=own,bf16,q8_0,q4_1",
+    "llama_cpp.flash_attn=on,off",
     "llama_cpp.kv_dtype=f16,q8_0",
     "onnxruntime.spinning=true,false",
 )
 GOALS = {"tok_per_s": "higher", "peak_memory_bytes": "lower"}
 WORKLOAD = ("--prompt", "Write a short story about the sea.", "--new-tokens", "48")
-MEASUREMENTS, FINAL_ROUNDS = 16, 5
+MEASUREMENTS, FINAL_ROUNDS = 16, 3
 
 
 def run(axes: Sequence[str] = GRID, measurements: int = MEASUREMENTS, minutes: float = 60.0) -> list[dict[str, Any]]:
@@ -47,7 +47,7 @@ def run(axes: Sequence[str] = GRID, measurements: int = MEASUREMENTS, minutes: f
         for threads in ("1", "2"):
             _core(whole, "ceilings", "--measure", "--threads", threads)
         for backend in ("pytorch", "onnxruntime", "llama_cpp"):  # what is made of the model once
-            _core(whole, "run", "--backend", backend, "--max-new-tokens", "2", "--profilers", "")
+            _core(whole, "run", "--backend", backend, "--prompt", "The sea", "--max-new-tokens", "2", "--profilers", "")
         shutil.copytree(whole / "data" / "ceilings", part / "data" / "ceilings")
         (part / "cache").symlink_to(whole / "cache")
         swept = json.loads(_core(whole, "sweep", *asked, "--reference-every", "0", "--json"))

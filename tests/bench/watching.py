@@ -38,7 +38,8 @@ END_S = 600
 # The moment of a click, and that of the first new text in the view of the run.
 EYE = """
 window.clicked = window.seen = null;
-const words = () => document.querySelector(".st-key-run-text [data-testid=stText]")?.innerText ?? "";
+const places = "[data-testid=stText], .roofscope-words:not([hidden], [data-empty])";
+const words = () => [...document.querySelectorAll(`.st-key-run-text :is(${places})`)].map((e) => e.innerText).join("");
 let before = "";
 document.addEventListener("click", (event) => {
   if (!event.target.closest(".st-key-start")) return;

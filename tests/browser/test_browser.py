@@ -77,7 +77,7 @@ def test_a_live_pass_moves_and_does_not_flicker(server: Server, tab: Tab) -> Non
         "before => document.querySelector('.st-key-run-text').innerText.length > before.length + 8", arg=before
     )
     assert drawn.evaluate("node => node.isConnected"), "a tick built the chart anew"
-    page.wait_for_function("window.moved.size === 4")  # where it is, text, tiles, charts
+    page.wait_for_function("window.moved.size === 3")  # where it is, tiles, charts
     assert not page.evaluate("window.crowded"), "of several parts that are fired at once, Streamlit draws one"
     stop(page)
 

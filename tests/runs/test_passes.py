@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from core.runs.passes import headline
+from core.runs.passes import headline, verdicts
 from core.types import Counts, Disturbance, Done, Event, Item, Pass, PassKind, Step
 
 
@@ -42,6 +42,20 @@ def test_a_watched_pass_speaks_until_a_timing_pass_has_ended() -> None:
     assert headline([*waiting, begun(2, "timing"), Done(t_s=1, cancelled=True)])[:2] == ((0,), True)
     going = headline([*timing, reading(2), begun(3, "timing"), *steps(3)])
     assert going.numbers == (2,)
+
+
+def test_a_timing_pass_that_the_watched_one_beats_gives_way_to_a_repeat() -> None:
+    slow = [*LIVE, begun(1, "timing"), *steps(1, (0.02,) * 20), reading(1)]
+    alone = headline(slow)
+    assert alone.numbers == (1,) and alone.unrest is not None and alone.unrest.disturbed
+    assert "2.00 times as long" in alone.unrest.sentence and verdicts(slow)[1].slower == 2.0
+    again = headline([*slow, begun(2, "timing"), *steps(2), reading(2)])
+    assert again.numbers == (2,) and again.unrest is not None and not again.unrest.disturbed
+    longer: list[Event] = [
+        msgspec.structs.replace(step, n_context=99) for step in steps(1, (0.02,) * 20) if isinstance(step, Step)
+    ]
+    other = headline([*LIVE, begun(1, "timing"), *longer, reading(1)])
+    assert other.unrest is not None and not other.unrest.disturbed, "other work is not compared"
 
 
 def test_elsewhere_a_pass_counts_that_is_going() -> None:
