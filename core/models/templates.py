@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 
 from core.errors import ExplorerError
 from core.models import gguf_file, gguf_tokenizer
+from core.models.identity import stamp
 from core.tokenizer_folder import chat_templates, read_json
 from core.types import ModelEntry
 
@@ -23,11 +25,17 @@ def templates_of(entry: ModelEntry) -> dict[str, str]:
     path = Path(place)
     try:
         if fmt == "gguf":
-            return gguf_tokenizer.chat_templates(gguf_file.read(path).metadata)
+            return dict(_of_gguf(path, stamp({fmt: place})))
         folder = path if path.is_dir() else path.parent
         return chat_templates(folder, read_json(folder / "tokenizer_config.json"))
     except (ExplorerError, OSError, ValueError):
         return {}
+
+
+@lru_cache(maxsize=32)
+def _of_gguf(path: Path, written: str) -> dict[str, str]:
+    """written: the stamp of the file, whose whole vocabulary is read on the way to the templates."""
+    return gguf_tokenizer.chat_templates(gguf_file.read(path).metadata)
 
 
 def thinks(templates: Mapping[str, str]) -> bool:

@@ -167,7 +167,7 @@ def draw_text(run: Run | None) -> None:
     with st.container(gap="xsmall"):
         if isinstance(task, Generate) and task.prompt:
             st.caption(f":material/person: {text.escape(text.cut(task.prompt, _PROMPT))}")
-    with st.container(key="run-text"):
+    with st.container(key="run-text", gap=None):
         stream("" if run is None else run.id, tail(result.text) if result else "", going)
         if result is not None and not going and result.load_s is not None:
             with st.container(border=True, height=150, autoscroll=True):

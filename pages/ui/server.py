@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import webbrowser
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -18,6 +19,7 @@ from pages.ui import rest
 from pages.ui.state import end_runners
 
 _TIDY_S = 30.0  # between two looks at what was freed
+_SWITCH_S = 1e-3  # between threads that want Python: answers to the browser do not wait for a page that is being drawn
 _OPEN_AFTER_S = 0.3  # the socket listens already, and this lets the server answer
 
 
@@ -28,6 +30,7 @@ async def lifespan(app: Any) -> AsyncIterator[None]:
     # and then the first deep link on a fresh server is answered with "Page not found".
     PagesManager.uses_pages_directory = False
     give_way()
+    sys.setswitchinterval(_SWITCH_S)
     few_arenas()
     tidying = asyncio.create_task(_tidy())
     if not st.get_option("server.headless"):
