@@ -87,8 +87,10 @@ class Answerer:
         pipe = self._process.stdout
         assert pipe is not None
         with pipe, contextlib.suppress(RuntimeError):  # the loop is closed: nobody listens any more
-            while (frame := frames.receive(cast(Any, pipe))) is not None:
-                number, said = frame[0]
-                told = msgspec.convert(said, type=Said)
-                self._loop.call_soon_threadsafe(self.said.put_nowait, (int(number), told))
-            self._loop.call_soon_threadsafe(self.said.put_nowait, None)
+            try:
+                while (frame := frames.receive(cast(Any, pipe))) is not None:
+                    number, said = frame[0]
+                    told = msgspec.convert(said, type=Said)
+                    self._loop.call_soon_threadsafe(self.said.put_nowait, (int(number), told))
+            finally:  # also behind words that nobody understands: who waits must hear that no more will come
+                self._loop.call_soon_threadsafe(self.said.put_nowait, None)

@@ -19,6 +19,7 @@ from pathlib import Path
 import msgspec
 
 from core import plugins
+from core.bounds import checked
 from core.errors import ExplorerError
 from core.runs.check import check
 from core.runs.death import explained
@@ -131,7 +132,14 @@ class Desk:
         await self._end_process()
 
     def ask(self, question: Question) -> Asking:
-        """Put a question into the queue. Raises ProblemError, with when to come back, when it is full."""
+        """Put a question into the queue.
+
+        Raises ProblemError for one with a figure out of its bounds, and, with when to come back, when it is full.
+        """
+        try:
+            checked(question, "the question", "Change it, or leave it out.")
+        except ExplorerError as error:
+            raise ProblemError(400, error.message, error.hint) from None
         ahead = self.waiting + self.running
         if ahead > self._depth:
             self.tally.sent_away += 1

@@ -66,6 +66,8 @@ class Chat(Asked, kw_only=True):
     logprobs: bool | None = None
     top_logprobs: int | None = None
     response_format: dict[str, Any] | None = None
+    tools: list[Any] | None = None
+    tool_choice: Any = None
 
 
 class Completion(Asked, kw_only=True):
@@ -114,6 +116,8 @@ def of_chat(form: Chat, request: Request) -> Question:
     limit = form.max_tokens if form.max_completion_tokens is None else form.max_completion_tokens
     if form.response_format is not None and form.response_format.get("type", "text") != "text":
         raise _no("response_format", "Answers are plain text here", "Leave it out.")
+    if form.tools and form.tool_choice != "none":
+        raise _no("tools", "No tools are called here", "Leave them out, or set tool_choice to none.")
     if form.top_logprobs and not form.logprobs:
         raise _no("top_logprobs", "top_logprobs needs logprobs", "Set logprobs to true.")
     top = _top(form.top_logprobs or 0, "top_logprobs") if form.logprobs else None

@@ -16,10 +16,11 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Annotated, Any, BinaryIO, Literal
 
 import msgspec
 import numpy as np
+from msgspec import Meta
 
 from core import engine
 from core.errors import ExplorerError
@@ -52,6 +53,7 @@ from core.worker.subject import ModelUnderTest
 from core.worker.text import TextStream
 
 WHAT = "an answer of the service"
+Int64 = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]  # what crosses a pipe
 
 
 class Question(Record):
@@ -65,11 +67,11 @@ class Question(Record):
     """
 
     request: Request
-    ids: tuple[int, ...] | None = None
-    limit: int | None = None
+    ids: tuple[Int64, ...] | None = None
+    limit: Int64 | None = None
     stop: tuple[str, ...] = ()
-    seed: int = 0
-    top: int | None = None
+    seed: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 0
+    top: Int64 | None = None
     echo: bool = False
     do: Literal["answer", "encode", "decode", "about"] = "answer"
     opening: bool = True
@@ -362,15 +364,20 @@ def beside(question: Question, there: Opened) -> Value:
 # ---------------------------------------------------------------- the process
 
 
-def serve(root: Path, inbox: Iterator[tuple[int, Question]], left: set[int], out: BinaryIO) -> None:
-    """Answer one question after the other."""
+def serve(root: Path, inbox: Iterator[tuple[int, Any]], left: set[int], out: BinaryIO) -> None:
+    """Answer one question after the other. inbox: each as plain values."""
     there = Open()
-    for number, question in inbox:
+    for number, told in inbox:
 
         def say(said: Said, number: int = number) -> None:
             frames.send(out, (number, said))
 
         relay = Relay(say, lambda number=number: number in left)  # type: ignore[misc]
+        try:
+            question = msgspec.convert(told, type=Question)
+        except msgspec.ValidationError as error:
+            say(Refused(message=f"The question cannot be understood: {error}.", hint="Ask otherwise."))
+            continue
         try:
             with answering(root, WHAT):
                 model, load_s = there(question.request, relay)
@@ -401,7 +408,7 @@ def main(root: str) -> None:
     engine.hide_besides()
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what libraries print goes with what they complain
-    questions: queue.Queue[tuple[int, Question]] = queue.Queue()
+    questions: queue.Queue[tuple[int, Any]] = queue.Queue()
     left: set[int] = set()
 
     def listen() -> None:
@@ -410,7 +417,7 @@ def main(root: str) -> None:
             if kind == "leave":
                 left.add(number)
             else:
-                questions.put((number, msgspec.convert(rest[0], type=Question)))
+                questions.put((number, rest[0]))
         os._exit(0)
 
     threading.Thread(target=listen, daemon=True).start()

@@ -89,6 +89,7 @@ def test_no_prompt(prompt: Any) -> None:
         ({"frequency_penalty": 0.5}, "frequency_penalty"),
         ({"logit_bias": {"50256": -100}}, "logit_bias"),
         ({"response_format": {"type": "json_object"}}, "response_format"),
+        ({"tools": [{"type": "function"}]}, "tools"),
         ({"top_logprobs": 3}, "top_logprobs"),
         ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
         ({"min_tokens": 2, "max_tokens": 5}, "min_tokens"),
@@ -119,6 +120,8 @@ def test_what_a_completion_refuses(fields: dict[str, Any], param: str) -> None:
 
 def test_neutral_values_of_what_we_do_not_know_are_no_reason_to_refuse() -> None:
     forms.of_chat(chat(frequency_penalty=0, presence_penalty=0.0, logit_bias={}, n=1, min_tokens=0), REQUEST)
+    forms.of_chat(chat(tools=[]), REQUEST)
+    forms.of_chat(chat(tools=[{"type": "function"}], tool_choice="none"), REQUEST)
     whole = forms.of_chat(chat(min_tokens=4, max_tokens=4), REQUEST).request.task
     assert isinstance(whole, Generate) and whole.ignore_eos
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import http.client
+import io
 import json
 import os
 import signal
@@ -25,6 +26,7 @@ from core.service.desk import Desk
 from core.service.offer import Offer
 from core.service.problems import ProblemError
 from core.types import Request
+from core.worker import answering, frames
 from core.worker.answering import Question
 from core.worker.subject import ModelUnderTest
 from tests.service.server import LONG_S, Server
@@ -379,6 +381,31 @@ def test_the_process_dies_and_the_service_lives(slow: Server) -> None:
             seen += part
     assert b"was killed" in seen and b"[DONE]" not in seen, "what was cut off does not look whole"
     assert client(slow).completions.create(model=MODEL, prompt="Hi", max_tokens=2).choices[0].text
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/completions", {"prompt": "Hi", "max_tokens": 2, "temperature": 1e308}),
+        ("/v1/completions", {"prompt": "Hi", "max_tokens": 2, "temperature": 0.5, "seed": 2**70}),
+        ("/v1/completions", {"prompt": "Hi", "max_tokens": 2, "temperature": 0.5, "top_k": 2**70}),
+        ("/v1/completions", {"prompt": [2**70], "max_tokens": 2}),
+        ("/detokenize", {"tokens": [2**70]}),
+    ],
+)
+def test_a_figure_out_of_its_bounds_is_refused_at_the_door(quick: Server, path: str, body: Any) -> None:
+    status, _, told = post(quick, path, body)
+    assert status == 400 and told["error"]["message"].startswith("A setting of the question is wrong:"), told
+    assert post(quick, "/v1/completions", {"prompt": "Hi", "max_tokens": 2})[0] == 200
+
+
+def test_a_question_that_its_process_does_not_understand_does_not_silence_it(tmp_path: Path) -> None:
+    out = io.BytesIO()
+    answering.serve(tmp_path, iter([(1, {"request": 5}), (2, {})]), set(), out)
+    pipe = io.BytesIO(out.getvalue())
+    told = [frame[0] for _ in range(2) if (frame := frames.receive(pipe)) is not None]
+    assert [number for number, _ in told] == [1, 2], "the next one is heard, too"
+    assert all("cannot be understood" in said["message"] for _, said in told)
 
 
 def test_a_fault_of_our_own_ends_one_answer_and_not_the_service(quick: Server, monkeypatch: pytest.MonkeyPatch) -> None:
