@@ -94,6 +94,10 @@ MIX_BITS_PER_WEIGHT: dict[str, float] = {
     "q6_k": 6.5633,
 }
 
+# What a model's token table and head are stored as where its other matrices are stored so: four bits cost most there.
+# llama.cpp's quantize does it for a table that is also the head, and the PyTorch backend for any.
+TABLES = {"q4_1": "q8_0"}
+
 _ALIASES = {
     "float64": "fp64",
     "f64": "fp64",
@@ -163,11 +167,12 @@ def retype(spec: ModelSpec, dtype: str) -> ModelSpec:
 
     A quantized dtype applies to matrices: norms, biases, convolutions, recurrences, routers and
     position tables stay fp32, as llama.cpp's quantize leaves them. The embedding is quantized too, as it
-    is there; PyTorch's dynamic int8 leaves it, and a table tied to the head with it. A name that llama.cpp's
-    quantize knows as a mix means the mix, spread evenly over the matrices.
+    is there; PyTorch's dynamic int8 leaves it, and a table tied to the head with it; see also TABLES. A name that
+    llama.cpp's quantize knows as a mix means the mix, spread evenly over the matrices.
     """
     dtype = canonical_dtype(dtype)
-    layers = tuple(_retyped(layer, dtype) for layer in spec.layers)
+    tables = TABLES.get(dtype, dtype)
+    layers = tuple(_retyped(x, tables if x.kind in ("embedding", "head") else dtype) for x in spec.layers)
     return msgspec.structs.replace(spec, layers=layers, dtype=dtype)
 
 

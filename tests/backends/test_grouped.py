@@ -54,6 +54,16 @@ def test_the_search_for_four_bits_beats_the_range_of_a_group() -> None:
     assert torch.equal(plain(grouped.pack(flat, "q4_1")), flat), "a group of one value is that value"
 
 
+def test_what_was_four_bits_once_is_found_again() -> None:
+    """As in a model made from a file of Q4_1: sixteen steps in every group, of which the lowest and highest occur."""
+    made = torch.Generator().manual_seed(0)
+    q = torch.randint(0, 16, (16, 4, 32), generator=made)
+    q[..., 5], q[..., 9] = 0, 15
+    scale, least = torch.rand(16, 4, 1, generator=made).half().float() + 0.125, random(16, 4, 1).half().float()
+    w = (scale.half().float() * q + least).view(16, 128)
+    torch.testing.assert_close(plain(grouped.pack(w, "q4_1")), w, rtol=1e-6, atol=1e-6)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("n_out", "n_in"), [(64, 128), (13, 37), (1, 5), (40, 96)])
 def test_a_product_of_any_number_of_rows_is_the_plain_one(kind: str, n_out: int, n_in: int) -> None:
@@ -168,6 +178,18 @@ def test_weights_are_held_once_and_weigh_what_the_format_says(tmp_path: Path) ->
         norms = sum(p.numel() * 4 for p in session._model.parameters())
         assert held + norms == said.weight_bytes
         session.close()
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_model_in_four_bits_has_its_table_and_its_head_in_eight(tmp_path: Path, tied: bool) -> None:
+    made_of(transformers.LlamaConfig(**SIZES, tie_word_embeddings=tied), tmp_path, fused=False).close()
+    session = open_folder(tmp_path, "q4_1")
+    held = {path: m.weight for path, m in session._model.named_modules() if hasattr(m, "weight")}
+    kinds = {path: matrix.kind for path, matrix in held.items() if isinstance(matrix, grouped.Matrix)}
+    table, head = held["model.embed_tokens"], held["lm_head"]
+    assert kinds.pop("model.embed_tokens") == kinds.pop("lm_head") == "q8_0" and set(kinds.values()) == {"q4_1"}
+    assert (table is head) == tied
+    session.close()
 
 
 @pytest.mark.parametrize(

@@ -98,7 +98,8 @@ class Compiled:
 
     def product(self, x: Any, linears: Sequence[Linear]) -> Any:
         """x W^T + b, fp32, of x (..., d_in) for the rows of several matrices, one under the other."""
-        return native.product(x, linears, self._form)
+        weight = linears[0][0]  # a head may be in another format than the blocks
+        return native.product(x, linears, weight.form if isinstance(weight, Matrix) else self._form)
 
     def _describe(self, own: Any, parts: Parts) -> None:
         c = self._common

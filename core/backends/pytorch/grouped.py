@@ -1,10 +1,10 @@
 """Matrices of integers in groups of 32 along a row, as the compiled step reads them, and modules over them.
 
 In `q8_0` (as GGUF's) w = scale * q with q from -127 to 127, in `q4_1` w = scale * q + least with q from 0 to 15; scales
-and least values are fp16. Eight rows lie side by side, so that one load of scales and one of integers serve eight
-outputs; rows and columns that fill the last eight or 32 up are zero. A row of inputs becomes integers when it is
-multiplied, with a scale for each group: 16 bits beside q8_0, 8 beside q4_1. The products and the structures are in
-step.cpp. Knows torch's modules. Knows no family of models and no session.
+and least values are fp16. A model in `q4_1` has its token table and its head in `q8_0`. Eight rows lie side by side, so
+that one load of scales and one of integers serve eight outputs; rows and columns that fill the last eight or 32 up are
+zero. A row of inputs becomes integers when it is multiplied, with a scale for each group: 16 bits beside q8_0, 8 beside
+q4_1. The products and the structures are in step.cpp. Knows torch's modules. Knows no family of models and no session.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from core.backends.pytorch import native
+from core.dtypes import TABLES
 from core.types import Progress
 
 FORMS = {"q8_0": 2, "q4_1": 3}  # in Shape of step.cpp
@@ -147,17 +148,22 @@ def modules() -> SimpleNamespace:
 
 
 def replace(model: Any, kind: str, progress: Progress) -> None:
-    """Put grouped modules in the places of all linear ones and of token tables; a tied head shares its table's."""
+    """Put grouped modules in the places of all linear ones and of token tables; a tied head shares its table's.
+
+    The table and the head are in the better format of dtypes.TABLES, if there is one.
+    """
     from torch import nn
 
     kinds = modules()
     old = [(path, m) for path, m in model.named_modules() if isinstance(m, nn.Linear | nn.Embedding)]
+    head, of_tables = model.get_output_embeddings(), TABLES.get(kind, kind)
     packed: dict[int, Matrix] = {}  # by the address of the weights
     for i, (path, module) in enumerate(old):
         progress(f"Weights to {kind}", i, len(old), "tensors")
         key = module.weight.data_ptr()
         if key not in packed:
-            packed[key] = pack(module.weight.detach(), kind)
+            table = module is head or isinstance(module, nn.Embedding)
+            packed[key] = pack(module.weight.detach(), of_tables if table else kind)
         if isinstance(module, nn.Embedding):
             new = kinds.embedding(packed[key], float(getattr(module, "scalar_embed_scale", 1.0)))
         else:
