@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from core.backends.onnxruntime import plugin
+from core.backends.onnxruntime.room import Cache, Room
 from core.backends.onnxruntime.trace import Arguments, Event, fold, read
 from core.errors import ExplorerError
 from core.models import spec as specs
@@ -428,3 +429,44 @@ def test_the_embedded_model_knows_the_capital_of_france_and_frees_its_memory() -
     closed = resident()
     assert fmt == "onnx" and opened.rss_bytes - before.rss_bytes > 400e6
     assert closed.rss_bytes - before.rss_bytes < 100e6
+
+
+# ---------------------------------------------------------------- the cache's memory
+
+
+def test_a_cut_cache_lies_where_the_longer_one_lay() -> None:
+    room = Room([(3, 2), (1, 4)], [np.float32, np.float16])
+    written = room.beside(Cache([]), 2, 5)
+    wanted = []
+    for value, (heads, width) in zip(written.values, ((3, 2), (1, 4)), strict=True):
+        given = np.arange(2 * heads * 5 * width).reshape(2, heads, 5, width).astype(value.numpy().dtype)
+        value.update_inplace(given)
+        wanted.append(given[:, :, :3])
+    short = room.cut(written, 3)
+    for value, before, part in zip(short.values, written.values, wanted, strict=True):
+        assert value.data_ptr() == before.data_ptr() and np.array_equal(value.numpy(), part)
+    other = room.beside(short, 2, 4)
+    assert other.place != short.place and room.beside(other, 2, 6).place == short.place
+    assert other.values[0].data_ptr() != short.values[0].data_ptr()
+    grown = room.beside(short, 2, 2000)
+    assert grown.values[0].numpy().shape == (2, 3, 2000, 2), "and what is read meanwhile stays"
+    assert np.array_equal(short.values[0].numpy(), wanted[0])
+
+
+def test_tokens_taken_back_leave_what_a_fresh_session_has(tiny: Path) -> None:
+    """Guesses of which a part is kept, a longer past than there was room for, and tokens that are rewound."""
+    session, fresh = open_folder(tiny), open_folder(tiny)
+    ids = np.random.default_rng(0).integers(1, 300, (1, 60))
+    at = 0
+    for n_fed, n_kept in ((20, 20), (8, 3), (1, 1), (6, 0), (7, 2), (30, 30), (4, 1)):
+        session.forward(ids[:, at : at + n_fed])
+        session.commit(n_kept)
+        at += n_kept
+    session.rewind(5)
+    at -= 5
+    fresh.forward(ids[:, :at])
+    fresh.commit(at)
+    wanted = fresh.forward(ids[:, at : at + 2]).numpy()
+    np.testing.assert_allclose(session.forward(ids[:, at : at + 2]).numpy(), wanted, rtol=1e-4, atol=1e-5)
+    for one in (session, fresh):
+        one.close()

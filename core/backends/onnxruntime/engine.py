@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from core.backends.onnxruntime.room import Cache, Room
 from core.errors import ExplorerError
 from core.types import Ids, Setup
 from hardware.heap import give_back
@@ -32,8 +33,9 @@ QUIET = 3  # errors only; warnings about nodes left on the CPU would be lost on 
 class Engine:
     """Runs the graph once: `run` maps tokens and past to logits and present.
 
-    `past` and `present` are lists of OrtValue in the order of the cache inputs; they stay where the
-    provider put them and are never copied through NumPy.
+    `past` and `present` are caches, with values in the order of the cache inputs. On the processor they lie in memory
+    that is used again, once a first run has shown that the graph's presents are as long as past and new tokens
+    together; elsewhere they stay where the provider put them.
     """
 
     _session: Any = None
@@ -51,6 +53,7 @@ class Engine:
         self.past_names, self.present_names = [p[0] for p in pairs], [p[1] for p in pairs]
         self._shapes = [inputs[name].shape for name in self.past_names]
         self._dtypes = [DTYPES[inputs[name].type] for name in self.past_names]
+        self._room: Room | None = None
         self._others = [name for name in inputs if name not in self.past_names]
         self.keeps_logits = "logits_to_keep" in self._others  # else every position's logits are computed
         if unknown := set(self._others) - KNOWN_INPUTS:
@@ -107,7 +110,7 @@ class Engine:
             len(shape) == 4 and isinstance(shape[2], str) and isinstance(shape[3], int) for shape in self._shapes
         )
 
-    def empty(self, batch: int) -> list[Any]:
+    def empty(self, batch: int) -> Cache:
         """A cache of no tokens."""
         from onnxruntime import OrtValue
 
@@ -115,38 +118,55 @@ class Engine:
         for shape, dtype in zip(self._shapes, self._dtypes, strict=True):
             sizes = [batch, *(0 if isinstance(size, str) else size for size in shape[1:])]
             values.append(OrtValue.ortvalue_from_numpy(np.zeros(sizes, dtype), self.device, 0))
-        return values
+        return Cache(values)
 
-    def cut(self, values: Sequence[Any], n: int) -> list[Any]:
-        """The first n positions of every cache tensor, copied."""
+    def cut(self, cache: Cache, n: int) -> Cache:
+        """The first n positions of every cache tensor. What is cut is gone."""
+        if cache.place is not None and self._room is not None:
+            return self._room.cut(cache, n)
+        return self.copied(cache, n)
+
+    def copied(self, cache: Cache, n: int) -> Cache:
+        """The first n positions of every cache tensor, in memory that no session owns."""
         from onnxruntime import OrtValue
 
         # a real copy: what numpy() returns may lie in memory that its OrtValue gives back
-        parts = (value.numpy()[:, :, :n].copy(order="C") for value in values)
-        return [OrtValue.ortvalue_from_numpy(part, self.device, 0) for part in parts]
+        parts = (value.numpy()[:, :, :n].copy(order="C") for value in cache.values)
+        return Cache([OrtValue.ortvalue_from_numpy(part, self.device, 0) for part in parts])
 
-    def run(self, ids: Ids, past: Sequence[Any], n_past: int, kept: int) -> tuple[Any, list[Any]]:
+    def run(self, ids: Ids, past: Cache, n_past: int, kept: int) -> tuple[Any, Cache]:
         """Logits of the last `kept` positions, an OrtValue on the CPU, and the present cache."""
         from onnxruntime import OrtValue
 
         if self._session is None:
             raise ExplorerError("The session is closed.", "Open the model again.")
-        n = ids.shape[1]
+        batch, n = ids.shape
         binding = self._session.io_binding()
         for name in self._others:
             array = _input(name, ids, n_past, n, kept)
             binding.bind_ortvalue_input(name, OrtValue.ortvalue_from_numpy(array))
-        for name, value in zip(self.past_names, past, strict=True):
+        for name, value in zip(self.past_names, past.values, strict=True):
             binding.bind_ortvalue_input(name, value)
         binding.bind_output(self._logits, "cpu")
-        for name in self.present_names:
-            binding.bind_output(name, self.device)
+        present = self._room.beside(past, batch, n_past + n) if self._room is not None else None
+        if present is None:
+            for name in self.present_names:
+                binding.bind_output(name, self.device)
+        else:
+            for name, value in zip(self.present_names, present.values, strict=True):
+                binding.bind_ortvalue_output(name, value)
         try:
             self._session.run_with_iobinding(binding)
         except Exception as error:
             raise _explained(error, self.file) from error
-        logits, *present = binding.get_outputs()
-        return logits, present
+        logits, *made = binding.get_outputs()
+        if present is not None:
+            return logits, present
+        if self.past_names and self.can_slice and self.device == "cpu":
+            sizes = [(value.shape()[1], value.shape()[3]) for value in made]
+            if [value.shape() for value in made] == [[batch, heads, n_past + n, width] for heads, width in sizes]:
+                self._room = Room(sizes, self._dtypes)
+        return logits, Cache(made)
 
     def close(self) -> None:
         if self._session is None:

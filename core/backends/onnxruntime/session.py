@@ -1,7 +1,7 @@
 """The Session over one Engine: which tokens are committed, which are pending, and what it found in its files.
 
 The cache of the last forward is kept whole: a commit of all its tokens hands it on without a copy,
-a commit of fewer cuts its end off.
+a commit of fewer cuts its end off, where it lies.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from core.types import Count, GenerationConfig, Ids, Ledger, ModelSpec, Sampling
 
 if TYPE_CHECKING:
     from core.backends.onnxruntime.engine import Engine
+    from core.backends.onnxruntime.room import Cache
     from core.backends.onnxruntime.text import Text
     from core.backends.onnxruntime.trace import OnnxTrace
 
@@ -58,8 +59,8 @@ class OnnxSession:
         self.setup = engine.setup(spec.dtype)
         self.warnings = text.warnings
         self.ran = Ledger()
-        self._past: list[Any] | None = None
-        self._pending: tuple[int, list[Any]] | None = None
+        self._past: Cache | None = None
+        self._pending: tuple[int, Cache] | None = None
         self._n_committed = 0
         self._trace: OnnxTrace | None = None
 
@@ -140,7 +141,7 @@ class OnnxSession:
 
         assert self._trace is None, "this session is being traced already"
         # the old session's memory must go first, and its cache lies in that
-        past = None if self._past is None else self._engine.cut(self._past, self._n_committed)
+        past = None if self._past is None else self._engine.copied(self._past, self._n_committed)
         self._past, self._pending = None, None
 
         def on_finish() -> None:
