@@ -43,7 +43,7 @@ def judge(reading: Disturbance | None, steps_s: Sequence[float], slower: float |
     slower: how many times as long as in the watched pass its steps took (see times_as_long). What takes a processor's
     speed and not its time (a host's other guests on the same core, memory or cache; heat) is seen by nothing else.
     """
-    per_step_s = statistics.mean(steps_s) if steps_s else None
+    per_step_s = statistics.fmean(steps_s) if steps_s else None
     if reading is None:
         return Verdict(per_step_s=per_step_s)
     taken_s, stolen_s = _taken_s(reading), reading.stolen_s or 0.0

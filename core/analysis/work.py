@@ -14,9 +14,11 @@ tokens that each choose k of E experts; selective scan, Gu and Dao 2023 section 
 
 from __future__ import annotations
 
-from collections import Counter
+import math
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import msgspec
 
@@ -132,15 +134,15 @@ def ran_work(
         spec = retype(spec, spec.dtype)
     stored = {layer.name: layer.weight_bytes or 0 for layer in spec.layers}
     element, kv_element = bytes_per_element(activation_dtype), bytes_per_element(kv_dtype)
-    groups: dict[Forwards, list[int]] = {}
+    groups: defaultdict[tuple[Any, ...], list[int]] = defaultdict(list)
     for ran in forwards:
-        key = msgspec.structs.replace(ran, n_past=0, times=1, rise=0)
-        groups.setdefault(key, []).extend(ran.pasts)
+        groups[ran.n_new, ran.n_logits, ran.n_sequences, ran.of, ran.blocks].extend(ran.pasts)
     sums = {layer.name: [0.0] * len(_SUMMED) for layer in spec.layers}
     behind = _behind_attention(spec) if prunes_last_block else frozenset[str]()
     trained = {name: [0.0] * len(_SUMMED) for name in (HEADS, EXITS)}
     weight = bytes_per_element(spec.dtype)
-    for shape, pasts in groups.items():
+    for (n_new, asked, n_sequences, of, blocks), pasts in groups.items():
+        shape = Forwards(n_new=n_new, n_logits=asked, n_past=0, n_sequences=n_sequences, of=of, blocks=blocks)
         n_logits = shape.n_logits if spec.causal else shape.n_new
         # a forward through some of the blocks norms only what goes into the head
         wanted_only = behind | {_FINAL_NORM} if shape.blocks else behind
@@ -199,16 +201,30 @@ def _takes_part(layer: Layer, shape: Forwards) -> bool:
 def _attended(
     layer: Layer, op: Attention, f: _Forward, pasts: Sequence[int], causal: bool, only_writes: bool
 ) -> list[float]:
-    """Attention over the pasts of several forwards."""
-    found = [0.0] * len(_SUMMED)
-    for past, times in Counter(pasts).items():
-        row = _attention_work(layer, op, replace(f, n_past=past if causal else 0))
+    """Attention over the pasts of several forwards.
+
+    All of it grows in proportion to the past until a window is full, and then no more: of tens of thousands of
+    forwards two tell the rest.
+    """
+
+    def row(past: int) -> list[float]:
+        of = _attention_work(layer, op, replace(f, n_past=past))
         if only_writes:
-            row = LayerWork(
+            of = LayerWork(
                 name=layer.name, kind=layer.kind, flops=0, flops_executed=0, weight_bytes=0, activation_bytes=0,
-                kv_write_bytes=row.kv_write_bytes,
+                kv_write_bytes=of.kv_write_bytes,
             )  # fmt: skip
-        _add(found, row, times)
+        return [getattr(of, name) for name in _SUMMED]
+
+    if not causal:
+        return [len(pasts) * x for x in row(0)]
+    full = op.window or math.inf
+    growing = [past for past in pasts if past + f.n_new <= full] if op.window else pasts
+    first, second, total = row(0), row(1), sum(growing)
+    found = [len(growing) * a + total * (b - a) for a, b in zip(first, second, strict=True)]
+    late = Counter(min(past, op.window) for past in pasts if past + f.n_new > full) if op.window else {}
+    for past, times in late.items():
+        found = [a + times * b for a, b in zip(found, row(past), strict=True)]
     return found
 
 

@@ -28,14 +28,22 @@ def headline(events: Sequence[Event]) -> Headline:
     """
     passes = [e for e in events if isinstance(e, Pass)]
     steps: dict[int, list[Step]] = {p.number: [] for p in passes}
-    readings: dict[int | None, Disturbance] = {}
-    over = False
     for event in events:
         if isinstance(event, Step):
             steps.setdefault(event.pass_no, []).append(event)
-        elif isinstance(event, Disturbance):
-            readings[event.pass_no] = event
-        over |= isinstance(event, Done | Failed)
+    equal_s = {n: _equal_s(own) for n, own in steps.items()}
+    return chosen(passes, steps, equal_s, [e for e in events if not isinstance(e, Step)])
+
+
+def chosen(
+    passes: Sequence[Pass],
+    steps: Mapping[int, Sequence[Step]],
+    equal_s: Mapping[int, Sequence[float]],
+    others: Sequence[Event],
+) -> Headline:
+    """The same, of events that are sorted already. steps, equal_s: of each pass, see verdict; others: all the rest."""
+    readings: dict[int | None, Disturbance] = {e.pass_no: e for e in others if isinstance(e, Disturbance)}
+    over = any(isinstance(e, Done | Failed) for e in others)
     live = [p.number for p in passes if p.kind == "live"]
     begun = [p.number for p in passes if p.kind == "timing"]
     if live:
@@ -43,13 +51,13 @@ def headline(events: Sequence[Event]) -> Headline:
         if not any(steps[n] for n in begun):
             return Headline(tuple(live[-1:]), provisional=True)
     watched = steps[live[-1]] if live else []
-    verdicts = {n: verdict(readings.get(n), steps[n], watched) for n in begun}
+    verdicts = {n: verdict(readings.get(n), steps[n], watched, equal_s[n]) for n in begun}
     clean = [n for n in begun if not verdicts[n].disturbed]
     counted = clean or _least_disturbed(verdicts)
     drifted = drift([verdicts[n].per_step_s for n in counted])
     known = [verdicts[n] for n in counted if n in readings]
     told = unrest(known, drifted, len(begun), len(begun) - len(clean))
-    if None in readings and any(isinstance(e, Item) and e.seconds is not None for e in events):
+    if None in readings and any(isinstance(e, Item) and e.seconds is not None for e in others):
         told = unrest([judge(readings[None], ())], None, 1, 0)
     return Headline(tuple(counted), unrest=told)
 
@@ -74,18 +82,28 @@ def verdicts(events: Sequence[Event]) -> dict[int, Verdict]:
     return {n: verdict(reading, steps[n], watched) for n, reading in readings.items()}
 
 
-def verdict(reading: Disturbance | None, steps: Sequence[Step], watched: Sequence[Step] = ()) -> Verdict:
+def verdict(
+    reading: Disturbance | None,
+    steps: Sequence[Step],
+    watched: Sequence[Step] = (),
+    equal_s: Sequence[float] | None = None,
+) -> Verdict:
     """What disturbed one pass: its equal steps are those that decode one token by one forward.
 
-    watched: the steps of the live pass before it, which are compared one by one where both did the same.
+    watched: the steps of the live pass before it, which are compared one by one where both did the same. equal_s:
+    seconds of the equal steps, where they are known already.
     """
-    equal = [
+    pairs = zip(steps, watched, strict=False) if reading is not None else ()
+    slower = times_as_long([(a.seconds, b.seconds) for a, b in pairs if _same(a, b)])
+    return judge(reading, _equal_s(steps) if equal_s is None else equal_s, slower)
+
+
+def _equal_s(steps: Sequence[Step]) -> list[float]:
+    return [
         s.seconds
         for s in steps
         if s.phase == "decode" and s.counts.forwards == s.counts.inputs == 1 and s.counts.tokens == s.counts.sequences
     ]
-    pairs = [(a.seconds, b.seconds) for a, b in zip(steps, watched, strict=False) if _same(a, b)]
-    return judge(reading, equal, times_as_long(pairs))
 
 
 def _same(one: Step, other: Step) -> bool:

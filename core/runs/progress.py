@@ -10,7 +10,7 @@ from typing import Literal, TypeVar
 
 from core import plugins
 from core.errors import ExplorerError
-from core.runs.recording import Recording, length
+from core.runs.recording import Recording
 from core.types import Derive, Done, Evaluate, Event, Failed, Generate, Loaded, Memory, Pass, Record, Request
 
 T = TypeVar("T")
@@ -39,12 +39,8 @@ class Stage(Record):
         return max(0.0, min(1.0, self.done / self.total))
 
 
-def stage(request: Request, events: Sequence[Event]) -> Stage:
-    """The stage after these events; a crash and a new attempt start over from the last Loaded or Phase."""
-    return _stage(Recording(request, events))
-
-
-def _stage(run: Recording) -> Stage:
+def stage(run: Recording) -> Stage:
+    """The stage after its events; a crash and a new attempt start over from the last Loaded or Phase."""
     if run.ended is not None:
         return Stage(name="finished")
     if run.resting:
@@ -62,7 +58,6 @@ def _stage(run: Recording) -> Stage:
 
 def _in_pass(run: Recording, loaded: Loaded) -> Stage:
     request, current = run.request, list(run.passes.values())[-1]
-    steps = run.steps[current.number]
     counted = [p for p in run.passes.values() if p.kind != "warmup"]
     n_timing = max(request.repeats, sum(p.kind == "timing" for p in counted))  # a disturbed one is repeated
     n_passes = sum(p.kind == "live" for p in counted) + n_timing + len(request.profilers)
@@ -80,8 +75,8 @@ def _in_pass(run: Recording, loaded: Loaded) -> Stage:
             pass_no=len(counted),
             n_passes=n_passes,
         )
-    n_read = sum(s.counts.inputs for s in steps if s.phase == "prefill")
-    n_new = length(steps)
+    n_read = run.stretch(current.number, "prefill").inputs
+    n_new = run.length(current.number)
     if n_new == 0:
         detail, done, total = "prefill", n_read, loaded.n_prompt_tokens
     else:
@@ -111,14 +106,13 @@ def _most(profiler: str | None) -> int | None:
 StopState = Literal["done", "skipped", "now", "ahead"]
 
 
-def journey(request: Request, events: Sequence[Event]) -> tuple[tuple[str, StopState], ...]:
+def journey(run: Recording) -> tuple[tuple[str, StopState], ...]:
     """Every stop of the run in order, and whether it is behind, left out, at hand or ahead.
 
     A warm-up is a stop only when there was one: a request may leave it out, and a live pass is its own. A profiler
     is left out that cannot measure this run.
     """
-    run = Recording(request, events)
-    now, passes = _stage(run), list(run.passes.values())
+    request, now, passes = run.request, stage(run), list(run.passes.values())
     warmed = any(e.kind == "warmup" for e in passes) and not request.live
     stops = ["loading", *(["warm-up"] if warmed else []), *_after_loading(request)]
     over = run.ended is not None
@@ -171,16 +165,16 @@ def elapsed_s(events: Sequence[Event], since_created_s: float) -> float:
     return last.t_s if isinstance(last, Done | Failed) else max(0.0, since_created_s)
 
 
-def decode_rates(request: Request, events: Sequence[Event], n_points: int = 60) -> tuple[float, ...]:
+def decode_rates(run: Recording, n_points: int = 60) -> tuple[float, ...]:
     """Tokens per second over the last pass that counts, averaged into at most n_points stretches of equal steps."""
-    timing = Recording(request, events).timing or [[]]
-    steps = [s for s in timing[-1] if s.phase == "decode" and s.seconds > 0]
+    decode = run.stretch(run.counted[-1], "decode").steps if run.counted else []
+    steps = decode if all(s.seconds > 0 for s in decode) else [s for s in decode if s.seconds > 0]
     return tuple(sum(s.counts.tokens for s in part) / sum(s.seconds for s in part) for part in _split(steps, n_points))
 
 
-def memory_line(events: Sequence[Event], n_points: int = 60) -> tuple[float, ...]:
+def memory_line(run: Recording, n_points: int = 60) -> tuple[float, ...]:
     """Resident bytes over the run: the highest of each of at most n_points stretches."""
-    memory = [e for e in events if isinstance(e, Memory)]
+    memory = run.all_of_all(Memory)
     return tuple(float(max(m.peak_bytes or m.rss_bytes for m in part)) for part in _split(memory, n_points))
 
 

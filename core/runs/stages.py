@@ -16,7 +16,7 @@ import numpy as np
 from core import plugins
 from core.errors import ExplorerError
 from core.runs.progress import Stage, stage
-from core.runs.recording import OUTSIDE, length
+from core.runs.recording import OUTSIDE, Recording, length
 from core.types import (
     Asked,
     Derive,
@@ -143,6 +143,9 @@ def _parts(request: Request, events: Sequence[Event]) -> list[_Part]:
             parts.append(_Part(name, note, t_s, steps=[]))
 
     for event in events:
+        if type(event) is Step:  # nearly all of a long run
+            parts[-1].steps.append(event)
+            continue
         match event:
             case Phase(name=name) if name in OUTSIDE:
                 begin("making" if name == "training" else name, event.note, event.t_s)
@@ -152,8 +155,6 @@ def _parts(request: Request, events: Sequence[Event]) -> list[_Part]:
                 begin("opened", "", event.t_s)
             case Pass():
                 begin(_of_pass(request, event), "", event.t_s)
-            case Step():
-                parts[-1].steps.append(event)
             case Item():
                 parts[-1].n_items += 1
             case Done() | Failed():
@@ -189,7 +190,7 @@ def learned(rows: Sequence[Mapping[str, Any]], request: Request, machine_id: str
     for row in same:
         alike = row.get("did") == _did(request) and row.get("strategy") == request.strategy and _repeats(request)
         alike = alike and row.get("batch") == request.batch and request.threads in (None, row.get("threads"))
-        for one in msgspec.convert(row["stages"], tuple[Spent, ...]):
+        for one in msgspec.json.decode(row["stages"], type=tuple[Spent, ...]):
             opens = one.name in (*BEFORE, "loading")
             if opens or alike:
                 stages.setdefault(one.name, []).append(one)
@@ -218,12 +219,12 @@ def _repeats(request: Request) -> bool:
 # ---------------------------------------------------------------- what is left
 
 
-def outlook(request: Request, events: Sequence[Event], spent_s: float, known: Learned) -> Outlook:
+def outlook(run: Recording, spent_s: float, known: Learned) -> Outlook:
     """How far the run is, spent_s seconds after it was asked for."""
-    now = stage(request, events)
+    request, events, now = run.request, run.others, stage(run)
     if now.name == "finished":
         return Outlook(fraction=1.0)
-    parts, plan = _parts(request, events), _plan(request, events)
+    parts, plan = _parts(request, run.events), _plan(request, events)
     current, names = parts[-1], [name for name, _ in plan]
     wait_s = max(0.0, spent_s - current.start_s)
     reached = max((names.index(part.name) for part in parts if part.name in names), default=-1)

@@ -28,9 +28,9 @@ from core.runs import about, clock, old_form
 from core.runs.about import About
 from core.runs.ceilings import adopt, ceilings_of
 from core.runs.owner import SILENT_S, Owner
-from core.runs.recording import Recording
+from core.runs.recording import Recording, Sorted
 from core.runs.stages import spent
-from core.runs.summarize import summarize
+from core.runs.summarize import summed
 from core.runs.verdicts import with_verdicts
 from core.types import Derive, Done, Evaluate, Event, Failed, Request, Result, RunStatus, from_json, to_json
 from hardware.files import UNREADABLE, put, removed, sync, written_s
@@ -68,6 +68,8 @@ class Run:
     path: Path
     _events: list[Event] = field(default_factory=list, repr=False)
     _offset: int = field(default=0, repr=False)
+    _recording: Recording | None = field(default=None, repr=False)
+    _sorted: Sorted = field(default_factory=Sorted, repr=False)
 
     @property
     def id(self) -> str:
@@ -113,14 +115,7 @@ class Run:
             return self._events
         end = data.rfind(b"\n") + 1
         self._offset += end
-        for line in data[:end].splitlines():
-            event: Event | None
-            try:
-                event = _decoder.decode(line)
-            except UNREADABLE:
-                event = old_form.event(line)
-            if event is not None and 0 <= event.t_s < MOST_S:
-                self._events.append(event)
+        self._events += [event for event in _decoded(data[:end]) if event is not None and 0 <= event.t_s < MOST_S]
         return self._events
 
     def elapsed_s(self) -> float:
@@ -187,8 +182,11 @@ class Run:
         return (self.path / "cancel").exists()
 
     def recording(self) -> Recording:
-        """What its events say so far."""
-        return Recording(self.request, self.events())
+        """What its events say so far; the same one until there are more."""
+        events = self.events()
+        if self._recording is None or len(self._recording.events) != len(events):
+            self._recording = Recording(self.request, list(events), self._sorted)
+        return self._recording
 
     def result(self) -> Result:
         """Everything that is known of it, and of a run that has ended what a reader should be told.
@@ -197,7 +195,7 @@ class Run:
         """
         recording, status = self.recording(), self.status()
         try:
-            found = summarize(self.id, recording.request, recording.events, status)
+            found = summed(self.id, recording, status)
             for name in _COLUMNS:
                 value = getattr(found, name)
                 if isinstance(value, int | float) and not abs(value) < MOST_VALUE:
@@ -286,9 +284,8 @@ class Store:
 
     def ids(self) -> list[str]:
         """Newest first."""
-        return sorted(
-            (p.name for p in self.folder.iterdir() if p.is_dir() and not p.name.startswith(".")), reverse=True
-        )
+        with os.scandir(self.folder) as entries:  # told with the names, without a look at each folder
+            return sorted((e.name for e in entries if not e.name.startswith(".") and e.is_dir()), reverse=True)
 
     def runs(self) -> Iterator[Run]:
         for run_id in self.ids():
@@ -369,16 +366,36 @@ class Store:
             rows = index.execute("SELECT run_id, row FROM history")
             kept = {run_id: from_json(words, dict[str, Any]) for run_id, words in rows}
             known = {run_id: old for run_id, old in kept.items() if "stages" in old}  # an older one knows less
+            older = [old for old in known.values() if not isinstance(old["stages"], str)]
+            for old in older:
+                old["stages"] = to_json(old["stages"]).decode() if old["stages"] else ""
             fresh = {run_id: row(Run(self.folder / run_id)) for run_id in ids if run_id not in known}
             settled = [
                 (run_id, to_json(new).decode())
                 for run_id, new in fresh.items()
                 if Run(self.folder / run_id).settled(new["status"])
             ]
+            settled += [(old["run_id"], to_json(old).decode()) for old in older]
             index.executemany("INSERT OR REPLACE INTO history VALUES (?, ?)", settled)
             index.executemany("DELETE FROM history WHERE run_id = ?", [(n,) for n in kept.keys() - set(ids)])
         found = known | fresh
         return [found[run_id] for run_id in ids]
+
+
+def _decoded(lines: bytes) -> list[Any]:
+    """The events of whole lines; None in the place of one that cannot be read."""
+    try:
+        found: list[Any] = _decoder.decode_lines(lines)
+        return found
+    except UNREADABLE:
+        return [_event(line) for line in lines.splitlines()]
+
+
+def _event(line: bytes) -> Event | None:
+    try:
+        return _decoder.decode(line)
+    except UNREADABLE:
+        return old_form.event(line)
 
 
 def row(run: Run) -> dict[str, Any]:
@@ -387,7 +404,7 @@ def row(run: Run) -> dict[str, Any]:
         return summed_up(run)
     except (ExplorerError, OSError) as error:
         nothing = dict.fromkeys(("created_s", *_COLUMNS, "did", "text", "disturbed", "machine", "machine_id"))
-        named = {**msgspec.structs.asdict(run.about), "stages": []}
+        named = {**msgspec.structs.asdict(run.about), "stages": ""}
         return nothing | named | {"run_id": run.id, "status": "damaged", "error": str(error)}
 
 
@@ -401,7 +418,8 @@ def summed_up(run: Run) -> dict[str, Any]:
     what: dict[str, Any] = {"did": _did(run.request), "text": _gist(result)[:200], "disturbed": told}
     what |= {"machine": host.cpu if host else None, "machine_id": host.machine_id if host else None}
     what |= msgspec.structs.asdict(run.about)
-    what["stages"] = msgspec.json.decode(to_json(spent(run.request, run.events()))) if result.status == "done" else []
+    # in one string: tables do not read it, and reading it for ten thousand rows would be most of their time
+    what["stages"] = to_json(spent(run.request, run.events())).decode() if result.status == "done" else ""
     return {"created_s": created_s, **{name: getattr(result, name) for name in _COLUMNS}, **what}
 
 

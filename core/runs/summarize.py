@@ -13,6 +13,7 @@ from core.analysis.work import LayerWork, ran_work, share, total
 from core.layer_names import fit
 from core.runs import old_form
 from core.runs.recording import PhaseKey, Recording, length
+from core.runs.stretch import Stretch
 from core.stats.scores import scores
 from core.types import (
     Account,
@@ -21,7 +22,6 @@ from core.types import (
     Counts,
     Curve,
     Derive,
-    Done,
     Energy,
     EnergyReading,
     Evaluate,
@@ -61,20 +61,25 @@ TASKS: dict[type[Task], Literal["generate", "evaluate", "derive"]] = {
 
 def summarize(run_id: str, request: Request, events: Sequence[Event], status: RunStatus) -> Result:
     """Headline numbers come from timing passes only (see passes.headline); layer times from their own pass."""
-    run = Recording(request, events)
-    loaded, timing, shown = run.loaded, run.timing, run.shown
-    memory = tuple(e for e in events if isinstance(e, Memory))
+    return summed(run_id, Recording(request, events), status)
+
+
+def summed(run_id: str, run: Recording, status: RunStatus) -> Result:
+    """The same, of events that were sorted already."""
+    request, loaded, timing, shown = run.request, run.loaded, run.timing, run.shown
+    decoding = [run.stretch(n, "decode") for n in run.counted]
+    memory = run.all_of_all(Memory)
     failed = run.last_of_all(Failed)
 
     ttft = [t for t in map(_ttft, timing) if t is not None]
-    tpot = [t for t in map(_tpot, timing) if t is not None]
+    tpot = [d.seconds / d.n for d in decoding if d.n]  # (latency - TTFT) / (n - 1) of the longest sequence, n >= 2
     served = _served(run)
     n_prompt = loaded.n_prompt_tokens if loaded else None
     if loaded and "remote" in loaded.capabilities:  # what we sent may be one id for the whole text
         n_prompt = served.n_prompt if served else None
     n_read = None if n_prompt is None else n_prompt - ((served and served.cached) or 0)
     tpot_s = statistics.median(tpot) if tpot else None
-    prefill_s = [sum(s.seconds for s in p if s.phase == "prefill") for p in timing if _ttft(p) is not None]
+    prefill_s = [run.stretch(n, "prefill").seconds for n in run.counted if _ttft(run.steps[n]) is not None]
     phases = _phases(run)
     last_asked = run.last_of_all(Asked)
     asked = old_form.asked(last_asked) if last_asked else None
@@ -82,7 +87,7 @@ def summarize(run_id: str, request: Request, events: Sequence[Event], status: Ru
     if items and not tpot:
         tpot, ttft = _item_tpot(items), [i.ttft_s for i in items if i.ttft_s is not None]
         tpot_s = tpot[0] if tpot else None
-    counts = _decoded(timing, items)
+    counts = _decoded(decoding, items)
     peaks = [m.peak_bytes or m.rss_bytes for m in memory]
     return Result(
         run_id=run_id,
@@ -95,20 +100,20 @@ def summarize(run_id: str, request: Request, events: Sequence[Event], status: Ru
         batch=request.batch,
         text="".join(s.text for s in shown),
         n_prompt_tokens=n_prompt,
-        n_new_tokens=length(shown),
-        n_forward=sum(s.counts.forwards for s in shown),
+        n_new_tokens=run.length(run.counted[-1]) if timing else length(shown),
+        n_forward=_n_forward(run),
         ttft_s=statistics.median(ttft) if ttft else None,
         tpot_s=tpot_s,
-        tok_per_s=_width(timing) / tpot_s if tpot_s else None,
+        tok_per_s=_width(decoding) / tpot_s if tpot_s else None,
         prefill_tok_per_s=(
             request.batch * n_read / statistics.median(prefill_s)
             if prefill_s and n_read and min(prefill_s) > 0
             else None
         ),
-        itl_s=tuple(s.seconds for p in timing[-1:] for s in p if s.phase == "decode"),
+        itl_s=tuple(decoding[-1].seconds_of) if decoding else (),
         load_s=loaded.seconds if loaded else None,
         warm=loaded.warm if loaded else None,
-        total_s=next((e.t_s for e in reversed(events) if isinstance(e, Done | Failed)), None),
+        total_s=run.ended.t_s if run.ended is not None else None,
         peak_memory_bytes=max(peaks) if peaks else None,
         memory=memory,
         phases=phases,
@@ -119,7 +124,7 @@ def summarize(run_id: str, request: Request, events: Sequence[Event], status: Ru
         setup=run.setup,
         host=run.host,
         options={**request.options, **(loaded.options if loaded else {})},
-        warnings=tuple(dict.fromkeys(e.message for e in events if isinstance(e, Warned))),
+        warnings=tuple(dict.fromkeys(e.message for e in run.all_of_all(Warned))),
         error=failed.message if failed else None,
         hint=failed.hint if failed else None,
         counts=run.all(Counted),
@@ -127,7 +132,7 @@ def summarize(run_id: str, request: Request, events: Sequence[Event], status: Ru
         tokens_per_forward=counts.per_sequence / counts.forwards if counts.forwards else None,
         forward_cost=run.last(ForwardCost),
         task=TASKS[type(request.task)],
-        curves=tuple(e for e in events if isinstance(e, Curve)),
+        curves=run.all_of_all(Curve),
         made=run.last_of_all(Made),
         asked=asked,
         items=items,
@@ -135,9 +140,16 @@ def summarize(run_id: str, request: Request, events: Sequence[Event], status: Ru
         depth=counts.depth,
         provisional=run.headline.provisional,
         disturbance=run.headline.unrest,
-        batch_filled=_filled(request.batch, timing),
+        batch_filled=_filled(request.batch, decoding),
         served=served,
     )
+
+
+def _n_forward(run: Recording) -> int:
+    """Of the text that is shown."""
+    if run.counted:
+        return sum(run.stretch(run.counted[-1], phase).forwards for phase in PHASES)
+    return sum(s.counts.forwards for s in run.shown)
 
 
 def _served(run: Recording) -> Account | None:
@@ -157,24 +169,16 @@ def _ttft(steps: Sequence[Step]) -> float | None:
     return seconds if steps and all(s.phase == "prefill" for s in steps) and steps[-1].counts.forwards else None
 
 
-def _tpot(steps: Sequence[Step]) -> float | None:
-    """(latency - TTFT) / (n - 1) of the longest sequence, n >= 2."""
-    decode = [s for s in steps if s.phase == "decode"]
-    n = sum(s.counts.per_sequence for s in decode)
-    return sum(s.seconds for s in decode) / n if n else None
-
-
-def _width(timing: Sequence[Sequence[Step]]) -> float:
+def _width(decoding: Sequence[Stretch]) -> float:
     """How many sequences a token's time gave a token to, on average: those that had not ended."""
-    decode = [s.counts for p in timing for s in p if s.phase == "decode"]
-    steps = sum(c.per_sequence for c in decode)
-    return sum(c.tokens for c in decode) / steps if steps else 1.0
+    n = sum(d.n for d in decoding)
+    return sum(d.tokens for d in decoding) / n if n else 1.0
 
 
-def _filled(batch: int, timing: Sequence[Sequence[Step]]) -> float | None:
+def _filled(batch: int, decoding: Sequence[Stretch]) -> float | None:
     """The mean share of the batch that had not ended yet, over the decode steps; None for one sequence."""
-    decode = [s for p in timing for s in p if s.phase == "decode"]
-    return sum(s.counts.sequences for s in decode) / (batch * len(decode)) if batch > 1 and decode else None
+    steps = sum(len(d.steps) for d in decoding)
+    return sum(d.sequences for d in decoding) / (batch * steps) if batch > 1 and steps else None
 
 
 def _item_tpot(items: Sequence[Item]) -> list[float]:
@@ -184,14 +188,13 @@ def _item_tpot(items: Sequence[Item]) -> list[float]:
     return [sum(i.seconds or 0.0 for i in timed) / n] if n else []
 
 
-def _decoded(timing: Sequence[Sequence[Step]], items: Sequence[Item]) -> Counts:
+def _decoded(decoding: Sequence[Stretch], items: Sequence[Item]) -> Counts:
     """The decoding of all timing passes, or of all answers, as of one sequence."""
     answers = [i.counts for i in items if i.counts is not None]
     if answers:
         return together(answers)
-    decode = [s.counts for p in timing for s in p if s.phase == "decode"]
-    n = sum(c.per_sequence for c in decode)
-    return msgspec.structs.replace(together(decode), tokens=round(n), sequences=1)
+    made = together(d.counts for d in decoding)
+    return msgspec.structs.replace(made, tokens=round(sum(d.n for d in decoding)), sequences=1)
 
 
 def _phases(run: Recording) -> tuple[PhaseResult, ...]:
@@ -199,20 +202,19 @@ def _phases(run: Recording) -> tuple[PhaseResult, ...]:
         return ()
     found = []
     for phase in PHASES:
-        samples = [[s for s in p if s.phase == phase] for p in run.timing]
-        samples = [s for s in samples if s]
-        if not samples:
+        numbers = [n for n in run.counted if run.stretch(n, phase).steps]
+        if not numbers:
             continue
-        last = samples[-1]
-        seconds = statistics.median(sum(s.seconds for s in p) for p in samples)
+        last, forwards = run.stretch(numbers[-1], phase), run.ran(numbers[-1], phase)
+        seconds = statistics.median(run.stretch(n, phase).seconds for n in numbers)
         n_tokens = _n_tokens(run, phase, last)
-        own, parts = total(_worked(run.loaded, run.forwards(last), OWN)), _parts(run.loaded, run.forwards(last))
+        own, parts = total(_worked(run.loaded, forwards, OWN)), _parts(run.loaded, forwards)
         found.append(
             PhaseResult(
                 name=phase,
                 seconds=seconds,
                 n_tokens=n_tokens,
-                n_forward=sum(s.counts.forwards for s in last),
+                n_forward=last.forwards,
                 tok_per_s=n_tokens / seconds if seconds > 0 else None,
                 flops=own.flops + sum(p.flops for p in parts),
                 bytes=own.bytes + sum(p.bytes for p in parts),
@@ -222,11 +224,9 @@ def _phases(run: Recording) -> tuple[PhaseResult, ...]:
     return tuple(found)
 
 
-def _n_tokens(run: Recording, phase: PhaseKey, steps: Sequence[Step]) -> int:
+def _n_tokens(run: Recording, phase: PhaseKey, steps: Stretch) -> int:
     """Of all sequences: read in prefill, made in decode."""
-    if phase == "decode":
-        return sum(s.counts.tokens for s in steps)
-    return run.request.batch * sum(s.counts.inputs for s in steps)
+    return steps.tokens if phase == "decode" else run.request.batch * steps.inputs
 
 
 def _worked(loaded: Loaded, forwards: Iterable[Forwards], of: Collection[str]) -> tuple[LayerWork, ...]:
@@ -247,8 +247,10 @@ def _worked(loaded: Loaded, forwards: Iterable[Forwards], of: Collection[str]) -
 
 def _parts(loaded: Loaded, forwards: Sequence[Forwards]) -> tuple[PhasePart, ...]:
     """What helped the model in a phase, each apart; not a draft model that an earlier version did not record."""
-    found = []
+    found, helped = [], {f.of for f in forwards}
     for of in ("blocks", "heads", "exits", "draft"):
+        if of not in helped:
+            continue
         n = sum(f.times for f in forwards if f.of == of)
         if n and (of != "draft" or loaded.draft is not None):
             work_done = total(_worked(loaded, forwards, (of,)))
@@ -256,15 +258,15 @@ def _parts(loaded: Loaded, forwards: Sequence[Forwards]) -> tuple[PhasePart, ...
     return tuple(found)
 
 
-def phase_work(run: Recording, phase: PhaseKey, steps: Sequence[Step]) -> tuple[LayerWork, ...]:
-    """Computed work of the whole prefill, or of one mean decode forward, of these steps.
+def phase_work(run: Recording, phase: PhaseKey, pass_no: int) -> tuple[LayerWork, ...]:
+    """Computed work of the whole prefill, or of one mean decode forward, of a pass.
 
     What a layer did for the model's own drafts and for its heads is in it, as it is in the layer's measured time.
     """
     if run.loaded is None:
         return ()
-    works = _worked(run.loaded, run.forwards(steps), (*OWN, "blocks", "heads", "exits"))
-    return share(works, max(1, sum(s.counts.forwards for s in steps))) if phase == "decode" else works
+    works = _worked(run.loaded, run.ran(pass_no, phase), (*OWN, "blocks", "heads", "exits"))
+    return share(works, max(1, run.stretch(pass_no, phase).forwards)) if phase == "decode" else works
 
 
 def _layers(run: Recording, phases: Sequence[PhaseResult]) -> tuple[LayerResult, ...]:
@@ -278,12 +280,12 @@ def _layers(run: Recording, phases: Sequence[PhaseResult]) -> tuple[LayerResult,
         if phase not in names:
             continue
         times = latest.get(phase)
-        chosen = run.steps.get(times.pass_no, []) if times else (run.timing or [[]])[-1]
-        steps = [s for s in chosen if s.phase == phase]
-        if not steps:
+        pass_no = times.pass_no if times else next(reversed(run.counted), -1)
+        steps = run.stretch(pass_no, phase)
+        if not steps.steps:
             continue
-        forwards = 1 if phase == "prefill" else max(1, sum(s.counts.forwards for s in steps))
-        works = phase_work(run, phase, steps)
+        forwards = 1 if phase == "prefill" else max(1, steps.forwards)
+        works = phase_work(run, phase, pass_no)
         found += _aligned(run.loaded, works, times.rows if times else (), phase, forwards)
     return tuple(found)
 
@@ -360,8 +362,8 @@ def _energy(run: Recording) -> tuple[Energy, ...]:
         if phase not in latest:
             continue
         reading = latest[phase]
-        steps = [s for s in run.steps.get(reading.pass_no, []) if s.phase == phase]
-        energy = of_phase(reading, _n_tokens(run, phase, steps), run.loaded.setup, run.loaded.host)
+        n_tokens = _n_tokens(run, phase, run.stretch(reading.pass_no, phase))
+        energy = of_phase(reading, n_tokens, run.loaded.setup, run.loaded.host)
         if energy is not None:
             found.append(energy)
     return tuple(found)
@@ -370,15 +372,17 @@ def _energy(run: Recording) -> tuple[Energy, ...]:
 def _costs(run: Recording) -> tuple[ProfilerCost, ...]:
     """Seconds per step of each instrumented pass over those of the timing passes, same phase."""
 
-    def per_step(steps: Sequence[Step]) -> float | None:
-        chosen = [s.seconds for s in steps if s.phase == "decode"] or [s.seconds for s in steps if s.counts.forwards]
+    def per_step(number: int) -> float | None:
+        decode = run.stretch(number, "decode").seconds_of
+        chosen = decode or [s.seconds for s in run.steps.get(number, ()) if s.counts.forwards]
         return statistics.median(chosen) if chosen else None
 
-    plain = [t for t in map(per_step, run.timing) if t]
+    profiled = [p for p in run.passes.values() if p.kind == "profile" and p.profiler]
+    plain = [t for t in map(per_step, run.counted) if t] if profiled else []
     costs = []
-    for number, p in run.passes.items():
-        seconds = per_step(run.steps.get(number, []))
-        if p.kind == "profile" and p.profiler and seconds and plain:
+    for p in profiled:
+        number, seconds = p.number, per_step(p.number)
+        if p.profiler and seconds and plain:
             whole = sum(s.seconds for s in run.steps[number])
             costs.append(ProfilerCost(profiler=p.profiler, ratio=seconds / statistics.median(plain), seconds=whole))
     return tuple(costs)

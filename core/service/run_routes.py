@@ -194,7 +194,7 @@ def _state(run: Run) -> RunState:
     return RunState(
         run_id=run.id,
         status=run.status(),
-        stage=stage(run.request, events),
+        stage=stage(run.recording()),
         elapsed_s=elapsed_s(events, time.time() - run.created_s),
         n_events=len(events),
         error=failure.message if failure else "",

@@ -15,7 +15,7 @@ Span = tuple[int, int]
 MOST = 1 << 16
 
 
-class Forwards(Record, array_like=True):
+class Forwards(Record, array_like=True, gc=False):  # a long run has very many, and none can be part of a cycle
     """`times` forwards of one shape, one after the other.
 
     n_new: tokens fed per sequence. n_logits: positions per sequence whose logits are computed (a head that is asked
@@ -43,7 +43,7 @@ class Forwards(Record, array_like=True):
         return range(self.n_past, self.n_past + self.times * self.rise, self.rise)
 
 
-class Counts(Record):
+class Counts(Record, gc=False):
     """Of a step, an answer, or any number of steps.
 
     tokens: accepted, of all sequences together, each up to its own end. sequences: that had not ended before.
@@ -99,6 +99,46 @@ class Ledger:
         return tuple(found)
 
 
+class Joining:
+    """Forwards as they come, single ones of one shape with an evenly rising past as one."""
+
+    __slots__ = ("_done", "_first", "_rise", "_times")
+
+    def __init__(self) -> None:
+        self._done: list[Forwards] = []
+        self._first: Forwards | None = None
+        self._times = self._rise = 0
+
+    def add(self, now: Forwards) -> None:
+        first = self._first
+        if (
+            first is not None
+            and first.times == now.times == 1
+            and first.n_new == now.n_new
+            and first.n_logits == now.n_logits
+            and first.n_sequences == now.n_sequences
+            and first.of == now.of
+            and first.blocks == now.blocks
+        ):
+            further = now.n_past - first.n_past
+            if self._times == 1 and further >= 0:
+                self._times, self._rise = 2, further
+                return
+            if self._times > 1 and further == self._times * self._rise:
+                self._times += 1
+                return
+        self._done += self._last()
+        self._first, self._times, self._rise = now, 1, 0
+
+    def all(self) -> tuple[Forwards, ...]:
+        return (*self._done, *self._last())
+
+    def _last(self) -> tuple[Forwards, ...]:
+        if self._first is None or self._times == 1:
+            return () if self._first is None else (self._first,)
+        return (msgspec.structs.replace(self._first, times=self._times, rise=self._rise),)
+
+
 def _joined(a: Forwards, b: Forwards) -> Forwards | None:
     """`a` and one more forward after it, or None where they are no row of equals."""
     rise = b.n_past - a.n_past if a.times == 1 else a.rise
@@ -137,15 +177,24 @@ def counted(ran: Iterable[Forwards], n_blocks: int, tokens: int = 0, sequences: 
 
 def together(parts: Iterable[Counts]) -> Counts:
     """The counts of several steps or answers as one; sequences: of the first."""
-    known = tuple(parts)
-    forwards = sum(c.forwards for c in known)
-    cut = any(c.depth is not None for c in known)
-    mean = sum((1.0 if c.depth is None else c.depth) * c.forwards for c in known) / forwards if forwards else None
+    tokens = forwards = inputs = drafts = 0
+    deep, cut, sequences = 0.0, False, None
+    for c in parts:  # once: a run may have very many
+        tokens += c.tokens
+        forwards += c.forwards
+        inputs += c.inputs
+        drafts += c.drafts
+        if c.depth is None:
+            deep += c.forwards
+        else:
+            deep, cut = deep + c.depth * c.forwards, True
+        if sequences is None:
+            sequences = c.sequences
     return Counts(
-        tokens=sum(c.tokens for c in known),
+        tokens=tokens,
         forwards=forwards,
-        inputs=sum(c.inputs for c in known),
-        drafts=sum(c.drafts for c in known),
-        depth=mean if cut else None,
-        sequences=known[0].sequences if known else 1,
+        inputs=inputs,
+        drafts=drafts,
+        depth=deep / forwards if cut and forwards else None,
+        sequences=1 if sequences is None else sequences,
     )

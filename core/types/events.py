@@ -64,7 +64,7 @@ class Pass(Record, tag="pass"):
     profiler: str | None = None
 
 
-class Step(Record, tag="step"):
+class Step(Record, tag="step", gc=False):
     """One step of the strategy. seconds: the time inside next(steps) plus sync.
 
     counts: of the step (no tokens in a prefill chunk but the last). ran: the shapes of its forwards, as the sessions

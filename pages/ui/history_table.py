@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from datetime import datetime
+from functools import cache
 from typing import Any
 
 import streamlit as st
@@ -15,7 +17,7 @@ from pages.ui.state import rows_key
 
 def history_table(rows: list[dict[str, Any]], key: str) -> list[str]:
     """Draw the rows; the ids of the selected ones."""
-    shown = [_cells(row) for row in rows]
+    shown = cells(rows)
     config = st.column_config
     event: Any = st.dataframe(
         shown,
@@ -44,16 +46,23 @@ def history_table(rows: list[dict[str, Any]], key: str) -> list[str]:
     return [rows[i]["run_id"] for i in event.selection.rows]
 
 
-def _cells(row: dict[str, Any]) -> dict[str, Any]:
+def cells(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What the table shows of each row."""
+    labels = cache(_labels)
+    return [_cells(row, labels) for row in rows]
+
+
+def _cells(row: dict[str, Any], labels: Callable[..., tuple[str | None, str | None]]) -> dict[str, Any]:
     created_s = row.get("created_s")
     ttft_s, peak = row.get("ttft_s"), row.get("peak_memory_bytes")
+    backend, what = labels(row.get("backend"), row.get("task"), row.get("did") or row.get("strategy"))
     return {
         "When": None if created_s is None else datetime.fromtimestamp(created_s),
         "Status": text.status_word(str(row["status"])),
         "Name": row.get("name") or None,
         "Model": row.get("model") or row["run_id"],
-        "Backend": backend_label(row["backend"]) if row.get("backend") else None,
-        "What": _what(row),
+        "Backend": backend,
+        "What": what,
         "Weights": row.get("dtype"),
         "Machine": _machine(row),
         "Threads": row.get("threads"),
@@ -71,8 +80,7 @@ def _machine(row: dict[str, Any]) -> str | None:
     return "This machine" if row.get("machine_id") == machine_id() else row.get("machine")
 
 
-def _what(row: dict[str, Any]) -> str | None:
-    """The strategy of a generation; of other runs the eval or the transform. Rows of an older index know less."""
-    kind = {"evaluate": "eval", "derive": "transform"}.get(row.get("task") or "", "strategy")
-    name = row.get("did") or row.get("strategy")
-    return plugin_label(kind, name) if name else None
+def _labels(backend: str | None, task: str | None, did: str | None) -> tuple[str | None, str | None]:
+    """The backend, and the strategy of a generation; of other runs the eval or the transform."""
+    kind = {"evaluate": "eval", "derive": "transform"}.get(task or "", "strategy")
+    return backend_label(backend) if backend else None, plugin_label(kind, did) if did else None

@@ -45,7 +45,7 @@ def draw_arithmetic(run: Run, result: Result, phase: Phase, name: str, reference
     if loaded is None or layer is None or not steps:
         st.info(f"`{name}` is run by the library beside the model's own layers: its work is not counted.")
         return
-    row = next(w for w in phase_work(recording, phase, steps) if w.name == name)
+    row = next(w for w in phase_work(recording, phase, steps[0].pass_no) if w.name == name)
     seen = next((x for x in result.layers if x.phase == phase and x.name == name), None)
     ceiling = reference.ceiling if reference else None
     if reference is not None and seen is not None:

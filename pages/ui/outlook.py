@@ -20,7 +20,7 @@ WORTH_S = 2.0  # a wait that is longer says how long it has lasted
 
 def foreseen(run: Run) -> Outlook:
     """Of a run that is going, now."""
-    return outlook(run.request, run.events(), spent_s(run), _learned(data_dir(), run.id))
+    return outlook(run.recording(), spent_s(run), _learned(data_dir(), run.id))
 
 
 @lru_cache(maxsize=16)
@@ -37,7 +37,7 @@ def spent_s(run: Run) -> float:
 
 def draw_bar(run: Run) -> None:
     """The bar over the whole run: what it does now, how far that is, the clock, and what is left."""
-    now, seen = stage(run.request, run.events()), foreseen(run)
+    now, seen = stage(run.recording()), foreseen(run)
     words = (stage_line(now, seen), text.clock(spent_s(run)), left_words(seen.left))
     st.progress(seen.fraction, text=" · ".join(filter(None, words)))
 

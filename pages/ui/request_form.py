@@ -9,6 +9,7 @@ from core import plugins
 from core.errors import ExplorerError
 from core.models import catalogue
 from core.runs.check import MemoryEstimate, check_text, estimate
+from core.runs.recording import Recording
 from core.runs.resolve import resolve
 from core.runs.stages import learned, outlook, passes
 from core.studies.foresight import Foresight
@@ -122,7 +123,7 @@ def _estimate(request: bytes) -> MemoryEstimate:
 def _expected(request: bytes) -> tuple[float, bool]:
     """Seconds that the run will take, and whether earlier runs like it on this machine say so."""
     wanted = from_json(request, Request)
-    left = outlook(wanted, (), 0.0, learned(store().history(), wanted, machine_id())).left
+    left = outlook(Recording(wanted, ()), 0.0, learned(store().history(), wanted, machine_id())).left
     return (Foresight(store()).seconds(resolve(wanted)), False) if left is None else (left.likely_s, True)
 
 

@@ -44,13 +44,11 @@ def draw_stage(run: Run, result: Result) -> None:
         "now": ":blue-badge[{}]",
         "ahead": ":gray-badge[{}]",
     }
-    st.markdown(
-        " ".join(marks[state].format(profiler_label(stop)) for stop, state in journey(run.request, run.events()))
-    )
+    st.markdown(" ".join(marks[state].format(profiler_label(stop)) for stop, state in journey(run.recording())))
     if result.status in GOING:
         draw_bar(run)
     else:
-        reached = 1.0 if result.status == "done" else stage(run.request, run.events()).fraction or 0.0
+        reached = 1.0 if result.status == "done" else stage(run.recording()).fraction or 0.0
         st.progress(reached, text=_ending(result, text.clock(spent_s(run))))
 
 
@@ -72,7 +70,7 @@ def draw_numbers(run: Run, result: Result) -> None:
 
     A speed that is not the machine's own says so under it.
     """
-    request, events = run.request, run.events()
+    request, recording = run.request, run.recording()
     about = marks.about(result, result.status in GOING)
     mark, why = marks.mark(result), marks.explained(result)
 
@@ -87,7 +85,7 @@ def draw_numbers(run: Run, result: Result) -> None:
             known(text.token_rate(result.tok_per_s)),
             "Generated tokens per second after the first one, all sequences of the batch together: the median of "
             "the timing passes. The line is the last pass.",
-            line=decode_rates(request, events),
+            line=decode_rates(recording),
             under=mark,
             why=why,
         )
@@ -106,7 +104,7 @@ def draw_numbers(run: Run, result: Result) -> None:
             "Of a model behind a server: see what the server says."
             if request.backend == "endpoint"
             else "The worker's resident memory at its highest, library included.",
-            line=[m / 1e6 for m in memory_line(events)],
+            line=[m / 1e6 for m in memory_line(recording)],
             under="in the server" if request.backend == "endpoint" else None,
         )
         _tile(

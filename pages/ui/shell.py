@@ -33,7 +33,7 @@ def _strip(run: Run, result: Result) -> None:
     told = (
         f":blue-badge[:material/play_circle: Running] {text.escape(run.request.model)}",
         text.escape(backend_label(run.request.backend)),
-        stage_line(stage(run.request, run.events()), seen),
+        stage_line(stage(run.recording()), seen),
         text.clock(spent_s(run)),
         left_words(seen.left),
     )

@@ -17,7 +17,7 @@ from core.dtypes import retype
 from core.models import presets
 from core.models import spec as specs
 from core.models.spec import from_config
-from core.types import Forwards, GenerationConfig, ModelSpec, Request
+from core.types import Attention, Forwards, GenerationConfig, ModelSpec, Request
 from tests.support.progress import silent
 from tests.support.steps import taken
 
@@ -58,6 +58,25 @@ def test_a_row_of_forwards_is_the_sum_of_each() -> None:
     each = [of(SPEC, one(1, past)) for past in range(10, 60)] + [of(SPEC, one(4, 60, n_logits=4))] * 2
     for name in ("flops", "flops_executed", "weight_bytes", "activation_bytes", "kv_read_bytes", "kv_write_bytes"):
         assert getattr(together, name) == pytest.approx(sum(getattr(w, name) for w in each))
+
+
+@pytest.mark.parametrize("window", [None, 3, 4, 64])
+@pytest.mark.parametrize("n_new", [1, 4])
+def test_many_forwards_are_the_sum_of_each_whatever_their_window(window: int | None, n_new: int) -> None:
+    """While the window fills, in the middle of it and behind it; and out of order."""
+    layers = tuple(
+        msgspec.structs.replace(x, op=msgspec.structs.replace(x.op, window=window))
+        if isinstance(x.op, Attention)
+        else x
+        for x in SPEC.layers
+    )
+    spec = msgspec.structs.replace(SPEC, layers=layers)
+    pasts = [7, 0, 1, 2, 3, 4, 5, 59, 60, 61, 62, 63, 64, 65, 66, 200, 200]
+    together, each = of(spec, *(one(n_new, p) for p in pasts)), [of(spec, one(n_new, p)) for p in pasts]
+    alone = [total(work(spec, n_new, p, activation_dtype="fp32", kv_dtype="fp32")) for p in pasts]
+    for name in ("flops", "flops_executed", "weight_bytes", "activation_bytes", "kv_read_bytes", "kv_write_bytes"):
+        assert getattr(together, name) == sum(getattr(w, name) for w in each), name
+        assert getattr(together, name) == pytest.approx(sum(getattr(w, name) for w in alone)), name
 
 
 def test_half_precision_halves_the_cache_and_the_activations() -> None:

@@ -1,4 +1,5 @@
-"""python -m tests.bench [loops] [step] [app] [client] [waiting] [watching] [serving] [searching] [published] [predict].
+"""python -m tests.bench [loops] [step] [app] [client] [waiting] [watching] [serving] [searching] [published] [predict]
+[scale].
 
 watching can be shortened: --backend llama_cpp --tokens 64 --way watched --pairs 2 (each but the last may be repeated);
 serving takes --model cllm --backend pytorch --draft SMALLER --seconds 60.
@@ -22,7 +23,7 @@ from typing import Any
 from core.paths import data_dir
 from core.runs.measuring import measuring
 from hardware.detect import machine
-from tests.bench import app, client, loops, predict, published, searching, serving, step, waiting, watching
+from tests.bench import app, client, loops, predict, published, scale, searching, serving, step, waiting, watching
 from tests.bench.tables import RECORDED
 
 PARTS: dict[str, Callable[..., Any]] = {
@@ -36,6 +37,7 @@ PARTS: dict[str, Callable[..., Any]] = {
     "searching": searching.run,
     "published": published.run,
     "predict": predict.run,
+    "scale": scale.run,
 }
 ROWS = {"watching": ("backend", "tokens", "way")}  # parts that can be measured row by row, and what a row is known by
 

@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from core.runs.progress import decode_rates, elapsed_s, journey, memory_line, stage
+from core.runs.recording import Recording
 from core.types import Counts, Done, Event, Failed, Generate, Loaded, Memory, ModelSpec, Pass, Phase, Request, Step
 from tests.support.facts import setup
 
@@ -46,7 +47,7 @@ def step(pass_no: int, phase: str, seconds: float = 0.5, n_tokens: int = 1, n_in
     ],
 )
 def test_stage(events: list[Event], name: str, detail: str, fraction: float | None) -> None:
-    found = stage(REQUEST, events)
+    found = stage(Recording(REQUEST, events))
     assert (found.name, found.detail, found.fraction) == (name, detail, fraction)
 
 
@@ -57,51 +58,53 @@ def test_a_profiler_says_what_it_does_behind_its_steps() -> None:
     )
     events: list[Event] = [LOADED, a_pass(0, "timing"), a_pass(1, "profile", "forward_cost")]
     events += [step(1, "prefill", n_input=8), step(1, "decode")]
-    assert (stage(request, events).done, stage(request, events).total) == (2, 2)
+    assert (stage(Recording(request, events)).done, stage(Recording(request, events)).total) == (2, 2)
     events.append(
         Phase(t_s=4, name="profiling", note="forward passes of 1 to 64 tokens", done=3, total=16, unit="rounds")
     )
-    found = stage(request, events)
+    found = stage(Recording(request, events))
     assert (found.detail, found.done, found.total) == ("forward_cost, forward passes of 1 to 64 tokens", 3, 16)
-    assert dict(journey(request, events))["forward_cost"] == "now"
-    assert stage(request, [*events, a_pass(2, "timing")]).detail == "prefill"
+    assert dict(journey(Recording(request, events)))["forward_cost"] == "now"
+    assert stage(Recording(request, [*events, a_pass(2, "timing")])).detail == "prefill"
 
 
 def test_passes_are_counted_without_the_warm_up() -> None:
-    found = stage(REQUEST, [LOADED, a_pass(0, "warmup"), a_pass(1, "timing"), a_pass(2, "profile", "memory")])
+    events: list[Event] = [LOADED, a_pass(0, "warmup"), a_pass(1, "timing"), a_pass(2, "profile", "memory")]
+    found = stage(Recording(REQUEST, events))
     assert (found.pass_no, found.n_passes) == (2, 2)
 
 
 def test_a_second_attempt_starts_over() -> None:
-    assert stage(REQUEST, [LOADED, a_pass(0, "timing"), LOADING]).name == "loading"
+    assert stage(Recording(REQUEST, [LOADED, a_pass(0, "timing"), LOADING])).name == "loading"
 
 
 def test_waiting_for_silence_is_part_of_timing_until_the_next_pass() -> None:
     resting = Phase(t_s=2, name="resting", note="The processor is busy")
     events: list[Event] = [LOADED, a_pass(0, "live"), resting]
-    assert (stage(REQUEST, events).name, stage(REQUEST, events).detail) == ("timing", "The processor is busy")
-    assert stage(REQUEST, [*events, a_pass(1, "timing")]).detail == "prefill"
-    assert stage(REQUEST, [*events, LOADING]).detail == "Loading m"
+    found = stage(Recording(REQUEST, events))
+    assert (found.name, found.detail) == ("timing", "The processor is busy")
+    assert stage(Recording(REQUEST, [*events, a_pass(1, "timing")])).detail == "prefill"
+    assert stage(Recording(REQUEST, [*events, LOADING])).detail == "Loading m"
 
 
 def test_an_attempt_that_died_while_loading_reached_what_the_last_loaded_one_did() -> None:
     crashed: list[Event] = [LOADED, a_pass(0, "timing"), LOADED, Failed(t_s=5, message="x")]
-    assert journey(REQUEST, crashed) == (("loading", "done"), ("timing", "ahead"), ("memory", "ahead"))
+    assert journey(Recording(REQUEST, crashed)) == (("loading", "done"), ("timing", "ahead"), ("memory", "ahead"))
 
 
 def test_journey() -> None:
-    assert journey(REQUEST, [LOADING]) == (("loading", "now"), ("timing", "ahead"), ("memory", "ahead"))
+    assert journey(Recording(REQUEST, [LOADING])) == (("loading", "now"), ("timing", "ahead"), ("memory", "ahead"))
     events: list[Event] = [LOADED, a_pass(0, "warmup"), a_pass(1, "timing")]
-    assert journey(REQUEST, events) == (
+    assert journey(Recording(REQUEST, events)) == (
         ("loading", "done"),
         ("warm-up", "done"),
         ("timing", "now"),
         ("memory", "ahead"),
     )
-    done = journey(REQUEST, [*events, a_pass(2, "profile", "memory"), Done(t_s=5)])
+    done = journey(Recording(REQUEST, [*events, a_pass(2, "profile", "memory"), Done(t_s=5)]))
     assert {state for _, state in done} == {"done"}
-    assert journey(REQUEST, [*events, Done(t_s=5)])[3] == ("memory", "skipped"), "no pass of it was run"
-    assert journey(REQUEST, [*events, Failed(t_s=5, message="x")])[2] == ("timing", "ahead")
+    assert journey(Recording(REQUEST, [*events, Done(t_s=5)]))[3] == ("memory", "skipped"), "no pass of it was run"
+    assert journey(Recording(REQUEST, [*events, Failed(t_s=5, message="x")]))[2] == ("timing", "ahead")
 
 
 def test_clock_stops_at_the_end() -> None:
@@ -121,12 +124,12 @@ def test_rates_come_from_the_last_timing_pass() -> None:
         a_pass(2, "profile", "memory"),
         step(2, "decode", seconds=3),
     ]
-    assert decode_rates(REQUEST, events) == (4.0, 4.0)
-    assert decode_rates(REQUEST, events, n_points=1) == (4.0,)
+    assert decode_rates(Recording(REQUEST, events)) == (4.0, 4.0)
+    assert decode_rates(Recording(REQUEST, events), n_points=1) == (4.0,)
 
 
 def test_memory_keeps_the_peaks() -> None:
     events: list[Event] = [
         Memory(t_s=i, pass_no=0, phase="decode", rss_bytes=i, peak_bytes=90 if i == 3 else None) for i in range(10)
     ]
-    assert memory_line(events, n_points=5) == (1.0, 90.0, 5.0, 7.0, 9.0)
+    assert memory_line(Recording(REQUEST, events), n_points=5) == (1.0, 90.0, 5.0, 7.0, 9.0)

@@ -7,8 +7,23 @@ from typing import Any
 import msgspec
 import pytest
 
+from core.runs.recording import Recording
 from core.runs.stages import Learned, Spent, learned, outlook, passes, spent
-from core.types import Counts, Derive, Done, Evaluate, Event, Generate, Loaded, Pass, Phase, Request, Step, Warned
+from core.types import (
+    Counts,
+    Derive,
+    Done,
+    Evaluate,
+    Event,
+    Generate,
+    Loaded,
+    Pass,
+    Phase,
+    Request,
+    Step,
+    Warned,
+    to_json,
+)
 from tests.runs.test_progress import SPEC
 from tests.support.facts import setup
 
@@ -56,7 +71,7 @@ def row(events: list[Event], request: Request = REQUEST, **more: Any) -> dict[st
     return (
         found
         | {"strategy": "autoregressive"}
-        | {"batch": 1, "threads": 2, "stages": msgspec.to_builtins(spent(request, events))}
+        | {"batch": 1, "threads": 2, "stages": to_json(spent(request, events)).decode()}
         | more
     )
 
@@ -94,7 +109,7 @@ def test_a_run_is_cut_into_its_stages() -> None:
 def test_what_is_left_is_the_median_of_what_earlier_runs_took(n_events: int, now_s: float, left_s: float) -> None:
     known = learned([row(whole()), row(whole()), row(whole(), status="failed")], REQUEST, "here")
     assert known.n_runs == 2
-    seen = outlook(REQUEST, whole()[:n_events], now_s, known)
+    seen = outlook(Recording(REQUEST, whole()[:n_events]), now_s, known)
     assert seen.left is not None and seen.left.n_runs == 2
     assert seen.left.likely_s == pytest.approx(left_s, abs=0.6), "the stage that goes on is taken to be as long"
     assert seen.left.low_s <= seen.left.likely_s <= seen.left.high_s
@@ -106,7 +121,7 @@ def test_before_it_begins_a_run_takes_what_earlier_ones_did() -> None:
     assert passes(REQUEST) == 1 + 1 + 2 + 1, "to warm up, live, twice timed, memory"
 
     def likely_s(request: Request, **more: Any) -> float | None:
-        left = outlook(request, (), 0.0, learned([row(whole(), **more)], request, "here")).left
+        left = outlook(Recording(request, ()), 0.0, learned([row(whole(), **more)], request, "here")).left
         return None if left is None else left.likely_s
 
     assert likely_s(REQUEST) == pytest.approx(13 + 4 + 2 + 2 * 4 + 5)
@@ -118,60 +133,60 @@ def test_before_it_begins_a_run_takes_what_earlier_ones_did() -> None:
 
 def test_the_wait_says_how_long_it_lasts_by_its_own_words() -> None:
     known = learned([row(whole())], REQUEST, "here")
-    seen = outlook(REQUEST, whole()[:2], 5.0, known)
+    seen = outlook(Recording(REQUEST, whole()[:2]), 5.0, known)
     assert (seen.wait_s, seen.expected_s) == (3.0, 10.0)
-    assert outlook(REQUEST, whole()[:2], 5.0, Learned()).expected_s is None
+    assert outlook(Recording(REQUEST, whole()[:2]), 5.0, Learned()).expected_s is None
 
 
 def test_nothing_is_said_where_nothing_is_known() -> None:
     events = whole()[:5]
-    assert outlook(REQUEST, events, 15.0, Learned()).left is None
-    assert 0 < outlook(REQUEST, events, 15.0, Learned()).fraction < 1, "the bar counts stages then"
+    assert outlook(Recording(REQUEST, events), 15.0, Learned()).left is None
+    assert 0 < outlook(Recording(REQUEST, events), 15.0, Learned()).fraction < 1, "the bar counts stages then"
     other = learned(
         [row(whole(), machine_id="there"), row(whole(), model="n"), row(whole(), backend="b")], REQUEST, "here"
     )
     assert other == Learned()
     never = msgspec.structs.replace(REQUEST, profilers=("memory", "layers"))
     known = learned([row(whole())], never, "here")
-    assert outlook(never, events, 15.0, known).left is None, "nobody has seen this profiler"
+    assert outlook(Recording(never, events), 15.0, known).left is None, "nobody has seen this profiler"
     given_up = [*events, Warned(t_s=15, message="Layer times not measured: it cannot.")]
-    assert outlook(never, given_up, 15.0, known).left is not None
+    assert outlook(Recording(never, given_up), 15.0, known).left is not None
 
 
 def test_passes_are_scaled_to_the_tokens_and_only_learned_from_like_ones() -> None:
     longer = msgspec.structs.replace(REQUEST, task=Generate(prompt="x", max_new_tokens=8), repeats=1)
     known = learned([row(whole())], longer, "here")
-    seen = outlook(longer, whole()[:5], 15.0, known)
+    seen = outlook(Recording(longer, whole()[:5]), 15.0, known)
     # a pass is 1 s of prefill and 2 * 3 s of decode; rest 2 s; the profiler has a second beside its steps
     assert seen.left is not None and seen.left.likely_s == pytest.approx(7 + 2 + 7 + 8)
     guessing = learned([row(whole(), did="jacobi")], REQUEST, "here")
     assert set(guessing.stages) == {"starting", "preparing", "loading"}, "opening it is the same"
-    assert outlook(REQUEST, whole()[:5], 15.0, guessing).left is None
+    assert outlook(Recording(REQUEST, whole()[:5]), 15.0, guessing).left is None
 
 
 def test_a_slow_live_pass_makes_what_follows_slow() -> None:
     events = [*whole()[:5], *(msgspec.structs.replace(e, t_s=15 + 2 * (e.t_s - 15)) for e in a_pass(15, 0, "live")[1:])]
     events.append(Phase(t_s=23, name="resting", note="quiet"))  # it took eight seconds instead of four
-    seen = outlook(REQUEST, events, 23.0, learned([row(whole())], REQUEST, "here"))
+    seen = outlook(Recording(REQUEST, events), 23.0, learned([row(whole())], REQUEST, "here"))
     assert seen.left is not None and seen.left.likely_s == pytest.approx(2 + 2 * 8 + 2 * 5)
 
 
 def test_a_warm_worker_has_nothing_to_load() -> None:
     known = learned([row(whole())], REQUEST, "here")
-    seen = outlook(REQUEST, [loaded(0.5, warm=True)], 0.5, known)
+    seen = outlook(Recording(REQUEST, [loaded(0.5, warm=True)]), 0.5, known)
     assert seen.left is not None and seen.left.likely_s == pytest.approx(4 + 2 + 8 + 5)
 
 
 def test_an_evaluation_goes_on_at_its_pace() -> None:
     request = msgspec.structs.replace(REQUEST, task=Evaluate(eval="arithmetic"))
     told = [Phase(t_s=2 + i, name="evaluating", note="Asking", done=i, total=100, unit="items") for i in (0, 10)]
-    seen = outlook(request, [loaded(2), *told], 12.0, Learned())
+    seen = outlook(Recording(request, [loaded(2), *told]), 12.0, Learned())
     assert seen.left is not None and seen.left.likely_s == pytest.approx(90.0) and seen.left.n_runs == 0
-    assert outlook(request, [loaded(2), told[0]], 3.0, Learned()).left is None
+    assert outlook(Recording(request, [loaded(2), told[0]]), 3.0, Learned()).left is None
 
 
 def test_the_end_is_the_end() -> None:
-    assert outlook(REQUEST, whole(), 99.0, Learned()).fraction == 1.0
+    assert outlook(Recording(REQUEST, whole()), 99.0, Learned()).fraction == 1.0
 
 
 def test_a_training_lasts_as_long_as_it_is_given() -> None:
@@ -180,5 +195,5 @@ def test_a_training_lasts_as_long_as_it_is_given() -> None:
         request = msgspec.structs.replace(REQUEST, task=Derive(transform=transform))
         found = learned([row(events, request, did=transform)], request, "here")
         assert ("making" in found.stages) is known
-        left = outlook(request, events[:1], 1.0, found).left
+        left = outlook(Recording(request, events[:1]), 1.0, found).left
         assert left is None if not known else left is not None and left.likely_s == pytest.approx(60.0)

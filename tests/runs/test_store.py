@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
+import json
 import os
+import sqlite3
 import subprocess
 import sys
 import zipfile
@@ -142,6 +145,21 @@ def test_history_indexes_finished_runs_and_survives_a_lost_index(store: Store, f
     assert store.history()[0]["disturbed"] == ""
     store.delete(first.id)
     assert store.history() == []
+
+
+def test_an_index_of_an_earlier_version_is_read_and_written_anew(store: Store, fake_request: Request) -> None:
+    """Its rows held the stages as lists, whose reading took most of the time of a long history."""
+    run = store.create(fake_request)
+    run.append(Done(t_s=3.0, cancelled=False))
+    (row,) = store.history()
+    assert json.loads(row["stages"])[0][:2] == ["starting", 3.0]
+    with contextlib.closing(sqlite3.connect(store.root / "index.sqlite")) as index, index:
+        old = to_json(row | {"stages": json.loads(row["stages"]), "model": "kept"}).decode()
+        index.execute("UPDATE history SET row = ?", (old,))
+    assert store.history() == [row | {"model": "kept"}], "it was not made anew"
+    with contextlib.closing(sqlite3.connect(store.root / "index.sqlite")) as index:
+        ((words,),) = index.execute("SELECT row FROM history").fetchall()
+    assert json.loads(words)["stages"] == row["stages"]
 
 
 def test_history_tells_what_disturbed_a_run(store: Store, fake_request: Request) -> None:

@@ -6,7 +6,8 @@ import msgspec
 import pytest
 
 from core.models.spec import from_config
-from core.runs.summarize import summarize
+from core.runs.recording import Recording, Sorted
+from core.runs.summarize import summarize, summed
 from core.types import (
     Counts,
     Done,
@@ -208,3 +209,29 @@ def test_a_backend_that_prunes_its_last_block_computes_less_of_a_prompt() -> Non
     prefill = {x.name: x for x in found.layers if x.phase == "prefill"}
     assert prefill["blocks.0.mlp.up_proj"].flops == 2 * 2 * 8 * 16
     assert prefill["blocks.0.attn.q_proj"].flops == 4 * 2 * 8 * 8
+
+
+def test_a_run_that_grows_is_what_it_is_read_at_once() -> None:
+    """Events sorted as they came, over a crash and a second attempt, give the result of all of them together."""
+    begun = [Pass(t_s=0, number=n, kind="live" if n == 0 else "timing", profiler=None) for n in range(2)]
+    attempt: list[Event] = [
+        loaded(),
+        begun[0],
+        step(0, "prefill", 0.5, 1, 4, 4, "a"),
+        step(0, "decode", 0.25, 1, 1, 5, "b"),
+        step(0, "decode", 0.5, 1, 1, 6, "c"),
+        begun[1],
+        step(1, "prefill", 0.5, 1, 4, 4, "a"),
+        Memory(t_s=1, pass_no=1, phase="decode", rss_bytes=7),
+        step(1, "decode", 0.125, 1, 1, 5, "b"),
+        Warned(t_s=1, message="w"),
+        step(1, "decode", 0.125, 1, 1, 6, "c"),
+    ]
+    events = [*attempt[:5], *attempt, Done(t_s=2)]
+    known = Sorted()
+    for n in range(len(events) + 1):
+        grown = summed("r", Recording(REQUEST, events[:n], known), "running")
+        assert grown == summarize("r", REQUEST, events[:n], "running"), n
+    assert (grown.tpot_s, grown.n_new_tokens, grown.text, grown.n_forward) == (0.125, 3, "abc", 3)
+    decode = grown.phases[1]
+    assert (decode.n_tokens, decode.seconds, decode.n_forward) == (2, 0.25, 2)

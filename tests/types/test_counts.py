@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from core.types import Counts, Forwards, Ledger, counted, from_json, to_json, together
-from core.types.counts import spans
+from core.types.counts import Joining, spans
 
 
 def test_equal_forwards_with_a_rising_past_are_one_row() -> None:
@@ -33,6 +33,23 @@ def test_what_rises_unevenly_or_falls_is_not_joined() -> None:
 def test_pasts_are_those_of_every_forward() -> None:
     assert list(Forwards(n_new=1, n_logits=1, n_past=5, times=4, rise=3).pasts) == [5, 8, 11, 14]
     assert list(Forwards(n_new=1, n_logits=1, n_past=5, times=2).pasts) == [5, 5]
+
+
+def test_single_forwards_of_many_steps_are_joined_as_they_come() -> None:
+    joining = Joining()
+    shapes = [(1, 3, "model"), (1, 4, "model"), (1, 5, "model"), (1, 7, "model"), (4, 8, "model"), (4, 8, "draft")]
+    for n_new, n_past, of in shapes:
+        joining.add(Forwards(n_new=n_new, n_logits=1, n_past=n_past, of=of))  # type: ignore[arg-type]
+    row = Forwards(n_new=1, n_logits=1, n_past=9, times=3, rise=2)
+    joining.add(row)
+    assert joining.all() == (
+        Forwards(n_new=1, n_logits=1, n_past=3, times=3, rise=1),
+        Forwards(n_new=1, n_logits=1, n_past=7),
+        Forwards(n_new=4, n_logits=1, n_past=8),
+        Forwards(n_new=4, n_logits=1, n_past=8, of="draft"),
+        row,
+    )
+    assert [past for f in joining.all()[:2] for past in f.pasts] == [3, 4, 5, 7]
 
 
 def test_blocks_are_kept_as_stretches() -> None:
