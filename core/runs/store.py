@@ -393,7 +393,8 @@ def _decoded(lines: bytes) -> list[Any]:
 
 def _event(line: bytes) -> Event | None:
     try:
-        return _decoder.decode(line)
+        found: Event = _decoder.decode(line)
+        return found
     except UNREADABLE:
         return old_form.event(line)
 

@@ -14,10 +14,10 @@ from types import SimpleNamespace
 from typing import Any
 
 from core.backends.pytorch import native
-from core.dtypes import TABLES
 from core.types import Progress
 
 FORMS = {"q8_0": 2, "q4_1": 3}  # in Shape of step.cpp
+TABLES = {"q4_1": "q8_0"}  # of the token table and the head, where not as the other matrices: as in core.dtypes
 GROUP, PANEL = 32, 8
 CHUNK = 1 << 24  # weights that are packed at a time
 
@@ -150,7 +150,7 @@ def modules() -> SimpleNamespace:
 def replace(model: Any, kind: str, progress: Progress) -> None:
     """Put grouped modules in the places of all linear ones and of token tables; a tied head shares its table's.
 
-    The table and the head are in the better format of dtypes.TABLES, if there is one.
+    The table and the head are in the better format of TABLES, if there is one.
     """
     from torch import nn
 
