@@ -20,6 +20,8 @@ from core.types import to_json
 
 GRACE_S = 3  # for streams that are open when the service ends
 KEEP_ALIVE_S = 75  # longer than clients keep an idle connection, so that none is closed under a request
+BACKLOG = 128  # connections that are taken at once; asyncio tells of each that there was no file for
+MOST_FILES, SPARE_FILES = 65_536, 256  # spare: for the model's process, runs, and what is accepted anew
 
 
 @cli.command()
@@ -75,10 +77,33 @@ def serve(as_json: bool, **given: Any) -> None:
             access_log=False,
             server_header=False,
             ws="none",
+            backlog=BACKLOG,
+            limit_concurrency=most_connections(files()),  # above that: 503, and the connection is closed
             timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=GRACE_S,
         )
         uvicorn.Server(config).run(sockets=[at])
+
+
+def files() -> int:
+    """How many files this process may have open, after it has asked for as many as it may: a connection is one."""
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return MOST_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    endless = resource.RLIM_INFINITY
+    wanted = MOST_FILES if hard == endless else min(hard, MOST_FILES)
+    if soft != endless and soft < wanted:
+        with contextlib.suppress(OSError, ValueError):  # some systems allow less than they say
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+            soft = wanted
+    return MOST_FILES if soft == endless else soft
+
+
+def most_connections(n_files: int) -> int:
+    """Connections that may be open at once, so that files are left for everything else."""
+    return max(n_files - SPARE_FILES, n_files // 2, 1)
 
 
 def by_strategy(values: tuple[str, ...]) -> dict[str, dict[str, Any]]:
@@ -102,7 +127,7 @@ def listening(host: str, port: int) -> socket.socket:
         try:
             found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             found.bind(address)
-            found.listen(128)
+            found.listen(BACKLOG)
         except BaseException:
             found.close()
             raise

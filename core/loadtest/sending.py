@@ -23,6 +23,7 @@ from core.loadtest.lengths import Ask
 from core.loadtest.plan import Plan
 
 CONNECT_S = 10.0
+NAMELESS: tuple[Flavour, ...] = ("llama_cpp", "tgi")  # answer whatever the model is called in a request
 
 
 class Target(NamedTuple):
@@ -78,6 +79,12 @@ def target(plan: Plan) -> Target:
     model = plan.model or next((m.id for m in found.models if not m.embeds), "")
     if not model:
         raise ExplorerError(f"{where.root} lists no model that writes text.", "Load one there, or name the model.")
+    names = [store.short(m.id) for m in found.models]
+    if found.flavour in NAMELESS and model not in (*names, *(m.id for m in found.models)):
+        raise ExplorerError(
+            f"{where.root} has no model '{model[:100]}', and would answer with another one.",
+            f"It lists: {', '.join(names[:8])}.",
+        )
     slots = "" if found.slots is None else f", {found.slots} slot{'s' if found.slots != 1 else ''}"
     about = f"{flavours.LABELS[found.flavour]} {found.version}".strip() + slots
     return Target(where, model, plan.timeout_s, found.flavour, about=f"{about}; model {store.short(model)}")

@@ -9,11 +9,12 @@ import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
+from core.advice.gather import evidence_of
 from core.advice.rules import RULES
 from core.cli import cli
 from core.runs.runner import Runner
 from core.runs.store import Store
-from core.types import Generate, Request
+from core.types import Evaluate, Generate, Request
 from tests.support.undisturbed import undisturbed
 
 ARGS = ("what-if", "--model", "llama-2-7b", "--device", "RTX 4090", "--weights", "q4_0")
@@ -72,3 +73,17 @@ def test_advice_on_a_run_and_its_score(store: Store, runner: Runner) -> None:
     assert (score[0]["offered"], score[0]["tried"]) == (1, 0)
     for bad in ((), ("no-such-run",), (run.id, "--try", "lighter_cache"), (run.id, "--pairs", "0")):
         assert core("advice", *bad).exit_code == 2
+
+
+def test_what_an_evaluation_said_of_the_model_is_known_to_its_advice(store: Store, runner: Runner) -> None:
+    asked = Request(
+        model="tiny-moe", backend="fake", task=Generate(prompt="Hi", max_new_tokens=2), threads=1, retries=0
+    )
+    of = Evaluate(eval="divergence", settings={"n": 1, "context": 16})
+    judged = runner.wait(runner.start(msgspec.structs.replace(asked, task=of, profilers=())))
+    run = runner.wait(runner.start(msgspec.structs.replace(asked, profilers=())))
+    (found,) = evidence_of(store, run.id).judged
+    assert (found.loss.run_id, found.loss.reference) == (judged.id, "tiny-moe")
+    assert found.loss.score.value == pytest.approx(0.0, abs=1e-6), "a model is as far from itself as nothing"
+    other = runner.wait(runner.start(msgspec.structs.replace(asked, model="gpt2", profilers=())))
+    assert evidence_of(store, other.id).judged == ()

@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 from core.cli import cli
-from core.cli.serving import listening
+from core.cli.serving import listening, most_connections
 from core.errors import ExplorerError
 
 ROOT = Path(__file__).parents[2]
@@ -65,3 +65,18 @@ def test_a_port_that_is_taken_is_said() -> None:
         with pytest.raises(ExplorerError, match="in use") as refused:
             listening("127.0.0.1", taken.getsockname()[1])
     assert "--port" in refused.value.hint
+
+
+def test_connections_leave_files_for_the_rest() -> None:
+    assert [most_connections(n) for n in (65_536, 1024, 300, 1)] == [65_280, 768, 150, 1]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no limit of open files")
+def test_the_service_asks_for_as_many_files_as_it_may_have() -> None:
+    words = (
+        "import resource; from core.cli.serving import files; "
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (200, 300)); "
+        "print(files(), *resource.getrlimit(resource.RLIMIT_NOFILE))"
+    )
+    done = subprocess.run([sys.executable, "-c", words], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["300", "300", "300"]

@@ -195,6 +195,19 @@ def test_a_server_that_does_not_answer_ends_the_test_in_a_sentence(home: Path, a
     assert isinstance(test.events()[-1], Broken)
 
 
+def test_a_model_that_the_server_would_answer_without_having_it_is_refused(home: Path) -> None:
+    listed = json_answer({"data": [{"id": "/models/tiny.gguf"}]})
+    props = json_answer({"build_info": "b1", "default_generation_settings": {"n_ctx": 64}})
+    with ScriptedServer({"/props": props, "/v1/models": listed}) as server:
+        with pytest.raises(ExplorerError, match="has no model 'nothing', and would answer with another one") as refused:
+            target(Plan(address=server.url, model="nothing", **SHORT))
+        assert refused.value.hint == "It lists: tiny."
+        assert [target(Plan(address=server.url, model=m, **SHORT)).model for m in ("", "tiny")] == [
+            "/models/tiny.gguf",
+            "tiny",
+        ]
+
+
 def test_only_one_measurement_at_a_time(home: Path) -> None:
     plan = Plan(address="http://127.0.0.1:9", **SHORT)
     with measuring(data_dir(), "the run of somebody else"):
