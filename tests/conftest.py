@@ -99,4 +99,4 @@ def unrepeated(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def preloaded_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Workers of PyTorch are forks of a process that has loaded it, which takes each new process six seconds."""
-    preloaded.workers(monkeypatch)
+    preloaded.workers(monkeypatch, "pytorch")

@@ -164,6 +164,7 @@ def test_bad_requests() -> None:
         seek(searching(BASE, (Axis(name="dtype", values=("int3",)),), ("tok_per_s",)), 10, quiet)
 
 
+@pytest.mark.usefixtures("unrepeated")
 def test_the_command_line(tmp_path: Path) -> None:
     def core(*args: str) -> tuple[int, str]:
         done = CliRunner().invoke(cli, ["search", "--backend", "fake", "--threads", "1", "--warmup", "0", *args])

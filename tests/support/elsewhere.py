@@ -27,15 +27,18 @@ T = TypeVar("T")
 
 _children: dict[str, ProcessPoolExecutor] = {}
 
+# Its processes are forks of one that has loaded PyTorch, which is started when the first of them is.
+torch_loaded = multiprocessing.get_context("forkserver")
+torch_loaded.set_forkserver_preload(["tests.support.torch_loaded"])
+
 
 def call(child: str, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """function(*args, **kwargs) in that child. What it raises is raised here."""
     if child == own():
         return function(*args, **kwargs)
     if child not in _children:
-        _children[child] = ProcessPoolExecutor(
-            1, mp_context=multiprocessing.get_context("spawn"), initializer=_begin, initargs=(child,)
-        )
+        context = torch_loaded if child == "pytorch" else multiprocessing.get_context("spawn")
+        _children[child] = ProcessPoolExecutor(1, mp_context=context, initializer=_begin, initargs=(child,))
     try:
         with no_main():
             future = _children[child].submit(function, *args, **kwargs)

@@ -1,12 +1,12 @@
-"""Workers of PyTorch, forked from a process that has loaded it: importing it takes each new one six seconds.
+"""Workers forked from a process that has loaded what they need: importing PyTorch takes each new one six seconds.
 
-For tests of what runs do. From the fork on, a worker is the product's; that a new process loads PyTorch and begins,
-other tests tell, whose workers start as the product's do.
+For tests of what runs do. From the fork on, a worker is the product's; that a new process loads its modules and begins,
+other tests tell, whose workers start as the product's do. The fake backend's are forks of the same process, where many
+short runs follow each other: half a second each.
 """
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import subprocess
 import sys
@@ -20,19 +20,17 @@ import pytest
 
 from core.runs.runner import Runner, environment
 from core.types import Request
-from tests.support.elsewhere import no_main
+from tests.support.elsewhere import no_main, torch_loaded
 
 POLL_S = 0.02
-_context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["tests.support.torch_loaded"])
 
 
 class Forked:
     """What core.runs.runner uses of subprocess.Popen, for the worker of the store in `root`."""
 
     def __init__(self, root: Path, environ: dict[str, str]) -> None:
-        reads, writes = _context.Pipe(duplex=False)
-        self._process = _context.Process(target=_work, args=(reads, str(root), environ), daemon=True)
+        reads, writes = torch_loaded.Pipe(duplex=False)
+        self._process = torch_loaded.Process(target=_work, args=(reads, str(root), environ), daemon=True)
         self._lock = threading.Lock()
         with no_main():
             self._process.start()
@@ -70,12 +68,12 @@ def _work(commands: Connection, root: str, environ: dict[str, str]) -> None:
     main(root)
 
 
-def workers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """From here on a Runner's workers of PyTorch are forks; the library has been told of one thread."""
+def workers(monkeypatch: pytest.MonkeyPatch, *backends: str) -> None:
+    """From here on a Runner's workers of these backends are forks: PyTorch's, and those of the fake one."""
     spawn = Runner._spawn
 
     def fork(self: Runner, request: Request) -> Any:
-        if request.backend != "pytorch":
+        if request.backend not in backends:
             return spawn(self, request)
         process = Forked(self.store.root, environment(request.threads))
         threading.Thread(target=self._watch, args=(process,), daemon=True).start()
