@@ -104,7 +104,7 @@ def main() -> None:
         rest.line(note)
         if note is not None:
             st.stop()
-        lecture.frame()
+        lecture.frame(chosen.title)
         tour_strip()
         way_back(on_lessons=chosen.title == "Lessons")
         missing_run_notice()

@@ -25,7 +25,7 @@ _LABELS = 30  # pixels of a row
 _NAME_WIDTH = 1.7  # times the bits of a point that its name reaches to
 
 
-def over_the_years(works: Sequence[Work], families: Sequence[str], height: int = 420) -> Chart:
+def over_the_years(works: Sequence[Work], families: Sequence[str], height: int = 480) -> Chart:
     """Reported speed-up over the year, on a logarithmic axis: a line over the range, a point at its highest end."""
     rows: list[Row] = []
     beside: dict[int, int] = {}

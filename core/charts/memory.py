@@ -61,7 +61,7 @@ def _split_spec(height: int) -> dict[str, Any]:
                 "part:N",
                 title=None,
                 scale=alt.Scale(domain=list(STEPS), range=list(STEPS.values())),
-                legend=alt.Legend(orient="bottom", symbolType="square", columns=columns(135), labelFontSize=12),
+                legend=alt.Legend(orient="bottom", symbolType="square", columns=columns(115), labelFontSize=12),
             ),
             tooltip=[
                 alt.Tooltip("source:N", title="Source"),

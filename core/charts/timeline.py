@@ -78,7 +78,7 @@ def _memory_spec(height: int) -> dict[str, Any]:
     x = alt.X(
         "t_s:Q",
         title="Since Run was pressed",
-        axis=alt.Axis(grid=False, labelExpr=si_label("s"), tickCount=6, labelOverlap="greedy"),
+        axis=alt.Axis(grid=False, labelExpr=si_label("s"), tickCount=6, labelOverlap="greedy", labelSeparation=8),
         scale=alt.Scale(nice=False, zero=False),
     )
     y = alt.Y("bytes:Q", title="Resident memory", stack=True, axis=alt.Axis(labelExpr=si_label("B"), tickCount=5))
@@ -125,7 +125,7 @@ def _memory_spec(height: int) -> dict[str, Any]:
                 "part:N",
                 title=None,
                 scale=alt.Scale(domain=list(_PARTS), range=list(_PARTS.values())),
-                legend=alt.Legend(orient="bottom", symbolType="square", columns=columns(115)),
+                legend=alt.Legend(orient="bottom", symbolType="square", columns=columns(95)),
             ),
             tooltip=[
                 alt.Tooltip("part:N", title="Part"),

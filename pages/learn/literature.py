@@ -105,14 +105,10 @@ def draw_bits() -> None:
 def filters() -> tuple[Work, ...]:
     """The works that pass what is chosen; all of it is in the address."""
     numbers = [str(n) for n in range(1, len(literature().sentences) + 1)]
-    one, two, three, four = st.columns(4)
-    with one:
+    with st.grid(4, min_column_width=170):
         family = select("Family", [ALL, *families()], lambda f: "All families" if f == ALL else f, "family")
-    with two:
         status = select("In Roofscope", [ALL, *STATUS], lambda s: "All" if s == ALL else STATUS[s], "status")  # type: ignore[index]
-    with three:
         seen = select("Figure seen", [ALL, *SEEN], lambda s: "Anywhere" if s == ALL else SEEN[s], "seen")  # type: ignore[index]
-    with four:
         sentence = select(
             "Rows of sentence", [ALL, *numbers], lambda n: "All works" if n == ALL else f"Sentence {n}", "sentence"
         )

@@ -36,13 +36,13 @@ def switch(to: bool) -> None:
         st.query_params.pop("lecture", None)
 
 
-def frame() -> None:
-    """On every page: the style, the pages a lecture needs and a way out, while it is on."""
+def frame(title: str) -> None:
+    """On every page: the style, the pages a lecture needs and a way out, while it is on. title: of the page."""
     if not on():
         return
     st.html(_CSS)
     with st.container(horizontal=True, horizontal_alignment="right", key="lecture-ways"):
-        with st.popover("Pages", icon=":material/menu:", type="tertiary"):
+        with st.popover("Pages", icon=":material/menu:", type="tertiary", key=f"lecture-pages-{title}"):
             for page, label, icon in WAYS:
                 link(page, label, icon)
         st.button(

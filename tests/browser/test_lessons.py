@@ -86,3 +86,37 @@ def test_the_fullest_steps_of_a_lecture_fit_on_one_screen(server: Server, tab: C
         for width, height in lecture.SCREENS:
             page.set_viewport_size({"width": width, "height": height})
             page.wait_for_function(lecture.FITS)
+
+
+def test_stepper_and_graph_obey_the_keys_in_a_lecture(server: Server, tab: Callable[[], Any]) -> None:
+    from playwright.sync_api import expect
+
+    page = tab()
+    page.goto(server.address("lessons", lesson="jacobi", step=2, lecture=1))
+    step(page, 2, "jacobi")
+    said = page.locator(".race [role=status]")
+    page.get_by_role("button", name="Step ▶").focus()
+    page.keyboard.press("Enter")
+    expect(said).to_contain_text("New: ")
+    time = page.get_by_role("slider", name="Time of the race")
+    before = time.get_attribute("aria-valuetext")
+    time.focus()
+    page.keyboard.press("ArrowLeft")  # its own key; the step stays
+    expect(time).not_to_have_attribute("aria-valuetext", str(before))
+    step(page, 2, "jacobi")
+    page.get_by_role("button", name="Pages").focus()
+    page.keyboard.press("Enter")
+    page.get_by_role("link", name="Layers").focus()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", name="Layers", exact=True, level=1)).to_be_visible()
+    expect(page.get_by_test_id("stSidebar")).to_be_hidden()
+    names = page.get_by_role("combobox", name="Open a block, or look at a layer")
+    names.focus()
+    page.keyboard.type("Block")
+    expect(page.get_by_role("option", name="Block 0", exact=True)).to_be_visible()
+    page.keyboard.press("Enter")
+    close = page.get_by_role("button", name="Close all blocks")
+    expect(close).to_be_visible()
+    close.focus()  # in a list Escape is the list's own key
+    page.keyboard.press("Escape")
+    expect(page.get_by_test_id("stSidebar")).to_be_visible()
