@@ -134,14 +134,15 @@ def ran_work(
         spec = retype(spec, spec.dtype)
     stored = {layer.name: layer.weight_bytes or 0 for layer in spec.layers}
     element, kv_element = bytes_per_element(activation_dtype), bytes_per_element(kv_dtype)
-    groups: defaultdict[tuple[Any, ...], list[int]] = defaultdict(list)
+    groups: defaultdict[tuple[Any, ...], list[Sequence[int]]] = defaultdict(list)
     for ran in forwards:
-        groups[ran.n_new, ran.n_logits, ran.n_sequences, ran.of, ran.blocks].extend(ran.pasts)
+        groups[ran.n_new, ran.n_logits, ran.n_sequences, ran.of, ran.blocks].append(ran.pasts)
     sums = {layer.name: [0.0] * len(_SUMMED) for layer in spec.layers}
     behind = _behind_attention(spec) if prunes_last_block else frozenset[str]()
     trained = {name: [0.0] * len(_SUMMED) for name in (HEADS, EXITS)}
     weight = bytes_per_element(spec.dtype)
-    for (n_new, asked, n_sequences, of, blocks), pasts in groups.items():
+    for (n_new, asked, n_sequences, of, blocks), parts in groups.items():
+        pasts = parts[0] if len(parts) == 1 else [past for part in parts for past in part]
         shape = Forwards(n_new=n_new, n_logits=asked, n_past=0, n_sequences=n_sequences, of=of, blocks=blocks)
         n_logits = shape.n_logits if spec.causal else shape.n_new
         # a forward through some of the blocks norms only what goes into the head

@@ -13,6 +13,7 @@ import re
 import secrets
 import shutil
 import sqlite3
+import threading
 import time
 import zipfile
 import zlib
@@ -63,13 +64,17 @@ _decoder = msgspec.json.Decoder(Event)
 
 @dataclass
 class Run:
-    """One run folder, read incrementally: `events()` costs only what is new since the last call."""
+    """One run folder, read incrementally: `events()` costs only what is new since the last call.
+
+    Several threads may have the same one: whoever comes second finds what the first has read.
+    """
 
     path: Path
     _events: list[Event] = field(default_factory=list, repr=False)
     _offset: int = field(default=0, repr=False)
-    _recording: Recording | None = field(default=None, repr=False)
-    _sorted: Sorted = field(default_factory=Sorted, repr=False)
+    _recording: Recording | None = field(default=None, repr=False, compare=False)
+    _sorted: Sorted = field(default_factory=Sorted, repr=False, compare=False)
+    _reading: threading.RLock = field(default_factory=threading.RLock, repr=False, compare=False)
 
     @property
     def id(self) -> str:
@@ -107,6 +112,10 @@ class Run:
 
     def events(self) -> list[Event]:
         """All events so far. A half-written or damaged line is passed over, never an error."""
+        with self._reading:
+            return self._read()
+
+    def _read(self) -> list[Event]:
         try:
             with (self.path / "events.jsonl").open("rb") as file:
                 file.seek(self._offset)
@@ -117,6 +126,11 @@ class Run:
         self._offset += end
         self._events += [event for event in _decoded(data[:end]) if event is not None and 0 <= event.t_s < MOST_S]
         return self._events
+
+    @property
+    def n_events(self) -> int:
+        """That were read; reads nothing."""
+        return len(self._events)
 
     def elapsed_s(self) -> float:
         """Seconds since it was requested, as its next event may say it, whatever the clock did."""
@@ -183,10 +197,11 @@ class Run:
 
     def recording(self) -> Recording:
         """What its events say so far; the same one until there are more."""
-        events = self.events()
-        if self._recording is None or len(self._recording.events) != len(events):
-            self._recording = Recording(self.request, list(events), self._sorted)
-        return self._recording
+        with self._reading:
+            events = self.events()
+            if self._recording is None or len(self._recording.events) != len(events):
+                self._recording = Recording(self.request, list(events), self._sorted)
+            return self._recording
 
     def result(self) -> Result:
         """Everything that is known of it, and of a run that has ended what a reader should be told.
@@ -195,7 +210,8 @@ class Run:
         """
         recording, status = self.recording(), self.status()
         try:
-            found = summed(self.id, recording, status)
+            with self._reading:  # what is sorted grows with the events
+                found = summed(self.id, recording, status)
             for name in _COLUMNS:
                 value = getattr(found, name)
                 if isinstance(value, int | float) and not abs(value) < MOST_VALUE:

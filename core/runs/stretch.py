@@ -12,6 +12,8 @@ class Stretch:
     __slots__ = (
         "_deep",
         "_ran",
+        "_text",
+        "_texts",
         "cut",
         "drafts",
         "equal_s",
@@ -33,12 +35,15 @@ class Stretch:
         self.tokens = self.forwards = self.inputs = self.drafts = self.sequences = 0
         self.cut = False
         self._ran = Joining()
+        self._text = ""
+        self._texts: list[str] = []  # that are not in _text yet
 
     def add(self, step: Step) -> None:
         counts, seconds = step.counts, step.seconds
         tokens, forwards, sequences = counts.tokens, counts.forwards, counts.sequences
         self.steps.append(step)
         self.seconds_of.append(seconds)
+        self._texts.append(step.text)
         self.seconds += seconds
         self.tokens += tokens
         self.forwards += forwards
@@ -56,6 +61,13 @@ class Stretch:
             self.equal_s.append(seconds)
         for ran in step.ran:
             self._ran.add(ran)
+
+    @property
+    def text(self) -> str:
+        if self._texts:
+            self._text += "".join(self._texts)
+            self._texts.clear()
+        return self._text
 
     @property
     def ran(self) -> tuple[Forwards, ...]:

@@ -98,7 +98,7 @@ def summed(run_id: str, run: Recording, status: RunStatus) -> Result:
         dtype=loaded.spec.dtype if loaded else request.dtype,
         threads=loaded.setup.threads if loaded else request.threads,
         batch=request.batch,
-        text="".join(s.text for s in shown),
+        text=_text(run),
         n_prompt_tokens=n_prompt,
         n_new_tokens=run.length(run.counted[-1]) if timing else length(shown),
         n_forward=_n_forward(run),
@@ -143,6 +143,13 @@ def summed(run_id: str, run: Recording, status: RunStatus) -> Result:
         batch_filled=_filled(request.batch, decoding),
         served=served,
     )
+
+
+def _text(run: Recording) -> str:
+    """That is shown."""
+    if run.counted:
+        return "".join(run.stretch(run.counted[-1], phase).text for phase in PHASES)
+    return "".join(s.text for s in run.shown)
 
 
 def _n_forward(run: Recording) -> int:

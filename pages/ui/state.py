@@ -6,6 +6,7 @@ Which run is shown belongs to the tab and to its address (`?run=`).
 
 from __future__ import annotations
 
+import threading
 import zlib
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
@@ -28,7 +29,8 @@ from core.types import Generate, Result, Task
 T = TypeVar("T")
 RUN = "run"  # the name of the run in the address and in the tab's state
 GOING = ("queued", "running")
-_KEPT_RUNS = 8  # opened runs a tab keeps, each with its events in memory
+_KEPT_RUNS = 8  # opened runs that are kept for all tabs, each with its events in memory
+_KEPT_EVENTS = 200_000  # of all of them together, about 150 MB; the one asked for last is kept whatever it has
 
 
 def store() -> Store:
@@ -106,30 +108,49 @@ def shows(run_id: str) -> bool:
 
 
 def open_run(run_id: str) -> Run:
-    """The run, opened once per tab so that reading its events costs only what is new.
+    """The run, opened once for all tabs so that reading its events costs only what is new.
 
     Raises ExplorerError when there is no such run.
     """
-    opened: dict[str, Run] = st.session_state.setdefault("opened_runs", {})
-    path = store().folder / run_id
-    if run_id not in opened or opened[run_id].path != path or not path.exists():
-        opened.pop(run_id, None)
-        run = store().open(run_id)
-        while len(opened) >= _KEPT_RUNS:
-            opened.pop(next(iter(opened)))
-        opened[run_id] = run
-    return opened[run_id]
+    opened = _opened(data_dir())
+    with opened.changing:
+        kept = opened.runs.pop(run_id, None)
+        run = kept if kept is not None and kept[0].path.exists() else (store().open(run_id), None)
+        opened.runs[run_id] = run  # behind all others
+        while len(opened.runs) > 1 and (len(opened.runs) > _KEPT_RUNS or opened.n_events > _KEPT_EVENTS):
+            opened.runs.pop(next(iter(opened.runs)))
+    return run[0]
+
+
+class _Opened:
+    """Runs by id with the newest result of each; the one asked for last is the last."""
+
+    def __init__(self) -> None:
+        self.changing = threading.Lock()
+        self.runs: dict[str, tuple[Run, tuple[tuple[int, str], Result] | None]] = {}
+
+    @property
+    def n_events(self) -> int:
+        return sum(run.n_events for run, _ in self.runs.values())
+
+
+@st.cache_resource(show_spinner=False)
+def _opened(root: Path) -> _Opened:
+    return _Opened()
 
 
 def result_of(run: Run) -> Result:
     """The run's result, computed anew only when its events or its status changed."""
-    known: dict[str, tuple[tuple[int, str], Result]] = st.session_state.setdefault("results", {})
+    opened = _opened(data_dir())
     version = (len(run.events()), run.status())
-    if run.id not in known or known[run.id][0] != version:
-        while len(known) >= _KEPT_RUNS:
-            known.pop(next(iter(known)))
-        known[run.id] = (version, run.result())
-    return known[run.id][1]
+    kept = opened.runs.get(run.id)
+    if kept is not None and kept[0] is run and kept[1] is not None and kept[1][0] == version:
+        return kept[1][1]
+    result = run.result()
+    with opened.changing:
+        if (kept := opened.runs.get(run.id)) is not None and kept[0] is run:
+            opened.runs[run.id] = (run, (version, result))  # in its place
+    return result
 
 
 def open_load(test_id: str) -> LoadTest:
