@@ -19,8 +19,9 @@ class Score(Record, omit_defaults=False):
     """One rule's record, or that of all rules together (rule "").
 
     tried: with an outcome, one that could not run included; undecided ones are not. n_kept: of them. kept: their share
-    with Wilson's interval, None below FEW. elsewhere: tries on models that the fitted equation had not seen, or where
-    none was used: error and coverage are of these alone, for the others flatter. error: the median of
+    with Wilson's interval, None below FEW. elsewhere: measured gains with an interval, on models that the fitted
+    equation had not seen, or where none was used: error and coverage are of these alone, for the others flatter, and
+    a pair or two say little. error: the median of
     |ln(measured / promised)|. coverage: how often the measured gain lay in the promised interval, nominal 90 %.
     demoted: why the rule's advice comes last; empty when it does not.
     """
@@ -51,7 +52,8 @@ def score(rule: str, cases: Sequence[Case]) -> Score:
     tried = sum(n for outcome, n in outcomes.items() if outcome != "undecided")
     n_kept = outcomes.get("kept", 0)
     kept = wilson(n_kept, tried) if tried >= FEW else None
-    apart = [c for c in cases if c.verdict and c.verdict.ratio and c.advice.baseline.model not in c.advice.gain.models]
+    known = [c for c in cases if c.verdict and c.verdict.ratio and c.verdict.ratio.low is not None]
+    apart = [c for c in known if c.advice.baseline.model not in c.advice.gain.models]
     errors, inside = [], 0
     for case in apart:
         assert case.verdict is not None and case.verdict.ratio is not None

@@ -147,7 +147,11 @@ def judge(advice: Advice, ratio: Ratio | None) -> Outcome:
 
 
 def _gone(n: int) -> str:
-    return f" The runs of {n} pair{'' if n == 1 else 's'} were deleted since and do not count." if n else ""
+    return f" The runs of {_pairs(n)} were deleted since and do not count." if n else ""
+
+
+def _pairs(n: int) -> str:
+    return "1 pair" if n == 1 else f"{n} pairs"
 
 
 def _sentence(advice: Advice, ratio: Ratio | None, outcome: Outcome, n_disturbed: int) -> str:
@@ -156,9 +160,10 @@ def _sentence(advice: Advice, ratio: Ratio | None, outcome: Outcome, n_disturbed
     if ratio is None:
         return "No pair could be compared: every one was disturbed or is gone, or the metric was not measured."
     between = f" ({ratio.low:.3g} to {ratio.high:.3g})" if ratio.low is not None and ratio.high is not None else ""
-    words = f"{what.capitalize()}: promised {promised}, measured ×{ratio.value:.3g}{between} over {ratio.n} pairs."
+    words = f"{what.capitalize()}: promised {promised}, measured ×{ratio.value:.3g}{between} over {_pairs(ratio.n)}."
     if n_disturbed:
-        words += f" {n_disturbed} pairs were disturbed and do not count."
+        words += f" {_pairs(n_disturbed)} {'was' if n_disturbed == 1 else 'were'} disturbed and "
+        words += f"{'does' if n_disturbed == 1 else 'do'} not count."
     if outcome == "undecided":
         more = "Fewer than five pairs have no interval" if ratio.n < PAIRS else "The interval leaves it open"
         words += f" {more}: five more may decide."

@@ -301,7 +301,7 @@ def test_a_verdict_over_pairs() -> None:
     assert found.ratio is not None and found.ratio.value == pytest.approx(1.417, abs=0.02)
     few = trial.verdict(advice(), [*pairs[:4], (one(0.1, **NOISE), one(0.07, text="Rome"))])
     assert few.outcome == "undecided" and few.n_disturbed == 1 and few.same_text is False
-    assert "five more may decide" in few.sentence and "do not count" in few.sentence
+    assert "five more may decide" in few.sentence and "1 pair was disturbed and does not count" in few.sentence
     gone = trial.verdict(advice(), pairs, n_gone=2)
     assert gone.outcome == "kept" and gone.sentence.endswith("The runs of 2 pairs were deleted since and do not count.")
     memory = trial.verdict(advice(metric="peak_memory_bytes"), pairs)
@@ -363,3 +363,9 @@ def test_few_tries_give_counts_and_fitted_models_do_not_flatter() -> None:
     (_, guess) = scores([*own, judged(advice(), "less than promised", 1.1)])
     assert guess.kept is None and guess.tried == 4 and guess.n_kept == 3
     assert guess.elsewhere == 1 and guess.error == pytest.approx(abs(math.log(1.1 / 1.5)))
+    undecided = judged(advice(), "undecided", 9.0)
+    assert undecided.verdict is not None
+    pair = Ratio(value=9.0, low=None, high=None, n=1)
+    few = msgspec.structs.replace(undecided, verdict=msgspec.structs.replace(undecided.verdict, ratio=pair))
+    (_, guess) = scores([few])
+    assert (guess.tried, guess.elsewhere, guess.error) == (0, 0, None), "one pair that counts is no measure"
