@@ -131,15 +131,16 @@ def write(metadata: dict[str, Any], folder: Path) -> None:
             f"The file's vocabulary is of kind '{kind}', which cannot be converted.", "Run it with llama.cpp."
         )
     _add_special(tokenizer, tokens, types, metadata, sentencepiece=kind == "llama")
-    if whole := metadata.get(WHOLE):
+    whole = metadata.get(WHOLE) if NAMED in metadata else None  # other writers' are not what llama.cpp reads
+    if isinstance(whole, str):
         (folder / "tokenizer.json").write_text(whole, encoding="utf-8")
     else:
         tokenizer.save(str(folder / "tokenizer.json"))
 
     named = special_ids(metadata, len(tokens))
     config: dict[str, Any] = {f"{name}_token": tokens[i] for name, i in named.items()}
-    if said := metadata.get(NAMED):
-        config = json.loads(said)
+    if isinstance(said := _said(metadata, NAMED), dict):
+        config = {str(name): str(text) for name, text in said.items()}
     config["add_bos_token"], config["add_eos_token"] = _adds(metadata, len(tokens))
     templates = chat_templates(metadata)
     if templates.keys() == {"default"}:
@@ -317,8 +318,8 @@ def _add_special(
     begins, ends = _adds(metadata, len(tokens))
     known = special_ids(metadata, len(tokens))
     before, behind = [known["bos"]] if begins else [], [known["eos"]] if ends else []
-    if said := metadata.get(AROUND):
-        before, behind = json.loads(said)
+    if isinstance(said := _said(metadata, AROUND), list) and len(said) == 2:
+        before, behind = ([i for i in ids if isinstance(i, int) and 0 <= i < len(tokens)] for ids in said)
     if before or behind:
         tokenizer.post_processor = processors.TemplateProcessing(
             single=[*(tokens[i] for i in before), "$A", *(tokens[i] for i in behind)],
@@ -336,10 +337,18 @@ def _adds(metadata: Mapping[str, Any], n_tokens: int) -> tuple[bool, bool]:
     return bool(begins) and "bos" in known, bool(ends) and "eos" in known
 
 
+def _said(metadata: Mapping[str, Any], key: str) -> Any:
+    """What stands under a key of our own, which anybody can write; None where it is no JSON."""
+    try:
+        return json.loads(metadata.get(key, "null"))
+    except (ValueError, TypeError, RecursionError):
+        return None
+
+
 def _end_ids(metadata: Mapping[str, Any], tokens: list[str]) -> list[int]:
     """Every id that ends an answer: the file's own, and the markers that llama.cpp also stops at."""
-    if said := metadata.get(END_IDS):
-        return [int(i) for i in str(said).split(",")]
+    if said := [int(i) for i in str(metadata.get(END_IDS, "")).split(",") if i.isdecimal()]:
+        return said
     place = {token: i for i, token in reversed(list(enumerate(tokens)))}
     stated = [special_ids(metadata, len(tokens)).get("eos")]
     stated += [metadata.get(f"tokenizer.ggml.{key}_token_id") for key in ("eot", "eom")]

@@ -286,3 +286,13 @@ def _refusal(path: str) -> str:
     finally:
         session.close()
     return ""
+
+
+def test_what_anybody_wrote_under_our_keys_harms_nothing(tmp_path: Path) -> None:
+    path = tiny_gguf(tmp_path / "m.gguf", "llama")
+    metadata = gguf_file.read(path).metadata
+    said = {gguf_tokenizer.END_IDS: "x,", gguf_tokenizer.NAMED: "{", gguf_tokenizer.AROUND: "[[900], [1.5]]"}
+    gguf_tokenizer.write(metadata | said, tmp_path)
+    written = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    gguf_tokenizer.write(metadata, tmp_path)
+    assert written == json.loads((tmp_path / "tokenizer_config.json").read_text())

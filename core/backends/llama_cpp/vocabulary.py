@@ -34,16 +34,19 @@ class Vocabulary:
         self.size: int = llama_cpp.llama_vocab_n_tokens(self._vocab)
         self._pieces: dict[int, bytes] = {}
         said = {key: _said(llama_cpp, model, key) for key in (END_IDS, NAMED, AROUND, WHOLE)}
-        self.special_tokens: dict[str, str] = json.loads(said[NAMED]) if said[NAMED] else self._named()
+        named, around = _json(said[NAMED]), _json(said[AROUND])
+        self.special_tokens: dict[str, str] = named if isinstance(named, dict) else self._named()
         self.bos_token = self.special_tokens.get("bos_token", "")
         self.eos_token = self.special_tokens.get("eos_token", "")
-        self.eos_ids = frozenset(int(i) for i in said[END_IDS].split(",") if i) or frozenset(
+        self.eos_ids = frozenset(int(i) for i in said[END_IDS].split(",") if i.isdecimal()) or frozenset(
             i for i in range(self.size) if llama_cpp.llama_vocab_is_eog(self._vocab, i)
         )
         self.opening, self.closing = self._additions()
-        if said[AROUND]:
-            self.opening, self.closing = map(tuple, json.loads(said[AROUND]))
-        self._whole = _tokenizer(said[WHOLE]) if said[NAMED] and said[WHOLE] else None
+        if isinstance(around, list) and len(around) == 2:
+            self.opening, self.closing = (
+                tuple(i for i in ids if isinstance(i, int) and 0 <= i < self.size) for ids in around
+            )
+        self._whole = _tokenizer(said[WHOLE]) if isinstance(named, dict) and said[WHOLE] else None
 
     def _named(self) -> dict[str, str]:
         lib = self._lib
@@ -133,6 +136,14 @@ def _said(lib: Any, model: Any, key: str) -> str:
     buffer = ctypes.create_string_buffer(n + 1)
     lib.llama_model_meta_val_str(model, key.encode(), buffer, n + 1)
     return buffer.value.decode(errors="replace")
+
+
+def _json(text: str) -> Any:
+    """None where it is no JSON: anybody can write into a header."""
+    try:
+        return json.loads(text or "null")
+    except (ValueError, RecursionError):
+        return None
 
 
 def _tokenizer(content: str) -> Any:
