@@ -262,7 +262,10 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 def _spent_s() -> float:
-    """Processor time of this process and of all that it started, ended or not."""
+    """Processor time of this process and of all that it started, ended or not.
+
+    Without what was killed together with its parent, as a browser's pages are.
+    """
     own = os.times()
     spent = own.user + own.system + own.children_user + own.children_system
     for child in psutil.Process().children(recursive=True):
