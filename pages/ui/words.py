@@ -18,8 +18,9 @@ from starlette.routing import Route
 from core.errors import ExplorerError
 from core.paths import data_dir
 from core.runs.screens import drew
-from core.runs.store import Run, Store
+from core.runs.store import Run
 from pages.ui import rest
+from pages.ui.state import open_run
 
 TAIL = 4000  # characters of a text that are shown while it comes
 LATEST_S = 20.0  # a question is answered by then; the browser asks again
@@ -30,7 +31,6 @@ _HERE = Path(__file__).parent
 _component = st.components.v2.component(
     "roofscope-words", css=(_HERE / "words.css").read_text(), js=(_HERE / "words.js").read_text(), isolate_styles=False
 )
-_opened: dict[str, Run] = {}  # the run that was asked for last
 
 
 def stream(run: str, text: str, going: bool) -> None:
@@ -70,13 +70,10 @@ def _run(run_id: str, but: str) -> Run | None:
     run_id = run_id or rest.going()
     if not run_id or run_id == but:
         return None
-    if run_id not in _opened or not _opened[run_id].path.exists():
-        _opened.clear()
-        try:
-            _opened[run_id] = Store(data_dir()).open(run_id)
-        except ExplorerError:
-            return None
-    return _opened[run_id]
+    try:
+        return open_run(run_id)
+    except ExplorerError:
+        return None
 
 
 def _told(run: Run) -> dict[str, Any]:

@@ -41,7 +41,6 @@ def brief(monkeypatch: pytest.MonkeyPatch) -> None:
     """Questions to which there is no answer are soon over."""
     monkeypatch.setattr(words, "LATEST_S", 0.2)
     monkeypatch.setattr(words, "REST_S", 0.05)
-    words._opened.clear()
 
 
 @pytest.fixture
