@@ -137,6 +137,11 @@ def plane(
     return fed(spec, words, rows=rows, ends=ends, marks=marks)
 
 
+def _sparse(unit: str) -> str:
+    """Labels of a logarithmic axis at 1, 2 and 5 of each decade: there are ticks for every digit."""
+    return f"test(regexp('^[125]'), format(datum.value, 'e')) ? ({si_label(unit)}) : ''"
+
+
 @cache
 def _plane_spec(names: tuple[str, ...], flops_title: str, height: int) -> dict[str, Any]:
     scale = alt.Scale(type="log", nice=False, padding=24)
@@ -144,13 +149,13 @@ def _plane_spec(names: tuple[str, ...], flops_title: str, height: int) -> dict[s
         "bandwidth:Q",
         title="Bandwidth",
         scale=scale,
-        axis=alt.Axis(labelExpr=si_label("B/s"), tickCount=5, labelOverlap="greedy", gridOpacity=0.4),
+        axis=alt.Axis(labelExpr=_sparse("B/s"), tickCount=5, labelOverlap="greedy", gridOpacity=0.4),
     )
     y = alt.Y(
         "flops:Q",
         title=flops_title,
         scale=scale,
-        axis=alt.Axis(labelExpr=si_label("FLOP/s"), tickCount=5, labelOverlap="greedy", gridOpacity=0.4),
+        axis=alt.Axis(labelExpr=_sparse("FLOP/s"), tickCount=5, labelOverlap="greedy", gridOpacity=0.4),
     )
     hues = [SERIES[i % len(SERIES)] for i in range(len(names))]
     dashes = [DASHES[i % len(DASHES)] for i in range(len(names))]
