@@ -113,7 +113,7 @@ def draw_lesson(name: str, lesson: Lesson, bar: Any) -> None:
 
     def label(place: str) -> str:
         mark = " ✓" if int(place) in done else ""
-        return f"{place}{mark}" if lecture.on() else f"{place} {KINDS[lesson.steps[int(place) - 1].kind][1]}{mark}"
+        return place if lecture.on() else f"{place} {KINDS[lesson.steps[int(place) - 1].kind][1]}{mark}"
 
     with bar:
         chosen = st.segmented_control(
