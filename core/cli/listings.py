@@ -8,7 +8,7 @@ from core import plugins
 from core.cli.group import cli, json_flag, show
 from core.paths import data_dir
 from core.runs.history import matching
-from core.runs.store import Store
+from core.runs.store import Store, written_out
 from core.types import to_json
 
 
@@ -106,7 +106,7 @@ def runs(context: click.Context, find: str, as_json: bool) -> None:
         }
         for r in rows
     ]
-    show(rows if as_json else brief, as_json)
+    show(written_out(rows) if as_json else brief, as_json)
 
 
 @runs.command("name")

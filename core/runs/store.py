@@ -17,7 +17,7 @@ import threading
 import time
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -363,7 +363,10 @@ class Store:
     # ------------------------------------------------------------ index
 
     def history(self) -> list[dict[str, Any]]:
-        """One row per run, newest first: what a table shows. Finished runs come from the index, where there is one."""
+        """One row per run, newest first: what a table shows. Finished runs come from the index, where there is one.
+
+        `stages` is one string, which `written_out` reads.
+        """
         try:
             return self._history()
         except (sqlite3.DatabaseError, msgspec.DecodeError):
@@ -423,6 +426,11 @@ def row(run: Run) -> dict[str, Any]:
         nothing = dict.fromkeys(("created_s", *_COLUMNS, "did", "text", "disturbed", "machine", "machine_id"))
         named = {**msgspec.structs.asdict(run.about), "stages": ""}
         return nothing | named | {"run_id": run.id, "status": "damaged", "error": str(error)}
+
+
+def written_out(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of a history for other programs: their stages as a list."""
+    return [{**row, "stages": msgspec.json.decode(row["stages"] or b"[]")} for row in rows]
 
 
 def summed_up(run: Run) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from core.runs import screens
 from core.runs.export import export_run
 from core.runs.progress import Stage, elapsed_s, stage
 from core.runs.runner import Runner
-from core.runs.store import Run, Store
+from core.runs.store import Run, Store, written_out
 from core.service import strict
 from core.service.analyses import Analysed, Analysis, analyse
 from core.service.document import body, says
@@ -104,7 +104,7 @@ def routes(runner: Runner) -> APIRouter:
 
     @router.get("/runs", summary="The runs on this machine, newest first", **says(list[dict[str, Any]]))
     def runs() -> Response:
-        return _json(store.history())
+        return _json(written_out(store.history()))
 
     @router.post(
         "/runs", status_code=202, summary="Begin a run; 409 while another measurement goes", **says(RunStarted, 202),
