@@ -7,12 +7,13 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from core.engine import ENGINES
 from tests.support.engines import ALONE, BROWSER, LANES, PLAIN, PROCESSES, lanes_of
-from tests.support.lanes import handed_out
+from tests.support.lanes import Lane, handed_out
 
 ROOT = Path(__file__).parents[1]
 INI = "[pytest]\naddopts = -n auto -p no:cacheprovider\nmarkers = engine(name): a native engine\n"
@@ -148,3 +149,39 @@ def test_a_process_killed_while_it_collects_has_another(tmp_path: Path) -> None:
     tests = "def test_1(): pass\ndef test_2(): pass\n"
     said, status = suite(tmp_path, "-n", "3", a=mark + once + tests, b=mark + tests, c=tests)
     assert status == 0 and "6 passed" in said, said
+
+
+class Process:
+    """As much of xdist's worker as a scheduler needs."""
+
+    shutting_down = False
+
+    def __init__(self, name: str) -> None:
+        self.gateway = SimpleNamespace(id=name)
+        self.workerinput = {"lane": PLAIN}
+        self.given: list[int] = []
+
+    def send_runtest_some(self, numbers: list[int]) -> None:
+        self.given += numbers
+
+    def shutdown(self) -> None:
+        self.shutting_down = True
+
+
+def test_two_helpers_that_come_at_once_are_given_work_each_when_it_has_told_its_tests() -> None:
+    """One of them told its tests first, and the other one was asked for them before it knew them."""
+    lane = Lane(SimpleNamespace(getvalue=lambda name: ["popen"], option=SimpleNamespace(loadscopereorder=False)), None)
+    lane.numnodes = 1
+    tests = [f"test_{file}.py::test_{n}" for file in range(8) for n in range(3)]
+    first, second, third = (Process(name) for name in ("gw0", "gw1", "gw2"))
+    lane.add_node(first)
+    lane.add_node_collection(first, tests)
+    lane.schedule()
+    lane.add_node(second)
+    lane.add_node(third)
+    lane.add_node_collection(second, tests)
+    lane.schedule()
+    assert second.given and not third.given
+    lane.add_node_collection(third, tests)
+    lane.schedule()
+    assert third.given and not set(third.given) & set(first.given + second.given)

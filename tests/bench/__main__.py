@@ -1,8 +1,8 @@
 """python -m tests.bench [loops] [step] [app] [client] [waiting] [watching] [serving] [searching] [published] [predict]
-[scale].
+[scale] [aiperf].
 
 watching can be shortened: --backend llama_cpp --tokens 64 --way watched --pairs 2 (each but the last may be repeated);
-serving takes --model cllm --backend pytorch --draft SMALLER --seconds 60.
+serving takes --model cllm --backend pytorch --draft SMALLER --seconds 60; aiperf takes --aiperf PROGRAM.
 Each comparison is made of interleaved pairs (ABBA order) in one process of its engine, quoted as a ratio with its
 95 % interval. They are written into a file too; with --record, each part into tests/bench/recorded, where new rows
 take the place of older ones of the same kind, and out of which `make tables` makes Markdown. Load and steal are
@@ -23,7 +23,20 @@ from typing import Any
 from core.paths import data_dir
 from core.runs.measuring import measuring
 from hardware.detect import machine
-from tests.bench import app, client, loops, predict, published, scale, searching, serving, step, waiting, watching
+from tests.bench import (
+    aiperf,
+    app,
+    client,
+    loops,
+    predict,
+    published,
+    scale,
+    searching,
+    serving,
+    step,
+    waiting,
+    watching,
+)
 from tests.bench.tables import RECORDED
 
 PARTS: dict[str, Callable[..., Any]] = {
@@ -38,6 +51,7 @@ PARTS: dict[str, Callable[..., Any]] = {
     "published": published.run,
     "predict": predict.run,
     "scale": scale.run,
+    "aiperf": aiperf.run,
 }
 ROWS = {"watching": ("backend", "tokens", "way")}  # parts that can be measured row by row, and what a row is known by
 
@@ -58,6 +72,7 @@ def options(arguments: list[str]) -> tuple[list[str], dict[str, dict[str, Any]],
     parser.add_argument("--model", help="serving: the model behind the service")
     parser.add_argument("--draft", help="serving: a smaller model that drafts, for speculative decoding")
     parser.add_argument("--seconds", type=float, help="serving: of each window")
+    parser.add_argument("--aiperf", help="aiperf: its program, in an environment of its own")
     found = parser.parse_args(arguments)
     unknown = set(found.parts) - set(PARTS)
     if unknown:
@@ -68,6 +83,7 @@ def options(arguments: list[str]) -> tuple[list[str], dict[str, dict[str, Any]],
     given: dict[str, dict[str, Any]] = {
         "predict": {name: True for name in ("small", "again") if getattr(found, name)},
         "watching": {name: value for name, value in told.items() if value},
+        "aiperf": {"aiperf": found.aiperf} if found.aiperf else {},
         "serving": {name: value for name, value in behind.items() if value},
     }
     return found.parts or list(PARTS), given, found.record
@@ -95,7 +111,7 @@ def main(arguments: list[str]) -> None:
     results: dict[str, Any] = {}
     for name in names:
         print(f"\n## {name}   (load {os.getloadavg()[0]:.2f})", flush=True)
-        with measuring(data_dir(), f"the bench {name}", asks_service=name == "serving"):
+        with measuring(data_dir(), f"the bench {name}", asks_service=name in ("serving", "aiperf")):
             results[name] = PARTS[name](**given.get(name, {}))
         if record:
             RECORDED.mkdir(exist_ok=True)

@@ -75,7 +75,7 @@ def test_a_block_of_the_graph_opens_on_a_click(server: Server, tab: Tab) -> None
     page.wait_for_timeout(800)  # the first drawing is animated
     box = graph.bounding_box()
     for at in (0.215, 0.18, 0.2, 0.23) * 3:  # columns depend on the width; on a busy machine a click may come early
-        page.mouse.click(box["x"] + box["width"] * at, box["y"] + box["height"] * 0.045)
+        page.mouse.click(box["x"] + box["width"] * at, box["y"] + box["height"] * 0.045 + 20)
         with contextlib.suppress(sync_api.TimeoutError):
             page.wait_for_url(lambda url: "open=" in url, timeout=6_000)
             break

@@ -140,13 +140,18 @@ WORKERS = (
         "workers",
         "worker/test_transform.py",
         (
-            "a_training_that_is_stopped_goes_on_and_leaves_no_half_model",
+            "a_training_that_is_stopped_goes_on_and_leaves_no_half_model_and_no_process",
             "a training is stopped",
             "it goes on",
             "no half",
         ),
         ("a_training_that_is_killed_leaves_the_app_alive_and_no_model", "kill -9 of a training", "why", "no model"),
-        ("no_process_is_left_behind_by_a_training", "the app ends during a training", "nothing", "no process"),
+        (
+            "a_training_that_is_stopped_goes_on_and_leaves_no_half_model_and_no_process",
+            "the app ends during a training",
+            "nothing",
+            "no process",
+        ),
         ("a_name_that_is_no_folder_is_refused", "names of models that lead elsewhere", "one sentence", "no model"),
     ),
     *_of(

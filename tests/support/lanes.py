@@ -131,6 +131,11 @@ class Lane(LoadFileScheduling):
         super().remove_node(node)
         return crashed
 
+    def _reschedule(self, node: Any) -> None:
+        """A process that has come to help knows no test yet: it is given work once it has told its own."""
+        if node in self.registered_collections:
+            super()._reschedule(node)
+
     def _assign_work_unit(self, node: Any) -> None:
         try:
             super()._assign_work_unit(node)
