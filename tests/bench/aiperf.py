@@ -1,5 +1,7 @@
 """Our load test beside NVIDIA's aiperf, which lives in an environment of its own: the same server, in turns.
 
+Server and tool have processors of their own, for on two cores that they share aiperf's processes take most of what the
+server computes with: so that the tools are compared and not what they cost. `shared` rows are without that.
 One user in closed loop, random prompts and answers of one length. aiperf's inter-token latency is what we call time
 per output token (shared definitions: (end - first token) / (tokens - 1)); both count the tokens that the server tells.
 """
@@ -7,10 +9,13 @@ per output token (shared definitions: (end - first token) / (tokens - 1)); both 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +29,7 @@ from core.paths import data_dir
 ROOT = Path(__file__).parents[2]
 MODEL = "smollm2-135m"
 PROMPT_TOKENS, ANSWER_TOKENS, REQUESTS, WINDOW_S = 128, 32, 20, 20.0
-TURNS = ("roofscope", "aiperf", "aiperf", "roofscope", "roofscope", "aiperf")
+TURNS = ("roofscope", "aiperf", "aiperf", "roofscope")
 
 
 def run(aiperf: str = "aiperf") -> list[dict[str, Any]]:
@@ -37,20 +42,37 @@ def run(aiperf: str = "aiperf") -> list[dict[str, Any]]:
         [sys.executable, "-m", "core.models.artifacts", MODEL, "hf"], cwd=ROOT, stdout=subprocess.PIPE, check=True
     )
     tokenizer = json.loads(made.stdout.splitlines()[-1])["path"]
-    command = [sys.executable, "-m", "core", "serve", "--port", "0", "--json"]
-    command += ["--model", MODEL, "--backend", "llama_cpp"]
+    every = sorted(os.sched_getaffinity(0))
+    half = len(every) // 2
     rows = []
+    for how, server, tool in (("apart", every[:half], every[half:]), ("shared", every, every)):
+        if not server:
+            continue
+        try:
+            os.sched_setaffinity(0, server)
+            with _service(len(server)) as url:
+                os.sched_setaffinity(0, tool)
+                for number, name in enumerate(TURNS):
+                    found = _ours(url, number) if name == "roofscope" else _theirs(program, url, tokenizer, number)
+                    rows.append({"processors": how, "tool": name, "turn": number, **found})
+                    print(", ".join(f"{key} {value}" for key, value in rows[-1].items()), flush=True)
+        finally:
+            os.sched_setaffinity(0, every)
+    return rows
+
+
+@contextmanager
+def _service(threads: int) -> Iterator[str]:
+    """The address of a server of ours, on the processors that this process has now."""
+    command = [sys.executable, "-m", "core", "serve", "--port", "0", "--json", "--threads", str(threads)]
+    command += ["--model", MODEL, "--backend", "llama_cpp"]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as service:
         assert service.stdout is not None
         try:
-            url = json.loads(service.stdout.readline())["url"]
-            for number, tool in enumerate(TURNS):
-                found = _ours(url, number) if tool == "roofscope" else _theirs(program, url, tokenizer, number)
-                rows.append({"tool": tool, "turn": number, **found})
-                print(", ".join(f"{name} {value}" for name, value in rows[-1].items()), flush=True)
+            url: str = json.loads(service.stdout.readline())["url"]
+            yield url
         finally:
             service.terminate()
-    return rows
 
 
 def _ours(url: str, number: int) -> dict[str, Any]:
