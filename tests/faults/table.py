@@ -141,17 +141,11 @@ WORKERS = (
         "worker/test_transform.py",
         (
             "a_training_that_is_stopped_goes_on_and_leaves_no_half_model_and_no_process",
-            "a training is stopped",
+            "a training is stopped, and the app ends during another one",
             "it goes on",
-            "no half",
+            "no half model, no process",
         ),
         ("a_training_that_is_killed_leaves_the_app_alive_and_no_model", "kill -9 of a training", "why", "no model"),
-        (
-            "a_training_that_is_stopped_goes_on_and_leaves_no_half_model_and_no_process",
-            "the app ends during a training",
-            "nothing",
-            "no process",
-        ),
         ("a_name_that_is_no_folder_is_refused", "names of models that lead elsewhere", "one sentence", "no model"),
     ),
     *_of(
