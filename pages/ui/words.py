@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -44,18 +45,19 @@ def stream(run: str, text: str, going: bool) -> None:
 async def words(request: Request) -> JSONResponse:
     """The end of a run's text, as soon as it is another one than the asker has, or is over.
 
-    run: which; without it the run that is going and is not `but`. seen: characters that the asker has. resting: the
-    rest in which it was answered; there is one answer in each, with what was shown before.
+    run: which; without it the run that begins after the question, and is not `but`. seen: characters that the asker
+    has. resting: the rest in which it was answered; there is one answer in each, with what was shown before.
     """
     asked = request.query_params
     until = time.monotonic() + LATEST_S
     seen, heard = asked.get("seen", ""), -1
+    others = () if asked.get("run") else (asked.get("but", ""), rest.going())  # of another tab or app
     while time.monotonic() < until and not await request.is_disconnected():
         note = rest.since(rest.resting())
         if note and note == asked.get("resting"):
             await asyncio.sleep(REST_S)
             continue
-        run = _run(asked.get("run", ""), asked.get("but", ""))
+        run = _run(asked.get("run", ""), others)
         if run is not None and rest.heard(run) != heard:
             heard = rest.heard(run)
             told = _told(run)
@@ -66,9 +68,9 @@ async def words(request: Request) -> JSONResponse:
     return JSONResponse({})
 
 
-def _run(run_id: str, but: str) -> Run | None:
+def _run(run_id: str, others: Collection[str]) -> Run | None:
     run_id = run_id or rest.going()
-    if not run_id or run_id == but:
+    if not run_id or run_id in others:
         return None
     try:
         return open_run(run_id)
