@@ -49,7 +49,7 @@ def begun(result: Result) -> bool:
 
 
 with page("Run", "Choose a model, a backend and a prompt, and watch where the time and the memory go."):
-    with guard():
+    with st.container(), guard():  # its place stays when it goes after the first run
         draw_card()
     form, view = panes()
     with form, guard():
