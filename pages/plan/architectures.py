@@ -124,8 +124,9 @@ def draw_free() -> None:
 
 with page("Architectures", "Which shape of a model buys the most speed for the least loss, and in which engine."):
     going = study_store.going()
-    if going is not None:
-        draw_going(going)
+    with st.container():  # its place stays when the study has ended
+        if going is not None:
+            draw_going(going)
     mode = st.segmented_control(
         "Where shapes come from", [CUT, FREE], default=CUT, key="architectures-mode", required=True
     )

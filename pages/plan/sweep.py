@@ -132,8 +132,9 @@ def _title(name: str) -> str:
 
 with page("Sweep", "Every combination of the settings you choose, measured; or a search for the best of them."):
     name = study_store.going()
-    if name is not None:
-        draw_going(name)
+    with st.container():  # its place stays when the sweep has ended
+        if name is not None:
+            draw_going(name)
     form, view = panes()
     with form, guard():
         asked = sweep_form()

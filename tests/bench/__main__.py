@@ -53,7 +53,9 @@ PARTS: dict[str, Callable[..., Any]] = {
     "scale": scale.run,
     "aiperf": aiperf.run,
 }
-ROWS = {"watching": ("backend", "tokens", "way")}  # parts that can be measured row by row, and what a row is known by
+ROWS = {
+    "watching": ("backend", "tokens", "way", "against")
+}  # parts that can be measured row by row, and what a row is known by
 
 
 def options(arguments: list[str]) -> tuple[list[str], dict[str, dict[str, Any]], bool]:
@@ -68,6 +70,9 @@ def options(arguments: list[str]) -> tuple[list[str], dict[str, dict[str, Any]],
     )
     parser.add_argument("--tokens", action="append", type=int, help="watching: how many are generated")
     parser.add_argument("--way", action="append", choices=watching.WAYS, help="watching: how it is looked at")
+    parser.add_argument(
+        "--against", action="append", choices=watching.AGAINST, help="watching: what a watched run is compared with"
+    )
     parser.add_argument("--pairs", type=int, help="watching: in each row")
     parser.add_argument("--model", help="serving: the model behind the service")
     parser.add_argument("--draft", help="serving: a smaller model that drafts, for speculative decoding")
@@ -77,7 +82,13 @@ def options(arguments: list[str]) -> tuple[list[str], dict[str, dict[str, Any]],
     unknown = set(found.parts) - set(PARTS)
     if unknown:
         parser.error(f"Unknown part: {', '.join(sorted(unknown))}. Known: {', '.join(PARTS)}.")
-    told = {"backends": found.backend, "tokens": found.tokens, "ways": found.way, "pairs": found.pairs}
+    told = {
+        "pairs": found.pairs,
+        "backends": found.backend,
+        "tokens": found.tokens,
+        "ways": found.way,
+        "against": found.against,
+    }
     backend = (found.backend or [None])[0]
     behind = {"model": found.model, "backend": backend, "seconds": found.seconds, "draft": found.draft}
     given: dict[str, dict[str, Any]] = {

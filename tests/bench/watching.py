@@ -3,6 +3,9 @@
 The real server in a process of its own and Debian's Chromium without a graphics card at 1280 pixels. Pairs in turn:
 a run started on the Run page, and `python -m core run` with the same prompt, tokens, threads, warm-up, profilers and
 timing passes, each in a fresh worker. While the command line runs, the browser shows an empty page.
+
+On a shared host two runs a minute apart differ by more than what is looked for. So a watched run is also compared with
+itself: of its timing passes, seconds apart, every second one goes with the server and the browser stopped (SIGSTOP).
 """
 
 from __future__ import annotations
@@ -11,28 +14,35 @@ import json
 import os
 import re
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from itertools import product
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from core.runs.demo import OFFERED
+from core.runs.passes import verdicts
 from core.runs.store import Run, Store
 from core.stats.intervals import paired_ratio
 from core.types import Pass, Result, Step
 from hardware.detect import usable_cores
 from tests.browser.conftest import CHROMIUM, ROOT, Server
 
-BACKENDS, TOKENS, WAYS, PAIRS = ("llama_cpp", "onnxruntime", "pytorch"), (64, 512), ("watched", "two", "another"), 5
+BACKENDS, TOKENS, PAIRS = ("llama_cpp", "onnxruntime", "pytorch"), (64, 512), 5
+WAYS, AGAINST = ("watched", "two", "another"), ("command line", "stopped")
 MODEL, PROMPT, PROFILERS = "smollm2-135m", "Write about the sea.", "memory,layers"
 TARGET, FIRST_TARGET_S = 0.97, 0.5
 FIRST_RUNS, FIRST_TOKENS = 4, 24  # the first of them warms the worker
 LOOK_MS = 500  # between two looks at a run's folder: this process shall not disturb either
+TURN_S = 0.02  # the same, where it must see that a pass begins
 END_S = 600
 
 # The moment of a click, and that of the first new text in the view of the run.
@@ -56,18 +66,34 @@ def run(
     backends: Sequence[str] = BACKENDS,
     tokens: Sequence[int] = TOKENS,
     ways: Sequence[str] = WAYS,
+    against: Sequence[str] = AGAINST,
     pairs: int = PAIRS,
 ) -> list[dict[str, Any]]:
-    """One row per backend, number of tokens and way to watch; then the wait for the first character."""
+    """One row per backend, number of tokens, way to watch and what it is compared with; then the first character."""
     rows: list[dict[str, Any]] = []
     with _looking() as (server, browser):
         for backend in backends:
             command_line(server, backend, 8)  # what is made once: a converted model, a file in the system's memory
-            for n in tokens:
-                for way in ways:
-                    rows.append(_pairs(server, browser, backend, n, way, pairs))
-            rows.append(_first(server, browser, backend))
+            for n, way, other in product(tokens, ways, against):
+                tabs = [_tab(browser) for _ in range(2 if way == "two" else 1)]
+                compare = _passes if other == "stopped" else _runs
+                rows.append({"backend": backend, "tokens": n, "way": way, "against": other})
+                rows[-1] |= compare(server, tabs, backend, n, way, pairs)
+                for tab in tabs:
+                    tab.context.close()
+                _tell(rows[-1])
+            if AGAINST[0] in against:
+                rows.append(_first(server, browser, backend))
     return rows
+
+
+def _tell(row: dict[str, Any]) -> None:
+    app, other = (statistics.median(row[side]) for side in ("app_tok_per_s", "other_tok_per_s"))
+    print(
+        f"{row['backend']:<12} {row['tokens']:>4} tokens, {row['way']:<8} {app:7.1f} tok/s ({row['app']}), "
+        f"{row['against']} {other:7.1f} ({row['other']}): {row['ratio']} (target {TARGET})",
+        flush=True,
+    )
 
 
 @contextmanager
@@ -91,8 +117,8 @@ def _looking() -> Iterator[tuple[Server, Any]]:
             server.stop()
 
 
-def _pairs(server: Server, browser: Any, backend: str, n: int, way: str, pairs: int) -> dict[str, Any]:
-    tabs = [_tab(browser) for _ in range(2 if way == "two" else 1)]
+def _runs(server: Server, tabs: Sequence[Any], backend: str, n: int, way: str, pairs: int) -> dict[str, Any]:
+    """Whole runs in turn: from the page, and from the command line."""
     shown: list[Result] = []
     plain: list[Result] = []
     for i in range(pairs):
@@ -101,20 +127,79 @@ def _pairs(server: Server, browser: Any, backend: str, n: int, way: str, pairs: 
                 shown.append(watched(server, tabs, backend, n, way).result())
             else:
                 plain.append(command_line(server, backend, n))
-    for tab in tabs:
-        tab.context.close()
     speeds = [[r.tok_per_s or 0.0 for r in side] for side in (shown, plain)]
-    ratio = paired_ratio(*speeds)
-    told = [f"{sum(r.disturbed for r in side)} disturbed, {_repeated(side)} repeated" for side in (shown, plain)]
-    print(
-        f"{backend:<12} {n:>4} tokens, {way:<8} {statistics.median(speeds[0]):7.1f} tok/s ({told[0]}), command line "
-        f"{statistics.median(speeds[1]):7.1f} ({told[1]}): {ratio} (target {TARGET})",
-        flush=True,
+    return _row(
+        speeds, [f"{sum(r.disturbed for r in side)} disturbed, {_repeated(side)} repeated" for side in (shown, plain)]
     )
+
+
+def _passes(server: Server, tabs: Sequence[Any], backend: str, n: int, way: str, pairs: int) -> dict[str, Any]:
+    """Timing passes of one run from the page: who looks on rests as for a user, or is stopped and cannot run at all."""
+    run = _begin(server, tabs, backend, n, way, repeats=2 * pairs)
+    stopped = _turns(run, [psutil.Process(server.process.pid), *_browsers()] if server.process else [])
+    rates, disturbed = _rates(run), {n for n, found in verdicts(run.events()).items() if found.disturbed}
+    sides: tuple[list[int], list[int]] = ([], [])
+    for pair in zip(list(rates)[::2], list(rates)[1::2], strict=False):
+        for number in pair:
+            sides[stopped[number]].append(number)
+    return _row(
+        [[rates[k] for k in side] for side in sides],
+        [f"{len(disturbed & set(side))} of {len(side)} disturbed" for side in sides],
+    )
+
+
+def _row(speeds: Sequence[Sequence[float]], told: Sequence[str]) -> dict[str, Any]:
+    """speeds, told: of the app, and of what it is compared with."""
     return {
-        "backend": backend, "tokens": n, "way": way, "app_tok_per_s": speeds[0], "line_tok_per_s": speeds[1],
-        "ratio": str(ratio), "app": told[0], "line": told[1],
+        "app_tok_per_s": speeds[0], "other_tok_per_s": speeds[1], "ratio": str(paired_ratio(*speeds)),
+        "app": told[0], "other": told[1],
     }  # fmt: skip
+
+
+def _turns(run: Run, onlookers: Sequence[psutil.Process]) -> dict[int, bool]:
+    """Whether the onlookers were stopped, by the number of each timing pass; two passes in turn, two the other way."""
+    stopped: dict[int, bool] = {}
+    with (run.path / "events.jsonl").open("rb") as events:
+        end, line = time.monotonic() + END_S, b""
+        try:
+            while time.monotonic() < end:
+                line += events.readline()
+                if not line.endswith(b"\n"):
+                    time.sleep(TURN_S)
+                    continue
+                event, line = json.loads(line), b""
+                if event["type"] in ("done", "failed"):
+                    return stopped
+                if event["type"] == "pass" and event["kind"] == "timing":
+                    k = len(stopped)
+                    stopped[event["number"]] = (k + k // 2) % 2 == 1
+                    _signal(onlookers, signal.SIGSTOP if stopped[event["number"]] else signal.SIGCONT)
+                elif event["type"] == "pass":
+                    _signal(onlookers, signal.SIGCONT)
+        finally:
+            _signal(onlookers, signal.SIGCONT)
+    sys.exit("The run did not end.")
+
+
+def _signal(processes: Sequence[psutil.Process], what: signal.Signals) -> None:
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.send_signal(what)
+
+
+def _browsers() -> list[psutil.Process]:
+    """Every process of the browser that this bench has started."""
+    return [p for p in psutil.Process().children(recursive=True) if "chrom" in p.name()]
+
+
+def _rates(run: Run) -> dict[int, float]:
+    """Decoded tokens per second of each timing pass, by its number, in order."""
+    events = run.events()
+    decode: dict[int, list[Step]] = {e.number: [] for e in events if isinstance(e, Pass) and e.kind == "timing"}
+    for e in events:
+        if isinstance(e, Step) and e.phase == "decode" and e.pass_no in decode:
+            decode[e.pass_no].append(e)
+    return {n: sum(s.counts.tokens for s in own) / sum(s.seconds for s in own) for n, own in decode.items() if own}
 
 
 def _repeated(results: Sequence[Result]) -> int:
@@ -130,19 +215,24 @@ def _tab(browser: Any) -> Any:
 
 
 def watched(server: Server, tabs: Sequence[Any], backend: str, n: int, way: str, fresh: bool = True) -> Run:
-    """One run from the Run page, which then stays open, is left for another page, or is open twice."""
-    asked = {"model": MODEL, "backend": backend, "prompt": PROMPT, "max_new_tokens": n, "ignore_eos": "true"}
-    page = tabs[0]
-    page.goto(server.address(**asked, threads=usable_cores(), fresh=str(fresh).lower()))
-    run = _press(server, page)
-    for other in tabs[1:]:
-        other.goto(server.address(run=run.id))
-    if way == "another":
-        page.get_by_role("link", name="History").click()
-    _until_over(page, run)
+    """One run from the Run page to its end."""
+    run = _begin(server, tabs, backend, n, way, fresh=str(fresh).lower())
+    _until_over(tabs[0], run)
     if fresh:
         for tab in tabs:
             tab.goto("about:blank")
+    return run
+
+
+def _begin(server: Server, tabs: Sequence[Any], backend: str, n: int, way: str, **more: Any) -> Run:
+    """A run from the Run page, which then stays open, is left for another page, or is open twice."""
+    asked = {"model": MODEL, "backend": backend, "prompt": PROMPT, "max_new_tokens": n, "ignore_eos": "true"}
+    tabs[0].goto(server.address(**asked, threads=usable_cores(), **more))
+    run = _press(server, tabs[0])
+    for other in tabs[1:]:
+        other.goto(server.address(run=run.id))
+    if way == "another":
+        tabs[0].get_by_role("link", name="History").click()
     return run
 
 
