@@ -159,8 +159,10 @@ def _row(speeds: Sequence[Sequence[float]], told: Sequence[str]) -> dict[str, An
 def _turns(run: Run, onlookers: Sequence[psutil.Process]) -> dict[int, bool]:
     """Whether the onlookers were stopped, by the number of each timing pass; two passes in turn, two the other way."""
     stopped: dict[int, bool] = {}
-    with (run.path / "events.jsonl").open("rb") as events:
-        end, line = time.monotonic() + END_S, b""
+    end, line, file = time.monotonic() + END_S, b"", run.path / "events.jsonl"
+    while not file.exists() and time.monotonic() < end:
+        time.sleep(TURN_S)
+    with file.open("rb") as events:
         try:
             while time.monotonic() < end:
                 line += events.readline()
