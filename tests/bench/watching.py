@@ -134,12 +134,15 @@ def _runs(server: Server, tabs: Sequence[Any], backend: str, n: int, way: str, p
 
 
 def _passes(server: Server, tabs: Sequence[Any], backend: str, n: int, way: str, pairs: int) -> dict[str, Any]:
-    """Timing passes of one run from the page: who looks on rests as for a user, or is stopped and cannot run at all."""
-    run = _begin(server, tabs, backend, n, way, repeats=2 * pairs)
+    """Timing passes of one run from the page: who looks on rests as for a user, or is stopped and cannot run at all.
+
+    Two passes for each, of which the second counts: in the first, who was stopped makes up for what it missed.
+    """
+    run = _begin(server, tabs, backend, n, way, repeats=4 * pairs)
     stopped = _turns(run, [psutil.Process(server.process.pid), *_browsers()] if server.process else [])
     rates, disturbed = _rates(run), {n for n, found in verdicts(run.events()).items() if found.disturbed}
     sides: tuple[list[int], list[int]] = ([], [])
-    for pair in zip(list(rates)[::2], list(rates)[1::2], strict=False):
+    for pair in zip(list(rates)[1::4], list(rates)[3::4], strict=False):
         for number in pair:
             sides[stopped[number]].append(number)
     return _row(
@@ -157,7 +160,7 @@ def _row(speeds: Sequence[Sequence[float]], told: Sequence[str]) -> dict[str, An
 
 
 def _turns(run: Run, onlookers: Sequence[psutil.Process]) -> dict[int, bool]:
-    """Whether the onlookers were stopped, by the number of each timing pass; two passes in turn, two the other way."""
+    """Whether the onlookers were stopped, by the number of each timing pass: two not, four, four not, and so on."""
     stopped: dict[int, bool] = {}
     end, line, file = time.monotonic() + END_S, b"", run.path / "events.jsonl"
     while not file.exists() and time.monotonic() < end:
@@ -173,7 +176,7 @@ def _turns(run: Run, onlookers: Sequence[psutil.Process]) -> dict[int, bool]:
                 if event["type"] in ("done", "failed"):
                     return stopped
                 if event["type"] == "pass" and event["kind"] == "timing":
-                    k = len(stopped)
+                    k = len(stopped) // 2
                     stopped[event["number"]] = (k + k // 2) % 2 == 1
                     _signal(onlookers, signal.SIGSTOP if stopped[event["number"]] else signal.SIGCONT)
                 elif event["type"] == "pass":
