@@ -136,7 +136,8 @@ def _runs(server: Server, tabs: Sequence[Any], backend: str, n: int, way: str, p
 def _passes(server: Server, tabs: Sequence[Any], backend: str, n: int, way: str, pairs: int) -> dict[str, Any]:
     """Timing passes of one run from the page: who looks on rests as for a user, or is stopped and cannot run at all.
 
-    Two passes for each, of which the second counts: in the first, who was stopped makes up for what it missed.
+    Two passes for each, of which the second counts: in the first, who was stopped makes up for what it missed. The
+    ratio is that of pairs in which neither was disturbed, as a run counts them; how many were stands beside it.
     """
     run = _begin(server, tabs, backend, n, way, repeats=4 * pairs)
     stopped = _turns(run, [psutil.Process(server.process.pid), *_browsers()] if server.process else [])
@@ -145,8 +146,9 @@ def _passes(server: Server, tabs: Sequence[Any], backend: str, n: int, way: str,
     for pair in zip(list(rates)[1::4], list(rates)[3::4], strict=False):
         for number in pair:
             sides[stopped[number]].append(number)
+    clean = [pair for pair in zip(*sides, strict=True) if not disturbed & set(pair)]
     return _row(
-        [[rates[k] for k in side] for side in sides],
+        [[rates[pair[i]] for pair in clean] for i in (0, 1)],
         [f"{len(disturbed & set(side))} of {len(side)} disturbed" for side in sides],
     )
 
