@@ -16,8 +16,10 @@ from core.errors import ExplorerError
 from core.types import ModelSpec
 
 SENTENCEPIECE = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model")
-READ = ("tokenizer.json", *SENTENCEPIECE, "vocab.txt", "vocab.json")  # the first that is there and is read
+TEKKEN = "tekken.json"
+READ = ("tokenizer.json", *SENTENCEPIECE, "vocab.txt", "vocab.json", TEKKEN)  # the first that is there and is read
 _TIKTOKEN_LINE = re.compile(rb"[A-Za-z0-9+/]+={0,2} \d+\r?\n")
+_SPECIAL = re.compile(rb'"special_tokens"\s*:')
 _LFS = b"version https://git-lfs"
 _CONVERT = "Put the model's tokenizer.json beside its weights, or convert {name} into one with transformers."
 
@@ -34,7 +36,7 @@ def tokenizer_file(folder: Path) -> Path | None:
     for file in sorted(f for f in folder.iterdir() if f.is_file()):
         if (form := _foreign(file)) is not None:
             raise ExplorerError(
-                f"The tokenizer in {folder.name} is {form} ({file.name}), which is not read here.",
+                f"The tokenizer in {folder.name} cannot be read: {file.name} is {form}.",
                 _CONVERT.format(name=file.name),
             )
     return None
@@ -43,10 +45,10 @@ def tokenizer_file(folder: Path) -> Path | None:
 def _foreign(file: Path) -> str | None:
     """What form of tokenizer this is, if one that is not read; None for all other files."""
     name = file.name
-    if name == "tekken.json":
-        return "a tekken vocabulary"
+    if name == TEKKEN and not _SPECIAL.search(file.read_bytes()):
+        return "a tekken vocabulary of the first form, which does not list its special tokens"
     if name == "tiktoken.model" or file.suffix == ".tiktoken":
-        return "a tiktoken vocabulary"
+        return "a tiktoken vocabulary, which does not say how a text is cut into words"
     if name.startswith("rwkv_vocab") and file.suffix == ".txt":
         return "an RWKV vocabulary"
     if name.startswith("tokenization_") and file.suffix == ".py":
@@ -61,7 +63,9 @@ def _foreign(file: Path) -> str | None:
         if start.startswith(_LFS):
             return "a pointer of Git LFS instead of the file"
         if name in SENTENCEPIECE and _TIKTOKEN_LINE.match(start):
-            return "a tiktoken vocabulary"
+            return "a tiktoken vocabulary, which does not say how a text is cut into words"
+        if name in SENTENCEPIECE and not start.startswith(b"\n"):  # its first field: the pieces
+            return "no SentencePiece model"
     return None
 
 

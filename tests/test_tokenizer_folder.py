@@ -28,6 +28,7 @@ FORMS = {
     "tiktoken.model": (b"AA== 0\n", "tiktoken"),
     "qwen.tiktoken": (b"AA== 0\n", "tiktoken"),
     "tokenizer.model": (b"AA== 0\nAQ== 1\n", "tiktoken"),
+    "spiece.model": (b"<!doctype html><html>404</html>", "no SentencePiece model"),
     "merges.txt": (b"#version: 0.2\nh e\n", "merges"),
     "vocab.json": (b'{"h": 0}', "merges"),
     "tokenizer.json": (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "pointer"),
@@ -38,7 +39,7 @@ FORMS = {
 def test_a_form_that_is_not_read_is_refused_with_its_file(name: str, tmp_path: Path) -> None:
     content, what = FORMS[name]
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(ExplorerError, match=f"{what}.*{name}") as refused:
+    with pytest.raises(ExplorerError, match=f"{name} is .*{what}") as refused:
         tokenizer_file(tmp_path)
     assert refused.value.message.count(".") - name.count(".") == 1 and "tokenizer.json" in refused.value.hint
 
@@ -48,6 +49,9 @@ def test_what_is_read_is_chosen_before_what_is_not(tmp_path: Path) -> None:
     (tmp_path / "tekken.json").write_bytes(b"{}")
     (tmp_path / "tokenizer.model").write_bytes(b"\n\x0e\n\x05<unk>")  # SentencePiece
     assert tokenizer_file(tmp_path) == tmp_path / "tokenizer.model"
+    (tmp_path / "tokenizer.model").unlink()
+    (tmp_path / "tekken.json").write_text('{"config": {}, "vocab": [], "special_tokens" : []}')
+    assert tokenizer_file(tmp_path) == tmp_path / "tekken.json"
     (tmp_path / "tokenizer.json").write_text("{}")
     assert tokenizer_file(tmp_path) == tmp_path / "tokenizer.json"
 

@@ -28,6 +28,7 @@ from core.models.artifact_cache import fingerprint, fingerprints, folder, key_of
 from core.models.precision import RESTORED, declared
 from core.models.spec import read_config
 from core.types import ModelEntry, Progress
+from hardware.memory import available_bytes
 
 SOURCES = {
     "hf": {"gguf", "config"},
@@ -150,12 +151,17 @@ def _hf(entry: ModelEntry, progress: Progress) -> Path:
     from core.models import random_weights
 
     config = _config_folder(entry, progress)
+
+    def n_bytes() -> int:
+        _check_memory(entry, "random weights", 1)
+        return random_weights.output_bytes(config)
+
     return made(
         key,
         entry,
         "random weights",
         progress,
-        lambda: random_weights.output_bytes(config),
+        n_bytes,
         lambda out, report: random_weights.write(config, out, report),
     )
 
@@ -182,7 +188,11 @@ def _onnx(entry: ModelEntry, progress: Progress, alone: bool) -> Path:
     def build(out: Path, report: Progress) -> None:
         onnx_export.export(str(_hf(entry, report)), str(out), report, alone)
 
-    return made(key, entry, "an ONNX export", progress, lambda: _fp32_bytes(_hf(entry, progress)), build)
+    def n_bytes() -> int:
+        _check_memory(entry, "an ONNX export", 2)
+        return _fp32_bytes(_hf(entry, progress))
+
+    return made(key, entry, "an ONNX export", progress, n_bytes, build)
 
 
 def _gguf(entry: ModelEntry, progress: Progress) -> Path:
@@ -227,6 +237,20 @@ def _config_folder(entry: ModelEntry, progress: Progress) -> Path:
 
     key = key_of("config folder", 4, *(fingerprint(f) for f in (config, *own)))
     return made(key, entry, "a tokenizer", progress, lambda: 64 << 20, build)
+
+
+def _check_memory(entry: ModelEntry, what: str, copies: int) -> None:
+    """Raises ExplorerError where `copies` of the weights in fp32, which making it holds at least, do not fit."""
+    from core.models import spec
+
+    fmt, place = next(iter(entry.files.items()))
+    needed, free = copies * 4 * spec.read(place, fmt).n_params, available_bytes()
+    if needed > free:
+        raise ExplorerError(
+            f"Making {what} of {entry.label} needs at least {needed / 1e9:.1f} GB of memory, "
+            f"and {free / 1e9:.1f} GB are free.",
+            "Choose a smaller model, close other programs, or take a backend that reads it as it is.",
+        )
 
 
 def _fp32_bytes(source: Path) -> int:

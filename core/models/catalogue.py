@@ -85,7 +85,7 @@ def add_folder(path: str) -> None:
     """Search this folder too, or list this one file. Raises ExplorerError when it cannot be used."""
     target = formats.place_of(path)
     if not os.path.isdir(target):
-        formats.files_of(target)
+        formats.check(formats.files_of(target))
     places.store_folders(tuple(dict.fromkeys((*folders(), str(target)))))
     entries(refresh=True)
 
@@ -132,9 +132,7 @@ def _search() -> tuple[tuple[ModelEntry, ...], tuple[str, ...]]:
                     continue
                 seen |= real
                 if entry.id in ids:
-                    digest = hashlib.sha256("".join(sorted(real)).encode()).hexdigest()[:6]
-                    mark = "random" if entry.random_weights else digest
-                    entry = msgspec.structs.replace(entry, id=f"{entry.id}-{mark}")
+                    entry = _told_apart(entry, real)
                 ids.add(entry.id)
                 found.append(entry)
         except OSError as error:
@@ -142,6 +140,17 @@ def _search() -> tuple[tuple[ModelEntry, ...], tuple[str, ...]]:
         except RuntimeError as error:  # a variable that names a home that is not there
             troubles.append(f"A place for models was skipped: {error}")
     return tuple(found), tuple(t.encode("utf-8", "replace").decode() for t in troubles)
+
+
+def _told_apart(entry: ModelEntry, real: set[str]) -> ModelEntry:
+    """A model whose id another one has: the id says which, and the label in which folder it lies."""
+    digest = hashlib.sha256("".join(sorted(real)).encode()).hexdigest()[:6]
+    place = Path(next(iter(entry.files.values()))).parent.name
+    return msgspec.structs.replace(
+        entry,
+        id=f"{entry.id}-{'random' if entry.random_weights else digest}",
+        label=f"{entry.label} (in {place})" if entry.family == "local" and place else entry.label,
+    )
 
 
 def _presets(troubles: list[str]) -> tuple[ModelEntry, ...]:

@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
+from itertools import combinations
 from typing import Any
 
 from jinja2 import Template, TemplateError, nodes
@@ -22,6 +23,7 @@ from core.errors import ExplorerError
 
 NEEDLE = "needle{}word"  # stands for a message's text while it is tried whether the template prints it
 LISTED = re.compile(r"""("|')text\1: ("|')needle""")  # parts printed as a list, as Python or JSON writes it
+MOST = 16  # sets of roles that are tried beside the usual ones
 OFF = "Switch the chat template off (--no-chat), or correct it."
 
 
@@ -101,12 +103,14 @@ def _rendered(template: str, messages: Sequence[tuple[str, str]], settings: Mapp
 def _as_wanted(
     compiled: Template, messages: Sequence[tuple[str, str]], settings: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
-    """The messages in the form whose words the template prints: as text, in typed parts, or those of the user so.
+    """The messages in the form whose words the template prints: as text, in typed parts, or those of some roles so.
 
     Templates of models that also see images loop over parts, and over a plain text they print nothing.
     """
     probe = [(role, NEEDLE.format(i) if text else "") for i, (role, text) in enumerate(messages)]
-    typed = ((), tuple({role for role, _ in messages}), ("user",))
+    every = tuple(sorted({role for role, _ in messages}))
+    some = [chosen for n in range(1, len(every)) for chosen in combinations(every, n) if chosen != ("user",)]
+    typed = ((), every, ("user",), *some[:MOST])
     found: list[list[bool]] = []
     for roles in typed:
         try:

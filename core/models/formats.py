@@ -38,21 +38,31 @@ def files_of(path: Path) -> dict[str, str]:
         if not is_there(path):
             raise ExplorerError(f"There is no file or folder {_short(str(path))}.", "Check the path.") from error
         raise ExplorerError(f"{path} cannot be read ({error.strerror}).", "Check its permissions.") from error
+    if is_there(path):
+        raise ExplorerError(f"{_short(str(path))} is neither a file nor a folder.", _WANTED)
     raise ExplorerError(f"There is no file or folder {_short(str(path))}.", "Check the path.")
 
 
 def place_of(text: str) -> Path:
     """The path that a text means, whether or not anything is there. Raises ExplorerError when it can mean none."""
+    check_name(text)
+    if not text.strip():
+        raise ExplorerError("No model, file or folder is named.", "Choose one of the list, or write its path.")
     try:
-        text.encode()
         return Path(text).expanduser().absolute()
-    except UnicodeEncodeError:
-        shown = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-        raise ExplorerError(f"The name {_short(shown)} is no UTF-8.", "Rename the file or folder.") from None
     except RuntimeError:
         raise ExplorerError(
             f"{_short(text)} begins with a user that is not known here.", "Write the whole path."
         ) from None
+
+
+def check_name(text: str) -> None:
+    """Raises ExplorerError for the name of a file or folder that is no UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        shown = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+        raise ExplorerError(f"The name {_short(shown)} is no UTF-8.", "Rename the file or folder.") from None
 
 
 def snapshot_of(repo: Path) -> Path | None:
@@ -60,11 +70,10 @@ def snapshot_of(repo: Path) -> Path | None:
     if not repo.name.startswith("models--"):
         return None
     main = repo / "refs" / "main"
-    if main.is_file():
-        current = repo / "snapshots" / main.read_text(encoding="utf-8", errors="replace").strip()
-        if current.is_dir():
-            return current
-    return max(repo.glob("snapshots/*/"), key=lambda p: p.stat().st_mtime, default=None)
+    current = main.read_text(encoding="utf-8", errors="replace").strip() if main.is_file() else ""
+    there = list(repo.glob("snapshots/*/"))
+    named = next((folder for folder in there if folder.name == current), None)
+    return named or max(there, key=lambda folder: folder.stat().st_mtime, default=None)
 
 
 def is_there(path: Path) -> bool:
@@ -96,6 +105,7 @@ def _file(path: Path) -> dict[str, str]:
         return _folder(path.parent)
     if weight_files.is_pointer(path):
         raise weight_files.pointer(path)
+    gguf_file.check_piece(path)
     if gguf_file.has_magic(path):
         gguf_file.check_kind(path)
         gguf_file.check_parts(path)
@@ -138,6 +148,10 @@ def _folder(path: Path) -> dict[str, str]:
         raise ExplorerError(
             f"The folder {path.name} has a config.json but no weights.",
             "Choose the config.json itself to study the architecture with random weights.",
+        )
+    if config.is_symlink():
+        raise ExplorerError(
+            f"config.json in {path.name} is a link that leads nowhere.", "Download the model again, or mend the link."
         )
     if weights := sorted(f.name for f in path.iterdir() if f.suffix == ".safetensors"):
         raise ExplorerError(

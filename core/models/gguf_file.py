@@ -75,6 +75,9 @@ _STRING, _ARRAY = 8, 9
 _MAX_AXES = 4
 _LEAST_ENTRY, _LEAST_TENSOR = 13, 24  # bytes of the shortest entry: name, type, value; name, axes, type, place
 _SPLIT = re.compile(r"^(?P<stem>.+)-(?P<part>\d{5})(?P<of>-of-)(?P<n>\d{5})$", re.IGNORECASE)
+_LEFT = re.compile(r"-\d{5}-of-\d{5}|\s*\(\d+\)$", re.IGNORECASE)  # what a part's name has beside the model's
+_PIECE = re.compile(r"^(?P<whole>.+\.gguf)[-.](split-?[a-z]{1,2}|part-?([a-z]|\d+(of\d+)?))$", re.IGNORECASE)
+_LFS = b"version https://"
 _AGAIN = "Download or copy the file again."
 _PARTS = "Put all parts into one folder, under the names that they were published with."
 
@@ -126,6 +129,8 @@ def other_kind(path: Path) -> str:
         return "an empty file"
     if start[:4] in (b"lmgg", b"fmgg", b"tjgg", b"algg"):
         return "a GGML file of 2023, from before GGUF, which llama.cpp no longer reads"
+    if start == _LFS:
+        return "a pointer of Git LFS, without the file"
     if start.lstrip()[:5].lower() in (b"<!doc", b"<html"):
         return "a web page, perhaps the message of a download that failed"
     kinds = {b"PK\3\4": "a ZIP archive", b"\x1f\x8b": "a gzip archive", b"\x80": "a pickle", b'{"': "JSON"}
@@ -152,6 +157,16 @@ def check_kind(path: Path) -> None:
         return  # told when it is read
     if kind in NO_MODEL:
         raise no_model(path, kind)
+
+
+def check_piece(path: Path) -> None:
+    """Raises ExplorerError for a piece of a file that was cut by its bytes, by its name: model.gguf-split-a."""
+    if match := _PIECE.match(path.name):
+        whole = match["whole"]
+        raise ExplorerError(
+            f"{path.name} is a piece of a GGUF file that was cut up, and no model by itself.",
+            f"Join all pieces in order into {whole} (cat, or copy /b on Windows) and choose that.",
+        )
 
 
 def no_model(path: Path, kind: str) -> ExplorerError:
@@ -221,7 +236,7 @@ def _check_place(file: Path, i: int, n: int, metadata: dict[str, Any]) -> None:
     """Whether a file that is part `i` of `n` by its name is that by its header."""
     says_n, says_i = metadata.get("split.count", 0), metadata.get("split.no", 0)
     if says_n > 1 and (says_n, says_i) != (n, i):
-        name = f"{split_stem(file.stem)}-{says_i + 1:05d}-of-{says_n:05d}.gguf"
+        name = f"{_LEFT.sub('', file.stem)}-{says_i + 1:05d}-of-{says_n:05d}.gguf"
         raise ExplorerError(
             f"{file.name} is part {says_i + 1} of {says_n} of a split model, but its name does not say so.",
             f"Rename it to {name}: by these names the other parts are found.",
@@ -486,5 +501,8 @@ def _check_types(metadata: dict[str, Any]) -> None:
     for key in ("tokenizer.ggml.scores", "tokenizer.ggml.token_type"):
         if tokens is not None and key in metadata and len(metadata[key]) != len(tokens):
             raise _damaged(f"'{key}' has {len(metadata[key]):,} values for {len(tokens):,} tokens")
-    if metadata.get("split.no", 0) < 0 or metadata.get("split.count", 0) < 0:
+    part, count = metadata.get("split.no", 0), metadata.get("split.count", 0)
+    if part < 0 or count < 0:
         raise _damaged("its part has a negative number")
+    if count > 1 and part >= count:
+        raise _damaged(f"it says that it is part {part + 1} of {count}")

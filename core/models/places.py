@@ -122,7 +122,7 @@ def own(troubles: list[str]) -> Iterator[ModelEntry]:
     for name in folders():
         root = Path(name)
         if os.path.isdir(root):
-            yield from _walk(root, root, _MAX_DEPTH, [_MAX_FOLDERS], troubles)
+            yield from _apart(_walk(root, root, _MAX_DEPTH, [_MAX_FOLDERS], troubles), name, troubles)
         else:
             yield from _try(root, label_of(root.parent if root.suffix == ".json" else root), "local", troubles)
 
@@ -168,17 +168,37 @@ def _try(
 ) -> Iterator[ModelEntry]:
     """The model at `path`, or a line in `troubles`, which names it as a list would where its files are in a cache."""
     try:
+        formats.check_name(id)
         yield entry_of(id, label or id, family, formats.files_of(path), note)
     except ExplorerError as error:
         named = label or (f"{id} (Hugging Face cache)" if family == "hub" else "")
-        shown = named or os.fsencode(path).decode("utf-8", "replace")
-        troubles.append(f"{shown if len(shown) <= 200 else shown[:200] + '...'} was skipped: {error.message}")
+        troubles.append(f"{_readable(named or str(path))} was skipped: {error.message}")
+
+
+def _apart(found: Iterator[ModelEntry], name: str, troubles: list[str]) -> Iterator[ModelEntry]:
+    """What one model of a place is found to be; if the system cannot read it, a line, and those behind it are found.
+
+    name: what the line calls it.
+    """
+    try:
+        yield from found
+    except (OSError, ValueError) as error:
+        why = (error.strerror if isinstance(error, OSError) else None) or "its name or its link can be nowhere"
+        troubles.append(f"{_readable(name)} was skipped: it cannot be read ({why}).")
+
+
+def _readable(name: str) -> str:
+    """A name as a line can show it, whatever bytes it has."""
+    shown = os.fsencode(name).decode("utf-8", "replace")
+    return shown if len(shown) <= 200 else f"{shown[:200]}..."
 
 
 def hub_cache(troubles: list[str]) -> Iterator[ModelEntry]:
     """The Hugging Face cache: models--<org>--<name>/{refs/main, snapshots/<commit>/...}."""
     for repo in sorted(hub_folder().glob("models--*")):
-        yield from _repository(repo, "hub", troubles)
+        yield from _apart(
+            _repository(repo, "hub", troubles), f"{_repository_name(repo)} (Hugging Face cache)", troubles
+        )
 
 
 def hub_folder() -> Path:
@@ -193,7 +213,7 @@ def _repository(repo: Path, family: Family, troubles: list[str]) -> Iterator[Mod
     snapshot = formats.snapshot_of(repo)
     if snapshot is None:
         return
-    name = "/".join(repo.name.split("--")[1:])
+    name = _repository_name(repo)
     found = [f for place in (snapshot, *snapshot.glob("*/")) for f in formats.ggufs(place)]
     suffixes = {f.suffix.lower() for f in snapshot.iterdir()}
     begun = not found and any(repo.glob("blobs/*.incomplete"))
@@ -206,16 +226,24 @@ def _repository(repo: Path, family: Family, troubles: list[str]) -> Iterator[Mod
         yield from _try(file, name if alone else f"{name}/{label_of(file)}", family, troubles)
 
 
+def _repository_name(repo: Path) -> str:
+    return "/".join(repo.name.split("--")[1:])
+
+
 def lm_studio(troubles: list[str]) -> Iterator[ModelEntry]:
     """<root>/<publisher>/<model>/*.gguf"""
     for root in (Path.home() / ".lmstudio" / "models", Path.home() / ".cache" / "lm-studio" / "models"):
         for folder in sorted(root.glob("*/*/")):
-            if any(f.suffix == ".safetensors" for f in folder.iterdir()):  # for MLX
-                id = f"lmstudio/{folder.parent.name}/{folder.name}"
-                yield from _try(folder, id, "local", troubles, f"{folder.name} (LM Studio)")
-            for file in formats.ggufs(folder):
-                id = f"lmstudio/{folder.parent.name}/{label_of(file)}"
-                yield from _try(file, id, "local", troubles, f"{label_of(file)} (LM Studio)")
+            yield from _apart(_lm_studio(folder, troubles), f"{folder.name} (LM Studio)", troubles)
+
+
+def _lm_studio(folder: Path, troubles: list[str]) -> Iterator[ModelEntry]:
+    if any(f.suffix == ".safetensors" for f in folder.iterdir()):  # for MLX
+        id = f"lmstudio/{folder.parent.name}/{folder.name}"
+        yield from _try(folder, id, "local", troubles, f"{folder.name} (LM Studio)")
+    for file in formats.ggufs(folder):
+        id = f"lmstudio/{folder.parent.name}/{label_of(file)}"
+        yield from _try(file, id, "local", troubles, f"{label_of(file)} (LM Studio)")
 
 
 def ollama(troubles: list[str]) -> Iterator[ModelEntry]:
@@ -224,29 +252,39 @@ def ollama(troubles: list[str]) -> Iterator[ModelEntry]:
     roots = [Path(own)] if own else [Path.home() / ".ollama" / "models", Path("/usr/share/ollama/.ollama/models")]
     for root in roots:
         for manifest in sorted(root.glob("manifests/*/*/*/*")):
-            try:
-                layers = json.loads(manifest.read_text(encoding="utf-8"))["layers"] or []
-                digests = [x["digest"] for x in layers if x["mediaType"] == "application/vnd.ollama.image.model"]
-                kinds = {str(x["mediaType"]).rpartition(".")[2] for x in layers}
-            except (ValueError, KeyError, TypeError, OSError, RecursionError):
-                troubles.append(f"{manifest} was skipped: it is no Ollama manifest.")
-                continue
-            space, model = manifest.parent.parent.name, manifest.parent.name
-            name = f"{model}:{manifest.name}" if space == "library" else f"{space}/{model}:{manifest.name}"
-            if "." in (server := manifest.parents[2].name) and not server.startswith("registry."):
-                name = f"{server}/{name}"  # as `ollama list` has it: hf.co/org/model:tag
-            if not digests:
-                why = "its weights are single tensors, not a GGUF" if "tensor" in kinds else "it runs in the cloud only"
-                troubles.append(f"{name} (Ollama) was skipped: {why}.")
-            for digest in digests[:1]:
-                blob = root / "blobs" / str(digest).replace(":", "-")
-                if not blob.is_file():
-                    begun = any(blob.parent.glob(f"{blob.name}-partial*"))
-                    why = "its download is not finished" if begun else "its file is not among the blobs"
-                    troubles.append(f"{name} (Ollama) was skipped: {why}.")
-                    continue
-                note = "Its adapter (LoRA) is left out: this is the base model alone." if "adapter" in kinds else ""
-                yield from _try(blob, f"ollama/{name}", "local", troubles, f"{name} (Ollama)", note)
+            name = _ollama_name(manifest)
+            yield from _apart(_manifest(manifest, root / "blobs", name, troubles), f"{name} (Ollama)", troubles)
+
+
+def _ollama_name(manifest: Path) -> str:
+    """As `ollama list` has it: model:tag, org/model:tag, hf.co/org/model:tag."""
+    space, model = manifest.parent.parent.name, manifest.parent.name
+    name = f"{model}:{manifest.name}" if space == "library" else f"{space}/{model}:{manifest.name}"
+    server = manifest.parents[2].name
+    return f"{server}/{name}" if "." in server and not server.startswith("registry.") else name
+
+
+def _manifest(manifest: Path, blobs: Path, name: str, troubles: list[str]) -> Iterator[ModelEntry]:
+    try:
+        layers = json.loads(manifest.read_text(encoding="utf-8"))["layers"] or []
+        digests = [str(x["digest"]) for x in layers if x["mediaType"] == "application/vnd.ollama.image.model"]
+        kinds = {str(x["mediaType"]).rpartition(".")[2] for x in layers}
+    except (ValueError, KeyError, TypeError, OSError, RecursionError):
+        troubles.append(f"{manifest} was skipped: it is no Ollama manifest.")
+        return
+    if not digests:
+        why = "its weights are single tensors, not a GGUF" if "tensor" in kinds else "it runs in the cloud only"
+        troubles.append(f"{name} (Ollama) was skipped: {why}.")
+        return
+    file = digests[0].replace(":", "-")
+    blob = blobs / file
+    if Path(file).name == file and os.path.isfile(blob):
+        note = "Its adapter (LoRA) is left out: this is the base model alone." if "adapter" in kinds else ""
+        yield from _try(blob, f"ollama/{name}", "local", troubles, f"{name} (Ollama)", note)
+        return
+    begun = blobs.is_dir() and any(other.startswith(f"{file}-partial") for other in os.listdir(blobs))
+    why = "its download is not finished" if begun else "its file is not among the blobs"
+    troubles.append(f"{name} (Ollama) was skipped: {why}.")
 
 
 def llama_cpp(troubles: list[str]) -> Iterator[ModelEntry]:

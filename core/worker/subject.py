@@ -27,6 +27,7 @@ from core.types import (
 )
 from core.worker.drive import drive
 
+NOTHING = np.empty((0, 0), dtype=np.float32)
 CHUNK = 128  # tokens whose logits are held at once: 25 MB for a vocabulary of 49 152
 
 
@@ -47,7 +48,9 @@ class ModelUnderTest:
         self._strategy, self._params = strategy, params
         self._drafts = () if draft is None else (draft,)
         self._check = check
-        self._held: list[int] = []  # committed by loglikelihood, whose calls often share a beginning
+        # committed by loglikelihood, whose calls often share a beginning, and the logits of the last of these tokens
+        self._held: list[int] = []
+        self._known = NOTHING
 
     def prompt(self, messages: Sequence[tuple[str, str]]) -> str:
         if not self.session.chat_template:
@@ -61,7 +64,7 @@ class ModelUnderTest:
         return self.session.encode(text) if self.session.chat_template else raw(self.session, text)
 
     def generate(self, ids: Sequence[int], limit: int, stop: Sequence[str] = ()) -> Generation:
-        self._held = []
+        self._forget()
         hint = "Choose another strategy or backend."
         plugins.require(self._strategy, self.session.capabilities, "this model", hint)
         self._fits(len(ids) + limit)
@@ -114,18 +117,28 @@ class ModelUnderTest:
             values, greedy = far.likelihoods([*ids, *continuation])
             return float(sum(values[len(ids) - 1 :])), all(greedy[len(ids) - 1 :])
         self.session.ran.clear()
-        whole = [*ids, *continuation]
-        n_shared = self._go_back(whole[: len(ids) - 1])
-        fed = whole[n_shared:-1]
-        logits = self.session.forward(np.array([fed], dtype=np.int64), keep=len(continuation)).numpy()[0]
-        self.session.commit(len(fed))
-        self._held = whole[:-1]
+        logits = self._logits([*ids, *continuation[:-1]], len(ids) - 1)
         picked = np.take_along_axis(log_softmax(logits), np.array(continuation)[:, None], axis=1)
         return float(picked.sum()), bool((logits.argmax(-1) == np.array(continuation)).all())
 
+    def _logits(self, ids: Sequence[int], first: int) -> NDArray[np.float32]:
+        """Of the tokens from `first` on, shape (n, vocab). What earlier calls have fed is not fed again.
+
+        Choices of one token behind one text are a single forward, as in lm-evaluation-harness.
+        """
+        known = self._go_back(ids, first)
+        fed = ids[len(self._held) :]
+        if fed:
+            made = self.session.forward(np.array([fed], dtype=np.int64), keep=len(ids) - first - len(known)).numpy()[0]
+            self.session.commit(len(fed))
+            self._held = list(ids)
+            known = np.concatenate((known, made)) if len(known) else made.copy()  # a backend may write there again
+        self._known = known
+        return known
+
     def logprobs(self, session: Session, ids: Sequence[int], first: int) -> Iterator[NDArray[np.float32]]:
         assert 0 < first < len(ids), "the first token has nothing before it"
-        self._held = []
+        self._forget()
         if len(ids) - 1 > session.max_context:
             raise ExplorerError(
                 f"{len(ids)} tokens exceed the context of {session.max_context} tokens.", "Choose a shorter context."
@@ -145,17 +158,29 @@ class ModelUnderTest:
                 yield log_softmax(logits)
             session.commit(part.shape[1])
 
-    def _go_back(self, beginning: Sequence[int]) -> int:
-        """Leave only what is committed of `beginning`; returns how many tokens that is."""
-        n = 0
-        if "rewind" in self.session.capabilities:
-            pairs = zip(self._held, beginning, strict=False)
-            n = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(self._held), len(beginning)))
-        if n:
-            self.session.rewind(len(self._held) - n)
-        else:
+    def _go_back(self, ids: Sequence[int], first: int) -> NDArray[np.float32]:
+        """Leave only what is committed of `ids`; returns the logits that are known of its tokens from `first` on.
+
+        Where those of the first of them are not, it and what is behind it will be fed again.
+        """
+        held, known = self._held, self._known
+        n = next((i for i, (a, b) in enumerate(zip(held, ids, strict=False)) if a != b), min(len(held), len(ids)))
+        start = len(held) - len(known)
+        known = known[first - start : n - start] if start <= first < n else NOTHING
+        if not len(known):
+            n = min(n, first)
+        if n < len(held) and "rewind" not in self.session.capabilities:
+            n, known = 0, NOTHING
+        if not n:
             self.session.reset()
-        return n
+        elif n < len(held):
+            self.session.rewind(len(held) - n)
+        self._held, self._known = held[:n], known
+        return known
+
+    def _forget(self) -> None:
+        """The session will hold something else."""
+        self._held, self._known = [], NOTHING
 
     def _fits(self, n: int) -> None:
         if n > self.session.max_context:

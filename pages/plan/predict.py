@@ -53,14 +53,20 @@ def choose_model() -> tuple[ModelSpec, str, str] | None:
             st.caption("No weights are needed: the configuration says how large every layer is.")
             return None
         found = from_upload(file.name, file.getvalue())
-        st.caption("  \n".join(x for x in (architecture_line(found), text.escape(found.doubts)) if x))
+        _say(found)
         return found, f"--config {file.name}", ""
     chosen = model_picker("predict-model")
     if not chosen:
         return None
     found = spec_of(models.find(chosen))
-    st.caption(architecture_line(found))
+    _say(found)
     return found, f"--model {chosen}", chosen
+
+
+def _say(found: ModelSpec) -> None:
+    """What the model is, where that is from, and what its files leave open."""
+    lines = (architecture_line(found), f":material/info: {text.escape(found.doubts)}" if found.doubts else "")
+    st.caption("  \n".join(filter(None, lines)), help=text.escape(found.source) or None)
 
 
 def from_upload(name: str, data: bytes) -> ModelSpec:

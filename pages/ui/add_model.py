@@ -80,7 +80,7 @@ def _add(path: str) -> None:
         st.rerun()
     for trouble in troubles:
         st.warning(text.escape(trouble), icon=":material/report:")
-    if not found:
+    if not found and not troubles:
         st.warning(
             "A model is a GGUF file, a folder with safetensors, or a config.json, at most four levels deep. "
             "The folder is searched from now on, so models that come into it are listed.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -74,15 +75,46 @@ def test_a_common_beginning_is_read_once(opened: Session) -> None:
     session = Counting(opened)
     subject = examinee(session)
     shared = [subject.loglikelihood(PROMPT, option) for option in OPTIONS]
-    # the prompt but its last token once; then that token and the options but their last ones
-    assert session.n_fed == len(PROMPT) - 1 + sum(len(option) for option in OPTIONS)
+    # the prompt once; then of each option all but its last token
+    assert session.n_fed == len(PROMPT) + sum(len(option) - 1 for option in OPTIONS)
     assert session.n_committed == len(PROMPT) + len(OPTIONS[-1]) - 1
     alone = Counting(opened, without="rewind")
     fresh = examinee(alone)
     assert [fresh.loglikelihood(PROMPT, option)[0] for option in OPTIONS] == pytest.approx(
         [value for value, _ in shared], rel=1e-5
     )
-    assert alone.n_fed == sum(len(PROMPT) + len(option) - 1 for option in OPTIONS)
+    # the second goes on where the first ended, and the third cannot
+    assert alone.n_fed == len(PROMPT) + 1 + len(PROMPT) + len(OPTIONS[2]) - 1
+
+
+def test_choices_of_one_token_are_a_single_forward(opened: Session) -> None:
+    for without in ("", "rewind"):
+        session = Counting(opened, without)
+        subject = examinee(session)
+        found = [subject.loglikelihood(PROMPT, [choice]) for choice in (70, 71, 72, 70)]
+        assert session.n_fed == len(PROMPT) and found[0] == found[3]
+        rows = np.concatenate(list(examinee(opened).logprobs(opened, [*PROMPT, 70], len(PROMPT))))
+        assert [value for value, _ in found] == pytest.approx([float(rows[0, i]) for i in (70, 71, 72, 70)], rel=1e-5)
+
+
+def test_logits_are_kept_though_the_backend_writes_there_again(opened: Session) -> None:
+    class Reusing(Counting):
+        """Its logits lie in one place, as llama.cpp's do."""
+
+        def __init__(self) -> None:
+            super().__init__(opened)
+            self._place = np.zeros((1, 99, opened.spec.vocab_size), dtype=np.float32)
+
+        def forward(self, ids: Any, keep: int | None = None) -> Any:
+            made = super().forward(ids, keep).numpy()
+            held = self._place[:, : made.shape[1]]
+            held[:] = made
+            return SimpleNamespace(numpy=lambda: held, argmax=lambda: held.argmax(-1))
+
+    subject = examinee(Reusing())
+    asked = [(PROMPT, [70, 71]), (PROMPT, [70, 73, 74]), (PROMPT, [72]), ([*PROMPT, 70], [75])]
+    got = [subject.loglikelihood(ids, option)[0] for ids, option in asked]
+    assert got == pytest.approx([by_hand(opened, list(ids), option)[0] for ids, option in asked], rel=1e-5)
 
 
 def test_a_shorter_question_after_a_longer_one(opened: Session) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from core.errors import ExplorerError
-from core.models import artifact_cache, artifacts, catalogue, gguf_to_hf, hf_to_gguf
+from core.models import artifact_cache, artifacts, catalogue, gguf_to_hf, hf_to_gguf, spec
 from core.types import ModelEntry
 from tests.support.gguf_models import tiny_gguf
 from tests.support.progress import silent
@@ -144,6 +144,18 @@ def test_too_small_a_disk_is_said_before(gguf: ModelEntry, monkeypatch: pytest.M
         artifacts.provide(gguf, ("hf",), silent)
 
 
+def test_too_little_memory_is_said_before_anything_is_made(config: ModelEntry, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four bytes a parameter for random weights in fp32, and twice that for a trace of them."""
+    n = spec.read(config.files["config"], "config").n_params
+    for free, wanted, what in ((4 * n - 1, "hf", "random weights"), (8 * n - 1, "onnx", "an ONNX export")):
+        monkeypatch.setattr(artifacts, "available_bytes", lambda free=free: free)
+        with pytest.raises(ExplorerError, match=f"Making {what} of Mine needs at least .* GB of memory") as said:
+            artifacts.provide(config, (wanted,), silent)
+        assert "smaller model" in said.value.hint
+        made = [artifact_cache.about(artifact_cache.folder() / name).get("what") for name in artifacts_left()]
+        assert made == ["a tokenizer"], "nothing large was made on the way"
+
+
 def test_a_killed_build_is_swept_away_and_done_again(gguf: ModelEntry, home: Path, tmp_path: Path) -> None:
     script = f"""
 import os, signal
@@ -245,10 +257,10 @@ def test_an_encoder_gets_its_masked_head(tmp_path: Path) -> None:
 
 def test_an_impossible_config_is_said(config: ModelEntry) -> None:
     Path(config.files["config"]).write_text(json.dumps(CONFIG | {"num_attention_heads": 0}))
-    with pytest.raises(ExplorerError, match="cannot build this config"):
+    with pytest.raises(ExplorerError, match="'num_attention_heads' is 0"):
         artifacts.provide(config, ("hf",), silent)
     Path(config.files["config"]).write_text(json.dumps({"model_type": "no-such-type"}))
-    with pytest.raises(ExplorerError, match="cannot build this config"):
+    with pytest.raises(ExplorerError, match="'num_attention_heads' is 0"):
         artifacts.provide(config, ("hf",), silent)
 
 

@@ -181,6 +181,13 @@ def test_the_same_file_is_listed_once_and_equal_names_stay_apart(tmp_path: Path)
     assert [e.id for e in catalogue.entries(refresh=True) if e.family == "local"] == ids
 
 
+def test_models_of_one_name_have_labels_of_their_own(tmp_path: Path) -> None:
+    for name in ("bos", "ends"):
+        catalogue.add_folder(str(hf(tmp_path / name / "hf")))
+    found = [e for e in listed().values() if e.family == "local"]
+    assert [e.label for e in found] == ["hf", "hf (in ends)"] and found[0].id == "hf" != found[1].id
+
+
 def test_derived_models_carry_their_lineage(tmp_path: Path) -> None:
     folder = hf(tmp_path / "home" / "data" / "models" / "tiny-8bit")
     (folder / "roofscope.json").write_text(json.dumps({"label": "Tiny, 8 bit", "parent": "tiny", "note": "quantized"}))

@@ -105,6 +105,57 @@ TEMPLATES = {
         "{%- for m in messages -%}{{ loop.previtem.role if not loop.first else '' }}{{ loop.cycle('a', 'b') }}"
         "{%- endfor %}{{- messages[0].name is defined }}{% raw %}{{ kept }}{% endraw %}"
     ),
+    # what few templates do, and any may
+    "recursive loop": (
+        "{% set tree = [{'n': 'a', 'of': [{'n': 'b', 'of': []}, {'n': 'c', 'of': []}]}] %}"
+        "{%- for x in tree recursive %}{{ loop.depth }}{{ x.n }}{{ loop(x.of) }}{% endfor %}{{ messages[-1].content }}"
+    ),
+    "set block, call block and filter block": (
+        "{% set said %}<{{ messages[-1].content }}>{% endset %}{% macro around(tag) %}[{{ tag }}]{{ caller() }}"
+        "{% endmacro %}{% call around('x') %}{{ said }}{% endcall %}{% filter replace('o', '0') | trim %} {{ said }} "
+        "{% endfilter %}"
+    ),
+    "neighbours": (
+        "{% for m in messages %}{% if loop.previtem is defined and loop.previtem.role == m.role %}again {% endif %}"
+        "{{ m.content }}{% if loop.nextitem is defined %}->{{ loop.nextitem.role }}{% endif %}"
+        "{% if loop.changed(m.role) %}!{% endif %}{{ loop.revindex0 }}{% else %}none{% endfor %}"
+    ),
+    "a schema in types": (
+        "{%- macro kind(s) %}{%- if s.enum is defined %}{{ s.enum | map('tojson') | join(' | ') }}"
+        "{%- elif s.type is iterable and s.type is not string %}{{ s.type | join(' | ') }}"
+        "{%- elif s.type == 'array' %}{{ kind(s['items']) }}[]{%- else %}{{ s.type }}{%- endif %}{%- endmacro %}"
+        "{%- for tool in tools or [] %}{%- set f = tool.function %}type {{ f.name }} = (_: { "
+        "{%- for name, s in f.parameters.properties | dictsort %}{{ name }}{{ '?' if name not in "
+        "(f.parameters.required or []) }}: {{ kind(s) }}{{ ',' if not loop.last }}{%- endfor %}}) => any;\n"
+        "{%- endfor %}{{ messages[-1].content }}"
+    ),
+    "batches and slices": (
+        "{% for pair in messages | batch(2) %}({% for m in pair %}{{ m.content }};{% endfor %}){% endfor %}"
+        "{{ messages[::-1][0].role }}{{ (messages | first).role }}{{ messages[:1] | map(attribute='role') | list }}"
+    ),
+    "inheritance without a parent": "{% block head %}<{{ messages[-1].content }}>{% endblock %}{{ self.head() }}",
+    "signs": (
+        "{#- nothing -#}\n{%+ if true %}  {{- messages[-1].content -}}  {%+ endif %}\n\n{{ '\\u00e9\\n' }}"
+        "{% raw -%} {% if %} {%- endraw %}{{ 7 // 2 }}{{ '%05.1f' | format(2.25) }}{{ none ~ 1 }}{{ missing }}\n\n"
+    ),
+    "counters": (
+        "{% set comma = joiner(', ') %}{% set odd = cycler('a', 'b') %}{% set ns = namespace(a=[], d={}) %}"
+        "{% for m in messages %}{{ comma() }}{{ odd.next() }}{% set ns.a = ns.a + [m.role] %}"
+        "{% set ns.d = dict(ns.d, **{m.role: loop.index}) %}{{ m.content }}{% endfor %}{{ ns.a | tojson }}"
+        "{{ ns.d | tojson(sort_keys=true) }}{{ range(3) | sum }}{{ ns.a | select('in', ['user']) | list | count }}"
+    ),
+    "shadowed loop": (
+        "{% for m in messages if m.role != 'system' %}{% set outer = loop %}{% for w in m.content.split() %}"
+        "{% if outer.first and loop.last %}{% break %}{% endif %}{{ w }} {% endfor %}{% endfor %}"
+        "{{ messages[-1].content }}"
+    ),
+    "thinking kept of the last answer": (
+        "{%- set ns = namespace(last=-1) %}{%- for m in messages %}{%- if m.role == 'user' %}{%- set ns.last = "
+        "loop.index0 %}{%- endif %}{%- endfor %}{%- for m in messages %}{%- set c = m.content %}{%- if m.role == "
+        "'assistant' and '</think>' in c and loop.index0 < ns.last %}{%- set c = c.split('</think>')[-1].lstrip() %}"
+        "{%- endif %}{{ '<|' ~ m.role ~ '|>' ~ c.rstrip() }}{%- endfor %}"
+        "{{ '<|assistant|>' if add_generation_prompt }}{{ '<think>\n' if enable_thinking | default(true) }}"
+    ),
 }
 DIALOGUES = {
     "question": [("user", "Is 3 < 4 & 'so' — “ü”?")],
@@ -133,6 +184,24 @@ def ours(template: str, dialogue: list[tuple[str, str]], **values: Any) -> str:
 def test_a_template_renders_as_in_transformers(template: str, dialogue: str) -> None:
     text, said = TEMPLATES[template], DIALOGUES[dialogue]
     assert ours(text, said) == theirs(text, said)
+
+
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        "unit": {"enum": ["°C", "<F>"]},
+        "days": {"type": ["integer", "null"]},
+        "at": {"type": "array", "items": {"type": "array", "items": {"type": "string"}}},
+    },
+    "required": ["at"],
+}
+
+
+@pytest.mark.parametrize("template", ["a schema in types", "tools", "harmony"])
+def test_a_schema_of_a_tool_reaches_the_template_as_in_transformers(template: str) -> None:
+    tools = [{"type": "function", "function": {"name": "weather", "description": "", "parameters": SCHEMA}}] * 2
+    said, text = DIALOGUES["system"], TEMPLATES[template]
+    assert ours(text, said, tools=tools) == theirs(text, said, tools=tools) != ours(text, said)
 
 
 def test_tools_and_switches_reach_the_template() -> None:
@@ -170,9 +239,53 @@ def test_the_words_reach_a_template_that_wants_typed_parts() -> None:
     assert render(only_users, "hello", "Be brief.").startswith("System: BE BRIEF.<|im_end|>\nUser: hello<|im_end|>")
 
 
+# roles whose messages a template wants in parts -> template; of the others it wants the text
+IN_PARTS = {
+    "assistant user": (
+        "{% for m in messages %}{% if m.role == 'system' %}{{ m.content | trim }}{% else %}{% for p in m.content %}"
+        "{% if 'text' in p %}{{ p['text'] }}{% endif %}{% endfor %}{% endif %}|{% endfor %}"
+    ),
+    "system": (
+        "{% for m in messages %}{{ m.content[0].text if m.role == 'system' else m.role ~ ': ' ~ m.content.strip() }}|"
+        "{% endfor %}"
+    ),
+    "assistant system user": (
+        "{% for m in messages %}{{ m.content | selectattr('type', 'equalto', 'text') | map(attribute='text') | join }}"
+        "{{ m.content | map(attribute='type') | join }}|{% endfor %}"
+    ),
+    "": (
+        "{% for m in messages %}{% if m.content is string %}{{ m.content }}{% elif m.content is sequence %}"
+        "{{ raise_exception('no parts') }}{% endif %}|{% endfor %}"
+    ),
+}
+
+
+@pytest.mark.parametrize("roles", IN_PARTS)
+def test_each_role_has_the_form_that_the_template_wants(roles: str) -> None:
+    said = [("system", "Be brief."), ("user", "hi"), ("assistant", "hello"), ("user", "why?")]
+    messages = [
+        {"role": role, "content": [{"type": "text", "text": text}] if role in roles.split() else text}
+        for role, text in said
+    ]
+    wanted = byte_level_tokenizer().apply_chat_template(
+        messages, chat_template=IN_PARTS[roles], tokenize=False, add_generation_prompt=True
+    )
+    assert ours(IN_PARTS[roles], said) == wanted
+    assert all(text in str(wanted) for _, text in said)
+
+
 @pytest.mark.parametrize(
     ("template", "cause"),
     [
+        ("{% for i in range(10 ** 9) %}{% endfor %}{{ messages[0].content }}", "OverflowError"),
+        ("{% macro a() %}{{ a() }}{% endmacro %}{{ a() }}", "recursion"),
+        ("{% include 'other.jinja' %}", "template fails"),
+        ("{% do messages.append(1) %}", "unknown tag 'do'"),
+        ("{{ messages.append(1) }}", "template fails"),
+        ("{{ messages[0].update(role='x') }}", "template fails"),
+        ("{{ strftime_now(3) }}", "TypeError"),
+        ("{{ [1, messages[0].content] | sort }}", "TypeError"),
+        ("{{ raise_exception() }}", "TypeError"),
         ("{{ messages[0]['content'] + 1 }}", "TypeError"),
         ("{{ messages[0].content.nothing.at_all }}", "no attribute"),
         ("{{ 1 // 0 }}{{ messages[0].content }}", "ZeroDivisionError"),

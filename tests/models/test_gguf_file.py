@@ -202,6 +202,35 @@ def test_a_whole_model_that_is_named_as_a_part(tmp_path: Path) -> None:
     assert "without the part number" in said.value.hint
 
 
+@pytest.mark.parametrize("name", ["big-00002-of-00003 (1).gguf", "big (2).gguf", "big-00001-of-00009.gguf"])
+def test_the_name_that_a_part_should_have_is_its_models_alone(name: str, tmp_path: Path) -> None:
+    part = split(tmp_path)[1].rename(tmp_path / name)
+    with pytest.raises(ExplorerError, match=r"part 2 of 3") as said:
+        gguf_file.read(part)
+    assert "Rename it to big-00002-of-00003.gguf:" in said.value.hint
+
+
+def test_a_part_beyond_the_last_is_damage(tmp_path: Path) -> None:
+    file(tmp_path / "m.gguf", header({**LLAMA, "split.no": 7, "split.count": 2}))
+    with pytest.raises(ExplorerError, match="it says that it is part 8 of 2"):
+        gguf_file.read(tmp_path / "m.gguf")
+
+
+def test_a_part_that_is_a_pointer_is_called_so(tmp_path: Path) -> None:
+    first, second, _ = split(tmp_path)
+    second.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 3\n")
+    with pytest.raises(ExplorerError, match=r"big-00002-of-00003\.gguf is not a GGUF file but a pointer of Git LFS"):
+        gguf_file.read(first)
+
+
+@pytest.mark.parametrize("name", ["m.gguf-split-a", "m.gguf-split-b", "m.gguf.part1of2", "M.GGUF.partb"])
+def test_pieces_of_a_file_are_to_be_joined(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(header()[:200])
+    with pytest.raises(ExplorerError, match="piece of a GGUF file that was cut up") as said:
+        formats.files_of(tmp_path / name)
+    assert f"into {name[:6]} " in said.value.hint
+
+
 def test_parts_of_two_models_do_not_mix(tmp_path: Path) -> None:
     split(tmp_path, 3)
     other = split(tmp_path, 3, "other")

@@ -47,7 +47,7 @@ def test_names_that_are_no_utf8_are_skipped_and_reported(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    "name", ["x" * 5000, "/" + "x" * 5000, "a/" + "b" * 5000 + ".gguf", "~nobody-at-all/x", "a\0b"]
+    "name", ["", " \n", "x" * 5000, "/" + "x" * 5000, "a/" + "b" * 5000 + ".gguf", "~nobody-at-all/x", "a\0b"]
 )
 def test_names_that_can_be_nowhere_are_refused_in_a_sentence(name: str) -> None:
     for use in (catalogue.find, catalogue.add_folder):
@@ -155,3 +155,70 @@ def test_what_lm_studio_keeps_for_mlx_is_listed(machine: Path) -> None:
     whole(folder)
     entry = next(e for e in catalogue.entries(refresh=True) if e.id == "lmstudio/mlx-community/tiny-4bit")
     assert entry.label == "tiny-4bit (LM Studio)" and entry.files == {"hf": str(folder)}
+
+
+def manifests(machine: Path) -> Path:
+    return machine / ".ollama" / "models" / "manifests" / "registry.ollama.ai" / "library"
+
+
+def told(name: str) -> list[str]:
+    return [p for p in catalogue.problems() if p.startswith(name)]
+
+
+NOWHERE = ("sha256:" + "a" * 5000, "sha256:**x", "[a-", "", "../../../..", "/etc/passwd", "a\0b", "sha256:\udcff")
+
+
+@pytest.mark.parametrize("digest", [*NOWHERE, {"a": 1}])
+def test_a_digest_that_names_no_file_hides_no_other_model(digest: object, machine: Path) -> None:
+    blobs = machine / ".ollama" / "models" / "blobs"
+    blobs.mkdir(parents=True)
+    file(blobs / "sha256-good", header())
+    for name, of in (("first", digest), ("second", "sha256:good")):
+        manifest = manifests(machine) / name / "latest"
+        manifest.parent.mkdir(parents=True)
+        layers = [{"mediaType": "application/vnd.ollama.image.model", "digest": of}]
+        manifest.write_text(json.dumps({"layers": layers}))
+    assert "ollama/second:latest" in {e.id for e in catalogue.entries(refresh=True)}
+    assert told("first:latest (Ollama) was skipped: its file is not among the blobs.")
+
+
+def test_an_ollama_name_that_is_no_utf8_is_skipped_and_the_next_is_found(machine: Path) -> None:
+    blobs = machine / ".ollama" / "models" / "blobs"
+    blobs.mkdir(parents=True)
+    file(blobs / "sha256-good", header())
+    layers = [{"mediaType": "application/vnd.ollama.image.model", "digest": "sha256:good"}]
+    for name in (b"b\xff", b"second"):
+        folder = os.fsencode(manifests(machine)) + b"/" + name
+        try:
+            os.makedirs(folder)
+        except OSError:
+            pytest.skip("this file system takes no such name")
+        Path(os.fsdecode(folder + b"/latest")).write_text(json.dumps({"layers": layers}))
+    found = catalogue.entries(refresh=True)
+    assert to_json(found) and [e.id for e in found if e.id.startswith("ollama")] == ["ollama/second:latest"]
+    assert told("b\ufffd:latest (Ollama) was skipped: The name ollama/b\ufffd:latest is no UTF-8.")
+
+
+@pytest.mark.parametrize("ref", [b"x" * 5000, b"a\0b", b"\xff\xfe", b"", b"gone"])
+def test_a_reference_that_names_no_snapshot_leaves_the_newest(ref: bytes, machine: Path) -> None:
+    for name in ("models--a--odd", "models--z--good"):
+        repo = machine / ".cache" / "huggingface" / "hub" / name
+        folder = repo / "snapshots" / "0a"
+        folder.mkdir(parents=True)
+        (folder / "config.json").write_text(json.dumps(CONFIG))
+        whole(folder)
+        (repo / "refs").mkdir()
+        (repo / "refs" / "main").write_bytes(ref if "odd" in name else b"0a")
+    assert {"a/odd", "z/good"} <= {e.id for e in catalogue.entries(refresh=True)}
+
+
+def test_links_that_lead_nowhere_and_things_that_are_no_files_are_called_so(machine: Path, tmp_path: Path) -> None:
+    folder = machine / ".cache" / "huggingface" / "hub" / "models--org--dead" / "snapshots" / "0a"
+    folder.mkdir(parents=True)
+    for name in ("config.json", "model.safetensors"):
+        (folder / name).symlink_to("../../blobs/none")
+    os.mkfifo(tmp_path / "pipe.gguf")
+    catalogue.entries(refresh=True)
+    assert told("org/dead (Hugging Face cache) was skipped: config.json in 0a is a link that leads nowhere.")
+    with pytest.raises(ExplorerError, match=r"pipe\.gguf is neither a file nor a folder"):
+        catalogue.find(str(tmp_path / "pipe.gguf"))

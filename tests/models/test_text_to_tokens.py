@@ -5,6 +5,7 @@ The Hugging Face folder is read by transformers, the GGUF that is made of it by 
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 from pathlib import Path
@@ -182,6 +183,68 @@ def test_a_sentencepiece_file_alone_is_read(tmp_path: Path) -> None:
     here, there = in_both(folder, texts)
     assert here["around"] == there["around"] == ((1,), ())
     assert here["raw"] == there["raw"] == [[1, *own.encode(text)] for text in texts]
+
+
+TEKKEN_WORDS = ("he", "ll", "hell", "hello", " t", "th", " th", " the")
+TEKKEN_MARKS = ("<unk>", "<s>", "</s>", "[INST]", "[/INST]")
+
+
+def tekken_folder(tmp_path: Path) -> Path:
+    """The tiny model with Mistral's tekken.json for its only tokenizer: five marks, 256 bytes, eight words."""
+    folder = hf_folder(tmp_path)
+    for file in folder.glob("tokenizer*"):
+        file.unlink()
+    (folder / "special_tokens_map.json").unlink(missing_ok=True)
+    words = [bytes([i]) for i in range(256)] + [word.encode() for word in TEKKEN_WORDS]
+    n_marks, n_rows = len(TEKKEN_MARKS), len(TEKKEN_MARKS) + len(words)
+    content = {
+        "config": {
+            "pattern": gguf_tokenizer._LLAMA3,
+            "num_vocab_tokens": len(words),
+            "default_vocab_size": n_rows,
+            "default_num_special_tokens": n_marks,
+            "version": "v11",
+        },
+        "vocab": [
+            {"rank": i, "token_bytes": base64.b64encode(word).decode(), "token_str": None}
+            for i, word in enumerate(words)
+        ],
+        "special_tokens": [{"rank": i, "token_str": t, "is_control": True} for i, t in enumerate(TEKKEN_MARKS)],
+    }
+    (folder / "tekken.json").write_text(json.dumps(content))
+    (folder / "chat_template.jinja").write_text("{{ bos_token }}[INST]{{ messages[-1]['content'] }}[/INST]")
+    change(folder / "config.json", bos_token_id=1, eos_token_id=2, pad_token_id=None)
+    (folder / "generation_config.json").write_text(json.dumps({"bos_token_id": 1, "eos_token_id": 2}))
+    return folder
+
+
+def test_a_tekken_file_is_read(tmp_path: Path) -> None:
+    """Ids counted by hand: a byte is 5 + byte, the n-th word 5 + 256 + n; <s> stands before a text, and never twice."""
+    folder = tekken_folder(tmp_path)
+    texts = ("hello the", "hé", "<s>[INST]hello[/INST]", "7 1")
+    hello, the = 5 + 256 + 3, 5 + 256 + 7
+    ids = [[hello, the], [5 + 104, 5 + 0xC3, 5 + 0xA9], [1, 3, hello, 4], [5 + 55, 5 + 32, 5 + 49]]
+    here, there = in_both(folder, texts)
+    assert here["ids"] == there["ids"] == ids
+    assert here["around"] == there["around"] == ((1,), ())
+    assert here["raw"] == there["raw"] == [[1, *ids[0]], [1, *ids[1]], ids[2], [1, *ids[3]]]
+    assert here["ends"] == there["ends"] == {2} and here["template"] == there["template"]
+    assert here["special"] == {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+    made = tmp_path / "onnx"
+    made.mkdir()
+    library_tokenizer.save(folder, made)
+    text = Text(made, specs.read(folder, "hf"))
+    assert [text.encode(t) for t in texts] == ids and text.opening == (1,) and text.decode(ids[1]) == "hé"
+
+
+@pytest.mark.parametrize("how", ["cut", "html"])
+def test_a_damaged_sentencepiece_file_is_called_so(how: str, tmp_path: Path) -> None:
+    folder = sentencepiece_folder(tmp_path)
+    file = folder / "tokenizer.model"
+    file.write_bytes(file.read_bytes()[:-200] if how == "cut" else b"<!doctype html><html>no such file</html>")
+    with pytest.raises(ExplorerError, match=r"tokenizer\.model is (cut off or damaged|no SentencePiece model)") as said:
+        library_tokenizer.library_tokenizer(folder)
+    assert "tiktoken" not in said.value.message and "tokenizer.json" in said.value.hint
 
 
 def listed(folder: Path, **settings: Any) -> Path:

@@ -14,6 +14,7 @@ from hardware import catalogue
 from hardware.ceilings import Ceilings
 from tests.pages.conftest import sound
 from tests.pages.test_understand import ceilings_here
+from tests.support.gguf_bytes import LLAMA, file, header
 
 __all__ = ["ceilings_here"]  # a fixture
 Open = Callable[..., AppTest]
@@ -205,6 +206,15 @@ def test_no_device_and_no_model_ask_for_one(app: Open) -> None:
     at = sound(app(PREDICT))
     at.multiselect(key="predict-devices").set_value([]).run()
     assert "at least one device" in words(sound(at))
+
+
+def test_what_a_file_leaves_open_stands_beside_the_prediction(app: Open, tmp_path: Path) -> None:
+    entries = {key.replace("llama.", "nobody."): value for key, value in LLAMA.items()}
+    entries |= {"general.architecture": "nobody", "nobody.attention.sliding_window": 32}
+    path = file(tmp_path / "m.gguf", header(entries))
+    at = sound(app(PREDICT, **{"predict-model": str(path)}))
+    assert "which of its blocks see a window only (none is counted)" in words(at).replace("\\", "")
+    assert "as its tensors tell them" in next(c.proto.help for c in at.caption if "parameters" in c.value)
 
 
 def test_this_machine_by_backend(app: Open, ceilings_here: Ceilings) -> None:
