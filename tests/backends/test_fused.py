@@ -20,6 +20,7 @@ from core.backends.pytorch.session import TorchSession
 from core.backends.pytorch.ways import BLOCK_WAYS, Ways, choose
 from core.errors import ExplorerError
 from core.types import GenerationConfig, Ids, Request
+from hardware.load import Load
 from tests.backends.test_depth import FAMILIES, MORE, ONE, PROMPT, SIZES, made_of, open_folder
 from tests.backends.test_tree import IDS, PARENTS
 from tests.decoding.test_decoding import decode, tokens_of
@@ -312,11 +313,24 @@ def test_what_was_not_measured_is_what_is_likely() -> None:
     assert Ways.unmeasured(compiled=False, emulated=True).blocks(300) == "plain"
 
 
+@pytest.mark.parametrize(
+    ("waited_s", "stolen_s", "taken"), [(0.0, 0.0, True), (0.1, None, True), (1.0, 0.0, False), (None, 0.5, False)]
+)
+def test_what_was_timed_while_others_had_the_machine_is_not_taken(
+    waited_s: float | None, stolen_s: float | None, taken: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two seconds of its own, a tenth of what it wanted may be lost: 0.22 s."""
+    monkeypatch.setattr(ways.load, "between", lambda *_: Load(1.0, 2.0, waited_s, None, stolen_s))
+    known, found = Ways(of_blocks={1: "plain"}), Ways(of_blocks={1: "packed"})
+    assert ways.undisturbed(lambda: found, known) is (found if taken else known)
+
+
 def test_what_was_measured_is_kept_and_foretold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every way is timed, the fastest is taken; the next opening reads it; packed copies are in the forecast."""
     monkeypatch.setenv("ROOFSCOPE_HOME", str(tmp_path / "home"))
     monkeypatch.setattr(ways, "SMALL_BYTES", 0)
     monkeypatch.setattr(ways, "BUDGET_S", -1.0)
+    monkeypatch.setattr(ways, "LOST", 1.0)  # however busy this machine is
     plain = made_of(FAMILIES["llama"](), tmp_path / "model", fused=False)
     wanted = Request(model="tiny", backend="pytorch", threads=1)
     assert ways.kept(plain.spec, "fp32", 1) is None

@@ -183,11 +183,12 @@ class Fused:
         if total < ways.SMALL_BYTES:
             return
         threads = torch.get_num_threads()
-        found = ways.kept(spec, dtype, threads) or Ways()
-        if set(found.ms) != set(ways.ROWS):
+        known = found = ways.kept(spec, dtype, threads) or Ways()
+        if set(known.ms) != set(ways.ROWS):
             progress("Measuring which kernels are the fastest here")
-            found = self._measured(total, found)
-            ways.keep(spec, dtype, threads, found)
+            found = ways.undisturbed(lambda: self._measured(total, known), known)
+            if found is not known:
+                ways.keep(spec, dtype, threads, found)
         self.take(found.over(self._likely))
 
     def take(self, found: Ways) -> None:

@@ -19,6 +19,7 @@ import msgspec
 
 from core.backends.pytorch.native import folder
 from core.types import Linear, ModelSpec, Record
+from hardware import load
 from hardware.detect import machine
 from hardware.files import write_whole
 
@@ -37,6 +38,7 @@ MARGIN = 0.95  # another way must take less than this share of the preferred one
 PACK_MARGIN = 0.9  # and one that needs a second copy of the weights less than this
 STREAM_BYTES = 64_000_000  # blocks are timed one behind the other, so that no cache holds their weights
 SMALL_BYTES = 8_000_000  # blocks that weigh less are not worth the measuring: nothing is gained by choosing
+LOST = 0.1  # share of the wanted processor time beyond which what was timed says nothing of the machine
 SHARE = 0.25  # of the machine's memory that second copies may take
 
 
@@ -98,6 +100,18 @@ def _nearest(table: Mapping[int, str], rows: int) -> str:
     return table[min((n for n in alike if n >= rows), default=max(alike))]
 
 
+def undisturbed(measure: Callable[[], Ways], known: Ways) -> Ways:
+    """What is measured; only what is known already where others had so much of the machine that it would mislead.
+
+    One such measurement was kept for ever, and took a way that was five times slower.
+    """
+    before = load.read()
+    found = measure()
+    shared = load.between(before, load.read())
+    lost_s = (shared.waited_s or 0.0) + (shared.stolen_s or 0.0)
+    return found if lost_s <= LOST * (shared.cpu_s + lost_s) else known
+
+
 def kept(spec: ModelSpec, dtype: str, threads: int) -> Ways | None:
     """What was measured for such a model on this machine, if it was."""
     with suppress(OSError, msgspec.MsgspecError):
@@ -120,7 +134,18 @@ def _file(spec: ModelSpec, dtype: str, threads: int) -> Path:
     sizes = sorted({(x.op.d_in, x.op.d_out) for x in spec.layers if isinstance(x.op, Linear)})
     source = Path(__file__).with_name("step.cpp").read_text(encoding="utf-8")
     libraries = [version("torch"), version("transformers")]
-    parts = (told.machine_id, told.isa, source, libraries, threads, dtype, spec.architecture, spec.n_blocks, sizes)
+    parts = (
+        "undisturbed",
+        told.machine_id,
+        told.isa,
+        source,
+        libraries,
+        threads,
+        dtype,
+        spec.architecture,
+        spec.n_blocks,
+        sizes,
+    )
     return folder() / f"ways-{hashlib.sha256(repr(parts).encode()).hexdigest()[:16]}.json"
 
 
