@@ -19,8 +19,8 @@ import msgspec
 from filelock import FileLock, Timeout
 
 from core.errors import ExplorerError
-from core.loadtest.shelf import FOLDER as LOADS
-from core.loadtest.shelf import Shelf
+from core.loadtest.load_store import FOLDER as LOADS
+from core.loadtest.load_store import LoadStore
 from core.models import artifact_cache, derived
 from core.models.artifact_cache import JUST_S, size_bytes
 from core.models.places import hub_folder
@@ -29,7 +29,7 @@ from core.runs import chats
 from core.runs.lineage import TOLD, work_folder
 from core.runs.store import Store
 from core.studies import ledger
-from core.types import Record, from_json
+from core.types import GOING, Record, from_json
 from hardware.files import parts
 from hardware.process import holders
 
@@ -37,7 +37,6 @@ Name = Literal[
     "runs", "chats", "loads", "models", "trainings", "studies", "artifacts", "orphans", "kernels", "leftovers",
     "downloads", "rest",
 ]  # fmt: skip
-GOING = ("queued", "running")
 KERNELS = "kernels"  # a folder of the cache, see core.backends.pytorch.native
 _HIDDEN = ("runs", LOADS, "work", "studies", "endpoints")  # folders in which what goes is hidden first
 _COVERED = ("runs", chats.FOLDER, LOADS, "models", "work", "studies")  # folders that have a kind of their own
@@ -245,9 +244,9 @@ def _chats() -> Iterator[Item]:
 
 
 def _loads() -> Iterator[Item]:
-    shelf = Shelf(data_dir())
-    for test_id in shelf.ids():
-        test = shelf.open(test_id)
+    loads = LoadStore(data_dir())
+    for test_id in loads.ids():
+        test = loads.open(test_id)
         try:
             made_from = test.about.plan.address
         except ExplorerError:
@@ -489,7 +488,7 @@ def _remove(item: Item) -> None:
         case "chats":
             path.unlink()
         case "loads":
-            Shelf(data_dir()).delete(path.name)
+            LoadStore(data_dir()).delete(path.name)
         case "models":
             derived.remove(path.name)
         case "artifacts" | "orphans":

@@ -17,8 +17,8 @@ from core import storage
 from core.cli import cli
 from core.endpoints.store import endpoints
 from core.errors import ExplorerError
+from core.loadtest.load_store import LoadStore
 from core.loadtest.plan import Plan
-from core.loadtest.shelf import Shelf
 from core.models import artifact_cache, derived
 from core.paths import cache_dir, data_dir
 from core.runs import chats
@@ -91,7 +91,7 @@ def full(tmp_path: Path) -> Store:
     (work_folder() / "k1" / TOLD).write_bytes(to_json({"run": run_id, "model": "small", "transform": "distill"}))
     write(work_folder() / "k2" / TOLD, 2)
     write(data_dir() / "studies" / "ladder-x" / "study.json", 20)
-    Shelf(data_dir()).create(Plan(address="http://127.0.0.1:8080"), local=True)
+    LoadStore(data_dir()).create(Plan(address="http://127.0.0.1:8080"), local=True)
     write(derived.folder() / ".half.partial" / "w", 60)
     write(data_dir() / "runs" / ".killed.abc123" / "request.json", 7)
     write(artifact_cache.folder() / "part-cccc-1234" / "w", 80)
@@ -208,10 +208,10 @@ def test_what_is_going_on_keeps_what_it_needs(full: Store) -> None:
 
 
 def test_a_load_test_that_is_going_stays(full: Store) -> None:
-    (test_id,) = Shelf(data_dir()).ids()
-    Shelf(data_dir()).open(test_id).own()
+    (test_id,) = LoadStore(data_dir()).ids()
+    LoadStore(data_dir()).open(test_id).own()
     done = storage.free_kind("loads", yes=True)
-    assert done.n == 0 and "still going" in done.kept[0] and Shelf(data_dir()).ids() == [test_id]
+    assert done.n == 0 and "still going" in done.kept[0] and LoadStore(data_dir()).ids() == [test_id]
 
 
 def test_a_study_that_is_carried_out_stays(full: Store) -> None:

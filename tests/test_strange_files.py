@@ -13,7 +13,7 @@ from core.advice.book import Book
 from core.endpoints import store as endpoints
 from core.errors import ExplorerError
 from core.learn import progress
-from core.loadtest.shelf import Shelf
+from core.loadtest.load_store import LoadStore
 from core.models import artifact_cache, catalogue, derived
 from core.runs import measuring, screens
 from core.runs.lineage import TOLD
@@ -66,8 +66,8 @@ def lists(root: Path) -> dict[str, Callable[[], object]]:
     """What must be shown, whatever there is."""
     return {
         "runs": lambda: Store(root).history(),
-        "loads": lambda: Shelf(root).rows(),
-        "the load that goes on": lambda: Shelf(root).going(),
+        "loads": lambda: LoadStore(root).rows(),
+        "the load that goes on": lambda: LoadStore(root).going(),
         "storage": lambda: storage.summary(storage.items()),
         "models": lambda: catalogue.entries(refresh=True),
         "troubles": catalogue.problems,

@@ -19,7 +19,7 @@ from collections.abc import Iterable, Sequence
 from typing import Literal
 
 from core.analysis.bottlenecks import Ceiling
-from core.analysis.roofline import TOLERANCE, Point, attainable
+from core.analysis.roofline import Point, point
 from core.analysis.work import work
 from core.errors import ExplorerError
 from core.stats.quantiles import student_t
@@ -214,23 +214,8 @@ def _points(
 
 
 def _point(phase: Phase, words: str, flops: float, n_bytes: float, seconds: float, ceiling: Ceiling) -> Point:
-    intensity, rate = flops / n_bytes, flops / seconds
-    roof = attainable(intensity, ceiling)
-    return Point(
-        id=f"{phase}:{words}",
-        name=f"{phase.capitalize()}, {words}",
-        kind="phase",
-        phase=phase,
-        source="predicted",
-        intensity=intensity,
-        flop_per_s=rate,
-        seconds=seconds,
-        bound=ceiling.bound(intensity),
-        roof_flop_per_s=roof,
-        efficiency=rate / roof,
-        above=rate > TOLERANCE * roof,
-        whole=True,
-    )
+    name = f"{phase.capitalize()}, {words}"
+    return point(f"{phase}:{words}", name, "phase", phase, "predicted", flops, n_bytes, seconds, ceiling)
 
 
 # ---------------------------------------------------------------- the network behind it

@@ -148,7 +148,7 @@ def roofs_here(
 def measured_layers(layers: Iterable[LayerResult], ceiling: Ceiling) -> tuple[Point, ...]:
     """A point for every layer that was timed and that computes something."""
     return tuple(
-        _point(f"{row.phase}:{row.name}", row.name, row.kind, row.phase, "measured", row.flops, row.bytes,
+        point(f"{row.phase}:{row.name}", row.name, row.kind, row.phase, "measured", row.flops, row.bytes,
                row.seconds, ceiling)
         for row in layers
         if row.seconds and row.flops and row.bytes
@@ -160,7 +160,7 @@ def predicted_layers(
 ) -> tuple[Point, ...]:
     """A point on the roof for every layer that computes something: the ideal that a measured one is joined to."""
     return tuple(
-        _point(f"{phase}:{row.name}", row.name, row.kind, phase, "predicted", row.flops, row.bytes,
+        point(f"{phase}:{row.name}", row.name, row.kind, phase, "predicted", row.flops, row.bytes,
                ceiling.ideal_s(row.flops, row.bytes), ceiling)
         for row in rows
         if row.flops and row.bytes
@@ -170,7 +170,7 @@ def predicted_layers(
 def measured_phases(phases: Iterable[PhaseResult], ceiling: Ceiling) -> tuple[Point, ...]:
     """A point for prefill and one for decode. Their average would be neither, so it is not offered."""
     return tuple(
-        _point(f"{row.name}:all", row.name, "phase", row.name, "measured", row.flops, row.bytes, row.seconds, ceiling)
+        point(f"{row.name}:all", row.name, "phase", row.name, "measured", row.flops, row.bytes, row.seconds, ceiling)
         for row in phases
         if row.seconds and row.flops and row.bytes
     )
@@ -180,10 +180,10 @@ def predicted_phase(
     phase: Literal["prefill", "decode"], flops: float, n_bytes: float, seconds: float, ceiling: Ceiling
 ) -> Point:
     """The predicted point of a whole phase."""
-    return _point(f"{phase}:all", phase, "phase", phase, "predicted", flops, n_bytes, seconds, ceiling)
+    return point(f"{phase}:all", phase, "phase", phase, "predicted", flops, n_bytes, seconds, ceiling)
 
 
-def _point(
+def point(
     point_id: str,
     name: str,
     kind: str,
@@ -194,6 +194,7 @@ def _point(
     seconds: float | None,
     ceiling: Ceiling,
 ) -> Point:
+    """A forward or a part of one, of so many FLOPs and bytes, under a ceiling."""
     assert seconds and seconds > 0 and flops > 0 and n_bytes > 0, (name, seconds, flops, n_bytes)
     intensity, rate = flops / n_bytes, flops / seconds
     roof = attainable(intensity, ceiling)

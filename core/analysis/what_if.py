@@ -465,11 +465,6 @@ def _first(holds: Callable[[int], bool], most: int) -> int | None:
     return high
 
 
-def critical_tokens(flop_per_s: float, bytes_per_s: float, bytes_per_weight: float = 2.0) -> float:
-    """Tokens of a forward from which multiplying by weights is compute-bound: 2 FLOPs a token for each weight read."""
-    return flop_per_s / bytes_per_s * bytes_per_weight / 2
-
-
 def least_memory_bytes(spec: ModelSpec, case: Case, of: Design) -> float:
     """The memory that a device of this kind needs for all of a run, with what the system keeps for itself."""
     asked = msgspec.structs.asdict(case)

@@ -11,8 +11,8 @@ import altair as alt
 from core.charts.chart import Chart, Row, built, fed
 from core.charts.labels import columns
 from core.charts.palette import BLUE, GREEN, GREY, ORANGE, RED, SERIES
+from core.learn.ladder_points import Measured
 from core.learn.literature import SEEN, Beside, Work, reported
-from core.learn.own_points import Measured
 
 _SHAPES = {
     "abstract": "circle",

@@ -13,7 +13,7 @@ from core.community import hub
 from core.community.board import board
 from core.community.checks import doubts
 from core.community.gather import row_of
-from core.community.shelf import Shelf
+from core.community.row_store import RowStore
 from core.errors import ExplorerError
 from core.paths import data_dir
 from core.runs.store import Store
@@ -30,9 +30,9 @@ def community() -> None:
 @json_flag
 def row(run_ids: tuple[str, ...], as_json: bool) -> None:
     """Make a row of runs of one configuration, and keep it here. Says what speaks against it."""
-    store, shelf = Store(data_dir()), Shelf(data_dir())
-    made = row_of([store.open(run_id) for run_id in run_ids], store.root, shelf.contributor)
-    path = shelf.keep(made)
+    store, row_store = Store(data_dir()), RowStore(data_dir())
+    made = row_of([store.open(run_id) for run_id in run_ids], store.root, row_store.contributor)
+    path = row_store.keep(made)
     found = doubts(made, datetime.date.today())
     if as_json:
         click.echo(to_json({"row": made, "path": str(path), "doubts": found}))
@@ -47,13 +47,13 @@ def row(run_ids: tuple[str, ...], as_json: bool) -> None:
 @click.argument("files", nargs=-1, required=True, metavar="FILE...", type=click.Path(path_type=Path))
 def add(files: tuple[Path, ...]) -> None:
     """Take in files of others' rows: JSON, or JSON line by line."""
-    shelf, n_refused = Shelf(data_dir()), 0
+    row_store, n_refused = RowStore(data_dir()), 0
     for file in files:
         try:
             data = file.read_bytes()
         except OSError as error:
             raise ExplorerError(f"{file} cannot be read: {error.strerror}.", "Name a file of rows.") from None
-        taken = shelf.take_in(file.name, data)
+        taken = row_store.take_in(file.name, data)
         click.echo(f"{file.name}: {taken.n_new} new, {taken.n_known} here already, {len(taken.refused)} refused")
         for reason in taken.refused[:20]:
             click.echo(f"  {reason}", err=True)
@@ -66,7 +66,7 @@ def add(files: tuple[Path, ...]) -> None:
 @json_flag
 def board_(as_json: bool) -> None:
     """Every row that is here: those that can be believed by configuration, and those set apart with their reasons."""
-    found = board(*Shelf(data_dir()).rows(), datetime.date.today())
+    found = board(*RowStore(data_dir()).rows(), datetime.date.today())
     if as_json:
         click.echo(to_json(found))
         return
@@ -97,7 +97,7 @@ def board_(as_json: bool) -> None:
 @click.argument("row_id")
 def forget(row_id: str) -> None:
     """Remove a row from this machine."""
-    Shelf(data_dir()).forget(row_id)
+    RowStore(data_dir()).forget(row_id)
 
 
 @community.command()
@@ -106,8 +106,8 @@ def forget(row_id: str) -> None:
 @click.option("--yes", is_flag=True, help="Send what is shown without asking.")
 def send(row_ids: tuple[str, ...], repo: str, yes: bool) -> None:
     """Send rows of yours to a data set, as a pull request. Shows every byte first, and asks."""
-    shelf, today = Shelf(data_dir()), datetime.date.today()
-    rows = [shelf.own(row_id) for row_id in row_ids]
+    row_store, today = RowStore(data_dir()), datetime.date.today()
+    rows = [row_store.own(row_id) for row_id in row_ids]
     hub.checked(repo)
     for own in rows:
         if found := doubts(own, today):

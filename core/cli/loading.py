@@ -12,11 +12,11 @@ from core.endpoints.address import address
 from core.errors import ExplorerError
 from core.loadtest.conduct import conduct
 from core.loadtest.lengths import lengths, read_rows
+from core.loadtest.load_store import LoadStore
 from core.loadtest.objectives import PRESETS, objectives
 from core.loadtest.plan import Plan, check, levels_of, named
 from core.loadtest.report import Report, export
 from core.loadtest.sending import key_of, target
-from core.loadtest.shelf import Shelf
 from core.loadtest.views import table
 from core.paths import data_dir
 from core.runs.measuring import BusyError, holder
@@ -81,7 +81,7 @@ def load(url: str, as_json: bool, **given: Any) -> None:
     key_of(plan.key)
     if (other := holder(data_dir())) is not None:
         raise BusyError(other)
-    test = Shelf(data_dir()).create(plan, address(plan.address).loopback)
+    test = LoadStore(data_dir()).create(plan, address(plan.address).loopback)
     test.own()
     stopped = False
     try:
@@ -104,11 +104,11 @@ def load(url: str, as_json: bool, **given: Any) -> None:
 @json_flag
 def loads(test_id: str | None, fmt: str, as_json: bool) -> None:
     """The load tests on this machine; one of them as a table, as JSON, or as CSV of its levels or its requests."""
-    shelf = Shelf(data_dir())
+    kept = LoadStore(data_dir())
     if test_id is None:
-        show(shelf.rows(), as_json or fmt == "json")
+        show(kept.rows(), as_json or fmt == "json")
         return
-    test = shelf.open(test_id)
+    test = kept.open(test_id)
     if fmt == "requests":
         click.echo(export(test.report(), test.events(), "requests"), nl=False)
         return

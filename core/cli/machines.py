@@ -10,7 +10,7 @@ import click
 
 from core.errors import ExplorerError
 from core.runs import ray_cluster
-from core.runs.far import FarMachine, FarRunner
+from core.runs.other_machine import OtherMachine, ServiceRunner
 from core.runs.store import Store
 from core.studies.ledger import Say
 
@@ -32,7 +32,7 @@ def on_others(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def named(machines: str, key_from: str | None, store: Store, say: Say) -> list[FarMachine]:
+def named(machines: str, key_from: str | None, store: Store, say: Say) -> list[OtherMachine]:
     """The machines of --on, each once. Raises ExplorerError for none, and for a variable without a key."""
     key = None
     if key_from is not None and not (key := os.environ.get(key_from, "").strip()):
@@ -40,10 +40,10 @@ def named(machines: str, key_from: str | None, store: Store, say: Say) -> list[F
     names = dict.fromkeys(name.strip() for name in machines.split(",") if name.strip())
     if not names:
         raise ExplorerError("No machine is named.", "Write for example --on host1,host2.")
-    found: list[FarMachine] = []
+    found: list[OtherMachine] = []
     for name in names:
         if ray_cluster.is_ray(name):
             found += ray_cluster.machines(name, store, say)
         else:
-            found.append(FarRunner(store, name, key, say))
+            found.append(ServiceRunner(store, name, key, say))
     return found

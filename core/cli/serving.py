@@ -14,7 +14,7 @@ from core.cli.group import cli, json_flag
 from core.cli.running import pairs
 from core.errors import ExplorerError
 from core.paths import data_dir
-from core.runs.far import PORT
+from core.runs.other_machine import PORT
 from core.runs.store import Store
 from core.types import to_json
 

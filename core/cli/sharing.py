@@ -10,13 +10,13 @@ import click
 from core.cli.group import cli
 from core.errors import ExplorerError
 from core.paths import data_dir
-from core.report import many as together
+from core.report import many_runs as many_report
 from core.report import studies
 from core.report.runs import report
 from core.report.study_bundle import load_any
 from core.runs.export import FORMATS, export_run
 from core.runs.store import Store
-from core.studies import many
+from core.studies import many_runs
 
 MANY = "many.html"
 FORMS = sorted({*FORMATS, *studies.FORMATS, MANY})
@@ -49,8 +49,8 @@ def _exported(names: tuple[str, ...], fmt: str, store: Store) -> bytes:
         return studies.export_study(names[0], fmt, store)
     runs = [store.open(name) for name in names]
     if fmt == MANY:
-        found = many.entries(runs)
-        return together.report(many.view(found, predictions=many.predictions(found, store)))
+        found = many_runs.entries(runs)
+        return many_report.report(many_runs.view(found, predictions=many_runs.predictions(found, store)))
     if len(runs) > 1:
         if not fmt.endswith("html"):
             raise ExplorerError(f"Several runs cannot be one {fmt} file.", "Use html, or export one at a time.")

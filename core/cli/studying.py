@@ -10,17 +10,17 @@ from core.cli import machines as others
 from core.cli.group import cli, fail, json_flag
 from core.errors import ExplorerError
 from core.paths import data_dir
-from core.runs.far import FarMachine
+from core.runs.other_machine import OtherMachine
 from core.runs.store import Store
 from core.studies import benchmark_report, report
-from core.studies.afar import on_all
 from core.studies.benchmark import hold
 from core.studies.conduct import conduct
 from core.studies.findings import findings
-from core.studies.known import KINDS
 from core.studies.ledger import Ledger, Say
+from core.studies.on_machines import on_all
 from core.studies.plan import Benchmark, Plan
 from core.studies.standings import standings
+from core.studies.study_list import KINDS
 from core.types import to_json
 
 
@@ -50,7 +50,7 @@ def study(
     def say(words: str) -> None:
         click.echo(words, err=True)
 
-    def carry_out(own: Any, machine: FarMachine | None, told: Say) -> Any:
+    def carry_out(own: Any, machine: OtherMachine | None, told: Say) -> Any:
         if isinstance(own, Benchmark):
             return hold(own, budget, told, again, machine)
         return conduct(own, budget, told, again, machine)

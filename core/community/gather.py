@@ -14,10 +14,10 @@ from core.analysis.work import n_active_params
 from core.community.row import SCHEMA, Engine, Joules, Machine, Model, Roofs, Round, Row, Work, Workload, identified
 from core.errors import ExplorerError
 from core.models import catalogue, identity
-from core.report.shared import clean
+from core.report.bundle_for_others import clean
 from core.runs.ceilings import ceilings_of, ran_on
 from core.runs.store import Run
-from core.studies.many import configuration
+from core.studies.many_runs import configuration
 from core.types import Generate, ModelSpec, PhaseResult, Request, Result, from_json, to_json
 from hardware.ceilings import Ceilings
 

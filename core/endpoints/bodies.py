@@ -15,9 +15,6 @@ from core.types import Sampling
 
 Messages = Sequence[tuple[str, str]]  # (role, text)
 IGNORES_EOS = ("llama_cpp", "vllm", "sglang", "vertex")
-# Those that may say how many tokens of the prompt they did not read again.
-KNOWS_CACHED = ("llama_cpp", "vllm", "sglang", "vertex", "openai")
-REREADS = ("llama_cpp", "vllm")  # can be told to read the whole prompt
 
 
 def chat(

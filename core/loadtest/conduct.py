@@ -18,10 +18,10 @@ from core.loadtest.drive import LOOK_S, Level, Server, StoppedError
 from core.loadtest.events import OURS, Began, Broken, Done, Event, Outcome, Told
 from core.loadtest.lengths import Ask, asks, read_rows
 from core.loadtest.level import counts
+from core.loadtest.load_store import LoadTest
 from core.loadtest.plan import Plan, check, expected_s, named, order
 from core.loadtest.report import Report, levels
 from core.loadtest.search import Answer, Probe, answer, following, saturated
-from core.loadtest.shelf import LoadTest
 from core.runs import screens
 from core.runs.measuring import measuring
 from core.types import to_json

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from core.errors import ExplorerError
 from core.loadtest.conduct import conduct
+from core.loadtest.load_store import LoadStore
 from core.loadtest.sending import target
-from core.loadtest.shelf import Shelf
 
 
 def main(root: str, test_id: str) -> int:
-    test = Shelf(Path(root)).open(test_id)
+    test = LoadStore(Path(root)).open(test_id)
     test.own()
     try:
         conduct(Path(root), test, target, lambda words: print(words, flush=True))

@@ -18,9 +18,7 @@ from core.loadtest.events import Answered, Began, Broken, Done, Ended, Event, Op
 from core.loadtest.level import SHARES, Level, Point, counts, point
 from core.loadtest.plan import Mode, Plan
 from core.loadtest.search import Largest, Probe, answer, largest
-from core.types import Record, to_json
-
-Status = Literal["queued", "running", "done", "cancelled", "failed", "interrupted"]
+from core.types import Record, RunStatus, to_json
 
 
 class Measured(Record):
@@ -43,7 +41,7 @@ class Report(Record):
 
     id: str
     plan: Plan
-    status: Status
+    status: RunStatus
     points: tuple[Measured, ...]
     best: float | None
     found: Largest | None
@@ -87,7 +85,7 @@ def report(
     test_id: str,
     plan: Plan,
     events: Sequence[Event],
-    status: Status,
+    status: RunStatus,
     *,
     cores: int | None = None,
     local: bool = False,
@@ -116,7 +114,7 @@ def report(
     )
 
 
-def status_of(events: Sequence[Event]) -> Status | None:
+def status_of(events: Sequence[Event]) -> RunStatus | None:
     """The end that is written down; None while there is none."""
     for event in reversed(events):
         if isinstance(event, Broken):

@@ -16,8 +16,8 @@ from core.charts.labels import distinct, si
 from core.charts.roofline import roofline
 from core.charts.timeline import memory_timeline, token_timeline
 from core.errors import ExplorerError
+from core.report.figures import NONE, shown
 from core.report.page import Section, Table, html
-from core.report.words import NONE, shown
 from core.runs.ceilings import ceilings_of
 from core.runs.compare import differences, headlines, ratios, settings
 from core.runs.store import Run

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from core.charts.chart import Chart
-from core.charts.many import Bar, side_by_side
+from core.charts.many_runs import Bar, side_by_side
 from core.charts.search import Spot, plane
+from core.report.figures import NONE, between, shown, times, with_interval
 from core.report.page import Section, Table, html
 from core.report.sweeps import MOST_ROWS, asked_section
-from core.report.words import NONE, between, shown, times, with_interval
 from core.stats.intervals import Interval
 from core.studies.measures import MEASURES
 from core.studies.plan import Search

@@ -18,8 +18,8 @@ import msgspec
 
 from core.errors import ExplorerError
 from core.paths import data_dir
+from core.report.bundle_for_others import LEFT_OUT, clean, request_for_others, shared_bundle
 from core.report.private import scrubbed
-from core.report.shared import LEFT_OUT, clean, request_for_others, shared_bundle
 from core.runs.store import MOST_BUNDLE_BYTES, Run, Store
 from core.studies import ledger
 from core.studies.grid import MOST_CELLS, cells

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from core.charts.sweep import Tile, drift, heat, multiples
+from core.report.figures import NONE, with_interval
 from core.report.page import Section, Table, html
-from core.report.words import NONE, with_interval
 from core.studies.measures import MEASURES
 from core.studies.plan import Axis
 from core.studies.sweep import CellRow, Progress, Report, drift_words, spots

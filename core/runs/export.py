@@ -111,7 +111,7 @@ def _report(run: Run, texts: bool) -> bytes:
 
 
 def _shared(run: Run) -> bytes:
-    from core.report.shared import shared_bundle
+    from core.report.bundle_for_others import shared_bundle
 
     return shared_bundle(run, texts=False)
 

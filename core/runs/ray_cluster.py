@@ -1,8 +1,9 @@
 """Runs on the machines of a Ray cluster: each node carries them out with its own Roofscope, and they come home.
 
 A node takes part when it offers the resource `machine`, of which a study holds one, so that a node measures one thing
-at a time; its label `host` is its name. To a study a node is a runner, as another machine's service is (core.runs.far),
-and both end what a lost machine had begun with LostMachineError: nothing is tried again behind the plan's back.
+at a time; its label `host` is its name. To a study a node is a runner, as another machine's service is
+(core.runs.other_machine), and both end what a lost machine had begun with LostMachineError: nothing is tried again
+behind the plan's back.
 
 Ray is an optional package. It sets OMP_NUM_THREADS in its processes; that is taken back before anything is measured.
 """
@@ -19,9 +20,9 @@ from typing import Any, NamedTuple
 import msgspec
 
 from core.errors import ExplorerError
-from core.runs.far import GOING, POLL_S, FarMachine, LostMachineError
+from core.runs.other_machine import POLL_S, LostMachineError, OtherMachine
 from core.runs.store import FORMAT, Run, Store
-from core.types import Request, from_json, to_json
+from core.types import GOING, Request, from_json, to_json
 
 RESOURCE, LABEL = "machine", "host"
 PREFIX = "ray"
@@ -90,7 +91,7 @@ def nodes(ray: Any) -> list[Node]:
     return sorted(found, key=lambda node: (node.name, node.id))
 
 
-class RayRunner(FarMachine):
+class RayRunner(OtherMachine):
     """A node of a cluster, reserved from hello to close."""
 
     def __init__(self, ray: Any, store: Store, node: Node, say: Callable[[str], None] = lambda _: None) -> None:

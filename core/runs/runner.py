@@ -26,7 +26,7 @@ from filelock import FileLock, Timeout
 from core import plugins
 from core.errors import ExplorerError
 from core.runs.check import check
-from core.runs.death import LOG_LINES, explained
+from core.runs.exit_reason import LOG_LINES, explained
 from core.runs.measuring import LOCK, BusyError, holder
 from core.runs.resolve import Resolved, resolve
 from core.runs.store import Run, Store

@@ -188,22 +188,13 @@ def learned(rows: Sequence[Mapping[str, Any]], request: Request, machine_id: str
     same = [row for row in rows if all(row.get(k) == v for k, v in wanted.items()) and row.get("stages")][:NEWEST]
     stages: dict[str, list[Spent]] = {}
     for row in same:
-        alike = row.get("did") == _did(request) and row.get("strategy") == request.strategy and _repeats(request)
+        alike = row.get("did") == request.plugin and row.get("strategy") == request.strategy and _repeats(request)
         alike = alike and row.get("batch") == request.batch and request.threads in (None, row.get("threads"))
         for one in msgspec.json.decode(row["stages"], type=tuple[Spent, ...]):
             opens = one.name in (*BEFORE, "loading")
             if opens or alike:
                 stages.setdefault(one.name, []).append(one)
     return Learned(stages={name: tuple(found) for name, found in stages.items()}, n_runs=len(same))
-
-
-def _did(request: Request) -> str:
-    match request.task:
-        case Evaluate():
-            return request.task.eval
-        case Derive():
-            return request.task.transform
-    return request.strategy
 
 
 def _repeats(request: Request) -> bool:

@@ -13,7 +13,6 @@ import re
 import secrets
 import shutil
 import sqlite3
-import threading
 import time
 import zipfile
 import zlib
@@ -25,23 +24,23 @@ from typing import Any
 import msgspec
 
 from core.errors import ExplorerError
-from core.runs import about, clock, old_form
+from core.runs import about, old_form
 from core.runs.about import About
 from core.runs.ceilings import adopt, ceilings_of
+from core.runs.event_folder import EventFolder
 from core.runs.owner import SILENT_S, Owner
 from core.runs.recording import Recording, Sorted
 from core.runs.stages import spent
-from core.runs.summarize import summed
+from core.runs.summarize import summarize
 from core.runs.verdicts import with_verdicts
-from core.types import Derive, Done, Evaluate, Event, Failed, Request, Result, RunStatus, from_json, to_json
-from hardware.files import UNREADABLE, put, removed, sync, written_s
+from core.types import Done, Event, Failed, Request, Result, RunStatus, from_json, to_json
+from hardware.files import UNREADABLE, removed, sync, written_s
 
 PLATFORM = "platform.json"  # what the cloud said later of the time of a run
 BUNDLE = ("request.json", "events.jsonl", "log.txt", about.FILE, PLATFORM)
 CEILINGS = "ceilings.json"  # of the machine that ran it, for its roofline
 FORMAT = "roofscope-run-1"
 MOST_BUNDLE_BYTES = 256_000_000  # unpacked; a run of 50,000 tokens with all profilers has a fifth of that
-MOST_S = 1e9  # thirty years: a time beyond it is damage
 MOST_VALUE = 2.0**63  # no time, number or size of a run is larger
 _YEAR_9999_S = 253_402_300_799.0
 _COLUMNS = (  # of a history row, as they are in the result
@@ -63,22 +62,11 @@ _decoder = msgspec.json.Decoder(Event)
 
 
 @dataclass
-class Run:
-    """One run folder, read incrementally: `events()` costs only what is new since the last call.
+class Run(EventFolder[Event]):
+    """One run folder, read incrementally."""
 
-    Several threads may have the same one: whoever comes second finds what the first has read.
-    """
-
-    path: Path
-    _events: list[Event] = field(default_factory=list, repr=False)
-    _offset: int = field(default=0, repr=False)
     _recording: Recording | None = field(default=None, repr=False, compare=False)
     _sorted: Sorted = field(default_factory=Sorted, repr=False, compare=False)
-    _reading: threading.RLock = field(default_factory=threading.RLock, repr=False, compare=False)
-
-    @property
-    def id(self) -> str:
-        return self.path.name
 
     @property
     def request(self) -> Request:
@@ -110,58 +98,12 @@ class Run:
         """What somebody calls it, and remarks about it."""
         return about.read(self.path)
 
-    def events(self) -> list[Event]:
-        """All events so far. A half-written or damaged line is passed over, never an error."""
-        with self._reading:
-            return self._read()
-
-    def _read(self) -> list[Event]:
+    def _decoded(self, lines: bytes) -> list[Any]:
         try:
-            with (self.path / "events.jsonl").open("rb") as file:
-                file.seek(self._offset)
-                data = file.read()
-        except FileNotFoundError:
-            return self._events
-        end = data.rfind(b"\n") + 1
-        self._offset += end
-        self._events += [event for event in _decoded(data[:end]) if event is not None and 0 <= event.t_s < MOST_S]
-        return self._events
-
-    @property
-    def n_events(self) -> int:
-        """That were read; reads nothing."""
-        return len(self._events)
-
-    def elapsed_s(self) -> float:
-        """Seconds since it was requested, as its next event may say it, whatever the clock did."""
-        return clock.since_s(self.created_s, max((event.t_s for event in self.events()), default=0.0))
-
-    def append(self, event: Event) -> None:
-        """Write one event; raises OSError (a full disk)."""
-        with (self.path / "events.jsonl").open("ab") as file:
-            file.write(to_json(event) + b"\n")
-
-    def own(self, pid: int, watched: bool = False) -> None:
-        """Say which process writes this run. watched: this process will write its end if that one cannot."""
-        owner = Owner.of(pid)
-        if watched:
-            owner = msgspec.structs.replace(owner, watcher=Owner.of(os.getpid()))
-        put(self.path / "owner.json", to_json(owner))
-
-    def disown(self) -> None:
-        """Nobody writes this run any more: without an end it reads as interrupted."""
-        (self.path / "owner.json").unlink(missing_ok=True)
-
-    def status(self) -> RunStatus:
-        if (ended := self._ended()) is not None:
-            return ended
-        try:
-            owner = from_json((self.path / "owner.json").read_bytes(), Owner)
-        except (OSError, msgspec.DecodeError):
-            return self._ended() or "interrupted"
-        if not owner.at_work(self._silent_s()):
-            return self._ended() or "interrupted"  # its end may have been written between the two looks
-        return "running" if self._events else "queued"
+            found: list[Any] = _decoder.decode_lines(lines)
+            return found
+        except UNREADABLE:
+            return [_event(line) for line in lines.splitlines()]
 
     def _ended(self) -> RunStatus | None:
         """The end that its last event tells of."""
@@ -179,21 +121,8 @@ class Run:
         silent = min(self._silent_s(), made_s) > SILENT_S
         return status not in ("running", "queued") and (status != "interrupted" or silent)
 
-    def _silent_s(self) -> float:
-        """Since something was written of it."""
-        files = (self.path / name for name in ("events.jsonl", "owner.json"))
-        return abs(time.time() - max(map(written_s, files)))
-
     def failure(self) -> Failed | None:
         return next((e for e in reversed(self.events()) if isinstance(e, Failed)), None)
-
-    def cancel(self) -> None:
-        """Ask for a stop: whoever runs it looks for this file between steps."""
-        (self.path / "cancel").touch()
-
-    @property
-    def cancel_requested(self) -> bool:
-        return (self.path / "cancel").exists()
 
     def recording(self) -> Recording:
         """What its events say so far; the same one until there are more."""
@@ -211,7 +140,7 @@ class Run:
         recording, status = self.recording(), self.status()
         try:
             with self._reading:  # what is sorted grows with the events
-                found = summed(self.id, recording, status)
+                found = summarize(self.id, recording, status)
             for name in _COLUMNS:
                 value = getattr(found, name)
                 if isinstance(value, int | float) and not abs(value) < MOST_VALUE:
@@ -401,15 +330,6 @@ class Store:
         return [found[run_id] for run_id in ids]
 
 
-def _decoded(lines: bytes) -> list[Any]:
-    """The events of whole lines; None in the place of one that cannot be read."""
-    try:
-        found: list[Any] = _decoder.decode_lines(lines)
-        return found
-    except UNREADABLE:
-        return [_event(line) for line in lines.splitlines()]
-
-
 def _event(line: bytes) -> Event | None:
     try:
         found: Event = _decoder.decode(line)
@@ -440,7 +360,7 @@ def summed_up(run: Run) -> dict[str, Any]:
     if result.provisional and result.status not in ("running", "queued"):
         told = "Only watched: it ended before it was timed."
     host = result.host.machine if result.host else None
-    what: dict[str, Any] = {"did": _did(run.request), "text": _gist(result)[:200], "disturbed": told}
+    what: dict[str, Any] = {"did": run.request.plugin, "text": _gist(result)[:200], "disturbed": told}
     what |= {"machine": host.cpu if host else None, "machine_id": host.machine_id if host else None}
     what |= msgspec.structs.asdict(run.about)
     # in one string: tables do not read it, and reading it for ten thousand rows would be most of their time
@@ -478,16 +398,6 @@ def _unpacked(data: bytes) -> dict[str, bytes]:
             "This file is not a Roofscope run bundle, or it is damaged.", "Copy it again, or export the run as zip."
         ) from error
     return found
-
-
-def _did(request: Request) -> str:
-    """The name of the plugin that did it: a strategy, an eval or a transform."""
-    match request.task:
-        case Evaluate():
-            return request.task.eval
-        case Derive():
-            return request.task.transform
-    return request.strategy
 
 
 def _gist(result: Result) -> str:

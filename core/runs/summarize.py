@@ -25,7 +25,6 @@ from core.types import (
     Energy,
     EnergyReading,
     Evaluate,
-    Event,
     Failed,
     ForwardCost,
     Forwards,
@@ -41,7 +40,6 @@ from core.types import (
     PhasePart,
     PhaseResult,
     ProfilerCost,
-    Request,
     Result,
     RunStatus,
     Step,
@@ -59,13 +57,8 @@ TASKS: dict[type[Task], Literal["generate", "evaluate", "derive"]] = {
 }
 
 
-def summarize(run_id: str, request: Request, events: Sequence[Event], status: RunStatus) -> Result:
+def summarize(run_id: str, run: Recording, status: RunStatus) -> Result:
     """Headline numbers come from timing passes only (see passes.headline); layer times from their own pass."""
-    return summed(run_id, Recording(request, events), status)
-
-
-def summed(run_id: str, run: Recording, status: RunStatus) -> Result:
-    """The same, of events that were sorted already."""
     request, loaded, timing, shown = run.request, run.loaded, run.timing, run.shown
     decoding = [run.stretch(n, "decode") for n in run.counted]
     memory = run.all_of_all(Memory)

@@ -22,7 +22,7 @@ from core import plugins
 from core.bounds import checked
 from core.errors import ExplorerError
 from core.runs.check import check
-from core.runs.death import explained
+from core.runs.exit_reason import explained
 from core.service.answerer import Answerer
 from core.service.problems import ProblemError
 from core.service.tally import Tally

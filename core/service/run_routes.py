@@ -29,14 +29,13 @@ from core.service import strict
 from core.service.analyses import Analysed, Analysis, analyse
 from core.service.document import body, says
 from core.service.problems import ProblemError
-from core.types import Event, ModelEntry, Record, Request, Result, RunStatus, to_json
+from core.types import GOING, Event, ModelEntry, Record, Request, Result, RunStatus, to_json
 from hardware import ceilings
 from hardware.catalogue import devices
 from hardware.ceilings import Ceilings
 from hardware.detect import Machine, machine, machine_id
 from hardware.device import Device
 
-GOING = ("queued", "running")
 POLL_S = 0.1
 PING_S = 15.0
 AGAIN_S = 1  # when to ask for the state of a run again

@@ -1,7 +1,7 @@
 """What a search for architectures found: the shapes with what was predicted and measured, the front in each engine,
 the answer, and whether the proxies earned their place against counting parameters.
 
-Follows from the ledger and its runs alone. A proxy is held against the finished models only: those that were cut,
+Follows from the ledger and its runs alone. A proxy is compared with the finished models only: those that were cut,
 trained and judged. One that ranks them no better than their number of parameters is shown as such.
 """
 

@@ -10,7 +10,7 @@ import random
 import msgspec
 
 from core.paths import data_dir
-from core.runs.far import FarMachine
+from core.runs.other_machine import OtherMachine
 from core.studies.conduct import make, maker
 from core.studies.ledger import Ledger, Say
 from core.studies.plan import Benchmark, Configuration
@@ -20,7 +20,7 @@ NEW_TOKENS = 96  # of the close look, at most
 
 
 def hold(
-    plan: Benchmark, minutes: float, say: Say, again: bool = False, machine: FarMachine | None = None
+    plan: Benchmark, minutes: float, say: Say, again: bool = False, machine: OtherMachine | None = None
 ) -> Ledger[Benchmark]:
     """Do whatever of the plan is not done yet; returns the ledger. Interrupting it loses nothing but the run going.
 

@@ -9,12 +9,14 @@ import random
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from core import plugins
 from core.errors import ExplorerError
 from core.models import catalogue, derived
 from core.paths import data_dir
-from core.runs.far import FarMachine, LostMachineError
 from core.runs.lineage import is_of
+from core.runs.other_machine import LostMachineError, OtherMachine
 from core.runs.resolve import resolve
 from core.runs.runner import Runner
 from core.runs.store import Store
@@ -45,7 +47,7 @@ def folder_of(plan: Plan) -> Path:
 
 
 def conduct(
-    plan: Plan, minutes: float, say: Say, again: bool = False, machine: FarMachine | None = None
+    plan: Plan, minutes: float, say: Say, again: bool = False, machine: OtherMachine | None = None
 ) -> Ledger[Plan]:
     """Do whatever of the plan is not done yet; returns the ledger. Interrupting it loses nothing but the run going.
 
@@ -73,7 +75,7 @@ def conduct(
 # ------------------------------------------------------------ making
 
 
-def maker(model: str, machine: FarMachine | None) -> Runner | FarMachine:
+def maker(model: str, machine: OtherMachine | None) -> Runner | OtherMachine:
     """Who makes a study's runs. Raises ExplorerError for a model that is not there."""
     if machine is None:
         catalogue.find(model)
@@ -111,7 +113,7 @@ def make(ledger: Ledger[Any], recipe: Recipe) -> str | None:
 
 def _made(ledger: Ledger[Any], key: str, request: Request) -> str | None:
     """Make the model, unless the same one is there already: of this study, of another recipe, or made by hand."""
-    if isinstance(ledger.runner, FarMachine):
+    if isinstance(ledger.runner, OtherMachine):
         return _made_there(ledger, ledger.runner, key, request)
     there = [e.id for e in catalogue.entries(refresh=True)]
     wanted = resolve(request)
@@ -130,7 +132,7 @@ def _made(ledger: Ledger[Any], key: str, request: Request) -> str | None:
     return made.model
 
 
-def _made_there(ledger: Ledger[Any], machine: FarMachine, key: str, request: Request) -> str | None:
+def _made_there(ledger: Ledger[Any], machine: OtherMachine, key: str, request: Request) -> str | None:
     """The same on another machine, whose models are its own: what this study made there, or has made now."""
     run = ledger.done(key)
     made = run.result().made if run is not None else None
@@ -195,16 +197,8 @@ def _answering(plan: Plan, recipe: Recipe, model: str, seed: int) -> Request:
 
 def _detail(plan: Plan, recipe: Recipe, model: str) -> Request:
     """Memory and energy of the standard answer, in a run that no speed is taken from."""
-    return Request(
-        model=model,
-        backend=recipe.backend,
-        task=Generate(prompt_tokens=plan.prompt_tokens, max_new_tokens=plan.new_tokens),
-        dtype=recipe.dtype,
-        options=recipe.options,
-        threads=plan.threads,
-        profilers=("memory", "energy"),
-        fresh_process=True,
-    )
+    once = _answering(plan, recipe, model, seed=0)
+    return msgspec.structs.replace(once, profilers=("memory", "energy"), repeats=1)
 
 
 # ------------------------------------------------------------ evaluating

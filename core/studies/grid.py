@@ -8,6 +8,7 @@ load the order is random by the sweep's seed, so that a drift of the machine doe
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import math
 import random
@@ -19,7 +20,7 @@ import msgspec
 from core import plugins
 from core.errors import ExplorerError
 from core.studies.plan import Axis, Sweep
-from core.types import Generate, Record, Request, Scalar
+from core.types import Generate, Record, Request, Scalar, to_json
 
 LOADING = ("model", "backend", "dtype", "kv_dtype", "threads", "batch")  # each value is a load of its own
 WITHIN = ("strategy", "prompt_tokens", "new_tokens")
@@ -29,7 +30,10 @@ PLUGINS: tuple[plugins.Kind, ...] = ("backend", "strategy")
 
 
 class Cell(Record):
-    """One combination. id: the key of its request. at: value of each axis that it has. varied: those with several."""
+    """One combination. id: of its request, as ledgers write it. at: value of each axis that it has.
+
+    varied: those with several.
+    """
 
     id: str
     at: dict[str, Scalar]
@@ -214,7 +218,12 @@ def _cell(sweep: Sweep, at: dict[str, Scalar]) -> Cell:
     params = _set(at, str(strategy), base.params if strategy == base.strategy else {})
     request = msgspec.structs.replace(base, task=task, **named, options=options, params=params)
     varied = tuple(axis.name for axis in sweep.axes if len(axis.values) > 1)
-    return Cell(id=request.key(), at=at, request=request, varied=varied)
+    return Cell(id=written_id(request), at=at, request=request, varied=varied)
+
+
+def written_id(request: Request) -> str:
+    """What a ledger calls a request: a hash of its JSON. Unlike its key it depends on the form that it was given in."""
+    return hashlib.sha256(to_json(request)).hexdigest()[:16]
 
 
 def _set(at: dict[str, Scalar], plugin: str, base: dict[str, Scalar]) -> dict[str, Scalar]:

@@ -15,8 +15,8 @@ from filelock import FileLock, Timeout
 
 from core.analysis.search import Range
 from core.errors import ExplorerError
-from core.runs.far import LostMachineError
 from core.runs.measuring import ASKED_S, SPOILED, BusyError
+from core.runs.other_machine import LostMachineError
 from core.runs.store import Run, Store
 from core.studies.plan import Study
 from core.types import Record, Request, Scalar, from_json, to_json
@@ -58,7 +58,7 @@ class State(msgspec.Struct, kw_only=True):
 
 
 class Runs(Protocol):
-    """Where a study's runs are made: core.runs.runner here, core.runs.far on another machine."""
+    """Where a study's runs are made: core.runs.runner here, core.runs.other_machine on another machine."""
 
     store: Store
 

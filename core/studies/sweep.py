@@ -22,16 +22,16 @@ from core.models import catalogue
 from core.paths import data_dir
 from core.runs.asked import unlike
 from core.runs.check import check
-from core.runs.far import FarMachine
+from core.runs.other_machine import OtherMachine
 from core.runs.resolve import resolve
 from core.runs.runner import Runner
 from core.runs.store import Run, Store
 from core.stats.intervals import PAIRS, Ratio
-from core.studies.afar import on_all
 from core.studies.foresight import Foresight
 from core.studies.grid import Cell, cells, ordered
 from core.studies.ledger import Ledger, Say, State, read
 from core.studies.measures import MEASURES, latency_s, typical, values_of
+from core.studies.on_machines import on_all
 from core.studies.plan import Axis, Limits, Sweep
 from core.types import Record, Request, Scalar, to_json
 
@@ -157,30 +157,30 @@ def folder_of(plan: Sweep) -> Path:
 
 
 def carry_out(
-    plan: Sweep, minutes: float, say: Say, again: bool = False, retry: bool = False, far: FarMachine | None = None
+    plan: Sweep, minutes: float, say: Say, again: bool = False, retry: bool = False, machine: OtherMachine | None = None
 ) -> Ledger[Sweep]:
-    """Measure whatever of the sweep is not measured yet. retry: what failed, too. far: on another machine.
+    """Measure whatever of the sweep is not measured yet. retry: what failed, too. machine: on another machine.
 
     Another machine says itself which cells cannot run there: they count as failed. Interrupting it loses nothing but
     the run going. Raises ExplorerError when no cell can run.
     """
     every = cells(plan)
     catalogue.entries(refresh=True)
-    runner = far or Runner(Store(data_dir()))
+    runner = machine or Runner(Store(data_dir()))
     ledger = Ledger(folder_of(plan), plan, minutes, runner, say, again)
     try:
-        ledger.state.refused = refusals(every) if far is None else {}
+        ledger.state.refused = refusals(every) if machine is None else {}
         ready = [cell for cell in every if cell.id not in ledger.state.refused]
         if not ready:
             reason = Counter(ledger.state.refused.values()).most_common(1)[0][0]
             raise ExplorerError("No cell of this grid can run.", f"The most common reason: {reason}")
         if retry:
             ledger.state.failures.clear()
-        if far is None:
+        if machine is None:
             known = ledger.state.expected_s
             ledger.state.expected_s = {**known, **expectations([c for c in ready if c.id not in known], runner.store)}
         ledger.save()
-        if far is None:  # runs of this machine are none of another's
+        if machine is None:  # runs of this machine are none of another's
             _take_in(ledger, ready)
         _Sweeping(ledger, ready).go()
     finally:
@@ -190,11 +190,11 @@ def carry_out(
 
 
 def carry_out_on(
-    machines: Sequence[FarMachine], plan: Sweep, minutes: float, say: Say, again: bool = False, retry: bool = False
+    machines: Sequence[OtherMachine], plan: Sweep, minutes: float, say: Say, again: bool = False, retry: bool = False
 ) -> tuple[dict[str, Ledger[Sweep]], dict[str, str]]:
-    """The whole sweep on every machine, all at the same time, as core.studies.afar does it."""
+    """The whole sweep on every machine, all at the same time, as core.studies.on_machines does it."""
 
-    def one(own: Sweep, machine: FarMachine, told: Say) -> Ledger[Sweep]:
+    def one(own: Sweep, machine: OtherMachine, told: Say) -> Ledger[Sweep]:
         return carry_out(own, minutes, told, again, retry, machine)
 
     return on_all(machines, plan, one, say)
@@ -287,7 +287,7 @@ def _take_in(ledger: Ledger[Sweep], ready: Sequence[Cell]) -> None:
     for key in [k for k in ledger.state.runs if k not in ledger.state.took_s]:
         if (run := ledger.done(key)) is not None:
             ledger.state.took_s[key] = run.result().total_s or 0.0
-    open_ = {c.id: f"{c.id}/0" for c in ready if f"{c.id}/0" not in ledger.state.runs}
+    open_ = {c.request.key(): f"{c.id}/0" for c in ready if f"{c.id}/0" not in ledger.state.runs}
     try:
         begun = time.mktime(time.strptime(ledger.state.begun, "%Y-%m-%d %H:%M"))
     except ValueError:

@@ -90,6 +90,7 @@ from core.types.raw_text import opened, raw
 from core.types.record import Provenance, Record, Scalar, Words, from_json, to_json
 from core.types.request import Derive, Evaluate, Generate, Request, Sampling, Task
 from core.types.result import (
+    GOING,
     Energy,
     LayerResult,
     PhasePart,
@@ -103,6 +104,7 @@ from core.types.result import (
 from core.types.setup import Host, ModelFile, Reserve, Setup
 
 __all__ = [
+    "GOING",
     "Account",
     "Advance",
     "Aside",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, TypeVar, dataclass_transform
+from typing import Annotated, Any, Literal, TypeVar, dataclass_transform
 
 import msgspec
 
@@ -20,11 +20,31 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 def to_json(record: object) -> bytes:
-    """Canonical JSON of a record: equal records give equal bytes."""
+    """JSON of a record, its keys in order. Equal records may differ by what is written of defaults: see `normal`."""
     try:
         return msgspec.json.encode(record, order="sorted")
     except TypeError:  # it sorts keys that are words only, and those of a sketch are numbers
         return msgspec.json.encode(msgspec.to_builtins(record, str_keys=True, order="sorted"))
+
+
+def normal(value: object) -> Any:
+    """A record as plain values, the same for all that are equal: without defaults, 1.0 as 1, tuples as lists."""
+    if isinstance(value, msgspec.Struct):
+        tag = value.__struct_config__.tag
+        found = {} if tag is None else {"type": tag}
+        for known in msgspec.structs.fields(value):
+            given = getattr(value, known.name)
+            usual = known.default if known.default_factory is msgspec.NODEFAULT else known.default_factory()
+            if usual is msgspec.NODEFAULT or given != usual:
+                found[known.encode_name] = normal(given)
+        return found
+    if isinstance(value, dict):
+        return {str(key): normal(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [normal(part) for part in value]
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+        return int(value)
+    return value
 
 
 def from_json(data: bytes | str, kind: type[T]) -> T:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from core.types.record import Record, Scalar, Words, to_json
+from core.types.record import Record, Scalar, Words, normal, to_json
 
 Text = Annotated[str, Meta(max_length=10_000_000)]
 Tokens = Annotated[int, Meta(ge=1, le=1_000_000)]
@@ -100,6 +100,16 @@ class Request(Record):
     live: bool = False
     retries: Passes = 2
 
+    @property
+    def plugin(self) -> str:
+        """The name of the plugin that does it: a strategy, an evaluation or a transform."""
+        match self.task:
+            case Evaluate():
+                return self.task.eval
+            case Derive():
+                return self.task.transform
+        return self.strategy
+
     def key(self) -> str:
-        """Hash of everything that determines the outcome."""
-        return hashlib.sha256(to_json(self)).hexdigest()[:16]
+        """Hash of everything that determines the outcome, the same for equal requests, whoever built them."""
+        return hashlib.sha256(to_json(normal(self))).hexdigest()[:16]

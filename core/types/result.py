@@ -138,6 +138,7 @@ class Unrest(Record, omit_defaults=False):
 
 
 RunStatus = Literal["queued", "running", "done", "cancelled", "failed", "interrupted"]
+GOING = ("queued", "running")  # what has not ended yet
 
 
 class Result(Record, omit_defaults=False):

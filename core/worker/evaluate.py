@@ -9,8 +9,8 @@ from core.runs.companions import PROBE, same_tokenizer
 from core.types import Asked, Evaluate, Request, generates, remote
 from core.worker.generate import give_account, loaded
 from core.worker.journal import Journal
+from core.worker.machine_share import disturbance
 from core.worker.sessions import Sessions
-from core.worker.shared import disturbance
 from core.worker.silence import rare_drawing
 from core.worker.subject import ModelUnderTest
 from hardware import load

@@ -47,8 +47,8 @@ from core.types import (
 from core.worker.drive import drive
 from core.worker.ends import Ends
 from core.worker.journal import Journal
+from core.worker.machine_share import disturbance
 from core.worker.sessions import Opened, Sessions
-from core.worker.shared import disturbance
 from core.worker.silence import await_calm, show_first, silence
 from core.worker.text import TextStream
 from hardware import load

@@ -18,8 +18,8 @@ from core.errors import ExplorerError
 from core.models.identity import identity
 from core.runs.resolve import Resolved, resolve
 from core.types import ModelEntry, Request, Session
-from core.worker.apart import Apart, open_apart
 from core.worker.journal import Teller, Witness
+from core.worker.session_client import SessionClient, open_in_own_process
 from hardware.child import Child
 from hardware.process import resident
 
@@ -54,7 +54,7 @@ class Sessions:
         model = resolve(request)
         wanted = {"model": model, **model.companions}
         for role, (key, there_is) in list(self._open.items()):
-            gone = isinstance(there_is, Apart) and not there_is.alive
+            gone = isinstance(there_is, SessionClient) and not there_is.alive
             if gone or role not in wanted or wanted[role].session_key != key:
                 self.close(role)
         seconds, warm = 0.0, "model" in self._open
@@ -64,7 +64,7 @@ class Sessions:
                 self._open[role] = (there.session_key, session)
                 seconds += took
         sessions = {role: session for role, (_, session) in self._open.items()}
-        apart = [session for session in sessions.values() if isinstance(session, Apart)]
+        apart = [session for session in sessions.values() if isinstance(session, SessionClient)]
         for session in apart:
             session.check = journal.stop_if_asked
         journal.processes = tuple(session.pid for session in apart)
@@ -102,7 +102,7 @@ def load(wanted: Resolved, journal: Teller) -> tuple[Session, float]:
 def _load_apart(wanted: Resolved, journal: Witness) -> tuple[Session, float]:
     """Like load, in a process of its own; files are made before it starts, so that a stop ends that work, too."""
     provide(wanted.entry, (wanted.format,), journal)
-    return open_apart(wanted.request, journal)
+    return open_in_own_process(wanted.request, journal)
 
 
 def provide(entry: ModelEntry, formats: tuple[str, ...], journal: Teller) -> tuple[str, str]:

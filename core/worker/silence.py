@@ -13,7 +13,7 @@ from core.analysis.disturbance import judge
 from core.runs import screens
 from core.types import Request
 from core.worker.journal import Journal
-from core.worker.shared import disturbance, n_threads
+from core.worker.machine_share import disturbance, n_threads
 from hardware import load
 
 SCREENS_MOST_S = 10.0  # a screen that never rests does not stop the run

@@ -28,10 +28,10 @@ from core.models import catalogue
 from core.runs.measuring import measuring
 from core.runs.store import Run, Store
 from core.types import Derive, Done, Evaluate, Event, Failed, Generate, Request
-from core.worker.apart import LostError
 from core.worker.evaluate import evaluate
 from core.worker.generate import measure
 from core.worker.journal import Cancelled, Journal
+from core.worker.session_client import LostError
 from core.worker.sessions import Sessions
 from core.worker.transform import derive
 from hardware import load

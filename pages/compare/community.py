@@ -13,10 +13,10 @@ from core.community.checks import doubts
 from core.community.gather import row_of
 from core.community.picture import picture
 from core.community.row import Row, encoded
-from core.community.shelf import Shelf
+from core.community.row_store import RowStore
 from core.errors import ExplorerError
 from core.paths import data_dir
-from core.studies import many
+from core.studies import many_runs
 from pages.ui import text
 from pages.ui.choices import select
 from pages.ui.figure import figure
@@ -30,7 +30,7 @@ ABOUT = "Rows of many machines, each with its machine's own ceilings: how fast i
 @st.cache_data(max_entries=4, show_spinner="Reading the runs")
 def own_runs(root: str, ids: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
     """Label of a configuration -> its runs. Changes with the runs: those that are over do not change."""
-    view = many.view(many.entries([store().open(run_id) for run_id in ids]))
+    view = many_runs.view(many_runs.entries([store().open(run_id) for run_id in ids]))
     return {f"{line.label}{f' · {view.shared}' if view.shared else ''}": line.entry.runs for line in view.lines}
 
 
@@ -101,7 +101,7 @@ def draw_apart(found: Board) -> None:
         )
 
 
-def draw_import(shelf: Shelf) -> None:
+def draw_import(row_store: RowStore) -> None:
     with st.popover("Take in files", icon=":material/upload:"):
         files = st.file_uploader(
             "Files of rows",
@@ -112,7 +112,7 @@ def draw_import(shelf: Shelf) -> None:
         )
         for file in files or ():
             try:
-                taken = shelf.take_in(file.name, file.getvalue())
+                taken = row_store.take_in(file.name, file.getvalue())
             except ExplorerError as error:
                 fault(error)
                 continue
@@ -124,10 +124,10 @@ def draw_import(shelf: Shelf) -> None:
                 st.caption(f":material/block: {text.escape(reason)}")
 
 
-def draw_own(shelf: Shelf) -> None:
+def draw_own(row_store: RowStore) -> None:
     """A row of one's own runs: chosen, looked at, kept."""
     with st.expander("Add a row of my own runs", icon=":material/add_chart:"):
-        runs = own_runs(str(data_dir()), tuple(run.id for run in many.newest_runs(store())))
+        runs = own_runs(str(data_dir()), tuple(run.id for run in many_runs.newest_runs(store())))
         if not runs:
             st.caption("No finished run is here. Make one with random prompt tokens and at least three repeats.")
             return
@@ -137,7 +137,7 @@ def draw_own(shelf: Shelf) -> None:
             made.clear()
             try:
                 opened = [store().open(run_id) for run_id in runs[label]]
-                made[label] = row_of(opened, store().root, shelf.contributor)
+                made[label] = row_of(opened, store().root, row_store.contributor)
             except ExplorerError as error:
                 fault(error, hindrance=True)
         row = made.get(label or "")
@@ -148,15 +148,15 @@ def draw_own(shelf: Shelf) -> None:
         st.code(encoded(row).decode(), language="json", height=260)
         st.caption("This is all that the row holds. No prompt, answer, path or name; keeping it sends nothing.")
         if st.button("Keep it here", icon=":material/save:", type="primary", key="community-keep"):
-            shelf.keep(row)
+            row_store.keep(row)
             made.clear()
             st.rerun()
 
 
-def draw_send(shelf: Shelf, found: Board) -> None:
+def draw_send(row_store: RowStore, found: Board) -> None:
     """Sends rows of one's own, after every byte was shown and somebody said yes."""
     apart = {d.row.id for d in found.doubtful}
-    own = {row.id: row for row in shelf.rows()[0] if row.id not in apart}
+    own = {row.id: row for row in row_store.rows()[0] if row.id not in apart}
     with st.expander("Send rows of mine to a data set", icon=":material/cloud_upload:"):
         if not own:
             st.caption("There is no row of yours that could be sent: doubtful ones stay here.")
@@ -190,14 +190,14 @@ def draw_send(shelf: Shelf, found: Board) -> None:
 
 
 def draw() -> None:
-    shelf = Shelf(data_dir())
+    row_store = RowStore(data_dir())
     with st.container(horizontal=True, vertical_alignment="center"):
-        draw_import(shelf)
-        own = shelf.rows()[0]
+        draw_import(row_store)
+        own = row_store.rows()[0]
         if own:
             every = Form("My rows (JSON)", "roofscope-rows.json", lambda: b"[" + b",".join(map(encoded, own)) + b"]")
             share_menu([every], "community-share", "A file that others can take in. It holds no path and no name.")
-    found = board(*shelf.rows(), datetime.date.today())
+    found = board(*row_store.rows(), datetime.date.today())
     names = found.configurations
     if not names and not found.doubtful:
         nothing_yet(
@@ -211,9 +211,9 @@ def draw() -> None:
             draw_board(found, chosen)
     draw_apart(found)
     with guard():
-        draw_own(shelf)
+        draw_own(row_store)
     with guard():
-        draw_send(shelf, found)
+        draw_send(row_store, found)
 
 
 with page("Community", ABOUT):

@@ -7,13 +7,13 @@ from typing import Any
 import streamlit as st
 
 from core.analysis.predict import Figure
-from core.charts.many import side_by_side
+from core.charts.many_runs import side_by_side
 from core.errors import ExplorerError
 from core.paths import data_dir
-from core.report.many import MARKS, bars, report
+from core.report.many_runs import MARKS, bars, report
 from core.stats.intervals import Ratio
-from core.studies import many, study_store, sweep
-from core.studies.many import Entry, View
+from core.studies import many_runs, study_store, sweep
+from core.studies.many_runs import Entry, View
 from core.studies.measures import MEASURES
 from core.types import to_json
 from pages.ui import text
@@ -32,12 +32,12 @@ _WIDE = 30  # letters of a label that two charts beside each other have room for
 @st.cache_data(max_entries=8, show_spinner="Reading the runs")
 def _entries(root: str, ids: tuple[str, ...]) -> tuple[Entry, ...]:
     """Changes with the runs: those that are over do not change."""
-    return many.entries([store().open(run_id) for run_id in ids])
+    return many_runs.entries([store().open(run_id) for run_id in ids])
 
 
 @st.cache_data(max_entries=8, show_spinner="Predicting")
 def _predicted(root: str, ids: tuple[str, ...], _found: tuple[Entry, ...]) -> dict[str, dict[str, Figure]]:
-    return many.predictions(_found, store())
+    return many_runs.predictions(_found, store())
 
 
 def choose_source() -> tuple[str, str]:
@@ -62,7 +62,7 @@ def _title(name: str) -> str:
 
 def draw_prepared() -> None:
     """One click: the presets of the literature side by side."""
-    plan = many.families()
+    plan = many_runs.families()
     busy = study_store.going() is not None or runner().active() is not None
     there = plan.name in sweep.sweeps()
     left = sweep.progress(sweep.load(data_dir() / "studies" / plan.name)).left if there else 1
@@ -179,7 +179,7 @@ def draw() -> None:
     with st.container(horizontal=True, vertical_alignment="bottom", horizontal_alignment="distribute"):
         draw_prepared()
     source, words = choose_source()
-    runs = many.newest_runs(store(), words) if source == NEWEST else many.runs_of_sweep(store(), source)
+    runs = many_runs.newest_runs(store(), words) if source == NEWEST else many_runs.runs_of_sweep(store(), source)
     found = _entries(str(data_dir()), tuple(run.id for run in runs))
     if not found:
         nothing_yet(
@@ -188,10 +188,10 @@ def draw() -> None:
             ":material/table_chart:",
         )
         return
-    plain = many.view(found)
+    plain = many_runs.view(found)
     names = {line.entry.id: line.label for line in plain.lines}
     baseline = st.selectbox("Baseline", list(names), format_func=lambda i: names.get(i, i), key="many-baseline")
-    shown = many.view(found, baseline, _predicted(str(data_dir()), tuple(e.id for e in found), found))
+    shown = many_runs.view(found, baseline, _predicted(str(data_dir()), tuple(e.id for e in found), found))
     if shown.shared:
         st.caption(f"All of them: {text.escape(shown.shared)}")
     draw_view(shown)

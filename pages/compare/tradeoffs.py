@@ -10,8 +10,8 @@ from core.errors import ExplorerError
 from core.report.studies import export_study
 from core.studies import study_store
 from core.studies.findings import Findings
-from core.studies.known import KINDS
 from core.studies.standings import Standings
+from core.studies.study_list import KINDS
 from pages.ui import text
 from pages.ui.benchmark_view import draw_benchmark
 from pages.ui.ladder_view import draw_ladder

@@ -22,6 +22,7 @@ from pages.ui.choices import select
 from pages.ui.lesson_view import KINDS, draw_step, finished, own_numbers
 from pages.ui.models import model_picker, spec_of
 from pages.ui.page import page
+from pages.ui.share import Form, download
 from pages.ui.state import adopt, adopt_value, publish
 
 ABOUT = "Predict, move, see, check, do: short lessons whose answers are computed for your model and device."
@@ -92,14 +93,7 @@ def draw_list() -> None:
                     help=f"Lesson {lesson.order}: {lesson.title}",
                 )
     with st.container(horizontal=True):
-        st.download_button(
-            "Takeaways of all lessons, on one page",
-            data=takeaways.page,
-            file_name="takeaways.html",
-            mime="text/html",
-            icon=":material/download:",
-            on_click="ignore",
-        )
+        download(Form("Takeaways of all lessons, on one page", "takeaways.html", takeaways.page), "takeaways")
         if done:
             st.button("Forget what is done", icon=":material/restart_alt:", type="tertiary", on_click=progress.forget,
                       args=(data_dir(),))  # fmt: skip

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import streamlit as st
 
 from core.charts.literature import bits_against_quality, over_the_years, reported_against_independent
+from core.learn.ladder_points import TITLES, quantized
 from core.learn.literature import (
     SEEN,
     STATUS,
@@ -18,7 +19,6 @@ from core.learn.literature import (
     way,
     works,
 )
-from core.learn.own_points import TITLES, quantized
 from core.studies import study_store
 from core.studies.findings import Findings
 from pages.ui import text

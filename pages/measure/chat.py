@@ -9,7 +9,7 @@ from core.paths import data_dir
 from core.runs import chats
 from core.runs.dialogue import ask
 from core.runs.store import Run
-from core.types import Generate, Request, Result
+from core.types import GOING, Generate, Request, Result
 from pages.ui import marks, text
 from pages.ui.chat_form import side_form, side_label
 from pages.ui.chat_state import Conversation, conversation, open_chat, publish
@@ -17,7 +17,7 @@ from pages.ui.energy_view import energy_line
 from pages.ui.links import link
 from pages.ui.live import live
 from pages.ui.page import guard, page
-from pages.ui.state import GOING, result_of, runner
+from pages.ui.state import result_of, runner
 
 EARLIER = 20  # chats of before that are offered
 EXAMPLES = (

@@ -6,8 +6,8 @@ import streamlit as st
 
 from core.endpoints.address import address
 from core.errors import ExplorerError
+from core.loadtest.load_store import LoadStore
 from core.loadtest.plan import Plan, expected_s
-from core.loadtest.shelf import Shelf
 from core.paths import data_dir
 from pages.ui import text
 from pages.ui.choices import select
@@ -22,14 +22,14 @@ CHOSEN = "load"
 
 def start_button(plan: Plan | None) -> None:
     """Start it in a process of its own; while something is measured, say what."""
-    shelf = Shelf(data_dir())
+    loads = LoadStore(data_dir())
     if not st.button(
         "Start", type="primary", icon=":material/speed:", key="load-start", width="stretch", disabled=plan is None
     ):
         return
     assert plan is not None
     try:
-        test = shelf.start(plan, address(plan.address).loopback)
+        test = loads.start(plan, address(plan.address).loopback)
     except ExplorerError as error:
         fault(error)
         return
@@ -47,8 +47,8 @@ with page("Load test", "Many requests at once: what the server can do, what its 
             if plan is not None:
                 st.caption(f"Takes about {text.seconds(expected_s(plan))}, at most {plan.max_minutes:g} min.")
     with view, guard():
-        shelf = Shelf(data_dir())
-        rows = {row["id"]: row for row in shelf.rows()}
+        loads = LoadStore(data_dir())
+        rows = {row["id"]: row for row in loads.rows()}
         if not rows:
             nothing_yet(
                 "No load test yet",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from core.runs.store import Run
-from core.types import Result
+from core.types import GOING, Result
 from pages.ui.again import draw_again, draw_note
 from pages.ui.first_start import draw_card
 from pages.ui.guess_view import draw_guesses
@@ -17,7 +17,7 @@ from pages.ui.run_charts import draw_charts
 from pages.ui.run_report import draw_end, draw_failure
 from pages.ui.run_view import draw_header, draw_numbers, draw_stage, draw_text
 from pages.ui.start import start_button
-from pages.ui.state import GOING, current_run, result_of
+from pages.ui.state import current_run, result_of
 
 
 def draw_above(run: Run, result: Result) -> None:

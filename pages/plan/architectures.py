@@ -69,7 +69,7 @@ def draw_button(plan: Architectures | FreeShapes, minutes: float, begun: bool) -
         st.caption("A run is going: stop it or wait for its end.")
 
 
-def shelf(own: tuple[str, ...], shipped: tuple[str, ...]) -> str | None:
+def chosen_search(own: tuple[str, ...], shipped: tuple[str, ...]) -> str | None:
     """The search to look at, of those on this machine and those that came with the project."""
     names = (*own, *shipped)
     if not names:
@@ -94,7 +94,7 @@ def version(folder: Path) -> float:
 def draw_cut() -> None:
     own = architectures.searches()
     shipped = tuple(p.parent.name for p in sorted(study_store.RECORDED.glob(f"architectures-*/{FILE}")))
-    name = shelf(own, tuple(n for n in shipped if n not in own))
+    name = chosen_search(own, tuple(n for n in shipped if n not in own))
     if name is None:
         nothing_yet(
             "No search yet",
@@ -110,7 +110,7 @@ def draw_cut() -> None:
 
 
 def draw_free() -> None:
-    name = shelf(free_shapes.searches(), ())
+    name = chosen_search(free_shapes.searches(), ())
     if name is None:
         nothing_yet(
             "No search yet",

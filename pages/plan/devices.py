@@ -19,6 +19,7 @@ from pages.ui import text
 from pages.ui.ceilings import THIS, default_threads, kept, measure_panel, this_machine
 from pages.ui.figure import figure
 from pages.ui.page import fault, page
+from pages.ui.share import Form, download
 from pages.ui.state import rows_key
 
 ABOUT = "What processors and accelerators can do, as their data sheets state it and as this machine was measured."
@@ -82,16 +83,14 @@ def draw_device(device: Device) -> None:
                 st.warning(text.escape(device.doubts()), icon=":material/help:")
             if device.notes:
                 st.caption(text.escape(device.notes))
-            st.download_button(
-                "Download as a file",
-                msgspec.json.format(msgspec.json.encode(device), indent=2),
-                file_name=f"{device.name.replace('/', '-')}.json",
-                mime="application/json",
-                icon=":material/download:",
-                on_click="ignore",
-            )
+            form = Form("Download as a file", f"{device.name.replace('/', '-')}.json", lambda: written(device))
+            download(form, f"device-file-{device.name}")
             if device.name in catalogue.own(data_dir() / "devices"):
                 draw_delete(device.name)
+
+
+def written(found: Device | tuple[Device, ...]) -> bytes:
+    return msgspec.json.format(msgspec.json.encode(found), indent=2)
 
 
 def draw_delete(name: str) -> None:
@@ -111,14 +110,7 @@ def draw_delete(name: str) -> None:
 def draw_catalogue(devices: tuple[Device, ...]) -> Device | None:
     with st.container(horizontal=True, vertical_alignment="bottom", horizontal_alignment="distribute"):
         kinds = st.pills("Kind", sorted({d.kind for d in devices}), selection_mode="multi", key="device-kinds")
-        st.download_button(
-            "All as a file",
-            msgspec.json.format(msgspec.json.encode(devices), indent=2),
-            file_name="devices.json",
-            mime="application/json",
-            icon=":material/download:",
-            on_click="ignore",
-        )
+        download(Form("All as a file", "devices.json", lambda: written(devices)), "devices-file")
     shown = tuple(d for d in devices if not kinds or d.kind in kinds)
     event = st.dataframe(
         table(shown),

@@ -7,13 +7,12 @@ import streamlit as st
 from core.charts.curves import curve
 from core.learn.glossary import explained
 from core.runs.store import Run
-from core.types import Made, Result
+from core.types import GOING, Made, Result
 from pages.ui import labels, text
 from pages.ui.figure import figure
 from pages.ui.links import link
 from pages.ui.run_report import draw_failure, export_menu
 from pages.ui.run_view import draw_header, draw_stage
-from pages.ui.state import GOING
 
 _FIRST = ("accuracy", "tokens_per_forward", "loss")
 _TILE = 118

@@ -6,12 +6,11 @@ import streamlit as st
 
 from core.learn.glossary import explained
 from core.runs.store import Run
-from core.types import Item, Result, Score
+from core.types import GOING, Item, Result, Score
 from pages.ui import labels, marks, text
 from pages.ui.paired_view import draw_paired
 from pages.ui.run_report import draw_disturbance, draw_failure, draw_provenance, export_menu
 from pages.ui.run_view import draw_header, draw_stage
-from pages.ui.state import GOING
 
 _SHOWN = 500
 _TILE = 148

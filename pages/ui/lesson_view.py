@@ -29,7 +29,7 @@ from core.learn.lesson import (
     number,
     said,
 )
-from core.learn.lessons._common import generates_one_by_one
+from core.learn.lessons._common import generates_autoregressively
 from core.learn.trace import trace
 from core.learn.variants import following as another
 from core.learn.variants import varied
@@ -37,7 +37,7 @@ from core.models import catalogue, derived
 from core.paths import data_dir
 from core.runs.demo import recorded_id
 from core.runs.store import Run
-from core.types import Generate, Request, Result
+from core.types import GOING, Generate, Request, Result
 from pages.ui import lecture, text
 from pages.ui.ceilings import kept_of, this_machine
 from pages.ui.figure import figure
@@ -48,7 +48,7 @@ from pages.ui.panes import panes
 from pages.ui.race import race
 from pages.ui.run_report import draw_failure
 from pages.ui.run_view import draw_stage
-from pages.ui.state import GOING, adopt_value, open_run, readable, remembered, result_of, runner, store
+from pages.ui.state import adopt_value, open_run, readable, remembered, result_of, runner, store
 
 KINDS = {
     "predict": ("psychology_alt", "Predict"),
@@ -443,7 +443,7 @@ def fitting(lesson: Lesson, model: str) -> Fit | None:
     if run is None:
         return None
     backend = run.request.backend
-    baseline = newest(lambda r: r.model == model and r.backend == backend and generates_one_by_one(r))
+    baseline = newest(lambda r: r.model == model and r.backend == backend and generates_autoregressively(r))
     return Fit(run, baseline) if baseline is not None else None
 
 

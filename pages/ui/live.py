@@ -14,11 +14,11 @@ import streamlit as st
 from core.paths import data_dir
 from core.runs.screens import drew, rest
 from core.runs.store import Run
-from core.types import Result
+from core.types import GOING, Result
 from hardware.detect import usable_cores
 from pages.ui.page import guard
 from pages.ui.rest import heard, pulse
-from pages.ui.state import GOING, result_of
+from pages.ui.state import result_of
 
 Pace = Literal["text", "strip", "charts", "curves", "items", "study"]
 FIRST_S = 0.15  # until there is something to read

@@ -9,14 +9,16 @@ import streamlit as st
 
 from core.charts.load import Quantile, Rate, goodput_over_load, latency_over_load, request_timeline
 from core.loadtest.level import FEWEST, SHARES
+from core.loadtest.load_store import LoadStore, LoadTest
 from core.loadtest.plan import named
 from core.loadtest.report import Measured, Report, export, levels
-from core.loadtest.shelf import GOING, LoadTest, Shelf
 from core.loadtest.views import METRICS, SHORT, Latency, Metric, dots, latencies, standing, table
 from core.paths import data_dir
+from core.types import GOING
 from pages.ui import text
 from pages.ui.figure import figure
 from pages.ui.live import moving
+from pages.ui.share import Form, download
 from pages.ui.state import report_of
 
 _LIMITS: dict[Metric, str] = {"ttft": "ttft", "tpot": "tpot", "e2e": "e2el"}
@@ -205,21 +207,15 @@ def _draw_files(test: LoadTest, found: Report) -> None:
             ("Requests as CSV", "requests", f"{test.id}-requests.csv"),
             ("All as JSON", "json", f"{test.id}.json"),
         ):
-            st.download_button(
-                label,
-                data=lambda kind=kind: export(found, test.events(), kind),  # type: ignore[arg-type, misc]
-                file_name=name,
-                icon=":material/download:",
-                key=f"load-file-{kind}",
-                on_click="ignore",
-            )
+            form = Form(label, name, lambda kind=kind: export(found, test.events(), kind))  # type: ignore[arg-type, misc]
+            download(form, f"load-file-{kind}")
         with st.popover("Delete", icon=":material/delete:", type="tertiary"):
             st.markdown("Its requests and figures are gone then.")
             st.button("Delete this load test", key="load-delete", on_click=_delete, args=(test.id,), type="primary")
 
 
 def _delete(test_id: str) -> None:
-    Shelf(data_dir()).delete(test_id)
+    LoadStore(data_dir()).delete(test_id)
 
 
 def _quantiles(found: Report, metric: Metric) -> list[Quantile]:

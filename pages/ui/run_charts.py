@@ -12,13 +12,12 @@ from core.charts.bars import layer_bars
 from core.charts.roofline import roofline
 from core.charts.timeline import memory_timeline, token_timeline
 from core.runs.store import Run
-from core.types import Result
+from core.types import GOING, Result
 from pages.ui import text
 from pages.ui.ceilings import kept_of, own_name, reference_of, this_machine
 from pages.ui.figure import figure
 from pages.ui.links import link
 from pages.ui.served_view import INSIDE
-from pages.ui.state import GOING
 
 _CARD, _CHART = 380, 280  # pixels: fixed, so that nothing moves when a chart gets its first data
 

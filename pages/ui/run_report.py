@@ -12,18 +12,19 @@ from pages.ui.energy_view import draw_energy
 from pages.ui.links import address, link
 from pages.ui.platform_view import draw_platform
 from pages.ui.served_view import draw_served
+from pages.ui.share import Form, download
 from pages.ui.state import result_of
 
 _FILES = {
-    "json": ("Everything as JSON", "application/json", ":material/data_object:"),
-    "layers.csv": ("Layers as CSV", "text/csv", ":material/table_rows:"),
-    "steps.csv": ("Steps as CSV", "text/csv", ":material/list:"),
-    "items.csv": ("Items as CSV", "text/csv", ":material/fact_check:"),
-    "curve.csv": ("Training curves as CSV", "text/csv", ":material/show_chart:"),
-    "html": ("One page with live charts (HTML)", "text/html", ":material/html:"),
-    "notexts.html": ("The same without prompt and answer", "text/html", ":material/visibility_off:"),
-    "zip": ("Bundle that redraws every chart", "application/zip", ":material/folder_zip:"),
-    "notexts.zip": ("Bundle without texts, paths and names", "application/zip", ":material/visibility_off:"),
+    "json": ("Everything as JSON", ":material/data_object:"),
+    "layers.csv": ("Layers as CSV", ":material/table_rows:"),
+    "steps.csv": ("Steps as CSV", ":material/list:"),
+    "items.csv": ("Items as CSV", ":material/fact_check:"),
+    "curve.csv": ("Training curves as CSV", ":material/show_chart:"),
+    "html": ("One page with live charts (HTML)", ":material/html:"),
+    "notexts.html": ("The same without prompt and answer", ":material/visibility_off:"),
+    "zip": ("Bundle that redraws every chart", ":material/folder_zip:"),
+    "notexts.zip": ("Bundle without texts, paths and names", ":material/visibility_off:"),
 }
 
 
@@ -105,14 +106,6 @@ def export_menu(run: Run, key: str = "export") -> None:
     """Each file is made only when it is asked for."""
     with st.popover("Export", icon=":material/download:", type="tertiary"):
         for fmt in offered(run, result_of(run)):
-            label, mime, icon = _FILES.get(fmt, (fmt, "application/octet-stream", ":material/download:"))
-            st.download_button(
-                label,
-                data=lambda fmt=fmt: export_run(run, fmt),
-                file_name=f"roofscope-{run.id}.{fmt}",
-                mime=mime,
-                icon=icon,
-                key=f"{key}-{fmt}-{run.id}",
-                on_click="ignore",
-                type="tertiary",
-            )
+            label, icon = _FILES.get(fmt, (fmt, ":material/download:"))
+            form = Form(label, f"roofscope-{run.id}.{fmt}", lambda fmt=fmt: export_run(run, fmt))  # type: ignore[misc]
+            download(form, f"{key}-{fmt}-{run.id}", icon, "tertiary")

@@ -8,11 +8,11 @@ import streamlit as st
 
 from core.runs.progress import decode_rates, journey, memory_line, stage
 from core.runs.store import Run
-from core.types import Generate, Result
+from core.types import GOING, Generate, Result
 from pages.ui import marks, text
 from pages.ui.outlook import draw_bar, spent_s
 from pages.ui.pickers import profiler_label, run_header
-from pages.ui.state import GOING, result_of, runner
+from pages.ui.state import result_of, runner
 from pages.ui.words import stream, tail
 
 _PROMPT = 160  # characters of the prompt that are shown above it

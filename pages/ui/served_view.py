@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from core.endpoints.told import Row, memory_rows, rows
+from core.endpoints.client_server import Row, memory_rows, rows
 from core.types import Account, Result
 from pages.ui import text
 

@@ -6,14 +6,14 @@ import streamlit as st
 
 from core.runs.progress import stage
 from core.runs.store import Run
-from core.types import Result
+from core.types import GOING, Result
 from hardware.detect import machine
 from pages.ui import rest, text
 from pages.ui.links import PAGES, link
 from pages.ui.live import live
 from pages.ui.outlook import foreseen, left_words, spent_s, stage_line
 from pages.ui.pickers import backend_label
-from pages.ui.state import GOING, asked_run, forget_run, open_run, runner, shows, store
+from pages.ui.state import asked_run, forget_run, open_run, runner, shows, store
 
 
 def run_strip(on_run_page: bool) -> None:

@@ -16,9 +16,9 @@ import streamlit as st
 
 from core.errors import ExplorerError
 from core.loadtest.events import Ended
+from core.loadtest.load_store import FOLDER as LOADS
+from core.loadtest.load_store import LoadStore, LoadTest
 from core.loadtest.report import Report
-from core.loadtest.shelf import FOLDER as LOADS
-from core.loadtest.shelf import LoadTest, Shelf
 from core.models.fetch import Download
 from core.paths import data_dir
 from core.runs.demo import load_into
@@ -28,7 +28,6 @@ from core.types import Generate, Result, Task
 
 T = TypeVar("T")
 RUN = "run"  # the name of the run in the address and in the tab's state
-GOING = ("queued", "running")
 _KEPT_RUNS = 8  # opened runs that are kept for all tabs, each with its events in memory
 _KEPT_EVENTS = 200_000  # of all of them together, about 150 MB; the one asked for last is kept whatever it has
 
@@ -159,7 +158,7 @@ def open_load(test_id: str) -> LoadTest:
     path = data_dir() / LOADS / test_id
     if test_id not in opened or opened[test_id].path != path or not path.exists():
         opened.clear()
-        opened[test_id] = Shelf(data_dir()).open(test_id)
+        opened[test_id] = LoadStore(data_dir()).open(test_id)
     return opened[test_id]
 
 

@@ -16,7 +16,7 @@ from core.charts.graph import SHAPE_WORDS, Colour, Graph, layer_graph
 from core.charts.labels import distinct
 from core.layer_names import block_of
 from core.runs.store import Run
-from core.types import Layer, LayerResult, Loaded, Result
+from core.types import GOING, Layer, LayerResult, Loaded, Result
 from pages.ui import marks, text
 from pages.ui.ceilings import Reference, choose_reference
 from pages.ui.crosscheck import draw_counts
@@ -27,7 +27,7 @@ from pages.ui.live import live
 from pages.ui.page import empty, page
 from pages.ui.pickers import backend_label, pick_run, run_picker, strategy_label
 from pages.ui.run_report import draw_failure
-from pages.ui.state import GOING, open_run, readable, result_of
+from pages.ui.state import open_run, readable, result_of
 
 COLOURS = {
     "Time": "seconds",

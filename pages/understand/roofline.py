@@ -16,7 +16,7 @@ from core.charts.roofline import roofline
 from core.learn.glossary import explained
 from core.paths import data_dir
 from core.runs.store import Run
-from core.types import Loaded, Result
+from core.types import GOING, Loaded, Result
 from hardware import catalogue
 from pages.ui import text
 from pages.ui.ceilings import (
@@ -35,7 +35,7 @@ from pages.ui.links import link
 from pages.ui.live import live
 from pages.ui.page import page
 from pages.ui.pickers import run_picker
-from pages.ui.state import GOING, current_run, result_of
+from pages.ui.state import current_run, result_of
 
 ABOUT = "How far each phase and each layer is from what the machine can do, and whether memory or arithmetic limits it."
 MOST_OVERLAYS = 3

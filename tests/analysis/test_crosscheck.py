@@ -16,6 +16,7 @@ from core.analysis.crosscheck import Row, by_operator, products, rows, total, ve
 from core.models import spec as specs
 from core.models.spec import from_config
 from core.profilers.flops import plugin as profiler
+from core.runs.recording import Recording
 from core.runs.runner import Runner
 from core.runs.summarize import summarize
 from core.types import (
@@ -405,7 +406,7 @@ def test_counts_survive_json_and_reach_the_result() -> None:
     assert from_json(to_json(event), Counted) == event
     loaded = Loaded(t_s=0, seconds=1, warm=False, spec=SPEC, n_prompt_tokens=4, prompt_text="", setup=setup(),
                     capabilities=())  # fmt: skip
-    assert summarize("r", Request(model="t", backend="fake"), [loaded, event], "done").counts == (event,)
+    assert summarize("r", Recording(Request(model="t", backend="fake"), [loaded, event]), "done").counts == (event,)
 
 
 @pytest.mark.model

@@ -192,9 +192,10 @@ def test_reported_buffers_by_purpose() -> None:
 
 
 def test_shape_of_a_run_follows_what_the_library_reserved() -> None:
+    from core.runs.recording import Recording
     from core.runs.summarize import summarize
 
-    result = summarize("r", Request(model="m", backend="fake"), [loaded()], "done")
+    result = summarize("r", Recording(Request(model="m", backend="fake"), [loaded()]), "done")
     assert shape_of_run(result, setup()) == Shape(n_context=5, n_forward=5, kv_dtype="fp32")
     own = shape_of_run(result, setup(n_context=4096, n_batch=2, kv_dtype="fp16"))
     assert (own.n_context, own.n_forward, own.kv_dtype) == (4096, 2, "fp16")

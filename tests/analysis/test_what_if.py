@@ -129,13 +129,6 @@ def seconds(load: object, of: Design) -> float:
     return what_if.seconds(load, of, "decode")  # type: ignore[arg-type]
 
 
-def test_knees_of_the_scaling_book() -> None:
-    """Austin et al., How to scale your model: 240 tokens on TPU v5e, 298 on H100 in bf16, half of it in int8."""
-    assert what_if.critical_tokens(1.97e14, 8.2e11) == pytest.approx(240, abs=1)
-    assert what_if.critical_tokens(1e15, 3.35e12) == pytest.approx(298, abs=1)
-    assert what_if.critical_tokens(1.97e14, 8.2e11, bytes_per_weight=1) == pytest.approx(120, abs=1)
-
-
 def test_knees() -> None:
     spec = preset("llama-3.1-8b")
     of = design(catalogue.find("H100 SXM5 80GB"))

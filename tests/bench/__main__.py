@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -37,7 +38,7 @@ from tests.bench import (
     waiting,
     watching,
 )
-from tests.bench.tables import RECORDED
+from tests.bench.recording import record, recorded
 
 PARTS: dict[str, Callable[..., Any]] = {
     "loops": loops.run,
@@ -100,15 +101,12 @@ def options(arguments: list[str]) -> tuple[list[str], dict[str, dict[str, Any]],
     return found.parts or list(PARTS), given, found.record
 
 
-def recorded(name: str, results: Any) -> dict[str, Any]:
-    """What is to be kept of a part: dated, with rows of its last recording on this machine that are not new."""
-    date, cpu = time.strftime("%Y-%m-%d"), machine().cpu
-    about = {"date": date, "machine": cpu, "results": results}
-    file = RECORDED / f"{name}.json"
-    if name not in ROWS or not file.exists():
-        return about
-    before = json.loads(file.read_bytes())
-    return about | {"results": merged(before["results"], results, ROWS[name])} if before["machine"] == cpu else about
+def kept_rows(name: str, results: Any) -> Any:
+    """What is to be recorded of a part: its results, and rows of its last recording here that are not new."""
+    before = recorded(name)
+    if name not in ROWS or before is None or before["machine"] != machine().cpu:
+        return results
+    return merged(before["results"], results, ROWS[name])
 
 
 def merged(old: Sequence[dict[str, Any]], new: Sequence[dict[str, Any]], keys: Sequence[str]) -> list[dict[str, Any]]:
@@ -118,16 +116,16 @@ def merged(old: Sequence[dict[str, Any]], new: Sequence[dict[str, Any]], keys: S
 
 
 def main(arguments: list[str]) -> None:
-    names, given, record = options(arguments)
+    names, given, keep = options(arguments)
+    words = [word for word in arguments if word not in PARTS and word != "--record"]
     results: dict[str, Any] = {}
     for name in names:
         print(f"\n## {name}   (load {os.getloadavg()[0]:.2f})", flush=True)
         with measuring(data_dir(), f"the bench {name}", asks_service=name in ("serving", "aiperf")):
             results[name] = PARTS[name](**given.get(name, {}))
-        if record:
-            RECORDED.mkdir(exist_ok=True)
-            about = recorded(name, results[name])
-            (RECORDED / f"{name}.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+        if keep:
+            told = () if name in ROWS else words  # its rows come from several calls
+            record(name, kept_rows(name, results[name]), shlex.join(["python", "-m", "tests.bench", name, *told]))
     folder = Path("bench-results")
     folder.mkdir(exist_ok=True)
     path = folder / time.strftime("%Y%m%d-%H%M%S.json")

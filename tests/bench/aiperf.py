@@ -21,9 +21,9 @@ from typing import Any
 
 from core.endpoints.address import address
 from core.loadtest.conduct import conduct
+from core.loadtest.load_store import LoadStore
 from core.loadtest.plan import Lengths, Plan
 from core.loadtest.sending import target
-from core.loadtest.shelf import Shelf
 from core.paths import data_dir
 
 ROOT = Path(__file__).parents[2]
@@ -85,7 +85,7 @@ def _ours(url: str, number: int) -> dict[str, Any]:
         window_s=WINDOW_S,
         seed=number,
     )
-    test = Shelf(data_dir()).create(plan, address(url).loopback)
+    test = LoadStore(data_dir()).create(plan, address(url).loopback)
     test.own()
     (measured,) = conduct(data_dir(), test, target).points
     point = measured.point

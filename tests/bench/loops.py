@@ -151,7 +151,7 @@ def run() -> list[dict[str, Any]]:
     for name, dtype in (("llama_cpp", ""), ("pytorch", "fp32"), ("pytorch", "bf16"), ("onnxruntime", "")):
         row = alone("tests.bench.loops", name, dtype)
         rows.append(row)
-        speeds = f"{row['ours']:>10.1f} {row['bare']:>10.1f}"
+        speeds = f"{row['ours_tok_per_s']:>10.1f} {row['bare_tok_per_s']:>10.1f}"
         print(f"{name:<12} {dtype or '-':<6} {speeds}  {row['ratio']:<28} {TARGETS[name]}", flush=True)
     return rows
 
@@ -170,8 +170,8 @@ def measure(name: str, dtype: str | None) -> dict[str, Any]:
             times.append(loop())
     session.close()
     ratio = paired_ratio(b, a)  # speeds: bare seconds over our seconds
-    ours_per_s, bare_per_s = float(1 / np.median(a)), float(1 / np.median(b))
-    return {"backend": name, "dtype": dtype, "ours": ours_per_s, "bare": bare_per_s, "ratio": str(ratio)}
+    speeds = {"ours_tok_per_s": float(1 / np.median(a)), "bare_tok_per_s": float(1 / np.median(b))}
+    return {"backend": name, "dtype": dtype, **speeds, "ratio": str(ratio)}
 
 
 if __name__ == "__main__":

@@ -18,10 +18,10 @@ from typing import Any
 from core import domains
 from core.endpoints.address import address
 from core.loadtest.conduct import conduct
+from core.loadtest.load_store import LoadStore
 from core.loadtest.objectives import objectives
 from core.loadtest.plan import Plan
 from core.loadtest.sending import target
-from core.loadtest.shelf import Shelf
 from core.paths import data_dir
 
 ROOT = Path(__file__).parents[2]
@@ -70,7 +70,7 @@ def _measured(url: str, model: str, questions: str, seconds: float, number: int)
         seed=number,
     )
     root = data_dir()
-    test = Shelf(root).create(plan, address(url).loopback)
+    test = LoadStore(root).create(plan, address(url).loopback)
     test.own()
     rows = []
     for measured in conduct(root, test, target).points:

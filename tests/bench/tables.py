@@ -1,8 +1,8 @@
 """python -m tests.bench.tables: the measured tables as Markdown, from what was recorded, so that no number is typed.
 
-Recorded are the studies that come with the project and the parts of the bench that were run with --record. A study's
-table lies beside its findings, a part's beside its recording. docs/measured.md quotes the studies' tables and that of
-the errors on published machines between comments with their names. tests/studies/test_tables.py holds all to account.
+Recorded are the studies that come with the project and the measurements that were run with --record. Each table lies
+beside its recording. docs/measured.md quotes them, and the errors on published machines, between comments with their
+names. tests/studies/test_tables.py holds all to account.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from core.analysis.calibrate import calibration_table
 from core.studies import benchmark_report, report, study_store
 from core.studies.findings import Findings
 from hardware.published import runs
+from tests.bench.recording import RECORDED
 
 ROOT = Path(__file__).parents[2]
-RECORDED = Path(__file__).with_name("recorded")
 QUOTING = ROOT / "docs" / "measured.md"
 QUOTED = re.compile(r"^<!-- (?P<name>\S+) -->\n.*?^<!-- end -->$", re.M | re.S)
 
@@ -32,8 +32,10 @@ def tables() -> Iterator[tuple[Path, str]]:
         text = report.markdown(found) if isinstance(found, Findings) else benchmark_report.markdown(found)
         quoted[str(file.with_name("table.md").relative_to(ROOT))] = text
         yield file.with_name("table.md"), f"# {found.plan.title}\n\n{text}"
-    for file in sorted(RECORDED.glob("*.json")):
-        yield file.with_suffix(".md"), of_part(file.stem, json.loads(file.read_bytes()))
+    for file in sorted(RECORDED.rglob("*.json")):
+        text = of_recording(json.loads(file.read_bytes()))
+        quoted[str(file.with_suffix(".md").relative_to(ROOT))] = text
+        yield file.with_suffix(".md"), f"# {file.stem}\n\n{text}"
     yield QUOTING, filled(QUOTING.read_text(encoding="utf-8"), quoted)
 
 
@@ -60,16 +62,23 @@ def published() -> str:
     )
 
 
-def of_part(name: str, recorded: Mapping[str, Any]) -> str:
-    """A part of the bench with its date and machine: rows as a table, single figures by name."""
+def of_recording(recorded: Mapping[str, Any]) -> str:
+    """Where, when and how it was measured, or which note states it; then its rows, or single figures by name."""
     results = recorded["results"]
     rows = results if isinstance(results, list) else [{"figure": k, "value": v} for k, v in _flat(results)]
-    return f"# {name}\n\nMeasured on {recorded['date']} on {recorded['machine']}.\n\n{_table(rows)}"
+    how = f" by `{recorded['command']}`" if recorded.get("command") else ""
+    origin = f"Measured on {recorded['date']} on {recorded['machine']}{how}."
+    if note := recorded.get("stated_in"):
+        origin += f" No recording was kept: the figures were written by hand in {note}."
+    return f"{origin}\n\n{_table(rows)}"
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> str:
     names = list(dict.fromkeys(name for row in rows for name in row))
-    lines = ["| " + " | ".join(n.replace("_", " ") for n in names) + " |", "|" + "---|" * len(names)]
+    lines = [
+        "| " + " | ".join(n.replace("_per_s", "/s").replace("_", " ") for n in names) + " |",
+        "|" + "---|" * len(names),
+    ]
     lines += ["| " + " | ".join(_cell(row.get(name)) for name in names) + " |" for row in rows]
     return "\n".join(lines) + "\n"
 

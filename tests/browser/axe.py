@@ -7,7 +7,6 @@ counts.
 
 from __future__ import annotations
 
-import shutil
 import sys
 import tempfile
 import time
@@ -22,7 +21,7 @@ from core.runs.demo import load_into
 from core.runs.runner import Runner
 from core.runs.store import Store
 from core.types import Evaluate, Generate, Request
-from tests.browser.conftest import CHROMIUM, WAIT_MS, Server
+from tests.browser.conftest import WAIT_MS, Server, chromium, served
 
 WIDTHS = (390, 820, 1440)
 THEMES = ("light", "dark")
@@ -195,7 +194,7 @@ def everything(
 
 def main(wanted: list[str]) -> int:
     """Print what is wrong, page by page; 1 when something is."""
-    from playwright.sync_api import expect, sync_playwright
+    from playwright.sync_api import expect
 
     expect.set_options(timeout=WAIT_MS)
     named = {w.casefold() for w in wanted}
@@ -203,12 +202,9 @@ def main(wanted: list[str]) -> int:
     widths = [w for w in WIDTHS if str(w) in named] or list(WIDTHS)
     themes = [t for t in THEMES if t in named] or list(THEMES)
     begun, seen, total, shown = time.monotonic(), 0, 0, set()
-    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
-        server = Server(Path(folder))
-        filled(server.home / "data")
-        server.start()
-        browser = playwright.chromium.launch(executable_path=shutil.which(CHROMIUM or ""), args=["--no-sandbox"])
-        try:
+    with tempfile.TemporaryDirectory() as folder:
+        filled(Path(folder) / "data")
+        with served(Path(folder)) as server, chromium() as (browser,):
             for title, width, theme, found in everything(browser, server, titles, widths, themes):
                 seen, total = seen + 1, total + len(found)
                 rules = ", ".join(sorted({f"{f.rule} {sum(o.rule == f.rule for o in found)}" for f in found}))
@@ -217,9 +213,6 @@ def main(wanted: list[str]) -> int:
                     if (f.rule, f.html) not in shown:
                         shown.add((f.rule, f.html))
                         print(f"    {f.rule} ({f.impact}) {f.where}\n      {f.html}\n      {f.why[:300]}", flush=True)
-        finally:
-            browser.close()
-            server.stop()
     print(f"{seen} views in {time.monotonic() - begun:.0f} s: {total} serious or critical findings")
     return int(total > 0)
 

@@ -11,6 +11,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode, urlsplit
@@ -28,10 +29,26 @@ def browser() -> Iterator[Any]:
         pytest.skip("no Chromium on this machine (apt-get install chromium)")
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     sync_api.expect.set_options(timeout=WAIT_MS)
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=shutil.which(CHROMIUM), args=["--no-sandbox"])
+    with chromium() as (browser,):
         yield browser
-        browser.close()
+
+
+@contextmanager
+def chromium(n: int = 1, *arguments: str) -> Iterator[list[Any]]:
+    """Browsers, each a program of its own; they end with it."""
+    from playwright.sync_api import sync_playwright
+
+    if CHROMIUM is None:
+        sys.exit("There is no Chromium on this machine: apt-get install chromium.")
+    with sync_playwright() as playwright:
+        path, args = shutil.which(CHROMIUM), ["--no-sandbox", *arguments]
+        browsers = [playwright.chromium.launch(executable_path=path, args=args) for _ in range(n)]
+        try:
+            yield browsers
+        finally:
+            for browser in browsers:
+                if browser.is_connected():
+                    browser.close()
 
 
 def free_port() -> int:
@@ -101,12 +118,21 @@ class Server:
         self.start()
 
 
+@contextmanager
+def served(home: Path) -> Iterator[Server]:
+    """The app on this home; ends with it."""
+    server = Server(home)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    server = Server(tmp_path_factory.mktemp("home"))
-    server.start()
-    yield server
-    server.stop()
+    with served(tmp_path_factory.mktemp("home")) as server:
+        yield server
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ that do not fit; test_lessons.py looks at the fullest ones.
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from core.learn import recorded
 from core.learn.lesson import Choice, Lesson, Number, Scene, Step, get, names, said
 from core.models.presets import presets
 from core.models.spec import read
-from tests.browser.conftest import CHROMIUM, WAIT_MS, Server
+from tests.browser.conftest import WAIT_MS, chromium, served
 
 SCREENS = ((1440, 900), (1920, 1080))  # a laptop, a projector
 FITS = """() => {
@@ -51,32 +50,25 @@ def _words(lesson: Lesson, step: Step) -> int:
 
 def main() -> int:
     """Print the steps that do not fit; 1 where there is one."""
-    from playwright.sync_api import Error, expect, sync_playwright
+    from playwright.sync_api import Error, expect
 
     expect.set_options(timeout=WAIT_MS)
     wrong = 0
-    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
-        server = Server(Path(folder))
-        server.start()
-        browser = playwright.chromium.launch(executable_path=shutil.which(CHROMIUM or ""), args=["--no-sandbox"])
-        try:
-            page = browser.new_page()
-            page.goto(server.address("lessons", lesson=names()[0], lecture=1))
-            for lesson in names():
-                for place, step in enumerate(get(lesson).steps, 1):
-                    expect(page.get_by_role("heading", name=step.title, exact=False)).to_be_visible()
-                    expect(page.get_by_test_id("stApp")).to_have_attribute("data-test-script-state", "notRunning")
-                    for width, height in SCREENS:
-                        page.set_viewport_size({"width": width, "height": height})
-                        try:
-                            page.wait_for_function(FITS, timeout=10_000)
-                        except Error:
-                            wrong += 1
-                            print(f"{lesson}, step {place}: does not fit on {width} x {height}", flush=True)
-                    page.keyboard.press("ArrowRight")
-        finally:
-            browser.close()
-            server.stop()
+    with tempfile.TemporaryDirectory() as folder, served(Path(folder)) as server, chromium() as (browser,):
+        page = browser.new_page()
+        page.goto(server.address("lessons", lesson=names()[0], lecture=1))
+        for lesson in names():
+            for place, step in enumerate(get(lesson).steps, 1):
+                expect(page.get_by_role("heading", name=step.title, exact=False)).to_be_visible()
+                expect(page.get_by_test_id("stApp")).to_have_attribute("data-test-script-state", "notRunning")
+                for width, height in SCREENS:
+                    page.set_viewport_size({"width": width, "height": height})
+                    try:
+                        page.wait_for_function(FITS, timeout=10_000)
+                    except Error:
+                        wrong += 1
+                        print(f"{lesson}, step {place}: does not fit on {width} x {height}", flush=True)
+                page.keyboard.press("ArrowRight")
     print(f"{sum(len(get(name).steps) for name in names())} steps, {wrong} that do not fit")
     return int(wrong > 0)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import vl_convert
 
-from core.charts.many import Bar, side_by_side
+from core.charts.many_runs import Bar, side_by_side
 from core.charts.search import STAGES, Spot, plane
 from core.charts.sweep import Tile, drift, heat, multiples
 

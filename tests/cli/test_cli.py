@@ -21,6 +21,7 @@ from core.cli import cli
 from core.cli.group import MODULES
 from core.cli.running import summary
 from core.paths import data_dir
+from core.runs.recording import Recording
 from core.runs.store import Store
 from core.runs.summarize import summarize
 from core.types import Request, Step, Unrest
@@ -124,7 +125,7 @@ def test_prompt_tokens_ask_for_exactly_that_many() -> None:
 
 
 def test_a_disturbed_run_says_so_below_its_numbers() -> None:
-    result = summarize("r", Request(model="m", backend="fake"), [], "done")
+    result = summarize("r", Recording(Request(model="m", backend="fake"), []), "done")
     told = Unrest(disturbed=True, sentence="Disturbed while it was timed: its steps came in bursts.")
     assert "disturbed" not in summary(result)
     assert told.sentence in summary(msgspec.structs.replace(result, disturbance=told))

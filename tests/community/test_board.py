@@ -11,7 +11,7 @@ import pytest
 from core.community.board import board
 from core.community.picture import picture
 from core.community.row import Row, encoded, identified
-from core.community.shelf import Shelf
+from core.community.row_store import RowStore
 from core.errors import ExplorerError
 from tests.community.rows import GB, ME, YOU, honest
 
@@ -76,23 +76,23 @@ def lines(*rows: Row) -> bytes:
 
 
 def test_files_of_others_are_taken_in_once_each_row_with_its_reason(tmp_path: Path) -> None:
-    shelf = Shelf(tmp_path)
+    row_store = RowStore(tmp_path)
     a, b = honest(), honest(tok_per_s=7.0)
     changed = msgspec.json.decode(msgspec.json.encode(a)) | {"n_tokens": 33}
     bad = [{**changed, "extra": 1}, changed, {"schema": "another"}, {**changed, "rounds": [{"ttft_s": -1}]}]
-    taken = shelf.take_in("rows.json", msgspec.json.encode([a, *bad]))
+    taken = row_store.take_in("rows.json", msgspec.json.encode([a, *bad]))
     assert (taken.n_new, taken.n_known, len(taken.refused)) == (1, 0, 4)
     assert "extra" in taken.refused[0] and "id does not fit" in taken.refused[1] and "$.rounds[0]" in taken.refused[3]
-    assert shelf.take_in("rows.jsonl", lines(a, b)) == (1, 1, ())
-    assert shelf.take_in("one.json", encoded(b)) == (0, 1, ())
-    own, others = shelf.rows()
+    assert row_store.take_in("rows.jsonl", lines(a, b)) == (1, 1, ())
+    assert row_store.take_in("one.json", encoded(b)) == (0, 1, ())
+    own, others = row_store.rows()
     assert not own and {row.id for row in others} == {a.id, b.id}
-    shelf.keep(a)
-    assert [len(rows) for rows in shelf.rows()] == [1, 1] and shelf.own(a.id) == a
-    (shelf.folder / "others" / "torn.json").write_text('{"schema":')
-    shelf.forget(b.id)
-    assert [len(rows) for rows in shelf.rows()] == [1, 0]
-    for wrong in (shelf.own, shelf.forget):
+    row_store.keep(a)
+    assert [len(rows) for rows in row_store.rows()] == [1, 1] and row_store.own(a.id) == a
+    (row_store.folder / "others" / "torn.json").write_text('{"schema":')
+    row_store.forget(b.id)
+    assert [len(rows) for rows in row_store.rows()] == [1, 0]
+    for wrong in (row_store.own, row_store.forget):
         with pytest.raises(ExplorerError, match="There is no row"):
             wrong("x")
 
@@ -100,13 +100,13 @@ def test_files_of_others_are_taken_in_once_each_row_with_its_reason(tmp_path: Pa
 @pytest.mark.parametrize("data", [b"", b"[]", b"3", b"[3]", b"{", b"\xff\xfe", b"[" * 100_000, b'"a"\n"b"'])
 def test_what_is_no_file_of_rows_is_said(tmp_path: Path, data: bytes) -> None:
     with pytest.raises(ExplorerError) as caught:
-        Shelf(tmp_path).take_in("odd.json", data)
+        RowStore(tmp_path).take_in("odd.json", data)
     assert "odd.json" in caught.value.message and caught.value.hint
 
 
 def test_a_row_that_is_too_large_is_refused(tmp_path: Path) -> None:
     row = msgspec.json.decode(msgspec.json.encode(honest())) | {"warnings": ["w" * 70_000]}
-    assert "larger than 64 KiB" in Shelf(tmp_path).take_in("big.json", msgspec.json.encode(row)).refused[0]
+    assert "larger than 64 KiB" in RowStore(tmp_path).take_in("big.json", msgspec.json.encode(row)).refused[0]
 
 
 def test_the_id_is_of_the_content_alone() -> None:
@@ -116,5 +116,5 @@ def test_the_id_is_of_the_content_alone() -> None:
 
 
 def test_the_contributor_is_a_random_name_that_stays(tmp_path: Path) -> None:
-    one = Shelf(tmp_path).contributor
-    assert Shelf(tmp_path).contributor == one != Shelf(tmp_path / "other").contributor and len(one) == 12
+    one = RowStore(tmp_path).contributor
+    assert RowStore(tmp_path).contributor == one != RowStore(tmp_path / "other").contributor and len(one) == 12

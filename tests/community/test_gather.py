@@ -14,7 +14,7 @@ from core.cli import cli
 from core.community.checks import doubts
 from core.community.gather import row_of
 from core.community.row import encoded
-from core.community.shelf import Shelf
+from core.community.row_store import RowStore
 from core.errors import ExplorerError
 from core.paths import data_dir
 from core.report import private
@@ -88,7 +88,7 @@ def test_the_commands(run: Run, tmp_path: Path) -> None:
 
     code, out = core("row", run.id)
     assert code == 0 and "doubtful" in out and "2 rounds; at least 3" in out
-    (mine,), _ = Shelf(data_dir()).rows()
+    (mine,), _ = RowStore(data_dir()).rows()
     file = tmp_path / "rows.json"
     changed = msgspec.json.decode(encoded(honest())) | {"n_tokens": 5}
     file.write_bytes(msgspec.json.encode([honest(), honest(tok_per_s=333_336.0), changed]))

@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from core.cli import cli
 from core.community import hub
 from core.community.row import encoded
-from core.community.shelf import Shelf
+from core.community.row_store import RowStore
 from core.errors import ExplorerError
 from core.paths import data_dir
 from tests.community.rows import ME, honest
@@ -107,10 +107,10 @@ def test_no_hub_no_name_no_row(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
 def test_the_command_shows_every_byte_and_sends_nothing_unasked(monkeypatch: pytest.MonkeyPatch) -> None:
     sent: list[dict[str, bytes]] = []
     monkeypatch.setattr(hub, "send", lambda repo, files: sent.append(dict(files)) or "http://pr")
-    shelf = Shelf(data_dir())
+    row_store = RowStore(data_dir())
     row, doubtful = honest(contributor=ME, day="2026-11-20"), honest(contributor=ME, tok_per_s=333_336.0)
     for kept in (row, doubtful):
-        shelf.keep(kept)
+        row_store.keep(kept)
 
     def core(*args: str) -> tuple[int, str]:
         done = CliRunner().invoke(cli, ["community", "send", *args, "--repo", "org/rows"], prog_name="roofscope")

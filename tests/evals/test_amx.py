@@ -2,7 +2,7 @@
 
 AMX keeps its tiles' form per thread, and two engines on one thread leave it configured for each other: llama.cpp dies
 of an illegal instruction after PyTorch's bf16 products, and is wrong without a word after ONNX Runtime's int8 ones.
-So each engine has a process of its own; here the runs are held against rows that each engine computed alone, and
+So each engine has a process of its own; here the runs are compared with rows that each engine computed alone, and
 against a run whose kernels keep away from AMX.
 """
 

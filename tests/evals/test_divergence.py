@@ -40,7 +40,7 @@ def opened(backend: str, path: str, fmt: str) -> Session:
     return session
 
 
-def examinee(session: Session, reference: Session) -> ModelUnderTest:
+def under_test(session: Session, reference: Session) -> ModelUnderTest:
     return ModelUnderTest(session, reference, plugins.get("strategy", "autoregressive"), None)
 
 
@@ -155,7 +155,7 @@ def tiny(folder: Path) -> Iterator[Session]:
 @pytest.mark.engine("pytorch")
 def test_a_model_does_not_differ_from_itself(tiny: Session, folder: Path, tmp_path: Path) -> None:
     again = opened("pytorch", str(hf_folder(folder)), "hf")
-    found = values(measured(examinee(tiny, again), text=written(tmp_path, *TEXTS), context=MAX_CONTEXT))
+    found = values(measured(under_test(tiny, again), text=written(tmp_path, *TEXTS), context=MAX_CONTEXT))
     again.close()
     assert found["agreement"] == 1
     assert all(abs(found[name]) < 1e-6 for name in ("kl", "kl_p99", "ln_ratio", "rms_dp"))
@@ -166,7 +166,7 @@ def test_a_model_does_not_differ_from_itself(tiny: Session, folder: Path, tmp_pa
 
 def nll_of(session: Any, text: str) -> float:
     """The sum that perplexity takes, over the same windows."""
-    read = perplexity.plugin.measure(examinee(session, session), perplexity.Settings(text=text, context=32))
+    read = perplexity.plugin.measure(under_test(session, session), perplexity.Settings(text=text, context=32))
     return sum(item.values["nll"] for item in read)
 
 
@@ -175,7 +175,7 @@ def test_the_same_weights_in_another_library_differ_by_rounding_only(folder: Pat
     """llama.cpp keeps keys and values in fp16, so the rest is small but not nothing."""
     session, text = opened("llama_cpp", *tiny_gguf.make(folder)), written(tmp_path, *TEXTS)
     with beside(str(hf_folder(folder)), "pytorch") as reference:
-        items = measured(examinee(session, reference), text=text, context=32)
+        items = measured(under_test(session, reference), text=text, context=32)
         nll = nll_of(reference, text)
     found = values(items)
     assert 0 < found["kl"] < 1e-4 and found["agreement"] > 0.95
@@ -196,7 +196,7 @@ def test_a_changed_model_diverges(tiny: Any, folder: Path, tmp_path: Path) -> No
             torch.manual_seed(1)
             weight = other._model.lm_head.weight
             weight += size * weight.std() * torch.randn_like(weight)
-        found.append(values(measured(examinee(other, tiny), text=text, context=MAX_CONTEXT)))
+        found.append(values(measured(under_test(other, tiny), text=text, context=MAX_CONTEXT)))
         other.close()
     kls, agreements = [f["kl"] for f in found], [f["agreement"] for f in found]
     assert 1e-6 < kls[0] < kls[1] < kls[2] and kls[0] < 0.01 < kls[2]
@@ -211,7 +211,7 @@ def test_llama_cpp_is_near_the_weights_it_was_given() -> None:
     session = opened("llama_cpp", path, kind)
     embedded("hf")  # derived once for all tests
     with beside(catalogue.EMBEDDED, "pytorch") as reference:
-        found = values(measured(examinee(session, reference), n=2))
+        found = values(measured(under_test(session, reference), n=2))
     session.close()
     assert 1e-5 < found["kl"] < 0.03
     assert found["agreement"] > 0.9 and abs(found["ln_ratio"]) < 0.05

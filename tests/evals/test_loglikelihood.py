@@ -46,7 +46,7 @@ class Counting:
         return self._session.forward(ids, keep)
 
 
-def examinee(session: Any) -> ModelUnderTest:
+def under_test(session: Any) -> ModelUnderTest:
     return ModelUnderTest(session, None, plugins.get("strategy", "autoregressive"), None)
 
 
@@ -60,26 +60,26 @@ def by_hand(session: Session, ids: list[int], continuation: list[int]) -> tuple[
 
 
 def test_it_is_the_softmax_by_hand(opened: Session) -> None:
-    subject = examinee(opened)
+    subject = under_test(opened)
     for option in OPTIONS:
         found, greedy = subject.loglikelihood(PROMPT, option)
         wanted, best = by_hand(opened, PROMPT, option)
         assert found == pytest.approx(wanted, rel=1e-5) and greedy == best
-        subject = examinee(opened)  # by_hand left the session elsewhere
+        subject = under_test(opened)  # by_hand left the session elsewhere
     opened.reset()
     first = int(opened.forward(np.array([PROMPT]), keep=1).argmax()[0, 0])
-    assert examinee(opened).loglikelihood(PROMPT, [first])[1]
+    assert under_test(opened).loglikelihood(PROMPT, [first])[1]
 
 
 def test_a_common_beginning_is_read_once(opened: Session) -> None:
     session = Counting(opened)
-    subject = examinee(session)
+    subject = under_test(session)
     shared = [subject.loglikelihood(PROMPT, option) for option in OPTIONS]
     # the prompt once; then of each option all but its last token
     assert session.n_fed == len(PROMPT) + sum(len(option) - 1 for option in OPTIONS)
     assert session.n_committed == len(PROMPT) + len(OPTIONS[-1]) - 1
     alone = Counting(opened, without="rewind")
-    fresh = examinee(alone)
+    fresh = under_test(alone)
     assert [fresh.loglikelihood(PROMPT, option)[0] for option in OPTIONS] == pytest.approx(
         [value for value, _ in shared], rel=1e-5
     )
@@ -90,10 +90,10 @@ def test_a_common_beginning_is_read_once(opened: Session) -> None:
 def test_choices_of_one_token_are_a_single_forward(opened: Session) -> None:
     for without in ("", "rewind"):
         session = Counting(opened, without)
-        subject = examinee(session)
+        subject = under_test(session)
         found = [subject.loglikelihood(PROMPT, [choice]) for choice in (70, 71, 72, 70)]
         assert session.n_fed == len(PROMPT) and found[0] == found[3]
-        rows = np.concatenate(list(examinee(opened).logprobs(opened, [*PROMPT, 70], len(PROMPT))))
+        rows = np.concatenate(list(under_test(opened).logprobs(opened, [*PROMPT, 70], len(PROMPT))))
         assert [value for value, _ in found] == pytest.approx([float(rows[0, i]) for i in (70, 71, 72, 70)], rel=1e-5)
 
 
@@ -111,14 +111,14 @@ def test_logits_are_kept_though_the_backend_writes_there_again(opened: Session) 
             held[:] = made
             return SimpleNamespace(numpy=lambda: held, argmax=lambda: held.argmax(-1))
 
-    subject = examinee(Reusing())
+    subject = under_test(Reusing())
     asked = [(PROMPT, [70, 71]), (PROMPT, [70, 73, 74]), (PROMPT, [72]), ([*PROMPT, 70], [75])]
     got = [subject.loglikelihood(ids, option)[0] for ids, option in asked]
     assert got == pytest.approx([by_hand(opened, list(ids), option)[0] for ids, option in asked], rel=1e-5)
 
 
 def test_a_shorter_question_after_a_longer_one(opened: Session) -> None:
-    subject = examinee(opened)
+    subject = under_test(opened)
     subject.loglikelihood(PROMPT, OPTIONS[2])
     got = [subject.loglikelihood(ids, [70])[0] for ids in (PROMPT[:3], [PROMPT[0]], PROMPT[:5], [99, 98])]
     want = [by_hand(opened, ids, [70])[0] for ids in (PROMPT[:3], [PROMPT[0]], PROMPT[:5], [99, 98])]
@@ -126,7 +126,7 @@ def test_a_shorter_question_after_a_longer_one(opened: Session) -> None:
 
 
 def test_log_probabilities_in_between_do_not_confuse_it(opened: Session) -> None:
-    subject = examinee(opened)
+    subject = under_test(opened)
     before = subject.loglikelihood(PROMPT, [70])
     rows = np.concatenate(list(subject.logprobs(opened, [*PROMPT, 70], 1)))
     assert rows.shape == (len(PROMPT), opened.spec.vocab_size)
@@ -137,8 +137,8 @@ def test_log_probabilities_in_between_do_not_confuse_it(opened: Session) -> None
 
 def test_the_last_token_needs_no_room(opened: Session) -> None:
     whole = [40 + i % 50 for i in range(MAX_CONTEXT + 1)]
-    found = examinee(opened).loglikelihood(whole[:-4], whole[-4:])[0]
-    rows = np.concatenate(list(examinee(opened).logprobs(opened, whole, MAX_CONTEXT - 3)))
+    found = under_test(opened).loglikelihood(whole[:-4], whole[-4:])[0]
+    rows = np.concatenate(list(under_test(opened).logprobs(opened, whole, MAX_CONTEXT - 3)))
     assert found == pytest.approx(float(rows[np.arange(4), whole[-4:]].sum()), rel=1e-5)
     with pytest.raises(ExplorerError, match="needs 97 tokens"):
-        examinee(opened).loglikelihood([40, *whole[:-4]], whole[-4:])
+        under_test(opened).loglikelihood([40, *whole[:-4]], whole[-4:])

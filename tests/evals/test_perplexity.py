@@ -125,7 +125,7 @@ def quiet(note: str, done: float | None = None, total: float | None = None, unit
     pass
 
 
-def examinee(session: Session, reference: Session | None = None) -> ModelUnderTest:
+def under_test(session: Session, reference: Session | None = None) -> ModelUnderTest:
     return ModelUnderTest(session, reference, plugins.get("strategy", "autoregressive"), None)
 
 
@@ -133,7 +133,7 @@ def examinee(session: Session, reference: Session | None = None) -> ModelUnderTe
 def test_it_is_transformers_own_loss(tiny: Any, tmp_path: Path) -> None:
     import torch
 
-    items = measured(examinee(tiny), text=written(tmp_path, *TEXTS), context=MAX_CONTEXT)
+    items = measured(under_test(tiny), text=written(tmp_path, *TEXTS), context=MAX_CONTEXT)
     for text, item in zip(TEXTS, items, strict=True):
         ids = torch.tensor([tiny.encode(text)])
         tiny.reset()
@@ -159,7 +159,7 @@ def test_overlapping_windows_are_those_of_hugging_face(tiny: Any, tmp_path: Path
         before = end
         if end == ids.shape[1]:
             break
-    items = measured(examinee(tiny), text=written(tmp_path, text), context=context, stride=stride)
+    items = measured(under_test(tiny), text=written(tmp_path, text), context=context, stride=stride)
     assert len(items) > 2 and sum(item.values["nll"] for item in items) == pytest.approx(total, rel=1e-5)
 
 
@@ -217,6 +217,6 @@ def read_by(backend: str, fmt: str, path: str) -> list[Item]:
     request = Request(model="smollm2-135m", backend=backend, threads=1)
     session = plugins.get("backend", backend).open(path, specs.read(path, fmt), request, quiet)
     try:
-        return measured(examinee(session), context=512, n=3)
+        return measured(under_test(session), context=512, n=3)
     finally:
         session.close()

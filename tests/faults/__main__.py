@@ -9,7 +9,6 @@ row is not green. `python -m tests.faults soak` and `... tabs`: see tests.faults
 from __future__ import annotations
 
 import argparse
-import json
 import subprocess
 import sys
 import tempfile
@@ -20,15 +19,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from hardware.detect import machine
-from tests.bench.tables import RECORDED
+from tests.bench.recording import record, recorded
 from tests.faults import campaign, soak, tabs
 from tests.faults.browsers import VISITS
 from tests.faults.operations import OPERATIONS
 from tests.faults.scenarios import SCENARIOS, performed
 from tests.faults.table import GROUPS, TABLE, Fault
 
-FILE = RECORDED / "faults.json"
 GREEN = "green"
 
 
@@ -87,11 +84,10 @@ def _outcome(case: ElementTree.Element) -> str:
 
 def keep(rows: Sequence[dict[str, Any]]) -> None:
     """Rows of the table in its order; those that were not tried now stay as they were."""
-    known = {row["what is done"]: row for row in json.loads(FILE.read_bytes())["results"]} if FILE.exists() else {}
+    known = {row["what is done"]: row for row in (recorded("faults") or {"results": []})["results"]}
     known |= {row["what is done"]: row for row in rows}
     results = [known[fault.done] for fault in TABLE if fault.done in known]
-    about = {"date": time.strftime("%Y-%m-%d"), "machine": machine().cpu, "results": results}
-    FILE.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+    record("faults", results, "python -m tests.faults")
 
 
 def main(arguments: list[str]) -> int:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Any
+from unittest import mock
 
 import psutil
 
@@ -20,17 +20,9 @@ B = "browsers"
 SLOW_S = 0.05
 
 
-@contextmanager
-def marked(stage: Stage) -> Iterator[None]:
+def marked(stage: Stage) -> AbstractContextManager[Any]:
     """What this process starts meanwhile belongs to the stage."""
-    before = os.environ.get(MARK)
-    os.environ[MARK] = stage.environment[MARK]
-    try:
-        yield
-    finally:
-        os.environ.pop(MARK)
-        if before is not None:
-            os.environ[MARK] = before
+    return mock.patch.dict(os.environ, {MARK: stage.environment[MARK]})
 
 
 def unavailable() -> str | None:

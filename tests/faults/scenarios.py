@@ -251,14 +251,14 @@ def generator_killed(stage: Stage) -> None:
     with ScriptedServer(answering) as server:
         for n, wanted in enumerate((Answered, Opened)):
             going = stage.core("load", server.url, *LOAD, "--seconds", "60", "--max-minutes", "1")
-            test = stage.until(lambda n=n: len(stage.shelf.ids()) > n and stage.shelf.open(stage.shelf.ids()[0]), "it")
+            test = stage.until(lambda n=n: len(stage.loads.ids()) > n and stage.loads.open(stage.loads.ids()[0]), "it")
             stage.until(lambda test=test, k=wanted: any(isinstance(e, k) for e in test.events()), wanted.__name__)
             stage.kill(going)
             check(test.status() == "interrupted", f"it is {test.status()}")
             check(any(isinstance(e, Answered) for e in test.events()), "nothing is kept")
             stage.until(lambda: holder(stage.data) is None, "the machine")
         stage.ends(stage.core("load", server.url, *LOAD))
-        check(len(stage.shelf.rows()) == 3, "a row is missing")
+        check(len(stage.loads.rows()) == 3, "a row is missing")
         stage.left()
 
 
@@ -266,7 +266,7 @@ def server_killed(stage: Stage) -> None:
     """The server of a load test dies in the window."""
     serving, url = service(stage)
     going = stage.core("load", url, "--model", "tiny-moe", *LOAD, "--answer-tokens", "40", "--seconds", "20")
-    test = stage.until(lambda: stage.shelf.ids() and stage.shelf.open(stage.shelf.ids()[0]), "the load test")
+    test = stage.until(lambda: stage.loads.ids() and stage.loads.open(stage.loads.ids()[0]), "the load test")
     stage.until(lambda: sum(isinstance(e, Answered) for e in test.events()) > 2, "three answers")
     stage.kill(serving)
     stage.ends(going, 0, 1)  # 1 where a level had nothing else
@@ -455,7 +455,7 @@ def generator_stopped(stage: Stage) -> None:
     with ScriptedServer(answering) as server:
         given = ("--rate", "8", "--prompt-tokens", "8", "--answer-tokens", "4", "--warmup", "0.3", "--seconds", "5")
         going = stage.core("load", server.url, *given)
-        test = stage.until(lambda: stage.shelf.ids() and stage.shelf.open(stage.shelf.ids()[0]), "the load test")
+        test = stage.until(lambda: stage.loads.ids() and stage.loads.open(stage.loads.ids()[0]), "the load test")
         stage.until(lambda: any(isinstance(e, Opened) for e in test.events()), "its window")
         stage.stop(going, seconds=2.5)
         stage.ends(going)
@@ -516,10 +516,10 @@ def clock_in_a_load_test(stage: Stage) -> None:
     with ScriptedServer(answering) as server:
         for n, ahead_s in enumerate((-HOUR_S, 2 * DAY_S)):
             going, put = with_clock(stage, "load", server.url, *LOAD)
-            test = stage.until(lambda n=n: len(stage.shelf.ids()) > n and stage.shelf, "the load test")
+            test = stage.until(lambda n=n: len(stage.loads.ids()) > n and stage.loads, "the load test")
             put(ahead_s)
             stage.ends(going)
-            reports = [stage.shelf.open(name).report() for name in test.ids()]
+            reports = [stage.loads.open(name).report() for name in test.ids()]
             check(len(reports) == n + 1 and all(r.status == "done" for r in reports), f"{[r.status for r in reports]}")
             check(all(r.points and r.points[0].point.counted > 5 for r in reports), f"{ahead_s} s: answers are lost")
         stage.left()

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import os
 import tempfile
 import time
@@ -24,8 +23,7 @@ from typing import Any, NamedTuple
 import psutil
 
 from core import plugins
-from hardware.detect import machine
-from tests.bench.tables import RECORDED
+from tests.bench.recording import record, recorded
 from tests.faults.trend import Series, Trend, trend
 
 WARM = 0.25  # of the acts, which fill caches
@@ -205,11 +203,9 @@ def _line(s: Sample, what: str) -> str:
 
 def keep(name: str, piece: str, new: Sequence[dict[str, Any]]) -> None:
     """In place of what was recorded of the same piece."""
-    file = RECORDED / f"{name}.json"
-    old = json.loads(file.read_bytes())["results"] if file.exists() else []
+    old = (recorded(name) or {"results": []})["results"]
     results = [*(row for row in old if row["piece"] != piece), *new]
-    about = {"date": time.strftime("%Y-%m-%d"), "machine": machine().cpu, "results": results}
-    file.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+    record(name, results, "python -m tests.faults soak")
 
 
 def main(arguments: list[str]) -> int:

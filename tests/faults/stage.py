@@ -18,7 +18,7 @@ from pathlib import Path
 
 import psutil
 
-from core.loadtest.shelf import Shelf
+from core.loadtest.load_store import LoadStore
 from core.runs.store import Run, Store
 from core.types import Event
 
@@ -96,8 +96,8 @@ class Stage:
         return Store(self.data)
 
     @property
-    def shelf(self) -> Shelf:
-        return Shelf(self.data)
+    def loads(self) -> LoadStore:
+        return LoadStore(self.data)
 
     def newest(self) -> Run:
         """Waits for it."""

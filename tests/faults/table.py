@@ -150,7 +150,7 @@ WORKERS = (
     ),
     *_of(
         "workers",
-        "worker/test_apart.py",
+        "worker/test_session_client.py",
         ("a_crash_is_told_as_a_workers_is", "the reference's process crashes", "the signal", "the worker"),
         ("a_death_in_the_middle_of_a_forward", "it dies in the middle of a forward", "the signal", "the worker"),
         ("it_dies_with_its_parent", "kill -9 of the worker beside a reference", "nothing", "no process"),

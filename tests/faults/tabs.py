@@ -12,15 +12,15 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import psutil
 
-from hardware.detect import machine
-from tests.bench.tables import RECORDED
+from tests.bench.recording import record
 from tests.faults.soak import MB, seen
 from tests.faults.stage import check
 from tests.faults.trend import trend
@@ -87,18 +87,9 @@ def measured(home: Path) -> dict[str, Any]:
         }
 
 
-@contextmanager
-def left_for(seconds: int) -> Iterator[None]:
+def left_for(seconds: int) -> AbstractContextManager[Any]:
     """A server that starts meanwhile keeps the session of a closed tab for so long."""
-    name = "STREAMLIT_SERVER_DISCONNECTED_SESSION_TTL"
-    before = os.environ.get(name)
-    os.environ[name] = str(seconds)
-    try:
-        yield
-    finally:
-        os.environ.pop(name)
-        if before is not None:
-            os.environ[name] = before
+    return mock.patch.dict(os.environ, {"STREAMLIT_SERVER_DISCONNECTED_SESSION_TTL": str(seconds)})
 
 
 def close_all(app: psutil.Process, tabs: Sequence[Any]) -> None:
@@ -136,6 +127,5 @@ def main(arguments: list[str]) -> int:
         found = measured(Path(home))
     print(json.dumps(found, indent=1))
     if given.record:
-        about = {"date": time.strftime("%Y-%m-%d"), "machine": machine().cpu, "results": found}
-        (RECORDED / "tabs.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+        record("tabs", found, "python -m tests.faults tabs")
     return 0

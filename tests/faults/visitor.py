@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import random
-import shutil
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from core.runs.demo import OFFERED
 from core.runs.store import Run, Store
-from core.types import Step
-from tests.browser.conftest import CHROMIUM, Server
+from core.types import GOING, Step
+from tests.browser import conftest
+from tests.browser.conftest import Server
 from tests.faults.stage import WrongError
 
 LIMIT_MS = 60_000
 VIEW = {"width": 1280, "height": 900}
 ADDRESS = {"run": ""}  # the first page has no name in the address
-GOING = ("queued", "running")
 KEPT_RUNS = 20
 
 
@@ -31,30 +29,13 @@ def served(home: Path) -> Iterator[Server]:
     """The app, without the recorded run; ends with it."""
     (home / "data").mkdir(parents=True, exist_ok=True)
     (home / "data" / OFFERED).touch()
-    server = Server(home)
-    server.start()
-    try:
+    with conftest.served(home) as server:
         yield server
-    finally:
-        server.stop()
 
 
-@contextmanager
-def chromium(n: int = 1) -> Iterator[list[Any]]:
+def chromium(n: int = 1) -> AbstractContextManager[list[Any]]:
     """Browsers, each a program of its own."""
-    from playwright.sync_api import sync_playwright
-
-    if CHROMIUM is None:
-        sys.exit("There is no Chromium on this machine: apt-get install chromium.")
-    with sync_playwright() as playwright:
-        path, arguments = shutil.which(CHROMIUM), ["--no-sandbox", "--disable-gpu"]
-        browsers = [playwright.chromium.launch(executable_path=path, args=arguments) for _ in range(n)]
-        try:
-            yield browsers
-        finally:
-            for browser in browsers:
-                if browser.is_connected():
-                    browser.close()
+    return conftest.chromium(n, "--disable-gpu")
 
 
 def tab(browser: Any) -> Any:

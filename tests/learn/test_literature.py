@@ -11,6 +11,7 @@ from streamlit.testing.v1 import AppTest
 
 from app import MENU
 from core.charts.literature import bits_against_quality, over_the_years, reported_against_independent
+from core.learn.ladder_points import quantized
 from core.learn.literature import (
     Place,
     chosen,
@@ -21,7 +22,6 @@ from core.learn.literature import (
     way,
     works,
 )
-from core.learn.own_points import quantized
 from core.models.presets import presets
 from core.studies import study_store
 from core.studies.findings import Findings

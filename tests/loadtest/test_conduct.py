@@ -24,11 +24,11 @@ from core.loadtest.conduct import _Carrier, conduct
 from core.loadtest.drive import Level
 from core.loadtest.events import Answered, Began, Broken, Done, Ended, Event, Opened, Outcome, Told
 from core.loadtest.lengths import Lengths, asks
+from core.loadtest.load_store import LoadStore, LoadTest
 from core.loadtest.objectives import Objectives
 from core.loadtest.plan import Plan
 from core.loadtest.report import Report
 from core.loadtest.sending import target
-from core.loadtest.shelf import LoadTest, Shelf
 from core.paths import data_dir
 from core.runs.measuring import BusyError, holder, measuring
 from tests.support.scripted_server import Answer, ScriptedServer, Seen, chat, json_answer
@@ -59,7 +59,7 @@ def answering(seen: Seen) -> Answer:
 
 def carried_out(server: ScriptedServer, **change: Any) -> tuple[LoadTest, Report]:
     plan = Plan(address=server.url, **{**SHORT, **change})
-    test = Shelf(data_dir()).create(plan, local=True)
+    test = LoadStore(data_dir()).create(plan, local=True)
     test.own()
     return test, conduct(data_dir(), test, target)
 
@@ -146,7 +146,7 @@ def test_a_server_that_dies_ends_the_sweep_and_keeps_what_was_measured(home: Pat
     turn = itertools.count()
     with ScriptedServer(dies) as server, pytest.raises(ExplorerError, match="out of memory"):
         carried_out(server, levels=(1.0, 2.0, 3.0), model="tiny", at_saturation="go on")
-    test = Shelf(data_dir()).open(Shelf(data_dir()).ids()[0])
+    test = LoadStore(data_dir()).open(LoadStore(data_dir()).ids()[0])
     assert test.status() == "failed" and "Every request failed at 2 users" in test.report().error
     assert test.report().points[0].point.good > 0
 
@@ -188,7 +188,7 @@ def test_a_search_goes_on_until_it_knows(home: Path) -> None:
 def test_a_server_that_does_not_answer_ends_the_test_in_a_sentence(home: Path, answer: Answer, word: str) -> None:
     with ScriptedServer({"/v1/models": json_answer({"data": [{"id": "m"}]}), "/v1/chat/completions": answer}) as server:
         plan = Plan(address=server.url, **SHORT)
-        test = Shelf(data_dir()).create(plan, local=True)
+        test = LoadStore(data_dir()).create(plan, local=True)
         with pytest.raises(ExplorerError, match=word):
             conduct(data_dir(), test, target)
     assert test.status() == "failed" and word in test.report().error and test.report().points == ()
@@ -212,12 +212,12 @@ def test_only_one_measurement_at_a_time(home: Path) -> None:
     plan = Plan(address="http://127.0.0.1:9", **SHORT)
     with measuring(data_dir(), "the run of somebody else"):
         with pytest.raises(BusyError):
-            Shelf(data_dir()).start(plan, local=True)
+            LoadStore(data_dir()).start(plan, local=True)
         outcome: list[str] = []
 
         def elsewhere() -> None:  # the lock is free within the thread that holds it
             try:
-                conduct(data_dir(), Shelf(data_dir()).create(plan, local=True), target)
+                conduct(data_dir(), LoadStore(data_dir()).create(plan, local=True), target)
             except BusyError as error:
                 outcome.append(error.message)
 
@@ -237,15 +237,15 @@ def test_a_stop_drops_the_connections_and_keeps_what_was_measured(home: Path) ->
         return Answer([], end="hang") if hold.is_set() else answering(seen)
 
     with ScriptedServer(respond) as server:
-        shelf = Shelf(data_dir())
+        loads = LoadStore(data_dir())
         plan = Plan(address=server.url, **{**SHORT, "max_requests": 5000})
-        test = shelf.start(plan, local=True)
+        test = loads.start(plan, local=True)
         wait(lambda: sum(isinstance(e, Answered) for e in test.events()) >= 4)
-        assert shelf.going() is not None and test.status() == "running"
+        assert loads.going() is not None and test.status() == "running"
         with pytest.raises(ExplorerError, match="still going"):
-            shelf.delete(test.id)
+            loads.delete(test.id)
         with pytest.raises(ExplorerError, match="going already"):
-            shelf.start(plan, local=True)
+            loads.start(plan, local=True)
         hold.set()
         held = len(server.seen)
         wait(lambda: len(server.seen) >= held + 2)
@@ -256,9 +256,9 @@ def test_a_stop_drops_the_connections_and_keeps_what_was_measured(home: Path) ->
     ended = next(e for e in test.events() if isinstance(e, Ended))
     assert ended.why == "stopped" and found.n_requests >= 6
     assert sum(e.outcome.failure == "stopped" for e in test.events() if isinstance(e, Answered)) >= 2
-    wait(lambda: shelf.going() is None)
-    shelf.delete(test.id)
-    assert shelf.ids() == []
+    wait(lambda: loads.going() is None)
+    loads.delete(test.id)
+    assert loads.ids() == []
 
 
 def wait(until: Any) -> None:
@@ -300,7 +300,7 @@ def test_a_disk_that_fills_up_ends_the_test_with_its_reason(home: Path, monkeypa
     monkeypatch.setattr(_Carrier, "_tell", full)
     with ScriptedServer(answering) as server, pytest.raises(ExplorerError, match="disk is full"):
         carried_out(server)
-    (test,) = (Shelf(data_dir()).open(name) for name in Shelf(data_dir()).ids())
+    (test,) = (LoadStore(data_dir()).open(name) for name in LoadStore(data_dir()).ids())
     assert test.status() == "failed" and any(isinstance(e, Answered) for e in test.events())
     assert "disk is full" in str(test.events()[-1]) and not (test.path / "reserve").exists()
 
@@ -308,7 +308,7 @@ def test_a_disk_that_fills_up_ends_the_test_with_its_reason(home: Path, monkeypa
 def test_a_clock_that_was_set_back_loses_no_answer(home: Path) -> None:
     with ScriptedServer(answering) as server:
         plan = Plan(address=server.url, **SHORT)
-        test = Shelf(data_dir()).create(plan, local=False)
+        test = LoadStore(data_dir()).create(plan, local=False)
         about = msgspec.structs.replace(test.about, created_s=time.time() + 3600)
         (test.path / "about.json").write_bytes(msgspec.json.encode(about))
         test.own()
@@ -321,24 +321,24 @@ def test_a_clock_that_was_set_back_loses_no_answer(home: Path) -> None:
 
 
 def test_damaged_folders_are_rows_or_sentences(home: Path) -> None:
-    shelf = Shelf(data_dir())
-    good = shelf.create(Plan(address="http://127.0.0.1:9"), local=True)
+    loads = LoadStore(data_dir())
+    good = loads.create(Plan(address="http://127.0.0.1:9"), local=True)
     (good.path / "events.jsonl").write_bytes(b'{"type":"told","t_s":1.0,"words":"x"}\n\xff\n{"type":"beg')
     assert [type(e) for e in good.events()] == [Told] and good.status() == "interrupted"
-    bad = shelf.folder / "20200101-000000-aaaa"
+    bad = loads.folder / "20200101-000000-aaaa"
     bad.mkdir()
     for text in (None, "{", '{"created_s": 1e300, "plan": {"address": "x"}}'):
         if text is not None:
             (bad / "about.json").write_text(text)
-        assert [r["status"] for r in shelf.rows()] == ["interrupted", "damaged"]
+        assert [r["status"] for r in loads.rows()] == ["interrupted", "damaged"]
         with pytest.raises(ExplorerError, match="damaged"):
-            shelf.open(bad.name).report()
+            loads.open(bad.name).report()
     for name in ("", "..", "../runs", "none", "a/b"):
         with pytest.raises(ExplorerError, match="no load test"):
-            shelf.open(name)
-    (shelf.folder / ".partial").mkdir()
-    shelf.delete(bad.name)
-    assert shelf.ids() == [good.id]
+            loads.open(name)
+    (loads.folder / ".partial").mkdir()
+    loads.delete(bad.name)
+    assert loads.ids() == [good.id]
 
 
 def test_a_key_is_named_and_never_written(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -378,7 +378,7 @@ def test_the_command_prints_a_table_or_json(home: Path) -> None:
 def test_a_server_that_is_not_there_is_status_1(home: Path) -> None:
     done = command("load", "http://127.0.0.1:9", "--users", "1")
     assert done.exit_code == 1 and "No server listens" in done.stderr and not done.stdout
-    assert [row["status"] for row in Shelf(data_dir()).rows()] == ["failed"]
+    assert [row["status"] for row in LoadStore(data_dir()).rows()] == ["failed"]
 
 
 @pytest.mark.parametrize(
@@ -395,7 +395,7 @@ def test_a_server_that_is_not_there_is_status_1(home: Path) -> None:
 )
 def test_a_bad_request_is_a_sentence_and_status_2(home: Path, words: tuple[str, ...]) -> None:
     done = command("load", "http://127.0.0.1:9", *words)
-    assert Shelf(data_dir()).ids() == [], "nothing was begun"
+    assert LoadStore(data_dir()).ids() == [], "nothing was begun"
     assert done.exit_code == 2 and len(done.stderr.splitlines()) >= 1 and "Traceback" not in done.stderr
 
 

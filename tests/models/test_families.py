@@ -1,4 +1,4 @@
-"""Architectures without a file of ours: built from transformers' modules, held against transformers and llama.cpp."""
+"""Architectures without a file of ours: built from transformers' modules, compared with transformers and llama.cpp."""
 
 import json
 from collections import Counter

@@ -1,4 +1,4 @@
-"""What a configuration declares of its weights' precision, held against published sizes and sums made by hand."""
+"""What a configuration declares of its weights' precision, compared with published sizes and sums made by hand."""
 
 import json
 import math

@@ -9,7 +9,7 @@ from streamlit.testing.v1 import AppTest
 
 from core.community import hub
 from core.community.row import encoded
-from core.community.shelf import Shelf
+from core.community.row_store import RowStore
 from core.runs.store import Store
 from tests.community.rows import ME, honest
 from tests.pages.conftest import sound
@@ -27,12 +27,12 @@ def test_empty_it_says_what_to_do(app: Open, store: Store) -> None:
 def test_machines_beside_each_other_and_the_doubtful_apart(
     app: Open, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shelf = Shelf(store.root)
+    row_store = RowStore(store.root)
     mine = honest(contributor=ME, machine__cpu="My laptop", tok_per_s=6.0)
-    shelf.keep(mine)
+    row_store.keep(mine)
     others = (honest(), honest(tok_per_s=333_336.0), honest(machine__cpu="A server", tok_per_s=9.0))
     for n, row in enumerate(others):
-        assert shelf.take_in(f"{n}.json", encoded(row)).n_new == 1
+        assert row_store.take_in(f"{n}.json", encoded(row)).n_new == 1
     at = sound(app(PAGE))
     table = at.dataframe[0].value
     assert [m.split(",")[0] for m in table["Machine"]] == ["A server", "A desktop", "★ My laptop"]
@@ -56,4 +56,4 @@ def test_a_row_of_ones_own_is_looked_at_before_it_is_kept(app: Open, filled: Sto
     at = sound(at.button(key="community-look").click().run())
     told = [w.proto.title for w in at.warning]
     assert any("ceilings of the machine that ran it" in title for title in told), "without them nobody could judge it"
-    assert not Shelf(filled.root).rows()[0]
+    assert not RowStore(filled.root).rows()[0]

@@ -12,9 +12,9 @@ from streamlit.testing.v1 import AppTest
 
 from core.endpoints import store
 from core.loadtest.events import Answered, Began, Broken, Done, Ended, Event, Opened, Outcome, Told
+from core.loadtest.load_store import LoadStore, LoadTest
 from core.loadtest.objectives import Objectives
 from core.loadtest.plan import Plan
-from core.loadtest.shelf import LoadTest, Shelf
 from core.paths import data_dir
 from core.types import to_json
 from tests.pages.conftest import sound
@@ -53,7 +53,7 @@ def answers(level: int, users: int) -> list[Event]:
 
 
 def shelved(*more: Event, plan: Plan = PLAN) -> LoadTest:
-    test = Shelf(data_dir()).create(plan, local=True)
+    test = LoadStore(data_dir()).create(plan, local=True)
     events: list[Event] = [Told(t_s=0.0, words="A first request took 1.00 s and does not count.")]
     for level, users in enumerate((1, 2)):
         events += [Began(t_s=level * 20, level=level, load=users), Opened(t_s=level * 20, level=level, at_s=0.0)]
@@ -150,7 +150,7 @@ def test_start_hands_the_plan_over(app: Open, monkeypatch: pytest.MonkeyPatch, h
         asked.append((plan, local))
         return shelved(Done(t_s=40.0))
 
-    monkeypatch.setattr(Shelf, "start", start)
+    monkeypatch.setattr(LoadStore, "start", start)
     known()
     at = app(PAGE)
     at.selectbox(key="load-loop").set_value("open").run()

@@ -14,8 +14,8 @@ from core.advice.record import Advice, Bottleneck, Case, Gain
 from core.endpoints import store as endpoints
 from core.endpoints.flavours import ServedModel
 from core.loadtest.events import Answered, Began, Broken, Ended, Opened, Outcome, Told
+from core.loadtest.load_store import LoadStore
 from core.loadtest.plan import Plan
-from core.loadtest.shelf import Shelf
 from core.runs.store import Store
 from core.studies.grid import cells
 from core.studies.ledger import FILE, State
@@ -92,7 +92,7 @@ def hostile(filled: Store) -> Store:
         folder.mkdir(parents=True)
         (folder / FILE).write_bytes(to_json(state))
         (folder / "study.log").write_text(HOSTILE)
-    test = Shelf(root).create(Plan(address="http://127.0.0.1:9", model=HOSTILE), local=True)
+    test = LoadStore(root).create(Plan(address="http://127.0.0.1:9", model=HOSTILE), local=True)
     failed = Outcome(index=0, begun_s=0.1, ended_s=0.2, sent_s=0.1, failure="status", reason=HOSTILE)
     told = (Told(t_s=0.1, words=HOSTILE), Began(t_s=0.2, level=0, load=1.0), Opened(t_s=0.2, level=0, at_s=0.0))
     ended = (Answered(t_s=0.3, level=0, outcome=failed), Ended(t_s=0.5, level=0, close_s=0.4, cpu_s=0.1, why="time"))

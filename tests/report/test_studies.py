@@ -15,14 +15,14 @@ from core.analysis.search import Range
 from core.cli import cli
 from core.errors import ExplorerError
 from core.paths import data_dir
-from core.report import many as together
+from core.report import many_runs as many_report
 from core.report import searches, study_bundle
 from core.report import sweeps as sweep_report
 from core.report.page import MOST_BYTES
 from core.report.studies import export_study, names
 from core.runs.store import Run, Store
 from core.stats.intervals import Ratio
-from core.studies import benchmark_report, ledger, many, study_store
+from core.studies import benchmark_report, ledger, many_runs, study_store
 from core.studies import report as ladder_report
 from core.studies import search as searching
 from core.studies import sweep as sweeping
@@ -179,13 +179,13 @@ def test_a_searchs_page_says_why(store: Store) -> None:
 
 def test_many_runs_in_one_view(store: Store) -> None:
     runs = [made(store, SECRET), made(store, SECRET, scale=1.1), made(store, SECRET, "native", scale=2.0)]
-    view = many.view(many.entries(runs))
-    words = together.report(view).decode()
+    view = many_runs.view(many_runs.entries(runs))
+    words = many_report.report(view).decode()
     assert "2 configurations, 3 runs." in words and words.count("data-chart=") >= 3
     assert "★" in words and "0.524 ×" in words, "the root of 1.1 over 2"
     assert "What did" not in words and USER not in words
     with pytest.raises(ExplorerError, match="no run to compare"):
-        together.report(many.view(()))
+        many_report.report(many_runs.view(()))
 
 
 def test_recorded_studies_are_pages_of_the_same_shape(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from core.cli import cli
 from core.errors import ExplorerError
 from core.paths import data_dir
-from core.report.shared import shared_bundle
+from core.report.bundle_for_others import shared_bundle
 from core.runs import about
 from core.runs.about import MOST_NAME, MOST_NOTE, About
 from core.runs.export import export_run

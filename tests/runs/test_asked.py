@@ -1,4 +1,4 @@
-"""Asked against ran: what the worker reports is held against the request, for every option of every backend."""
+"""What the worker reports is compared with the request, for every option of every backend."""
 
 from __future__ import annotations
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from core.runs.compare import differences, ratios, unlike, words
+from core.runs.recording import Recording
 from core.runs.summarize import summarize
 from core.types import Generate, Request, Result, Sampling, Unrest
 from tests.support.facts import host, setup
@@ -16,7 +17,7 @@ B = msgspec.structs.replace(
 
 
 def result(request: Request, **more: object) -> Result:
-    return msgspec.structs.replace(summarize("r", request, [], "done"), **more)
+    return msgspec.structs.replace(summarize("r", Recording(request, []), "done"), **more)
 
 
 def test_differences_name_every_setting_that_differs() -> None:

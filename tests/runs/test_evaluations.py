@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from core.runs.evaluations import NOT_VERIFIED, compare_evaluations
+from core.runs.recording import Recording
 from core.runs.summarize import summarize
 from core.types import Asked, Evaluate, Item, Metric, Request, Result, from_json, to_json
 
@@ -37,7 +38,7 @@ def asked(
         )
         for k in range(n)
     )
-    result = summarize("r", request, [], "done")
+    result = summarize("r", Recording(request, []), "done")
     made = Asked(t_s=1.0, n_items=n, metrics=metrics, settings=given)
     return request, msgspec.structs.replace(result, asked=made, items=items)
 

@@ -8,6 +8,7 @@ import pytest
 from core.analysis.implied import Timing
 from core.models import catalogue, spec
 from core.runs.over_lengths import behind, of, timings
+from core.runs.recording import Recording
 from core.runs.store import Store
 from core.runs.summarize import summarize
 from core.types import Account, Request, Result
@@ -17,7 +18,7 @@ SERVED = Account(t_s=0.0, n_prompt=100, n_tokens=10)
 
 
 def result(served: Account | None, **more: object) -> Result:
-    plain = summarize("r", Request(model="m", backend="endpoint"), (), "done")
+    plain = summarize("r", Recording(Request(model="m", backend="endpoint"), ()), "done")
     return msgspec.structs.replace(plain, ttft_s=0.1, tpot_s=0.01, served=served, n_new_tokens=10, **more)
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from core.models.spec import from_config
 from core.runs.recording import Recording, Sorted
-from core.runs.summarize import summarize, summed
+from core.runs.summarize import summarize
 from core.types import (
     Counts,
     Done,
@@ -79,7 +79,7 @@ def loaded(t_s: float = 0.5) -> Loaded:
 
 
 def result(*events: Event) -> Result:
-    return summarize("r1", REQUEST, events, "done")
+    return summarize("r1", Recording(REQUEST, events), "done")
 
 
 def test_headline_numbers() -> None:
@@ -169,7 +169,8 @@ def test_nothing_measured_is_none_and_never_zero() -> None:
 
 def test_a_failure_and_its_memory_are_told() -> None:
     peak = Memory(t_s=1, pass_no=0, phase="decode", rss_bytes=100, peak_bytes=170)
-    found = summarize("r1", REQUEST, [loaded(), peak, Failed(t_s=2, message="It broke.", hint="Mend it.")], "failed")
+    broke = Failed(t_s=2, message="It broke.", hint="Mend it.")
+    found = summarize("r1", Recording(REQUEST, [loaded(), peak, broke]), "failed")
     assert (found.error, found.hint, found.peak_memory_bytes) == ("It broke.", "Mend it.", 170)
 
 
@@ -183,7 +184,7 @@ def test_a_batch_counts_each_sequence_up_to_its_own_end() -> None:
         )
         for i, (sequences, n) in enumerate([(2, 2), (1, 1), (1, 1), (1, 1)])
     ]
-    found = summarize("r1", request, [loaded(), Pass(t_s=0, number=0, kind="timing"), *steps], "done")
+    found = summarize("r1", Recording(request, [loaded(), Pass(t_s=0, number=0, kind="timing"), *steps]), "done")
     assert found.tpot_s == pytest.approx(0.1) and found.n_new_tokens == 4
     assert found.tok_per_s == pytest.approx(5 / 0.4) and found.batch_filled == pytest.approx(5 / 8)
 
@@ -230,8 +231,8 @@ def test_a_run_that_grows_is_what_it_is_read_at_once() -> None:
     events = [*attempt[:5], *attempt, Done(t_s=2)]
     known = Sorted()
     for n in range(len(events) + 1):
-        grown = summed("r", Recording(REQUEST, events[:n], known), "running")
-        assert grown == summarize("r", REQUEST, events[:n], "running"), n
+        grown = summarize("r", Recording(REQUEST, events[:n], known), "running")
+        assert grown == summarize("r", Recording(REQUEST, events[:n]), "running"), n
     assert (grown.tpot_s, grown.n_new_tokens, grown.text, grown.n_forward) == (0.125, 3, "abc", 3)
     decode = grown.phases[1]
     assert (decode.n_tokens, decode.seconds, decode.n_forward) == (2, 0.25, 2)

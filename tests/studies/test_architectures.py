@@ -34,12 +34,9 @@ from core.studies.architectures import (
 from core.studies.ledger import IN_USE, Ledger
 from core.studies.plan import Architectures, Recipe
 from core.types import from_json, to_json
+from tests.studies.fake_cells import quiet
 
 SPACE = Space(deepest=3, narrowest=0.5, step=384, kv_heads=1, queries=0)
-
-
-def quiet(words: str) -> None:
-    """Nothing is shown."""
 
 
 def plan(**changes: Any) -> Architectures:

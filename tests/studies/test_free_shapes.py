@@ -17,12 +17,9 @@ from core.studies import free_shapes
 from core.studies.free_shapes import Found, answered, carry_out, findings, folder_of, load, planned
 from core.types import from_json, to_json
 from hardware.catalogue import find
+from tests.studies.fake_cells import quiet
 
 FEW = {"widths": (256, 512), "vocabularies": (8192, 16384), "blocks": (2, 6), "trials": 40}
-
-
-def quiet(words: str) -> None:
-    """Nothing is shown."""
 
 
 def test_sizes_become_a_model_by_hand() -> None:

@@ -28,22 +28,10 @@ from core.studies.search import (
     searching,
     seek,
 )
-from core.types import Generate, Request, Scalar, from_json, to_json
+from core.types import Scalar, from_json, to_json
+from tests.studies.fake_cells import BASE, quiet
 
-BASE = Request(
-    model="smollm2-135m",
-    backend="fake",
-    task=Generate(prompt_tokens=4, max_new_tokens=3),
-    threads=1,
-    warmup=0,
-    retries=0,
-    profilers=(),
-)
 DELAYS = Axis(name="fake.delay_s", values=(0.2, 0.05, 0.0))
-
-
-def quiet(words: str) -> None:
-    """Nothing is shown."""
 
 
 def plan(**changes: object) -> Search:

@@ -155,7 +155,7 @@ def test_disturbed_rounds_are_marked_with_every_ratio_that_they_are_in() -> None
     assert "~" not in told("")[0] and told("")[1] == []
 
 
-def test_the_shelf_reads_what_a_study_left(home: Path) -> None:
+def test_the_study_store_reads_what_a_study_left(home: Path) -> None:
     folder = home / "data" / "studies" / "decoding-x"
     folder.mkdir(parents=True)
     (folder / "findings.json").write_bytes(to_json(standings()))

@@ -11,6 +11,7 @@ from filelock import FileLock
 
 from core.paths import data_dir
 from core.runs.measuring import LOCK
+from core.runs.recording import Recording
 from core.runs.runner import Runner
 from core.runs.store import Store
 from core.runs.summarize import summarize
@@ -23,6 +24,7 @@ from core.studies.plan import Evaluation, Plan, Recipe
 from core.studies.report import html, line, markdown
 from core.studies.validate import Group
 from core.types import Asked, Evaluate, Item, Metric, Request, from_json, to_json
+from tests.studies.fake_cells import quiet
 
 PLAN = Plan(
     name="small",
@@ -47,10 +49,6 @@ PLAN = Plan(
 
 
 SMALL = msgspec.structs.replace(PLAN, evaluations=(), recipes=PLAN.recipes[:2], groups=())
-
-
-def quiet(words: str) -> None:
-    """Nothing is shown."""
 
 
 @pytest.fixture
@@ -222,7 +220,7 @@ def test_scores_of_all_variants_are_over_the_same_items() -> None:
         items = tuple(Item(t_s=0, id=str(i), cluster=str(i), values={"acc": r}) for i, r in enumerate(right))
         metric = Metric(name="acc", label="Accuracy", value="acc", kind="rate")
         asked = Asked(t_s=0, n_items=len(items), metrics=(metric,))
-        result = summarize("r", Request(model="m", backend="fake", task=Evaluate(eval="choice")), [], "done")
+        result = summarize("r", Recording(Request(model="m", backend="fake", task=Evaluate(eval="choice")), []), "done")
         result = msgspec.structs.replace(result, items=items, asked=asked)
         return Evidence(recipe=Recipe(id="r", label="R", backend="fake"), model="m", results={"exam/choice": result})
 

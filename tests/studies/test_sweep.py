@@ -25,21 +25,8 @@ from core.studies import sweep as sweeping
 from core.studies.ledger import Ledger, State, in_use
 from core.studies.plan import Axis, Limits, Sweep
 from core.studies.sweep import carry_out, drift_words, flat, folder_of, load, planned, progress, report
-from core.types import Generate, Request, from_json, to_json
-
-BASE = Request(
-    model="smollm2-135m",
-    backend="fake",
-    task=Generate(prompt_tokens=4, max_new_tokens=3),
-    threads=1,
-    warmup=0,
-    retries=0,
-    profilers=(),
-)
-
-
-def quiet(words: str) -> None:
-    """Nothing is shown."""
+from core.types import from_json, to_json
+from tests.studies.fake_cells import BASE, quiet
 
 
 def lengths(*values: int) -> Axis:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from core.types import Request
-from core.worker.apart import Apart
+from core.worker.session_client import SessionClient
 
 
 class Quiet:
@@ -38,7 +38,7 @@ def never() -> None:
 @contextmanager
 def beside(model: str, backend: str, **options: Any) -> Iterator[Any]:
     """The model in that backend, in a process of its own; closed at the end."""
-    session = Apart(Request(model=model, backend=backend, threads=1, options=options), Quiet(), never)
+    session = SessionClient(Request(model=model, backend=backend, threads=1, options=options), Quiet(), never)
     try:
         yield session
     finally:

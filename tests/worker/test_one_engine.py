@@ -20,7 +20,7 @@ from core.runs.runner import Runner
 from core.types import Derive, Evaluate, Generate, Item, Request
 from hardware.detect import machine
 from tests.support.tiny import hf_folder
-from tests.worker.test_apart import CONFIG
+from tests.worker.test_session_client import CONFIG
 
 ROOT = Path(__file__).parents[2]
 NAMES = [str(f.relative_to(ROOT)) for part in ("core", "hardware", "pages") for f in (ROOT / part).rglob("*.py")]

@@ -14,6 +14,7 @@ import msgspec
 import pytest
 
 from core.runs import screens
+from core.runs.recording import Recording
 from core.runs.runner import Runner
 from core.runs.summarize import summarize
 from core.types import Disturbance, Generate, Pass, Phase, Request, Step
@@ -38,7 +39,7 @@ def test_a_watched_run_is_shown_before_it_is_timed(runner: Runner, fake_request:
     assert screens.rest(runner.store.root) is None and not (runner.store.root / screens.REST).exists()
 
     until = next(i for i, e in enumerate(events) if isinstance(e, Phase) and e.name == "resting")
-    first = summarize(run.id, run.request, events[:until], "running")
+    first = summarize(run.id, Recording(run.request, events[:until]), "running")
     assert first.provisional and first.tok_per_s and first.text == result.text and first.n_new_tokens == 6
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 
 from core.analysis.bottlenecks import Ceiling
 from core.analysis.work import LayerWork, total, work
 from core.charts.labels import si
 from core.dtypes import retype
-from core.learn.lesson import Beside, Scene, Told
+from core.learn.lesson import Beside, Do, Own, Scene, Told
 from core.types import Generate, ModelSpec, Request, Result
 
 RUN = "pages/measure/run.py"
@@ -20,8 +21,9 @@ __all__ = [
     "bytes_per_token",
     "forward",
     "generates",
-    "generates_one_by_one",
+    "generates_autoregressively",
     "ideal_s",
+    "one_answer",
     "over_its_parent",
     "si",
     "weight_bytes",
@@ -63,9 +65,15 @@ def generates(request: Request, strategy: str | None = None) -> bool:
     return isinstance(request.task, Generate) and (strategy is None or request.strategy == strategy)
 
 
-def generates_one_by_one(request: Request) -> bool:
+def generates_autoregressively(request: Request) -> bool:
     """Whether a run generated one token per forward pass."""
     return generates(request, "autoregressive")
+
+
+def one_answer(measured: Callable[[Told, Scene], Beside | None]) -> Do:
+    """The last step of a lesson that one autoregressive answer is enough for; what is read from it by `measured`."""
+    settings = {"backend": "llama_cpp", "strategy": "autoregressive"}
+    return Do("Run one answer", RUN, lambda scene: settings, Own(generates_autoregressively, measured), here=True)
 
 
 def over_its_parent(told: Told, scene: Scene) -> Beside | None:

@@ -7,7 +7,7 @@ from core.charts.chart import Chart
 from core.charts.lesson import lines
 from core.layer_names import block_of
 from core.learn.lesson import Beside, Choice, Control, Do, Lesson, Mistake, Number, Option, Own, Recorded, Scene, Step
-from core.learn.lessons._common import bytes_per_token, generates_one_by_one, over_its_parent
+from core.learn.lessons._common import bytes_per_token, generates_autoregressively, over_its_parent
 from core.studies.findings import Findings
 
 DEPTHS = tuple(n / 10 for n in range(1, 11))
@@ -139,7 +139,7 @@ lesson = Lesson(
         "Distil a student",
         "pages/measure/train.py",
         lambda s: {"transform": "distill"},
-        Own(generates_one_by_one, over_its_parent, frozenset({"distill", "finetune"})),
+        Own(generates_autoregressively, over_its_parent, frozenset({"distill", "finetune"})),
         Recorded("ladder", measured),
     ),
 )

@@ -111,7 +111,7 @@ lesson = Lesson(
             "move",
             "Step through it",
             "A real trace of the embedded model. Move on and watch what is accepted.",
-            takeaway="Every forward pass gives at least one token, so it never takes more of them than one by one.",
+            takeaway="Every forward pass gives at least one token, so it never takes more than autoregressively.",
         ),
         Step(
             "see", "Fast-forwarded and stationary", seen, takeaway="Only the guesses before the first wrong one count."

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from core.charts.chart import Chart
 from core.charts.lesson import Bar, bars
-from core.learn.lesson import Beside, Choice, Control, Do, Lesson, Mistake, Number, Option, Own, Scene, Step, Told
-from core.learn.lessons._common import RUN, forward, generates_one_by_one, si, weight_bytes
+from core.learn.lesson import Beside, Choice, Control, Lesson, Mistake, Number, Option, Scene, Step, Told
+from core.learn.lessons._common import forward, one_answer, si, weight_bytes
 
 FORMATS = ("fp32", "bf16", "q8_0", "q4_0")
 
@@ -132,11 +132,5 @@ lesson = Lesson(
         ),
         Step("do", "Run it", "Run the model and see how many bytes per second it really moves while it decodes."),
     ),
-    do=Do(
-        "Run one answer",
-        RUN,
-        lambda s: {"backend": "llama_cpp", "strategy": "autoregressive"},
-        Own(generates_one_by_one, measured),
-        here=True,
-    ),
+    do=one_answer(measured),
 )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from core.charts.chart import Chart
 from core.charts.lesson import lines
-from core.learn.lesson import Beside, Choice, Control, Do, Lesson, Mistake, Number, Option, Own, Scene, Step, Told
-from core.learn.lessons._common import RUN, forward, generates_one_by_one, ideal_s, si
+from core.learn.lesson import Beside, Choice, Control, Lesson, Mistake, Number, Option, Scene, Step, Told
+from core.learn.lessons._common import forward, ideal_s, one_answer, si
 
 LENGTHS = tuple(float(2**n) for n in range(0, 12))
 
@@ -129,11 +129,5 @@ lesson = Lesson(
         ),
         Step("do", "Run it", "Run the model and compare what a token of the prompt and one of the answer cost."),
     ),
-    do=Do(
-        "Run one answer",
-        RUN,
-        lambda s: {"backend": "llama_cpp", "strategy": "autoregressive"},
-        Own(generates_one_by_one, measured),
-        here=True,
-    ),
+    do=one_answer(measured),
 )

@@ -7,7 +7,7 @@ from core.charts.chart import Chart
 from core.charts.lesson import lines
 from core.layer_names import block_of
 from core.learn.lesson import Beside, Choice, Control, Do, Lesson, Mistake, Number, Option, Own, Recorded, Scene, Step
-from core.learn.lessons._common import bytes_per_token, generates_one_by_one, over_its_parent
+from core.learn.lessons._common import bytes_per_token, generates_autoregressively, over_its_parent
 from core.studies.findings import Findings
 
 DROPPED = tuple(float(n) for n in range(0, 9))
@@ -146,7 +146,7 @@ lesson = Lesson(
         "Prune a model",
         "pages/measure/transform.py",
         lambda s: {"transform": "drop_layers"},
-        Own(generates_one_by_one, over_its_parent, frozenset({"drop_layers", "shrink", "prune"})),
+        Own(generates_autoregressively, over_its_parent, frozenset({"drop_layers", "shrink", "prune"})),
         Recorded("ladder", measured),
     ),
 )

@@ -6,13 +6,14 @@ from core.charts.chart import Chart
 from core.charts.lesson import Bar, bars
 from core.dtypes import BITS_PER_WEIGHT
 from core.learn.lesson import Beside, Choice, Control, Do, Lesson, Mistake, Number, Option, Own, Recorded, Scene, Step
-from core.learn.lessons._common import bytes_per_token, generates_one_by_one, over_its_parent, si
+from core.learn.lessons._common import bytes_per_token, generates_autoregressively, over_its_parent, si
 from core.studies.findings import Findings
 
 FORMATS = ("bf16", "q8_0", "q6_k", "q5_0", "q4_1", "q4_0", "q2_k")
 PLAIN = {"q4_0": 4, "q8_0": 8, "q5_0": 5}  # GGUF's plain formats, with the bits of a weight
 BLOCK, SCALE_BITS = 32, 16  # of these
 LARGEST = (6.35, 2.54, 12.7, 3.81)  # a block's largest value in the example
+QUANTIZED = frozenset({"gguf_quantize", "torch_quantize", "onnx_quantize"})
 LEVELS = 127  # the largest whole number of eight bits
 
 
@@ -178,7 +179,7 @@ lesson = Lesson(
         "Quantize it, then run both",
         "pages/measure/transform.py",
         lambda s: {"transform": "gguf_quantize"},
-        Own(generates_one_by_one, over_its_parent, frozenset({"gguf_quantize", "torch_quantize", "onnx_quantize"})),
+        Own(generates_autoregressively, over_its_parent, QUANTIZED),
         Recorded("ladder", measured),
     ),
 )

@@ -5,8 +5,8 @@ from __future__ import annotations
 from core.analysis.roofline import predicted_phase, roofs_of
 from core.charts.chart import Chart
 from core.charts.roofline import roofline
-from core.learn.lesson import Beside, Choice, Control, Do, Lesson, Mistake, Number, Option, Own, Scene, Step, Told
-from core.learn.lessons._common import RUN, bytes_per_token, forward, generates_one_by_one, si
+from core.learn.lesson import Beside, Choice, Control, Lesson, Mistake, Number, Option, Scene, Step, Told
+from core.learn.lessons._common import bytes_per_token, forward, one_answer, si
 
 INTENSITIES = tuple(2.0**n for n in range(-2, 12))
 
@@ -158,11 +158,5 @@ lesson = Lesson(
         ),
         Step("do", "Run it", "Run the model and compare its speed with what the memory allows."),
     ),
-    do=Do(
-        "Run one answer",
-        RUN,
-        lambda s: {"backend": "llama_cpp", "strategy": "autoregressive"},
-        Own(generates_one_by_one, measured),
-        here=True,
-    ),
+    do=one_answer(measured),
 )

@@ -7,12 +7,12 @@ out in a process of its own: the load generator's share of the processor is its 
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import secrets
 import shutil
 import time
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,20 +23,18 @@ from core.loadtest import plan as plans
 from core.loadtest.events import Event
 from core.loadtest.lengths import read_rows
 from core.loadtest.plan import Plan
-from core.loadtest.report import Report, Status, report, status_of
+from core.loadtest.report import Report, report, status_of
 from core.loadtest.sending import key_of
-from core.runs import clock, detached
-from core.runs.detached import launch, owner_of
+from core.runs import detached
+from core.runs.detached import launch
+from core.runs.event_folder import OWNER, EventFolder
 from core.runs.measuring import BusyError, holder
-from core.runs.owner import Owner
-from core.types import Record, from_json, to_json
+from core.types import GOING, Record, RunStatus, from_json, to_json
 from hardware.detect import machine
-from hardware.files import UNREADABLE, put, removed
+from hardware.files import UNREADABLE, removed
 
 FOLDER = "loads"
-LOG, OWNER = "log.txt", "owner.json"
-GOING = ("queued", "running")
-MOST_S = 1e9
+LOG = "log.txt"
 _ID = re.compile(r"[\w][\w.-]{0,99}", re.ASCII)
 _decoder = msgspec.json.Decoder(Event)
 
@@ -52,16 +50,8 @@ class About(Record):
 
 
 @dataclass
-class LoadTest:
-    """One test's folder, read as it grows: `events()` costs only what is new since the last call."""
-
-    path: Path
-    _events: list[Event] = field(default_factory=list, repr=False)
-    _offset: int = field(default=0, repr=False)
-
-    @property
-    def id(self) -> str:
-        return self.path.name
+class LoadTest(EventFolder[Event]):
+    """One test's folder, read as it grows."""
 
     @property
     def about(self) -> About:
@@ -76,30 +66,24 @@ class LoadTest:
             raise ExplorerError(f"The load test {self.id} is damaged: its date is none.", "Delete it.")
         return found
 
-    def events(self) -> list[Event]:
-        """All events so far. A half-written or damaged line is passed over, never an error."""
-        try:
-            with (self.path / "events.jsonl").open("rb") as file:
-                file.seek(self._offset)
-                data = file.read()
-        except OSError:  # not there yet, or no file
-            return self._events
-        end = data.rfind(b"\n") + 1
-        self._offset += end
-        for line in data[:end].split(b"\n"):
-            with contextlib.suppress(*UNREADABLE):
-                event = _decoder.decode(line)
-                if 0 <= event.t_s < MOST_S:
-                    self._events.append(event)
-        return self._events
+    @property
+    def created_s(self) -> float:
+        return self.about.created_s
 
-    def status(self) -> Status:
-        ended = status_of(self.events())
-        if ended is not None:
-            return ended
-        if owner_of(self.path / OWNER, self.path / OWNER, self.path / "events.jsonl") is None:
-            return status_of(self.events()) or "interrupted"  # it may have ended while it was asked for
-        return "running" if self._events else "queued"
+    def _decoded(self, lines: bytes) -> Iterator[Event]:
+        for line in lines.split(b"\n"):
+            with contextlib.suppress(*UNREADABLE):
+                yield _decoder.decode(line)
+
+    def _ended(self) -> RunStatus | None:
+        return status_of(self.events())
+
+    def events(self) -> list[Event]:
+        """All events so far; none where they cannot be read at all."""
+        try:
+            return super().events()
+        except OSError:
+            return self._events
 
     def report(self) -> Report:
         """What is known so far. Raises ExplorerError for a damaged test."""
@@ -112,29 +96,17 @@ class LoadTest:
                 "Delete it.",
             ) from error
 
-    def elapsed_s(self) -> float:
-        """Seconds since it was asked for, as its next event may say it, whatever the clock did."""
-        return clock.since_s(self.about.created_s, max((event.t_s for event in self.events()), default=0.0))
-
-    def own(self) -> None:
-        """Say that this process writes it. Raises OSError (a full disk)."""
-        put(self.path / OWNER, to_json(Owner.of(os.getpid())))
-
     def cancel(self) -> None:
         """Ask for a stop; returns at once. Its process drops its connections and keeps what it measured."""
         with contextlib.suppress(OSError):
-            (self.path / "cancel").touch()
-
-    @property
-    def cancel_requested(self) -> bool:
-        return (self.path / "cancel").exists()
+            super().cancel()
 
     def last_words(self) -> str:
         """What its process said last, for one that died."""
         return detached.last_words(self.path / LOG, 20)
 
 
-class Shelf:
+class LoadStore:
     """All load tests of a data folder."""
 
     def __init__(self, root: Path) -> None:

@@ -1,6 +1,6 @@
-"""The other side of core.worker.apart: a process that opens one session and does what it is told.
+"""The other side of core.worker.session_client: a process that opens one session and does what it is told.
 
-    python -m core.worker.served     frames on stdin: the request, then calls; frames on stdout: what comes of them
+    python -m core.worker.session_server  frames on stdin: the request, then calls; on stdout: what comes of them
 
 Leaves when its stdin ends, so it never outlives the process that started it, whatever becomes of that one.
 """
@@ -22,7 +22,7 @@ from core.errors import ExplorerError
 from core.runs.resolve import resolve
 from core.types import Logits, PhaseName, Request, Session, chat_templates, special_tokens
 from core.worker import frames
-from core.worker.apart import About
+from core.worker.session_client import About
 from core.worker.sessions import load
 
 CARRIED = frozenset({"forward", "cache", "rollback", "rewind", "batch"})  # what crosses the pipe

@@ -12,7 +12,7 @@ from core.runs.check import check
 from core.runs.runner import Runner
 from core.runs.store import Store
 from core.studies.grid import cells
-from core.studies.many import (
+from core.studies.many_runs import (
     Entry,
     configuration,
     entries,
@@ -24,17 +24,7 @@ from core.studies.many import (
 )
 from core.studies.plan import Axis
 from core.studies.sweep import carry_out, planned, refusals
-from core.types import Generate, Request
-
-BASE = Request(
-    model="smollm2-135m",
-    backend="fake",
-    task=Generate(prompt_tokens=4, max_new_tokens=3),
-    threads=1,
-    warmup=0,
-    retries=0,
-    profilers=(),
-)
+from tests.studies.fake_cells import BASE
 
 
 def entry(name: str, speed: tuple[float, ...], memory: tuple[float, ...] = (), machine: str = "here") -> Entry:

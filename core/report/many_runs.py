@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from core.charts.many import Bar, side_by_side
+from core.charts.many_runs import Bar, side_by_side
 from core.errors import ExplorerError
+from core.report.figures import NONE, between, times, with_interval
 from core.report.page import Section, Table, html
-from core.report.words import NONE, between, times, with_interval
-from core.studies.many import Line, View
+from core.studies.many_runs import Line, View
 from core.studies.measures import MEASURES
 
 FIRST = ("tok_per_s", "ttft_s", "latency_s", "peak_memory_bytes", "flops", "joules")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from core.endpoints.told import memory_rows, rows
+from core.endpoints.client_server import memory_rows, rows
 from core.types import Account, ServerMemory
 
 

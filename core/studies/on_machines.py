@@ -9,7 +9,7 @@ from typing import TypeVar
 import msgspec
 
 from core.errors import ExplorerError
-from core.runs.far import FarMachine
+from core.runs.other_machine import OtherMachine
 from core.studies.ledger import Ledger, Say
 from core.studies.plan import Benchmark, Plan, Sweep
 
@@ -18,7 +18,7 @@ STOP_S = 30.0  # for what a stopped machine measured to come home
 
 
 def on_all(
-    machines: Sequence[FarMachine], plan: P, carry_out: Callable[[P, FarMachine, Say], Ledger[P]], say: Say
+    machines: Sequence[OtherMachine], plan: P, carry_out: Callable[[P, OtherMachine, Say], Ledger[P]], say: Say
 ) -> tuple[dict[str, Ledger[P]], dict[str, str]]:
     """Carry the plan out on every machine, all at the same time.
 
@@ -29,7 +29,7 @@ def on_all(
     ledgers: dict[str, Ledger[P]] = {}
     reasons: dict[str, str] = {}
 
-    def one(machine: FarMachine) -> None:
+    def one(machine: OtherMachine) -> None:
         own = msgspec.structs.replace(plan, name=f"{plan.name}-{machine.name}", title=f"{plan.title}, {machine.name}")
         try:
             machine.hello()

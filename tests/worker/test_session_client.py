@@ -26,7 +26,7 @@ from core.models import spec as specs
 from core.runs.runner import Runner
 from core.types import Asked, Evaluate, Item, Loaded, Memory, Request
 from core.worker import frames
-from core.worker.apart import Apart, LostError, open_apart
+from core.worker.session_client import LostError, SessionClient, open_in_own_process
 from tests.support.beside import Book, Quiet, never
 
 ROOT = Path(__file__).parents[2]
@@ -59,8 +59,8 @@ def gone(pid: int) -> bool:
 
 
 @pytest.fixture
-def apart() -> Iterator[Apart]:
-    session = Apart(fake(), Quiet(), never)
+def apart() -> Iterator[SessionClient]:
+    session = SessionClient(fake(), Quiet(), never)
     yield session
     session.close()
 
@@ -83,7 +83,7 @@ def test_numbers_cross_as_they_are_and_a_cut_frame_is_an_end() -> None:
     assert frames.receive(io.BytesIO(whole[:60])) is None
 
 
-def test_it_is_the_session_that_it_would_be_beside_us(apart: Apart) -> None:
+def test_it_is_the_session_that_it_would_be_beside_us(apart: SessionClient) -> None:
     fmt, file = next(iter(catalogue.find("smollm2-135m").files.items()))
     near: Any = plugins.get("backend", "fake").open(file, specs.read(file, fmt), fake(), lambda *_, **__: None)
     assert apart.encode("Two é") == near.encode("Two é") and apart.decode([84, 195, 169]) == "Té"
@@ -102,7 +102,7 @@ def test_it_is_the_session_that_it_would_be_beside_us(apart: Apart) -> None:
     assert apart.n_committed == near.n_committed == 4
 
 
-def test_a_refusal_is_the_callers_and_leaves_the_session_open(apart: Apart) -> None:
+def test_a_refusal_is_the_callers_and_leaves_the_session_open(apart: SessionClient) -> None:
     with pytest.raises(ExplorerError, match="is full") as refused:
         apart.forward(np.zeros((1, apart.max_context + 1), np.int64))
     assert refused.value.hint and not isinstance(refused.value, LostError)
@@ -112,7 +112,7 @@ def test_a_refusal_is_the_callers_and_leaves_the_session_open(apart: Apart) -> N
 def test_what_cannot_be_opened_is_said_and_leaves_no_process() -> None:
     others = psutil.Process().children()  # of tests before this one, or of pytest
     with pytest.raises(ExplorerError, match="nobody/nothing") as refused:
-        Apart(Request(model="nobody/nothing", backend="fake"), Quiet(), never)
+        SessionClient(Request(model="nobody/nothing", backend="fake"), Quiet(), never)
     assert refused.value.hint and not isinstance(refused.value, LostError)
     assert set(psutil.Process().children()) <= set(others)
 
@@ -125,12 +125,12 @@ def test_what_cannot_be_opened_is_said_and_leaves_no_process() -> None:
 )
 def test_a_crash_is_told_as_a_workers_is(sig: str, says: str) -> None:
     with pytest.raises(LostError, match=says) as died:
-        Apart(fake(crash=sig), Quiet(), never)
+        SessionClient(fake(crash=sig), Quiet(), never)
     assert died.value.hint
 
 
 def test_a_death_in_the_middle_of_a_forward() -> None:
-    session = Apart(fake(delay_s=LONG_S), Quiet(), never)
+    session = SessionClient(fake(delay_s=LONG_S), Quiet(), never)
     threading.Timer(0.2, os.kill, (session.pid, signal.SIGKILL)).start()
     with pytest.raises(LostError, match="reference's process was killed"):
         session.forward(np.array([[1, 2]]))
@@ -144,11 +144,11 @@ def test_a_death_with_advice_is_tried_again_as_advised(monkeypatch: pytest.Monke
     """llama.cpp built without its flag dies on AMX, in a reference's process as in a worker."""
     backend, book = plugins.get("backend", "fake"), Book()
     monkeypatch.setattr(backend, "signal_advice", {int(signal.SIGILL): ("It crashed.", "Without.", {"crash": ""})})
-    session, _ = open_apart(fake(crash="SIGILL"), book)  # type: ignore[arg-type]
+    session, _ = open_in_own_process(fake(crash="SIGILL"), book)  # type: ignore[arg-type]
     assert book.warnings == ["It crashed. Without."] and session.n_committed == 0
     session.close()
     with pytest.raises(LostError, match="native code"):
-        open_apart(fake(crash="SIGSEGV"), book)  # type: ignore[arg-type]
+        open_in_own_process(fake(crash="SIGSEGV"), book)  # type: ignore[arg-type]
     assert len(book.warnings) == 1
 
 
@@ -160,7 +160,7 @@ def test_a_stop_does_not_wait_for_a_forward() -> None:
     def check() -> None:
         raise StopAskedError
 
-    session = Apart(fake(delay_s=LONG_S), Quiet(), never)
+    session = SessionClient(fake(delay_s=LONG_S), Quiet(), never)
     session.check = check
     with pytest.raises(StopAskedError):
         session.forward(np.array([[1, 2]]))
@@ -169,9 +169,10 @@ def test_a_stop_does_not_wait_for_a_forward() -> None:
 
 def test_it_dies_with_its_parent() -> None:
     code = (
-        "import numpy as np; from core.types import Request; from core.worker.apart import Apart;"
-        "from tests.support.beside import Quiet, never; from tests.worker.test_apart import fake;"
-        f"s = Apart(fake(delay_s={LONG_S}), Quiet(), never); print(s.pid, flush=True); s.forward(np.array([[1]]))"
+        "import numpy as np; from core.types import Request; from core.worker.session_client import SessionClient;"
+        "from tests.support.beside import Quiet, never; from tests.worker.test_session_client import fake;"
+        f"s = SessionClient(fake(delay_s={LONG_S}), Quiet(), never); print(s.pid, flush=True);"
+        "s.forward(np.array([[1]]))"
     )
     parent = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE)
     assert parent.stdout is not None
@@ -208,7 +209,7 @@ def request_apart(tmp_path: Path) -> Request:
 
 def served(runner: Runner) -> psutil.Process | None:
     children = psutil.Process(next(iter(runner._workers.values())).pid).children()
-    return next((child for child in children if "core.worker.served" in child.cmdline()), None)
+    return next((child for child in children if "core.worker.session_server" in child.cmdline()), None)
 
 
 def test_the_reference_has_a_process_whose_memory_counts_and_whose_death_is_told(

@@ -19,20 +19,19 @@ from typing import Any
 from core.endpoints.address import Address, address
 from core.errors import ExplorerError
 from core.runs.store import Run, Store
-from core.types import Request, to_json
+from core.types import GOING, Request, to_json
 
 PORT = 8765  # of `roofscope serve`
 POLL_S = 0.5
 TIMEOUT_S = 30.0
 PATIENCE_S = 300.0  # how long a machine that has a run of ours may be out of reach
-GOING = ("queued", "running")
 
 
 class LostMachineError(ExplorerError):
     """The machine is out of reach, or is no Roofscope: nothing can be measured there, whatever it is."""
 
 
-class FarMachine(ABC):
+class OtherMachine(ABC):
     """Another machine as a runner: what `Runner` does here, happens there, and its runs come home.
 
     store: at home. title: the machine in sentences. say: told when it is busy with something else, or out of reach.
@@ -96,7 +95,7 @@ class FarMachine(ABC):
             raise KeyboardInterrupt
 
 
-class FarRunner(FarMachine):
+class ServiceRunner(OtherMachine):
     """A machine with a service. url: of `roofscope serve` there."""
 
     def __init__(self, store: Store, url: str, key: str | None = None, say: Callable[[str], None] = lambda _: None):

@@ -18,8 +18,8 @@ from click.testing import CliRunner
 from core.cli import cli
 from core.errors import ExplorerError
 from core.paths import data_dir
-from core.runs.far import FarRunner, LostMachineError
 from core.runs.measuring import measuring
+from core.runs.other_machine import LostMachineError, ServiceRunner
 from core.runs.store import Run, Store
 from core.service.app import Manner, build
 from core.studies.conduct import make
@@ -28,17 +28,9 @@ from core.studies.plan import Axis, Recipe
 from core.studies.sweep import carry_out_on, planned
 from core.types import Done, Generate, Made, Request, to_json
 from tests.service.server import LONG_S, Server
+from tests.studies.fake_cells import BASE
 
 KEY = "an-open-secret"
-BASE = Request(
-    model="smollm2-135m",
-    backend="fake",
-    task=Generate(prompt_tokens=4, max_new_tokens=3),
-    threads=1,
-    warmup=0,
-    retries=0,
-    profilers=(),
-)
 PLAN = planned(BASE, (Axis(name="new_tokens", values=(2, 3)),), reference_every=0)
 
 
@@ -70,7 +62,7 @@ def nobody() -> str:
 
 
 def test_a_run_there_comes_home_as_it_is(far: Server, store: Store) -> None:
-    runner = FarRunner(store, far.url, KEY)
+    runner = ServiceRunner(store, far.url, KEY)
     run = runner.wait(runner.start(BASE))
     there = of(far).open(run.id)
     assert run.path.is_relative_to(store.root) and run.status() == "done"
@@ -82,7 +74,7 @@ def test_a_sweep_on_machines_that_are_there_and_on_others(far: Server, store: St
     other = tmp_path / "other"
     gone = nobody()
     with Server(build(Store(other), Manner(key=KEY)), other) as second:
-        machines = [FarRunner(store, url, KEY) for url in (far.url, second.url, gone)]
+        machines = [ServiceRunner(store, url, KEY) for url in (far.url, second.url, gone)]
         said: list[str] = []
         ledgers, reasons = carry_out_on(machines, PLAN, 10, said.append)
         assert list(reasons) == [f"127.0.0.1-{gone.rpartition(':')[2]}"]
@@ -113,17 +105,17 @@ def test_the_command_names_who_could_not_be_asked(far: Server, monkeypatch: pyte
 
 
 def test_what_cannot_run_there_is_told_in_its_words(far: Server, store: Store) -> None:
-    runner = FarRunner(store, far.url, KEY)
+    runner = ServiceRunner(store, far.url, KEY)
     with pytest.raises(ExplorerError, match="no model called 'nope'") as refused:
         runner.start(Request(model="nope", backend="fake"))
     assert not isinstance(refused.value, LostMachineError) and refused.value.hint
     with pytest.raises(LostMachineError, match="key"):
-        FarRunner(store, far.url, "wrong").hello()
+        ServiceRunner(store, far.url, "wrong").hello()
 
 
 def test_a_machine_that_measures_something_else_is_waited_for(far: Server, store: Store) -> None:
     said: list[str] = []
-    runner = FarRunner(store, far.url, KEY, said.append)
+    runner = ServiceRunner(store, far.url, KEY, said.append)
     begun: list[str] = []
     with measuring(of(far).root, "a bench of somebody"):
         asking = threading.Thread(target=lambda: begun.append(runner.start(BASE)), daemon=True)
@@ -139,7 +131,7 @@ def test_a_stop_brings_home_what_was_measured(far: Server, store: Store) -> None
         model="smollm2-135m", backend="fake", task=Generate(prompt_tokens=4, max_new_tokens=5000), threads=1,
         warmup=0, retries=0, profilers=(), options={"delay_s": 0.02},
     )  # fmt: skip
-    runner = FarRunner(store, far.url, KEY)
+    runner = ServiceRunner(store, far.url, KEY)
     run_id = runner.start(long)
     until(lambda: len(of(far).open(run_id).events()) > 10)
     runner.stop()
@@ -167,7 +159,7 @@ def test_what_is_no_roofscope(store: Store) -> None:
     with HTTPServer(("127.0.0.1", 0), Page) as web:
         threading.Thread(target=web.handle_request, daemon=True).start()
         with pytest.raises(LostMachineError, match="is no Roofscope"):
-            FarRunner(store, f"127.0.0.1:{web.server_port}").hello()
+            ServiceRunner(store, f"127.0.0.1:{web.server_port}").hello()
 
 
 @pytest.mark.parametrize(
@@ -181,17 +173,17 @@ def test_what_is_no_roofscope(store: Store) -> None:
     ],
 )
 def test_a_host_alone_means_our_port(store: Store, typed: str, name: str) -> None:
-    assert FarRunner(store, typed).name == name
+    assert ServiceRunner(store, typed).name == name
 
 
 @pytest.mark.parametrize("typed", ["", "ftp://lab", "a b", "http://me:secret@lab"])
 def test_no_address(store: Store, typed: str) -> None:
     with pytest.raises(ExplorerError):
-        FarRunner(store, typed)
+        ServiceRunner(store, typed)
 
 
 def test_a_study_on_another_machine(far: Server, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    from core.studies.known import KINDS, Kind
+    from core.studies.study_list import KINDS, Kind
     from tests.studies.test_studies import SMALL
 
     kinds = {**KINDS, "ladder": Kind("Small", 10, lambda model: SMALL)}
@@ -202,8 +194,8 @@ def test_a_study_on_another_machine(far: Server, store: Store, monkeypatch: pyte
     done = CliRunner().invoke(cli, words)
     assert done.exit_code == 1 and "does not answer" in done.stderr, "one machine is not there, the other one is done"
     told = json.loads(done.stdout)
-    name = FarRunner(store, far.url).name
-    assert list(told["machines"]) == [name] and list(told["reasons"]) == [FarRunner(store, gone).name]
+    name = ServiceRunner(store, far.url).name
+    assert list(told["machines"]) == [name] and list(told["reasons"]) == [ServiceRunner(store, gone).name]
     rows = told["machines"][name]["rows"]
     assert [row["id"] for row in rows] == ["plain", "slow"] and all(row["tok_per_s"] for row in rows)
     assert set(store.ids()) == set(of(far).ids()) and len(store.ids()) == 4
@@ -213,7 +205,7 @@ def test_a_study_on_another_machine(far: Server, store: Store, monkeypatch: pyte
     assert again.exit_code == 0 and len(store.ids()) == 4, "what is done is not done again"
 
 
-class Workshop(FarRunner):
+class Workshop(ServiceRunner):
     """A machine that makes models at once. there: those that it has."""
 
     there: frozenset[str] = frozenset({"smollm2-135m"})

@@ -28,7 +28,7 @@ class Taken(NamedTuple):
     refused: tuple[str, ...]
 
 
-class Shelf:
+class RowStore:
     """The rows of one data folder."""
 
     def __init__(self, root: Path) -> None:

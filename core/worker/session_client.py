@@ -1,8 +1,8 @@
 """A session in a process of its own: how a reference runs in another native engine than the model that is measured.
 
 To its caller it is a Session as far as an evaluation needs one: text and ids, forward and its logits, commit, rewind
-and reset. Rows of logits cross the pipe as they are asked for, a chunk at a time. The process is core.worker.served;
-caller and process never compute at the same time, so both may use all threads.
+and reset. Rows of logits cross the pipe as they are asked for, a chunk at a time. The process is
+core.worker.session_server; caller and process never compute at the same time, so both may use all threads.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from core import plugins
 from core.errors import ExplorerError
-from core.runs.death import LOG_LINES, explained
+from core.runs.exit_reason import LOG_LINES, explained
 from core.types import Ids, Ledger, Logits, ModelSpec, Record, Request, Session, Setup
 from core.worker import frames
 from core.worker.journal import Teller, Witness
@@ -66,7 +66,7 @@ class LostError(ExplorerError):
         self.log, self.signal = log, signal
 
 
-class Apart:
+class SessionClient:
     """core.types.Session over a process; `alive` is False once the process is gone.
 
     check: called while the process computes; what it raises ends the process, as nobody waits for its answer.
@@ -82,7 +82,7 @@ class Apart:
         self.alive = True
         self._said: deque[bytes] = deque(maxlen=LOG_LINES)
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "core.worker.served"],
+            [sys.executable, "-m", "core.worker.session_server"],
             cwd=ROOT,
             env={**os.environ, **patient()},
             stdin=subprocess.PIPE,
@@ -210,7 +210,7 @@ class Apart:
 class Rows:
     """core.types.Logits that lie in the process until they are asked for."""
 
-    def __init__(self, session: Apart) -> None:
+    def __init__(self, session: SessionClient) -> None:
         self._session = session
 
     def argmax(self) -> Ids:
@@ -222,7 +222,7 @@ class Rows:
         return rows
 
 
-def open_apart(request: Request, journal: Witness) -> tuple[Session, float]:
+def open_in_own_process(request: Request, journal: Witness) -> tuple[Session, float]:
     """The session of a request in a process of its own, and the seconds that its library took.
 
     It has run once. Where its backend has advice for the signal that it died of, it is opened again as advised.
@@ -240,8 +240,8 @@ def open_apart(request: Request, journal: Witness) -> tuple[Session, float]:
     return cast(Session, session), session.seconds
 
 
-def _tried(request: Request, journal: Witness) -> Apart:
-    session = Apart(request, journal, journal.stop_if_asked)
+def _tried(request: Request, journal: Witness) -> SessionClient:
+    session = SessionClient(request, journal, journal.stop_if_asked)
     session.forward(np.zeros((1, TRIED_TOKENS), dtype=np.int64), keep=1)
     session.reset()
     return session
