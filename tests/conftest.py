@@ -21,7 +21,7 @@ from hardware.process import patient
 from tests.support import preloaded
 from tests.support.shared import PLACE
 
-pytest_plugins = ("tests.support.lanes",)
+pytest_plugins = ("tests.support.processor_time", "tests.support.lanes", "tests.support.garbage")
 
 os.environ |= patient() | {"OMP_NUM_THREADS": "1"}  # before a test loads a library; several processes share the cores
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # hundreds of processes are started: they compile the code but once

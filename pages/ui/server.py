@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import sys
 import webbrowser
 from collections.abc import AsyncIterator
@@ -46,6 +47,7 @@ async def _tidy() -> None:
         await asyncio.sleep(_TIDY_S)
         if rest.resting() is None:
             end_left(get_instance()._session_mgr._session_storage)
+            gc.collect()
             give_back()
 
 

@@ -13,19 +13,18 @@ At the end stands what processor time each lane has used, with all that its test
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 from xdist.scheduler import LoadFileScheduling
 
 from core.engine import ENGINES, loaded
 from tests.support.engines import ALONE, LANES, become, lane_of, lanes_of
+from tests.support.long_files import EACH_S, LONG_S
+from tests.support.processor_time import spent_s
 
 AT_ONCE = 4
 WORTH_HELP = 6  # files of a lane that nobody has begun, for which another process is started
@@ -131,12 +130,17 @@ class Lane(LoadFileScheduling):
         super().remove_node(node)
         return crashed
 
+    def _expected_s(self, file: str) -> float:
+        return LONG_S.get(file, EACH_S * len(self.workqueue[file]))
+
     def _reschedule(self, node: Any) -> None:
         """A process that has come to help knows no test yet: it is given work once it has told its own."""
         if node in self.registered_collections:
             super()._reschedule(node)
 
     def _assign_work_unit(self, node: Any) -> None:
+        """The file that takes longest comes first, so that no process has it alone at the end."""
+        self.workqueue.move_to_end(max(self.workqueue, key=self._expected_s), last=False)
         try:
             super()._assign_work_unit(node)
         except OSError:  # the process has died, and nobody has heard of it yet
@@ -263,21 +267,7 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     if hasattr(session.config, "workeroutput"):
-        session.config.workeroutput["spent_s"] = _spent_s()
-
-
-def _spent_s() -> float:
-    """Processor time of this process and of all that it started, ended or not.
-
-    Without what was killed together with its parent, as a browser's pages are.
-    """
-    own = os.times()
-    spent = own.user + own.system + own.children_user + own.children_system
-    for child in psutil.Process().children(recursive=True):
-        with suppress(psutil.Error):
-            times = child.cpu_times()
-            spent += times.user + times.system + times.children_user + times.children_system
-    return spent
+        session.config.workeroutput["spent_s"] = spent_s()
 
 
 def _watched(item: pytest.Item) -> Any:
