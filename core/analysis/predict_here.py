@@ -142,14 +142,14 @@ def for_weights(overhead: Overhead, weights: str) -> Overhead:
 def arithmetic_dtype(weights: str, ceilings: Ceilings) -> str:
     """In what a processor's libraries multiply matrices whose weights are stored so, as far as it was measured.
 
-    Quantized weights: int8, as llama.cpp turns the activations to 8 bits. fp16: whatever is faster of itself and
-    fp32, for few processors have fp16 arithmetic.
+    Quantized weights: int8, as llama.cpp turns the activations to 8 bits. fp16, bf16: whatever is faster of itself and
+    fp32, for many processors have no arithmetic of 16 bits and engines widen such weights as they are read.
     """
     dtype, peaks = canonical_dtype(weights), ceilings.flop_per_s
     if is_quantized(dtype):
         order = ["int8"]
-    elif dtype == "fp16":
-        order = sorted({"fp16", "fp32"} & peaks.keys(), key=lambda name: -peaks[name])
+    elif dtype in ("fp16", "bf16"):
+        order = sorted({dtype, "fp32"} & peaks.keys(), key=lambda name: -peaks[name])
     else:
         order = [dtype]
     return next((name for name in order if name in peaks), "fp32")

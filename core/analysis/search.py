@@ -2,9 +2,10 @@
 
 Every candidate has a range for each figure. A candidate is dropped only where the ranges leave no doubt: even its
 optimistic end violates a constraint, or another one that certainly meets the constraints is better in every goal even
-at its own pessimistic end. No group (a backend with a number format and a strategy) is dropped before one of it was
-measured. What is left is measured in batches, those first that promise most beyond what was seen; after each batch the
-ranges are fitted to what was measured. A random sample of the dropped is measured too and tells how often dropping
+at its own pessimistic end. The search begins with the likely best of each kind (a model in a backend, then each of its
+number formats there), and none of a kind is dropped before; what is left is measured in batches, those first that
+promise most beyond what was seen. After each batch the ranges are fitted to what was measured: predictions of
+candidates that share traits err alike. A random sample of the dropped is measured too and tells how often dropping
 was wrong. The best are measured again in further rungs.
 
 Nothing here measures: `Hunt.go` asks for measurements by candidate and rung, and gives the same order for the same
@@ -16,18 +17,30 @@ from __future__ import annotations
 import contextlib
 import math
 import random
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Literal
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Literal, NamedTuple
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from core.stats.pareto import Direction, front, hypervolume
 from core.types import Record
 
 BATCH = 4  # measurements between two fits
-CALIBRATION = 2  # of each group, as far as a third of the measurements goes
+CALIBRATION = 1 / 3  # of all measurements at most, for one of each kind
 NOISE = 0.1  # of one measurement, as a share
+ALIKE = (
+    0.1,
+    0.3,
+    0.5,
+    0.7,
+    0.8,
+    0.9,
+)  # how alike two predictions' errors may be for each trait that differs, see refit
+WIDER = (1.0, 2.0, 4.0)  # times as wide as they are told the ranges may have to be
+KIND = 2  # traits that make a kind, the wider first
+SIGMAS = 1.645  # from the middle of a range that holds nine in ten to its end
 LEVELS = (1, 2)  # further measurements in the rungs after the first
 Values = Mapping[str, float]
 Measuring = Callable[[str, int], Values | None]  # candidate, rung -> figures; None: it failed
@@ -48,13 +61,14 @@ class Range(Record, omit_defaults=False):
 
 
 class Candidate(Record, omit_defaults=False):
-    """ranges: by figure; one that is missing is not predicted. group: what is fitted together.
+    """ranges: by figure; one that is missing is not predicted. traits: what its predictions' errors depend on, in a
+    fixed order; the first KIND of them are its kind.
 
     alike: figure -> a key; all candidates with the same key have the same value of it, so one measurement tells all.
     """
 
     id: str
-    group: str
+    traits: tuple[str, ...]
     ranges: dict[str, Range]
     alike: dict[str, str] = msgspec.field(default_factory=dict)
 
@@ -127,14 +141,14 @@ def screen(
     candidates: Sequence[Candidate],
     goals: Sequence[Goal],
     constraints: Sequence[Constraint],
-    seen_groups: frozenset[str] = frozenset(),
+    seen_kinds: frozenset[tuple[str, ...]] = frozenset(),
 ) -> dict[str, str]:
-    """Candidate -> why it is dropped: only where ranges exclude it, and only in groups that were measured."""
+    """Candidate -> why it is dropped: only where ranges exclude it, and only of kinds that were measured."""
     dropped: dict[str, str] = {}
     sure = [c for c in candidates if all(_surely(c, x) for x in constraints) and _ends(c, goals, "bad") is not None]
     floors = np.array([_ends(c, goals, "bad") for c in sure], dtype=np.float64).reshape(len(sure), len(goals))
     for c in candidates:
-        if c.group not in seen_groups:
+        if c.traits[:KIND] not in seen_kinds:
             continue
         broken = next((x for x in constraints if _never(c, x)), None)
         if broken is not None:
@@ -153,50 +167,99 @@ def screen(
 
 
 def refit(candidates: Sequence[Candidate], seen: Mapping[str, Values], counts: Mapping[str, int]) -> list[Candidate]:
-    """Ranges moved to what was measured in the same group; a measured candidate's are its own figures with noise.
+    """Ranges moved and narrowed by what was measured; one's own figures with noise where it was measured itself.
 
-    From three measurements of a group on, the spread of measured over predicted gives the width, before that the
-    prediction's own.
+    ln(true / likely) of a figure is normal, as wide as its range says or WIDER, and for two candidates correlated by a
+    factor of ALIKE for each trait in which they differ: those that make the measurements likeliest. Given them, mean
+    and width follow (Rasmussen and Williams, Gaussian Processes, eq. 2.23, 2.24 and 5.8).
     """
-    logs: dict[tuple[str, str], list[float]] = {}
     shared = {
         (figure, key): seen[c.id][figure]
         for c in candidates
         for figure, key in c.alike.items()
         if figure in seen.get(c.id, {})
     }
-    for c in candidates:
-        for name, told in c.ranges.items():
-            value = seen.get(c.id, {}).get(name)
-            if value is not None and value > 0 and told.likely > 0:
-                logs.setdefault((c.group, name), []).append(math.log(value / told.likely))
+    ranges: list[dict[str, Range]] = [{} for _ in candidates]
+    for figure in {name: None for c in candidates for name in c.ranges}:
+        for place, found in _fitted(candidates, figure, seen, counts):
+            ranges[place][figure] = found
     fitted = []
-    for c in candidates:
-        ranges = {}
-        for name, told in c.ranges.items():
-            own = seen.get(c.id, {}).get(name)
-            if own is not None:
-                wide = math.exp(2 * NOISE / math.sqrt(max(1, counts.get(c.id, 1))))
-                ranges[name] = Range(low=own / wide, likely=own, high=own * wide)
-            else:
-                ranges[name] = _moved(told, logs.get((c.group, name), []))
+    for c, own in zip(candidates, ranges, strict=True):
         told_of_all = {f: shared[f, key] for f, key in c.alike.items() if (f, key) in shared}
         known = {**told_of_all, **seen.get(c.id, {})}
-        sure = {n: Range(low=v, likely=v, high=v) for n, v in known.items() if n not in ranges}
-        fitted.append(msgspec.structs.replace(c, ranges={**ranges, **sure}))
+        sure = {n: Range(low=v, likely=v, high=v) for n, v in known.items() if n not in own}
+        fitted.append(msgspec.structs.replace(c, ranges={**own, **sure}))
     return fitted
 
 
-def _moved(told: Range, logs: Sequence[float]) -> Range:
-    if not logs:
-        return told
-    shift, n = math.exp(float(np.mean(logs))), len(logs)
-    likely = told.likely * shift
-    if n < 3:
-        return Range(low=told.low * shift, likely=likely, high=told.high * shift)
-    spread = max(float(np.std(logs, ddof=1)), NOISE / 2)
-    wide = math.exp(2 * spread * math.sqrt(1 + 1 / n))
-    return Range(low=likely / wide, likely=likely, high=likely * wide)
+def _fitted(
+    candidates: Sequence[Candidate], figure: str, seen: Mapping[str, Values], counts: Mapping[str, int]
+) -> Iterator[tuple[int, Range]]:
+    """(place, range) of each candidate that this figure is predicted for."""
+    places = [i for i, c in enumerate(candidates) if figure in c.ranges]
+    told = [candidates[i].ranges[figure] for i in places]
+    values = [seen.get(candidates[i].id, {}).get(figure) for i in places]
+    known = [k for k, v in enumerate(values) if v is not None and v > 0 and told[k].likely > 0]
+    moved, narrowed = np.zeros(len(told)), np.ones(len(told))
+    if known:
+        traits = np.array([candidates[i].traits for i in places])
+        wide = np.array([_sigma(r) for r in told])
+        differ = (traits[:, None, :] != traits[known][None, :, :]).astype(np.float64)
+        scale = wide[:, None] * wide[known]
+        noise = np.diag([NOISE**2 / max(1, counts.get(candidates[places[k]].id, 1)) for k in known])
+        errors = np.log([(values[k] or 1.0) / told[k].likely for k in known])
+        wider, alike = _likeliest(scale[known], differ[known], noise, errors)
+        between = wider**2 * scale * np.exp(differ @ np.log(alike))
+        solved = np.linalg.solve(between[known] + noise, np.column_stack([errors, between.T]))
+        moved = between @ solved[:, 0]
+        narrowed = np.sqrt(np.maximum(0.0, wider**2 - (between * solved[:, 1:].T).sum(axis=1) / wide**2))
+    for k, (place, r, value) in enumerate(zip(places, told, values, strict=True)):
+        if value is not None:
+            end = math.exp(SIGMAS * NOISE / math.sqrt(max(1, counts.get(candidates[place].id, 1))))
+            yield place, Range(low=value / end, likely=value, high=value * end)
+        elif r.likely > 0 and r.low > 0:
+            likely = r.likely * math.exp(moved[k])
+            low, high = ((end / r.likely) ** float(narrowed[k]) for end in (r.low, r.high))
+            yield place, Range(low=likely * low, likely=likely, high=likely * high)
+        else:
+            yield place, r
+
+
+def _likeliest(
+    scale: NDArray[np.float64], differ: NDArray[np.float64], noise: NDArray[np.float64], errors: NDArray[np.float64]
+) -> tuple[float, NDArray[np.float64]]:
+    """What makes these errors likeliest, one after the other: how many times as wide the ranges should be, and for each
+    trait how alike errors stay where it differs."""
+    choices = [WIDER, *(ALIKE,) * differ.shape[2]]
+    found = np.array([those[0] for those in choices])
+
+    def likelihood(of: NDArray[np.float64]) -> float:
+        return _likelihood(of[0] ** 2 * scale * np.exp(differ @ np.log(of[1:])) + noise, errors)
+
+    for place, those in [*enumerate(choices)] * 2:
+        trials = [np.where(np.arange(len(found)) == place, value, found) for value in those]
+        found = max(trials, key=likelihood)
+    return float(found[0]), found[1:]
+
+
+def _likelihood(covariance: NDArray[np.float64], errors: NDArray[np.float64]) -> float:
+    """ln of the density of these errors, up to a constant."""
+    return float(-errors @ np.linalg.solve(covariance, errors) - np.linalg.slogdet(covariance)[1]) / 2
+
+
+def _sigma(told: Range) -> float:
+    """Of ln(true / likely); at least the noise's, so that a range without width can be moved too."""
+    if told.low <= 0 or told.high <= 0:
+        return NOISE
+    return max(NOISE, math.log(told.high / told.low) / (2 * SIGMAS))
+
+
+class _Hope(NamedTuple):
+    """point: values of the goals that are hoped for. missed: how far from the constraints."""
+
+    id: str
+    point: tuple[float, ...]
+    missed: Miss
 
 
 class Hunt:
@@ -252,9 +315,10 @@ class Hunt:
         )
 
     def _explore(self, measure: Measuring) -> None:
-        """Batches of those that promise most, until the rest of the measurements is the audit's and the rungs'."""
+        """Batches of those that promise most, at last by their optimistic ends alone, until the rest of the
+        measurements is the audit's and the rungs'."""
         while (left := self.total - self.audit - self.later - len(self._order)) > 0:
-            batch = self._next(min(BATCH, left))
+            batch = self._next(min(BATCH, left), _hoped) or self._next(min(BATCH, left), _at_best)
             for name in batch:
                 self._ask(measure, name, 0)
             if not batch:
@@ -283,62 +347,68 @@ class Hunt:
             self._sums.setdefault(name, {}).setdefault(key, []).append(value)
 
     def _calibrate(self, measure: Measuring) -> None:
-        """The middle and an end of each group, by the first goal; at most a third of all measurements."""
-        groups: dict[str, list[Candidate]] = {}
-        for c in self.candidates:
-            groups.setdefault(c.group, []).append(c)
-        goal = self.goals[0].measure
-        for turn in range(CALIBRATION):
-            for same in groups.values():
-                if (turn and len(self._order) >= self.total // 3) or len(self._order) >= self.total:
-                    return
-                by_goal = sorted(same, key=lambda c: (c.ranges[goal].likely if goal in c.ranges else 0.0, c.id))
-                chosen = by_goal[len(by_goal) // 2] if turn == 0 else by_goal[0 if self._lower(goal) else -1]
-                if (chosen.id, 0) not in self._order:
-                    self._ask(measure, chosen.id, 0)
-
-    def _lower(self, measure: str) -> bool:
-        return next((g.better == "lower" for g in self.goals if g.measure == measure), True)
+        """The likely best of each kind, as far as its share of the measurements goes."""
+        most = max(1, int(self.total * CALIBRATION))
+        for wide in range(1, KIND + 1):
+            while len(self._order) < most:
+                asked = {name for name, _ in self._order}
+                known = {c.traits[:wide] for c in self.candidates if c.id in asked}
+                left = [c for c in self._fitted() if c.traits[:wide] not in known]
+                if not left:
+                    break
+                hopes = self._hopes(left, _likely)
+                self._ask(measure, self._first_of(hopes, self._points())[-1].id if hopes else left[0].id, 0)
 
     def _fitted(self) -> list[Candidate]:
         return refit(self.candidates, self.seen, self.counts)
 
     def _dropped(self) -> dict[str, str]:
         """By the ranges as they are now; never one that was measured."""
-        groups = frozenset(c.group for c in self.candidates if c.id in self._sums)
-        found = screen(self._fitted(), self.goals, self.constraints, groups)
+        kinds = frozenset(c.traits[:KIND] for c in self.candidates if c.id in self._sums)
+        found = screen(self._fitted(), self.goals, self.constraints, kinds)
         return {name: why for name, why in found.items() if name not in self._sums and name not in self._failed}
 
-    def _next(self, n: int) -> list[str]:
-        """Up to n candidates that promise most hypervolume beyond what was seen, halfway to their optimistic ends."""
+    def _next(self, n: int, within: Callable[[Range, Direction], float]) -> list[str]:
+        """Up to n candidates that promise most hypervolume beyond what was seen. within: see _hopes."""
         fitted, dropped = self._fitted(), self._dropped()
         asked = {name for name, _ in self._order}
-        known = [_point(self.seen[i], self.goals) for i in self.seen if self._feasible(self.seen[i])]
-        points = [p for p in known if p is not None]
-        corner, better = [g.reference for g in self.goals], [g.better for g in self.goals]
+        points = self._points()
         left = [c for c in fitted if c.id not in asked]
         if points or any(c.id not in dropped for c in left):  # else who comes nearest is all there is to find
             left = [c for c in left if c.id not in dropped]
-        open_ = []
-        for c in left:
-            hoped = {m: _hoped(r, self._better(m)) for m, r in c.ranges.items()}
+        hopes = self._hopes(left, within)
+        chosen: list[str] = []
+        while hopes and len(chosen) < n:
+            gain, first = self._first_of(hopes, points)
+            if points and (gain <= 0 or first.missed > MET):
+                break
+            chosen.append(first.id)
+            points.append(first.point)
+            hopes.remove(first)
+        return chosen
+
+    def _points(self) -> list[tuple[float, ...]]:
+        """What was seen and meets the constraints, as values of the goals."""
+        known = [_point(values, self.goals) for values in self.seen.values() if self._feasible(values)]
+        return [p for p in known if p is not None]
+
+    def _hopes(self, candidates: Iterable[Candidate], within: Callable[[Range, Direction], float]) -> list[_Hope]:
+        """Of those whose goals are all predicted. within: which figure of a range is hoped for."""
+        found = []
+        for c in candidates:
+            hoped = {m: within(r, self._better(m)) for m, r in c.ranges.items()}
             point = _point(hoped, self.goals)
             if point is not None:
-                open_.append((c.id, point, self._miss(hoped)))
-        chosen: list[str] = []
-        while open_ and len(chosen) < n:
-            base = hypervolume(points, corner, better) if points else 0.0
-            scored = [
-                (missed, hypervolume([*points, point], corner, better) - base, name, point)
-                for name, point, missed in open_
-            ]
-            missed, gain, name, point = max(scored, key=lambda s: (*(-part for part in s[0]), s[1], s[2]))
-            if points and (gain <= 0 or missed > MET):
-                break
-            chosen.append(name)
-            points.append(point)
-            open_ = [o for o in open_ if o[0] != name]
-        return chosen
+                found.append(_Hope(c.id, point, self._miss(hoped)))
+        return found
+
+    def _first_of(self, hopes: Sequence[_Hope], points: Sequence[tuple[float, ...]]) -> tuple[float, _Hope]:
+        """The hope that comes nearest to the constraints and then adds most volume to these points, and how much."""
+        corner, better = [g.reference for g in self.goals], [g.better for g in self.goals]
+        base = hypervolume(points, corner, better) if points else 0.0
+        gains = {h.id: hypervolume([*points, h.point], corner, better) - base for h in hopes}
+        first = max(hopes, key=lambda h: (*(-part for part in h.missed), gains[h.id], h.id))
+        return gains[first.id], first
 
     def _better(self, measure: str) -> Direction:
         for goal in self.goals:
@@ -449,7 +519,15 @@ def _never(c: Candidate, x: Constraint) -> bool:
     return told is not None and not x.met(told.low if x.better == "lower" else told.high)
 
 
+def _likely(told: Range, better: Direction) -> float:
+    return told.likely
+
+
+def _at_best(told: Range, better: Direction) -> float:
+    return told.low if better == "lower" else told.high
+
+
 def _hoped(told: Range, better: Direction) -> float:
     """Halfway from what is likely to the optimistic end, in the logarithm where that has one."""
-    end = told.low if better == "lower" else told.high
+    end = _at_best(told, better)
     return math.sqrt(told.likely * end) if told.likely > 0 and end > 0 else (told.likely + end) / 2

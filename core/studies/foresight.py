@@ -24,8 +24,9 @@ NOMINAL_BYTES_PER_S, NOMINAL_FLOP_PER_S = 10e9, 50e9
 START_S = 3.0  # of a run: a process or a message to it, and the wait until the machine is quiet
 LOAD_BYTES_PER_S = 0.5e9
 ROUND, MEMORY_ROUND = 8.0, 1.5  # by so much a figure from round numbers may be wrong
-GUESSED = 4.0  # tokens per forward that a strategy which guesses may reach, and how much dearer a forward may be
-PLAIN = ("autoregressive", "native", "encode")  # one token per forward, as the prediction has it
+# Tokens per forward that a strategy which guesses may reach, and times as long as its forward may take
+GAIN, DEARER = 4.0, 8.0
+PLAIN = ("autoregressive", "encode")  # one token per forward, by the step that is predicted
 
 
 class Foresight:
@@ -53,8 +54,11 @@ class Foresight:
             return None
         if wanted.request.strategy in PLAIN or found.tpot_s is None or found.decode_tok_per_s is None:
             return found
+        gain = _gain(wanted.request.strategy)
         return msgspec.structs.replace(
-            found, tpot_s=_widened(found.tpot_s), decode_tok_per_s=_widened(found.decode_tok_per_s)
+            found,
+            tpot_s=_times(found.tpot_s, DEARER, gain),
+            decode_tok_per_s=_times(found.decode_tok_per_s, gain, DEARER),
         )
 
     def ranges(self, wanted: Resolved) -> dict[str, Range]:
@@ -73,7 +77,7 @@ class Foresight:
                 found |= {"tpot_s": _range(predicted.tpot_s), "tok_per_s": _range(predicted.decode_tok_per_s)}
             return found
         first, step = _forward_s(wanted, prompt), _forward_s(wanted, 1)
-        wide = 1.0 if wanted.request.strategy in PLAIN else GUESSED
+        wide = 1.0 if wanted.request.strategy in PLAIN else GAIN
         found = {
             "ttft_s": _about(first),
             "prefill_tok_per_s": _about(batch * prompt / first),
@@ -119,8 +123,15 @@ def _about(value: float, wide: float = 1.0) -> Range:
     return Range(low=value / (ROUND * wide), likely=value, high=value * ROUND * wide)
 
 
-def _widened(of: Figure) -> Figure:
-    return msgspec.structs.replace(of, low=of.low / GUESSED, high=of.high * GUESSED)
+def _gain(strategy: str) -> float:
+    """Times as many tokens per forward as the predicted step makes; a library's own loop makes one, by its own step."""
+    return 1.0 if strategy == "native" else GAIN
+
+
+def _times(of: Figure, more: float, less: float) -> Figure:
+    """A figure that may be up to `more` times as large and 1/`less` as large, and likely is in the middle of that."""
+    middle = (more / less) ** 0.5
+    return msgspec.structs.replace(of, low=of.low / less, calibrated=of.calibrated * middle, high=of.high * more)
 
 
 def _forward_s(wanted: Resolved, n_new: int) -> float:

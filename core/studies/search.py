@@ -275,15 +275,22 @@ def shown(floor: Floor, result: Result) -> Values:
 def _hunt(state: State, every: Sequence[Cell]) -> Hunt:
     plan = _plan(state)
     candidates = [
-        Candidate(id=c.id, group=_group(c.request), ranges=state.ranges[c.id], alike=_alike(plan, c.request))
+        Candidate(id=c.id, traits=_traits(c.request), ranges=state.ranges[c.id], alike=_alike(plan, c.request))
         for c in every
         if c.id in state.ranges
     ]
     return Hunt(candidates, _goals(plan, candidates), plan.constraints, plan.total, plan.seed)
 
 
-def _group(r: Request) -> str:
-    return f"{r.model} {r.backend} {r.dtype} {r.options.get('kv_dtype', '')} {r.strategy}"
+def _traits(r: Request) -> tuple[str, ...]:
+    """What the errors of a prediction depend on; its kind is the model in a backend, with its number formats."""
+    options = sorted(f"{name}={value}" for name, value in r.options.items() if name != "kv_dtype")
+    params = sorted(f"{name}={value}" for name, value in r.params.items())
+    cache = str(r.options.get("kv_dtype", ""))
+    return (
+        f"{r.model} {r.backend}", f"{r.dtype or ''} {cache}", r.strategy, " ".join(params), " ".join(options),
+        str(r.threads), str(r.batch),
+    )  # fmt: skip
 
 
 def judged_key(plan: Search, request: Request) -> str | None:

@@ -294,7 +294,7 @@ class Backend(Protocol):
     def reserve(self, spec: ModelSpec, request: Request, n_tokens: int) -> Reserve:
         """What a process that opens this and runs `n_tokens` per sequence will hold in the end. Must be cheap.
 
-        spec: with the dtype it will have here.
+        spec: with the dtype it will have here. Raises ExplorerError for what it cannot open so: said before it runs.
         """
 
     def open(self, path: str, spec: ModelSpec, request: Request, progress: Progress) -> Session:

@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 
 from core.analysis.search import (
+    ALIKE,
     MET,
+    NOISE,
+    SIGMAS,
     Candidate,
     Constraint,
     Goal,
@@ -30,12 +33,10 @@ GOALS = (
 )
 
 
-def candidate(
-    name: str, time: tuple[float, float, float], rate: tuple[float, float, float], group: str = "g"
-) -> Candidate:
+def candidate(name: str, time: tuple[float, float, float], rate: tuple[float, float, float], *traits: str) -> Candidate:
     return Candidate(
         id=name,
-        group=group,
+        traits=traits or ("g",),
         ranges={
             "time": Range(low=time[0], likely=time[1], high=time[2]),
             "rate": Range(low=rate[0], likely=rate[1], high=rate[2]),
@@ -48,11 +49,11 @@ def test_only_what_ranges_exclude_is_dropped() -> None:
     beaten = candidate("beaten", (4, 5, 6), (7, 8, 9))
     touching = candidate("touching", (2, 5, 6), (7, 8, 9))
     better = candidate("better", (4, 5, 6), (9, 11, 13))
-    found = screen([good, beaten, touching, better], GOALS, (), frozenset("g"))
+    found = screen([good, beaten, touching, better], GOALS, (), frozenset({("g",)}))
     assert found == {"beaten": "good is better in every goal even at its worst"}
     assert screen([good, beaten], GOALS, ()) == {}, "no group goes before one of it was measured"
     limit = Constraint(measure="time", better="lower", limit=2.5)
-    found = screen([good, beaten, touching], GOALS, (limit,), frozenset("g"))
+    found = screen([good, beaten, touching], GOALS, (limit,), frozenset({("g",)}))
     assert set(found) == {"beaten"} and "time lies above the limit even at" in found["beaten"]
     assert "touching" not in found, "good may break the limit itself, so it excludes nobody"
 
@@ -67,34 +68,53 @@ def test_the_best_is_never_dropped_while_ranges_hold_the_truth() -> None:
             found.append(
                 candidate(str(n), (time / low[0], time, time * high[0]), (rate / low[1], rate, rate * high[1]))
             )
-        dropped = screen(found, GOALS, (), frozenset("g"))
+        dropped = screen(found, GOALS, (), frozenset({("g",)}))
         members = front(truth, ["lower", "higher"])
         assert not [n for n in dropped if members[int(n)]]
 
 
 def test_one_measurement_tells_all_that_are_alike() -> None:
     cells = [
-        Candidate(id=name, group=name, ranges={}, alike={"quality": key})
+        Candidate(id=name, traits=(name,), ranges={}, alike={"quality": key})
         for name, key in (("a", "fp32"), ("b", "fp32"), ("c", "int4"))
     ]
     fitted = {c.id: c.ranges for c in refit(cells, {"a": {"quality": 0.5}}, {"a": 1})}
     assert fitted["a"] == fitted["b"] == {"quality": Range(low=0.5, likely=0.5, high=0.5)} and fitted["c"] == {}
     floor = Constraint(measure="quality", better="higher", limit=0.6)
     shown = refit(cells, {"a": {"quality": 0.5}}, {"a": 1})
-    assert set(screen(shown, GOALS, (floor,), frozenset("abc"))) == {"a", "b"}
+    assert set(screen(shown, GOALS, (floor,), frozenset((name,) for name in "abc"))) == {"a", "b"}
 
 
-def test_a_fit_moves_a_group_and_narrows_it() -> None:
-    cells = [candidate(str(n), (5, 10, 20), (5, 10, 20), "a") for n in range(5)] + [
-        candidate("other", (5, 10, 20), (5, 10, 20), "b")
+def test_a_fit_moves_and_narrows_as_far_as_candidates_are_alike() -> None:
+    """By hand: one measurement tells nothing of likeness, so the first factor of ALIKE stands for each trait."""
+    told = (5.0, 10.0, 20.0)
+    cells = [
+        candidate(name, told, told, *traits)
+        for name, traits in (("seen", "abc"), ("near", "abd"), ("far", "aef"), ("strange", "xyz"))
     ]
-    seen = {str(n): {"time": 20.0 * f, "rate": 10.0} for n, f in enumerate((0.9, 1.0, 1.0 / 0.9))}
-    fitted = {c.id: c for c in refit(cells, seen, {"0": 1, "1": 4, "2": 1})}
-    moved = fitted["4"].ranges["time"]
-    assert moved.likely == pytest.approx(20.0) and moved.high / moved.low < 4.0
-    assert fitted["other"].ranges["time"] == cells[-1].ranges["time"]
-    one, four = fitted["0"].ranges["time"], fitted["1"].ranges["time"]
-    assert one.likely == 18.0 and four.high / four.low < one.high / one.low
+    fitted = {c.id: c.ranges["time"] for c in refit(cells, {"seen": {"time": 12.0, "rate": 10.0}}, {"seen": 1})}
+    sigma = math.log(4) / (2 * SIGMAS)
+    alike = {"near": 1, "far": 2, "strange": 3}
+    variance = sigma**2 + NOISE**2
+    for name, differing in alike.items():
+        corr = ALIKE[0] ** differing
+        moved = corr * sigma**2 / variance * math.log(1.2)
+        narrowed = math.sqrt(1 - corr**2 * sigma**2 / variance)
+        assert fitted[name].likely == pytest.approx(10 * math.exp(moved))
+        assert fitted[name].high / fitted[name].low == pytest.approx(4**narrowed)
+    assert fitted["seen"].likely == 12.0
+    four = refit(cells, {"seen": {"time": 12.0, "rate": 10.0}}, {"seen": 4})[0].ranges["time"]
+    assert four.high / four.low == pytest.approx((fitted["seen"].high / fitted["seen"].low) ** 0.5)
+
+
+def test_which_trait_errors_depend_on_is_learned() -> None:
+    """Backends err by their own factors, threads by none: of each backend the other threads are known, too."""
+    told = (2.5, 10.0, 40.0)
+    cells = [candidate(f"{b}{t}", told, told, b, str(t)) for b in "pq" for t in range(8)]
+    seen = {f"p{t}": {"time": 20.0} for t in range(6)} | {"q0": {"time": 5.0}, "q1": {"time": 5.0}}
+    found = {c.id: c.ranges["time"] for c in refit(cells, seen, dict.fromkeys(seen, 1))}
+    assert found["p7"].likely == pytest.approx(20, rel=0.05) and found["q7"].likely == pytest.approx(5, rel=0.05)
+    assert all(r.high / r.low < 3.5 for r in found.values()), "16 before"
 
 
 @pytest.mark.parametrize(("k", "bound"), [(10, 0.2589), (20, 0.1391), (59, 0.0495)])
@@ -130,7 +150,10 @@ class Surface:
                         name,
                         (likely / 3, likely, likely * 3),
                         (batch / likely / 3, batch / likely, batch / likely * 3),
-                        group,
+                        backend,
+                        str(bits),
+                        str(threads),
+                        str(batch),
                     )
                 )
 
@@ -156,6 +179,22 @@ def test_nine_tenths_of_the_hypervolume_with_fifteen_per_cent_of_the_measurement
     assert chosen / whole >= 0.9, f"{chosen / whole:.3f} of the hypervolume"
     assert not set(found.dropped) & set(found.first)
     assert set(found.audited) <= set(found.dropped)
+
+
+def test_with_more_kinds_than_measurements_each_backend_is_seen_and_the_rest_goes_where_it_may_pay() -> None:
+    """One backend after the other would spend all of them on the first."""
+    cells = [
+        candidate(f"{backend}-{n}", (t / 2, t, t * 2), (1 / t / 2, 1 / t, 2 / t), backend, f"{backend}-{n}")
+        for backend, best in (("slow", 8.0), ("middle", 4.0), ("fast", 1.0))
+        for n, t in enumerate(best * (1 + k / 20) for k in range(20))
+    ]
+    truth = {c.id: c.ranges["time"].likely * 1.3 for c in cells}
+    goals = (Goal(measure="time", better="lower", reference=20.0), Goal(measure="rate", better="higher", reference=0.0))
+    found = Hunt(cells, goals, (), 16).go(lambda name, rung: {"time": truth[name], "rate": 1 / truth[name]})
+    assert {name.split("-")[0] for name, _ in found.order[:3]} == {"slow", "middle", "fast"}
+    assert found.finalists == ("fast-0",) and len(found.order) <= 16
+    moved = found.ranges["fast-19"]["time"].likely / truth["fast-19"]
+    assert moved == pytest.approx(1.0, rel=0.02), "it was not measured, its backend's error is known"
 
 
 def test_the_same_answers_give_the_same_search() -> None:

@@ -10,6 +10,7 @@ import pytest
 from core.errors import ExplorerError
 from core.studies.grid import MOST_CELLS, Cell, cells, known_axes, ordered, parsed_axis, size
 from core.studies.plan import Axis, Sweep
+from core.studies.sweep import refusals
 from core.types import Generate, Request, Scalar
 
 BASE = Request(model="smollm2-135m", backend="fake", task=Generate(prompt_tokens=8, max_new_tokens=4), threads=1)
@@ -41,6 +42,18 @@ def test_an_axis_of_a_plugin_multiplies_only_its_own_cells() -> None:
     assert {tuple(c.request.options) for c in listed if c.request.backend == "pytorch"} == {()}
     assert {c.request.params.get("window") for c in listed if c.request.strategy == "jacobi"} == {4, 8}
     assert all("jacobi.window" not in c.at for c in listed if c.request.strategy == "autoregressive")
+
+
+def test_options_that_exclude_each_other_are_refused_before_anything_runs() -> None:
+    """In llama.cpp a quantized cache needs flash attention; found at loading, such cells failed a whole sweep."""
+    found = cells(
+        grid(backend=("llama_cpp",), llama_cpp__flash_attn=("auto", "off"), llama_cpp__kv_dtype=("f16", "q8_0"))
+    )
+    refused = refusals(found)
+    assert [c.at for c in found if c.id in refused] == [
+        {"backend": "llama_cpp", "llama_cpp.flash_attn": "off", "llama_cpp.kv_dtype": "q8_0"}
+    ]
+    assert "needs flash attention, which is switched off. Set flash_attn to auto" in next(iter(refused.values()))
 
 
 def test_values_become_the_request() -> None:

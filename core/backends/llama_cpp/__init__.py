@@ -52,25 +52,29 @@ class LlamaCpp:
         return None
 
     def reserve(self, spec: ModelSpec, request: Request, n_tokens: int) -> Reserve:
-        options = settings(llama_options.Options, request.options, self.label)
-        return reserve.reserve(spec, request, options, n_tokens)
+        return reserve.reserve(spec, request, self._options(spec, request), n_tokens)
 
     def open(self, path: str, spec: ModelSpec, request: Request, progress: Progress) -> LlamaSession:
         """Raises ExplorerError for a file, an architecture or an option that llama.cpp cannot use."""
         import llama_cpp
 
-        options = settings(llama_options.Options, request.options, self.label)
-        if not spec.causal:
-            raise ExplorerError(
-                f"{spec.name} is an encoder, which cannot generate text.", "Choose the PyTorch backend for it."
-            )
-        llama_options.check_cache(options, spec)
+        options = self._options(spec, request)
         model = load(Path(path), options, progress)
         try:
             return self._session(model, spec, request, options)
         except BaseException:
             llama_cpp.llama_model_free(model)
             raise
+
+    def _options(self, spec: ModelSpec, request: Request) -> llama_options.Options:
+        """Raises ExplorerError where llama.cpp cannot have this model so."""
+        if not spec.causal:
+            raise ExplorerError(
+                f"{spec.name} is an encoder, which cannot generate text.", "Choose the PyTorch backend for it."
+            )
+        options = settings(llama_options.Options, request.options, self.label)
+        llama_options.check_cache(options, spec)
+        return options
 
     def _session(self, model: Any, spec: ModelSpec, request: Request, options: llama_options.Options) -> LlamaSession:
         import llama_cpp
