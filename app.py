@@ -137,7 +137,10 @@ def _page(entry: Entry) -> st.Page:
 if __name__ == "__main__":  # Streamlit runs this file as the script of every page
     main()
 else:  # `streamlit run` imports it once, to get the server
+    from starlette.middleware import Middleware
+
     from pages.ui import watch, words
+    from pages.ui.door import Door
     from pages.ui.server import lifespan
 
-    app = st.App(__file__, lifespan=lifespan, routes=[*watch.ROUTES, *words.ROUTES])
+    app = st.App(__file__, lifespan=lifespan, routes=[*watch.ROUTES, *words.ROUTES], middleware=[Middleware(Door)])

@@ -1,6 +1,6 @@
 """python -m core: see core.cli."""
 
-from core.cli import cli
+from core.cli import main
 
 if __name__ == "__main__":
-    cli(prog_name="python -m core")
+    main("python -m core")

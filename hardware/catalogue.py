@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import csv
 import difflib
+import hashlib
 import io
+import math
 import re
 from functools import cache
 from pathlib import Path
@@ -92,13 +94,16 @@ def find(name: str, folder: Path | None = None) -> Device:
 
 
 def save(device: Device, folder: Path) -> Path:
-    """Write a user's device into the folder as JSON, replacing one of the same name. Raises ExplorerError."""
+    """Write a user's device into the folder as JSON; of the same name there is no other one then.
+
+    Raises ExplorerError.
+    """
     validate(device, "The new device")
-    slug = re.sub(r"[^a-z0-9]+", "-", device.name.casefold()).strip("-")[:100] or "device"
-    path = folder / f"{slug}.json"
+    path = _place(device.name, folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_whole(path, _as_json(device))
+        _take_out(device.name, folder, path)
     except OSError as error:
         raise ExplorerError(
             f"The device could not be kept: {error.strerror}.", f"Free some space or permissions in {folder}."
@@ -125,20 +130,36 @@ def remove(name: str, folder: Path) -> None:
     if name not in own(folder):
         raise ExplorerError(f"'{name}' is no device of your own.", "The devices of the catalogue stay.")
     try:
-        for path in _files(folder):
-            try:
-                before = read(path)
-            except ExplorerError:
-                continue
-            kept = [device for device in before if device.name != name]
-            if not kept:
-                path.unlink()
-            elif len(kept) < len(before):
-                write_whole(path, _rows_without(path, name) if path.suffix == ".csv" else _as_json(kept))
+        _take_out(name, folder)
     except OSError as error:
         raise ExplorerError(
             f"'{name}' could not be deleted: {error.strerror}.", f"Look at the permissions of {folder}."
         ) from error
+
+
+def _take_out(name: str, folder: Path, but: Path | None = None) -> None:
+    """Of every file that can be read, but for one. Raises OSError."""
+    for path in _files(folder):
+        try:
+            before = () if path == but else read(path)
+        except ExplorerError:
+            continue
+        kept = [device for device in before if device.name != name]
+        if before and not kept:
+            path.unlink()
+        elif len(kept) < len(before):
+            write_whole(path, _rows_without(path, name) if path.suffix == ".csv" else _as_json(kept))
+
+
+def _place(name: str, folder: Path) -> Path:
+    """Where this device is written: a file in which there is nothing else."""
+    slug = re.sub(r"[^a-z0-9]+", "-", name.casefold()).strip("-")[:100] or "device"
+    path = folder / f"{slug}.json"
+    try:
+        alone = not path.exists() or {device.name for device in read(path)} == {name}
+    except ExplorerError:
+        alone = False  # what is wrong with it is the user's to mend
+    return path if alone else folder / f"{slug}-{hashlib.sha256(name.encode()).hexdigest()[:8]}.json"
 
 
 def read(path: Path) -> tuple[Device, ...]:
@@ -190,13 +211,26 @@ def _files(folder: Path | None) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.suffix in (".json", ".csv") and path.is_file())
 
 
+def _finite(number: float) -> float:
+    """The same; raises ValueError for what no table means."""
+    if not math.isfinite(number):
+        raise ValueError(number)
+    return number
+
+
 @cache
 def _shipped() -> tuple[Device, ...]:
     return read(_SHIPPED)
 
 
 def _from_csv(text: str, where: str) -> tuple[Device, ...]:
-    rows = csv.DictReader(text.splitlines())
+    try:
+        return _from_rows(csv.DictReader(text.splitlines()), where)
+    except csv.Error as error:
+        raise ExplorerError(f"{where} is no table: {error}.", "Correct the file, or remove it.") from error
+
+
+def _from_rows(rows: csv.DictReader[str], where: str) -> tuple[Device, ...]:
     unknown = [str(column) for column in rows.fieldnames or () if column not in _COLUMNS]
     if unknown:
         raise ExplorerError(
@@ -213,7 +247,7 @@ def _from_row(row: dict[str, str | None], where: str) -> Device:
         if not cell:
             return None
         try:
-            return float(cell) * scale
+            return _finite(float(cell)) * scale
         except ValueError as error:
             raise ExplorerError(
                 f"{where}: '{cell}' in column {column} of '{name}' is not a number.",

@@ -5,10 +5,12 @@ run, 1 a run that failed, 130 stopped with Ctrl-C. A command's module is importe
 """
 
 from core.cli.group import cli
+from core.cli.terminal import protect
 
 __all__ = ["cli", "main"]
 
 
-def main() -> None:
-    """The command `roofscope`."""
-    cli(prog_name="roofscope")
+def main(name: str = "roofscope") -> None:
+    """The command of this name."""
+    protect()
+    cli(prog_name=name)

@@ -35,9 +35,9 @@ def add(url: str, key_from: str, key_to_keyring: bool, as_json: bool) -> None:
     if key_to_keyring:
         hidden = sys.stdin.isatty()
         key = click.prompt("Key", hide_input=True, err=True) if hidden else sys.stdin.readline().strip()
-        store.keep_key(url, key)
-        key_from = store.KEYRING
-    found = store.add(url, key_from)
+        found = store.add_with_key(url, key)
+    else:
+        found = store.add(url, key_from)
     if as_json:
         click.echo(to_json(found))
         return

@@ -12,6 +12,7 @@ import msgspec
 
 from core.domains.questions import Question
 from core.errors import ExplorerError
+from hardware.files import UNREADABLE
 
 MAX_LINE_BYTES = 1 << 20
 MAX_QUESTIONS = 200_000
@@ -69,7 +70,7 @@ def _lines(path: str) -> Iterator[tuple[int, bytes]]:
 def _question(path: str, n: int, text: bytes) -> Question:
     try:
         line = msgspec.json.decode(text, type=Line)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         message = f"Line {n} of '{path}' is malformed: {error}."
         raise ExplorerError(message, f"Write one JSON object per line, such as {EXAMPLE}") from None
     if not line.prompt.strip():

@@ -86,6 +86,24 @@ def add(url: str, key_from: str = "") -> Endpoint:
     return add_cloud(vertex.endpoint(*named))
 
 
+def add_with_key(url: str, key: str) -> Endpoint:
+    """As `add`, with a key that goes into the system's keyring; where nothing is kept, that is as it was before."""
+    where = address(url).api
+    before = _in_keyring(where)
+    keep_key(url, key)
+    try:
+        return add(url, KEYRING)
+    except ExplorerError:
+        with contextlib.suppress(Exception):
+            import keyring
+
+            if before is None:
+                keyring.delete_password(SERVICE, where)
+            else:
+                keyring.set_password(SERVICE, where, before)
+        raise
+
+
 def add_cloud(cloud: Cloud) -> Endpoint:
     """Keep an endpoint of Vertex AI at the address where it answers."""
     return _keep(address(cloud.url), vertex.KEY, flavours.in_cloud(cloud))
@@ -216,17 +234,22 @@ def _address(url: str, key_from: str) -> Address:
                 "Set it before Roofscope starts.",
             )
         return address(url, key)
+    key = _in_keyring(url)
+    if not key:
+        raise ExplorerError(f"The keyring has no key for {url}.", "Add the endpoint again with its key.")
+    return address(url, key)
+
+
+def _in_keyring(url: str) -> str | None:
+    """The key of this address. Raises ExplorerError where there is no keyring."""
     try:
         import keyring
 
-        key = keyring.get_password(SERVICE, url)
+        return keyring.get_password(SERVICE, url)
     except Exception as error:
         raise ExplorerError(
             f"The system's keyring cannot be read ({type(error).__name__}).", "Unlock it, or name a variable instead."
         ) from None
-    if not key:
-        raise ExplorerError(f"The keyring has no key for {url}.", "Add the endpoint again with its key.")
-    return address(url, key)
 
 
 def _keep(where: Address, key_from: str, found: Found, scores: Way | None = None) -> Endpoint:

@@ -18,6 +18,7 @@ import numpy as np
 
 from core.errors import ExplorerError
 from core.types import Record
+from hardware.files import UNREADABLE
 
 MOST_TOKENS = 1_000_000
 MOST_ROWS = 200_000
@@ -151,7 +152,7 @@ def read_rows(path: str) -> tuple[Row, ...]:
             continue
         try:
             rows.append(_row(msgspec.json.decode(line)))
-        except (msgspec.DecodeError, ValueError, TypeError, UnicodeDecodeError) as error:
+        except (ValueError, TypeError, *UNREADABLE) as error:
             raise ExplorerError(
                 f"Line {number} of {file} is no request: {error}.",
                 'Write one JSON object per line: {"prompt": "...", "max_tokens": 64}, or {"prompt_tokens": 128}.',

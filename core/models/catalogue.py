@@ -86,7 +86,7 @@ def add_folder(path: str) -> None:
     target = formats.place_of(path)
     if not os.path.isdir(target):
         formats.check(formats.files_of(target))
-    places.store_folders(tuple(dict.fromkeys((*folders(), str(target)))))
+    places.change_folders(lambda known: tuple(dict.fromkeys((*known, str(target)))))
     entries(refresh=True)
 
 
@@ -104,7 +104,7 @@ def remove_folder(path: str) -> None:
     gone = {path}
     with suppress(ExplorerError):
         gone.add(str(formats.place_of(path)))
-    places.store_folders(tuple(p for p in folders() if p not in gone))
+    places.change_folders(lambda known: tuple(p for p in known if p not in gone))
     entries(refresh=True)
 
 

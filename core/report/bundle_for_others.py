@@ -6,6 +6,7 @@ well as the words themselves, so without texts they are renumbered by their firs
 
 from __future__ import annotations
 
+import contextlib
 import io
 import zipfile
 from typing import Any
@@ -16,6 +17,7 @@ from core.report.private import scrubbed
 from core.runs import about
 from core.runs.store import PLATFORM, Run
 from core.types import to_json
+from hardware.files import UNREADABLE
 
 LEFT_OUT = "(left out)"
 DROPPED = ("log.txt", "result.json", PLATFORM)  # the result follows from the events; replicas have names
@@ -40,16 +42,18 @@ def shared_bundle(run: Run, texts: bool) -> bytes:
             elif name == "request.json":
                 shared.writestr(name, to_json(request_for_others(msgspec.json.decode(data), texts)))
             else:
-                shared.writestr(name, to_json(clean(msgspec.json.decode(data))))
+                with contextlib.suppress(*UNREADABLE):  # it is passed over wherever it is read
+                    shared.writestr(name, to_json(clean(msgspec.json.decode(data))))
     return out.getvalue()
 
 
 def _line(line: bytes, texts: bool, numbers: dict[int, int]) -> bytes:
+    """Empty for one that is no event: half-written or odd, it says nothing to anybody."""
     try:
         event = msgspec.json.decode(line)
-    except msgspec.DecodeError:  # half-written: it says nothing to anybody
+        return to_json(clean(event if texts else _wordless(event, numbers))) if isinstance(event, dict) else b""
+    except (TypeError, *UNREADABLE):
         return b""
-    return to_json(clean(event if texts else _wordless(event, numbers)))
 
 
 def request_for_others(request: dict[str, Any], texts: bool) -> Any:

@@ -10,7 +10,7 @@ import hashlib
 import io
 import re
 import zipfile
-import zlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from core.errors import ExplorerError
 from core.paths import data_dir
 from core.report.bundle_for_others import LEFT_OUT, clean, request_for_others, shared_bundle
 from core.report.private import scrubbed
-from core.runs.store import MOST_BUNDLE_BYTES, Run, Store
+from core.runs.store import BROKEN_ZIP, MOST_BUNDLE_BYTES, Run, Store, member
 from core.studies import ledger
 from core.studies.grid import MOST_CELLS, cells
 from core.studies.ledger import State
@@ -30,6 +30,7 @@ from core.types import from_json, to_json
 from hardware.files import write_whole
 
 FORMAT = "roofscope-study-1"
+MOST_STUDY_BYTES = 4_000_000_000  # of all its runs, unpacked; five thousand like the recorded one have half of that
 ABOUT, FINDINGS, RUNS = "roofscope.json", "findings.json", "runs/"
 _NAME = re.compile(r"[\w][\w.-]{0,99}", re.ASCII)
 _BY_CELL = ("refused", "expected_s", "ranges")  # fields of the ledger whose keys are cells
@@ -78,16 +79,15 @@ def load(data: bytes, store: Store) -> str:
             if len(names) > 2 * MOST_CELLS:
                 raise ExplorerError(f"This bundle holds {len(names):,} runs, and no study does.", "Export it again.")
             name = f"{about['name'][:80]}-from-{hashlib.sha256(data).hexdigest()[:6]}"
-            for run in names:
-                store.load(_part(found, run))
             findings = _part(found, FINDINGS) if FINDINGS in found.namelist() else None
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError) as error:
-        raise ExplorerError(
-            "This file is not a bundle, or it is damaged.", "Copy it again, or export it anew."
-        ) from error
-    except (KeyError, ValueError, TypeError, msgspec.DecodeError) as error:
+            _load_runs((_part(found, run) for run in names), store)
+    except (KeyError, TypeError, msgspec.DecodeError) as error:
         raise ExplorerError(
             "This file is not a bundle of a study.", "Export one from the page of the study."
+        ) from error
+    except BROKEN_ZIP as error:
+        raise ExplorerError(
+            "This file is not a bundle, or it is damaged.", "Copy it again, or export it anew."
         ) from error
     folder = data_dir() / "studies" / name
     if (folder / ledger.FILE).exists():
@@ -101,6 +101,25 @@ def load(data: bytes, store: Store) -> str:
     except OSError as error:
         raise ExplorerError(f"The study could not be stored: {error.strerror or error}.", "Free some space.") from error
     return name
+
+
+def _load_runs(bundles: Iterable[bytes], store: Store) -> None:
+    """All of them, or where one cannot be taken in, none. Raises ExplorerError, and what reading the bundle raises."""
+    before, made, left = set(store.ids()), list[Run](), MOST_STUDY_BYTES
+    try:
+        for data in bundles:
+            run = store.load(data)
+            if run.id not in before:
+                made.append(run)
+                left -= sum(file.stat().st_size for file in run.path.iterdir())
+            if left < 0:
+                raise ExplorerError(
+                    f"The runs of this bundle hold more than {MOST_STUDY_BYTES / 1e9:.0f} GB, and no study does.",
+                    "Export it again.",
+                )
+    except BaseException:
+        store.delete_all({run.id for run in made})
+        raise
 
 
 def load_any(data: bytes, store: Store) -> Run | str:
@@ -117,13 +136,12 @@ def _is_study(data: bytes) -> bool:
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as found:
             return ledger.FILE in found.namelist()
-    except (zipfile.BadZipFile, OSError):
+    except BROKEN_ZIP:
         return False
 
 
 def _part(found: zipfile.ZipFile, name: str) -> bytes:
-    with found.open(name) as file:
-        data = file.read(MOST_BUNDLE_BYTES + 1)
+    data = member(found, name, MOST_BUNDLE_BYTES + 1)
     if len(data) > MOST_BUNDLE_BYTES:
         raise ExplorerError(
             f"{name} in this bundle is larger than {MOST_BUNDLE_BYTES / 1e6:.0f} MB.", "Export it again."

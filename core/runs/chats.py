@@ -73,7 +73,10 @@ def load(root: Path, chat_id: str) -> Chat:
     try:
         if file.stat().st_size > MOST_BYTES:
             raise ExplorerError(f"The chat {chat_id} is damaged: it is too large.", "Free it on the page Storage.")
-        return from_json(file.read_bytes(), Chat)
+        found = from_json(file.read_bytes(), Chat)
+        if found.turns and not found.sides:
+            raise msgspec.ValidationError("questions to nobody")
+        return found
     except FileNotFoundError as error:
         raise ExplorerError(f"There is no chat {chat_id}.", "It may have been freed on the page Storage.") from error
     except (OSError, msgspec.DecodeError, RecursionError) as error:

@@ -13,6 +13,7 @@ import re
 import secrets
 import shutil
 import sqlite3
+import struct
 import time
 import zipfile
 import zlib
@@ -42,7 +43,7 @@ CEILINGS = "ceilings.json"  # of the machine that ran it, for its roofline
 FORMAT = "roofscope-run-1"
 MOST_BUNDLE_BYTES = 256_000_000  # unpacked; a run of 50,000 tokens with all profilers has a fifth of that
 MOST_VALUE = 2.0**63  # no time, number or size of a run is larger
-_YEAR_9999_S = 253_402_300_799.0
+_YEAR_9999_S = 253_402_214_400.0  # but for its last day: the clocks of some places are ahead
 _COLUMNS = (  # of a history row, as they are in the result
     *("run_id", "task", "status", "model", "backend", "strategy", "dtype", "threads", "batch"),
     *(
@@ -58,6 +59,9 @@ _COLUMNS = (  # of a history row, as they are in the result
     ),
 )
 _ID = re.compile(r"[\w][\w.-]{0,99}", re.ASCII)
+BROKEN_ZIP = (  # what opening and reading a damaged or foreign zip may raise
+    *(zipfile.BadZipFile, zlib.error, struct.error, EOFError, NotImplementedError, RuntimeError, OSError, ValueError),
+)
 _decoder = msgspec.json.Decoder(Event)
 
 
@@ -178,7 +182,8 @@ class Store:
         self.root = root
         self.folder = root / "runs"
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            root.mkdir(mode=0o700, parents=True, exist_ok=True)  # prompts and answers are their owner's alone
+            self.folder.mkdir(exist_ok=True)
         except OSError as error:
             why = (
                 "a file is in its place" if isinstance(error, FileExistsError | NotADirectoryError) else error.strerror
@@ -246,6 +251,21 @@ class Store:
                 raise ExplorerError(f"The run {run_id} is still going.", "Stop it first.")
         removed(run.path)
 
+    def delete_all(self, ids: Iterable[str]) -> list[ExplorerError]:
+        """As many of them as can go; why the others cannot. One that somebody else has deleted meanwhile is gone."""
+        kept = []
+        for run_id in ids:
+            try:
+                self.delete(run_id)
+            except ExplorerError as error:
+                if run_id in self.ids():
+                    kept.append(error)
+            except OSError as error:
+                kept.append(
+                    ExplorerError(f"The run {run_id} cannot be deleted: {error.strerror}.", f"See {self.folder}.")
+                )
+        return kept
+
     def annotate(self, run_id: str, name: str | None = None, note: str | None = None) -> About:
         """Call a run something, or remark about it; None leaves what there is, and empty words take it away.
 
@@ -278,7 +298,7 @@ class Store:
             if about["format"] != FORMAT or not _ID.fullmatch(run_id):
                 raise KeyError("format")
             from_json(files["request.json"], Request)
-        except (KeyError, ValueError, TypeError, msgspec.DecodeError) as error:
+        except (KeyError, ValueError, TypeError, OverflowError, *UNREADABLE) as error:
             raise ExplorerError(
                 "This file is not a Roofscope run bundle.", "Export one from History as zip."
             ) from error
@@ -385,19 +405,27 @@ def _unpacked(data: bytes) -> dict[str, bytes]:
         with zipfile.ZipFile(io.BytesIO(data)) as bundle:
             for name in ("roofscope.json", *BUNDLE, CEILINGS):
                 if name in bundle.namelist():
-                    with bundle.open(name) as file:
-                        found[name] = file.read(left + 1)
+                    found[name] = member(bundle, name, left + 1)
                     left -= len(found[name])
                     if left < 0:
                         raise ExplorerError(
                             f"This bundle holds more than {MOST_BUNDLE_BYTES / 1e6:.0f} MB, and no run does.",
                             "Export it again from the machine that it comes from.",
                         )
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError) as error:
+    except BROKEN_ZIP as error:
         raise ExplorerError(
             "This file is not a Roofscope run bundle, or it is damaged.", "Copy it again, or export the run as zip."
         ) from error
     return found
+
+
+def member(bundle: zipfile.ZipFile, name: str, most: int) -> bytes:
+    """At most so many bytes of a file in a zip. Raises KeyError without it, and what BROKEN_ZIP holds."""
+    found = bundle.getinfo(name)
+    if found.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise NotImplementedError("our bundles use no other way to compress, and what damage does to these differs")
+    with bundle.open(found) as file:
+        return file.read(most)
 
 
 def _gist(result: Result) -> str:

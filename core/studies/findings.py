@@ -29,6 +29,7 @@ from core.studies.validate import Verdict, validate
 from core.types import Energy, Item, Metric, Record, Result, Score
 from hardware.detect import Machine
 
+Mark = Literal["", "worse", "better"]
 DISCORDANCE = 0.1  # share of answers expected to change, for the detectable effect
 OBJECTIVES: tuple[Literal["higher", "lower"], ...] = ("higher", "higher", "lower")  # speed-up, quality, memory
 WORST = (1 / 16, 0.0)  # of the hypervolume: speed-up and quality above chance of its reference point
@@ -45,7 +46,7 @@ class Cell(Record, omit_defaults=False):
     score: Score | None
     comparison: Comparison | None = None
     p: float | None = None
-    mark: str = ""
+    mark: Mark = ""
     reason: str = ""
 
 
@@ -75,7 +76,7 @@ class Row(Record, omit_defaults=False):
     quality_high: float | None = None
     difference: Interval | None = None
     p: float | None = None
-    mark: str = ""
+    mark: Mark = ""
     equal: Noninferiority | None = None
     cells: tuple[Cell, ...] = ()
     energy: tuple[Energy, ...] = ()
@@ -241,7 +242,7 @@ def _cells(plan: Plan, found: Mapping[str, Evidence]) -> dict[str, tuple[Cell, .
     return {name: tuple(cells[name, evaluation.eval] for evaluation in plan.evaluations) for name in found}
 
 
-def _mark(comparison: Comparison, p: float) -> str:
+def _mark(comparison: Comparison, p: float) -> Mark:
     if p > ALPHA:
         return ""
     return "better" if comparison.gain > 0 else "worse"

@@ -62,13 +62,31 @@ def read(path: str) -> Findings | Standings:
     file = Path(path) / "findings.json"
     try:
         data = old_form.study(file.read_bytes())
-        if b'"type":"contest"' in data:
-            return from_json(data, Standings)
-        return from_json(data, Findings)
+        found = from_json(data, Standings) if b'"type":"contest"' in data else from_json(data, Findings)
+        if not _compared(found):
+            raise AttributeError("what it is compared with is not in it")
+        return found
     except (OSError, msgspec.DecodeError, RecursionError, AttributeError) as error:
         raise ExplorerError(
             f"The findings of {Path(path).name} cannot be read.", "Run the study again: it goes on where it stopped."
         ) from error
+
+
+def readable() -> tuple[Findings | Standings, ...]:
+    """What all studies have found, in their order; those that cannot be read are left out."""
+    found = []
+    for study in studies():
+        with contextlib.suppress(ExplorerError):
+            found.append(read(study.path))
+    return tuple(found)
+
+
+def _compared(found: Findings | Standings) -> bool:
+    """Whether those that it speaks of are in it: it may have come with a bundle."""
+    there = {row.id for row in found.rows}
+    if isinstance(found, Standings):
+        return {found.plan.baseline, found.plan.candidate} <= there
+    return found.plan.baseline in there and there <= {r.id for r in found.plan.recipes}
 
 
 def going() -> str | None:

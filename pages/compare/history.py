@@ -11,7 +11,7 @@ from pages.ui import text
 from pages.ui.history_table import history_table
 from pages.ui.page import empty, fault, guard, page
 from pages.ui.run_report import export_menu
-from pages.ui.state import choose_run, forget_run, open_run, store
+from pages.ui.state import asked_run, choose_run, forget_run, open_run, store
 
 
 def show(run_id: str) -> None:
@@ -28,17 +28,21 @@ def confirm_delete(ids: list[str]) -> None:
     with guard():
         what = "this run" if len(ids) == 1 else f"these {len(ids)} runs"
         st.markdown(f"Delete {what} for good? What was measured cannot be made again exactly.")
-        st.caption("  \n".join(ids[:8]) + ("  \n…" if len(ids) > 8 else ""))
+        st.caption("  \n".join(map(text.escape, ids[:8])) + ("  \n…" if len(ids) > 8 else ""))
         with st.container(horizontal=True, horizontal_alignment="right"):
             if st.button("Keep", key="delete-no"):
                 st.rerun()
             if st.button("Delete", type="primary", icon=":material/delete:", key="delete-yes"):
-                for run_id in ids:
-                    store().delete(run_id)
-                forget_run()
-                words = "The run is deleted." if len(ids) == 1 else f"{len(ids)} runs are deleted."
-                st.toast(words, icon=":material/delete:")
-                st.rerun()
+                kept = store().delete_all(ids)
+                if asked_run() in ids:
+                    forget_run()
+                if n := len(ids) - len(kept):
+                    words = "The run is deleted." if n == 1 else f"{n} runs are deleted."
+                    st.toast(words, icon=":material/delete:")
+                if not kept:
+                    st.rerun()
+                for error in kept:
+                    fault(error)
 
 
 @st.dialog("Import", icon=":material/upload:")

@@ -70,7 +70,7 @@ def begin() -> None:
 def turn(name: str, by: int) -> None:
     """One step on or back from where the address is: a key may be pressed before the last step is drawn whole."""
     at, last = st.query_params.get("step", "1"), len(get(name).steps)
-    now = int(at) if at.isdecimal() and 1 <= int(at) <= last else 1
+    now = text.natural(at, last) or 1
     adopt_value("step", str(min(max(now + by, 1), last)))
 
 

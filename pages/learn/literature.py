@@ -80,7 +80,7 @@ def draw_independent() -> None:
 def draw_bits() -> None:
     """Our own ladder's points; the works that report bits stand in the table."""
     st.subheader("Bits against quality, measured here", anchor=False)
-    found = [f for s in study_store.studies() if isinstance(f := study_store.read(s.path), Findings)]
+    found = [f for f in study_store.readable() if isinstance(f, Findings)]
     if not found:
         st.caption("No ladder has been measured on this machine.")
         return

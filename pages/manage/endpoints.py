@@ -64,8 +64,9 @@ def add(url: str, source: str, value: str) -> None:
     try:
         with st.spinner("Asking the server"):
             if source == RING:
-                store.keep_key(url, value)
-            found = store.add(url, {NO_KEY: "", VARIABLE: value.strip(), RING: store.KEYRING}[source])
+                found = store.add_with_key(url, value)
+            else:
+                found = store.add(url, value.strip() if source == VARIABLE else "")
     except ExplorerError as error:
         fault(error)
         return
@@ -81,7 +82,7 @@ def draw_endpoint(endpoint: Endpoint) -> None:
     with st.container(border=True):
         with st.container(horizontal=True, horizontal_alignment="distribute", vertical_alignment="center"):
             name = f"{LABELS[endpoint.flavour]} {endpoint.version}".strip()
-            st.markdown(f"**{text.escape(name)}** · {text.escape(endpoint.url)}", width="content")
+            st.markdown(f"**{text.escape(name)}** · {text.code(endpoint.url)}", width="content")
             with st.container(horizontal=True, width="content"):
                 if st.button("Ask again", icon=":material/refresh:", key=f"again-{key}", type="tertiary"):
                     again(endpoint)

@@ -126,6 +126,8 @@ def send(talk: Conversation, sides: list[Request], question: str, pasted: str) -
 
 with page("Chat", "One question, two configurations: what each says, how fast, and at what cost in memory and energy."):
     talk = conversation()
+    first = second = None
+    two, pasted = True, ""
     with st.container(border=True), guard():
         left, right = st.columns(2, gap="large")
         with left:

@@ -15,6 +15,7 @@ from core.errors import ExplorerError
 from core.paths import data_dir
 from hardware import catalogue
 from hardware.device import DTYPES, Device, Kind, validate
+from hardware.files import UNREADABLE
 from pages.ui import text
 from pages.ui.ceilings import THIS, default_threads, kept, measure_panel, this_machine
 from pages.ui.figure import figure
@@ -207,11 +208,11 @@ def save(*devices: Device, form: bool = False) -> None:
 def draw_upload() -> None:
     with st.expander("Import devices from a file", icon=":material/upload_file:"):
         file = st.file_uploader("A JSON file with one device or a list of them", type="json", key="device-file")
-        st.caption(f"Files (JSON or CSV) in `{data_dir() / 'devices'}` are read too.")
+        st.caption(f"Files (JSON or CSV) in {text.code(str(data_dir() / 'devices'))} are read too.")
         if file is not None and st.button("Import", icon=":material/upload:", key="device-import"):
             try:
                 found = msgspec.json.decode(file.getvalue(), type=Device | list[Device])
-            except msgspec.DecodeError as error:
+            except UNREADABLE as error:
                 fault(
                     ExplorerError(
                         f"{file.name} does not describe a device: {error}.",

@@ -14,7 +14,7 @@ from pages.ui.figure import figure
 
 def draw_benchmark(found: Standings) -> None:
     """Everything of one study."""
-    st.caption(f"{report.where(found)} {text.provenance('measured')}")
+    st.caption(f"{text.escape(report.where(found))} {text.provenance('measured')}")
     for words in report.words(found)[1:]:
         st.markdown(text.escape(words))
     figure(speedups(found.rows), key="speedups")
@@ -24,15 +24,15 @@ def draw_benchmark(found: Standings) -> None:
     )
     rows = [dict(zip(report.HEADER, report.cells(found, row), strict=True)) for row in found.rows]
     st.dataframe(rows, hide_index=True, width="stretch", height="content", alt="Ways to decode")
-    st.caption(report.words(found)[0])
+    st.caption(text.escape(report.words(found)[0]))
     if found.curves:
         st.subheader("Training", anchor=False)
     recipes = {r.id: r.label for r in found.plan.recipes}
     for name, points in found.curves:
         values = list(dict.fromkeys(v for p in points for v in p.values))
-        with st.expander(recipes.get(name, name), expanded=name == "cllm"):
+        with st.expander(text.escape(recipes.get(name, name)), expanded=name == "cllm"):
             for row in range(0, len(values), 2):
                 for place, (value, column) in enumerate(zip(values[row : row + 2], st.columns(2), strict=False), row):
                     with column:
-                        st.markdown(f"**{labels.curve(value)}**")
+                        st.markdown(f"**{text.escape(labels.curve(value))}**")
                         figure(curve(points, value, place), key=f"study-{name}-{value}")

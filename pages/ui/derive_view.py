@@ -47,7 +47,7 @@ def draw_curves(result: Result) -> None:
         for place, (name, column) in enumerate(zip(names[row : row + 2], st.columns(2), strict=False), row):
             with column:
                 last = next(c.values[name] for c in reversed(result.curves) if name in c.values)
-                st.markdown(f"**{labels.curve(name)}** · {last:.4g}")
+                st.markdown(f"**{text.escape(labels.curve(name))}** · {last:.4g}")
                 figure(curve(result.curves, name, place), key=f"curve-{name}")
 
 

@@ -17,7 +17,8 @@ from pages.ui.state import readable
 
 def draw_ladder(found: Findings) -> None:
     """Everything of one study."""
-    st.caption(f"{report.where(found)} {text.provenance('measured')}", help=report.how(found))
+    where, how = text.escape(report.where(found)), text.escape(report.how(found))
+    st.caption(f"{where} {text.provenance('measured')}", help=how)
     picked = figure(report.front_chart(found, pick=True), key="front", on_select="rerun", selection_mode="pick")
     row = _picked(found, picked)
     if row is not None:
@@ -29,11 +30,11 @@ def draw_ladder(found: Findings) -> None:
     st.dataframe(rows, hide_index=True, width="stretch", height=38 * len(rows) + 40, alt="Variants of the study")
     st.caption(
         "▼ and ▲: shown to be worse or better than the baseline (p ≤ 0.05 after Holm's correction over the variants). "
-        f"{report.energy_words(found.rows)}"
+        f"{text.escape(report.energy_words(found.rows))}"
     )
     st.subheader("Differences from the baseline", anchor=False)
     figure(report.delta_chart(found), key="deltas")
-    st.caption(report.margin(found))
+    st.caption(text.escape(report.margin(found)))
     draw_composites(found)
 
 
@@ -46,7 +47,8 @@ def _picked(found: Findings, state: Any) -> Row | None:
 def draw_row(row: Row) -> None:
     """One variant: its note, its warnings, and the runs behind its figures."""
     with st.container(border=True):
-        st.markdown(f"**{text.escape(row.label)}** · {report.BACKENDS.get(row.backend, row.backend)}")
+        backend = report.BACKENDS.get(row.backend, row.backend)
+        st.markdown(f"**{text.escape(row.label)}** · {text.escape(backend)}")
         for words in (row.note, row.reason, *row.warnings, row.equal.sentence if row.equal else ""):
             if words:
                 st.caption(text.escape(words))

@@ -43,7 +43,7 @@ def draw_arithmetic(run: Run, result: Result, phase: Phase, name: str, reference
     loaded, steps = recording.loaded, recording.of_phase(phase, "layers")
     layer = next((x for x in loaded.spec.layers if x.name == name), None) if loaded else None
     if loaded is None or layer is None or not steps:
-        st.info(f"`{name}` is run by the library beside the model's own layers: its work is not counted.")
+        st.info(f"{text.code(name)} is run by the library beside the model's own layers: its work is not counted.")
         return
     row = next(w for w in phase_work(recording, phase, steps[0].pass_no) if w.name == name)
     seen = next((x for x in result.layers if x.phase == phase and x.name == name), None)

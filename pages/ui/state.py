@@ -6,6 +6,7 @@ Which run is shown belongs to the tab and to its address (`?run=`).
 
 from __future__ import annotations
 
+import math
 import threading
 import zlib
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import streamlit as st
+from streamlit.elements.widgets.number_input import NumberInputSerde
 
 from core.errors import ExplorerError
 from core.loadtest.events import Ended
@@ -30,6 +32,15 @@ T = TypeVar("T")
 RUN = "run"  # the name of the run in the address and in the tab's state
 _KEPT_RUNS = 8  # opened runs that are kept for all tabs, each with its events in memory
 _KEPT_EVENTS = 200_000  # of all of them together, about 150 MB; the one asked for last is kept whatever it has
+
+
+def _read(self: NumberInputSerde, given: float | None) -> float | None:
+    """The number of a widget; none for `?threads=1e999`, on which Streamlit's way to make it a whole one fails."""
+    return _streamlits(self, None if isinstance(given, float) and math.isinf(given) else given)
+
+
+_streamlits = NumberInputSerde.deserialize
+NumberInputSerde.deserialize = _read  # type: ignore[method-assign]
 
 
 def store() -> Store:

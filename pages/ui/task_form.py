@@ -7,12 +7,14 @@ from typing import Any
 import msgspec
 import streamlit as st
 
+from core.bounds import limits
 from core.types import Generate, ModelEntry, Sampling
 from pages.ui.template_form import template_form
 
 PROMPT = "What is the capital of France?"
 MOST_LETTERS = 100_000  # a browser grows slow with more in one field
 TEXT, RANDOM = "text", "random"
+_MOST_K = int(limits(Sampling, "top_k")[1] or 0)
 _BOUND: dict[str, Any] = {"bind": "query-params"}
 
 
@@ -67,7 +69,7 @@ def sampling_form(task: Generate | None, entry: ModelEntry | None = None) -> Gen
             **_BOUND,
         )
         greedy = temperature == 0
-        top_k = st.number_input("Top k", 1, None, None, key="top_k", disabled=greedy, placeholder="all", **_BOUND)
+        top_k = st.number_input("Top k", 1, _MOST_K, None, key="top_k", disabled=greedy, placeholder="all", **_BOUND)
         top_p = st.number_input(
             "Top p", 0.01, 1.0, None, 0.05, key="top_p", disabled=greedy, placeholder="all", **_BOUND
         )

@@ -13,6 +13,11 @@ from typing import Literal
 from core.types import Host, Provenance, RunStatus, Setup
 
 NONE = "–"
+_JOINER = "\u2060"
+_FOUND_LATER = re.compile(  # in text that is escaped: https://a, www.a, a@b.c, :streamlit:, :material/delete:
+    r"(?<=http)(?=s?\\://)|(?<=www)(?=\.)|(?<=[\w.+-])(?=@)|(?<=\\:)(?=(?:[\w/-]|\\[_+])+\\:)", re.IGNORECASE
+)
+_BLOCKS = re.compile(r"^([ \t]*\d*)([.=-])(?=[ \t=-]|$)", re.MULTILINE)  # lists, and lines under a heading
 _PREFIXES = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 _PROVENANCE: dict[Provenance, tuple[str, str, str]] = {
@@ -171,8 +176,26 @@ def status_word(of: str) -> str:
 
 
 def escape(text: str) -> str:
-    """Text that came from outside (a model, a file, a path) made harmless inside Markdown."""
-    return "".join("\\" + c if c in "\\`*_{}[]()<>#+!|~$:" else c for c in text)
+    """Text that came from outside (a model, a file, a path) made harmless inside Markdown.
+
+    Addresses, icons and pictures are found by the browser in what the escapes have left: a word joiner, which is not
+    seen, keeps their words apart.
+    """
+    apart = _BLOCKS.sub(r"\1\\\2", "".join("\\" + c if c in "\\`*_{}[]()<>#+!|~$:&" else c for c in text))
+    return _FOUND_LATER.sub(_JOINER, apart)
+
+
+def code(words: str) -> str:
+    """Words from outside that somebody may want to copy, an address or a path, as code in a line of Markdown."""
+    line = " ".join(words.split())
+    fence = "`" * (1 + max((len(run) for run in re.findall("`+", line)), default=0))
+    return f"{fence} {line} {fence}" if "`" in line else f"{fence}{line}{fence}"
+
+
+def natural(words: str, most: int = 1_000_000) -> int | None:
+    """A number out of an address; None for what is none, or is larger than any that is meant."""
+    number = int(words) if words.isdecimal() and len(words) <= 12 else None
+    return number if number is not None and number <= most else None
 
 
 def cut(words: str, most: int) -> str:

@@ -88,7 +88,9 @@ def _panel_going() -> bool:
     label = LABELS[trial.case.advice.rule]
     share = trial.done / trial.wanted if trial.wanted else 0.0
     with st.container(border=True):
-        st.markdown(f"**Trying: {text.escape(label)}** · {trial.done} of {trial.wanted} runs · now {trial.note}")
+        st.markdown(
+            f"**Trying: {text.escape(label)}** · {trial.done} of {trial.wanted} runs · now {text.escape(trial.note)}"
+        )
         st.progress(share)
         if st.button("Stop", icon=":material/stop_circle:", key="advice-stop", disabled=trial.stop.is_set()):
             trial.stop.set()

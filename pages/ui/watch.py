@@ -7,6 +7,7 @@ not yet said that it rests may still draw: as long as there is one, the worker i
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 
 from starlette.requests import Request
@@ -18,6 +19,7 @@ from core.paths import data_dir
 from core.runs.screens import drew
 from core.runs.store import Run, Store
 from pages.ui import rest
+from pages.ui.text import natural
 
 LATEST_S = 20.0  # a question is answered by then; the browser asks again
 _END_BYTES = 8192  # the last event, with the lines of a log that a failure tells
@@ -55,7 +57,7 @@ async def watch(request: Request) -> JSONResponse:
 async def _answer(request: Request, known: str) -> JSONResponse | None:
     """None when nobody waits for it any longer."""
     asked = request.query_params
-    run, seen = _run(asked.get("run", "")), int(_number(asked.get("seen"), 0))
+    run, seen = _run(asked.get("run", "")), natural(asked.get("seen", ""), 10**12) or 0
     started = time.monotonic()
     after_s = _number(asked.get("after_s"), LATEST_S)
     latest_s = _number(asked.get("latest_s"), LATEST_S)
@@ -116,10 +118,12 @@ def _ended(run: Run, size: int) -> bool:
 
 
 def _number(words: str | None, default: float) -> float:
+    """Seconds of an address; the default for what is none."""
     try:
-        return float(words) if words else default
+        found = float(words) if words else default
     except ValueError:
         return default
+    return found if math.isfinite(found) else default
 
 
 ROUTES = [Route("/roofscope/watch", watch)]

@@ -22,6 +22,7 @@ from core.runs.screens import drew
 from core.runs.store import Run
 from pages.ui import rest
 from pages.ui.state import open_run
+from pages.ui.text import natural
 
 TAIL = 4000  # characters of a text that are shown while it comes
 LATEST_S = 20.0  # a question is answered by then; the browser asks again
@@ -61,7 +62,7 @@ async def words(request: Request) -> JSONResponse:
         if run is not None and rest.heard(run) != heard:
             heard = rest.heard(run)
             told = _told(run)
-            if told["over"] or told["length"] != (int(seen) if seen.isdecimal() else 0):
+            if told["over"] or told["length"] != (natural(seen, 10**12) or 0):
                 drew(data_dir())
                 return JSONResponse(told | {"resting": note})
         await asyncio.sleep(LOOK_S)

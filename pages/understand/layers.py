@@ -91,7 +91,7 @@ def open_blocks(layers: Sequence[Layer], detail: str) -> set[int]:
     if detail == "Layers":
         return blocks
     asked = st.query_params.get("open", "")
-    return blocks & {int(part) for part in asked.split(",") if part.isdigit()}
+    return blocks & {n for part in asked.split(",") if (n := text.natural(part)) is not None}
 
 
 def draw_graph(layers: Sequence[Layer], colour: Colour, sizes: dict[str, float], detail: str) -> str | None:

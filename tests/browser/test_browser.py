@@ -141,6 +141,18 @@ def test_history_finds_opens_and_deletes(server: Server, tab: Tab) -> None:
     assert run_id not in Store(server.home / "data").ids()
 
 
+def test_words_from_outside_are_no_links_pictures_or_icons(server: Server, tab: Tab) -> None:
+    """Streamlit looks for some of them in text whose escapes are gone already, which no test without a browser sees."""
+    words = "http://evil.example/x www.evil.example a@evil.example :material/delete: :streamlit: <img src=x> & _b_ 1. y"
+    page = tab()
+    page.goto(server.address("glossary", run=words))
+    told = page.get_by_role("alert")
+    expect(told).to_contain_text("There is no run")
+    shown = told.inner_text().replace("\u2060", "")
+    assert f"There is no run '{words}' here" in shown
+    assert told.locator("a, img, em, [data-testid=stIconMaterial]:text('delete')").count() == 0
+
+
 def test_deep_links_on_a_fresh_server(server: Server, tab: Tab) -> None:
     run_id = Store(server.home / "data").ids()[0]
     for path, heading in (("history", "History"), ("layers", "Layers"), ("roofline", "Roofline")):

@@ -201,6 +201,7 @@ def test_a_users_file(tmp_path: Path) -> None:
         ('{"prompt": "a", "choices": ["x"], "answer": "x"}', "line 1"),
         ('{"prompt": "' + "a" * (1 << 20) + '"}', "1 MiB"),
         ('{"prompt": "\udcff"}', "Line 1"),
+        ('{"prompt": "a", "odd": ' + "[" * 100_000, "Line 1"),
     ],
 )
 def test_a_users_file_that_is_wrong(tmp_path: Path, text: str, cause: str) -> None:

@@ -134,8 +134,13 @@ def test_a_key_in_the_keyring(home: Path, monkeypatch: pytest.MonkeyPatch) -> No
     for name in ("set_password", "get_password", "delete_password"):
         monkeypatch.setattr(f"keyring.{name}", getattr(ring, name))
     with ScriptedServer(with_key) as server:
-        store.keep_key(server.url, KEY)
-        endpoint = store.add(server.url, store.KEYRING)
+        endpoint = store.add_with_key(server.url, KEY)
+        with pytest.raises(ExplorerError):
+            store.add_with_key(server.url, "a wrong one")
+        assert store.address_of(endpoint).key == KEY, "the keyring is as it was"
+    with pytest.raises(ExplorerError):
+        store.add_with_key("http://127.0.0.1:1", KEY)
+    assert len(ring.kept) == 1, "a server that does not answer leaves no key"
     assert store.address_of(endpoint).key == KEY and KEY.encode() not in everything(home / "data")
     store.forget(server.url)
     assert not ring.kept

@@ -3,7 +3,7 @@
 Groups: writes, runs, workers, models, input, pages, killed, stopped, clock, memory, together, browsers; without any
 all of them, which takes half an hour. --like takes only the rows with these words. With --record the rows are kept in
 tests/bench/recorded/faults.json, each with its day, out of which `make tables` makes the table. Exit status 1 where a
-row is not green. `python -m tests.faults soak` and `... tabs`: see tests.faults.soak and tests.faults.tabs.
+row is not green. `python -m tests.faults soak`, `... tabs` and `... left`: see tests.faults.soak, tabs and left.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.bench.recording import record, recorded
-from tests.faults import campaign, soak, tabs
+from tests.faults import campaign, left, soak, tabs
 from tests.faults.browsers import VISITS
 from tests.faults.operations import OPERATIONS
 from tests.faults.scenarios import SCENARIOS, performed
@@ -91,8 +91,8 @@ def keep(rows: Sequence[dict[str, Any]]) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    if arguments[:1] in (["soak"], ["tabs"]):
-        return (soak if arguments[0] == "soak" else tabs).main(arguments[1:])
+    if arguments and arguments[0] in (others := {"soak": soak, "tabs": tabs, "left": left}):
+        return others[arguments[0]].main(arguments[1:])
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("groups", nargs="*", metavar="group", choices=[*GROUPS, []], help=", ".join(GROUPS))
     parser.add_argument("--like", default="", help="only the rows with these words")

@@ -207,11 +207,11 @@ def forgotten() -> str:
 
 
 def folders() -> None:
-    places.store_folders(("/old",))
+    places.change_folders(lambda known: ("/old",))
 
 
 def add_folder() -> None:
-    places.store_folders(("/old", "/new"))
+    places.change_folders(lambda known: (*known, "/new"))
 
 
 def device(watts: float) -> Callable[[], None]:

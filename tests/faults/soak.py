@@ -1,12 +1,13 @@
 """python -m tests.faults soak --minutes N --seed S [--record]: the app is used for long, and nothing of it grows.
 
 The real server and Chromium with the fake backend and llama.cpp: runs, pages, reloads, stops and closed tabs at random,
-the same ones for the same seed. Before them each page is opened once and each backend runs once: what the app imports
-then and keeps for good is no growth. After each act memory, open files, threads and processes of app and worker are
-read. Verdicts are by a straight line through what came after the first quarter, with its interval, per 100 of these
-acts. A session that was left ends after LEFT_S here, and not after the app's two minutes, so that a short piece
-sees their ends too. Recorded pieces lie in tests/bench/recorded/soak.json and soak-curve.json; `make tables` makes
-tables of them.
+the same ones for the same seed. Before them each page is opened, each backend runs, and as many runs are looked at as
+the app keeps open: what it imports then and keeps for good, or up to a bound, is no growth. After each act memory, open
+files, threads and processes of app and worker are read. Verdicts are by a straight line through what came after the
+first quarter, with its interval, per 100 of these acts. A session that was left ends after LEFT_S here, and not after
+the app's two minutes, so that a short piece sees their ends too. Recorded pieces lie in
+tests/bench/recorded/soak.json and soak-curve.json; `make tables` makes tables of them. What lives in the app, object by
+object, tells `python -m tests.faults left`.
 """
 
 from __future__ import annotations

@@ -282,7 +282,12 @@ PAGES = (
     *_of(
         "pages",
         "pages/test_pages.py",
-        ("nonsense_in_the_address", "nonsense in the address of every page", "the page", "the app"),
+        (
+            "page_with_runs_and_with_nonsense_in_its_address",
+            "nonsense in the address of every page",
+            "the page",
+            "the app",
+        ),
         ("damaged_run_folders", "damaged runs on every page", "the page", "the app"),
     ),
     *_of(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from typing import Any
 from core.runs.demo import OFFERED
 from core.runs.store import Run, Store
 from core.types import GOING, Step
+from pages.ui import state
 from tests.browser import conftest
 from tests.browser.conftest import Server
 from tests.faults.stage import WrongError
@@ -22,6 +24,8 @@ LIMIT_MS = 60_000
 VIEW = {"width": 1280, "height": 900}
 ADDRESS = {"run": ""}  # the first page has no name in the address
 KEPT_RUNS = 20
+KEPT_OPEN = state._KEPT_RUNS  # by the app, for all its tabs
+OF_A_RUN = ("run", "roofline", "layers", "memory")
 
 
 @contextmanager
@@ -90,14 +94,21 @@ class Visitor:
         return what
 
     def everything(self) -> None:
-        """Each backend and each page once, so that what a process loads on first use and keeps is there."""
+        """Each backend and each page, and as many runs as the app keeps open: what a process loads on first use and
+        keeps is there, and what has bounds has reached them."""
+        page = self._tabs[0]
         for backend in self._backends:
-            run = self.runs(self._tabs[0], backend, 4, live=True)
-            self.until_over(self._tabs[0], run)
-            settled(self._tabs[0])
+            run = self.runs(page, backend, 16, live=True)
+            self.until_over(page, run)
+            settled(page)
         for name in pages():
-            self._tabs[0].goto(address(self._server, name))
-            settled(self._tabs[0])
+            page.goto(address(self._server, name))
+            settled(page)
+        for n in range(KEPT_OPEN):
+            again = run.path.with_name(f"20000101-{n:06d}-again")
+            shutil.copytree(run.path, again)
+            page.goto(address(self._server, "run", run=again.name))
+            settled(page)
 
     def runs(self, page: Any, backend: str, tokens: int, delay_s: float = 0.0, live: bool = True) -> Run:
         """Starts a run on the Run page."""
@@ -161,7 +172,7 @@ class Visitor:
     def _open(self, page: Any) -> None:
         ended = [run.id for run in Store(self._server.home / "data").runs() if run.status() == "done"]
         query = {"run": self._random.choice(ended[:KEPT_RUNS])} if ended else {}
-        page.goto(address(self._server, self._random.choice(("run", "roofline", "layers", "memory")), **query))
+        page.goto(address(self._server, self._random.choice(OF_A_RUN), **query))
         settled(page)
 
     def _tab(self, page: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from hardware import catalogue, detect, memory
@@ -176,6 +177,35 @@ def test_a_device_of_ones_own_can_go_and_others_stay(tmp_path: Path) -> None:
     assert "My card" not in {d.name for d in catalogue.devices(tmp_path)}
     with pytest.raises(ExplorerError, match="no device of your own"):
         catalogue.remove("RTX 4090", tmp_path)
+
+
+def test_a_device_takes_nothing_away_from_another_one(tmp_path: Path) -> None:
+    def saved(name: str, rate: float) -> None:
+        catalogue.save(msgspec.convert({**GOOD, "name": name, "mem_bandwidth_bytes_per_s": rate}, Device), tmp_path)
+
+    names = ("A 1", "a-1", "芯片", "显卡")  # two file names for four devices
+    for n, name in enumerate(names, 1):
+        saved(name, n * 1e11)
+    (tmp_path / "zz.json").write_text(json.dumps([{**GOOD, "name": name} for name in ("Both", "Other")]))
+    (tmp_path / "broken.json").write_text("{")
+    saved("Both", 7e11)
+    saved("Broken", 8e11)
+    saved("a-1", 9e11)
+    own = catalogue.own(tmp_path)
+    rates = {d.name: d.mem_bandwidth_bytes_per_s for d in catalogue.devices(tmp_path) if d.name in own}
+    assert rates == {
+        "A 1": 1e11, "a-1": 9e11, "芯片": 3e11, "显卡": 4e11, "Both": 7e11, "Other": 500e9, "Broken": 8e11
+    }  # fmt: skip
+    assert (tmp_path / "broken.json").read_text() == "{"
+
+
+@pytest.mark.parametrize(
+    "cells", [f'"{"x" * 200_000}"', "My card,gpu,16,500,nan", "My card,gpu,inf,500,2020", "My card,gpu,1e400,500,2020"]
+)
+def test_a_table_that_no_one_means_gets_a_sentence(tmp_path: Path, cells: str) -> None:
+    (tmp_path / "odd.csv").write_text(f"name,kind,memory_gb,bandwidth_gbs,year\n{cells}\n")
+    (problem,) = catalogue.problems(tmp_path)
+    assert problem.hint
 
 
 def test_a_shipped_device_is_there_again_when_ones_own_goes(tmp_path: Path) -> None:

@@ -104,6 +104,7 @@ def test_a_data_set_of_ones_own(tmp_path: Path) -> None:
         ('{"prompt": "a", "max_tokens": true}', "max_tokens"),
         ("{", "no request"),
         ("\xff", "no request"),
+        ('{"prompt": "a", "odd": ' + "[" * 100_000, "no request"),
     ],
 )
 def test_a_bad_line_is_named(tmp_path: Path, line: str, word: str) -> None:

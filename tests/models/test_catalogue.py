@@ -7,6 +7,7 @@ import os
 import struct
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -156,6 +157,19 @@ def test_own_folders(tmp_path: Path) -> None:
     catalogue.remove_folder(str(mine))
     assert catalogue.folders() == () and "small" not in listed()
     assert (mine / "small.gguf").exists()
+
+
+def test_of_two_tabs_that_add_a_folder_none_loses_the_others() -> None:
+    other = threading.Thread(target=places.change_folders, args=(lambda known: (*known, "/b"),))
+
+    def meanwhile(known: tuple[str, ...]) -> tuple[str, ...]:
+        other.start()
+        other.join(0.3)
+        return (*known, "/a")
+
+    places.change_folders(meanwhile)
+    other.join()
+    assert places.folders() == ("/a", "/b")
 
 
 def test_a_single_file_can_be_added(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,31 @@ from core.runs.store import Store
 from tests.pages.conftest import pages, sound
 
 Open = Callable[..., AppTest]
-HOSTILE = "![p](http://evil.example/p) [l](http://evil.example/l) <img src=x> **b**"
-ALIVE = re.compile(r"(?<!\\)\]\(http://evil|(?<!\\)<img|(?<!\\)\*\*b\*\*")
+HOSTILE = (
+    "![p](http://evil.example/p) [l](http://evil.example/l) <img src=x> **b** `![c](http://evil.example/c) "
+    "www.evil.example :material/skull: :streamlit: a@evil.example"
+)
+ALIVE = re.compile(  # the second line: what the browser finds in text whose escapes are gone
+    r"(?<!\\)\]\(http://evil|(?<!\\)<img|(?<!\\)\*\*b\*\*"
+    r"|http\\?://evil|www\\?\.evil|:material\\?/skull|:streamlit\\?:|a\\?@evil"
+)
+CODE = re.compile(r"(?<![\\`])(`+)(?!`).*?(?<!`)\1(?!`)")  # in which nothing is alive
 PLAIN = {  # kinds of elements, and fields of widgets, that the browser shows as they are
     *("text", "code", "json", "arrow_data_frame", "vega_lite_chart", "arrow_vega_lite_chart", "bidi_component"),
     *("echarts_chart", "text_area", "text_input", "chat_input", "download_button"),
 }
-PLAIN_FIELDS = {"options", "default", "value", "raw_values", "raw_value", "id", "form_id", "placeholder", "set_value"}
+PLAIN_FIELDS = {
+    "options",
+    "default",
+    "value",
+    "raw_values",
+    "raw_value",
+    "id",
+    "form_id",
+    "placeholder",
+    "set_value",
+    "query_string",
+}
 
 
 def strings(message: Message, way: str = "") -> Iterator[tuple[str, str]]:
@@ -51,17 +69,19 @@ def alive(at: AppTest) -> list[str]:
     for node in elements(at._tree):
         proto = getattr(node, "proto", None)
         if isinstance(proto, Message) and getattr(node, "type", "") not in PLAIN:
-            found += [f"{node.type}{way}: {text}" for way, text in strings(proto) if ALIVE.search(text)]
+            found += [f"{node.type}{way}: {text}" for way, text in strings(proto) if ALIVE.search(CODE.sub("", text))]
     return found
 
 
-def outside(value: Any) -> Any:
+KEPT = ("type", "phase", "kind", "format", "dtype", "source", "backend", "strategy", "task", "profiler", "unit")
+
+
+def outside(value: Any, kept: Collection[str] = KEPT) -> Any:
     """The same, with every free text replaced."""
     if isinstance(value, dict):
-        kept = ("type", "phase", "kind", "format", "dtype", "source", "backend", "strategy", "task", "profiler", "unit")
-        return {k: v if k in kept else outside(v) for k, v in value.items()}
+        return {k: v if k in kept else outside(v, kept) for k, v in value.items()}
     if isinstance(value, list):
-        return [outside(v) for v in value]
+        return [outside(v, kept) for v in value]
     return HOSTILE if isinstance(value, str) else value
 
 

@@ -26,19 +26,21 @@ def test_page_on_an_empty_store(app: Open, page: str) -> None:
     assert not at.error
 
 
+NONSENSE = ("-1", "nan", "1e999", "9" * 5000, "", "\0", "²", "../../etc/passwd", "[]", "true", "0x10", "1e-400")
+OURS = ("run", "open", "step", "lesson", "variant", "chat", "load", "term", "first", "second", "q", "lecture")
+
+
 @pytest.mark.parametrize("page", pages())
-def test_page_with_runs(app: Open, filled: Store, page: str) -> None:
+def test_page_with_runs_and_with_nonsense_in_its_address(app: Open, filled: Store, page: str) -> None:
+    """All names that it knows are in the address then: those of its widgets, too."""
     at = sound(app(page))
     assert at.title
     assert not at.error, at.error[0].value
     for kind in ("vega_lite_chart", "echarts_chart", "arrow_data_frame"):
         for element in at.get(kind):
             assert element.proto.alt, f"{kind} on {page} has no alt text"
-
-
-@pytest.mark.parametrize("page", pages())
-def test_nonsense_in_the_address(app: Open, filled: Store, page: str) -> None:
-    sound(app(page, run="../../etc/passwd", backend="nope", strategy="?", threads="-1", device="abacus"))
+    names = sorted({*OURS, *map(str, at.session_state._state.filtered_state)})
+    sound(app(page, **{name: NONSENSE[(n + len(page)) % len(NONSENSE)] for n, name in enumerate(names)}))
 
 
 def load_for_ever(run: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from core.loadtest.events import Answered, Began, Broken, Ended, Opened, Outcome
 from core.loadtest.load_store import LoadStore
 from core.loadtest.plan import Plan
 from core.runs.store import Store
+from core.studies import study_store
 from core.studies.grid import cells
 from core.studies.ledger import FILE, State
 from core.studies.plan import Axis
@@ -24,7 +26,7 @@ from core.studies.search import searching
 from core.studies.sweep import planned
 from core.types import Generate, Request, to_json
 from tests.pages.conftest import sound
-from tests.pages.test_hostile import HOSTILE, alive
+from tests.pages.test_hostile import HOSTILE, KEPT, alive, outside
 from tests.test_strange_files import CONTENTS, FILES
 
 Open = Callable[..., AppTest]
@@ -124,6 +126,30 @@ def advice(base: Request, run_id: str) -> Advice:
         against=False,
         made_at=time.time(),
     )
+
+
+LITERAL = ("better", "test", "verdict", "cost", "provenance", "mark")
+
+
+@pytest.mark.parametrize("study", [s.name for s in study_store.studies() if s.recorded])
+def test_words_in_the_findings_of_an_imported_study_are_words(app: Open, home: Path, study: str) -> None:
+    folder = home / "data" / "studies" / "imported"
+    folder.mkdir(parents=True)
+    told = json.loads((study_store.RECORDED / study / "findings.json").read_bytes())
+    (folder / "findings.json").write_text(json.dumps(outside(told, (*KEPT, *LITERAL))))
+    at = sound(app("pages/compare/tradeoffs.py"))
+    assert not alive(at) and not at.error and at.subheader
+    (folder / "findings.json").write_text(json.dumps(told | {"rows": [], "plan": told["plan"] | {"baseline": "gone"}}))
+    at = sound(app("pages/compare/tradeoffs.py"))
+    assert "cannot be read" in at.error[0].proto.title
+
+
+def test_a_study_that_cannot_be_read_hides_no_other_one(app: Open, home: Path) -> None:
+    folder = home / "data" / "studies" / "imported"
+    folder.mkdir(parents=True)
+    (folder / "findings.json").write_text("{}")
+    at = sound(app("pages/learn/literature.py"))
+    assert not at.error and any("ladder" in caption.value for caption in at.caption)
 
 
 @pytest.mark.parametrize("page", [p for p in NEW if not p.startswith(("learn/", "compare/"))])

@@ -38,7 +38,41 @@ def test_numbers(shown: str, expected: str) -> None:
 
 
 def test_outside_text_is_harmless_in_markdown() -> None:
-    assert text.escape("**x** [a](http://b) :red[c] <i>") == (r"\*\*x\*\* \[a\]\(http\://b\) \:red\[c\] \<i\>")
+    assert text.escape("**x** [a](b) :red[c] <i> &lt;") == r"\*\*x\*\* \[a\]\(b\) \:red\[c\] \<i\> \&lt;"
+    assert text.escape("- x\n---\n=\n1. y\n-5 a-b") == "\\- x\n\\---\n\\=\n1\\. y\n-5 a-b"
+
+
+@pytest.mark.parametrize(
+    ("words", "apart"),
+    [
+        ("http://b", "http|\\://b"),
+        ("HTTPS://b", "HTTP|S\\://b"),
+        ("www.b.c", "www|.b.c"),
+        ("a_@b.c", "a\\_|@b.c"),
+        (":streamlit:", "\\:|streamlit\\:"),
+        (":material/delete:", "\\:|material/delete\\:"),
+        (":+1:", "\\:|\\+1\\:"),
+        ("a: b", "a\\: b"),
+        ("v1.2, @b", "v1.2, @b"),
+    ],
+)
+def test_what_the_browser_would_find_behind_the_escapes_is_kept_apart(words: str, apart: str) -> None:
+    assert text.escape(words) == apart.replace("|", "\u2060")
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"), [("http://a", "`http://a`"), ("a`b", "`` a`b ``"), ("``", "``` `` ```"), ("a\n# b", "`a # b`")]
+)
+def test_words_to_copy_are_code_whatever_is_in_them(words: str, shown: str) -> None:
+    assert text.code(words) == shown
+
+
+@pytest.mark.parametrize(
+    ("words", "number"),
+    [("0", 0), ("12", 12), ("", None), ("-1", None), ("²", None), ("1e3", None), ("9" * 5000, None), ("1000001", None)],
+)
+def test_a_number_out_of_an_address(words: str, number: int | None) -> None:
+    assert text.natural(words) == number
 
 
 def test_every_kind_of_number_has_a_badge() -> None:

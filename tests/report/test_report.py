@@ -17,6 +17,7 @@ from core.report import page, private
 from core.report.bundle_for_others import shared_bundle
 from core.report.page import MOST_BYTES, Section, Table, html
 from core.report.runs import MOST_RUNS, report
+from core.runs import about
 from core.runs.export import FORMATS, export_run
 from core.runs.store import Run, Store
 from core.types import Counts, Done, Generate, Loaded, Memory, Pass, Request, Step, Warned, to_json
@@ -172,6 +173,17 @@ def test_a_bundle_without_texts_is_imported_with_the_same_numbers(store: Store, 
     assert ids == [(0,), (1,), (2,), (3,), (4,)], "renumbered"
     with_texts = Store(tmp_path / "third").load(shared_bundle(run, texts=True))
     assert with_texts.result().text == before.text
+
+
+def test_a_line_that_cannot_be_read_is_left_out_of_a_bundle(store: Store) -> None:
+    run = made(store)
+    before = everything(shared_bundle(run, texts=False))
+    odd = (b'{"type": "step", "odd": ' + b"[" * 100_000, b"{", b"[]", b"5", b'{"type": "step", "pieces": 3}')
+    with (run.path / "events.jsonl").open("ab") as file:
+        file.write(b"\n".join(odd) + b"\n")
+    (run.path / about.FILE).write_bytes(b'{"name": "half')
+    assert everything(shared_bundle(Run(run.path), texts=False)) == before
+    assert ANSWER.split()[0] in everything(shared_bundle(Run(run.path), texts=True))
 
 
 def test_scrubbing_leaves_words_alone() -> None:

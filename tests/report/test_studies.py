@@ -130,6 +130,50 @@ def test_what_is_no_bundle_of_a_study_is_said(store: Store, swept: str) -> None:
         assert caught.value.hint
 
 
+def strange_zips() -> dict[str, bytes]:
+    """What zipfile raises differs from one to the next."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as zipped:
+        zipped.writestr("ä.json", b"{}")
+    good = out.getvalue()
+    newer = bytearray(good)
+    newer[good.rindex(b"PK\x01\x02") + 6] = 255
+    found = {"a name that is no UTF-8": good.replace("ä".encode(), b"\xff\xfe"), "a version to come": bytes(newer)}
+    for label, way in (("LZMA", zipfile.ZIP_LZMA), ("bzip2", zipfile.ZIP_BZIP2)):
+        out = io.BytesIO()
+        with zipfile.ZipFile(out, "w", way) as other:
+            other.writestr("roofscope.json", b"{" + b" " * 1000)
+            other.writestr(ledger.FILE, b"{" + b" " * 1000)
+        data = bytearray(out.getvalue())
+        data[50:58] = bytes(8)
+        found[label] = bytes(data)
+    return found
+
+
+@pytest.mark.parametrize("name", strange_zips())
+def test_a_strange_zip_is_one_sentence_whichever_bundle_it_may_be(store: Store, name: str) -> None:
+    with pytest.raises(ExplorerError) as caught:
+        study_bundle.load_any(strange_zips()[name], store)
+    assert caught.value.hint
+
+
+def test_of_a_bundle_with_a_run_that_cannot_be_taken_in_nothing_is_left(
+    store: Store, swept: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = study_bundle.bundle(swept, store, texts=True)
+    out = io.BytesIO(whole)
+    with zipfile.ZipFile(out, "a") as found:
+        found.writestr(f"{study_bundle.RUNS}zz.zip", b"no bundle")
+    there = Store(tmp_path / "other")
+    with pytest.raises(ExplorerError):
+        study_bundle.load(out.getvalue(), there)
+    assert there.ids() == []
+    monkeypatch.setattr(study_bundle, "MOST_STUDY_BYTES", 1000)
+    with pytest.raises(ExplorerError, match="no study does"):
+        study_bundle.load(whole, there)
+    assert there.ids() == []
+
+
 def test_two_models_that_only_a_path_tells_apart_are_not_made_one(store: Store) -> None:
     axes = (Axis(name="model", values=("/one/tiny.gguf", "/two/tiny.gguf")),)
     plan = sweeping.planned(BASE, axes)

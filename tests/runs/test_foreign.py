@@ -8,13 +8,14 @@ import os
 import random
 import sqlite3
 import zipfile
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
 
 from core.errors import ExplorerError
 from core.runs import store as runs
-from core.runs.demo import load_into
+from core.runs.demo import load_into, recorded_id
 from core.runs.runner import Runner
 from core.runs.store import Run, Store
 from core.types import Request
@@ -92,6 +93,8 @@ def test_a_run_whose_events_contradict_each_other_is_not_imported(store: Store, 
     events = b"\n".join(json.dumps(line).encode() for line in odd) + b"\n"
     found = store.load(zipped(renamed(bundle, run_id="odd") | {"events.jsonl": events}))
     assert found.result().status == "interrupted", "lines that are damaged are passed over"
+    with pytest.raises(ExplorerError, match="not a Roofscope run bundle"):
+        store.load(zipped(renamed(bundle, run_id="late", created_s=10**400)))
     with pytest.raises(ExplorerError, match="damaged: it says that it was made"):
         store.load(zipped(renamed(bundle, run_id="late", created_s=1e300)))
     assert "late" not in store.ids()
@@ -123,6 +126,32 @@ def test_whatever_its_events_say_a_run_is_a_row_and_can_be_deleted(store: Store)
     for run_id in rows:
         store.delete(run_id)
     assert store.history() == []
+
+
+def test_the_last_moment_that_a_run_may_be_of_is_a_date_everywhere() -> None:
+    ahead = timezone(timedelta(hours=14))  # Kiritimati
+    assert datetime.fromtimestamp(runs._YEAR_9999_S, ahead).year == 9999
+
+
+def test_of_several_runs_those_go_that_can(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another tab has deleted one meanwhile, one is going, and the folder of one cannot be written."""
+    for name in ("gone", "going", "kept", "odd"):
+        (store.folder / name).mkdir()
+    request = (store.open(recorded_id() or "").path / "request.json").read_bytes()
+    (store.folder / "going" / "request.json").write_bytes(request)
+    Run(store.folder / "going").own(os.getpid())
+    removed = runs.removed
+
+    def refuse(path: Path) -> None:
+        if path.name == "kept":
+            raise PermissionError(13, "Permission denied")
+        removed(path)
+
+    monkeypatch.setattr(runs, "removed", refuse)
+    store.delete("gone")
+    kept = store.delete_all(["gone", "going", "kept", "odd"])
+    assert [str(error).split(" ")[2] for error in kept] == ["going", "kept"] and all(error.hint for error in kept)
+    assert {"going", "kept"} <= set(store.ids()) and not {"gone", "odd"} & set(store.ids())
 
 
 def test_a_folder_that_is_no_run_is_a_row(store: Store) -> None:

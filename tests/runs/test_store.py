@@ -77,6 +77,15 @@ def test_status_follows_from_the_folder(store: Store, fake_request: Request) -> 
     assert run.result().error == "Broken."
 
 
+def test_a_new_data_folder_is_its_owners_alone_and_one_that_is_there_stays_as_it_is(tmp_path: Path) -> None:
+    new, shared = tmp_path / "new", tmp_path / "shared"
+    shared.mkdir()
+    shared.chmod(0o755)
+    for root in (new, shared):
+        Store(root)
+    assert new.stat().st_mode & 0o077 == 0 and shared.stat().st_mode & 0o777 == 0o755
+
+
 def test_a_bundle_redraws_elsewhere(store: Store, fake_request: Request, tmp_path: Path) -> None:
     run = store.create(fake_request)
     run.append(
