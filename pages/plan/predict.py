@@ -58,14 +58,18 @@ def choose_model() -> tuple[ModelSpec, str, str] | None:
     chosen = model_picker("predict-model")
     if not chosen:
         return None
-    found = spec_of(models.find(chosen))
-    _say(found)
+    entry = models.find(chosen)
+    found = spec_of(entry)
+    _say(found, entry.size_bytes)
     return found, f"--model {chosen}", chosen
 
 
-def _say(found: ModelSpec) -> None:
-    """What the model is, where that is from, and what its files leave open."""
-    lines = (architecture_line(found), f":material/info: {text.escape(found.doubts)}" if found.doubts else "")
+def _say(found: ModelSpec, size_bytes: int | None = None) -> None:
+    """What the model is, where that is from, and what its files leave open. size_bytes: of the files, where known."""
+    lines = (
+        architecture_line(found, size_bytes),
+        f":material/info: {text.escape(found.doubts)}" if found.doubts else "",
+    )
     st.caption("  \n".join(filter(None, lines)), help=text.escape(found.source) or None)
 
 

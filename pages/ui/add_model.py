@@ -45,7 +45,8 @@ def _from_disk(typed: str) -> None:
         "with random weights.",
     )
     if st.button("Add", type="primary", icon=":material/add:", disabled=not path, key="add-folder"):
-        _add(path)
+        with st.spinner("Reading what is there"):  # a configuration that leaves sizes out asks transformers
+            _add(path)
     if known := catalogue.folders():
         st.caption("Searched already")
         for folder in known:
