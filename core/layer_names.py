@@ -62,6 +62,11 @@ _ELSEWHERE = {
     "mlp.act": ("mlp.shared_expert.act", "mlp.experts.act"),
     "mlp.down_proj": ("mlp.combine", "mlp.experts.combine"),
     "mlp.residual": ("ssm.residual", "attn.residual"),
+    "attn.residual": ("ssm.residual", "mlp.residual"),
+    "ssm.residual": ("attn.residual", "mlp.residual"),
+    "ssm.act": ("ssm.conv",),
+    "ssm.gate": ("ssm.scan",),
+    "ssm.scan": ("ssm.act",),  # of a short convolution
     "ssm.dt_proj": ("ssm.scan",),  # Mamba-2 has no projection, only the bias of the step
 }
 
@@ -599,8 +604,13 @@ def _gguf_own(base: str) -> str:
     return found.replace("ssm.conv1d_", "ssm.conv_")
 
 
-def canonical_gguf(name: str) -> str | None:
+_NORM_OF_THE_TABLE = ("lfm2", "lfm2moe")  # families that call their last norm so
+
+
+def canonical_gguf(name: str, architecture: str = "") -> str | None:
     """Canonical name of a GGUF tensor (`blk.7.attn_q.weight`) or a ggml graph node (`Qcur-7`).
+
+    architecture: general.architecture, needed only where families use one name for two things.
 
     None for an unknown name, and for the two that say nothing by themselves: `norm-7` (the part of
     either norm before its weight) and `node_21`. Both belong to the node that they feed.
@@ -618,7 +628,9 @@ def canonical_gguf(name: str) -> str | None:
     if match := _GGUF_NODE.match(name):
         base, index = match.groups()
     else:
-        return _GGUF_OUTSIDE.get(re.sub(r"\.(weight|bias)$", "", name))
+        outside = re.sub(r"\.(weight|bias)$", "", name)
+        last = outside == "token_embd_norm" and architecture in _NORM_OF_THE_TABLE
+        return "final_norm" if last else _GGUF_OUTSIDE.get(outside)
     if match := _GGUF_ACTIVATION.match(base):
         return f"blocks.{index}.mlp.experts.act" if match.group(1) else f"blocks.{index}.mlp.act"
     if _GGUF_ROUTING.match(base):

@@ -141,11 +141,16 @@ def _in_index(folder: Path, name: str) -> tuple[str, ...]:
     """The files that an index names, each once."""
     try:
         files = set(json.loads((folder / name).read_text(encoding="utf-8"))["weight_map"].values())
-        if not files or not all(isinstance(f, str) and f == os.path.basename(f) != "" for f in files):
+        if not files or not all(isinstance(f, str) and _is_name(f) for f in files):
             raise ValueError("an index names files beside it")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ExplorerError(f"{name} in {folder.name} is damaged.", "Download it again.") from error
     return tuple(sorted(files))
+
+
+def _is_name(text: str) -> bool:
+    """Whether a file beside the index can be called so."""
+    return text == os.path.basename(text) != "" and text.isprintable() and len(os.fsencode(text)) <= 255
 
 
 def _unnamed(stored: list[str]) -> tuple[str, ...]:

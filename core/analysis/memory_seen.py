@@ -5,7 +5,7 @@ Resident memory cannot be taken apart by purpose; it is known before the model i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from core.analysis.memory import Shape
 from core.types import Loaded, Memory, Record, Result, Setup
@@ -50,12 +50,17 @@ def measured(loaded: Loaded | None, seen: Sequence[Memory]) -> Measured:
 
 def reported(setup: Setup) -> dict[str, int]:
     """Buffers that the library itself reports (llama.cpp does), by purpose; empty where it reports none."""
+    return by_purpose(setup.buffers_bytes)
+
+
+def by_purpose(buffers: Mapping[str, int]) -> dict[str, int]:
+    """Buffers by purpose, whose names end with llama.cpp's words for their use; a recurrent state is its cache."""
     found: dict[str, int] = {}
-    for name, size in setup.buffers_bytes.items():
-        words = name.lower()
-        part = "KV cache" if "kv" in words else "weights" if "model" in words else "workspace"
+    for name, size in buffers.items():
+        words = name.lower().split()
+        part = "KV cache" if {"kv", "rs"} & {*words} else "weights" if "model" in words else "workspace"
         found[part] = found.get(part, 0) + size
-    return found
+    return {part: size for part, size in found.items() if size}
 
 
 def shape_of_run(result: Result, setup: Setup) -> Shape:

@@ -16,9 +16,15 @@ from core.cli.group import STOPPED, cli, fail, json_flag
 from core.errors import ExplorerError
 from core.paths import data_dir
 from core.runs.check import default_strategy
+from core.runs.resolve import Resolved, resolve
 from core.runs.runner import Runner, options_of
+from core.runs.stages import passes
 from core.runs.store import Run, Store
+from core.studies.foresight import Foresight
 from core.types import Generate, Phase, Request, Result, Sampling, to_json
+
+LONG_S = 120.0  # a run that takes longer says so before it
+LARGE_BYTES = 1e9
 
 
 @cli.command()
@@ -101,6 +107,8 @@ def performed(request: Request) -> Iterator[Result]:
     stopped = False
     try:
         run_id = runner.start(request)
+        for line in beforehand(resolve(request), runner.store):
+            click.echo(line, err=True)
         try:
             result = follow(runner, runner.store.open(run_id))
         except KeyboardInterrupt:
@@ -115,6 +123,24 @@ def performed(request: Request) -> Iterator[Result]:
     yield result
     if stopped:
         sys.exit(STOPPED)
+
+
+def beforehand(wanted: Resolved, store: Store) -> list[str]:
+    """What to know of a long run before it: what is written first, and about how long it takes by a rough guess."""
+    found = []
+    size = wanted.spec.weight_bytes or 0
+    if wanted.path is None and wanted.format != "config" and size > LARGE_BYTES:
+        drawn = "random weights" if wanted.spec.random_weights else f"the model as {wanted.format}"
+        found.append(f"First {size / 1e9:.1f} GB are written to the disk ({drawn}), unless they are kept from before.")
+    if isinstance(wanted.request.task, Generate) and "remote" not in wanted.backend.capabilities:
+        seconds, n = Foresight(store).seconds(wanted), passes(wanted.request)
+        if seconds >= LONG_S:
+            one = "pass" if n == 1 else "passes"
+            found.append(
+                f"The run takes about {seconds / 60:.0f} min by a rough guess, with {n} {one} over the answer: fewer "
+                "come of --repeats 1, --warmup 0, --profilers '' and less of --max-new-tokens. Ctrl-C stops it."
+            )
+    return found
 
 
 def follow(runner: Runner, run: Run) -> Result:

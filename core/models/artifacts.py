@@ -1,7 +1,7 @@
 """The files a backend needs and a model does not have: derived once, kept in the cache, found again.
 
 Knows the routes: gguf -> hf -> onnx, config -> hf -> onnx, hf -> gguf and, for the families that can be written so,
-config -> hf -> gguf. The conversions themselves are in
+config -> gguf. The conversions themselves are in
 gguf_to_hf, random_weights, onnx_export and hf_to_gguf; keeping their results whole is artifact_cache's.
 
 `provide` works in this process. The worker asks for the same through a process of its own,
@@ -18,15 +18,17 @@ import json
 import math
 import shutil
 import sys
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from core import engine, weight_files
 from core.errors import ExplorerError
-from core.models import formats, gguf_file
+from core.models import formats, gguf_file, safetensors_file
 from core.models.artifact_cache import fingerprint, fingerprints, folder, key_of, made
 from core.models.precision import RESTORED, declared
-from core.models.spec import read_config
+from core.models.spec import read_config, stored_dtype
 from core.types import ModelEntry, Progress
 from hardware.memory import available_bytes
 
@@ -128,6 +130,13 @@ def derived_dtype(kind: str, stored: str) -> str:
     return stored if kind == "gguf" else "fp32"
 
 
+def drawn_dtype(config: Mapping[str, Any]) -> str:
+    """The number format in which a GGUF's random weights are drawn for a bare configuration: the one that it names for
+    its weights, whatever it declares about their quantization."""
+    dtype = stored_dtype(config) or ("bf16" if declared(config) else "fp32")
+    return dtype if dtype in ("fp32", "fp16", "bf16") else "bf16"
+
+
 # ---------------------------------------------------------------- the routes
 
 
@@ -198,6 +207,8 @@ def _onnx(entry: ModelEntry, progress: Progress, alone: bool) -> Path:
 def _gguf(entry: ModelEntry, progress: Progress) -> Path:
     from core.models import hf_to_gguf
 
+    if "hf" not in entry.files:
+        return _drawn_gguf(entry, progress)
     source = _hf(entry, progress)
     key = key_of("gguf from hf", hf_to_gguf.VERSION, *_origin(source))
 
@@ -205,6 +216,20 @@ def _gguf(entry: ModelEntry, progress: Progress) -> Path:
         hf_to_gguf.convert(source, out / "model.gguf", entry.label, report)
 
     return made(key, entry, "a GGUF file", progress, lambda: hf_to_gguf.output_bytes(source), build) / "model.gguf"
+
+
+def _drawn_gguf(entry: ModelEntry, progress: Progress) -> Path:
+    """Random weights written as a GGUF at once: a folder between would take its room and time once more."""
+    from core.models import hf_to_gguf
+
+    config, dtype = _config_folder(entry, progress), drawn_dtype(read_config(entry.files["config"]))
+    key = key_of("gguf from config", hf_to_gguf.VERSION, dtype, *fingerprints(config))
+
+    def build(out: Path, report: Progress) -> None:
+        hf_to_gguf.draw(config, dtype, out / "model.gguf", entry.label, report)
+
+    what = "a GGUF file of random weights"
+    return made(key, entry, what, progress, lambda: hf_to_gguf.drawn_bytes(config, dtype), build) / "model.gguf"
 
 
 def _origin(source: Path) -> tuple[str, ...]:
@@ -255,7 +280,7 @@ def _check_memory(entry: ModelEntry, what: str, copies: int) -> None:
 
 def _fp32_bytes(source: Path) -> int:
     """Bytes of the folder's weights in fp32, and a little for the graph around them."""
-    headers = [formats.safetensors_header(f) for f in weight_files.of(source).files]
+    headers = [safetensors_file.header(f) for f in weight_files.of(source).files]
     n: int = sum(math.prod(t["shape"]) for header in headers for t in header.values())
     return n * 4 + (64 << 20)
 

@@ -13,14 +13,13 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-import struct
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from core import weight_files
 from core.errors import ExplorerError
-from core.models import gguf_file
+from core.models import gguf_file, safetensors_file
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 _WANTED = "Choose a GGUF file, a folder with config.json and safetensors, or a config.json."
@@ -183,11 +182,22 @@ def _pickle(name: str) -> ExplorerError:
     )
 
 
+def outside_json(content: bytes) -> Any:
+    """JSON that came from outside. Raises ValueError for what is none, for nesting without end and for text that cannot
+    be written as UTF-8."""
+    try:
+        found = json.loads(content.decode("utf-8-sig"))
+        json.dumps(found, ensure_ascii=False).encode()
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    return found
+
+
 def read_config(path: Path) -> dict[str, Any]:
     """A model's config.json. Raises ExplorerError when it is no JSON, or names no architecture."""
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
+        config = outside_json(path.read_bytes())
+    except ValueError as error:
         raise ExplorerError(f"{path.name} in {path.parent.name} is not valid JSON.", "Download it again.") from error
     if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
         raise ExplorerError(
@@ -264,23 +274,4 @@ def check(files: dict[str, str]) -> None:
 def _check_safetensors(folder: Path) -> None:
     weights = weight_files.of(folder)
     for file in (*weights.files, *weights.heads):
-        safetensors_header(file)
-
-
-def safetensors_header(path: Path) -> dict[str, Any]:
-    """Tensor name -> {dtype, shape, data_offsets}. Raises ExplorerError when the file is cut off or damaged."""
-    size = path.stat().st_size
-    try:
-        with path.open("rb") as f:
-            (length,) = struct.unpack("<Q", f.read(8))
-            if length > size:
-                raise ValueError("header longer than the file")
-            header: dict[str, Any] = json.loads(f.read(length))
-        header.pop("__metadata__", None)
-        end = max((t["data_offsets"][1] for t in header.values()), default=0)
-    except (struct.error, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
-        raise ExplorerError(f"{path.name} is not a valid safetensors file.", "Download it again.") from error
-    if 8 + length + end > size:
-        missing = 8 + length + end - size
-        raise ExplorerError(f"{path.name} is cut off ({missing:,} bytes are missing).", "Download it again.")
-    return header
+        safetensors_file.header(file)

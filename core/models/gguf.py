@@ -100,7 +100,7 @@ def gguf_tensors(file: GgufFile) -> list[Tensor]:
     first_extra = values.get("block_count") if values.get("nextn_predict_layers") else None
     return [
         Tensor(
-            layer=canonical_gguf(t.name) or t.name,
+            layer=canonical_gguf(t.name, file.architecture) or t.name,
             dtype=canonical_dtype(t.type_name),
             n_elements=t.n_elements,
             n_bytes=t.n_bytes,

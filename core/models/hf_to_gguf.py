@@ -1,4 +1,5 @@
-"""Writes a Hugging Face folder as a GGUF file: weights in the dtype they have, tokenizer, chat template.
+"""Writes a Hugging Face folder as a GGUF file: weights in the dtype they have, tokenizer, chat template; and one of
+random weights for a bare configuration, in the number format that it names.
 
 The inverse of gguf_to_hf, for the same families: what is fp32 stays fp32 and bf16 stays bf16, so nothing is
 lost (vectors become fp32, as llama.cpp wants them). Tensors are read and written one at a time. Every tensor
@@ -11,14 +12,14 @@ query and key rows of the llama family in pairs, Gemma's norms plus one, Llama 3
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from core import weight_files
 from core.errors import ExplorerError
-from core.models import formats, gguf_vocabulary
+from core.models import formats, gguf_vocabulary, random_weights, safetensors_file
 from core.types import Progress
 
 VERSION = 3  # raise it when the output changes: cached files are then made anew
@@ -32,6 +33,9 @@ ARCHITECTURES = {
     "gemma2": "gemma2",
     "gemma3_text": "gemma3",
 }
+_RAW = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}  # dtype of safetensors -> NumPy's
+_FLOATS = {"fp32": "F32", "fp16": "F16", "bf16": "BF16"}  # our names -> those of safetensors
+_N_DRAWN = 4_194_301  # a prime number of values, so that no width of a matrix repeats in it
 _GGML = {"F32": "F32", "F16": "F16", "BF16": "BF16"}  # dtype of safetensors -> ggml type
 _FILE_TYPES = {"F32": 0, "F16": 1, "BF16": 32}  # llama_ftype
 _PATTERNS = {"gemma2": 2, "gemma3": 6}  # every n-th block sees all positions
@@ -48,6 +52,42 @@ class _Stored:
     offset: int
     n_bytes: int
 
+    def read(self) -> Any:
+        """Its values, bf16 as their 16 bits."""
+        import numpy as np
+
+        count = math.prod(self.shape)
+        return np.fromfile(self.path, dtype=_RAW[self.dtype], count=count, offset=self.offset).reshape(self.shape)
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """A tensor of random weights. source: what is drawn, as it is stored; fill: all its values, where none is drawn."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    source: Any
+    start: int
+    fill: float | None = None
+
+    def read(self) -> Any:
+        """Its values, bf16 as their 16 bits; drawn ones are the source's, over and over from `start` on."""
+        import numpy as np
+
+        n = math.prod(self.shape)
+        if self.fill is not None:
+            return _as_stored(np.full(self.shape, self.fill, np.float32), self.dtype)
+        found = np.empty(n, self.source.dtype)
+        at, start = 0, self.start % len(self.source)
+        while at < n:
+            part = self.source[start : start + n - at]
+            found[at : at + len(part)] = part
+            at, start = at + len(part), 0
+        return found.reshape(self.shape)
+
+
+_Tensors = dict[str, _Stored | _Drawn]
+
 
 def output_bytes(folder: Path) -> int:
     """Size of the file that `convert` would write at most, without reading any weights."""
@@ -59,10 +99,54 @@ def convert(folder: Path, path: Path, name: str, progress: Progress) -> None:
 
     Raises ExplorerError for a damaged folder, and for a network that llama.cpp would compute differently.
     """
-    import gguf
+    config, arch = _config(folder)
+    _convert(folder, path, name, config, arch, _placed(_stored(folder), arch, config), progress)
+
+
+def drawn_bytes(folder: Path, dtype: str) -> int:
+    """Size of the file that `draw` would write, from the shapes alone. dtype: fp32, fp16 or bf16."""
+    shapes = random_weights.shapes(folder).values()
+    size = 4 if dtype == "fp32" else 2
+    return sum(math.prod(shape) * (size if len(shape) > 1 else 4) for shape in shapes) + (32 << 20)
+
+
+def draw(folder: Path, dtype: str, path: Path, name: str, progress: Progress) -> None:
+    """Write `path` with random weights for the config.json in `folder`, a tensor at a time.
+
+    A few million normal values are drawn once, and every matrix takes them from a place of its own on: speed and
+    memory are those of the architecture, text is noise. Raises as `convert` does.
+    """
+    import numpy as np
 
     config, arch = _config(folder)
-    tensors = _placed(_stored(folder), arch, config)
+    progress("Drawing random weights")
+    kind = _FLOATS[dtype]
+    scale = float(getattr(config, "initializer_range", None) or 0.02)
+    source = _as_stored(np.random.default_rng(0).standard_normal(_N_DRAWN, np.float32) * scale, kind)
+    shapes = random_weights.shapes(folder)
+    norms = 0.0 if arch in _PATTERNS else 1.0  # Gemma adds one to its norms' weights
+    tensors: _Tensors = {}
+    for i, (key, shape) in enumerate(shapes.items()):
+        fill = None if len(shape) > 1 else norms if "norm" in key and key.endswith("weight") else 0.0
+        tensors[key] = _Drawn(kind, shape, source, i * 1_299_709, fill)
+    _convert(folder, path, name, config, arch, _placed(tensors, arch, config), progress)
+
+
+def _as_stored(values: Any, dtype: str) -> Any:
+    """fp32 values as the file has them, bf16 rounded to its 16 bits."""
+    import numpy as np
+
+    if dtype == "BF16":
+        bits = values.view("<u4")
+        return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype("<u2")
+    return values.astype(np.dtype(_RAW[dtype]))
+
+
+def _convert(
+    folder: Path, path: Path, name: str, config: Any, arch: str, tensors: _Tensors, progress: Progress
+) -> None:
+    import gguf
+
     writer = gguf.GGUFWriter(None, arch)
     writer.add_name(name)
     matrices = [t.dtype for t in tensors.values() if len(t.shape) > 1]
@@ -197,7 +281,7 @@ def _stored(folder: Path) -> dict[str, _Stored]:
     """The folder's tensors by name. Raises ExplorerError when a file is cut off."""
     found: dict[str, _Stored] = {}
     for file in weight_files.of(folder).files:
-        header = formats.safetensors_header(file)
+        header = safetensors_file.header(file)
         with file.open("rb") as f:
             start = 8 + int.from_bytes(f.read(8), "little")
         for name, entry in header.items():
@@ -208,13 +292,13 @@ def _stored(folder: Path) -> dict[str, _Stored]:
     return found
 
 
-def _placed(stored: dict[str, _Stored], arch: str, c: Any) -> dict[str, _Stored]:
+def _placed(stored: Mapping[str, _Stored | _Drawn], arch: str, c: Any) -> _Tensors:
     """GGUF name -> tensor, each block complete and like every other, in the order of the blocks."""
     import gguf
 
     kind = next(key for key, value in gguf.MODEL_ARCH_NAMES.items() if value == arch)
     names = gguf.get_tensor_name_map(kind, c.num_hidden_layers)
-    placed: dict[str, _Stored] = {}
+    placed: _Tensors = {}
     for name, tensor in stored.items():
         if name.endswith("rotary_emb.inv_freq") or (name == "lm_head.weight" and c.tie_word_embeddings):
             continue
@@ -270,7 +354,7 @@ def _changes(arch: str, c: Any) -> dict[str, Any]:
 
 
 def _write(
-    writer: Any, path: Path, tensors: dict[str, _Stored], changes: dict[str, Any], divisors: Any, progress: Progress
+    writer: Any, path: Path, tensors: _Tensors, changes: dict[str, Any], divisors: Any, progress: Progress
 ) -> None:
     import gguf
     import numpy as np
@@ -307,12 +391,11 @@ def _write(
         writer.close()
 
 
-def _values(tensor: _Stored, kind: str, change: Any) -> Any:
+def _values(tensor: _Stored | _Drawn, kind: str, change: Any) -> Any:
     """The tensor as it goes into the file, C-contiguous; bf16 as its 16 bits unless its values must change."""
     import numpy as np
 
-    raw = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}[tensor.dtype]
-    x = np.fromfile(tensor.path, dtype=raw, count=math.prod(tensor.shape), offset=tensor.offset).reshape(tensor.shape)
+    x = tensor.read()
     if kind == "F32" and tensor.dtype == "BF16":
         x = (x.astype("<u4") << 16).view("<f4")
     elif kind == "F32":

@@ -18,14 +18,18 @@ VERSION = 1
 _SEED = 0
 
 
-def output_bytes(folder: Path) -> int:
-    """Size of the weights in fp32, counted on a model without storage."""
+def shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    """Parameter -> shape, of a model without storage; a tied one once."""
     import torch
 
     with torch.device("meta"):
         model = _model(folder)
-    n: int = sum(math.prod(p.shape) for p in model.parameters())
-    return n * 4 + (32 << 20)
+    return {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+
+
+def output_bytes(folder: Path) -> int:
+    """Size of the weights in fp32."""
+    return 4 * sum(math.prod(shape) for shape in shapes(folder).values()) + (32 << 20)
 
 
 def write(folder: Path, out: Path, progress: Progress) -> None:

@@ -182,8 +182,8 @@ def read_config(path: str | Path) -> dict[str, Any]:
 def parsed_config(content: bytes, name: str) -> dict[str, Any]:
     """A configuration from the content of a file of this name. Raises ExplorerError."""
     try:
-        config = json.loads(content.decode("utf-8-sig"))
-    except (ValueError, RecursionError) as error:
+        config = formats.outside_json(content)
+    except ValueError as error:
         where = f" (line {error.lineno}: {error.msg})" if isinstance(error, json.JSONDecodeError) else ""
         raise ExplorerError(f"{name} is not JSON{where}.", "Choose the config.json that came with the model.") from None
     if not isinstance(config, dict):

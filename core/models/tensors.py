@@ -5,7 +5,6 @@ Knows safetensors headers and how to lay the bytes of a file's tensors over a ne
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable
@@ -18,7 +17,7 @@ from core import weight_files
 from core.dtypes import canonical_dtype, is_quantized
 from core.errors import ExplorerError
 from core.layer_names import block_of, canonical_hf, fit, kind_of
-from core.models import formats
+from core.models import safetensors_file
 from core.types import Aside, Elementwise, Layer, ModelSpec, Record
 
 # In a weight's place or beside it: "torch-int", GPTQ and AWQ, compressed-tensors and FP8, bitsandbytes, MLX, HQQ.
@@ -36,7 +35,6 @@ _ASIDE = {
     "mtp": re.compile(r"(?:^|\.)mtp\."),
 }
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
-_HEADER_LIMIT = 100_000_000  # the safetensors format's own limit
 
 
 class Tensor(Record, frozen=True):
@@ -180,10 +178,7 @@ def main_dtype(parts: Iterable[tuple[str | None, int]]) -> str:
 
 
 def safetensors_headers(folder: Path, architecture: str) -> list[Tensor]:
-    """All tensors of a folder's safetensors files, from the headers alone.
-
-    Format: 8 bytes little-endian length, then JSON (huggingface/safetensors, README).
-    """
+    """All tensors of a folder's safetensors files, from the headers alone."""
     files = weight_files.of(folder).files
     if not files:
         if any(next(folder.glob(pattern), None) for pattern in _PICKLES):
@@ -196,8 +191,9 @@ def safetensors_headers(folder: Path, architecture: str) -> list[Tensor]:
         )
     found: dict[str, Tensor] = {}
     for file in files:
-        for name, tensor in _header(file, architecture).items():
-            found.setdefault(name, tensor)  # each weight counts once, whatever the shards repeat
+        for name, entry in safetensors_file.header(file).items():
+            if name not in found:  # each weight counts once, whatever the shards repeat
+                found[name] = _tensor(name, entry, architecture)
     return list(found.values())
 
 
@@ -205,27 +201,10 @@ def safetensors_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
     """The shape of every weight of a folder that a text token touches, without the scales beside quantized ones."""
     found: dict[str, tuple[int, ...]] = {}
     for file in weight_files.of(folder).files:
-        for name, entry in formats.safetensors_header(file).items():
+        for name, entry in safetensors_file.header(file).items():
             if not any(pattern.search(name) for pattern in _ASIDE.values()) and not _BESIDE.search(name):
                 found.setdefault(name, tuple(entry["shape"]))
     return found
-
-
-def _header(file: Path, architecture: str) -> dict[str, Tensor]:
-    try:
-        with file.open("rb") as f:
-            size = int.from_bytes(f.read(8), "little")
-            if not 2 <= size <= _HEADER_LIMIT:
-                raise ValueError("the length of its header makes no sense")
-            header = json.loads(f.read(size))
-        end = max((e["data_offsets"][1] for k, e in header.items() if k != "__metadata__"), default=0)
-        if file.stat().st_size < 8 + size + end:
-            raise ValueError("it ends early")
-        return {name: _tensor(name, entry, architecture) for name, entry in header.items() if name != "__metadata__"}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
-        raise ExplorerError(
-            f"{file.name} is not a complete safetensors file: {error}.", "Copy or download it again."
-        ) from None
 
 
 def _tensor(name: str, entry: dict[str, Any], architecture: str) -> Tensor:

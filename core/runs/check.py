@@ -18,6 +18,7 @@ from core.types import (
     Evaluate,
     Generate,
     ModelEntry,
+    ModelSpec,
     ReadsQuantized,
     Record,
     Request,
@@ -38,6 +39,7 @@ class MemoryEstimate(Record):
     workspace_bytes: int
     runtime_bytes: int
     available_bytes: int
+    buffers_bytes: int = 0  # what the libraries will say that they allocated, touched or not
 
     @property
     def total_bytes(self) -> int:
@@ -71,7 +73,18 @@ def estimate(wanted: Resolved) -> MemoryEstimate:
         workspace_bytes=sum(reserve.workspace_bytes for _, reserve in told if runs),
         runtime_bytes=sum(runtime.values()),
         available_bytes=available_bytes(),
+        buffers_bytes=sum(sum(reserve.buffers_bytes.values()) for _, reserve in told if runs),
     )
+
+
+def foretold_buffers(spec: ModelSpec, request: Request) -> dict[str, int]:
+    """What the backend's library will say that it allocated for a request, by use; empty where it says nothing, and
+    for a request of another version of Roofscope."""
+    try:
+        backend = plugins.get("backend", request.backend)
+        return backend.reserve(spec, request, _length(request.task)).buffers_bytes
+    except ExplorerError:
+        return {}
 
 
 def _loaded_bytes(source: Resolved) -> int:

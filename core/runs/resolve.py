@@ -104,7 +104,8 @@ def resolve(request: Request) -> Resolved:
     source, there = (kind, path) if path is not None else next(iter(entry.files.items()))
     stored = _read(there, source, stamp({source: there}))
     if kind != source:
-        stored = spec.retype(stored, artifacts.derived_dtype(kind, stored.dtype))
+        own = artifacts.drawn_dtype(spec.read_config(there)) if source == "config" else stored.dtype
+        stored = spec.retype(stored, artifacts.derived_dtype(kind, own))
     dtype = None
     if not isinstance(request.task, Derive):
         dtype = loaded_dtype(backend, kind, stored.dtype, request.dtype, trained=entry.family == "derived")

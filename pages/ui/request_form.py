@@ -158,7 +158,13 @@ def _with_memory(request: Request) -> Request | None:
         help=f"Estimated before loading: weights {text.size(needed.weights_bytes)}, "
         f"second copies that kernels pack {text.size(needed.packed_bytes)}, "
         f"KV cache {text.size(needed.kv_bytes)}, activations {text.size(needed.workspace_bytes)}, "
-        f"library {text.size(needed.runtime_bytes)}.",
+        f"library {text.size(needed.runtime_bytes)}."
+        + (
+            f" Its buffers, as the library will report them: {text.size(needed.buffers_bytes)}, of which only what a "
+            "run touches counts here."
+            if needed.buffers_bytes
+            else ""
+        ),
     )
     _say_duration(request)
     if needed.verdict != "no":

@@ -10,12 +10,13 @@ import streamlit as st
 from core import plugins
 from core.analysis.capacity import MOST_TOKENS, fit, usable_bytes
 from core.analysis.memory import Axis, Shape, Split, as_stored, grown, live_sets, split
-from core.analysis.memory_seen import Measured, measured, reported, shape_of_run
+from core.analysis.memory_seen import Measured, by_purpose, measured, reported, shape_of_run
 from core.charts.memory import growth, split_bars, weight_bars
 from core.charts.timeline import memory_timeline
 from core.dtypes import BITS_PER_WEIGHT
 from core.errors import ExplorerError
 from core.paths import data_dir
+from core.runs.check import foretold_buffers
 from core.runs.store import Run
 from core.types import Loaded, Memory, ModelSpec, Result
 from hardware import catalogue
@@ -62,8 +63,10 @@ def parts(of: Split) -> dict[str, float]:
     }
 
 
-def draw_side_by_side(of: Split, seen: Measured, own: dict[str, int], shape: Shape) -> None:
+def draw_side_by_side(of: Split, seen: Measured, told: dict[str, int], own: dict[str, int], shape: Shape) -> None:
     bars: list[tuple[str, dict[str, float]]] = [("computed", parts(of))]
+    if own and told:
+        bars.append(("foretold", {k: float(v) for k, v in told.items()}))
     if own:
         bars.append(("reported by the library", {k: float(v) for k, v in own.items()}))
     steps = {"runtime": seen.runtime_bytes, "opening the model": seen.loading_bytes, "while running": seen.growth_bytes}
@@ -79,7 +82,7 @@ def draw_side_by_side(of: Split, seen: Measured, own: dict[str, int], shape: Sha
         st.caption(
             f"Computed for {shape.n_context:,} tokens of cache and passes of {shape.n_forward:,} tokens, batch "
             f"{shape.batch}. Measured is resident memory: what a library only reserves, for its largest forward say, "
-            f"does not count until it is touched.{warm}"
+            f"does not count until it is touched. Foretold is what the library was expected to report.{warm}"
         )
     with right.container(border=True, height="stretch"):
         st.markdown("**Peak**")
@@ -96,7 +99,7 @@ def draw_side_by_side(of: Split, seen: Measured, own: dict[str, int], shape: Sha
         st.caption(f"Peaks are {how}." if rows else "Memory was not measured in this run.")
 
 
-def draw_table(of: Split, seen: Measured, own: dict[str, int]) -> None:
+def draw_table(of: Split, seen: Measured, told: dict[str, int], own: dict[str, int]) -> None:
     note = {
         "weights": "Exactly the tensors of the file",
         "KV cache": "Keys and values, windows and recurrent states respected",
@@ -110,6 +113,7 @@ def draw_table(of: Split, seen: Measured, own: dict[str, int]) -> None:
                 {
                     "Part": name,
                     "Computed (MB)": b / 1e6 if name != "runtime" or of.runtime_bytes is not None else None,
+                    "Foretold (MB)": told[name] / 1e6 if own and name in told else None,
                     "Reported (MB)": own[name] / 1e6 if name in own else None,
                     "Measured (MB)": seen.runtime_bytes / 1e6 if name == "runtime" and seen.runtime_bytes else None,
                     "What it is": note[name],
@@ -119,9 +123,9 @@ def draw_table(of: Split, seen: Measured, own: dict[str, int]) -> None:
             hide_index=True,
             column_config={
                 name: st.column_config.NumberColumn(format="%.1f")
-                for name in ("Computed (MB)", "Reported (MB)", "Measured (MB)")
+                for name in ("Computed (MB)", "Foretold (MB)", "Reported (MB)", "Measured (MB)")
             },
-            alt="Memory by purpose, computed, reported by the library and measured",
+            alt="Memory by purpose, computed, foretold, reported by the library and measured",
         )
 
 
@@ -249,13 +253,14 @@ def draw_run(run: Run, result: Result) -> None:
     shape = shape_of_run(result, loaded.setup)
     of = split(loaded.spec, shape, runtime_of(run))
     seen, own = measured(loaded, run.recording().all(Memory)), reported(loaded.setup)
-    draw_side_by_side(of, seen, own, shape)
+    told = by_purpose({"model": loaded.spec.weight_bytes or 0, **foretold_buffers(loaded.spec, run.request)})
+    draw_side_by_side(of, seen, told, own, shape)
     with st.container(border=True):
         st.markdown("**Over the run** :gray[· triangles are true peaks]")
         figure(memory_timeline(result.memory), key="timeline")
         st.caption("Anonymous memory is the process's own. File-backed pages come from the mapped model file; the "
                    "system may take them back.")  # fmt: skip
-    draw_table(of, seen, own)
+    draw_table(of, seen, told, own)
 
 
 def draw_what_if(run: Run, loaded: Loaded, result: Result) -> None:

@@ -70,4 +70,7 @@ def test_what_llama_cpp_allocates_was_foretold(tmp_path: Path) -> None:
         told = seen["told"]
         assert told["kv_bytes"] == pytest.approx(seen["kv"], rel=0.01, abs=2 * KV_STEP), name
         assert told["packed_bytes"] == pytest.approx(seen["packed"], rel=CLOSE, abs=2 * KV_STEP), name
+        buffers = told.pop("buffers_bytes")
+        assert buffers["compute"] == pytest.approx(seen["compute"], rel=CLOSE, abs=KV_STEP), name
+        assert buffers["KV"] + buffers["RS"] == told["kv_bytes"], name
         assert sum(told.values()) == pytest.approx(seen["resident"], rel=CLOSE), name

@@ -19,12 +19,13 @@ from click.testing import CliRunner
 
 from core.cli import cli
 from core.cli.group import MODULES
-from core.cli.running import summary
+from core.cli.running import beforehand, summary
 from core.paths import data_dir
 from core.runs.recording import Recording
+from core.runs.resolve import resolve
 from core.runs.store import Store
 from core.runs.summarize import summarize
-from core.types import Request, Step, Unrest
+from core.types import Generate, Request, Step, Unrest
 
 ROOT = Path(__file__).parents[2]
 FIELDS = {
@@ -114,6 +115,27 @@ def test_ctrl_c_outside_a_run_says_so_too(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr("core.cli.listings.data_dir", interrupted)
     done = core("runs")
     assert done.returncode == 130 and done.stderr == "Stopped.\n"
+
+
+def test_a_long_run_says_beforehand_what_it_writes_and_about_how_long_it_takes(tmp_path: Path) -> None:
+    """A 7B configuration that declares 4 bits and has no weights: they are drawn in fp16, 2 bytes each."""
+    config = {
+        "model_type": "qwen2", "hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28,
+        "num_attention_heads": 28, "num_key_value_heads": 4, "vocab_size": 152064, "tie_word_embeddings": False,
+        "max_position_embeddings": 32768, "torch_dtype": "float16", "quantization": {"group_size": 64, "bits": 4},
+    }  # fmt: skip
+    path = tmp_path / "seven" / "config.json"
+    path.parent.mkdir()
+    path.write_text(json.dumps(config))
+    task = Generate(prompt_tokens=10, max_new_tokens=101)
+    wanted = resolve(Request(model=str(path), backend="llama_cpp", task=task, profilers=(), warmup=1, repeats=3))
+    assert wanted.spec.weight_bytes == 2 * 7_615_616_512
+    first, second = beforehand(wanted, Store(tmp_path))
+    assert first.startswith("First 15.2 GB are written to the disk (random weights)")
+    # 4 passes of 101 forwards: 14.1 GB read at 10 GB/s, 14 GFLOP at 50 GFLOP/s: 1.7 s each; loading takes 30 s
+    assert second.startswith("The run takes about 12 min by a rough guess, with 4 passes") and "Ctrl-C" in second
+    short = resolve(Request(model="smollm2-135m", backend="llama_cpp", task=Generate(prompt="Hello"), profilers=()))
+    assert beforehand(short, Store(tmp_path)) == []
 
 
 def test_prompt_tokens_ask_for_exactly_that_many() -> None:

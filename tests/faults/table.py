@@ -207,6 +207,23 @@ MODELS = (
     ),
     *_of(
         "models",
+        "models/test_safetensors_file.py",
+        ("each_fault_is_one_sentence_with_its_cause", "safetensors that are wrong", "one sentence each", "the app"),
+        (
+            "a_mutated_safetensors_header_is_read_or_refused_in_a_sentence",
+            "headers of safetensors mutated at random",
+            "one sentence each",
+            "the app",
+        ),
+        (
+            "a_mutated_index_is_read_or_refused_in_a_sentence",
+            "an index mutated at random",
+            "one sentence each",
+            "the app",
+        ),
+    ),
+    *_of(
+        "models",
         "models/test_spec.py",
         ("each_fault_is_one_sentence", "configurations that are wrong", "one sentence each", "the app"),
         (

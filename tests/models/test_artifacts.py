@@ -12,13 +12,17 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from core.errors import ExplorerError
-from core.models import artifact_cache, artifacts, catalogue, gguf_to_hf, hf_to_gguf, spec
-from core.types import ModelEntry
+from core.models import artifact_cache, artifacts, catalogue, gguf_file, gguf_to_hf, hf_to_gguf, spec
+from core.models.spec import from_gguf
+from core.runs.resolve import resolve
+from core.types import Generate, ModelEntry, Request
 from tests.support.gguf_models import tiny_gguf
 from tests.support.progress import silent
+from tests.support.reference import logits_of_gguf
 
 pytestmark = pytest.mark.engine("pytorch")
 
@@ -294,6 +298,33 @@ def test_a_bare_architecture_of_a_family_that_can_be_written_becomes_a_gguf(conf
     assert json.loads(Path(config.files["config"]).read_text())["model_type"] in hf_to_gguf.ARCHITECTURES
     assert artifacts.route(config, ("gguf",)) == "gguf"
     assert artifacts.route(config, ("onnx", "gguf")) == "onnx"
+
+
+@pytest.mark.parametrize(
+    ("model_type", "says", "dtype"),
+    [
+        ("llama", {"torch_dtype": "float16", "quantization": {"group_size": 64, "bits": 4}}, "F16"),
+        ("qwen2", {"dtype": "bfloat16"}, "BF16"),
+        ("gemma3_text", {"head_dim": 8, "query_pre_attn_scalar": 8, "num_hidden_layers": 6}, "F32"),
+    ],
+)
+def test_random_weights_become_a_gguf_at_once_in_their_own_format(
+    model_type: str, says: dict[str, Any], dtype: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "bare" / "config.json"
+    path.parent.mkdir()
+    path.write_text(json.dumps(CONFIG | {"model_type": model_type, "tie_word_embeddings": False} | says))
+    entry = ModelEntry(id="bare", label="Bare", family="local", files={"config": str(path)}, random_weights=True)
+    request = Request(model=str(path), backend="llama_cpp", task=Generate(prompt_tokens=8), profilers=())
+    wanted = resolve(request)
+    kind, made = artifacts.provide(entry, ("gguf",), silent)
+    found = from_gguf(Path(made))
+    assert kind == "gguf" and len(artifacts_left()) == 2, "a folder of weights was written besides"
+    assert {t.type_name for t in gguf_file.read(Path(made)).tensors if len(t.shape) > 1} == {dtype}
+    assert wanted.spec.n_params == found.n_params and wanted.spec.dtype == found.dtype
+    assert wanted.spec.weight_bytes == pytest.approx(found.weight_bytes, rel=0.02)  # its vectors are fp32
+    logits = logits_of_gguf(Path(made), list(range(20)))
+    assert np.isfinite(logits).all() and logits.std() > 0 and len({row.tobytes() for row in logits}) > 10
 
 
 def test_damage_is_said_before_building(gguf: ModelEntry) -> None:

@@ -16,8 +16,9 @@ from core.layer_names import canonical_hf
 from core.models import library, module_tree
 from core.models.architectures import from_modules, model_types
 from core.models.presets import presets
-from core.models.spec import from_config, from_hf_folder
+from core.models.spec import from_config, from_gguf, from_hf_folder
 from core.types import Attention, Conv, Linear, Scan
+from tests.support import hybrids
 
 pytestmark = pytest.mark.engine("pytorch")
 
@@ -125,6 +126,28 @@ def test_what_is_built_from_modules_is_what_we_wrote_by_hand(preset):
             for s in (generic, by_hand)
         ]
         assert products[0] == products[1], kind
+
+
+@pytest.mark.parametrize("name", [name for name, family in hybrids.FAMILIES.items() if family.config])
+def test_a_gguf_of_a_hybrid_family_is_its_configuration(name, here, tmp_path):
+    family = hybrids.FAMILIES[name]
+    ours, theirs = from_config(family.config), from_gguf(hybrids.write(tmp_path / "small.gguf", family))
+    assert not ours.doubts and not theirs.doubts
+    assert theirs.n_params == ours.n_params == sum(prod(shape) for shape in family.tensors.values())
+    assert theirs.weight_bytes == sum(
+        prod(shape) * (4 if hybrids.is_whole(key, shape) else 2) for key, shape in family.tensors.items()
+    )
+    assert theirs.n_blocks == ours.n_blocks and theirs.max_context in (ours.max_context, 128)
+    for n in (1, 100):
+        assert kv_cache_bytes(theirs, n) == kv_cache_bytes(ours, n) and state_bytes(theirs) == state_bytes(ours)
+    for kind in (Linear, Attention, Scan, Conv):
+        products = [
+            sum(row.flops for row, layer in zip(work(s, 3, 50), s.layers, strict=True) if isinstance(layer.op, kind))
+            for s in (ours, theirs)
+        ]
+        assert products[0] == products[1], kind
+    read = {source for layer in theirs.layers for source in layer.inputs}
+    assert [layer.name for layer in theirs.layers if layer.name not in read] == ["lm_head"]
 
 
 CASE_CONFIGS = sorted(str(p.relative_to(CASES)) for p in CASES.rglob("*.json") if '"model_type"' in p.read_text())

@@ -161,6 +161,28 @@ def test_every_byte_has_a_layer_and_every_state_its_size(architecture, tmp_path)
     assert read == 2 * 4 * state  # of both sequences
 
 
+@pytest.mark.parametrize("architecture", FILES)
+def test_every_output_is_read_and_blocks_are_put_together_as_they_run(architecture, tmp_path):
+    """Also where a file lists the tensors of a block by their names, as converted files do."""
+    values, tensors = FILES[architecture][0], _tensors(architecture)
+    sources = []
+    for order in (list, sorted):
+        ordered = {name: tensors[name] for name in order(tensors)}
+        spec = from_gguf(write_gguf(tmp_path / f"{order.__name__}.gguf", architecture, values, ordered))
+        sources.append({layer.name: set(layer.inputs) for layer in spec.layers})
+        read = {name for layer in spec.layers for name in layer.inputs}
+        assert [x.name for x in spec.layers if x.name not in read] == ["lm_head"]
+    assert sources[0] == sources[1] or architecture == "rwkv7"  # whose parts only its order tells
+    wired = {
+        "falcon-h1": {"ssm.in_proj": "attn_norm", "ssm.conv": "ssm.in_proj", "ssm.scan": "ssm.conv"},
+        "granitehybrid": {"ssm.in_proj": "attn_norm", "ssm.conv": "ssm.in_proj", "ssm.out_proj": "ssm.norm"},
+        "lfm2": {"ssm.in_proj": "attn_norm", "ssm.conv": "ssm.in_proj", "ssm.out_proj": "ssm.act"},
+        "qwen3next": {"attn.qkv_proj": "attn_norm", "ssm.conv": "attn.qkv_proj", "mlp.router": "mlp_norm"},
+    }
+    for layer, source in wired.get(architecture, {}).items():
+        assert sources[0][f"blocks.0.{layer}"] == {f"blocks.0.{source}"}, layer
+
+
 def test_windows_of_a_pattern(tmp_path):
     spec = from_gguf(_written("cohere2", tmp_path))
     assert [x.op.window for x in spec.layers if isinstance(x.op, Attention)] == [8, None]

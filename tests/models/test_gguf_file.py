@@ -13,6 +13,7 @@ import pytest
 from core.backends.llama_cpp import model
 from core.errors import ExplorerError
 from core.models import catalogue, formats, gguf_file, spec
+from tests.support import hybrids
 from tests.support.gguf_bytes import ARRAY, LLAMA, SHAPES, STRING, U32, file, header
 
 
@@ -136,6 +137,29 @@ def test_a_mutated_header_is_read_or_refused_in_a_sentence(seed: int, tmp_path: 
             assert error.message.endswith(".") and error.hint
             assert error.message.encode()  # it can be shown
     assert 100 < refused < 500
+
+
+@pytest.mark.parametrize("name", hybrids.FAMILIES)
+def test_mutated_headers_of_families_without_a_file_here(name: str, tmp_path: Path) -> None:
+    """Their layers are made from their tensors, whatever these say."""
+    chance = random.Random(name)
+    written = hybrids.write(tmp_path / "whole.gguf", hybrids.FAMILIES[name])
+    whole = written.read_bytes()
+    start = min(tensor.offset for tensor in gguf_file.read(written).tensors)
+    tokens, path = whole.index(b"tokenizer.ggml.tokens"), tmp_path / "m.gguf"
+    merges = whole.index(b"tokenizer.ggml.eos_token_id")
+    refused = 0
+    for i in range(100):
+        # faults before the vocabulary, or behind it, which is the longest part
+        head = mutated(whole[:tokens], chance) + whole[tokens:start]
+        tail = whole[:merges] + mutated(b"head" + whole[merges:start], chance)[4:]
+        path.write_bytes((head if i % 2 else tail) + whole[start:])
+        try:
+            spec.from_gguf(path)
+        except ExplorerError as error:
+            refused += 1
+            assert error.message.endswith(".") and error.hint and error.message.encode()
+    assert 10 < refused < 100
 
 
 # ---------------------------------------------------------------- parts

@@ -2,7 +2,7 @@
 
     python -m tests.support.held '[{"path": ..., "options": {...}, "batch": 1, "n_prompt": 200}, ...]'
 
-prints for each a line of JSON: {"kv", "packed", "model", "resident"} in bytes, beside {"told": Reserve}.
+prints for each a line of JSON: {"kv", "packed", "compute", "resident"} in bytes, beside {"told": Reserve}.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def held(path: str, options: dict[str, Any], batch: int, n_prompt: int) -> dict[
     buffers: dict[str, int] = session.setup.buffers_bytes
     row = np.random.default_rng(0).integers(0, found.vocab_size, n_prompt)
     session.forward(np.tile(row, (batch, 1)), keep=1)
-    kinds = {"kv": ("KV", "RS"), "packed": ("REPACK model", "AMX model")}
+    kinds = {"kv": ("KV", "RS"), "packed": ("REPACK model", "AMX model"), "compute": ("compute",)}
     sums = {kind: sum(n for name, n in buffers.items() if name.endswith(ends)) for kind, ends in kinds.items()}
     return {**sums, "resident": resident().rss_bytes, "told": msgspec.to_builtins(told)}
 

@@ -12,7 +12,7 @@ import pytest
 from core import plugins
 from core.backends.pytorch import load, quant
 from core.errors import ExplorerError
-from core.models import artifacts, formats
+from core.models import artifacts, safetensors_file
 from core.plugins import settings
 from core.transforms._integers import int4_groups, int8_rows
 from core.transforms.torch_quantize import Quantization
@@ -210,7 +210,7 @@ def test_a_quantized_folder_computes_what_its_integers_stand_for(
 def test_every_byte_of_the_file_belongs_to_a_layer(tmp_path: Path, params: dict[str, Any], table: str) -> None:
     path = tied_folder(tmp_path)
     made, _ = make("torch_quantize", path, tmp_path / "out", table=table, **params)
-    header = formats.safetensors_header(tmp_path / "out" / "model.safetensors")
+    header = safetensors_file.header(tmp_path / "out" / "model.safetensors")
     stored = sum(t["data_offsets"][1] - t["data_offsets"][0] for t in header.values())
     assert made.spec.weight_bytes == stored
     dtypes = {layer.name: layer.weight_dtype for layer in made.spec.layers}

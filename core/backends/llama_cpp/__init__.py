@@ -89,6 +89,11 @@ class LlamaCpp:
         threads = request.threads or usable_cores()
         trained = llama_cpp.llama_model_n_ctx_train(model)
         n_ctx = reserve.context_of(options, trained)
+        if n_ctx > trained and any(layer.name == "embed.position" for layer in spec.layers):
+            raise ExplorerError(
+                f"The context of {n_ctx} tokens is longer than the table of {trained} positions that {spec.name} has.",
+                f"Set n_ctx to {trained} or less.",
+            )
         # a state-space model's state cannot go back to what it was some tokens ago
         forgets = llama_cpp.llama_model_is_recurrent(model) or llama_cpp.llama_model_is_hybrid(model)
 

@@ -49,7 +49,9 @@ def network(
     shapes: of every tensor that a text token touches, slowest axis first. config, values: the metadata, by the names of
     config.json and by llama.cpp's own. Raises ExplorerError for a file without blocks.
     """
-    return _network(_Reader({name: (canonical_gguf(name) or name, s) for name, s in shapes.items()}, config, values))
+    kind = str(config.get("model_type", ""))
+    named = {name: (canonical_gguf(name, kind) or name, shape) for name, shape in shapes.items()}
+    return _network(_Reader(named, config, values))
 
 
 def of_folder(shapes: Mapping[str, tuple[int, ...]], config: Mapping[str, Any]) -> tuple[Network, str]:
@@ -91,6 +93,19 @@ def _network(reader: _Reader) -> tuple[Network, str]:
     return build(leaves, reader.cores(leaves)), reader.unknown()
 
 
+def _before_feed_forward(leaves: Mapping[str, Leaf]) -> list[Leaf]:
+    """llama.cpp has one name for a norm behind the attention and for one before the feed-forward network: it is the
+    latter in a block that has neither another nor one behind its feed-forward network."""
+    found = []
+    for name, leaf in leaves.items():
+        at = name.removesuffix("attn_post_norm")
+        alone = not {f"{at}mlp_norm", f"{at}mlp_post_norm"} & leaves.keys()
+        feeds = any(other.startswith(f"{at}mlp.") for other in leaves)
+        moved = name.endswith(".attn_post_norm") and alone and feeds
+        found.append(Leaf(f"{at}mlp_norm", leaf.op, leaf.n_params) if moved else leaf)
+    return found
+
+
 class _Reader:
     def __init__(
         self,
@@ -122,6 +137,7 @@ class _Reader:
             into = f"{at}.scan" if step else leaf.name
             before = merged.get(into)
             merged[into] = Leaf(into, leaf.op, leaf.n_params + (before.n_params if before else 0))
+        merged = {leaf.name: leaf for leaf in _before_feed_forward(merged)}
         merged |= {leaf.name: leaf for leaf in self._shifts(merged)}
         if "lm_head" not in merged and (table := merged.get("embed")) and isinstance(table.op, Embedding):
             op = Linear(d_in=table.op.d, d_out=table.op.rows, tied_to="embed")

@@ -16,7 +16,7 @@ from core.layer_names import kind_of
 from core.models.network import Network
 from core.types import Attention, Conv, Elementwise, Embedding, Linear, Norm, Op, Rope, Scan
 
-_OUTPUTS = ("o_proj", "out_proj", "down_proj", "linear_out")
+_OUTPUTS = ("o_proj", "out_proj", "down_proj", "linear_out", "output")
 _BEHIND_CORE = ("norm", "o_norm", "out_norm", "sub_norm", "g_norm")
 _MIXERS = ("attn", "ssm")
 _NORMS = ("attn_norm", "ssm_norm", "attn_post_norm", "cross_norm", "mlp_norm", "mlp_post_norm")
@@ -169,15 +169,16 @@ def _block(
         return flow.add(f"{block}.{name}.residual", _sum(d, len(dict.fromkeys(found))), *found)
 
     d_model = flow.width[x]
+    here = f"{flow.side}{block}"
+    if set(_MIXERS) <= parts.keys() and f"{here}.attn" not in cores and f"{here}.ssm" in cores:
+        parts["ssm"] = [*parts.pop("attn"), *parts["ssm"]]  # projections of the recurrence, named as attention's
     present = [m for m in _MIXERS if m in parts]
     alone = "mlp" not in parts or bool({"mlp_norm", "mlp_post_norm", "cross"} & parts.keys())  # no parallel parts
     if present:
         normed = norm("attn_norm", stream)
         for mixer in present:
-            source = norm("ssm_norm", stream) if mixer == "ssm" else normed
-            out = _part(
-                flow, f"{block}.{mixer}", parts[mixer], cores.get(f"{flow.side}{block}.{mixer}"), source, d_model
-            )
+            source = norm("ssm_norm", stream) if mixer == "ssm" and "ssm_norm" in parts else normed
+            out = _part(flow, f"{block}.{mixer}", parts[mixer], cores.get(f"{here}.{mixer}"), source, d_model)
         norm("attn_post_norm", out)
         if alone:
             stream = join(present[0])
@@ -206,6 +207,8 @@ def _part(flow: _Flow, prefix: str, leaves: Sequence[Leaf], core: Core | None, x
     """Projections in, what is computed from them, projections out. also: outputs from elsewhere that the core reads."""
     loose = [leaf for leaf in leaves if leaf.op is None and leaf.last in ("core", "scan", "act")]
     solid = [leaf for leaf in leaves if leaf not in loose]
+    if any(isinstance(leaf.op, Conv) for leaf in solid):
+        solid.sort(key=_turn)  # files list them by name, and modules as they are made
     linears = [leaf for leaf in solid if isinstance(leaf.op, Linear)]
     outs = [leaf for leaf in linears if leaf.last in _OUTPUTS]
     if not outs and len(linears) > 1 and isinstance(linears[-1].op, Linear) and linears[-1].op.d_out == d_model:
@@ -237,8 +240,9 @@ def _part(flow: _Flow, prefix: str, leaves: Sequence[Leaf], core: Core | None, x
     fresh = [name for name in flow.unread if name not in known] or [x]
     y = fresh[-1]
     if core and core.rotated:
-        y = flow.add(f"{prefix}.rope", Rope(d=core.rotated), *fresh)
-        fresh = [y, *([named["v_proj"]] if "v_proj" in named else [])]
+        values = named.get("v_proj")
+        y = flow.add(f"{prefix}.rope", Rope(d=core.rotated), *([n for n in fresh if n != values] or fresh))
+        fresh = [y, *([values] if values else [])]
     n_loose = sum(leaf.n_params for leaf in loose)
     if core is not None:
         name = "core" if prefix.rpartition(".")[2] != "ssm" else "scan"
@@ -256,6 +260,14 @@ def _part(flow: _Flow, prefix: str, leaves: Sequence[Leaf], core: Core | None, x
     for leaf in [*behind, *outs]:
         y = put(leaf, y)
     return y
+
+
+def _turn(leaf: Leaf) -> int:
+    """When a leaf of a recurrence runs: projections, convolution, what selects, its norms, its step, all else."""
+    if isinstance(leaf.op, Conv):
+        return 1
+    later = {"x_proj": 2, "dt_norm": 3, "b_norm": 3, "c_norm": 3, "dt_proj": 4}
+    return later.get(leaf.last, 0 if isinstance(leaf.op, Linear) else 5)
 
 
 def _gate_width(op: Op, named: Mapping[str, str], flow: _Flow) -> int:
@@ -324,6 +336,8 @@ def _source(flow: _Flow, op: Op, x: str, made: Sequence[str]) -> str:
     want = op.d_in if isinstance(op, Linear) else op.d if isinstance(op, Norm) else 0
     if isinstance(op, Conv):
         want = op.channels
+        if made and not any(flow.width[name] == want for name in made):
+            return max(made, key=lambda name: flow.width[name])  # a part of the widest projection
     if want and flow.width[x] == want:
         return x
     fits = [name for name in made if flow.width[name] == want]
