@@ -261,7 +261,7 @@ def test_an_encoder_gets_its_masked_head(tmp_path: Path) -> None:
 
 def test_an_impossible_config_is_said(config: ModelEntry) -> None:
     Path(config.files["config"]).write_text(json.dumps(CONFIG | {"num_attention_heads": 0}))
-    with pytest.raises(ExplorerError, match="cannot build this config|'num_attention_heads' is 0"):
+    with pytest.raises(ExplorerError, match="'num_attention_heads' is 0"):
         artifacts.provide(config, ("hf",), silent)
     Path(config.files["config"]).write_text(json.dumps({"model_type": "no-such-type"}))
     with pytest.raises(ExplorerError, match="'no-such-type' is not known"):
