@@ -104,8 +104,8 @@ def main() -> None:
         rest.line(note)
         if note is not None:
             st.stop()
+        lecture.frame(chosen.title)
         with st.container():  # what comes and goes in it does not move the page: moved, all of it would be seen twice
-            lecture.frame(chosen.title)
             tour_strip()
             way_back(on_lessons=chosen.title == "Lessons")
             missing_run_notice()

@@ -91,7 +91,7 @@ cli(["strategies"], standalone_mode=False)
 print(sorted(name for name in sys.modules if name.startswith("core.cli.") or name in ("altair", "core.studies")))
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == "['core.cli.group', 'core.cli.listings']"
+    assert done.stdout.splitlines()[-1] == "['core.cli.group', 'core.cli.listings', 'core.cli.terminal']"
 
 
 def test_ctrl_c_keeps_what_was_measured_and_says_so_to_the_shell() -> None:

@@ -211,7 +211,7 @@ def folders() -> None:
 
 
 def add_folder() -> None:
-    places.change_folders(lambda known: (*known, "/new"))
+    places.change_folders(lambda known: tuple(dict.fromkeys((*known, "/new"))))  # as the catalogue does
 
 
 def device(watts: float) -> Callable[[], None]:

@@ -282,7 +282,7 @@ FAULTS: dict[str, tuple[Any, str]] = {
         lambda t: hf(t / "m", model_type="own", auto_map={"AutoModel": "m.M"}) / "config.json",
         "which is never run",
     ),
-    "truncated safetensors": (lambda t: cut(hf(t / "m") / "model.safetensors").parent, "not a valid|cut off"),
+    "truncated safetensors": (lambda t: cut(hf(t / "m") / "model.safetensors").parent, "ends in its header"),
     "a byte of data missing": (
         lambda t: write(hf(t / "m") / "model.safetensors", (t / "m" / "model.safetensors").read_bytes()[:-1]).parent,
         "1 bytes are missing",
