@@ -15,7 +15,7 @@ import msgspec
 
 from core.analysis.work import kv_cache_bytes
 from core.dtypes import bytes_per_element, retype
-from core.types import Attention, Conv, Elementwise, Embedding, Layer, Linear, ModelSpec, Norm, Record, Rope, Scan
+from core.types import Attention, Embedding, Layer, Linear, ModelSpec, Record, output_width
 
 Axis = Literal["context", "batch", "vocabulary", "precision"]
 
@@ -168,25 +168,8 @@ def _output_bytes(layer: Layer, spec: ModelSpec, shape: Shape, size: float) -> f
     if layer.kind == "head":
         kept = min(shape.n_logits, shape.n_forward) if spec.causal else shape.n_forward
         width = LOGIT_BYTES if isinstance(layer.op, Linear) and layer.op.d_out == spec.vocab_size else size
-        return shape.batch * kept * _width(layer) * width
-    return shape.batch * shape.n_forward * _width(layer) * size
-
-
-def _width(layer: Layer) -> int:
-    """Output elements per token."""
-    match layer.op:
-        case Embedding(d=d) | Rope(d=d) | Elementwise(d=d):
-            return d
-        case Linear():
-            return layer.op.n_active * layer.op.d_out
-        case Norm(d=d, n_groups=n):
-            return d * n
-        case Attention(n_heads=n, v_dim=d):
-            return n * d
-        case Conv(channels=channels):
-            return channels
-        case Scan(d_inner=d):
-            return d
+        return shape.batch * kept * output_width(layer.op) * width
+    return shape.batch * shape.n_forward * output_width(layer.op) * size
 
 
 def workspace_bytes(spec: ModelSpec, shape: Shape) -> float:

@@ -52,6 +52,16 @@ def columns(widest: int) -> dict[str, str]:
     return {"expr": f"max(1, floor(width / {widest}))"}
 
 
+def numbered(names: Sequence[str]) -> list[str]:
+    """Equal names get a number; they differ in a prompt or another setting that no name tells."""
+    seen: dict[str, int] = {}
+    found = []
+    for name in names:
+        seen[name] = seen.get(name, 0) + 1
+        found.append(name if names.count(name) == 1 else f"{name} ({seen[name]})")
+    return found
+
+
 def distinct(rows: Sequence[Sequence[str]]) -> tuple[list[str], str]:
     """Names for a legend, and what is true of all: parts that every row shares are said once, empty ones never.
 

@@ -12,7 +12,7 @@ from core.analysis.under_roof import measured, working_set_bytes
 from core.charts.bars import change_bars, layer_bars
 from core.charts.chart import Chart
 from core.charts.curves import curve
-from core.charts.labels import distinct, si
+from core.charts.labels import distinct, numbered, si
 from core.charts.roofline import roofline
 from core.charts.timeline import memory_timeline, token_timeline
 from core.errors import ExplorerError
@@ -229,12 +229,7 @@ def _labels(results: Sequence[Result], given: Sequence[str]) -> list[str]:
     """What tells the runs apart; a name that somebody gave one comes first."""
     told, _ = distinct([(r.model, r.backend, r.dtype or "", r.strategy) for r in results])
     names = [own or label for own, label in zip(given, told, strict=True)]
-    seen: dict[str, int] = {}
-    found = []
-    for name in names:
-        seen[name] = seen.get(name, 0) + 1
-        found.append(name if names.count(name) == 1 else f"{name} ({seen[name]})")
-    return found
+    return numbered(names)
 
 
 def _lead(result: Result) -> str:

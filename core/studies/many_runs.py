@@ -12,7 +12,7 @@ from typing import Literal
 import msgspec
 
 from core.analysis.predict import Figure
-from core.charts.labels import distinct
+from core.charts.labels import distinct, numbered
 from core.errors import ExplorerError
 from core.models import catalogue
 from core.runs.ceilings import ran_on
@@ -189,7 +189,7 @@ def view(
             standings={m: standings[m][e.id] for m in MEASURES if e.id in standings[m]},
             predicted=(predictions or {}).get(e.id, {}),
         )
-        for name, e in zip(_told_apart(names), found, strict=True)
+        for name, e in zip(numbered(names), found, strict=True)
     )
     measures = tuple(m for m in MEASURES if any(m in line.values for line in lines))
     return View(lines=lines, shared=shared, measures=measures, baseline=base.id)
@@ -237,16 +237,6 @@ def _parts(request: Request, result: Result) -> tuple[str, ...]:
         f"{result.n_new_tokens} new tokens" if result.n_new_tokens else "",
         result.host.machine.cpu if result.host else "",
     )
-
-
-def _told_apart(names: Sequence[str]) -> list[str]:
-    """Equal names get a number; they differ in a prompt or another setting that no name tells."""
-    seen: dict[str, int] = {}
-    found = []
-    for name in names:
-        seen[name] = seen.get(name, 0) + 1
-        found.append(name if names.count(name) == 1 else f"{name} ({seen[name]})")
-    return found
 
 
 def _ratio(e: Entry, base: Entry, measure: str) -> Ratio | None:

@@ -85,6 +85,7 @@ from core.types.model import (
     Op,
     Rope,
     Scan,
+    output_width,
 )
 from core.types.raw_text import opened, raw
 from core.types.record import Provenance, Record, Scalar, Words, from_json, to_json
@@ -207,6 +208,7 @@ __all__ = [
     "heads",
     "likely",
     "opened",
+    "output_width",
     "raw",
     "remote",
     "special_tokens",

@@ -100,6 +100,23 @@ Op = Embedding | Linear | Norm | Rope | Attention | Conv | Scan | Elementwise
 LayerKind = Literal["embedding", "attention", "mlp", "norm", "head", "ssm", "router", "other"]
 
 
+def output_width(op: Op) -> int:
+    """Elements of what an operation makes of one token."""
+    match op:
+        case Embedding(d=d) | Rope(d=d) | Elementwise(d=d):
+            return d
+        case Linear():
+            return op.n_active * op.d_out
+        case Norm(d=d, n_groups=n):
+            return d * n
+        case Attention(n_heads=n, v_dim=d):
+            return n * d
+        case Conv(channels=channels):
+            return channels
+        case Scan(d_inner=d):
+            return d
+
+
 class Layer(Record):
     """One primitive of the network under its canonical name, e.g. `blocks.7.attn.q_proj`.
 

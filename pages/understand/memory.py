@@ -91,7 +91,7 @@ def draw_side_by_side(of: Split, seen: Measured, told: dict[str, int], own: dict
         one.metric("Computed", text.size(total), help="The sum of all parts; the runtime is as the backend states it.")
         share = text.ratio(seen.peak_bytes / total) if seen.peak_bytes else None
         two.metric("Measured", text.size(seen.peak_bytes), delta=share, delta_color="off", delta_arrow="off",
-                   delta_description="of the computed" if share else None)  # fmt: skip
+                   delta_description="computed" if share else None)  # fmt: skip
         rows = [{"Phase": name, "Highest": text.size(b)} for name, b in seen.peaks.items()]
         if rows:
             st.dataframe(rows, hide_index=True, alt="Highest resident memory in each phase")

@@ -18,7 +18,20 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from core.layer_names import block_of
-from core.types import Attention, Conv, Elementwise, Embedding, Layer, Linear, ModelSpec, Norm, Record, Rope, Scan
+from core.types import (
+    Attention,
+    Conv,
+    Elementwise,
+    Embedding,
+    Layer,
+    Linear,
+    ModelSpec,
+    Norm,
+    Record,
+    Rope,
+    Scan,
+    output_width,
+)
 
 FLOAT, HALF, ID, PLACE = 4, 2, 4, 8  # bytes of a result's element, of a mask's, of a token's number, of a cache's row
 ALIGNMENT = 32
@@ -251,7 +264,7 @@ class _Graph:
                 over = [] if alike else [read for read in over if read not in self._reshaped]
                 made = self._wide(op.d, *reads, over=over)
             case _:
-                made = self._wide(_width(op), *reads)
+                made = self._wide(output_width(op), *reads)
         self._made[layer.name] = made
 
     def _stream_first(self, layer: Layer) -> bool:
@@ -287,7 +300,7 @@ class _Graph:
         for layer in layers[at + 1 :]:
             reads = self._read(layer) or [y]
             over = reads if isinstance(layer.op, Norm) and layer.op.rms else ()
-            self._made[layer.name] = self._wide(_width(layer.op), *reads, over=over)
+            self._made[layer.name] = self._wide(output_width(layer.op), *reads, over=over)
 
     def _heads(self, core: Attention, named: dict[str, Layer]) -> int:
         widths = {
@@ -318,7 +331,7 @@ class _Graph:
     def _projected(self, layer: Layer | None) -> int | None:
         if layer is None:
             return None
-        self._made[layer.name] = self._wide(_width(layer.op), *self._read(layer))
+        self._made[layer.name] = self._wide(output_width(layer.op), *self._read(layer))
         return self._made[layer.name]
 
     def _latent(self, core: Attention, named: dict[str, Layer]) -> int:
@@ -331,13 +344,13 @@ class _Graph:
             if layer is not None:
                 reads = self._read(layer)
                 over = reads if isinstance(layer.op, Norm) and layer.op.rms else ()
-                self._made[layer.name] = self._wide(_width(layer.op), *reads, over=over)
+                self._made[layer.name] = self._wide(output_width(layer.op), *reads, over=over)
         q = self._made[next(named[n].name for n in ("q_b_proj", "q_proj") if n in named)]
         absorbed = self._wide(core.n_heads * rank, q)
         turned = self._wide(core.n_heads * rope, q, self._positions)
         q = self._wide(core.n_heads * (rank + rope), absorbed, turned)
         source = named["kv_a_proj"]
-        both = self._wide(_width(source.op), *self._read(source))
+        both = self._wide(output_width(source.op), *self._read(source))
         latent = self._wide(rank, both)
         turned = self._wide(rope, both, self._positions)
         k = self._wide(rank + rope, latent, turned)
@@ -378,14 +391,14 @@ class _Graph:
         steps = [x for x in linears if x.name.endswith(("x_proj", "dt_proj"))]
         ins = [x for x in linears if x not in outs and x not in steps]
         channels = conv.channels if conv else scan.d_inner
-        wide = max(ins, key=lambda x: _width(x.op), default=None)
+        wide = max(ins, key=lambda x: output_width(x.op), default=None)
         reads = next((found for x in ins if (found := self._read(x))), [])
         if any(x.name.endswith("ssm.shift") for x in layers):
             return self._shifted(scan, layers, next((self._read(x) for x in layers if self._read(x)), []))
         if again:
             reads = [self._wide(self._width[r], self._normed[r]) if r in self._normed else r for r in reads]
         state = FLOAT * scan.d_inner * scan.d_state * n_sequences
-        source = self._wide(_width(wide.op) if wide else channels, *reads)
+        source = self._wide(output_width(wide.op) if wide else channels, *reads)
         u, old = source, self._states
         if conv is not None:
             kept = FLOAT * channels * (conv.kernel - 1) * n_sequences
@@ -398,7 +411,7 @@ class _Graph:
         else:
             selected = u
             for layer in steps:
-                selected = self._wide(_width(layer.op), selected)
+                selected = self._wide(output_width(layer.op), selected)
             result = self._put(FLOAT * scan.d_inner * n + state, u, selected, source, self._states)
             z = self._wide(scan.d_inner, source)
             y = self._wide(scan.d_inner, u, over=(u,))
@@ -407,7 +420,7 @@ class _Graph:
             if any(isinstance(x.op, Norm) and x.name.endswith("ssm.norm") for x in layers):
                 y = self._wide(scan.d_inner, y)
         for layer in outs:
-            y = self._wide(_width(layer.op), y)
+            y = self._wide(output_width(layer.op), y)
         if len(ins) > 1 or steps:
             self._reshaped.add(y)
         return y
@@ -444,7 +457,7 @@ class _Graph:
         """A gated delta rule: queries and keys are normalised and repeated for the heads of the values."""
         half = max(channels - scan.d_inner, 0) // 2
         pair = [self._wide(scan.d_inner, self._wide(half, u)) for _ in range(2)]
-        small = [self._wide(_width(o.op), *x) for o in others if _width(o.op) < scan.d_inner]
+        small = [self._wide(output_width(o.op), *x) for o in others if output_width(o.op) < scan.d_inner]
         result = self._put(FLOAT * scan.d_inner * self._shape.n_tokens + state, *pair, u, *small, old)
         y = self._wide(scan.d_inner, result)
         gate = self._wide(scan.d_inner, *x)
@@ -457,21 +470,3 @@ def _mixer(layer: Layer) -> int | None:
     block = block_of(layer.name)
     parts = layer.name.split(".")
     return block if len(parts) > 3 and parts[2] in ("attn", "ssm") and parts[-1] != "residual" else None
-
-
-def _width(op: object) -> int:
-    """Elements of a result for one token."""
-    match op:
-        case Embedding(d=d) | Elementwise(d=d) | Rope(d=d):
-            return d
-        case Linear():
-            return op.n_active * op.d_out
-        case Norm(d=d, n_groups=n):
-            return d * n
-        case Attention(n_heads=n, v_dim=d):
-            return n * d
-        case Conv(channels=channels):
-            return channels
-        case Scan(d_inner=d):
-            return d
-    return 0
