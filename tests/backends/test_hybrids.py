@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 from core import plugins
 from core.analysis.memory_seen import by_purpose
+from core.errors import ExplorerError
 from core.layer_names import fit
 from core.models.spec import from_gguf
 from core.types import Generate, GenerationConfig, Request
@@ -55,3 +57,12 @@ def test_a_hybrid_is_opened_run_and_looked_into(name: str, tmp_path: Path) -> No
         assert len(made) == 4 and all(tokens.shape == (2, 1) for tokens in made)
     finally:
         session.close()
+
+
+def test_heads_over_whose_end_llama_cpp_would_read_are_refused(tmp_path: Path) -> None:
+    family = hybrids.FAMILIES["rwkv7"]
+    narrow = replace(family, values=family.values | {"wkv.head_size": hybrids.HEAD})
+    path = hybrids.write(tmp_path / "narrow.gguf", narrow)
+    request = Request(model=str(path), backend="llama_cpp", task=Generate(prompt_tokens=8, max_new_tokens=4))
+    with pytest.raises(ExplorerError, match="divides by 64, and this model's have 16"):
+        plugins.get("backend", "llama_cpp").open(str(path), from_gguf(path), request, silent)

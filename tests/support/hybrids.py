@@ -126,7 +126,7 @@ def _rwkv7() -> Family:
     outer = {**_OUTER, **_HEAD, "output_norm.bias": (D,), "token_embd_norm.weight": (D,), "token_embd_norm.bias": (D,)}
     ranks = ("decay", "iclr", "value_residual_mix", "gate")
     values = {
-        **_BASE, "attention.head_count": 0, "block_count": 2, "feed_forward_length": 4 * D, "wkv.head_size": HEAD,
+        **_BASE, "attention.head_count": 0, "block_count": 2, "feed_forward_length": 4 * D, "wkv.head_size": D,
         "token_shift_count": 2, **{f"attention.{name}_lora_rank": lora for name in ranks},
     }  # fmt: skip
     return Family("rwkv7", values, _blocks(outer, block, block))

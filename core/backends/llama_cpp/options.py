@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from core.errors import ExplorerError
-from core.types import Attention, ModelSpec, Record
+from core.types import Attention, ModelSpec, Record, Scan
 
 N_BATCH = 512  # tokens per llama_decode; longer prompts run in chunks
 
@@ -15,6 +15,7 @@ CacheType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"
 # ggml_type
 CACHE_TYPES = {"f32": 0, "f16": 1, "bf16": 30, "q8_0": 8, "q5_1": 7, "q5_0": 6, "q4_1": 3, "q4_0": 2, "iq4_nl": 20}
 CACHE_BLOCK = 32  # elements in a block of the quantized types
+STATE_STEP = 64  # GGML_F32_STEP of the widest processors (AVX-512)
 FLASH_ATTENTION = {"auto": -1, "off": 0, "on": 1}  # llama_flash_attn_type
 READ, MAP = 0, 1  # llama_load_mode
 
@@ -54,6 +55,20 @@ def check_cache(options: Options, spec: ModelSpec) -> None:
             f"A KV cache in {options.kv_dtype} needs heads whose width divides by {CACHE_BLOCK}, and this model's have "
             f"{odd[0]}.",
             "Set kv_dtype to f16.",
+        )
+
+
+def check_state(spec: ModelSpec) -> None:
+    """Raises ExplorerError for RWKV-7 heads over whose end llama.cpp would read, with NaN or noise for an answer.
+
+    Its kernel takes the state in steps of up to 64 numbers and has no remainder (ggml_compute_forward_rwkv_wkv7_f32).
+    """
+    widths = {x.op.d_state for x in spec.layers if isinstance(x.op, Scan)} if "rwkv7" in spec.architecture else set()
+    if odd := sorted(width for width in widths if width % STATE_STEP):
+        raise ExplorerError(
+            f"llama.cpp computes RWKV-7 only with heads whose width divides by {STATE_STEP}, and this model's have "
+            f"{odd[0]}.",
+            "Choose another backend or another model.",
         )
 
 
