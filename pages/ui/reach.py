@@ -28,9 +28,9 @@ def runs_here(entry: ModelEntry, backend: str, key: str = "backend") -> bool:
         title=text.prose(reason.message),
         icon=":material/block:",
     )
-    if able and st.button(f"Use {label}", key=f"use-{key}", icon=":material/swap_horiz:", width="stretch"):
-        adopt_value(key, able)
-        st.rerun()
+    if able:
+        icon = ":material/swap_horiz:"
+        st.button(f"Use {label}", key=f"use-{key}", icon=icon, width="stretch", on_click=adopt_value, args=(key, able))
     if restorable(entry):
         query = {"model": entry.id, "transform": "dequantize"}
         link("pages/measure/transform.py", "Dequantize it", ":material/deployed_code:", query=query)

@@ -96,9 +96,9 @@ def _strategy(backend_name: str, spec: ModelSpec | None) -> tuple[str, bool]:
         title=f"{known[chosen].label} needs {' and '.join(lacks[chosen])}, which {who} cannot do",
         icon=":material/block:",
     )
-    if able and st.button(f"Use {strategy_label(able)}", key="use-strategy", width="stretch"):
-        adopt_value("strategy", able)
-        st.rerun()
+    if able:
+        words = f"Use {strategy_label(able)}"
+        st.button(words, key="use-strategy", width="stretch", on_click=adopt_value, args=("strategy", able))
     return chosen, False
 
 

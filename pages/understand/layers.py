@@ -13,6 +13,7 @@ from core.analysis.breakdown import Phase, Quantity, attribution, compare
 from core.analysis.under_roof import ideal_times
 from core.charts.bars import block_bars, change_bars, kind_bars, layer_bars
 from core.charts.graph import SHAPE_WORDS, Colour, Graph, layer_graph
+from core.charts.graph_layout import Node
 from core.charts.labels import distinct
 from core.layer_names import block_of
 from core.runs.store import Run
@@ -94,40 +95,70 @@ def open_blocks(layers: Sequence[Layer], detail: str) -> set[int]:
     return blocks & {n for part in asked.split(",") if (n := text.natural(part)) is not None}
 
 
+def _selected(state: Any, nodes: Sequence[Node]) -> Node | None:
+    """The node that is selected in the drawn graph."""
+    for group in state.selection.selected if state else ():
+        if group["data_type"] == "node" and group["data_indices"]:
+            index: int = group["data_indices"][0]
+            return nodes[index]
+    return None
+
+
+def _named(name: str | None, nodes: Sequence[Node]) -> Node | None:
+    return next((n for n in nodes if n.id == name), None)
+
+
+def _open_blocks(node: Node | None, opened: set[int], detail: str) -> bool:
+    """Put the blocks of a node that was chosen into the address. False: it has none."""
+    if node is None or not node.blocks:
+        return False
+    wanted = opened | set(node.blocks[:1] if detail == "Collapsed" and len(node.blocks) > 1 else node.blocks)
+    st.query_params["open"] = ",".join(map(str, sorted(wanted)))
+    return True
+
+
 def draw_graph(layers: Sequence[Layer], colour: Colour, sizes: dict[str, float], detail: str) -> str | None:
     """The graph; clicking a block, or choosing it by its name, opens it. Returns the layer that is selected."""
     opened = open_blocks(layers, detail)
     graph: Graph = layer_graph(layers, colour, sizes, opened, merge=detail == "Collapsed")
+    nodes = graph.nodes
     key = f"graph-{detail}-{'-'.join(map(str, sorted(opened))) if detail != 'Layers' else 'all'}"
-    state: Any = figure(graph.chart, key=key, height=560, on_select="rerun")
-    chosen = None
-    for group in state.selection.selected if state else ():
-        if group["data_type"] == "node" and group["data_indices"]:
-            chosen = graph.nodes[group["data_indices"][0]]
+    by_name = f"node-{detail}"
+
+    def clicked() -> None:
+        _open_blocks(_selected(st.session_state[key], nodes), opened, detail)
+
+    def chosen_by_name() -> None:
+        if _open_blocks(_named(st.session_state[by_name], nodes), opened, detail):
+            st.session_state[by_name] = None
+
+    state: Any = figure(graph.chart, key=key, height=560, on_select=clicked)
     with st.container(horizontal=True, horizontal_alignment="distribute", vertical_alignment="bottom"):
         named = st.selectbox(
             "Open a block, or look at a layer",
-            [n.id for n in graph.nodes],
+            [n.id for n in nodes],
             None,
             format_func=lambda name: name[:1].upper() + name[1:] if name.startswith(("block ", "blocks ")) else name,
-            key=f"node-{key}",
+            key=by_name,
             placeholder="by its name",
             help="The same as a click in the graph, for the keyboard.",
+            on_change=chosen_by_name,
             width=300,
         )
-        if opened and detail != "Layers" and st.button("Close all blocks", key="close-blocks", type="tertiary"):
-            st.query_params.pop("open", None)
-            st.rerun()
-    chosen = chosen or next((n for n in graph.nodes if n.id == named), None)
-    if chosen is not None and chosen.blocks:
-        wanted = opened | set(chosen.blocks[:1] if detail == "Collapsed" and len(chosen.blocks) > 1 else chosen.blocks)
-        st.query_params["open"] = ",".join(map(str, sorted(wanted)))
-        st.rerun()
+        if opened and detail != "Layers":
+            st.button(
+                "Close all blocks",
+                key="close-blocks",
+                type="tertiary",
+                on_click=st.query_params.pop,
+                args=("open", None),
+            )
+    chosen = _selected(state, nodes) or _named(named, nodes)
     st.caption(
         f"{SHAPE_WORDS}. Area is time. Dashed edges skip layers. Drag to move; rest the pointer, then scroll to "
         "zoom. Click a block to open it, a layer for its arithmetic."
     )
-    return chosen.id if chosen is not None else None
+    return chosen.id if chosen is not None and not chosen.blocks else None
 
 
 def draw_table(result: Result, phase: Phase, reference: Reference | None) -> None:

@@ -117,6 +117,8 @@ def test_stepper_and_graph_obey_the_keys_in_a_lecture(server: Server, tab: Calla
     page.keyboard.press("Enter")
     close = page.get_by_role("button", name="Close all blocks")
     expect(close).to_be_visible()
+    expect(names).to_be_focused()  # the next block is opened from the same place
+    expect(names).to_have_value("")
     close.focus()  # in a list Escape is the list's own key
     page.keyboard.press("Escape")
     expect(page.get_by_test_id("stSidebar")).to_be_visible()

@@ -201,11 +201,11 @@ def test_detail_of_the_graph(app: Open, filled: Store, detail: str) -> None:
 def test_the_graph_is_walked_by_names(app: Open, filled: Store) -> None:
     """What a click does in the graph, a list of its nodes does for the keyboard."""
     at = sound(app(LAYERS))
-    at.selectbox(key="node-graph-Blocks-").set_value("block 1").run()
+    at.selectbox(key="node-Blocks").set_value("block 1").run()
     names = [n["name"] for n in option(sound(at))["series"][0]["data"]]  # type: ignore[index]
     assert "blocks.1.attn.q_proj" in names and "block 0" in names
     assert " parameters]" not in words(at)
-    at = sound(at.selectbox(key="node-graph-Blocks-1").set_value("blocks.1.attn.q_proj").run())
+    at = sound(at.selectbox(key="node-Blocks").set_value("blocks.1.attn.q_proj").run())
     assert " parameters]" in words(at), "its arithmetic, line by line"
 
 
