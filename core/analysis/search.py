@@ -319,10 +319,16 @@ class Hunt:
         measurements is the audit's and the rungs'."""
         while (left := self.total - self.audit - self.later - len(self._order)) > 0:
             batch = self._next(min(BATCH, left), _hoped) or self._next(min(BATCH, left), _at_best)
-            for name in batch:
+            for name in self._grouped(batch):
                 self._ask(measure, name, 0)
             if not batch:
                 return
+
+    def _grouped(self, names: Sequence[str]) -> list[str]:
+        """Those of one kind after each other, the kind that was measured last first: it is open already."""
+        kinds = {c.id: c.traits[:KIND] for c in self.candidates}
+        last = kinds[self._order[-1][0]] if self._order else ()
+        return sorted(names, key=lambda n: (kinds[n] != last, kinds[n][:1] != last[:1], kinds[n]))
 
     @property
     def seen(self) -> dict[str, dict[str, float]]:
