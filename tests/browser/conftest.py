@@ -160,3 +160,10 @@ def tab(browser: Any) -> Iterator[Callable[[], Any]]:
         context.close()
     assert not errors
     assert not outside
+
+
+def still(page: Any) -> None:
+    """Wait until the page is drawn and nothing more is on its way."""
+    from playwright.sync_api import expect
+
+    expect(page.get_by_test_id("stApp")).to_have_attribute("data-test-script-state", "notRunning")

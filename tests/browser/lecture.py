@@ -13,7 +13,7 @@ from core.learn import recorded
 from core.learn.lesson import Choice, Lesson, Number, Scene, Step, get, names, said
 from core.models.presets import presets
 from core.models.spec import read
-from tests.browser.conftest import WAIT_MS, chromium, served
+from tests.browser.conftest import WAIT_MS, chromium, served, still
 
 SCREENS = ((1440, 900), (1920, 1080))  # a laptop, a projector
 FITS = """() => {
@@ -60,7 +60,7 @@ def main() -> int:
         for lesson in names():
             for place, step in enumerate(get(lesson).steps, 1):
                 expect(page.get_by_role("heading", name=step.title, exact=False)).to_be_visible()
-                expect(page.get_by_test_id("stApp")).to_have_attribute("data-test-script-state", "notRunning")
+                still(page)
                 for width, height in SCREENS:
                     page.set_viewport_size({"width": width, "height": height})
                     try:

@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from core.runs.store import Store
-from tests.browser.conftest import Server
+from tests.browser.conftest import Server, still
 
 expect = pytest.importorskip("playwright.sync_api", reason="playwright is not installed").expect
 pytestmark = pytest.mark.browser
@@ -43,7 +43,7 @@ def tick_first_row(page: Any) -> None:
     """Tick the check box of the first row of History: a canvas has no elements, so it is found by its place."""
     expect(page.get_by_role("heading", name="History", exact=True)).to_be_visible()
     expect(page.locator(".st-key-strip")).to_have_count(0)
-    expect(page.get_by_test_id("stApp")).to_have_attribute("data-test-script-state", "notRunning")
+    still(page)
     table = page.get_by_test_id("stDataFrame")
     expect(table).to_be_visible()
     box = table.bounding_box()
@@ -91,7 +91,7 @@ def test_a_whole_run_is_seen_to_its_end(server: Server, tab: Tab) -> None:
     expect(page.locator(".st-key-card-layers [data-testid=stVegaLiteChart]")).to_be_visible()
     result = Store(server.home / "data").open(run_id).result()
     assert result.status == "done"
-    assert page.locator(".st-key-run-text").inner_text().strip() == result.text.strip()
+    expect(page.locator(".st-key-run-text")).to_have_text(result.text.strip())
 
 
 def test_reload_in_the_middle_and_stop(server: Server, tab: Tab) -> None:

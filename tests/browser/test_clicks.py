@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.browser.conftest import Server
+from tests.browser.conftest import Server, still
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 expect = sync_api.expect
@@ -23,6 +23,7 @@ def opened(server: Server, tab: Tab, page: str, **query: str) -> Any:
     found = tab()
     found.goto(server.address(page, **query))
     expect(found.get_by_text("Recorded run").first).to_be_visible()
+    still(found)
     return found
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from core.learn.lesson import get
 from tests.browser import lecture
-from tests.browser.conftest import Server
+from tests.browser.conftest import Server, still
 
 pytestmark = pytest.mark.browser
 LESSON = "one_token"
@@ -23,7 +23,7 @@ def step(page: Any, place: int, lesson: str = LESSON) -> Any:
     expect(title).to_be_visible()
     way = ".st-key-lesson-on, .st-key-lesson-next, .st-key-lesson-back"
     expect(page.locator(way).last.locator("button").first).to_be_visible()  # its keys are heard from then on
-    expect(page.get_by_test_id("stApp")).to_have_attribute("data-test-script-state", "notRunning")
+    still(page)
     return title
 
 

@@ -14,7 +14,7 @@ from core.runs.runner import Runner
 from core.runs.store import Store
 from core.studies.ledger import State, read
 from core.types import Generate, Request
-from tests.browser.conftest import Server
+from tests.browser.conftest import Server, still
 from tests.support.undisturbed import undisturbed
 
 expect = pytest.importorskip("playwright.sync_api", reason="playwright is not installed").expect
@@ -28,11 +28,6 @@ def until(condition: Callable[[], Any]) -> None:
     while not condition():
         assert time.monotonic() < end, "nothing happened for a minute"
         time.sleep(0.1)
-
-
-def still(page: Any) -> None:
-    """Wait until the page is drawn and nothing more is on its way."""
-    expect(page.get_by_test_id("stApp")).to_have_attribute("data-test-script-state", "notRunning")
 
 
 def fill(page: Any, key: str, words: str) -> None:
