@@ -21,7 +21,7 @@ from core.runs.demo import load_into
 from core.runs.runner import Runner
 from core.runs.store import Store
 from core.types import Evaluate, Generate, Request
-from tests.browser.conftest import WAIT_MS, Server, chromium, served, still
+from tests.browser.conftest import WAIT_MS, Server, chromium, served
 
 WIDTHS = (390, 820, 1440)
 THEMES = ("light", "dark")
@@ -122,7 +122,7 @@ def still(page: Any) -> None:
     """Wait until nothing is drawn any more."""
     from playwright.sync_api import expect
 
-    still(page)
+    expect(page.get_by_test_id("stApp")).to_have_attribute("data-test-script-state", "notRunning")
     expect(page.locator("[data-testid=stSkeleton], [data-testid=stSpinner], [data-stale=true]")).to_have_count(0)
     page.wait_for_function(
         """() => new Promise((done) => {
