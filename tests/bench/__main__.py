@@ -1,5 +1,5 @@
-"""python -m tests.bench [loops] [step] [app] [client] [waiting] [watching] [serving] [searching] [published] [predict]
-[scale] [aiperf].
+"""python -m tests.bench [loops] [step] [app] [client] [waiting] [watching] [serving] [searching] [trials] [published]
+[predict] [scale] [aiperf].
 
 watching can be shortened: --backend llama_cpp --tokens 64 --way watched --pairs 2 (each but the last may be repeated);
 serving takes --model cllm --backend pytorch --draft SMALLER --seconds 60; aiperf takes --aiperf PROGRAM.
@@ -35,6 +35,7 @@ from tests.bench import (
     searching,
     serving,
     step,
+    trials,
     waiting,
     watching,
 )
@@ -49,6 +50,7 @@ PARTS: dict[str, Callable[..., Any]] = {
     "watching": watching.run,
     "serving": serving.run,
     "searching": searching.run,
+    "trials": trials.run,
     "published": published.run,
     "predict": predict.run,
     "scale": scale.run,

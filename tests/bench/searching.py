@@ -16,8 +16,6 @@ import os
 import random
 import shutil
 import statistics
-import subprocess
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -33,8 +31,8 @@ from core.studies.grid import cells
 from core.studies.measures import values_of
 from core.studies.search import SearchReport
 from core.types import Request, from_json
+from tests.bench.command import core
 
-ROOT = Path(__file__).parents[2]
 GRID = (
     "backend=pytorch,onnxruntime,llama_cpp",
     "threads=1,2",
@@ -60,15 +58,15 @@ def run(axes: Sequence[str] = GRID, measurements: int = MEASUREMENTS, minutes: f
     with tempfile.TemporaryDirectory() as folder:
         whole, part = Path(folder) / "sweep", Path(folder) / "search"
         for threads in ("1", "2"):
-            _core(whole, "ceilings", "--measure", "--threads", threads)
+            core(whole, "ceilings", "--measure", "--threads", threads)
         for backend in ("pytorch", "onnxruntime", "llama_cpp"):  # what is made of the model once
-            _core(whole, "run", "--backend", backend, "--prompt", "The sea", "--max-new-tokens", "2", "--profilers", "")
+            core(whole, "run", "--backend", backend, "--prompt", "The sea", "--max-new-tokens", "2", "--profilers", "")
         shutil.copytree(whole / "data" / "ceilings", part / "data" / "ceilings")
         (part / "cache").symlink_to(whole / "cache")
-        swept = json.loads(_core(whole, "sweep", *asked, "--reference-every", "0", "--json"))
+        swept = json.loads(core(whole, "sweep", *asked, "--reference-every", "0", "--json"))
         goals = [word for goal in GOALS for word in ("--goal", goal)]
         often = ["--measurements", str(measurements), "--final-rounds", str(FINAL_ROUNDS)]
-        found = from_json(_core(part, "search", *asked, *goals, *often, "--json"), SearchReport)
+        found = from_json(core(part, "search", *asked, *goals, *often, "--json"), SearchReport)
         spent_s = _spent_s(whole)
         worth = {row["id"]: point for row in swept["rows"] if (point := _worth(row["values"]))}
         best = [n for n, on in zip(worth, front(list(worth.values()), BETTER), strict=True) if on]
@@ -163,13 +161,3 @@ def _rank(known: dict[str, Point], name: str) -> int | None:
 def _spent_s(home: Path) -> float:
     (file,) = (home / "data" / "studies").glob("*/study.json")
     return float(json.loads(file.read_bytes())["spent_s"])
-
-
-def _core(home: Path, *arguments: str) -> str:
-    """What a command prints; its words go on to this terminal."""
-    home.mkdir(parents=True, exist_ok=True)
-    told = {**os.environ, "ROOFSCOPE_HOME": str(home)}
-    done = subprocess.run(
-        [sys.executable, "-m", "core", *arguments], cwd=ROOT, env=told, stdout=subprocess.PIPE, text=True, check=True
-    )
-    return done.stdout
