@@ -65,13 +65,13 @@ def _trade_spec() -> dict[str, Any]:
     return _plane(
         STAGES,
         {
-            "title": "Decode speed, times the whole model's (higher is better)",
+            "title": ["Decode speed, times the whole model's", "(higher is better)"],
             "scale": alt.Scale(zero=False, nice=False, padding=16),
             "axis": alt.Axis(tickCount=5),
         },
         {
             "title": "KL, nat per token (lower is better)",
-            "scale": alt.Scale(type="symlog", constant=0.1, padding=16),
+            "scale": alt.Scale(type="sqrt", zero=True, padding=16),
             "axis": alt.Axis(tickCount=5),
         },
         ("Speed", "KL"),
@@ -107,7 +107,7 @@ def _plane(
             alt.Tooltip("note:N", title="Note"),
         ],
     )
-    return built(upright + flat + points, 380)
+    return built(upright + flat + points, 440)
 
 
 def free(spots: Sequence[Spot], device: str) -> Chart:
@@ -165,13 +165,16 @@ def _taus_spec() -> dict[str, Any]:
     scale = alt.Scale(domain=["proxy", "baseline"], range=[BLUE, GREY])
     color = alt.Color("kind:N", title=None, scale=scale, legend=alt.Legend(orient="bottom", labelFontSize=12))
     shape = alt.Shape("kind:N", title=None, scale=alt.Scale(domain=["proxy", "baseline"], range=["diamond", "circle"]))
-    x_title, x_scale = "Kendall's τ with the finished models", alt.Scale(domain=[-1, 1])
+    x_scale, x_axis = (
+        alt.Scale(domain=[-1, 1]),
+        alt.Axis(title=["Kendall's τ", "with the finished models"], tickCount=5),
+    )
     bars = base.mark_rule(strokeWidth=2).encode(
-        y=y, x=alt.X("low:Q", title=x_title, scale=x_scale), x2="high:Q", color=color
+        y=y, x=alt.X("low:Q", scale=x_scale, axis=x_axis), x2="high:Q", color=color
     )
     points = base.mark_point(filled=True, size=90, opacity=1).encode(
         y=y,
-        x=alt.X("tau:Q", title=x_title, scale=x_scale),
+        x=alt.X("tau:Q", scale=x_scale, axis=x_axis),
         color=color,
         shape=shape,
         tooltip=[
@@ -181,4 +184,4 @@ def _taus_spec() -> dict[str, Any]:
         ],
     )
     none = alt.Chart(alt.InlineData(values=[{"x": 0}])).mark_rule(strokeDash=[4, 4], color=GREY).encode(x="x:Q")
-    return built(none + bars + points, 210)
+    return built(none + bars + points, 260)

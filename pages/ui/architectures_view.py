@@ -40,7 +40,10 @@ def draw(found: Found, key: str) -> None:
         for words in rest:
             st.markdown(text.escape(words))
         if not found.complete:
-            st.caption("The search is not over: go on with it for figures that count.")
+            st.caption(
+                f"{len(found.finished)} of {found.plan.finished} shapes are trained and measured; with more minutes "
+                "the search goes on with the others."
+            )
     st.caption(
         f"{found.shapes:,} shapes priced, {found.masked} masked, {len(found.finished)} trained and measured in "
         f"{text.seconds(found.spent_s)}. Prices are {text.provenance('estimated')}, KL and speed of trained shapes "
@@ -123,7 +126,12 @@ def _draw_proxies(found: Found, key: str) -> None:
     if len(names) > 1:
         of = (
             st.segmented_control(
-                "What they rank", names, default=of, format_func=str.capitalize, key=f"{key}-of", required=True
+                "What they rank",
+                names,
+                default=of,
+                format_func=lambda of: of[:1].upper() + of[1:],
+                key=f"{key}-of",
+                required=True,
             )
             or of
         )
@@ -136,11 +144,13 @@ def _draw_proxies(found: Found, key: str) -> None:
         placeholder=text.NONE,
         alt="Proxies: tau, tau given log parameters, difference from counting, regret, verdict",
     )
-    n = len(found.finished)
+    drawn = sum(row.role == "random" for row in found.finished)
     st.caption(
-        f"Kendall's τ-b with 95 % bootstrap intervals over {n} finished shapes, {found.plan.checks} of them drawn at "
-        "random over all sizes. Given log parameters: what is left when size is known. Regret: what its favourite "
-        "loses against the best. So few models can show that an order is better than chance, not that it is good."
+        f"Kendall's τ-b with 95 % bootstrap intervals over {len(found.finished)} finished shapes, {drawn} of them "
+        "drawn at random over all sizes. KL when masked: before any training; sum of single KLs: of each part that is "
+        "cut, alone; body parameters: without the embedding. Given log parameters: what is left when size is known. "
+        "Regret: what its favourite loses against the best. So few models can show that an order is better than "
+        "chance, not that it is good."
     )
 
 
