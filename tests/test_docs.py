@@ -39,7 +39,8 @@ from core.types import (
     Transform,
 )
 from core.worker.subject import ModelUnderTest
-from tests.support import elsewhere
+from hardware import ceilings
+from tests.support import elsewhere, preloaded
 from tests.support.progress import silent
 from tests.support.protocols import faults
 from tests.support.steps import Taken, as_step, taken
@@ -157,17 +158,25 @@ def test_the_long_commands_name_what_exists() -> None:
         settings(plugin.Params, given, plugin.label)
 
 
-# Other tests run beside these: one thread is quicker than two, what is disturbed is not repeated, few questions do.
+# Other tests run beside these: one thread is quicker than two, what is disturbed is not repeated, few tokens and
+# questions do.
 BUSY = {
-    "run": ["--threads", "1", "--retries", "0"],
+    "run": ["--threads", "1", "--retries", "0", "--max-new-tokens", "12"],
     "eval": ["--threads", "1", "--param", "n=3"],
     "transform": ["--threads", "1"],
 }
 
 
 @pytest.mark.model
-def test_the_core_commands_run(tmp_path: Path) -> None:
-    """In this process: many are over in less time than what they import takes. tests/cli start `python -m core`."""
+@pytest.mark.usefixtures("unrepeated")
+def test_the_core_commands_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In this process: many are over in less time than what they import takes. tests/cli start `python -m core`.
+
+    Ceilings are those of the short probe; tests/hardware/test_ceilings.py measures all of them.
+    """
+    measure = ceilings.measure
+    monkeypatch.setattr(ceilings, "measure", lambda *args, **given: measure(*args, **given | {"probe": True}))
+    preloaded.workers(monkeypatch, "fake")
     run_id = ""
     for line in blocks():
         if not line.startswith(".venv/bin/python -m core ") or any(words in line for words in LONG):

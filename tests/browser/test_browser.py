@@ -15,7 +15,7 @@ from tests.browser.conftest import Server, still
 
 expect = pytest.importorskip("playwright.sync_api", reason="playwright is not installed").expect
 pytestmark = pytest.mark.browser
-FAKE = {"model": "tiny-moe", "backend": "fake", "warmup": 0, "live": "false"}
+FAKE = {"model": "tiny-moe", "backend": "fake", "warmup": 0, "live": "false", "threads": 1}
 Tab = Callable[[], Any]
 
 
@@ -91,7 +91,7 @@ def test_a_whole_run_is_seen_to_its_end(server: Server, tab: Tab) -> None:
     expect(page.locator(".st-key-card-layers [data-testid=stVegaLiteChart]")).to_be_visible()
     result = Store(server.home / "data").open(run_id).result()
     assert result.status == "done"
-    expect(page.locator(".st-key-run-text")).to_have_text(result.text.strip())
+    expect(page.locator(".st-key-run-text")).to_have_text(result.text.strip(), use_inner_text=True)  # what is seen
 
 
 def test_reload_in_the_middle_and_stop(server: Server, tab: Tab) -> None:
@@ -155,7 +155,7 @@ def test_words_from_outside_are_no_links_pictures_or_icons(server: Server, tab: 
 
 def test_deep_links_on_a_fresh_server(server: Server, tab: Tab) -> None:
     run_id = Store(server.home / "data").ids()[0]
-    for path, heading in (("history", "History"), ("layers", "Layers"), ("roofline", "Roofline")):
+    for path, heading in (("history", "History"), ("layers", "Layers")):
         server.fresh()
         page = tab()
         page.goto(server.address(path, run=run_id))

@@ -12,10 +12,10 @@ import msgspec
 import psutil
 import pytest
 
-from hardware import ceilings
+from hardware import ceilings, measure_ceilings
 from hardware.ceilings import Ceilings, Gemm, ReadPoint
 from hardware.errors import ExplorerError
-from hardware.measure_ceilings import parse_paths, products
+from hardware.measure_ceilings import Meter, parse_paths, products
 
 KB, MB = 2**10, 2**20
 CURVE = ((64 * KB, 400), (512 * KB, 390), (1 * MB, 385), (2 * MB, 230), (16 * MB, 228), (64 * MB, 80), (256 * MB, 78))
@@ -142,6 +142,31 @@ def test_every_way_to_multiply_gives_the_product() -> None:
     ones, zeros = torch.ones(32), torch.zeros(32, dtype=torch.int32)
     y = torch.ops.onednn.qlinear_pointwise(x, 1.0, 0, packed, ones, zeros, None, 1.0, 0, torch.float32, "none", [], "")
     assert torch.equal(y.int(), x.int() @ weight.int().t()), "it is the integer product"
+
+
+@pytest.mark.engine("pytorch")
+def test_all_of_it_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The quick form with two calls of each, as on a machine with little memory: else it takes half a minute."""
+    torch = pytest.importorskip("torch")
+    monkeypatch.setattr(measure_ceilings, "available_bytes", lambda: 256 * MB)
+    monkeypatch.setattr(measure_ceilings, "SHAPES", ((64, 64, 64), (128, 96, 256)))
+    times = Meter.times
+    monkeypatch.setattr(Meter, "times", lambda self, call, seconds: times(self, call, 0.0))
+    notes: list[tuple[str, float]] = []
+    with torch.enable_grad():  # it is off in there, and on again behind it
+        found = measure_ceilings.run(
+            1, True, False, "cpu", lambda note, done, total: notes.append((note, done / total))
+        )
+    assert {"fp32", "bf16", "int8"} <= set(found.flop_per_s) and all(rate > 1e6 for rate in found.flop_per_s.values())
+    assert {(g.m, g.k, g.n) for g in found.gemms if g.dtype == "fp32"} == set(measure_ceilings.SHAPES)
+    assert not [g for g in found.gemms if "unknown" in g.kernel], "the library says what ran"
+    sizes = [point.working_set_bytes for point in found.reads]
+    assert sizes == sorted(sizes) and (sizes[0], sizes[-1]) == (64 * KB, 64 * MB) and len(sizes) == 21
+    assert all(point.bytes_per_s >= point.median_bytes_per_s > 1e6 for point in found.reads)
+    assert found.copy_bytes_per_s and found.triad_bytes_per_s and found.quick and found.threads == 1
+    assert any("Memory was too short" in line for line in found.warnings)
+    assert [share for _, share in notes] == sorted(share for _, share in notes) and notes[-1][0] == "copy and triad"
+    assert found.versions["ways"] == ceilings.WAYS and ceilings.OLD_INT8 not in found.doubts
 
 
 def test_a_short_probe_measures_this_machine() -> None:

@@ -71,6 +71,7 @@ N_NORM = 64 * 5
 
 
 @pytest.mark.parametrize(("kind", "bits"), [("F32", 32), ("F16", 16), ("BF16", 16), ("Q8_0", 8.5), ("Q4_0", None)])
+@pytest.mark.usefixtures("kept")
 def test_the_bits_are_those_of_the_file(kind: str, bits: float | None, tiny: Path, tmp_path: Path) -> None:
     file, outcome = quantized(tiny, tmp_path / "out", type=kind)
     if bits is None:  # the recipe keeps the table, which is the head too, in 8 bits
@@ -84,6 +85,7 @@ def test_the_bits_are_those_of_the_file(kind: str, bits: float | None, tiny: Pat
     assert {t.name for t in file.tensors} == {t.name for t in gguf_file.read(tiny).tensors}
 
 
+@pytest.mark.usefixtures("kept")
 def test_eight_bits_round_to_the_nearest_step(tiny: Path, tmp_path: Path) -> None:
     after, _ = quantized(tiny, tmp_path / "out", type="Q8_0")
     before = {t.name: gguf_to_hf._dequantized(t) for t in gguf_file.read(tiny).tensors}
@@ -95,6 +97,7 @@ def test_eight_bits_round_to_the_nearest_step(tiny: Path, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("kind", get_args(gguf_quantize.Type))
+@pytest.mark.usefixtures("kept")
 def test_every_type_makes_a_model_that_runs(kind: str, tiny: Path, tmp_path: Path) -> None:
     file, outcome = quantized(tiny, tmp_path / "out", type=kind)
     assert np.isfinite(logits_of_gguf(tmp_path / "out" / "model.gguf", IDS)).all()
@@ -103,6 +106,7 @@ def test_every_type_makes_a_model_that_runs(kind: str, tiny: Path, tmp_path: Pat
     assert plugin.suffix(Recipe(type=kind)) == kind.lower()
 
 
+@pytest.mark.usefixtures("kept")
 def test_narrow_rows_fall_back_and_the_note_says_so(tiny: Path, tmp_path: Path) -> None:
     """No row of 64 or 96 weights is a whole number of blocks of 256."""
     file, outcome = quantized(tiny, tmp_path / "out", type="Q4_K_M")
@@ -114,6 +118,7 @@ def test_narrow_rows_fall_back_and_the_note_says_so(tiny: Path, tmp_path: Path) 
     assert quantized(tiny, tmp_path / "plain", type="Q4_0")[1].facts["fell_back"] == 0
 
 
+@pytest.mark.usefixtures("kept")
 def test_a_quantized_parent_is_dequantized_first_and_named(tmp_path: Path) -> None:
     """The same bits as by way of an F32 file."""
     parent = tiny_gguf(tmp_path / "q.gguf", "llama", quantized=True)
@@ -127,6 +132,7 @@ def test_a_quantized_parent_is_dequantized_first_and_named(tmp_path: Path) -> No
     assert "dequantized" not in other.note
 
 
+@pytest.mark.usefixtures("kept")
 def test_the_table_can_be_pressed_further(tiny: Path, tmp_path: Path) -> None:
     kept, _ = quantized(tiny, tmp_path / "kept", type="Q4_0")
     pressed, outcome = quantized(tiny, tmp_path / "pressed", type="Q4_0", table="Q4_0")

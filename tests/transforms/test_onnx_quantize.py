@@ -101,6 +101,7 @@ BLOCKS = [
 
 
 @pytest.mark.parametrize(("settings", "per_block", "dtype"), BLOCKS)
+@pytest.mark.usefixtures("kept")
 def test_the_bytes_are_those_of_the_blocks(
     settings: dict[str, Any], per_block: float, dtype: str, tied: Path, tmp_path: Path
 ) -> None:
@@ -118,6 +119,7 @@ def test_the_bytes_are_those_of_the_blocks(
     assert set(os.listdir(tmp_path / "out")) >= WHOLE and "dynamic.onnx" not in os.listdir(tmp_path / "out")
 
 
+@pytest.mark.usefixtures("kept")
 def test_dynamic_int8_has_a_scale_per_output(tied: Path, tmp_path: Path) -> None:
     outcome = quantized(tied, tmp_path / "out", method="dynamic_int8", table=False)
     spec = specs.read(tmp_path / "out", "onnx")
@@ -129,6 +131,7 @@ def test_dynamic_int8_has_a_scale_per_output(tied: Path, tmp_path: Path) -> None
     assert 0 < divergence(logits(tied), logits(tmp_path / "out")) < 1.0
 
 
+@pytest.mark.usefixtures("kept")
 def test_a_shared_head_stays_when_it_is_not_asked_for(tied: Path, tmp_path: Path) -> None:
     outcome = quantized(tied, tmp_path / "out", head=False, table=False)
     assert outcome.facts["quantized"] == 14
@@ -139,6 +142,7 @@ def test_a_shared_head_stays_when_it_is_not_asked_for(tied: Path, tmp_path: Path
     assert spec.weight_bytes == N_BLOCKS / 32 * 37 + 4 * (N_TABLE + N_NORM)
 
 
+@pytest.mark.usefixtures("kept")
 def test_the_closer_the_more_bits(tied: Path, tmp_path: Path) -> None:
     parent = logits(tied)
     kl = {}
@@ -153,6 +157,7 @@ def test_the_closer_the_more_bits(tied: Path, tmp_path: Path) -> None:
     assert max(kl["8 bits, fp32 product"], kl["8 bits"]) < 0.3 * kl["4 bits"]
 
 
+@pytest.mark.usefixtures("kept")
 def test_the_table_is_rounded_to_the_nearest_step(tied: Path, tmp_path: Path) -> None:
     import onnx
     from onnx import numpy_helper
@@ -168,6 +173,7 @@ def test_the_table_is_rounded_to_the_nearest_step(tied: Path, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("method", ["weights_8bit", "dynamic_int8"])
+@pytest.mark.usefixtures("kept")
 def test_layers_and_flops_keep_their_names(method: str, tied: Path, tmp_path: Path) -> None:
     """The quantizers drop the metadata by which a node is found again."""
     quantized(tied, tmp_path / "out", method=method)
@@ -193,6 +199,7 @@ def test_layers_and_flops_keep_their_names(method: str, tied: Path, tmp_path: Pa
 # ---------------------------------------------------------------- what goes wrong
 
 
+@pytest.mark.usefixtures("kept")
 def test_what_is_quantized_already_is_refused(tied: Path, tmp_path: Path) -> None:
     plugin.check(specs.read(tied, "onnx"), Quantization())
     quantized(tied, tmp_path / "out")
