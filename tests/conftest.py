@@ -23,6 +23,8 @@ from tests.support.shared import PLACE
 
 pytest_plugins = ("tests.support.processor_time", "tests.support.lanes", "tests.support.garbage")
 
+FORKING = ("cli", "pages", "runs", "service", "studies", "worker")  # folders whose runs' workers are forks
+
 os.environ |= patient() | {"OMP_NUM_THREADS": "1"}  # before a test loads a library; several processes share the cores
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # hundreds of processes are started: they compile the code but once
 sys.dont_write_bytecode = False
@@ -96,7 +98,13 @@ def unrepeated(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Runner, "start", once)
 
 
+@pytest.fixture(autouse=True)
+def workers(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where many short runs are made, their workers are forks of a process that has loaded what they need."""
+    if request.path.parent.name in FORKING and "new_workers" not in request.fixturenames:
+        preloaded.workers(monkeypatch, "endpoint", "fake", "pytorch")
+
+
 @pytest.fixture
-def preloaded_workers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Workers of PyTorch are forks of a process that has loaded it, which takes each new process six seconds."""
-    preloaded.workers(monkeypatch, "pytorch")
+def new_workers() -> None:
+    """This test's workers are new processes there, too, as the product starts them."""

@@ -413,7 +413,7 @@ def test_counts_survive_json_and_reach_the_result() -> None:
 def test_a_run_counts_its_phases(runner: Runner) -> None:
     request = Request(
         model="smollm2-135m", backend="llama_cpp", task=Generate(prompt="Hello", max_new_tokens=4),
-        profilers=("flops",), threads=1,
+        profilers=("flops",), threads=1, retries=0,
     )  # fmt: skip
     result = runner.wait(runner.start(request)).result()
     assert [c.phase for c in result.counts] == ["prefill", "decode"]

@@ -87,7 +87,7 @@ def filled(root: Path) -> None:
     store = Store(root)
     load_into(store)
     runs = Runner(store)
-    tiny = {"model": "tiny-moe", "backend": "fake", "threads": 1, "warmup": 0}
+    tiny = {"model": "tiny-moe", "backend": "fake", "threads": 1, "warmup": 0, "retries": 0}
     say = Generate(prompt="Hello there", max_new_tokens=8)
     tasks = (say, say, Evaluate(eval="arithmetic", settings={"n": 4}))
     try:

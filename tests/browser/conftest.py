@@ -34,14 +34,17 @@ def browser() -> Iterator[Any]:
 
 
 @contextmanager
-def chromium(n: int = 1, *arguments: str) -> Iterator[list[Any]]:
-    """Browsers, each a program of its own; they end with it."""
+def chromium(n: int = 1) -> Iterator[list[Any]]:
+    """Browsers, each a program of its own; they end with it.
+
+    Without a GPU, which Chromium would imitate: what moves on a page then takes a core and more.
+    """
     from playwright.sync_api import sync_playwright
 
     if CHROMIUM is None:
         sys.exit("There is no Chromium on this machine: apt-get install chromium.")
     with sync_playwright() as playwright:
-        path, args = shutil.which(CHROMIUM), ["--no-sandbox", *arguments]
+        path, args = shutil.which(CHROMIUM), ["--no-sandbox", "--disable-gpu"]
         browsers = [playwright.chromium.launch(executable_path=path, args=args) for _ in range(n)]
         try:
             yield browsers
@@ -132,6 +135,13 @@ def served(home: Path) -> Iterator[Server]:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with served(tmp_path_factory.mktemp("home")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def shown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The app with the recorded run, for all tests that only look: a server takes seconds to start and to warm."""
+    with served(tmp_path_factory.mktemp("shown")) as server:
         yield server
 
 

@@ -16,6 +16,11 @@ pytestmark = pytest.mark.browser
 Tab = Callable[[], Any]
 
 
+@pytest.fixture(scope="module")
+def server(shown: Server) -> Server:
+    return shown
+
+
 POINTS = "[class*=st-key-roof-] svg .mark-symbol path[aria-label*=Distance]"
 
 

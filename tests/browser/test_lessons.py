@@ -15,6 +15,11 @@ pytestmark = pytest.mark.browser
 LESSON = "one_token"
 
 
+@pytest.fixture(scope="module")
+def server(shown: Server) -> Server:
+    return shown
+
+
 def step(page: Any, place: int, lesson: str = LESSON) -> Any:
     """Waits until the step at this place is on the screen."""
     from playwright.sync_api import expect
@@ -110,6 +115,7 @@ def test_stepper_and_graph_obey_the_keys_in_a_lecture(server: Server, tab: Calla
     page.keyboard.press("Enter")
     expect(page.get_by_role("heading", name="Layers", exact=True, level=1)).to_be_visible()
     expect(page.get_by_test_id("stSidebar")).to_be_hidden()
+    still(page)  # a list that is drawn anew forgets what was typed
     names = page.get_by_role("combobox", name="Open a block, or look at a layer")
     names.focus()
     page.keyboard.type("Block")

@@ -18,7 +18,7 @@ from tests.browser.conftest import CHROMIUM, ROOT, WAIT_MS, free_port
 pytestmark = pytest.mark.browser
 # The real one, on a screen that nobody sees, and with a way in: `roofscope app` knows of neither.
 BROWSER = """#!/bin/sh
-exec {chromium} --headless=new --remote-debugging-port={port} "$@"
+exec {chromium} --headless=new --disable-gpu --remote-debugging-port={port} "$@"
 """
 
 

@@ -19,6 +19,7 @@ def test_a_backend_that_is_not_installed_says_what_to_do(monkeypatch: pytest.Mon
 
 
 @pytest.mark.model
+@pytest.mark.usefixtures("unrepeated")
 def test_a_backend_that_runs_tells_what_with(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("core.cli.checking.BACKENDS", ("llama_cpp",))
     done = CliRunner().invoke(cli, ["check", "--json"])

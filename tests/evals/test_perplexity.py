@@ -217,6 +217,6 @@ def read_by(backend: str, fmt: str, path: str) -> list[Item]:
     request = Request(model="smollm2-135m", backend=backend, threads=1)
     session = plugins.get("backend", backend).open(path, specs.read(path, fmt), request, quiet)
     try:
-        return measured(under_test(session), context=512, n=3)
+        return measured(under_test(session), context=512, n=1)
     finally:
         session.close()

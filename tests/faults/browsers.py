@@ -46,7 +46,8 @@ def until(page: Any, run: Run, kind: type[Any], n: int = 1) -> None:
 
 def browser_killed(stage: Stage) -> None:
     """kill -9 of Chromium while a live pass is drawn: the run comes to its end, its timing too, and the app lives."""
-    from tests.faults.visitor import Visitor, address, chromium, served, settled, tab
+    from tests.browser.conftest import chromium
+    from tests.faults.visitor import Visitor, address, served, settled, tab
 
     with marked(stage), served(stage.home) as server:
         with chromium() as (browser,):
@@ -68,7 +69,8 @@ def browser_killed(stage: Stage) -> None:
 
 def app_killed(stage: Stage) -> None:
     """kill -9 of the app in each phase of a run: no process, the run has ended, and the app starts again beside it."""
-    from tests.faults.visitor import Visitor, address, chromium, served, settled, tab
+    from tests.browser.conftest import chromium
+    from tests.faults.visitor import Visitor, address, served, settled, tab
 
     phases = {"loading": (Loaded, 1), "live": (Step, 5), "timing": (Pass, 2)}
     done = []
@@ -100,7 +102,8 @@ def app_killed(stage: Stage) -> None:
 
 def two_apps(stage: Stage) -> None:
     """On one data folder: the second one refuses a run and says who measures; the first is killed, it goes on."""
-    from tests.faults.visitor import Visitor, address, chromium, served, settled, tab
+    from tests.browser.conftest import chromium
+    from tests.faults.visitor import Visitor, address, served, settled, tab
 
     with marked(stage), chromium(2) as (one, two), served(stage.home) as first, served(stage.home) as second:
         page, other = tab(one), tab(two)

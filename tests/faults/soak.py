@@ -165,7 +165,8 @@ def curve(piece: str, samples: Sequence[Sample]) -> list[dict[str, Any]]:
 
 def soaked(minutes: float, seed: int) -> tuple[list[Sample], list[str], dict[str, int]]:
     """The samples, what went wrong, and what was done how often."""
-    from tests.faults.visitor import Visitor, chromium, served
+    from tests.browser.conftest import chromium
+    from tests.faults.visitor import Visitor, served
 
     backends = tuple(b for b in ("fake", "llama_cpp") if plugins.get("backend", b).unavailable() is None)
     samples: list[Sample] = []

@@ -34,7 +34,8 @@ LIMIT_S = 120.0
 
 def measured(home: Path) -> dict[str, Any]:
     """Figures by name. Raises WrongError where a tab does not see what another one started."""
-    from tests.faults.visitor import Visitor, address, chromium, served, settled, tab
+    from tests.browser.conftest import chromium
+    from tests.faults.visitor import Visitor, address, served, settled, tab
 
     with chromium(BROWSERS) as browsers, left_for(LEFT_S), served(home) as server:
         assert server.process is not None

@@ -7,7 +7,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -35,11 +35,6 @@ def served(home: Path) -> Iterator[Server]:
     (home / "data" / OFFERED).touch()
     with conftest.served(home) as server:
         yield server
-
-
-def chromium(n: int = 1) -> AbstractContextManager[list[Any]]:
-    """Browsers, each a program of its own."""
-    return conftest.chromium(n, "--disable-gpu")
 
 
 def tab(browser: Any) -> Any:

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from streamlit.components.v2 import manifest_scanner
 from streamlit.testing.v1 import AppTest
@@ -14,6 +15,7 @@ from streamlit.testing.v1 import AppTest
 from core.runs.runner import Runner
 from core.runs.store import Store
 from core.types import Generate, Request
+from tests.support.shared import once
 
 ROOT = Path(__file__).parents[2]
 TINY = Request(
@@ -37,22 +39,20 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(manifest_scanner, "scan_component_manifests", lambda: list(_components()))
 
 
-@pytest.fixture(scope="session")
-def two_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data folder with two finished runs, made once."""
-    root = tmp_path_factory.mktemp("two-runs")
+def two_runs(root: Path) -> None:
+    """A data folder with two finished runs."""
+    root.mkdir()
     runner = Runner(Store(root))
     for strategy in ("autoregressive", "native"):
-        run_id = runner.start(Request(**{f: getattr(TINY, f) for f in TINY.__struct_fields__} | {"strategy": strategy}))
+        run_id = runner.start(msgspec.structs.replace(TINY, strategy=strategy))
         assert runner.wait(run_id).status() == "done"
     runner.close()
-    return root
 
 
 @pytest.fixture
-def filled(home: Path, two_runs: Path) -> Store:
-    """This test's store, with the two runs in it; the newest one is first."""
-    shutil.copytree(two_runs, home / "data", dirs_exist_ok=True)
+def filled(home: Path) -> Store:
+    """This test's store, with two finished runs in it; the newest one is first."""
+    shutil.copytree(once("two-runs", two_runs), home / "data", dirs_exist_ok=True)
     return Store(home / "data")
 
 

@@ -19,7 +19,7 @@ from tests.pages.conftest import sound
 from tests.support.tiny import hf_folder
 
 Open = Callable[..., AppTest]
-pytestmark = pytest.mark.usefixtures("unrepeated", "preloaded_workers")
+pytestmark = pytest.mark.usefixtures("unrepeated")
 
 
 def until(at: AppTest, done: Callable[[], bool], timeout_s: float = 180) -> AppTest:

@@ -90,11 +90,10 @@ def test_page_files_lie_in_sections() -> None:
     assert not list((ROOT / "pages").glob("*.py"))
 
 
-def test_no_model_library_in_the_app(two_runs: Path) -> None:
+def test_no_model_library_in_the_app(filled: Store) -> None:
     """The app's process draws every page and starts a run without importing what runs models."""
     script = f"""
-import os, sys
-os.environ["ROOFSCOPE_HOME"] = {str(two_runs)!r} + "/home"
+import sys
 from streamlit.testing.v1 import AppTest
 at = AppTest.from_file({str(ROOT / "app.py")!r}, default_timeout=180).run()
 for page in {pages()!r}:

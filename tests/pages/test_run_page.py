@@ -27,6 +27,7 @@ def start(at: AppTest, delay_s: float = SLOW, tokens: int = 12, crash: str = "",
     at.selectbox(key="backend").set_value("fake").run()
     at.number_input(key="max_new_tokens").set_value(tokens)
     at.number_input(key="warmup").set_value(0)
+    at.number_input(key="threads").set_value(1)
     at.toggle(key="live").set_value(live)
     at.number_input(key="o-fake-delay_s").set_value(delay_s)
     at.text_input(key="o-fake-crash").set_value(crash).run()

@@ -124,7 +124,6 @@ def test_another_tokenizer_is_refused_and_another_padding_is_not() -> None:
         same_tokenizer(model("big"), swapped, "text")
 
 
-@pytest.mark.usefixtures("preloaded_workers")
 def test_a_real_draft_with_another_tokenizer_ends_with_a_sentence(runner: Runner, tmp_path: Path) -> None:
     target = hf_folder(tmp_path)
     draft = tmp_path / "bytes-only" / "config.json"  # a bare configuration: each byte is a token

@@ -43,7 +43,6 @@ def test_a_model_that_must_be_derived_has_the_dtype_it_will_run_in(fake_request:
     assert (onnx.format, onnx.path, onnx.dtype, onnx.spec.dtype) == ("onnx", None, None, "fp32")
 
 
-@pytest.mark.usefixtures("preloaded_workers")
 def test_what_opening_makes_of_it_is_what_was_resolved(runner: Runner, tiny: Path) -> None:
     task = Generate(prompt="the", max_new_tokens=2, chat=False)
     request = Request(model=str(tiny), backend="pytorch", dtype="bf16", profilers=(), threads=1, warmup=0, task=task)

@@ -40,6 +40,7 @@ def worker_pid(runner: Runner) -> int:
     return runner._owner.pid
 
 
+@pytest.mark.usefixtures("new_workers")
 def test_a_whole_run(runner: Runner, fake_request: Request) -> None:
     run = runner.wait(runner.start(fake_request))
     events, result = run.events(), run.result()
@@ -147,6 +148,7 @@ def test_cancel_keeps_what_was_measured(runner: Runner, fake_request: Request) -
     assert result.status == "cancelled" and result.n_new_tokens > 0 and result.text
 
 
+@pytest.mark.usefixtures("new_workers")
 def test_cancel_ends_a_worker_that_does_not_listen(runner: Runner, fake_request: Request) -> None:
     run_id = runner.start(replaced(fake_request, options={"delay_s": 60.0}))
     run = runner.store.open(run_id)
@@ -158,6 +160,7 @@ def test_cancel_ends_a_worker_that_does_not_listen(runner: Runner, fake_request:
     assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
 
+@pytest.mark.usefixtures("new_workers")
 @pytest.mark.parametrize(
     ("sig", "says"),
     [(signal.SIGKILL, "memory ran out"), (signal.SIGILL, "instruction"), (signal.SIGSEGV, "native code")],
@@ -196,6 +199,7 @@ def test_a_signal_with_advice_is_retried_once(
     assert {d.name: (d.a, d.b) for d in differences(asked, asked, result, plain)}["crash"] == ("–", "SIGILL")
 
 
+@pytest.mark.usefixtures("new_workers")
 def test_no_process_is_left_behind(runner: Runner, fake_request: Request) -> None:
     run_id = runner.start(slow(fake_request))
     wait_for_step(runner, run_id)
@@ -282,6 +286,7 @@ def test_a_dying_worker_leaves_no_moment_in_which_its_run_looks_abandoned(
         assert seen[-1] == "failed"
 
 
+@pytest.mark.usefixtures("new_workers")
 def test_a_workers_threads_wait_with_patience_unless_the_user_has_decided(
     runner: Runner, fake_request: Request, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,8 +1,8 @@
 """Workers forked from a process that has loaded what they need: importing PyTorch takes each new one six seconds.
 
-For tests of what runs do. From the fork on, a worker is the product's; that a new process loads its modules and begins,
-other tests tell, whose workers start as the product's do. The fake backend's are forks of the same process, where many
-short runs follow each other: half a second each.
+For tests of what runs do, in the folders of tests.conftest.FORKING. From the fork on, a worker is the product's; that a
+new process loads its modules and begins, other tests tell, whose workers start as the product's do. The fake backend's
+are forks of the same process: a new one takes half a second.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def _work(commands: Connection, root: str, environ: dict[str, str]) -> None:
 
 
 def workers(monkeypatch: pytest.MonkeyPatch, *backends: str) -> None:
-    """From here on a Runner's workers of these backends are forks: PyTorch's, and those of the fake one."""
+    """From here on a Runner's workers of these backends are forks."""
     spawn = Runner._spawn
 
     def fork(self: Runner, request: Request) -> Any:

@@ -132,7 +132,7 @@ sys.addaudithook(watch)
 
 
 @pytest.fixture
-def seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, new_workers: None) -> Path:
     """A file into which every Python process started from here writes the engines that it imports."""
     (tmp_path / "watch").mkdir()
     (tmp_path / "watch" / "sitecustomize.py").write_text(WATCH)
@@ -211,7 +211,7 @@ def test_runs_conversions_and_transforms_hold_one_engine_each(
     catalogue.add_folder(str(folder))
     model = catalogue.find(str(folder)).id
     plain = Request(model=model, backend="llama_cpp", task=Generate(prompt="The cat", max_new_tokens=3), threads=1)
-    plain = msgspec.structs.replace(plain, profilers=(), warmup=0)
+    plain = msgspec.structs.replace(plain, profilers=(), warmup=0, retries=0)
     for backend in ("llama_cpp", "onnxruntime", "llama_cpp"):  # as GGUF and ONNX made from the folder
         run = runner.wait(runner.start(msgspec.structs.replace(plain, backend=backend), keep=3))
         assert run.status() == "done", run.failure()

@@ -22,8 +22,6 @@ from core.transforms import drop_layers
 from core.types import Derive, Evaluate, Generate, Request, Result
 from tests.support.tiny import hf_folder
 
-pytestmark = pytest.mark.usefixtures("preloaded_workers")
-
 
 @pytest.fixture
 def tiny(tmp_path: Path) -> str:
