@@ -296,7 +296,8 @@ def _aligned(
     """Measured rows beside the model's layers, in the model's order.
 
     A library may run several layers as one (all experts in one kernel): such a row, named as their
-    common parent, stands for them with the sum of their work. Rows that belong to no layer come last.
+    common parent, stands for them with the sum of their work. Work and rows that belong to no layer, such as those of
+    trained heads, come last.
     """
     measured = _fitted(rows, frozenset(layer.name for layer in loaded.spec.layers))
     by_name = {w.name: w for w in works}
@@ -308,17 +309,18 @@ def _aligned(
     groups: dict[str, list[Layer]] = {}
     for layer in loaded.spec.layers:
         groups.setdefault(stands_for.get(layer.name, layer.name), []).append(layer)
-    for name in measured:
+    known = {layer.name for layer in loaded.spec.layers}
+    for name in (*(w.name for w in works if w.name not in known), *measured):
         groups.setdefault(name, [])
 
     found = []
     for name, layers in groups.items():
         row = measured.get(name)
-        work_done = [by_name[layer.name] for layer in layers if layer.name in by_name]
+        work_done = [by_name[n] for n in ([layer.name for layer in layers] or [name]) if n in by_name]
         found.append(
             LayerResult(
                 name=name,
-                kind=layers[0].kind if layers else "other",
+                kind=layers[0].kind if layers else work_done[0].kind if work_done else "other",
                 phase=phase,
                 seconds=row.seconds / forwards if row else None,
                 calls=row.calls if row else None,

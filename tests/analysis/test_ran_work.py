@@ -211,13 +211,9 @@ def test_every_product_that_is_dispatched_is_computed(tmp_path: Path, name: str,
 
     The rotary tables are a product of positions and frequencies too, which no layer stands for: they are left out.
     """
-    import torch
-
     session, draft = (small(tmp_path / which, blocks) for which, blocks in (("model", 6), ("draft", 2)))
     if name == "medusa":
-        heads = import_module("core.backends.pytorch.heads")
-        weight = torch.randn(3, 64, 64, generator=torch.Generator().manual_seed(0)) / 64
-        session.add_heads(heads.Heads(session._model, weight, ((0.5, 0.2, 0.1),) * 3))
+        add_heads(session)
     if name in ("early_exit", "self_speculative") and "first_exit" not in params and "exit_layer" not in params:
         add_exits(session)
     strategy = plugins.get("strategy", name)
@@ -239,6 +235,33 @@ def test_every_product_that_is_dispatched_is_computed(tmp_path: Path, name: str,
     assert found == computed
 
 
+@pytest.mark.engine("pytorch")
+def test_what_drafts_stands_in_the_count_as_rows_of_its_own(tmp_path: Path) -> None:
+    """A step after eleven tokens: three drafts by three of six blocks; three heads, which guess a tree of five.
+
+    A draft multiplies, in each block, q and o of 64 * 64, k and v of 64 * 32 and the MLP's three of 64 * 160, scores
+    and sums for four heads of 16 over all tokens so far, and the head once.
+    """
+    session, limit = small(tmp_path / "model", 6), GenerationConfig(limit=LIMIT)
+
+    def first(name: str, **params: Any) -> tuple[Forwards, ...]:
+        strategy = plugins.get("strategy", name)
+        steps = taken(strategy.decode(session, PROMPT, limit, msgspec.convert(params, strategy.Params)), session)
+        return next(step.ran for step in steps if step.phase == "decode")
+
+    drafts, checked = first("self_speculative", exit_layer=3, draft_length=3)
+    assert drafts == one(1, 11, of="blocks", blocks=((0, 3),), times=3, rise=1) and checked == one(4, 11, 4)
+    linear = 2 * (2 * 64 * 64 + 2 * 64 * 32 + 3 * 64 * 160)
+    found = products(ran_work(session.spec, [drafts], activation_dtype="fp32", kv_dtype="fp32"))
+    assert found == 3 * (3 * linear + 2 * HEAD) + 3 * 2 * 4 * (16 + 16) * (12 + 13 + 14)
+    session.reset()
+    add_heads(session)
+    guessed, tree = first("medusa", n_nodes=5)
+    assert guessed == one(3, 0, 3, of="heads") and tree == one(6, 11, 6)
+    found = products(ran_work(session.spec, [guessed], activation_dtype="fp32", kv_dtype="fp32"))
+    assert found == 3 * (2 * 64 * 64 + 2 * HEAD)
+
+
 def products(rows: tuple[LayerWork, ...]) -> float:
     last = {"q_proj", "k_proj", "v_proj", "o_proj", "core", "gate_proj", "up_proj", "down_proj", "lm_head"}
     return sum(w.flops_executed for w in rows if w.name.rpartition(".")[2] in last | {HEADS, EXITS})
@@ -253,6 +276,15 @@ def small(folder: Path, blocks: int) -> Any:
     config.save_pretrained(folder)
     request = Request(model="small", backend="pytorch", threads=1, options={"fused": False})
     return plugins.get("backend", "pytorch").open(str(folder), specs.read(folder, "config"), request, silent)
+
+
+def add_heads(session: Any) -> None:
+    """Three Medusa heads with random weights, each right half the time."""
+    import torch
+
+    heads = import_module("core.backends.pytorch.heads")
+    weight = torch.randn(3, 64, 64, generator=torch.Generator().manual_seed(0)) / 64
+    session.add_heads(heads.Heads(session._model, weight, ((0.5, 0.2, 0.1),) * 3))
 
 
 def add_exits(session: Any) -> None:

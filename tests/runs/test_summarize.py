@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from core.analysis.work import HEADS
 from core.models.spec import from_config
 from core.runs.recording import Recording, Sorted
 from core.runs.summarize import summarize
@@ -201,6 +202,51 @@ def test_exit_heads_are_a_part_of_their_own() -> None:
         loaded(), Pass(t_s=0, number=0, kind="timing"), msgspec.structs.replace(decode, ran=asked[:1])
     ).phases
     assert phase.flops - without.flops == part.flops and phase.bytes - without.bytes == part.bytes
+
+
+def test_drafts_of_the_first_blocks_are_a_part_of_their_own() -> None:
+    """Two drafts by the first of two blocks, then one forward of the whole model over their three tokens.
+
+    A draft by hand, width 8, two heads of 4 on one of keys and values, MLP 16, 32 words, in fp32, behind 4 tokens:
+    384 FLOPs of q, k, v and o, 768 of the MLP, 36 of the rotary embedding, 64 of two norms, 32 of the activation and
+    16 of two sums; 32 of the final norm and 512 of the head; attention 32 for each of 5 tokens, and of 6 for the next.
+    Bytes: 3,424 of the weights that run and 32 of one row of the table; 1,472 of activations; keys and values of 32 a
+    token, of all tokens read and of one written.
+    """
+    spec = from_config({**CONFIG, "num_hidden_layers": 2}, name="tiny", source="made for a test")
+    two = msgspec.structs.replace(loaded(), spec=spec, setup=setup(spec))
+    drafts = Forwards(n_new=1, n_logits=1, n_past=4, of="blocks", blocks=((0, 1),), times=2, rise=1)
+    checked = Forwards(n_new=3, n_logits=3, n_past=4)
+    decode = msgspec.structs.replace(step(0, "decode", 0.1, 2, 3, 6), ran=(drafts, checked))
+    alone = msgspec.structs.replace(decode, ran=(checked,))
+    (phase,), (without,) = (
+        result(two, Pass(t_s=0, number=0, kind="timing"), events).phases for events in (decode, alone)
+    )
+    (part,) = phase.parts
+    flops = 2 * (384 + 768 + 36 + 64 + 32 + 16 + 32 + 512) + 32 * (5 + 6)
+    moved = 2 * (3424 + 32 + 1472) + 32 * (5 + 6) + 2 * 32
+    assert (part.of, part.n_forward, part.flops, part.bytes) == ("blocks", 2, flops, moved) == ("blocks", 2, 4040, 10272)
+    assert phase.flops - without.flops == part.flops and phase.bytes - without.bytes == part.bytes
+    assert without.parts == () and phase.n_forward == without.n_forward == 1, "a draft is no forward of the model"
+
+
+def test_trained_heads_are_a_part_and_a_layer_of_their_own() -> None:
+    """Three heads of width 8 on one state: three products of 2 * 8 * 8, and of 2 * 8 * 32 with the unembedding."""
+    heads, tree = Forwards(n_new=3, n_logits=3, n_past=0, of="heads"), Forwards(n_new=4, n_logits=4, n_past=4)
+    decode = msgspec.structs.replace(step(0, "decode", 0.1, 2, 4, 6), ran=(heads, tree))
+    alone = msgspec.structs.replace(decode, ran=(tree,))
+    found, without = (result(loaded(), Pass(t_s=0, number=0, kind="timing"), events) for events in (decode, alone))
+    (phase,), (plain,) = found.phases, without.phases
+    (part,) = phase.parts
+    assert (part.of, part.n_forward) == ("heads", 1)
+    assert part.flops == 3 * (2 * 8 * 8 + 2 * 8 * 32) == phase.flops - plain.flops
+    # the heads' weights, a state read and three written; the unembedding, three states read and three rows of logits
+    assert part.bytes == 4 * (3 * 8 * 8 + 8 + 3 * 8) + 4 * (8 * 32 + 3 * 8 + 3 * 32) == phase.bytes - plain.bytes
+    layers = {x.name: x for x in found.layers}
+    own = layers[HEADS]
+    assert (own.kind, own.seconds, own.flops, own.weight_bytes) == ("head", None, 3 * 2 * 8 * 8, 4 * 3 * 8 * 8)
+    assert sum(x.flops or 0.0 for x in found.layers) == phase.flops and list(layers)[-1] == HEADS
+    assert HEADS not in {x.name for x in without.layers}
 
 
 def test_a_backend_that_prunes_its_last_block_computes_less_of_a_prompt() -> None:
