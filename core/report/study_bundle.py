@@ -21,7 +21,7 @@ from core.paths import data_dir
 from core.report.bundle_for_others import LEFT_OUT, clean, request_for_others, shared_bundle
 from core.report.private import scrubbed
 from core.runs.store import BROKEN_ZIP, MOST_BUNDLE_BYTES, Run, Store, member
-from core.studies import ledger
+from core.studies import ledger, old_form
 from core.studies.grid import MOST_CELLS, cells
 from core.studies.ledger import State
 from core.studies.plan import Search, Study, Sweep
@@ -74,7 +74,7 @@ def load(data: bytes, store: Store) -> str:
             about = msgspec.json.decode(_part(found, ABOUT), type=dict[str, Any])
             if about.get("format") != FORMAT or not _NAME.fullmatch(str(about.get("name"))):
                 raise KeyError("format")
-            state = from_json(_part(found, ledger.FILE), State)
+            state: State = old_form.read(_part(found, ledger.FILE), State)
             names = [n for n in found.namelist() if n.startswith(RUNS)]
             if len(names) > 2 * MOST_CELLS:
                 raise ExplorerError(f"This bundle holds {len(names):,} runs, and no study does.", "Export it again.")

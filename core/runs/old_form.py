@@ -86,17 +86,6 @@ def _counts(raw: Mapping[str, Any], tokens: int) -> Counts:
     )
 
 
-def study(data: bytes) -> bytes:
-    """A study's findings, whose machine may lie in such a dictionary or be an empty one, as today's JSON.
-
-    Labels of configurations said "one by one" for autoregressive decoding.
-    """
-    raw = from_json(data.replace(b", one by one", b", autoregressive"), dict[str, Any])
-    told = raw.pop("environment", raw)
-    raw["machine"] = told.get("machine") or None
-    return msgspec.json.encode(raw)
-
-
 def setup(environment: Mapping[str, Any]) -> Setup:
     """What the dictionary tells. Activations and cache, which most backends did not tell, follow from the dtype that
     was computed in: in half precision they were in it too, but in a GGUF file's case, which llama.cpp ran in fp32."""

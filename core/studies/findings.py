@@ -42,7 +42,7 @@ class Cell(Record, omit_defaults=False):
     where that is significant.
     """
 
-    evaluation: str = msgspec.field(name="exam")
+    evaluation: str
     score: Score | None
     comparison: Comparison | None = None
     p: float | None = None
@@ -88,7 +88,7 @@ class Row(Record, omit_defaults=False):
     disturbed: int = 0
 
 
-class Findings(Record, omit_defaults=False):
+class Findings(Record, tag="ladder", omit_defaults=False):
     """All that a report shows. hypervolumes: backend -> of its variants' front, "all" for everything."""
 
     plan: Plan

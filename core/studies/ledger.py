@@ -18,8 +18,9 @@ from core.errors import ExplorerError
 from core.runs.measuring import ASKED_S, SPOILED, BusyError
 from core.runs.other_machine import LostMachineError
 from core.runs.store import Run, Store
+from core.studies import old_form
 from core.studies.plan import Study
-from core.types import Record, Request, Scalar, from_json, to_json
+from core.types import Record, Request, Scalar, to_json
 from hardware.files import write_whole
 
 P = TypeVar("P", bound=Study)
@@ -222,6 +223,7 @@ def in_use(folder: Path) -> bool:
 def read(folder: Path) -> State | None:
     """The state in a folder; None when there is none, or none that can be read."""
     try:
-        return from_json((folder / FILE).read_bytes(), State)
+        found: State = old_form.read((folder / FILE).read_bytes(), State)
     except (OSError, msgspec.DecodeError):
         return None
+    return found

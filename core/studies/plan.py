@@ -1,7 +1,4 @@
-"""What a study is going to do, written down before it does it: variants, evaluations, margin, and what is known.
-
-Some fields have other names on disk, those of the ledgers and recorded findings that are there.
-"""
+"""What a study is going to do, written down before it does it: variants, evaluations, margin, and what is known."""
 
 from __future__ import annotations
 
@@ -48,7 +45,7 @@ class Evaluation(Record):
     @property
     def key(self) -> str:
         """Of its run, behind the recipe's id, in the ledgers of studies."""
-        return f"exam/{self.eval}"
+        return f"evaluation/{self.eval}"
 
 
 class Plan(Record, tag="ladder", omit_defaults=False):
@@ -63,7 +60,7 @@ class Plan(Record, tag="ladder", omit_defaults=False):
     title: str
     model: str
     recipes: tuple[Recipe, ...]
-    evaluations: tuple[Evaluation, ...] = msgspec.field(name="exams")
+    evaluations: tuple[Evaluation, ...]
     baseline: str
     groups: tuple[Group, ...] = ()
     margin: float = 0.05
@@ -106,7 +103,7 @@ class Configuration(Record):
         return self.own == self.id
 
 
-class Benchmark(Record, tag="contest", omit_defaults=False):
+class Benchmark(Record, tag="benchmark", omit_defaults=False):
     """Ways to decode against each other on the same questions.
 
     In each round every configuration answers `questions` new ones of `eval` in a fresh process, in a random order of
@@ -121,9 +118,9 @@ class Benchmark(Record, tag="contest", omit_defaults=False):
     title: str
     model: str
     recipes: tuple[Recipe, ...]
-    configurations: tuple[Configuration, ...] = msgspec.field(name="contenders")
+    configurations: tuple[Configuration, ...]
     baseline: str
-    candidate: str = msgspec.field(name="champion")
+    candidate: str
     eval: str = "sql"
     settings: dict[str, Scalar] = msgspec.field(default_factory=dict)
     questions: int = 40

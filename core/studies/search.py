@@ -320,7 +320,7 @@ def _goals(plan: Search, candidates: Sequence[Candidate]) -> tuple[Goal, ...]:
     return tuple(found)
 
 
-def _contestants(outcome: Outcome, every: Sequence[str]) -> list[str]:
+def _final_cells(outcome: Outcome, every: Sequence[str]) -> list[str]:
     """The finalists and the baseline, the first cell that can run."""
     return list(dict.fromkeys((*outcome.finalists[:FINALISTS], *every[:1])))
 
@@ -328,7 +328,7 @@ def _contestants(outcome: Outcome, every: Sequence[str]) -> list[str]:
 def _finals(ledger: Ledger[Search], outcome: Outcome, by_id: Mapping[str, Cell]) -> None:
     """In each round every finalist and the baseline once, in a fresh process and a new order."""
     plan = ledger.plan
-    names = _contestants(outcome, list(by_id)) if outcome.finalists else []
+    names = _final_cells(outcome, list(by_id)) if outcome.finalists else []
     for number in range(plan.final_rounds):
         for name in random.Random(f"{plan.seed}-final-{number}").sample(names, len(names)):
             request = msgspec.structs.replace(by_id[name].request, fresh_process=True)
@@ -366,7 +366,7 @@ def report(state: State, store: Store) -> SearchReport:
     ready = [c.id for c in every if c.id in state.ranges]
     finals = {
         name: [results[f"final-{name}/{n}"] for n in range(plan.final_rounds) if f"final-{name}/{n}" in results]
-        for name in _contestants(outcome, ready)
+        for name in _final_cells(outcome, ready)
     }
     rows = tuple(_row(state, c, outcome, finals.get(c.id, []), labels) for c in every)
     rate = miss_rate(len(outcome.missed), len([n for n in outcome.audited if n in outcome.seen]))

@@ -41,7 +41,7 @@ class Standing(Record, omit_defaults=False):
     tokens_per_forward: float | None = None
     forward_s: float | None = None
     speedup: Interval | None = None
-    over_autoregressive: Interval | None = msgspec.field(default=None, name="over_own")
+    over_autoregressive: Interval | None = None
     over_fastest: Interval | None = None
     latency: Interval | None = None
     predicted: float | None = None
@@ -66,7 +66,7 @@ class Away(Record, omit_defaults=False):
     n: int
 
 
-class Standings(Record, omit_defaults=False):
+class Standings(Record, tag="benchmark", omit_defaults=False):
     plan: Benchmark
     rows: tuple[Standing, ...]
     fastest: str

@@ -15,14 +15,14 @@ import msgspec
 
 from core.errors import ExplorerError
 from core.paths import data_dir
-from core.runs import detached, old_form
+from core.runs import detached
 from core.runs.detached import launch, owner_of
 from core.runs.owner import Owner
-from core.studies import ledger
+from core.studies import ledger, old_form
 from core.studies.findings import Findings
 from core.studies.plan import Architectures, FreeShapes, Search, Sweep
 from core.studies.standings import Standings
-from core.types import Record, from_json, to_json
+from core.types import Record, to_json
 from hardware.files import written_s
 
 RECORDED = Path(__file__).with_name("recorded")
@@ -61,12 +61,11 @@ def read(path: str) -> Findings | Standings:
     """The findings in a study's folder. Raises ExplorerError when they cannot be read."""
     file = Path(path) / "findings.json"
     try:
-        data = old_form.study(file.read_bytes())
-        found = from_json(data, Standings) if b'"type":"contest"' in data else from_json(data, Findings)
+        found: Findings | Standings = old_form.read(file.read_bytes(), Findings | Standings)
         if not _compared(found):
-            raise AttributeError("what it is compared with is not in it")
+            raise LookupError("what it is compared with is not in it")
         return found
-    except (OSError, msgspec.DecodeError, RecursionError, AttributeError) as error:
+    except (OSError, msgspec.DecodeError, LookupError) as error:
         raise ExplorerError(
             f"The findings of {Path(path).name} cannot be read.", "Run the study again: it goes on where it stopped."
         ) from error
