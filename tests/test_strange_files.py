@@ -18,7 +18,8 @@ from core.models import artifact_cache, catalogue, derived
 from core.runs import measuring, screens
 from core.runs.lineage import TOLD
 from core.runs.store import Store
-from core.studies import ledger, search, study_store, sweep
+from core.studies import ledger, study_store
+from core.studies.plan import Search, Sweep
 from hardware import catalogue as devices
 from hardware import prices
 
@@ -74,8 +75,8 @@ def lists(root: Path) -> dict[str, Callable[[], object]]:
         "endpoints": endpoints.endpoints,
         "advice": lambda: Book(root).cases(),
         "lessons": lambda: progress.done(root),
-        "sweeps": sweep.sweeps,
-        "searches": search.searches,
+        "sweeps": lambda: ledger.names(Sweep),
+        "searches": lambda: ledger.names(Search),
         "studies": study_store.studies,
         "the study that goes on": study_store.going,
         "who measures": lambda: measuring.holder(root),
@@ -94,9 +95,9 @@ def test_every_list_is_shown_and_every_reader_has_a_sentence(strange: Path) -> N
             read()
         except Exception as error:
             wrong.append(f"{name}: {type(error).__name__}: {error}"[:200])
-    for name, load in {"sweep": sweep.load, "search": search.load}.items():
+    for name, kind in {"sweep": Sweep, "search": Search}.items():
         with contextlib.suppress(ExplorerError):
-            load(strange / "studies" / f"{name}-odd")
+            ledger.load(strange / "studies" / f"{name}-odd", kind)
     for found in study_store.studies():
         with contextlib.suppress(ExplorerError):
             study_store.read(found.path)

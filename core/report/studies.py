@@ -27,7 +27,7 @@ FORMATS = ("html", "notexts.html", "zip", "notexts.zip", "json", "csv")
 
 def names() -> tuple[str, ...]:
     """Every study that there is something to show of: sweeps, searches, and those with findings."""
-    found = (*sweeping.sweeps(), *searching.searches(), *(s.name for s in study_store.studies()))
+    found = (*ledger.names(Sweep), *ledger.names(Search), *(s.name for s in study_store.studies()))
     return tuple(dict.fromkeys(found))
 
 

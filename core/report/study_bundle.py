@@ -74,7 +74,7 @@ def load(data: bytes, store: Store) -> str:
             about = msgspec.json.decode(_part(found, ABOUT), type=dict[str, Any])
             if about.get("format") != FORMAT or not _NAME.fullmatch(str(about.get("name"))):
                 raise KeyError("format")
-            state: State = old_form.read(_part(found, ledger.FILE), State)
+            state: State[Any] = old_form.read(_part(found, ledger.FILE), State)
             names = [n for n in found.namelist() if n.startswith(RUNS)]
             if len(names) > 2 * MOST_CELLS:
                 raise ExplorerError(f"This bundle holds {len(names):,} runs, and no study does.", "Export it again.")
@@ -158,7 +158,7 @@ def _json(file: Path) -> Any:
         ) from error
 
 
-def _ledger(state: State, texts: bool) -> bytes:
+def _ledger(state: State[Any], texts: bool) -> bytes:
     """The ledger for others, its keys those of the cells as they are there."""
     found = msgspec.json.decode(to_json(state))
     found["plan"] = _worded(found["plan"], texts)

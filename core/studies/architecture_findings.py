@@ -23,7 +23,7 @@ from core.runs.store import Run, Store
 from core.stats.intervals import Interval, Ratio, paired_ratio
 from core.stats.pareto import front
 from core.stats.rank import Regret, chance, difference, kendall, p_value, partial_kendall, random_regret, regret
-from core.studies.architectures import chosen, finishers, parsed, plan_of, whole_of
+from core.studies.architectures import chosen, finishers, parsed, whole_of
 from core.studies.conduct import Answer, answer
 from core.studies.ledger import State
 from core.studies.plan import Architectures
@@ -139,9 +139,9 @@ class Found(Record, omit_defaults=False):
         return tuple(row for row in self.rows if row.kl is not None and row.role != "whole")
 
 
-def findings(state: State, store: Store) -> Found:
+def findings(state: State[Architectures], store: Store) -> Found:
     """Everything that came of a search so far; reads every run of it."""
-    plan, runs = plan_of(state), _Runs(state, store)
+    plan, runs = state.plan, _Runs(state, store)
     finals = finishers(state)
     rows = _rows(state, plan, runs, finals)
     best = _best(plan, rows)
@@ -178,7 +178,7 @@ def read(data: bytes) -> Found:
         raise ExplorerError("These findings cannot be read.", "Carry the search out again: it goes on.") from error
 
 
-def best_of(state: State, store: Store) -> str | None:
+def best_of(state: State[Architectures], store: Store) -> str | None:
     """The id of the answer's shape; None while there is none."""
     return findings(state, store).best or None
 
@@ -189,7 +189,7 @@ def best_of(state: State, store: Store) -> str | None:
 class _Runs:
     """The finished runs of a search, opened once. results: key -> result."""
 
-    def __init__(self, state: State, store: Store) -> None:
+    def __init__(self, state: State[Architectures], store: Store) -> None:
         self.results: dict[str, Result] = {}
         self.failures = state.failures
         for key, run_id in state.runs.items():
@@ -220,7 +220,7 @@ def _opened(store: Store, run_id: str) -> Run | None:
         return None
 
 
-def _rows(state: State, plan: Architectures, runs: _Runs, finals: Sequence[Cut]) -> tuple[Shaped, ...]:
+def _rows(state: State[Architectures], plan: Architectures, runs: _Runs, finals: Sequence[Cut]) -> tuple[Shaped, ...]:
     whole = whole_of(state)
     if whole is None:
         return ()
@@ -233,7 +233,7 @@ def _rows(state: State, plan: Architectures, runs: _Runs, finals: Sequence[Cut])
     return _with_fronts(rows, plan.engines)
 
 
-def _row(state: State, plan: Architectures, runs: _Runs, cut: Cut, name: str, role: Role) -> Shaped:
+def _row(state: State[Architectures], plan: Architectures, runs: _Runs, cut: Cut, name: str, role: Role) -> Shaped:
     known = state.ranges.get(f"{cut.id}@", {})
     kl, ln_ratio = runs.score(f"{name}/judge", "kl"), runs.score(f"{name}/judge", "ln_ratio")
     agreement = runs.score(f"{name}/judge", "agreement")
@@ -320,7 +320,7 @@ def _kl(row: Shaped) -> float:
     return row.kl.value
 
 
-def _failed(state: State, finals: Sequence[Cut]) -> set[str]:
+def _failed(state: State[Architectures], finals: Sequence[Cut]) -> set[str]:
     """The finalists that could not be made or judged."""
     starts = tuple(f"{cut.id}/{step}" for cut in finals for step in ("make", "judge"))
     return {key.split("/")[0] for key in state.failures if key.startswith(starts)}
@@ -458,7 +458,7 @@ def _meets(plan: Architectures, row: Shaped) -> bool:
 
 
 def _words(
-    plan: Architectures, rows: Sequence[Shaped], best: Shaped | None, quantized: Quantized | None, state: State
+    plan: Architectures, rows: Sequence[Shaped], best: Shaped | None, quantized: Quantized | None, state: State[Architectures]
 ) -> tuple[str, ...]:
     if not rows:
         return ("Nothing is priced yet.",)
@@ -495,7 +495,7 @@ def _words(
     return tuple(words)
 
 
-def _contrast_words(plan: Architectures, rows: Sequence[Shaped], state: State) -> list[str]:
+def _contrast_words(plan: Architectures, rows: Sequence[Shaped], state: State[Architectures]) -> list[str]:
     """Depth against width at nearly the same size, in each engine."""
     whole = parsed(rows[0].id)
     cuts = {r.id: parsed(r.id) for r in rows[1:]}

@@ -38,7 +38,7 @@ from core.runs.runner import Runner
 from core.runs.store import Store
 from core.studies.conduct import make
 from core.studies.foresight import Foresight
-from core.studies.ledger import Ledger, Say, State, read
+from core.studies.ledger import Ledger, Say, State, folder_of
 from core.studies.measures import MEASURES
 from core.studies.plan import Architectures, Recipe
 from core.studies.sweep import catalogue_name
@@ -125,10 +125,6 @@ def planned(
         name=f"architectures-{catalogue_name(model)}-{digest}",
         title=f"Shapes cut from {model}{f' for {device}' if device else ''}{limits}",
     )
-
-
-def folder_of(plan: Architectures) -> Path:
-    return data_dir() / "studies" / plan.name
 
 
 def carry_out(plan: Architectures, minutes: float, say: Say, again: bool = False) -> Ledger[Architectures]:
@@ -392,7 +388,7 @@ def _listen(ledger: Ledger[Architectures], file: Path, n: int) -> None:
         )
 
 
-def influences(state: State) -> list[float]:
+def influences(state: State[Architectures]) -> list[float]:
     """Of every block, as the scorer told."""
     found = {int(k.partition("/")[2]): v for k, v in state.scores.items() if k.startswith("influence/")}
     return [found[i] for i in range(len(found))]
@@ -401,14 +397,14 @@ def influences(state: State) -> list[float]:
 # ------------------------------------------------------------ who is finished
 
 
-def chosen(state: State) -> dict[str, Cut]:
+def chosen(state: State[Architectures]) -> dict[str, Cut]:
     """The shapes that are masked, without the whole model; in the order chosen."""
     names = dict.fromkeys(key.partition("@")[0] for key in state.ranges)
     mine = whole_of(state)
     return {name: parsed(name) for name in names if mine is None or name != mine.id}
 
 
-def whole_of(state: State) -> Cut | None:
+def whole_of(state: State[Architectures]) -> Cut | None:
     """The whole model as a shape; None before anything was priced."""
     parts = {n: int(state.scores.get(f"whole/{n}", 0)) for n in ("blocks", "d_ff", "kv_heads", "queries")}
     return Cut(**parts) if all(parts.values()) else None
@@ -420,10 +416,10 @@ def parsed(name: str) -> Cut:
     return Cut(blocks=blocks, d_ff=d_ff, kv_heads=kv_heads, queries=queries)
 
 
-def finishers(state: State) -> tuple[Cut, ...]:
+def finishers(state: State[Architectures]) -> tuple[Cut, ...]:
     """The shapes that are cut, trained and measured: the best by masking over all prices, in each place, then the
     random ones. Empty before every chosen shape was masked."""
-    plan = plan_of(state)
+    plan = state.plan
     every = chosen(state)
     losses = {name: state.scores[name] for name in every if name in state.scores}
     if not every or len(losses) < len(every):
@@ -515,9 +511,9 @@ def _quantized(ledger: Ledger[Architectures], whole: str) -> None:
 # ------------------------------------------------------------ how far it is
 
 
-def progress(state: State) -> Progress:
+def progress(state: State[Architectures]) -> Progress:
     """From the ledger alone; before shapes are chosen, of as many as the plan says."""
-    plan = plan_of(state)
+    plan = state.plan
     whole = whole_of(state)
     every = tuple(chosen(state))
     finals = [cut.id for cut in finishers(state)]
@@ -563,35 +559,6 @@ def _first_s(plan: Architectures, kind: str) -> float:
     minutes = plan.training.get("minutes")
     more = 60 * float(minutes) if kind == "train" and isinstance(minutes, int | float) else 0.0
     return (80.0 if kind == "train" and more else FIRST_S[kind.split()[0]]) + more
-
-
-# ------------------------------------------------------------ shelves
-
-
-def load(folder: Path) -> State:
-    """The ledger of a search in a folder; raises ExplorerError when there is none."""
-    state = read(folder)
-    if state is None or not isinstance(state.plan, Architectures):
-        raise ExplorerError(
-            f"There is no search for architectures in {folder.name}.", "Start one: it goes on where a stopped one was."
-        )
-    return state
-
-
-def searches() -> tuple[str, ...]:
-    """The names of the searches on this machine, newest first."""
-    found = []
-    for file in (data_dir() / "studies").glob("architectures-*/study.json"):
-        try:
-            found.append((-file.stat().st_mtime, file.parent.name))
-        except OSError:
-            continue
-    return tuple(name for _, name in sorted(found))
-
-
-def plan_of(state: State) -> Architectures:
-    assert isinstance(state.plan, Architectures), "not the ledger of a search for architectures"
-    return state.plan
 
 
 def _cores() -> int:

@@ -9,10 +9,9 @@ import random
 
 import msgspec
 
-from core.paths import data_dir
 from core.runs.other_machine import OtherMachine
 from core.studies.conduct import make, maker
-from core.studies.ledger import Ledger, Say
+from core.studies.ledger import Ledger, Say, folder_of
 from core.studies.plan import Benchmark, Configuration
 from core.types import Evaluate, Generate, Request, Scalar, Task
 
@@ -27,7 +26,7 @@ def hold(
     machine: where the runs are made, and the models; here without one.
     """
     runner = maker(plan.model, machine)
-    ledger = Ledger(data_dir() / "studies" / plan.name, plan, minutes, runner, say, again)
+    ledger = Ledger(folder_of(plan), plan, minutes, runner, say, again)
     try:
         models = {r.id: model for r in plan.recipes if (model := make(ledger, r)) is not None}
         there = [_cast(c, models) for c in plan.configurations if {c.recipe, c.drafts or c.recipe} <= models.keys()]

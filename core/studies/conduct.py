@@ -6,7 +6,6 @@ Only runs are made here, by the runner that makes all others; what they say is c
 from __future__ import annotations
 
 import random
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -20,7 +19,7 @@ from core.runs.other_machine import LostMachineError, OtherMachine
 from core.runs.resolve import resolve
 from core.runs.runner import Runner
 from core.runs.store import Store
-from core.studies.ledger import Ledger, Say
+from core.studies.ledger import Ledger, Say, folder_of
 from core.studies.plan import Evaluation, Plan, Recipe
 from core.types import Derive, Evaluate, Generate, Record, Request, Result
 
@@ -40,10 +39,6 @@ class Answer(Record):
     seconds: float
     tok_per_s: float
     disturbed: bool = False
-
-
-def folder_of(plan: Plan) -> Path:
-    return data_dir() / "studies" / plan.name
 
 
 def conduct(

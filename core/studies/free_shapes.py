@@ -14,7 +14,6 @@ import random
 import warnings
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -28,7 +27,7 @@ from core.paths import data_dir
 from core.runs.runner import Runner
 from core.runs.store import Store
 from core.stats.pareto import front, hypervolume
-from core.studies.ledger import Ledger, Say, State, Trial, read
+from core.studies.ledger import Ledger, Say, State, Trial, folder_of
 from core.studies.measures import MEASURES
 from core.studies.plan import FreeShapes
 from core.types import Record, Scalar, to_json
@@ -106,10 +105,6 @@ def planned(
     return msgspec.structs.replace(
         plan, name=f"free-shapes-{slug}-{digest}", title=f"Decoders from scratch for {found.name}{limits}"
     )
-
-
-def folder_of(plan: FreeShapes) -> Path:
-    return data_dir() / "studies" / plan.name
 
 
 def carry_out(plan: FreeShapes, minutes: float, say: Say, again: bool = False) -> Ledger[FreeShapes]:
@@ -213,9 +208,9 @@ def _constraints(plan: FreeShapes, trial: Trial) -> dict[str, float]:
 # ------------------------------------------------------------ what came of it
 
 
-def findings(state: State) -> Found:
+def findings(state: State[FreeShapes]) -> Found:
     """Everything that came of a search so far, and the same number of random shapes beside it."""
-    plan = plan_of(state)
+    plan = state.plan
     asked = {to_json(t.params): t for t in state.trials[: plan.trials]}
     rows = _with_front(plan, [_row(plan, t) for t in asked.values()])
     drawn = [_row(plan, t) for t in state.trials[plan.trials :]]
@@ -294,29 +289,3 @@ def _words(plan: FreeShapes, rows: Sequence[Row]) -> tuple[str, ...]:
         "None was trained: parameters without embedding stand for quality, which ranks models of unlike sizes and says "
         "nothing of depth against width at one size.",
     )
-
-
-def load(folder: Path) -> State:
-    """The ledger of a search in a folder; raises ExplorerError when there is none."""
-    state = read(folder)
-    if state is None or not isinstance(state.plan, FreeShapes):
-        raise ExplorerError(
-            f"There is no search for decoders in {folder.name}.", "Start one: it goes on where a stopped one was."
-        )
-    return state
-
-
-def searches() -> tuple[str, ...]:
-    """The names of the searches on this machine, newest first."""
-    found = []
-    for file in (data_dir() / "studies").glob("free-shapes-*/study.json"):
-        try:
-            found.append((-file.stat().st_mtime, file.parent.name))
-        except OSError:
-            continue
-    return tuple(name for _, name in sorted(found))
-
-
-def plan_of(state: State) -> FreeShapes:
-    assert isinstance(state.plan, FreeShapes), "not the ledger of a search for decoders"
-    return state.plan

@@ -15,11 +15,12 @@ from filelock import FileLock, Timeout
 
 from core.analysis.search import Range
 from core.errors import ExplorerError
+from core.paths import data_dir
 from core.runs.measuring import ASKED_S, SPOILED, BusyError
 from core.runs.other_machine import LostMachineError
 from core.runs.store import Run, Store
 from core.studies import old_form
-from core.studies.plan import Study
+from core.studies.plan import NAMED, Study
 from core.types import Record, Request, Scalar, to_json
 from hardware.files import write_whole
 
@@ -35,15 +36,15 @@ class Trial(Record):
     figures: dict[str, float]
 
 
-class State(msgspec.Struct, kw_only=True):
-    """runs: key -> run id. failures: key -> why it has no run that counts. items: eval -> how many. spent_s: over all
+class State(msgspec.Struct, Generic[P], kw_only=True):
+    """What is written down of a study. runs: key -> run id. failures: key -> why it has no run that counts. items: eval -> how many. spent_s: over all
     sessions. took_s: key -> seconds of its run, loading and waiting included. refused: cell -> why it cannot run.
     expected_s, ranges: cell -> seconds it was expected to take and figures it was expected to have, before any ran.
     scores: of architectures, what was computed of them beside the runs. trials: of free shapes, in the order asked,
     random ones behind.
     """
 
-    plan: Study
+    plan: P
     minutes: float
     begun: str
     runs: dict[str, str] = {}
@@ -95,8 +96,7 @@ class Ledger(Generic[P]):
             ) from None
         found = None if again else read(folder)
         if found is not None and _without_labels(found.plan) == _without_labels(plan):
-            self.state = found
-            self.state.plan, self.state.minutes = plan, minutes
+            self.state: State[P] = msgspec.structs.replace(found, plan=plan, minutes=minutes)
             return
         if self._path.exists():
             self._path.rename(folder / f"study-{time.strftime('%Y%m%d-%H%M%S')}.json")
@@ -220,10 +220,42 @@ def in_use(folder: Path) -> bool:
         return True
 
 
-def read(folder: Path) -> State | None:
+def folder_of(plan: Study) -> Path:
+    """Where a study lies on this machine."""
+    return data_dir() / "studies" / plan.name
+
+
+def names(kind: type[Study]) -> tuple[str, ...]:
+    """The names of the studies of this kind on this machine, newest first."""
+    found = []
+    for file in (data_dir() / "studies").glob(f"{kind.__struct_config__.tag}-*/{FILE}"):
+        try:
+            found.append((-file.stat().st_mtime, file.parent.name))
+        except OSError:
+            continue
+    return tuple(name for _, name in sorted(found))
+
+
+def read(folder: Path) -> State[Any] | None:
     """The state in a folder; None when there is none, or none that can be read."""
     try:
-        found: State = old_form.read((folder / FILE).read_bytes(), State)
+        found: State[Any] = old_form.read((folder / FILE).read_bytes(), State)
     except (OSError, msgspec.DecodeError):
         return None
     return found
+
+
+def title(name: str) -> str:
+    """What a study is called, with the end of its name, which tells two alike apart; one without a ledger by its name."""
+    state = read(data_dir() / "studies" / name)
+    return name if state is None else f"{state.plan.title} · {name[-4:]}"
+
+
+def load(folder: Path, kind: type[P]) -> State[P]:
+    """The state of a study of this kind. Raises ExplorerError where the folder has none."""
+    state = read(folder)
+    if state is None or not isinstance(state.plan, kind):
+        raise ExplorerError(
+            f"There is no {NAMED[kind]} in {folder.name}.", "Start one: it goes on where a stopped one was."
+        )
+    return state

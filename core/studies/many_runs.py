@@ -21,9 +21,10 @@ from core.runs.resolve import resolve
 from core.runs.store import Run, Store
 from core.stats.intervals import Ratio, independent_ratio
 from core.studies.foresight import Foresight, latency
+from core.studies.ledger import load, names
 from core.studies.measures import MEASURES, typical, values_of
 from core.studies.plan import Axis, Sweep
-from core.studies.sweep import load, planned, sweeps
+from core.studies.sweep import planned
 from core.types import Generate, Record, Request, Result
 from hardware.detect import machine_id
 
@@ -93,9 +94,9 @@ def families() -> Sweep:
 
 def runs_of_sweep(store: Store, name: str) -> tuple[Run, ...]:
     """The finished runs of a sweep's cells; raises ExplorerError when there is no such sweep."""
-    if name not in sweeps():
+    if name not in names(Sweep):
         raise ExplorerError(f"There is no sweep called '{name}'.", "Choose one that is there.")
-    state = load(store.root / "studies" / name)
+    state = load(store.root / "studies" / name, Sweep)
     ids = [i for key, i in state.runs.items() if key in state.took_s and key not in state.failures]
     return _readable(store, [i for key, i in state.runs.items() if i in ids and not key.startswith("reference/")])
 

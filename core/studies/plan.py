@@ -290,3 +290,11 @@ class FreeShapes(Record, tag="free-shapes", omit_defaults=False):
 
 
 Study = Plan | Benchmark | Sweep | Search | Architectures | FreeShapes
+NAMED: dict[type, str] = {  # each in a sentence
+    Plan: "ladder",
+    Benchmark: "benchmark",
+    Sweep: "sweep",
+    Search: "search",
+    Architectures: "search for architectures",
+    FreeShapes: "search for decoders",
+}

@@ -15,7 +15,6 @@ import math
 import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Literal
 
 import msgspec
@@ -44,7 +43,7 @@ from core.runs.store import Store
 from core.stats.intervals import Ratio
 from core.studies.foresight import Foresight
 from core.studies.grid import Cell, cells
-from core.studies.ledger import Ledger, Say, State, read
+from core.studies.ledger import Ledger, Say, State, folder_of
 from core.studies.measures import MEASURES, Measure, typical, values_of
 from core.studies.plan import Axis, Floor, Search
 from core.studies.sweep import catalogue_name, expectations, refusals
@@ -161,10 +160,6 @@ def measure_of(plan: Search, name: str) -> Measure:
     return MEASURES[name]
 
 
-def folder_of(plan: Search) -> Path:
-    return data_dir() / "studies" / plan.name
-
-
 def seek(plan: Search, minutes: float, say: Say, again: bool = False) -> Ledger[Search]:
     """Do whatever of the search is not done yet. Interrupting it loses nothing but the run going.
 
@@ -272,8 +267,8 @@ def shown(floor: Floor, result: Result) -> Values:
     return {} if end is None else {QUALITY: end}
 
 
-def _hunt(state: State, every: Sequence[Cell]) -> Hunt:
-    plan = _plan(state)
+def _hunt(state: State[Search], every: Sequence[Cell]) -> Hunt:
+    plan = state.plan
     candidates = [
         Candidate(id=c.id, traits=_traits(c.request), ranges=state.ranges[c.id], alike=_alike(plan, c.request))
         for c in every
@@ -341,9 +336,9 @@ def _finals(ledger: Ledger[Search], outcome: Outcome, by_id: Mapping[str, Cell])
 # ------------------------------------------------------------ what came of it
 
 
-def report(state: State, store: Store) -> SearchReport:
+def report(state: State[Search], store: Store) -> SearchReport:
     """Everything that came of a search so far; reads every run of it."""
-    plan = _plan(state)
+    plan = state.plan
     every = cells(plan.grid)
     labels = {c.id: c.label for c in every}
     results = _results(state, store)
@@ -387,8 +382,8 @@ def report(state: State, store: Store) -> SearchReport:
     )
 
 
-def _results(state: State, store: Store) -> dict[str, Values]:
-    plan = _plan(state)
+def _results(state: State[Search], store: Store) -> dict[str, Values]:
+    plan = state.plan
     found: dict[str, Values] = {}
     for key, run_id in state.runs.items():
         if key in state.failures:
@@ -403,8 +398,8 @@ def _results(state: State, store: Store) -> dict[str, Values]:
     return found
 
 
-def _row(state: State, cell: Cell, outcome: Outcome, finals: Sequence[Values], labels: Mapping[str, str]) -> Found:
-    plan = _plan(state)
+def _row(state: State[Search], cell: Cell, outcome: Outcome, finals: Sequence[Values], labels: Mapping[str, str]) -> Found:
+    plan = state.plan
     stage, reason = _stage(state, cell.id, outcome)
     if judged := _alike(plan, cell.request).get(QUALITY):
         reason = reason or state.failures.get(judged, "")
@@ -426,7 +421,7 @@ def _row(state: State, cell: Cell, outcome: Outcome, finals: Sequence[Values], l
     )
 
 
-def _stage(state: State, name: str, outcome: Outcome) -> tuple[Stage, str]:
+def _stage(state: State[Search], name: str, outcome: Outcome) -> tuple[Stage, str]:
     if name in state.refused:
         return "cannot run", state.refused[name]
     if name in outcome.failed:
@@ -566,27 +561,3 @@ def _alone(plan: Search, constraint: Constraint, outcome: Outcome, labels: Mappi
     name = pick(known, key=lambda n: (known[n], n))
     what = measure_of(plan, constraint.measure)
     return f"{what.label.lower()} to {_figure(what, known[name])} ({labels[name]})"
-
-
-def load(folder: Path) -> State:
-    """The ledger of a search in a folder; raises ExplorerError when there is none."""
-    state = read(folder)
-    if state is None or not isinstance(state.plan, Search):
-        raise ExplorerError(f"There is no search in {folder.name}.", "Start one: it goes on where a stopped one was.")
-    return state
-
-
-def searches() -> tuple[str, ...]:
-    """The names of the searches on this machine, newest first."""
-    found = []
-    for file in (data_dir() / "studies").glob("search-*/study.json"):
-        try:
-            found.append((-file.stat().st_mtime, file.parent.name))
-        except OSError:
-            continue
-    return tuple(name for _, name in sorted(found))
-
-
-def _plan(state: State) -> Search:
-    assert isinstance(state.plan, Search), "not the ledger of a search"
-    return state.plan

@@ -29,7 +29,7 @@ from core.runs.store import Run, Store
 from core.stats.intervals import PAIRS, Ratio
 from core.studies.foresight import Foresight
 from core.studies.grid import Cell, cells, ordered
-from core.studies.ledger import Ledger, Say, State, read
+from core.studies.ledger import Ledger, Say, State, folder_of
 from core.studies.measures import MEASURES, latency_s, typical, values_of
 from core.studies.on_machines import on_all
 from core.studies.plan import Axis, Limits, Sweep
@@ -152,10 +152,6 @@ def expectations(every: Sequence[Cell], store: Store) -> dict[str, float]:
     return found
 
 
-def folder_of(plan: Sweep) -> Path:
-    return data_dir() / "studies" / plan.name
-
-
 def carry_out(
     plan: Sweep, minutes: float, say: Say, again: bool = False, retry: bool = False, machine: OtherMachine | None = None
 ) -> Ledger[Sweep]:
@@ -276,7 +272,7 @@ def narrow(seconds: Sequence[float], width: float) -> bool:
     return mean.high - mean.low <= width * mean.value
 
 
-def _measured(state: State) -> int:
+def _measured(state: State[Sweep]) -> int:
     """Cells with at least one finished run."""
     return len({key.partition("/")[0] for key in state.took_s if not key.startswith(REFERENCE)})
 
@@ -308,7 +304,7 @@ def _take_in(ledger: Ledger[Sweep], ready: Sequence[Cell]) -> None:
 # ------------------------------------------------------------ how far it is, and what came of it
 
 
-def status_of(state: State, cell: Cell, rounds: int) -> Status:
+def status_of(state: State[Sweep], cell: Cell, rounds: int) -> Status:
     """Of one cell, from the ledger alone."""
     if cell.id in state.refused:
         return "refused"
@@ -318,9 +314,9 @@ def status_of(state: State, cell: Cell, rounds: int) -> Status:
     return "done" if all(key in state.took_s for key in keys) else "left"
 
 
-def progress(state: State) -> Progress:
+def progress(state: State[Sweep]) -> Progress:
     """From the ledger alone, so that it can be asked often."""
-    plan = _plan(state)
+    plan = state.plan
     every = cells(plan)
     by_status = {cell.id: status_of(state, cell, plan.rounds) for cell in every}
     n: Mapping[str, int] = Counter(by_status.values())
@@ -348,9 +344,9 @@ def progress(state: State) -> Progress:
     )
 
 
-def report(state: State, store: Store) -> Report:
+def report(state: State[Sweep], store: Store) -> Report:
     """Everything that came of a sweep so far; reads every run of it."""
-    plan = _plan(state)
+    plan = state.plan
     every = cells(plan)
     ready = [cell for cell in every if cell.id not in state.refused]
     return Report(
@@ -437,31 +433,7 @@ def csv_of(rows: Sequence[Mapping[str, Any]]) -> str:
     return text.getvalue()
 
 
-def load(folder: Path) -> State:
-    """The ledger of a sweep in a folder; raises ExplorerError when there is none."""
-    state = read(folder)
-    if state is None or not isinstance(state.plan, Sweep):
-        raise ExplorerError(f"There is no sweep in {folder.name}.", "Start one: it goes on where a stopped one was.")
-    return state
-
-
-def sweeps() -> tuple[str, ...]:
-    """The names of the sweeps on this machine, newest first."""
-    found = []
-    for file in (data_dir() / "studies").glob("sweep-*/study.json"):
-        try:
-            found.append((-file.stat().st_mtime, file.parent.name))
-        except OSError:
-            continue
-    return tuple(name for _, name in sorted(found))
-
-
-def _plan(state: State) -> Sweep:
-    assert isinstance(state.plan, Sweep), "not the ledger of a sweep"
-    return state.plan
-
-
-def _row(state: State, store: Store, cell: Cell, rounds: int) -> CellRow:
+def _row(state: State[Sweep], store: Store, cell: Cell, rounds: int) -> CellRow:
     status = status_of(state, cell, rounds)
     own = {key: run_id for key, run_id in state.runs.items() if key.startswith(f"{cell.id}/")}
     reasons = [state.refused.get(cell.id, "")]
@@ -491,7 +463,7 @@ def _row(state: State, store: Store, cell: Cell, rounds: int) -> CellRow:
     )
 
 
-def _drift(state: State, store: Store) -> tuple[Sample, ...]:
+def _drift(state: State[Sweep], store: Store) -> tuple[Sample, ...]:
     seen: list[tuple[float, float, bool]] = []
     for key, run_id in state.runs.items():
         if not key.startswith(f"{REFERENCE}/") or key not in state.took_s or key in state.failures:

@@ -8,21 +8,22 @@ import streamlit as st
 
 from core.analysis.predict import Figure
 from core.charts.many_runs import side_by_side
-from core.errors import ExplorerError
 from core.paths import data_dir
 from core.report.many_runs import MARKS, bars, report
 from core.stats.intervals import Ratio
-from core.studies import many_runs, study_store, sweep
+from core.studies import ledger, many_runs, sweep
 from core.studies.many_runs import Entry, View
 from core.studies.measures import MEASURES
+from core.studies.plan import Sweep
 from core.types import to_json
 from pages.ui import text
 from pages.ui.choices import select
 from pages.ui.figure import figure
-from pages.ui.page import fault, nothing_yet, page
+from pages.ui.page import nothing_yet, page
 from pages.ui.share import Form, share_menu
-from pages.ui.state import runner, store
-from pages.ui.sweep_view import draw_going, show
+from pages.ui.state import store
+from pages.ui.studies import busy, draw_going, start
+from pages.ui.sweep_view import show, sweep_told
 
 NEWEST = "newest"
 _FIRST = ("latency_s", "peak_memory_bytes", "flops", "tok_per_s")
@@ -42,8 +43,8 @@ def _predicted(root: str, ids: tuple[str, ...], _found: tuple[Entry, ...]) -> di
 
 def choose_source() -> tuple[str, str]:
     """Whose runs: a sweep's name, or the newest ones with words that must occur in them."""
-    names = [NEWEST, *sweep.sweeps()]
-    titles = {NEWEST: "The newest runs"} | {n: _title(n) for n in names[1:]}
+    names = [NEWEST, *ledger.names(Sweep)]
+    titles = {NEWEST: "The newest runs"} | {n: ledger.title(n) for n in names[1:]}
     left, right = st.columns([2, 1])
     with left:
         chosen = select("Runs", names, lambda n: titles.get(n, n), "runs", NEWEST) or NEWEST
@@ -53,19 +54,11 @@ def choose_source() -> tuple[str, str]:
     return chosen, words
 
 
-def _title(name: str) -> str:
-    try:
-        return f"{sweep.load(data_dir() / 'studies' / name).plan.title} · {name[-4:]}"
-    except ExplorerError:
-        return name
-
-
 def draw_prepared() -> None:
     """One click: the presets of the literature side by side."""
     plan = many_runs.families()
-    busy = study_store.going() is not None or runner().active() is not None
-    there = plan.name in sweep.sweeps()
-    left = sweep.progress(sweep.load(data_dir() / "studies" / plan.name)).left if there else 1
+    there = plan.name in ledger.names(Sweep)
+    left = sweep.progress(ledger.load(ledger.folder_of(plan), Sweep)).left if there else 1
     with st.popover("Prepared comparison", icon=":material/table_chart:"):
         st.markdown(f"**{plan.title}**")
         st.caption(
@@ -73,14 +66,9 @@ def draw_prepared() -> None:
             "FLOPs are real; presets have random weights, so their text is noise. Takes some minutes."
         )
         label = "Measure them" if not there else "Go on" if left else "Measured already"
-        if st.button(label, type="primary", key="many-families", disabled=busy or not left, width="stretch"):
-            try:
-                study_store.start_sweep(plan, 60.0)
-            except ExplorerError as error:
-                fault(error)
-                return
-            st.rerun()
-        if busy:
+        if st.button(label, type="primary", key="many-families", disabled=busy() or not left, width="stretch"):
+            start(plan, 60.0)
+        if busy():
             st.caption("Something is being measured: stop it or wait for its end.")
 
 
@@ -173,9 +161,7 @@ def _times(ratio: Ratio) -> str:
 
 
 def draw() -> None:
-    going = study_store.going()
-    if going is not None:
-        draw_going(going, "many")
+    draw_going("many", sweep_told)
     with st.container(horizontal=True, vertical_alignment="bottom", horizontal_alignment="distribute"):
         draw_prepared()
     source, words = choose_source()

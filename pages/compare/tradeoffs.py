@@ -15,31 +15,12 @@ from core.studies.study_list import KINDS
 from pages.ui import text
 from pages.ui.benchmark_view import draw_benchmark
 from pages.ui.ladder_view import draw_ladder
-from pages.ui.live import moving
 from pages.ui.page import fault, guard, nothing_yet, page
 from pages.ui.share import study_menu
-from pages.ui.state import runner, store
+from pages.ui.state import store
+from pages.ui.studies import busy, draw_going
 
 _MODEL = "smollm2-135m"
-
-
-def draw_going() -> None:
-    """The study that a process of this machine carries out, and a way to stop it."""
-    name = study_store.going()
-
-    if name is None:
-        return
-
-    def strip() -> bool:
-        if study_store.going() != name:
-            st.rerun()
-        share = study_store.share_done(name)
-        st.progress(share or 0.0, text=f"**{text.escape(name)}** · {text.percent(share)} of its time")
-        st.code(study_store.last_words(name) or "Starting", language=None)
-        st.button("Stop the study", icon=":material/stop_circle:", key="stop-study", on_click=study_store.stop)
-        return True
-
-    moving("study", strip, "study")
 
 
 def draw_start() -> None:
@@ -51,8 +32,7 @@ def draw_start() -> None:
             f"It makes and measures many variants of {_MODEL}, one after the other, and keeps this machine busy. "
             f"Headless: `python -m core study {kind}`. A study that was stopped goes on where it was."
         )
-        busy = runner().active() is not None or study_store.going() is not None
-        if st.button("Start", type="primary", key="start-study", disabled=busy, width="stretch"):
+        if st.button("Start", type="primary", key="start-study", disabled=busy(), width="stretch"):
             try:
                 study_store.start(kind, _MODEL, minutes)
             except ExplorerError as error:
@@ -69,7 +49,7 @@ with page("Trade-offs", "How much cheaper can it run before it gets noticeably w
             names = {s.path: f"{s.name}{' · recorded' if s.recorded else ''}" for s in there}
             chosen = st.selectbox("Study", list(names), format_func=names.__getitem__, key="study", width=420)
         draw_start()
-    draw_going()
+    draw_going("study")
     if chosen is None:
         nothing_yet(
             "No study yet",

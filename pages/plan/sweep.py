@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import streamlit as st
 
-from core.errors import ExplorerError
 from core.paths import data_dir
-from core.studies import study_store, sweep
+from core.studies import ledger, sweep
 from core.studies.grid import MOST_CELLS, cells, size
 from core.studies.plan import Sweep
 from core.types import from_json, to_json
 from pages.ui import search_view, text
-from pages.ui.page import fault, guard, nothing_yet, page
+from pages.ui.page import guard, nothing_yet, page
 from pages.ui.panes import panes
-from pages.ui.state import runner, store
+from pages.ui.state import store
+from pages.ui.studies import busy, draw_busy, draw_going, start, study_picker
 from pages.ui.sweep_form import Wanted, sweep_form
-from pages.ui.sweep_view import draw_going, draw_report, progress_words, report_of
+from pages.ui.sweep_view import draw_report, progress_words, report_of, sweep_told
 
 ALL, SEARCH = "Measure all", "Search for the best"
+SHOWN = "sweep-shown"
 
 
 @st.cache_data(ttl=60, max_entries=16, show_spinner="Asking which cells can run")
@@ -62,23 +63,21 @@ def draw_plan(wanted: Wanted, mode: str) -> None:
 def _draw_buttons(wanted: Wanted, ready: int) -> None:
     """Measure all of it, go on, or try again what failed."""
     plan = wanted.plan
-    there = plan.name in sweep.sweeps()
-    going, busy = study_store.going(), runner().active() is not None
-    left = sweep.progress(sweep.load(sweep.folder_of(plan))) if there else None
+    there = plan.name in ledger.names(Sweep)
+    left = sweep.progress(ledger.load(ledger.folder_of(plan), Sweep)) if there else None
     if left is not None:
         st.caption(f"This grid was begun: {progress_words(left)}")
     with st.container(horizontal=True, vertical_alignment="center"):
         label = "Go on" if left is not None and left.left else "Measure it"
         done = left is not None and not left.left
-        off = going is not None or busy or not ready or done
+        off = busy() or not ready or done
         if st.button(label, icon=":material/play_arrow:", type="primary", key="sweep-start", disabled=off):
-            _start(wanted)
+            start(plan, wanted.minutes, SHOWN)
         if left is not None and left.failed:
             retry = "Try the failed ones again"
-            if st.button(retry, icon=":material/replay:", key="sweep-retry", disabled=going is not None or busy):
-                _start(wanted, "--retry")
-    if busy and going is None:
-        st.caption("A run is going: stop it or wait for its end.")
+            if st.button(retry, icon=":material/replay:", key="sweep-retry", disabled=busy()):
+                start(plan, wanted.minutes, SHOWN, "--retry")
+    draw_busy()
 
 
 def _draw_refused(refused: dict[str, str]) -> None:
@@ -93,19 +92,9 @@ def _draw_refused(refused: dict[str, str]) -> None:
         )
 
 
-def _start(wanted: Wanted, *more: str) -> None:
-    try:
-        study_store.start_sweep(wanted.plan, wanted.minutes, *more)
-    except ExplorerError as error:
-        fault(error)
-        return
-    st.session_state["sweep-shown"] = wanted.plan.name
-    st.rerun()
-
-
 def draw_found() -> None:
     """A sweep that was begun, chosen from all of them."""
-    names = sweep.sweeps()
+    names = ledger.names(Sweep)
     if not names:
         nothing_yet(
             "No sweep yet",
@@ -113,28 +102,12 @@ def draw_found() -> None:
             ":material/grid_on:",
         )
         return
-    if st.session_state.get("sweep-shown") not in names:
-        st.session_state["sweep-shown"] = names[0]
-    titles = {name: _title(name) for name in names}
-    chosen = st.selectbox("Sweep", names, format_func=lambda n: titles.get(n, n), key="sweep-shown")
-    found = report_of(chosen)
-    draw_report(found, "sweep")
-
-
-def _title(name: str) -> str:
-    """What a sweep is called, with the end of its name, which tells two alike apart."""
-    try:
-        plan = sweep.load(data_dir() / "studies" / name).plan
-    except ExplorerError:
-        return name
-    return f"{plan.title} · {name[-4:]}"
+    draw_report(report_of(study_picker("Sweep", names, SHOWN)), "sweep")
 
 
 with page("Sweep", "Every combination of the settings you choose, measured; or a search for the best of them."):
-    name = study_store.going()
     with st.container():  # its place stays when the sweep has ended
-        if name is not None:
-            draw_going(name)
+        draw_going("sweep", sweep_told)
     form, view = panes()
     with form, guard():
         asked = sweep_form()

@@ -8,8 +8,9 @@ from typing import Any
 import streamlit as st
 
 from core.charts.architectures import Spot, Tau, free, taus, trade
-from core.studies import architecture_findings, architectures, free_shapes
+from core.studies import architecture_findings, free_shapes, ledger
 from core.studies.architecture_findings import Found, Proxy, Shaped, interval_words
+from core.studies.plan import Architectures, FreeShapes
 from core.types import to_json
 from pages.ui import text
 from pages.ui.figure import figure
@@ -23,7 +24,7 @@ _ROLES = {"whole": "Whole model", "chosen": "Chosen", "random": "Drawn at random
 @st.cache_data(max_entries=4, show_spinner="Reading the search's runs")
 def own(folder: str, version: float) -> Found:
     """Of a search on this machine; changes with the ledger."""
-    return architecture_findings.findings(architectures.load(Path(folder)), store())
+    return architecture_findings.findings(ledger.load(Path(folder), Architectures), store())
 
 
 @st.cache_data(max_entries=4, show_spinner=False)
@@ -173,7 +174,7 @@ def _proxy(p: Proxy) -> dict[str, Any]:
 @st.cache_data(max_entries=4, show_spinner="Reading the search")
 def own_free(folder: str, version: float) -> free_shapes.Found:
     """Of a search for decoders on this machine; changes with the ledger."""
-    return free_shapes.findings(free_shapes.load(Path(folder)))
+    return free_shapes.findings(ledger.load(Path(folder), FreeShapes))
 
 
 def draw_free(found: free_shapes.Found, key: str) -> None:

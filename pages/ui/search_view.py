@@ -12,18 +12,20 @@ from core.paths import data_dir
 from core.report.searches import ORDER, audit_words, goal_chart
 from core.report.studies import export_study
 from core.stats.intervals import Ratio
-from core.studies import search, study_store
+from core.studies import ledger, search
 from core.studies.ledger import FILE
 from core.studies.measures import MEASURES
 from core.studies.plan import Search, Sweep
 from core.studies.search import Found, SearchReport
 from core.types import Scalar, to_json
+from hardware.files import written_s
 from pages.ui import text
 from pages.ui.figure import figure
 from pages.ui.forms import params_form
 from pages.ui.page import fault, nothing_yet
 from pages.ui.share import Form, download, study_menu
-from pages.ui.state import runner, store
+from pages.ui.state import store
+from pages.ui.studies import busy, start, study_picker
 from pages.ui.sweep_view import show
 
 GOALS = ("tok_per_s", "peak_memory_bytes", "latency_s", "ttft_s", "tpot_s", "prefill_tok_per_s")
@@ -35,6 +37,7 @@ _LIMITS = (  # measure, label, what one of the widget's unit is, whether it is a
     ("joules", "Energy, at most (J)", 1.0, False),
 )
 SHARE = 0.15  # of the cells, measured at first
+SHOWN = "search-shown"
 
 
 def draw_ask(plan: Sweep, minutes: float, ready: int) -> None:
@@ -125,33 +128,26 @@ def _quality() -> tuple[str, float, str, dict[str, Scalar]] | None:
 
 
 def _draw_button(wanted: Search, minutes: float, ready: int) -> None:
-    busy = study_store.going() is not None or runner().active() is not None
-    there = wanted.name in search.searches()
+    there = wanted.name in ledger.names(Search)
     if st.button(
         "Go on" if there else "Search",
         icon=":material/search:",
         type="primary",
         key="search-start",
-        disabled=busy or not ready,
+        disabled=busy() or not ready,
     ):
-        try:
-            study_store.start_sweep(wanted, minutes)
-        except ExplorerError as error:
-            fault(error)
-            return
-        st.session_state["search-shown"] = wanted.name
-        st.rerun()
+        start(wanted, minutes, SHOWN)
 
 
 @st.cache_data(max_entries=4, show_spinner="Reading the search's runs")
 def _report(root: str, name: str, version: float) -> SearchReport:
     """Changes with the ledger."""
-    return search.report(search.load(data_dir() / "studies" / name), store())
+    return search.report(ledger.load(data_dir() / "studies" / name, Search), store())
 
 
 def draw_found() -> None:
     """A search that was begun, chosen from all of them."""
-    names = search.searches()
+    names = ledger.names(Search)
     if not names:
         nothing_yet(
             "No search yet",
@@ -159,19 +155,9 @@ def draw_found() -> None:
             ":material/search:",
         )
         return
-    if st.session_state.get("search-shown") not in names:
-        st.session_state["search-shown"] = names[0]
-    titles = {name: _title(name) for name in names}
-    chosen = st.selectbox("Search", names, format_func=lambda n: titles.get(n, n), key="search-shown")
+    chosen = study_picker("Search", names, SHOWN)
     file = data_dir() / "studies" / chosen / FILE
-    draw_report(_report(str(file), chosen, file.stat().st_mtime if file.exists() else 0.0))
-
-
-def _title(name: str) -> str:
-    try:
-        return f"{search.load(data_dir() / 'studies' / name).plan.title} · {name[-4:]}"
-    except ExplorerError:
-        return name
+    draw_report(_report(str(file), chosen, written_s(file)))
 
 
 def draw_report(found: SearchReport) -> None:

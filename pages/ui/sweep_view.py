@@ -8,21 +8,22 @@ from typing import Any
 import streamlit as st
 
 from core.charts.sweep import drift, heat, multiples
-from core.errors import ExplorerError
 from core.paths import data_dir
 from core.report.studies import export_study
 from core.report.sweeps import axis_words, measured, tiles, varied
-from core.studies import study_store, sweep
+from core.studies import ledger, sweep
 from core.studies.ledger import FILE
 from core.studies.measures import MEASURES
+from core.studies.plan import Sweep
 from core.studies.sweep import Progress, Report
 from core.types import to_json
+from hardware.files import written_s
 from pages.ui import text
 from pages.ui.figure import figure
 from pages.ui.links import link
-from pages.ui.live import moving
 from pages.ui.share import Form, download, study_menu
 from pages.ui.state import store
+from pages.ui.studies import eta_words
 
 _SHOWN = 12  # values of an axis in a chart before it is unreadable
 
@@ -35,46 +36,25 @@ def progress_words(told: Progress) -> str:
         f"{told.refused} cannot run",
         f"**{told.left}** left",
     ]
-    if told.eta is not None:
-        eta = told.eta
-        words.append(f"about {text.seconds(eta.seconds)} ({text.seconds(eta.low)} to {text.seconds(eta.high)})")
-        if eta.first:
-            words.append("first estimates")
-    return " · ".join(words)
+    return " · ".join((*words, *eta_words(told.eta)))
 
 
-def draw_going(name: str, key: str = "sweep") -> None:
-    """The study that is going: its progress, its last words, and a way to stop it. At a page's top level."""
-
-    def strip() -> bool:
-        if study_store.going() != name:
-            st.rerun()
-        try:
-            told = sweep.progress(sweep.load(data_dir() / "studies" / name))
-            st.progress(told.share, text=progress_words(told))
-        except ExplorerError:
-            st.progress(study_store.share_done(name) or 0.0, text=f"**{text.escape(name)}** is going")
-        st.code(study_store.last_words(name) or "Starting", language=None)
-        st.button("Stop", icon=":material/stop_circle:", key=f"{key}-stop", on_click=study_store.stop)
-        return True
-
-    moving(key, strip, "study")
+def sweep_told(name: str) -> tuple[float, str]:
+    """How far a sweep is: its share, and in words. Raises ExplorerError for a study of another kind."""
+    told = sweep.progress(ledger.load(data_dir() / "studies" / name, Sweep))
+    return told.share, progress_words(told)
 
 
 @st.cache_data(max_entries=4, show_spinner="Reading the sweep's runs")
 def _report(root: str, name: str, version: float) -> Report:
     """Changes with the ledger."""
-    return sweep.report(sweep.load(data_dir() / "studies" / name), store())
+    return sweep.report(ledger.load(data_dir() / "studies" / name, Sweep), store())
 
 
 def report_of(name: str) -> Report:
     """Everything that came of a sweep; raises ExplorerError when there is none."""
     folder = data_dir() / "studies" / name
-    try:
-        version = (folder / FILE).stat().st_mtime
-    except OSError:
-        version = 0.0
-    return _report(str(folder), name, version)
+    return _report(str(folder), name, written_s(folder / FILE))
 
 
 def draw_report(found: Report, key: str) -> None:

@@ -60,7 +60,7 @@ def grid_of_the_fake(page: Any, server: Server, new_tokens: str) -> None:
     fill(page, "threads", "1")
 
 
-def ledger(server: Server, kind: str) -> State | None:
+def ledger(server: Server, kind: str) -> State[Any] | None:
     """Of the one study of this kind."""
     found = [read(path) for path in (server.home / "data" / "studies").glob(f"{kind}-*")]
     return found[0] if found else None

@@ -240,7 +240,7 @@ def quota(n_bytes: int) -> Callable[[], None]:
     return lambda: artifact_cache.set_quota(n_bytes)
 
 
-def state_of(n: int) -> State:
+def state_of(n: int) -> State[Any]:
     plan = Plan(name="p", title="P", model="m", recipes=(), evaluations=(), baseline="b")
     return State(plan=plan, minutes=1.0, begun="now", runs={f"run {i}": "x" for i in range(n)})
 

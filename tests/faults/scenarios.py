@@ -126,7 +126,7 @@ SEARCH = (
 )
 
 
-def state(stage: Stage, kind: str) -> ledger.State | None:
+def state(stage: Stage, kind: str) -> ledger.State[Any] | None:
     folder = next((stage.data / "studies").glob(f"{kind}-*"), None)
     return None if folder is None else ledger.read(folder)
 

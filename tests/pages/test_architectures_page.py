@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from core.studies import architectures, free_shapes, study_store
+from core.studies import architectures, free_shapes, ledger, study_store
 from core.studies.architecture_findings import Found, proxies
 from core.studies.plan import Architectures, FreeShapes
 from pages.ui import architectures_view
@@ -77,7 +77,7 @@ def test_a_search_is_shown_with_its_proxies(app: Open, monkeypatch: pytest.Monke
         rows=tuple(rows), proxies=proxies(rows, ("e",)), best="s0", words=("s0: 1.5 times [as fast].", "It costs."),
         quantized=None, complete=True,
     )  # fmt: skip
-    monkeypatch.setattr(architectures, "searches", lambda: ("architectures-x",))
+    monkeypatch.setattr(ledger, "names", lambda kind: ("architectures-x",))
     monkeypatch.setattr(architectures_view, "own", lambda folder, version: found)
     at = sound(app(PAGE))
     words = said(at)

@@ -6,6 +6,7 @@ import io
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -41,7 +42,7 @@ BASE = Request(
 AXES = (Axis(name="strategy", values=("autoregressive", "native")), Axis(name="batch", values=(1, 2)))
 
 
-def kept(store: Store, plan: Sweep | searching.Search, runs: dict[str, Run], **more: object) -> State:
+def kept(store: Store, plan: Sweep | searching.Search, runs: dict[str, Run], **more: object) -> State[Any]:
     """The ledger of a study with these runs, in its folder."""
     state = State(plan=plan, minutes=30.0, begun="2026-11-27 07:00", **more)  # type: ignore[arg-type]
     for key, run in runs.items():
@@ -94,14 +95,14 @@ def test_a_sweeps_page_has_maps_cells_and_reasons(store: Store, swept: str) -> N
 def test_a_bundle_of_a_sweep_comes_home_on_another_machine(
     store: Store, swept: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = sweeping.report(sweeping.load(store.root / "studies" / swept), store)
+    before = sweeping.report(ledger.load(store.root / "studies" / swept, Sweep), store)
     data = {texts: study_bundle.bundle(swept, store, texts) for texts in (True, False)}
     for texts, bundle in data.items():
         monkeypatch.setenv("ROOFSCOPE_HOME", str(tmp_path / f"other-{texts}"))
         there = Store(data_dir())
         name = study_bundle.load_any(bundle, there)
         assert isinstance(name, str) and study_bundle.load(bundle, there) == name, "it is there once"
-        after = sweeping.report(sweeping.load(there.root / "studies" / name), there)
+        after = sweeping.report(ledger.load(there.root / "studies" / name, Sweep), there)
         assert after.progress.done == 2 and after.plan.title.endswith(", imported")
         for a, b in zip(before.rows, after.rows, strict=True):
             assert (a.at, a.status, a.values) == (b.at, b.status, b.values)
@@ -258,7 +259,7 @@ def test_the_command_line(store: Store, swept: str, tmp_path: Path) -> None:
         assert core("export", *args, "--output", str(file)) == 0
         assert file.read_bytes().startswith(start)
     assert core("export", swept, "--format", "notexts.zip", "--output", str(tmp_path / "s.zip")) == 0
-    assert core("import", str(tmp_path / "s.zip")) == 0 and len(sweeping.sweeps()) == 2
+    assert core("import", str(tmp_path / "s.zip")) == 0 and len(ledger.names(Sweep)) == 2
     for wrong in (("import", str(tmp_path / "none.zip")), ("export", swept, "--format", "zip"),
                   ("export", *ids, "--format", "csv"), ("export", ids[0], "--format", "csv")):  # fmt: skip
         assert core(*wrong) == 2, wrong

@@ -25,13 +25,11 @@ from core.studies.architectures import (
     chosen,
     contrast,
     finishers,
-    folder_of,
-    load,
     parsed,
     planned,
     progress,
 )
-from core.studies.ledger import IN_USE, Ledger
+from core.studies.ledger import IN_USE, Ledger, folder_of, load, names
 from core.studies.plan import Architectures, Recipe
 from core.types import from_json, to_json
 from tests.studies.fake_cells import quiet
@@ -84,7 +82,7 @@ def workshop(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def told(of: Architectures) -> Found:
-    return findings(load(folder_of(of)), Store(data_dir()))
+    return findings(load(folder_of(of), Architectures), Store(data_dir()))
 
 
 def test_the_funnel_prices_masks_trains_and_measures_and_goes_on_after_a_stop(workshop: list[str]) -> None:
@@ -98,7 +96,7 @@ def test_the_funnel_prices_masks_trains_and_measures_and_goes_on_after_a_stop(wo
     seen: list[str] = []
     with pytest.raises(KeyboardInterrupt):
         carry_out(wanted, 10, stop)
-    half, asked = load(folder_of(wanted)), len(workshop)
+    half, asked = load(folder_of(wanted), Architectures), len(workshop)
     assert half.items["shapes"] == 4 * 3 * 2 == 1 + half.items["possible"], "blocks, MLP widths, key/value heads"
     assert 0 < progress(half).share < 1 and progress(half).eta is not None
     ledger = carry_out(wanted, 10, quiet)
@@ -112,7 +110,7 @@ def test_the_funnel_prices_masks_trains_and_measures_and_goes_on_after_a_stop(wo
     n = len(Store(data_dir()).ids())
     carry_out(wanted, 10, quiet)
     assert len(Store(data_dir()).ids()) == n == 2 + 3, "what is done is not done again"
-    assert progress(load(folder_of(wanted))).failed == 0
+    assert progress(load(folder_of(wanted), Architectures)).failed == 0
     table = markdown(found)
     assert "| Whole model · 30 blocks · MLP 1536 · 9/3 heads |" in table and "Random order" in table
     assert "Depth against width: " in table
@@ -133,7 +131,7 @@ def test_a_second_process_is_kept_away_and_time_ends_the_search() -> None:
 def test_limits_choose_among_shapes_and_say_who_is_nearest() -> None:
     wanted = plan(at_most={"n_params": 120e6}, checks=0, finished=2)
     carry_out(wanted, 1e-9, quiet)
-    state = load(folder_of(wanted))
+    state = load(folder_of(wanted), Architectures)
     assert state.items["possible"] < state.items["shapes"]
     sizes = {n: state.ranges[f"{n}@"]["n_params"].likely for n in chosen(state)}
     assert sizes and max(sizes.values()) <= 120e6
@@ -145,7 +143,7 @@ def test_a_device_of_the_catalogue_has_a_say() -> None:
     wanted = plan(device="RTX 4090", at_least={"tok_per_s": 1.0})
     assert wanted.target == wanted.device and wanted.places == ("fake", wanted.device)
     carry_out(wanted, 1e-9, quiet)
-    state = load(folder_of(wanted))
+    state = load(folder_of(wanted), Architectures)
     name = next(iter(chosen(state)))
     there = state.ranges[f"{name}@{wanted.device}"]
     assert there["tpot_s"].low < there["tpot_s"].likely < there["tpot_s"].high
@@ -163,7 +161,7 @@ def test_bad_requests() -> None:
         with pytest.raises(ExplorerError, match=sentence):
             plan(**changes)
     with pytest.raises(ExplorerError, match="no search for architectures"):
-        load(Path("nowhere"))
+        load(Path("nowhere"), Architectures)
     with pytest.raises(ExplorerError, match="cannot be read"):
         read(b"{}")
 
@@ -234,7 +232,7 @@ def test_the_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
     done = CliRunner().invoke(cli, common)
     assert done.exit_code == 0, done.output
     assert "| Whole model" in done.output and "no shape is finished yet" in done.output
-    (name,) = architectures.searches()
+    (name,) = names(Architectures)
     folder = data_dir() / "studies" / name
     assert read((folder / FILE).read_bytes()).masked >= 4 and (folder / "table.md").exists()
     assert CliRunner().invoke(cli, [*common, "--at-most", "colour=1"]).exit_code == 2
@@ -243,7 +241,7 @@ def test_the_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_finishers_wait_until_all_is_masked() -> None:
     wanted = plan()
     carry_out(wanted, 1e-9, quiet)
-    state = load(folder_of(wanted))
+    state = load(folder_of(wanted), Architectures)
     assert len(finishers(state)) == 2
     del state.scores[next(iter(chosen(state)))]
     assert finishers(state) == ()

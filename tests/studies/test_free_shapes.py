@@ -14,7 +14,9 @@ from core.errors import ExplorerError
 from core.models.spec import from_config
 from core.paths import data_dir
 from core.studies import free_shapes
-from core.studies.free_shapes import Found, answered, carry_out, findings, folder_of, load, planned
+from core.studies.free_shapes import Found, answered, carry_out, findings, planned
+from core.studies.ledger import folder_of, load, names
+from core.studies.plan import FreeShapes
 from core.types import from_json, to_json
 from hardware.catalogue import find
 from tests.studies.fake_cells import quiet
@@ -50,11 +52,11 @@ def test_a_stopped_search_asks_for_the_same_shapes(monkeypatch: pytest.MonkeyPat
 
     with pytest.raises(KeyboardInterrupt):
         carry_out(plan, 10, stop)
-    half = load(folder_of(plan))
+    half = load(folder_of(plan), FreeShapes)
     assert 20 <= len(half.trials) < 40 and not findings(half).complete
     assert carry_out(plan, 10, quiet).state.trials == known
     assert free_shapes._rebuilt(plan, known, enqueue=True) is not None, "as it is done for another version of Optuna"
-    found = findings(load(folder_of(plan)))
+    found = findings(load(folder_of(plan), FreeShapes))
     assert from_json(to_json(found), Found) == found and found.complete and found.asked == 40
     on = [row for row in found.rows if row.on_front]
     assert len(on) >= 2 and on == sorted(on, key=lambda r: r.figures["body_params"]), "quicker is smaller on a front"
@@ -72,7 +74,7 @@ def test_limits_are_met_or_the_nearest_is_named() -> None:
     assert "No shape meets the limits" in words[0] and "parameters of" in words[0]
     short = planned("RTX 4090", **{**FEW, "trials": 12})
     assert carry_out(short, 1e-12, quiet).state.trials == []
-    assert findings(load(folder_of(short))).words == ("No shape was asked for yet.",)
+    assert findings(load(folder_of(short), FreeShapes)).words == ("No shape was asked for yet.",)
 
 
 def test_bad_requests(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,7 +88,7 @@ def test_bad_requests(monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(ExplorerError, match=sentence):
             planned(**arguments)  # type: ignore[arg-type]
     with pytest.raises(ExplorerError, match="no search for decoders"):
-        load(Path("nowhere"))
+        load(Path("nowhere"), FreeShapes)
     monkeypatch.setattr(free_shapes, "find_spec", lambda name: None)
     with pytest.raises(ExplorerError, match="Optuna is missing"):
         carry_out(planned("RTX 4090"), 1, quiet)
@@ -96,9 +98,9 @@ def test_the_command_line() -> None:
     common = ["architectures", "free", "--device", "RTX 4090", "--trials", "12", "--blocks", "2", "4"]
     done = CliRunner().invoke(cli, common)
     assert done.exit_code == 0 and "shapes are on the front for" in done.output and "random shapes do" in done.output
-    (name,) = free_shapes.searches()
+    (name,) = names(FreeShapes)
     plan = data_dir() / "studies" / name / "plan.json"
-    plan.write_bytes(to_json(load(data_dir() / "studies" / name).plan))
+    plan.write_bytes(to_json(load(data_dir() / "studies" / name, FreeShapes).plan))
     done = CliRunner().invoke(cli, ["architectures", "free", "--plan", str(plan), "--json"])
     assert done.exit_code == 0 and json.loads(done.output)["complete"]
     assert CliRunner().invoke(cli, ["architectures", "free"]).exit_code == 2

@@ -101,7 +101,7 @@ def test_a_ladder_of_an_earlier_version_goes_on_where_it_was(tmp_path: Path) -> 
 
 
 def test_a_contest_is_a_benchmark() -> None:
-    state: State = old_form.read(json.dumps(CONTEST).encode(), State)
+    state: State[Any] = old_form.read(json.dumps(CONTEST).encode(), State)
     mine = Configuration(
         id="teacher", label="Teacher, autoregressive", recipe="teacher", backend="fake", own="teacher", rounds=2
     )

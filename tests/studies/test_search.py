@@ -15,16 +15,13 @@ from core.cli import cli
 from core.errors import ExplorerError
 from core.paths import data_dir
 from core.runs.store import Store
-from core.studies.ledger import Ledger
+from core.studies.ledger import Ledger, folder_of, load, names
 from core.studies.plan import Axis, Search
 from core.studies.search import (
     SearchReport,
     _nearest,
     floor_of,
-    folder_of,
-    load,
     report,
-    searches,
     searching,
     seek,
 )
@@ -40,7 +37,7 @@ def plan(**changes: object) -> Search:
 
 
 def told(of: Search) -> SearchReport:
-    return report(load(folder_of(of)), Store(data_dir()))
+    return report(load(folder_of(of), Search), Store(data_dir()))
 
 
 def test_it_chooses_measures_anew_and_says_why_after_a_stop_too() -> None:
@@ -161,14 +158,14 @@ def test_the_command_line(tmp_path: Path) -> None:
     common = ("--profilers", "", "--axis", "batch=1,2", "--measurements", "1", "--final-rounds", "1")
     code, out = core(*common, "--goal", "tok_per_s")
     assert code == 0 and "finalist" in out and "has the best decode speed" in out
-    (name,) = searches()
-    (tmp_path / "plan.json").write_bytes(to_json(load(data_dir() / "studies" / name).plan))
+    (name,) = names(Search)
+    (tmp_path / "plan.json").write_bytes(to_json(load(data_dir() / "studies" / name, Search).plan))
     code, out = core("--plan", str(tmp_path / "plan.json"), "--json")
     assert code == 0 and from_json(out[out.index("{") :], SearchReport).complete
     assert core(*common, "--at-most", "latency_s=quick")[0] == 2
     assert core("--plan", str(tmp_path / "none.json"))[0] == 2
     with pytest.raises(ExplorerError, match="There is no search"):
-        load(tmp_path)
+        load(tmp_path, Search)
 
 
 def test_a_floor_of_quality_is_evaluated_once_and_counts_by_the_end_of_its_interval() -> None:

@@ -15,11 +15,11 @@ from core.runs.recording import Recording
 from core.runs.runner import Runner
 from core.runs.store import Store
 from core.runs.summarize import summarize
-from core.studies.conduct import Answer, answer, conduct, folder_of
+from core.studies.conduct import Answer, answer, conduct
 from core.studies.evidence import Evidence
 from core.studies.findings import Findings, Row, _cells, _disturbed, _with_speed, findings
 from core.studies.ladder import ladder
-from core.studies.ledger import Ledger, read
+from core.studies.ledger import Ledger, folder_of, read
 from core.studies.plan import Evaluation, Plan, Recipe
 from core.studies.report import html, line, markdown
 from core.studies.validate import Group

@@ -22,9 +22,9 @@ from core.runs import asked
 from core.runs.store import Store
 from core.studies import study_store
 from core.studies import sweep as sweeping
-from core.studies.ledger import Ledger, State, in_use
+from core.studies.ledger import Ledger, State, folder_of, in_use, load, names
 from core.studies.plan import Axis, Limits, Sweep
-from core.studies.sweep import carry_out, drift_words, flat, folder_of, load, planned, progress, report
+from core.studies.sweep import carry_out, drift_words, flat, planned, progress, report
 from core.types import from_json, to_json
 from tests.studies.fake_cells import BASE, quiet
 
@@ -33,7 +33,7 @@ def lengths(*values: int) -> Axis:
     return Axis(name="new_tokens", values=values)
 
 
-def runs_of(state: State) -> list[str]:
+def runs_of(state: State[Sweep]) -> list[str]:
     return [k for k in state.runs if not k.startswith("reference")]
 
 
@@ -44,7 +44,7 @@ def test_a_sweep_measures_what_can_run_and_says_why_the_rest_cannot() -> None:
     told = progress(ledger.state)
     assert (told.done, told.failed, told.refused, told.left) == (3, 0, 3, 0)
     assert told.eta is None and told.share == 1.0
-    found = report(load(folder_of(plan)), Store(data_dir()))
+    found = report(load(folder_of(plan), Sweep), Store(data_dir()))
     assert from_json(to_json(found), sweeping.Report) == found
     refused = [row for row in found.rows if row.status == "refused"]
     assert all("cannot load weights as int3" in row.reason for row in refused)
@@ -69,7 +69,7 @@ def test_a_stopped_sweep_goes_on_and_no_cell_is_measured_twice() -> None:
 
     with pytest.raises(KeyboardInterrupt):
         carry_out(plan, 10, stop)
-    before = load(folder_of(plan))
+    before = load(folder_of(plan), Sweep)
     assert (progress(before).done, progress(before).left) == (2, 2)
     ledger = carry_out(plan, 10, quiet)
     assert progress(ledger.state).done == 4
@@ -117,7 +117,7 @@ def test_failures_are_kept_pause_their_backend_and_are_tried_again_when_asked() 
     n = len(Store(data_dir()).ids())
     carry_out(plan, 10, quiet, retry=True)
     assert len(Store(data_dir()).ids()) == n + 2
-    rows = report(load(folder_of(plan)), Store(data_dir())).rows
+    rows = report(load(folder_of(plan), Sweep), Store(data_dir())).rows
     assert all(row.values == {} for row in rows) and all(row.reason for row in rows if row.status == "failed")
 
 
@@ -198,7 +198,7 @@ def test_the_command_line(core: Callable[..., Any], tmp_path: Path) -> None:
     assert done.exit_code == 0, done.stderr
     assert json.loads(done.stdout)["progress"]["done"] == 2
     assert (tmp_path / "rows.csv").read_text().startswith("new_tokens,status,reason,")
-    plan = load(data_dir() / "studies" / sweeping.sweeps()[0]).plan
+    plan = load(data_dir() / "studies" / names(Sweep)[0], Sweep).plan
     (tmp_path / "plan.json").write_bytes(to_json(plan))
     again = core("sweep", "--plan", str(tmp_path / "plan.json"))
     assert again.exit_code == 0 and "2 done, 0 failed" in again.stdout
@@ -215,13 +215,13 @@ def test_a_sweep_in_a_process_of_its_own() -> None:
     end = time.monotonic() + 60
     while study_store.going() and time.monotonic() < end:
         time.sleep(0.1)
-    assert study_store.going() is None and sweeping.sweeps() == (plan.name,), study_store.last_words(plan.name, 20)
-    assert progress(load(folder_of(plan))).done == 1
+    assert study_store.going() is None and names(Sweep) == (plan.name,), study_store.last_words(plan.name, 20)
+    assert progress(load(folder_of(plan), Sweep)).done == 1
 
 
 def test_a_study_that_is_no_sweep_is_not_taken_for_one(tmp_path: Path) -> None:
     with pytest.raises(ExplorerError, match="There is no sweep"):
-        load(tmp_path)
+        load(tmp_path, Sweep)
     assert isinstance(planned(BASE, ()), Sweep)
 
 
