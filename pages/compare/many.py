@@ -20,6 +20,7 @@ from pages.ui import text
 from pages.ui.choices import select
 from pages.ui.figure import figure
 from pages.ui.page import nothing_yet, page
+from pages.ui.panes import table_height
 from pages.ui.share import Form, share_menu
 from pages.ui.state import store
 from pages.ui.studies import busy, draw_going, start
@@ -110,7 +111,7 @@ def draw_table(found: View) -> None:
     st.dataframe(
         rows,
         hide_index=True,
-        height=min(700, 40 + 35 * len(rows)),
+        height=table_height(len(rows), 700),
         placeholder=text.NONE,
         alt="Configurations with every metric, its ratio to the baseline, and what was predicted",
     )

@@ -26,6 +26,7 @@ from pages.ui.choices import select
 from pages.ui.figure import figure
 from pages.ui.links import link
 from pages.ui.page import guard, page
+from pages.ui.panes import table_height
 from pages.ui.state import adopt_value, rows_key
 
 ABOUT = "What papers report, in which setting and where it was seen, and what independent runs found."
@@ -138,7 +139,7 @@ def draw_table(found: Sequence[Work]) -> None:
         rows,
         hide_index=True,
         width="stretch",
-        height=min(480, 38 * len(rows) + 40),
+        height=table_height(len(rows), 480),
         on_select="rerun",
         selection_mode="single-row",
         key=rows_key("works", (w.id for w in found)),

@@ -16,6 +16,7 @@ from pages.ui import text
 from pages.ui.implied_view import draw_implied
 from pages.ui.links import link
 from pages.ui.page import fault, nothing_yet, page
+from pages.ui.panes import table_height
 from pages.ui.state import rows_key
 from pages.ui.vertex_form import draw_vertex
 
@@ -100,7 +101,7 @@ def draw_endpoint(endpoint: Endpoint) -> None:
             hide_index=True,
             on_select="rerun",
             selection_mode="single-row",
-            height=min(320, 38 + 35 * len(models)),
+            height=table_height(len(models), 320),
             placeholder=text.NONE,
             alt=f"Models of {endpoint.url}, as the server tells them",
             column_config={

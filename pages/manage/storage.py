@@ -12,6 +12,7 @@ from core.errors import ExplorerError
 from pages.ui import text
 from pages.ui.choices import select
 from pages.ui.page import fault, guard, page
+from pages.ui.panes import table_height
 from pages.ui.state import remembered, rows_key, runner
 
 ABOUT = "What lies on the disk, how large and how old it is, what it was made from, what uses it, and what can go."
@@ -89,7 +90,7 @@ def draw_items(kind: storage.Kind, found: Sequence[storage.Item]) -> None:
         hide_index=True,
         on_select="rerun",
         selection_mode="multi-row",
-        height=min(440, 38 + 35 * len(found)),
+        height=table_height(len(found), 440),
         placeholder=text.NONE,
         alt=f"{kind.label} on the disk, the largest first",
         column_config={

@@ -11,7 +11,7 @@ from core.studies.plan import Sweep
 from core.types import from_json, to_json
 from pages.ui import search_view, text
 from pages.ui.page import guard, nothing_yet, page
-from pages.ui.panes import panes
+from pages.ui.panes import panes, table_height
 from pages.ui.state import store
 from pages.ui.studies import busy, draw_busy, draw_going, start, study_picker
 from pages.ui.sweep_form import Wanted, sweep_form
@@ -87,7 +87,7 @@ def _draw_refused(refused: dict[str, str]) -> None:
         st.dataframe(
             [{"Cell": label, "Why": reason} for label, reason in refused.items()],
             hide_index=True,
-            height=min(300, 40 + 35 * len(refused)),
+            height=table_height(len(refused), 300),
             alt="Cells that cannot run, with the reason",
         )
 

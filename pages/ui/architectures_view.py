@@ -14,6 +14,7 @@ from core.studies.plan import Architectures, FreeShapes
 from core.types import to_json
 from pages.ui import text
 from pages.ui.figure import figure
+from pages.ui.panes import table_height
 from pages.ui.pickers import backend_label
 from pages.ui.share import Form, download
 from pages.ui.state import store
@@ -67,7 +68,7 @@ def draw(found: Found, key: str) -> None:
     st.dataframe(
         rows,
         hide_index=True,
-        height=min(520, 40 + 35 * max(1, len(rows))),
+        height=table_height(len(rows), 520),
         placeholder=text.NONE,
         alt="Shapes with parameters, losses before and after training, and speed in each engine",
     )
@@ -204,7 +205,7 @@ def draw_free(found: free_shapes.Found, key: str) -> None:
     rows = [_free_cells(row) for row in found.rows if row.on_front]
     if rows:
         st.dataframe(
-            rows, hide_index=True, height=min(420, 40 + 35 * len(rows)), alt="Shapes on the front, quickest first"
+            rows, hide_index=True, height=table_height(len(rows), 420), alt="Shapes on the front, quickest first"
         )
     st.caption(
         f"{found.asked} shapes asked for, {found.impossible} of them no models, {len(rows)} on the front. Vocabulary "

@@ -11,6 +11,7 @@ import streamlit as st
 
 from hardware.detect import machine_id
 from pages.ui import text
+from pages.ui.panes import table_height
 from pages.ui.pickers import backend_label, plugin_label
 from pages.ui.state import rows_key
 
@@ -25,7 +26,7 @@ def history_table(rows: list[dict[str, Any]], key: str) -> list[str]:
         hide_index=True,
         on_select="rerun",
         selection_mode="multi-row",
-        height=min(560, 38 + 35 * max(1, len(shown))),
+        height=table_height(len(shown), 560),
         placeholder="–",
         alt="All runs kept here, newest first",
         column_config={

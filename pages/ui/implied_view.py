@@ -23,6 +23,7 @@ from pages.ui.figure import figure
 from pages.ui.links import link
 from pages.ui.models import spec_of
 from pages.ui.page import fault
+from pages.ui.panes import table_height
 from pages.ui.pickers import device_picker
 from pages.ui.state import store
 
@@ -150,7 +151,7 @@ def _network(parts: tuple[Part, ...], what: str, key: str) -> None:
         ],
         key=f"network-{parts[0].phase}-{key}",
         hide_index=True,
-        height=min(320, 38 + 35 * len(parts)),
+        height=table_height(len(parts), 320),
         alt=f"Layers of the configuration in {what}, their computed work and estimated times",
         column_config={
             "Layer": st.column_config.TextColumn(pinned=True, width=150),

@@ -12,6 +12,7 @@ from core.studies.findings import Findings, Row
 from pages.ui import text
 from pages.ui.figure import figure
 from pages.ui.links import link
+from pages.ui.panes import table_height
 from pages.ui.state import readable
 
 
@@ -27,7 +28,7 @@ def draw_ladder(found: Findings) -> None:
         st.caption("Click a variant to see what is behind it. The dashed line is the Pareto front.")
     st.subheader("Variants", anchor=False)
     rows = [_line(found, r) for r in found.rows]
-    st.dataframe(rows, hide_index=True, width="stretch", height=38 * len(rows) + 40, alt="Variants of the study")
+    st.dataframe(rows, hide_index=True, width="stretch", height=table_height(len(rows)), alt="Variants of the study")
     st.caption(
         "▼ and ▲: shown to be worse or better than the baseline (p ≤ 0.05 after Holm's correction over the variants). "
         f"{text.escape(report.energy_words(found.rows))}"

@@ -20,3 +20,8 @@ def panes(form: int = 1, view: int = 2) -> tuple[Any, Any]:
     with st.container(key="panes"):
         left, right = st.columns([form, view], gap="medium")
     return left, right
+
+
+def table_height(n_rows: int, most: int = 10_000) -> int:
+    """Pixels of a table with these rows under its head, and at most so many: then it scrolls."""
+    return min(most, 38 + 35 * max(1, n_rows))

@@ -23,6 +23,7 @@ from pages.ui import text
 from pages.ui.figure import figure
 from pages.ui.forms import params_form
 from pages.ui.page import fault, nothing_yet
+from pages.ui.panes import table_height
 from pages.ui.share import Form, download, study_menu
 from pages.ui.state import store
 from pages.ui.studies import busy, start, study_picker
@@ -181,7 +182,7 @@ def draw_report(found: SearchReport) -> None:
     st.dataframe(
         [_cells(row, found.plan) for row in rows],
         hide_index=True,
-        height=min(520, 40 + 35 * max(1, len(rows))),
+        height=table_height(len(rows), 520),
         placeholder=text.NONE,
         alt="Cells of the search: predicted, measured, final, and why not",
     )

@@ -21,6 +21,7 @@ from hardware.files import written_s
 from pages.ui import text
 from pages.ui.figure import figure
 from pages.ui.links import link
+from pages.ui.panes import table_height
 from pages.ui.share import Form, download, study_menu
 from pages.ui.state import store
 from pages.ui.studies import eta_words
@@ -111,7 +112,7 @@ def draw_table(found: Report, key: str) -> None:
         shown,
         key=f"{key}-table",
         hide_index=True,
-        height=min(520, 40 + 35 * max(1, len(shown))),
+        height=table_height(len(shown), 520),
         placeholder="–",
         alt="Cells of the sweep with what was measured, or why not",
     )
