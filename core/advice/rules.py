@@ -16,8 +16,9 @@ from core.advice.evidence import Evidence
 from core.advice.record import Advice, Bottleneck, Gain, Metric, Silence, advice_id, as_trial
 from core.analysis.bottlenecks import NEAR_ROOF
 from core.analysis.decoding import relative_cost
-from core.analysis.what_if import Case as Asked
-from core.analysis.what_if import knees, this_machine
+from core.analysis.designs import Case as Asked
+from core.analysis.designs import this_machine
+from core.analysis.what_if import knees
 from core.analysis.work import total
 from core.errors import ExplorerError
 from core.types import Request

@@ -9,6 +9,7 @@ import click
 import msgspec
 
 from core import plugins
+from core.analysis import designs
 from core.analysis import what_if as changes
 from core.analysis.time_parts import Cache
 from core.cli.analysis import architecture, model_options
@@ -48,16 +49,16 @@ from hardware.catalogue import find as find_device
 def what_if(as_json: bool, model: str | None, config: Path | None, device: str, **given: Any) -> None:
     """What a change of a device would buy a model: what binds, elasticities, knees, memory, cost (estimated)."""
     spec = architecture(model, config)
-    case = changes.Case(**{name: given[name] for name in changes.Case.__struct_fields__})
+    case = designs.Case(**{name: given[name] for name in designs.Case.__struct_fields__})
     if device == "here":
         base, case = _here(spec, given, case)
     else:
-        base = changes.design(find_device(device, data_dir() / "devices"))
+        base = designs.design(find_device(device, data_dir() / "devices"))
     factors = dict(map(_factor, given["changed"]))
     now = _altered(base, factors, given)
-    load = changes.loaded(spec, case, now)
-    before = {p.name: p for p in changes.times(changes.loaded(spec, case, base), base)}
-    phases = changes.times(load, now)
+    load = designs.loaded(spec, case, now)
+    before = {p.name: p for p in designs.times(designs.loaded(spec, case, base), base)}
+    phases = designs.times(load, now)
     answer: dict[str, Any] = {
         "device": now.device.name,
         "changed": factors,
@@ -79,13 +80,13 @@ def what_if(as_json: bool, model: str | None, config: Path | None, device: str, 
     _print(answer, phases)
 
 
-def _print(answer: dict[str, Any], phases: tuple[changes.Phase, ...]) -> None:
+def _print(answer: dict[str, Any], phases: tuple[designs.Phase, ...]) -> None:
     for line in answer["sentences"]:
         click.echo(line)
     click.echo()
     show(
         [
-            {"phase": p.name, "seconds": p.seconds, "from": p.low_s, "to": p.high_s, "binds": changes.word(p.binds),
+            {"phase": p.name, "seconds": p.seconds, "from": p.low_s, "to": p.high_s, "binds": designs.word(p.binds),
              "speedup": row["speedup"]}
             for p, row in zip(phases, answer["phases"], strict=True)
         ]
@@ -93,7 +94,7 @@ def _print(answer: dict[str, Any], phases: tuple[changes.Phase, ...]) -> None:
     click.echo()
     show(
         [
-            {"phase": name, "resource": changes.word(e.resource), "share": e.share, "x1.1 up": e.faster,
+            {"phase": name, "resource": designs.word(e.resource), "share": e.share, "x1.1 up": e.faster,
              "x1.1 down": e.slower, "twice buys": e.doubled, "ridge": "yes" if e.ridge else ""}
             for name, found in answer["elasticities"].items() for e in found
         ]
@@ -118,16 +119,16 @@ def _factor(text: str) -> tuple[str, float]:
         raise ExplorerError(f"'{text}' is not a change.", "Write RESOURCE=FACTOR, such as bandwidth=2.") from error
 
 
-def _altered(base: changes.Design, factors: dict[str, float], given: dict[str, Any]) -> changes.Design:
+def _altered(base: designs.Design, factors: dict[str, float], given: dict[str, Any]) -> designs.Design:
     """The device with its changes; raises ExplorerError for what it does not have."""
     mb, gbs, gb = given["cache_mb"], given["cache_gbs"], given["memory_gb"]
     if (mb is None) != (gbs is None):
         raise ExplorerError("A cache has a size and a bandwidth.", "Give both --cache-mb and --cache-gbs, or neither.")
     cache = None if mb is None else Cache(size_bytes=mb * 1e6, bytes_per_s=gbs * 1e9)
-    return changes.altered(base, factors, None if gb is None else gb * 1e9, cache, given["dollars"])
+    return designs.altered(base, factors, None if gb is None else gb * 1e9, cache, given["dollars"])
 
 
-def _priced(now: changes.Design, given: dict[str, Any]) -> list[changes.Design]:
+def _priced(now: designs.Design, given: dict[str, Any]) -> list[designs.Design]:
     """The device in question, if it has a price, and those it is compared with."""
     known = prices.prices(data_dir())
     known |= {price.item: price for price in map(prices.parsed, given["price"])}
@@ -139,11 +140,11 @@ def _priced(now: changes.Design, given: dict[str, Any]) -> list[changes.Design]:
         device = find_device(name, data_dir() / "devices")
         price = known.get(device.name) or known.get(name)
         if all(of.device.name != device.name for of in found):
-            found.append(changes.design(device, dollars=None if price is None else price.dollars))
+            found.append(designs.design(device, dollars=None if price is None else price.dollars))
     return found
 
 
-def _here(spec: ModelSpec, given: dict[str, Any], case: changes.Case) -> tuple[changes.Design, changes.Case]:
+def _here(spec: ModelSpec, given: dict[str, Any], case: designs.Case) -> tuple[designs.Design, designs.Case]:
     """This machine as measured, with what its own runs tell of the backend, and the case as that backend runs it."""
     backend = plugins.get("backend", given["backend"])
     n = given["threads"] or cores()

@@ -8,9 +8,10 @@ import msgspec
 import streamlit as st
 
 from core import plugins
-from core.analysis import cost, what_if
-from core.analysis.time_parts import Cache
-from core.analysis.what_if import BETTER, FLOPS, Case, Design, Metric, Phase
+from core.analysis import cost, designs, what_if
+from core.analysis.designs import FLOPS, Case, Design, Phase
+from core.analysis.time_parts import BANDWIDTH, POWER, Cache
+from core.analysis.what_if import BETTER, Metric
 from core.charts import what_if as charts
 from core.errors import ExplorerError
 from core.models import catalogue as models
@@ -90,7 +91,7 @@ def choose_device(spec: ModelSpec, case: Case) -> tuple[Design, Case]:
     if chosen != THIS or machine is None:
         if machine is None:
             st.caption("This machine joins them once its ceilings are measured, on the Devices page.")
-        return what_if.design(known[chosen or default]), case
+        return designs.design(known[chosen or default]), case
     backend = select("Backend", own_backends(), backend_label, "what-if-backend")
     if backend is None:
         raise ExplorerError("No backend is installed here.", "Choose a device of the catalogue.")
@@ -116,7 +117,7 @@ def change(base: Design) -> tuple[Design, dict[str, float]]:
     st.markdown("**Change it**")
     one, two = st.columns(2)
     factors = {
-        what_if.BANDWIDTH: times_input(
+        BANDWIDTH: times_input(
             one, "Bandwidth", "what-if-x-bandwidth", text.bandwidth(device.mem_bandwidth_bytes_per_s)
         ),
         FLOPS: times_input(two, "FLOP/s", "what-if-x-flops", f"{len(device.peak_flop_per_s)} formats", "All formats."),
@@ -133,12 +134,12 @@ def change(base: Design) -> tuple[Design, dict[str, float]]:
         "Price, $", 0.0, 1e9, None, key="what-if-dollars", help="Of the changed device; empty when it is unknown."
     )
     with st.expander("Formats, cache, power, starting kernels", icon=":material/tune:"):
-        names = [r for r in what_if.resources(base) if r != what_if.BANDWIDTH]
+        names = [r for r in designs.resources(base) if r != BANDWIDTH]
         places = st.columns(2)
         for i, name in enumerate(names):
             peak = device.peak_flop_per_s.get(name)
-            now = text.compute(peak) if peak else f"{device.tdp_w:g} W" if name == what_if.POWER else "as fitted"
-            label = what_if.word(name).removesuffix(" FLOP/s").capitalize()
+            now = text.compute(peak) if peak else f"{device.tdp_w:g} W" if name == POWER else "as fitted"
+            label = designs.word(name).removesuffix(" FLOP/s").capitalize()
             factors[name] = times_input(places[i % 2], label, f"what-if-x-{name}", now)
         cache = None
         if base.measured is None:
@@ -149,7 +150,7 @@ def change(base: Design) -> tuple[Design, dict[str, float]]:
             st.caption("A model that fits the cache is another regime: it is read at the cache's bandwidth.")
     factors = {name: factor for name, factor in factors.items() if factor != 1.0}
     moved = abs(memory * 1e9 / device.mem_bytes - 1) > 0.001
-    return what_if.altered(base, factors, memory * 1e9 if moved else None, cache, dollars), factors
+    return designs.altered(base, factors, memory * 1e9 if moved else None, cache, dollars), factors
 
 
 def ask() -> Asked | None:
@@ -169,9 +170,9 @@ def ask() -> Asked | None:
 def draw_answer(asked: Asked) -> None:
     """The designer's sentences and the times, beside those of the device as it is."""
     now = asked.now
-    load = what_if.loaded(asked.spec, asked.case, now)
-    before = {p.name: p for p in what_if.times(what_if.loaded(asked.spec, asked.case, asked.base), asked.base)}
-    phases = what_if.times(load, now)
+    load = designs.loaded(asked.spec, asked.case, now)
+    before = {p.name: p for p in designs.times(designs.loaded(asked.spec, asked.case, asked.base), asked.base)}
+    phases = designs.times(load, now)
     with st.container(border=True):
         st.markdown(f"**{text.escape(now.device.name)}** {text.provenance('estimated')}", help=text.provenance_help())
         for phase in reversed(phases):
@@ -192,13 +193,13 @@ def draw_times(phases: tuple[Phase, ...], before: dict[str, Phase], asked: Asked
             st.metric(
                 PHASES[phase.name],
                 f"~ {text.seconds(phase.seconds)}",
-                delta=f"{text.ratio(faster)} as fast" if asked.now.hypothetical else what_if.word(phase.binds),
+                delta=f"{text.ratio(faster)} as fast" if asked.now.hypothetical else designs.word(phase.binds),
                 delta_color="off",
                 delta_arrow="off",
                 border=True,
                 height="stretch",
                 help=f"{text.seconds(phase.low_s)} to {text.seconds(phase.high_s)} hold nine in ten measured values. "
-                f"Largest share: {what_if.word(phase.binds)}, {text.percent(phase.shares[phase.binds])}.",
+                f"Largest share: {designs.word(phase.binds)}, {text.percent(phase.shares[phase.binds])}.",
             )
         st.metric(
             "Least memory",
@@ -229,14 +230,14 @@ def joules(asked: Asked, phases: tuple[Phase, ...]) -> float | None:
 
 
 def draw_shares(asked: Asked) -> None:
-    load = what_if.loaded(asked.spec, asked.case, asked.now)
-    for phase in reversed(what_if.times(load, asked.now)):
+    load = designs.loaded(asked.spec, asked.case, asked.now)
+    for phase in reversed(designs.times(load, asked.now)):
         found = what_if.elasticities(load, asked.now, phase.name)
         st.markdown(f"**{PHASES[phase.name]}** · {text.seconds(phase.seconds)}")
         rows = [
             charts.Share(
                 phase.name,
-                what_if.word(e.resource),
+                designs.word(e.resource),
                 e.share,
                 e.doubled,
                 f"a ridge is near: a tenth more counts {e.faster:.0%}, a tenth less {e.slower:.0%}" if e.ridge else "",
@@ -254,8 +255,8 @@ def draw_shares(asked: Asked) -> None:
 
 
 def draw_plane(asked: Asked) -> None:
-    load = what_if.loaded(asked.spec, asked.case, asked.now)
-    phases = [p.name for p in what_if.times(load, asked.now)]
+    load = designs.loaded(asked.spec, asked.case, asked.now)
+    phases = [p.name for p in designs.times(load, asked.now)]
     phase = st.segmented_control(
         "Phase", phases, default=phases[-1], key="what-if-phase", required=True, label_visibility="collapsed"
     )
@@ -271,7 +272,7 @@ def draw_plane(asked: Asked) -> None:
         x, y = device.mem_bandwidth_bytes_per_s, device.peak_flop_per_s.get(dtype)
         if y and 1 / 8 < x / bandwidth < 8 and 1 / 8 < y / peak < 8 and device.name != asked.now.device.name:
             points.append(charts.Plane(device.name, x, y, False))
-    chart = charts.plane(named, points, what_if.word(dtype))
+    chart = charts.plane(named, points, designs.word(dtype))
     figure(chart, key="what-if-plane")
     st.caption(
         "On a line every pair of bandwidth and FLOP/s takes the same time, all else as in this design, "
@@ -294,9 +295,9 @@ def draw_matrix(asked: Asked) -> None:
             charts.Bind(
                 c.model,
                 c.batch,
-                what_if.word(c.binds),
+                designs.word(c.binds),
                 f"{text.seconds(c.seconds)}{'' if c.fits else ' ✗'}",
-                f"{what_if.word(c.binds)} {c.share:.0%}; twice the bandwidth ×{c.bandwidth_buys:.3g}, twice the FLOP/s "
+                f"{designs.word(c.binds)} {c.share:.0%}; twice the bandwidth ×{c.bandwidth_buys:.3g}, twice the FLOP/s "
                 f"×{c.flops_buys:.3g}{'' if c.fits else '; it does not fit into the memory'}",
             )
             for c in cells
@@ -314,7 +315,7 @@ def draw_matrix(asked: Asked) -> None:
                     "Phase": c.phase,
                     "Batch": c.batch,
                     "Seconds": c.seconds,
-                    "Binds": what_if.word(c.binds),
+                    "Binds": designs.word(c.binds),
                     "Share": c.share,
                     "Twice the bandwidth": c.bandwidth_buys,
                     "Twice the FLOP/s": c.flops_buys,
@@ -338,7 +339,7 @@ def draw_cost(asked: Asked) -> None:
     wanted: Metric = "ttft_s" if metric == "ttft_s" else "decode_tok_per_s"
     given = edit_prices()
     draw_bill(asked)
-    found, left_out = what_if.under_cost(asked.spec, asked.case, designs(asked, given), wanted)
+    found, left_out = what_if.under_cost(asked.spec, asked.case, priced_designs(asked, given), wanted)
     if not found:
         st.info("No device here has a price and holds the model: enter a price above.", icon=":material/sell:")
     else:
@@ -404,14 +405,14 @@ def edit_prices() -> tuple[Price, ...]:
     return given
 
 
-def designs(asked: Asked, given: tuple[Price, ...]) -> list[Design]:
+def priced_designs(asked: Asked, given: tuple[Price, ...]) -> list[Design]:
     """The changed design with the form's price, and every device that has one."""
     priced = {p.item: p.dollars for p in given}
     now = asked.now
     if now.dollars is None:
         now = msgspec.structs.replace(now, dollars=priced.get(now.device.name))
     known: dict[str, Device] = {d.name: d for d in catalogue.devices(data_dir() / "devices")}
-    others = [what_if.design(known[n], dollars=d) for n, d in priced.items() if n in known and n != now.device.name]
+    others = [designs.design(known[n], dollars=d) for n, d in priced.items() if n in known and n != now.device.name]
     return [now, *others]
 
 

@@ -7,13 +7,14 @@ import math
 import msgspec
 import pytest
 
-from core.analysis import what_if
+from core.analysis import designs, what_if
 from core.analysis.cost import bill, die_dollars, die_yield
+from core.analysis.designs import FLOPS, Case, Design, PhaseName, changed, design, loaded, times
 from core.analysis.device_time import Spread
 from core.analysis.predict import predict
 from core.analysis.predict_here import Overhead, predict_local
 from core.analysis.time_parts import BANDWIDTH, CACHE, Cache, moved_bytes
-from core.analysis.what_if import FLOPS, Case, Design, PhaseName, buys, changed, design, elasticities, loaded, times
+from core.analysis.what_if import buys, elasticities
 from core.errors import ExplorerError
 from hardware import catalogue
 from hardware.ceilings import Ceilings, Gemm, ReadPoint
@@ -42,12 +43,12 @@ def overhead(overlaps: bool) -> Overhead:
     )  # fmt: skip
 
 
-def designs() -> list[Design]:
-    here = [what_if.this_machine(machine(), overhead(overlaps), "This machine") for overlaps in (True, False)]
+def some_designs() -> list[Design]:
+    here = [designs.this_machine(machine(), overhead(overlaps), "This machine") for overlaps in (True, False)]
     return [*(design(device) for device in FIGURES), design(CARD, Cache(size_bytes=8e9, bytes_per_s=5e12)), *here]
 
 
-@pytest.mark.parametrize("of", designs(), ids=lambda d: d.device.name)
+@pytest.mark.parametrize("of", some_designs(), ids=lambda d: d.device.name)
 @pytest.mark.parametrize("model", ["llama-3.1-8b", "smollm2-135m", "mixtral-8x7b", "gpt2"])
 def test_shares_are_elasticities_and_sum_to_one(of: Design, model: str) -> None:
     for case in (Case(), Case(batch=64, prompt_tokens=1300, weights="fp32")):
@@ -59,7 +60,7 @@ def test_shares_are_elasticities_and_sum_to_one(of: Design, model: str) -> None:
             for e in found:  # the derivative itself, by a step too small for any ridge but a hit
                 little = buys(load, of, phase.name, {e.resource: 1 + 1e-6})
                 assert math.log(little) / 1e-6 == pytest.approx(e.share, abs=1e-4), (phase.name, e)
-            everything = dict.fromkeys(what_if.resources(of), 3.0)
+            everything = dict.fromkeys(designs.resources(of), 3.0)
             assert buys(load, of, phase.name, everything) == pytest.approx(3.0), "all together divide the time"
 
 
@@ -77,7 +78,7 @@ def test_the_parts_sum_to_the_prediction(device: object) -> None:
 def test_here_the_parts_sum_to_this_machines_prediction() -> None:
     spec, case = preset("smollm2-135m"), Case(prompt_tokens=300, weights="fp32")
     for overlaps in (True, False):
-        of = what_if.this_machine(machine(), overhead(overlaps), "This machine")
+        of = designs.this_machine(machine(), overhead(overlaps), "This machine")
         found = predict_local(
             spec, machine(), overhead(overlaps), prompt_tokens=300, new_tokens=128, weights="fp32", kv_dtype="fp16"
         )
@@ -126,7 +127,7 @@ def test_a_cache_that_holds_the_model_is_another_regime() -> None:
 
 
 def seconds(load: object, of: Design) -> float:
-    return what_if.seconds(load, of, "decode")  # type: ignore[arg-type]
+    return designs.seconds(load, of, "decode")  # type: ignore[arg-type]
 
 
 def test_knees() -> None:
@@ -160,7 +161,7 @@ def test_least_memory_holds_the_model() -> None:
 def test_lines_of_equal_time() -> None:
     of = design(catalogue.find("RTX 4090"))
     load = loaded(preset("llama-3.1-8b"), Q4, of)
-    now = what_if.seconds(load, of, "decode")
+    now = designs.seconds(load, of, "decode")
     _, peak, bandwidth = what_if.reference(load, of)
     lines = what_if.iso_latency(load, of, "decode", speedups=(1.0, 1.5, 100.0))
     assert [line.seconds for line in lines] == pytest.approx([now, now / 1.5, now / 100])
@@ -169,7 +170,7 @@ def test_lines_of_equal_time() -> None:
         assert len(line.points) > 5
         for x, y in line.points:
             there = changed(of, {BANDWIDTH: x / bandwidth, FLOPS: y / peak})
-            assert what_if.seconds(load, there, "decode") == pytest.approx(line.seconds, rel=1e-3)
+            assert designs.seconds(load, there, "decode") == pytest.approx(line.seconds, rel=1e-3)
         ys = [y for _, y in line.points]
         assert ys == sorted(ys, reverse=True), "more bandwidth needs less arithmetic"
 

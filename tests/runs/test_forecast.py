@@ -12,7 +12,7 @@ from msgspec import structs
 
 from core import plugins
 from core.advice.evidence import Evidence
-from core.analysis import what_if
+from core.analysis import designs, what_if
 from core.analysis.predict_here import typical
 from core.cli import cli
 from core.models import catalogue, spec
@@ -73,9 +73,9 @@ def test_everybody_predicts_the_same(store: Store, backend: str, weights: str) -
     beside = here.beside_devices(found, "This machine", {})
     assert figures(beside) == pytest.approx(expected) and beside.inputs["backend"] == backend
 
-    case = what_if.Case(weights=weights, **SIZES)
+    case = designs.Case(weights=weights, **SIZES)
     design, case = here.design(model, plugin, case, "This machine")
-    prefill, decode = what_if.times(what_if.loaded(model, case, design), design)
+    prefill, decode = designs.times(designs.loaded(model, case, design), design)
     for phase, figure in ((prefill, found.ttft_s), (decode, found.tpot_s)):
         assert figure is not None
         wanted = (figure.calibrated, figure.low, figure.high)
