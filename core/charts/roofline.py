@@ -28,6 +28,7 @@ _HERE = "#7A7F87"
 _DECADE = "abs(log(datum.value) / LN10 - round(log(datum.value) / LN10)) < 0.000001"
 _DECADES_ONLY: Any = {"condition": {"test": _DECADE, "value": 1}, "value": 0}
 _DEVICE_COLOURS = (_HERE, PINK, GREEN, ORANGE, SKY)
+_X, _Y = alt.X("x:Q"), alt.Y("y:Q")  # of all layers but the one that has the axes
 
 
 def roofline(
@@ -195,30 +196,48 @@ def _words(roofs: Sequence[Roof], marks: Sequence[Point]) -> str:
 
 @cache
 def _spec(colour_by: ColourBy, height: int, pick: bool) -> dict[str, Any]:
+    below, above = _roof_layers()
+    marks = alt.Chart(alt.NamedData("marks"))
+    points, flagged, phases, target = _mark_layers(marks, colour_by, height > SMALL)
+    present = alt.Chart(alt.NamedData("present")).mark_point(opacity=0).encode(x=alt.value(0), y=alt.value(0))
+    layers = [present, *below, points, flagged, *above, phases]
+    if pick:
+        chosen = alt.selection_point(name="pick", fields=["id"], nearest=True, empty=False)
+        ring = marks.transform_filter(chosen).mark_point(
+            shape="circle", size=520, color=RED, strokeWidth=2.2, opacity=1
+        )
+        layers += [ring.encode(x=_X, y=_Y), target.add_params(chosen)]
+    else:
+        layers.append(target)
+    chart = alt.layer(*layers).resolve_scale(color="independent", strokeDash="independent")
+    spec = built(chart, height)
+    one_column = {"bottom": {"anchor": "middle", "direction": "vertical"}}  # a phone has no more room
+    return {**spec, "config": spec.get("config", {}) | {"legend": {"layout": one_column}}}
+
+
+def _axes() -> tuple[alt.X, alt.Y]:
+    decades = {"gridOpacity": _DECADES_ONLY, "tickOpacity": _DECADES_ONLY}
+    numbers = "datum.value < 1 ? format(datum.value, '~g') : format(datum.value, '~s')"
     x = alt.X(
         "x:Q",
         title=X_TITLE,
         scale=alt.Scale(type="log", nice=False),
-        axis=alt.Axis(
-            labelExpr=f"{_DECADE} ? (datum.value < 1 ? format(datum.value, '~g') : format(datum.value, '~s')) : ''",
-            gridOpacity=_DECADES_ONLY,
-            tickOpacity=_DECADES_ONLY,
-        ),
+        axis=alt.Axis(labelExpr=f"{_DECADE} ? ({numbers}) : ''", **decades),
     )
     y = alt.Y(
         "y:Q",
         title=None,
         scale=alt.Scale(type="log", nice=False, padding=18),
-        axis=alt.Axis(
-            labelExpr=f"{_DECADE} ? ({si_label('FLOP/s')}) : ''",
-            gridOpacity=_DECADES_ONLY,
-            tickOpacity=_DECADES_ONLY,
-        ),
+        axis=alt.Axis(labelExpr=f"{_DECADE} ? ({si_label('FLOP/s')}) : ''", **decades),
     )
-    plain_x, plain_y = alt.X("x:Q"), alt.Y("y:Q")
+    return x, y
+
+
+def _roof_layers() -> tuple[list[Any], list[Any]]:
+    """What is drawn of the roofs below the points (lines, the ridge, links) and above them (corners, names, sides)."""
+    x, y = _axes()
     device = {"domain": [str(i) for i in range(len(_DEVICE_COLOURS))]}
     device_colour = alt.Color("number:N", scale=alt.Scale(**device, range=list(_DEVICE_COLOURS)), legend=None)
-
     roofs = (
         alt.Chart(alt.NamedData("roofs"))
         .mark_line(clip=True)
@@ -238,18 +257,18 @@ def _spec(colour_by: ColourBy, height: int, pick: bool) -> dict[str, Any]:
     low = (
         named.transform_filter("datum.end == 'low'")
         .mark_text(align="left", baseline="middle", dx=14, dy=3, fontSize=11)
-        .encode(x=plain_x, y=plain_y, text="text:N", opacity=weight, color=device_colour)
+        .encode(x=_X, y=_Y, text="text:N", opacity=weight, color=device_colour)
     )
     high = (
         named.transform_filter("datum.end == 'high'")
         .mark_text(align="right", baseline="bottom", dx=-4, dy=-3, fontSize=11)
-        .encode(x=plain_x, y=plain_y, text="text:N", opacity=weight, color=device_colour)
+        .encode(x=_X, y=_Y, text="text:N", opacity=weight, color=device_colour)
     )
     ridge = alt.Chart(alt.NamedData("ridges"))
-    rule = ridge.transform_filter("datum.main").mark_rule(strokeDash=[2, 4], color=GREY, opacity=0.7).encode(x=plain_x)
+    rule = ridge.transform_filter("datum.main").mark_rule(strokeDash=[2, 4], color=GREY, opacity=0.7).encode(x=_X)
     corner = ridge.mark_point(shape="square", size=46, filled=True, opacity=1).encode(
-        x=plain_x,
-        y=plain_y,
+        x=_X,
+        y=_Y,
         color=device_colour,
         tooltip=[alt.Tooltip("text:N", title="Ridge"), alt.Tooltip("device:N", title="Device")],
     )
@@ -257,30 +276,21 @@ def _spec(colour_by: ColourBy, height: int, pick: bool) -> dict[str, Any]:
         ridge.transform_filter("datum.main")
         .transform_calculate(side=f"'{words}'")
         .mark_text(align=align, baseline="bottom", dx=dx, dy=-5, fontSize=11, color=GREY)
-        .encode(x=plain_x, y=alt.value("height"), text="side:N")
+        .encode(x=_X, y=alt.value("height"), text="side:N")
         for words, align, dx in (("memory-bound ◂", "right", -8), ("▸ compute-bound", "left", 8))
     ]
     links = (
         alt.Chart(alt.NamedData("links"))
         .mark_rule(color=GREY, opacity=0.3, strokeWidth=0.8)
-        .encode(x=plain_x, y=plain_y, x2="x2:Q", y2="y2:Q")
+        .encode(x=_X, y=_Y, x2="x2:Q", y2="y2:Q")
     )
-    marks = alt.Chart(alt.NamedData("marks"))
+    return [rule, roofs, links], [corner, low, high, *sides]
+
+
+def _mark_layers(marks: Any, colour_by: ColourBy, large: bool) -> tuple[Any, Any, Any, Any]:
+    """The points, those above a roof once more, the phases' names, and what the pointer meets."""
     meanings = KINDS if colour_by == "kind" else BOUNDS
     scale = alt.Scale(domain=list(meanings), range=list(meanings.values()))
-    stroke = alt.Stroke(f"{colour_by}:N", title=None, scale=scale)
-    fill = alt.Fill(
-        f"{colour_by}:N",
-        title=None,
-        scale=scale,
-        legend=alt.Legend(
-            orient="bottom",
-            symbolType="square",
-            columns=4 if height > SMALL else 5,
-            labelFontSize=12,
-            values=alt.ExprRef(PRESENT),
-        ),
-    )
     size: Any = alt.condition(
         "datum.whole",
         alt.value(300),
@@ -290,52 +300,45 @@ def _spec(colour_by: ColourBy, height: int, pick: bool) -> dict[str, Any]:
         "phase:N",
         title=None,
         scale=alt.Scale(domain=list(PHASE_SHAPES), range=list(PHASE_SHAPES.values())),
-        legend=alt.Legend(orient="bottom", symbolFillColor=GREY, labelFontSize=12) if height > SMALL else None,
+        legend=alt.Legend(orient="bottom", symbolFillColor=GREY, labelFontSize=12) if large else None,
+    )
+    legend = alt.Legend(
+        orient="bottom",
+        symbolType="square",
+        columns=4 if large else 5,
+        labelFontSize=12,
+        values=alt.ExprRef(PRESENT),
     )
     points = marks.mark_point(filled=False, opacity=0.85, strokeWidth=1.5).encode(
-        x=plain_x,
-        y=plain_y,
+        x=_X,
+        y=_Y,
         size=size,
         shape=shape,
-        stroke=stroke,
-        fill=fill,
+        stroke=alt.Stroke(f"{colour_by}:N", title=None, scale=scale),
+        fill=alt.Fill(f"{colour_by}:N", title=None, scale=scale, legend=legend),
         fillOpacity=alt.condition("datum.source == 'measured'", alt.value(0.75), alt.value(0)),
     )
     phases = (
         marks.transform_filter("datum.whole && datum.source == 'measured'")
         .mark_text(align="left", baseline="middle", dx=13, fontSize=12, fontWeight="bold", color=GREY)
-        .encode(x=plain_x, y=plain_y, text="label:N")
+        .encode(x=_X, y=_Y, text="label:N")
     )
-    above = marks.transform_filter("datum.above").mark_point(
-        shape="M-1,-1L1,1M1,-1L-1,1", size=260, color=RED, strokeWidth=2, filled=False, opacity=1
+    flagged = (
+        marks.transform_filter("datum.above")
+        .mark_point(shape="M-1,-1L1,1M1,-1L-1,1", size=260, color=RED, strokeWidth=2, filled=False, opacity=1)
+        .encode(x=_X, y=_Y)
     )
-    flagged = above.encode(x=plain_x, y=plain_y)
-    target = marks.mark_point(filled=True, opacity=0, size=160).encode(
-        x=plain_x,
-        y=plain_y,
-        tooltip=[
-            alt.Tooltip("name:N", title="Layer"),
-            alt.Tooltip("source:N", title="Point"),
-            alt.Tooltip("phase:N", title="Phase"),
-            alt.Tooltip("kind:N", title="Kind"),
-            alt.Tooltip("intensity:N", title="Intensity"),
-            alt.Tooltip("rate:N", title="Rate"),
-            alt.Tooltip("time:N", title="Time"),
-            alt.Tooltip("bound:N", title="Bound by"),
-            alt.Tooltip("roof:N", title="Distance"),
-        ],
-    )
-    present = alt.Chart(alt.NamedData("present")).mark_point(opacity=0).encode(x=alt.value(0), y=alt.value(0))
-    layers = [present, rule, roofs, links, points, flagged, corner, low, high, *sides, phases]
-    if pick:
-        chosen = alt.selection_point(name="pick", fields=["id"], nearest=True, empty=False)
-        ring = marks.transform_filter(chosen).mark_point(
-            shape="circle", size=520, color=RED, strokeWidth=2.2, opacity=1
-        )
-        layers += [ring.encode(x=plain_x, y=plain_y), target.add_params(chosen)]
-    else:
-        layers.append(target)
-    chart = alt.layer(*layers).resolve_scale(color="independent", strokeDash="independent")
-    spec = built(chart, height)
-    below = {"bottom": {"anchor": "middle", "direction": "vertical"}}  # one under the other: a phone has no more room
-    return {**spec, "config": spec.get("config", {}) | {"legend": {"layout": below}}}
+    titles = {
+        "name": "Layer",
+        "source": "Point",
+        "phase": "Phase",
+        "kind": "Kind",
+        "intensity": "Intensity",
+        "rate": "Rate",
+        "time": "Time",
+        "bound": "Bound by",
+        "roof": "Distance",
+    }
+    told = [alt.Tooltip(f"{name}:N", title=title) for name, title in titles.items()]
+    target = marks.mark_point(filled=True, opacity=0, size=160).encode(x=_X, y=_Y, tooltip=told)
+    return points, flagged, phases, target

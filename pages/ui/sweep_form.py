@@ -31,8 +31,48 @@ class Wanted(NamedTuple):
     minutes: float
 
 
+class _Bounds(NamedTuple):
+    """How often each cell is measured, and until when."""
+
+    rounds: int
+    repeats: int
+    minutes: float
+    limits: Limits
+    reference_every: int
+
+
 def sweep_form() -> Wanted | None:
     """Draw the form; None, with the reason on the page, while it makes no plan."""
+    models, backends, strategies, lines = _draw_axes()
+    bounds = _draw_bounds()
+    try:
+        axes = [
+            *_chosen("model", models),
+            *_chosen("backend", backends),
+            *_chosen("strategy", strategies),
+            *(parsed_axis(line) for line in lines),
+        ]
+        base = Request(
+            model=str(models[0]) if models else "",
+            backend=str(backends[0]) if backends else "",
+            task=Generate(prompt_tokens=64, max_new_tokens=32),
+            profilers=("memory",),
+            repeats=bounds.repeats,
+        )
+        if not models or not backends or not strategies:
+            st.info("Choose at least one model, backend and strategy.", icon=":material/grid_on:")
+            return None
+        plan = planned(
+            base, axes, rounds=bounds.rounds, reference_every=bounds.reference_every, limits=bounds.limits
+        )
+    except ExplorerError as error:
+        fault(error, hindrance=True)
+        return None
+    return Wanted(plan, bounds.minutes)
+
+
+def _draw_axes() -> tuple[list[str], list[str], list[str], list[str]]:
+    """Models, backends, strategies, and the other axes as they are typed on the command line: "threads=1, 2"."""
     entries = {e.id: e for e in catalogue.entries()}
     first = "smollm2-135m" if "smollm2-135m" in entries else next(iter(entries), None)
     models = st.multiselect(
@@ -80,6 +120,12 @@ def sweep_form() -> Wanted | None:
             help="One axis a line. It varies only in the cells of its plugin. Known: "
             + ", ".join(f"`{name}`" for name in known_axes() if "." in name),
         )
+    settings = {"dtype": dtypes, "kv_dtype": cache} | typed
+    lines = [f"{name}={words}" for name, words in settings.items() if words.strip()]
+    return models, backends, strategies, [*lines, *(line for line in more.splitlines() if line.strip())]
+
+
+def _draw_bounds() -> _Bounds:
     with st.expander("How, and until when", icon=":material/timer:"):
         one, two = st.columns(2)
         rounds = one.number_input("Rounds", 1, 20, 1, key="sweep-rounds", help="Runs of each cell; five for a claim.")
@@ -105,42 +151,14 @@ def sweep_form() -> Wanted | None:
             key="sweep-every",
             help="Cells; it shows the machine's drift. 0: never.",
         )
-    try:
-        axes = [
-            *_chosen("model", models),
-            *_chosen("backend", backends),
-            *_chosen("strategy", strategies),
-            *_listed("dtype", dtypes),
-            *_listed("kv_dtype", cache),
-            *(axis for name, words in typed.items() for axis in _listed(name, words)),
-            *(parsed_axis(line) for line in more.splitlines() if line.strip()),
-        ]
-        base = Request(
-            model=str(models[0]) if models else "",
-            backend=str(backends[0]) if backends else "",
-            task=Generate(prompt_tokens=64, max_new_tokens=32),
-            profilers=("memory",),
-            repeats=int(repeats),
-        )
-        if not models or not backends or not strategies:
-            st.info("Choose at least one model, backend and strategy.", icon=":material/grid_on:")
-            return None
-        plan = planned(
-            base,
-            axes,
-            rounds=int(rounds),
-            reference_every=int(every),
-            limits=Limits(cells=int(most) if most else None, width=width / 100 if width else None),
-        )
-    except ExplorerError as error:
-        fault(error, hindrance=True)
-        return None
-    return Wanted(plan, float(minutes))
+    return _Bounds(
+        rounds=int(rounds),
+        repeats=int(repeats),
+        minutes=float(minutes),
+        limits=Limits(cells=int(most) if most else None, width=width / 100 if width else None),
+        reference_every=int(every),
+    )
 
 
 def _chosen(name: str, values: list[str]) -> list[Axis]:
     return [Axis(name=name, values=tuple(values))] if values else []
-
-
-def _listed(name: str, words: str) -> list[Axis]:
-    return [parsed_axis(f"{name}={words}")] if words.strip() else []
