@@ -75,42 +75,15 @@ def layer_graph(
     columns = nodes(layers, open_blocks, merge)
     placed = place(columns, layers)
     kinds = {x.name: x.kind for x in layers}
-    n = len(placed)
-    biggest = max(sum(sizes.get(name, 0.0) for name in p.node.layers) for p in placed) or 1.0
-    unit = _unit(placed)
+    own = [sum(sizes.get(name, 0.0) for name in p.node.layers) for p in placed]
+    biggest, whole, unit = max(own) or 1.0, sum(sizes.values()) or 1.0, _unit(placed)
     values = [colour.of(p.node) for p in placed]
     limit = max((abs(v) for v in values if v is not None), default=1.0) or 1.0
     data = []
-    for p, value in zip(placed, values, strict=True):
-        size = sum(sizes.get(name, 0.0) for name in p.node.layers)
-        low, high = _pixels(p.node, unit)
-        is_sum = p.node.label.endswith(("residual", "sum", "combine"))
+    for p, value, size in zip(placed, values, own, strict=True):
         kind = kinds[p.node.layers[0]] if not p.node.blocks else None
-        share = f"{size / (sum(sizes.values()) or 1.0):.1%} of the time"
-        data.append(
-            {
-                "id": p.node.id,
-                "name": p.node.id,
-                "x": round(p.x * 100, 2),
-                "y": round(p.y * 100, 2),
-                "symbol": SHAPES[kind] if kind else "roundRect",
-                "symbolSize": round(
-                    low * 0.6 if is_sum and not size else low + (high - low) * math.sqrt(size / biggest), 1
-                ),
-                **(
-                    {"value": value}
-                    if value is not None
-                    else {"visualMap": False, "itemStyle": {"color": GREY, "opacity": 0.55}}
-                ),
-                "label": {"formatter": _label(p.node), "show": True},
-                "tooltip": {"formatter": _tooltip(p.node, kind, colour, value, size, share)},
-                **(
-                    {"itemStyle": {"borderColor": RED, "borderWidth": 3}}
-                    if p.node.id == chosen and value is not None
-                    else {}
-                ),
-            }
-        )
+        tooltip = _tooltip(p.node, kind, colour, value, size, f"{size / whole:.1%} of the time")
+        data.append(_drawn(p, kind, value, _diameter(p.node, size, biggest, unit), tooltip, p.node.id == chosen))
     links = [
         {
             "source": e.source,
@@ -123,37 +96,67 @@ def layer_graph(
         "tooltip": {"confine": True},
         "animationDurationUpdate": 300,
         "visualMap": _ramp(colour, limit),
-        "series": [
-            {
-                "type": "graph",
-                "layout": "none",
-                "roam": True,
-                "preserveAspect": "contain",
-                "selectedMode": "single",
-                "top": 44,
-                "bottom": 64,
-                "left": 36,
-                "right": 36,
-                "scaleLimit": {"min": 0.6, "max": 14},
-                "nodeScaleRatio": 0.7,
-                "edgeSymbol": ["none", "arrow"],
-                "edgeSymbolSize": [0, 7 if unit > 20 else 4],
-                "emphasis": {"focus": "adjacency", "label": {"show": True}},
-                "select": {"itemStyle": {"borderColor": RED, "borderWidth": 3}},
-                "label": {"position": "bottom", "fontSize": 11 if unit > 20 else 9, "distance": 4},
-                "labelLayout": {"hideOverlap": True},
-                "lineStyle": {"color": GREY, "opacity": 0.55, "width": 1.2 if unit > 20 else 0.8},
-                "data": data,
-                "links": links,
-            }
-        ],
+        "series": [_series(data, links, wide=unit > 20)],
     }
-    words = f"The network as {n} nodes, coloured by {colour.title}"
+    words = f"The network as {len(placed)} nodes, coloured by {colour.title}"
     measured = [(v, p.node) for v, p in zip(values, placed, strict=True) if v is not None]
     if measured:
         value, node = max(measured, key=lambda m: abs(m[0]))
         words += f"; the largest is {_label(node)} with {colour.text(value)}"
     return Graph(Chart(option, words), tuple(p.node for p in placed))
+
+
+def _diameter(node: Node, size: float, biggest: float, unit: float) -> float:
+    """Pixels of a node: its area grows with its size; a sum without one is small."""
+    low, high = _pixels(node, unit)
+    if node.label.endswith(("residual", "sum", "combine")) and not size:
+        return round(low * 0.6, 1)
+    return round(low + (high - low) * math.sqrt(size / biggest), 1)
+
+
+def _drawn(
+    p: Placed, kind: LayerKind | None, value: float | None, diameter: float, tooltip: str, chosen: bool
+) -> dict[str, Any]:
+    """A node as ECharts has it; one without a value is grey."""
+    found: dict[str, Any] = {
+        "id": p.node.id,
+        "name": p.node.id,
+        "x": round(p.x * 100, 2),
+        "y": round(p.y * 100, 2),
+        "symbol": SHAPES[kind] if kind else "roundRect",
+        "symbolSize": diameter,
+        "label": {"formatter": _label(p.node), "show": True},
+        "tooltip": {"formatter": tooltip},
+    }
+    if value is None:
+        return found | {"visualMap": False, "itemStyle": {"color": GREY, "opacity": 0.55}}
+    return found | {"value": value} | ({"itemStyle": {"borderColor": RED, "borderWidth": 3}} if chosen else {})
+
+
+def _series(data: list[dict[str, Any]], links: list[dict[str, Any]], wide: bool) -> dict[str, Any]:
+    """wide: there is room between the nodes."""
+    return {
+        "type": "graph",
+        "layout": "none",
+        "roam": True,
+        "preserveAspect": "contain",
+        "selectedMode": "single",
+        "top": 44,
+        "bottom": 64,
+        "left": 36,
+        "right": 36,
+        "scaleLimit": {"min": 0.6, "max": 14},
+        "nodeScaleRatio": 0.7,
+        "edgeSymbol": ["none", "arrow"],
+        "edgeSymbolSize": [0, 7 if wide else 4],
+        "emphasis": {"focus": "adjacency", "label": {"show": True}},
+        "select": {"itemStyle": {"borderColor": RED, "borderWidth": 3}},
+        "label": {"position": "bottom", "fontSize": 11 if wide else 9, "distance": 4},
+        "labelLayout": {"hideOverlap": True},
+        "lineStyle": {"color": GREY, "opacity": 0.55, "width": 1.2 if wide else 0.8},
+        "data": data,
+        "links": links,
+    }
 
 
 def _unit(placed: Sequence[Placed]) -> float:
