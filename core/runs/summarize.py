@@ -64,22 +64,14 @@ def summarize(run_id: str, run: Recording, status: RunStatus) -> Result:
     memory = run.all_of_all(Memory)
     failed = run.last_of_all(Failed)
 
-    ttft = [t for t in map(_ttft, timing) if t is not None]
-    tpot = [d.seconds / d.n for d in decoding if d.n]  # (latency - TTFT) / (n - 1) of the longest sequence, n >= 2
-    served = _served(run)
-    n_prompt = loaded.n_prompt_tokens if loaded else None
-    if loaded and "remote" in loaded.capabilities:  # what we sent may be one id for the whole text
-        n_prompt = served.n_prompt if served else None
-    n_read = None if n_prompt is None else n_prompt - ((served and served.cached) or 0)
+    served, items = _served(run), run.all(Item)
+    n_prompt, n_read = _prompt_tokens(loaded, served)
+    ttft, tpot = _latencies(timing, decoding, items)
     tpot_s = statistics.median(tpot) if tpot else None
     prefill_s = [run.stretch(n, "prefill").seconds for n in run.counted if _ttft(run.steps[n]) is not None]
     phases = _phases(run)
     last_asked = run.last_of_all(Asked)
     asked = old_form.asked(last_asked) if last_asked else None
-    items = run.all(Item)
-    if items and not tpot:
-        tpot, ttft = _item_tpot(items), [i.ttft_s for i in items if i.ttft_s is not None]
-        tpot_s = tpot[0] if tpot else None
     counts = _decoded(decoding, items)
     peaks = [m.peak_bytes or m.rss_bytes for m in memory]
     return Result(
@@ -157,6 +149,24 @@ def _served(run: Recording) -> Account | None:
     told = run.all(Account)
     counted = [a for a in told if a.pass_no in run.headline.numbers]
     return next(reversed(counted or told), None)
+
+
+def _prompt_tokens(loaded: Loaded | None, served: Account | None) -> tuple[int | None, int | None]:
+    """Of each sequence, and those of them that were read anew; None where nobody told."""
+    n_prompt = loaded.n_prompt_tokens if loaded else None
+    if loaded and "remote" in loaded.capabilities:  # what we sent may be one id for the whole text
+        n_prompt = served.n_prompt if served else None
+    return n_prompt, None if n_prompt is None else n_prompt - ((served and served.cached) or 0)
+
+
+def _latencies(
+    timing: Sequence[Sequence[Step]], decoding: Sequence[Stretch], items: Sequence[Item]
+) -> tuple[list[float], list[float]]:
+    """TTFT and TPOT in seconds: of each timing pass, or of an evaluation's answers."""
+    tpot = [d.seconds / d.n for d in decoding if d.n]  # (latency - TTFT) / (n - 1) of the longest sequence, n >= 2
+    if items and not tpot:
+        return [i.ttft_s for i in items if i.ttft_s is not None], _item_tpot(items)
+    return [t for t in map(_ttft, timing) if t is not None], tpot
 
 
 def _ttft(steps: Sequence[Step]) -> float | None:
