@@ -242,44 +242,6 @@ def _ratio(overhead: Overhead, o: Observation) -> float:
     return o.seconds / forward_seconds(overhead, o.terms)
 
 
-class LeftOut(Record):
-    """A measured forward beside its prediction by a fit to the runs of all other models."""
-
-    backend: str
-    weights: str
-    model: str
-    phase: Literal["prefill", "decode"]
-    measured_s: float
-    predicted_s: float
-
-    @property
-    def error(self) -> float:
-        return abs(self.predicted_s / self.measured_s - 1)
-
-
-def leave_models_out(backend: str, observations: Sequence[Observation]) -> tuple[LeftOut, ...]:
-    """Every observation predicted without its model; empty when there is only one model."""
-    found = []
-    for model in dict.fromkeys(o.model for o in observations):
-        others = [o for o in observations if o.model != model]
-        if not others:
-            continue
-        overhead = fit_overhead(backend, others)
-        found += [
-            LeftOut(
-                backend=backend,
-                weights=o.weights,
-                model=model,
-                phase=o.phase,
-                measured_s=o.seconds,
-                predicted_s=forward_seconds(overhead, o.terms),
-            )
-            for o in observations
-            if o.model == model
-        ]
-    return tuple(found)
-
-
 def forward_seconds(overhead: Overhead, terms: Terms) -> float:
     """The formula above."""
     reading, computing = overhead.reading * terms.reading_s, overhead.computing * terms.computing_s

@@ -26,6 +26,7 @@ from hardware.ceilings import Ceilings, Gemm, ReadPoint
 from hardware.device import Device
 from hardware.published import runs
 from tests.bench import published
+from tests.bench.predict import leave_models_out
 
 CARD = Device(
     name="Round card",
@@ -326,9 +327,9 @@ def test_overheads_are_found_again_and_predict_another_model() -> None:
     for o in known:
         again = predict_here.forward_seconds(fitted, o.terms)
         assert again == pytest.approx(o.seconds, rel=0.05)
-    left_out = predict_here.leave_models_out("pytorch", known)
+    left_out = leave_models_out("pytorch", known)
     assert len(left_out) == 8 and statistics.median(row.error for row in left_out) < 0.05
-    assert predict_here.leave_models_out("pytorch", known[:2]) == (), "one model alone tells nothing of another"
+    assert leave_models_out("pytorch", known[:2]) == (), "one model alone tells nothing of another"
     other = seen("llama-3.2-1b", "decode", 1, 64)
     p = predict_local(retype(preset("llama-3.2-1b"), "fp32"), ceilings(), fitted, prompt_tokens=48, new_tokens=32)
     assert p.tpot_s is not None and p.tpot_s.calibrated == pytest.approx(other.seconds, rel=0.05)

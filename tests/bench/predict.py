@@ -10,20 +10,20 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
-from core.analysis.predict_here import LeftOut, Observation, leave_models_out
+from core.analysis.predict_here import Observation, fit_overhead, forward_seconds
 from core.errors import ExplorerError
 from core.paths import data_dir
 from core.runs import overheads
 from core.runs.ceilings import measure
 from core.runs.runner import Runner
 from core.runs.store import Run, Store
-from core.types import Generate, Request
+from core.types import Generate, Record, Request
 from hardware import ceilings as roofs
 from hardware.ceilings import Ceilings
 from hardware.detect import machine, machine_id
@@ -51,6 +51,44 @@ def models(small: bool) -> Iterator[tuple[str, str, str | None]]:
         yield "onnxruntime", model, None
     for model in (*PYTORCH, "qwen3-0.6b", "tinyllama-1.1b"):
         yield "pytorch", model, "bf16"
+
+
+class LeftOut(Record):
+    """A measured forward beside its prediction by a fit to the runs of all other models."""
+
+    backend: str
+    weights: str
+    model: str
+    phase: Literal["prefill", "decode"]
+    measured_s: float
+    predicted_s: float
+
+    @property
+    def error(self) -> float:
+        return abs(self.predicted_s / self.measured_s - 1)
+
+
+def leave_models_out(backend: str, observations: Sequence[Observation]) -> tuple[LeftOut, ...]:
+    """Every observation predicted without its model; empty when there is only one model."""
+    found = []
+    for model in dict.fromkeys(o.model for o in observations):
+        others = [o for o in observations if o.model != model]
+        if not others:
+            continue
+        overhead = fit_overhead(backend, others)
+        found += [
+            LeftOut(
+                backend=backend,
+                weights=o.weights,
+                model=model,
+                phase=o.phase,
+                measured_s=o.seconds,
+                predicted_s=forward_seconds(overhead, o.terms),
+            )
+            for o in observations
+            if o.model == model
+        ]
+    return tuple(found)
 
 
 def measured_ceilings(threads: int) -> Ceilings:
