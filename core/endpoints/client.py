@@ -22,7 +22,7 @@ from core.endpoints import failures
 from core.endpoints.address import Address, proxy_of
 from core.endpoints.chunks import Chunk, Reader
 from core.endpoints.failures import Failure
-from core.endpoints.framing import Event, Framing, JsonLines, ServerSentEvents, TooLongError
+from core.endpoints.framing import Event, Framing, JsonLines, ServerSentEvents, EndlessEventError
 
 CHAT, TEXT = "chat/completions", "completions"
 CONNECT_S, READ_S = 5.0, 600.0  # limits: to connect, and of each wait for the next bytes
@@ -137,7 +137,7 @@ class Stream:
                 yield from self._event(event, reader, ended_s)
             if not reader.done or answer.length:
                 raise failures.cut(self._address, ended_s, began)
-        except TooLongError:
+        except EndlessEventError:
             raise failures.malformed(self._address, self._clock(), "an event without an end") from None
         except (OSError, http.client.HTTPException, ValueError) as error:
             if not reader.done or self._closed:

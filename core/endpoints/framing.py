@@ -14,7 +14,7 @@ from core.types import Record
 LIMIT = 32 * 2**20  # bytes of one event
 
 
-class TooLongError(ValueError):
+class EndlessEventError(ValueError):
     """An event without an end."""
 
 
@@ -50,7 +50,7 @@ class _Lines:
         lines = (self._rest + data).splitlines(keepends=True)  # of bytes: CR, LF and CRLF alone
         self._rest = lines.pop() if lines[-1][-1:] not in b"\r\n" else b""
         if len(self._rest) > LIMIT:
-            raise TooLongError
+            raise EndlessEventError
         for line in lines:
             yield line.rstrip(b"\r\n")
 
@@ -92,7 +92,7 @@ class ServerSentEvents:
         if field == b"data":
             self._size += len(value)
             if self._size > LIMIT:
-                raise TooLongError
+                raise EndlessEventError
             self._data.append(value.decode("utf-8", "replace"))
         elif field == b"event":
             self._name = value.decode("utf-8", "replace")

@@ -43,6 +43,7 @@ class MemoryEstimate(Record):
 
     @property
     def total_bytes(self) -> int:
+        """Resident, of all parts; buffers_bytes counts what no run touches and is no part of it."""
         return self.weights_bytes + self.packed_bytes + self.kv_bytes + self.workspace_bytes + self.runtime_bytes
 
     @property

@@ -49,6 +49,7 @@ class Ratio(Record):
 
     @property
     def ratio(self) -> float | None:
+        """b over a; None without both, and for an a of zero."""
         return self.b / self.a if self.a and self.b is not None else None
 
     @property

@@ -29,7 +29,8 @@ class Timed(Protocol):
     """What all events have. t_s: seconds since the folder's work was asked for."""
 
     @property
-    def t_s(self) -> float: ...
+    def t_s(self) -> float:
+        """Seconds."""
 
 
 E = TypeVar("E", bound=Timed)
@@ -49,6 +50,7 @@ class EventFolder(Generic[E]):
 
     @property
     def id(self) -> str:
+        """The folder's name."""
         return self.path.name
 
     @property
@@ -107,6 +109,7 @@ class EventFolder(Generic[E]):
         (self.path / OWNER).unlink(missing_ok=True)
 
     def status(self) -> RunStatus:
+        """Its end as its last event tells it; before that whether its writer is at work ("running", "queued") or not."""
         if (ended := self._ended()) is not None:
             return ended
         if not self._at_work():
@@ -131,4 +134,5 @@ class EventFolder(Generic[E]):
 
     @property
     def cancel_requested(self) -> bool:
+        """Whether somebody has asked for a stop."""
         return (self.path / CANCEL).exists()

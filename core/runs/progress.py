@@ -34,6 +34,7 @@ class Stage(Record):
 
     @property
     def fraction(self) -> float | None:
+        """Of this stage, 0 to 1; None where its size is not known."""
         if self.done is None or not self.total:
             return None
         return max(0.0, min(1.0, self.done / self.total))

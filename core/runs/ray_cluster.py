@@ -101,6 +101,7 @@ class RayRunner(OtherMachine):
 
     @property
     def name(self) -> str:
+        """As it stands in folder names: the node's in small letters, else the start of its id."""
         return re.sub(r"[^a-z0-9.]+", "-", self._node.name.lower()).strip("-.") or self._node.id[:8]
 
     def hello(self) -> None:
@@ -127,6 +128,7 @@ class RayRunner(OtherMachine):
         self._asked("roofs", patience_s=10 * ANSWER_S)
 
     def models(self) -> frozenset[str]:
+        """The ids of the node's models. Raises LostMachineError."""
         try:
             return frozenset(self._ray.get(self._there.models.remote(), timeout=ANSWER_S))
         except Exception as error:
@@ -137,6 +139,7 @@ class RayRunner(OtherMachine):
         return ("", answer.error) if answer.busy else (answer.value, "")
 
     def wait(self, run_id: str, poll_s: float = POLL_S) -> Run:
+        """Block until the run has ended, asking every poll_s seconds, and bring it home. Raises LostMachineError."""
         while self._asked("status", run_id).value in GOING:
             self._pause(poll_s)
         try:
@@ -146,11 +149,13 @@ class RayRunner(OtherMachine):
         return self.store.load(bundle)
 
     def cancel(self, run_id: str) -> None:
+        """Stop a run; a node that is gone is no error."""
         self._stopped.clear()  # what was measured is still fetched
         with contextlib.suppress(ExplorerError):
             self._asked("cancel", run_id)
 
     def close(self) -> None:
+        """Let the node go; one that is gone is no error."""
         if self._there is not None:
             with contextlib.suppress(Exception):
                 self._ray.get(self._there.close.remote(), timeout=ANSWER_S)

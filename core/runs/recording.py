@@ -86,18 +86,22 @@ class Recording:
 
     @property
     def loaded(self) -> Loaded | None:
+        """The opening of the last attempt's model; None before there is one."""
         return self.last_of_all(Loaded)
 
     @property
     def spec(self) -> ModelSpec | None:
+        """The opened model's architecture."""
         return self.loaded.spec if self.loaded else None
 
     @property
     def setup(self) -> Setup | None:
+        """What the backend really ran on."""
         return self.loaded.setup if self.loaded else None
 
     @property
     def host(self) -> Host | None:
+        """The machine below it; None, too, where an earlier version did not tell it."""
         return self.loaded.host if self.loaded else None
 
     def all(self, kind: type[T]) -> tuple[T, ...]:
@@ -123,6 +127,7 @@ class Recording:
 
     @cached_property
     def ended(self) -> Done | Failed | None:
+        """The run's last word; None while it is going or was interrupted."""
         return next((e for e in reversed(self.others) if isinstance(e, Done | Failed)), None)
 
     @cached_property
@@ -152,6 +157,7 @@ class Recording:
 
     @cached_property
     def passes(self) -> dict[int, Pass]:
+        """Of the last attempt, by number, in their order."""
         return {e.number: e for e in self.all(Pass)}
 
     @property

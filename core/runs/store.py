@@ -74,6 +74,7 @@ class Run(EventFolder[Event]):
 
     @property
     def request(self) -> Request:
+        """What was asked. Raises ExplorerError when it cannot be read."""
         try:
             data = (self.path / "request.json").read_bytes()
             try:
@@ -126,6 +127,7 @@ class Run(EventFolder[Event]):
         return status not in ("running", "queued") and (status != "interrupted" or silent)
 
     def failure(self) -> Failed | None:
+        """Why it ended early; None for any other end, and before one."""
         return next((e for e in reversed(self.events()) if isinstance(e, Failed)), None)
 
     def recording(self) -> Recording:
@@ -227,6 +229,7 @@ class Store:
         return Run(self.folder / run_id)
 
     def open(self, run_id: str) -> Run:
+        """The run of this id. Raises ExplorerError when there is none."""
         path = self.folder / run_id
         if not run_id or "/" in run_id or run_id.startswith(".") or not os.path.exists(path / "request.json"):
             raise _unknown(run_id)
@@ -238,11 +241,12 @@ class Store:
             return sorted((e.name for e in entries if not e.name.startswith(".") and e.is_dir()), reverse=True)
 
     def runs(self) -> Iterator[Run]:
+        """Newest first, damaged ones among them."""
         for run_id in self.ids():
             yield Run(self.folder / run_id)
 
     def delete(self, run_id: str) -> None:
-        """Remove a run, a damaged one too; refused while it is going."""
+        """Remove a run, a damaged one too. Raises ExplorerError while it is going, and for an unknown one."""
         if run_id not in self.ids():
             raise _unknown(run_id)
         run = Run(self.folder / run_id)

@@ -39,6 +39,7 @@ class Stretch:
         self._texts: list[str] = []  # that are not in _text yet
 
     def add(self, step: Step) -> None:
+        """The next step, in the order in which they ran."""
         counts, seconds = step.counts, step.seconds
         tokens, forwards, sequences = counts.tokens, counts.forwards, counts.sequences
         self.steps.append(step)
@@ -64,6 +65,7 @@ class Stretch:
 
     @property
     def text(self) -> str:
+        """Of all its steps, of the first sequence."""
         if self._texts:
             self._text += "".join(self._texts)
             self._texts.clear()

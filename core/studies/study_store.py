@@ -35,7 +35,7 @@ _COMMANDS: dict[type, tuple[str, ...]] = {
 LOG, PID, PLAN = "study.log", "study.pid", "plan.json"
 
 
-class Shelved(Record):
+class StudyFolder(Record):
     """A study that can be looked at. recorded: it came with the project."""
 
     name: str
@@ -43,13 +43,13 @@ class Shelved(Record):
     recorded: bool
 
 
-def studies() -> tuple[Shelved, ...]:
+def studies() -> tuple[StudyFolder, ...]:
     """Those with findings: own ones, newest first, then the recorded ones with the ladder before the benchmarks."""
     own = sorted((data_dir() / "studies").glob("[!.]*/findings.json"), key=lambda p: -written_s(p))
     known = {p.parent.name for p in own}
     shipped = [p for p in RECORDED.glob("*/findings.json") if p.parent.name not in known]
     shipped.sort(key=lambda p: (not p.parent.name.startswith("ladder"), p.parent.name))
-    return tuple(Shelved(name=p.parent.name, path=str(p.parent), recorded=p in shipped) for p in (*own, *shipped))
+    return tuple(StudyFolder(name=p.parent.name, path=str(p.parent), recorded=p in shipped) for p in (*own, *shipped))
 
 
 def has_ledger(name: str) -> bool:

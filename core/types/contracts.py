@@ -89,7 +89,8 @@ class Session(Protocol):
     warnings: tuple[str, ...]
 
     @property
-    def n_committed(self) -> int: ...
+    def n_committed(self) -> int:
+        """Tokens per sequence in the cache, without those that are pending."""
 
     def encode(self, text: str) -> list[int]:
         """Text to ids; special tokens in the text are recognised, none are added."""
@@ -206,21 +207,25 @@ def special_tokens(session: Session) -> dict[str, str]:
 
 
 def counting(session: Session) -> Counting:
+    """The session as one whose forwards can be counted, which it must be."""
     assert "count" in session.capabilities, "its forwards cannot be counted"
     return cast(Counting, session)
 
 
 def trees(session: Session) -> Trees:
+    """The session as one that runs trees, which it must be."""
     assert "tree" in session.capabilities, "it runs no trees"
     return cast(Trees, session)
 
 
 def depths(session: Session) -> Depths:
+    """The session as one that leaves blocks out, which it must be."""
     assert "depth" in session.capabilities, "it leaves no blocks out"
     return cast(Depths, session)
 
 
 def heads(session: Session) -> Heads:
+    """The session as one with trained heads, which it must be."""
     assert "heads" in session.capabilities, "it has no heads"
     return cast(Heads, session)
 
@@ -266,7 +271,10 @@ def likely(session: Session) -> Likelihoods | None:
 
 
 class Progress(Protocol):
-    def __call__(self, note: str, done: float | None = None, total: float | None = None, unit: str = "") -> None: ...
+    """Tells how far something is that takes long."""
+
+    def __call__(self, note: str, done: float | None = None, total: float | None = None, unit: str = "") -> None:
+        """note: what is being done. done of total, in units ("bytes", "matrices"); None where that is not known."""
 
 
 class Backend(Protocol):
@@ -332,9 +340,11 @@ class Profiler(Protocol):
     single: bool  # measures one sequence only
     limit: int | None  # new tokens that its pass needs; None: as many as the request wants
 
-    def unavailable(self) -> str | None: ...
+    def unavailable(self) -> str | None:
+        """Why it cannot measure here and what to do, or None."""
 
-    def attach(self, session: Session, pass_no: int) -> Attachment: ...
+    def attach(self, session: Session, pass_no: int) -> Attachment:
+        """Begin to measure the pass of this number, before its first step."""
 
 
 @runtime_checkable
@@ -370,7 +380,8 @@ class Strategy(Protocol):
     exact: bool  # greedy decoding gives the model's own tokens; sampling, its own distribution
 
     @property
-    def Params(self) -> type[Record]: ...  # noqa: N802 - a class
+    def Params(self) -> type[Record]:  # noqa: N802 - a class
+        """What a user may set."""
 
     def decode(self, session: Session, prompt: Ids, config: GenerationConfig, params: Any) -> Iterator[Advance]:
         """Generate after `prompt` (batch, n) from an empty cache."""
@@ -396,11 +407,14 @@ class Job(Protocol):
     seed: int
     threads: int
 
-    def progress(self, note: str, done: float | None = None, total: float | None = None, unit: str = "") -> None: ...
+    def progress(self, note: str, done: float | None = None, total: float | None = None, unit: str = "") -> None:
+        """As Progress; raises when the user asked for a stop."""
 
-    def curve(self, step: int, total: int, **values: float) -> None: ...
+    def curve(self, step: int, total: int, **values: float) -> None:
+        """A point of the training curves: step of total, a number per curve. Raises when the user asked for a stop."""
 
-    def warn(self, message: str) -> None: ...
+    def warn(self, message: str) -> None:
+        """One sentence that stands beside the result."""
 
     def check(self) -> None:
         """Raises when the user asked for a stop."""
@@ -426,9 +440,11 @@ class Transform(Protocol):
     trains: bool  # takes long, writes a curve, goes on from a checkpoint
 
     @property
-    def Params(self) -> type[Record]: ...  # noqa: N802 - a class
+    def Params(self) -> type[Record]:  # noqa: N802 - a class
+        """What a user may set."""
 
-    def unavailable(self) -> str | None: ...
+    def unavailable(self) -> str | None:
+        """Why it cannot run here and what to do, or None."""
 
     def check(self, spec: ModelSpec, params: Any) -> None:
         """Raises ExplorerError when this model cannot be made so; reads no weights."""
@@ -493,15 +509,19 @@ class Eval(Protocol):
     selects: frozenset[str]
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """The file's name."""
 
     @property
-    def label(self) -> str: ...
+    def label(self) -> str:
+        """As people read it."""
 
     @property
-    def Params(self) -> type[Record]: ...  # noqa: N802 - a class
+    def Params(self) -> type[Record]:  # noqa: N802 - a class
+        """What a user may set."""
 
-    def metrics(self, params: Any) -> tuple[Metric, ...]: ...
+    def metrics(self, params: Any) -> tuple[Metric, ...]:
+        """What is computed of the items' values, in the order in which it is shown."""
 
     def size(self, params: Any) -> int | None:
         """How many items there will be; None when only the measurement can tell."""

@@ -85,6 +85,7 @@ class Ledger:
         self._noted.append((n_new, n_logits, n_past, n_sequences, of, blocks))
 
     def clear(self) -> None:
+        """Forget what was noted."""
         self._noted.clear()
 
     def take(self) -> tuple[Forwards, ...]:
@@ -110,6 +111,7 @@ class Joining:
         self._times = self._rise = 0
 
     def add(self, now: Forwards) -> None:
+        """The next one, in the order in which they ran."""
         first = self._first
         if (
             first is not None
@@ -131,6 +133,7 @@ class Joining:
         self._first, self._times, self._rise = now, 1, 0
 
     def all(self) -> tuple[Forwards, ...]:
+        """What was added, in that order."""
         return (*self._done, *self._last())
 
     def _last(self) -> tuple[Forwards, ...]:

@@ -345,11 +345,15 @@ class Item(Record, tag="item"):
 
 
 class Warned(Record, tag="warning"):
+    """What a reader should know of the result, in one sentence; the run goes on."""
+
     t_s: float
     message: str
 
 
 class Done(Record, tag="done"):
+    """The run's end. cancelled: somebody stopped it; what was measured stays."""
+
     t_s: float
     cancelled: bool = False
 

@@ -162,6 +162,7 @@ class ModelSpec(Record):
 
     @property
     def n_params(self) -> int:
+        """Parameters of all layers; those that lie aside and tied ones are not counted again."""
         return sum(layer.n_params for layer in self.layers)
 
     @property

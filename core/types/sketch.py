@@ -20,6 +20,7 @@ FIRST = math.ceil(math.log(LOWEST) / math.log(GROWTH))  # their bin
 
 
 def sketch(values: Iterable[float]) -> Sketch:
+    """Of a sample, in the values' own unit; what lies below LOWEST counts as it."""
     x = np.maximum(np.fromiter(values, dtype=np.float64), LOWEST)
     bins, counts = np.unique(np.ceil(np.log(x) / math.log(GROWTH)).astype(int), return_counts=True)
     return {int(b): int(n) for b, n in zip(bins, counts, strict=True)}

@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 from core.endpoints import framing
-from core.endpoints.framing import Event, JsonLines, ServerSentEvents, TooLongError
+from core.endpoints.framing import Event, JsonLines, ServerSentEvents, EndlessEventError
 
 STREAM = (
     'data: {"a":"é🙂\u2028"}\n\n'
@@ -50,8 +50,8 @@ def test_json_lines(size: int) -> None:
 def test_an_event_without_an_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(framing, "LIMIT", 100)
     for frames, part in itertools.product((ServerSentEvents(), JsonLines()), (b"data: " + b"x" * 200,)):
-        with pytest.raises(TooLongError):
+        with pytest.raises(EndlessEventError):
             list(frames.feed(part))
     many = ServerSentEvents()
-    with pytest.raises(TooLongError):
+    with pytest.raises(EndlessEventError):
         list(many.feed(b"data: 0123456789\n" * 20))
