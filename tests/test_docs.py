@@ -55,6 +55,7 @@ DOCUMENTS = [
     ROOT / "README.md",
     *sorted(ROOT.glob("docs/*.md")),
     *sorted(ROOT.glob("core/**/*.md")),
+    *(ROOT / room / "README.md" for room in ("hardware", "pages")),
     *sorted(ROOT.glob("tests/**/*.md")),
 ]
 
@@ -123,8 +124,24 @@ def test_the_tree_names_what_exists() -> None:
         for name in re.findall(r"^\s*([a-z_]+(?:/|\.py))", line):
             places = [ROOT / name, ROOT / "core" / name]
             assert any(p.exists() for p in places), f"{name} is in the tree of core/README.md and not in the project"
-    folders = {p.name for p in (ROOT / "core").iterdir() if p.is_dir() and (p / "__init__.py").exists()}
-    assert all(f"  {name}/" in tree for name in folders), f"a folder of core is missing in the tree: {folders}"
+    rooms = {f"{p.parent.name}/" for p in (ROOT / "core").glob("*/__init__.py")}
+    rooms |= {p.name for p in (ROOT / "core").glob("*.py") if not p.name.startswith("__")}
+    assert {name for name in rooms if f"\n  {name} " not in tree} == set(), "what of core the tree does not name"
+
+
+@pytest.mark.parametrize("room", ["core/analysis", "core/models", "core/runs", "core/studies", "hardware"])
+def test_a_rooms_readme_names_every_module(room: str) -> None:
+    named = set(re.findall(r"`([a-z_]+\.py)`", (ROOT / room / "README.md").read_text()))
+    assert named == {p.name for p in (ROOT / room).glob("*.py")} - {"__init__.py"}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda p: str(p.relative_to(ROOT)))
+def test_files_that_are_named_exist(document: Path) -> None:
+    """Python files, and whatever else lies in a folder of ours; "<name>" stands for any."""
+    text = re.sub(r"^```.*?^```", "", document.read_text(), flags=re.S | re.M)
+    for path in re.findall(r"`([\w./]+\.py)`", text) + re.findall(r"`((?:core|hardware|pages|tests)/[\w./]+)`", text):
+        places = (ROOT / path, document.parent / path, ROOT / "core" / path)
+        assert any(p.exists() for p in places), f"{document} names {path}"
 
 
 # Minutes of training and what needs it; what runs every backend, or without end, has a test of its own in tests/cli.

@@ -1,4 +1,4 @@
-"""What the tab remembers and what all tabs share. The only user of st.session_state.
+"""What the tab remembers and what all tabs share. What only a widget's key holds is set beside the widget.
 
 The store and the runner belong to the process, so a run survives a reload or a second tab.
 Which run is shown belongs to the tab and to its address (`?run=`).
