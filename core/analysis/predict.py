@@ -31,25 +31,35 @@ class Figure(Record, omit_defaults=False):
     high: float
 
 
-class Prediction(Record, omit_defaults=False):
+class Expected(Record, omit_defaults=False):
     """What to expect of one request. Times in seconds; None for an encoder, which does not decode.
 
-    memory: the parts of the calibrated peak. bound_by: of decode (of the only forward for an encoder).
-    doubts: doubtful figures of the device. inputs: everything needed to compute the figures again.
+    memory: the parts of the calibrated peak. usable_memory_bytes, fits: None where the memory is not known.
+    bound_by: of decode (of the only forward for an encoder).
     """
 
-    device: str
     ttft_s: Figure
     tpot_s: Figure | None
     prefill_tok_per_s: Figure
     decode_tok_per_s: Figure | None
     peak_memory_bytes: Figure
     memory: Split
-    usable_memory_bytes: float
-    fits: bool
+    usable_memory_bytes: float | None
+    fits: bool | None
     bound_by: Bound
     prefill_bound_by: Bound
     assumptions: tuple[str, ...]
+
+
+class Prediction(Expected, omit_defaults=False):
+    """On a device of the catalogue, whose memory is known.
+
+    doubts: doubtful figures of the device. inputs: everything needed to compute the figures again.
+    """
+
+    device: str
+    usable_memory_bytes: float
+    fits: bool
     doubts: str
     inputs: dict[str, Any]
 

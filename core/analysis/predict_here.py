@@ -27,8 +27,8 @@ import numpy as np
 from core.analysis.calibrate import relative_fit
 from core.analysis.capacity import usable_bytes
 from core.analysis.device_time import Spread
-from core.analysis.memory import Shape, Split, as_stored, split
-from core.analysis.predict import Bound, Figure, as_figure, as_rate, memory_figure
+from core.analysis.memory import Shape, as_stored, split
+from core.analysis.predict import Bound, Expected, as_figure, as_rate, memory_figure
 from core.analysis.time_parts import BANDWIDTH, CACHE, OVERHEAD, Parts, Timed, check_sizes, chunks, moved_bytes
 from core.analysis.work import LayerWork, total, work
 from core.dtypes import canonical_dtype, is_quantized, mix_note
@@ -90,21 +90,10 @@ class Observation(Record):
     kv_dtype: str = "fp16"
 
 
-class PredictionHere(Record, omit_defaults=False):
-    """As predict.Prediction, for this machine and one backend."""
+class PredictionHere(Expected, omit_defaults=False):
+    """On this machine, in one backend."""
 
     backend: str
-    ttft_s: Figure
-    tpot_s: Figure | None
-    prefill_tok_per_s: Figure
-    decode_tok_per_s: Figure | None
-    peak_memory_bytes: Figure
-    memory: Split
-    usable_memory_bytes: float | None
-    fits: bool | None
-    bound_by: Bound
-    prefill_bound_by: Bound
-    assumptions: tuple[str, ...]
 
 
 def typical(backend: str, arithmetic: str = "fp32") -> Overhead:

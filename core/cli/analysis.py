@@ -102,7 +102,7 @@ def work(as_json: bool, model: str | None, config: Path | None, **given: Any) ->
 def predict(as_json: bool, model: str | None, config: Path | None, device: str, **given: Any) -> None:
     """Time, throughput and memory of a model on a device, each as an interval (estimated)."""
     sizes = {name: given[name] for name in ("prompt_tokens", "new_tokens", "batch")}
-    found: prediction.Prediction | predict_here.PredictionHere
+    found: prediction.Expected
     if device == "here":
         found = _predict_here(architecture(model, config), given, sizes)
     else:

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from core.analysis.capacity import usable_bytes
-from core.analysis.predict import Prediction
+from core.analysis.predict import Expected, Prediction
 from core.analysis.predict_here import Overhead, PredictionHere, arithmetic_dtype, for_weights, predict_local
 from core.analysis.designs import Case, Design, this_machine
 from core.dtypes import canonical_dtype
@@ -104,13 +104,13 @@ class Here:
         """The same figures in the form that those of data sheets have. asked: the inputs, to be shown."""
         device = self.ceilings.as_device(name)
         usable = found.usable_memory_bytes or usable_bytes(device.kind, device.mem_bytes)
-        names = set(PredictionHere.__struct_fields__) & set(Prediction.__struct_fields__)
-        same = {field: getattr(found, field) for field in names - {"fits", "usable_memory_bytes"}}
+        same: dict[str, Any] = {field: getattr(found, field) for field in Expected.__struct_fields__} | {
+            "usable_memory_bytes": usable,
+            "fits": found.peak_memory_bytes.calibrated <= usable,
+        }
         return Prediction(
             **same,
             device=name,
-            usable_memory_bytes=usable,
-            fits=found.peak_memory_bytes.calibrated <= usable,
             doubts="",
             inputs=asked
             | {
