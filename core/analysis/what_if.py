@@ -33,6 +33,7 @@ MOST_BATCH, MOST_TOKENS = 1 << 16, 1 << 22
 UNSURE = 0.5  # of a price, to either side
 DRAWS = 2000
 
+
 class Elasticity(Record, omit_defaults=False):
     """How the time answers to one resource. share: of the time, the elasticity here.
 

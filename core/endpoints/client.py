@@ -22,7 +22,7 @@ from core.endpoints import failures
 from core.endpoints.address import Address, proxy_of
 from core.endpoints.chunks import Chunk, Reader
 from core.endpoints.failures import Failure
-from core.endpoints.framing import Event, Framing, JsonLines, ServerSentEvents, EndlessEventError
+from core.endpoints.framing import EndlessEventError, Event, Framing, JsonLines, ServerSentEvents
 
 CHAT, TEXT = "chat/completions", "completions"
 CONNECT_S, READ_S = 5.0, 600.0  # limits: to connect, and of each wait for the next bytes

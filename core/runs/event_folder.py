@@ -109,7 +109,7 @@ class EventFolder(Generic[E]):
         (self.path / OWNER).unlink(missing_ok=True)
 
     def status(self) -> RunStatus:
-        """Its end as its last event tells it; before that whether its writer is at work ("running", "queued") or not."""
+        """Its end as its last event tells it; before that, whether its writer is at work or gone ("interrupted")."""
         if (ended := self._ended()) is not None:
             return ended
         if not self._at_work():

@@ -13,9 +13,9 @@ from typing import Any
 import msgspec
 
 from core.analysis.capacity import usable_bytes
+from core.analysis.designs import Case, Design, this_machine
 from core.analysis.predict import Expected, Prediction
 from core.analysis.predict_here import Overhead, PredictionHere, arithmetic_dtype, for_weights, predict_local
-from core.analysis.designs import Case, Design, this_machine
 from core.dtypes import canonical_dtype
 from core.errors import ExplorerError
 from core.runs import overheads as own_runs

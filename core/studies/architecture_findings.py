@@ -458,7 +458,11 @@ def _meets(plan: Architectures, row: Shaped) -> bool:
 
 
 def _words(
-    plan: Architectures, rows: Sequence[Shaped], best: Shaped | None, quantized: Quantized | None, state: State[Architectures]
+    plan: Architectures,
+    rows: Sequence[Shaped],
+    best: Shaped | None,
+    quantized: Quantized | None,
+    state: State[Architectures],
 ) -> tuple[str, ...]:
     if not rows:
         return ("Nothing is priced yet.",)

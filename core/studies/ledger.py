@@ -37,7 +37,9 @@ class Trial(Record):
 
 
 class State(msgspec.Struct, Generic[P], kw_only=True):
-    """What is written down of a study. runs: key -> run id. failures: key -> why it has no run that counts. items: eval -> how many. spent_s: over all
+    """What is written down of a study.
+
+    runs: key -> run id. failures: key -> why it has no run that counts. items: eval -> how many. spent_s: over all
     sessions. took_s: key -> seconds of its run, loading and waiting included. refused: cell -> why it cannot run.
     expected_s, ranges: cell -> seconds it was expected to take and figures it was expected to have, before any ran.
     scores: of architectures, what was computed of them beside the runs. trials: of free shapes, in the order asked,
@@ -246,7 +248,7 @@ def read(folder: Path) -> State[Any] | None:
 
 
 def title(name: str) -> str:
-    """What a study is called, with the end of its name, which tells two alike apart; one without a ledger by its name."""
+    """What a study is called, with the end of its name, which tells two alike apart; without a ledger its name."""
     state = read(data_dir() / "studies" / name)
     return name if state is None else f"{state.plan.title} · {name[-4:]}"
 

@@ -398,7 +398,9 @@ def _results(state: State[Search], store: Store) -> dict[str, Values]:
     return found
 
 
-def _row(state: State[Search], cell: Cell, outcome: Outcome, finals: Sequence[Values], labels: Mapping[str, str]) -> Found:
+def _row(
+    state: State[Search], cell: Cell, outcome: Outcome, finals: Sequence[Values], labels: Mapping[str, str]
+) -> Found:
     plan = state.plan
     stage, reason = _stage(state, cell.id, outcome)
     if judged := _alike(plan, cell.request).get(QUALITY):

@@ -12,7 +12,6 @@ from core.studies import study_store
 from core.studies.findings import Findings
 from core.studies.standings import Standings
 from core.studies.study_list import KINDS
-from pages.ui import text
 from pages.ui.benchmark_view import draw_benchmark
 from pages.ui.ladder_view import draw_ladder
 from pages.ui.page import fault, guard, nothing_yet, page

@@ -62,9 +62,7 @@ def sweep_form() -> Wanted | None:
         if not models or not backends or not strategies:
             st.info("Choose at least one model, backend and strategy.", icon=":material/grid_on:")
             return None
-        plan = planned(
-            base, axes, rounds=bounds.rounds, reference_every=bounds.reference_every, limits=bounds.limits
-        )
+        plan = planned(base, axes, rounds=bounds.rounds, reference_every=bounds.reference_every, limits=bounds.limits)
     except ExplorerError as error:
         fault(error, hindrance=True)
         return None

@@ -284,35 +284,49 @@ def draw(run: Run, result: Result) -> None:
         result.status in GOING,
     )
     if result.status not in GOING:
-        with st.container(border=True):
-            with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
-                st.markdown("**The network**", width="content")
-                shown = st.segmented_control(
-                    "Coloured by",
-                    list(COLOURS),
-                    default="Time",
-                    key="layers-colour",
-                    label_visibility="collapsed",
-                    required=True,
-                )
-                detail = st.segmented_control(
-                    "Detail",
-                    list(DETAILS),
-                    default="Blocks",
-                    key="layers-detail",
-                    label_visibility="collapsed",
-                    required=True,
-                )
-            if shown == "Of the roof" and ceiling is None:
-                st.info(
-                    "Measure this machine on the Roofline page, or choose a data sheet as the reference roofline.",
-                    icon=":material/speed:",
-                )
-            sizes = _values([x for x in rows if x.phase == phase], "seconds")
-            colour = colour_of(result, phase, shown or "Time", reference)
-            picked = draw_graph(loaded.spec.layers, colour, sizes, detail or "Blocks")
+        picked = draw_network(result, loaded, phase, reference)
         if picked:
             draw_arithmetic(run, result, phase, picked, reference)
+    draw_bars(rows, phase)
+    if result.status not in GOING:
+        draw_counts(result, phase)
+    draw_table(result, phase, reference)
+    draw_provenance(run, result, phase)
+
+
+def draw_network(result: Result, loaded: Loaded, phase: Phase, reference: Reference | None) -> str | None:
+    """The layers as a graph, and what colours them; the name of the one that is picked."""
+    with st.container(border=True):
+        with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
+            st.markdown("**The network**", width="content")
+            shown = st.segmented_control(
+                "Coloured by",
+                list(COLOURS),
+                default="Time",
+                key="layers-colour",
+                label_visibility="collapsed",
+                required=True,
+            )
+            detail = st.segmented_control(
+                "Detail",
+                list(DETAILS),
+                default="Blocks",
+                key="layers-detail",
+                label_visibility="collapsed",
+                required=True,
+            )
+        if shown == "Of the roof" and reference is None:
+            st.info(
+                "Measure this machine on the Roofline page, or choose a data sheet as the reference roofline.",
+                icon=":material/speed:",
+            )
+        sizes = _values([x for x in result.layers if x.phase == phase], "seconds")
+        colour = colour_of(result, phase, shown or "Time", reference)
+        return draw_graph(loaded.spec.layers, colour, sizes, detail or "Blocks")
+
+
+def draw_bars(rows: Sequence[LayerResult], phase: Phase) -> None:
+    """The largest layers, and all of them by kind and block by block."""
     quantity: Quantity = "seconds" if any(x.seconds for x in rows if x.phase == phase) else "flops"
     with st.container(key="cards"):
         left, right = st.columns([1.25, 1], gap="medium")
@@ -327,10 +341,6 @@ def draw(run: Run, result: Result) -> None:
         figure(kind_bars(rows, quantity), key="kinds")
         st.markdown(f"**Block by block, {phase}**")
         figure(block_bars(rows, phase, quantity, height=220), key="blocks")
-    if result.status not in GOING:
-        draw_counts(result, phase)
-    draw_table(result, phase, reference)
-    draw_provenance(run, result, phase)
 
 
 with page("Layers", "Where the time, the bytes and the FLOPs of a run go, layer by layer, and what would help."):

@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 from core.endpoints import framing
-from core.endpoints.framing import Event, JsonLines, ServerSentEvents, EndlessEventError
+from core.endpoints.framing import EndlessEventError, Event, JsonLines, ServerSentEvents
 
 STREAM = (
     'data: {"a":"é🙂\u2028"}\n\n'

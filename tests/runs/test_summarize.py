@@ -225,7 +225,9 @@ def test_drafts_of_the_first_blocks_are_a_part_of_their_own() -> None:
     (part,) = phase.parts
     flops = 2 * (384 + 768 + 36 + 64 + 32 + 16 + 32 + 512) + 32 * (5 + 6)
     moved = 2 * (3424 + 32 + 1472) + 32 * (5 + 6) + 2 * 32
-    assert (part.of, part.n_forward, part.flops, part.bytes) == ("blocks", 2, flops, moved) == ("blocks", 2, 4040, 10272)
+    assert (
+        (part.of, part.n_forward, part.flops, part.bytes) == ("blocks", 2, flops, moved) == ("blocks", 2, 4040, 10272)
+    )
     assert phase.flops - without.flops == part.flops and phase.bytes - without.bytes == part.bytes
     assert without.parts == () and phase.n_forward == without.n_forward == 1, "a draft is no forward of the model"
 

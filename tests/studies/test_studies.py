@@ -222,7 +222,9 @@ def test_scores_of_all_variants_are_over_the_same_items() -> None:
         asked = Asked(t_s=0, n_items=len(items), metrics=(metric,))
         result = summarize("r", Recording(Request(model="m", backend="fake", task=Evaluate(eval="choice")), []), "done")
         result = msgspec.structs.replace(result, items=items, asked=asked)
-        return Evidence(recipe=Recipe(id="r", label="R", backend="fake"), model="m", results={"evaluation/choice": result})
+        return Evidence(
+            recipe=Recipe(id="r", label="R", backend="fake"), model="m", results={"evaluation/choice": result}
+        )
 
     evaluation = Evaluation(eval="choice", label="Choice", metric="acc")
     recipes = tuple(Recipe(id=name, label=name, backend="fake") for name in ("base", "part"))

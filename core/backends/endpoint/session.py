@@ -112,30 +112,7 @@ class EndpointSession:
                 f"The option api={options.api} is Vertex AI's, and {LABELS[flavour]} does not know it.",
                 "Set it to auto or chat.",
             )
-        self.warnings = tuple(
-            words
-            for words, holds in (
-                (
-                    f"{LABELS[flavour]} may keep the beginning of a prompt that it has read before and cannot be told "
-                    "not to: of a prompt that is asked again, TTFT is that of the rest.",
-                    flavour in CACHES,
-                ),
-                (
-                    "The server did not tell its context: a prompt that is too long is found by asking.",
-                    not spec.max_context,
-                ),
-                (
-                    f"A shared address of Vertex AI ends an answer after {vertex.SHARED_S:.0f} s.",
-                    cloud is not None and not cloud.dedicated,
-                ),
-                (
-                    "The answer comes in one piece: TTFT is that of all of it, and nothing is known of the time per "
-                    "token.",
-                    options.api == "predict" or (options.api == "raw" and cloud is not None and not cloud.dedicated),
-                ),
-            )
-            if holds
-        )
+        self.warnings = self._said_before()
         self.setup = Setup(
             weight_dtype=spec.dtype,
             activation_dtype="unknown",
@@ -153,6 +130,35 @@ class EndpointSession:
                 **({"tokenizer": options.tokenizer} if options.tokenizer else {}),
                 **({} if cloud is None else cloud.facts()),
             },
+        )
+
+    def _said_before(self) -> tuple[str, ...]:
+        """What limits the numbers of this server's answers, a sentence each."""
+        flavour, cloud, api = self._endpoint.flavour, self._cloud, self._options.api
+        shared = cloud is not None and not cloud.dedicated
+        return tuple(
+            words
+            for words, holds in (
+                (
+                    f"{LABELS[flavour]} may keep the beginning of a prompt that it has read before and cannot be told "
+                    "not to: of a prompt that is asked again, TTFT is that of the rest.",
+                    flavour in CACHES,
+                ),
+                (
+                    "The server did not tell its context: a prompt that is too long is found by asking.",
+                    not self.spec.max_context,
+                ),
+                (
+                    f"A shared address of Vertex AI ends an answer after {vertex.SHARED_S:.0f} s.",
+                    shared,
+                ),
+                (
+                    "The answer comes in one piece: TTFT is that of all of it, and nothing is known of the time per "
+                    "token.",
+                    api == "predict" or (api == "raw" and shared),
+                ),
+            )
+            if holds
         )
 
     def _take_over(self) -> None:

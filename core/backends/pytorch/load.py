@@ -63,22 +63,8 @@ def load_model(
     import torch
     import transformers
 
-    if any(layer.name.startswith("encoder.") for layer in spec.layers):
-        raise ExplorerError(
-            f"{folder.name} is an encoder-decoder, which no backend here runs.",
-            "Its work and memory can be computed; to run one, choose a model that only decodes.",
-        )
     stored = weight_files.of(folder)
-    if not stored.files and any(file.suffix in PICKLES for file in folder.iterdir()):
-        raise ExplorerError(
-            f"The weights in {folder.name} are a pickle, which can run code when it is opened.",
-            "Convert them to safetensors first.",
-        )
-    if not stored.files and not spec.random_weights:
-        raise ExplorerError(
-            f"The folder {folder.name} has no weights (no .safetensors file).",
-            "Complete the download, or open its config.json as an architecture with random weights.",
-        )
+    _check_loadable(folder, spec, bool(stored.files))
     quantization = quant.stored(folder)
     if quantization:
         quant.register()
@@ -103,23 +89,47 @@ def load_model(
             missing = sorted(info["missing_keys"])
         else:
             progress("Making random weights")
-            config = transformers.AutoConfig.from_pretrained(
-                str(folder), trust_remote_code=False, local_files_only=True
-            )
-            if type(config) not in auto._model_mapping:
-                raise ExplorerError(
-                    f"transformers has no language model for the architecture '{config.model_type}'.",
-                    "Choose another architecture.",
-                )
-            torch.manual_seed(seed)
-            # from_config would draw torch's initial values first and the model's over them; loading
-            # an empty state dict allocates once, in the dtype asked for, and draws once.
-            model = auto._model_mapping[type(config)].from_pretrained(None, config=config, state_dict={}, **arguments)
-            missing = []
+            model, missing = _drawn(folder, auto, seed, arguments), []
         model = model.to(device).eval()
     shown = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
     made_up = (f"{len(missing)} weights are not in the files and were made up: {shown}.",) if missing else ()
     return model, made_up + (quant.warnings() if quantization and quantization["activations"] == "int8" else ())
+
+
+def _check_loadable(folder: Path, spec: ModelSpec, has_weights: bool) -> None:
+    """Raises ExplorerError for a folder whose model cannot be loaded from it."""
+    if any(layer.name.startswith("encoder.") for layer in spec.layers):
+        raise ExplorerError(
+            f"{folder.name} is an encoder-decoder, which no backend here runs.",
+            "Its work and memory can be computed; to run one, choose a model that only decodes.",
+        )
+    if not has_weights and any(file.suffix in PICKLES for file in folder.iterdir()):
+        raise ExplorerError(
+            f"The weights in {folder.name} are a pickle, which can run code when it is opened.",
+            "Convert them to safetensors first.",
+        )
+    if not has_weights and not spec.random_weights:
+        raise ExplorerError(
+            f"The folder {folder.name} has no weights (no .safetensors file).",
+            "Complete the download, or open its config.json as an architecture with random weights.",
+        )
+
+
+def _drawn(folder: Path, auto: Any, seed: int, arguments: dict[str, Any]) -> Any:
+    """The model of a folder's configuration with random weights. Raises ExplorerError for an unknown architecture."""
+    import torch
+    import transformers
+
+    config = transformers.AutoConfig.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
+    if type(config) not in auto._model_mapping:
+        raise ExplorerError(
+            f"transformers has no language model for the architecture '{config.model_type}'.",
+            "Choose another architecture.",
+        )
+    torch.manual_seed(seed)
+    # from_config would draw torch's initial values first and the model's over them; loading
+    # an empty state dict allocates once, in the dtype asked for, and draws once.
+    return auto._model_mapping[type(config)].from_pretrained(None, config=config, state_dict={}, **arguments)
 
 
 class ByteTokenizer:
