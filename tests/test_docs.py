@@ -107,6 +107,17 @@ def test_links_lead_somewhere(document: Path) -> None:
         assert target.startswith("http") or (document.parent / target).exists(), f"{document} links {target}"
 
 
+def test_one_word_per_concept() -> None:
+    """Benchmark, configuration, evaluation, reference roofline: their older names are gone from code and documents.
+
+    The reader of earlier forms knows them, and a calibration text speaks of a pupil's exams.
+    """
+    old = re.compile(r"\b(contests?|contend\w+|contestants?|champions?|examinees?|exams?|held against)\b", re.I)
+    files = [f for room in ("core", "hardware", "pages") for f in sorted((ROOT / room).rglob("*.py"))]
+    found = {str(f.relative_to(ROOT)) for f in (*files, *DOCUMENTS) if old.search(f.read_text())}
+    assert found == {"core/studies/old_form.py", "core/transforms/_calibration.py"}
+
+
 def test_make_targets_exist() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
     named = {line.split()[1] for line in blocks() if line.startswith("make ")}
