@@ -15,9 +15,9 @@ import numpy as np
 from msgspec import Meta
 from numpy.typing import NDArray
 
-from core.decoding._prompt import choose, prefill
+from core.decoding._prompt import first_token
 from core.decoding._tree import Tree, Verified
-from core.decoding._verify import one_sequence, until_stop
+from core.decoding._verify import one_sequence
 from core.types import Advance, GenerationConfig, Ids, Record, Session, heads
 
 Verify = Callable[[Tree, Session, GenerationConfig, np.random.Generator], Verified]
@@ -45,10 +45,8 @@ def decode(
     """The loop of core.types.Strategy. params: Guesses, or what extends them."""
     one_sequence(prompt, label)
     guessing, rng = heads(session), np.random.default_rng(config.seed)
-    logits = yield from prefill(session, prompt, params.prefill_chunk)
-    tokens, ended = until_stop(choose(logits, config.sampling, rng)[0].tolist(), config)
-    yield Advance(phase="prefill", tokens=(tuple(tokens),))
-    known, row, left = tokens[-1], 0, config.limit - 1
+    known, ended = yield from first_token(session, prompt, config, params.prefill_chunk, rng)
+    row, left = 0, config.limit - 1
     while left and not ended:
         ranked, chances = ranking(guessing.guesses(row), params.top_k)
         if params.tree == "measured":

@@ -31,6 +31,19 @@ def prefill(session: Session, prompt: Ids, chunk: int, guess: Sequence[int] = ()
     return logits
 
 
+def first_token(
+    session: Session, prompt: Ids, config: GenerationConfig, chunk: int, rng: np.random.Generator
+) -> Generator[Advance, None, tuple[int, bool]]:
+    """Read the prompt of one sequence; the token behind it, which is not in the cache yet, and whether it is the last.
+
+    Chunks and token are yielded.
+    """
+    logits = yield from prefill(session, prompt, chunk)
+    token = int(choose(logits, config.sampling, rng)[0, 0])
+    yield Advance(phase="prefill", tokens=((token,),))
+    return token, token in config.stop
+
+
 def autoregressive(
     session: Session, prompt: Ids, config: GenerationConfig, chunk: int, step: Step
 ) -> Iterator[Advance]:

@@ -21,7 +21,7 @@ from msgspec import Meta
 
 from core.decoding._lookahead_window import LookaheadWindow
 from core.decoding._pool import Pool, diagonals
-from core.decoding._prompt import choose, prefill
+from core.decoding._prompt import first_token
 from core.decoding._tree import Tree
 from core.decoding._verify import accept, one_sequence, until_stop, within_context
 from core.types import Advance, GenerationConfig, Ids, Record, Session, Strategy
@@ -56,10 +56,8 @@ class Lookahead:
         one_sequence(prompt, self.label)
         within_context(session, params.window + params.ngram - 1, "A window with its n-gram")
         rng, noise = np.random.default_rng(config.seed), np.random.default_rng([config.seed, 1])
-        logits = yield from prefill(session, prompt, params.prefill_chunk)
-        tokens, ended = until_stop(choose(logits, config.sampling, rng)[0].tolist(), config)
-        yield Advance(phase="prefill", tokens=(tuple(tokens),))
-        context, pool = [*prompt[0].tolist(), *tokens], Pool(params.candidates)
+        token, ended = yield from first_token(session, prompt, config, params.prefill_chunk, rng)
+        context, pool = [*prompt[0].tolist(), token], Pool(params.candidates)
         if params.pool_from_prompt:
             pool.add_all(context, params.ngram)
         form = _paper if "tree" in session.capabilities else _line

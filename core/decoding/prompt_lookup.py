@@ -12,7 +12,7 @@ from typing import Annotated
 import numpy as np
 from msgspec import Meta
 
-from core.decoding._prompt import choose, prefill
+from core.decoding._prompt import first_token
 from core.decoding._verify import accept, one_sequence, until_stop, within_context
 from core.errors import ExplorerError
 from core.types import Advance, GenerationConfig, Ids, Record, Session, Strategy
@@ -61,10 +61,8 @@ class PromptLookup:
                 "The shortest n-gram is longer than the longest.", "Lower min_ngram or raise max_ngram."
             )
         rng = np.random.default_rng(config.seed)
-        logits = yield from prefill(session, prompt, params.prefill_chunk)
-        tokens, ended = until_stop(choose(logits, config.sampling, rng)[0].tolist(), config)
-        yield Advance(phase="prefill", tokens=(tuple(tokens),))
-        context, left = [*prompt[0].tolist(), *tokens], config.limit - 1
+        token, ended = yield from first_token(session, prompt, config, params.prefill_chunk, rng)
+        context, left = [*prompt[0].tolist(), token], config.limit - 1
         while left and not ended:
             guess = find(context, params.max_ngram, params.min_ngram, min(params.draft_length, left - 1))
             logits = session.forward(np.array([[context[-1], *guess]], dtype=np.int64))

@@ -16,8 +16,8 @@ import numpy as np
 from msgspec import Meta
 
 from core.decoding._draft import checked, propose
-from core.decoding._prompt import choose, prefill
-from core.decoding._verify import one_sequence, until_stop, within_context
+from core.decoding._prompt import first_token
+from core.decoding._verify import one_sequence, within_context
 from core.errors import ExplorerError
 from core.types import Advance, Depths, GenerationConfig, Ids, Logits, Record, Session, Strategy, depths
 
@@ -75,11 +75,9 @@ class SelfSpeculative:
         first = deep.exit_heads[0] if deep.exit_heads else max(1, 3 * n_blocks // 4)
         draft = Early(deep, params.exit_layer or first)
         rng = np.random.default_rng(config.seed)
-        logits = yield from prefill(session, prompt, params.prefill_chunk)
-        tokens, ended = until_stop(choose(logits, config.sampling, rng)[0].tolist(), config)
-        yield Advance(phase="prefill", tokens=(tuple(tokens),))
+        token, ended = yield from first_token(session, prompt, config, params.prefill_chunk, rng)
         n_vocab = session.spec.vocab_size
-        context, left = [*prompt[0].tolist(), *tokens], config.limit - 1
+        context, left = [*prompt[0].tolist(), token], config.limit - 1
         while left and not ended:
             n = min(params.draft_length, left - 1)
             known = session.n_committed

@@ -16,8 +16,8 @@ import numpy as np
 from msgspec import Meta
 
 from core.decoding._draft import checked, propose
-from core.decoding._prompt import choose, prefill
-from core.decoding._verify import one_sequence, until_stop, within_context
+from core.decoding._prompt import first_token, prefill
+from core.decoding._verify import one_sequence, within_context
 from core.errors import ExplorerError
 from core.types import Advance, GenerationConfig, Ids, Record, Session, Strategy, Words
 
@@ -59,10 +59,8 @@ class Speculative:
         rng = np.random.default_rng(config.seed)
         for _ in prefill(draft, prompt, params.prefill_chunk):
             yield Advance(phase="prefill")
-        logits = yield from prefill(session, prompt, params.prefill_chunk)
-        tokens, ended = until_stop(choose(logits, config.sampling, rng)[0].tolist(), config)
-        yield Advance(phase="prefill", tokens=(tuple(tokens),))
-        context, left = [*prompt[0].tolist(), *tokens], config.limit - 1
+        token, ended = yield from first_token(session, prompt, config, params.prefill_chunk, rng)
+        context, left = [*prompt[0].tolist(), token], config.limit - 1
         while left and not ended:
             n = min(params.draft_length, left - 1)
             guess, q = propose(draft, context, n, session.spec.vocab_size, n_read, config.sampling, rng)
