@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from core.errors import ExplorerError
-from core.evals._choose import split
+from core.evals._loglikelihood import split
 from core.types import Generation, Subject, opened
 
 MAX_NEW_TOKENS = 256  # the harness's default where a task says nothing

@@ -10,7 +10,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from core.evals._chosen import Chosen
+from core.evals._by_loglikelihood import ByLogLikelihood
 from core.types import Eval, Record
 
 SHOWN = 4
@@ -27,7 +27,7 @@ class Settings(Record, omit_defaults=False):
     shots: Annotated[int, Meta(ge=0, le=SHOWN)] = 0
 
 
-plugin: Eval = Chosen(
+plugin: Eval = ByLogLikelihood(
     name="choice",
     label="Multiple choice",
     Params=Settings,

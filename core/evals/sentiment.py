@@ -11,7 +11,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from core.evals._chosen import Chosen
+from core.evals._by_loglikelihood import ByLogLikelihood
 from core.types import Eval, Record
 
 SHOWN = 4
@@ -28,7 +28,7 @@ class Settings(Record, omit_defaults=False):
     shots: Annotated[int, Meta(ge=0, le=SHOWN, multiple_of=2)] = SHOWN
 
 
-plugin: Eval = Chosen(
+plugin: Eval = ByLogLikelihood(
     name="sentiment",
     label="Sentiment",
     Params=Settings,

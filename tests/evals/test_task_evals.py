@@ -14,8 +14,8 @@ import pytest
 
 from core import domains, plugins
 from core.errors import ExplorerError
-from core.evals import _choose, _chrf, _overlap
-from core.evals._choose import split
+from core.evals import _chrf, _loglikelihood, _overlap
+from core.evals._loglikelihood import split
 from core.evals._sets import FOLDER, Example, read
 from core.types import Counts, Generation, Item
 
@@ -117,7 +117,7 @@ def measure_choices(name: str) -> list[tuple[str, ...]]:
 def test_choosing_by_hand() -> None:
     likely = {"yes": -2.0, "certainly": -3.0, "no": -4.0}
     subject: Any = Scripted(likely=likely)
-    item = _choose.choose(subject, "a", "", "Is it?", tuple(likely), right=1)
+    item = _loglikelihood.choose(subject, "a", "", "Is it?", tuple(likely), right=1)
     assert item.output == "yes"
     assert item.cluster == "a"
     total = math.exp(-2) + math.exp(-3) + math.exp(-4)

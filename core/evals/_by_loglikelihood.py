@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from core.evals._choose import ACCURACY, BY_LENGTH, PROBABILITY, choose
+from core.evals._loglikelihood import ACCURACY, BY_LENGTH, PROBABILITY, choose
 from core.evals._sets import Example, Set, read
 from core.types import Item, Metric, Subject
 
 
 @dataclass(frozen=True)
-class Chosen:
+class ByLogLikelihood:
     """An eval plugin. name: of the set, too. n_shown: its examples that are only shown, never scored.
 
     prompt: what stands before an example's answer. labels: the answers to choose among; None: each example's own
