@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
+from core.stats.intervals import Ratio, paired_ratio
 from core.types import ForwardCost, Record, Step
 
 
@@ -228,6 +229,37 @@ def predicted_speedup(tokens: float, n_input: float, cost: ForwardCost, draft: f
         return None
     share = n_input - math.floor(n_input)
     return expected_speedup(tokens, (1 - share) * low + share * high, draft)
+
+
+class Beside(Record, omit_defaults=False):
+    """A way to decode beside autoregressive decoding of the same model and prompt, measured in interleaved pairs.
+
+    speedup: its tokens per second over the other's. guesses: how its guesses fared; None where it decoded nothing.
+    predicted: the speed-up by v(n); None where that is not known, or not all that it costs: a draft model's forwards
+    are not in it. differs: as first_divergence.
+    """
+
+    speedup: Ratio
+    guesses: Acceptance | None
+    predicted: float | None
+    differs: int | None
+
+
+def beside(
+    tpot_s: Sequence[tuple[float, float]], own: Sequence[Step], rival: Sequence[Step], cost: ForwardCost | None
+) -> Beside:
+    """tpot_s: seconds per token of each pair, at least one, the autoregressive run's first. own, rival: the steps of
+    one pair in that order. cost: of a forward of n tokens, where it was measured."""
+    guesses, fed = acceptance(rival), mean_input(rival)
+    predicted = None
+    if guesses and fed and cost and not guesses.n_draft:
+        predicted = predicted_speedup(guesses.tokens_per_forward, fed, cost)
+    return Beside(
+        speedup=paired_ratio([a for a, _ in tpot_s], [b for _, b in tpot_s]),
+        guesses=guesses,
+        predicted=predicted,
+        differs=first_divergence(own, rival),
+    )
 
 
 def fastest_autoregressive(rows: Iterable[Mapping[str, Any]], model: str, machine_id: str) -> Mapping[str, Any] | None:

@@ -9,11 +9,9 @@ import msgspec
 import streamlit as st
 
 from core.analysis.decoding import (
-    acceptance,
+    Beside,
+    beside,
     fastest_autoregressive,
-    first_divergence,
-    mean_input,
-    predicted_speedup,
     prospects,
     relative_cost,
     roof_left_unused,
@@ -23,7 +21,6 @@ from core.analysis.work import work
 from core.charts.decoding import CostCurve, accepted_bars, forward_cost, speedup_curve
 from core.charts.labels import distinct
 from core.runs.store import Run
-from core.stats.intervals import paired_ratio
 from core.types import Request, Result
 from hardware.detect import machine_id
 from pages.ui import text
@@ -154,35 +151,45 @@ def _advice(n: int, speedup: float, curve: CostCurve) -> str:
 
 def draw_pairs(pairs: Sequence, rival: Request) -> None:
     """Measured speed-up with its interval, the predicted one beside it, and how many guesses were accepted."""
+    whole = _whole(pairs)
+    results = [(result_of(a), result_of(b)) for a, b in whole]
+    tpot_s = [(a.tpot_s, b.tpot_s) for a, b in results if a.tpot_s and b.tpot_s]
+    if not tpot_s:
+        st.caption("No pair has ended yet.")
+        return
+    cost = next((a.forward_cost for a, _ in results if a.forward_cost), None)
+    found = beside(tpot_s, timed_steps(whole[0][0]), timed_steps(whole[0][1]), cost)
+    st.subheader(f"{text.escape(strategy_label(rival.strategy))} and autoregressive decoding", anchor=False)
+    draw_beside(found)
+    if found.guesses:
+        figure(accepted_bars(found.guesses.histogram), key="accepted")
+    draw_fastest(rival, [b.tok_per_s for _, b in results if b.tok_per_s])
+    match = (
+        "the two texts are the same"
+        if found.differs is None
+        else f"the two texts differ from token {found.differs + 1} on"
+    )
+    st.caption(f"Output match: {match}. {text.counted(found.speedup.n, 'pair')}. {text.provenance('measured')}")
+
+
+def _whole(pairs: Sequence) -> list[tuple[Run, Run]]:
+    """The pairs that have ended, the autoregressive run first: every other one began with the rival."""
     runs = [pairs.run(place) for place in range(pairs.total)]
-    whole = [
-        (a, b) if place % 4 == 0 else (b, a)  # every other pair began with the rival
+    return [
+        (a, b) if place % 4 == 0 else (b, a)
         for place in range(0, len(runs) - 1, 2)
         for a, b in [(runs[place], runs[place + 1])]
         if a is not None and b is not None
     ]
-    results = [(result_of(a), result_of(b)) for a, b in whole]
-    timed_pairs = [(a.tpot_s, b.tpot_s) for a, b in results if a.tpot_s and b.tpot_s]
-    if not timed_pairs:
-        st.caption("No pair has ended yet.")
-        return
-    ratio = paired_ratio([a for a, _ in timed_pairs], [b for _, b in timed_pairs])
-    steps = (timed_steps(whole[0][0]), timed_steps(whole[0][1]))
-    found, fed = acceptance(steps[1]), mean_input(steps[1])
-    cost = next((a.forward_cost for a, _ in results if a.forward_cost), None)
-    predicted = (
-        predicted_speedup(found.tokens_per_forward, fed, cost) if found and fed and cost and not found.n_draft else None
-    )
-    st.subheader(f"{text.escape(strategy_label(rival.strategy))} and autoregressive decoding", anchor=False)
+
+
+def draw_beside(found: Beside) -> None:
+    """Four figures: measured and predicted speed-up, tokens per forward pass, acceptance rate."""
+    ratio, guesses = found.speedup, found.guesses
     interval = f"{ratio.low:.2f} to {ratio.high:.2f}" if ratio.low is not None and ratio.high is not None else None
-    error = _error(predicted / ratio.value - 1) if predicted else None
-    why = (
-        None
-        if predicted
-        else "What the draft model itself costs is not in v(n), the cost of a forward pass of n tokens."
-        if found and found.n_draft
-        else None
-    )
+    how = "Tokens per forward pass over v(n): what a forward pass of n tokens costs in passes of one."
+    if found.predicted is None and guesses and guesses.n_draft:
+        how = "What the draft model itself costs is not in v(n), the cost of a forward pass of n tokens."
     with st.grid(4, min_column_width=200, row_height=148):
         for label, value, under, words in (
             (
@@ -193,15 +200,15 @@ def draw_pairs(pairs: Sequence, rival: Request) -> None:
             ),
             (
                 "Predicted speed-up",
-                text.ratio(predicted),
-                error,
-                why or "Tokens per forward pass over v(n): what a forward pass of n tokens costs in passes of one.",
+                text.ratio(found.predicted),
+                _error(found.predicted / ratio.value - 1) if found.predicted else None,
+                how,
             ),
-            ("Tokens per forward", f"{found.tokens_per_forward:.2f}" if found else text.NONE, None, None),
+            ("Tokens per forward", f"{guesses.tokens_per_forward:.2f}" if guesses else text.NONE, None, None),
             (
                 "Acceptance rate",
-                text.percent(found.rate) if found else text.NONE,
-                f"{found.stationary} right before their turn" if found else None,
+                text.percent(guesses.rate) if guesses else text.NONE,
+                f"{guesses.stationary} right before their turn" if guesses else None,
                 "Accepted guesses among those that were decided: one behind a wrong guess was not.",
             ),
         ):
@@ -215,12 +222,6 @@ def draw_pairs(pairs: Sequence, rival: Request) -> None:
                 height="stretch",
                 help=words,
             )
-    if found:
-        figure(accepted_bars(found.histogram), key="accepted")
-    draw_fastest(rival, [b.tok_per_s for _, b in results if b.tok_per_s])
-    where = first_divergence(*steps)
-    match = "the two texts are the same" if where is None else f"the two texts differ from token {where + 1} on"
-    st.caption(f"Output match: {match}. {text.counted(ratio.n, 'pair')}. {text.provenance('measured')}")
 
 
 def _error(share: float) -> str:

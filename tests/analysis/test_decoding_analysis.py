@@ -6,6 +6,7 @@ import pytest
 
 from core.analysis.decoding import (
     acceptance,
+    beside,
     expected_speedup,
     expected_tokens_per_forward,
     fastest_autoregressive,
@@ -151,6 +152,20 @@ def test_a_prediction_lies_between_the_measured_sizes_and_not_beyond() -> None:
     assert predicted_speedup(3.0, 2.5, COST) == pytest.approx(3.0 / ((1.2 + between) / 2))
     assert predicted_speedup(3.0, 4.5, COST) is None
     assert mean_input(STEPS) == pytest.approx((5 + 5 + 5 + 3) / 4)
+
+
+def test_a_rival_beside_autoregressive_decoding() -> None:
+    """Five pairs, each 0.2 s a token against 0.1 s: the ratio is 2 and nothing is uncertain about it."""
+    own = [PREFILL, *(step((), (token,)) for token in (1, 2, 3, 4, 5, 6, 8))]
+    guessing = [PREFILL, step((1,), (1, 2)), step((3,), (3, 4)), step((9,), (5,)), step((6,), (6, 7))]
+    found = beside([(0.2, 0.1)] * 5, own, guessing, COST)
+    assert (found.speedup.value, found.speedup.low, found.speedup.high) == pytest.approx((2.0, 2.0, 2.0))
+    assert found.guesses is not None and found.guesses.rate == 3 / 4 and found.differs == 6
+    assert found.predicted == pytest.approx((7 / 4) / 1.2), "7 tokens in 4 forwards of 2 tokens, which cost 1.2"
+    assert beside([(0.2, 0.1)], own, own, None).predicted is None, "v(n) was not measured"
+    drafted = [step((1,), (1, 2), n_draft=3)]
+    assert beside([(0.2, 0.1)], own, drafted, COST).predicted is None, "the draft's forwards are not in v(n)"
+    assert beside([(0.2, 0.1)], own, [PREFILL], COST).guesses is None
 
 
 def test_the_fastest_autoregressive_run_is_of_the_model_whole_and_of_one_sequence() -> None:
