@@ -60,6 +60,18 @@ def test_streamlit_and_altair_have_their_place() -> None:
     assert not [f"{n} imports {i}" for n in NAMES for i in IMPORTS[n] if not at_home(i.split(".")[0], n)]
 
 
+def test_every_table_is_drawn_by_table() -> None:
+    """So that what is missing is a dash in all of them, and each says to a screen reader what it holds."""
+    calls = [
+        (name, node)
+        for name in NAMES
+        if name.startswith("pages/")
+        for node in ast.walk(ast.parse((ROOT / name).read_text()))
+        if isinstance(node, ast.Attribute) and node.attr == "dataframe" and ast.unparse(node.value) == "st"
+    ]
+    assert [name for name, _ in calls] == ["pages/ui/table.py"]
+
+
 def test_model_libraries_load_inside_functions_only() -> None:
     alone = "hardware/measure_ceilings.py"  # a program of its own, run as a child process
     at_top = {n: set(imports(ROOT / n, top_level_only=True)) for n in NAMES if n != alone}

@@ -164,7 +164,7 @@ class Evidence:
 
     def fitted(self, ratio: float, overhead: Overhead, extra: str = "") -> Gain:
         """A gain by the fitted equation: the time before was measured, only the time after is predicted."""
-        words = f"The fitted equation of {overhead.backend} on this machine, {overhead.n_runs} forwards behind it"
+        words = f"The fitted equation of {overhead.backend} on this machine, {overhead.n_runs} forward passes behind it"
         return self.ranged(ratio, overhead.spread, f"{words}{extra}.", overhead)
 
     def ranged(self, ratio: float, spread: Spread, basis: str, overhead: Overhead | None = None) -> Gain:

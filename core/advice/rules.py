@@ -183,7 +183,7 @@ def fewer_calls(e: Evidence) -> Found:
         likely=math.sqrt(most),
         low=1.0,
         high=most,
-        basis=f"The fitted cost of calling {len(e.spec.layers)} layers, {overhead.n_runs} forwards behind it: "
+        basis=f"The fitted cost of calling {len(e.spec.layers)} layers, {overhead.n_runs} forward passes behind it: "
         "at best it vanishes, at worst it stays.",
         n_runs=overhead.n_runs,
         models=e.fitted_models.get(overhead.backend, ()),
@@ -579,7 +579,7 @@ def _decode_quiet(e: Evidence, rule: str) -> Silence | None:
     if not e.spec.causal:
         return _no(rule, "An encoder does not decode.")
     if not e.plain:
-        return _no(rule, "The run guesses tokens, so that its forwards are not of one token.")
+        return _no(rule, "The run guesses tokens, so that its forward passes are not of one token.")
     if e.result.tpot_s is None or e.phase("decode") is None:
         return _short(rule, "Decode was not timed: let it write more than one token.")
     return None if e.of_roof("decode") is not None else _unroofed(rule)

@@ -364,7 +364,7 @@ def predict_local(
             f"The ceilings were measured on {ceilings.date[:10]} with {ceilings.threads} threads.",
             f"Matrices are multiplied in {compute_dtype}.",
             "Bandwidth is that of the working set: weights and KV cache of one forward.",
-            f"{overhead.backend} was calibrated with {overhead.n_runs} measured forwards on this machine."
+            f"{overhead.backend} was calibrated with {overhead.n_runs} measured forward passes on this machine."
             if overhead.n_runs
             else f"{overhead.backend} has no runs here yet: typical overheads stand in, so the range is wide.",
             *notes,

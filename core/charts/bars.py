@@ -9,7 +9,7 @@ from typing import Any
 import altair as alt
 
 from core.analysis.breakdown import Phase, Quantity, by_block, by_kind, by_layer, compare
-from core.charts.chart import Chart, Row, built, fed, si_label
+from core.charts.chart import PRESENT, Chart, Row, built, fed, present, si_label, unseen
 from core.charts.labels import UNITS, columns, short, si
 from core.charts.palette import BLUE, GREY, KINDS, RED
 from core.types import LayerResult
@@ -105,7 +105,10 @@ def kind_bars(layers: Sequence[LayerResult], quantity: Quantity = "seconds", hei
             best = max(groups, key=lambda g: g.share or 0.0)
             largest.append(f"{best.kind} takes {best.share or 0:.0%} of {phase}")
     words = f"Share of {_words(quantity)} by kind of layer: " + (", ".join(largest) or "nothing measured yet")
-    return fed(_kind_spec(quantity, height), words, kinds=rows)
+    there = {row["kind"] for row in rows}
+    return fed(
+        _kind_spec(quantity, height), words, kinds=rows, present=present(kind for kind in KINDS if kind in there)
+    )
 
 
 @cache
@@ -146,7 +149,7 @@ def _kind_spec(quantity: Quantity, height: int) -> dict[str, Any]:
             alt.value("#111111"),
         ),
     )
-    return built(alt.layer(bars, words), height)
+    return built(alt.layer(unseen(), bars, words), height)
 
 
 def block_bars(
@@ -269,13 +272,18 @@ def _names() -> alt.Axis:
 
 
 def kind_colour(legend: bool = True) -> alt.Color:
-    """Colour by kind of layer, the same everywhere."""
+    """Colour by kind of layer, the same everywhere. legend: of the kinds in the data set `present`."""
     return alt.Color(
         "kind:N",
         title=None,
         scale=alt.Scale(domain=list(KINDS), range=list(KINDS.values())),
         legend=alt.Legend(
-            orient="bottom", columns=columns(95), symbolType="square", symbolStrokeWidth=0, labelFontSize=12
+            orient="bottom",
+            columns=columns(95),
+            symbolType="square",
+            symbolStrokeWidth=0,
+            labelFontSize=12,
+            values=alt.ExprRef(PRESENT),
         )
         if legend
         else None,

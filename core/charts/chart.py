@@ -53,6 +53,21 @@ def listed(words: str, things: Sequence[str]) -> str:
     return f"{words}: {told}" if things else words
 
 
+PRESENT = "pluck(data('present'), 'kind')"  # for the values of a legend that lists only what is drawn
+
+
+def present(kinds: Iterable[str]) -> list[Row]:
+    """The data set `present` of such a chart."""
+    return [{"kind": kind} for kind in dict.fromkeys(kinds)]
+
+
+def unseen() -> Any:
+    """A layer that draws nothing: a chart knows only the data sets that something is drawn of."""
+    import altair as alt
+
+    return alt.Chart(alt.NamedData("present")).mark_point(opacity=0).encode(x=alt.value(0), y=alt.value(0))
+
+
 def built(chart: Any, height: int | None) -> dict[str, Any]:
     """The specification of an Altair chart that fills its container; height None: as its steps need."""
     if height is not None:

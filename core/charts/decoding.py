@@ -70,7 +70,7 @@ def _cost_spec(height: int) -> dict[str, Any]:
         scale=scale,
         axis=alt.Axis(grid=False, values=[1, 2, 4, 8, 16, 32, 64]),
     )
-    y = alt.Y("v:Q", title="Cost, in forwards of one token", scale=scale, axis=alt.Axis(format="~g", tickCount=6))
+    y = alt.Y("v:Q", title="Cost, in forward passes of one token", scale=scale, axis=alt.Axis(format="~g", tickCount=6))
     legend = alt.Legend(orient="top", columns=1, labelLimit=700, labelExpr=LINE_OR_LINES)
     colour = alt.Color("name:N", title=None, scale=alt.Scale(range=list(SERIES)), legend=legend)
     base = alt.Chart(alt.NamedData("rows"))

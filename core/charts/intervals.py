@@ -8,12 +8,11 @@ from typing import Any, NamedTuple
 
 import altair as alt
 
-from core.charts.chart import Chart, Row, built, fed, listed, si_label
-from core.charts.labels import si
+from core.charts.chart import PRESENT, Chart, Row, built, fed, listed, present, si_label, unseen
+from core.charts.labels import FEW, si
 from core.charts.palette import BLUE, GREY, ORANGE
 
 ROOM, LEAST = 0.6, 4.0  # of the axis beside the bars, in powers of its own length, and at least a factor
-_FEW = "indexof(['1', '3'], format(datum.value, '.0e')[0]) >= 0"  # 1, 3, 10, 30: as many as a phone has room for
 PLAIN = ("tok/s",)  # units that take no SI prefix
 
 
@@ -58,6 +57,7 @@ def intervals(rows: Sequence[Interval], title: str, unit: str, log: bool = True,
         listed(f"{title} with its range", [f"{r['name']} {r['text']}" for r in data]),
         rows=data,
         room=[{"x": x} for x in _room(rows)] if log else [],
+        present=present(r["fits"] for r in data),
     )
 
 
@@ -84,9 +84,9 @@ def _interval_spec(title: str, unit: str, log: bool, height: int | None) -> dict
     )
     scale = alt.Scale(type="log", nice=False) if log else alt.Scale(zero=True)
     label = "format(datum.value, '~s')" if unit in PLAIN else si_label(unit)
-    few: Any = {"condition": {"test": _FEW, "value": 0.4}, "value": 0}
+    few: Any = {"condition": {"test": FEW, "value": 0.4}, "value": 0}
     axis = (
-        alt.Axis(labelExpr=f"{_FEW} ? {label} : ''", gridOpacity=few, tickOpacity=few)
+        alt.Axis(labelExpr=f"{FEW} ? {label} : ''", gridOpacity=few, tickOpacity=few)
         if log
         else alt.Axis(labelExpr=label, tickCount=6, labelOverlap="greedy", gridOpacity=0.4)
     )
@@ -95,7 +95,7 @@ def _interval_spec(title: str, unit: str, log: bool, height: int | None) -> dict
         "fits:N",
         title=None,
         scale=alt.Scale(domain=domain, range=colours),
-        legend=alt.Legend(orient="bottom", labelFontSize=12),
+        legend=alt.Legend(orient="bottom", labelFontSize=12, values=alt.ExprRef(PRESENT)),
     )
     tips = [
         alt.Tooltip("name:N", title="Device"),
@@ -128,7 +128,7 @@ def _interval_spec(title: str, unit: str, log: bool, height: int | None) -> dict
         right.encode(y=y, x=alt.X("high:Q"), text="text:N"),
     ]
     room = alt.Chart(alt.NamedData("room")).mark_point(opacity=0).encode(x=alt.X("x:Q"))
-    layered = alt.layer(bars, ticks, dots, *words, room)
+    layered = alt.layer(unseen(), bars, ticks, dots, *words, room)
     if height is not None:
         return built(layered, height)
     return {

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from itertools import takewhile
 
 UNITS = {"seconds": "s", "flops": "FLOP", "bytes": "B", "weight_bytes": "B", "output_bytes": "B"}
+FEW = "indexof(['1', '3'], format(datum.value, '.0e')[0]) >= 0"  # of a logarithmic axis: 1, 3, 10, 30 fit a phone
 LINES = "split(datum.label, '\\n')"  # a Vega expression: an axis label in the lines that `wrapped` made
 LINE_OR_LINES = "width < 480 ? split(datum.label, '\\n') : replace(datum.label, regexp('\\n', 'g'), ' · ')"  # by room
 _PREFIXES = {-4: "p", -3: "n", -2: "µ", -1: "m", 0: "", 1: "k", 2: "M", 3: "G", 4: "T", 5: "P", 6: "E"}

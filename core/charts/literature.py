@@ -90,7 +90,8 @@ def _years_spec(families: tuple[str, ...], height: int) -> dict[str, Any]:
     ]
     spread = base.mark_rule(strokeWidth=1.6, opacity=0.7).encode(x=x, y=alt.Y("low:Q"), y2="high:Q", color=colour)
     dots = base.mark_point(filled=True, size=90, opacity=1).encode(x=x, y=y, color=colour, shape=shape, tooltip=tips)
-    return built(alt.layer(spread, dots), height)
+    # the plot keeps its height, however many lines the legends take on a narrow page
+    return {**built(alt.layer(spread, dots), height), "autosize": {"type": "fit-x", "contains": "padding"}}
 
 
 def reported_against_independent(rows: Sequence[Beside]) -> Chart:

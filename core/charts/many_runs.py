@@ -8,11 +8,12 @@ from typing import Any, NamedTuple
 
 import altair as alt
 
-from core.charts.chart import Chart, Row, built, fed, listed
-from core.charts.labels import LINES, si, wrapped
+from core.charts.chart import Chart, Row, built, fed, listed, si_label
+from core.charts.labels import FEW, LINES, si, wrapped
 from core.charts.palette import BLUE, GREY, ORANGE
 
 PLAIN = ("tok/s", "")
+_LINE = 14  # pixels of a line of a label
 
 
 class Bar(NamedTuple):
@@ -54,11 +55,11 @@ def side_by_side(bars: Sequence[Bar], title: str, unit: str) -> Chart:
     about = " beside the predicted range" if told else ""
     said = [f"{b.label} {words(b.value)}" for b in bars]
     tall = max((row["label"].count("\n") for row in data), default=0) + 1
-    return fed(_spec(title, told, tall), listed(f"{title} of {len(bars)} configurations{about}", said), rows=data)
+    return fed(_spec(title, unit, told, tall), listed(f"{title} of {len(bars)} configurations{about}", said), rows=data)
 
 
 @cache
-def _spec(title: str, told: bool, tall: int) -> dict[str, Any]:
+def _spec(title: str, unit: str, told: bool, tall: int) -> dict[str, Any]:
     base = alt.Chart(alt.NamedData("rows"))
     y = alt.Y(
         "label:N",
@@ -67,6 +68,7 @@ def _spec(title: str, told: bool, tall: int) -> dict[str, Any]:
         axis=alt.Axis(
             labelExpr=LINES,
             labelLimit=240,
+            labelOffset=-_LINE * (tall - 1) / 2,  # else the first line stands at the dot
             ticks=False,
             domain=False,
             labelPadding=8,
@@ -75,7 +77,9 @@ def _spec(title: str, told: bool, tall: int) -> dict[str, Any]:
         ),
     )
     scale = alt.Scale(type="log", nice=False, padding=48)
-    axis = alt.Axis(labels=False, ticks=False, tickCount=5, gridOpacity=0.4)  # every dot has its number
+    few: Any = {"condition": {"test": FEW, "value": 0.4}, "value": 0}
+    label = "format(datum.value, '~s')" if unit in PLAIN else si_label(unit)
+    axis = alt.Axis(labelExpr=f"{FEW} ? {label} : ''", ticks=False, gridOpacity=few)
     tips = [
         alt.Tooltip("label:N", title="Configuration"),
         alt.Tooltip("text:N", title=title),
@@ -97,6 +101,6 @@ def _spec(title: str, told: bool, tall: int) -> dict[str, Any]:
     )
     layers = [*([foretold] if told else []), wide, dots, words]
     return {
-        **built(alt.layer(*layers).properties(height=alt.Step(max(32, 10 + 14 * tall))), None),
+        **built(alt.layer(*layers).properties(height=alt.Step(max(32, 18 + _LINE * tall))), None),
         "autosize": {"type": "fit-x", "contains": "padding"},
     }

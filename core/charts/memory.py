@@ -8,15 +8,16 @@ from typing import Any, Literal
 
 import altair as alt
 
-from core.charts.chart import Chart, Row, built, fed, si_label
+from core.charts.chart import PRESENT, Chart, Row, built, fed, present, si_label, unseen
 from core.charts.labels import columns, si
-from core.charts.palette import BLUE, GREEN, GREY, ORANGE, PINK, RED, SKY
+from core.charts.palette import BLUE, GREEN, GREY, OLIVE, ORANGE, PINK, RED, SKY
 
 PARTS = {"weights": BLUE, "KV cache": ORANGE, "activations": GREEN, "workspace": PINK, "runtime": GREY}
 STEPS = {
     "runtime": GREY,
     **{k: v for k, v in PARTS.items() if k != "runtime"},
     "opening the model": SKY,
+    "held before the run": OLIVE,
     "while running": RED,
 }
 Scale = Literal["linear", "log"]
@@ -40,7 +41,12 @@ def split_bars(bars: Sequence[tuple[str, dict[str, float]]], height: int = 250) 
                 )
                 low += parts[part]
     words = "Memory by purpose: " + ", ".join(f"{name} {si(sum(p.values()), 'B')}" for name, p in bars)
-    return fed(_split_spec(height), words, parts=rows)
+    return fed(
+        _split_spec(height),
+        words,
+        parts=rows,
+        present=present(part for part in STEPS if any(r["part"] == part for r in rows)),
+    )
 
 
 @cache
@@ -61,7 +67,13 @@ def _split_spec(height: int) -> dict[str, Any]:
                 "part:N",
                 title=None,
                 scale=alt.Scale(domain=list(STEPS), range=list(STEPS.values())),
-                legend=alt.Legend(orient="bottom", symbolType="square", columns=columns(115), labelFontSize=12),
+                legend=alt.Legend(
+                    orient="bottom",
+                    symbolType="square",
+                    columns=columns(115),
+                    labelFontSize=12,
+                    values=alt.ExprRef(PRESENT),
+                ),
             ),
             tooltip=[
                 alt.Tooltip("source:N", title="Source"),
@@ -70,7 +82,7 @@ def _split_spec(height: int) -> dict[str, Any]:
             ],
         )
     )
-    return built(bars, height)
+    return built(alt.layer(unseen(), bars), height)
 
 
 def growth(

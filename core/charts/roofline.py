@@ -13,7 +13,7 @@ from typing import Any, Literal
 import altair as alt
 
 from core.analysis.roofline import Point, Roof
-from core.charts.chart import Chart, Row, built, fed, si_label
+from core.charts.chart import PRESENT, Chart, Row, built, fed, present, si_label, unseen
 from core.charts.labels import short, si
 from core.charts.palette import BOUNDS, DASHES, GREEN, GREY, KINDS, ORANGE, PHASE_SHAPES, PINK, RED, SKY
 
@@ -22,7 +22,6 @@ LABEL, AROUND, LEAST_PLOT = 15, 170, 90  # pixels: a label's height; axis and le
 SMALL = 320  # pixels: up to here phases are named in the plot alone
 FARTHEST = 2.5  # labels that a label may be away from its line; one that cannot be placed is in the line's tooltip
 X_TITLE = "FLOP per byte"
-PRESENT = "pluck(data('present'), 'kind')"  # a legend lists what there are points of
 ColourBy = Literal["kind", "bound"]
 _HERE = "#7A7F87"
 _DECADE = "abs(log(datum.value) / LN10 - round(log(datum.value) / LN10)) < 0.000001"
@@ -53,7 +52,7 @@ def roofline(
         ridges=ridges,
         marks=rows,
         links=_links(drawn),
-        present=[{"kind": kind} for kind in dict.fromkeys(r[colour_by] for r in rows)],
+        present=present(r[colour_by] for r in rows),
     )
 
 
@@ -199,8 +198,7 @@ def _spec(colour_by: ColourBy, height: int, pick: bool) -> dict[str, Any]:
     below, above = _roof_layers()
     marks = alt.Chart(alt.NamedData("marks"))
     points, flagged, phases, target = _mark_layers(marks, colour_by, height > SMALL)
-    present = alt.Chart(alt.NamedData("present")).mark_point(opacity=0).encode(x=alt.value(0), y=alt.value(0))
-    layers = [present, *below, points, flagged, *above, phases]
+    layers = [unseen(), *below, points, flagged, *above, phases]
     if pick:
         chosen = alt.selection_point(name="pick", fields=["id"], nearest=True, empty=False)
         ring = marks.transform_filter(chosen).mark_point(

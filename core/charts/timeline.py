@@ -10,7 +10,7 @@ from typing import Any
 
 import altair as alt
 
-from core.charts.chart import Chart, Row, built, fed, si_label
+from core.charts.chart import PRESENT, Chart, Row, built, fed, present, si_label, unseen
 from core.charts.labels import columns, si
 from core.charts.palette import BANDS, BLUE, GREY, ORANGE, RED, SKY
 from core.types import Memory
@@ -47,6 +47,7 @@ def memory_timeline(memory: Sequence[Memory], height: int = 320) -> Chart:
         _memory_spec(height),
         words,
         parts=parts,
+        present=present(r["part"] for r in parts),
         bands=bands(memory),
         peaks=peaks,
         room=[{"bytes": 1.25 * (highest or 0)}],
@@ -125,7 +126,9 @@ def _memory_spec(height: int) -> dict[str, Any]:
                 "part:N",
                 title=None,
                 scale=alt.Scale(domain=list(_PARTS), range=list(_PARTS.values())),
-                legend=alt.Legend(orient="bottom", symbolType="square", columns=columns(95)),
+                legend=alt.Legend(
+                    orient="bottom", symbolType="square", columns=columns(95), values=alt.ExprRef(PRESENT)
+                ),
             ),
             tooltip=[
                 alt.Tooltip("part:N", title="Part"),
@@ -144,7 +147,7 @@ def _memory_spec(height: int) -> dict[str, Any]:
         )
     )
     room = alt.Chart(alt.NamedData("room")).mark_point(opacity=0).encode(y=alt.Y("bytes:Q"))  # for the phases' names
-    layered = alt.layer(room, wash, areas, marks, strip, names, upright).resolve_scale(color="independent")
+    layered = alt.layer(unseen(), room, wash, areas, marks, strip, names, upright).resolve_scale(color="independent")
     return built(layered, height)
 
 

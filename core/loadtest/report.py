@@ -20,6 +20,8 @@ from core.loadtest.plan import Mode, Plan
 from core.loadtest.search import Largest, Probe, answer, largest
 from core.types import Record, RunStatus, to_json
 
+ExportKind = Literal["csv", "requests", "json"]
+
 
 class Measured(Record):
     """A point with what is off with it. repeat: which one is at fault, where there are several."""
@@ -198,7 +200,13 @@ def _row(m: Measured) -> dict[str, Any]:
     return row
 
 
-def export(found: Report, events: Iterable[Event], kind: Literal["json", "csv", "requests"]) -> str:
+def offered(found: Report, events: Iterable[Event]) -> list[ExportKind]:
+    """The forms of `export` that would not be empty."""
+    there: dict[ExportKind, bool] = {"csv": bool(rows(found)), "requests": bool(request_rows(events)), "json": True}
+    return [kind for kind, full in there.items() if full]
+
+
+def export(found: Report, events: Iterable[Event], kind: ExportKind) -> str:
     """A test as a file: all of it as JSON, its levels as CSV, or its requests as CSV."""
     if kind == "json":
         return to_json(found).decode() + "\n"

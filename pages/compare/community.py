@@ -23,6 +23,7 @@ from pages.ui.figure import figure
 from pages.ui.page import fault, guard, nothing_yet, page
 from pages.ui.share import Form, share_menu
 from pages.ui.state import remembered, store
+from pages.ui.table import table
 
 ABOUT = "Rows of many machines, each with its machine's own ceilings: how fast is mine, and can that figure be true?"
 
@@ -46,10 +47,8 @@ def draw_board(found: Board, chosen: str) -> None:
             help=text.provenance_help(),
         )
     shown = [s for s in found.standings if s.configuration == chosen]
-    st.dataframe(
+    table(
         [_cells(s) for s in shown],
-        hide_index=True,
-        placeholder=text.NONE,
         alt="Machines by tokens per second, with the share of their own roof that they reach",
     )
     more = f" {found.n_doubled} older or slower rows of the same contributors are left out." if found.n_doubled else ""
@@ -80,7 +79,7 @@ def draw_apart(found: Board) -> None:
         return
     n = len(found.doubtful)
     with st.expander(f"{n} row{'s' * (n != 1)} set apart", icon=":material/policy_alert:", expanded=n <= 5):
-        st.dataframe(
+        table(
             [
                 {
                     "Why": " ".join(d.reason for d in apart.doubts),
@@ -92,7 +91,6 @@ def draw_apart(found: Board) -> None:
                 }
                 for apart in found.doubtful
             ],
-            hide_index=True,
             alt="Rows that are doubtful, with the reasons",
             column_config={"Why": st.column_config.TextColumn(width="large")},
         )
@@ -150,6 +148,7 @@ def draw_own(row_store: RowStore) -> None:
         if st.button("Keep it here", icon=":material/save:", type="primary", key="community-keep"):
             row_store.keep(row)
             made.clear()
+            st.toast("The row is kept and stands in the table.", icon=":material/check:")
             st.rerun()
 
 

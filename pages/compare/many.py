@@ -25,6 +25,7 @@ from pages.ui.share import Form, share_menu
 from pages.ui.state import store
 from pages.ui.studies import busy, draw_going, start
 from pages.ui.sweep_view import show, sweep_told
+from pages.ui.table import table
 
 NEWEST = "newest"
 _FIRST = ("latency_s", "peak_memory_bytes", "flops", "tok_per_s")
@@ -51,7 +52,7 @@ def choose_source() -> tuple[str, str]:
         chosen = select("Runs", names, lambda n: titles.get(n, n), "runs", NEWEST) or NEWEST
     words = ""
     if chosen == NEWEST:
-        words = right.text_input("Only with", "", key="many-words", placeholder="gpt2 pytorch", help="Words in a run.")
+        words = right.text_input("Only runs with these words", "", key="many-words", placeholder="gpt2 pytorch")
     return chosen, words
 
 
@@ -108,11 +109,9 @@ def draw_measures(found: View) -> None:
 def draw_table(found: View) -> None:
     """Every configuration with every measure, and the downloads."""
     rows = [_cells(line.label, line.entry, found, n) for n, line in enumerate(found.lines)]
-    st.dataframe(
+    table(
         rows,
-        hide_index=True,
         height=table_height(len(rows), 700),
-        placeholder=text.NONE,
         alt="Configurations with every metric, its ratio to the baseline, and what was predicted",
     )
     st.caption(

@@ -17,7 +17,7 @@ from pages.ui.ladder_view import draw_ladder
 from pages.ui.page import fault, guard, nothing_yet, page
 from pages.ui.share import study_menu
 from pages.ui.state import store
-from pages.ui.studies import busy, draw_going
+from pages.ui.studies import busy, draw_busy, draw_going
 
 _MODEL = "smollm2-135m"
 
@@ -38,6 +38,7 @@ def draw_start() -> None:
                 fault(error)
                 return
             st.rerun()
+        draw_busy()
 
 
 with page("Trade-offs", "How much cheaper can it run before it gets noticeably worse, and is the difference real?"):

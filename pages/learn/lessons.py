@@ -74,6 +74,11 @@ def turn(name: str, by: int) -> None:
     adopt_value("step", str(min(max(now + by, 1), last)))
 
 
+def forget() -> None:
+    progress.forget(data_dir())
+    st.toast("All lessons begin anew.", icon=":material/restart_alt:")
+
+
 def draw_list() -> None:
     """All lessons with what is done of each, and what there is to take home."""
     done = progress.done(data_dir())
@@ -95,8 +100,7 @@ def draw_list() -> None:
     with st.container(horizontal=True):
         download(Form("Takeaways of all lessons, on one page", "takeaways.html", takeaways.page), "takeaways")
         if done:
-            st.button("Forget what is done", icon=":material/restart_alt:", type="tertiary", on_click=progress.forget,
-                      args=(data_dir(),))  # fmt: skip
+            st.button("Forget what is done", icon=":material/restart_alt:", type="tertiary", on_click=forget)
 
 
 def draw_lesson(name: str, lesson: Lesson, bar: Any) -> None:
@@ -138,24 +142,15 @@ def draw_ways(name: str, lesson: Lesson, place: int) -> None:
             on_click=turn,
             args=(name, -1),
         )
-        if place < len(lesson.steps):
+        last = place == len(lesson.steps)
+        if not last or follows:  # one button, so that who goes on by keys stays on it
             st.button(
-                "On",
+                f"Next lesson: {get(follows[0]).title}" if last else "On",
                 key="lesson-on",
                 icon=":material/arrow_forward:",
                 shortcut="Right",
-                on_click=turn,
-                args=(name, 1),
-            )
-        elif follows:
-            title = get(follows[0]).title
-            st.button(
-                f"Next lesson: {title}",
-                key="lesson-next",
-                icon=":material/arrow_forward:",
-                shortcut="Right",
-                on_click=open_lesson,
-                args=(follows[0],),
+                on_click=open_lesson if last else turn,
+                args=(follows[0],) if last else (name, 1),
             )
 
 

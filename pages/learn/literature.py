@@ -28,6 +28,7 @@ from pages.ui.links import link
 from pages.ui.page import guard, page
 from pages.ui.panes import table_height
 from pages.ui.state import adopt_value, rows_key
+from pages.ui.table import table
 
 ABOUT = "What papers report, in which setting and where it was seen, and what independent runs found."
 ALL = "all"
@@ -62,13 +63,11 @@ def draw_independent() -> None:
         f"{text.provenance('stated')}"
     )
     with st.expander("The same in numbers: tokens accepted per step are the method's, seconds are the machine's"):
-        st.dataframe(
+        table(
             [
                 {"Method": r.method, "Card": r.card, "Speed-up": r.speedup, "Accepted per step": r.accepted}
                 for r in bench.rows
             ],
-            hide_index=True,
-            width="stretch",
             alt="Independent speed-ups and accepted tokens per step, on two cards",
         )
         st.caption(
@@ -135,10 +134,8 @@ def draw_table(found: Sequence[Work]) -> None:
         }
         for w in found
     ]
-    picked = st.dataframe(
+    picked = table(
         rows,
-        hide_index=True,
-        width="stretch",
         height=table_height(len(rows), 480),
         on_select="rerun",
         selection_mode="single-row",

@@ -18,6 +18,7 @@ from pages.ui.links import link
 from pages.ui.page import fault, nothing_yet, page
 from pages.ui.panes import table_height
 from pages.ui.state import rows_key
+from pages.ui.table import table
 from pages.ui.vertex_form import draw_vertex
 
 ABOUT = "Model servers whose models can be run, talked to and measured here: who answers, what it serves, and its key."
@@ -90,23 +91,22 @@ def draw_endpoint(endpoint: Endpoint) -> None:
                 if st.button("Forget", icon=":material/delete:", key=f"forget-{key}", type="tertiary"):
                     store.forget(endpoint.url)
                     catalogue.entries(refresh=True)
+                    st.toast(f"{text.escape(endpoint.url)} is forgotten.", icon=":material/delete:")
                     st.rerun()
         st.caption(" · ".join(filter(None, about(endpoint))))
         if not models:
             st.caption("It has no model that generates text.")
             return
-        event: Any = st.dataframe(
+        event: Any = table(
             [row(model) for model in models],
             key=rows_key(f"models-{key}", (model.id for model in models)),
-            hide_index=True,
             on_select="rerun",
             selection_mode="single-row",
             height=table_height(len(models), 320),
-            placeholder=text.NONE,
             alt=f"Models of {endpoint.url}, as the server tells them",
             column_config={
                 "Model": st.column_config.TextColumn(pinned=True, width=230),
-                "GB": st.column_config.NumberColumn(format="%.2f", help="On the server's disk"),
+                "Size (GB)": st.column_config.NumberColumn(format="%.2f", help="On the server's disk"),
                 "Context": st.column_config.NumberColumn(
                     format="localized",
                     help="Tokens of one request; where it is not told, what the model was trained for",
@@ -164,7 +164,7 @@ def row(model: ServedModel) -> dict[str, Any]:
         "State": model.state or None,
         "Parameters": text.parameters(model.n_params) if model.n_params else None,
         "Quantization": model.quantization or None,
-        "GB": model.size_bytes / 1e9 if model.size_bytes else None,
+        "Size (GB)": model.size_bytes / 1e9 if model.size_bytes else None,
         "Context": model.context or model.trained_context,
         "Architecture": model.architecture or None,
     }

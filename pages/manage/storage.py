@@ -14,6 +14,7 @@ from pages.ui.choices import select
 from pages.ui.page import fault, guard, page
 from pages.ui.panes import table_height
 from pages.ui.state import remembered, rows_key, runner
+from pages.ui.table import table
 
 ABOUT = "What lies on the disk, how large and how old it is, what it was made from, what uses it, and what can go."
 GB = 1e9
@@ -30,17 +31,23 @@ def draw_summary(found: Sequence[storage.Item]) -> None:
             height="stretch",
             help="Converted files and what killed processes left. It goes without a question.",
         )
-        st.metric("Its limit", text.size(now.quota_bytes), border=True, height="stretch", help="Set it below.")
+        st.metric(
+            "Limit of that",
+            text.size(now.quota_bytes),
+            border=True,
+            height="stretch",
+            help="Of what can be made again. Set it below.",
+        )
         st.metric("Free on the disk", text.size(now.free_bytes), border=True, height="stretch")
 
 
 def draw_kinds(rows: Sequence[storage.Total]) -> None:
     """A row for every kind."""
-    st.dataframe(
+    table(
         [
             {
                 "Kind": row.kind.label,
-                "MB": row.size_bytes / 1e6,
+                "Size (MB)": row.size_bytes / 1e6,
                 "How many": row.n,
                 "In use": row.n_busy or None,
                 "Made again": "yes" if row.kind.again else "no",
@@ -48,12 +55,10 @@ def draw_kinds(rows: Sequence[storage.Total]) -> None:
             }
             for row in rows
         ],
-        hide_index=True,
-        placeholder=text.NONE,
         alt="What lies on the disk by kind, with its size and whether it can be made again",
         column_config={
             "Kind": st.column_config.TextColumn(pinned=True, width=180),
-            "MB": st.column_config.NumberColumn(format="%.1f", width=80),
+            "Size (MB)": st.column_config.NumberColumn(format="%.1f", width=80),
             "How many": st.column_config.NumberColumn(width=80),
             "In use": st.column_config.NumberColumn(width=70, help="By a process that is alive; these stay."),
             "Made again": st.column_config.TextColumn(width=100, help="Whether it can be made again when it is needed"),
@@ -73,11 +78,11 @@ def choose_kind(rows: Sequence[storage.Total]) -> storage.Kind | None:
 def draw_items(kind: storage.Kind, found: Sequence[storage.Item]) -> None:
     """Everything of a kind, with rows to select, and the ways to free it."""
     st.caption(kind.about)
-    event: Any = st.dataframe(
+    event: Any = table(
         [
             {
                 "Name": item.name,
-                "MB": item.size_bytes / 1e6,
+                "Size (MB)": item.size_bytes / 1e6,
                 "Last used": text.age(storage.age_s(item)),
                 "Made from": item.made_from or None,
                 "Used by": ", ".join(item.used_by) or None,
@@ -87,15 +92,13 @@ def draw_items(kind: storage.Kind, found: Sequence[storage.Item]) -> None:
             for item in found
         ],
         key=rows_key(f"storage-{kind.name}", (item.path for item in found)),
-        hide_index=True,
         on_select="rerun",
         selection_mode="multi-row",
         height=table_height(len(found), 440),
-        placeholder=text.NONE,
         alt=f"{kind.label} on the disk, the largest first",
         column_config={
             "Name": st.column_config.TextColumn(pinned=True, width=220),
-            "MB": st.column_config.NumberColumn(format="%.1f", width=80),
+            "Size (MB)": st.column_config.NumberColumn(format="%.1f", width=80),
             "Last used": st.column_config.TextColumn(width=90, help="Since it was used or written last"),
         },
     )

@@ -18,6 +18,7 @@ from pages.ui.links import link
 from pages.ui.live import live
 from pages.ui.page import guard, page
 from pages.ui.state import result_of, runner
+from pages.ui.studies import draw_busy
 
 EARLIER = 20  # chats of before that are offered
 EXAMPLES = (
@@ -39,7 +40,7 @@ def draw_answer(run: Run, result: Result) -> None:
     parts = (
         f"**{about}{text.token_rate(result.tok_per_s)}**" if result.tok_per_s else "",
         f"first token {text.seconds(result.ttft_s)}",
-        f"{text.size(result.peak_memory_bytes)}",
+        f"{text.size(result.peak_memory_bytes)} of memory",
         f"{result.tokens_per_forward:.2f} tokens per forward"
         if result.tokens_per_forward and result.tokens_per_forward > 1.001
         else "",
@@ -159,7 +160,9 @@ with page("Chat", "One question, two configurations: what each says, how fast, a
             for example in EXAMPLES:
                 if st.button(example, key=f"example-{example}", disabled=not ready or runner().active() is not None):
                     send(talk, sides, example, pasted)
-    question = st.chat_input("Ask both", disabled=not ready or runner().active() is not None)
+    if not (talk.turns and talk.turns[-1].runs.going):
+        draw_busy()
+    question = st.chat_input("Ask both" if two else "Ask", disabled=not ready or runner().active() is not None)
     if question and question.strip():
         send(talk, sides, question.strip(), pasted)
     with guard():

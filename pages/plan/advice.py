@@ -20,6 +20,8 @@ from pages.ui.page import fault, nothing_yet, page
 from pages.ui.pickers import run_picker
 from pages.ui.predict_here import overheads_here
 from pages.ui.state import runner, store
+from pages.ui.studies import draw_busy
+from pages.ui.table import table
 from pages.ui.trial_view import begin, going, trial_panel
 
 ABOUT = "What a run's bottleneck suggests, what it should bring, and a trial that tells whether it did."
@@ -150,7 +152,7 @@ def draw_scores(found: tuple[Score, ...]) -> None:
     if not found[0].offered:
         nothing_yet("No record yet", "Every advice shown is noted, and every trial of it.", ":material/grading:")
         return
-    st.dataframe(
+    table(
         [
             {
                 "Rule": LABELS.get(s.rule, "All rules"),
@@ -164,7 +166,6 @@ def draw_scores(found: tuple[Score, ...]) -> None:
             }
             for s in found
         ],
-        hide_index=True,
         alt="The adviser's record, rule by rule: offered, tried, kept, error of prediction, coverage",
     )
     st.caption(
@@ -190,6 +191,8 @@ def draw() -> None:
         else:
             cases = book.offer(advices)
             demoted = {s.rule: s.demoted for s in scores(book.cases())}
+            if cases and going() is None:
+                draw_busy()
             for case in ordered(cases, scores(book.cases())):
                 draw_case(case, book, demoted.get(case.advice.rule, ""))
             if not cases:

@@ -22,6 +22,7 @@ from pages.ui.figure import figure
 from pages.ui.page import fault, page
 from pages.ui.share import Form, download
 from pages.ui.state import rows_key
+from pages.ui.table import table
 
 ABOUT = "What processors and accelerators can do, as their data sheets state it and as this machine was measured."
 SHOWN = ("fp32", "fp16", "bf16", "fp8", "int8")
@@ -29,7 +30,7 @@ TERA, GIGA = 1e12, 1e9
 UNITS = "1 GB is 10⁹ bytes everywhere here. A data sheet counts memory in 2³⁰: its 24 GB are 25.8 GB."
 
 
-def table(devices: tuple[Device, ...]) -> Any:
+def styled(devices: tuple[Device, ...]) -> Any:
     """Numbers that sort as numbers; a doubtful one is shown with a ~."""
     columns = {
         "Memory (GB)": ("mem_bytes", GIGA),
@@ -113,11 +114,9 @@ def draw_catalogue(devices: tuple[Device, ...]) -> Device | None:
         kinds = st.pills("Kind", sorted({d.kind for d in devices}), selection_mode="multi", key="device-kinds")
         download(Form("All as a file", "devices.json", lambda: written(devices)), "devices-file")
     shown = tuple(d for d in devices if not kinds or d.kind in kinds)
-    event = st.dataframe(
-        table(shown),
-        hide_index=True,
+    event = table(
+        styled(shown),
         height=430,
-        placeholder=text.NONE,
         key=rows_key("device-table", (d.name for d in shown)),
         on_select="rerun",
         selection_mode=["single-row", "single-cell"],
@@ -160,11 +159,12 @@ def draw_form(chosen: Device | None) -> None:
         )
         st.caption(f"{UNITS} Dense peaks in tera-operations per second; leave open what is not known.")
         peaks = {}
-        for column, dtype in zip(st.columns(len(DTYPES)), DTYPES, strict=True):
-            known = base.peak_flop_per_s.get(dtype) if base else None
-            peaks[dtype] = column.number_input(
-                dtype, min_value=0.0, value=known / TERA if known else None, key=f"d-{dtype}-{key}"
-            )
+        with st.grid(len(DTYPES), min_column_width=100):
+            for dtype in DTYPES:
+                known = base.peak_flop_per_s.get(dtype) if base else None
+                peaks[dtype] = st.number_input(
+                    dtype, min_value=0.0, value=known / TERA if known else None, key=f"d-{dtype}-{key}"
+                )
         left, right = st.columns([1, 3])
         tdp = left.number_input("TDP (W)", min_value=0.0, value=base.tdp_w if base else None, key=f"d-tdp-{key}")
         source = right.text_input(
@@ -230,7 +230,7 @@ def draw_here() -> Device | None:
         with st.expander("Its bandwidth over the working set", icon=":material/ssid_chart:"):
             reads = [(float(r.working_set_bytes), r.bytes_per_s) for r in found.reads]
             figure(bandwidth_curve(reads, found.knees), key="bandwidth")
-            st.dataframe(
+            table(
                 [
                     {
                         "Format": dtype,
@@ -240,7 +240,6 @@ def draw_here() -> Device | None:
                     }
                     for dtype, g in found.peaks.items()
                 ],
-                hide_index=True,
                 column_config={"GFLOP/s": st.column_config.NumberColumn(format="%.1f")},
                 alt="The best matrix product of each number format and the kernel that ran it",
             )

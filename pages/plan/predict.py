@@ -28,6 +28,7 @@ from pages.ui.page import fault, page
 from pages.ui.panes import panes
 from pages.ui.pickers import backend_label
 from pages.ui.predict_here import draw_here, here, own_backends
+from pages.ui.table import table
 
 ABOUT = "Time to first token, time per token, throughput and memory of any model on any device, as intervals."
 WEIGHTS = ("q2_k", "q3_k_m", "q4_0", "q4_k_m", "q5_k_m", "q6_k", "q8_0", "fp16", "bf16", "fp32")
@@ -169,15 +170,15 @@ def draw_devices(found: list[Prediction]) -> None:
 
 
 def draw_table(found: list[Prediction]) -> None:
-    st.dataframe(
+    table(
         [
             {
                 "Device": p.device,
                 "Fits": p.fits,
                 "Decode (tok/s)": p.decode_tok_per_s.calibrated if p.decode_tok_per_s else None,
-                "from": p.decode_tok_per_s.low if p.decode_tok_per_s else None,
-                "to": p.decode_tok_per_s.high if p.decode_tok_per_s else None,
-                "ideal": p.decode_tok_per_s.ideal if p.decode_tok_per_s else None,
+                "Decode, at least": p.decode_tok_per_s.low if p.decode_tok_per_s else None,
+                "Decode, at most": p.decode_tok_per_s.high if p.decode_tok_per_s else None,
+                "Decode, ideal roof": p.decode_tok_per_s.ideal if p.decode_tok_per_s else None,
                 "First token (s)": p.ttft_s.calibrated,
                 "Prefill (tok/s)": p.prefill_tok_per_s.calibrated,
                 "Memory (GB)": p.peak_memory_bytes.calibrated / 1e9,
@@ -186,14 +187,13 @@ def draw_table(found: list[Prediction]) -> None:
             }
             for p in found
         ],
-        hide_index=True,
         column_config={
             name: st.column_config.NumberColumn(format=fmt)
             for name, fmt in {
                 "Decode (tok/s)": "%.1f",
-                "from": "%.1f",
-                "to": "%.1f",
-                "ideal": "%.1f",
+                "Decode, at least": "%.1f",
+                "Decode, at most": "%.1f",
+                "Decode, ideal roof": "%.1f",
                 "First token (s)": "%.3f",
                 "Prefill (tok/s)": "%.0f",
                 "Memory (GB)": "%.2f",
@@ -231,9 +231,8 @@ def draw_assumptions(of: Prediction, command: str) -> None:
         with st.expander("All inputs", icon=":material/data_object:"):
             st.json(msgspec.to_builtins(of.inputs))
     with st.expander("How wrong it was on devices it had never seen", icon=":material/fact_check:"):
-        st.dataframe(
+        table(
             error_rows(),
-            hide_index=True,
             column_config={
                 name: st.column_config.NumberColumn(format="percent")
                 for name in ("Median error", "90 % of errors below", "Measured inside the range")

@@ -16,6 +16,7 @@ from pages.ui.state import store
 from pages.ui.studies import busy, draw_busy, draw_going, start, study_picker
 from pages.ui.sweep_form import Wanted, sweep_form
 from pages.ui.sweep_view import draw_report, progress_words, report_of, sweep_told
+from pages.ui.table import table
 
 ALL, SEARCH = "Measure all", "Search for the best"
 SHOWN = "sweep-shown"
@@ -84,9 +85,8 @@ def _draw_refused(refused: dict[str, str]) -> None:
     if not refused:
         return
     with st.expander(f"{len(refused)} cannot run", icon=":material/block:", expanded=len(refused) <= 3):
-        st.dataframe(
+        table(
             [{"Cell": label, "Why": reason} for label, reason in refused.items()],
-            hide_index=True,
             height=table_height(len(refused), 300),
             alt="Cells that cannot run, with the reason",
         )

@@ -29,6 +29,7 @@ from pages.ui.page import fault, page
 from pages.ui.panes import panes
 from pages.ui.pickers import backend_label
 from pages.ui.predict_here import here, own_backends
+from pages.ui.table import table
 
 ABOUT = "Change a device's bandwidth, FLOP/s, cache, memory and price, and see what binds and what would help."
 WEIGHTS = ("as the file has them", "q4_0", "q4_k_m", "q8_0", "fp16", "bf16", "fp32")
@@ -97,7 +98,7 @@ def choose_device(spec: ModelSpec, case: Case) -> tuple[Design, Case]:
         raise ExplorerError("No backend is installed here.", "Choose a device of the catalogue.")
     design, case = machine.design(spec, plugins.get("backend", backend), case, THIS)
     overhead = machine.overhead(backend, case.weights or spec.dtype)
-    fitted = f"fitted to {overhead.n_runs} forwards measured here" if overhead.n_runs else "a guess without runs"
+    fitted = f"fitted to {overhead.n_runs} forward passes measured here" if overhead.n_runs else "a guess without runs"
     st.caption(f"What {text.escape(backend_label(backend))} adds to the ceilings is {fitted}.")
     return design, case
 
@@ -107,7 +108,7 @@ def times_input(place: Any, label: str, key: str, now: str, help: str = "") -> f
     factor: float = place.number_input(
         f"{label} ×", 0.01, 1000.0, 1.0, 0.25, format="%.4g", key=key, bind="query-params", help=help or None
     )
-    place.caption(f"today {now}")
+    place.caption(now)
     return factor
 
 
@@ -118,12 +119,12 @@ def change(base: Design) -> tuple[Design, dict[str, float]]:
     one, two = st.columns(2)
     factors = {
         BANDWIDTH: times_input(
-            one, "Bandwidth", "what-if-x-bandwidth", text.bandwidth(device.mem_bandwidth_bytes_per_s)
+            one, "Bandwidth", "what-if-x-bandwidth", f"today {text.bandwidth(device.mem_bandwidth_bytes_per_s)}"
         ),
-        FLOPS: times_input(two, "FLOP/s", "what-if-x-flops", f"{len(device.peak_flop_per_s)} formats", "All formats."),
+        FLOPS: times_input(two, "FLOP/s", "what-if-x-flops", f"in all {len(device.peak_flop_per_s)} number formats"),
     }
     memory = one.number_input(
-        "Memory, GB",
+        "Memory (GB)",
         0.0,
         1e6,
         round(device.mem_bytes / 1e9, 2),
@@ -131,7 +132,7 @@ def change(base: Design) -> tuple[Design, dict[str, float]]:
         help="Of 10⁹ bytes. A data sheet counts memory in 2³⁰: its 80 GB are 85.9 GB here.",
     )
     dollars = two.number_input(
-        "Price, $", 0.0, 1e9, None, key="what-if-dollars", help="Of the changed device; empty when it is unknown."
+        "Price ($)", 0.0, 1e9, None, key="what-if-dollars", help="Of the changed device; empty when it is unknown."
     )
     with st.expander("Formats, cache, power, starting kernels", icon=":material/tune:"):
         names = [r for r in designs.resources(base) if r != BANDWIDTH]
@@ -140,12 +141,12 @@ def change(base: Design) -> tuple[Design, dict[str, float]]:
             peak = device.peak_flop_per_s.get(name)
             now = text.compute(peak) if peak else f"{device.tdp_w:g} W" if name == POWER else "as fitted"
             label = designs.word(name).removesuffix(" FLOP/s").capitalize()
-            factors[name] = times_input(places[i % 2], label, f"what-if-x-{name}", now)
+            factors[name] = times_input(places[i % 2], label, f"what-if-x-{name}", f"today {now}")
         cache = None
         if base.measured is None:
             one, two = st.columns(2)
-            size = one.number_input("Cache, MB", 0.0, 1e6, 0.0, key="what-if-cache-mb", help="0: none to speak of.")
-            speed = two.number_input("Cache, GB/s", 0.0, 1e7, 0.0, key="what-if-cache-gbs")
+            size = one.number_input("Cache (MB)", 0.0, 1e6, 0.0, key="what-if-cache-mb", help="0: none to speak of.")
+            speed = two.number_input("Cache (GB/s)", 0.0, 1e7, 0.0, key="what-if-cache-gbs")
             cache = Cache(size_bytes=size * 1e6, bytes_per_s=speed * 1e9) if size or speed else None
             st.caption("A model that fits the cache is another regime: it is read at the cache's bandwidth.")
     factors = {name: factor for name, factor in factors.items() if factor != 1.0}
@@ -306,26 +307,32 @@ def draw_matrix(asked: Asked) -> None:
         if rows:
             st.markdown(f"**{title}**")
             figure(charts.binding(rows), key=f"what-if-matrix-{phase}")
-    st.caption("The largest share of the time names the cell. ✗: does not fit into this memory. A table is beneath.")
+    st.caption("The largest share of the time names the cell. ✗: does not fit into this memory.")
     with st.expander("As a table", icon=":material/table:"):
-        st.dataframe(
+        table(
             [
                 {
                     "Model": c.model,
                     "Phase": c.phase,
                     "Batch": c.batch,
-                    "Seconds": c.seconds,
+                    "Time": text.seconds(c.seconds),
                     "Binds": designs.word(c.binds),
                     "Share": c.share,
                     "Twice the bandwidth": c.bandwidth_buys,
                     "Twice the FLOP/s": c.flops_buys,
                     "Fits": c.fits,
-                    "J per token, at most": c.joules_per_token,
+                    "Energy per token, at most (J)": c.joules_per_token,
                 }
                 for c in cells
             ],
-            hide_index=True,
-            column_config={"Share": st.column_config.NumberColumn(format="percent")},
+            column_config={
+                "Share": st.column_config.NumberColumn(format="percent"),
+                **{
+                    name: st.column_config.NumberColumn(format="× %.3g", help="How many times as fast")
+                    for name in ("Twice the bandwidth", "Twice the FLOP/s")
+                },
+                "Energy per token, at most (J)": st.column_config.NumberColumn(format="%.3g"),
+            },
             alt="What binds per model, phase and batch",
         )
 
@@ -373,15 +380,16 @@ def edit_prices() -> tuple[Price, ...]:
     devices = [p for p in prices.prices(data_dir()).values() if p.unit == "device"]
     st.markdown("**Prices**")
     rows = st.data_editor(
-        [{"Device": p.item, "Dollars": p.dollars, "Date": p.date, "Source": p.source} for p in devices],
+        [{"Device": p.item, "Price ($)": p.dollars, "Date": p.date, "Source": p.source} for p in devices],
         num_rows="dynamic",
         hide_index=True,
         key="what-if-prices",
+        alt="Prices of devices, each with its date and source",
         column_config={
             "Device": st.column_config.SelectboxColumn(
                 options=[d.name for d in catalogue.devices(data_dir() / "devices")], required=True
             ),
-            "Dollars": st.column_config.NumberColumn(format="dollar", required=True),
+            "Price ($)": st.column_config.NumberColumn(format="dollar", required=True),
             "Date": st.column_config.TextColumn(required=True, help="2026, 2026-05 or 2026-05-31"),
             "Source": st.column_config.TextColumn(required=True),
         },
@@ -391,7 +399,7 @@ def edit_prices() -> tuple[Price, ...]:
         prices.checked(
             Price(
                 item=str(row["Device"] or ""),
-                dollars=float(row["Dollars"] or 0.0),
+                dollars=float(row["Price ($)"] or 0.0),
                 date=str(row["Date"] or ""),
                 source=str(row["Source"] or ""),
             )
@@ -401,7 +409,7 @@ def edit_prices() -> tuple[Price, ...]:
     if given != tuple(devices) and st.button("Keep these prices", icon=":material/save:", key="what-if-keep"):
         others = tuple(p for p in prices.own(data_dir()) if p.unit != "device")
         prices.save((*given, *others), data_dir())
-        st.toast("The prices are kept.")
+        st.toast("The prices are kept.", icon=":material/check:")
     return given
 
 
@@ -426,9 +434,9 @@ def draw_bill(asked: Asked) -> None:
         wafer = one.selectbox("Wafer", wafers, format_func=_priced, key="what-if-wafer")
         memory = two.selectbox("Memory", kinds, format_func=_priced, key="what-if-dram")
         one, two, three = st.columns(3)
-        area = one.number_input("Die, mm²", 1.0, cost.LARGEST_MM2, 400.0, key="what-if-die")
+        area = one.number_input("Die (mm²)", 1.0, cost.LARGEST_MM2, 400.0, key="what-if-die")
         n_dies = two.number_input("Dies", 1, 64, 1, key="what-if-dies")
-        rest = three.number_input("Package and test, $", 0.0, 1e6, 500.0, key="what-if-rest")
+        rest = three.number_input("Package and test ($)", 0.0, 1e6, 500.0, key="what-if-rest")
         if wafer is None or memory is None:
             return
         found = cost.bill(

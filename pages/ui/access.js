@@ -31,40 +31,18 @@ function mend() {
       head.click();
     };
   }
-  skip();
   showPlace();
   for (const part of document.querySelectorAll("[data-testid=stVegaLiteChart] g[role^=graphics]:empty"))
     part.setAttribute("aria-hidden", "true"); // nothing is drawn in it, so that it has no name
   for (const part of document.querySelectorAll("[data-testid=stVegaLiteChart] g[role=graphics-symbol]:not([aria-label])"))
     part.setAttribute("role", "none"); // it only holds marks, and these have names
+  for (const icon of document.querySelectorAll("[data-testid=stMarkdownContainer] [role=img][aria-label$=' icon']"))
+    icon.setAttribute("aria-hidden", "true"); // it stands beside words that say the same
   for (const text of document.querySelectorAll(".st-key-run-text")) name(text, "Generated text", "region");
   for (const box of document.querySelectorAll("[data-testid=stVerticalBlock], [data-testid=stCode] pre")) {
     const scrolls = box.scrollHeight > box.clientHeight + 1 && /auto|scroll/.test(getComputedStyle(box).overflowY);
     if (scrolls && !box.hasAttribute("tabindex")) box.setAttribute("tabindex", "0");
   }
-}
-
-// The first stop of the Tab key leads past the menu to the page.
-function skip() {
-  const main = document.querySelector("[data-testid=stMain]");
-  if (!main || document.getElementById("roofscope-skip")) return;
-  main.id = "roofscope-main";
-  main.setAttribute("tabindex", "-1");
-  const link = Object.assign(document.createElement("a"), {
-    id: "roofscope-skip", href: "#roofscope-main", textContent: "Skip to the page",
-  });
-  const style = document.createElement("style");
-  style.textContent = `
-    #roofscope-skip { position: fixed; left: 0.5rem; top: -9rem; z-index: 1000000; padding: 0.5rem 1rem;
-      background: #000; color: #fff; border-radius: 0.5rem; font-family: sans-serif; }
-    #roofscope-skip:focus { top: 0.5rem; }
-    #roofscope-main:focus { outline: none; }`;
-  link.onclick = (event) => {
-    event.preventDefault();
-    document.querySelector("[data-testid=stMain]").focus();
-  };
-  document.head.append(style);
-  document.body.prepend(link);
 }
 
 // The menu scrolls to the page that is open, once for each page: on a low screen it may stand below the edge.

@@ -18,5 +18,5 @@ _access = st.components.v2.component(
 
 
 def access() -> None:
-    """Names for small charts, keys for what scrolls, a link past the menu, and streamed text read out."""
+    """Names for small charts, keys for what scrolls and folds, and streamed text read out."""
     _access(key="access", height="content")

@@ -135,7 +135,8 @@ def _offer(found: DownloadPlan) -> None:
             format_func=lambda n: f"{n} · {text.size(sizes[n])}", key="add-file",
         )  # fmt: skip
         if chosen != found.gguf:
-            found = plan(found.repo_id, chosen)
+            with st.spinner("Asking the hub"):
+                found = plan(found.repo_id, chosen)
             _plans()[found.repo_id] = found
     verdict = ":green-badge[fits]" if found.fits else ":red-badge[does not fit]"
     st.markdown(

@@ -66,9 +66,13 @@ def cut_form() -> tuple[Architectures, float] | None:
     minutes = float(two.number_input("Minutes at most", 1.0, 10_000.0, 60.0, 5.0, key="architectures-minutes"))
     with st.expander("Space, training, proof", icon=":material/tune:"):
         one, two = st.columns(2)
-        deepest = int(one.number_input("Blocks out, at most", 0, 1000, 12, key="architectures-deepest"))
-        step = int(two.number_input("Step of MLP channels", 1, 100_000, 128, key="architectures-step"))
-        scored = int(one.number_input("Shapes to mask", 2, 1000, 40, key="architectures-scored"))
+        deepest = int(one.number_input("Blocks left out, at most", 0, 1000, 12, key="architectures-deepest"))
+        step = int(two.number_input("MLP channels per step", 1, 100_000, 128, key="architectures-step"))
+        scored = int(
+            one.number_input(
+                "Shapes to mask", 2, 1000, 40, key="architectures-scored", help="Run without their parts, untrained."
+            )
+        )
         checks = int(
             two.number_input(
                 "Drawn at random",

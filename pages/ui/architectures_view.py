@@ -18,6 +18,7 @@ from pages.ui.panes import table_height
 from pages.ui.pickers import backend_label
 from pages.ui.share import Form, download
 from pages.ui.state import store
+from pages.ui.table import table
 
 _ROLES = {"whole": "Whole model", "chosen": "Chosen", "random": "Drawn at random", "masked": "Masked only"}
 
@@ -65,11 +66,9 @@ def draw(found: Found, key: str) -> None:
         "with the KL before any training, on other texts."
     )
     rows = [_cells(row, found) for row in found.rows]
-    st.dataframe(
+    table(
         rows,
-        hide_index=True,
         height=table_height(len(rows), 520),
-        placeholder=text.NONE,
         alt="Shapes with parameters, losses before and after training, and speed in each engine",
     )
     _draw_proxies(found, key)
@@ -140,10 +139,8 @@ def _draw_proxies(found: Found, key: str) -> None:
     mine = [p for p in found.proxies if p.of == of]
     rows = [Tau(p.label, p.counts, p.tau.value, p.tau.low, p.tau.high, p.verdict) for p in mine if p.tau is not None]
     figure(taus(rows, of), key=f"{key}-taus")
-    st.dataframe(
+    table(
         [_proxy(p) for p in mine],
-        hide_index=True,
-        placeholder=text.NONE,
         alt="Proxies: tau, tau given log parameters, difference from counting, regret, verdict",
     )
     drawn = sum(row.role == "random" for row in found.finished)
@@ -204,9 +201,7 @@ def draw_free(found: free_shapes.Found, key: str) -> None:
         figure(free(spots, found.plan.device), key=f"{key}-plane")
     rows = [_free_cells(row) for row in found.rows if row.on_front]
     if rows:
-        st.dataframe(
-            rows, hide_index=True, height=table_height(len(rows), 420), alt="Shapes on the front, quickest first"
-        )
+        table(rows, height=table_height(len(rows), 420), alt="Shapes on the front, quickest first")
     st.caption(
         f"{found.asked} shapes asked for, {found.impossible} of them no models, {len(rows)} on the front. Vocabulary "
         "in units of 1,024."

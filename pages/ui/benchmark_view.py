@@ -10,6 +10,7 @@ from core.studies import benchmark_report as report
 from core.studies.standings import Standings
 from pages.ui import labels, text
 from pages.ui.figure import figure
+from pages.ui.table import table
 
 
 def draw_benchmark(found: Standings) -> None:
@@ -23,7 +24,7 @@ def draw_benchmark(found: Standings) -> None:
         "pass over v(n), which is what a forward pass of n tokens costs in passes of one."
     )
     rows = [dict(zip(report.HEADER, report.cells(found, row), strict=True)) for row in found.rows]
-    st.dataframe(rows, hide_index=True, width="stretch", height="content", alt="Ways to decode")
+    table(rows, height="content", alt="Ways to decode")
     st.caption(text.escape(report.words(found)[0]))
     if found.curves:
         st.subheader("Training", anchor=False)

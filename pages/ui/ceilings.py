@@ -98,6 +98,18 @@ def own_name(result: Result) -> str:
     return THIS if ran_on(result) == machine_id() else ELSEWHERE
 
 
+def no_ceilings(result: Result, where: str = "on the page Roofline") -> str:
+    """What to do where the ceilings of the machine that made a run are not here. where: they can be measured."""
+    if own_name(result) == THIS:
+        return f"Press Measure this machine {where}, or choose a data sheet as the reference roofline."
+    return "Another machine made this run, and its ceilings did not come along: choose a data sheet or measure there."
+
+
+def threads_of(result: Result) -> int:
+    """At which this machine is to be measured for a run; as usual for one that another machine made."""
+    return (result.threads if own_name(result) == THIS else None) or default_threads()
+
+
 def measure_panel(threads: int) -> None:
     """State of the ceilings, a button to measure them, and progress while it goes on. Call at a page's top level."""
     job = jobs().get("job")

@@ -12,6 +12,7 @@ from core.types import Count, ModelSpec, Result
 from pages.ui import text
 from pages.ui.layer_detail import loaded_of
 from pages.ui.state import open_run, result_of, store
+from pages.ui.table import table
 
 SOURCES = ("dispatch", "ONNX graph", "ggml graph")
 ASK = "Run it with the profiler FLOP check to count this model's FLOPs by a library's own operators."
@@ -30,9 +31,8 @@ def draw_counts(result: Result, phase: Phase) -> None:
         checked = {source: rows(spec, count) for source, (count, spec) in found.items()}
         for source, compared in checked.items():
             st.markdown(f"- {text.escape(verdict(compared, source))}")
-        st.dataframe(
+        table(
             _side_by_side({source: by_operator(r) for source, r in checked.items()}),
-            hide_index=True,
             key=f"counts-{phase}",
             alt="Computed against counted FLOPs of each kind of operator",
         )
@@ -41,7 +41,11 @@ def draw_counts(result: Result, phase: Phase) -> None:
         with st.expander("Layer by layer"):
             for tab, (source, compared) in zip(st.tabs(list(checked)), checked.items(), strict=True):
                 with tab:
-                    st.dataframe([_row(r) for r in compared], hide_index=True, key=f"counts-{source}-{phase}")
+                    table(
+                        [_row(r) for r in compared],
+                        "Computed against counted FLOPs of each layer",
+                        key=f"counts-{source}-{phase}",
+                    )
                     st.caption(_about(found[source][0]))
 
 

@@ -17,6 +17,7 @@ from pages.ui.page import guard, nothing_yet, page
 from pages.ui.panes import panes
 from pages.ui.start import start_button
 from pages.ui.state import current_run, result_of, rows_key
+from pages.ui.table import table
 
 
 def derive_page(title: str, about: str, trains: bool, button: str, nothing: str, first: str) -> None:
@@ -68,10 +69,9 @@ def _made_here() -> None:
         }
         for e in made
     ]
-    chosen = st.dataframe(
+    chosen = table(
         rows,
-        hide_index=True,
-        width="stretch",
+        "Models made on this machine, with where they came from and their size",
         on_select="rerun",
         selection_mode="single-row",
         key=rows_key("made-here", (e.id for e in made)),
@@ -91,4 +91,5 @@ def _about(entry: ModelEntry) -> None:
             st.caption("Its files are removed; runs made with it stay.")
             if st.button("Delete this model", key=f"delete-{entry.id}", type="primary"):
                 derived.remove(entry.id)
+                st.toast(f"{text.escape(entry.id)} is deleted.", icon=":material/delete:")
                 st.rerun()

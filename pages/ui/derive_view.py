@@ -13,6 +13,7 @@ from pages.ui.figure import figure
 from pages.ui.links import link
 from pages.ui.run_report import draw_failure, export_menu
 from pages.ui.run_view import draw_header, draw_stage
+from pages.ui.table import table
 
 _FIRST = ("accuracy", "tokens_per_forward", "loss")
 _TILE = 118
@@ -62,7 +63,7 @@ def draw_made(made: Made) -> None:
     facts = {name: value for name, value in made.facts.items() if isinstance(value, str | int | float | bool)}
     if facts:
         rows = [{"What": labels.curve(k), "Found": _plain(v)} for k, v in facts.items()]
-        st.dataframe(rows, hide_index=True, width="stretch", alt="What was found while it was made")
+        table(rows, alt="What was found while it was made")
     others = {name: value for name, value in made.facts.items() if name not in facts}
     if others:
         with st.expander("More about how it was made", icon=":material/data_object:"):

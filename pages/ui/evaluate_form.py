@@ -66,7 +66,7 @@ def _before(plugin: Any, given: dict[str, Scalar]) -> float | None:
     if not n or not rates:
         return None
     margin = st.number_input(
-        "Margin, points",
+        "Margin (points)",
         0.1,
         50.0,
         1.0,

@@ -11,6 +11,7 @@ from pages.ui import labels, marks, text
 from pages.ui.paired_view import draw_paired
 from pages.ui.run_report import draw_disturbance, draw_failure, draw_provenance, export_menu
 from pages.ui.run_view import draw_header, draw_stage
+from pages.ui.table import table
 
 _SHOWN = 500
 _TILE = 148
@@ -91,7 +92,7 @@ def draw_items(result: Result) -> None:
     """Items in the order they were judged, newest first while it runs."""
     items = result.items[::-1] if result.status in GOING else result.items
     with st.expander(f"Items ({len(result.items)})", icon=":material/list:", expanded=result.status in GOING):
-        st.dataframe([_row(item) for item in items[:_SHOWN]], hide_index=True, width="stretch", height=300, alt="Items")
+        table([_row(item) for item in items[:_SHOWN]], height=300, alt="Items")
         if len(items) > _SHOWN:
             st.caption(f"The first {_SHOWN} are shown; the export has all.")
 

@@ -14,31 +14,30 @@ from pages.ui import text
 from pages.ui.panes import table_height
 from pages.ui.pickers import backend_label, plugin_label
 from pages.ui.state import rows_key
+from pages.ui.table import table
 
 
 def history_table(rows: list[dict[str, Any]], key: str) -> list[str]:
     """Draw the rows; the ids of the selected ones."""
     shown = cells(rows)
     config = st.column_config
-    event: Any = st.dataframe(
+    event: Any = table(
         shown,
         key=rows_key(key, (row["run_id"] for row in rows)),
-        hide_index=True,
         on_select="rerun",
         selection_mode="multi-row",
         height=table_height(len(shown), 560),
-        placeholder="–",
         alt="All runs kept here, newest first",
         column_config={
             "When": config.DatetimeColumn(format="D MMM HH:mm", width=105),
             "Status": config.TextColumn(width=80),
-            "Name": config.TextColumn(width=110, help="Given where the run is shown"),
+            "Name": config.TextColumn(width=85, help="Given where the run is shown"),
             "Model": config.TextColumn(width=130),
             "Threads": config.NumberColumn(width=70),
-            "Decode tok/s": config.NumberColumn(format="%.1f", help="Tokens per second, median of the timing passes"),
+            "Decode (tok/s)": config.NumberColumn(format="%.1f", help="Tokens per second, median of the timing passes"),
             "Disturbed": config.TextColumn(width=80, help="What kept the speeds from being the machine's own"),
-            "TTFT ms": config.NumberColumn(format="%.0f", help="Time to first token, without loading"),
-            "Peak MB": config.NumberColumn(format="%.0f", help="Highest resident memory of the worker"),
+            "First token (ms)": config.NumberColumn(format="%.0f", help="Time to first token, without loading"),
+            "Memory (MB)": config.NumberColumn(format="%.0f", help="The worker's resident memory at its highest"),
             "Machine": config.TextColumn(width=105, help="Whose numbers these are: a run can be imported"),
             "Note": config.TextColumn(width="medium"),
             "Text": config.TextColumn(width="large"),
@@ -66,11 +65,11 @@ def _cells(row: dict[str, Any], labels: Callable[..., tuple[str | None, str | No
         "What": what,
         "Weights": row.get("dtype"),
         "Machine": _machine(row),
-        "Threads": row.get("threads"),
-        "Decode tok/s": row.get("tok_per_s"),
+        "Decode (tok/s)": row.get("tok_per_s"),
         "Disturbed": row.get("disturbed") or None,
-        "TTFT ms": None if ttft_s is None else ttft_s * 1e3,
-        "Peak MB": None if peak is None else peak / 1e6,
+        "First token (ms)": None if ttft_s is None else ttft_s * 1e3,
+        "Memory (MB)": None if peak is None else peak / 1e6,
+        "Threads": row.get("threads"),
         "Note": row.get("note") or None,
         "Text": row.get("error") or row.get("text"),
     }

@@ -26,6 +26,7 @@ from pages.ui.page import fault
 from pages.ui.panes import table_height
 from pages.ui.pickers import device_picker
 from pages.ui.state import store
+from pages.ui.table import table
 
 NOT_KNOWN = "Not known"
 
@@ -135,7 +136,7 @@ def _network(parts: tuple[Part, ...], what: str, key: str) -> None:
     if not parts:
         return
     st.markdown(f"**Its layers in {what}** {text.provenance('estimated')}")
-    st.dataframe(
+    table(
         [
             {
                 "Layer": part.name,
@@ -150,7 +151,6 @@ def _network(parts: tuple[Part, ...], what: str, key: str) -> None:
             for part in parts
         ],
         key=f"network-{parts[0].phase}-{key}",
-        hide_index=True,
         height=table_height(len(parts), 320),
         alt=f"Layers of the configuration in {what}, their computed work and estimated times",
         column_config={

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import streamlit as st
@@ -13,22 +14,42 @@ from pages.ui import text
 from pages.ui.figure import figure
 from pages.ui.links import link
 from pages.ui.panes import table_height
-from pages.ui.state import readable
+from pages.ui.state import readable, set_widgets
+from pages.ui.table import table
+
+_PASSED = {
+    True: (":material/check:", "passed"),
+    False: (":material/close:", "failed"),
+    None: (":material/question_mark:", "not tested"),
+}
+_PICKED = "ladder-variant"  # the widget that holds the variant that is looked at
 
 
 def draw_ladder(found: Findings) -> None:
     """Everything of one study."""
     where, how = text.escape(report.where(found)), text.escape(report.how(found))
     st.caption(f"{where} {text.provenance('measured')}", help=how)
-    picked = figure(report.front_chart(found, pick=True), key="front", on_select="rerun", selection_mode="pick")
-    row = _picked(found, picked)
-    if row is not None:
-        draw_row(row)
-    else:
-        st.caption("Click a variant to see what is behind it. The dashed line is the Pareto front.")
+    by_id = {row.id: row for row in found.rows}
+
+    def clicked() -> None:
+        set_widgets({_PICKED: _selected(st.session_state["front"], by_id)})
+
+    figure(report.front_chart(found, pick=True), key="front", on_select=clicked, selection_mode="pick")
+    st.caption("The dashed line is the Pareto front.")
+    chosen = st.selectbox(
+        "See what is behind a variant",
+        list(by_id),
+        None,
+        format_func=lambda i: f"{by_id[i].label} · {_engine(by_id[i])}",
+        key=_PICKED,
+        placeholder="click it, or choose its name",
+        width=360,
+    )
+    if chosen in by_id:
+        draw_row(by_id[chosen])
     st.subheader("Variants", anchor=False)
     rows = [_line(found, r) for r in found.rows]
-    st.dataframe(rows, hide_index=True, width="stretch", height=table_height(len(rows)), alt="Variants of the study")
+    table(rows, height=table_height(len(rows)), alt="Variants of the study")
     st.caption(
         "▼ and ▲: shown to be worse or better than the baseline (p ≤ 0.05 after Holm's correction over the variants). "
         f"{text.escape(report.energy_words(found.rows))}"
@@ -39,17 +60,19 @@ def draw_ladder(found: Findings) -> None:
     draw_composites(found)
 
 
-def _picked(found: Findings, state: Any) -> Row | None:
-    chosen = (state or {}).get("selection", {}).get("pick") or []
-    name = chosen[0].get("id") if isinstance(chosen, list) and chosen else None
-    return next((r for r in found.rows if r.id == name), None)
+def _selected(state: Any, known: Collection[str]) -> str | None:
+    """The variant that was clicked in the drawn chart."""
+    return next((x["id"] for x in state.selection.get("pick", ()) if x.get("id") in known), None)
+
+
+def _engine(row: Row) -> str:
+    return report.BACKENDS.get(row.backend, row.backend)
 
 
 def draw_row(row: Row) -> None:
     """One variant: its note, its warnings, and the runs behind its figures."""
     with st.container(border=True):
-        backend = report.BACKENDS.get(row.backend, row.backend)
-        st.markdown(f"**{text.escape(row.label)}** · {text.escape(backend)}")
+        st.markdown(f"**{text.escape(row.label)}** · {text.escape(_engine(row))}")
         for words in (row.note, row.reason, *row.warnings, row.equal.sentence if row.equal else ""):
             if words:
                 st.caption(text.escape(words))
@@ -82,16 +105,14 @@ def draw_composites(found: Findings) -> None:
             st.markdown(f"`{composite.formula}`")
             st.caption(text.escape(verdict.reason))
             for check in verdict.checks:
-                icon = {True: ":material/check:", False: ":material/close:", None: ":material/question_mark:"}[
-                    check.passed
-                ]
-                st.markdown(f"{icon} **{text.escape(check.name)}** · {text.escape(check.sentence)}")
+                icon, word = _PASSED[check.passed]
+                st.markdown(f"{icon} **{text.escape(check.name)}**, {word} · {text.escape(check.sentence)}")
             if verdict.kept:
                 values = [
                     (r.label, next((v for v in r.composites if v.composite == composite.name), None))
                     for r in found.rows
                 ]
-                st.dataframe(
+                table(
                     [
                         {
                             "Variant": label,
@@ -103,6 +124,5 @@ def draw_composites(found: Findings) -> None:
                         for label, v in values
                         if v is not None
                     ],
-                    hide_index=True,
-                    width="stretch",
+                    f"{composite.label} of each variant, with its interval",
                 )

@@ -8,11 +8,12 @@ from typing import Any
 import streamlit as st
 
 from core.charts.load import Quantile, Rate, goodput_over_load, latency_over_load, request_timeline
+from core.loadtest import views
 from core.loadtest.level import FEWEST, SHARES
 from core.loadtest.load_store import LoadStore, LoadTest
 from core.loadtest.plan import named
-from core.loadtest.report import Measured, Report, export, levels
-from core.loadtest.views import METRICS, SHORT, Latency, Metric, dots, latencies, standing, table
+from core.loadtest.report import ExportKind, Measured, Report, export, levels, offered
+from core.loadtest.views import METRICS, SHORT, Latency, Metric, dots, latencies, standing
 from core.paths import data_dir
 from core.types import GOING
 from pages.ui import text
@@ -20,8 +21,14 @@ from pages.ui.figure import figure
 from pages.ui.live import moving
 from pages.ui.share import Form, download
 from pages.ui.state import report_of
+from pages.ui.table import table
 
 _LIMITS: dict[Metric, str] = {"ttft": "ttft", "tpot": "tpot", "e2e": "e2el"}
+_FILES: dict[ExportKind, tuple[str, str]] = {
+    "csv": ("Levels as CSV", ".csv"),
+    "requests": ("Requests as CSV", "-requests.csv"),
+    "json": ("All as JSON", ".json"),
+}
 
 
 def draw_load(test: LoadTest) -> None:
@@ -117,10 +124,8 @@ def _draw_points(found: Report) -> None:
             "Hollow triangles: something is off there, and the notes below say what. Quantiles and intervals by order "
             "statistics at 95 %; none where there are too few requests."
         )
-    st.dataframe(
-        [{k: _cell(v) for k, v in row.items()} for row in table(found)],
-        hide_index=True,
-        width="stretch",
+    table(
+        [{k: _cell(v) for k, v in row.items()} for row in views.table(found)],
         alt="Throughput, goodput and latency at each load",
     )
     if found.plan.objectives.stated:
@@ -159,10 +164,8 @@ def _draw_level(test: LoadTest, found: Report) -> None:
             f"{text.si(p.in_flight)} under way on average · prompts of {text.count(p.prompt_tokens)} tokens, "
             f"answers of {text.count(p.answer_tokens)} (medians)"
         )
-        st.dataframe(
+        table(
             [_latency_row(x) for x in latencies(m)],
-            hide_index=True,
-            width="stretch",
             alt="Latencies at this load, with their intervals",
         )
         need = ", ".join(f"{name} {n}" for name, n in FEWEST.items())
@@ -202,12 +205,9 @@ def _draw_checks(m: Measured) -> None:
 
 def _draw_files(test: LoadTest, found: Report) -> None:
     with st.container(horizontal=True):
-        for label, kind, name in (
-            ("Levels as CSV", "csv", f"{test.id}.csv"),
-            ("Requests as CSV", "requests", f"{test.id}-requests.csv"),
-            ("All as JSON", "json", f"{test.id}.json"),
-        ):
-            form = Form(label, name, lambda kind=kind: export(found, test.events(), kind))  # type: ignore[arg-type, misc]
+        for kind in offered(found, test.events()):
+            label, ending = _FILES[kind]
+            form = Form(label, f"{test.id}{ending}", lambda kind=kind: export(found, test.events(), kind))  # type: ignore[misc]
             download(form, f"load-file-{kind}")
         with st.popover("Delete", icon=":material/delete:", type="tertiary"):
             st.markdown("Its requests and figures are gone then.")
@@ -216,6 +216,7 @@ def _draw_files(test: LoadTest, found: Report) -> None:
 
 def _delete(test_id: str) -> None:
     LoadStore(data_dir()).delete(test_id)
+    st.toast("The load test is deleted.", icon=":material/delete:")
 
 
 def _quantiles(found: Report, metric: Metric) -> list[Quantile]:

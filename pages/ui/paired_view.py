@@ -11,6 +11,7 @@ from core.types import Evaluate, Item, Result
 from pages.ui import text
 from pages.ui.pickers import run_lines
 from pages.ui.state import open_run, readable, result_of, store
+from pages.ui.table import table
 
 _SHOWN_RUNS = 200
 _SHOWN_FLIPS = 50
@@ -75,12 +76,9 @@ def draw_comparisons(found: Compared) -> None:
                 "Items compared": comparison.n,
             }
         )
-    st.dataframe(
+    table(
         rows,
-        hide_index=True,
-        width="stretch",
         row_height=_TALL if any(len(str(row["Verdict"])) > _WIDE for row in rows) else None,
-        placeholder=text.NONE,
         alt="Every metric of both runs, their difference with its interval, and the verdict",
         column_config={
             "Verdict": st.column_config.TextColumn(width=230),
@@ -108,7 +106,7 @@ def draw_flips(found: list[Comparison], baseline: Result, result: Result) -> Non
     with st.expander(label, icon=":material/swap_vert:"):
         rows = [_flip(name, "lost", before, after) for name in flips.lost]
         rows += [_flip(name, "gained", before, after) for name in flips.gained]
-        st.dataframe(rows[:_SHOWN_FLIPS], hide_index=True, width="stretch", alt="Items that flipped")
+        table(rows[:_SHOWN_FLIPS], alt="Items that flipped")
 
 
 def draw_beside(baseline: Result, result: Result) -> None:
@@ -129,7 +127,7 @@ def draw_beside(baseline: Result, result: Result) -> None:
             }
             for i in both[:_SHOWN_ITEMS]
         ]
-        st.dataframe(rows, hide_index=True, width="stretch", height=300, alt="The answers of both runs to each item")
+        table(rows, height=300, alt="The answers of both runs to each item")
         if len(both) > _SHOWN_ITEMS:
             st.caption(f"The first {_SHOWN_ITEMS} are shown; the exports have all.")
 

@@ -22,7 +22,7 @@ from pages.ui.choices import select
 from pages.ui.models import model_picker
 from pages.ui.page import empty
 from pages.ui.served_view import draw_outside
-from pages.ui.state import choose_run, current_run, readable, result_of, store
+from pages.ui.state import choose_run, current_run, readable, result_of, set_widgets, store
 
 __all__ = ["backend_label", "backend_picker", "device_picker", "model_picker", "pick_run", "run_header", "run_picker"]
 
@@ -41,15 +41,17 @@ def run_picker(key: str) -> Run | None:
         return None
     with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
         st.markdown(run_header(run), width="content")
-        with st.popover("Other run", icon=":material/swap_horiz:", type="tertiary"):
+        with st.popover("Other run", icon=":material/swap_horiz:", type="tertiary", key=f"{key}-another"):
             names = run_names(run.id)
-            ids = list(names)
-            chosen = st.selectbox(
-                "Show this run", ids, ids.index(run.id), format_func=names.__getitem__, key=f"{key}-{run.id}"
+            shown = f"{key}-run"
+            set_widgets({shown: run.id})
+            st.selectbox(
+                "Show this run",
+                list(names),
+                format_func=names.__getitem__,
+                key=shown,
+                on_change=lambda: choose_run(st.session_state[shown]),
             )
-            if chosen != run.id:
-                choose_run(chosen)
-                st.rerun()
     if run.request.backend == "endpoint":
         draw_outside(result_of(run))
         return None

@@ -12,6 +12,7 @@ from core.runs import platform
 from core.runs.store import Run
 from pages.ui import text
 from pages.ui.page import fault
+from pages.ui.table import table
 
 SAMPLES = ":violet-badge[:material/cloud: platform, 60 s samples]"
 
@@ -42,7 +43,7 @@ def draw_platform(run: Run) -> None:
 def _draw(found: Platform) -> None:
     named = {replica: f"{n} of {len(found.replicas)}" for n, replica in enumerate(found.replicas, 1)}
     st.markdown(f"{SAMPLES} of each replica in the minutes of this run, whatever it did then")
-    st.dataframe(
+    table(
         [
             {
                 "What": row.what,
@@ -55,8 +56,6 @@ def _draw(found: Platform) -> None:
             }
             for row in rows(found)
         ],
-        hide_index=True,
-        placeholder=text.NONE,
         alt="Samples of Cloud Monitoring for the replicas in the minutes of this run",
         column_config={"What": st.column_config.TextColumn(pinned=True, width=190)},
     )

@@ -21,6 +21,7 @@ from pages.ui.ceilings import default_threads, kept
 from pages.ui.figure import figure
 from pages.ui.pickers import backend_label, ordered_backends
 from pages.ui.state import store
+from pages.ui.table import table
 
 
 @st.cache_data(max_entries=4, show_spinner="Reading this machine's own runs")
@@ -86,7 +87,7 @@ def _draw(rows: list[tuple[str, str, PredictionHere, int, dict[str, Any] | None]
     ]
     if lines:
         figure(intervals(lines, "Tokens per second", "tok/s"), key="bars-here")
-    st.dataframe(
+    table(
         [
             {
                 "Backend": backend_label(backend),
@@ -100,7 +101,6 @@ def _draw(rows: list[tuple[str, str, PredictionHere, int, dict[str, Any] | None]
             }
             for backend, dtype, p, n, seen in rows
         ],
-        hide_index=True,
         column_config={
             "Measured": st.column_config.TextColumn(
                 help="The newest run of this model, backend, weights and batch on this machine, whatever its prompt was"

@@ -9,7 +9,7 @@ function element(kind, name, text) {
 }
 
 function clock(seconds) {
-  return seconds < 10 ? `${(seconds * 1000).toFixed(0)} ms` : `${seconds.toFixed(1)} s`;
+  return seconds < 1 ? `${(seconds * 1000).toFixed(0)} ms` : `${seconds.toFixed(2)} s`;
 }
 
 function lane(data) {
@@ -35,8 +35,8 @@ function draw(view, now) {
   const end = frames.length ? frames[frames.length - 1].end_s : 0;
   view.fill.style.width = `${(100 * made) / total}%`;
   view.count.textContent = ended
-    ? `finished: ${made} tokens in ${clock(end)}, ${forwards} forwards`
-    : `${made} tokens, ${forwards} forwards`;
+    ? `finished: ${made} tokens in ${clock(end)}, ${forwards} forward passes`
+    : `${made} tokens, ${forwards} forward passes`;
   view.root.classList.toggle("ended", ended);
   if (view.shown === done) return;
   view.shown = done;

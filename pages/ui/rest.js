@@ -61,6 +61,7 @@ class Clock {
     if (this.note && note && this.note.since === note.since) return;
     this.last = new Set(note && !this.note ? this.parts.keys() : []); // with all that was shown live
     this.note = note && { ...note, began: now() - 1000 * note.for_s };
+    document.documentElement.toggleAttribute("data-resting", Boolean(this.note)); // for look.css
     if (this.line) this.note ? this.line.show(this.note) : this.line.hide();
     this.changed();
   }
@@ -156,7 +157,7 @@ class Line {
 
   show(note) {
     this.hide();
-    this.words.textContent = note.left ? `${note.words}; ${note.left}` : note.words; // once: it is said aloud
+    this.words.textContent = note.words; // once: it is said aloud
     this.root.querySelector("button").disabled = false;
     this.box.hidden = false;
     const [before, whole] = note.whole_s ? [note.before_s, note.whole_s] : [0, note.expected_s]; // else of the rest

@@ -32,10 +32,10 @@ def resting() -> Rest | None:
     return found if found is not None and found.every_s is None else None
 
 
-def words(note: Rest) -> str:
-    """What the screen says while it rests."""
-    about = f", about {round(note.expected_s)} s" if _known(note) else ""
-    return f"Timing: the screen rests so that the number is clean{about}"
+def words(note: Rest, left: str = "") -> str:
+    """What the screen says while it rests. left: of the whole run; without it, how long this pass takes."""
+    about = left or (f"about {round(note.expected_s)} s" if _known(note) else "")
+    return ", ".join(filter(None, ("Timing: the screen rests so that the number is clean", about)))
 
 
 def _known(note: Rest) -> bool:
@@ -57,9 +57,15 @@ def told(note: Rest | None) -> dict[str, Any] | None:
         return None
     for_s = max(0.0, time.time() - note.since_s)
     expected_s = note.expected_s if _known(note) else None
-    found = {"since": since(note), "for_s": for_s, "expected_s": expected_s, "words": words(note)}
     before_s, whole_s, left = _whole(note.run, for_s)
-    return found | {"before_s": before_s, "whole_s": whole_s, "left": left}
+    return {
+        "since": since(note),
+        "for_s": for_s,
+        "expected_s": expected_s,
+        "words": words(note, left),
+        "before_s": before_s,
+        "whole_s": whole_s,
+    }
 
 
 def _whole(run_id: str, for_s: float) -> tuple[float | None, float | None, str]:

@@ -14,7 +14,7 @@ from core.charts.timeline import memory_timeline, token_timeline
 from core.runs.store import Run
 from core.types import GOING, Result
 from pages.ui import text
-from pages.ui.ceilings import kept_of, own_name, reference_of, this_machine
+from pages.ui.ceilings import THIS, kept_of, no_ceilings, own_name, reference_of, this_machine
 from pages.ui.figure import figure
 from pages.ui.links import link
 from pages.ui.served_view import INSIDE
@@ -72,8 +72,9 @@ def _roofline(run: Run, result: Result) -> None:
     found = kept_of(result)
     device = this_machine(found, own_name(result))
     if device is None:
-        st.caption("The ceilings of the machine that ran it are not measured yet at this number of threads.")
-        link("pages/understand/roofline.py", "Measure them, in half a minute", ":material/straighten:", run.id)
+        st.caption(no_ceilings(result))
+        words = "Measure it, in half a minute" if own_name(result) == THIS else "Choose a data sheet"
+        link("pages/understand/roofline.py", words, ":material/straighten:", run.id)
         return
     reference = reference_of(device, result, found)
     points = measured(result.phases, result.layers, "Layers", reference.ceiling)

@@ -6,10 +6,11 @@ import streamlit as st
 
 from core.runs.export import export_run, offered
 from core.runs.store import Run
-from core.types import Failed, Result
+from core.types import GOING, Failed, Result
 from pages.ui import marks, text
 from pages.ui.energy_view import draw_energy
 from pages.ui.links import address, link
+from pages.ui.page import empty
 from pages.ui.platform_view import draw_platform
 from pages.ui.served_view import draw_served
 from pages.ui.share import Form, download
@@ -69,6 +70,19 @@ def draw_failure(run: Run, result: Result) -> None:
             title="The run was interrupted: the process that ran it is gone",
             icon=":material/power_off:",
         )
+
+
+def draw_closed(run: Run, result: Result) -> None:
+    """In place of a page that explains a model: it is being opened, or it never was."""
+    if result.status in GOING:
+        empty(
+            "The model is not open yet",
+            "What it is made of stands here as soon as it is.",
+            ":material/hourglass_empty:",
+        )
+        return
+    draw_failure(run, result)
+    empty("This run ended before its model was open", "There is nothing of it to show here.", ":material/block:")
 
 
 def draw_provenance(result: Result) -> None:

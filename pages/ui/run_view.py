@@ -45,11 +45,12 @@ def draw_stage(run: Run, result: Result) -> None:
         "ahead": ":gray-badge[{}]",
     }
     st.markdown(" ".join(marks[state].format(profiler_label(stop)) for stop, state in journey(run.recording())))
-    if result.status in GOING:
-        draw_bar(run)
-    else:
-        reached = 1.0 if result.status == "done" else stage(run.recording()).fraction or 0.0
-        st.progress(reached, text=_ending(result, text.clock(spent_s(run))))
+    with st.container(key=f"run-bar-{run.id}"):
+        if result.status in GOING:
+            draw_bar(run)
+        else:
+            reached = 1.0 if result.status == "done" else stage(run.recording()).fraction or 0.0
+            st.progress(reached, text=_ending(result, text.clock(spent_s(run))))
 
 
 def _ending(result: Result, spent: str) -> str:
@@ -126,7 +127,7 @@ def draw_numbers(run: Run, result: Result) -> None:
             "Loading",
             "Warm" if result.warm else text.seconds(result.load_s),
             "Opening the model. Warm: the worker had it open from the run before, so nothing was loaded.",
-            under="open from the run before" if result.warm else "cold start" if result.load_s else None,
+            under="already open" if result.warm else "cold start" if result.load_s else None,
         )
 
 

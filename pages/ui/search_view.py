@@ -26,8 +26,9 @@ from pages.ui.page import fault, nothing_yet
 from pages.ui.panes import table_height
 from pages.ui.share import Form, download, study_menu
 from pages.ui.state import store
-from pages.ui.studies import busy, start, study_picker
+from pages.ui.studies import busy, draw_busy, start, study_picker
 from pages.ui.sweep_view import show
+from pages.ui.table import table
 
 GOALS = ("tok_per_s", "peak_memory_bytes", "latency_s", "ttft_s", "tpot_s", "prefill_tok_per_s")
 _LIMITS = (  # measure, label, what one of the widget's unit is, whether it is a floor
@@ -138,6 +139,7 @@ def _draw_button(wanted: Search, minutes: float, ready: int) -> None:
         disabled=busy() or not ready,
     ):
         start(wanted, minutes, SHOWN)
+    draw_busy()
 
 
 @st.cache_data(max_entries=4, show_spinner="Reading the search's runs")
@@ -179,11 +181,9 @@ def draw_report(found: SearchReport) -> None:
     if (chart := goal_chart(found)) is not None:
         figure(chart, key=f"search-chart-{min(2, len(found.plan.goals))}")
     rows = sorted(found.rows, key=lambda r: ORDER.index(r.stage))
-    st.dataframe(
+    table(
         [_cells(row, found.plan) for row in rows],
-        hide_index=True,
         height=table_height(len(rows), 520),
-        placeholder=text.NONE,
         alt="Cells of the search: predicted, measured, final, and why not",
     )
     st.caption(

@@ -7,6 +7,7 @@ import streamlit as st
 from core.endpoints.client_server import Row, memory_rows, rows
 from core.types import Account, Result
 from pages.ui import text
+from pages.ui.table import table
 
 SERVER = ":violet-badge[:material/dns: as the server says]"
 INSIDE = (
@@ -50,7 +51,7 @@ def draw_outside(result: Result) -> None:
 
 
 def _table(found: tuple[Row, ...], alt: str, both: bool) -> None:
-    st.dataframe(
+    table(
         [
             {
                 "What": row.what,
@@ -60,8 +61,6 @@ def _table(found: tuple[Row, ...], alt: str, both: bool) -> None:
             }
             for row in found
         ],
-        hide_index=True,
-        placeholder=text.NONE,
         alt=alt,
         column_config={"What": st.column_config.TextColumn(pinned=True, width=170)},
     )

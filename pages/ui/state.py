@@ -223,7 +223,7 @@ def adopt_value(key: str, value: str) -> None:
 
 
 def set_widgets(values: Mapping[str, object]) -> None:
-    """Set widgets by their names, from a callback: before they are drawn again."""
+    """Set widgets by their names, before they are drawn."""
     for key, value in values.items():
         st.session_state[key] = value
 

@@ -71,7 +71,7 @@ def busy() -> bool:
 def draw_busy() -> None:
     """Why none can be started, where the strip of a study does not say it."""
     if busy() and study_store.going() is None:
-        st.caption("A run is going: stop it or wait for its end.")
+        st.caption(":material/front_hand: A run is going: stop it or wait for its end.")
 
 
 def start(plan: Sweep | Search | Architectures | FreeShapes, minutes: float, picker: str = "", *more: str) -> None:

@@ -25,6 +25,7 @@ from pages.ui.panes import table_height
 from pages.ui.share import Form, download, study_menu
 from pages.ui.state import store
 from pages.ui.studies import eta_words
+from pages.ui.table import table
 
 _SHOWN = 12  # values of an axis in a chart before it is unreadable
 
@@ -108,12 +109,10 @@ def draw_table(found: Report, key: str) -> None:
     """One row per cell; what cannot run and what failed with the reason, and the downloads."""
     rows = sweep.flat(found)
     shown = [_cells(row, found) for row in rows]
-    st.dataframe(
+    table(
         shown,
         key=f"{key}-table",
-        hide_index=True,
         height=table_height(len(shown), 520),
-        placeholder="–",
         alt="Cells of the sweep with what was measured, or why not",
     )
     with st.container(horizontal=True):

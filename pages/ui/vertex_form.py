@@ -13,6 +13,7 @@ from core.errors import ExplorerError
 from pages.ui import text
 from pages.ui.page import fault
 from pages.ui.state import rows_key
+from pages.ui.table import table
 
 T = TypeVar("T")
 PROJECTS, REGIONS, FOUND = "vertex-projects", "vertex-regions", "vertex-found"
@@ -80,13 +81,11 @@ def _names(key: str) -> list[str]:
 
 
 def _choose(found: list[Cloud]) -> str | None:
-    event: Any = st.dataframe(
+    event: Any = table(
         [_row(cloud) for cloud in found],
         key=rows_key("vertex-endpoints", (cloud.id for cloud in found)),
-        hide_index=True,
         on_select="rerun",
         selection_mode="single-row",
-        placeholder=text.NONE,
         alt="Endpoints of this project in this region",
         column_config={"Endpoint": st.column_config.TextColumn(pinned=True, width=200)},
     )

@@ -35,6 +35,7 @@ from pages.ui.rival_form import rival_form
 from pages.ui.run_view import draw_header, draw_stage
 from pages.ui.sequence import Sequence
 from pages.ui.state import open_run, readable, remembered, result_of, runner, store
+from pages.ui.studies import draw_busy
 
 _SEARCHED, _SHOWN_CURVES = 200, 5
 _PAIRS = 5
@@ -264,6 +265,8 @@ with page("Decoding", "Many tokens per forward pass: what it costs on this machi
             pairs.runs, pairs.total = [], 2 * int(n_pairs)
         if pairs.going:
             st.button("Stop", icon=":material/stop_circle:", key="stop-pairs", on_click=pairs.stop, width="stretch")
+        else:
+            draw_busy()
     with view, guard():
         found = measured_costs()
         if not found and not pairs.runs:

@@ -19,6 +19,7 @@ from pages.ui.run_report import draw_failure
 from pages.ui.run_view import draw_header, draw_stage
 from pages.ui.sequence import Sequence
 from pages.ui.state import remembered, result_of, runner
+from pages.ui.studies import draw_busy
 
 
 def draw_going(run: Run, result: Result) -> None:
@@ -77,6 +78,8 @@ with page(
             assert requests is not None
             asked[:] = requests
             pair.runs, pair.total = [], 2
+        if not pair.going:
+            draw_busy()
     with view, guard():
         runs = [run for place in range(2) if (run := pair.run(place)) is not None]
         if not runs:

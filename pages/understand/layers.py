@@ -19,7 +19,7 @@ from core.layer_names import block_of
 from core.runs.store import Run
 from core.types import GOING, Layer, LayerResult, Loaded, Result
 from pages.ui import marks, text
-from pages.ui.ceilings import Reference, choose_reference
+from pages.ui.ceilings import Reference, choose_reference, no_ceilings
 from pages.ui.crosscheck import draw_counts
 from pages.ui.figure import figure
 from pages.ui.layer_detail import draw_arithmetic, loaded_of
@@ -27,8 +27,9 @@ from pages.ui.links import link
 from pages.ui.live import live
 from pages.ui.page import empty, page
 from pages.ui.pickers import backend_label, pick_run, run_picker, strategy_label
-from pages.ui.run_report import draw_failure
+from pages.ui.run_report import draw_closed
 from pages.ui.state import open_run, readable, result_of
+from pages.ui.table import table
 
 COLOURS = {
     "Time": "seconds",
@@ -165,7 +166,7 @@ def draw_table(result: Result, phase: Phase, reference: Reference | None) -> Non
     rows = [x for x in result.layers if x.phase == phase]
     ideal = ideal_times(rows, reference.ceiling, reference.near) if reference else {}
     with st.expander("All layers as a table", icon=":material/table_rows:"):
-        st.dataframe(
+        table(
             [
                 {
                     "Layer": x.name,
@@ -180,7 +181,6 @@ def draw_table(result: Result, phase: Phase, reference: Reference | None) -> Non
                 }
                 for x in rows
             ],
-            hide_index=True,
             height=380,
             column_config={
                 "Time (µs)": st.column_config.NumberColumn(format="%.1f", help="Measured, in the profiler's own pass"),
@@ -248,15 +248,6 @@ def told_apart(first: Run, second: Run) -> tuple[str, str]:
     return names[0], names[1]
 
 
-def draw_closed(run: Run, result: Result) -> None:
-    """No layers are known: the model is being opened, or it never was."""
-    if result.status in GOING:
-        empty("The model is not open yet", "Its layers appear as soon as it is.", ":material/hourglass_empty:")
-        return
-    draw_failure(run, result)
-    empty("This run ended before its model was open", "There are no layers to show.", ":material/account_tree:")
-
-
 def draw(run: Run, result: Result) -> None:
     loaded = loaded_of(run)
     if loaded is None:
@@ -317,7 +308,7 @@ def draw_network(result: Result, loaded: Loaded, phase: Phase, reference: Refere
             )
         if shown == "Of the roof" and reference is None:
             st.info(
-                "Measure this machine on the Roofline page, or choose a data sheet as the reference roofline.",
+                no_ceilings(result),
                 icon=":material/speed:",
             )
         sizes = _values([x for x in result.layers if x.phase == phase], "seconds")

@@ -24,9 +24,11 @@ from pages.ui import text
 from pages.ui.figure import figure
 from pages.ui.layer_detail import loaded_of
 from pages.ui.live import live
-from pages.ui.page import empty, page
+from pages.ui.page import page
 from pages.ui.pickers import run_picker
+from pages.ui.run_report import draw_closed
 from pages.ui.state import result_of
+from pages.ui.table import table
 
 ABOUT = "Weights, KV cache, activations, workspace and runtime: computed and measured, and how each of them grows."
 PRECISIONS = ("q2_k", "q3_k", "q4_0", "q5_0", "q8_0", "bf16", "fp32")
@@ -70,6 +72,8 @@ def draw_side_by_side(of: Split, seen: Measured, told: dict[str, int], own: dict
     if own:
         bars.append(("reported by the library", {k: float(v) for k, v in own.items()}))
     steps = {"runtime": seen.runtime_bytes, "opening the model": seen.loading_bytes, "while running": seen.growth_bytes}
+    if seen.loading_bytes is None and seen.peak_bytes is not None:  # it was open already
+        steps = {"held before the run": seen.peak_bytes - (seen.growth_bytes or 0), "while running": seen.growth_bytes}
     known = {k: float(v) for k, v in steps.items() if v is not None}
     if known:
         bars.append(("measured", known))
@@ -78,11 +82,12 @@ def draw_side_by_side(of: Split, seen: Measured, told: dict[str, int], own: dict
     with left.container(border=True, height="stretch"):
         st.markdown("**By purpose**")
         figure(split_bars(bars), key="split")
+        foretold = " Foretold is what the library was expected to report." if own and told else ""
         warm = "" if seen.loading_bytes is not None else " The model was open already, so opening it was not measured."
         st.caption(
             f"Computed for {shape.n_context:,} tokens of cache and passes of {shape.n_forward:,} tokens, batch "
             f"{shape.batch}. Measured is resident memory: what a library only reserves, for its largest forward say, "
-            f"does not count until it is touched. Foretold is what the library was expected to report.{warm}"
+            f"does not count until it is touched.{foretold}{warm}"
         )
     with right.container(border=True, height="stretch"):
         st.markdown("**Peak**")
@@ -94,7 +99,7 @@ def draw_side_by_side(of: Split, seen: Measured, told: dict[str, int], own: dict
                    delta_description="computed" if share else None)  # fmt: skip
         rows = [{"Phase": name, "Highest": text.size(b)} for name, b in seen.peaks.items()]
         if rows:
-            st.dataframe(rows, hide_index=True, alt="Highest resident memory in each phase")
+            table(rows, alt="Highest resident memory in each phase")
         how = "the kernel's high-water mark" if seen.true_peaks else "the highest of the samples"
         st.caption(f"Peaks are {how}." if rows else "Memory was not measured in this run.")
 
@@ -108,7 +113,7 @@ def draw_table(of: Split, seen: Measured, told: dict[str, int], own: dict[str, i
         "runtime": "The library itself, before a model is open",
     }
     with st.expander("As a table", icon=":material/table_rows:"):
-        st.dataframe(
+        table(
             [
                 {
                     "Part": name,
@@ -120,7 +125,6 @@ def draw_table(of: Split, seen: Measured, told: dict[str, int], own: dict[str, i
                 }
                 for name, b in parts(of).items()
             ],
-            hide_index=True,
             column_config={
                 name: st.column_config.NumberColumn(format="%.1f")
                 for name in ("Computed (MB)", "Foretold (MB)", "Reported (MB)", "Measured (MB)")
@@ -215,7 +219,7 @@ def draw_fits(spec: ModelSpec, shape: Shape, runtime: float | None) -> None:
         f"**It fits on {n_fit} of {len(devices)} devices** :gray[· context {shape.n_context:,}, batch {shape.batch}]"
     )
     limit = spec.max_context or MOST_TOKENS
-    st.dataframe(
+    table(
         [
             {
                 "Device": d.name,
@@ -228,7 +232,6 @@ def draw_fits(spec: ModelSpec, shape: Shape, runtime: float | None) -> None:
             }
             for d, f in zip(devices, found, strict=True)
         ],
-        hide_index=True,
         height=420,
         column_config={
             "Memory (GB)": st.column_config.NumberColumn(
@@ -248,7 +251,7 @@ def draw_fits(spec: ModelSpec, shape: Shape, runtime: float | None) -> None:
 def draw_run(run: Run, result: Result) -> None:
     loaded = loaded_of(run)
     if loaded is None:
-        empty("The model is not open yet", "Its memory appears as soon as it is.", ":material/hourglass_empty:")
+        draw_closed(run, result)
         return
     shape = shape_of_run(result, loaded.setup)
     of = split(loaded.spec, shape, runtime_of(run))

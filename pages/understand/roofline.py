@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, get_args
+from collections.abc import Mapping, Sequence
+from typing import get_args
 
 import streamlit as st
 
@@ -26,8 +26,10 @@ from pages.ui.ceilings import (
     default_threads,
     kept_of,
     measure_panel,
+    no_ceilings,
     own_name,
     reference_of,
+    threads_of,
 )
 from pages.ui.figure import figure
 from pages.ui.layer_detail import draw_arithmetic, draw_lines, loaded_of, shape_of
@@ -35,10 +37,13 @@ from pages.ui.links import link
 from pages.ui.live import live
 from pages.ui.page import page
 from pages.ui.pickers import run_picker
-from pages.ui.state import current_run, result_of
+from pages.ui.run_report import draw_closed
+from pages.ui.state import current_run, result_of, set_widgets
+from pages.ui.table import table
 
 ABOUT = "How far each phase and each layer is from what the machine can do, and whether memory or arithmetic limits it."
 MOST_OVERLAYS = 3
+PICKED = "roofline-point"  # the widget that holds the point whose arithmetic is shown
 
 
 def draw_cards(points: Sequence[Point], ceiling: Ceiling) -> None:
@@ -136,12 +141,19 @@ def overlays(result: Result, reference: Reference) -> list[Reference]:
     ]
 
 
-def draw_pick(run: Run, result: Result, points: Sequence[Point], chosen: str | None, reference: Reference) -> None:
-    """The arithmetic of the point that was clicked."""
-    point = next((p for p in points if p.id == chosen and p.source == "measured"), None)
-    point = point or next((p for p in points if p.id == chosen), None)
+def draw_pick(run: Run, result: Result, by_id: Mapping[str, Point], reference: Reference) -> None:
+    """Choose a point by its name, as a click on it does too, and see its arithmetic."""
+    chosen = st.selectbox(
+        "See a point's arithmetic with its numbers",
+        list(by_id),
+        None,
+        format_func=lambda i: point_name(by_id[i]),
+        key=PICKED,
+        placeholder="click it, or choose its name",
+        width=360,
+    )
+    point = by_id.get(chosen or "")
     if point is None:
-        st.caption(":material/ads_click: Click a point to see its arithmetic written out with its numbers.")
         return
     names = {x.name for x in result.layers if x.phase == point.phase}
     if point.name in names and not point.whole:
@@ -149,14 +161,19 @@ def draw_pick(run: Run, result: Result, points: Sequence[Point], chosen: str | N
         return
     flops = point.flop_per_s * point.seconds
     with st.container(border=True):
-        title = f"{point.phase.capitalize()} as a whole" if point.whole else f"Operator {point.name} in {point.phase}"
-        st.markdown(f"**{text.escape(title)}** :gray[· one forward pass · {text.si(flops, 'FLOP')}]")
+        st.markdown(f"**{text.escape(point_name(point))}** :gray[· one forward pass · {text.si(flops, 'FLOP')}]")
         draw_lines(under_roof(flops, flops / point.intensity, reference.ceiling, point.seconds))
+
+
+def point_name(point: Point) -> str:
+    if point.whole:
+        return f"{point.phase.capitalize()} as a whole"
+    return f"{point.name} in {point.phase}"
 
 
 def draw_table(points: Sequence[Point]) -> None:
     with st.expander("All points as a table", icon=":material/table_rows:"):
-        st.dataframe(
+        table(
             [
                 {
                     "Name": p.name,
@@ -172,7 +189,6 @@ def draw_table(points: Sequence[Point]) -> None:
                 }
                 for p in points
             ],
-            hide_index=True,
             height=360,
             column_config={
                 "FLOP per byte": st.column_config.NumberColumn(format="%.3f"),
@@ -203,6 +219,9 @@ def draw_bandwidth(result: Result) -> None:
 
 def draw(run: Run, result: Result) -> None:
     loaded = loaded_of(run)
+    if loaded is None:
+        draw_closed(run, result)
+        return
     with st.container(horizontal=True, vertical_alignment="bottom"):
         reference = choose_reference(result, "roofline-device")
         level: Level = (
@@ -227,7 +246,7 @@ def draw(run: Run, result: Result) -> None:
         others = overlays(result, reference) if reference else []
     if reference is None:
         st.info(
-            "Press Measure this machine above, or choose a data sheet as the reference roofline.",
+            no_ceilings(result, "above"),
             title="There is no reference roofline yet",
             icon=":material/speed:",
         )
@@ -237,27 +256,34 @@ def draw(run: Run, result: Result) -> None:
     points = list(measured(result.phases, rows, level, ceiling, reference.near))
     draw_cards(points, ceiling)
     chart = st.container(border=True)
-    if loaded is not None:
-        activation, cache = loaded.setup.activation_dtype, loaded.setup.kv_dtype
-        for phase, forward in forwards(run, result, loaded).items():
-            if any(x.phase == phase for x in result.layers):
-                shown = {x.name for x in rows if x.phase == phase}
-                found = predicted(loaded.spec, phase, forward, level, ceiling, activation, cache, reference.near)
-                points += [p for p in found if p.whole or p.name in shown]
+    activation, cache = loaded.setup.activation_dtype, loaded.setup.kv_dtype
+    for phase, forward in forwards(run, result, loaded).items():
+        if any(x.phase == phase for x in result.layers):
+            shown = {x.name for x in rows if x.phase == phase}
+            found = predicted(loaded.spec, phase, forward, level, ceiling, activation, cache, reference.near)
+            points += [p for p in found if p.whole or p.name in shown]
     roofs = [*reference.roofs, *(r for h in others for r in h.roofs if r.main)]
     going = result.status in GOING
+    order = sorted(points, key=lambda p: (not p.whole, p.source == "measured"))
+    by_id = {p.id: p for p in order}  # whole phases first, and of a measured and a predicted one the measured
+    key = f"roof-{run.id}-{colour}-{going}"
+
+    def clicked() -> None:
+        picked = next((x["id"] for x in st.session_state[key].selection.get("pick", ())), None)
+        set_widgets({PICKED: picked if picked in by_id else None})
+
     with chart:
-        state: Any = figure(
+        figure(
             roofline(roofs, points, "bound" if colour == "bound" else "kind", pick=not going),
-            key=f"roof-{run.id}-{colour}-{going}",
-            on_select="ignore" if going else "rerun",
+            key=key,
+            on_select="ignore" if going else clicked,
         )
         st.caption(
             "Filled: measured. Hollow: predicted, on the roof by construction; a line joins the two. Area is time. "
             "Crossed: above the roof. Bytes are those that the model must move at least (compulsory traffic)."
         )
-    chosen = None if going else next((x["id"] for x in state.selection.get("pick", ())), None)
-    draw_pick(run, result, points, chosen, reference)
+    if not going:
+        draw_pick(run, result, by_id, reference)
     draw_flags(points)
     draw_table(points)
     draw_bandwidth(result)
@@ -275,8 +301,7 @@ def draw(run: Run, result: Result) -> None:
 
 with page("Roofline", ABOUT):
     shown = current_run()
-    threads = (result_of(shown).threads if shown else None) or default_threads()
-    measure_panel(threads)
+    measure_panel(threads_of(result_of(shown)) if shown else default_threads())
     run = run_picker("roofline")
     if run is not None:
         live(run, draw, "charts")

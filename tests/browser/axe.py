@@ -2,7 +2,7 @@
 
 `make axe` (python -m tests.browser.axe [PAGE | WIDTH | THEME ...]) looks at all pages, widths and themes, or at those
 that are named, and prints what is wrong; test_axe.py does a part of it in the suite. Only what is serious or critical
-counts.
+counts. What axe does not look at is looked at here: a page that is wider than its screen (WCAG 1.4.10).
 """
 
 from __future__ import annotations
@@ -52,6 +52,13 @@ class Excuse(NamedTuple):
     rule: str
     where: str  # a part of the element's selector or of its HTML
     reason: str
+
+
+WIDER = """() => {
+  const main = document.getElementById("stMain");
+  const over = (box, room) => box.scrollWidth - room;
+  return Math.max(over(document.scrollingElement, innerWidth), main ? over(main, main.clientWidth) : 0);
+}"""
 
 
 EXCUSES: tuple[Excuse, ...] = ()
@@ -164,6 +171,8 @@ def findings(page: Any) -> list[Finding]:
         for node in violation["nodes"]
         if violation["impact"] in COUNTED
     ]
+    if (n := page.evaluate(WIDER)) > 1:
+        found.append(Finding("reflow", "serious", "html", "", f"{n} pixels wider than its screen"))
     return [f for f in found if not any(e.rule == f.rule and e.where in f"{f.where} {f.html}" for e in EXCUSES)]
 
 

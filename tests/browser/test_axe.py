@@ -33,4 +33,6 @@ def test_axe_is_heard(browser: Any) -> None:
     page = axe.context(browser, 820, "light")
     page.set_content("<html lang=en><title>t</title><main><h1>h</h1><button></button></main></html>")
     assert [(f.rule, f.impact) for f in axe.findings(page)] == [("button-name", "critical")]
+    page.set_content("<html lang=en><title>t</title><main><h1 style='width: 900px'>h</h1></main></html>")
+    assert [f.rule for f in axe.findings(page)] == ["reflow"], "it is wider than 820 pixels"
     page.context.close()

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from core.runs.demo import recorded_id
+from tests.browser import axe
 from tests.browser.conftest import Server, still
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -98,3 +100,20 @@ def test_sections_of_the_menu_fold_by_keys(server: Server, tab: Tab) -> None:
     expect(head).to_have_attribute("aria-expanded", "false")
     head.press("Space")
     expect(link).to_be_visible()
+
+
+def test_another_run_is_chosen_by_keys_and_the_focus_stays(server: Server, tab: Tab) -> None:
+    axe.filled(server.home / "data")
+    page = opened(server, tab, "memory", run=str(recorded_id()))
+    page.get_by_role("button", name="Other run").focus()
+    page.keyboard.press("Enter")
+    box = page.get_by_role("combobox", name="Show this run")
+    expect(box).to_be_visible()
+    box.focus()
+    page.keyboard.press("ArrowDown")
+    page.keyboard.type("tiny-moe")
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("Recorded run")).to_have_count(0)
+    expect(box).to_be_focused()
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("button", name="Other run")).to_be_focused()

@@ -62,6 +62,8 @@ def test_nothing_is_said_while_a_run_is_timed(server: Server, counted: Tab) -> N
     line = page.locator(".rest .words")
     expect(line).to_contain_text("the screen rests so that the number is clean")
     expect(other.locator(".rest .words")).to_contain_text("the screen rests")
+    for shown, what in ((page, "[class*=st-key-run-bar-]"), (other, ".st-key-strip")):
+        expect(shown.locator(what)).to_be_hidden()  # it stands still and would tell the same
     expect(line).to_be_hidden(timeout=3 * WAIT_MS)  # on a busy machine the timing is repeated, each time after a calm
     finished(page)
     expect(metric(page, "Decode")).to_have_count(1)

@@ -25,7 +25,7 @@ def test_every_run_has_a_row(app: Open, filled: Store) -> None:
     assert len(table) == 2
     assert list(table["Model"]) == ["tiny-moe", "tiny-moe"]
     assert list(table["What"]) == ["Native", "Autoregressive"]
-    assert (table["Decode tok/s"] > 0).all()
+    assert (table["Decode (tok/s)"] > 0).all()
     assert list(table["Machine"]) == ["This machine", "This machine"]
 
 

@@ -80,6 +80,15 @@ def test_a_lesson_from_start_to_end(home: Path) -> None:
     assert 4 in progress.done(data_dir())["kv_cache"]
 
 
+def test_behind_the_last_step_the_same_button_leads_to_the_next_lesson(home: Path) -> None:
+    at = opened(lesson="one_token", step=str(len(get("one_token").steps)))
+    on = at.button(key="lesson-on")
+    following = get(names()[names().index("one_token") + 1])
+    assert on.label == f"Next lesson: {following.title}"
+    sound(on.click().run())
+    assert text.escape(following.steps[0].title) in at.subheader[0].value and at.query_params["step"] == "1"
+
+
 def test_a_step_has_an_address_and_nonsense_is_none(home: Path) -> None:
     assert "Per token" in opened(lesson="kv_cache", step="4").subheader[0].value
     assert "Fewer heads" in opened(lesson="kv_cache", step="99").subheader[0].value

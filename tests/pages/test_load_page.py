@@ -103,6 +103,15 @@ def test_a_test_that_is_going_shows_its_requests_and_can_be_stopped(app: Open) -
     assert at.button(key="load-stop").click().run().button(key="load-stop").disabled and test.cancel_requested
 
 
+def test_no_empty_file_is_offered(app: Open) -> None:
+    test = LoadStore(data_dir()).create(PLAN, local=True)
+    (test.path / "events.jsonl").write_bytes(to_json(Broken(t_s=1.0, message="Nobody listens.")) + b"\n")
+    at = sound(app(PAGE))
+    assert [b.label for b in at.get("download_button")] == ["All as JSON"]
+    at.button(key="load-delete").click().run()
+    assert [t.value for t in sound(at).toast] == ["The load test is deleted."] and not LoadStore(data_dir()).rows()
+
+
 @pytest.mark.parametrize(
     ("end", "plan", "word"),
     [

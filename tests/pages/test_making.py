@@ -184,3 +184,22 @@ def test_pairs_are_measured_in_alternating_order_beside_a_prediction(app: Open, 
 def test_trade_offs_without_a_study_says_how_to_get_one(app: Open) -> None:
     at = sound(app("pages/compare/tradeoffs.py"))
     assert any("study" in m.value.lower() for m in (*at.markdown, *at.caption))
+
+
+def test_what_is_behind_a_variant_is_reached_by_its_name(app: Open) -> None:
+    at = sound(app("pages/compare/tradeoffs.py"))
+    names = at.selectbox(key="ladder-variant")
+    before = {m.value for m in at.markdown}
+    sound(names.select_index(1).run())
+    shown = {m.value for m in at.markdown} - before
+    assert [m for m in shown if names.options[1].split(" · ")[-1] in m], shown
+
+
+@pytest.mark.parametrize("page", ["decoding", "jacobi"])
+def test_two_ways_to_decode_are_refused_before_they_are_measured(app: Open, page: str) -> None:
+    """As on the page Run: what the backend cannot get at, with the one that can at hand."""
+    at = sound(app(f"pages/understand/{page}.py", model="gpt2", backend="llama_cpp"))
+    assert at.button(key="start").disabled
+    assert any("architecture without weights" in w.proto.title for w in at.warning)
+    at.button(key="use-backend").click().run()
+    assert not sound(at).button(key="start").disabled and not at.warning

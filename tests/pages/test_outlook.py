@@ -54,7 +54,8 @@ def test_in_a_rest_the_browser_has_the_whole_run_in_one_message(filled: Store) -
     note = screens.begin(filled.root, run.id, 4.2)
     found = rest.told(note)
     assert found is not None and found["since"] == rest.since(note)
-    assert 0 <= found["before_s"] <= found["whole_s"] and "left" in found["left"]
+    assert 0 <= found["before_s"] <= found["whole_s"]
+    assert " left" in found["words"] and found["words"].count("about") == 1, "one time, that of the whole run"
     gone = rest.told(screens.begin(filled.root, "gone", 1.0))
-    assert gone is not None and (gone["before_s"], gone["whole_s"], gone["left"]) == (None, None, "")
+    assert gone is not None and (gone["before_s"], gone["whole_s"]) == (None, None) and "left" not in gone["words"]
     screens.end(filled.root)

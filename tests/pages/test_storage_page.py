@@ -33,7 +33,7 @@ def test_everything_is_in_the_table(app: Open, filled: Store, half: Path) -> Non
     at = sound(app(PAGE))
     table = at.dataframe[0].value.set_index("Kind")
     assert table.loc["Runs", "How many"] == 2 and table.loc["Runs", "Made again"] == "no"
-    assert table.loc["Half-made", "MB"] == pytest.approx(0.005)
+    assert table.loc["Half-made", "Size (MB)"] == pytest.approx(0.005)
     at.selectbox(key="kind").set_value("runs").run()
     assert sorted(sound(at).dataframe[1].value["Name"]) == sorted(filled.ids())
 

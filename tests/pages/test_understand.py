@@ -68,6 +68,17 @@ def option(at: AppTest) -> dict[str, object]:
     return found
 
 
+@pytest.mark.parametrize("page", [ROOFLINE, LAYERS, MEMORY])
+def test_another_run_is_chosen_in_one_widget(app: Open, filled: Store, page: str) -> None:
+    """One that is made anew with every choice loses the focus of who chooses by keys."""
+    newest, older = filled.ids()[:2]
+    at = sound(app(page))
+    key = f"{page.rpartition('/')[2].removesuffix('.py')}-run"
+    assert at.selectbox(key=key).value == newest
+    sound(at.selectbox(key=key).set_value(older).run())
+    assert at.selectbox(key=key).value == older and at.query_params["run"] == older
+
+
 # ---------------------------------------------------------------- Roofline
 
 
@@ -77,6 +88,23 @@ def test_without_ceilings_it_offers_to_measure_them(app: Open, filled: Store) ->
     assert "not measured yet" in words(at)
     assert "no reference roofline" in at.info[0].proto.title
     assert not at.get("vega_lite_chart")
+
+
+def test_without_the_ceilings_of_another_machine_nobody_is_asked_to_measure_this_one_for_it(
+    app: Open, filled: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pages.ui.ceilings.machine_id", lambda: "another one")
+    for page in (ROOFLINE, None):
+        told = words(sound(app(page)))
+        assert "Another machine made this run" in told and "Press Measure" not in told
+
+
+def test_the_arithmetic_of_a_point_is_reached_by_its_name(app: Open, filled: Store, ceilings_here: Ceilings) -> None:
+    at = sound(app(ROOFLINE))
+    names = at.selectbox(key="roofline-point")
+    assert names.options[:2] == ["Prefill as a whole", "Decode as a whole"] and not at.latex
+    sound(names.select("Decode as a whole").run())
+    assert at.latex and "Decode as a whole" in words(at)
 
 
 def test_measuring_shows_progress_and_keeps_the_result(
@@ -267,10 +295,11 @@ def test_two_different_runs_stand_side_by_side(app: Open, filled: Store) -> None
     assert {first, second} == set(filled.ids()) - {run.id}
 
 
-def test_a_run_that_failed_before_its_model_was_open_says_so(app: Open, store: Store) -> None:
+@pytest.mark.parametrize("page", [ROOFLINE, LAYERS, MEMORY])
+def test_a_run_that_failed_before_its_model_was_open_says_so(app: Open, store: Store, page: str) -> None:
     run = store.create(TINY)
     run.append(Failed(t_s=0.1, message="The file is cut.", hint="Copy it again."))
-    at = sound(app(LAYERS, run=run.id))
+    at = sound(app(page, run=run.id))
     assert "ended before its model was open" in words(at) and "not open yet" not in words(at)
     assert [e.proto.title for e in at.error] == ["The file is cut."]
 

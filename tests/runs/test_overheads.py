@@ -128,5 +128,5 @@ def test_predict_here(home: Path) -> None:
     overheads.save(kept, data_dir() / "overheads")
     slower = json.loads(call(*asked))
     assert slower["tpot_s"]["calibrated"] > 1.5 * guess["tpot_s"]["calibrated"]
-    assert any("4 measured forwards" in line for line in slower["assumptions"])
+    assert any("4 measured forward passes" in line for line in slower["assumptions"])
     assert "fits: yes" in call("--model", "gpt2", "--backend", "pytorch", "--weights", "fp32")
