@@ -27,8 +27,9 @@ POINTS = "[class*=st-key-roof-] svg .mark-symbol path[aria-label*=Distance]"
 
 
 def opened(server: Server, tab: Tab, page: str, **query: str) -> Any:
+    """The page with the recorded run, whatever other runs are there."""
     found = tab()
-    found.goto(server.address(page, **query))
+    found.goto(server.address(page, run=recorded_id(), **query))
     expect(found.get_by_text("Recorded run").first).to_be_visible()
     still(found)
     return found
@@ -104,7 +105,7 @@ def test_sections_of_the_menu_fold_by_keys(server: Server, tab: Tab) -> None:
 
 def test_another_run_is_chosen_by_keys_and_the_focus_stays(server: Server, tab: Tab) -> None:
     axe.filled(server.home / "data")
-    page = opened(server, tab, "memory", run=str(recorded_id()))
+    page = opened(server, tab, "memory")
     page.get_by_role("button", name="Other run").focus()
     page.keyboard.press("Enter")
     box = page.get_by_role("combobox", name="Show this run")
