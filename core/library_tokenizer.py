@@ -10,11 +10,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from core import tiktoken_file
 from core.errors import ExplorerError
+from core.models.gguf_tokenizer import splitter
 from core.tokenizer_folder import (
     SENTENCEPIECE,
     TEKKEN,
     chat_templates,
+    is_tiktoken,
     named_tokens,
     read_json,
     tokenizer_file,
@@ -25,7 +28,7 @@ _PROBE = "A fox: 3.14, twice."
 
 
 def library_tokenizer(folder: Path) -> Any:
-    """transformers' tokenizer, which reads SentencePiece and tekken files, too. Raises ExplorerError.
+    """transformers' tokenizer, which reads SentencePiece, tekken and tiktoken files, too. Raises ExplorerError.
 
     transformers builds some tokenizers anew, from the class that a folder names and the vocabulary of its
     tokenizer.json. Where that class is of another kind than the file, which many published folders have, the text
@@ -38,6 +41,8 @@ def library_tokenizer(folder: Path) -> Any:
     try:
         if file is not None and file.name == TEKKEN:
             return _tekken(file)
+        if file is not None and is_tiktoken(file):
+            return _tiktoken(file)
         found = transformers.AutoTokenizer.from_pretrained(str(folder), **options)
         if (folder / "tokenizer.json").is_file() and not _keeps(found):
             own = transformers.PreTrainedTokenizerFast.from_pretrained(str(folder), **options)
@@ -55,18 +60,62 @@ def library_tokenizer(folder: Path) -> Any:
 
 def _tekken(file: Path) -> Any:
     """Of a tekken.json, with its <s> before a text: transformers leaves that away, and mistral-common puts it there."""
-    from tokenizers import processors
-    from transformers import PreTrainedTokenizerFast
     from transformers.integrations.mistral.tokenizer import MistralConverter
 
     found = MistralConverter(str(file)).converted()
     named = {name: text for name, text in _TEKKEN_TOKENS.items() if found.token_to_id(text) is not None}
-    if bos := named.get("bos_token"):
+    return _wrapped(found, file.parent, named, opens="bos_token" in named)
+
+
+def _tiktoken(file: Path) -> Any:
+    """Of a tiktoken vocabulary, with what its family adds to it: transformers cuts every one as Llama 3 does.
+
+    Raises ValueError for a damaged one.
+    """
+    from tokenizers import AddedToken, normalizers
+    from transformers.convert_slow_tokenizer import TikTokenConverter
+
+    folder = file.parent
+    config, settings = (read_json(folder / name) for name in ("config.json", "tokenizer_config.json"))
+    family = tiktoken_file.family(file.name, config)
+    assert family is not None, "tokenizer_file gives no other"
+    words = tiktoken_file.words(file)
+
+    class Converter(TikTokenConverter):  # type: ignore[misc]
+        """Without the tiktoken package, which would do no more than read the file."""
+
+        @staticmethod
+        def load_tiktoken_bpe(tiktoken_url: str) -> dict[bytes, int]:
+            return words
+
+    found = Converter(vocab_file=str(file)).converted()
+    found.pre_tokenizer = splitter(family.rule)
+    if family.composed:
+        found.normalizer = normalizers.NFC()
+    for i, text, said in tiktoken_file.special(len(words), family, config, settings):
+        flags = {name: bool(said.get(name, False)) for name in ("single_word", "lstrip", "rstrip", "normalized")}
+        token = AddedToken(text, special=bool(said.get("special", True)), **flags)
+        (found.add_special_tokens if token.special else found.add_tokens)([token])
+        if found.token_to_id(text) != i:
+            raise ValueError(f"its special token '{text}' cannot have the id {i:,}")
+    named = {**family.named, **named_tokens(folder, settings)}
+    named = {name: text for name, text in named.items() if found.token_to_id(text) is not None}
+    opens = "bos_token" in named and bool(settings.get("add_bos_token", True))
+    return _wrapped(found, folder, named, opens)
+
+
+def _wrapped(found: Any, folder: Path, named: Mapping[str, str], opens: bool) -> Any:
+    """A `tokenizers.Tokenizer` as transformers has one, with the folder's templates. opens: a text begins with BOS."""
+    from tokenizers import processors
+    from transformers import PreTrainedTokenizerFast
+
+    if opens:
+        bos = named["bos_token"]
         adds = processors.TemplateProcessing(
             single=f"{bos} $A", pair=f"{bos} $A $B", special_tokens=[(bos, found.token_to_id(bos))]
         )
         found.post_processor = processors.Sequence([processors.ByteLevel(trim_offsets=False), adds])
-    templates = chat_templates(file.parent, read_json(file.with_name("tokenizer_config.json")))
+    templates = chat_templates(folder, read_json(folder / "tokenizer_config.json"))
     stored = templates["default"] if templates.keys() == {"default"} else templates or None
     return PreTrainedTokenizerFast(tokenizer_object=found, chat_template=stored, **named)
 

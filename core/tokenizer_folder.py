@@ -6,19 +6,20 @@ file: real weights never run on tokens that stand in for their own.
 
 from __future__ import annotations
 
+import codecs
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from core import tiktoken_file
 from core.errors import ExplorerError
 from core.types import ModelSpec
 
 SENTENCEPIECE = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model")
 TEKKEN = "tekken.json"
 READ = ("tokenizer.json", *SENTENCEPIECE, "vocab.txt", "vocab.json", TEKKEN)  # the first that is there and is read
-_TIKTOKEN_LINE = re.compile(rb"[A-Za-z0-9+/]+={0,2} \d+\r?\n")
 _SPECIAL = re.compile(rb'"special_tokens"\s*:')
 _LFS = b"version https://git-lfs"
 _CONVERT = "Put the model's tokenizer.json beside its weights, or convert {name} into one with transformers."
@@ -29,8 +30,7 @@ def tokenizer_file(folder: Path) -> Path | None:
 
     Raises ExplorerError where its only form is one that is not read.
     """
-    for name in READ:
-        file = folder / name
+    for file in (*(folder / name for name in READ), *sorted(folder.glob("*.tiktoken")), folder / "tiktoken.model"):
         if file.is_file() and _foreign(file) is None:
             return file
     for file in sorted(f for f in folder.iterdir() if f.is_file()):
@@ -47,8 +47,6 @@ def _foreign(file: Path) -> str | None:
     name = file.name
     if name == TEKKEN and not _SPECIAL.search(file.read_bytes()):
         return "a tekken vocabulary of the first form, which does not list its special tokens"
-    if name == "tiktoken.model" or file.suffix == ".tiktoken":
-        return "a tiktoken vocabulary, which does not say how a text is cut into words"
     if name.startswith("rwkv_vocab") and file.suffix == ".txt":
         return "an RWKV vocabulary"
     if name.startswith("tokenization_") and file.suffix == ".py":
@@ -57,16 +55,31 @@ def _foreign(file: Path) -> str | None:
         return "merges without their vocabulary"
     if name == "vocab.json" and not file.with_name("merges.txt").is_file():
         return "a vocabulary without its merges"
-    if name in READ:
-        with file.open("rb") as opened:
-            start = opened.read(200)
+    ranked = is_tiktoken(file)
+    if name in READ or ranked:
+        start = _start(file)
         if start.startswith(_LFS):
             return "a pointer of Git LFS instead of the file"
-        if name in SENTENCEPIECE and _TIKTOKEN_LINE.match(start):
-            return "a tiktoken vocabulary, which does not say how a text is cut into words"
+        if name == "tokenizer.json" and start.startswith(codecs.BOM_UTF8):
+            return "text with a byte order mark, which is to be saved as UTF-8 without one"
+        if ranked:
+            known = tiktoken_file.family(name, read_json(file.with_name("config.json")))
+            return None if known else "a tiktoken vocabulary, which does not say how a text is cut into words"
         if name in SENTENCEPIECE and not start.startswith(b"\n"):  # its first field: the pieces
             return "no SentencePiece model"
     return None
+
+
+def is_tiktoken(file: Path) -> bool:
+    """Whether a tokenizer's file is a tiktoken vocabulary: one has the name of a SentencePiece file."""
+    if file.name in SENTENCEPIECE:
+        return tiktoken_file.begins_as_one(_start(file))
+    return file.name in tiktoken_file.NAMES or file.suffix == tiktoken_file.SUFFIX
+
+
+def _start(file: Path) -> bytes:
+    with file.open("rb") as opened:
+        return opened.read(200)
 
 
 class Unread:
@@ -149,8 +162,11 @@ def end_ids(*sources: Any) -> frozenset[int]:
     found: set[int] = set()
     for source in sources:
         ids = source.get("eos_token_id") if isinstance(source, Mapping) else getattr(source, "eos_token_id", None)
-        found |= {ids} if isinstance(ids, int) else set(ids or ())
-    return frozenset(i for i in found if isinstance(i, int))
+        for i in ids if isinstance(ids, list | tuple | set | frozenset) else (ids,):
+            whole = i.is_integer() if isinstance(i, float) else isinstance(i, int) and not isinstance(i, bool)
+            if whole or (isinstance(i, str) and i.isdecimal()):
+                found.add(int(i))
+    return frozenset(found)
 
 
 def additions(encode: Callable[[str, bool], Sequence[int]]) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -184,11 +200,42 @@ def token_text(token: Any) -> str:
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """The object in a JSON file, empty where there is no such file. Raises ExplorerError for a damaged one."""
+    """The object in a JSON file, empty where there is no such file. Raises ExplorerError for a damaged one, and for one
+    that the libraries would pass over."""
     if not file.is_file():
         return {}
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise ExplorerError(f"{file.name} in {file.parent.name} is not valid JSON.", "Download it again.") from error
+        raise _no_json(file, error) from error
     return content if isinstance(content, dict) else {}
+
+
+def check_settings(folder: Path) -> None:
+    """Raises ExplorerError for what transformers does not read, or passes over: a file that is no JSON, a number format
+    with PyTorch's name before it."""
+    for name in ("generation_config.json", "tokenizer_config.json", "special_tokens_map.json"):
+        read_json(folder / name)
+    config = read_json(folder / "config.json")
+    for dtype in (config.get("dtype"), config.get("torch_dtype")):
+        if isinstance(dtype, str) and dtype.startswith("torch."):
+            raise ExplorerError(
+                f"config.json in {folder.name} calls its number format '{dtype}', which transformers does not read.",
+                f"Write '{dtype.removeprefix('torch.')}' there.",
+            )
+
+
+def _no_json(file: Path, error: Exception) -> ExplorerError:
+    what = f"{file.name} in {file.parent.name}"
+    if isinstance(error, UnicodeDecodeError):
+        return ExplorerError(f"{what} is no UTF-8 text.", "Save it as UTF-8, or download it again.")
+    if not isinstance(error, json.JSONDecodeError):
+        return ExplorerError(f"{what} is not valid JSON.", "Download it again.")
+    if error.doc.startswith("\ufeff"):
+        return ExplorerError(
+            f"{what} begins with a byte order mark, which the libraries that run models do not read.",
+            "Save it as UTF-8 without a byte order mark.",
+        )
+    return ExplorerError(
+        f"{what} is not valid JSON (line {error.lineno}: {error.msg}).", "Correct that line, or download it again."
+    )

@@ -55,7 +55,7 @@ def of(folder: Path) -> Weights:
         named, chosen = variant, _in_index(folder, variant) if variant.endswith(".json") else (variant,)
     else:
         named, chosen = "", _unnamed(stored)
-    _check(folder, chosen, names)
+    _check(folder, chosen)
     if chosen and all(n.startswith("adapter_model") for n in chosen):
         raise adapter(folder)
     heads = [n for n in stored if n.endswith(_HEADS)]
@@ -66,6 +66,8 @@ def of(folder: Path) -> Weights:
     if left:
         shown = ", ".join(left[:3]) + (f" and {len(left) - 3} more" if len(left) > 3 else "")
         notes.append(f"Not read, beside the weights: {shown}.")
+    if not named and len(chosen) == 1:  # under a name of its own
+        named = chosen[0]
     by_itself = named in ("", _SINGLE) or (named == _INDEX and _SINGLE not in names)
     return Weights(
         files=tuple(folder / n for n in chosen),
@@ -86,6 +88,12 @@ def told(config: Any, folder: Path) -> Any:
             f"{weights.files[0].name} in {folder.name} holds the weights under names of its maker's own, which "
             "transformers does not read.",
             "Download the model.safetensors of the same model.",
+        )
+    if len(weights.files) > 1 and not weights.explicit and not (folder / _INDEX).is_file():
+        raise ExplorerError(
+            f"The weights in {folder.name} are {len(weights.files)} files without {_INDEX}, by which transformers "
+            "finds them.",
+            f"Download the {_INDEX} of the same model.",
         )
     if explicit := weights.explicit:
         config.transformers_weights = explicit
@@ -163,10 +171,9 @@ def _unnamed(stored: list[str]) -> tuple[str, ...]:
     return tuple(n for n in stored if not n.startswith(_COPIES) and not n.endswith(_HEADS)) or tuple(stored)
 
 
-def _check(folder: Path, chosen: tuple[str, ...], names: set[str]) -> None:
+def _check(folder: Path, chosen: tuple[str, ...]) -> None:
     gone = [name for name in chosen if not os.path.isfile(folder / name)]
-    if any(name in names for name in gone):
-        name = next(name for name in gone if name in names)
+    if name := next((name for name in gone if os.path.islink(folder / name)), None):
         raise ExplorerError(
             f"{name} in {folder.name} is a link to a file that is gone.",
             "Download it again: the cache that held it was moved or cleaned.",

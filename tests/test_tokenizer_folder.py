@@ -15,6 +15,7 @@ from core.tokenizer_folder import (
     additions,
     chat_templates,
     end_ids,
+    is_tiktoken,
     named,
     named_tokens,
     read_json,
@@ -26,7 +27,7 @@ from core.types import ModelSpec
 FORMS = {
     "tekken.json": (b'{"config": {}}', "tekken"),
     "tiktoken.model": (b"AA== 0\n", "tiktoken"),
-    "qwen.tiktoken": (b"AA== 0\n", "tiktoken"),
+    "hy.tiktoken": (b"AA== 0\n", "tiktoken"),
     "tokenizer.model": (b"AA== 0\nAQ== 1\n", "tiktoken"),
     "spiece.model": (b"<!doctype html><html>404</html>", "no SentencePiece model"),
     "merges.txt": (b"#version: 0.2\nh e\n", "merges"),
@@ -56,6 +57,29 @@ def test_what_is_read_is_chosen_before_what_is_not(tmp_path: Path) -> None:
     assert tokenizer_file(tmp_path) == tmp_path / "tokenizer.json"
 
 
+@pytest.mark.parametrize(
+    ("name", "kind", "read"),
+    [
+        ("tokenizer.model", "llama", True),
+        ("tiktoken.model", "llama", True),
+        ("qwen.tiktoken", "qwen", True),
+        ("tiktoken.model", "kimi_k2", False),
+        ("tokenizer.model", "chatglm", False),
+        ("cl100k_base.tiktoken", "llama", False),
+    ],
+)
+def test_a_tiktoken_vocabulary_is_read_where_its_family_is_known(
+    name: str, kind: str, read: bool, tmp_path: Path
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": kind}))
+    (tmp_path / name).write_bytes(b"AA== 0\nAQ== 1\n")
+    if read:
+        assert tokenizer_file(tmp_path) == tmp_path / name and is_tiktoken(tmp_path / name)
+        return
+    with pytest.raises(ExplorerError, match="does not say how a text is cut into words"):
+        tokenizer_file(tmp_path)
+
+
 def test_templates_are_found_in_all_their_places(tmp_path: Path) -> None:
     listed = [{"name": "default", "template": "D"}, {"name": "tool_use", "template": "T"}]
     assert chat_templates(tmp_path, {}) == {}
@@ -81,6 +105,8 @@ def test_every_end_counts() -> None:
         eos_token_id = 3
 
     assert end_ids({"eos_token_id": [258, 41, 130]}, Config(), {"eos_token_id": None}, None) == {258, 41, 130, 3}
+    odd = {"eos_token_id": ["2", 7.0, 0.5, True, "end", float("nan")]}
+    assert end_ids({"eos_token_id": "12"}, odd) == {12, 2, 7}
 
 
 def test_additions_are_what_stands_around_a_text() -> None:
@@ -154,9 +180,16 @@ def test_real_weights_never_run_on_stand_in_tokens(tmp_path: Path) -> None:
 
 def test_damaged_json_is_a_sentence(tmp_path: Path) -> None:
     assert read_json(tmp_path / "none.json") == {}
-    (tmp_path / "bad.json").write_text("{")
-    with pytest.raises(ExplorerError, match=r"bad\.json"):
-        read_json(tmp_path / "bad.json")
+    for content, words in {
+        b"{": r"bad\.json in .* is not valid JSON \(line 1: ",
+        b'{\n"a": 1,\n}': r"is not valid JSON \(line 3: ",
+        b"[" * 100_000: "is not valid JSON",
+        '{"a": 1}'.encode("utf-16"): "is no UTF-8 text",
+        b'\xef\xbb\xbf{"a": 1}': "begins with a byte order mark",
+    }.items():
+        (tmp_path / "bad.json").write_bytes(content)
+        with pytest.raises(ExplorerError, match=words):
+            read_json(tmp_path / "bad.json")
 
 
 def test_a_token_behind_the_models_table_is_a_sentence(tmp_path: Path) -> None:

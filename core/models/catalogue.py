@@ -57,7 +57,7 @@ def find(id_or_path: str) -> ModelEntry:
     if len(id_or_path) > 200:
         raise ExplorerError(f"There is no model called '{shown}' on this machine.", "See the list of models.")
     near = difflib.get_close_matches(id_or_path, [e.id for e in listed], n=3, cutoff=0.4)
-    if id_or_path.startswith((".", "/", "~")) or id_or_path.lower().endswith((".gguf", ".json")):
+    if id_or_path.startswith((".", "/", "~", "file://")) or id_or_path.lower().endswith((".gguf", ".json")):
         raise ExplorerError(f"There is no file or folder {id_or_path}.", "Check the path.")
     hint = f"Did you mean {' or '.join(near)}?" if near else "See the list of models for what is here."
     if id_or_path.count("/") == 1:

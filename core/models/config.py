@@ -54,7 +54,10 @@ class Config:
         return self._values.get(key, default)
 
     def flag(self, key: str) -> bool:
-        return bool(self._values.get(key, False))
+        value = self._values.get(key, False)
+        if isinstance(value, str):  # "false" is as good as true to Python
+            raise ExplorerError(f"'{key}' is the text {value!r}, but must be true or false.", f"Correct '{key}'.")
+        return bool(value)
 
     def size(self, key: str, default: int | None = None) -> int:
         """A positive whole number. An absent or null field takes `default`; without one it is an error."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import urllib.parse
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,11 @@ from core.models import gguf_file, safetensors_file
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 _WANTED = "Choose a GGUF file, a folder with config.json and safetensors, or a config.json."
+_OTHERS = {  # what other programs keep weights in -> whose form it is
+    ".engine": "TensorRT", ".h5": "TensorFlow", ".keras": "Keras", ".mlmodel": "Core ML", ".msgpack": "Flax",
+    ".npz": "NumPy", ".ot": "Rust", ".pte": "ExecuTorch", ".tflite": "TensorFlow Lite",
+}  # fmt: skip
+_MOST_INSIDE = 100  # folders in one without a model that are looked into
 
 
 def files_of(path: Path) -> dict[str, str]:
@@ -48,11 +54,21 @@ def place_of(text: str) -> Path:
     if not text.strip():
         raise ExplorerError("No model, file or folder is named.", "Choose one of the list, or write its path.")
     try:
-        return Path(text).expanduser().absolute()
+        return Path(text if os.path.exists(text) else _unwrapped(text)).expanduser().absolute()
     except RuntimeError:
         raise ExplorerError(
             f"{_short(text)} begins with a user that is not known here.", "Write the whole path."
         ) from None
+
+
+def _unwrapped(text: str) -> str:
+    """A path as file managers copy it, without its quotes, or without what makes it an address (file://)."""
+    found = text.strip()
+    if len(found) > 2 and found[0] == found[-1] and found[0] in "\"'":
+        found = found[1:-1]
+    if found.startswith("file://"):
+        found = urllib.parse.unquote(found.removeprefix("file://").removeprefix("localhost"))
+    return found if found.strip("/") else text
 
 
 def check_name(text: str) -> None:
@@ -88,7 +104,7 @@ def ggufs(folder: Path) -> list[Path]:
     """The GGUF models directly in a folder, of each the first part that is there; vision projectors left out."""
     models: dict[Path, Path] = {}
     for file in sorted(folder.iterdir()):
-        if gguf_file.is_model(file.name):
+        if gguf_file.is_model(file.name) and (file.is_file() or (file.is_symlink() and not file.is_dir())):
             models.setdefault(gguf_file.parts(file)[0], file)
     return sorted(models.values())
 
@@ -109,12 +125,16 @@ def _file(path: Path) -> dict[str, str]:
         gguf_file.check_kind(path)
         gguf_file.check_parts(path)
         return {"gguf": str(gguf_file.parts(path)[0])}
+    if suffix in _OTHERS:
+        raise _of_another(path.name)
     other = gguf_file.other_kind(path)
-    kind = f"not a GGUF file{f' but {other}' if other else ''}" if suffix == ".gguf" else "no model file"
-    raise ExplorerError(f"{path.name} is {kind}.", _WANTED)
+    kind = f"{'not a GGUF file' if suffix == '.gguf' else 'no model file'}{f' but {other}' if other else ''}"
+    packed = other.endswith("archive")
+    raise ExplorerError(f"{path.name} is {kind}.", "Unpack it, and choose what is in it." if packed else _WANTED)
 
 
-def _folder(path: Path) -> dict[str, str]:
+def _folder(path: Path, look_inside: bool = True) -> dict[str, str]:
+    """look_inside: where it holds no model, say which of its folders does."""
     if (snapshot := snapshot_of(path)) is not None:
         return _folder(snapshot)
     config = path / "config.json"
@@ -135,13 +155,26 @@ def _folder(path: Path) -> dict[str, str]:
         return _file(found[0])
     if (path / weight_files.ADAPTER).is_file():
         raise weight_files.adapter(path)
-    pickles = sorted(f.name for f in path.iterdir() if f.suffix.lower() in PICKLES)
-    if pickles:
-        raise _pickle(pickles[0])
+    there = sorted(path.iterdir())
+    if odd := next((f for f in there if _is_in_capitals(f.name)), None):
+        raise ExplorerError(
+            f"{odd.name} in {path.name} is not found by any library: they look for {odd.name.lower()}.",
+            f"Rename it to {odd.name.lower()}.",
+        )
+    if pickle := next((f for f in there if f.suffix.lower() in PICKLES), None):
+        raise _pickle(pickle.name)
+    if foreign := next((f for f in there if f.suffix.lower() in _OTHERS and not f.is_dir()), None):
+        raise _of_another(foreign.name)
     if weight_files.unfinished(path):
         raise ExplorerError(
             f"The folder {path.name} holds no whole model: a download into it is not finished.",
             "Let the download end, or start it again.",
+        )
+    if config.is_file() and (exports := sorted((*path.glob("*.onnx"), *path.glob("onnx/*.onnx")))):
+        raise ExplorerError(
+            f"The folder {path.name} has its weights as {exports[0].relative_to(path)}, and only a model.onnx beside "
+            "config.json is read.",
+            "Put config.json, the tokenizer's files and the export, called model.onnx, into one folder.",
         )
     if config.is_file():
         raise ExplorerError(
@@ -152,12 +185,33 @@ def _folder(path: Path) -> dict[str, str]:
         raise ExplorerError(
             f"config.json in {path.name} is a link that leads nowhere.", "Download the model again, or mend the link."
         )
-    if weights := sorted(f.name for f in path.iterdir() if f.suffix == ".safetensors"):
+    if weights := [f.name for f in there if f.suffix in (".safetensors", ".onnx")]:
         raise ExplorerError(
             f"The folder {path.name} holds weights ({weights[0]}) but no config.json, which tells their architecture.",
             "Put the model's config.json beside them.",
         )
+    if (path / "model_index.json").is_file():
+        raise ExplorerError(f"The folder {path.name} holds a pipeline for images, and no language model.", _WANTED)
+    folders = [f for f in there if f.is_dir() and not f.name.startswith(".")] if look_inside else []
+    if inside := next((f for f in folders[:_MOST_INSIDE] if _is_model(f)), None):
+        raise ExplorerError(
+            f"The folder {path.name} holds no model itself, but {inside.name} in it does.", f"Choose {inside}."
+        )
     raise ExplorerError(f"The folder {path.name} holds no model.", _WANTED)
+
+
+def _is_model(folder: Path) -> bool:
+    try:
+        return bool(_folder(folder, look_inside=False))
+    except (ExplorerError, OSError):
+        return False
+
+
+def _is_in_capitals(name: str) -> bool:
+    """Whether it is the name of a configuration or of weights, but for its capitals."""
+    small = name.lower()
+    weights = small.endswith(".safetensors") and not name.endswith(".safetensors")
+    return (weights and not name.startswith(".")) or (small == "config.json" and name != small)
 
 
 def _has_weights(folder: Path, other: bool) -> bool:
@@ -173,6 +227,14 @@ def _has_weights(folder: Path, other: bool) -> bool:
 def _is_torch_int(config: Path) -> bool:
     quantization = read_config(config).get("quantization_config")
     return isinstance(quantization, dict) and quantization.get("quant_method") == "roofscope"
+
+
+def _of_another(name: str) -> ExplorerError:
+    whose = _OTHERS[Path(name).suffix.lower()]
+    return ExplorerError(
+        f"{name} holds weights in {whose}'s form, which is not read here.",
+        "Choose the model's safetensors or GGUF; transformers writes safetensors with save_pretrained.",
+    )
 
 
 def _pickle(name: str) -> ExplorerError:
@@ -198,7 +260,11 @@ def read_config(path: Path) -> dict[str, Any]:
     try:
         config = outside_json(path.read_bytes())
     except ValueError as error:
-        raise ExplorerError(f"{path.name} in {path.parent.name} is not valid JSON.", "Download it again.") from error
+        where = f" (line {error.lineno}: {error.msg})" if isinstance(error, json.JSONDecodeError) else ""
+        raise ExplorerError(
+            f"{path.name} in {path.parent.name} is not valid JSON{where}.",
+            "Correct that line, or download it again." if where else "Download it again.",
+        ) from error
     if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
         raise ExplorerError(
             f"{path.name} in {path.parent.name} names no model_type.",

@@ -78,6 +78,18 @@ _SPLIT = re.compile(r"^(?P<stem>.+)-(?P<part>\d{5})(?P<of>-of-)(?P<n>\d{5})$", r
 _LEFT = re.compile(r"-\d{5}-of-\d{5}|\s*\(\d+\)$", re.IGNORECASE)  # what a part's name has beside the model's
 _PIECE = re.compile(r"^(?P<whole>.+\.gguf)[-.](split-?[a-z]{1,2}|part-?([a-z]|\d+(of\d+)?))$", re.IGNORECASE)
 _LFS = b"version https://"
+_TAR = (257, b"ustar")  # where a tar archive says what it is
+_MAGICS = {
+    b"PK\3\4": "a ZIP archive",
+    b"\x1f\x8b": "a gzip archive",
+    b"BZh": "a bzip2 archive",
+    b"\xfd7zXZ\0": "an XZ archive",
+    b"\x28\xb5\x2f\xfd": "a Zstandard archive",
+    b"7z\xbc\xaf\x27\x1c": "a 7-Zip archive",
+    b"Rar!\x1a\x07": "a RAR archive",
+    b"\x80": "a pickle",
+    b'{"': "JSON",
+}
 _AGAIN = "Download or copy the file again."
 _PARTS = "Put all parts into one folder, under the names that they were published with."
 
@@ -124,7 +136,8 @@ def has_magic(path: Path) -> bool:
 def other_kind(path: Path) -> str:
     """What lies in the place of a GGUF, by its first bytes: "a web page"; "" where they tell nothing."""
     with path.open("rb") as f:
-        start = f.read(16)
+        first = f.read(_TAR[0] + len(_TAR[1]))
+    start = first[:16]
     if not start:
         return "an empty file"
     if start[:4] in (b"lmgg", b"fmgg", b"tjgg", b"algg"):
@@ -133,8 +146,9 @@ def other_kind(path: Path) -> str:
         return "a pointer of Git LFS, without the file"
     if start.lstrip()[:5].lower() in (b"<!doc", b"<html"):
         return "a web page, perhaps the message of a download that failed"
-    kinds = {b"PK\3\4": "a ZIP archive", b"\x1f\x8b": "a gzip archive", b"\x80": "a pickle", b'{"': "JSON"}
-    found = next((kind for magic, kind in kinds.items() if start.startswith(magic)), "")
+    if first[_TAR[0] :] == _TAR[1]:
+        return "a tar archive"
+    found = next((kind for magic, kind in _MAGICS.items() if start.startswith(magic)), "")
     return "a safetensors file" if start[8:10] == b'{"' else found
 
 

@@ -138,19 +138,34 @@ def _add_byte_level(writer: Any, tokenizer: Any, content: dict[str, Any], pairs:
     if normalizer not in (None, "NFC"):  # llama.cpp has none; text is nearly always in NFC
         raise _refused(f"The tokenizer's normalizer '{normalizer}' is not known to llama.cpp")
     writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre(_rule(tokenizer, bool(content["model"].get("ignore_merges"))) if pairs else "gpt-2")
+    writer.add_tokenizer_pre(_rule(tokenizer, content, pairs) if pairs else "gpt-2")
     # llama.cpp wants a merge; these two bytes never follow one another in UTF-8
     writer.add_token_merges([f"{a} {b}" for a, b in pairs] or [" ".join(gguf_tokenizer.byte_alphabet()[-2:])])
 
 
-def _rule(tokenizer: Any, whole_words: bool) -> str:
-    """The name of the rule that cuts the hard text as the tokenizer does."""
+def _rule(tokenizer: Any, content: dict[str, Any], pairs: list[tuple[str, ...]]) -> str:
+    """The name of the rule that cuts the hard text as the tokenizer does.
+
+    Whether a word that is a token stays whole comes with the rule; where its merges make every word, both are the same.
+    """
     cuts = tokenizer.pre_tokenizer.pre_tokenize_str(_HARD) if tokenizer.pre_tokenizer else []
-    for name in gguf_tokenizer.rules():
-        same = gguf_tokenizer.splitter(name).pre_tokenize_str(_HARD) == cuts
-        if same and gguf_tokenizer.keeps_whole_words(name) == whole_words:
-            return name
+    same = [n for n in gguf_tokenizer.rules() if gguf_tokenizer.splitter(n).pre_tokenize_str(_HARD) == cuts]
+    whole_words = bool(content["model"].get("ignore_merges"))
+    exact = next((name for name in same if gguf_tokenizer.keeps_whole_words(name) == whole_words), None)
+    if exact is not None:
+        return exact
+    if same and _merges_make_every_word(content, pairs):
+        return same[0]
     raise _refused("The tokenizer splits text by a rule that llama.cpp is not known to have")
+
+
+def _merges_make_every_word(content: dict[str, Any], pairs: list[tuple[str, ...]]) -> bool:
+    from tokenizers import models
+
+    vocab = content["model"]["vocab"]
+    merged = models.BPE(vocab, [(first, second) for first, second in pairs])
+    others = {"", *(token["content"] for token in content.get("added_tokens", ()))}
+    return all(len(merged.tokenize(word)) == 1 for word in vocab.keys() - others)
 
 
 def _add_sentencepiece(

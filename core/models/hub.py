@@ -32,7 +32,7 @@ from core.models.formats import PICKLES
 from core.models.gguf_file import is_model, parts
 from core.types import Progress, Record, to_json
 
-_BESIDE = (".json", ".jinja", ".txt", ".model")  # configuration and tokenizer
+_BESIDE = (".json", ".jinja", ".txt", ".model", ".tiktoken")  # configuration and tokenizer
 _PREFERRED = ("Q4_K_M", "Q8_0", "F16")  # where a repository holds a model in many quantizations
 _STALE_S = 3600.0
 

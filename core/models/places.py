@@ -148,7 +148,7 @@ def _walk(folder: Path, root: Path, depth: int, budget: list[int], troubles: lis
         return
     names = {e.name for e in children}
     relative = folder.name if folder == root else str(folder.relative_to(root))
-    has_gguf = any(gguf_file.is_named(n) for n in names)
+    has_gguf = any(gguf_file.is_named(e.name) and not e.is_dir() for e in children)
     endings = formats.PICKLES if has_gguf else (*formats.PICKLES, ".safetensors")
     told = any(n.lower().endswith(endings) for n in names) or weight_files.ADAPTER in names
     beside = any(n.endswith((".safetensors", ".onnx")) for n in names)

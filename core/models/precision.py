@@ -135,6 +135,8 @@ def declared(config: Mapping[str, Any]) -> Declared | None:
 def _declared(config: Mapping[str, Any]) -> Declared | None:
     for values in (config, nested(config) or {}):
         found = values.get("quantization_config") or values.get("compression_config")
+        if found and not isinstance(found, Mapping):
+            raise TypeError("it is no object")
         if isinstance(found, Mapping):
             method = _method(found)
             if method == OURS:

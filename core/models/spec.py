@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +24,13 @@ from core.models.architectures import from_modules, from_tensors
 from core.models.config import Config, MissingSizeError
 from core.models.gguf import gguf_config, gguf_tensors, gguf_values
 from core.models.network import Network
-from core.models.tensors import main_dtype, measured, safetensors_headers, safetensors_shapes
-from core.types import Attention, ModelSpec
+from core.models.tensors import Tensor, main_dtype, measured, safetensors_headers, safetensors_shapes
+from core.types import Attention, Embedding, ModelSpec
 
 __all__ = ["from_config", "from_gguf", "from_hf_folder", "from_onnx_folder", "read", "retype"]
 
 _MODELOPT = "hf_quant_config.json"  # where ModelOpt's older files declare their precision
+_FLOATS = ("fp64", "fp32", "fp16", "bf16")
 _MAX_CONTEXT = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len")
 
 
@@ -103,7 +104,10 @@ def stored_dtype(config: Mapping[str, Any]) -> str | None:
     """The number format that a configuration names for its weights, by the new key or the old; None: it names none."""
     for values in (config, defaults.nested(config) or {}):
         for key in ("dtype", "torch_dtype"):
-            if (name := values.get(key)) and name != "auto":
+            name = values.get(key)
+            if isinstance(name, Mapping):  # by part of a multimodal model, "" for the rest
+                name = name.get("text_config") or name.get("")
+            if name and name != "auto":
                 return canonical_dtype(str(name))
     return None
 
@@ -210,7 +214,22 @@ def from_hf_folder(path: str | Path) -> ModelSpec:
             msgspec.structs.replace(tensor, aside="mtp") if extra else tensor
             for tensor, extra in zip(tensors, behind, strict=True)
         ]
+    _check_table(spec, tensors)
     return measured(spec, tensors, keep_unknown=False)
+
+
+def _check_table(spec: ModelSpec, tensors: Iterable[Tensor]) -> None:
+    """Raises ExplorerError where the table of tokens has other rows than the configuration says: tokens were added."""
+    for layer in spec.layers:
+        if layer.kind != "embedding" or not isinstance(layer.op, Embedding) or layer.op.rows != spec.vocab_size:
+            continue
+        n = sum(t.n_elements for t in tensors if t.layer == layer.name and t.dtype in _FLOATS and not t.aside)
+        if n and n != layer.op.rows * layer.op.d and n % layer.op.d == 0:
+            raise ExplorerError(
+                f"The weights of {spec.name} have a table of {n // layer.op.d:,} tokens, and config.json says "
+                f"{spec.vocab_size:,}.",
+                "Correct 'vocab_size' in config.json, or use the one that came with the weights.",
+            )
 
 
 def _is_foreign(config: Mapping[str, Any]) -> bool:

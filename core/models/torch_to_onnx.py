@@ -33,7 +33,7 @@ from core import engine, weight_files
 from core.errors import ExplorerError
 from core.library_tokenizer import save
 from core.models import onnx_blocks
-from core.tokenizer_folder import tokenizer_file
+from core.tokenizer_folder import read_json, tokenizer_file
 
 OPSET = 23
 SOURCE = "pkg.torch.onnx.stack_trace"
@@ -111,6 +111,7 @@ def _load(source: Path) -> Any:
     from transformers import AutoConfig
     from transformers.models.auto import modeling_auto as auto
 
+    read_json(source / "config.json")  # what is wrong with it is told better here
     try:
         config = weight_files.told(
             AutoConfig.from_pretrained(source, local_files_only=True, trust_remote_code=False), source

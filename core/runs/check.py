@@ -11,7 +11,7 @@ from core.models import catalogue, chat, derived
 from core.models.templates import templates_of
 from core.runs.lineage import is_of
 from core.runs.resolve import Resolved, resolve
-from core.tokenizer_folder import Unread, tokenizer_file
+from core.tokenizer_folder import Unread, check_settings, tokenizer_file
 from core.types import (
     Backend,
     Derive,
@@ -129,6 +129,8 @@ def check(request: Request) -> Resolved:
         raise ExplorerError(f"{backend.label} cannot load weights as {request.dtype}.", f"It knows: {known}.")
     _check_prompt(request)
     _check_task(wanted)
+    if "hf" in wanted.entry.files:
+        check_settings(Path(wanted.entry.files["hf"]))
     check_text(wanted)
     needed = estimate(wanted)
     if needed.verdict == "no" and not request.allow_oversize:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from core.library_tokenizer import library_tokenizer
 from core.models.chat import render_messages
 from core.tokenizer_folder import named, tokenizer_file
 from core.types import ModelSpec
@@ -159,9 +160,7 @@ def _encoded(folder: Path, vocab_size: int) -> list[int]:
     if tokenizer_file(folder) is None:
         text = "\n\n".join((*PASSAGES, *(part for dialogue in DIALOGUES for part in dialogue)))
         return [byte % vocab_size for byte in text.encode()]
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
+    tokenizer = library_tokenizer(folder)
     template = named(tokenizer.chat_template).get("default")
     ids: list[int] = []
     for passage in PASSAGES:

@@ -20,6 +20,7 @@ import msgspec
 
 from core import engine
 from core.errors import ExplorerError
+from core.library_tokenizer import library_tokenizer
 from core.models import spec as specs
 from core.transforms import _cutting
 from core.transforms import _torch_model as torch_model
@@ -108,9 +109,7 @@ def _divergence(logits: Any, reference: Any) -> float:
 
 def _read(asked: Asked) -> list[list[int]]:
     """The beginnings of the texts as ids, until there are enough tokens."""
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(asked.path, trust_remote_code=False, local_files_only=True)
+    tokenizer = library_tokenizer(Path(asked.path))
     spec = specs.read(asked.path, "hf")
     length = min(WINDOW, spec.max_context or WINDOW)
     found: list[list[int]] = []

@@ -15,7 +15,7 @@ from core.types import Job
 SHARD_BYTES = 2 << 30
 _OWN = ("config.json", "roofscope.json", "artifact.json")  # written anew, or the parent's story
 _TRAINED_FOR = ("medusa_heads",)  # fields of a config.json that name files trained for the parent's very weights
-_COPIED = (".json", ".jinja", ".txt", ".model")
+_COPIED = (".json", ".jinja", ".txt", ".model", ".tiktoken")
 
 
 def write(out: Path, source: Path, config: dict[str, Any], tensors: dict[str, Any], job: Job) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from core import domains
 from core.errors import ExplorerError
+from core.library_tokenizer import library_tokenizer
 from core.models.chat import render
 from core.tokenizer_folder import additions, named
 from core.training import probe
@@ -29,10 +30,8 @@ class Pupil:
     """
 
     def __init__(self, model: Any, source: Source, job: Job, domain: str | None, n: int, n_probe: int) -> None:
-        from transformers import AutoTokenizer
-
         self.model, self.source, self.domain = model.requires_grad_(True), source, domain or ""
-        self.tokenizer = AutoTokenizer.from_pretrained(source.path, trust_remote_code=False, local_files_only=True)
+        self.tokenizer = library_tokenizer(Path(source.path))
         plain_attention(model)
         self.end = _ends(model, self.tokenizer)
         self._questions = None if domain is None else Questions(domain, n, n_probe, job)

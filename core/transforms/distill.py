@@ -15,6 +15,7 @@ import numpy as np
 from msgspec import Meta
 
 from core.errors import ExplorerError
+from core.library_tokenizer import library_tokenizer
 from core.training import losses
 from core.training.examples import Batches, Example
 from core.training.loop import Objective, train
@@ -161,10 +162,7 @@ def _prompts(pupil: _tuning.Pupil, params: Distilling, seed: int) -> list[list[i
 
 
 def _check_tokenizer(tokenizer: Any, origin: Source) -> None:
-    from transformers import AutoTokenizer
-
-    other = AutoTokenizer.from_pretrained(origin.path, trust_remote_code=False, local_files_only=True)
-    if other.get_vocab() != tokenizer.get_vocab():
+    if library_tokenizer(Path(origin.path)).get_vocab() != tokenizer.get_vocab():
         raise ExplorerError(
             f"{origin.entry.label} has another tokenizer than the student.", "Choose a teacher of the same family."
         )

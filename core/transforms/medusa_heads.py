@@ -17,6 +17,7 @@ from msgspec import Meta
 
 from core import domains
 from core.errors import ExplorerError
+from core.library_tokenizer import library_tokenizer
 from core.training import greedy, loop
 from core.transforms import _head_training as training
 from core.transforms import _torch_model, _tuning
@@ -134,9 +135,7 @@ def _answers(model: Any, folder: Path, params: Heads, job: Job) -> tuple[list[Te
 
     Kept in job.folder after every batch, so that they are written once.
     """
-    import transformers
-
-    tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+    tokenizer = library_tokenizer(folder)
     job.progress("Writing the questions")
     n_test = min(MOST_TESTS, max(4, round(params.questions * TEST_SHARE)))
     test = domains.load(params.domain, "test", n_test, job.seed)

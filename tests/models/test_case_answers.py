@@ -8,16 +8,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
-from core import plugins
 from core.errors import ExplorerError
-from core.models import formats, gguf_to_hf, hf_to_gguf, spec
-from core.types import Generate, Request, Session, raw
-from core.worker.generate import dialogue, template_of
+from core.models import formats, gguf_to_hf, hf_to_gguf
+from core.types import Generate, Request
 from tests.support import elsewhere
-from tests.support.cases import CASES, needed
+from tests.support.cases import CASES, answered, needed, refused, small
 from tests.support.progress import silent
 
 HELLO = Generate(prompt="hello", max_new_tokens=2)
@@ -41,31 +38,13 @@ FOLDERS = (
 
 
 def answer(backend: str, path: str, task: Generate) -> dict[str, Any]:
-    """A greedy answer of the model at `path`: the prompt as it is read, its ids, the new ids; or what refused it."""
+    """What a backend answers from the first format that the file or folder has; or what refused it."""
     try:
         fmt, place = next(iter(formats.files_of(Path(path)).items()))
-        request = Request(model="case", backend=backend, task=task, threads=1, options=_small(backend))
-        session: Session = plugins.get("backend", backend).open(place, spec.read(place, fmt), request, silent)
     except ExplorerError as error:
-        return {"refused": f"{error.message} {error.hint}"}
-    try:
-        text = dialogue(session, task)
-        ids = session.encode(text) if template_of(session, task) else raw(session, text)
-        new: list[int] = []
-        fed = ids
-        while len(new) < task.max_new_tokens and not (new and new[-1] in session.eos_ids):
-            new.append(int(session.forward(np.array([fed]), keep=1).argmax()[0, 0]))
-            session.commit(len(fed))
-            fed = new[-1:]
-        return {"text": text, "ids": ids, "new": new, "ends": sorted(session.eos_ids), "warnings": session.warnings}
-    except ExplorerError as error:
-        return {"refused": f"{error.message} {error.hint}"}
-    finally:
-        session.close()
-
-
-def _small(backend: str) -> dict[str, Any]:
-    return {"n_ctx": 256} if backend == "llama_cpp" else {}
+        return refused(error)
+    request = Request(model="case", backend=backend, task=task, threads=1, options=small(backend))
+    return answered(backend, place, fmt, request)
 
 
 def _all(asked: list[tuple[str, str, Generate]]) -> list[dict[str, Any]]:
@@ -139,8 +118,8 @@ def test_another_template_by_its_name(folder: str, llama: Any) -> None:
     mine, theirs = here(folder, TOOLS), llama[key(folder, TOOLS)]
     assert (mine["text"], mine["ids"]) == (theirs["text"], theirs["ids"]) == rendered(folder, TOOLS)
     assert "TOOL hello" in mine["text"]
-    for refused in (here(folder, UNKNOWN), llama[key(folder, UNKNOWN)]):
-        assert "no chat template called 'no_such'" in refused["refused"] and "default, tool_use" in refused["refused"]
+    for unknown in (here(folder, UNKNOWN), llama[key(folder, UNKNOWN)]):
+        assert "no chat template called 'no_such'" in unknown["refused"] and "default, tool_use" in unknown["refused"]
 
 
 def test_templates_that_want_parts_print_json_or_fail(llama: Any) -> None:
@@ -165,8 +144,8 @@ def test_every_backend_stops_at_the_first_of_several_ends(llama: Any) -> None:
     ("folder", "file"), [("tokenizers/tekken", "tekken.json"), ("tokenizers/merges-only", "merges.txt")]
 )
 def test_a_tokenizer_that_is_not_read_is_named(folder: str, file: str) -> None:
-    refused = here(folder)["refused"]
-    assert file in refused and "tokenizer.json" in refused
+    words = here(folder)["refused"]
+    assert file in words and "tokenizer.json" in words
     with pytest.raises(ExplorerError, match=file):
         hf_to_gguf.output_bytes(CASES / folder)
         hf_to_gguf.convert(CASES / folder, Path("/dev/null"), "Case", silent)

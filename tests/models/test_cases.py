@@ -1,7 +1,7 @@
 """What the small files that broke other programs must say without being run: the table of `../shared/data/cases`.
 
 Each kind has tests of its own elsewhere, on files made for them; these hold the table's figures. Runs of the cases are
-in tests/runs/test_case_runs.py.
+in test_case_answers.py and test_case_runs.py.
 """
 
 from __future__ import annotations

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import base64
 import io
+import itertools
 import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -235,6 +237,141 @@ def test_a_tekken_file_is_read(tmp_path: Path) -> None:
     library_tokenizer.save(folder, made)
     text = Text(made, specs.read(folder, "hf"))
     assert [text.encode(t) for t in texts] == ids and text.opening == (1,) and text.decode(ids[1]) == "hé"
+
+
+N_WORDS = 256 + len(TEKKEN_WORDS)  # of the tiktoken vocabulary below: every byte, then eight words
+
+
+def tiktoken_lines(words: list[bytes]) -> bytes:
+    return b"".join(base64.b64encode(word) + b" %d\n" % rank for rank, word in enumerate(words))
+
+
+def tiktoken_folder(tmp_path: Path, name: str, **config: Any) -> Path:
+    """The tiny model of 320 rows with a tiktoken vocabulary for its only tokenizer: 256 bytes, eight words."""
+    folder = hf_folder(tmp_path)
+    for file in folder.glob("tokenizer*"):
+        file.unlink()
+    (folder / "special_tokens_map.json").unlink(missing_ok=True)
+    words = [bytes([i]) for i in range(256)] + [word.encode() for word in TEKKEN_WORDS]
+    (folder / name).write_bytes(tiktoken_lines(words))
+    change(folder / "config.json", bos_token_id=N_WORDS, eos_token_id=N_WORDS + 1, pad_token_id=None, **config)
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": N_WORDS + 1}))
+    return folder
+
+
+def in_all(folder: Path, texts: tuple[str, ...]) -> list[list[int]]:
+    """The ids of texts, which are the same in PyTorch, llama.cpp and ONNX Runtime."""
+    here, there = in_both(folder, texts)
+    assert here["ids"] == there["ids"] and here["around"] == there["around"] and here["raw"] == there["raw"]
+    assert here["special"] == there["special"] and here["ends"] == there["ends"] >= {N_WORDS + 1}
+    made = folder.parent / "onnx"
+    made.mkdir()
+    library_tokenizer.save(folder, made)
+    text = Text(made, specs.read(folder, "hf"))
+    assert [text.encode(t) for t in texts] == here["ids"] and (text.opening, text.closing) == here["around"]
+    found: list[list[int]] = here["ids"]
+    return found
+
+
+HELLO, THE = 256 + 3, 256 + 7  # "hello" and " the" by their ranks
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+def test_llama_3s_tiktoken_file_is_read(scaled: bool, tmp_path: Path) -> None:
+    """Meta's 256 special tokens stand behind the words: BOS is the first, <|eot_id|> the tenth."""
+    rope = {"rope_type": "llama3", "rope_theta": 10000.0, "factor": 8.0, "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0, "original_max_position_embeddings": 32}  # fmt: skip
+    folder = tiktoken_folder(tmp_path, "tokenizer.model", **({"rope_parameters": rope} if scaled else {}))
+    eom = "<|eom_id|>" if scaled else "<|reserved_special_token_4|>"
+    texts = ("hello the", "hé 7", f"<|begin_of_text|><|start_header_id|>hello{eom}<|eot_id|>")
+    bos = N_WORDS
+    ids = [[HELLO, THE], [104, 0xC3, 0xA9, 32, 55], [bos, bos + 6, HELLO, bos + 8, bos + 9]]
+    assert in_all(folder, texts) == ids
+    tokenizer = library_tokenizer.library_tokenizer(folder)
+    assert tokenizer.encode("hello") == [bos, HELLO] and tokenizer.decode(ids[1]) == "hé 7"
+    assert (tokenizer.bos_token, tokenizer.eos_token) == ("<|begin_of_text|>", "<|end_of_text|>")
+
+
+def test_qwens_tiktoken_file_is_read(tmp_path: Path) -> None:
+    folder = tiktoken_folder(tmp_path, "qwen.tiktoken")
+    end = N_WORDS
+    texts = ("hello the", "12", "<|im_start|>hello<|im_end|><|endoftext|><|extra_0|>")
+    ids = [[HELLO, THE], [49, 50], [end + 1, HELLO, end + 2, end, end + 3]]
+    assert in_all(folder, texts) == ids
+    tokenizer = library_tokenizer.library_tokenizer(folder)
+    assert tokenizer.encode("e\u0301") == [0xC3, 0xA9], "a text is put into NFC first, and nothing is added to it"
+
+
+def test_what_the_folder_says_of_its_special_tokens_counts_before_the_familys(tmp_path: Path) -> None:
+    folder = tiktoken_folder(tmp_path, "tokenizer.model")
+    listed = {
+        str(N_WORDS): {"content": "<|begin|>", "special": True},
+        str(N_WORDS + 1): {"content": "<|end|>", "special": True},
+        str(N_WORDS + 3): {"content": "<tool>", "special": False},
+        "9000": {"content": "<behind the table>", "special": True},
+    }
+    settings = {"added_tokens_decoder": listed, "bos_token": "<|begin|>", "eos_token": "<|end|>"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings | {"add_bos_token": False}))
+    texts = ("<|begin|>hello<tool> the", f"<|reserved_token_{N_WORDS + 2}|>")
+    assert in_all(folder, texts) == [[N_WORDS, HELLO, N_WORDS + 3, THE], [N_WORDS + 2]]
+    tokenizer = library_tokenizer.library_tokenizer(folder)
+    assert tokenizer.encode("hello") == [HELLO] and tokenizer.bos_token == "<|begin|>"
+    assert tokenizer.decode([HELLO, N_WORDS + 3, N_WORDS], skip_special_tokens=True) == "hello<tool>"
+
+
+def by_ranks(text: bytes, ranks: dict[bytes, int]) -> list[int]:
+    """Byte pairs joined as tiktoken does it: of all neighbours those whose joint word has the lowest rank, first."""
+    if text in ranks:
+        return [ranks[text]]
+    pieces = [bytes([byte]) for byte in text]
+    while True:
+        joined = [(ranks[a + b], i) for i, (a, b) in enumerate(itertools.pairwise(pieces)) if a + b in ranks]
+        if not joined:
+            return [ranks[piece] for piece in pieces]
+        _, i = min(joined)
+        pieces[i : i + 2] = [pieces[i] + pieces[i + 1]]
+
+
+def test_words_are_joined_by_their_ranks(tmp_path: Path) -> None:
+    """A random vocabulary of 400 words, some of which no merge makes, over random words of four letters."""
+    chance = random.Random(3)
+    words = [bytes([i]) for i in range(256)]
+    while len(words) < 500:
+        word = chance.choice(words[97:101] + words[256:]) + chance.choice(words[97:101] + words[256:])
+        if word not in words and len(word) < 9:
+            words.append(word)
+    words += [word for word in (b"dddddddddd", b"abcdabcdab") if word not in words]
+    folder = tiktoken_folder(tmp_path, "tokenizer.model", vocab_size=len(words) + 256)
+    (folder / "tokenizer.model").write_bytes(tiktoken_lines(words))
+    tokenizer = library_tokenizer.library_tokenizer(folder)
+    ranks = {word: rank for rank, word in enumerate(words)}
+    texts = ["".join(chance.choices("abcd", k=chance.randint(1, 20))) for _ in range(300)] + ["dddddddddd"]
+    assert [tokenizer.encode(t, add_special_tokens=False) for t in texts] == [
+        by_ranks(t.encode(), ranks) for t in texts
+    ]
+
+
+TORN: dict[str, tuple[Any, str]] = {
+    "a line cut off": (lambda b: b[:-4], "is cut off or damaged"),
+    "a line lost": (lambda b: b.replace(b"aGVsbG8= 259\n", b""), "its ranks are not 0, 1, 2"),
+    "a rank twice": (lambda b: b.replace(b" 263\n", b" 262\n"), "its ranks are not 0, 1, 2"),
+    "no base64": (lambda b: b + b"%%% 264\n", "is cut off or damaged"),
+    "its end lost": (lambda b: b"".join(b.splitlines(keepends=True)[:-3]), "ends after 261 words"),
+    "bytes lost": (lambda b: b"YWI= 0\nYWM= 1\n", "lacks single bytes"),
+}
+
+
+@pytest.mark.parametrize("how", TORN)
+def test_a_damaged_tiktoken_file_is_called_so(how: str, tmp_path: Path) -> None:
+    folder = tiktoken_folder(tmp_path, "tokenizer.model")
+    listed = {str(N_WORDS): {"content": "<|begin_of_text|>"}, str(N_WORDS + 1): {"content": "<|end_of_text|>"}}
+    (folder / "tokenizer_config.json").write_text(json.dumps({"added_tokens_decoder": listed}))
+    file = folder / "tokenizer.model"
+    make, words = TORN[how]
+    file.write_bytes(make(file.read_bytes()))
+    with pytest.raises(ExplorerError, match=words) as refused:
+        library_tokenizer.library_tokenizer(folder)
+    assert "tokenizer.json" in refused.value.hint and refused.value.message.endswith(".")
 
 
 @pytest.mark.parametrize("how", ["cut", "html"])

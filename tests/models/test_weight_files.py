@@ -159,6 +159,10 @@ def test_each_weight_counts_once(layout: Callable[[Path], str], folder: Path) ->
     weights = weight_files.of(folder)
     stored = (*weights.files, *weights.heads)
     assert entry.size_bytes == sum(f.stat().st_size for f in stored) < 4 * N + 4096
+    if layout is no_index:
+        with pytest.raises(ExplorerError, match=r"3 files without model\.safetensors\.index\.json"):
+            weight_files.told(SimpleNamespace(), folder)
+        return
     config = weight_files.told(SimpleNamespace(), folder)
     assert getattr(config, "transformers_weights", "") == explicit
 

@@ -18,7 +18,7 @@ from core.backends.pytorch.families import FAMILIES
 from core.backends.pytorch.session import TorchSession
 from core.errors import ExplorerError
 from core.plugins import settings
-from core.tokenizer_folder import named, template_warnings
+from core.tokenizer_folder import check_settings, named, template_warnings
 from core.types import Backend, ModelSpec, Progress, Record, Request, Reserve, Scalar
 from hardware.detect import usable_cores
 from hardware.heap import give_back
@@ -84,6 +84,7 @@ class PyTorch:
         device = "cpu" if integers else load.choose_device(options.device, folder)
         torch.set_num_threads(request.threads or usable_cores())
         load.check_known(folder)
+        check_settings(folder)
         progress("Reading the tokenizer")
         tokenizer = load.load_tokenizer(folder, spec)
         loaded = "fp32" if integers else dtype

@@ -7,7 +7,8 @@ safetensors only and code from the folder is never run.
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from core.types import ModelSpec, Progress, Setup
 
 DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 DAMAGED = "Check that the folder is complete and that its config.json matches its weights."
+_SCALE = re.compile(r"[._](scales?|scale_inv|zeros|qzeros|zero_point|absmax|global_scale|biases)$")
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
@@ -73,11 +75,8 @@ def load_model(
     with explained(f"PyTorch cannot open {folder.name}", DAMAGED), _loading_progress(progress):
         if stored.files:
             progress("Loading weights")
-            if stored.explicit:
-                own = transformers.AutoConfig.from_pretrained(
-                    str(folder), trust_remote_code=False, local_files_only=True
-                )
-                arguments["config"] = weight_files.told(own, folder)
+            own = transformers.AutoConfig.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
+            arguments["config"] = weight_files.told(own, folder)
             model, info = auto.from_pretrained(
                 str(folder),
                 use_safetensors=True,
@@ -87,6 +86,7 @@ def load_model(
                 **arguments,
             )
             missing = sorted(info["missing_keys"])
+            _check_scales(folder, info["unexpected_keys"])
         else:
             progress("Making random weights")
             model, missing = _drawn(folder, auto, seed, arguments), []
@@ -132,6 +132,18 @@ def _drawn(folder: Path, auto: Any, seed: int, arguments: dict[str, Any]) -> Any
     return auto._model_mapping[type(config)].from_pretrained(None, config=config, state_dict={}, **arguments)
 
 
+def _check_scales(folder: Path, unread: Iterable[str]) -> None:
+    """Raises ExplorerError where the library took quantized weights and left their scales: what it has are other
+    numbers."""
+    scales = sorted(name for name in unread if _SCALE.search(name))
+    if scales and read_json(folder / "config.json").get("quantization_config"):
+        raise ExplorerError(
+            f"transformers reads the quantized weights in {folder.name} and leaves {len(scales)} of their scales "
+            f"unread ({scales[0]}), so that the model would not be itself.",
+            "Write its weights as plain numbers once, and run that model: Transform, Dequantize.",
+        )
+
+
 class ByteTokenizer:
     """Stands in where an architecture comes without a tokenizer: one token per UTF-8 byte."""
 
@@ -164,9 +176,12 @@ def check_known(folder: Path) -> None:
 
     kind = read_json(folder / "config.json").get("model_type")
     if isinstance(kind, str) and kind not in CONFIG_MAPPING:
+        plain = kind.strip().lower()
         raise ExplorerError(
             f"transformers does not know the architecture '{kind}', and code that comes with a model is never run.",
-            "Its work and memory can be computed; to run it, take its GGUF or a newer transformers.",
+            f"Did you mean {plain}? Correct 'model_type' in config.json."
+            if plain in CONFIG_MAPPING
+            else "Its work and memory can be computed; to run it, take its GGUF or a newer transformers.",
         )
 
 
@@ -252,6 +267,8 @@ def explained(what: str, hint: str) -> Iterator[None]:
         if "can't allocate memory" in str(error):
             raise out_of_memory() from error
         cause = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        if isinstance(error, KeyError):  # of a table of the library's
+            cause = f"transformers knows no {cause}"
         raise ExplorerError(f"{what}: {cause.split('. ')[0].rstrip('.')}.", hint) from error
 
 

@@ -8,6 +8,7 @@ which `generic` puts in order.
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import pkgutil
 from collections.abc import Mapping
@@ -41,9 +42,11 @@ def build(values: Mapping[str, Any]) -> tuple[Config, Network]:
         )
     family = _families().get(str(model_type))
     if family is None:
+        near = difflib.get_close_matches(str(model_type).strip().lower(), model_types(), n=2, cutoff=0.8)
+        known = f"Known: what transformers knows, and {', '.join(model_types())}."
         raise ExplorerError(
             f"The architecture '{model_type}' is not known here, nor to transformers where that is installed.",
-            f"Known: what transformers knows, and {', '.join(model_types())}.",
+            f"Did you mean {' or '.join(near)}? Correct 'model_type' in config.json." if near else known,
         )
     config = Config(values, family.DEFAULTS[model_type])
     network: Network = family.build(config)
