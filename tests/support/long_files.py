@@ -18,6 +18,7 @@ LONG_S = {
     "tests/contract/test_strategies.py": 35.0,
     "tests/backends/test_depth.py": 32.0,
     "tests/training/test_training.py": 30.0,
+    "tests/models/test_brought_files.py": 30.0,
     "tests/transforms/test_prune.py": 30.0,
     "tests/studies/test_benchmark.py": 30.0,
     "tests/transforms/test_structured.py": 27.0,
