@@ -223,7 +223,8 @@ def _check_table(spec: ModelSpec, tensors: Iterable[Tensor]) -> None:
     for layer in spec.layers:
         if layer.kind != "embedding" or not isinstance(layer.op, Embedding) or layer.op.rows != spec.vocab_size:
             continue
-        n = sum(t.n_elements for t in tensors if t.layer == layer.name and t.dtype in _FLOATS and not t.aside)
+        own = [t for t in tensors if t.layer == layer.name and not t.aside]
+        n = sum(t.n_elements for t in own) if all(t.dtype in _FLOATS for t in own) else 0  # integers come with scales
         if n and n != layer.op.rows * layer.op.d and n % layer.op.d == 0:
             raise ExplorerError(
                 f"The weights of {spec.name} have a table of {n // layer.op.d:,} tokens, and config.json says "

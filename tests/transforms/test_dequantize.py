@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -328,3 +329,16 @@ def test_the_cases_are_refused_with_the_way_out_and_answer_after_it(
     assert "roofscope transform dequantize --model" in refused.value.hint
     derive = Request(model=str(path), backend="pytorch", task=Derive(transform="dequantize"))
     assert resolve(derive).format == "hf"
+
+
+@needed
+def test_scales_that_the_library_leaves_unread_are_not_left_out_in_silence(tmp_path: Path) -> None:
+    """Those of the case are all one, so that the library's answer is right; one that is not makes it another model."""
+    path = tmp_path / "doubled"
+    shutil.copytree(CASES / "quantized-folders" / "mxfp8", path)
+    tensors = load_file(path / "model.safetensors")
+    name = "model.layers.1.mlp.up_proj.weight_scale"
+    tensors[name] = (tensors[name].view(torch.uint8) + 1).view(tensors[name].dtype)
+    save_file(tensors, path / "model.safetensors")
+    with pytest.raises(ExplorerError, match=r"leaves 14 of their scales unread .*not be itself"):
+        logits(str(path))

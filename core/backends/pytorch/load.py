@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import platform
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -86,7 +86,7 @@ def load_model(
                 **arguments,
             )
             missing = sorted(info["missing_keys"])
-            _check_scales(folder, info["unexpected_keys"])
+            _check_scales(folder, stored.files, info["unexpected_keys"])
         else:
             progress("Making random weights")
             model, missing = _drawn(folder, auto, seed, arguments), []
@@ -132,16 +132,29 @@ def _drawn(folder: Path, auto: Any, seed: int, arguments: dict[str, Any]) -> Any
     return auto._model_mapping[type(config)].from_pretrained(None, config=config, state_dict={}, **arguments)
 
 
-def _check_scales(folder: Path, unread: Iterable[str]) -> None:
-    """Raises ExplorerError where the library took quantized weights and left their scales: what it has are other
-    numbers."""
-    scales = sorted(name for name in unread if _SCALE.search(name))
-    if scales and read_json(folder / "config.json").get("quantization_config"):
+def _check_scales(folder: Path, files: Iterable[Path], unread: Iterable[str]) -> None:
+    """Raises ExplorerError where the library took quantized weights and left scales that change them, or zero points:
+    what it has are other numbers."""
+    scales = {name for name in unread if _SCALE.search(name)}
+    if scales and read_json(folder / "config.json").get("quantization_config") and not _neutral(files, scales):
         raise ExplorerError(
             f"transformers reads the quantized weights in {folder.name} and leaves {len(scales)} of their scales "
-            f"unread ({scales[0]}), so that the model would not be itself.",
+            f"unread ({min(scales)}), so that the model would not be itself.",
             "Write its weights as plain numbers once, and run that model: Transform, Dequantize.",
         )
+
+
+def _neutral(files: Iterable[Path], names: Collection[str]) -> bool:
+    """Whether these tensors change nothing: scales are one, zero points and biases zero."""
+    import safetensors
+
+    for file in files:
+        with safetensors.safe_open(file, "pt") as found:
+            for name in set(names) & set(found.keys()):
+                wanted = 1.0 if "scale" in name.rpartition(".")[2] else 0.0
+                if not bool((found.get_tensor(name).float() == wanted).all()):
+                    return False
+    return True
 
 
 class ByteTokenizer:
