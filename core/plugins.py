@@ -59,6 +59,11 @@ def get(kind: Kind, name: str) -> Any:
     return _module(kind, name).plugin
 
 
+def label(kind: Kind, name: str) -> str:
+    """The plugin's label without the explanation in brackets; a name that is no plugin's here stays as it is."""
+    return str(get(kind, name).label).split(" (")[0] if name in names(kind) else name
+
+
 def about(kind: Kind, name: str) -> str:
     """What the plugin is, in a sentence or two: the first paragraph of its file."""
     return " ".join((_module(kind, name).__doc__ or "").split("\n\n")[0].split())

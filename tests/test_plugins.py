@@ -42,3 +42,13 @@ def test_every_plugin_has_the_attributes_of_its_contract(kind: str) -> None:
         plugin = plugins.get(kind, name)
         assert plugin.name == name
         assert not {attribute for attribute in wanted if not hasattr(plugin, attribute)}, name
+
+
+def test_a_label_is_read_without_its_brackets_and_an_unknown_name_stays() -> None:
+    assert plugins.label("backend", "llama_cpp") == "llama.cpp"
+    assert plugins.label("backend", "from-elsewhere") == "from-elsewhere"
+    assert all(
+        plugins.label(kind, n) and "(" not in plugins.label(kind, n)
+        for kind in plugins.KINDS
+        for n in plugins.names(kind)
+    )

@@ -160,7 +160,7 @@ def _sentence(advice: Advice, ratio: Ratio | None, outcome: Outcome, n_disturbed
     if ratio is None:
         return "No pair could be compared: every one was disturbed or is gone, or the metric was not measured."
     between = f" ({ratio.low:.3g} to {ratio.high:.3g})" if ratio.low is not None and ratio.high is not None else ""
-    words = f"{what.capitalize()}: promised {promised}, measured ×{ratio.value:.3g}{between} over {_pairs(ratio.n)}."
+    words = f"Gain in {what}: promised {promised}, measured ×{ratio.value:.3g}{between} over {_pairs(ratio.n)}."
     if n_disturbed:
         words += f" {_pairs(n_disturbed)} {'was' if n_disturbed == 1 else 'were'} disturbed and "
         words += f"{'does' if n_disturbed == 1 else 'do'} not count."

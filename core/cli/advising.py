@@ -59,7 +59,7 @@ def _tell(case: Case) -> None:
     click.echo(f"{LABELS[given.rule]} [{given.rule}]: {given.change}")
     click.echo(f"  {given.finding}")
     click.echo(
-        f"  {METRICS[given.metric]}: ×{gain.likely:.3g} ({gain.low:.3g} to {gain.high:.3g}), estimated; "
+        f"  gain in {METRICS[given.metric]}: ×{gain.likely:.3g} ({gain.low:.3g} to {gain.high:.3g}), estimated; "
         f"quality {given.quality.words if isinstance(given.quality, Loss) else given.quality}"
     )
     click.echo(f"  {gain.basis}")

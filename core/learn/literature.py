@@ -157,11 +157,11 @@ def way(place: Place) -> Way:
             strategy = plugins.get("strategy", place.name)
             able = [b for b in _BACKENDS if strategy.needs <= plugins.get("backend", b).capabilities]
             query = {"strategy": place.name} | ({"backend": able[0]} if able else {})
-            return Way(_RUN, query, f"Decode with {strategy.label.split(' (')[0]}")
+            return Way(_RUN, query, f"Decode with {plugins.label('strategy', place.name)}")
         case "transform":
             transform = plugins.get("transform", place.name)
             page = _TRAIN if transform.trains else _TRANSFORM
-            return Way(page, {"transform": place.name}, transform.label.split(" (")[0])
+            return Way(page, {"transform": place.name}, plugins.label("transform", place.name))
         case "backend":
             return Way(_RUN, {"backend": place.name}, f"Run in {plugins.get('backend', place.name).label}")
         case "preset":

@@ -31,6 +31,7 @@ from core.types import Record, Result, Score, from_json
 from hardware.detect import Machine
 
 FILE = "architectures.json"
+_label = partial(plugins.label, "backend")  # of an engine; a device's name stays
 WHOLE: Final = "whole"
 Role = Literal["whole", "chosen", "random", "masked"]
 PROXIES = {  # name -> what it is, whether it only counts
@@ -356,7 +357,7 @@ def proxies(rows: Sequence[Shaped], engines: Sequence[str]) -> tuple[Proxy, ...]
             n: PROXIES[n] for n in ("n_params", "weight_bytes")
         }
         truth, logs = [_ratio(r, i) for r in ready], [math.log(r.n_params) for r in ready]
-        found += _ranked(f"speed in {_place(engine)}", told, truth, logs, labels, "higher")
+        found += _ranked(f"speed in {_label(engine)}", told, truth, logs, labels, "higher")
     return tuple(found)
 
 
@@ -475,7 +476,7 @@ def _words(
     engine, ratio = plan.engines[0], best.speeds[0].ratio
     assert ratio is not None, "the answer was measured"
     words = [
-        f"{best.label}: {interval_words(ratio)} times the whole model's decode speed in {_place(engine)}, with "
+        f"{best.label}: {interval_words(ratio)} times the whole model's decode speed in {_label(engine)}, with "
         f"{best.n_params / 1e6:.1f} M of {rows[0].n_params / 1e6:.1f} M parameters.",
         f"What it costs after training: {interval_words(best.kl)} nat per token to the whole model"
         + (f", {interval_words(best.perplexity)} times its perplexity" if best.perplexity else "")
@@ -485,11 +486,11 @@ def _words(
     if ratio.value < plan.speedup:
         words.append(f"No finished shape reaches {plan.speedup:g} times the speed; this is the fastest.")
     if best.speeds[0].disturbed:
-        words.append(f"{best.speeds[0].disturbed} of its rounds in {_place(engine)} were disturbed by other work.")
+        words.append(f"{best.speeds[0].disturbed} of its rounds in {_label(engine)} were disturbed by other work.")
     for i, name in enumerate(plan.engines):
         on = [r for r in done if r.speeds and r.speeds[i].on_front]
         if on:
-            words.append(f"On the front in {_place(name)}: {len(on)} of {len(done)} finished shapes.")
+            words.append(f"On the front in {_label(name)}: {len(on)} of {len(done)} finished shapes.")
     words += _contrast_words(plan, rows, state)
     if quantized is not None and quantized.kl is not None and quantized.ratio is not None:
         words.append(
@@ -520,7 +521,7 @@ def _contrast_words(plan: Architectures, rows: Sequence[Shaped], state: State[Ar
     for place in plan.places:
         one, other = gain(a, place), gain(b, place)
         if one is not None and other is not None:
-            told.append(f"{_place(place)} {one:.2f} and {other:.2f}")
+            told.append(f"{_label(place)} {one:.2f} and {other:.2f}")
     if not told:
         return []
     return [
@@ -528,11 +529,6 @@ def _contrast_words(plan: Architectures, rows: Sequence[Shaped], state: State[Ar
         f"({by_id[b].n_params / 1e6:.1f} M) are expected to decode faster than the whole model by: {'; '.join(told)}. "
         f"Masked, they lose {by_id[a].masked or 0:.3f} and {by_id[b].masked or 0:.3f} nat per token."
     ]
-
-
-def _place(name: str) -> str:
-    """An engine's or a device's name for readers."""
-    return plugins.get("backend", name).label if name in plugins.names("backend") else name
 
 
 def interval_words(of: Interval | None, digits: int = 3) -> str:
@@ -574,7 +570,7 @@ def markdown(found: Found) -> str:
         f"- {found.shapes:,} shapes were priced, {found.masked} masked, {len(found.finished)} trained and measured."
     )
     head = ["Shape", "Parameters", "Bytes", "KL masked", "KL trained", "Perplexity ×"]
-    head += [f"{_place(engine)} ×" for engine in plan.engines]
+    head += [f"{_label(engine)} ×" for engine in plan.engines]
     lines += ["", "| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for row in (r for r in found.rows if r.role != "masked"):
         cells = [

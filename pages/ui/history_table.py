@@ -9,10 +9,12 @@ from typing import Any
 
 import streamlit as st
 
+from core import plugins
+from core.plugins import Kind
 from hardware.detect import machine_id
 from pages.ui import text
 from pages.ui.panes import table_height
-from pages.ui.pickers import backend_label, plugin_label
+from pages.ui.pickers import backend_label
 from pages.ui.state import rows_key
 from pages.ui.table import table
 
@@ -82,5 +84,6 @@ def _machine(row: dict[str, Any]) -> str | None:
 
 def _labels(backend: str | None, task: str | None, did: str | None) -> tuple[str | None, str | None]:
     """The backend, and the strategy of a generation; of other runs the eval or the transform."""
-    kind = {"evaluate": "eval", "derive": "transform"}.get(task or "", "strategy")
-    return backend_label(backend) if backend else None, plugin_label(kind, did) if did else None
+    kinds: dict[str, Kind] = {"evaluate": "eval", "derive": "transform"}
+    kind = kinds.get(task or "", "strategy")
+    return backend_label(backend) if backend else None, plugins.label(kind, did) if did else None

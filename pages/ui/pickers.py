@@ -8,7 +8,6 @@ from collections.abc import Iterable
 import streamlit as st
 
 from core import plugins
-from core.errors import ExplorerError
 from core.paths import data_dir
 from core.runs.ceilings import ran_on
 from core.runs.demo import recorded_id
@@ -98,9 +97,9 @@ def what(request: Request) -> str:
     """What was done: the strategy of a generation, the eval's or the transform's name."""
     match request.task:
         case Evaluate():
-            return plugin_label("eval", request.task.eval)
+            return plugins.label("eval", request.task.eval)
         case Derive():
-            return plugin_label("transform", request.task.transform)
+            return plugins.label("transform", request.task.transform)
     return strategy_label(request.strategy)
 
 
@@ -128,26 +127,18 @@ def other_machine(result: Result) -> str:
 
 def backend_label(name: str) -> str:
     """`llama.cpp`; an unknown name (a run from elsewhere) stays as it is."""
-    return plugin_label("backend", name)
+    return plugins.label("backend", name)
 
 
 def strategy_label(name: str) -> str:
     """`Autoregressive`, without the explanation in brackets."""
-    return plugin_label("strategy", name)
+    return plugins.label("strategy", name)
 
 
 def profiler_label(name: str) -> str:
     """`Layer times`; anything else with a capital letter."""
-    found = plugin_label("profiler", name)
+    found = plugins.label("profiler", name)
     return found if found != name else name.capitalize()
-
-
-def plugin_label(kind: str, name: str) -> str:
-    """A plugin's label without the explanation in brackets; an unknown name stays as it is."""
-    try:
-        return str(plugins.get(kind, name).label).split(" (")[0]
-    except ExplorerError:
-        return name
 
 
 def backend_picker(key: str = "backend", label: str = "Backend", default: str | None = None) -> str:

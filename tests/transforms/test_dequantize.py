@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from core import plugins
+from core.backends.pytorch.load import _neutral
 from core.errors import ExplorerError
 from core.models import precision
 from core.models import spec as specs
@@ -342,3 +343,5 @@ def test_scales_that_the_library_leaves_unread_are_not_left_out_in_silence(tmp_p
     save_file(tensors, path / "model.safetensors")
     with pytest.raises(ExplorerError, match=r"leaves 14 of their scales unread .*not be itself"):
         logits(str(path))
+    plain = hf_folder(tmp_path) / "model.safetensors"
+    assert not _neutral([plain], {"a.name.of.no.tensor.weight_scale"}), "nothing is known of what is not found"

@@ -145,16 +145,19 @@ def _check_scales(folder: Path, files: Iterable[Path], unread: Iterable[str]) ->
 
 
 def _neutral(files: Iterable[Path], names: Collection[str]) -> bool:
-    """Whether these tensors change nothing: scales are one, zero points and biases zero."""
+    """Whether these tensors are all there and change nothing: scales are one, zero points and biases zero."""
     import safetensors
 
+    missing = set(names)
     for file in files:
         with safetensors.safe_open(file, "pt") as found:
-            for name in set(names) & set(found.keys()):
+            here = missing & set(found.keys())
+            missing -= here
+            for name in here:
                 wanted = 1.0 if "scale" in name.rpartition(".")[2] else 0.0
                 if not bool((found.get_tensor(name).float() == wanted).all()):
                     return False
-    return True
+    return not missing
 
 
 class ByteTokenizer:
