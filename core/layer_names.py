@@ -415,28 +415,30 @@ def _hf_mlp(rest: str, moe: bool) -> str | None:
 _HF_STEMS = ("model", "model.language_model", "language_model.model", "transformer", "backbone")
 
 
-def hf_paths(name: str) -> tuple[str, ...]:
+def hf_paths(name: str, mlx: bool = False) -> tuple[str, ...]:
     """Paths that transformers gives to the module of this canonical name in one family or another, for patterns over
-    module names: the way back from `canonical_hf`."""
+    module names: the way back from `canonical_hf`. mlx: those that MLX gives, whose experts have a name of their own.
+    """
     match = _BLOCK_NAME.match(name)
     if match is None:
         leaves = [leaf for leaf, ours in {**_HF_OUTSIDE, **_HF_WHOLE}.items() if ours == name]
         stems = (*_HF_STEMS, "language_model")
         return tuple(dict.fromkeys(f"{stem}{leaf}" for leaf in leaves for stem in ("", *(f"{s}." for s in stems))))
     part, _, leaf = name[match.end() :].partition(".")
-    return tuple(f"{stem}.layers.{match.group(1)}.{path}" for path in _hf_parts(part, leaf) for stem in _HF_STEMS) or (
-        name,
-    )
+    return tuple(
+        f"{stem}.layers.{match.group(1)}.{path}" for path in _hf_parts(part, leaf, mlx) for stem in _HF_STEMS
+    ) or (name,)
 
 
-def _hf_parts(part: str, leaf: str) -> list[str]:
+def _hf_parts(part: str, leaf: str, mlx: bool) -> list[str]:
     modules, table = {
         "attn": ((*_HF_ATTENTION_MODULES, "mixer"), _HF_ATTENTION),  # a mixer is any of them in Nemotron-H
         "ssm": (_HF_SSM_MODULES, _HF_SSM),
         "mlp": ((*_HF_MLP_MODULES, "mixer"), _HF_MLP),
     }.get(part, ((), {}))
     group, _, last = leaf.rpartition(".")
-    between = {"experts": ("experts.0.", "experts.", "switch_mlp."), "shared_expert": ("shared_experts.", f"{group}.")}
+    experts = ("experts.0.", "experts.", *(("switch_mlp.",) if mlx else ()))
+    between = {"experts": experts, "shared_expert": ("shared_experts.", f"{group}.")}
     leaves = [theirs for theirs, ours in table.items() if theirs and ours == last] or [leaf]
     return [f"{module}.{inner}{leaf}" for module in modules for inner in between.get(group, ("",)) for leaf in leaves]
 

@@ -6,7 +6,7 @@ One reader, so that a folder and what is made of it read a text alike. transform
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +64,7 @@ def _tekken(file: Path) -> Any:
 
     found = MistralConverter(str(file)).converted()
     named = {name: text for name, text in _TEKKEN_TOKENS.items() if found.token_to_id(text) is not None}
-    return _wrapped(found, file.parent, named, opens="bos_token" in named)
+    return _wrapped(found, file.parent, named, [text for name, text in named.items() if name == "bos_token"])
 
 
 def _tiktoken(file: Path) -> Any:
@@ -77,7 +77,7 @@ def _tiktoken(file: Path) -> Any:
 
     folder = file.parent
     config, settings = (read_json(folder / name) for name in ("config.json", "tokenizer_config.json"))
-    family = tiktoken_file.family(file.name, config)
+    family = tiktoken_file.family(file.name, config, settings)
     assert family is not None, "tokenizer_file gives no other"
     words = tiktoken_file.words(file)
 
@@ -89,7 +89,7 @@ def _tiktoken(file: Path) -> Any:
             return words
 
     found = Converter(vocab_file=str(file)).converted()
-    found.pre_tokenizer = splitter(family.rule)
+    found.pre_tokenizer = splitter(family.rule, of_its_maker=True)
     if family.composed:
         found.normalizer = normalizers.NFC()
     for i, text, said in tiktoken_file.special(len(words), family, config, settings):
@@ -100,19 +100,21 @@ def _tiktoken(file: Path) -> Any:
             raise ValueError(f"its special token '{text}' cannot have the id {i:,}")
     named = {**family.named, **named_tokens(folder, settings)}
     named = {name: text for name, text in named.items() if found.token_to_id(text) is not None}
-    opens = "bos_token" in named and bool(settings.get("add_bos_token", True))
-    return _wrapped(found, folder, named, opens)
+    before = [named.get(token, token) for token in family.before if settings.get("add_bos_token", True)]
+    return _wrapped(found, folder, named, [token for token in before if found.token_to_id(token) is not None])
 
 
-def _wrapped(found: Any, folder: Path, named: Mapping[str, str], opens: bool) -> Any:
-    """A `tokenizers.Tokenizer` as transformers has one, with the folder's templates. opens: a text begins with BOS."""
+def _wrapped(found: Any, folder: Path, named: Mapping[str, str], before: Sequence[str]) -> Any:
+    """A `tokenizers.Tokenizer` as transformers has one, with the folder's templates. before: tokens put before a
+    text."""
     from tokenizers import processors
     from transformers import PreTrainedTokenizerFast
 
-    if opens:
-        bos = named["bos_token"]
+    if before:
         adds = processors.TemplateProcessing(
-            single=f"{bos} $A", pair=f"{bos} $A $B", special_tokens=[(bos, found.token_to_id(bos))]
+            single=[*before, "$A"],
+            pair=[*before, "$A", "$B"],
+            special_tokens=[(token, found.token_to_id(token)) for token in before],
         )
         found.post_processor = processors.Sequence([processors.ByteLevel(trim_offsets=False), adds])
     templates = chat_templates(folder, read_json(folder / "tokenizer_config.json"))

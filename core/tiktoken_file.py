@@ -1,7 +1,11 @@
 """A tiktoken vocabulary: the words of a byte-level tokenizer in base64, each with its rank, a line each.
 
 How a text is cut into words, and which special tokens stand behind the words, such a file does not say: both are its
-family's, which is told by the file's name and by config.json. Loads no library.
+family's, which is told by the file's name, by the class that tokenizer_config.json names and by config.json. Loads no
+library.
+
+Sources: the tokenizers that the makers publish beside the file (tokenization_kimi.py and tokenization_moonshot.py,
+tokenization_chatglm.py, tokenization_hy.py, tokenization_qwen.py; Meta's llama3/tokenizer.py).
 """
 
 from __future__ import annotations
@@ -21,12 +25,16 @@ _MOST_WITHOUT = 512  # rows of a model's table that neither a word nor a special
 
 class Family(NamedTuple):
     """rule: how it cuts a text into words, by llama.cpp's name (core.models.gguf_tokenizer). special: its tokens behind
-    the words, in order. named: "bos_token" and the like -> text. composed: a text is put into Unicode's form NFC."""
+    the words, in order. named: "bos_token" and the like -> text. composed: a text is put into Unicode's form NFC.
+    before: what is put before a text, tokens or the names of some. reserved: ids behind the words that have a name
+    where tokenizer_config.json, which has to list the others, gives them none."""
 
     rule: str
     special: tuple[str, ...]
     named: Mapping[str, str]
-    composed: bool
+    composed: bool = False
+    before: tuple[str, ...] = ()
+    reserved: int = 0
 
 
 class Special(NamedTuple):
@@ -42,11 +50,18 @@ def begins_as_one(start: bytes) -> bool:
     return bool(_LINE.match(start))
 
 
-def family(name: str, config: Mapping[str, Any]) -> Family | None:
-    """Whose vocabulary it is. name: of the file; config: the model's config.json. None: of nobody who is known."""
-    kind = config.get("model_type")
-    if name == "qwen.tiktoken":
-        return _QWEN
+def family(name: str, config: Mapping[str, Any], settings: Mapping[str, Any]) -> Family | None:
+    """Whose vocabulary it is. name: of the file; config: the model's config.json; settings: of tokenizer_config.json.
+
+    None: of nobody who is known.
+    """
+    kind, reader = str(config.get("model_type")), str(settings.get("tokenizer_class"))
+    if name in ("qwen.tiktoken", "hy.tiktoken"):
+        return _QWEN if name == "qwen.tiktoken" else _HUNYUAN
+    if name == "tiktoken.model" and (reader == "TikTokenTokenizer" or kind.startswith("kimi") or kind == "deepseek_v3"):
+        return _KIMI
+    if name == "tokenizer.model" and (reader == "ChatGLM4Tokenizer" or kind in ("chatglm", "glm", "glm4")):
+        return _GLM_4
     if kind == "llama" and name in NAMES:
         return _LLAMA_3_1 if _scaled(config) else _LLAMA_3
     return None
@@ -78,7 +93,11 @@ def special(n_words: int, of: Family, config: Mapping[str, Any], settings: Mappi
     if behind:
         if min(behind) > n_words or max(behind) - n_words > 100_000:
             raise ValueError(f"its vocabulary ends after {n_words:,} words, before its first special token")
-        return [_said(i, behind.get(i, f"<|reserved_token_{i}|>")) for i in range(n_words, max(behind) + 1)]
+        end = min(n_words + of.reserved, rows) if isinstance(rows, int) else n_words + of.reserved
+        last = max(*behind, end - 1)
+        return [_said(i, behind.get(i, f"<|reserved_token_{i}|>")) for i in range(n_words, last + 1)]
+    if of.reserved:
+        raise ValueError("tokenizer_config.json beside it does not list its special tokens")
     n = rows - n_words if isinstance(rows, int) else len(of.special)
     if n > len(of.special) + _MOST_WITHOUT:
         raise ValueError(f"its vocabulary has {n_words:,} words for the {rows:,} rows of the model's table")
@@ -106,7 +125,7 @@ def _llama_3(more: Mapping[int, str]) -> Family:
     known = {0: begin, 1: end, 6: "<|start_header_id|>", 7: "<|end_header_id|>", 9: "<|eot_id|>", **more}
     n = itertools.count()
     tokens = tuple(known[i] if i in known else f"<|reserved_special_token_{next(n)}|>" for i in range(256))
-    return Family("llama-bpe", tokens, {"bos_token": begin, "eos_token": end}, composed=False)
+    return Family("llama-bpe", tokens, {"bos_token": begin, "eos_token": end}, before=("bos_token",))
 
 
 _LLAMA_3 = _llama_3({})
@@ -117,3 +136,17 @@ _QWEN = Family(
     {"eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>"},
     composed=True,
 )
+_HUNYUAN = Family(
+    "hunyuan",
+    ("<|endoftext|>", "<|startoftext|>", "<|bos|>", "<|eos|>", "<|pad|>", *(f"<|extra_{i}|>" for i in range(205))),
+    {"bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>", "pad_token": "<|pad|>"},
+    composed=True,
+)
+_GLM_4 = Family(
+    "chatglm-bpe",
+    ("<|endoftext|>", "[MASK]", "[gMASK]", "[sMASK]", "<sop>", "<eop>", "<|system|>", "<|user|>", "<|assistant|>",
+     "<|observation|>", "<|begin_of_image|>", "<|end_of_image|>", "<|begin_of_video|>", "<|end_of_video|>"),
+    {"eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>"},
+    before=("[gMASK]", "<sop>"),
+)  # fmt: skip
+_KIMI = Family("kimi-k2", (), {"bos_token": "[BOS]", "eos_token": "[EOS]"}, reserved=258)

@@ -63,7 +63,8 @@ def _foreign(file: Path) -> str | None:
         if name == "tokenizer.json" and start.startswith(codecs.BOM_UTF8):
             return "text with a byte order mark, which is to be saved as UTF-8 without one"
         if ranked:
-            known = tiktoken_file.family(name, read_json(file.with_name("config.json")))
+            config, settings = (read_json(file.with_name(n)) for n in ("config.json", "tokenizer_config.json"))
+            known = tiktoken_file.family(name, config, settings)
             return None if known else "a tiktoken vocabulary, which does not say how a text is cut into words"
         if name in SENTENCEPIECE and not start.startswith(b"\n"):  # its first field: the pieces
             return "no SentencePiece model"

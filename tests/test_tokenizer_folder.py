@@ -27,7 +27,7 @@ from core.types import ModelSpec
 FORMS = {
     "tekken.json": (b'{"config": {}}', "tekken"),
     "tiktoken.model": (b"AA== 0\n", "tiktoken"),
-    "hy.tiktoken": (b"AA== 0\n", "tiktoken"),
+    "cl100k_base.tiktoken": (b"AA== 0\n", "tiktoken"),
     "tokenizer.model": (b"AA== 0\nAQ== 1\n", "tiktoken"),
     "spiece.model": (b"<!doctype html><html>404</html>", "no SentencePiece model"),
     "merges.txt": (b"#version: 0.2\nh e\n", "merges"),
@@ -63,8 +63,12 @@ def test_what_is_read_is_chosen_before_what_is_not(tmp_path: Path) -> None:
         ("tokenizer.model", "llama", True),
         ("tiktoken.model", "llama", True),
         ("qwen.tiktoken", "qwen", True),
-        ("tiktoken.model", "kimi_k2", False),
-        ("tokenizer.model", "chatglm", False),
+        ("tiktoken.model", "kimi_k2", True),
+        ("tiktoken.model", "deepseek_v3", True),  # Moonlight
+        ("tiktoken.model", "mistral", False),
+        ("tokenizer.model", "chatglm", True),
+        ("tokenizer.model", "mistral", False),
+        ("hy.tiktoken", "hunyuan_v1_moe", True),
         ("cl100k_base.tiktoken", "llama", False),
     ],
 )

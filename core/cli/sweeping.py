@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -195,7 +194,7 @@ def limits_of(values: tuple[str, ...]) -> dict[str, float]:
     """measure=value arguments; raises ExplorerError for what is no number."""
     found: dict[str, float] = {}
     for name, value in pairs(values).items():
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        if isinstance(value, bool) or not isinstance(value, int | float):
             raise ExplorerError(f"The limit of {name} is no number: {value}.", "Write for example latency_s=2.")
         found[name] = float(value)
     return found

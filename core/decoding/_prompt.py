@@ -7,6 +7,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from core.errors import ExplorerError
 from core.types import Advance, GenerationConfig, Ids, Logits, Sampling, Session
 
 Step = Callable[[Ids, int], Logits]
@@ -39,7 +40,7 @@ def first_token(
     Chunks and token are yielded.
     """
     logits = yield from prefill(session, prompt, chunk)
-    token = int(choose(logits, config.sampling, rng)[0, 0])
+    token = int(_first(logits, config.sampling, rng)[0, 0])
     yield Advance(phase="prefill", tokens=((token,),))
     return token, token in config.stop
 
@@ -53,7 +54,7 @@ def autoregressive(
     """
     rng = np.random.default_rng(config.seed)
     logits = yield from prefill(session, prompt, chunk)
-    tokens = choose(logits, config.sampling, rng)
+    tokens = _first(logits, config.sampling, rng)
     yield Advance(phase="prefill", tokens=tuple(map(tuple, tokens.tolist())))
     done = np.zeros(len(prompt), dtype=bool)
     for number in range(config.limit - 1):
@@ -64,6 +65,20 @@ def autoregressive(
         session.commit(1)
         tokens = choose(logits, config.sampling, rng)
         yield Advance(phase="decode", tokens=tuple(map(tuple, tokens.tolist())))
+
+
+def _first(logits: Logits, sampling: Sampling, rng: np.random.Generator) -> Ids:
+    """As `choose`, behind the prompt. Raises ExplorerError where the model computes no numbers.
+
+    The best of such a row is the first token of all, so that other greedy answers cost no look at the logits.
+    """
+    best = logits.argmax()[:, -1]
+    if not best.all() and np.isnan(logits.numpy()[:, -1]).any():
+        raise ExplorerError(
+            "The model computes no numbers from this prompt (NaN): its answer would be its first token, over and over.",
+            "Try fp32 or bf16 instead of fp16; if that changes nothing, its weights or its config.json are damaged.",
+        )
+    return best[:, None] if sampling.temperature <= 0 else choose(logits, sampling, rng)
 
 
 def choose(logits: Logits, sampling: Sampling, rng: np.random.Generator, row: int = -1) -> Ids:

@@ -96,6 +96,17 @@ def _writable(entry: ModelEntry, kind: str) -> bool:
     return read_config(entry.files["config"]).get("model_type") in ARCHITECTURES
 
 
+def check_family(architecture: str, source: str, kind: str) -> None:
+    """Raises ExplorerError where format `kind` would come from a GGUF of a family that is not converted.
+
+    architecture: of the spec that was read from `source`.
+    """
+    from core.models import gguf_to_hf
+
+    if source == "gguf" and kind in ("hf", "onnx") and architecture not in gguf_to_hf.ARCHITECTURES.values():
+        raise gguf_to_hf.unknown(architecture)
+
+
 def check_precision(entry: ModelEntry, kind: str) -> None:
     """Raises ExplorerError when format `kind` would come from weights that are quantized as nothing here can run."""
     if "hf" not in entry.files or kind == "config" or (kind in entry.files and kind != "hf"):

@@ -39,7 +39,7 @@ def completed(config: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...
 
     Raises ExplorerError when the library does not know the model or is not installed.
     """
-    text = nested(config) or {}
+    text = nested(config) or config
     values = _asked(json.dumps(sent(config), sort_keys=True))
     found = {**values, **{key: value for key, value in text.items() if value is not None}}
     return found, tuple(key for key in _SIZES if text.get(key) is None and values.get(key) is not None)

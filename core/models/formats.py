@@ -20,9 +20,11 @@ from typing import Any
 
 from core import weight_files
 from core.errors import ExplorerError
-from core.models import gguf_file, safetensors_file
+from core.models import gguf_file, other_names, safetensors_file
+from core.models.defaults import nested
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+_OF_TRAINING = ("training_args", "optimizer", "scheduler", "scaler", "rng_state")  # pickles that are no weights
 _WANTED = "Choose a GGUF file, a folder with config.json and safetensors, or a config.json."
 _OTHERS = {  # what other programs keep weights in -> whose form it is
     ".engine": "TensorRT", ".h5": "TensorFlow", ".keras": "Keras", ".mlmodel": "Core ML", ".msgpack": "Flax",
@@ -161,8 +163,9 @@ def _folder(path: Path, look_inside: bool = True) -> dict[str, str]:
             f"{odd.name} in {path.name} is not found by any library: they look for {odd.name.lower()}.",
             f"Rename it to {odd.name.lower()}.",
         )
-    if pickle := next((f for f in there if f.suffix.lower() in PICKLES), None):
-        raise _pickle(pickle.name)
+    pickles = [f for f in there if f.suffix.lower() in PICKLES and not f.name.startswith(_OF_TRAINING)]
+    if pickles:
+        raise _pickle(pickles[0].name)
     if foreign := next((f for f in there if f.suffix.lower() in _OTHERS and not f.is_dir()), None):
         raise _of_another(foreign.name)
     if weight_files.unfinished(path):
@@ -175,6 +178,13 @@ def _folder(path: Path, look_inside: bool = True) -> dict[str, str]:
             f"The folder {path.name} has its weights as {exports[0].relative_to(path)}, and only a model.onnx beside "
             "config.json is read.",
             "Put config.json, the tokenizer's files and the export, called model.onnx, into one folder.",
+        )
+    folders = [f for f in there if f.is_dir() and not f.name.startswith(".")][:_MOST_INSIDE] if look_inside else []
+    inside = sorted((len(f.name), f) for f in folders if _is_model(f))  # of checkpoints the last one last
+    if config.is_file() and inside:
+        raise ExplorerError(
+            f"The folder {path.name} has a config.json but no weights, and {inside[-1][1].name} in it has both.",
+            f"Choose {inside[-1][1]}.",
         )
     if config.is_file():
         raise ExplorerError(
@@ -192,10 +202,10 @@ def _folder(path: Path, look_inside: bool = True) -> dict[str, str]:
         )
     if (path / "model_index.json").is_file():
         raise ExplorerError(f"The folder {path.name} holds a pipeline for images, and no language model.", _WANTED)
-    folders = [f for f in there if f.is_dir() and not f.name.startswith(".")] if look_inside else []
-    if inside := next((f for f in folders[:_MOST_INSIDE] if _is_model(f)), None):
+    if inside:
         raise ExplorerError(
-            f"The folder {path.name} holds no model itself, but {inside.name} in it does.", f"Choose {inside}."
+            f"The folder {path.name} holds no model itself, but {inside[-1][1].name} in it does.",
+            f"Choose {inside[-1][1]}.",
         )
     raise ExplorerError(f"The folder {path.name} holds no model.", _WANTED)
 
@@ -275,7 +285,8 @@ def read_config(path: Path) -> dict[str, Any]:
 
 def _check_code(config: dict[str, Any]) -> None:
     """Raises ExplorerError for a bare configuration of a network that only its own code tells."""
-    if _needs_code(config):
+    kinds = (other_names.usual(config["model_type"]), str((nested(config) or {}).get("model_type", "")))
+    if _needs_code(config) and not any(map(_known_to_transformers, kinds)):
         raise ExplorerError(
             f"The model type '{config['model_type']}' needs Python code from its own repository, which is never run.",
             "Choose a model that transformers knows, or the folder with its weights, whose work can be computed.",

@@ -87,7 +87,7 @@ def gguf_config(file: GgufFile) -> tuple[dict[str, Any], str]:
     config["attention_bias"] = "blk.0.attn_q.bias" in shapes or "blk.0.attn_qkv.bias" in shapes
     config["fused_qkv"] = "blk.0.attn_qkv.weight" in shapes  # of phi and bert, which transformers keeps apart
     config["mlp_bias"] = "blk.0.ffn_up.bias" in shapes
-    _windows(config, values)
+    _windows(config, values, architecture)
     refine = _REFINE.get(architecture)
     if refine:
         refine(config, shapes, values)
@@ -161,12 +161,27 @@ def _one(value: Any) -> Any:
 _PATTERN = "attention.sliding_window_pattern"
 
 
-def _windows(config: dict[str, Any], values: dict[str, Any]) -> None:
+# llama.cpp's own periods, for files with a window and no pattern: the last block of each sees all, or the first
+_PERIODS = {
+    **dict.fromkeys(("gemma2", "gpt-oss"), 2),
+    **dict.fromkeys(("afmoe", "cohere2", "exaone-moe", "exaone4", "llama4", "mellum", "muse-glimmer", "olmo2"), 4),
+    **{"gemma3n": 5, "gemma3": 6, "gemma-embedding": 6, "plamo3": 8},
+}
+_PERIODS_FROM_THE_FIRST = {"modern-bert": 3, "cohere2moe": 4, "laguna": 4, "smallthinker": 4}
+_CHUNK = {"llama4": 8192}  # tokens that a block sees where no key says it
+
+
+def _windows(config: dict[str, Any], values: dict[str, Any], architecture: str) -> None:
     """Which blocks see a window only: a list, a period of which the last block sees all, or a window per block."""
     window, pattern, n = config.get("sliding_window"), values.get(_PATTERN), config.get("num_hidden_layers")
-    if not isinstance(n, int) or not window:
+    if window is None and (window := _CHUNK.get(architecture)):
+        config["sliding_window"] = window
+    if not isinstance(n, int) or not window or not 0 < n <= _MAX_BLOCKS:
         config.pop("sliding_window", None)
         return
+    first = _PERIODS_FROM_THE_FIRST.get(architecture)
+    if pattern is None:
+        pattern = first or _PERIODS.get(architecture)
     if isinstance(window, list):
         local = [w > 0 for w in window]
         config["sliding_window"] = max(window)
@@ -174,8 +189,9 @@ def _windows(config: dict[str, Any], values: dict[str, Any]) -> None:
         local = [bool(p) for p in pattern]
     elif isinstance(pattern, bool):
         local = [pattern] * n
-    elif isinstance(pattern, int) and 0 < n <= _MAX_BLOCKS:
-        local = [pattern > 0 and i % pattern < pattern - 1 for i in range(n)]
+    elif isinstance(pattern, int) and pattern >= 0:
+        last = 0 if first else pattern - 1
+        local = [not pattern or i % pattern != last for i in range(n)]
     else:
         return
     config["layer_types"] = ["sliding_attention" if one else "full_attention" for one in local]

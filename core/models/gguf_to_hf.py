@@ -19,10 +19,10 @@ from typing import Any
 
 from core.errors import ExplorerError
 from core.models import gguf_file, gguf_tokenizer
-from core.models.gguf import gguf_tensors
+from core.models.gguf import gguf_tensors, gguf_values
 from core.types import Progress
 
-VERSION = 4  # raise it when the output changes: cached folders are then made anew
+VERSION = 5  # raise it when the output changes: cached folders are then made anew
 _BYTES_PER_WEIGHT = 4
 
 # general.architecture -> model_type. Only families whose logits were compared with llama.cpp's.
@@ -35,6 +35,14 @@ ARCHITECTURES = {
 }
 
 
+def unknown(architecture: str) -> ExplorerError:
+    """What to say of a file of a family that is not converted."""
+    return ExplorerError(
+        f"A GGUF of architecture '{architecture}' cannot be converted for PyTorch or ONNX Runtime.",
+        "Run it with llama.cpp, or use the model's safetensors.",
+    )
+
+
 def output_bytes(path: Path) -> int:
     """Size of the folder that `convert` would write, without reading any weights."""
     header = gguf_file.read(path)
@@ -45,10 +53,7 @@ def convert(path: Path, folder: Path, progress: Progress) -> None:
     """Write the folder. Raises ExplorerError for a damaged file or an architecture that is not known."""
     header = gguf_file.read(path)
     if header.architecture not in ARCHITECTURES:
-        raise ExplorerError(
-            f"A GGUF of architecture '{header.architecture}' cannot be converted for PyTorch or ONNX Runtime.",
-            "Run it with llama.cpp, or use the model's safetensors.",
-        )
+        raise unknown(header.architecture)
     progress("Importing PyTorch")
     config = _config(header)
     (folder / "config.json").write_text(json.dumps(config, indent=2))
@@ -61,10 +66,15 @@ def convert(path: Path, folder: Path, progress: Progress) -> None:
 
 
 def _config(header: gguf_file.GgufFile) -> dict[str, Any]:
-    arch, names = header.architecture, {t.name: t for t in header.tensors}
+    arch, names, values = header.architecture, {t.name: t for t in header.tensors}, gguf_values(header)
 
     def get(key: str, default: Any = None) -> Any:
-        value = header.metadata.get(f"{arch}.{key}", default)
+        value = values.get(key, default)
+        if isinstance(value, list):
+            raise ExplorerError(
+                f"The file's '{arch}.{key}' differs from block to block, which PyTorch and ONNX Runtime cannot run.",
+                "Run it with llama.cpp.",
+            )
         return float(f"{value:.7g}") if isinstance(value, float) else value  # stored as float32
 
     def need(key: str) -> Any:

@@ -37,6 +37,17 @@ _DEEPSEEK3 = (
     r"""[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+"""
     r"| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
 )
+# as llama.cpp has it, which keeps capitals and small letters together and leaves combining marks out of words
+_KIMI = (
+    r"\p{Han}+|[^\r\n\p{L}\p{N}]?[\p{L}&&[^\p{Han}]]+"
+    + _ENDINGS
+    + r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+_CASED = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]"
+_KIMI_ITSELF = _KIMI.replace(
+    r"[^\r\n\p{L}\p{N}]?[\p{L}&&[^\p{Han}]]+" + _ENDINGS,
+    "|".join(rf"[^\r\n\p{{L}}\p{{N}}]?{_CASED[0]}{a}{_CASED[1]}{b}{_ENDINGS}" for a, b in ("*+", "+*")),
+)
 
 # tokenizer.ggml.pre -> the regular expressions that cut a text before merging, one after the other
 _PRE: dict[str, tuple[str, ...]] = {
@@ -58,6 +69,7 @@ _PRE: dict[str, tuple[str, ...]] = {
     "deepseek-v3": _DEEPSEEK3,
     "deepseek-coder": (r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", "[一-龥ࠀ-一가-\ud7ff]+", r"\p{N}"),
     "falcon": (r"[\p{P}\$\+<=>\^\~\|`]+", _GPT2, r"[0-9][0-9][0-9]"),
+    "kimi-k2": (_KIMI,),
     "seed-coder": (_QWEN2.replace(r"[^\s\p{L}\p{N}]+[\r\n]*", r"[^\s\p{L}\p{N}\r\n]+"),),
 }
 # Other names of these rules (llama-vocab.cpp)
@@ -70,6 +82,7 @@ _SAME: dict[str, tuple[str, ...]] = {
     "gpt-4o": ("llama4", "kanana2", "minimax-m2"),
     "deepseek-v3": ("hunyuan-dense", "joyai-llm"),
 }
+_OF_ITS_MAKER = {"kimi-k2": (_KIMI_ITSELF,)}  # where llama.cpp cuts otherwise than the model's own tokenizer
 _RULE = {name: name for name in _PRE} | {name: rule for rule, names in _SAME.items() for name in names}
 _BOS_BY_DEFAULT = {"llama-bpe", "tekken"}
 _WHOLE_WORDS = {"llama-bpe", "tekken"}  # a word that is a token stays whole, whatever the merges say
@@ -163,12 +176,12 @@ def chat_templates(metadata: Mapping[str, Any]) -> dict[str, str]:
 
 _TEMPLATE = "tokenizer.chat_template."
 _NAMED = {"bos": "bos", "eos": "eos", "pad": "padding", "unk": "unknown", "sep": "seperator", "mask": "mask"}
-_WITHOUT_A_WORD = {"bos": 1, "eos": 2, "unk": 0}  # of a SentencePiece vocabulary, as llama.cpp has it
+_WITHOUT_A_WORD = {"llama": {"bos": 1, "eos": 2, "unk": 0}, "gpt2": {"bos": 11, "eos": 11}}  # as llama.cpp has it
 
 
 def special_ids(metadata: Mapping[str, Any], n_tokens: int) -> dict[str, int]:
     """Name ("bos", "eos", "pad", "unk", "sep", "mask") -> id, of those that the file has."""
-    usual = _WITHOUT_A_WORD if metadata.get("tokenizer.ggml.model") == "llama" else {}
+    usual = _WITHOUT_A_WORD.get(str(metadata.get("tokenizer.ggml.model")), {})
     found = {}
     for name, key in _NAMED.items():
         stated = metadata.get(f"tokenizer.ggml.{key}_token_id")
@@ -208,11 +221,21 @@ def rules() -> tuple[str, ...]:
     return tuple(_PRE)
 
 
-def splitter(rule: str) -> Any:
-    """The rule as a pre-tokenizer of the `tokenizers` library, bytes as their printable characters."""
+def rules_of_makers() -> tuple[str, ...]:
+    """Those of them by which llama.cpp cuts some texts otherwise than the model's own tokenizer."""
+    return tuple(_OF_ITS_MAKER)
+
+
+def splitter(rule: str, of_its_maker: bool = False) -> Any:
+    """The rule as a pre-tokenizer of the `tokenizers` library, bytes as their printable characters.
+
+    of_its_maker: as the model's own tokenizer has it, where llama.cpp's differs.
+    """
     from tokenizers import Regex, pre_tokenizers
 
-    cuts = [pre_tokenizers.Split(Regex(r), behavior="isolated") for r in _PRE[_RULE[rule]]]
+    name = _RULE[rule]
+    expressions = _OF_ITS_MAKER.get(name, _PRE[name]) if of_its_maker else _PRE[name]
+    cuts = [pre_tokenizers.Split(Regex(r), behavior="isolated") for r in expressions]
     return pre_tokenizers.Sequence([*cuts, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
 
 

@@ -77,9 +77,11 @@ def _tokenizer(folder: Path) -> tuple[Any, dict[str, str]]:
 
 def _is_beyond(tokenizer: Any, content: dict[str, Any]) -> bool:
     """Whether llama.cpp could read a text otherwise: GGUF has no place for what its special tokens do to their spaces,
-    and llama.cpp puts the space in front of a text behind each of them, too."""
+    llama.cpp puts the space in front of a text behind each of them, too, and cuts some families' texts otherwise."""
     added = content.get("added_tokens", ())
     if any(token["lstrip"] or token["rstrip"] or token["single_word"] for token in added):
+        return True
+    if _of_its_maker(tokenizer) is not None:
         return True
     if not content["model"].get("byte_fallback"):
         return False
@@ -148,7 +150,7 @@ def _rule(tokenizer: Any, content: dict[str, Any], pairs: list[tuple[str, ...]])
 
     Whether a word that is a token stays whole comes with the rule; where its merges make every word, both are the same.
     """
-    cuts = tokenizer.pre_tokenizer.pre_tokenize_str(_HARD) if tokenizer.pre_tokenizer else []
+    cuts = _cuts(tokenizer)
     same = [n for n in gguf_tokenizer.rules() if gguf_tokenizer.splitter(n).pre_tokenize_str(_HARD) == cuts]
     whole_words = bool(content["model"].get("ignore_merges"))
     exact = next((name for name in same if gguf_tokenizer.keeps_whole_words(name) == whole_words), None)
@@ -156,7 +158,20 @@ def _rule(tokenizer: Any, content: dict[str, Any], pairs: list[tuple[str, ...]])
         return exact
     if same and _merges_make_every_word(content, pairs):
         return same[0]
+    if (name := _of_its_maker(tokenizer)) is not None:
+        return name
     raise _refused("The tokenizer splits text by a rule that llama.cpp is not known to have")
+
+
+def _of_its_maker(tokenizer: Any) -> str | None:
+    """The name of the rule that is this one, but for texts that llama.cpp cuts otherwise; None where there is none."""
+    cuts = _cuts(tokenizer)
+    rules = gguf_tokenizer.rules_of_makers()
+    return next((n for n in rules if gguf_tokenizer.splitter(n, True).pre_tokenize_str(_HARD) == cuts), None)
+
+
+def _cuts(tokenizer: Any) -> list[Any]:
+    return list(tokenizer.pre_tokenizer.pre_tokenize_str(_HARD)) if tokenizer.pre_tokenizer else []
 
 
 def _merges_make_every_word(content: dict[str, Any], pairs: list[tuple[str, ...]]) -> bool:

@@ -20,9 +20,10 @@ from typing import Any
 from core import weight_files
 from core.errors import ExplorerError
 from core.models import formats, gguf_vocabulary, random_weights, safetensors_file
+from core.models.tensors import heads_apart
 from core.types import Progress
 
-VERSION = 3  # raise it when the output changes: cached files are then made anew
+VERSION = 4  # raise it when the output changes: cached files are then made anew
 
 # model_type -> general.architecture. Only families whose logits were compared with PyTorch's.
 ARCHITECTURES = {
@@ -173,7 +174,16 @@ def _config(folder: Path) -> tuple[Any, str]:
         raise ExplorerError("Weights that are quantized already cannot be written as a GGUF.", _ELSEWHERE)
     from transformers import AutoConfig
 
-    return AutoConfig.for_model(**numbers), ARCHITECTURES[kind]
+    if heads_apart(folder):
+        numbers["tie_word_embeddings"] = False
+    try:
+        return AutoConfig.for_model(**numbers), ARCHITECTURES[kind]
+    except Exception as error:  # transformers raises what its own classes do
+        cause = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        cause = cause.strip("\"'").split(". ")[0].rstrip(".")
+        raise ExplorerError(
+            f"transformers cannot read config.json in {folder.name}: {cause}.", "Correct it, or download it again."
+        ) from error
 
 
 def _add_network(writer: Any, arch: str, c: Any) -> Any:
@@ -224,6 +234,7 @@ def _add_rope(writer: Any, arch: str, rope: dict[str, Any], head_dim: int) -> An
     import numpy as np
 
     kind, theta = rope.pop("rope_type", "default"), float(rope.pop("rope_theta"))
+    rope.pop("type", None)  # its older name
     known = {
         "default": (),
         "linear": ("factor",),

@@ -21,7 +21,7 @@ from core.errors import ExplorerError
 from core.models import defaults, library
 from core.types import Record
 
-REVISION = 1  # raise it when `dump` says something else of the same model
+REVISION = 2  # raise it when `dump` says something else of the same model
 _MAX_BLOCKS = 1_000  # a configuration with more of them is a slip, and would take minutes to build
 _NOT_SENT = ("quantization_config", "compression_config", "quantization", "auto_map")
 
@@ -127,13 +127,15 @@ def _model(text: Any, whole: Any) -> Any:
 
     autos = [
         (transformers.AutoModelForSeq2SeqLM, whole),
+        (transformers.AutoModelForSpeechSeq2Seq, whole),
         (transformers.AutoModelForCausalLM, text),
         (transformers.AutoModelForMaskedLM, text),
         (transformers.AutoModelForImageTextToText, whole),
         (transformers.AutoModel, text),
     ]
     for auto, config in autos:
-        if auto is transformers.AutoModelForSeq2SeqLM and not getattr(config, "is_encoder_decoder", False):
+        sides = auto in (transformers.AutoModelForSeq2SeqLM, transformers.AutoModelForSpeechSeq2Seq)
+        if sides and not getattr(config, "is_encoder_decoder", False):
             continue
         if type(config) in auto._model_mapping:
             return auto.from_config(config)

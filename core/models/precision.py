@@ -58,6 +58,8 @@ class Scheme:
     @property
     def words(self) -> str:
         """ "4 bits in groups of 128"."""
+        if not self.scale_bits:
+            return f"{self.bits:g} bits a weight"
         shared = {(0, 0): "with one scale per matrix", (1, 0): "with one scale per row"}
         if self.tile in shared:
             return f"{self.bits:g} bits {shared[self.tile]}"
@@ -99,7 +101,7 @@ class Declared:
         """How this layer's matrix is stored; None: in the model's dtype."""
         if not layer.n_params or not self.reach(layer):
             return None
-        paths = hf_paths(layer.name)
+        paths = hf_paths(layer.name, mlx=self.method == "mlx")
         for fits, scheme in self.rules:
             if fits(paths):
                 return scheme
@@ -138,6 +140,7 @@ def _declared(config: Mapping[str, Any]) -> Declared | None:
         if found and not isinstance(found, Mapping):
             raise TypeError("it is no object")
         if isinstance(found, Mapping):
+            found = found.get("quantization_config") or found  # beside its sparsity, in older files
             method = _method(found)
             if method == OURS:
                 return None
@@ -155,7 +158,9 @@ def _method(found: Mapping[str, Any]) -> str:
         return "bitsandbytes"
     if method.startswith("modelopt") or (not method and "quant_algo" in found):
         return "modelopt"
-    return method or ("compressed-tensors" if "config_groups" in found else "")
+    if "config_groups" in found and method not in _METHODS:  # its names before it had one of its own
+        return "compressed-tensors"
+    return method
 
 
 # ---------------------------------------------------------------- which layers
@@ -167,6 +172,11 @@ def _linear(layer: Layer) -> bool:
 
 def _linear_but_head(layer: Layer) -> bool:
     return _linear(layer) and layer.kind != "head"
+
+
+def _as_listed(found: Mapping[str, Any], *keys: str) -> Callable[[Layer], bool]:
+    """transformers leaves the head alone by itself, and where modules are listed, those alone."""
+    return _linear if any(found.get(key) is not None for key in keys) else _linear_but_head
 
 
 def _experts(layer: Layer) -> bool:
@@ -211,12 +221,19 @@ def _named(pattern: str) -> Callable[[Sequence[str]], bool]:
     return lambda paths: any(fits(path) for path in paths)
 
 
-def _left_alone(found: Mapping[str, Any], *keys: str) -> tuple[Rule, ...]:
+def _itself(pattern: str) -> Callable[[Sequence[str]], bool]:
+    """Modules of compressed-tensors are named whole, or by a regex: a module's name says nothing of those inside it."""
+    return _named(pattern) if pattern.startswith("re:") else lambda paths: pattern in paths
+
+
+def _left_alone(
+    found: Mapping[str, Any], *keys: str, by: Callable[[str], Callable[[Sequence[str]], bool]] = _named
+) -> tuple[Rule, ...]:
     names: list[str] = []
     for key in keys:
         value = found.get(key)
         names += [value] if isinstance(value, str) else [str(name) for name in value or ()]
-    return tuple((_named(name), None) for name in names)
+    return tuple((by(name), None) for name in names)
 
 
 # ---------------------------------------------------------------- numbers
@@ -282,30 +299,46 @@ def _fp8(found: Mapping[str, Any], method: str) -> Declared:
     shape = (int(tile[0]), int(tile[1])) if isinstance(tile, list | tuple) and len(tile) == 2 else (0, 0)
     scheme = Scheme("fp8", 8, shape, 32)
     rules = _left_alone(found, "modules_to_not_convert", "ignored_layers")
-    return Declared(method, "FP8", scheme, rules, _linear_but_head)
+    return Declared(method, "FP8", scheme, rules, _as_listed(found, "modules_to_not_convert"))
 
 
 def _rowwise(dtype: str, label: str, scale_bits: int) -> Callable[[Mapping[str, Any], str], Declared]:
     def read(found: Mapping[str, Any], method: str) -> Declared:
-        rules = _left_alone(found, "modules_to_not_convert", "llm_int8_skip_modules")
-        return Declared(method, label, Scheme(dtype, 8, (1, 0), scale_bits), rules, _linear_but_head)
+        rules = _left_alone(found, "modules_to_not_convert")
+        reach = _as_listed(found, "modules_to_not_convert")
+        return Declared(method, label, Scheme(dtype, 8, (1, 0), scale_bits), rules, reach)
 
     return read
 
 
-def _microscaled(
-    dtype: str, bits: int, group: int, reach: Callable[[Layer], bool]
-) -> Callable[[Mapping[str, Any], str], Declared]:
+_MICROSCALED = {
+    "mxfp4": Scheme("mxfp4", 4, (1, 32), 8),
+    "mxfp8": Scheme("mxfp8", 8, (1, 32), 8),
+    "nvfp4": Scheme("nvfp4", 4, (1, 16), 8),
+}
+
+
+def _mxfp4(found: Mapping[str, Any], method: str) -> Declared:
+    rules = _left_alone(found, "modules_to_not_convert", "ignore")
+    return Declared(method, "MXFP4", _MICROSCALED["mxfp4"], rules, _experts)
+
+
+def _microscaled(*keys: str, default: str = "") -> Callable[[Mapping[str, Any], str], Declared]:
+    """keys: where a configuration names the format, the first of them that does; default: what it is without a word."""
+
     def read(found: Mapping[str, Any], method: str) -> Declared:
+        dtype = next((str(found[key]).lower() for key in keys if found.get(key)), default)
         rules = _left_alone(found, "modules_to_not_convert", "ignore")
-        return Declared(method, dtype.upper(), Scheme(dtype, bits, (1, group), 8), rules, reach)
+        reach = _as_listed(found, "modules_to_not_convert", "ignore")
+        return Declared(method, dtype.upper(), _MICROSCALED.get(dtype), rules, reach)
 
     return read
 
 
 def _bitsandbytes(found: Mapping[str, Any], method: str) -> Declared:
     """4 bits with an fp32 maximum per 64 weights, itself in 8 bits and groups of 256 where quantized twice."""
-    rules = _left_alone(found, "llm_int8_skip_modules", "modules_to_not_convert")
+    listed = ("llm_int8_skip_modules", "modules_to_not_convert")
+    rules = _left_alone(found, *listed)
     if found.get("load_in_8bit") or found.get("_load_in_8bit"):
         scheme, label = Scheme("int8", 8, (1, 0), 32), "bitsandbytes LLM.int8"
     else:
@@ -313,12 +346,14 @@ def _bitsandbytes(found: Mapping[str, Any], method: str) -> Declared:
         scale_bits = 8 + 32 / 256 if found.get("bnb_4bit_use_double_quant") else 32
         scheme = Scheme("nf4" if kind == "nf4" else "fp4", 4, (1, 64), scale_bits)
         label = f"bitsandbytes {kind.upper()}"
-    return Declared(method, label, scheme, rules, _linear_but_head)
+    return Declared(method, label, scheme, rules, _as_listed(found, *listed))
 
 
 def _compressed(found: Mapping[str, Any], method: str) -> Declared:
-    """Groups of targets, each with its weights' bits, strategy and format; ModelOpt writes the same."""
-    ignored = _left_alone(found, "ignore", "exclude_modules", "modules_to_not_convert")
+    """Groups of targets, each with its weights' bits, strategy and format; ModelOpt writes the same, or its formats by
+    module."""
+    named = _itself if method == "compressed-tensors" else _named
+    ignored = _left_alone(found, "ignore", "exclude_modules", "modules_to_not_convert", by=named)
     label = {"modelopt": "ModelOpt"}.get(method, method)
     groups = found.get("config_groups")
     schemes: list[tuple[list[str], Scheme | None]] = []
@@ -327,7 +362,12 @@ def _compressed(found: Mapping[str, Any], method: str) -> Declared:
             targets = [str(t) for t in group.get("targets") or ("Linear",)]
             weights = group.get("weights")
             form = str(group.get("format") or found.get("format") or "")
+            if isinstance(sparsity := found.get("sparsity_config"), Mapping) and sparsity.get("format") in _OF_FOUR:
+                form = str(sparsity["format"])
             schemes.append((targets, _arguments(weights, form) if isinstance(weights, Mapping) else None))
+    of_modules = found.get("quantized_layers")
+    for path, values in of_modules.items() if isinstance(of_modules, Mapping) else ():
+        schemes.append(([str(path)], _modelopt(values) if isinstance(values, Mapping) else None))
     if not schemes:
         schemes = [(["Linear"], _modelopt(found))]
     rules: list[Rule] = list(ignored)
@@ -337,7 +377,7 @@ def _compressed(found: Mapping[str, Any], method: str) -> Declared:
             if target in ("Linear", "MoE", "FusedMoE"):
                 default = scheme
             else:
-                rules.append((_named(target), scheme))
+                rules.append((named(target), scheme))
     shown = default or next((s for _, s in schemes if s), None)
     name = f"{label} {shown.dtype}" if shown and not default else label
     return Declared(method, name, default, tuple(rules), _linear)
@@ -361,6 +401,9 @@ def _modelopt(found: Mapping[str, Any]) -> Scheme | None:
     }.get(algorithm)
 
 
+_OF_FOUR = ("marlin-24", "sparse-24-bitmask")  # two of four weights are kept, and a bit for each says which
+
+
 def _arguments(weights: Mapping[str, Any], form: str) -> Scheme:
     """compressed-tensors' QuantizationArgs."""
     bits = _bits(weights, 8, "num_bits")
@@ -379,7 +422,8 @@ def _arguments(weights: Mapping[str, Any], form: str) -> Scheme:
     if strategy == "block":
         sizes = [int(n) for n in (re.findall(r"\d+", str(block)) if block else ())]
         tile = (sizes[0], sizes[1]) if len(sizes) == 2 else (128, 128)
-    return Scheme(dtype, bits, tile, scale_bits + zeros)
+    kept = bits / 2 + 1 if form in _OF_FOUR else bits
+    return Scheme(dtype, kept, tile, scale_bits + zeros)
 
 
 def _torchao(found: Mapping[str, Any], method: str) -> Declared:
@@ -396,7 +440,8 @@ def _torchao(found: Mapping[str, Any], method: str) -> Declared:
                     rules.append((_named(path), _torchao_scheme(value, {}) if isinstance(value, Mapping) else None))
             kind = named.get("_default", {})
     scheme = _torchao_scheme(kind, found.get("quant_type_kwargs") or {})
-    reach = _every_matrix if found.get("include_input_output_embeddings") else _linear_but_head
+    listed = _as_listed(found, "modules_to_not_convert")
+    reach = _every_matrix if found.get("include_input_output_embeddings") else listed
     return Declared(method, "torchao", scheme, tuple(rules), reach)
 
 
@@ -418,11 +463,18 @@ def _torchao_scheme(kind: Any, keywords: Mapping[str, Any]) -> Scheme | None:
 
 
 def _hqq(found: Mapping[str, Any], method: str) -> Declared:
-    inner = found.get("quant_config")
-    weights = (inner.get("weight_quant_params") if isinstance(inner, Mapping) else None) or {}
-    bits = _bits(weights)
-    rules = _left_alone(found, "skip_modules", "modules_to_not_convert")
-    return Declared(method, "HQQ", Scheme(_integer(bits), bits, (1, _group(weights, 64)), 32), rules, _linear_but_head)
+    """One form for all, or by module; a module that is not named then stays as it is."""
+
+    def scheme(values: Mapping[str, Any]) -> Scheme:
+        weights = values.get("weight_quant_params") or {}
+        bits = _bits(weights)
+        return Scheme(_integer(bits), bits, (1, _group(weights, 64)), 32)
+
+    inner = found.get("quant_config") or {}
+    of_modules = {} if "weight_quant_params" in inner else {k: v for k, v in inner.items() if isinstance(v, Mapping)}
+    rules: list[Rule] = list(_left_alone(found, "skip_modules", "modules_to_not_convert"))
+    rules += [(_named(str(path)), scheme(values)) for path, values in of_modules.items()]
+    return Declared(method, "HQQ", None if of_modules else scheme(inner), tuple(rules), _linear_but_head)
 
 
 def _quanto(found: Mapping[str, Any], method: str) -> Declared:
@@ -431,24 +483,28 @@ def _quanto(found: Mapping[str, Any], method: str) -> Declared:
     scheme = Scheme(_integer(bits), bits, (1, 128), 32) if bits < 8 else Scheme(_integer(8), 8, (1, 0), 16)
     if kind.startswith("float"):
         scheme = replace(scheme, dtype="fp8")
-    return Declared(method, "Quanto", scheme, _left_alone(found, "modules_to_not_convert"), _linear_but_head)
+    rules = _left_alone(found, "modules_to_not_convert")
+    return Declared(method, "Quanto", scheme, rules, _as_listed(found, "modules_to_not_convert"))
 
 
 def _quark(found: Mapping[str, Any], method: str) -> Declared:
-    whole = found.get("global_quant_config")
-    weights: Any = (whole.get("weight") if isinstance(whole, Mapping) else None) or {}
-    weights = weights[0] if isinstance(weights, list) else weights
-    rules = _left_alone(found, "exclude")
-    kind = str(weights.get("dtype", "")) if isinstance(weights, Mapping) else ""
-    match = re.match(r"(u?int|fp)(\d)", kind)
-    if match is None:
-        return Declared(method, "Quark", None, rules, _linear)
-    bits, group = int(match.group(2)), _group(weights, 0)
-    micro = "e8m0" in str(weights.get("scale_format", ""))
-    floating = f"mxfp{bits}" if micro and bits in (4, 8) else f"fp{bits}"
-    dtype = _integer(bits) if "int" in kind else floating
-    tile = (1, group) if group else (0, 0) if "tensor" in str(weights.get("qscheme")) else (1, 0)
-    return Declared(method, "Quark", Scheme(dtype, bits, tile, 8 if micro else 32), rules, _linear)
+    def scheme(values: Any) -> Scheme | None:
+        weights: Any = (values.get("weight") if isinstance(values, Mapping) else None) or {}
+        weights = weights[0] if isinstance(weights, list) else weights
+        kind = str(weights.get("dtype", "")) if isinstance(weights, Mapping) else ""
+        match = re.match(r"(u?int|fp)(\d)", kind)
+        if match is None:
+            return None
+        bits, group = int(match.group(2)), _group(weights, 0)
+        micro = "e8m0" in str(weights.get("scale_format", ""))
+        floating = f"mxfp{bits}" if micro and bits in (4, 8) else f"fp{bits}"
+        tile = (1, group) if group else (0, 0) if "tensor" in str(weights.get("qscheme")) else (1, 0)
+        return Scheme(_integer(bits) if "int" in kind else floating, bits, tile, 8 if micro else 32)
+
+    rules: list[Rule] = list(_left_alone(found, "exclude"))
+    of_modules = found.get("layer_quant_config")
+    rules += [(_named(str(path)), scheme(v)) for path, v in (of_modules or {}).items()]
+    return Declared(method, "Quark", scheme(found.get("global_quant_config")), tuple(rules), _linear)
 
 
 def _mlx(found: Mapping[str, Any]) -> Declared:
@@ -473,7 +529,43 @@ def _mlx(found: Mapping[str, Any]) -> Declared:
 
 def _bitnet(found: Mapping[str, Any], method: str) -> Declared:
     rules = _left_alone(found, "modules_to_not_convert")
-    return Declared(method, "BitNet", Scheme("int2", 2, (0, 0), 16), rules, _linear_but_head)
+    reach = _as_listed(found, "modules_to_not_convert")
+    return Declared(method, "BitNet", Scheme("int2", 2, (0, 0), 16), rules, reach)
+
+
+def _exllama(found: Mapping[str, Any], method: str) -> Declared:
+    """ExLlama's mean bits of a weight, scales included, and those of the head."""
+
+    def scheme(key: str) -> Scheme | None:
+        bits = found.get(key)
+        if isinstance(bits, bool) or not isinstance(bits, int | float) or not 1 <= bits <= 16:
+            return None
+        return Scheme(_integer(round(bits)), bits)
+
+    head = (_named("lm_head"), scheme("head_bits"))
+    return Declared(method, method.upper(), scheme("bits"), (head,), _linear)
+
+
+def _metal(found: Mapping[str, Any], method: str) -> Declared:
+    """transformers' own for Apple's processors: a 16-bit scale and bias per group, as MLX has them."""
+    bits = _bits(found)
+    rules = _left_alone(found, "modules_to_not_convert")
+    scheme = Scheme(_integer(bits), bits, (1, _group(found, 64)), 32)
+    return Declared(method, "Metal", scheme, rules, _as_listed(found, "modules_to_not_convert"))
+
+
+def _gemma(found: Mapping[str, Any], method: str) -> Declared:
+    """Gemma's own: an fp32 scale per row; modules by regexes that may stand anywhere in a name, the first counts."""
+
+    def scheme(values: Mapping[str, Any]) -> Scheme:
+        bits = _bits({**found, **values}, 4, "num_bits")
+        return Scheme(_integer(bits), bits, (1, 0), 32)
+
+    rules: list[Rule] = list(_left_alone(found, "modules_to_not_convert"))
+    for pattern, values in (found.get("module_quant_configs") or {}).items():
+        rules.append((_named(f"re:.*(?:{pattern})"), scheme(values or {})))
+    reach = _every_matrix if found.get("quantize_embeddings") else _as_listed(found, "modules_to_not_convert")
+    return Declared(method, "Gemma", scheme({}), tuple(rules), reach)
 
 
 def _unknown(found: Mapping[str, Any], method: str) -> Declared:
@@ -485,8 +577,8 @@ def _unknown(found: Mapping[str, Any], method: str) -> Declared:
         bits = codes[0] * codes[1] / codes[2]
         scheme = Scheme(_integer(max(round(bits), 2)), bits, (1, 0), 16)
         return Declared(method, label, scheme, _left_alone(found, "modules_to_not_convert"), _linear_but_head)
-    if isinstance(found.get("bits"), int):
-        bits = _bits(found)
+    if any(isinstance(found.get(key), int) for key in ("bits", "nbits", "num_bits")):
+        bits = _bits(found, 4, "num_bits")
         scheme = Scheme(_integer(bits), bits, (1, _group(found, 128)), 16)
         rules = _left_alone(found, "modules_to_not_convert", "ignore")
         return Declared(method, f"{label} (its scales guessed as 16 bits)", scheme, rules, _linear_but_head)
@@ -501,9 +593,15 @@ _METHODS: dict[str, Callable[[Mapping[str, Any], str], Declared]] = {
     "fp8": _fp8,
     "fbgemm-fp8": _rowwise("fp8", "FP8", 32),
     "eetq": _rowwise("int8", "EETQ", 16),
-    "mxfp4": _microscaled("mxfp4", 4, 32, _experts),
-    "mxfp8": _microscaled("mxfp8", 8, 32, _linear_but_head),
-    "nvfp4": _microscaled("nvfp4", 4, 16, _linear_but_head),
+    "mxfp4": _mxfp4,
+    "mxfp8": _microscaled(default="mxfp8"),
+    "nvfp4": _microscaled(default="nvfp4"),
+    "fp-quant": _microscaled("forward_dtype", default="nvfp4"),
+    "fouroversix": _microscaled("weight_dtype", "dtype", default="nvfp4"),
+    "metal": _metal,
+    "exl2": _exllama,
+    "exl3": _exllama,
+    "gemma": _gemma,
     "bitsandbytes": _bitsandbytes,
     "compressed-tensors": _compressed,
     "modelopt": _compressed,

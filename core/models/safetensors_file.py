@@ -49,6 +49,12 @@ def header(path: Path) -> dict[str, dict[str, Any]]:
     return found
 
 
+def data_start(path: Path) -> int:
+    """Bytes before the values of a file whose header is sound: offsets count from here."""
+    with path.open("rb") as f:
+        return 8 + int.from_bytes(f.read(8), "little")
+
+
 def _parsed(content: bytes) -> dict[str, dict[str, Any]]:
     try:
         entries = json.loads(content.decode("utf-8"), object_pairs_hook=_once)

@@ -19,12 +19,31 @@ from core import weight_files
 from core.dtypes import bytes_per_element, canonical_dtype, retype
 from core.errors import ExplorerError
 from core.layer_names import block_of, fit
-from core.models import architectures, defaults, formats, gguf_file, library, module_tree, onnx_file, precision, served
+from core.models import (
+    architectures,
+    defaults,
+    formats,
+    gguf_file,
+    library,
+    module_tree,
+    onnx_file,
+    other_names,
+    precision,
+    served,
+)
 from core.models.architectures import from_modules, from_tensors
 from core.models.config import Config, MissingSizeError
 from core.models.gguf import gguf_config, gguf_tensors, gguf_values
 from core.models.network import Network
-from core.models.tensors import Tensor, main_dtype, measured, safetensors_headers, safetensors_shapes
+from core.models.tensors import (
+    Tensor,
+    check_sizes,
+    heads_apart,
+    main_dtype,
+    measured,
+    safetensors_headers,
+    safetensors_shapes,
+)
 from core.types import Attention, Embedding, ModelSpec
 
 __all__ = ["from_config", "from_gguf", "from_hf_folder", "from_onnx_folder", "read", "retype"]
@@ -79,18 +98,27 @@ def _spec(config: Mapping[str, Any], c: Config, network: Network, name: str, sou
 def _built(config: Mapping[str, Any]) -> tuple[Config, Network, str, str]:
     """The network; what came from the library: sizes that a nested configuration leaves out, or all of it for an
     architecture without a file here; and what is not known."""
-    values = _language_model(config)
+    known = _known(config)
+    values = _language_model(known)
     model_type = str(values.get("model_type") or "")
     if model_type not in architectures.model_types() and library.knows(model_type):
-        return _from_library(config, model_type)
+        return _from_library(known, model_type)
     try:
         return *architectures.build(values), "", ""
     except MissingSizeError:
         if defaults.nested(config) is None:
             raise
-    complete, filled = defaults.completed(config)
+    complete, filled = defaults.completed(known)
     note = f"Not in the file, so transformers' defaults: {', '.join(filled)}." if filled else ""
-    return *architectures.build(_language_model(config, complete)), note, ""
+    return *architectures.build(_language_model(known, complete)), note, ""
+
+
+def _known(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The configuration in transformers' names; of a multimodal one that it does not know, the language model's."""
+    own = defaults.nested(config)
+    if own is not None and own.get("model_type") and not library.knows(str(config.get("model_type") or "")):
+        config = {**{key: config[key] for key in ("tie_word_embeddings",) if key in config}, **own}
+    return other_names.in_usual_names(config)
 
 
 def _from_library(config: Mapping[str, Any], model_type: str) -> tuple[Config, Network, str, str]:
@@ -120,13 +148,14 @@ _SAME = {
     "qwen2_5_vl_text": "qwen2",
     "qwen3_vl_text": "qwen3",
     "qwen3_vl_moe_text": "qwen3_moe",
+    "kimi_k2": other_names.usual("kimi_k2"),
 }
 
 
 def _language_model(config: Mapping[str, Any], complete: Mapping[str, Any] | None = None) -> Mapping[str, Any]:
     """The values of the language model in a configuration. complete: the same with the library's defaults."""
     own = defaults.nested(config)
-    text = config if own is None else complete or own
+    text = complete or (config if own is None else own)
     values = dict(text)
     if own is not None and config.get("tie_word_embeddings") is not None:
         values["tie_word_embeddings"] = own.get("tie_word_embeddings", config["tie_word_embeddings"])
@@ -202,6 +231,8 @@ def from_hf_folder(path: str | Path) -> ModelSpec:
     weights = weight_files.of(path)
     name = "/".join(path.parents[1].name.split("--")[1:]) if path.parent.name == "snapshots" else ""  # not its hash
     source = f"Weights in {name or path.name} (safetensors). {weights.note}".rstrip()
+    if not isinstance(config.get("tie_word_embeddings"), str) and heads_apart(path):
+        config = _untied(config)
     if _is_foreign(config):
         spec = _from_tensors(config, path, name or path.name, source)
     else:
@@ -215,7 +246,19 @@ def from_hf_folder(path: str | Path) -> ModelSpec:
             for tensor, extra in zip(tensors, behind, strict=True)
         ]
     _check_table(spec, tensors)
+    _check_head(spec, tensors, config)
+    check_sizes(spec, tensors)
     return measured(spec, tensors, keep_unknown=False)
+
+
+def _untied(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration of weights whose head is not the table of tokens, whatever it says."""
+    parts = {
+        key: {**config[key], "tie_word_embeddings": False}
+        for key in defaults.NESTS
+        if isinstance(config.get(key), Mapping)
+    }
+    return {**config, **parts, "tie_word_embeddings": False}
 
 
 def _check_table(spec: ModelSpec, tensors: Iterable[Tensor]) -> None:
@@ -231,6 +274,20 @@ def _check_table(spec: ModelSpec, tensors: Iterable[Tensor]) -> None:
                 f"{spec.vocab_size:,}.",
                 "Correct 'vocab_size' in config.json, or use the one that came with the weights.",
             )
+
+
+_WRITES = ("ForCausalLM", "ForConditionalGeneration", "LMHeadModel", "ForMaskedLM")  # ends of classes with such a head
+
+
+def _check_head(spec: ModelSpec, tensors: Iterable[Tensor], config: Mapping[str, Any]) -> None:
+    """Raises ExplorerError for weights of a class that has no head over the vocabulary: it embeds, or it judges."""
+    kind = next(iter(config.get("architectures") or ()), "")
+    wanted = any(layer.name == "lm_head" and layer.n_params for layer in spec.layers)
+    if wanted and kind and not str(kind).endswith(_WRITES) and not any(t.layer == "lm_head" for t in tensors):
+        raise ExplorerError(
+            f"The weights of {spec.name} are a {kind}, which has no head that writes text.",
+            "Choose the model that it was made from.",
+        )
 
 
 def _is_foreign(config: Mapping[str, Any]) -> bool:

@@ -18,7 +18,7 @@ from core.dtypes import canonical_dtype, is_quantized
 from core.errors import ExplorerError
 from core.layer_names import block_of, canonical_hf, fit, kind_of
 from core.models import safetensors_file
-from core.types import Aside, Elementwise, Layer, ModelSpec, Record
+from core.types import Aside, Elementwise, Embedding, Layer, Linear, ModelSpec, Record
 
 # In a weight's place or beside it: "torch-int", GPTQ and AWQ, compressed-tensors and FP8, bitsandbytes, MLX, HQQ.
 _BESIDE = re.compile(
@@ -69,8 +69,9 @@ def measured(spec: ModelSpec, tensors: Iterable[Tensor], *, keep_unknown: bool) 
     layers = _by_block(layers, stored, names)
     missing = [layer.name for layer in layers if layer.n_params and not stored[layer.name]]
     if missing:
+        n = "1 layer" if len(missing) == 1 else f"{len(missing)} layers"
         raise ExplorerError(
-            f"The weights of {len(missing)} layers of {spec.name} are missing, the first is {missing[0]}.",
+            f"The weights of {n} of {spec.name} are missing, the first is {missing[0]}.",
             "Copy or download the model again; a part of it may be absent.",
         )
     if keep_unknown:
@@ -81,6 +82,27 @@ def measured(spec: ModelSpec, tensors: Iterable[Tensor], *, keep_unknown: bool) 
     parts = ", ".join(f"{a.name} ({a.n_params / 1e6:,.1f} M parameters, {a.weight_bytes / 1e6:,.1f} MB)" for a in aside)
     source = f"{spec.source} Not counted, since no text token touches it: {parts}." if aside else spec.source
     return msgspec.structs.replace(spec, layers=tuple(layers), dtype=dtype, aside=aside, source=source)
+
+
+def check_sizes(spec: ModelSpec, tensors: Iterable[Tensor]) -> None:
+    """Raises ExplorerError where a matrix of floats has other numbers than the configuration says, biases aside."""
+    sizes = {layer.name: layer.n_params for layer in spec.layers}
+    stored: dict[str, list[Tensor]] = defaultdict(list)
+    for tensor in (t for t in tensors if not t.aside):
+        for part in _shared_out(tensor, sizes):
+            stored[part.layer].append(part)
+    for layer in spec.layers:
+        op, own = layer.op, stored[layer.name]
+        if not own or not isinstance(op, Linear | Embedding) or any(is_quantized(t.dtype) for t in own):
+            continue
+        n, rows, columns = (op.n_experts, op.d_out, op.d_in) if isinstance(op, Linear) else (1, op.rows, op.d)
+        wanted, found = n * rows * columns, sum(t.n_elements for t in own)
+        if wanted <= layer.n_params and not wanted <= found <= max(layer.n_params, wanted + n * rows):
+            raise ExplorerError(
+                f"The weights of {spec.name} do not fit its config.json: {layer.name} has {found:,} numbers, and "
+                f"{wanted:,} by the configuration.",
+                "Use the config.json that came with the weights.",
+            )
 
 
 def _aside(tensors: tuple[Tensor, ...]) -> tuple[Aside, ...]:
@@ -205,6 +227,34 @@ def safetensors_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
             if not any(pattern.search(name) for pattern in _ASIDE.values()) and not _BESIDE.search(name):
                 found.setdefault(name, tuple(entry["shape"]))
     return found
+
+
+_SAMPLES, _SAMPLE = 64, 4096  # places of two tensors that are compared, and bytes at each
+
+
+def heads_apart(folder: Path) -> bool:
+    """Whether a folder stores a head with other values than its table of tokens: then they are two, and transformers
+    loads both, whatever the configuration says of tying them. By samples."""
+    found: dict[str, tuple[Path, dict[str, Any], int]] = {}
+    for file in weight_files.of(folder).files:
+        for name, entry in safetensors_file.header(file).items():
+            if (layer := canonical_hf(name)) in ("embed", "lm_head") and name.endswith(".weight"):
+                found[layer] = (file, entry, safetensors_file.data_start(file))
+    if len(found) < 2:
+        return False
+    (_, table, _), (_, head, _) = found["embed"], found["lm_head"]
+    if (table["dtype"], table["shape"]) != (head["dtype"], head["shape"]):
+        return True
+    with found["embed"][0].open("rb") as one, found["lm_head"][0].open("rb") as other:
+        n_bytes = table["data_offsets"][1] - table["data_offsets"][0]
+        for i in range(_SAMPLES):
+            at = max(n_bytes - _SAMPLE, 0) * i // (_SAMPLES - 1)
+            one.seek(found["embed"][2] + table["data_offsets"][0] + at)
+            other.seek(found["lm_head"][2] + head["data_offsets"][0] + at)
+            size = min(_SAMPLE, n_bytes)
+            if one.read(size) != other.read(size):
+                return True
+    return False
 
 
 def _tensor(name: str, entry: dict[str, Any], architecture: str) -> Tensor:

@@ -103,6 +103,7 @@ def resolve(request: Request) -> Resolved:
     path = entry.files[kind] if kind in entry.files and kind != "config" else None
     source, there = (kind, path) if path is not None else next(iter(entry.files.items()))
     stored = _read(there, source, stamp({source: there}))
+    artifacts.check_family(stored.architecture, source, kind)
     if kind != source:
         own = artifacts.drawn_dtype(spec.read_config(there)) if source == "config" else stored.dtype
         stored = spec.retype(stored, artifacts.derived_dtype(kind, own))

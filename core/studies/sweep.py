@@ -305,12 +305,13 @@ def _take_in(ledger: Ledger[Sweep], ready: Sequence[Cell]) -> None:
 
 
 def status_of(state: State[Sweep], cell: Cell, rounds: int) -> Status:
-    """Of one cell, from the ledger alone. What was measured stays so, even if it could not run any more."""
+    """Of one cell, from the ledger alone."""
+    if cell.id in state.refused:
+        return "refused"
+    keys = [f"{cell.id}/{n}" for n in range(rounds)]
     if any(key.startswith(f"{cell.id}/") for key in state.failures):
         return "failed"
-    if all(f"{cell.id}/{n}" in state.took_s for n in range(rounds)):
-        return "done"
-    return "refused" if cell.id in state.refused else "left"
+    return "done" if all(key in state.took_s for key in keys) else "left"
 
 
 def progress(state: State[Sweep]) -> Progress:

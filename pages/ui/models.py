@@ -71,7 +71,8 @@ def spec_of(entry: ModelEntry) -> ModelSpec:
 
 
 def model_card(entry: ModelEntry) -> ModelSpec | None:
-    """Size and architecture in a line or two, with what a reader of the results must know."""
+    """Size and architecture in a line or two, with what a reader of the results must know; behind its name where it was
+    chosen by a path, whose end a narrow field does not show."""
     try:
         found = spec_of(entry)
     except ExplorerError as error:
@@ -80,7 +81,9 @@ def model_card(entry: ModelEntry) -> ModelSpec | None:
     random = " · :orange-badge[random weights]" if entry.random_weights else ""
     doubts = f"  \n:material/info: {text.escape(found.doubts)}" if found.doubts else ""
     note = text.escape(entry.note or found.source)
-    st.caption(f"{architecture_line(found, entry.size_bytes)}{random}{doubts}", help=note or None)
+    listed = any(entry.id == other.id for other in catalogue.entries())
+    name = "" if listed else f"**{text.escape(entry.label)}** · "
+    st.caption(f"{name}{architecture_line(found, entry.size_bytes)}{random}{doubts}", help=note or None)
     return found
 
 

@@ -17,7 +17,7 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,7 @@ from tests.bench import (
     waiting,
     watching,
 )
-from tests.bench.recording import record, recorded
+from tests.bench.recording import record
 
 PARTS: dict[str, Callable[..., Any]] = {
     "loops": loops.run,
@@ -103,20 +103,6 @@ def options(arguments: list[str]) -> tuple[list[str], dict[str, dict[str, Any]],
     return found.parts or list(PARTS), given, found.record
 
 
-def kept_rows(name: str, results: Any) -> Any:
-    """What is to be recorded of a part: its results, and rows of its last recording here that are not new."""
-    before = recorded(name)
-    if name not in ROWS or before is None or before["machine"] != machine().cpu:
-        return results
-    return merged(before["results"], results, ROWS[name])
-
-
-def merged(old: Sequence[dict[str, Any]], new: Sequence[dict[str, Any]], keys: Sequence[str]) -> list[dict[str, Any]]:
-    """The rows of both; of two that agree in `keys`, the new one in the old one's place."""
-    rows = {tuple(row.get(key) for key in keys): row for row in old}
-    return list((rows | {tuple(row.get(key) for key in keys): row for row in new}).values())
-
-
 def main(arguments: list[str]) -> None:
     names, given, keep = options(arguments)
     words = [word for word in arguments if word not in PARTS and word != "--record"]
@@ -127,7 +113,7 @@ def main(arguments: list[str]) -> None:
             results[name] = PARTS[name](**given.get(name, {}))
         if keep:
             told = () if name in ROWS else words  # its rows come from several calls
-            record(name, kept_rows(name, results[name]), shlex.join(["python", "-m", "tests.bench", name, *told]))
+            record(name, results[name], shlex.join(["python", "-m", "tests.bench", name, *told]), ROWS.get(name, ()))
     folder = Path("bench-results")
     folder.mkdir(exist_ok=True)
     path = folder / time.strftime("%Y%m%d-%H%M%S.json")

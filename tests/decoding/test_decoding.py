@@ -353,3 +353,16 @@ def as_steps(found: list[Taken]) -> list[Step]:
 def test_tokens_per_forward_of_a_whole_run() -> None:
     assert tokens_per_forward(as_steps(decode("speculative", Chain(CYCLE), Chain(CYCLE)))) == 5.0
     assert tokens_per_forward(as_steps(decode("autoregressive", Chain(CYCLE)))) == 1.0
+
+
+@pytest.mark.parametrize("sampling", [Sampling(), Sampling(temperature=0.7)])
+@pytest.mark.parametrize("strategy", ["autoregressive", "prompt_lookup"])
+def test_a_model_that_computes_no_numbers_says_so_instead_of_its_first_token(strategy: str, sampling: Sampling) -> None:
+    """Overflow in fp16 and damaged weights: the best of NaN is the token 0, which other programs print on and on."""
+    plugin = plugins.get("strategy", strategy)
+    prompt, config = np.array([[1, 2]]), GenerationConfig(limit=4, sampling=sampling)
+    with pytest.raises(ExplorerError, match=r"computes no numbers from this prompt \(NaN\)"):
+        list(plugin.decode(Chain(np.full((5, 5), np.nan)), prompt, config, plugin.Params()))
+    first = np.eye(5)[[0] * 5] * 99.0  # the token 0 behind every other, as a model can want it
+    steps = list(plugin.decode(Chain(first), prompt, config, plugin.Params()))
+    assert {token for step in steps for row in step.tokens for token in row} == {0}

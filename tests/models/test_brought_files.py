@@ -23,6 +23,7 @@ from core.models import catalogue, formats, spec
 from core.types import Generate
 from tests.models.test_weight_files import CONFIG, shards, whole
 from tests.support.cases import asked
+from tests.support.gguf_models import tiny_gguf
 from tests.support.tiny import hf_folder
 
 pytestmark = pytest.mark.engine("pytorch")
@@ -170,11 +171,78 @@ def copied_by_systems(folder: Path) -> Path:
     return folder
 
 
+def stored(folder: Path, changed: Callable[[dict[str, Any]], dict[str, Any]], metadata: dict[str, str] | None) -> Path:
+    """The folder with its weights changed. metadata: of the file."""
+    from safetensors.numpy import load_file, save_file
+
+    file = folder / "model.safetensors"
+    save_file(changed(load_file(file)), file, metadata=metadata)
+    return folder
+
+
+def no_word_of_its_writer(folder: Path) -> Path:
+    return stored(folder, dict, None)
+
+
+def written_by_mlx(folder: Path) -> Path:
+    return stored(folder, dict, {"format": "mlx"})
+
+
+def frequencies_beside(folder: Path) -> Path:
+    """The first LLaMA stored what its rotation computes."""
+    import numpy as np
+
+    more = {f"model.layers.{i}.self_attn.rotary_emb.inv_freq": np.ones(8, np.float32) for i in range(2)}
+    return stored(folder, lambda tensors: tensors | more, {"format": "pt"})
+
+
+def an_adapter_beside(folder: Path) -> Path:
+    """A model that adapters were trained for, with one of them in its folder and one below."""
+    (folder / "checkpoint-7").mkdir()
+    for place in (folder, folder / "checkpoint-7"):
+        change(place / "adapter_config.json", base_model_name_or_path="own/own", modules_to_save=["lm_head"])
+        (place / "adapter_model.safetensors").write_bytes(bytes(8))
+    return folder
+
+
+def its_makers_copy_beside(folder: Path) -> Path:
+    shutil.copyfile(folder / "model.safetensors", folder / "consolidated.safetensors")
+    (folder / "original").mkdir()
+    (folder / "original" / "consolidated.00.pth").write_bytes(b"PK")
+    change(folder / "params.json", dim=64)
+    return folder
+
+
+def names_of_nobody_in_the_index(folder: Path) -> Path:
+    (folder / "model.safetensors").rename(folder / "model-00001-of-00001.safetensors")
+    index = {"weight_map": {"model.of.old": "model-00001-of-00001.safetensors"}, "metadata": {"total_size": 1}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    return folder
+
+
+def tied_by_its_word_alone(folder: Path) -> Path:
+    """It says that its head is its table, and stores another (transformers' pull request 42612): both count."""
+    change(folder / "config.json", tie_word_embeddings=True)
+    return folder
+
+
+def ends_in_a_list_in_a_list(folder: Path) -> Path:
+    change(folder / "generation_config.json", eos_token_id=[262, [263]])
+    return folder
+
+
+def sampling_in_its_settings(folder: Path) -> Path:
+    change(folder / "generation_config.json", do_sample=True, temperature=0.6, top_k=20, repetition_penalty=1.3)
+    return folder
+
+
 WORKS: tuple[Callable[[Path], Path | str], ...] = (
     *(strange_name, quoted, address, hub_repository, link_to_a_folder, one_of_its_files),
     *(weights_under_a_name_of_their_own, a_single_shard_without_an_index, a_folder_with_a_models_ending),
     *(strange_keys, dtype_by_part, dtype_of_nothing_stored, double_precision),
     *(lines_of_windows, unknown_tokenizer_class, only_a_tokenizer_file, ends_as_text, copied_by_systems),
+    *(no_word_of_its_writer, written_by_mlx, frequencies_beside, an_adapter_beside, its_makers_copy_beside),
+    *(names_of_nobody_in_the_index, tied_by_its_word_alone, ends_in_a_list_in_a_list, sampling_in_its_settings),
 )
 UNWRITTEN = {double_precision: "stored as F64, which cannot be written into a GGUF"}  # in llama.cpp
 
@@ -196,11 +264,70 @@ def test_an_unusual_folder_answers_as_the_plain_one(
     assert {key: found[key] for key in same} == {key: _plain[backend][key] for key in same} and len(found["new"]) == 4
 
 
+def scaled_by_its_older_name(folder: Path) -> Path:
+    rope = {"rope_scaling": {"type": "linear", "factor": 2.0}, "rope_theta": 10000.0}
+    change(folder / "config.json", drop=("rope_parameters",), **rope)
+    return folder
+
+
+def head_of_its_own_table(folder: Path) -> Path:
+    """A head that is stored again and is the table."""
+
+    def copied(tensors: dict[str, Any]) -> dict[str, Any]:
+        return tensors | {"lm_head.weight": tensors["model.embed_tokens.weight"].copy()}
+
+    change(folder / "config.json", tie_word_embeddings=True)
+    return stored(folder, copied, {"format": "pt"})
+
+
+@pytest.mark.parametrize("make", [scaled_by_its_older_name, head_of_its_own_table])
+def test_another_model_is_the_same_in_both(make: Callable[[Path], Path], folder: Path, tmp_path: Path) -> None:
+    path = make(folder)
+    here, there = answer("pytorch", path), answer("llama_cpp", path)
+    assert here.get("new") == there.get("new") != answer("pytorch", hf_folder(tmp_path))["new"] and here["new"]
+    tied = make is head_of_its_own_table
+    assert spec.read(path, "hf").n_params == spec.read(hf_folder(tmp_path), "hf").n_params - 320 * 64 * tied
+
+
+def test_blocks_that_the_configuration_does_not_count_are_told(folder: Path) -> None:
+    change(folder / "config.json", num_hidden_layers=1)
+    assert answer("pytorch", folder)["warnings"] == (
+        "The files hold 1 block more than config.json counts, which does not run.",
+    )
+
+
 @pytest.mark.parametrize("make", [hub_repository, weights_under_a_name_of_their_own, strange_name])
 def test_and_through_an_export(make: Callable[[Path], Path], folder: Path, tmp_path: Path) -> None:
     path = make(folder)
     found, known = answer("onnxruntime", path), answer("pytorch", path)
     assert found.get("new") == known["new"], found
+
+
+TOOL = [{"name": name, "template": "{{ messages[0]['content'] }}"} for name in ("rag", "tool_use")]
+
+
+@pytest.mark.parametrize("backend", ("pytorch", "llama_cpp"))
+def test_templates_of_which_none_is_the_usual_one_are_told(backend: str, tmp_path: Path) -> None:
+    found = answer(backend, tiny_gguf(tmp_path / "m.gguf", "llama", template=TOOL))
+    assert found["text"] == "hello"
+    assert (
+        found["warnings"][0] == "The model has chat templates (rag, tool_use), but none called default: none is used."
+    )
+
+
+def test_equal_values_listed_for_every_block_are_one_value(tmp_path: Path) -> None:
+    listed, plain = (tiny_gguf(tmp_path / f"{n}.gguf", "llama", per_block=n) for n in (True, False))
+    known = answer("llama_cpp", plain)
+    for backend in ("pytorch", "llama_cpp"):
+        found = answer(backend, listed)
+        assert (found.get("ids"), found.get("new")) == (known["ids"], known["new"]), found
+
+
+def test_a_file_that_names_no_end_has_that_of_llama_cpp_in_every_backend(tmp_path: Path) -> None:
+    """GPT-2's 11, whatever that token is; and the markers by their names."""
+    file = tiny_gguf(tmp_path / "m.gguf", "llama", endless=True)
+    here, there = answer("pytorch", file), answer("llama_cpp", file)
+    assert here["ends"] == there["ends"] == [11, 256] and here["new"] == there["new"]
 
 
 # ---------------------------------------------------------------- what is refused
@@ -316,6 +443,77 @@ def quantized_as_text(folder: Path) -> Path:
     return folder
 
 
+def named_by(words: str) -> Callable[[Path], Path]:
+    def make(folder: Path) -> Path:
+        return stored(folder, lambda tensors: {words + n: t for n, t in tensors.items()}, {"format": "pt"})
+
+    make.__name__ = f"named_{words.strip('._').replace('.', '_')}"
+    return make
+
+
+def integers_without_a_word(folder: Path) -> Path:
+    name = "model.layers.0.mlp.up_proj.weight"
+    return stored(folder, lambda tensors: tensors | {name: tensors[name].astype("int8")}, {"format": "pt"})
+
+
+def scales_without_a_word(folder: Path) -> Path:
+    """Quantized weights whose configuration was lost (AutoFP8, issue 11122 of llama.cpp)."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    tensors, name = load_file(folder / "model.safetensors"), "model.layers.0.mlp.up_proj.weight"
+    tensors |= {name: tensors[name].to(torch.float8_e4m3fn), f"{name}_scale": torch.tensor(0.5)}
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+def other_heads(folder: Path) -> Path:
+    change(folder / "config.json", num_key_value_heads=4)
+    return folder
+
+
+def of_class(name: str) -> Callable[[Path], Path]:
+    """A model that judges or embeds: no head."""
+
+    def make(folder: Path) -> Path:
+        change(folder / "config.json", architectures=[name])
+        return stored(folder, lambda ts: {n: t for n, t in ts.items() if n != "lm_head.weight"}, {"format": "pt"})
+
+    make.__name__ = name
+    return make
+
+
+def no_factor(folder: Path) -> Path:
+    change(folder / "config.json", rope_parameters={"rope_type": "yarn", "rope_theta": 10000.0})
+    return folder
+
+
+def output_of_a_trainer(folder: Path) -> Path:
+    for name in ("checkpoint-90", "checkpoint-1000"):
+        shutil.copytree(folder, folder.with_name(name)).rename(folder / name)
+    (folder / "model.safetensors").unlink()
+    (folder / "training_args.bin").write_bytes(b"PK")
+    return folder
+
+
+def adapter_with_its_configuration(folder: Path) -> Path:
+    """As unsloth saves it, and with modules that were trained whole."""
+    change(folder / "adapter_config.json", base_model_name_or_path="own/base", modules_to_save=["lm_head"])
+    (folder / "model.safetensors").rename(folder / "adapter_model.safetensors")
+    return folder
+
+
+def head_that_drafts(folder: Path) -> Path:
+    """Of EAGLE: a block and a matrix, with a configuration of the whole model's class."""
+
+    def block(tensors: dict[str, Any]) -> dict[str, Any]:
+        own = {n.removeprefix("model."): t for n, t in tensors.items() if ".layers.0." in n}
+        return own | {"fc.weight": tensors["lm_head.weight"]}
+
+    change(folder / "config.json", num_hidden_layers=1)
+    return stored(folder, block, {"format": "pt"})
+
+
 def pipeline_for_images(folder: Path) -> Path:
     (folder / "config.json").rename(folder / "model_index.json")
     (folder / "model.safetensors").unlink()
@@ -356,6 +554,21 @@ REFUSED: dict[Callable[[Path], Path], str] = {
     positions_of_nobody: "PyTorch cannot open own: transformers knows no 'nonsense'",
     activation_of_nobody: "swooglu",
     quantized_as_text: "The quantization of this configuration is not of the form",
+    named_by(
+        "_orig_mod."
+    ): r"finds 21 weights of own under no name .*: _orig_mod\.lm_head\.weight is to be called lm_h",
+    named_by("module."): r"module\.lm_head\.weight is to be called lm_head\.weight\. Rename the tensors",
+    named_by("base_model.model."): r"base_model\.model\.lm_head\.weight is to be called",
+    named_by("language_model."): r"language_model\.lm_head\.weight is to be called",
+    integers_without_a_word: r"up_proj\.weight in own is stored in integers \(I8\), and config\.json does not say",
+    scales_without_a_word: r"leaves 1 of their scales unread \(model\.layers\.0\.mlp\.up_proj\.weight_scale\)",
+    other_heads: r"do not fit its config\.json: blocks\.0\.attn\.k_proj has 2,048 numbers, and 4,096 by the",
+    of_class("LlamaForSequenceClassification"): "are a LlamaForSequenceClassification, which has no head that writes",
+    of_class("LlamaModel"): "are a LlamaModel, which has no head that writes text",
+    no_factor: r"PyTorch cannot open own: Missing required keys in `rope_parameters` .*'factor'",
+    output_of_a_trainer: r"no weights, and checkpoint-1000 in it has both\. Choose .*/own/checkpoint-1000",
+    adapter_with_its_configuration: "own holds an adapter of own/base: it changes a base model",
+    head_that_drafts: "The weights of 3 layers of own are missing, the first is embed",
     pipeline_for_images: "own holds a pipeline for images, and no language model",
     of_another("weights.npz"): r"weights\.npz holds weights in NumPy's form",
     of_another("tf_model.h5"): r"tf_model\.h5 holds weights in TensorFlow's form",

@@ -275,6 +275,15 @@ def test_an_encoder_decoder_reads_the_prompt_once(here):
     assert prompt["blocks.1.cross.core"].kv_write_bytes == 64 * 2 * 512 * 2
 
 
+def test_an_encoder_that_hears_is_counted(here):
+    """Whisper: AutoModelForCausalLM has its decoder alone."""
+    config = _default("whisper", encoder_layers=2, decoder_layers=2)
+    spec = from_config(config)
+    assert spec.n_params == _tree(json.dumps(config, sort_keys=True)).n_params
+    assert sum(layer.name.startswith("encoder.blocks.") for layer in spec.layers) > 10
+    assert "cross-attention" not in spec.doubts
+
+
 def test_two_attentions_in_a_block_keep_twice_as_much(here):
     """LongCat-Flash: two latent attentions per block, and experts of which a third are no matrices going down."""
     spec = from_config(_default("longcat_flash", num_layers=2, num_hidden_layers=4))
@@ -316,6 +325,22 @@ def test_numbers_of_a_block_itself_have_a_place(here):
 
 
 # ---------------------------------------------------------------- the way there
+
+
+def test_glm_4_under_the_names_of_its_own_code(here):
+    """THUDM/glm-4-9b-chat, of whose numbers the hub counts 9,399,951,392: 32 are frequencies of the rotation."""
+    config = {
+        "model_type": "chatglm", "add_bias_linear": False, "add_qkv_bias": True, "ffn_hidden_size": 13696,
+        "hidden_size": 4096, "kv_channels": 128, "multi_query_attention": True, "multi_query_group_num": 2,
+        "num_attention_heads": 32, "num_layers": 40, "padded_vocab_size": 151552, "seq_length": 131072,
+        "torch_dtype": "bfloat16", "tie_word_embeddings": False,
+    }  # fmt: skip
+    spec = from_config(config)
+    assert (spec.architecture, spec.n_params, spec.max_context) == ("glm", 9_399_951_360, 131072)
+    assert kv_cache_bytes(spec, 1) == 40 * 2 * 2 * 128 * 2
+    first = {key: value for key, value in config.items() if key != "ffn_hidden_size"}
+    with pytest.raises(ExplorerError, match="'chatglm'"):
+        from_config(first)
 
 
 def test_an_architecture_of_nobody_is_one_sentence():

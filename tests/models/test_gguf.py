@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from core.analysis.work import total, work
+from core.analysis.work import kv_cache_bytes, total, work
 from core.errors import ExplorerError
 from core.models.spec import from_config, from_gguf
 from core.types import Aside, Attention, ModelSpec
@@ -212,6 +212,63 @@ def test_olmo_2_has_no_window(tmp_path: Path) -> None:
 def test_a_window_of_its_own_for_each_block(tmp_path: Path) -> None:
     spec = from_gguf(olmo(tmp_path / "m.gguf", attention__sliding_window=[16, 0] * 4))
     assert [core.window for core in cores(spec).values()] == [16, None] * 4
+
+
+def plain(path: Path, architecture: str, **window: Any) -> ModelSpec:
+    """Eight blocks of any architecture, by its tensors."""
+    shapes = around(16, 32)
+    for i in range(8):
+        shapes |= vectors(i, attn_norm=32, ffn_norm=32) | attention(i, 32, 32, 16) | mlp(i, 32, 48)
+    return from_gguf(model(path, sizes(architecture, 8, 32, 48, 4, 2, **window), shapes))
+
+
+@pytest.mark.parametrize(
+    ("architecture", "local"),
+    [
+        ("cohere2", [1, 1, 1, 0] * 2),
+        ("exaone4", [1, 1, 1, 0] * 2),
+        ("gemma3n", [1, 1, 1, 1, 0, 1, 1, 1]),
+        ("plamo3", [1] * 7 + [0]),
+        ("smallthinker", [0, 1, 1, 1] * 2),
+        ("modern-bert", [0, 1, 1, 0, 1, 1, 0, 1]),
+    ],
+)
+def test_without_a_pattern_blocks_see_what_llama_cpp_lets_them_see(
+    architecture: str, local: list[int], tmp_path: Path
+) -> None:
+    """Its load_swa_pattern: converted files of these name the window alone."""
+    spec = plain(tmp_path / "m.gguf", architecture, attention__sliding_window=16)
+    assert [core.window for core in cores(spec).values()] == [16 if one else None for one in local]
+    assert "window" not in spec.doubts
+
+
+def test_llama_4_sees_chunks_without_a_word_in_the_file(tmp_path: Path) -> None:
+    windows = [core.window for core in cores(plain(tmp_path / "m.gguf", "llama4")).values()]
+    assert windows == [8192, 8192, 8192, None] * 2
+    whole = plain(tmp_path / "n.gguf", "llama4", attention__sliding_window=0)
+    assert {core.window for core in cores(whole).values()} == {None}
+
+
+def test_a_period_of_none_is_a_window_everywhere(tmp_path: Path) -> None:
+    window = {"attention__sliding_window": 16, "attention__sliding_window_pattern": 0}
+    assert {core.window for core in cores(plain(tmp_path / "m.gguf", "cohere2", **window)).values()} == {16}
+
+
+def test_one_matrix_in_the_place_of_an_attention_keeps_nothing(tmp_path: Path) -> None:
+    """DeciLM (Llama-3.1-Nemotron-51B): blocks with an attention, with one matrix instead, with none, without a
+    feed-forward network; llama.cpp keeps keys and values of the first and the last kind only."""
+    shapes = {
+        **around(16, 32),
+        **(vectors(0, attn_norm=32, ffn_norm=32) | attention(0, 32, 32, 16) | mlp(0, 32, 48)),
+        **(vectors(1, attn_norm=32, ffn_norm=32) | {"blk.1.attn_output.weight": (32, 32)} | mlp(1, 32, 48)),
+        **(vectors(2, ffn_norm=32) | mlp(2, 32, 64)),
+        **(vectors(3, attn_norm=32) | attention(3, 32, 32, 8)),
+    }
+    entries = sizes("deci", 4, 32, [48, 48, 64, 0], [4, 4, 0, 4], [2, 0, 0, 1], attention__key_length=8)
+    spec = from_gguf(model(tmp_path / "m.gguf", entries, shapes))
+    assert spec.n_params == sum(map(prod, shapes.values()))
+    assert [(c.n_heads, c.n_kv_heads) for c in cores(spec).values()] == [(4, 2), (4, 1)]
+    assert kv_cache_bytes(spec, 100) == 2 * 2 * 100 * (2 + 1) * 8
 
 
 # ---------------------------------------------------------------- what no text token touches

@@ -190,6 +190,80 @@ def test_other_spellings(quantization: dict[str, Any], n_bytes: float) -> None:
     assert stored(small(**quantization)) == pytest.approx(n_bytes + REST_BYTES, abs=4)
 
 
+FP8_ROWS = {"num_bits": 8, "type": "float", "strategy": "channel"}
+NVFP4 = {"num_bits": 4, "type": "float", "strategy": "tensor_group", "group_size": 16}
+INT4 = {"num_bits": 4, "type": "int", "strategy": "group", "group_size": 128}
+HEAD = 261 * 128
+Q_PROJ = 128 * 128
+UNLISTED = {"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}
+
+
+@pytest.mark.parametrize(
+    ("quantization", "n_bytes"),
+    [
+        # a module that is named says nothing of those inside it (SGLang's pull request 32736)
+        ({"quant_method": "compressed-tensors", "ignore": ["lm_head", "model.layers.0.mlp", "model.layers.0"],
+          "config_groups": {"g": {"targets": ["Linear"], "weights": FP8_ROWS}}}, N_LINEAR + 2 * N_ROWS),
+        # two groups with formats of their own (nm-testing/llama-fp8-nvfp4-test): down_proj in FP8, the rest NVFP4
+        ({"quant_method": "compressed-tensors", "format": "mixed-precision", "ignore": ["lm_head"], "config_groups": {
+            "group_0": {"targets": ["re:.*mlp.down_proj.*"], "weights": FP8_ROWS, "format": "float-quantized"},
+            "group_1": {"targets": ["re:.*mlp.(gate|up)_proj.*", "re:.*self_attn.*"], "weights": NVFP4,
+                        "format": "nvfp4-pack-quantized"}}}, (N_LINEAR - DOWN) * 4.5 / 8 + DOWN + 2 * 128),
+        # the names that it had before, and the form in which its sparsity stands beside it
+        ({"quant_method": "sparseml", "ignore": ["lm_head"],
+          "config_groups": {"g": {"targets": ["Linear"], "weights": FP8_ROWS}}}, N_LINEAR + 2 * N_ROWS),
+        # two of four weights kept, a bit for each says which
+        ({"quant_method": "compressed-tensors", "ignore": ["lm_head"], "format": "marlin-24",
+          "config_groups": {"g": {"targets": ["Linear"], "weights": INT4}}},
+         N_LINEAR * 3 / 8 + 2 * (N_ROWS + 128)),
+        ({"quant_method": "compressed-tensors", "ignore": ["lm_head"], "format": "float-quantized",
+          "sparsity_config": {"format": "sparse-24-bitmask", "sparsity_structure": "2:4"},
+          "config_groups": {"g": {"targets": ["Linear"], "weights": FP8_ROWS}}}, N_LINEAR * 5 / 8 + 2 * N_ROWS),
+        # ModelOpt by module (its pull request 929)
+        ({"quant_method": "modelopt", "quant_algo": "MIXED_PRECISION", "kv_cache_quant_algo": "FP8",
+          "quantized_layers": {"model.layers.0.self_attn.q_proj": {"quant_algo": "FP8"},
+                               "model.layers.0.mlp.down_proj": {"quant_algo": "NVFP4", "group_size": 16}}},
+         Q_PROJ + 4 + DOWN * 4.5 / 8 + 2 * (N_LINEAR - Q_PROJ - DOWN)),
+        # HQQ by module: what is not named stays
+        ({"quant_method": "hqq", "skip_modules": ["lm_head"], "quant_config": {
+            "self_attn.q_proj": {"weight_quant_params": {"nbits": 4, "group_size": 64}},
+            "mlp.down_proj": {"weight_quant_params": {"nbits": 8, "group_size": 128}}}},
+         Q_PROJ * 4.5 / 8 + DOWN * 8.25 / 8 + 2 * (N_LINEAR - Q_PROJ - DOWN)),
+        # Quark by module
+        ({"quant_method": "quark", "exclude": ["lm_head"], "layer_quant_config": {
+            "*down_proj": {"weight": {"dtype": "int8", "qscheme": "per_channel"}}},
+          "global_quant_config": {"weight": {"dtype": "fp8_e4m3", "qscheme": "per_tensor"}}},
+         N_LINEAR + 4 * 6 + 4 * 128),
+        # transformers' newer ones
+        ({"quant_method": "fp_quant", "forward_dtype": "mxfp4"}, N_LINEAR * 4.25 / 8),
+        ({"quant_method": "fouroversix", "dtype": "nvfp4", "modules_to_not_convert": ["lm_head"]}, N_LINEAR * 4.5 / 8),
+        ({"quant_method": "metal", "bits": 8, "group_size": 64}, N_LINEAR * 8.5 / 8),
+        ({"quant_method": "gemma", "num_bits": 4, "module_quant_configs": {"mlp\\.down": {"num_bits": 8}}},
+         (N_LINEAR + DOWN) / 2 + 4 * N_ROWS),
+        ({"quant_method": "exl2", "bits": 4.25, "head_bits": 6}, N_LINEAR * 4.25 / 8 + HEAD * 6 / 8 - 2 * HEAD),
+        ({"quant_method": "exl3", "bits": 3.0}, N_LINEAR * 3 / 8),
+        ({"quant_method": "sinq", "nbits": 4, "group_size": 64}, N_LINEAR * 4.25 / 8),
+        # modules listed, and the head not among them: transformers leaves those alone and nothing else
+        ({**UNLISTED, "llm_int8_skip_modules": None}, N_LINEAR * 4.5 / 8),
+        ({**UNLISTED, "llm_int8_skip_modules": ["lm_head", "mlp.down_proj"]}, (N_LINEAR - DOWN) * 4.5 / 8 + 2 * DOWN),
+        ({**UNLISTED, "llm_int8_skip_modules": ["vision_tower"]}, (N_LINEAR + HEAD) * 4.5 / 8 - 2 * HEAD),
+        ({"quant_method": "fp8", "weight_block_size": None, "modules_to_not_convert": ["vision_tower"]},
+         N_LINEAR + HEAD + 4 * 8 - 2 * HEAD),
+    ],
+)  # fmt: skip
+def test_files_as_public_reports_have_them(quantization: dict[str, Any], n_bytes: float) -> None:
+    assert stored(small(**quantization)) == pytest.approx(n_bytes + REST_BYTES, abs=8)
+
+
+def test_the_quantization_beside_its_sparsity_in_older_files() -> None:
+    group = {"targets": ["Linear"], "weights": FP8_ROWS}
+    own = {"quant_method": "sparseml", "config_groups": {"g": group}, "ignore": ["lm_head"]}
+    spec = from_config(
+        {**SMALL, "compression_config": {"sparsity_config": {"format": "dense"}, "quantization_config": own}}
+    )
+    assert stored(spec) == N_LINEAR + 2 * N_ROWS + REST_BYTES and "compressed-tensors" in spec.source
+
+
 def test_a_module_of_mlx_with_numbers_of_its_own_takes_nothing_from_the_model() -> None:
     """gpt-oss-20b-MXFP4-Q8 as MLX publishes it: experts in MXFP4, all else in groups of 64 and 8 bits."""
     own = {"group_size": 64, "bits": 8}

@@ -640,9 +640,19 @@ def test_what_the_file_says_of_its_language_model_counts_before_the_defaults():
     assert next(layer for layer in spec.layers if layer.name == "lm_head").op.tied_to == "embed"
 
 
-def test_defaults_that_nobody_has_are_one_sentence():
-    with pytest.raises(ExplorerError, match=r"nosuch model leaves sizes to defaults .*nosuch") as caught:
-        from_config({"model_type": "nosuch", "text_config": {"model_type": "llama", "vocab_size": 32064}})
+def test_defaults_around_a_model_of_nobody_are_those_of_its_language_model():
+    """Such code builds its language model by its name: CONFIG_MAPPING[model_type](**text_config)."""
+    spec = from_config({**LLAVA, "model_type": "nosuch"})
+    assert spec.n_params == from_config(LLAVA).n_params and "transformers' defaults: hidden_size" in spec.source
+
+
+def test_defaults_that_nobody_has_are_one_sentence(monkeypatch):
+    def ask(*_):
+        raise library.NoAnswerError("transformers, which has the defaults, is not installed")
+
+    monkeypatch.setattr(library, "ask", ask)
+    with pytest.raises(ExplorerError, match=r"llava model leaves sizes to defaults .*not installed") as caught:
+        from_config(LLAVA)
     assert len(caught.value.message) < 400 and "text_config" in caught.value.hint
 
 

@@ -302,6 +302,87 @@ def test_qwens_tiktoken_file_is_read(tmp_path: Path) -> None:
     assert tokenizer.encode("e\u0301") == [0xC3, 0xA9], "a text is put into NFC first, and nothing is added to it"
 
 
+def tokenizer_class(folder: Path, name: str, **settings: Any) -> Path:
+    """The folder with the class that its maker's own code reads it by."""
+    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": name, **settings}))
+    return folder
+
+
+def test_glm_4s_tiktoken_file_is_read(tmp_path: Path) -> None:
+    """Fourteen special tokens in the order of tokenization_chatglm.py; two stand before every text."""
+    folder = tokenizer_class(tiktoken_folder(tmp_path, "tokenizer.model"), "ChatGLM4Tokenizer")
+    first = N_WORDS
+    texts = ("hello the", "1234", "[gMASK]<sop><|user|>hello<|assistant|><|endoftext|><|end_of_video|>")
+    ids = [[HELLO, THE], [49, 50, 51, 52], [first + 2, first + 4, first + 7, HELLO, first + 8, first, first + 13]]
+    assert in_all(folder, texts) == ids
+    tokenizer = library_tokenizer.library_tokenizer(folder)
+    assert tokenizer.encode("hello") == [first + 2, first + 4, HELLO] and tokenizer.eos_token == "<|endoftext|>"
+    assert tokenizer.encode("e\u0301", add_special_tokens=False) == [101, 0xCC, 0x81], "a text is read as it stands"
+
+
+def test_hunyuans_tiktoken_file_is_read(tmp_path: Path) -> None:
+    """Five special tokens and the extra ones in the order of tokenization_hy.py; nothing is added to a text."""
+    folder = tokenizer_class(tiktoken_folder(tmp_path, "hy.tiktoken"), "HYTokenizer", eos_token="<|eos|>")
+    first = N_WORDS
+    texts = ("hello the", "12", "<|startoftext|>hello<|extra_0|><|eos|><|pad|>")
+    ids = [[HELLO, THE], [49, 50], [first + 1, HELLO, first + 5, first + 3, first + 4]]
+    assert in_all(folder, texts) == ids
+    tokenizer = library_tokenizer.library_tokenizer(folder)
+    assert tokenizer.encode("e\u0301") == [0xC3, 0xA9], "a text is put into NFC first, and nothing is added to it"
+    assert (tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token) == ("<|startoftext|>", "<|eos|>", "<|pad|>")
+
+
+KIMI_TOKENS = ("[BOS]", "[EOS]", "<|im_end|>", "<|im_user|>")
+
+
+def test_kimis_tiktoken_file_is_read(tmp_path: Path) -> None:
+    """Its special tokens are those of tokenizer_config.json, the others behind the words are reserved by their ids;
+    nothing is added to a text."""
+    listed = {str(N_WORDS + i): {"content": text, "special": True} for i, text in enumerate(KIMI_TOKENS)}
+    folder = tiktoken_folder(tmp_path, "tiktoken.model")
+    tokenizer_class(folder, "TikTokenTokenizer", added_tokens_decoder=listed, bos_token="[BOS]", eos_token="[EOS]")
+    first = N_WORDS
+    texts = ("hello the", "123", f"<|im_user|>hello<|im_end|>[EOS]<|reserved_token_{first + 9}|>")
+    assert in_all(folder, texts) == [[HELLO, THE], [49, 50, 51], [first + 3, HELLO, first + 2, first + 1, first + 9]]
+    tokenizer = library_tokenizer.library_tokenizer(folder)
+    assert tokenizer.encode("hello") == [HELLO] and len(tokenizer) == 320, "as many as the table has rows"
+    tokenizer_class(folder, "TikTokenTokenizer")
+    with pytest.raises(ExplorerError, match=r"tokenizer_config\.json beside it does not list its special tokens"):
+        library_tokenizer.library_tokenizer(folder)
+
+
+KIMI_CUTS = "|".join(  # the expression of tokenization_kimi.py, for the library that knows all of it
+    (
+        r"[\p{Han}]+",
+        r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]*[\p{Ll}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]+"
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?",
+        r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]+[\p{Ll}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]*"
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?",
+        r"\p{N}{1,3}",
+        r" ?[^\s\p{L}\p{N}]+[\r\n]*",
+        r"\s*[\r\n]+",
+        r"\s+(?!\S)",
+        r"\s+",
+    )
+)
+
+
+def test_kimi_cuts_a_text_as_its_makers_expression_does() -> None:
+    """Which llama.cpp does not: it keeps CamelCase in one piece, and what lies outside its letters apart."""
+    import regex
+
+    chance = random.Random(5)
+    letters = "abcXYZ '-_.,!？。中文字日本ひらカナ한국éÉe\u0301ǅʰ12345٣Ⅷ½ \t\n\r\u3000🙂"
+    texts = ["CamelCase中文abc ABCdef'll 1234", *("".join(chance.choices(letters, k=30)) for _ in range(300))]
+    cuts = gguf_tokenizer.splitter("kimi-k2", of_its_maker=True)
+    expression = regex.compile(KIMI_CUTS, regex.V1)
+    for text in texts:
+        assert [text[a:b] for _, (a, b) in cuts.pre_tokenize_str(text)] == expression.findall(text)
+    assert expression.findall("CamelCase") == ["Camel", "Case"]
+    here = gguf_tokenizer.splitter("kimi-k2").pre_tokenize_str("CamelCase")
+    assert [word for word, _ in here] == ["CamelCase"]
+
+
 def test_what_the_folder_says_of_its_special_tokens_counts_before_the_familys(tmp_path: Path) -> None:
     folder = tiktoken_folder(tmp_path, "tokenizer.model")
     listed = {

@@ -10,8 +10,7 @@ import pytest
 
 from core.studies import study_store
 from tests.bench import recording
-from tests.bench.__main__ import merged
-from tests.bench.recording import RECORDED
+from tests.bench.recording import RECORDED, merged
 from tests.bench.tables import QUOTED, QUOTING, ROOT, filled, of_recording, tables
 
 

@@ -44,9 +44,10 @@ def tiny_gguf(path: Path, arch: str, quantized: bool = False, **extra: Any) -> P
     writer.add_context_length(128)
     writer.add_embedding_length(d)
     writer.add_block_count(blocks)
-    writer.add_feed_forward_length(ffn)
-    writer.add_head_count(heads)
-    writer.add_head_count_kv(kv)
+    per_block = blocks if extra.get("per_block") else 0  # a list of equal values, as newer writers have it
+    writer.add_feed_forward_length([ffn] * per_block or ffn)
+    writer.add_head_count([heads] * per_block or heads)
+    writer.add_head_count_kv([kv] * per_block or kv)
     writer.add_key_length(head_dim)
     writer.add_value_length(head_dim)
     writer.add_rope_dimension_count(head_dim)
@@ -62,10 +63,11 @@ def tiny_gguf(path: Path, arch: str, quantized: bool = False, **extra: Any) -> P
     writer.add_token_list(tokens)
     writer.add_token_types([1] * 256 + [3, 3, 3] + [1, 1] + [extra.get("kind", 3)] * len(names))
     writer.add_token_merges(["t h", "th e"])
-    writer.add_eos_token_id(256)
+    if not extra.get("endless"):
+        writer.add_eos_token_id(256)
     writer.add_bos_token_id(258)
     writer.add_add_bos_token(False)
-    writer.add_chat_template("{% for m in messages %}<|user|>{{ m['content'] }}{% endfor %}")
+    writer.add_chat_template(extra.get("template", "{% for m in messages %}<|user|>{{ m['content'] }}{% endfor %}"))
     for key, value in extra.get("floats", {}).items():
         writer.add_float32(f"{arch}.{key}", value)
     for key, value in extra.get("strings", {}).items():

@@ -21,6 +21,7 @@ from core.backends.llama_cpp.options import N_BATCH, context_params
 from core.backends.llama_cpp.session import LlamaSession
 from core.errors import ExplorerError
 from core.plugins import settings
+from core.tokenizer_folder import template_warnings
 from core.types import Backend, ModelSpec, Progress, Request, Reserve, Scalar, Setup
 from hardware.detect import usable_cores
 
@@ -112,8 +113,9 @@ class LlamaCpp:
             session.capabilities = self.capabilities - {"rollback", "rewind"}
         else:
             session.capabilities = self.capabilities
+        session.warnings = template_warnings(session.chat_templates)
         if n_ctx > trained:
-            session.warnings = (
+            session.warnings += (
                 f"The context of {n_ctx} tokens is longer than the {trained} the model was trained on.",
             )
         return session

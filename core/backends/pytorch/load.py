@@ -25,6 +25,7 @@ from core.types import ModelSpec, Progress, Setup
 DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 DAMAGED = "Check that the folder is complete and that its config.json matches its weights."
 _SCALE = re.compile(r"[._](scales?|scale_inv|zeros|qzeros|zero_point|absmax|global_scale|biases)$")
+_BLOCK = re.compile(r"(?:model\.|transformer\.|language_model\.)*(?:layers|h|blocks)\.(\d+)\.")
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
@@ -86,14 +87,19 @@ def load_model(
                 **arguments,
             )
             missing = sorted(info["missing_keys"])
-            _check_scales(folder, stored.files, info["unexpected_keys"])
+            _check_names(folder, missing, info["unexpected_keys"])
+            _check_scales(folder, stored.files, info["unexpected_keys"], {n for n, _ in model.named_parameters()})
+            _check_numbers(folder, stored.files, quantized=bool(quantization))
         else:
             progress("Making random weights")
             model, missing = _drawn(folder, auto, seed, arguments), []
         model = model.to(device).eval()
     shown = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
-    made_up = (f"{len(missing)} weights are not in the files and were made up: {shown}.",) if missing else ()
-    return model, made_up + (quant.warnings() if quantization and quantization["activations"] == "int8" else ())
+    said = [f"{len(missing)} weights are not in the files and were made up: {shown}."] if missing else []
+    if stored.files and (more := _blocks_behind(info["unexpected_keys"], spec.n_blocks)):
+        n = "1 block" if more == 1 else f"{more} blocks"
+        said.append(f"The files hold {n} more than config.json counts, which {'does' if more == 1 else 'do'} not run.")
+    return model, tuple(said) + (quant.warnings() if quantization and quantization["activations"] == "int8" else ())
 
 
 def _check_loadable(folder: Path, spec: ModelSpec, has_weights: bool) -> None:
@@ -132,16 +138,58 @@ def _drawn(folder: Path, auto: Any, seed: int, arguments: dict[str, Any]) -> Any
     return auto._model_mapping[type(config)].from_pretrained(None, config=config, state_dict={}, **arguments)
 
 
-def _check_scales(folder: Path, files: Iterable[Path], unread: Iterable[str]) -> None:
+def _blocks_behind(unread: Iterable[str], n_blocks: int) -> int:
+    """How many blocks behind the last one have weights that the library left unread. Those of towers for pictures or
+    sound are not meant."""
+    numbers = {int(m[1]) for name in unread if (m := _BLOCK.match(name))}
+    return len([n for n in numbers if n >= n_blocks])
+
+
+def _check_names(folder: Path, missing: Iterable[str], unread: Collection[str]) -> None:
+    """Raises ExplorerError where weights that the library made up are in the files, under a longer name or a shorter:
+    torch.compile, training on several devices and adapters put words before the names."""
+    known = {name: theirs for name in missing for theirs in unread if f".{theirs}".endswith(f".{name}")}
+    known |= {name: theirs for name in missing for theirs in unread if f".{name}".endswith(f".{theirs}")}
+    if known:
+        name = min(known)
+        raise ExplorerError(
+            f"transformers finds {len(known)} weights of {folder.name} under no name that it knows: {known[name]} is "
+            f"to be called {name}.",
+            "Rename the tensors, or save the model again without what was put around it.",
+        )
+
+
+def _check_scales(folder: Path, files: Iterable[Path], unread: Iterable[str], weights: Collection[str]) -> None:
     """Raises ExplorerError where the library took quantized weights and left scales that change them, or zero points:
-    what it has are other numbers."""
+    what it has are other numbers. Without a word in config.json, scales are those beside a weight."""
     scales = {name for name in unread if _SCALE.search(name)}
-    if scales and read_json(folder / "config.json").get("quantization_config") and not _neutral(files, scales):
+    if not read_json(folder / "config.json").get("quantization_config"):
+        scales = {name for name in scales if _SCALE.sub("", name).removesuffix(".weight") + ".weight" in weights}
+    if scales and not _neutral(files, scales):
         raise ExplorerError(
             f"transformers reads the quantized weights in {folder.name} and leaves {len(scales)} of their scales "
             f"unread ({min(scales)}), so that the model would not be itself.",
             "Write its weights as plain numbers once, and run that model: Transform, Dequantize.",
         )
+
+
+def _check_numbers(folder: Path, files: Iterable[Path], quantized: bool) -> None:
+    """Raises ExplorerError for matrices of integers of which nothing says what they stand for: the library takes them
+    as they are."""
+    import safetensors
+
+    if quantized or read_json(folder / "config.json").get("quantization_config"):
+        return
+    for file in files:
+        with safetensors.safe_open(file, "pt") as found:
+            for name in found.keys():  # noqa: SIM118 - not a dict
+                part = found.get_slice(name)
+                if name.endswith(".weight") and len(part.get_shape()) == 2 and part.get_dtype()[0] in "IU":
+                    raise ExplorerError(
+                        f"{name} in {folder.name} is stored in integers ({part.get_dtype()}), and config.json does not "
+                        "say what they stand for.",
+                        "Use the config.json that came with the weights.",
+                    )
 
 
 def _neutral(files: Iterable[Path], names: Collection[str]) -> bool:
@@ -187,7 +235,8 @@ class NoTokenizer(ByteTokenizer):
 
 
 def check_known(folder: Path) -> None:
-    """Raises ExplorerError for an architecture that the library does not have."""
+    """Raises ExplorerError for an architecture that the library does not have, or whose numbers it refuses."""
+    import transformers
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
     kind = read_json(folder / "config.json").get("model_type")
@@ -199,6 +248,8 @@ def check_known(folder: Path) -> None:
             if plain in CONFIG_MAPPING
             else "Its work and memory can be computed; to run it, take its GGUF or a newer transformers.",
         )
+    with explained(f"PyTorch cannot open {folder.name}", DAMAGED):
+        transformers.AutoConfig.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
 
 
 def load_tokenizer(folder: Path, spec: ModelSpec) -> Any:
@@ -283,8 +334,8 @@ def explained(what: str, hint: str) -> Iterator[None]:
         if "can't allocate memory" in str(error):
             raise out_of_memory() from error
         cause = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        if isinstance(error, KeyError):  # of a table of the library's
-            cause = f"transformers knows no {cause}"
+        if isinstance(error, KeyError):  # of a table of the library's, or its own words
+            cause = cause.strip('"') if " " in cause else f"transformers knows no {cause}"
         raise ExplorerError(f"{what}: {cause.split('. ')[0].rstrip('.')}.", hint) from error
 
 

@@ -1,4 +1,5 @@
-"""DeepSeek V2 and V3: latent attention, dense first blocks, then shared and routed experts.
+"""DeepSeek V2 and V3: latent attention, or plain where `use_mla` is false (the language model of DeepSeek-VL2-Tiny);
+dense first blocks, then shared and routed experts.
 
 The cache holds the latent of kv_lora_rank + qk_rope_head_dim elements per token. The attention core is
 counted over expanded keys and values; an implementation that absorbs `kv_b_proj` into the query scores
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from core.models.architectures.blocks import experts, gated_mlp
+from core.models.architectures.blocks import AttentionShape, attention, experts, gated_mlp
 from core.models.config import Config
 from core.models.network import Network
 from core.types import Attention, Rope
@@ -48,11 +49,13 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 def build(c: Config) -> Network:
     d, vocab_size = c.size("hidden_size"), c.size("vocab_size")
     n_dense = c.whole("first_k_dense_replace")
+    plain = AttentionShape.of(c) if c.get("use_mla") is False else None
     net = Network()
     x = net.embedding("embed", vocab_size, d)
     for i in range(c.size("num_hidden_layers")):
         block = f"blocks.{i}"
-        h = _attention(net, c, block, net.norm(f"{block}.attn_norm", x, d), d)
+        h = net.norm(f"{block}.attn_norm", x, d)
+        h = attention(net, block, h, plain) if plain else _attention(net, c, block, h, d)
         x = net.residual(f"{block}.attn.residual", d, x, h)
         h = net.norm(f"{block}.mlp_norm", x, d)
         if i < n_dense:

@@ -217,8 +217,8 @@ class _Reader:
         block = int(re.findall(r"\d+", part)[0])
         sides = any(name.startswith("encoder.") for name in self._tensors)
         out = ops.get("o_proj")
-        if out is None:
-            return None  # projections of a recurrence
+        if out is None or len(ops) == 1:
+            return None  # projections of a recurrence; one matrix in the place of an attention (DeciLM)
         heads, kv = (self._of_block(k, block) for k in ("attention.head_count", "attention.head_count_kv"))
         d_model = self._number("embedding_length")
         d_head = self._of_block("attention.key_length", block) or (d_model // heads if heads else 0)
