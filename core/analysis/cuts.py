@@ -11,6 +11,8 @@ import itertools
 import random
 from collections.abc import Mapping, Sequence
 
+import msgspec
+
 from core.errors import ExplorerError
 from core.types import Record
 
@@ -64,6 +66,17 @@ def shapes(whole: Cut, space: Space) -> tuple[Cut, ...]:
         raise ExplorerError("The space holds nothing but the whole model.", "Let blocks, channels or heads leave.")
     every = itertools.product(blocks, widths, groups, queries)
     return tuple(Cut(blocks=b, d_ff=f, kv_heads=g, queries=q) for b, f, g, q in every)
+
+
+def extremes(whole: Cut, space: Space) -> tuple[Cut, ...]:
+    """The shape of fewest blocks and the one of the narrowest MLP, each else whole; none that is the whole model.
+
+    Their times beside the whole model's tell apart what a layer costs an engine and what a byte does.
+    """
+    every = shapes(whole, space)
+    fewest = msgspec.structs.replace(whole, blocks=min(cut.blocks for cut in every))
+    narrowest = msgspec.structs.replace(whole, d_ff=min(cut.d_ff for cut in every))
+    return tuple(cut for cut in (fewest, narrowest) if cut != whole)
 
 
 def singles(whole: Cut, found: Sequence[Cut]) -> dict[str, Cut]:

@@ -14,7 +14,7 @@ from core.cli.sweeping import limits_of, read_plan
 from core.errors import ExplorerError
 from core.paths import data_dir
 from core.runs.store import Store
-from core.studies import architecture_findings, free_shapes
+from core.studies import architecture_findings, architecture_report, free_shapes
 from core.studies import architectures as searching
 from core.studies.plan import Architectures, FreeShapes
 from core.types import to_json
@@ -83,7 +83,7 @@ def cut(as_json: bool, **given: Any) -> None:
     )
     ledger = searching.carry_out(plan, given["minutes"], _say, given["again"])
     found = architecture_findings.findings(ledger.state, Store(data_dir()))
-    data, table = to_json(found), architecture_findings.markdown(found)
+    data, table = to_json(found), architecture_report.markdown(found)
     _write(ledger.folder, {architecture_findings.FILE: data, "table.md": table.encode()})
     click.echo(data if as_json else table)
     if not as_json:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -194,7 +195,7 @@ def limits_of(values: tuple[str, ...]) -> dict[str, float]:
     """measure=value arguments; raises ExplorerError for what is no number."""
     found: dict[str, float] = {}
     for name, value in pairs(values).items():
-        if isinstance(value, bool) or not isinstance(value, int | float):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             raise ExplorerError(f"The limit of {name} is no number: {value}.", "Write for example latency_s=2.")
         found[name] = float(value)
     return found

@@ -11,7 +11,7 @@ import datetime
 from statistics import median
 
 from core.charts.labels import si
-from core.community.row import Row
+from core.community.row import Roofs, Row
 from core.types import Record
 
 LEAST_ROUNDS = 3
@@ -21,6 +21,7 @@ MOST_SPREAD = 0.10  # median distance from the median, as a share of it
 MARGIN = 1.10  # over a ceiling: its own error, and that of a timer
 MOST_DAYS = 7  # between a run and the ceilings
 READ_SHARE = 0.3  # at least, of the weights that a token uses: an embedding table is not read whole
+PROMPT_SHARE = 0.1  # the same of a prompt's tokens, of which only the last goes through the head
 PLAIN = ("autoregressive", "native")
 MOST_CPU, MOST_ACCELERATOR = 3e12, 5e13  # bytes per second of memory, generously
 INT8 = 4  # times the rate of fp32: what integer kernels can reach where their ceiling was not measured
@@ -53,7 +54,10 @@ def least_forward_s(row: Row) -> float:
     As much as its largest cache holds may come from there, at the best rate it ever reached; the rest comes from
     memory. Real engines reuse less, so a row that is faster than this is wrong, or its ceilings are.
     """
-    n_bytes, roofs = row.work.bytes_per_forward, row.roofs
+    return _least_read_s(row.work.bytes_per_forward, row.roofs)
+
+
+def _least_read_s(n_bytes: float, roofs: Roofs) -> float:
     cached = min(n_bytes, roofs.cache_bytes or 0.0)
     return cached / roofs.best_bytes_per_s + (n_bytes - cached) / roofs.memory_bytes_per_s
 
@@ -101,15 +105,37 @@ def _consistent(row: Row) -> list[Doubt]:
         found.append(Doubt(check="size", reason=f"{model.bits_per_weight:.3g} bits per weight is no number format."))
     if model.n_active > model.n_params:
         found.append(Doubt(check="size", reason="A token uses more parameters than the model has."))
-    share = READ_SHARE if row.workload.strategy in PLAIN else READ_SHARE / 3
-    least = share * model.weight_bytes * model.n_active / model.n_params
+    least = _least_weights(row)
     if work.bytes_per_forward < least:
         words = f"A forward is said to read {si(work.bytes_per_forward, 'B')}, of weights of at least {si(least, 'B')}."
         found.append(Doubt(check="size", reason=words))
+    tokens = row.workload.batch * work.tokens_per_forward
+    for what, said, computed in (
+        ("A forward", work.flops_per_forward, 2 * _share(row) * model.n_active * tokens),
+        (
+            "The prompt",
+            work.prompt_flops,
+            2 * PROMPT_SHARE * model.n_active * row.workload.batch * row.workload.prompt_tokens,
+        ),
+    ):
+        if said < computed:
+            words = f"{what} is said to take {si(said, 'FLOP')}, and its tokens need at least {si(computed, 'FLOP')}."
+            found.append(Doubt(check="size", reason=words))
     if row.workload.strategy in PLAIN and work.tokens_per_forward > 1.001:
         words = f"{work.tokens_per_forward:.3g} tokens per forward cannot be, one token at a time."
         found.append(Doubt(check="size", reason=words))
     return found
+
+
+def _share(row: Row) -> float:
+    """Of the weights that a token uses, what a forward surely reads; less where guesses come from a part of them."""
+    return READ_SHARE if row.workload.strategy in PLAIN else READ_SHARE / 3
+
+
+def _least_weights(row: Row) -> float:
+    """Bytes of weights that any forward reads at least."""
+    model = row.model
+    return _share(row) * model.weight_bytes * model.n_active / model.n_params
 
 
 def _ceilings(row: Row) -> list[Doubt]:
@@ -125,18 +151,22 @@ def _ceilings(row: Row) -> list[Doubt]:
 
 
 def _bandwidth(row: Row) -> list[Doubt]:
+    """What decoding, and the prompt, read against what the machine can read."""
+    found = []
+    own = f"this machine's own ceilings ({si(row.roofs.memory_bytes_per_s, 'B/s')} from memory)"
     fastest = min(r.tpot_s for r in row.rounds)
     least, took = least_forward_s(row), _forward_s(row, fastest)
-    if took * MARGIN >= least:
-        return []
-    rate = row.work.bytes_per_forward / took
-    per_s = row.workload.batch / fastest
-    memory = si(row.roofs.memory_bytes_per_s, "B/s")
-    words = (
-        f"{per_s:,.0f} tok/s would read {si(rate, 'B/s')}; this machine's own ceilings ({memory} from memory) allow "
-        f"{per_s * took / least:,.3g} tok/s."
-    )
-    return [Doubt(check="bandwidth", reason=words)]
+    if took * MARGIN < least:
+        rate = row.work.bytes_per_forward / took
+        per_s = row.workload.batch / fastest
+        words = f"{per_s:,.0f} tok/s would read {si(rate, 'B/s')}; {own} allow {per_s * took / least:,.3g} tok/s."
+        found.append(Doubt(check="bandwidth", reason=words))
+    first, weights = min(r.ttft_s for r in row.rounds), _least_weights(row)
+    if first * MARGIN < (least_s := _least_read_s(weights, row.roofs)):
+        rate = weights / first
+        words = f"A first token after {si(first, 's')} would read {si(rate, 'B/s')}; {own} need {si(least_s, 's')}."
+        found.append(Doubt(check="bandwidth", reason=words))
+    return found
 
 
 def _arithmetic(row: Row) -> list[Doubt]:

@@ -24,7 +24,9 @@ DROPPED = ("log.txt", "result.json", PLATFORM)  # the result follows from the ev
 _WORDS = frozenset({"text", "prompt_text", "prompt", "output", "expected", "log"})
 _EACH = frozenset({"pieces", "guessed"})
 _IDS = frozenset({"tokens", "guess"})
-_NAMES = frozenset({"type", "phase", "kind", "of"})  # the format's own words
+_NAMES = frozenset(
+    {"type", "phase", "kind", "of", "backend", "strategy", "eval", "transform"}
+)  # the format's own words
 
 
 def shared_bundle(run: Run, texts: bool) -> bytes:

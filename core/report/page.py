@@ -23,7 +23,7 @@ TEMPLATE = Path(__file__).with_name("page.html")
 VEGA_LITE = "6.1"
 MOST_BYTES = 2_000_000
 DIGITS = 5  # of a number in a chart: no screen shows more
-_LIBRARIES = "/*LIBRARIES*/"
+_WORDED = frozenset({"datasets", "domain", "title", "sort", "values"})  # parts of a chart that hold words of ours
 
 
 class Table(Record, omit_defaults=False):
@@ -52,7 +52,10 @@ class Section(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def html(title: str, lead: str, sections: Sequence[Section], made: str = "") -> bytes:
-    """The file. lead: what it is, a paragraph a line. made: by what and when, for its foot; without it: today."""
+    """The file, its words without paths and names of user or host; the page's own language stays as it is.
+
+    lead: what it is, a paragraph a line. made: by what and when, for its foot; without it: today.
+    """
     import jinja2
 
     made = (
@@ -60,15 +63,38 @@ def html(title: str, lead: str, sections: Sequence[Section], made: str = "") -> 
     )
 
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    sections = [_private(s) for s in sections]
     drawn = [_json(s.chart.spec) if s.chart is not None else "" for s in sections]
-    page = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
-        title=title,
-        lead=lead,
-        made=made,
+    page: str = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+        title=scrubbed(title),
+        lead=scrubbed(lead),
+        made=scrubbed(made),
         sections=list(zip(sections, drawn, strict=True)),
-        libraries=_LIBRARIES if any(drawn) else "",
+        libraries=libraries() if any(drawn) else "",
     )
-    return scrubbed(page).replace(_LIBRARIES, libraries() if any(drawn) else "").encode()
+    return page.encode()
+
+
+def _private(of: Section) -> Section:
+    """The section with every word of it scrubbed."""
+    table, chart = of.table, of.chart
+    if table is not None:
+        rows = tuple(tuple(map(scrubbed, row)) for row in table.rows)
+        table = msgspec.structs.replace(table, header=tuple(map(scrubbed, table.header)), rows=rows)
+    if chart is not None:
+        chart = Chart(_private_part(chart.spec), scrubbed(chart.alt))
+    title, words, text = scrubbed(of.title), scrubbed(of.words), of.text if of.text is None else scrubbed(of.text)
+    return Section(title=title, words=words, table=table, chart=chart, text=text)
+
+
+def _private_part(part: Any, worded: bool = False) -> Any:
+    """A part of a chart's specification. worded: its strings are ours, and not the chart language's: a user may be
+    called mark."""
+    if isinstance(part, str):
+        return scrubbed(part) if worded else part
+    if isinstance(part, dict):
+        return {key: _private_part(value, worded or key in _WORDED) for key, value in part.items()}
+    return [_private_part(value, worded) for value in part] if isinstance(part, list | tuple) else part
 
 
 @cache

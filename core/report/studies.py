@@ -1,4 +1,4 @@
-"""A sweep, a search or another study in forms that others can use, by its name and the name of the form.
+"""A sweep, a search of either kind or another study in forms that others can use, by its name and that of the form.
 
 Forms called `notexts` hold nobody's prompt or answer; no form but JSON and CSV holds a path or a name of user or host.
 """
@@ -14,12 +14,19 @@ from core.report import searches as search_report
 from core.report import sweeps as sweep_report
 from core.report.study_bundle import bundle
 from core.runs.store import Store
-from core.studies import benchmark_report, ledger, study_store
+from core.studies import (
+    architecture_findings,
+    architecture_report,
+    benchmark_report,
+    free_shapes,
+    ledger,
+    study_store,
+)
 from core.studies import report as ladder_report
 from core.studies import search as searching
 from core.studies import sweep as sweeping
 from core.studies.findings import Findings
-from core.studies.plan import Search, Sweep
+from core.studies.plan import Architectures, FreeShapes, Search, Sweep
 from core.types import to_json
 
 FORMATS = ("html", "notexts.html", "zip", "notexts.zip", "json", "csv")
@@ -27,15 +34,15 @@ FORMATS = ("html", "notexts.html", "zip", "notexts.zip", "json", "csv")
 
 def names() -> tuple[str, ...]:
     """Every study that there is something to show of: sweeps, searches, and those with findings."""
-    found = (*ledger.names(Sweep), *ledger.names(Search), *(s.name for s in study_store.studies()))
-    return tuple(dict.fromkeys(found))
+    own = (name for kind in (Sweep, Search, Architectures, FreeShapes) for name in ledger.names(kind))
+    return tuple(dict.fromkeys((*own, *(s.name for s in study_store.studies()), *study_store.recorded_architectures())))
 
 
 def export_study(name: str, fmt: str, store: Store) -> bytes:
     """The study in one of FORMATS. Raises ExplorerError for one that is not there, and a form that it does not have."""
     if name not in names():
         raise ExplorerError(
-            f"There is no study '{name[:100]}'.", "Sweep, Search and Trade-offs list those that are here."
+            f"There is no study '{name[:100]}'.", "Sweep, Architectures and Trade-offs list those that are here."
         )
     if fmt.endswith("zip"):
         return bundle(name, store, texts="notexts" not in fmt)
@@ -52,6 +59,10 @@ def export_study(name: str, fmt: str, store: Store) -> bytes:
         return sweep_report.report(found, texts)
     if isinstance(found, searching.SearchReport):
         return search_report.report(found, texts)
+    if isinstance(found, architecture_findings.Found):
+        return architecture_report.html(found)
+    if isinstance(found, free_shapes.Found):
+        return architecture_report.free_html(found)
     return ladder_report.html(found) if isinstance(found, Findings) else benchmark_report.html(found)
 
 
@@ -63,5 +74,11 @@ def _found(name: str, store: Store) -> Any:
         return sweeping.report(state, store)
     if state is not None and isinstance(state.plan, Search):
         return searching.report(state, store)
+    if state is not None and isinstance(state.plan, Architectures):
+        return architecture_findings.findings(state, store)
+    if state is not None and isinstance(state.plan, FreeShapes):
+        return free_shapes.findings(state)
+    if name in (shipped := study_store.recorded_architectures()):
+        return architecture_findings.read((shipped[name] / architecture_findings.FILE).read_bytes())
     here = next((Path(s.path) for s in study_store.studies() if s.name == name), folder)
     return study_store.read(str(here))

@@ -46,7 +46,7 @@ PROXIES = {  # name -> what it is, whether it only counts
 class Speed(Record, omit_defaults=False):
     """A shape in one engine. ratio: its decode speed over the whole model's in the same rounds.
 
-    predicted: tokens per second before anything ran. disturbed: how many of its rounds something else disturbed.
+    predicted: tokens per second before any trained shape ran. disturbed: how many of its rounds something disturbed.
     """
 
     engine: str
@@ -555,42 +555,3 @@ def _quantized(plan: Architectures, runs: _Runs) -> Quantized | None:
         tok_per_s=_middle([a.tok_per_s for a in mine.values()]),
         reason="" if judged is not None else "Not measured yet.",
     )
-
-
-# ------------------------------------------------------------ as a table
-
-
-def markdown(found: Found) -> str:
-    """The answer, the finished shapes and the proxies as Markdown, for documentation."""
-    plan, machine = found.plan, found.machine
-    where = f" on {machine.cpu}" if machine is not None else ""
-    lines = [f"Measured on {found.date}{where}, in {found.spent_s / 60:.0f} minutes.", ""]
-    lines += [f"- {words}" for words in found.words]
-    lines.append(
-        f"- {found.shapes:,} shapes were priced, {found.masked} masked, {len(found.finished)} trained and measured."
-    )
-    head = ["Shape", "Parameters", "Bytes", "KL masked", "KL trained", "Perplexity ×"]
-    head += [f"{_label(engine)} ×" for engine in plan.engines]
-    lines += ["", "| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    for row in (r for r in found.rows if r.role != "masked"):
-        cells = [
-            row.label + (" (random)" if row.role == "random" else ""),
-            f"{row.n_params / 1e6:.1f} M",
-            f"{row.weight_bytes / 1e6:.0f} MB",
-            "–" if row.masked is None else f"{row.masked:.3g}",
-            interval_words(row.kl) if row.role != "whole" else "0",
-            interval_words(row.perplexity) if row.role != "whole" else "1",
-        ]
-        for speed in row.speeds:
-            marks = ("*" if speed.on_front else "") + ("~" if speed.disturbed else "")
-            cells.append((interval_words(speed.ratio) if row.role != "whole" else "1") + marks)
-        lines.append("| " + " | ".join(cells) + " |")
-    lines += ["", "\\* on the front of decode speed and KL in that engine · ~ a round was disturbed", ""]
-    head = ["Ranks", "By", "Kendall's τ", "given log parameters", "Regret", "Place of its favourite", "Verdict"]
-    lines += ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    for p in found.proxies:
-        lost = "–" if p.regret is None else f"{p.regret.value:.3g}"
-        place = "–" if p.regret is None or p.regret.place is None else f"{p.regret.place} of {p.regret.n}"
-        cells = [p.of, p.label, interval_words(p.tau, 2), interval_words(p.partial, 2), lost, place, p.verdict]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"

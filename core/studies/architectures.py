@@ -1,10 +1,11 @@
 """Carries out a search for architectures: shapes cut from a trained model, priced, masked, trained and measured.
 
-The funnel. Every shape of the space is priced by the exact work model in every engine. A library of what each block
-and each width alone costs in quality (KL to the whole model) gives an additive estimate for all of them; the best of
-each price range are tried by masking; the best of those, and some drawn at random over all sizes, are cut, distilled
-for a short while, judged on texts that nothing was chosen by, and measured in every engine in interleaved rounds, in
-fresh processes. Everything is in the ledger: a search that was stopped or killed goes on.
+The funnel. The whole model, its shallowest shape and its narrowest one are timed in every engine, to which the exact
+work model is fitted, and every shape of the space is priced by it. A library of what each block and each width alone
+costs in quality (KL to the whole model) gives an additive estimate for all of them; the best of each price range are
+tried by masking; the best of those, and some drawn at random over all sizes, are cut, distilled for a short while,
+judged on texts that nothing was chosen by, and measured in every engine in interleaved rounds, in fresh processes.
+Everything is in the ledger: a search that was stopped or killed goes on.
 """
 
 from __future__ import annotations
@@ -14,14 +15,15 @@ import hashlib
 import random
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from core import plugins
-from core.analysis.cuts import Cut, estimate, peeled, shapes, singles, stratified, union
+from core.analysis.cuts import Cut, estimate, extremes, peeled, shapes, singles, stratified, union
 from core.analysis.eta import Eta, remaining
 from core.analysis.predict import Figure, predict
 from core.analysis.search import Constraint, OutOfTimeError, Range, miss
@@ -32,6 +34,8 @@ from core.evals._texts import documents
 from core.models import catalogue, derived
 from core.models.cut_spec import check_cuttable, cut_spec
 from core.paths import data_dir
+from core.runs.ceilings import FOLDER, measure
+from core.runs.forecast import cores
 from core.runs.measuring import BusyError, measuring
 from core.runs.resolve import resolve
 from core.runs.runner import Runner
@@ -43,8 +47,10 @@ from core.studies.measures import MEASURES
 from core.studies.plan import Architectures, Recipe
 from core.studies.sweep import catalogue_name
 from core.types import Attention, Evaluate, Generate, Linear, ModelSpec, Record, Request, Scalar, to_json
+from hardware import ceilings
 from hardware.catalogue import find as find_device
 from hardware.child import Child
+from hardware.detect import machine_id
 from hardware.device import Device
 
 WHOLE = "whole"
@@ -56,7 +62,9 @@ TRAINING: dict[str, Scalar] = {
     "learning_rate": 3e-4,
 }
 LIMITS = ("tok_per_s", "tpot_s", "ttft_s", "latency_s", "peak_memory_bytes", "n_params")
-FIRST_S = {"score": 3.0, "cut": 30.0, "train": 200.0, "judge": 60.0, "speed": 10.0}
+# Seconds of a step before any is done. first: of a model's first answer in an engine, for which it is converted.
+FIRST_S = {"score": 3.0, "cut": 30.0, "train": 200.0, "judge": 60.0, "first": 20.0, "speed": 5.0}
+CALIBRATING = 2  # answers of each model that prices are fitted to, in each engine
 
 
 class Progress(Record, omit_defaults=False):
@@ -159,7 +167,7 @@ def _funnel(ledger: Ledger[Architectures]) -> None:
     models = {WHOLE: whole}
     for cut in finishers(state):
         _in_time(ledger)
-        if len(models) > 1 and ledger.left_s < _rounds_s(ledger, len(models) + 1):
+        if len(models) > 1 and ledger.left_s < rounds_s(state, len(models) + 1):
             ledger.say("What time is left is for the rounds: the other shapes wait for more minutes.")
             break
         if model := make(ledger, recipe(plan, cut, whole)):
@@ -169,14 +177,23 @@ def _funnel(ledger: Ledger[Architectures]) -> None:
     _quantized(ledger, whole)
 
 
-def _rounds_s(ledger: Ledger[Architectures], n: int) -> float:
-    """What making one more shape and measuring n of them is expected to take."""
-    plan, state = ledger.plan, ledger.state
-    took = {kind: [s for key, s in state.took_s.items() if _kind(key) == kind] for kind in ("cut", "train", "judge")}
-    making = sum(statistics.median(found) for found in took.values() if found)
-    speed = [s for key, s in state.took_s.items() if _kind(key).startswith("speed")]
-    once = statistics.median(speed) if speed else FIRST_S["speed"]
-    return making + once * n * len(plan.engines) * plan.rounds
+def rounds_s(state: State[Architectures], n: int) -> float:
+    """What making one more shape, measuring n models (the whole one among them) and the quantized answer will take.
+
+    Each step as long as this search's own took on average. The whole model was converted when prices were fitted.
+    """
+    plan = state.plan
+
+    def each(kind: str) -> float:
+        took = [seconds for key, seconds in state.took_s.items() if _kind(key) == kind]
+        return statistics.mean(took) if took else _first_s(plan, kind)
+
+    seconds = sum(map(each, ("cut", "train", "judge")))
+    for engine in plan.engines:
+        seconds += (n - 1) * each(f"first {engine}") + (n * (plan.rounds - 1) + 1) * each(f"speed {engine}")
+    if plan.quantize:
+        seconds += each("judge") + 2 * plan.rounds * each("speed llama_cpp")
+    return seconds
 
 
 def _in_time(ledger: Ledger[Architectures]) -> None:
@@ -190,6 +207,8 @@ def _in_time(ledger: Ledger[Architectures]) -> None:
 def _choose(ledger: Ledger[Architectures], whole: str) -> None:
     """Price every shape, score the library, and keep which shapes are worth masking, with what was predicted."""
     plan, state = ledger.plan, ledger.state
+    _roofs(ledger)
+    _calibrate(ledger, whole)
     priced = Priced(plan, whole, ledger.runner.store)
     every = {cut.id: cut for cut in shapes(priced.whole, plan.space)}
     ledger.say(f"{len(every)} shapes are priced in {', '.join(plan.places)}")
@@ -215,6 +234,37 @@ def _choose(ledger: Ledger[Architectures], whole: str) -> None:
     state.scores |= {f"check/{n}": i for i, n in enumerate(checks)}
     state.scores |= {f"whole/{n}": getattr(priced.whole, n) for n in ("blocks", "d_ff", "kv_heads", "queries")}
     ledger.save()
+
+
+def _roofs(ledger: Ledger[Architectures]) -> None:
+    """Measure this machine's ceilings, on which prices stand, unless they are known."""
+    threads = ledger.plan.threads or cores()
+    if ceilings.load(data_dir() / FOLDER, machine_id(), threads) is not None:
+        return
+    ledger.say(f"this machine's ceilings with {threads} threads are measured")
+    try:
+        _when_free(ledger, lambda: measure(data_dir(), threads))
+    except ExplorerError as error:
+        ledger.say(f"Prices stand on round numbers: {error}")
+
+
+def _calibrate(ledger: Ledger[Architectures], whole: str) -> None:
+    """Time the whole model and its extreme shapes in every engine, so that prices are fitted to each of them.
+
+    The shapes are cut and no more: how long a forward takes does not depend on what it says.
+    """
+    plan = ledger.plan
+    models = {WHOLE: whole}
+    for cut in extremes(cut_of(resolve(_timing(plan, whole, plan.engines[0], 0)).spec), plan.space):
+        _in_time(ledger)
+        if model := make(ledger, _cutting(plan, cut)):
+            models[cut.id] = model
+    for engine in plan.engines:
+        for number in range(CALIBRATING):
+            for name, model in models.items():
+                _in_time(ledger)
+                label = f"fitting prices in {engine}: {name}"
+                ledger.perform(f"{name}/calibrate/{engine}/{number}", _timing(plan, model, engine, number + 1), label)
 
 
 class Priced:
@@ -347,16 +397,25 @@ def _score(ledger: Ledger[Architectures], whole: str, asks: Mapping[str, dict[st
         "label": plan.model,
         "texts": [d.text for d in (found[plan.texts :] or found)],
         "tokens": plan.score_tokens,
-        "threads": plan.threads or _cores(),
+        "threads": plan.threads or cores(),
         "asks": open_,
     }
     file = ledger.folder / "asked.json"
     file.write_bytes(to_json(asked))
+
+    def listen() -> None:
+        with measuring(data_dir(), f"how much {len(open_)} shapes lose"):
+            _listen(ledger, file, len(open_))
+
+    _when_free(ledger, listen)
+
+
+def _when_free(ledger: Ledger[Architectures], act: Callable[[], object]) -> None:
+    """Do what takes the machine for itself, as soon as nobody else measures."""
     while True:
         ledger.runner.free(lambda: ledger.say("waiting for another run to end"))
         try:
-            with measuring(data_dir(), f"how much {len(open_)} shapes lose"):
-                _listen(ledger, file, len(open_))
+            act()
             return
         except BusyError:
             time.sleep(0.5)
@@ -435,16 +494,20 @@ def finishers(state: State[Architectures]) -> tuple[Cut, ...]:
     return tuple(every[name] for name in (*best, *drawn))
 
 
-def recipe(plan: Architectures, cut: Cut, whole: str, quantize: str = "") -> Recipe:
-    """How a shape is made: cut, taught by the whole model, and quantized where that is asked."""
+def _cutting(plan: Architectures, cut: Cut) -> Recipe:
+    """How a shape is cut."""
     widths: dict[str, Scalar] = {
         "blocks": cut.blocks, "d_ff": cut.d_ff, "kv_heads": cut.kv_heads, "queries": cut.queries
     }  # fmt: skip
-    steps: list[tuple[str, dict[str, Scalar]]] = [("cut", widths)]
-    steps.append(("distill", {"teacher": whole, **plan.training}))
-    if quantize:
-        steps.append(("gguf_quantize", {"type": quantize}))
-    return Recipe(id=cut.id, label=cut.label, backend=plan.judge, steps=tuple(steps))
+    return Recipe(id=cut.id, label=cut.label, backend=plan.judge, steps=(("cut", widths),))
+
+
+def recipe(plan: Architectures, cut: Cut, whole: str, quantize: str = "") -> Recipe:
+    """How a shape is made: cut, taught by the whole model, and quantized where that is asked."""
+    bare = _cutting(plan, cut)
+    taught: tuple[str, dict[str, Scalar]] = ("distill", {"teacher": whole, **plan.training})
+    last: tuple[tuple[str, dict[str, Scalar]], ...] = (("gguf_quantize", {"type": quantize}),) if quantize else ()
+    return msgspec.structs.replace(bare, steps=(*bare.steps, taught, *last))
 
 
 # ------------------------------------------------------------ runs
@@ -521,17 +584,21 @@ def progress(state: State[Architectures]) -> Progress:
     n_library = library if whole else max(library, 40)
     n_masked, n_final = (len(every) if whole else plan.scored), (len(finals) or plan.finished)
     masked = sum(name in state.scores for name in every)
-    steps: list[tuple[str, int, int]] = [("score", library + masked, n_library + n_masked)]
     over = {key for key in state.runs if key in state.took_s} | set(state.failures)
-
-    def ended(*ends: str) -> int:
-        return sum(any(end in key for end in ends) for key in over)
-
-    steps.append(("cut", ended("/make/1"), n_final + 1))
-    steps.append(("train", ended("/make/2"), n_final))
-    steps.append(("judge", ended("/judge"), n_final))
+    kinds = Counter(map(_kind, over))
+    fitted = {key.partition("/")[0] for key in over if "/calibrate/" in key}
+    n_fitted = len(fitted) if whole else max(len(fitted), 3)
+    n_cut = len({WHOLE, *fitted, *finals}) if whole else n_final + n_fitted
+    steps: list[tuple[str, int, int]] = [
+        ("score", library + masked, n_library + n_masked),
+        ("cut", kinds["cut"], n_cut),
+    ]
+    steps += [(kind, kinds[kind], n_final) for kind in ("train", "judge")]
     for engine in plan.engines:
-        steps.append((f"speed {engine}", ended(f"/speed/{engine}/"), (n_final + 1) * plan.rounds))
+        first, speed = f"first {engine}", f"speed {engine}"
+        steps.append((first, kinds[first], n_fitted + n_final))
+        n_speed = n_fitted * (CALIBRATING - 1) + (n_final + 1) * plan.rounds - n_final
+        steps.append((speed, kinds[speed], n_speed))
     open_ = [(kind, _first_s(plan, kind)) for kind, n, total in steps for _ in range(max(0, total - n))]
     done = [(kind, _first_s(plan, kind), took) for key, took in state.took_s.items() if (kind := _kind(key))]
     return Progress(
@@ -545,13 +612,22 @@ def progress(state: State[Architectures]) -> Progress:
 
 
 def _kind(key: str) -> str:
-    if key.startswith("score/"):
-        return "score"
-    if "/make/" in key:
-        return "cut" if key.endswith("/1") else "train"
-    if "/speed/" in key and key.count("/") == 3:
-        return f"speed {key.split('/')[2]}"
-    return "judge" if key.endswith("/judge") else ""
+    """Of what kind a step is; "" for those of the quantized answer.
+
+    A model's first answer in an engine is a kind of its own, because the model is converted for it.
+    """
+    name, *parts = key.split("/")
+    match parts:
+        case _ if name == "score":
+            return "score"
+        case ["make", "1" | "2" as number]:
+            return "cut" if number == "1" else "train"
+        case ["calibrate" | "speed" as step, engine, number]:
+            first = number == "0" and (step == "calibrate" or name != WHOLE)
+            return f"{'first' if first else 'speed'} {engine}"
+        case ["judge"] if name != "quantized":
+            return "judge"
+    return ""
 
 
 def _first_s(plan: Architectures, kind: str) -> float:
@@ -559,10 +635,3 @@ def _first_s(plan: Architectures, kind: str) -> float:
     minutes = plan.training.get("minutes")
     more = 60 * float(minutes) if kind == "train" and isinstance(minutes, int | float) else 0.0
     return (80.0 if kind == "train" and more else FIRST_S[kind.split()[0]]) + more
-
-
-def _cores() -> int:
-    from hardware.detect import machine
-
-    found = machine()
-    return min(found.usable_cores, found.physical_cores or found.usable_cores)

@@ -5,6 +5,7 @@ Knows runs and their ends; does not know what they are for.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -83,8 +84,11 @@ class Ledger(Generic[P]):
     def __init__(self, folder: Path, plan: P, minutes: float, runner: Runs, say: Say, again: bool = False) -> None:
         """Goes on with the study in the folder when it has the same plan; `again` or another plan begins anew.
 
-        Raises ExplorerError while another process carries it out: each would write over the other's runs.
+        Raises ExplorerError while another process carries it out: each would write over the other's runs. And for
+        minutes that are no number, which could not be written down.
         """
+        if not math.isfinite(minutes):
+            raise ExplorerError(f"A study of {minutes} minutes has no end.", "Give it a number of minutes.")
         self.folder, self.plan, self.runner, self.say = folder, plan, runner, say
         self._path = folder / FILE
         self._since = time.monotonic()

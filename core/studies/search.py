@@ -40,7 +40,7 @@ from core.runs.asked import unlike
 from core.runs.resolve import resolve
 from core.runs.runner import Runner
 from core.runs.store import Store
-from core.stats.intervals import Ratio
+from core.stats.intervals import Ratio, paired_ratio
 from core.studies.foresight import Foresight
 from core.studies.grid import Cell, cells
 from core.studies.ledger import Ledger, Say, State, folder_of
@@ -360,16 +360,16 @@ def report(state: State[Search], store: Store) -> SearchReport:
     outcome = _hunt(state, every).go(told)
     ready = [c.id for c in every if c.id in state.ranges]
     finals = {
-        name: [results[f"final-{name}/{n}"] for n in range(plan.final_rounds) if f"final-{name}/{n}" in results]
+        name: {n: results[key] for n in range(plan.final_rounds) if (key := f"final-{name}/{n}") in results}
         for name in _final_cells(outcome, ready)
     }
-    rows = tuple(_row(state, c, outcome, finals.get(c.id, []), labels) for c in every)
+    rows = tuple(_row(state, c, outcome, tuple(finals.get(c.id, {}).values()), labels) for c in every)
     rate = miss_rate(len(outcome.missed), len([n for n in outcome.audited if n in outcome.seen]))
     enough = all(len(found) == plan.final_rounds for found in finals.values())
     return SearchReport(
         plan=plan,
         rows=rows,
-        answer=_answer(plan, rows, outcome, ready[:1], labels),
+        answer=_answer(plan, rows, outcome, _over_first(plan, finals, ready), labels),
         measured=len(outcome.order),
         dropped=len(outcome.dropped),
         audited=len([n for n in outcome.audited if n in outcome.seen]),
@@ -380,6 +380,25 @@ def report(state: State[Search], store: Store) -> SearchReport:
         expected_s=sum(state.expected_s.values()),
         complete=bool(outcome.finalists) and enough,
     )
+
+
+def _over_first(
+    plan: Search, finals: Mapping[str, Mapping[int, Values]], ready: Sequence[str]
+) -> dict[str, tuple[str, Ratio]]:
+    """Cell -> (the baseline, the first goal over the baseline's in the final rounds that have both)."""
+    found: dict[str, tuple[str, Ratio]] = {}
+    goal, base = plan.goals[0], ready[0] if ready else ""
+    for name, mine in finals.items():
+        pairs = [
+            (values[goal], first[goal])
+            for n, values in mine.items()
+            if goal in values
+            and goal in (first := finals.get(base, {}).get(n, {}))
+            and min(values[goal], first[goal]) > 0
+        ]
+        if pairs and name != base:
+            found[name] = base, paired_ratio([a for a, _ in pairs], [b for _, b in pairs])
+    return found
 
 
 def _results(state: State[Search], store: Store) -> dict[str, Values]:
@@ -439,7 +458,11 @@ def _stage(state: State[Search], name: str, outcome: Outcome) -> tuple[Stage, st
 
 
 def _answer(
-    plan: Search, rows: Sequence[Found], outcome: Outcome, baseline: Sequence[str], labels: Mapping[str, str]
+    plan: Search,
+    rows: Sequence[Found],
+    outcome: Outcome,
+    over_first: Mapping[str, tuple[str, Ratio]],
+    labels: Mapping[str, str],
 ) -> Answer:
     """The choice and why; what each constraint costs; or who comes nearest where nobody meets them."""
     if not outcome.seen:
@@ -469,7 +492,11 @@ def _answer(
         words.append("The finalists are not measured anew yet, so its figures are the search's own and too good.")
     elif goal in row.shrinkage:
         words.append(f"Measured anew, {what.label.lower()} is {row.shrinkage[goal]:.2f} times what the search saw.")
-    words += _over_baseline(goal, row, by_id.get(baseline[0]) if baseline else None)
+    if best in over_first:
+        base, ratio = over_first[best]
+        ends = "" if ratio.low is None or ratio.high is None else f" [{ratio.low:.3g}, {ratio.high:.3g}]"
+        rounds = "final round" if ratio.n == 1 else "final rounds"
+        words.append(f"That is {ratio.value:.3g}{ends} times the baseline's ({labels[base]}), over {ratio.n} {rounds}.")
     words += [w for c in plan.constraints if (w := _cost(plan, c, outcome))]
     return Answer(cell=best, words=tuple(words))
 
@@ -477,14 +504,6 @@ def _answer(
 def _met(row: Found, c: Constraint) -> bool:
     value = row.final[c.measure].value if c.measure in row.final else row.measured.get(c.measure)
     return value is not None and c.met(value)
-
-
-def _over_baseline(goal: str, row: Found, base: Found | None) -> list[str]:
-    """By the final rounds, which interleave the two; an interval from five of them on."""
-    if base is None or base.id == row.id or goal not in row.final or goal not in base.final:
-        return []
-    ratio = row.final[goal].value / base.final[goal].value
-    return [f"That is {ratio:.2f} times the baseline's ({base.label}), {row.final[goal].n} final rounds each."]
 
 
 def _cost(plan: Search, constraint: Constraint, outcome: Outcome) -> str:

@@ -18,7 +18,7 @@ from core.paths import data_dir
 from core.runs import detached
 from core.runs.detached import launch, owner_of
 from core.runs.owner import Owner
-from core.studies import ledger, old_form
+from core.studies import architecture_findings, ledger, old_form
 from core.studies.findings import Findings
 from core.studies.plan import Architectures, FreeShapes, Search, Sweep
 from core.studies.standings import Standings
@@ -50,6 +50,13 @@ def studies() -> tuple[StudyFolder, ...]:
     shipped = [p for p in RECORDED.glob("*/findings.json") if p.parent.name not in known]
     shipped.sort(key=lambda p: (not p.parent.name.startswith("ladder"), p.parent.name))
     return tuple(StudyFolder(name=p.parent.name, path=str(p.parent), recorded=p in shipped) for p in (*own, *shipped))
+
+
+def recorded_architectures() -> dict[str, Path]:
+    """The folders of the searches for architectures that came with the project, by name; own ones go before."""
+    own = set(ledger.names(Architectures))
+    found = (file.parent for file in sorted(RECORDED.glob(f"*/{architecture_findings.FILE}")))
+    return {folder.name: folder for folder in found if folder.name not in own}
 
 
 def has_ledger(name: str) -> bool:

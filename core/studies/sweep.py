@@ -305,13 +305,12 @@ def _take_in(ledger: Ledger[Sweep], ready: Sequence[Cell]) -> None:
 
 
 def status_of(state: State[Sweep], cell: Cell, rounds: int) -> Status:
-    """Of one cell, from the ledger alone."""
-    if cell.id in state.refused:
-        return "refused"
-    keys = [f"{cell.id}/{n}" for n in range(rounds)]
+    """Of one cell, from the ledger alone. What was measured stays so, even if it could not run any more."""
     if any(key.startswith(f"{cell.id}/") for key in state.failures):
         return "failed"
-    return "done" if all(key in state.took_s for key in keys) else "left"
+    if all(f"{cell.id}/{n}" in state.took_s for n in range(rounds)):
+        return "done"
+    return "refused" if cell.id in state.refused else "left"
 
 
 def progress(state: State[Sweep]) -> Progress:

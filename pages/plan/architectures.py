@@ -6,7 +6,6 @@ import streamlit as st
 
 from core.paths import data_dir
 from core.studies import architectures, free_shapes, ledger, study_store
-from core.studies.architecture_findings import FILE
 from core.studies.plan import Architectures, FreeShapes
 from hardware.files import written_s
 from pages.ui import architectures_view as view
@@ -49,8 +48,8 @@ def chosen_search(own: tuple[str, ...], shipped: tuple[str, ...] = ()) -> str | 
 
 def draw_cut() -> None:
     own = ledger.names(Architectures)
-    shipped = tuple(p.parent.name for p in sorted(study_store.RECORDED.glob(f"architectures-*/{FILE}")))
-    name = chosen_search(own, tuple(n for n in shipped if n not in own))
+    shipped = study_store.recorded_architectures()
+    name = chosen_search(own, tuple(shipped))
     if name is None:
         nothing_yet(
             "No search yet",
@@ -60,9 +59,9 @@ def draw_cut() -> None:
         return
     if name in own:
         folder = data_dir() / "studies" / name
-        view.draw(view.own(str(folder), written_s(folder / ledger.FILE)), "architectures")
+        view.draw(view.own(str(folder), written_s(folder / ledger.FILE)), name, "architectures")
     else:
-        view.draw(view.recorded(str(study_store.RECORDED / name)), "architectures")
+        view.draw(view.recorded(str(shipped[name])), name, "architectures", recorded=True)
 
 
 def draw_free() -> None:
@@ -75,7 +74,7 @@ def draw_free() -> None:
         )
         return
     folder = data_dir() / "studies" / name
-    view.draw_free(view.own_free(str(folder), written_s(folder / ledger.FILE)), "architectures-free")
+    view.draw_free(view.own_free(str(folder), written_s(folder / ledger.FILE)), name, "architectures-free")
 
 
 with page("Architectures", "Which shape of a model buys the most speed for the least loss, and in which engine."):

@@ -7,16 +7,17 @@ from typing import Any
 
 import streamlit as st
 
-from core.charts.architectures import Spot, Tau, free, taus, trade
+from core.charts.architectures import free, taus, trade
+from core.report.studies import export_study
 from core.studies import architecture_findings, free_shapes, ledger
 from core.studies.architecture_findings import Found, Proxy, Shaped, interval_words
+from core.studies.architecture_report import free_spots, orders, spots
 from core.studies.plan import Architectures, FreeShapes
-from core.types import to_json
 from pages.ui import text
 from pages.ui.figure import figure
 from pages.ui.panes import table_height
 from pages.ui.pickers import backend_label
-from pages.ui.share import Form, download
+from pages.ui.share import Form, download, study_menu
 from pages.ui.state import store
 from pages.ui.table import table
 
@@ -35,8 +36,8 @@ def recorded(folder: str) -> Found:
     return architecture_findings.read((Path(folder) / architecture_findings.FILE).read_bytes())
 
 
-def draw(found: Found, key: str) -> None:
-    """Everything of one search for shapes cut from a model."""
+def draw(found: Found, name: str, key: str, recorded: bool = False) -> None:
+    """Everything of one search for shapes cut from a model. recorded: it came with the project, without its runs."""
     with st.container(border=True):
         first, *rest = found.words
         st.markdown(f"**{text.escape(first)}**")
@@ -60,7 +61,7 @@ def draw(found: Found, key: str) -> None:
             "Engine", engines, default=engine, format_func=backend_label, key=f"{key}-engine", required=True
         )
         engine = chosen or engine
-    figure(trade(_spots(found, engine), backend_label(engine)), key=f"{key}-front")
+    figure(trade(spots(found, engine), backend_label(engine)), key=f"{key}-front")
     st.caption(
         "Trained shapes stand where they were measured, with 95 % intervals; masked ones at their predicted speed, "
         "with the KL before any training, on other texts."
@@ -72,25 +73,13 @@ def draw(found: Found, key: str) -> None:
         alt="Shapes with parameters, losses before and after training, and speed in each engine",
     )
     _draw_proxies(found, key)
-    download(Form("JSON", f"{found.plan.name}.json", lambda: to_json(found)), f"{key}-json")
+    _draw_share(name, key, bundled=not recorded)
 
 
-def _spots(found: Found, engine: str) -> list[Spot]:
-    spots = []
-    base = found.rows[0].predicted.get(engine, {}).get("tok_per_s") if found.rows else None
-    for row in found.rows:
-        speed = next((s for s in row.speeds if s.engine == engine), None)
-        if row.role == "whole":
-            spots.append(Spot(row.label, "whole model", 1.0, 0.0))
-        elif speed is not None and speed.ratio is not None and row.kl is not None:
-            stage = "on the front" if speed.on_front else "drawn at random" if row.role == "random" else "trained"
-            ratio, kl = speed.ratio, row.kl
-            note = f"{row.n_params / 1e6:.1f} M parameters" + (", drawn at random" if row.role == "random" else "")
-            spots.append(Spot(row.label, stage, ratio.value, kl.value, ratio.low, ratio.high, kl.low, kl.high, note))
-        elif row.masked is not None and base is not None and (told := row.predicted.get(engine, {}).get("tok_per_s")):
-            note = f"{row.n_params / 1e6:.1f} M parameters, speed predicted"
-            spots.append(Spot(row.label, "masked, untrained", told.likely / base.likely, row.masked, note=note))
-    return spots
+def _draw_share(name: str, key: str, bundled: bool) -> None:
+    with st.container(horizontal=True, vertical_alignment="center"):
+        download(Form("JSON", f"{name}.json", lambda: export_study(name, "json", store())), f"{key}-json")
+        study_menu(name, f"{key}-share", lambda fmt: export_study(name, fmt, store()), bundled)
 
 
 def _cells(row: Shaped, found: Found) -> dict[str, Any]:
@@ -137,8 +126,7 @@ def _draw_proxies(found: Found, key: str) -> None:
             or of
         )
     mine = [p for p in found.proxies if p.of == of]
-    rows = [Tau(p.label, p.counts, p.tau.value, p.tau.low, p.tau.high, p.verdict) for p in mine if p.tau is not None]
-    figure(taus(rows, of), key=f"{key}-taus")
+    figure(taus(orders(mine), of), key=f"{key}-taus")
     table(
         [_proxy(p) for p in mine],
         alt="Proxies: tau, tau given log parameters, difference from counting, regret, verdict",
@@ -175,7 +163,7 @@ def own_free(folder: str, version: float) -> free_shapes.Found:
     return free_shapes.findings(ledger.load(Path(folder), FreeShapes))
 
 
-def draw_free(found: free_shapes.Found, key: str) -> None:
+def draw_free(found: free_shapes.Found, name: str, key: str) -> None:
     """Everything of one search for decoders from scratch."""
     with st.container(border=True):
         first, *rest = found.words
@@ -190,15 +178,8 @@ def draw_free(found: free_shapes.Found, key: str) -> None:
                 f"{text.provenance('estimated')}.",
                 help=text.provenance_help(),
             )
-    spots = []
-    for row in found.rows:
-        if row.figures:
-            stage = "on the front" if row.on_front else "misses a limit" if row.missed else "beaten"
-            note = f"misses {', '.join(row.missed)}" if row.missed else ""
-            x, y = row.figures["tok_per_s"], row.figures["body_params"]
-            spots.append(Spot(row.sizes.label, stage, x, y, note=note))
-    if spots:
-        figure(free(spots, found.plan.device), key=f"{key}-plane")
+    if points := free_spots(found):
+        figure(free(points, found.plan.device), key=f"{key}-plane")
     rows = [_free_cells(row) for row in found.rows if row.on_front]
     if rows:
         table(rows, height=table_height(len(rows), 420), alt="Shapes on the front, quickest first")
@@ -206,6 +187,7 @@ def draw_free(found: free_shapes.Found, key: str) -> None:
         f"{found.asked} shapes asked for, {found.impossible} of them no models, {len(rows)} on the front. Vocabulary "
         "in units of 1,024."
     )
+    _draw_share(name, key, bundled=True)
 
 
 def _free_cells(row: free_shapes.Row) -> dict[str, Any]:

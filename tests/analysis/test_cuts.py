@@ -4,7 +4,19 @@ from __future__ import annotations
 
 import pytest
 
-from core.analysis.cuts import Cut, Space, dropped, estimate, peeled, shapes, singles, spread, stratified, union
+from core.analysis.cuts import (
+    Cut,
+    Space,
+    dropped,
+    estimate,
+    extremes,
+    peeled,
+    shapes,
+    singles,
+    spread,
+    stratified,
+    union,
+)
 from core.errors import ExplorerError
 from core.models.cut_spec import check_cuttable, cut_spec
 from core.models.spec import from_config
@@ -33,6 +45,13 @@ def test_the_space_is_every_combination_with_the_whole_first() -> None:
         shapes(WHOLE, Space(deepest=0, narrowest=1.0, kv_heads=0, queries=0))
     with pytest.raises(ExplorerError, match="at most 5,000"):
         shapes(Cut(blocks=40, d_ff=20_000, kv_heads=2, queries=2), Space(step=1))
+
+
+def test_the_shallowest_and_the_narrowest() -> None:
+    whole = Cut(blocks=30, d_ff=1536, kv_heads=3, queries=3)
+    shallow, narrow = extremes(whole, Space(deepest=8, narrowest=1 / 3, step=128))
+    assert (shallow.id, narrow.id) == ("b22-f1536-kv3-q3", "b30-f512-kv3-q3")
+    assert extremes(whole, Space(deepest=0, narrowest=1 / 3, step=128)) == (narrow,), "none that is the whole model"
 
 
 def test_one_at_a_time_and_their_sum() -> None:

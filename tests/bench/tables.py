@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from core.analysis.calibrate import calibration_table
-from core.studies import architecture_findings, benchmark_report, report, study_store
+from core.studies import architecture_findings, architecture_report, benchmark_report, report, study_store
 from core.studies.findings import Findings
 from hardware.published import runs
 from tests.bench.recording import RECORDED
@@ -34,7 +34,7 @@ def tables() -> Iterator[tuple[Path, str]]:
         yield file.with_name("table.md"), f"# {found.plan.title}\n\n{text}"
     for file in sorted(study_store.RECORDED.glob(f"*/{architecture_findings.FILE}")):
         shapes = architecture_findings.read(file.read_bytes())
-        text = architecture_findings.markdown(shapes)
+        text = architecture_report.markdown(shapes)
         quoted[str(file.with_name("table.md").relative_to(ROOT))] = text
         yield file.with_name("table.md"), f"# {shapes.plan.title}\n\n{text}"
     for file in sorted(RECORDED.rglob("*.json")):

@@ -13,7 +13,7 @@ from core.report.runs import report
 from core.report.studies import export_study
 from core.runs.runner import Runner
 from core.runs.store import Store
-from core.studies import many_runs, sweep
+from core.studies import many_runs, study_store, sweep
 from core.studies.plan import Axis, Sweep
 from core.types import Generate, Request, from_json, to_json
 from tests.report.test_report import made
@@ -42,6 +42,7 @@ def test_a_sweep_and_many_runs_are_live_without_a_network(browser: Any, store: S
     pages = {
         "Batches": export_study(plan.name, "html", store),
         "Many runs": together(many_runs.view(many_runs.entries(list(runs.values())))),
+        "Shapes cut from": export_study(next(iter(study_store.recorded_architectures())), "html", store),
     }
     for title, data in pages.items():
         file = tmp_path / f"{title}.html"

@@ -44,6 +44,17 @@ def test_333336_tokens_per_second_are_set_apart_with_the_reason() -> None:
     assert checks(tok_per_s=333_336.0) >= {"bandwidth", "arithmetic"}
 
 
+def test_guessing_does_not_lend_tokens_that_were_never_computed() -> None:
+    """333,336 tok/s as a thousand tokens in each of 333 forwards, that are said to compute as little as one."""
+    told: dict[str, Any] = {
+        "workload__strategy": "prompt_lookup", "work__tokens_per_forward": 1000.0, "work__bytes_per_forward": 0.5 * GB,
+        "rounds": rounds(333_336.0, 400_000, 2.0), "workload__new_tokens": 400_000, "n_tokens": 400_000,
+    }  # fmt: skip
+    (doubt,) = (d for d in doubts(honest(**told), TODAY) if d.check == "size")
+    assert doubt.reason == "A forward is said to take 14 GFLOP, and its tokens need at least 1.4 TFLOP."
+    assert "arithmetic" in checks(**told, work__flops_per_forward=14e12), "4.7 PFLOP/s of a machine of 1.5 TFLOP/s"
+
+
 def test_an_honest_fast_machine_is_not_capped() -> None:
     """801 tok/s of two accelerators were refused by a fixed cap (project-nomad #295)."""
     assert not checks(
@@ -77,6 +88,9 @@ def test_a_model_that_a_cache_holds_may_be_faster_than_memory() -> None:
         ({"n_tokens": 31}, "tokens"),
         ({"work__bytes_per_forward": 1e6}, "size"),  # a row that talks its work down
         ({"work__tokens_per_forward": 8.0}, "size"),
+        ({"work__flops_per_forward": 1e6}, "size"),
+        ({"work__prompt_flops": 1e6}, "size"),
+        ({"rounds": rounds(8.0, 32, ttft_s=0.02)}, "bandwidth"),  # 1.2 GB of weights at 40 GB/s take 29 ms
         ({"model__weight_bytes": 4e7, "peak_memory_bytes": None}, "size"),
         ({"model__n_active": 8_000_000_000}, "size"),
         ({"roofs__reads": ((1e6, 1e14), (5e8, 1e14))}, "ceilings"),

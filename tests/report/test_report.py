@@ -136,6 +136,26 @@ def test_a_chart_cannot_end_its_element_and_numbers_are_short() -> None:
     assert not [a for t, a in Parsed(words).tags if a.get("src")]
 
 
+@pytest.mark.parametrize("name", ["mark", "table", "script", "test", "native"])
+def test_a_user_called_as_the_page_writes_it_breaks_nothing(
+    store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
+) -> None:
+    run = made(store, prompt=f"{name.capitalize()} asks", strategy="native")
+    before = report([run]).decode()
+    monkeypatch.setattr(private.getpass, "getuser", lambda: name)
+    page_ = report([run]).decode()
+    found, was = Parsed(page_), Parsed(before)
+    assert [tag for tag, _ in found.tags] == [tag for tag, _ in was.tags] and f"{name.capitalize()} asks" not in page_
+    for words, old in zip(
+        *(re.findall(r"application/json\"[^>]*>(.*?)</script>", w, re.S) for w in (page_, before)), strict=True
+    ):
+        spec, whole = msgspec.json.decode(words), msgspec.json.decode(old)
+        marks, were = ([(part["mark"], part["encoding"].keys()) for part in s["layer"]] for s in (spec, whole))
+        assert spec.keys() == whole.keys() and marks == were
+    there = Store(tmp_path / "elsewhere").load(shared_bundle(run, texts=True))
+    assert there.request.strategy == "native" and f"{name.capitalize()} asks" not in str(there.request.task)
+
+
 def test_without_charts_it_carries_no_library() -> None:
     words = html("T", "L", [Section(title="C", table=Table(header=("a",), rows=(("<b>",),)))], "m").decode()
     assert "vegaEmbed" not in words and "&lt;b&gt;" in words

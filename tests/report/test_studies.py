@@ -23,15 +23,16 @@ from core.report.page import MOST_BYTES
 from core.report.studies import export_study, names
 from core.runs.store import Run, Store
 from core.stats.intervals import Ratio
-from core.studies import benchmark_report, ledger, many_runs, study_store
+from core.studies import architectures, benchmark_report, free_shapes, ledger, many_runs, study_store
 from core.studies import report as ladder_report
 from core.studies import search as searching
 from core.studies import sweep as sweeping
 from core.studies.findings import Findings
 from core.studies.ledger import State
-from core.studies.plan import Axis, Sweep
+from core.studies.plan import Architectures, Axis, FreeShapes, Study, Sweep
 from core.studies.search import Answer, Found, SearchReport
 from core.types import Generate, Request, from_json, to_json
+from hardware.catalogue import find as find_device
 from tests.report.test_report import EVIL, HOST, USER, Parsed, made, somebody  # noqa: F401 - a fixture
 
 SECRET = f"{EVIL} What did {USER} say on {HOST}?"
@@ -42,7 +43,7 @@ BASE = Request(
 AXES = (Axis(name="strategy", values=("autoregressive", "native")), Axis(name="batch", values=(1, 2)))
 
 
-def kept(store: Store, plan: Sweep | searching.Search, runs: dict[str, Run], **more: object) -> State[Any]:
+def kept(store: Store, plan: Study, runs: dict[str, Run], **more: object) -> State[Any]:
     """The ledger of a study with these runs, in its folder."""
     state = State(plan=plan, minutes=30.0, begun="2026-11-27 07:00", **more)  # type: ignore[arg-type]
     for key, run in runs.items():
@@ -233,14 +234,35 @@ def test_many_runs_in_one_view(store: Store) -> None:
         many_report.report(many_runs.view(()))
 
 
-def test_recorded_studies_are_pages_of_the_same_shape(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_recorded_studies_are_pages_of_the_same_shape(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     studies = study_store.studies()
     monkeypatch.undo()  # with the libraries
-    for shelved in studies:
-        found = study_store.read(shelved.path)
-        data = ladder_report.html(found) if isinstance(found, Findings) else benchmark_report.html(found)
+    found = [study_store.read(shelved.path) for shelved in studies]
+    shapes = [export_study(name, "html", store) for name in study_store.recorded_architectures()]
+    assert shapes and all(page.count(b"data-chart=") == 3 + 4 for page in shapes), "a front per engine, four orders"
+    pages = (ladder_report.html(f) if isinstance(f, Findings) else benchmark_report.html(f) for f in found)
+    for data in (*pages, *shapes):
         assert len(data) < MOST_BYTES and data.count(b"window.vegaEmbed=") == 1
         assert b"default-src 'none'" in data and b"data-chart=" in data
+
+
+def test_searches_for_architectures_are_pages_and_bundles_too(store: Store, tmp_path: Path) -> None:
+    plan = free_shapes.planned("RTX 4090", trials=8, blocks=(2, 4))
+    device = find_device("RTX 4090", tmp_path)
+    trials = [free_shapes.answered(plan, device, params) for params in free_shapes._random(plan, 8)]
+    kept(store, plan, {}, trials=trials)
+    words = export_study(plan.name, "html", store).decode()
+    assert plan.title in words and words.count("data-chart=") == 1 and "8 shapes asked for" in words
+    assert f"<td>{free_shapes.findings(ledger.load(ledger.folder_of(plan), FreeShapes)).rows[0].sizes.label}" in words
+    cut = architectures.planned("smollm2-135m", ("fake",))
+    kept(store, cut, {"whole/speed/fake/0": made(store, SECRET)})
+    assert "Nothing is priced yet." in export_study(cut.name, "html", store).decode()
+    for name, kind in ((plan.name, FreeShapes), (cut.name, Architectures)):
+        data = export_study(name, "notexts.zip", store)
+        assert SECRET not in opened(data) and USER not in opened(data)
+        new = study_bundle.load_any(data, Store(store.root))
+        assert isinstance(new, str) and ledger.load(store.root / "studies" / new, kind).plan.title.endswith("imported")
+        assert len(names()) == len(set(names())) and new in names()
 
 
 def test_the_command_line(store: Store, swept: str, tmp_path: Path) -> None:

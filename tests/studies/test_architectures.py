@@ -19,7 +19,8 @@ from core.paths import data_dir
 from core.runs.store import Store
 from core.stats.intervals import Interval, Ratio
 from core.studies import architectures
-from core.studies.architecture_findings import FILE, Found, Shaped, Speed, findings, markdown, proxies, read
+from core.studies.architecture_findings import FILE, Found, Shaped, Speed, findings, proxies, read
+from core.studies.architecture_report import markdown
 from core.studies.architectures import (
     carry_out,
     chosen,
@@ -28,12 +29,14 @@ from core.studies.architectures import (
     parsed,
     planned,
     progress,
+    rounds_s,
 )
-from core.studies.ledger import IN_USE, Ledger, folder_of, load, names
+from core.studies.ledger import IN_USE, Ledger, State, folder_of, load, names
 from core.studies.plan import Architectures, Recipe
 from core.types import from_json, to_json
 from tests.studies.fake_cells import quiet
 
+CALIBRATE = architectures._calibrate
 SPACE = Space(deepest=3, narrowest=0.5, step=384, kv_heads=1, queries=0)
 
 
@@ -78,6 +81,8 @@ def workshop(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(architectures, "make", make)
     monkeypatch.setattr(architectures, "_score", score)
+    monkeypatch.setattr(architectures, "_roofs", lambda ledger: None)
+    monkeypatch.setattr(architectures, "_calibrate", lambda ledger, whole: None)
     return asked
 
 
@@ -85,7 +90,10 @@ def told(of: Architectures) -> Found:
     return findings(load(folder_of(of), Architectures), Store(data_dir()))
 
 
-def test_the_funnel_prices_masks_trains_and_measures_and_goes_on_after_a_stop(workshop: list[str]) -> None:
+def test_the_funnel_prices_masks_trains_and_measures_and_goes_on_after_a_stop(
+    workshop: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(architectures, "_calibrate", CALIBRATE)
     wanted = plan()
 
     def stop(words: str) -> None:
@@ -109,11 +117,54 @@ def test_the_funnel_prices_masks_trains_and_measures_and_goes_on_after_a_stop(wo
     assert ledger.state.runs.keys() >= {f"{r.id}/speed/fake/0" for r in found.finished} | {"whole/speed/fake/0"}
     n = len(Store(data_dir()).ids())
     carry_out(wanted, 10, quiet)
-    assert len(Store(data_dir()).ids()) == n == 2 + 3, "what is done is not done again"
+    assert len(Store(data_dir()).ids()) == n == 2 * 3 + 2 + 3, "what is done is not done again"
+    fitted = {key.partition("/")[0] for key in ledger.state.runs if "/calibrate/fake/" in key}
+    assert fitted == {"whole", "b27-f1536-kv3-q3", "b30-f768-kv3-q3"}, "the whole, the shallowest, the narrowest"
     assert progress(load(folder_of(wanted), Architectures)).failed == 0
     table = markdown(found)
     assert "| Whole model · 30 blocks · MLP 1536 · 9/3 heads |" in table and "Random order" in table
     assert "Depth against width: " in table
+
+
+HOUR = {  # mean seconds of the recorded hour of two cores; its 135 answers in the rounds took 773 s
+    "cut": 13.9, "train": 187.0, "judge": 22.4,
+    "llama_cpp": (8.6, 2.4), "onnxruntime": (24.7, 3.1), "pytorch": (6.5, 6.1),
+}  # fmt: skip
+
+
+def test_what_is_kept_for_the_rounds_is_what_they_take() -> None:
+    of = plan(engines=("llama_cpp", "onnxruntime", "pytorch"), rounds=5)
+    state: State[Architectures] = State(plan=of, minutes=60.0, begun="2026-11-27 20:51")
+    before = rounds_s(state, 9)
+    state.took_s |= {"b22-f512-kv2-q2/make/1": HOUR["cut"], "b22-f512-kv2-q2/make/2": HOUR["train"]}  # type: ignore[dict-item]
+    state.took_s |= {"b22-f512-kv2-q2/judge": HOUR["judge"]}  # type: ignore[dict-item]
+    for engine in of.engines:
+        first, again = HOUR[engine]  # type: ignore[misc]
+        state.took_s |= {f"whole/calibrate/{engine}/0": first, f"whole/calibrate/{engine}/1": again}
+    making = 13.9 + 187.0 + 22.4
+    assert rounds_s(state, 9) - making == pytest.approx(773, rel=0.05)
+    assert rounds_s(state, 9) < before, "what is guessed before anything was timed is more"
+    quantized = msgspec.structs.replace(state, plan=msgspec.structs.replace(of, quantize="Q8_0"))
+    assert rounds_s(quantized, 9) - rounds_s(state, 9) == pytest.approx(22.4 + 10 * 2.4)
+
+
+def test_steps_are_counted_once_and_come_to_an_end() -> None:
+    of = plan(engines=("llama_cpp",), rounds=2)
+    carry_out(of, 1e-9, quiet)
+    state = load(folder_of(of), Architectures)
+    finals = [cut.id for cut in finishers(state)]
+    keys = ["whole/make/1", "b27-f1536-kv3-q3/make/1", "whole/speed/llama_cpp/0", "whole/speed/llama_cpp/1"]
+    keys += [f"{name}/calibrate/llama_cpp/{n}" for name in ("whole", "b27-f1536-kv3-q3") for n in (0, 1)]
+    for name in finals:
+        keys += [f"{name}/{step}" for step in ("make/1", "make/2", "judge", "speed/llama_cpp/0", "speed/llama_cpp/1")]
+    for done, key in enumerate(keys):
+        assert progress(state).share < 1, f"{done} of {len(keys)} are done"
+        state.runs[key], state.took_s[key] = f"run-{done}", 1.0
+    told = progress(state)
+    assert told.share == 1 and told.eta is None
+    assert told.total == len(state.scores.keys() & chosen(state)) + sum(
+        k.split("/")[0] in ("block", "d_ff", "kv_heads", "queries") for k in state.scores
+    ) + len(set(keys)), "each step once, one that two things need as well"
 
 
 def test_a_second_process_is_kept_away_and_time_ends_the_search() -> None:

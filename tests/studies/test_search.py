@@ -20,6 +20,7 @@ from core.studies.plan import Axis, Search
 from core.studies.search import (
     SearchReport,
     _nearest,
+    _over_first,
     floor_of,
     report,
     searching,
@@ -69,6 +70,21 @@ def test_it_chooses_measures_anew_and_says_why_after_a_stop_too() -> None:
     assert all(store.open(i).request.fresh_process for i in finals) and len(finals) == 2
     seek(wanted, 10, quiet)
     assert len(store.ids()) == 5, "what is done is not done again"
+
+
+def test_the_baseline_is_compared_round_by_round() -> None:
+    """A machine that slows down from round to round slows both, so that the interval of the ratio is narrow."""
+    finals = {
+        "first": {n: {"tok_per_s": 40.0 / (1 + n)} for n in range(5)},
+        "best": {n: {"tok_per_s": 80.0 / (1 + n)} for n in range(5)},
+        "late": {n: {"tok_per_s": 60.0 / (1 + n)} for n in (3, 4)},
+        "none": {},
+    }
+    found = _over_first(plan(final_rounds=5), finals, ["first", "best"])
+    base, ratio = found["best"]
+    assert base == "first" and (ratio.value, ratio.low, ratio.high) == pytest.approx((2.0, 2.0, 2.0)) and ratio.n == 5
+    assert found["late"][1].value == pytest.approx(1.5) and found["late"][1].low is None, "two rounds have no interval"
+    assert found.keys() == {"best", "late"}
 
 
 def test_a_limit_that_nobody_meets_names_the_nearest() -> None:
@@ -162,7 +178,8 @@ def test_the_command_line(tmp_path: Path) -> None:
     (tmp_path / "plan.json").write_bytes(to_json(load(data_dir() / "studies" / name, Search).plan))
     code, out = core("--plan", str(tmp_path / "plan.json"), "--json")
     assert code == 0 and from_json(out[out.index("{") :], SearchReport).complete
-    assert core(*common, "--at-most", "latency_s=quick")[0] == 2
+    for limit in ("quick", "nan", "inf"):
+        assert core(*common, "--at-most", f"latency_s={limit}")[0] == 2
     assert core("--plan", str(tmp_path / "none.json"))[0] == 2
     with pytest.raises(ExplorerError, match="There is no search"):
         load(tmp_path, Search)

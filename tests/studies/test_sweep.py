@@ -53,6 +53,8 @@ def test_a_sweep_measures_what_can_run_and_says_why_the_rest_cannot() -> None:
     # three cells, a reference before the first and before the third
     assert [k for k in ledger.state.runs if k.startswith("reference")] == ["reference/0", "reference/1"]
     assert len(found.drift) == 2 and "measured 2 times" in drift_words(found.drift)
+    ledger.state.refused |= {done[2].id: "its model is gone"}
+    assert progress(ledger.state).done == 3, "what was measured stays so"
     table = flat(found)
     assert {"new_tokens", "status", "tok_per_s", "runs"} <= set(table[0]) and len(table) == 6
     assert sweeping.csv_of(table).count("\n") == 7
@@ -205,6 +207,9 @@ def test_the_command_line(core: Callable[..., Any], tmp_path: Path) -> None:
     (tmp_path / "plan.json").write_text("{")
     for wrong in (("--plan", str(tmp_path / "plan.json")), ("--axis", "colour=red"), ("--axis", "threads=x")):
         assert core(*common, *wrong).exit_code == 2
+    for minutes in ("inf", "nan"):  # JSON has neither, so that the ledger could not be read any more
+        assert "has no end" in core(*common, "--axis", "new_tokens=2,3", "--minutes", minutes).output
+    assert progress(load(folder_of(plan), Sweep)).done == 2, "nothing is lost"
 
 
 def test_a_sweep_in_a_process_of_its_own() -> None:
