@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import click
@@ -32,8 +33,21 @@ def on_others(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def named(machines: str, key_from: str | None, store: Store, say: Say) -> list[OtherMachine]:
-    """The machines of --on, each once. Raises ExplorerError for none, and for a variable without a key."""
+@contextlib.contextmanager
+def reached(machines: str, key_from: str | None, store: Store, say: Say) -> Iterator[list[OtherMachine]]:
+    """The machines of --on, each once, for as long as they are needed.
+
+    Nothing is written to stdout meanwhile, where answers stand: of a node that is lost Ray prints the log there.
+    Raises ExplorerError for no machine, and for a variable without a key.
+    """
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+        try:
+            yield _named(machines, key_from, store, say)
+        finally:
+            ray_cluster.leave()
+
+
+def _named(machines: str, key_from: str | None, store: Store, say: Say) -> list[OtherMachine]:
     key = None
     if key_from is not None and not (key := os.environ.get(key_from, "").strip()):
         raise ExplorerError(f"The environment variable {key_from} holds no key.", "Set it, or leave it out.")

@@ -58,7 +58,8 @@ def study(
     if machines is None:
         _tell(carry_out(plan, None, say), as_json)
         return
-    ledgers, reasons = on_all(others.named(machines, key_from, Store(data_dir()), say), plan, carry_out, say)
+    with others.reached(machines, key_from, Store(data_dir()), say) as found:
+        ledgers, reasons = on_all(found, plan, carry_out, say)
     if as_json:
         click.echo(to_json({"machines": {n: _found(ledger)[0] for n, ledger in ledgers.items()}, "reasons": reasons}))
     for ledger in ledgers.values():

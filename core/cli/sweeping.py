@@ -109,8 +109,8 @@ def _on(plan: Sweep, given: dict[str, Any], as_json: bool) -> None:
     def say(words: str) -> None:
         click.echo(words, err=True)
 
-    others = machines.named(given["machines"], given["key_from"], store, say)
-    ledgers, reasons = sweeping.carry_out_on(others, plan, given["minutes"], say, given["again"], given["retry"])
+    with machines.reached(given["machines"], given["key_from"], store, say) as others:
+        ledgers, reasons = sweeping.carry_out_on(others, plan, given["minutes"], say, given["again"], given["retry"])
     found = {name: sweeping.report(ledger.state, store) for name, ledger in ledgers.items()}
     rows = [{"machine": name, **row} for name, report in found.items() for row in sweeping.flat(report)]
     if given["csv_file"] is not None:
@@ -262,4 +262,5 @@ def _dry(plan: Sweep, as_json: bool) -> None:
         return
     show([{"cell": c.label, "cannot run because": refused.get(c.id, "")} for c in every])
     again = f", {len(every)} of them different" if len(every) < n else ""
-    click.echo(f"\n{n} cells{again}; {len(refused)} cannot run; about {expected / 60:.0f} minutes, a first estimate")
+    counted = "1 cell" if n == 1 else f"{n} cells"
+    click.echo(f"\n{counted}{again}; {len(refused)} cannot run; about {expected / 60:.0f} minutes, a first estimate")

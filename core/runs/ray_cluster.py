@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import sys
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -75,6 +76,13 @@ def machines(typed: str, store: Store, say: Callable[[str], None] = lambda _: No
     if not ready:
         raise ExplorerError(f"None of the {len(known)} nodes of the Ray cluster offers '{RESOURCE}'.", HOW)
     return [RayRunner(ray, store, node, say) for node in ready]
+
+
+def leave() -> None:
+    """Let go of the cluster that this process is connected to, if it is."""
+    ray = sys.modules.get("ray")
+    if ray is not None and ray.is_initialized():
+        ray.shutdown()
 
 
 def nodes(ray: Any) -> list[Node]:

@@ -5,6 +5,7 @@ The page draws the same points; only the choice of engine is a person's there.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 from core import plugins
@@ -124,7 +125,7 @@ def _proxies(found: Found) -> list[Section]:
     return [
         *(Section(title=f"What ranks {of}", chart=taus(listed, of)) for of, listed in charts if listed),
         Section(
-            title="Did the proxies earn their place?", words=words, table=Table(header=head, rows=rows, prose=(6,))
+            title="Did the proxies earn their place?", words=words, table=Table(header=head, rows=rows, prose=(1, 6))
         ),
     ]
 
@@ -160,13 +161,12 @@ def free_html(found: free_shapes.Found) -> bytes:
         f"{plan.prompt_tokens} prompt tokens, {plan.new_tokens} new ones, batch {plan.batch}, weights in "
         f"{plan.weights}. Drawn are {len(points)} shapes, those on the front among them."
     )
+    listed = [Section(title="On the front", table=Table(header=head, rows=rows))] if rows else []
     return page.html(
         plan.title,
         "\n".join(lead),
-        [
-            Section(title="Size against speed", words=about, chart=chart),
-            Section(title="On the front", table=Table(header=head, rows=rows)),
-        ],
+        [Section(title="Size against speed", words=about, chart=chart), *listed],
+        f"Made by Roofscope on {time.strftime('%Y-%m-%d')}. Nothing in it was measured.",
     )
 
 

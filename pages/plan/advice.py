@@ -12,7 +12,9 @@ from core.advice.score import Score, ordered, scores
 from core.advice.trial import ROUNDS
 from core.errors import ExplorerError
 from core.paths import data_dir
+from core.runs.ceilings import ran_on
 from core.stats.intervals import Interval
+from hardware.detect import machine_id
 from pages.ui import text
 from pages.ui.ceilings import kept_of
 from pages.ui.links import link
@@ -25,6 +27,10 @@ from pages.ui.table import table
 from pages.ui.trial_view import begin, going, trial_panel
 
 ABOUT = "What a run's bottleneck suggests, what it should bring, and a trial that tells whether it did."
+ELSEWHERE = (
+    ":material/devices_other: Another machine ran this: what is promised stands on that machine's figures, and a trial "
+    "runs on this one. For advice on this machine, make the same run here."
+)
 OUTCOMES = {
     "kept": ("green", "check_circle"),
     "less than promised": ("orange", "trending_flat"),
@@ -190,6 +196,8 @@ def draw() -> None:
             fault(error, hindrance=True)
         else:
             cases = book.offer(advices)
+            if ran_on(run.result()) != machine_id():
+                st.caption(ELSEWHERE)
             demoted = {s.rule: s.demoted for s in scores(book.cases())}
             if cases and going() is None:
                 draw_busy()

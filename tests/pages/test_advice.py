@@ -12,6 +12,7 @@ from core.advice.book import Book
 from core.paths import data_dir
 from core.runs.runner import Runner
 from core.runs.store import Store
+from hardware import detect
 from tests.pages.conftest import TINY, sound
 from tests.pages.test_plan import words
 from tests.support.undisturbed import undisturbed
@@ -34,6 +35,12 @@ def guessable(store: Store) -> str:
 def test_without_ceilings_it_says_what_is_missing(app: Open, filled: Store) -> None:
     at = sound(app(ADVICE))
     assert "Short of evidence" in words(at) and "No record yet" in words(at)
+
+
+def test_a_run_of_another_machine_is_said_to_be_one(app: Open, filled: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "Another machine ran this" not in words(sound(app(ADVICE)))
+    monkeypatch.setattr(detect, "machine_id", lambda: "another")
+    assert "Another machine ran this" in words(sound(app(ADVICE)))
 
 
 def test_one_click_tries_it_and_the_receipt_is_kept(app: Open, guessable: str) -> None:

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from core.cli import machines
 from core.errors import ExplorerError
 from core.paths import data_dir
 from core.runs import ray_cluster
@@ -44,6 +45,21 @@ def test_a_sweep_runs_on_every_node_and_a_lost_node_ends_in_a_sentence() -> None
         f"The node two has left the Ray cluster. {ray_cluster.HOW}",
     ]
     assert told["goes on"] == "done"
+
+
+def test_what_ray_prints_of_a_lost_node_is_no_part_of_an_answer(
+    monkeypatch: pytest.MonkeyPatch, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its listener writes the log of a node that has died to stdout, also while one lets go of the cluster."""
+    left: list[str] = []
+    ray = SimpleNamespace(is_initialized=lambda: True, shutdown=lambda: (print("(raylet) ended"), left.append("left")))
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    monkeypatch.setattr(machines, "_named", lambda *asked: [])
+    with machines.reached("ray", None, Store(data_dir()), print) as found:
+        print("(raylet) Raylet is terminated.")
+    assert found == [] and left == ["left"] and capsys.readouterr().out == ""
+    print("answer")
+    assert capsys.readouterr().out == "answer\n"
 
 
 def test_what_names_a_cluster() -> None:
