@@ -366,7 +366,7 @@ def predict_local(
             "Bandwidth is that of the working set: weights and KV cache of one forward.",
             f"{overhead.backend} was calibrated with {overhead.n_runs} measured forward passes on this machine."
             if overhead.n_runs
-            else f"{overhead.backend} has no runs here yet: typical overheads stand in, so the range is wide.",
+            else f"{overhead.backend} has no undisturbed run here yet: typical overheads stand in; the range is wide.",
             *notes,
             *ceilings.doubts,
         ),

@@ -50,7 +50,10 @@ class Overheads(Record):
 
 
 def known(store: Store, ceilings: Ceilings) -> Overheads:
-    """What this machine's own runs tell: the bench's, and the newest finished ones of the store at these threads."""
+    """What this machine's own runs tell: the bench's, and the newest finished ones of the store at these threads.
+
+    A run that something disturbed tells of what ran beside it, and is left out.
+    """
     kept = load(store.root / FOLDER, ceilings)
     observed = {backend: list(found) for backend, found in kept.observed.items()}
     for run_id in store.ids()[:NEWEST]:
@@ -61,6 +64,8 @@ def known(store: Store, ceilings: Ceilings) -> Overheads:
             if not wanted or run.status() != "done":
                 continue
             result = run.result()
+            if result.disturbed:
+                continue
             if result.threads == ceilings.threads and ran_on(result) == ceilings.machine_id:  # none that was imported
                 observed.setdefault(request.backend, []).extend(observe_run(run, ceilings))
     fresh = calibrate({backend: found for backend, found in observed.items() if found}, ceilings)

@@ -347,7 +347,7 @@ def test_without_runs_the_range_is_wide_and_said_to_be() -> None:
         preset("gpt2"), ceilings(), predict_here.typical("pytorch"), prompt_tokens=64, new_tokens=64, weights="fp32"
     )
     assert p.tpot_s is not None and p.tpot_s.high > 1.9 * p.tpot_s.calibrated
-    assert any("no runs here yet" in line for line in p.assumptions)
+    assert any("no undisturbed run here yet" in line for line in p.assumptions)
 
 
 def test_a_small_model_is_read_from_the_cache() -> None:

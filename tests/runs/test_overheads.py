@@ -17,10 +17,11 @@ from core.paths import data_dir
 from core.runs import overheads
 from core.runs.passes import headline
 from core.runs.runner import Runner
-from core.types import Generate, Pass, Request, Step, to_json
+from core.types import Generate, Pass, Request, Result, Step, to_json
 from hardware import ceilings as roofs
 from hardware.ceilings import Ceilings, Gemm, ReadPoint
 from hardware.detect import machine_id
+from tests.support.undisturbed import undisturbed
 
 MADE = Ceilings(
     machine_id=machine_id(), device="cpu", threads=1, date="2026-11-21T00:00:00Z", quick=True, seconds=9.0,
@@ -76,16 +77,21 @@ def test_overheads_are_kept_for_their_ceilings_only(runner: Runner, fake_request
     assert overheads.load(tmp_path, MADE).fitted == ()
 
 
-def test_the_command_line_and_the_pages_know_the_same(runner: Runner, fake_request: Request) -> None:
+def test_the_command_line_and_the_pages_know_the_same(
+    runner: Runner, fake_request: Request, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The bench's observations and the store's runs together; a file of before, with a fit alone, still counts."""
     bench = seen(0.01, 0.002, 0.05)
     overheads.save(overheads.calibrate({"pytorch": (bench,)}, MADE), data_dir() / overheads.FOLDER)
     assert overheads.known(runner.store, MADE).of("pytorch", "fp32", "fp32").n_runs == 1
-    run = runner.wait(runner.start(structs.replace(fake_request, profilers=())))
+    run = undisturbed(runner.wait(runner.start(structs.replace(fake_request, profilers=()))))
     request = structs.replace(run.request, backend="llama_cpp")  # as if it had run there
     (run.path / "request.json").write_bytes(to_json(request))
     found = overheads.known(runner.store, MADE)
     assert found.of("pytorch", "fp32", "fp32").n_runs == 1 and found.of("llama_cpp", "int8", "q4_1").n_runs == 2
+    with monkeypatch.context() as patch:
+        patch.setattr(Result, "disturbed", True)
+        assert {o.backend for o in overheads.known(runner.store, MADE).fitted} == {"pytorch"}, "of others, not of it"
     old = structs.replace(found, fitted=(structs.replace(found.fitted[0], backend="onnxruntime"),), observed={})
     overheads.save(old, data_dir() / overheads.FOLDER)
     assert {o.backend for o in overheads.known(runner.store, MADE).fitted} == {"llama_cpp", "onnxruntime"}
@@ -120,7 +126,7 @@ def test_predict_here(home: Path) -> None:
     asked = ("--model", "smollm2-135m", "--backend", "llama_cpp", "--json")
     guess = json.loads(call(*asked))
     assert guess["bound_by"] == "memory" and guess["fits"] and guess["peak_memory_bytes"]["ideal"] > 80e6
-    assert any("no runs here yet" in line for line in guess["assumptions"])
+    assert any("no undisturbed run here yet" in line for line in guess["assumptions"])
     fitted = msgspec.structs.replace(typical("llama_cpp", "int8"), reading=6.0, n_runs=4)
     kept = overheads.Overheads(
         machine_id=machine_id(), threads=1, date="x", ceilings_date=MADE.date, fitted=(fitted,)
