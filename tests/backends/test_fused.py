@@ -205,6 +205,22 @@ def test_in_bf16_it_is_as_near_to_fp32_as_transformers(tmp_path: Path, way: str)
     assert errors[1] < 1.1 * errors[0], errors
 
 
+@pytest.mark.parametrize(("n_out", "n_in"), [(64, 128), (13, 37), (1, 5), (40, 96)])
+def test_a_product_in_bf16_is_the_plain_one_with_inputs_in_bf16(n_out: int, n_in: int) -> None:
+    """Within half a step of each input; and of each row alone to the bit."""
+    import torch
+
+    made = torch.Generator().manual_seed(0)
+    w, bias, x = (torch.randn(*shape, generator=made) for shape in ((n_out, n_in), (n_out,), (21, n_in)))
+    w = w.bfloat16()
+    alone = torch.cat([native.product(row[None], [(w, bias)], 1) for row in x])
+    wanted = x.double() @ w.double().T + bias
+    bound = x.double().abs() @ w.double().abs().T * 2**-9 + 1e-5
+    assert ((alone.double() - wanted).abs() <= bound).all()
+    for rows in range(1, 22):
+        assert torch.equal(native.product(x[:rows], [(w, bias)], 1), alone[:rows]), rows
+
+
 def test_layers_are_traced_and_counted_through_the_modules(opened: Pair) -> None:
     plain, fused = opened
     assert plain.capabilities == fused.capabilities and fused.setup.facts["traced_step"] == "transformers"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import platform
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from core.dtypes import retype
 from core.errors import ExplorerError
 from core.models import spec as specs
 from core.types import GenerationConfig, Request
+from hardware.detect import machine
 from tests.backends.test_depth import MORE, ONE, PROMPT, SIZES, made_of, open_folder
 from tests.backends.test_fused import FAMILIES, PLAIN_GEMMA
 from tests.decoding.test_decoding import decode, tokens_of
@@ -23,7 +26,7 @@ from tests.decoding.test_decoding import decode, tokens_of
 pytestmark = pytest.mark.engine("pytorch")
 
 KINDS = tuple(grouped.FORMS)
-LARGEST = {"q8_0": 32767, "q4_1": 127}  # of an input
+LARGEST = {"q8_0": 32639, "q4_1": 127}  # of an input
 
 
 def random(*shape: int, seed: int = 0) -> Any:
@@ -80,9 +83,51 @@ def test_a_product_of_any_number_of_rows_is_the_plain_one(kind: str, n_out: int,
         assert torch.equal(native.product(x[:rows], [(matrix, bias)], matrix.form), alone[:rows]), rows
 
 
-def test_rows_of_a_matrix_can_be_cut_where_eight_begin() -> None:
+def test_rows_of_a_matrix_can_be_cut_where_a_panel_begins() -> None:
     matrix = grouped.pack(random(40, 64), "q8_0")
     assert torch.equal(plain(matrix[16:29]), plain(matrix)[16:29])
+
+
+TARGETS = {  # -march, more flags, and what a processor must have to run it
+    "plain": ("x86-64", (), set()),
+    "avx2": ("haswell", (), {"avx2", "fma", "f16c"}),
+    "avx_vnni": ("haswell", ("-mavxvnni",), {"avx2", "fma", "f16c", "avx_vnni"}),
+    "avx512": ("skylake-avx512", (), {"avx512"}),
+    "avx512_vnni": ("cascadelake", (), {"avx512", "avx512_vnni"}),
+}
+
+
+@pytest.fixture(scope="module")
+def kernels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The library for each kind of processor that this one can be; plain C++ for any."""
+    if platform.machine().lower() not in ("x86_64", "amd64"):
+        pytest.skip("the kernels are for x86")
+    folder, here = tmp_path_factory.mktemp("kernels"), set(machine().isa)
+    building = {}
+    for name, (march, flags, needs) in TARGETS.items():
+        if needs <= here:
+            command = [native._compiler(), *native.FLAGS, "-O1", "-DGROUPED=1", f"-march={march}", *flags]
+            building[name] = subprocess.Popen([*command, str(native.SOURCE), "-o", str(folder / f"{name}.so")])
+    assert not any(child.wait(native.COMPILE_S) for child in building.values())
+    return {name: native.loaded(folder / f"{name}.so", in_groups=True) for name in building}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kernel_says_what_plain_c_says(
+    kind: str, kernels: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Integers are the same to the last; what is left is how fp32 rounds where products and sums are one instruction."""
+    matrix, bias = grouped.pack(random(40, 160), kind), random(40, seed=1)
+    x = random(21, 160, seed=2) * torch.logspace(-3, 3, 21)[:, None]
+    said = {}
+    for name, library in kernels.items():
+        monkeypatch.setattr(native, "library", lambda in_groups=False, library=library: library)
+        said[name] = native.product(x, [(matrix, bias)], matrix.form)
+    monkeypatch.undo()
+    said["native"] = native.product(x, [(matrix, bias)], matrix.form)
+    rounding = 4e-6 * (x.abs() @ plain(matrix).abs().T + bias.abs())
+    for name, found in said.items():
+        assert ((found - said["plain"]).abs() <= rounding).all(), name
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -1,5 +1,6 @@
 """A forward of n tokens in PyTorch, on the embedded model: the fused step against transformers' own, and with weights
-in groups against llama.cpp at the same bits, which runs in a process of its own."""
+in groups against llama.cpp at the same bits, which runs in a process of its own. And what a window of 16 costs over one
+token in the fused step, v(16)."""
 
 from __future__ import annotations
 
@@ -24,6 +25,7 @@ from tests.bench.alone import ROOT, alone
 from tests.bench.loops import open_embedded
 
 PAIRS, PAST, SIZES = 20, 128, (1, 2, 4, 8, 16, 32, 64)
+WINDOW = 16  # tokens of a decoder that guesses
 GROUPED = ("q8_0", "q4_1")
 REST_S = 0.02  # threads of the other side spin for a while before they sleep
 
@@ -65,6 +67,14 @@ def in_turn(forward: Callable[[int], float], rest_s: float = 0.0) -> tuple[list[
     return seconds
 
 
+def over_one(session: Session, n: int, rest_s: float = 0.0) -> dict[str, str]:
+    """v(n) of the fused step, in pairs of their own; of a window alone."""
+    if n != WINDOW:
+        return {}
+    ones, many = in_turn(lambda which: forward_s(session, n if which else 1), rest_s)
+    return {"over_one": str(paired_ratio(many, ones))}
+
+
 def measure() -> list[dict[str, Any]]:
     rows = []
     print(f"{'dtype':<6} {'n':>3} {'transformers':>13} {'fused':>8}   faster [95 % interval]")
@@ -76,8 +86,10 @@ def measure() -> list[dict[str, Any]]:
             seconds = in_turn(lambda which, n=n, of=sessions: forward_s(of[which], n))
             ratio = paired_ratio(*seconds)
             plain, fused = (1000 * float(np.median(s)) for s in seconds)
-            rows.append({"dtype": dtype, "n": n, "transformers_ms": plain, "fused_ms": fused, "ratio": str(ratio)})
-            print(f"{dtype:<6} {n:>3} {plain:>10.1f} ms {fused:>5.1f} ms   {ratio}", flush=True)
+            window = over_one(sessions[1], n)
+            row = {"dtype": dtype, "n": n, "transformers_ms": plain, "fused_ms": fused, "ratio": str(ratio)}
+            rows.append(row | window)
+            print(f"{dtype:<6} {n:>3} {plain:>10.1f} ms {fused:>5.1f} ms   {ratio}   {window or ''}", flush=True)
         for session in sessions:
             session.close()
     return rows
@@ -129,8 +141,10 @@ def beside_llama_cpp(kind: str) -> list[dict[str, Any]]:
             seconds = in_turn(lambda which, n=n: forward_s(session, n) if which else theirs(n), REST_S)
             ratio = paired_ratio(*seconds)
             other, fused = (1000 * float(np.median(s)) for s in seconds)
-            rows.append({"dtype": kind, "n": n, "llama_cpp_ms": other, "fused_ms": fused, "ratio": str(ratio)})
-            print(f"{kind:<6} {n:>3} {other:>10.1f} ms {fused:>5.1f} ms   {ratio}", flush=True)
+            window = over_one(session, n, REST_S)
+            row = {"dtype": kind, "n": n, "llama_cpp_ms": other, "fused_ms": fused, "ratio": str(ratio)}
+            rows.append(row | window)
+            print(f"{kind:<6} {n:>3} {other:>10.1f} ms {fused:>5.1f} ms   {ratio}   {window or ''}", flush=True)
     session.close()
     return rows
 

@@ -1,10 +1,11 @@
 """Matrices of integers in groups of 32 along a row, as the compiled step reads them, and modules over them.
 
 In `q8_0` (as GGUF's) w = scale * q with q from -127 to 127, in `q4_1` w = scale * q + least with q from 0 to 15; scales
-and least values are fp16. A model in `q4_1` has its token table and its head in `q8_0`. Eight rows lie side by side, so
-that one load of scales and one of integers serve eight outputs; rows and columns that fill the last eight or 32 up are
-zero. A row of inputs becomes integers when it is multiplied, with a scale for each group: 16 bits beside q8_0, 8 beside
-q4_1. The products and the structures are in step.cpp. Knows torch's modules. Knows no family of models and no session.
+and least values are fp16. A model in `q4_1` has its token table and its head in `q8_0`. Sixteen rows lie side by side
+in a panel, so that one load of integers serves as many outputs; rows and columns that fill the last sixteen or 32 up
+are zero. A row of inputs becomes integers when it is multiplied, with a scale for each group: 16 bits beside q8_0, 8
+beside q4_1. The products and the structures are in step.cpp. Knows torch's modules. Knows no family of models and no
+session.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ from core.types import Progress
 
 FORMS = {"q8_0": 2, "q4_1": 3}  # in Shape of step.cpp
 TABLES = {"q4_1": "q8_0"}  # of the token table and the head, where not as the other matrices: as in core.dtypes
-GROUP, PANEL = 32, 8
+GROUP, PANEL = 32, 16
 CHUNK = 1 << 24  # weights that are packed at a time
 
 
 class Matrix:
-    """A matrix (out, in) in groups. data: (panels, groups, bytes), uint8. Stands where a weight tensor does."""
+    """A matrix (out, in) in groups. data: (panels, bytes), uint8. Stands where a weight tensor does."""
 
     def __init__(self, kind: str, data: Any, n_out: int, n_in: int) -> None:
         import torch
@@ -32,9 +33,9 @@ class Matrix:
         self.shape, self.dtype, self.device = (n_out, n_in), torch.float32, data.device
 
     def __getitem__(self, rows: slice) -> Matrix:
-        """Rows from where eight begin."""
+        """Rows from where a panel begins."""
         begin, end, _ = rows.indices(self.shape[0])
-        assert begin % PANEL == 0, "rows are cut where eight of them begin"
+        assert begin % PANEL == 0, "rows are cut where a panel begins"
         return Matrix(self.kind, self.data[begin // PANEL : -(-end // PANEL)], end - begin, self.shape[1])
 
     def detach(self) -> Matrix:
@@ -77,16 +78,15 @@ def _packed(weight: Any, kind: str) -> Any:
     groups = padded.view(padded.shape[0], -1, GROUP)
     if kind == "q8_0":
         scale = (groups.abs().amax(-1) / 127).half()
-        q = _steps(groups, scale).clamp_(-127, 127).to(torch.int8)
-        # (panel, eight, groups, pairs, 2) -> (panel, groups, pairs, eight, 2)
-        q = q.view(-1, PANEL, q.shape[1], GROUP // 2, 2).permute(0, 2, 3, 1, 4)
-        return torch.cat([_of_panel(scale), q.reshape(*q.shape[:2], -1).view(torch.uint8)], -1)
+        q = _steps(groups, scale).clamp_(-127, 127).add_(128).to(torch.uint8)
+        # (panel, row, groups, steps, 4) -> (panel, groups, steps, row, 4)
+        q = q.view(-1, PANEL, q.shape[1], GROUP // 4, 4).permute(0, 2, 3, 1, 4)
+        return torch.cat([_of_panel(scale), q.flatten(1)], -1)
     scale, least = _fitted(groups)
     q = _steps(groups - least.float().unsqueeze(-1), scale).clamp_(0, 15).to(torch.uint8)
-    # (panel, eight, groups, eights, half, 4) -> (panel, groups, eights, eight, 4), two halves in a byte
+    # (panel, row, groups, eights, half, 4) -> (panel, groups, eights, row, 4), two halves in a byte
     q = q.view(-1, PANEL, q.shape[1], GROUP // 8, 2, 4).permute(4, 0, 2, 3, 1, 5)
-    q = q[0] | q[1] << 4
-    return torch.cat([_of_panel(scale), _of_panel(least), q.reshape(*q.shape[:2], -1)], -1)
+    return torch.cat([_of_panel(scale, least), (q[0] | q[1] << 4).flatten(1)], -1)
 
 
 def _steps(groups: Any, scale: Any) -> Any:
@@ -109,12 +109,12 @@ def _fitted(groups: Any) -> tuple[Any, Any]:
     return scale.half(), least.half()
 
 
-def _of_panel(of_groups: Any) -> Any:
-    """fp16 (rows, groups) -> bytes (panel, groups, 2 * eight)."""
+def _of_panel(*of_groups: Any) -> Any:
+    """Factors of each group, fp16 (rows, groups) -> bytes (panel, groups * factors * rows * 2)."""
     import torch
 
-    n_groups = of_groups.shape[1]
-    return of_groups.view(-1, PANEL, n_groups).transpose(1, 2).contiguous().view(torch.uint8)
+    panels = [x.view(-1, PANEL, x.shape[1]).transpose(1, 2) for x in of_groups]
+    return torch.stack(panels, 2).flatten(1).view(torch.uint8)
 
 
 @cache

@@ -101,9 +101,14 @@ def library(in_groups: bool = False) -> Any:
             with FileLock(place / "step.lock"):
                 if not built.exists():
                     _compile(compiler, flags, built)
-        found = ctypes.CDLL(str(built))
+        return loaded(built, in_groups)
     except OSError as error:
         raise UnbuiltError(f"it could not be kept or loaded ({error.strerror or 'damaged'})") from error
+
+
+def loaded(built: Path, in_groups: bool) -> Any:
+    """The library in this file. Raises OSError."""
+    found = ctypes.CDLL(str(built))
     found.scratch_floats.restype = Integer
     found.scratch_floats.argtypes = (Address, Integer, Integer, Integer, Integer)
     found.run_blocks.argtypes = (Address, Address, Address, Integer, Address)

@@ -3,7 +3,8 @@
 // Built and called by native.py, which describes the structures. Activations and everything between the matrices are
 // fp32. Weights and the cache of keys and values are fp32 or bf16 and are read where PyTorch has them, (out, in) and
 // (batch, heads, capacity, width) row by row. Weights may also be integers in groups, laid out by grouped.py; then the
-// cache is fp32. A row's result does not depend on how many rows come with it.
+// cache is fp32. What goes into a product is rounded to integers beside integers, and to bf16 beside bf16 where the
+// processor multiplies those. A row's result does not depend on how many rows come with it.
 // Compiled with GROUPED for integers in groups and without it for the rest: each is ready in seconds when it is needed.
 
 #include <algorithm>
@@ -11,6 +12,7 @@
 #include <cstdint>
 #include <cstring>
 #include <omp.h>
+#include <type_traits>
 #include <vector>
 #if defined(__AVX__)
 #include <immintrin.h>
@@ -200,57 +202,223 @@ inline int64_t part(int64_t n, int64_t i, int64_t of, int64_t step) {
     return i == of ? n : n * i / of / step * step;
 }
 
-// ---------------------------------------------------------------- products of integers in groups
+// ---------------------------------------------------------------- inputs that are rounded first
 
-// A matrix is panels of P outputs one behind the other, a panel its groups of G inputs, a group one of these structures.
-// Rows and columns that fill the last panel and group up are zero.
-constexpr int64_t G = 32, P = 8;
-constexpr int64_t BAND = 16;  // rows for which a group is unpacked once
+// Products with these weights are given their inputs in another form, by whoever has the rows, before others read them.
+template <class M> constexpr bool prepared = false;
+
+constexpr int64_t G = 32;     // inputs that are rounded together
 constexpr int64_t LINE = 64;  // bytes of a cache line
-
-struct Q8 {  // w = scale * q, fp16 and int8
-    uint16_t scale[P];
-    int8_t q[G / 2][P][2];  // inputs in pairs
-    typedef int16_t Input;
-    static constexpr float largest = 32767;
-    static constexpr bool lifted = false;
-};
-
-struct Q4 {  // w = scale * q + least, fp16 and 0 to 15
-    uint16_t scale[P], least[P];
-    uint8_t q[G / 8][P][4];  // eight inputs: the first four in the low halves, the next four in the high ones
-    typedef int8_t Input;
-    static constexpr float largest = 127;
-    static constexpr bool lifted = true;
-};
-
-static_assert(sizeof(Q8) == 272 && sizeof(Q4) == 160, "as grouped.py lays them out");
-
-template <class M> constexpr bool grouped = false;
-template <> constexpr bool grouped<Q8> = true;
-template <> constexpr bool grouped<Q4> = true;
 
 inline int64_t groups_of(int64_t k) { return (k + G - 1) / G; }
 
-// Rows of inputs as integers: x = scale * q in each group. They lie group by group, in a group row by row, because a group
-// of weights is unpacked once for many rows. sums: scale times the sum of q.
+// Rows of inputs, rounded. As bf16: row by row. As integers, x = scale * q in each group: group by group and in a group row
+// by row, because a group of weights is unpacked once for many rows.
 struct Inputs {
-    void* q;
-    float *scale, *sums;
+    void *q, *sums;
+    float* scale;
     int64_t rows;
 };
 
-constexpr int64_t input_floats(int64_t k) { return (k + G - 1) / G * (G / 2 + 2); }
+constexpr int64_t input_floats(int64_t k) { return (k + G - 1) / G * (G / 2 + 2) + LINE / 4; }
 
 inline Inputs inputs_in(float* place, int64_t rows, int64_t k) {
     const int64_t n = rows * groups_of(k);
-    return {place + 2 * n, place, place + n, rows};
+    return {(void*)(((uintptr_t)(place + 2 * n) + LINE - 1) / LINE * LINE), place + n, place, rows};
+}
+
+#if defined(__AVX512BF16__) && defined(__AVX512BW__)
+
+template <> constexpr bool prepared<bf16> = true;
+
+// The groups first to last of row r.
+template <class M, std::enable_if_t<std::is_same_v<M, bf16>, int> = 0>
+inline void quantize(const Inputs& to, int64_t r, const float* x, int64_t k, int64_t first, int64_t last) {
+    auto* row = (bf16*)to.q + r * groups_of(k) * G;
+    for (int64_t i = first * G; i < last * G; i += W) {
+        const __mmask16 there = i + W <= k ? 0xffff : i < k ? (1u << (k - i)) - 1 : 0;
+        const __m256bh rounded = _mm512_cvtneps_pbh(_mm512_maskz_loadu_ps(there, x + i));
+        std::memcpy(row + i, &rounded, sizeof rounded);
+    }
+}
+
+// The sums of sixteen.
+inline V totals(const V* all) {
+    const auto halved = [](V a, V b) { return (V)_mm512_unpacklo_ps((__m512)a, (__m512)b) + (V)_mm512_unpackhi_ps((__m512)a, (__m512)b); };
+    const auto quartered = [](V a, V b) {
+        return (V)_mm512_unpacklo_pd((__m512d)a, (__m512d)b) + (V)_mm512_unpackhi_pd((__m512d)a, (__m512d)b);
+    };
+    const auto joined = [](V a, V b) {
+        return (V)_mm512_shuffle_f32x4((__m512)a, (__m512)b, 0x88) + (V)_mm512_shuffle_f32x4((__m512)a, (__m512)b, 0xdd);
+    };
+    V of[4];
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++)
+        of[i] = quartered(halved(all[4 * i], all[4 * i + 1]), halved(all[4 * i + 2], all[4 * i + 3]));
+    return joined(joined(of[0], of[1]), joined(of[2], of[3]));
+}
+
+// As `tile`, of the rows r to r + R in bf16; at most sixteen sums.
+template <int O, int R>
+inline void rounded_tile(const Inputs& x, int64_t r, const bf16* w, int64_t k, float* y, int64_t ldy, const float* bias,
+                         bool add) {
+    V sums[16];
+#pragma GCC unroll 16
+    for (int j = 0; j < 16; j++) sums[j] = V{};
+    const int64_t ldx = groups_of(k) * G;
+    const bf16* rows = (const bf16*)x.q + r * ldx;
+    const auto step = [&](int64_t i, __mmask32 there) {
+        V ws[O];
+#pragma GCC unroll 16
+        for (int o = 0; o < O; o++) ws[o] = held((V)_mm512_maskz_loadu_epi16(there, w + o * k + i));
+#pragma GCC unroll 16
+        for (int j = 0; j < R; j++) {
+            const V xs = load((const float*)(rows + j * ldx + i));
+#pragma GCC unroll 16
+            for (int o = 0; o < O; o++)
+                sums[j * O + o] = (V)_mm512_dpbf16_ps((__m512)sums[j * O + o], (__m512bh)ws[o], (__m512bh)xs);
+        }
+    };
+    int64_t i = 0;
+    for (; i + G <= k; i += G) step(i, 0xffffffff);
+    if (i < k) step(i, (1u << (k - i)) - 1);
+    float of[16];
+    store(of, totals(sums));
+#pragma GCC unroll 4
+    for (int j = 0; j < R; j++) {
+        typedef float Few __attribute__((vector_size(O * 4)));
+        Few own, beside;
+        float* to = y + (r + j) * ldy;
+        std::memcpy(&own, of + j * O, sizeof own);
+        if (bias) std::memcpy(&beside, bias, sizeof beside), own += beside;
+        if (add) std::memcpy(&beside, to, sizeof beside), own += beside;
+        std::memcpy(to, &own, sizeof own);
+    }
+}
+
+template <int O>
+inline void rounded_band(const Inputs& x, int64_t rows, const bf16* w, int64_t k, float* y, int64_t ldy,
+                         const float* bias, bool add) {
+    int64_t r = 0;
+    for (; r + 4 <= rows; r += 4) rounded_tile<O, 4>(x, r, w, k, y, ldy, bias, add);
+    switch (rows - r) {
+        case 3: rounded_tile<O, 3>(x, r, w, k, y, ldy, bias, add); break;
+        case 2: rounded_tile<O, 2>(x, r, w, k, y, ldy, bias, add); break;
+        case 1: rounded_tile<O, 1>(x, r, w, k, y, ldy, bias, add); break;
+        default: break;
+    }
+}
+
+// The outputs lo to hi of a product: y[r][o] (+)= x[r] . w[o] (+ bias[o]).
+template <class M, std::enable_if_t<std::is_same_v<M, bf16>, int> = 0>
+void product(const Inputs& x, int64_t rows, const M* w, int64_t k, int64_t lo, int64_t hi, float* y, int64_t ldy,
+             const float* bias, bool add) {
+    int64_t o = lo;
+    for (; o + 4 <= hi; o += 4) rounded_band<4>(x, rows, w + o * k, k, y + o, ldy, bias ? bias + o : nullptr, add);
+    for (; o < hi; o++) rounded_band<1>(x, rows, w + o * k, k, y + o, ldy, bias ? bias + o : nullptr, add);
+}
+
+#endif
+
+// ---------------------------------------------------------------- products of integers in groups
+
+// A matrix is panels of P outputs one behind the other. A panel is its scales, group of G inputs by group, and behind them
+// its integers. Rows and columns that fill the last panel and group up are zero. An M is as large as a panel's group.
+constexpr int64_t P = 16;
+constexpr int64_t BAND = 16;     // rows for which a group is unpacked once
+constexpr int64_t AHEAD = 4096;  // bytes by which weights are fetched before they are used
+constexpr int64_t L = P / W;     // vectors of a panel's outputs
+constexpr int STEPS = G / 4;     // a step is four inputs, and four integers of each output in 32 bits
+constexpr int TILE = W / 2;      // rows whose sums stay in registers
+
+struct Q8 {  // w = scale * (q - 128), fp16 and 1 to 255; inputs of 16 bits
+    static constexpr int64_t factors = 1;
+    uint16_t scale[P];
+    uint8_t q[STEPS][P][4];
+    static constexpr float largest = 32639;  // its two bytes are signed
+    static constexpr int words = 2 * STEPS;  // 32 bits of inputs
+    typedef int32_t Sum;                     // -128 times the sum of the inputs, as integers
+};
+
+struct Q4 {  // w = scale * q + least, fp16 and 0 to 15; inputs of 8 bits
+    static constexpr int64_t factors = 2;
+    uint16_t scale[P], least[P];
+    uint8_t q[STEPS / 2][P][4];  // eight inputs: the first four in the low halves, the next four in the high ones
+    static constexpr float largest = 127;
+    static constexpr int words = STEPS;
+    typedef float Sum;  // of the inputs
+};
+
+static_assert(sizeof(Q8) == 544 && sizeof(Q4) == 320, "as grouped.py lays them out");
+
+template <> constexpr bool prepared<Q8> = true;
+template <> constexpr bool prepared<Q4> = true;
+template <class M> constexpr bool wide = std::is_same_v<M, Q8>;
+
+// Where the scales and the integers of a panel's group g are.
+template <class M> inline const uint16_t* scales_of(const M* panel, int64_t g) {
+    return (const uint16_t*)panel + g * M::factors * P;
+}
+template <class M> inline const uint8_t* integers_of(const M* panel, int64_t n_groups, int64_t g) {
+    return (const uint8_t*)scales_of(panel, n_groups) + g * (int64_t)sizeof(M::q);
+}
+
+// Sums of four products, of 0 to 255 and int8, in each lane.
+#if defined(__AVX512VNNI__)
+constexpr int UNROLLED = STEPS;  // so that a group stays in registers, of which there are 32
+inline I dot(I sum, I w, I x) { return (I)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)w, (__m512i)x); }
+#elif defined(__AVXVNNI__)
+constexpr int UNROLLED = 1;
+inline I dot(I sum, I w, I x) { return (I)_mm256_dpbusd_avx_epi32((__m256i)sum, (__m256i)w, (__m256i)x); }
+#elif defined(__AVX512BW__) || (defined(__AVX2__) && !defined(__AVX512F__))
+#define PAIRS 1
+constexpr int UNROLLED = 1;  // so that sums stay in registers and products do not
+// The same in 16 bits, where those of a group fit if w is at most 15 (15 * 127 * 16 < 2^15); and of pairs of int16.
+// Product and sum in one, for compilers keep many products before they add them up.
+inline I dot(I sum, I w, I x) {
+    I t;
+    asm("vpmaddubsw %3, %2, %1\n\tvpaddw %1, %0, %0" : "+v"(sum), "=&v"(t) : "v"(w), "v"(x));
+    return sum;
+}
+inline I pairs(I sum, I w, I x) {
+    I t;
+    asm("vpmaddwd %3, %2, %1\n\tvpaddd %1, %0, %0" : "+v"(sum), "=&v"(t) : "v"(w), "v"(x));
+    return sum;
+}
+inline I whole(I sums) { return ((I)((U)sums << 16) >> 16) + (sums >> 16); }
+#else
+constexpr int UNROLLED = 1;
+inline I dot(I sum, I w, I x) {
+    for (int j = 0; j < 32; j += 8) sum += (I)((U)w >> j & 255) * ((I)((U)x << (24 - j)) >> 24);
+    return sum;
+}
+#endif
+
+// The integers x of a group from the i-th on, W of them, as they are multiplied.
+template <class M> inline void put_inputs(I x, int64_t i, char* to) {
+    typedef int8_t Bytes __attribute__((vector_size(W)));
+    if constexpr (!wide<M>) {
+        const Bytes q = __builtin_convertvector(x, Bytes);
+        std::memcpy(to + i, &q, W);
+    } else {
+#if PAIRS  // as 16 bits: of every four those beside even and then those beside odd bytes of the weights
+        typedef int16_t Pairs __attribute__((vector_size(W * 2)));
+        typedef uint64_t Fours __attribute__((vector_size(W * 2)));
+        const Fours q = (Fours)__builtin_convertvector(x, Pairs);
+        const Fours swapped = (q & 0xffff00000000ffff) | (q >> 16 & 0xffff0000) | (q & 0xffff0000) << 16;
+        std::memcpy(to + 2 * i, &swapped, 2 * W);
+#else  // x = 256 * high + low, all high bytes before all low ones
+        const I high = (x + 128) >> 8, low = x - high * 256;
+        const Bytes highs = __builtin_convertvector(high, Bytes), lows = __builtin_convertvector(low, Bytes);
+        std::memcpy(to + i, &highs, W);
+        std::memcpy(to + G + i, &lows, W);
+#endif
+    }
 }
 
 // The groups first to last of row r.
-template <class M>
+template <class M, std::enable_if_t<!std::is_same_v<M, bf16>, int> = 0>
 inline void quantize(const Inputs& to, int64_t r, const float* x, int64_t k, int64_t first, int64_t last) {
-    typedef typename M::Input N;
     const V turn = V{} + 12582912.0f;  // rounds to the nearest, ties to even, and leaves the integer in the low bits
     for (int64_t g = first; g < last; g++) {
         float padded[G];
@@ -265,23 +433,26 @@ inline void quantize(const Inputs& to, int64_t r, const float* x, int64_t k, int
             const V v = load(from + i), a = v < 0.0f ? -v : v;
             peaks = a > peaks ? a : peaks;
         }
-        float of[W], peak = 0;
+        float of[W];
         store(of, peaks);
-        for (int64_t j = 0; j < W; j++) peak = std::max(peak, of[j]);
-        const float factor = peak > 1e-30f ? M::largest / peak : 0.0f;
-        int32_t rounded[G];
+#pragma GCC unroll 4
+        for (int64_t half = W / 2; half; half /= 2)
+            for (int64_t j = 0; j < half; j++) of[j] = std::max(of[j], of[j + half]);
+        const float peak = of[0], factor = peak > 1e-30f ? M::largest / peak : 0.0f;
+        const int64_t at = g * to.rows + r;
+        I sums = {};
         for (int64_t i = 0; i < G; i += W) {
             const V v = load(from + i) * factor + turn;
             const I whole = (I)v - (I)turn;
-            std::memcpy(rounded + i, &whole, sizeof whole);
+            put_inputs<M>(whole, i, (char*)to.q + at * M::words * 4);
+            sums += whole;
         }
-        const int64_t at = g * to.rows + r;
-        N* q = (N*)to.q + at * G;
-        int32_t sum = 0;
-        for (int64_t i = 0; i < G; i++) q[i] = (N)rounded[i], sum += rounded[i];
+        int32_t lanes[W], sum = 0;
+        std::memcpy(lanes, &sums, sizeof sums);
+        for (int64_t j = 0; j < W; j++) sum += lanes[j];
         const float scale = peak > 1e-30f ? peak / M::largest : 0.0f;
         to.scale[at] = scale;
-        to.sums[at] = scale * (float)sum;
+        ((typename M::Sum*)to.sums)[at] = wide<M> ? -128 * sum : scale * (float)sum;
     }
 }
 
@@ -294,215 +465,178 @@ inline float of_half(uint16_t h) {
     return f;
 }
 
-inline int32_t four_bytes(const void* p) {
-    int32_t i;
+inline V halves(const uint16_t* h) {
+#if defined(__AVX512F__)
+    return (V)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)h));
+#elif defined(__F16C__)
+    return (V)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)h));
+#else
+    float of[W];
+    for (int64_t j = 0; j < W; j++) of[j] = of_half(h[j]);
+    return load(of);
+#endif
+}
+
+inline I integers(const uint8_t* p) {
+    I i;
     std::memcpy(&i, p, sizeof i);
     return i;
 }
 
-#if defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
+// One group of a panel, unpacked: 32 bits of each output for every step.
+template <class M> struct Group {
+#if PAIRS
+    static constexpr int steps = M::words;
+#else
+    static constexpr int steps = STEPS;
+#endif
+    I q[steps][L];
+    V scale[L], least[L];
 
-inline __m256 eight(const uint16_t* h) { return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)h)); }
-
-// Integers of eight outputs, a vector for every 32 bits of a row's inputs; and sums of their products with those.
-template <class M> constexpr int steps = G * sizeof(typename M::Input) / 4;
-
-inline void unpack(const Q8& w, __m256i* to) {
+    inline __attribute__((always_inline)) Group(const M* w, int64_t n_groups, int64_t g) {
+        const uint8_t* from = integers_of(w, n_groups, g);
 #pragma GCC unroll 16
-    for (int i = 0; i < G / 2; i++) to[i] = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i*)w.q[i]));
-}
-
-inline void unpack(const Q4& w, __m256i* to) {
-    const __m256i low = _mm256_set1_epi8(15);
+        for (int i = 0; i < steps; i++)
 #pragma GCC unroll 4
-    for (int i = 0; i < G / 8; i++) {
-        const __m256i both = _mm256_loadu_si256((const __m256i*)w.q[i]);
-        to[2 * i] = _mm256_and_si256(both, low);
-        to[2 * i + 1] = _mm256_and_si256(_mm256_srli_epi16(both, 4), low);
-    }
-}
-
-// Two products of int16. Product and sum in one, for compilers keep many products before they add them up.
-inline __m256i products(const Q8*, __m256i sum, __m256i w, __m256i x) {
-#if defined(__AVX512VNNI__) && defined(__AVX512VL__)
-    return _mm256_dpwssd_epi32(sum, w, x);
-#elif defined(__AVXVNNI__)
-    return _mm256_dpwssd_avx_epi32(sum, w, x);
-#else
-    __m256i t;
-    asm("vpmaddwd %3, %2, %1\n\tvpaddd %1, %0, %0" : "+x"(sum), "=&x"(t) : "x"(w), "x"(x));
-    return sum;
-#endif
-}
-
-inline __m256i whole(const Q8*, __m256i sum) { return sum; }
-
-// Four products, of 0 to 15 and int8: in 16 bits without VNNI, where those of a group fit (15 * 127 * 16 < 2^15).
-inline __m256i products(const Q4*, __m256i sum, __m256i w, __m256i x) {
-#if defined(__AVX512VNNI__) && defined(__AVX512VL__)
-    return _mm256_dpbusd_epi32(sum, w, x);
-#elif defined(__AVXVNNI__)
-    return _mm256_dpbusd_avx_epi32(sum, w, x);
-#else
-    __m256i t;
-    asm("vpmaddubsw %3, %2, %1\n\tvpaddw %1, %0, %0" : "+x"(sum), "=&x"(t) : "x"(w), "x"(x));
-    return sum;
-#endif
-}
-
-inline __m256i whole(const Q4*, __m256i sum) {
-#if (defined(__AVX512VNNI__) && defined(__AVX512VL__)) || defined(__AVXVNNI__)
-    return sum;
-#else
-    return _mm256_madd_epi16(sum, _mm256_set1_epi16(1));
-#endif
-}
-
-// One group of O panels, unpacked.
-template <class M, int O> struct Group {
-    __m256i q[steps<M>][O];
-    __m256 scale[O], least[O];
-
-    inline __attribute__((always_inline)) Group(const M* w, int64_t n_groups) {
-#pragma GCC unroll 2
-        for (int o = 0; o < O; o++) {
-            const M& own = w[o * n_groups];
-            __m256i all[steps<M>];
-            unpack(own, all);
-#pragma GCC unroll 16
-            for (int i = 0; i < steps<M>; i++) q[i][o] = all[i];
-            scale[o] = eight(own.scale);
-            if constexpr (M::lifted) least[o] = eight(own.least);
+            for (int l = 0; l < L; l++) {
+                if constexpr (!wide<M>)
+                    q[i][l] = (I)((U)integers(from + (i / 2 * L + l) * W * 4) >> (i % 2 * 4) & 0x0f0f0f0f);
+                else if constexpr (steps == STEPS)
+                    q[i][l] = integers(from + (i * L + l) * W * 4);
+                else
+                    q[i][l] = (I)((U)integers(from + (i / 2 * L + l) * W * 4) >> (i % 2 * 8) & 0x00ff00ff);
+            }
+#pragma GCC unroll 4
+        for (int l = 0; l < L; l++) {
+            scale[l] = halves(scales_of(w, g) + l * W);
+            if constexpr (!wide<M>) least[l] = halves(scales_of(w, g) + P + l * W);
         }
     }
 
-    // Its products with R rows, added to `all`, R times O panels.
-    template <int R>
-    inline __attribute__((always_inline)) void times(const typename M::Input* x, const float* by, const float* sums,
-                                                     float (*all)[P]) const {
-        __m256i found[R * O];
-#pragma GCC unroll 16
-        for (int j = 0; j < R * O; j++) found[j] = _mm256_setzero_si256();
-#pragma GCC unroll 1  // so that sums stay in registers and products do not
-        for (int i = 0; i < steps<M>; i++) {
-            __m256i ws[O];
-#pragma GCC unroll 2
-            for (int o = 0; o < O; o++) ws[o] = q[i][o];
+    // found[r][l] += the products with the words of R rows.
+    template <int R> inline __attribute__((always_inline)) void sweep(I (*found)[L], const int32_t* x) const {
+#pragma GCC unroll UNROLLED
+        for (int i = 0; i < steps; i++) {
+            I ws[L];
 #pragma GCC unroll 4
+            for (int l = 0; l < L; l++) ws[l] = q[i][l];
+#pragma GCC unroll 8
             for (int r = 0; r < R; r++) {
-                const __m256i xs = _mm256_set1_epi32(four_bytes((const char*)(x + r * G) + 4 * i));
-#pragma GCC unroll 2
-                for (int o = 0; o < O; o++)
-                    found[r * O + o] = products((const M*)0, found[r * O + o], ws[o], xs);
-            }
-        }
+                const I xs = I{} + x[r * M::words + i];
 #pragma GCC unroll 4
-        for (int r = 0; r < R; r++)
-#pragma GCC unroll 2
-            for (int o = 0; o < O; o++) {
-                float* to = all[r * O + o];
-                __m256 sum = _mm256_load_ps(to);
-                if constexpr (M::lifted) sum = _mm256_fmadd_ps(least[o], _mm256_set1_ps(sums[r]), sum);
-                const __m256 factor = _mm256_mul_ps(scale[o], _mm256_set1_ps(by[r]));
-                sum = _mm256_fmadd_ps(_mm256_cvtepi32_ps(whole((const M*)0, found[r * O + o])), factor, sum);
-                _mm256_store_ps(to, sum);
-            }
-    }
-};
-
-#else
-
-inline int32_t integer(const Q8& w, int64_t o, int64_t i) { return w.q[i / 2][o][i % 2]; }
-inline int32_t integer(const Q4& w, int64_t o, int64_t i) { return (w.q[i / 8][o][i % 4] >> (i % 8 / 4 * 4)) & 15; }
-
-template <class M, int O> struct Group {
-    int32_t q[G][O * P];
-    float scale[O * P], least[O * P];
-
-    Group(const M* w, int64_t n_groups) {
-        for (int64_t j = 0; j < O * P; j++) {
-            const M& own = w[j / P * n_groups];
-            for (int64_t i = 0; i < G; i++) q[i][j] = integer(own, j % P, i);
-            scale[j] = of_half(own.scale[j % P]);
-            if constexpr (M::lifted) least[j] = of_half(own.least[j % P]);
-        }
-    }
-
-    template <int R>
-    void times(const typename M::Input* x, const float* by, const float* sums, float (*all)[P]) const {
-        for (int r = 0; r < R; r++) {
-            int32_t found[O * P] = {};
-            for (int64_t i = 0; i < G; i++)
-                for (int64_t j = 0; j < O * P; j++) found[j] += q[i][j] * x[r * G + i];
-            float* to = all[r * O];
-            for (int64_t j = 0; j < O * P; j++) {
-                if constexpr (M::lifted) to[j] += least[j] * sums[r];
-                to[j] += (float)found[j] * (scale[j] * by[r]);
-            }
-        }
-    }
-};
-
+                for (int l = 0; l < L; l++) {
+#if PAIRS
+                    if constexpr (wide<M>) {
+                        found[r][l] = pairs(found[r][l], ws[l], xs);
+                        continue;
+                    }
 #endif
-
-// O panels with the n rows from r on, at most BAND.
-template <class M, int O>
-void panels(const Inputs& x, int64_t r, int64_t n, const M* w, int64_t n_groups, int64_t n_out, float* y, int64_t ldy,
-            const float* bias, bool add) {
-    alignas(32) float all[BAND * O][P] = {};
-    for (int64_t g = 0; g < n_groups; g++) {
-        // of the panels behind these, an equal part with every group: the processor's own guess ends with a page
-        for (int64_t i = 0; i < O * (int64_t)sizeof(M); i += LINE)
-            __builtin_prefetch((const char*)(w + O * (n_groups + g)) + i);
-        const Group<M, O> group(w + g, n_groups);
-        const int64_t at = g * x.rows + r;
-        const auto* q = (const typename M::Input*)x.q + at * G;
-        const float *by = x.scale + at, *sums = x.sums + at;
-        int64_t i = 0;
-        for (; i + 4 <= n; i += 4) group.template times<4>(q + i * G, by + i, sums + i, all + i * O);
-        switch (n - i) {
-            case 3: group.template times<3>(q + i * G, by + i, sums + i, all + i * O); break;
-            case 2: group.template times<2>(q + i * G, by + i, sums + i, all + i * O); break;
-            case 1: group.template times<1>(q + i * G, by + i, sums + i, all + i * O); break;
-            default: break;
+                    found[r][l] = dot(found[r][l], ws[l], xs);
+                }
+            }
         }
     }
-    const int64_t width = std::min<int64_t>(O * P, n_out);
+
+    // The products with R rows, added to `all`, a panel for every row.
+    template <int R>
+    inline __attribute__((always_inline)) void times(const int32_t* x, const float* by, const typename M::Sum* sums,
+                                                     float (*all)[P]) const {
+        I found[R][L];
+#pragma GCC unroll 8
+        for (int r = 0; r < R; r++)
+#pragma GCC unroll 4
+            for (int l = 0; l < L; l++) found[r][l] = I{};
+        sweep<R>(found, x);
+        if constexpr (steps < M::words) {  // those were the high bytes
+#pragma GCC unroll 8
+            for (int r = 0; r < R; r++)
+#pragma GCC unroll 4
+                for (int l = 0; l < L; l++) found[r][l] = (I)((U)found[r][l] << 8);
+            sweep<R>(found, x + steps);
+        }
+#pragma GCC unroll 8
+        for (int r = 0; r < R; r++)
+#pragma GCC unroll 4
+            for (int l = 0; l < L; l++) {
+                float* to = all[r] + l * W;
+                V sum = load(to);
+                if constexpr (wide<M>)
+                    found[r][l] += sums[r];
+                else
+                    sum += least[l] * sums[r];
+#if PAIRS
+                if constexpr (!wide<M>) found[r][l] = whole(found[r][l]);
+#endif
+                sum += __builtin_convertvector(found[r][l], V) * (scale[l] * by[r]);
+                store(to, sum);
+            }
+    }
+
+    // The same with n rows, at most R.
+    template <int R>
+    inline void rest(int64_t n, const int32_t* x, const float* by, const typename M::Sum* sums, float (*all)[P]) const {
+        if (n == R)
+            times<R>(x, by, sums, all);
+        else if constexpr (R > 1)
+            rest<R - 1>(n, x, by, sums, all);
+    }
+};
+
+// One panel with the n rows from r on, at most BAND.
+template <class M>
+void panel(const Inputs& x, int64_t r, int64_t n, const M* w, int64_t n_groups, int64_t n_out, float* y, int64_t ldy,
+           const float* bias, bool add) {
+    alignas(64) float all[BAND][P] = {};
+    for (int64_t g = 0; g < n_groups; g++) {
+        for (int64_t i = 0; i < (int64_t)sizeof(M); i += LINE) __builtin_prefetch((const char*)(w + g) + AHEAD + i);
+        const Group<M> group(w, n_groups, g);
+        const int64_t at = g * x.rows + r;
+        const auto* words = (const int32_t*)x.q + at * M::words;
+        const auto* sums = (const typename M::Sum*)x.sums + at;
+        const float* by = x.scale + at;
+        int64_t i = 0;
+        for (; i + TILE <= n; i += TILE) group.template times<TILE>(words + i * M::words, by + i, sums + i, all + i);
+        group.template rest<TILE - 1>(n - i, words + i * M::words, by + i, sums + i, all + i);
+    }
     for (int64_t i = 0; i < n; i++) {
         float* to = y + (r + i) * ldy;
-        const float* from = all[i * O];
-        for (int64_t j = 0; j < width; j++) {
-            const float s = bias ? from[j] + bias[j] : from[j];
-            to[j] = add ? to[j] + s : s;
+        if (n_out >= P) {
+#pragma GCC unroll 4
+            for (int64_t j = 0; j < P; j += W) {
+                V sums = load(all[i] + j);
+                if (bias) sums += load(bias + j);
+                store(to + j, add ? load(to + j) + sums : sums);
+            }
+        } else {
+            for (int64_t j = 0; j < n_out; j++) {
+                const float s = bias ? all[i][j] + bias[j] : all[i][j];
+                to[j] = add ? to[j] + s : s;
+            }
         }
     }
 }
 
 // The outputs lo to hi; lo is where a panel begins, and hi where one begins or the matrix ends.
-template <class M>
+template <class M, std::enable_if_t<!std::is_same_v<M, bf16>, int> = 0>
 void product(const Inputs& x, int64_t rows, const M* w, int64_t k, int64_t lo, int64_t hi, float* y, int64_t ldy,
              const float* bias, bool add) {
     const int64_t n_groups = groups_of(k);
-    for (int64_t o = lo; o < hi; o += 2 * P)
-        for (int64_t r = 0; r < rows; r += BAND) {
-            const int64_t n = std::min(BAND, rows - r);
-            const M* from = w + o / P * n_groups;
-            const float* shift = bias ? bias + o : nullptr;
-            if (o + P < hi)
-                panels<M, 2>(x, r, n, from, n_groups, hi - o, y + o, ldy, shift, add);
-            else
-                panels<M, 1>(x, r, n, from, n_groups, hi - o, y + o, ldy, shift, add);
-        }
+    for (int64_t o = lo; o < hi; o += P)
+        for (int64_t r = 0; r < rows; r += BAND)
+            panel<M>(x, r, std::min(BAND, rows - r), w + o / P * n_groups, n_groups, hi - o, y + o, ldy,
+                     bias ? bias + o : nullptr, add);
 }
 
-inline void written(const Q8& w, int64_t lane, float* to) {
-    for (int64_t i = 0; i < G; i++) to[i] = of_half(w.scale[lane]) * (float)w.q[i / 2][lane][i % 2];
-}
-
-inline void written(const Q4& w, int64_t lane, float* to) {
-    for (int64_t i = 0; i < G; i++)
-        to[i] = of_half(w.scale[lane]) * (float)((w.q[i / 8][lane][i % 4] >> (i % 8 / 4 * 4)) & 15) +
-                of_half(w.least[lane]);
+// Row `lane` of a panel as plain numbers.
+template <class M> void written(const M* w, int64_t k, int64_t lane, float* to) {
+    for (int64_t g = 0; g < groups_of(k); g++) {
+        const uint16_t* scales = scales_of(w, g);
+        const uint8_t* q = integers_of(w, groups_of(k), g) + lane * 4;
+        const float scale = of_half(scales[lane]), least = wide<M> ? 0 : of_half(scales[P + lane]);
+        for (int64_t i = 0; i < std::min(G, k - g * G); i++)
+            to[g * G + i] = (wide<M> ? (float)((int32_t)q[i / 4 * P * 4 + i % 4] - 128)
+                                     : (float)(q[i / 8 * P * 4 + i % 4] >> (i % 8 / 4 * 4) & 15)) * scale + least;
+    }
 }
 
 // Scale and least of one group for four bits: the least squares of w - scale * q - least over ranges a little narrower
@@ -532,12 +666,7 @@ inline void fit(const float* x, float* scale, float* least) {
 }
 
 template <class M> void rows_of(const M* w, int64_t k, const int64_t* ids, int64_t n, float* to) {
-    for (int64_t j = 0; j < n; j++)
-        for (int64_t g = 0; g < groups_of(k); g++) {
-            float all[G];
-            written(w[ids[j] / P * groups_of(k) + g], ids[j] % P, all);
-            std::memcpy(to + j * k + g * G, all, std::min(G, k - g * G) * sizeof(float));
-        }
+    for (int64_t j = 0; j < n; j++) written(w + ids[j] / P * groups_of(k), k, ids[j] % P, to + j * k);
 }
 
 }  // namespace
@@ -581,7 +710,7 @@ int64_t scratch_floats(const Shape* s, int64_t batch, int64_t n, int64_t n_past,
     const int64_t rows = batch * n;
     const int64_t integers = input_floats(std::max(s->d, s->n_q * s->d_head)) + input_floats(s->d_ff);
     return rows * (s->d + (s->n_q + 2 * s->n_kv) * s->d_head + s->n_q * s->d_head + 2 * s->d_ff) +
-           threads * 4 * (n_past + n) + (s->form > 1 ? rows * integers : 0);
+           threads * 4 * (n_past + n) + (s->form ? rows * integers : 0);
 }
 }
 
@@ -746,7 +875,7 @@ void blocks_of(const Shape& s, const Block* blocks, const Kept* kept, int64_t n_
     float *normed = c.scratch, *qkv = normed + rows * d, *seen = qkv + rows * wide, *gate = seen + rows * q_wide,
           *up = gate + rows * s.d_ff, *scores = up + rows * s.d_ff, *integers = scores + c.threads * 4 * context;
     const int64_t groups = (c.n + 3) / 4;
-    constexpr int64_t step = grouped<M> ? G : 12;  // outputs of a thread are a multiple of it
+    constexpr int64_t step = prepared<M> ? G : 12;  // outputs of a thread are a multiple of it
 
 #pragma omp parallel num_threads((int)c.threads)
     {
@@ -766,14 +895,14 @@ void blocks_of(const Shape& s, const Block* blocks, const Kept* kept, int64_t n_
         // What a product is given as integers: by whoever has the rows, before the others come to read them. `gate` has a
         // place of its own, because it is written while others still multiply.
         const auto ready = [&](const float* x, int64_t k) {
-            if constexpr (grouped<M>)
+            if constexpr (prepared<M>)
                 for (int64_t r = first; r < last; r++)
                     quantize<M>(inputs_in(integers, rows, k), r, x + r * k, k, 0, groups_of(k));
         };
         const auto multiply = [&](const void* w, const float* bias, const float* x, int64_t k, int64_t n_out, float* y,
                                   int64_t ldy, bool add) {
             const int64_t from = part(n_out, t, of, step), to = part(n_out, t + 1, of, step);
-            if constexpr (grouped<M>) {
+            if constexpr (prepared<M>) {
                 float* place = x == gate ? integers + rows * input_floats(std::max(d, q_wide)) : integers;
                 product<M>(inputs_in(place, rows, k), rows, (const M*)w, k, from, to, y, ldy, bias, add);
             } else {
@@ -788,7 +917,7 @@ void blocks_of(const Shape& s, const Block* blocks, const Kept* kept, int64_t n_
                 x = normed;
             }
             ready(x, d);
-            if (grouped<M> || (block.norms & 1)) {
+            if (prepared<M> || (block.norms & 1)) {
 #pragma omp barrier
             }
             multiply(block.q, block.q_bias, x, d, q_wide, qkv, wide, false);
@@ -835,7 +964,7 @@ void blocks_of(const Shape& s, const Block* blocks, const Kept* kept, int64_t n_
                           seen + r * q_wide + h * s.d_head, q_wide);
             }
 #pragma omp barrier
-            if constexpr (grouped<M>) {
+            if constexpr (prepared<M>) {
                 ready(seen, q_wide);
 #pragma omp barrier
             }
@@ -853,7 +982,7 @@ void blocks_of(const Shape& s, const Block* blocks, const Kept* kept, int64_t n_
                 x = normed;
             }
             ready(x, d);
-            if (grouped<M> || (block.norms & 2)) {
+            if (prepared<M> || (block.norms & 2)) {
 #pragma omp barrier
             }
             multiply(block.gate, block.gate_bias, x, d, s.d_ff, gate, s.d_ff, false);
@@ -861,7 +990,7 @@ void blocks_of(const Shape& s, const Block* blocks, const Kept* kept, int64_t n_
             const int64_t lo = part(s.d_ff, t, of, step), hi = part(s.d_ff, t + 1, of, step);
             for (int64_t r = 0; r < rows; r++) {
                 gated(s, gate + r * s.d_ff + lo, up + r * s.d_ff + lo, hi - lo);
-                if constexpr (grouped<M>)
+                if constexpr (prepared<M>)
                     quantize<M>(inputs_in(integers + rows * input_floats(std::max(d, q_wide)), rows, s.d_ff), r,
                                 gate + r * s.d_ff, s.d_ff, lo / G, groups_of(hi));
             }
@@ -882,13 +1011,13 @@ template <class M>
 void product_of(const float* x, int64_t rows, int64_t k, const void* weights, const float* bias, int64_t n_out, float* y,
                 int64_t ldy, int64_t threads) {
     const M* w = (const M*)weights;
-    std::vector<float> integers(grouped<M> ? rows * input_floats(k) : 0);
-    constexpr int64_t step = grouped<M> ? G : 12;
+    std::vector<float> integers(prepared<M> ? rows * input_floats(k) : 0);
+    constexpr int64_t step = prepared<M> ? G : 12;
 #pragma omp parallel num_threads((int)threads)
     {
         const int64_t t = omp_get_thread_num(), of = omp_get_num_threads();
         const int64_t from = part(n_out, t, of, step), to = part(n_out, t + 1, of, step);
-        if constexpr (grouped<M>) {
+        if constexpr (prepared<M>) {
             const Inputs inputs = inputs_in(integers.data(), rows, k);
             for (int64_t r = rows * t / of; r < rows * (t + 1) / of; r++)
                 quantize<M>(inputs, r, x + r * k, k, 0, groups_of(k));
