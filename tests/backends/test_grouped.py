@@ -116,7 +116,7 @@ def kernels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 def test_every_kernel_says_what_plain_c_says(
     kind: str, kernels: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Integers are the same to the last; what is left is how fp32 rounds where products and sums are one instruction."""
+    """Integers are the same to the last; fp32 rounds otherwise where product and sum are one instruction."""
     matrix, bias = grouped.pack(random(40, 160), kind), random(40, seed=1)
     x = random(21, 160, seed=2) * torch.logspace(-3, 3, 21)[:, None]
     said = {}
