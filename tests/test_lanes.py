@@ -60,13 +60,16 @@ def test_processes_to_spare_are_of_the_first_lane_that_may_have_several() -> Non
     assert handed_out([BROWSER], 3) == [BROWSER]
 
 
-def suite(folder: Path, *args: str, **files: str) -> tuple[str, int]:
-    """What pytest prints about these files, and its exit status. `ran.txt` lists the tests that began."""
+def suite(folder: Path, *args: str, at: str = "", **files: str) -> tuple[str, int]:
+    """What pytest prints about these files, or the folder `at` in it, and its exit status.
+
+    `ran.txt` lists the tests that began.
+    """
     (folder / "pytest.ini").write_text(INI)
     (folder / "conftest.py").write_text(CONFTEST)
     for name, text in files.items():
         (folder / f"test_{name}.py").write_text(f"import os, pytest\n{text}")
-    command = [sys.executable, "-m", "pytest", *args, str(folder)]
+    command = [sys.executable, "-m", "pytest", *args, str(folder / at)]
     env = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")} | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False, timeout=WAIT_S)
     return done.stdout, done.returncode
@@ -90,6 +93,18 @@ def test_two_engines_in_one_process_are_refused(tmp_path: Path) -> None:
     both = f'@pytest.{MARK}("pytorch")\ndef test_a(): pass\n@pytest.{MARK}("llama_cpp")\ndef test_b(): pass\n'
     said, _ = suite(tmp_path, "-n", "0", both=both)
     assert "no tests ran" in said
+
+
+@pytest.mark.parametrize("processes", ["2", "5"])
+def test_more_processes_than_lanes_may_be_asked_for(processes: str, tmp_path: Path) -> None:
+    """Of the browser's lane there is one process, however many are asked for; of a folder without tests, too."""
+    for name in ("browser", "empty"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "browser" / "test_a.py").write_text("def test_1(): pass\ndef test_2(): pass\n")
+    said, status = suite(tmp_path, "-n", processes, at="browser")
+    assert status == 0 and "2 passed" in said and re.search(r"by lane: browser \d+; together", said), said
+    said, status = suite(tmp_path, "-n", processes, at="empty")
+    assert status == pytest.ExitCode.NO_TESTS_COLLECTED and "no tests ran" in said, said
 
 
 DEATHS = {  # of three files of three tests: the first, the middle and the last one, one behind the other, and kill -9

@@ -22,7 +22,7 @@ import pytest
 from xdist.scheduler import LoadFileScheduling
 
 from core.engine import ENGINES, loaded
-from tests.support.engines import ALONE, LANES, become, lane_of, lanes_of
+from tests.support.engines import ALONE, LANES, PLAIN, become, lane_of, lanes_of
 from tests.support.long_files import EACH_S, LONG_S
 from tests.support.processor_time import spent_s
 
@@ -37,7 +37,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("numprocesses", None):
-        config.pluginmanager.register(Processes(config), "lanes")
+        config.pluginmanager.register(processes := Processes(config), "lanes")
+        del config.option.tx[len(processes.given) :]  # xdist starts one of each, and no lane is left for more
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
@@ -48,13 +49,13 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
 
 def _lanes(config: pytest.Config) -> list[str]:
-    """The lanes of the files that this run was asked for."""
+    """The lanes of the files that this run was asked for; where it finds no file, a process says so."""
     found: set[str] = set()
     for arg in config.args:
         path = config.invocation_params.dir / arg.split("::")[0]
         for file in path.rglob("test_*.py") if path.is_dir() else [path] if path.is_file() else []:
             found |= lanes_of(file)
-    return [lane for lane in LANES if lane in found]
+    return [lane for lane in LANES if lane in found] or [PLAIN]
 
 
 def _own(config: pytest.Config) -> str | None:
