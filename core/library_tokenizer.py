@@ -10,9 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from core import tiktoken_file
+from core import tiktoken_file, word_rules
 from core.errors import ExplorerError
-from core.models.gguf_tokenizer import splitter
 from core.tokenizer_folder import (
     SENTENCEPIECE,
     TEKKEN,
@@ -89,7 +88,7 @@ def _tiktoken(file: Path) -> Any:
             return words
 
     found = Converter(vocab_file=str(file)).converted()
-    found.pre_tokenizer = splitter(family.rule, of_its_maker=True)
+    found.pre_tokenizer = word_rules.splitter(family.rule, of_its_maker=True)
     if family.composed:
         found.normalizer = normalizers.NFC()
     for i, text, said in tiktoken_file.special(len(words), family, config, settings):

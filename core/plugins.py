@@ -64,6 +64,11 @@ def label(kind: Kind, name: str) -> str:
     return str(get(kind, name).label).split(" (")[0] if name in names(kind) else name
 
 
+def served(backend: str) -> bool:
+    """Whether its models run behind a server, so that nothing of this machine is theirs. False for an unknown name."""
+    return backend in names("backend") and "remote" in get("backend", backend).capabilities
+
+
 def about(kind: Kind, name: str) -> str:
     """What the plugin is, in a sentence or two: the first paragraph of its file."""
     return " ".join((_module(kind, name).__doc__ or "").split("\n\n")[0].split())

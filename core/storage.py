@@ -442,11 +442,11 @@ def free(chosen: Iterable[Item], yes: bool = False) -> Freed:
     return Freed(n=n, size_bytes=n_bytes, kept=tuple(kept))
 
 
-def free_kind(kind: str, yes: bool = False, found: Iterable[Item] | None = None) -> Freed:
+def free_kind(kind: str, yes: bool = False) -> Freed:
     """Remove everything of a kind that is not in use. Raises ExplorerError like `free`, and for an unknown kind."""
     if kind not in FREED:
         raise ExplorerError(f"There is nothing to free of the kind '{kind}'.", f"Known: {', '.join(FREED)}.")
-    return free([item for item in (items() if found is None else found) if item.kind == kind], yes)
+    return free([item for item in items() if item.kind == kind], yes)
 
 
 def limit(n_bytes: int) -> Freed:

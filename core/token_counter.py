@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from core.errors import ExplorerError
+from core.models import catalogue, gguf_file, gguf_tokenizer
 from core.tokenizer_folder import tokenizer_file
 
 Counter = Callable[[str], int]
@@ -17,8 +18,6 @@ Counter = Callable[[str], int]
 
 def counter(model: str) -> Counter:
     """What counts the tokens of a text with the tokenizer of a model of the catalogue. Raises ExplorerError."""
-    from core.models import catalogue, gguf_file, gguf_tokenizer  # they know endpoints, too
-
     entry = catalogue.find(model)
     given = entry.files.get("hf") or entry.files.get("config")
     if given is not None:

@@ -219,10 +219,10 @@ def _cpu_quota(root: Path = _SYS) -> float | None:
     return None
 
 
-def _virtualisation(root: Path = _PROC) -> str | None:
+def _virtualisation() -> str | None:
     if Path("/.dockerenv").exists():
         return "docker"
     found = _output("systemd-detect-virt")
     if found and found != "none":
         return found
-    return "virtual machine" if "hypervisor" in (_text(root / "cpuinfo") or "").split() else None
+    return "virtual machine" if "hypervisor" in (_text(_PROC / "cpuinfo") or "").split() else None

@@ -12,10 +12,10 @@ import sys
 _M_ARENA_MAX = -8  # malloc.h
 
 
-def few_arenas(n: int = 2) -> bool:
-    """Let no more than n parts come to be, besides those there are already. False where that cannot be said."""
+def few_arenas() -> bool:
+    """Let no more than two parts come to be, besides those there are already. False where that cannot be said."""
     call = _glibc("mallopt")
-    return call is not None and call(_M_ARENA_MAX, n) == 1
+    return call is not None and call(_M_ARENA_MAX, 2) == 1
 
 
 def give_back() -> None:

@@ -24,7 +24,7 @@ _lock = threading.Lock()
 _orders: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]]] | None = None  # for the thread that stayed
 
 
-def give_way(by: int = LOWER_BY) -> bool:
+def give_way() -> bool:
     """Let this process's threads, and those they start, come after others. False where that cannot be done.
 
     A second call does nothing. What `spawn` starts keeps the priority that this process has now.
@@ -38,14 +38,14 @@ def give_way(by: int = LOWER_BY) -> bool:
         orders: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = queue.SimpleQueue()
         stayed = threading.Thread(target=_start_children, args=(orders,), name="spawner", daemon=True)
         stayed.start()
-        lowered = min(_LOWEST, os.getpriority(os.PRIO_PROCESS, 0) + by)
+        lowered = min(_LOWEST, os.getpriority(os.PRIO_PROCESS, 0) + LOWER_BY)
         for thread in map(int, os.listdir(_TASKS)):
             if thread != stayed.native_id:
                 with contextlib.suppress(OSError):  # it ended just now
                     os.setpriority(os.PRIO_PROCESS, thread, lowered)
         if os.getsid(0) == os.getpid():  # the kernel may share by sessions first, and this one is all ours
             with contextlib.suppress(OSError):
-                _AUTOGROUP.write_text(str(by))
+                _AUTOGROUP.write_text(str(LOWER_BY))
         _orders = orders
         return True
 

@@ -1,7 +1,8 @@
-"""Every test gets a home of its own; derived model files are made once per session and shared by all its processes."""
+"""Every test gets a home of its own; converted models are made once per session and shared by all its processes."""
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import sys
@@ -14,6 +15,7 @@ import pytest
 
 from core.paths import data_dir
 from core.runs.demo import OFFERED
+from core.runs.resolve import Resolved
 from core.runs.runner import Runner
 from core.runs.store import Store
 from core.types import Generate, Request
@@ -89,13 +91,14 @@ def unrepeated(monkeypatch: pytest.MonkeyPatch) -> None:
 
     Each repetition would wait seconds for a calm that does not come. What is repeated, and when, tests/worker tells.
     """
-    start, default = Runner.start, Request(model="", backend="").retries
+    begin, default = Runner.begin, Request(model="", backend="").retries
 
-    def once(self: Runner, request: Request, keep: int = 1) -> str:
-        said = request.retries != default
-        return start(self, request if said else msgspec.structs.replace(request, retries=0), keep)
+    def once(self: Runner, wanted: Resolved, keep: int = 1) -> str:
+        if wanted.request.retries == default:
+            wanted = dataclasses.replace(wanted, request=msgspec.structs.replace(wanted.request, retries=0))
+        return begin(self, wanted, keep)
 
-    monkeypatch.setattr(Runner, "start", once)
+    monkeypatch.setattr(Runner, "begin", once)
 
 
 @pytest.fixture(autouse=True)

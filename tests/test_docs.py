@@ -140,7 +140,9 @@ def test_the_tree_names_what_exists() -> None:
     assert {name for name in rooms if f"\n  {name} " not in tree} == set(), "what of core the tree does not name"
 
 
-@pytest.mark.parametrize("room", ["core/analysis", "core/models", "core/runs", "core/studies", "hardware"])
+@pytest.mark.parametrize(
+    "room", [*(f"core/{r}" for r in ("analysis", "models", "report", "runs", "studies")), "hardware"]
+)
 def test_a_rooms_readme_names_every_module(room: str) -> None:
     named = set(re.findall(r"`([a-z_]+\.py)`", (ROOT / room / "README.md").read_text()))
     assert named == {p.name for p in (ROOT / room).glob("*.py")} - {"__init__.py"}

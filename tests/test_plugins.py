@@ -44,6 +44,11 @@ def test_every_plugin_has_the_attributes_of_its_contract(kind: str) -> None:
         assert not {attribute for attribute in wanted if not hasattr(plugin, attribute)}, name
 
 
+def test_only_models_behind_a_server_are_served() -> None:
+    assert [name for name in plugins.names("backend") if plugins.served(name)] == ["endpoint"]
+    assert not plugins.served("of another version")
+
+
 def test_a_label_is_read_without_its_brackets_and_an_unknown_name_stays() -> None:
     assert plugins.label("backend", "llama_cpp") == "llama.cpp"
     assert plugins.label("backend", "from-elsewhere") == "from-elsewhere"

@@ -15,7 +15,7 @@ from core.dtypes import bytes_per_element
 from core.errors import ExplorerError
 from core.models import catalogue, derived, spec
 from core.runs import overheads as fits
-from core.runs.ceilings import ceilings_of, ran_on
+from core.runs.ceilings import FOLDER, ceilings_of, ran_on
 from core.runs.check import check, estimate
 from core.runs.companions import reference_request
 from core.runs.overheads import Overheads
@@ -140,9 +140,9 @@ def _other_threads(store: Store, result: Result, ceilings: Ceilings | None) -> d
     """The ceilings of the same machine and device at other thread counts."""
     if ceilings is None:
         return {}
-    machine, cores = ran_on(result), result.host.machine.physical_cores if result.host else None
+    machine, cores = ran_on(result), result.host.machine.usable_cores if result.host else None
     counts = {n for n in (1, 2, 4, 8, cores, (cores or 0) // 2) if n and n != ceilings.threads}
-    found = {n: roofs.load(store.root / "ceilings", machine, n, ceilings.device) for n in sorted(counts)}
+    found = {n: roofs.load(store.root / FOLDER, machine, n, ceilings.device) for n in sorted(counts)}
     return {n: known for n, known in found.items() if known is not None}
 
 

@@ -11,7 +11,7 @@ from typing import Literal
 
 import msgspec
 
-from core.stats.intervals import Ratio
+from core.stats.intervals import Ratio, ends
 from core.types import Record, Request, Result, Score, to_json
 
 Metric = Literal["tpot_s", "ttft_s", "tok_per_s", "peak_memory_bytes"]
@@ -63,9 +63,8 @@ class Loss(Record, omit_defaults=False):
     @property
     def words(self) -> str:
         """`KL divergence 0.061 [0.055, 0.068] nat/token from smollm2-135m`."""
-        of, low, high = self.score, self.score.low, self.score.high
-        between = f" [{low:.3g}, {high:.3g}]" if low is not None and high is not None else ""
-        return f"{of.label} {of.value:.3g}{between} {of.unit}".strip() + f" from {self.reference}"
+        of = self.score
+        return f"{of.label} {of.value:.3g}{ends(of.low, of.high, '.3g')} {of.unit}".strip() + f" from {self.reference}"
 
 
 Quality = Literal["unknown", "unchanged"] | Loss  # unchanged: the change computes the same

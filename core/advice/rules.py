@@ -8,6 +8,7 @@ lacks its evidence says what is missing. A gap to the roof is an upper bound and
 from __future__ import annotations
 
 import math
+import statistics
 import time
 from collections.abc import Callable
 from typing import Literal
@@ -215,7 +216,7 @@ def guess(e: Evidence) -> Found:
     if e.guessed:
         tokens = [g.tokens_per_forward for g in e.guessed]
         low, high, basis = min(tokens), max(tokens), f"{len(tokens)} earlier runs that guessed with this model"
-        likely = sorted(tokens)[len(tokens) // 2]
+        likely = statistics.median_high(tokens)
     else:
         low, high, basis = 1.0, 1 + (GUESS - 1) / 2, "no earlier run: from no guess accepted to half of them"
         likely = math.sqrt(low * high)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Sequence
 
 from core.advice.record import Case
 from core.advice.rules import RULES
 from core.stats.intervals import Interval, wilson
+from core.stats.quantiles import median
 from core.types import Record
 
 FEW = 5  # tries below which there is no percentage
@@ -70,7 +70,7 @@ def score(rule: str, cases: Sequence[Case]) -> Score:
         n_kept=n_kept,
         kept=kept,
         elsewhere=len(apart),
-        error=statistics.median(errors) if errors else None,
+        error=median(errors),
         coverage=wilson(inside, len(apart)) if len(apart) >= FEW else None,
         outcomes=outcomes,
         demoted=demoted,

@@ -17,6 +17,7 @@ from core.types import LayerKind, LayerResult, Record
 
 NEAR_ROOF = 0.6  # of the attainable rate: from here on the machine, not the kernel, is the limit
 OVERHEAD_S = 15e-6  # a call this short is mostly the cost of calling
+TOP = 4  # groups that are told
 UNATTRIBUTED = 0.10  # of a phase's time: worth a sentence
 
 Bound = Literal["memory", "compute"]
@@ -61,9 +62,7 @@ class Bottleneck(Record, omit_defaults=False):
     advice: str
 
 
-def bottlenecks(
-    layers: Sequence[LayerResult], phase: Phase, ceiling: Ceiling | None = None, top: int = 4
-) -> list[Bottleneck]:
+def bottlenecks(layers: Sequence[LayerResult], phase: Phase, ceiling: Ceiling | None = None) -> list[Bottleneck]:
     """The groups that take most of a phase, largest first. Only measured layers count."""
     groups: dict[str, list[LayerResult]] = {}
     for layer in layers:
@@ -71,7 +70,7 @@ def bottlenecks(
             groups.setdefault(_part(layer.name), []).append(layer)
     whole = sum(x.seconds or 0.0 for members in groups.values() for x in members)
     ranked = sorted(groups.items(), key=lambda g: -sum(x.seconds or 0.0 for x in g[1]))
-    return [_judge(part, members, phase, whole, ceiling) for part, members in ranked[:top]]
+    return [_judge(part, members, phase, whole, ceiling) for part, members in ranked[:TOP]]
 
 
 def outside(attributions: Sequence[Attribution], phase: Phase) -> str | None:

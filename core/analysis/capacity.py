@@ -69,14 +69,6 @@ def longest_context(spec: ModelSpec, shape: Shape, room_bytes: float, runtime_by
     return _largest(limit, lambda n: needs(n) <= room_bytes - runtime_bytes)
 
 
-def largest_batch(spec: ModelSpec, shape: Shape, room_bytes: float, runtime_bytes: float = 0.0) -> int:
-    """Most sequences of shape.n_context tokens that fit in `room_bytes`; 0 when not even one does.
-
-    All but the weights grows in proportion to the batch.
-    """
-    return fit(spec, shape, [room_bytes], runtime_bytes)[0].largest_batch
-
-
 def _largest(limit: int, fits: Callable[[int], bool]) -> int:
     """The largest n up to `limit` for which `fits` holds, which must hold for everything below it."""
     if limit < 1 or not fits(1):

@@ -30,14 +30,14 @@ class Bill(Record, omit_defaults=False):
         return self.dies + self.memory + self.rest
 
 
-def dies_per_wafer(area_mm2: float, diameter_mm: float = DIAMETER_MM) -> float:
+def dies_per_wafer(area_mm2: float) -> float:
     """Whole dies on a round wafer: pi r^2 / A - pi d / sqrt(2 A)."""
-    return math.pi * (diameter_mm / 2) ** 2 / area_mm2 - math.pi * diameter_mm / math.sqrt(2 * area_mm2)
+    return math.pi * (DIAMETER_MM / 2) ** 2 / area_mm2 - math.pi * DIAMETER_MM / math.sqrt(2 * area_mm2)
 
 
-def die_yield(area_mm2: float, defects_per_cm2: float = DEFECTS_PER_CM2, alpha: float = ALPHA) -> float:
+def die_yield(area_mm2: float) -> float:
     """Share of dies without a defect."""
-    return math.pow(1 + area_mm2 / 100 * defects_per_cm2 / alpha, -alpha)
+    return math.pow(1 + area_mm2 / 100 * DEFECTS_PER_CM2 / ALPHA, -ALPHA)
 
 
 def die_dollars(area_mm2: float, wafer_dollars: float) -> float:

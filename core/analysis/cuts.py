@@ -37,6 +37,12 @@ class Cut(Record, omit_defaults=False):
         return f"{self.blocks} blocks · MLP {self.d_ff} · {self.kv_heads * self.queries}/{self.kv_heads} heads"
 
 
+def parsed(name: str) -> Cut:
+    """The shape of this id."""
+    blocks, d_ff, kv_heads, queries = (int("".join(filter(str.isdigit, part))) for part in name.split("-"))
+    return Cut(blocks=blocks, d_ff=d_ff, kv_heads=kv_heads, queries=queries)
+
+
 class Space(Record, omit_defaults=False):
     """How far a model is cut. deepest: blocks out at most. narrowest: least share of the MLP, in steps of `step`
     channels. kv_heads, queries: how many of each may leave."""

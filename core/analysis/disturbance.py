@@ -9,6 +9,7 @@ import statistics
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from core.stats.quantiles import median
 from core.types import Disturbance, Unrest
 
 LOST = 0.03  # share of the wanted processor time
@@ -104,16 +105,11 @@ def unrest(counted: Sequence[Verdict], drifted: float | None, n_passes: int, n_d
     return Unrest(
         disturbed=bool(reasons),
         sentence=f"Disturbed while it was timed: {' and '.join(reasons)}." if reasons else "",
-        lost_share=_median([v.lost_share for v in counted]),
-        stolen_share=_median([v.stolen_share for v in counted]),
-        others_cores=_median([v.others_cores for v in counted]),
-        burst=_median([v.burst for v in counted]),
+        lost_share=median([v.lost_share for v in counted]),
+        stolen_share=median([v.stolen_share for v in counted]),
+        others_cores=median([v.others_cores for v in counted]),
+        burst=median([v.burst for v in counted]),
         drift=drifted,
         n_passes=n_passes,
         n_disturbed=n_disturbed,
     )
-
-
-def _median(found: Sequence[float | None]) -> float | None:
-    known = [x for x in found if x is not None]
-    return statistics.median(known) if known else None

@@ -105,15 +105,11 @@ def predict(
         tpot = as_figure(step.ideal, step.seconds, calibration.spread(device, "decode"))
         decode_bound = bound(load.step, peak[1], bandwidth)
 
-    shape = Shape(
-        n_context=prompt_tokens + new_tokens,
-        n_forward=min(prompt_tokens, micro_batch) if spec.causal else prompt_tokens,
-        batch=batch,
-        activation_dtype="fp16",
-        kv_dtype=kv_dtype,
-        fused_attention=False,
+    parts = split(
+        spec,
+        shape_of(spec, prompt_tokens, new_tokens, batch, micro_batch, "fp16", kv_dtype),
+        _RUNTIME_BYTES.get(device.kind, 0.5e9),
     )
-    parts = split(spec, shape, _RUNTIME_BYTES.get(device.kind, 0.5e9))
     peak_memory = memory_figure(parts)
     usable = usable_bytes(device.kind, device.mem_bytes)
     reserve = 1 - usable / device.mem_bytes
@@ -159,6 +155,29 @@ def bound(forward: LayerWork, peak_flop_per_s: float, bandwidth_bytes_per_s: flo
     """By intensity against the ridge only (Williams et al. 2009), never by the distance from a roof."""
     memory_bound = forward.flops / moved_bytes(forward) < peak_flop_per_s / bandwidth_bytes_per_s
     return "memory" if memory_bound else "compute"
+
+
+def shape_of(
+    spec: ModelSpec,
+    prompt_tokens: int,
+    new_tokens: int,
+    batch: int,
+    micro_batch: int,
+    activation_dtype: str,
+    kv_dtype: str,
+) -> Shape:
+    """What a run holds at its fullest: the whole context, and its largest forward with attention's scores written out.
+
+    micro_batch: prompt tokens per forward; an encoder reads all of them in one.
+    """
+    return Shape(
+        n_context=prompt_tokens + new_tokens,
+        n_forward=min(prompt_tokens, micro_batch) if spec.causal else prompt_tokens,
+        batch=batch,
+        activation_dtype=activation_dtype,
+        kv_dtype=kv_dtype,
+        fused_attention=False,
+    )
 
 
 # The library and its context: about what llama.cpp and CUDA take before a model is loaded.

@@ -27,9 +27,9 @@ import numpy as np
 from core.analysis.calibrate import relative_fit
 from core.analysis.capacity import usable_bytes
 from core.analysis.device_time import Spread
-from core.analysis.memory import Shape, as_stored, split
-from core.analysis.predict import Bound, Expected, as_figure, as_rate, memory_figure
-from core.analysis.time_parts import BANDWIDTH, CACHE, OVERHEAD, Parts, Timed, check_sizes, chunks, moved_bytes
+from core.analysis.memory import as_stored, split
+from core.analysis.predict import Bound, Expected, as_figure, as_rate, memory_figure, shape_of
+from core.analysis.time_parts import BANDWIDTH, CACHE, OVERHEAD, Parts, Timed, load_of, moved_bytes
 from core.analysis.work import LayerWork, total, work
 from core.dtypes import canonical_dtype, is_quantized, mix_note
 from core.errors import ExplorerError
@@ -313,41 +313,34 @@ def predict_local(
     were stored so; None: as they are. The other dtypes are those of the runs behind the overhead unless given.
     micro_batch: prompt tokens per forward of the backend. runtime_bytes: of the backend's library.
     """
-    check_sizes(prompt_tokens, new_tokens, batch, micro_batch)
     spec = as_stored(spec, weights)
     foreign = is_foreign(overhead, spec.dtype)
     overhead = for_weights(overhead, spec.dtype)
     compute_dtype = compute_dtype or overhead.arithmetic
     activation_dtype, kv_dtype = activation_dtype or overhead.activation_dtype, kv_dtype or overhead.kv_dtype
 
-    def forward(n_new: int, n_past: int) -> Terms:
-        rows = work(spec, n_new, n_past, batch, activation_dtype=activation_dtype, kv_dtype=kv_dtype)
-        return _terms(total(rows), len(spec.layers), ceilings, compute_dtype)
-
-    pairs = chunks(prompt_tokens, micro_batch) if spec.causal else [(prompt_tokens, 0)]
-    prompt = [forward(n_new, n_past) for n_new, n_past in pairs]
+    load = load_of(
+        spec,
+        prompt_tokens=prompt_tokens,
+        new_tokens=new_tokens,
+        batch=batch,
+        kv_dtype=kv_dtype,
+        activation_dtype=activation_dtype,
+        micro_batch=micro_batch,
+    )
+    prompt = [_terms(forward, len(spec.layers), ceilings, compute_dtype) for forward in load.prompt]
     seconds = sum(max(part.ideal_s, forward_seconds(overhead, part)) for part in prompt)
     ttft = as_figure(sum(part.ideal_s for part in prompt), seconds, overhead.spread)
     prefill_bound = _bound(prompt)
     tpot, decode_bound = None, prefill_bound
-    if spec.causal:
-        step = forward(1, prompt_tokens + new_tokens // 2)
+    if load.step is not None:
+        step = _terms(load.step, len(spec.layers), ceilings, compute_dtype)
         tpot = as_figure(step.ideal_s, forward_seconds(overhead, step), overhead.spread)
         decode_bound = _bound([step])
-    shape = Shape(
-        n_context=prompt_tokens + new_tokens,
-        n_forward=min(prompt_tokens, micro_batch) if spec.causal else prompt_tokens,
-        batch=batch,
-        activation_dtype=activation_dtype,
-        kv_dtype=kv_dtype,
-        fused_attention=False,
-    )
+    shape = shape_of(spec, prompt_tokens, new_tokens, batch, micro_batch, activation_dtype, kv_dtype)
     parts = split(spec, shape, runtime_bytes)
     peak = memory_figure(parts)
     usable = None if ceilings.mem_bytes is None else usable_bytes("cpu", ceilings.mem_bytes)
-    notes = [f"Those runs had {overhead.weights} weights, whose kernels differ: the range is wide."] if foreign else []
-    if weights and mix_note(weights):
-        notes.append(mix_note(weights))
     return PredictionHere(
         backend=overhead.backend,
         ttft_s=ttft,
@@ -360,17 +353,26 @@ def predict_local(
         fits=None if usable is None else peak.calibrated <= usable,
         bound_by=decode_bound,
         prefill_bound_by=prefill_bound,
-        assumptions=(
-            f"The ceilings were measured on {ceilings.date[:10]} with {ceilings.threads} threads.",
-            f"Matrices are multiplied in {compute_dtype}.",
-            "Bandwidth is that of the working set: weights and KV cache of one forward.",
-            f"{overhead.backend} was calibrated with {overhead.n_runs} measured forward passes on this machine."
-            if overhead.n_runs
-            else f"{overhead.backend} has no undisturbed run here yet: typical overheads stand in; the range is wide.",
-            *notes,
-            *ceilings.doubts,
-        ),
+        assumptions=_assumptions(ceilings, overhead, compute_dtype, foreign, weights),
     )
+
+
+def _assumptions(
+    ceilings: Ceilings, overhead: Overhead, compute_dtype: str, foreign: bool, weights: str | None
+) -> tuple[str, ...]:
+    found = [
+        f"The ceilings were measured on {ceilings.date[:10]} with {ceilings.threads} threads.",
+        f"Matrices are multiplied in {compute_dtype}.",
+        "Bandwidth is that of the working set: weights and KV cache of one forward.",
+        f"{overhead.backend} was calibrated with {overhead.n_runs} measured forward passes on this machine."
+        if overhead.n_runs
+        else f"{overhead.backend} has no undisturbed run here yet: typical overheads stand in; the range is wide.",
+    ]
+    if foreign:
+        found.append(f"Those runs had {overhead.weights} weights, whose kernels differ: the range is wide.")
+    if weights and mix_note(weights):
+        found.append(mix_note(weights))
+    return (*found, *ceilings.doubts)
 
 
 def _terms(forward: LayerWork, n_layers: int, ceilings: Ceilings, dtype: str) -> Terms:

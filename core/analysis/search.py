@@ -483,7 +483,7 @@ class Hunt:
         return tuple(found)
 
 
-def miss_rate(missed: int, audited: int, level: float = 0.95) -> tuple[float, float] | None:
+def miss_rate(missed: int, audited: int) -> tuple[float, float] | None:
     """The share of the dropped that was wrongly dropped, and its upper bound (Clopper and Pearson, one-sided).
 
     0 of k: the bound is 1 − 0.05^(1/k). None where nothing was audited.
@@ -494,7 +494,7 @@ def miss_rate(missed: int, audited: int, level: float = 0.95) -> tuple[float, fl
         return 1.0, 1.0
     from scipy.special import betaincinv
 
-    return missed / audited, float(betaincinv(missed + 1, audited - missed, level))
+    return missed / audited, float(betaincinv(missed + 1, audited - missed, 0.95))
 
 
 def _point(values: Values, goals: Sequence[Goal]) -> tuple[float, ...] | None:

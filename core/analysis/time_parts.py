@@ -23,8 +23,9 @@ from core.analysis.device_time import (
     launch_seconds,
     prefill_terms,
 )
+from core.analysis.memory import as_stored
 from core.analysis.work import LayerWork, total, work
-from core.dtypes import canonical_dtype, retype
+from core.dtypes import canonical_dtype
 from core.errors import ExplorerError
 from core.types import Attention, ModelSpec, Record
 from hardware.device import Device
@@ -80,9 +81,7 @@ def load_of(
 ) -> Load:
     """The work of one request; raises ExplorerError for sizes that make no sense. Arguments as predict.predict's."""
     check_sizes(prompt_tokens, new_tokens, batch, micro_batch)
-    dtype = canonical_dtype(weights or spec.dtype)
-    if weights is not None or spec.weight_bytes is None:
-        spec = retype(spec, dtype)
+    spec = as_stored(spec, weights)
 
     def rows(n_new: int, n_past: int) -> tuple[LayerWork, ...]:
         return work(spec, n_new, n_past, batch, kv_dtype=kv_dtype, activation_dtype=activation_dtype)
@@ -91,7 +90,7 @@ def load_of(
     step = rows(1, prompt_tokens + new_tokens // 2) if spec.causal else ()
     return Load(
         spec=spec,
-        weights=dtype,
+        weights=canonical_dtype(spec.dtype),
         prompt=tuple(total(rows(n_new, n_past)) for n_new, n_past in forwards),
         step=total(step) if step else None,
         step_kv_bytes=_kv_read_per_head(spec, step) if step else 0.0,

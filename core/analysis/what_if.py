@@ -30,6 +30,7 @@ from core.types import ModelSpec, Record
 STEP = 1.1  # of the finite elasticities
 RIDGE = 0.05  # left and right further apart than this: on a ridge
 MOST_BATCH, MOST_TOKENS = 1 << 16, 1 << 22
+REACH = 8.0  # factors to either side, of lines of equal time
 UNSURE = 0.5  # of a price, to either side
 DRAWS = 2000
 
@@ -235,15 +236,15 @@ class Line(Record):
 
 
 def iso_latency(
-    load: Load, of: Design, phase: PhaseName, speedups: Sequence[float] = (0.5, 1.0, 1.5, 2.0), reach: float = 8.0
+    load: Load, of: Design, phase: PhaseName, speedups: Sequence[float] = (0.5, 1.0, 1.5, 2.0)
 ) -> tuple[Line, ...]:
-    """Lines of equal time around the design. speedups: of its own time. reach: factors to either side.
+    """Lines of equal time around the design. speedups: of its own time.
 
     A line with few points, or none, is one that no bandwidth or no arithmetic within reach brings about.
     """
     now = seconds(load, of, phase)
     _, peak, bandwidth = reference(load, of)
-    grid = np.geomspace(1 / reach, reach, 17).tolist()
+    grid = np.geomspace(1 / REACH, REACH, 17).tolist()
 
     def solved(goal: float, at: Callable[[float], Mapping[str, float]]) -> float | None:
         """The least factor with which the goal is met; the time falls in it."""
@@ -251,7 +252,7 @@ def iso_latency(
         def meets(factor: float) -> bool:
             return seconds(load, changed(of, at(factor)), phase) <= goal
 
-        low, high = 1 / reach, reach
+        low, high = 1 / REACH, REACH
         if not meets(high) or meets(low):
             return None
         for _ in range(14):

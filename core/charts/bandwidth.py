@@ -17,7 +17,6 @@ def bandwidth_curve(
     reads: Sequence[tuple[float, float]],
     knees: Sequence[float] = (),
     working_set_bytes: float | None = None,
-    height: int = 240,
 ) -> Chart:
     """Read bandwidth (bytes/s) over the working set (bytes), the caches' ends, and where a model stands."""
     rows = [{"x": x, "y": y, "text": f"{si(x, 'B')}: {si(y, 'B/s')}"} for x, y in sorted(reads)]
@@ -33,11 +32,11 @@ def bandwidth_curve(
         if rows
         else "Read bandwidth, not measured"
     )
-    return fed(_bandwidth_spec(height), words, reads=rows, marks=marks)
+    return fed(_bandwidth_spec(), words, reads=rows, marks=marks)
 
 
 @cache
-def _bandwidth_spec(height: int) -> dict[str, Any]:
+def _bandwidth_spec() -> dict[str, Any]:
     base = alt.Chart(alt.NamedData("reads"))
     x = alt.X(
         "x:Q",
@@ -63,4 +62,4 @@ def _bandwidth_spec(height: int) -> dict[str, Any]:
         text="text:N",
         color=alt.condition("datum.what == 'model'", alt.value(RED), alt.value(GREY)),
     )
-    return built(alt.layer(rules, line, points, words), height)
+    return built(alt.layer(rules, line, points, words), 240)

@@ -78,7 +78,7 @@ def _layer_spec(quantity: Quantity, height: int | None) -> dict[str, Any]:
     return {**stepped, "autosize": {"type": "fit-x", "contains": "padding"}}
 
 
-def kind_bars(layers: Sequence[LayerResult], quantity: Quantity = "seconds", height: int = 200) -> Chart:
+def kind_bars(layers: Sequence[LayerResult], quantity: Quantity = "seconds") -> Chart:
     """Where prefill and decode spend it: one full bar each, divided by kind."""
     rows: list[Row] = []
     largest = []
@@ -106,13 +106,11 @@ def kind_bars(layers: Sequence[LayerResult], quantity: Quantity = "seconds", hei
             largest.append(f"{best.kind} takes {best.share or 0:.0%} of {phase}")
     words = f"Share of {_words(quantity)} by kind of layer: " + (", ".join(largest) or "nothing measured yet")
     there = {row["kind"] for row in rows}
-    return fed(
-        _kind_spec(quantity, height), words, kinds=rows, present=present(kind for kind in KINDS if kind in there)
-    )
+    return fed(_kind_spec(quantity), words, kinds=rows, present=present(kind for kind in KINDS if kind in there))
 
 
 @cache
-def _kind_spec(quantity: Quantity, height: int) -> dict[str, Any]:
+def _kind_spec(quantity: Quantity) -> dict[str, Any]:
     base = alt.Chart(alt.NamedData("kinds"))
     y = alt.Y(
         "phase:N",
@@ -149,7 +147,7 @@ def _kind_spec(quantity: Quantity, height: int) -> dict[str, Any]:
             alt.value("#111111"),
         ),
     )
-    return built(alt.layer(unseen(), bars, words), height)
+    return built(alt.layer(unseen(), bars, words), 200)
 
 
 def block_bars(
@@ -199,43 +197,37 @@ def change_bars(
     first: Sequence[LayerResult],
     second: Sequence[LayerResult],
     phase: Phase = "decode",
-    quantity: Quantity = "seconds",
-    top: int = 20,
-    height: int = 400,
 ) -> Chart:
-    """The layers that differ most between two runs: to the right the second run needs more."""
-    found = [c for c in compare(first, second, phase, quantity) if c.change is not None][:top]
-    unit = UNITS[quantity]
+    """The 20 layers whose time differs most between two runs: to the right the second run needs more."""
+    found = [c for c in compare(first, second, phase, "seconds") if c.change is not None][:20]
     rows: list[Row] = [
         {
             "name": c.name,
             "label": short(c.name),
             "change": c.change,
             "direction": "more" if (c.change or 0) > 0 else "less",
-            "text": f"{'+' if (c.change or 0) > 0 else '−'}{si(abs(c.change or 0), unit)}",
-            "first": si(c.first, unit),
-            "second": si(c.second, unit),
+            "text": f"{'+' if (c.change or 0) > 0 else '−'}{si(abs(c.change or 0), 's')}",
+            "first": si(c.first, "s"),
+            "second": si(c.second, "s"),
             "ratio": c.ratio,
         }
         for c in found
     ]
-    words = f"Layers whose {_words(quantity)} differ most between two runs in {phase}"
+    words = f"Layers whose time differs most between two runs in {phase}"
     if rows:
         words += ": " + ", ".join(f"{row['name']} {row['text']}" for row in rows[:3])
-    return fed(
-        _change_spec(quantity, height), words if rows else f"{words}: no layer was measured in both", changes=rows
-    )
+    return fed(_change_spec(), words if rows else f"{words}: no layer was measured in both", changes=rows)
 
 
 @cache
-def _change_spec(quantity: Quantity, height: int) -> dict[str, Any]:
+def _change_spec() -> dict[str, Any]:
     base = alt.Chart(alt.NamedData("changes"))
     y = alt.Y("label:N", title=None, sort=None, axis=_names())
     x = alt.X(
         "change:Q",
         title="Second run minus first",
         scale=alt.Scale(zero=True, nice=False, padding=66),  # room for the words beside the longest bars
-        axis=alt.Axis(labelExpr=si_label(UNITS[quantity]), tickCount=5, labelOverlap="greedy"),
+        axis=alt.Axis(labelExpr=si_label("s"), tickCount=5, labelOverlap="greedy"),
     )
     bars = base.mark_bar(cornerRadiusEnd=2).encode(
         y=y,
@@ -256,7 +248,7 @@ def _change_spec(quantity: Quantity, height: int) -> dict[str, Any]:
     right = base.transform_filter("datum.change >= 0").mark_text(align="left", dx=4, fontSize=11, color=GREY)
     left = base.transform_filter("datum.change < 0").mark_text(align="right", dx=-4, fontSize=11, color=GREY)
     texts = [t.encode(y=y, x=x, text="text:N") for t in (right, left)]
-    return built(alt.layer(bars, *texts), height)
+    return built(alt.layer(bars, *texts), 400)
 
 
 def _names() -> alt.Axis:

@@ -23,7 +23,7 @@ class CostCurve(NamedTuple):
     roof: tuple[tuple[int, float], ...] = ()
 
 
-def forward_cost(curves: Sequence[CostCurve], height: int = 300) -> Chart:
+def forward_cost(curves: Sequence[CostCurve]) -> Chart:
     """v(n) over n: measured with its quartiles, the roof's dashed. Below the diagonal a forward of n is cheaper
     than n forwards of one."""
     rows: list[Row] = []
@@ -47,7 +47,7 @@ def forward_cost(curves: Sequence[CostCurve], height: int = 300) -> Chart:
     sizes = sorted({r["n"] for r in rows})
     words = ", ".join(f"{c.name}: v(16) about {_at(c.cost, 16)}" for c in curves) or "nothing measured yet"
     return fed(
-        _cost_spec(height + 15 * sum(2 + wrapped(c.name).count("\n") for c in curves)),  # the legend has its rows
+        _cost_spec(300 + 15 * sum(2 + wrapped(c.name).count("\n") for c in curves)),  # the legend has its rows
         f"Cost of a forward of n tokens over that of one. {words}",
         rows=rows,
         roofs=roofs,
@@ -88,7 +88,7 @@ def _cost_spec(height: int) -> dict[str, Any]:
     return built(alt.layer(diagonal, roof, spread, line, dots), height)
 
 
-def speedup_curve(found: Sequence[Prospect], alpha: float, height: int = 300) -> Chart:
+def speedup_curve(found: Sequence[Prospect], alpha: float) -> Chart:
     """Predicted speed-up over the tokens per forward, at one acceptance rate; above 1 it pays."""
     rows = [
         {
@@ -102,7 +102,7 @@ def speedup_curve(found: Sequence[Prospect], alpha: float, height: int = 300) ->
     words = f"best {best.speedup:.2f} times with {best.n} tokens" if best else "nothing measured yet"
     marks = [{"n": best.n, "speedup": best.speedup, "text": f"{best.speedup:.2f} ×"}] if best else []
     return fed(
-        _speedup_spec(height),
+        _speedup_spec(),
         f"Predicted speed-up at an acceptance rate of {alpha:.0%}: {words}",
         rows=rows,
         best=marks,
@@ -111,7 +111,7 @@ def speedup_curve(found: Sequence[Prospect], alpha: float, height: int = 300) ->
 
 
 @cache
-def _speedup_spec(height: int) -> dict[str, Any]:
+def _speedup_spec() -> dict[str, Any]:
     x = alt.X(
         "n:Q",
         title="Tokens in one forward pass",
@@ -127,23 +127,23 @@ def _speedup_spec(height: int) -> dict[str, Any]:
     best = alt.Chart(alt.NamedData("best"))
     ring = best.mark_point(size=160, strokeWidth=2.4, color=ORANGE).encode(x=x, y=y)
     label = best.mark_text(dy=-16, fontSize=12, color=ORANGE, fontWeight="bold").encode(x=x, y=y, text="text:N")
-    return built(alt.layer(one, line, ring, label), height)
+    return built(alt.layer(one, line, ring, label), 300)
 
 
-def accepted_bars(histogram: Sequence[tuple[int, int]], height: int = 200) -> Chart:
+def accepted_bars(histogram: Sequence[tuple[int, int]]) -> Chart:
     """How many steps accepted how many tokens."""
     total = sum(n for _, n in histogram) or 1
     rows = [{"tokens": k, "steps": n, "share": n / total} for k, n in histogram]
     words = ", ".join(f"{k}: {n}" for k, n in histogram) or "nothing yet"
-    return fed(_accepted_spec(height), f"Steps by accepted tokens. {words}", rows=rows)
+    return fed(_accepted_spec(), f"Steps by accepted tokens. {words}", rows=rows)
 
 
 @cache
-def _accepted_spec(height: int) -> dict[str, Any]:
+def _accepted_spec() -> dict[str, Any]:
     base = alt.Chart(alt.NamedData("rows"))
     bars = base.mark_bar(color=GREEN, cornerRadiusEnd=3).encode(
         x=alt.X("tokens:O", title="Tokens accepted in a step", axis=alt.Axis(labelAngle=0)),
         y=alt.Y("steps:Q", title="Steps", axis=alt.Axis(tickMinStep=1, tickCount=4)),
         tooltip=["tokens:O", "steps:Q", alt.Tooltip("share:Q", format=".0%")],
     )
-    return built(bars, height)
+    return built(bars, 200)

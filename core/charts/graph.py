@@ -69,7 +69,6 @@ def layer_graph(
     sizes: Mapping[str, float],
     open_blocks: Collection[int] = (),
     merge: bool = True,
-    chosen: str | None = None,
 ) -> Graph:
     """The graph of a network. sizes: per layer, the area of a node grows with their sum (plain numbers, seconds)."""
     columns = nodes(layers, open_blocks, merge)
@@ -83,7 +82,7 @@ def layer_graph(
     for p, value, size in zip(placed, values, own, strict=True):
         kind = kinds[p.node.layers[0]] if not p.node.blocks else None
         tooltip = _tooltip(p.node, kind, colour, value, size, f"{size / whole:.1%} of the time")
-        data.append(_drawn(p, kind, value, _diameter(p.node, size, biggest, unit), tooltip, p.node.id == chosen))
+        data.append(_drawn(p, kind, value, _diameter(p.node, size, biggest, unit), tooltip))
     links = [
         {
             "source": e.source,
@@ -114,9 +113,7 @@ def _diameter(node: Node, size: float, biggest: float, unit: float) -> float:
     return round(low + (high - low) * math.sqrt(size / biggest), 1)
 
 
-def _drawn(
-    p: Placed, kind: LayerKind | None, value: float | None, diameter: float, tooltip: str, chosen: bool
-) -> dict[str, Any]:
+def _drawn(p: Placed, kind: LayerKind | None, value: float | None, diameter: float, tooltip: str) -> dict[str, Any]:
     """A node as ECharts has it; one without a value is grey."""
     found: dict[str, Any] = {
         "id": p.node.id,
@@ -130,7 +127,7 @@ def _drawn(
     }
     if value is None:
         return found | {"visualMap": False, "itemStyle": {"color": GREY, "opacity": 0.55}}
-    return found | {"value": value} | ({"itemStyle": {"borderColor": RED, "borderWidth": 3}} if chosen else {})
+    return found | {"value": value}
 
 
 def _series(data: list[dict[str, Any]], links: list[dict[str, Any]], wide: bool) -> dict[str, Any]:

@@ -28,7 +28,7 @@ class Interval(NamedTuple):
     note: str = ""
 
 
-def intervals(rows: Sequence[Interval], title: str, unit: str, log: bool = True, height: int | None = None) -> Chart:
+def intervals(rows: Sequence[Interval], title: str, unit: str) -> Chart:
     """A figure for several things: tick at the ideal, bar over the likely range, dot at the calibrated estimate."""
 
     def words(value: float) -> str:
@@ -53,10 +53,10 @@ def intervals(rows: Sequence[Interval], title: str, unit: str, log: bool = True,
         for r in rows
     ]
     return fed(
-        _interval_spec(title, unit, log, height),
+        _interval_spec(title, unit),
         listed(f"{title} with its range", [f"{r['name']} {r['text']}" for r in data]),
         rows=data,
-        room=[{"x": x} for x in _room(rows)] if log else [],
+        room=[{"x": x} for x in _room(rows)],
         present=present(r["fits"] for r in data),
     )
 
@@ -74,7 +74,7 @@ def _room(rows: Sequence[Interval]) -> tuple[float, ...]:
 
 
 @cache
-def _interval_spec(title: str, unit: str, log: bool, height: int | None) -> dict[str, Any]:
+def _interval_spec(title: str, unit: str) -> dict[str, Any]:
     base = alt.Chart(alt.NamedData("rows"))
     y = alt.Y(
         "name:N",
@@ -82,14 +82,10 @@ def _interval_spec(title: str, unit: str, log: bool, height: int | None) -> dict
         sort=None,
         axis=alt.Axis(labelLimit=200, ticks=False, domain=False, labelPadding=8, labelOverlap=False, labelFontSize=12),
     )
-    scale = alt.Scale(type="log", nice=False) if log else alt.Scale(zero=True)
+    scale = alt.Scale(type="log", nice=False)
     label = "format(datum.value, '~s')" if unit in PLAIN else si_label(unit)
     few: Any = {"condition": {"test": FEW, "value": 0.4}, "value": 0}
-    axis = (
-        alt.Axis(labelExpr=f"{FEW} ? {label} : ''", gridOpacity=few, tickOpacity=few)
-        if log
-        else alt.Axis(labelExpr=label, tickCount=6, labelOverlap="greedy", gridOpacity=0.4)
-    )
+    axis = alt.Axis(labelExpr=f"{FEW} ? {label} : ''", gridOpacity=few, tickOpacity=few)
     domain, colours = ["fits", "does not fit"], [BLUE, GREY]
     colour = alt.Color(
         "fits:N",
@@ -129,8 +125,6 @@ def _interval_spec(title: str, unit: str, log: bool, height: int | None) -> dict
     ]
     room = alt.Chart(alt.NamedData("room")).mark_point(opacity=0).encode(x=alt.X("x:Q"))
     layered = alt.layer(unseen(), bars, ticks, dots, *words, room)
-    if height is not None:
-        return built(layered, height)
     return {
         **built(layered.properties(height=alt.Step(26)), None),
         "autosize": {"type": "fit-x", "contains": "padding"},

@@ -7,6 +7,7 @@ import textwrap
 from collections.abc import Sequence
 from itertools import takewhile
 
+LETTERS = 30  # of a line of an axis label
 UNITS = {"seconds": "s", "flops": "FLOP", "bytes": "B", "weight_bytes": "B", "output_bytes": "B"}
 FEW = "indexof(['1', '3'], format(datum.value, '.0e')[0]) >= 0"  # of a logarithmic axis: 1, 3, 10, 30 fit a phone
 LINES = "split(datum.label, '\\n')"  # a Vega expression: an axis label in the lines that `wrapped` made
@@ -37,14 +38,14 @@ def short(name: str) -> str:
     return f"{number} · {tail}" if tail else name
 
 
-def wrapped(name: str, letters: int = 30) -> str:
+def wrapped(name: str) -> str:
     """A long name in lines for an axis, broken between its parts (` · `), a long part between its words."""
     lines: list[str] = []
     for part in name.split(" · "):
-        if lines and len(lines[-1]) + len(part) + 3 <= letters:
+        if lines and len(lines[-1]) + len(part) + 3 <= LETTERS:
             lines[-1] += f" · {part}"
         else:
-            lines += textwrap.wrap(part, letters, break_long_words=False) or [part]
+            lines += textwrap.wrap(part, LETTERS, break_long_words=False) or [part]
     return "\n".join(lines)
 
 

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import altair as alt
 
 from core.charts.chart import Chart, Row, built, fed
 from core.charts.labels import columns
 from core.charts.palette import BLUE, GREEN, GREY, ORANGE, RED, SERIES
-from core.learn.ladder_points import Measured
-from core.learn.literature import SEEN, Beside, Work, reported
 
 _SHAPES = {
     "abstract": "circle",
@@ -25,24 +23,69 @@ _LABELS = 30  # pixels of a row
 _NAME_WIDTH = 1.7  # times the bits of a point that its name reaches to
 
 
-def over_the_years(works: Sequence[Work], families: Sequence[str], height: int = 480) -> Chart:
+class Range(NamedTuple):
+    """A speed-up as it is told: from low to high. low None: "up to". high None: "more than"."""
+
+    low: float | None
+    high: float | None
+
+    def __str__(self) -> str:
+        if self.low is None:
+            return f"up to {self.high:g} ×"
+        if self.high is None:
+            return f"more than {self.low:g} ×"
+        return f"{self.low:g} ×" if self.low == self.high else f"{self.low:g} to {self.high:g} ×"
+
+
+class Reported(NamedTuple):
+    """A work with its own speed-up. seen, how: where the figure was seen, as a key and in words."""
+
+    id: str
+    title: str
+    family: str
+    year: int
+    seen: str
+    how: str
+    times: Range
+    setting: str
+
+
+class Beside(NamedTuple):
+    """A method's reported speed-up, and the lowest and highest that independent runs found."""
+
+    method: str
+    reported: Range
+    found: Range
+
+
+class Measured(NamedTuple):
+    """A variant that a study measured: bits per weight, and a figure of quality with its interval."""
+
+    label: str
+    backend: str
+    bits: float
+    value: float
+    low: float | None
+    high: float | None
+
+
+def over_the_years(works: Sequence[Reported], families: Sequence[str]) -> Chart:
     """Reported speed-up over the year, on a logarithmic axis: a line over the range, a point at its highest end."""
     rows: list[Row] = []
     beside: dict[int, int] = {}
-    for w in sorted((w for w in works if w.times is not None), key=lambda w: (w.year, -_high(w))):
+    for w in sorted(works, key=lambda w: (w.year, -_high(w.times))):
         place = beside[w.year] = beside.get(w.year, -1) + 1
-        low, high = w.times or (None, None)
         rows.append(
             {
                 "id": w.id,
                 "title": w.title,
                 "family": w.family,
-                "seen": w.seen[0],
-                "how": SEEN[w.seen[0]],
+                "seen": w.seen,
+                "how": w.how,
                 "year": w.year + 0.06 * place,
-                "low": low if low is not None else _high(w),
-                "high": _high(w),
-                "text": reported((low, high)),
+                "low": w.times.low if w.times.low is not None else _high(w.times),
+                "high": _high(w.times),
+                "text": str(w.times),
                 "setting": w.setting or "not given where it was seen",
             }
         )
@@ -50,16 +93,15 @@ def over_the_years(works: Sequence[Work], families: Sequence[str], height: int =
     words = f"Reported speed-ups of {len(rows)} works by year"
     if best:
         words += f": the largest is {best['title']}, {best['text']}, for {best['setting']}"
-    return fed(_years_spec(tuple(families), height), words, rows=rows)
+    return fed(_years_spec(tuple(families)), words, rows=rows)
 
 
-def _high(work: Work) -> float:
-    low, high = work.times or (None, None)
-    return float(high if high is not None else low or 1.0)
+def _high(times: Range) -> float:
+    return float(times.high if times.high is not None else times.low or 1.0)
 
 
 @cache
-def _years_spec(families: tuple[str, ...], height: int) -> dict[str, Any]:
+def _years_spec(families: tuple[str, ...]) -> dict[str, Any]:
     base = alt.Chart(alt.NamedData("rows"))
     x = alt.X(
         "year:Q",
@@ -91,24 +133,22 @@ def _years_spec(families: tuple[str, ...], height: int) -> dict[str, Any]:
     spread = base.mark_rule(strokeWidth=1.6, opacity=0.7).encode(x=x, y=alt.Y("low:Q"), y2="high:Q", color=colour)
     dots = base.mark_point(filled=True, size=90, opacity=1).encode(x=x, y=y, color=colour, shape=shape, tooltip=tips)
     # the plot keeps its height, however many lines the legends take on a narrow page
-    return {**built(alt.layer(spread, dots), height), "autosize": {"type": "fit-x", "contains": "padding"}}
+    return {**built(alt.layer(spread, dots), 480), "autosize": {"type": "fit-x", "contains": "padding"}}
 
 
 def reported_against_independent(rows: Sequence[Beside]) -> Chart:
     """For each method the reported speed-up (above) and the independent one (below), on one axis with a line at 1."""
     data: list[Row] = []
     for r in rows:
-        low, high = r.reported
-        ends = (1.0 if low is None else low, high if high is not None else low or 1.0)
-        data.append(_bar(r.method, "reported", *ends, reported(r.reported)))
-        data.append(_bar(r.method, "independent", *r.found, reported(r.found)))
-    words = "; ".join(f"{r.method}: reported {reported(r.reported)}, independent {reported(r.found)}" for r in rows)
+        data += [_bar(r.method, "reported", r.reported), _bar(r.method, "independent", r.found)]
+    words = "; ".join(f"{r.method}: reported {r.reported}, independent {r.found}" for r in rows)
     spec = _beside_spec(tuple(r.method for r in rows))
     return fed(spec, f"Reported against independent speed-up. {words}", rows=data, one=[{"one": 1}])
 
 
-def _bar(method: str, source: str, low: float, high: float, text: str) -> Row:
-    return {"method": method, "source": source, "low": low, "high": high, "text": text}
+def _bar(method: str, source: str, times: Range) -> Row:
+    low = 1.0 if times.low is None else times.low
+    return {"method": method, "source": source, "low": low, "high": _high(times), "text": str(times)}
 
 
 @cache
@@ -143,7 +183,7 @@ def _beside_spec(methods: tuple[str, ...]) -> dict[str, Any]:
     return built(alt.layer(one, bars, low, high, words), 60 + _LABELS * 2 * max(1, len(methods)))
 
 
-def bits_against_quality(points: Sequence[Measured], title: str, height: int = 340) -> Chart:
+def bits_against_quality(points: Sequence[Measured], title: str) -> Chart:
     """Our own variants: bits per weight across, the figure of quality upwards."""
     rows: list[Row] = [
         {
@@ -158,7 +198,7 @@ def bits_against_quality(points: Sequence[Measured], title: str, height: int = 3
         for p in points
     ]
     words = ", ".join(f"{p.label} {p.bits:.1f} bits {p.value:.3g}" for p in sorted(points, key=lambda p: p.bits))
-    return fed(_bits_spec(title, height), f"{title} against bits per weight. {words}", rows=rows)
+    return fed(_bits_spec(title), f"{title} against bits per weight. {words}", rows=rows)
 
 
 def _alone(point: Measured, points: Sequence[Measured]) -> bool:
@@ -169,7 +209,7 @@ def _alone(point: Measured, points: Sequence[Measured]) -> bool:
 
 
 @cache
-def _bits_spec(title: str, height: int) -> dict[str, Any]:
+def _bits_spec(title: str) -> dict[str, Any]:
     base = alt.Chart(alt.NamedData("rows"))
     x = alt.X(
         "bits:Q",
@@ -199,4 +239,4 @@ def _bits_spec(title: str, height: int) -> dict[str, Any]:
                  alt.Tooltip("value:Q", format=".3g", title=title)],
     )  # fmt: skip
     names_ = base.mark_text(align="left", dx=8, dy=-6, fontSize=11, color=GREY).encode(x=x, y=y, text="name:N")
-    return built(alt.layer(spread, dots, names_), height)
+    return built(alt.layer(spread, dots, names_), 340)

@@ -40,9 +40,7 @@ class Rate(NamedTuple):
     off: str = ""
 
 
-def latency_over_load(
-    points: Sequence[Quantile], title: str, unit: str, limit_s: float | None = None, height: int = 300
-) -> Chart:
+def latency_over_load(points: Sequence[Quantile], title: str, unit: str, limit_s: float | None = None) -> Chart:
     """A latency's quantiles over the load with their intervals; the objective as a line. unit: of the load."""
     rows: list[Row] = [
         {
@@ -63,7 +61,7 @@ def latency_over_load(
     words = f"{title} over {unit}{told}"
     limits = [{"s": limit_s, "text": f"objective {si(limit_s, 's')}"}] if limit_s is not None else []
     there = tuple(share for share in SHARES if any(p.share == share for p in points)) or SHARES[:1]
-    return fed(_latency_spec(title, unit, there, height), words, rows=rows, limits=limits)
+    return fed(_latency_spec(title, unit, there), words, rows=rows, limits=limits)
 
 
 def _range(p: Quantile) -> str:
@@ -74,7 +72,7 @@ def _range(p: Quantile) -> str:
 
 
 @cache
-def _latency_spec(title: str, unit: str, shares: tuple[str, ...], height: int) -> dict[str, Any]:
+def _latency_spec(title: str, unit: str, shares: tuple[str, ...]) -> dict[str, Any]:
     x = _load_axis(unit)
     y = alt.Y("s:Q", title=title, scale=alt.Scale(zero=True, nice=True), axis=alt.Axis(labelExpr=si_label("s")))
     colour = alt.Color(
@@ -108,10 +106,10 @@ def _latency_spec(title: str, unit: str, shares: tuple[str, ...], height: int) -
     label = limits.mark_text(align="right", baseline="bottom", dx=-4, dy=-3, color=GREEN, fontSize=11).encode(
         x=alt.value("width"), y="s:Q", text="text:N"
     )
-    return built(alt.layer(rule, spread, line, dots, label), height)
+    return built(alt.layer(rule, spread, line, dots, label), 300)
 
 
-def goodput_over_load(rates: Sequence[Rate], unit: str, height: int = 300) -> Chart:
+def goodput_over_load(rates: Sequence[Rate], unit: str) -> Chart:
     """Requests per second over the load: asked for (open loop), completed, and good ones."""
     rows: list[Row] = [
         {"load": r.load, "what": r.what, "per_s": r.per_s, "off": r.off or "nothing", "mark": "off" if r.off else ""}
@@ -122,11 +120,11 @@ def goodput_over_load(rates: Sequence[Rate], unit: str, height: int = 300) -> Ch
     words = f"Requests per second over {unit}"
     words += f": at most {best.per_s:.3g} completed, at {best.load:g}" if best else ", nothing measured yet"
     names = tuple(what for what in RATES if any(r.what == what for r in rates)) or ("completed",)
-    return fed(_goodput_spec(unit, names, height), words, rows=rows)
+    return fed(_goodput_spec(unit, names), words, rows=rows)
 
 
 @cache
-def _goodput_spec(unit: str, names: tuple[str, ...], height: int) -> dict[str, Any]:
+def _goodput_spec(unit: str, names: tuple[str, ...]) -> dict[str, Any]:
     colour = alt.Color(
         "what:N",
         title=None,
@@ -151,10 +149,10 @@ def _goodput_spec(unit: str, names: tuple[str, ...], height: int) -> dict[str, A
             alt.Tooltip("off:N", title="Off"),
         ],
     )
-    return built(alt.layer(line, dots), height)
+    return built(alt.layer(line, dots), 300)
 
 
-def request_timeline(dots: Iterable[Row], open_s: float | None, close_s: float | None, height: int = 240) -> Chart:
+def request_timeline(dots: Iterable[Row], open_s: float | None, close_s: float | None) -> Chart:
     """Each request of a level: when it was asked and how long it took; the window that counts is shaded.
 
     dots: at_s, took_s, ttft_s, how (one of HOW) and reason.
@@ -164,11 +162,11 @@ def request_timeline(dots: Iterable[Row], open_s: float | None, close_s: float |
     n_failed = sum(d["how"] == "failed" for d in rows)
     words = f"{len(rows)} requests of a level over time, {n_failed} of them failed" if rows else "Requests, none yet"
     there = tuple(how for how in HOW if any(d["how"] == how for d in rows)) or ("good",)
-    return fed(_timeline_spec(there, height), words, rows=rows, window=window)
+    return fed(_timeline_spec(there), words, rows=rows, window=window)
 
 
 @cache
-def _timeline_spec(names: tuple[str, ...], height: int) -> dict[str, Any]:
+def _timeline_spec(names: tuple[str, ...]) -> dict[str, Any]:
     x = alt.X(
         "at_s:Q",
         title="Seconds since the level began",
@@ -204,7 +202,7 @@ def _timeline_spec(names: tuple[str, ...], height: int) -> dict[str, Any]:
         .mark_rect(color=GREEN, opacity=0.08)
         .encode(x="low:Q", x2="high:Q", tooltip=[alt.Tooltip("low:Q", title="The window opens (s)", format=".1f")])
     )
-    return built(alt.layer(window, dots), height)
+    return built(alt.layer(window, dots), 240)
 
 
 def _legend(symbol: str | None = None) -> alt.Legend:

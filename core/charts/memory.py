@@ -23,7 +23,7 @@ STEPS = {
 Scale = Literal["linear", "log"]
 
 
-def split_bars(bars: Sequence[tuple[str, dict[str, float]]], height: int = 250) -> Chart:
+def split_bars(bars: Sequence[tuple[str, dict[str, float]]]) -> Chart:
     """Memory by purpose, one bar per source ("computed", "measured"): (source, part -> bytes)."""
     rows: list[Row] = []
     for source, parts in bars:
@@ -42,7 +42,7 @@ def split_bars(bars: Sequence[tuple[str, dict[str, float]]], height: int = 250) 
                 low += parts[part]
     words = "Memory by purpose: " + ", ".join(f"{name} {si(sum(p.values()), 'B')}" for name, p in bars)
     return fed(
-        _split_spec(height),
+        _split_spec(),
         words,
         parts=rows,
         present=present(part for part in STEPS if any(r["part"] == part for r in rows)),
@@ -50,7 +50,7 @@ def split_bars(bars: Sequence[tuple[str, dict[str, float]]], height: int = 250) 
 
 
 @cache
-def _split_spec(height: int) -> dict[str, Any]:
+def _split_spec() -> dict[str, Any]:
     bars = (
         alt.Chart(alt.NamedData("parts"))
         .mark_bar(height={"band": 0.7})
@@ -82,7 +82,7 @@ def _split_spec(height: int) -> dict[str, Any]:
             ],
         )
     )
-    return built(alt.layer(unseen(), bars), height)
+    return built(alt.layer(unseen(), bars), 250)
 
 
 def growth(
@@ -91,7 +91,6 @@ def growth(
     now: float | None = None,
     limits: Sequence[tuple[str, float]] = (),
     x_scale: Scale = "log",
-    height: int = 300,
 ) -> Chart:
     """Memory over a quantity, stacked by purpose. rows: (x, part -> bytes); limits: (device, bytes) as lines."""
     stacked: list[Row] = []
@@ -114,11 +113,11 @@ def growth(
     lines = [{"y": b, "text": f"{name} {si(b, 'B')}"} for name, b in limits if 0 < b <= 2 * top]
     here = [{"x": now}] if now is not None else []
     words = f"Memory over {x_title.lower()}, up to {si(top, 'B')}" if rows else f"Memory over {x_title.lower()}"
-    return fed(_growth_spec(x_title, x_scale, height), words, stacked=stacked, lines=lines, here=here)
+    return fed(_growth_spec(x_title, x_scale), words, stacked=stacked, lines=lines, here=here)
 
 
 @cache
-def _growth_spec(x_title: str, x_scale: Scale, height: int) -> dict[str, Any]:
+def _growth_spec(x_title: str, x_scale: Scale) -> dict[str, Any]:
     scale = alt.Scale(type="log", base=2, nice=False) if x_scale == "log" else alt.Scale(nice=False, zero=False)
     x = alt.X(
         "x:Q",
@@ -156,10 +155,10 @@ def _growth_spec(x_title: str, x_scale: Scale, height: int) -> dict[str, Any]:
         .mark_rule(color=GREY, strokeDash=[2, 3], strokeWidth=1.4)
         .encode(x=alt.X("x:Q"))
     )
-    return built(alt.layer(areas, here, rules, names), height)
+    return built(alt.layer(areas, here, rules, names), 300)
 
 
-def weight_bars(rows: Sequence[tuple[str, float, float, float]], height: int = 280) -> Chart:
+def weight_bars(rows: Sequence[tuple[str, float, float, float]]) -> Chart:
     """Layer by layer in the order in which they run: (name, weights, own output, live outputs), all in bytes."""
     data: list[Row] = []
     for i, (name, weights, output, live) in enumerate(rows):
@@ -171,11 +170,11 @@ def weight_bars(rows: Sequence[tuple[str, float, float, float]], height: int = 2
         if top
         else "Layer memory"
     )
-    return fed(_weight_spec(height), words, layers=data)
+    return fed(_weight_spec(), words, layers=data)
 
 
 @cache
-def _weight_spec(height: int) -> dict[str, Any]:
+def _weight_spec() -> dict[str, Any]:
     base = alt.Chart(alt.NamedData("layers"))
     x = alt.X(
         "i:Q",
@@ -216,4 +215,4 @@ def _weight_spec(height: int) -> dict[str, Any]:
         .mark_point(size=40, opacity=0)
         .encode(x=x, y=y, tooltip=tips)
     )
-    return built(alt.layer(bars, line, dots), height)
+    return built(alt.layer(bars, line, dots), 280)

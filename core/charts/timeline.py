@@ -83,39 +83,7 @@ def _memory_spec(height: int) -> dict[str, Any]:
         scale=alt.Scale(nice=False, zero=False),
     )
     y = alt.Y("bytes:Q", title="Resident memory", stack=True, axis=alt.Axis(labelExpr=si_label("B"), tickCount=5))
-    colour = alt.Color(
-        "phase:N",
-        title=None,
-        scale=alt.Scale(domain=list(BANDS), range=list(BANDS.values())),
-        legend=None,
-    )
     when = alt.Tooltip("t_s:Q", title="Time (s)", format=".2f")
-    strip = (
-        alt.Chart(alt.NamedData("bands"))
-        .mark_rect(opacity=0.9, height=5, yOffset=0)
-        .encode(
-            x=alt.X("start_s:Q"),
-            x2="end_s:Q",
-            y=alt.value(2),
-            color=colour,
-            tooltip=[alt.Tooltip("phase:N", title="Phase")],
-        )
-    )
-    wash = (
-        alt.Chart(alt.NamedData("bands"))
-        .mark_rect(opacity=0.07)
-        .encode(x=alt.X("start_s:Q"), x2="end_s:Q", color=colour)
-    )
-    names = (
-        alt.Chart(alt.NamedData("bands"))
-        .mark_text(align="left", baseline="top", dx=4, dy=8, fontSize=11, color=GREY)
-        .encode(x=alt.X("start_s:Q"), y=alt.value(0), text="label:N")
-    )
-    upright = (
-        alt.Chart(alt.NamedData("bands"))
-        .mark_text(align="right", baseline="top", angle=270, dx=-10, dy=3, fontSize=11, color=GREY)
-        .encode(x=alt.X("start_s:Q"), y=alt.value(0), text="upright:N")
-    )
     areas = (
         alt.Chart(alt.NamedData("parts"))
         .mark_area(interpolate="step-after", opacity=0.75, line=False)
@@ -147,8 +115,30 @@ def _memory_spec(height: int) -> dict[str, Any]:
         )
     )
     room = alt.Chart(alt.NamedData("room")).mark_point(opacity=0).encode(y=alt.Y("bytes:Q"))  # for the phases' names
-    layered = alt.layer(unseen(), room, wash, areas, marks, strip, names, upright).resolve_scale(color="independent")
+    wash, *over = _phases()
+    layered = alt.layer(unseen(), room, wash, areas, marks, *over).resolve_scale(color="independent")
     return built(layered, height)
+
+
+def _phases() -> tuple[alt.Chart, ...]:
+    """What tells the phases: their colour behind the areas, and over them a strip with their names."""
+    base = alt.Chart(alt.NamedData("bands"))
+    start = alt.X("start_s:Q")
+    scale = alt.Scale(domain=list(BANDS), range=list(BANDS.values()))
+    colour = alt.Color("phase:N", title=None, scale=scale, legend=None)
+    wash = base.mark_rect(opacity=0.07).encode(x=start, x2="end_s:Q", color=colour)
+    tip = [alt.Tooltip("phase:N", title="Phase")]
+    strip = base.mark_rect(opacity=0.9, height=5, yOffset=0).encode(
+        x=start, x2="end_s:Q", y=alt.value(2), color=colour, tooltip=tip
+    )
+    names = base.mark_text(align="left", baseline="top", dx=4, dy=8, fontSize=11, color=GREY)
+    upright = base.mark_text(align="right", baseline="top", angle=270, dx=-10, dy=3, fontSize=11, color=GREY)
+    return (
+        wash,
+        strip,
+        names.encode(x=start, y=alt.value(0), text="label:N"),
+        upright.encode(x=start, y=alt.value(0), text="upright:N"),
+    )
 
 
 def token_timeline(itl_s: Sequence[float], ttft_s: float | None = None, height: int = 200) -> Chart:

@@ -24,6 +24,7 @@ PLACES = {
     "left": ("right", -8, 4),
 }
 WIDTHS = {"narrow": 240, "usual": 480, "wide": 800}  # pixels of the narrowest plot for which labels are so placed
+HEIGHT = 380  # pixels of the plane
 FRAME = 160  # pixels that axis, legend and padding take of its height
 PADDING, PADDING_Y = 60, 20  # pixels that a plot keeps free at its sides, and above and below
 LETTER, LINE, DOT = 6.2, 12, 5  # pixels of a label's letters and lines, and from a point's middle to its edge
@@ -65,9 +66,7 @@ def pareto(
     points: Sequence[Point],
     x_title: str,
     y_title: str,
-    y_format: str = ".0%",
     log_x: bool = True,
-    height: int = 380,
     pick: bool = False,
 ) -> Chart:
     """Variants with their intervals, and the front's steps: further right and further up is better.
@@ -75,7 +74,7 @@ def pareto(
     log_x: halvings of time stand equally far apart. pick: clicking selects the nearest variant (selection "pick",
     field "id").
     """
-    placed = {name: _placed(points, log_x, height, width) for name, width in WIDTHS.items()}
+    placed = {name: _placed(points, log_x, width) for name, width in WIDTHS.items()}
     rows: list[Row] = [
         {
             "id": p.id,
@@ -99,11 +98,11 @@ def pareto(
     line = [{"x": p.x, "y": p.y, "order": n} for n, p in enumerate(best)]
     words = f"{y_title} over {x_title} of {len(points)} variants, {len(best)} of them on the front"
     words = listed(words, [p.label for p in best])
-    spec = _pareto_spec(tuple(dict.fromkeys(p.group for p in points)), x_title, y_title, y_format, log_x, height, pick)
+    spec = _pareto_spec(tuple(dict.fromkeys(p.group for p in points)), x_title, y_title, log_x, pick)
     return fed(spec, words, points=rows, front=line)
 
 
-def _placed(points: Sequence[Point], log_x: bool, height: int, width: int) -> list[str]:
+def _placed(points: Sequence[Point], log_x: bool, width: int) -> list[str]:
     """Where each label stands, one of PLACES, so that none lies on another or on a point, or leaves the plot.
 
     "": where there is no room for it; the tooltip names every point. Those on the front come first.
@@ -119,7 +118,7 @@ def _placed(points: Sequence[Point], log_x: bool, height: int, width: int) -> li
     dots = [
         (
             PADDING + (scaled(p.x) - min(across)) / wide * (width - 2 * PADDING),
-            PADDING_Y + (max(up) - p.y) / tall * (height - FRAME - 2 * PADDING_Y),
+            PADDING_Y + (max(up) - p.y) / tall * (HEIGHT - FRAME - 2 * PADDING_Y),
         )
         for p in points
     ]
@@ -155,9 +154,7 @@ def _upper(steps: Sequence[Point]) -> list[Point]:
 
 
 @cache
-def _pareto_spec(
-    groups: tuple[str, ...], x_title: str, y_title: str, y_format: str, log_x: bool, height: int, pick: bool
-) -> dict[str, Any]:
+def _pareto_spec(groups: tuple[str, ...], x_title: str, y_title: str, log_x: bool, pick: bool) -> dict[str, Any]:
     base = alt.Chart(alt.NamedData("points"))
     scale = (
         alt.Scale(type="log", base=2, nice=False, padding=PADDING)
@@ -170,7 +167,7 @@ def _pareto_spec(
         "y:Q",
         title=y_title,
         scale=alt.Scale(zero=False, nice=False, padding=PADDING_Y),
-        axis=alt.Axis(format=y_format, gridOpacity=0.4),
+        axis=alt.Axis(format=".0%", gridOpacity=0.4),
     )
     others = [c for c in SERIES if c not in BACKENDS.values()]
     colours = [BACKENDS.get(g, others[i % len(others)]) for i, g in enumerate(groups)]
@@ -181,7 +178,7 @@ def _pareto_spec(
     tips = [
         alt.Tooltip("label:N", title="Variant"),
         alt.Tooltip("x:Q", title=x_title, format=".3~g"),
-        alt.Tooltip("y:Q", title=y_title, format=y_format.replace(".0", ".1")),
+        alt.Tooltip("y:Q", title=y_title, format=".1%"),
         alt.Tooltip("member:N", title="Front"),
         alt.Tooltip("note:N", title="Note"),
     ]
@@ -215,10 +212,10 @@ def _pareto_spec(
         ring = base.transform_filter(chosen).mark_point(size=320, strokeWidth=2, color=SKY, filled=False)
         target = base.mark_point(size=400, opacity=0, filled=True).encode(x=x, y=y, tooltip=tips)
         layers += [ring.encode(x=x, y=y), target.add_params(chosen)]
-    return built(alt.layer(*layers), height)
+    return built(alt.layer(*layers), HEIGHT)
 
 
-def deltas(rows: Sequence[Delta], title: str, value_format: str = "+.0%", margin: float | None = None) -> Chart:
+def deltas(rows: Sequence[Delta], title: str, margin: float | None = None) -> Chart:
     """Differences from the baseline with their intervals, one row per variant, one column of rows per metric.
 
     margin: how much worse still counts as equal, drawn as a line below zero.
@@ -242,11 +239,11 @@ def deltas(rows: Sequence[Delta], title: str, value_format: str = "+.0%", margin
     told = [
         f"{r.label} {r.effect} in {r.metric} by {abs(r.value):.3g}" for r in rows if r.effect in ("better", "worse")
     ]
-    return fed(_deltas_spec(title, value_format), listed(words, told), rows=data, lines=lines)
+    return fed(_deltas_spec(title), listed(words, told), rows=data, lines=lines)
 
 
 @cache
-def _deltas_spec(title: str, value_format: str) -> dict[str, Any]:
+def _deltas_spec(title: str) -> dict[str, Any]:
     base = alt.Chart(alt.NamedData("rows"))
     y = alt.Y(
         "label:N",
@@ -254,7 +251,7 @@ def _deltas_spec(title: str, value_format: str) -> dict[str, Any]:
         sort=None,
         axis=alt.Axis(labelLimit=220, ticks=False, domain=False, labelPadding=8, labelOverlap=False, labelFontSize=12),
     )
-    axis = alt.Axis(format=value_format, tickCount=6, gridOpacity=0.4)
+    axis = alt.Axis(format="+.0%", tickCount=6, gridOpacity=0.4)
     colour = alt.Color(
         "effect:N",
         title=None,
@@ -267,9 +264,9 @@ def _deltas_spec(title: str, value_format: str) -> dict[str, Any]:
     tips = [
         alt.Tooltip("label:N", title="Variant"),
         alt.Tooltip("metric:N", title="Metric"),
-        alt.Tooltip("value:Q", title="Difference", format=value_format.replace(".0", ".1")),
-        alt.Tooltip("low:Q", title="From", format=value_format.replace(".0", ".1")),
-        alt.Tooltip("high:Q", title="To", format=value_format.replace(".0", ".1")),
+        alt.Tooltip("value:Q", title="Difference", format="+.1%"),
+        alt.Tooltip("low:Q", title="From", format="+.1%"),
+        alt.Tooltip("high:Q", title="To", format="+.1%"),
         alt.Tooltip("effect:N", title="Verdict"),
         alt.Tooltip("note:N", title="Note"),
     ]

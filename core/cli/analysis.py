@@ -18,14 +18,14 @@ from core.dtypes import canonical_dtype, retype
 from core.errors import ExplorerError
 from core.models import catalogue, formats, spec
 from core.paths import data_dir
+from core.runs.ceilings import kept
 from core.runs.ceilings import measure as ceilings_measured
-from core.runs.forecast import Here, cores, must
+from core.runs.forecast import Here, must
 from core.runs.resolve import supposed_dtype
 from core.runs.store import Store
 from core.types import ModelSpec, to_json
-from hardware import ceilings as roofs
 from hardware.catalogue import find as find_device
-from hardware.detect import machine_id
+from hardware.detect import usable_cores
 
 TOTALS = ("flops", "flops_executed", "weight_bytes", "activation_bytes", "kv_read_bytes", "kv_write_bytes")
 
@@ -127,7 +127,7 @@ def predict(as_json: bool, model: str | None, config: Path | None, device: str, 
 def _predict_here(found: ModelSpec, given: dict[str, Any], sizes: dict[str, Any]) -> predict_here.PredictionHere:
     """By the measured ceilings, and by what this machine's own runs tell of this backend."""
     backend = plugins.get("backend", given["backend"])
-    n = given["threads"] or cores()
+    n = given["threads"] or usable_cores()
     here = must(Here.at(Store(data_dir()), n), n)
     weights = supposed_dtype(backend, found.dtype, given["weights"])
     if given["weights"] and weights != canonical_dtype(given["weights"]):
@@ -143,8 +143,8 @@ def _predict_here(found: ModelSpec, given: dict[str, Any], sizes: dict[str, Any]
 @json_flag
 def ceilings(as_json: bool, threads: int | None, device: str, measure: bool, full: bool) -> None:
     """What this machine really reaches: FLOP/s per dtype and read bandwidth (measured)."""
-    folder, n = data_dir() / "ceilings", threads or cores()
-    found = None if measure else roofs.load(folder, machine_id(), n, device)
+    n = threads or usable_cores()
+    found = None if measure else kept(data_dir(), n, device)
     if found is None:
         last = ""
 
@@ -156,8 +156,8 @@ def ceilings(as_json: bool, threads: int | None, device: str, measure: bool, ful
 
         found = ceilings_measured(data_dir(), n, quick=not full, on_progress=progress, device=device)
     if as_json:
-        derived = {"flop_per_s": found.flop_per_s, "dram_read_bytes_per_s": found.dram_read_bytes_per_s}
-        click.echo(to_json({**msgspec.to_builtins(found), **derived, "knees_bytes": found.knees}))
+        more = {"flop_per_s": found.flop_per_s, "dram_read_bytes_per_s": found.dram_read_bytes_per_s}
+        click.echo(to_json({**msgspec.to_builtins(found), **more, "knees_bytes": found.knees}))
         return
     show(
         [

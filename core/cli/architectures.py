@@ -13,9 +13,12 @@ from core.cli.running import pairs
 from core.cli.sweeping import limits_of, read_plan
 from core.errors import ExplorerError
 from core.paths import data_dir
+from core.report.architectures import markdown
 from core.runs.store import Store
-from core.studies import architecture_findings, architecture_report, free_shapes
 from core.studies import architectures as searching
+from core.studies import free_shapes
+from core.studies.architecture_findings import findings
+from core.studies.architecture_found import FILE
 from core.studies.plan import Architectures, FreeShapes
 from core.types import to_json
 
@@ -82,9 +85,9 @@ def cut(as_json: bool, **given: Any) -> None:
         )
     )
     ledger = searching.carry_out(plan, given["minutes"], _say, given["again"])
-    found = architecture_findings.findings(ledger.state, Store(data_dir()))
-    data, table = to_json(found), architecture_report.markdown(found)
-    _write(ledger.folder, {architecture_findings.FILE: data, "table.md": table.encode()})
+    found = findings(ledger.state, Store(data_dir()))
+    data, table = to_json(found), markdown(found)
+    _write(ledger.folder, {FILE: data, "table.md": table.encode()})
     click.echo(data if as_json else table)
     if not as_json:
         click.echo(f"search      {ledger.folder}")
@@ -120,7 +123,7 @@ def free(as_json: bool, **given: Any) -> None:
     )
     ledger = free_shapes.carry_out(plan, given["minutes"], _say, given["again"])
     found = free_shapes.findings(ledger.state)
-    _write(ledger.folder, {architecture_findings.FILE: to_json(found)})
+    _write(ledger.folder, {FILE: to_json(found)})
     if as_json:
         click.echo(to_json(found))
         return

@@ -11,6 +11,7 @@ from core.cli.group import cli, json_flag, show
 from core.cli.running import pairs, performed
 from core.models import derived
 from core.runs.check import default_strategy
+from core.stats.intervals import ends
 from core.types import Derive, Evaluate, Request, to_json
 
 
@@ -84,9 +85,8 @@ def evaluate(name: str, as_json: bool, **given: Any) -> None:
             click.echo(to_json(result))
             return
         for score in result.scores:
-            low, high = score.low, score.high
-            interval = f" [{low:.4g}, {high:.4g}]" if low is not None and high is not None else ""
-            click.echo(f"{score.label:28} {score.value:.4g}{interval} {score.unit}  n = {score.n}")
+            between = ends(score.low, score.high, ".4g")
+            click.echo(f"{score.label:28} {score.value:.4g}{between} {score.unit}  n = {score.n}")
         for warning in result.warnings:
             click.echo(f"warning: {warning}")
 

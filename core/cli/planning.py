@@ -16,11 +16,12 @@ from core.cli.analysis import architecture, model_options
 from core.cli.group import cli, json_flag, show
 from core.errors import ExplorerError
 from core.paths import data_dir
-from core.runs.forecast import Here, cores, must
+from core.runs.forecast import Here, must
 from core.runs.store import Store
 from core.types import ModelSpec, to_json
 from hardware import prices
 from hardware.catalogue import find as find_device
+from hardware.detect import usable_cores
 
 
 @cli.command("what-if")
@@ -147,6 +148,6 @@ def _priced(now: designs.Design, given: dict[str, Any]) -> list[designs.Design]:
 def _here(spec: ModelSpec, given: dict[str, Any], case: designs.Case) -> tuple[designs.Design, designs.Case]:
     """This machine as measured, with what its own runs tell of the backend, and the case as that backend runs it."""
     backend = plugins.get("backend", given["backend"])
-    n = given["threads"] or cores()
+    n = given["threads"] or usable_cores()
     here = must(Here.at(Store(data_dir()), n), n)
     return here.design(spec, backend, case, f"This machine with {backend.label}")

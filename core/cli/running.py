@@ -15,8 +15,8 @@ from core import plugins
 from core.cli.group import STOPPED, cli, fail, json_flag
 from core.errors import ExplorerError
 from core.paths import data_dir
-from core.runs.check import default_strategy
-from core.runs.resolve import Resolved, resolve
+from core.runs.check import check, default_strategy
+from core.runs.resolve import Resolved
 from core.runs.runner import Runner, options_of
 from core.runs.stages import passes
 from core.runs.store import Run, Store
@@ -106,8 +106,9 @@ def performed(request: Request) -> Iterator[Result]:
     runner = Runner(Store(data_dir()))
     stopped = False
     try:
-        run_id = runner.start(request)
-        for line in beforehand(resolve(request), runner.store):
+        wanted = check(request)
+        run_id = runner.begin(wanted)
+        for line in beforehand(wanted, runner.store):
             click.echo(line, err=True)
         try:
             result = follow(runner, runner.store.open(run_id))

@@ -12,9 +12,9 @@ from core.errors import ExplorerError
 from core.paths import data_dir
 from core.report import many_runs as many_report
 from core.report import studies
+from core.report.run_forms import FORMATS, export_run
 from core.report.runs import report
 from core.report.study_bundle import load_any
-from core.runs.export import FORMATS, export_run
 from core.runs.store import Store
 from core.studies import many_runs
 

@@ -10,9 +10,9 @@ from core.cli import machines as others
 from core.cli.group import cli, fail, json_flag
 from core.errors import ExplorerError
 from core.paths import data_dir
+from core.report import benchmark, ladder
 from core.runs.other_machine import OtherMachine
 from core.runs.store import Store
-from core.studies import benchmark_report, report
 from core.studies.benchmark import hold
 from core.studies.conduct import conduct
 from core.studies.findings import findings
@@ -75,9 +75,9 @@ def _found(ledger: Ledger[Any]) -> tuple[Any, bytes, str]:
     """What came of a study: findings, the report as a page, and as a table."""
     if isinstance(ledger.plan, Plan):
         found = findings(ledger)
-        return found, report.html(found), report.markdown(found)
+        return found, ladder.html(found), ladder.markdown(found)
     stand = standings(ledger)
-    return stand, benchmark_report.html(stand), benchmark_report.markdown(stand)
+    return stand, benchmark.html(stand), benchmark.markdown(stand)
 
 
 def _written(ledger: Ledger[Any]) -> tuple[bytes, str]:

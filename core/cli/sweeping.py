@@ -15,6 +15,7 @@ from core.cli.group import cli, fail, json_flag, show
 from core.cli.running import pairs
 from core.errors import ExplorerError
 from core.paths import data_dir
+from core.report.tables import as_csv
 from core.runs.store import Store
 from core.studies import search as searching
 from core.studies import sweep as sweeping
@@ -88,7 +89,7 @@ def sweep(as_json: bool, **given: Any) -> None:
     found = sweeping.report(ledger.state, Store(data_dir()))
     rows = sweeping.flat(found)
     if given["csv_file"] is not None:
-        _write(given["csv_file"], sweeping.csv_of(rows))
+        _write(given["csv_file"], as_csv(rows))
     if as_json:
         click.echo(to_json(found))
         return
@@ -115,7 +116,7 @@ def _on(plan: Sweep, given: dict[str, Any], as_json: bool) -> None:
     rows = [{"machine": name, **row} for name, report in found.items() for row in sweeping.flat(report)]
     if given["csv_file"] is not None:
         every = dict.fromkeys(column for row in rows for column in row)  # a machine may have measured less
-        _write(given["csv_file"], sweeping.csv_of([{column: row.get(column) for column in every} for row in rows]))
+        _write(given["csv_file"], as_csv([{column: row.get(column) for column in every} for row in rows]))
     if as_json:
         click.echo(to_json({"machines": found, "reasons": reasons}))
     else:

@@ -18,7 +18,7 @@ from core.report.bundle_for_others import clean
 from core.runs.ceilings import ceilings_of, ran_on
 from core.runs.store import Run
 from core.studies.many_runs import configuration
-from core.types import Generate, ModelSpec, PhaseResult, Request, Result, from_json, to_json
+from core.types import Generate, Host, ModelSpec, PhaseResult, Request, Result, Setup, from_json, to_json
 from hardware.ceilings import Ceilings
 
 _HINT = "Measure one with random prompt tokens, at least 3 repeats of 16 tokens or more, and a second each."
@@ -50,7 +50,7 @@ def row_of(runs: Sequence[Run], root: Path, contributor: str) -> Row:
             f"The ceilings of the machine that ran it, with {setup.threads} threads, are not known.",
             f"Measure them on the page Roofline, or run: roofscope ceilings --threads {setup.threads}",
         )
-    machine, rounds = host.machine, [r for _, result in found for r in _rounds(result)]
+    rounds = [r for _, result in found for r in _rounds(result)]
     if not rounds or not last.n_prompt_tokens or last.n_new_tokens < 2:
         raise ExplorerError("This run generated too little for a row.", _HINT)
     row = Row(
@@ -67,30 +67,9 @@ def row_of(runs: Sequence[Run], root: Path, contributor: str) -> Row:
             kernels=setup.kernels[:2000],
             device=setup.device,
         ),
-        workload=Workload(
-            strategy=request.strategy,
-            params=dict(sorted(request.params.items())),
-            options=dict(sorted(last.options.items())),
-            threads=setup.threads or 1,
-            batch=request.batch,
-            prompt_tokens=last.n_prompt_tokens,
-            new_tokens=task.max_new_tokens,
-            random_prompt=task.prompt_tokens is not None,
-            greedy=task.sampling.temperature == 0,
-            seed=request.seed,
-            activation_dtype=setup.activation_dtype,
-            kv_dtype=setup.kv_dtype,
-        ),
+        workload=_workload(request, task, last, setup),
         work=_work(last, decode, prefill),
-        machine=Machine(
-            cpu=machine.cpu[:200],
-            cores=machine.usable_cores,
-            memory_gib=_tier(machine.mem_bytes),
-            cache_bytes=machine.llc_bytes,
-            accelerator="" if setup.device == "cpu" else (setup.device_name or setup.device)[:200],
-            system=machine.os.split(" ")[0],
-            virtual=machine.virtualisation is not None,
-        ),
+        machine=_machine(host, setup),
         roofs=_roofs(ceilings),
         rounds=tuple(rounds),
         n_tokens=last.n_new_tokens,
@@ -103,6 +82,36 @@ def row_of(runs: Sequence[Run], root: Path, contributor: str) -> Row:
         return identified(from_json(to_json(clean(msgspec.to_builtins(row))), Row))
     except msgspec.ValidationError as error:
         raise ExplorerError(f"This run cannot be a row: {error}.", _HINT) from error
+
+
+def _workload(request: Request, task: Generate, result: Result, setup: Setup) -> Workload:
+    return Workload(
+        strategy=request.strategy,
+        params=dict(sorted(request.params.items())),
+        options=dict(sorted(result.options.items())),
+        threads=setup.threads or 1,
+        batch=request.batch,
+        prompt_tokens=result.n_prompt_tokens or 0,
+        new_tokens=task.max_new_tokens,
+        random_prompt=task.prompt_tokens is not None,
+        greedy=task.sampling.temperature == 0,
+        seed=request.seed,
+        activation_dtype=setup.activation_dtype,
+        kv_dtype=setup.kv_dtype,
+    )
+
+
+def _machine(host: Host, setup: Setup) -> Machine:
+    machine = host.machine
+    return Machine(
+        cpu=machine.cpu[:200],
+        cores=machine.usable_cores,
+        memory_gib=_tier(machine.mem_bytes),
+        cache_bytes=machine.llc_bytes,
+        accelerator="" if setup.device == "cpu" else (setup.device_name or setup.device)[:200],
+        system=machine.os.split(" ")[0],
+        virtual=machine.virtualisation is not None,
+    )
 
 
 def _rounds(result: Result) -> list[Round]:

@@ -47,9 +47,9 @@ class Tree:
             self._children.append({})
         return node
 
-    def extend(self, tokens: Iterable[int], parent: int = 0) -> list[int]:
-        """The nodes of a line of tokens behind `parent`."""
-        nodes = []
+    def extend(self, tokens: Iterable[int]) -> list[int]:
+        """The nodes of a line of tokens behind the root."""
+        parent, nodes = 0, []
         for token in tokens:
             parent = self.add(parent, token)
             nodes.append(parent)

@@ -42,6 +42,7 @@ Kind = Literal[
     "stopped",  # closed by us
 ]
 WORDS = 300  # of a server's own sentence
+_PATH = "Look at the address: the API often lies at another port, or below /v1."
 
 
 class Failure(ExplorerError):  # noqa: N818 - of a request, which is what it reports
@@ -126,8 +127,7 @@ def cut(address: Address, at_s: float, began: bool = True) -> Failure:
 
 def html(address: Address, at_s: float, status: int) -> Failure:
     """A web page where an answer should be."""
-    hint = "Look at the address: the API often lies at another port, or below /v1."
-    return Failure("html", f"{address.root} answers with a web page.", hint, at_s=at_s, status=status)
+    return Failure("html", f"{address.root} answers with a web page.", _PATH, at_s=at_s, status=status)
 
 
 def malformed(address: Address, at_s: float, what: str) -> Failure:
@@ -153,70 +153,41 @@ def refused(status: int, headers: Mapping[str, str], body: bytes, address: Addre
     said = _sentence(error, address)
     quoted = f": “{said}”" if said else ""
     retry = retry_after_s(_header(headers, "Retry-After"))
+
+    def failure(kind: Kind, message: str, hint: str, retry: float | None = None) -> Failure:
+        return Failure(kind, message, hint, at_s=at_s, status=status, said=said, retry_after_s=retry)
+
     if 300 <= status < 400:
         to = address.without_key(_header(headers, "Location") or "")[:WORDS]
         hint = f"Add the address to which it sends: {to}." if to else ""
         return Failure("redirect", f"{address.root} sends elsewhere ({status}).", hint, at_s=at_s, status=status)
     if status == 407:
         hint = "Put them into its address, http://USER:PASSWORD@HOST:PORT, or name this server in no_proxy."
-        message = "The proxy of the environment wants a user and a password."
-        return Failure("key", message, hint, at_s=at_s, status=status, said=said)
+        return failure("key", "The proxy of the environment wants a user and a password.", hint)
     if status in (401, 403):
         hint = "Name the environment variable that holds its key, and look whether the key is still good."
         what = "wants a key" if address.key is None else "refuses the key"
-        return Failure("key", f"{address.root} {what}{quoted}.", hint, at_s=at_s, status=status, said=said)
+        return failure("key", f"{address.root} {what}{quoted}.", hint)
     if _is_context(said, error) or status == 413:
         return _context(said or "the request is too large", error, at_s, status)
-    code = str(error.get("code", "")) if isinstance(error, dict) else ""
-    no_model = re.search(r"\bmodel\b", said, re.I) and re.search(
-        r"not found|not exist|unknown|no such|invalid", said, re.I
-    )
-    if code == "model_not_found" or (status in (400, 404) and no_model):
+    if _is_no_model(said, error, status):
         hint = "Choose one of the models that it lists."
-        return Failure(
-            "model", f"The server does not have this model{quoted}.", hint, at_s=at_s, status=status, said=said
-        )
+        return failure("model", f"The server does not have this model{quoted}.", hint)
     if status == 503 and re.search(r"loading", said, re.I):
-        return Failure(
-            "loading",
-            "The server is still loading the model.",
-            "Wait until it has, and try again.",
-            at_s=at_s,
-            status=status,
-            retry_after_s=retry,
-            said=said,
-        )
+        hint = "Wait until it has, and try again."
+        return failure("loading", "The server is still loading the model.", hint, retry)
     if status in (429, 503):
         wait = "Try again later" if retry is None else f"Try again in {retry:g} s"
-        return Failure(
-            "busy",
-            f"The server takes no more requests now ({status}){quoted}.",
-            f"{wait}, or ask for fewer at once.",
-            at_s=at_s,
-            status=status,
-            retry_after_s=retry,
-            said=said,
-        )
+        message = f"The server takes no more requests now ({status}){quoted}."
+        return failure("busy", message, f"{wait}, or ask for fewer at once.", retry)
     if b"<html" in body[:1000].lower() or b"<!doctype html" in body[:1000].lower():
         return html(address, at_s, status)
     if status in (404, 405):
-        hint = "Look at the address: the API often lies at another port, or below /v1."
-        return Failure(
-            "path", f"{address.root} has no such path ({status}){quoted}.", hint, at_s=at_s, status=status, said=said
-        )
+        return failure("path", f"{address.root} has no such path ({status}){quoted}.", _PATH)
     if status >= 500:
-        return Failure(
-            "server",
-            f"The server failed ({status}){quoted}.",
-            "Look into its log.",
-            at_s=at_s,
-            status=status,
-            said=said,
-        )
+        return failure("server", f"The server failed ({status}){quoted}.", "Look into its log.")
     hint = "Change what it names, or leave it out."
-    return Failure(
-        "request", f"The server refused the request ({status}){quoted}.", hint, at_s=at_s, status=status, said=said
-    )
+    return failure("request", f"The server refused the request ({status}){quoted}.", hint)
 
 
 def _header(headers: Mapping[str, str], name: str) -> str | None:
@@ -257,6 +228,13 @@ def _is_context(said: str, error: object) -> bool:
         return True
     long = r"exceed|longer|too long|too large|maximum|larger"
     return bool(re.search(r"context|max_model_len|input length", said, re.I) and re.search(long, said, re.I))
+
+
+def _is_no_model(said: str, error: object, status: int) -> bool:
+    if isinstance(error, dict) and error.get("code") == "model_not_found":
+        return True
+    absent = r"not found|not exist|unknown|no such|invalid"
+    return status in (400, 404) and bool(re.search(r"\bmodel\b", said, re.I) and re.search(absent, said, re.I))
 
 
 def _error_of(body: bytes) -> object:

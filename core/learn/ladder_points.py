@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Literal
 
+from core import plugins
+from core.charts.literature import Measured
 from core.studies.findings import Findings, Row
-from core.studies.report import BACKENDS
 
 Figure = Literal["perplexity", "divergence", "quality"]
 TITLES: dict[Figure, str] = {
@@ -13,17 +14,6 @@ TITLES: dict[Figure, str] = {
     "divergence": "KL divergence from the unquantized model (lower is better)",
     "quality": "Right answers, mean of the tasks (higher is better)",
 }
-
-
-class Measured(NamedTuple):
-    """A variant that a study measured: bits per weight, and a figure of quality with its interval."""
-
-    label: str
-    backend: str
-    bits: float
-    value: float
-    low: float | None
-    high: float | None
 
 
 def quantized(found: Findings, figure: Figure) -> tuple[Measured, ...]:
@@ -36,7 +26,7 @@ def quantized(found: Findings, figure: Figure) -> tuple[Measured, ...]:
 def _point(row: Row, figure: Figure) -> Measured | None:
     if row.bits_per_weight is None:
         return None
-    backend = BACKENDS.get(row.backend, row.backend)
+    backend = plugins.label("backend", row.backend)
     if figure == "quality":
         if row.quality is None:
             return None

@@ -15,6 +15,7 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from core import plugins
+from core.charts.literature import Beside, Range, Reported
 from core.types import Record
 
 Seen = Literal["abstract", "paper", "code", "independent", "secondary"]
@@ -91,14 +92,6 @@ class Literature(Record, omit_defaults=False):
     sentences: tuple[Sentence, ...]
 
 
-class Beside(NamedTuple):
-    """A method's reported speed-up, and the lowest and highest that independent runs found."""
-
-    method: str
-    reported: tuple[float | None, float | None]
-    found: tuple[float, float]
-
-
 class Way(NamedTuple):
     """A link: the page, what to choose there, and what is done there."""
 
@@ -137,6 +130,15 @@ def chosen(
     return tuple(sorted(found, key=lambda w: (w.year, w.title)))
 
 
+def reported(found: Sequence[Work]) -> tuple[Reported, ...]:
+    """Those of the works that report a speed-up, with it."""
+    return tuple(
+        Reported(w.id, w.title, w.family, w.year, w.seen[0], SEEN[w.seen[0]], Range(*w.times), w.setting)
+        for w in found
+        if w.times is not None
+    )
+
+
 def reported_beside_independent() -> tuple[Beside, ...]:
     """Every method of the bench whose own speed-up is known from elsewhere, the largest independent one first."""
     by_id = {w.id: w for w in works()}
@@ -146,8 +148,8 @@ def reported_beside_independent() -> tuple[Beside, ...]:
         work = by_id[name]
         if work.times is not None and set(work.seen) != {"independent"}:
             speeds = [r.speedup for r in rows]
-            found.append(Beside(rows[0].method, work.times, (min(speeds), max(speeds))))
-    return tuple(sorted(found, key=lambda b: -b.found[1]))
+            found.append((max(speeds), Beside(rows[0].method, Range(*work.times), Range(min(speeds), max(speeds)))))
+    return tuple(beside for _, beside in sorted(found, key=lambda f: -f[0]))
 
 
 def way(place: Place) -> Way:
@@ -168,13 +170,3 @@ def way(place: Place) -> Way:
             return Way(_RUN, {"model": place.name}, f"Run {place.name}")
         case "page":
             return Way(place.name, {}, Path(place.name).stem.replace("_", " ").capitalize())
-
-
-def reported(times: Sequence[float | None]) -> str:
-    """`up to 3 ×`, `2 to 3 ×`, `more than 6 ×`."""
-    low, high = times
-    if low is None:
-        return f"up to {high:g} ×"
-    if high is None:
-        return f"more than {low:g} ×"
-    return f"{low:g} ×" if low == high else f"{low:g} to {high:g} ×"

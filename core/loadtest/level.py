@@ -15,7 +15,7 @@ from core.loadtest.events import OURS, Outcome
 from core.loadtest.objectives import Objectives, judged
 from core.loadtest.plan import Mode
 from core.stats.intervals import Interval, wilson
-from core.stats.quantiles import LEVEL, Quantile, quantile
+from core.stats.quantiles import LEVEL, Quantile, median, quantile
 from core.types import Record
 
 SHARES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
@@ -143,8 +143,8 @@ def point(levels: Sequence[Level], limits: Objectives) -> Point:
         goodput=per_s(verdicts["good"]) if limits.stated else None,
         attainment=wilson(verdicts["good"], n_judged) if n_judged and limits.stated else None,
         in_flight=_mean_over(levels, in_flight),
-        prompt_tokens=_median(o.prompt_tokens for o in whole),
-        answer_tokens=_median(o.n_tokens for o in whole),
+        prompt_tokens=median(o.prompt_tokens for o in whole),
+        answer_tokens=median(o.n_tokens for o in whole),
         cached_tokens=_sum(o.cached_tokens for o in whole),
         counted_by=tuple(sorted({o.counted_by for o in whole if o.counted_by})),
     )
@@ -205,11 +205,6 @@ def _mean_over(levels: Sequence[Level], of: Callable[[Level], float | None]) -> 
 
 def _since(moment: float | None, origin: float | None) -> float | None:
     return None if moment is None or origin is None else moment - origin
-
-
-def _median(values: Iterable[int | None]) -> float | None:
-    known = [v for v in values if v is not None]
-    return statistics.median(known) if known else None
 
 
 def _sum(values: Iterable[int | None]) -> int | None:

@@ -5,8 +5,6 @@ What is missing because the test was stopped, or its process died, is missing he
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
@@ -18,6 +16,7 @@ from core.loadtest.events import Answered, Began, Broken, Done, Ended, Event, Op
 from core.loadtest.level import SHARES, Level, Point, counts, point
 from core.loadtest.plan import Mode, Plan
 from core.loadtest.search import Largest, Probe, answer, largest
+from core.report.tables import as_csv
 from core.types import Record, RunStatus, to_json
 
 ExportKind = Literal["csv", "requests", "json"]
@@ -210,19 +209,7 @@ def export(found: Report, events: Iterable[Event], kind: ExportKind) -> str:
     """A test as a file: all of it as JSON, its levels as CSV, or its requests as CSV."""
     if kind == "json":
         return to_json(found).decode() + "\n"
-    table = rows(found) if kind == "csv" else request_rows(events)
-    if not table:
-        return ""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(table[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({k: _safe(v) for k, v in row.items()} for row in table)
-    return text.getvalue()
-
-
-def _safe(value: Any) -> Any:
-    """No cell of text from a server is taken for a formula by a spreadsheet."""
-    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
+    return as_csv(rows(found) if kind == "csv" else request_rows(events))
 
 
 def request_rows(events: Iterable[Event]) -> list[dict[str, Any]]:

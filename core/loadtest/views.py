@@ -5,7 +5,6 @@ Cheap while it goes on: `standing` looks at the newest events alone. Numbers onl
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -14,6 +13,7 @@ from core.loadtest.level import SHARES, Level, Spread, verdict
 from core.loadtest.objectives import Objectives
 from core.loadtest.plan import Plan, named, order
 from core.loadtest.report import Measured, Report
+from core.stats.quantiles import median
 
 Metric = Literal["ttft", "tpot", "itl", "icl", "e2e"]
 METRICS: dict[Metric, str] = {
@@ -141,7 +141,7 @@ def standing(plan: Plan, events: Sequence[Event], spent_s: float) -> Standing:
         n=sum(isinstance(e, Answered) for e in events),
         failed=sum(bool(e.outcome.failure) and e.outcome.failure != OURS for e in recent),
         per_s=len(whole) / over_s if whole else None,
-        e2e_s=statistics.median(took) if took else None,
+        e2e_s=median(took),
         note=note,
     )
 

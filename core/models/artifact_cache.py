@@ -1,4 +1,4 @@
-"""The cache of derived files: folders named by what they were made from, whole or absent.
+"""The cache of converted files: folders named by what they were made from, whole or absent.
 
 A folder is built beside its final place, forced to disk and renamed, under a lock between processes.
 A crash, a kill or a full disk leaves at most a `part-` folder, which the next build sweeps away. Before a build the

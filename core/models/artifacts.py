@@ -1,8 +1,8 @@
-"""The files a backend needs and a model does not have: derived once, kept in the cache, found again.
+"""The files a backend needs and a model does not have: converted once, kept in the cache, found again.
 
 Knows the routes: gguf -> hf -> onnx, config -> hf -> onnx, hf -> gguf and, for the families that can be written so,
-config -> gguf. The conversions themselves are in
-gguf_to_hf, random_weights, onnx_export and hf_to_gguf; keeping their results whole is artifact_cache's.
+config -> gguf. The conversions themselves are in gguf_to_hf, random_weights, onnx_export and hf_to_gguf; keeping their
+results whole is artifact_cache's.
 
 `provide` works in this process. The worker asks for the same through a process of its own,
 
@@ -36,12 +36,12 @@ SOURCES = {
     "hf": {"gguf", "config"},
     "onnx": {"hf", "gguf", "config"},
     "gguf": {"hf", "config"},
-}  # what each is derived from
+}  # what each is converted from
 _TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
 
 
 def provide(entry: ModelEntry, wanted: tuple[str, ...], progress: Progress, alone: bool = False) -> tuple[str, str]:
-    """(format, path): the first of the `wanted` formats that the model has, or else can be derived into.
+    """(format, path): the first of the `wanted` formats that the model has, or else can be converted into.
 
     "config" comes back as a folder with config.json and tokenizer files. alone: this process is there for nothing
     else, so that PyTorch may work in it. Raises ExplorerError when there is no route, when the source is damaged
@@ -136,8 +136,8 @@ def restorable(entry: ModelEntry) -> bool:
     return found is not None and found.method in RESTORED
 
 
-def derived_dtype(kind: str, stored: str) -> str:
-    """The number format of what is derived into `kind` from weights in `stored`: a GGUF keeps it, others are fp32."""
+def converted_dtype(kind: str, stored: str) -> str:
+    """The number format of what is converted into `kind` from weights in `stored`: a GGUF keeps it, others are fp32."""
     return stored if kind == "gguf" else "fp32"
 
 

@@ -155,26 +155,32 @@ def _folder(path: Path, look_inside: bool = True) -> dict[str, str]:
             names = ", ".join(f.name for f in found[:4])
             raise ExplorerError(f"The folder {path.name} holds {len(found)} models ({names}).", "Choose one file.")
         return _file(found[0])
+    raise _no_model(path, look_inside)
+
+
+def _no_model(path: Path, look_inside: bool) -> ExplorerError:
+    """Why a folder holds none, in the order in which one reason explains another."""
+    config = path / "config.json"
     if (path / weight_files.ADAPTER).is_file():
-        raise weight_files.adapter(path)
+        return weight_files.adapter(path)
     there = sorted(path.iterdir())
     if odd := next((f for f in there if _is_in_capitals(f.name)), None):
-        raise ExplorerError(
+        return ExplorerError(
             f"{odd.name} in {path.name} is not found by any library: they look for {odd.name.lower()}.",
             f"Rename it to {odd.name.lower()}.",
         )
     pickles = [f for f in there if f.suffix.lower() in PICKLES and not f.name.startswith(_OF_TRAINING)]
     if pickles:
-        raise _pickle(pickles[0].name)
+        return _pickle(pickles[0].name)
     if foreign := next((f for f in there if f.suffix.lower() in _OTHERS and not f.is_dir()), None):
-        raise _of_another(foreign.name)
+        return _of_another(foreign.name)
     if weight_files.unfinished(path):
-        raise ExplorerError(
+        return ExplorerError(
             f"The folder {path.name} holds no whole model: a download into it is not finished.",
             "Let the download end, or start it again.",
         )
     if config.is_file() and (exports := sorted((*path.glob("*.onnx"), *path.glob("onnx/*.onnx")))):
-        raise ExplorerError(
+        return ExplorerError(
             f"The folder {path.name} has its weights as {exports[0].relative_to(path)}, and only a model.onnx beside "
             "config.json is read.",
             "Put config.json, the tokenizer's files and the export, called model.onnx, into one folder.",
@@ -182,32 +188,32 @@ def _folder(path: Path, look_inside: bool = True) -> dict[str, str]:
     folders = [f for f in there if f.is_dir() and not f.name.startswith(".")][:_MOST_INSIDE] if look_inside else []
     inside = sorted((len(f.name), f) for f in folders if _is_model(f))  # of checkpoints the last one last
     if config.is_file() and inside:
-        raise ExplorerError(
+        return ExplorerError(
             f"The folder {path.name} has a config.json but no weights, and {inside[-1][1].name} in it has both.",
             f"Choose {inside[-1][1]}.",
         )
     if config.is_file():
-        raise ExplorerError(
+        return ExplorerError(
             f"The folder {path.name} has a config.json but no weights.",
             "Choose the config.json itself to study the architecture with random weights.",
         )
     if config.is_symlink():
-        raise ExplorerError(
+        return ExplorerError(
             f"config.json in {path.name} is a link that leads nowhere.", "Download the model again, or mend the link."
         )
     if weights := [f.name for f in there if f.suffix in (".safetensors", ".onnx")]:
-        raise ExplorerError(
+        return ExplorerError(
             f"The folder {path.name} holds weights ({weights[0]}) but no config.json, which tells their architecture.",
             "Put the model's config.json beside them.",
         )
     if (path / "model_index.json").is_file():
-        raise ExplorerError(f"The folder {path.name} holds a pipeline for images, and no language model.", _WANTED)
+        return ExplorerError(f"The folder {path.name} holds a pipeline for images, and no language model.", _WANTED)
     if inside:
-        raise ExplorerError(
+        return ExplorerError(
             f"The folder {path.name} holds no model itself, but {inside[-1][1].name} in it does.",
             f"Choose {inside[-1][1]}.",
         )
-    raise ExplorerError(f"The folder {path.name} holds no model.", _WANTED)
+    return ExplorerError(f"The folder {path.name} holds no model.", _WANTED)
 
 
 def _is_model(folder: Path) -> bool:

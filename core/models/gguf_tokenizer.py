@@ -13,79 +13,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from core import word_rules
 from core.errors import ExplorerError
 
-_GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-_LLAMA3 = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
-    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-_TEKKEN = (  # as llama.cpp has it, which leaves combining marks out of words
-    r"[^\r\n\p{L}\p{N}]?((?=\p{L})[^a-z])*((?=\p{L})[^A-Z])+|[^\r\n\p{L}\p{N}]?((?=\p{L})[^a-z])+((?=\p{L})[^A-Z])*"
-    r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-_QWEN2 = _LLAMA3.replace("{1,3}", "")
-_ENDINGS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
-_GPT4O = (
-    _TEKKEN.replace("[^A-Z])+|", f"[^A-Z])+{_ENDINGS}|")
-    .replace("[^A-Z])*|", f"[^A-Z])*{_ENDINGS}|")
-    .replace(r"\p{N}|", r"\p{N}{1,3}|")
-)
-_DEEPSEEK3 = (
-    r"\p{N}{1,3}",
-    "[一-龥\u3040-ゟ゠-ヿ]+",
-    r"""[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+"""
-    r"| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
-)
-# as llama.cpp has it, which keeps capitals and small letters together and leaves combining marks out of words
-_KIMI = (
-    r"\p{Han}+|[^\r\n\p{L}\p{N}]?[\p{L}&&[^\p{Han}]]+"
-    + _ENDINGS
-    + r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-_CASED = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]"
-_KIMI_ITSELF = _KIMI.replace(
-    r"[^\r\n\p{L}\p{N}]?[\p{L}&&[^\p{Han}]]+" + _ENDINGS,
-    "|".join(rf"[^\r\n\p{{L}}\p{{N}}]?{_CASED[0]}{a}{_CASED[1]}{b}{_ENDINGS}" for a, b in ("*+", "+*")),
-)
-
-# tokenizer.ggml.pre -> the regular expressions that cut a text before merging, one after the other
-_PRE: dict[str, tuple[str, ...]] = {
-    "gpt-2": (_GPT2,),
-    "smollm": (r"\p{N}", _GPT2),
-    "starcoder": (r"\p{N}", _GPT2),
-    "refact": (r"\p{N}", _GPT2),
-    "olmo": (_GPT2,),
-    "phi-2": (_GPT2,),
-    "default": (r"[\p{P}\$\+<=>\^\~\|]+", _GPT2, r"\p{N}+", r"[0-9][0-9][0-9]"),
-    "tekken": (_TEKKEN,),
-    "llama-bpe": (_LLAMA3,),
-    "dbrx": (_LLAMA3,),
-    "smaug-bpe": (_LLAMA3,),
-    "qwen2": (_QWEN2,),
-    "deepseek-r1-qwen": (_QWEN2,),
-    "qwen35": (_QWEN2.replace(r"]?\p{L}+", r"]?[\p{L}\p{M}]+").replace(r"\s\p{L}\p{N}", r"\s\p{L}\p{M}\p{N}"),),
-    "gpt-4o": (_GPT4O,),
-    "deepseek-v3": _DEEPSEEK3,
-    "deepseek-coder": (r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", "[一-龥ࠀ-一가-\ud7ff]+", r"\p{N}"),
-    "falcon": (r"[\p{P}\$\+<=>\^\~\|`]+", _GPT2, r"[0-9][0-9][0-9]"),
-    "kimi-k2": (_KIMI,),
-    "seed-coder": (_QWEN2.replace(r"[^\s\p{L}\p{N}]+[\r\n]*", r"[^\s\p{L}\p{N}\r\n]+"),),
-}
-# Other names of these rules (llama-vocab.cpp)
-_SAME: dict[str, tuple[str, ...]] = {
-    "gpt-2": ("mpt", "jais", "trillion", "granite-docling", "gigachat", "a.x-4.0", "mellum", "exaone4"),
-    "smollm": ("command-r", "codeshell", "exaone", "minerva-7b", "mellum2"),
-    "llama-bpe": ("llama3", "llama-v3", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2"),
-    "dbrx": ("glm4", "chatglm-bpe"),
-    "qwen2": ("stablelm2", "megrez", "hunyuan", "solar-open", "kormo", "grok-2"),
-    "gpt-4o": ("llama4", "kanana2", "minimax-m2"),
-    "deepseek-v3": ("hunyuan-dense", "joyai-llm"),
-}
-_OF_ITS_MAKER = {"kimi-k2": (_KIMI_ITSELF,)}  # where llama.cpp cuts otherwise than the model's own tokenizer
-_RULE = {name: name for name in _PRE} | {name: rule for rule, names in _SAME.items() for name in names}
 _BOS_BY_DEFAULT = {"llama-bpe", "tekken"}
-_WHOLE_WORDS = {"llama-bpe", "tekken"}  # a word that is a token stays whole, whatever the merges say
 
 # Of files written here, what the keys of llama.cpp cannot say (core.backends.llama_cpp.vocabulary reads them, too):
 END_IDS = "roofscope.end_token_ids"  # all ids that end a text
@@ -192,7 +123,7 @@ def special_ids(metadata: Mapping[str, Any], n_tokens: int) -> dict[str, int]:
     return found
 
 
-def write_bytes(vocab_size: int, folder: Path, max_context: int | None = None) -> None:
+def write_bytes(vocab_size: int, folder: Path) -> None:
     """Write a tokenizer that has no vocabulary: id = byte; higher ids are shown as their number.
 
     For models with random weights. With fewer than 256 ids the bytes above are left out.
@@ -205,7 +136,7 @@ def write_bytes(vocab_size: int, folder: Path, max_context: int | None = None) -
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.save(str(folder / "tokenizer.json"))
-    _write_config(folder, {}, max_context)
+    _write_config(folder, {})
 
 
 def byte_alphabet() -> list[str]:
@@ -216,40 +147,12 @@ def byte_alphabet() -> list[str]:
     return [chars[b] for b in range(256)]
 
 
-def rules() -> tuple[str, ...]:
-    """llama.cpp's names of the rules that cut a text into words (tokenizer.ggml.pre), the commonest of equals first."""
-    return tuple(_PRE)
-
-
-def rules_of_makers() -> tuple[str, ...]:
-    """Those of them by which llama.cpp cuts some texts otherwise than the model's own tokenizer."""
-    return tuple(_OF_ITS_MAKER)
-
-
-def splitter(rule: str, of_its_maker: bool = False) -> Any:
-    """The rule as a pre-tokenizer of the `tokenizers` library, bytes as their printable characters.
-
-    of_its_maker: as the model's own tokenizer has it, where llama.cpp's differs.
-    """
-    from tokenizers import Regex, pre_tokenizers
-
-    name = _RULE[rule]
-    expressions = _OF_ITS_MAKER.get(name, _PRE[name]) if of_its_maker else _PRE[name]
-    cuts = [pre_tokenizers.Split(Regex(r), behavior="isolated") for r in expressions]
-    return pre_tokenizers.Sequence([*cuts, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
-
-
-def keeps_whole_words(rule: str) -> bool:
-    """Whether a word that is a token stays whole, whatever the merges say."""
-    return _RULE[rule] in _WHOLE_WORDS
-
-
 def ends_turn(token: str) -> bool:
     """Whether llama.cpp stops at this token by its name alone."""
     return token in _END_OF_TURN
 
 
-def _write_config(folder: Path, config: dict[str, Any], max_context: int | None) -> None:
+def _write_config(folder: Path, config: dict[str, Any], max_context: int | None = None) -> None:
     config = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False, **config}
     if max_context:
         config["model_max_length"] = max_context
@@ -278,7 +181,7 @@ def _byte_level_bpe(metadata: dict[str, Any], tokens: list[str]) -> Any:
     from tokenizers import Tokenizer, decoders, models
 
     pre = metadata.get("tokenizer.ggml.pre", "default")
-    if pre not in _RULE:
+    if not word_rules.known(pre):
         raise ExplorerError(
             f"The file's tokenizer splits text by the rule '{pre}', which cannot be converted.",
             "Run it with llama.cpp.",
@@ -286,8 +189,8 @@ def _byte_level_bpe(metadata: dict[str, Any], tokens: list[str]) -> Any:
     vocab = {token: i for i, token in enumerate(tokens)}
     pairs = [_pair(merge) for merge in metadata.get("tokenizer.ggml.merges", ())]
     merges = [(a, b) for a, b in pairs if a in vocab and b in vocab and a + b in vocab]
-    tokenizer = Tokenizer(models.BPE(vocab, merges, ignore_merges=keeps_whole_words(pre)))
-    tokenizer.pre_tokenizer = splitter(pre)
+    tokenizer = Tokenizer(models.BPE(vocab, merges, ignore_merges=word_rules.keeps_whole_words(pre)))
+    tokenizer.pre_tokenizer = word_rules.splitter(pre)
     tokenizer.decoder = decoders.ByteLevel()
     return tokenizer
 
@@ -352,7 +255,7 @@ def _add_special(
 
 def _adds(metadata: Mapping[str, Any], n_tokens: int) -> tuple[bool, bool]:
     """Whether a text gets a BOS before it and an EOS behind it; without a word in the file, as llama.cpp has it."""
-    rule = _RULE.get(metadata.get("tokenizer.ggml.pre", ""))
+    rule = word_rules.rule_of(metadata.get("tokenizer.ggml.pre", ""))
     default = metadata.get("tokenizer.ggml.model") == "llama" or rule in _BOS_BY_DEFAULT
     begins = metadata.get("tokenizer.ggml.add_bos_token", default)
     ends = metadata.get("tokenizer.ggml.add_eos_token", False)

@@ -11,6 +11,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from core import word_rules
 from core.errors import ExplorerError
 from core.library_tokenizer import library_tokenizer, special_tokens
 from core.models import gguf_tokenizer
@@ -151,9 +152,9 @@ def _rule(tokenizer: Any, content: dict[str, Any], pairs: list[tuple[str, ...]])
     Whether a word that is a token stays whole comes with the rule; where its merges make every word, both are the same.
     """
     cuts = _cuts(tokenizer)
-    same = [n for n in gguf_tokenizer.rules() if gguf_tokenizer.splitter(n).pre_tokenize_str(_HARD) == cuts]
+    same = [n for n in word_rules.rules() if word_rules.splitter(n).pre_tokenize_str(_HARD) == cuts]
     whole_words = bool(content["model"].get("ignore_merges"))
-    exact = next((name for name in same if gguf_tokenizer.keeps_whole_words(name) == whole_words), None)
+    exact = next((name for name in same if word_rules.keeps_whole_words(name) == whole_words), None)
     if exact is not None:
         return exact
     if same and _merges_make_every_word(content, pairs):
@@ -166,8 +167,8 @@ def _rule(tokenizer: Any, content: dict[str, Any], pairs: list[tuple[str, ...]])
 def _of_its_maker(tokenizer: Any) -> str | None:
     """The name of the rule that is this one, but for texts that llama.cpp cuts otherwise; None where there is none."""
     cuts = _cuts(tokenizer)
-    rules = gguf_tokenizer.rules_of_makers()
-    return next((n for n in rules if gguf_tokenizer.splitter(n, True).pre_tokenize_str(_HARD) == cuts), None)
+    rules = word_rules.rules_of_makers()
+    return next((n for n in rules if word_rules.splitter(n, True).pre_tokenize_str(_HARD) == cuts), None)
 
 
 def _cuts(tokenizer: Any) -> list[Any]:

@@ -6,18 +6,17 @@ from typing import Any
 
 import msgspec
 
-from core import plugins
 from core.charts.curves import curve
 from core.charts.labels import si
 from core.charts.standings import speedups
 from core.report import page
+from core.report.figures import NONE, about, engine
 from core.report.page import Section, Table
-from core.stats.intervals import Interval
+from core.report.tables import as_markdown
+from core.stats.intervals import Interval, in_words
 from core.stats.paired import noninferiority
-from core.studies.report import about
 from core.studies.standings import Standing, Standings
 
-NONE = "–"
 HEADER = (
     "Way to decode",
     "Engine",
@@ -57,15 +56,13 @@ def sections(s: Standings) -> list[Section]:
 
 def markdown(s: Standings) -> str:
     """The table, and under it what the numbers mean."""
-    lines = ["| " + " | ".join(HEADER) + " |", "|" + "---|" * len(HEADER)]
-    lines += ["| " + " | ".join(c.replace("|", "/") for c in cells(s, row)) + " |" for row in s.rows]
-    return "\n\n".join(["\n".join(lines), where(s), *words(s)]) + "\n"
+    return "\n\n".join([as_markdown(HEADER, [cells(s, row) for row in s.rows]), where(s), *words(s)]) + "\n"
 
 
 def cells(s: Standings, row: Standing) -> tuple[str, ...]:
     """One line of the table; a configuration that could not take part says why."""
     if not row.n:
-        return (row.label, _engine(row.backend), row.reason, *[NONE] * (len(HEADER) - 3))
+        return (row.label, engine(row.backend), row.reason, *[NONE] * (len(HEADER) - 3))
     energy = row.energy
     joules = si(energy.joules_per_token, "J") if energy is not None and energy.joules_per_token else NONE
     if energy is not None and energy.provenance == "estimated":
@@ -74,7 +71,7 @@ def cells(s: Standings, row: Standing) -> tuple[str, ...]:
     own = next(c.own for c in s.plan.configurations if c.id == row.id)
     return (
         row.label,
-        _engine(row.backend),
+        engine(row.backend),
         f"{row.accuracy:.3f} (n = {row.n})" if row.accuracy is not None else NONE,
         NONE if row.tokens_per_forward is None else f"{row.tokens_per_forward:.2f}",
         NONE if row.tok_per_s is None else f"{about(row.disturbed)}{row.tok_per_s:.1f}",
@@ -92,17 +89,34 @@ def cells(s: Standings, row: Standing) -> tuple[str, ...]:
 
 def words(s: Standings) -> list[str]:
     """What was compared with what, and the claim in sentences."""
-    plan = s.plan
-    baseline, candidate = (next(r for r in s.rows if r.id == name) for name in (plan.baseline, plan.candidate))
+    return [
+        _compared(s),
+        *_claim(s),
+        *_out_of_domain(s),
+        *_slower(s),
+        *_early(s),
+        *_disturbed(s),
+        *(f"{r.label}: {r.reason}" for r in s.rows if r.reason and r.n),
+    ]
+
+
+def _compared(s: Standings) -> str:
+    plan, baseline = s.plan, _row(s, s.plan.baseline)
     fastest = next((r.label for r in s.rows if r.id == s.fastest), s.fastest)
-    found = [
+    return (
         "Questions from tables that no training has seen; every configuration answers the same ones, "
         f"{plan.questions} per round and fresh process, in a random order. Speed: tokens per second of decoding after "
-        f"the first token; speed-up over {baseline.label} in {_engine(baseline.backend)}; intervals are 95 % "
+        f"the first token; speed-up over {baseline.label} in {engine(baseline.backend)}; intervals are 95 % "
         "bootstraps over questions. "
         f"The fastest autoregressive configuration is {fastest}. Predicted: tokens per forward over what drafting "
         f"and a forward of as many tokens cost, v(n), the median of {plan.looks} looks at it in processes of their own."
-    ]
+    )
+
+
+def _claim(s: Standings) -> list[str]:
+    """The candidate against the baseline: its speed, its accuracy, and whether it is shown to be no worse."""
+    baseline, candidate = _row(s, s.plan.baseline), _row(s, s.plan.candidate)
+    found = []
     if candidate.speedup is not None and candidate.accuracy is not None and baseline.accuracy is not None:
         faster = _interval(candidate.speedup, candidate.disturbed or baseline.disturbed)
         found.append(
@@ -110,25 +124,30 @@ def words(s: Standings) -> list[str]:
             f"{candidate.tokens_per_forward:.2f} tokens per forward; accuracy {candidate.accuracy:.3f} against "
             f"{baseline.accuracy:.3f}."
         )
-    if candidate.against is not None:
-        c = candidate.against
-        verdict = noninferiority(c, plan.margin)
-        ends = c.difference
-        interval = f"[{ends.low:+.3f}, {ends.high:+.3f}]" if ends.low is not None and ends.high is not None else ""
+    if (c := candidate.against) is not None:
+        verdict = noninferiority(c, s.plan.margin)
         found.append(
-            f"Difference of accuracy {ends.value:+.3f} {interval} over {c.n} questions, {len(c.lost)} lost and "
-            f"{len(c.gained)} gained, p = {c.p:.3g} ({c.test}). Margin {plan.margin:g}, stated before: "
+            f"Difference of accuracy {in_words(c.difference, '+.3f')} over {c.n} questions, {len(c.lost)} lost and "
+            f"{len(c.gained)} gained, p = {c.p:.3g} ({c.test}). Margin {s.plan.margin:g}, stated before: "
             f"{verdict.verdict}. {verdict.sentence}"
         )
-    if s.away is not None:
-        asked, per_forward = f"{s.away.label.lower()}, {s.away.n} items", s.away.tokens_per_forward
-        found.append(
-            f"Out of domain ({asked}): {_interval(s.away.speedup)} times the speed"
-            + (f" at {per_forward:.2f} tokens per forward" if per_forward is not None else "")
-            + f"; score {s.away.score:.2f} against {s.away.baseline_score:.2f}."
-        )
+    return found
+
+
+def _out_of_domain(s: Standings) -> list[str]:
+    if s.away is None:
+        return []
+    asked, per_forward = f"{s.away.label.lower()}, {s.away.n} items", s.away.tokens_per_forward
+    return [
+        f"Out of domain ({asked}): {_interval(s.away.speedup)} times the speed"
+        + (f" at {per_forward:.2f} tokens per forward" if per_forward is not None else "")
+        + f"; score {s.away.score:.2f} against {s.away.baseline_score:.2f}."
+    ]
+
+
+def _slower(s: Standings) -> list[str]:
     slower = [
-        f"{r.label} ({_engine(r.backend)}), whose forwards cost {r.tokens_per_forward / r.predicted:.1f} times one of "
+        f"{r.label} ({engine(r.backend)}), whose forwards cost {r.tokens_per_forward / r.predicted:.1f} times one of "
         f"a single token and give {r.tokens_per_forward:.2f} tokens"
         for r in s.rows
         if r.over_autoregressive is not None
@@ -136,21 +155,31 @@ def words(s: Standings) -> list[str]:
         and r.predicted
         and r.tokens_per_forward
     ]
-    if slower:
-        found.append(f"Slower here than their own model autoregressively: {'; '.join(slower)}.")
-    early = [c.label for c in plan.configurations if c.params.get("early")]
-    if early:
-        found.append(
-            f"{' and '.join(early)}: the forward that reads the prompt carries the first guesses, so that one step of "
-            "its decoding is counted to the first token; its column to compare is the whole answer."
-        )
-    if disturbed := [f"{r.label} ({_engine(r.backend)}) in {r.disturbed}" for r in s.rows if r.disturbed]:
-        found.append(
-            f"Rounds that were disturbed by other work on the machine: {', '.join(disturbed)}. Speeds and ratios in "
-            "which they count are marked ~."
-        )
-    found += [f"{r.label}: {r.reason}" for r in s.rows if r.reason and r.n]
-    return found
+    return [f"Slower here than their own model autoregressively: {'; '.join(slower)}."] if slower else []
+
+
+def _early(s: Standings) -> list[str]:
+    early = [c.label for c in s.plan.configurations if c.params.get("early")]
+    if not early:
+        return []
+    return [
+        f"{' and '.join(early)}: the forward that reads the prompt carries the first guesses, so that one step of "
+        "its decoding is counted to the first token; its column to compare is the whole answer."
+    ]
+
+
+def _disturbed(s: Standings) -> list[str]:
+    disturbed = [f"{r.label} ({engine(r.backend)}) in {r.disturbed}" for r in s.rows if r.disturbed]
+    if not disturbed:
+        return []
+    return [
+        f"Rounds that were disturbed by other work on the machine: {', '.join(disturbed)}. Speeds and ratios in "
+        "which they count are marked ~."
+    ]
+
+
+def _row(s: Standings, name: str) -> Standing:
+    return next(r for r in s.rows if r.id == name)
 
 
 def where(s: Standings) -> str:
@@ -162,16 +191,8 @@ def where(s: Standings) -> str:
     )
 
 
-def _engine(backend: str) -> str:
-    label: str = plugins.get("backend", backend).label
-    return label
-
-
 def _interval(found: Interval | None, disturbed: int = 0) -> str:
-    if found is None:
-        return NONE
-    ends = f" [{found.low:.2f}, {found.high:.2f}]" if found.low is not None and found.high is not None else ""
-    return f"{about(disturbed)}{found.value:.2f}{ends}"
+    return in_words(found, ".2f") if found is None else f"{about(disturbed)}{in_words(found, '.2f')}"
 
 
 def _curves(s: Standings) -> list[tuple[str, str, Any, int]]:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
+from core import plugins
 from core.charts.labels import si
-from core.stats.intervals import Interval
+from core.stats.intervals import Interval, ends
 
 NONE = "–"
+engine = partial(plugins.label, "backend")  # `llama.cpp`; a name that is no backend here stays
 
 
 def shown(value: float | None, unit: str) -> str:
@@ -17,9 +21,14 @@ def shown(value: float | None, unit: str) -> str:
     return si(value, unit, 4 if unit == "s" else 3)
 
 
+def about(disturbed: int) -> str:
+    """The sign before a speed, or a ratio of speeds, that is not the machine's own."""
+    return "~" if disturbed else ""
+
+
 def between(low: float | None, high: float | None, unit: str) -> str:
     """` [80 ms, 86 ms]` behind a figure; empty where an end is not known."""
-    return "" if low is None or high is None else f" [{shown(low, unit)}, {shown(high, unit)}]"
+    return ends(low, high, lambda value: shown(value, unit))
 
 
 def with_interval(value: Interval | None, unit: str) -> str:
@@ -31,5 +40,4 @@ def times(ratio: Interval | None) -> str:
     """`1.25 × [1.1, 1.4]`."""
     if ratio is None:
         return NONE
-    ends = "" if ratio.low is None or ratio.high is None else f" [{ratio.low:.3g}, {ratio.high:.3g}]"
-    return f"{ratio.value:.3g} ×{ends}"
+    return f"{ratio.value:.3g} ×{ends(ratio.low, ratio.high, '.3g')}"

@@ -11,15 +11,15 @@ from core.charts.chart import Chart
 from core.charts.labels import si
 from core.charts.tradeoff import Delta, Point, deltas, pareto
 from core.report import page
+from core.report.figures import NONE, about, engine
 from core.report.page import Section, Table
-from core.stats.intervals import Ratio
+from core.report.tables import as_markdown
+from core.stats.intervals import Ratio, ends
 from core.studies.composites import CANDIDATES
 from core.studies.findings import DISCORDANCE, Cell, Findings, Row
 from core.types import Energy, Record
 
-NONE = "–"
 MARKS = {"worse": " ▼", "better": " ▲", "": ""}
-BACKENDS = {"llama_cpp": "llama.cpp", "onnxruntime": "ONNX Runtime", "pytorch": "PyTorch"}
 
 
 class Shown(Record):
@@ -100,10 +100,7 @@ def _made(f: Findings) -> Section:
 
 def markdown(f: Findings) -> str:
     """The table, and under it what the numbers mean."""
-    lines = ["| " + " | ".join(header(f)) + " |", "|" + "---|" * len(header(f))]
-    for row in f.rows:
-        cells = [f"{c.text} {c.range}".strip().replace("|", "/") for c in line(f, row).cells]
-        lines.append("| " + " | ".join(cells) + " |")
+    table = as_markdown(header(f), [_plain(line(f, row)) for row in f.rows])
     kept = ", ".join(c.label for c in CANDIDATES if any(v.composite == c.name and v.kept for v in f.verdicts))
     words = [
         f"{where(f)} {how(f)}",
@@ -113,7 +110,7 @@ def markdown(f: Findings) -> str:
         *f.remarks,
         *(f"{row.label}: {row.reason}" for row in f.rows if row.reason),
     ]
-    return "\n".join([*lines, "", *(w for w in words if w)]) + "\n"
+    return "\n".join([table, "", *(w for w in words if w)]) + "\n"
 
 
 # ------------------------------------------------------------ the table
@@ -147,7 +144,7 @@ def line(f: Findings, row: Row) -> Line:
     return Line(
         cells=(
             Shown(text=row.label),
-            Shown(text=BACKENDS.get(row.backend, row.backend)),
+            Shown(text=engine(row.backend)),
             Shown(text=NONE if row.bits_per_weight is None else f"{row.bits_per_weight:.2f}"),
             Shown(text=NONE if row.memory_bytes is None else si(row.memory_bytes, "B")),
             Shown(text=NONE if row.tok_per_s is None else f"{about(row.disturbed)}{row.tok_per_s:.1f}"),
@@ -160,23 +157,17 @@ def line(f: Findings, row: Row) -> Line:
     )
 
 
-def about(disturbed: int) -> str:
-    """The sign before a speed, or a ratio of speeds, that is not the machine's own."""
-    return "~" if disturbed else ""
-
-
 def _ratio(ratio: Ratio | None, disturbed: int) -> Shown:
     if ratio is None:
         return Shown(text=NONE)
-    ends = f"[{ratio.low:.2f}, {ratio.high:.2f}]" if ratio.low is not None and ratio.high is not None else ""
-    return Shown(text=f"{about(disturbed)}{ratio.value:.2f}", range=ends)
+    return Shown(text=f"{about(disturbed)}{ratio.value:.2f}", range=ends(ratio.low, ratio.high, ".2f").strip())
 
 
 def _quality(row: Row) -> Shown:
     if row.quality is None:
         return Shown(text=NONE)
-    ends = f"[{row.quality_low:.3f}, {row.quality_high:.3f}]" if row.quality_low is not None else ""
-    return Shown(text=f"{row.quality:.3f}{MARKS[row.mark]}", range=ends)
+    between = ends(row.quality_low, row.quality_high, ".3f").strip()
+    return Shown(text=f"{row.quality:.3f}{MARKS[row.mark]}", range=between)
 
 
 def _cell(cell: Cell | None) -> Shown:
@@ -201,8 +192,7 @@ def _value(row: Row, name: str) -> Shown:
     value = next((v for v in row.composites if v.composite == name), None)
     if value is None or value.value is None:
         return Shown(text=NONE, range=value.reason if value else "")
-    ends = f"[{value.low:.3g}, {value.high:.3g}]" if value.low is not None and value.high is not None else ""
-    return Shown(text=f"{value.value:.3g}", range=ends)
+    return Shown(text=f"{value.value:.3g}", range=ends(value.low, value.high, ".3g").strip())
 
 
 # ------------------------------------------------------------ the charts
@@ -214,7 +204,7 @@ def front_chart(f: Findings, pick: bool = False) -> Chart:
         Point(
             id=row.id,
             label=row.label,
-            group=BACKENDS.get(row.backend, row.backend),
+            group=engine(row.backend),
             x=row.speedup.value,
             y=row.quality,
             x_low=row.speedup.low,
@@ -309,7 +299,7 @@ def _evidence(f: Findings) -> tuple[tuple[str, ...], ...]:
 def _volumes(found: Mapping[str, float]) -> str:
     if not found:
         return ""
-    parts = ", ".join(f"{BACKENDS.get(n, n)} {v:.3g}" for n, v in found.items())
+    parts = ", ".join(f"{engine(n)} {v:.3g}" for n, v in found.items())
     return (
         "Hypervolume of the fronts, in halvings of time times quality above chance, from a sixteenth of the baseline's "
         f"speed and the quality of guessing: {parts}."

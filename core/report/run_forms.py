@@ -5,13 +5,12 @@ Forms called `notexts` hold nobody's words; they and the HTML hold no path and n
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
 
+from core.report.tables import as_csv
 from core.runs.passes import verdicts
 from core.runs.store import Run
 from core.types import Item, Result, Step, to_json
@@ -39,15 +38,19 @@ def _json(run: Run) -> bytes:
     return to_json({"request": run.request, "created_s": run.created_s, **named, "result": run.result()})
 
 
+def _table(rows: Sequence[dict[str, Any]]) -> bytes:
+    return as_csv(rows).encode()
+
+
 def _layers(run: Run) -> bytes:
-    return table([msgspec.structs.asdict(layer) for layer in run.result().layers])
+    return _table([msgspec.structs.asdict(layer) for layer in run.result().layers])
 
 
 def _steps(run: Run) -> bytes:
     """One line per step, with its pass: what kind it was, and whether something disturbed it (empty: not measured)."""
     recording = run.recording()
     passes, known = recording.passes, verdicts(recording.attempt)
-    return table(
+    return _table(
         [
             {
                 **_flat(step, step.counts.tokens),
@@ -74,7 +77,7 @@ def _items(run: Run) -> bytes:
     items = run.result().items
     names = list(dict.fromkeys(name for item in items for name in item.values))
     rows = [_flat(item, 1 + item.counts.tokens if item.counts else 0) for item in items]
-    return table(
+    return _table(
         [
             {**{k: v for k, v in row.items() if k != "values"}, **{n: row["values"].get(n) for n in names}}
             for row in rows
@@ -86,26 +89,11 @@ def _curve(run: Run) -> bytes:
     """One line per point of a training curve."""
     curves = run.result().curves
     names = list(dict.fromkeys(name for c in curves for name in c.values))
-    return table([{"t_s": c.t_s, "step": c.step, **{n: c.values.get(n) for n in names}} for c in curves])
-
-
-def table(rows: Sequence[dict[str, Any]]) -> bytes:
-    """Rows as CSV with a header; None is an empty cell."""
-    out = io.StringIO()
-    if rows:
-        writer = csv.DictWriter(out, fieldnames=list(rows[0]))
-        writer.writeheader()
-        writer.writerows(_plain(rows))
-    return out.getvalue().encode()
-
-
-def _plain(rows: Iterable[dict[str, Any]]) -> Iterable[dict[str, Any]]:
-    for row in rows:
-        yield {k: "" if v is None else v for k, v in row.items()}
+    return _table([{"t_s": c.t_s, "step": c.step, **{n: c.values.get(n) for n in names}} for c in curves])
 
 
 def _report(run: Run, texts: bool) -> bytes:
-    from core.report.runs import report  # it brings the charts, which an export of numbers does without
+    from core.report.runs import report  # it brings the charts, which numbers alone do without
 
     return report([run], texts)
 

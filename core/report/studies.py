@@ -10,19 +10,11 @@ from typing import Any
 
 from core.errors import ExplorerError
 from core.paths import data_dir
-from core.report import searches as search_report
-from core.report import sweeps as sweep_report
+from core.report import architectures, benchmark, ladder, searches, sweeps
 from core.report.study_bundle import bundle
+from core.report.tables import as_csv
 from core.runs.store import Store
-from core.studies import (
-    architecture_findings,
-    architecture_report,
-    benchmark_report,
-    free_shapes,
-    ledger,
-    study_store,
-)
-from core.studies import report as ladder_report
+from core.studies import architecture_findings, architecture_found, free_shapes, ledger, study_store
 from core.studies import search as searching
 from core.studies import sweep as sweeping
 from core.studies.findings import Findings
@@ -52,18 +44,18 @@ def export_study(name: str, fmt: str, store: Store) -> bytes:
     if fmt == "csv":
         if not isinstance(found, sweeping.Report):
             raise ExplorerError(f"{name} has no table as CSV.", "Only sweeps have; take json or html.")
-        return sweeping.csv_of(sweeping.flat(found)).encode()
+        return as_csv(sweeping.flat(found)).encode()
     if fmt not in FORMATS:
         raise ExplorerError(f"A study cannot be exported as {fmt}.", f"Take one of {', '.join(FORMATS)}.")
     if isinstance(found, sweeping.Report):
-        return sweep_report.report(found, texts)
+        return sweeps.report(found, texts)
     if isinstance(found, searching.SearchReport):
-        return search_report.report(found, texts)
-    if isinstance(found, architecture_findings.Found):
-        return architecture_report.html(found)
+        return searches.report(found, texts)
+    if isinstance(found, architecture_found.Found):
+        return architectures.html(found)
     if isinstance(found, free_shapes.Found):
-        return architecture_report.free_html(found)
-    return ladder_report.html(found) if isinstance(found, Findings) else benchmark_report.html(found)
+        return architectures.free_html(found)
+    return ladder.html(found) if isinstance(found, Findings) else benchmark.html(found)
 
 
 def _found(name: str, store: Store) -> Any:
@@ -79,6 +71,6 @@ def _found(name: str, store: Store) -> Any:
     if state is not None and isinstance(state.plan, FreeShapes):
         return free_shapes.findings(state)
     if name in (shipped := study_store.recorded_architectures()):
-        return architecture_findings.read((shipped[name] / architecture_findings.FILE).read_bytes())
+        return architecture_found.read((shipped[name] / architecture_found.FILE).read_bytes())
     here = next((Path(s.path) for s in study_store.studies() if s.name == name), folder)
     return study_store.read(str(here))

@@ -37,6 +37,11 @@ def measure(
     return found
 
 
+def kept(root: Path, threads: int, device: str = "cpu") -> Ceilings | None:
+    """What is kept under `root` of this machine at so many threads."""
+    return ceilings.load(root / FOLDER, machine_id(), threads, device)
+
+
 def ceilings_of(root: Path, result: Result) -> Ceilings | None:
     """What is kept under `root` for the run's machine, or for this one where the run does not tell."""
     setup = result.setup

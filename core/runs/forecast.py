@@ -19,13 +19,13 @@ from core.analysis.predict_here import Overhead, PredictionHere, arithmetic_dtyp
 from core.dtypes import canonical_dtype
 from core.errors import ExplorerError
 from core.runs import overheads as own_runs
+from core.runs.ceilings import kept
 from core.runs.overheads import Overheads
 from core.runs.resolve import Resolved, supposed_dtype
 from core.runs.store import Store
 from core.types import Backend, Generate, ModelSpec, Request
-from hardware import ceilings as measured
 from hardware.ceilings import Ceilings
-from hardware.detect import machine, machine_id
+from hardware.detect import usable_cores
 
 CACHE_OPTION = "kv_dtype"  # of a backend whose cache may have a number format of its own
 
@@ -40,7 +40,7 @@ class Here:
     @classmethod
     def at(cls, store: Store, threads: int | None = None) -> Here | None:
         """Reads the newest runs, which takes a moment. threads: None for all cores; None without ceilings of them."""
-        found = measured.load(store.root / "ceilings", machine_id(), threads or cores())
+        found = kept(store.root, threads or usable_cores())
         return None if found is None else cls(found, own_runs.known(store, found))
 
     def overhead(self, backend: str, weights: str) -> Overhead:
@@ -136,12 +136,6 @@ def lengths(request: Request) -> tuple[int, int]:
     task = request.task
     assert isinstance(task, Generate)
     return task.prompt_tokens or len(task.prompt or "") // 3 + 32, task.max_new_tokens
-
-
-def cores() -> int:
-    """The threads of a run that names none."""
-    found = machine()
-    return min(found.usable_cores, found.physical_cores or found.usable_cores)
 
 
 def must(here: Here | None, threads: int) -> Here:

@@ -231,12 +231,11 @@ class There:
 
     def roofs(self) -> Answer:
         """Measure this machine's ceilings, unless they are known."""
-        from core.runs.ceilings import FOLDER, measure
-        from hardware import ceilings
-        from hardware.detect import machine, machine_id
+        from core.runs.ceilings import kept, measure
+        from hardware.detect import usable_cores
 
-        threads = machine().physical_cores or 1
-        if ceilings.load(self._root / FOLDER, machine_id(), threads) is None:
+        threads = usable_cores()
+        if kept(self._root, threads) is None:
             try:
                 measure(self._root, threads)
             except ExplorerError as error:

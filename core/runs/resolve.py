@@ -106,7 +106,7 @@ def resolve(request: Request) -> Resolved:
     artifacts.check_family(stored.architecture, source, kind)
     if kind != source:
         own = artifacts.drawn_dtype(spec.read_config(there)) if source == "config" else stored.dtype
-        stored = spec.retype(stored, artifacts.derived_dtype(kind, own))
+        stored = spec.retype(stored, artifacts.converted_dtype(kind, own))
     dtype = None
     if not isinstance(request.task, Derive):
         dtype = loaded_dtype(backend, kind, stored.dtype, request.dtype, trained=entry.family == "derived")
@@ -160,7 +160,7 @@ def supposed_dtype(backend: Backend, stored: str, weights: str | None) -> str:
     weights = canonical_dtype(weights) if weights else None
     if backend.dtypes:
         return loaded_dtype(backend, "hf", stored, weights if weights in backend.dtypes else None) or stored
-    return (weights or stored) if "gguf" in backend.formats else artifacts.derived_dtype(backend.formats[0], stored)
+    return (weights or stored) if "gguf" in backend.formats else artifacts.converted_dtype(backend.formats[0], stored)
 
 
 def _task(request: Request, backend: Backend) -> tuple[Any, tuple[str, ...]]:

@@ -56,7 +56,10 @@ class Runner:
 
         keep: how many workers may stay warm, this run's among them; the longest unused ones are closed.
         """
-        wanted = check(request)
+        return self.begin(check(request), keep)
+
+    def begin(self, wanted: Resolved, keep: int = 1) -> str:
+        """The same of a request that is checked already."""
         with self._lock:
             if self.active():
                 raise ExplorerError(
@@ -64,7 +67,7 @@ class Runner:
                 )
             if other := holder(self.store.root):
                 raise BusyError(other)
-            run = self.store.create(request, os.getpid())  # until its worker is there
+            run = self.store.create(wanted.request, os.getpid())  # until its worker is there
             try:
                 self._submit(run, wanted, {}, keep)
             except BaseException:

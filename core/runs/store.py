@@ -235,6 +235,14 @@ class Store:
             raise _unknown(run_id)
         return Run(path)
 
+    def finished(self, run_id: str) -> Run | None:
+        """The run of this id if it is there, can be read and is done."""
+        try:
+            run = self.open(run_id)
+            return run if run.status() == "done" else None
+        except (ExplorerError, OSError):
+            return None
+
     def ids(self) -> list[str]:
         """Newest first."""
         with os.scandir(self.folder) as entries:  # told with the names, without a look at each folder

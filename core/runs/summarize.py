@@ -14,6 +14,7 @@ from core.layer_names import fit
 from core.runs import old_form
 from core.runs.recording import PhaseKey, Recording, length
 from core.runs.stretch import Stretch
+from core.stats.quantiles import median
 from core.stats.scores import scores
 from core.types import (
     Account,
@@ -67,7 +68,7 @@ def summarize(run_id: str, run: Recording, status: RunStatus) -> Result:
     served, items = _served(run), run.all(Item)
     n_prompt, n_read = _prompt_tokens(loaded, served)
     ttft, tpot = _latencies(timing, decoding, items)
-    tpot_s = statistics.median(tpot) if tpot else None
+    tpot_s = median(tpot)
     prefill_s = [run.stretch(n, "prefill").seconds for n in run.counted if _ttft(run.steps[n]) is not None]
     phases = _phases(run)
     last_asked = run.last_of_all(Asked)
@@ -87,7 +88,7 @@ def summarize(run_id: str, run: Recording, status: RunStatus) -> Result:
         n_prompt_tokens=n_prompt,
         n_new_tokens=run.length(run.counted[-1]) if timing else length(shown),
         n_forward=_n_forward(run),
-        ttft_s=statistics.median(ttft) if ttft else None,
+        ttft_s=median(ttft),
         tpot_s=tpot_s,
         tok_per_s=_width(decoding) / tpot_s if tpot_s else None,
         prefill_tok_per_s=(
@@ -387,7 +388,7 @@ def _costs(run: Recording) -> tuple[ProfilerCost, ...]:
     def per_step(number: int) -> float | None:
         decode = run.stretch(number, "decode").seconds_of
         chosen = decode or [s.seconds for s in run.steps.get(number, ()) if s.counts.forwards]
-        return statistics.median(chosen) if chosen else None
+        return median(chosen)
 
     profiled = [p for p in run.passes.values() if p.kind == "profile" and p.profiler]
     plain = [t for t in map(per_step, run.counted) if t] if profiled else []

@@ -20,8 +20,9 @@ from starlette.responses import Response, StreamingResponse
 from core.errors import ExplorerError
 from core.models import catalogue
 from core.paths import data_dir
+from core.report.run_forms import export_run
 from core.runs import screens
-from core.runs.export import export_run
+from core.runs.ceilings import kept
 from core.runs.progress import Stage, elapsed_s, stage
 from core.runs.runner import Runner
 from core.runs.store import Run, Store, written_out
@@ -30,10 +31,9 @@ from core.service.analyses import Analysed, Analysis, analyse
 from core.service.document import body, says
 from core.service.problems import ProblemError
 from core.types import GOING, Event, ModelEntry, Record, Request, Result, RunStatus, to_json
-from hardware import ceilings
 from hardware.catalogue import devices
 from hardware.ceilings import Ceilings
-from hardware.detect import Machine, machine, machine_id
+from hardware.detect import Machine, machine, usable_cores
 from hardware.device import Device
 
 POLL_S = 0.1
@@ -87,8 +87,7 @@ def routes(runner: Runner) -> APIRouter:
 
     @router.get("/devices", summary="The catalogue of devices, and this machine", **says(Devices))
     def known_devices() -> Response:
-        n = machine().physical_cores or 1
-        measured = ceilings.load(data_dir() / "ceilings", machine_id(), n)
+        measured = kept(data_dir(), usable_cores())
         return _json(Devices(devices=devices(data_dir() / "devices"), here=machine(), ceilings=measured))
 
     @router.post(

@@ -48,22 +48,34 @@ class Interval(Record, omit_defaults=False):
     level: float = LEVEL
 
     def __str__(self) -> str:
-        interval = f" [{self.low:.3f}, {self.high:.3f}]" if self.low is not None and self.high is not None else ""
-        return f"{self.value:.3f}{interval} (n={self.n})"
+        return f"{self.value:.3f}{ends(self.low, self.high, '.3f')} (n={self.n})"
 
 
 class Ratio(Interval, omit_defaults=False):
     """Geometric mean of a/b over n pairs. low and high are None below 5 pairs."""
 
 
-def wilson(k: int, n: int, level: float = LEVEL) -> Interval:
+def ends(low: float | None, high: float | None, shown: str | Callable[[float], str]) -> str:
+    """` [1.4, 1.44]` behind a figure; empty where an end is not known. shown: a format, or what writes one end."""
+    if low is None or high is None:
+        return ""
+    write = (lambda value: format(value, shown)) if isinstance(shown, str) else shown
+    return f" [{write(low)}, {write(high)}]"
+
+
+def in_words(of: Interval | None, shown: str = ".3g") -> str:
+    """`1.42 [1.4, 1.44]`, or a dash. shown: the format of a number."""
+    return "–" if of is None else f"{of.value:{shown}}{ends(of.low, of.high, shown)}"
+
+
+def wilson(k: int, n: int) -> Interval:
     """Interval of the rate k of n independent trials: Wilson (1927), method 3 of Newcombe (Stat. Med. 17, 1998)."""
     if n < 1 or not 0 <= k <= n:
         raise ValueError("a rate needs 0 <= k <= n and at least one trial")
     from scipy.stats import binomtest
 
-    ends = binomtest(k, n).proportion_ci(level, method="wilson")
-    return Interval(value=k / n, low=float(ends.low), high=float(ends.high), n=n, level=level)
+    ends = binomtest(k, n).proportion_ci(LEVEL, method="wilson")
+    return Interval(value=k / n, low=float(ends.low), high=float(ends.high), n=n)
 
 
 def ratio_of_sums(numerators: Floats, denominators: Floats) -> Floats:
@@ -213,7 +225,7 @@ def paired_ratio(a: Sequence[float], b: Sequence[float], seed: int = 0, level: f
     return Ratio(value=math.exp(mean), low=low, high=high, n=n, level=level)
 
 
-def independent_ratio(a: Sequence[float], b: Sequence[float], level: float = LEVEL) -> Ratio:
+def independent_ratio(a: Sequence[float], b: Sequence[float]) -> Ratio:
     """How many times larger a is than b, of measurements that are not pairs. All values must be positive.
 
     Welch's t (Biometrika 34, 1947) of the difference of mean logarithms, its degrees of freedom rounded down. n: of the
@@ -228,9 +240,9 @@ def independent_ratio(a: Sequence[float], b: Sequence[float], level: float = LEV
         errors = [float(side.var(ddof=1)) / len(side) for side in logs]
         total = sum(errors)
         freedom = total**2 / sum(e**2 / (len(s) - 1) for e, s in zip(errors, logs, strict=True)) if total else n - 1
-        half = student_t((1 + level) / 2, max(1, math.floor(freedom + 1e-9))) * math.sqrt(total)
+        half = student_t((1 + LEVEL) / 2, max(1, math.floor(freedom + 1e-9))) * math.sqrt(total)
         low, high = math.exp(mean - half), math.exp(mean + half)
-    return Ratio(value=math.exp(mean), low=low, high=high, n=n, level=level)
+    return Ratio(value=math.exp(mean), low=low, high=high, n=n)
 
 
 def drawn_means(logs: Floats, draws: int, rng: np.random.Generator) -> Floats | None:

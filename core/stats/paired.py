@@ -13,7 +13,16 @@ from typing import Literal
 import msgspec
 import numpy as np
 
-from core.stats.intervals import RESAMPLES, Floats, Interval, Ratio, cluster_bootstrap, cluster_sums, paired_ratio
+from core.stats.intervals import (
+    RESAMPLES,
+    Floats,
+    Interval,
+    Ratio,
+    Statistic,
+    cluster_bootstrap,
+    cluster_sums,
+    paired_ratio,
+)
 from core.stats.pairing import pair
 from core.stats.proportions import mcnemar, tango
 from core.types import Item, Metric, Record
@@ -97,10 +106,7 @@ def compare(metric: Metric, baseline: Sequence[Item], variant: Sequence[Item], s
     if exact:
         p = mcnemar(len(lost), len(gained))
     else:
-        drawn = np.concatenate([apart(*swapped) for swapped in _swapped(*sums, seed=seed)])
-        drawn = drawn[np.isfinite(drawn)]
-        as_far = np.abs(drawn) >= abs(difference.value) - 1e-12 * float(np.abs(each).max())
-        p = float((1 + np.sum(as_far)) / (1 + len(drawn)))
+        p = _randomised(sums, apart, abs(difference.value) - 1e-12 * float(np.abs(each).max()), seed)
     return Comparison(
         metric=metric,
         n=len(ids),
@@ -120,6 +126,13 @@ def compare(metric: Metric, baseline: Sequence[Item], variant: Sequence[Item], s
 
 def _has(metric: Metric, item: Item) -> bool:
     return metric.value in item.values and (metric.over is None or metric.over in item.values)
+
+
+def _randomised(sums: tuple[Floats, Floats], apart: Statistic, least: float, seed: int) -> float:
+    """How often the sides differ by `least` or more when they are swapped at random within clusters."""
+    drawn = np.concatenate([apart(*swapped) for swapped in _swapped(*sums, seed=seed)])
+    drawn = drawn[np.isfinite(drawn)]
+    return float((1 + np.sum(np.abs(drawn) >= least)) / (1 + len(drawn)))
 
 
 def _swapped(tops: Floats, bottoms: Floats, seed: int) -> Iterator[tuple[Floats, Floats]]:
@@ -183,16 +196,14 @@ def noninferiority(comparison: Comparison, margin: float) -> Noninferiority:
     return Noninferiority(verdict=verdict, margin=margin, worst=worst, sentence=sentence)
 
 
-def same_speed(
-    a: Sequence[float], b: Sequence[float], margin: float = SAME_SPEED, alpha: float = ALPHA
-) -> tuple[bool | None, Ratio]:
-    """Whether a and b, measured in interleaved pairs, differ by less than `margin`; and the ratio with its interval.
+def same_speed(a: Sequence[float], b: Sequence[float]) -> tuple[bool | None, Ratio]:
+    """Whether a and b, measured in interleaved pairs, differ by less than SAME_SPEED; and the ratio with its interval.
 
-    Two one-sided tests (Schuirmann 1987): the interval of level 1 - 2 alpha lies within [1 / (1 + margin), 1 + margin],
+    Two one-sided tests (Schuirmann 1987): the interval of level 1 - 2 ALPHA lies within [1 / 1.03, 1.03],
     bounds that are the same for a/b and b/a. None: too few pairs for an interval. False means "not shown to be the
     same", which is less than "shown to differ".
     """
-    ratio = paired_ratio(a, b, level=1 - 2 * alpha)
+    ratio = paired_ratio(a, b, level=1 - 2 * ALPHA)
     if ratio.low is None or ratio.high is None:
         return None, ratio
-    return 1 / (1 + margin) < ratio.low and ratio.high < 1 + margin, ratio
+    return ratio.low > 1 / (1 + SAME_SPEED) and ratio.high < 1 + SAME_SPEED, ratio

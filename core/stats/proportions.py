@@ -9,6 +9,8 @@ import math
 from collections.abc import Callable
 from statistics import NormalDist
 
+from core.stats.quantiles import LEVEL
+
 
 def mcnemar(lost: int, gained: int) -> float:
     """Two-sided exact p of as uneven flips as these when either direction is as likely: a binomial sign test.
@@ -20,14 +22,14 @@ def mcnemar(lost: int, gained: int) -> float:
     return float(binomtest(lost, lost + gained).pvalue) if lost + gained else 1.0
 
 
-def tango(lost: int, gained: int, n: int, level: float = 0.95) -> tuple[float, float]:
+def tango(lost: int, gained: int, n: int) -> tuple[float, float]:
     """The interval of the rate after minus the rate before: Tango's score interval (Stat. Med. 17, 1998).
 
     Unlike a bootstrap's it has a width where nothing flipped: z^2 / (n + z^2) to either side.
     """
     if n < 1 or lost < 0 or gained < 0 or lost + gained > n:
         raise ValueError("flips are items: none below 0, and together no more than there are")
-    z = NormalDist().inv_cdf((1 + level) / 2)
+    z = NormalDist().inv_cdf((1 + LEVEL) / 2)
 
     def score(delta: float) -> float:
         """(gained - lost - n delta) over its standard error under that delta; falls as delta grows."""

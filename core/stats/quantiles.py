@@ -6,13 +6,20 @@ The distributions are SciPy's: scipy.special, whose import inside a function tak
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import statistics
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from core.types import Record
 
 LEVEL = 0.95
+
+
+def median(values: Iterable[float | None]) -> float | None:
+    """Of those that are known; None without any."""
+    known = [value for value in values if value is not None]
+    return statistics.median(known) if known else None
 
 
 def student_t(share: float, df: int) -> float:

@@ -50,7 +50,7 @@ def kendall(a: Sequence[float], b: Sequence[float], seed: int = 0) -> Interval:
     return _interval(value, (one, other), lambda s: _tau(s[0], s[1]), seed)
 
 
-def partial_kendall(a: Sequence[float], b: Sequence[float], given: Sequence[float], seed: int = 0) -> Interval:
+def partial_kendall(a: Sequence[float], b: Sequence[float], given: Sequence[float]) -> Interval:
     """Kendall's partial tau: how far a and b agree beyond what their agreement with `given` brings.
 
     (t_ab - t_ag t_bg) / sqrt((1 - t_ag^2)(1 - t_bg^2)), Kendall, "Partial rank correlation" (Biometrika 32, 1942). Of
@@ -61,7 +61,7 @@ def partial_kendall(a: Sequence[float], b: Sequence[float], given: Sequence[floa
     value = float(_partial([_signs(c) for c in columns]))
     if math.isnan(value):
         raise ValueError("the third column is the order of one of the two")
-    return _interval(value, columns, _partial, seed)
+    return _interval(value, columns, _partial)
 
 
 def p_value(a: Sequence[float], b: Sequence[float]) -> float:
@@ -71,7 +71,7 @@ def p_value(a: Sequence[float], b: Sequence[float]) -> float:
     return float(kendalltau(*_columns(a, b)).pvalue)
 
 
-def difference(a: Sequence[float], other: Sequence[float], truth: Sequence[float], seed: int = 0) -> Interval:
+def difference(a: Sequence[float], other: Sequence[float], truth: Sequence[float]) -> Interval:
     """tau(a, truth) - tau(other, truth), with its paired bootstrap interval. Raises ValueError as `kendall`."""
     columns = _columns(a, other, truth)
 
@@ -81,14 +81,14 @@ def difference(a: Sequence[float], other: Sequence[float], truth: Sequence[float
     value = float(gap([_signs(c) for c in columns]))
     if math.isnan(value):
         raise ValueError("a constant column has no order")
-    return _interval(value, columns, gap, seed)
+    return _interval(value, columns, gap)
 
 
-def chance(n: int, seed: int = 0) -> Interval:
+def chance(n: int) -> Interval:
     """The tau of a random order of n things: 0, with where 95 % of random orders lie."""
     if n < 2:
         raise ValueError("an order needs two things")
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     fixed = _signs(np.arange(n, dtype=np.float64))
     drawn = np.array([float(_tau(_signs(rng.permutation(n).astype(np.float64)), fixed)) for _ in range(RESAMPLES)])
     low, high = (float(x) for x in np.quantile(drawn, ((1 - LEVEL) / 2, (1 + LEVEL) / 2)))
@@ -146,7 +146,7 @@ def _partial(signs: Sequence[Floats]) -> Floats:
 
 
 def _interval(
-    value: float, columns: Sequence[Floats], statistic: Callable[[Sequence[Floats]], Floats], seed: int
+    value: float, columns: Sequence[Floats], statistic: Callable[[Sequence[Floats]], Floats], seed: int = 0
 ) -> Interval:
     """Percentiles over resampled things; draws without a value are left out."""
     n = len(columns[0])

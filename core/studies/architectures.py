@@ -23,7 +23,7 @@ from typing import Any
 import msgspec
 
 from core import plugins
-from core.analysis.cuts import Cut, estimate, extremes, peeled, shapes, singles, stratified, union
+from core.analysis.cuts import Cut, estimate, extremes, parsed, peeled, shapes, singles, stratified, union
 from core.analysis.eta import Eta, remaining
 from core.analysis.predict import Figure, predict
 from core.analysis.search import Constraint, OutOfTimeError, Range, miss
@@ -34,12 +34,13 @@ from core.evals._texts import documents
 from core.models import catalogue, derived
 from core.models.cut_spec import check_cuttable, cut_spec
 from core.paths import data_dir
-from core.runs.ceilings import FOLDER, measure
-from core.runs.forecast import cores
+from core.runs.ceilings import kept, measure
 from core.runs.measuring import BusyError, measuring
 from core.runs.resolve import resolve
 from core.runs.runner import Runner
 from core.runs.store import Store
+from core.studies.architecture_findings import findings
+from core.studies.architecture_state import WHOLE, chosen, finishers, influences, whole_of
 from core.studies.conduct import make
 from core.studies.foresight import Foresight
 from core.studies.ledger import Ledger, Say, State, folder_of
@@ -47,13 +48,11 @@ from core.studies.measures import MEASURES
 from core.studies.plan import Architectures, Recipe
 from core.studies.sweep import catalogue_name
 from core.types import Attention, Evaluate, Generate, Linear, ModelSpec, Record, Request, Scalar, to_json
-from hardware import ceilings
 from hardware.catalogue import find as find_device
 from hardware.child import Child
-from hardware.detect import machine_id
+from hardware.detect import usable_cores
 from hardware.device import Device
 
-WHOLE = "whole"
 TRAINING: dict[str, Scalar] = {
     "texts": 160,
     "length": 48,
@@ -238,8 +237,8 @@ def _choose(ledger: Ledger[Architectures], whole: str) -> None:
 
 def _roofs(ledger: Ledger[Architectures]) -> None:
     """Measure this machine's ceilings, on which prices stand, unless they are known."""
-    threads = ledger.plan.threads or cores()
-    if ceilings.load(data_dir() / FOLDER, machine_id(), threads) is not None:
+    threads = ledger.plan.threads or usable_cores()
+    if kept(data_dir(), threads) is not None:
         return
     ledger.say(f"this machine's ceilings with {threads} threads are measured")
     try:
@@ -397,7 +396,7 @@ def _score(ledger: Ledger[Architectures], whole: str, asks: Mapping[str, dict[st
         "label": plan.model,
         "texts": [d.text for d in (found[plan.texts :] or found)],
         "tokens": plan.score_tokens,
-        "threads": plan.threads or cores(),
+        "threads": plan.threads or usable_cores(),
         "asks": open_,
     }
     file = ledger.folder / "asked.json"
@@ -445,53 +444,6 @@ def _listen(ledger: Ledger[Architectures], file: Path, n: int) -> None:
             f"Masking shapes ended early with status {child.status}: {child.last_error or 'no word'}.",
             "The memory may have run out: read fewer tokens, or choose a smaller model. The search goes on from here.",
         )
-
-
-def influences(state: State[Architectures]) -> list[float]:
-    """Of every block, as the scorer told."""
-    found = {int(k.partition("/")[2]): v for k, v in state.scores.items() if k.startswith("influence/")}
-    return [found[i] for i in range(len(found))]
-
-
-# ------------------------------------------------------------ who is finished
-
-
-def chosen(state: State[Architectures]) -> dict[str, Cut]:
-    """The shapes that are masked, without the whole model; in the order chosen."""
-    names = dict.fromkeys(key.partition("@")[0] for key in state.ranges)
-    mine = whole_of(state)
-    return {name: parsed(name) for name in names if mine is None or name != mine.id}
-
-
-def whole_of(state: State[Architectures]) -> Cut | None:
-    """The whole model as a shape; None before anything was priced."""
-    parts = {n: int(state.scores.get(f"whole/{n}", 0)) for n in ("blocks", "d_ff", "kv_heads", "queries")}
-    return Cut(**parts) if all(parts.values()) else None
-
-
-def parsed(name: str) -> Cut:
-    """The shape of this id."""
-    blocks, d_ff, kv_heads, queries = (int("".join(filter(str.isdigit, part))) for part in name.split("-"))
-    return Cut(blocks=blocks, d_ff=d_ff, kv_heads=kv_heads, queries=queries)
-
-
-def finishers(state: State[Architectures]) -> tuple[Cut, ...]:
-    """The shapes that are cut, trained and measured: the best by masking over all prices, in each place, then the
-    random ones. Empty before every chosen shape was masked."""
-    plan = state.plan
-    every = chosen(state)
-    losses = {name: state.scores[name] for name in every if name in state.scores}
-    if not every or len(losses) < len(every):
-        return ()
-    checks = sorted((k for k in state.scores if k.startswith("check/")), key=state.scores.__getitem__)
-    drawn = [k.partition("/")[2] for k in checks]
-    n = plan.finished - len(drawn)
-    listed = [
-        peeled({name: state.ranges[f"{name}@{place}"]["tpot_s"].likely for name in every}, losses, n + len(drawn))
-        for place in dict.fromkeys((plan.target, *plan.places))
-    ]
-    best = [name for name in union(listed, n + len(drawn)) if name not in drawn][:n]
-    return tuple(every[name] for name in (*best, *drawn))
 
 
 def _cutting(plan: Architectures, cut: Cut) -> Recipe:
@@ -553,11 +505,9 @@ def _rounds(ledger: Ledger[Architectures], models: Mapping[str, str]) -> None:
 
 def _quantized(ledger: Ledger[Architectures], whole: str) -> None:
     """The answer's shape once more in the number format that was asked for: judged again, measured again."""
-    from core.studies.architecture_findings import best_of
-
     plan = ledger.plan
-    name = best_of(ledger.state, ledger.runner.store) if plan.quantize else None
-    if name is None:
+    name = findings(ledger.state, ledger.runner.store).best if plan.quantize else ""
+    if not name:
         return
     of = recipe(plan, parsed(name), whole, plan.quantize)
     model = make(ledger, msgspec.structs.replace(of, backend="llama_cpp"))

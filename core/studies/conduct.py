@@ -114,7 +114,7 @@ def _made(ledger: Ledger[Any], key: str, request: Request) -> str | None:
     wanted = resolve(request)
     for name in there:
         run_id = str(derived.about(name).get("run"))
-        if is_of(name, wanted) and _is_done(ledger, run_id):
+        if is_of(name, wanted) and ledger.runner.store.finished(run_id) is not None:
             ledger.adopt(key, run_id)
             return name
     if ledger.done(key) is not None:  # its model was deleted since
@@ -137,13 +137,6 @@ def _made_there(ledger: Ledger[Any], machine: OtherMachine, key: str, request: R
     run = ledger.perform(key, request)
     made = run.result().made if run is not None else None
     return None if made is None else made.model
-
-
-def _is_done(ledger: Ledger[Any], run_id: str) -> bool:
-    try:
-        return ledger.runner.store.open(run_id).status() == "done"
-    except ExplorerError:
-        return False
 
 
 # ------------------------------------------------------------ timing

@@ -109,6 +109,42 @@ _ORT = (
     _way("ort", "CLLM fp32, autoregressive", recipe="cllm", backend="onnxruntime"),
     _jacobi("CLLM fp32, Jacobi, window 8", "ort", recipe="cllm", backend="onnxruntime", window=8),
 )
+_RECIPES = (
+    Recipe(id="teacher", label="Teacher", backend="pytorch", steps=TEACHER),
+    Recipe(id="cllm", label="CLLM", backend="pytorch", steps=CLLM),
+    Recipe(
+        id="medusa",
+        label="Teacher with Medusa heads",
+        backend="pytorch",
+        steps=(*TEACHER, ("medusa_heads", {**NAMES, "questions": 1000, "epochs": 4})),
+    ),
+    Recipe(
+        id="exits",
+        label="Teacher with exit heads",
+        backend="pytorch",
+        steps=(*TEACHER, ("exit_heads", {**NAMES, "questions": 400, "minutes": 3.0})),
+    ),
+    Recipe(
+        id="draft",
+        label="The teacher's first blocks, tuned",
+        backend="pytorch",
+        steps=(*TEACHER, ("drop_layers", {"keep_first": 4}), ("finetune", {**NAMES, "minutes": 4.0})),
+    ),
+    *(
+        Recipe(
+            id=f"{id}-{type.lower()}",
+            label=f"{label} {type}",
+            backend="llama_cpp",
+            steps=(*steps, ("gguf_quantize", {"type": type})),
+        )
+        for id, label, steps, type in (
+            ("teacher", "Teacher", TEACHER, "Q4_1"),
+            ("cllm", "CLLM", CLLM, "Q4_1"),
+            ("cllm", "CLLM", CLLM, "Q8_0"),
+            ("cllm", "CLLM", CLLM, "BF16"),
+        )
+    ),
+)
 
 
 def decoding(model: str = "smollm2-135m") -> Benchmark:
@@ -117,42 +153,7 @@ def decoding(model: str = "smollm2-135m") -> Benchmark:
         name=f"decoding-{model}",
         title=f"Many tokens per forward: {model} on text to SQL",
         model=model,
-        recipes=(
-            Recipe(id="teacher", label="Teacher", backend="pytorch", steps=TEACHER),
-            Recipe(id="cllm", label="CLLM", backend="pytorch", steps=CLLM),
-            Recipe(
-                id="medusa",
-                label="Teacher with Medusa heads",
-                backend="pytorch",
-                steps=(*TEACHER, ("medusa_heads", {**NAMES, "questions": 1000, "epochs": 4})),
-            ),
-            Recipe(
-                id="exits",
-                label="Teacher with exit heads",
-                backend="pytorch",
-                steps=(*TEACHER, ("exit_heads", {**NAMES, "questions": 400, "minutes": 3.0})),
-            ),
-            Recipe(
-                id="draft",
-                label="The teacher's first blocks, tuned",
-                backend="pytorch",
-                steps=(*TEACHER, ("drop_layers", {"keep_first": 4}), ("finetune", {**NAMES, "minutes": 4.0})),
-            ),
-            *(
-                Recipe(
-                    id=f"{id}-{type.lower()}",
-                    label=f"{label} {type}",
-                    backend="llama_cpp",
-                    steps=(*steps, ("gguf_quantize", {"type": type})),
-                )
-                for id, label, steps, type in (
-                    ("teacher", "Teacher", TEACHER, "Q4_1"),
-                    ("cllm", "CLLM", CLLM, "Q4_1"),
-                    ("cllm", "CLLM", CLLM, "Q8_0"),
-                    ("cllm", "CLLM", CLLM, "BF16"),
-                )
-            ),
-        ),
+        recipes=_RECIPES,
         configurations=(
             *_UNTRAINED,
             _way("draft", "Draft model alone, autoregressive"),

@@ -6,7 +6,6 @@ that says why.
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Mapping, Sequence
 from typing import Literal
@@ -18,6 +17,7 @@ from core.stats.intervals import Interval, Ratio, paired_ratio
 from core.stats.paired import ALPHA, Comparison, Noninferiority, compare, holm, same_speed
 from core.stats.pairing import shared
 from core.stats.pareto import front, hypervolume, membership
+from core.stats.quantiles import median
 from core.stats.sample_size import detectable_paired
 from core.stats.scores import scores
 from core.studies.composites import CANDIDATES, Value, values
@@ -158,7 +158,7 @@ def _with_speed(plan: Plan, found: Mapping[str, Evidence], evidence: Evidence) -
     counted = [evidence.answers[n] for n in _rounds(plan, evidence)]
     return msgspec.structs.replace(
         _row(evidence),
-        tok_per_s=statistics.median(a.tok_per_s for a in counted) if counted else None,
+        tok_per_s=median(a.tok_per_s for a in counted),
         disturbed=sum(a.disturbed for a in counted),
         speedup=paired_ratio([a for a, _ in pairs], [b for _, b in pairs]) if pairs else None,
         own=paired_ratio([a for a, _ in beside], [b for _, b in beside]) if beside else None,

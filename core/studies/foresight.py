@@ -15,10 +15,11 @@ from core.analysis.search import Range
 from core.analysis.work import total, work
 from core.errors import ExplorerError
 from core.runs.check import estimate
-from core.runs.forecast import Here, cores, lengths
+from core.runs.forecast import Here, lengths
 from core.runs.resolve import Resolved
 from core.runs.store import Store
 from core.types import Generate
+from hardware.detect import usable_cores
 
 NOMINAL_BYTES_PER_S, NOMINAL_FLOP_PER_S = 10e9, 50e9
 START_S = 3.0  # of a run: a process or a message to it, and the wait until the machine is quiet
@@ -38,7 +39,7 @@ class Foresight:
 
     def basis(self, threads: int | None) -> Here | None:
         """This machine's ceilings at these threads with what its runs tell; None where they are not measured."""
-        n = threads or cores()
+        n = threads or usable_cores()
         if n not in self._known:
             self._known[n] = Here.at(self._store, n)
         return self._known[n]

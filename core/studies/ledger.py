@@ -5,6 +5,7 @@ Knows runs and their ends; does not know what they are for.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Callable
@@ -22,7 +23,7 @@ from core.runs.other_machine import LostMachineError
 from core.runs.store import Run, Store
 from core.studies import old_form
 from core.studies.plan import NAMED, Study
-from core.types import Record, Request, Scalar, to_json
+from core.types import Record, Request, Result, Scalar, to_json
 from hardware.files import write_whole
 
 P = TypeVar("P", bound=Study)
@@ -118,13 +119,7 @@ class Ledger(Generic[P]):
     def done(self, key: str) -> Run | None:
         """The finished run of this key, if there is one."""
         run_id = self.state.runs.get(key)
-        if run_id is None:
-            return None
-        try:
-            run = self.runner.store.open(run_id)
-        except ExplorerError:
-            return None
-        return run if run.status() == "done" else None
+        return None if run_id is None else self.runner.store.finished(run_id)
 
     def perform(self, key: str, request: Request, label: str = "") -> Run | None:
         """The finished run of this key: of an earlier session, or a new one. None when it failed, now or earlier.
@@ -255,6 +250,17 @@ def title(name: str) -> str:
     """What a study is called, with the end of its name, which tells two alike apart; without a ledger its name."""
     state = read(data_dir() / "studies" / name)
     return name if state is None else f"{state.plan.title} · {name[-4:]}"
+
+
+def finished(state: State[Any], store: Store) -> dict[str, Result]:
+    """Key -> result of every finished run of a study; without those that count as failed or cannot be read."""
+    found: dict[str, Result] = {}
+    for key, run_id in state.runs.items():
+        run = None if key in state.failures else store.finished(run_id)
+        if run is not None:
+            with contextlib.suppress(ExplorerError):
+                found[key] = run.result()
+    return found
 
 
 def load(folder: Path, kind: type[P]) -> State[P]:

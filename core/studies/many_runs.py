@@ -6,6 +6,7 @@ part of it. Ratios are of runs that were not made in pairs, so their intervals a
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
@@ -101,7 +102,7 @@ def runs_of_sweep(store: Store, name: str) -> tuple[Run, ...]:
     return _readable(store, [i for key, i in state.runs.items() if i in ids and not key.startswith("reference/")])
 
 
-def newest_runs(store: Store, words: str = "", most: int = MOST) -> tuple[Run, ...]:
+def newest_runs(store: Store, words: str = "") -> tuple[Run, ...]:
     """The newest finished generations in whose row every word occurs."""
     wanted = words.casefold().split()
     ids = [
@@ -114,18 +115,15 @@ def newest_runs(store: Store, words: str = "", most: int = MOST) -> tuple[Run, .
             for w in wanted
         )
     ]
-    return _readable(store, ids[:most])
+    return _readable(store, ids[:MOST])
 
 
 def _readable(store: Store, ids: Sequence[str]) -> tuple[Run, ...]:
     found = []
-    for run_id in ids:
-        try:
-            run = store.open(run_id)
-            if run.status() == "done" and isinstance(run.request.task, Generate):
+    for run in filter(None, map(store.finished, ids)):
+        with contextlib.suppress(ExplorerError):
+            if isinstance(run.request.task, Generate):
                 found.append(run)
-        except (ExplorerError, OSError):
-            continue
     return tuple(found)
 
 

@@ -40,10 +40,10 @@ from core.runs.asked import unlike
 from core.runs.resolve import resolve
 from core.runs.runner import Runner
 from core.runs.store import Store
-from core.stats.intervals import Ratio, paired_ratio
+from core.stats.intervals import Ratio, in_words, paired_ratio
 from core.studies.foresight import Foresight
 from core.studies.grid import Cell, cells
-from core.studies.ledger import Ledger, Say, State, folder_of
+from core.studies.ledger import Ledger, Say, State, finished, folder_of
 from core.studies.measures import MEASURES, Measure, typical, values_of
 from core.studies.plan import Axis, Floor, Search
 from core.studies.sweep import catalogue_name, expectations, refusals
@@ -402,19 +402,9 @@ def _over_first(
 
 
 def _results(state: State[Search], store: Store) -> dict[str, Values]:
-    plan = state.plan
-    found: dict[str, Values] = {}
-    for key, run_id in state.runs.items():
-        if key in state.failures:
-            continue
-        try:
-            run = store.open(run_id)
-            if run.status() == "done":
-                judged = plan.floor if key.startswith(QUALITY) else None
-                found[key] = values_of(run.result()) if judged is None else shown(judged, run.result())
-        except ExplorerError:
-            continue
-    return found
+    floor = state.plan.floor
+    found = finished(state, store).items()
+    return {k: shown(floor, r) if floor is not None and k.startswith(QUALITY) else values_of(r) for k, r in found}
 
 
 def _row(
@@ -494,9 +484,8 @@ def _answer(
         words.append(f"Measured anew, {what.label.lower()} is {row.shrinkage[goal]:.2f} times what the search saw.")
     if best in over_first:
         base, ratio = over_first[best]
-        ends = "" if ratio.low is None or ratio.high is None else f" [{ratio.low:.3g}, {ratio.high:.3g}]"
         rounds = "final round" if ratio.n == 1 else "final rounds"
-        words.append(f"That is {ratio.value:.3g}{ends} times the baseline's ({labels[base]}), over {ratio.n} {rounds}.")
+        words.append(f"That is {in_words(ratio)} times the baseline's ({labels[base]}), over {ratio.n} {rounds}.")
     words += [w for c in plan.constraints if (w := _cost(plan, c, outcome))]
     return Answer(cell=best, words=tuple(words))
 

@@ -18,7 +18,7 @@ from core.paths import data_dir
 from core.runs import detached
 from core.runs.detached import launch, owner_of
 from core.runs.owner import Owner
-from core.studies import architecture_findings, ledger, old_form
+from core.studies import architecture_found, ledger, old_form
 from core.studies.findings import Findings
 from core.studies.plan import Architectures, FreeShapes, Search, Sweep
 from core.studies.standings import Standings
@@ -55,7 +55,7 @@ def studies() -> tuple[StudyFolder, ...]:
 def recorded_architectures() -> dict[str, Path]:
     """The folders of the searches for architectures that came with the project, by name; own ones go before."""
     own = set(ledger.names(Architectures))
-    found = (file.parent for file in sorted(RECORDED.glob(f"*/{architecture_findings.FILE}")))
+    found = (file.parent for file in sorted(RECORDED.glob(f"*/{architecture_found.FILE}")))
     return {folder.name: folder for folder in found if folder.name not in own}
 
 

@@ -7,9 +7,8 @@ other cells for the next session.
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
+import statistics
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -422,16 +421,6 @@ def _order(rows: Sequence[CellRow], axis: str) -> dict[str, tuple[float, int]]:
     return {value: (numbers.get(value, float("inf")), place) for place, value in enumerate(shown)}
 
 
-def csv_of(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Flat rows as CSV with a head."""
-    text = io.StringIO()
-    if rows:
-        writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    return text.getvalue()
-
-
 def _row(state: State[Sweep], store: Store, cell: Cell, rounds: int) -> CellRow:
     status = status_of(state, cell, rounds)
     own = {key: run_id for key, run_id in state.runs.items() if key.startswith(f"{cell.id}/")}
@@ -477,7 +466,7 @@ def _drift(state: State[Sweep], store: Store) -> tuple[Sample, ...]:
     seen.sort()
     if not seen:
         return ()
-    middle = sorted(s for _, s, _ in seen)[len(seen) // 2]
+    middle = statistics.median_high(s for _, s, _ in seen)
     return tuple(Sample(created_s=t, ratio=s / middle, disturbed=d) for t, s, d in seen)
 
 

@@ -139,7 +139,7 @@ class Study:
         speed = np.array([[math.exp(logs.mean()) if len(logs) else math.nan for logs in self._logs]])
         return self._totals(np.ones((1, self.n_clusters)), speed, decided=True)
 
-    def bootstrap(self, draws: int = DRAWS, seed: int = 0, decided: bool = True) -> Totals:
+    def bootstrap(self, seed: int = 0, decided: bool = True) -> Totals:
         """Of resampled clusters, the same for every variant, and of resampled pairs of runs.
 
         The pairs' spread is that of stats.paired_ratio; too few pairs have none to draw from.
@@ -147,10 +147,10 @@ class Study:
         """
         rng = np.random.default_rng(seed)
         n = self.n_clusters
-        weights = rng.multinomial(n, np.full(n, 1 / n), size=draws).astype(np.float64)
-        speed = np.full((draws, len(self.variants)), np.nan)
+        weights = rng.multinomial(n, np.full(n, 1 / n), size=DRAWS).astype(np.float64)
+        speed = np.full((DRAWS, len(self.variants)), np.nan)
         for column, logs in enumerate(self._logs):
-            means = drawn_means(logs, draws, rng)
+            means = drawn_means(logs, DRAWS, rng)
             if means is not None:
                 speed[:, column] = np.exp(means)
         return self._totals(weights, speed, decided)

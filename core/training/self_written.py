@@ -45,9 +45,9 @@ def written(
     return found
 
 
-def repeats(ids: Sequence[int], times: int = 10) -> bool:
-    """Whether one token stands `times` times in a row: Consistency LLMs' reference code drops such texts."""
-    return any(len(set(ids[i : i + times])) == 1 for i in range(len(ids) - times + 1))
+def repeats(ids: Sequence[int]) -> bool:
+    """Whether one token stands ten times in a row: Consistency LLMs' reference code drops such texts."""
+    return any(len(set(ids[i : i + 10])) == 1 for i in range(len(ids) - 9))
 
 
 def _kept(path: Any) -> list[tuple[int, ...]]:

@@ -6,7 +6,7 @@ import os
 
 from core.types import Disturbance, Request
 from core.worker.journal import Journal
-from hardware.detect import machine, usable_cores
+from hardware.detect import usable_cores
 from hardware.load import Load
 
 
@@ -28,4 +28,4 @@ def disturbance(shared: Load, request: Request, journal: Journal, pass_no: int |
 
 def n_threads(request: Request) -> int:
     """How many threads compute."""
-    return request.threads or machine().physical_cores or usable_cores()
+    return request.threads or usable_cores()

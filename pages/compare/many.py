@@ -10,7 +10,7 @@ from core.analysis.predict import Figure
 from core.charts.many_runs import side_by_side
 from core.paths import data_dir
 from core.report.many_runs import MARKS, bars, report
-from core.stats.intervals import Ratio
+from core.stats.intervals import Ratio, ends
 from core.studies import ledger, many_runs, sweep
 from core.studies.many_runs import Entry, View
 from core.studies.measures import MEASURES
@@ -154,10 +154,7 @@ def _cells(label: str, entry: Entry, found: View, n: int) -> dict[str, Any]:
 
 
 def _times(ratio: Ratio) -> str:
-    words = text.ratio(ratio.value)
-    if ratio.low is not None and ratio.high is not None:
-        words += f" [{ratio.low:.2f}, {ratio.high:.2f}]"
-    return words
+    return text.ratio(ratio.value) + ends(ratio.low, ratio.high, ".2f")
 
 
 def draw() -> None:

@@ -15,9 +15,10 @@ from core.models import catalogue
 from core.paths import data_dir
 from core.types import ModelSpec
 from hardware import catalogue as hardware
+from hardware.detect import usable_cores
 from hardware.device import Device
 from pages.ui import lecture, text
-from pages.ui.ceilings import THIS, default_threads, kept, this_machine
+from pages.ui.ceilings import THIS, kept, this_machine
 from pages.ui.choices import select
 from pages.ui.lesson_view import KINDS, draw_step, finished, own_numbers
 from pages.ui.models import model_picker, spec_of
@@ -31,7 +32,7 @@ ALL, DEFAULT_MODEL = "all", "smollm2-135m"
 
 def devices() -> dict[str, Device]:
     """This machine first, where it was measured; else the recorded run's; then the data sheets."""
-    here, shipped = this_machine(kept(default_threads())), recorded_device()
+    here, shipped = this_machine(kept(usable_cores())), recorded_device()
     found = {THIS: here} if here is not None else {}
     if shipped is not None:
         found[RECORDED_MACHINE] = shipped

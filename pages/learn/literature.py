@@ -15,6 +15,7 @@ from core.learn.literature import (
     chosen,
     families,
     literature,
+    reported,
     reported_beside_independent,
     way,
     works,
@@ -193,5 +194,5 @@ with page("Literature", ABOUT):
         draw_bits()
     st.subheader("All works", anchor=False)
     found = filters()
-    figure(over_the_years(found, families()), key="years")
+    figure(over_the_years(reported(found), families()), key="years")
     draw_table(found)

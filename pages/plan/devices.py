@@ -14,10 +14,11 @@ from core.charts.roofline import roofline
 from core.errors import ExplorerError
 from core.paths import data_dir
 from hardware import catalogue
+from hardware.detect import usable_cores
 from hardware.device import DTYPES, Device, Kind, validate
 from hardware.files import UNREADABLE
 from pages.ui import text
-from pages.ui.ceilings import THIS, default_threads, kept, measure_panel, this_machine
+from pages.ui.ceilings import THIS, kept, measure_panel, this_machine
 from pages.ui.figure import figure
 from pages.ui.page import fault, page
 from pages.ui.share import Form, download
@@ -224,7 +225,7 @@ def draw_upload() -> None:
 
 
 def draw_here() -> Device | None:
-    threads = default_threads()
+    threads = usable_cores()
     found = kept(threads)
     if found is not None and found.reads:
         with st.expander("Its bandwidth over the working set", icon=":material/ssid_chart:"):
@@ -249,7 +250,7 @@ def draw_here() -> Device | None:
 with page("Devices", ABOUT):
     with st.container(border=True):
         st.markdown(f"**{THIS}**")
-        measure_panel(default_threads())
+        measure_panel(usable_cores())
         here = draw_here()
     for problem in catalogue.problems(data_dir() / "devices"):
         fault(problem)

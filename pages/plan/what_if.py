@@ -103,10 +103,10 @@ def choose_device(spec: ModelSpec, case: Case) -> tuple[Design, Case]:
     return design, case
 
 
-def times_input(place: Any, label: str, key: str, now: str, help: str = "") -> float:
+def times_input(place: Any, label: str, key: str, now: str) -> float:
     """A factor, with what it comes to beneath."""
     factor: float = place.number_input(
-        f"{label} ×", 0.01, 1000.0, 1.0, 0.25, format="%.4g", key=key, bind="query-params", help=help or None
+        f"{label} ×", 0.01, 1000.0, 1.0, 0.25, format="%.4g", key=key, bind="query-params"
     )
     place.caption(now)
     return factor

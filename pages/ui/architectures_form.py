@@ -46,8 +46,8 @@ def cut_form() -> tuple[Architectures, float] | None:
     if not model:
         st.caption("Choose a trained model: shapes are cut from it.")
         return None
-    there = [n for n in plugins.names("backend") if n not in ("fake", "endpoint")]
-    usual = [n for n in ("llama_cpp", "onnxruntime", "pytorch") if plugins.get("backend", n).unavailable() is None]
+    there = [n for n in plugins.names("backend") if n != "fake" and not plugins.served(n)]
+    usual = [n for n in there if plugins.get("backend", n).unavailable() is None]
     engines = st.multiselect(
         "Measured in",
         there,

@@ -8,10 +8,11 @@ from typing import Any
 import streamlit as st
 
 from core.charts.architectures import free, taus, trade
+from core.report.architectures import free_spots, orders, spots
 from core.report.studies import export_study
-from core.studies import architecture_findings, free_shapes, ledger
-from core.studies.architecture_findings import Found, Proxy, Shaped, interval_words
-from core.studies.architecture_report import free_spots, orders, spots
+from core.stats.intervals import in_words
+from core.studies import architecture_findings, architecture_found, free_shapes, ledger
+from core.studies.architecture_found import Found, Proxy, Shaped
 from core.studies.plan import Architectures, FreeShapes
 from pages.ui import text
 from pages.ui.figure import figure
@@ -33,7 +34,7 @@ def own(folder: str, version: float) -> Found:
 @st.cache_data(max_entries=4, show_spinner=False)
 def recorded(folder: str) -> Found:
     """Of a search that came with the project."""
-    return architecture_findings.read((Path(folder) / architecture_findings.FILE).read_bytes())
+    return architecture_found.read((Path(folder) / architecture_found.FILE).read_bytes())
 
 
 def draw(found: Found, name: str, key: str, recorded: bool = False) -> None:
@@ -89,8 +90,8 @@ def _cells(row: Shaped, found: Found) -> dict[str, Any]:
         "Stage": _ROLES[row.role],
         "Parameters": f"{row.n_params / 1e6:.1f} M",
         "KL masked": None if row.masked is None else f"{row.masked:.3g}",
-        "KL trained": None if whole or row.kl is None else interval_words(row.kl),
-        "Perplexity ×": None if row.perplexity is None else interval_words(row.perplexity),
+        "KL trained": None if whole or row.kl is None else in_words(row.kl),
+        "Perplexity ×": None if row.perplexity is None else in_words(row.perplexity),
     }
     for engine in found.plan.engines:
         speed = next((s for s in row.speeds if s.engine == engine), None)
@@ -101,7 +102,7 @@ def _cells(row: Shaped, found: Found) -> dict[str, Any]:
             cells[f"{name}, measured"] = None
             continue
         marks = (" ★" if speed.on_front and not whole else "") + (" ~" if speed.disturbed else "")
-        times = "" if whole or speed.ratio is None else f" · × {interval_words(speed.ratio)}"
+        times = "" if whole or speed.ratio is None else f" · × {in_words(speed.ratio)}"
         cells[f"{name}, measured"] = f"{speed.tok_per_s:.1f} tok/s{times}{marks}"
     return {**cells, "Model": row.model or None, "Why not": row.reason or None}
 
@@ -145,9 +146,9 @@ def _proxy(p: Proxy) -> dict[str, Any]:
     place = None if p.regret is None or p.regret.place is None else f"{p.regret.place} of {p.regret.n}"
     return {
         "Ranked by": p.label,
-        "τ": interval_words(p.tau, 2) if p.tau else None,
-        "Given log parameters": interval_words(p.partial, 2) if p.partial else None,
-        "τ over parameters": interval_words(p.over, 2) if p.over else None,
+        "τ": in_words(p.tau, ".2g") if p.tau else None,
+        "Given log parameters": in_words(p.partial, ".2g") if p.partial else None,
+        "τ over parameters": in_words(p.over, ".2g") if p.over else None,
         "Regret": None if p.regret is None else f"{p.regret.value:.3g}",
         "Favourite's place": place,
         "Verdict": p.verdict,

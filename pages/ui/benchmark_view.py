@@ -6,7 +6,7 @@ import streamlit as st
 
 from core.charts.curves import curve
 from core.charts.standings import speedups
-from core.studies import benchmark_report as report
+from core.report import benchmark as report
 from core.studies.standings import Standings
 from pages.ui import labels, text
 from pages.ui.figure import figure

@@ -23,11 +23,12 @@ from core.dtypes import canonical_dtype
 from core.errors import ExplorerError
 from core.paths import data_dir
 from core.runs.ceilings import ceilings_of, measure, ran_on
+from core.runs.ceilings import kept as ceilings_kept
 from core.runs.measuring import holder
 from core.types import Result
 from hardware import catalogue, ceilings
 from hardware.ceilings import Ceilings
-from hardware.detect import machine, machine_id
+from hardware.detect import machine_id, usable_cores
 from hardware.device import Device
 from pages.ui import text
 from pages.ui.live import moving
@@ -79,13 +80,9 @@ def jobs() -> dict[str, Measuring]:
     return {}
 
 
-def folder() -> Path:
-    return data_dir() / "ceilings"
-
-
 def kept(threads: int) -> Ceilings | None:
     """What was measured on this machine at this thread count."""
-    return ceilings.load(folder(), machine_id(), threads)
+    return ceilings_kept(data_dir(), threads)
 
 
 def kept_of(result: Result) -> Ceilings | None:
@@ -107,7 +104,7 @@ def no_ceilings(result: Result, where: str = "on the page Roofline") -> str:
 
 def threads_of(result: Result) -> int:
     """At which this machine is to be measured for a run; as usual for one that another machine made."""
-    return (result.threads if own_name(result) == THIS else None) or default_threads()
+    return (result.threads if own_name(result) == THIS else None) or usable_cores()
 
 
 def measure_panel(threads: int) -> None:
@@ -226,12 +223,12 @@ def _whose(found: Ceilings) -> str:
     return name[0].lower() + name[1:]
 
 
-def choose_reference(result: Result, key: str, label: str = "Reference roofline") -> Reference | None:
+def choose_reference(result: Result, key: str) -> Reference | None:
     """Choose the reference roofline: this machine as measured, or a data sheet. None: not measured yet."""
     own = own_name(result)
     names = [own, *(d.name for d in catalogue.devices(data_dir() / "devices"))]
     chosen = st.selectbox(
-        label,
+        "Reference roofline",
         names,
         key=key,
         bind="query-params",
@@ -288,8 +285,3 @@ def _known(result: Result) -> str:
 def this_machine(found: Ceilings | None, name: str = THIS) -> Device | None:
     """Measured ceilings as a device; None without them."""
     return None if found is None or found.dram_read_bytes_per_s is None else found.as_device(name)
-
-
-def default_threads() -> int:
-    found = machine()
-    return min(found.usable_cores, found.physical_cores or found.usable_cores)

@@ -13,7 +13,7 @@ _HOW_MANY = 20
 _LABELS = {"sql": "SQL", "sql_easy": "SQL, easy", "arithmetic": "Arithmetic"}
 
 
-def prompt_form(model: str | None, key: str = "prompt") -> str | None:
+def prompt_form(model: str | None) -> str | None:
     """The prompt; None while it is empty. Questions come from the test split, which no training has seen.
 
     model: its catalogue id; one that was trained on a domain is asked about that first.
@@ -24,7 +24,7 @@ def prompt_form(model: str | None, key: str = "prompt") -> str | None:
         [OWN, *_LABELS],
         default=[*trained, OWN][0],
         required=True,
-        key=f"{key}-kind" + (f"-{model}" if trained else ""),
+        key="prompt-kind" + (f"-{model}" if trained else ""),
         bind="query-params",
         width="stretch",
         format_func=lambda n: _LABELS.get(n, n),
@@ -33,14 +33,14 @@ def prompt_form(model: str | None, key: str = "prompt") -> str | None:
         words = st.text_area(
             "Prompt text",
             "Write one sentence about the sea.",
-            key=key,
+            key="prompt",
             height=90,
             label_visibility="collapsed",
             bind="query-params",
         )
         return words.strip() or None
     questions = load(kind, "test", _HOW_MANY, 0)
-    number = st.number_input("Question", 1, len(questions), 1, key=f"{key}-number", bind="query-params")
+    number = st.number_input("Question", 1, len(questions), 1, key="prompt-number", bind="query-params")
     chosen = questions[int(number) - 1]
     with st.container(border=True, height=150):
         st.text(chosen.prompt)

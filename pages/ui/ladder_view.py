@@ -7,13 +7,14 @@ from typing import Any
 
 import streamlit as st
 
-from core.studies import report
+from core.report import ladder as report
 from core.studies.composites import CANDIDATES
 from core.studies.findings import Findings, Row
 from pages.ui import text
 from pages.ui.figure import figure
 from pages.ui.links import link
 from pages.ui.panes import table_height
+from pages.ui.pickers import backend_label
 from pages.ui.state import readable, set_widgets
 from pages.ui.table import table
 
@@ -40,7 +41,7 @@ def draw_ladder(found: Findings) -> None:
         "See what is behind a variant",
         list(by_id),
         None,
-        format_func=lambda i: f"{by_id[i].label} · {_engine(by_id[i])}",
+        format_func=lambda i: f"{by_id[i].label} · {backend_label(by_id[i].backend)}",
         key=_PICKED,
         placeholder="click it, or choose its name",
         width=360,
@@ -65,14 +66,10 @@ def _selected(state: Any, known: Collection[str]) -> str | None:
     return next((x["id"] for x in state.selection.get("pick", ()) if x.get("id") in known), None)
 
 
-def _engine(row: Row) -> str:
-    return report.BACKENDS.get(row.backend, row.backend)
-
-
 def draw_row(row: Row) -> None:
     """One variant: its note, its warnings, and the runs behind its figures."""
     with st.container(border=True):
-        st.markdown(f"**{text.escape(row.label)}** · {text.escape(_engine(row))}")
+        st.markdown(f"**{text.escape(row.label)}** · {text.escape(backend_label(row.backend))}")
         for words in (row.note, row.reason, *row.warnings, row.equal.sentence if row.equal else ""):
             if words:
                 st.caption(text.escape(words))

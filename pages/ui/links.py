@@ -29,7 +29,6 @@ def link(
     label: str,
     icon: str | None = None,
     run_id: str | None = None,
-    help: str | None = None,
     query: dict[str, str] | None = None,
 ) -> None:
     """A link to a page, showing `run_id` there; query: widgets to set. Nothing when the page is not in the menu."""
@@ -40,7 +39,6 @@ def link(
             path,
             label=label,
             icon=icon,
-            help=help,
             query_params=({RUN: run_id} if run_id else {}) | (query or {}) or None,
         )
     except StreamlitAPIException:  # the page runs on its own, without the menu

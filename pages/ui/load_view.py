@@ -15,6 +15,7 @@ from core.loadtest.plan import named
 from core.loadtest.report import ExportKind, Measured, Report, export, levels, offered
 from core.loadtest.views import METRICS, SHORT, Latency, Metric, dots, latencies, standing
 from core.paths import data_dir
+from core.stats.intervals import ends
 from core.types import GOING
 from pages.ui import text
 from pages.ui.figure import figure
@@ -156,9 +157,8 @@ def _draw_level(test: LoadTest, found: Report) -> None:
     with st.container(border=True):
         attained = ""
         if p.attainment is not None:
-            low, high = p.attainment.low, p.attainment.high
-            interval = f" [{text.percent(low)}, {text.percent(high)}]" if low is not None and high is not None else ""
-            attained = f" · **{text.percent(p.attainment.value)}**{interval} good"
+            between = ends(p.attainment.low, p.attainment.high, text.percent)
+            attained = f" · **{text.percent(p.attainment.value)}**{between} good"
         st.markdown(
             f"**{p.counted}** requests in {text.seconds(p.window_s)}{attained} · "
             f"{text.si(p.in_flight)} under way on average · prompts of {text.count(p.prompt_tokens)} tokens, "

@@ -44,9 +44,9 @@ def model_picker(key: str = "model", label: str = "Model") -> str | None:
     )
 
 
-def chosen_model(key: str = "model", label: str = "Model") -> ModelEntry | None:
+def chosen_model(label: str = "Model") -> ModelEntry | None:
     """Choose a model and see what it is; None while there is none, which the form then says."""
-    chosen = model_picker(key, label)
+    chosen = model_picker("model", label)
     if not chosen:
         st.caption("Choose a model, or type the path of one.")
         return None

@@ -51,7 +51,7 @@ def run_picker(key: str) -> Run | None:
                 key=shown,
                 on_change=lambda: choose_run(st.session_state[shown]),
             )
-    if run.request.backend == "endpoint":
+    if plugins.served(run.request.backend):
         draw_outside(result_of(run))
         return None
     return run

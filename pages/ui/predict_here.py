@@ -15,9 +15,9 @@ from core.runs.overheads import NEWEST, Overheads, known
 from core.runs.resolve import supposed_dtype
 from core.types import ModelSpec
 from hardware.ceilings import Ceilings
-from hardware.detect import machine_id
+from hardware.detect import machine_id, usable_cores
 from pages.ui import text
-from pages.ui.ceilings import default_threads, kept
+from pages.ui.ceilings import kept
 from pages.ui.figure import figure
 from pages.ui.pickers import backend_label, ordered_backends
 from pages.ui.state import store
@@ -37,7 +37,7 @@ def overheads_here(found: Ceilings) -> Overheads:
 
 def here() -> Here | None:
     """This machine, as everything that predicts for it sees it; None before its ceilings are measured."""
-    found = kept(default_threads())
+    found = kept(usable_cores())
     return None if found is None else Here(found, overheads_here(found))
 
 

@@ -129,7 +129,7 @@ def _expected(request: bytes) -> tuple[float, bool]:
 
 def _say_duration(request: Request) -> None:
     """Before a long run: about how long it will take, and by what this is judged."""
-    if request.backend == "endpoint":
+    if plugins.served(request.backend):
         return
     seconds, known = _expected(to_json(request))
     if seconds < _LONG_S:
@@ -148,7 +148,7 @@ def _with_memory(request: Request) -> Request | None:
     except ExplorerError as error:
         fault(error, hindrance=True)
         return None
-    if request.backend == "endpoint":
+    if plugins.served(request.backend):
         st.caption("Its memory is the server's; what a server cannot tell is left out.")
         return request
     color, icon, verdict = _VERDICT[needed.verdict]

@@ -6,6 +6,7 @@ import statistics
 
 import streamlit as st
 
+from core import plugins
 from core.analysis.breakdown import Phase, by_kind
 from core.analysis.under_roof import measured
 from core.charts.bars import layer_bars
@@ -31,7 +32,7 @@ def draw_charts(run: Run, result: Result) -> None:
 def _cards(run: Run, result: Result) -> None:
     timed = {layer.phase for layer in result.layers if layer.seconds is not None}
     phase: Phase = "prefill" if timed == {"prefill"} and result.status not in GOING else "decode"
-    served = result.backend == "endpoint"
+    served = plugins.served(result.backend)
     left, right = st.columns(2)
     with left.container(border=True, height=_CARD, gap="xsmall", key="card-tokens"):
         pieces = result.served is not None and not result.served.single

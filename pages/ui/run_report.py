@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from core.runs.export import export_run, offered
+from core.report.run_forms import export_run, offered
 from core.runs.store import Run
 from core.types import GOING, Failed, Result
 from pages.ui import marks, text
@@ -116,10 +116,10 @@ def draw_links(run: Run) -> None:
             st.code(address("pages/measure/run.py", run.id), language=None)
 
 
-def export_menu(run: Run, key: str = "export") -> None:
+def export_menu(run: Run) -> None:
     """Each file is made only when it is asked for."""
     with st.popover("Export", icon=":material/download:", type="tertiary"):
         for fmt in offered(run, result_of(run)):
             label, icon = _FILES.get(fmt, (fmt, ":material/download:"))
             form = Form(label, f"roofscope-{run.id}.{fmt}", lambda fmt=fmt: export_run(run, fmt))  # type: ignore[misc]
-            download(form, f"{key}-{fmt}-{run.id}", icon, "tertiary")
+            download(form, f"export-{fmt}-{run.id}", icon, "tertiary")

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import streamlit as st
 
+from core import plugins
 from core.runs.progress import decode_rates, journey, memory_line, stage
 from core.runs.store import Run
 from core.types import GOING, Generate, Result
@@ -78,6 +79,7 @@ def draw_numbers(run: Run, result: Result) -> None:
     def known(value: str) -> str:
         return value if value == text.NONE else f"{about}{value}"
 
+    served = plugins.served(request.backend)
     prompt = f"{result.n_prompt_tokens} prompt tokens" if result.n_prompt_tokens else None
     n_passes = len(result.ttft_samples_s)
     with st.grid(3, min_column_width=150, row_height=_TILE):
@@ -103,10 +105,10 @@ def draw_numbers(run: Run, result: Result) -> None:
             "Peak memory",
             known(text.size(result.peak_memory_bytes)),
             "Of a model behind a server: see what the server says."
-            if request.backend == "endpoint"
+            if served
             else "The worker's resident memory at its highest, library included.",
             line=[m / 1e6 for m in memory_line(recording)],
-            under="in the server" if request.backend == "endpoint" else None,
+            under="in the server" if served else None,
         )
         _tile(
             "Time to first token",

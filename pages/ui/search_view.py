@@ -11,7 +11,7 @@ from core.errors import ExplorerError
 from core.paths import data_dir
 from core.report.searches import ORDER, audit_words, goal_chart
 from core.report.studies import export_study
-from core.stats.intervals import Ratio
+from core.stats.intervals import Ratio, ends
 from core.studies import ledger, search
 from core.studies.ledger import FILE
 from core.studies.measures import MEASURES
@@ -212,7 +212,4 @@ def _cells(row: Found, plan: Search) -> dict[str, Any]:
 def _with_interval(value: Ratio | None, unit: str) -> str:
     if value is None:
         return text.NONE
-    words = show(value.value, unit)
-    if value.low is not None and value.high is not None:
-        words += f" [{show(value.low, unit)}, {show(value.high, unit)}]"
-    return words
+    return show(value.value, unit) + ends(value.low, value.high, lambda end: show(end, unit))

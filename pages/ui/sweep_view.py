@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import streamlit as st
@@ -11,6 +12,7 @@ from core.charts.sweep import drift, heat, multiples
 from core.paths import data_dir
 from core.report.studies import export_study
 from core.report.sweeps import axis_words, measured, tiles, varied
+from core.stats.intervals import ends
 from core.studies import ledger, sweep
 from core.studies.ledger import FILE
 from core.studies.measures import MEASURES
@@ -129,11 +131,8 @@ def _cells(row: dict[str, Any], found: Report) -> dict[str, Any]:
     for name, what in MEASURES.items():
         if name not in row:
             continue
-        low, high = row.get(f"{name}_low"), row.get(f"{name}_high")
-        words = show(row[name], what.unit)
-        if low is not None and high is not None:
-            words += f" [{show(low, what.unit)}, {show(high, what.unit)}]"
-        values[what.label] = words
+        between = ends(row.get(f"{name}_low"), row.get(f"{name}_high"), partial(show, unit=what.unit))
+        values[what.label] = show(row[name], what.unit) + between
     return {**axes, "Status": text.status_word(row["status"]), **values, "Why": row["reason"] or None}
 
 

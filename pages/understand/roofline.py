@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import get_args
+from typing import NamedTuple, get_args
 
 import streamlit as st
 
@@ -12,18 +12,18 @@ from core.analysis.equations import under_roof
 from core.analysis.roofline import Point, causes
 from core.analysis.under_roof import Forward, Level, Phase, measured, moves_activations, predicted, working_set_bytes
 from core.charts.bandwidth import bandwidth_curve
-from core.charts.roofline import roofline
+from core.charts.roofline import ColourBy, roofline
 from core.learn.glossary import explained
 from core.paths import data_dir
 from core.runs.store import Run
 from core.types import GOING, Loaded, Result
 from hardware import catalogue
+from hardware.detect import usable_cores
 from pages.ui import text
 from pages.ui.ceilings import (
     THIS,
     Reference,
     choose_reference,
-    default_threads,
     kept_of,
     measure_panel,
     no_ceilings,
@@ -217,11 +217,17 @@ def draw_bandwidth(result: Result) -> None:
         )
 
 
-def draw(run: Run, result: Result) -> None:
-    loaded = loaded_of(run)
-    if loaded is None:
-        draw_closed(run, result)
-        return
+class Choices(NamedTuple):
+    """What is drawn: against which roofs, which points, coloured by what. small: layers that only move, too."""
+
+    reference: Reference | None
+    level: Level
+    colour: ColourBy
+    small: bool
+    others: Sequence[Reference]
+
+
+def choose(result: Result) -> Choices:
     with st.container(horizontal=True, vertical_alignment="bottom"):
         reference = choose_reference(result, "roofline-device")
         level: Level = (
@@ -244,6 +250,27 @@ def draw(run: Run, result: Result) -> None:
             help="Also norms, sums and activations: layers that mostly move what the layer before has just written.",
         )
         others = overlays(result, reference) if reference else []
+    return Choices(reference, level, "bound" if colour == "bound" else "kind", small, others)
+
+
+def draw_sources(reference: Reference) -> None:
+    """Where times, work and roofs come from."""
+    kind = "measured" if reference.device.provenance == "measured" else "stated"
+    doubts = f" · {text.escape(reference.device.doubts())}" if reference.device.doubts() else ""
+    sources = "; ".join(map(text.escape, reference.device.sources))
+    st.caption(
+        f"{text.provenance('measured')} times · {text.provenance('computed')} FLOPs and bytes · "
+        f"{text.provenance(kind)} roofs, {reference.dtype} arithmetic ({sources}){doubts}",
+        help=text.provenance_help(),
+    )
+
+
+def draw(run: Run, result: Result) -> None:
+    loaded = loaded_of(run)
+    if loaded is None:
+        draw_closed(run, result)
+        return
+    reference, level, colour, small, others = choose(result)
     if reference is None:
         st.info(
             no_ceilings(result, "above"),
@@ -274,7 +301,7 @@ def draw(run: Run, result: Result) -> None:
 
     with chart:
         figure(
-            roofline(roofs, points, "bound" if colour == "bound" else "kind", pick=not going),
+            roofline(roofs, points, colour, pick=not going),
             key=key,
             on_select="ignore" if going else clicked,
         )
@@ -287,21 +314,14 @@ def draw(run: Run, result: Result) -> None:
     draw_flags(points)
     draw_table(points)
     draw_bandwidth(result)
-    kind = "measured" if reference.device.provenance == "measured" else "stated"
-    doubts = f" · {text.escape(reference.device.doubts())}" if reference.device.doubts() else ""
-    sources = "; ".join(map(text.escape, reference.device.sources))
-    st.caption(
-        f"{text.provenance('measured')} times · {text.provenance('computed')} FLOPs and bytes · "
-        f"{text.provenance(kind)} roofs, {reference.dtype} arithmetic ({sources}){doubts}",
-        help=text.provenance_help(),
-    )
+    draw_sources(reference)
     with st.container(horizontal=True):
         link("pages/understand/layers.py", "The same layers as a graph", ":material/account_tree:", run.id)
 
 
 with page("Roofline", ABOUT):
     shown = current_run()
-    measure_panel(threads_of(result_of(shown)) if shown else default_threads())
+    measure_panel(threads_of(result_of(shown)) if shown else usable_cores())
     run = run_picker("roofline")
     if run is not None:
         live(run, draw, "charts")

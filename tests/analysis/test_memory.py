@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from core.analysis.capacity import fit, largest_batch, longest_context
+from core.analysis.capacity import fit, longest_context
 from core.analysis.memory import Shape, grown, live_sets, split, with_vocabulary
 from core.analysis.memory_seen import measured, reported, shape_of_run
 from core.types import Attention, Elementwise, Embedding, Layer, Linear, Loaded, Memory, ModelSpec, Norm, Request
@@ -133,7 +133,7 @@ def test_limits_of_the_longest_context() -> None:
 
 @pytest.mark.parametrize("room", [5_000, 9_000, 100_000])
 def test_the_largest_batch_is_the_last_that_fits(room: float) -> None:
-    n = largest_batch(spec(), SHAPE, room)
+    n = fit(spec(), SHAPE, [room])[0].largest_batch
     needs = [split(spec(), Shape(n_context=10, n_forward=T, batch=b)).total_bytes for b in (n, n + 1)]
     assert needs[0] <= room < needs[1]
 

@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from core.analysis.calibrate import calibration_table
-from core.studies import architecture_findings, architecture_report, benchmark_report, report, study_store
+from core.report import architectures, benchmark, ladder
+from core.report.tables import as_markdown
+from core.studies import architecture_found, study_store
 from core.studies.findings import Findings
 from hardware.published import runs
 from tests.bench.recording import RECORDED
@@ -29,12 +31,12 @@ def tables() -> Iterator[tuple[Path, str]]:
     quoted = {"published": published()}
     for file in sorted(study_store.RECORDED.glob("*/findings.json")):
         found = study_store.read(str(file.parent))
-        text = report.markdown(found) if isinstance(found, Findings) else benchmark_report.markdown(found)
+        text = ladder.markdown(found) if isinstance(found, Findings) else benchmark.markdown(found)
         quoted[str(file.with_name("table.md").relative_to(ROOT))] = text
         yield file.with_name("table.md"), f"# {found.plan.title}\n\n{text}"
-    for file in sorted(study_store.RECORDED.glob(f"*/{architecture_findings.FILE}")):
-        shapes = architecture_findings.read(file.read_bytes())
-        text = architecture_report.markdown(shapes)
+    for file in sorted(study_store.RECORDED.glob(f"*/{architecture_found.FILE}")):
+        shapes = architecture_found.read(file.read_bytes())
+        text = architectures.markdown(shapes)
         quoted[str(file.with_name("table.md").relative_to(ROOT))] = text
         yield file.with_name("table.md"), f"# {shapes.plan.title}\n\n{text}"
     for file in sorted(RECORDED.rglob("*.json")):
@@ -80,12 +82,8 @@ def of_recording(recorded: Mapping[str, Any]) -> str:
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> str:
     names = list(dict.fromkeys(name for row in rows for name in row))
-    lines = [
-        "| " + " | ".join(n.replace("_per_s", "/s").replace("_", " ") for n in names) + " |",
-        "|" + "---|" * len(names),
-    ]
-    lines += ["| " + " | ".join(_cell(row.get(name)) for name in names) + " |" for row in rows]
-    return "\n".join(lines) + "\n"
+    head = [n.replace("_per_s", "/s").replace("_", " ") for n in names]
+    return as_markdown(head, [[_cell(row.get(name)) for name in names] for row in rows]) + "\n"
 
 
 def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
@@ -104,7 +102,7 @@ def _cell(value: Any) -> str:
         return ", ".join(map(_cell, value))
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return f"{value:.4g}" if isinstance(value, float) else str(value).replace("|", "/")
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def main() -> None:

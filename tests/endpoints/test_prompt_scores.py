@@ -9,10 +9,10 @@ import pytest
 
 from core import plugins
 from core.endpoints import prompt_scores, store
-from core.endpoints.own_tokenizer import counter
 from core.errors import ExplorerError
 from core.models import catalogue, spec
 from core.runs.check import can_evaluate, check
+from core.token_counter import counter
 from core.types import Evaluate, GenerationConfig, Request, Session, likely
 from core.worker.subject import ModelUnderTest
 from tests.support import model_servers

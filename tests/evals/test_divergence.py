@@ -209,7 +209,7 @@ def test_llama_cpp_is_near_the_weights_it_was_given() -> None:
     """Q4_1 in llama.cpp against the same weights dequantized: what is left is the int8 rounding of activations."""
     kind, path = embedded("gguf")
     session = opened("llama_cpp", path, kind)
-    embedded("hf")  # derived once for all tests
+    embedded("hf")  # converted once for all tests
     with beside(catalogue.EMBEDDED, "pytorch") as reference:
         found = values(measured(under_test(session, reference), n=2))
     session.close()

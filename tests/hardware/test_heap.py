@@ -17,7 +17,7 @@ import ctypes, os, sys, threading
 from hardware import heap
 libc = ctypes.CDLL(None)
 if sys.argv[1] == "few":
-    assert heap.few_arenas(2)
+    assert heap.few_arenas()
 all_there, done = threading.Barrier(9), threading.Barrier(9)
 def hold():
     all_there.wait()

@@ -1,4 +1,4 @@
-"""Derived files: the right route, made once, whole or not at all."""
+"""Converted files: the right route, made once, whole or not at all."""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from core import word_rules
 from core.errors import ExplorerError
 from core.models import gguf_file, gguf_to_hf, gguf_tokenizer
 from tests.support.embedded import embedded
@@ -76,7 +77,7 @@ def test_progress_ends_at_the_whole(tmp_path: Path) -> None:
     assert counted[-1][1] < (tmp_path / "hf" / "model.safetensors").stat().st_size < gguf_to_hf.output_bytes(path)
 
 
-@pytest.mark.parametrize("rule", sorted(gguf_tokenizer._PRE))
+@pytest.mark.parametrize("rule", sorted(word_rules.rules()))
 def test_splitting_rules_give_the_ids_of_llama_cpp(rule: str, tmp_path: Path) -> None:
     """With merges learned across all boundaries, a text cut at another place gets other ids."""
     import gguf

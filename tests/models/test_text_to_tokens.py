@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from core import library_tokenizer, plugins
+from core import library_tokenizer, plugins, word_rules
 from core.backends.onnxruntime.text import Text
 from core.errors import ExplorerError
 from core.models import gguf_file, gguf_tokenizer, hf_to_gguf
@@ -201,7 +201,7 @@ def tekken_folder(tmp_path: Path) -> Path:
     n_marks, n_rows = len(TEKKEN_MARKS), len(TEKKEN_MARKS) + len(words)
     content = {
         "config": {
-            "pattern": gguf_tokenizer._LLAMA3,
+            "pattern": word_rules._LLAMA3,
             "num_vocab_tokens": len(words),
             "default_vocab_size": n_rows,
             "default_num_special_tokens": n_marks,
@@ -374,12 +374,12 @@ def test_kimi_cuts_a_text_as_its_makers_expression_does() -> None:
     chance = random.Random(5)
     letters = "abcXYZ '-_.,!？。中文字日本ひらカナ한국éÉe\u0301ǅʰ12345٣Ⅷ½ \t\n\r\u3000🙂"
     texts = ["CamelCase中文abc ABCdef'll 1234", *("".join(chance.choices(letters, k=30)) for _ in range(300))]
-    cuts = gguf_tokenizer.splitter("kimi-k2", of_its_maker=True)
+    cuts = word_rules.splitter("kimi-k2", of_its_maker=True)
     expression = regex.compile(KIMI_CUTS, regex.V1)
     for text in texts:
         assert [text[a:b] for _, (a, b) in cuts.pre_tokenize_str(text)] == expression.findall(text)
     assert expression.findall("CamelCase") == ["Camel", "Case"]
-    here = gguf_tokenizer.splitter("kimi-k2").pre_tokenize_str("CamelCase")
+    here = word_rules.splitter("kimi-k2").pre_tokenize_str("CamelCase")
     assert [word for word, _ in here] == ["CamelCase"]
 
 

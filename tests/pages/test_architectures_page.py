@@ -9,7 +9,8 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from core.studies import architectures, free_shapes, ledger, study_store
-from core.studies.architecture_findings import Found, proxies
+from core.studies.architecture_found import Found
+from core.studies.architecture_proxies import proxies
 from core.studies.plan import Architectures, FreeShapes
 from pages.ui import architectures_view
 from tests.pages.conftest import sound

@@ -17,9 +17,9 @@ from core.runs.store import Store
 from core.types import Evaluate, Failed
 from hardware import catalogue, ceilings
 from hardware.ceilings import Ceilings, Gemm, ReadPoint
-from hardware.detect import machine_id
+from hardware.detect import machine_id, usable_cores
 from hardware.errors import ExplorerError
-from pages.ui.ceilings import default_threads, jobs
+from pages.ui.ceilings import jobs
 from pages.ui.pickers import run_lines
 from tests.pages.conftest import TINY, sound
 
@@ -52,7 +52,7 @@ def ceilings_here(home: Path) -> Ceilings:
         reads=tuple(ReadPoint(working_set_bytes=n * MB, bytes_per_s=b, median_bytes_per_s=b) for n, b in reads),
         mem_bytes=16 * 2**30,
     )
-    for threads in {1, default_threads()}:
+    for threads in {1, usable_cores()}:
         ceilings.save(msgspec.structs.replace(found, threads=threads), data_dir() / "ceilings")
     return found
 

@@ -16,9 +16,9 @@ from core.errors import ExplorerError
 from core.report import page, private
 from core.report.bundle_for_others import shared_bundle
 from core.report.page import MOST_BYTES, Section, Table, html
+from core.report.run_forms import FORMATS, export_run
 from core.report.runs import MOST_RUNS, report
 from core.runs import about
-from core.runs.export import FORMATS, export_run
 from core.runs.store import Run, Store
 from core.types import Counts, Done, Generate, Loaded, Memory, Pass, Request, Step, Warned, to_json
 from tests.analysis.test_predict import preset

@@ -16,15 +16,14 @@ from core.analysis.search import Range
 from core.cli import cli
 from core.errors import ExplorerError
 from core.paths import data_dir
+from core.report import benchmark, ladder, searches, study_bundle
 from core.report import many_runs as many_report
-from core.report import searches, study_bundle
 from core.report import sweeps as sweep_report
 from core.report.page import MOST_BYTES
 from core.report.studies import export_study, names
 from core.runs.store import Run, Store
 from core.stats.intervals import Ratio
-from core.studies import architectures, benchmark_report, free_shapes, ledger, many_runs, study_store
-from core.studies import report as ladder_report
+from core.studies import architectures, free_shapes, ledger, many_runs, study_store
 from core.studies import search as searching
 from core.studies import sweep as sweeping
 from core.studies.findings import Findings
@@ -240,7 +239,7 @@ def test_recorded_studies_are_pages_of_the_same_shape(store: Store, monkeypatch:
     found = [study_store.read(shelved.path) for shelved in studies]
     shapes = [export_study(name, "html", store) for name in study_store.recorded_architectures()]
     assert shapes and all(page.count(b"data-chart=") == 3 + 4 for page in shapes), "a front per engine, four orders"
-    pages = (ladder_report.html(f) if isinstance(f, Findings) else benchmark_report.html(f) for f in found)
+    pages = (ladder.html(f) if isinstance(f, Findings) else benchmark.html(f) for f in found)
     for data in (*pages, *shapes):
         assert len(data) < MOST_BYTES and data.count(b"window.vegaEmbed=") == 1
         assert b"default-src 'none'" in data and b"data-chart=" in data

@@ -15,9 +15,9 @@ from core.cli import cli
 from core.errors import ExplorerError
 from core.paths import data_dir
 from core.report.bundle_for_others import shared_bundle
+from core.report.run_forms import export_run
 from core.runs import about
 from core.runs.about import MOST_NAME, MOST_NOTE, About
-from core.runs.export import export_run
 from core.runs.history import matching
 from core.runs.store import Run, Store
 from core.types import Done, Request

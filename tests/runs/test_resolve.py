@@ -33,7 +33,7 @@ def tiny(tmp_path: Path) -> Path:
     return folder
 
 
-def test_a_model_that_must_be_derived_has_the_dtype_it_will_run_in(fake_request: Request) -> None:
+def test_a_model_that_must_be_converted_has_the_dtype_it_will_run_in(fake_request: Request) -> None:
     own = resolve(replaced(fake_request, backend="llama_cpp"))
     assert own.format == "gguf" and own.path and own.dtype is None and own.spec.dtype == "q4_1"
     found = resolve(replaced(fake_request, backend="pytorch", dtype="bf16"))

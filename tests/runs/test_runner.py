@@ -15,7 +15,7 @@ from core.errors import ExplorerError
 from core.runs.compare import differences
 from core.runs.measuring import BusyError
 from core.runs.runner import Runner
-from core.types import Generate, LayerTimes, Loaded, Pass, Request, Sampling, Step
+from core.types import Disturbance, Generate, LayerTimes, Loaded, Pass, Request, Sampling, Step
 
 
 def replaced(request: Request, **changes: object) -> Request:
@@ -38,6 +38,23 @@ def wait_for_step(runner: Runner, run_id: str, phase: str = "prefill") -> None:
 def worker_pid(runner: Runner) -> int:
     assert runner._owner is not None
     return runner._owner.pid
+
+
+@pytest.mark.usefixtures("new_workers")
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="cores are given away by Linux only")
+def test_a_run_without_threads_of_its_own_is_told_with_the_cores_that_it_may_use(
+    runner: Runner, fake_request: Request
+) -> None:
+    """Not with all that the machine has: what it lost to others is counted against its threads."""
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(allowed)})
+    try:
+        run = runner.wait(runner.start(replaced(fake_request, threads=None, profilers=())))
+    finally:
+        os.sched_setaffinity(0, allowed)
+    setup = run.result().setup
+    assert setup is not None and setup.threads == 1
+    assert {event.n_threads for event in run.events() if isinstance(event, Disturbance)} == {1}
 
 
 @pytest.mark.usefixtures("new_workers")

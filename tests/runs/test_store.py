@@ -17,7 +17,7 @@ import msgspec
 import pytest
 
 from core.errors import ExplorerError
-from core.runs.export import export_run
+from core.report.run_forms import export_run
 from core.runs.owner import Owner
 from core.runs.store import Run, Store
 from core.types import (
@@ -75,6 +75,18 @@ def test_status_follows_from_the_folder(store: Store, fake_request: Request) -> 
     run.append(Failed(t_s=0.2, message="Broken.", hint="Mend it."))
     assert run.status() == "failed"
     assert run.result().error == "Broken."
+
+
+def test_a_finished_run_is_one_that_is_there_and_done(store: Store, fake_request: Request) -> None:
+    run = store.create(fake_request)
+    run.own(os.getpid())
+    assert store.finished(run.id) is None and store.finished("nowhere") is None
+    run.append(Done(t_s=1.0))
+    found = store.finished(run.id)
+    assert found is not None and found.id == run.id
+    (run.path / "events.jsonl").unlink()
+    (run.path / "events.jsonl").mkdir()  # damaged, and not only absent
+    assert store.finished(run.id) is None
 
 
 def test_a_new_data_folder_is_its_owners_alone_and_one_that_is_there_stays_as_it_is(tmp_path: Path) -> None:

@@ -17,6 +17,9 @@ from core.runs.measuring import measuring
 from core.runs.store import Store
 from core.service.app import Manner, build
 from core.types import Event, Request, Result, from_json, to_json
+from hardware import ceilings
+from hardware.ceilings import Ceilings
+from hardware.detect import machine_id, usable_cores
 
 LONG_S = 60.0
 
@@ -164,6 +167,20 @@ def test_what_there_is(client: TestClient) -> None:
     found = client.get("/api/devices").json()
     assert found["here"]["logical_cores"] >= 1 and found["ceilings"] is None
     assert all(device["sources"] for device in found["devices"] if device.get("provenance", "stated") == "stated")
+
+
+def test_the_ceilings_told_are_those_of_the_cores_that_a_run_may_use(
+    client: TestClient, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a container these are fewer than the machine has, and a run that names no threads takes them."""
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0})
+    assert usable_cores() == 1
+    found = Ceilings(
+        machine_id=machine_id(), device="cpu", threads=1, date="2026-01-02T03:04:05Z", quick=True, seconds=1.0,
+        gemms=(), reads=(), mem_bytes=2**30,
+    )  # fmt: skip
+    ceilings.save(found, store.root / "ceilings")
+    assert client.get("/api/devices").json()["ceilings"]["threads"] == 1
 
 
 def test_an_analysis_is_what_core_analysis_says(client: TestClient) -> None:

@@ -5,7 +5,16 @@ import math
 import numpy as np
 import pytest
 
-from core.stats.intervals import cluster_bootstrap, drawn_means, paired_ratio, ratio_of_sums, wilson
+from core.stats.intervals import (
+    Interval,
+    cluster_bootstrap,
+    drawn_means,
+    ends,
+    in_words,
+    paired_ratio,
+    ratio_of_sums,
+    wilson,
+)
 from core.stats.quantiles import quantile, student_t
 
 
@@ -88,6 +97,12 @@ def test_the_ratio_is_the_geometric_mean_of_pairs() -> None:
     found = paired_ratio([2.0, 8.0], [1.0, 2.0])
     assert found.value == pytest.approx(math.sqrt(2 * 4))
     assert found.low is None and found.n == 2  # too few pairs for an interval
+
+
+def test_an_interval_in_words_is_without_the_ends_that_it_lacks() -> None:
+    assert in_words(Interval(value=1.416, low=1.4, high=1.4375, n=9), ".3f") == "1.416 [1.400, 1.438]"
+    assert in_words(Interval(value=1.416, low=None, high=None, n=2)) == "1.42" and in_words(None) == "–"
+    assert ends(0.5, 2.0, lambda value: f"{value:g} s") == " [0.5 s, 2 s]" and ends(0.5, None, "g") == ""
 
 
 def test_it_is_symmetric() -> None:

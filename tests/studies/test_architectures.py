@@ -12,25 +12,19 @@ import pytest
 from click.testing import CliRunner
 from filelock import FileLock
 
-from core.analysis.cuts import Cut, Space
+from core.analysis.cuts import Cut, Space, parsed
 from core.cli import cli
 from core.errors import ExplorerError
 from core.paths import data_dir
+from core.report.architectures import markdown
 from core.runs.store import Store
 from core.stats.intervals import Interval, Ratio
 from core.studies import architectures
-from core.studies.architecture_findings import FILE, Found, Shaped, Speed, findings, proxies, read
-from core.studies.architecture_report import markdown
-from core.studies.architectures import (
-    carry_out,
-    chosen,
-    contrast,
-    finishers,
-    parsed,
-    planned,
-    progress,
-    rounds_s,
-)
+from core.studies.architecture_findings import findings
+from core.studies.architecture_found import FILE, Found, Shaped, Speed, read
+from core.studies.architecture_proxies import proxies
+from core.studies.architecture_state import chosen, finishers
+from core.studies.architectures import carry_out, contrast, planned, progress, rounds_s
 from core.studies.ledger import IN_USE, Ledger, State, folder_of, load, names
 from core.studies.plan import Architectures, Recipe
 from core.types import from_json, to_json

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from core.report.benchmark import markdown
 from core.studies.benchmark import hold
-from core.studies.benchmark_report import markdown
 from core.studies.plan import Benchmark, Configuration, Evaluation, Recipe
 from core.studies.standings import standings
 from core.types import Scalar

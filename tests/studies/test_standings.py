@@ -12,8 +12,9 @@ import pytest
 from core import plugins
 from core.errors import ExplorerError
 from core.plugins import settings
+from core.report import benchmark
 from core.stats.intervals import Interval
-from core.studies import benchmark_report, study_store
+from core.studies import study_store
 from core.studies.decoding import decoding, easy
 from core.studies.plan import Benchmark
 from core.studies.standings import Standing, Standings, _energy, _forwards, latency_ratio, speed_ratio
@@ -102,7 +103,7 @@ def standings() -> Standings:
 
 
 def test_the_report_of_a_benchmark_that_went_wrong_says_why() -> None:
-    page, table = benchmark_report.html(standings()).decode(), benchmark_report.markdown(standings())
+    page, table = benchmark.html(standings()).decode(), benchmark.markdown(standings())
     assert "It was not asked." in page and "It was not asked." in table
     assert "default-src 'none'" in page, "it opens without a network"
 
@@ -120,7 +121,7 @@ def test_the_report_says_why_a_configuration_loses() -> None:
         over_autoregressive=Interval(value=0.68, low=0.6, high=0.7, n=9),
     )
     rows = tuple(slow if r.id == slow.id else r for r in standings().rows)
-    words = benchmark_report.words(msgspec.structs.replace(standings(), rows=rows))
+    words = benchmark.words(msgspec.structs.replace(standings(), rows=rows))
     assert any("cost 6.0 times one of a single token and give 4.20 tokens." in w for w in words)
 
 
@@ -145,8 +146,8 @@ def test_disturbed_rounds_are_marked_with_every_ratio_that_they_are_in() -> None
         quiet = {r.id: r for r in standings().rows}
         quiet |= {name: row(name, int(name == noisy)) for name in (mine, own)}
         s = msgspec.structs.replace(standings(), rows=tuple(quiet.values()))
-        cells = benchmark_report.cells(s, quiet[mine])
-        return " ".join(cells), [w for w in benchmark_report.words(s) if w.startswith("Rounds that were disturbed")]
+        cells = benchmark.cells(s, quiet[mine])
+        return " ".join(cells), [w for w in benchmark.words(s) if w.startswith("Rounds that were disturbed")]
 
     mine = "cllm-q4_1-jacobi-16"
     own = decoding().configuration(mine).own

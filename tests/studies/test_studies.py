@@ -10,6 +10,7 @@ import pytest
 from filelock import FileLock
 
 from core.paths import data_dir
+from core.report.ladder import html, line, markdown
 from core.runs.measuring import LOCK
 from core.runs.recording import Recording
 from core.runs.runner import Runner
@@ -21,7 +22,6 @@ from core.studies.findings import Findings, Row, _cells, _disturbed, _with_speed
 from core.studies.ladder import ladder
 from core.studies.ledger import Ledger, folder_of, read
 from core.studies.plan import Evaluation, Plan, Recipe
-from core.studies.report import html, line, markdown
 from core.studies.validate import Group
 from core.types import Asked, Evaluate, Item, Metric, Request, from_json, to_json
 from tests.studies.fake_cells import quiet

@@ -18,6 +18,7 @@ from click.testing import CliRunner
 from core.cli import cli
 from core.errors import ExplorerError
 from core.paths import data_dir
+from core.report.tables import as_csv
 from core.runs import asked
 from core.runs.store import Store
 from core.studies import study_store
@@ -57,7 +58,7 @@ def test_a_sweep_measures_what_can_run_and_says_why_the_rest_cannot() -> None:
     assert progress(ledger.state).done == 3, "what was measured stays so"
     table = flat(found)
     assert {"new_tokens", "status", "tok_per_s", "runs"} <= set(table[0]) and len(table) == 6
-    assert sweeping.csv_of(table).count("\n") == 7
+    assert as_csv(table).count("\n") == 7
 
 
 def test_a_stopped_sweep_goes_on_and_no_cell_is_measured_twice() -> None:

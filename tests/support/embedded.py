@@ -1,4 +1,4 @@
-"""The model that is installed with Roofscope, in the format that a test needs; derived once per session."""
+"""The model that is installed with Roofscope, in the format that a test needs; converted once per session."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.support import elsewhere
 
 
 def embedded(*formats: str) -> tuple[str, str]:
-    """(format, path): the first of `formats` that it has or that can be derived."""
+    """(format, path): the first of `formats` that it has or that can be converted."""
     entry = catalogue.find(catalogue.EMBEDDED)
     if formats[0] in entry.files:
         return formats[0], entry.files[formats[0]]

@@ -19,7 +19,8 @@ import msgspec
 import numpy as np
 from msgspec import Meta
 
-from core.endpoints import bodies, client, flavours, own_tokenizer, prompt_scores, vertex
+from core import token_counter
+from core.endpoints import bodies, client, flavours, prompt_scores, vertex
 from core.endpoints.address import Address
 from core.endpoints.chunks import Chunk, Timings
 from core.endpoints.flavours import LABELS
@@ -99,7 +100,7 @@ class EndpointSession:
         self._closed = False
         self._tokenizes = served.endpoint.tokenizes and options.api == "auto"
         self._scores = served.endpoint.scores
-        self._count = own_tokenizer.counter(options.tokenizer) if options.tokenizer else None
+        self._count = token_counter.counter(options.tokenizer) if options.tokenizer else None
         if self._tokenizes:
             self._take_over()
         if self._scores is not None:

@@ -50,9 +50,9 @@ class Ways(Record):
     ms: dict[int, dict[str, float]] = msgspec.field(default_factory=dict)
 
     @staticmethod
-    def always(way: str, head: str | None = None) -> Ways:
+    def always(way: str) -> Ways:
         """One way for any number of rows."""
-        of_head = head or (COMPILED if way in (COMPILED, OWN) else PLAIN if way == MODULES else way)
+        of_head = COMPILED if way in (COMPILED, OWN) else PLAIN if way == MODULES else way
         return Ways(of_blocks={ROWS[-1]: way}, of_head={ROWS[-1]: of_head})
 
     @staticmethod

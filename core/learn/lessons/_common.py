@@ -45,9 +45,9 @@ def weight_bytes(scene: Scene, dtype: str | None = "bf16") -> float:
     return forward(scene, dtype=dtype).weight_bytes
 
 
-def bytes_per_token(scene: Scene, dtype: str | None = "bf16", n_past: int = 0) -> float:
+def bytes_per_token(scene: Scene, dtype: str | None = "bf16") -> float:
     """All bytes that have to move for one token."""
-    return forward(scene, n_past=n_past, dtype=dtype).bytes
+    return forward(scene, n_past=0, dtype=dtype).bytes
 
 
 def ideal_s(work: LayerWork, ceiling: Ceiling) -> float:

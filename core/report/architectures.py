@@ -8,15 +8,16 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from core import plugins
 from core.charts.architectures import Spot, Tau, free, taus, trade
 from core.charts.labels import si
 from core.report import page
+from core.report.figures import NONE, engine
 from core.report.page import Section, Table
+from core.report.tables import as_markdown
+from core.stats.intervals import in_words
 from core.studies import free_shapes
-from core.studies.architecture_findings import Found, Proxy, Shaped, interval_words
+from core.studies.architecture_found import Found, Proxy, Shaped
 
-NONE = "–"
 MOST_SPOTS = 1000  # of decoders from scratch in a file: more would make it too large
 MARKS = "* on the front of decode speed and KL in that engine · ~ a round was disturbed"
 
@@ -29,26 +30,26 @@ def html(found: Found) -> bytes:
 def sections(found: Found) -> list[Section]:
     """The front in each engine, every finished shape, and whether the proxies earned their place."""
     drawn = []
-    for engine in found.plan.engines:
-        if points := spots(found, engine):
-            name = plugins.label("backend", engine)
+    for name in found.plan.engines:
+        if points := spots(found, name):
             words = (
                 "Trained shapes stand where they were measured, with 95 % intervals; masked ones at their predicted "
                 "speed, with the KL before any training, on other texts."
             )
-            drawn.append(Section(title=f"Speed against loss in {name}", words=words, chart=trade(points, name)))
+            title = f"Speed against loss in {engine(name)}"
+            drawn.append(Section(title=title, words=words, chart=trade(points, engine(name))))
     head, rows = shape_table(found)
     best = tuple(n for n, row in enumerate(_told(found)) if row.id == found.best)
     shapes = Section(title="Shapes", words=MARKS, table=Table(header=head, rows=rows, strong=best))
     return [*drawn, shapes, *_proxies(found)] if rows else drawn
 
 
-def spots(found: Found, engine: str) -> list[Spot]:
+def spots(found: Found, where: str) -> list[Spot]:
     """Every shape in the plane of speed and loss: where it was measured, or where it is expected."""
     placed = []
-    base = found.rows[0].predicted.get(engine, {}).get("tok_per_s") if found.rows else None
+    base = found.rows[0].predicted.get(where, {}).get("tok_per_s") if found.rows else None
     for row in found.rows:
-        speed = next((s for s in row.speeds if s.engine == engine), None)
+        speed = next((s for s in row.speeds if s.engine == where), None)
         if row.role == "whole":
             placed.append(Spot(row.label, "whole model", 1.0, 0.0))
         elif speed is not None and speed.ratio is not None and row.kl is not None:
@@ -56,7 +57,7 @@ def spots(found: Found, engine: str) -> list[Spot]:
             ratio, kl = speed.ratio, row.kl
             note = f"{row.n_params / 1e6:.1f} M parameters" + (", drawn at random" if row.role == "random" else "")
             placed.append(Spot(row.label, stage, ratio.value, kl.value, ratio.low, ratio.high, kl.low, kl.high, note))
-        elif row.masked is not None and base is not None and (told := row.predicted.get(engine, {}).get("tok_per_s")):
+        elif row.masked is not None and base is not None and (told := row.predicted.get(where, {}).get("tok_per_s")):
             note = f"{row.n_params / 1e6:.1f} M parameters, speed predicted"
             placed.append(Spot(row.label, "masked, untrained", told.likely / base.likely, row.masked, note=note))
     return placed
@@ -70,13 +71,13 @@ def orders(found: Sequence[Proxy]) -> list[Tau]:
 def markdown(found: Found) -> str:
     """The answer, the finished shapes and the proxies as Markdown, for documentation."""
     lines = [_when(found), "", *(f"- {words}" for words in (*found.words, _counted(found)))]
-    lines += ["", *_lines(*shape_table(found)), "", f"\\{MARKS}", "", *_lines(*proxy_table(found.proxies))]
+    lines += ["", as_markdown(*shape_table(found)), "", f"\\{MARKS}", "", as_markdown(*proxy_table(found.proxies))]
     return "\n".join(lines) + "\n"
 
 
 def shape_table(found: Found) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
     """Head and rows: the whole model and every shape that was to be finished."""
-    engines = (f"{plugins.label('backend', engine)} ×" for engine in found.plan.engines)
+    engines = (f"{engine(name)} ×" for name in found.plan.engines)
     head = ("Shape", "Parameters", "Bytes", "KL masked", "KL trained", "Perplexity ×", *engines)
     return head, tuple(map(_shape, _told(found)))
 
@@ -92,12 +93,12 @@ def _shape(row: Shaped) -> tuple[str, ...]:
         f"{row.n_params / 1e6:.1f} M",
         f"{row.weight_bytes / 1e6:.0f} MB",
         NONE if row.masked is None else f"{row.masked:.3g}",
-        "0" if whole else interval_words(row.kl),
-        "1" if whole else interval_words(row.perplexity),
+        "0" if whole else in_words(row.kl),
+        "1" if whole else in_words(row.perplexity),
     ]
     for speed in row.speeds:
         marks = ("*" if speed.on_front else "") + ("~" if speed.disturbed else "")
-        cells.append(("1" if whole else interval_words(speed.ratio)) + marks)
+        cells.append(("1" if whole else in_words(speed.ratio)) + marks)
     return tuple(cells)
 
 
@@ -108,7 +109,7 @@ def proxy_table(found: Sequence[Proxy]) -> tuple[tuple[str, ...], tuple[tuple[st
     for p in found:
         lost = NONE if p.regret is None else f"{p.regret.value:.3g}"
         place = NONE if p.regret is None or p.regret.place is None else f"{p.regret.place} of {p.regret.n}"
-        rows.append((p.of, p.label, interval_words(p.tau, 2), interval_words(p.partial, 2), lost, place, p.verdict))
+        rows.append((p.of, p.label, in_words(p.tau, ".2g"), in_words(p.partial, ".2g"), lost, place, p.verdict))
     return head, tuple(rows)
 
 
@@ -138,13 +139,6 @@ def _counted(found: Found) -> str:
 def _when(found: Found) -> str:
     where = f" on {found.machine.cpu}" if found.machine is not None else ""
     return f"Measured on {found.date}{where}, in {found.spent_s / 60:.0f} minutes."
-
-
-def _lines(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    return ["| " + " | ".join(cells) + " |" for cells in (head,)] + [
-        "|" + "---|" * len(head),
-        *("| " + " | ".join(cells) + " |" for cells in rows),
-    ]
 
 
 # ------------------------------------------------------------ from scratch
