@@ -69,7 +69,7 @@ def draw_kinds(rows: Sequence[storage.Total]) -> None:
 
 def choose_kind(rows: Sequence[storage.Total]) -> storage.Kind | None:
     """The kind to look into, at first the one that takes most."""
-    kinds = {row.kind.name: row.kind for row in rows}
+    kinds: dict[str, storage.Kind] = {row.kind.name: row.kind for row in rows}
     most = max(rows, key=lambda row: row.size_bytes, default=None)
     chosen = select("Look into", list(kinds), lambda name: kinds[name].label, "kind", most.kind.name if most else None)
     return kinds.get(chosen) if chosen else None

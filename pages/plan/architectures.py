@@ -90,7 +90,8 @@ with page("Architectures", "Which shape of a model buys the most speed for the l
         else:
             asked = free_form() if mode == FREE else cut_form()
             if asked is not None:
-                draw_button(*asked, asked[0].name in ledger.names(type(asked[0])))
+                plan, minutes = asked
+                draw_button(plan, minutes, plan.name in ledger.names(type(plan)))
     with found, guard():
         if mode == FREE:
             draw_free()

@@ -68,11 +68,10 @@ def figure_of(device: Device, field: str, scale: float) -> float | None:
 
 def draw_device(device: Device) -> None:
     """One device: its roofs, where the figures come from, and what is doubtful."""
-    kind = "measured" if device.provenance == "measured" else "stated"
     with st.container(border=True):
         left, right = st.columns([1.7, 1], gap="medium")
         with left:
-            st.markdown(f"**{text.escape(device.name)}** {text.provenance(kind)}")
+            st.markdown(f"**{text.escape(device.name)}** {text.provenance(device.provenance)}")
             figure(
                 roofline(roofs_of(device, next(iter(device.peak_flop_per_s))), (), height=380, pick=False), key="roofs"
             )

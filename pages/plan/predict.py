@@ -102,7 +102,7 @@ def predict_one(
 ) -> Prediction:
     """On a device by its data sheet; on this machine (None) as everything here predicts for this backend."""
     if device is not None:
-        return predict(spec, device, weights=weights, kv_dtype=cache, **sizes)
+        return predict(spec, device, weights=weights, kv_dtype=cache, **sizes)  # type: ignore[arg-type]
     machine = here()
     assert machine is not None and backend is not None
     found = machine.predict(spec, plugins.get("backend", backend), weights=weights, kv_dtype=cache, **sizes)

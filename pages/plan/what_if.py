@@ -9,7 +9,7 @@ import streamlit as st
 
 from core import plugins
 from core.analysis import cost, designs, what_if
-from core.analysis.designs import FLOPS, Case, Design, Phase
+from core.analysis.designs import FLOPS, Case, Design, Phase, PhaseName
 from core.analysis.time_parts import BANDWIDTH, POWER, Cache
 from core.analysis.what_if import BETTER, Metric
 from core.charts import what_if as charts
@@ -185,7 +185,7 @@ def draw_answer(asked: Asked) -> None:
         st.caption(text.escape(now.device.doubts()))
 
 
-def draw_times(phases: tuple[Phase, ...], before: dict[str, Phase], asked: Asked) -> None:
+def draw_times(phases: tuple[Phase, ...], before: dict[PhaseName, Phase], asked: Asked) -> None:
     least = what_if.least_memory_bytes(asked.spec, asked.case, asked.now)
     has = asked.now.device.mem_bytes
     with st.grid(2, min_column_width=200):
@@ -342,7 +342,7 @@ def draw_matrix(asked: Asked) -> None:
 
 def draw_cost(asked: Asked) -> None:
     metrics = [m for m in METRICS if m == "ttft_s" or asked.spec.causal]
-    metric = select("Wanted", metrics, lambda m: METRICS[m][0], "what-if-metric")  # type: ignore[arg-type, index]
+    metric = select("Wanted", metrics, lambda m: METRICS[m][0], "what-if-metric")  # type: ignore[index]
     wanted: Metric = "ttft_s" if metric == "ttft_s" else "decode_tok_per_s"
     given = edit_prices()
     draw_bill(asked)

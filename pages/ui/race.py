@@ -26,13 +26,9 @@ def race(
 
     steps: how many of them behind the prompt are shown at first, and again whenever that changes; else all.
     """
-    data = {
-        "steps": steps,
-        "lanes": [{"label": label, "frames": msgspec.to_builtins(list(frames))} for label, frames in lanes],
-        "autoplay": autoplay,
-    }
-    for one in data["lanes"]:  # type: ignore[attr-defined]
+    drawn = [{"label": label, "frames": msgspec.to_builtins(list(frames))} for label, frames in lanes]
+    for one in drawn:
         for frame, source in zip(one["frames"], dict(lanes)[one["label"]], strict=True):
             frame.setdefault("pieces", list(source.pieces))
             frame.setdefault("guess", [])
-    _component(data=data, key=key, height="content")
+    _component(data={"steps": steps, "lanes": drawn, "autoplay": autoplay}, key=key, height="content")

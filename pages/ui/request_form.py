@@ -45,7 +45,7 @@ def request_form() -> Request | None:
     with left:
         task = sampling_form(task, entry)
     with right:
-        settings = settings_form(backend_name, strategy_name, entry and entry.id)
+        settings = settings_form(backend_name, strategy_name, entry.id if entry else None)
     if entry is None or task is None or not usable or not reached:
         return None
     request = Request(model=entry.id, backend=backend_name, strategy=strategy_name, task=task, **settings)

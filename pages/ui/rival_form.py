@@ -22,8 +22,8 @@ def rival_form() -> tuple[Request, Request] | None:
     """The baseline's request and the rival's; None while something is missing, which the form then says."""
     entry = chosen_model()
     backend = backend_picker()
-    how = how_form(backend, entry and entry.id, "rival-", default="jacobi")
-    prompt = prompt_form(entry and entry.id)
+    how = how_form(backend, entry.id if entry else None, "rival-", default="jacobi")
+    prompt = prompt_form(entry.id if entry else None)
     limit = st.number_input("New tokens at most", 2, 512, 64, key="limit", bind="query-params")
     if how["strategy"] == BASELINE:
         st.warning("Choose a strategy that guesses, under Settings.", title="Nothing to compare with")

@@ -141,7 +141,7 @@ def params_key(strategy: str, model: str | None, prefix: str = "") -> str:
 
 
 def _trained_in(backend: Any, model: str | None) -> list[str]:
-    return [d for d in derived.inherited(model or "", "dtype").values() if d in backend.dtypes]
+    return [str(d) for d in derived.inherited(model or "", "dtype").values() if d in backend.dtypes]
 
 
 def _advised(strategy: str, model: str | None) -> dict[str, Any]:

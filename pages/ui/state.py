@@ -40,7 +40,7 @@ def _read(self: NumberInputSerde, given: float | None) -> float | None:
 
 
 _streamlits = NumberInputSerde.deserialize
-NumberInputSerde.deserialize = _read  # type: ignore[method-assign]
+NumberInputSerde.deserialize = _read
 
 
 def store() -> Store:

@@ -12,6 +12,7 @@ from core.charts.sweep import drift, heat, multiples
 from core.paths import data_dir
 from core.report.studies import export_study
 from core.report.sweeps import axis_words, measured, tiles, varied
+from core.report.tables import as_csv
 from core.stats.intervals import ends
 from core.studies import ledger, sweep
 from core.studies.ledger import FILE
@@ -118,7 +119,7 @@ def draw_table(found: Report, key: str) -> None:
         alt="Cells of the sweep with what was measured, or why not",
     )
     with st.container(horizontal=True):
-        download(Form("CSV", f"{found.plan.name}.csv", lambda: sweep.csv_of(rows)), f"{key}-csv")
+        download(Form("CSV", f"{found.plan.name}.csv", lambda: as_csv(rows)), f"{key}-csv")
         download(Form("JSON", f"{found.plan.name}.json", lambda: to_json(found)), f"{key}-json")
         study_menu(found.plan.name, f"{key}-share", lambda fmt: export_study(found.plan.name, fmt, store()))
         link("pages/compare/many.py", "Compare these runs", ":material/table_chart:", query={"runs": found.plan.name})

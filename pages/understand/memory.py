@@ -11,7 +11,7 @@ from core import plugins
 from core.analysis.capacity import MOST_TOKENS, fit, usable_bytes
 from core.analysis.memory import Axis, Shape, Split, as_stored, grown, live_sets, split
 from core.analysis.memory_seen import Measured, by_purpose, measured, reported, shape_of_run
-from core.charts.memory import growth, split_bars, weight_bars
+from core.charts.memory import Scale, growth, split_bars, weight_bars
 from core.charts.timeline import memory_timeline
 from core.dtypes import BITS_PER_WEIGHT
 from core.errors import ExplorerError
@@ -195,7 +195,7 @@ def draw_growth(spec: ModelSpec, shape: Shape, runtime: float | None) -> None:
     splits = grown(spec, shape, axis, values, runtime)
     xs = [BITS_PER_WEIGHT[str(v)] if axis == "precision" else float(v) for v in values]
     rows = [(x, parts(s)) for x, s in zip(xs, splits, strict=True)]
-    scale = "linear" if axis == "precision" else "log"
+    scale: Scale = "linear" if axis == "precision" else "log"
     figure(growth(rows, TITLES[axis], now_of(axis, spec, shape), x_scale=scale), key=f"growth-{axis}")
     if axis == "vocabulary":
         st.caption("The token table and the head grow with the vocabulary, and so do the logits.")

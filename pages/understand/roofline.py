@@ -255,12 +255,11 @@ def choose(result: Result) -> Choices:
 
 def draw_sources(reference: Reference) -> None:
     """Where times, work and roofs come from."""
-    kind = "measured" if reference.device.provenance == "measured" else "stated"
     doubts = f" · {text.escape(reference.device.doubts())}" if reference.device.doubts() else ""
     sources = "; ".join(map(text.escape, reference.device.sources))
     st.caption(
         f"{text.provenance('measured')} times · {text.provenance('computed')} FLOPs and bytes · "
-        f"{text.provenance(kind)} roofs, {reference.dtype} arithmetic ({sources}){doubts}",
+        f"{text.provenance(reference.device.provenance)} roofs, {reference.dtype} arithmetic ({sources}){doubts}",
         help=text.provenance_help(),
     )
 
