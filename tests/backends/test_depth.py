@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -443,31 +443,33 @@ def test_the_embedded_model_leaves_early_and_loses_by_it(smollm: TorchSession, a
     steps = run("early_exit", smollm, N, prompt, threshold=0.9, first_exit=25, every=1)
     depth = float(np.mean([s.counts.depth for s in steps if s.counts.depth is not None]))
     assert 25 / 30 <= depth < 1 and len(smollm.decode(tokens_of(steps)).split()) > 10
-    found = {threshold: along(smollm, prompt, autoregressive, threshold) for threshold in (1.01, 0.9, 0.5, 0.2)}
-    (whole, none), (_, few), (_, some), (shallow, many) = found.values()
+    (whole, none), (_, few), (_, some), (shallow, many) = along(smollm, prompt, autoregressive, (1.01, 0.9, 0.5, 0.2))
     assert whole == 1 and none < 1e-6 and none < few < some < many and 22 / 30 <= shallow < 0.9
 
 
-def along(session: TorchSession, prompt: Ids, text: list[int], threshold: float) -> tuple[float, float]:
-    """Mean share of the blocks run, and mean KL divergence from the whole model (nats per token)."""
+def along(
+    session: TorchSession, prompt: Ids, text: list[int], thresholds: Sequence[float]
+) -> list[tuple[float, float]]:
+    """At each: mean share of the blocks run, and mean KL divergence from the whole model (nats per token)."""
 
     def log_softmax(values: Any) -> Any:
         x = values.astype(np.float64)
         x -= x.max(-1, keepdims=True)
         return x - np.log(np.exp(x).sum(-1, keepdims=True))
 
-    def start() -> None:
-        session.reset()
-        session.forward(prompt, keep=1)
-        session.commit(prompt.shape[1])
-
-    start()
+    session.reset()
+    session.forward(prompt, keep=1)
+    session.commit(prompt.shape[1])
     p = log_softmax(session.forward(np.array([text])).numpy()[0])
-    start()
-    q, ran = [], []
-    for token in text:
-        logits, depth = session.forward_exit(np.array([[token]]), threshold, range(22, 30, 2))
-        session.commit(1)
-        q.append(log_softmax(logits.numpy()[0, -1]))
-        ran.append(depth / session.spec.n_blocks)
-    return float(np.mean(ran)), float((np.exp(p) * (p - np.array(q))).sum(-1).mean())
+    session.commit(0)
+    found = []
+    for threshold in thresholds:
+        q, ran = [], []
+        for token in text:
+            logits, depth = session.forward_exit(np.array([[token]]), threshold, range(22, 30, 2))
+            session.commit(1)
+            q.append(log_softmax(logits.numpy()[0, -1]))
+            ran.append(depth / session.spec.n_blocks)
+        session.rewind(len(text))
+        found.append((float(np.mean(ran)), float((np.exp(p) * (p - np.array(q))).sum(-1).mean())))
+    return found
