@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from core import plugins
+from core.dtypes import canonical_dtype
 from core.errors import ExplorerError
 from core.layer_names import within
 from core.types import Counting, Depths, GenerationConfig, Heads, Ids, Sampling, Session, Trees
@@ -106,7 +107,10 @@ def test_session_describes_itself(session: Session, backend: str) -> None:
     assert session.capabilities <= plugins.get("backend", backend).capabilities
     assert "forward" in session.capabilities
     assert session.max_context > PROMPT.shape[1] and session.setup.threads
-    assert session.setup.weight_dtype == session.spec.dtype
+    said = session.setup
+    assert said.weight_dtype == session.spec.dtype
+    for dtype in (said.activation_dtype, said.kv_dtype):  # by these its activations and its cache are counted
+        assert dtype == canonical_dtype(dtype)
     assert all(isinstance(i, int) and 0 <= i < session.spec.vocab_size for i in session.eos_ids)
 
 
