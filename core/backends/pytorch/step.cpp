@@ -642,24 +642,28 @@ template <class M> void written(const M* w, int64_t k, int64_t lane, float* to) 
 // Scale and least of one group for four bits: the least squares of w - scale * q - least over ranges a little narrower
 // and wider than the group's own, large weights counting more, as GGUF's quantizers have it.
 inline void fit(const float* x, float* scale, float* least) {
-    float low = x[0], high = x[0], squares = 0, weight[G];
-    for (int64_t i = 0; i < G; i++) low = std::min(low, x[i]), high = std::max(high, x[i]), squares += x[i] * x[i];
+    float low = x[0], high = x[0], squares = 0, weight[G], w = 0, wx = 0;
+    for (int64_t i = 0; i < G; i++) low = std::min(low, x[i]), high = std::max(high, x[i]);
     *scale = 0, *least = low;
     if (!(high > low)) return;
+#pragma omp simd reduction(+ : squares)
+    for (int64_t i = 0; i < G; i++) squares += x[i] * x[i];
     const float mean = std::sqrt(squares / G);
-    for (int64_t i = 0; i < G; i++) weight[i] = mean + std::fabs(x[i]);
+#pragma omp simd reduction(+ : w, wx)
+    for (int64_t i = 0; i < G; i++) weight[i] = mean + std::fabs(x[i]), w += weight[i], wx += weight[i] * x[i];
     float best = INFINITY;
     for (int64_t turn = 0; turn <= 20; turn++) {
         const float steps = (14.0f + 0.1f * (float)turn) / (high - low);
-        float q[G], w = 0, wq = 0, wqq = 0, wx = 0, wxq = 0, error = 0;
+        float q[G], wq = 0, wqq = 0, wxq = 0, error = 0;
+#pragma omp simd reduction(+ : wq, wqq, wxq)
         for (int64_t i = 0; i < G; i++) {
             q[i] = std::min(15.0f, ((x[i] - low) * steps + 12582912.0f) - 12582912.0f);
-            w += weight[i], wq += weight[i] * q[i], wqq += weight[i] * q[i] * q[i];
-            wx += weight[i] * x[i], wxq += weight[i] * x[i] * q[i];
+            wq += weight[i] * q[i], wqq += weight[i] * q[i] * q[i], wxq += weight[i] * x[i] * q[i];
         }
         const float d = w * wqq - wq * wq;
         if (!(d > 0)) continue;
         const float s = (w * wxq - wx * wq) / d, m = (wqq * wx - wq * wxq) / d;
+#pragma omp simd reduction(+ : error)
         for (int64_t i = 0; i < G; i++) error += weight[i] * (s * q[i] + m - x[i]) * (s * q[i] + m - x[i]);
         if (error < best) best = error, *scale = s, *least = m;
     }
