@@ -7,6 +7,7 @@ from functools import cached_property
 
 import msgspec
 
+from core import plugins
 from core.advice.record import Gain, Loss, Quality
 from core.analysis.bottlenecks import Ceiling
 from core.analysis.device_time import Spread
@@ -164,7 +165,8 @@ class Evidence:
 
     def fitted(self, ratio: float, overhead: Overhead, extra: str = "") -> Gain:
         """A gain by the fitted equation: the time before was measured, only the time after is predicted."""
-        words = f"The fitted equation of {overhead.backend} on this machine, {overhead.n_runs} forward passes behind it"
+        engine = plugins.label("backend", overhead.backend)
+        words = f"The fitted equation of {engine} on this machine, {overhead.n_runs} forward passes behind it"
         return self.ranged(ratio, overhead.spread, f"{words}{extra}.", overhead)
 
     def ranged(self, ratio: float, spread: Spread, basis: str, overhead: Overhead | None = None) -> Gain:

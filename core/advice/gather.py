@@ -192,7 +192,11 @@ def _judged(store: Store, request: Request) -> tuple[Judged, ...]:
             reference = reference_request(run.request)
             score = next((s for s in run.result().scores if s.name == "kl"), None)
             if reference is not None and score is not None and _root(reference.model) == root:
-                elsewhere = "" if reference.backend == run.request.backend else f" in {reference.backend}"
+                elsewhere = (
+                    ""
+                    if reference.backend == run.request.backend
+                    else f" in {plugins.label('backend', reference.backend)}"
+                )
                 loss = Loss(run_id=run.id, reference=reference.model + elsewhere, score=score)
                 found.append(Judged(request=run.request, loss=loss))
     return tuple(found)

@@ -93,12 +93,16 @@ class Advice(Record, omit_defaults=False):
     made_at: float
 
 
+Lack = Literal["ceilings", "forward_cost", "memory"]  # measured by themselves, or by the profiler of that name
+
+
 class Silence(Record, omit_defaults=False):
-    """Why a rule says nothing. short: of evidence, and then what would give it; else its sign is not there."""
+    """Why a rule says nothing. short: of evidence; else its sign is not there. lacks: what a measurement would give."""
 
     rule: str
     reason: str
     short: bool
+    lacks: Lack | None = None
 
 
 class Verdict(Record, omit_defaults=False):

@@ -11,10 +11,12 @@ import math
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
+from core import plugins
 from core.advice.evidence import Evidence
-from core.advice.record import Advice, Bottleneck, Gain, Metric, Silence, advice_id, as_trial
+from core.advice.record import Advice, Bottleneck, Gain, Lack, Metric, Silence, advice_id, as_trial
 from core.analysis.bottlenecks import NEAR_ROOF
 from core.analysis.decoding import relative_cost
 from core.analysis.designs import Case as Asked
@@ -26,6 +28,7 @@ from core.types import Request
 
 Found = Advice | Silence
 Rule = Callable[[Evidence], Found]
+_label = partial(plugins.label, "backend")
 
 HEAVY_BITS = 8.5  # from here on a lighter format is worth its conversion
 SHARE = 0.20  # of a step: a part that large is worth attacking
@@ -112,13 +115,13 @@ def other_engine(e: Evidence) -> Found:
         return _short(rule, "No other engine has runs on this machine yet: run a model once in each.")
     seconds, name, overhead = min(found, key=lambda f: f[0])
     if own / seconds < 1 + SAME:
-        return _no(rule, f"By its own runs here, {name} would not be faster.")
+        return _no(rule, f"By its own runs here, {_label(name)} would not be faster.")
     return _advice(
         e,
         rule,
         Bottleneck(phase="decode", group="engine", bound="memory", of_roof=of_roof),
         f"Decode reaches {of_roof:.0%} of the memory's roof: the kernels leave bandwidth unused.",
-        f"Run it in {name}.",
+        f"Run it in {_label(name)}.",
         e.changed(backend=name, dtype=None, options={}),
         "tpot_s",
         e.fitted(own / seconds, overhead),
@@ -210,7 +213,7 @@ def guess(e: Evidence) -> Found:
     cost = e.result.forward_cost
     v = relative_cost(cost, GUESS) if cost else None
     if v is None:
-        return _short(rule, "What a forward of 8 tokens costs was not measured: tick the profiler Forward cost.")
+        return _short(rule, "What a forward of several tokens costs was not measured.", "forward_cost")
     if v >= CHEAP_V8:
         return _no(rule, f"A forward of 8 tokens costs {v:.3g} of one.")
     if e.guessed:
@@ -245,7 +248,7 @@ def do_not_guess(e: Evidence) -> Found:
     cost = e.result.forward_cost
     v = relative_cost(cost, 4) if cost else None
     if v is None:
-        return _short(rule, "What a forward of 4 tokens costs was not measured: tick the profiler Forward cost.")
+        return _short(rule, "What a forward of several tokens costs was not measured.", "forward_cost")
     if v <= DEAR_V4:
         return _no(rule, f"A forward of 4 tokens costs {v:.3g} of one.")
     tokens = [g.tokens_per_forward for g in e.guessed] or [1.0, v]
@@ -345,7 +348,7 @@ def bf16_prefill(e: Evidence) -> Found:
     if e.bound("prefill") != "compute":
         return _no(rule, "The prompt is not compute-bound.")
     if e.arithmetic != "fp32" or e.request.backend != "pytorch":
-        return _no(rule, f"Its matrices are multiplied in {e.arithmetic}, in {e.request.backend}.")
+        return _no(rule, f"Its matrices are multiplied in {e.arithmetic}, in {_label(e.request.backend)}.")
     peaks = e.ceilings.flop_per_s
     if "bf16" not in peaks:
         return _short(rule, "The bf16 ceiling of this machine was not measured.")
@@ -413,7 +416,7 @@ def less_memory(e: Evidence) -> Found:
     rule = "less_memory"
     peak = e.result.peak_memory_bytes
     if peak is None:
-        return _short(rule, "Memory was not measured: tick the profiler Memory.")
+        return _short(rule, "Memory was not measured.", "memory")
     if not e.limit_bytes:
         return _short(rule, "How much memory a process may take here is not known.")
     share = peak / e.limit_bytes
@@ -555,8 +558,8 @@ def _no(rule: str, reason: str) -> Silence:
     return Silence(rule=rule, reason=reason, short=False)
 
 
-def _short(rule: str, reason: str) -> Silence:
-    return Silence(rule=rule, reason=reason, short=True)
+def _short(rule: str, reason: str, lacks: Lack | None = None) -> Silence:
+    return Silence(rule=rule, reason=reason, short=True, lacks=lacks)
 
 
 def _untimed(e: Evidence, rule: str) -> Silence | None:
@@ -564,13 +567,13 @@ def _untimed(e: Evidence, rule: str) -> Silence | None:
 
 
 def _unroofed(rule: str) -> Silence:
-    return _short(rule, "The ceilings of the machine that ran it are not measured: measure them on Devices.")
+    return _short(rule, "The ceilings of the machine that ran it were not measured.", "ceilings")
 
 
 def _unfitted(e: Evidence, rule: str) -> Silence:
     if e.ceilings is None:
         return _unroofed(rule)
-    return _short(rule, f"{e.request.backend} has too few runs here with such weights to predict from.")
+    return _short(rule, f"{_label(e.request.backend)} has too few runs here with such weights to predict from.")
 
 
 def _decode_quiet(e: Evidence, rule: str) -> Silence | None:

@@ -6,9 +6,10 @@ from typing import Any
 
 import click
 
+from core import plugins
 from core.advice.book import Book
 from core.advice.gather import evidence_of
-from core.advice.record import METRICS, Case, Loss
+from core.advice.record import METRICS, Case, Lack, Loss
 from core.advice.rules import LABELS, RULES, advise
 from core.advice.score import Score, ordered, scores
 from core.advice.trial import ROUNDS, attempt
@@ -16,7 +17,7 @@ from core.cli.group import cli, json_flag, show
 from core.errors import ExplorerError
 from core.paths import data_dir
 from core.runs.runner import Runner
-from core.runs.store import Store
+from core.runs.store import Run, Store
 from core.types import to_json
 
 
@@ -51,6 +52,7 @@ def advice(as_json: bool, run_id: str | None, rule: str | None, pairs: int, scor
         click.echo("Nothing to advise.\n")
     for quiet in sorted(silences, key=lambda s: not s.short):
         click.echo(f"- {LABELS[quiet.rule]}{' (evidence is missing)' if quiet.short else ''}: {quiet.reason}")
+    _tell_lacks({quiet.lacks for quiet in silences}, store.open(run_id))
 
 
 def _tell(case: Case) -> None:
@@ -66,6 +68,15 @@ def _tell(case: Case) -> None:
     if case.verdict is not None:
         click.echo(f"  {case.verdict.outcome}: {case.verdict.sentence}")
     click.echo()
+
+
+def _tell_lacks(lacks: set[Lack | None], run: Run) -> None:
+    """The commands that measure what the silent rules lack."""
+    if "ceilings" in lacks:
+        threads = f" --threads {n}" if (n := run.result().threads) else ""
+        click.echo(f"\nOn the machine that ran it: roofscope ceilings --measure{threads}")
+    if missing := [name for name in plugins.names("profiler") if name in lacks]:
+        click.echo(f"\nOnce more: roofscope run ... --profilers {','.join((*run.request.profilers, *missing))}")
 
 
 def _try(case: Case | None, store: Store, book: Book, pairs: int, as_json: bool) -> None:

@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
+import msgspec
 import streamlit as st
 
+from core import plugins
 from core.advice.book import Book
 from core.advice.gather import evidence_of
-from core.advice.record import METRICS, Advice, Case, Loss, Silence
+from core.advice.record import METRICS, Advice, Case, Lack, Loss, Silence
 from core.advice.rules import LABELS, advise
 from core.advice.score import Score, ordered, scores
 from core.advice.trial import ROUNDS
 from core.errors import ExplorerError
 from core.paths import data_dir
 from core.runs.ceilings import ran_on
+from core.runs.store import Run
 from core.stats.intervals import Interval
+from core.types import GOING
 from hardware.detect import machine_id
 from pages.ui import text
-from pages.ui.ceilings import kept_of
+from pages.ui.ceilings import THIS, kept_of, measure_panel, own_name, threads_of
 from pages.ui.links import link
+from pages.ui.live import live
 from pages.ui.page import fault, nothing_yet, page
-from pages.ui.pickers import run_picker
+from pages.ui.pickers import profiler_label, run_picker
 from pages.ui.predict_here import overheads_here
-from pages.ui.state import runner, store
+from pages.ui.run_view import draw_stage
+from pages.ui.start import start
+from pages.ui.state import choose_run, result_of, runner, store
 from pages.ui.studies import draw_busy
 from pages.ui.table import table
 from pages.ui.trial_view import begin, going, trial_panel
@@ -57,8 +64,8 @@ def outcome_badge(case: Case) -> str:
     return f":{colour}-badge[:material/{icon}: {case.verdict.outcome}]"
 
 
-def draw_case(case: Case, book: Book, demoted: str) -> None:
-    """One advice: what was found, what to change, the promise, and the receipt."""
+def draw_case(case: Case, book: Book, demoted: str, of: str) -> None:
+    """One advice on the run `of`: what was found, what to change, the promise, and the receipt."""
     given, gain = case.advice, case.advice.gain
     with st.container(border=True):
         against = " :red-badge[:material/thumb_down: advice against]" if given.against else ""
@@ -106,14 +113,14 @@ def draw_case(case: Case, book: Book, demoted: str) -> None:
         if demoted:
             st.caption(f":material/arrow_downward: {text.escape(demoted)}")
         with st.container(horizontal=True, vertical_alignment="center"):
-            draw_button(case, book)
+            draw_button(case, book, of)
             for run_id in given.evidence[:3]:
                 link("pages/measure/run.py", "Evidence", ":material/receipt_long:", run_id)
             if isinstance(given.quality, Loss):
                 link("pages/measure/evaluate.py", "Quality", ":material/grading:", given.quality.run_id)
 
 
-def draw_button(case: Case, book: Book) -> None:
+def draw_button(case: Case, book: Book, of: str) -> None:
     busy = going() is not None or runner().active() is not None
     first = not case.changed_runs
     words = f"Try it: {ROUNDS} pairs of runs" if first else f"{ROUNDS} more pairs"
@@ -126,24 +133,44 @@ def draw_button(case: Case, book: Book) -> None:
         help="Runs the baseline and the change in turns, on this machine. Fewer than five pairs have no interval.",
     ):
         begin(case, book, ROUNDS)
+        choose_run(of)  # the trial's own runs are newer
         st.rerun()
 
 
-def draw_silences(silences: tuple[Silence, ...]) -> None:
+def draw_silences(silences: tuple[Silence, ...], run: Run) -> None:
     short, others = ([s for s in silences if s.short is wanted] for wanted in (True, False))
     if short:
         st.markdown("**Short of evidence**")
         draw_reasons(short)
+        draw_missing({s.lacks for s in short}, run)
     if others:
         with st.expander(f"{len(others)} rules looked and found nothing", icon=":material/done_all:"):
             draw_reasons(others)
 
 
+def draw_missing(lacks: set[Lack | None], run: Run) -> None:
+    """The buttons that measure what the silent rules lack: this machine's ceilings, and the run with more profilers."""
+    result = result_of(run)
+    here = own_name(result) == THIS
+    if "ceilings" in lacks and here:
+        measure_panel(threads_of(result))
+    profilers = [name for name in plugins.names("profiler") if name in lacks]
+    if not profilers and (here or "ceilings" not in lacks):
+        return
+    told = ", ".join(map(profiler_label, profilers))
+    words = f"Run it {'again' if here else 'on this machine'}" + (f" with: {told}" if told else "")
+    about = "The same request; what it tells is advised on as soon as it has ended."
+    if st.button(words, icon=":material/replay:", key="advice-again", help=about):
+        start(msgspec.structs.replace(run.request, profilers=(*run.request.profilers, *profilers)))
+
+
 def draw_reasons(silences: list[Silence]) -> None:
     """Each reason once, with the rules that it keeps silent."""
+    lines = []
     for reason in dict.fromkeys(s.reason for s in silences):
         named = ", ".join(LABELS[s.rule] for s in silences if s.reason == reason)
-        st.markdown(f"- **{text.escape(named)}**: {text.prose(reason)}")
+        lines.append(f"- **{text.escape(named)}**: {text.prose(reason)}")
+    st.markdown("\n".join(lines))
 
 
 def share(of: Interval | None, n: int, tried: int) -> str:
@@ -181,31 +208,39 @@ def draw_scores(found: tuple[Score, ...]) -> None:
     )
 
 
+def draw_advice(run: Run, book: Book) -> None:
+    """What the rules say of a run that has ended; raises ExplorerError for one on which nothing can be said."""
+    found = kept_of(run.result())
+    newest = tuple(store().ids()[:60])
+    advices, silences = judged(str(store().root), run.id, newest, found.date if found is not None else "")
+    cases = book.offer(advices)
+    if ran_on(result_of(run)) != machine_id():
+        st.caption(ELSEWHERE)
+    past = scores(book.cases())
+    demoted = {s.rule: s.demoted for s in past}
+    if cases and going() is None:
+        draw_busy()
+    for case in ordered(cases, past):
+        draw_case(case, book, demoted.get(case.advice.rule, ""), run.id)
+    if not cases and any(s.short for s in silences):
+        st.info("Nothing can be advised on this run yet.", icon=":material/hourglass_empty:")
+    elif not cases:
+        st.info("No rule has anything to advise on this run.", icon=":material/thumb_up:")
+    draw_silences(silences, run)
+
+
 def draw() -> None:
     book = Book(data_dir())
     trial_panel()
     run = run_picker("advice")
-    cases: tuple[Case, ...] = ()
-    if run is not None:
+    if run is not None and run.status() in GOING:
+        live(run, draw_stage, "strip", key="advice")
+        st.caption("What to change is said when the run has ended.")
+    elif run is not None:
         try:
-            found = kept_of(run.result())
-            advices, silences = judged(
-                str(store().root), run.id, tuple(store().ids()[:60]), found.date if found is not None else ""
-            )
+            draw_advice(run, book)
         except ExplorerError as error:
             fault(error, hindrance=True)
-        else:
-            cases = book.offer(advices)
-            if ran_on(run.result()) != machine_id():
-                st.caption(ELSEWHERE)
-            demoted = {s.rule: s.demoted for s in scores(book.cases())}
-            if cases and going() is None:
-                draw_busy()
-            for case in ordered(cases, scores(book.cases())):
-                draw_case(case, book, demoted.get(case.advice.rule, ""))
-            if not cases:
-                st.info("No rule has anything to advise on this run.", icon=":material/thumb_up:")
-            draw_silences(silences)
     draw_scores(scores(book.cases()))
 
 

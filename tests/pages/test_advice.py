@@ -43,6 +43,47 @@ def test_a_run_of_another_machine_is_said_to_be_one(app: Open, filled: Store, mo
     assert "Another machine ran this" in words(sound(app(ADVICE)))
 
 
+def test_what_is_missing_is_measured_by_a_button(app: Open, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pages.ui import ceilings
+
+    runner = Runner(store)
+    plain = undisturbed(runner.wait(runner.start(msgspec.structs.replace(TINY, profilers=(), retries=0))))
+    runner.close()
+    at = sound(app(ADVICE))
+    assert at.button(key="ceilings-start").label == "Measure this machine"
+    begun: list[int] = []
+    monkeypatch.setattr(ceilings.Measuring, "start", lambda self, root: begun.append(self.threads))
+    at = sound(at.button(key="ceilings-start").click().run())
+    assert begun == [1], "with the threads of the run"
+    ceilings.jobs.clear()
+
+    again = at.button(key="advice-again")
+    assert again.label == "Run it again with: Cost of a forward pass"
+    at = sound(again.click().run())
+    (other,) = [run_id for run_id in store.ids() if run_id != plain.id]
+    assert at.query_params["run"] == [other]
+    run = store.open(other)
+    assert run.request.profilers == ("forward_cost",)
+    assert run.request.task == plain.request.task
+    Runner(store).wait(other)
+    undisturbed(run)
+    at = sound(at.run())
+    assert "tokens costs was not measured" not in words(at) and "advice-again" not in [b.key for b in at.button]
+
+
+def test_while_the_run_goes_on_it_waits_for_its_end(app: Open, store: Store) -> None:
+    runner = Runner(store)
+    slow = msgspec.structs.replace(TINY, options={"delay_s": 0.2}, retries=0)
+    run_id = runner.start(slow)
+    try:
+        at = sound(app(ADVICE, run=run_id))
+        assert "when the run has ended" in words(at) and "did not end well" not in words(at)
+    finally:
+        runner.cancel(run_id)
+        runner.wait(run_id)
+        runner.close()
+
+
 def test_one_click_tries_it_and_the_receipt_is_kept(app: Open, guessable: str) -> None:
     from pages.ui.trial_view import trials
 
