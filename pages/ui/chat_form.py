@@ -21,8 +21,8 @@ def side_form(prefix: str, backend: str, title: str) -> Request | None:
     """Model, backend and settings: a request without a question; None while the form says that something is missing."""
     chosen = model_picker(f"{prefix}-model", f"{title} model")
     backend_name = backend_picker(f"{prefix}-backend", f"{title} backend", default=backend)
-    how = how_form(backend_name, chosen, f"{prefix}-")
-    with st.popover("Answer", icon=":material/short_text:", width="stretch"):
+    how = how_form(backend_name, chosen, f"{prefix}-", title=f"{title} settings")
+    with st.popover(f"{title} answer", icon=":material/short_text:", width="stretch"):
         limit = st.number_input("New tokens at most", 1, 4096, 96, key=f"{prefix}-limit", bind="query-params")
         temperature = st.slider("Temperature", 0.0, 2.0, 0.0, 0.05, key=f"{prefix}-temperature", bind="query-params")
         joules = st.toggle(

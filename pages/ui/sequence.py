@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -12,6 +13,8 @@ from core.runs.store import Run
 from core.types import Request
 from pages.ui.page import fault
 from pages.ui.state import open_run, readable, runner
+
+_beginning = threading.Lock()  # two tabs may look at one sequence, and both hear that its last run has ended
 
 
 @dataclass
@@ -31,15 +34,23 @@ class Sequence:
         return open_run(self.runs[place]) if known else None
 
     def go_on(self, request: Callable[[int], Request], keep: int = 1) -> None:
-        """Begin the next run if none is going, and draw the page anew. Call it at the end of a page."""
-        if len(self.runs) >= self.total or runner().active():
-            return
-        try:
-            self.runs.append(runner().start(request(len(self.runs)), keep=keep))
-        except ExplorerError as error:
-            self.total = len(self.runs)
-            fault(error)
-            return
+        """Begin the next run if none is going, and draw the page anew. Call it at the end of a page.
+
+        A run that was stopped is the last one.
+        """
+        with _beginning:
+            if len(self.runs) >= self.total or runner().active():
+                return
+            last = self.run(len(self.runs) - 1) if self.runs else None
+            if last is not None and last.status() == "cancelled":
+                self.total = len(self.runs)
+            else:
+                try:
+                    self.runs.append(runner().start(request(len(self.runs)), keep=keep))
+                except ExplorerError as error:
+                    self.total = len(self.runs)
+                    fault(error)
+                    return
         st.rerun()
 
     def stop(self) -> None:

@@ -60,16 +60,18 @@ def settings_form(backend_name: str, strategy_name: str, model: str | None) -> d
     }
 
 
-def how_form(backend_name: str, model: str | None, prefix: str = "", default: str = "autoregressive") -> dict[str, Any]:
+def how_form(
+    backend_name: str, model: str | None, prefix: str = "", default: str = "autoregressive", title: str = "Settings"
+) -> dict[str, Any]:
     """How answers are decoded and on what: fields of a Request.
 
-    model: its catalogue id. prefix: of the widgets' names, for two such forms.
+    model: its catalogue id. prefix: of the widgets' names, for two such forms; title: of the form.
     """
     backend = plugins.get("backend", backend_name)
     known = {name: plugins.get("strategy", name) for name in plugins.names("strategy")}
     able = [n for n, p in known.items() if p.needs <= backend.capabilities]
     usable = [n for n in able if "cache" in known[n].needs] or [n for n in able if "stream" in known[n].needs]
-    with st.popover("Settings", width="stretch"):
+    with st.popover(title, width="stretch"):
         dtype, threads = _precision(backend, model, prefix)
         strategy = select(
             "Strategy",

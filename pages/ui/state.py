@@ -11,7 +11,7 @@ import threading
 import zlib
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import streamlit as st
 from streamlit.elements.widgets.number_input import NumberInputSerde
@@ -254,6 +254,17 @@ def remembered(key: str, make: Callable[[], T]) -> T:
     """What this tab keeps under `key`, made on first use."""
     found: T = st.session_state.setdefault(f"kept-{key}", make())
     return found
+
+
+def shared(key: str, make: Callable[[], T]) -> T:
+    """What all tabs keep under `key`, and a reload finds again; made on first use."""
+    found: T = _shared(data_dir()).setdefault(key, make())
+    return found
+
+
+@st.cache_resource(show_spinner=False)
+def _shared(root: Path) -> dict[str, Any]:
+    return {}
 
 
 def end_runners() -> None:

@@ -34,7 +34,7 @@ from pages.ui.pickers import backend_label, strategy_label
 from pages.ui.rival_form import rival_form
 from pages.ui.run_view import draw_header, draw_stage
 from pages.ui.sequence import Sequence
-from pages.ui.state import open_run, readable, remembered, result_of, runner, store
+from pages.ui.state import open_run, readable, result_of, runner, shared, store
 from pages.ui.studies import draw_busy
 
 _SEARCHED, _SHOWN_CURVES = 200, 5
@@ -88,7 +88,7 @@ def roof_curve(run: Run, result: Result) -> tuple[tuple[int, float], ...]:
 
 def draw_costs(found: Rows[tuple[Run, Result]]) -> None:
     """The curves, and the prospect at an acceptance rate."""
-    st.subheader("What a forward pass of n tokens costs", anchor=False)
+    st.header("What a forward pass of n tokens costs", anchor=False)
     names, shared = distinct([(*configuration(result), context(result)) for _, result in found])
     curves = [
         CostCurve(name, result.forward_cost, roof_curve(run, result))
@@ -160,7 +160,7 @@ def draw_pairs(pairs: Sequence, rival: Request) -> None:
         return
     cost = next((a.forward_cost for a, _ in results if a.forward_cost), None)
     found = beside(tpot_s, timed_steps(whole[0][0]), timed_steps(whole[0][1]), cost)
-    st.subheader(f"{text.escape(strategy_label(rival.strategy))} and autoregressive decoding", anchor=False)
+    st.header(f"{text.escape(strategy_label(rival.strategy))} and autoregressive decoding", anchor=False)
     draw_beside(found)
     if found.guesses:
         figure(accepted_bars(found.guesses.histogram), key="accepted")
@@ -251,8 +251,8 @@ def draw_going(run: Run, result: Result) -> None:
 
 with page("Decoding", "Many tokens per forward pass: what it costs on this machine decides whether guessing pays."):
     left, view = panes()
-    pairs = remembered("pairs", Sequence)
-    asked = remembered("pairs-asked", list[Request])
+    pairs = shared("pairs", Sequence)
+    asked = shared("pairs-asked", list[Request])
     with left, guard():
         requests = rival_form()
         free = requests is not None and runner().active() is None

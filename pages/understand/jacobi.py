@@ -18,7 +18,7 @@ from pages.ui.rival_form import rival_form
 from pages.ui.run_report import draw_failure
 from pages.ui.run_view import draw_header, draw_stage
 from pages.ui.sequence import Sequence
-from pages.ui.state import remembered, result_of, runner
+from pages.ui.state import result_of, runner, shared
 from pages.ui.studies import draw_busy
 
 
@@ -63,8 +63,8 @@ with page(
     "One forward pass corrects a whole window of guessed tokens: watch it converge, beside autoregressive.",
 ):
     left, view = panes()
-    pair = remembered("race", Sequence)
-    asked = remembered("race-asked", list[Request])
+    pair = shared("race", Sequence)
+    asked = shared("race-asked", list[Request])
     with left, guard():
         requests = rival_form()
         if st.button(

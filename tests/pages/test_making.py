@@ -61,13 +61,17 @@ def test_a_model_is_made_listed_and_deleted(app: Open, home: Path, tmp_path: Pat
 
 
 def test_training_and_transforming_offer_different_methods(app: Open) -> None:
+    first = {}
+
     def methods(page: str) -> set[str]:
         box = next(b for b in sound(app(page)).selectbox if b.label == "Method")
+        first[page] = str(box.value)
         return set(box.options)
 
     made, trained = methods("pages/measure/transform.py"), methods("pages/measure/train.py")
     assert made and trained and not made & trained
     assert "Consistency training" in trained
+    assert list(first.values()) == ["gguf_quantize", "finetune"], "what the hints recommend comes first"
 
 
 def test_a_training_shows_its_curves_and_what_to_do_with_the_model(app: Open, home: Path, tmp_path: Path) -> None:
@@ -170,6 +174,19 @@ def test_a_race_runs_both_and_says_how_they_fared(app: Open, home: Path) -> None
     }
 
 
+def test_a_stop_of_one_run_ends_the_race(app: Open, home: Path) -> None:
+    from pages.ui import state
+
+    query = {"backend": "fake", "limit": "512", "rival-o-fake-delay_s": "0.2"}
+    sound(button(sound(app("pages/understand/jacobi.py", **query)), "Race"))
+    (only,) = runs(home, Generate)
+    state.runner().cancel(only)
+    state.runner().wait(only)
+    at = sound(app("pages/understand/jacobi.py", **query))
+    assert Store(home / "data").open(only).status() == "cancelled" and runs(home, Generate) == [only]
+    assert not next(b for b in at.button if b.label == "Race").disabled
+
+
 def test_pairs_are_measured_in_alternating_order_beside_a_prediction(app: Open, home: Path) -> None:
     at = sound(app("pages/understand/decoding.py", backend="fake", limit="16", pairs="2"))
     sound(button(at, "Measure"))
@@ -177,7 +194,8 @@ def test_pairs_are_measured_in_alternating_order_beside_a_prediction(app: Open, 
     store = Store(home / "data")
     order = [store.open(i).request.strategy for i in reversed(runs(home, Generate))]
     assert order == ["autoregressive", "jacobi", "jacobi", "autoregressive"]
-    shown = {m.label: m.value for m in at.metric}
+    reloaded = sound(app("pages/understand/decoding.py", backend="fake", limit="16", pairs="2"))
+    shown = {m.label: m.value for m in reloaded.metric}
     assert shown["Speed-up over autoregressive"] != "–" and shown["Predicted speed-up"] != "–"
 
 
