@@ -6,6 +6,7 @@ import click
 
 from core import plugins
 from core.cli.group import cli, json_flag, show
+from core.errors import ExplorerError
 from core.paths import data_dir
 from core.runs.history import matching
 from core.runs.store import Store, written_out
@@ -93,7 +94,7 @@ def devices(as_json: bool) -> None:
 @json_flag
 @click.pass_context
 def runs(context: click.Context, find: str, as_json: bool) -> None:
-    """The runs on this machine, newest first; a run can be given a name and a note."""
+    """The runs on this machine, newest first; one can be shown, deleted, and given a name and a note."""
     if context.invoked_subcommand is not None:
         return
     keep = ["run_id", "name", "status", "model", "backend", "strategy", "dtype", "tok_per_s", "ttft_s"]
@@ -107,6 +108,30 @@ def runs(context: click.Context, find: str, as_json: bool) -> None:
         for r in rows
     ]
     show(written_out(rows) if as_json else brief, as_json)
+
+
+@runs.command("show")
+@click.argument("run_id")
+def show_run(run_id: str) -> None:
+    """What the run RUN_ID wrote and measured, in a few lines; `export` gives all of it."""
+    from core.cli.running import summary  # it brings the runner, which a listing does without
+
+    run = Store(data_dir()).open(run_id)
+    click.echo(f"{run.request.model} in {plugins.label('backend', run.request.backend)}\n\n{summary(run.result())}")
+
+
+@runs.command("delete")
+@click.argument("run_ids", nargs=-1, required=True)
+@click.option("--yes", is_flag=True, help="Without it nothing is deleted: what was measured cannot be made again.")
+def delete_runs(run_ids: tuple[str, ...], yes: bool) -> None:
+    """Delete runs for good, damaged ones too."""
+    store = Store(data_dir())
+    if missing := [run_id for run_id in run_ids if run_id not in store.ids()]:
+        raise ExplorerError(f"There is no run '{missing[0][:100]}'.", "'python -m core runs' lists them.")
+    if not yes:
+        raise ExplorerError("What was measured cannot be made again exactly.", "Say --yes to delete it for good.")
+    if kept := store.delete_all(run_ids):
+        raise kept[0]
 
 
 @runs.command("name")

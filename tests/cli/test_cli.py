@@ -201,6 +201,20 @@ def test_unknown_run_and_unwritable_place(tmp_path: Path) -> None:
     assert core("export", run_id, "--output", str(tmp_path / "no" / "such" / "folder")).returncode == 2
 
 
+def test_runs_are_shown_and_deleted_damaged_ones_too(store: Store) -> None:
+    run_id = json.loads(run_fake("--prompt", "Hello", "--json").stdout)["run_id"]
+    told = core("runs", "show", run_id)
+    assert told.stdout.startswith("smollm2-135m in Fake\n") and f"run         {run_id} (done)" in told.stdout
+    damaged = store.folder / "20990101-000000-abcdef"
+    damaged.mkdir()
+    for refused in (("show", damaged.name), ("show", "none"), ("delete", run_id), ("delete", run_id, "none", "--yes")):
+        done = core("runs", *refused)
+        assert done.returncode == 2 and done.stderr, refused
+    assert set(store.ids()) == {run_id, damaged.name}, "nothing goes without --yes, or where one is none"
+    assert core("runs", "delete", run_id, damaged.name, "--yes").returncode == 0
+    assert not store.ids()
+
+
 def test_work_of_a_preset_and_of_a_config(tmp_path: Path) -> None:
     done = json.loads(core("work", "--model", "gpt2", "--tokens", "1024", "--json").stdout)
     assert done["n_params"] == 124_439_808
