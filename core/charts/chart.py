@@ -53,6 +53,8 @@ def listed(words: str, things: Sequence[str]) -> str:
     return f"{words}: {told}" if things else words
 
 
+# Pixels around a chart. Vega measures words before their font is there, when the machine is busy, and then too narrow.
+ROOM = {"left": 8, "right": 8, "top": 4, "bottom": 4}
 PRESENT = "pluck(data('present'), 'kind')"  # for the values of a legend that lists only what is drawn
 
 
@@ -72,7 +74,7 @@ def built(chart: Any, height: int | None) -> dict[str, Any]:
     """The specification of an Altair chart that fills its container; height None: as its steps need."""
     if height is not None:
         chart = chart.properties(height=height)
-    spec: dict[str, Any] = chart.properties(width="container").to_dict()
+    spec: dict[str, Any] = chart.properties(width="container", padding=ROOM).to_dict()
     return spec
 
 

@@ -99,8 +99,9 @@ def _shares_spec() -> dict[str, Any]:
         alt.Tooltip("note:N", title="Note"),
     ]
     bars = base.mark_bar(height=15, cornerRadiusEnd=3).encode(x=x, y=y, color=colour, tooltip=tips)
-    words = base.mark_text(align="left", dx=5, fontSize=11, color=GREY).encode(
-        x=alt.X("share:Q"), y=y, text="words:N", tooltip=tips
+    short = alt.ExprRef("width < 420 ? replace(datum.words, 'twice of it: ', '') : datum.words")  # a phone has no room
+    words = base.mark_text(align="left", dx=5, fontSize=11, color=GREY, text=short).encode(
+        x=alt.X("share:Q"), y=y, tooltip=tips
     )
     layered = alt.layer(bars, words).properties(height=alt.Step(26))
     return {**built(layered, None), "autosize": {"type": "fit-x", "contains": "padding"}}

@@ -12,13 +12,14 @@ from pages.ui.page import page
 
 def draw(term: Term) -> None:
     """Its name, other words for it, and what it means."""
-    also = f" :gray[{text.escape(', '.join(term.also))}]" if term.also else ""
+    others = (text.code(word) if "_" in word else text.escape(word) for word in term.also)  # as they are typed
+    also = f" :gray[{', '.join(others)}]" if term.also else ""
     st.markdown(f"**{text.escape(term.name)}**{also}  \n{text.escape(term.about)}")
 
 
 def draw_group(name: str, terms: tuple[Term, ...]) -> None:
     """The entries of a group, and the pages on which they are seen."""
-    st.subheader(name, anchor=False)
+    st.header(name, anchor=False)
     with st.container(border=True):
         with st.grid(2, min_column_width=280, gap="medium"):
             for term in terms:

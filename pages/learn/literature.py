@@ -37,12 +37,12 @@ ALL = "all"
 
 def draw_sentences() -> None:
     """Eight sentences, each with a button that shows the rows it rests on."""
-    st.subheader("What the literature says together", anchor=False)
+    st.header("What the literature says together", anchor=False)
     for number, sentence in enumerate(literature().sentences, 1):
         with st.container(horizontal=True, vertical_alignment="center"):
             st.markdown(f"**{number}.** {text.escape(sentence.text)}")
             st.button(
-                f"{len(sentence.works)} works",
+                f"{len(sentence.works)} works of sentence {number}",
                 key=f"rows-{number}",
                 icon=":material/filter_list:",
                 type="tertiary",
@@ -56,7 +56,7 @@ def draw_sentences() -> None:
 def draw_independent() -> None:
     """Reported against independent, and the table of the one bench."""
     bench = literature().independent
-    st.subheader("Reported against independent", anchor=False)
+    st.header("Reported against independent", anchor=False)
     figure(reported_against_independent(reported_beside_independent()), key="beside")
     st.caption(
         "Orange diamonds: what the authors report, each in its own setting. Blue circles: "
@@ -80,7 +80,7 @@ def draw_independent() -> None:
 
 def draw_bits() -> None:
     """Our own ladder's points; the works that report bits stand in the table."""
-    st.subheader("Bits against quality, measured here", anchor=False)
+    st.header("Bits against quality, measured here", anchor=False)
     found = [f for f in study_store.readable() if isinstance(f, Findings)]
     if not found:
         st.caption("No ladder has been measured on this machine.")
@@ -192,7 +192,7 @@ with page("Literature", ABOUT):
         draw_independent()
     with right, guard():
         draw_bits()
-    st.subheader("All works", anchor=False)
+    st.header("All works", anchor=False)
     found = filters()
     figure(over_the_years(reported(found), families()), key="years")
     draw_table(found)

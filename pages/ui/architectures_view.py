@@ -108,7 +108,7 @@ def _cells(row: Shaped, found: Found) -> dict[str, Any]:
 
 
 def _draw_proxies(found: Found, key: str) -> None:
-    st.subheader("Did the proxies earn their place?", anchor=False)
+    st.header("Did the proxies earn their place?", anchor=False)
     if not found.proxies:
         st.caption("Once a few shapes are trained, what was cheap to know is compared with them here.")
         return

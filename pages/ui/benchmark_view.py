@@ -27,7 +27,7 @@ def draw_benchmark(found: Standings) -> None:
     table(rows, height="content", alt="Ways to decode")
     st.caption(text.escape(report.words(found)[0]))
     if found.curves:
-        st.subheader("Training", anchor=False)
+        st.header("Training", anchor=False)
     recipes = {r.id: r.label for r in found.plan.recipes}
     for name, points in found.curves:
         values = list(dict.fromkeys(v for p in points for v in p.values))

@@ -57,12 +57,12 @@ def _made_here() -> None:
     made = [e for e in catalogue.entries() if e.family == "derived"]
     if not made:
         return
-    st.subheader("Models made here", anchor=False)
+    st.header("Models made here", anchor=False)
     rows = [
         {
             "Model": e.id,
             "From": e.lineage.get("parent", text.NONE),
-            "Method": e.lineage.get("transform", text.NONE),
+            "Method": plugins.label("transform", str(e.lineage.get("transform", text.NONE))),
             "Size": text.size(e.size_bytes),
             "Bits per weight": e.lineage.get("bits_per_weight"),
             "Note": e.note,

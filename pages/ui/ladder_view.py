@@ -48,14 +48,14 @@ def draw_ladder(found: Findings) -> None:
     )
     if chosen in by_id:
         draw_row(by_id[chosen])
-    st.subheader("Variants", anchor=False)
+    st.header("Variants", anchor=False)
     rows = [_line(found, r) for r in found.rows]
     table(rows, height=table_height(len(rows)), alt="Variants of the study")
     st.caption(
         "▼ and ▲: shown to be worse or better than the baseline (p ≤ 0.05 after Holm's correction over the variants). "
         f"{text.escape(report.energy_words(found.rows))}"
     )
-    st.subheader("Differences from the baseline", anchor=False)
+    st.header("Differences from the baseline", anchor=False)
     figure(report.delta_chart(found), key="deltas")
     st.caption(text.escape(report.margin(found)))
     draw_composites(found)
@@ -89,7 +89,7 @@ def _line(found: Findings, row: Row) -> dict[str, str]:
 
 def draw_composites(found: Findings) -> None:
     """Metrics that passed their validation, with values; those that failed, with the reason."""
-    st.subheader("Composite metrics, validated", anchor=False)
+    st.header("Composite metrics, validated", anchor=False)
     by_name = {c.name: c for c in CANDIDATES}
     for verdict in found.verdicts:
         composite = by_name.get(verdict.composite)

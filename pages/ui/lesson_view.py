@@ -67,7 +67,7 @@ def draw_step(name: str, lesson: Lesson, place: int, scene: Scene, model: str) -
     """The step at this place (from 1); what needs no answer counts as done when it is shown."""
     step = lesson.steps[place - 1]
     icon, word = KINDS[step.kind]
-    st.subheader(f":material/{icon}: {word}: {text.escape(step.title)}", anchor=False)
+    st.header(f":material/{icon}: {word}: {text.escape(step.title)}", anchor=False)
     if step.kind in ("move", "see"):
         draw_moving(name, lesson, step, scene)
     elif step.check is not None:

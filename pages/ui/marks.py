@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from core import plugins
 from core.types import ProfilerCost, Result, Unrest
 from pages.ui import text
 
@@ -56,9 +57,9 @@ def numbers(found: Unrest) -> str:
 def profiler_line(costs: Sequence[ProfilerCost]) -> str:
     """What the instrumented passes cost; one that was faster than the plain one is a sign and not a number."""
     slower = [c for c in costs if c.ratio >= 1]
-    parts = [f"the {c.profiler} pass ran {text.ratio(c.ratio)} as long per step" for c in slower]
-    free = [c.profiler for c in costs if _FREE <= c.ratio < 1]
-    faster = [c.profiler for c in costs if c.ratio < _FREE]
+    parts = [f"{_listed([c])} ran {text.ratio(c.ratio)} as long per step" for c in slower]
+    free = [c for c in costs if _FREE <= c.ratio < 1]
+    faster = [c for c in costs if c.ratio < _FREE]
     if free:
         parts.append(f"{_listed(free)} cost nothing that shows")
     if faster:
@@ -66,6 +67,10 @@ def profiler_line(costs: Sequence[ProfilerCost]) -> str:
     return " · ".join(parts)
 
 
-def _listed(names: Sequence[str]) -> str:
-    passes = "passes" if len(names) > 1 else "pass"
-    return f"the {' and '.join(names)} {passes}"
+def _listed(costs: Sequence[ProfilerCost]) -> str:
+    passes = "passes" if len(costs) > 1 else "pass"
+    return f"the {passes} of {' and '.join(_quoted(c.profiler) for c in costs)}"
+
+
+def _quoted(profiler: str) -> str:
+    return f"“{plugins.label('profiler', profiler)}”"

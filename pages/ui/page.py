@@ -64,7 +64,7 @@ def nothing_yet(title: str, sentence: str, icon: str) -> None:
     """What stands where this page has made nothing yet: the next step is on the page itself."""
     with st.container(border=True, horizontal_alignment="center"):
         st.space("small")
-        st.markdown(f"#### {icon} {title}", text_alignment="center", width="content")
+        st.markdown(f"## {icon} {title}", text_alignment="center", width="content")
         st.caption(sentence, text_alignment="center", width="content")
         st.space("small")
 
@@ -73,7 +73,7 @@ def empty(title: str, sentence: str, icon: str = ":material/inbox:") -> None:
     """What stands where there is nothing yet: what is missing, and a way to get it."""
     with st.container(border=True, horizontal_alignment="center"):
         st.space("small")
-        st.markdown(f"#### {icon} {title}", text_alignment="center", width="content")
+        st.markdown(f"## {icon} {title}", text_alignment="center", width="content")
         st.caption(sentence, text_alignment="center", width="content")
         link("pages/measure/run.py", "Make a run", ":material/play_arrow:")
         st.space("small")

@@ -21,7 +21,7 @@ _TALL, _WIDE = 56, 34  # pixels of a row with a verdict of two lines, and letter
 
 def draw_paired(run: Run, result: Result) -> None:
     """Choose the baseline among the runs of the same eval, and compare item by item."""
-    st.subheader("Against another run", anchor=False)
+    st.header("Against another run", anchor=False)
     others = same_eval(run)
     if not others:
         st.caption(

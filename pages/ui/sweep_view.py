@@ -15,6 +15,7 @@ from core.report.sweeps import axis_words, measured, tiles, varied
 from core.report.tables import as_csv
 from core.stats.intervals import ends
 from core.studies import ledger, sweep
+from core.studies.grid import value_words
 from core.studies.ledger import FILE
 from core.studies.measures import MEASURES
 from core.studies.plan import Sweep
@@ -127,7 +128,7 @@ def draw_table(found: Report, key: str) -> None:
 
 def _cells(row: dict[str, Any], found: Report) -> dict[str, Any]:
     """A row as people read it: units, and the interval behind the value."""
-    axes = {_words(a.name): "own" if (v := row[a.name]) is None else str(v) for a in found.plan.axes}
+    axes = {_words(a.name): value_words(a.name, row[a.name]) for a in found.plan.axes}
     values: dict[str, Any] = {}
     for name, what in MEASURES.items():
         if name not in row:

@@ -2,7 +2,8 @@
 
 `make axe` (python -m tests.browser.axe [PAGE | WIDTH | THEME ...]) looks at all pages, widths and themes, or at those
 that are named, and prints what is wrong; test_axe.py does a part of it in the suite. Only what is serious or critical
-counts. What axe does not look at is looked at here: a page that is wider than its screen (WCAG 1.4.10).
+counts, and headings in their order. What axe does not look at is looked at here: a page that is wider than its screen
+(WCAG 1.4.10), words of charts that lie on each other, and plugins called by their names in the code.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from app import MENU
+from core import plugins
 from core.runs.demo import load_into
 from core.runs.runner import Runner
 from core.runs.store import Store
@@ -28,15 +30,17 @@ THEMES = ("light", "dark")
 HEIGHT = 900
 RULES = ("wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice")
 COUNTED = ("serious", "critical")
+ALSO = ("heading-order", "empty-heading", "page-has-heading-one")  # without which nobody finds the way by headings
 LOOKS = 5  # at a page that was drawn again meanwhile: what is on its way out is pale
-LOOK = """async ([rules, counted]) => {
+LOOK = """async ([rules, counted, also]) => {
   let drawn = false;
   const eye = new MutationObserver(() => (drawn = true));
   const app = document.querySelector("[data-testid=stApp]");
   eye.observe(document.body, { subtree: true, attributeFilter: ["data-stale"] });
   if (app) eye.observe(app, { attributeFilter: ["data-test-script-state"] });
   // a rule's impact is that of all its findings: what does not count need not be looked for
-  const idle = axe._audit.rules.filter((rule) => rule.impact && !counted.includes(rule.impact));
+  const idle = axe._audit.rules.filter(
+    (rule) => rule.impact && !counted.includes(rule.impact) && !also.includes(rule.id));
   const off = Object.fromEntries(idle.map((rule) => [rule.id, { enabled: false }]));
   const runOnly = { type: "tag", values: rules };
   const options = { runOnly, rules: off, resultTypes: ["violations"], elementRef: false };
@@ -61,6 +65,19 @@ WIDER = """() => {
 }"""
 
 
+# Words that are seen or read out and are a plugin's name in the code; what is meant to be typed is code.
+CODE_NAMES = """(names) => {
+  const found = new Set(), word = new RegExp(`\\\\b(${names.join("|")})\\\\b`);
+  const look = (text, element) => word.test(text) && !element.closest("code, pre, textarea, script, style") &&
+    element.checkVisibility() && found.add(text.trim().slice(0, 200));
+  const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (texts.nextNode()) look(texts.currentNode.data, texts.currentNode.parentElement);
+  for (const part of document.querySelectorAll("[aria-label]")) look(part.getAttribute("aria-label"), part);
+  return [...found];
+}"""
+# Labels of charts that Vega has hidden, and that are seen all the same, one over the other.
+HIDDEN = """() => [...document.querySelectorAll("svg text[opacity='0']")]
+  .filter((label) => label.textContent && getComputedStyle(label).opacity !== "0").map((label) => label.textContent)"""
 EXCUSES: tuple[Excuse, ...] = ()
 DEEPER = {  # what a page shows only when it is asked for: the page, and what its address says
     "Lessons: list in a lecture": ("Lessons", {"lecture": 1}),
@@ -150,12 +167,18 @@ def _script() -> str:
     return (files("axe_playwright_python") / "axe.min.js").read_text()
 
 
+@cache
+def _names() -> list[str]:
+    """Of all plugins, those that cannot be a word of a sentence."""
+    return sorted({name for kind in plugins.KINDS for name in plugins.names(kind) if "_" in name})
+
+
 def findings(page: Any) -> list[Finding]:
     """What is serious or critical on the page as it stands, without what is excused."""
     if not page.evaluate("() => 'axe' in window"):
         page.evaluate(_script())
     for _ in range(LOOKS):
-        told = page.evaluate(LOOK, [list(RULES), list(COUNTED)])
+        told = page.evaluate(LOOK, [list(RULES), list(COUNTED), list(ALSO)])
         if not told["drawn"]:
             break
         still(page)
@@ -169,7 +192,11 @@ def findings(page: Any) -> list[Finding]:
         )
         for violation in told["violations"]
         for node in violation["nodes"]
-        if violation["impact"] in COUNTED
+        if violation["impact"] in COUNTED or violation["id"] in ALSO
+    ]
+    found += [Finding("code-name", "serious", "html", words, words) for words in page.evaluate(CODE_NAMES, _names())]
+    found += [
+        Finding("hidden-label", "serious", "svg", words, "Vega has no room for it") for words in page.evaluate(HIDDEN)
     ]
     if (n := page.evaluate(WIDER)) > 1:
         found.append(Finding("reflow", "serious", "html", "", f"{n} pixels wider than its screen"))

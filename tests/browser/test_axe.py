@@ -35,4 +35,8 @@ def test_axe_is_heard(browser: Any) -> None:
     assert [(f.rule, f.impact) for f in axe.findings(page)] == [("button-name", "critical")]
     page.set_content("<html lang=en><title>t</title><main><h1 style='width: 900px'>h</h1></main></html>")
     assert [f.rule for f in axe.findings(page)] == ["reflow"], "it is wider than 820 pixels"
+    page.set_content(
+        "<html lang=en><title>t</title><main><h1>h</h1><h3>in llama_cpp, <code>llama_cpp</code></h3></main></html>"
+    )
+    assert [f.rule for f in axe.findings(page)] == ["heading-order", "code-name"]
     page.context.close()

@@ -64,6 +64,17 @@ CLOCK = """() => {
 }"""
 
 
+def together(page: Any) -> None:
+    """Form and run at two sizes: all of a run that goes on is on one small screen, and a narrow one stacks the two."""
+    whole = page.viewport_size
+    page.set_viewport_size({"width": 1280, "height": 800})
+    for key in ("start button", "stop button", "run-text"):
+        expect(page.locator(f".st-key-{key}").first).to_be_in_viewport(ratio=1)
+    page.set_viewport_size({"width": 820, "height": 800})
+    page.wait_for_function("document.querySelector('.st-key-start').getBoundingClientRect().width > 400")
+    page.set_viewport_size(whole)
+
+
 def test_a_live_pass_moves_and_does_not_flicker(server: Server, tab: Tab) -> None:
     page = tab()
     start(page, server, 0.12, 2000, live="true")  # longer than any machine looks at it
@@ -78,6 +89,7 @@ def test_a_live_pass_moves_and_does_not_flicker(server: Server, tab: Tab) -> Non
     )
     assert drawn.evaluate("node => node.isConnected"), "a tick built the chart anew"
     page.wait_for_function("window.moved.size === 3")  # where it is, tiles, charts
+    expect(page.get_by_role("log", name="Text as it is generated")).to_have_text(re.compile(r"\w"))  # it is read out
     assert not page.evaluate("window.crowded"), "of several parts that are fired at once, Streamlit draws one"
     stop(page)
 
@@ -106,6 +118,7 @@ def test_reload_in_the_middle_and_stop(server: Server, tab: Tab) -> None:
     expect(second.locator(".st-key-stop button").first).to_be_visible()
     second.goto(server.address("history"))
     expect(second.locator(".st-key-strip")).to_contain_text("of 400 tokens")
+    together(page)
     stop(page)
     expect(page.get_by_text("Stopped").first).to_be_visible()
     expect(second.locator(".st-key-strip")).to_have_count(0)
@@ -178,3 +191,8 @@ def test_the_server_is_alone_with_this_machine_and_leaves_nothing_behind(server:
     server.stop()
     psutil.wait_procs(workers, timeout=60)
     assert not [w for w in workers if w.is_running() and w.status() != psutil.STATUS_ZOMBIE]
+    gone = page.get_by_role("dialog")
+    expect(gone).to_contain_text("Roofscope's server has ended")
+    expect(gone.get_by_text("streamlit run yourscript.py")).to_be_hidden()
+    server.start()
+    expect(gone).to_have_count(0)  # it takes up again by itself

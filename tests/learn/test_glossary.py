@@ -107,8 +107,8 @@ def test_the_search_puts_names_first() -> None:
 
 def test_the_page_finds_a_word_and_says_when_there_is_none() -> None:
     at = AppTest.from_file(str(ROOT / "pages/learn/glossary.py"), default_timeout=60).run()
-    assert not at.exception and len(at.subheader) == len(groups(TERMS))
+    assert not at.exception and len(at.header) == len(groups(TERMS))
     at.text_input(key="term").set_value("TTFT").run()
-    assert "Time to first token" in at.markdown[0].value and "Speed" in at.subheader[0].value
+    assert "Time to first token" in at.markdown[0].value and "Speed" in at.header[0].value
     at.text_input(key="term").set_value("qqqq").run()
-    assert not at.exception and "No entry" in at.info[0].proto.title and not at.subheader
+    assert not at.exception and "No entry" in at.info[0].proto.title and not at.header

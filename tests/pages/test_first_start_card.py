@@ -52,4 +52,4 @@ def test_the_tour_goes_from_page_to_page_and_ends(fresh: AppTest) -> None:
 
 def test_a_lesson_is_open_at_once(fresh: AppTest) -> None:
     at = sound(fresh.button(key="first-lesson").click().run())
-    assert at.title[0].value == "Lessons" and "What must be read" in at.subheader[0].value
+    assert at.title[0].value == "Lessons" and "What must be read" in at.header[0].value

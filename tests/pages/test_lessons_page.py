@@ -39,7 +39,7 @@ def fresh(home: Path) -> Path:
 def test_every_step_draws(fresh: Path, name: str) -> None:
     at = opened(lesson=name)
     for place, step in enumerate(get(name).steps, 1):
-        assert text.escape(step.title) in at.subheader[0].value, place
+        assert text.escape(step.title) in at.header[0].value, place
         assert not at.error
         for element in at.get("vega_lite_chart"):
             assert element.proto.alt
@@ -86,13 +86,13 @@ def test_behind_the_last_step_the_same_button_leads_to_the_next_lesson(home: Pat
     following = get(names()[names().index("one_token") + 1])
     assert on.label == f"Next lesson: {following.title}"
     sound(on.click().run())
-    assert text.escape(following.steps[0].title) in at.subheader[0].value and at.query_params["step"] == "1"
+    assert text.escape(following.steps[0].title) in at.header[0].value and at.query_params["step"] == "1"
 
 
 def test_a_step_has_an_address_and_nonsense_is_none(home: Path) -> None:
-    assert "Per token" in opened(lesson="kv_cache", step="4").subheader[0].value
-    assert "Fewer heads" in opened(lesson="kv_cache", step="99").subheader[0].value
-    assert not opened(lesson="nonsense", step="x").subheader
+    assert "Per token" in opened(lesson="kv_cache", step="4").header[0].value
+    assert "Fewer heads" in opened(lesson="kv_cache", step="99").header[0].value
+    assert not opened(lesson="nonsense", step="x").header
 
 
 def test_the_control_is_kept_from_move_to_check(home: Path) -> None:
@@ -152,6 +152,6 @@ def test_who_is_sent_to_another_page_finds_the_way_back(app: Open, filled: Store
     assert at.title[0].value == "Transform"
     at._page_hash = ""  # else AppTest opens the page of the last switch_page again
     at = sound(at.button(key="way-back-go").click().run())
-    assert at.title[0].value == "Lessons" and text.escape(get("quantization").steps[-1].title) in at.subheader[0].value
+    assert at.title[0].value == "Lessons" and text.escape(get("quantization").steps[-1].title) in at.header[0].value
     at = sound(at.switch_page("pages/measure/transform.py").run())
     assert not [b for b in at.button if b.key == "way-back-go"]

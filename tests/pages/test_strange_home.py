@@ -138,7 +138,7 @@ def test_words_in_the_findings_of_an_imported_study_are_words(app: Open, home: P
     told = json.loads((study_store.RECORDED / study / "findings.json").read_bytes())
     (folder / "findings.json").write_text(json.dumps(outside(told, (*KEPT, *LITERAL))))
     at = sound(app("pages/compare/tradeoffs.py"))
-    assert not alive(at) and not at.error and at.subheader
+    assert not alive(at) and not at.error and at.header
     (folder / "findings.json").write_text(json.dumps(told | {"rows": [], "plan": told["plan"] | {"baseline": "gone"}}))
     at = sound(app("pages/compare/tradeoffs.py"))
     assert "cannot be read" in at.error[0].proto.title
