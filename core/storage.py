@@ -18,6 +18,7 @@ from typing import Any, Literal
 import msgspec
 from filelock import FileLock, Timeout
 
+from core import plugins
 from core.errors import ExplorerError
 from core.loadtest.load_store import FOLDER as LOADS
 from core.loadtest.load_store import LoadStore
@@ -226,7 +227,10 @@ def _runs(rows: Sequence[dict[str, Any]]) -> Iterator[Item]:
             for run_id in state.runs.values() if state is not None else ():
                 studies.setdefault(run_id, []).append(f"study {folder.name}")
     for row in rows:
-        made_from = " in ".join(filter(None, (row["model"], row["backend"]))) or "damaged"
+        made_from = (
+            " in ".join(filter(None, (row["model"], row["backend"] and plugins.label("backend", row["backend"]))))
+            or "damaged"
+        )
         busy = "It is still going." if row["status"] in GOING else ""
         used_by = tuple(studies.get(row["run_id"], ()))
         yield _item("runs", data_dir() / "runs" / row["run_id"], made_from=made_from, used_by=used_by, busy=busy)
@@ -237,7 +241,9 @@ def _chats() -> Iterator[Item]:
         file = chats.path(data_dir(), chat_id)
         try:
             chat = chats.load(data_dir(), chat_id)
-            models = ", ".join(dict.fromkeys(f"{side.model} in {side.backend}" for side in chat.sides))
+            models = ", ".join(
+                dict.fromkeys(f"{side.model} in {plugins.label('backend', side.backend)}" for side in chat.sides)
+            )
         except ExplorerError:
             models = "damaged"
         yield _item("chats", file, name=chat_id, made_from=models)

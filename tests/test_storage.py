@@ -119,7 +119,7 @@ def test_everything_is_of_a_kind_and_says_what_made_and_uses_it(full: Store) -> 
     assert names["runs"] == {run_id}
     assert names["models"] == {"small", "smaller"} and names["studies"] == {"ladder-x"}
     assert names["trainings"] == {"k1"}
-    assert found["chats", "20261127-080000-abcdef"].made_from == "tiny-moe in fake"
+    assert found["chats", "20261127-080000-abcdef"].made_from == "tiny-moe in Fake"
     assert [item.made_from for item in found.values() if item.kind == "loads"] == ["http://127.0.0.1:8080"]
     assert names["artifacts"] == {"mine: a copy"} and names["orphans"] == {"gone: a copy"}
     assert names["kernels"] == {"compiled step"}

@@ -24,6 +24,7 @@ from typing import Literal
 import msgspec
 import numpy as np
 
+from core import plugins
 from core.analysis.calibrate import relative_fit
 from core.analysis.capacity import usable_bytes
 from core.analysis.device_time import Spread
@@ -181,7 +182,9 @@ def fit_overhead(backend: str, observations: Sequence[Observation]) -> Overhead:
     The spread holds nine in ten of measured over fitted times, and is at least a tenth to either side.
     """
     if not observations:
-        raise ExplorerError(f"There is no run of {backend} to calibrate with.", "Run a model first.")
+        raise ExplorerError(
+            f"There is no run of {plugins.label('backend', backend)} to calibrate with.", "Run a model first."
+        )
     last = observations[-1]
     assert {o.weights for o in observations} == {last.weights}, "one fit for two kinds of weights"
     found = [_fit(backend, observations, overlaps) for overlaps in (True, False)]
@@ -360,13 +363,14 @@ def predict_local(
 def _assumptions(
     ceilings: Ceilings, overhead: Overhead, compute_dtype: str, foreign: bool, weights: str | None
 ) -> tuple[str, ...]:
+    engine = plugins.label("backend", overhead.backend)
     found = [
         f"The ceilings were measured on {ceilings.date[:10]} with {ceilings.threads} threads.",
         f"Matrices are multiplied in {compute_dtype}.",
         "Bandwidth is that of the working set: weights and KV cache of one forward.",
-        f"{overhead.backend} was calibrated with {overhead.n_runs} measured forward passes on this machine."
+        f"{engine} was calibrated with {overhead.n_runs} measured forward passes on this machine."
         if overhead.n_runs
-        else f"{overhead.backend} has no undisturbed run here yet: typical overheads stand in; the range is wide.",
+        else f"{engine} has no undisturbed run here yet: typical overheads stand in; the range is wide.",
     ]
     if foreign:
         found.append(f"Those runs had {overhead.weights} weights, whose kernels differ: the range is wide.")

@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from core import plugins
 from core.types import Record, Scalar
 
 SCHEMA: Literal["roofscope-community-1"] = "roofscope-community-1"
@@ -186,13 +187,13 @@ class Row(Record, forbid_unknown_fields=True, omit_defaults=False):
 
     @property
     def label(self) -> str:
-        """`smollm2-135m · Q4_1 · llama_cpp · 64 in, 32 out`."""
+        """`smollm2-135m · Q4_1 · llama.cpp · 64 in, 32 out`."""
         w = self.workload
         parts = (
             self.model.name,
             self.model.file_type or self.model.weight_dtype,
-            self.engine.name,
-            "" if w.strategy == "autoregressive" else w.strategy,
+            plugins.label("backend", self.engine.name),
+            "" if w.strategy == "autoregressive" else plugins.label("strategy", w.strategy),
             f"batch {w.batch}" if w.batch > 1 else "",
             f"{w.prompt_tokens} in, {w.new_tokens} out",
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from core import plugins
 from core.analysis.breakdown import by_kind
 from core.analysis.breakdown import compare as layers_compared
 from core.analysis.predict_here import arithmetic_dtype
@@ -221,13 +222,14 @@ def _headline_table(results: Sequence[Result], labels: Sequence[str]) -> Table:
 
 
 def _title(result: Result) -> str:
-    what = result.strategy if result.task == "generate" else result.task
-    return f"{result.model} · {result.backend} · {what}"
+    what = plugins.label("strategy", result.strategy) if result.task == "generate" else result.task
+    return f"{result.model} · {plugins.label('backend', result.backend)} · {what}"
 
 
 def _labels(results: Sequence[Result], given: Sequence[str]) -> list[str]:
     """What tells the runs apart; a name that somebody gave one comes first."""
-    told, _ = distinct([(r.model, r.backend, r.dtype or "", r.strategy) for r in results])
+    named = [(plugins.label("backend", r.backend), plugins.label("strategy", r.strategy)) for r in results]
+    told, _ = distinct([(r.model, b, r.dtype or "", s) for r, (b, s) in zip(results, named, strict=True)])
     names = [own or label for own, label in zip(given, told, strict=True)]
     return numbered(names)
 

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from core import plugins
 from core.charts.sweep import Tile, drift, heat, multiples
 from core.report.figures import NONE, with_interval
 from core.report.page import Section, Table, html
+from core.studies.grid import PLUGINS, value_words
 from core.studies.measures import MEASURES
 from core.studies.plan import Axis
 from core.studies.sweep import CellRow, Progress, Report, drift_words, spots
@@ -35,8 +37,13 @@ def progress_words(told: Progress) -> str:
 
 
 def axis_words(axis: str) -> str:
-    """`Prompt tokens` of prompt_tokens; `jacobi window` of jacobi.window."""
-    return axis.replace("_", " ").capitalize() if "." not in axis else axis.replace("_", " ").replace(".", " ")
+    """`Prompt tokens` of prompt_tokens; `Jacobi: window` of jacobi.window."""
+    owner, dot, name = axis.rpartition(".")
+    words = name.replace("_", " ")
+    if not dot:
+        return words.capitalize()
+    label = next((plugins.label(kind, owner) for kind in PLUGINS if owner in plugins.names(kind)), owner)
+    return f"{label}: {words}"
 
 
 def varied(found: Report) -> list[str]:
@@ -127,7 +134,7 @@ def cells_section(found: Report) -> Section:
 
 
 def _cell_row(row: CellRow, names: Sequence[str], measures: Sequence[str]) -> tuple[str, ...]:
-    at = (NONE if name not in row.at else "own" if row.at[name] is None else str(row.at[name]) for name in names)
+    at = (value_words(name, row.at[name]) if name in row.at else NONE for name in names)
     figures = []
     for measure in measures:
         what, value = MEASURES[measure], row.values.get(measure)
@@ -149,11 +156,11 @@ def asked_section(base: Request, axes: Sequence[Axis], texts: bool) -> Section:
     """The values of the axes, and what all cells have in common."""
     task = base.task
     assert isinstance(task, Generate)
-    own = {axis.name: ", ".join("own" if v is None else str(v) for v in axis.values) for axis in axes}
+    own = {axis.name: ", ".join(value_words(axis.name, v) for v in axis.values) for axis in axes}
     common = {
         "model": base.model,
-        "backend": base.backend,
-        "strategy": base.strategy,
+        "backend": value_words("backend", base.backend),
+        "strategy": value_words("strategy", base.strategy),
         "dtype": base.dtype or "own",
         "threads": str(base.threads) if base.threads else "all physical cores",
         "batch": str(base.batch),
@@ -162,8 +169,8 @@ def asked_section(base: Request, axes: Sequence[Axis], texts: bool) -> Section:
         "warm-up passes": str(base.warmup),
         "timing passes": str(base.repeats),
         "seed": str(base.seed),
-        **{f"{base.backend} {name}": str(value) for name, value in base.options.items()},
-        **{f"{base.strategy} {name}": str(value) for name, value in base.params.items()},
+        **{f"{base.backend}.{name}": str(value) for name, value in base.options.items()},
+        **{f"{base.strategy}.{name}": str(value) for name, value in base.params.items()},
     }
     rows = [(axis_words(name), value) for name, value in (common | own).items()]
     if texts and task.prompt:

@@ -183,7 +183,9 @@ def _check_task(wanted: Resolved) -> None:
         if reason := transform.unavailable():
             raise ExplorerError(f"{transform.label} cannot run here.", reason)
         if request.backend != transform.backend:
-            raise ExplorerError(f"{transform.label} is done by {transform.backend}.", "Set the backend to it.")
+            raise ExplorerError(
+                f"{transform.label} is done by {plugins.label('backend', transform.backend)}.", "Set the backend to it."
+            )
         transform.check(wanted.spec, wanted.task)
         if task.name is not None:
             derived.check_name(task.name)

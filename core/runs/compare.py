@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from core import plugins
 from core.types import Generate, Record, Request, Result
 
 _HEADLINES: tuple[tuple[str, str, str, Literal["higher", "lower"]], ...] = (
@@ -147,6 +148,10 @@ def settings(request: Request, result: Result) -> dict[str, str]:
     params, options = asked.pop("params"), {**asked.pop("options"), **result.options}
     del asked["live"], asked["retries"]  # how it was watched over is told by its disturbance
     asked |= {"dtype": result.dtype, "threads": result.threads}
+    named: tuple[plugins.Kind, ...] = ("backend", "strategy", "eval", "transform")
+    for given in (asked, task):
+        given |= {kind: plugins.label(kind, given[kind]) for kind in named if kind in given}
+    asked["profilers"] = [plugins.label("profiler", name) for name in request.profilers]
     flat = {**asked, **task, **{k: v for part in parts for k, v in part.items()}, **params, **options}
     if result.host is not None:
         flat |= {"machine": result.host.machine.cpu, "python version": result.host.python}

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import signal
 
+from core import plugins
+
 LOG_LINES = 20  # of what the process printed last, which go with the reason
 
 
 def explained(code: int, backend: str, who: str = "The worker") -> tuple[str, str]:
     """Message and hint for a process that ended with `code` (negative: a signal). who: the process, for the message."""
+    label = plugins.label("backend", backend)
     reasons: dict[int, tuple[str, str]] = {
         signal.SIGKILL: (
             f"{who} was killed, most likely because the memory ran out.",
             "Choose a smaller model, dtype, batch or context; what was measured so far is kept.",
         ),
         signal.SIGILL: (
-            f"{backend} used an instruction that this processor does not have.",
+            f"{label} used an instruction that this processor does not have.",
             "Install the library anew from requirements.txt so that it is built for this machine.",
         ),
         signal.SIGSEGV: (
-            f"{backend} crashed inside its native code.",
+            f"{label} crashed inside its native code.",
             "Try other options or another backend; the run's log has the last lines.",
         ),
     }

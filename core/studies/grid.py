@@ -42,16 +42,22 @@ class Cell(Record):
 
     @property
     def label(self) -> str:
-        """`smollm2-135m · llama_cpp · threads 2`: what tells it from others, with names where a number needs one."""
+        """`smollm2-135m · llama.cpp · threads 2`: what tells it from others, with names where a number needs one."""
         parts = []
         for name in self.varied or self.at:
             if name not in self.at:
                 continue
-            value = self.at[name]
             word = name.rsplit(".", 1)[-1].replace("_", " ")
-            own = "own" if value is None else str(value)
-            parts.append(own if name in ("model", "backend", "strategy") else f"{word} {own}")
+            value = value_words(name, self.at[name])
+            parts.append(value if name in ("model", *PLUGINS) else f"{word} {value}")
         return " · ".join(parts) or "the only cell"
+
+
+def value_words(axis: str, value: Scalar) -> str:
+    """A value of an axis as people read it: a plugin by its label; `own` where the backend chooses."""
+    if value is None:
+        return "own"
+    return next((plugins.label(kind, str(value)) for kind in PLUGINS if kind == axis), str(value))
 
 
 def size(sweep: Sweep) -> int:

@@ -12,12 +12,14 @@ from typing import Literal
 
 import msgspec
 
+from core import plugins
 from core.analysis.predict import Figure
 from core.charts.labels import distinct, numbered
 from core.errors import ExplorerError
 from core.models import catalogue
 from core.runs.ceilings import ran_on
 from core.runs.forecast import lengths
+from core.runs.history import matching
 from core.runs.resolve import resolve
 from core.runs.store import Run, Store
 from core.stats.intervals import Ratio, independent_ratio
@@ -103,17 +105,11 @@ def runs_of_sweep(store: Store, name: str) -> tuple[Run, ...]:
 
 
 def newest_runs(store: Store, words: str = "") -> tuple[Run, ...]:
-    """The newest finished generations in whose row every word occurs."""
-    wanted = words.casefold().split()
+    """The newest finished generations that History finds by these words."""
     ids = [
         str(row["run_id"])
-        for row in store.history()
-        if row.get("status") == "done"
-        and row.get("task") == "generate"
-        and all(
-            w in " ".join(str(row.get(k) or "") for k in ("run_id", "model", "backend", "strategy", "dtype")).casefold()
-            for w in wanted
-        )
+        for row in matching(store.history(), words)
+        if row.get("status") == "done" and row.get("task") == "generate"
     ]
     return _readable(store, ids[:MOST])
 
@@ -226,9 +222,9 @@ def _parts(request: Request, result: Result) -> tuple[str, ...]:
     settings = [f"{n} {v}" for n, v in (*request.options.items(), *request.params.items())]
     return (
         request.model,
-        request.backend,
+        plugins.label("backend", request.backend),
         result.dtype or "",
-        request.strategy,
+        plugins.label("strategy", request.strategy),
         ", ".join(settings),
         f"{result.threads} thread{'' if result.threads == 1 else 's'}" if result.threads else "",
         f"batch {request.batch}",

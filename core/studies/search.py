@@ -243,11 +243,14 @@ def _quality(ledger: Ledger[Search], request: Request) -> Values:
     if key in ledger.state.failures:
         return {}
     if asked.strategy != "autoregressive" and "text" not in plugins.get("eval", floor.eval).needs:
-        ledger.fail(key, f"{floor.label} reads texts and writes none, so it does not see what {asked.strategy} does.")
+        strategy = plugins.label("strategy", asked.strategy)
+        ledger.fail(key, f"{floor.label} reads texts and writes none, so it does not see what {strategy} does.")
         return {}
     if ledger.left_s <= 0 and ledger.done(key) is None:
         raise OutOfTimeError
-    run = ledger.perform(key, asked, f"{floor.label.lower()} of {asked.model} in {asked.backend}")
+    run = ledger.perform(
+        key, asked, f"{floor.label.lower()} of {asked.model} in {plugins.label('backend', asked.backend)}"
+    )
     if run is None:
         if key not in ledger.state.failures:  # stopped by hand
             raise OutOfTimeError

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from core import plugins
 from core.analysis.eta import Eta, remaining
 from core.errors import ExplorerError
 from core.models import catalogue
@@ -27,7 +28,7 @@ from core.runs.runner import Runner
 from core.runs.store import Run, Store
 from core.stats.intervals import PAIRS, Ratio
 from core.studies.foresight import Foresight
-from core.studies.grid import Cell, cells, ordered
+from core.studies.grid import Cell, cells, ordered, value_words
 from core.studies.ledger import Ledger, Say, State, folder_of
 from core.studies.measures import MEASURES, latency_s, typical, values_of
 from core.studies.on_machines import on_all
@@ -229,7 +230,8 @@ class _Sweeping:
             return
         self._streak[backend] += 1
         if self._streak[backend] == PAUSE:
-            self.ledger.say(f"{PAUSE} failures in a row: the other cells of {backend} wait for the next session")
+            engine = plugins.label("backend", backend)
+            self.ledger.say(f"{PAUSE} failures in a row: the other cells of {engine} wait for the next session")
 
     def _measure(self, key: str, cell: Cell, label: str) -> Run | None:
         """The finished run of a key that ran what was asked; a run of something else is a failure with its reason."""
@@ -410,8 +412,7 @@ def spots(rows: Sequence[CellRow], measure: str, x: str, y: str = "", panel: str
 def _shown(row: CellRow, axis: str) -> str:
     if not axis:
         return ""
-    value = row.at.get(axis, "–")
-    return "own" if value is None else str(value)
+    return value_words(axis, row.at[axis]) if axis in row.at else "–"
 
 
 def _order(rows: Sequence[CellRow], axis: str) -> dict[str, tuple[float, int]]:

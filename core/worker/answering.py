@@ -22,7 +22,7 @@ import msgspec
 import numpy as np
 from msgspec import Meta
 
-from core import engine
+from core import engine, plugins
 from core.errors import ExplorerError
 from core.models.identity import stamp
 from core.runs.companions import same_tokenizer
@@ -399,7 +399,9 @@ def serve(root: Path, inbox: Iterator[tuple[int, Any]], left: set[int], out: Bin
             traceback.print_exc()
             there.close()  # its state is unknown now
             first = (str(error).strip().splitlines() or ["no message"])[0][:300].rstrip(".")
-            message = f"{question.request.backend} stopped with {type(error).__name__}: {first}."
+            message = (
+                f"{plugins.label('backend', question.request.backend)} stopped with {type(error).__name__}: {first}."
+            )
             say(Refused(message=message, hint="Try another dtype, option or backend.", why="failed"))
         left.discard(number)
 

@@ -26,9 +26,8 @@ def evaluate(request: Request, sessions: Sessions, journal: Journal) -> None:
     wanted, session = opened.wanted, opened.session
     plugin, params = plugins.get("eval", task.eval), wanted.task
     far, can = remote(session), generates(session.capabilities)
-    plugins.require(
-        plugin, can, f"{session.spec.name} in {request.backend}", "Choose another backend, or a model that generates."
-    )
+    who = f"{session.spec.name} in {plugins.label('backend', request.backend)}"
+    plugins.require(plugin, can, who, "Choose another backend, or a model that generates.")
     for other in opened.companions.values():
         same_tokenizer(session, other, PROBE)
     journal.write(loaded(request, opened, journal))

@@ -209,11 +209,14 @@ def check_opened(request: Request, task: Generate, strategy: Strategy, session: 
     plugins.require(
         strategy,
         session.capabilities,
-        f"{session.spec.name} in {request.backend}",
+        f"{session.spec.name} in {plugins.label('backend', request.backend)}",
         "Choose another backend or strategy, 'encode' for an encoder, or leave out options that exclude it.",
     )
     if request.batch > 1 and "batch" not in session.capabilities:
-        raise ExplorerError(f"{request.backend} runs one sequence at a time with this model.", "Set batch to 1.")
+        raise ExplorerError(
+            f"{plugins.label('backend', request.backend)} runs one sequence at a time with this model.",
+            "Set batch to 1.",
+        )
     n_prompt, n_new = ids.shape[1], task.max_new_tokens
     if n_prompt == 0:
         raise ExplorerError("The prompt is empty.", "Type a prompt or set a number of prompt tokens.")
@@ -285,7 +288,8 @@ def _attachable(name: str, request: Request, session: Session, journal: Journal)
     if remote(session) is not None and isinstance(profiler, Inside):
         reason = "the model runs in another process, which it does not see."
     if reason or missing:
-        unable = f"{request.backend} cannot do '{', '.join(sorted(missing))}' with this model and these options."
+        engine = plugins.label("backend", request.backend)
+        unable = f"{engine} cannot do '{', '.join(sorted(missing))}' with this model and these options."
         journal.warn(f"{profiler.label} not measured: {reason or unable}")
     return not (reason or missing)
 

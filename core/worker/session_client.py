@@ -176,7 +176,7 @@ class SessionClient:
                     return said, rows
                 if kind == "failed":
                     raise LostError(
-                        f"{self._backend} stopped with {said}.",
+                        f"{plugins.label('backend', self._backend)} stopped with {said}.",
                         "The run's log has the details; try another dtype, option or backend.",
                         self._tail(),
                     )

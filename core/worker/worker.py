@@ -60,7 +60,7 @@ def perform(store: Store, sessions: Sessions, command: Command) -> None:
     end: Event
     try:
         request = run.request
-        what = f"the run {run.id} ({request.model} in {request.backend})"
+        what = f"the run {run.id} ({request.model} in {_engine(request)})"
         with measuring(store.root, what, run.id, asks_service=_asks_service(request)):
             request = msgspec.structs.replace(request, options={**request.options, **command.options})
             PERFORM[type(request.task)](request, sessions, journal)
@@ -86,10 +86,14 @@ def perform(store: Store, sessions: Sessions, command: Command) -> None:
         sessions.close()  # their state is unknown now
         end = Failed(
             t_s=journal.now(),
-            message=f"{run.request.backend} stopped with {type(error).__name__}: {_first_line(error)}.",
+            message=f"{_engine(run.request)} stopped with {type(error).__name__}: {_first_line(error)}.",
             hint="The run's log has the details; try another dtype, option or backend.",
         )
     journal.end(end)
+
+
+def _engine(request: Request) -> str:
+    return plugins.label("backend", request.backend)
 
 
 def _asks_service(request: Request) -> bool:

@@ -341,7 +341,7 @@ def test_overheads_are_found_again_and_predict_another_model() -> None:
 
 
 def test_without_runs_the_range_is_wide_and_said_to_be() -> None:
-    with pytest.raises(ExplorerError, match="no run of pytorch"):
+    with pytest.raises(ExplorerError, match="no run of PyTorch"):
         fit_overhead("pytorch", [])
     p = predict_local(
         preset("gpt2"), ceilings(), predict_here.typical("pytorch"), prompt_tokens=64, new_tokens=64, weights="fp32"

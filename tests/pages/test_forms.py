@@ -7,6 +7,9 @@ from pathlib import Path
 
 from streamlit.testing.v1 import AppTest
 
+from core import plugins
+from pages.ui import labels
+
 
 def script() -> None:
     from typing import Annotated, Literal
@@ -96,6 +99,20 @@ def test_a_link_between_pages_carries_what_the_first_one_wrote_into_the_address(
     assert at.selectbox(key="way").value == "b"
     at.selectbox(key="way").set_value("a").run()
     assert at.selectbox(key="way").value == "a", "and then it is the reader's"
+
+
+def test_no_setting_is_called_by_its_code_name() -> None:
+    """`N ctx` and `Use extra bufts` were names with nothing but their underscores taken away."""
+    fields = {"backend": "Options", "strategy": "Params", "transform": "Params", "eval": "Params"}
+    wrong = []
+    for kind, field in fields.items():
+        for name in plugins.names(kind):  # type: ignore[arg-type]
+            owner = getattr(plugins.get(kind, name), field)  # type: ignore[call-overload]
+            for setting in owner.__struct_fields__:
+                label = labels.setting(owner.__name__, setting)
+                plain = setting.removesuffix("_s").replace("_", " ").capitalize()
+                wrong += [f"{name}.{setting}"] if "_" in setting and label in (plain, f"{plain} (s)") else []
+    assert not wrong
 
 
 def test_help_comes_from_the_docstring_and_bounds_from_the_type() -> None:

@@ -49,6 +49,9 @@ def test_search(app: Open, filled: Store) -> None:
     rows = [{"run_id": "1", "model": "Gpt2", "text": None}, {"run_id": "2", "model": "bert"}]
     assert [r["run_id"] for r in matching(rows, "GPT")] == ["1"]
     assert matching(rows, "") == rows
+    written = [{"run_id": "1", "backend": "llama_cpp", "strategy": "early_exit"}, {"run_id": "2", "backend": "pytorch"}]
+    for words in ("llama.cpp early exit", "llama_cpp EARLY_EXIT", "llama.cpp"):
+        assert [r["run_id"] for r in matching(written, words)] == ["1"], words
 
 
 def test_a_damaged_folder_is_a_row_with_a_sentence(app: Open, filled: Store) -> None:

@@ -90,9 +90,9 @@ def test_a_watched_number_is_provisional(app: Open, watched: Run) -> None:
 def test_a_profiler_that_beats_the_plain_pass_is_a_sign_and_no_number() -> None:
     costs = [ProfilerCost(profiler=n, ratio=r, seconds=1.0) for n, r in (("layers", 1.4), ("memory", 0.31))]
     words = marks.profiler_line(costs)
-    assert "the layers pass ran 1.40 × as long per step" in words
-    assert "0.31" not in words and "the memory pass beat the plain pass" in words
+    assert "the pass of “Layer times” ran 1.40 × as long per step" in words
+    assert "0.31" not in words and "the pass of “Memory” beat the plain pass" in words
     assert marks.profiler_line([]) == ""
     assert marks.profiler_line([ProfilerCost(profiler="memory", ratio=0.97, seconds=1.0)]) == (
-        "the memory pass cost nothing that shows"
+        "the pass of “Memory” cost nothing that shows"
     )

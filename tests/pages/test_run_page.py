@@ -215,6 +215,12 @@ def test_a_model_that_the_backend_cannot_get_at_offers_one_that_can(app: Open) -
     assert any("architecture without weights" in w.proto.title for w in sound(at).warning)
     at.button(key="use-backend").click().run()
     assert at.selectbox(key="backend").value == "pytorch" and not at.button(key="start").disabled
+    at.number_input(key="threads").set_value(500)
+    at.number_input(key="repeats").set_value(1000).run()
+    said = [c.value for c in sound(at).caption]
+    assert any("500 threads on" in c for c in said) and any(" passes, a rough guess" in c for c in said), said
+    at.text_area(key="prompt").set_value("a" * 100_001).run()
+    assert at.button(key="start").disabled and any("100,001 characters" in w.proto.title for w in sound(at).warning)
 
 
 def test_a_run_is_begun_again_named_and_its_settings_fill_the_form(app: Open, filled: Store) -> None:

@@ -89,7 +89,7 @@ def test_a_sweeps_page_has_maps_cells_and_reasons(store: Store, swept: str) -> N
     assert sum("data-chart" in a for a in scripts) >= 3 and not any(a.get("src") for a in scripts)
     assert not [tag for tag, _ in found.tags if tag == "img"], "the prompt cannot break out"
     assert "2 done, 1 failed, 0 cannot run, 1 left" in words and "x.gguf is gone" in words
-    assert "<td>native</td>" in words and "Decode speed" in words
+    assert "<td>Native</td>" in words and "Decode speed" in words
 
 
 def test_a_bundle_of_a_sweep_comes_home_on_another_machine(

@@ -22,7 +22,7 @@ def result(request: Request, **more: object) -> Result:
 
 def test_differences_name_every_setting_that_differs() -> None:
     found = {d.name: (d.a, d.b) for d in differences(A, B, result(A), result(B))}
-    assert found == {"backend": ("fake", "pytorch"), "temperature": ("0.0", "0.5"), "delay s": ("0.1", "–")}
+    assert found == {"backend": ("Fake", "PyTorch"), "temperature": ("0.0", "0.5"), "delay s": ("0.1", "–")}
 
 
 def test_versions_and_what_the_worker_chose_count() -> None:

@@ -150,7 +150,7 @@ def test_a_second_process_is_refused_as_well(runner: Runner, fake_request: Reque
     first = runner.start(slow(fake_request))
     wait_for_step(runner, first)
     other = Runner(runner.store)
-    with pytest.raises(BusyError, match=f"{first}.*smollm2-135m in fake.*process {worker_pid(runner)}") as refused:
+    with pytest.raises(BusyError, match=f"{first}.*smollm2-135m in Fake.*process {worker_pid(runner)}") as refused:
         other.start(fake_request)
     assert refused.value.hint and len(runner.store.ids()) == 1
     runner.cancel(first)

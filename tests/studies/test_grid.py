@@ -64,6 +64,8 @@ def test_values_become_the_request() -> None:
     task = half.request.task
     assert isinstance(task, Generate) and (task.prompt_tokens, task.max_new_tokens) == (16, 5)
     assert half.label == "dtype bf16", "what all have in common tells nothing"
+    named = {c.label for c in cells(grid(backend=("llama_cpp",), strategy=("native", "prompt_lookup")))}
+    assert named == {"Native", "Prompt lookup"}, "a plugin by its label"
     (only,) = cells(grid(batch=(3,), new_tokens=(5,)))
     assert only.label == "batch 3 · new tokens 5"
 

@@ -127,7 +127,7 @@ def test_settings_are_refused_before_anything_is_loaded(
 
 
 def test_another_backend_is_refused(runner: Runner, tiny: str) -> None:
-    with pytest.raises(ExplorerError, match="is done by pytorch"):
+    with pytest.raises(ExplorerError, match="is done by PyTorch"):
         runner.start(msgspec.structs.replace(drop(tiny), backend="llama_cpp"))
 
 

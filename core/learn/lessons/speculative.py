@@ -8,6 +8,7 @@ from statistics import fmean
 import numpy as np
 from numpy.typing import NDArray
 
+from core import plugins
 from core.analysis.decoding import acceptance, expected_tokens_per_forward
 from core.charts.chart import Chart
 from core.charts.lesson import Bar, bars
@@ -123,7 +124,7 @@ def own(told: Told, scene: Scene) -> Beside | None:
     if found is None or found.rate is None or not any(drafts):
         return None
     return Beside(
-        f"Tokens per forward pass with {told.result.strategy.replace('_', ' ')}",
+        f"Tokens per forward pass with {plugins.label('strategy', told.result.strategy)}",
         found.tokens_per_forward,
         fmean(expected_tokens_per_forward(found.rate, n) for n in drafts),
         "tokens",
