@@ -217,7 +217,7 @@ def test_what_an_evaluation_cannot_see_is_not_shown(monkeypatch: pytest.MonkeyPa
     wanted = searching(base, (Axis(name="threads", values=(1,)),), ("tok_per_s",), total=1, final_rounds=1, floor=floor)
     seek(wanted, 10, quiet)
     found = told(wanted)
-    assert found.rows[0].reason == "Perplexity reads texts and writes none, so it does not see what jacobi does."
+    assert found.rows[0].reason == "Perplexity reads texts and writes none, so it does not see what Jacobi does."
     assert "perplexity, which was not measured" in found.answer.words[0]
 
 
