@@ -1,8 +1,10 @@
 """v(k): what a forward pass of k tokens costs after the prompt. It decides whether guessing several tokens pays.
 
 A forward is timed as a decoder uses it: the best token of every row is read, one token is kept and the others are
-dropped, which in some engines copies the cache. The forwards are run when the pass's steps are over, on the cache they
-left, and every one is taken back. Sizes are interleaved, so that what the machine does meanwhile falls on all of them.
+dropped, which in some engines copies the cache, and the next forward is of the same size. The first of such a series
+is not counted: after another size it takes longer, in a forward of one token most of all. The forwards are run when
+the pass's steps are over, on the cache they left, and every one is taken back. Series are interleaved, so that what
+the machine does meanwhile falls on all sizes.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from core.errors import ExplorerError
 from core.types import ForwardCost, ForwardTime, Phase, Profiler, Session, Step, Warned
 
 SIZES = (1, 2, 4, 8, 16, 32, 64)
-REPEATS = 15
+SERIES, LENGTH = 6, 4  # of each size; forwards after each other, without the first
 BUDGET_S = 30.0  # no further round is begun after it
 
 
@@ -25,6 +27,7 @@ class ForwardCostAttachment:
     def __init__(self, session: Session, pass_no: int) -> None:
         self._session, self._pass_no = session, pass_no
         self._closed = False
+        self._rng = np.random.default_rng(0)
 
     def phase(self, name: Literal["prefill", "decode"]) -> None:
         pass
@@ -41,7 +44,7 @@ class ForwardCostAttachment:
             yield _warned("this strategy keeps no cache to measure on")
             return
         try:
-            yield from self._measure(n_past, [n for n in SIZES if n_past + n <= self._session.max_context])
+            yield from self._measure(n_past, [n for n in SIZES if n_past + LENGTH + n <= self._session.max_context])
         except ExplorerError as error:
             yield _warned(error.message.rstrip("."))
 
@@ -49,25 +52,15 @@ class ForwardCostAttachment:
         if not sizes:
             yield _warned("the context is full")
             return
-        rng = np.random.default_rng(0)
         seconds: dict[int, list[float]] = {n: [] for n in sizes}
-        kept = int("rewind" in self._session.capabilities)
         began = time.perf_counter()
         note = f"forward passes of {sizes[0]} to {sizes[-1]} tokens"
-        for repeat in range(REPEATS + 1):
-            now_s, rounds = time.perf_counter(), REPEATS + 1
-            yield Phase(t_s=now_s, name="profiling", note=note, done=repeat, total=rounds, unit="rounds")
+        for number in range(SERIES):
+            now_s = time.perf_counter()
+            yield Phase(t_s=now_s, name="profiling", note=note, done=number, total=SERIES, unit="rounds")
             for n in sizes:
-                ids = rng.integers(0, self._session.spec.vocab_size, (1, n))
-                started = time.perf_counter()
-                self._session.forward(ids).argmax()
-                self._session.commit(kept)
-                self._session.sync()
-                if repeat:  # the first round warms up
-                    seconds[n].append(time.perf_counter() - started)
-                if kept:
-                    self._session.rewind(kept)
-            if repeat and time.perf_counter() - began > BUDGET_S:
+                seconds[n] += self._series(n)
+            if time.perf_counter() - began > BUDGET_S:
                 break
         times = []
         for n, found in seconds.items():
@@ -76,6 +69,20 @@ class ForwardCostAttachment:
         yield ForwardCost(
             t_s=time.perf_counter(), pass_no=self._pass_no, n_past=n_past, repeats=len(found), times=tuple(times)
         )
+
+    def _series(self, n: int) -> list[float]:
+        """Seconds of forwards of n tokens, one behind the other; the session is then as before."""
+        kept = int("rewind" in self._session.capabilities)
+        seconds = []
+        for ids in self._rng.integers(0, self._session.spec.vocab_size, (1 + LENGTH, 1, n)):
+            started = time.perf_counter()
+            self._session.forward(ids).argmax()
+            self._session.commit(kept)
+            self._session.sync()
+            seconds.append(time.perf_counter() - started)
+        if kept:
+            self._session.rewind(kept * len(seconds))
+        return seconds[1:]
 
     def close(self) -> None:
         self._closed = True

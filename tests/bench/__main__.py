@@ -1,5 +1,5 @@
 """python -m tests.bench [loops] [step] [app] [client] [waiting] [watching] [serving] [searching] [trials] [published]
-[predict] [scale] [aiperf].
+[guessing] [predict] [scale] [aiperf].
 
 watching can be shortened: --backend llama_cpp --tokens 64 --way watched --pairs 2 (each but the last may be repeated);
 serving takes --model cllm --backend pytorch --draft SMALLER --seconds 60; aiperf takes --aiperf PROGRAM.
@@ -28,6 +28,7 @@ from tests.bench import (
     aiperf,
     app,
     client,
+    guessing,
     loops,
     predict,
     published,
@@ -51,6 +52,7 @@ PARTS: dict[str, Callable[..., Any]] = {
     "serving": serving.run,
     "searching": searching.run,
     "trials": trials.run,
+    "guessing": guessing.run,
     "published": published.run,
     "predict": predict.run,
     "scale": scale.run,
