@@ -262,7 +262,7 @@ def _calibrate(ledger: Ledger[Architectures], whole: str) -> None:
         for number in range(CALIBRATING):
             for name, model in models.items():
                 _in_time(ledger)
-                label = f"fitting prices in {engine}: {name}"
+                label = f"fitting prices in {plugins.label('backend', engine)}: {name}"
                 ledger.perform(f"{name}/calibrate/{engine}/{number}", _timing(plan, model, engine, number + 1), label)
 
 
@@ -499,7 +499,7 @@ def _rounds(ledger: Ledger[Architectures], models: Mapping[str, str]) -> None:
         pairs = [(name, engine) for name in models for engine in plan.engines]
         for name, engine in random.Random(f"{plan.seed}-{number}").sample(pairs, len(pairs)):
             _in_time(ledger)
-            label = f"round {number + 1}: {name} in {engine}"
+            label = f"round {number + 1}: {name} in {plugins.label('backend', engine)}"
             ledger.perform(f"{name}/speed/{engine}/{number}", _timing(plan, models[name], engine, number), label)
 
 
