@@ -25,6 +25,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -232,6 +233,40 @@ def stream(meter: Meter, size: int, seconds: float) -> tuple[float, float]:
     return 2 * 4 * n / copy, 3 * 4 * n / triad
 
 
+@dataclass(frozen=True)
+class Plan:
+    """What is measured: products of these dtypes and shapes, reads of these sizes in bytes, each for `seconds`.
+
+    warnings: why the figures may not be the machine's. whole: also copy, triad and the names of the kernels.
+    """
+
+    dtypes: tuple[str, ...]
+    shapes: tuple[tuple[int, int, int], ...]
+    sizes: list[int]
+    seconds: float
+    warnings: tuple[str, ...]
+    whole: bool
+
+
+def plan(meter: Meter, llc_bytes: int, free_bytes: int, quick: bool, probe: bool) -> Plan:
+    """llc_bytes: of the last cache. probe: only enough to see whether kept ceilings still hold."""
+    cuda = meter.cuda
+    dtypes: tuple[str, ...] = ("fp32", "bf16", "fp16", "int8") + (("tf32", "fp8") if cuda else ())
+    wanted = max(4 * llc_bytes, 1024 * MB if cuda else 256 * MB)
+    largest = min(wanted, 2048 * MB, free_bytes // 4)
+    per_octave, first = 2 if quick else 4, MB if cuda else 64 * 1024
+    sizes = [int(first * 2 ** (i / per_octave)) // 4096 * 4096 for i in range(200)]
+    short = "Memory was too short for a working set of four times the last cache: bandwidth may be a cache's."
+    return Plan(
+        dtypes=("fp32", "bf16") if probe else dtypes,
+        shapes=(PROBE_SHAPE,) if probe else SHAPES if quick and not cuda else SHAPES + LARGE_SHAPES,
+        sizes=[largest] if probe else [size for size in sizes if size < largest * 0.9] + [largest],
+        seconds=0.15 if quick or probe else 0.6,
+        warnings=(short,) if largest < wanted else (),
+        whole=not probe,
+    )
+
+
 def run(threads: int, quick: bool, probe: bool, device: str, say: Callable[[str, float, float], None]) -> Ceilings:
     """All of it, in order, telling progress through `say(note, done, total)`."""
     began, load, steal = time.time(), _load(), detect.steal_seconds()
@@ -247,41 +282,23 @@ def run(threads: int, quick: bool, probe: bool, device: str, say: Callable[[str,
     free = torch.cuda.mem_get_info(device)[0] if cuda else available_bytes()
     llc = (torch.cuda.get_device_properties(device).L2_cache_size if cuda else machine.llc_bytes) or 32 * MB
 
-    dtypes: tuple[str, ...] = ("fp32", "bf16", "fp16", "int8") + (("tf32", "fp8") if cuda else ())
-    shapes = (PROBE_SHAPE,) if probe else SHAPES if quick and not cuda else SHAPES + LARGE_SHAPES
-    if probe:
-        dtypes = ("fp32", "bf16")
-    wanted = max(4 * llc, 1024 * MB if cuda else 256 * MB)
-    largest = min(wanted, 2048 * MB, free // 4)
-    per_octave = 2 if quick else 4
-    first = 64 * 1024 if not cuda else MB
-    sizes = [int(first * 2 ** (i / per_octave)) // 4096 * 4096 for i in range(200)]
-    sizes = [largest] if probe else [size for size in sizes if size < largest * 0.9] + [largest]
-    seconds = 0.15 if quick or probe else 0.6
-    warnings = []
-    if load is not None and not cuda and load > 0.5 * machine.logical_cores:
-        warnings.append(
-            f"The machine was busy (load {load:.1f}), so these ceilings may be too low: measure again when idle."
-        )
-    if largest < wanted:
-        warnings.append(
-            "Memory was too short for a working set of four times the last cache: bandwidth may be a cache's."
-        )
+    planned = plan(meter, llc, free, quick, probe)
+    dtypes, sizes, seconds = planned.dtypes, planned.sizes, planned.seconds
 
     total = len(dtypes) + len(sizes) / 4 + 2.0
-    paths = {} if probe else kernel_paths(torch, device, dtypes)
+    paths = kernel_paths(torch, device, dtypes) if planned.whole else {}
     gemms: list[Gemm] = []
     for i, dtype in enumerate(dtypes):
         say(f"matrix products in {dtype}", 1.0 + i, total)
-        gemms += measure_gemms(meter, dtype, shapes, 2 * seconds, paths)
+        gemms += measure_gemms(meter, dtype, planned.shapes, 2 * seconds, paths)
     reads = []
     for i, size in enumerate(sizes):
         say(f"reading {size / MB:.3g} MB", 1.0 + len(dtypes) + i / 4, total)
         reads.append(read_point(meter, size, threads, seconds))
     copy = triad = None
-    if not probe:
+    if planned.whole:
         say("copy and triad", total - 1, total)
-        copy, triad = stream(meter, min(largest, free // 8), 2 * seconds)
+        copy, triad = stream(meter, min(sizes[-1], free // 8), 2 * seconds)
 
     took, later = time.time() - began, detect.steal_seconds()
     stolen = None if steal is None or later is None else (later - steal) / (took * machine.logical_cores)
@@ -300,12 +317,18 @@ def run(threads: int, quick: bool, probe: bool, device: str, say: Callable[[str,
         load=load,
         steal_ratio=stolen,
         versions={"torch": str(torch.__version__), "python": machine.python, "ways": WAYS},
-        warnings=tuple(warnings),
+        warnings=(() if cuda else _busy(load, machine.logical_cores)) + planned.warnings,
     )
 
 
 def _load() -> float | None:
     return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+
+
+def _busy(load: float | None, cores: int) -> tuple[str, ...]:
+    if load is None or load <= 0.5 * cores:
+        return ()
+    return (f"The machine was busy (load {load:.1f}), so these ceilings may be too low: measure again when idle.",)
 
 
 def _show_paths(dtypes: str) -> None:

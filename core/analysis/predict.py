@@ -13,7 +13,7 @@ from typing import Any, Literal
 from core.analysis.capacity import usable_bytes
 from core.analysis.device_time import PUBLISHED, Calibration, Spread, compute_peak, ideal_peak
 from core.analysis.memory import Shape, Split, split
-from core.analysis.time_parts import load_of, moved_bytes, prompt_time, step_time
+from core.analysis.time_parts import Load, load_of, moved_bytes, prompt_time, step_time
 from core.analysis.work import LayerWork, total
 from core.dtypes import mix_note
 from core.types import Linear, ModelSpec, Record
@@ -49,6 +49,15 @@ class Expected(Record, omit_defaults=False):
     bound_by: Bound
     prefill_bound_by: Bound
     assumptions: tuple[str, ...]
+
+
+class Times(Record):
+    """Of one request's phases, and what bounds each. tpot: None for an encoder, whose only forward bounds both."""
+
+    ttft: Figure
+    prefill_bound: Bound
+    tpot: Figure | None
+    decode_bound: Bound
 
 
 class Prediction(Expected, omit_defaults=False):
@@ -94,61 +103,68 @@ def predict(
         kv_dtype=kv_dtype,
         micro_batch=micro_batch,
     )
-    spec, dtype = load.spec, load.weights
-    bandwidth, roof, peak = device.mem_bandwidth_bytes_per_s, ideal_peak(device, dtype), compute_peak(device, dtype)
-    first = prompt_time(load, device, calibration, thread_share)
-    ttft = as_figure(first.ideal, first.seconds, calibration.spread(device, "prefill"))
-    prefill_bound = bound(total(load.prompt), peak[1], bandwidth)
-    tpot, decode_bound = None, prefill_bound
-    step = step_time(load, device, calibration, thread_share)
-    if step is not None and load.step is not None:
-        tpot = as_figure(step.ideal, step.seconds, calibration.spread(device, "decode"))
-        decode_bound = bound(load.step, peak[1], bandwidth)
-
-    parts = split(
-        spec,
-        shape_of(spec, prompt_tokens, new_tokens, batch, micro_batch, "fp16", kv_dtype),
-        _RUNTIME_BYTES.get(device.kind, 0.5e9),
-    )
+    times = _times(load, device, calibration, thread_share)
+    shape = shape_of(load.spec, prompt_tokens, new_tokens, batch, micro_batch, "fp16", kv_dtype)
+    parts = split(load.spec, shape, _RUNTIME_BYTES.get(device.kind, 0.5e9))
     peak_memory = memory_figure(parts)
     usable = usable_bytes(device.kind, device.mem_bytes)
-    reserve = 1 - usable / device.mem_bytes
     fits = peak_memory.calibrated <= usable
-    lines = _assumptions(spec, device, dtype, kv_dtype, prompt_tokens + new_tokens, micro_batch, roof, reserve)
-    mix = (mix_note(weights),) if weights is not None and mix_note(weights) else ()
+    lines = _assumptions(load, device, weights, kv_dtype, prompt_tokens + new_tokens, micro_batch)
     too_large = () if fits else ("It does not fit: the times are those of a device that could hold it.",)
     return Prediction(
         device=device.name,
-        ttft_s=ttft,
-        tpot_s=tpot,
-        prefill_tok_per_s=as_rate(batch * prompt_tokens, ttft),
-        decode_tok_per_s=None if tpot is None else as_rate(batch, tpot),
+        ttft_s=times.ttft,
+        tpot_s=times.tpot,
+        prefill_tok_per_s=as_rate(batch * prompt_tokens, times.ttft),
+        decode_tok_per_s=None if times.tpot is None else as_rate(batch, times.tpot),
         peak_memory_bytes=peak_memory,
         memory=parts,
         usable_memory_bytes=usable,
         fits=fits,
-        bound_by=decode_bound,
-        prefill_bound_by=prefill_bound,
-        assumptions=(*lines, *mix, *((spec.doubts,) if spec.doubts else ()), *too_large),
+        bound_by=times.decode_bound,
+        prefill_bound_by=times.prefill_bound,
+        assumptions=(*lines, *too_large),
         doubts=device.doubts(),
-        inputs={
-            "model": spec.name,
-            "weights": dtype,
-            "weight_bytes": spec.weight_bytes,
-            "kv_dtype": kv_dtype,
-            "prompt_tokens": prompt_tokens,
-            "new_tokens": new_tokens,
-            "batch": batch,
-            "micro_batch": micro_batch,
-            "thread_share": thread_share,
-            "mem_bandwidth_bytes_per_s": bandwidth,
-            "ideal_peak_flop_per_s": roof[1],
-            "ideal_peak_dtype": roof[0],
-            "compute_peak_flop_per_s": peak[1],
-            "compute_peak_dtype": peak[0],
-            "mem_bytes": device.mem_bytes,
-        },
+        inputs=_inputs(
+            load,
+            device,
+            kv_dtype=kv_dtype,
+            prompt_tokens=prompt_tokens,
+            new_tokens=new_tokens,
+            batch=batch,
+            micro_batch=micro_batch,
+            thread_share=thread_share,
+        ),
     )
+
+
+def _times(load: Load, device: Device, calibration: Calibration, thread_share: float) -> Times:
+    bandwidth, (_, peak) = device.mem_bandwidth_bytes_per_s, compute_peak(device, load.weights)
+    first = prompt_time(load, device, calibration, thread_share)
+    step = step_time(load, device, calibration, thread_share)
+    prefill_bound = bound(total(load.prompt), peak, bandwidth)
+    return Times(
+        ttft=as_figure(first.ideal, first.seconds, calibration.spread(device, "prefill")),
+        prefill_bound=prefill_bound,
+        tpot=None if step is None else as_figure(step.ideal, step.seconds, calibration.spread(device, "decode")),
+        decode_bound=prefill_bound if load.step is None else bound(load.step, peak, bandwidth),
+    )
+
+
+def _inputs(load: Load, device: Device, **asked: Any) -> dict[str, Any]:
+    (roof_dtype, roof), (peak_dtype, peak) = ideal_peak(device, load.weights), compute_peak(device, load.weights)
+    return {
+        "model": load.spec.name,
+        "weights": load.weights,
+        "weight_bytes": load.spec.weight_bytes,
+        **asked,
+        "mem_bandwidth_bytes_per_s": device.mem_bandwidth_bytes_per_s,
+        "ideal_peak_flop_per_s": roof,
+        "ideal_peak_dtype": roof_dtype,
+        "compute_peak_flop_per_s": peak,
+        "compute_peak_dtype": peak_dtype,
+        "mem_bytes": device.mem_bytes,
+    }
 
 
 def bound(forward: LayerWork, peak_flop_per_s: float, bandwidth_bytes_per_s: float) -> Bound:
@@ -206,20 +222,14 @@ def as_rate(n: float, seconds: Figure) -> Figure:
 
 
 def _assumptions(
-    spec: ModelSpec,
-    device: Device,
-    dtype: str,
-    kv_dtype: str,
-    n_context: int,
-    micro_batch: int,
-    roof: tuple[str, float],
-    reserve: float,
+    load: Load, device: Device, weights: str | None, kv_dtype: str, n_context: int, micro_batch: int
 ) -> tuple[str, ...]:
-    compute, _ = compute_peak(device, dtype)
+    reserve = 1 - usable_bytes(device.kind, device.mem_bytes) / device.mem_bytes
+    spec, (roof, _), (compute, _) = load.spec, ideal_peak(device, load.weights), compute_peak(device, load.weights)
     lines = [
         "Every weight is read once per forward, the embedding table one row per token; activations stay in a cache.",
         f"The KV cache is {kv_dtype}; decode is taken at the mean context of the answer.",
-        f"The ideal roof is {roof[0]} arithmetic and the stated bandwidth; matrices are multiplied in {compute}.",
+        f"The ideal roof is {roof} arithmetic and the stated bandwidth; matrices are multiplied in {compute}.",
         f"A prompt is run {micro_batch} tokens at a time.",
         "The calibration is llama.cpp without flash attention on published machines; other libraries differ.",
         f"{reserve:.0%} of the memory is left to the system.",
@@ -240,4 +250,4 @@ def _assumptions(
         lines.append("The published runs are of 7 to 70 billion parameters; a smaller model is extrapolated.")
     if spec.max_context is not None and n_context > spec.max_context:
         lines.append(f"The model was made for {spec.max_context} tokens of context, and {n_context} are asked for.")
-    return tuple(lines)
+    return (*lines, *filter(None, (mix_note(weights) if weights else "", spec.doubts)))

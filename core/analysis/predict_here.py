@@ -29,8 +29,8 @@ from core.analysis.calibrate import relative_fit
 from core.analysis.capacity import usable_bytes
 from core.analysis.device_time import Spread
 from core.analysis.memory import as_stored, split
-from core.analysis.predict import Bound, Expected, as_figure, as_rate, memory_figure, shape_of
-from core.analysis.time_parts import BANDWIDTH, CACHE, OVERHEAD, Parts, Timed, load_of, moved_bytes
+from core.analysis.predict import Bound, Expected, Times, as_figure, as_rate, memory_figure, shape_of
+from core.analysis.time_parts import BANDWIDTH, CACHE, OVERHEAD, Load, Parts, Timed, load_of, moved_bytes
 from core.analysis.work import LayerWork, total, work
 from core.dtypes import canonical_dtype, is_quantized, mix_note
 from core.errors import ExplorerError
@@ -331,32 +331,39 @@ def predict_local(
         activation_dtype=activation_dtype,
         micro_batch=micro_batch,
     )
-    prompt = [_terms(forward, len(spec.layers), ceilings, compute_dtype) for forward in load.prompt]
-    seconds = sum(max(part.ideal_s, forward_seconds(overhead, part)) for part in prompt)
-    ttft = as_figure(sum(part.ideal_s for part in prompt), seconds, overhead.spread)
-    prefill_bound = _bound(prompt)
-    tpot, decode_bound = None, prefill_bound
-    if load.step is not None:
-        step = _terms(load.step, len(spec.layers), ceilings, compute_dtype)
-        tpot = as_figure(step.ideal_s, forward_seconds(overhead, step), overhead.spread)
-        decode_bound = _bound([step])
+    times = _times(load, ceilings, overhead, compute_dtype)
     shape = shape_of(spec, prompt_tokens, new_tokens, batch, micro_batch, activation_dtype, kv_dtype)
     parts = split(spec, shape, runtime_bytes)
     peak = memory_figure(parts)
     usable = None if ceilings.mem_bytes is None else usable_bytes("cpu", ceilings.mem_bytes)
     return PredictionHere(
         backend=overhead.backend,
-        ttft_s=ttft,
-        tpot_s=tpot,
-        prefill_tok_per_s=as_rate(batch * prompt_tokens, ttft),
-        decode_tok_per_s=None if tpot is None else as_rate(batch, tpot),
+        ttft_s=times.ttft,
+        tpot_s=times.tpot,
+        prefill_tok_per_s=as_rate(batch * prompt_tokens, times.ttft),
+        decode_tok_per_s=None if times.tpot is None else as_rate(batch, times.tpot),
         peak_memory_bytes=peak,
         memory=parts,
         usable_memory_bytes=usable,
         fits=None if usable is None else peak.calibrated <= usable,
-        bound_by=decode_bound,
-        prefill_bound_by=prefill_bound,
+        bound_by=times.decode_bound,
+        prefill_bound_by=times.prefill_bound,
         assumptions=_assumptions(ceilings, overhead, compute_dtype, foreign, weights),
+    )
+
+
+def _times(load: Load, ceilings: Ceilings, overhead: Overhead, compute_dtype: str) -> Times:
+    def terms(forward: LayerWork) -> Terms:
+        return _terms(forward, len(load.spec.layers), ceilings, compute_dtype)
+
+    prompt = [terms(forward) for forward in load.prompt]
+    seconds = sum(max(part.ideal_s, forward_seconds(overhead, part)) for part in prompt)
+    step = None if load.step is None else terms(load.step)
+    return Times(
+        ttft=as_figure(sum(part.ideal_s for part in prompt), seconds, overhead.spread),
+        prefill_bound=_bound(prompt),
+        tpot=None if step is None else as_figure(step.ideal_s, forward_seconds(overhead, step), overhead.spread),
+        decode_bound=_bound(prompt if step is None else [step]),
     )
 
 

@@ -26,81 +26,86 @@ def language_model(subject: Subject, bos: bool) -> Any:
     """
     from lm_eval.api.model import TemplateLM
 
-    session = subject.session
-
-    class SessionModel(TemplateLM):  # type: ignore[misc]
-        last: Generation | None = None
-
-        @property
-        def eot_token_id(self) -> int:
-            return _id(session.eos_token) if session.eos_token else min(session.eos_ids, default=0)
-
-        @property
-        def prefix_token_id(self) -> int:
-            return _id(session.bos_token) if session.bos_token else self.eot_token_id
-
-        def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: Any) -> list[int]:
-            if add_special_tokens is False:
-                return session.encode(string)
-            ids = opened(session, string)
-            if bos and session.bos_token and ids[:1] != [self.prefix_token_id]:
-                return [self.prefix_token_id, *ids]
-            return ids
-
-        def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
-            before, rest = split(self.tok_encode, context, [continuation])[0]
-            return before or [self.prefix_token_id], rest
-
+    class Model(SessionModel, TemplateLM):  # type: ignore[misc]
         def loglikelihood(self, requests: Sequence[Any], disable_tqdm: bool = True) -> list[tuple[float, bool]]:
-            found: list[tuple[float, bool]] = super().loglikelihood(requests, disable_tqdm=True)
+            found: list[tuple[float, bool]] = TemplateLM.loglikelihood(self, requests, disable_tqdm=True)
             return found
 
-        def _loglikelihood_tokens(self, requests: Sequence[Any], **_: Any) -> list[tuple[float, bool]]:
-            return [_loglikelihood(subject, context, continuation) for _, context, continuation in requests]
+    return Model(subject, bos)
 
-        def loglikelihood_rolling(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[float]:
-            return [self._rolling(request.args[0]) for request in requests]
 
-        def _rolling(self, text: str) -> float:
-            from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
+class SessionModel:
+    """What the harness asks of a language model, answered by the subject. bos: see `language_model`."""
 
-            cut = get_rolling_token_windows(self.tok_encode(text), self.prefix_token_id, session.max_context, 1)
-            return sum(_loglikelihood(subject, *make_disjoint_window(window))[0] for window in cut)
+    def __init__(self, subject: Subject, bos: bool) -> None:
+        super().__init__()
+        self.subject, self.session, self.bos = subject, subject.session, bos
+        self.last: Generation | None = None
 
-        def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
-            return [self._answer(*request.args) for request in requests]
+    @property
+    def eot_token_id(self) -> int:
+        return self._id(self.session.eos_token) if self.session.eos_token else min(self.session.eos_ids, default=0)
 
-        def _answer(self, context: str, asked: dict[str, Any]) -> str:
-            if asked.get("do_sample") and float(asked.get("temperature") or 0) > 0:
-                raise ExplorerError(
-                    "The task wants sampled answers, and here they are decoded as the request says.",
-                    "Set do_sample to false in a copy of the task.",
-                )
-            limit = int(next((asked[name] for name in LIMITS if asked.get(name) is not None), MAX_NEW_TOKENS))
-            room = session.max_context - limit
-            if room <= 0:
-                raise ExplorerError(
-                    f"The task wants {limit} new tokens, and the context has {session.max_context}.",
-                    "Set max_gen_toks in a copy of the task, or raise the context.",
-                )
-            until = asked.get("until") or []
-            stop = [until] if isinstance(until, str) else list(until)
-            answer = subject.generate(self.tok_encode(context)[-room:], limit, [text for text in stop if text])
-            self.last = answer
-            return answer.text
+    @property
+    def prefix_token_id(self) -> int:
+        return self._id(self.session.bos_token) if self.session.bos_token else self.eot_token_id
 
-        def apply_chat_template(self, chat_history: Sequence[Any], add_generation_prompt: bool = True) -> str:
-            messages: list[tuple[str, str]] = [(message["role"], message["content"]) for message in chat_history]
-            if add_generation_prompt:
-                return subject.prompt(messages)
-            return subject.prompt(messages[:-1]) + messages[-1][1]  # the answer has begun already
+    def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: Any) -> list[int]:
+        if add_special_tokens is False:
+            return self.session.encode(string)
+        ids = opened(self.session, string)
+        if self.bos and self.session.bos_token and ids[:1] != [self.prefix_token_id]:
+            return [self.prefix_token_id, *ids]
+        return ids
 
-    def _id(token: str) -> int:
-        ids = session.encode(token)
+    def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
+        before, rest = split(self.tok_encode, context, [continuation])[0]
+        return before or [self.prefix_token_id], rest
+
+    def _loglikelihood_tokens(self, requests: Sequence[Any], **_: Any) -> list[tuple[float, bool]]:
+        return [_loglikelihood(self.subject, context, continuation) for _, context, continuation in requests]
+
+    def loglikelihood_rolling(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[float]:
+        return [self._rolling(request.args[0]) for request in requests]
+
+    def _rolling(self, text: str) -> float:
+        from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
+
+        cut = get_rolling_token_windows(self.tok_encode(text), self.prefix_token_id, self.session.max_context, 1)
+        return sum(_loglikelihood(self.subject, *make_disjoint_window(window))[0] for window in cut)
+
+    def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
+        return [self._answer(*request.args) for request in requests]
+
+    def _answer(self, context: str, asked: dict[str, Any]) -> str:
+        if asked.get("do_sample") and float(asked.get("temperature") or 0) > 0:
+            raise ExplorerError(
+                "The task wants sampled answers, and here they are decoded as the request says.",
+                "Set do_sample to false in a copy of the task.",
+            )
+        limit = int(next((asked[name] for name in LIMITS if asked.get(name) is not None), MAX_NEW_TOKENS))
+        room = self.session.max_context - limit
+        if room <= 0:
+            raise ExplorerError(
+                f"The task wants {limit} new tokens, and the context has {self.session.max_context}.",
+                "Set max_gen_toks in a copy of the task, or raise the context.",
+            )
+        until = asked.get("until") or []
+        stop = [until] if isinstance(until, str) else list(until)
+        answer = self.subject.generate(self.tok_encode(context)[-room:], limit, [text for text in stop if text])
+        self.last = answer
+        return answer.text
+
+    def apply_chat_template(self, chat_history: Sequence[Any], add_generation_prompt: bool = True) -> str:
+        messages: list[tuple[str, str]] = [(message["role"], message["content"]) for message in chat_history]
+        if add_generation_prompt:
+            return self.subject.prompt(messages)
+        return self.subject.prompt(messages[:-1]) + messages[-1][1]  # the answer has begun already
+
+    def _id(self, token: str) -> int:
+        ids = self.session.encode(token)
         assert len(ids) == 1, f"{token} is {len(ids)} tokens"
         return ids[0]
-
-    return SessionModel()
 
 
 def _loglikelihood(subject: Subject, context: Sequence[int], continuation: Sequence[int]) -> tuple[float, bool]:

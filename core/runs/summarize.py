@@ -61,20 +61,13 @@ TASKS: dict[type[Task], Literal["generate", "evaluate", "derive"]] = {
 def summarize(run_id: str, run: Recording, status: RunStatus) -> Result:
     """Headline numbers come from timing passes only (see passes.headline); layer times from their own pass."""
     request, loaded, timing, shown = run.request, run.loaded, run.timing, run.shown
+    memory, failed = run.all_of_all(Memory), run.last_of_all(Failed)
     decoding = [run.stretch(n, "decode") for n in run.counted]
-    memory = run.all_of_all(Memory)
-    failed = run.last_of_all(Failed)
-
     served, items = _served(run), run.all(Item)
     n_prompt, n_read = _prompt_tokens(loaded, served)
     ttft, tpot = _latencies(timing, decoding, items)
-    tpot_s = median(tpot)
-    prefill_s = [run.stretch(n, "prefill").seconds for n in run.counted if _ttft(run.steps[n]) is not None]
-    phases = _phases(run)
-    last_asked = run.last_of_all(Asked)
-    asked = old_form.asked(last_asked) if last_asked else None
+    phases, asked = _phases(run), _asked(run)
     counts = _decoded(decoding, items)
-    peaks = [m.peak_bytes or m.rss_bytes for m in memory]
     return Result(
         run_id=run_id,
         status=status,
@@ -89,18 +82,14 @@ def summarize(run_id: str, run: Recording, status: RunStatus) -> Result:
         n_new_tokens=run.length(run.counted[-1]) if timing else length(shown),
         n_forward=_n_forward(run),
         ttft_s=median(ttft),
-        tpot_s=tpot_s,
-        tok_per_s=_width(decoding) / tpot_s if tpot_s else None,
-        prefill_tok_per_s=(
-            request.batch * n_read / statistics.median(prefill_s)
-            if prefill_s and n_read and min(prefill_s) > 0
-            else None
-        ),
+        tpot_s=median(tpot),
+        tok_per_s=_decode_rate(decoding, median(tpot)),
+        prefill_tok_per_s=_prefill_rate(run, n_read),
         itl_s=tuple(decoding[-1].seconds_of) if decoding else (),
         load_s=loaded.seconds if loaded else None,
         warm=loaded.warm if loaded else None,
         total_s=run.ended.t_s if run.ended is not None else None,
-        peak_memory_bytes=max(peaks) if peaks else None,
+        peak_memory_bytes=max((m.peak_bytes or m.rss_bytes for m in memory), default=None),
         memory=memory,
         phases=phases,
         layers=_layers(run, phases),
@@ -145,6 +134,12 @@ def _n_forward(run: Recording) -> int:
     return sum(s.counts.forwards for s in run.shown)
 
 
+def _asked(run: Recording) -> Asked | None:
+    """Of the last evaluation, in today's form."""
+    last = run.last_of_all(Asked)
+    return old_form.asked(last) if last else None
+
+
 def _served(run: Recording) -> Account | None:
     """What a server told of the last pass that counts; of any, where none does yet."""
     told = run.all(Account)
@@ -180,10 +175,19 @@ def _ttft(steps: Sequence[Step]) -> float | None:
     return seconds if steps and all(s.phase == "prefill" for s in steps) and steps[-1].counts.forwards else None
 
 
-def _width(decoding: Sequence[Stretch]) -> float:
-    """How many sequences a token's time gave a token to, on average: those that had not ended."""
+def _prefill_rate(run: Recording, n_read: int | None) -> float | None:
+    """Prompt tokens per second of the whole batch. n_read: those of each sequence that were read anew."""
+    seconds = [run.stretch(n, "prefill").seconds for n in run.counted if _ttft(run.steps[n]) is not None]
+    if not n_read or not seconds or min(seconds) <= 0:
+        return None
+    return run.request.batch * n_read / statistics.median(seconds)
+
+
+def _decode_rate(decoding: Sequence[Stretch], tpot_s: float | None) -> float | None:
+    """Tokens per second, of as many sequences as had not ended: a token's time gave a token to each of them."""
     n = sum(d.n for d in decoding)
-    return sum(d.tokens for d in decoding) / n if n else 1.0
+    width = sum(d.tokens for d in decoding) / n if n else 1.0
+    return width / tpot_s if tpot_s else None
 
 
 def _filled(batch: int, decoding: Sequence[Stretch]) -> float | None:

@@ -78,8 +78,15 @@ class RunStarted(Record, omit_defaults=False):
 
 def routes(runner: Runner) -> APIRouter:
     """The routes under /api. runner: of this process, over the data folder."""
-    store = runner.store
     router = APIRouter(prefix="/api", tags=["Roofscope"])
+    _add_known(router)
+    _add_runs(router, runner)
+    _add_one_run(router, runner)
+    return router
+
+
+def _add_known(router: APIRouter) -> None:
+    """What can be said without running."""
 
     @router.get("/models", summary="The models on this machine, and the architecture presets", **says(Models))
     def models() -> Response:
@@ -100,9 +107,13 @@ def routes(runner: Runner) -> APIRouter:
         wanted = strict.read(await asked.body(), Analysis)
         return _json(await run_in_threadpool(analyse, wanted))
 
+
+def _add_runs(router: APIRouter, runner: Runner) -> None:
+    """All runs, and one more."""
+
     @router.get("/runs", summary="The runs on this machine, newest first", **says(list[dict[str, Any]]))
     def runs() -> Response:
-        return _json(written_out(store.history()))
+        return _json(written_out(runner.store.history()))
 
     @router.post(
         "/runs", status_code=202, summary="Begin a run; 409 while another measurement goes", **says(RunStarted, 202),
@@ -113,6 +124,11 @@ def routes(runner: Runner) -> APIRouter:
         run_id = await run_in_threadpool(_begin, runner, wanted)
         headers = {"Location": f"/api/runs/{run_id}", "Retry-After": str(AGAIN_S)}
         return _json(RunStarted(run_id=run_id, status="queued"), 202, headers)
+
+
+def _add_one_run(router: APIRouter, runner: Runner) -> None:
+    """A run from its beginning to its bundle, and its end by request."""
+    store = runner.store
 
     @router.get("/runs/{run_id}", summary="Where a run stands", **says(RunState))
     def state(run_id: str) -> Response:
@@ -164,8 +180,6 @@ def routes(runner: Runner) -> APIRouter:
         if run.status() in GOING:
             runner.cancel(run_id)
         return _json(_state(run), 202)
-
-    return router
 
 
 def _begin(runner: Runner, wanted: Request) -> str:

@@ -77,27 +77,20 @@ def compare(metric: Metric, baseline: Sequence[Item], variant: Sequence[Item], s
     pairs = paired.pairs
     if not pairs:
         raise ValueError("a comparison needs items that both sides have")
-    ids = [a.id for a, _ in pairs]
     tops = [[item.values[metric.value] for item in pair] for pair in pairs]
     bottoms = [[item.values[metric.over] if metric.over else 1.0 for item in pair] for pair in pairs]
     clusters = [a.cluster for a, _ in pairs]
 
-    def value(top: Floats, bottom: Floats) -> Floats:
-        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            ratio = top / bottom
-            return np.exp(ratio) if metric.kind == "exp" else np.sqrt(ratio) if metric.kind == "root" else ratio
-
     def apart(top: Floats, bottom: Floats) -> Floats:
-        values = value(top, bottom)
+        values = _value(metric, top, bottom)
         return np.asarray(values[..., 1] - values[..., 0])
 
     difference = cluster_bootstrap(tops, bottoms, clusters, apart, seed=seed)
     sums = cluster_sums(tops, bottoms, clusters)
-    each = value(sums[0].sum(axis=0), sums[1].sum(axis=0))
+    each = _value(metric, sums[0].sum(axis=0), sums[1].sum(axis=0))
     binary = metric.kind == "rate"
-    lost = tuple(name for name, (a, b) in zip(ids, tops, strict=True) if binary and a > b)
-    gained = tuple(name for name, (a, b) in zip(ids, tops, strict=True) if binary and b > a)
-    exact = binary and difference.n == len(ids)
+    lost, gained = _flips(metric, pairs) if binary else ((), ())
+    exact = binary and difference.n == len(pairs)
     if exact or (binary and not lost and not gained):
         low, high = tango(len(lost), len(gained), difference.n)
         difference = msgspec.structs.replace(difference, low=low, high=high)
@@ -109,7 +102,7 @@ def compare(metric: Metric, baseline: Sequence[Item], variant: Sequence[Item], s
         p = _randomised(sums, apart, abs(difference.value) - 1e-12 * float(np.abs(each).max()), seed)
     return Comparison(
         metric=metric,
-        n=len(ids),
+        n=len(pairs),
         n_clusters=difference.n,
         baseline=float(each[0]),
         variant=float(each[1]),
@@ -122,6 +115,19 @@ def compare(metric: Metric, baseline: Sequence[Item], variant: Sequence[Item], s
         changed=paired.changed,
         verified=paired.verified,
     )
+
+
+def _value(metric: Metric, top: Floats, bottom: Floats) -> Floats:
+    """The metric of sums over items."""
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        ratio = top / bottom
+        return np.exp(ratio) if metric.kind == "exp" else np.sqrt(ratio) if metric.kind == "root" else ratio
+
+
+def _flips(metric: Metric, pairs: Sequence[tuple[Item, Item]]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Ids of items that only the baseline, and that only the variant has right."""
+    right = [(a.id, a.values[metric.value], b.values[metric.value]) for a, b in pairs]
+    return tuple(name for name, a, b in right if a > b), tuple(name for name, a, b in right if b > a)
 
 
 def _has(metric: Metric, item: Item) -> bool:

@@ -64,14 +64,14 @@ def register() -> None:
 @cache
 def modules() -> SimpleNamespace:
     """The module classes, made once torch is imported. Buffers are those of the file until `prepare`."""
+    dynamic, int8 = _int8_linears()
+    return SimpleNamespace(dynamic=dynamic, int8=int8, int4=_int4_linear(), embedding=_int8_embedding())
+
+
+def _int8_linears() -> tuple[type, type]:
+    """With activations in int8, and with those in bf16."""
     import torch
     from torch import nn
-
-    def rows_of(x: Any) -> Any:
-        return x.reshape(-1, x.shape[-1])
-
-    def aligned(tensor: Any) -> Any:
-        return tensor.clone() if tensor.data_ptr() % ALIGNED else tensor
 
     class Int8Module(nn.Module):  # type: ignore[misc]
         """A matrix of int8 with a scale per row. table: the module whose matrix it shares; it then owns none."""
@@ -92,7 +92,7 @@ def modules() -> SimpleNamespace:
             self._columns, self._step = owner.weight_int8.t(), owner.weight_scale.float() / 127
 
         def forward(self, x: Any) -> Any:
-            rows = rows_of(x).float()
+            rows = _rows_of(x).float()
             peak = rows.abs().amax(-1, keepdim=True).clamp_min_(1e-12)
             product = torch._int_mm((rows * (127 / peak)).round_().to(torch.int8), self._columns)
             y = product.float().mul_(peak).mul_(self._step).to(x.dtype).view(*x.shape[:-1], -1)
@@ -103,18 +103,25 @@ def modules() -> SimpleNamespace:
 
         def prepare(self) -> None:
             (owner,) = self._owner
-            owner.weight_int8 = aligned(owner.weight_int8)
+            owner.weight_int8 = _aligned(owner.weight_int8)
             self._weight, self._scale = owner.weight_int8, owner.weight_scale.to(torch.bfloat16)
             self._kernel = self._weight.shape[1] % ALIGNED == 0
 
         def forward(self, x: Any) -> Any:
-            rows = aligned(rows_of(x).to(torch.bfloat16))
+            rows = _aligned(_rows_of(x).to(torch.bfloat16))
             if self._kernel and len(rows) < MANY_ROWS:
                 y = torch._weight_int8pack_mm(rows, self._weight, self._scale)
             else:
                 y = nn.functional.linear(rows, self._weight.to(torch.bfloat16)).mul_(self._scale)
             y = y.to(x.dtype).view(*x.shape[:-1], -1)
             return y if self.bias is None else y + self.bias
+
+    return Int8DynamicLinear, Int8Linear
+
+
+def _int4_linear() -> type:
+    import torch
+    from torch import nn
 
     class Int4Linear(nn.Module):  # type: ignore[misc]
         """y = x_bf16 ((q - 8) * scale + zero)^T (+ b), with a scale and a zero per row and group of columns."""
@@ -135,10 +142,17 @@ def modules() -> SimpleNamespace:
             self.weight_int4 = None  # the kernel has an order of its own
 
         def forward(self, x: Any) -> Any:
-            rows = aligned(rows_of(x).to(torch.bfloat16))
+            rows = _aligned(_rows_of(x).to(torch.bfloat16))
             y = torch._weight_int4pack_mm_for_cpu(rows, self._packed, self.group, self._scale_zero)
             y = y.to(x.dtype).view(*x.shape[:-1], -1)
             return y if self.bias is None else y + self.bias
+
+    return Int4Linear
+
+
+def _int8_embedding() -> type:
+    import torch
+    from torch import nn
 
     class Int8Embedding(nn.Module):  # type: ignore[misc]
         """Rows of a table of int8, each with a scale, as `dtype`."""
@@ -157,7 +171,15 @@ def modules() -> SimpleNamespace:
         def forward(self, ids: Any) -> Any:
             return self.weight_int8[ids].to(self._dtype) * self.weight_scale[ids].unsqueeze(-1)
 
-    return SimpleNamespace(dynamic=Int8DynamicLinear, int8=Int8Linear, int4=Int4Linear, embedding=Int8Embedding)
+    return Int8Embedding
+
+
+def _rows_of(x: Any) -> Any:
+    return x.reshape(-1, x.shape[-1])
+
+
+def _aligned(tensor: Any) -> Any:
+    return tensor.clone() if tensor.data_ptr() % ALIGNED else tensor
 
 
 def replace(model: Any, config: dict[str, Any], dtype: Any) -> None:
