@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import streamlit as st
 
 from core import plugins
@@ -10,7 +12,6 @@ from core.paths import data_dir
 from core.studies import architectures, free_shapes
 from core.studies.measures import MEASURES
 from core.studies.plan import Architectures, FreeShapes
-from core.types import Scalar
 from hardware import catalogue
 from pages.ui.models import model_picker
 from pages.ui.pickers import backend_label, device_picker
@@ -64,45 +65,34 @@ def cut_form() -> tuple[Architectures, float] | None:
         one.number_input("Shapes to finish", 2, 50, 9, key="architectures-finished", help="Trained and timed.")
     )
     minutes = float(two.number_input("Minutes at most", 1.0, 10_000.0, 60.0, 5.0, key="architectures-minutes"))
+    plan = architectures.planned(
+        model, tuple(engines), "" if device == NONE else device, most, least, finished=finished, **_details()
+    )
+    return plan, minutes
+
+
+def _details() -> dict[str, Any]:
+    """The fields of the plan that most searches leave as they are."""
     with st.expander("Space, training, proof", icon=":material/tune:"):
         one, two = st.columns(2)
         deepest = int(one.number_input("Blocks left out, at most", 0, 1000, 12, key="architectures-deepest"))
         step = int(two.number_input("MLP channels per step", 1, 100_000, 128, key="architectures-step"))
-        scored = int(
-            one.number_input(
-                "Shapes to mask", 2, 1000, 40, key="architectures-scored", help="Run without their parts, untrained."
-            )
-        )
-        checks = int(
-            two.number_input(
-                "Drawn at random",
-                0,
-                49,
-                3,
-                key="architectures-checks",
-                help="Of those finished, to test proxies.",
-            )
-        )
+        masked = "Run without their parts, untrained."
+        scored = int(one.number_input("Shapes to mask", 2, 1000, 40, key="architectures-scored", help=masked))
+        drawn = "Of those finished, to test proxies."
+        checks = int(two.number_input("Drawn at random", 0, 49, 3, key="architectures-checks", help=drawn))
         train = float(one.number_input("Training, minutes each", 0.1, 600.0, 2.0, 0.5, key="architectures-train"))
         texts = int(two.number_input("Texts it learns from", 10, 100_000, 160, key="architectures-texts"))
         speedup = float(one.number_input("Speed-up wanted", 1.0, 100.0, 1.3, 0.1, key="architectures-speedup"))
         quantize = two.selectbox("Answer also quantized", QUANTIZED, key="architectures-quantize", help="And checked.")
-    training: dict[str, Scalar] = {"minutes": train, "texts": texts, "probe_minutes": max(0.05, train / 2)}
-    plan = architectures.planned(
-        model,
-        tuple(engines),
-        "" if device == NONE else device,
-        most,
-        least,
-        training,
-        space=Space(deepest=deepest, step=step),
-        finished=finished,
-        scored=scored,
-        checks=checks,
-        speedup=speedup,
-        quantize="" if quantize == "no" else quantize,
-    )
-    return plan, minutes
+    return {
+        "space": Space(deepest=deepest, step=step),
+        "scored": scored,
+        "checks": checks,
+        "training": {"minutes": train, "texts": texts, "probe_minutes": max(0.05, train / 2)},
+        "speedup": speedup,
+        "quantize": "" if quantize == "no" else quantize,
+    }
 
 
 def free_form() -> tuple[FreeShapes, float]:

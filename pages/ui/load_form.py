@@ -26,26 +26,7 @@ _OWN = "none"
 
 def load_form() -> Plan | None:
     """The plan; None, with a sentence on the screen, while it cannot be carried out."""
-    known = {e.url: e for e in store.endpoints()}
-    where = select(
-        "Server",
-        list(known),
-        str,
-        "load-server",
-        accept_new_options=True,
-        placeholder="http://127.0.0.1:8080",
-        help="The address of a model server: llama.cpp, Ollama, LM Studio, vLLM, SGLang, TGI, `roofscope serve`, or "
-        "another that speaks OpenAI's API. Nothing is sent before you press Start.",
-    )
-    there = known.get(where or "")
-    model = select(
-        "Model",
-        [m.id for m in there.models if not m.embeds] if there else [],
-        store.short,
-        f"load-model-{store.name_of(there.url)}" if there else "load-model",
-        accept_new_options=True,
-        placeholder="the first one that it lists",
-    )
+    address, model = _server()
     loop = select("Load", list(_LOOPS), lambda name: _LOOPS[name], "load-loop", "closed")  # type: ignore[index]
     mode: Mode = "open" if loop == "open" else "closed"
     st.caption(_WHICH[mode])
@@ -67,13 +48,13 @@ def load_form() -> Plan | None:
         answer = st.text_input("Answer tokens", "64", key="load-answer", help=_HOW_LONG, **_BOUND)
     limits = _objectives()
     settings = _settings(mode)
-    if not (where or "").strip():
+    if not address:
         st.caption("Type the server's address to begin.")
         return None
     try:
         plan = Plan(
-            address=(where or "").strip(),
-            model=(model or "").strip(),
+            address=address,
+            model=model,
             mode=mode,
             levels=levels_of(levels),
             prompt=lengths(prompt),
@@ -87,6 +68,31 @@ def load_form() -> Plan | None:
         fault(error, hindrance=True)
         return None
     return plan
+
+
+def _server() -> tuple[str, str]:
+    """Its address and the model that it shall run; either may be empty."""
+    known = {e.url: e for e in store.endpoints()}
+    where = select(
+        "Server",
+        list(known),
+        str,
+        "load-server",
+        accept_new_options=True,
+        placeholder="http://127.0.0.1:8080",
+        help="The address of a model server: llama.cpp, Ollama, LM Studio, vLLM, SGLang, TGI, `roofscope serve`, or "
+        "another that speaks OpenAI's API. Nothing is sent before you press Start.",
+    )
+    there = known.get(where or "")
+    model = select(
+        "Model",
+        [m.id for m in there.models if not m.embeds] if there else [],
+        store.short,
+        f"load-model-{store.name_of(there.url)}" if there else "load-model",
+        accept_new_options=True,
+        placeholder="the first one that it lists",
+    )
+    return (where or "").strip(), (model or "").strip()
 
 
 _HOW_LONG = "`128`; `64-256` for any in between; `128~0.5` for a log-normal draw with this median and spread."
@@ -132,36 +138,7 @@ def _objectives() -> Objectives:
 def _settings(mode: Mode) -> dict[str, Any]:
     """How long, how often, and what ends it."""
     with st.popover("Settings", icon=":material/tune:", width="stretch"):
-        left, right = st.columns(2)
-        window = left.number_input(
-            "Window (s)", 1.0, 7200.0, 30.0, key="load-window", help="What counts, on each level.", **_BOUND
-        )
-        warmup = right.number_input(
-            "Warm-up (s)", 0.0, 3600.0, 5.0, key="load-warmup", help="Under load, before the window.", **_BOUND
-        )
-        repeats = left.number_input("Repeats", 1, 20, 1, key="load-repeats", help="Interleaved.", **_BOUND)
-        seed = right.number_input("Seed", 0, 2**31 - 1, 0, key="load-seed", **_BOUND)
-        requests = left.number_input(
-            "Requests at most", 1, 1_000_000, 5000, key="load-requests", help="On each level.", **_BOUND
-        )
-        minutes = right.number_input("Minutes at most", 0.5, 1440.0, 30.0, key="load-minutes", help="In all.", **_BOUND)
-        timeout = left.number_input(
-            "Timeout (s)", 1.0, 7200.0, 300.0, key="load-timeout", help="Silence that ends a request.", **_BOUND
-        )
-        burstiness, grace = 1.0, 60.0
-        if mode == "open":
-            grace = right.number_input(
-                "Grace (s)", 0.0, 3600.0, 60.0, key="load-grace", help="For the last answers.", **_BOUND
-            )
-            burstiness = left.number_input(
-                "Burstiness",
-                0.01,
-                1000.0,
-                1.0,
-                key="load-burst",
-                help="1: Poisson; less: bursts; more: even.",
-                **_BOUND,
-            )
+        bounds = _bounds(mode)
         past = st.toggle("Go on past saturation", False, key="load-past", **_BOUND)
         dataset = st.text_input(
             "Data set (JSONL)",
@@ -179,17 +156,28 @@ def _settings(mode: Mode) -> dict[str, Any]:
             **_BOUND,
         )
     at_saturation: Literal["stop", "go on"] = "go on" if past else "stop"
-    return {
-        "window_s": float(window),
-        "warmup_s": float(warmup),
-        "repeats": int(repeats),
-        "seed": int(seed),
-        "max_requests": int(requests),
-        "max_minutes": float(minutes),
-        "timeout_s": float(timeout),
-        "grace_s": float(grace),
-        "burstiness": float(burstiness),
-        "at_saturation": at_saturation,
-        "dataset": dataset.strip(),
-        "key": key_from.strip(),
+    return {**bounds, "at_saturation": at_saturation, "dataset": dataset.strip(), "key": key_from.strip()}
+
+
+def _bounds(mode: Mode) -> dict[str, float]:
+    """Times and numbers, in two columns."""
+    left, right = st.columns(2)
+
+    def number(column: Any, label: str, least: float, most: float, usual: float, key: str, help: str = "") -> float:
+        found: float = column.number_input(label, least, most, usual, key=f"load-{key}", help=help or None, **_BOUND)
+        return found
+
+    found = {
+        "window_s": number(left, "Window (s)", 1.0, 7200.0, 30.0, "window", "What counts, on each level."),
+        "warmup_s": number(right, "Warm-up (s)", 0.0, 3600.0, 5.0, "warmup", "Under load, before the window."),
+        "repeats": number(left, "Repeats", 1, 20, 1, "repeats", "Interleaved."),
+        "seed": number(right, "Seed", 0, 2**31 - 1, 0, "seed"),
+        "max_requests": number(left, "Requests at most", 1, 1_000_000, 5000, "requests", "On each level."),
+        "max_minutes": number(right, "Minutes at most", 0.5, 1440.0, 30.0, "minutes", "In all."),
+        "timeout_s": number(left, "Timeout (s)", 1.0, 7200.0, 300.0, "timeout", "Silence that ends a request."),
     }
+    if mode == "open":
+        found["grace_s"] = number(right, "Grace (s)", 0.0, 3600.0, 60.0, "grace", "For the last answers.")
+        burst = "1: Poisson; less: bursts; more: even."
+        found["burstiness"] = number(left, "Burstiness", 0.01, 1000.0, 1.0, "burst", burst)
+    return found

@@ -68,62 +68,49 @@ def _ending(result: Result, spent: str) -> str:
 
 
 def draw_numbers(run: Run, result: Result) -> None:
-    """Six headline numbers in tiles of fixed height; a sign of "about" while they still move.
-
-    A speed that is not the machine's own says so under it.
-    """
-    request, recording = run.request, run.recording()
-    about = marks.about(result, result.status in GOING)
-    mark, why = marks.mark(result), marks.explained(result)
-
-    def known(value: str) -> str:
-        return value if value == text.NONE else f"{about}{value}"
-
-    served = plugins.served(request.backend)
-    prompt = f"{result.n_prompt_tokens} prompt tokens" if result.n_prompt_tokens else None
-    n_passes = len(result.ttft_samples_s)
+    """Six headline numbers in tiles of fixed height."""
+    recording, n_passes = run.recording(), len(result.ttft_samples_s)
+    served = plugins.served(run.request.backend)
     with st.grid(3, min_column_width=150, row_height=_TILE):
-        _tile(
+        _speed(
+            result,
             "Decode",
-            known(text.token_rate(result.tok_per_s)),
+            text.token_rate(result.tok_per_s),
             "Generated tokens per second after the first one, all sequences of the batch together: the median of "
             "the timing passes. The line is the last pass.",
             line=decode_rates(recording),
-            under=mark,
-            why=why,
         )
-        _tile(
+        _speed(
+            result,
             "Time per token",
-            known(text.seconds(result.tpot_s)),
+            text.seconds(result.tpot_s),
             "(Latency − time to first token) / (tokens − 1). The bars are the last steps of the last timing pass.",
             line=[s * 1e3 for s in result.itl_s[-60:]],
             bars=True,
-            under=mark,
-            why=why,
         )
         _tile(
             "Peak memory",
-            known(text.size(result.peak_memory_bytes)),
+            _so_far(result, text.size(result.peak_memory_bytes)),
             "Of a model behind a server: see what the server says."
             if served
             else "The worker's resident memory at its highest, library included.",
             line=[m / 1e6 for m in memory_line(recording)],
             under="in the server" if served else None,
         )
-        _tile(
+        _speed(
+            result,
             "Time to first token",
-            known(text.seconds(result.ttft_s)),
+            text.seconds(result.ttft_s),
             "Time inside the model until the first token: prefill and the first choice, without loading.",
             line=result.ttft_samples_s if n_passes > 1 else (),
-            under=mark or ("one timing pass" if n_passes == 1 else None),
-            why=why,
+            under="one timing pass" if n_passes == 1 else None,
         )
-        _tile(
+        _speed(
+            result,
             "Prefill",
-            known(text.token_rate(result.prefill_tok_per_s)),
+            text.token_rate(result.prefill_tok_per_s),
             "Prompt tokens read per second, all sequences of the batch together.",
-            under=mark or prompt,
-            why=why,
+            under=f"{result.n_prompt_tokens} prompt tokens" if result.n_prompt_tokens else None,
         )
         _tile(
             "Loading",
@@ -131,6 +118,25 @@ def draw_numbers(run: Run, result: Result) -> None:
             "Opening the model. Warm: the worker had it open from the run before, so nothing was loaded.",
             under="already open" if result.warm else "cold start" if result.load_s else None,
         )
+
+
+def _so_far(result: Result, value: str) -> str:
+    """With a sign of "about" while it still moves."""
+    return value if value == text.NONE else f"{marks.about(result, result.status in GOING)}{value}"
+
+
+def _speed(
+    result: Result,
+    label: str,
+    value: str,
+    explained: str,
+    line: Sequence[float] = (),
+    under: str | None = None,
+    bars: bool = False,
+) -> None:
+    """A tile that says under the number, before all else, where the speed is not the machine's own."""
+    known, warned = _so_far(result, value), marks.mark(result) or under
+    _tile(label, known, explained, line=line, under=warned, bars=bars, why=marks.explained(result))
 
 
 def _tile(
