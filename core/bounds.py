@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import inspect
 
-from core.errors import ExplorerError
+from hardware.errors import ExplorerError
 
 T = TypeVar("T", bound=msgspec.Struct)
 _SHOWN = 60  # characters of a wrong value

@@ -16,8 +16,8 @@ import difflib
 
 import msgspec
 
-from core.errors import ExplorerError
 from core.types import Embedding, Layer, Linear, ModelSpec
+from hardware.errors import ExplorerError
 
 BITS_PER_WEIGHT: dict[str, float] = {
     "fp64": 64,

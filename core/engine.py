@@ -15,7 +15,7 @@ import sys
 import threading
 from collections.abc import Callable, Mapping
 
-from core.errors import ExplorerError
+from hardware.errors import ExplorerError
 
 # backend -> its label and the modules that hold its native code. transformers is none: it computes in torch, which it
 # loads; onnx is none either: it reads and writes files.

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from core import tiktoken_file, word_rules
-from core.errors import ExplorerError
 from core.tokenizer_folder import (
     SENTENCEPIECE,
     TEKKEN,
@@ -21,6 +20,7 @@ from core.tokenizer_folder import (
     read_json,
     tokenizer_file,
 )
+from hardware.errors import ExplorerError
 
 _TEKKEN_TOKENS = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
 _PROBE = "A fox: 3.14, twice."

@@ -16,8 +16,8 @@ from typing import Any, Literal, TypeVar, overload
 import msgspec
 
 from core.bounds import held
-from core.errors import ExplorerError
 from core.types import Backend, Eval, Profiler, Strategy, Transform
+from hardware.errors import ExplorerError
 
 Kind = Literal["backend", "strategy", "profiler", "transform", "eval"]
 

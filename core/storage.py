@@ -19,7 +19,6 @@ import msgspec
 from filelock import FileLock, Timeout
 
 from core import plugins
-from core.errors import ExplorerError
 from core.loadtest.load_store import FOLDER as LOADS
 from core.loadtest.load_store import LoadStore
 from core.models import artifact_cache, derived
@@ -31,6 +30,7 @@ from core.runs.lineage import TOLD, work_folder
 from core.runs.store import Store
 from core.studies import ledger
 from core.types import GOING, Record, from_json
+from hardware.errors import ExplorerError
 from hardware.files import parts
 from hardware.process import holders
 

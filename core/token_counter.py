@@ -9,9 +9,9 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from core.errors import ExplorerError
 from core.models import catalogue, gguf_file, gguf_tokenizer
 from core.tokenizer_folder import tokenizer_file
+from hardware.errors import ExplorerError
 
 Counter = Callable[[str], int]
 

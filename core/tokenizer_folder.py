@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from core import tiktoken_file
-from core.errors import ExplorerError
 from core.types import ModelSpec
+from hardware.errors import ExplorerError
 
 SENTENCEPIECE = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model")
 TEKKEN = "tekken.json"

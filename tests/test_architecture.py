@@ -115,7 +115,6 @@ def test_plugins_know_only_the_contract() -> None:
         # shared files start with an underscore; a plugin has its own folder
         own = (f"{room}._", f"{room}.{Path(name).parts[2]}.")
         named = (
-            "errors",
             "layer_names",
             "paths",
             "weight_files",

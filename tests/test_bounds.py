@@ -21,12 +21,12 @@ from msgspec import inspect
 
 from core import bounds, plugins
 from core.cli import cli, making, running
-from core.errors import ExplorerError
 from core.models import catalogue
 from core.runs.check import check
 from core.runs.resolve import resolve
 from core.runs.store import Store
 from core.types import Derive, Evaluate, Generate, Record, Request, Sampling, from_json, to_json
+from hardware.errors import ExplorerError
 
 MODEL = "tiny-moe"
 LONG = "x" * 100_000

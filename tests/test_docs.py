@@ -22,7 +22,6 @@ from app import MENU
 from core import plugins
 from core.backends.fake import FakeSession
 from core.cli import cli
-from core.errors import ExplorerError
 from core.models import spec as specs
 from core.plugins import settings
 from core.types import (
@@ -40,6 +39,7 @@ from core.types import (
 )
 from core.worker.subject import ModelUnderTest
 from hardware import ceilings
+from hardware.errors import ExplorerError
 from tests.support import elsewhere, preloaded
 from tests.support.progress import silent
 from tests.support.protocols import faults

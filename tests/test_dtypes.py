@@ -16,10 +16,10 @@ from core.dtypes import (
     mix_note,
     retype,
 )
-from core.errors import ExplorerError
 from core.models.presets import presets
 from core.models.spec import from_config
 from core.types import ModelSpec
+from hardware.errors import ExplorerError
 
 
 def llama() -> ModelSpec:

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 def said(code: str) -> str:
     """What a fresh process prints, in which `claim` and `loaded` are there and errors are printed."""
     program = (
-        "import sys\nfrom core import engine\nfrom core.errors import ExplorerError\n"
+        "import sys\nfrom core import engine\nfrom hardware.errors import ExplorerError\n"
         f"try:\n    {code}\nexcept ExplorerError as error:\n    print(error.message, '|', error.hint)"
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)

@@ -3,9 +3,9 @@
 import pytest
 
 from core import plugins
-from core.errors import ExplorerError
 from core.plugins import settings
 from core.types import Record
+from hardware.errors import ExplorerError
 
 
 class Example(Record):

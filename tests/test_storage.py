@@ -16,7 +16,6 @@ from filelock import FileLock
 from core import storage
 from core.cli import cli
 from core.endpoints.store import endpoints
-from core.errors import ExplorerError
 from core.loadtest.load_store import LoadStore
 from core.loadtest.plan import Plan
 from core.models import artifact_cache, derived
@@ -28,6 +27,7 @@ from core.runs.lineage import TOLD, work_folder
 from core.runs.owner import Owner
 from core.runs.store import Store
 from core.types import ModelEntry, Progress, to_json
+from hardware.errors import ExplorerError
 from tests.pages.conftest import TINY
 from tests.support.progress import silent
 

@@ -11,7 +11,6 @@ import pytest
 from core import storage
 from core.advice.book import Book
 from core.endpoints import store as endpoints
-from core.errors import ExplorerError
 from core.learn import progress
 from core.loadtest.load_store import LoadStore
 from core.models import artifact_cache, catalogue, derived
@@ -22,6 +21,7 @@ from core.studies import ledger, study_store
 from core.studies.plan import Search, Sweep
 from hardware import catalogue as devices
 from hardware import prices
+from hardware.errors import ExplorerError
 
 DEEP = b"[" * 100_000
 CONTENTS: dict[str, bytes | None] = {

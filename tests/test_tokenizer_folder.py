@@ -10,7 +10,6 @@ import msgspec
 import pytest
 
 from core.backends.onnxruntime.text import Text
-from core.errors import ExplorerError
 from core.tokenizer_folder import (
     additions,
     chat_templates,
@@ -23,6 +22,7 @@ from core.tokenizer_folder import (
     tokenizer_file,
 )
 from core.types import ModelSpec
+from hardware.errors import ExplorerError
 
 FORMS = {
     "tekken.json": (b'{"config": {}}', "tekken"),

@@ -9,8 +9,8 @@ from pathlib import Path
 import msgspec
 
 from core.advice.record import Advice, Case
-from core.errors import ExplorerError
 from core.types import from_json, to_json
+from hardware.errors import ExplorerError
 from hardware.files import write_whole
 
 FOLDER = "advice"

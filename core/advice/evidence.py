@@ -14,9 +14,9 @@ from core.analysis.device_time import Spread
 from core.analysis.predict_here import Overhead, PredictionHere, arithmetic_dtype, predict_local
 from core.analysis.roofline import ceiling_here
 from core.analysis.work import LayerWork, total, work
-from core.errors import ExplorerError
 from core.types import ModelSpec, PhaseResult, Record, Request, Result
 from hardware.ceilings import Ceilings
+from hardware.errors import ExplorerError
 
 _SPEED = frozenset({"use_mmap", "n_ctx", "spinning"})  # options that change no figure
 

@@ -12,7 +12,6 @@ from core.advice.evidence import Evidence, Guessed, Judged, Lighter
 from core.advice.record import Loss
 from core.analysis.predict_here import Overhead, arithmetic_dtype
 from core.dtypes import bytes_per_element
-from core.errors import ExplorerError
 from core.models import catalogue, derived, spec
 from core.runs import overheads as fits
 from core.runs.ceilings import FOLDER, ceilings_of, ran_on
@@ -24,6 +23,7 @@ from core.runs.store import Run, Store
 from core.types import Generate, ModelSpec, Request, Result
 from hardware import ceilings as roofs
 from hardware.ceilings import Ceilings
+from hardware.errors import ExplorerError
 from hardware.memory import limit_bytes
 
 LOOKED_AT = 60  # newest runs, for those that guessed

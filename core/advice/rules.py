@@ -23,8 +23,8 @@ from core.analysis.designs import Case as Asked
 from core.analysis.designs import this_machine
 from core.analysis.what_if import knees
 from core.analysis.work import total
-from core.errors import ExplorerError
 from core.types import Request
+from hardware.errors import ExplorerError
 
 Found = Advice | Silence
 Rule = Callable[[Evidence], Found]

@@ -14,13 +14,13 @@ import msgspec
 
 from core.advice.book import Book
 from core.advice.record import METRICS, Advice, Case, Outcome, Verdict, gain_of
-from core.errors import ExplorerError
 from core.runs.asked import unlike
 from core.runs.check import check
 from core.runs.runner import Runner
 from core.runs.store import Run, Store
 from core.stats.intervals import PAIRS, Ratio, paired_ratio
 from core.types import Request, Result
+from hardware.errors import ExplorerError
 
 SAME = 0.03  # to either side: no effect
 ROUNDS = 5

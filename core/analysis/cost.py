@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 
-from core.errors import ExplorerError
 from core.types import Record
+from hardware.errors import ExplorerError
 
 DIAMETER_MM = 300.0
 DEFECTS_PER_CM2 = 0.10

@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from core.errors import ExplorerError
 from core.types import Record
+from hardware.errors import ExplorerError
 
 MOST_SHAPES = 5000
 

@@ -24,10 +24,10 @@ from core.analysis.time_parts import (
     step_time,
     together,
 )
-from core.errors import ExplorerError
 from core.types import ModelSpec, Record
 from hardware.ceilings import Ceilings
 from hardware.device import Device, validate
+from hardware.errors import ExplorerError
 
 PhaseName = Literal["prefill", "decode"]
 FLOPS = "flops"  # the FLOP/s of every dtype together

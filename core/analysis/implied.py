@@ -21,9 +21,9 @@ from typing import Literal
 from core.analysis.bottlenecks import Ceiling
 from core.analysis.roofline import Point, point
 from core.analysis.work import work
-from core.errors import ExplorerError
 from core.stats.quantiles import student_t
 from core.types import ModelSpec, Record
+from hardware.errors import ExplorerError
 
 LENGTHS, SPREAD = 3, 2.0  # different lengths at least, and the longest over the shortest
 LEVEL = 0.95

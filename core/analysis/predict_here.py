@@ -33,9 +33,9 @@ from core.analysis.predict import Bound, Expected, Times, as_figure, as_rate, me
 from core.analysis.time_parts import BANDWIDTH, CACHE, OVERHEAD, Load, Parts, Timed, load_of, moved_bytes
 from core.analysis.work import LayerWork, total, work
 from core.dtypes import canonical_dtype, is_quantized, mix_note
-from core.errors import ExplorerError
 from core.types import ModelSpec, Record
 from hardware.ceilings import Ceilings
+from hardware.errors import ExplorerError
 
 FITTED = ("reading", "computing", "caching", "touching", "forward_s", "layer_s")
 

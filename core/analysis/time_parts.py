@@ -26,9 +26,9 @@ from core.analysis.device_time import (
 from core.analysis.memory import as_stored
 from core.analysis.work import LayerWork, total, work
 from core.dtypes import canonical_dtype
-from core.errors import ExplorerError
 from core.types import Attention, ModelSpec, Record
 from hardware.device import Device
+from hardware.errors import ExplorerError
 
 BANDWIDTH, CACHE, POWER, OVERHEAD = "bandwidth", "cache", "power", "overhead"
 Parts = dict[str, float]  # seconds by resource: one of those above, or the dtype whose FLOP/s count

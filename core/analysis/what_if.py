@@ -23,9 +23,9 @@ from core.analysis.predict import bound, predict
 from core.analysis.predict_here import predict_local
 from core.analysis.time_parts import BANDWIDTH, OVERHEAD, POWER, Load, moved_bytes
 from core.analysis.work import kv_bytes_per_token, total, work
-from core.errors import ExplorerError
 from core.stats.pareto import Direction, front, membership
 from core.types import ModelSpec, Record
+from hardware.errors import ExplorerError
 
 STEP = 1.1  # of the finite elasticities
 RIDGE = 0.05  # left and right further apart than this: on a ridge

@@ -23,7 +23,6 @@ from typing import Any
 import msgspec
 
 from core.dtypes import bytes_per_element, retype
-from core.errors import ExplorerError
 from core.types import (
     Attention,
     Conv,
@@ -40,6 +39,7 @@ from core.types import (
     Rope,
     Scan,
 )
+from hardware.errors import ExplorerError
 
 HEADS, EXITS = "medusa_heads", "exit_heads"
 ENCODER, _FINAL_NORM = "encoder.", "final_norm"

@@ -16,7 +16,6 @@ from msgspec import Meta
 from numpy.typing import NDArray
 
 from core.backends._reserve import cache_elements, state_bytes
-from core.errors import ExplorerError
 from core.plugins import settings
 from core.types import (
     Backend,
@@ -34,6 +33,7 @@ from core.types import (
     Words,
 )
 from hardware.detect import usable_cores
+from hardware.errors import ExplorerError
 
 EOS = 256
 LETTERS = np.frombuffer(b" etaoinshrdlucmf", dtype=np.uint8)

@@ -14,11 +14,11 @@ from core.advice.rules import LABELS, RULES, advise
 from core.advice.score import Score, ordered, scores
 from core.advice.trial import ROUNDS, attempt
 from core.cli.group import cli, json_flag, show
-from core.errors import ExplorerError
 from core.paths import data_dir
 from core.runs.runner import Runner
 from core.runs.store import Run, Store
 from core.types import to_json
+from hardware.errors import ExplorerError
 
 
 @cli.command()

@@ -15,7 +15,6 @@ from core.analysis import predict_here
 from core.analysis import work as counting
 from core.cli.group import cli, json_flag, show
 from core.dtypes import canonical_dtype, retype
-from core.errors import ExplorerError
 from core.models import catalogue, formats, spec
 from core.paths import data_dir
 from core.runs.ceilings import kept
@@ -26,6 +25,7 @@ from core.runs.store import Store
 from core.types import ModelSpec, to_json
 from hardware.catalogue import find as find_device
 from hardware.detect import usable_cores
+from hardware.errors import ExplorerError
 
 TOTALS = ("flops", "flops_executed", "weight_bytes", "activation_bytes", "kv_read_bytes", "kv_write_bytes")
 

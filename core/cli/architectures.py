@@ -11,7 +11,6 @@ from core.analysis.cuts import Space
 from core.cli.group import cli, json_flag, show
 from core.cli.running import pairs
 from core.cli.sweeping import limits_of, read_plan
-from core.errors import ExplorerError
 from core.paths import data_dir
 from core.report.architectures import markdown
 from core.runs.store import Store
@@ -21,6 +20,7 @@ from core.studies.architecture_findings import findings
 from core.studies.architecture_found import FILE
 from core.studies.plan import Architectures, FreeShapes
 from core.types import to_json
+from hardware.errors import ExplorerError
 
 PLAN = click.option(
     "--plan", "plan_file", type=click.Path(path_type=Path), help="A plan as JSON, in place of the options."

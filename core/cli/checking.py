@@ -11,10 +11,10 @@ import click
 from core import plugins
 from core.cli.group import cli, json_flag, show
 from core.cli.running import follow
-from core.errors import ExplorerError
 from core.runs.runner import Runner
 from core.runs.store import Store
 from core.types import Generate, Request, Setup
+from hardware.errors import ExplorerError
 
 BACKENDS = tuple(n for n in plugins.names("backend") if n != "endpoint")  # of which `endpoints list` tells
 MODEL = "smollm2-135m"

@@ -14,10 +14,10 @@ from core.community.board import board
 from core.community.checks import doubts
 from core.community.gather import row_of
 from core.community.row_store import RowStore
-from core.errors import ExplorerError
 from core.paths import data_dir
 from core.runs.store import Store
 from core.types import to_json
+from hardware.errors import ExplorerError
 
 
 @cli.group()

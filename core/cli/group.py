@@ -9,8 +9,8 @@ from typing import Any, NoReturn
 
 import click
 
-from core.errors import ExplorerError, of_disk
 from core.types import to_json
+from hardware.errors import ExplorerError, of_disk
 
 STOPPED = 130  # the exit status after Ctrl-C that shells expect: 128 and the number of SIGINT
 json_flag = click.option("--json", "as_json", is_flag=True, help="One JSON value on stdout and nothing else.")

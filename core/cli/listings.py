@@ -6,11 +6,11 @@ import click
 
 from core import plugins
 from core.cli.group import cli, json_flag, show
-from core.errors import ExplorerError
 from core.paths import data_dir
 from core.runs.history import matching
 from core.runs.store import Store, written_out
 from core.types import to_json
+from hardware.errors import ExplorerError
 
 
 @cli.command()

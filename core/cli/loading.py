@@ -9,7 +9,6 @@ import click
 
 from core.cli.group import STOPPED, cli, fail, json_flag, show
 from core.endpoints.address import address
-from core.errors import ExplorerError
 from core.loadtest.conduct import conduct
 from core.loadtest.lengths import lengths, read_rows
 from core.loadtest.load_store import LoadStore
@@ -21,6 +20,7 @@ from core.loadtest.views import table
 from core.paths import data_dir
 from core.runs.measuring import BusyError, holder
 from core.types import to_json
+from hardware.errors import ExplorerError
 
 FORMATS = ("table", "json", "csv", "requests")
 

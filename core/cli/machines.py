@@ -9,11 +9,11 @@ from typing import Any
 
 import click
 
-from core.errors import ExplorerError
 from core.runs import ray_cluster
 from core.runs.other_machine import OtherMachine, ServiceRunner
 from core.runs.store import Store
 from core.studies.ledger import Say
+from hardware.errors import ExplorerError
 
 OPTIONS = (
     click.option(

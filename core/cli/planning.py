@@ -14,7 +14,6 @@ from core.analysis import what_if as changes
 from core.analysis.time_parts import Cache
 from core.cli.analysis import architecture, model_options
 from core.cli.group import cli, json_flag, show
-from core.errors import ExplorerError
 from core.paths import data_dir
 from core.runs.forecast import Here, must
 from core.runs.store import Store
@@ -22,6 +21,7 @@ from core.types import ModelSpec, to_json
 from hardware import prices
 from hardware.catalogue import find as find_device
 from hardware.detect import usable_cores
+from hardware.errors import ExplorerError
 
 
 @cli.command("what-if")

@@ -13,7 +13,6 @@ import click
 
 from core import plugins
 from core.cli.group import STOPPED, cli, fail, json_flag
-from core.errors import ExplorerError
 from core.paths import data_dir
 from core.runs.check import check, default_strategy
 from core.runs.resolve import Resolved
@@ -22,6 +21,7 @@ from core.runs.stages import passes
 from core.runs.store import Run, Store
 from core.studies.foresight import Foresight
 from core.types import Generate, Phase, Request, Result, Sampling, to_json
+from hardware.errors import ExplorerError
 
 LONG_S = 120.0  # a run that takes longer says so before it
 LARGE_BYTES = 1e9

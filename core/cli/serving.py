@@ -12,11 +12,11 @@ import click
 
 from core.cli.group import cli, json_flag
 from core.cli.running import pairs
-from core.errors import ExplorerError
 from core.paths import data_dir
 from core.runs.other_machine import PORT
 from core.runs.store import Store
 from core.types import to_json
+from hardware.errors import ExplorerError
 
 GRACE_S = 3  # for streams that are open when the service ends
 KEEP_ALIVE_S = 75  # longer than clients keep an idle connection, so that none is closed under a request

@@ -8,7 +8,6 @@ from pathlib import Path
 import click
 
 from core.cli.group import cli
-from core.errors import ExplorerError
 from core.paths import data_dir
 from core.report import many_runs as many_report
 from core.report import studies
@@ -17,6 +16,7 @@ from core.report.runs import report
 from core.report.study_bundle import load_any
 from core.runs.store import Store
 from core.studies import many_runs
+from hardware.errors import ExplorerError
 
 MANY = "many.html"
 FORMS = sorted({*FORMATS, *studies.FORMATS, MANY})

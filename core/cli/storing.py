@@ -9,8 +9,8 @@ import click
 
 from core import storage
 from core.cli.group import cli, json_flag, show
-from core.errors import ExplorerError
 from core.types import to_json
+from hardware.errors import ExplorerError
 
 _UNITS = {"": 1, "B": 1, "KB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 

@@ -8,7 +8,6 @@ import click
 
 from core.cli import machines as others
 from core.cli.group import cli, fail, json_flag
-from core.errors import ExplorerError
 from core.paths import data_dir
 from core.report import benchmark, ladder
 from core.runs.other_machine import OtherMachine
@@ -22,6 +21,7 @@ from core.studies.plan import Benchmark, Plan
 from core.studies.standings import standings
 from core.studies.study_list import KINDS
 from core.types import to_json
+from hardware.errors import ExplorerError
 
 
 @cli.command()

@@ -13,7 +13,6 @@ import msgspec
 from core.cli import machines
 from core.cli.group import cli, fail, json_flag, show
 from core.cli.running import pairs
-from core.errors import ExplorerError
 from core.paths import data_dir
 from core.report.tables import as_csv
 from core.runs.store import Store
@@ -23,6 +22,7 @@ from core.studies.grid import cells, parsed_axis, size
 from core.studies.measures import MEASURES
 from core.studies.plan import Floor, Limits, Search, Study, Sweep
 from core.types import Generate, Request, from_json, to_json
+from hardware.errors import ExplorerError
 
 P = TypeVar("P", bound=Study)
 GRID = (

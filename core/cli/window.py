@@ -20,7 +20,7 @@ import click
 
 from core.cli.group import cli
 from core.cli.serving import listening
-from core.errors import ExplorerError
+from hardware.errors import ExplorerError
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = (

@@ -12,7 +12,6 @@ import msgspec
 
 from core.analysis.work import n_active_params
 from core.community.row import SCHEMA, Engine, Joules, Machine, Model, Roofs, Round, Row, Work, Workload, identified
-from core.errors import ExplorerError
 from core.models import catalogue, identity
 from core.report.bundle_for_others import clean
 from core.runs.ceilings import ceilings_of, ran_on
@@ -20,6 +19,7 @@ from core.runs.store import Run
 from core.studies.many_runs import configuration
 from core.types import Generate, Host, ModelSpec, PhaseResult, Request, Result, Setup, from_json, to_json
 from hardware.ceilings import Ceilings
+from hardware.errors import ExplorerError
 
 _HINT = "Measure one with random prompt tokens, at least 3 repeats of 16 tokens or more, and a second each."
 _SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 4096)  # GiB

@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from core.community.row import Row, encoded
-from core.errors import ExplorerError
 from core.types import to_json
 from hardware.child import Child
+from hardware.errors import ExplorerError
 
 TIMEOUT_S = 120.0
 _REPO = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}", re.ASCII)

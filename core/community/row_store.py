@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import msgspec
 
 from core.community.row import MOST_BYTES, Row, encoded, identified
-from core.errors import ExplorerError
 from core.types import from_json, to_json
+from hardware.errors import ExplorerError
 from hardware.files import write_whole
 
 FOLDER, OWN, OTHERS, NAME = "community", "own", "others", "contributor.json"

@@ -7,8 +7,8 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from core.errors import ExplorerError
 from core.types import Advance, GenerationConfig, Ids, Logits, Sampling, Session
+from hardware.errors import ExplorerError
 
 Step = Callable[[Ids, int], Logits]
 

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from core.decoding._prompt import probabilities
-from core.errors import ExplorerError
 from core.types import GenerationConfig, Ids, Logits, Sampling, Session
+from hardware.errors import ExplorerError
 
 
 def one_sequence(prompt: Ids, label: str) -> None:

@@ -16,8 +16,8 @@ from typing import Annotated
 from msgspec import Meta
 
 from core.decoding._prompt import autoregressive
-from core.errors import ExplorerError
 from core.types import Advance, GenerationConfig, Ids, Logits, Record, Session, Strategy, depths
+from hardware.errors import ExplorerError
 
 
 class Exits(Record):

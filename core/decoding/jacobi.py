@@ -21,8 +21,8 @@ from core.decoding._pool import Pool, diagonals
 from core.decoding._prompt import choose, prefill
 from core.decoding._tree import Tree
 from core.decoding._verify import accept, one_sequence, until_stop, within_context
-from core.errors import ExplorerError
 from core.types import Advance, GenerationConfig, Ids, Record, Session, Strategy
+from hardware.errors import ExplorerError
 
 
 class Window(Record):

@@ -14,8 +14,8 @@ from msgspec import Meta
 
 from core.decoding._prompt import first_token
 from core.decoding._verify import accept, one_sequence, until_stop, within_context
-from core.errors import ExplorerError
 from core.types import Advance, GenerationConfig, Ids, Record, Session, Strategy
+from hardware.errors import ExplorerError
 
 
 class Lookup(Record):

@@ -18,8 +18,8 @@ from msgspec import Meta
 from core.decoding._draft import checked, propose
 from core.decoding._prompt import first_token
 from core.decoding._verify import one_sequence, within_context
-from core.errors import ExplorerError
 from core.types import Advance, Depths, GenerationConfig, Ids, Logits, Record, Session, Strategy, depths
+from hardware.errors import ExplorerError
 
 
 class FirstBlocks(Record):

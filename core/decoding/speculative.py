@@ -18,8 +18,8 @@ from msgspec import Meta
 from core.decoding._draft import checked, propose
 from core.decoding._prompt import first_token, prefill
 from core.decoding._verify import one_sequence, within_context
-from core.errors import ExplorerError
 from core.types import Advance, GenerationConfig, Ids, Record, Session, Strategy, Words
+from hardware.errors import ExplorerError
 
 
 class Draft(Record):

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from core.domains import arithmetic, jsonl, sql
 from core.domains.questions import Question
-from core.errors import ExplorerError
+from hardware.errors import ExplorerError
 
 NAMES = ("sql", "sql_names", "sql_easy", "arithmetic")
 INVENTED = 0.7  # share of the training questions of sql_names with invented table names; its test is sql's

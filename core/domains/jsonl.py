@@ -11,7 +11,7 @@ from typing import Annotated
 import msgspec
 
 from core.domains.questions import Question
-from core.errors import ExplorerError
+from hardware.errors import ExplorerError
 from hardware.files import UNREADABLE
 
 MAX_LINE_BYTES = 1 << 20

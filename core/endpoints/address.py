@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from urllib.parse import unquote, urlsplit, urlunsplit
 from urllib.request import getproxies, proxy_bypass
 
-from core.errors import ExplorerError
+from hardware.errors import ExplorerError
 
 EXAMPLE = "Type it like http://127.0.0.1:8080 or https://host/v1."
 

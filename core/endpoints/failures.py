@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from core.endpoints.address import Address
-from core.errors import ExplorerError
+from hardware.errors import ExplorerError
 
 Kind = Literal[
     "refused",  # nobody listens

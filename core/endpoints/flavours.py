@@ -14,8 +14,8 @@ from core.endpoints import client
 from core.endpoints.address import Address
 from core.endpoints.failures import Failure
 from core.endpoints.vertex import Cloud
-from core.errors import ExplorerError
 from core.types import Record, ServerMemory
+from hardware.errors import ExplorerError
 
 Flavour = Literal["llama_cpp", "ollama", "lm_studio", "sglang", "vllm", "tgi", "vertex", "openai"]
 LABELS: Mapping[Flavour, str] = {

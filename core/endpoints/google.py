@@ -19,7 +19,7 @@ import msgspec
 from core.endpoints import client
 from core.endpoints.address import Address
 from core.endpoints.failures import Failure
-from core.errors import ExplorerError
+from hardware.errors import ExplorerError
 
 SCOPES = ("https://www.googleapis.com/auth/cloud-platform",)
 AHEAD_S = 300.0  # a token that ends within this time is renewed

@@ -14,8 +14,8 @@ from statistics import median
 from typing import Any, Literal
 
 from core.endpoints import google
-from core.errors import ExplorerError
 from core.types import Record
+from hardware.errors import ExplorerError
 
 PREFIX = "aiplatform.googleapis.com/prediction/online/"
 SAMPLE_S = 60.0

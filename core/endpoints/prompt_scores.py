@@ -13,8 +13,8 @@ from typing import Any, Literal
 from core.endpoints import client, failures
 from core.endpoints.address import Address
 from core.endpoints.failures import Failure
-from core.errors import ExplorerError
 from core.types import Record
+from hardware.errors import ExplorerError
 
 Way = Literal["prompt_logprobs", "echo"]
 READ_S = 600.0

@@ -23,9 +23,9 @@ from core.endpoints.flavours import LABELS as LABELS
 from core.endpoints.flavours import Flavour, Found, ServedModel
 from core.endpoints.prompt_scores import Way
 from core.endpoints.vertex import Cloud
-from core.errors import ExplorerError
 from core.paths import data_dir
 from core.types import Record, from_json, to_json
+from hardware.errors import ExplorerError
 from hardware.files import write_whole
 
 ABOUT = "endpoint.json"

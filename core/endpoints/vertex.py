@@ -14,8 +14,8 @@ from typing import Any, Literal
 
 from core.endpoints import google
 from core.endpoints.address import Address
-from core.errors import ExplorerError
 from core.types import Record, Sampling, Scalar
+from hardware.errors import ExplorerError
 
 Api = Literal["chat", "invoke", "raw", "predict"]
 KEY = "google"  # as the source of a key: the credentials of this machine

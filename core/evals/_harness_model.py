@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from core.errors import ExplorerError
 from core.evals._loglikelihood import split
 from core.types import Generation, Subject, opened
+from hardware.errors import ExplorerError
 
 MAX_NEW_TOKENS = 256  # the harness's default where a task says nothing
 LONG = 128  # continuations beyond this are scored in chunks of logits

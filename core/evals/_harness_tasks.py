@@ -21,10 +21,10 @@ from typing import Any
 import numpy as np
 
 from core import engine
-from core.errors import ExplorerError
 from core.evals import _harness_local as local
 from core.evals import _public_files as public
 from core.types import Metric
+from hardware.errors import ExplorerError
 
 INSTALL = "Install it with `pip install -r requirements.txt`."
 OFFLINE = ("HF_DATASETS_OFFLINE", "HF_EVALUATE_OFFLINE", "HF_HUB_OFFLINE")

@@ -10,9 +10,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-from core.errors import ExplorerError
 from core.evals._fingerprint import fingerprint
 from core.types import Item, Metric, Session, Subject, opened
+from hardware.errors import ExplorerError
 
 ACCURACY = Metric(name="acc", label="Accuracy", value="acc", kind="rate")
 BY_LENGTH = Metric(name="acc_norm", label="Accuracy, by length", value="acc_norm", kind="rate")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from core.errors import ExplorerError
+from hardware.errors import ExplorerError
 
 LAYOUT = "core/evals/README.md lists the files of every benchmark."
 Row = dict[str, Any]

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import core.domains
-from core.errors import ExplorerError
 from core.types import Record, Session
+from hardware.errors import ExplorerError
 
 SHIPPED = Path(core.domains.__file__).parent / "data" / "text.jsonl"
 FORMAT = 'Give a .txt file, or a .jsonl file whose lines look like {"id": "a", "text": "..."}.'

@@ -16,11 +16,11 @@ import numpy as np
 from msgspec import Meta
 from numpy.typing import NDArray
 
-from core.errors import ExplorerError
 from core.evals._fingerprint import fingerprint
 from core.evals._texts import documents, windows, within
 from core.types import Eval, Item, Metric, Record, Subject, Words, opened
 from core.types.sketch import sketch
+from hardware.errors import ExplorerError
 
 LOWEST = -1e4  # log probability of a token that a library masks out with minus infinity
 METRICS = (

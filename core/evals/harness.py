@@ -13,11 +13,11 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from core.errors import ExplorerError
 from core.evals import _harness_tasks as harness_tasks
 from core.evals._fingerprint import fingerprint
 from core.evals._harness_model import language_model
 from core.types import Eval, Item, Metric, Record, Subject, Words
+from hardware.errors import ExplorerError
 
 SHOWN = 4000  # characters of a prompt, its end, that an item keeps
 

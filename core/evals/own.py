@@ -12,11 +12,11 @@ from typing import Annotated
 from msgspec import Meta
 
 from core.domains import Question, jsonl
-from core.errors import ExplorerError
 from core.evals._answer import ask, item
 from core.evals._loglikelihood import ACCURACY, BY_LENGTH, PROBABILITY, choose
 from core.evals._overlap import contains, exact, f1
 from core.types import Eval, Item, Metric, Record, Subject, Words
+from hardware.errors import ExplorerError
 
 WORDS = (
     Metric(name="em", label="Exact match", value="em", kind="rate"),

@@ -14,10 +14,10 @@ from typing import Annotated
 import numpy as np
 from msgspec import Meta
 
-from core.errors import ExplorerError
 from core.evals._fingerprint import fingerprint
 from core.evals._texts import Document, Window, documents, windows, within
 from core.types import Eval, Item, Metric, Record, Session, Subject, Words, likely
+from hardware.errors import ExplorerError
 
 METRICS = (
     Metric(name="perplexity", label="Perplexity", value="nll", over="tokens", kind="exp", better="lower"),

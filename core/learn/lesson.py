@@ -20,10 +20,10 @@ from typing import Any, Literal, NamedTuple, TypeVar
 from core.analysis.bottlenecks import Ceiling
 from core.analysis.device_time import compute_peak
 from core.charts.chart import Chart
-from core.errors import ExplorerError
 from core.types import Attention, Generate, ModelSpec, Provenance, Request, Result
 from core.types import Step as Taken
 from hardware.device import Device
+from hardware.errors import ExplorerError
 
 Kind = Literal["predict", "move", "see", "check", "do"]
 Source = Literal["ladder", "benchmark", "trace"]

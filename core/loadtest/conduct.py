@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from core.errors import ExplorerError, of_disk
 from core.loadtest.drive import LOOK_S, Level, Server, StoppedError
 from core.loadtest.events import OURS, Began, Broken, Done, Event, Outcome, Told
 from core.loadtest.lengths import Ask, asks, read_rows
@@ -25,6 +24,7 @@ from core.loadtest.search import Answer, Probe, answer, following, saturated
 from core.runs import screens
 from core.runs.measuring import measuring
 from core.types import to_json
+from hardware.errors import ExplorerError, of_disk
 
 RESERVE_BYTES = 64 * 1024  # freed at the end, so that a test on a full disk can still say so
 FEWEST_FAILURES = 3  # of a level, that all failed

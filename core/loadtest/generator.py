@@ -5,10 +5,10 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from core.errors import ExplorerError
 from core.loadtest.conduct import conduct
 from core.loadtest.load_store import LoadStore
 from core.loadtest.sending import target
+from hardware.errors import ExplorerError
 
 
 def main(root: str, test_id: str) -> int:

@@ -16,8 +16,8 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 import numpy as np
 
-from core.errors import ExplorerError
 from core.types import Record
+from hardware.errors import ExplorerError
 from hardware.files import UNREADABLE
 
 MOST_TOKENS = 1_000_000

@@ -18,7 +18,6 @@ from typing import Any
 
 import msgspec
 
-from core.errors import ExplorerError
 from core.loadtest import plan as plans
 from core.loadtest.events import Event
 from core.loadtest.lengths import read_rows
@@ -31,6 +30,7 @@ from core.runs.event_folder import OWNER, EventFolder
 from core.runs.measuring import BusyError, holder
 from core.types import GOING, Record, RunStatus, from_json, to_json
 from hardware.detect import machine
+from hardware.errors import ExplorerError
 from hardware.files import UNREADABLE, removed
 
 FOLDER = "loads"

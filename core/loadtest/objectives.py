@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Literal, NamedTuple
 
-from core.errors import ExplorerError
 from core.types import Record
+from hardware.errors import ExplorerError
 
 NAMES = ("ttft", "tpot", "e2el")
 LABELS = {"ttft": "Time to first token", "tpot": "Time per output token", "e2el": "End-to-end latency"}

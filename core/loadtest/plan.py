@@ -12,10 +12,10 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from core.endpoints.address import address
-from core.errors import ExplorerError
 from core.loadtest.lengths import Lengths
 from core.loadtest.objectives import Objectives
 from core.types import Record
+from hardware.errors import ExplorerError
 
 Mode = Literal["closed", "open"]
 MOST_LOAD = 1024.0  # users, or requests per second: one process of ours cannot do more honestly

@@ -17,10 +17,10 @@ from core.endpoints.client import Stream
 from core.endpoints.failures import Failure
 from core.endpoints.flavours import Flavour
 from core.endpoints.measured import measured
-from core.errors import ExplorerError
 from core.loadtest.events import Outcome
 from core.loadtest.lengths import Ask
 from core.loadtest.plan import Plan
+from hardware.errors import ExplorerError
 
 CONNECT_S = 10.0
 NAMELESS: tuple[Flavour, ...] = ("llama_cpp", "tgi")  # answer whatever the model is called in a request

@@ -23,9 +23,9 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from core.errors import ExplorerError
 from core.paths import cache_dir, data_dir
 from core.types import ModelEntry, Progress
+from hardware.errors import ExplorerError
 from hardware.files import sync, write_whole
 from hardware.process import holders
 

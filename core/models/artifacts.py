@@ -24,12 +24,12 @@ from pathlib import Path
 from typing import Any
 
 from core import engine, weight_files
-from core.errors import ExplorerError
 from core.models import formats, gguf_file, safetensors_file
 from core.models.artifact_cache import fingerprint, fingerprints, folder, key_of, made
 from core.models.precision import RESTORED, declared
 from core.models.spec import read_config, stored_dtype
 from core.types import ModelEntry, Progress
+from hardware.errors import ExplorerError
 from hardware.memory import available_bytes
 
 SOURCES = {

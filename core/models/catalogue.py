@@ -15,11 +15,11 @@ from pathlib import Path
 
 import msgspec
 
-from core.errors import ExplorerError
 from core.models import formats, places
 from core.models.places import EMBEDDED, folders
 from core.paths import data_dir
 from core.types import ModelEntry
+from hardware.errors import ExplorerError
 
 __all__ = ["EMBEDDED", "add_folder", "check", "entries", "find", "folders", "found_in", "problems", "remove_folder"]
 

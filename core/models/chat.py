@@ -19,7 +19,7 @@ from jinja2.ext import Extension
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from core.errors import ExplorerError
+from hardware.errors import ExplorerError
 
 NEEDLE = "needle{}word"  # stands for a message's text while it is tried whether the template prints it
 LISTED = re.compile(r"""("|')text\1: ("|')needle""")  # parts printed as a list, as Python or JSON writes it

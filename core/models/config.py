@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from math import isfinite
 from typing import Any
 
-from core.errors import ExplorerError
+from hardware.errors import ExplorerError
 
 
 class MissingSizeError(ExplorerError):

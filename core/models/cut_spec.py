@@ -5,9 +5,9 @@ from __future__ import annotations
 import msgspec
 
 from core.dtypes import retype
-from core.errors import ExplorerError
 from core.models.spec import from_config
 from core.types import Attention, Linear, ModelSpec
+from hardware.errors import ExplorerError
 
 
 def cut_spec(parent: ModelSpec, n_blocks: int, d_ff: int, n_kv_heads: int, queries: int, name: str = "") -> ModelSpec:

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from core import engine
-from core.errors import ExplorerError
 from core.models import library
+from hardware.errors import ExplorerError
 
 NESTS = ("text_config", "llm_config", "language_config", "language_model_config")
 _OUTER = ("thinker_config",)  # holds one of the above

@@ -13,10 +13,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from core.errors import ExplorerError
 from core.models import artifact_cache, catalogue
 from core.paths import data_dir
 from core.types import Scalar, to_json
+from hardware.errors import ExplorerError
 from hardware.files import sync
 
 ABOUT = "roofscope.json"

@@ -11,9 +11,9 @@ from typing import Any
 
 import msgspec
 
-from core.errors import ExplorerError
 from core.models.hub import DownloadPlan
 from hardware.child import Child
+from hardware.errors import ExplorerError
 
 _PLAN_TIMEOUT_S = 45.0
 _NO_ANSWER = ("The hub's answer did not come.", "Check the connection and try again.")

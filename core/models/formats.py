@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from core import weight_files
-from core.errors import ExplorerError
 from core.models import gguf_file, other_names, safetensors_file
 from core.models.defaults import nested
+from hardware.errors import ExplorerError
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 _OF_TRAINING = ("training_args", "optimizer", "scheduler", "scaler", "rng_state")  # pickles that are no weights

@@ -9,10 +9,10 @@ import re
 from typing import Any
 
 from core.dtypes import canonical_dtype
-from core.errors import ExplorerError
 from core.layer_names import canonical_gguf
 from core.models.gguf_file import GgufFile
 from core.models.tensors import Tensor
+from hardware.errors import ExplorerError
 
 _MAX_BLOCKS = 10_000
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from core.errors import ExplorerError
+from hardware.errors import ExplorerError
 
 MAGIC = b"GGUF"
 

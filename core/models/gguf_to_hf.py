@@ -17,10 +17,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from core.errors import ExplorerError
 from core.models import gguf_file, gguf_tokenizer
 from core.models.gguf import gguf_tensors, gguf_values
 from core.types import Progress
+from hardware.errors import ExplorerError
 
 VERSION = 5  # raise it when the output changes: cached folders are then made anew
 _BYTES_PER_WEIGHT = 4

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from core import word_rules
-from core.errors import ExplorerError
+from hardware.errors import ExplorerError
 
 _BOS_BY_DEFAULT = {"llama-bpe", "tekken"}
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from core import word_rules
-from core.errors import ExplorerError
 from core.library_tokenizer import library_tokenizer, special_tokens
 from core.models import gguf_tokenizer
 from core.tokenizer_folder import (
@@ -22,6 +21,7 @@ from core.tokenizer_folder import (
     read_json,
     tokenizer_file,
 )
+from hardware.errors import ExplorerError
 
 _NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED, _BYTE = 1, 2, 3, 4, 5, 6  # gguf.TokenType
 _RUN_ELSEWHERE = "Run the model with PyTorch or ONNX Runtime."

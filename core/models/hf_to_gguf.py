@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from core import weight_files
-from core.errors import ExplorerError
 from core.models import formats, gguf_vocabulary, random_weights, safetensors_file
 from core.models.tensors import heads_apart
 from core.types import Progress
+from hardware.errors import ExplorerError
 
 VERSION = 4  # raise it when the output changes: cached files are then made anew
 

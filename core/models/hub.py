@@ -27,10 +27,10 @@ from typing import Any
 
 import msgspec
 
-from core.errors import ExplorerError
 from core.models.formats import PICKLES
 from core.models.gguf_file import is_model, parts
 from core.types import Progress, Record, to_json
+from hardware.errors import ExplorerError
 
 _BESIDE = (".json", ".jinja", ".txt", ".model", ".tiktoken")  # configuration and tokenizer
 _PREFERRED = ("Q4_K_M", "Q8_0", "F16")  # where a repository holds a model in many quantizations

@@ -11,10 +11,10 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from core.errors import ExplorerError
 from core.models import gguf_file
 from core.models.artifact_cache import MARKER, fingerprint, key_of
 from core.types import ModelFile
+from hardware.errors import ExplorerError
 
 ABOUT = ("roofscope.json", MARKER)  # how it was made, which says nothing of how it computes
 # In a model's folder, what decides how it computes: weights, configuration, tokenizer.

@@ -17,9 +17,9 @@ from typing import Any
 import msgspec
 
 from core import engine
-from core.errors import ExplorerError
 from core.models import defaults, library
 from core.types import Record
+from hardware.errors import ExplorerError
 
 REVISION = 2  # raise it when `dump` says something else of the same model
 _MAX_BLOCKS = 1_000  # a configuration with more of them is a slip, and would take minutes to build

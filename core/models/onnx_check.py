@@ -12,8 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from core import engine
-from core.errors import ExplorerError
 from core.models.torch_to_onnx import WANTED, telling
+from hardware.errors import ExplorerError
 
 LARGEST_ERROR = 1e-3  # of the file's logits, relative to the largest
 QUIET = 3  # ONNX Runtime's severity: errors only

@@ -18,10 +18,10 @@ from tempfile import TemporaryDirectory
 
 import msgspec
 
-from core.errors import ExplorerError
 from core.models.torch_to_onnx import Message, convert
 from core.types import Progress
 from hardware.child import Child
+from hardware.errors import ExplorerError
 
 VERSION = 4  # part of the cache key: raise it when the same folder gives another file
 TELL_EVERY_S = 1.0  # a progress callback may raise, which is how a user stops the export

@@ -15,9 +15,9 @@ from pathlib import Path
 import msgspec
 
 from core.dtypes import BITS_PER_WEIGHT
-from core.errors import ExplorerError
 from core.layer_names import canonical_hf
 from core.models.tensors import Tensor
+from hardware.errors import ExplorerError
 
 _SCOPES = b"pkg.torch.onnx.name_scopes"
 # TensorProto.DataType -> our name; whole numbers of 16 bits and more are shapes and positions, not weights

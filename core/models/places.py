@@ -18,10 +18,10 @@ from filelock import FileLock, Timeout
 
 from core import weight_files
 from core.endpoints import store as endpoints
-from core.errors import ExplorerError
 from core.models import formats, gguf_file
 from core.paths import data_dir
 from core.types import ModelEntry
+from hardware.errors import ExplorerError
 from hardware.files import write_whole
 
 EMBEDDED = "smollm2-135m"

@@ -21,10 +21,10 @@ from typing import Any
 
 import msgspec
 
-from core.errors import ExplorerError
 from core.layer_names import hf_paths
 from core.models.defaults import nested
 from core.types import Embedding, Layer, Linear
+from hardware.errors import ExplorerError
 
 # The methods whose stored weights say plain numbers that can be written down (the transform `dequantize`).
 RESTORED = frozenset(

@@ -11,8 +11,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from core.errors import ExplorerError
 from core.types import Progress
+from hardware.errors import ExplorerError
 
 VERSION = 1
 _SEED = 0

@@ -11,7 +11,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from core.errors import ExplorerError
+from hardware.errors import ExplorerError
 
 LIMIT = 100_000_000  # bytes of a header, the format's own limit
 _AGAIN = "Copy or download it again."

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from core.dtypes import canonical_dtype
 from core.endpoints import store
-from core.errors import ExplorerError
 from core.types import ModelSpec
+from hardware.errors import ExplorerError
 
 N_WORDS = 128  # of the words that stand for random tokens where a server does not tokenize
 UNKNOWN = "unknown"

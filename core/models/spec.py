@@ -17,7 +17,6 @@ import msgspec
 
 from core import weight_files
 from core.dtypes import bytes_per_element, canonical_dtype, retype
-from core.errors import ExplorerError
 from core.layer_names import block_of, fit
 from core.models import (
     architectures,
@@ -45,6 +44,7 @@ from core.models.tensors import (
     safetensors_shapes,
 )
 from core.types import Attention, Embedding, ModelSpec
+from hardware.errors import ExplorerError
 
 __all__ = ["from_config", "from_gguf", "from_hf_folder", "from_onnx_folder", "read", "retype"]
 

@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 
-from core.errors import ExplorerError
 from core.models import gguf_file, gguf_tokenizer
 from core.models.identity import stamp
 from core.tokenizer_folder import chat_templates, read_json
 from core.types import ModelEntry
+from hardware.errors import ExplorerError
 
 _SWITCH = re.compile(r"\b(enable_thinking|thinking)\b")
 

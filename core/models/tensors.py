@@ -15,10 +15,10 @@ import msgspec
 
 from core import weight_files
 from core.dtypes import canonical_dtype, is_quantized
-from core.errors import ExplorerError
 from core.layer_names import block_of, canonical_hf, fit, kind_of
 from core.models import safetensors_file
 from core.types import Aside, Elementwise, Embedding, Layer, Linear, ModelSpec, Record
+from hardware.errors import ExplorerError
 
 # In a weight's place or beside it: "torch-int", GPTQ and AWQ, compressed-tensors and FP8, bitsandbytes, MLX, HQQ.
 _BESIDE = re.compile(

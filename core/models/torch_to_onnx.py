@@ -30,10 +30,10 @@ from typing import Any
 import msgspec
 
 from core import engine, weight_files
-from core.errors import ExplorerError
 from core.library_tokenizer import save
 from core.models import onnx_blocks
 from core.tokenizer_folder import read_json, tokenizer_file
+from hardware.errors import ExplorerError
 
 OPSET = 23
 SOURCE = "pkg.torch.onnx.stack_trace"

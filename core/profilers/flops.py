@@ -9,8 +9,8 @@ import time
 from collections.abc import Iterator
 from typing import Any, Literal
 
-from core.errors import ExplorerError
 from core.types import Counted, Phase, Profiler, Session, Step, Warned, counting
+from hardware.errors import ExplorerError
 
 
 class FlopsAttachment:

@@ -15,8 +15,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from core.errors import ExplorerError
 from core.types import ForwardCost, ForwardTime, Phase, Profiler, Session, Step, Warned
+from hardware.errors import ExplorerError
 
 SIZES = (1, 2, 4, 8, 16, 32, 64)
 SERIES, LENGTH = 6, 4  # of each size; forwards after each other, without the first

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from core.charts.many_runs import Bar, side_by_side
-from core.errors import ExplorerError
 from core.report.figures import NONE, between, times, with_interval
 from core.report.page import Section, Table, html
 from core.studies.many_runs import Line, View
 from core.studies.measures import MEASURES
+from hardware.errors import ExplorerError
 
 FIRST = ("tok_per_s", "ttft_s", "latency_s", "peak_memory_bytes", "flops", "joules")
 MARKS = {"best": " ★", "not shown to differ": " ≈", "behind": ""}

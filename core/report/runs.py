@@ -16,13 +16,13 @@ from core.charts.curves import curve
 from core.charts.labels import distinct, numbered, si
 from core.charts.roofline import roofline
 from core.charts.timeline import memory_timeline, token_timeline
-from core.errors import ExplorerError
 from core.report.figures import NONE, shown
 from core.report.page import Section, Table, html
 from core.runs.ceilings import ceilings_of
 from core.runs.compare import differences, headlines, ratios, settings
 from core.runs.store import Run
 from core.types import Generate, Request, Result
+from hardware.errors import ExplorerError
 
 TOP = 20  # layers in the table
 MOST_RUNS = 12

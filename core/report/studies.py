@@ -8,7 +8,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from core.errors import ExplorerError
 from core.paths import data_dir
 from core.report import architectures, benchmark, ladder, searches, sweeps
 from core.report.study_bundle import bundle
@@ -20,6 +19,7 @@ from core.studies import sweep as sweeping
 from core.studies.findings import Findings
 from core.studies.plan import Architectures, FreeShapes, Search, Sweep
 from core.types import to_json
+from hardware.errors import ExplorerError
 
 FORMATS = ("html", "notexts.html", "zip", "notexts.zip", "json", "csv")
 

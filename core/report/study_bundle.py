@@ -16,7 +16,6 @@ from typing import Any
 
 import msgspec
 
-from core.errors import ExplorerError
 from core.paths import data_dir
 from core.report.bundle_for_others import LEFT_OUT, clean, request_for_others, shared_bundle
 from core.report.private import scrubbed
@@ -27,6 +26,7 @@ from core.studies.ledger import State
 from core.studies.plan import Search, Study, Sweep
 from core.studies.search import judged_key
 from core.types import from_json, to_json
+from hardware.errors import ExplorerError
 from hardware.files import write_whole
 
 FORMAT = "roofscope-study-1"

@@ -13,8 +13,8 @@ from typing import Annotated
 
 import msgspec
 
-from core.errors import ExplorerError
 from core.types import Record, from_json, to_json
+from hardware.errors import ExplorerError
 
 FILE = "about.json"
 MOST_NAME, MOST_NOTE = 80, 2000  # characters

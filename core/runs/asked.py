@@ -12,10 +12,10 @@ from typing import Any
 
 from core import plugins
 from core.dtypes import canonical_dtype
-from core.errors import ExplorerError
 from core.plugins import settings
 from core.runs.recording import Recording, length
 from core.types import Generate, Request, Setup
+from hardware.errors import ExplorerError
 
 Tell = Callable[[Setup], Any]
 

@@ -14,8 +14,8 @@ from typing import Annotated
 
 import msgspec
 
-from core.errors import ExplorerError
 from core.types import Record, Request, Words, from_json, to_json
+from hardware.errors import ExplorerError
 
 FOLDER = "chats"
 MOST_BYTES = 50_000_000  # of a file that can be one

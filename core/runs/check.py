@@ -6,7 +6,6 @@ from pathlib import Path
 
 from core import plugins
 from core.endpoints import store
-from core.errors import ExplorerError
 from core.models import catalogue, chat, derived
 from core.models.templates import templates_of
 from core.runs.lineage import is_of
@@ -25,6 +24,7 @@ from core.types import (
     Task,
     generates,
 )
+from hardware.errors import ExplorerError
 from hardware.memory import available_bytes
 
 TIGHT = 0.85  # of the free memory

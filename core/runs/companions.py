@@ -8,9 +8,9 @@ import msgspec
 
 from core import plugins
 from core.dtypes import is_quantized
-from core.errors import ExplorerError
 from core.plugins import settings
 from core.types import Evaluate, Generate, Request, Session
+from hardware.errors import ExplorerError
 
 PROBE = "The quick brown fox: 3.14 + x_1 = {'é': [世界]}\n\n\tdef f(n):\r\n  return n**2  # 🌍"
 N_PROBED_IDS = 512

@@ -12,11 +12,11 @@ from typing import Any
 import msgspec
 
 from core import plugins
-from core.errors import ExplorerError
 from core.plugins import settings
 from core.stats.paired import ALPHA, Comparison, compare, holm, noninferiority
 from core.stats.pairing import Pairing, pair
 from core.types import Evaluate, Metric, Record, Request, Result
+from hardware.errors import ExplorerError
 
 NOT_VERIFIED = "Not verified: a run made before questions were fingerprinted is paired by the items' names alone."
 

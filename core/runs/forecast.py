@@ -17,7 +17,6 @@ from core.analysis.designs import Case, Design, this_machine
 from core.analysis.predict import Expected, Prediction
 from core.analysis.predict_here import Overhead, PredictionHere, arithmetic_dtype, for_weights, predict_local
 from core.dtypes import canonical_dtype
-from core.errors import ExplorerError
 from core.runs import overheads as own_runs
 from core.runs.ceilings import kept
 from core.runs.overheads import Overheads
@@ -26,6 +25,7 @@ from core.runs.store import Store
 from core.types import Backend, Generate, ModelSpec, Request
 from hardware.ceilings import Ceilings
 from hardware.detect import usable_cores
+from hardware.errors import ExplorerError
 
 CACHE_OPTION = "kv_dtype"  # of a backend whose cache may have a number format of its own
 

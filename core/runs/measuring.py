@@ -17,9 +17,9 @@ from pathlib import Path
 import msgspec
 from filelock import FileLock, Timeout
 
-from core.errors import ExplorerError
 from core.runs.owner import Owner
 from core.types import from_json
+from hardware.errors import ExplorerError
 
 LOCK, NOTE = "measuring.lock", "measuring.json"
 SPOILED = "Two measurements at once would spoil both."

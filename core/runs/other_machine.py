@@ -17,9 +17,9 @@ from collections.abc import Callable
 from typing import Any
 
 from core.endpoints.address import Address, address
-from core.errors import ExplorerError
 from core.runs.store import Run, Store
 from core.types import GOING, Request, to_json
+from hardware.errors import ExplorerError
 
 PORT = 8765  # of `roofscope serve`
 POLL_S = 0.5

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from core.analysis.bottlenecks import Ceiling
 from core.analysis.implied import Implied, Part, Timing, implied, network, typical
 from core.analysis.work import kv_bytes_per_token, n_active_params, total, work
-from core.errors import ExplorerError
 from core.runs.store import Store
 from core.types import ModelSpec, Record, Result
+from hardware.errors import ExplorerError
 
 MOST = 400  # runs that are looked at
 

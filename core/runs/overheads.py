@@ -16,12 +16,12 @@ import msgspec
 
 from core.analysis.predict_here import Observation, Overhead, arithmetic_dtype, fit_overhead, observe, typical
 from core.dtypes import canonical_dtype
-from core.errors import ExplorerError
 from core.runs.ceilings import ran_on
 from core.runs.recording import Recording
 from core.runs.store import Run, Store
 from core.types import Forwards, Generate, Record, Step, from_json, to_json
 from hardware.ceilings import Ceilings
+from hardware.errors import ExplorerError
 from hardware.files import write_whole
 
 FOLDER = "overheads"

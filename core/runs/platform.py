@@ -11,9 +11,9 @@ import msgspec
 
 from core.endpoints import monitoring, vertex
 from core.endpoints.monitoring import Platform
-from core.errors import ExplorerError
 from core.runs.store import PLATFORM, Run
 from core.types import Pass, from_json, to_json
+from hardware.errors import ExplorerError
 from hardware.files import write_whole
 
 

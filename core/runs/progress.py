@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from typing import Literal, TypeVar
 
 from core import plugins
-from core.errors import ExplorerError
 from core.runs.recording import Recording
 from core.types import Derive, Done, Evaluate, Event, Failed, Generate, Loaded, Memory, Pass, Record, Request
+from hardware.errors import ExplorerError
 
 T = TypeVar("T")
 STAGES = ("queued", "loading", "warm-up", "live", "timing", "profiling", "evaluating", "making", "finished")

@@ -20,10 +20,10 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from core.errors import ExplorerError
 from core.runs.other_machine import POLL_S, LostMachineError, OtherMachine
 from core.runs.store import FORMAT, Run, Store
 from core.types import GOING, Request, from_json, to_json
+from hardware.errors import ExplorerError
 
 RESOURCE, LABEL = "machine", "host"
 PREFIX = "ray"

@@ -18,7 +18,6 @@ import msgspec
 from core import plugins
 from core.bounds import checked
 from core.dtypes import canonical_dtype
-from core.errors import ExplorerError
 from core.models import artifacts, catalogue, spec
 from core.models.identity import stamp
 from core.plugins import settings
@@ -35,6 +34,7 @@ from core.types import (
     Strategy,
     to_json,
 )
+from hardware.errors import ExplorerError
 
 _CORRECT = "Correct it and run again."
 

@@ -24,13 +24,13 @@ import msgspec
 from filelock import FileLock, Timeout
 
 from core import plugins
-from core.errors import ExplorerError
 from core.runs.check import check
 from core.runs.exit_reason import LOG_LINES, explained
 from core.runs.measuring import LOCK, BusyError, holder
 from core.runs.resolve import Resolved, resolve
 from core.runs.store import Run, Store
 from core.types import Derive, Done, Event, Failed, Request, Scalar, Warned
+from hardware.errors import ExplorerError
 from hardware.priority import spawn
 from hardware.process import patient
 

@@ -14,7 +14,6 @@ import msgspec
 import numpy as np
 
 from core import plugins
-from core.errors import ExplorerError
 from core.runs.progress import Stage, stage
 from core.runs.recording import OUTSIDE, Recording, length
 from core.types import (
@@ -34,6 +33,7 @@ from core.types import (
     Step,
     Warned,
 )
+from hardware.errors import ExplorerError
 
 NEWEST = 10  # earlier runs that are looked at
 SEEN_S, SEEN_SHARE = 3.0, 0.05  # before what is left can be told from a run's own pace

@@ -24,7 +24,6 @@ from typing import Any
 
 import msgspec
 
-from core.errors import ExplorerError
 from core.runs import about, old_form
 from core.runs.about import About
 from core.runs.ceilings import adopt, ceilings_of
@@ -35,6 +34,7 @@ from core.runs.stages import spent
 from core.runs.summarize import summarize
 from core.runs.verdicts import with_verdicts
 from core.types import Done, Event, Failed, Request, Result, RunStatus, from_json, to_json
+from hardware.errors import ExplorerError
 from hardware.files import UNREADABLE, removed, sync, written_s
 
 PLATFORM = "platform.json"  # what the cloud said later of the time of a run

@@ -11,7 +11,6 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request as Asked
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
-from core.errors import ExplorerError
 from core.runs.runner import Runner
 from core.runs.store import Store
 from core.service import openai_routes, problems, run_routes
@@ -21,6 +20,7 @@ from core.service.guard import LOOPBACK, Guard
 from core.service.offer import Offer, requests
 from core.service.problems import ProblemError, problem_of
 from core.types import Record
+from hardware.errors import ExplorerError
 
 ABOUT = (
     "Where a local language model's time, memory and energy go. /api is Roofscope's own; /v1 answers as OpenAI's API "

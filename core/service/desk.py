@@ -20,7 +20,6 @@ import msgspec
 
 from core import plugins
 from core.bounds import checked
-from core.errors import ExplorerError
 from core.runs.check import check
 from core.runs.exit_reason import explained
 from core.service.answerer import Answerer
@@ -28,6 +27,7 @@ from core.service.problems import ProblemError
 from core.service.tally import Tally
 from core.types import Generate, Request, Scalar, to_json
 from core.worker.answering import LAST, Began, Ended, Piece, Question, Refused, Said, Value
+from hardware.errors import ExplorerError
 
 INSIST_S = 10.0  # after which a process that does not notice that nobody waits is killed
 FIRST_GUESS_S = 5.0  # how long an answer takes, before there was one

@@ -10,9 +10,9 @@ from typing import Any
 
 from starlette.responses import Response
 
-from core.errors import ExplorerError
 from core.runs.measuring import BusyError
 from core.types import to_json
+from hardware.errors import ExplorerError
 
 TITLES = {
     400: "Bad request",

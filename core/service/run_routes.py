@@ -17,7 +17,6 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request as Asked
 from starlette.responses import Response, StreamingResponse
 
-from core.errors import ExplorerError
 from core.models import catalogue
 from core.paths import data_dir
 from core.report.run_forms import export_run
@@ -35,6 +34,7 @@ from hardware.catalogue import devices
 from hardware.ceilings import Ceilings
 from hardware.detect import Machine, machine, usable_cores
 from hardware.device import Device
+from hardware.errors import ExplorerError
 
 POLL_S = 0.1
 PING_S = 15.0

@@ -7,12 +7,12 @@ from typing import Literal
 import msgspec
 
 from core.analysis.search import Range
-from core.errors import ExplorerError
 from core.stats.intervals import Interval, Ratio
 from core.stats.rank import Regret
 from core.studies.plan import Architectures
 from core.types import Record, from_json
 from hardware.detect import Machine
+from hardware.errors import ExplorerError
 
 FILE = "architectures.json"
 Role = Literal["whole", "chosen", "random", "masked"]

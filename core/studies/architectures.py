@@ -29,7 +29,6 @@ from core.analysis.predict import Figure, predict
 from core.analysis.search import Constraint, OutOfTimeError, Range, miss
 from core.analysis.work import n_active_params
 from core.dtypes import retype
-from core.errors import ExplorerError
 from core.evals._texts import documents
 from core.models import catalogue, derived
 from core.models.cut_spec import check_cuttable, cut_spec
@@ -52,6 +51,7 @@ from hardware.catalogue import find as find_device
 from hardware.child import Child
 from hardware.detect import usable_cores
 from hardware.device import Device
+from hardware.errors import ExplorerError
 
 TRAINING: dict[str, Scalar] = {
     "texts": 160,

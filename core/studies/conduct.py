@@ -11,7 +11,6 @@ from typing import Any
 import msgspec
 
 from core import plugins
-from core.errors import ExplorerError
 from core.models import catalogue, derived
 from core.paths import data_dir
 from core.runs.lineage import is_of
@@ -22,6 +21,7 @@ from core.runs.store import Store
 from core.studies.ledger import Ledger, Say, folder_of
 from core.studies.plan import Evaluation, Plan, Recipe
 from core.types import Derive, Evaluate, Generate, Record, Request, Result
+from hardware.errors import ExplorerError
 
 START_S = 8.0  # of an evaluated variant: a process, a model, the first forward
 LEAST_ITEMS = 20

@@ -13,13 +13,13 @@ from core.analysis.predict import Figure
 from core.analysis.predict_here import PredictionHere
 from core.analysis.search import Range
 from core.analysis.work import total, work
-from core.errors import ExplorerError
 from core.runs.check import estimate
 from core.runs.forecast import Here, lengths
 from core.runs.resolve import Resolved
 from core.runs.store import Store
 from core.types import Generate
 from hardware.detect import usable_cores
+from hardware.errors import ExplorerError
 
 NOMINAL_BYTES_PER_S, NOMINAL_FLOP_PER_S = 10e9, 50e9
 START_S = 3.0  # of a run: a process or a message to it, and the wait until the machine is quiet

@@ -21,7 +21,6 @@ import msgspec
 from core.analysis.free_shapes import Sizes, config, excess, figures, refused
 from core.analysis.search import Constraint, miss
 from core.dtypes import canonical_dtype
-from core.errors import ExplorerError
 from core.models.spec import from_config
 from core.paths import data_dir
 from core.runs.runner import Runner
@@ -33,6 +32,7 @@ from core.studies.plan import FreeShapes
 from core.types import Record, Scalar, to_json
 from hardware.catalogue import find as find_device
 from hardware.device import Device
+from hardware.errors import ExplorerError
 
 LIMITS = ("tok_per_s", "tpot_s", "ttft_s", "latency_s", "peak_memory_bytes", "n_params")
 POPULATION = 32

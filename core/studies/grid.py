@@ -18,9 +18,9 @@ from typing import Any
 import msgspec
 
 from core import plugins
-from core.errors import ExplorerError
 from core.studies.plan import Axis, Sweep
 from core.types import Generate, Record, Request, Scalar, to_json
+from hardware.errors import ExplorerError
 
 LOADING = ("model", "backend", "dtype", "kv_dtype", "threads", "batch")  # each value is a load of its own
 WITHIN = ("strategy", "prompt_tokens", "new_tokens")

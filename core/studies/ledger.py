@@ -16,7 +16,6 @@ import msgspec
 from filelock import FileLock, Timeout
 
 from core.analysis.search import Range
-from core.errors import ExplorerError
 from core.paths import data_dir
 from core.runs.measuring import ASKED_S, SPOILED, BusyError
 from core.runs.other_machine import LostMachineError
@@ -24,6 +23,7 @@ from core.runs.store import Run, Store
 from core.studies import old_form
 from core.studies.plan import NAMED, Study
 from core.types import Record, Request, Result, Scalar, to_json
+from hardware.errors import ExplorerError
 from hardware.files import write_whole
 
 P = TypeVar("P", bound=Study)

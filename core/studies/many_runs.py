@@ -15,7 +15,6 @@ import msgspec
 from core import plugins
 from core.analysis.predict import Figure
 from core.charts.labels import distinct, numbered
-from core.errors import ExplorerError
 from core.models import catalogue
 from core.runs.ceilings import ran_on
 from core.runs.forecast import lengths
@@ -30,6 +29,7 @@ from core.studies.plan import Axis, Sweep
 from core.studies.sweep import planned
 from core.types import Generate, Record, Request, Result
 from hardware.detect import machine_id
+from hardware.errors import ExplorerError
 
 FAMILIES = ("bert-base-uncased", "distilbert-base-uncased", "mobilebert-uncased", "gpt2", "smollm2-135m")
 MOST = 60  # runs that are read at once

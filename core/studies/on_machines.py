@@ -8,10 +8,10 @@ from typing import TypeVar
 
 import msgspec
 
-from core.errors import ExplorerError
 from core.runs.other_machine import OtherMachine
 from core.studies.ledger import Ledger, Say
 from core.studies.plan import Benchmark, Plan, Sweep
+from hardware.errors import ExplorerError
 
 P = TypeVar("P", Plan, Benchmark, Sweep)
 STOP_S = 30.0  # for what a stopped machine measured to come home

@@ -33,7 +33,6 @@ from core.analysis.search import (
     miss_rate,
 )
 from core.charts.labels import si
-from core.errors import ExplorerError
 from core.models import catalogue
 from core.paths import data_dir
 from core.runs.asked import unlike
@@ -48,6 +47,7 @@ from core.studies.measures import MEASURES, Measure, typical, values_of
 from core.studies.plan import Axis, Floor, Search
 from core.studies.sweep import catalogue_name, expectations, refusals
 from core.types import Evaluate, Record, Request, Result, Scalar, to_json
+from hardware.errors import ExplorerError
 
 FINALISTS = 4
 QUALITY = "quality"  # the name of the floor's metric among a cell's figures

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import msgspec
 
-from core.errors import ExplorerError
 from core.paths import data_dir
 from core.runs import detached
 from core.runs.detached import launch, owner_of
@@ -23,6 +22,7 @@ from core.studies.findings import Findings
 from core.studies.plan import Architectures, FreeShapes, Search, Sweep
 from core.studies.standings import Standings
 from core.types import Record, to_json
+from hardware.errors import ExplorerError
 from hardware.files import written_s
 
 RECORDED = Path(__file__).with_name("recorded")

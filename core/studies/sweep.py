@@ -17,7 +17,6 @@ from typing import Any, Literal
 
 from core import plugins
 from core.analysis.eta import Eta, remaining
-from core.errors import ExplorerError
 from core.models import catalogue
 from core.paths import data_dir
 from core.runs.asked import unlike
@@ -34,6 +33,7 @@ from core.studies.measures import MEASURES, latency_s, typical, values_of
 from core.studies.on_machines import on_all
 from core.studies.plan import Axis, Limits, Sweep
 from core.types import Record, Request, Scalar, to_json
+from hardware.errors import ExplorerError
 
 MOST_ROUNDS = 20  # of a cell whose interval stays wide
 PAUSE = 2  # failures in a row in one backend

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from core.errors import ExplorerError
+from hardware.errors import ExplorerError
 
 NAME = "checkpoint.pt"
 

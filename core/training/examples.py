@@ -9,7 +9,7 @@ from itertools import islice
 import numpy as np
 
 from core.domains.questions import Question
-from core.errors import ExplorerError
+from hardware.errors import ExplorerError
 
 GROUP = 8  # batches
 

@@ -14,9 +14,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from core.errors import ExplorerError
 from core.training import checkpoint
 from core.types import Job
+from hardware.errors import ExplorerError
 
 WARM_UP = 0.04  # share of the training
 CHECKPOINT_S = 120.0

@@ -14,8 +14,8 @@ from typing import Any
 import msgspec
 
 from core.domains import Question, Stream
-from core.errors import ExplorerError
 from core.types import Job
+from hardware.errors import ExplorerError
 
 FILE = "questions.jsonl"
 CHUNK = 32  # questions that are written at a time

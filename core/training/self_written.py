@@ -7,10 +7,10 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from core.errors import ExplorerError
 from core.training import greedy
 from core.training.examples import Example
 from core.types import Job
+from hardware.errors import ExplorerError
 
 CHUNK = 128  # prompts between two lines of the file
 

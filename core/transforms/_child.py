@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from core.errors import ExplorerError
 from hardware.child import Child
+from hardware.errors import ExplorerError
 
 
 def run(module: str, arguments: list[str], tell: Callable[[dict[str, Any] | None], None]) -> int:

@@ -19,7 +19,6 @@ from typing import Any
 import msgspec
 
 from core import engine
-from core.errors import ExplorerError
 from core.library_tokenizer import library_tokenizer
 from core.models import spec as specs
 from core.transforms import _cutting
@@ -27,6 +26,7 @@ from core.transforms import _torch_model as torch_model
 from core.transforms._cutting import Cutting, left
 from core.transforms._widths import shape_of
 from core.types import ModelEntry, Record, Source
+from hardware.errors import ExplorerError
 
 WINDOW = 256  # tokens of a text at most
 

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from core import weight_files
-from core.errors import ExplorerError
 from core.layer_names import block_of, canonical_hf
 from core.transforms import _hf_folder
 from core.transforms._calibration import sequences
 from core.types import Job, Linear, ModelSpec, Source
+from hardware.errors import ExplorerError
 
 DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from core import domains
-from core.errors import ExplorerError
 from core.library_tokenizer import library_tokenizer
 from core.models.chat import render
 from core.tokenizer_folder import additions, named
@@ -19,6 +18,7 @@ from core.training.loop import Budget, Report
 from core.training.packing import plain_attention
 from core.training.questions import Questions
 from core.types import Attention, Job, ModelSpec, Source
+from hardware.errors import ExplorerError
 
 TYPICAL = 100  # examples by whose answers the room for an answer is measured
 

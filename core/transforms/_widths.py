@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from core.errors import ExplorerError
 from core.transforms import _torch_model as torch_model
 from core.types import Attention, Job, Linear, ModelSpec, Record, Source
+from hardware.errors import ExplorerError
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "granite", "smollm3")
 

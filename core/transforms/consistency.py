@@ -13,7 +13,6 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from msgspec import Meta
 
-from core.errors import ExplorerError
 from core.training import losses, states
 from core.training.examples import Batches, Example
 from core.training.loop import Objective, train
@@ -21,6 +20,7 @@ from core.training.packing import pack
 from core.training.self_written import written
 from core.transforms import _torch_model, _tuning
 from core.types import Job, ModelSpec, Outcome, Record, Source, Transform, Words
+from hardware.errors import ExplorerError
 
 COLLAPSE = 0.4  # fall of the accuracy: the first hundred steps cost a tenth or two, which comes back
 

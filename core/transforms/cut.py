@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from core.errors import ExplorerError
 from core.transforms import _cutting
 from core.transforms import _torch_model as torch_model
 from core.transforms._cutting import Cutting, left
 from core.transforms._widths import check_family, shape_of
 from core.types import Job, ModelSpec, Outcome, Source, Transform
+from hardware.errors import ExplorerError
 
 
 class Cut:

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from core import weight_files
-from core.errors import ExplorerError
 from core.models.precision import RESTORED, Declared, declared
 from core.models.spec import stored_dtype
 from core.transforms import _hf_folder, _stored_matrix
 from core.transforms import _torch_model as torch_model
 from core.types import Job, ModelSpec, Outcome, Record, Source, Transform
+from hardware.errors import ExplorerError
 
 EXACT_IN_BF16 = ("mxfp4", "mxfp8")  # of few significant bits, times powers of two
 DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}

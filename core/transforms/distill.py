@@ -14,7 +14,6 @@ from typing import Annotated, Any
 import numpy as np
 from msgspec import Meta
 
-from core.errors import ExplorerError
 from core.library_tokenizer import library_tokenizer
 from core.training import losses
 from core.training.examples import Batches, Example
@@ -23,6 +22,7 @@ from core.training.packing import pack, plain_attention
 from core.training.self_written import written
 from core.transforms import _blocks, _calibration, _torch_model, _tuning
 from core.types import Job, ModelSpec, Outcome, Record, Source, Transform, Words
+from hardware.errors import ExplorerError
 
 SEED_TOKENS = (4, 16)  # how long the beginnings of free text are
 SAMPLED_SHARE = 0.1  # of the student's weights may be zero by chance; more are a pattern

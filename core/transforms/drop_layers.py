@@ -12,10 +12,10 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from core.errors import ExplorerError
 from core.transforms import _blocks
 from core.transforms import _torch_model as torch_model
 from core.types import Job, ModelSpec, Outcome, Record, Source, Transform
+from hardware.errors import ExplorerError
 
 
 class Dropping(Record):

@@ -20,12 +20,12 @@ from typing import Annotated, Any
 import numpy as np
 from msgspec import Meta
 
-from core.errors import ExplorerError
 from core.training import greedy
 from core.training.examples import Batches, Example
 from core.training.loop import Objective, train
 from core.transforms import _torch_model, _tuning
 from core.types import Job, ModelSpec, Outcome, Record, Source, Transform, Words
+from hardware.errors import ExplorerError
 
 FILE, KEY = "exit_heads.safetensors", "exit_heads"
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")  # those that can leave early

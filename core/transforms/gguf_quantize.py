@@ -14,10 +14,10 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, Literal
 
-from core.errors import ExplorerError
 from core.models import gguf_file
 from core.transforms import _child
 from core.types import Job, ModelSpec, Outcome, Record, Source, Transform
+from hardware.errors import ExplorerError
 
 K_BLOCK = 256  # weights in a block of the K types and of IQ4_XS
 FLOATS = ("F32", "F16", "BF16")

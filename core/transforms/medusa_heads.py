@@ -16,12 +16,12 @@ from typing import Annotated, Any
 from msgspec import Meta
 
 from core import domains
-from core.errors import ExplorerError
 from core.library_tokenizer import library_tokenizer
 from core.training import greedy, loop
 from core.transforms import _head_training as training
 from core.transforms import _torch_model, _tuning
 from core.types import Attention, Job, ModelSpec, Outcome, Record, Source, Transform, Words
+from hardware.errors import ExplorerError
 
 FILE, KEY = "medusa_heads.safetensors", "medusa_heads"
 RANKS = 10  # guesses of a head whose accuracy is measured

@@ -16,10 +16,10 @@ import time
 from pathlib import Path
 from typing import Any, Literal
 
-from core.errors import ExplorerError
 from core.models import formats
 from core.transforms import _child
 from core.types import Job, ModelSpec, Outcome, Record, Source, Transform
+from hardware.errors import ExplorerError
 
 _SUFFIXES = {"weights_8bit": "w8", "weights_4bit": "w4", "dynamic_int8": "dynamic-int8"}
 

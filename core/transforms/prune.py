@@ -17,9 +17,9 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
-from core.errors import ExplorerError
 from core.transforms import _torch_model as torch_model
 from core.types import Job, Linear, ModelSpec, Outcome, Record, Source, Transform
+from hardware.errors import ExplorerError
 
 LARGEST_FLOAT = 0x7F7FFFFF  # as an integer
 

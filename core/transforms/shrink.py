@@ -13,10 +13,10 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from core.errors import ExplorerError
 from core.transforms import _torch_model as torch_model
 from core.transforms._widths import Shape, check_family, contributions, narrow, shape_of, widths_config
 from core.types import Job, ModelSpec, Outcome, Record, Source, Transform
+from hardware.errors import ExplorerError
 
 MULTIPLE = 32  # MLP widths stay multiples of it where they were: the blocks of 4-bit formats
 

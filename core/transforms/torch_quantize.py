@@ -16,12 +16,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from core.errors import ExplorerError
 from core.layer_names import canonical_hf
 from core.transforms import _hf_folder
 from core.transforms import _torch_model as torch_model
 from core.transforms._integers import int4_groups, int8_rows
 from core.types import Job, ModelSpec, Outcome, Record, Source, Transform
+from hardware.errors import ExplorerError
 
 ROWS = 16  # the int4 kernel takes so many output rows at a time
 

@@ -23,7 +23,6 @@ import numpy as np
 from msgspec import Meta
 
 from core import engine, plugins
-from core.errors import ExplorerError
 from core.models.identity import stamp
 from core.runs.companions import same_tokenizer
 from core.runs.measuring import BusyError, answering
@@ -51,6 +50,7 @@ from core.worker.sessions import Opened, Sessions
 from core.worker.stop_texts import StopTexts
 from core.worker.subject import ModelUnderTest
 from core.worker.text import TextStream
+from hardware.errors import ExplorerError
 
 WHAT = "an answer of the service"
 Int64 = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]  # what crosses a pipe

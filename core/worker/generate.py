@@ -18,7 +18,6 @@ import numpy as np
 
 from core import plugins
 from core.analysis.disturbance import Verdict
-from core.errors import ExplorerError
 from core.runs.companions import same_tokenizer
 from core.runs.passes import verdict
 from core.types import (
@@ -53,6 +52,7 @@ from core.worker.silence import await_calm, show_first, silence
 from core.worker.text import TextStream
 from hardware import load
 from hardware.detect import machine
+from hardware.errors import ExplorerError
 from hardware.process import resident
 
 THINKING = ("enable_thinking", "thinking")  # what templates call the switch

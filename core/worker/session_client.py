@@ -23,11 +23,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core import plugins
-from core.errors import ExplorerError
 from core.runs.exit_reason import LOG_LINES, explained
 from core.types import Ids, Ledger, Logits, ModelSpec, Record, Request, Session, Setup
 from core.worker import frames
 from core.worker.journal import Teller, Witness
+from hardware.errors import ExplorerError
 from hardware.process import patient
 
 ROOT = Path(__file__).parents[2]

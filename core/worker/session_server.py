@@ -18,12 +18,12 @@ import msgspec
 import numpy as np
 
 from core import engine
-from core.errors import ExplorerError
 from core.runs.resolve import resolve
 from core.types import Logits, PhaseName, Request, Session, chat_templates, special_tokens
 from core.worker import frames
 from core.worker.session_client import About
 from core.worker.sessions import load
+from hardware.errors import ExplorerError
 
 CARRIED = frozenset({"forward", "cache", "rollback", "rewind", "batch"})  # what crosses the pipe
 PASSED_ON = frozenset({"encode", "decode", "commit", "rewind", "reset", "sync"})

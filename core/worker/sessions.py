@@ -14,13 +14,13 @@ from typing import Any
 import msgspec
 
 from core import engine
-from core.errors import ExplorerError
 from core.models.identity import identity
 from core.runs.resolve import Resolved, resolve
 from core.types import ModelEntry, Request, Session
 from core.worker.journal import Teller, Witness
 from core.worker.session_client import SessionClient, open_in_own_process
 from hardware.child import Child
+from hardware.errors import ExplorerError
 from hardware.process import resident
 
 

@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core import plugins
-from core.errors import ExplorerError
 from core.types import (
     Counts,
     Generation,
@@ -26,6 +25,7 @@ from core.types import (
     together,
 )
 from core.worker.drive import drive
+from hardware.errors import ExplorerError
 
 NOTHING = np.empty((0, 0), dtype=np.float32)
 CHUNK = 128  # tokens whose logits are held at once: 25 MB for a vocabulary of 49 152

@@ -23,7 +23,6 @@ import msgspec
 
 from core import engine, plugins
 from core.endpoints import store as endpoints
-from core.errors import ExplorerError
 from core.models import catalogue
 from core.runs.measuring import measuring
 from core.runs.store import Run, Store
@@ -35,6 +34,7 @@ from core.worker.session_client import LostError
 from core.worker.sessions import Sessions
 from core.worker.transform import derive
 from hardware import load
+from hardware.errors import ExplorerError
 
 LEAVE_AFTER_S = 5.0
 PERFORM = {Generate: measure, Evaluate: evaluate, Derive: derive}

@@ -14,9 +14,9 @@ from core.community.gather import row_of
 from core.community.picture import picture
 from core.community.row import Row, encoded
 from core.community.row_store import RowStore
-from core.errors import ExplorerError
 from core.paths import data_dir
 from core.studies import many_runs
+from hardware.errors import ExplorerError
 from pages.ui import text
 from pages.ui.choices import select
 from pages.ui.figure import figure

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import streamlit as st
 
-from core.errors import ExplorerError
 from core.report.study_bundle import load_any
 from core.runs.history import matching
+from hardware.errors import ExplorerError
 from pages.ui import text
 from pages.ui.history_table import history_table
 from pages.ui.page import empty, fault, guard, page

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import streamlit as st
 
-from core.errors import ExplorerError
 from core.report.studies import export_study
 from core.studies import study_store
 from core.studies.findings import Findings
 from core.studies.standings import Standings
 from core.studies.study_list import KINDS
+from hardware.errors import ExplorerError
 from pages.ui.benchmark_view import draw_benchmark
 from pages.ui.ladder_view import draw_ladder
 from pages.ui.page import fault, guard, nothing_yet, page

@@ -10,8 +10,8 @@ import streamlit as st
 from core.endpoints import store, vertex
 from core.endpoints.flavours import LABELS, ServedModel
 from core.endpoints.store import Endpoint
-from core.errors import ExplorerError
 from core.models import catalogue
+from hardware.errors import ExplorerError
 from pages.ui import text
 from pages.ui.implied_view import draw_implied
 from pages.ui.links import link

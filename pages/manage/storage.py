@@ -8,7 +8,7 @@ from typing import Any
 import streamlit as st
 
 from core import storage
-from core.errors import ExplorerError
+from hardware.errors import ExplorerError
 from pages.ui import text
 from pages.ui.choices import select
 from pages.ui.page import fault, guard, page

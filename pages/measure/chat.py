@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import streamlit as st
 
-from core.errors import ExplorerError
 from core.paths import data_dir
 from core.runs import chats
 from core.runs.dialogue import ask
 from core.runs.store import Run
 from core.types import GOING, Generate, Request, Result
+from hardware.errors import ExplorerError
 from pages.ui import marks, text
 from pages.ui.chat_form import side_form, side_label
 from pages.ui.chat_state import Conversation, conversation, open_chat, publish

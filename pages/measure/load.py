@@ -5,10 +5,10 @@ from __future__ import annotations
 import streamlit as st
 
 from core.endpoints.address import address
-from core.errors import ExplorerError
 from core.loadtest.load_store import LoadStore
 from core.loadtest.plan import Plan, expected_s
 from core.paths import data_dir
+from hardware.errors import ExplorerError
 from pages.ui import text
 from pages.ui.choices import select
 from pages.ui.load_form import load_form

@@ -12,13 +12,13 @@ from core.advice.record import METRICS, Advice, Case, Lack, Loss, Silence
 from core.advice.rules import LABELS, advise
 from core.advice.score import Score, ordered, scores
 from core.advice.trial import ROUNDS
-from core.errors import ExplorerError
 from core.paths import data_dir
 from core.runs.ceilings import ran_on
 from core.runs.store import Run
 from core.stats.intervals import Interval
 from core.types import GOING
 from hardware.detect import machine_id
+from hardware.errors import ExplorerError
 from pages.ui import text
 from pages.ui.ceilings import THIS, kept_of, measure_panel, own_name, threads_of
 from pages.ui.links import link

@@ -11,11 +11,11 @@ import streamlit as st
 from core.analysis.roofline import roofs_of
 from core.charts.bandwidth import bandwidth_curve
 from core.charts.roofline import roofline
-from core.errors import ExplorerError
 from core.paths import data_dir
 from hardware import catalogue
 from hardware.detect import usable_cores
 from hardware.device import DTYPES, Device, Kind, validate
+from hardware.errors import ExplorerError
 from hardware.files import UNREADABLE
 from pages.ui import text
 from pages.ui.ceilings import THIS, kept, measure_panel, this_machine

@@ -11,13 +11,13 @@ from core import plugins
 from core.analysis.calibrate import MethodError, calibration_table
 from core.analysis.predict import Figure, Prediction, predict
 from core.charts.intervals import Interval, intervals
-from core.errors import ExplorerError
 from core.models import catalogue as models
 from core.models import spec as specs
 from core.paths import data_dir
 from core.types import ModelSpec
 from hardware import catalogue
 from hardware.device import Device
+from hardware.errors import ExplorerError
 from hardware.published import runs
 from pages.ui import text
 from pages.ui.ceilings import THIS, this_machine

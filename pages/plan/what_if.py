@@ -13,12 +13,12 @@ from core.analysis.designs import FLOPS, Case, Design, Phase, PhaseName
 from core.analysis.time_parts import BANDWIDTH, POWER, Cache
 from core.analysis.what_if import BETTER, Metric
 from core.charts import what_if as charts
-from core.errors import ExplorerError
 from core.models import catalogue as models
 from core.paths import data_dir
 from core.types import ModelSpec
 from hardware import catalogue, prices
 from hardware.device import Device
+from hardware.errors import ExplorerError
 from hardware.prices import Price
 from pages.ui import text
 from pages.ui.ceilings import THIS

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import streamlit as st
 
-from core.errors import ExplorerError
 from core.models import catalogue
 from core.models.fetch import Download, plan
 from core.models.hub import DownloadPlan
 from core.types import ModelEntry
+from hardware.errors import ExplorerError
 from pages.ui import text
 from pages.ui.live import moving
 from pages.ui.models import spec_of

@@ -11,10 +11,10 @@ import msgspec
 import streamlit as st
 
 from core import plugins
-from core.errors import ExplorerError
 from core.runs.about import MOST_NAME, MOST_NOTE
 from core.runs.store import Run
 from core.types import Generate, Request, Result
+from hardware.errors import ExplorerError
 from pages.ui import text
 from pages.ui.forms import params_values
 from pages.ui.page import fault

@@ -20,7 +20,6 @@ from core.analysis.device_time import ideal_peak
 from core.analysis.roofline import Roof, ceiling_here, ceiling_of, roofs_here, roofs_of
 from core.analysis.under_roof import working_set_bytes
 from core.dtypes import canonical_dtype
-from core.errors import ExplorerError
 from core.paths import data_dir
 from core.runs.ceilings import ceilings_of, measure, ran_on
 from core.runs.ceilings import kept as ceilings_kept
@@ -30,6 +29,7 @@ from hardware import catalogue, ceilings
 from hardware.ceilings import Ceilings
 from hardware.detect import machine_id, usable_cores
 from hardware.device import Device
+from hardware.errors import ExplorerError
 from pages.ui import text
 from pages.ui.live import moving
 from pages.ui.page import fault

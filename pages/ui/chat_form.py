@@ -5,9 +5,9 @@ from __future__ import annotations
 import streamlit as st
 
 from core import plugins
-from core.errors import ExplorerError
 from core.models import catalogue
 from core.types import Generate, ModelEntry, Request, Sampling
+from hardware.errors import ExplorerError
 from pages.ui import text
 from pages.ui.models import architecture_line, model_picker, spec_of
 from pages.ui.page import fault

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 
 import streamlit as st
 
-from core.errors import ExplorerError
 from core.paths import data_dir
 from core.runs import chats
 from core.runs.chats import Chat, Turn
 from core.types import Request
+from hardware.errors import ExplorerError
 from pages.ui.page import fault
 from pages.ui.sequence import Sequence
 from pages.ui.state import remembered

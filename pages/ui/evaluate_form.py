@@ -7,11 +7,11 @@ from typing import Any
 import streamlit as st
 
 from core import plugins
-from core.errors import ExplorerError
 from core.plugins import settings
 from core.runs.check import can_evaluate
 from core.stats.sample_size import detectable_paired
 from core.types import Evaluate, Request, Scalar
+from hardware.errors import ExplorerError
 from pages.ui import text
 from pages.ui.choices import select
 from pages.ui.forms import params_form

@@ -13,11 +13,11 @@ from core.charts.roofline import roofline
 from core.endpoints import store as endpoints
 from core.endpoints.flavours import ServedModel
 from core.endpoints.store import Endpoint
-from core.errors import ExplorerError
 from core.models import catalogue
 from core.models.served import UNKNOWN, dtype_of
 from core.runs import over_lengths
 from core.types import ModelSpec
+from hardware.errors import ExplorerError
 from pages.ui import text
 from pages.ui.figure import figure
 from pages.ui.links import link

@@ -9,7 +9,6 @@ import msgspec
 import streamlit as st
 
 from core.analysis.decoding import frames
-from core.errors import ExplorerError
 from core.learn import progress, recorded
 from core.learn.lesson import (
     Beside,
@@ -38,6 +37,7 @@ from core.paths import data_dir
 from core.runs.demo import recorded_id
 from core.runs.store import Run
 from core.types import GOING, Generate, Request, Result
+from hardware.errors import ExplorerError
 from pages.ui import lecture, text
 from pages.ui.ceilings import kept_of, this_machine
 from pages.ui.figure import figure

@@ -7,10 +7,10 @@ from typing import Any, Literal
 import streamlit as st
 
 from core.endpoints import store
-from core.errors import ExplorerError
 from core.loadtest.lengths import lengths
 from core.loadtest.objectives import LABELS, NAMES, PRESETS, Objectives
 from core.loadtest.plan import Mode, Plan, check, levels_of
+from hardware.errors import ExplorerError
 from pages.ui import text
 from pages.ui.choices import select
 from pages.ui.page import fault

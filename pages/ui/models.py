@@ -6,9 +6,9 @@ from pathlib import Path
 
 import streamlit as st
 
-from core.errors import ExplorerError
 from core.models import catalogue, spec
 from core.types import Attention, ModelEntry, ModelSpec
+from hardware.errors import ExplorerError
 from pages.ui import text
 from pages.ui.choices import select
 from pages.ui.page import fault

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import streamlit as st
 
-from core.errors import ExplorerError, of_disk
+from hardware.errors import ExplorerError, of_disk
 from pages.ui import text
 from pages.ui.links import link
 from pages.ui.state import enter

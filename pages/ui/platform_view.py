@@ -7,9 +7,9 @@ import time
 import streamlit as st
 
 from core.endpoints.monitoring import Platform, Row, rows
-from core.errors import ExplorerError
 from core.runs import platform
 from core.runs.store import Run
+from hardware.errors import ExplorerError
 from pages.ui import text
 from pages.ui.page import fault
 from pages.ui.table import table

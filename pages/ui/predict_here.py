@@ -9,13 +9,13 @@ import streamlit as st
 from core import plugins
 from core.analysis.predict_here import PredictionHere
 from core.charts.intervals import Interval, intervals
-from core.errors import ExplorerError
 from core.runs.forecast import Here
 from core.runs.overheads import NEWEST, Overheads, known
 from core.runs.resolve import supposed_dtype
 from core.types import ModelSpec
 from hardware.ceilings import Ceilings
 from hardware.detect import machine_id, usable_cores
+from hardware.errors import ExplorerError
 from pages.ui import text
 from pages.ui.ceilings import kept
 from pages.ui.figure import figure

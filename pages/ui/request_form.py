@@ -6,7 +6,6 @@ import msgspec
 import streamlit as st
 
 from core import plugins
-from core.errors import ExplorerError
 from core.models import catalogue
 from core.runs.check import MemoryEstimate, check_text, estimate
 from core.runs.recording import Recording
@@ -15,6 +14,7 @@ from core.runs.stages import learned, outlook, passes
 from core.studies.foresight import Foresight
 from core.types import ModelEntry, ModelSpec, Request, from_json, to_json
 from hardware.detect import machine_id
+from hardware.errors import ExplorerError
 from pages.ui import text
 from pages.ui.add_model import add_model
 from pages.ui.choices import select

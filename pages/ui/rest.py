@@ -11,11 +11,11 @@ from typing import Any
 
 import streamlit as st
 
-from core.errors import ExplorerError
 from core.paths import data_dir
 from core.runs.measuring import holder
 from core.runs.screens import PAUSE_S, Rest, rest
 from core.runs.store import Run, Store
+from hardware.errors import ExplorerError
 from pages.ui.outlook import foreseen, left_words, spent_s
 
 _HERE = Path(__file__).parent

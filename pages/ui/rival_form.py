@@ -5,9 +5,9 @@ from __future__ import annotations
 import msgspec
 import streamlit as st
 
-from core.errors import ExplorerError
 from core.runs.check import check
 from core.types import Generate, Request, from_json, to_json
+from hardware.errors import ExplorerError
 from pages.ui.domain_prompt import prompt_form
 from pages.ui.models import chosen_model
 from pages.ui.page import fault

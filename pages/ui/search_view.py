@@ -7,7 +7,6 @@ from typing import Any
 import streamlit as st
 
 from core import plugins
-from core.errors import ExplorerError
 from core.paths import data_dir
 from core.report.searches import ORDER, audit_words, goal_chart
 from core.report.studies import export_study
@@ -18,6 +17,7 @@ from core.studies.measures import MEASURES
 from core.studies.plan import Search, Sweep
 from core.studies.search import Found, SearchReport
 from core.types import Scalar, to_json
+from hardware.errors import ExplorerError
 from hardware.files import written_s
 from pages.ui import text
 from pages.ui.figure import figure

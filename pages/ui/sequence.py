@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 
 import streamlit as st
 
-from core.errors import ExplorerError
 from core.runs.store import Run
 from core.types import Request
+from hardware.errors import ExplorerError
 from pages.ui.page import fault
 from pages.ui.state import open_run, readable, runner
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import streamlit as st
 
-from core.errors import ExplorerError
 from core.types import Request
+from hardware.errors import ExplorerError
 from pages.ui.links import PAGES, link
 from pages.ui.page import fault
 from pages.ui.state import choose_run, open_run, runner

@@ -16,7 +16,6 @@ from typing import Any, TypeVar
 import streamlit as st
 from streamlit.elements.widgets.number_input import NumberInputSerde
 
-from core.errors import ExplorerError
 from core.loadtest.events import Ended
 from core.loadtest.load_store import FOLDER as LOADS
 from core.loadtest.load_store import LoadStore, LoadTest
@@ -27,6 +26,7 @@ from core.runs.demo import load_into
 from core.runs.runner import Runner
 from core.runs.store import Run, Store
 from core.types import Generate, Result, Task
+from hardware.errors import ExplorerError
 
 T = TypeVar("T")
 RUN = "run"  # the name of the run in the address and in the tab's state

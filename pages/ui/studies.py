@@ -8,9 +8,9 @@ from collections.abc import Callable, Collection, Sequence
 import streamlit as st
 
 from core.analysis.eta import Eta
-from core.errors import ExplorerError
 from core.studies import ledger, study_store
 from core.studies.plan import Architectures, FreeShapes, Search, Sweep
+from hardware.errors import ExplorerError
 from pages.ui import text
 from pages.ui.live import moving
 from pages.ui.page import fault

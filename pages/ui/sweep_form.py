@@ -7,12 +7,12 @@ from typing import NamedTuple
 import streamlit as st
 
 from core import plugins
-from core.errors import ExplorerError
 from core.models import catalogue
 from core.studies.grid import known_axes, parsed_axis
 from core.studies.plan import Axis, Limits, Sweep
 from core.studies.sweep import planned
 from core.types import Generate, Request
+from hardware.errors import ExplorerError
 from pages.ui.page import fault
 from pages.ui.pickers import backend_label, strategy_label
 

@@ -11,8 +11,8 @@ from core.advice.book import Book
 from core.advice.record import Case
 from core.advice.rules import LABELS
 from core.advice.trial import attempt
-from core.errors import ExplorerError
 from core.runs.runner import Runner
+from hardware.errors import ExplorerError
 from pages.ui import text
 from pages.ui.live import moving
 from pages.ui.page import fault

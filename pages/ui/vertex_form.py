@@ -9,7 +9,7 @@ import streamlit as st
 
 from core.endpoints import store, vertex
 from core.endpoints.vertex import Cloud
-from core.errors import ExplorerError
+from hardware.errors import ExplorerError
 from pages.ui import text
 from pages.ui.page import fault
 from pages.ui.state import rows_key

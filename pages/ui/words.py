@@ -16,10 +16,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from core.errors import ExplorerError
 from core.paths import data_dir
 from core.runs.screens import drew
 from core.runs.store import Run
+from hardware.errors import ExplorerError
 from pages.ui import rest
 from pages.ui.state import open_run
 from pages.ui.text import natural

@@ -14,12 +14,12 @@ from core.analysis.memory_seen import Measured, by_purpose, measured, reported, 
 from core.charts.memory import Scale, growth, split_bars, weight_bars
 from core.charts.timeline import memory_timeline
 from core.dtypes import BITS_PER_WEIGHT
-from core.errors import ExplorerError
 from core.paths import data_dir
 from core.runs.check import foretold_buffers
 from core.runs.store import Run
 from core.types import Loaded, Memory, ModelSpec, Result
 from hardware import catalogue
+from hardware.errors import ExplorerError
 from pages.ui import text
 from pages.ui.figure import figure
 from pages.ui.layer_detail import loaded_of

@@ -17,9 +17,9 @@ from core.analysis.cuts import (
     stratified,
     union,
 )
-from core.errors import ExplorerError
 from core.models.cut_spec import check_cuttable, cut_spec
 from core.models.spec import from_config
+from hardware.errors import ExplorerError
 
 WHOLE = Cut(blocks=4, d_ff=96, kv_heads=2, queries=2)
 CONFIG = {

@@ -8,9 +8,9 @@ import pytest
 
 from core.analysis.bottlenecks import Ceiling
 from core.analysis.implied import Span, Timing, implied, network, typical
-from core.errors import ExplorerError
 from core.models import catalogue, spec
 from core.types import ModelSpec
+from hardware.errors import ExplorerError
 
 BYTES, BANDWIDTH, KV, PARAMS, RATE, NETWORK_S = 1e9, 1e11, 1e5, 5e8, 1e12, 0.03
 DEVICE = Ceiling(flop_per_s=2e12, bytes_per_s=2e11, source="a device")

@@ -17,13 +17,13 @@ from core.analysis.predict import Prediction, predict
 from core.analysis.predict_here import Observation, Overhead, fit_overhead, observe, predict_local
 from core.analysis.work import total, work
 from core.dtypes import retype
-from core.errors import ExplorerError
 from core.models.presets import presets
 from core.models.spec import from_config
 from core.types import ModelSpec
 from hardware import catalogue
 from hardware.ceilings import Ceilings, Gemm, ReadPoint
 from hardware.device import Device
+from hardware.errors import ExplorerError
 from hardware.published import runs
 from tests.bench import published
 from tests.bench.predict import leave_models_out

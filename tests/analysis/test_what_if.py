@@ -15,9 +15,9 @@ from core.analysis.predict import predict
 from core.analysis.predict_here import Overhead, predict_local
 from core.analysis.time_parts import BANDWIDTH, CACHE, Cache, moved_bytes
 from core.analysis.what_if import buys, elasticities
-from core.errors import ExplorerError
 from hardware import catalogue
 from hardware.ceilings import Ceilings, Gemm, ReadPoint
+from hardware.errors import ExplorerError
 from tests.analysis.test_predict import CARD, preset
 
 PHASES: tuple[PhaseName, ...] = ("prefill", "decode")

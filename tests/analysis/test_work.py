@@ -17,11 +17,11 @@ from core.analysis.work import (
     total,
     work,
 )
-from core.errors import ExplorerError
 from core.layer_names import block_of, canonical_hf
 from core.models.presets import presets
 from core.models.spec import from_config, from_gguf
 from core.types import Attention, Embedding, Linear
+from hardware.errors import ExplorerError
 from tests.models.test_spec import LLAMA, embedded_gguf
 
 G = 1e9

@@ -15,10 +15,10 @@ from core import plugins
 from core.backends.llama_cpp import compute_buffer, reserve
 from core.backends.llama_cpp.compute_buffer import Shape, compute_bytes
 from core.backends.llama_cpp.options import Options
-from core.errors import ExplorerError
 from core.models.presets import presets
 from core.models.spec import from_config, from_gguf
 from core.types import Generate, ModelSpec, Request
+from hardware.errors import ExplorerError
 from tests.models import test_gguf_families, test_spec
 from tests.models.test_gguf_of_presets import NOT_IN_LLAMA_CPP
 from tests.support import llama_buffers

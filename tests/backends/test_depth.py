@@ -15,9 +15,9 @@ from transformers import DynamicCache
 from core import plugins
 from core.backends.pytorch.session import TorchSession
 from core.decoding.layer_skip import that_run
-from core.errors import ExplorerError
 from core.models import spec as specs
 from core.types import GenerationConfig, Ids, Request, Sampling
+from hardware.errors import ExplorerError
 from tests.decoding.test_decoding import PROMPT as CHAIN_PROMPT
 from tests.decoding.test_decoding import Chain, P, Q, Rows, expected, p_value, tokens_of
 from tests.support.steps import Taken, taken

@@ -13,10 +13,10 @@ import pytest
 from core import plugins
 from core.endpoints import store
 from core.endpoints.failures import Failure
-from core.errors import ExplorerError
 from core.models import spec
 from core.types import GenerationConfig, Request, Sampling, Session, remote
 from core.worker.drive import drive
+from hardware.errors import ExplorerError
 from tests.support import model_servers
 from tests.support.progress import silent
 from tests.support.protocols import faults

@@ -18,8 +18,8 @@ from core.backends.pytorch.fused import Fused
 from core.backends.pytorch.room import STEP
 from core.backends.pytorch.session import TorchSession
 from core.backends.pytorch.ways import BLOCK_WAYS, Ways, choose
-from core.errors import ExplorerError
 from core.types import GenerationConfig, Ids, Request
+from hardware.errors import ExplorerError
 from hardware.load import Load
 from tests.backends.test_depth import FAMILIES, MORE, ONE, PROMPT, SIZES, made_of, open_folder
 from tests.backends.test_tree import IDS, PARENTS

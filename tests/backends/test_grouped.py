@@ -15,10 +15,10 @@ import transformers
 from core.backends.pytorch import grouped, native
 from core.backends.pytorch.fused import Fused
 from core.dtypes import retype
-from core.errors import ExplorerError
 from core.models import spec as specs
 from core.types import GenerationConfig, Request
 from hardware.detect import machine
+from hardware.errors import ExplorerError
 from tests.backends.test_depth import MORE, ONE, PROMPT, SIZES, made_of, open_folder
 from tests.backends.test_fused import FAMILIES, PLAIN_GEMMA
 from tests.decoding.test_decoding import decode, tokens_of

@@ -10,10 +10,10 @@ import pytest
 
 from core import plugins
 from core.analysis.memory_seen import by_purpose
-from core.errors import ExplorerError
 from core.layer_names import fit
 from core.models.spec import from_gguf
 from core.types import Generate, GenerationConfig, Request
+from hardware.errors import ExplorerError
 from tests.support import hybrids
 from tests.support.progress import silent
 

@@ -16,10 +16,10 @@ from core.analysis.work import kv_cache_bytes
 from core.backends.llama_cpp import plugin
 from core.backends.llama_cpp.options import N_BATCH
 from core.backends.llama_cpp.trace import layer_of
-from core.errors import ExplorerError
 from core.layer_names import block_of
 from core.models import spec as specs
 from core.types import GenerationConfig, Request, Sampling, from_json, to_json
+from hardware.errors import ExplorerError
 from tests.support.gguf_models import tiny_gguf
 from tests.support.tiny import hf_folder
 from tests.support.tiny.llama_cpp import add_tokenizer, make

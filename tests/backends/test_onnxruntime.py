@@ -17,9 +17,9 @@ import pytest
 from core.backends.onnxruntime import plugin
 from core.backends.onnxruntime.room import Cache, Room
 from core.backends.onnxruntime.trace import Arguments, Event, fold, read
-from core.errors import ExplorerError
 from core.models import spec as specs
 from core.types import GenerationConfig, ModelSpec, Request, Session
+from hardware.errors import ExplorerError
 from hardware.process import resident
 from tests.support.embedded import embedded
 from tests.support.random_model import random_onnx

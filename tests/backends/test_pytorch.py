@@ -20,10 +20,10 @@ import transformers
 from core import plugins
 from core.backends.pytorch.clock import DeviceClock
 from core.backends.pytorch.session import TorchSession
-from core.errors import ExplorerError
 from core.layer_names import within
 from core.models import spec as specs
 from core.types import GenerationConfig, Request
+from hardware.errors import ExplorerError
 from tests.support.tiny import hf_folder
 
 pytestmark = pytest.mark.engine("pytorch")

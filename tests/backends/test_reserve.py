@@ -16,11 +16,11 @@ import core.backends.llama_cpp.reserve as llama
 from core import plugins
 from core.analysis.work import kv_cache_bytes
 from core.backends._reserve import cache_elements, state_bytes
-from core.errors import ExplorerError
 from core.runs import check as checking
 from core.runs.check import check, estimate
 from core.runs.resolve import resolve
 from core.types import Generate, Request, Reserve
+from hardware.errors import ExplorerError
 
 MIB = 2**20
 

@@ -13,9 +13,9 @@ import pytest
 from core import plugins
 from core.decoding._lookahead_window import LookaheadWindow
 from core.decoding._tree import Tree
-from core.errors import ExplorerError
 from core.models import spec as specs
 from core.types import Request, Session
+from hardware.errors import ExplorerError
 
 pytestmark = pytest.mark.engine("pytorch")
 

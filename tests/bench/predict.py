@@ -17,7 +17,6 @@ from typing import Any, Literal
 import msgspec
 
 from core.analysis.predict_here import Observation, fit_overhead, forward_seconds
-from core.errors import ExplorerError
 from core.paths import data_dir
 from core.runs import overheads
 from core.runs.ceilings import measure
@@ -27,6 +26,7 @@ from core.types import Generate, Record, Request
 from hardware import ceilings as roofs
 from hardware.ceilings import Ceilings
 from hardware.detect import machine, machine_id
+from hardware.errors import ExplorerError
 from tests.bench import random_gguf
 
 GOAL = 0.15

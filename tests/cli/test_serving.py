@@ -16,7 +16,7 @@ from click.testing import CliRunner
 
 from core.cli import cli
 from core.cli.serving import listening, most_connections
-from core.errors import ExplorerError
+from hardware.errors import ExplorerError
 
 ROOT = Path(__file__).parents[2]
 

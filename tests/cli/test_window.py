@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from core.cli import cli, window
-from core.errors import ExplorerError
+from hardware.errors import ExplorerError
 
 # A browser that looks once, tells what it was given and is closed.
 BROWSER = """#!{python}

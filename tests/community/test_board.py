@@ -12,7 +12,7 @@ from core.community.board import board
 from core.community.picture import picture
 from core.community.row import Row, encoded, identified
 from core.community.row_store import RowStore
-from core.errors import ExplorerError
+from hardware.errors import ExplorerError
 from tests.community.rows import GB, ME, YOU, honest
 
 TODAY = datetime.date(2026, 11, 27)

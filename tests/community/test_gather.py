@@ -15,7 +15,6 @@ from core.community.checks import doubts
 from core.community.gather import row_of
 from core.community.row import encoded
 from core.community.row_store import RowStore
-from core.errors import ExplorerError
 from core.paths import data_dir
 from core.report import private
 from core.runs.runner import Runner
@@ -24,6 +23,7 @@ from core.types import Generate, Request
 from hardware import ceilings
 from hardware.ceilings import Ceilings, Gemm, ReadPoint
 from hardware.detect import machine_id
+from hardware.errors import ExplorerError
 from tests.community.rows import ME, honest
 
 USER = "ada-lovelace"

@@ -17,8 +17,8 @@ from core.cli import cli
 from core.community import hub
 from core.community.row import encoded
 from core.community.row_store import RowStore
-from core.errors import ExplorerError
 from core.paths import data_dir
+from hardware.errors import ExplorerError
 from tests.community.rows import ME, honest
 
 PR = "/datasets/org/rows/discussions/7"

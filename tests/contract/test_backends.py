@@ -17,9 +17,9 @@ import pytest
 
 from core import plugins
 from core.dtypes import canonical_dtype
-from core.errors import ExplorerError
 from core.layer_names import within
 from core.types import Counting, Depths, GenerationConfig, Heads, Ids, Sampling, Session, Trees
+from hardware.errors import ExplorerError
 from tests.support import tiny_session
 from tests.support.protocols import faults
 from tests.support.tiny_session import BACKENDS

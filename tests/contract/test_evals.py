@@ -14,10 +14,10 @@ import pytest
 
 from core import plugins
 from core.backends.fake import FakeSession
-from core.errors import ExplorerError
 from core.plugins import settings
 from core.types import Eval, Item, Record, Request, generates
 from core.worker.subject import ModelUnderTest
+from hardware.errors import ExplorerError
 
 EVALS = plugins.names("eval")
 TASK = """

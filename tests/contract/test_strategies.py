@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from core import plugins
-from core.errors import ExplorerError
 from core.types import GenerationConfig, Ids, Sampling, Session
+from hardware.errors import ExplorerError
 from tests.support.steps import Taken, taken
 from tests.support.tiny_session import BACKENDS, module_of, opened
 

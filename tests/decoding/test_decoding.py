@@ -12,8 +12,8 @@ from core import plugins
 from core.analysis.decoding import acceptance, tokens_per_forward
 from core.decoding._pool import Pool, diagonals
 from core.decoding.prompt_lookup import find
-from core.errors import ExplorerError
 from core.types import GenerationConfig, Ids, Ledger, Sampling, Step
+from hardware.errors import ExplorerError
 from tests.support.steps import Taken, as_step, taken
 
 

@@ -16,11 +16,11 @@ from core import plugins
 from core.decoding._medusa import Guesses, likeliest, ranking
 from core.decoding._tree import Tree
 from core.decoding.medusa_typical import longest
-from core.errors import ExplorerError
 from core.models import formats
 from core.models import spec as specs
 from core.transforms import _head_training as training
 from core.types import GenerationConfig, ModelEntry, Request, Sampling, Session, Source
+from hardware.errors import ExplorerError
 from tests.support.steps import Taken, taken
 from tests.support.tiny import heads_folder, hf_folder
 

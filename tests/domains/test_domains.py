@@ -17,7 +17,7 @@ from core.domains.sql_one_table import ONE_TABLE
 from core.domains.sql_run import statement
 from core.domains.sql_themes import THEMES
 from core.domains.sql_two_tables import TWO_TABLES
-from core.errors import ExplorerError
+from hardware.errors import ExplorerError
 
 SPLITS: tuple[Literal["train", "test"], ...] = ("train", "test")
 

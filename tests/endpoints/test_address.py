@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from core.endpoints.address import address, is_loopback
-from core.errors import ExplorerError
+from hardware.errors import ExplorerError
 
 
 @pytest.mark.parametrize(

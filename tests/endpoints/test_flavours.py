@@ -9,8 +9,8 @@ import pytest
 from core.endpoints import flavours
 from core.endpoints.failures import Failure
 from core.endpoints.flavours import Flavour, ServedModel
-from core.errors import ExplorerError
 from core.types import ServerMemory
+from hardware.errors import ExplorerError
 from tests.support import model_servers
 from tests.support.model_servers import SERVERS
 from tests.support.scripted_server import Answer, Piece, ScriptedServer, json_answer

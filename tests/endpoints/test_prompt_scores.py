@@ -9,12 +9,12 @@ import pytest
 
 from core import plugins
 from core.endpoints import prompt_scores, store
-from core.errors import ExplorerError
 from core.models import catalogue, spec
 from core.runs.check import can_evaluate, check
 from core.token_counter import counter
 from core.types import Evaluate, GenerationConfig, Request, Session, likely
 from core.worker.subject import ModelUnderTest
+from hardware.errors import ExplorerError
 from tests.support import model_servers
 from tests.support.progress import silent
 from tests.support.scripted_server import Answer, ScriptedServer, Seen, chat, json_answer

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from core.endpoints import store
-from core.errors import ExplorerError
 from core.models import catalogue, served, spec
 from core.types import from_json
+from hardware.errors import ExplorerError
 from tests.support import model_servers
 from tests.support.scripted_server import Answer, ScriptedServer, Seen, json_answer
 

@@ -16,10 +16,10 @@ from core import plugins
 from core.cli import cli
 from core.endpoints import google, monitoring, store, vertex
 from core.endpoints.chunks import Reader
-from core.errors import ExplorerError
 from core.models import catalogue, spec
 from core.report.private import scrubbed
 from core.types import GenerationConfig, Request, Session, remote
+from hardware.errors import ExplorerError
 from tests.support.google_cloud import BASE, DEDICATED, EMPTY, MACHINE, PROJECT, REGION, SHARED, TOKEN
 from tests.support.google_cloud import google as stand_ins
 from tests.support.progress import silent

@@ -14,7 +14,6 @@ import pytest
 from numpy.typing import NDArray
 
 from core import plugins
-from core.errors import ExplorerError
 from core.evals import perplexity
 from core.evals.divergence import METRICS, Settings, compare, plugin
 from core.models import catalogue
@@ -22,6 +21,7 @@ from core.models import spec as specs
 from core.stats.scores import scores
 from core.types import Item, Request, Session
 from core.worker.subject import ModelUnderTest
+from hardware.errors import ExplorerError
 from tests.support.beside import beside
 from tests.support.embedded import embedded
 from tests.support.tiny import MAX_CONTEXT, hf_folder

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 
 from core import plugins
-from core.errors import ExplorerError
 from core.evals import _harness_tasks as harness_tasks
 from core.evals.harness import Settings, plugin
 from core.models import spec as specs
 from core.stats.scores import scores
 from core.types import Item, Request, Session
 from core.worker.subject import ModelUnderTest
+from hardware.errors import ExplorerError
 from tests.support.tiny import MAX_CONTEXT, hf_folder
 
 pytestmark = pytest.mark.engine("pytorch")

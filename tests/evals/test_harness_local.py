@@ -14,7 +14,6 @@ import pytest
 
 from core import plugins
 from core.backends.fake import FakeSession
-from core.errors import ExplorerError
 from core.evals import _harness_squad as squad
 from core.evals import _public_files as public
 from core.evals.harness import Settings, plugin
@@ -22,6 +21,7 @@ from core.models import spec as specs
 from core.stats.scores import scores
 from core.types import Item, Request, Session
 from core.worker.subject import ModelUnderTest
+from hardware.errors import ExplorerError
 from tests.support.benchmarks import MAKERS, WORDS
 from tests.support.harness import judged
 from tests.support.tiny import hf_folder

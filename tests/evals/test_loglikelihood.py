@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from core import plugins
-from core.errors import ExplorerError
 from core.models import spec as specs
 from core.types import Request, Session
 from core.worker.subject import ModelUnderTest
+from hardware.errors import ExplorerError
 from tests.support.tiny import MAX_CONTEXT, hf_folder
 
 pytestmark = pytest.mark.engine("pytorch")

@@ -14,13 +14,13 @@ import pytest
 from numpy.typing import NDArray
 
 from core import plugins
-from core.errors import ExplorerError
 from core.evals._texts import Window, documents, windows
 from core.evals.perplexity import METRICS, Settings, plugin
 from core.models import spec as specs
 from core.stats.scores import scores
 from core.types import Item, Request, Session
 from core.worker.subject import ModelUnderTest
+from hardware.errors import ExplorerError
 from tests.support import elsewhere
 from tests.support.embedded import embedded
 from tests.support.tiny import MAX_CONTEXT, hf_folder

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from core.errors import ExplorerError
 from core.evals import _public_files as public
+from hardware.errors import ExplorerError
 from tests.support.benchmarks import MAKERS, gsm8k, squad
 
 

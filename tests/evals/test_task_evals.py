@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 from core import domains, plugins
-from core.errors import ExplorerError
 from core.evals import _chrf, _loglikelihood, _overlap
 from core.evals._loglikelihood import split
 from core.evals._sets import FOLDER, Example, read
 from core.types import Counts, Generation, Item
+from hardware.errors import ExplorerError
 
 GENERATING = ("qa", "summarization", "translation", "arithmetic", "sql", "dialogue", "entities")
 CHOOSING = {"choice": 4, "sentiment": 2, "entailment": 3}

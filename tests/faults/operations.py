@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from core import storage
-from core.errors import ExplorerError
 from core.models import artifact_cache, derived, places
 from core.paths import data_dir
 from core.runs.demo import load_into
@@ -25,6 +24,7 @@ from core.studies.plan import Plan
 from core.types import Done, Generate, ModelEntry, Phase, Request, to_json
 from hardware import catalogue as devices
 from hardware.device import Device
+from hardware.errors import ExplorerError
 from hardware.files import write_whole
 
 BEFORE, AFTER = "before", "after"

@@ -16,10 +16,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from core import storage
-from core.errors import ExplorerError
 from core.models import artifact_cache
 from core.runs import owner
 from core.runs.store import Store
+from hardware.errors import ExplorerError
 from tests.faults.disk import Disk, read
 from tests.faults.operations import AFTER, BEFORE, CARELESS, OPERATIONS, Operation, clear, fresh_home
 

@@ -16,7 +16,6 @@ from app import MENU
 from core import plugins
 from core.analysis.decoding import acceptance, expected_tokens_per_forward
 from core.analysis.work import kv_bytes_per_token
-from core.errors import ExplorerError
 from core.learn import progress, recorded, takeaways, variants
 from core.learn.lesson import Choice, Number, Scene, Told, get, judge, names, number, said, unfit
 from core.learn.lessons import early_exit, guessing, kv_cache, pruning, really_faster, roofline, speculative
@@ -28,6 +27,7 @@ from core.runs.demo import BUNDLE
 from core.runs.store import Store
 from core.types import ModelSpec
 from hardware import catalogue as hardware
+from hardware.errors import ExplorerError
 
 ROOT = Path(__file__).parents[2]
 

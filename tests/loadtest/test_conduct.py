@@ -19,7 +19,6 @@ import pytest
 from click.testing import CliRunner
 
 from core.cli import cli
-from core.errors import ExplorerError
 from core.loadtest.conduct import _Carrier, conduct
 from core.loadtest.drive import Level
 from core.loadtest.events import Answered, Began, Broken, Done, Ended, Event, Opened, Outcome, Told
@@ -31,6 +30,7 @@ from core.loadtest.report import Report
 from core.loadtest.sending import target
 from core.paths import data_dir
 from core.runs.measuring import BusyError, holder, measuring
+from hardware.errors import ExplorerError
 from tests.support.scripted_server import Answer, ScriptedServer, Seen, chat, json_answer
 
 LIMIT_S = 60.0

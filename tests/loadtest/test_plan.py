@@ -10,11 +10,11 @@ import msgspec
 import numpy as np
 import pytest
 
-from core.errors import ExplorerError
 from core.loadtest.arrivals import arrivals, starts
 from core.loadtest.lengths import Lengths, Row, asks, lengths, read_rows, text
 from core.loadtest.objectives import PRESETS, Objectives, judged, objectives
 from core.loadtest.plan import Plan, check, order
+from hardware.errors import ExplorerError
 
 GOOD = Plan(address="http://127.0.0.1:8080")
 

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from core.errors import ExplorerError
 from core.models import artifact_cache, artifacts, catalogue, gguf_file, gguf_to_hf, hf_to_gguf, spec
 from core.models.spec import from_gguf
 from core.runs.resolve import resolve
 from core.types import Generate, ModelEntry, Request
+from hardware.errors import ExplorerError
 from tests.support.gguf_models import tiny_gguf
 from tests.support.progress import silent
 from tests.support.reference import logits_of_gguf

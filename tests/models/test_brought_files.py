@@ -18,9 +18,9 @@ from typing import Any
 import pytest
 
 from core.cli import cli
-from core.errors import ExplorerError
 from core.models import catalogue, formats, spec
 from core.types import Generate
+from hardware.errors import ExplorerError
 from tests.models.test_weight_files import CONFIG, shards, whole
 from tests.support.cases import asked
 from tests.support.gguf_models import tiny_gguf

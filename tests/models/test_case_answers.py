@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from core.errors import ExplorerError
 from core.models import formats, gguf_to_hf, hf_to_gguf
 from core.types import Generate, Request
+from hardware.errors import ExplorerError
 from tests.support import elsewhere
 from tests.support.cases import CASES, answered, needed, refused, small
 from tests.support.progress import silent

@@ -9,10 +9,10 @@ from __future__ import annotations
 import pytest
 
 from core.analysis.work import LayerWork, kv_bytes_per_token, total, work
-from core.errors import ExplorerError
 from core.models import catalogue, formats, spec
 from core.models.templates import templates_of, thinks
 from core.types import Attention, ModelSpec
+from hardware.errors import ExplorerError
 from tests.support.cases import CASES, needed
 
 pytestmark = needed

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from core.errors import ExplorerError
 from core.models import catalogue, places
+from hardware.errors import ExplorerError
 from tests.support.gguf_models import tiny_gguf
 
 CONFIG = {"model_type": "llama", "hidden_size": 8}

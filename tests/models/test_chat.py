@@ -2,8 +2,8 @@
 
 import pytest
 
-from core.errors import ExplorerError
 from core.models.chat import check, render, render_messages
+from hardware.errors import ExplorerError
 
 CHATML = (
     "{% for m in messages %}{% if loop.first and m.role != 'system' %}<s>persona</s>{% endif %}"

@@ -6,11 +6,11 @@ from typing import Any, ClassVar
 
 import pytest
 
-from core.errors import ExplorerError
 from core.models.chat import render, render_messages
 from core.types import Generate
 from core.worker.generate import dialogue as prompt_of
 from core.worker.generate import template_name
+from hardware.errors import ExplorerError
 from tests.support.embedded import embedded
 from tests.support.tiny import CHAT_TEMPLATE, byte_level_tokenizer
 

@@ -11,13 +11,13 @@ import pytest
 
 from core.analysis.work import kv_cache_bytes, n_active_params, state_bytes, total, work
 from core.charts.graph_layout import nodes
-from core.errors import ExplorerError
 from core.layer_names import canonical_hf
 from core.models import library, module_tree
 from core.models.architectures import from_modules, model_types
 from core.models.presets import presets
 from core.models.spec import from_config, from_gguf, from_hf_folder
 from core.types import Attention, Conv, Linear, Scan
+from hardware.errors import ExplorerError
 from tests.support import hybrids
 
 pytestmark = pytest.mark.engine("pytorch")

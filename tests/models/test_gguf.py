@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from core.analysis.work import kv_cache_bytes, total, work
-from core.errors import ExplorerError
 from core.models.spec import from_config, from_gguf
 from core.types import Aside, Attention, ModelSpec
+from hardware.errors import ExplorerError
 from tests.support.gguf_bytes import model
 
 Shapes = dict[str, tuple[int, ...]]

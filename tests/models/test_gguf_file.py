@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from core.backends.llama_cpp import model
-from core.errors import ExplorerError
 from core.models import catalogue, formats, gguf_file, spec
+from hardware.errors import ExplorerError
 from tests.support import hybrids
 from tests.support.gguf_bytes import ARRAY, LLAMA, SHAPES, STRING, U32, file, header
 

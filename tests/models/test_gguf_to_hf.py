@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from core import word_rules
-from core.errors import ExplorerError
 from core.models import gguf_file, gguf_to_hf, gguf_tokenizer
+from hardware.errors import ExplorerError
 from tests.support.embedded import embedded
 from tests.support.gguf_models import CASES, TEXTS, converted, tiny_gguf
 from tests.support.progress import silent

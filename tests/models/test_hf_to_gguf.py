@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from core.errors import ExplorerError
 from core.models import artifact_cache, artifacts, catalogue, gguf_file, gguf_to_hf, hf_to_gguf
 from core.models import spec as specs
 from core.types import ModelEntry
+from hardware.errors import ExplorerError
 from tests.support.embedded import embedded
 from tests.support.gguf_models import CASES, TEXTS, converted, tiny_gguf
 from tests.support.progress import silent

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from core.errors import ExplorerError
 from core.models import catalogue
 from core.models.spec import from_hf_folder
 from core.runs.resolve import resolve
 from core.types import Generate, Request, to_json
+from hardware.errors import ExplorerError
 from tests.models.test_weight_files import CONFIG, whole
 from tests.support.gguf_bytes import file, header
 

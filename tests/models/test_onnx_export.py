@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from core.errors import ExplorerError
 from core.models import onnx_check, onnx_export, torch_to_onnx
 from core.models.onnx_export import export
+from hardware.errors import ExplorerError
 from tests.support import elsewhere
 from tests.support.onnx_exports import exported
 from tests.support.random_model import random_onnx, saved

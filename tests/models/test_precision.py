@@ -10,13 +10,13 @@ import pytest
 
 from core.analysis.memory import Shape, split
 from core.analysis.work import total, work
-from core.errors import ExplorerError
 from core.models import precision
 from core.models.artifacts import check_precision
 from core.models.precision import declared, matcher
 from core.models.spec import from_config, from_hf_folder, read
 from core.runs.resolve import resolve
 from core.types import Generate, ModelEntry, ModelSpec, Request
+from hardware.errors import ExplorerError
 
 # One block of width 128: matrices of 128 x 128 (q, o), 64 x 128 (k, v), 256 x 128 (gate, up), 128 x 256 (down).
 SMALL: dict[str, Any] = {

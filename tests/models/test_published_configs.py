@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from core.analysis.work import kv_cache_bytes
-from core.errors import ExplorerError
 from core.models import formats
 from core.models.spec import read
 from core.types import ModelSpec
+from hardware.errors import ExplorerError
 
 OWN_CODE = {"auto_map": {"AutoConfig": "configuration_own.OwnConfig"}}
 KIMI_K2: dict[str, Any] = {

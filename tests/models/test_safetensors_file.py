@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from core.errors import ExplorerError
 from core.models import formats, safetensors_file, spec
+from hardware.errors import ExplorerError
 from tests.models.test_gguf_file import mutated
 
 CONFIG = {

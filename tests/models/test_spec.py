@@ -9,11 +9,11 @@ import pytest
 
 from core.analysis.work import kv_bytes_per_token
 from core.dtypes import BITS_PER_WEIGHT, canonical_dtype
-from core.errors import ExplorerError
 from core.models import architectures, library
 from core.models.presets import presets
 from core.models.spec import from_config, from_gguf, from_hf_folder, read, retype
 from core.types import Attention, ModelSpec, from_json, to_json
+from hardware.errors import ExplorerError
 
 pytestmark = pytest.mark.engine("pytorch")
 

@@ -17,11 +17,11 @@ import pytest
 
 from core import library_tokenizer, plugins, word_rules
 from core.backends.onnxruntime.text import Text
-from core.errors import ExplorerError
 from core.models import gguf_file, gguf_tokenizer, hf_to_gguf
 from core.models import spec as specs
 from core.models.templates import templates_of
 from core.types import ModelEntry, Request, chat_templates, opened, raw, special_tokens
+from hardware.errors import ExplorerError
 from tests.support import elsewhere
 from tests.support.gguf_models import tiny_gguf
 from tests.support.progress import silent

@@ -14,9 +14,9 @@ import pytest
 
 from core import weight_files
 from core.analysis.work import kv_bytes_per_token, n_active_params
-from core.errors import ExplorerError
 from core.models import catalogue, formats, places
 from core.models.spec import from_hf_folder
+from hardware.errors import ExplorerError
 
 CONFIG = {
     "model_type": "llama",

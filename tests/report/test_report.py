@@ -12,7 +12,6 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from core.errors import ExplorerError
 from core.report import page, private
 from core.report.bundle_for_others import shared_bundle
 from core.report.page import MOST_BYTES, Section, Table, html
@@ -21,6 +20,7 @@ from core.report.runs import MOST_RUNS, report
 from core.runs import about
 from core.runs.store import Run, Store
 from core.types import Counts, Done, Generate, Loaded, Memory, Pass, Request, Step, Warned, to_json
+from hardware.errors import ExplorerError
 from tests.analysis.test_predict import preset
 from tests.support import facts
 

@@ -14,7 +14,6 @@ from click.testing import CliRunner
 
 from core.analysis.search import Range
 from core.cli import cli
-from core.errors import ExplorerError
 from core.paths import data_dir
 from core.report import benchmark, ladder, searches, study_bundle
 from core.report import many_runs as many_report
@@ -32,6 +31,7 @@ from core.studies.plan import Architectures, Axis, FreeShapes, Study, Sweep
 from core.studies.search import Answer, Found, SearchReport
 from core.types import Generate, Request, from_json, to_json
 from hardware.catalogue import find as find_device
+from hardware.errors import ExplorerError
 from tests.report.test_report import EVIL, HOST, USER, Parsed, made, somebody  # noqa: F401 - a fixture
 
 SECRET = f"{EVIL} What did {USER} say on {HOST}?"

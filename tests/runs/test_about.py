@@ -12,7 +12,6 @@ import pytest
 from click.testing import CliRunner
 
 from core.cli import cli
-from core.errors import ExplorerError
 from core.paths import data_dir
 from core.report.bundle_for_others import shared_bundle
 from core.report.run_forms import export_run
@@ -21,6 +20,7 @@ from core.runs.about import MOST_NAME, MOST_NOTE, About
 from core.runs.history import matching
 from core.runs.store import Run, Store
 from core.types import Done, Request
+from hardware.errors import ExplorerError
 from tests.pages.conftest import TINY
 
 

@@ -12,10 +12,10 @@ from core.advice.gather import evidence_of
 from core.advice.record import Advice, Bottleneck, Case, Gain, advice_id, as_trial
 from core.advice.rules import RULES, advise
 from core.advice.trial import attempt
-from core.errors import ExplorerError
 from core.runs.runner import Runner
 from core.runs.store import Store
 from core.types import Evaluate, Generate, Request
+from hardware.errors import ExplorerError
 from tests.support.undisturbed import undisturbed
 
 TINY = Request(

@@ -12,13 +12,13 @@ import pytest
 
 from core import plugins
 from core.analysis.decoding import acceptance
-from core.errors import ExplorerError
 from core.runs import companions
 from core.runs.check import check, estimate
 from core.runs.companions import draft_request, reference_request, same_tokenizer
 from core.runs.resolve import resolve
 from core.runs.runner import Runner
 from core.types import Evaluate, ForwardCost, Generate, Loaded, Pass, Request, Step
+from hardware.errors import ExplorerError
 from tests.support.tiny import hf_folder
 
 PARAMS: dict[str, Any] = {"draft": "smollm2-135m", "draft_length": 3}

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from core.endpoints import store as endpoints
-from core.errors import ExplorerError
 from core.runs.check import check
 from core.runs.measuring import holder
 from core.runs.runner import Runner
 from core.types import Evaluate, Generate, Request
+from hardware.errors import ExplorerError
 from tests.support import llama_server, model_servers
 from tests.support.scripted_server import Answer, ScriptedServer, Seen, chat, json_answer
 

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from core.errors import ExplorerError
 from core.runs import store as runs
 from core.runs.demo import load_into, recorded_id
 from core.runs.runner import Runner
 from core.runs.store import Run, Store
 from core.types import Request
+from hardware.errors import ExplorerError
 
 ODD = (None, -1, 0, 1e300, -1e300, 2**63, 2**80, "", "x" * 5000, "\0", [], {}, True, [[[]]], "NaN")
 

@@ -15,7 +15,6 @@ from click.testing import CliRunner
 from filelock import FileLock
 
 from core.cli import cli
-from core.errors import ExplorerError
 from core.paths import data_dir
 from core.runs.ceilings import measure
 from core.runs.measuring import LOCK, NOTE, SPOILED, BusyError, Holder, holder, measuring
@@ -24,6 +23,7 @@ from core.runs.runner import Runner
 from core.studies.ledger import Ledger
 from core.studies.plan import Plan
 from core.types import Generate, Request, to_json
+from hardware.errors import ExplorerError
 
 ROOT = Path(__file__).parents[2]
 HOLD = "import sys; from pathlib import Path; from core.runs.measuring import measuring\n"

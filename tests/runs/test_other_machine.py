@@ -16,7 +16,6 @@ import pytest
 from click.testing import CliRunner
 
 from core.cli import cli
-from core.errors import ExplorerError
 from core.paths import data_dir
 from core.runs.measuring import measuring
 from core.runs.other_machine import LostMachineError, ServiceRunner
@@ -27,6 +26,7 @@ from core.studies.ledger import Ledger
 from core.studies.plan import Axis, Recipe
 from core.studies.sweep import carry_out_on, planned
 from core.types import Done, Generate, Made, Request, to_json
+from hardware.errors import ExplorerError
 from tests.service.server import LONG_S, Server
 from tests.studies.fake_cells import BASE
 

@@ -13,10 +13,10 @@ from types import SimpleNamespace
 import pytest
 
 from core.cli import machines
-from core.errors import ExplorerError
 from core.paths import data_dir
 from core.runs import ray_cluster
 from core.runs.store import Store
+from hardware.errors import ExplorerError
 
 ROOT = Path(__file__).parents[2]
 

@@ -11,7 +11,6 @@ import msgspec
 import pytest
 
 from core import plugins
-from core.errors import ExplorerError
 from core.models import catalogue, derived
 from core.models.identity import content, stamp
 from core.runs.check import check_text
@@ -19,6 +18,7 @@ from core.runs.lineage import is_of, job_key
 from core.runs.resolve import loaded_dtype, resolve, supposed_dtype
 from core.runs.runner import Runner
 from core.types import Derive, Generate, Loaded, Request
+from hardware.errors import ExplorerError
 from tests.support.tiny import hf_folder, llama_cpp
 
 

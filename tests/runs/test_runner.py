@@ -11,11 +11,11 @@ import msgspec
 import psutil
 import pytest
 
-from core.errors import ExplorerError
 from core.runs.compare import differences
 from core.runs.measuring import BusyError
 from core.runs.runner import Runner
 from core.types import Disturbance, Generate, LayerTimes, Loaded, Pass, Request, Sampling, Step
+from hardware.errors import ExplorerError
 
 
 def replaced(request: Request, **changes: object) -> Request:

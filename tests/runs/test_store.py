@@ -16,7 +16,6 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from core.errors import ExplorerError
 from core.report.run_forms import export_run
 from core.runs.owner import Owner
 from core.runs.store import Run, Store
@@ -34,6 +33,7 @@ from core.types import (
     from_json,
     to_json,
 )
+from hardware.errors import ExplorerError
 from tests.support.facts import host, setup
 
 

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from core.errors import ExplorerError
 from core.runs.store import Store
 from core.service import openai_forms as forms
 from core.service import strict
 from core.service.app import Manner, build
 from core.service.openai_forms import Chat, Completion, Tokenize
 from core.types import Request
+from hardware.errors import ExplorerError
 
 ODD: tuple[Any, ...] = (
     *(None, True, False, 0, 1, -1, 2**31, 2**63, -(2**63), 2**70, 1e308, -0.0, 1.5, float("nan"), float("inf")),

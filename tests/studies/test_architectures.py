@@ -14,7 +14,6 @@ from filelock import FileLock
 
 from core.analysis.cuts import Cut, Space, parsed
 from core.cli import cli
-from core.errors import ExplorerError
 from core.paths import data_dir
 from core.report.architectures import markdown
 from core.runs.store import Store
@@ -28,6 +27,7 @@ from core.studies.architectures import carry_out, contrast, planned, progress, r
 from core.studies.ledger import IN_USE, Ledger, State, folder_of, load, names
 from core.studies.plan import Architectures, Recipe
 from core.types import from_json, to_json
+from hardware.errors import ExplorerError
 from tests.studies.fake_cells import quiet
 
 CALIBRATE = architectures._calibrate

@@ -10,7 +10,6 @@ from click.testing import CliRunner
 
 from core.analysis.free_shapes import Sizes, config, refused
 from core.cli import cli
-from core.errors import ExplorerError
 from core.models.spec import from_config
 from core.paths import data_dir
 from core.studies import free_shapes
@@ -19,6 +18,7 @@ from core.studies.ledger import folder_of, load, names
 from core.studies.plan import FreeShapes
 from core.types import from_json, to_json
 from hardware.catalogue import find
+from hardware.errors import ExplorerError
 from tests.studies.fake_cells import quiet
 
 FEW = {"widths": (256, 512), "vocabularies": (8192, 16384), "blocks": (2, 6), "trials": 40}

@@ -7,11 +7,11 @@ import math
 
 import pytest
 
-from core.errors import ExplorerError
 from core.studies.grid import MOST_CELLS, Cell, cells, known_axes, ordered, parsed_axis, size
 from core.studies.plan import Axis, Sweep
 from core.studies.sweep import refusals
 from core.types import Generate, Request, Scalar
+from hardware.errors import ExplorerError
 
 BASE = Request(model="smollm2-135m", backend="fake", task=Generate(prompt_tokens=8, max_new_tokens=4), threads=1)
 

@@ -6,7 +6,6 @@ import msgspec
 import pytest
 
 from core.analysis.predict import Figure
-from core.errors import ExplorerError
 from core.models import catalogue, places
 from core.runs.check import check
 from core.runs.runner import Runner
@@ -24,6 +23,7 @@ from core.studies.many_runs import (
 )
 from core.studies.plan import Axis
 from core.studies.sweep import carry_out, planned, refusals
+from hardware.errors import ExplorerError
 from tests.studies.fake_cells import BASE
 
 

@@ -12,7 +12,6 @@ from click.testing import CliRunner
 from core import plugins
 from core.analysis.search import Outcome
 from core.cli import cli
-from core.errors import ExplorerError
 from core.paths import data_dir
 from core.runs.store import Store
 from core.studies.ledger import Ledger, folder_of, load, names
@@ -27,6 +26,7 @@ from core.studies.search import (
     seek,
 )
 from core.types import Scalar, from_json, to_json
+from hardware.errors import ExplorerError
 from tests.studies.fake_cells import BASE, quiet
 
 DELAYS = Axis(name="fake.delay_s", values=(0.2, 0.05, 0.0))

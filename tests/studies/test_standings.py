@@ -10,7 +10,6 @@ import msgspec
 import pytest
 
 from core import plugins
-from core.errors import ExplorerError
 from core.plugins import settings
 from core.report import benchmark
 from core.stats.intervals import Interval
@@ -20,6 +19,7 @@ from core.studies.plan import Benchmark
 from core.studies.standings import Standing, Standings, _energy, _forwards, latency_ratio, speed_ratio
 from core.types import Counts, Energy, Item, to_json
 from hardware.detect import machine
+from hardware.errors import ExplorerError
 
 
 def item(name: str, n: int, seconds: float, ttft_s: float = 0.0, **ran: int) -> Item:

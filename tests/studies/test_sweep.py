@@ -16,7 +16,6 @@ import pytest
 from click.testing import CliRunner
 
 from core.cli import cli
-from core.errors import ExplorerError
 from core.paths import data_dir
 from core.report.tables import as_csv
 from core.runs import asked
@@ -27,6 +26,7 @@ from core.studies.ledger import Ledger, State, folder_of, in_use, load, names
 from core.studies.plan import Axis, Limits, Sweep
 from core.studies.sweep import carry_out, drift_words, flat, planned, progress, report
 from core.types import from_json, to_json
+from hardware.errors import ExplorerError
 from tests.studies.fake_cells import BASE, quiet
 
 

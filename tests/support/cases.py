@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from core import plugins
-from core.errors import ExplorerError
 from core.models import artifacts, spec
 from core.runs.check import check
 from core.types import Generate, Request, Session, raw
 from core.worker.generate import dialogue, template_of
+from hardware.errors import ExplorerError
 from tests.support import elsewhere
 from tests.support.progress import silent
 

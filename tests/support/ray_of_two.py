@@ -25,7 +25,6 @@ def main(folder: Path) -> dict[str, Any]:
     import ray
     from ray.cluster_utils import Cluster
 
-    from core.errors import ExplorerError
     from core.paths import data_dir
     from core.runs.ray_cluster import machines
     from core.runs.store import Store
@@ -34,6 +33,7 @@ def main(folder: Path) -> dict[str, Any]:
     from core.types import Generate, Request
     from hardware.ceilings import Ceilings, Gemm, ReadPoint, save
     from hardware.detect import machine, machine_id
+    from hardware.errors import ExplorerError
 
     told: dict[str, Any] = {}
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})

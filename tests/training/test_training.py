@@ -21,7 +21,6 @@ from core import domains
 from core.backends.pytorch.session import TorchSession
 from core.decoding import jacobi as one_by_one
 from core.domains import Question, sql
-from core.errors import ExplorerError
 from core.models import spec as specs
 from core.training import checkpoint, greedy, jacobi, loop, losses, states
 from core.training.examples import Batches, Example, of_questions
@@ -29,6 +28,7 @@ from core.training.loop import Budget, Objective, train
 from core.training.packing import State, pack
 from core.training.questions import FILE, Questions
 from core.types import GenerationConfig
+from hardware.errors import ExplorerError
 
 pytestmark = pytest.mark.engine("pytorch")
 

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from core import plugins
-from core.errors import ExplorerError
 from core.transforms import _cutting
 from core.transforms import _torch_model as torch_model
 from core.transforms._cut_scores import Ask, Asked, scores
 from core.transforms._cutting import Cutting, left
 from core.transforms._widths import shape_of
+from hardware.errors import ExplorerError
 from tests.support.tiny import hf_folder
 from tests.support.workshop import Job, make, source_of
 from tests.transforms.test_structured import IDS, folder_of, logits

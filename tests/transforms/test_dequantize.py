@@ -16,13 +16,13 @@ from safetensors.torch import load_file, save_file
 
 from core import plugins
 from core.backends.pytorch.load import _neutral
-from core.errors import ExplorerError
 from core.models import precision
 from core.models import spec as specs
 from core.models.precision import declared
 from core.runs.resolve import resolve
 from core.transforms import _stored_matrix as stored
 from core.types import Derive, Generate, Request
+from hardware.errors import ExplorerError
 from tests.support.cases import CASES, needed
 from tests.support.progress import silent
 from tests.support.tiny import hf_folder

@@ -15,11 +15,11 @@ from safetensors.torch import load_file
 
 from core import plugins
 from core.backends.pytorch.session import TorchSession
-from core.errors import ExplorerError
 from core.models import spec as specs
 from core.training.examples import Example
 from core.transforms.exit_heads import exits, judge, new_head
 from core.types import ModelEntry, Source
+from hardware.errors import ExplorerError
 from tests.backends.test_depth import FAMILIES, ONE, PROMPT, byte_level_tokenizer, open_folder, read, run, tokens_of
 
 pytestmark = pytest.mark.engine("pytorch")

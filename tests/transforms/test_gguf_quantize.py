@@ -14,12 +14,12 @@ import numpy as np
 import psutil
 import pytest
 
-from core.errors import ExplorerError
 from core.models import catalogue, gguf_file, gguf_to_hf
 from core.models import spec as specs
 from core.transforms import gguf_quantize
 from core.transforms.gguf_quantize import Recipe, plugin
 from core.types import ModelEntry, Outcome, Source
+from hardware.errors import ExplorerError
 from tests.support.gguf_models import tiny_gguf
 from tests.support.reference import logits_of_gguf
 

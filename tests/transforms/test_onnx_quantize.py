@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 
 from core.backends.onnxruntime import plugin as backend
-from core.errors import ExplorerError
 from core.models import onnx_file
 from core.models import spec as specs
 from core.transforms.onnx_quantize import Quantization, plugin
 from core.types import GenerationConfig, ModelEntry, Outcome, Request, Source
+from hardware.errors import ExplorerError
 from tests.support import elsewhere
 from tests.support.embedded import embedded
 from tests.support.onnx_exports import exported

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from core import plugins
-from core.errors import ExplorerError
 from core.models import spec as specs
 from core.plugins import settings
 from core.transforms import _torch_model as torch_model
 from core.transforms import prune
 from core.transforms._calibration import sequences
 from core.types import Request
+from hardware.errors import ExplorerError
 from tests.support.tiny import hf_folder
 from tests.support.workshop import Job, make, source_of
 

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 
 from core import plugins
-from core.errors import ExplorerError
 from core.models import spec as specs
 from core.transforms import _torch_model as torch_model
 from core.transforms._calibration import sequences
 from core.transforms._widths import Shape, best_heads
 from core.transforms.drop_layers import Dropping
 from core.transforms.shrink import Shrinking, smaller
+from hardware.errors import ExplorerError
 from tests.support.onnx_exports import exported
 from tests.support.progress import silent
 from tests.support.reference import logits_in

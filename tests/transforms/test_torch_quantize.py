@@ -11,12 +11,12 @@ import pytest
 
 from core import plugins
 from core.backends.pytorch import load, quant
-from core.errors import ExplorerError
 from core.models import artifacts, safetensors_file
 from core.plugins import settings
 from core.transforms._integers import int4_groups, int8_rows
 from core.transforms.torch_quantize import Quantization
 from core.types import Linear, Request, Session
+from hardware.errors import ExplorerError
 from tests.support.tiny import hf_folder
 from tests.support.workshop import make, source_of
 

@@ -13,11 +13,11 @@ import torch
 import transformers
 
 from core import plugins
-from core.errors import ExplorerError
 from core.models import spec as specs
 from core.plugins import settings
 from core.training.self_written import CHUNK, repeats, written
 from core.types import ModelEntry, Source
+from hardware.errors import ExplorerError
 from tests.support.tiny import hf_folder
 from tests.training.test_training import StandIn
 

@@ -95,7 +95,7 @@ def test_a_backend_is_opened_where_its_engine_is_claimed_and_nowhere_else() -> N
 REFUSED = """
 import sys
 from core import engine
-from core.errors import ExplorerError
+from hardware.errors import ExplorerError
 from core.types import Request
 from core.worker.sessions import Sessions
 from tests.support.beside import Book

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from core.errors import ExplorerError
 from core.types import Generate, chat_templates
 from core.worker.generate import dialogue, template_of
+from hardware.errors import ExplorerError
 
 DEFAULT = (
     "{% for m in messages %}[{{ m.content }}]{% endfor %}"

@@ -20,13 +20,13 @@ import psutil
 import pytest
 
 from core import plugins
-from core.errors import ExplorerError
 from core.models import catalogue
 from core.models import spec as specs
 from core.runs.runner import Runner
 from core.types import Asked, Evaluate, Item, Loaded, Memory, Request
 from core.worker import frames
 from core.worker.session_client import LostError, SessionClient, open_in_own_process
+from hardware.errors import ExplorerError
 from tests.support.beside import Book, Quiet, never
 
 ROOT = Path(__file__).parents[2]

@@ -12,7 +12,6 @@ import msgspec
 import psutil
 import pytest
 
-from core.errors import ExplorerError
 from core.models import catalogue, derived
 from core.paths import data_dir
 from core.runs.lineage import job_key
@@ -20,6 +19,7 @@ from core.runs.resolve import resolve
 from core.runs.runner import Runner
 from core.transforms import drop_layers
 from core.types import Derive, Evaluate, Generate, Request, Result
+from hardware.errors import ExplorerError
 from tests.support.tiny import hf_folder
 
 

@@ -26,7 +26,6 @@ from core.endpoints.chunks import Chunk, Timings
 from core.endpoints.flavours import LABELS
 from core.endpoints.measured import Measured, measured
 from core.endpoints.store import Served
-from core.errors import ExplorerError
 from core.tokenizer_folder import additions
 from core.types import (
     Account,
@@ -41,6 +40,7 @@ from core.types import (
     Trace,
     Words,
 )
+from hardware.errors import ExplorerError
 
 PIECES = 1 << 40  # ids from here on stand for pieces of text
 TOKENS = 1 << 41  # and from here on for the server's own tokens, where it says how likely they are

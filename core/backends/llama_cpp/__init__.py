@@ -19,11 +19,11 @@ from core.backends.llama_cpp.log import Log, listen
 from core.backends.llama_cpp.model import load
 from core.backends.llama_cpp.options import N_BATCH, context_params
 from core.backends.llama_cpp.session import LlamaSession
-from core.errors import ExplorerError
 from core.plugins import settings
 from core.tokenizer_folder import template_warnings
 from core.types import Backend, ModelSpec, Progress, Request, Reserve, Scalar, Setup
 from hardware.detect import usable_cores
+from hardware.errors import ExplorerError
 
 FLOATS = {"f32": "fp32", "f16": "fp16", "bf16": "bf16"}  # our names
 

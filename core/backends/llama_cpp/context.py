@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.backends.llama_cpp.log import listen
-from core.errors import ExplorerError
 from core.types import Ids, Ledger
+from hardware.errors import ExplorerError
 
 NO_ROOM = 1  # llama_decode: no KV slot for the batch
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from core.backends.llama_cpp.log import listen
 from core.backends.llama_cpp.options import Options, model_params
-from core.errors import ExplorerError
 from core.types import Progress
+from hardware.errors import ExplorerError
 
 
 def load(path: Path, options: Options, progress: Progress) -> Any:

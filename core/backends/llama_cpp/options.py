@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from core.errors import ExplorerError
 from core.types import Attention, ModelSpec, Record, Scan
+from hardware.errors import ExplorerError
 
 N_BATCH = 512  # tokens per llama_decode; longer prompts run in chunks
 

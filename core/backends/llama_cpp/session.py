@@ -15,8 +15,8 @@ from core.backends.llama_cpp.context import Context, Logits
 from core.backends.llama_cpp.count import Counter
 from core.backends.llama_cpp.trace import Trace
 from core.backends.llama_cpp.vocabulary import Vocabulary
-from core.errors import ExplorerError
 from core.types import Count, GenerationConfig, Ids, ModelSpec, Sampling, Setup
+from hardware.errors import ExplorerError
 
 RANDOM_SEED = 0xFFFFFFFF  # llama.cpp's "draw a seed": must not be reached by ours
 COUNT_NOTE = (

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from core.backends.onnxruntime import reserve
-from core.errors import ExplorerError
 from core.plugins import settings
 from core.types import Backend, ModelSpec, Progress, Record, Request, Reserve, Scalar
 from hardware.detect import usable_cores
+from hardware.errors import ExplorerError
 
 if TYPE_CHECKING:
     from core.backends.onnxruntime.session import OnnxSession

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from core.backends.onnxruntime.room import Cache, Room
-from core.errors import ExplorerError
 from core.types import Ids, Setup
+from hardware.errors import ExplorerError
 from hardware.heap import give_back
 
 LEVELS = {

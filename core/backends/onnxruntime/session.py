@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from core.errors import ExplorerError
 from core.types import Count, GenerationConfig, Ids, Ledger, ModelSpec, Sampling
+from hardware.errors import ExplorerError
 
 if TYPE_CHECKING:
     from core.backends.onnxruntime.engine import Engine

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from core.errors import ExplorerError
 from core.tokenizer_folder import (
     Unread,
     added,
@@ -23,6 +22,7 @@ from core.tokenizer_folder import (
     tokenizer_file,
 )
 from core.types import ModelSpec
+from hardware.errors import ExplorerError
 
 
 class Text:

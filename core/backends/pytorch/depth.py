@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from core.errors import ExplorerError
+from hardware.errors import ExplorerError
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")  # each is tested: a name alone proves nothing
 EXIT_HEADS = "exit_heads.safetensors"

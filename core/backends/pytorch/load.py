@@ -17,10 +17,10 @@ import msgspec
 
 from core import weight_files
 from core.backends.pytorch import quant as quant
-from core.errors import ExplorerError
 from core.library_tokenizer import library_tokenizer
 from core.tokenizer_folder import Unread, additions, read_json, tokenizer_file
 from core.types import ModelSpec, Progress, Setup
+from hardware.errors import ExplorerError
 
 DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 DAMAGED = "Check that the folder is complete and that its config.json matches its weights."

@@ -24,10 +24,10 @@ from core.backends.pytorch.count import count
 from core.backends.pytorch.depth import Depth, complete, cut, depth_of
 from core.backends.pytorch.stream import generate
 from core.backends.pytorch.trace import TorchTrace
-from core.errors import ExplorerError
 from core.library_tokenizer import special_tokens
 from core.tokenizer_folder import check_in_table, end_ids, named
 from core.types import Count, GenerationConfig, Ids, Ledger, ModelSpec, Progress
+from hardware.errors import ExplorerError
 from hardware.heap import give_back
 
 Of = Literal["model", "blocks"]

@@ -16,9 +16,9 @@ from functools import cache
 from types import ModuleType
 from typing import Any
 
-from core.errors import ExplorerError
 from core.models.config import Config
 from core.models.network import Network
+from hardware.errors import ExplorerError
 
 
 @cache

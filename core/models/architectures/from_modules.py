@@ -16,12 +16,12 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from core.errors import ExplorerError
 from core.layer_names import canonical_hf
 from core.models.architectures.generic import SIDES, Core, Leaf, build
 from core.models.module_tree import Module, Tree
 from core.models.network import Network
 from core.types import Attention, Conv, Elementwise, Embedding, Linear, Norm, Scan
+from hardware.errors import ExplorerError
 
 _ASIDE = re.compile(r"(?:^|\.)(?:vision\w*|visual|audio\w*|multi_modal\w*|mm_projector|image_\w+|embed_vision)(?:\.|$)")
 _RECURRENT = re.compile(r"Mamba|Mixer|DeltaNet|DeltaAttention|Lightning|ShortConv|RecurrentBlock|Rglru|Rwkv|SSM|LSTM")

@@ -14,11 +14,11 @@ from collections.abc import Mapping, Sequence
 from math import prod
 from typing import Any
 
-from core.errors import ExplorerError
 from core.layer_names import canonical_gguf, canonical_hf
 from core.models.architectures.generic import SIDES, Core, Leaf, build
 from core.models.network import Network
 from core.types import Attention, Conv, Embedding, Linear, Norm, Op, Scan
+from hardware.errors import ExplorerError
 
 _TABLES = ("embed", "embed.position", "embed.token_type", "embed.per_layer")
 _LOOSE = (".scan", ".core", ".again")

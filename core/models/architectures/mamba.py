@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from math import ceil
 from typing import Any
 
-from core.errors import ExplorerError
 from core.models.config import Config
 from core.models.network import Network
 from core.types import Conv, Elementwise, Scan
+from hardware.errors import ExplorerError
 
 _COMMON: dict[str, Any] = {"conv_kernel": 4, "expand": 2, "use_conv_bias": True, "use_bias": False}
 

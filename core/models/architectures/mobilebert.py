@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from core.errors import ExplorerError
 from core.models.architectures.bert import add_head
 from core.models.architectures.blocks import plain_mlp
 from core.models.config import Config
 from core.models.network import Network
 from core.types import Attention, Elementwise
+from hardware.errors import ExplorerError
 
 DEFAULTS: dict[str, dict[str, Any]] = {
     "mobilebert": {
