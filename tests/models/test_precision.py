@@ -10,9 +10,9 @@ import pytest
 
 from core.analysis.memory import Shape, split
 from core.analysis.work import total, work
-from core.models import precision
 from core.models.artifacts import check_precision
-from core.models.precision import declared, matcher
+from core.models.precision import declared, support
+from core.models.precision.rules import matcher
 from core.models.spec import from_config, from_hf_folder, read
 from core.runs.resolve import resolve
 from core.types import Generate, ModelEntry, ModelSpec, Request
@@ -506,7 +506,7 @@ def quantized_folder(folder: Path, quantization: dict[str, Any]) -> Path:
 def test_a_run_of_weights_that_nothing_here_can_run_is_one_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: str, words: str
 ) -> None:
-    monkeypatch.setitem(precision._NEEDS, "gptq", ("some_kernels",))
+    monkeypatch.setitem(support.NEEDS, "gptq", ("some_kernels",))
     folder = quantized_folder(tmp_path / "small-gptq", {"quant_method": "gptq", "bits": 4, "group_size": 128})
     with pytest.raises(ExplorerError, match=words) as caught:
         resolve(Request(task=Generate(), model=str(folder), backend=backend))
@@ -522,7 +522,7 @@ def test_weights_of_a_method_that_no_library_here_reads(tmp_path: Path) -> None:
 def test_weights_that_the_installed_libraries_run_are_let_through(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(precision._NEEDS, "gptq", ())
+    monkeypatch.setitem(support.NEEDS, "gptq", ())
     entry = ModelEntry(
         id="m", label="m", family="local", files={"hf": str(quantized_folder(tmp_path / "m", {"quant_method": "gptq"}))}
     )

@@ -16,9 +16,8 @@ from safetensors.torch import load_file, save_file
 
 from core import plugins
 from core.backends.pytorch.load import _neutral
-from core.models import precision
 from core.models import spec as specs
-from core.models.precision import declared
+from core.models.precision import declared, support
 from core.runs.resolve import resolve
 from core.transforms import _stored_matrix as stored
 from core.types import Derive, Generate, Request
@@ -324,7 +323,7 @@ def test_the_cases_are_refused_with_the_way_out_and_answer_after_it(
     assert np.isfinite(answer).all() and answer.std() > 0
     if runs:
         assert np.abs(logits(str(path)) - answer).max() < 1e-5
-    monkeypatch.setitem(precision._NEEDS, case, ("not_here",))
+    monkeypatch.setitem(support.NEEDS, case, ("not_here",))
     with pytest.raises(ExplorerError, match=form) as refused:
         resolve(Request(model=str(path), backend="pytorch", task=Generate()))
     assert "roofscope transform dequantize --model" in refused.value.hint

@@ -1,0 +1,107 @@
+"""What the configurations of many methods have in common: which layers and modules they reach, and their numbers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import Any
+
+from core.models.precision.declaration import Rule
+from core.types import Embedding, Layer, Linear
+from hardware.errors import ExplorerError
+
+
+def linear(layer: Layer) -> bool:
+    return isinstance(layer.op, Linear) and layer.kind != "router"
+
+
+def linear_but_head(layer: Layer) -> bool:
+    return linear(layer) and layer.kind != "head"
+
+
+def as_listed(found: Mapping[str, Any], *keys: str) -> Callable[[Layer], bool]:
+    """transformers leaves the head alone by itself, and where modules are listed, those alone."""
+    return linear if any(found.get(key) is not None for key in keys) else linear_but_head
+
+
+def experts(layer: Layer) -> bool:
+    return isinstance(layer.op, Linear) and layer.op.n_experts > 1
+
+
+def every_matrix(layer: Layer) -> bool:
+    return isinstance(layer.op, Linear | Embedding)
+
+
+def matcher(pattern: str) -> Callable[[str], bool]:
+    """Whether a module's path is one that `pattern` names: itself, a module around it, a wildcard, a regex."""
+    if pattern.startswith("re:"):
+        return _regex(pattern[3:])
+    if re.search(r"[\\^$(|+]", pattern):
+        return _regex(pattern)
+    if "*" in pattern or "?" in pattern:
+        return lambda path: fnmatchcase(path, pattern) or fnmatchcase(path, f"{pattern}.*")
+    wanted, block = f".{pattern.strip('.')}.", re.search(r"layers\.(\d+)(?:\.|$)", pattern)
+    index = f".{block.group(1)}." if block else ""
+
+    def fits(path: str) -> bool:
+        around = f".{path}."
+        return index in around and wanted in around
+
+    return fits
+
+
+def _regex(pattern: str) -> Callable[[str], bool]:
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise ExplorerError(
+            f"'{pattern}' in the quantization of this configuration is no regular expression ({error}).",
+            "Correct config.json, or download it again.",
+        ) from error
+    return lambda path: compiled.match(path) is not None
+
+
+def named(pattern: str) -> Callable[[Sequence[str]], bool]:
+    fits = matcher(pattern)
+    return lambda paths: any(fits(path) for path in paths)
+
+
+def itself(pattern: str) -> Callable[[Sequence[str]], bool]:
+    """Modules of compressed-tensors are named whole, or by a regex: a module's name says nothing of those inside it."""
+    return named(pattern) if pattern.startswith("re:") else lambda paths: pattern in paths
+
+
+def left_alone(
+    found: Mapping[str, Any], *keys: str, by: Callable[[str], Callable[[Sequence[str]], bool]] = named
+) -> tuple[Rule, ...]:
+    names: list[str] = []
+    for key in keys:
+        value = found.get(key)
+        names += [value] if isinstance(value, str) else [str(name) for name in value or ()]
+    return tuple((by(name), None) for name in names)
+
+
+# ---------------------------------------------------------------- numbers
+
+
+def _number(found: Mapping[str, Any], keys: Iterable[str], default: int, least: int, most: int) -> int:
+    for key in keys:
+        if (value := found.get(key)) is not None:
+            if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+                raise ExplorerError(
+                    f"'{key}' is {value!r} in the quantization of this configuration, but must be a whole number from "
+                    f"{least} to {most}.",
+                    "Correct config.json, or download it again.",
+                )
+            return value
+    return default
+
+
+def bits_of(found: Mapping[str, Any], default: int = 4, *keys: str) -> int:
+    return _number(found, (*keys, "bits", "w_bit", "nbits"), default, 1, 16)
+
+
+def group_of(found: Mapping[str, Any], default: int, *keys: str) -> int:
+    """Columns that share a scale; 0 for a whole row, which files write as -1."""
+    return max(_number(found, (*keys, "group_size", "q_group_size"), default, -1, 1 << 20), 0)
