@@ -82,7 +82,10 @@ def gguf_config(file: GgufFile) -> tuple[dict[str, Any], str]:
     config.update({name: values[key] for key, name in _FIELDS.items() if key in values})
     shapes = {t.name: t.shape for t in file.tensors}
     if "token_embd.weight" in shapes:
-        config["vocab_size"] = shapes["token_embd.weight"][0]
+        config["vocab_size"] = rows = shapes["token_embd.weight"][0]
+        if (tokens := file.metadata.get("tokenizer.ggml.tokens")) and len(tokens) != rows:
+            raise _contradiction(file, f"{len(tokens):,} tokens", f"has a table of {rows:,}")
+    _heads(config)
     config["tie_word_embeddings"] = "output.weight" not in shapes
     config["attention_bias"] = "blk.0.attn_q.bias" in shapes or "blk.0.attn_qkv.bias" in shapes
     config["fused_qkv"] = "blk.0.attn_qkv.weight" in shapes  # of phi and bert, which transformers keeps apart
@@ -140,8 +143,15 @@ def gguf_values(file: GgufFile) -> dict[str, Any]:
             raise _contradiction(
                 file, f"'{start}{key}' of {len(listed):,} blocks", f"has {n_blocks:,} by its 'block_count'"
             )
+    n_experts, n_used = values.get("expert_count", 0), values.get("expert_used_count", 0)
+    if isinstance(n_used, int) and not min(n_experts, 1) <= n_used <= n_experts:
+        raise _contradiction(file, f"that a token uses {n_used:,} experts", f"that there are {n_experts:,}")
     extra = values.get("nextn_predict_layers") or 0
-    if 0 < extra < n_blocks:
+    if extra and extra >= n_blocks:
+        raise _contradiction(
+            file, f"that {extra:,} of its blocks foretell further tokens", f"has {n_blocks:,} by its 'block_count'"
+        )
+    if extra:
         values["block_count"] = n_blocks - extra
         values.update(
             {k: v[:-extra] for k, v in values.items() if k in (*_PER_BLOCK, _PATTERN) and isinstance(v, list)}
@@ -158,6 +168,15 @@ def _one(value: Any) -> Any:
     return value[0] if isinstance(value, list) and value and all(v == value[0] for v in value) else value
 
 
+def _heads(config: dict[str, Any]) -> None:
+    """What llama.cpp takes for granted where a file is silent, whatever transformers does."""
+    heads, width = config.get("num_attention_heads"), config.get("hidden_size")
+    if heads:
+        config.setdefault("num_key_value_heads", heads)
+    if isinstance(heads, int) and heads and isinstance(width, int):
+        config.setdefault("head_dim", width // heads)
+
+
 _PATTERN = "attention.sliding_window_pattern"
 
 
@@ -168,13 +187,13 @@ _PERIODS = {
     **{"gemma3n": 5, "gemma3": 6, "gemma-embedding": 6, "plamo3": 8},
 }
 _PERIODS_FROM_THE_FIRST = {"modern-bert": 3, "cohere2moe": 4, "laguna": 4, "smallthinker": 4}
-_CHUNK = {"llama4": 8192}  # tokens that a block sees where no key says it
+_SEEN = {"gemma2": 4096, "llama4": 8192}  # tokens that a block sees where no key says it
 
 
 def _windows(config: dict[str, Any], values: dict[str, Any], architecture: str) -> None:
     """Which blocks see a window only: a list, a period of which the last block sees all, or a window per block."""
     window, pattern, n = config.get("sliding_window"), values.get(_PATTERN), config.get("num_hidden_layers")
-    if window is None and (window := _CHUNK.get(architecture)):
+    if window is None and (window := _SEEN.get(architecture)):
         config["sliding_window"] = window
     if not isinstance(n, int) or not window or not 0 < n <= _MAX_BLOCKS:
         config.pop("sliding_window", None)

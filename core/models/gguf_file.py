@@ -14,7 +14,7 @@ import mmap
 import os
 import re
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,6 +60,18 @@ TYPES: dict[int, tuple[str, int, int]] = {
     39: ("MXFP4", 32, 17),
     40: ("NVFP4", 64, 36),
     41: ("Q1_0", 128, 18),
+}
+
+# formats of 2023 and 2024 that llama.cpp no longer reads
+GONE = {
+    4: "Q4_2",
+    5: "Q4_3",
+    31: "Q4_0_4_4",
+    32: "Q4_0_4_8",
+    33: "Q4_0_8_8",
+    36: "IQ4_NL_4_4",
+    37: "IQ4_NL_4_8",
+    38: "IQ4_NL_8_8",
 }
 
 # general.type of files that are no model by themselves
@@ -226,6 +238,12 @@ def check_parts(path: Path) -> None:
     if os.path.isfile(path):
         with suppress(_HeaderError, OSError):  # a damaged part is told when it is read
             _check_place(path, files.index(path), len(files), _header(path)[0])
+    there = os.listdir(path.parent) if path.parent.is_dir() else ()
+    if other := next((name for name in there if name.lower() == missing[0].name.lower()), None):
+        raise ExplorerError(
+            f"{missing[0].name} is missing, one of the model's {len(files)} parts: it is there as {other}.",
+            f"Rename {other} to {missing[0].name}.",
+        )
     if len(missing) == 1:
         raise ExplorerError(f"{missing[0].name} is missing, one of the model's {len(files)} parts.", _PARTS)
     names = ", ".join(file.name for file in missing[:4]) + (", ..." if len(missing) > 4 else "")
@@ -345,7 +363,7 @@ class _Header:
         name, n_axes = self._name("a tensor"), self._scalar("I")
         if n_axes > _MAX_AXES:
             raise _damaged(f"'{name}' has {n_axes:,} axes")
-        shape = tuple(self._scalar("Q") for _ in range(n_axes))[::-1]
+        shape = tuple(self._scalar("Q") for _ in range(n_axes))[::-1] or (1,)  # one number, as llama.cpp has it
         return name, shape, self._scalar("I"), self._scalar("Q")
 
     def _placed(self, infos: list[tuple[str, tuple[int, ...], int, int]], alignment: int) -> list[Tensor]:
@@ -353,13 +371,18 @@ class _Header:
         start = -(-self._at // alignment) * alignment
         tensors, expected = [], 0
         for name, shape, type_id, offset in infos:
+            if type_id in GONE:
+                raise _HeaderError(
+                    f"stores '{name}' as {GONE[type_id]}, which llama.cpp no longer reads",
+                    "Choose the Q4_0 file of the model: it is laid out for the processor when it is opened.",
+                )
             if type_id not in TYPES:
                 raise _HeaderError(
                     f"stores '{name}' in an unknown number format ({type_id})",
                     "Choose a file with a common quantization such as Q4_K_M or Q8_0.",
                 )
             type_name, block, block_bytes = TYPES[type_id]
-            if not all(shape) or (shape[-1] if shape else 1) % block:
+            if not all(shape) or shape[-1] % block:
                 raise _damaged(f"'{name}' of shape {list(shape)} cannot be stored as {type_name}")
             if offset != expected:
                 raise _damaged(f"'{name}' lies at {offset:,} of the data, where {expected:,} is its place")
@@ -426,7 +449,7 @@ class _Header:
 
 def _alignment(metadata: dict[str, Any]) -> int:
     value = metadata.get("general.alignment", 32)
-    if not _is_whole(value) or not 1 <= value <= 1 << 20 or value & (value - 1):
+    if not _is_whole(value) or not 1 <= value < 1 << 32 or value & (value - 1):
         shown = "a list" if isinstance(value, list) else repr(value)[:40]
         raise _HeaderError(f"has an alignment ('general.alignment') that is {shown}, not a power of two", _AGAIN)
     return int(value)
@@ -448,21 +471,30 @@ def _is_flag(value: Any) -> bool:
     return isinstance(value, bool)
 
 
+def _is_size(value: Any) -> bool:
+    return _is_whole(value) and value >= 0
+
+
+def _is_scaling(value: Any) -> bool:
+    return value in _SCALINGS
+
+
 def _each(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
     """A list of such; its first value tells, since the format stores one type per list."""
     return lambda value: isinstance(value, list) and all(map(fits, value[:1]))
 
 
 def _one_or_each(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    return lambda value: all(map(fits, value[:1])) if isinstance(value, list) else fits(value)
+    return lambda value: all(map(fits, value)) if isinstance(value, list) else fits(value)
 
 
 _WHOLE = (_is_whole, "a whole number")
 _TEXT = (_is_text, "a text")
 _TEXTS = (_each(_is_text), "a list of texts")
 _FLAG = (_is_flag, "true or false")
-_SIZE = (_one_or_each(_is_whole), "a whole number or a list of such")
+_SIZE = (_one_or_each(_is_size), "a whole number that is not negative, or a list of such")
 _NUMBER = (_one_or_each(_is_number), "a number or a list of numbers")
+_SCALINGS = ("none", "linear", "yarn", "longrope")  # llama.cpp aborts at any other
 
 _KEYS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "general.architecture": _TEXT,
@@ -497,10 +529,12 @@ _ENDINGS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "_size": _SIZE,
     ".conv_kernel": _SIZE,
     ".sliding_window": _SIZE,
-    "_epsilon": _NUMBER,
+    ".nextn_predict_layers": _SIZE,
+    "_epsilon": (_one_or_each(lambda value: _is_number(value) and value >= 0), "a number that is not negative"),
     ".freq_base": _NUMBER,
     "_base_swa": _NUMBER,
     ".scaling.factor": _NUMBER,
+    ".scaling.type": (_is_scaling, f"one of {', '.join(_SCALINGS)}"),
     "_softcapping": _NUMBER,
     "_scale": _NUMBER,
 }
@@ -515,8 +549,22 @@ def _check_types(metadata: dict[str, Any]) -> None:
     for key in ("tokenizer.ggml.scores", "tokenizer.ggml.token_type"):
         if tokens is not None and key in metadata and len(metadata[key]) != len(tokens):
             raise _damaged(f"'{key}' has {len(metadata[key]):,} values for {len(tokens):,} tokens")
+    if (first := _repeated(tokens or ())) is not None:
+        raise _damaged(f"'tokenizer.ggml.tokens' has two tokens that are {first[:40]!r}")
     part, count = metadata.get("split.no", 0), metadata.get("split.count", 0)
     if part < 0 or count < 0:
         raise _damaged("its part has a negative number")
     if count > 1 and part >= count:
         raise _damaged(f"it says that it is part {part + 1} of {count}")
+
+
+def _repeated(tokens: Sequence[str]) -> str | None:
+    """The first token that stands there again, at which llama.cpp aborts; empty ones are none."""
+    if len(set(tokens)) == len(tokens):
+        return None
+    seen: set[str] = set()
+    for token in filter(None, tokens):
+        if token in seen:
+            return token
+        seen.add(token)
+    return None

@@ -18,12 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from core.models import gguf_file, gguf_tokenizer
-from core.models.gguf import gguf_tensors, gguf_values
+from core.models.gguf import gguf_config, gguf_tensors, gguf_values
 from core.types import Progress
 from hardware.errors import ExplorerError
 
-VERSION = 5  # raise it when the output changes: cached folders are then made anew
+VERSION = 6  # raise it when the output changes: cached folders are then made anew
 _BYTES_PER_WEIGHT = 4
+_THETA = 10000.0  # of the rotation, where no key says it
 
 # general.architecture -> model_type. Only families whose logits were compared with llama.cpp's.
 ARCHITECTURES = {
@@ -99,6 +100,20 @@ def _config(header: gguf_file.GgufFile) -> dict[str, Any]:
         "dtype": "float32",
         "transformers_version": version("transformers"),
     }
+    usual = {
+        "attention.causal": True,
+        "attention.value_length": head_dim,
+        "rope.dimension_count": head_dim,
+        "rope.scaling.attn_factor": 1.0,
+    }
+    if arch == "gemma2":
+        usual["rope.freq_base_swa"] = get("rope.freq_base", _THETA)
+    for key, value in usual.items():
+        if (found := get(key, value)) != value:
+            raise ExplorerError(
+                f"The file's '{arch}.{key}' is {found}, which PyTorch and ONNX Runtime do not compute.",
+                "Run it with llama.cpp.",
+            )
     rope = _rope(header, get, names)
     if arch == "llama":
         config |= {"attention_bias": "blk.0.attn_q.bias" in names, "mlp_bias": "blk.0.ffn_gate.bias" in names}
@@ -108,15 +123,14 @@ def _config(header: gguf_file.GgufFile) -> dict[str, Any]:
         # llama.cpp knows the 27B models, whose scale differs, by their number of blocks
         large = n_blocks == {"gemma2": 46, "gemma3": 62}[arch]
         config["query_pre_attn_scalar"] = d_model // n_heads if large else head_dim
-        config["sliding_window"] = get("attention.sliding_window", 4096)
-        config["attn_logit_softcapping"] = get("attn_logit_softcapping")
-        config["final_logit_softcapping"] = get("final_logit_softcapping")
-        pattern = {"gemma2": 2, "gemma3": 6}[arch]
-        config["layer_types"] = [
-            "sliding_attention" if (i + 1) % pattern else "full_attention" for i in range(n_blocks)
-        ]
+        windows = gguf_config(header)[0]
+        config["layer_types"] = windows.get("layer_types", ["full_attention"] * n_blocks)
+        config["sliding_window"] = windows.get("sliding_window", need("context_length"))
+        first = arch == "gemma2"  # llama.cpp's own values for it
+        config["attn_logit_softcapping"] = get("attn_logit_softcapping", 50.0) if first else None
+        config["final_logit_softcapping"] = get("final_logit_softcapping", 30.0 if first else None)
     if arch == "gemma3":
-        local = {"rope_type": "default", "rope_theta": get("rope.freq_base_swa", 10000.0)}
+        local = {"rope_type": "default", "rope_theta": get("rope.freq_base_swa", _THETA)}
         rope = {"full_attention": rope, "sliding_attention": local}
     config["rope_parameters"] = rope
     config["architectures"] = [_class_name(config["model_type"])]
@@ -133,8 +147,8 @@ def _class_name(model_type: str) -> str:
 
 
 def _rope(header: gguf_file.GgufFile, get: Any, names: dict[str, gguf_file.Tensor]) -> dict[str, Any]:
-    theta = get("rope.freq_base", 10000.0)
-    kind, factor = get("rope.scaling.type", "none"), get("rope.scaling.factor", 1.0)
+    theta = get("rope.freq_base", _THETA)
+    kind, factor = get("rope.scaling.type", "linear"), get("rope.scaling.factor", get("rope.scale_linear", 1.0))
     original = get("rope.scaling.original_context_length")
     if "rope_freqs.weight" in names:
         return _llama3_rope(names["rope_freqs.weight"], theta, original or 8192)

@@ -341,4 +341,6 @@ def from_gguf(path: str | Path) -> ModelSpec:
         spec = msgspec.structs.replace(
             _spec(config, Config(config, {}), network, name or path.stem, source), doubts=doubts
         )
-    return measured(spec, gguf_tensors(file), keep_unknown=True)
+    stored = gguf_tensors(file)
+    check_sizes(spec, stored, "header")
+    return measured(spec, stored, keep_unknown=True)

@@ -84,8 +84,13 @@ def measured(spec: ModelSpec, tensors: Iterable[Tensor], *, keep_unknown: bool) 
     return msgspec.structs.replace(spec, layers=tuple(layers), dtype=dtype, aside=aside, source=source)
 
 
-def check_sizes(spec: ModelSpec, tensors: Iterable[Tensor]) -> None:
-    """Raises ExplorerError where a matrix of floats has other numbers than the configuration says, biases aside."""
+def check_sizes(spec: ModelSpec, tensors: Iterable[Tensor], says: str = "config.json") -> None:
+    """Raises ExplorerError where a matrix has other numbers than the configuration says, biases aside.
+
+    says: where the configuration stands, in the sentence. Beside a config.json, quantized weights are packed in ways
+    of their own, and are not counted; a GGUF tells the numbers of all.
+    """
+    packed = says == "config.json"
     sizes = {layer.name: layer.n_params for layer in spec.layers}
     stored: dict[str, list[Tensor]] = defaultdict(list)
     for tensor in (t for t in tensors if not t.aside):
@@ -93,15 +98,15 @@ def check_sizes(spec: ModelSpec, tensors: Iterable[Tensor]) -> None:
             stored[part.layer].append(part)
     for layer in spec.layers:
         op, own = layer.op, stored[layer.name]
-        if not own or not isinstance(op, Linear | Embedding) or any(is_quantized(t.dtype) for t in own):
+        if not own or not isinstance(op, Linear | Embedding) or (packed and any(is_quantized(t.dtype) for t in own)):
             continue
         n, rows, columns = (op.n_experts, op.d_out, op.d_in) if isinstance(op, Linear) else (1, op.rows, op.d)
         wanted, found = n * rows * columns, sum(t.n_elements for t in own)
         if wanted <= layer.n_params and not wanted <= found <= max(layer.n_params, wanted + n * rows):
             raise ExplorerError(
-                f"The weights of {spec.name} do not fit its config.json: {layer.name} has {found:,} numbers, and "
-                f"{wanted:,} by the configuration.",
-                "Use the config.json that came with the weights.",
+                f"The weights of {spec.name} do not fit its {says}: {layer.name} has {found:,} numbers, and "
+                f"{wanted:,} by what that says.",
+                f"Use the {says} that came with the weights." if packed else "Download or copy the file again.",
             )
 
 

@@ -21,6 +21,10 @@ def explained(code: int, backend: str, who: str = "The worker") -> tuple[str, st
             f"{label} used an instruction that this processor does not have.",
             "Install the library anew from requirements.txt so that it is built for this machine.",
         ),
+        signal.SIGABRT: (
+            f"{label} ended itself, because something in the model or in the options breaks one of its own rules.",
+            "The last lines of the run's log name the rule; try another backend, other options or another file.",
+        ),
         signal.SIGSEGV: (
             f"{label} crashed inside its native code.",
             "Try other options or another backend; the run's log has the last lines.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import struct
 from collections.abc import Callable
 from math import prod
@@ -14,7 +15,7 @@ from core.backends.llama_cpp import model
 from core.models import catalogue, formats, gguf_file, spec
 from hardware.errors import ExplorerError
 from tests.support import hybrids
-from tests.support.gguf_bytes import ARRAY, LLAMA, SHAPES, STRING, U32, file, header
+from tests.support.gguf_bytes import ARRAY, LLAMA, SHAPES, STRING, U32, file, header, text
 
 
 def test_a_sound_header_is_read(tmp_path: Path) -> None:
@@ -35,12 +36,21 @@ def damaged(at: int, code: str, value: int) -> bytes:
     return bytes(whole)
 
 
+def i32(value: int) -> bytes:
+    return struct.pack("<Ii", 5, value)
+
+
+# the entry of the first tensor: its name, axes, sizes, and behind them its number format and place
+FIRST = text("token_embd.weight") + struct.pack("<IQQIQ", 2, 8, 4, 0, 0)
+Q4_0_4_4, UNKNOWN = struct.pack("<I", 31), struct.pack("<I", 999)
 NESTED = struct.pack("<IIQ", ARRAY, ARRAY, 1) + struct.pack("<IQI", U32, 1, 7)
 
 FAULTS: dict[str, tuple[Callable[[], bytes], str]] = {
     "alignment 0": (lambda: with_(general__alignment=0), "alignment .* is 0, not a power of two"),
     "alignment 3": (lambda: with_(general__alignment=3), "alignment .* is 3, not a power of two"),
     "alignment a list": (lambda: with_(general__alignment=[32]), "alignment .* is a list, not a power of two"),
+    "alignment 48": (lambda: with_(general__alignment=48), "alignment .* is 48, not a power of two"),
+    "alignment of 2 GiB": (lambda: with_(general__alignment=2**31), r"lies at 128 of the data, where 2,147,483,648"),
     "alignment a text": (lambda: with_(general__alignment="32"), "alignment .* is '32', not a power of two"),
     "alignment true": (lambda: with_(general__alignment=True), "alignment .* is True, not a power of two"),
     "version 0": (lambda: damaged(4, "<I", 0), "cut off or damaged .*version is 0"),
@@ -63,6 +73,59 @@ FAULTS: dict[str, tuple[Callable[[], bytes], str]] = {
         "'general.architecture' must be a text",
     ),
     "a size that is a text": (lambda: with_(llama__block_count="1"), "must be a whole number"),
+    "a size below nothing": (lambda: with_(llama__context_length=i32(-1)), "'llama.context_length' must be a whole"),
+    "a list with a size below nothing": (
+        lambda: with_(llama__attention__head_count=struct.pack("<IIQii", ARRAY, 5, 2, 2, -1)),
+        "must be a whole number that is not negative",
+    ),
+    "an epsilon below nothing": (
+        lambda: with_(llama__attention__layer_norm_rms_epsilon=-1.0),
+        "must be a number that is not negative",
+    ),
+    "an unknown scaling": (
+        lambda: with_(llama__rope__scaling__type="dynamic"),
+        "'llama.rope.scaling.type' must be one of none, linear, yarn, longrope",
+    ),
+    "a scaling that is a number": (lambda: with_(llama__rope__scaling__type=2), "must be one of none, linear"),
+    "blocks ahead that are a text": (lambda: with_(llama__nextn_predict_layers="1"), "must be a whole number"),
+    "as many blocks ahead as there are": (
+        lambda: with_(llama__nextn_predict_layers=1),
+        "says that 1 of its blocks foretell further tokens, but has 1 by its 'block_count'",
+    ),
+    "experts of a dense model": (
+        lambda: with_(llama__expert_used_count=2),
+        "says that a token uses 2 experts, but that there are 0",
+    ),
+    "no experts of many": (
+        lambda: with_(llama__expert_count=4, llama__expert_used_count=0),
+        "says that a token uses 0 experts, but that there are 4",
+    ),
+    "a token twice": (
+        lambda: with_(tokenizer__ggml__tokens=["a", "b", "a", ""]),
+        r"'tokenizer\.ggml\.tokens' has two tokens that are 'a'",
+    ),
+    "more tokens than rows": (
+        lambda: with_(tokenizer__ggml__tokens=[*"abcde"], tokenizer__ggml__token_type=[1] * 5),
+        "says 5 tokens, but has a table of 4",
+    ),
+    "wider than its matrices": (
+        lambda: with_(llama__feed_forward_length=32),
+        r"do not fit its header: blocks\.0\.mlp\.gate_proj has 128 numbers, and 256 by what that says",
+    ),
+    "more heads than its matrices have": (
+        lambda: with_(
+            llama__attention__head_count=4, llama__attention__head_count_kv=4, llama__attention__key_length=4
+        ),
+        r"do not fit its header: blocks\.0\.attn\.q_proj has 64 numbers, and 128 by",
+    ),
+    "a format of 2024": (
+        lambda: header().replace(FIRST, FIRST[:-12] + Q4_0_4_4 + FIRST[-8:]),
+        "stores 'token_embd.weight' as Q4_0_4_4, which llama.cpp no longer reads",
+    ),
+    "an unknown format": (
+        lambda: header().replace(FIRST, FIRST[:-12] + UNKNOWN + FIRST[-8:]),
+        r"stores 'token_embd.weight' in an unknown number format \(999\)",
+    ),
     "a size that is a flag": (lambda: with_(llama__embedding_length=True), "must be a whole number"),
     "an epsilon that is no number": (
         lambda: with_(llama__attention__layer_norm_rms_epsilon=float("nan")),
@@ -86,7 +149,7 @@ def test_each_fault_is_one_sentence_with_its_cause(fault: str, tmp_path: Path) -
     with pytest.raises(ExplorerError, match=words) as said:
         spec.from_gguf(file(tmp_path / "m.gguf", make()))
     assert said.value.message.endswith(".") and said.value.hint.endswith(".")
-    assert said.value.message.startswith("m.gguf") or "configuration" in said.value.message
+    assert said.value.message.startswith("m.gguf") or re.search("configuration|header", said.value.message)
 
 
 def test_equal_names_are_damage(tmp_path: Path) -> None:

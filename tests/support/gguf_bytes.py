@@ -83,3 +83,48 @@ def model(path: Path, entries: Mapping[str, Any], shapes: Mapping[str, tuple[int
 def file(path: Path, head: bytes, n_bytes: int = 4096) -> Path:
     path.write_bytes(head + bytes(n_bytes))
     return path
+
+
+_WIDTHS = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}  # of a scalar, in bytes, by its type
+
+
+def edited(whole: bytes, changes: Mapping[str, Any]) -> bytes:
+    """A file with other entries and the same tensors. changes: as `value_of` takes them; None: without the entry."""
+    n_tensors, n_entries = struct.unpack_from("<QQ", whole, 8)
+    at, entries = 24, dict[str, Any]()
+    for _ in range(n_entries):
+        key, at = _text_at(whole, at)
+        end = _end(whole, at + 4, struct.unpack_from("<I", whole, at)[0])
+        entries[key], at = whole[at:end], end
+    tensors = at
+    for _ in range(n_tensors):
+        _, at = _text_at(whole, at)
+        at += 4 + 8 * struct.unpack_from("<I", whole, at)[0] + 12
+    kept = {key: value for key, value in (entries | changes).items() if value is not None}
+    data = b"GGUF" + struct.pack("<IQQ", 3, n_tensors, len(kept))
+    data += b"".join(text(key) + value_of(value) for key, value in kept.items()) + whole[tensors:at]
+    return data + bytes(-len(data) % 32) + whole[-(-at // 32) * 32 :]
+
+
+def _text_at(data: bytes, at: int) -> tuple[str, int]:
+    end = at + 8 + struct.unpack_from("<Q", data, at)[0]
+    return data[at + 8 : end].decode(), end
+
+
+def _end(data: bytes, at: int, kind: int) -> int:
+    """Where a value of this type ends that begins at `at`."""
+    if kind == STRING:
+        return _text_at_end(data, at)
+    if kind != ARRAY:
+        return at + _WIDTHS[kind]
+    item, n = struct.unpack_from("<IQ", data, at)
+    at += 12
+    if item != STRING:
+        return at + n * _WIDTHS[item]
+    for _ in range(n):
+        at = _text_at_end(data, at)
+    return at
+
+
+def _text_at_end(data: bytes, at: int) -> int:
+    return at + 8 + int(struct.unpack_from("<Q", data, at)[0])

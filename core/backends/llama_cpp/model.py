@@ -74,6 +74,11 @@ def refusal(name: str, errors: str) -> ExplorerError:
         )
     if "within the file bounds" in errors or "failed to read" in errors:
         return ExplorerError(f"{name} is truncated or damaged.", "Download or copy the file again.")
+    if found := re.search(r"key (\S+) has wrong type (\w+) but expected type (\w+)", errors):
+        return ExplorerError(
+            f"{name} stores '{found[1]}' as {found[2]}, and llama.cpp reads it only as {found[3]}.",
+            "Choose another conversion of the model, or another backend.",
+        )
     if found := re.search(r"wrong number of tensors; expected (\d+), got (\d+)", errors):
         return ExplorerError(
             f"{name} holds {found[1]} tensors, of which this llama.cpp reads {found[2]}.",
