@@ -44,6 +44,12 @@ def documents(path: str, n: int = 0) -> list[Document]:
     return found[: n or None]
 
 
+def count(path: str, n: int = 0) -> int | None:
+    """How many there are; None for one alone, which is cut into windows that only a tokenizer can count."""
+    found = documents(path, n)
+    return len(found) if len(found) > 1 else None
+
+
 def _lines(name: str, content: str) -> list[Document]:
     found = []
     for number, line in enumerate(content.splitlines(), 1):

@@ -17,7 +17,7 @@ from msgspec import Meta
 from numpy.typing import NDArray
 
 from core.evals._fingerprint import fingerprint
-from core.evals._texts import documents, windows, within
+from core.evals._texts import count, documents, windows, within
 from core.types import Eval, Item, Metric, Record, Subject, Words, opened
 from core.types.sketch import sketch
 from hardware.errors import ExplorerError
@@ -69,8 +69,7 @@ class Divergence:
         return METRICS
 
     def size(self, params: Settings) -> int | None:
-        found = documents(params.text, params.n)
-        return len(found) if len(found) > 1 else None
+        return count(params.text, params.n)
 
     def measure(self, subject: Subject, params: Settings) -> Iterator[Item]:
         """One item per document; a text of one document gives one per window."""

@@ -15,7 +15,7 @@ import numpy as np
 from msgspec import Meta
 
 from core.evals._fingerprint import fingerprint
-from core.evals._texts import Document, Window, documents, windows, within
+from core.evals._texts import Document, Window, count, documents, windows, within
 from core.types import Eval, Item, Metric, Record, Session, Subject, Words, likely
 from hardware.errors import ExplorerError
 
@@ -58,8 +58,7 @@ class Perplexity:
         return METRICS
 
     def size(self, params: Settings) -> int | None:
-        found = documents(params.text, params.n)
-        return len(found) if len(found) > 1 else None
+        return count(params.text, params.n)
 
     def measure(self, subject: Subject, params: Settings) -> Iterator[Item]:
         """One item per document; a text of one document gives one per window, each a cluster of its own."""

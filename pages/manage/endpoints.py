@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import streamlit as st
@@ -63,12 +64,17 @@ def add(url: str, source: str, value: str) -> None:
         wanted = "the name of its variable" if source == VARIABLE else "the key itself"
         fault(ExplorerError("The key is missing.", f"Type {wanted}, or choose {NO_KEY}."), hindrance=True)
         return
+    if source == RING:
+        keep(lambda: store.add_with_key(url, value))
+    else:
+        keep(lambda: store.add(url, value.strip() if source == VARIABLE else ""))
+
+
+def keep(ask: Callable[[], Endpoint]) -> None:
+    """What a server answers of itself becomes known; what was known stays where it does not answer."""
     try:
         with st.spinner("Asking the server"):
-            if source == RING:
-                found = store.add_with_key(url, value)
-            else:
-                found = store.add(url, value.strip() if source == VARIABLE else "")
+            found = ask()
     except ExplorerError as error:
         fault(error)
         return
@@ -87,7 +93,7 @@ def draw_endpoint(endpoint: Endpoint) -> None:
             st.markdown(f"**{text.escape(name)}** · {text.code(endpoint.url)}", width="content")
             with st.container(horizontal=True, width="content"):
                 if st.button("Ask again", icon=":material/refresh:", key=f"again-{key}", type="tertiary"):
-                    again(endpoint)
+                    keep(lambda: store.add(endpoint.url, endpoint.key_from))
                 if st.button("Forget", icon=":material/delete:", key=f"forget-{key}", type="tertiary"):
                     store.forget(endpoint.url)
                     catalogue.entries(refresh=True)
@@ -168,19 +174,6 @@ def row(model: ServedModel) -> dict[str, Any]:
         "Context": model.context or model.trained_context,
         "Architecture": model.architecture or None,
     }
-
-
-def again(endpoint: Endpoint) -> None:
-    """Ask a known server for its models of now; what was known stays where it does not answer."""
-    try:
-        with st.spinner("Asking the server"):
-            store.add(endpoint.url, endpoint.key_from)
-    except ExplorerError as error:
-        fault(error)
-        return
-    catalogue.entries(refresh=True)
-    st.session_state[ADDED] = endpoint.url
-    st.rerun()
 
 
 with page("Endpoints", ABOUT):

@@ -15,6 +15,7 @@ from pages.ui.page import fault, guard, page
 from pages.ui.panes import table_height
 from pages.ui.state import remembered, rows_key, runner
 from pages.ui.table import table
+from pages.ui.tile import tile
 
 ABOUT = "What lies on the disk, how large and how old it is, what it was made from, what uses it, and what can go."
 GB = 1e9
@@ -23,22 +24,14 @@ GB = 1e9
 def draw_summary(found: Sequence[storage.Item]) -> None:
     now = storage.summary(found)
     with st.grid(4, min_column_width=150, row_height=96):
-        st.metric("On the disk", text.size(now.total_bytes), border=True, height="stretch")
-        st.metric(
+        tile("On the disk", text.size(now.total_bytes))
+        tile(
             "Can be made again",
             text.size(now.again_bytes),
-            border=True,
-            height="stretch",
-            help="Converted files and what killed processes left. It goes without a question.",
+            "Converted files and what killed processes left. It goes without a question.",
         )
-        st.metric(
-            "Limit of that",
-            text.size(now.quota_bytes),
-            border=True,
-            height="stretch",
-            help="Of what can be made again. Set it below.",
-        )
-        st.metric("Free on the disk", text.size(now.free_bytes), border=True, height="stretch")
+        tile("Limit of that", text.size(now.quota_bytes), "Of what can be made again. Set it below.")
+        tile("Free on the disk", text.size(now.free_bytes))
 
 
 def draw_kinds(rows: Sequence[storage.Total]) -> None:

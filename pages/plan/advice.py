@@ -31,6 +31,7 @@ from pages.ui.start import start
 from pages.ui.state import choose_run, result_of, runner, store
 from pages.ui.studies import draw_busy
 from pages.ui.table import table
+from pages.ui.tile import tile
 from pages.ui.trial_view import begin, going, trial_panel
 
 ABOUT = "What a run's bottleneck suggests, what it should bring, and a trial that tells whether it did."
@@ -72,38 +73,26 @@ def draw_case(case: Case, book: Book, demoted: str, of: str) -> None:
         st.markdown(f"**{text.escape(LABELS[given.rule])}** {outcome_badge(case)}{against}")
         st.markdown(f"{text.escape(given.finding)} **{text.escape(given.change)}**")
         with st.grid(3, min_column_width=150):
-            st.metric(
+            tile(
                 "Promised",
                 f"× {gain.likely:.3g}",
-                delta=f"{gain.low:.3g} to {gain.high:.3g}",
-                delta_color="off",
-                delta_arrow="off",
-                border=True,
-                height="stretch",
-                help=f"Of the {METRICS[given.metric]}; above 1 is better. Nine in ten should lie in the range.",
+                f"Of the {METRICS[given.metric]}; above 1 is better. Nine in ten should lie in the range.",
+                under=f"{gain.low:.3g} to {gain.high:.3g}",
             )
             ratio = case.verdict.ratio if case.verdict else None
             between = f"{ratio.low:.3g} to {ratio.high:.3g}" if ratio and ratio.low and ratio.high else "no interval"
-            st.metric(
+            tile(
                 "Measured",
                 f"× {ratio.value:.3g}" if ratio else text.NONE,
-                delta=between if ratio else "not tried" if case.verdict is None else "no pair counts",
-                delta_color="off",
-                delta_arrow="off",
-                border=True,
-                height="stretch",
-                help="Baseline and change in interleaved pairs, as a ratio with its 95 % interval.",
+                "Baseline and change in interleaved pairs, as a ratio with its 95 % interval.",
+                under=between if ratio else "not tried" if case.verdict is None else "no pair counts",
             )
             same = case.verdict.same_text if case.verdict else None
-            st.metric(
+            tile(
                 "Quality",
                 "measured" if isinstance(given.quality, Loss) else given.quality,
-                delta={True: "same text", False: "another text", None: "no text compared"}[same],
-                delta_color="off",
-                delta_arrow="off",
-                border=True,
-                height="stretch",
-                help="Unknown: measure it on the page Evaluate. The same text says something, another text little.",
+                "Unknown: measure it on the page Evaluate. The same text says something, another text little.",
+                under={True: "same text", False: "another text", None: "no text compared"}[same],
             )
         if isinstance(given.quality, Loss):
             st.caption(f"{text.provenance('measured')} Quality: {text.prose(given.quality.words)}.")

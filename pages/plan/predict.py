@@ -29,6 +29,7 @@ from pages.ui.panes import panes
 from pages.ui.pickers import backend_label
 from pages.ui.predict_here import draw_here, here, own_backends
 from pages.ui.table import table
+from pages.ui.tile import tile
 
 ABOUT = "Time to first token, time per token, throughput and memory of any model on any device, as intervals."
 WEIGHTS = ("q2_k", "q3_k_m", "q4_0", "q4_k_m", "q5_k_m", "q6_k", "q8_0", "fp16", "bf16", "fp32")
@@ -112,17 +113,13 @@ def predict_one(
 
 def draw_figure(label: str, of: Figure | None, show: Any, about: str) -> None:
     if of is None:
-        st.metric(label, text.NONE, border=True, height="stretch", help="An encoder does not decode.")
+        tile(label, text.NONE, "An encoder does not decode.")
         return
-    st.metric(
+    tile(
         label,
         f"~ {show(of.calibrated)}",
-        delta=f"{show(of.low)} to {show(of.high)}",
-        delta_color="off",
-        delta_arrow="off",
-        border=True,
-        height="stretch",
-        help=f"{about} Ideal roof: {show(of.ideal)}.",
+        f"{about} Ideal roof: {show(of.ideal)}.",
+        under=f"{show(of.low)} to {show(of.high)}",
     )
 
 

@@ -30,6 +30,7 @@ from pages.ui.panes import panes
 from pages.ui.pickers import backend_label
 from pages.ui.predict_here import here, own_backends
 from pages.ui.table import table
+from pages.ui.tile import tile
 
 ABOUT = "Change a device's bandwidth, FLOP/s, cache, memory and price, and see what binds and what would help."
 WEIGHTS = ("as the file has them", "q4_0", "q4_k_m", "q8_0", "fp16", "bf16", "fp32")
@@ -191,36 +192,24 @@ def draw_times(phases: tuple[Phase, ...], before: dict[PhaseName, Phase], asked:
     with st.grid(2, min_column_width=200):
         for phase in reversed(phases):
             faster = before[phase.name].seconds / phase.seconds
-            st.metric(
+            tile(
                 PHASES[phase.name],
                 f"~ {text.seconds(phase.seconds)}",
-                delta=f"{text.ratio(faster)} as fast" if asked.now.hypothetical else designs.word(phase.binds),
-                delta_color="off",
-                delta_arrow="off",
-                border=True,
-                height="stretch",
-                help=f"{text.seconds(phase.low_s)} to {text.seconds(phase.high_s)} hold nine in ten measured values. "
+                f"{text.seconds(phase.low_s)} to {text.seconds(phase.high_s)} hold nine in ten measured values. "
                 f"Largest share: {designs.word(phase.binds)}, {text.percent(phase.shares[phase.binds])}.",
+                under=f"{text.ratio(faster)} as fast" if asked.now.hypothetical else designs.word(phase.binds),
             )
-        st.metric(
+        tile(
             "Least memory",
             text.size(least),
-            delta="fits" if least <= has else f"does not fit: {text.size(has)}",
-            delta_color="off",
-            delta_arrow="off",
-            border=True,
-            height="stretch",
-            help="Of the device, with weights, KV cache, activations, and what the system keeps.",
+            "Of the device, with weights, KV cache, activations, and what the system keeps.",
+            under="fits" if least <= has else f"does not fit: {text.size(has)}",
         )
-        st.metric(
+        tile(
             "Energy per token",
             text.si(joules(asked, phases), "J"),
-            delta="at most",
-            delta_color="off",
-            delta_arrow="off",
-            border=True,
-            height="stretch",
-            help="At the full design power of the data sheet, for the last phase.",
+            "At the full design power of the data sheet, for the last phase.",
+            under="at most",
         )
 
 

@@ -5,9 +5,8 @@ Measuring goes on in a thread that owns a child process, so it survives reruns, 
 
 from __future__ import annotations
 
-import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,6 +30,7 @@ from hardware.detect import machine_id, usable_cores
 from hardware.device import Device
 from hardware.errors import ExplorerError
 from pages.ui import text
+from pages.ui.background import Background
 from pages.ui.live import moving
 from pages.ui.page import fault
 from pages.ui.state import runner
@@ -41,37 +41,23 @@ _SAME = 0.03  # roofs closer than this are one line
 
 
 @dataclass
-class Measuring:
+class Measuring(Background):
     """One measurement as it goes. probe: a few seconds, only to compare with what is kept."""
 
     threads: int
     probe: bool = False
     quick: bool = True
-    note: str = "Starting"
     share: float = 0.0
-    error: ExplorerError | None = None
     result: Ceilings | None = None
-    stop: threading.Event = field(default_factory=threading.Event)
-    thread: threading.Thread | None = None
 
     def start(self, root: Path) -> None:
-        self.thread = threading.Thread(target=self._work, args=(root,), daemon=True)
-        self.thread.start()
-
-    @property
-    def active(self) -> bool:
-        return self.thread is not None and self.thread.is_alive()
-
-    def _work(self, root: Path) -> None:
         def progress(note: str, done: float, total: float) -> None:
             self.note, self.share = note or self.note, min(1.0, done / total) if total else 0.0
 
-        try:
+        def work() -> None:
             self.result = measure(root, self.threads, self.quick, progress, self.stop.is_set, probe=self.probe)
-        except ExplorerError as error:
-            self.error = error
-        except OSError as error:
-            self.error = ExplorerError(f"The ceilings could not be kept: {error.strerror}.", "Free some disk space.")
+
+        self.begin(work, "The ceilings")
 
 
 @st.cache_resource(show_spinner=False)

@@ -14,6 +14,7 @@ from pages.ui.links import link
 from pages.ui.run_report import draw_failure, export_menu
 from pages.ui.run_view import draw_header, draw_stage
 from pages.ui.table import table
+from pages.ui.tile import tile
 
 _FIRST = ("accuracy", "tokens_per_forward", "loss")
 _TILE = 118
@@ -56,10 +57,10 @@ def draw_made(made: Made) -> None:
     """The new model, what it weighs, and what can be done with it now."""
     st.success(text.escape(made.note), title=f"{text.escape(made.model)} is made", icon=":material/deployed_code:")
     with st.grid(3, min_column_width=150, row_height=_TILE):
-        st.metric("Weights", text.size(made.size_bytes), border=True, help="As stored, measured.", height="stretch")
+        tile("Weights", text.size(made.size_bytes), "As stored, measured.")
         bits = explained("Bits per weight")
-        st.metric("Bits per weight", f"{made.bits_per_weight:.2f}", border=True, height="stretch", help=bits)
-        st.metric("Parameters", text.parameters(made.n_params), border=True, height="stretch")
+        tile("Bits per weight", f"{made.bits_per_weight:.2f}", bits)
+        tile("Parameters", text.parameters(made.n_params))
     facts = {name: value for name, value in made.facts.items() if isinstance(value, str | int | float | bool)}
     if facts:
         rows = [{"What": labels.curve(k), "Found": _plain(v)} for k, v in facts.items()]

@@ -12,6 +12,7 @@ from pages.ui.paired_view import draw_paired
 from pages.ui.run_report import draw_disturbance, draw_failure, draw_provenance, export_menu
 from pages.ui.run_view import draw_header, draw_stage
 from pages.ui.table import table
+from pages.ui.tile import tile
 
 _SHOWN = 500
 _TILE = 148
@@ -39,47 +40,20 @@ def draw_scores(result: Result) -> None:
     """Every metric with its interval; speed and memory of the answers beside them."""
     with st.grid(3, min_column_width=170, row_height=_TILE):
         for score in result.scores:
-            st.metric(
+            tile(
                 score.label,
                 f"{score.value:.3g}",
-                delta=interval_text(score),
-                delta_color="off",
-                delta_arrow="off",
-                border=True,
-                height="stretch",
-                help=explained(
-                    score.label, f"Over {score.n} items; {score.better} is better. The interval covers 95 %."
-                ),
+                explained(score.label, f"Over {score.n} items; {score.better} is better. The interval covers 95 %."),
+                under=interval_text(score),
             )
         if result.tok_per_s:
             why = marks.explained(result)
-            st.metric(
-                "Decode",
-                text.token_rate(result.tok_per_s),
-                delta=marks.mark(result),
-                delta_color="orange" if result.disturbed else "off",
-                delta_arrow="off",
-                border=True,
-                height="stretch",
-                help=explained("Decode", why),
-            )
+            tile("Decode", text.token_rate(result.tok_per_s), explained("Decode", why), under=marks.mark(result))
         if result.tokens_per_forward and result.tokens_per_forward > 1.001:
-            st.metric(
-                "Tokens per forward",
-                f"{result.tokens_per_forward:.2f}",
-                border=True,
-                height="stretch",
-                help=explained("Tokens per forward"),
-            )
+            tile("Tokens per forward", f"{result.tokens_per_forward:.2f}", explained("Tokens per forward"))
         if result.depth is not None:
-            st.metric("Mean depth", text.percent(result.depth), border=True, height="stretch")
-        st.metric(
-            "Peak memory",
-            text.size(result.peak_memory_bytes),
-            border=True,
-            height="stretch",
-            help=explained("Peak memory"),
-        )
+            tile("Mean depth", text.percent(result.depth))
+        tile("Peak memory", text.size(result.peak_memory_bytes), explained("Peak memory"))
 
 
 def interval_text(score: Score) -> str | None:

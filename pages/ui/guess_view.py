@@ -15,6 +15,7 @@ from pages.ui import text
 from pages.ui.figure import figure
 from pages.ui.links import link
 from pages.ui.state import result_of
+from pages.ui.tile import tile
 
 Tile = tuple[str, str, str | None]  # label, value, help
 
@@ -39,7 +40,7 @@ def guess_tiles(found: Acceptance | None) -> tuple[Tile, ...]:
 def draw_tiles(tiles: Iterable[Tile]) -> None:
     with st.grid(4, min_column_width=200, row_height=118):
         for label, value, words in tiles:
-            st.metric(label, value, border=True, height="stretch", help=words)
+            tile(label, value, words)
 
 
 def helped(result: Result) -> str:

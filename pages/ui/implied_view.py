@@ -27,6 +27,7 @@ from pages.ui.panes import table_height
 from pages.ui.pickers import device_picker
 from pages.ui.state import store
 from pages.ui.table import table
+from pages.ui.tile import tile
 
 NOT_KNOWN = "Not known"
 
@@ -100,34 +101,26 @@ def _figures(found: Implied, spec: ModelSpec | None) -> None:
     with st.grid(4, min_column_width=165):
         _metric("Effective bandwidth", found.bandwidth, text.bandwidth, found.basis)
         _metric("Active bytes of a step", found.active_bytes, text.size, "Weights that one token's step reads.")
-        st.metric(
+        tile(
             "Active bytes, at most",
             text.size(found.most_bytes),
-            border=True,
-            height="stretch",
-            help="More the device cannot read in the time of a step without a context.",
+            "More the device cannot read in the time of a step without a context.",
         )
-        st.metric(
+        tile(
             "Active parameters, at most",
             text.si(found.most_params),
-            border=True,
-            height="stretch",
-            help="More the device cannot compute in the time that a token of the prompt takes.",
+            "More the device cannot compute in the time that a token of the prompt takes.",
         )
     if found.bandwidth is None and spec is None:
         st.caption("Name its configuration: how many bytes a token of the context adds tells what was read per second.")
 
 
 def _metric(label: str, span: Span | None, show: Callable[[float | None], str], about: str) -> None:
-    st.metric(
+    tile(
         label,
         text.NONE if span is None else f"~ {show(span.value)}",
-        delta=None if span is None or span.low == span.high else f"{show(span.low)} to {show(span.high)}",
-        delta_color="off",
-        delta_arrow="off",
-        border=True,
-        height="stretch",
-        help=about or None,
+        about,
+        under=None if span is None or span.low == span.high else f"{show(span.low)} to {show(span.high)}",
     )
 
 

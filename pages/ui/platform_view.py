@@ -6,7 +6,7 @@ import time
 
 import streamlit as st
 
-from core.endpoints.monitoring import Platform, Row, rows
+from core.endpoints.monitoring import Platform, rows
 from core.runs import platform
 from core.runs.store import Run
 from hardware.errors import ExplorerError
@@ -49,9 +49,9 @@ def _draw(found: Platform) -> None:
                 "What": row.what,
                 "Replica": named.get(row.replica, "all"),
                 "Samples": row.n,
-                "Least": _value(row.low, row),
-                "Middle": _value(row.middle, row),
-                "Most": _value(row.high, row),
+                "Least": text.in_unit(row.low, row.unit),
+                "Middle": text.in_unit(row.middle, row.unit),
+                "Most": text.in_unit(row.high, row.unit),
                 "Id": row.replica or None,
             }
             for row in rows(found)
@@ -65,16 +65,3 @@ def _draw(found: Platform) -> None:
     if found.missing:
         notes.append(f"No samples of: {', '.join(found.missing).lower()}.")
     st.caption(text.escape(" ".join(notes)))
-
-
-def _value(value: float, row: Row) -> str:
-    match row.unit:
-        case "bytes":
-            return text.size(value)
-        case "bytes/s":
-            return text.bandwidth(value)
-        case "share":
-            return text.percent(value)
-        case "ms":
-            return text.seconds(value / 1e3)
-    return f"{value:,.0f}"

@@ -14,6 +14,7 @@ from pages.ui import marks, text
 from pages.ui.outlook import draw_bar, spent_s
 from pages.ui.pickers import profiler_label, run_header
 from pages.ui.state import result_of, runner
+from pages.ui.tile import tile
 from pages.ui.words import stream, tail
 
 _PROMPT = 160  # characters of the prompt that are shown above it
@@ -88,7 +89,7 @@ def draw_numbers(run: Run, result: Result) -> None:
             line=[s * 1e3 for s in result.itl_s[-60:]],
             bars=True,
         )
-        _tile(
+        tile(
             "Peak memory",
             _so_far(result, text.size(result.peak_memory_bytes)),
             "Of a model behind a server: see what the server says."
@@ -112,7 +113,7 @@ def draw_numbers(run: Run, result: Result) -> None:
             "Prompt tokens read per second, all sequences of the batch together.",
             under=f"{result.n_prompt_tokens} prompt tokens" if result.n_prompt_tokens else None,
         )
-        _tile(
+        tile(
             "Loading",
             "Warm" if result.warm else text.seconds(result.load_s),
             "Opening the model. Warm: the worker had it open from the run before, so nothing was loaded.",
@@ -135,32 +136,9 @@ def _speed(
     bars: bool = False,
 ) -> None:
     """A tile that says under the number, before all else, where the speed is not the machine's own."""
-    known, warned = _so_far(result, value), marks.mark(result) or under
-    _tile(label, known, explained, line=line, under=warned, bars=bars, why=marks.explained(result))
-
-
-def _tile(
-    label: str,
-    value: str,
-    explained: str,
-    line: Sequence[float] = (),
-    under: str | None = None,
-    bars: bool = False,
-    why: str = "",
-) -> None:
-    """One number with a small chart or a few words under it. why: what those words warn of, for the tooltip."""
-    st.metric(
-        label,
-        value,
-        border=True,
-        height="stretch",
-        help=f"{explained}\n\n{why}" if why else explained,
-        delta=under,
-        delta_color="orange" if under == marks.DISTURBED else "off",
-        delta_arrow="off",
-        chart_data=list(line) if len(line) > 1 else None,
-        chart_type="bar" if bars else "line",
-    )
+    why = marks.explained(result)
+    about = f"{explained}\n\n{why}" if why else explained
+    tile(label, _so_far(result, value), about, under=marks.mark(result) or under, line=line, bars=bars)
 
 
 def draw_text(run: Run | None) -> None:

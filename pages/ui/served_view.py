@@ -55,8 +55,8 @@ def _table(found: tuple[Row, ...], alt: str, both: bool) -> None:
         [
             {
                 "What": row.what,
-                **({"Measured here": _value(row.ours, row)} if both else {}),
-                "The server says": _value(row.server, row),
+                **({"Measured here": _shown(row.ours, row.unit)} if both else {}),
+                "The server says": _shown(row.server, row.unit),
                 **({"Remark": row.note or None} if both else {}),
             }
             for row in found
@@ -66,14 +66,5 @@ def _table(found: tuple[Row, ...], alt: str, both: bool) -> None:
     )
 
 
-def _value(value: float | None, row: Row) -> str | None:
-    if value is None:
-        return None
-    match row.unit:
-        case "s":
-            return text.seconds(value)
-        case "bytes":
-            return text.size(value)
-        case "share":
-            return text.percent(value)
-    return f"{value:,.0f}"
+def _shown(value: float | None, unit: str) -> str | None:
+    return None if value is None else text.in_unit(value, unit)

@@ -95,6 +95,22 @@ def roughly(value: float) -> str:
     return f"{round(value / 60)} min" if value < 7200 else f"{value / 3600:.1f} h"
 
 
+def in_unit(value: float, unit: str) -> str:
+    """A figure of a table whose rows have units of their own: bytes, bytes/s, s, ms, share, or a plain number."""
+    match unit:
+        case "bytes":
+            return size(value)
+        case "bytes/s":
+            return bandwidth(value)
+        case "s":
+            return seconds(value)
+        case "ms":
+            return seconds(value / 1e3)
+        case "share":
+            return percent(value)
+    return f"{value:,.0f}"
+
+
 def token_rate(tok_per_s: float | None) -> str:
     """`41.2 tok/s`."""
     if tok_per_s is None or tok_per_s < 10_000:

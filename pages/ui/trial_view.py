@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import streamlit as st
 
@@ -12,43 +11,29 @@ from core.advice.record import Case
 from core.advice.rules import LABELS
 from core.advice.trial import attempt
 from core.runs.runner import Runner
-from hardware.errors import ExplorerError
 from pages.ui import text
+from pages.ui.background import Background
 from pages.ui.live import moving
 from pages.ui.page import fault
 from pages.ui.state import runner
 
 
 @dataclass
-class Trial:
-    """One trial as it goes. note: what runs now."""
+class Trial(Background):
+    """One trial as it goes: `done` of the `wanted` runs."""
 
     case: Case
-    note: str = "Starting"
     done: int = 0
     wanted: int = 0
-    error: ExplorerError | None = None
-    stop: threading.Event = field(default_factory=threading.Event)
-    thread: threading.Thread | None = None
 
     def start(self, runs: Runner, book: Book, pairs: int) -> None:
-        self.thread = threading.Thread(target=self._work, args=(runs, book, pairs), daemon=True)
-        self.thread.start()
-
-    @property
-    def active(self) -> bool:
-        return self.thread is not None and self.thread.is_alive()
-
-    def _work(self, runs: Runner, book: Book, pairs: int) -> None:
         def say(note: str, done: int, wanted: int) -> None:
             self.note, self.done, self.wanted = note, done, wanted
 
-        try:
+        def work() -> None:
             self.case = attempt(self.case, runs, book, pairs, say, self.stop.is_set)
-        except ExplorerError as error:
-            self.error = error
-        except OSError as error:
-            self.error = ExplorerError(f"The trial could not be kept: {error.strerror}.", "Free some disk space.")
+
+        self.begin(work, "The trial")
 
 
 @st.cache_resource(show_spinner=False)

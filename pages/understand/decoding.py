@@ -36,6 +36,7 @@ from pages.ui.run_view import draw_header, draw_stage
 from pages.ui.sequence import Sequence
 from pages.ui.state import open_run, readable, result_of, runner, shared, store
 from pages.ui.studies import draw_busy
+from pages.ui.tile import tile
 
 _SEARCHED, _SHOWN_CURVES = 200, 5
 _PAIRS = 5
@@ -213,16 +214,7 @@ def draw_beside(found: Beside) -> None:
                 "Accepted guesses among those that were decided: one behind a wrong guess was not.",
             ),
         ):
-            st.metric(
-                label,
-                value,
-                delta=under,
-                delta_color="off",
-                delta_arrow="off",
-                border=True,
-                height="stretch",
-                help=words,
-            )
+            tile(label, value, words, under=under)
 
 
 def _error(share: float) -> str:

@@ -86,3 +86,18 @@ def test_a_run_on_another_step_than_the_librarys_says_so() -> None:
     assert text.setup_line(setup(versions=versions), None) == "2 threads · torch 2.13"
     assert text.setup_line(setup(versions=versions, fused=True), None) == "2 threads · fused step · torch 2.13"
     assert text.setup_line(None, None) == ""
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "shown"),
+    [
+        (2_500_000, "bytes", "2.50 MB"),
+        (2.5e9, "bytes/s", "2.50 GB/s"),
+        (0.25, "s", "250 ms"),
+        (250, "ms", "250 ms"),
+        (0.5, "share", "50 %"),
+        (12_345, "tokens", "12,345"),
+    ],
+)
+def test_a_figure_is_shown_in_its_row_s_unit(value: float, unit: str, shown: str) -> None:
+    assert text.in_unit(value, unit) == shown
