@@ -7,8 +7,9 @@ has shown. None is the name of a theme.
 from __future__ import annotations
 
 from random import Random
+from zlib import crc32
 
-from core.domains.sql_themes import THEMES, Theme
+from core.domains.sql_themes import THEMES, Split, Theme
 
 STARTS: tuple[str, ...] = (
     "b",
@@ -76,12 +77,13 @@ ENDINGS = (  # singular and plural
 _TAKEN = frozenset(name for themes in THEMES.values() for t in themes.values() for name in (t.table, t.singular))
 
 
-def renamed(rng: Random, theme: Theme) -> Theme:
-    """The theme under an invented name."""
+def renamed(rng: Random, theme: Theme, split: Split) -> Theme:
+    """The theme under an invented name, which is the split's alone: one in five belongs to the test."""
     while True:
         stem = "".join(
             rng.choice(STARTS) + rng.choice(VOWELS) + rng.choice(MIDDLES) for _ in range(rng.choice((1, 1, 1, 2)))
         )
         singular, plural = (stem + ending for ending in rng.choice(ENDINGS))
-        if len(stem) > 2 and not {singular, plural} & _TAKEN:
+        owner: Split = "test" if crc32(plural.encode()) % 5 == 0 else "train"
+        if len(stem) > 2 and owner == split and not {singular, plural} & _TAKEN:
             return theme._replace(table=plural, singular=singular)

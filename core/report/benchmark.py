@@ -14,7 +14,7 @@ from core.report.figures import NONE, about, engine
 from core.report.page import Section, Table
 from core.report.tables import as_markdown
 from core.stats.intervals import Interval, in_words
-from core.stats.paired import noninferiority
+from core.stats.paired import Comparison, noninferiority
 from core.studies.standings import Standing, Standings
 
 HEADER = (
@@ -92,6 +92,7 @@ def words(s: Standings) -> list[str]:
     return [
         _compared(s),
         *_claim(s),
+        *_closely(s),
         *_out_of_domain(s),
         *_slower(s),
         *_early(s),
@@ -124,14 +125,28 @@ def _claim(s: Standings) -> list[str]:
             f"{candidate.tokens_per_forward:.2f} tokens per forward; accuracy {candidate.accuracy:.3f} against "
             f"{baseline.accuracy:.3f}."
         )
-    if (c := candidate.against) is not None:
-        verdict = noninferiority(c, s.plan.margin)
-        found.append(
-            f"Difference of accuracy {in_words(c.difference, '+.3f')} over {c.n} questions, {len(c.lost)} lost and "
-            f"{len(c.gained)} gained, p = {c.p:.3g} ({c.test}). Margin {s.plan.margin:g}, stated before: "
-            f"{verdict.verdict}. {verdict.sentence}"
-        )
-    return found
+    return found if candidate.against is None else [*found, _difference(candidate.against, s.plan.margin)]
+
+
+def _closely(s: Standings) -> list[str]:
+    """Accuracy over many more questions, of the two that the plan names for it."""
+    if s.quality is None or s.plan.quality is None:
+        return []
+    a, b = (_row(s, name).label for name in (s.plan.quality.baseline, s.plan.quality.candidate))
+    found = s.quality
+    return [
+        f"Accuracy alone, over {found.n:,} further questions about {found.n_clusters:,} tables: {b} "
+        f"{found.variant:.3f}, {a} {found.baseline:.3f}. {_difference(found, s.plan.margin)}"
+    ]
+
+
+def _difference(c: Comparison, margin: float) -> str:
+    verdict = noninferiority(c, margin)
+    return (
+        f"Difference of accuracy {in_words(c.difference, '+.3f')} over {c.n:,} questions, {len(c.lost)} lost and "
+        f"{len(c.gained)} gained, p = {c.p:.3g} ({c.test}). Margin {margin:g}, stated before: "
+        f"{verdict.verdict}. {verdict.sentence}"
+    )
 
 
 def _out_of_domain(s: Standings) -> list[str]:

@@ -6,6 +6,7 @@ Only runs are made here; what they say is core.studies.standings'.
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -16,6 +17,8 @@ from core.studies.plan import Benchmark, Configuration
 from core.types import Evaluate, Generate, Request, Scalar, Task
 
 NEW_TOKENS = 96  # of the close look, at most
+QUESTIONS = 250  # in a run that is about accuracy alone; it takes minutes, and is what a stop can cost
+CLOSE_SEED = 1000  # of the first such run's questions, which no round asks
 
 
 def hold(
@@ -33,27 +36,51 @@ def hold(
         for configuration in there:
             ledger.perform(f"{configuration.id}/detail", _closely(plan, configuration, models[configuration.recipe]))
         for number in range(max((plan.looks, *(c.rounds for c in there)))):
-            order = list(there)
-            random.Random(number).shuffle(order)
-            for configuration in order:
-                model = models[configuration.recipe]
-                if number < configuration.rounds:
-                    settings: dict[str, Scalar] = {**plan.settings, "n": plan.questions, "seed": number}
-                    request = _asking(plan, configuration, model, plan.eval, settings)
-                    ledger.perform(f"{configuration.id}/round/{number}", request)
-                if number < plan.looks and configuration.is_autoregressive:
-                    ledger.perform(f"{configuration.id}/cost/{number}", _costing(plan, configuration, model))
-        if plan.away is not None:
-            for configuration in there:
-                if configuration.id in (plan.baseline, plan.candidate):
-                    request = _asking(
-                        plan, configuration, models[configuration.recipe], plan.away.eval, plan.away.settings
-                    )
-                    ledger.perform(f"{configuration.id}/away", request)
+            _round(ledger, number, there, models)
+        for configuration in there:
+            _accuracy(ledger, configuration, models[configuration.recipe])
+        for configuration in there:
+            _out_of_domain(ledger, configuration, models[configuration.recipe])
     finally:
         runner.close()
         ledger.save()
     return ledger
+
+
+def _round(ledger: Ledger[Benchmark], number: int, there: Sequence[Configuration], models: Mapping[str, str]) -> None:
+    """Every configuration that takes part answers, and is looked at for what a forward costs."""
+    plan, order = ledger.plan, list(there)
+    random.Random(number).shuffle(order)
+    for configuration in order:
+        model = models[configuration.recipe]
+        if number < configuration.rounds:
+            request = _asking(plan, configuration, model, plan.questions, number)
+            ledger.perform(f"{configuration.id}/round/{number}", request)
+        if number < plan.looks and configuration.is_autoregressive:
+            ledger.perform(f"{configuration.id}/cost/{number}", _costing(plan, configuration, model))
+
+
+def _accuracy(ledger: Ledger[Benchmark], configuration: Configuration, model: str) -> None:
+    plan = ledger.plan
+    if plan.quality is None or configuration.id not in (plan.quality.baseline, plan.quality.candidate):
+        return
+    for number, questions in enumerate(quality_runs(plan)):
+        request = _asking(plan, configuration, model, questions, CLOSE_SEED + number)
+        ledger.perform(f"{configuration.id}/quality/{number}", request)
+
+
+def _out_of_domain(ledger: Ledger[Benchmark], configuration: Configuration, model: str) -> None:
+    plan = ledger.plan
+    if plan.away is None or configuration.id not in (plan.baseline, plan.candidate):
+        return
+    task = Evaluate(eval=plan.away.eval, settings=plan.away.settings)
+    ledger.perform(f"{configuration.id}/away", _request(plan, configuration, model, task))
+
+
+def quality_runs(plan: Benchmark) -> list[int]:
+    """How many questions each of the runs asks that are about accuracy alone."""
+    n = 0 if plan.quality is None else plan.quality.questions
+    return [min(QUESTIONS, n - start) for start in range(0, n, QUESTIONS)]
 
 
 def _cast(configuration: Configuration, models: dict[str, str]) -> Configuration:
@@ -77,10 +104,9 @@ def _costing(plan: Benchmark, configuration: Configuration, model: str) -> Reque
     return _request(plan, configuration, model, task, ("forward_cost",))
 
 
-def _asking(
-    plan: Benchmark, configuration: Configuration, model: str, name: str, settings: dict[str, Scalar]
-) -> Request:
-    return _request(plan, configuration, model, Evaluate(eval=name, settings=settings))
+def _asking(plan: Benchmark, configuration: Configuration, model: str, questions: int, seed: int) -> Request:
+    settings: dict[str, Scalar] = {**plan.settings, "n": questions, "seed": seed}
+    return _request(plan, configuration, model, Evaluate(eval=plan.eval, settings=settings))
 
 
 def _request(plan: Benchmark, c: Configuration, model: str, task: Task, profilers: tuple[str, ...] = ()) -> Request:

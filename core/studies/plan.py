@@ -103,6 +103,14 @@ class Configuration(Record):
         return self.own == self.id
 
 
+class Quality(Record):
+    """Two configurations on many more questions than the rounds ask, for their accuracy alone: no speed is taken."""
+
+    baseline: str
+    candidate: str
+    questions: int
+
+
 class Benchmark(Record, tag="benchmark", omit_defaults=False):
     """Ways to decode against each other on the same questions.
 
@@ -110,8 +118,8 @@ class Benchmark(Record, tag="benchmark", omit_defaults=False):
     the round's own. looks: in so many of the rounds the cost of a forward is measured too, of those that decode
     autoregressively, in a process of its own. settings: of the eval, beside their number and seed. baseline: what
     quality must be kept of and speed is compared with. candidate: the configuration whose claim it is. margin: of
-    accuracy, stated before. away: an eval out of domain, for the baseline and the candidate. question: whose
-    answer memory and energy are measured on.
+    accuracy, stated before. quality: whose accuracy is asked closely, too. away: an eval out of domain, for the
+    baseline and the candidate. question: whose answer memory and energy are measured on.
     """
 
     name: str
@@ -126,6 +134,7 @@ class Benchmark(Record, tag="benchmark", omit_defaults=False):
     questions: int = 40
     looks: int = 3
     margin: float = 0.01
+    quality: Quality | None = None
     away: Evaluation | None = None
     question: str = ""
     threads: int | None = None

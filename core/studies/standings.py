@@ -16,6 +16,7 @@ from core.analysis.decoding import predicted_speedup
 from core.stats.intervals import Interval, cluster_bootstrap
 from core.stats.paired import Comparison, compare
 from core.stats.pairing import pair
+from core.studies.benchmark import quality_runs
 from core.studies.ledger import Ledger
 from core.studies.plan import Benchmark, Configuration
 from core.types import Curve, Energy, ForwardCost, Item, Record, Result, together
@@ -67,6 +68,8 @@ class Away(Record, omit_defaults=False):
 
 
 class Standings(Record, tag="benchmark", omit_defaults=False):
+    """quality: the plan's closer look at accuracy, candidate against baseline; None where none was planned or done."""
+
     plan: Benchmark
     rows: tuple[Standing, ...]
     fastest: str
@@ -75,6 +78,7 @@ class Standings(Record, tag="benchmark", omit_defaults=False):
     begun: str
     spent_s: float
     away: Away | None = None
+    quality: Comparison | None = None
 
 
 def standings(ledger: Ledger[Benchmark]) -> Standings:
@@ -101,6 +105,7 @@ def standings(ledger: Ledger[Benchmark]) -> Standings:
         begun=ledger.state.begun,
         spent_s=ledger.state.spent_s,
         away=_away(ledger, plan),
+        quality=_quality(ledger, plan),
     )
 
 
@@ -270,6 +275,20 @@ def _common(a: Sequence[Item], b: Sequence[Item]) -> list[tuple[Item, Item]]:
 def _same(a: Sequence[Item], b: Sequence[Item]) -> float | None:
     pairs = _common(a, b)
     return sum(x.output == y.output for x, y in pairs) / len(pairs) if pairs else None
+
+
+def _quality(ledger: Ledger[Benchmark], plan: Benchmark) -> Comparison | None:
+    """Over the questions that both were asked so far."""
+    if plan.quality is None:
+        return None
+    asked: list[list[Item]] = []
+    metric: Any = None
+    for name in (plan.quality.baseline, plan.quality.candidate):
+        results = (_result(ledger, f"{name}/quality/{number}") for number in range(len(quality_runs(plan))))
+        known = [r for r in results if r is not None and r.asked is not None]
+        metric = metric or next((r.asked.metrics[0] for r in known if r.asked is not None), None)
+        asked.append([item for r in known for item in r.items])
+    return compare(metric, *asked) if _common(*asked) else None
 
 
 def _away(ledger: Ledger[Benchmark], plan: Benchmark) -> Away | None:

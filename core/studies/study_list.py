@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from core.studies.decoding import decoding, easy
+from core.studies.decoding import claim, decoding, easy
 from core.studies.ladder import ladder
 from core.studies.plan import Benchmark, Plan
 
@@ -21,5 +21,6 @@ class Kind(NamedTuple):
 KINDS: Mapping[str, Kind] = {
     "ladder": Kind("Compression ladder", 50.0, ladder),
     "decoding": Kind("Decoding benchmark", 150.0, decoding),
+    "consistency": Kind("Consistency training", 120.0, claim),
     "decoding-easy": Kind("Decoding benchmark, the easy setting", 40.0, easy),
 }

@@ -28,7 +28,7 @@ COLLAPSE = 0.4  # fall of the accuracy: the first hundred steps cost a tenth or 
 class Consistency(Record):
     """What is learned, and for how long: `steps` or `minutes`, whichever comes first; empty is no limit.
 
-    domain: sql, sql_names, sql_easy, arithmetic, or the path of a .jsonl file with prompts.
+    domain: sql, sql_easy, arithmetic, or the path of a .jsonl file with prompts.
     examples: questions to learn from, at most; with gold answers they are written as steps need them.
     window: tokens per forward that the model learns to guess; a decoder may use fewer.
     minutes: of training.

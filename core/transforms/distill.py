@@ -33,7 +33,7 @@ class Distilling(Record):
 
     teacher: the model to learn from; empty for the model itself before blocks are left out.
     keep_layers: blocks the student keeps, at equal distances; 0 for all.
-    domain: whose prompts the teacher answers: sql, sql_names, sql_easy, arithmetic, a .jsonl file; open for free text.
+    domain: whose prompts the teacher answers: sql, sql_easy, arithmetic, a .jsonl file; open for free text.
     texts: how many of them.
     length: tokens that the teacher writes, at most.
     temperature: of the teacher's writing; 0 is greedy.

@@ -35,7 +35,7 @@ ROWS = 256  # tokens learned from in a step, at most: their logits at every exit
 class ExitHeads(Record):
     """Where exits are and what they learn, for `steps` or `minutes`, whichever comes first; empty is no limit.
 
-    domain: sql, sql_names, sql_easy, arithmetic, or the path of a .jsonl file with prompts.
+    domain: sql, sql_easy, arithmetic, or the path of a .jsonl file with prompts.
     questions: prompts that the model answers for the training.
     answer_tokens: of an answer at most.
     first_exit: blocks before the first exit; 0 takes half of them.

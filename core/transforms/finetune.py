@@ -22,7 +22,7 @@ from core.types import Job, ModelSpec, Outcome, Record, Source, Transform, Words
 class Tuning(Record):
     """What is learned, and for how long: `steps` or `minutes`, whichever comes first; empty is no limit.
 
-    domain: sql, sql_names, sql_easy, arithmetic, or the path of a .jsonl file with prompts and answers.
+    domain: sql, sql_easy, arithmetic, or the path of a .jsonl file with prompts and answers.
     examples: questions to learn from, at most; they are written as steps need them.
     minutes: of training.
     steps: of the optimizer. With steps alone the same seed gives the same model on the same machine.

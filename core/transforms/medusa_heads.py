@@ -36,7 +36,7 @@ class Heads(Record):
     """What to train, on what, and how long.
 
     heads: how many tokens behind the next are guessed.
-    domain: sql, sql_names, sql_easy, arithmetic, or the path of a .jsonl file of prompts.
+    domain: sql, sql_easy, arithmetic, or the path of a .jsonl file of prompts.
     questions: prompts that the model answers for the training.
     answer_tokens: of an answer at most.
     epochs: times that every answer is seen.

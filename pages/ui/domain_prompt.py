@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from core.domains import load, tested_as
+from core.domains import current, load
 from core.models import derived
 
 OWN = "Own text"
@@ -18,7 +18,7 @@ def prompt_form(model: str | None) -> str | None:
 
     model: its catalogue id; one that was trained on a domain is asked about that first.
     """
-    trained = [d for d in map(tested_as, map(str, derived.inherited(model or "", "domain").values())) if d in _LABELS]
+    trained = [d for d in map(current, map(str, derived.inherited(model or "", "domain").values())) if d in _LABELS]
     kind = st.segmented_control(
         "Prompt",
         [OWN, *_LABELS],

@@ -6,7 +6,7 @@ import pytest
 
 from core.report.benchmark import markdown
 from core.studies.benchmark import hold
-from core.studies.plan import Benchmark, Configuration, Evaluation, Recipe
+from core.studies.plan import Benchmark, Configuration, Evaluation, Quality, Recipe
 from core.studies.standings import standings
 from core.types import Scalar
 
@@ -39,6 +39,7 @@ BENCHMARK = Benchmark(
     candidate="guessing",
     questions=2,
     looks=1,
+    quality=Quality(baseline="draft", candidate="drafted", questions=3),
     away=Evaluation(eval="arithmetic", label="Arithmetic", metric="acc", settings={"n": 2}, generates=True),
     question="How many rows are there?",
     threads=1,
@@ -64,10 +65,15 @@ def test_a_benchmark_measures_and_predicts_every_way_to_decode() -> None:
 
     assert found.fastest == "plain", "the draft alone is another model"
     assert found.away is not None and found.away.n == 2
+    assert found.quality is not None and found.quality.n == 3
+    assert "over 3 further questions about" in markdown(found)
     for row in found.rows:
         assert row.label in markdown(found)
     costs = [w.split()[-1] for w in said if "/cost/" in w]
     assert sorted(costs) == ["draft/cost/0", "plain/cost/0"]
+
+    close = [w.split()[-1] for w in said if "/quality/" in w]
+    assert sorted(close) == ["draft/quality/0", "drafted/quality/0"], "only those that the plan names"
 
     said.clear()
     again = standings(hold(BENCHMARK, 10, said.append))

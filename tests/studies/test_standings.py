@@ -14,7 +14,7 @@ from core.plugins import settings
 from core.report import benchmark
 from core.stats.intervals import Interval
 from core.studies import study_store
-from core.studies.decoding import decoding, easy
+from core.studies.decoding import claim, decoding, easy
 from core.studies.plan import Benchmark
 from core.studies.standings import Standing, Standings, _energy, _forwards, latency_ratio, speed_ratio
 from core.types import Counts, Energy, Item, to_json
@@ -70,11 +70,12 @@ def test_joules_per_token_are_a_forwards_joules_over_the_tokens_it_gives_on_the_
     assert _energy(None, 4.0) is None and _energy(detail, None) == spent
 
 
-@pytest.mark.parametrize("plan", [decoding(), easy()], ids=lambda p: p.name)
+@pytest.mark.parametrize("plan", [decoding(), claim(), easy()], ids=lambda p: p.name)
 def test_the_plan_names_only_what_exists(plan: Benchmark) -> None:
     recipes, ids = {r.id for r in plan.recipes}, {c.id for c in plan.configurations}
     assert {c.recipe for c in plan.configurations} | {c.drafts for c in plan.configurations} <= recipes | {""}
-    assert {c.own for c in plan.configurations} | {plan.baseline, plan.candidate} <= ids
+    closely = {plan.quality.baseline, plan.quality.candidate} if plan.quality else set()
+    assert {c.own for c in plan.configurations} | {plan.baseline, plan.candidate} | closely <= ids
     assert all(plan.configuration(c.own).strategy == "autoregressive" for c in plan.configurations)
     for c in plan.configurations:
         settings(plugins.get("strategy", c.strategy).Params, c.params, c.label)
