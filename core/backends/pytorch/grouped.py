@@ -20,7 +20,7 @@ from core.types import Progress
 FORMS = {"q8_0": 2, "q4_1": 3}  # in Shape of step.cpp
 TABLES = {"q4_1": "q8_0"}  # of the token table and the head, where not as the other matrices: as in core.dtypes
 GROUP, PANEL = 32, 16
-CHUNK = 1 << 24  # weights that are packed at a time
+CHUNK = 1 << 20  # weights that are packed at a time: what is made of them on the way stays in the cache
 
 
 class Matrix:

@@ -640,32 +640,36 @@ template <class M> void written(const M* w, int64_t k, int64_t lane, float* to) 
 }
 
 // Scale and least of one group for four bits: the least squares of w - scale * q - least over ranges a little narrower
-// and wider than the group's own, large weights counting more, as GGUF's quantizers have it.
+// and wider than the group's own, large weights counting more, as GGUF's quantizers have it. All ranges at once, so that
+// no sum goes across a vector; y is counted from the lowest weight, and what is left of its squares is the error.
 inline void fit(const float* x, float* scale, float* least) {
-    float low = x[0], high = x[0], squares = 0, weight[G], w = 0, wx = 0;
+    constexpr int64_t turns = 21, lanes = 32;
+    float low = x[0], high = x[0], squares = 0;
     for (int64_t i = 0; i < G; i++) low = std::min(low, x[i]), high = std::max(high, x[i]);
     *scale = 0, *least = low;
     if (!(high > low)) return;
 #pragma omp simd reduction(+ : squares)
     for (int64_t i = 0; i < G; i++) squares += x[i] * x[i];
     const float mean = std::sqrt(squares / G);
-#pragma omp simd reduction(+ : w, wx)
-    for (int64_t i = 0; i < G; i++) weight[i] = mean + std::fabs(x[i]), w += weight[i], wx += weight[i] * x[i];
-    float best = INFINITY;
-    for (int64_t turn = 0; turn <= 20; turn++) {
-        const float steps = (14.0f + 0.1f * (float)turn) / (high - low);
-        float q[G], wq = 0, wqq = 0, wxq = 0, error = 0;
-#pragma omp simd reduction(+ : wq, wqq, wxq)
-        for (int64_t i = 0; i < G; i++) {
-            q[i] = std::min(15.0f, ((x[i] - low) * steps + 12582912.0f) - 12582912.0f);
-            wq += weight[i] * q[i], wqq += weight[i] * q[i] * q[i], wxq += weight[i] * x[i] * q[i];
+    alignas(64) float steps[lanes], wq[lanes] = {}, wqq[lanes] = {}, wyq[lanes] = {};
+    for (int64_t t = 0; t < lanes; t++) steps[t] = (14.0f + 0.1f * (float)std::min(t, turns - 1)) / (high - low);
+    float w = 0, wy = 0, wyy = 0;
+    for (int64_t i = 0; i < G; i++) {
+        const float y = x[i] - low, weight = mean + std::fabs(x[i]);
+        w += weight, wy += weight * y, wyy += weight * y * y;
+#pragma omp simd
+        for (int64_t t = 0; t < lanes; t++) {
+            const float q = std::min(15.0f, (y * steps[t] + 12582912.0f) - 12582912.0f), v = weight * q;
+            wq[t] += v, wqq[t] += v * q, wyq[t] += v * y;
         }
-        const float d = w * wqq - wq * wq;
+    }
+    float best = INFINITY;
+    for (int64_t t = 0; t < turns; t++) {
+        const float d = w * wqq[t] - wq[t] * wq[t];
         if (!(d > 0)) continue;
-        const float s = (w * wxq - wx * wq) / d, m = (wqq * wx - wq * wxq) / d;
-#pragma omp simd reduction(+ : error)
-        for (int64_t i = 0; i < G; i++) error += weight[i] * (s * q[i] + m - x[i]) * (s * q[i] + m - x[i]);
-        if (error < best) best = error, *scale = s, *least = m;
+        const float s = (w * wyq[t] - wy * wq[t]) / d, m = (wqq[t] * wy - wq[t] * wyq[t]) / d;
+        const float error = wyy - s * wyq[t] - m * wy;
+        if (error < best) best = error, *scale = s, *least = low + m;
     }
 }
 
