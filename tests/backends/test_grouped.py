@@ -37,6 +37,22 @@ def plain(matrix: grouped.Matrix) -> Any:
     return matrix.rows(torch.arange(matrix.shape[0]))
 
 
+def test_matrices_lie_side_by_side_and_never_over_each_other() -> None:
+    arena = grouped.Arena()
+    sizes = (100, grouped.LINE, 7_000_000, grouped.ARENA + 5, 1, 20_000_000, 20_000_000)
+    taken = [arena.take(n) for n in sizes]
+    for i, part in enumerate(taken):
+        part.fill_(i)
+    assert [part.numel() for part in taken] == list(sizes)
+    assert all(part.data_ptr() % grouped.LINE == 0 for part in taken)
+    assert all(bool((part == i).all()) for i, part in enumerate(taken))
+    assert taken[1].data_ptr() - taken[0].data_ptr() == 2 * grouped.LINE
+    a, b = random(40, 64, seed=1), random(24, 70, seed=2)
+    for kind in KINDS:
+        packed = [grouped.pack(w, kind, arena) for w in (a, b)]
+        assert all(torch.equal(m.data, grouped.pack(w, kind).data) for m, w in zip(packed, (a, b), strict=True))
+
+
 def test_a_matrix_of_eight_bits_is_as_near_as_half_a_step() -> None:
     w = random(24, 96)
     w[3, 32:64] = 0  # a group without a largest

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -56,3 +57,38 @@ def test_threads_share_few_parts_of_the_heap() -> None:
 
 def test_what_was_freed_goes_back() -> None:
     assert float(said(FREED)) > 30, "of 60 MB"
+
+
+LARGE = """
+import mmap, sys
+from pathlib import Path
+from ctypes import addressof, c_char
+from hardware import heap
+ground = mmap.mmap(-1, 8 * heap.HUGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+address = addressof(c_char.from_buffer(ground))
+if sys.argv[1] == "asked":
+    assert heap.huge_pages(address, len(ground))
+ground.write(b"x" * len(ground))
+smaps = Path("/proc/self/smaps").read_text().splitlines()
+inside, found = False, 0
+for line in smaps:
+    head = line.split()[0]
+    if "-" in head and not head.endswith(":"):
+        low, high = (int(x, 16) for x in head.split("-"))
+        inside = low < address + len(ground) and address < high
+    elif inside and head == "AnonHugePages:":
+        found += int(line.split()[1])
+print(found)
+"""
+ENABLED = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+
+
+@pytest.mark.skipif(
+    not ENABLED.is_file() or "[madvise]" not in ENABLED.read_text(), reason="this system gives none, or always"
+)
+def test_huge_pages_are_given_where_they_are_asked_for() -> None:
+    found = [
+        int(subprocess.run([sys.executable, "-c", LARGE, how], cwd=ROOT, check=True, capture_output=True).stdout)
+        for how in ("asked", "not")
+    ]
+    assert found[0] >= 4 * 2048 and found[1] == 0

@@ -16,10 +16,13 @@ from typing import Any
 
 from core.backends.pytorch import native
 from core.types import Progress
+from hardware.heap import HUGE_PAGE, huge_pages
 
 FORMS = {"q8_0": 2, "q4_1": 3}  # in Shape of step.cpp
 TABLES = {"q4_1": "q8_0"}  # of the token table and the head, where not as the other matrices: as in core.dtypes
 GROUP, PANEL = 32, 16
+LINE = 64  # bytes
+ARENA = 1 << 25  # bytes, above which no allocation comes from memory that was used before
 CHUNK = 1 << 20  # weights that are packed at a time: what is made of them on the way stays in the cache
 
 
@@ -60,14 +63,37 @@ class Matrix:
         return found.view(*ids.shape, -1)
 
 
-def pack(weight: Any, kind: str) -> Matrix:
-    """weight: (out, in), of any floating dtype."""
-    import torch
+class Arena:
+    """Where the matrices of a model lie: side by side in huge pages, as most are smaller than such a page."""
 
+    def __init__(self) -> None:
+        self._left: Any = None
+
+    def take(self, n_bytes: int) -> Any:
+        """Bytes that nothing was written to yet, from a cache line on. Views keep alive what they are cut from."""
+        import torch
+
+        if self._left is None or self._left.numel() < n_bytes:
+            whole = torch.empty(max(n_bytes, ARENA) + HUGE_PAGE, dtype=torch.uint8)
+            huge_pages(whole.data_ptr(), whole.numel())
+            self._left = whole[-whole.data_ptr() % HUGE_PAGE :]
+        found = self._left[:n_bytes]
+        self._left = self._left[-(-n_bytes // LINE) * LINE :]
+        return found
+
+
+def pack(weight: Any, kind: str, arena: Arena | None = None) -> Matrix:
+    """weight: (out, in), of any floating dtype. arena: shared by the matrices of a model."""
     n_out, n_in = weight.shape
-    step = max(PANEL, CHUNK // n_in // PANEL * PANEL)
-    parts = [_packed(weight[i : i + step].float(), kind) for i in range(0, n_out, step)]
-    return Matrix(kind, torch.cat(parts) if len(parts) > 1 else parts[0], n_out, n_in)
+    step, data, done = max(PANEL, CHUNK // n_in // PANEL * PANEL), None, 0
+    for i in range(0, n_out, step):
+        part = _packed(weight[i : i + step].float(), kind)
+        if data is None:
+            n_panels, width = -(-n_out // PANEL), part.shape[1]
+            data = (arena or Arena()).take(n_panels * width).view(n_panels, width)
+        data[done : done + len(part)] = part
+        done += len(part)
+    return Matrix(kind, data, n_out, n_in)
 
 
 def _packed(weight: Any, kind: str) -> Any:
@@ -158,12 +184,13 @@ def replace(model: Any, kind: str, progress: Progress) -> None:
     old = [(path, m) for path, m in model.named_modules() if isinstance(m, nn.Linear | nn.Embedding)]
     head, of_tables = model.get_output_embeddings(), TABLES.get(kind, kind)
     packed: dict[int, Matrix] = {}  # by the address of the weights
+    arena = Arena()
     for i, (path, module) in enumerate(old):
         progress(f"Weights to {kind}", i, len(old), "tensors")
         key = module.weight.data_ptr()
         if key not in packed:
             table = module is head or isinstance(module, nn.Embedding)
-            packed[key] = pack(module.weight.detach(), of_tables if table else kind)
+            packed[key] = pack(module.weight.detach(), of_tables if table else kind, arena)
         if isinstance(module, nn.Embedding):
             new = kinds.embedding(packed[key], float(getattr(module, "scalar_embed_scale", 1.0)))
         else:
