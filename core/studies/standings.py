@@ -288,7 +288,8 @@ def _quality(ledger: Ledger[Benchmark], plan: Benchmark) -> Comparison | None:
         known = [r for r in results if r is not None and r.asked is not None]
         metric = metric or next((r.asked.metrics[0] for r in known if r.asked is not None), None)
         asked.append([item for r in known for item in r.items])
-    return compare(metric, *asked) if _common(*asked) else None
+    baseline, candidate = asked
+    return compare(metric, baseline, candidate) if _common(baseline, candidate) else None
 
 
 def _away(ledger: Ledger[Benchmark], plan: Benchmark) -> Away | None:
