@@ -100,6 +100,27 @@ def _config(header: gguf_file.GgufFile) -> dict[str, Any]:
         "dtype": "float32",
         "transformers_version": version("transformers"),
     }
+    _check_usual(arch, get, head_dim)
+    rope = _rope(header, get, names)
+    if arch == "llama":
+        config |= {"attention_bias": "blk.0.attn_q.bias" in names, "mlp_bias": "blk.0.ffn_gate.bias" in names}
+    if arch == "qwen3":
+        config["attention_bias"] = "blk.0.attn_q.bias" in names
+    if arch in ("gemma2", "gemma3"):
+        config |= _gemma(header, get, config)
+    if arch == "gemma3":
+        local = {"rope_type": "default", "rope_theta": get("rope.freq_base_swa", _THETA)}
+        rope = {"full_attention": rope, "sliding_attention": local}
+    config["rope_parameters"] = rope
+    config["architectures"] = [_class_name(config["model_type"])]
+    known = gguf_tokenizer.special_ids(header.metadata, config["vocab_size"])
+    for name in ("bos", "eos", "pad"):
+        config[f"{name}_token_id"] = known.get(name)
+    return config
+
+
+def _check_usual(arch: str, get: Any, head_dim: int) -> None:
+    """Raise ExplorerError where a key has a value with which the libraries would compute something else."""
     usual = {
         "attention.causal": True,
         "attention.value_length": head_dim,
@@ -114,30 +135,24 @@ def _config(header: gguf_file.GgufFile) -> dict[str, Any]:
                 f"The file's '{arch}.{key}' is {found}, which PyTorch and ONNX Runtime do not compute.",
                 "Run it with llama.cpp.",
             )
-    rope = _rope(header, get, names)
-    if arch == "llama":
-        config |= {"attention_bias": "blk.0.attn_q.bias" in names, "mlp_bias": "blk.0.ffn_gate.bias" in names}
-    if arch == "qwen3":
-        config["attention_bias"] = "blk.0.attn_q.bias" in names
-    if arch in ("gemma2", "gemma3"):
-        # llama.cpp knows the 27B models, whose scale differs, by their number of blocks
-        large = n_blocks == {"gemma2": 46, "gemma3": 62}[arch]
-        config["query_pre_attn_scalar"] = d_model // n_heads if large else head_dim
-        windows = gguf_config(header)[0]
-        config["layer_types"] = windows.get("layer_types", ["full_attention"] * n_blocks)
-        config["sliding_window"] = windows.get("sliding_window", need("context_length"))
-        first = arch == "gemma2"  # llama.cpp's own values for it
-        config["attn_logit_softcapping"] = get("attn_logit_softcapping", 50.0) if first else None
-        config["final_logit_softcapping"] = get("final_logit_softcapping", 30.0 if first else None)
-    if arch == "gemma3":
-        local = {"rope_type": "default", "rope_theta": get("rope.freq_base_swa", _THETA)}
-        rope = {"full_attention": rope, "sliding_attention": local}
-    config["rope_parameters"] = rope
-    config["architectures"] = [_class_name(config["model_type"])]
-    known = gguf_tokenizer.special_ids(header.metadata, config["vocab_size"])
-    for name in ("bos", "eos", "pad"):
-        config[f"{name}_token_id"] = known.get(name)
-    return config
+
+
+def _gemma(header: gguf_file.GgufFile, get: Any, config: dict[str, Any]) -> dict[str, Any]:
+    """What Gemma 2 and 3 have beside the rest of their configuration: scale, windows and caps."""
+    second, n_blocks = header.architecture == "gemma2", config["num_hidden_layers"]
+    # llama.cpp knows the 27B models, whose scale differs, by their number of blocks
+    large = n_blocks == (46 if second else 62)
+    windows = gguf_config(header)[0]
+    return {
+        "query_pre_attn_scalar": (
+            config["hidden_size"] // config["num_attention_heads"] if large else config["head_dim"]
+        ),
+        "layer_types": windows.get("layer_types", ["full_attention"] * n_blocks),
+        "sliding_window": windows.get("sliding_window", config["max_position_embeddings"]),
+        # Gemma 2 has llama.cpp's own values where the file has none
+        "attn_logit_softcapping": get("attn_logit_softcapping", 50.0) if second else None,
+        "final_logit_softcapping": get("final_logit_softcapping", 30.0 if second else None),
+    }
 
 
 def _class_name(model_type: str) -> str:
