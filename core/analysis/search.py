@@ -2,9 +2,10 @@
 
 Every candidate has a range for each figure. A candidate is dropped only where the ranges leave no doubt: even its
 optimistic end violates a constraint, or another one that certainly meets the constraints is better in every goal even
-at its own pessimistic end. The search begins with the likely best of each kind (a model in a backend, then each of its
-number formats there), and none of a kind is dropped before; what is left is measured in batches, those first that
-promise most beyond what was seen. After each batch the ranges are fitted to what was measured: predictions of
+at its own pessimistic end. The search begins with the safest of each kind (a model in a backend, then each of its
+number formats there), because what was foretold closely tells most of how far the others of its kind are off, and none
+of a kind is dropped before; what is left is measured in batches, those first that promise most beyond what was
+seen. After each batch the ranges are fitted to what was measured: predictions of
 candidates that share traits err alike. A random sample of the dropped is measured too and tells how often dropping
 was wrong. The best are measured again in further rungs.
 
@@ -353,7 +354,7 @@ class Hunt:
             self._sums.setdefault(name, {}).setdefault(key, []).append(value)
 
     def _calibrate(self, measure: Measuring) -> None:
-        """The likely best of each kind, as far as its share of the measurements goes."""
+        """The safest of each kind, as far as its share of the measurements goes."""
         most = max(1, int(self.total * CALIBRATION))
         for wide in range(1, KIND + 1):
             while len(self._order) < most:
@@ -363,7 +364,16 @@ class Hunt:
                 if not left:
                     break
                 hopes = self._hopes(left, _likely)
-                self._ask(measure, self._first_of(hopes, self._points())[-1].id if hopes else left[0].id, 0)
+                kind = next(
+                    (c for c in left if hopes and c.id == self._first_of(hopes, self._points())[-1].id), left[0]
+                )
+                self._ask(measure, self._safest([c for c in left if c.traits[:wide] == kind.traits[:wide]], kind), 0)
+
+    def _safest(self, of_kind: Sequence[Candidate], likely: Candidate) -> str:
+        """The best by the pessimistic ends; the likely best where these are worth nothing."""
+        hopes = self._hopes(of_kind, _at_worst)
+        gain, first = self._first_of(hopes, []) if hopes else (0.0, None)
+        return first.id if first is not None and gain > 0 else likely.id
 
     def _fitted(self) -> list[Candidate]:
         return refit(self.candidates, self.seen, self.counts)
@@ -527,6 +537,10 @@ def _never(c: Candidate, x: Constraint) -> bool:
 
 def _likely(told: Range, better: Direction) -> float:
     return told.likely
+
+
+def _at_worst(told: Range, better: Direction) -> float:
+    return told.high if better == "lower" else told.low
 
 
 def _at_best(told: Range, better: Direction) -> float:

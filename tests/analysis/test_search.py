@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,7 +26,7 @@ from core.analysis.search import (
     refit,
     screen,
 )
-from core.stats.pareto import front, hypervolume
+from core.stats.pareto import Direction, front, hypervolume
 
 GOALS = (
     Goal(measure="time", better="lower", reference=100.0),
@@ -195,6 +196,52 @@ def test_with_more_kinds_than_measurements_each_backend_is_seen_and_the_rest_goe
     assert found.finalists == ("fast-0",) and len(found.order) <= 16
     moved = found.ranges["fast-19"]["time"].likely / truth["fast-19"]
     assert moved == pytest.approx(1.0, rel=0.02), "it was not measured, its backend's error is known"
+
+
+def guessing(seed: int, luck: float) -> tuple[dict[str, tuple[float, float]], list[Candidate]]:
+    """Rate and memory over engines, formats and strategies. What guessing brings is foretold within a factor of 3, the
+    rest within 1.5 but for an error that each engine and format has. luck: of guesses."""
+    rng = np.random.default_rng(seed)
+    truth: dict[str, tuple[float, float]] = {}
+    cells = []
+    kinds = {("a", "16"): (45, 1500), ("a", "8"): (160, 1090), ("a", "4"): (240, 1040), ("b", "16"): (45, 750)}
+    for (engine, format), (speed, memory) in (kinds | {("c", "4"): (115, 300), ("c", "5"): (118, 280)}).items():
+        error = math.exp(rng.normal(0, 0.35))
+        for threads, n in itertools.product((1, 2), (0, 0, 2, 4, 8, 4, 8, 16)):
+            alone, cost = speed * (0.6 if threads == 1 else 1.0), 1 + n * (0.48 if engine == "c" else 0.12)
+            brings = (1 + luck * rng.uniform(0.1, 0.6)) if n else 1.0
+            likely, wide = alone * error / cost * (1.6 if n else 1.0), 3.0 if n else 1.5
+            name = f"{engine}-{format}-{threads}-{n}-{len(cells)}"
+            truth[name] = (alone * brings / cost * math.exp(rng.normal(0, 0.03)), memory)
+            ranges = {
+                "rate": Range(low=likely / wide, likely=likely, high=likely * wide),
+                "memory": Range(low=memory * 0.8, likely=memory, high=memory * 1.25),
+            }
+            cells.append(Candidate(id=name, traits=(engine, format, str(threads), str(n)), ranges=ranges))
+    return truth, cells
+
+
+@pytest.mark.parametrize("luck", [0.3, 3.0])
+def test_few_measurements_find_most_whether_guessing_pays_or_not(luck: float) -> None:
+    """A kind's first measurement is of what was foretold closely: a guess would leave open which of two was wrong."""
+    goals = (
+        Goal(measure="rate", better="higher", reference=1.0),
+        Goal(measure="memory", better="lower", reference=2000.0),
+    )
+    shares = []
+    for seed in range(12):
+        truth, cells = guessing(seed, luck)
+        noise = np.random.default_rng(seed)
+
+        def measure(name: str, rung: int, truth: Any = truth, noise: Any = noise) -> Values:
+            return {"rate": truth[name][0] * float(np.exp(noise.normal(0, 0.06))), "memory": truth[name][1]}
+
+        found = Hunt(cells, goals, (), 16, seed).go(measure)
+        assert all(name.split("-")[3] == "0" for name, _ in found.order[:3]), "each engine without guesses first"
+        better: list[Direction] = ["higher", "lower"]
+        volume = hypervolume([truth[n] for n in found.seen], (1.0, 2000.0), better)
+        shares.append(volume / hypervolume(list(truth.values()), (1.0, 2000.0), better))
+    assert np.mean(shares) > 0.95, f"{np.mean(shares):.3f}"
 
 
 def test_the_same_answers_give_the_same_search() -> None:
