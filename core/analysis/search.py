@@ -364,16 +364,15 @@ class Hunt:
                 if not left:
                     break
                 hopes = self._hopes(left, _likely)
-                kind = next(
-                    (c for c in left if hopes and c.id == self._first_of(hopes, self._points())[-1].id), left[0]
-                )
-                self._ask(measure, self._safest([c for c in left if c.traits[:wide] == kind.traits[:wide]], kind), 0)
+                likely = self._first_of(hopes, self._points())[-1].id if hopes else left[0].id
+                kind = next(c.traits[:wide] for c in left if c.id == likely)
+                self._ask(measure, self._safest([c for c in left if c.traits[:wide] == kind], likely), 0)
 
-    def _safest(self, of_kind: Sequence[Candidate], likely: Candidate) -> str:
+    def _safest(self, of_kind: Sequence[Candidate], likely: str) -> str:
         """The best by the pessimistic ends; the likely best where these are worth nothing."""
         hopes = self._hopes(of_kind, _at_worst)
         gain, first = self._first_of(hopes, []) if hopes else (0.0, None)
-        return first.id if first is not None and gain > 0 else likely.id
+        return first.id if first is not None and gain > 0 else likely
 
     def _fitted(self) -> list[Candidate]:
         return refit(self.candidates, self.seen, self.counts)
