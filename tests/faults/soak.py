@@ -3,8 +3,10 @@
 The real server and Chromium with the fake backend and llama.cpp: runs, pages, reloads, stops and closed tabs at random,
 the same ones for the same seed. Before them each page is opened, each backend runs, and as many runs are looked at as
 the app keeps open: what it imports then and keeps for good, or up to a bound, is no growth. After each act memory, open
-files, threads and processes of app and worker are read. Verdicts are by a straight line through what came after the
-first quarter, with its interval, per 100 of these acts. A session that was left ends after LEFT_S here, and not after
+files, threads and processes of app and worker are read. Verdicts are by a straight line with its interval, per 100 of
+these acts: the app's through what came after the first quarter, a worker's through what came after the first WARM_RUNS
+runs of its life; shorter lives say nothing. So that there are long ones, nothing is stopped in stretches of the acts,
+and no other backend chosen (tests.faults.visitor). A session that was left ends after LEFT_S here, and not after
 the app's two minutes, so that a short piece sees their ends too. Recorded pieces lie in
 tests/bench/recorded/soak.json and soak-curve.json; `make tables` makes tables of them. What lives in the app, object by
 object, tells `python -m tests.faults left`.
@@ -25,9 +27,10 @@ import psutil
 
 from core import plugins
 from tests.bench.recording import record, recorded
-from tests.faults.trend import Series, Trend, trend
+from tests.faults.trend import Series, Trend, after, trend
 
-WARM = 0.25  # of the acts, which fill caches
+WARM = 0.25  # of the acts, which fill the app's caches
+WARM_RUNS = 20  # of a worker: with llama.cpp three of three grew from 280 to 290 MB in 15 runs, by 1 MB in the next 25
 PER = 100  # acts
 LEFT_S = 20
 POINTS = 24  # of a recorded curve
@@ -45,17 +48,18 @@ class Seen(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """After an act. worker: None where there is none. processes: of the app, with itself."""
+    """After an act. runs: begun so far. worker: None where there is none. processes: of the app, with itself."""
 
     t_s: float
     act: int
+    runs: int
     app: Seen
     worker: Seen | None
     processes: int
 
 
 class Quantity(NamedTuple):
-    """limit: growth per 100 acts that does no harm. of: its lives in the samples, each with acts and readings."""
+    """limit: growth per 100 acts that does no harm. of: its lives in the samples, warm, each with acts and readings."""
 
     name: str
     limit: float
@@ -70,50 +74,53 @@ def seen(process: psutil.Process) -> Seen:
         return Seen(process.pid, memory.rss, anon, process.num_fds(), process.num_threads())
 
 
-def sampled(server: psutil.Process, t_s: float, act: int) -> Sample:
+def sampled(server: psutil.Process, t_s: float, act: int, runs: int) -> Sample:
     children, worker = server.children(recursive=True), None
     for child in children:
         with contextlib.suppress(psutil.Error):
             if "core.worker.worker" in " ".join(child.cmdline()):
                 worker = seen(child)
-    return Sample(t_s, act, seen(server), worker, 1 + len(children))
+    return Sample(t_s, act, runs, seen(server), worker, 1 + len(children))
 
 
-def of_app(read: Callable[[Seen], float]) -> Callable[[Sequence[Sample]], list[Series]]:
-    return lambda samples: [[(s.act, read(s.app)) for s in samples]]
+def of_app(read: Callable[[Sample], float]) -> Callable[[Sequence[Sample]], list[Series]]:
+    return lambda samples: [[(s.act, read(s)) for s in samples[int(len(samples) * WARM) :]]]
 
 
 def of_workers(read: Callable[[Seen], float]) -> Callable[[Sequence[Sample]], list[Series]]:
-    """Each worker has a life of its own; its first quarter fills its caches, too."""
+    """Each worker has a life of its own, which begins with a run."""
 
     def lives(samples: Sequence[Sample]) -> list[Series]:
-        by_pid: dict[int, list[tuple[float, float]]] = {}
+        found: list[list[tuple[float, float, float]]] = []
+        pid, before = None, 0
         for s in samples:
+            if s.worker is None or s.worker.pid != pid:  # a number is given again: it tells one from the next only
+                found.append([])
+                pid, before = (s.worker.pid if s.worker else None), s.runs - 1
             if s.worker is not None:
-                by_pid.setdefault(s.worker.pid, []).append((s.act, read(s.worker)))
-        return [life[int(len(life) * WARM) :] for life in by_pid.values()]
+                found[-1].append((s.act, read(s.worker), s.runs - before))
+        return [after(life, WARM_RUNS) for life in found]
 
     return lives
 
 
 QUANTITIES = (
-    Quantity("app: memory, resident (MB)", 5.0, of_app(lambda p: p.rss_bytes / MB)),
-    Quantity("app: memory, anonymous (MB)", 5.0, of_app(lambda p: p.anon_bytes / MB)),
-    Quantity("app: open files", 1.0, of_app(lambda p: p.files)),
-    Quantity("app: threads", 1.0, of_app(lambda p: p.threads)),
+    Quantity("app: memory, resident (MB)", 5.0, of_app(lambda s: s.app.rss_bytes / MB)),
+    Quantity("app: memory, anonymous (MB)", 5.0, of_app(lambda s: s.app.anon_bytes / MB)),
+    Quantity("app: open files", 1.0, of_app(lambda s: s.app.files)),
+    Quantity("app: threads", 1.0, of_app(lambda s: s.app.threads)),
     Quantity("worker: memory, resident (MB)", 5.0, of_workers(lambda p: p.rss_bytes / MB)),
     Quantity("worker: memory, anonymous (MB)", 5.0, of_workers(lambda p: p.anon_bytes / MB)),
     Quantity("worker: open files", 1.0, of_workers(lambda p: p.files)),
     Quantity("worker: threads", 1.0, of_workers(lambda p: p.threads)),
-    Quantity("processes", 0.5, lambda samples: [[(s.act, s.processes) for s in samples]]),
+    Quantity("processes", 0.5, of_app(lambda s: s.processes)),
 )
 
 
 def verdicts(samples: Sequence[Sample]) -> Iterator[tuple[Quantity, list[Series], Trend | None]]:
-    """Of every quantity, over what came after the first quarter."""
-    warm = samples[int(len(samples) * WARM) :]
+    """Of every quantity, over what came when it was warm."""
     for quantity in QUANTITIES:
-        lives = [[(act / PER, value) for act, value in life] for life in quantity.of(warm)]
+        lives = [[(act / PER, value) for act, value in life] for life in quantity.of(samples)]
         yield quantity, lives, trend(lives)
 
 
@@ -122,21 +129,19 @@ def rows(piece: str, samples: Sequence[Sample]) -> list[dict[str, Any]]:
     found = []
     for quantity, lives, line in verdicts(samples):
         values = [value for life in lives for _, value in life]
-        if not values:
-            continue
         found.append(
             {
                 "piece": piece,
                 "what": quantity.name,
                 "acts": samples[-1].act,
-                "least": min(values),
-                "most": max(values),
-                "last": values[-1],
+                "least": min(values, default=None),
+                "most": max(values, default=None),
+                "last": values[-1] if values else None,
                 "per 100 acts": line and line.slope,
                 "low": line and line.low,
                 "high": line and line.high,
                 "limit": quantity.limit,
-                "verdict": line.said(quantity.limit) if line else "open",
+                "verdict": line.said(quantity.limit) if line else "lives too short to tell",
             }
         )
     return found
@@ -186,7 +191,7 @@ def soaked(minutes: float, seed: int) -> tuple[list[Sample], list[str], dict[str
                     what = "fault"
                     faults.append(f"act {len(samples) + 1}: {type(error).__name__}: {str(error)[:300]}")
                     print(faults[-1], flush=True)
-                samples.append(sampled(app, t_s, len(samples) + 1))
+                samples.append(sampled(app, t_s, len(samples) + 1, visitor.did["run"] + visitor.did["stop"]))
                 if len(samples) % 20 == 0:
                     print(_line(samples[-1], what), flush=True)
             children = app.children(recursive=True)
@@ -221,9 +226,10 @@ def main(arguments: list[str]) -> int:
     piece += f"; left sessions kept for {LEFT_S} s"
     found = rows(piece, samples)
     for row in found:
-        line = row["per 100 acts"]
+        line, least = row["per 100 acts"], row["least"]
+        range_ = "–" if least is None else f"{least:8.1f} to {row['most']:8.1f}"
         slope = "–" if line is None else f"{line:+.2f} ({row['low']:+.2f} to {row['high']:+.2f})"
-        print(f"{row['what']:32} {row['least']:8.1f} to {row['most']:8.1f}   {slope} per {PER} acts: {row['verdict']}")
+        print(f"{row['what']:32} {range_:20}   {slope} per {PER} acts: {row['verdict']}")
     print(f"{piece}: {did}")
     for fault in faults:
         print(fault)

@@ -16,7 +16,7 @@ from tests.faults.operations import OPERATIONS
 from tests.faults.scenarios import Scenario, performed
 from tests.faults.stage import Stage, check
 from tests.faults.table import TABLE, TESTS
-from tests.faults.trend import trend
+from tests.faults.trend import after, trend
 
 TESTS_FOLDER = Path(__file__).parents[1]
 SHORT = ["add a folder", "save a ledger", "make a model", "forget a model"]
@@ -89,6 +89,47 @@ def test_processes_that_follow_each_other_have_a_level_each() -> None:
     assert found is not None and found.slope == pytest.approx(1.0) and found.n == 24
 
 
+def test_a_long_life_says_more_than_a_short_one() -> None:
+    """Four readings that stay, in two blocks of two, and two that grow by 1: (2 * 0 + 1/2) / (2 * 2 + 1/2) = 1/9."""
+    found = trend([[(0.0, 5.0), (1.0, 5.0), (2.0, 5.0), (3.0, 5.0)], [(0.0, 1.0), (1.0, 2.0)]], blocks=2)
+    assert found is not None and found.slope == pytest.approx(1 / 9)
+
+
+def test_of_a_life_counts_what_came_once_it_was_warm() -> None:
+    life = [(10.0, 1.0, 1), (11.0, 2.0, 2), (12.0, 3.0, 2), (13.0, 4.0, 3)]
+    assert after(life, 2) == [(13.0, 4.0)] and after(life, 1) == [(x, y) for x, y, _ in life[1:]] and not after(life, 3)
+
+
+def soaked(lives: int, runs: int, leak: float) -> dict[str, dict[str, object]]:
+    """Rows of workers that each do so many runs, one every fourth act, that fill caches by 0.7 MB a run up to the 15th,
+    as llama.cpp does, and lose so many MB in every run."""
+    samples = []
+    for n in range(lives * runs * 4):
+        life, run = divmod(n // 4, runs)
+        rss = int(1e6 * (280 + 0.7 * min(run, 15) + leak * run))
+        worker = soak.Seen(1000 - life, rss, rss, 5, 2)
+        samples.append(soak.Sample(float(n), n + 1, n // 4 + 1, soak.Seen(1, 10**8, 10**8, 20, 9), worker, 2))
+    return {row["what"]: row for row in soak.rows("a piece", samples)}
+
+
+def test_warming_up_is_no_leak_and_lives_that_only_warm_up_say_nothing() -> None:
+    memory = "worker: memory, resident (MB)"
+    for lives, runs in ((4, 60), (20, 30), (40, 25)):
+        row = soaked(lives, runs, 0.0)[memory]
+        assert row["verdict"] == "does not grow" and row["per 100 acts"] == pytest.approx(0, abs=1e-9), row
+    for leak in (0.0, 5.0):
+        row = soaked(100, 10, leak)[memory]
+        assert row["verdict"] == "lives too short to tell" and row["least"] is row["per 100 acts"] is None, row
+
+
+def test_a_leak_is_seen_in_lives_that_are_hardly_longer_than_their_warming_up() -> None:
+    """0.5 MB in each run, and so in each four acts: 12.5 MB in a hundred."""
+    for lives, runs in ((4, 60), (20, 30), (40, 25)):
+        row = soaked(lives, runs, 0.5)["worker: memory, resident (MB)"]
+        assert row["verdict"] == "grows" and row["per 100 acts"] == pytest.approx(12.5, rel=0.05), row
+    assert soaked(40, 25, 0.05)["worker: memory, resident (MB)"]["verdict"] == "does not grow", "1.25 MB do no harm"
+
+
 def test_a_soak_finds_what_leaks_and_in_which_process() -> None:
     """The app leaks a file every ten acts; each of three workers keeps its memory, at a level of its own."""
     noise = random.Random(2)
@@ -97,7 +138,7 @@ def test_a_soak_finds_what_leaks_and_in_which_process() -> None:
         app = soak.Seen(1, int(200e6 + noise.gauss(0, 1e6)), int(150e6 + noise.gauss(0, 1e6)), 30 + n // 10, 12)
         level = 100e6 + 50e6 * (n // 100)
         worker = soak.Seen(2 + n // 100, int(level + noise.gauss(0, 1e6)), int(level), 12, 4)
-        samples.append(soak.Sample(float(n), n, app, worker, 2))
+        samples.append(soak.Sample(float(n), n, n // 2, app, worker, 2))
     found = {row["what"]: row for row in soak.rows("a piece", samples)}
     assert found["app: open files"]["verdict"] == "grows"
     assert found["app: open files"]["per 100 acts"] == pytest.approx(10, abs=0.5)

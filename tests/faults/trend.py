@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from core.stats.quantiles import student_t
 
@@ -32,31 +33,38 @@ class Trend(NamedTuple):
 
 
 def trend(lives: Sequence[Series], blocks: int = BLOCKS) -> Trend | None:
-    """Over the lives of one or more processes, each with a level of its own; None where they are too short to tell."""
-    xs: list[float] = []
-    ys: list[float] = []
-    n_lives = 0
+    """Over the lives of one or more processes, each with a level of its own; None where they are too short to tell.
+
+    A block counts as often as it has readings, and a life by its length: how steep it is tells a long one better.
+    """
+    parts: list[NDArray[np.float64]] = []  # readings, and x and y from the life's own means
     for life in lives:
-        found = _blocks(life, blocks)
+        found = np.asarray(_blocks(life, blocks))
         if len(found) < 2:
             continue
-        n_lives += 1
-        x_mean, y_mean = (statistics.fmean(column) for column in zip(*found, strict=True))
-        xs += [x - x_mean for x, _ in found]
-        ys += [y - y_mean for _, y in found]
-    free = len(xs) - n_lives - 1
-    x, y = np.asarray(xs), np.asarray(ys)
-    if free < 1 or not (spread := float(x @ x)):
+        found[:, 1:] -= np.average(found[:, 1:], axis=0, weights=found[:, 0])
+        parts.append(found)
+    free = sum(map(len, parts)) - len(parts) - 1
+    if free < 1:
         return None
-    slope = float(x @ y) / spread
-    rest = y - slope * x
-    half = student_t(0.975, free) * float(np.sqrt(max(0.0, float(rest @ rest)) / free / spread))
-    return Trend(slope, slope - half, slope + half, len(xs))
+    n, x, y = np.concatenate(parts).T
+    if not (spread := float(n @ x**2)):
+        return None
+    slope = float(n * x @ y) / spread
+    rest = float(n @ (y - slope * x) ** 2)
+    half = student_t(0.975, free) * float(np.sqrt(rest / free / spread))
+    return Trend(slope, slope - half, slope + half, len(x))
 
 
-def _blocks(life: Series, blocks: int) -> list[tuple[float, float]]:
-    """Mean x and median y of stretches with equally many readings; single readings where there are no more."""
+def after(life: Sequence[tuple[float, float, float]], warm: float) -> Series:
+    """Of (x, y, what the process has done in its life by then), what came once it had done `warm`: nothing of a life
+    that ended before."""
+    return [(x, y) for x, y, done in life if done > warm]
+
+
+def _blocks(life: Series, blocks: int) -> list[tuple[int, float, float]]:
+    """Readings, mean x and median y of stretches with equally many; single readings where there are no more."""
     known = sorted(life)
     edges = np.linspace(0, len(known), min(blocks, len(known)) + 1).round().astype(int)
     parts = [known[a:b] for a, b in itertools.pairwise(edges) if b > a]
-    return [(statistics.fmean(x for x, _ in p), statistics.median(y for _, y in p)) for p in parts]
+    return [(len(p), statistics.fmean(x for x, _ in p), statistics.median(y for _, y in p)) for p in parts]

@@ -25,6 +25,7 @@ VIEW = {"width": 1280, "height": 900}
 ADDRESS = {"run": ""}  # the first page has no name in the address
 KEPT_RUNS = 20
 KEPT_OPEN = state._KEPT_RUNS  # by the app, for all its tabs
+ROUND, LIVELY = 400, 150  # acts: in the rest of each round nothing ends a worker, so that one lives long
 OF_A_RUN = ("run", "roofline", "layers", "memory")
 
 
@@ -77,7 +78,7 @@ class Visitor:
     def act(self) -> str:
         """One thing, to its end; what it was. Raises WrongError and Playwright's errors; then a new tab goes on."""
         names = ("page", "reload", "run", "stop", "open", "tab", "leave")
-        (what,) = self._random.choices(names, (40, 12, 18, 6, 12, 6, 6))
+        (what,) = self._random.choices(names, (40, 12, 18, 6 if self._lively else 0, 12, 6, 6))
         self.did[what] += 1
         page = self._random.choice(self._tabs)
         try:
@@ -87,6 +88,11 @@ class Visitor:
             self._tabs = [t for t in self._tabs if t is not page] or [tab(self._browser)]
             raise
         return what
+
+    @property
+    def _lively(self) -> bool:
+        """Whether workers are stopped and exchanged now."""
+        return self.did.total() % ROUND < LIVELY
 
     def everything(self) -> None:
         """Each backend and each page, and as many runs as the app keeps open: what a process loads on first use and
@@ -145,7 +151,7 @@ class Visitor:
         settled(page)
 
     def _run(self, page: Any) -> None:
-        if self._random.random() < 0.2:
+        if self._lively and self._random.random() < 0.2:
             self._backend = self._random.choice(self._backends)
         run = self.runs(page, self._backend, self._random.choice((4, 8, 16)), live=self._random.random() < 0.3)
         self.until_over(page, run)
