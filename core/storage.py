@@ -31,7 +31,7 @@ from core.runs.store import Store
 from core.studies import ledger
 from core.types import GOING, Record, from_json
 from hardware.errors import ExplorerError
-from hardware.files import parts
+from hardware.files import is_utf8, parts
 from hardware.process import holders
 
 Name = Literal[
@@ -154,9 +154,10 @@ class Freed(Record):
 
 
 def items() -> tuple[Item, ...]:
-    """Everything, by kind and the largest first."""
+    """Everything, by kind and the largest first, but for what has a name that is no UTF-8."""
     order = [kind.name for kind in KINDS]
-    return tuple(sorted(_all(), key=lambda item: (order.index(item.kind), -item.size_bytes, item.name)))
+    found = (item for item in _all() if is_utf8(item.path))
+    return tuple(sorted(found, key=lambda item: (order.index(item.kind), -item.size_bytes, item.name)))
 
 
 def totals(found: Iterable[Item]) -> tuple[Total, ...]:

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
 
 from hardware.child import Child
 from hardware.device import Device
@@ -20,49 +23,55 @@ from hardware.errors import ExplorerError
 from hardware.files import UNREADABLE, write_whole
 from hardware.process import patient
 
+PLAIN = r"\A[0-9A-Za-z-]{1,64}\Z"  # an id that can be part of a file's name
 WAYS = "2"  # the set of ways to multiply that competed (hardware.measure_ceilings.products), kept among the versions
 OLD_INT8 = "The int8 ceiling may be much too low: it was measured without packed weights. Measure the ceilings again."
+
+
+Rate = Annotated[float, Meta(gt=0, le=1e24)]
+Size = Annotated[int, Meta(ge=1, le=2**62)]
 
 
 class Gemm(msgspec.Struct, frozen=True):
     """One matrix product (m, k) x (k, n): the median rate of its runs and the code that ran."""
 
     dtype: str
-    m: int
-    k: int
-    n: int
-    flop_per_s: float
+    m: Size
+    k: Size
+    n: Size
+    flop_per_s: Rate
     kernel: str
 
 
 class ReadPoint(msgspec.Struct, frozen=True):
     """Reading `working_set_bytes` over and over: the best rate (as STREAM reports) and the median one."""
 
-    working_set_bytes: int
-    bytes_per_s: float
-    median_bytes_per_s: float
+    working_set_bytes: Size
+    bytes_per_s: Rate
+    median_bytes_per_s: Rate
 
 
 class Ceilings(msgspec.Struct, frozen=True, kw_only=True):
     """The measured ceilings of one device of this machine at one thread count.
 
+    machine_id: names the file in which they are kept, and may come from elsewhere: letters, digits and dashes.
     gemms: every product measured; a dtype's peak is the best of their medians.
     copy, triad: STREAM's counting (2 and 3 arrays); where stores allocate their cache line first
     the real traffic is 3/2 and 4/3 of it. None: not measured (a short probe leaves things out).
     steal_ratio: share of the processor time that the host took meanwhile. load: before it began.
     """
 
-    machine_id: str
+    machine_id: Annotated[str, Meta(pattern=PLAIN)]
     device: str  # "cpu" or an accelerator's name
-    threads: int
+    threads: Annotated[int, Meta(ge=1, le=1_000_000)]
     date: str  # ISO 8601, UTC
     quick: bool
     seconds: float
     gemms: tuple[Gemm, ...]
     reads: tuple[ReadPoint, ...]
-    copy_bytes_per_s: float | None = None
-    triad_bytes_per_s: float | None = None
-    mem_bytes: int | None = None
+    copy_bytes_per_s: Rate | None = None
+    triad_bytes_per_s: Rate | None = None
+    mem_bytes: Size | None = None
     load: float | None = None
     steal_ratio: float | None = None
     versions: dict[str, str] = {}
@@ -211,6 +220,8 @@ def save(ceilings: Ceilings, folder: Path) -> Path:
 
 def load(folder: Path, machine_id: str, threads: int, device: str = "cpu") -> Ceilings | None:
     """The ceilings kept for this machine and thread count; None when there are none or the file is damaged."""
+    if not re.search(PLAIN, machine_id):  # as a run from elsewhere tells it
+        return None
     try:
         data = (folder / _file_name(machine_id, threads, device)).read_bytes()
         return msgspec.json.decode(data, type=Ceilings)

@@ -67,10 +67,21 @@ def written_s(path: Path) -> float:
         return 0.0
 
 
+def is_utf8(name: str) -> bool:
+    """Whether a name, as the system tells it, can be written as UTF-8: no table, index or address can say another."""
+    return not any("\ud800" <= c <= "\udfff" for c in name)
+
+
 def removed(folder: Path) -> None:
-    """Delete a folder and what is in it; one that is gone is no error. Raises ExplorerError where something stays."""
+    """Delete a folder and what is in it; one that is gone is no error. Of a link, the link alone.
+
+    Raises ExplorerError where something stays.
+    """
     try:
-        shutil.rmtree(folder)
+        if folder.is_symlink():
+            folder.unlink()
+        else:
+            shutil.rmtree(folder)
     except FileNotFoundError:
         if folder.exists():  # somebody else deletes it, too
             shutil.rmtree(folder, ignore_errors=True)

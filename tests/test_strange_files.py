@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from core.runs.lineage import TOLD
 from core.runs.store import Store
 from core.studies import ledger, study_store
 from core.studies.plan import Search, Sweep
+from core.types import to_json
 from hardware import catalogue as devices
 from hardware import prices
 from hardware.errors import ExplorerError
@@ -104,6 +106,19 @@ def test_every_list_is_shown_and_every_reader_has_a_sentence(strange: Path) -> N
     with contextlib.suppress(ExplorerError):
         prices.own(strange)
     assert not wrong
+
+
+def test_names_that_are_no_utf8_take_no_list_down(home: Path) -> None:
+    """As an old disk has them; every list can be sent to a browser, and written as JSON."""
+    root = home / "data"
+    for place in sorted({Path(file).parent for file in FILES} | {Path("models")}):
+        folder = os.path.join(os.fsencode(root / place.parent), b"\xff\xfe" + os.fsencode(place.name))
+        for file in FILES:
+            if Path(file).parent == place:
+                os.makedirs(folder, exist_ok=True)
+                Path(os.fsdecode(os.path.join(folder, os.fsencode(Path(file).name)))).write_bytes(b"{}")
+    for name, read in {**lists(root), "items": storage.items}.items():
+        assert to_json(read()), name
 
 
 def test_and_everything_that_is_no_setting_can_be_freed(strange: Path) -> None:

@@ -12,7 +12,7 @@ import re
 from pathlib import Path
 
 GENERIC = frozenset({"root", "user", "admin", "ubuntu", "debian", "runner", "localhost", "app", "home"})
-_PATH = re.compile(r"(?<![\w:/.<\\])(?:/|[A-Za-z]:[\\/])(?:[\w.+@~-]+[\\/])+([\w.+@-]+)")
+_PATH = re.compile(r"(?<![\w:/.<\\])(?:/|[A-Za-z]:[\\/])(?:[\w.+@~-]+[\\/])+([\w.+@~-]+)")
 _PROJECT = re.compile(  # of Vertex AI: in an address, in a model's id, in the name of an endpoint
     r"(?<=/projects/)[\w.:-]+|(?<=\bvertex/)[\w.:-]+|\b\d+\.[a-z0-9-]+-\d+(?=\.prediction\.vertexai\.goog)"
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from core.types import Result, from_json
 from hardware import ceilings
 from hardware.ceilings import Ceilings
 from hardware.detect import machine_id
+from hardware.files import UNREADABLE
 
 FOLDER = "ceilings"
 CAME_ALONG = "These ceilings came with an imported run, from another machine of this kind: measure this one again."
@@ -56,15 +58,17 @@ def ran_on(result: Result) -> str:
 
 
 def adopt(root: Path, data: bytes) -> None:
-    """Keep the ceilings that came with a bundle, unless that machine's are here already. Damaged ones are left out.
+    """Keep the ceilings that came with a bundle, unless that machine's are here already.
 
+    Those that are damaged, or that cannot be kept, are left out.
     An id stands for a kind of machine, so ceilings for this machine's own id may be another one's: they say so.
     """
     try:
         found = from_json(data, Ceilings)
-    except msgspec.DecodeError:
+    except UNREADABLE:
         return
     if found.machine_id == machine_id():
         found = msgspec.structs.replace(found, warnings=(*found.warnings, CAME_ALONG))
     if ceilings.load(root / FOLDER, found.machine_id, found.threads, found.device) is None:
-        ceilings.save(found, root / FOLDER)
+        with contextlib.suppress(OSError):
+            ceilings.save(found, root / FOLDER)

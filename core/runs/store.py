@@ -35,7 +35,7 @@ from core.runs.summarize import summarize
 from core.runs.verdicts import with_verdicts
 from core.types import Done, Event, Failed, Request, Result, RunStatus, from_json, to_json
 from hardware.errors import ExplorerError
-from hardware.files import UNREADABLE, removed, sync, written_s
+from hardware.files import UNREADABLE, is_utf8, removed, sync, written_s
 
 PLATFORM = "platform.json"  # what the cloud said later of the time of a run
 BUNDLE = ("request.json", "events.jsonl", "log.txt", about.FILE, PLATFORM)
@@ -244,9 +244,10 @@ class Store:
             return None
 
     def ids(self) -> list[str]:
-        """Newest first."""
+        """Newest first. A folder whose name is no UTF-8 is no run."""
         with os.scandir(self.folder) as entries:  # told with the names, without a look at each folder
-            return sorted((e.name for e in entries if not e.name.startswith(".") and e.is_dir()), reverse=True)
+            names = (e.name for e in entries if not e.name.startswith(".") and is_utf8(e.name) and e.is_dir())
+            return sorted(names, reverse=True)
 
     def runs(self) -> Iterator[Run]:
         """Newest first, damaged ones among them."""
@@ -317,9 +318,10 @@ class Store:
         roofs = files.pop(CEILINGS, None)
         if (self.folder / run_id).exists():
             return self.open(run_id)
+        run = self._write(run_id, created_s, files, foreign=True)
         if roofs is not None:
             adopt(self.root, roofs)
-        return self._write(run_id, created_s, files, foreign=True)
+        return run
 
     # ------------------------------------------------------------ index
 

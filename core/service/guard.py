@@ -18,6 +18,7 @@ from core.service import problems
 from core.service.problems import ProblemError
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
+MOST_DIGITS = 18  # of a length
 OPEN = "/health"  # says nothing, and is asked before a key is at hand
 
 
@@ -58,7 +59,7 @@ class Guard:
                 f"Ask {LOOPBACK[1]}, or start it with --allow-host and the name that you use.",
             )
         origin = headers.get("origin")
-        if origin is not None and (urlsplit(origin).hostname or "") not in self._hosts:
+        if origin is not None and not self._ours(origin):
             raise ProblemError(
                 403, f"A page of {origin[:100]} may not ask this service.", "Ask it from a program instead."
             )
@@ -69,16 +70,22 @@ class Guard:
                 "Send 'Authorization: Bearer KEY' with the key that the service was started with.",
                 code="invalid_api_key",
             )
-        length = headers.get("content-length", "0")
+        length = headers.get("content-length", "0").lstrip("0") or "0"
         if method == "POST" and headers.get("content-type", "").split(";")[0].strip().lower() != "application/json":
             raise ProblemError(415, "The body does not call itself JSON.", "Send 'Content-Type: application/json'.")
-        if not length.isdecimal() or int(length) > self._most:
+        if not length.isdecimal() or len(length) > MOST_DIGITS or int(length) > self._most:
             raise self._too_large()
+
+    def _ours(self, origin: str) -> bool:
+        """Whether a page was loaded from one of our names, as its browser says it."""
+        scheme, _, host = origin.partition("://")
+        return scheme.lower() in ("http", "https") and host_of(host) in self._hosts
 
     def _knows(self, authorization: str) -> bool:
         scheme, _, given = authorization.partition(" ")
         assert self._key is not None
-        return scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), self._key.encode())
+        sent = given.strip(" \t").encode("latin-1")  # the bytes of the header
+        return scheme.lower() == "bearer" and hmac.compare_digest(sent, self._key.encode())
 
     def _too_large(self) -> ProblemError:
         return ProblemError(

@@ -24,7 +24,7 @@ from core.studies import old_form
 from core.studies.plan import NAMED, Study
 from core.types import Record, Request, Result, Scalar, to_json
 from hardware.errors import ExplorerError
-from hardware.files import write_whole
+from hardware.files import is_utf8, write_whole
 
 P = TypeVar("P", bound=Study)
 FILE, IN_USE = "study.json", "study.lock"
@@ -234,7 +234,7 @@ def names(kind: type[Study]) -> tuple[str, ...]:
             found.append((-file.stat().st_mtime, file.parent.name))
         except OSError:
             continue
-    return tuple(name for _, name in sorted(found))
+    return tuple(name for _, name in sorted(found) if is_utf8(name))
 
 
 def read(folder: Path) -> State[Any] | None:

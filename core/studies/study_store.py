@@ -23,7 +23,7 @@ from core.studies.plan import Architectures, FreeShapes, Search, Sweep
 from core.studies.standings import Standings
 from core.types import Record, to_json
 from hardware.errors import ExplorerError
-from hardware.files import written_s
+from hardware.files import is_utf8, written_s
 
 RECORDED = Path(__file__).with_name("recorded")
 _COMMANDS: dict[type, tuple[str, ...]] = {
@@ -45,7 +45,8 @@ class StudyFolder(Record):
 
 def studies() -> tuple[StudyFolder, ...]:
     """Those with findings: own ones, newest first, then the recorded ones with the ladder before the benchmarks."""
-    own = sorted((data_dir() / "studies").glob("[!.]*/findings.json"), key=lambda p: -written_s(p))
+    own = [p for p in (data_dir() / "studies").glob("[!.]*/findings.json") if is_utf8(p.parent.name)]
+    own.sort(key=lambda p: -written_s(p))
     known = {p.parent.name for p in own}
     shipped = [p for p in RECORDED.glob("*/findings.json") if p.parent.name not in known]
     shipped.sort(key=lambda p: (not p.parent.name.startswith("ladder"), p.parent.name))

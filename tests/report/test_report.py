@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import time
 import zipfile
 from collections.abc import Iterator
 from html.parser import HTMLParser
@@ -214,6 +215,14 @@ def test_scrubbing_leaves_words_alone() -> None:
     )
     assert private.scrubbed("in /data/models/q4.gguf now") == "in …/q4.gguf now"
     assert private.scrubbed(f"by {USER.upper()}, not {USER}s") == f"by …, not {USER}s"
+
+
+def test_scrubbing_takes_no_longer_for_words_made_to_hold_it_up() -> None:
+    """A hundred thousand characters that nearly are a path took minutes."""
+    for part in ("~/", "/~", "a/~/", "C:/~", "./-", "1.-1", "/projects/"):
+        began = time.process_time()
+        private.scrubbed(part * (100_000 // len(part)) + " ")
+        assert time.process_time() - began < 5, part
 
 
 def test_every_format_is_offered_by_its_name() -> None:

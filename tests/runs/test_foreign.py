@@ -68,6 +68,45 @@ def test_an_id_that_is_no_plain_name_is_refused(store: Store, bundle: dict[str, 
     assert sorted(store.root.rglob("*")) == before
 
 
+ROOFS = {
+    "machine_id": "elsewhere", "device": "cpu", "threads": 2, "date": "2026-01-01T00:00:00Z", "quick": True,
+    "seconds": 1.0, "gemms": [],
+    "reads": [{"working_set_bytes": 1024, "bytes_per_s": 2e10, "median_bytes_per_s": 1e10}],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        *({"machine_id": name} for name in ("../up", "../../../up", "/up", "a/b", "a\0b", "x" * 300, "", "..", "a\n")),
+        *({"threads": n} for n in (0, -1, 10**30)),
+        *({"reads": [ROOFS["reads"][0] | {name: 0}]} for name in ROOFS["reads"][0]),  # type: ignore[index,operator]
+        {"gemms": [{"dtype": "fp32", "m": 1, "k": 1, "n": 1, "flop_per_s": -1.0, "kernel": ""}]},
+        {"mem_bytes": 0},
+        {"copy_bytes_per_s": 1e300},
+        {"versions": [[[]]]},
+    ],
+)
+def test_ceilings_that_came_along_are_a_machines_or_left_out(
+    store: Store, bundle: dict[str, bytes], tmp_path: Path, odd: dict[str, object]
+) -> None:
+    """They are kept in a file that is called as they call their machine."""
+    before = sorted(tmp_path.parent.rglob("*.json"))
+    run = store.load(zipped(renamed(bundle, run_id="new") | {"ceilings.json": json.dumps(ROOFS | odd).encode()}))
+    assert run.result().status == "done"
+    after = sorted(tmp_path.parent.rglob("*.json"))
+    assert {path for path in after if not path.is_relative_to(run.path)} == set(before)
+    store.load(zipped(renamed(bundle, run_id="good") | {"ceilings.json": json.dumps(ROOFS).encode()}))
+    assert (store.root / "ceilings" / "elsewhere-cpu-2.json").is_file()
+
+
+def test_a_bundle_that_is_refused_leaves_no_ceilings(store: Store, bundle: dict[str, bytes]) -> None:
+    late = renamed(bundle, run_id="late", created_s=1e300) | {"ceilings.json": json.dumps(ROOFS).encode()}
+    with pytest.raises(ExplorerError, match="damaged"):
+        store.load(zipped(late))
+    assert not (store.root / "ceilings" / "elsewhere-cpu-2.json").exists()
+
+
 def test_a_damaged_zip_is_one_sentence(store: Store, bundle: dict[str, bytes]) -> None:
     good = zipped(renamed(bundle, run_id="new"))
     rng = random.Random(1)
@@ -163,6 +202,21 @@ def test_a_folder_that_is_no_run_is_a_row(store: Store) -> None:
     assert rows["empty"] == rows["list"] == rows["bytes"] == "damaged"
     for name in ("empty", "list", "bytes"):
         store.delete(name)
+
+
+def test_names_that_are_no_utf8_and_links_take_no_list_down(store: Store, tmp_path: Path) -> None:
+    """A link can be deleted, and what it leads to stays."""
+    kept = store.ids()[0]
+    os.makedirs(os.path.join(os.fsencode(store.folder), b"\xff\xfe"))
+    (tmp_path / "there").mkdir()
+    (store.folder / "linked").symlink_to(store.folder / kept)
+    (store.folder / "leads-out").symlink_to(tmp_path / "there")
+    for history in (store.history, store.history):  # with the index that the first one makes
+        rows = {row["run_id"]: row["status"] for row in history()}
+        assert rows == {kept: "done", "linked": "done", "leads-out": "damaged"}
+    for name in ("linked", "leads-out"):
+        store.delete(name)
+    assert store.ids() == [kept] and store.open(kept).status() == "done" and (tmp_path / "there").is_dir()
 
 
 def test_history_needs_no_index(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

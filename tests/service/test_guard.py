@@ -48,6 +48,12 @@ def test_the_name_in_a_host_header(header: str, name: str) -> None:
         ({"Host": "127.0.0.1.evil.example:8765"}, 421, "does not answer"),
         ({"Origin": "https://evil.example"}, 403, "evil.example"),
         ({"Origin": "null"}, 403, "null"),
+        ({"Origin": "http://["}, 403, "http://["),
+        ({"Origin": "http://[::1"}, 403, "http://[::1"),
+        ({"Origin": "file://localhost"}, 403, "file://localhost"),
+        ({"Origin": "localhost"}, 403, "localhost"),
+        ({"Origin": "http://localhost@evil.example"}, 403, "evil.example"),
+        ({"Content-Length": "9" * 5000}, 413, "larger"),
         ({"Authorization": "Bearer wrong"}, 401, "key"),
         ({"Authorization": ""}, 401, "key"),
         ({"Authorization": "Basic s3cret"}, 401, "key"),
@@ -66,6 +72,14 @@ def test_names_and_pages_of_our_own_may_ask(client: TestClient) -> None:
     for host in ("127.0.0.1:8765", "[::1]:1", "lab.example"):
         assert client.get("/api/runs", headers={"Host": host, "Origin": "http://localhost:8501"}).status_code == 200
     assert client.get("/health", headers={"Authorization": ""}).json() == {"status": "ok"}
+
+
+def test_a_key_may_have_any_letters(store: Store) -> None:
+    """A client sends its bytes, and HTTP's library reads each as a letter of Latin-1."""
+    with TestClient(build(store, Manner(key="schlüssel-à")), base_url="http://localhost") as client:
+        for key, status in (("schlüssel-à", 200), ("schlüssel-a", 401), ("schlüssel-", 401)):
+            sent = client.get("/api/runs", headers={"Authorization": f"Bearer {key}".encode()})
+            assert sent.status_code == status, key
 
 
 def test_a_form_of_a_web_page_is_no_json(client: TestClient) -> None:
