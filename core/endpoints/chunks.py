@@ -125,8 +125,8 @@ class Reader:
     def _openai(self, found: Mapping[str, Any]) -> tuple[list[tuple[str, Channel]], str | None, tuple[int, ...] | None]:
         choices = found["choices"]
         choice = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}
-        body = choice.get("delta") or choice.get("message") or {}
-        pieces = list(_pieces(body))
+        body = choice.get("delta") or choice.get("message")
+        pieces = list(_pieces(body)) if isinstance(body, dict) else []
         if isinstance(choice.get("text"), str) and choice["text"]:
             pieces.append((choice["text"], "answer"))
         ids = _ids(choice.get("token_ids"))
@@ -278,12 +278,12 @@ def _ollama_timings(found: Mapping[str, Any]) -> Timings | None:
 
 
 def _int(found: object) -> int | None:
-    return found if isinstance(found, int) and not isinstance(found, bool) and found >= 0 else None
+    return found if isinstance(found, int) and not isinstance(found, bool) and 0 <= found < 2**63 else None
 
 
 def _number(found: object) -> float | None:
     is_number = isinstance(found, int | float) and not isinstance(found, bool)
-    return float(found) if is_number and 0 <= float(found) < float("inf") else None  # type: ignore[arg-type]
+    return float(found) if is_number and 0 <= found < 2.0**63 else None  # type: ignore[operator, arg-type]
 
 
 def _scaled(found: object, per_second: float) -> float | None:
@@ -292,6 +292,6 @@ def _scaled(found: object, per_second: float) -> float | None:
 
 
 def _ids(found: object) -> tuple[int, ...] | None:
-    if not isinstance(found, Sequence) or isinstance(found, str) or not all(isinstance(i, int) for i in found):
+    if not isinstance(found, Sequence) or isinstance(found, str) or any(_int(i) is None for i in found):
         return None
     return tuple(found)

@@ -22,7 +22,7 @@ from core.endpoints import failures
 from core.endpoints.address import Address, proxy_of
 from core.endpoints.chunks import Chunk, Reader
 from core.endpoints.failures import Failure
-from core.endpoints.framing import EndlessEventError, Event, Framing, JsonLines, ServerSentEvents
+from core.endpoints.framing import EndlessEventError, Event, Framing, JsonLines, ServerSentEvents, value_of
 
 CHAT, TEXT = "chat/completions", "completions"
 CONNECT_S, READ_S = 5.0, 600.0  # limits: to connect, and of each wait for the next bytes
@@ -148,7 +148,7 @@ class Stream:
             reader.done = True
             return
         try:
-            found = json.loads(event.data)
+            found = value_of(event.data)
         except ValueError:
             raise failures.malformed(self._address, at_s, event.data) from None
         if not isinstance(found, dict):
@@ -165,7 +165,7 @@ class Stream:
             raise failures.cut(self._address, answer.at_s)
         self.streamed = False
         try:
-            found = json.loads(body)
+            found = value_of(body)
         except ValueError:
             if body.lstrip()[:1] == b"<":
                 raise failures.html(self._address, answer.at_s, answer.status) from None
@@ -204,7 +204,7 @@ def ask(
     """The JSON of a GET, or of a POST where there is a body. Raises Failure."""
     data = fetch(address, path, body, connect_s=connect_s, read_s=read_s)
     try:
-        return json.loads(data)
+        return value_of(data)
     except ValueError:
         now = time.perf_counter()
         if data.lstrip()[:1] == b"<":

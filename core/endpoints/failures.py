@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from core.endpoints.address import Address
+from core.endpoints.framing import value_of
 from hardware.errors import ExplorerError
 
 Kind = Literal[
@@ -239,7 +240,7 @@ def _is_no_model(said: str, error: object, status: int) -> bool:
 
 def _error_of(body: bytes) -> object:
     try:
-        found = json.loads(body)
+        found = value_of(body)
     except ValueError:
         return body.decode("utf-8", "replace") if not body.lstrip().startswith(b"<") else ""
     return error_in(found) or found

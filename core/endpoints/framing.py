@@ -1,4 +1,4 @@
-"""Bytes of a stream to its events: server-sent events and JSON lines. Knows framing alone, not what is inside.
+"""Bytes of a stream to its events: server-sent events and JSON lines, and the JSON of one. Not what is inside.
 
 Lines are split on bytes, and a line is decoded when it is whole: a character may come in two reads, and the line
 separators of Unicode, which JSON allows, end nothing.
@@ -6,8 +6,9 @@ separators of Unicode, which JSON allows, end nothing.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Any, Protocol
 
 from core.types import Record
 
@@ -23,6 +24,21 @@ class Event(Record):
 
     data: str
     name: str = ""
+
+
+def value_of(data: str | bytes) -> Any:
+    """The JSON that a server sent. Halves of characters, which JSON can write and nothing can show, are replaced.
+
+    Raises ValueError for what is none, and for nesting without an end.
+    """
+    try:
+        found = json.loads(data)
+        if (b"\\u" if isinstance(data, bytes) else "\\u") in data:  # type: ignore[operator]
+            whole = json.dumps(found, ensure_ascii=False).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+            found = json.loads(whole)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    return found
 
 
 class Framing(Protocol):

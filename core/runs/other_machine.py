@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import json
 import re
 import threading
 import time
@@ -17,6 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 from core.endpoints.address import Address, address
+from core.endpoints.framing import value_of
 from core.runs.store import Run, Store
 from core.types import GOING, Request, to_json
 from hardware.errors import ExplorerError
@@ -182,7 +182,7 @@ class ServiceRunner(OtherMachine):
             answer = connection.getresponse()
             data = answer.read()
             if answer.headers.get("Content-Type", "").endswith("json"):
-                return answer.status, json.loads(data)
+                return answer.status, value_of(data)
             return answer.status, data
         except (OSError, http.client.HTTPException, ValueError) as error:
             why = (getattr(error, "strerror", None) or str(error) or type(error).__name__).rstrip(".")

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import random
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from core.endpoints.chunks import Chunk, Reader, Timings, Usage
+from core.types import to_json
 
 
 def read(*events: dict[str, Any] | tuple[str, dict[str, Any]]) -> list[Chunk]:
@@ -109,6 +113,44 @@ def test_named_events_of_lm_studio() -> None:
     assert [(c.text, c.channel) for c in got if c.text] == [("hm", "reasoning"), ("yes", "answer")]
     assert got[-1].timings == Timings(predicted_n=10, predicted_s=2.0, ttft_s=0.25)
     assert got[-1].usage == Usage(prompt=4, completion=10)
+
+
+ODD = (
+    *(None, True, -1, 0, 2**63, 10**400, 1e300, float("inf"), float("nan"), -0.5, "", "x", "5", "\0"),
+    *([], {}, [[[]]], [0], {"a": 1}),
+)
+EVENTS: tuple[dict[str, Any], ...] = (
+    chat({"content": "x", "reasoning_content": "r", "tool_calls": [{"function": {"name": "f", "arguments": "{}"}}]},
+         usage={"prompt_tokens": 3, "completion_tokens": 4, "prompt_tokens_details": {"cached_tokens": 1}},
+         timings={"prompt_n": 3, "prompt_ms": 1.5, "predicted_n": 4, "predicted_ms": 2.5, "draft_n": 2}),
+    {"choices": [{"text": "x", "token_ids": [1, 2], "finish_reason": "stop"}], "metrics": {"queue_time_ms": 1}},
+    {"content": "x", "tokens": [1], "stop": True, "timings": {"predicted_ms": 1}},
+    {"message": {"content": "x", "thinking": "t"}, "done": True, "eval_count": 4, "eval_duration": 6},
+    {"response": "x", "done": False, "prompt_eval_duration": 5},
+    {"predictions": [{"content": "x"}]},
+    {"result": {"stats": {"total_output_tokens": 4, "tokens_per_second": 2.0}}, "model": "m"},
+)  # fmt: skip
+
+
+def test_whatever_an_event_holds_it_is_read_and_can_be_written() -> None:
+    rng = random.Random(1)
+    for event in EVENTS:
+        for way in places(event):
+            for odd in ODD:
+                made = json.loads(json.dumps(event))
+                at = made
+                for key in way[:-1]:
+                    at = at[key]
+                at[way[-1]] = odd
+                assert to_json(read(made, (rng.choice(("chat.end", "error", "message.delta")), made)))
+
+
+def places(part: Any) -> Iterator[tuple[Any, ...]]:
+    """The way to every value of JSON."""
+    for key, value in part.items() if isinstance(part, dict) else enumerate(part):
+        yield (key,)
+        if isinstance(value, dict | list):
+            yield from ((key, *way) for way in places(value))
 
 
 def test_what_makes_no_sense_is_not_measured() -> None:

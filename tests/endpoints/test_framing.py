@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 from core.endpoints import framing
-from core.endpoints.framing import EndlessEventError, Event, JsonLines, ServerSentEvents
+from core.endpoints.framing import EndlessEventError, Event, JsonLines, ServerSentEvents, value_of
 
 STREAM = (
     'data: {"a":"é🙂\u2028"}\n\n'
@@ -45,6 +45,15 @@ def test_json_lines(size: int) -> None:
     frames = JsonLines()
     got = [e.data for i in range(0, len(data), size) for e in frames.feed(data[i : i + size])]
     assert got + [e.data for e in frames.finish()] == ['{"a":"é"}', '{"b":1}', '{"c":2}']
+
+
+def test_json_of_a_server_is_text_that_can_be_written_and_ends() -> None:
+    """An emoji that a server has cut in two, as some do between two tokens, is two marks, and not an error later on."""
+    assert value_of(b'{"a": "\\ud83d\\ude00 \\u00e9"}') == {"a": "\U0001f600 é"}
+    assert value_of('["x\\ud83d", {"\\ude00": "\\\\ud83d"}]') == ["x\ufffd", {"\ufffd": "\\ud83d"}]
+    for deep in (b"[" * 100_000, b'{"a":' * 100_000, b"", b"nul", b"\xff", b"9" * 5000):
+        with pytest.raises(ValueError):
+            value_of(deep)
 
 
 def test_an_event_without_an_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
