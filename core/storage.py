@@ -31,7 +31,7 @@ from core.runs.store import Store
 from core.studies import ledger
 from core.types import GOING, Record, from_json
 from hardware.errors import ExplorerError
-from hardware.files import is_utf8, parts
+from hardware.files import contents, is_utf8, parts
 from hardware.process import holders
 
 Name = Literal[
@@ -411,7 +411,7 @@ def _held(place: Path, opened: dict[str, int]) -> str:
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        return from_json(file.read_bytes(), dict[str, Any])
+        return from_json(contents(file), dict[str, Any])
     except (OSError, msgspec.MsgspecError):
         return {}
 

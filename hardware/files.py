@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
+import stat
 import threading
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,6 +14,7 @@ import msgspec
 
 from hardware.errors import ExplorerError
 
+_AT_ONCE = getattr(os, "O_NONBLOCK", 0)  # opening a pipe waits for nobody
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)  # what reading JSON from outside may raise
 
 
@@ -42,6 +45,16 @@ def put(path: Path, data: bytes) -> None:
     except OSError:
         part.unlink(missing_ok=True)
         raise
+
+
+def contents(path: Path, start: int = 0) -> bytes:
+    """What a file holds from a byte on. Raises OSError, also where something else lies in its place: a pipe would be
+    waited for, and a device may have no end."""
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | _AT_ONCE)) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "It is no file", str(path))
+        file.seek(start)
+        return file.read()
 
 
 def sync(*paths: Path) -> None:

@@ -26,6 +26,7 @@ from hardware import prices
 from hardware.errors import ExplorerError
 
 DEEP = b"[" * 100_000
+PIPE, ENDLESS = b"(a pipe that nobody writes)", b"(a device without an end)"
 CONTENTS: dict[str, bytes | None] = {
     "nothing": b"",
     "null": b"null",
@@ -38,6 +39,8 @@ CONTENTS: dict[str, bytes | None] = {
     "zeros": bytes(300),
     "no UTF-8": b'{"model": "\xff\xfe"}',
     "a folder": None,
+    "a pipe": PIPE,
+    "a device": ENDLESS,
 }
 FILES = (
     *("folders.json", "storage.json", progress.FILE, screens.REST, measuring.NOTE, "index.sqlite", prices.FILE),
@@ -60,6 +63,10 @@ def strange(request: pytest.FixtureRequest, home: Path) -> Path:
         content = CONTENTS[request.param]
         if content is None:
             place.mkdir()
+        elif content is PIPE:
+            os.mkfifo(place)
+        elif content is ENDLESS:
+            place.symlink_to("/dev/zero")
         else:
             place.write_bytes(content)
     return root

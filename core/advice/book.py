@@ -11,7 +11,7 @@ import msgspec
 from core.advice.record import Advice, Case
 from core.types import from_json, to_json
 from hardware.errors import ExplorerError
-from hardware.files import write_whole
+from hardware.files import contents, write_whole
 
 FOLDER = "advice"
 
@@ -40,7 +40,7 @@ class Book:
     def find(self, advice_id: str) -> Case | None:
         """The case of an advice; None where there is none or its file is damaged."""
         with contextlib.suppress(OSError, msgspec.DecodeError):
-            return from_json((self.folder / f"{advice_id}.json").read_bytes(), Case)
+            return from_json(contents(self.folder / f"{advice_id}.json"), Case)
         return None
 
     def case(self, advice_id: str) -> Case:

@@ -13,7 +13,7 @@ import msgspec
 from core.community.row import MOST_BYTES, Row, encoded, identified
 from core.types import from_json, to_json
 from hardware.errors import ExplorerError
-from hardware.files import write_whole
+from hardware.files import contents, write_whole
 
 FOLDER, OWN, OTHERS, NAME = "community", "own", "others", "contributor.json"
 MOST_FILE_BYTES = 64_000_000
@@ -39,7 +39,7 @@ class RowStore:
         """This installation's random name; made when it is first asked for, and no part of anything else."""
         path = self.folder / NAME
         with contextlib.suppress(OSError, msgspec.DecodeError):
-            return from_json(path.read_bytes(), str)
+            return from_json(contents(path), str)
         made = secrets.token_hex(6)
         self._write(path, to_json(made))
         return made
@@ -94,7 +94,7 @@ class RowStore:
     def _read(self, name: str) -> Iterator[Row]:
         for path in sorted((self.folder / name).glob("[!.]*.json")):
             with contextlib.suppress(OSError, msgspec.DecodeError, UnicodeDecodeError):
-                yield from_json(path.read_bytes(), Row)
+                yield from_json(contents(path), Row)
 
     def _write(self, path: Path, data: bytes) -> None:
         try:

@@ -26,7 +26,7 @@ from core.endpoints.vertex import Cloud
 from core.paths import data_dir
 from core.types import Record, from_json, to_json
 from hardware.errors import ExplorerError
-from hardware.files import write_whole
+from hardware.files import contents, write_whole
 
 ABOUT = "endpoint.json"
 SERVICE = "roofscope"  # in the keyring; the user is the address
@@ -62,7 +62,7 @@ def endpoints() -> tuple[Endpoint, ...]:
     found = []
     for file in sorted(folder().glob(f"[!.]*/{ABOUT}")):
         with contextlib.suppress(OSError, msgspec.DecodeError):
-            found.append(from_json(file.read_bytes(), Endpoint))
+            found.append(from_json(contents(file), Endpoint))
     return tuple(sorted(found, key=lambda e: e.added_s))
 
 
@@ -158,7 +158,7 @@ def address_of(endpoint: Endpoint) -> Address:
 def read(file: Path) -> Served:
     """A model's file. Raises ExplorerError."""
     try:
-        return from_json(file.read_bytes(), Served)
+        return from_json(contents(file), Served)
     except OSError as error:
         raise ExplorerError(f"{file} cannot be read ({error.strerror}).", "Add the endpoint again.") from None
     except msgspec.DecodeError as error:

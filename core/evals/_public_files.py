@@ -331,7 +331,7 @@ def _read(source: Source, files: Sequence[Path]) -> list[Row]:
         lacking = [column for column in source.columns if rows and column not in rows[0]]
     except KeyError as error:
         rows, lacking = [{}], [str(error.args[0])]
-    except (LookupError, ValueError, TypeError, AttributeError, OSError, csv.Error) as error:
+    except (LookupError, ValueError, TypeError, AttributeError, RecursionError, OSError, csv.Error) as error:
         cause = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
         raise ExplorerError(f"{name} is not as {source.title} is distributed: {cause}.", LAYOUT) from error
     if lacking:

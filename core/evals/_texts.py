@@ -5,12 +5,14 @@ Knows files; knows nothing of tokens beyond the windows that a context cuts a te
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+import msgspec
 
 import core.domains
-from core.types import Record, Session
+from core.types import Record, Session, from_json
 from hardware.errors import ExplorerError
 
 SHIPPED = Path(core.domains.__file__).parent / "data" / "text.jsonl"
@@ -52,14 +54,14 @@ def count(path: str, n: int = 0) -> int | None:
 
 def _lines(name: str, content: str) -> list[Document]:
     found = []
-    for number, line in enumerate(content.splitlines(), 1):
+    for number, line in enumerate(content.split("\n"), 1):  # a text may hold other ends of lines
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
-        except ValueError:
+            row = from_json(line, dict[str, Any])
+        except msgspec.DecodeError:
             raise ExplorerError(f"Line {number} of {name} is not JSON.", FORMAT) from None
-        if not isinstance(row, dict) or not isinstance(row.get("text"), str):
+        if not isinstance(row.get("text"), str):
             raise ExplorerError(f"Line {number} of {name} has no text.", FORMAT)
         found.append(Document(id=str(row.get("id", number)), text=row["text"]))
     if len({document.id for document in found}) < len(found):

@@ -9,7 +9,7 @@ import msgspec
 from filelock import FileLock, Timeout
 
 from core.types import from_json
-from hardware.files import write_whole
+from hardware.files import contents, write_whole
 
 FILE = "lessons.json"
 PATIENCE_S = 5.0  # with another tab that writes
@@ -18,7 +18,7 @@ PATIENCE_S = 5.0  # with another tab that writes
 def done(root: Path) -> dict[str, frozenset[int]]:
     """Lesson -> its steps that are done, counted from 1."""
     try:
-        found = from_json((root / FILE).read_bytes(), dict[str, frozenset[int]])
+        found = from_json(contents(root / FILE), dict[str, frozenset[int]])
     except (OSError, msgspec.DecodeError):
         return {}
     return found

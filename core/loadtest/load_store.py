@@ -31,7 +31,7 @@ from core.runs.measuring import BusyError, holder
 from core.types import GOING, Record, RunStatus, from_json, to_json
 from hardware.detect import machine
 from hardware.errors import ExplorerError
-from hardware.files import UNREADABLE, removed
+from hardware.files import UNREADABLE, contents, removed
 
 FOLDER = "loads"
 LOG = "log.txt"
@@ -57,7 +57,7 @@ class LoadTest(EventFolder[Event]):
     def about(self) -> About:
         """Raises ExplorerError when it cannot be read."""
         try:
-            found = from_json((self.path / "about.json").read_bytes(), About)
+            found = from_json(contents(self.path / "about.json"), About)
         except (OSError, msgspec.DecodeError) as error:
             raise ExplorerError(
                 f"The load test {self.id} is damaged: its plan cannot be read.", "Delete it."

@@ -26,7 +26,7 @@ from filelock import FileLock, Timeout
 from core.paths import cache_dir, data_dir
 from core.types import ModelEntry, Progress
 from hardware.errors import ExplorerError
-from hardware.files import sync, write_whole
+from hardware.files import contents, sync, write_whole
 from hardware.process import holders
 
 Build = Callable[[Path, Progress], None]  # writes into an empty folder
@@ -276,7 +276,7 @@ def size_bytes(place: Path) -> int:
 def quota_bytes() -> int:
     """What all artifacts together may take."""
     try:
-        found = json.loads((data_dir() / _QUOTA).read_text(encoding="utf-8"))["quota_bytes"]
+        found = json.loads(contents(data_dir() / _QUOTA))["quota_bytes"]
         return int(found) if 0 <= found < 2**63 else QUOTA_BYTES
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return QUOTA_BYTES

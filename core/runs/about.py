@@ -15,6 +15,7 @@ import msgspec
 
 from core.types import Record, from_json, to_json
 from hardware.errors import ExplorerError
+from hardware.files import contents
 
 FILE = "about.json"
 MOST_NAME, MOST_NOTE = 80, 2000  # characters
@@ -45,7 +46,7 @@ def read(folder: Path) -> About:
     try:
         if file.stat().st_size > _MOST_BYTES:
             return About()
-        found = from_json(file.read_bytes(), About)
+        found = from_json(contents(file), About)
     except (OSError, msgspec.DecodeError):
         return About()
     return About(name=" ".join(_plain(found.name).split()), note=_plain(found.note).strip())

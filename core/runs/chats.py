@@ -16,6 +16,7 @@ import msgspec
 
 from core.types import Record, Request, Words, from_json, to_json
 from hardware.errors import ExplorerError
+from hardware.files import contents
 
 FOLDER = "chats"
 MOST_BYTES = 50_000_000  # of a file that can be one
@@ -73,7 +74,7 @@ def load(root: Path, chat_id: str) -> Chat:
     try:
         if file.stat().st_size > MOST_BYTES:
             raise ExplorerError(f"The chat {chat_id} is damaged: it is too large.", "Free it on the page Storage.")
-        found = from_json(file.read_bytes(), Chat)
+        found = from_json(contents(file), Chat)
         if found.turns and not found.sides:
             raise msgspec.ValidationError("questions to nobody")
         return found

@@ -17,7 +17,7 @@ import psutil
 
 from core.runs.owner import Owner
 from core.types import from_json, to_json
-from hardware.files import put, written_s
+from hardware.files import contents, put, written_s
 from hardware.priority import spawn
 
 _ROOT = Path(__file__).parents[2]
@@ -45,7 +45,7 @@ def owner_of(note: Path, *written: Path) -> Owner | None:
     written: what it writes as it goes, which is all that another system can see of it.
     """
     try:
-        owner = from_json(note.read_bytes(), Owner)
+        owner = from_json(contents(note), Owner)
     except (OSError, msgspec.DecodeError):
         return None
     silent_s = abs(time.time() - max(map(written_s, written)))

@@ -19,7 +19,7 @@ import msgspec
 from core.runs import clock
 from core.runs.owner import Owner
 from core.types import RunStatus, from_json, to_json
-from hardware.files import put, written_s
+from hardware.files import contents, put, written_s
 
 EVENTS, OWNER, CANCEL = "events.jsonl", "owner.json", "cancel"
 MOST_S = 1e9  # thirty years: a time beyond it is damage
@@ -70,9 +70,7 @@ class EventFolder(Generic[E]):
         """All events so far. A half-written or damaged line is passed over, never an error."""
         with self._reading:
             try:
-                with (self.path / EVENTS).open("rb") as file:
-                    file.seek(self._offset)
-                    data = file.read()
+                data = contents(self.path / EVENTS, self._offset)
             except FileNotFoundError:
                 return self._events
             end = data.rfind(b"\n") + 1
@@ -119,7 +117,7 @@ class EventFolder(Generic[E]):
     def _at_work(self) -> bool:
         """Whether an end is still to be written."""
         try:
-            owner = from_json((self.path / OWNER).read_bytes(), Owner)
+            owner = from_json(contents(self.path / OWNER), Owner)
         except (OSError, msgspec.DecodeError):
             return False
         return owner.at_work(self._silent_s())

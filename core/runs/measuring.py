@@ -20,6 +20,7 @@ from filelock import FileLock, Timeout
 from core.runs.owner import Owner
 from core.types import from_json
 from hardware.errors import ExplorerError
+from hardware.files import contents
 
 LOCK, NOTE = "measuring.lock", "measuring.json"
 SPOILED = "Two measurements at once would spoil both."
@@ -97,7 +98,7 @@ def answering(folder: Path, what: str) -> Iterator[None]:
 def holder(folder: Path) -> Holder | None:
     """Who is measuring, as its note says; None for nobody. Takes no lock, so that asking disturbs nobody."""
     try:
-        found = from_json((folder / NOTE).read_bytes(), Holder)
+        found = from_json(contents(folder / NOTE), Holder)
         silent_s = abs(time.time() - (folder / NOTE).stat().st_mtime)
     except (OSError, msgspec.DecodeError):
         return None

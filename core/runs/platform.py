@@ -14,7 +14,7 @@ from core.endpoints.monitoring import Platform
 from core.runs.store import PLATFORM, Run
 from core.types import Pass, from_json, to_json
 from hardware.errors import ExplorerError
-from hardware.files import write_whole
+from hardware.files import contents, write_whole
 
 
 def of_cloud(run: Run) -> tuple[str, str, str] | None:
@@ -55,6 +55,6 @@ def fetch(run: Run) -> Platform:
 def kept(run: Run) -> Platform | None:
     """What was fetched of a run; None where nothing was, or it cannot be read."""
     try:
-        return from_json((run.path / PLATFORM).read_bytes(), Platform)
+        return from_json(contents(run.path / PLATFORM), Platform)
     except (OSError, msgspec.DecodeError):
         return None

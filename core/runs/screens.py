@@ -14,6 +14,7 @@ import msgspec
 
 from core.runs.owner import Owner
 from core.types import Record, from_json, to_json
+from hardware.files import contents
 
 REST, DREW = "rest.json", "drawn"
 PAUSE_S = 1.2  # longer than a screen that draws ever pauses
@@ -36,7 +37,7 @@ class Rest(Record):
 def rest(root: Path) -> Rest | None:
     """The rest that is asked for now. Removes the note of a process that is gone."""
     try:
-        found = from_json((root / REST).read_bytes(), Rest)
+        found = from_json(contents(root / REST), Rest)
         fresh_s = time.time() - (root / REST).stat().st_mtime
     except (OSError, msgspec.DecodeError):
         return None

@@ -35,7 +35,7 @@ from core.runs.summarize import summarize
 from core.runs.verdicts import with_verdicts
 from core.types import Done, Event, Failed, Request, Result, RunStatus, from_json, to_json
 from hardware.errors import ExplorerError
-from hardware.files import UNREADABLE, is_utf8, removed, sync, written_s
+from hardware.files import UNREADABLE, contents, is_utf8, removed, sync, written_s
 
 PLATFORM = "platform.json"  # what the cloud said later of the time of a run
 BUNDLE = ("request.json", "events.jsonl", "log.txt", about.FILE, PLATFORM)
@@ -76,7 +76,7 @@ class Run(EventFolder[Event]):
     def request(self) -> Request:
         """What was asked. Raises ExplorerError when it cannot be read."""
         try:
-            data = (self.path / "request.json").read_bytes()
+            data = contents(self.path / "request.json")
             try:
                 return from_json(data, Request)
             except msgspec.ValidationError:
@@ -91,7 +91,7 @@ class Run(EventFolder[Event]):
         Raises ExplorerError when it cannot be read.
         """
         try:
-            found = from_json((self.path / "created.json").read_bytes(), float)
+            found = from_json(contents(self.path / "created.json"), float)
         except (OSError, msgspec.DecodeError) as error:
             raise _damaged(self.id, "when it was made cannot be read") from error
         if not 0 <= found <= _YEAR_9999_S:

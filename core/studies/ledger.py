@@ -24,7 +24,7 @@ from core.studies import old_form
 from core.studies.plan import NAMED, Study
 from core.types import Record, Request, Result, Scalar, to_json
 from hardware.errors import ExplorerError
-from hardware.files import is_utf8, write_whole
+from hardware.files import contents, is_utf8, write_whole
 
 P = TypeVar("P", bound=Study)
 FILE, IN_USE = "study.json", "study.lock"
@@ -240,7 +240,7 @@ def names(kind: type[Study]) -> tuple[str, ...]:
 def read(folder: Path) -> State[Any] | None:
     """The state in a folder; None when there is none, or none that can be read."""
     try:
-        found: State[Any] = old_form.read((folder / FILE).read_bytes(), State)
+        found: State[Any] = old_form.read(contents(folder / FILE), State)
     except (OSError, msgspec.DecodeError):
         return None
     return found

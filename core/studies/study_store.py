@@ -23,7 +23,7 @@ from core.studies.plan import Architectures, FreeShapes, Search, Sweep
 from core.studies.standings import Standings
 from core.types import Record, to_json
 from hardware.errors import ExplorerError
-from hardware.files import is_utf8, written_s
+from hardware.files import contents, is_utf8, written_s
 
 RECORDED = Path(__file__).with_name("recorded")
 _COMMANDS: dict[type, tuple[str, ...]] = {
@@ -69,7 +69,7 @@ def read(path: str) -> Findings | Standings:
     """The findings in a study's folder. Raises ExplorerError when they cannot be read."""
     file = Path(path) / "findings.json"
     try:
-        found: Findings | Standings = old_form.read(file.read_bytes(), Findings | Standings)
+        found: Findings | Standings = old_form.read(contents(file), Findings | Standings)
         if not _compared(found):
             raise LookupError("what it is compared with is not in it")
         return found

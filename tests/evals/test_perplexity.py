@@ -170,6 +170,9 @@ def test_overlapping_windows_are_those_of_hugging_face(tiny: Any, tmp_path: Path
         ("a.csv", b"a", "neither a .txt nor"),
         ("a.jsonl", b'{"text": "a b"}\nnot json\n', "Line 2 of a.jsonl is not JSON"),
         ("a.jsonl", b'{"words": "a b"}\n', "Line 1 of a.jsonl has no text"),
+        ("a.jsonl", b'{"text": "a b", "more": ' + b"[" * 100_000, "Line 1 of a.jsonl is not JSON"),
+        ("a.jsonl", b'{"text": "half \\ud83d of it"}\n', "Line 1 of a.jsonl is not JSON"),
+        ("a.jsonl", b"[]\n", "Line 1 of a.jsonl is not JSON"),
         ("a.jsonl", b'{"id": 1, "text": "a b"}\n{"id": 1, "text": "a c"}\n', "the same id"),
         ("a.jsonl", b"\n", "empty document, or none"),
         ("a.txt", b"  \n", "empty document, or none"),
@@ -184,6 +187,13 @@ def test_a_text_that_cannot_be_read_is_one_sentence(
         (tmp_path / name).write_bytes(content)
     with pytest.raises(ExplorerError, match=message):
         measured(Subject(), text=str(tmp_path / name), context=32)
+
+
+def test_a_line_of_json_ends_where_its_file_says_so(tmp_path: Path) -> None:
+    """A text may hold Unicode's own ends of lines, which JSON need not escape."""
+    file = tmp_path / "a.jsonl"
+    file.write_bytes('{"text": "one\u2028two\x85three"}\r\n{"text": "four"}'.encode())
+    assert [d.text for d in documents(str(file))] == ["one\u2028two\x85three", "four"]
 
 
 def test_windows_that_do_not_fit_are_refused(tmp_path: Path) -> None:
