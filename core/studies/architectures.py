@@ -44,8 +44,7 @@ from core.studies.conduct import make
 from core.studies.foresight import Foresight
 from core.studies.ledger import Ledger, Say, State, folder_of
 from core.studies.measures import MEASURES
-from core.studies.plan import Architectures, Recipe
-from core.studies.sweep import catalogue_name
+from core.studies.plan import Architectures, Recipe, catalogue_name
 from core.types import Attention, Evaluate, Generate, Linear, ModelSpec, Record, Request, Scalar, to_json
 from hardware.catalogue import find as find_device
 from hardware.child import Child

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from core.domains import load
-from core.studies.plan import Benchmark, Configuration, Evaluation, Quality, Recipe
+from core.studies.plan import Benchmark, Configuration, Evaluation, Quality, Recipe, name_for
 from core.types import Scalar
 
 Steps = tuple[tuple[str, dict[str, Scalar]], ...]
@@ -147,7 +147,7 @@ _RECIPES = (
 def decoding(model: str = "smollm2-135m") -> Benchmark:
     """The plan for a model that PyTorch trains and every engine runs."""
     return Benchmark(
-        name=f"decoding-{model}",
+        name=name_for("decoding", model),
         title=f"Many tokens per forward: {model} on text to SQL",
         model=model,
         recipes=_RECIPES,
@@ -230,7 +230,7 @@ def easy(model: str = "smollm2-135m") -> Benchmark:
         "learning_rate": 3e-4,
     }
     return Benchmark(
-        name=f"decoding-easy-{model}",
+        name=name_for("decoding-easy", model),
         title=f"Many tokens per forward, the easy setting: {model} on fixed sentences around simple queries",
         model=model,
         recipes=(

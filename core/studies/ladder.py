@@ -6,7 +6,7 @@ own weights in 32 bits in PyTorch, so that all backends have one reference.
 
 from __future__ import annotations
 
-from core.studies.plan import Evaluation, Plan, Recipe
+from core.studies.plan import Evaluation, Plan, Recipe, name_for
 from core.studies.validate import Group
 from core.types import Scalar
 
@@ -16,7 +16,7 @@ GGUF = ("F16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q3_K_M", "Q2_K")
 def ladder(model: str = "smollm2-135m") -> Plan:
     """The plan for a model that llama.cpp, ONNX Runtime and PyTorch all run."""
     return Plan(
-        name=f"ladder-{model}",
+        name=name_for("ladder", model),
         title=f"What compression really buys: {model}",
         model=model,
         baseline="gguf-f16",

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
+from pathlib import Path
+from typing import Annotated
+
 import msgspec
+from msgspec import Meta
 
 from core.analysis.cuts import Space
 from core.analysis.search import Constraint
 from core.stats.pareto import Direction
 from core.studies.validate import Group
 from core.types import Record, Request, Scalar
+
+Name = Annotated[str, Meta(pattern=r"\A[^./\\\x00][^/\\\x00]{0,199}\Z")]  # of a study, and of its folder
 
 
 class Recipe(Record):
@@ -56,7 +64,7 @@ class Plan(Record, tag="ladder", omit_defaults=False):
     once in a fresh process, in a new random order; as many of `rounds` as time allows, and at least `least_rounds`.
     """
 
-    name: str
+    name: Name
     title: str
     model: str
     recipes: tuple[Recipe, ...]
@@ -122,7 +130,7 @@ class Benchmark(Record, tag="benchmark", omit_defaults=False):
     baseline and the candidate. question: whose answer memory and energy are measured on.
     """
 
-    name: str
+    name: Name
     title: str
     model: str
     recipes: tuple[Recipe, ...]
@@ -179,7 +187,7 @@ class Sweep(Record, tag="sweep", omit_defaults=False):
     reference cell, which show how the machine drifts; 0: none. seed: of the order within a loaded model.
     """
 
-    name: str
+    name: Name
     title: str
     base: Request
     axes: tuple[Axis, ...]
@@ -212,7 +220,7 @@ class Search(Record, tag="search", omit_defaults=False):
     floor: of quality; None: it is not looked at.
     """
 
-    name: str
+    name: Name
     title: str
     base: Request
     axes: tuple[Axis, ...]
@@ -239,7 +247,7 @@ class Architectures(Record, tag="architectures", omit_defaults=False):
     quantize: a GGUF type in which the answer is measured and judged once more; "" for none.
     """
 
-    name: str
+    name: Name
     title: str
     model: str
     engines: tuple[str, ...] = ("llama_cpp", "onnxruntime", "pytorch")
@@ -280,7 +288,7 @@ class FreeShapes(Record, tag="free-shapes", omit_defaults=False):
     head. ratios: MLP channels over the width. weights: how they are stored. trials: shapes that are asked for.
     """
 
-    name: str
+    name: Name
     title: str
     device: str
     blocks: tuple[int, int] = (4, 48)
@@ -296,6 +304,18 @@ class FreeShapes(Record, tag="free-shapes", omit_defaults=False):
     constraints: tuple[Constraint, ...] = ()
     trials: int = 400
     seed: int = 0
+
+
+def catalogue_name(model: str) -> str:
+    """A model's id as a part of a folder's name."""
+    return "".join(c if c.isalnum() or c in "-." else "-" for c in Path(model).name)[:40].strip("-.") or "model"
+
+
+def name_for(kind: str, model: str) -> str:
+    """Of the one study of this kind of a model, which may be a path or have a publisher before its name."""
+    if re.fullmatch(r"[\w.-]{1,100}", model):
+        return f"{kind}-{model}"
+    return f"{kind}-{catalogue_name(model)}-{hashlib.sha256(model.encode()).hexdigest()[:8]}"
 
 
 Study = Plan | Benchmark | Sweep | Search | Architectures | FreeShapes

@@ -44,8 +44,8 @@ from core.studies.foresight import Foresight
 from core.studies.grid import Cell, cells
 from core.studies.ledger import Ledger, Say, State, finished, folder_of
 from core.studies.measures import MEASURES, Measure, typical, values_of
-from core.studies.plan import Axis, Floor, Search
-from core.studies.sweep import catalogue_name, expectations, refusals
+from core.studies.plan import Axis, Floor, Search, catalogue_name
+from core.studies.sweep import expectations, refusals
 from core.types import Evaluate, Record, Request, Result, Scalar, to_json
 from hardware.errors import ExplorerError
 

@@ -19,7 +19,7 @@ from core.runs.detached import launch, owner_of
 from core.runs.owner import Owner
 from core.studies import architecture_found, ledger, old_form
 from core.studies.findings import Findings
-from core.studies.plan import Architectures, FreeShapes, Search, Sweep
+from core.studies.plan import Architectures, FreeShapes, Search, Sweep, name_for
 from core.studies.standings import Standings
 from core.types import Record, to_json
 from hardware.errors import ExplorerError
@@ -106,7 +106,7 @@ def going() -> str | None:
 
 def start(kind: str, model: str, minutes: float) -> None:
     """Carry out a study in a process of its own; it goes on where a stopped one left off."""
-    _launch(f"{kind}-{model}", "study", kind, "--model", model, "--minutes", str(minutes))
+    _launch(name_for(kind, model), "study", kind, "--model", model, "--minutes", str(minutes))
 
 
 def start_sweep(plan: Sweep | Search | Architectures | FreeShapes, minutes: float, *more: str) -> None:

@@ -12,7 +12,6 @@ import statistics
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 from core import plugins
@@ -31,7 +30,7 @@ from core.studies.grid import Cell, cells, ordered, value_words
 from core.studies.ledger import Ledger, Say, State, folder_of
 from core.studies.measures import MEASURES, latency_s, typical, values_of
 from core.studies.on_machines import on_all
-from core.studies.plan import Axis, Limits, Sweep
+from core.studies.plan import Axis, Limits, Sweep, catalogue_name
 from core.types import Record, Request, Scalar, to_json
 from hardware.errors import ExplorerError
 
@@ -122,11 +121,6 @@ def _title(axes: Sequence[Axis], models: Sequence[Scalar]) -> str:
     words = ", ".join(varied) or ("models" if len(models) > 1 else "one cell")
     more = f" and {len(models) - 3} more" if len(models) > 3 else ""
     return f"{words[0].upper()}{words[1:]} of {', '.join(str(m) for m in models[:3])}{more}"
-
-
-def catalogue_name(model: str) -> str:
-    """A model's id as a part of a folder's name."""
-    return "".join(c if c.isalnum() or c in "-." else "-" for c in Path(model).name)[:40].strip("-.") or "model"
 
 
 def refusals(every: Sequence[Cell]) -> dict[str, str]:

@@ -18,6 +18,7 @@ from core.paths import data_dir
 from core.runs.screens import drew
 from core.runs.store import Run, Store
 from hardware.errors import ExplorerError
+from hardware.files import contents
 from pages.ui import rest
 from pages.ui.text import natural
 
@@ -111,9 +112,10 @@ def _news(run: Run, seen: int, due: bool) -> bool:
 
 
 def _ended(run: Run, size: int) -> bool:
-    with (run.path / "events.jsonl").open("rb") as file:
-        file.seek(max(0, size - _END_BYTES))
-        last = file.read().rstrip().rpartition(b"\n")[2]
+    try:
+        last = contents(run.path / "events.jsonl", max(0, size - _END_BYTES)).rstrip().rpartition(b"\n")[2]
+    except OSError:  # deleted meanwhile
+        return True
     return b'"type":"done"' in last or b'"type":"failed"' in last
 
 

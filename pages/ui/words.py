@@ -81,7 +81,10 @@ def _run(run_id: str, others: Collection[str]) -> Run | None:
 
 def _told(run: Run) -> dict[str, Any]:
     started = time.monotonic()
-    recording = run.recording()
+    try:
+        recording = run.recording()
+    except ExplorerError:  # damaged: no text will come
+        return {"run": run.id, "text": "", "length": 0, "over": True, "again_s": AGAIN_S}
     text = "".join(step.text for step in recording.shown)
     over = recording.ended is not None
     again_s = max(AGAIN_S, SPARE * (time.monotonic() - started))

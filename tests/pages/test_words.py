@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from core.runs import screens
 from core.runs.measuring import measuring
 from core.runs.store import Run, Store
 from core.types import Counts, Done, Pass, PassKind, Step
-from pages.ui import words
+from pages.ui import watch, words
 from tests.pages.conftest import TINY, sound
 
 
@@ -126,3 +127,15 @@ def test_the_page_has_a_place_for_it_before_there_is_a_run_and_after(
 
 def test_the_empty_page_has_a_place_for_it_too(app: Callable[..., AppTest], home: Path) -> None:
     assert told(sound(app())) == [{"run": "", "text": "", "going": False}]
+
+
+def test_a_damaged_run_has_no_text_and_a_deleted_one_is_over(run: Run, home: Path) -> None:
+    """Another tab deletes a run that this one looks at, or its folder is damaged under it."""
+    seen = len((run.path / "events.jsonl").read_bytes())
+    assert watch._news(run, seen + 1, due=True) and not watch._news(run, seen, due=True)
+    (run.path / "request.json").write_bytes(b"{")
+    told = answer(run=run.id)
+    assert told["over"] and told["text"] == ""
+    shutil.rmtree(run.path)
+    assert watch._news(run, seen, due=False)
+    assert answer(run=run.id) == {}

@@ -22,8 +22,9 @@ from core.runs import asked
 from core.runs.store import Store
 from core.studies import study_store
 from core.studies import sweep as sweeping
+from core.studies.ladder import ladder
 from core.studies.ledger import Ledger, State, folder_of, in_use, load, names
-from core.studies.plan import Axis, Limits, Sweep
+from core.studies.plan import Axis, Limits, Sweep, name_for
 from core.studies.sweep import carry_out, drift_words, flat, planned, progress, report
 from core.types import from_json, to_json
 from hardware.errors import ExplorerError
@@ -259,3 +260,27 @@ def test_a_grid_of_a_million_cells_and_an_axis_that_nobody_has_are_said_before(c
         done = core("sweep", "--axis", "llama_cpp.no_such=1,2", *more)
         assert done.exit_code == 2 and "No backend and no strategy has an axis 'llama_cpp.no_such'" in done.output
     assert not list((data_dir() / "studies").glob("*")) and not Store(data_dir()).ids()
+
+
+@pytest.mark.parametrize("name", ["../up", "/up", "a/b", "..", ".hidden", "", "a\0b", "x" * 201, "a\\b"])
+def test_a_plan_of_somebody_else_writes_into_no_other_folder(tmp_path: Path, name: str) -> None:
+    plan = tmp_path / "plan.json"
+    made = json.loads(to_json(planned(BASE, (lengths(2),))))
+    plan.write_text(json.dumps(made | {"name": name}))
+    before = sorted(tmp_path.rglob("*"))
+    done = CliRunner().invoke(cli, ["sweep", "--plan", str(plan), "--dry-run"])
+    assert done.exit_code == 2 and "is no such plan" in done.output
+    assert sorted(tmp_path.rglob("*")) == before
+    plan.write_text(json.dumps(made))
+    assert CliRunner().invoke(cli, ["sweep", "--plan", str(plan), "--dry-run"]).exit_code == 0
+
+
+def test_a_study_of_any_model_has_a_folder_of_its_own_that_is_listed() -> None:
+    """A path and a publisher's name have slashes, and two models may end alike."""
+    assert name_for("ladder", "smollm2-135m") == "ladder-smollm2-135m"
+    assert name_for("ladder", "my_model.v2") == "ladder-my_model.v2"
+    odd = ("org/model", "other/model", "/data/model", "../../model", "a b", "é/ü", "m" * 300, "/")
+    found = [name_for("ladder", model) for model in odd]
+    assert len(set(found)) == len(odd) and not any("/" in name or len(name) > 64 for name in found)
+    for model in odd:
+        assert Path(folder_of(ladder(model))).parent == data_dir() / "studies"
