@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
-from itertools import combinations
+from itertools import combinations, islice
 from typing import Any
 
 from jinja2 import Template, TemplateError, nodes
@@ -109,8 +109,8 @@ def _as_wanted(
     """
     probe = [(role, NEEDLE.format(i) if text else "") for i, (role, text) in enumerate(messages)]
     every = tuple(sorted({role for role, _ in messages}))
-    some = [chosen for n in range(1, len(every)) for chosen in combinations(every, n) if chosen != ("user",)]
-    typed = ((), every, ("user",), *some[:MOST])
+    some = (chosen for n in range(1, len(every)) for chosen in combinations(every, n) if chosen != ("user",))
+    typed = ((), every, ("user",), *islice(some, MOST))
     found: list[list[bool]] = []
     for roles in typed:
         try:

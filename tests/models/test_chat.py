@@ -63,3 +63,10 @@ def test_a_template_is_checked_without_running_it() -> None:
     check("{% for m in messages %}{{ raise_exception('never run') }}{% endfor %}")
     with pytest.raises(ExplorerError, match="chat template fails"):
         check("{% for m in messages %}")
+
+
+def test_a_dialogue_of_any_number_of_roles_is_tried_in_a_few_forms() -> None:
+    """There are 2^60 sets of sixty roles."""
+    said = [(f"role-{n}", f"word-{n}") for n in range(60)] + [("user", "question")]
+    template = "{% for m in messages %}{{ m.content[0].text }} {% endfor %}"
+    assert render_messages(template, said) == " ".join(text for _, text in said) + " "
