@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -23,6 +25,7 @@ _HEADLINES: tuple[tuple[str, str, str, Literal["higher", "lower"]], ...] = (
     ("load_s", "Loading time", "s", "lower"),
 )
 
+MOST_PAIRS = 3_000_000  # of equal words in two texts, which the comparison looks at one by one: about a second
 _TIMED = ("tok_per_s", "tpot_s", "ttft_s", "prefill_tok_per_s")
 
 
@@ -121,6 +124,9 @@ def headlines() -> tuple[tuple[str, str, Literal["higher", "lower"]], ...]:
 def words(a: str, b: str) -> tuple[tuple[Literal["same", "a", "b"], str], ...]:
     """The two texts as one sequence of stretches: in both, only in the first, only in the second."""
     left, right = _tokens(a), _tokens(b)
+    often = Counter(right)
+    if sum(often[token] for token in left) > MOST_PAIRS:
+        return _around(left, right)
     found: list[tuple[Literal["same", "a", "b"], str]] = []
     for tag, i1, i2, j1, j2 in difflib.SequenceMatcher(None, left, right, autojunk=False).get_opcodes():
         if tag == "equal":
@@ -131,6 +137,20 @@ def words(a: str, b: str) -> tuple[tuple[Literal["same", "a", "b"], str], ...]:
         if j2 > j1:
             found.append(("b", "".join(right[j1:j2])))
     return tuple(found)
+
+
+def _around(left: Sequence[str], right: Sequence[str]) -> tuple[tuple[Literal["same", "a", "b"], str], ...]:
+    """What two texts begin and end with together, and all between as different: quick, however long they are."""
+    most = min(len(left), len(right))
+    begin = next((i for i in range(most) if left[i] != right[i]), most)
+    end = next((i for i in range(most - begin) if left[-1 - i] != right[-1 - i]), most - begin)
+    parts: tuple[tuple[Literal["same", "a", "b"], Sequence[str]], ...] = (
+        ("same", left[:begin]),
+        ("a", left[begin : len(left) - end]),
+        ("b", right[begin : len(right) - end]),
+        ("same", left[len(left) - end :]),
+    )
+    return tuple((kind, "".join(tokens)) for kind, tokens in parts if tokens)
 
 
 def _tokens(text: str) -> list[str]:

@@ -17,7 +17,7 @@ from core.analysis.work import LayerWork, kv_bytes_per_token, n_active_params, t
 from core.dtypes import canonical_dtype, retype
 from core.models import catalogue, spec
 from core.paths import data_dir
-from core.types import ModelSpec, Record
+from core.types import ModelSpec, Record, Words
 from hardware.catalogue import find as find_device
 
 Count = Annotated[int, Meta(ge=1, le=10_000_000)]
@@ -30,14 +30,14 @@ class Analysis(Record):
     of time; without it nothing is estimated.
     """
 
-    model: str
+    model: Words
     prompt_tokens: Count = 512
     new_tokens: Count = 128
     batch: Annotated[int, Meta(ge=1, le=1024)] = 1
-    weights: str | None = None
-    kv_dtype: str = "fp16"
-    activation_dtype: str = "fp16"
-    device: str | None = None
+    weights: Words | None = None
+    kv_dtype: Words = "fp16"
+    activation_dtype: Words = "fp16"
+    device: Words | None = None
 
 
 class Work(Record, omit_defaults=False):

@@ -28,7 +28,7 @@ def read(body: bytes, kind: type[T], strict: bool = True) -> T:
         raise ProblemError(400, f"The body is no JSON: {said.rstrip('.')}.", "Send one JSON object.") from None
     if strict and (found := unknown(_known(cast(Hashable, kind)), plain)) is not None:
         where, name, names = found
-        near = difflib.get_close_matches(name, names, n=1)
+        near = difflib.get_close_matches(name[:100], names, n=1)
         hint = f"Did you mean '{near[0]}'? " if near else ""
         raise ProblemError(
             422,

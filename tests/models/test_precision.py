@@ -3,6 +3,7 @@
 import json
 import math
 import struct
+import time
 from pathlib import Path
 from typing import Any
 
@@ -529,3 +530,13 @@ def test_weights_that_the_installed_libraries_run_are_let_through(
     check_precision(entry, "hf")
     with pytest.raises(ExplorerError, match="into gguf"):
         check_precision(entry, "gguf")
+
+
+def test_an_expression_without_an_end_is_given_up() -> None:
+    """A configuration from elsewhere names modules by it, and a page reads it."""
+    began = time.monotonic()
+    with pytest.raises(ExplorerError, match="takes too long"):
+        matcher(r"re:(?:a|\w|\w\w|\.)+$")("model.layers.0.mlp.experts.gate_up_projection_of_the_block!")
+    assert time.monotonic() - began < 10
+    with pytest.raises(ExplorerError, match="no regular expression"):
+        matcher("re:(")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import msgspec
 
 from core.runs.compare import differences, ratios, unlike, words
@@ -49,6 +51,18 @@ def test_words_put_together_give_both_texts() -> None:
     assert "".join(t for k, t in pieces if k != "b") == a
     assert "".join(t for k, t in pieces if k != "a") == b
     assert ("a", "France ") in pieces and ("b", "Spain ") in pieces
+
+
+def test_texts_that_repeat_themselves_are_compared_at_once() -> None:
+    """As small models write: 8,000 times the same word, and 64 million pairs of them."""
+    a, b = "the " * 8000, "so " + "the " * 7000 + "end"
+    began = time.process_time()
+    pieces = words(a, b)
+    assert time.process_time() - began < 2
+    assert "".join(t for k, t in pieces if k != "b") == a and "".join(t for k, t in pieces if k != "a") == b
+    assert words(a + "x", a + "y") == (("same", a), ("a", "x"), ("b", "y"))
+    assert words("x " + a, "y " + a) == (("a", "x "), ("b", "y "), ("same", a))
+    assert words(a, a) == (("same", a),) and words(a, a + "end") == (("same", a), ("b", "end"))
 
 
 def test_a_ratio_with_a_disturbed_or_a_watched_run_is_marked() -> None:

@@ -7,9 +7,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
+import regex
+
 from core.models.precision.declaration import Rule
 from core.types import Embedding, Layer, Linear
 from hardware.errors import ExplorerError
+
+PATIENCE_S = 0.5  # for an expression in one name: it comes with the model, and some never end
 
 
 def linear(layer: Layer) -> bool:
@@ -53,13 +57,23 @@ def matcher(pattern: str) -> Callable[[str], bool]:
 
 def _regex(pattern: str) -> Callable[[str], bool]:
     try:
-        compiled = re.compile(pattern)
-    except re.error as error:
+        compiled = regex.compile(pattern)
+    except regex.error as error:
         raise ExplorerError(
             f"'{pattern}' in the quantization of this configuration is no regular expression ({error}).",
             "Correct config.json, or download it again.",
         ) from error
-    return lambda path: compiled.match(path) is not None
+
+    def fits(path: str) -> bool:
+        try:
+            return compiled.match(path, timeout=PATIENCE_S) is not None
+        except TimeoutError:
+            raise ExplorerError(
+                f"'{pattern[:200]}' in the quantization of this configuration takes too long to be found in a name.",
+                "Write that expression without repeats inside repeats.",
+            ) from None
+
+    return fits
 
 
 def named(pattern: str) -> Callable[[Sequence[str]], bool]:
