@@ -15,6 +15,7 @@ from hardware.ceilings import Ceilings
 
 BELIEVABLE = 1.5  # traced layers over the untouched phase, at most
 
+MOST_WRITTEN = 1000  # characters: the search takes the square of them
 # Runs of before wrote these sentences into their events, as their worker judged then.
 _WRITTEN = re.compile(
     r"In (prefill|decode) the \d+ matrix layers in .* times slower than fp32|The file calls itself "
@@ -24,7 +25,7 @@ _WRITTEN = re.compile(
 
 def with_verdicts(result: Result, model: ModelSpec | None, ceilings: Ceilings | None) -> Result:
     """The result with the verdicts among its warnings, in place of any that were written into the run."""
-    others = tuple(words for words in result.warnings if not _WRITTEN.match(words))
+    others = tuple(words for words in result.warnings if not _WRITTEN.match(words[:MOST_WRITTEN]))
     found = (
         ()
         if model is None or not model.layers or result.task != "generate"

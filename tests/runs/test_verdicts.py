@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import msgspec
 import pytest
 
@@ -32,6 +34,16 @@ def test_an_old_runs_own_verdicts_give_way(store: Store, monkeypatch: pytest.Mon
     assert run.result().warnings == ("Hot.", "Today's word.")
     evaluated = msgspec.structs.replace(run.result(), task="evaluate", warnings=())
     assert with_verdicts(evaluated, SPEC, None).warnings == (), "only generations are judged"
+
+
+def test_a_warning_made_to_hold_it_up_does_not(store: Store) -> None:
+    """A bundle may hold a megabyte of what such a sentence begins with."""
+    began = time.process_time()
+    words = "x was left in " * 70_000
+    run = store.create(Request(model="m", backend="fake"))
+    for event in (loaded(), Warned(t_s=2, message=words), Done(t_s=3)):
+        run.append(event)
+    assert run.result().warnings == (words,) and time.process_time() - began < 5
 
 
 def test_no_other_warning_is_taken_for_a_verdict() -> None:
