@@ -21,10 +21,12 @@ from core.report.bundle_for_others import LEFT_OUT, clean, request_for_others, s
 from core.report.private import scrubbed
 from core.runs.store import BROKEN_ZIP, MOST_BUNDLE_BYTES, Run, Store, member
 from core.studies import ledger, old_form
+from core.studies.findings import Findings
 from core.studies.grid import MOST_CELLS, cells
 from core.studies.ledger import State
 from core.studies.plan import Search, Study, Sweep
 from core.studies.search import judged_key
+from core.studies.standings import Standings
 from core.types import from_json, to_json
 from hardware.errors import ExplorerError
 from hardware.files import write_whole
@@ -80,6 +82,8 @@ def load(data: bytes, store: Store) -> str:
                 raise ExplorerError(f"This bundle holds {len(names):,} runs, and no study does.", "Export it again.")
             name = f"{about['name'][:80]}-from-{hashlib.sha256(data).hexdigest()[:6]}"
             findings = _part(found, FINDINGS) if FINDINGS in found.namelist() else None
+            if findings is not None:
+                _check(findings)
             _load_runs((_part(found, run) for run in names), store)
     except (KeyError, TypeError, msgspec.DecodeError) as error:
         raise ExplorerError(
@@ -101,6 +105,23 @@ def load(data: bytes, store: Store) -> str:
     except OSError as error:
         raise ExplorerError(f"The study could not be stored: {error.strerror or error}.", "Free some space.") from error
     return name
+
+
+def _check(findings: bytes) -> None:
+    """Raises ExplorerError for findings that no page can show, as those from elsewhere may be."""
+    from core.report import benchmark, ladder  # they bring the charts, which other bundles do without
+
+    try:
+        found: Findings | Standings = old_form.read(findings, Findings | Standings)
+        if isinstance(found, Findings):
+            ladder.sections(found)
+        else:
+            benchmark.sections(found)
+    except Exception as error:  # each part is well formed, and they can say anything together
+        why = str(error) if isinstance(error, msgspec.DecodeError) else type(error).__name__
+        raise ExplorerError(
+            f"This study is damaged: its findings contradict each other ({why}).", "Export it again."
+        ) from error
 
 
 def _load_runs(bundles: Iterable[bytes], store: Store) -> None:

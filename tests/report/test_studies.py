@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -111,17 +112,40 @@ def test_a_bundle_of_a_sweep_comes_home_on_another_machine(
     assert isinstance(study_bundle.load_any(run.bundle(), store), Run)
 
 
-def test_what_is_no_bundle_of_a_study_is_said(store: Store, swept: str) -> None:
-    def zipped(**files: bytes) -> bytes:
-        out = io.BytesIO()
-        with zipfile.ZipFile(out, "w") as found:
-            for name, data in files.items():
-                found.writestr(name.replace("_", "."), data)
-        return out.getvalue()
+@pytest.mark.parametrize("study", ["ladder-smollm2-135m", "decoding-smollm2-135m"])
+def test_findings_that_no_page_can_show_are_not_taken_in(
+    store: Store, swept: str, study: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good = json.loads((study_store.RECORDED / study / "findings.json").read_bytes())
+    with zipfile.ZipFile(io.BytesIO(study_bundle.bundle(swept, store, texts=True))) as whole:
+        files = {name: whole.read(name) for name in whole.namelist()}
+    monkeypatch.setenv("ROOFSCOPE_HOME", str(tmp_path / "other"))
+    there = Store(data_dir())
+    for odd in ({"rows": []}, {"plan": good["plan"] | {"baseline": "nobody"}}, {"rows": {}}, {"plan": None}):
+        with pytest.raises(ExplorerError, match="damaged: its findings"):
+            study_bundle.load(zipped(files | {"findings.json": json.dumps(good | odd).encode()}), there)
+        assert not there.ids() and not study_store.studies()[0].name.startswith("sweep")
+    name = study_bundle.load(zipped(files | {"findings.json": json.dumps(good).encode()}), there)
+    assert study_store.studies()[0].name == name
 
+
+def zipped(files: dict[str, bytes]) -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as found:
+        for name, data in files.items():
+            found.writestr(name, data)
+    return out.getvalue()
+
+
+def test_what_is_no_bundle_of_a_study_is_said(store: Store, swept: str) -> None:
     about = to_json({"format": study_bundle.FORMAT, "name": "../up"})
     whole = study_bundle.bundle(swept, store, texts=True)
-    for data in (b"", whole[:900], zipped(study_json=b"{}"), zipped(study_json=b"{}", roofscope_json=about)):
+    for data in (
+        b"",
+        whole[:900],
+        zipped({"study.json": b"{}"}),
+        zipped({"study.json": b"{}", "roofscope.json": about}),
+    ):
         with pytest.raises(ExplorerError) as caught:
             study_bundle.load(data, store)
         assert caught.value.hint
