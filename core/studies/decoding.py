@@ -182,7 +182,7 @@ def claim(model: str = "smollm2-135m") -> Benchmark:
     """
     early = "guessing from the prompt on"
     return Benchmark(
-        name=f"consistency-{model}",
+        name=name_for("consistency", model),
         title=f"What consistency training buys: {model} on text to SQL",
         model=model,
         recipes=tuple(r for r in _RECIPES if r.id in ("teacher", "cllm", "teacher-q8_0", "cllm-q8_0", "cllm-bf16")),
