@@ -8,6 +8,7 @@ from typing import Any
 
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.requests import Request as Asked
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
@@ -18,6 +19,7 @@ from core.service.desk import Desk
 from core.service.document import document, page
 from core.service.guard import LOOPBACK, Guard
 from core.service.offer import Offer, requests
+from core.service.openai_routes import GONE
 from core.service.problems import ProblemError, problem_of
 from core.types import Record
 from hardware.errors import ExplorerError
@@ -65,6 +67,7 @@ def build(store: Store, manner: Manner, offer: Offer = Offer()) -> FastAPI:  # n
     app.add_middleware(Guard, hosts=manner.hosts, key=manner.key, most_bytes=manner.most_bytes)
     app.add_exception_handler(ExplorerError, _told)
     app.add_exception_handler(HTTPException, _no_route)
+    app.add_exception_handler(ClientDisconnect, _gone)
     app.add_exception_handler(Exception, _failed)
     app.include_router(run_routes.routes(runner))
     app.include_router(openai_routes.routes(requests(offer), desk))
@@ -94,6 +97,11 @@ def _no_route(asked: Asked, error: Exception) -> Response:
     known = "GET /docs shows what there is."
     message = f"There is no {asked.method} {asked.url.path[:200]} here."
     return problems.response(ProblemError(error.status_code, message, known), asked.url.path)
+
+
+def _gone(asked: Asked, error: Exception) -> Response:
+    """The client went in the middle of its body: nobody reads this, and nothing has failed."""
+    return Response(status_code=GONE)
 
 
 def _failed(asked: Asked, error: Exception) -> Response:

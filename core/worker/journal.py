@@ -17,8 +17,8 @@ MEMORY_EVERY_S = 0.2
 RESERVE_BYTES = 256 * 1024  # freed when the disk is full, so that the run can still say so
 
 
-class Cancelled(Exception):  # noqa: N818 - not an error
-    """The user asked for a stop."""
+class Cancelled(BaseException):
+    """The user asked for a stop. What explains the errors of a library must not take it for one."""
 
 
 class Teller(Protocol):

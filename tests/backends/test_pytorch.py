@@ -23,6 +23,7 @@ from core.backends.pytorch.session import TorchSession
 from core.layer_names import within
 from core.models import spec as specs
 from core.types import GenerationConfig, Request
+from core.worker.journal import Cancelled
 from hardware.errors import ExplorerError
 from tests.support.tiny import hf_folder
 
@@ -399,6 +400,29 @@ def test_a_folder_without_weights_is_refused(tmp_path: Path) -> None:
     (folder / "pytorch_model.bin").write_bytes(b"\x80\x02")
     with pytest.raises(ExplorerError, match="pickle"):
         open_it(str(folder), spec, Request(model="tiny", backend="pytorch"), quiet)
+
+
+def test_a_stop_while_a_model_is_opened_is_no_error_of_the_library(tmp_path: Path) -> None:
+    """Wherever progress is told, which is where a stop is heard."""
+    folder = hf_folder(tmp_path)
+    spec = specs.read(folder, "hf")
+    for last in range(1, 100):
+        told = 0
+
+        def tell(*_: Any, last: int = last, **__: Any) -> None:
+            nonlocal told
+            told += 1
+            if told == last:
+                raise Cancelled
+
+        try:
+            plugins.get("backend", "pytorch").open(
+                str(folder), spec, Request(model="t", backend="pytorch"), tell
+            ).close()
+        except Cancelled:
+            continue
+        break
+    assert told == last - 1 > 0
 
 
 @pytest.mark.parametrize("n_bytes", [4, 2000])

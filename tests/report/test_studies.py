@@ -121,7 +121,7 @@ def test_findings_that_no_page_can_show_are_not_taken_in(
         files = {name: whole.read(name) for name in whole.namelist()}
     monkeypatch.setenv("ROOFSCOPE_HOME", str(tmp_path / "other"))
     there = Store(data_dir())
-    for odd in ({"rows": []}, {"plan": good["plan"] | {"baseline": "nobody"}}, {"rows": {}}, {"plan": None}):
+    for odd in ({"plan": good["plan"] | {"recipes": []}}, {"rows": {}}, {"plan": None}):
         with pytest.raises(ExplorerError, match="damaged: its findings"):
             study_bundle.load(zipped(files | {"findings.json": json.dumps(good | odd).encode()}), there)
         assert not there.ids() and not study_store.studies()[0].name.startswith("sweep")

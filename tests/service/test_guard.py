@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -102,6 +103,22 @@ def test_a_body_too_large_is_refused_by_its_length_and_by_its_bytes(client: Test
     chunked = client.post("/api/runs", content=iter([b" " * 600] * 2), headers=JSON)
     assert chunked.status_code == 413
     assert client.post("/api/runs", content=b" " * 1000, headers=JSON).status_code == 400, "it was read, and is no JSON"
+
+
+def test_a_client_that_goes_in_the_middle_of_its_body_is_no_failure(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Server(build(store, Manner())) as server:
+        with socket.create_connection(("127.0.0.1", server.port), timeout=60) as half:
+            head = f"POST /api/runs HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: {JSON['Content-Type']}\r\n"
+            half.sendall(f"{head}Content-Length: 100\r\n\r\n{{".encode())
+            half.shutdown(socket.SHUT_WR)
+            half.recv(1000)
+        asked = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+        asked.request("GET", "/health")
+        assert asked.getresponse().status == 200
+        asked.close()
+    assert not [record for record in caplog.records if record.exc_info]
 
 
 def test_a_gigabyte_is_refused_before_it_is_sent(store: Store) -> None:
