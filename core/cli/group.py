@@ -100,4 +100,4 @@ def show(rows: list[dict[str, Any]], as_json: bool = False) -> None:
 def _cell(value: Any) -> str:
     if value is None:
         return "-"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return f"{value:.4g}" if isinstance(value, float) else str(value).replace("\n", "␊")

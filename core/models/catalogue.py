@@ -25,7 +25,9 @@ __all__ = ["EMBEDDED", "add_folder", "check", "entries", "find", "folders", "fou
 
 _FRESH_S = 30.0
 
-_listing: tuple[Path, float, tuple[ModelEntry, ...], tuple[str, ...]] | None = None
+Found = tuple[tuple[ModelEntry, ...], tuple[str, ...], dict[str, ModelEntry]]
+
+_listing: tuple[Path, float, Found] | None = None
 
 
 def entries(refresh: bool = False) -> tuple[ModelEntry, ...]:
@@ -42,9 +44,9 @@ def find(id_or_path: str) -> ModelEntry:
     """The model of this id, or in this file or folder. Raises ExplorerError, with the nearest ids."""
     for refresh in (False, True):  # another process may have made it a moment ago
         listed = entries(refresh)
-        for entry in listed:
-            if entry.id == id_or_path and (refresh or _still_there(entry)):
-                return entry
+        named = next((entry for entry in listed if entry.id == id_or_path), _list(False)[2].get(id_or_path))
+        if named is not None and (refresh or _still_there(named)):
+            return named
         path = formats.place_of(id_or_path)
         if formats.is_there(path):
             break
@@ -111,24 +113,27 @@ def remove_folder(path: str) -> None:
 # ---------------------------------------------------------------- listing
 
 
-def _list(refresh: bool) -> tuple[tuple[ModelEntry, ...], tuple[str, ...]]:
+def _list(refresh: bool) -> Found:
+    """The models, the troubles, and by their names those that another name has already listed."""
     global _listing
     now = time.monotonic()
     if refresh or _listing is None or _listing[0] != data_dir() or now - _listing[1] > _FRESH_S:
-        _listing = (data_dir(), now, *_search())
-    return _listing[2], _listing[3]
+        _listing = (data_dir(), now, _search())
+    return _listing[2]
 
 
-def _search() -> tuple[tuple[ModelEntry, ...], tuple[str, ...]]:
+def _search() -> Found:
     troubles: list[str] = []
     found: list[ModelEntry] = []
     seen: set[str] = set()
     ids: set[str] = set()
+    others: dict[str, ModelEntry] = {}
     for place in (*places.ALL, _presets):
         try:
             for entry in place(troubles):
                 real = _real(entry.files)
                 if real & seen:
+                    others.setdefault(entry.id, next(e for e in found if _real(e.files) & real))
                     continue
                 seen |= real
                 if entry.id in ids:
@@ -139,7 +144,12 @@ def _search() -> tuple[tuple[ModelEntry, ...], tuple[str, ...]]:
             troubles.append(f"{error.filename} cannot be read ({error.strerror}).")
         except RuntimeError as error:  # a variable that names a home that is not there
             troubles.append(f"A place for models was skipped: {error}")
-    return tuple(found), tuple(t.encode("utf-8", "replace").decode() for t in troubles)
+    return tuple(found), tuple(map(_line, troubles)), others
+
+
+def _line(trouble: str) -> str:
+    """As text on one line, whatever the names in it are."""
+    return trouble.encode("utf-8", "replace").decode().replace("\n", "␊")
 
 
 def _told_apart(entry: ModelEntry, real: set[str]) -> ModelEntry:

@@ -26,6 +26,7 @@ from hardware.errors import ExplorerError
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 _OF_TRAINING = ("training_args", "optimizer", "scheduler", "scaler", "rng_state")  # pickles that are no weights
 _WANTED = "Choose a GGUF file, a folder with config.json and safetensors, or a config.json."
+_MEND = "Download the model again, or mend the link."
 _OTHERS = {  # what other programs keep weights in -> whose form it is
     ".engine": "TensorRT", ".h5": "TensorFlow", ".keras": "Keras", ".mlmodel": "Core ML", ".msgpack": "Flax",
     ".npz": "NumPy", ".ot": "Rust", ".pte": "ExecuTorch", ".tflite": "TensorFlow Lite",
@@ -47,6 +48,8 @@ def files_of(path: Path) -> dict[str, str]:
         raise ExplorerError(f"{path} cannot be read ({error.strerror}).", "Check its permissions.") from error
     if is_there(path):
         raise ExplorerError(f"{_short(str(path))} is neither a file nor a folder.", _WANTED)
+    if os.path.islink(path):
+        raise ExplorerError(f"{_short(path.name)} is a link that leads nowhere.", _MEND)
     raise ExplorerError(f"There is no file or folder {_short(str(path))}.", "Check the path.")
 
 
@@ -198,9 +201,7 @@ def _no_model(path: Path, look_inside: bool) -> ExplorerError:
             "Choose the config.json itself to study the architecture with random weights.",
         )
     if config.is_symlink():
-        return ExplorerError(
-            f"config.json in {path.name} is a link that leads nowhere.", "Download the model again, or mend the link."
-        )
+        return ExplorerError(f"config.json in {path.name} is a link that leads nowhere.", _MEND)
     if weights := [f.name for f in there if f.suffix in (".safetensors", ".onnx")]:
         return ExplorerError(
             f"The folder {path.name} holds weights ({weights[0]}) but no config.json, which tells their architecture.",

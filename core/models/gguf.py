@@ -15,6 +15,7 @@ from core.models.tensors import Tensor
 from hardware.errors import ExplorerError
 
 _MAX_BLOCKS = 10_000
+_MOST_OF_A_NAME = 200  # characters of it that are shown
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -75,7 +76,7 @@ _ASIDE = {"v.": "vision", "mm.a.": "audio", "mm.": "vision", "a.": "audio"}
 
 
 def gguf_config(file: GgufFile) -> tuple[dict[str, Any], str]:
-    """The metadata as config.json would say it, and the model's name ("" where the file has none)."""
+    """The metadata as config.json would say it, and the model's name on one line ("" where the file has none)."""
     architecture = file.architecture
     values = gguf_values(file)
     config: dict[str, Any] = {"model_type": _MODEL_TYPES.get(architecture, architecture)}
@@ -94,7 +95,7 @@ def gguf_config(file: GgufFile) -> tuple[dict[str, Any], str]:
     refine = _REFINE.get(architecture)
     if refine:
         refine(config, shapes, values)
-    return config, str(file.metadata.get("general.name", ""))
+    return config, " ".join(str(file.metadata.get("general.name", "")).split())[:_MOST_OF_A_NAME]
 
 
 def gguf_tensors(file: GgufFile) -> list[Tensor]:

@@ -175,12 +175,16 @@ def is_model(name: str) -> bool:
 
 
 def check_kind(path: Path) -> None:
-    """Raises ExplorerError for a file that says of itself that it is no model. Reads its first entries alone."""
+    """Raises ExplorerError for a file that says of itself that it is no model, or of a version that nothing here
+    reads. Reads its first entries alone."""
     try:
         with path.open("rb") as f:
-            kind = _kind(f.read(_FIRST))
+            start = f.read(_FIRST)
     except OSError:
         return  # told when it is read
+    if (other := _other_version(int.from_bytes(start[4:8], "little"))) is not None:
+        raise other.of(path)
+    kind = _kind(start)
     if kind in NO_MODEL:
         raise no_model(path, kind)
 
@@ -239,13 +243,18 @@ def check_parts(path: Path) -> None:
         with suppress(_HeaderError, OSError):  # a damaged part is told when it is read
             _check_place(path, files.index(path), len(files), _header(path)[0])
     there = os.listdir(path.parent) if path.parent.is_dir() else ()
-    if other := next((name for name in there if name.lower() == missing[0].name.lower()), None):
+    first = missing[0]
+    if first.is_symlink():
         raise ExplorerError(
-            f"{missing[0].name} is missing, one of the model's {len(files)} parts: it is there as {other}.",
-            f"Rename {other} to {missing[0].name}.",
+            f"{first.name} is a link that leads nowhere.", "Download the model again, or mend the link."
+        )
+    if other := next((name for name in there if name.lower() == first.name.lower()), None):
+        raise ExplorerError(
+            f"{first.name} is missing, one of the model's {len(files)} parts: it is there as {other}.",
+            f"Rename {other} to {first.name}.",
         )
     if len(missing) == 1:
-        raise ExplorerError(f"{missing[0].name} is missing, one of the model's {len(files)} parts.", _PARTS)
+        raise ExplorerError(f"{first.name} is missing, one of the model's {len(files)} parts.", _PARTS)
     names = ", ".join(file.name for file in missing[:4]) + (", ..." if len(missing) > 4 else "")
     raise ExplorerError(f"{len(missing)} of the model's {len(files)} parts are missing: {names}.", _PARTS)
 
@@ -288,16 +297,39 @@ class _HeaderError(Exception):
         self.reason = reason
         self.hint = hint
 
+    def of(self, path: Path) -> ExplorerError:
+        return ExplorerError(f"{path.name} {self.reason}.", self.hint)
+
 
 def _damaged(detail: str) -> _HeaderError:
     return _HeaderError(f"is cut off or damaged ({detail})")
+
+
+def _other_version(version: int) -> _HeaderError | None:
+    """What to say of a version that is not read here; None for those that are, and for what can be none."""
+    if version in (1 << 24, 2 << 24, 3 << 24):
+        return _HeaderError(
+            "is a big-endian GGUF, made for another kind of processor",
+            "Choose the little-endian file, or convert it with gguf-convert-endian of the gguf package.",
+        )
+    if version == 1:
+        return _HeaderError(
+            "is a GGUF of version 1 (2023), which llama.cpp no longer reads",
+            "Choose a newer conversion of the model.",
+        )
+    if 3 < version < 1000:
+        return _HeaderError(
+            f"is a GGUF of version {version}, which is not known here (known are 2 and 3)",
+            "Choose a file of version 3.",
+        )
+    return None
 
 
 def _read_one(path: Path) -> tuple[dict[str, Any], list[Tensor]]:
     try:
         return _header(path)
     except _HeaderError as why:
-        raise ExplorerError(f"{path.name} {why.reason}.", why.hint) from None
+        raise why.of(path) from None
     except OSError as error:
         raise ExplorerError(f"{path.name} cannot be read ({error.strerror}).", "Check its permissions.") from None
 
@@ -340,24 +372,10 @@ class _Header:
 
     def _check_version(self) -> None:
         version = self._scalar("I")
-        if version in (2, 3):
-            return
-        if version in (1 << 24, 2 << 24, 3 << 24):
-            raise _HeaderError(
-                "is a big-endian GGUF, made for another kind of processor",
-                "Choose the little-endian file, or convert it with gguf-convert-endian of the gguf package.",
-            )
-        if version == 1:
-            raise _HeaderError(
-                "is a GGUF of version 1 (2023), which llama.cpp no longer reads",
-                "Choose a newer conversion of the model.",
-            )
-        if 3 < version < 1000:
-            raise _HeaderError(
-                f"is a GGUF of version {version}, which is not known here (known are 2 and 3)",
-                "Choose a file of version 3.",
-            )
-        raise _damaged(f"its version is {version}")
+        if (other := _other_version(version)) is not None:
+            raise other
+        if version not in (2, 3):
+            raise _damaged(f"its version is {version}")
 
     def _info(self) -> tuple[str, tuple[int, ...], int, int]:
         name, n_axes = self._name("a tensor"), self._scalar("I")

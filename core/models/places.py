@@ -208,8 +208,13 @@ def hub_cache(troubles: list[str]) -> Iterator[ModelEntry]:
 def hub_folder() -> Path:
     """Where the Hugging Face cache is, whether or not it is there. Raises RuntimeError for a home that cannot be."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    home = Path(os.environ.get("HF_HOME") or cache / "huggingface").expanduser()
-    return Path(os.environ.get("HF_HUB_CACHE") or home / "hub").expanduser()
+    home = _place(os.environ.get("HF_HOME") or cache / "huggingface")
+    return _place(os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE") or home / "hub")
+
+
+def _place(path: str | Path) -> Path:
+    """As huggingface_hub reads its variables."""
+    return Path(os.path.expandvars(path)).expanduser()
 
 
 def _repository(repo: Path, family: Family, troubles: list[str]) -> Iterator[ModelEntry]:
@@ -218,16 +223,26 @@ def _repository(repo: Path, family: Family, troubles: list[str]) -> Iterator[Mod
     if snapshot is None:
         return
     name = _repository_name(repo)
-    found = [f for place in (snapshot, *snapshot.glob("*/")) for f in formats.ggufs(place)]
-    suffixes = {f.suffix.lower() for f in snapshot.iterdir()}
-    begun = not found and any(repo.glob("blobs/*.incomplete"))
-    if ".safetensors" in suffixes or (not found and suffixes & set(formats.PICKLES)):
+    found = [f for place in (snapshot, *snapshot.glob("*/"), *snapshot.glob("*/*/")) for f in formats.ggufs(place)]
+    suffixes = {f.suffix.lower() for f in (*snapshot.iterdir(), *snapshot.glob("onnx/*.onnx"))}
+    weighty = {".onnx", *formats.PICKLES}
+    if ".safetensors" in suffixes or (not found and suffixes & weighty):
         yield from _try(snapshot, name, family, troubles)
-    elif begun:
+    elif not found and any(repo.glob("blobs/*.incomplete")):
         troubles.append(f"{name} in the Hugging Face cache was skipped: its download is not finished.")
+    elif not found and (older := _with_weights(repo)):
+        troubles.append(
+            f"{name} (Hugging Face cache) was skipped: its current revision has no weights here, and {older} has."
+        )
     for file in found:
         alone = len(found) == 1 and ".safetensors" not in suffixes
         yield from _try(file, name if alone else f"{name}/{label_of(file)}", family, troubles)
+
+
+def _with_weights(repo: Path) -> str:
+    """A revision that has weights; "" where none has."""
+    files = (f for kind in ("safetensors", "gguf") for f in sorted(repo.glob(f"snapshots/*/*.{kind}")))
+    return next((f.parent.name for f in files), "")
 
 
 def _repository_name(repo: Path) -> str:
@@ -255,23 +270,24 @@ def ollama(troubles: list[str]) -> Iterator[ModelEntry]:
     own = os.environ.get("OLLAMA_MODELS")
     roots = [Path(own)] if own else [Path.home() / ".ollama" / "models", Path("/usr/share/ollama/.ollama/models")]
     for root in roots:
-        for manifest in sorted(root.glob("manifests/*/*/*/*")):
+        for manifest in sorted(root.glob("manifests/*/*/*/[!.]*")):
             name = _ollama_name(manifest)
             yield from _apart(_manifest(manifest, root / "blobs", name, troubles), f"{name} (Ollama)", troubles)
 
 
 def _ollama_name(manifest: Path) -> str:
-    """As `ollama list` has it: model:tag, org/model:tag, hf.co/org/model:tag."""
-    space, model = manifest.parent.parent.name, manifest.parent.name
-    name = f"{model}:{manifest.name}" if space == "library" else f"{space}/{model}:{manifest.name}"
-    server = manifest.parents[2].name
-    return f"{server}/{name}" if "." in server and not server.startswith("registry.") else name
+    """As `ollama list` has it: model:tag, org/model:tag, and those of other registries hf.co/org/model:tag."""
+    server, space, model = (folder.name for folder in reversed(manifest.parents[:3]))
+    usual = server.lower() == "registry.ollama.ai"
+    before = "" if usual and space.lower() == "library" else f"{space}/" if usual else f"{server}/{space}/"
+    return f"{before}{model}:{manifest.name}"
 
 
 def _manifest(manifest: Path, blobs: Path, name: str, troubles: list[str]) -> Iterator[ModelEntry]:
     try:
         layers = json.loads(manifest.read_text(encoding="utf-8"))["layers"] or []
-        digests = [str(x["digest"]) for x in layers if x["mediaType"] == "application/vnd.ollama.image.model"]
+        files = [x for x in layers if x["mediaType"] == "application/vnd.ollama.image.model"]
+        digests = [str(x["digest"]) for x in files]
         kinds = {str(x["mediaType"]).rpartition(".")[2] for x in layers}
     except (ValueError, KeyError, TypeError, OSError, RecursionError):
         troubles.append(f"{manifest} was skipped: it is no Ollama manifest.")
@@ -280,9 +296,18 @@ def _manifest(manifest: Path, blobs: Path, name: str, troubles: list[str]) -> It
         why = "its weights are single tensors, not a GGUF" if "tensor" in kinds else "it runs in the cloud only"
         troubles.append(f"{name} (Ollama) was skipped: {why}.")
         return
+    if len(digests) > 1:
+        troubles.append(
+            f"{name} (Ollama) was skipped: its weights are in {len(digests)} files, whose names say no order."
+        )
+        return
     file = digests[0].replace(":", "-")
     blob = blobs / file
     if Path(file).name == file and os.path.isfile(blob):
+        there, wanted = blob.stat().st_size, files[0].get("size")
+        if isinstance(wanted, int) and wanted != there:
+            troubles.append(f"{name} (Ollama) was skipped: its file has {there:,} bytes instead of {wanted:,}.")
+            return
         note = "Its adapter (LoRA) is left out: this is the base model alone." if "adapter" in kinds else ""
         yield from _try(blob, f"ollama/{name}", "local", troubles, f"{name} (Ollama)", note)
         return

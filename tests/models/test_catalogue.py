@@ -123,7 +123,7 @@ def test_lm_studio_ollama_and_llama_cpp(machine: Path) -> None:
         {"mediaType": "application/vnd.ollama.image.model", "digest": "sha256:123"},
     ]
     for space, name in (("library", "llama3.2"), ("someone", "own")):
-        manifest = ollama / "manifests" / "registry.example" / space / name / "1b"
+        manifest = ollama / "manifests" / "registry.ollama.ai" / space / name / "1b"
         manifest.parent.mkdir(parents=True)
         manifest.write_text(json.dumps({"layers": layers if space == "library" else "odd"}))
     found = listed()

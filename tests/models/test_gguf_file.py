@@ -225,6 +225,24 @@ def test_mutated_headers_of_families_without_a_file_here(name: str, tmp_path: Pa
     assert 10 < refused < 100
 
 
+@pytest.mark.parametrize("fault", ["big-endian", "version 1", "version 4"])
+def test_a_version_that_nobody_reads_is_told_in_the_list(fault: str, tmp_path: Path) -> None:
+    make, words = FAULTS[fault]
+    file(tmp_path / "m.gguf", make())
+    catalogue.add_folder(str(tmp_path))
+    assert [p for p in catalogue.problems() if "m.gguf was skipped" in p and re.search(words, p)]
+    with pytest.raises(ExplorerError, match=words):
+        catalogue.find(str(tmp_path / "m.gguf"))
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"), [("", "m"), (" \n", "m"), ("a\n\tb", "a b"), ("x" * 5000, "x" * 200), (b"\xff", "\ufffd")]
+)
+def test_a_models_own_name_is_one_line(name: str | bytes, shown: str, tmp_path: Path) -> None:
+    value = struct.pack("<I", STRING) + text(name)
+    assert spec.from_gguf(file(tmp_path / "m.gguf", with_(general__name=value))).name == shown
+
+
 # ---------------------------------------------------------------- parts
 
 
@@ -353,6 +371,48 @@ def test_parts_in_capitals_are_parts(named: Callable[[str], str], tmp_path: Path
     files[1].unlink()
     with pytest.raises(ExplorerError, match=f"{files[1].name} is missing, one of the model's 3 parts"):
         catalogue.find(str(files[0]))
+
+
+def test_parts_that_differ_in_their_letters_are_to_be_renamed(tmp_path: Path) -> None:
+    """Nothing but their names tells which parts belong together: llama.cpp makes them from the first."""
+    files = split(tmp_path, 2)
+    other = files[1].rename(tmp_path / "Big-00002-of-00002.GGUF")
+    with pytest.raises(ExplorerError, match=f"parts: it is there as {other.name}") as said:
+        gguf_file.read(files[0])
+    assert said.value.hint == f"Rename {other.name} to {files[1].name}."
+
+
+def test_a_first_part_without_tensors_is_a_part(tmp_path: Path) -> None:
+    """As llama-gguf-split makes it with --no-tensor-first-split."""
+    about = {"split.count": 2, "split.tensors.count": len(SHAPES)}
+    first = file(tmp_path / "m-00001-of-00002.gguf", header({**LLAMA, **about, "split.no": 0}, {}), 0)
+    second = file(tmp_path / "m-00002-of-00002.gguf", header({**about, "split.no": 1}))
+    known = spec.from_gguf(file(tmp_path / "whole.gguf", header()))
+    assert spec.from_gguf(first).layers == spec.from_gguf(second).layers == known.layers
+
+
+@pytest.mark.parametrize(("count", "tensors"), [(0, len(SHAPES)), (1, len(SHAPES)), (1, 0), (0, 99)])
+def test_a_split_of_one_is_the_model(count: int, tensors: int, tmp_path: Path) -> None:
+    """llama.cpp asks how many tensors there are in all only where there is more than one part."""
+    about = {"split.no": 0, "split.count": count, "split.tensors.count": tensors}
+    path = file(tmp_path / "m-00001-of-00001.gguf", header({**LLAMA, **about}))
+    assert formats.files_of(path) == {"gguf": str(path)} and spec.from_gguf(path).n_blocks == 1
+    assert catalogue.find(str(path)).label == "m"
+
+
+@pytest.mark.parametrize(("key", "value"), [("split.tensors.count", 12), ("split.tensors.count", 10)])
+def test_a_wrong_count_of_tensors_is_told(key: str, value: int, tmp_path: Path) -> None:
+    files = split(tmp_path)
+    entries = {**LLAMA, "split.no": 0, "split.count": 3, key: value}
+    own = {name: SHAPES[name] for name in list(SHAPES)[:4]}
+    file(files[0], header(entries, own))
+    with pytest.raises(ExplorerError, match="parts of big are not those of one model"):
+        gguf_file.read(files[2])
+
+
+def test_a_part_where_no_folder_is(tmp_path: Path) -> None:
+    with pytest.raises(ExplorerError, match=r"2 of the model's 2 parts are missing"):
+        gguf_file.read(tmp_path / "gone" / "m-00001-of-00002.gguf")
 
 
 def test_llama_cpp_finds_parts_in_small_letters_itself(tmp_path: Path) -> None:

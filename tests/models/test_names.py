@@ -7,14 +7,16 @@ import os
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from core.cli import cli
 from core.models import catalogue
 from core.models.spec import from_hf_folder
 from core.runs.resolve import resolve
 from core.types import Generate, Request, to_json
 from hardware.errors import ExplorerError
 from tests.models.test_weight_files import CONFIG, whole
-from tests.support.gguf_bytes import file, header
+from tests.support.gguf_bytes import LLAMA, file, header
 
 
 @pytest.fixture(autouse=True)
@@ -222,3 +224,165 @@ def test_links_that_lead_nowhere_and_things_that_are_no_files_are_called_so(mach
     assert told("org/dead (Hugging Face cache) was skipped: config.json in 0a is a link that leads nowhere.")
     with pytest.raises(ExplorerError, match=r"pipe\.gguf is neither a file nor a folder"):
         catalogue.find(str(tmp_path / "pipe.gguf"))
+
+
+# ---------------------------------------------------------------- as Ollama keeps and calls them
+
+
+@pytest.fixture
+def blobs(machine: Path) -> Path:
+    """Of Ollama, with a whole model called sha256-good."""
+    place = machine / ".ollama" / "models" / "blobs"
+    place.mkdir(parents=True)
+    file(place / "sha256-good", header())
+    return place
+
+
+def manifest(machine: Path, name: str, *layers: tuple[str, str], **more: object) -> Path:
+    """Of layers (kind, digest); name: registry/namespace/model/tag. more: of each layer."""
+    place = machine / ".ollama" / "models" / "manifests" / name
+    place.parent.mkdir(parents=True, exist_ok=True)
+    start = "application/vnd.ollama.image"
+    found = [{"mediaType": f"{start}.{kind}", "digest": f"sha256:{of}", **more} for kind, of in layers]
+    place.write_text(json.dumps({"schemaVersion": 2, "layers": found}))
+    return place
+
+
+@pytest.mark.parametrize(
+    ("place", "name"),
+    [
+        ("registry.ollama.ai/library/qwen3/0.6b", "qwen3:0.6b"),
+        ("registry.ollama.ai/me/qwen3/latest", "me/qwen3:latest"),
+        ("registry.company.com/team/qwen3/latest", "registry.company.com/team/qwen3:latest"),
+        ("registry.company.com/library/qwen3/latest", "registry.company.com/library/qwen3:latest"),
+        ("localhost:5000/library/qwen3/latest", "localhost:5000/library/qwen3:latest"),
+        ("hf.co/Qwen/Qwen3-0.6B-GGUF/Q8_0", "hf.co/Qwen/Qwen3-0.6B-GGUF:Q8_0"),
+        ("Registry.Ollama.AI/Library/qwen3/latest", "qwen3:latest"),
+    ],
+)
+def test_an_ollama_model_is_called_as_ollama_calls_it(place: str, name: str, machine: Path, blobs: Path) -> None:
+    """Name.DisplayShortest of Ollama: only its own registry is left out, and only there the namespace library."""
+    manifest(machine, place, ("model", "good"))
+    assert [e.label for e in catalogue.entries(refresh=True) if e.family == "local"] == [f"{name} (Ollama)"]
+
+
+def test_two_names_of_one_ollama_model_both_find_it(machine: Path, blobs: Path) -> None:
+    for tag in ("1b", "latest"):
+        manifest(machine, f"registry.ollama.ai/library/m/{tag}", ("model", "good"))
+    listed = [e for e in catalogue.entries(refresh=True) if e.family == "local"]
+    assert [e.id for e in listed] == ["ollama/m:1b"]
+    assert catalogue.find("ollama/m:latest") == catalogue.find("ollama/m:1b") == listed[0]
+    assert catalogue.find(str(blobs / "sha256-good")) == listed[0]
+    (blobs / "sha256-good").unlink()
+    with pytest.raises(ExplorerError, match="There is no model called 'ollama/m:latest'"):
+        catalogue.find("ollama/m:latest")
+
+
+def test_what_ollama_did_not_keep_whole_is_told(machine: Path, blobs: Path) -> None:
+    n = (blobs / "sha256-good").stat().st_size
+    (blobs / "sha256-cut").write_bytes((blobs / "sha256-good").read_bytes()[:-1000])
+    (blobs / "sha256-gone").symlink_to("nowhere")
+    library = "registry.ollama.ai/library"
+    manifest(machine, f"{library}/whole/latest", ("model", "good"), size=n)
+    manifest(machine, f"{library}/cut/latest", ("model", "cut"), size=n)
+    manifest(machine, f"{library}/many/latest", ("model", "good"), ("model", "cut"))
+    manifest(machine, f"{library}/gone/latest", ("model", "gone"))
+    manifest(machine, f"{library}/whole/.DS_Store")
+    assert [e.id for e in catalogue.entries(refresh=True) if e.family == "local"] == ["ollama/whole:latest"]
+    assert told("") == [
+        f"cut:latest (Ollama) was skipped: its file has {n - 1000:,} bytes instead of {n:,}.",
+        "gone:latest (Ollama) was skipped: its file is not among the blobs.",
+        "many:latest (Ollama) was skipped: its weights are in 2 files, whose names say no order.",
+    ]
+
+
+# ---------------------------------------------------------------- as the hub's library keeps them
+
+
+def snapshot(machine: Path, repo: str, revision: str = "0a") -> Path:
+    folder = machine / ".cache" / "huggingface" / "hub" / f"models--{repo.replace('/', '--')}" / "snapshots" / revision
+    folder.mkdir(parents=True)
+    return folder
+
+
+def test_a_gguf_whose_file_is_gone_is_a_link_that_leads_nowhere(machine: Path) -> None:
+    (snapshot(machine, "org/one") / "m.gguf").symlink_to("../../blobs/none")
+    parts = snapshot(machine, "org/two")
+    file(parts / "m-00001-of-00002.gguf", header({**LLAMA, "split.no": 0, "split.count": 2}))
+    (parts / "m-00002-of-00002.gguf").symlink_to("../../blobs/none")
+    catalogue.entries(refresh=True)
+    assert told("org/") == [
+        "org/one (Hugging Face cache) was skipped: m.gguf is a link that leads nowhere.",
+        "org/two (Hugging Face cache) was skipped: m-00002-of-00002.gguf is a link that leads nowhere.",
+    ]
+
+
+def test_a_revision_without_weights_does_not_hide_the_one_that_has_them(machine: Path) -> None:
+    for revision in ("old", "new"):
+        folder = snapshot(machine, "org/m", revision)
+        (folder / "config.json").write_text(json.dumps(CONFIG))
+    whole(folder.with_name("old"))
+    (folder.parents[1] / "refs").mkdir()
+    (folder.parents[1] / "refs" / "main").write_text("new")
+    assert not [e for e in catalogue.entries(refresh=True) if e.family == "hub"]
+    assert told("org/m") == [
+        "org/m (Hugging Face cache) was skipped: its current revision has no weights here, and old has."
+    ]
+    assert catalogue.find(str(folder.with_name("old"))).files == {"hf": str(folder.with_name("old"))}
+
+
+def test_a_tokenizer_that_was_fetched_alone_is_no_model_and_no_trouble(machine: Path) -> None:
+    folder = snapshot(machine, "org/m")
+    (folder / "config.json").write_text(json.dumps(CONFIG))
+    (folder / "tokenizer.json").write_text("{}")
+    assert not [e for e in catalogue.entries(refresh=True) if e.family == "hub"] and not told("org/m")
+
+
+def test_files_below_and_exports_are_found_in_a_repository(machine: Path) -> None:
+    below = snapshot(machine, "org/deep") / "quantized" / "Q8_0"
+    below.mkdir(parents=True)
+    file(below / "m.gguf", header())
+    for repo, name in (("org/onnx", "model.onnx"), ("org/web", "onnx/model_q4.onnx")):
+        folder = snapshot(machine, repo)
+        (folder / "config.json").write_text(json.dumps(CONFIG))
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(b"x")
+    hub = {e.id: e.files for e in catalogue.entries(refresh=True) if e.family == "hub"}
+    assert hub == {
+        "org/deep": {"gguf": str(below / "m.gguf")},
+        "org/onnx": {"onnx": str(folder.parents[2] / "models--org--onnx/snapshots/0a")},
+    }
+    assert told("org/web")[0].endswith(
+        "its weights as onnx/model_q4.onnx, and only a model.onnx beside config.json is read."
+    )
+
+
+@pytest.mark.parametrize("name", ["HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"])
+def test_the_caches_place_is_read_as_the_hubs_library_reads_it(
+    name: str, machine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file(snapshot(machine, "org/m") / "m.gguf", header())
+    monkeypatch.setenv("DISK", str(machine / ".cache"))
+    monkeypatch.setenv("HF_HOME", "/nowhere")
+    monkeypatch.setenv(name, "$DISK/huggingface/hub")
+    assert "org/m" in {e.id for e in catalogue.entries(refresh=True)}
+
+
+# ---------------------------------------------------------------- in a list
+
+
+@pytest.mark.parametrize("name", ["a\nb", "a\u202eb", "**a** [b](http://c) `d`", "<img src=x>", "$x$", "-x", "#1"])
+def test_a_name_of_strange_characters_is_one_line_of_every_list(name: str, tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    file(mine / f"{name.replace('/', ':')}.gguf", header())
+    (mine / f"{name.replace('/', ':')}-bad.gguf").write_bytes(b"no model of any kind, but words")
+    catalogue.add_folder(str(mine))
+    (entry,) = (e for e in catalogue.entries(refresh=True) if e.family == "local")
+    assert catalogue.find(entry.id) == entry and entry.label == name.replace("/", ":")
+    (trouble,) = (p for p in catalogue.problems() if str(mine) in p)
+    done = CliRunner().invoke(cli, ["models"])
+    lines = [line for line in done.stdout.splitlines() if line.startswith(entry.id[:1])]
+    shown = entry.id.replace("\n", "␊")
+    assert done.exit_code == 0 and any(line.startswith(f"{shown}  ") for line in lines), done.stdout
+    assert f"skipped: {trouble}" in done.stderr.splitlines()
