@@ -635,7 +635,7 @@ REFUSED: dict[Callable[[Path], Path], str] = {
     named_by("language_model."): r"language_model\.lm_head\.weight is to be called",
     integers_without_a_word: r"up_proj\.weight in own is stored in integers \(I8\), and config\.json does not say",
     scales_without_a_word: r"leaves 1 of their scales unread \(model\.layers\.0\.mlp\.up_proj\.weight_scale\)",
-    other_heads: r"do not fit its config\.json: blocks\.0\.attn\.k_proj has 2,048 numbers, and 4,096 by the",
+    other_heads: r"do not fit its config\.json: blocks\.0\.attn\.k_proj has 2,048 numbers, and 4,096 by what that says",
     of_class("LlamaForSequenceClassification"): "are a LlamaForSequenceClassification, which has no head that writes",
     of_class("LlamaModel"): "are a LlamaModel, which has no head that writes text",
     no_factor: r"PyTorch cannot open own: Missing required keys in `rope_parameters` .*'factor'",

@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
-import regex
-
 from core.models.precision.declaration import Rule
 from core.types import Embedding, Layer, Linear
 from hardware.errors import ExplorerError
@@ -56,6 +54,8 @@ def matcher(pattern: str) -> Callable[[str], bool]:
 
 
 def _regex(pattern: str) -> Callable[[str], bool]:
+    import regex  # a megabyte of every worker, for the few configurations that have expressions
+
     try:
         compiled = regex.compile(pattern)
     except regex.error as error:
