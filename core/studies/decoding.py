@@ -150,7 +150,7 @@ def decoding(model: str = "smollm2-135m") -> Benchmark:
         name=name_for("decoding", model),
         title=f"Many tokens per forward: {model} on text to SQL",
         model=model,
-        recipes=_RECIPES,
+        recipes=tuple(r for r in _RECIPES if r.id != "teacher-q8_0"),  # which only the claim needs
         configurations=(
             *_UNTRAINED,
             _way("draft", "Draft model alone, autoregressive"),
