@@ -27,7 +27,7 @@ import os, time, streamlit.testing.v1 as t
 from pages.ui.state import runner
 from core.types import Generate, Request
 at = t.AppTest.from_file("app.py", default_timeout=60).run()
-run_id = runner().start(Request(model="smollm2-135m", backend="fake", warmup=0, options={"delay_s": 0.02},
+run_id = runner().start(Request(model="smollm2-135m", backend="fake", warmup=0, live=True, options={"delay_s": 0.02},
                                 task=Generate(prompt="Hello", max_new_tokens=2000)))
 while not any(type(e).__name__ == "Step" for e in runner().store.open(run_id).events()):
     time.sleep(0.05)

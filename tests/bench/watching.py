@@ -6,6 +6,8 @@ timing passes, each in a fresh worker. While the command line runs, the browser 
 
 On a shared host two runs a minute apart differ by more than what is looked for. So a watched run is also compared with
 itself: of its timing passes, seconds apart, every second one goes with the server and the browser stopped (SIGSTOP).
+What server and browser take of the processor in the other passes is read beside it: a figure that the host's other
+guests do not move.
 """
 
 from __future__ import annotations
@@ -138,9 +140,10 @@ def _passes(server: Server, tabs: Sequence[Any], backend: str, n: int, way: str,
 
     Two passes for each, of which the second counts: in the first, who was stopped makes up for what it missed. The
     ratio is that of pairs in which neither was disturbed, as a run counts them; how many were stands beside it.
+    onlookers_cores: processor seconds per second of server and browser, over the passes that count for the app.
     """
     run = _begin(server, tabs, backend, n, way, repeats=4 * pairs)
-    stopped = _turns(run, [psutil.Process(server.process.pid), *_browsers()] if server.process else [])
+    stopped, cores = _turns(run, server)
     rates, disturbed = _rates(run), {n for n, found in verdicts(run.events()).items() if found.disturbed}
     sides: tuple[list[int], list[int]] = ([], [])
     for pair in zip(list(rates)[1::4], list(rates)[3::4], strict=False):
@@ -150,7 +153,7 @@ def _passes(server: Server, tabs: Sequence[Any], backend: str, n: int, way: str,
     return _row(
         [[rates[pair[i]] for pair in clean] for i in (0, 1)],
         [f"{len(disturbed & set(side))} of {len(side)} disturbed" for side in sides],
-    )
+    ) | {"onlookers_cores": cores}
 
 
 def _row(speeds: Sequence[Sequence[float]], told: Sequence[str]) -> dict[str, Any]:
@@ -161,42 +164,68 @@ def _row(speeds: Sequence[Sequence[float]], told: Sequence[str]) -> dict[str, An
     }  # fmt: skip
 
 
-def _turns(run: Run, onlookers: Sequence[psutil.Process]) -> dict[int, bool]:
-    """Whether the onlookers were stopped, by the number of each timing pass: two not, four, four not, and so on."""
+def _turns(run: Run, server: Server) -> tuple[dict[int, bool], float]:
+    """Whether the onlookers were stopped, by the number of each timing pass: two not, four, four not, and so on; and
+    the cores that they took in the second of each two in which they were not."""
     stopped: dict[int, bool] = {}
+    used_s = passed_s = processor_s = begun = 0.0
+    counts = False
+    try:
+        for event in _passes_of(run):
+            onlookers, timing = _onlookers(server), event["kind"] == "timing"
+            if counts and timing:  # what comes after the last of them is no timing pass's
+                used_s += _processor_s(onlookers) - processor_s
+                passed_s += time.monotonic() - begun
+            if timing:
+                k = len(stopped) // 2
+                stopped[event["number"]] = (k + k // 2) % 2 == 1
+            stop = timing and stopped[event["number"]]
+            counts = timing and not stop and len(stopped) % 2 == 0
+            _signal(onlookers, signal.SIGSTOP if stop else signal.SIGCONT)
+            processor_s, begun = _processor_s(onlookers), time.monotonic()
+    finally:
+        _signal(_onlookers(server), signal.SIGCONT)
+    return stopped, used_s / passed_s
+
+
+def _passes_of(run: Run) -> Iterator[dict[str, Any]]:
+    """Each pass of the run as it begins, until its end."""
     end, line, file = time.monotonic() + END_S, b"", run.path / "events.jsonl"
     while not file.exists() and time.monotonic() < end:
         time.sleep(TURN_S)
     with file.open("rb") as events:
-        try:
-            while time.monotonic() < end:
-                line += events.readline()
-                if not line.endswith(b"\n"):
-                    time.sleep(TURN_S)
-                    continue
-                event, line = json.loads(line), b""
-                if event["type"] in ("done", "failed"):
-                    return stopped
-                if event["type"] == "pass" and event["kind"] == "timing":
-                    k = len(stopped) // 2
-                    stopped[event["number"]] = (k + k // 2) % 2 == 1
-                    _signal(onlookers, signal.SIGSTOP if stopped[event["number"]] else signal.SIGCONT)
-                elif event["type"] == "pass":
-                    _signal(onlookers, signal.SIGCONT)
-        finally:
-            _signal(onlookers, signal.SIGCONT)
+        while time.monotonic() < end:
+            line += events.readline()
+            if not line.endswith(b"\n"):
+                time.sleep(TURN_S)
+                continue
+            event, line = json.loads(line), b""
+            if event["type"] in ("done", "failed"):
+                return
+            if event["type"] == "pass":
+                yield event
     sys.exit("The run did not end.")
+
+
+def _onlookers(server: Server) -> list[psutil.Process]:
+    """The server, and every process of the browser that this bench has started."""
+    own = [p for p in psutil.Process().children(recursive=True) if "chrom" in p.name()]
+    return [*([psutil.Process(server.process.pid)] if server.process else []), *own]
+
+
+def _processor_s(processes: Sequence[psutil.Process]) -> float:
+    """Processor time that they have taken, those left out that are gone."""
+    taken = 0.0
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            taken += sum(process.cpu_times()[:2])
+    return taken
 
 
 def _signal(processes: Sequence[psutil.Process], what: signal.Signals) -> None:
     for process in processes:
         with suppress(psutil.NoSuchProcess):
             process.send_signal(what)
-
-
-def _browsers() -> list[psutil.Process]:
-    """Every process of the browser that this bench has started."""
-    return [p for p in psutil.Process().children(recursive=True) if "chrom" in p.name()]
 
 
 def _rates(run: Run) -> dict[int, float]:
