@@ -75,7 +75,11 @@ def test_a_network_of_one_block_by_hand() -> None:
     inputs = 32 + 64 + 32 + 32 + 32 + 1024 + 32
     # beside them at the highest: embedding, norm, queries, turned queries, and values where the queries were
     # (64 each), keys, which turned take the norm's place; the logits (128) lie in the place of the mask
-    assert compute_bytes(from_config(config), Shape(n_tokens=2, n_outputs=2, n_cells=256)) == inputs + 5 * 64
+    spec = from_config(config)
+    assert compute_bytes(spec, Shape(n_tokens=2, n_outputs=2, n_cells=256)) == inputs + 5 * 64
+    # of keys and values in fp32 copies in fp16, of all places of three sequences, and the result where the keys were
+    floats = Shape(n_tokens=2, n_outputs=2, n_cells=256, n_sequences=3, floats=True)
+    assert compute_bytes(spec, floats) == inputs + 4 * 64 + 2 * (2 * 3 * 256 * 8)
 
 
 # ---------------------------------------------------------------- beside llama.cpp's log
@@ -101,7 +105,9 @@ SHAPES: list[tuple[dict[str, Any], int]] = [
     ({"n_ctx": 4096, "flash_attn": "off"}, 1),
     ({"n_ctx": 2048}, 4),
     ({"n_ctx": 32768}, 1),
+    ({"n_ctx": 131072}, 1),
     ({"n_ctx": 90}, 1),
+    ({"n_ctx": 2048, "kv_dtype": "f32"}, 2),
 ]
 QUANTIZED: tuple[dict[str, Any], int] = ({"n_ctx": 4096, "kv_dtype": "q8_0"}, 1)
 ODD_HEADS = ("phi-2",)  # of 80 elements, which no block of a quantized cache divides
@@ -122,6 +128,8 @@ SMALL: list[tuple[dict[str, Any], int]] = [
     ({"n_ctx": 4096}, 1),
     ({"n_ctx": 1024, "flash_attn": "off"}, 1),
     ({"n_ctx": 1024}, 3),
+    ({"n_ctx": 1024, "kv_dtype": "f32"}, 2),
+    ({"n_ctx": 1024, "kv_dtype": "f32", "flash_attn": "off"}, 2),
 ]
 WITHOUT_PRESET = [name for name in test_gguf_families.FILES if name != "rwkv7"]
 
@@ -135,6 +143,15 @@ def test_small_files_of_hybrid_families(architecture: str, tmp_path: Path) -> No
 def test_small_files_of_other_families(name: str, tmp_path: Path) -> None:
     architecture, values, tensors = test_spec.FILES[name]
     check(test_spec.write_gguf(tmp_path / "m.gguf", architecture, values, tensors), SMALL)
+
+
+def test_masks_lie_in_the_order_of_the_blocks_that_read_them_first(tmp_path: Path) -> None:
+    """Of gemma-3-27b at a long context: the mask of the windows comes first and goes last, so that the logits cannot
+    lie where both were. llama.cpp allocates 702 MB."""
+    file = Path(next(e for e in TEXT if e.id == "gemma-3-27b").files["config"])
+    path = llama_buffers.of_preset("gemma-3-27b", file, tmp_path)
+    check(path, [({"n_ctx": 131072}, 1)], 0.001)
+    assert round(told(from_gguf(path), Options(n_ctx=131072), 1)["compute"] / 1e6) == 702
 
 
 def test_a_context_beyond_a_table_of_positions_is_refused(tmp_path: Path) -> None:

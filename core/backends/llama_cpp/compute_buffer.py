@@ -39,7 +39,8 @@ ALIGNMENT = 32
 
 class Shape(Record):
     """What the graph is reserved for. n_tokens: of one forward, all sequences together. n_cells: places of a sequence
-    in the cache. rotates: keys, values and queries are rotated before they are rounded for a quantized cache."""
+    in the cache. rotates: keys, values and queries are rotated before they are rounded for a quantized cache. floats:
+    the cache is in fp32, of which flash attention reads a copy in fp16."""
 
     n_tokens: int
     n_outputs: int
@@ -47,6 +48,7 @@ class Shape(Record):
     n_sequences: int = 1
     flash: bool = True
     rotates: bool = False
+    floats: bool = False
 
 
 def compute_bytes(spec: ModelSpec, shape: Shape) -> int:
@@ -175,8 +177,8 @@ class _Graph:
         self._places: dict[bool, tuple[int, ...]] = {}
         if any(isinstance(x.op, Scan | Conv) for x in spec.layers):
             self._states = self._given(ID * shape.n_sequences)
-        windowed = {core.window is not None for core in cores}
-        for local in sorted(windowed):
+        self._windowed = any(core.window is not None for core in cores)
+        for local in dict.fromkeys(core.window is not None for core in cores):  # in the order of their first blocks
             keys, values = [self._given(PLACE * n)], max((x.n_kv_heads * x.v_dim for x in cores), default=0)
             if any(core.kv_width is None for core in cores):  # a latent is key and value in one
                 keys.append(self._given(PLACE * n * (1 if shape.flash else values)))  # in columns without it
@@ -310,7 +312,7 @@ class _Graph:
         }
         whole = self._projected(named.get("qkv_proj"))
         found: dict[str, int] = {}
-        for part in "q" if core.borrows else "qvk":
+        for part in "q" if core.borrows else "qkv" if self._windowed else "qvk":
             x = self._projected(named.get(f"{part}_proj"))
             if x is None and whole is None and part != "q":
                 continue  # a value that is its key, or the other way round
@@ -326,7 +328,7 @@ class _Graph:
             if self._shape.rotates:
                 x = self._wide(widths[part], x)
             found[part] = x
-        return self._scores(core, found, core.v_dim)
+        return self._scores(core, found)
 
     def _projected(self, layer: Layer | None) -> int | None:
         if layer is None:
@@ -354,21 +356,27 @@ class _Graph:
         latent = self._wide(rank, both)
         turned = self._wide(rope, both, self._positions)
         k = self._wide(rank + rope, latent, turned)
-        y = self._scores(core, {"q": q, "k": k}, rank)
+        y = self._scores(core, {"q": q, "k": k}, rank, rope)
         y = self._wide(core.n_heads * core.v_dim, y)
         return self._wide(core.n_heads * core.v_dim, y)
 
-    def _scores(self, core: Attention, found: dict[str, int], v_dim: int) -> int:
+    def _scores(self, core: Attention, found: dict[str, int], rank: int = 0, rope: int = 0) -> int:
+        """rank, rope: widths of a latent that is key and value in one, and of the positions behind it."""
         shape = self._shape
         local = core.window is not None
         places = self._places.get(local, ())
         stored = self._put(0, *(found[part] for part in "kv" if part in found), *places)
         mask = [self._masks[local]] if local in self._masks else []
+        heads, k_dim, v_dim = (1, rank + rope, rank) if rank else (core.n_kv_heads, core.qk_dim, core.v_dim)
+        cached = heads * shape.n_cells * shape.n_sequences
         d = core.n_heads * v_dim
         q = found["q"]
         if shape.flash:
-            y = self._wide(d, q, stored, *mask)
+            copies = [self._put(HALF * cached * width, stored) for width in (k_dim, v_dim)] if shape.floats else [stored]
+            y = self._wide(d, q, *copies, *mask)
         else:
+            if rank:  # its values lie as keys do, and are turned into columns
+                stored = self._put((FLOAT if shape.floats else HALF) * cached * v_dim, stored)
             n_bytes = FLOAT * core.n_heads * shape.n_cells * shape.n_tokens
             scores = self._put(n_bytes, q, stored)
             weights = self._put(n_bytes, scores, *mask, over=(scores,))

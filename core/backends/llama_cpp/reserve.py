@@ -50,7 +50,7 @@ def reserve(spec: ModelSpec, request: Request, options: Options, n_tokens: int) 
     def compute(n_tokens: int, n_outputs: int, n_cells: int) -> int:
         shape = Shape(
             n_tokens=_whole(n_tokens, batch), n_outputs=n_outputs, n_cells=n_cells, n_sequences=batch,
-            flash=options.flash_attn != "off", rotates=_rotates(spec, options),
+            flash=options.flash_attn != "off", rotates=_rotates(spec, options), floats=options.kv_dtype == "f32",
         )  # fmt: skip
         return compute_bytes(spec, shape)
 
