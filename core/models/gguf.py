@@ -69,6 +69,20 @@ _ALSO = (
     "nextn_predict_layers",
 )
 
+# whose heads llama.cpp rotates as a whole, and ends itself where a file says otherwise (GGML_ASSERT in its graphs)
+_ROTATES_WHOLE = frozenset(
+    (
+        "apertus", "arcee", "arctic", "baichuan", "chameleon", "codeshell", "cogvlm", "cohere2moe", "dbrx", "deci",
+        "deepseek", "dots1", "dream", "ernie4_5", "ernie4_5-moe", "exaone", "exaone-moe", "exaone4", "falcon",
+        "granite", "granite_swa", "granitemoe", "graniteswitch", "grok", "grovemoe", "hunyuan-dense", "hunyuan-moe",
+        "hunyuan_vl", "hy_v3", "internlm2", "jais2", "llada", "llada-moe", "llama", "llama-embed", "llama4",
+        "maincoder", "mellum", "minicpm", "mistral3", "olmo", "olmo2", "olmoe", "orion", "paddleocr",
+        "pangu-embedded", "plamo", "pockettts", "qwen2", "qwen2moe", "qwen2vl", "qwen3", "qwen3moe", "qwen3tts",
+        "qwen3vl", "qwen3vlmoe", "rnd1", "seed_oss", "smallthinker", "smollm3", "starcoder2", "talkie", "xverse",
+    )
+)  # fmt: skip
+_NOT_RUN = "llama.cpp cannot run it: choose another conversion of the model."
+
 _BLOCK = re.compile(r"^blk\.(\d+)\.")
 
 # beginnings of names -> what the tensors are for; no text token touches them
@@ -87,11 +101,13 @@ def gguf_config(file: GgufFile) -> tuple[dict[str, Any], str]:
         if (tokens := file.metadata.get("tokenizer.ggml.tokens")) and len(tokens) != rows:
             raise _contradiction(file, f"{len(tokens):,} tokens", f"has a table of {rows:,}")
     _heads(config)
+    _check_rotation(file, values)
     config["tie_word_embeddings"] = "output.weight" not in shapes
     config["attention_bias"] = "blk.0.attn_q.bias" in shapes or "blk.0.attn_qkv.bias" in shapes
     config["fused_qkv"] = "blk.0.attn_qkv.weight" in shapes  # of phi and bert, which transformers keeps apart
     config["mlp_bias"] = "blk.0.ffn_up.bias" in shapes
     _windows(config, values, architecture)
+    _check_windows(file, config)
     refine = _REFINE.get(architecture)
     if refine:
         refine(config, shapes, values)
@@ -160,8 +176,33 @@ def gguf_values(file: GgufFile) -> dict[str, Any]:
     return values
 
 
-def _contradiction(file: GgufFile, says: str, but: str) -> ExplorerError:
-    return ExplorerError(f"{file.paths[0].name} says {says}, but {but}.", "Download or copy the file again.")
+def _check_rotation(file: GgufFile, values: dict[str, Any]) -> None:
+    """Raises ExplorerError for heads of which llama.cpp does not rotate so many numbers."""
+    key = "rope.dimension_count"
+    rotated, heads = values.get(key), values.get("attention.head_count")
+    first = heads[0] if isinstance(heads, list) and heads else heads
+    width = values.get("attention.key_length", values.get("embedding_length", 0) // (first or 1))
+    if rotated is None or not first or not width:
+        return
+    whole = file.architecture in _ROTATES_WHOLE
+    if rotated != width if whole else rotated > width or rotated % 2:
+        how = f"which {file.architecture} rotates as a whole" if whole else "which rotate in pairs"
+        says = f"that a head rotates {rotated:,} numbers ('{file.architecture}.{key}')"
+        raise _contradiction(file, says, f"a head has {width:,}, {how}", _NOT_RUN)
+
+
+def _check_windows(file: GgufFile, config: dict[str, Any]) -> None:
+    """Raises ExplorerError for a window that none of a family's blocks sees: llama.cpp takes it that one does."""
+    kinds = config.get("layer_types")
+    if file.architecture in _WINDOWED and kinds and "sliding_attention" not in kinds:
+        says = f"that blocks see a window of {config['sliding_window']:,} tokens"
+        raise _contradiction(file, says, "that none of them does", _NOT_RUN)
+
+
+def _contradiction(
+    file: GgufFile, says: str, but: str, hint: str = "Download or copy the file again."
+) -> ExplorerError:
+    return ExplorerError(f"{file.paths[0].name} says {says}, but {but}.", hint)
 
 
 def _one(value: Any) -> Any:
@@ -188,6 +229,10 @@ _PERIODS = {
     **{"gemma3n": 5, "gemma3": 6, "gemma-embedding": 6, "plamo3": 8},
 }
 _PERIODS_FROM_THE_FIRST = {"modern-bert": 3, "cohere2moe": 4, "laguna": 4, "smallthinker": 4}
+# and those that list in every file which blocks see a window
+_WINDOWED = frozenset(
+    (*_PERIODS, *_PERIODS_FROM_THE_FIRST, "dots3note", "gemma4", "granite_swa", "maple", "mimo2", "spark2_5", "step35")
+)
 _SEEN = {"gemma2": 4096, "llama4": 8192}  # tokens that a block sees where no key says it
 
 

@@ -17,6 +17,7 @@ import struct
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,7 @@ NO_MODEL = {
     "mmproj": "a projector (vision or audio)",
 }
 _FIRST = 4096  # bytes in which the file's own kind stands, which writers put among the first entries
+_MOST_ENTRIES = 64 << 20  # bytes of entries among which a part's number is looked for; writers may put it last
 
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
@@ -229,6 +231,34 @@ def split_stem(stem: str) -> str:
     """The name without the part number."""
     match = _SPLIT.match(stem)
     return match["stem"] if match else stem
+
+
+def part_of(path: Path) -> tuple[int, int]:
+    """Which part of a model a file is by its header, counted from 1, and of how many; (1, 1) for a whole model.
+
+    Quick enough for listing: no other entry is read. (1, 1), too, for a file that cannot be read.
+    """
+    try:
+        return _part(path, path.stat().st_mtime_ns)
+    except (OSError, ValueError, struct.error):  # told when it is opened
+        return 1, 1
+
+
+@lru_cache(maxsize=512)
+def _part(path: Path, changed_ns: int) -> tuple[int, int]:
+    """changed_ns: when the file was, so that it is looked into once."""
+    with path.open("rb") as f, mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        first = data.find(b"\0blk.0.", 0, _MOST_ENTRIES)  # the name of a tensor: all entries are before it
+        end = first if first >= 0 else _MOST_ENTRIES
+
+        def number(key: bytes) -> int:
+            entry = struct.pack("<Q", len(key)) + key
+            at = data.find(entry, 0, end) + len(entry)
+            code = _SCALARS.get(struct.unpack_from("<I", data, at)[0], "") if at >= len(entry) else ""
+            return int(struct.unpack_from("<" + code, data, at + 4)[0]) if code in ("B", "H", "I", "Q") else 0
+
+        count = number(b"split.count")
+        return (number(b"split.no") + 1, count) if count > 1 else (1, 1)
 
 
 def check_parts(path: Path) -> None:

@@ -398,6 +398,49 @@ def test_an_entry_of_another_type_is_told_by_its_name(tmp_path: Path) -> None:
     assert found["message"] == "m.gguf stores 'llama.rope.freq_base' as u32, and llama.cpp reads it only as f32."
 
 
+ENDS = {  # what llama.cpp ends its process at
+    "half of a head rotated": (
+        "qwen2",
+        {"rope.dimension_count": 8},
+        "that a head rotates 8 numbers ('qwen2.rope.dimension_count'), but a head has 16, which qwen2 rotates as a whole",
+    ),
+    "half of a head of its own width": (
+        "qwen3",
+        {"rope.dimension_count": 16},
+        "that a head rotates 16 numbers ('qwen3.rope.dimension_count'), but a head has 32, which qwen3 rotates as a "
+        "whole",
+    ),
+    "more than a head has": (
+        "gemma3",
+        {"rope.dimension_count": 64},
+        "that a head rotates 64 numbers ('gemma3.rope.dimension_count'), but a head has 32, which rotate in pairs",
+    ),
+    "an odd number": (
+        "gemma2",
+        {"rope.dimension_count": 7},
+        "that a head rotates 7 numbers ('gemma2.rope.dimension_count'), but a head has 32, which rotate in pairs",
+    ),
+    "a window and a period of one": (
+        "gemma3",
+        {"attention.sliding_window_pattern": 1},
+        "that blocks see a window of 8 tokens, but that none of them does",
+    ),
+    "a window and a list of none": (
+        "gemma3",
+        {"attention.sliding_window_pattern": [False] * 7},
+        "that blocks see a window of 8 tokens, but that none of them does",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ENDS)
+def test_what_llama_cpp_ends_itself_at_is_refused_before(name: str, tmp_path: Path) -> None:
+    arch, entries, words = ENDS[name]
+    found = answer("llama_cpp", with_header(tmp_path, arch, entries))
+    hint = "llama.cpp cannot run it: choose another conversion of the model."
+    assert (found.get("message"), found.get("hint")) == (f"m.gguf says {words}.", hint)
+
+
 def test_an_engine_that_ends_itself_is_no_reason_to_run_again() -> None:
     message, hint = explained(-signal.SIGABRT, "llama_cpp")
     assert message.startswith("llama.cpp ended itself") and "another backend" in hint

@@ -300,6 +300,20 @@ def test_a_renamed_part_is_explained(tmp_path: Path) -> None:
         gguf_file.read(files[0])
 
 
+def test_a_part_is_known_by_its_header_alone(tmp_path: Path) -> None:
+    """Its number stands before all other entries or behind them; a token of that name is none."""
+    parts = split(tmp_path)
+    files = [part.rename(tmp_path / f"sha256-{i}") for i, part in enumerate(parts)]
+    assert [gguf_file.part_of(one) for one in files] == [(1, 3), (2, 3), (3, 3)]
+    first = {"split.no": 1, "split.count": 2, **LLAMA}
+    assert gguf_file.part_of(file(tmp_path / "a", header(first))) == (2, 2)
+    word = {**LLAMA, "tokenizer.ggml.tokens": ["split.count", "split.no", "c", "d"]}
+    assert gguf_file.part_of(file(tmp_path / "b", header(word))) == (1, 1)
+    assert gguf_file.part_of(file(tmp_path / "c", header({**LLAMA, "split.no": 0, "split.count": 1}))) == (1, 1)
+    assert gguf_file.part_of(file(tmp_path / "d", header({**LLAMA, "split.count": "3"}))) == (1, 1)
+    assert gguf_file.part_of(file(tmp_path / "e", b"", 0)) == gguf_file.part_of(tmp_path / "none") == (1, 1)
+
+
 def test_a_whole_model_that_is_named_as_a_part(tmp_path: Path) -> None:
     path = file(tmp_path / "m-00001-of-00002.gguf", header())
     with pytest.raises(ExplorerError, match="its header says that it is a whole model") as said:

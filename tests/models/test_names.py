@@ -15,6 +15,7 @@ from core.models.spec import from_hf_folder
 from core.runs.resolve import resolve
 from core.types import Generate, Request, to_json
 from hardware.errors import ExplorerError
+from tests.models.test_gguf_file import split
 from tests.models.test_weight_files import CONFIG, whole
 from tests.support.gguf_bytes import LLAMA, file, header
 
@@ -288,11 +289,17 @@ def test_what_ollama_did_not_keep_whole_is_told(machine: Path, blobs: Path) -> N
     manifest(machine, f"{library}/many/latest", ("model", "good"), ("model", "cut"))
     manifest(machine, f"{library}/gone/latest", ("model", "gone"))
     manifest(machine, f"{library}/whole/.DS_Store")
+    for i, part in enumerate(split(machine)):
+        part.rename(blobs / f"sha256-part{i}")
+        manifest(machine, f"{library}/part/{i}", ("model", f"part{i}"))
     assert [e.id for e in catalogue.entries(refresh=True) if e.family == "local"] == ["ollama/whole:latest"]
     assert told("") == [
         f"cut:latest (Ollama) was skipped: its file has {n - 1000:,} bytes instead of {n:,}.",
         "gone:latest (Ollama) was skipped: its file is not among the blobs.",
         "many:latest (Ollama) was skipped: its weights are in 2 files, whose names say no order.",
+        "part:0 (Ollama) was skipped: its file is part 1 of 3 of a split model, without the others.",
+        "part:1 (Ollama) was skipped: its file is part 2 of 3 of a split model, without the others.",
+        "part:2 (Ollama) was skipped: its file is part 3 of 3 of a split model, without the others.",
     ]
 
 
