@@ -63,6 +63,8 @@ _PER_BLOCK = ("feed_forward_length", "attention.head_count", "attention.head_cou
 
 # what the functions below read besides
 _ALSO = (
+    "expert_group_count",
+    "expert_group_used_count",
     "attention.key_length_mla",
     "attention.value_length",
     "attention.value_length_mla",
@@ -163,6 +165,7 @@ def gguf_values(file: GgufFile) -> dict[str, Any]:
     n_experts, n_used = values.get("expert_count", 0), values.get("expert_used_count", 0)
     if isinstance(n_used, int) and not min(n_experts, 1) <= n_used <= n_experts:
         raise _contradiction(file, f"that a token uses {n_used:,} experts", f"that there are {n_experts:,}")
+    _check_groups(file, values)
     extra = values.get("nextn_predict_layers") or 0
     if extra and extra >= n_blocks:
         raise _contradiction(
@@ -174,6 +177,17 @@ def gguf_values(file: GgufFile) -> dict[str, Any]:
             {k: v[:-extra] for k, v in values.items() if k in (*_PER_BLOCK, _PATTERN) and isinstance(v, list)}
         )
     return values
+
+
+def _check_groups(file: GgufFile, values: dict[str, Any]) -> None:
+    """Raises ExplorerError for experts that are not in as many equal groups as the file says."""
+    n_experts, n, n_used = (values.get(f"expert_{key}", 0) for key in ("count", "group_count", "group_used_count"))
+    if n and (n >= n_experts or n_experts % n):
+        raise _contradiction(file, f"that its experts are in {n:,} groups", f"that there are {n_experts:,}", _NOT_RUN)
+    if n > 1 and not 0 < n_used < n:
+        raise _contradiction(
+            file, f"that a token chooses {n_used:,} of {n:,} groups of experts", "that is no choice", _NOT_RUN
+        )
 
 
 def _check_rotation(file: GgufFile, values: dict[str, Any]) -> None:

@@ -310,9 +310,8 @@ def _manifest(manifest: Path, blobs: Path, name: str, troubles: list[str]) -> It
             return
         part, n_parts = gguf_file.part_of(blob)
         if n_parts > 1:
-            troubles.append(
-                f"{name} (Ollama) was skipped: its file is part {part} of {n_parts} of a split model, without the others."
-            )
+            what = f"part {part} of {n_parts} of a split model, without the others"
+            troubles.append(f"{name} (Ollama) was skipped: its file is {what}.")
             return
         note = "Its adapter (LoRA) is left out: this is the base model alone." if "adapter" in kinds else ""
         yield from _try(blob, f"ollama/{name}", "local", troubles, f"{name} (Ollama)", note)

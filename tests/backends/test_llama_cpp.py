@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -83,6 +84,13 @@ def test_unknown_architecture_is_named(tiny: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.gguf"
     other.write_bytes(tiny.read_bytes().replace(b"llama", b"llamb"))
     assert "'llamb'" in refused(other, tiny).message
+
+
+def test_more_blocks_than_llama_cpp_has_room_for_are_refused(tiny: Path) -> None:
+    """It ends its process there."""
+    deep = msgspec.structs.replace(specs.read(str(tiny), "gguf"), n_blocks=513, name="deep")
+    with pytest.raises(ExplorerError, match="runs models of at most 512 blocks, and deep has 513"):
+        plugin.open(str(tiny), deep, Request(model="x", backend="llama_cpp"), quiet)
 
 
 def test_encoder_is_refused(tiny: Path) -> None:

@@ -402,7 +402,8 @@ ENDS = {  # what llama.cpp ends its process at
     "half of a head rotated": (
         "qwen2",
         {"rope.dimension_count": 8},
-        "that a head rotates 8 numbers ('qwen2.rope.dimension_count'), but a head has 16, which qwen2 rotates as a whole",
+        "that a head rotates 8 numbers ('qwen2.rope.dimension_count'), but a head has 16, which qwen2 rotates as a "
+        "whole",
     ),
     "half of a head of its own width": (
         "qwen3",

@@ -100,6 +100,27 @@ FAULTS: dict[str, tuple[Callable[[], bytes], str]] = {
         lambda: with_(llama__expert_count=4, llama__expert_used_count=0),
         "says that a token uses 0 experts, but that there are 4",
     ),
+    "groups that experts do not fill": (
+        lambda: with_(llama__expert_count=6, llama__expert_used_count=2, llama__expert_group_count=4),
+        "says that its experts are in 4 groups, but that there are 6",
+    ),
+    "groups of no experts": (
+        lambda: with_(llama__expert_group_count=1),
+        "says that its experts are in 1 groups, but that there are 0",
+    ),
+    "all groups chosen": (
+        lambda: with_(
+            llama__expert_count=8,
+            llama__expert_used_count=2,
+            llama__expert_group_count=4,
+            llama__expert_group_used_count=4,
+        ),
+        "says that a token chooses 4 of 4 groups of experts, but that is no choice",
+    ),
+    "half of a head rotated": (
+        lambda: with_(llama__rope__dimension_count=2),
+        r"a head rotates 2 numbers \('llama.rope.dimension_count'\), but a head has 4, which llama rotates as a",
+    ),
     "a token twice": (
         lambda: with_(tokenizer__ggml__tokens=["a", "b", "a", ""]),
         r"'tokenizer\.ggml\.tokens' has two tokens that are 'a'",

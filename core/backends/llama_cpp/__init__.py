@@ -76,6 +76,7 @@ class LlamaCpp:
         options = settings(llama_options.Options, request.options, self.label)
         llama_options.check_cache(options, spec)
         llama_options.check_state(spec)
+        llama_options.check_size(spec)
         return options
 
     def _session(self, model: Any, spec: ModelSpec, request: Request, options: llama_options.Options) -> LlamaSession:

@@ -372,16 +372,19 @@ class _Graph:
         d = core.n_heads * v_dim
         q = found["q"]
         if shape.flash:
-            copies = [self._put(HALF * cached * width, stored) for width in (k_dim, v_dim)] if shape.floats else [stored]
-            y = self._wide(d, q, *copies, *mask)
+            read = [stored]
+            if shape.floats:
+                read = [self._put(HALF * cached * width, stored) for width in (k_dim, v_dim)]
+            y = self._wide(d, q, *read, *mask)
         else:
-            if rank:  # its values lie as keys do, and are turned into columns
-                stored = self._put((FLOAT if shape.floats else HALF) * cached * v_dim, stored)
+            values = stored
+            if rank:  # a latent's values lie as its keys do, and are turned into columns
+                values = self._put((FLOAT if shape.floats else HALF) * cached * v_dim, stored)
             n_bytes = FLOAT * core.n_heads * shape.n_cells * shape.n_tokens
             scores = self._put(n_bytes, q, stored)
             weights = self._put(n_bytes, scores, *mask, over=(scores,))
-            y = self._wide(d, weights, stored)
-            y = self._wide(d, y)
+            y = self._wide(d, weights, values)
+            y = y if rank else self._wide(d, y)
         return self._wide(d, y) if shape.rotates else y
 
     # ---------------------------------------------------------------- recurrences

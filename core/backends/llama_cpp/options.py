@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from core.types import Attention, ModelSpec, Record, Scan
+from core.types import Attention, Linear, ModelSpec, Record, Scan
 from hardware.errors import ExplorerError
 
 N_BATCH = 512  # tokens per llama_decode; longer prompts run in chunks
@@ -16,6 +16,7 @@ CacheType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"
 CACHE_TYPES = {"f32": 0, "f16": 1, "bf16": 30, "q8_0": 8, "q5_1": 7, "q5_0": 6, "q4_1": 3, "q4_0": 2, "iq4_nl": 20}
 CACHE_BLOCK = 32  # elements in a block of the quantized types
 STATE_STEP = 64  # GGML_F32_STEP of the widest processors (AVX-512)
+MOST_BLOCKS, MOST_EXPERTS = 512, 1024  # LLAMA_MAX_LAYERS, LLAMA_MAX_EXPERTS
 FLASH_ATTENTION = {"auto": -1, "off": 0, "on": 1}  # llama_flash_attn_type
 READ, MAP = 0, 1  # llama_load_mode
 
@@ -70,6 +71,17 @@ def check_state(spec: ModelSpec) -> None:
             f"{odd[0]}.",
             "Choose another backend or another model.",
         )
+
+
+def check_size(spec: ModelSpec) -> None:
+    """Raises ExplorerError for more blocks or experts than llama.cpp has room for: it would end itself."""
+    experts = max((x.op.n_experts for x in spec.layers if isinstance(x.op, Linear)), default=0)
+    for n, most, what in ((spec.n_blocks, MOST_BLOCKS, "blocks"), (experts, MOST_EXPERTS, "experts")):
+        if n > most:
+            raise ExplorerError(
+                f"llama.cpp runs models of at most {most:,} {what}, and {spec.name} has {n:,}.",
+                "Choose another backend or another model.",
+            )
 
 
 def model_params(options: Options) -> Any:
