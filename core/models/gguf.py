@@ -183,7 +183,7 @@ def _check_groups(file: GgufFile, values: dict[str, Any]) -> None:
     """Raises ExplorerError for experts that are not in as many equal groups as the file says."""
     n_experts, n, n_used = (values.get(f"expert_{key}", 0) for key in ("count", "group_count", "group_used_count"))
     if n and (n >= n_experts or n_experts % n):
-        raise _contradiction(file, f"that its experts are in {n:,} groups", f"that there are {n_experts:,}", _NOT_RUN)
+        raise _contradiction(file, f"an 'expert_group_count' of {n:,}", f"has {n_experts:,} experts", _NOT_RUN)
     if n > 1 and not 0 < n_used < n:
         raise _contradiction(
             file, f"that a token chooses {n_used:,} of {n:,} groups of experts", "that is no choice", _NOT_RUN

@@ -102,11 +102,11 @@ FAULTS: dict[str, tuple[Callable[[], bytes], str]] = {
     ),
     "groups that experts do not fill": (
         lambda: with_(llama__expert_count=6, llama__expert_used_count=2, llama__expert_group_count=4),
-        "says that its experts are in 4 groups, but that there are 6",
+        "says an 'expert_group_count' of 4, but has 6 experts",
     ),
     "groups of no experts": (
         lambda: with_(llama__expert_group_count=1),
-        "says that its experts are in 1 groups, but that there are 0",
+        "says an 'expert_group_count' of 1, but has 0 experts",
     ),
     "all groups chosen": (
         lambda: with_(
