@@ -35,13 +35,15 @@ def started_s(pid: int) -> float:
 
     Raises psutil.NoSuchProcess, for a process that has ended and was not waited for, too.
     """
-    process = psutil.Process(pid)
-    if process.status() == psutil.STATUS_ZOMBIE:
-        raise psutil.NoSuchProcess(pid)
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+    except OSError:  # another system, or nobody of that number
+        process = psutil.Process(pid)
+        if process.status() == psutil.STATUS_ZOMBIE:
+            raise psutil.NoSuchProcess(pid) from None
         return float(process.create_time())
+    if fields[0] == b"Z":
+        raise psutil.NoSuchProcess(pid)
     return int(fields[19]) / os.sysconf("SC_CLK_TCK")  # the 22nd field of proc(5), counted from the state
 
 
