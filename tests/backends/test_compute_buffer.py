@@ -111,7 +111,6 @@ SHAPES: list[tuple[dict[str, Any], int]] = [
 ]
 QUANTIZED: tuple[dict[str, Any], int] = ({"n_ctx": 4096, "kv_dtype": "q8_0"}, 1)
 ODD_HEADS = ("phi-2",)  # of 80 elements, which no block of a quantized cache divides
-LOOSE = {"deepseek-v2-lite": 0.15}  # a hole more than llama.cpp leaves, where the mask is small
 SCALED = {"granite-3.0-1b-a400m"}  # llama.cpp aborts on its file without weights; a small one is below
 TEXT = [e for e in presets() if e.id not in NOT_IN_LLAMA_CPP | SCALED and "bert" not in e.id]
 
@@ -120,7 +119,7 @@ TEXT = [e for e in presets() if e.id not in NOT_IN_LLAMA_CPP | SCALED and "bert"
 def test_every_preset_at_its_full_size(preset: str, tmp_path: Path) -> None:
     file = Path(next(e for e in TEXT if e.id == preset).files["config"])
     shapes = SHAPES if preset in ODD_HEADS else [*SHAPES, QUANTIZED]
-    check(llama_buffers.of_preset(preset, file, tmp_path), shapes, LOOSE.get(preset, CLOSE))
+    check(llama_buffers.of_preset(preset, file, tmp_path), shapes)
 
 
 SMALL: list[tuple[dict[str, Any], int]] = [

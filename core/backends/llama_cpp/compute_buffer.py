@@ -258,6 +258,8 @@ class _Graph:
                 if reads:
                     self._normed[made] = reads[0]
             case Elementwise() if layer.name.endswith("experts.combine"):
+                if len(reads) > 1:  # what each expert gives is weighted in its place, which lets go of the weights
+                    reads = [self._wide(self._width[reads[0]], *reads, over=reads[:1])]
                 made = self._wide(self._spec.d_model if op.n_inputs > 1 else op.d, *reads)
             case Elementwise():
                 alike = op.n_inputs > 1 and layer.name.endswith(".act")  # a gate's product has a place of its own
