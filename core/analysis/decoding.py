@@ -235,8 +235,8 @@ class Beside(Record, omit_defaults=False):
     """A way to decode beside autoregressive decoding of the same model and prompt, measured in interleaved pairs.
 
     speedup: its tokens per second over the other's. guesses: how its guesses fared; None where it decoded nothing.
-    predicted: the speed-up by v(n); None where that is not known, or not all that it costs: a draft model's forwards
-    are not in it. differs: as first_divergence.
+    predicted: the speed-up by v(n); None where that is not known, or does not tell what a step costs: of a draft
+    model's forwards, and of forwards that leave blocks out. differs: as first_divergence.
     """
 
     speedup: Ratio
@@ -252,7 +252,8 @@ def beside(
     one pair in that order. cost: of a forward of n tokens, where it was measured."""
     guesses, fed = acceptance(rival), mean_input(rival)
     predicted = None
-    if guesses and fed and cost and not guesses.n_draft:
+    whole = all(s.counts.depth is None for s in rival)
+    if guesses and fed and cost and whole and not guesses.n_draft:
         predicted = predicted_speedup(guesses.tokens_per_forward, fed, cost)
     return Beside(
         speedup=paired_ratio([a for a, _ in tpot_s], [b for _, b in tpot_s]),

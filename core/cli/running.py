@@ -181,6 +181,7 @@ def summary(result: Result) -> str:
             f"decode      {number(result.tok_per_s, 'tok/s')}",
             f"per forward {number(result.tokens_per_forward, 'tokens')}",
             f"prefill     {number(result.prefill_tok_per_s, 'tok/s')}",
+            *([] if result.batch_filled is None else [f"batch       {result.batch}, {result.batch_filled:.0%} full"]),
             *[f"option      {name}={value}" for name, value in result.options.items()],
             *_wrapped(result),
             f"peak memory {number(result.peak_memory_bytes, 'MB', 1e-6)}",

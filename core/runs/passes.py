@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from core.analysis.disturbance import LOST, Verdict, drift, judge, times_as_long, unrest
+from core.runs.stretch import one_each
 from core.types import Disturbance, Done, Event, Failed, Item, Pass, Step, Unrest
 
 
@@ -20,28 +21,18 @@ class Headline(NamedTuple):
     unrest: Unrest | None = None
 
 
-def headline(events: Sequence[Event]) -> Headline:
-    """Of the events of one attempt, which begins with its last Loaded.
-
-    While the first timing pass of a watched run is going, the live pass still speaks. In other runs a pass counts that
-    is still going. An evaluation that times its answers, which differ in length, is judged by what the system counted.
-    """
-    passes = [e for e in events if isinstance(e, Pass)]
-    steps: dict[int, list[Step]] = {p.number: [] for p in passes}
-    for event in events:
-        if isinstance(event, Step):
-            steps.setdefault(event.pass_no, []).append(event)
-    equal_s = {n: _equal_s(own) for n, own in steps.items()}
-    return chosen(passes, steps, equal_s, [e for e in events if not isinstance(e, Step)])
-
-
 def chosen(
     passes: Sequence[Pass],
     steps: Mapping[int, Sequence[Step]],
     equal_s: Mapping[int, Sequence[float]],
     others: Sequence[Event],
 ) -> Headline:
-    """The same, of events that are sorted already. steps, equal_s: of each pass, see verdict; others: all the rest."""
+    """Of the events of one attempt, which begins with its last Loaded. steps, equal_s: of each pass, see verdict;
+    others: all the rest.
+
+    While the first timing pass of a watched run is going, the live pass still speaks. In other runs a pass counts that
+    is still going. An evaluation that times its answers, which differ in length, is judged by what the system counted.
+    """
     readings: dict[int | None, Disturbance] = {e.pass_no: e for e in others if isinstance(e, Disturbance)}
     over = any(isinstance(e, Done | Failed) for e in others)
     live = [p.number for p in passes if p.kind == "live"]
@@ -99,11 +90,7 @@ def verdict(
 
 
 def _equal_s(steps: Sequence[Step]) -> list[float]:
-    return [
-        s.seconds
-        for s in steps
-        if s.phase == "decode" and s.counts.forwards == s.counts.inputs == 1 and s.counts.tokens == s.counts.sequences
-    ]
+    return [s.seconds for s in steps if s.phase == "decode" and one_each(s.counts)]
 
 
 def _same(one: Step, other: Step) -> bool:

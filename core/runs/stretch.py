@@ -6,6 +6,11 @@ from core.types import Counts, Forwards, Step
 from core.types.counts import Joining
 
 
+def one_each(counts: Counts) -> bool:
+    """Whether one forward of one token gave one to every sequence, as all steps of a plain decoding do."""
+    return counts.forwards == counts.inputs == 1 and counts.tokens == counts.sequences
+
+
 class Stretch:
     """n: tokens of each sequence; equal_s: seconds of the steps that decode one token by one forward."""
 
@@ -58,7 +63,7 @@ class Stretch:
         else:
             self._deep += counts.depth * forwards
             self.cut = True
-        if forwards == counts.inputs == 1 and tokens == sequences:
+        if one_each(counts):
             self.equal_s.append(seconds)
         for ran in step.ran:
             self._ran.add(ran)

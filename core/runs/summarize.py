@@ -66,7 +66,7 @@ def summarize(run_id: str, run: Recording, status: RunStatus) -> Result:
     served, items = _served(run), run.all(Item)
     n_prompt, n_read = _prompt_tokens(loaded, served)
     ttft, tpot = _latencies(timing, decoding, items)
-    phases, asked = _phases(run), _asked(run)
+    phases, asked = _phases(run, n_read), _asked(run)
     counts = _decoded(decoding, items)
     return Result(
         run_id=run_id,
@@ -103,7 +103,7 @@ def summarize(run_id: str, run: Recording, status: RunStatus) -> Result:
         error=failed.message if failed else None,
         hint=failed.hint if failed else None,
         counts=run.all(Counted),
-        energy=_energy(run),
+        energy=_energy(run, n_read),
         tokens_per_forward=counts.per_sequence / counts.forwards if counts.forwards else None,
         forward_cost=run.last(ForwardCost),
         task=TASKS[type(request.task)],
@@ -212,7 +212,7 @@ def _decoded(decoding: Sequence[Stretch], items: Sequence[Item]) -> Counts:
     return msgspec.structs.replace(made, tokens=round(sum(d.n for d in decoding)), sequences=1)
 
 
-def _phases(run: Recording) -> tuple[PhaseResult, ...]:
+def _phases(run: Recording, n_read: int | None) -> tuple[PhaseResult, ...]:
     if run.loaded is None:
         return ()
     found = []
@@ -222,7 +222,7 @@ def _phases(run: Recording) -> tuple[PhaseResult, ...]:
             continue
         last, forwards = run.stretch(numbers[-1], phase), run.ran(numbers[-1], phase)
         seconds = statistics.median(run.stretch(n, phase).seconds for n in numbers)
-        n_tokens = _n_tokens(run, phase, last)
+        n_tokens = _n_tokens(run, phase, last, n_read)
         own, parts = total(_worked(run.loaded, forwards, OWN)), _parts(run.loaded, forwards)
         found.append(
             PhaseResult(
@@ -239,9 +239,16 @@ def _phases(run: Recording) -> tuple[PhaseResult, ...]:
     return tuple(found)
 
 
-def _n_tokens(run: Recording, phase: PhaseKey, steps: Stretch) -> int:
-    """Of all sequences: read in prefill, made in decode."""
-    return steps.tokens if phase == "decode" else run.request.batch * steps.inputs
+def _n_tokens(run: Recording, phase: PhaseKey, steps: Stretch, n_read: int | None) -> int:
+    """Of all sequences: made in decode, and in prefill those of the prompt that were read anew.
+
+    n_read: of each sequence, of the whole prompt. What was fed is more where guesses stand behind the prompt, less in
+    a pass that was stopped, and nothing where a server did it.
+    """
+    if phase == "decode":
+        return steps.tokens
+    fed = steps.inputs or n_read or 0
+    return run.request.batch * min(fed, n_read or fed)
 
 
 def _worked(loaded: Loaded, forwards: Iterable[Forwards], of: Collection[str]) -> tuple[LayerWork, ...]:
@@ -369,7 +376,7 @@ def _fitted(rows: Sequence[LayerTime], names: frozenset[str]) -> dict[str, Layer
     return found
 
 
-def _energy(run: Recording) -> tuple[Energy, ...]:
+def _energy(run: Recording, n_read: int | None) -> tuple[Energy, ...]:
     """Per phase, of the pass that counted it, from what that pass itself produced."""
     if run.loaded is None:
         return ()
@@ -379,7 +386,7 @@ def _energy(run: Recording) -> tuple[Energy, ...]:
         if phase not in latest:
             continue
         reading = latest[phase]
-        n_tokens = _n_tokens(run, phase, run.stretch(reading.pass_no, phase))
+        n_tokens = _n_tokens(run, phase, run.stretch(reading.pass_no, phase), n_read)
         energy = of_phase(reading, n_tokens, run.loaded.setup, run.loaded.host)
         if energy is not None:
             found.append(energy)

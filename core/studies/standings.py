@@ -158,14 +158,14 @@ def _standing(
 def _predicted(ledger: Ledger[Benchmark], c: Configuration, answers: Sequence[Item]) -> float | None:
     """The speed-up over autoregressive, from what forwards of the own model cost: the median of the looks at that.
 
-    answers: those that are compared with the own model's. None where the cost of drafting is not known: of a draft by
-    the model's own first blocks.
+    answers: those that are compared with the own model's. None where the cost of a step is not known: of a draft by
+    the model's own first blocks, and of forwards that leave blocks out.
     """
     per_forward, _, fed = _forwards(answers)
     ran = together(i.counts for i in answers if i.counts is not None)
     drafts = ran.drafts / max(1, ran.forwards)
     drafter = ledger.plan.drafter(c)
-    if not per_forward or not fed or (drafts and drafter is None):
+    if not per_forward or not fed or ran.depth is not None or (drafts and drafter is None):
         return None
     draft_s = _forward_s(_costs(ledger, drafter.id)) if drafter is not None else 0.0
     costs = _costs(ledger, c.own)

@@ -45,7 +45,8 @@ class PhasePart(Record):
 class PhaseResult(Record):
     """A phase of the timing passes: measured seconds (median over passes), computed work of all that ran.
 
-    n_forward: of the model. parts: what of flops and bytes is not the model's own, each apart.
+    n_tokens: of all sequences, read in prefill and made in decode. n_forward: of the model. parts: what of flops and
+    bytes is not the model's own, each apart.
     """
 
     name: Literal["prefill", "decode"]

@@ -189,7 +189,7 @@ def draw_beside(found: Beside) -> None:
     """Four figures: measured and predicted speed-up, tokens per forward pass, acceptance rate."""
     ratio, guesses = found.speedup, found.guesses
     interval = f"{ratio.low:.2f} to {ratio.high:.2f}" if ratio.low is not None and ratio.high is not None else None
-    how = "Tokens per forward pass over v(n): what a forward pass of n tokens costs in passes of one."
+    how = "Tokens per forward pass over v(n): what one of n tokens through all blocks costs in passes of one."
     if found.predicted is None and guesses and guesses.n_draft:
         how = "What the draft model itself costs is not in v(n), the cost of a forward pass of n tokens."
     with st.grid(4, min_column_width=200, row_height=148):

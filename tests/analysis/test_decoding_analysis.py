@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from core.analysis.decoding import (
@@ -165,6 +166,9 @@ def test_a_rival_beside_autoregressive_decoding() -> None:
     assert beside([(0.2, 0.1)], own, own, None).predicted is None, "v(n) was not measured"
     drafted = [step((1,), (1, 2), n_draft=3)]
     assert beside([(0.2, 0.1)], own, drafted, COST).predicted is None, "the draft's forwards are not in v(n)"
+    shallow = [msgspec.structs.replace(s, counts=msgspec.structs.replace(s.counts, depth=0.5)) for s in own]
+    assert beside([(0.2, 0.1)], own, own, COST).predicted == 1.0
+    assert beside([(0.2, 0.1)], own, shallow, COST).predicted is None, "v(n) is of all blocks"
     assert beside([(0.2, 0.1)], own, [PREFILL], COST).guesses is None
 
 

@@ -153,6 +153,12 @@ def test_a_disturbed_run_says_so_below_its_numbers() -> None:
     assert told.sentence in summary(msgspec.structs.replace(result, disturbance=told))
 
 
+def test_how_full_a_batch_was_stands_among_its_numbers() -> None:
+    result = summarize("r", Recording(Request(model="m", backend="fake"), []), "done")
+    assert "batch " not in summary(result)
+    assert "batch       4, 38% full" in summary(msgspec.structs.replace(result, batch=4, batch_filled=0.375))
+
+
 def test_export_writes_every_format(tmp_path: Path) -> None:
     run_id = json.loads(run_fake("--prompt", "Hello", "--json").stdout)["run_id"]
     assert json.loads(core("export", run_id).stdout)["result"]["run_id"] == run_id

@@ -15,7 +15,6 @@ from core.analysis.predict_here import Observation, Overhead, Terms, fit_overhea
 from core.cli import cli
 from core.paths import data_dir
 from core.runs import overheads
-from core.runs.passes import headline
 from core.runs.runner import Runner
 from core.types import Generate, Pass, Request, Result, Step, to_json
 from hardware import ceilings as roofs
@@ -40,8 +39,11 @@ def test_a_run_becomes_observations(runner: Runner, fake_request: Request) -> No
     task = Generate(prompt_tokens=12, max_new_tokens=5)
     first, second, decode = observed(runner, fake_request, task=task, repeats=2, params={"prefill_chunk": 8})
     (run_id,) = runner.store.ids()
-    events = runner.store.open(run_id).events()
-    counted = headline(events).numbers  # on a busy machine one of the two may be disturbed
+    run = runner.store.open(run_id)
+    events, counted = (
+        run.events(),
+        run.recording().headline.numbers,
+    )  # on a busy machine one of the two may be disturbed
     assert set(counted) <= {e.number for e in events if isinstance(e, Pass) and e.kind == "timing"}
     passes = [
         [e.seconds for e in events if isinstance(e, Step) and e.pass_no == number and e.counts.forwards]

@@ -6,8 +6,17 @@ from collections.abc import Sequence
 
 import msgspec
 
-from core.runs.passes import headline, verdicts
-from core.types import Counts, Disturbance, Done, Event, Item, Pass, PassKind, Step
+from core.runs.passes import Headline, verdicts
+from core.runs.recording import Recording
+from core.types import Counts, Disturbance, Done, Event, Generate, Item, Loaded, Pass, PassKind, Request, Step
+from tests.support.facts import NOTHING, setup
+
+OPENED = Loaded(t_s=0, seconds=0, warm=False, spec=NOTHING, n_prompt_tokens=9, setup=setup(), capabilities=())
+REQUEST = Request(model="m", backend="fake", task=Generate(prompt="x"))
+
+
+def headline(events: Sequence[Event]) -> Headline:
+    return Recording(REQUEST, [OPENED, *events]).headline
 
 
 def begun(number: int, kind: PassKind) -> Pass:

@@ -12,6 +12,7 @@ from core.runs.summarize import summarize
 from core.types import (
     Counts,
     Done,
+    EnergyReading,
     Event,
     Failed,
     Forwards,
@@ -188,6 +189,19 @@ def test_a_batch_counts_each_sequence_up_to_its_own_end() -> None:
     found = summarize("r1", Recording(request, [loaded(), Pass(t_s=0, number=0, kind="timing"), *steps]), "done")
     assert found.tpot_s == pytest.approx(0.1) and found.n_new_tokens == 4
     assert found.tok_per_s == pytest.approx(5 / 0.4) and found.batch_filled == pytest.approx(5 / 8)
+
+
+def test_guesses_behind_the_prompt_are_no_tokens_of_it() -> None:
+    """Jacobi's early window: the last chunk of a prompt of four tokens carries seven guesses. So is energy counted."""
+    steps = [step(0, "prefill", 0.2, 0, 3, 3), step(0, "prefill", 0.1, 0, 1 + 7, 4), step(0, "prefill", 0, 1, 0, 4)]
+    steps[2] = msgspec.structs.replace(steps[2], counts=Counts(tokens=1), ran=())
+    reading = EnergyReading(t_s=0, pass_no=0, phase="prefill", seconds=0.3, cpu_s=0.3)
+    (phase,) = (found := result(loaded(), Pass(t_s=0, number=0, kind="timing"), *steps, reading)).phases
+    assert (phase.n_tokens, phase.n_forward) == (4, 2) and phase.tok_per_s == found.prefill_tok_per_s
+    assert phase.tok_per_s == pytest.approx(4 / 0.3)
+    assert [e.n_tokens for e in found.energy] == [4]
+    (stopped,) = result(loaded(), Pass(t_s=0, number=0, kind="timing"), steps[0]).phases
+    assert stopped.n_tokens == 3, "what was read before the stop"
 
 
 def test_exit_heads_are_a_part_of_their_own() -> None:
