@@ -65,18 +65,38 @@ def test_no_room_of_core_imports_one_that_imports_it() -> None:
     TopologicalSorter(rooms).prepare()
 
 
-def test_no_file_imports_one_that_imports_it() -> None:
+def graph() -> dict[str, set[str]]:
+    """Of every file those that it imports from."""
     files = {name.removesuffix(".py").removesuffix("/__init__").replace("/", "."): name for name in NAMES}
 
-    def of(dotted: str) -> str | None:
-        """The file that a name is imported from."""
+    def of(dotted: str) -> str:
         while dotted and dotted not in files:
             dotted = dotted.rpartition(".")[0]
-        return files.get(dotted)
+        return files.get(dotted, "")
 
-    graph = {name: {found for i in IMPORTS[name] if (found := of(i)) not in (None, name)} for name in NAMES}
-    assert sum(map(len, graph.values())) > 2000
-    TopologicalSorter(graph).prepare()
+    return {name: {of(i) for i in IMPORTS[name]} - {"", name} for name in NAMES}
+
+
+def test_no_file_imports_one_that_imports_it() -> None:
+    found = graph()
+    assert sum(map(len, found.values())) > 2000
+    TopologicalSorter(found).prepare()
+
+
+def test_what_one_page_alone_uses_lies_beside_it() -> None:
+    """And nothing else does; what the app shows on every page is shared."""
+    files = {name: found for name, found in graph().items() if name == "app.py" or name.startswith("pages/")}
+
+    def reached(name: str) -> set[str]:
+        direct = files[name] & files.keys()
+        return direct.union(*map(reached, direct))
+
+    pages = [name for name in files if name.count("/") == 2 and "/ui/" not in name and "/_" not in name]
+    used = {page: reached(page) for page in pages}
+    for name in files.keys() - {"app.py", *pages} - reached("app.py"):
+        by = [page for page, found in used.items() if name in found]
+        wanted = Path(by[0]).parent.name if len(by) == 1 else "ui"
+        assert by and Path(name).parent.name == wanted, f"{name} is used by {', '.join(by) or 'no page'}"
 
 
 def test_streamlit_and_altair_have_their_place() -> None:

@@ -7,8 +7,8 @@ import streamlit as st
 from core.report.study_bundle import load_any
 from core.runs.history import matching
 from hardware.errors import ExplorerError
+from pages.compare._history_table import history_table
 from pages.ui import text
-from pages.ui.history_table import history_table
 from pages.ui.page import empty, fault, guard, page
 from pages.ui.run_report import export_menu
 from pages.ui.state import asked_run, choose_run, forget_run, open_run, store

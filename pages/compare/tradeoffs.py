@@ -12,8 +12,8 @@ from core.studies.findings import Findings
 from core.studies.standings import Standings
 from core.studies.study_list import KINDS
 from hardware.errors import ExplorerError
-from pages.ui.benchmark_view import draw_benchmark
-from pages.ui.ladder_view import draw_ladder
+from pages.compare._benchmark_view import draw_benchmark
+from pages.compare._ladder_view import draw_ladder
 from pages.ui.page import fault, guard, nothing_yet, page
 from pages.ui.share import study_menu
 from pages.ui.state import store

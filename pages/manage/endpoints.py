@@ -13,14 +13,14 @@ from core.endpoints.flavours import LABELS, ServedModel
 from core.endpoints.store import Endpoint
 from core.models import catalogue
 from hardware.errors import ExplorerError
+from pages.manage._implied_view import draw_implied
+from pages.manage._vertex_form import draw_vertex
 from pages.ui import text
-from pages.ui.implied_view import draw_implied
 from pages.ui.links import link
 from pages.ui.page import fault, nothing_yet, page
 from pages.ui.panes import table_height
 from pages.ui.state import rows_key
 from pages.ui.table import table
-from pages.ui.vertex_form import draw_vertex
 
 ABOUT = "Model servers whose models can be run, talked to and measured here: who answers, what it serves, and its key."
 NO_KEY, VARIABLE, RING = "No key", "Environment variable", "System keyring"

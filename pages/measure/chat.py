@@ -10,9 +10,9 @@ from core.runs.dialogue import ask
 from core.runs.store import Run
 from core.types import GOING, Generate, Request, Result
 from hardware.errors import ExplorerError
+from pages.measure._chat_form import side_form, side_label
+from pages.measure._chat_state import Conversation, conversation, open_chat, publish
 from pages.ui import marks, text
-from pages.ui.chat_form import side_form, side_label
-from pages.ui.chat_state import Conversation, conversation, open_chat, publish
 from pages.ui.energy_view import energy_line
 from pages.ui.links import link
 from pages.ui.live import live

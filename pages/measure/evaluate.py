@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from core.types import Evaluate
-from pages.ui.evaluate_form import evaluate_form
-from pages.ui.evaluate_view import draw_evaluation
+from pages.measure._evaluate_form import evaluate_form
+from pages.measure._evaluate_view import draw_evaluation
 from pages.ui.live import live
 from pages.ui.page import guard, nothing_yet, page
 from pages.ui.panes import panes

@@ -9,10 +9,10 @@ from core.loadtest.load_store import LoadStore
 from core.loadtest.plan import Plan, expected_s
 from core.paths import data_dir
 from hardware.errors import ExplorerError
+from pages.measure._load_form import load_form
+from pages.measure._load_view import draw_load
 from pages.ui import text
 from pages.ui.choices import select
-from pages.ui.load_form import load_form
-from pages.ui.load_view import draw_load
 from pages.ui.page import fault, guard, nothing_yet, page
 from pages.ui.panes import panes
 from pages.ui.state import adopt_value, open_load

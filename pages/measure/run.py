@@ -6,14 +6,14 @@ import streamlit as st
 
 from core.runs.store import Run
 from core.types import GOING, Result
-from pages.ui.again import draw_again, draw_note
+from pages.measure._again import draw_again, draw_note
+from pages.measure._request_form import request_form
+from pages.measure._run_charts import draw_charts
 from pages.ui.first_start import draw_card
 from pages.ui.guess_view import draw_guesses
 from pages.ui.live import live
 from pages.ui.page import empty, guard, page
 from pages.ui.panes import panes
-from pages.ui.request_form import request_form
-from pages.ui.run_charts import draw_charts
 from pages.ui.run_report import draw_end, draw_failure
 from pages.ui.run_view import draw_header, draw_numbers, draw_stage, draw_text
 from pages.ui.start import start_button

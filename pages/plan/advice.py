@@ -19,6 +19,7 @@ from core.stats.intervals import Interval
 from core.types import GOING
 from hardware.detect import machine_id
 from hardware.errors import ExplorerError
+from pages.plan._trial_view import begin, going, trial_panel
 from pages.ui import text
 from pages.ui.ceilings import THIS, kept_of, measure_panel, own_name, threads_of
 from pages.ui.links import link
@@ -32,7 +33,6 @@ from pages.ui.state import choose_run, result_of, runner, store
 from pages.ui.studies import draw_busy
 from pages.ui.table import table
 from pages.ui.tile import tile
-from pages.ui.trial_view import begin, going, trial_panel
 
 ABOUT = "What a run's bottleneck suggests, what it should bring, and a trial that tells whether it did."
 ELSEWHERE = (

@@ -8,9 +8,9 @@ from core.paths import data_dir
 from core.studies import architectures, free_shapes, ledger, study_store
 from core.studies.plan import Architectures, FreeShapes
 from hardware.files import written_s
-from pages.ui import architectures_view as view
+from pages.plan import _architectures_view as view
+from pages.plan._architectures_form import cut_form, free_form
 from pages.ui import text
-from pages.ui.architectures_form import cut_form, free_form
 from pages.ui.page import guard, nothing_yet, page
 from pages.ui.panes import panes
 from pages.ui.studies import busy, draw_busy, draw_going, eta_words, start, study_picker

@@ -9,12 +9,13 @@ from core.studies import ledger, sweep
 from core.studies.grid import MOST_CELLS, cells, size
 from core.studies.plan import Sweep
 from core.types import from_json, to_json
-from pages.ui import search_view, text
+from pages.plan import _search_view as search_view
+from pages.plan._sweep_form import Wanted, sweep_form
+from pages.ui import text
 from pages.ui.page import guard, nothing_yet, page
 from pages.ui.panes import panes, table_height
 from pages.ui.state import store
 from pages.ui.studies import busy, draw_busy, draw_going, start, study_picker
-from pages.ui.sweep_form import Wanted, sweep_form
 from pages.ui.sweep_view import draw_report, progress_words, report_of, sweep_told
 from pages.ui.table import table
 

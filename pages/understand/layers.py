@@ -20,7 +20,6 @@ from core.runs.store import Run
 from core.types import GOING, Layer, LayerResult, Loaded, Result
 from pages.ui import marks, text
 from pages.ui.ceilings import Reference, choose_reference, no_ceilings
-from pages.ui.crosscheck import draw_counts
 from pages.ui.figure import figure
 from pages.ui.layer_detail import draw_arithmetic, loaded_of
 from pages.ui.links import link
@@ -30,6 +29,7 @@ from pages.ui.pickers import backend_label, pick_run, run_picker, strategy_label
 from pages.ui.run_report import draw_closed
 from pages.ui.state import open_run, readable, result_of
 from pages.ui.table import table
+from pages.understand._crosscheck import draw_counts
 
 COLOURS = {
     "Time": "seconds",

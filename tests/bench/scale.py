@@ -118,7 +118,7 @@ def shown(run: Run) -> None:
 def long_history(store: Store, seed: Run) -> list[Figure]:
     from streamlit.dataframe_util import convert_anything_to_arrow_bytes
 
-    from pages.ui.history_table import cells
+    from pages.compare._history_table import cells
 
     kept, request = row(seed), to_json(seed.request)
     store.history()

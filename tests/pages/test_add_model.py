@@ -16,7 +16,7 @@ from tests.support.gguf_bytes import LLAMA, file, header
 
 
 def script(path: str) -> None:
-    from pages.ui.add_model import _add
+    from pages.measure._add_model import _add
     from pages.ui.page import guard
 
     with guard():

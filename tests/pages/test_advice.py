@@ -85,7 +85,7 @@ def test_while_the_run_goes_on_it_waits_for_its_end(app: Open, store: Store) -> 
 
 
 def test_one_click_tries_it_and_the_receipt_is_kept(app: Open, guessable: str) -> None:
-    from pages.ui.trial_view import trials
+    from pages.plan._trial_view import trials
 
     at = sound(app(ADVICE, run=guessable))
     assert "Guess tokens" in words(at) and "not tried" in words(at)

@@ -12,7 +12,7 @@ from core.studies import architectures, free_shapes, ledger, study_store
 from core.studies.architecture_found import Found
 from core.studies.architecture_proxies import proxies
 from core.studies.plan import Architectures, FreeShapes
-from pages.ui import architectures_view
+from pages.plan import _architectures_view as architectures_view
 from tests.pages.conftest import sound
 from tests.studies.test_architectures import row
 

@@ -42,8 +42,8 @@ def a_run(store: Store, *counts: Count) -> str:
 
 def screen(run_id: str) -> AppTest:
     def page(run_id: str) -> None:
-        from pages.ui.crosscheck import draw_counts
         from pages.ui.state import open_run, result_of
+        from pages.understand._crosscheck import draw_counts
 
         draw_counts(result_of(open_run(run_id)), "decode")
 

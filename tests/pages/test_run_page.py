@@ -13,7 +13,7 @@ from core import plugins
 from core.runs.about import About
 from core.runs.store import Store
 from core.types import Done, Generate, Request, Sampling
-from pages.ui.again import widgets_of
+from pages.measure._again import widgets_of
 from tests.pages.conftest import sound
 
 Open = Callable[..., AppTest]

@@ -15,8 +15,9 @@ from core.studies.foresight import Foresight
 from core.types import ModelEntry, ModelSpec, Request, from_json, to_json
 from hardware.detect import machine_id
 from hardware.errors import ExplorerError
+from pages.measure._add_model import add_model
+from pages.measure._task_form import sampling_form, task_form
 from pages.ui import text
-from pages.ui.add_model import add_model
 from pages.ui.choices import select
 from pages.ui.models import model_card, model_picker
 from pages.ui.page import fault
@@ -24,7 +25,6 @@ from pages.ui.pickers import backend_picker, strategy_label
 from pages.ui.reach import runs_here
 from pages.ui.settings_form import settings_form
 from pages.ui.state import adopt_value, store
-from pages.ui.task_form import sampling_form, task_form
 
 _LONG_S = 60.0  # a run that takes longer says so before it starts
 _VERDICT = {

@@ -15,13 +15,13 @@ from core.runs.about import MOST_NAME, MOST_NOTE
 from core.runs.store import Run
 from core.types import Generate, Request, Result
 from hardware.errors import ExplorerError
+from pages.measure._task_form import RANDOM, TEXT
 from pages.ui import text
 from pages.ui.forms import params_values
 from pages.ui.page import fault
 from pages.ui.settings_form import dtype_key, options_key, params_key
 from pages.ui.start import start
 from pages.ui.state import set_widgets, store
-from pages.ui.task_form import RANDOM, TEXT
 
 _RETRIES = next(f.default for f in msgspec.structs.fields(Request) if f.name == "retries")
 
