@@ -27,7 +27,7 @@ from core import engine, weight_files
 from core.models import formats, gguf_file, safetensors_file
 from core.models.artifact_cache import fingerprint, fingerprints, folder, key_of, made
 from core.models.precision import RESTORED, declared
-from core.models.spec import read_config, stored_dtype
+from core.models.spec import plain_dtype, read_config
 from core.types import ModelEntry, Progress
 from hardware.errors import ExplorerError
 from hardware.memory import available_bytes
@@ -144,7 +144,7 @@ def converted_dtype(kind: str, stored: str) -> str:
 def drawn_dtype(config: Mapping[str, Any]) -> str:
     """The number format in which a GGUF's random weights are drawn for a bare configuration: the one that it names for
     its weights, whatever it declares about their quantization."""
-    dtype = stored_dtype(config) or ("bf16" if declared(config) else "fp32")
+    dtype = plain_dtype(config)
     return dtype if dtype in ("fp32", "fp16", "bf16") else "bf16"
 
 

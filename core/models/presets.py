@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 
 from core.dtypes import BITS_PER_WEIGHT
-from core.models.spec import stored_dtype
+from core.models.spec import plain_dtype
 from core.types import ModelEntry
 
 NOTE = "Random weights: speed and memory are real, the text is noise."
@@ -34,7 +34,7 @@ def n_params(preset_id: str) -> int:
 def _entry(row: dict[str, str | int]) -> ModelEntry:
     path = _FOLDER / f"{row['id']}.json"
     config = json.loads(path.read_text(encoding="utf-8"))
-    bits = BITS_PER_WEIGHT[stored_dtype(config) or "fp32"]
+    bits = BITS_PER_WEIGHT[plain_dtype(config)]
     lineage = {"n_params": row["n_params"], "architecture": config["model_type"]}
     if "source" in row:
         lineage["config_of"] = row["source"]

@@ -72,8 +72,7 @@ def _spec(config: Mapping[str, Any], c: Config, network: Network, name: str, sou
     cores = [x.op for x in layers if isinstance(x.op, Attention) and not x.name.startswith("encoder.")]
     n_blocks = 1 + max(int(layer.name.split(".")[1]) for layer in layers if layer.name.startswith("blocks."))
     found = precision.declared(config)
-    dtype = stored_dtype(config) or ("bf16" if found else "fp32")
-    main = dtype
+    main = dtype = plain_dtype(config)
     if found:
         rest_bytes = bytes_per_element(dtype)
         layers = tuple(found.stored(layer, dtype, rest_bytes) for layer in layers)
@@ -126,6 +125,11 @@ def _from_library(config: Mapping[str, Any], model_type: str) -> tuple[Config, N
     network, doubts = from_modules.network(tree)
     note = f"Layers as transformers {tree.release} builds them ({tree.kind})."
     return Config({**tree.config, "model_type": model_type}, {}), network, note, doubts
+
+
+def plain_dtype(config: Mapping[str, Any]) -> str:
+    """The number format of the weights that are not quantized: the one that the configuration names, else the usual."""
+    return stored_dtype(config) or ("bf16" if precision.declared(config) else "fp32")
 
 
 def stored_dtype(config: Mapping[str, Any]) -> str | None:
