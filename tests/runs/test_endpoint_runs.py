@@ -59,7 +59,7 @@ def test_a_whole_run_and_no_key_in_what_is_kept(runner: Runner, home: Path, monk
     assert may_answer and all(may_answer)
     assert (result.text, result.n_new_tokens, result.n_prompt_tokens) == ("Paris.", 6, 12)
     assert result.served is not None
-    assert [p.n_tokens for p in result.phases] == [12, 5] and result.phases[0].tok_per_s == result.prefill_tok_per_s
+    assert [p.n_tokens for p in result.phases] == [12, 4] and result.phases[0].tok_per_s == result.prefill_tok_per_s
     assert (result.served.counted_by, result.served.n_chunks, result.served.single) == ("chunks", 3, False)
     assert result.ttft_s == pytest.approx(result.served.ttft_s) and result.tpot_s == pytest.approx(result.served.tpot_s)
     assert result.peak_memory_bytes is None and not result.memory, "our process is not the model's"

@@ -11,7 +11,9 @@ from core.runs.recording import Recording
 from core.types import Counts, Disturbance, Done, Event, Generate, Item, Loaded, Pass, PassKind, Request, Step
 from tests.support.facts import NOTHING, setup
 
-OPENED = Loaded(t_s=0, seconds=0, warm=False, spec=NOTHING, n_prompt_tokens=9, setup=setup(), capabilities=())
+OPENED = Loaded(
+    t_s=0, seconds=0, warm=False, spec=NOTHING, n_prompt_tokens=9, prompt_text="", setup=setup(), capabilities=()
+)
 REQUEST = Request(model="m", backend="fake", task=Generate(prompt="x"))
 
 
