@@ -87,7 +87,7 @@ def draw_closed(run: Run, result: Result) -> None:
 
 def draw_provenance(result: Result) -> None:
     """One caption: measured, on what, by which versions, at which extra cost."""
-    line = text.setup_line(result.setup, result.host)
+    line = text.setup_line(result.setup, result.host, own_loop=result.strategy == "native")
     if not line:
         return
     extra = marks.profiler_line(result.profiler_costs)

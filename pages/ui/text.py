@@ -225,15 +225,18 @@ def prose(words: str) -> str:
     return "".join(part if n % 2 else escape(part) for n, part in enumerate(re.split(r"(`[^`\n]+`)", words)))
 
 
-def setup_line(setup: Setup | None, host: Host | None) -> str:
-    """Machine, threads, a step that is not the library's own, and versions in one line; empty when nothing is known."""
+def setup_line(setup: Setup | None, host: Host | None, own_loop: bool = False) -> str:
+    """Machine, threads, a step that is not the library's own, and versions in one line; empty when nothing is known.
+
+    own_loop: the library's own loop ran, which takes no fused step.
+    """
     versions = dict(setup.versions) if setup else {}
     if host is not None and host.python:
         versions["python"] = host.python
     parts = [
         host.machine.cpu if host else "",
         counted(setup.threads, "thread") if setup and setup.threads else "",
-        "fused step" if setup and setup.fused else "",
+        "fused step" if setup and setup.fused and not own_loop else "",
         f"chat template {setup.chat_template}" if setup and setup.chat_template else "",
         f"thinking {'on' if setup.thinking else 'off'}" if setup and setup.thinking is not None else "",
         *(f"{name} {version}" for name, version in sorted(versions.items())),

@@ -85,6 +85,8 @@ def test_a_run_on_another_step_than_the_librarys_says_so() -> None:
     versions = {"torch": "2.13"}
     assert text.setup_line(setup(versions=versions), None) == "2 threads · torch 2.13"
     assert text.setup_line(setup(versions=versions, fused=True), None) == "2 threads · fused step · torch 2.13"
+    native = text.setup_line(setup(versions=versions, fused=True), None, own_loop=True)
+    assert native == "2 threads · torch 2.13", "a session that is fused for its forwards, and a loop that is not"
     assert text.setup_line(None, None) == ""
 
 
