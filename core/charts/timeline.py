@@ -23,7 +23,8 @@ def memory_timeline(memory: Sequence[Memory], height: int = 320) -> Chart:
     """Resident memory of the worker over the run, split where the system tells, with the phases above.
 
     Anonymous memory is the process's own; file-backed pages come from a mapped file and the system
-    may take them back. A triangle marks the kernel's high-water mark at the end of a phase.
+    may take them back. A triangle marks the kernel's high-water mark at the end of a phase. A single sample, which
+    has no area, is shown by points.
     """
     kept = thin(memory, MOST_POINTS)
     parts: list[Row] = []
@@ -47,6 +48,7 @@ def memory_timeline(memory: Sequence[Memory], height: int = 320) -> Chart:
         _memory_spec(height),
         words,
         parts=parts,
+        alone=parts if len(kept) == 1 else [],
         present=present(r["part"] for r in parts),
         bands=bands(memory),
         peaks=peaks,
@@ -84,26 +86,20 @@ def _memory_spec(height: int) -> dict[str, Any]:
     )
     y = alt.Y("bytes:Q", title="Resident memory", stack=True, axis=alt.Axis(labelExpr=si_label("B"), tickCount=5))
     when = alt.Tooltip("t_s:Q", title="Time (s)", format=".2f")
+    tip = [alt.Tooltip("part:N", title="Part"), alt.Tooltip("bytes:Q", title="Bytes", format=".3s"), when]
+    legend = alt.Legend(orient="bottom", symbolType="square", columns=columns(95), values=alt.ExprRef(PRESENT))
+    colour = alt.Color(
+        "part:N", title=None, scale=alt.Scale(domain=list(_PARTS), range=list(_PARTS.values())), legend=legend
+    )
     areas = (
         alt.Chart(alt.NamedData("parts"))
         .mark_area(interpolate="step-after", opacity=0.75, line=False)
-        .encode(
-            x=x,
-            y=y,
-            color=alt.Color(
-                "part:N",
-                title=None,
-                scale=alt.Scale(domain=list(_PARTS), range=list(_PARTS.values())),
-                legend=alt.Legend(
-                    orient="bottom", symbolType="square", columns=columns(95), values=alt.ExprRef(PRESENT)
-                ),
-            ),
-            tooltip=[
-                alt.Tooltip("part:N", title="Part"),
-                alt.Tooltip("bytes:Q", title="Bytes", format=".3s"),
-                when,
-            ],
-        )
+        .encode(x=x, y=y, color=colour, tooltip=tip)
+    )
+    alone = (
+        alt.Chart(alt.NamedData("alone"))
+        .mark_point(filled=True, size=70, opacity=1)
+        .encode(x=x, y=y, color=colour.legend(None), tooltip=tip)
     )
     marks = (
         alt.Chart(alt.NamedData("peaks"))
@@ -116,7 +112,7 @@ def _memory_spec(height: int) -> dict[str, Any]:
     )
     room = alt.Chart(alt.NamedData("room")).mark_point(opacity=0).encode(y=alt.Y("bytes:Q"))  # for the phases' names
     wash, *over = _phases()
-    layered = alt.layer(unseen(), room, wash, areas, marks, *over).resolve_scale(color="independent")
+    layered = alt.layer(unseen(), room, wash, areas, alone, marks, *over).resolve_scale(color="independent")
     return built(layered, height)
 
 

@@ -17,7 +17,7 @@ from core.dtypes import BITS_PER_WEIGHT
 from core.paths import data_dir
 from core.runs.check import foretold_buffers
 from core.runs.store import Run
-from core.types import Loaded, Memory, ModelSpec, Result
+from core.types import GOING, Loaded, Memory, ModelSpec, Result
 from hardware import catalogue
 from hardware.errors import ExplorerError
 from pages.ui import text
@@ -248,6 +248,21 @@ def draw_fits(spec: ModelSpec, shape: Shape, runtime: float | None) -> None:
     st.caption(f"{text.provenance('computed')} needs · {text.provenance('stated')} memory", help=text.provenance_help())
 
 
+def draw_over_the_run(result: Result) -> None:
+    """Every sample, or why there is none."""
+    over = result.status not in GOING
+    with st.container(border=True):
+        if over and not result.memory:
+            st.markdown("**Over the run**")
+            st.caption("There is no sample: the run ended before its first step, or its model was behind a server.")
+            return
+        st.markdown("**Over the run** :gray[· triangles are true peaks]")
+        figure(memory_timeline(result.memory), key="timeline")
+        only = " The run was over before a second sample was due." if over and len(result.memory) == 1 else ""
+        st.caption("Anonymous memory is the process's own. File-backed pages come from the mapped model file; the "
+                   f"system may take them back.{only}")  # fmt: skip
+
+
 def draw_run(run: Run, result: Result) -> None:
     loaded = loaded_of(run)
     if loaded is None:
@@ -258,11 +273,7 @@ def draw_run(run: Run, result: Result) -> None:
     seen, own = measured(loaded, run.recording().all(Memory)), reported(loaded.setup)
     told = by_purpose({"model": loaded.spec.weight_bytes or 0, **foretold_buffers(loaded.spec, run.request)})
     draw_side_by_side(of, seen, told, own, shape)
-    with st.container(border=True):
-        st.markdown("**Over the run** :gray[· triangles are true peaks]")
-        figure(memory_timeline(result.memory), key="timeline")
-        st.caption("Anonymous memory is the process's own. File-backed pages come from the mapped model file; the "
-                   "system may take them back.")  # fmt: skip
+    draw_over_the_run(result)
     draw_table(of, seen, told, own)
 
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from itertools import pairwise
 
+import msgspec
 import pytest
 import vl_convert
 
@@ -126,6 +127,7 @@ CHARTS: dict[str, tuple[Callable[[], Chart], Callable[[], Chart]]] = {
     "blocks": (lambda: bars.block_bars([]), lambda: bars.block_bars(rows())),
     "changes": (lambda: bars.change_bars([], []), lambda: bars.change_bars(rows(), rows(1.5))),
     "memory": (lambda: timeline.memory_timeline([]), lambda: timeline.memory_timeline(samples(40))),
+    "memory once": (lambda: timeline.memory_timeline([]), lambda: timeline.memory_timeline(samples(1))),
     "tokens": (lambda: timeline.token_timeline([]), lambda: timeline.token_timeline([0.02, 0.02, 0.09], 0.3)),
     "roofline": (lambda: roofline.roofline([], []), lambda: roofline.roofline(ROOFS, POINTS)),
     "roofline by bound": (
@@ -263,6 +265,16 @@ def test_bands_follow_each_other() -> None:
     assert [b["phase"] for b in found] == ["prefill", "decode"]
     assert found[0]["end_s"] == found[1]["start_s"]
     assert found[1]["label"] == "decode"
+
+
+def test_a_single_sample_of_memory_is_drawn_by_points() -> None:
+    """An area from one moment to the same moment is nothing."""
+
+    def drawn(n: int) -> int:
+        chart = timeline.memory_timeline([msgspec.structs.replace(m, peak_bytes=None) for m in samples(n)])
+        return vl_convert.vegalite_to_svg({**chart.spec, "width": 600}, vl_version="6.1").count('"point"')
+
+    assert (drawn(0), drawn(1), drawn(40)) == (0, 2, 0), "of what is the process's own, and of mapped files"
 
 
 def test_slow_tokens_are_marked() -> None:

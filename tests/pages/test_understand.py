@@ -7,6 +7,7 @@ import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -14,7 +15,7 @@ from streamlit.testing.v1 import AppTest
 
 from core.paths import data_dir
 from core.runs.store import Store
-from core.types import Evaluate, Failed
+from core.types import Done, Evaluate, Event, Failed, Memory, Step
 from hardware import catalogue, ceilings
 from hardware.ceilings import Ceilings, Gemm, ReadPoint
 from hardware.detect import machine_id, usable_cores
@@ -335,6 +336,37 @@ def test_what_if_changes_the_verdict(app: Open, filled: Store) -> None:
     slider = next(s for s in at.select_slider if s.label == "Batch")
     slider.set_value(256).run()
     assert "batch 256" in words(sound(at))
+
+
+def stopped(store: Store, n: int) -> None:
+    """The newest run, as if it had been stopped after so many samples of its memory."""
+    run = store.open(store.ids()[0])
+    kept: list[Event] = []
+    for event in run.events():
+        n_seen = sum(isinstance(e, Memory) for e in kept)
+        if n_seen == n and isinstance(event, Step | Memory):
+            break
+        kept.append(event)
+    kept.append(Done(t_s=kept[-1].t_s, cancelled=True))
+    (run.path / "events.jsonl").write_bytes(b"".join(msgspec.json.encode(event) + b"\n" for event in kept))
+
+
+def timelines(at: AppTest) -> list[Any]:
+    return [chart.proto for chart in at.get("vega_lite_chart") if "over time" in chart.proto.alt]
+
+
+def test_a_run_that_was_stopped_after_one_sample_shows_it(app: Open, filled: Store) -> None:
+    stopped(filled, 1)
+    at = sound(app(MEMORY))
+    (chart,) = timelines(at)
+    assert next(d for d in chart.datasets if d.name == "alone").data.data, "its points"
+    assert "over before a second sample was due" in words(at)
+
+
+def test_a_run_that_was_stopped_before_its_first_sample_says_so(app: Open, filled: Store) -> None:
+    stopped(filled, 0)
+    at = sound(app(MEMORY))
+    assert not timelines(at) and "There is no sample: the run ended before its first step" in words(at)
 
 
 def test_bad_choices_in_the_address_fall_back(app: Open, filled: Store) -> None:
