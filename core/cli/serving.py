@@ -49,6 +49,7 @@ def serve(as_json: bool, **given: Any) -> None:
     from core.service.app import Manner, build
     from core.service.guard import LOOPBACK
     from core.service.offer import Offer
+    from core.service.patience import Patient
 
     key = _key(given["key_from"], given["host"])
     own = () if _any(given["host"]) else (given["host"].lower(),)
@@ -73,6 +74,7 @@ def serve(as_json: bool, **given: Any) -> None:
         click.echo(to_json({"url": url}) if as_json else f"Roofscope answers at {url}; {url}/docs says what there is.")
         config = uvicorn.Config(
             app,
+            http=Patient,
             log_level="warning",
             access_log=False,
             server_header=False,

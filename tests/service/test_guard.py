@@ -14,7 +14,7 @@ from starlette.testclient import TestClient
 from core.runs.store import Store
 from core.service.app import Manner, build
 from core.service.guard import host_of
-from tests.service.server import Server
+from tests.service.server import Server, rest
 
 JSON = {"Content-Type": "application/json"}
 
@@ -119,6 +119,37 @@ def test_a_client_that_goes_in_the_middle_of_its_body_is_no_failure(
         assert asked.getresponse().status == 200
         asked.close()
     assert not [record for record in caplog.records if record.exc_info]
+
+
+@pytest.mark.parametrize(
+    ("lines", "status"),
+    [
+        ((), 200),
+        ((b"Origin: http://[",), 403),
+        ((b"Origin: \xff\xfe://127.0.0.1",), 403),
+        ((b"Content-Length: " + b"9" * 5000,), 413),
+        ((b"Content-Length: -1",), 400),
+        ((b"Content-Length: 1", b"Content-Length: 2"), 400),
+        ((b"Content-Length: 1", b"Transfer-Encoding: chunked"), 400),
+        ((b"Transfer-Encoding: gzip, chunked",), 501),
+        ((b"Host: evil.example",), 400),
+        ((b"Authorization: Bearer schl\xfcssel",), 401),
+        ((b"Authorization: Bearer schl",), 401),
+        ((b"X-Long: " + b"a" * 100_000,), 400),
+        ((b"no header at all",), 400),
+    ],
+)
+def test_raw_requests_are_answered_or_refused(store: Store, lines: tuple[bytes, ...], status: int) -> None:
+    """As no client's library sends them; the key is asked for in its own bytes."""
+    own = b"Authorization: Bearer schl\xc3\xbcssel"
+    head = [b"GET /api/runs HTTP/1.1", b"Host: 127.0.0.1", b"Connection: close", *lines]
+    if not any(line.startswith(b"Authorization") for line in lines):
+        head.append(own)
+    with Server(build(store, Manner(key="schlüssel"))) as server:
+        said = rest(server.opened(b"\r\n".join((*head, b"", b""))))
+        assert said.split(b" ", 2)[:2] == [b"HTTP/1.1", str(status).encode()]
+        good = b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
+        assert rest(server.opened(good)).startswith(b"HTTP/1.1 200"), "and it goes on"
 
 
 def test_a_gigabyte_is_refused_before_it_is_sent(store: Store) -> None:
