@@ -28,6 +28,9 @@ class Teller(Protocol):
         self, name: PhaseName, note: str = "", done: float | None = None, total: float | None = None, unit: str = ""
     ) -> None: ...
 
+    def stop_if_asked(self) -> None:
+        """Raises Cancelled; for where nothing is told for long."""
+
 
 class Witness(Teller, Protocol):
     """Where opening a model is told. processes: ids of others whose memory is the run's, too."""
@@ -35,9 +38,6 @@ class Witness(Teller, Protocol):
     processes: tuple[int, ...]
 
     def warn(self, message: str) -> None: ...
-
-    def stop_if_asked(self) -> None:
-        """Raises Cancelled."""
 
 
 class Journal:

@@ -40,6 +40,9 @@ class Relay:
     ) -> None:
         frames.send(self._out, ("phase", [name, note, done, total, unit]))
 
+    def stop_if_asked(self) -> None:
+        """The process that asked is stopped, and ends this one."""
+
 
 class Served:
     """An open session, and the logits of its last forward."""

@@ -118,6 +118,7 @@ def provide(entry: ModelEntry, formats: tuple[str, ...], journal: Teller) -> tup
     with Child("core.models.artifacts", [entry.id, ",".join(formats)]) as child:
         for message in child.messages():
             last = message or last
+            journal.stop_if_asked()
             if message and "note" in message:
                 journal.phase("preparing", **message)
     if "path" in last:
