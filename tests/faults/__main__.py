@@ -2,8 +2,8 @@
 
 Groups: writes, runs, workers, models, input, pages, killed, stopped, clock, memory, together, browsers; without any
 all of them, which takes half an hour. --like takes only the rows with these words. With --record the rows are kept in
-tests/bench/recorded/faults.json, each with its day, out of which `make tables` makes the table. Exit status 1 where a
-row is not green. `python -m tests.faults soak`, `... tabs` and `... left`: see tests.faults.soak, tabs and left.
+tests/bench/recorded/faults.json, each with its day and machine, out of which `make tables` makes the table. Exit status
+1 where a row is not green. `python -m tests.faults soak`, `... tabs` and `... left`: see tests.faults.soak, tabs and left.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from hardware.detect import machine
 from tests.bench.recording import record, recorded
 from tests.faults import campaign, left, soak, tabs
 from tests.faults.browsers import VISITS
@@ -84,7 +85,9 @@ def _outcome(case: ElementTree.Element) -> str:
 
 def keep(rows: Sequence[dict[str, Any]]) -> None:
     """Rows of the table in its order; those that were not tried now stay as they were."""
-    known = {row["what is done"]: row for row in (recorded("faults") or {"results": []})["results"]}
+    before = recorded("faults") or {"machine": "", "results": []}
+    old = [{**row, "machine": row.get("machine", before["machine"])} for row in before["results"]]
+    known = {row["what is done"]: row for row in old}
     known |= {row["what is done"]: row for row in rows}
     results = [known[fault.done] for fault in TABLE if fault.done in known]
     record("faults", results, "python -m tests.faults")
@@ -116,6 +119,7 @@ def main(arguments: list[str]) -> int:
                     "what must be left": fault.left,
                     "result": result,
                     "day": time.strftime("%Y-%m-%d"),
+                    "machine": machine().cpu,
                 }
             )
             if given.record:

@@ -81,6 +81,18 @@ RUNS = (
             "each can be deleted",
         ),
         ("a_folder_that_is_no_run_is_a_row", "folders that are no runs", "a damaged row each", "the other runs"),
+        (
+            "ceilings_that_came_along_are_a_machines_or_left_out",
+            "a bundle whose ceilings name a machine with a path in it, or absurd speeds",
+            "its run",
+            "the files outside",
+        ),
+        (
+            "names_that_are_no_utf8_and_links_take_no_list_down",
+            "a run folder whose name is no UTF-8, and links in its place",
+            "the other runs",
+            "what the links lead to",
+        ),
         ("history_needs_no_index", "an index that is damaged, a folder, or cannot be written", "the table", "the runs"),
         ("a_run_of_another_container_goes_on_while_it_writes", "two containers, one folder", "running", "its run"),
     ),
@@ -177,6 +189,18 @@ WORKERS = (
             "it goes on",
             "each cell once",
         ),
+        (
+            "a_study_of_any_model_has_a_folder_of_its_own_that_is_listed",
+            "a study of a model with a slash in its id",
+            "the study in the list",
+            "the other studies",
+        ),
+        (
+            "a_plan_of_somebody_else_writes_into_no_other_folder",
+            "a plan of a sweep whose name is a path",
+            "one sentence",
+            "the files outside",
+        ),
     ),
 )
 MODELS = (
@@ -253,6 +277,16 @@ MODELS = (
     ),
     *_of(
         "models",
+        "models/test_precision.py",
+        (
+            "an_expression_without_an_end_is_given_up",
+            "an endless regular expression in a quantization configuration",
+            "one sentence",
+            "the app",
+        ),
+    ),
+    *_of(
+        "models",
         "models/test_chat.py",
         ("a_hostile_or_broken_template_is_one_sentence", "hostile chat templates", "one sentence each", "the app"),
     ),
@@ -280,6 +314,67 @@ BOUNDS = (
         ("what_cannot_be_made_again_goes_after_a_yes_only", "freeing what is precious", "a question", "all of it"),
         ("a_full_disk_lets_them_give_way_too", "a full disk, and old converted files", "nothing", "what is needed"),
         ("a_model_that_was_moved_away_when_its_process_died_comes_back", "kill -9 between two renames", "it", "it"),
+    ),
+    *_of(
+        "input",
+        "test_strange_files.py",
+        (
+            "every_list_is_shown_and_every_reader_has_a_sentence",
+            "a pipe, a device, deep or odd content in the place of every file",
+            "every list",
+            "the app",
+        ),
+        (
+            "and_everything_that_is_no_setting_can_be_freed",
+            "freeing what lies there, whatever it is",
+            "that it is gone",
+            "the settings",
+        ),
+        (
+            "names_that_are_no_utf8_take_no_list_down",
+            "folders of every kind whose names are no UTF-8",
+            "every list",
+            "the app",
+        ),
+    ),
+    *_of(
+        "input",
+        "service/test_guard.py",
+        (
+            "what_is_refused_before_any_route",
+            "a bad Origin, a Content-Length of 5,000 digits, wrong keys",
+            "why, in a sentence",
+            "the service",
+        ),
+        (
+            "a_key_may_have_any_letters",
+            "a key with an umlaut, and ones that are nearly it",
+            "the answer for it, 401 for the others",
+            "the service",
+        ),
+        (
+            "raw_requests_are_answered_or_refused",
+            "raw requests that no client's library sends",
+            "an answer, or why not",
+            "the service",
+        ),
+        (
+            "a_client_that_goes_in_the_middle_of_its_body_is_no_failure",
+            "a client that goes in the middle of its body",
+            "nothing",
+            "the service",
+        ),
+    ),
+    *_of(
+        "input",
+        "service/test_patience.py",
+        ("connections_that_never_ask_are_closed", "connections that never ask", "that they are closed", "the service"),
+        (
+            "a_byte_now_and_then_does_not_keep_a_connection",
+            "clients that send a byte now and then",
+            "that they are closed",
+            "the service",
+        ),
     ),
     *_of(
         "input",

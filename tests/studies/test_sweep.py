@@ -282,4 +282,8 @@ def test_a_study_of_any_model_has_a_folder_of_its_own_that_is_listed() -> None:
     found = [name_for("ladder", model) for model in odd]
     assert len(set(found)) == len(odd) and not any("/" in name or len(name) > 64 for name in found)
     for model in odd:
-        assert Path(folder_of(ladder(model))).parent == data_dir() / "studies"
+        folder = Path(folder_of(ladder(model)))
+        assert folder.parent == data_dir() / "studies"
+        folder.mkdir(parents=True)
+        (folder / "findings.json").write_bytes(b"{}")
+    assert {study.name for study in study_store.studies() if not study.recorded} == set(found)
