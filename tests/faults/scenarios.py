@@ -10,6 +10,7 @@ import http.client
 import json
 import os
 import resource
+import shutil
 import signal
 import socket
 import subprocess
@@ -433,17 +434,21 @@ def come_to(stage: Stage, phase: str, old: set[str]) -> str:
 
 def interrupt(going: subprocess.Popen[bytes]) -> None:
     """Ctrl-C in a terminal, which all of its foreground's processes hear."""
-    os.killpg(going.pid, signal.SIGINT)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(going.pid, signal.SIGINT)
 
 
 def onnx_interrupted(stage: Stage) -> None:
-    """The next run goes on with what was made whole before."""
+    """The next run goes on with what was made whole before. Where nothing can be interrupted, the user is impatient."""
     asked = ("run", "--model", small(stage), "--backend", "onnxruntime", "--prompt-tokens", "16", "--threads", "1")
     for phase in (*PREPARED, *list(PASSES)[1:]):
         old = set(stage.store.ids())
         going = stage.core(*asked, "--max-new-tokens", str(ANSWERED), "--retries", "0")
         run_id = come_to(stage, phase, old)
         interrupt(going)
+        if phase in PREPARED:
+            time.sleep(0.3)
+            interrupt(going)
         stage.ends(going, 130)
         check(stage.store.open(run_id).status() == "cancelled", f"{phase}: {stage.store.open(run_id).status()}")
         stage.until(lambda: not stage.processes(), f"the end of its processes ({phase})", 20.0)
@@ -480,6 +485,8 @@ def onnx_stopped(stage: Stage) -> None:
     for phase in (*PREPARED, *PASSES):
         old, stop = set(stage.store.ids()), stage.home / "stop"
         stop.unlink(missing_ok=True)
+        if phase in list(PREPARED)[:2]:
+            shutil.rmtree(stage.home / "cache" / "artifacts", ignore_errors=True)
         asked = (str(stage.data), str(stop), to_json(long).decode(), to_json(short).decode())
         app = stage.start(sys.executable, "-c", STOPPING, *asked)
         come_to(stage, phase, old)
@@ -499,9 +506,9 @@ CUT_SAYS = ("whole/make/1", "ceilings with", "fitting prices", "masked 1 of", "/
 
 
 def cut_interrupted(stage: Stage) -> None:
-    """Whatever the search is at, it goes on from there."""
+    """Whatever the search is at, it goes on from there. The app's Stop is heard by the search alone."""
     asked = (*CUT, "--model", small(stage))
-    for words in CUT_SAYS:
+    for number, words in enumerate(CUT_SAYS):
         said = len(stage.said())
         going = stage.core(*asked)
         stage.until(
@@ -510,7 +517,7 @@ def cut_interrupted(stage: Stage) -> None:
             CONVERTS_S,
         )
         time.sleep(0.3)  # into it
-        interrupt(going)
+        interrupt(going) if number % 2 else going.send_signal(signal.SIGINT)
         stage.ends(going, 130)
         stage.until(lambda: not stage.processes(), f"the end of its processes ({words})", 20.0)
     going = stage.core(*asked)
@@ -876,7 +883,7 @@ SCENARIOS = (
         ),
         (
             cut_interrupted,
-            "Ctrl-C in each phase of `architectures cut`",
+            "Ctrl-C or the app's Stop in each phase of `architectures cut`",
             "exit status 130; it goes on",
             "no process; each run once",
         ),
