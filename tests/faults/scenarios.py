@@ -438,6 +438,11 @@ def interrupt(going: subprocess.Popen[bytes]) -> None:
         os.killpg(going.pid, signal.SIGINT)
 
 
+def temporary(stage: Stage) -> list[str]:
+    """What is left in the folder for temporary files."""
+    return sorted(str(path.relative_to(stage.temporary)) for path in stage.temporary.rglob("*"))
+
+
 def onnx_interrupted(stage: Stage) -> None:
     """The next run goes on with what was made whole before. Where nothing can be interrupted, the user is impatient."""
     asked = ("run", "--model", small(stage), "--backend", "onnxruntime", "--prompt-tokens", "16", "--threads", "1")
@@ -452,6 +457,7 @@ def onnx_interrupted(stage: Stage) -> None:
         stage.ends(going, 130)
         check(stage.store.open(run_id).status() == "cancelled", f"{phase}: {stage.store.open(run_id).status()}")
         stage.until(lambda: not stage.processes(), f"the end of its processes ({phase})", 20.0)
+        check(not temporary(stage), f"{phase}: {temporary(stage)}")
     stage.ends(stage.core(*asked, "--max-new-tokens", "4"))
     stage.left(stage.newest().id)
 
@@ -493,6 +499,7 @@ def onnx_stopped(stage: Stage) -> None:
         stop.touch()
         stage.until(lambda app=app: app.poll() is not None, f"the next run ({phase})", CONVERTS_S)
         stage.ends(app)
+        check(not temporary(stage), f"{phase}: {temporary(stage)}")
     stage.left(stage.newest().id)
 
 

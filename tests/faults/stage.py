@@ -40,6 +40,8 @@ class Stage:
         self.data = home / "data"
         self.data.mkdir(parents=True, exist_ok=True)
         (self.data / "recorded-run-offered").touch()
+        self.temporary = home / "tmp"
+        self.temporary.mkdir()
         self._mark = secrets.token_hex(8)
         self._logs: list[Path] = []
 
@@ -57,7 +59,8 @@ class Stage:
     @property
     def environment(self) -> dict[str, str]:
         home = str(self.home)
-        return {**os.environ, "ROOFSCOPE_HOME": home, "HOME": home, MARK: self._mark, "PYTHONUNBUFFERED": "1"}
+        own = {"ROOFSCOPE_HOME": home, "HOME": home, "TMPDIR": str(self.temporary)}
+        return {**os.environ, **own, MARK: self._mark, "PYTHONUNBUFFERED": "1"}
 
     def start(
         self, *command: str, more: Mapping[str, str] | None = None, before: Callable[[], None] | None = None
