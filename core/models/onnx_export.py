@@ -34,7 +34,8 @@ def export(hf_folder: str, out_dir: str, progress: Progress, alone: bool = False
     PyTorch once more. Raises ExplorerError when the folder or its architecture cannot be exported. What `progress`
     raises stops the export and is passed on.
     """
-    with TemporaryDirectory() as folder:
+    Path(out_dir).mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=out_dir) as folder:  # where what a killed export leaves is swept away
         samples = str(Path(folder) / "samples.npz")
         if alone:
             progress("Starting the ONNX export")

@@ -270,11 +270,12 @@ def test_bands_follow_each_other() -> None:
 def test_a_single_sample_of_memory_is_drawn_by_points() -> None:
     """An area from one moment to the same moment is nothing."""
 
-    def drawn(n: int) -> int:
+    def points(n: int) -> int:
+        """That are drawn, with the one that keeps room for words."""
         chart = timeline.memory_timeline([msgspec.structs.replace(m, peak_bytes=None) for m in samples(n)])
         return vl_convert.vegalite_to_svg({**chart.spec, "width": 600}, vl_version="6.1").count('"point"')
 
-    assert (drawn(0), drawn(1), drawn(40)) == (0, 2, 0), "of what is the process's own, and of mapped files"
+    assert (points(0), points(1), points(40)) == (1, 3, 1), "of what is the process's own, and of mapped files"
 
 
 def test_slow_tokens_are_marked() -> None:

@@ -9,6 +9,7 @@ import contextlib
 import http.client
 import json
 import os
+import re
 import resource
 import shutil
 import signal
@@ -439,8 +440,9 @@ def interrupt(going: subprocess.Popen[bytes]) -> None:
 
 
 def temporary(stage: Stage) -> list[str]:
-    """What is left in the folder for temporary files."""
-    return sorted(str(path.relative_to(stage.temporary)) for path in stage.temporary.rglob("*"))
+    """What is left in the folder for temporary files; the folder of PyTorch's own cache, which is empty, may be."""
+    found = (str(path.relative_to(stage.temporary)) for path in stage.temporary.rglob("*"))
+    return sorted(name for name in found if not re.fullmatch("torchinductor_[^/]*", name))
 
 
 def onnx_interrupted(stage: Stage) -> None:
