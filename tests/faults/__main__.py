@@ -3,7 +3,7 @@
 Groups: writes, runs, workers, models, input, pages, killed, stopped, clock, memory, together, browsers; without any
 all of them, which takes half an hour. --like takes only the rows with these words. With --record the rows are kept in
 tests/bench/recorded/faults.json, each with its day and machine, out of which `make tables` makes the table. Exit status
-1 where a row is not green. `python -m tests.faults soak`, `... tabs` and `... left`: see tests.faults.soak, tabs and left.
+1 where a row is not green. `python -m tests.faults soak`, `... tabs`, `... left`: see tests.faults.soak, tabs and left.
 """
 
 from __future__ import annotations

@@ -9,7 +9,6 @@ import contextlib
 import http.client
 import json
 import os
-import re
 import resource
 import shutil
 import signal
@@ -440,9 +439,8 @@ def interrupt(going: subprocess.Popen[bytes]) -> None:
 
 
 def temporary(stage: Stage) -> list[str]:
-    """What is left in the folder for temporary files; the folder of PyTorch's own cache, which is empty, may be."""
-    found = (str(path.relative_to(stage.temporary)) for path in stage.temporary.rglob("*"))
-    return sorted(name for name in found if not re.fullmatch("torchinductor_[^/]*", name))
+    """What our own code has left in the folder for temporary files; libraries have names of theirs."""
+    return sorted(path.name for name in ("tmp*", "roofscope-*") for path in stage.temporary.glob(name))
 
 
 def onnx_interrupted(stage: Stage) -> None:

@@ -30,7 +30,8 @@ def answered(connection: socket.socket) -> bool:
     """Whether what was asked is answered, to the end of the answer."""
     said = b""
     while b"ok" not in said:
-        assert (piece := connection.recv(4096)), said
+        piece = connection.recv(4096)
+        assert piece, said
         said += piece
     return said.startswith(b"HTTP/1.1 200") and said.endswith(b'{"status":"ok"}')
 
