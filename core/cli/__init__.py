@@ -4,6 +4,8 @@ Results go to stdout, progress and errors to stderr. Exit status: 0 done, 2 a re
 run, 1 a run that failed, 130 stopped with Ctrl-C. A command's module is imported when the command is asked for.
 """
 
+import signal
+
 from core.cli.group import cli
 from core.cli.terminal import protect
 
@@ -11,6 +13,9 @@ __all__ = ["cli", "main"]
 
 
 def main(name: str = "roofscope") -> None:
-    """The command of this name."""
+    """The command of this name. Once it is over, a further Ctrl-C changes neither its status nor its words."""
     protect()
-    cli(prog_name=name)
+    try:
+        cli(prog_name=name)
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)

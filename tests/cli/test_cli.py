@@ -108,6 +108,18 @@ def test_ctrl_c_keeps_what_was_measured_and_says_so_to_the_shell() -> None:
     assert result["status"] == "cancelled" and "Traceback" not in said
 
 
+def test_a_second_ctrl_c_while_it_leaves_changes_nothing() -> None:
+    code = """
+import atexit, os, signal, sys
+from core.cli import main
+atexit.register(lambda: os.kill(os.getpid(), signal.SIGINT))
+sys.argv = ["roofscope", "no-such-command"]
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
+
+
 def test_ctrl_c_outside_a_run_says_so_too(monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted() -> None:
         raise KeyboardInterrupt
