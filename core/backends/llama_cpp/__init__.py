@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 from core.backends.llama_cpp import options as llama_options
 from core.backends.llama_cpp import reserve
+from core.backends.llama_cpp.compute_buffer import prunes_last_block
 from core.backends.llama_cpp.context import Context
 from core.backends.llama_cpp.log import Log, listen
 from core.backends.llama_cpp.model import load
@@ -139,7 +140,7 @@ def _setup(
         file_type=kind.decode().removeprefix("(guessed) "),
         n_context=n_ctx,
         n_batch=max(N_BATCH, batch),
-        prunes_last_block=spec.causal,
+        prunes_last_block=prunes_last_block(spec),
         buffers_bytes=log.buffers(),
         versions={"llama.cpp": llama_cpp.llama_version().decode()},
         facts={

@@ -5,8 +5,9 @@ its size that nothing else reads, else into the smallest hole that holds it, els
 for the last time leaves a hole. So the buffer is larger than the largest set of results alive at once, by holes that
 nothing fitted into, and both depend on the order of the nodes.
 
-Knows that order for attention, feed-forward networks, experts and recurrences, from the layers of a ModelSpec, and
-nothing of single families. Memory that operators take besides, while they run, is not in the buffer.
+Knows that order for attention, feed-forward networks, experts and recurrences, from the layers of a ModelSpec, and of
+single families only which of them compute every position to the end. Memory that operators take besides, while they
+run, is not in the buffer.
 
 Sources: ggml-alloc.c; llama-context.cpp (graph_reserve) and llama-graph.cpp of llama.cpp, and the places of the nodes
 in graphs that it ran (ggml 0.25).
@@ -35,6 +36,14 @@ from core.types import (
 
 FLOAT, HALF, ID, PLACE = 4, 2, 4, 8  # bytes of a result's element, of a mask's, of a token's number, of a cache's row
 ALIGNMENT = 32
+TURN = 64  # rows of the matrix that rotates values; keys have the largest power of two in their heads' width
+# which drop positions without wanted logits only before the head, and not behind the last block's attention
+_WHOLE_TO_THE_END = frozenset(
+    (
+        "bailingmoe3", "cohere2moe", "gemma4", "gptoss", "hyv3", "nemotronh", "nemotronhmoe", "qwen35", "qwen35moe",
+        "qwen3next", "step35",
+    )
+)  # fmt: skip
 
 
 class Shape(Record):
@@ -49,6 +58,12 @@ class Shape(Record):
     flash: bool = True
     rotates: bool = False
     floats: bool = False
+
+
+def prunes_last_block(spec: ModelSpec) -> bool:
+    """Whether only positions whose logits are wanted are computed behind the attention of the last block."""
+    family = spec.architecture.replace("-", "").replace("_", "").removesuffix("text")
+    return spec.causal and family not in _WHOLE_TO_THE_END
 
 
 def compute_bytes(spec: ModelSpec, shape: Shape) -> int:
@@ -175,6 +190,7 @@ class _Graph:
         self._positions = self._given(ID * n)
         self._masks: dict[bool, int] = {}  # of blocks that see a window, and of others
         self._places: dict[bool, tuple[int, ...]] = {}
+        self._turns: dict[bool, tuple[int, int]] = {}  # what rotates keys, and values
         if any(isinstance(x.op, Scan | Conv) for x in spec.layers):
             self._states = self._given(ID * shape.n_sequences)
         self._windowed = any(core.window is not None for core in cores)
@@ -183,6 +199,9 @@ class _Graph:
             if any(core.kv_width is None for core in cores):  # a latent is key and value in one
                 keys.append(self._given(PLACE * n * (1 if shape.flash else values)))  # in columns without it
             self._places[local] = tuple(keys)
+            if shape.rotates:
+                rows = cores[0].qk_dim & -cores[0].qk_dim
+                self._turns[local] = self._given(FLOAT * rows**2), self._given(FLOAT * TURN**2)
             self._masks[local] = self._given((HALF if shape.flash else FLOAT) * shape.n_cells * n)
         self._outputs = self._given(ID * n)
 
@@ -193,8 +212,10 @@ class _Graph:
         for layer in self._spec.layers:
             if (block := _mixer(layer)) is not None:
                 mixers.setdefault(block, []).append(layer)
-        last = mixers.get(self._spec.n_blocks - 1, [])
+        last = mixers.get(self._spec.n_blocks - 1, []) if prunes_last_block(self._spec) else []
         for layer in self._spec.layers:
+            if layer.kind == "head" and not last:
+                self._uncut = dict.fromkeys(self._made.values(), -1)
             block = _mixer(layer)
             own = mixers.get(block, []) if block is not None else []
             if any(isinstance(x.op, Attention | Scan) for x in own):
@@ -204,6 +225,8 @@ class _Graph:
                 self._plain(layer)
             if last and layer is last[-1]:
                 self._cut(layer)
+        if not last:  # what all positions had at the end is handed out, so that nothing takes its place
+            self._put(0, *(result for result, rows in self._uncut.items() if rows >= 0))
 
     def _mix(self, layers: Sequence[Layer]) -> None:
         """Attention, a recurrence, or both beside each other: then the attention's last projection comes late."""
@@ -328,7 +351,7 @@ class _Graph:
             if part != "v" and "rope" in named:  # over a norm's result, unless that has to be cut into heads
                 x = self._wide(widths[part], x, self._positions, over=(x,) if norm is not None and in_heads else ())
             if self._shape.rotates:
-                x = self._wide(widths[part], x)
+                x = self._wide(widths[part], x, self._turns[core.window is not None][part == "v"])
             found[part] = x
         return self._scores(core, found)
 
@@ -387,7 +410,7 @@ class _Graph:
             weights = self._put(n_bytes, scores, *mask, over=(scores,))
             y = self._wide(d, weights, values)
             y = y if rank else self._wide(d, y)
-        return self._wide(d, y) if shape.rotates else y
+        return self._wide(d, y, self._turns[local][1]) if shape.rotates else y
 
     # ---------------------------------------------------------------- recurrences
 
