@@ -75,11 +75,6 @@ def import_ahead(engine: str) -> Callable[[], None]:
     return thread.join
 
 
-def claimed() -> str | None:
-    """The engine that this process is for; None before the first claim."""
-    return _claimed
-
-
 def strangers() -> tuple[str, ...]:
     """Labels of the engines that another library brought into this process beside its own engine."""
     there = loaded()

@@ -6,7 +6,7 @@ Found by asking, never by the port. What a server does not say is None. Knows ea
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
 
@@ -385,6 +385,6 @@ def _n_params(text: str) -> int | None:
     return round(float(match[1]) * {"K": 1e3, "M": 1e6, "B": 1e9, "T": 1e12}[match[2].upper()])
 
 
-def usable(found: Found) -> Iterator[ServedModel]:
+def usable(models: Iterable[ServedModel]) -> tuple[ServedModel, ...]:
     """Those that generate text."""
-    yield from (model for model in found.models if not model.embeds)
+    return tuple(model for model in models if not model.embeds)

@@ -75,7 +75,7 @@ def add(url: str, key_from: str = "") -> Endpoint:
     if key_from != vertex.KEY:
         keyed = _address(where.api, key_from)
         found = flavours.probe(keyed)
-        first = next((m.id for m in found.models if not m.embeds), "")
+        first = next((m.id for m in flavours.usable(found.models)), "")
         return _keep(where, key_from, found, prompt_scores.way(keyed, found.flavour, first) if first else None)
     named = vertex.place(where.api)
     if named is None:
@@ -186,9 +186,8 @@ def on_this_machine(files: Mapping[str, str]) -> bool:
 
 def files(endpoint: Endpoint) -> Iterator[tuple[Path, ServedModel]]:
     """The file of each model that generates text."""
-    for model in endpoint.models:
-        if not model.embeds:
-            yield folder() / name_of(endpoint.url) / f"{_slug(short(model.id))}-{_digest(model.id)}.json", model
+    for model in flavours.usable(endpoint.models):
+        yield folder() / name_of(endpoint.url) / f"{_slug(short(model.id))}-{_digest(model.id)}.json", model
 
 
 def folder() -> Path:

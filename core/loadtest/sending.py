@@ -76,7 +76,7 @@ def target(plan: Plan) -> Target:
     if known is not None and not plan.key:
         where = store.address_of(known)
     found = store.asked(known) if known is not None and known.cloud is not None else flavours.probe(where)
-    model = plan.model or next((m.id for m in found.models if not m.embeds), "")
+    model = plan.model or next((m.id for m in flavours.usable(found.models)), "")
     if not model:
         raise ExplorerError(f"{where.root} lists no model that writes text.", "Load one there, or name the model.")
     names = [store.short(m.id) for m in found.models]

@@ -7,16 +7,14 @@ figures mean. NaN is "not measured": such a point is on no front and beats none.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from statistics import NormalDist
 from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from core.stats.intervals import Floats, Interval
+from core.stats.intervals import Floats
 
 Direction = Literal["higher", "lower"]
-DRAWS = 4000
 
 
 def front(points: ArrayLike, better: Sequence[Direction]) -> tuple[bool, ...]:
@@ -27,29 +25,6 @@ def front(points: ArrayLike, better: Sequence[Direction]) -> tuple[bool, ...]:
 def membership(samples: ArrayLike, better: Sequence[Direction]) -> tuple[float, ...]:
     """How often each point is on the front. samples: shape (draws, n, d), one row of all points per draw."""
     return tuple(float(x) for x in _front(_lower_is_better(samples, better)).mean(axis=0))
-
-
-def drawn(rows: Sequence[Sequence[Interval | float]], draws: int = DRAWS, seed: int = 0) -> Floats:
-    """Points with intervals as samples of shape (draws, n, d), for `membership`.
-
-    Each figure is drawn by itself from a normal distribution in two halves, as wide to either side as its interval;
-    a plain number, or an interval without ends, stays what it is. Figures that were measured in pairs vary together
-    in truth, so the share is a cautious one.
-    """
-    rng = np.random.default_rng(seed)
-    shape = (len(rows), len(rows[0]) if rows else 0)
-    value, below, above = np.zeros(shape), np.zeros(shape), np.zeros(shape)
-    for i, row in enumerate(rows):
-        for j, cell in enumerate(row):
-            if not isinstance(cell, Interval):
-                value[i, j] = cell
-                continue
-            value[i, j] = cell.value
-            z = NormalDist().inv_cdf((1 + cell.level) / 2)
-            below[i, j] = 0.0 if cell.low is None else max(0.0, cell.value - cell.low) / z
-            above[i, j] = 0.0 if cell.high is None else max(0.0, cell.high - cell.value) / z
-    noise = rng.standard_normal((draws, *shape))
-    return np.asarray(value + noise * np.where(noise < 0, below, above))
 
 
 def hypervolume(points: ArrayLike, reference: Sequence[float], better: Sequence[Direction]) -> float:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import streamlit as st
 
 from core.endpoints import store
+from core.endpoints.flavours import usable
 from core.loadtest.lengths import lengths
 from core.loadtest.objectives import LABELS, NAMES, PRESETS, Objectives
 from core.loadtest.plan import Mode, Plan, check, levels_of
@@ -86,7 +87,7 @@ def _server() -> tuple[str, str]:
     there = known.get(where or "")
     model = select(
         "Model",
-        [m.id for m in there.models if not m.embeds] if there else [],
+        [m.id for m in usable(there.models)] if there else [],
         store.short,
         f"load-model-{store.name_of(there.url)}" if there else "load-model",
         accept_new_options=True,

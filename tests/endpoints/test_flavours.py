@@ -45,7 +45,7 @@ def test_a_server_is_known_by_its_tell_tale(flavour: str) -> None:
 def test_what_they_say_of_their_models() -> None:
     def model(paths: dict[str, Answer]) -> ServedModel:
         with ScriptedServer(paths) as server:
-            return next(flavours.usable(flavours.probe(server.address())))
+            return flavours.usable(flavours.probe(server.address()).models)[0]
 
     assert model(model_servers.OLLAMA) == QWEN
     llama = model(model_servers.LLAMA_CPP)
@@ -71,7 +71,7 @@ def test_models_for_embeddings_are_left_out() -> None:
     with ScriptedServer(model_servers.LM_STUDIO) as server:
         found = flavours.probe(server.address())
     assert [m.id for m in found.models] == ["qwen/qwen3-4b", "nomic"]
-    assert [m.id for m in flavours.usable(found)] == ["qwen/qwen3-4b"]
+    assert [m.id for m in flavours.usable(found.models)] == ["qwen/qwen3-4b"]
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 
-from core.stats.intervals import Interval
-from core.stats.pareto import drawn, front, hypervolume, membership
+from core.stats.pareto import front, hypervolume, membership
 from core.studies.composites import CANDIDATES, Composite, values
 from core.studies.tradeoff import Study, Totals, Variant
 from core.studies.validate import Check, Group, Verdict, gamma, kendall, spearman, validate
@@ -107,14 +106,12 @@ def test_the_front_is_what_nothing_beats() -> None:
         front([(1, 2)], ("higher",))
 
 
-def test_membership_is_as_unsure_as_the_intervals() -> None:
-    rows = [
-        [1.0, Interval(value=0.80, low=0.78, high=0.82, n=9)],
-        [2.0, Interval(value=0.80, low=0.78, high=0.82, n=9)],  # as good and faster, so the first is on by luck alone
-        [3.0, Interval(value=0.20, low=0.18, high=0.22, n=9)],
-        [0.5, 0.1],
-    ]
-    shares = membership(drawn(rows), ("higher", "higher"))
+def test_membership_is_as_unsure_as_the_samples() -> None:
+    """The second is as good as the first and faster, so the first is on the front by luck alone."""
+    noise = np.random.default_rng(0).normal(scale=0.01, size=(4000, 3))
+    better = np.array([0.80, 0.80, 0.20]) + noise
+    samples = [[(1.0, a), (2.0, b), (3.0, c), (0.5, 0.1)] for a, b, c in better]
+    shares = membership(samples, ("higher", "higher"))
     assert shares[0] == pytest.approx(0.5, abs=0.03)
     assert shares[1] == 1.0 and shares[2] == 1.0 and shares[3] == 0.0
 

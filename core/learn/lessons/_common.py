@@ -8,7 +8,6 @@ from functools import cache
 from core.analysis.bottlenecks import Ceiling
 from core.analysis.work import LayerWork, total, work
 from core.charts.labels import si
-from core.dtypes import retype
 from core.learn.lesson import Beside, Do, Own, Scene, Told
 from core.types import Generate, ModelSpec, Request, Result
 
@@ -53,11 +52,6 @@ def bytes_per_token(scene: Scene, dtype: str | None = "bf16") -> float:
 def ideal_s(work: LayerWork, ceiling: Ceiling) -> float:
     """Seconds that the roof allows for a forward pass as a whole."""
     return ceiling.ideal_s(work.flops, work.bytes)
-
-
-def stored(spec: ModelSpec, dtype: str) -> float:
-    """Bytes of all weights in a format."""
-    return float(retype(spec, dtype).weight_bytes or 0)
 
 
 def generates(request: Request, strategy: str | None = None) -> bool:
