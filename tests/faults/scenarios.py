@@ -425,8 +425,11 @@ def come_to(stage: Stage, phase: str, old: set[str]) -> str:
         events = run.events()
         if phase in PREPARED:
             return any(isinstance(e, Phase) and PREPARED[phase] in e.note for e in events)
-        begun = next((e for e in reversed(events) if isinstance(e, Pass)), None)
-        return begun is not None and (begun.kind, begun.profiler) == PASSES[phase] and isinstance(events[-1], Step)
+        last = next((e for e in reversed(events) if isinstance(e, Pass | Step)), None)
+        if not isinstance(last, Step):  # its pass has not begun to answer
+            return False
+        of = next(e for e in reversed(events) if isinstance(e, Pass))
+        return (of.kind, of.profiler) == PASSES[phase]
 
     stage.until(lambda: there() or run.status() not in ("queued", "running"), phase, CONVERTS_S)
     return str(run_id)
