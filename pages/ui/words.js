@@ -83,8 +83,8 @@ class Words {
   }
 
   tell({ run, text, length, over, resting }) {
-    if (this.awaiting) [this.run, this.pressed] = [run, -Infinity];
-    if (!this.box || run !== this.run) return;
+    if (this.awaiting) [this.run, this.pressed, this.going] = [run, -Infinity, true];
+    if (!this.box || run !== this.run || !this.going) return; // a page that shows its end came first
     [this.length, this.resting, this.going] = [length, resting, !over];
     this.show(text);
   }

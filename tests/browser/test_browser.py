@@ -103,6 +103,8 @@ def test_a_whole_run_is_seen_to_its_end(server: Server, tab: Tab) -> None:
     expect(page.locator(".st-key-card-layers [data-testid=stVegaLiteChart]")).to_be_visible()
     result = Store(server.home / "data").open(run_id).result()
     assert result.status == "done"
+    late = {"run": run_id, "text": result.text, "length": len(result.text), "over": True, "resting": ""}
+    page.evaluate("late => window.roofscopeWords.tell(late)", late)  # an answer that the drawn end has overtaken
     expect(page.locator(".st-key-run-text")).to_have_text(result.text.strip(), use_inner_text=True)  # what is seen
 
 

@@ -86,8 +86,9 @@ def test_closed_loop_from_plan_to_points(home: Path) -> None:
     second = [e.outcome for e in events if isinstance(e, Answered) and e.level == 1]
     at_once = max(sum(o.begun_s <= one.begun_s < o.ended_s for o in second) for one in second)
     assert at_once == 2, "as many as there are users"
-    assert len({s.body["messages"][0]["content"] for s in asked}) == len(asked), "no prompt comes twice"
     whole = [o for o in outcomes if not o.failure]
+    prompts = [s.body["messages"][0]["content"] for s in asked if s.body]  # one that is stopped may not have come whole
+    assert len(prompts) >= len(whole) and len(set(prompts)) == len(prompts), "no prompt comes twice"
     assert {(o.n_tokens, o.counted_by, o.single, o.prompt_tokens, len(o.gaps_s)) for o in whole} == {
         (4, "chunks", True, 12, 3)
     }

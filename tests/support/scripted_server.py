@@ -44,7 +44,10 @@ class Answer:
 
 @dataclass
 class Seen:
-    """A request, and when it was read and its pieces went out, on the clock of time.perf_counter."""
+    """A request, and when it was read and its pieces went out, on the clock of time.perf_counter.
+
+    body: None without one, and of a client that hung up before all of it had come.
+    """
 
     method: str
     path: str
@@ -171,9 +174,11 @@ class ScriptedServer:
         self._thread.join(LIMIT_S)
 
     def _serve(self, handler: BaseHTTPRequestHandler) -> None:
-        data = handler.rfile.read(int(handler.headers.get("Content-Length") or 0))
+        length = int(handler.headers.get("Content-Length") or 0)
+        data = handler.rfile.read(length)
         form = handler.headers.get_content_type() == "application/x-www-form-urlencoded"
-        body = data.decode() if form else json.loads(data) if data else None
+        whole = data if len(data) == length else b""
+        body = whole.decode() if form else json.loads(whole) if whole else None
         seen = Seen(handler.command, handler.path, dict(handler.headers.items()), body, time.perf_counter())
         with self._lock:
             self.seen.append(seen)
