@@ -46,7 +46,7 @@ LOOK = """async ([rules, counted, also]) => {
   const options = { runOnly, rules: off, resultTypes: ["violations"], elementRef: false };
   const { violations } = await axe.run(document, options);
   eye.disconnect();
-  return { violations, drawn };
+  return { violations, drawn: drawn || Boolean(window.roofscopeAccess?.waiting) };
 }"""
 
 
@@ -143,7 +143,7 @@ def drawn(page: Any, title: str) -> None:
 
 
 def still(page: Any) -> None:
-    """Wait until nothing is drawn any more."""
+    """Wait until nothing is drawn any more, and access.js has named what was."""
     from playwright.sync_api import expect
 
     expect(page.get_by_test_id("stApp")).to_have_attribute("data-test-script-state", "notRunning")
@@ -153,7 +153,7 @@ def still(page: Any) -> None:
           let last = document.body.innerHTML.length, same = 0;
           const look = () => {
             const now = document.body.innerHTML.length;
-            same = now === last ? same + 1 : 0;
+            same = now === last && !window.roofscopeAccess?.waiting ? same + 1 : 0;
             last = now;
             same >= 3 ? done(true) : setTimeout(look, 100);
           };
