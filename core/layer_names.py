@@ -412,6 +412,12 @@ def _hf_mlp(rest: str, moe: bool) -> str | None:
     return None
 
 
+# scales of activations and of the cache, which change no weight
+OF_ACTIVATIONS = re.compile(
+    r"(\.(input_(scale|global_scale|zero_point)|activation_scale|output_scale|[kvq]_scale|prob_output_scale)"
+    r"|_proj_(input|activation)_scale)$"
+)
+
 _HF_STEMS = ("model", "model.language_model", "language_model.model", "transformer", "backbone")
 
 
@@ -509,6 +515,7 @@ _GGUF_BLOCK = {
     "ffn_gate_exps": "mlp.experts.gate_proj",
     "ffn_up_exps": "mlp.experts.up_proj",
     "ffn_down_exps": "mlp.experts.down_proj",
+    "ffn_gate_up_exps": "mlp.experts.gate_up_proj",
     "ffn_gate_inp_shexp": "mlp.shared_expert.router",
     "ffn_gate_shexp": "mlp.shared_expert.gate_proj",
     "ffn_up_shexp": "mlp.shared_expert.up_proj",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,11 @@ ADAPTER = "adapter_config.json"
 _SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 _VARIANT = re.compile(r"^model\.(?:safetensors\.index\.(?P<index>\w+)\.json|(?P<single>\w+)\.safetensors)$")
 _VARIANTS = ("bf16", "fp16", "fp32")  # the first of these, or of the alphabet
-_SHARD = re.compile(r"^(?P<stem>.+)-(?P<part>\d{5})-of-(?P<n>\d{5})\.safetensors$")
-_COPIES = ("consolidated", "adapter_model")  # never the model where other weights are
+_SHARD = re.compile(r"^(?P<stem>.+)-(?P<part>\d+)-of-(?P<n>\d+)\.safetensors$")
+_COPY = "consolidated"  # never the model where other weights are
+_ADAPTER = re.compile(r"^(adapter_model|([0-9]+_)?adapters)\b.*\.safetensors$")  # of peft, of MLX
 _HEADS = "_heads.safetensors"  # of early exits, of Medusa
-_UNFINISHED = (".incomplete", ".part", ".crdownload", ".aria2", ".download", ".tmp")
+UNFINISHED = (".incomplete", ".part", ".crdownload", ".aria2", ".download", ".tmp", ".downloadInProgress")
 _POINTER = b"version https://git-lfs"
 
 
@@ -56,7 +58,7 @@ def of(folder: Path) -> Weights:
     else:
         named, chosen = "", _unnamed(stored)
     _check(folder, chosen)
-    if chosen and all(n.startswith("adapter_model") for n in chosen):
+    if chosen and all(map(_ADAPTER.match, chosen)):
         raise adapter(folder)
     heads = [n for n in stored if n.endswith(_HEADS)]
     left = [n for n in stored if n not in (*chosen, *heads)]
@@ -77,13 +79,26 @@ def of(folder: Path) -> Weights:
     )
 
 
+def leaves_plain(declared: Mapping[str, Any]) -> bool:
+    """Whether compressed-tensors declares the cache or the activations alone: the weights themselves are plain."""
+    groups, sparsity = declared.get("config_groups"), declared.get("sparsity_config")
+    if isinstance(sparsity, Mapping) and sparsity.get("format") not in (None, "dense"):
+        return False
+    schemes = [g for g in groups.values() if isinstance(g, Mapping)] if isinstance(groups, Mapping) else []
+    return not any(isinstance(scheme.get("weights"), Mapping) for scheme in schemes)
+
+
 def told(config: Any, folder: Path) -> Any:
-    """A transformers configuration that names the files to read: by itself the library prefers a single one.
+    """A transformers configuration that names the files to read, since by itself the library prefers a single one, and
+    that declares a quantization only where it is the weights'.
 
     Raises ExplorerError where it can read none.
     """
+    found = getattr(config, "quantization_config", None)
+    if isinstance(found, dict) and found.get("quant_method") == "compressed-tensors" and leaves_plain(found):
+        del config.quantization_config
     weights = of(folder)
-    if weights.files and all(file.name.startswith(_COPIES) for file in weights.files):
+    if weights.files and all(file.name.startswith(_COPY) for file in weights.files):
         raise ExplorerError(
             f"{weights.files[0].name} in {folder.name} holds the weights under names of its maker's own, which "
             "transformers does not read.",
@@ -103,19 +118,22 @@ def told(config: Any, folder: Path) -> Any:
 def adapter(folder: Path) -> ExplorerError:
     """What to say of a folder that holds an adapter."""
     try:
-        base = json.loads((folder / ADAPTER).read_text(encoding="utf-8")).get("base_model_name_or_path")
-    except (OSError, ValueError, AttributeError, RecursionError):
-        base = None
+        about = json.loads((folder / ADAPTER).read_text(encoding="utf-8"))
+        of_mlx = "fine_tune_type" in about
+        base = about.get("model" if of_mlx else "base_model_name_or_path")
+    except (OSError, ValueError, AttributeError, TypeError, RecursionError):
+        base, of_mlx = None, False
     of_what = f" of {base}" if isinstance(base, str) and base else ""
+    how = "mlx_lm fuse" if of_mlx else "merge_and_unload of peft, then save_pretrained"
     return ExplorerError(
         f"The folder {folder.name} holds an adapter{of_what}: it changes a base model and is none itself.",
-        "Merge it into its base model (merge_and_unload of peft, then save_pretrained) and open that folder.",
+        f"Merge it into its base model ({how}) and open that folder.",
     )
 
 
 def is_pointer(path: Path) -> bool:
     """Whether Git LFS has left its note in the place of the file. Raises OSError."""
-    if path.stat().st_size > 1024:
+    if not path.is_file() or path.stat().st_size > 1024:
         return False
     with path.open("rb") as f:
         return f.read(len(_POINTER)) == _POINTER
@@ -132,7 +150,7 @@ def pointer(path: Path) -> ExplorerError:
 def unfinished(folder: Path) -> bool:
     """Whether a download into this folder was begun and has not ended."""
     places = (folder, folder / ".cache" / "huggingface" / "download")
-    return any(f.name.endswith(_UNFINISHED) for place in places if place.is_dir() for f in place.iterdir())
+    return any(f.name.endswith(UNFINISHED) for place in places if place.is_dir() for f in place.iterdir())
 
 
 def _variant(names: set[str]) -> str:
@@ -147,6 +165,8 @@ def _variant(names: set[str]) -> str:
 
 def _in_index(folder: Path, name: str) -> tuple[str, ...]:
     """The files that an index names, each once."""
+    if is_pointer(folder / name):
+        raise pointer(folder / name)
     try:
         files = set(json.loads((folder / name).read_text(encoding="utf-8"))["weight_map"].values())
         if not files or not all(isinstance(f, str) and _is_name(f) for f in files):
@@ -163,12 +183,15 @@ def _is_name(text: str) -> bool:
 
 def _unnamed(stored: list[str]) -> tuple[str, ...]:
     """Weights without an index: the shards of one model, or all that is no copy of others."""
-    sets = {(m["stem"], int(m["n"])) for name in stored if (m := _SHARD.match(name))}
+    sets = {(m["stem"], m["n"]) for name in stored if (m := _SHARD.match(name))}
     if sets:
         stem, n = min(sets, key=lambda s: (s[0] != "model", s))
-        if n <= 10 * len(stored):
-            return tuple(f"{stem}-{i:05d}-of-{n:05d}.safetensors" for i in range(1, n + 1))
-    return tuple(n for n in stored if not n.startswith(_COPIES) and not n.endswith(_HEADS)) or tuple(stored)
+        shards = [m["part"] for name in stored if (m := _SHARD.match(name)) and (m["stem"], m["n"]) == (stem, n)]
+        width = min(map(len, shards))  # -00001-of-00002, -00001-of-000163 and -1-of-61 are all published
+        if int(n) <= 10 * len(stored):
+            return tuple(f"{stem}-{i:0{width}d}-of-{n}.safetensors" for i in range(1, int(n) + 1))
+    beside = [n for n in stored if n.startswith(_COPY) or n.endswith(_HEADS) or _ADAPTER.match(n)]
+    return tuple(n for n in stored if n not in beside) or tuple(stored)
 
 
 def _check(folder: Path, chosen: tuple[str, ...]) -> None:

@@ -112,7 +112,9 @@ def check_precision(entry: ModelEntry, kind: str) -> None:
     if "hf" not in entry.files or kind == "config" or (kind in entry.files and kind != "hf"):
         return
     found = declared(read_config(entry.files["hf"]))
-    if found is None or (kind == "hf" and found.lacking == ()):
+    told = declared(formats.read_config(Path(entry.files["hf"]) / "config.json"))  # transformers reads no other file
+    lacking = told.lacking if told and kind == "hf" else None
+    if found is None or lacking == ():
         return
     what = f"The weights of {entry.label} are quantized ({found.words})"
     others = "Choose the model unquantized or as a GGUF; what it costs can be studied without running it."
@@ -121,8 +123,8 @@ def check_precision(entry: ModelEntry, kind: str) -> None:
             "Write its weights as plain numbers once, and run that model: Transform, Dequantize "
             f"(roofscope transform dequantize --model {entry.id})."
         )
-    if kind == "hf" and found.lacking:
-        packages = " and ".join(found.lacking)
+    if lacking:
+        packages = " and ".join(lacking)
         raise ExplorerError(f"{what}, which PyTorch runs only with {packages}, not installed here.", others)
     who = "no backend here can run" if kind == "hf" else f"cannot be converted into {kind}"
     raise ExplorerError(f"{what}, which {who}.", others)

@@ -34,6 +34,13 @@ def nested(config: Mapping[str, Any]) -> Mapping[str, Any] | None:
     return nested(outer) if outer is not None else None
 
 
+def parts(config: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
+    """A configuration and what lies around its language model, down to that: what an outer one leaves out an inner one
+    may say."""
+    outer = (config[key] for key in _OUTER if isinstance(config.get(key), Mapping))
+    return (config, *outer, *filter(None, (nested(config),)))
+
+
 def completed(config: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
     """The language model's values with transformers' defaults for those it leaves out, and the sizes among these.
 

@@ -18,7 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from core import weight_files
+from core.layer_names import OF_ACTIVATIONS
 from core.models import formats, gguf_vocabulary, random_weights, safetensors_file
+from core.models.precision import declared
 from core.models.tensors import heads_apart
 from core.types import Progress
 from hardware.errors import ExplorerError
@@ -170,7 +172,7 @@ def _config(folder: Path) -> tuple[Any, str]:
             f"A model of architecture '{kind}' cannot be written as a GGUF here.",
             f"{_ELSEWHERE} Known here: {', '.join(ARCHITECTURES)}.",
         )
-    if numbers.get("quantization_config"):
+    if declared(numbers) is not None:
         raise ExplorerError("Weights that are quantized already cannot be written as a GGUF.", _ELSEWHERE)
     from transformers import AutoConfig
 
@@ -270,6 +272,8 @@ def _scaling(kind: str) -> Any:
 
 def _check_gemma(arch: str, c: Any, head_dim: int) -> None:
     """llama.cpp has Gemma's pattern of windows and its scale of the scores in its code, not in the file."""
+    if getattr(c, "use_bidirectional_attention", False):
+        raise _different("attention to what follows a token")
     large = c.num_hidden_layers == {"gemma2": 46, "gemma3": 62}[arch]
     scale = c.hidden_size // c.num_attention_heads if large else head_dim
     if c.query_pre_attn_scalar != scale:
@@ -312,6 +316,8 @@ def _placed(stored: Mapping[str, _Stored | _Drawn], arch: str, c: Any) -> _Tenso
     placed: _Tensors = {}
     for name, tensor in stored.items():
         if name.endswith("rotary_emb.inv_freq") or (name == "lm_head.weight" and c.tie_word_embeddings):
+            continue
+        if OF_ACTIVATIONS.search(name):
             continue
         target = names.get_name(name, try_suffixes=(".weight", ".bias"))
         if target is None and not name.startswith(("model.", "lm_head.")):

@@ -48,7 +48,6 @@ from hardware.errors import ExplorerError
 
 __all__ = ["from_config", "from_gguf", "from_hf_folder", "from_onnx_folder", "read", "retype"]
 
-_MODELOPT = "hf_quant_config.json"  # where ModelOpt's older files declare their precision
 _FLOATS = ("fp64", "fp32", "fp16", "bf16")
 _MAX_CONTEXT = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len")
 
@@ -78,7 +77,7 @@ def _spec(config: Mapping[str, Any], c: Config, network: Network, name: str, sou
         layers = tuple(found.stored(layer, dtype, rest_bytes) for layer in layers)
         main = main_dtype((layer.weight_dtype, layer.n_params) for layer in layers)
         source = f"{source} Declared precision: {found.words}.".strip()
-        if found.scheme is None and main == dtype:
+        if found.scheme is None and main == dtype and not found.plain:
             source = f"{source[:-1]}, whose sizes are not known here: counted in {dtype}."
     return ModelSpec(
         name=name or str(config.get("_name_or_path") or c.model_type),
@@ -100,22 +99,30 @@ def _built(config: Mapping[str, Any]) -> tuple[Config, Network, str, str]:
     known = _known(config)
     values = _language_model(known)
     model_type = str(values.get("model_type") or "")
-    if model_type not in architectures.model_types() and library.knows(model_type):
+    there = model_type in architectures.model_types()
+    if not there and library.knows(model_type):
         return _from_library(known, model_type)
-    try:
-        return *architectures.build(values), "", ""
-    except MissingSizeError:
-        if defaults.nested(config) is None:
-            raise
+    own = defaults.nested(known)
+    nameless = own is not None and not there and not own.get("model_type") and _is_known(known)  # its library names it
+    if not nameless:
+        try:
+            return *architectures.build(values), "", ""
+        except MissingSizeError:
+            if defaults.nested(config) is None:
+                raise
     complete, filled = defaults.completed(known)
     note = f"Not in the file, so transformers' defaults: {', '.join(filled)}." if filled else ""
     return *architectures.build(_language_model(known, complete)), note, ""
 
 
+def _is_known(config: Mapping[str, Any]) -> bool:
+    return library.knows(str(config.get("model_type") or ""))
+
+
 def _known(config: Mapping[str, Any]) -> Mapping[str, Any]:
     """The configuration in transformers' names; of a multimodal one that it does not know, the language model's."""
     own = defaults.nested(config)
-    if own is not None and own.get("model_type") and not library.knows(str(config.get("model_type") or "")):
+    if own is not None and own.get("model_type") and not _is_known(config):
         config = {**{key: config[key] for key in ("tie_word_embeddings",) if key in config}, **own}
     return other_names.in_usual_names(config)
 
@@ -134,7 +141,7 @@ def plain_dtype(config: Mapping[str, Any]) -> str:
 
 def stored_dtype(config: Mapping[str, Any]) -> str | None:
     """The number format that a configuration names for its weights, by the new key or the old; None: it names none."""
-    for values in (config, defaults.nested(config) or {}):
+    for values in defaults.parts(config):
         for key in ("dtype", "torch_dtype"):
             name = values.get(key)
             if isinstance(name, Mapping):  # by part of a multimodal model, "" for the rest
@@ -208,11 +215,10 @@ def read_config(path: str | Path) -> dict[str, Any]:
             ) from None
         raise ExplorerError(f"{file} cannot be read ({error.strerror}).", "Check its permissions.") from None
     config = parsed_config(content, str(file))
-    beside = file.with_name(_MODELOPT)
-    if "quantization_config" not in config and os.path.isfile(beside):
-        found = parsed_config(beside.read_bytes(), str(beside)).get("quantization")
-        if isinstance(found, Mapping) and found.get("quant_algo"):
-            config["quantization_config"] = {"quant_method": "modelopt", **found}
+    if not config.get("quantization_config"):
+        for beside in (file.with_name(name) for name in precision.FILES):
+            if os.path.isfile(beside) and (found := precision.of_file(parsed_config(beside.read_bytes(), str(beside)))):
+                return config | {"quantization_config": found}
     return config
 
 
@@ -329,8 +335,7 @@ def from_gguf(path: str | Path) -> ModelSpec:
     """Architecture from the file's metadata; exact tensor types and bytes per layer, scales included."""
     path = Path(path)
     file = gguf_file.read(path)
-    if (kind := str(file.metadata.get("general.type", "model"))) in gguf_file.NO_MODEL:
-        raise gguf_file.no_model(path, kind)
+    gguf_file.check_says(path, str(file.metadata.get("general.type", "")), file.architecture)
     if not file.tensors:
         raise ExplorerError(f"{path.name} holds a vocabulary and no weights.", "Choose a file with weights.")
     config, name = gguf_config(file)

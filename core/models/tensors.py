@@ -20,11 +20,12 @@ from core.models import safetensors_file
 from core.types import Aside, Elementwise, Embedding, Layer, Linear, ModelSpec, Record
 from hardware.errors import ExplorerError
 
-# In a weight's place or beside it: "torch-int", GPTQ and AWQ, compressed-tensors and FP8, bitsandbytes, MLX, HQQ.
+# In a weight's place or beside it: "torch-int", GPTQ and AWQ, compressed-tensors and FP8, bitsandbytes, MLX, HQQ,
+# torchao.
 _BESIDE = re.compile(
     r"\.(weight_(int8|int4|scale|scale_zero|scale_inv|scale_2|packed|shape|zero_point|global_scale|g_idx|format)"
     r"|qweight|qzeros|scales|g_idx|biases|input_(scale|global_scale|zero_point)|SCB|weight_SCB|W_q|zero|scale"
-    r"|weight\.(absmax|quant_map|nested_absmax|nested_quant_map|quant_state\.\w+))$"
+    r"|weight\.(absmax|quant_map|nested_absmax|nested_quant_map|quant_state\.\w+)|compressed|bitmask|_weight_\w+)$"
 )
 _EXPERTS_BESIDE = re.compile(r"(_proj)_(blocks|scales|scale|scale_inv)$")  # MXFP4 beside stacked experts
 _PACKED = ("int8", "int16", "int32", "int64", "fp8", "fp4")  # what a file calls the words that hold quantized weights
@@ -32,7 +33,7 @@ _PACKED = ("int8", "int16", "int32", "int64", "fp8", "fp4")  # what a file calls
 _ASIDE = {
     "vision": re.compile(r"(?:^|\.)(?:vision\w*|visual|multi_modal\w*|mm_projector|image_\w+|embed_vision)\."),
     "audio": re.compile(r"(?:^|\.)(?:audio\w*|embed_audio)\."),
-    "mtp": re.compile(r"(?:^|\.)mtp\."),
+    "mtp": re.compile(r"(?:^|\.)mtp(?:_\w+)?\."),
 }
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 
@@ -216,12 +217,12 @@ def safetensors_headers(folder: Path, architecture: str) -> list[Tensor]:
         raise ExplorerError(
             f"{folder.name} holds a config.json but no weights.", "Add the .safetensors files, or use it as a preset."
         )
-    found: dict[str, Tensor] = {}
+    found: dict[str, dict[str, Any]] = {}
     for file in files:
         for name, entry in safetensors_file.header(file).items():
-            if name not in found:  # each weight counts once, whatever the shards repeat
-                found[name] = _tensor(name, entry, architecture)
-    return list(found.values())
+            found.setdefault(name, entry)  # each weight counts once, whatever the shards repeat
+    words = {name.partition(".quant_state.")[0] for name in found if ".quant_state." in name}  # of any number format
+    return [_tensor(name, entry, architecture, name in words) for name, entry in found.items()]
 
 
 def safetensors_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
@@ -262,7 +263,8 @@ def heads_apart(folder: Path) -> bool:
     return False
 
 
-def _tensor(name: str, entry: dict[str, Any], architecture: str) -> Tensor:
+def _tensor(name: str, entry: dict[str, Any], architecture: str, words: bool) -> Tensor:
+    """words: its numbers are but words that quantized weights are packed in."""
     n_elements = 1
     for n in entry["shape"]:
         n_elements *= n
@@ -270,7 +272,7 @@ def _tensor(name: str, entry: dict[str, Any], architecture: str) -> Tensor:
     halves = name.endswith(".weight_int4")  # two in a byte
     aside = next((what for what, pattern in _ASIDE.items() if pattern.search(name)), "")
     try:
-        dtype = "int4" if halves else canonical_dtype(str(entry["dtype"]))
+        dtype = "int4" if halves else "int8" if words else canonical_dtype(str(entry["dtype"]))
     except ExplorerError as error:
         raise ExplorerError(
             f"The tensor {name} is stored as '{entry['dtype']}', a number format that is not known here.",

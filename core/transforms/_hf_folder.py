@@ -10,10 +10,12 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from core.models.precision import FILES
 from core.types import Job
 
 SHARD_BYTES = 2 << 30
-_OWN = ("config.json", "roofscope.json", "artifact.json")  # written anew, or the parent's story
+# written anew, the parent's story, or of the parent's very weights
+_OWN = ("config.json", "roofscope.json", "artifact.json", *FILES)
 _TRAINED_FOR = ("medusa_heads",)  # fields of a config.json that name files trained for the parent's very weights
 _COPIED = (".json", ".jinja", ".txt", ".model", ".tiktoken")
 

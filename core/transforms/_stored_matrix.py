@@ -132,7 +132,7 @@ def bnb_halves(packed: Any, absmax: Any, values: Any, block: int, shape: Sequenc
     """bitsandbytes' NF4 and FP4: codes of 4 bits, the upper half first, times the largest of each block."""
     import torch
 
-    octets = packed.flatten()
+    octets = packed.contiguous().view(torch.uint8).flatten()
     codes = torch.stack((octets >> 4, octets & 15), -1).flatten()
     found = values.float()[codes.long()] * absmax.float().repeat_interleave(block)[: len(codes)]
     return found.reshape(tuple(shape))

@@ -5,13 +5,13 @@ Knows transformers' loading and where a model keeps its blocks and matrices. Kno
 
 from __future__ import annotations
 
-import json
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from core import weight_files
 from core.layer_names import block_of, canonical_hf
+from core.models.spec import read_config
 from core.transforms import _hf_folder
 from core.transforms._calibration import sequences
 from core.types import Job, Linear, ModelSpec, Source
@@ -60,8 +60,7 @@ def load(source: Source, job: Job) -> Any:
 
 
 def config_of(source: Source) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((Path(source.path) / "config.json").read_text(encoding="utf-8"))
-    return found
+    return read_config(source.path)
 
 
 def matrices(model: Any, spec: ModelSpec) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from core import weight_files
+from core.layer_names import OF_ACTIVATIONS
 from core.models.precision import RESTORED, Declared, declared
 from core.models.spec import stored_dtype
 from core.transforms import _hf_folder, _stored_matrix
@@ -29,10 +30,6 @@ _BESIDE = re.compile(
     r"\.(qzeros|scales|g_idx|biases|weight_(scale|scale_inv|scale_2|shape|zero_point|global_scale|g_idx|format)|scale"
     r"|SCB|weight_SCB|weight\.(absmax|quant_map|nested_absmax|nested_quant_map|quant_state\.\w+))$"
     r"|(?<=_proj)_(scales|scale|scale_inv)$"
-)
-_OF_ACTIVATIONS = re.compile(
-    r"(\.(input_(scale|global_scale|zero_point)|activation_scale|output_scale|[kvq]_scale|prob_output_scale)"
-    r"|_proj_(input|activation)_scale)$"
 )
 _CHANGES_MORE = re.compile(r"\.(pre_quant_scale|act\.scales|smooth_scale|bitmask|compressed)$")
 _WEIGHT = ("weight", "qweight", "weight_packed")
@@ -159,7 +156,7 @@ class Stored:
         for done, name in enumerate(self._files):
             job.progress("Dequantizing", done, len(self._files), "tensors")
             job.check()
-            if _OF_ACTIVATIONS.search(name):
+            if OF_ACTIVATIONS.search(name):
                 continue
             if beside := _BESIDE.search(name):
                 stem = name[: beside.start()]
@@ -216,6 +213,8 @@ class Stored:
             plain = name.removesuffix("_blocks")
             return plain, _stored_matrix.stacked_halves(self._get(name), self._get(f"{plain}_scales"))
         tensor = self._get(name)
+        if any(self._has(f"{name}.{part}") for part in ("absmax", "quant_map")):  # in bytes, or in words of a float
+            return name, self._bitsandbytes(name, tensor)
         if tensor.dtype in (torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.bool):
             return name, tensor
         if self._method == "mlx":
@@ -227,8 +226,6 @@ class Stored:
         scale = self._maybe(f"{stem}.scale") if scale is None and leaf == "weight" else scale
         if tensor.dtype in (torch.float8_e4m3fn, torch.float8_e5m2) and scale is not None:
             return name, _stored_matrix.scaled(tensor, scale, self._tile())
-        if tensor.dtype == torch.uint8 and any(self._has(f"{name}.{part}") for part in ("absmax", "quant_map")):
-            return name, self._bitsandbytes(name, tensor)
         if tensor.dtype == torch.uint8 and scale is not None:
             return name, _stored_matrix.halves(tensor, scale, self._maybe(f"{stem}.weight_scale_2"))
         if tensor.dtype == torch.int8 and (rows := self._first(f"{stem}.SCB", f"{stem}.weight_SCB")) is not None:
@@ -277,8 +274,8 @@ class Stored:
         return _stored_matrix.packed_integers(packed, scale, zero, index, shape, bits, self._group())
 
     def _mlx(self, stem: str, words: Any) -> Any:
-        own = self._quantization.get(stem)
-        values = {**self._quantization, **(own if isinstance(own, Mapping) else {})}
+        own = self._quantization.get(stem)  # which stands alone: it takes nothing of the model's
+        values = own if isinstance(own, Mapping) else self._quantization
         scales, mode = self._get(f"{stem}.scales"), str(values.get("mode", "affine"))
         bits = words.shape[-1] * 32 // (scales.shape[-1] * int(values.get("group_size") or 64))
         return _stored_matrix.mlx(words, scales, self._maybe(f"{stem}.biases"), bits, mode)

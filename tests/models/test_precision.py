@@ -256,6 +256,98 @@ def test_files_as_public_reports_have_them(quantization: dict[str, Any], n_bytes
     assert stored(small(**quantization)) == pytest.approx(n_bytes + REST_BYTES, abs=8)
 
 
+COLUMNS = 6 * 128 + 256  # of all matrices
+ORDERED = INT4 | {"symmetric": True, "actorder": "group"}
+
+
+def of_torchao(name: str, **data: Any) -> dict[str, Any]:
+    return {"quant_method": "torchao", "quant_type": {"default": {"_type": name, "_data": data}}}
+
+
+@pytest.mark.parametrize(
+    ("quantization", "n_bytes", "dtype"),
+    [
+        # AutoRound's formats beside integers (its pull requests 649 and 911)
+        ({"quant_method": "auto-round", "bits": 4, "group_size": 32, "data_type": "mx_fp"}, N_LINEAR * 4.25 / 8,
+         "mxfp4"),
+        ({"quant_method": "auto-round", "bits": 8, "group_size": 32, "data_type": "mx_fp8e4m3_rceil"},
+         N_LINEAR * 8.25 / 8, "mxfp8"),
+        ({"quant_method": "auto-round", "bits": 4, "group_size": 16, "data_type": "nv_fp4_with_static_gs"},
+         N_LINEAR * 4.5 / 8, "nvfp4"),
+        ({"quant_method": "auto-round", "bits": 8, "group_size": -1, "data_type": "fp"}, N_LINEAR + 2 * N_ROWS, "fp8"),
+        # the group of every column is stored (compressed-tensors' pull requests 97 and 143), unless it is the order
+        # in which they are
+        ({"quant_method": "compressed-tensors", "ignore": ["lm_head"],
+          "config_groups": {"g": {"targets": ["Linear"], "weights": ORDERED}}},
+         N_LINEAR / 2 + 2 * (N_ROWS + 128) + 4 * COLUMNS, "int4"),
+        ({"quant_method": "compressed-tensors", "ignore": ["lm_head"],
+          "config_groups": {"g": {"targets": ["Linear"], "weights": ORDERED | {"actorder": "weight"}}}},
+         N_LINEAR / 2 + 2 * (N_ROWS + 128), "int4"),
+        # two of four weights, not quantized: half of 16 bits and a bit
+        ({"quant_method": "compressed-tensors", "sparsity_config": {
+            "format": "sparse-24-bitmask", "sparsity_structure": "2:4", "ignore": ["lm_head"]}},
+         N_LINEAR * 9 / 8, "fp16"),
+        # ModelOpt's names of formats: vLLM's pull request 42566, its own 1327, TensorRT-LLM's 17269
+        *(({"quant_method": "modelopt", "quant_algo": name, "ignore": ["lm_head"]}, N_LINEAR * bits / 8, dtype)
+          for name, bits, dtype in (("W4A16_NVFP4", 4.5, "nvfp4"), ("NVFP4_W4A16", 4.5, "nvfp4"),
+                                    ("W4A8_NVFP4_FP8", 4.5, "nvfp4"), ("W4A16_MXFP4", 4.25, "mxfp4"),
+                                    ("W4A8_MXFP4_FP8", 4.25, "mxfp4"))),
+        # HQQ without groups: one scale and zero per row
+        ({"quant_method": "hqq", "quant_config": {"weight_quant_params": {"nbits": 8, "group_size": None}}},
+         N_LINEAR + 4 * N_ROWS, "int8"),
+        (of_torchao("MXDynamicActivationMXWeightConfig", block_size=32,
+                    weight_dtype={"_type": "torch.dtype", "_data": "float8_e4m3fn"}), N_LINEAR * 8.25 / 8, "mxfp8"),
+        (of_torchao("MXDynamicActivationMXWeightConfig", block_size=32,
+                    weight_dtype={"_type": "torch.dtype", "_data": "float4_e2m1fn_x2"}), N_LINEAR * 4.25 / 8, "mxfp4"),
+        (of_torchao("NVFP4DynamicActivationNVFP4WeightConfig"), N_LINEAR * 4.5 / 8, "nvfp4"),
+        # SGLang's integers (its pull requests 3730 and 3888)
+        ({"quant_method": "blockwise_int8", "activation_scheme": "dynamic", "weight_block_size": [128, 128]},
+         N_LINEAR + 4 * (1 + 1 + 1 + 1 + 2 + 2 + 2), "int8"),
+        ({"quant_method": "w8a8_int8", "activation_scheme": "dynamic"}, N_LINEAR + 4 * N_ROWS, "int8"),
+        # BitNet packed, and while it is trained (transformers' BitNetQuantConfig)
+        ({"quant_method": "bitnet", "linear_class": "autobitlinear", "quantization_mode": "offline"},
+         N_LINEAR / 4 + 2 * 7, "int2"),
+        ({"quant_method": "bitnet", "linear_class": "autobitlinear", "quantization_mode": "online"}, 2 * N_LINEAR,
+         "fp16"),
+    ],
+)  # fmt: skip
+def test_number_formats_by_the_names_that_files_give_them(
+    quantization: dict[str, Any], n_bytes: float, dtype: str
+) -> None:
+    spec = small(**quantization)
+    assert stored(spec) == pytest.approx(n_bytes + REST_BYTES, abs=4)
+    assert dtypes(spec)["blocks.0.mlp.up_proj"] == dtype and "not known here" not in spec.source
+
+
+@pytest.mark.parametrize(
+    "quantization",
+    [
+        {"config_groups": {"group_0": {"targets": [], "weights": None}}, "kv_cache_scheme": {"num_bits": 8}},
+        {"config_groups": {}, "kv_cache_scheme": {"num_bits": 8, "type": "float", "strategy": "tensor"}},
+        {"sparsity_config": {"format": "dense", "sparsity_structure": "2:4"}},
+    ],
+)
+def test_a_quantized_cache_leaves_the_weights_plain(quantization: dict[str, Any], tmp_path: Path) -> None:
+    """compressed-tensors' pull request 135: what the file stores is what the model's dtype says, and runs as that."""
+    config = {**SMALL, "quantization_config": {"quant_method": "compressed-tensors", **quantization}}
+    assert declared(config) is None and from_config(config) == from_config(SMALL)
+    tensors = rest() | {f"model.layers.0.{module}.weight": ("F16", shape) for module, shape in MATRICES.items()}
+    folder = write(tmp_path / "m", config, tensors)
+    assert stored(from_hf_folder(folder)) == 2 * N_LINEAR + REST_BYTES
+    entry = ModelEntry(id="m", label="m", family="local", files={"hf": str(folder)})
+    for kind in ("hf", "gguf", "onnx"):
+        check_precision(entry, kind)
+
+
+@pytest.mark.parametrize("outer", ["dtype", "torch_dtype"])
+def test_what_stands_around_the_language_model_counts_for_it(outer: str) -> None:
+    """Qwen2.5-Omni: its dtype and its quantization stand beside its text_config, inside thinker_config."""
+    text = {k: v for k, v in SMALL.items() if k != "dtype"}
+    thinker = {outer: "bfloat16", "text_config": text, "quantization_config": {"quant_method": "mxfp8"}}
+    spec = from_config({"model_type": "qwen2_5_omni", "thinker_config": thinker})
+    assert dtypes(spec)["embed"] == "bf16" and dtypes(spec)["blocks.0.mlp.up_proj"] == "mxfp8"
+
+
 def test_the_quantization_beside_its_sparsity_in_older_files() -> None:
     group = {"targets": ["Linear"], "weights": FP8_ROWS}
     own = {"quant_method": "sparseml", "config_groups": {"g": group}, "ignore": ["lm_head"]}
@@ -294,6 +386,43 @@ def test_what_modelopt_declares_in_a_file_of_its_own(tmp_path: Path) -> None:
     (tmp_path / "hf_quant_config.json").write_text(json.dumps(declared))
     spec = read(tmp_path / "config.json", "config")
     assert stored(spec) == N_LINEAR + 4 * 7 + REST_BYTES and "ModelOpt" in spec.source
+
+
+OF_GPTQ = {"bits": 4, "group_size": 128, "damp_percent": 0.01, "desc_act": False, "sym": True}
+OF_AWQ = {"zero_point": True, "q_group_size": 128, "w_bit": 4, "version": "GEMM"}
+
+
+def awq(out: int, wide: int) -> dict[str, tuple[str, tuple[int, ...]]]:
+    return {name: tensor for name, tensor in gptq(out, wide).items() if name != "g_idx"} | {
+        "qweight": ("I32", (wide, out // 8))
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "found", "label"),
+    [("quantize_config.json", OF_GPTQ, "GPTQ"), ("quant_config.json", OF_AWQ, "AWQ"),
+     ("quantize_config.json", OF_AWQ, "AWQ")],
+)  # fmt: skip
+def test_what_older_programs_declare_in_a_file_of_its_own(
+    name: str, found: dict[str, Any], label: str, tmp_path: Path
+) -> None:
+    """AutoGPTQ's issue 22, and the names of files that vLLM looks for; weights under a name of their own."""
+    parts = gptq if label == "GPTQ" else awq
+    tensors = rest() | {
+        f"model.layers.0.{module}.{part}": tensor
+        for module, shape in MATRICES.items()
+        for part, tensor in parts(*shape).items()
+    }
+    folder = write(tmp_path / "m", SMALL, tensors)
+    (folder / "model.safetensors").rename(folder / "gptq_model-4bit-128g.safetensors")
+    (folder / name).write_text(json.dumps(found))
+    spec = from_hf_folder(folder)
+    assert spec.dtype == "int4" and f"{label}, 4 bits in groups of 128" in spec.source
+    entry = ModelEntry(id="m", label="m", family="local", files={"hf": str(folder)})
+    for kind in ("hf", "gguf"):
+        with pytest.raises(ExplorerError, match=rf"are quantized \({label}, .*, which (no backend|cannot be)") as said:
+            check_precision(entry, kind)
+        assert "roofscope transform dequantize" in said.value.hint
 
 
 def test_double_quantization_stores_the_scales_in_a_byte() -> None:
@@ -433,6 +562,16 @@ def nf4(out: int, wide: int) -> dict[str, tuple[str, tuple[int, ...]]]:
     }  # fmt: skip
 
 
+def nf4_in_words(out: int, wide: int) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """With bnb_4bit_quant_storage, as a model of many processes has it (bitsandbytes' pull request 1295)."""
+    return nf4(out, wide) | {"weight": ("BF16", (out * wide // 4, 1))}
+
+
+def of_subclass(out: int, wide: int) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """As torchao flattens a tensor of its own into safetensors (its pull request 3282)."""
+    return {"_weight_qdata": ("F8_E4M3", (out, wide)), "_weight_scale": ("F32", (out, 1))}
+
+
 def mlx(out: int, wide: int) -> dict[str, tuple[str, tuple[int, ...]]]:
     return {"weight": ("U32", (out, wide // 8)), "scales": ("F16", (out, wide // 64)),
             "biases": ("F16", (out, wide // 64))}  # fmt: skip
@@ -445,6 +584,9 @@ def mlx(out: int, wide: int) -> dict[str, tuple[str, tuple[int, ...]]]:
         ({"quant_method": "mxfp8"}, mxfp8, "mxfp8", 0),
         ({"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}, nf4, "nf4",
          7 * (64 + 80)),
+        ({"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_type": "nf4",
+          "bnb_4bit_quant_storage": "bfloat16"}, nf4_in_words, "nf4", 7 * (64 + 80)),
+        (of_torchao("Float8WeightOnlyConfig"), of_subclass, "fp8", 0),
     ],
 )  # fmt: skip
 def test_a_folder_has_the_bytes_that_its_configuration_foretells(

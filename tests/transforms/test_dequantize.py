@@ -226,6 +226,22 @@ def mlx_form(values: Any) -> tuple[dict[str, Any], Any]:
     return {"weight": packed, "scales": scales, "biases": biases}, plain
 
 
+def nf4_in_words_form(values: Any) -> tuple[dict[str, Any], Any]:
+    """Kept in words of bf16, two bytes each, as a model that many processes train has it."""
+    n_out, n_in = values.shape
+    codes = torch.randint(0, 16, (n_out * n_in,), dtype=torch.uint8)
+    levels, largest = torch.linspace(-1, 1, 16), torch.rand(n_out * n_in // 64)
+    packed = ((codes[::2] << 4) | codes[1::2]).view(torch.bfloat16)[:, None]
+    state = json.dumps({"quant_type": "nf4", "blocksize": 64, "dtype": "float16", "shape": [n_out, n_in]}).encode()
+    parts = {
+        "weight": packed,
+        "weight.absmax": largest,
+        "weight.quant_map": levels,
+        "weight.quant_state.bitsandbytes__nf4": torch.tensor(list(state), dtype=torch.uint8),
+    }
+    return parts, (levels[codes.long()] * largest.repeat_interleave(64)).reshape(n_out, n_in)
+
+
 def int8_form(values: Any) -> tuple[dict[str, Any], Any]:
     q = torch.randint(-127, 128, values.shape, dtype=torch.int8)
     rows = torch.rand(len(q))
@@ -234,6 +250,11 @@ def int8_form(values: Any) -> tuple[dict[str, Any], Any]:
 
 GROUPS = {"group_0": {"targets": ["Linear"], "weights": {"num_bits": 4, "type": "int", "strategy": "group"}}}
 FLOATS = {"group_0": {"targets": ["Linear"], "weights": {"num_bits": 4, "type": "float", "strategy": "tensor_group"}}}
+_OF_MODULES = {  # which stand alone: they are affine
+    f"model.layers.{i}.{part}_proj": {"group_size": 64, "bits": 6}
+    for i in range(2)
+    for part in (*(f"self_attn.{n}" for n in "qkvo"), "mlp.gate", "mlp.up", "mlp.down")
+}
 FORMS: dict[str, tuple[Callable[[Any], tuple[dict[str, Any], Any]], dict[str, Any], str]] = {
     "gptq": (gptq_form, {"quant_method": "gptq", "bits": 4, "group_size": 32, "desc_act": True}, "fp32"),
     "fp8": (fp8_form, {"quant_method": "fp8", "weight_block_size": [48, 48]}, "fp32"),
@@ -241,7 +262,18 @@ FORMS: dict[str, tuple[Callable[[Any], tuple[dict[str, Any], Any]], dict[str, An
     "pack-quantized": (packed_form, {"quant_method": "compressed-tensors", "config_groups": GROUPS}, "fp32"),
     "nvfp4-pack-quantized": (nvfp4_form, {"quant_method": "compressed-tensors", "config_groups": FLOATS}, "fp32"),
     "mlx": (mlx_form, {"group_size": 64, "bits": 6}, "fp32"),
+    "mlx by module": (mlx_form, {"group_size": 32, "bits": 4, "mode": "mxfp4", **_OF_MODULES}, "fp32"),
     "int8": (int8_form, {"quant_method": "bitsandbytes", "load_in_8bit": True}, "fp32"),
+    "nf4 in words": (
+        nf4_in_words_form,
+        {
+            "quant_method": "bitsandbytes",
+            "load_in_4bit": True,
+            "bnb_4bit_quant_type": "nf4",
+            "bnb_4bit_quant_storage": "bfloat16",
+        },
+        "fp32",
+    ),
 }
 
 
@@ -274,6 +306,22 @@ def test_a_folder_becomes_the_plain_numbers_that_it_stores(form: str, tmp_path: 
     assert config["dtype"] == {"fp32": "float32", "bf16": "bfloat16"}[exact] and outcome.facts["dtype"] == exact
     assert not config.keys() & {"quantization_config", "quantization"} and made.spec.dtype == exact
     assert outcome.facts["rounded"] == 0 and "Every weight is" in outcome.note
+
+
+def test_what_a_file_of_its_own_declares_is_read_and_left_behind(tmp_path: Path) -> None:
+    """AutoGPTQ's quantize_config.json: beside plain weights it would say that they are quantized."""
+    path, plain = quantized(tmp_path, gptq_form, FORMS["gptq"][1])
+    config = json.loads((path / "config.json").read_text())
+    own = config.pop("quantization_config")
+    (path / "config.json").write_text(json.dumps(config))
+    own.pop("quant_method")
+    (path / "quantize_config.json").write_text(json.dumps(own))
+    made, outcome = make("dequantize", path, tmp_path / "out")
+    found = load_file(Path(made.path) / "model.safetensors")
+    assert all(torch.equal(found[name].float(), plain[name].float()) for name in plain)
+    assert outcome.facts["from"].startswith("GPTQ") and made.spec.dtype == "fp32"
+    assert not (Path(made.path) / "quantize_config.json").exists()
+    assert declared(specs.read_config(Path(made.path))) is None
 
 
 def test_another_number_format_says_what_it_rounded(tmp_path: Path) -> None:

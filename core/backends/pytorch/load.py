@@ -77,7 +77,13 @@ def load_model(
         if stored.files:
             progress("Loading weights")
             own = transformers.AutoConfig.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
+            if not spec.causal and type(own) not in auto._model_mapping:
+                raise ExplorerError(
+                    f"{folder.name} embeds texts: it reads them both ways and writes none.",
+                    "Its work and memory can be computed; to run one, choose a model that writes.",
+                )
             arguments["config"] = weight_files.told(own, folder)
+            declared = hasattr(own, "quantization_config")
             model, info = auto.from_pretrained(
                 str(folder),
                 use_safetensors=True,
@@ -88,7 +94,8 @@ def load_model(
             )
             missing = sorted(info["missing_keys"])
             _check_names(folder, missing, info["unexpected_keys"])
-            _check_scales(folder, stored.files, info["unexpected_keys"], {n for n, _ in model.named_parameters()})
+            names = {name for name, _ in model.named_parameters()}
+            _check_scales(folder, stored.files, info["unexpected_keys"], names, declared)
             _check_numbers(folder, stored.files, quantized=bool(quantization))
         else:
             progress("Making random weights")
@@ -159,11 +166,14 @@ def _check_names(folder: Path, missing: Iterable[str], unread: Collection[str]) 
         )
 
 
-def _check_scales(folder: Path, files: Iterable[Path], unread: Iterable[str], weights: Collection[str]) -> None:
+def _check_scales(
+    folder: Path, files: Iterable[Path], unread: Iterable[str], weights: Collection[str], declared: bool
+) -> None:
     """Raises ExplorerError where the library took quantized weights and left scales that change them, or zero points:
-    what it has are other numbers. Without a word in config.json, scales are those beside a weight."""
+    what it has are other numbers. declared: config.json says that they are quantized; else scales are those beside a
+    weight."""
     scales = {name for name in unread if _SCALE.search(name)}
-    if not read_json(folder / "config.json").get("quantization_config"):
+    if not declared:
         scales = {name for name in scales if _SCALE.sub("", name).removesuffix(".weight") + ".weight" in weights}
     if scales and not _neutral(files, scales):
         raise ExplorerError(

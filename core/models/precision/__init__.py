@@ -18,15 +18,27 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from core.models.defaults import nested
+from core.models.defaults import parts
 from core.models.precision.declaration import Declared
 from core.models.precision.methods import METHODS, mlx, unknown
 from core.models.precision.support import RESTORED
 from hardware.errors import ExplorerError
 
-__all__ = ["RESTORED", "Declared", "declared"]
+__all__ = ["FILES", "RESTORED", "Declared", "declared", "of_file"]
 
+# where older files of ModelOpt, AutoGPTQ and AutoAWQ declare it, beside a config.json that is silent
+FILES = ("hf_quant_config.json", "quantize_config.json", "quant_config.json")
 OURS = "roofscope"  # integers that this program made: its files say more than their configuration
+
+
+def of_file(found: Mapping[str, Any]) -> dict[str, Any]:
+    """What such a file declares, as a config.json would say it; empty where it declares nothing."""
+    inner = found.get("quantization")
+    if isinstance(inner, Mapping) and inner.get("quant_algo"):
+        return {"quant_method": "modelopt", **inner}
+    if "w_bit" in found:
+        return {"quant_method": "awq", **found}
+    return {"quant_method": "gptq", **found} if "bits" in found else {}
 
 
 def declared(config: Mapping[str, Any]) -> Declared | None:
@@ -41,7 +53,7 @@ def declared(config: Mapping[str, Any]) -> Declared | None:
 
 
 def _declared(config: Mapping[str, Any]) -> Declared | None:
-    for values in (config, nested(config) or {}):
+    for values in parts(config):
         found = values.get("quantization_config") or values.get("compression_config")
         if found and not isinstance(found, Mapping):
             raise TypeError("it is no object")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
+from core import weight_files
 from core.models.precision.declaration import Declared, Rule
 from core.models.precision.rules import (
     as_listed,
@@ -18,14 +20,15 @@ from core.models.precision.rules import (
     linear_but_head,
     named,
 )
-from core.models.precision.scheme import Scheme, integer
+from core.models.precision.scheme import MICROSCALED, Scheme, integer
 
 _OF_FOUR = ("marlin-24", "sparse-24-bitmask")  # two of four weights are kept, and a bit for each says which
+_SPARSE = Scheme("", 16 / 2 + 1)  # of weights of 16 bits that are not quantized besides
 
 
-def compressed(found: Mapping[str, Any], method: str) -> Declared:
+def compressed(found: Mapping[str, Any], method: str) -> Declared | None:
     """Groups of targets, each with its weights' bits, strategy and format; ModelOpt writes the same, or its formats by
-    module."""
+    module. None where it is the cache or the activations alone that are quantized."""
     by = itself if method == "compressed-tensors" else named
     ignored = left_alone(found, "ignore", "exclude_modules", "modules_to_not_convert", by=by)
     label = {"modelopt": "ModelOpt"}.get(method, method)
@@ -42,6 +45,13 @@ def compressed(found: Mapping[str, Any], method: str) -> Declared:
     of_modules = found.get("quantized_layers")
     for path, values in of_modules.items() if isinstance(of_modules, Mapping) else ():
         schemes.append(([str(path)], _modelopt(values) if isinstance(values, Mapping) else None))
+    if method == "compressed-tensors" and not any(scheme for _, scheme in schemes):
+        if weight_files.leaves_plain(found):
+            return None
+        sparsity = found["sparsity_config"]
+        known = sparsity["format"] in _OF_FOUR
+        ignored = left_alone(sparsity, "ignore", by=by)
+        return Declared(method, f"{label}, sparse", _SPARSE if known else None, ignored, linear)
     if not schemes:
         schemes = [(["Linear"], _modelopt(found))]
     rules: list[Rule] = list(ignored)
@@ -58,17 +68,20 @@ def compressed(found: Mapping[str, Any], method: str) -> Declared:
 
 
 def _modelopt(found: Mapping[str, Any]) -> Scheme | None:
-    """What ModelOpt's `quant_algo` says where no groups do."""
-    groups = {"NVFP4": 16, "NVFP4_AWQ": 16, "W4A16_AWQ": 128, "W4A8_AWQ": 128}
+    """What ModelOpt's `quant_algo` says where no groups do: W stands before the bits of weights, A of activations."""
     algorithm = str(found.get("quant_algo") or "").upper()
-    group = group_of(found, groups.get(algorithm, 0))
+    words = algorithm.split("_")
+    if "NVFP4" in words and "SVDQUANT" not in words:  # which stores more
+        return replace(MICROSCALED["nvfp4"], tile=(1, group_of(found, 16)))
+    if "MXFP4" in words:
+        return MICROSCALED["mxfp4"]
+    group = group_of(found, 128)
     return {
         "FP8": Scheme("fp8", 8, (0, 0), 32),
         "FP8_PER_CHANNEL_PER_TOKEN": Scheme("fp8", 8, (1, 0), 32),
         "FP8_PB_WO": Scheme("fp8", 8, (128, 128), 32),
-        "MXFP8": Scheme("mxfp8", 8, (1, 32), 8),
-        "NVFP4": Scheme("nvfp4", 4, (1, group), 8),
-        "NVFP4_AWQ": Scheme("nvfp4", 4, (1, group), 8),
+        "FP8_BLOCK_SCALES": Scheme("fp8", 8, (128, 128), 32),
+        "MXFP8": MICROSCALED["mxfp8"],
         "W4A16_AWQ": Scheme("int4", 4, (1, group), 16),
         "W4A8_AWQ": Scheme("int4", 4, (1, group), 16),
         "W8A16": Scheme("int8", 8, (1, 0), 16),
@@ -94,7 +107,8 @@ def _arguments(weights: Mapping[str, Any], form: str) -> Scheme:
         sizes = [int(n) for n in (re.findall(r"\d+", str(block)) if block else ())]
         tile = (sizes[0], sizes[1]) if len(sizes) == 2 else (128, 128)
     kept = bits / 2 + 1 if form in _OF_FOUR else bits
-    return Scheme(dtype, kept, tile, scale_bits + zeros)
+    ordered = weights.get("actorder") in ("group", "dynamic")  # the group of every column is stored
+    return Scheme(dtype, kept, tile, scale_bits + zeros, 32 if ordered else 0)
 
 
 def torchao(found: Mapping[str, Any], method: str) -> Declared:
@@ -121,10 +135,14 @@ def _torchao_scheme(kind: Any, keywords: Mapping[str, Any]) -> Scheme | None:
     if isinstance(kind, Mapping):
         name = str(kind.get("_type", ""))
         data = dict(kind.get("_data") or {})
+    if name.startswith("NVFP4"):
+        return MICROSCALED["nvfp4"]
     kinds = re.findall(r"(int|float)(\d)", f"{name} {data.get('weight_dtype', '')}".lower())
     if not kinds:
         return None
     bits, floating = int(kinds[-1][1]), kinds[-1][0] == "float"  # the weights' stand behind the activations'
+    if name.startswith("MX"):
+        return MICROSCALED.get(f"mxfp{bits}")
     if floating or bits == 8:
         whole = "Tensor" in str(data.get("granularity", "")) and "Row" not in str(data.get("granularity", ""))
         return Scheme("fp8" if floating else "int8", bits, (0, 0) if whole else (1, 0), 32)
@@ -140,7 +158,8 @@ def hqq(found: Mapping[str, Any], method: str) -> Declared:
     def scheme(values: Mapping[str, Any]) -> Scheme:
         weights = values.get("weight_quant_params") or {}
         bits = bits_of(weights)
-        return Scheme(integer(bits), bits, (1, group_of(weights, 64)), 32)
+        group = group_of(weights, 64) if weights.get("group_size", 64) is not None else 0
+        return Scheme(integer(bits), bits, (1, group), 32)
 
     inner = found.get("quant_config") or {}
     of_modules = {} if "weight_quant_params" in inner else {k: v for k, v in inner.items() if isinstance(v, Mapping)}

@@ -21,7 +21,7 @@ class Declared:
 
     scheme: of all that it reaches; None where the method's sizes are not known here. rules: a scheme of their own, or
     None for the model's dtype, for modules that a pattern names; the first that fits counts. reach: whether the
-    method reaches a layer at all.
+    method reaches a layer at all. plain: the weights are stored in the model's dtype, and rounded as they are used.
     """
 
     method: str
@@ -29,6 +29,7 @@ class Declared:
     scheme: Scheme | None
     rules: tuple[Rule, ...]
     reach: Callable[[Layer], bool]
+    plain: bool = False
 
     @property
     def lacking(self) -> tuple[str, ...] | None:
@@ -63,4 +64,4 @@ class Declared:
         n = op.n_experts if isinstance(op, Linear) else 1
         vectors = layer.n_params - n * rows * columns
         n_bytes = n * scheme.bytes(rows, columns) + vectors * rest_bytes
-        return msgspec.structs.replace(layer, weight_dtype=scheme.dtype, weight_bytes=round(n_bytes))
+        return msgspec.structs.replace(layer, weight_dtype=scheme.dtype or rest_dtype, weight_bytes=round(n_bytes))

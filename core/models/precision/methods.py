@@ -28,8 +28,10 @@ def _gptq(found: Mapping[str, Any], method: str) -> Declared:
     index = 32 if method == "gptq" else 0
 
     def scheme(values: Mapping[str, Any]) -> Scheme:
-        bits = bits_of({**found, **values})
-        group = group_of({**found, **values}, 128)
+        own = {**found, **values}
+        bits, group, kind = bits_of(own), group_of(own, 128), str(own.get("data_type") or "int")  # AutoRound's
+        if "fp" in kind:
+            return MICROSCALED.get(f"{kind[:2]}fp{bits}") or Scheme(f"fp{bits}", bits, (1, group), 16)
         return Scheme(integer(bits), bits, (1, group), 16 + bits, index)
 
     rules: list[Rule] = []
@@ -47,14 +49,18 @@ def _gptq(found: Mapping[str, Any], method: str) -> Declared:
     return Declared(method, method.upper(), scheme({}), tuple(rules), reach)
 
 
-def _fp8(found: Mapping[str, Any], method: str) -> Declared:
-    """transformers' and DeepSeek's: tiles with an fp32 scale; without tiles one scale per matrix."""
+def _tiled(found: Mapping[str, Any], method: str) -> Declared:
+    """transformers' and DeepSeek's FP8, and SGLang's integers: tiles with an fp32 scale; without tiles one scale per
+    matrix."""
     autofp8 = "ignored_layers" in found  # AutoFP8's, as vLLM reads it: a scale per matrix
     tile = found.get("weight_block_size", None if autofp8 else (128, 128))
     shape = (int(tile[0]), int(tile[1])) if isinstance(tile, list | tuple) and len(tile) == 2 else (0, 0)
-    scheme = Scheme("fp8", 8, shape, 32)
-    rules = left_alone(found, "modules_to_not_convert", "ignored_layers")
-    return Declared(method, "FP8", scheme, rules, as_listed(found, "modules_to_not_convert"))
+    dtype = "fp8" if method == "fp8" else "int8"
+    rules, reach = (
+        left_alone(found, "modules_to_not_convert", "ignored_layers"),
+        as_listed(found, "modules_to_not_convert"),
+    )
+    return Declared(method, dtype.upper(), Scheme(dtype, 8, shape, 32), rules, reach)
 
 
 def _all_but_listed(
@@ -134,6 +140,9 @@ def mlx(found: Mapping[str, Any]) -> Declared:
 
 
 def _bitnet(found: Mapping[str, Any], method: str) -> Declared:
+    """Two bits, or, for a model in training ("online"), plain weights that are rounded whenever they are used."""
+    if found.get("quantization_mode") == "online":
+        return Declared(method, "BitNet, whose weights are rounded as they are used", None, (), linear, plain=True)
     return _all_but_listed(found, method, "BitNet", Scheme("int2", 2, (0, 0), 16))
 
 
@@ -187,12 +196,15 @@ def unknown(found: Mapping[str, Any], method: str) -> Declared:
     return Declared(method, label, None, (), linear)
 
 
-METHODS: dict[str, Callable[[Mapping[str, Any], str], Declared]] = {
+METHODS: dict[str, Callable[[Mapping[str, Any], str], Declared | None]] = {
     "gptq": _gptq,
     "awq": _gptq,
     "auto-round": _gptq,
     "intel/auto-round": _gptq,
-    "fp8": _fp8,
+    "fp8": _tiled,
+    "blockwise-int8": _tiled,
+    "w8a8-int8": _rowwise("int8", "W8A8", 32),
+    "w8a8-fp8": _rowwise("fp8", "W8A8", 32),
     "fbgemm-fp8": _rowwise("fp8", "FP8", 32),
     "eetq": _rowwise("int8", "EETQ", 16),
     "mxfp4": _mxfp4,

@@ -10,8 +10,9 @@ from math import ceil
 class Scheme:
     """How one matrix is stored.
 
-    tile: rows and columns that share a scale, 0 for all of them: (1, 128) is groups of 128 in a row, (0, 0) the whole
-    matrix. scale_bits: of a scale and what stands beside it. column_bits: per column of the whole matrix.
+    dtype: of its numbers, "" for the model's. tile: rows and columns that share a scale, 0 for all of them: (1, 128)
+    is groups of 128 in a row, (0, 0) the whole matrix. scale_bits: of a scale and what stands beside it. column_bits:
+    per column of the whole matrix.
     """
 
     dtype: str
