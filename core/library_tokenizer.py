@@ -18,6 +18,7 @@ from core.tokenizer_folder import (
     is_tiktoken,
     named_tokens,
     read_json,
+    token_flags,
     tokenizer_file,
 )
 from hardware.errors import ExplorerError
@@ -92,8 +93,7 @@ def _tiktoken(file: Path) -> Any:
     if family.composed:
         found.normalizer = normalizers.NFC()
     for i, text, said in tiktoken_file.special(len(words), family, config, settings):
-        flags = {name: bool(said.get(name, False)) for name in ("single_word", "lstrip", "rstrip", "normalized")}
-        token = AddedToken(text, special=bool(said.get("special", True)), **flags)
+        token = AddedToken(text, special=bool(said.get("special", True)), **token_flags(said))
         (found.add_special_tokens if token.special else found.add_tokens)([token])
         if found.token_to_id(text) != i:
             raise ValueError(f"its special token '{text}' cannot have the id {i:,}")

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from core.models import catalogue, gguf_file, gguf_tokenizer
-from core.tokenizer_folder import tokenizer_file
+from core.tokenizer_folder import tokenizer_file, tokenizer_of
 from hardware.errors import ExplorerError
 
 Counter = Callable[[str], int]
@@ -35,10 +35,8 @@ def counter(model: str) -> Counter:
 
 
 def _read(file: Path, model: str) -> Counter:
-    from tokenizers import Tokenizer
-
     try:
-        tokenizer = Tokenizer.from_file(str(file))
+        tokenizer = tokenizer_of(file)
     except Exception as error:  # tokenizers raises plain Exception
         raise ExplorerError(f"The tokenizer of {model} cannot be read.", "Copy or download it again.") from error
     return lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids)

@@ -170,6 +170,34 @@ def end_ids(*sources: Any) -> frozenset[int]:
     return frozenset(found)
 
 
+def tokenizer_of(file: Path) -> Any:
+    """A `tokenizers.Tokenizer` of a tokenizer.json, with the tokens that tokenizer_config.json alone lists, as
+    transformers adds them.
+
+    It neither cuts texts off nor fills them up: what a training or a sentence encoder left there of that is not for
+    other texts. Raises what the library does.
+    """
+    from tokenizers import AddedToken, Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(file))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    settings = read_json(file.with_name("tokenizer_config.json"))
+    listed = settings.get("added_tokens_decoder") or {}
+    there = {"", *(token.content for token in tokenizer.get_added_tokens_decoder().values())}
+    for i in sorted((i for i, said in listed.items() if i.isdecimal() and isinstance(said, Mapping)), key=int):
+        said = listed[i]
+        if (text := token_text(said)) not in there:
+            add = tokenizer.add_special_tokens if said.get("special") else tokenizer.add_tokens
+            add([AddedToken(text, special=bool(said.get("special")), **token_flags(said))])
+    return tokenizer
+
+
+def token_flags(said: Mapping[str, Any]) -> dict[str, bool]:
+    """How a token that tokenizer_config.json lists is found in a text."""
+    return {name: bool(said.get(name, False)) for name in ("single_word", "lstrip", "rstrip", "normalized")}
+
+
 def additions(encode: Callable[[str, bool], Sequence[int]]) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """The ids that a tokenizer puts before and behind a text. encode: (text, whether to add special tokens) -> ids."""
     plain, whole = list(encode("a", False)), list(encode("a", True))

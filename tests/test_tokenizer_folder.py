@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from core.backends.onnxruntime.text import Text
+from core.token_counter import counter
 from core.tokenizer_folder import (
     additions,
     chat_templates,
@@ -138,6 +139,36 @@ def folder_with_tokenizer(folder: Path, single: str = "", **settings: Any) -> Pa
     return folder
 
 
+def test_a_text_is_neither_cut_off_nor_filled_up(tmp_path: Path) -> None:
+    """What a training or a sentence encoder left in tokenizer.json is of its own texts (tokenizers' issue 1151)."""
+    file = folder_with_tokenizer(tmp_path) / "tokenizer.json"
+    content = json.loads(file.read_text())
+    content["truncation"] = {"direction": "Right", "max_length": 4, "strategy": "LongestFirst", "stride": 0}
+    content["padding"] = {
+        "strategy": {"Fixed": 32}, "direction": "Right", "pad_to_multiple_of": None, "pad_id": 0, "pad_type_id": 0,
+        "pad_token": "</s>",
+    }  # fmt: skip
+    file.write_text(json.dumps(content))
+    assert len(Text(tmp_path, spec(False)).encode("hello there")) == len("hello there")
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}))
+    assert counter(str(tmp_path / "config.json"))("hello there") == len("hello there")
+
+
+def test_tokens_that_the_settings_alone_list_are_tokens(tmp_path: Path) -> None:
+    """onnxruntime-extensions' pull request 890: transformers adds them, in order, behind the others."""
+    listed = {str(i): {"content": text, "special": i == 258} for i, text in ((259, "<tool>"), (258, "<end>"))}
+    listed["256"] = {"content": "<s>", "special": True}
+    text = Text(folder_with_tokenizer(tmp_path, added_tokens_decoder=listed), spec_of(260))
+    assert text.encode("a<tool><end><s>b")[1:-1] == [259, 258, 256] and text.decode([259, 258]) == "<tool>"
+    odd = {"x": {"content": "<x>"}, "259": 5, "258": {"content": ""}, "-1": {}}
+    text = Text(folder_with_tokenizer(tmp_path, added_tokens_decoder=odd), spec_of(260))
+    assert len(text.encode("a<x>")) == 4
+
+
+def spec_of(vocab_size: int) -> ModelSpec:
+    return msgspec.structs.replace(spec(False), vocab_size=vocab_size)
+
+
 def spec(random_weights: bool) -> ModelSpec:
     return ModelSpec(
         name="m",
@@ -197,7 +228,7 @@ def test_damaged_json_is_a_sentence(tmp_path: Path) -> None:
 
 
 def test_a_token_behind_the_models_table_is_a_sentence(tmp_path: Path) -> None:
-    text = Text(folder_with_tokenizer(tmp_path), msgspec.structs.replace(spec(False), vocab_size=257))
+    text = Text(folder_with_tokenizer(tmp_path), spec_of(257))
     assert text.encode("a<s>")[-1] == 256
     with pytest.raises(ExplorerError, match="behind the 257 that m knows"):
         text.encode("a</s>")

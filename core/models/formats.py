@@ -28,8 +28,9 @@ _OF_TRAINING = ("training_args", "optimizer", "scheduler", "scaler", "rng_state"
 _WANTED = "Choose a GGUF file, a folder with config.json and safetensors, or a config.json."
 _MEND = "Download the model again, or mend the link."
 _OTHERS = {  # what other programs keep weights in -> whose form it is
-    ".engine": "TensorRT", ".h5": "TensorFlow", ".keras": "Keras", ".mlmodel": "Core ML", ".msgpack": "Flax",
-    ".npz": "NumPy", ".ot": "Rust", ".pte": "ExecuTorch", ".tflite": "TensorFlow Lite",
+    ".distcp": "torch.distributed", ".engine": "TensorRT", ".h5": "TensorFlow", ".keras": "Keras",
+    ".mlmodel": "Core ML", ".msgpack": "Flax", ".npz": "NumPy", ".ot": "Rust", ".pte": "ExecuTorch",
+    ".tflite": "TensorFlow Lite",
 }  # fmt: skip
 _MOST_INSIDE = 100  # folders in one without a model that are looked into
 
@@ -129,6 +130,7 @@ def _file(path: Path) -> dict[str, str]:
     if gguf_file.has_magic(path):
         gguf_file.check_kind(path)
         gguf_file.check_parts(path)
+        gguf_file.check_name(path)
         return {"gguf": str(gguf_file.parts(path)[0])}
     if suffix in _OTHERS:
         raise _of_another(path.name)
@@ -277,6 +279,8 @@ def read_config(path: Path) -> dict[str, Any]:
     try:
         config = outside_json(path.read_bytes())
     except ValueError as error:
+        if weight_files.is_pointer(path):
+            raise weight_files.pointer(path) from None
         where = f" (line {error.lineno}: {error.msg})" if isinstance(error, json.JSONDecodeError) else ""
         raise ExplorerError(
             f"{path.name} in {path.parent.name} is not valid JSON{where}.",

@@ -31,6 +31,9 @@ _MODEL_TYPES = {
     "gpt-oss": "gpt_oss",
 }
 
+# what other programs call an architecture of llama.cpp's: Ollama, which runs such files itself
+_OTHER_NAMES = {"gptoss": "gpt-oss"}
+
 # metadata key after the architecture -> field of config.json
 _FIELDS = {
     "block_count": "num_hidden_layers",
@@ -93,7 +96,7 @@ _ASIDE = {"v.": "vision", "mm.a.": "audio", "mm.": "vision", "a.": "audio"}
 
 def gguf_config(file: GgufFile) -> tuple[dict[str, Any], str]:
     """The metadata as config.json would say it, and the model's name on one line ("" where the file has none)."""
-    architecture = file.architecture
+    architecture = _OTHER_NAMES.get(file.architecture, file.architecture)
     values = gguf_values(file)
     config: dict[str, Any] = {"model_type": _MODEL_TYPES.get(architecture, architecture)}
     config.update({name: values[key] for key, name in _FIELDS.items() if key in values})
@@ -247,7 +250,8 @@ _PERIODS_FROM_THE_FIRST = {"modern-bert": 3, "cohere2moe": 4, "laguna": 4, "smal
 _WINDOWED = frozenset(
     (*_PERIODS, *_PERIODS_FROM_THE_FIRST, "dots3note", "gemma4", "granite_swa", "maple", "mimo2", "spark2_5", "step35")
 )
-_SEEN = {"gemma2": 4096, "llama4": 8192}  # tokens that a block sees where no key says it
+_WINDOWED_EXAONE_4 = 64  # blocks of the one EXAONE 4 that llama.cpp sees windows in
+_SEEN = {"exaone4": 4096, "gemma2": 4096, "llama4": 8192}  # tokens that a block sees where no key says it
 
 
 def _windows(config: dict[str, Any], values: dict[str, Any], architecture: str) -> None:
@@ -255,6 +259,8 @@ def _windows(config: dict[str, Any], values: dict[str, Any], architecture: str) 
     window, pattern, n = config.get("sliding_window"), values.get(_PATTERN), config.get("num_hidden_layers")
     if window is None and (window := _SEEN.get(architecture)):
         config["sliding_window"] = window
+    if architecture == "exaone4" and n != _WINDOWED_EXAONE_4:
+        window = None  # whatever the file says
     if not isinstance(n, int) or not window or not 0 < n <= _MAX_BLOCKS:
         config.pop("sliding_window", None)
         return
@@ -291,7 +297,7 @@ def _granitemoe(config: dict[str, Any], shapes: Shapes, values: dict[str, Any]) 
 
 def _gpt_oss(config: dict[str, Any], shapes: Shapes, values: dict[str, Any]) -> None:
     config["num_local_experts"] = config.get("num_experts")
-    config["intermediate_size"] = config.get("moe_intermediate_size")
+    config["intermediate_size"] = config.get("moe_intermediate_size", config.get("intermediate_size"))
 
 
 def _starcoder2(config: dict[str, Any], shapes: Shapes, values: dict[str, Any]) -> None:

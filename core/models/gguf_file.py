@@ -75,12 +75,25 @@ GONE = {
     38: "IQ4_NL_8_8",
 }
 
+_I2_S = 36  # bitnet.cpp's, under a number that llama.cpp had given to one of the above
+_OF_IK = range(97, 400)  # ik_llama.cpp's
+
 # general.type of files that are no model by themselves
 NO_MODEL = {
     "adapter": "an adapter (LoRA)",
     "imatrix": "an importance matrix",
     "mmproj": "a projector (vision or audio)",
 }
+# general.architecture of such files where they do not say it so, and of files of other programs
+NO_LANGUAGE = {
+    "clip": NO_MODEL["mmproj"],
+    "controlvector": "a control vector",
+    **dict.fromkeys(
+        ("aura", "chroma", "cosmos", "flux", "hidream", "hyvid", "ltxv", "lumina2", "pig", "qwen_image", "sd1", "sd3",
+         "sdxl", "wan"),
+        "an image or video model",
+    ),
+}  # fmt: skip
 _FIRST = 4096  # bytes in which the file's own kind stands, which writers put among the first entries
 _MOST_ENTRIES = 64 << 20  # bytes of entries among which a part's number is looked for; writers may put it last
 
@@ -186,9 +199,13 @@ def check_kind(path: Path) -> None:
         return  # told when it is read
     if (other := _other_version(int.from_bytes(start[4:8], "little"))) is not None:
         raise other.of(path)
-    kind = _kind(start)
-    if kind in NO_MODEL:
-        raise no_model(path, kind)
+    check_says(path, _says(start, "general.type"), _says(start, "general.architecture"))
+
+
+def check_says(path: Path, kind: str, architecture: str) -> None:
+    """Raises ExplorerError for a file that is no language model by its general.type or general.architecture."""
+    if what := NO_MODEL.get(kind) or NO_LANGUAGE.get(architecture):
+        raise ExplorerError(f"{path.name} holds {what} and no language model.", "Choose the file of a language model.")
 
 
 def check_piece(path: Path) -> None:
@@ -201,20 +218,15 @@ def check_piece(path: Path) -> None:
         )
 
 
-def no_model(path: Path, kind: str) -> ExplorerError:
-    """What to say of a file whose general.type is `kind`."""
-    return ExplorerError(f"{path.name} holds {NO_MODEL[kind]} and no model.", "Choose the model that it belongs to.")
-
-
-def _kind(start: bytes) -> str:
-    """`general.type` in the first bytes of a file; "model" where it does not stand there."""
-    key = b"general.type"
+def _says(start: bytes, name: str) -> str:
+    """The text of an entry in the first bytes of a file; "" where it does not stand there."""
+    key = name.encode()
     at = start.find(struct.pack("<Q", len(key)) + key + struct.pack("<I", _STRING))
     if at < 0:
-        return "model"
+        return ""
     at += 8 + len(key) + 4
     n = int.from_bytes(start[at : at + 8], "little")
-    return start[at + 8 : at + 8 + n].decode("utf-8", "replace") if n <= 100 else "model"
+    return start[at + 8 : at + 8 + n].decode("utf-8", "replace") if n <= 100 else ""
 
 
 def parts(path: Path) -> tuple[Path, ...]:
@@ -289,6 +301,14 @@ def check_parts(path: Path) -> None:
     raise ExplorerError(f"{len(missing)} of the model's {len(files)} parts are missing: {names}.", _PARTS)
 
 
+def check_name(path: Path) -> None:
+    """Raises ExplorerError for a part of a split model whose name does not say which; as quick as `part_of`."""
+    i, n = part_of(path)
+    files = parts(path)
+    if n > 1 and (n, i - 1) != (len(files), files.index(path)):
+        raise _misnamed(path, i, n)
+
+
 def read(path: Path) -> GgufFile:
     """Header of a model, any part of it given. Raises ExplorerError when it is no GGUF, damaged, or lacks a part."""
     check_parts(path)
@@ -307,16 +327,20 @@ def _check_place(file: Path, i: int, n: int, metadata: dict[str, Any]) -> None:
     """Whether a file that is part `i` of `n` by its name is that by its header."""
     says_n, says_i = metadata.get("split.count", 0), metadata.get("split.no", 0)
     if says_n > 1 and (says_n, says_i) != (n, i):
-        name = f"{_LEFT.sub('', file.stem)}-{says_i + 1:05d}-of-{says_n:05d}.gguf"
-        raise ExplorerError(
-            f"{file.name} is part {says_i + 1} of {says_n} of a split model, but its name does not say so.",
-            f"Rename it to {name}: by these names the other parts are found.",
-        )
+        raise _misnamed(file, says_i + 1, says_n)
     if n > 1 and says_n <= 1:
         raise ExplorerError(
             f"{file.name} is named as part {i + 1} of {n}, but its header says that it is a whole model.",
             "Rename it without the part number.",
         )
+
+
+def _misnamed(file: Path, i: int, n: int) -> ExplorerError:
+    name = f"{_LEFT.sub('', file.stem)}-{i:05d}-of-{n:05d}.gguf"
+    return ExplorerError(
+        f"{file.name} is part {i} of {n} of a split model, but its name does not say so.",
+        f"Rename it to {name}: by these names the other parts are found.",
+    )
 
 
 class _HeaderError(Exception):
@@ -398,7 +422,8 @@ class _Header:
         infos = [self._info() for _ in range(n_tensors)]
         if len({name for name, _, _, _ in infos}) < n_tensors:
             raise _damaged("two tensors have one name")
-        return metadata, self._placed(infos, _alignment(metadata))
+        architecture = str(metadata.get("general.architecture", ""))
+        return metadata, self._placed(infos, _alignment(metadata), architecture)
 
     def _check_version(self) -> None:
         version = self._scalar("I")
@@ -414,11 +439,20 @@ class _Header:
         shape = tuple(self._scalar("Q") for _ in range(n_axes))[::-1] or (1,)  # one number, as llama.cpp has it
         return name, shape, self._scalar("I"), self._scalar("Q")
 
-    def _placed(self, infos: list[tuple[str, tuple[int, ...], int, int]], alignment: int) -> list[Tensor]:
+    def _placed(
+        self, infos: list[tuple[str, tuple[int, ...], int, int]], alignment: int, architecture: str
+    ) -> list[Tensor]:
         """The tensors with their places: one after the other, each at the next multiple of the alignment."""
         start = -(-self._at // alignment) * alignment
         tensors, expected = [], 0
         for name, shape, type_id, offset in infos:
+            whose = "bitnet.cpp" if type_id == _I2_S and architecture.startswith("bitnet") else ""
+            if whose or type_id in _OF_IK:
+                raise _HeaderError(
+                    f"stores '{name}' in a number format ({type_id}) of {whose or 'ik_llama.cpp'}, which llama.cpp "
+                    "does not read",
+                    "Choose a file with a common quantization such as Q4_K_M, Q8_0 or TQ2_0.",
+                )
             if type_id in GONE:
                 raise _HeaderError(
                     f"stores '{name}' as {GONE[type_id]}, which llama.cpp no longer reads",

@@ -18,11 +18,29 @@ _CHATGLM = {  # the second and later ones; the first has other keys
     "seq_length": "max_position_embeddings",
     "add_qkv_bias": "attention_bias",
 }
+_MOST_BLOCKS = 10_000
 # model_type -> that of transformers, and key -> the library's key
 _OTHERS: dict[str, tuple[str, Mapping[str, str]]] = {
     "kimi_k2": ("deepseek_v3", {}),
     "chatglm": ("glm", _CHATGLM),
 }
+
+
+def _with_pattern(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """EXAONE 4 as its first files have it: letters for local and global blocks, over and over, the last one global.
+
+    Without a word none of them is local.
+    """
+    pattern, n = config.get("sliding_window_pattern"), config.get("num_hidden_layers")
+    if config.get("layer_types") or not isinstance(n, int) or not 0 < n <= _MOST_BLOCKS:
+        return config
+    if isinstance(pattern, str) and pattern:
+        local = [pattern[i % len(pattern)] == "L" and i < n - 1 for i in range(n)]
+    elif pattern is None or config.get("sliding_window") is None:
+        local = [False] * n
+    else:
+        return config
+    return {**config, "layer_types": ["sliding_attention" if one else "full_attention" for one in local]}
 
 
 def usual(model_type: str) -> str:
@@ -32,6 +50,8 @@ def usual(model_type: str) -> str:
 
 def in_usual_names(config: Mapping[str, Any]) -> Mapping[str, Any]:
     """The configuration as transformers would have it."""
+    if config.get("model_type") == "exaone4":
+        return _with_pattern(config)
     name, keys = _OTHERS.get(str(config.get("model_type")), ("", {}))
     if not name or any(key not in config for key in keys):
         return config

@@ -10,6 +10,7 @@ import importlib.util
 import json
 import os
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
@@ -157,9 +158,21 @@ def _walk(folder: Path, root: Path, depth: int, budget: list[int], troubles: lis
     for file in formats.ggufs(folder):
         yield from _try(file, label_of(file), "local", troubles)
     if depth:
+        parts = _parts(folder)
         for child in children:
-            if not child.name.startswith(".") and child.is_dir() and not _leads_back(child, root):
+            part = parts.get(child.name, True)
+            if part and not child.name.startswith(".") and child.is_dir() and not _leads_back(child, root):
                 yield from _walk(Path(child.path), root, depth - 1, budget, troubles)
+
+
+def _parts(folder: Path) -> dict[str, bool]:
+    """Folder -> whether it holds a model, of what a model of sentence-transformers is made of; else it is a step behind
+    one."""
+    try:
+        listed = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
+        return {str(part["path"]): str(part["type"]).endswith("Transformer") for part in listed}
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return {}
 
 
 def _leads_back(child: os.DirEntry[str], root: Path) -> bool:
@@ -226,8 +239,12 @@ def _repository(repo: Path, family: Family, troubles: list[str]) -> Iterator[Mod
     found = [f for place in (snapshot, *snapshot.glob("*/"), *snapshot.glob("*/*/")) for f in formats.ggufs(place)]
     suffixes = {f.suffix.lower() for f in (*snapshot.iterdir(), *snapshot.glob("onnx/*.onnx"))}
     weighty = {".onnx", *formats.PICKLES}
+    parts = [part for part, is_model in _parts(snapshot).items() if part and is_model]
+    inside = not found and not suffixes & {".safetensors", *weighty} and any(snapshot.glob("*/*.safetensors"))
     if ".safetensors" in suffixes or (not found and suffixes & weighty):
         yield from _try(snapshot, name, family, troubles)
+    elif inside:
+        yield from _try(snapshot / parts[0] if len(parts) == 1 else snapshot, name, family, troubles)
     elif not found and any(repo.glob("blobs/*.incomplete")):
         troubles.append(f"{name} in the Hugging Face cache was skipped: its download is not finished.")
     elif not found and (older := _with_weights(repo)):
@@ -251,9 +268,21 @@ def _repository_name(repo: Path) -> str:
 
 def lm_studio(troubles: list[str]) -> Iterator[ModelEntry]:
     """<root>/<publisher>/<model>/*.gguf"""
-    for root in (Path.home() / ".lmstudio" / "models", Path.home() / ".cache" / "lm-studio" / "models"):
+    for root in _of_lm_studio():
         for folder in sorted(root.glob("*/*/")):
             yield from _apart(_lm_studio(folder, troubles), f"{folder.name} (LM Studio)", troubles)
+
+
+def _of_lm_studio() -> list[Path]:
+    """Where LM Studio keeps models: its usual folders, and where it was told to, which its own files say."""
+    homes = [Path.home() / ".lmstudio", Path.home() / ".cache" / "lm-studio"]
+    with suppress(OSError, ValueError):
+        homes.insert(0, Path((Path.home() / ".lmstudio-home-pointer").read_text(encoding="utf-8").strip()))
+    found = [home / "models" for home in homes]
+    for home in homes:
+        with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
+            found.append(Path(json.loads((home / "settings.json").read_text(encoding="utf-8"))["downloadsFolder"]))
+    return [place for place in dict.fromkeys(found) if place.is_absolute() and os.path.isdir(place)]
 
 
 def _lm_studio(folder: Path, troubles: list[str]) -> Iterator[ModelEntry]:
@@ -324,6 +353,8 @@ def _manifest(manifest: Path, blobs: Path, name: str, troubles: list[str]) -> It
 def llama_cpp(troubles: list[str]) -> Iterator[ModelEntry]:
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     root = Path(os.environ.get("LLAMA_CACHE") or cache / "llama.cpp").expanduser()
+    for begun in sorted(root.glob("*.gguf.downloadInProgress")):
+        troubles.append(f"{_readable(begun.stem)} (llama.cpp) was skipped: its download is not finished.")
     for file in formats.ggufs(root) if root.is_dir() else ():
         yield from _try(file, f"llama.cpp/{label_of(file)}", "local", troubles, f"{label_of(file)} (llama.cpp)")
 

@@ -19,14 +19,16 @@ from typing import Any
 import pytest
 
 from core.cli import cli
-from core.models import catalogue, formats, spec
+from core.models import catalogue, formats, hf_to_gguf, spec
 from core.runs.exit_reason import explained
-from core.types import Generate
+from core.types import Generate, Request
 from hardware.errors import ExplorerError
 from tests.models.test_weight_files import CONFIG, shards, whole
-from tests.support.cases import asked
+from tests.support import elsewhere
+from tests.support.cases import answered, asked
 from tests.support.gguf_bytes import edited
 from tests.support.gguf_models import tiny_gguf
+from tests.support.progress import silent
 from tests.support.tiny import hf_folder
 
 pytestmark = pytest.mark.engine("pytorch")
@@ -239,6 +241,28 @@ def sampling_in_its_settings(folder: Path) -> Path:
     return folder
 
 
+def cache_quantized(folder: Path) -> Path:
+    """Its cache alone, by compressed-tensors, with the scales of keys and values (its pull request 135)."""
+    import numpy as np
+
+    scheme = {"num_bits": 8, "type": "float", "strategy": "tensor"}
+    groups = {"group_0": {"targets": [], "weights": None}}
+    declared = {"quant_method": "compressed-tensors", "kv_cache_scheme": scheme, "config_groups": groups}
+    change(folder / "config.json", quantization_config=declared)
+    names = [f"model.layers.{i}.self_attn.{scale}" for i in range(2) for scale in ("k_scale", "v_proj.output_scale")]
+    return stored(folder, lambda ts: ts | {n: np.ones(1, np.float32) for n in names}, {"format": "pt"})
+
+
+def texts_cut_off(folder: Path) -> Path:
+    """By what a training left in its tokenizer.json."""
+    content = json.loads((folder / "tokenizer.json").read_text())
+    content["truncation"] = {"direction": "Right", "max_length": 2, "strategy": "LongestFirst", "stride": 0}
+    content["padding"] = {"strategy": {"Fixed": 32}, "direction": "Right", "pad_to_multiple_of": None, "pad_id": 0}
+    content["padding"] |= {"pad_type_id": 0, "pad_token": "<|endoftext|>"}
+    (folder / "tokenizer.json").write_text(json.dumps(content))
+    return folder
+
+
 WORKS: tuple[Callable[[Path], Path | str], ...] = (
     *(strange_name, quoted, address, hub_repository, link_to_a_folder, one_of_its_files),
     *(weights_under_a_name_of_their_own, a_single_shard_without_an_index, a_folder_with_a_models_ending),
@@ -246,6 +270,7 @@ WORKS: tuple[Callable[[Path], Path | str], ...] = (
     *(lines_of_windows, unknown_tokenizer_class, only_a_tokenizer_file, ends_as_text, copied_by_systems),
     *(no_word_of_its_writer, written_by_mlx, frequencies_beside, an_adapter_beside, its_makers_copy_beside),
     *(names_of_nobody_in_the_index, tied_by_its_word_alone, ends_in_a_list_in_a_list, sampling_in_its_settings),
+    *(cache_quantized, texts_cut_off),
 )
 UNWRITTEN = {double_precision: "stored as F64, which cannot be written into a GGUF"}  # in llama.cpp
 
@@ -299,7 +324,9 @@ def test_blocks_that_the_configuration_does_not_count_are_told(folder: Path) -> 
     )
 
 
-@pytest.mark.parametrize("make", [hub_repository, weights_under_a_name_of_their_own, strange_name])
+@pytest.mark.parametrize(
+    "make", [hub_repository, weights_under_a_name_of_their_own, strange_name, cache_quantized, texts_cut_off]
+)
 def test_and_through_an_export(make: Callable[[Path], Path], folder: Path, tmp_path: Path) -> None:
     path = make(folder)
     found, known = answer("onnxruntime", path), answer("pytorch", path)
@@ -440,6 +467,29 @@ def test_what_llama_cpp_ends_itself_at_is_refused_before(name: str, tmp_path: Pa
     found = answer("llama_cpp", with_header(tmp_path, arch, entries))
     hint = "llama.cpp cannot run it: choose another conversion of the model."
     assert (found.get("message"), found.get("hint")) == (f"m.gguf says {words}.", hint)
+
+
+def test_a_model_that_embeds_is_counted_and_not_run(tmp_path: Path) -> None:
+    """EmbeddingGemma: Gemma 3 that reads both ways, without a head; run as a writer, it would answer with noise."""
+    import transformers
+
+    kinds = ["sliding_attention", "full_attention"]
+    config = transformers.Gemma3TextConfig(
+        hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1,
+        head_dim=16, vocab_size=320, sliding_window=8, layer_types=kinds, use_bidirectional_attention=True,
+    )  # fmt: skip
+    folder = tmp_path / "encoder"
+    transformers.Gemma3TextModel(config).save_pretrained(folder)
+    found = spec.read(folder, "hf")
+    assert not found.causal and found.layers[-1].name == "final_norm"
+    assert found.n_params == sum(p.numel() for p in transformers.Gemma3TextModel(config).parameters())
+    for backend in ("pytorch", "llama_cpp"):
+        assert answer(backend, folder)["message"] == "Autoregressive needs 'cache', which an encoder cannot do."
+    request = Request(model=str(folder), backend="pytorch", task=HELLO)
+    found = elsewhere.call("pytorch", answered, "pytorch", str(folder), "hf", request)
+    assert found["message"] == "encoder embeds texts: it reads them both ways and writes none."
+    with pytest.raises(ExplorerError, match="attention to what follows a token"):
+        hf_to_gguf.convert(folder, tmp_path / "m.gguf", "Encoder", silent)
 
 
 def test_an_engine_that_ends_itself_is_no_reason_to_run_again() -> None:

@@ -189,6 +189,18 @@ def test_windows_of_a_pattern(tmp_path):
     assert kv_cache_bytes(spec, 100) == 2 * 32 * (8 + 100)
 
 
+@pytest.mark.parametrize("n_blocks", [2, 64])
+def test_windows_that_llama_cpp_sees_in_one_size_alone(n_blocks, tmp_path):
+    """EXAONE 4 (llama.cpp's pull request 26848): in 64 blocks, whatever the file says of the others."""
+    block = {"blk.0.post_attention_norm.weight": (32,), "blk.0.post_ffw_norm.weight": (32,), **_ATTENTION, **_MLP}
+    block |= {"blk.0.attn_q_norm.weight": (8,), "blk.0.attn_k_norm.weight": (8,)}
+    tensors = {name: shape for i in range(n_blocks) for name, shape in _at(i, block).items()}
+    values = {**_SIZES, **_HEADS, "block_count": n_blocks, "attention.head_count_kv": 2, "attention.sliding_window": 8}
+    spec = from_gguf(write_gguf(tmp_path / "m.gguf", "exaone4", values, {**_OUTER, **tensors}))
+    windows = [x.op.window for x in spec.layers if isinstance(x.op, Attention)]
+    assert windows == ([8, 8, 8, None] * 16 if n_blocks == 64 else [None, None]) and not spec.doubts
+
+
 def test_both_sides_of_an_encoder_decoder(tmp_path):
     side = {
         "attn_norm.weight": (32,), "attn_q.weight": (32, 32), "attn_k.weight": (32, 32), "attn_v.weight": (32, 32),

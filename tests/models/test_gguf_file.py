@@ -321,6 +321,21 @@ def test_a_renamed_part_is_explained(tmp_path: Path) -> None:
         gguf_file.read(files[0])
 
 
+def test_renamed_parts_are_told_in_the_list(tmp_path: Path) -> None:
+    parts = [part.rename(tmp_path / name) for part, name in zip(split(tmp_path), "abc", strict=True)]
+    for part in parts:
+        part.rename(part.with_suffix(".gguf"))
+    file(tmp_path / "whole.gguf", header())
+    catalogue.add_folder(str(tmp_path))
+    assert [entry.label for entry in catalogue.found_in(str(tmp_path))[0]] == ["whole"]
+    for i, name in enumerate("abc"):
+        words = f"{name}.gguf is part {i + 1} of 3 of a split model, but its name does not say so."
+        assert any(p.endswith(f"{name}.gguf was skipped: {words}") for p in catalogue.problems())
+        with pytest.raises(ExplorerError, match=words) as said:
+            catalogue.find(str(tmp_path / f"{name}.gguf"))
+        assert f"{name}-{i + 1:05d}-of-00003.gguf" in said.value.hint
+
+
 def test_a_part_is_known_by_its_header_alone(tmp_path: Path) -> None:
     """Its number stands before all other entries or behind them; a token of that name is none."""
     parts = split(tmp_path)
@@ -460,8 +475,44 @@ def test_llama_cpp_finds_parts_in_small_letters_itself(tmp_path: Path) -> None:
 )
 def test_a_file_that_says_it_is_no_model_is_not_listed_as_one(kind: str, words: str, tmp_path: Path) -> None:
     path = file(tmp_path / "x.gguf", header({**LLAMA, "general.type": kind}))
-    with pytest.raises(ExplorerError, match=rf"x\.gguf holds {words}.* and no model"):
+    with pytest.raises(ExplorerError, match=rf"x\.gguf holds {words}.* and no language model"):
         catalogue.find(str(path))
+
+
+@pytest.mark.parametrize(
+    ("architecture", "words"),
+    [
+        ("clip", "a projector"),
+        ("controlvector", "a control vector"),
+        ("qwen_image", "an image or video model"),
+        ("flux", "an image or video model"),
+    ],
+)
+def test_a_file_that_is_no_language_model_by_its_architecture(architecture: str, words: str, tmp_path: Path) -> None:
+    """Issues 7799 and 15143 of llama.cpp: older projectors, and models for images, do not say what they are."""
+    path = file(tmp_path / "x.gguf", header({"general.architecture": architecture}, {"a.weight": (8, 8)}))
+    catalogue.add_folder(str(tmp_path))
+    assert any(words in p for p in catalogue.problems()) and not catalogue.found_in(str(tmp_path))[0]
+    for read in (spec.from_gguf, lambda path: catalogue.find(str(path))):
+        with pytest.raises(ExplorerError, match=rf"x\.gguf holds {words}.* and no language model"):
+            read(path)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "kind", "whose"),
+    [("llama", 139, "ik_llama.cpp"), ("llama", 340, "ik_llama.cpp"), ("bitnet-b1.58", 36, "bitnet.cpp")],
+)
+def test_a_number_format_of_another_program_is_called_so(
+    architecture: str, kind: int, whose: str, tmp_path: Path
+) -> None:
+    """Issues 605 of ik_llama.cpp and 17105 of llama.cpp, which calls the last one IQ4_NL_4_4."""
+    entries = {k.replace("llama.", f"{architecture}."): v for k, v in LLAMA.items()}
+    data = bytearray(header({**entries, "general.architecture": architecture}))
+    name = b"blk.0.ffn_up.weight"
+    struct.pack_into("<I", data, data.find(name) + len(name) + 4 + 2 * 8, kind)
+    words = rf"'blk\.0\.ffn_up\.weight' in a number format \({kind}\) of {re.escape(whose)}, which"
+    with pytest.raises(ExplorerError, match=words):
+        gguf_file.read(file(tmp_path / "m.gguf", bytes(data)))
 
 
 def test_a_projector_beside_its_model_is_no_second_model(tmp_path: Path) -> None:

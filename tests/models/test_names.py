@@ -16,7 +16,7 @@ from core.runs.resolve import resolve
 from core.types import Generate, Request, to_json
 from hardware.errors import ExplorerError
 from tests.models.test_gguf_file import split
-from tests.models.test_weight_files import CONFIG, whole
+from tests.models.test_weight_files import CONFIG, safetensors, whole
 from tests.support.gguf_bytes import LLAMA, file, header
 
 
@@ -158,6 +158,37 @@ def test_what_lm_studio_keeps_for_mlx_is_listed(machine: Path) -> None:
     whole(folder)
     entry = next(e for e in catalogue.entries(refresh=True) if e.id == "lmstudio/mlx-community/tiny-4bit")
     assert entry.label == "tiny-4bit (LM Studio)" and entry.files == {"hf": str(folder)}
+
+
+@pytest.mark.parametrize("how", ["pointer", "setting"])
+def test_lm_studios_models_are_found_where_it_was_told_to_keep_them(how: str, machine: Path, tmp_path: Path) -> None:
+    """Its bug tracker's issues 2015 and 1601."""
+    home = tmp_path / "disk" / "lms"
+    folder = home / "models" / "org" / "tiny"
+    folder.mkdir(parents=True)
+    file(folder / "t.gguf", header())
+    if how == "pointer":
+        (machine / ".lmstudio-home-pointer").write_text(f"{home}\n")
+    else:
+        (machine / ".lmstudio").mkdir()
+        (machine / ".lmstudio" / "settings.json").write_text(json.dumps({"downloadsFolder": str(home / "models")}))
+    assert "lmstudio/org/t" in {e.id for e in catalogue.entries(refresh=True)}
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\0", b"[", b"[]", b'{"downloadsFolder": 5}', b"x" * 5000])
+def test_what_lm_studio_says_of_its_folders_may_be_anything(content: bytes, machine: Path) -> None:
+    (machine / ".lmstudio").mkdir()
+    (machine / ".lmstudio" / "settings.json").write_bytes(content)
+    (machine / ".lmstudio-home-pointer").write_bytes(content)
+    assert catalogue.entries(refresh=True)[0].family == "embedded" and not told("")
+
+
+def test_what_llama_cpp_has_begun_to_download_is_told(machine: Path) -> None:
+    cache = machine / ".cache" / "llama.cpp"
+    cache.mkdir(parents=True)
+    (cache / "org_m.gguf.downloadInProgress").write_bytes(b"GGUF")
+    catalogue.entries(refresh=True)
+    assert told("") == ["org_m.gguf (llama.cpp) was skipped: its download is not finished."]
 
 
 def manifests(machine: Path) -> Path:
@@ -362,6 +393,43 @@ def test_files_below_and_exports_are_found_in_a_repository(machine: Path) -> Non
     assert told("org/web")[0].endswith(
         "its weights as onnx/model_q4.onnx, and only a model.onnx beside config.json is read."
     )
+
+
+def sentence_encoder(folder: Path, inside: str) -> Path:
+    """A model of sentence-transformers. inside: the folder of its transformer, "" where it is the model's own."""
+    place = folder / inside
+    place.mkdir(parents=True, exist_ok=True)
+    (place / "config.json").write_text(json.dumps(CONFIG))
+    whole(place)
+    steps = {inside: "Transformer", "1_Pooling": "Pooling", "2_Dense": "Dense"}
+    listed = [{"path": path, "type": f"sentence_transformers.models.{kind}"} for path, kind in steps.items()]
+    (folder / "modules.json").write_text(json.dumps(listed))
+    for step in ("1_Pooling", "2_Dense"):
+        (folder / step).mkdir()
+        (folder / step / "config.json").write_text(json.dumps({"in_features": 8}))
+    safetensors(folder / "2_Dense" / "model.safetensors", {"linear.weight": (16, 8)})
+    return folder
+
+
+@pytest.mark.parametrize("inside", ["", "0_Transformer"])
+def test_the_steps_behind_a_sentence_encoder_are_no_models(inside: str, machine: Path, tmp_path: Path) -> None:
+    """EmbeddingGemma's 2_Dense has a config.json and weights, too; older ones have the model itself in a folder."""
+    model = sentence_encoder(tmp_path / "mine" / "encoder", inside)
+    sentence_encoder(snapshot(machine, "org/encoder"), inside)
+    catalogue.add_folder(str(tmp_path / "mine"))
+    assert not [p for p in catalogue.problems() if "encoder" in p]
+    found = {e.id: e.files for e in catalogue.entries()}
+    assert found[f"encoder/{inside}".rstrip("/")] == {"hf": str(model / inside)}
+    assert found["org/encoder"]["hf"].endswith(f"snapshots/0a/{inside}".rstrip("/"))
+
+
+def test_a_repository_with_weights_in_its_folders_alone_is_told(machine: Path) -> None:
+    pipeline = snapshot(machine, "org/pictures")
+    (pipeline / "model_index.json").write_text("{}")
+    (pipeline / "unet").mkdir()
+    safetensors(pipeline / "unet" / "diffusion_pytorch_model.safetensors", {"a": (4, 4)})
+    catalogue.entries(refresh=True)
+    assert told("org/pictures")[0].endswith("holds a pipeline for images, and no language model.")
 
 
 @pytest.mark.parametrize("name", ["HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"])

@@ -12,7 +12,7 @@ from core.dtypes import BITS_PER_WEIGHT, canonical_dtype
 from core.models import architectures, library
 from core.models.presets import presets
 from core.models.spec import from_config, from_gguf, from_hf_folder, read, retype
-from core.types import Attention, ModelSpec, from_json, to_json
+from core.types import Attention, Linear, ModelSpec, from_json, to_json
 from hardware.errors import ExplorerError
 
 pytestmark = pytest.mark.engine("pytorch")
@@ -180,10 +180,10 @@ def test_any_value_in_any_field_is_read_or_refused_in_a_sentence(preset_id):
                 assert spec.n_params > 0
 
 
-def test_an_unknown_architecture_names_the_known_ones():
-    with pytest.raises(ExplorerError) as caught:
+def test_an_unknown_architecture_is_a_sentence_without_a_list():
+    with pytest.raises(ExplorerError, match="'rwkv9' is not known here") as caught:
         from_config({**LLAMA, "model_type": "rwkv9"})
-    assert "mobilebert" in caught.value.hint and "qwen3" in caught.value.hint
+    assert "transformers knows" in caught.value.hint and len(caught.value.hint) < 120
 
 
 # ---------------------------------------------------------------- folders
@@ -544,6 +544,26 @@ FILES |= {
         | {"blk.0.ffn_gate_exps.bias": (4, 24), "blk.0.ffn_up_exps.bias": (4, 24), "blk.0.ffn_down_exps.bias": (4, 32)},
     ),
 }
+FILES["gpt-oss of Ollama"] = (  # ollama's convert_gptoss.go: gate and up of all experts are one tensor
+    "gptoss",
+    {**_SPARSE, "feed_forward_length": 32, "attention.key_length": 8, "attention.value_length": 8}
+    | {"attention.sliding_window": 16},
+    {**_OUTER, **_QKV_BIAS, "output.weight": (16, 32), "blk.0.attn_norm.weight": (32,), "blk.0.ffn_norm.weight": (32,)}
+    | {name: shape for name, shape in _ATTENTION.items() if "output" not in name}
+    | {"blk.0.attn_out.weight": (32, 32), "blk.0.attn_out.bias": (32,), "blk.0.attn_sinks": (4,)}
+    | {"blk.0.ffn_gate_inp.weight": (4, 32), "blk.0.ffn_gate_inp.bias": (4,)}
+    | {"blk.0.ffn_gate_up_exps.weight": (4, 64, 32), "blk.0.ffn_gate_up_exps.bias": (4, 64)}
+    | {"blk.0.ffn_down_exps.weight": (4, 32, 32), "blk.0.ffn_down_exps.bias": (4, 32)},
+)
+
+
+def test_a_model_that_ollama_has_written_is_that_of_llama_cpp(tmp_path):
+    """The first of two blocks sees a window, and a token uses two of four experts."""
+    spec = from_gguf(write_gguf(tmp_path / "m.gguf", *FILES["gpt-oss of Ollama"]))
+    core = next(layer.op for layer in spec.layers if isinstance(layer.op, Attention))
+    experts = [layer.op for layer in spec.layers if ".experts." in layer.name and isinstance(layer.op, Linear)]
+    assert core.window == 16 and [(e.n_experts, e.n_active) for e in experts] == [(4, 2)] * 3
+    assert spec.architecture == "gpt_oss" and not spec.doubts
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -597,7 +617,7 @@ def test_a_gguf_of_an_unknown_architecture_names_it(tmp_path):
 
 def test_a_projector_file_is_not_a_model(tmp_path):
     file = write_gguf(tmp_path / "mmproj.gguf", "clip", {"block_count": 1}, {"v.patch_embd.weight": (16, 32)})
-    with pytest.raises(ExplorerError, match="'clip'"):
+    with pytest.raises(ExplorerError, match="holds a projector"):
         from_gguf(file)
 
 
@@ -644,6 +664,13 @@ def test_defaults_around_a_model_of_nobody_are_those_of_its_language_model():
     """Such code builds its language model by its name: CONFIG_MAPPING[model_type](**text_config)."""
     spec = from_config({**LLAVA, "model_type": "nosuch"})
     assert spec.n_params == from_config(LLAVA).n_params and "transformers' defaults: hidden_size" in spec.source
+
+
+def test_a_language_model_without_a_name_is_the_one_that_the_library_takes():
+    """LlavaConfig: text_config["model_type"] = text_config.get("model_type", "llama")."""
+    text = {k: v for k, v in LLAVA["text_config"].items() if k != "model_type"}
+    spec = from_config({**LLAVA, "text_config": text})
+    assert (spec.n_params, spec.architecture) == (from_config(LLAVA).n_params, "llama")
 
 
 def test_defaults_that_nobody_has_are_one_sentence(monkeypatch):

@@ -122,6 +122,12 @@ def adapter_beside(folder: Path) -> str:
     return ""
 
 
+def adapter_of_mlx_beside(folder: Path) -> str:
+    whole(folder, "weights.safetensors")
+    safetensors(folder / "adapters.safetensors", {"a": (4, 4)})
+    return "weights.safetensors"
+
+
 def no_index(folder: Path) -> str:
     shards(folder, index=None)
     return ""
@@ -146,7 +152,7 @@ def variant_in_shards(folder: Path) -> str:
 
 LAYOUTS = (
     *(control, stale_single, stale_index, stale_shard, consolidated, variant_beside, adapter_beside),
-    *(heads_beside, no_index, copied_by_a_mac, variant_only, variant_in_shards),
+    *(adapter_of_mlx_beside, heads_beside, no_index, copied_by_a_mac, variant_only, variant_in_shards),
 )
 
 
@@ -221,6 +227,63 @@ def missing_without_index(folder: Path) -> Path:
     return folder
 
 
+def adapter_of_mlx_with_a_configuration(folder: Path) -> Path:
+    """Trained into the folder of a model whose weights are elsewhere."""
+    config = (folder / "config.json").read_text()
+    adapter_of_mlx(folder)
+    (folder / "adapters.safetensors").rename(folder / "0000100_adapters.safetensors")
+    (folder / "config.json").write_text(config)
+    return folder
+
+
+def missing_of_many(folder: Path) -> Path:
+    """DeepSeek's shards: five digits of six."""
+    for file in shards(folder, index=None):
+        file.rename(folder / file.name.replace("of-00003", "of-000003"))
+    (folder / "model-00002-of-000003.safetensors").unlink()
+    return folder
+
+
+def missing_unpadded(folder: Path) -> Path:
+    """Kimi's shards."""
+    for i, file in enumerate(shards(folder, index=None)):
+        file.rename(folder / f"model-{i + 1}-of-3.safetensors")
+    (folder / "model-3-of-3.safetensors").unlink()
+    return folder
+
+
+def pointer_index(folder: Path) -> Path:
+    pointer(folder).joinpath("model.safetensors").rename(folder / INDEX)
+    return folder
+
+
+def pointer_configuration(folder: Path) -> Path:
+    pointer(folder).joinpath("model.safetensors").replace(folder / "config.json")
+    whole(folder)
+    return folder
+
+
+def distributed(folder: Path) -> Path:
+    """A checkpoint of a training on several processors."""
+    (folder / "__0_0.distcp").write_bytes(b"PK")
+    return folder
+
+
+def in_progress(folder: Path) -> Path:
+    """As llama.cpp calls what it downloads."""
+    (folder / "model.safetensors.downloadInProgress").write_bytes(b"")
+    return folder
+
+
+def adapter_of_mlx(folder: Path) -> Path:
+    """mlx-lm's issue 1119: a base and weights by other names."""
+    (folder / "config.json").unlink()
+    about = {"fine_tune_type": "lora", "num_layers": 16, "lora_parameters": {"rank": 8}, "model": "org/base-4bit"}
+    (folder / "adapter_config.json").write_text(json.dumps(about))
+    safetensors(folder / "adapters.safetensors", {"a": (4, 4)})
+    return folder
+
+
 def partial(folder: Path) -> Path:
     shards(folder)[1].rename(folder / "model-00002-of-00003.safetensors.incomplete")
     return folder
@@ -292,6 +355,14 @@ FAULTS: dict[Callable[[Path], Path], str] = {
     empty: r"model\.safetensors in own is empty",
     no_configuration: r"own holds weights \(consolidated\.safetensors\) but no config\.json",
     adapter_in_a_pickle: "holds an adapter of org/base",
+    adapter_of_mlx: "holds an adapter of org/base-4bit",
+    adapter_of_mlx_with_a_configuration: "holds an adapter of org/base-4bit",
+    missing_of_many: r"lacks 1 of 3 weight files \(model-00002-of-000003\.safetensors",
+    missing_unpadded: r"lacks 1 of 3 weight files \(model-3-of-3\.safetensors",
+    pointer_index: r"model\.safetensors\.index\.json in own is a pointer of Git LFS",
+    pointer_configuration: r"config\.json in own is a pointer of Git LFS",
+    distributed: r"__0_0\.distcp holds weights in torch\.distributed's form",
+    in_progress: "a download into it is not finished",
 }
 
 
@@ -326,6 +397,24 @@ def test_vision_in_a_folder_is_shown_apart(folder: Path) -> None:
     found: dict[str, Any] = {a.name: (a.n_params, a.weight_bytes) for a in spec.aside}
     assert (spec.n_params, spec.weight_bytes) == (N, 4 * N)
     assert found == {"vision": (8704, 34816), "audio": (64, 256), "mtp": (64, 256)}
+
+
+@pytest.mark.parametrize("kind", ["llama", "invented"])
+@pytest.mark.parametrize("block", ["model.mtp_layers.0.", "model.mtp_block.0.", "mtp.layers.0."])
+def test_blocks_that_foretell_tokens_are_shown_apart_by_any_name(block: str, kind: str, folder: Path) -> None:
+    """MiMo, ERNIE 4.5 and Qwen3-Next: blocks with names of their own, which are no blocks of the model."""
+    config = CONFIG | {"model_type": kind, "num_key_value_heads": 2, "num_nextn_predict_layers": 1}
+    (folder / "config.json").write_text(json.dumps(config))
+    own = {name: shape for name, shape in SHAPES.items() if ".layers.0." in name}
+    more = {name.replace("model.layers.0.", block): shape for name, shape in own.items()}
+    start = block.removesuffix("layers.0.").removesuffix("_block.0.").removesuffix("_")
+    more[f"{start}{'' if start.endswith('.') else '_'}linear_proj.0.weight"] = (8, 16)
+    safetensors(folder / "model.safetensors", SHAPES | more)
+    spec = from_hf_folder(folder)
+    n = sum(map(prod, more.values()))
+    assert (spec.n_params, spec.weight_bytes, spec.n_blocks) == (N, 4 * N, 1)
+    assert [(a.name, a.n_params, a.weight_bytes) for a in spec.aside] == [("mtp", n, 4 * n)]
+    assert kv_bytes_per_token(spec, "fp16") == 2 * 2 * 4 * 2
 
 
 def test_a_makers_own_names_are_counted_and_not_run(folder: Path) -> None:

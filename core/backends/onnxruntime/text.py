@@ -20,6 +20,7 @@ from core.tokenizer_folder import (
     read_json,
     template_warnings,
     tokenizer_file,
+    tokenizer_of,
 )
 from core.types import ModelSpec
 from hardware.errors import ExplorerError
@@ -82,10 +83,8 @@ def _tokenizer(folder: Path) -> Any:
             f"ONNX Runtime's folder {folder.name} has its tokenizer as {file.name}, and only tokenizer.json is read.",
             "Export the model again, or put its tokenizer.json beside model.onnx.",
         )
-    from tokenizers import Tokenizer
-
     try:
-        return Tokenizer.from_file(str(file))
+        return tokenizer_of(file)
     except Exception as error:  # tokenizers raises plain Exception
         raise ExplorerError(
             f"The tokenizer.json in {folder.name} cannot be read: {error}.", "Export or download the model again."

@@ -43,7 +43,7 @@ def build(values: Mapping[str, Any]) -> tuple[Config, Network]:
     family = _families().get(str(model_type))
     if family is None:
         near = difflib.get_close_matches(str(model_type).strip().lower(), model_types(), n=2, cutoff=0.8)
-        known = f"Known: what transformers knows, and {', '.join(model_types())}."
+        known = "Choose a model that transformers knows, or a folder with weights, whose tensors tell its layers."
         raise ExplorerError(
             f"The architecture '{model_type}' is not known here, nor to transformers where that is installed.",
             f"Did you mean {' or '.join(near)}? Correct 'model_type' in config.json." if near else known,

@@ -34,6 +34,7 @@ def build(c: Config) -> Network:
     d, n_blocks, vocab_size = c.size("hidden_size"), c.size("num_hidden_layers"), c.size("vocab_size")
     windows = _windows(c, n_blocks)
     bias = c.flag("attention_bias")
+    embeds = c.get("use_bidirectional_attention") in (True, "all")  # EmbeddingGemma, which has no head
     net = Network()
     x = net.embedding("embed", vocab_size, d)
     x = net.add("embed.scale", Elementwise(d=d), x)
@@ -42,6 +43,7 @@ def build(c: Config) -> Network:
         shape = AttentionShape.of(
             c.at(i),
             window=windows[i],
+            causal=not embeds,
             qkv_bias=bias,
             o_bias=bias,
             qk_norm="head" if c.model_type == "gemma3_text" else None,
@@ -56,6 +58,8 @@ def build(c: Config) -> Network:
             h = net.norm(f"{block}.mlp_post_norm", h, d)
         x = net.residual(f"{block}.mlp.residual", d, x, h)
     x = net.norm("final_norm", x, d)
+    if embeds:
+        return net
     logits = net.head(x, d, vocab_size, tied=c.flag("tie_word_embeddings"))
     if c.get("final_logit_softcapping"):
         net.add("lm_head.softcap", Elementwise(d=vocab_size, flops_per_element=3), logits)
