@@ -24,7 +24,8 @@ from tests.bench.recording import record, recorded
 from tests.faults import campaign, left, soak, tabs
 from tests.faults.browsers import VISITS
 from tests.faults.operations import OPERATIONS
-from tests.faults.scenarios import SCENARIOS, performed
+from tests.faults.scenario import performed
+from tests.faults.scenarios import SCENARIOS
 from tests.faults.table import GROUPS, TABLE, Fault
 
 GREEN = "green"

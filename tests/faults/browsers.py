@@ -13,7 +13,7 @@ import psutil
 
 from core.runs.store import Run
 from core.types import Loaded, Pass, Step
-from tests.faults.scenarios import staged
+from tests.faults.scenario import staged
 from tests.faults.stage import MARK, Stage, WrongError, check
 
 B = "browsers"

@@ -13,7 +13,7 @@ import pytest
 from tests.faults import campaign, soak
 from tests.faults.disk import Disk, Op
 from tests.faults.operations import OPERATIONS
-from tests.faults.scenarios import Scenario, performed
+from tests.faults.scenario import Scenario, performed
 from tests.faults.stage import Stage, check
 from tests.faults.table import TABLE, TESTS
 from tests.faults.trend import after, trend
