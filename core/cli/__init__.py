@@ -4,10 +4,9 @@ Results go to stdout, progress and errors to stderr. Exit status: 0 done, 2 a re
 run, 1 a run that failed, 130 stopped with Ctrl-C. A command's module is imported when the command is asked for.
 """
 
-import signal
-
 from core.cli.group import cli
 from core.cli.terminal import protect
+from core.interrupt import unheard
 
 __all__ = ["cli", "main"]
 
@@ -18,4 +17,4 @@ def main(name: str = "roofscope") -> None:
     try:
         cli(prog_name=name)
     finally:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        unheard()

@@ -9,10 +9,10 @@ from typing import Any, NoReturn
 
 import click
 
+from core.interrupt import STOPPED, as_exception
 from core.types import to_json
 from hardware.errors import ExplorerError, of_disk
 
-STOPPED = 130  # the exit status after Ctrl-C that shells expect: 128 and the number of SIGINT
 json_flag = click.option("--json", "as_json", is_flag=True, help="One JSON value on stdout and nothing else.")
 
 
@@ -55,6 +55,13 @@ class Commands(click.Group):
         if cmd_name in MODULES:
             importlib.import_module(f"core.cli.{MODULES[cmd_name]}")
         return super().get_command(ctx, cmd_name)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        found = super().resolve_command(ctx, args)
+        as_exception()  # whatever the command needs is imported
+        return found
 
     def invoke(self, ctx: click.Context) -> Any:
         try:

@@ -7,8 +7,9 @@ from typing import Any
 
 import click
 
-from core.cli.group import STOPPED, cli, fail, json_flag, show
+from core.cli.group import cli, fail, json_flag, show
 from core.endpoints.address import address
+from core.interrupt import STOPPED
 from core.loadtest.conduct import conduct
 from core.loadtest.lengths import lengths, read_rows
 from core.loadtest.load_store import LoadStore

@@ -12,7 +12,8 @@ from typing import Any
 import click
 
 from core import plugins
-from core.cli.group import STOPPED, cli, fail, json_flag
+from core.cli.group import cli, fail, json_flag
+from core.interrupt import STOPPED
 from core.paths import data_dir
 from core.runs.check import check, default_strategy
 from core.runs.resolve import Resolved

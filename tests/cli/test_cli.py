@@ -108,6 +108,38 @@ def test_ctrl_c_keeps_what_was_measured_and_says_so_to_the_shell() -> None:
     assert result["status"] == "cancelled" and "Traceback" not in said
 
 
+@pytest.mark.parametrize("name", ["core.cli", "click", "msgspec", "core.types", "core.cli.running", "core.runs.store"])
+def test_ctrl_c_while_a_command_is_imported(name: str) -> None:
+    """Pressed when this module is looked for."""
+    code = f"""
+import os, runpy, signal, sys
+class Pressed:
+    def find_spec(self, name, path=None, target=None):
+        if name == {name!r}:
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Pressed())
+sys.argv = ["core", "run", "--help"]
+runpy.run_module("core", run_name="__main__", alter_sys=True)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr, done.stdout) == (130, "Stopped.\n", "")
+
+
+def test_a_command_in_the_background_of_a_shell_hears_no_ctrl_c() -> None:
+    code = """
+import os, runpy, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+class Pressed:
+    def find_spec(self, name, path=None, target=None):
+        os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Pressed())
+sys.argv = ["core", "strategies"]
+runpy.run_module("core", run_name="__main__", alter_sys=True)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and "jacobi" in done.stdout, done.stderr
+
+
 def test_a_second_ctrl_c_while_it_leaves_changes_nothing() -> None:
     code = """
 import atexit, os, signal, sys
