@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
+import itertools
 import json
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
+import uvicorn
+from fastapi import FastAPI, WebSocket
+from starlette.responses import Response, StreamingResponse
+from websockets.sync.client import connect
 
 from core.runs.store import Store
 from core.service.app import Manner, build
@@ -17,13 +23,14 @@ from core.service.patience import Patient
 from tests.service.server import LONG_S, Server, rest
 
 ASKED = b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+GET_MUCH = b"GET /much HTTP/1.1\r\nHost: 127.0.0.1\r\n"
 HEAD = b"POST /api/runs HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
 
 
 class Hasty(Patient):
     """With a limit that a test can wait for."""
 
-    most_s = 0.3
+    most_s = untaken_s = 0.3
 
 
 def answered(connection: socket.socket) -> bool:
@@ -108,6 +115,71 @@ def test_a_long_body_on_a_slow_line_is_read(server: Server) -> None:
         assert rest(server.opened()) == b"", "the limit of a small request is over"
         slow.sendall(half)
         assert rest(slow).startswith(b"HTTP/1.1 400"), "it was read, and is no JSON"
+
+
+def much(pieces: int | None) -> tuple[FastAPI, list[bool]]:
+    """An application with an answer of so many pieces of 64 kB, or without an end; and what is told when it is over."""
+    app, over = FastAPI(), list[bool]()
+
+    @app.get("/much")
+    async def answer() -> Response:
+        async def parts() -> AsyncIterator[bytes]:
+            try:
+                for _ in itertools.count() if pieces is None else range(pieces):
+                    yield bytes(1 << 16)
+                    await asyncio.sleep(0)
+            finally:
+                over.append(True)
+
+        return StreamingResponse(parts())
+
+    return app, over
+
+
+@pytest.mark.parametrize("pieces", [None, 500])
+@pytest.mark.parametrize("close", [b"", b"Connection: close\r\n"])
+def test_a_client_that_never_reads_is_dropped(pieces: int | None, close: bytes) -> None:
+    app, over = much(pieces)
+    with Server(app, http=Hasty) as server, server.opened(GET_MUCH + close + b"\r\n"):
+        end = time.monotonic() + LONG_S
+        while server.n_connections or not over:
+            assert time.monotonic() < end, "it is waited for"
+            time.sleep(0.01)
+
+
+def test_a_client_that_reads_now_and_then_gets_all_of_it() -> None:
+    app, over = much(500)
+    with Server(app, http=Hasty) as server, server.opened(GET_MUCH + b"Connection: close\r\n\r\n") as slow:
+        n_bytes = 0
+        while piece := slow.recv(1 << 20):
+            n_bytes += len(piece)
+            time.sleep(0.05)
+        assert n_bytes > 500 << 16 and over
+
+
+def test_a_websocket_that_says_nothing_stays() -> None:
+    app = FastAPI()
+
+    @app.websocket("/echo")
+    async def echo(found: WebSocket) -> None:
+        await found.accept()
+        await found.send_text(await found.receive_text())
+
+    with (
+        Server(app, http=Hasty, ws="websockets-sansio") as server,
+        connect(f"ws://127.0.0.1:{server.port}/echo") as asked,
+    ):
+        time.sleep(3 * Hasty.most_s)
+        asked.send("Hi")
+        assert asked.recv(timeout=LONG_S) == "Hi"
+
+
+def test_the_apps_own_server_is_as_patient() -> None:
+    import pages.ui.server  # noqa: F401 - as `streamlit run` does before it makes its server
+
+    config = uvicorn.Config(FastAPI())
+    config.load()
+    assert config.http_protocol_class is Patient
 
 
 def test_answers_may_take_as_long_as_they_like(store: Store) -> None:
