@@ -344,9 +344,9 @@ def test_tracing_keeps_the_cache_and_leaves_no_files(wide: Session, temporary: P
     assert wide.n_committed == 8
     np.testing.assert_allclose(wide.forward(ids[:, 8:]).numpy(), wanted[:, 8:], atol=1e-3)
     wide.commit(2)
-    assert list(temporary.iterdir()), "the profile is being written"
+    assert not list(temporary.iterdir()), "the profile is being written, and a killed process would leave it"
     first = trace.finish()
-    assert trace.finish() is first and not list(temporary.iterdir())
+    assert first["prefill"] and trace.finish() is first and not list(temporary.iterdir())
     np.testing.assert_allclose(wide.forward(ids[:, 10:]).numpy(), wanted[:, 10:], atol=1e-3)
     wide.trace().finish()
     np.testing.assert_allclose(wide.forward(ids[:, 10:]).numpy(), wanted[:, 10:], atol=1e-3)
@@ -368,15 +368,14 @@ def test_a_trace_that_cannot_start_leaves_no_files(copy: Path, temporary: Path) 
     session.close()
 
 
-def test_a_profile_cut_short_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
+def test_a_profile_cut_short_is_read_as_far_as_it_goes() -> None:
     lines = [
         "[",
         '{"name": "a_kernel_time", "dur": 7, "args": {"op_name": "MatMul"}},',
         '{"name": "model_run"},',
         '{"na',
     ]
-    (tmp_path / "profile.json").write_text("\n".join(lines))
-    assert [event.name for event in read(tmp_path / "profile.json")] == ["a_kernel_time", "model_run"]
+    assert [event.name for event in read(lines)] == ["a_kernel_time", "model_run"]
 
 
 def test_fused_nodes_get_the_layer_they_swallowed() -> None:

@@ -98,10 +98,9 @@ class Engine:
             },
         )
 
-    def end_profiling(self) -> str:
-        """Path of the profile. The session goes on without profiling, at full speed."""
-        path: str = self._session.end_profiling()
-        return path
+    def end_profiling(self) -> None:
+        """Write the profile. The session goes on without profiling, at full speed."""
+        self._session.end_profiling()
 
     @property
     def can_slice(self) -> bool:

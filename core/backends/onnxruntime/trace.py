@@ -9,7 +9,6 @@ CUDA they are the time to launch a kernel, not to run it.
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -51,12 +50,10 @@ class OnnxTrace:
         self._phase: PhaseName = "prefill"
         self._runs: list[PhaseName] = []
         self._rows: dict[str, tuple[LayerTime, ...]] | None = None
-        self._folder = tempfile.mkdtemp(prefix="roofscope-profile-")
-        try:
-            engine.open(profile=str(Path(self._folder, "ort")))
-        except BaseException:
-            shutil.rmtree(self._folder, ignore_errors=True)
-            raise
+        with tempfile.TemporaryDirectory(prefix="roofscope-profile-") as folder:
+            engine.open(profile=str(Path(folder, "ort")))
+            (file,) = Path(folder).iterdir()  # written into at the end; without a name it outlives no killed process
+            self._profile = file.open(encoding="utf-8")
 
     def count(self) -> None:
         """A forward has been run in the current phase."""
@@ -72,29 +69,29 @@ class OnnxTrace:
         if self._rows is None:
             self._rows = {}
             try:
-                file = Path(self._engine.end_profiling())
-                layers = layers_of_run(self._engine.file, self._spec, first_run(read(file)))
-                self._rows = fold(read(file), self._runs, layers)
+                self._engine.end_profiling()
+                layers = layers_of_run(self._engine.file, self._spec, first_run(read(self._profile)))
+                self._profile.seek(0)
+                self._rows = fold(read(self._profile), self._runs, layers)
             finally:
-                shutil.rmtree(self._folder, ignore_errors=True)
+                self._profile.close()
                 self._on_finish()
         return self._rows
 
 
-def read(file: Path) -> Iterator[Event]:
+def read(lines: Iterable[str]) -> Iterator[Event]:
     """The events of a profile: a JSON list with one event per line, of which a long run makes a gigabyte.
 
     Ends early where a full disk has cut the file.
     """
     decoder = msgspec.json.Decoder(Event)
-    with file.open(encoding="utf-8") as lines:
-        for line in lines:
-            text = line.strip().rstrip(",")
-            if text.startswith("{"):
-                try:
-                    yield decoder.decode(text)
-                except msgspec.DecodeError:
-                    return
+    for line in lines:
+        text = line.strip().rstrip(",")
+        if text.startswith("{"):
+            try:
+                yield decoder.decode(text)
+            except msgspec.DecodeError:
+                return
 
 
 def first_run(events: Iterable[Event]) -> list[str]:
