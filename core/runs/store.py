@@ -41,6 +41,7 @@ PLATFORM = "platform.json"  # what the cloud said later of the time of a run
 BUNDLE = ("request.json", "events.jsonl", "log.txt", about.FILE, PLATFORM)
 CEILINGS = "ceilings.json"  # of the machine that ran it, for its roofline
 FORMAT = "roofscope-run-1"
+_NEWER = re.compile(r"roofscope-run-[1-9][0-9]{0,8}", re.ASCII)
 MOST_BUNDLE_BYTES = 256_000_000  # unpacked; a run of 50,000 tokens with all profilers has a fifth of that
 MOST_VALUE = 2.0**63  # no time, number or size of a run is larger
 _YEAR_9999_S = 253_402_214_400.0  # but for its last day: the clocks of some places are ahead
@@ -307,6 +308,10 @@ class Store:
         try:
             files = _unpacked(data)
             about = from_json(files.pop("roofscope.json"), dict[str, Any])
+            if about["format"] != FORMAT and _NEWER.fullmatch(about["format"]):
+                raise ExplorerError(
+                    "A newer version of Roofscope has made this bundle.", "Install that version, and import it there."
+                )
             run_id, created_s = about["run_id"], float(about["created_s"])
             if about["format"] != FORMAT or not _ID.fullmatch(run_id):
                 raise KeyError("format")

@@ -17,6 +17,7 @@ from core.runs.stretch import Stretch
 from core.stats.quantiles import median
 from core.stats.scores import scores
 from core.types import (
+    EVENTS_FORMAT,
     Account,
     Asked,
     Counted,
@@ -99,7 +100,7 @@ def summarize(run_id: str, run: Recording, status: RunStatus) -> Result:
         setup=run.setup,
         host=run.host,
         options={**request.options, **(loaded.options if loaded else {})},
-        warnings=tuple(dict.fromkeys(e.message for e in run.all_of_all(Warned))),
+        warnings=tuple(dict.fromkeys((*_newer(loaded), *(e.message for e in run.all_of_all(Warned))))),
         error=failed.message if failed else None,
         hint=failed.hint if failed else None,
         counts=run.all(Counted),
@@ -145,6 +146,11 @@ def _served(run: Recording) -> Account | None:
     told = run.all(Account)
     counted = [a for a in told if a.pass_no in run.headline.numbers]
     return next(reversed(counted or told), None)
+
+
+def _newer(loaded: Loaded | None) -> tuple[str, ...]:
+    words = "A newer version of Roofscope has written this run: what is new in it is left out here."
+    return (words,) if loaded is not None and loaded.format > EVENTS_FORMAT else ()
 
 
 def _prompt_tokens(loaded: Loaded | None, served: Account | None) -> tuple[int | None, int | None]:

@@ -42,6 +42,7 @@ from core.types.contracts import (
 )
 from core.types.counts import Counts, Forwards, Ledger, counted, together
 from core.types.events import (
+    EVENTS_FORMAT,
     Account,
     Asked,
     Count,
@@ -105,6 +106,7 @@ from core.types.result import (
 from core.types.setup import Host, ModelFile, Reserve, Setup
 
 __all__ = [
+    "EVENTS_FORMAT",
     "GOING",
     "Account",
     "Advance",

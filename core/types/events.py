@@ -16,6 +16,7 @@ PhaseName = Literal[
     "queued", "preparing", "loading", "prefill", "decode", "resting", "profiling", "training", "evaluating", "finished"
 ]
 PassKind = Literal["warmup", "live", "timing", "profile"]
+EVENTS_FORMAT = 1  # of the events of a run; rises where an older reader would take what is new for something else
 
 
 class Phase(Record, tag="phase"):
@@ -33,7 +34,8 @@ class Loaded(Record, tag="loaded"):
     """The session is open. seconds: loading time, 0 when `warm` (it was open already).
 
     options: of the backend, as it was opened: those of the request, and over them those of a retry.
-    draft, draft_setup: of the draft model, where one is open beside it.
+    draft, draft_setup: of the draft model, where one is open beside it. format: of the run's events; 0 where an earlier
+    version did not tell it.
     """
 
     t_s: float
@@ -50,6 +52,7 @@ class Loaded(Record, tag="loaded"):
     rss_before_bytes: int | None = None
     rss_after_bytes: int | None = None
     options: dict[str, Scalar] = msgspec.field(default_factory=dict)
+    format: int = 0
 
 
 class Pass(Record, tag="pass"):

@@ -21,6 +21,7 @@ from core.analysis.disturbance import Verdict
 from core.runs.companions import same_tokenizer
 from core.runs.passes import verdict
 from core.types import (
+    EVENTS_FORMAT,
     Advance,
     Attachment,
     Generate,
@@ -151,6 +152,7 @@ def loaded(request: Request, opened: Opened, journal: Journal, n_prompt_tokens: 
         rss_before_bytes=opened.rss_before_bytes,
         rss_after_bytes=resident().rss_bytes,
         options=request.options,
+        format=EVENTS_FORMAT,
     )
 
 

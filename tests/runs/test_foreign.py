@@ -125,6 +125,17 @@ def test_a_damaged_zip_is_one_sentence(store: Store, bundle: dict[str, bytes]) -
     assert not [p for p in store.folder.iterdir() if p.name.startswith(".")], "nothing half imported is left"
 
 
+def test_what_a_newer_version_has_written_says_so(store: Store, bundle: dict[str, bytes]) -> None:
+    lines = [json.loads(line) for line in bundle["events.jsonl"].splitlines()]
+    newer = [line | ({"format": 99} if line["type"] == "loaded" else {}) for line in lines] + [{"type": "hologram"}]
+    events = b"\n".join(json.dumps(line).encode() for line in newer) + b"\n"
+    found = store.load(zipped(renamed(bundle, run_id="newer") | {"events.jsonl": events})).result()
+    assert found.warnings[0].startswith("A newer version of Roofscope has written this run")
+    assert not any("newer version" in words for words in store.load(zipped(bundle)).result().warnings)
+    with pytest.raises(ExplorerError, match="newer version of Roofscope has made this bundle"):
+        store.load(zipped(renamed(bundle, run_id="later", format="roofscope-run-2")))
+
+
 def test_a_run_whose_events_contradict_each_other_is_not_imported(store: Store, bundle: dict[str, bytes]) -> None:
     lines = [json.loads(line) for line in bundle["events.jsonl"].splitlines()]
     step = next(line for line in lines if line["type"] == "step")
