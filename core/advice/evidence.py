@@ -49,7 +49,8 @@ class Evidence:
     model so stored; only fitted ones. lighter: nearest first. by_threads: ceilings of other thread counts.
     limit_bytes: the memory a process may take. packed_bytes: of second copies of the weights that can be left out.
     zeros, parent: of a model pruned without structure, the share of zeros and what it was cut from.
-    judged: divergences of this model and its relatives, newest first.
+    judged: divergences of this model and its relatives, newest first. fused: the request with a step of few, large
+    operators, where the run had none and can have one.
     """
 
     run_id: str
@@ -68,6 +69,7 @@ class Evidence:
     guessed: tuple[Guessed, ...] = ()
     judged: tuple[Judged, ...] = ()
     engines: frozenset[str] = frozenset()
+    fused: Request | None = None
 
     # ------------------------------------------------------------ what was measured
 

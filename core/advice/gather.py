@@ -64,7 +64,23 @@ def evidence_of(store: Store, run_id: str, known: Overheads | None = None) -> Ev
         guessed=_guessed(store, request),
         judged=_judged(store, request),
         engines=frozenset(_engines(request.model)),
+        fused=fused_step(request, result),
     )
+
+
+def fused_step(request: Request, result: Result) -> Request | None:
+    """PyTorch's fused step. The library's own loop runs without it, whatever the session has."""
+    native = request.strategy == "native"
+    if request.backend != "pytorch" or (result.setup is not None and result.setup.fused and not native):
+        return None
+    changed = msgspec.structs.replace(request, options={**request.options, "fused": True})
+    if native:
+        changed = msgspec.structs.replace(changed, strategy="autoregressive", params={})
+    try:
+        check(changed)  # it is not for every model, nor beside every other option
+    except ExplorerError:
+        return None
+    return changed
 
 
 def _models(known: Overheads) -> dict[str, tuple[str, ...]]:

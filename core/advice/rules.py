@@ -179,9 +179,8 @@ def fewer_calls(e: Evidence) -> Found:
     share = min(1.0, (overhead.forward_s + calls) / own)
     if share <= SHARE:
         return _no(rule, f"Calling takes {share:.0%} of a token's time.")
-    fused = e.request.options.get("fused") or (e.result.setup is not None and e.result.setup.fused)
-    if e.request.backend != "pytorch" or fused or e.request.options.get("compile"):
-        return _no(rule, "This engine has no step of fewer operators that is not in use already.")
+    if e.fused is None:
+        return _no(rule, "There is no step of fewer operators here that is not in use already.")
     most = own / max(own - calls, 0.1 * own)
     gain = Gain(
         likely=math.sqrt(most),
@@ -197,8 +196,10 @@ def fewer_calls(e: Evidence) -> Found:
         rule,
         Bottleneck(phase="decode", group="calls", share=share),
         f"Calling {len(e.spec.layers)} layers takes about {share:.0%} of every token's time.",
-        "Use the fused step.",
-        e.with_options(fused=True),
+        "Use the fused step."
+        if e.fused.strategy == e.request.strategy
+        else "Decode autoregressively with the fused step: the library's own loop does not take it.",
+        e.fused,
         "tpot_s",
         gain,
         "unknown",

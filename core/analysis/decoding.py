@@ -8,6 +8,7 @@ stationary tokens; Leviathan et al., "Fast inference from transformers via specu
 from __future__ import annotations
 
 import math
+import statistics
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
@@ -166,7 +167,11 @@ def relative_cost(cost: ForwardCost, n: int) -> float | None:
 
     None beyond what was measured: kernels change with the size, so nothing is extended.
     """
-    seconds = {t.n: t.seconds for t in cost.times}
+    return relative({t.n: t.seconds for t in cost.times}, n)
+
+
+def relative(seconds: Mapping[int, float], n: int) -> float | None:
+    """As relative_cost, of seconds by the tokens of a forward."""
     if not seconds.get(1) or not min(seconds) <= n <= max(seconds):
         return None
     below, above = max(k for k in seconds if k <= n), min(k for k in seconds if k >= n)
@@ -245,6 +250,11 @@ class Beside(Record, omit_defaults=False):
     differs: int | None
 
 
+def prediction_error(predicted: float | None, measured: float | None) -> float | None:
+    """By which share of what was measured a prediction is above it; None where one is unknown."""
+    return predicted / measured - 1 if predicted and measured else None
+
+
 def beside(
     tpot_s: Sequence[tuple[float, float]], own: Sequence[Step], rival: Sequence[Step], cost: ForwardCost | None
 ) -> Beside:
@@ -261,6 +271,11 @@ def beside(
         predicted=predicted,
         differs=first_divergence(own, rival),
     )
+
+
+def over_run(speeds: Sequence[float], row: Mapping[str, Any]) -> float:
+    """The median of tokens per second, at least one, over those of a history row."""
+    return statistics.median(speeds) / float(row["tok_per_s"])
 
 
 def fastest_autoregressive(rows: Iterable[Mapping[str, Any]], model: str, machine_id: str) -> Mapping[str, Any] | None:

@@ -17,7 +17,19 @@ import msgspec
 import numpy as np
 
 from core.analysis.capacity import USABLE, USABLE_ELSEWHERE, usable_bytes
-from core.analysis.designs import FLOPS, Case, Design, PhaseName, changed, loaded, resources, seconds, times, word
+from core.analysis.designs import (
+    FLOPS,
+    Case,
+    Design,
+    Phase,
+    PhaseName,
+    changed,
+    loaded,
+    resources,
+    seconds,
+    times,
+    word,
+)
 from core.analysis.device_time import compute_peak
 from core.analysis.predict import bound, predict
 from core.analysis.predict_here import predict_local
@@ -274,11 +286,20 @@ def iso_latency(
     return tuple(lines)
 
 
+# ---------------------------------------------------------------- energy
+
+
+def joules_per_token(phase: Phase, case: Case, of: Design) -> float | None:
+    """At most, at full design power; None where the data sheet states none."""
+    n_tokens = case.batch * (case.prompt_tokens if phase.name == "prefill" else 1)
+    return None if of.device.tdp_w is None else of.device.tdp_w * phase.seconds / n_tokens
+
+
 # ---------------------------------------------------------------- many models, many batches
 
 
 class Cell(Record, omit_defaults=False):
-    """What binds one model in one phase at one batch. joules_per_token: at most, at full design power."""
+    """What binds one model in one phase at one batch."""
 
     model: str
     phase: PhaseName
@@ -301,8 +322,6 @@ def matrix(specs: Sequence[ModelSpec], case: Case, of: Design, batches: Sequence
             load = loaded(spec, asked, of)
             fits = least_memory_bytes(spec, asked, of) <= of.device.mem_bytes
             for phase in times(load, of):
-                n_tokens = batch * (case.prompt_tokens if phase.name == "prefill" else 1)
-                tdp = of.device.tdp_w
                 cells.append(
                     Cell(
                         model=spec.name,
@@ -314,7 +333,7 @@ def matrix(specs: Sequence[ModelSpec], case: Case, of: Design, batches: Sequence
                         bandwidth_buys=buys(load, of, phase.name, {BANDWIDTH: 2.0}),
                         flops_buys=buys(load, of, phase.name, {FLOPS: 2.0}),
                         fits=fits,
-                        joules_per_token=None if tdp is None else tdp * phase.seconds / n_tokens,
+                        joules_per_token=joules_per_token(phase, asked, of),
                     )
                 )
     return tuple(cells)

@@ -16,7 +16,8 @@ from hardware.errors import ExplorerError
 class FlopsAttachment:
     def __init__(self, session: Session, pass_no: int) -> None:
         self._session, self._pass_no = session, pass_no
-        self._n_prompt = 0
+        self._n_prompt = 0  # without the guesses that a strategy puts behind it, which do not stay
+        self._fed = 0
         self._step: tuple[int, int] | None = None  # (new, past) tokens of the first forward that decodes
         self._closed = False
 
@@ -25,7 +26,8 @@ class FlopsAttachment:
 
     def step(self, step: Step) -> None:
         if step.phase == "prefill":
-            self._n_prompt += step.counts.inputs
+            self._fed += step.counts.inputs
+            self._n_prompt = min(self._fed, step.n_context or self._fed)  # 0: a model without a cache
         elif self._step is None and step.counts.forwards:
             self._step = max(1, step.counts.inputs // step.counts.forwards), self._n_prompt
 

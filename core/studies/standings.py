@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from core.analysis.decoding import predicted_speedup
+from core.analysis.decoding import predicted_speedup, prediction_error
 from core.stats.intervals import Interval, cluster_bootstrap
 from core.stats.paired import Comparison, compare
 from core.stats.pairing import pair
@@ -142,7 +142,7 @@ def _standing(
         over_fastest=None if c.id == fastest else speed_ratio(answers[fastest], mine),
         latency=None if c.id == plan.baseline else latency_ratio(answers[plan.baseline], mine),
         predicted=predicted,
-        error=predicted / over_autoregressive.value - 1 if predicted and over_autoregressive is not None else None,
+        error=prediction_error(predicted, over_autoregressive and over_autoregressive.value),
         accuracy=sum(i.values["acc"] for i in mine) / len(mine),
         against=compare(metric, answers[plan.baseline], mine)
         if metric is not None and c.id != plan.baseline and _common(answers[plan.baseline], mine)

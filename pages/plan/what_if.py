@@ -207,16 +207,10 @@ def draw_times(phases: tuple[Phase, ...], before: dict[PhaseName, Phase], asked:
         )
         tile(
             "Energy per token",
-            text.si(joules(asked, phases), "J"),
+            text.si(what_if.joules_per_token(phases[-1], asked.case, asked.now), "J"),
             "At the full design power of the data sheet, for the last phase.",
             under="at most",
         )
-
-
-def joules(asked: Asked, phases: tuple[Phase, ...]) -> float | None:
-    tdp, last = asked.now.device.tdp_w, phases[-1]
-    n_tokens = asked.case.batch * (asked.case.prompt_tokens if last.name == "prefill" else 1)
-    return None if tdp is None else tdp * last.seconds / n_tokens
 
 
 def draw_shares(asked: Asked) -> None:

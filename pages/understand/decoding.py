@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence as Rows
-from statistics import median
 
 import msgspec
 import streamlit as st
@@ -12,7 +11,10 @@ from core.analysis.decoding import (
     Beside,
     beside,
     fastest_autoregressive,
+    over_run,
+    prediction_error,
     prospects,
+    relative,
     relative_cost,
     roof_left_unused,
 )
@@ -84,7 +86,7 @@ def roof_curve(run: Run, result: Result) -> tuple[tuple[int, float], ...]:
         t.n: ideal_seconds(work(spec, t.n, cost.n_past, activation_dtype=activation, kv_dtype=kv), reference.ceiling)
         for t in cost.times
     }
-    return tuple((n, s / seconds[1]) for n, s in seconds.items()) if seconds.get(1) else ()
+    return tuple((n, v) for n in seconds if (v := relative(seconds, n)) is not None)
 
 
 def draw_costs(found: Rows[tuple[Run, Result]]) -> None:
@@ -203,7 +205,7 @@ def draw_beside(found: Beside) -> None:
             (
                 "Predicted speed-up",
                 text.ratio(found.predicted),
-                _error(found.predicted / ratio.value - 1) if found.predicted else None,
+                _error(prediction_error(found.predicted, ratio.value)),
                 how,
             ),
             ("Tokens per forward", f"{guesses.tokens_per_forward:.2f}" if guesses else text.NONE, None, None),
@@ -217,8 +219,10 @@ def draw_beside(found: Beside) -> None:
             tile(label, value, words, under=under)
 
 
-def _error(share: float) -> str:
+def _error(share: float | None) -> str | None:
     """In words, of a prediction that is off by this share."""
+    if share is None:
+        return None
     return f"{'over' if share > 0 else 'under'}predicted by {100 * abs(share):.0f} %"
 
 
@@ -227,10 +231,9 @@ def draw_fastest(rival: Request, speeds: Rows[float]) -> None:
     best = fastest_autoregressive(store().history(), rival.model, machine_id())
     if best is None or not speeds:
         return
-    ratio = median(speeds) / best["tok_per_s"]
     how = " · ".join(str(p) for p in (backend_label(best["backend"]), best["dtype"]) if p)
     st.markdown(
-        f"**{ratio:.2f} times** the fastest autoregressive run of this model on this machine: "
+        f"**{over_run(speeds, best):.2f} times** the fastest autoregressive run of this model on this machine: "
         f"{best['tok_per_s']:.1f} tok/s in {text.escape(how)} {text.provenance('computed')}"
     )
     st.caption("Of all runs in the history; the two were not measured side by side, so load of the machine may differ.")

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from core.advice import rules, trial
+from core.advice import gather, rules, trial
 from core.advice.book import Book
 from core.advice.evidence import Evidence, Guessed, Judged, Lighter
 from core.advice.record import Advice, Case, Gain, Loss, Outcome, Silence, Verdict
@@ -19,7 +19,7 @@ from core.analysis.predict_here import Overhead
 from core.analysis.work import total, work
 from core.dtypes import retype
 from core.stats.intervals import Ratio
-from core.types import ForwardCost, ModelSpec, PhaseResult, Request, Result, Score, Setup, Unrest
+from core.types import ForwardCost, Generate, ModelSpec, PhaseResult, Request, Result, Score, Setup, Unrest
 from core.types.events import ForwardTime
 from hardware.ceilings import Ceilings, Gemm, ReadPoint
 from tests.analysis.test_predict import preset
@@ -114,7 +114,9 @@ def cost(v4: float, v8: float) -> dict[str, Any]:
 
 NOISE = {"disturbance": Unrest(disturbed=True, sentence="Something else took half of the machine.")}
 Q4 = retype(preset("smollm2-135m"), "q4_0")
-DEAR_CALLS: dict[str, Any] = {"overheads": {"pytorch": (overhead("pytorch", layer_s=4e-5), SPEC)}}
+FUSED = Request(model=SPEC.name, backend="pytorch", threads=2, options={"fused": True})
+UNFUSED: dict[str, Any] = {"overheads": {"pytorch": (overhead("pytorch", layer_s=4e-5), SPEC)}}
+DEAR_CALLS = UNFUSED | {"fused": FUSED}
 LLAMA = {"backend": "llama_cpp"}
 
 # rule: (a run on which it must speak, runs on which it must not, a run that is short of its evidence)
@@ -137,8 +139,8 @@ CASES: dict[str, tuple[dict[str, Any], list[dict[str, Any]], dict[str, Any] | No
     ),
     "fewer_calls": (
         DEAR_CALLS,
-        [{}, {**DEAR_CALLS, "request": {"options": {"fused": True}}}],
-        {"overheads": {}},
+        [{"fused": FUSED}, UNFUSED],
+        {"overheads": {}, "fused": FUSED},
     ),
     "guess": (
         {"result": cost(1.2, 1.5)},
@@ -202,6 +204,38 @@ def test_a_rule_is_silent_where_it_must_not_speak(rule: str, quiet: dict[str, An
 def test_short_of_evidence_it_says_so(rule: str) -> None:
     found = rules.RULES[rule](evidence(**CASES[rule][2] or {}))
     assert isinstance(found, Silence) and found.short and found.reason.endswith("."), found
+
+
+def test_a_run_through_the_librarys_loop_is_advised_another_loop() -> None:
+    found = rules.fewer_calls(evidence(**DEAR_CALLS, request={"strategy": "native"}))
+    assert isinstance(found, Advice) and found.change.startswith("Decode autoregressively with the fused step")
+
+
+@pytest.mark.parametrize(
+    ("asked", "ran_fused", "there"),
+    [
+        ({"options": {"fused": False}}, False, True),
+        ({}, True, False),
+        ({"options": {"compile": True}}, False, False),
+        ({"options": {"attention": "eager"}}, False, False),
+        ({"model": "gpt2"}, False, False),
+        ({"strategy": "native"}, True, True),
+        ({"strategy": "native", "model": "gpt2"}, False, False),
+        ({"backend": "llama_cpp", "strategy": "native"}, False, False),
+        ({"backend": "onnxruntime"}, False, False),
+    ],
+)
+def test_the_fused_step_is_advised_where_it_can_be(asked: dict[str, Any], ran_fused: bool, there: bool) -> None:
+    request = Request(
+        **{"model": "smollm2-135m", "backend": "pytorch", "threads": 2, "task": Generate(prompt="Hi"), **asked}
+    )
+    result = evidence().result
+    assert result.setup is not None
+    setup = msgspec.structs.replace(result.setup, fused=ran_fused)
+    changed = gather.fused_step(request, msgspec.structs.replace(result, setup=setup))
+    assert (changed is not None) == there
+    if changed is not None:
+        assert changed.strategy == "autoregressive" and changed.options["fused"] is True
 
 
 def test_nothing_is_advised_on_a_disturbed_run() -> None:

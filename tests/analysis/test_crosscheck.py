@@ -366,14 +366,14 @@ class Recorded:
         return Count(source="dispatch", n_new=n_new, n_past=n_past, batch=1, ops=())
 
 
-def step(phase: Any, n_input: int, n_forward: int = 1) -> Step:
+def step(phase: Any, n_input: int, n_forward: int = 1, n_context: int = 0) -> Step:
     return Step(
         t_s=0,
         pass_no=3,
         phase=phase,
         seconds=1,
         counts=Counts(tokens=1, forwards=n_forward, inputs=n_input),
-        n_context=0,
+        n_context=n_context,
     )
 
 
@@ -396,6 +396,13 @@ def test_the_profiler_counts_the_prompt_and_the_first_step_that_runs_a_forward()
     encoder, events = attached(step("prefill", 9))
     assert encoder.asked == [(9, 0)] and len(events) == 1
     assert attached()[1] == []
+
+
+def test_guesses_behind_the_prompt_are_none_of_it() -> None:
+    session, _ = attached(
+        step("prefill", 5, n_context=5), step("prefill", 2 + 15, n_context=7), step("decode", 16, n_context=9)
+    )
+    assert session.asked == [(7, 0), (16, 7)]
 
 
 def test_counts_survive_json_and_reach_the_result() -> None:

@@ -14,8 +14,11 @@ from core.analysis.decoding import (
     first_divergence,
     frames,
     mean_input,
+    over_run,
     predicted_speedup,
+    prediction_error,
     prospects,
+    relative,
     relative_cost,
     roof_left_unused,
     stationary,
@@ -155,6 +158,17 @@ def test_a_prediction_lies_between_the_measured_sizes_and_not_beyond() -> None:
     assert mean_input(STEPS) == pytest.approx((5 + 5 + 5 + 3) / 4)
 
 
+def test_a_cost_over_that_of_one_token_from_any_seconds() -> None:
+    assert relative({1: 2.0, 4: 3.0}, 4) == pytest.approx(1.5)
+    assert relative({1: 1.0, 4: 4.0}, 2) == pytest.approx(2.0), "a straight line in logarithms"
+    assert relative({1: 2.0}, 4) is relative({4: 3.0}, 4) is relative({}, 1) is None
+
+
+def test_how_far_a_prediction_is_off() -> None:
+    assert prediction_error(1.5, 1.2) == pytest.approx(0.25) and prediction_error(0.9, 1.2) == pytest.approx(-0.25)
+    assert prediction_error(None, 1.2) is prediction_error(1.5, None) is None
+
+
 def test_a_rival_beside_autoregressive_decoding() -> None:
     """Five pairs, each 0.2 s a token against 0.1 s: the ratio is 2 and nothing is uncertain about it."""
     own = [PREFILL, *(step((), (token,)) for token in (1, 2, 3, 4, 5, 6, 8))]
@@ -186,5 +200,6 @@ def test_the_fastest_autoregressive_run_is_of_the_model_whole_and_of_one_sequenc
     rows = [row, *({**row, "tok_per_s": 99.0, **other} for other in others), {**row, "tok_per_s": None}]
     faster = {**row, "tok_per_s": 12.0, "backend": "llama_cpp"}
     assert fastest_autoregressive([*rows, faster], "m", "here") == faster
+    assert over_run([6.0, 24.0, 9.0], faster) == pytest.approx(0.75)
     assert fastest_autoregressive(rows, "m", "here") == row
     assert fastest_autoregressive(rows, "nobody", "here") is None

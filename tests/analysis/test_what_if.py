@@ -187,6 +187,17 @@ def test_matrix() -> None:
     assert small > large > 0, "a batch shares the reading"
 
 
+def test_energy_per_token_is_power_times_time_over_the_tokens_of_the_phase() -> None:
+    of = design(msgspec.structs.replace(CARD, tdp_w=200.0))
+    case = Case(weights="fp16", batch=4, prompt_tokens=100)
+    phases = {p.name: p for p in designs.times(designs.loaded(preset("gpt2"), case, of), of)}
+    for name, n_tokens in (("prefill", 400), ("decode", 4)):
+        found = what_if.joules_per_token(phases[name], case, of)
+        assert found == pytest.approx(200.0 * phases[name].seconds / n_tokens), name
+    powerless = design(msgspec.structs.replace(CARD, tdp_w=None))
+    assert what_if.joules_per_token(phases["decode"], case, powerless) is None
+
+
 def test_the_front_under_cost() -> None:
     spec = preset("llama-3.1-8b")
 

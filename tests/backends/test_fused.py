@@ -18,7 +18,8 @@ from core.backends.pytorch.fused import Fused
 from core.backends.pytorch.room import STEP
 from core.backends.pytorch.session import TorchSession
 from core.backends.pytorch.ways import BLOCK_WAYS, Ways, choose
-from core.types import GenerationConfig, Ids, Request
+from core.runs.check import check
+from core.types import Generate, GenerationConfig, Ids, Request
 from hardware.errors import ExplorerError
 from hardware.load import Load
 from tests.backends.test_depth import FAMILIES, MORE, ONE, PROMPT, SIZES, made_of, open_folder
@@ -262,6 +263,13 @@ def test_what_it_cannot_do_is_refused_in_a_sentence(tmp_path: Path, folder: Any,
     with pytest.raises(ExplorerError) as refused:
         made_of(folder, tmp_path, fused=True, **options)
     assert says in f"{refused.value} {refused.value.hint}"
+
+
+@pytest.mark.parametrize("asked", [{"options": {"fused": True}}, {"dtype": "q8_0"}])
+def test_a_family_that_it_does_not_know_is_refused_before_anything_is_loaded(asked: dict[str, Any]) -> None:
+    with pytest.raises(ExplorerError, match="does not know models like gpt2"):
+        check(Request(model="gpt2", backend="pytorch", task=Generate(prompt="Hi"), **asked))
+    assert check(Request(model="gpt2", backend="pytorch", task=Generate(prompt="Hi"))).spec.architecture == "gpt2"
 
 
 def test_what_it_cannot_do_runs_through_the_modules_where_nobody_asked(tmp_path: Path) -> None:

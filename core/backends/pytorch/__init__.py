@@ -60,13 +60,13 @@ class PyTorch:
 
     def reserve(self, spec: ModelSpec, request: Request, n_tokens: int) -> Reserve:
         options = settings(Options, request.options, self.label)
+        _check_step(options, spec, request.dtype)
         return reserve.reserve(spec, request, options.fused is not False, options.attention == "eager", n_tokens)
 
     def open(self, path: str, spec: ModelSpec, request: Request, progress: Progress) -> TorchSession:
         """Raises ExplorerError for a damaged or incomplete folder, an absent device, a wrong option."""
         options = settings(Options, request.options, self.label)
-        if options.fused and (options.compile or options.attention == "eager"):
-            raise ExplorerError("The fused step has an attention of its own and is not compiled.", "Set fused alone.")
+        _check_step(options, spec, request.dtype)
         progress("Importing PyTorch")
         import torch
 
@@ -79,8 +79,8 @@ class PyTorch:
         if dtype not in self.dtypes:
             raise ExplorerError(f"PyTorch cannot run '{dtype}' here.", f"Choose one of: {', '.join(self.dtypes)}.")
         integers = dtype in grouped.FORMS
-        if integers:
-            _check_grouped(dtype, options, folder, spec)
+        if integers and quant.stored(folder):
+            raise ExplorerError(f"The weights in {folder.name} are integers already.", "Leave the number format out.")
         device = "cpu" if integers else load.choose_device(options.device, folder)
         torch.set_num_threads(request.threads or usable_cores())
         load.check_known(folder)
@@ -99,10 +99,7 @@ class PyTorch:
         if options.fused or (options.fused is None and chosen):
             fits = session.fuse(progress)
             if (options.fused or integers) and not fits:
-                raise ExplorerError(
-                    f"The fused step does not know models like {spec.name}.",
-                    f"Open it in fp32 or bf16 without the option fused, which is for {', '.join(FAMILIES)}.",
-                )
+                raise _unknown(spec)
         if options.compile:
             progress("Compiling")
             session.compile()
@@ -113,20 +110,27 @@ class PyTorch:
         return session
 
 
-def _check_grouped(dtype: str, options: Options, folder: Path, spec: ModelSpec) -> None:
-    """Raises ExplorerError where the fused step, which alone has products for weights in groups, cannot be used."""
-    plain = f"Choose {', '.join(load.DTYPES)} instead."
-    if options.device not in ("auto", "cpu"):
+def _check_step(options: Options, spec: ModelSpec, dtype: str | None) -> None:
+    """Raises ExplorerError where the fused step is wanted, or a number format needs it, and it cannot be."""
+    integers = dtype in grouped.FORMS
+    if options.fused and (options.compile or options.attention == "eager"):
+        raise ExplorerError("The fused step has an attention of its own and is not compiled.", "Set fused alone.")
+    if integers and options.device not in ("auto", "cpu"):
         raise ExplorerError(f"Weights in {dtype} run on the processor only.", "Set the device to cpu.")
-    if options.fused is False or options.compile or options.attention is not None:
+    if integers and (options.fused is False or options.compile or options.attention is not None):
         raise ExplorerError(
             f"Weights in {dtype} are for the fused step, which has an attention of its own and is not compiled.",
             "Leave fused, compile and attention as they are.",
         )
-    if quant.stored(folder):
-        raise ExplorerError(f"The weights in {folder.name} are integers already.", "Leave the number format out.")
-    if spec.architecture not in FAMILIES:
-        raise ExplorerError(f"The fused step, which {dtype} needs, does not know models like {spec.name}.", plain)
+    if (integers or options.fused) and spec.architecture not in FAMILIES:
+        raise _unknown(spec)
+
+
+def _unknown(spec: ModelSpec) -> ExplorerError:
+    return ExplorerError(
+        f"The fused step does not know models like {spec.name}.",
+        f"Open it in fp32 or bf16 without the option fused, which is for {', '.join(FAMILIES)}.",
+    )
 
 
 def _group(model: Any, dtype: str, progress: Progress) -> None:
