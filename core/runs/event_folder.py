@@ -132,5 +132,10 @@ class EventFolder(Generic[E]):
 
     @property
     def cancel_requested(self) -> bool:
-        """Whether somebody has asked for a stop."""
-        return (self.path / CANCEL).exists()
+        """Whether somebody has asked for a stop, or has taken the whole folder away."""
+        return (self.path / CANCEL).exists() or not self.is_there
+
+    @property
+    def is_there(self) -> bool:
+        """Whether there still is such a folder."""
+        return self.path.is_dir()

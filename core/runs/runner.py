@@ -95,7 +95,7 @@ class Runner:
     def active(self) -> str | None:
         """The id of the run that is queued or running in this process, if any."""
         with self._lock:
-            if self._run is not None and self._run.status() in ENDED:
+            if self._run is not None and (self._run.status() in ENDED or not self._run.is_there):
                 self._run = None
             return self._run.id if self._run else None
 
@@ -185,6 +185,8 @@ class Runner:
             if run is None or run.status() in ENDED:
                 return
             self._run = None
+            if not run.is_there:
+                return
             if run.cancel_requested:
                 _end(run, Done(t_s=run.elapsed_s(), cancelled=True))
                 return

@@ -184,6 +184,10 @@ class Store:
         """Raises ExplorerError where the folder cannot be one."""
         self.root = root
         self.folder = root / "runs"
+        self._make()
+
+    def _make(self) -> None:
+        root = self.root
         try:
             root.mkdir(mode=0o700, parents=True, exist_ok=True)  # prompts and answers are their owner's alone
             self.folder.mkdir(exist_ok=True)
@@ -207,6 +211,7 @@ class Store:
 
     def _write(self, run_id: str, created_s: float, files: dict[str, bytes], foreign: bool = False) -> Run:
         """Make a run folder at once or not at all. foreign: only if it can be read; raises ExplorerError when not."""
+        self._make()
         building = self.folder / f".{run_id}.{secrets.token_hex(3)}"
         try:
             building.mkdir()
@@ -245,10 +250,17 @@ class Store:
             return None
 
     def ids(self) -> list[str]:
-        """Newest first. A folder whose name is no UTF-8 is no run."""
-        with os.scandir(self.folder) as entries:  # told with the names, without a look at each folder
-            names = (e.name for e in entries if not e.name.startswith(".") and is_utf8(e.name) and e.is_dir())
-            return sorted(names, reverse=True)
+        """Newest first. A folder whose name is no UTF-8 is no run.
+
+        Where all was moved away meanwhile, it begins anew. Raises ExplorerError where it cannot.
+        """
+        try:
+            with os.scandir(self.folder) as entries:  # told with the names, without a look at each folder
+                names = (e.name for e in entries if not e.name.startswith(".") and is_utf8(e.name) and e.is_dir())
+                return sorted(names, reverse=True)
+        except FileNotFoundError:
+            self._make()
+            return []
 
     def runs(self) -> Iterator[Run]:
         """Newest first, damaged ones among them."""

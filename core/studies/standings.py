@@ -142,7 +142,7 @@ def _standing(
         over_fastest=None if c.id == fastest else speed_ratio(answers[fastest], mine),
         latency=None if c.id == plan.baseline else latency_ratio(answers[plan.baseline], mine),
         predicted=predicted,
-        error=prediction_error(predicted, over_autoregressive and over_autoregressive.value),
+        error=prediction_error(predicted, over_autoregressive.value if over_autoregressive is not None else None),
         accuracy=sum(i.values["acc"] for i in mine) / len(mine),
         against=compare(metric, answers[plan.baseline], mine)
         if metric is not None and c.id != plan.baseline and _common(answers[plan.baseline], mine)

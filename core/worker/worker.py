@@ -8,6 +8,7 @@ it cancels what is running and leaves.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import queue
@@ -132,7 +133,8 @@ def main(root: str) -> None:
             commands.put(msgspec.json.decode(line, type=Command))
         commands.put(None)
         for run_id in running:  # the parent is gone
-            store.open(run_id).cancel()
+            with contextlib.suppress(ExplorerError, OSError):  # so may be its folder
+                store.open(run_id).cancel()
         time.sleep(LEAVE_AFTER_S)
         os.killpg(os.getpgrp(), signal.SIGKILL)  # a conversion may be a child of ours
 

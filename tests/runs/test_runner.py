@@ -165,6 +165,20 @@ def test_cancel_keeps_what_was_measured(runner: Runner, fake_request: Request) -
     assert result.status == "cancelled" and result.n_new_tokens > 0 and result.text
 
 
+def test_a_run_whose_folder_is_taken_away_stops_and_blocks_no_other(
+    runner: Runner, fake_request: Request, tmp_path: Path
+) -> None:
+    run_id = runner.start(replaced(slow(fake_request), warmup=0))
+    wait_for_step(runner, run_id, "decode")
+    path = runner.store.open(run_id).path
+    path.rename(tmp_path / "away")
+    assert runner.active() is None
+    runner.free(lambda: None)
+    assert runner.wait(runner.start(fake_request)).status() == "done"
+    (tmp_path / "away").rename(path)
+    assert runner.store.open(run_id).status() == "cancelled"
+
+
 @pytest.mark.usefixtures("new_workers")
 def test_cancel_ends_a_worker_that_does_not_listen(runner: Runner, fake_request: Request) -> None:
     run_id = runner.start(replaced(fake_request, options={"delay_s": 60.0}))

@@ -7,6 +7,7 @@ import csv
 import io
 import json
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -166,6 +167,18 @@ def test_history_indexes_finished_runs_and_survives_a_lost_index(store: Store, f
     assert store.history()[0]["disturbed"] == ""
     store.delete(first.id)
     assert store.history() == []
+
+
+def test_a_data_folder_that_was_moved_away_begins_anew(store: Store, fake_request: Request) -> None:
+    first = store.create(fake_request)
+    store.root.rename(store.root.with_name("elsewhere"))
+    assert store.ids() == store.history() == []
+    second = store.create(fake_request)
+    assert store.ids() == [second.id]
+    shutil.rmtree(store.root)
+    assert Store(store.root.with_name("elsewhere")).ids() == [first.id]
+    shutil.rmtree(store.folder, ignore_errors=True)
+    assert store.create(fake_request).id in store.ids()
 
 
 def test_an_index_of_an_earlier_version_is_read_and_written_anew(store: Store, fake_request: Request) -> None:
