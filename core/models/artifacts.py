@@ -80,11 +80,22 @@ def route(entry: ModelEntry, wanted: tuple[str, ...]) -> str:
             f"{entry.label} is a model of this machine and not behind a server.",
             "Choose another backend, or add the server that has it (page Endpoints, roofscope endpoints add).",
         )
-    there_as = "an architecture without weights" if set(entry.files) == {"config"} else " and ".join(entry.files)
+    there_as = " and ".join(map(_words, entry.files))
     raise ExplorerError(
-        f"{entry.label} is there as {there_as}, from which {' or '.join(wanted)} cannot be made.",
+        f"{entry.label} is there as {there_as}, from which {' or '.join(map(_words, wanted))} cannot be made.",
         "Choose another backend, or the model in another format.",
     )
+
+
+def _words(kind: str) -> str:
+    """A format as a sentence calls it."""
+    return {
+        "hf": "a Hugging Face folder",
+        "torch-int": "a folder of PyTorch's integers",
+        "gguf": "a GGUF",
+        "onnx": "an ONNX export",
+        "config": "an architecture without weights",
+    }.get(kind, kind)
 
 
 def _writable(entry: ModelEntry, kind: str) -> bool:
@@ -126,7 +137,7 @@ def check_precision(entry: ModelEntry, kind: str) -> None:
     if lacking:
         packages = " and ".join(lacking)
         raise ExplorerError(f"{what}, which PyTorch runs only with {packages}, not installed here.", others)
-    who = "no backend here can run" if kind == "hf" else f"cannot be converted into {kind}"
+    who = "no backend here can run" if kind == "hf" else f"cannot be converted into {_words(kind)}"
     raise ExplorerError(f"{what}, which {who}.", others)
 
 

@@ -289,7 +289,7 @@ def test_the_chain_to_onnx(gguf: ModelEntry, monkeypatch: pytest.MonkeyPatch) ->
 def test_no_route_is_said(config: ModelEntry) -> None:
     place = Path(config.files["config"])
     place.write_text(json.dumps(json.loads(place.read_text()) | {"model_type": "gpt2"}))
-    words = "Mine is there as an architecture without weights, from which gguf cannot be made"
+    words = "Mine is there as an architecture without weights, from which a GGUF cannot be made"
     with pytest.raises(ExplorerError, match=words):
         artifacts.provide(config, ("gguf",), silent)
 

@@ -165,7 +165,7 @@ def test_a_case_gives_its_right_answer_or_a_sentence(case: str, backend: str) ->
 def test_a_bare_configuration_runs_with_random_weights(backend: str) -> None:
     found = asked(backend, CASES / "sliding-window-gguf" / "config.json", BARE)
     if backend == "llama_cpp":
-        assert "an architecture without weights, from which gguf cannot be made" in found["message"]
+        assert "an architecture without weights, from which a GGUF cannot be made" in found["message"]
     else:
         assert len(found["ids"]) == 5 and len(found["new"]) == 4
 

@@ -643,8 +643,8 @@ def quantized_folder(folder: Path, quantization: dict[str, Any]) -> Path:
 
 @pytest.mark.parametrize(
     ("backend", "words"),
-    [("pytorch", "PyTorch runs only with some_kernels"), ("llama_cpp", "cannot be converted into gguf"),
-     ("onnxruntime", "cannot be converted into onnx")],
+    [("pytorch", "PyTorch runs only with some_kernels"), ("llama_cpp", "cannot be converted into a GGUF"),
+     ("onnxruntime", "cannot be converted into an ONNX export")],
 )  # fmt: skip
 def test_a_run_of_weights_that_nothing_here_can_run_is_one_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: str, words: str
@@ -670,7 +670,7 @@ def test_weights_that_the_installed_libraries_run_are_let_through(
         id="m", label="m", family="local", files={"hf": str(quantized_folder(tmp_path / "m", {"quant_method": "gptq"}))}
     )
     check_precision(entry, "hf")
-    with pytest.raises(ExplorerError, match="into gguf"):
+    with pytest.raises(ExplorerError, match="into a GGUF"):
         check_precision(entry, "gguf")
 
 

@@ -249,9 +249,10 @@ def test_bf16_is_an_ordinary_folder(tmp_path: Path) -> None:
 def test_other_backends_and_devices_say_no_in_one_sentence(tmp_path: Path) -> None:
     make("torch_quantize", hf_folder(tmp_path), tmp_path / "out")
     entry = source_of(tmp_path / "out").entry
-    for wanted in (("onnx",), ("gguf",), ("hf",)):
-        with pytest.raises(ExplorerError, match=f"there as torch-int, from which {wanted[0]} cannot be made"):
-            artifacts.provide(entry, wanted, lambda *_, **__: None)
+    for wanted, words in (("onnx", "an ONNX export"), ("gguf", "a GGUF"), ("hf", "a Hugging Face folder")):
+        found = f"there as a folder of PyTorch's integers, from which {words} cannot be made"
+        with pytest.raises(ExplorerError, match=found):
+            artifacts.provide(entry, (wanted,), lambda *_, **__: None)
     assert artifacts.provide(entry, ("hf", "torch-int"), lambda *_, **__: None)[0] == "torch-int"
     with pytest.raises(ExplorerError, match="on the processor only"):
         opened(tmp_path / "out", device="mps")
