@@ -18,6 +18,7 @@ from hardware.errors import ExplorerError
 
 ADAPTER = "adapter_config.json"
 _SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
+_OTHER_INDEX = ".safetensors.index.json"  # of weights under a name of their own
 _VARIANT = re.compile(r"^model\.(?:safetensors\.index\.(?P<index>\w+)\.json|(?P<single>\w+)\.safetensors)$")
 _VARIANTS = ("bf16", "fp16", "fp32")  # the first of these, or of the alphabet
 _SHARD = re.compile(r"^(?P<stem>.+)-(?P<part>\d+)-of-(?P<n>\d+)\.safetensors$")
@@ -47,7 +48,7 @@ def of(folder: Path) -> Weights:
     """The weights of a folder, if it holds any. Raises ExplorerError for an adapter, and when a part is not there."""
     names = {f.name for f in folder.iterdir()}
     stored = sorted(n for n in names if n.endswith(".safetensors") and not n.startswith("."))
-    variant = _variant(names)
+    variant, other = _variant(names), [n for n in names if n.endswith(_OTHER_INDEX)]
     forsaken = _INDEX in names and _SINGLE in names and not names.intersection(_in_index(folder, _INDEX))
     if _INDEX in names and not forsaken:
         named, chosen = _INDEX, _in_index(folder, _INDEX)
@@ -55,6 +56,8 @@ def of(folder: Path) -> Weights:
         named, chosen = _SINGLE, (_SINGLE,)
     elif variant:
         named, chosen = variant, _in_index(folder, variant) if variant.endswith(".json") else (variant,)
+    elif len(other) == 1:
+        named, chosen = other[0], _in_index(folder, other[0])
     else:
         named, chosen = "", _unnamed(stored)
     _check(folder, chosen)

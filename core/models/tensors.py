@@ -222,6 +222,10 @@ def safetensors_headers(folder: Path, architecture: str) -> list[Tensor]:
         for name, entry in safetensors_file.header(file).items():
             found.setdefault(name, entry)  # each weight counts once, whatever the shards repeat
     words = {name.partition(".quant_state.")[0] for name in found if ".quant_state." in name}  # of any number format
+    tables = [n for n in found if n.endswith(".weight") and canonical_hf(n, architecture) == "embed"]
+    for name in tables[1:]:  # T5's table has up to three names
+        if found[name]["shape"] == found[tables[0]]["shape"]:
+            del found[name]
     return [_tensor(name, entry, architecture, name in words) for name, entry in found.items()]
 
 

@@ -23,15 +23,16 @@ def add_model(typed: str = "") -> None:
     """typed: what stands in the fields at first."""
     with guard():
         place = st.segmented_control(
-            "Where it is", [_HERE, _HUB], default=_HUB if _is_hub_id(typed) else _HERE, required=True, key="add-place"
+            "Where it is", [_HERE, _HUB], default=_HUB if is_hub_id(typed) else _HERE, required=True, key="add-place"
         )
         if place == _HERE:
-            _from_disk(typed if not _is_hub_id(typed) else "")
+            _from_disk(typed if not is_hub_id(typed) else "")
         else:
-            _from_hub(typed if _is_hub_id(typed) else "")
+            _from_hub(typed if is_hub_id(typed) else "")
 
 
-def _is_hub_id(typed: str) -> bool:
+def is_hub_id(typed: str) -> bool:
+    """Whether it may be the name of a model of the hub, and is no path."""
     return typed.count("/") == 1 and not typed.startswith((".", "/", "~"))
 
 

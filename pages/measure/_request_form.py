@@ -15,7 +15,7 @@ from core.studies.foresight import Foresight
 from core.types import ModelEntry, ModelSpec, Request, from_json, to_json
 from hardware.detect import machine_id
 from hardware.errors import ExplorerError
-from pages.measure._add_model import add_model
+from pages.measure._add_model import add_model, is_hub_id
 from pages.measure._task_form import sampling_form, task_form
 from pages.ui import text
 from pages.ui.choices import select
@@ -65,7 +65,8 @@ def _model() -> tuple[ModelEntry | None, ModelSpec | None]:
         entry = catalogue.find(chosen)
     except ExplorerError as error:
         fault(error, hindrance=True)
-        if st.button("Get this model", icon=":material/download:", key="get-model", width="stretch"):
+        hub = is_hub_id(chosen)
+        if hub and st.button("Get this model", icon=":material/download:", key="get-model", width="stretch"):
             add_model(chosen)
         return None, None
     spec = model_card(entry)

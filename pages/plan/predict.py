@@ -119,7 +119,7 @@ def draw_figure(label: str, of: Figure | None, show: Any, about: str) -> None:
         label,
         f"~ {show(of.calibrated)}",
         f"{about} Ideal roof: {show(of.ideal)}.",
-        under=f"{show(of.low)} to {show(of.high)}",
+        under=text.between(show(of.low), show(of.high)),
     )
 
 

@@ -118,6 +118,13 @@ def token_rate(tok_per_s: float | None) -> str:
     return si(tok_per_s, "tok/s")
 
 
+def between(low: str, high: str) -> str:
+    """`1,167 to 4,666 tok/s`: two figures, their unit once where it is the same."""
+    number, _, unit = low.partition(" ")
+    once = unit and " " not in unit and high.partition(" ")[2] == unit
+    return f"{number if once else low} to {high}"
+
+
 def count(value: float | None) -> str:
     """`135 M`, `4.10 k`, `576`: exact below ten thousand."""
     if value is None:

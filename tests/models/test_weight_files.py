@@ -145,6 +145,11 @@ def variant_only(folder: Path) -> str:
     return "model.fp32.safetensors"
 
 
+def index_of_its_own(folder: Path) -> str:
+    shards(folder, index="pytorch_model.safetensors.index.json", stem="pytorch_model")
+    return "pytorch_model.safetensors.index.json"
+
+
 def variant_in_shards(folder: Path) -> str:
     shards(folder, index="model.safetensors.index.fp32.json", stem="model.fp32")
     return "model.safetensors.index.fp32.json"
@@ -152,7 +157,15 @@ def variant_in_shards(folder: Path) -> str:
 
 LAYOUTS = (
     *(control, stale_single, stale_index, stale_shard, consolidated, variant_beside, adapter_beside),
-    *(adapter_of_mlx_beside, heads_beside, no_index, copied_by_a_mac, variant_only, variant_in_shards),
+    *(
+        adapter_of_mlx_beside,
+        heads_beside,
+        no_index,
+        copied_by_a_mac,
+        variant_only,
+        variant_in_shards,
+        index_of_its_own,
+    ),
 )
 
 
@@ -382,6 +395,32 @@ def test_other_forms_of_the_model_do_not_suffer(folder: Path) -> None:
     missing(folder)
     (folder / "model.onnx").write_bytes(b"x")
     assert formats.files_of(folder) == {"onnx": str(folder)}
+
+
+def test_a_table_of_three_names_counts_once(tmp_path: Path) -> None:
+    """T5 ties its table to both sides and its head; some files store each of them."""
+    config = {
+        "model_type": "t5", "d_model": 32, "d_ff": 64, "d_kv": 8, "num_heads": 4, "num_layers": 1, "vocab_size": 50,
+        "relative_attention_num_buckets": 8, "architectures": ["T5ForConditionalGeneration"],
+    }  # fmt: skip
+    shapes: dict[str, tuple[int, ...]] = {"shared.weight": (50, 32)}
+    for side, last in (("encoder", 1), ("decoder", 2)):
+        block = f"{side}.block.0.layer"
+        attends = ["0.SelfAttention"] + (["1.EncDecAttention"] if last == 2 else [])
+        shapes |= {f"{block}.{part}.{n}.weight": (32, 32) for part in attends for n in "qkvo"}
+        shapes |= {f"{block}.{i}.layer_norm.weight": (32,) for i in range(last + 1)}
+        shapes[f"{block}.0.SelfAttention.relative_attention_bias.weight"] = (8, 4)
+        shapes[f"{block}.{last}.DenseReluDense.wi.weight"] = (64, 32)
+        shapes[f"{block}.{last}.DenseReluDense.wo.weight"] = (32, 64)
+        shapes[f"{side}.final_layer_norm.weight"] = (32,)
+    folder = tmp_path / "t5"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(config))
+    copies = {f"{name}.weight": (50, 32) for name in ("encoder.embed_tokens", "decoder.embed_tokens", "lm_head")}
+    safetensors(folder / "model.safetensors", shapes | copies)
+    spec = from_hf_folder(folder)
+    n = sum(map(prod, shapes.values()))
+    assert (spec.n_params, spec.weight_bytes) == (n, 4 * n)
 
 
 def test_vision_in_a_folder_is_shown_apart(folder: Path) -> None:

@@ -156,6 +156,12 @@ def test_an_unknown_model_in_the_address(app: Open) -> None:
         assert any(words in w.proto.title for w in at.warning)
 
 
+@pytest.mark.parametrize(("model", "offered"), [("org/unknown", True), ("/nowhere/m.gguf", False), ("unknown", False)])
+def test_what_may_be_of_the_hub_is_offered_from_there(app: Open, model: str, offered: bool) -> None:
+    at = app(model=model)
+    assert any(button.key == "get-model" for button in at.button) == offered
+
+
 def test_an_encoder_is_offered_what_it_can_do(app: Open) -> None:
     at = sound(app(model="bert-base-uncased", backend="fake"))
     assert at.button(key="start").disabled
