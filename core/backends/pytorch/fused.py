@@ -2,9 +2,9 @@
 
 Through transformers a forward of a 30-block model dispatches some 2,600 operators. Here it is one call of a compiled
 library (compiled, native), or about twenty operators a block (operators). Which way is taken for how many rows is
-measured once per machine (ways), transformers' own among them. The weights are the model's own and stay where they
-are, so that its modules can run as well: for the library's own loop, and for a trace of its layers. It is the same
-arithmetic, rounded in another order. Knows no session.
+measured once per machine (ways), transformers' own among them. The weights are the model's own, in huge pages where
+they do not lie in their file (arena), so that its modules can run as well: for the library's own loop, and for a trace
+of its layers. It is the same arithmetic, rounded in another order. Knows no session.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
-from core.backends.pytorch import families, native, ways
+from core.backends.pytorch import arena, families, native, ways
 from core.backends.pytorch.compiled import Compiled, takes
 from core.backends.pytorch.depth import Modules, cut
 from core.backends.pytorch.grouped import Matrix
@@ -47,21 +47,24 @@ class Fused:
 
         body, self.common = model.model, families.common(model)
         self._model = model
-        self._embed, self.norm, self._head = body.embed_tokens, body.norm, model.lm_head
-        self._angles = _Angles(body.rotary_emb)
-        self._modules = Modules(model)
-        self.dtype = self._head.weight.dtype
-        parts = families.parts(model)
-        self.grouped = isinstance(self._head.weight, Matrix)
-        self.without, self._compiled = "", None
+        self.grouped = isinstance(model.lm_head.weight, Matrix)
+        self.without, library = "", None
         if not takes(model):
             self.without = "its kernels are for fp32 and bf16 on the processor"
         else:
             try:
-                rotated = self._angles.rows(0, 1)[0].shape[-1]
-                self._compiled = Compiled(native.library(self.grouped), parts, self.common, rotated)
+                library = native.library(self.grouped)
             except native.UnbuiltError as error:
                 self.without = str(error)
+        if library is not None and not self.grouped:
+            arena.move(model)
+        parts = families.parts(model)
+        self._embed, self.norm, self._head = body.embed_tokens, body.norm, model.lm_head
+        self._angles = _Angles(body.rotary_emb)
+        self._modules = Modules(model)
+        self.dtype = self._head.weight.dtype
+        rotated = self._angles.rows(0, 1)[0].shape[-1]
+        self._compiled = None if library is None else Compiled(library, parts, self.common, rotated)
         self._blocks = [Operators(p, self.common, self._compiled) for p in parts]
         self._unembed = Product([(self._head.weight.detach(), None)], self._compiled)
         emulated = self.dtype != torch.float32 and not _packs(self._head.weight)

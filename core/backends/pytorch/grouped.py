@@ -3,9 +3,8 @@
 In `q8_0` (as GGUF's) w = scale * q with q from -127 to 127, in `q4_1` w = scale * q + least with q from 0 to 15; scales
 and least values are fp16. A model in `q4_1` has its token table and its head in `q8_0`. Sixteen rows lie side by side
 in a panel, so that one load of integers serves as many outputs; rows and columns that fill the last sixteen or 32 up
-are zero. A row of inputs becomes integers when it is multiplied, with a scale for each group: 16 bits beside q8_0, 8
-beside q4_1. The products and the structures are in step.cpp. Knows torch's modules. Knows no family of models and no
-session.
+are zero. A row of inputs becomes integers of 8 bits when it is multiplied, with a scale for each group. The products
+and the structures are in step.cpp. Knows torch's modules. Knows no family of models and no session.
 """
 
 from __future__ import annotations
@@ -15,14 +14,12 @@ from types import SimpleNamespace
 from typing import Any
 
 from core.backends.pytorch import native
+from core.backends.pytorch.arena import Arena
 from core.types import Progress
-from hardware.heap import HUGE_PAGE, huge_pages
 
 FORMS = {"q8_0": 2, "q4_1": 3}  # in Shape of step.cpp
 TABLES = {"q4_1": "q8_0"}  # of the token table and the head, where not as the other matrices: as in core.dtypes
 GROUP, PANEL = 32, 16
-LINE = 64  # bytes
-ARENA = 1 << 25  # bytes, above which no allocation comes from memory that was used before
 CHUNK = 1 << 20  # weights that are packed at a time: what is made of them on the way stays in the cache
 
 
@@ -61,25 +58,6 @@ class Matrix:
             self.form, self.data_ptr(), self.shape[1], flat.data_ptr(), flat.numel(), found.data_ptr()
         )
         return found.view(*ids.shape, -1)
-
-
-class Arena:
-    """Where the matrices of a model lie: side by side in huge pages, as most are smaller than such a page."""
-
-    def __init__(self) -> None:
-        self._left: Any = None
-
-    def take(self, n_bytes: int) -> Any:
-        """Bytes that nothing was written to yet, from a cache line on. Views keep alive what they are cut from."""
-        import torch
-
-        if self._left is None or self._left.numel() < n_bytes:
-            whole = torch.empty(max(n_bytes, ARENA) + HUGE_PAGE, dtype=torch.uint8)
-            huge_pages(whole.data_ptr(), whole.numel())
-            self._left = whole[-whole.data_ptr() % HUGE_PAGE :]
-        found = self._left[:n_bytes]
-        self._left = self._left[-(-n_bytes // LINE) * LINE :]
-        return found
 
 
 def pack(weight: Any, kind: str, arena: Arena | None = None) -> Matrix:

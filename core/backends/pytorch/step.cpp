@@ -134,35 +134,57 @@ inline V held(V v) {
     return v;
 }
 
+constexpr int64_t LINE = 64;  // bytes of a cache line
+constexpr int64_t ROWS = 4;   // that are multiplied together
+
+// Weights that will be needed next: `n` outputs. They are fetched while others are used, input by input.
+template <class T> struct Ahead {
+    const T* w = nullptr;
+    int64_t n = 0;
+
+    inline void fetch(int64_t i, int64_t k) const {
+        for (int64_t o = 0; o < n; o++) __builtin_prefetch(w + o * k + i);
+    }
+};
+
+// What the tile of row r fetches of the O outputs behind those it uses: every tile of these rows its share. Otherwise the
+// memory would rest while all tiles but the first find their weights in the cache.
+template <int O, class T> inline Ahead<T> ahead(int64_t r, int64_t rows, const T* w, int64_t k) {
+    const int64_t tiles = (rows + ROWS - 1) / ROWS, first = O * (r / ROWS) / tiles, last = O * (r / ROWS + 1) / tiles;
+    return {w + (O + first) * k, last - first};
+}
+
 // y[r][o] (+)= x[r] . w[o] (+ bias[o]) for O outputs and R rows, whose sums stay in registers.
 template <class T, int O, int R>
-inline void tile(const float* x, int64_t ldx, const T* w, int64_t k, float* y, int64_t ldy, const float* bias, bool add) {
+inline void tile(const float* x, int64_t ldx, const T* w, int64_t k, float* y, int64_t ldy, const float* bias, bool add,
+                 Ahead<T> next = {}) {
     V sums[O * R];
-#pragma GCC unroll 16
+#pragma GCC unroll 32
     for (int j = 0; j < O * R; j++) sums[j] = V{};
     int64_t i = 0;
     for (; i + W <= k; i += W) {
+        next.fetch(i, k);
         V ws[O];
-#pragma GCC unroll 16
+#pragma GCC unroll 32
         for (int o = 0; o < O; o++) ws[o] = held(load(w + o * k + i));
-#pragma GCC unroll 16
+#pragma GCC unroll 32
         for (int r = 0; r < R; r++) {
             const V xs = load(x + r * ldx + i);
-#pragma GCC unroll 16
+#pragma GCC unroll 32
             for (int o = 0; o < O; o++) sums[o * R + r] += ws[o] * xs;
         }
     }
     float of[(O * R + 3) / 4 * 4];
-#pragma GCC unroll 16
+#pragma GCC unroll 32
     for (int j = 0; j < O * R; j += 4)
         totals(sums[j], j + 1 < O * R ? sums[j + 1] : V{}, j + 2 < O * R ? sums[j + 2] : V{},
                j + 3 < O * R ? sums[j + 3] : V{}, of + j);
     for (; i < k; i++)
         for (int o = 0; o < O; o++)
             for (int r = 0; r < R; r++) of[o * R + r] += x[r * ldx + i] * value(w[o * k + i]);
-#pragma GCC unroll 16
+#pragma GCC unroll 32
     for (int o = 0; o < O; o++)
-#pragma GCC unroll 16
+#pragma GCC unroll 32
         for (int r = 0; r < R; r++) {
             float* to = y + r * ldy + o;
             const float s = bias ? of[o * R + r] + bias[o] : of[o * R + r];
@@ -173,27 +195,36 @@ inline void tile(const float* x, int64_t ldx, const T* w, int64_t k, float* y, i
 template <class T, int O>
 inline void band(const float* x, int64_t ldx, int64_t rows, const T* w, int64_t k, float* y, int64_t ldy,
                  const float* bias, bool add) {
-    int64_t r = 0;
-    for (; r + 4 <= rows; r += 4) tile<T, O, 4>(x + r * ldx, ldx, w, k, y + r * ldy, ldy, bias, add);
-    switch (rows - r) {
-        case 3: tile<T, O, 3>(x + r * ldx, ldx, w, k, y + r * ldy, ldy, bias, add); break;
-        case 2: tile<T, O, 2>(x + r * ldx, ldx, w, k, y + r * ldy, ldy, bias, add); break;
-        case 1: tile<T, O, 1>(x + r * ldx, ldx, w, k, y + r * ldy, ldy, bias, add); break;
-        default: break;
+    for (int64_t r = 0; r < rows; r += ROWS, x += ROWS * ldx, y += ROWS * ldy) {
+        const Ahead<T> next = ahead<O>(r, rows, w, k);
+        switch (std::min(ROWS, rows - r)) {
+            case 4: tile<T, O, 4>(x, ldx, w, k, y, ldy, bias, add, next); break;
+            case 3: tile<T, O, 3>(x, ldx, w, k, y, ldy, bias, add, next); break;
+            case 2: tile<T, O, 2>(x, ldx, w, k, y, ldy, bias, add, next); break;
+            default: tile<T, O, 1>(x, ldx, w, k, y, ldy, bias, add, next); break;
+        }
     }
 }
+
+// Outputs whose sums fit the registers, of one row and of several. One row only waits for its weights: the more of them
+// are read side by side, the less.
+#if defined(__AVX512F__)
+constexpr int ALONE = 8, BESIDE = 6;
+#else
+constexpr int ALONE = 4, BESIDE = 3;
+#endif
 
 // The outputs lo to hi of a product: y[r][o] (+)= x[r] . w[o] (+ bias[o]).
 template <class T>
 void product(const float* x, int64_t ldx, int64_t rows, const T* w, int64_t k, int64_t lo, int64_t hi, float* y,
              int64_t ldy, const float* bias, bool add) {
-    constexpr int64_t O = 3;
     int64_t o = lo;
     if (rows == 1) {
-        for (; o + 4 <= hi; o += 4) tile<T, 4, 1>(x, ldx, w + o * k, k, y + o, ldy, bias ? bias + o : nullptr, add);
+        for (; o + ALONE <= hi; o += ALONE)
+            tile<T, ALONE, 1>(x, ldx, w + o * k, k, y + o, ldy, bias ? bias + o : nullptr, add);
     } else {
-        for (; o + O <= hi; o += O)
-            band<T, O>(x, ldx, rows, w + o * k, k, y + o, ldy, bias ? bias + o : nullptr, add);
+        for (; o + BESIDE <= hi; o += BESIDE)
+            band<T, BESIDE>(x, ldx, rows, w + o * k, k, y + o, ldy, bias ? bias + o : nullptr, add);
     }
     for (; o < hi; o++) band<T, 1>(x, ldx, rows, w + o * k, k, y + o, ldy, bias ? bias + o : nullptr, add);
 }
@@ -207,8 +238,7 @@ inline int64_t part(int64_t n, int64_t i, int64_t of, int64_t step) {
 // Products with these weights are given their inputs in another form, by whoever has the rows, before others read them.
 template <class M> constexpr bool prepared = false;
 
-constexpr int64_t G = 32;     // inputs that are rounded together
-constexpr int64_t LINE = 64;  // bytes of a cache line
+constexpr int64_t G = 32;  // inputs that are rounded together
 
 inline int64_t groups_of(int64_t k) { return (k + G - 1) / G; }
 
@@ -261,13 +291,14 @@ inline V totals(const V* all) {
 // As `tile`, of the rows r to r + R in bf16; at most sixteen sums.
 template <int O, int R>
 inline void rounded_tile(const Inputs& x, int64_t r, const bf16* w, int64_t k, float* y, int64_t ldy, const float* bias,
-                         bool add) {
+                         bool add, Ahead<bf16> next = {}) {
     V sums[16];
 #pragma GCC unroll 16
     for (int j = 0; j < 16; j++) sums[j] = V{};
     const int64_t ldx = groups_of(k) * G;
     const bf16* rows = (const bf16*)x.q + r * ldx;
     const auto step = [&](int64_t i, __mmask32 there) {
+        next.fetch(i, k);
         V ws[O];
 #pragma GCC unroll 16
         for (int o = 0; o < O; o++) ws[o] = held((V)_mm512_maskz_loadu_epi16(there, w + o * k + i));
@@ -299,13 +330,14 @@ inline void rounded_tile(const Inputs& x, int64_t r, const bf16* w, int64_t k, f
 template <int O>
 inline void rounded_band(const Inputs& x, int64_t rows, const bf16* w, int64_t k, float* y, int64_t ldy,
                          const float* bias, bool add) {
-    int64_t r = 0;
-    for (; r + 4 <= rows; r += 4) rounded_tile<O, 4>(x, r, w, k, y, ldy, bias, add);
-    switch (rows - r) {
-        case 3: rounded_tile<O, 3>(x, r, w, k, y, ldy, bias, add); break;
-        case 2: rounded_tile<O, 2>(x, r, w, k, y, ldy, bias, add); break;
-        case 1: rounded_tile<O, 1>(x, r, w, k, y, ldy, bias, add); break;
-        default: break;
+    for (int64_t r = 0; r < rows; r += ROWS) {
+        const Ahead<bf16> next = ahead<O>(r, rows, w, k);
+        switch (std::min(ROWS, rows - r)) {
+            case 4: rounded_tile<O, 4>(x, r, w, k, y, ldy, bias, add, next); break;
+            case 3: rounded_tile<O, 3>(x, r, w, k, y, ldy, bias, add, next); break;
+            case 2: rounded_tile<O, 2>(x, r, w, k, y, ldy, bias, add, next); break;
+            default: rounded_tile<O, 1>(x, r, w, k, y, ldy, bias, add, next); break;
+        }
     }
 }
 
@@ -314,6 +346,13 @@ template <class M, std::enable_if_t<std::is_same_v<M, bf16>, int> = 0>
 void product(const Inputs& x, int64_t rows, const M* w, int64_t k, int64_t lo, int64_t hi, float* y, int64_t ldy,
              const float* bias, bool add) {
     int64_t o = lo;
+    if (rows == 1)
+        for (; o + 16 <= hi; o += 16)
+            rounded_tile<16, 1>(x, 0, w + o * k, k, y + o, ldy, bias ? bias + o : nullptr, add);
+    if (rows == 2)
+        for (; o + 8 <= hi; o += 8)
+            rounded_tile<8, 2>(x, 0, w + o * k, k, y + o, ldy, bias ? bias + o : nullptr, add,
+                               ahead<8>(0, rows, w + o * k, k));
     for (; o + 4 <= hi; o += 4) rounded_band<4>(x, rows, w + o * k, k, y + o, ldy, bias ? bias + o : nullptr, add);
     for (; o < hi; o++) rounded_band<1>(x, rows, w + o * k, k, y + o, ldy, bias ? bias + o : nullptr, add);
 }
@@ -330,21 +369,31 @@ constexpr int64_t AHEAD = 4096;  // bytes by which weights are fetched before th
 constexpr int64_t L = P / W;     // vectors of a panel's outputs
 constexpr int STEPS = G / 4;     // a step is four inputs, and four integers of each output in 32 bits
 constexpr int TILE = W / 2;      // rows whose sums stay in registers
+constexpr float LARGEST = 127;   // of the inputs, as integers
 
-struct Q8 {  // w = scale * (q - 128), fp16 and 1 to 255; inputs of 16 bits
+// Where there are no instructions for sums of four products of bytes, AVX2 has those of pairs. They take 16 bits beside
+// weights of which two products are too much for a sum.
+#if !defined(__AVX512VNNI__) && !defined(__AVXVNNI__) && \
+    (defined(__AVX512BW__) || (defined(__AVX2__) && !defined(__AVX512F__)))
+#define PAIRS 1
+#endif
+
+struct Q8 {  // w = scale * (q - 128), fp16 and 1 to 255
     static constexpr int64_t factors = 1;
     uint16_t scale[P];
     uint8_t q[STEPS][P][4];
-    static constexpr float largest = 32639;  // its two bytes are signed
+#if PAIRS
     static constexpr int words = 2 * STEPS;  // 32 bits of inputs
-    typedef int32_t Sum;                     // -128 times the sum of the inputs, as integers
+#else
+    static constexpr int words = STEPS;
+#endif
+    typedef int32_t Sum;  // -128 times the sum of the inputs, as integers
 };
 
-struct Q4 {  // w = scale * q + least, fp16 and 0 to 15; inputs of 8 bits
+struct Q4 {  // w = scale * q + least, fp16 and 0 to 15
     static constexpr int64_t factors = 2;
     uint16_t scale[P], least[P];
     uint8_t q[STEPS / 2][P][4];  // eight inputs: the first four in the low halves, the next four in the high ones
-    static constexpr float largest = 127;
     static constexpr int words = STEPS;
     typedef float Sum;  // of the inputs
 };
@@ -370,8 +419,7 @@ inline I dot(I sum, I w, I x) { return (I)_mm512_dpbusd_epi32((__m512i)sum, (__m
 #elif defined(__AVXVNNI__)
 constexpr int UNROLLED = 1;
 inline I dot(I sum, I w, I x) { return (I)_mm256_dpbusd_avx_epi32((__m256i)sum, (__m256i)w, (__m256i)x); }
-#elif defined(__AVX512BW__) || (defined(__AVX2__) && !defined(__AVX512F__))
-#define PAIRS 1
+#elif PAIRS
 constexpr int UNROLLED = 1;  // so that sums stay in registers and products do not
 // The same in 16 bits, where those of a group fit if w is at most 15 (15 * 127 * 16 < 2^15); and of pairs of int16.
 // Product and sum in one, for compilers keep many products before they add them up.
@@ -397,22 +445,15 @@ inline I dot(I sum, I w, I x) {
 // The integers x of a group from the i-th on, W of them, as they are multiplied.
 template <class M> inline void put_inputs(I x, int64_t i, char* to) {
     typedef int8_t Bytes __attribute__((vector_size(W)));
-    if constexpr (!wide<M>) {
+    if constexpr (M::words == STEPS) {
         const Bytes q = __builtin_convertvector(x, Bytes);
         std::memcpy(to + i, &q, W);
-    } else {
-#if PAIRS  // as 16 bits: of every four those beside even and then those beside odd bytes of the weights
+    } else {  // as 16 bits: of every four those beside even and then those beside odd bytes of the weights
         typedef int16_t Pairs __attribute__((vector_size(W * 2)));
         typedef uint64_t Fours __attribute__((vector_size(W * 2)));
         const Fours q = (Fours)__builtin_convertvector(x, Pairs);
         const Fours swapped = (q & 0xffff00000000ffff) | (q >> 16 & 0xffff0000) | (q & 0xffff0000) << 16;
         std::memcpy(to + 2 * i, &swapped, 2 * W);
-#else  // x = 256 * high + low, all high bytes before all low ones
-        const I high = (x + 128) >> 8, low = x - high * 256;
-        const Bytes highs = __builtin_convertvector(high, Bytes), lows = __builtin_convertvector(low, Bytes);
-        std::memcpy(to + i, &highs, W);
-        std::memcpy(to + G + i, &lows, W);
-#endif
     }
 }
 
@@ -438,7 +479,7 @@ inline void quantize(const Inputs& to, int64_t r, const float* x, int64_t k, int
 #pragma GCC unroll 4
         for (int64_t half = W / 2; half; half /= 2)
             for (int64_t j = 0; j < half; j++) of[j] = std::max(of[j], of[j + half]);
-        const float peak = of[0], factor = peak > 1e-30f ? M::largest / peak : 0.0f;
+        const float peak = of[0], factor = peak > 1e-30f ? LARGEST / peak : 0.0f;
         const int64_t at = g * to.rows + r;
         I sums = {};
         for (int64_t i = 0; i < G; i += W) {
@@ -450,7 +491,7 @@ inline void quantize(const Inputs& to, int64_t r, const float* x, int64_t k, int
         int32_t lanes[W], sum = 0;
         std::memcpy(lanes, &sums, sizeof sums);
         for (int64_t j = 0; j < W; j++) sum += lanes[j];
-        const float scale = peak > 1e-30f ? peak / M::largest : 0.0f;
+        const float scale = peak > 1e-30f ? peak / LARGEST : 0.0f;
         to.scale[at] = scale;
         ((typename M::Sum*)to.sums)[at] = wide<M> ? -128 * sum : scale * (float)sum;
     }
@@ -485,11 +526,7 @@ inline I integers(const uint8_t* p) {
 
 // One group of a panel, unpacked: 32 bits of each output for every step.
 template <class M> struct Group {
-#if PAIRS
     static constexpr int steps = M::words;
-#else
-    static constexpr int steps = STEPS;
-#endif
     I q[steps][L];
     V scale[L], least[L];
 
@@ -513,8 +550,15 @@ template <class M> struct Group {
         }
     }
 
-    // found[r][l] += the products with the words of R rows.
-    template <int R> inline __attribute__((always_inline)) void sweep(I (*found)[L], const int32_t* x) const {
+    // The products with the words of R rows, added to `all`, a panel for every row.
+    template <int R>
+    inline __attribute__((always_inline)) void times(const int32_t* x, const float* by, const typename M::Sum* sums,
+                                                     float (*all)[P]) const {
+        I found[R][L];
+#pragma GCC unroll 8
+        for (int r = 0; r < R; r++)
+#pragma GCC unroll 4
+            for (int l = 0; l < L; l++) found[r][l] = I{};
 #pragma GCC unroll UNROLLED
         for (int i = 0; i < steps; i++) {
             I ws[L];
@@ -534,25 +578,6 @@ template <class M> struct Group {
                     found[r][l] = dot(found[r][l], ws[l], xs);
                 }
             }
-        }
-    }
-
-    // The products with R rows, added to `all`, a panel for every row.
-    template <int R>
-    inline __attribute__((always_inline)) void times(const int32_t* x, const float* by, const typename M::Sum* sums,
-                                                     float (*all)[P]) const {
-        I found[R][L];
-#pragma GCC unroll 8
-        for (int r = 0; r < R; r++)
-#pragma GCC unroll 4
-            for (int l = 0; l < L; l++) found[r][l] = I{};
-        sweep<R>(found, x);
-        if constexpr (steps < M::words) {  // those were the high bytes
-#pragma GCC unroll 8
-            for (int r = 0; r < R; r++)
-#pragma GCC unroll 4
-                for (int l = 0; l < L; l++) found[r][l] = (I)((U)found[r][l] << 8);
-            sweep<R>(found, x + steps);
         }
 #pragma GCC unroll 8
         for (int r = 0; r < R; r++)
@@ -883,7 +908,7 @@ void blocks_of(const Shape& s, const Block* blocks, const Kept* kept, int64_t n_
     float *normed = c.scratch, *qkv = normed + rows * d, *seen = qkv + rows * wide, *gate = seen + rows * q_wide,
           *up = gate + rows * s.d_ff, *scores = up + rows * s.d_ff, *integers = scores + c.threads * 4 * context;
     const int64_t groups = (c.n + 3) / 4;
-    constexpr int64_t step = prepared<M> ? G : 12;  // outputs of a thread are a multiple of it
+    constexpr int64_t step = prepared<M> ? G : ALONE * BESIDE;  // outputs of a thread are a multiple of it
 
 #pragma omp parallel num_threads((int)c.threads)
     {
@@ -1020,7 +1045,7 @@ void product_of(const float* x, int64_t rows, int64_t k, const void* weights, co
                 int64_t ldy, int64_t threads) {
     const M* w = (const M*)weights;
     std::vector<float> integers(prepared<M> ? rows * input_floats(k) : 0);
-    constexpr int64_t step = prepared<M> ? G : 12;
+    constexpr int64_t step = prepared<M> ? G : ALONE * BESIDE;
 #pragma omp parallel num_threads((int)threads)
     {
         const int64_t t = omp_get_thread_num(), of = omp_get_num_threads();
