@@ -202,7 +202,8 @@ def check_text(wanted: Resolved) -> None:
     task = wanted.request.task
     if not isinstance(task, Generate) or task.prompt_tokens is not None:
         return
-    if wanted.format in ("hf", "onnx") and "hf" in wanted.entry.files:
+    made = wanted.format == "gguf" and "gguf" not in wanted.entry.files  # of the folder, its tokenizer with it
+    if (made or wanted.format in ("hf", "onnx")) and "hf" in wanted.entry.files:
         folder = Path(wanted.entry.files["hf"])
         if tokenizer_file(folder) is None and not wanted.spec.random_weights:
             Unread(wanted.entry.label).encode("")

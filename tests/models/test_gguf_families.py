@@ -4,7 +4,7 @@ from math import prod
 
 import pytest
 
-from core.analysis.work import kv_bytes_per_token, kv_cache_bytes, state_bytes, work
+from core.analysis.work import kv_bytes_per_token, kv_cache_bytes, n_active_params, state_bytes, work
 from core.models.spec import from_gguf
 from core.types import Attention, Conv, Linear, Scan
 from tests.models.test_spec import _MLP, _NORMS, _is_vector, write_gguf
@@ -187,6 +187,19 @@ def test_windows_of_a_pattern(tmp_path):
     spec = from_gguf(_written("cohere2", tmp_path))
     assert [x.op.window for x in spec.layers if isinstance(x.op, Attention)] == [8, None]
     assert kv_cache_bytes(spec, 100) == 2 * 32 * (8 + 100)
+
+
+@pytest.mark.parametrize("architecture", ["qwen3moe", "glm4moe"])
+def test_gate_and_up_of_all_experts_in_one_tensor(architecture, tmp_path):
+    """As newer conversions have them: two of four experts are read for a token."""
+    block = {**_NORMS, **_ATTENTION, "blk.0.attn_q_norm.weight": (8,), "blk.0.attn_k_norm.weight": (8,)}
+    block |= {"blk.0.ffn_gate_inp.weight": (4, 32), "blk.0.ffn_gate_up_exps.weight": (4, 48, 32)}
+    block |= {"blk.0.ffn_down_exps.weight": (4, 32, 24)}
+    values = {**_SIZES, **_HEADS, "block_count": 1, "attention.head_count_kv": 2, "expert_count": 4}
+    values |= {"expert_used_count": 2, "expert_feed_forward_length": 24}
+    spec = from_gguf(write_gguf(tmp_path / "m.gguf", architecture, values, {**_OUTER, **block}))
+    assert spec.n_params == sum(prod(shape) for shape in {**_OUTER, **block}.values())
+    assert n_active_params(spec) == spec.n_params - 2 * (48 * 32 + 32 * 24)
 
 
 @pytest.mark.parametrize("n_blocks", [2, 64])

@@ -152,7 +152,8 @@ def test_a_tokenizer_that_is_not_read_is_said_before_anything_is_loaded(fake_req
     folder = tiny.parent / "tekken-only"
     shutil.copytree(tiny, folder, ignore=shutil.ignore_patterns("tokenizer*"))
     (folder / "tekken.json").write_text("{}")
-    wanted = resolve(replaced(fake_request, model=str(folder), backend="pytorch"))
-    with pytest.raises(ExplorerError, match=r"tekken\.json"):
-        check_text(wanted)
+    for backend in ("llama_cpp", "onnxruntime", "pytorch"):
+        wanted = resolve(replaced(fake_request, model=str(folder), backend=backend))
+        with pytest.raises(ExplorerError, match=r"tekken\.json"):
+            check_text(wanted)
     check_text(resolve(replaced(wanted.request, task=Generate(prompt_tokens=4))))
