@@ -18,6 +18,7 @@ import argparse
 import contextlib
 import os
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -33,6 +34,7 @@ WARM = 0.25  # of the acts, which fill the app's caches
 WARM_RUNS = 20  # of a worker: with llama.cpp three of three grew from 280 to 290 MB in 15 runs, by 1 MB in the next 25
 PER = 100  # acts
 LEFT_S = 20
+HUNG_S = 300.0  # of an act: Playwright waits without a limit for a tab to open or close, and Chromium once did neither
 POINTS = 24  # of a recorded curve
 MB = 1e6
 
@@ -185,12 +187,18 @@ def soaked(minutes: float, seed: int) -> tuple[list[Sample], list[str], dict[str
             visitor.everything()
             began = time.monotonic()
             while (t_s := time.monotonic() - began) < 60 * minutes:
+                hung = threading.Timer(HUNG_S, _end_browser)
+                hung.start()
                 try:
                     what = visitor.act()
                 except Exception as error:
                     what = "fault"
                     faults.append(f"act {len(samples) + 1}: {type(error).__name__}: {str(error)[:300]}")
                     print(faults[-1], flush=True)
+                if not hung.is_alive():
+                    faults.append(f"act {len(samples) + 1} did not end in {HUNG_S:.0f} s, so the browser was ended")
+                    break
+                hung.cancel()
                 samples.append(sampled(app, t_s, len(samples) + 1, visitor.did["run"] + visitor.did["stop"]))
                 if len(samples) % 20 == 0:
                     print(_line(samples[-1], what), flush=True)
@@ -198,6 +206,14 @@ def soaked(minutes: float, seed: int) -> tuple[list[Sample], list[str], dict[str
         left = [c.pid for c in psutil.wait_procs(children, timeout=20)[1]]
         faults += [f"process {pid} is left behind" for pid in left]
     return samples, faults, dict(visitor.did)
+
+
+def _end_browser() -> None:
+    """Of this process: whoever waits for it gets an error."""
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            if "chrom" in child.name():
+                child.kill()
 
 
 def _line(s: Sample, what: str) -> str:
