@@ -10,7 +10,8 @@ candidates that share traits err alike. A random sample of the dropped is measur
 was wrong. The best are measured again in further rungs.
 
 Nothing here measures: `Hunt.go` asks for measurements by candidate and rung, and gives the same order for the same
-answers, so that a search that was stopped goes on from what was written down.
+answers, so that a search that was stopped goes on from what was written down. Ids are names and decide nothing: a
+search that others get without its prompt, its cells under other ids, is the same search.
 """
 
 from __future__ import annotations
@@ -329,7 +330,8 @@ class Hunt:
         """Those of one kind after each other, the kind that was measured last first: it is open already."""
         kinds = {c.id: c.traits[:KIND] for c in self.candidates}
         last = kinds[self._order[-1][0]] if self._order else ()
-        return sorted(names, key=lambda n: (kinds[n] != last, kinds[n][:1] != last[:1], kinds[n]))
+        places = {kind: n for n, kind in enumerate(dict.fromkeys(kinds.values()))}
+        return sorted(names, key=lambda n: (kinds[n] != last, kinds[n][:1] != last[:1], places[kinds[n]]))
 
     @property
     def seen(self) -> dict[str, dict[str, float]]:
@@ -422,7 +424,7 @@ class Hunt:
         corner, better = [g.reference for g in self.goals], [g.better for g in self.goals]
         base = hypervolume(points, corner, better) if points else 0.0
         gains = {h.id: hypervolume([*points, h.point], corner, better) - base for h in hopes}
-        first = max(hopes, key=lambda h: (*(-part for part in h.missed), gains[h.id], h.id))
+        first = max(hopes, key=lambda h: (*(-part for part in h.missed), gains[h.id]))
         return gains[first.id], first
 
     def _better(self, measure: str) -> Direction:
@@ -435,7 +437,7 @@ class Hunt:
         return all(x.measure in values and x.met(values[x.measure]) for x in self.constraints)
 
     def _audited(self, dropped: Mapping[str, str]) -> list[str]:
-        return random.Random(self.seed).sample(sorted(dropped), min(self.audit, len(dropped)))
+        return random.Random(self.seed).sample(list(dropped), min(self.audit, len(dropped)))
 
     def _rungs(self, measure: Measuring) -> None:
         """The best third again, and the best third of these, interleaved, as far as the measurements go."""
@@ -458,10 +460,10 @@ class Hunt:
         while points:
             member = front(list(points.values()), better)
             layer = [n for n, on in zip(points, member, strict=True) if on]
-            placed += sorted(layer, key=lambda n: (-hypervolume([points[n]], corner, better), n))
+            placed += sorted(layer, key=lambda n: -hypervolume([points[n]], corner, better))
             points = {n: p for n, p in points.items() if n not in layer}
         rest = [n for n in names if n not in placed]
-        return placed + sorted(rest, key=lambda n: (self._miss(seen[n]), n))
+        return placed + sorted(rest, key=lambda n: self._miss(seen[n]))
 
     def _miss(self, values: Values) -> Miss:
         return miss((x, values.get(x.measure)) for x in self.constraints)

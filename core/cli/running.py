@@ -206,7 +206,7 @@ def pairs(values: tuple[str, ...]) -> dict[str, Any]:
     for value in values:
         if "=" not in value:
             raise ExplorerError(
-                f"'{value[:100]}' is not of the form key=value.", "Write for example --option n_ctx=2048."
+                f"'{value[:100]}' is not of the form key=value.", "Put an equals sign between a name and its value."
             )
     return options_of(dict(value.split("=", 1) for value in values))
 

@@ -201,7 +201,7 @@ def where(s: Standings) -> str:
     cpu = s.machine.cpu if s.machine else "an unknown processor"
     cores = s.machine.usable_cores if s.machine else "?"
     return (
-        f"Measured on {s.begun} on {cpu}, {cores} cores, in {s.spent_s / 60:.0f} minutes, "
+        f"Measured on {s.begun[:16]} on {cpu}, {cores} cores, in {s.spent_s / 60:.0f} minutes, "
         "without the training of models that were there already."
     )
 

@@ -9,6 +9,7 @@ import contextlib
 import math
 import time
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -28,6 +29,7 @@ from hardware.files import contents, is_utf8, write_whole
 
 P = TypeVar("P", bound=Study)
 FILE, IN_USE = "study.json", "study.lock"
+BEGUN = "%Y-%m-%d %H:%M:%S.%f"  # how State.begun is written
 Say = Callable[[str], None]
 
 
@@ -107,7 +109,7 @@ class Ledger(Generic[P]):
             return
         if self._path.exists():
             self._path.rename(folder / f"study-{time.strftime('%Y%m%d-%H%M%S')}.json")
-        self.state = State(plan=plan, minutes=minutes, begun=time.strftime("%Y-%m-%d %H:%M"))
+        self.state = State(plan=plan, minutes=minutes, begun=datetime.now().strftime(BEGUN))
         self.save()
 
     @property

@@ -216,7 +216,7 @@ class Search(Record, tag="search", omit_defaults=False):
     """The best cells of a grid under constraints, found with fewer measurements than the grid has cells.
 
     goals: measures (core.studies.measures), the first decides. total: measurements it may make before the finalists
-    are measured anew, `final_rounds` times each in fresh processes beside the baseline, the grid's first cell.
+    are measured anew, `final_rounds` times each in fresh processes beside the baseline, the cell nearest to `base`.
     floor: of quality; None: it is not looked at.
     """
 

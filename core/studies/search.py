@@ -309,24 +309,36 @@ def _goals(plan: Search, candidates: Sequence[Candidate]) -> tuple[Goal, ...]:
         limit = next((c.limit for c in plan.constraints if c.measure == name and c.better == better), None)
         if limit is None:
             ends = [c.ranges[name] for c in candidates if name in c.ranges]
-            if not ends:
+            if candidates and not ends:
                 raise ExplorerError(
                     f"{MEASURES[name].label} cannot be predicted for any cell.", "Choose another goal for this search."
                 )
-            limit = max(r.high for r in ends) if better == "lower" else min(r.low for r in ends)
+            high, low = max((r.high for r in ends), default=0.0), min((r.low for r in ends), default=0.0)
+            limit = high if better == "lower" else low
         found.append(Goal(measure=name, better=better, reference=limit))
     return tuple(found)
 
 
-def _final_cells(outcome: Outcome, every: Sequence[str]) -> list[str]:
-    """The finalists and the baseline, the first cell that can run."""
-    return list(dict.fromkeys((*outcome.finalists[:FINALISTS], *every[:1])))
+def baseline(plan: Search, ready: Sequence[Cell]) -> Cell:
+    """Of the cells that can run the one that differs in least from what is asked where nothing varies; of several such
+    the one with the values named first."""
+
+    def apart(cell: Cell) -> tuple[int, list[int]]:
+        differing = sum(getattr(cell.request, n) != getattr(plan.base, n) for n in Request.__struct_fields__)
+        return differing, [axis.values.index(cell.at[axis.name]) for axis in plan.axes if axis.name in cell.at]
+
+    return min(ready, key=apart)
+
+
+def _final_cells(outcome: Outcome, base: str) -> list[str]:
+    """The finalists and the baseline."""
+    return list(dict.fromkeys((*outcome.finalists[:FINALISTS], base)))
 
 
 def _finals(ledger: Ledger[Search], outcome: Outcome, by_id: Mapping[str, Cell]) -> None:
     """In each round every finalist and the baseline once, in a fresh process and a new order."""
     plan = ledger.plan
-    names = _final_cells(outcome, list(by_id)) if outcome.finalists else []
+    names = _final_cells(outcome, baseline(plan, list(by_id.values())).id) if outcome.finalists else []
     for number in range(plan.final_rounds):
         for name in random.Random(f"{plan.seed}-final-{number}").sample(names, len(names)):
             request = msgspec.structs.replace(by_id[name].request, fresh_process=True)
@@ -361,10 +373,11 @@ def report(state: State[Search], store: Store) -> SearchReport:
         return {**results[key], **results.get(judged, {})}
 
     outcome = _hunt(state, every).go(told)
-    ready = [c.id for c in every if c.id in state.ranges]
+    ready = [c for c in every if c.id in state.ranges]
+    base = baseline(plan, ready).id if ready else ""
     finals = {
         name: {n: results[key] for n in range(plan.final_rounds) if (key := f"final-{name}/{n}") in results}
-        for name in _final_cells(outcome, ready)
+        for name in _final_cells(outcome, base)
     }
     rows = tuple(_row(state, c, outcome, tuple(finals.get(c.id, {}).values()), labels) for c in every)
     rate = miss_rate(len(outcome.missed), len([n for n in outcome.audited if n in outcome.seen]))
@@ -372,7 +385,7 @@ def report(state: State[Search], store: Store) -> SearchReport:
     return SearchReport(
         plan=plan,
         rows=rows,
-        answer=_answer(plan, rows, outcome, _over_first(plan, finals, ready), labels),
+        answer=_answer(plan, rows, outcome, _over(base, plan.goals[0], finals), labels, base),
         measured=len(outcome.order),
         dropped=len(outcome.dropped),
         audited=len([n for n in outcome.audited if n in outcome.seen]),
@@ -385,12 +398,9 @@ def report(state: State[Search], store: Store) -> SearchReport:
     )
 
 
-def _over_first(
-    plan: Search, finals: Mapping[str, Mapping[int, Values]], ready: Sequence[str]
-) -> dict[str, tuple[str, Ratio]]:
-    """Cell -> (the baseline, the first goal over the baseline's in the final rounds that have both)."""
-    found: dict[str, tuple[str, Ratio]] = {}
-    goal, base = plan.goals[0], ready[0] if ready else ""
+def _over(base: str, goal: str, finals: Mapping[str, Mapping[int, Values]]) -> dict[str, Ratio]:
+    """Cell -> its goal over the baseline's, in the final rounds that have both."""
+    found: dict[str, Ratio] = {}
     for name, mine in finals.items():
         pairs = [
             (values[goal], first[goal])
@@ -400,7 +410,7 @@ def _over_first(
             and min(values[goal], first[goal]) > 0
         ]
         if pairs and name != base:
-            found[name] = base, paired_ratio([a for a, _ in pairs], [b for _, b in pairs])
+            found[name] = paired_ratio([a for a, _ in pairs], [b for _, b in pairs])
     return found
 
 
@@ -454,8 +464,9 @@ def _answer(
     plan: Search,
     rows: Sequence[Found],
     outcome: Outcome,
-    over_first: Mapping[str, tuple[str, Ratio]],
+    over: Mapping[str, Ratio],
     labels: Mapping[str, str],
+    base: str,
 ) -> Answer:
     """The choice and why; what each constraint costs; or who comes nearest where nobody meets them."""
     if not outcome.seen:
@@ -485,8 +496,8 @@ def _answer(
         words.append("The finalists are not measured anew yet, so its figures are the search's own and too good.")
     elif goal in row.shrinkage:
         words.append(f"Measured anew, {what.label.lower()} is {row.shrinkage[goal]:.2f} times what the search saw.")
-    if best in over_first:
-        base, ratio = over_first[best]
+    if best in over:
+        ratio = over[best]
         rounds = "final round" if ratio.n == 1 else "final rounds"
         words.append(f"That is {in_words(ratio)} times the baseline's ({labels[base]}), over {ratio.n} {rounds}.")
     words += [w for c in plan.constraints if (w := _cost(plan, c, outcome))]
@@ -571,6 +582,6 @@ def _alone(plan: Search, constraint: Constraint, outcome: Outcome, labels: Mappi
     if not known:
         return ""
     pick = min if constraint.better == "lower" else max
-    name = pick(known, key=lambda n: (known[n], n))
+    name = pick(known, key=lambda n: known[n])
     what = measure_of(plan, constraint.measure)
     return f"{what.label.lower()} to {_figure(what, known[name])} ({labels[name]})"

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import statistics
-import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any, Literal
 
 from core import plugins
@@ -27,7 +27,7 @@ from core.runs.store import Run, Store
 from core.stats.intervals import PAIRS, Ratio
 from core.studies.foresight import Foresight
 from core.studies.grid import Cell, cells, ordered, value_words
-from core.studies.ledger import Ledger, Say, State, folder_of
+from core.studies.ledger import BEGUN, Ledger, Say, State, folder_of
 from core.studies.measures import MEASURES, latency_s, typical, values_of
 from core.studies.on_machines import on_all
 from core.studies.plan import Axis, Limits, Sweep, catalogue_name
@@ -280,7 +280,7 @@ def _take_in(ledger: Ledger[Sweep], ready: Sequence[Cell]) -> None:
             ledger.state.took_s[key] = run.result().total_s or 0.0
     open_ = {c.request.key(): f"{c.id}/0" for c in ready if f"{c.id}/0" not in ledger.state.runs}
     try:
-        begun = time.mktime(time.strptime(ledger.state.begun, "%Y-%m-%d %H:%M"))
+        begun = datetime.strptime(ledger.state.begun, BEGUN).timestamp()
     except ValueError:
         return
     for run_id in ledger.runner.store.ids():

@@ -89,7 +89,7 @@ def draw_ask(plan: Sweep, minutes: float, ready: int) -> None:
     st.caption(
         f"{'The one cell is' if ready == 1 else f'All {ready} cells are'} predicted"
         f"{' and measured' if total >= ready else f', at most {total} of them measured'}; then up to "
-        f"{search.FINALISTS} finalists and the first cell {wanted.final_rounds} times each, in fresh processes."
+        f"{search.FINALISTS} finalists and the baseline {wanted.final_rounds} times each, in fresh processes."
     )
     _draw_button(wanted, minutes, ready)
 

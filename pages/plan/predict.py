@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Any
 
 import msgspec
@@ -56,14 +57,14 @@ def choose_model() -> tuple[ModelSpec, str, str] | None:
             return None
         found = from_upload(file.name, file.getvalue())
         _say(found)
-        return found, f"--config {file.name}", ""
+        return found, f"--config {shlex.quote(file.name)}", ""
     chosen = model_picker("predict-model")
     if not chosen:
         return None
     entry = models.find(chosen)
     found = spec_of(entry)
     _say(found, entry.size_bytes)
-    return found, f"--model {chosen}", chosen
+    return found, f"--model {shlex.quote(chosen)}", chosen
 
 
 def _say(found: ModelSpec, size_bytes: int | None = None) -> None:
@@ -280,7 +281,7 @@ def ask() -> None:
         draw_headline(one_of)
         with st.container(border=True):
             draw_devices(found)
-        where = f"here --backend {backend}" if one_of.device == THIS else f'"{one_of.device}"'
+        where = f"here --backend {backend}" if one_of.device == THIS else shlex.quote(one_of.device)
         command = (
             f"python -m core predict {named} --device {where} --weights {dtype or spec.dtype} "
             f"--kv-dtype {cache} --prompt-tokens {prompt} --new-tokens {new} --batch {batch} --json"

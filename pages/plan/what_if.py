@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Any, NamedTuple
 
 import msgspec
@@ -445,16 +446,31 @@ def _priced(of: Price) -> str:
 
 
 def command(asked: Asked) -> str:
-    device = "here" if asked.now.measured else f'"{asked.base.device.name}"'
-    case, factors = asked.case, " ".join(f"--change {name}={factor:g}" for name, factor in asked.factors.items())
-    words = (
-        f"python -m core what-if --model {asked.named} --device {device}",
-        f"--weights {case.weights}" if case.weights else "",
-        f"--kv-dtype {case.kv_dtype} --prompt-tokens {case.prompt_tokens} --new-tokens {case.new_tokens}",
-        f"--batch {case.batch}",
-        factors,
-    )
-    return " ".join(filter(None, words))
+    """The same question on the command line."""
+    now, case = asked.now, asked.case
+    told: dict[str, object] = {
+        "model": asked.named,
+        "device": "here" if now.measured else asked.base.device.name,
+        "backend": now.measured and now.measured.overhead.backend,
+        "weights": case.weights,
+        "kv-dtype": case.kv_dtype,
+        "prompt-tokens": case.prompt_tokens,
+        "new-tokens": case.new_tokens,
+        "batch": case.batch,
+        "memory-gb": _plain(now.device.mem_bytes / 1e9)
+        if now.device.mem_bytes != asked.base.device.mem_bytes
+        else None,
+        "cache-mb": now.cache and _plain(now.cache.size_bytes / 1e6),
+        "cache-gbs": now.cache and _plain(now.cache.bytes_per_s / 1e9),
+        "dollars": None if now.dollars is None else _plain(now.dollars),
+    }
+    words = [part for name, value in told.items() if value is not None for part in (f"--{name}", str(value))]
+    changes = [part for name, factor in asked.factors.items() for part in ("--change", f"{name}={_plain(factor)}")]
+    return shlex.join(["python", "-m", "core", "what-if", *words, *changes])
+
+
+def _plain(value: float) -> str:
+    return f"{value:.10g}"
 
 
 def draw(asked: Asked) -> None:

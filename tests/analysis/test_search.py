@@ -6,6 +6,7 @@ import itertools
 import math
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -255,6 +256,26 @@ def test_the_same_answers_give_the_same_search() -> None:
     n = surface.n_measured
     again = Hunt(surface.candidates[:72], GOALS, (), 16).go(lambda name, rung: told[name, rung])
     assert again == first and surface.n_measured == n
+
+
+def test_what_candidates_are_called_changes_nothing() -> None:
+    """Of a search that others get without its prompt every cell has another id: it must be the same search there."""
+    surface = Surface(3)
+    cells = surface.candidates[:144]
+    told: dict[tuple[str, int], Values] = {}
+
+    def once(name: str, rung: int) -> Values:
+        return told.setdefault((name, rung), surface.measure(name, rung))
+
+    first = Hunt(cells, GOALS, (), 32).go(once)
+    assert first.audited and first.dropped
+    other = {c.id: f"{n * 7919 % 997:03}" for n, c in enumerate(cells)}
+    back = {new: old for old, new in other.items()}
+    renamed = [msgspec.structs.replace(c, id=other[c.id], traits=(f"\x00{c.traits[0]}", *c.traits[1:])) for c in cells]
+    again = Hunt(renamed, GOALS, (), 32).go(lambda name, rung: told[back[name], rung])
+    assert [(back[n], rung) for n, rung in again.order] == list(first.order)
+    assert [back[n] for n in again.audited] == list(first.audited)
+    assert [back[n] for n in again.finalists] == list(first.finalists)
 
 
 def test_out_of_time_it_ends_with_what_it_has() -> None:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from streamlit.testing.v1 import AppTest
 
+from core.cli import cli
 from core.paths import data_dir
 from hardware import catalogue
 from hardware.ceilings import Ceilings
+from pages.ui import text
 from tests.pages.conftest import sound
 from tests.pages.test_understand import ceilings_here
 from tests.support.gguf_bytes import LLAMA, file, header
@@ -258,6 +263,33 @@ def test_what_if_with_figures_that_cannot_be(app: Open, key: str, value: float, 
     at = sound(app(WHAT_IF, **{"what-if-model": "llama-3.1-8b"}))
     at.number_input(key=key).set_value(value).run()
     assert len(sound(at).error) == 1 and sentence in at.error[0].proto.title
+
+
+def asked_again(at: AppTest) -> dict[str, Any]:
+    """What the command under the page answers; its times are those of the page."""
+    told = shlex.split(at.code[-1].value)
+    assert told[:4] == ["python", "-m", "core", "what-if"]
+    found: dict[str, Any] = json.loads(CliRunner().invoke(cli, [*told[3:], "--json"]).output)
+    times = {m.value for m in at.metric}
+    for phase in found["phases"]:
+        assert f"~ {text.seconds(phase['seconds'])}" in times
+    return found
+
+
+def test_the_command_under_what_if_asks_the_same(app: Open) -> None:
+    at = sound(app(WHAT_IF, **{"what-if-model": "llama-3.1-8b", "what-if-x-bandwidth": "1.5"}))
+    changed = {"memory-H100 SXM5 80GB": 120.0, "cache-mb": 50.0, "cache-gbs": 20_000.0, "dollars": 9000.0}
+    for name, value in changed.items():
+        at.number_input(key=f"what-if-{name}").set_value(value)
+    found = asked_again(sound(at.run()))
+    assert found["mem_bytes"] == 120e9 and found["front"][0]["dollars"] == 9000
+
+
+def test_the_command_under_what_if_names_the_backend_of_this_machine(app: Open, ceilings_here: Ceilings) -> None:
+    here = {"what-if-model": "smollm2-135m", "what-if-device": "This machine", "what-if-backend": "pytorch"}
+    at = sound(app(WHAT_IF, **here))
+    assert "--backend pytorch" in at.code[-1].value
+    asked_again(at)
 
 
 def test_prices_are_kept_and_a_bad_one_is_said(app: Open) -> None:

@@ -14,12 +14,14 @@ from core.analysis.search import Outcome
 from core.cli import cli
 from core.paths import data_dir
 from core.runs.store import Store
-from core.studies.ledger import Ledger, folder_of, load, names
+from core.studies.grid import cells
+from core.studies.ledger import Ledger, State, folder_of, load, names
 from core.studies.plan import Axis, Search
 from core.studies.search import (
     SearchReport,
     _nearest,
-    _over_first,
+    _over,
+    baseline,
     floor_of,
     report,
     searching,
@@ -80,11 +82,31 @@ def test_the_baseline_is_compared_round_by_round() -> None:
         "late": {n: {"tok_per_s": 60.0 / (1 + n)} for n in (3, 4)},
         "none": {},
     }
-    found = _over_first(plan(final_rounds=5), finals, ["first", "best"])
-    base, ratio = found["best"]
-    assert base == "first" and (ratio.value, ratio.low, ratio.high) == pytest.approx((2.0, 2.0, 2.0)) and ratio.n == 5
-    assert found["late"][1].value == pytest.approx(1.5) and found["late"][1].low is None, "two rounds have no interval"
+    found = _over("first", "tok_per_s", finals)
+    ratio = found["best"]
+    assert (ratio.value, ratio.low, ratio.high) == pytest.approx((2.0, 2.0, 2.0)) and ratio.n == 5
+    assert found["late"].value == pytest.approx(1.5) and found["late"].low is None, "two rounds have no interval"
     assert found.keys() == {"best", "late"}
+
+
+def test_the_baseline_is_the_cell_nearest_to_what_does_not_vary() -> None:
+    """The cells of one load come in a random order, so the first of them says nothing."""
+    axes = (
+        Axis(name="backend", values=("pytorch", "fake")),
+        Axis(name="strategy", values=("jacobi", "native", "autoregressive")),
+        Axis(name="batch", values=(4, 2)),
+    )
+    wanted = searching(BASE, axes, ("tok_per_s",))
+    every = cells(wanted.grid)
+    assert baseline(wanted, every).at == {"backend": "fake", "strategy": "autoregressive", "batch": 4}
+    without = [c for c in every if c.at["backend"] != "fake"]
+    assert baseline(wanted, without).at == {"backend": "pytorch", "strategy": "autoregressive", "batch": 4}
+
+
+def test_a_search_that_has_not_looked_at_its_cells_yet_says_so() -> None:
+    wanted = plan()
+    found = report(State(plan=wanted, minutes=1.0, begun=""), Store(data_dir()))
+    assert found.answer.words == ("Nothing is measured yet.",) and not found.complete
 
 
 def test_a_limit_that_nobody_meets_names_the_nearest() -> None:

@@ -84,6 +84,16 @@ def test_a_stopped_sweep_goes_on_and_no_cell_is_measured_twice() -> None:
     assert len(store.ids()) == 4
 
 
+def test_begun_anew_it_measures_anew() -> None:
+    """A run of the minute before is not taken for one that a killed sweep could not write down."""
+    plan = planned(BASE, (lengths(2, 3),), reference_every=0)
+    before = set(carry_out(plan, 10, quiet).state.runs.values())
+    again = carry_out(plan, 10, quiet, again=True)
+    assert progress(again.state).done == 2 and not before & set(again.state.runs.values())
+    other = carry_out(planned(BASE, (lengths(3, 4),), reference_every=0), 10, quiet)
+    assert not set(again.state.runs.values()) & set(other.state.runs.values()), "another sweep's run is not its own"
+
+
 @pytest.mark.parametrize("number", [1, 2, 3, 4])
 def test_killed_at_any_write_every_cell_counts_once(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = planned(BASE, (lengths(2, 3),), reference_every=0)
