@@ -59,7 +59,7 @@ def add(files: tuple[Path, ...]) -> None:
             click.echo(f"  {reason}", err=True)
         n_refused += len(taken.refused)
     if n_refused:
-        fail(f"{n_refused} rows were refused.", "The others are on the board.", 1)
+        fail("1 row was refused." if n_refused == 1 else f"{n_refused} rows were refused.", "The others are here.", 1)
 
 
 @community.command("board")

@@ -45,7 +45,9 @@ from hardware.errors import ExplorerError
 @click.option("--against", multiple=True, help="Devices of the catalogue that it is to be compared with under cost.")
 @click.option("--price", multiple=True, help="DEVICE=DOLLARS@DATE[:SOURCE], in place of a kept one.")
 @click.option("--dollars", type=float, help="The price of the changed device.")
-@click.option("--metric", type=click.Choice(list(changes.BETTER)), default="decode_tok_per_s", show_default=True)
+@click.option(
+    "--metric", type=click.Choice(list(changes.BETTER)), help="Under cost; without it decode speed, of an encoder ttft_s."
+)
 @json_flag
 def what_if(as_json: bool, model: str | None, config: Path | None, device: str, **given: Any) -> None:
     """What a change of a device would buy a model: what binds, elasticities, knees, memory, cost (estimated)."""
@@ -73,8 +75,9 @@ def what_if(as_json: bool, model: str | None, config: Path | None, device: str, 
         "mem_bytes": now.device.mem_bytes,
     }
     if given["against"] or given["price"] or given["dollars"] is not None:
-        found, left_out = changes.under_cost(spec, case, _priced(now, given), given["metric"])
-        answer |= {"metric": given["metric"], "front": found, "left_out": left_out}
+        metric = given["metric"] or ("decode_tok_per_s" if spec.causal else "ttft_s")
+        found, left_out = changes.under_cost(spec, case, _priced(now, given), metric)
+        answer |= {"metric": metric, "front": found, "left_out": left_out}
     if as_json:
         click.echo(to_json(answer))
         return

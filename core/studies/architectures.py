@@ -89,7 +89,8 @@ def planned(
     training: Mapping[str, Scalar] | None = None,
     **rest: Any,
 ) -> Architectures:
-    """A search whose name follows from what it asks. Raises ExplorerError for an engine, device or limit that is none.
+    """A search whose name follows from what it asks. Raises ExplorerError for an engine, device, limit or setting that
+    is none.
 
     rest: further fields of the plan.
     """
@@ -121,6 +122,9 @@ def planned(
             f"{wanted.checks} of {wanted.finished} finished shapes are drawn at random, which leaves none to choose.",
             "Finish more shapes, or draw fewer.",
         )
+    for name, given in _after_cut(wanted, model, wanted.quantize):
+        of = plugins.get("transform", name)
+        plugins.settings(of.Params, given, of.label)
     digest = hashlib.sha256(to_json(wanted)).hexdigest()[:8]
     limits = "".join(
         f", {MEASURES[c.measure].label.lower()} at {'most' if c.better == 'lower' else 'least'} {c.limit:g}"
@@ -456,9 +460,13 @@ def _cutting(plan: Architectures, cut: Cut) -> Recipe:
 def recipe(plan: Architectures, cut: Cut, whole: str, quantize: str = "") -> Recipe:
     """How a shape is made: cut, taught by the whole model, and quantized where that is asked."""
     bare = _cutting(plan, cut)
+    return msgspec.structs.replace(bare, steps=(*bare.steps, *_after_cut(plan, whole, quantize)))
+
+
+def _after_cut(plan: Architectures, whole: str, quantize: str) -> tuple[tuple[str, dict[str, Scalar]], ...]:
+    """The transforms that follow on cutting, each with its settings."""
     taught: tuple[str, dict[str, Scalar]] = ("distill", {"teacher": whole, **plan.training})
-    last: tuple[tuple[str, dict[str, Scalar]], ...] = (("gguf_quantize", {"type": quantize}),) if quantize else ()
-    return msgspec.structs.replace(bare, steps=(*bare.steps, taught, *last))
+    return (taught, ("gguf_quantize", {"type": quantize})) if quantize else (taught,)
 
 
 # ------------------------------------------------------------ runs

@@ -149,7 +149,7 @@ class Ledger(Generic[P]):
         except LostMachineError:  # it says nothing of this run
             raise
         except ExplorerError as error:
-            self.fail(key, str(error))
+            self.fail(key, str(error), label)
             return None
         self.state.runs[key] = run_id
         self.state.took_s.pop(key, None)
@@ -165,7 +165,7 @@ class Ledger(Generic[P]):
             failed = run.failure()
             if failed and failed.message.endswith(SPOILED):
                 return None
-            self.fail(key, f"{failed.message} {failed.hint}".strip() if failed else "The run failed.")
+            self.fail(key, f"{failed.message} {failed.hint}".strip() if failed else "The run failed.", label)
             return None
         if run.status() == "done":
             self.state.took_s[key] = time.monotonic() - began
@@ -177,8 +177,9 @@ class Ledger(Generic[P]):
         self.state.runs[key] = run_id
         self.save()
 
-    def fail(self, key: str, reason: str) -> None:
-        self.say(f"{self._clock()}  {key}: {reason}")
+    def fail(self, key: str, reason: str, label: str = "") -> None:
+        """Note why a key has no run that counts. label: what it is called; the key without."""
+        self.say(f"{self._clock()}  {label or key}: {reason}")
         self.state.failures[key] = reason
         self.save()
 

@@ -207,7 +207,7 @@ def _measure(ledger: Ledger[Search], key: str, request: Request, label: str) -> 
             raise OutOfTimeError
         return None
     if other := unlike(request, run.recording()):
-        ledger.fail(key, " ".join(other))
+        ledger.fail(key, " ".join(other), label)
         return None
     ledger.state.took_s.setdefault(key, 0.0)
     return values_of(run.result())
@@ -320,11 +320,11 @@ def _goals(plan: Search, candidates: Sequence[Candidate]) -> tuple[Goal, ...]:
 
 
 def baseline(plan: Search, ready: Sequence[Cell]) -> Cell:
-    """Of the cells that can run the one that differs in least from what is asked where nothing varies; of several such
-    the one with the values named first."""
+    """Of the cells that can run the one nearest to what is asked where nothing varies: the model counts most, then the
+    backend, and so on as a request names them; of several such the one with the values named first."""
 
-    def apart(cell: Cell) -> tuple[int, list[int]]:
-        differing = sum(getattr(cell.request, n) != getattr(plan.base, n) for n in Request.__struct_fields__)
+    def apart(cell: Cell) -> tuple[list[bool], list[int]]:
+        differing = [getattr(cell.request, n) != getattr(plan.base, n) for n in Request.__struct_fields__]
         return differing, [axis.values.index(cell.at[axis.name]) for axis in plan.axes if axis.name in cell.at]
 
     return min(ready, key=apart)

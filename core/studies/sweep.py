@@ -235,7 +235,7 @@ class _Sweeping:
         if run is None:
             return None
         if other := unlike(cell.request, run.recording()):
-            self.ledger.fail(key, " ".join(other))
+            self.ledger.fail(key, " ".join(other), label)
             return None
         return run
 

@@ -202,6 +202,9 @@ def test_bad_requests() -> None:
         ({"engines": ("no_such",)}, "no_such"),
         ({"device": "abacus"}, "no device called 'abacus'"),
         ({"checks": 2}, "leaves none to choose"),
+        ({"quantize": "Q99"}, "type must be one of"),
+        ({"training": {"minutes": "soon"}}, "minutes must be a number"),
+        ({"training": {"colour": 1}}, "no setting 'colour'"),
     ):
         with pytest.raises(ExplorerError, match=sentence):
             plan(**changes)

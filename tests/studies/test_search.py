@@ -95,10 +95,13 @@ def test_the_baseline_is_the_cell_nearest_to_what_does_not_vary() -> None:
         Axis(name="backend", values=("pytorch", "fake")),
         Axis(name="strategy", values=("jacobi", "native", "autoregressive")),
         Axis(name="batch", values=(4, 2)),
+        Axis(name="fake.delay_s", values=(0.1, 0.2)),
     )
     wanted = searching(BASE, axes, ("tok_per_s",))
     every = cells(wanted.grid)
-    assert baseline(wanted, every).at == {"backend": "fake", "strategy": "autoregressive", "batch": 4}
+    assert baseline(wanted, every).at == {
+        "backend": "fake", "strategy": "autoregressive", "batch": 4, "fake.delay_s": 0.1,
+    }, "its options differ from those asked for, which are none; its backend is the one asked for"  # fmt: skip
     without = [c for c in every if c.at["backend"] != "fake"]
     assert baseline(wanted, without).at == {"backend": "pytorch", "strategy": "autoregressive", "batch": 4}
 
