@@ -7,7 +7,8 @@ number formats there), because what was foretold closely tells most of how far t
 of a kind is dropped before; what is left is measured in batches, those first that promise most beyond what was
 seen. After each batch the ranges are fitted to what was measured: predictions of
 candidates that share traits err alike. A random sample of the dropped is measured too and tells how often dropping
-was wrong. The best are measured again in further rungs.
+was wrong. The best are measured again in further rungs, and the front of them is the answer; one that adds next to
+nothing to it (a hundredth less memory at a tenth of the speed) is not worth a further measurement.
 
 Nothing here measures: `Hunt.go` asks for measurements by candidate and rung, and gives the same order for the same
 answers, so that a search that was stopped goes on from what was written down. Ids are names and decide nothing: a
@@ -44,6 +45,7 @@ WIDER = (1.0, 2.0, 4.0)  # times as wide as they are told the ranges may have to
 KIND = 2  # traits that make a kind, the wider first
 SIGMAS = 1.645  # from the middle of a range that holds nine in ten to its end
 LEVELS = (1, 2)  # further measurements in the rungs after the first
+WORTH = 0.01  # of the front's volume: what adds less to it is not measured again
 Values = Mapping[str, float]
 Measuring = Callable[[str, int], Values | None]  # candidate, rung -> figures; None: it failed
 Miss = tuple[int, float, float]
@@ -458,8 +460,7 @@ class Hunt:
         better, corner = [g.better for g in self.goals], [g.reference for g in self.goals]
         points = {n: p for n in ready if (p := _point(seen[n], self.goals)) is not None}
         while points:
-            member = front(list(points.values()), better)
-            layer = [n for n, on in zip(points, member, strict=True) if on]
+            layer = self._worth(points)
             placed += sorted(layer, key=lambda n: -hypervolume([points[n]], corner, better))
             points = {n: p for n, p in points.items() if n not in layer}
         rest = [n for n in names if n not in placed]
@@ -469,11 +470,22 @@ class Hunt:
         return miss((x, values.get(x.measure)) for x in self.constraints)
 
     def _on_front(self, names: Sequence[str]) -> list[str]:
-        points = [(n, p) for n in names if (p := _point(self.seen[n], self.goals)) is not None]
-        if not points:
-            return []
-        member = front([p for _, p in points], [g.better for g in self.goals])
-        return [n for (n, _), on in zip(points, member, strict=True) if on]
+        seen = self.seen
+        return self._worth({n: p for n in names if (p := _point(seen[n], self.goals)) is not None})
+
+    def _worth(self, points: Mapping[str, tuple[float, ...]]) -> list[str]:
+        """Those on the front of these, without those that add less than WORTH of its volume to the others."""
+        better, corner = [g.better for g in self.goals], [g.reference for g in self.goals]
+        member = front(list(points.values()), better) if points else ()
+        kept = {n: p for (n, p), on in zip(points.items(), member, strict=True) if on}
+        while len(kept) > 1:
+            whole = hypervolume(list(kept.values()), corner, better)
+            without = {n: hypervolume([p for m, p in kept.items() if m != n], corner, better) for n in kept}
+            least = max(without, key=lambda n: without[n])
+            if whole - without[least] >= WORTH * whole:
+                break
+            del kept[least]
+        return list(kept)
 
     def _missed(self, audited: Sequence[str], first: Mapping[str, Values]) -> tuple[str, ...]:
         """Of the audited those that no one measured before them beats, by more than the noise of a measurement."""

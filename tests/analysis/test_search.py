@@ -258,6 +258,23 @@ def test_the_same_answers_give_the_same_search() -> None:
     assert again == first and surface.n_measured == n
 
 
+def test_what_adds_next_to_nothing_to_the_front_is_not_measured_again() -> None:
+    """By hand, from the corner (100, 0): a and b span 70 * 20 + 20 * 10 = 1600; c adds 0.1 * 15 of it, d 9 * 3."""
+    truth = {"a": (30.0, 20.0), "b": (10.0, 10.0), "c": (9.9, 1.0), "d": (21.0, 13.0), "e": (50.0, 5.0)}
+    cells = [candidate(n, (t / 2, t, t * 2), (r / 2, r, r * 2), n) for n, (t, r) in truth.items()]
+
+    def search(corner: float) -> Hunt:
+        goals = (Goal(measure="time", better="lower", reference=corner), GOALS[1])
+        return Hunt(cells, goals, (), 15)
+
+    found = search(100.0).go(lambda name, rung: {"time": truth[name][0], "rate": truth[name][1]})
+    assert set(found.first) >= {"a", "b", "c", "d"} and found.counts["c"] == 1
+    assert sorted(found.finalists) == ["a", "b", "d"], "e is no part of the front, c next to none"
+    assert {name for name, rung in found.order if rung} == {"a", "d"}, "a third of five, the largest alone first"
+    outside = search(5.0).go(lambda name, rung: {"time": truth[name][0], "rate": truth[name][1]})
+    assert sorted(outside.finalists) == ["a", "b", "c", "d"], "beyond the corner nothing has a volume to go by"
+
+
 def test_what_candidates_are_called_changes_nothing() -> None:
     """Of a search that others get without its prompt every cell has another id: it must be the same search there."""
     surface = Surface(3)
