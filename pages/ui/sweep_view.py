@@ -119,7 +119,7 @@ def draw_table(found: Report, key: str) -> None:
         height=table_height(len(shown), 520),
         alt="Cells of the sweep with what was measured, or why not",
     )
-    with st.container(horizontal=True):
+    with st.container(horizontal=True, vertical_alignment="center"):
         download(Form("CSV", f"{found.plan.name}.csv", lambda: as_csv(rows)), f"{key}-csv")
         download(Form("JSON", f"{found.plan.name}.json", lambda: to_json(found)), f"{key}-json")
         study_menu(found.plan.name, f"{key}-share", lambda fmt: export_study(found.plan.name, fmt, store()))
