@@ -46,7 +46,7 @@ from hardware.errors import ExplorerError
 @click.option("--price", multiple=True, help="DEVICE=DOLLARS@DATE[:SOURCE], in place of a kept one.")
 @click.option("--dollars", type=float, help="The price of the changed device.")
 @click.option(
-    "--metric", type=click.Choice(list(changes.BETTER)), help="Under cost; without it decode speed, of an encoder ttft_s."
+    "--metric", type=click.Choice(list(changes.BETTER)), help="Under cost; without it, that of decode if the model has one."
 )
 @json_flag
 def what_if(as_json: bool, model: str | None, config: Path | None, device: str, **given: Any) -> None:
