@@ -45,9 +45,7 @@ from hardware.errors import ExplorerError
 @click.option("--against", multiple=True, help="Devices of the catalogue that it is to be compared with under cost.")
 @click.option("--price", multiple=True, help="DEVICE=DOLLARS@DATE[:SOURCE], in place of a kept one.")
 @click.option("--dollars", type=float, help="The price of the changed device.")
-@click.option(
-    "--metric", type=click.Choice(list(changes.BETTER)), help="Under cost; without it, that of decode if the model has one."
-)
+@click.option("--metric", type=click.Choice(list(changes.BETTER)), help="Under cost; without it decode, if it has one.")
 @json_flag
 def what_if(as_json: bool, model: str | None, config: Path | None, device: str, **given: Any) -> None:
     """What a change of a device would buy a model: what binds, elasticities, knees, memory, cost (estimated)."""
