@@ -73,7 +73,8 @@ def what_if(as_json: bool, model: str | None, config: Path | None, device: str, 
         "mem_bytes": now.device.mem_bytes,
     }
     if given["against"] or given["price"] or given["dollars"] is not None:
-        metric = given["metric"] or ("decode_tok_per_s" if spec.causal else "ttft_s")
+        usual: changes.Metric = "decode_tok_per_s" if spec.causal else "ttft_s"
+        metric: changes.Metric = given["metric"] or usual
         found, left_out = changes.under_cost(spec, case, _priced(now, given), metric)
         answer |= {"metric": metric, "front": found, "left_out": left_out}
     if as_json:

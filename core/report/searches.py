@@ -25,7 +25,10 @@ def report(found: SearchReport, texts: bool = True) -> bytes:
     open_ = [] if found.complete or not found.answer.cell else ["The final rounds are not over."]
     sections = [Section(title="Why", words="\n".join([*rest, *open_, audit_words(found)]))]
     if (chart := goal_chart(found)) is not None:
-        words = "Measured and predicted cells; squares are finalists measured anew. Only their figures are results."
+        words = (
+            "Measured and predicted cells; squares are finalists and the baseline, measured anew. Only their figures "
+            "are results."
+        )
         sections.append(Section(title="The goals", words=words, chart=chart))
     if found.plan.constraints:
         limits = tuple(

@@ -7,6 +7,9 @@ Their volumes are compared twice. By the sweep's figures, one run of each cell: 
 measured, over the volume of all. The best of 144 noisy figures is too good (search.md, the winner's curse), so what a
 user would have of either is measured after both: the front of the sweep and the search's finalists, once in each round
 in a fresh process and a new order, and the ratio of their volumes in each round.
+
+Every cell's figures, seconds and predicted ranges are left in bench-results/searching-cells.json, from which other
+plans can be tried without measuring anew.
 """
 
 from __future__ import annotations
@@ -67,7 +70,8 @@ def run(axes: Sequence[str] = GRID, measurements: int = MEASUREMENTS, minutes: f
         goals = [word for goal in GOALS for word in ("--goal", goal)]
         often = ["--measurements", str(measurements), "--final-rounds", str(FINAL_ROUNDS)]
         found = from_json(core(part, "search", *asked, *goals, *often, "--json"), SearchReport)
-        spent_s = _spent_s(whole)
+        spent_s = _ledger(whole)["spent_s"]
+        _keep(swept["rows"], _ledger(whole)["took_s"], found)
         worth = {row["id"]: point for row in swept["rows"] if (point := _worth(row["values"]))}
         best = [n for n, on in zip(worth, front(list(worth.values()), BETTER), strict=True) if on]
         finalists = [row.id for row in found.rows if row.stage == "finalist"]
@@ -158,6 +162,26 @@ def _rank(known: dict[str, Point], name: str) -> int | None:
     return 1 + sum(point[0] > known[name][0] for point in known.values())
 
 
-def _spent_s(home: Path) -> float:
+def _ledger(home: Path) -> dict[str, Any]:
     (file,) = (home / "data" / "studies").glob("*/study.json")
-    return float(json.loads(file.read_bytes())["spent_s"])
+    found: dict[str, Any] = json.loads(file.read_bytes())
+    return found
+
+
+def _keep(swept: Sequence[dict[str, Any]], took_s: Mapping[str, float], found: SearchReport) -> None:
+    """What a replay needs of each cell; in the sweep's order, so that a load is in the seconds of its first cell."""
+    told = {row.id: row for row in found.rows}
+    rows = [
+        {
+            "label": row["label"],
+            "at": row["at"],
+            "figures": dict(zip(GOALS, point, strict=True)),
+            "seconds": took_s.get(f"{row['id']}/0"),
+            "predicted": msgspec.to_builtins(told[row["id"]].predicted),
+        }
+        for row in swept
+        if (point := _worth(row["values"])) is not None
+    ]
+    folder = Path("bench-results")
+    folder.mkdir(exist_ok=True)
+    (folder / "searching-cells.json").write_text(json.dumps(rows, indent=1))
