@@ -10,7 +10,7 @@ import json
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,12 +36,19 @@ class Weights:
     explicit: what transformers must be asked for, "" where it takes the same.
 
     note: one sentence where there is a choice or more weights lie beside; else "".
+
+    places: tensor -> name of the file that an index gives it, if one does.
     """
 
     files: tuple[Path, ...] = ()
     heads: tuple[Path, ...] = ()
     explicit: str = ""
     note: str = ""
+    places: Mapping[str, str] = field(default_factory=dict)
+
+    def has(self, file: Path, name: str) -> bool:
+        """Whether a tensor in a file is the model's: some files hold what the index gives to others."""
+        return self.places.get(name, file.name) == file.name
 
 
 def of(folder: Path) -> Weights:
@@ -79,6 +86,7 @@ def of(folder: Path) -> Weights:
         heads=tuple(folder / n for n in heads),
         explicit="" if by_itself else named,
         note=" ".join(notes),
+        places=_index(folder, named) if named.endswith(".json") else {},
     )
 
 
@@ -168,15 +176,20 @@ def _variant(names: set[str]) -> str:
 
 def _in_index(folder: Path, name: str) -> tuple[str, ...]:
     """The files that an index names, each once."""
+    return tuple(sorted(set(_index(folder, name).values())))
+
+
+def _index(folder: Path, name: str) -> dict[str, str]:
+    """Tensor -> file, as an index has them."""
     if is_pointer(folder / name):
         raise pointer(folder / name)
     try:
-        files = set(json.loads((folder / name).read_text(encoding="utf-8"))["weight_map"].values())
-        if not files or not all(isinstance(f, str) and _is_name(f) for f in files):
+        found: dict[str, str] = json.loads((folder / name).read_text(encoding="utf-8"))["weight_map"]
+        if not found or not all(isinstance(f, str) and _is_name(f) for f in set(found.values())):
             raise ValueError("an index names files beside it")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ExplorerError(f"{name} in {folder.name} is damaged.", "Download it again.") from error
-    return tuple(sorted(files))
+    return found
 
 
 def _is_name(text: str) -> bool:

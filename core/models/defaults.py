@@ -18,7 +18,7 @@ from core import engine
 from core.models import library
 from hardware.errors import ExplorerError
 
-NESTS = ("text_config", "llm_config", "language_config", "language_model_config")
+NESTS = ("text_config", "llm_config", "llm_cfg", "language_config", "language_model_config")
 _OUTER = ("thinker_config",)  # holds one of the above
 _NOT_SENT = ("quantization_config", "compression_config", "quantization", "auto_map")
 _SIZES = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",

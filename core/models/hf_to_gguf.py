@@ -295,13 +295,15 @@ def _different(what: str) -> ExplorerError:
 def _stored(folder: Path) -> dict[str, _Stored]:
     """The folder's tensors by name. Raises ExplorerError when a file is cut off."""
     found: dict[str, _Stored] = {}
-    for file in weight_files.of(folder).files:
+    weights = weight_files.of(folder)
+    for file in weights.files:
         header = safetensors_file.header(file)
         with file.open("rb") as f:
             start = 8 + int.from_bytes(f.read(8), "little")
         for name, entry in header.items():
             begin, end = entry["data_offsets"]
-            found[name] = _Stored(file, entry["dtype"], tuple(entry["shape"]), start + begin, end - begin)
+            if weights.has(file, name):
+                found[name] = _Stored(file, entry["dtype"], tuple(entry["shape"]), start + begin, end - begin)
     if not found:
         raise ExplorerError(f"{folder.name} holds no safetensors.", "Choose a folder with the model's weights.")
     return found

@@ -18,11 +18,13 @@ _CHATGLM = {  # the second and later ones; the first has other keys
     "seq_length": "max_position_embeddings",
     "add_qkv_bias": "attention_bias",
 }
+_LLAVA = {"llama": "llama", "mistral": "mistral", "qwen": "qwen2", "qwen2": "qwen2"}  # the code of its makers
 _MOST_BLOCKS = 10_000
 # model_type -> that of transformers, and key -> the library's key
 _OTHERS: dict[str, tuple[str, Mapping[str, str]]] = {
     "kimi_k2": ("deepseek_v3", {}),
     "chatglm": ("glm", _CHATGLM),
+    **{f"llava_{kind}": (theirs, {}) for kind, theirs in _LLAVA.items()},
 }
 
 
@@ -52,6 +54,8 @@ def in_usual_names(config: Mapping[str, Any]) -> Mapping[str, Any]:
     """The configuration as transformers would have it."""
     if config.get("model_type") == "exaone4":
         return _with_pattern(config)
+    if config.get("model_type") == "llava" and "hidden_size" in config:  # as its makers had it
+        return {**config, "model_type": "llama"}
     name, keys = _OTHERS.get(str(config.get("model_type")), ("", {}))
     if not name or any(key not in config for key in keys):
         return config

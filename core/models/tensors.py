@@ -207,8 +207,8 @@ def main_dtype(parts: Iterable[tuple[str | None, int]]) -> str:
 
 def safetensors_headers(folder: Path, architecture: str) -> list[Tensor]:
     """All tensors of a folder's safetensors files, from the headers alone."""
-    files = weight_files.of(folder).files
-    if not files:
+    weights = weight_files.of(folder)
+    if not weights.files:
         if any(next(folder.glob(pattern), None) for pattern in _PICKLES):
             raise ExplorerError(
                 f"{folder.name} holds a pickle checkpoint, which can run code when it is opened.",
@@ -218,9 +218,10 @@ def safetensors_headers(folder: Path, architecture: str) -> list[Tensor]:
             f"{folder.name} holds a config.json but no weights.", "Add the .safetensors files, or use it as a preset."
         )
     found: dict[str, dict[str, Any]] = {}
-    for file in files:
+    for file in weights.files:
         for name, entry in safetensors_file.header(file).items():
-            found.setdefault(name, entry)  # each weight counts once, whatever the shards repeat
+            if weights.has(file, name):
+                found.setdefault(name, entry)  # each weight counts once, whatever the shards repeat
     words = {name.partition(".quant_state.")[0] for name in found if ".quant_state." in name}  # of any number format
     tables = [n for n in found if n.endswith(".weight") and canonical_hf(n, architecture) == "embed"]
     for name in tables[1:]:  # T5's table has up to three names

@@ -146,7 +146,8 @@ class Stored:
 
     def __init__(self, folder: Path, label: str, quantization: Mapping[str, Any], method: str) -> None:
         self._label, self._quantization, self._method = label, quantization, method
-        self._files = {name: file for file in weight_files.of(folder).files for name in _names(file)}
+        weights = weight_files.of(folder)
+        self._files = {name: file for file in weights.files for name in _names(file) if weights.has(file, name)}
         self.n_bytes = sum(file.stat().st_size for file in set(self._files.values()))
         self._opened: tuple[Path, Any] | None = None
 

@@ -518,6 +518,20 @@ def zipped_gguf(folder: Path) -> Path:
     return file
 
 
+def stray_tensor(folder: Path) -> Path:
+    """In a shard that was used again, under the name of one that the index puts elsewhere."""
+    from safetensors.torch import load_file, save_file
+
+    shards_without_an_index(folder)
+    files = sorted(folder.glob("*.safetensors"))
+    parts = [load_file(file) for file in files]
+    places = {name: file.name for file, part in zip(files, parts, strict=True) for name in part}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": places}))
+    name = next(name for name in parts[0] if name.endswith("up_proj.weight"))
+    save_file(parts[1] | {name: parts[0][name] * 2}, files[1], metadata={"format": "pt"})
+    return folder
+
+
 def one_folder_down(folder: Path) -> Path:
     outer = folder.with_name("outer")
     outer.mkdir()
@@ -700,6 +714,7 @@ def of_another(name: str) -> Callable[[Path], Path]:
 
 NOT_ONNX = "and only a model.onnx beside config.json is read"
 REFUSED: dict[Callable[[Path], Path], str] = {
+    stray_tensor: r"up_proj\.weight lies in several files of own, .* from model-00002-of-00002\.safetensors instead of",
     zipped: r"own\.zip is no model file but a ZIP archive\. Unpack it",
     tarred: r"own\.tar is no model file but a tar archive\. Unpack it",
     zipped_gguf: r"m\.gguf is not a GGUF file but a gzip archive\. Unpack it",

@@ -683,7 +683,14 @@ def test_defaults_that_nobody_has_are_one_sentence(monkeypatch):
     assert len(caught.value.message) < 400 and "text_config" in caught.value.hint
 
 
-@pytest.mark.parametrize("key", ["text_config", "llm_config", "language_config", "thinker_config"])
+@pytest.mark.parametrize("kind", ["llava", "llava_llama"])
+def test_a_multimodal_model_of_older_code_is_the_language_model_that_it_says(kind):
+    """LLaVA-1.5-13B as its makers have it: flat, with its own sizes, where the library would take those of the 7B."""
+    flat = {**LLAMA, "model_type": kind, "mm_vision_tower": "openai/clip-vit-large-patch14-336"}
+    assert from_config(flat).layers == from_config(LLAMA).layers
+
+
+@pytest.mark.parametrize("key", ["text_config", "llm_config", "llm_cfg", "language_config", "thinker_config"])
 def test_the_language_model_under_any_of_its_names(key):
     inner = {"text_config": LLAMA} if key == "thinker_config" else LLAMA
     assert from_config({"model_type": "whole", key: inner}).layers == from_config(LLAMA).layers

@@ -208,6 +208,18 @@ def test_a_tensor_that_two_shards_repeat_counts_once(folder: Path) -> None:
     assert from_hf_folder(folder).weight_bytes == 4 * N
 
 
+@pytest.mark.parametrize("whose", [0, 2])
+def test_a_tensor_is_where_the_index_puts_it(whose: int, folder: Path) -> None:
+    """vLLM's pull request 54230: a shard that was used again holds others' tensors, in another number format."""
+    files = shards(folder)
+    stray = next(name for name in list(SHAPES)[1::3] if len(SHAPES[name]) == 2)
+    own = {name: SHAPES[name] for name in list(SHAPES)[whose::3]}
+    safetensors(files[whose], own | {stray: SHAPES[stray]} | {"model.layers.9.mlp.up_proj.weight": (4, 4)}, "F16")
+    spec = from_hf_folder(folder)
+    right = {name: 2 if name in own else 4 for name in SHAPES}
+    assert (spec.n_params, spec.weight_bytes) == (N, sum(right[n] * prod(shape) for n, shape in SHAPES.items()))
+
+
 def dangling(folder: Path) -> Path:
     shards(folder)[1].unlink()
     (folder / "model-00002-of-00003.safetensors").symlink_to(folder / "gone")

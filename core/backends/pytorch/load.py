@@ -76,6 +76,7 @@ def load_model(
     with explained(f"PyTorch cannot open {folder.name}", DAMAGED), _loading_progress(progress):
         if stored.files:
             progress("Loading weights")
+            _check_places(folder, stored)
             own = transformers.AutoConfig.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
             if not spec.causal and type(own) not in auto._model_mapping:
                 raise ExplorerError(
@@ -107,6 +108,23 @@ def load_model(
         n = "1 block" if more == 1 else f"{more} blocks"
         said.append(f"The files hold {n} more than config.json counts, which {'does' if more == 1 else 'do'} not run.")
     return model, tuple(said) + (quant.warnings() if quantization and quantization["activations"] == "int8" else ())
+
+
+def _check_places(folder: Path, stored: weight_files.Weights) -> None:
+    """Raises ExplorerError where the library takes a tensor, which several files hold, from another than the index."""
+    from safetensors import safe_open
+
+    taken: dict[str, Path] = {}
+    for file in stored.files if stored.places else ():
+        with safe_open(file, "pt") as opened:
+            taken |= dict.fromkeys(opened.keys(), file)
+    for name, file in taken.items():
+        if not stored.has(file, name):
+            raise ExplorerError(
+                f"{name} lies in several files of {folder.name}, and transformers reads it from {file.name} instead of "
+                f"{stored.places[name]}, which the index names.",
+                f"Take it out of {file.name}, or save the model again.",
+            )
 
 
 def _check_loadable(folder: Path, spec: ModelSpec, has_weights: bool) -> None:
