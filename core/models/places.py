@@ -158,7 +158,7 @@ def _walk(folder: Path, root: Path, depth: int, budget: list[int], troubles: lis
     for file in formats.ggufs(folder):
         yield from _try(file, label_of(file), "local", troubles)
     if depth:
-        parts = _parts(folder)
+        parts = _parts(folder) if "modules.json" in names else {}
         for child in children:
             part = parts.get(child.name, True)
             if part and not child.name.startswith(".") and child.is_dir() and not _leads_back(child, root):
