@@ -1,5 +1,5 @@
-"""python -m tests.bench [loops] [step] [app] [client] [waiting] [watching] [serving] [searching] [trials] [published]
-[guessing] [predict] [scale] [aiperf].
+"""python -m tests.bench [loops] [step] [closeness] [app] [client] [waiting] [watching] [serving] [searching] [trials]
+[published] [guessing] [predict] [scale] [aiperf].
 
 watching can be shortened: --backend llama_cpp --tokens 64 --way watched --pairs 2 (each but the last may be repeated);
 serving takes --model cllm --backend pytorch --draft SMALLER --seconds 60; aiperf takes --aiperf PROGRAM.
@@ -28,6 +28,7 @@ from tests.bench import (
     aiperf,
     app,
     client,
+    closeness,
     guessing,
     loops,
     predict,
@@ -45,6 +46,7 @@ from tests.bench.recording import record
 PARTS: dict[str, Callable[..., Any]] = {
     "loops": loops.run,
     "step": step.run,
+    "closeness": closeness.run,
     "app": app.run,
     "client": client.run,
     "waiting": waiting.run,

@@ -95,15 +95,21 @@ def measure() -> list[dict[str, Any]]:
     return rows
 
 
-@contextmanager
-def llama_cpp(kind: str, folder: Path) -> Iterator[Any]:
-    """A function that has llama.cpp run a forward of n tokens over the embedded model in this format: seconds."""
+def quantized(kind: str, folder: Path) -> str:
+    """The embedded model as a GGUF in this format, in the folder where it is not in it already."""
     path = catalogue.find("smollm2-135m").files["gguf"]
     if kind != specs.read(path, "gguf").dtype:
         target = folder / "model.gguf"
         command = [sys.executable, "-m", "core.transforms._llama_quantize", path, str(target), kind.upper()]
         subprocess.run([*command, "recipe", "2"], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
         path = str(target)
+    return path
+
+
+@contextmanager
+def llama_cpp(kind: str, folder: Path) -> Iterator[Any]:
+    """A function that has llama.cpp run a forward of n tokens over the embedded model in this format: seconds."""
+    path = quantized(kind, folder)
     command = [sys.executable, "-m", "tests.bench.step", "serve", path]
     child = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert child.stdin is not None and child.stdout is not None
