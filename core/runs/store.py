@@ -83,6 +83,8 @@ class Run(EventFolder[Event]):
             except msgspec.ValidationError:
                 return old_form.request(data)
         except (OSError, msgspec.DecodeError, RecursionError) as error:
+            if not self.is_there:
+                raise _unknown(self.id) from error
             raise _damaged(self.id, "it is incomplete, its request cannot be read") from error
 
     @property

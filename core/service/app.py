@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import cache
 from typing import Any
 
 from fastapi import FastAPI
@@ -72,13 +73,17 @@ def build(store: Store, manner: Manner, offer: Offer = Offer()) -> FastAPI:  # n
     app.include_router(run_routes.routes(runner))
     app.include_router(openai_routes.routes(requests(offer), desk))
 
+    @cache
+    def told() -> dict[str, Any]:
+        return document(app)
+
     @app.get("/openapi.json", include_in_schema=False)
     def described() -> Response:
-        return JSONResponse(document(app))
+        return JSONResponse(told())
 
     @app.get("/docs", include_in_schema=False)
     def shown() -> Response:
-        return HTMLResponse(page(document(app)))
+        return HTMLResponse(page(told()))
 
     @app.get("/health", summary="Whether it answers", response_model=None)
     async def health() -> Response:

@@ -170,9 +170,12 @@ def test_a_run_whose_folder_is_taken_away_stops_and_blocks_no_other(
 ) -> None:
     run_id = runner.start(replaced(slow(fake_request), warmup=0))
     wait_for_step(runner, run_id, "decode")
-    path = runner.store.open(run_id).path
+    run = runner.store.open(run_id)
+    path = run.path
     path.rename(tmp_path / "away")
     assert runner.active() is None
+    with pytest.raises(ExplorerError, match="There is no run"):
+        _ = run.request
     runner.free(lambda: None)
     assert runner.wait(runner.start(fake_request)).status() == "done"
     (tmp_path / "away").rename(path)

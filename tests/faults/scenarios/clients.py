@@ -1,13 +1,16 @@
-"""Clients of the service that hold on: they ask nothing."""
+"""Clients that hold on: they ask nothing, or never read."""
 
 from __future__ import annotations
 
 import contextlib
+import http.client
 import socket
 from urllib.parse import urlsplit
 
+import psutil
+
 from tests.faults.scenario import staged
-from tests.faults.stage import LIMIT_S, Stage, check
+from tests.faults.stage import LIMIT_S, Stage, check, marked
 from tests.faults.subjects import closed, service, stream
 
 
@@ -25,6 +28,50 @@ def silent_clients(stage: Stage) -> None:
     stage.left()
 
 
+def n_connections(process: psutil.Process) -> int:
+    """That others have with it."""
+    return sum(c.status == psutil.CONN_ESTABLISHED for c in process.net_connections("tcp"))
+
+
+def deaf_clients(stage: Stage) -> None:
+    """Each asks for more than lies in the system's buffers, and reads nothing: it is dropped, its file is free."""
+    serving, url = service(stage)
+    at = urlsplit(url)
+    process = psutil.Process(serving.pid)
+    asked = f"GET /openapi.json HTTP/1.1\r\nHost: {at.netloc}\r\n\r\n".encode() * 2000
+    with contextlib.ExitStack() as held:
+        for _ in range(20):
+            one = held.enter_context(socket.create_connection((str(at.hostname), int(at.port or 0)), timeout=LIMIT_S))
+            one.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                one.send(asked)
+        stage.until(lambda: n_connections(process) >= 20, "their connections")
+        with stream(url, tokens=40) as answer:
+            check(b"[DONE]" in answer.read(), "nobody else is answered")
+        stage.until(lambda: not n_connections(process), "their end", 200.0)
+    closed(stage, serving)
+    stage.left()
+
+
+def silent_tabs(stage: Stage) -> None:
+    """Of the app's own server, beside a page that is asked for."""
+    from tests.faults.visitor import served
+
+    with marked(stage), served(stage.home) as server:
+        assert server.process is not None
+        process, at = psutil.Process(server.process.pid), urlsplit(server.address(""))
+        with contextlib.ExitStack() as held:
+            for _ in range(50):
+                held.enter_context(socket.create_connection((str(at.hostname), int(at.port or 0)), timeout=LIMIT_S))
+            stage.until(lambda: n_connections(process) >= 50, "their connections")
+            asked = http.client.HTTPConnection(at.netloc, timeout=LIMIT_S)
+            asked.request("GET", "/_stcore/health")
+            check(asked.getresponse().read() == b"ok", "the app does not answer")
+            asked.close()
+            stage.until(lambda: not n_connections(process), "their end", 60.0)
+    stage.left()
+
+
 ROWS = staged(
     "stopped",
     (
@@ -33,4 +80,11 @@ ROWS = staged(
         "each closed, the whole answer",
         "the service",
     ),
+    (
+        deaf_clients,
+        "twenty clients of `serve` that ask two thousand times and read nothing",
+        "each dropped, the whole answer of others",
+        "the service",
+    ),
+    (silent_tabs, "fifty connections to the app that never ask", "each closed", "the app"),
 )

@@ -134,6 +134,20 @@ def onnx_stopped(stage: Stage) -> None:
     stage.left(stage.newest().id)
 
 
+def onnx_killed(stage: Stage) -> None:
+    """kill -9 of the worker while ONNX Runtime writes a profile of its layers."""
+    asked = ("run", "--model", small(stage), "--backend", "onnxruntime", "--prompt-tokens", "16", "--threads", "1")
+    stage.ends(stage.core(*asked, "--max-new-tokens", "4"))
+    old = set(stage.store.ids())
+    going = stage.core(*asked, "--max-new-tokens", str(ANSWERED), "--retries", "0")
+    come_to(stage, "while its layers are profiled", old)
+    stage.kill(stage.worker())
+    stage.ends(going, 1)
+    check(not temporary(stage), f"{temporary(stage)}")
+    stage.ends(stage.core(*asked, "--max-new-tokens", "4"))
+    stage.left(stage.newest().id)
+
+
 CUT = (
     *("architectures", "cut", "--engine", "onnxruntime", "--speedup", "1", "--deepest", "2", "--step", "64"),
     *("--scored", "4", "--finished", "2", "--checks", "0", "--score-tokens", "64", "--texts", "2", "--rounds", "2"),
@@ -187,6 +201,12 @@ ROWS = staged(
         "Ctrl-C or the app's Stop in each phase of `architectures cut`",
         "exit status 130; it goes on",
         "no process; each run once",
+    ),
+    (
+        onnx_killed,
+        "kill -9 of a worker while ONNX Runtime profiles its layers",
+        "why, in a sentence",
+        "no profile; the next run",
     ),
     needs=backends("onnxruntime", "pytorch"),
 )
