@@ -40,9 +40,6 @@ class Patient(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        if self.transport.get_protocol() is not self:  # it is a WebSocket now
-            self._end()
-            return
         if self.conn.their_state not in ASKING:
             self._rest()
             return
@@ -51,14 +48,10 @@ class Patient(H11Protocol):
         self._end_s += len(data) / self.bytes_per_s
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._end()
-        super().connection_lost(exc)
-
-    def _end(self) -> None:
         self._rest()
         if self._taking is not None:
             self._taking.cancel()
-            self._taking = None
+        super().connection_lost(exc)
 
     def _wait(self) -> None:
         self._end_s = self.loop.time() + self.most_s

@@ -11,7 +11,6 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import streamlit as st
-import uvicorn.config
 from streamlit.runtime import get_instance
 from streamlit.runtime.pages_manager import PagesManager
 
@@ -21,7 +20,6 @@ from pages.ui import rest
 from pages.ui.state import end_runners
 
 _TIDY_S = 30.0  # between two looks at what was freed
-uvicorn.config.HTTP_PROTOCOLS["auto"] = "core.service.patience:Patient"  # of the server that Streamlit starts then
 _SWITCH_S = 1e-3  # between threads that want Python: answers to the browser do not wait for a page that is being drawn
 _OPEN_AFTER_S = 0.3  # the socket listens already, and this lets the server answer
 

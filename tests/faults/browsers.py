@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
+from contextlib import AbstractContextManager
 from typing import Any
+from unittest import mock
 
 import psutil
 
 from core.runs.store import Run
 from core.types import Loaded, Pass, Step
 from tests.faults.scenario import staged
-from tests.faults.stage import Stage, WrongError, check, marked
+from tests.faults.stage import MARK, Stage, WrongError, check
 
 B = "browsers"
 SLOW_S = 0.05
+
+
+def marked(stage: Stage) -> AbstractContextManager[Any]:
+    """What this process starts meanwhile belongs to the stage."""
+    return mock.patch.dict(os.environ, {MARK: stage.environment[MARK]})
 
 
 def unavailable() -> str | None:

@@ -14,10 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
-from unittest import mock
 
 import psutil
 
@@ -187,11 +184,6 @@ class Stage:
             raise WrongError(f"a finished run is lost: {status}")
         if going := [run_id for run_id, said in status.items() if said in ("queued", "running")]:
             raise WrongError(f"for ever going: {going}")
-
-
-def marked(stage: Stage) -> AbstractContextManager[Any]:
-    """What this process starts meanwhile belongs to the stage."""
-    return mock.patch.dict(os.environ, {MARK: stage.environment[MARK]})
 
 
 def check(holds: object, words: str) -> None:

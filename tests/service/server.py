@@ -10,7 +10,6 @@ from types import TracebackType
 
 import uvicorn
 from fastapi import FastAPI
-from uvicorn.config import WSProtocolType
 
 from core.cli.serving import listening
 from core.service.patience import Patient
@@ -19,18 +18,15 @@ LONG_S = 60.0
 
 
 class Server:
-    """with Server(app) as s: ... s.port, s.url. root: the data folder that it serves. http: what holds a connection.
-    ws: what holds a WebSocket."""
+    """with Server(app) as s: ... s.port, s.url. root: the data folder that it serves. http: what holds a connection."""
 
-    def __init__(
-        self, app: FastAPI, root: Path | None = None, http: type[Patient] = Patient, ws: WSProtocolType = "none"
-    ) -> None:
+    def __init__(self, app: FastAPI, root: Path | None = None, http: type[Patient] = Patient) -> None:
         self.root = root
         self._socket = listening("127.0.0.1", 0)
         self.port: int = self._socket.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         config = uvicorn.Config(
-            app, http=http, log_level="warning", access_log=False, timeout_graceful_shutdown=1, ws=ws
+            app, http=http, log_level="warning", access_log=False, timeout_graceful_shutdown=1, ws="none"
         )
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self._socket]}, daemon=True)

@@ -11,10 +11,8 @@ import time
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
-import uvicorn
-from fastapi import FastAPI, WebSocket
+from fastapi import FastAPI
 from starlette.responses import Response, StreamingResponse
-from websockets.sync.client import connect
 
 from core.runs.store import Store
 from core.service.app import Manner, build
@@ -155,31 +153,6 @@ def test_a_client_that_reads_now_and_then_gets_all_of_it() -> None:
             n_bytes += len(piece)
             time.sleep(0.05)
         assert n_bytes > 500 << 16 and over
-
-
-def test_a_websocket_that_says_nothing_stays() -> None:
-    app = FastAPI()
-
-    @app.websocket("/echo")
-    async def echo(found: WebSocket) -> None:
-        await found.accept()
-        await found.send_text(await found.receive_text())
-
-    with (
-        Server(app, http=Hasty, ws="websockets-sansio") as server,
-        connect(f"ws://127.0.0.1:{server.port}/echo") as asked,
-    ):
-        time.sleep(3 * Hasty.most_s)
-        asked.send("Hi")
-        assert asked.recv(timeout=LONG_S) == "Hi"
-
-
-def test_the_apps_own_server_is_as_patient() -> None:
-    import pages.ui.server  # noqa: F401 - as `streamlit run` does before it makes its server
-
-    config = uvicorn.Config(FastAPI())
-    config.load()
-    assert config.http_protocol_class is Patient
 
 
 def test_answers_may_take_as_long_as_they_like(store: Store) -> None:

@@ -1,16 +1,15 @@
-"""Clients that hold on: they ask nothing, or never read."""
+"""Clients of the service that hold on: they ask nothing, or never read."""
 
 from __future__ import annotations
 
 import contextlib
-import http.client
 import socket
 from urllib.parse import urlsplit
 
 import psutil
 
 from tests.faults.scenario import staged
-from tests.faults.stage import LIMIT_S, Stage, check, marked
+from tests.faults.stage import LIMIT_S, Stage, check
 from tests.faults.subjects import closed, service, stream
 
 
@@ -53,25 +52,6 @@ def deaf_clients(stage: Stage) -> None:
     stage.left()
 
 
-def silent_tabs(stage: Stage) -> None:
-    """Of the app's own server, beside a page that is asked for."""
-    from tests.faults.visitor import served
-
-    with marked(stage), served(stage.home) as server:
-        assert server.process is not None
-        process, at = psutil.Process(server.process.pid), urlsplit(server.address(""))
-        with contextlib.ExitStack() as held:
-            for _ in range(50):
-                held.enter_context(socket.create_connection((str(at.hostname), int(at.port or 0)), timeout=LIMIT_S))
-            stage.until(lambda: n_connections(process) >= 50, "their connections")
-            asked = http.client.HTTPConnection(at.netloc, timeout=LIMIT_S)
-            asked.request("GET", "/_stcore/health")
-            check(asked.getresponse().read() == b"ok", "the app does not answer")
-            asked.close()
-            stage.until(lambda: not n_connections(process), "their end", 60.0)
-    stage.left()
-
-
 ROWS = staged(
     "stopped",
     (
@@ -86,5 +66,4 @@ ROWS = staged(
         "each dropped, the whole answer of others",
         "the service",
     ),
-    (silent_tabs, "fifty connections to the app that never ask", "each closed", "the app"),
 )
