@@ -25,6 +25,7 @@ from tests.bench.alone import ROOT, alone
 from tests.bench.loops import open_embedded
 
 PAIRS, PAST, SIZES = 20, 128, (1, 2, 4, 8, 16, 32, 64)
+BESIDE = 80  # pairs with another process, which scatter more
 WINDOW = 16  # tokens of a decoder that guesses
 GROUPED = ("q8_0", "q4_1")
 REST_S = 0.02  # threads of the other side spin for a while before they sleep
@@ -55,10 +56,12 @@ def begun(session: Session) -> Session:
     return session
 
 
-def in_turn(forward: Callable[[int], float], rest_s: float = 0.0) -> tuple[list[float], list[float]]:
+def in_turn(
+    forward: Callable[[int], float], rest_s: float = 0.0, pairs: int = PAIRS
+) -> tuple[list[float], list[float]]:
     """Seconds of forward(0) and of forward(1), in interleaved pairs; two pairs before them do not count."""
     seconds: tuple[list[float], list[float]] = ([], [])
-    for i in range(-2, PAIRS):
+    for i in range(-2, pairs):
         for which in (0, 1) if i % 2 else (1, 0):
             time.sleep(rest_s)
             took = forward(which)
@@ -144,7 +147,7 @@ def beside_llama_cpp(kind: str) -> list[dict[str, Any]]:
     session = begun(open_embedded("pytorch", kind, {})[0])
     with tempfile.TemporaryDirectory() as folder, llama_cpp(kind, Path(folder)) as theirs:
         for n in SIZES:
-            seconds = in_turn(lambda which, n=n: forward_s(session, n) if which else theirs(n), REST_S)
+            seconds = in_turn(lambda which, n=n: forward_s(session, n) if which else theirs(n), REST_S, BESIDE)
             ratio = paired_ratio(*seconds)
             other, fused = (1000 * float(np.median(s)) for s in seconds)
             window = over_one(session, n, REST_S)
