@@ -30,7 +30,8 @@ from numpy.typing import NDArray
 from core.stats.pareto import Direction, front, hypervolume
 from core.types import Record
 
-BATCH = 4  # measurements between two fits
+BATCH = 2  # measurements between two fits
+HOPE = 0.25  # of the way from what is likely to the optimistic end, in the logarithm
 CALIBRATION = 1 / 3  # of all measurements at most, for one of each kind
 NOISE = 0.1  # of one measurement, as a share
 ALIKE = (
@@ -561,6 +562,8 @@ def _at_best(told: Range, better: Direction) -> float:
 
 
 def _hoped(told: Range, better: Direction) -> float:
-    """Halfway from what is likely to the optimistic end, in the logarithm where that has one."""
+    """A part of the way from what is likely to the optimistic end."""
     end = _at_best(told, better)
-    return math.sqrt(told.likely * end) if told.likely > 0 and end > 0 else (told.likely + end) / 2
+    if told.likely > 0 and end > 0:
+        return told.likely * (end / told.likely) ** HOPE
+    return told.likely + HOPE * (end - told.likely)

@@ -50,7 +50,7 @@ GRID = (
 GOALS: dict[str, Direction] = {"tok_per_s": "higher", "peak_memory_bytes": "lower"}
 BETTER = list(GOALS.values())
 WORKLOAD = ("--prompt", "Write a short story about the sea.", "--new-tokens", "48")
-MEASUREMENTS, FINAL_ROUNDS = 16, 3
+MEASUREMENTS, FINAL_ROUNDS = 20, 3
 ROUNDS = 6  # of both fronts, after both
 Point = tuple[float, ...]
 
