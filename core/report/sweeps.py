@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from core import plugins
 from core.charts.sweep import Tile, drift, heat, multiples
 from core.report.figures import NONE, with_interval
 from core.report.page import Section, Table, html
-from core.studies.grid import PLUGINS, value_words
+from core.studies.grid import axis_words, value_words
 from core.studies.measures import MEASURES
 from core.studies.plan import Axis
 from core.studies.sweep import CellRow, Progress, Report, drift_words, spots
@@ -34,16 +33,6 @@ def progress_words(told: Progress) -> str:
     """`12 done, 1 failed, 8 cannot run, 3 left; 14 of 30 minutes used.`"""
     used = f"{told.spent_s / 60:.3g} of {told.minutes:g} minutes used"
     return f"{told.done} done, {told.failed} failed, {told.refused} cannot run, {told.left} left; {used}."
-
-
-def axis_words(axis: str) -> str:
-    """`Prompt tokens` of prompt_tokens; `Jacobi: window` of jacobi.window."""
-    owner, dot, name = axis.rpartition(".")
-    words = name.replace("_", " ")
-    if not dot:
-        return words.capitalize()
-    label = next((plugins.label(kind, owner) for kind in PLUGINS if owner in plugins.names(kind)), owner)
-    return f"{label}: {words}"
 
 
 def varied(found: Report) -> list[str]:

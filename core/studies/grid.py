@@ -53,6 +53,16 @@ class Cell(Record):
         return " · ".join(parts) or "the only cell"
 
 
+def axis_words(axis: str) -> str:
+    """`Prompt tokens` of prompt_tokens; `Jacobi: window` of jacobi.window."""
+    owner, dot, name = axis.rpartition(".")
+    words = name.replace("_", " ")
+    if not dot:
+        return words.capitalize()
+    label = next((plugins.label(kind, owner) for kind in PLUGINS if owner in plugins.names(kind)), owner)
+    return f"{label}: {words}"
+
+
 def value_words(axis: str, value: Scalar) -> str:
     """A value of an axis as people read it: a plugin by its label; `own` where the backend chooses."""
     if value is None:

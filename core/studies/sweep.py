@@ -26,7 +26,7 @@ from core.runs.runner import Runner
 from core.runs.store import Run, Store
 from core.stats.intervals import PAIRS, Ratio
 from core.studies.foresight import Foresight
-from core.studies.grid import Cell, cells, ordered, value_words
+from core.studies.grid import Cell, axis_words, cells, ordered, value_words
 from core.studies.ledger import BEGUN, Ledger, Say, State, folder_of
 from core.studies.measures import MEASURES, latency_s, typical, values_of
 from core.studies.on_machines import on_all
@@ -117,8 +117,10 @@ def planned(
 
 def _title(axes: Sequence[Axis], models: Sequence[Scalar]) -> str:
     """`Backend, prompt tokens of smollm2-135m`: what varies, and of which models."""
-    varied = [axis.name.replace("_", " ") for axis in axes if len(axis.values) > 1 and axis.name != "model"]
-    words = ", ".join(varied) or ("models" if len(models) > 1 else "one cell")
+    varied = [axis.name for axis in axes if len(axis.values) > 1 and axis.name != "model"]
+    words = ", ".join(axis_words(n) if "." in n else axis_words(n).lower() for n in varied) or (
+        "models" if len(models) > 1 else "one cell"
+    )
     more = f" and {len(models) - 3} more" if len(models) > 3 else ""
     return f"{words[0].upper()}{words[1:]} of {', '.join(str(m) for m in models[:3])}{more}"
 

@@ -11,11 +11,11 @@ import streamlit as st
 from core.charts.sweep import drift, heat, multiples
 from core.paths import data_dir
 from core.report.studies import export_study
-from core.report.sweeps import axis_words, measured, tiles, varied
+from core.report.sweeps import measured, tiles, varied
 from core.report.tables import as_csv
 from core.stats.intervals import ends
 from core.studies import ledger, sweep
-from core.studies.grid import value_words
+from core.studies.grid import axis_words, value_words
 from core.studies.ledger import FILE
 from core.studies.measures import MEASURES
 from core.studies.plan import Sweep
