@@ -118,11 +118,10 @@ def planned(
 def _title(axes: Sequence[Axis], models: Sequence[Scalar]) -> str:
     """`Backend, prompt tokens of smollm2-135m`: what varies, and of which models."""
     varied = [axis.name for axis in axes if len(axis.values) > 1 and axis.name != "model"]
-    words = ", ".join(axis_words(n) if "." in n else axis_words(n).lower() for n in varied) or (
-        "models" if len(models) > 1 else "one cell"
-    )
+    named = [axis_words(n) if "." in n or not place else axis_words(n).lower() for place, n in enumerate(varied)]
+    words = ", ".join(named) or ("Models" if len(models) > 1 else "One cell")
     more = f" and {len(models) - 3} more" if len(models) > 3 else ""
-    return f"{words[0].upper()}{words[1:]} of {', '.join(str(m) for m in models[:3])}{more}"
+    return f"{words} of {', '.join(str(m) for m in models[:3])}{more}"
 
 
 def refusals(every: Sequence[Cell]) -> dict[str, str]:

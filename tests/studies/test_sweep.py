@@ -94,6 +94,14 @@ def test_begun_anew_it_measures_anew() -> None:
     assert not set(again.state.runs.values()) & set(other.state.runs.values()), "another sweep's run is not its own"
 
 
+def test_a_title_says_what_varies_in_the_words_of_the_screen() -> None:
+    varied = {"new_tokens": (2, 3), "kv_dtype": ("f16", "q8_0"), "llama_cpp.flash_attn": ("on", "off"), "batch": (1,)}
+    axes = tuple(Axis(name=n, values=values) for n, values in varied.items())
+    assert planned(BASE, axes).title == "New tokens, kv dtype, llama.cpp: flash attn of smollm2-135m"
+    assert planned(BASE, axes[2:]).title == "llama.cpp: flash attn of smollm2-135m"
+    assert planned(BASE, ()).title == "One cell of smollm2-135m"
+
+
 @pytest.mark.parametrize("number", [1, 2, 3, 4])
 def test_killed_at_any_write_every_cell_counts_once(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = planned(BASE, (lengths(2, 3),), reference_every=0)
