@@ -565,5 +565,5 @@ def _hoped(told: Range, better: Direction) -> float:
     """A part of the way from what is likely to the optimistic end."""
     end = _at_best(told, better)
     if told.likely > 0 and end > 0:
-        return told.likely * (end / told.likely) ** HOPE
+        return told.likely * math.pow(end / told.likely, HOPE)
     return told.likely + HOPE * (end - told.likely)
