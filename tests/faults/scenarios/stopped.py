@@ -35,14 +35,18 @@ def worker_stopped_and_repeated(stage: Stage) -> None:
     stage.left(stage.newest().id)
 
 
-def everything_stopped(stage: Stage) -> None:
+def everything_stopped(stage: Stage, seconds: float = 3.0) -> None:
     """A suspended laptop: the command, and the worker, at the same moment."""
     going = stage.run("--max-new-tokens", "12", "--prompt", "Hi", "--option", "delay_s=0.2", "--retries", "0")
     stage.events(Step, 3)
-    stage.stop(going, stage.worker(), seconds=3.0)
+    stage.stop(going, stage.worker(), seconds=seconds)
     stage.ends(going)
     check(stage.newest().result().disturbed, "nobody says that it was stopped")
     stage.left(stage.newest().id)
+
+
+def everything_stopped_for_long(stage: Stage) -> None:
+    everything_stopped(stage, seconds=60.0)
 
 
 def command_stopped(stage: Stage) -> None:
@@ -109,6 +113,7 @@ ROWS = staged(
     (worker_stopped, "a worker is stopped for two seconds while it is timed", "a disturbed result", "the run"),
     (worker_stopped_and_repeated, "the same, and a pass may be repeated", "numbers without the stop", "the run"),
     (everything_stopped, "a laptop sleeps for three seconds in a run", "a disturbed result", "the run"),
+    (everything_stopped_for_long, "a laptop sleeps for a minute in a run", "a disturbed result", "the run"),
     (command_stopped, "the command line is stopped for three seconds", "the run's end", "the run"),
     (worker_hangs, "a worker hangs for good, and the user presses Ctrl-C", "stopped, exit status 130", "no process"),
     (worker_hangs_and_its_parent_dies, "a worker hangs while its parent is killed", "nothing", "no process"),
