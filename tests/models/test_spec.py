@@ -544,7 +544,7 @@ FILES |= {
         | {"blk.0.ffn_gate_exps.bias": (4, 24), "blk.0.ffn_up_exps.bias": (4, 24), "blk.0.ffn_down_exps.bias": (4, 32)},
     ),
 }
-FILES["gpt-oss of Ollama"] = (  # ollama's convert_gptoss.go: gate and up of all experts are one tensor
+OF_OLLAMA = (  # ollama's convert_gptoss.go: gate and up of all experts are one tensor
     "gptoss",
     {**_SPARSE, "feed_forward_length": 32, "attention.key_length": 8, "attention.value_length": 8}
     | {"attention.sliding_window": 16},
@@ -559,18 +559,18 @@ FILES["gpt-oss of Ollama"] = (  # ollama's convert_gptoss.go: gate and up of all
 
 def test_a_model_that_ollama_has_written_is_that_of_llama_cpp(tmp_path):
     """The first of two blocks sees a window, and a token uses two of four experts."""
-    spec = from_gguf(write_gguf(tmp_path / "m.gguf", *FILES["gpt-oss of Ollama"]))
+    spec = from_gguf(write_gguf(tmp_path / "m.gguf", *OF_OLLAMA))
     core = next(layer.op for layer in spec.layers if isinstance(layer.op, Attention))
     experts = [layer.op for layer in spec.layers if ".experts." in layer.name and isinstance(layer.op, Linear)]
     assert core.window == 16 and [(e.n_experts, e.n_active) for e in experts] == [(4, 2)] * 3
     assert spec.architecture == "gpt_oss" and not spec.doubts
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", [*FILES, "of Ollama"])
 def test_a_gguf_of_each_family_gives_every_byte_to_a_layer(name, tmp_path):
     from math import prod
 
-    architecture, values, tensors = FILES[name]
+    architecture, values, tensors = FILES.get(name, OF_OLLAMA)
     spec = from_gguf(write_gguf(tmp_path / "tiny.gguf", architecture, values, tensors))
     assert spec.n_params == sum(prod(shape) for shape in tensors.values())
     assert spec.weight_bytes == sum(prod(s) * (4 if _is_vector(n, s) else 2) for n, s in tensors.items())
