@@ -226,7 +226,6 @@ def plain(path: Path, architecture: str, **window: Any) -> ModelSpec:
     ("architecture", "local"),
     [
         ("cohere2", [1, 1, 1, 0] * 2),
-        ("exaone4", [1, 1, 1, 0] * 2),
         ("gemma3n", [1, 1, 1, 1, 0, 1, 1, 1]),
         ("plamo3", [1] * 7 + [0]),
         ("smallthinker", [0, 1, 1, 1] * 2),
