@@ -53,6 +53,7 @@ def import_run() -> None:
         )
         if file is None:
             return
+        known = store().ids()
         try:
             found = load_any(file.getvalue(), store())
         except ExplorerError as error:
@@ -63,9 +64,8 @@ def import_run() -> None:
             st.success(words, icon=":material/check:")
             return
         choose_run(found.id)
-        st.toast(
-            f"Imported: {text.escape(found.request.model)}, {text.when(found.created_s)}.", icon=":material/check:"
-        )
+        done = "This run is here already" if found.id in known else "Imported"
+        st.toast(f"{done}: {text.escape(found.request.model)}, {text.when(found.created_s)}.", icon=":material/check:")
         st.rerun()
 
 

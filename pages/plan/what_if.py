@@ -66,7 +66,7 @@ def choose_case() -> tuple[ModelSpec, str, Case] | None:
         return None
     entry = models.find(chosen)
     spec = msgspec.structs.replace(spec_of(entry), name=entry.label)
-    st.caption(architecture_line(spec))
+    st.caption(architecture_line(spec, entry.size_bytes))
     one, two = st.columns(2)
     weights = one.selectbox("Weights", WEIGHTS, index=4, key="what-if-weights", bind="query-params")
     cache = two.selectbox("KV cache", CACHES, key="what-if-kv", bind="query-params")

@@ -19,10 +19,10 @@ from core.models.spec import from_config, from_gguf, from_hf_folder
 from core.types import Attention, Conv, Linear, Scan
 from hardware.errors import ExplorerError
 from tests.support import hybrids
+from tests.support.cases import CASES
 
 pytestmark = pytest.mark.engine("pytorch")
 
-CASES = Path(__file__).parents[3] / "shared" / "data" / "cases"
 MIB = 2**20
 
 
