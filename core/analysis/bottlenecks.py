@@ -99,9 +99,9 @@ def _judge(
         of_roof = ceiling.ideal_s(flops, n_bytes) / seconds
     kind = members[0].kind
     title = part if len(members) == 1 else f"{len(members)} × {part}"
-    subject = f"{part} takes" if len(members) == 1 else f"the {len(members)} {part} layers take"
+    subject = f"The {part} layer takes" if len(members) == 1 else f"The {len(members)} {part} layers take"
     per = "per token" if phase == "decode" else "in all"
-    finding = f"{subject[0].upper()}{subject[1:]} {seconds / whole:.0%} of {phase}, {_time(seconds)} {per}"
+    finding = f"{subject} {seconds / whole:.0%} of {phase}, {_time(seconds)} {per}"
     if bound is not None and of_roof is not None:
         finding += f": {bound}-bound, at {_share(of_roof)} of what {ceiling.source if ceiling else ''} allows."
     elif not counted:

@@ -88,11 +88,11 @@ def _left_alone(matrices: Sequence[tuple[Layer, Layer]], main: str) -> str | Non
         return None
     names = [layer.name for layer, _ in left]
     dtypes = " and ".join(sorted({str(owner.weight_dtype) for _, owner in left}))
-    who = f"{names[0]} was" if len(names) == 1 else f"{len(names)} matrices, {names[0]} among them, were"
+    who = f"The {names[0]} matrix was" if len(names) == 1 else f"{len(names)} matrices, {names[0]} among them, were"
     tied = [owner for layer, owner in left if layer is not owner]
     why = f": it shares the table of {tied[0].name}, which quantizers pass over" if tied and len(left) == 1 else ""
     return (
-        f"{who[0].upper()}{who[1:]} left in {dtypes} while the rest is {main}{why}; that is {share:.0%} of the weight "
+        f"{who} left in {dtypes} while the rest is {main}{why}; that is {share:.0%} of the weight "
         "bytes that a decode step reads."
     )
 

@@ -92,6 +92,7 @@ def test_short_calls_are_overhead() -> None:
 def test_without_a_roof_or_a_count_it_says_so() -> None:
     unknown = bottlenecks([layer("lm_head", "head")], "decode")[0]
     assert unknown.bound is None and unknown.of_roof is None and "Measure this machine" in unknown.advice
+    assert unknown.finding.startswith("The lm_head layer takes 100% of decode")
     uncounted = bottlenecks([layer("lm_head", "head", flops=None, bytes=None)], "decode", ROOF)[0]
     assert uncounted.of_roof is None and "not counted" in uncounted.finding
 

@@ -144,7 +144,7 @@ def test_a_head_that_a_quantizer_skipped() -> None:
     spec = stored_as(SPEC, rest="int8", lm_head="fp32")
     (text,) = stored(spec)
     head, blocks = 4 * 576 * 4096, 2 * (2 * 576 * 576 + 2 * 576 * 192 + 3 * 576 * 1536)
-    assert text.startswith("Lm_head was left in fp32 while the rest is int8;")
+    assert text.startswith("The lm_head matrix was left in fp32 while the rest is int8;")
     assert f"{head / (head + blocks):.0%} of the weight bytes" in text
 
 
