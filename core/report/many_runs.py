@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from core.charts.many_runs import Bar, side_by_side
 from core.report.figures import NONE, between, times, with_interval
 from core.report.page import Section, Table, html
-from core.studies.many_runs import Line, View
+from core.studies.many_runs import Line, View, cautions
 from core.studies.measures import MEASURES
 from hardware.errors import ExplorerError
 
@@ -28,6 +28,7 @@ def report(found: View) -> bytes:
     lead = f"{len(found.lines)} configurations, {n} runs. Ratios are to {base}."
     if found.shared:
         lead += f"\nAll of them: {found.shared}"
+    lead = "\n".join((lead, *cautions(found)))
     return html("Many runs", lead, [*_charts(found), _table(found)])
 
 

@@ -17,9 +17,10 @@ from core.analysis.predict import Figure
 from core.charts.labels import distinct, numbered
 from core.models import catalogue
 from core.runs.ceilings import ran_on
+from core.runs.check import estimate
 from core.runs.forecast import lengths
 from core.runs.history import matching
-from core.runs.resolve import resolve
+from core.runs.resolve import Resolved, resolve
 from core.runs.store import Run, Store
 from core.stats.intervals import Ratio, independent_ratio
 from core.studies.foresight import Foresight, latency
@@ -37,7 +38,10 @@ Standing = Literal["best", "not shown to differ", "behind"]
 
 
 class Entry(Record, omit_defaults=False):
-    """One configuration. samples: a value per run, oldest first. parts: what it is, for its name."""
+    """One configuration. samples: a value per run, oldest first. parts: what it is, for its name.
+
+    n_prompt, n_new: tokens of the last run's prompt and answer, which may end early; None where there are none.
+    """
 
     id: str
     request: Request
@@ -46,6 +50,8 @@ class Entry(Record, omit_defaults=False):
     runs: tuple[str, ...]
     samples: dict[str, tuple[float, ...]]
     disturbed: bool
+    n_prompt: int | None = None
+    n_new: int | None = None
 
     def value(self, measure: str) -> Ratio | None:
         """The geometric mean of its runs, with an interval from five on."""
@@ -149,6 +155,8 @@ def entries(runs: Sequence[Run]) -> tuple[Entry, ...]:
                 runs=tuple(run.id for _, run, _, _ in same),
                 samples=samples,
                 disturbed=any(result.disturbed for _, _, _, result in same),
+                n_prompt=last.n_prompt_tokens,
+                n_new=last.n_new_tokens or None,
             )
         )
     return tuple(found)
@@ -190,29 +198,60 @@ def view(
     return View(lines=lines, shared=shared, measures=measures, baseline=base.id)
 
 
+def cautions(found: View) -> tuple[str, ...]:
+    """What differs besides the configurations, a sentence each."""
+    entries = [line.entry for line in found.lines]
+    machines = len({e.machine for e in entries})
+    lengths = [len(set(filter(None, values))) for values in ([e.n_prompt for e in entries], [e.n_new for e in entries])]
+    told = []
+    if machines > 1:
+        told.append(f"The runs are of {machines} machines: the ratios compare machines as much as anything else.")
+    if max(lengths) > 1:
+        told.append("Prompts or answers differ in length: whole answers, first tokens and work cannot be compared.")
+    return tuple(told)
+
+
 def predictions(found: Sequence[Entry], store: Store) -> dict[str, dict[str, Figure]]:
-    """Entry -> measure -> what this machine's ceilings and runs foretell; empty for another machine's entries."""
+    """Entry -> measure -> what this machine's ceilings and runs predict of prompts and answers as long as they were;
+    empty for another machine's entries."""
     foresight, told = Foresight(store), {}
     for e in found:
         if e.machine != machine_id() or foresight.basis(e.request.threads) is None:
             continue
         try:
-            predicted = foresight.predict(resolve(e.request))
+            wanted = resolve(_as_long(e))
+            predicted = foresight.predict(wanted)
         except ExplorerError:
             continue
         if predicted is None:
             continue
-        _, new = lengths(e.request)
+        _, new = lengths(wanted.request)
         figures = {
             "ttft_s": predicted.ttft_s,
             "prefill_tok_per_s": predicted.prefill_tok_per_s,
-            "peak_memory_bytes": predicted.peak_memory_bytes,
+            "peak_memory_bytes": _memory(wanted),
             "latency_s": predicted.ttft_s if e.request.strategy == "encode" else latency(predicted, new),
         }
         if predicted.tpot_s is not None and predicted.decode_tok_per_s is not None and e.request.strategy != "encode":
             figures |= {"tpot_s": predicted.tpot_s, "tok_per_s": predicted.decode_tok_per_s}
         told[e.id] = figures
     return told
+
+
+def _as_long(e: Entry) -> Request:
+    """The request with as many tokens as were read and made, whatever was asked for."""
+    task = e.request.task
+    assert isinstance(task, Generate)
+    prompt = {"prompt": None, "history": (), "prompt_tokens": e.n_prompt} if e.n_prompt else {}
+    new = {"max_new_tokens": e.n_new} if e.n_new else {}
+    return msgspec.structs.replace(e.request, task=msgspec.structs.replace(task, **prompt, **new))
+
+
+def _memory(wanted: Resolved) -> Figure:
+    """What its backend tells before loading: from weights and cache, as in memory_figure, to twice the rest."""
+    told = estimate(wanted)
+    needed = float(told.weights_bytes + told.kv_bytes)
+    return Figure(ideal=needed, calibrated=told.total_bytes, low=needed, high=2 * told.total_bytes - needed)
 
 
 def _parts(request: Request, result: Result) -> tuple[str, ...]:

@@ -10,12 +10,14 @@ from core.analysis.predict import Figure
 from core.charts.many_runs import side_by_side
 from core.paths import data_dir
 from core.report.many_runs import MARKS, bars, report
+from core.runs.ceilings import kept
 from core.stats.intervals import Ratio, ends
 from core.studies import ledger, many_runs, sweep
 from core.studies.many_runs import Entry, View
 from core.studies.measures import MEASURES
 from core.studies.plan import Sweep
 from core.types import to_json
+from hardware.detect import usable_cores
 from pages.ui import text
 from pages.ui.choices import select
 from pages.ui.figure import figure
@@ -39,7 +41,10 @@ def _entries(root: str, ids: tuple[str, ...]) -> tuple[Entry, ...]:
 
 
 @st.cache_data(max_entries=8, show_spinner="Predicting")
-def _predicted(root: str, ids: tuple[str, ...], _found: tuple[Entry, ...]) -> dict[str, dict[str, Figure]]:
+def _predicted(
+    root: str, ids: tuple[str, ...], ceilings_dates: tuple[str, ...], _found: tuple[Entry, ...]
+) -> dict[str, dict[str, Figure]]:
+    """Changes with the runs and with the ceilings that are here."""
     return many_runs.predictions(_found, store())
 
 
@@ -78,7 +83,8 @@ def draw_view(found: View) -> None:
     """Charts of three measures, the table, and the downloads."""
     if len(found.lines) < 2:
         st.info(
-            "Charts compare two configurations or more: make another run, or take a sweep. The table has this one.",
+            "Charts compare two configurations or more: make another run, or choose a sweep above. The table has this "
+            "one.",
             icon=":material/table_chart:",
         )
     else:
@@ -153,6 +159,10 @@ def _cells(label: str, entry: Entry, found: View, n: int) -> dict[str, Any]:
     return cells
 
 
+def _threads(found: tuple[Entry, ...]) -> set[int]:
+    return {e.request.threads or usable_cores() for e in found}
+
+
 def _times(ratio: Ratio) -> str:
     return text.ratio(ratio.value) + ends(ratio.low, ratio.high, ".2f")
 
@@ -163,22 +173,26 @@ def draw() -> None:
         draw_prepared()
     source, words = choose_source()
     runs = many_runs.newest_runs(store(), words) if source == NEWEST else many_runs.runs_of_sweep(store(), source)
-    found = _entries(str(data_dir()), tuple(run.id for run in runs))
+    root, ids = str(data_dir()), tuple(run.id for run in runs)
+    found = _entries(root, ids)
     if not found:
         nothing_yet(
             "No finished run here",
-            "Measure the prepared comparison, make runs on the page Run, or take other words.",
+            "Measure the prepared comparison, make runs on the page Run, or type other words.",
             ":material/table_chart:",
         )
         return
     plain = many_runs.view(found)
     names = {line.entry.id: line.label for line in plain.lines}
     baseline = st.selectbox("Baseline", list(names), format_func=lambda i: names.get(i, i), key="many-baseline")
-    shown = many_runs.view(found, baseline, _predicted(str(data_dir()), tuple(e.id for e in found), found))
+    dates = tuple(ceilings.date if (ceilings := kept(data_dir(), n)) else "" for n in sorted(_threads(found)))
+    shown = many_runs.view(found, baseline, _predicted(root, ids, dates, found))
     if shown.shared:
         st.caption(f"All of them: {text.escape(shown.shared)}")
+    for words in many_runs.cautions(shown):
+        st.warning(words, icon=":material/info:")
     draw_view(shown)
 
 
-with page("Many runs", "Models, backends and devices in one view: who is best at what, and by how much?"):
+with page("Many runs", "Models, backends and devices in one view: which is best at what, and by how much?"):
     draw()

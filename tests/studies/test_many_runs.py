@@ -7,12 +7,15 @@ import pytest
 
 from core.analysis.predict import Figure
 from core.models import catalogue, places
-from core.runs.check import check
+from core.runs.check import check, estimate
+from core.runs.resolve import resolve
 from core.runs.runner import Runner
 from core.runs.store import Store
+from core.studies.foresight import Foresight
 from core.studies.grid import cells
 from core.studies.many_runs import (
     Entry,
+    cautions,
     configuration,
     entries,
     families,
@@ -23,7 +26,11 @@ from core.studies.many_runs import (
 )
 from core.studies.plan import Axis
 from core.studies.sweep import carry_out, planned, refusals
+from core.types import Generate, Request
+from hardware import ceilings as roofs
+from hardware.detect import machine_id
 from hardware.errors import ExplorerError
+from tests.runs.test_overheads import MADE
 from tests.studies.fake_cells import BASE
 
 
@@ -64,6 +71,32 @@ def test_the_best_those_near_it_and_ratios() -> None:
     assert view([quick], baseline="nobody").baseline == "quick"
     same = view([entry("a", (1.0,)), msgspec.structs.replace(entry("a", (2.0,)), id="b")])
     assert [line.label for line in same.lines] == ["m · a (1)", "m · a (2)"]
+
+
+def test_what_differs_besides_the_configuration_is_said() -> None:
+    here, there = entry("a", (1.0,)), entry("b", (2.0,), machine="there")
+    assert cautions(view([here, entry("c", (2.0,))])) == ()
+    assert ["2 machines" in words for words in cautions(view([here, there]))] == [True]
+    short = msgspec.structs.replace(here, n_prompt=21, n_new=8)
+    long = msgspec.structs.replace(entry("d", (1.0,)), n_prompt=21, n_new=64)
+    encoder = msgspec.structs.replace(entry("e", (1.0,)), n_prompt=21)
+    assert cautions(view([short, encoder])) == ()
+    assert ["differ in length" in words for words in cautions(view([short, long]))] == [True]
+
+
+def test_a_prediction_is_of_an_answer_as_long_as_it_was(store: Store) -> None:
+    """The model ended its answer after 8 of 64 tokens; the prompt is as long as it was read."""
+    roofs.save(MADE, store.root / "ceilings")
+    asked = Request(model="smollm2-135m", backend="llama_cpp", threads=1, task=Generate(prompt="Hello " * 300))
+    ended = msgspec.structs.replace(entry("ended", (1.0,)), request=asked, machine=machine_id(), n_prompt=21, n_new=8)
+    told = predictions([ended], store)["ended"]
+    exact = msgspec.structs.replace(asked, task=Generate(prompt_tokens=21, max_new_tokens=8))
+    found = Foresight(store).predict(resolve(exact))
+    assert found is not None and found.tpot_s is not None
+    assert told["latency_s"].calibrated == pytest.approx(found.ttft_s.calibrated + 7 * found.tpot_s.calibrated)
+    assert told["ttft_s"] == found.ttft_s
+    assert told["peak_memory_bytes"].calibrated == estimate(resolve(exact)).total_bytes, "as the page Run says"
+    assert predictions([msgspec.structs.replace(ended, machine="another")], store) == {}
 
 
 def test_how_often_it_was_measured_is_no_part_of_a_configuration() -> None:
