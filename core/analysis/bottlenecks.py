@@ -101,7 +101,7 @@ def _judge(
     title = part if len(members) == 1 else f"{len(members)} × {part}"
     subject = f"The {part} layer takes" if len(members) == 1 else f"The {len(members)} {part} layers take"
     per = "per token" if phase == "decode" else "in all"
-    finding = f"{subject} {seconds / whole:.0%} of {phase}, {_time(seconds)} {per}"
+    finding = f"{subject} {seconds / whole:.0%} of the time in layers, {_time(seconds)} {per}"
     if bound is not None and of_roof is not None:
         finding += f": {bound}-bound, at {_share(of_roof)} of what {ceiling.source if ceiling else ''} allows."
     elif not counted:
@@ -156,9 +156,7 @@ def _advice(
     if kind in ("norm", "other") or not flops:
         return "It computes next to nothing: fused into a neighbour, or in a compiled graph, it would nearly vanish."
     if bound == "memory":
-        return (
-            "The kernel leaves bandwidth unused: try more threads, another backend, or a format with a faster kernel."
-        )
+        return "The kernel leaves bandwidth unused: try other threads, another backend, or another number format."
     if of_roof >= NEAR_ROOF:
         return "Only faster or less arithmetic helps: bf16 or int8 matrix units, a shorter prompt, pruning."
     return "The kernel leaves arithmetic unused: larger prompt chunks or batch, a better GEMM, or another backend."

@@ -11,6 +11,7 @@ from core.analysis.crosscheck import Row, Total, by_operator, rows, verdict
 from core.types import Count, ModelSpec, Result
 from pages.ui import text
 from pages.ui.layer_detail import loaded_of
+from pages.ui.pickers import backend_label
 from pages.ui.state import open_run, result_of, store
 from pages.ui.table import table
 
@@ -28,9 +29,11 @@ def draw_counts(result: Result, phase: Phase) -> None:
         if not found:
             st.caption(ASK)
             return
-        checked = {source: rows(spec, count) for source, (count, spec) in found.items()}
+        checked = {source: rows(spec, count) for source, (count, spec, _) in found.items()}
         for source, compared in checked.items():
-            st.markdown(f"- {text.escape(verdict(compared, source))}")
+            run_id = found[source][2]
+            whose = "" if run_id == result.run_id else f" Counted in another run of this model: {_which(run_id)}."
+            st.markdown(f"- {text.escape(verdict(compared, source))}{whose}")
         table(
             _side_by_side({source: by_operator(r) for source, r in checked.items()}),
             key=f"counts-{phase}",
@@ -49,16 +52,21 @@ def draw_counts(result: Result, phase: Phase) -> None:
                     st.caption(_about(found[source][0]))
 
 
-def counts_of(result: Result, phase: Phase) -> dict[str, tuple[Count, ModelSpec]]:
-    """Way to count -> the newest count of this run's model, this run's own first."""
-    found: dict[str, tuple[Count, ModelSpec]] = {}
+def _which(run_id: str) -> str:
+    run = open_run(run_id)
+    return f"{text.escape(backend_label(run.request.backend))}, {text.when(run.created_s)}"
+
+
+def counts_of(result: Result, phase: Phase) -> dict[str, tuple[Count, ModelSpec, str]]:
+    """Way to count -> the newest count of this run's model, this run's own first, with the id of its run."""
+    found: dict[str, tuple[Count, ModelSpec, str]] = {}
     newest = [row["run_id"] for row in store().history() if row.get("model") == result.model][:LOOKED_AT]
     for run_id in [result.run_id, *newest]:
         run = open_run(run_id)
         loaded = loaded_of(run)
         for counted in result_of(run).counts if loaded else ():
             if counted.phase == phase and loaded is not None:
-                found.setdefault(counted.count.source, (counted.count, loaded.spec))
+                found.setdefault(counted.count.source, (counted.count, loaded.spec, run_id))
     return {source: found[source] for source in (*SOURCES, *found) if source in found}
 
 

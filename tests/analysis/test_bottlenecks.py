@@ -65,7 +65,9 @@ def test_equal_layers_of_all_blocks_are_one_suspect() -> None:
     assert first.title == "3 × mlp.up_proj" and second.title == "lm_head"
     assert first.share == pytest.approx(6 / 7) and first.seconds == pytest.approx(6e-3)
     assert first.layers[0] == "blocks.2.mlp.up_proj", "slowest first"
-    assert first.finding.startswith("The 3 mlp.up_proj layers take 86% of decode, 6 ms per token: memory-bound")
+    assert first.finding.startswith(
+        "The 3 mlp.up_proj layers take 86% of the time in layers, 6 ms per token: memory-bound"
+    )
     assert "the test machine" in first.finding
 
 
@@ -92,7 +94,7 @@ def test_short_calls_are_overhead() -> None:
 def test_without_a_roof_or_a_count_it_says_so() -> None:
     unknown = bottlenecks([layer("lm_head", "head")], "decode")[0]
     assert unknown.bound is None and unknown.of_roof is None and "Measure this machine" in unknown.advice
-    assert unknown.finding.startswith("The lm_head layer takes 100% of decode")
+    assert unknown.finding.startswith("The lm_head layer takes 100% of the time in layers")
     uncounted = bottlenecks([layer("lm_head", "head", flops=None, bytes=None)], "decode", ROOF)[0]
     assert uncounted.of_roof is None and "not counted" in uncounted.finding
 

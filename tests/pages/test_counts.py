@@ -62,6 +62,9 @@ def test_a_model_without_the_check_says_how_to_get_it(store: Store) -> None:
 def test_a_check_shows_agreement_difference_and_what_is_uncounted(store: Store) -> None:
     at = screen(a_run(store, count("dispatch", *OPS)))
     assert "1 of 9 " in at.markdown[1].value and "gate" in at.markdown[1].value
+    assert "another run" not in at.markdown[1].value
+    other = screen(a_run(store))
+    assert "Counted in another run of this model: Fake" in other.markdown[1].value
     totals, layers = (frame.value.set_index(frame.value.columns[0]) for frame in at.dataframe)
     assert totals.loc["Linear", "Difference (dispatch)"] == "+50.00 %"
     assert totals.loc["Linear", "Uncounted operators"] == "mine::product"
