@@ -118,11 +118,15 @@ def run_header(run: Run) -> str:
     return " · ".join(parts) + "   " + text.status(run.status()) + recorded + other_machine(result_of(run))
 
 
+def elsewhere(result: Result) -> str:
+    """The machine of a run that another one made; empty for one of this machine."""
+    return "" if result.host is None or ran_on(result) == machine_id() else result.host.machine.cpu
+
+
 def other_machine(result: Result) -> str:
-    """A badge with the machine of a run that another one made; empty for one of this machine."""
-    if result.host is None or ran_on(result) == machine_id():
-        return ""
-    return f" :violet-badge[:material/computer: On another machine: {text.escape(result.host.machine.cpu)}]"
+    """The same as a badge."""
+    machine = elsewhere(result)
+    return f" :violet-badge[:material/computer: On another machine: {text.escape(machine)}]" if machine else ""
 
 
 def backend_label(name: str) -> str:

@@ -32,7 +32,7 @@ from pages.ui.guess_view import timed_steps
 from pages.ui.live import live
 from pages.ui.page import guard, nothing_yet, page
 from pages.ui.panes import panes
-from pages.ui.pickers import backend_label, strategy_label
+from pages.ui.pickers import backend_label, elsewhere, strategy_label
 from pages.ui.rival_form import rival_form
 from pages.ui.run_view import draw_header, draw_stage
 from pages.ui.sequence import Sequence
@@ -63,9 +63,10 @@ def measured_costs() -> list[tuple[Run, Result]]:
 
 
 def configuration(result: Result) -> tuple[str, ...]:
-    """What decides the cost of a forward, but for the context."""
+    """What decides the cost of a forward, but for the context; the machine last, if it is another one."""
     step = "fused" if result.setup and result.setup.fused else ""
-    return result.model, backend_label(result.backend), result.dtype or "", step, f"{result.threads} threads"
+    threads = f"{result.threads} threads"
+    return result.model, backend_label(result.backend), result.dtype or "", step, threads, elsewhere(result)
 
 
 def context(result: Result) -> str:
@@ -133,10 +134,13 @@ def draw_costs(found: Rows[tuple[Run, Result]]) -> None:
         figure(speedup_curve(rows, alpha), key="prospect")
     if rows:
         best = max(rows, key=lambda p: p.speedup)
-        st.markdown(_advice(best.n, best.speedup, curves[chosen]))
+        machine = elsewhere(found[chosen][1])
+        where = f"on {text.escape(machine)}, which made this run" if machine else "here"
+        st.markdown(_advice(best.n, best.speedup, curves[chosen], where))
 
 
-def _advice(n: int, speedup: float, curve: CostCurve) -> str:
+def _advice(n: int, speedup: float, curve: CostCurve, where: str) -> str:
+    """where: which machine it holds for."""
     v16, roof = relative_cost(curve.cost, 16), roof_left_unused(curve.cost, dict(curve.roof), 16)
     more = f" A window of 16 must give {v16:.1f} tokens per forward pass to break even." if v16 is not None else ""
     if roof is not None:
@@ -145,9 +149,9 @@ def _advice(n: int, speedup: float, curve: CostCurve) -> str:
             "way with a few tokens at once in this precision. Another precision or engine may do better."
         )
     if n == 1 or speedup < 1.02:
-        return f"Guessing does not pay here: one token per forward pass is the fastest.{more}"
+        return f"Guessing does not pay {where}: one token per forward pass is the fastest.{more}"
     fast = f"**{speedup:.2f} times** as fast {text.provenance('computed')}"
-    return f"Forward passes of **{n}** tokens would be {fast}.{more}"
+    return f"Forward passes of **{n}** tokens would be {fast} {where}.{more}"
 
 
 # ---------------------------------------------------------------- pairs

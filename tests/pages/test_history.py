@@ -13,6 +13,7 @@ from core.runs import demo
 from core.runs.history import matching
 from core.runs.store import Store
 from hardware.detect import machine_id
+from pages.ui import text
 from tests.pages.conftest import pages, sound
 
 Open = Callable[..., AppTest]
@@ -88,6 +89,18 @@ def test_one_run_cannot_be_compared(app: Open, filled: Store) -> None:
     filled.delete(filled.ids()[0])
     at = sound(app(COMPARE))
     assert any("Two runs are needed" in m.value for m in at.markdown)
+
+
+def test_what_a_pass_costs_on_another_machine_is_not_said_of_this_one(app: Open, store: Store) -> None:
+    result = store.load(demo.BUNDLE.read_bytes()).result()
+    assert result.host is not None and result.forward_cost is not None
+    if result.host.machine.machine_id == machine_id():
+        pytest.skip("the recorded run was made on this very machine")
+    at = sound(app("pages/understand/decoding.py"))
+    machine = result.host.machine.cpu
+    assert [machine in name for name in at.selectbox(key="of").options] == [True]
+    (told,) = [m.value for m in at.markdown if "per forward pass" in m.value]
+    assert text.escape(machine) in told and " here" not in told
 
 
 def test_a_fresh_store_holds_the_recorded_run_and_every_page_draws_it(app: Open, home: Path) -> None:
