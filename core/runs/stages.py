@@ -275,8 +275,8 @@ def _plan(request: Request, events: Sequence[Event]) -> list[tuple[str, int]]:
 
 
 def passes(request: Request) -> int:
-    """How many times the whole answer is made: to warm up, to be watched, to be timed, once for each profiler."""
-    return request.warmup + request.live + request.repeats + len(request.profilers)
+    """How many times the whole answer is made: to be watched, to be timed, once for each profiler; as a run counts."""
+    return request.live + request.repeats + len(request.profilers)
 
 
 def _label(profiler: str) -> str:

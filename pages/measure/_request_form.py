@@ -12,7 +12,7 @@ from core.runs.recording import Recording
 from core.runs.resolve import resolve
 from core.runs.stages import learned, outlook, passes
 from core.studies.foresight import Foresight
-from core.types import ModelEntry, ModelSpec, Request, from_json, to_json
+from core.types import Generate, ModelEntry, ModelSpec, Request, from_json, to_json
 from hardware.detect import machine_id
 from hardware.errors import ExplorerError
 from pages.measure._add_model import add_model, is_hub_id
@@ -137,9 +137,9 @@ def _say_duration(request: Request) -> None:
         return
     n = passes(request)
     basis = "by earlier runs like it" if known else "a rough guess: nothing like it ran here yet"
-    st.caption(
-        f":material/hourglass_top: **About {text.seconds(seconds)}**: {n:,} {'pass' if n == 1 else 'passes'}, {basis}."
-    )
+    new = f" for {request.task.max_new_tokens:,} new tokens" if isinstance(request.task, Generate) else ""
+    times = f"{n:,} {'pass' if n == 1 else 'passes'}"
+    st.caption(f":material/hourglass_top: **About {text.roughly(seconds)}**{new}: {times}, {basis}.")
 
 
 def _with_memory(request: Request) -> Request | None:

@@ -164,7 +164,8 @@ class Line {
     this.bar.parentElement.hidden = !whole;
     const tick = () => {
       const spent = (now() - note.began) / 1000;
-      this.clock.textContent = `${Math.floor(spent)} s`;
+      const late = whole && before + spent > whole ? ", longer than expected" : "";
+      this.clock.textContent = `${Math.floor(spent)} s${late}`;
       if (whole) this.bar.style.width = `${Math.min(98, (100 * (before + spent)) / whole)}%`;
     };
     tick();

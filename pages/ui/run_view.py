@@ -18,7 +18,7 @@ from pages.ui.tile import tile
 from pages.ui.words import stream, tail
 
 _PROMPT = 160  # characters of the prompt that are shown above it
-_TILE = 148  # pixels: fixed, so that nothing moves when a number arrives
+_TILE = 176  # pixels: room for a number, words under it and a chart; fixed, so that nothing moves when one arrives
 
 
 def draw_header(run: Run, result: Result) -> None:

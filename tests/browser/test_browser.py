@@ -64,6 +64,16 @@ CLOCK = """() => {
 }"""
 
 
+# The chart of a tile that has words under its number, too, ends in the tile.
+WHOLE_CHARTS = """() => {
+  const foot = (node) => node.getBoundingClientRect().bottom;
+  const find = (tile, part) => tile.querySelector(`[data-testid=stMetric${part}]`);
+  const tiles = [...document.querySelectorAll("[data-testid=stMetric]")];
+  const full = tiles.filter((tile) => find(tile, "Delta") && find(tile, "Chart"));
+  return full.length >= 2 && full.every((tile) => foot(find(tile, "Chart")) <= foot(tile) + 1);
+}"""
+
+
 def together(page: Any) -> None:
     """Form and run at two sizes: all of a run that goes on is on one small screen, and a narrow one stacks the two."""
     whole = page.viewport_size
@@ -81,6 +91,7 @@ def test_a_live_pass_moves_and_does_not_flicker(server: Server, tab: Tab) -> Non
     expect(page.get_by_text("of 2,000 tokens").first).to_be_visible()
     page.evaluate(CLOCK)
     expect(metric(page, "Decode")).to_contain_text("tok/s")
+    page.wait_for_function(WHOLE_CHARTS)
     chart = page.locator(".st-key-card-tokens [data-testid=stVegaLiteChart] svg.marks")
     drawn = chart.element_handle()
     before = page.locator(".st-key-run-text").inner_text()
@@ -151,6 +162,7 @@ def test_history_finds_opens_and_deletes(server: Server, tab: Tab) -> None:
     page.goto(server.address("history"))
     tick_first_row(page)
     delete.click()
+    expect(page.get_by_role("dialog")).to_contain_text("tiny-moe")  # what is deleted, in words
     page.locator(".st-key-delete-yes button").first.click()
     expect(page.locator(".st-key-delete-yes")).to_have_count(0)
     assert run_id not in Store(server.home / "data").ids()
