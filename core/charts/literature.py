@@ -203,8 +203,9 @@ def bits_against_quality(points: Sequence[Measured], title: str) -> Chart:
 
 def _alone(point: Measured, points: Sequence[Measured]) -> bool:
     """Whether there is room for its name: no other point stands near it, or in the way of the name to its right."""
-    tall = max(p.value for p in points) - min(p.value for p in points) or 1.0
-    others = (p for p in points if p is not point and abs(p.value - point.value) < 0.06 * tall)
+    ends = [e for p in points for e in (p.value, p.low, p.high) if e is not None]  # all of them are on the axis
+    tall = max(ends) - min(ends) or 1.0
+    others = (p for p in points if p is not point and abs(p.value - point.value) < 0.08 * tall)
     return not any(0.95 < p.bits / point.bits < _NAME_WIDTH for p in others)
 
 

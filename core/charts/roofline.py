@@ -14,7 +14,7 @@ import altair as alt
 
 from core.analysis.roofline import Point, Roof
 from core.charts.chart import PRESENT, Chart, Row, built, fed, present, si_label, unseen
-from core.charts.labels import short, si
+from core.charts.labels import columns, short, si
 from core.charts.palette import BOUNDS, DASHES, GREEN, GREY, KINDS, ORANGE, PHASE_SHAPES, PINK, RED, SKY
 
 X_LOW, X_HIGH = 0.05, 4000.0  # FLOP per byte: from a norm in fp32 to a long prefill
@@ -303,7 +303,7 @@ def _mark_layers(marks: Any, colour_by: ColourBy, large: bool) -> tuple[Any, Any
     legend = alt.Legend(
         orient="bottom",
         symbolType="square",
-        columns=4 if large else 5,
+        columns=columns(80 if large else 66),
         labelFontSize=12,
         values=alt.ExprRef(PRESENT),
     )

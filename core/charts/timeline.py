@@ -57,7 +57,7 @@ def memory_timeline(memory: Sequence[Memory], height: int = 320) -> Chart:
 
 
 def bands(memory: Sequence[Memory]) -> list[Row]:
-    """Stretches of one phase of one pass: start, end, and a label where there is room for one."""
+    """Stretches of one phase of one pass: start, end, and the share of the whole time."""
     if not memory:
         return []
     whole = max(memory[-1].t_s - memory[0].t_s, 1e-9)
@@ -70,9 +70,7 @@ def bands(memory: Sequence[Memory]) -> list[Row]:
     for row, following in zip(rows, [*rows[1:], None], strict=True):
         if following:
             row["end_s"] = following["start_s"]
-        width = (row["end_s"] - row["start_s"]) / whole
-        row["label"] = row["phase"] if width > 0.09 else ""
-        row["upright"] = row["phase"] if 0.02 < width <= 0.09 else ""
+        row["share"] = (row["end_s"] - row["start_s"]) / whole
     return rows
 
 
@@ -127,13 +125,16 @@ def _phases() -> tuple[alt.Chart, ...]:
     strip = base.mark_rect(opacity=0.9, height=5, yOffset=0).encode(
         x=start, x2="end_s:Q", y=alt.value(2), color=colour, tooltip=tip
     )
-    names = base.mark_text(align="left", baseline="top", dx=4, dy=8, fontSize=11, color=GREY)
-    upright = base.mark_text(align="right", baseline="top", angle=270, dx=-10, dy=3, fontSize=11, color=GREY)
+    across = "width * datum.share >= 6 * length(datum.phase) + 8"  # pixels of a band and of the word in it
+    upright = f"!({across}) && width * datum.share >= 18"
+    words = (
+        base.mark_text(align="left", dx=4, dy=8, text={"expr": f"{across} ? datum.phase : ''"}),
+        base.mark_text(align="right", angle=270, dx=-10, dy=3, text={"expr": f"{upright} ? datum.phase : ''"}),
+    )
     return (
         wash,
         strip,
-        names.encode(x=start, y=alt.value(0), text="label:N"),
-        upright.encode(x=start, y=alt.value(0), text="upright:N"),
+        *(w.encode(x=start, y=alt.value(0)) for w in words),
     )
 
 

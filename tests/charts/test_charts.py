@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from itertools import pairwise
 
@@ -264,7 +265,21 @@ def test_bands_follow_each_other() -> None:
     found = timeline.bands(samples(40))
     assert [b["phase"] for b in found] == ["prefill", "decode"]
     assert found[0]["end_s"] == found[1]["start_s"]
-    assert found[1]["label"] == "decode"
+    assert sum(b["share"] for b in found) == pytest.approx(1)
+
+
+def test_a_phase_is_named_where_its_name_has_room() -> None:
+    """Lying, upright, or not at all: a name never runs into the next phase."""
+
+    def drawn(width: int) -> list[str]:
+        spec = {**timeline.memory_timeline(samples(40)).spec, "width": width}
+        return re.findall(r"<text [^>]*>(?:prefill|decode)</text>", vl_convert.vegalite_to_svg(spec, vl_version="6.1"))
+
+    shares = {b["phase"]: b["share"] for b in timeline.bands(samples(40))}
+    wide, middle, narrow = (drawn(round(pixels / shares["prefill"])) for pixels in (60, 25, 10))
+    assert ["rotate" in name for name in wide] == [False, False]
+    assert sorted("rotate" in name for name in middle) == [False, True], "prefill stands upright"
+    assert len(narrow) == 1 and "rotate" in narrow[0] and "decode" in narrow[0]
 
 
 def test_a_single_sample_of_memory_is_drawn_by_points() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import combinations
 from pathlib import Path
 
 import msgspec
@@ -129,7 +130,16 @@ def test_charts_hold_the_rows_and_say_them() -> None:
     points = quantized(found, "perplexity")
     assert [p.bits for p in points] == sorted(p.bits for p in points) and len(points) >= 14
     assert not [p for p in points if "Wanda" in p.label or "dropped" in p.label]
-    assert "GGUF Q8_0 8.5 bits 32.4" in bits_against_quality(points, "Perplexity").alt
+    chart = bits_against_quality(points, "Perplexity")
+    assert "GGUF Q8_0 8.5 bits 32.4" in chart.alt
+    rows = chart.spec["datasets"]["rows"]
+    tall = max(r["high"] for r in rows) - min(r["low"] for r in rows)
+    near = [
+        (a["name"], b["name"])
+        for a, b in combinations([r for r in rows if r["name"]], 2)
+        if abs(a["value"] - b["value"]) < 0.06 * tall and 1 / 1.7 < a["bits"] / b["bits"] < 1.7
+    ]
+    assert not near, "names that lie on each other"
 
 
 def test_the_page_shows_the_rows_of_a_sentence() -> None:
