@@ -7,11 +7,13 @@ import io
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import msgspec
+
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # how a cell begins that a spreadsheet would compute
 
 
 def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The rows under the names of the first one's columns; None is an empty cell, and no row is an empty text.
+    """The rows under the names of the first one's columns; None is an empty cell, a list JSON, no row an empty text.
 
     Texts come from models and servers: none of them is taken for a formula by a spreadsheet.
     """
@@ -24,6 +26,8 @@ def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, list | tuple | dict):
+        value = msgspec.json.encode(value).decode()
     return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
 
 
