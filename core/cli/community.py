@@ -46,7 +46,7 @@ def row(run_ids: tuple[str, ...], as_json: bool) -> None:
 @community.command()
 @click.argument("files", nargs=-1, required=True, metavar="FILE...", type=click.Path(path_type=Path))
 def add(files: tuple[Path, ...]) -> None:
-    """Take in files of others' rows: JSON, or JSON line by line."""
+    """Import files of others' rows: JSON, or JSON line by line."""
     row_store, n_refused = RowStore(data_dir()), 0
     for file in files:
         try:

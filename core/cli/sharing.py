@@ -1,4 +1,4 @@
-"""Take runs and studies along, and take in those of others."""
+"""Take runs and studies along, and import those of others."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def _exported(names: tuple[str, ...], fmt: str, store: Store) -> bytes:
 @cli.command("import")
 @click.argument("files", nargs=-1, required=True, metavar="FILE...", type=click.Path(path_type=Path))
 def import_(files: tuple[Path, ...]) -> None:
-    """Take in bundles of runs and studies that were exported as zip; says what each is called here."""
+    """Import bundles of runs and studies that were exported as zip; says what each is called here."""
     store = Store(data_dir())
     for file in files:
         try:

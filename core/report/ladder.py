@@ -279,7 +279,7 @@ def energy_words(rows: Sequence[Row]) -> str:
         return f"Energy is measured ({found[0].method})."
     guess = next(e for e in found if not e.comparable)
     return (
-        f"Energy is estimated with its range ({guess.method}; {guess.missing or 'no counter'}): it says no more than "
+        f"Energy is an {guess.method}. {guess.missing or 'There was no counter.'} It has a range, says no more than "
         "time and load do, and enters no test and no composite."
     )
 

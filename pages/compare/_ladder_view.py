@@ -50,7 +50,12 @@ def draw_ladder(found: Findings) -> None:
         draw_row(by_id[chosen])
     st.header("Variants", anchor=False)
     rows = [_line(found, r) for r in found.rows]
-    table(rows, height=table_height(len(rows)), alt="Variants of the study")
+    table(
+        rows,
+        height=table_height(len(rows)),
+        alt="Variants of the study",
+        column_config={"Quality": st.column_config.TextColumn(width=185)},  # the browser takes a mark to be narrower
+    )
     st.caption(
         "▼ and ▲: shown to be worse or better than the baseline (p ≤ 0.05 after Holm's correction over the variants). "
         f"{text.escape(report.energy_words(found.rows))}"

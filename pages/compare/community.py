@@ -100,7 +100,7 @@ def draw_apart(found: Board) -> None:
 
 
 def draw_import(row_store: RowStore) -> None:
-    with st.popover("Take in files", icon=":material/upload:"):
+    with st.popover("Import files", icon=":material/upload:"):
         files = st.file_uploader(
             "Files of rows",
             type=["json", "jsonl"],
@@ -124,7 +124,7 @@ def draw_import(row_store: RowStore) -> None:
 
 def draw_own(row_store: RowStore) -> None:
     """A row of one's own runs: chosen, looked at, kept."""
-    with st.expander("Add a row of my own runs", icon=":material/add_chart:"):
+    with st.expander("Add a row from my own runs", icon=":material/add_chart:"):
         runs = own_runs(str(data_dir()), tuple(run.id for run in many_runs.newest_runs(store())))
         if not runs:
             st.caption("No finished run is here. Make one with random prompt tokens and at least three repeats.")
@@ -156,7 +156,7 @@ def draw_send(row_store: RowStore, found: Board) -> None:
     """Sends rows of one's own, after every byte was shown and somebody said yes."""
     apart = {d.row.id for d in found.doubtful}
     own = {row.id: row for row in row_store.rows()[0] if row.id not in apart}
-    with st.expander("Send rows of mine to a data set", icon=":material/cloud_upload:"):
+    with st.expander("Send my rows to a data set", icon=":material/cloud_upload:"):
         if not own:
             st.caption("There is no row of yours that could be sent: doubtful ones stay here.")
             return
@@ -195,13 +195,13 @@ def draw() -> None:
         own = row_store.rows()[0]
         if own:
             every = Form("My rows (JSON)", "roofscope-rows.json", lambda: b"[" + b",".join(map(encoded, own)) + b"]")
-            share_menu([every], "community-share", "A file that others can take in. It holds no path and no name.")
+            share_menu([every], "community-share", "A file that others can import. It holds no path and no name.")
     found = board(*row_store.rows(), datetime.date.today())
     names = found.configurations
     if not names and not found.doubtful:
         nothing_yet(
             "No row yet",
-            "Take in files of others, or add a row of your own runs below.",
+            "Import other people's files, or add a row from your own runs below.",
             ":material/groups:",
         )
     if names:

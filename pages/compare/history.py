@@ -10,8 +10,9 @@ from hardware.errors import ExplorerError
 from pages.compare._history_table import history_table
 from pages.ui import text
 from pages.ui.page import empty, fault, guard, page
+from pages.ui.pickers import run_line
 from pages.ui.run_report import export_menu
-from pages.ui.state import asked_run, choose_run, forget_run, open_run, store
+from pages.ui.state import asked_run, choose_run, forget_run, open_run, readable, store
 
 
 def show(run_id: str) -> None:
@@ -28,7 +29,8 @@ def confirm_delete(ids: list[str]) -> None:
     with guard():
         what = "this run" if len(ids) == 1 else f"these {len(ids)} runs"
         st.markdown(f"Delete {what} for good? What was measured cannot be made again exactly.")
-        st.caption("  \n".join(map(text.escape, ids[:8])) + ("  \n…" if len(ids) > 8 else ""))
+        lines = [text.escape(run_line(store().open(i)) if readable(i) else i) for i in ids[:8]]
+        st.caption("  \n".join(lines) + ("  \n…" if len(ids) > 8 else ""))
         with st.container(horizontal=True, horizontal_alignment="right"):
             if st.button("Keep", key="delete-no"):
                 st.rerun()

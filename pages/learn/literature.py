@@ -42,7 +42,7 @@ def draw_sentences() -> None:
         with st.container(horizontal=True, vertical_alignment="center"):
             st.markdown(f"**{number}.** {text.escape(sentence.text)}")
             st.button(
-                f"{len(sentence.works)} works of sentence {number}",
+                f"{len(sentence.works)} works behind sentence {number}",
                 key=f"rows-{number}",
                 icon=":material/filter_list:",
                 type="tertiary",
@@ -91,6 +91,7 @@ def draw_bits() -> None:
         default="perplexity",
         required=True,
         key="bits-figure",
+        wrap=True,
         format_func=lambda k: TITLES[k].split(" (")[0],
         bind="query-params",
     )

@@ -19,8 +19,8 @@ from pages.ui.page import fault
 _BOUND: dict[str, Any] = {"bind": "query-params"}
 _LOOPS: dict[Mode, str] = {"closed": "Users (closed loop)", "open": "Rate (open loop)"}
 _WHICH: dict[Mode, str] = {
-    "closed": "So many users ask, each again after its answer: what the server can do. It hides how long others wait.",
-    "open": "Requests come when they come, at random, whatever is still unanswered: what users feel.",
+    "closed": "So many users, each asking again once answered: what the server can do. How long others wait is hidden.",
+    "open": "Requests arrive at random, however many are still unanswered: what users feel.",
 }
 _OWN = "none"
 

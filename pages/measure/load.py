@@ -37,7 +37,10 @@ def start_button(plan: Plan | None) -> None:
     st.rerun()
 
 
-with page("Load test", "Many requests at once: what the server can do, what its users feel, and how much is good."):
+with page(
+    "Load test",
+    "Many requests at once: what the server can do, what its users feel, and how much of it meets your limits.",
+):
     form, view = panes()
     with form, guard():
         top = st.container()

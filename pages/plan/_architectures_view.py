@@ -123,6 +123,7 @@ def _draw_proxies(found: Found, key: str) -> None:
                 format_func=lambda of: of[:1].upper() + of[1:],
                 key=f"{key}-of",
                 required=True,
+                wrap=True,
             )
             or of
         )

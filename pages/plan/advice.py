@@ -74,15 +74,15 @@ def draw_case(case: Case, book: Book, demoted: str, of: str) -> None:
         st.markdown(f"{text.escape(given.finding)} **{text.escape(given.change)}**")
         with st.grid(3, min_column_width=150):
             tile(
-                "Promised",
+                "Promised gain",
                 f"× {gain.likely:.3g}",
-                f"Of the {METRICS[given.metric]}; above 1 is better. Nine in ten should lie in the range.",
+                f"In {METRICS[given.metric]}: how many times as good; below 1 is worse. Nine in ten lie in the range.",
                 under=f"{gain.low:.3g} to {gain.high:.3g}",
             )
             ratio = case.verdict.ratio if case.verdict else None
             between = f"{ratio.low:.3g} to {ratio.high:.3g}" if ratio and ratio.low and ratio.high else "no interval"
             tile(
-                "Measured",
+                "Measured gain",
                 f"× {ratio.value:.3g}" if ratio else text.NONE,
                 "Baseline and change in interleaved pairs, as a ratio with its 95 % interval.",
                 under=between if ratio else "not tried" if case.verdict is None else "no pair counts",
@@ -96,7 +96,7 @@ def draw_case(case: Case, book: Book, demoted: str, of: str) -> None:
             )
         if isinstance(given.quality, Loss):
             st.caption(f"{text.provenance('measured')} Quality: {text.prose(given.quality.words)}.")
-        st.caption(f"{text.provenance('estimated')} {METRICS[given.metric].capitalize()}. {text.prose(gain.basis)}")
+        st.caption(f"{text.provenance('estimated')} Gain in {METRICS[given.metric]}. {text.prose(gain.basis)}")
         if case.verdict is not None:
             st.markdown(text.prose(case.verdict.sentence))
         if demoted:

@@ -28,7 +28,16 @@ from pages.ui.table import table
 ABOUT = "What processors and accelerators can do, as their data sheets state it and as this machine was measured."
 SHOWN = ("fp32", "fp16", "bf16", "fp8", "int8")
 TERA, GIGA = 1e12, 1e9
+KINDS = {"cpu": "CPU", "gpu": "GPU", "soc": "SoC", "tpu": "TPU"}
 UNITS = "1 GB is 10⁹ bytes everywhere here. A data sheet counts memory in 2³⁰: its 24 GB are 25.8 GB."
+
+
+def kind_label(name: str) -> str:
+    return KINDS.get(name, name)
+
+
+def rate_unit(dtype: str) -> str:
+    return "TOP/s" if dtype.startswith("int") else "TFLOP/s"
 
 
 def styled(devices: tuple[Device, ...]) -> Any:
@@ -36,13 +45,13 @@ def styled(devices: tuple[Device, ...]) -> Any:
     columns = {
         "Memory (GB)": ("mem_bytes", GIGA),
         "Bandwidth (GB/s)": ("mem_bandwidth_bytes_per_s", GIGA),
-        **{f"{dtype} (T/s)": (f"peak_flop_per_s.{dtype}", TERA) for dtype in SHOWN},
+        **{f"{dtype} ({rate_unit(dtype)})": (f"peak_flop_per_s.{dtype}", TERA) for dtype in SHOWN},
         "TDP (W)": ("tdp_w", 1.0),
     }
     rows = [
         {
             "Device": d.name,
-            "Kind": d.kind,
+            "Kind": kind_label(d.kind),
             **{title: figure_of(d, field, scale) for title, (field, scale) in columns.items()},
             "Year": d.year,
             "Confidence": "measured" if d.provenance == "measured" else d.confidence or "own",
@@ -111,7 +120,8 @@ def draw_delete(name: str) -> None:
 
 def draw_catalogue(devices: tuple[Device, ...]) -> Device | None:
     with st.container(horizontal=True, vertical_alignment="bottom", horizontal_alignment="distribute"):
-        kinds = st.pills("Kind", sorted({d.kind for d in devices}), selection_mode="multi", key="device-kinds")
+        there = sorted({d.kind for d in devices})
+        kinds = st.pills("Kind", there, selection_mode="multi", format_func=kind_label, key="device-kinds")
         download(Form("All as a file", "devices.json", lambda: written(devices)), "devices-file")
     shown = tuple(d for d in devices if not kinds or d.kind in kinds)
     event = table(

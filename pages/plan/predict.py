@@ -276,6 +276,8 @@ def ask() -> None:
             default=found[0].device,
             key="predict-focus",
             label_visibility="collapsed",
+            required=True,
+            wrap=True,
         )
         one_of = next((p for p in found if p.device == focus), found[0])
         draw_headline(one_of)

@@ -51,7 +51,7 @@ def draw_plan(wanted: Wanted, mode: str) -> None:
     if refused:
         words += f", {len(refused)} cannot"
     if ready:
-        words += f" · about {text.seconds(seconds * plan.rounds)} {text.provenance('estimated')}"
+        words += f" · about {text.roughly(seconds * plan.rounds)} {text.provenance('estimated')}"
     st.markdown(words, help=text.provenance_help())
     _draw_refused({c.label: refused[c.id] for c in every if c.id in refused})
     if not ready:

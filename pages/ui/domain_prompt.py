@@ -26,7 +26,7 @@ def prompt_form(model: str | None) -> str | None:
         required=True,
         key="prompt-kind" + (f"-{model}" if trained else ""),
         bind="query-params",
-        width="stretch",
+        wrap=True,
         format_func=lambda n: _LABELS.get(n, n),
     )
     if kind == OWN:

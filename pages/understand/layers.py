@@ -297,6 +297,7 @@ def draw_network(result: Result, loaded: Loaded, phase: Phase, reference: Refere
                 key="layers-colour",
                 label_visibility="collapsed",
                 required=True,
+                wrap=True,
             )
             detail = st.segmented_control(
                 "Detail",

@@ -68,7 +68,7 @@ def parts(of: Split) -> dict[str, float]:
 def draw_side_by_side(of: Split, seen: Measured, told: dict[str, int], own: dict[str, int], shape: Shape) -> None:
     bars: list[tuple[str, dict[str, float]]] = [("computed", parts(of))]
     if own and told:
-        bars.append(("foretold", {k: float(v) for k, v in told.items()}))
+        bars.append(("expected", {k: float(v) for k, v in told.items()}))
     if own:
         bars.append(("reported by the library", {k: float(v) for k, v in own.items()}))
     steps = {"runtime": seen.runtime_bytes, "opening the model": seen.loading_bytes, "while running": seen.growth_bytes}
@@ -82,12 +82,12 @@ def draw_side_by_side(of: Split, seen: Measured, told: dict[str, int], own: dict
     with left.container(border=True, height="stretch"):
         st.markdown("**By purpose**")
         figure(split_bars(bars), key="split")
-        foretold = " Foretold is what the library was expected to report." if own and told else ""
+        expected = " Expected is what the library should report." if own and told else ""
         warm = "" if seen.loading_bytes is not None else " The model was open already, so opening it was not measured."
         st.caption(
             f"Computed for {shape.n_context:,} tokens of cache and passes of {shape.n_forward:,} tokens, batch "
             f"{shape.batch}. Measured is resident memory: what a library only reserves, for its largest forward say, "
-            f"does not count until it is touched.{foretold}{warm}"
+            f"does not count until it is touched.{expected}{warm}"
         )
     with right.container(border=True, height="stretch"):
         st.markdown("**Peak**")
@@ -118,7 +118,7 @@ def draw_table(of: Split, seen: Measured, told: dict[str, int], own: dict[str, i
                 {
                     "Part": name,
                     "Computed (MB)": b / 1e6 if name != "runtime" or of.runtime_bytes is not None else None,
-                    "Foretold (MB)": told[name] / 1e6 if own and name in told else None,
+                    "Expected (MB)": told[name] / 1e6 if own and name in told else None,
                     "Reported (MB)": own[name] / 1e6 if name in own else None,
                     "Measured (MB)": seen.runtime_bytes / 1e6 if name == "runtime" and seen.runtime_bytes else None,
                     "What it is": note[name],
@@ -127,9 +127,9 @@ def draw_table(of: Split, seen: Measured, told: dict[str, int], own: dict[str, i
             ],
             column_config={
                 name: st.column_config.NumberColumn(format="%.1f")
-                for name in ("Computed (MB)", "Foretold (MB)", "Reported (MB)", "Measured (MB)")
+                for name in ("Computed (MB)", "Expected (MB)", "Reported (MB)", "Measured (MB)")
             },
-            alt="Memory by purpose, computed, foretold, reported by the library and measured",
+            alt="Memory by purpose, computed, expected, reported by the library and measured",
         )
 
 

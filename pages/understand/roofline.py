@@ -59,8 +59,8 @@ def draw_cards(points: Sequence[Point], ceiling: Ceiling) -> None:
                 )
                 st.progress(min(1.0, p.efficiency))
                 st.caption(
-                    f"{p.intensity:.3g} FLOP/B against a ridge of {ceiling.ridge:.3g}. "
-                    f"{text.compute(p.flop_per_s)} of {text.compute(p.roof_flop_per_s)}."
+                    f"{text.compute(p.flop_per_s)} of {text.compute(p.roof_flop_per_s)} "
+                    f"at {p.intensity:.3g} FLOP per byte; the ridge is at {ceiling.ridge:.3g}."
                 )
         with st.container(border=True, height="stretch"):
             st.markdown(f"**Reference roofline: {text.escape(ceiling.source)}**", help=explained("Ridge point"))

@@ -59,7 +59,7 @@ def test_kinds_filter(app: Open) -> None:
     at = sound(app(DEVICES))
     pills = next(p for p in at.get("button_group") if p.label == "Kind")
     pills.set_value(["cpu"]).run()
-    assert set(sound(at).dataframe[0].value["Kind"]) == {"cpu"}
+    assert set(sound(at).dataframe[0].value["Kind"]) == {"CPU"}
 
 
 def fill(at: AppTest, **changes: object) -> AppTest:

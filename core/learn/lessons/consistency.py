@@ -50,7 +50,7 @@ def seen(scene: Scene) -> str:
     before, after = ends("accuracy")
     return (
         f"At the first probe the model gave {raw:.2f} tokens per forward pass, but only {first:.2f} of them right, and "
-        f"{before:.0%} of its answers were: it repeats itself, which is easy to foretell. In the end {last:.2f} "
+        f"{before:.0%} of its answers were: it repeats itself, which is easy to predict. In the end {last:.2f} "
         "are right "
         f"per forward pass and {after:.0%} of the answers. Tokens per forward pass count only beside what they "
         "are worth."
@@ -107,7 +107,7 @@ lesson = Lesson(
                     ),
                     Option(
                         "Nothing yet: its answers may have collapsed",
-                        "Yes: text that repeats is easy to foretell, so tokens per forward pass rise while "
+                        "Yes: text that repeats is easy to predict, so tokens per forward pass rise while "
                         "answers fall.",
                     ),
                     Option(
