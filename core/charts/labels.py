@@ -11,7 +11,8 @@ LETTERS = 30  # of a line of an axis label
 UNITS = {"seconds": "s", "flops": "FLOP", "bytes": "B", "weight_bytes": "B", "output_bytes": "B"}
 FEW = "indexof(['1', '3'], format(datum.value, '.0e')[0]) >= 0"  # of a logarithmic axis: 1, 3, 10, 30 fit a phone
 LINES = "split(datum.label, '\\n')"  # a Vega expression: an axis label in the lines that `wrapped` made
-LINE_OR_LINES = "width < 480 ? split(datum.label, '\\n') : replace(datum.label, regexp('\\n', 'g'), ' · ')"  # by room
+_ONE_LINE = "replace(datum.label, regexp('\\n', 'g'), ' · ')"
+LINE_OR_LINES = f"width < 30 + 6.5 * length({_ONE_LINE}) ? {LINES} : {_ONE_LINE}"  # by room
 _PREFIXES = {-4: "p", -3: "n", -2: "µ", -1: "m", 0: "", 1: "k", 2: "M", 3: "G", 4: "T", 5: "P", 6: "E"}
 
 

@@ -303,7 +303,7 @@ def _mark_layers(marks: Any, colour_by: ColourBy, large: bool) -> tuple[Any, Any
     legend = alt.Legend(
         orient="bottom",
         symbolType="square",
-        columns=columns(80 if large else 66),
+        columns=columns(80 if large else 58),
         labelFontSize=12,
         values=alt.ExprRef(PRESENT),
     )

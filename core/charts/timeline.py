@@ -127,9 +127,10 @@ def _phases() -> tuple[alt.Chart, ...]:
     )
     across = "width * datum.share >= 6 * length(datum.phase) + 8"  # pixels of a band and of the word in it
     upright = f"!({across}) && width * datum.share >= 18"
+    look: dict[str, Any] = {"baseline": "top", "fontSize": 11, "color": GREY}
     words = (
-        base.mark_text(align="left", dx=4, dy=8, text={"expr": f"{across} ? datum.phase : ''"}),
-        base.mark_text(align="right", angle=270, dx=-10, dy=3, text={"expr": f"{upright} ? datum.phase : ''"}),
+        base.mark_text(align="left", dx=4, dy=8, text={"expr": f"{across} ? datum.phase : ''"}, **look),
+        base.mark_text(align="right", angle=270, dx=-10, dy=3, text={"expr": f"{upright} ? datum.phase : ''"}, **look),
     )
     return (
         wash,

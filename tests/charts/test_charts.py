@@ -15,6 +15,7 @@ from core.analysis.roofline import Point, Roof
 from core.charts import bandwidth, bars, graph, graph_layout, intervals, memory, roofline, timeline, what_if
 from core.charts.chart import Chart, enlarged
 from core.charts.labels import distinct, short, si, wrapped
+from core.charts.palette import GREY
 from core.types import Elementwise, Embedding, Layer, LayerResult, Linear, Memory, Norm
 
 N_BLOCKS = 4
@@ -273,7 +274,8 @@ def test_a_phase_is_named_where_its_name_has_room() -> None:
 
     def drawn(width: int) -> list[str]:
         spec = {**timeline.memory_timeline(samples(40)).spec, "width": width}
-        return re.findall(r"<text [^>]*>(?:prefill|decode)</text>", vl_convert.vegalite_to_svg(spec, vl_version="6.1"))
+        svg = vl_convert.vegalite_to_svg(spec, vl_version="6.1")
+        return re.findall(f'<text [^>]*fill="{GREY}"[^>]*>(?:prefill|decode)</text>', svg)  # look.css knows the colour
 
     shares = {b["phase"]: b["share"] for b in timeline.bands(samples(40))}
     wide, middle, narrow = (drawn(round(pixels / shares["prefill"])) for pixels in (60, 25, 10))
