@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import altair as alt
 
 from core.charts.chart import Chart, Row, built, fed, si_label
-from core.charts.labels import si
+from core.charts.labels import few, plain, si
 from core.charts.palette import BLUE, GREEN, GREY, ORANGE, PINK, RED
 
 STAGES = {  # stage -> colour, shape, size
@@ -112,7 +112,7 @@ def _plane(
 
 def free(spots: Sequence[Spot], device: str) -> Chart:
     """Parameters outside the embedding over generated tokens per second on a device."""
-    rows = [_row(s, f"{s.x:,.4g} tok/s", si(s.y, "")) for s in spots if s.x > 0 and s.y > 0]
+    rows = [_row(s, f"{plain(s.x)} tok/s", si(s.y, "")) for s in spots if s.x > 0 and s.y > 0]
     on = sum(s.stage == "on the front" for s in spots)
     return fed(_free_spec(), f"Parameters over decode speed on {device}: {on} of {len(rows)} shapes", spots=rows)
 
@@ -120,12 +120,11 @@ def free(spots: Sequence[Spot], device: str) -> Chart:
 @cache
 def _free_spec() -> dict[str, Any]:
     log = alt.Scale(type="log", nice=False, padding=16)
-    sparse = "test(regexp('^[125]'), format(datum.value, 'e')) ? "
-    plain = alt.Axis(labelExpr=f"{sparse}format(datum.value, '~g') : ''", tickCount=4)
-    counted = alt.Axis(labelExpr=f"{sparse}({si_label('')}) : ''", tickCount=4)
+    speed = alt.Axis(labelExpr=f"{few('125')} ? format(datum.value, '~g') : ''", tickCount=4)
+    counted = alt.Axis(labelExpr=f"{few('125', 'y')} ? ({si_label('')}) : ''", tickCount=4)
     return _plane(
         FREE,
-        {"title": "Generated tokens per second (higher is better)", "scale": log, "axis": plain},
+        {"title": "Generated tokens per second (higher is better)", "scale": log, "axis": speed},
         {"title": "Parameters without embedding (higher is better)", "scale": log, "axis": counted},
         ("Speed", "Parameters"),
     )

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import altair as alt
 
 from core.charts.chart import Chart, Row, built, fed, si_label
-from core.charts.labels import si
+from core.charts.labels import few, plain, si
 from core.charts.palette import BLUE, GREY, ORANGE, RED
 
 WHOSE = {"mine": (ORANGE, "diamond"), "others": (BLUE, "circle"), "set apart": (RED, "cross")}
@@ -44,7 +44,7 @@ def over_bandwidth(marks: Sequence[Mark], bytes_per_token: float) -> Chart:
             "low": min(m.low, top),
             "high": min(m.high, top),
             "name": m.machine.split(",")[0] if m is best or m.whose == "mine" else "",
-            "text": f"{m.tok_per_s:,.0f} tok/s" if m.tok_per_s >= 1000 else f"{m.tok_per_s:.4g} tok/s",
+            "text": f"{plain(m.tok_per_s)} tok/s",
             "memory": si(m.bandwidth, "B/s"),
             "note": m.note,
         }
@@ -61,16 +61,15 @@ def over_bandwidth(marks: Sequence[Mark], bytes_per_token: float) -> Chart:
 @cache
 def _spec() -> dict[str, Any]:
     scale = alt.Scale(type="log", nice=False, padding=14)
-    sparse = "test(regexp('^[15]'), format(datum.value, 'e')) ? {} : ''"
     across = alt.X(
         "bandwidth:Q",
         title="Memory bandwidth, measured",
         scale=scale,
         axis=alt.Axis(
-            labelExpr=sparse.format(f"({si_label('B/s')})"), tickCount=5, gridOpacity=0.4, labelOverlap="greedy"
+            labelExpr=f"{few('15')} ? ({si_label('B/s')}) : ''", tickCount=5, gridOpacity=0.4, labelOverlap="greedy"
         ),
     )
-    label = alt.Axis(labelExpr=sparse.format("format(datum.value, ',~g')"), tickCount=5, gridOpacity=0.4)
+    label = alt.Axis(labelExpr=f"{few('15', 'y')} ? format(datum.value, ',~g') : ''", tickCount=5, gridOpacity=0.4)
     up = alt.Y("tok_per_s:Q", title="Tokens per second (higher is better)", scale=scale, axis=label)
     names = list(WHOSE)
     legend = alt.Legend(orient="bottom", labelFontSize=12)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import altair as alt
 
 from core.charts.chart import PRESENT, Chart, Row, built, fed, listed, present, si_label, unseen
-from core.charts.labels import FEW, si
+from core.charts.labels import few, si
 from core.charts.palette import BLUE, GREY, ORANGE
 
 ROOM, LEAST = 0.6, 4.0  # of the axis beside the bars, in powers of its own length, and at least a factor
@@ -84,8 +84,11 @@ def _interval_spec(title: str, unit: str) -> dict[str, Any]:
     )
     scale = alt.Scale(type="log", nice=False)
     label = "format(datum.value, '~s')" if unit in PLAIN else si_label(unit)
-    few: Any = {"condition": {"test": FEW, "value": 0.4}, "value": 0}
-    axis = alt.Axis(labelExpr=f"{FEW} ? {label} : ''", gridOpacity=few, tickOpacity=few)
+    shown = few("13")  # fits a phone
+    lines: Any = {"condition": {"test": shown, "value": 0.4}, "value": 0}
+    axis = alt.Axis(
+        labelExpr=f"{shown} ? {label} : ''", tickCount=5, labelSeparation=10, gridOpacity=lines, tickOpacity=lines
+    )
     domain, colours = ["fits", "does not fit"], [BLUE, GREY]
     colour = alt.Color(
         "fits:N",

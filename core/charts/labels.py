@@ -7,9 +7,9 @@ import textwrap
 from collections.abc import Sequence
 from itertools import takewhile
 
+SHORT = 10
 LETTERS = 30  # of a line of an axis label
 UNITS = {"seconds": "s", "flops": "FLOP", "bytes": "B", "weight_bytes": "B", "output_bytes": "B"}
-FEW = "indexof(['1', '3'], format(datum.value, '.0e')[0]) >= 0"  # of a logarithmic axis: 1, 3, 10, 30 fit a phone
 LINES = "split(datum.label, '\\n')"  # a Vega expression: an axis label in the lines that `wrapped` made
 _ONE_LINE = "replace(datum.label, regexp('\\n', 'g'), ' · ')"
 LINE_OR_LINES = f"width < 30 + 6.5 * length({_ONE_LINE}) ? {LINES} : {_ONE_LINE}"  # by room
@@ -30,6 +30,12 @@ def si(value: float | None, unit: str, digits: int = 3) -> str:
     return f"{text} {_PREFIXES[power]}{unit}".strip()
 
 
+def plain(value: float, digits: int = 4) -> str:
+    """`41.23`, `128,500`: so many digits, and no exponent however large it is."""
+    text = f"{value:,.{digits}g}"
+    return f"{value:,.0f}" if "e+" in text else text
+
+
 def short(name: str) -> str:
     """A layer's name for a narrow axis: `blocks.7.attn.q_proj` is `7 · attn.q_proj`."""
     head, _, rest = name.partition(".")
@@ -48,6 +54,14 @@ def wrapped(name: str) -> str:
         else:
             lines += textwrap.wrap(part, LETTERS, break_long_words=False) or [part]
     return "\n".join(lines)
+
+
+def few(digits: str, axis: str = "x") -> str:
+    """A Vega expression: whether a tick of a logarithmic axis has a label, "13" being those at 1, 3, 10, 30.
+
+    A short axis may have none of these: less than SHORT times as long as its beginning, it has a label at every tick.
+    """
+    return f"(domain('{axis}')[1] < {SHORT} * domain('{axis}')[0] || test(/^[{digits}]/, format(datum.value, 'e')))"
 
 
 def columns(widest: int) -> dict[str, str]:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import altair as alt
 
 from core.charts.chart import Chart, Row, built, fed, listed, si_label
-from core.charts.labels import FEW, LINES, si, wrapped
+from core.charts.labels import LINES, few, si, wrapped
 from core.charts.palette import BLUE, GREY, ORANGE
 
 PLAIN = ("tok/s", "")
@@ -77,9 +77,12 @@ def _spec(title: str, unit: str, told: bool, tall: int) -> dict[str, Any]:
         ),
     )
     scale = alt.Scale(type="log", nice=False, padding=48)
-    few: Any = {"condition": {"test": FEW, "value": 0.4}, "value": 0}
+    shown = few("13")  # fits a phone
+    lines: Any = {"condition": {"test": shown, "value": 0.4}, "value": 0}
     label = "format(datum.value, '~s')" if unit in PLAIN else si_label(unit)
-    axis = alt.Axis(labelExpr=f"{FEW} ? {label} : ''", ticks=False, gridOpacity=few)
+    axis = alt.Axis(
+        labelExpr=f"{shown} ? {label} : ''", tickCount=5, labelSeparation=10, ticks=False, gridOpacity=lines
+    )
     tips = [
         alt.Tooltip("label:N", title="Configuration"),
         alt.Tooltip("text:N", title=title),

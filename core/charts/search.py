@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import altair as alt
 
 from core.charts.chart import Chart, Row, built, fed, si_label
-from core.charts.labels import si
+from core.charts.labels import few, si
 from core.charts.palette import BLUE, GREY, ORANGE, PINK, RED, SKY
 
 STAGES = {  # stage -> colour, shape, opacity
@@ -60,10 +60,9 @@ def plane(spots: Sequence[Spot], x: tuple[str, str, str], y: tuple[str, str, str
 def _plane_spec(x: tuple[str, str, str], y: tuple[str, str, str]) -> dict[str, Any]:
     base = alt.Chart(alt.NamedData("spots"))
 
-    def axis(unit: str) -> alt.Axis:
+    def axis(unit: str, channel: str) -> alt.Axis:
         label = "format(datum.value, '~g')" if unit in PLAIN else f"({si_label(unit)})"
-        sparse = f"test(regexp('^[15]'), format(datum.value, 'e')) ? {label} : ''"  # 1, 5, 10, 50: others overlap
-        return alt.Axis(labelExpr=sparse, tickCount=4, gridOpacity=0.4)
+        return alt.Axis(labelExpr=f"{few('15', channel)} ? {label} : ''", tickCount=4, gridOpacity=0.4)
 
     def titled(of: tuple[str, str, str]) -> str:
         return f"{of[0]} ({of[2]} is better)"
@@ -72,8 +71,8 @@ def _plane_spec(x: tuple[str, str, str], y: tuple[str, str, str]) -> dict[str, A
     scale = alt.Scale(type="log", nice=False, padding=16)
     legend = alt.Legend(orient="bottom", columns=3, labelFontSize=12)
     points = base.mark_point(filled=True, size=75).encode(
-        x=alt.X("x:Q", title=titled(x), scale=scale, axis=axis(x[1])),
-        y=alt.Y("y:Q", title=titled(y), scale=scale, axis=axis(y[1])),
+        x=alt.X("x:Q", title=titled(x), scale=scale, axis=axis(x[1], "x")),
+        y=alt.Y("y:Q", title=titled(y), scale=scale, axis=axis(y[1], "y")),
         color=alt.Color(
             "stage:N", title=None, scale=alt.Scale(domain=names, range=[s[0] for s in STAGES.values()]), legend=legend
         ),

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import altair as alt
 
 from core.charts.chart import Chart, Row, built, fed, listed, si_label
-from core.charts.labels import columns, si
+from core.charts.labels import columns, few, si
 from core.charts.palette import BLUE, DASHES, GREEN, GREY, ORANGE, PINK, RED, SERIES, SKY
 
 HUES = {"bandwidth": BLUE, "cache bandwidth": SKY, "starting kernels": GREY, "power limit": PINK}
@@ -138,9 +138,9 @@ def plane(
     return fed(spec, words, rows=rows, ends=ends, marks=marks)
 
 
-def _sparse(unit: str) -> str:
+def _sparse(unit: str, axis: str) -> str:
     """Labels of a logarithmic axis at 1, 2 and 5 of each decade: there are ticks for every digit."""
-    return f"test(regexp('^[125]'), format(datum.value, 'e')) ? ({si_label(unit)}) : ''"
+    return f"{few('125', axis)} ? ({si_label(unit)}) : ''"
 
 
 @cache
@@ -150,13 +150,13 @@ def _plane_spec(names: tuple[str, ...], flops_title: str, height: int) -> dict[s
         "bandwidth:Q",
         title="Bandwidth",
         scale=scale,
-        axis=alt.Axis(labelExpr=_sparse("B/s"), tickCount=5, labelOverlap="greedy", gridOpacity=0.4),
+        axis=alt.Axis(labelExpr=_sparse("B/s", "x"), tickCount=5, labelOverlap="greedy", gridOpacity=0.4),
     )
     y = alt.Y(
         "flops:Q",
         title=flops_title,
         scale=scale,
-        axis=alt.Axis(labelExpr=_sparse("FLOP/s"), tickCount=5, labelOverlap="greedy", gridOpacity=0.4),
+        axis=alt.Axis(labelExpr=_sparse("FLOP/s", "y"), tickCount=5, labelOverlap="greedy", gridOpacity=0.4),
     )
     hues = [SERIES[i % len(SERIES)] for i in range(len(names))]
     dashes = [DASHES[i % len(DASHES)] for i in range(len(names))]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from core.charts.labels import plain
 from core.cli.group import cli, fail, json_flag, show
 from core.community import hub
 from core.community.board import board
@@ -37,7 +38,7 @@ def row(run_ids: tuple[str, ...], as_json: bool) -> None:
     if as_json:
         click.echo(to_json({"row": made, "path": str(path), "doubts": found}))
         return
-    click.echo(f"row         {made.id}\n{made.label}\n{made.machine.label}: {made.tok_per_s:.4g} tok/s")
+    click.echo(f"row         {made.id}\n{made.label}\n{made.machine.label}: {plain(made.tok_per_s)} tok/s")
     for doubt in found:
         click.echo(f"doubtful    {doubt.reason}")
     click.echo(f"kept        {path}")

@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 import click
 
+from core.charts.labels import plain
 from core.interrupt import STOPPED, as_exception
 from core.types import to_json
 from hardware.errors import ExplorerError, of_disk
@@ -107,4 +108,4 @@ def show(rows: list[dict[str, Any]], as_json: bool = False) -> None:
 def _cell(value: Any) -> str:
     if value is None:
         return "-"
-    return f"{value:.4g}" if isinstance(value, float) else str(value).replace("\n", "␊")
+    return plain(value) if isinstance(value, float) else str(value).replace("\n", "␊")

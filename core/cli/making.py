@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from core import plugins
+from core.charts.labels import plain
 from core.cli.group import cli, json_flag, show
 from core.cli.running import pairs, performed
 from core.models import derived
@@ -86,7 +87,7 @@ def evaluate(name: str, as_json: bool, **given: Any) -> None:
             return
         for score in result.scores:
             between = ends(score.low, score.high, ".4g")
-            click.echo(f"{score.label:28} {score.value:.4g}{between} {score.unit}  n = {score.n}")
+            click.echo(f"{score.label:28} {plain(score.value)}{between} {score.unit}  n = {score.n}")
         for warning in result.warnings:
             click.echo(f"warning: {warning}")
 

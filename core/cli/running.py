@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from core import plugins
+from core.charts.labels import plain
 from core.cli.group import cli, fail, json_flag
 from core.interrupt import STOPPED
 from core.paths import data_dir
@@ -169,7 +170,7 @@ def summary(result: Result) -> str:
     """A run in a few lines for a terminal."""
 
     def number(value: float | None, unit: str, scale: float = 1.0) -> str:
-        return "not measured" if value is None else f"{value * scale:.4g} {unit}"
+        return "not measured" if value is None else f"{plain(value * scale)} {unit}"
 
     told = result.disturbance
     return "\n".join(

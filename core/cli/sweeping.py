@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import click
 import msgspec
 
+from core.bounds import checked
 from core.cli import machines
 from core.cli.group import cli, fail, json_flag, show
 from core.cli.running import pairs
@@ -204,7 +205,7 @@ def limits_of(values: tuple[str, ...]) -> dict[str, float]:
 
 def plan_of(given: dict[str, Any]) -> Sweep:
     """The plan in a file, or that of the options; raises ExplorerError."""
-    limits = Limits(cells=given["most"], width=given["width"])
+    limits = checked(Limits(cells=given["most"], width=given["width"]), "the sweep", "Correct it.")
     if given["plan_file"] is not None:
         read = read_plan(given["plan_file"], Sweep)
         return msgspec.structs.replace(read, limits=limits) if limits != Limits() else read

@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 
 from core.charts.architectures import Spot, Tau, free, taus, trade
-from core.charts.labels import si
+from core.charts.labels import plain, si
 from core.report import page
 from core.report.figures import NONE, engine
 from core.report.page import Section, Table
@@ -182,7 +182,7 @@ def _free_shape(row: free_shapes.Row) -> tuple[str, ...]:
         row.sizes.label,
         si(told["n_params"], ""),
         si(told["body_params"], ""),
-        f"{told['tok_per_s']:,.4g} tok/s",
+        f"{plain(told['tok_per_s'])} tok/s",
         si(told["ttft_s"], "s"),
         si(told["peak_memory_bytes"], "B"),
     )

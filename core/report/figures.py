@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from core import plugins
-from core.charts.labels import si
+from core.charts.labels import plain, si
 from core.stats.intervals import Interval, ends
 
 NONE = "–"
@@ -17,7 +17,7 @@ def shown(value: float | None, unit: str) -> str:
     if value is None:
         return NONE
     if unit == "tok/s":
-        return f"{value:.4g} tok/s"
+        return f"{plain(value)} tok/s"
     return si(value, unit, 4 if unit == "s" else 3)
 
 
@@ -40,4 +40,4 @@ def times(ratio: Interval | None) -> str:
     """`1.25 × [1.1, 1.4]`."""
     if ratio is None:
         return NONE
-    return f"{ratio.value:.3g} ×{ends(ratio.low, ratio.high, '.3g')}"
+    return f"{plain(ratio.value, 3)} ×{ends(ratio.low, ratio.high, lambda end: plain(end, 3))}"

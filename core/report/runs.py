@@ -13,7 +13,7 @@ from core.analysis.under_roof import measured, working_set_bytes
 from core.charts.bars import change_bars, layer_bars
 from core.charts.chart import Chart
 from core.charts.curves import curve
-from core.charts.labels import distinct, numbered, si
+from core.charts.labels import distinct, numbered, plain, si
 from core.charts.roofline import roofline
 from core.charts.timeline import memory_timeline, token_timeline
 from core.report.figures import NONE, shown
@@ -65,7 +65,7 @@ def _one(run: Run, request: Request, result: Result, texts: bool) -> list[Sectio
         peak = f"At most {shown(result.peak_memory_bytes, 'B')}, library included."
         sections.append(Section(title="Memory", words=peak, chart=memory_timeline(result.memory)))
     if result.scores:
-        rows = tuple((s.label, f"{s.value:.4g}", _range(s.low, s.high), str(s.n)) for s in result.scores)
+        rows = tuple((s.label, plain(s.value), _range(s.low, s.high), str(s.n)) for s in result.scores)
         head = ("Metric", "Value", "95 % interval", "Items")
         sections.append(Section(title="Quality", table=Table(header=head, rows=rows)))
     for place, name in enumerate(dict.fromkeys(n for c in result.curves for n in c.values)):
@@ -256,4 +256,4 @@ def _marks(result: Result) -> str:
 
 
 def _range(low: float | None, high: float | None) -> str:
-    return NONE if low is None or high is None else f"{low:.4g} to {high:.4g}"
+    return NONE if low is None or high is None else f"{plain(low)} to {plain(high)}"

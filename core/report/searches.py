@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from core.charts.chart import Chart
+from core.charts.labels import plain
 from core.charts.many_runs import Bar, side_by_side
 from core.charts.search import Spot, plane
 from core.report.figures import NONE, between, shown, times, with_interval
@@ -20,8 +21,8 @@ MOST_SPOTS = 1000
 def report(found: SearchReport, texts: bool = True) -> bytes:
     """One HTML file of a search as it stands. texts: with the prompt."""
     first, *rest = found.answer.words
-    spent = f"{found.measured} measurements in {found.spent_s / 60:.3g} minutes, finals included"
-    lead = f"{first}\n{spent}; a sweep of every cell was expected to take {found.expected_s / 60:.3g} minutes."
+    spent = f"{found.measured} measurements in {plain(found.spent_s / 60, 3)} minutes, finals included"
+    lead = f"{first}\n{spent}; a sweep of every cell was expected to take {plain(found.expected_s / 60, 3)} minutes."
     open_ = [] if found.complete or not found.answer.cell else ["The final rounds are not over."]
     sections = [Section(title="Why", words="\n".join([*rest, *open_, audit_words(found)]))]
     if (chart := goal_chart(found)) is not None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from core.charts.labels import plain
 from core.charts.sweep import Tile, drift, heat, multiples
 from core.report.figures import NONE, with_interval
 from core.report.page import Section, Table, html
@@ -31,7 +32,7 @@ def report(found: Report, texts: bool = True) -> bytes:
 
 def progress_words(told: Progress) -> str:
     """`12 done, 1 failed, 8 cannot run, 3 left; 14 of 30 minutes used.`"""
-    used = f"{told.spent_s / 60:.3g} of {told.minutes:g} minutes used"
+    used = f"{plain(told.spent_s / 60, 3)} of {plain(told.minutes, 6)} minutes used"
     return f"{told.done} done, {told.failed} failed, {told.refused} cannot run, {told.left} left; {used}."
 
 

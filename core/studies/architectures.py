@@ -28,6 +28,7 @@ from core.analysis.eta import Eta, remaining
 from core.analysis.predict import Figure, predict
 from core.analysis.search import Constraint, OutOfTimeError, Range, miss
 from core.analysis.work import n_active_params
+from core.charts.labels import plain
 from core.dtypes import retype
 from core.evals._texts import documents
 from core.models import catalogue, derived
@@ -43,7 +44,7 @@ from core.studies.architecture_state import WHOLE, chosen, finishers, influences
 from core.studies.conduct import make
 from core.studies.foresight import Foresight
 from core.studies.ledger import Ledger, Say, State, folder_of
-from core.studies.measures import MEASURES
+from core.studies.measures import MEASURES, limits_of
 from core.studies.plan import Architectures, Recipe, catalogue_name
 from core.types import Attention, Evaluate, Generate, Linear, ModelSpec, Record, Request, Scalar, to_json
 from hardware.catalogue import find as find_device
@@ -94,10 +95,7 @@ def planned(
 
     rest: further fields of the plan.
     """
-    constraints = (
-        *(Constraint(measure=m, better="lower", limit=v) for m, v in (at_most or {}).items()),
-        *(Constraint(measure=m, better="higher", limit=v) for m, v in (at_least or {}).items()),
-    )
+    constraints = limits_of(at_most or {}, at_least or {})
     for c in constraints:
         if c.measure not in LIMITS:
             raise ExplorerError(f"A shape cannot be limited by '{c.measure}'.", f"Known: {', '.join(LIMITS)}.")
@@ -355,8 +353,8 @@ def _nearest(
         if told is None:
             missed.append(f"no prediction of {what.label.lower()}")
         elif end is None or not c.met(end):
-            span = f"between {told.low:.4g} and {told.high:.4g} {what.unit}".strip()
-            missed.append(f"{what.label.lower()} {span}, where {c.limit:.4g} is asked")
+            span = f"between {plain(told.low)} and {plain(told.high)} {what.unit}".strip()
+            missed.append(f"{what.label.lower()} {span}, where {plain(c.limit)} is asked")
     return f"No shape can meet the limits on {plan.target}: nearest is {every[name].label} with {'; '.join(missed)}."
 
 

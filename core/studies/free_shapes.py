@@ -19,7 +19,8 @@ from typing import Any
 import msgspec
 
 from core.analysis.free_shapes import Sizes, config, excess, figures, refused
-from core.analysis.search import Constraint, miss
+from core.analysis.search import miss
+from core.charts.labels import plain
 from core.dtypes import canonical_dtype
 from core.models.spec import from_config
 from core.paths import data_dir
@@ -27,7 +28,7 @@ from core.runs.runner import Runner
 from core.runs.store import Store
 from core.stats.pareto import front, hypervolume
 from core.studies.ledger import Ledger, Say, State, Trial, folder_of
-from core.studies.measures import MEASURES
+from core.studies.measures import MEASURES, limits_of
 from core.studies.plan import FreeShapes
 from core.types import Record, Scalar, to_json
 from hardware.catalogue import find as find_device
@@ -81,10 +82,7 @@ def planned(
     """A search whose name follows from what it asks. Raises ExplorerError for a device, limit or number format that is
     none, and for sizes of which there are none. rest: further fields of the plan."""
     found = find_device(device, data_dir() / "devices")
-    constraints = (
-        *(Constraint(measure=m, better="lower", limit=v) for m, v in (at_most or {}).items()),
-        *(Constraint(measure=m, better="higher", limit=v) for m, v in (at_least or {}).items()),
-    )
+    constraints = limits_of(at_most or {}, at_least or {})
     for c in constraints:
         if c.measure not in LIMITS:
             raise ExplorerError(f"A shape cannot be limited by '{c.measure}'.", f"Known: {', '.join(LIMITS)}.")
@@ -276,7 +274,7 @@ def _words(plan: FreeShapes, rows: Sequence[Row]) -> tuple[str, ...]:
         row = min(near, key=lambda r: miss((c, r.figures.get(c.measure)) for c in plan.constraints))
         missed = [c for c in plan.constraints if not c.met(row.figures[c.measure])]
         told = "; ".join(
-            f"{MEASURES[c.measure].label.lower()} of {row.figures[c.measure]:.4g} where {c.limit:g} is asked"
+            f"{MEASURES[c.measure].label.lower()} of {plain(row.figures[c.measure])} where {plain(c.limit)} is asked"
             for c in missed
         )
         return (f"No shape meets the limits on {plan.device}. Nearest is {row.sizes.label}: {told}.",)
@@ -284,8 +282,8 @@ def _words(plan: FreeShapes, rows: Sequence[Row]) -> tuple[str, ...]:
     return (
         f"{len(on)} shapes are on the front for {plan.device}: from {first.sizes.label} "
         f"({first.figures['body_params'] / 1e6:,.1f} M parameters without embedding, "
-        f"{first.figures['tok_per_s']:,.4g} tok/s) to {last.sizes.label} "
-        f"({last.figures['body_params'] / 1e6:,.1f} M, {last.figures['tok_per_s']:.4g} tok/s).",
+        f"{plain(first.figures['tok_per_s'])} tok/s) to {last.sizes.label} "
+        f"({last.figures['body_params'] / 1e6:,.1f} M, {plain(last.figures['tok_per_s'])} tok/s).",
         "None was trained: parameters without embedding stand for quality, which ranks models of unlike sizes and says "
         "nothing of depth against width at one size.",
     )

@@ -88,10 +88,12 @@ class Ledger(Generic[P]):
         """Goes on with the study in the folder when it has the same plan; `again` or another plan begins anew.
 
         Raises ExplorerError while another process carries it out: each would write over the other's runs. And for
-        minutes that are no number, which could not be written down.
+        minutes that are none, or no number, which could not be written down.
         """
         if not math.isfinite(minutes):
             raise ExplorerError(f"A study of {minutes} minutes has no end.", "Give it a number of minutes.")
+        if minutes <= 0:
+            raise ExplorerError(f"A study of {minutes:g} minutes has no time.", "Give it a number of minutes above 0.")
         self.folder, self.plan, self.runner, self.say = folder, plan, runner, say
         self._path = folder / FILE
         self._since = time.monotonic()

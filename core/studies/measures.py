@@ -8,8 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
+from core.analysis.search import Constraint
 from core.stats.intervals import Ratio, paired_ratio
 from core.types import Provenance, Result
+from hardware.errors import ExplorerError
 
 Better = Literal["higher", "lower"]
 
@@ -68,6 +70,17 @@ MEASURES: Mapping[str, Measure] = {
     "weight_bytes": Measure("Weights", "B", "lower", _weights, "computed"),
     "n_params": Measure("Parameters", "", "lower", _params, "computed"),
 }
+
+
+def limits_of(at_most: Mapping[str, float], at_least: Mapping[str, float]) -> tuple[Constraint, ...]:
+    """Limits of figures by their names; raises ExplorerError for one that is not above 0, as every figure is."""
+    for name, limit in (*at_most.items(), *at_least.items()):
+        if not limit > 0:
+            raise ExplorerError(f"A limit of {limit:g} for {name} is none.", "Give a number above 0.")
+    return (
+        *(Constraint(measure=m, better="lower", limit=v) for m, v in at_most.items()),
+        *(Constraint(measure=m, better="higher", limit=v) for m, v in at_least.items()),
+    )
 
 
 def _float(value: int | None) -> float | None:

@@ -17,6 +17,8 @@ from core.studies.validate import Group
 from core.types import Record, Request, Scalar
 
 Name = Annotated[str, Meta(pattern=r"\A[^./\\\x00][^/\\\x00]{0,199}\Z")]  # of a study, and of its folder
+Count = Annotated[int, Meta(ge=1)]
+Rounds = Annotated[int, Meta(ge=1, le=50)]
 
 
 class Recipe(Record):
@@ -176,8 +178,8 @@ class Limits(Record):
     of its value.
     """
 
-    cells: int | None = None
-    width: float | None = None
+    cells: Count | None = None
+    width: Annotated[float, Meta(gt=0, le=1)] | None = None
 
 
 class Sweep(Record, tag="sweep", omit_defaults=False):
@@ -191,8 +193,8 @@ class Sweep(Record, tag="sweep", omit_defaults=False):
     title: str
     base: Request
     axes: tuple[Axis, ...]
-    rounds: int = 1
-    reference_every: int = 10
+    rounds: Rounds = 1
+    reference_every: Annotated[int, Meta(ge=0)] = 10
     limits: Limits = Limits()
     seed: int = 0
 
@@ -226,8 +228,8 @@ class Search(Record, tag="search", omit_defaults=False):
     axes: tuple[Axis, ...]
     goals: tuple[str, ...]
     constraints: tuple[Constraint, ...] = ()
-    total: int = 40
-    final_rounds: int = 5
+    total: Count = 40
+    final_rounds: Rounds = 5
     seed: int = 0
     floor: Floor | None = None
 
@@ -254,20 +256,20 @@ class Architectures(Record, tag="architectures", omit_defaults=False):
     device: str = ""
     constraints: tuple[Constraint, ...] = ()
     space: Space = Space()
-    speedup: float = 1.3
-    score_tokens: int = 1024
-    scored: int = 40
-    finished: int = 9
-    checks: int = 3
+    speedup: Annotated[float, Meta(ge=1)] = 1.3
+    score_tokens: Annotated[int, Meta(ge=16, le=8192)] = 1024
+    scored: Annotated[int, Meta(ge=2)] = 40
+    finished: Count = 9
+    checks: Annotated[int, Meta(ge=0)] = 3
     training: dict[str, Scalar] = msgspec.field(default_factory=dict)
-    texts: int = 12
+    texts: Annotated[int, Meta(ge=2)] = 12
     judge: str = "pytorch"
     quantize: str = ""
-    prompt_tokens: int = 64
-    new_tokens: int = 32
-    rounds: int = 5
-    repeats: int = 2
-    threads: int | None = None
+    prompt_tokens: Count = 64
+    new_tokens: Count = 32
+    rounds: Rounds = 5
+    repeats: Count = 2
+    threads: Count | None = None
     seed: int = 0
 
     @property
@@ -298,11 +300,11 @@ class FreeShapes(Record, tag="free-shapes", omit_defaults=False):
     ratios: tuple[float, ...] = (2.0, 8 / 3, 4.0)
     vocabularies: tuple[int, ...] = (8192, 16384, 32768, 49152)
     weights: str = "fp16"
-    prompt_tokens: int = 512
-    new_tokens: int = 128
-    batch: int = 1
+    prompt_tokens: Count = 512
+    new_tokens: Count = 128
+    batch: Count = 1
     constraints: tuple[Constraint, ...] = ()
-    trials: int = 400
+    trials: Annotated[int, Meta(ge=1, le=20_000)] = 400
     seed: int = 0
 
 

@@ -32,7 +32,7 @@ from core.analysis.search import (
     miss,
     miss_rate,
 )
-from core.charts.labels import si
+from core.charts.labels import plain, si
 from core.models import catalogue
 from core.paths import data_dir
 from core.runs.asked import unlike
@@ -43,7 +43,7 @@ from core.stats.intervals import Ratio, in_words, paired_ratio
 from core.studies.foresight import Foresight
 from core.studies.grid import Cell, cells
 from core.studies.ledger import Ledger, Say, State, finished, folder_of
-from core.studies.measures import MEASURES, Measure, typical, values_of
+from core.studies.measures import MEASURES, Measure, limits_of, typical, values_of
 from core.studies.plan import Axis, Floor, Search, catalogue_name
 from core.studies.sweep import expectations, refusals
 from core.types import Evaluate, Record, Request, Result, Scalar, to_json
@@ -109,10 +109,7 @@ def searching(
     floor: Floor | None = None,
 ) -> Search:
     """A search whose name follows from what it asks. Raises ExplorerError for a measure that is none, or no goal."""
-    constraints = (
-        *(Constraint(measure=m, better="lower", limit=v) for m, v in (at_most or {}).items()),
-        *(Constraint(measure=m, better="higher", limit=v) for m, v in (at_least or {}).items()),
-    )
+    constraints = limits_of(at_most or {}, at_least or {})
     for name in (*goals, *(c.measure for c in constraints)):
         if name not in MEASURES:
             raise ExplorerError(f"There is no measure called '{name}'.", f"Known: {', '.join(MEASURES)}.")
@@ -540,7 +537,7 @@ def _side(what: Measure, c: Constraint) -> str:
 
 
 def _figure(what: Measure, value: float) -> str:
-    return f"{value:.4g} {what.unit}".strip() if what.unit in ("", "tok/s") else si(value, what.unit, 4)
+    return f"{plain(value)} {what.unit}".strip() if what.unit in ("", "tok/s") else si(value, what.unit, 4)
 
 
 def _nearest(plan: Search, outcome: Outcome, labels: Mapping[str, str]) -> tuple[str, ...]:

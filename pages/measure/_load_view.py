@@ -7,6 +7,7 @@ from typing import Any
 
 import streamlit as st
 
+from core.charts.labels import plain
 from core.charts.load import Quantile, Rate, goodput_over_load, latency_over_load, request_timeline
 from core.loadtest import views
 from core.loadtest.level import FEWEST, SHARES
@@ -265,4 +266,4 @@ def _interval(value: float | None, low: float | None, high: float | None) -> str
 def _cell(value: float | str | None) -> str:
     if value is None:
         return text.NONE
-    return value if isinstance(value, str) else f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"
+    return value if isinstance(value, str) else f"{value:,}" if isinstance(value, int) else plain(value)

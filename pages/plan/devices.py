@@ -10,6 +10,7 @@ import streamlit as st
 
 from core.analysis.roofline import roofs_of
 from core.charts.bandwidth import bandwidth_curve
+from core.charts.labels import plain
 from core.charts.roofline import roofline
 from core.paths import data_dir
 from hardware import catalogue
@@ -62,10 +63,10 @@ def styled(devices: tuple[Device, ...]) -> Any:
     frame = pd.DataFrame(rows)
     style = frame.style.format(precision=4, na_rep=text.NONE, subset=[*columns, "Year"])
     for title, (field, _) in columns.items():
-        plain = [i for i, d in enumerate(devices) if not d.is_uncertain(field)]
+        certain = [i for i, d in enumerate(devices) if not d.is_uncertain(field)]
         doubtful = [i for i, d in enumerate(devices) if d.is_uncertain(field)]
-        style = style.format(lambda v: text.NONE if pd.isna(v) else f"{v:,.4g}", subset=(plain, title))
-        style = style.format(lambda v: text.NONE if pd.isna(v) else f"~ {v:,.4g}", subset=(doubtful, title))
+        style = style.format(lambda v: text.NONE if pd.isna(v) else plain(v), subset=(certain, title))
+        style = style.format(lambda v: text.NONE if pd.isna(v) else f"~ {plain(v)}", subset=(doubtful, title))
     return style.format(lambda v: text.NONE if pd.isna(v) else f"{v:.0f}", subset="Year")
 
 

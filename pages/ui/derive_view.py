@@ -5,6 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from core.charts.curves import curve
+from core.charts.labels import plain
 from core.learn.glossary import explained
 from core.runs.store import Run
 from core.types import GOING, Made, Result
@@ -49,7 +50,7 @@ def draw_curves(result: Result) -> None:
         for place, (name, column) in enumerate(zip(names[row : row + 2], st.columns(2), strict=False), row):
             with column:
                 last = next(c.values[name] for c in reversed(result.curves) if name in c.values)
-                st.markdown(f"**{text.escape(labels.curve(name))}** · {last:.4g}")
+                st.markdown(f"**{text.escape(labels.curve(name))}** · {plain(last)}")
                 figure(curve(result.curves, name, place), key=f"curve-{name}")
 
 
@@ -82,4 +83,4 @@ def draw_made(made: Made) -> None:
 
 
 def _plain(value: str | float | bool) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return plain(value) if isinstance(value, float) else str(value)

@@ -24,7 +24,7 @@ from core.studies import study_store
 from core.studies import sweep as sweeping
 from core.studies.ladder import ladder
 from core.studies.ledger import Ledger, State, folder_of, in_use, load, names
-from core.studies.plan import Axis, Limits, Sweep, name_for
+from core.studies.plan import Axis, Limits, Search, Sweep, name_for
 from core.studies.sweep import carry_out, drift_words, flat, planned, progress, report
 from core.types import from_json, to_json
 from hardware.errors import ExplorerError
@@ -305,3 +305,46 @@ def test_a_study_of_any_model_has_a_folder_of_its_own_that_is_listed() -> None:
         folder.mkdir(parents=True)
         (folder / "findings.json").write_bytes(b"{}")
     assert {study.name for study in study_store.studies() if not study.recorded} == set(found)
+
+
+BOUNDS: list[tuple[type[Any], str, dict[str, Any]]] = [
+    (Sweep, "sweep", {"limits": {"cells": 0}}),
+    (Sweep, "sweep", {"limits": {"cells": -3}}),
+    (Sweep, "sweep", {"limits": {"width": -0.1}}),
+    (Sweep, "sweep", {"limits": {"width": 1.5}}),
+    (Sweep, "sweep", {"rounds": -1}),
+    (Sweep, "sweep", {"reference_every": -1}),
+    (Search, "search", {"goals": ["tok_per_s"], "total": -1}),
+    (Search, "search", {"goals": ["tok_per_s"], "final_rounds": 0}),
+]
+
+
+@pytest.mark.parametrize(("kind", "command", "wrong"), BOUNDS, ids=lambda value: str(value)[:60])
+def test_a_plan_with_a_limit_that_is_none_ends_in_a_sentence(
+    kind: type[Any], command: str, wrong: dict[str, Any], tmp_path: Path
+) -> None:
+    plan = {"type": command, "name": "sweep-x", "title": "x", "base": json.loads(to_json(BASE)), "axes": []}
+    (tmp_path / "plan.json").write_text(json.dumps({**plan, **wrong}))
+    told = CliRunner().invoke(cli, [command, "--plan", str(tmp_path / "plan.json")])
+    assert told.exit_code == 2 and "is no such plan" in told.stderr and "Expected" in told.stderr, told.output
+    assert not (data_dir() / "studies").exists()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["sweep", "--minutes", "-5"], ["sweep", "--minutes", "nan"], ["sweep", "--width", "nan"],
+        ["sweep", "--width", "-0.1"], ["sweep", "--cells", "-1"], ["search", "--minutes", "-5"],
+        ["search", "--at-most", "latency_s=-2"], ["search", "--at-most", "latency_s=0"],
+        ["search", "--at-least", "tok_per_s=-1"], ["architectures", "cut", "--at-most", "tpot_s=-1"],
+        ["architectures", "free", "--device", "RTX 4090", "--at-least", "tok_per_s=-1"],
+    ],
+    ids=" ".join,
+)  # fmt: skip
+def test_a_limit_that_is_none_ends_in_a_sentence(words: list[str]) -> None:
+    fake = ["--backend", "fake", "--axis", "new_tokens=2"] if words[0] != "architectures" else []
+    told = CliRunner().invoke(cli, [*words, *fake])
+    assert told.exit_code == 2 and "Traceback" not in told.output and told.stderr.strip(), told.output
+    assert not list((data_dir() / "studies").glob("*/study.json"))
+    with pytest.raises(ExplorerError, match="has no time"):
+        carry_out(planned(BASE, (lengths(2),)), -5, quiet)
