@@ -25,8 +25,10 @@ class Eta(Record, omit_defaults=False):
         return self.learned < LEARNED
 
 
-def remaining(open_: Sequence[tuple[str, float]], done: Sequence[tuple[str, float, float]]) -> Eta:
+def remaining(open_: Sequence[tuple[str, float]], done: Sequence[tuple[str, float, float]], at_once: int = 1) -> Eta:
     """open_: (backend, expected seconds) of what is left. done: (backend, expected, measured seconds).
+
+    at_once: so many runs go at the same time, on machines of their own.
 
     The sum of the expected seconds times the median of measured over expected, and times its 10 % and 90 % quantiles,
     each backend by its own runs; by all runs together where it has fewer than LEARNED, and before LEARNED in all by
@@ -41,7 +43,7 @@ def remaining(open_: Sequence[tuple[str, float]], done: Sequence[tuple[str, floa
     for backend, expected in open_:
         own = ratios.get(backend, [])
         totals += expected * _spread(own if len(own) >= LEARNED else every)
-    low, middle, high = (float(x) for x in totals)
+    low, middle, high = (float(x) / at_once for x in totals)
     return Eta(seconds=middle, low=low, high=high, learned=len(every))
 
 

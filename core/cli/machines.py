@@ -1,10 +1,10 @@
-"""Other machines on a command line: --on host1,host2, and where their key comes from."""
+"""Other machines on a command line: --on host1,host2, which of them, and where their key comes from."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import click
@@ -19,30 +19,38 @@ OPTIONS = (
     click.option(
         "--on",
         "machines",
-        help="Addresses of `roofscope serve` on other machines: host1,host2:8765; on all. Or the nodes of a Ray "
-        "cluster: ray, ray:HEAD:6379 or ray://HEAD:10001.",
+        help="Addresses of `roofscope serve` on other machines: host1,host2:8765. Or the nodes of a Ray cluster: ray, "
+        "ray:HEAD:6379 or ray://HEAD:10001. Each does all of it, which compares them.",
+    ),
+    click.option(
+        "--where",
+        multiple=True,
+        help="Only machines with this label: host=one,two, or of a Ray node another one, as it was started with "
+        "(gpu=a100); may be repeated.",
     ),
     click.option("--key-from", help="The environment variable with the key of those machines."),
 )
 
 
 def on_others(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The two options that name other machines."""
+    """The options that name other machines."""
     for option in reversed(OPTIONS):
         command = option(command)
     return command
 
 
 @contextlib.contextmanager
-def reached(machines: str, key_from: str | None, store: Store, say: Say) -> Iterator[list[OtherMachine]]:
-    """The machines of --on, each once, for as long as they are needed.
+def reached(
+    machines: str, where: Sequence[str], key_from: str | None, store: Store, say: Say
+) -> Iterator[list[OtherMachine]]:
+    """The machines of --on with the labels of --where, each once, for as long as they are needed.
 
     Nothing is written to stdout meanwhile, where answers stand: of a node that is lost Ray prints the log there.
-    Raises ExplorerError for no machine, and for a variable without a key.
+    Raises ExplorerError for no machine, for a label that none has, and for a variable without a key.
     """
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
         try:
-            yield _named(machines, key_from, store, say)
+            yield chosen(_named(machines, key_from, store, say), where)
         finally:
             ray_cluster.leave()
 
@@ -61,3 +69,38 @@ def _named(machines: str, key_from: str | None, store: Store, say: Say) -> list[
         else:
             found.append(ServiceRunner(store, name, key, say))
     return found
+
+
+def chosen(machines: Sequence[OtherMachine], where: Sequence[str]) -> list[OtherMachine]:
+    """Those with one of the values of every label: `host=one,two`, `gpu=a100`.
+
+    Raises ExplorerError for another form, for a value that no machine has, and when none has them all.
+    """
+    found = list(machines)
+    for words in where:
+        label, equals, listed = words.partition("=")
+        label, values = label.strip(), [value.strip() for value in listed.split(",")]
+        if not equals or not label or not all(values):
+            raise ExplorerError(f"'{words}' is no label.", "Write for example --where host=one,two.")
+        for value in values:
+            if not any(machine.labels.get(label) == value for machine in machines):
+                raise ExplorerError(f"No machine has {label}={value}.", f"There are: {_listed(machines)}.")
+        found = [machine for machine in found if machine.labels.get(label) in values]
+    if not found:
+        raise ExplorerError(f"No machine has all of {' and '.join(where)}.", f"There are: {_listed(machines)}.")
+    return found
+
+
+def _listed(machines: Sequence[OtherMachine]) -> str:
+    """Each with what it can be chosen by; Ray's own ids say nothing to a reader."""
+    told = []
+    for machine in machines:
+        labels = {k: v for k, v in machine.labels.items() if k not in ("machine", "ray.io/node-id")}
+        told.append(f"{machine.name} ({', '.join(f'{k}={v}' for k, v in sorted(labels.items()))})")
+    return "; ".join(told)
+
+
+def names_of(machines: Sequence[OtherMachine]) -> str:
+    """`2 machines (one, two)`."""
+    names = ", ".join(machine.name for machine in machines)
+    return f"1 machine ({names})" if len(machines) == 1 else f"{len(machines)} machines ({names})"

@@ -17,11 +17,11 @@ from core.cli.group import cli, fail, json_flag
 from core.interrupt import STOPPED
 from core.paths import data_dir
 from core.runs.check import check, default_strategy
+from core.runs.foresight import Foresight
 from core.runs.resolve import Resolved
 from core.runs.runner import Runner, options_of
 from core.runs.stages import passes
 from core.runs.store import Run, Store
-from core.studies.foresight import Foresight
 from core.types import Generate, Phase, Request, Result, Sampling, to_json
 from hardware.errors import ExplorerError
 

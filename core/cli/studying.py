@@ -39,6 +39,7 @@ def study(
     minutes: float | None,
     again: bool,
     machines: str | None,
+    where: tuple[str, ...],
     key_from: str | None,
     as_json: bool,
 ) -> None:
@@ -58,7 +59,8 @@ def study(
     if machines is None:
         _tell(carry_out(plan, None, say), as_json)
         return
-    with others.reached(machines, key_from, Store(data_dir()), say) as found:
+    with others.reached(machines, where, key_from, Store(data_dir()), say) as found:
+        say(f"{others.names_of(found)}: each carries out the whole study, to compare them")
         ledgers, reasons = on_all(found, plan, carry_out, say)
     if as_json:
         click.echo(to_json({"machines": {n: _found(ledger)[0] for n, ledger in ledgers.items()}, "reasons": reasons}))

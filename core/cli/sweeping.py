@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -16,12 +17,18 @@ from core.cli.group import cli, fail, json_flag, show
 from core.cli.running import pairs
 from core.paths import data_dir
 from core.report.tables import as_csv
+from core.runs.foresight import foreseen
+from core.runs.other_machine import OtherMachine
 from core.runs.store import Store
 from core.studies import search as searching
 from core.studies import sweep as sweeping
+from core.studies.divided import carry_out_divided
 from core.studies.grid import cells, parsed_axis, size
+from core.studies.ledger import Ledger, Say
 from core.studies.measures import MEASURES
+from core.studies.on_machines import on_all
 from core.studies.plan import Floor, Limits, Search, Study, Sweep
+from core.studies.search import SearchReport
 from core.types import Generate, Request, from_json, to_json
 from hardware.errors import ExplorerError
 
@@ -73,21 +80,30 @@ def on_a_grid(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--dry-run", is_flag=True, help="Say how many cells there are and which cannot run; measure nothing.")
 @click.option("--retry", is_flag=True, help="Measure again what failed.")
 @machines.on_others
+@click.option("--divide", is_flag=True, help="With --on: each cell on one of the machines, which are of one kind.")
 @click.option("--csv", "csv_file", type=click.Path(path_type=Path), help="Write the table there.")
 @json_flag
 def sweep(as_json: bool, **given: Any) -> None:
     """Measure every combination of the settings named. The same command goes on where a stopped one left off."""
     plan = plan_of(given)
+    if given["divide"] and not given["machines"]:
+        raise ExplorerError("One machine has nobody to divide its cells with.", "Name several: --on host1,host2.")
     if given["dry_run"]:
         _dry(plan, as_json)
         return
     if given["machines"]:
-        _on(plan, given, as_json)
+        (_divided if given["divide"] else _on)(plan, given, as_json)
         return
-    ledger = sweeping.carry_out(
-        plan, given["minutes"], lambda words: click.echo(words, err=True), given["again"], given["retry"]
-    )
-    found = sweeping.report(ledger.state, Store(data_dir()))
+    _tell(sweeping.carry_out(plan, given["minutes"], _say, given["again"], given["retry"]), given, as_json)
+
+
+def _say(words: str) -> None:
+    click.echo(words, err=True)
+
+
+def _tell(ledger: Ledger[Sweep], given: dict[str, Any], as_json: bool) -> None:
+    """What came of one sweep, as a table or as JSON."""
+    plan, found = ledger.plan, sweeping.report(ledger.state, Store(data_dir()))
     rows = sweeping.flat(found)
     if given["csv_file"] is not None:
         _write(given["csv_file"], as_csv(rows))
@@ -95,7 +111,7 @@ def sweep(as_json: bool, **given: Any) -> None:
         click.echo(to_json(found))
         return
     shown = [n for n in ("tok_per_s", "ttft_s", "latency_s", "peak_memory_bytes") if n in MEASURES]
-    names = [axis.name for axis in plan.axes]
+    names = [*(["machine"] if rows and "machine" in rows[0] else []), *(axis.name for axis in plan.axes)]
     show([{n: row.get(n) for n in (*names, "status", *shown, "reason")} for row in rows])
     told = found.progress
     click.echo(f"\n{told.done} done, {told.failed} failed, {told.refused} cannot run, {told.left} left")
@@ -104,15 +120,36 @@ def sweep(as_json: bool, **given: Any) -> None:
     click.echo(f"sweep       {ledger.folder}")
 
 
+def _reached(given: dict[str, Any]) -> contextlib.AbstractContextManager[list[OtherMachine]]:
+    return machines.reached(given["machines"], given["where"], given["key_from"], Store(data_dir()), _say)
+
+
+def _missing(reasons: dict[str, str]) -> None:
+    """Leave with 1 when a machine could not go on."""
+    if reasons:
+        fail("; ".join(f"{name}: {reason}" for name, reason in reasons.items()), "The same command goes on there.", 1)
+
+
+def _divided(plan: Sweep, given: dict[str, Any], as_json: bool) -> None:
+    """The cells divided among other machines; leaves with 1 when one of them could not go on."""
+    n = size(plan)
+    with _reached(given) as others:
+        _say(
+            f"{n} cells are divided among {machines.names_of(others)}, which are of one kind; without --divide each "
+            "measures all, to compare them"
+        )
+        ledger, reasons = carry_out_divided(others, plan, given["minutes"], _say, given["again"], given["retry"])
+    _tell(ledger, given, as_json)
+    _missing(reasons)
+
+
 def _on(plan: Sweep, given: dict[str, Any], as_json: bool) -> None:
     """The same on other machines, each with a row for every cell; leaves with 1 when one of them could not go on."""
-    store = Store(data_dir())
-
-    def say(words: str) -> None:
-        click.echo(words, err=True)
-
-    with machines.reached(given["machines"], given["key_from"], store, say) as others:
-        ledgers, reasons = sweeping.carry_out_on(others, plan, given["minutes"], say, given["again"], given["retry"])
+    store, n = Store(data_dir()), size(plan)
+    with _reached(given) as others:
+        several = "; --divide shares them out among machines of one kind" if len(others) > 1 else ""
+        _say(f"{machines.names_of(others)}: each measures all {n} cells, to compare them{several}")
+        ledgers, reasons = sweeping.carry_out_on(others, plan, given["minutes"], _say, given["again"], given["retry"])
     found = {name: sweeping.report(ledger.state, store) for name, ledger in ledgers.items()}
     rows = [{"machine": name, **row} for name, report in found.items() for row in sweeping.flat(report)]
     if given["csv_file"] is not None:
@@ -124,8 +161,7 @@ def _on(plan: Sweep, given: dict[str, Any], as_json: bool) -> None:
         names = [axis.name for axis in plan.axes]
         columns = ("machine", *names, "status", "tok_per_s", "ttft_s", "latency_s", "peak_memory_bytes", "reason")
         show([{column: row.get(column) for column in columns} for row in rows])
-    if reasons:
-        fail("; ".join(f"{name}: {reason}" for name, reason in reasons.items()), "The same command goes on there.", 1)
+    _missing(reasons)
 
 
 @cli.command()
@@ -141,6 +177,7 @@ def _on(plan: Sweep, given: dict[str, Any], as_json: bool) -> None:
 @click.option("--quality-setting", "quality_settings", multiple=True, help="Of that evaluation, key=value.")
 @click.option("--measurements", type=click.IntRange(1), default=40, show_default=True, help="Before the final rounds.")
 @click.option("--final-rounds", type=click.IntRange(1, 50), default=5, show_default=True)
+@machines.on_others
 @json_flag
 def search(as_json: bool, **given: Any) -> None:
     """Find the best cells of a grid under constraints, measuring a part of it. Goes on where a stopped one left off."""
@@ -157,11 +194,39 @@ def search(as_json: bool, **given: Any) -> None:
             given["final_rounds"],
             floor=_floor(given["quality"], given["quality_settings"]),
         )
-    ledger = searching.seek(plan, given["minutes"], lambda words: click.echo(words, err=True), given["again"])
+    if given["machines"]:
+        _search_on(plan, given, as_json)
+        return
+    ledger = searching.seek(plan, given["minutes"], _say, given["again"])
     found = searching.report(ledger.state, Store(data_dir()))
     if as_json:
         click.echo(to_json(found))
         return
+    _tell_search(ledger, found)
+
+
+def _search_on(plan: Search, given: dict[str, Any], as_json: bool) -> None:
+    """A search on every machine; leaves with 1 when one of them could not go on."""
+
+    def one(own: Search, machine: OtherMachine, told: Say) -> Ledger[Search]:
+        return searching.seek(own, given["minutes"], told, given["again"], machine)
+
+    with _reached(given) as others:
+        _say(f"{machines.names_of(others)}: each searches by itself, to compare them")
+        ledgers, reasons = on_all(others, plan, one, _say)
+    found = {name: searching.report(ledger.state, Store(data_dir())) for name, ledger in ledgers.items()}
+    if as_json:
+        click.echo(to_json({"machines": found, "reasons": reasons}))
+    for name, report in found.items() if not as_json else ():
+        click.echo(name)
+        _tell_search(ledgers[name], report)
+        click.echo()
+    _missing(reasons)
+
+
+def _tell_search(ledger: Ledger[Search], found: SearchReport) -> None:
+    """The answer of a search, and every cell."""
+    plan = found.plan
     goals = (*plan.goals, *([searching.QUALITY] if plan.floor else ()))
     rows = sorted(found.rows, key=lambda row: (row.stage != "finalist", row.stage))
     show(
@@ -256,8 +321,8 @@ def _write(path: Path, text: str) -> None:
 def _dry(plan: Sweep, as_json: bool) -> None:
     n = size(plan)
     every = cells(plan)
-    refused = sweeping.refusals(every)
-    expected = sum(sweeping.expectations([c for c in every if c.id not in refused], Store(data_dir())).values())
+    refused, seconds = sweeping.foretold(every, foreseen([c.request for c in every], Store(data_dir())))
+    expected = sum(seconds.values())
     if as_json:
         rows = [{"cell": c.label, "reason": refused.get(c.id), "request": c.request} for c in every]
         click.echo(to_json({"cells": n, "refused": len(refused), "expected_s": expected, "rows": rows}))

@@ -8,9 +8,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from core.paths import data_dir
 from core.report import architectures, benchmark, ladder, searches, sweeps
-from core.report.study_bundle import bundle
+from core.report.study_bundle import bundle, nameless
 from core.report.tables import as_csv
 from core.runs.store import Store
 from core.studies import architecture_findings, architecture_found, free_shapes, ledger, study_store
@@ -38,7 +40,7 @@ def export_study(name: str, fmt: str, store: Store) -> bytes:
         )
     if fmt.endswith("zip"):
         return bundle(name, store, texts="notexts" not in fmt)
-    texts, found = "notexts" not in fmt, _found(name, store)
+    texts, found = "notexts" not in fmt, _found(name, store, plain=fmt.endswith("html"))
     if fmt == "json":
         return to_json(found)
     if fmt == "csv":
@@ -58,10 +60,12 @@ def export_study(name: str, fmt: str, store: Store) -> bytes:
     return ladder.html(found) if isinstance(found, Findings) else benchmark.html(found)
 
 
-def _found(name: str, store: Store) -> Any:
-    """What came of it: a sweep's or a search's report, or the findings of another study."""
+def _found(name: str, store: Store, plain: bool) -> Any:
+    """What came of it: a sweep's or a search's report, or the findings of another study. plain: names no machine."""
     folder = data_dir() / "studies" / name
     state = ledger.read(folder)
+    if state is not None and plain:
+        state = nameless(state)
     if state is not None and isinstance(state.plan, Sweep):
         return sweeping.report(state, store)
     if state is not None and isinstance(state.plan, Search):
@@ -73,4 +77,7 @@ def _found(name: str, store: Store) -> Any:
     if name in (shipped := study_store.recorded_architectures()):
         return architecture_found.read((shipped[name] / architecture_found.FILE).read_bytes())
     here = next((Path(s.path) for s in study_store.studies() if s.name == name), folder)
-    return study_store.read(str(here))
+    found = study_store.read(str(here))
+    if state is None or not plain:
+        return found
+    return msgspec.structs.replace(found, plan=msgspec.structs.replace(found.plan, title=state.plan.title))

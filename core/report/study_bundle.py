@@ -10,7 +10,7 @@ import hashlib
 import io
 import re
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ MOST_STUDY_BYTES = 4_000_000_000  # of all its runs, unpacked; five thousand lik
 ABOUT, FINDINGS, RUNS = "roofscope.json", "findings.json", "runs/"
 _NAME = re.compile(r"[\w][\w.-]{0,99}", re.ASCII)
 _BY_CELL = ("refused", "expected_s", "ranges")  # fields of the ledger whose keys are cells
-_BY_RUN = ("runs", "failures", "took_s")  # and those whose keys begin with one
+_BY_RUN = ("runs", "failures", "took_s", "machines")  # and those whose keys begin with one
 
 
 def bundle(name: str, store: Store, texts: bool) -> bytes:
@@ -52,10 +52,15 @@ def bundle(name: str, store: Store, texts: bool) -> bytes:
         )
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as found:
-        found.writestr(ABOUT, to_json({"format": FORMAT, "name": _plain_name(name)}))
+        named = _without(name, machines_of(state))
+        found.writestr(ABOUT, to_json({"format": FORMAT, "name": _plain_name(named)}))
         found.writestr(ledger.FILE, _ledger(state, texts))
         if (folder / FINDINGS).is_file():
-            found.writestr(FINDINGS, to_json(clean(_worded(_json(folder / FINDINGS), texts))))
+            findings = _worded(_json(folder / FINDINGS), texts)
+            plan = findings.get("plan", {})
+            if "title" in plan:
+                findings = {**findings, "plan": {**plan, "title": nameless(state).plan.title}}
+            found.writestr(FINDINGS, to_json(clean(findings)))
         for run_id in dict.fromkeys(state.runs.values()):
             try:
                 run = store.open(run_id)
@@ -181,7 +186,7 @@ def _json(file: Path) -> Any:
 
 def _ledger(state: State[Any], texts: bool) -> bytes:
     """The ledger for others, its keys those of the cells as they are there."""
-    found = msgspec.json.decode(to_json(state))
+    found = msgspec.json.decode(to_json(nameless(state)))
     found["plan"] = _worded(found["plan"], texts)
     found = clean(found)
     new = _new_ids(state.plan, from_json(to_json(found), State).plan)
@@ -190,6 +195,38 @@ def _ledger(state: State[Any], texts: bool) -> bytes:
     for field in _BY_RUN:
         found[field] = {_renamed(key, new): value for key, value in found.get(field, {}).items()}
     return to_json(found)
+
+
+def nameless(state: State[Any]) -> State[Any]:
+    """The same with `machine-1` in place of the first machine's name, and so on: they say whose machines it were."""
+
+    def plain(words: str) -> str:
+        return _without(words, machines)
+
+    machines = machines_of(state)
+    return msgspec.structs.replace(
+        state,
+        plan=msgspec.structs.replace(state.plan, name=plain(state.plan.name), title=plain(state.plan.title)),
+        runs={plain(key): run_id for key, run_id in state.runs.items()},
+        took_s={plain(key): seconds for key, seconds in state.took_s.items()},
+        failures={plain(key): plain(reason) for key, reason in state.failures.items()},
+        refused={cell: plain(reason) for cell, reason in state.refused.items()},
+        machines={plain(key): plain(name) for key, name in state.machines.items()},
+        kinds={plain(name): kind for name, kind in state.kinds.items()},
+    )
+
+
+def machines_of(state: State[Any]) -> tuple[str, ...]:
+    """The names of the machines of a study, as they are called at home."""
+    return tuple(dict.fromkeys((*state.machines.values(), *state.kinds)))
+
+
+def _without(words: str, machines: Sequence[str]) -> str:
+    for number, name in enumerate(machines, 1):
+        host, dash, port = name.rpartition("-")
+        either = f"{re.escape(name)}|{re.escape(host)}:{port}" if dash and port.isdecimal() else re.escape(name)
+        words = re.sub(rf"(?<![\w.])(?:{either})(?!\w)", f"machine-{number}", words, flags=re.IGNORECASE)
+    return words
 
 
 def _worded(plan: dict[str, Any], texts: bool) -> dict[str, Any]:

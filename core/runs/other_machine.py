@@ -12,18 +12,23 @@ import re
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+import msgspec
 
 from core.endpoints.address import Address, address
 from core.endpoints.framing import value_of
+from core.runs.foresight import Foreseen
 from core.runs.store import Run, Store
 from core.types import GOING, Request, to_json
+from hardware.detect import Machine
 from hardware.errors import ExplorerError
 
 PORT = 8765  # of `roofscope serve`
 POLL_S = 0.5
 TIMEOUT_S = 30.0
+AT_ONCE = 100  # requests that a machine is asked about at once
 PATIENCE_S = 300.0  # how long a machine that has a run of ours may be out of reach
 
 
@@ -47,6 +52,15 @@ class OtherMachine(ABC):
     def name(self) -> str:
         """The machine, as a part of a name."""
 
+    @property
+    @abstractmethod
+    def labels(self) -> Mapping[str, str]:
+        """By what it is chosen, its name as `host` among them."""
+
+    @abstractmethod
+    def machine(self) -> Machine:
+        """What its system says of it. Raises ExplorerError."""
+
     @abstractmethod
     def hello(self) -> None:
         """Raises LostMachineError when the machine is out of reach, ExplorerError when it does not let us in."""
@@ -54,6 +68,18 @@ class OtherMachine(ABC):
     @abstractmethod
     def models(self) -> frozenset[str]:
         """The ids of its models. Raises ExplorerError."""
+
+    def foresee(self, requests: Sequence[Request]) -> tuple[Foreseen, ...]:
+        """Which of the requests can run there, and what they will do; nothing runs. Raises ExplorerError."""
+        return tuple(
+            one
+            for first in range(0, len(requests), AT_ONCE)
+            for one in self._foreseen(requests[first : first + AT_ONCE])
+        )
+
+    @abstractmethod
+    def _foreseen(self, requests: Sequence[Request]) -> tuple[Foreseen, ...]:
+        """Of so many at once."""
 
     @abstractmethod
     def wait(self, run_id: str, poll_s: float = POLL_S) -> Run:
@@ -113,6 +139,24 @@ class ServiceRunner(OtherMachine):
         if status != 200 or not isinstance(found, list):
             raise self._refusal(status, found)
 
+    @property
+    def labels(self) -> Mapping[str, str]:
+        """Its address, without the port and with it."""
+        return {"host": self._address.host, "machine": self.name}
+
+    def machine(self) -> Machine:
+        """What its system says of it. Raises ExplorerError."""
+        try:
+            return msgspec.convert(self._tried("GET", "/api/devices")["here"], Machine)
+        except (msgspec.ValidationError, KeyError, TypeError):
+            raise self._none() from None
+
+    def _foreseen(self, requests: Sequence[Request]) -> tuple[Foreseen, ...]:
+        try:
+            return msgspec.convert(self._tried("POST", "/api/foresights", to_json(requests)), tuple[Foreseen, ...])
+        except msgspec.ValidationError:
+            raise self._none() from None
+
     def models(self) -> frozenset[str]:
         """The ids of its models. Raises ExplorerError."""
         found = self._tried("GET", "/api/models")
@@ -146,13 +190,13 @@ class ServiceRunner(OtherMachine):
 
     # ------------------------------------------------------------ the wire
 
-    def _tried(self, method: str, path: str) -> Any:
+    def _tried(self, method: str, path: str, body: bytes | None = None) -> Any:
         """What it answers; a machine that is out of reach for a while is asked again."""
         until = time.monotonic() + PATIENCE_S
         told = False
         while True:
             try:
-                status, found = self._call(method, path)
+                status, found = self._call(method, path, body)
             except LostMachineError as error:
                 if time.monotonic() > until:
                     raise
@@ -203,6 +247,12 @@ class ServiceRunner(OtherMachine):
         return LostMachineError(
             f"What answers at {self._address.root} is no Roofscope.", "Start `roofscope serve` there, or correct it."
         )
+
+
+def kind_of(machine: Machine) -> str:
+    """Machines of which this is equal are measured as one: `AMD EPYC, 2 cores, 24 GB`."""
+    cores = f"{machine.usable_cores} core{'' if machine.usable_cores == 1 else 's'}"
+    return ", ".join((machine.cpu, cores, f"{machine.mem_bytes / 1e9:.0f} GB", *(gpu.name for gpu in machine.gpus)))
 
 
 def _at(url: str, key: str | None) -> Address:

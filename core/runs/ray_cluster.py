@@ -15,14 +15,16 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
 
+from core.runs.foresight import Foreseen
 from core.runs.other_machine import POLL_S, LostMachineError, OtherMachine
 from core.runs.store import FORMAT, Run, Store
 from core.types import GOING, Request, from_json, to_json
+from hardware.detect import Machine
 from hardware.errors import ExplorerError
 
 RESOURCE, LABEL = "machine", "host"
@@ -42,6 +44,7 @@ class Node(NamedTuple):
     id: str
     name: str
     offers: bool
+    labels: Mapping[str, str] = {}
 
 
 class Answer(NamedTuple):
@@ -87,15 +90,13 @@ def leave() -> None:
 
 def nodes(ray: Any) -> list[Node]:
     """The nodes that are up, by name."""
-    found = [
-        Node(
-            id=str(told["NodeID"]),
-            name=str((told.get("Labels") or {}).get(LABEL) or told.get("NodeName") or told["NodeID"]),
-            offers=float((told.get("Resources") or {}).get(RESOURCE, 0)) >= 1,
-        )
-        for told in ray.nodes()
-        if told.get("Alive")
-    ]
+    found = []
+    for told in ray.nodes():
+        if told.get("Alive"):
+            labels = {str(k): str(v) for k, v in (told.get("Labels") or {}).items()}
+            name = labels.get(LABEL) or str(told.get("NodeName") or told["NodeID"])
+            offers = float((told.get("Resources") or {}).get(RESOURCE, 0)) >= 1
+            found.append(Node(str(told["NodeID"]), name, offers, labels))
     return sorted(found, key=lambda node: (node.name, node.id))
 
 
@@ -111,6 +112,11 @@ class RayRunner(OtherMachine):
     def name(self) -> str:
         """As it stands in folder names: the node's in small letters, else the start of its id."""
         return re.sub(r"[^a-z0-9.]+", "-", self._node.name.lower()).strip("-.") or self._node.id[:8]
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        """Those of the node, given with `ray start --labels` and Ray's own."""
+        return {**self._node.labels, LABEL: self._node.name, "machine": self.name}
 
     def hello(self) -> None:
         """Reserve the node; its ceilings are measured first unless they are known there.
@@ -137,10 +143,14 @@ class RayRunner(OtherMachine):
 
     def models(self) -> frozenset[str]:
         """The ids of the node's models. Raises LostMachineError."""
-        try:
-            return frozenset(self._ray.get(self._there.models.remote(), timeout=ANSWER_S))
-        except Exception as error:
-            raise self._lost(error) from None
+        return frozenset(self._got("models"))
+
+    def machine(self) -> Machine:
+        """What its system says of it. Raises LostMachineError."""
+        return from_json(self._got("machine"), Machine)
+
+    def _foreseen(self, requests: Sequence[Request]) -> tuple[Foreseen, ...]:
+        return from_json(self._got("foresee", to_json(requests)), tuple[Foreseen, ...])
 
     def _begin(self, request: Request, keep: int) -> tuple[str, str]:
         answer = self._asked("start", to_json(request), keep)
@@ -150,11 +160,7 @@ class RayRunner(OtherMachine):
         """Block until the run has ended, asking every poll_s seconds, and bring it home. Raises LostMachineError."""
         while self._asked("status", run_id).value in GOING:
             self._pause(poll_s)
-        try:
-            bundle = self._ray.get(self._there.bundle.remote(run_id), timeout=ANSWER_S)
-        except Exception as error:
-            raise self._lost(error) from None
-        return self.store.load(bundle)
+        return self.store.load(self._got("bundle", run_id))
 
     def cancel(self, run_id: str) -> None:
         """Stop a run; a node that is gone is no error."""
@@ -173,13 +179,17 @@ class RayRunner(OtherMachine):
 
     def _asked(self, what: str, *arguments: Any, patience_s: float = ANSWER_S) -> Answer:
         """The node's answer. Raises LostMachineError, and ExplorerError for what it refuses."""
-        try:
-            answer: Answer = self._ray.get(getattr(self._there, what).remote(*arguments), timeout=patience_s)
-        except Exception as error:
-            raise self._lost(error) from None
+        answer: Answer = self._got(what, *arguments, patience_s=patience_s)
         if answer.error and not answer.busy:
             raise ExplorerError(answer.error, answer.hint)
         return answer
+
+    def _got(self, what: str, *arguments: Any, patience_s: float = ANSWER_S) -> Any:
+        """What comes of a method of `There`. Raises LostMachineError."""
+        try:
+            return self._ray.get(getattr(self._there, what).remote(*arguments), timeout=patience_s)
+        except Exception as error:
+            raise self._lost(error) from None
 
     def _lost(self, error: Exception, reserving: bool = False) -> LostMachineError:
         """A node that died, that cannot be reached, or, while reserving, that another study holds."""
@@ -247,6 +257,16 @@ class There:
         from core.models import catalogue
 
         return [entry.id for entry in catalogue.entries(refresh=True)]
+
+    def machine(self) -> bytes:
+        """What the system here says of itself."""
+        from hardware.detect import machine
+
+        return to_json(machine())
+
+    def foresee(self, requests: bytes) -> bytes:
+        """Which of the requests can run here, and what they will do."""
+        return to_json(self._runner.foresee(from_json(requests, tuple[Request, ...])))
 
     def start(self, request: bytes, keep: int) -> Answer:
         """Begin a run."""

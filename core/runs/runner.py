@@ -16,7 +16,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from filelock import FileLock, Timeout
 from core import plugins
 from core.runs.check import check
 from core.runs.exit_reason import LOG_LINES, explained
+from core.runs.foresight import Foreseen, foreseen
 from core.runs.measuring import LOCK, BusyError, holder
 from core.runs.resolve import Resolved, resolve
 from core.runs.store import Run, Store
@@ -50,6 +51,10 @@ class Runner:
         self._owner: subprocess.Popen[bytes] | None = None  # the worker of that run
         self._keep, self._retried = 1, False
         atexit.register(self.close)
+
+    def foresee(self, requests: Sequence[Request]) -> tuple[Foreseen, ...]:
+        """Which of the requests can run here, and what they will do; nothing runs."""
+        return foreseen(requests, self.store)
 
     def start(self, request: Request, keep: int = 1) -> str:
         """Begin a run; returns its id. Raises ExplorerError when it cannot run or another one is going.

@@ -22,6 +22,7 @@ from core.paths import data_dir
 from core.report.run_forms import export_run
 from core.runs import screens
 from core.runs.ceilings import kept
+from core.runs.foresight import Foreseen
 from core.runs.progress import Stage, elapsed_s, stage
 from core.runs.runner import Runner
 from core.runs.store import Run, Store, written_out
@@ -79,13 +80,13 @@ class RunStarted(Record, omit_defaults=False):
 def routes(runner: Runner) -> APIRouter:
     """The routes under /api. runner: of this process, over the data folder."""
     router = APIRouter(prefix="/api", tags=["Roofscope"])
-    _add_known(router)
+    _add_known(router, runner)
     _add_runs(router, runner)
     _add_one_run(router, runner)
     return router
 
 
-def _add_known(router: APIRouter) -> None:
+def _add_known(router: APIRouter, runner: Runner) -> None:
     """What can be said without running."""
 
     @router.get("/models", summary="The models on this machine, and the architecture presets", **says(Models))
@@ -106,6 +107,16 @@ def _add_known(router: APIRouter) -> None:
     async def analyses(asked: Asked) -> Response:
         wanted = strict.read(await asked.body(), Analysis)
         return _json(await run_in_threadpool(analyse, wanted))
+
+    @router.post(
+        "/foresights",
+        summary="Which of several requests can run here, and what each will do: estimated, nothing runs",
+        **says(tuple[Foreseen, ...]),
+        **body(tuple[Request, ...]),
+    )
+    async def foresights(asked: Asked) -> Response:
+        wanted = strict.read(await asked.body(), tuple[Request, ...])
+        return _json(await run_in_threadpool(runner.foresee, wanted))
 
 
 def _add_runs(router: APIRouter, runner: Runner) -> None:

@@ -35,6 +35,7 @@ from core.models import catalogue, derived
 from core.models.cut_spec import check_cuttable, cut_spec
 from core.paths import data_dir
 from core.runs.ceilings import kept, measure
+from core.runs.foresight import Foresight
 from core.runs.measuring import BusyError, measuring
 from core.runs.resolve import resolve
 from core.runs.runner import Runner
@@ -42,7 +43,6 @@ from core.runs.store import Store
 from core.studies.architecture_findings import findings
 from core.studies.architecture_state import WHOLE, chosen, finishers, influences, whole_of
 from core.studies.conduct import make
-from core.studies.foresight import Foresight
 from core.studies.ledger import Ledger, Say, State, folder_of
 from core.studies.measures import MEASURES, limits_of
 from core.studies.plan import Architectures, Recipe, catalogue_name

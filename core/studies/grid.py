@@ -104,7 +104,7 @@ def ordered(found: Sequence[Cell], seed: int, number: int) -> tuple[Cell, ...]:
     if number == 0:
         return tuple(found)
     order: list[Cell] = []
-    for _, same in itertools.groupby(found, key=_load_key):
+    for _, same in itertools.groupby(found, key=load_key):
         group = list(same)
         random.Random(f"{seed}-{number}-{group[0].id}").shuffle(group)
         order += group
@@ -248,6 +248,6 @@ def _set(at: dict[str, Scalar], plugin: str, base: dict[str, Scalar]) -> dict[st
     return {n: v for n, v in {**base, **own}.items() if v is not None}
 
 
-def _load_key(cell: Cell) -> tuple[Any, ...]:
+def load_key(cell: Cell) -> tuple[Any, ...]:
     r = cell.request
     return (r.model, r.backend, r.dtype, tuple(sorted(r.options.items(), key=str)), r.threads, r.batch)

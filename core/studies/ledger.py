@@ -6,9 +6,11 @@ Knows runs and their ends; does not know what they are for.
 from __future__ import annotations
 
 import contextlib
+import copy
 import math
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
@@ -18,8 +20,9 @@ from filelock import FileLock, Timeout
 
 from core.analysis.search import Range
 from core.paths import data_dir
+from core.runs.foresight import Foreseen
 from core.runs.measuring import ASKED_S, SPOILED, BusyError
-from core.runs.other_machine import LostMachineError
+from core.runs.other_machine import LostMachineError, OtherMachine
 from core.runs.store import Run, Store
 from core.studies import old_form
 from core.studies.plan import NAMED, Study
@@ -47,7 +50,8 @@ class State(msgspec.Struct, Generic[P], kw_only=True):
     sessions. took_s: key -> seconds of its run, loading and waiting included. refused: cell -> why it cannot run.
     expected_s, ranges: cell -> seconds it was expected to take and figures it was expected to have, before any ran.
     scores: of architectures, what was computed of them beside the runs. trials: of free shapes, in the order asked,
-    random ones behind.
+    random ones behind. machines: key -> the machine that its run was begun on, where that is not this one. kinds: of
+    each of these machines, as core.runs.other_machine tells them apart.
     """
 
     plan: P
@@ -63,12 +67,16 @@ class State(msgspec.Struct, Generic[P], kw_only=True):
     ranges: dict[str, dict[str, Range]] = {}
     scores: dict[str, float] = {}
     trials: list[Trial] = []
+    machines: dict[str, str] = {}
+    kinds: dict[str, str] = {}
 
 
 class Runs(Protocol):
     """Where a study's runs are made: core.runs.runner here, core.runs.other_machine on another machine."""
 
     store: Store
+
+    def foresee(self, requests: Sequence[Request]) -> tuple[Foreseen, ...]: ...
 
     def free(self, waiting: Callable[[], None]) -> None: ...
 
@@ -82,7 +90,7 @@ class Runs(Protocol):
 
 
 class Ledger(Generic[P]):
-    """The state of one study in its folder, and the way to add a run to it."""
+    """The state of one study in its folder, and the way to add a run to it; several threads may, see `at`."""
 
     def __init__(self, folder: Path, plan: P, minutes: float, runner: Runs, say: Say, again: bool = False) -> None:
         """Goes on with the study in the folder when it has the same plan; `again` or another plan begins anew.
@@ -96,7 +104,7 @@ class Ledger(Generic[P]):
             raise ExplorerError(f"A study of {minutes:g} minutes has no time.", "Give it a number of minutes above 0.")
         self.folder, self.plan, self.runner, self.say = folder, plan, runner, say
         self._path = folder / FILE
-        self._since = time.monotonic()
+        self._since, self._lock = [time.monotonic()], threading.RLock()  # of all that `at` gives
         folder.mkdir(parents=True, exist_ok=True)
         self._in_use = FileLock(folder / IN_USE, is_singleton=True, thread_local=False)  # once in this process
         try:
@@ -113,6 +121,12 @@ class Ledger(Generic[P]):
             self._path.rename(folder / f"study-{time.strftime('%Y%m%d-%H%M%S')}.json")
         self.state = State(plan=plan, minutes=minutes, begun=datetime.now().strftime(BEGUN))
         self.save()
+
+    def at(self, runner: Runs, say: Say) -> Ledger[P]:
+        """The same study with its runs made elsewhere: one state, one clock."""
+        other = copy.copy(self)
+        other.runner, other.say = runner, say
+        return other
 
     @property
     def left_s(self) -> float:
@@ -153,9 +167,12 @@ class Ledger(Generic[P]):
         except ExplorerError as error:
             self.fail(key, str(error), label)
             return None
-        self.state.runs[key] = run_id
-        self.state.took_s.pop(key, None)
-        self.save()
+        with self._lock:
+            self.state.runs[key] = run_id
+            self.state.took_s.pop(key, None)
+            if isinstance(self.runner, OtherMachine):
+                self.state.machines[key] = self.runner.name
+            self.save()
         try:
             run = self.runner.wait(run_id)
         except KeyboardInterrupt:
@@ -169,9 +186,10 @@ class Ledger(Generic[P]):
                 return None
             self.fail(key, f"{failed.message} {failed.hint}".strip() if failed else "The run failed.", label)
             return None
-        if run.status() == "done":
-            self.state.took_s[key] = time.monotonic() - began
-        self.save()
+        with self._lock:
+            if run.status() == "done":
+                self.state.took_s[key] = time.monotonic() - began
+            self.save()
         return run
 
     def adopt(self, key: str, run_id: str) -> None:
@@ -182,22 +200,25 @@ class Ledger(Generic[P]):
     def fail(self, key: str, reason: str, label: str = "") -> None:
         """Note why a key has no run that counts. label: what it is called; the key without."""
         self.say(f"{self._clock()}  {label or key}: {reason}")
-        self.state.failures[key] = reason
-        self.save()
+        with self._lock:
+            self.state.failures[key] = reason
+            self.save()
 
     def save(self) -> None:
-        self._count()
-        try:
-            write_whole(self._path, to_json(self.state))
-        except OSError as error:
-            raise ExplorerError(
-                f"The study could not be stored: {error.strerror or error}.", f"Free some space in {self.folder}."
-            ) from error
+        with self._lock:
+            self._count()
+            try:
+                write_whole(self._path, to_json(self.state))
+            except OSError as error:
+                raise ExplorerError(
+                    f"The study could not be stored: {error.strerror or error}.", f"Free some space in {self.folder}."
+                ) from error
 
     def _count(self) -> None:
-        now = time.monotonic()
-        self.state.spent_s += now - self._since
-        self._since = now
+        with self._lock:
+            now = time.monotonic()
+            self.state.spent_s += now - self._since[0]
+            self._since[0] = now
 
     def _clock(self) -> str:
         self._count()

@@ -19,11 +19,11 @@ from core.models import catalogue
 from core.runs.ceilings import ran_on
 from core.runs.check import estimate
 from core.runs.forecast import lengths
+from core.runs.foresight import Foresight, latency
 from core.runs.history import matching
 from core.runs.resolve import Resolved, resolve
 from core.runs.store import Run, Store
 from core.stats.intervals import Ratio, independent_ratio
-from core.studies.foresight import Foresight, latency
 from core.studies.ledger import load, names
 from core.studies.measures import MEASURES, typical, values_of
 from core.studies.plan import Axis, Sweep

@@ -1,4 +1,8 @@
-"""One study on several machines at once: each has the whole of it and a ledger of its own; their runs come home."""
+"""One study on several machines at once; their runs come home.
+
+Either each has the whole of it and a ledger of its own, which compares machines, or the cells of one sweep are divided
+among machines of one kind, which is sooner done.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +14,10 @@ import msgspec
 
 from core.runs.other_machine import OtherMachine
 from core.studies.ledger import Ledger, Say
-from core.studies.plan import Benchmark, Plan, Sweep
+from core.studies.plan import Benchmark, Plan, Search, Sweep
 from hardware.errors import ExplorerError
 
-P = TypeVar("P", Plan, Benchmark, Sweep)
+P = TypeVar("P", Plan, Benchmark, Sweep, Search)
 STOP_S = 30.0  # for what a stopped machine measured to come home
 
 
@@ -27,20 +31,32 @@ def on_all(
     all.
     """
     ledgers: dict[str, Ledger[P]] = {}
+
+    def one(machine: OtherMachine, told: Say) -> None:
+        own = msgspec.structs.replace(plan, name=f"{plan.name}-{machine.name}", title=f"{plan.title}, {machine.name}")
+        machine.hello()
+        ledgers[machine.name] = carry_out(own, machine, told)
+
+    return ledgers, at_once(machines, one, say)
+
+
+def at_once(machines: Sequence[OtherMachine], one: Callable[[OtherMachine, Say], None], say: Say) -> dict[str, str]:
+    """Do something on every machine, all at the same time; gives of those that could not the reason.
+
+    one: of a machine, told with its name before the words. Ctrl-C stops all.
+    """
     reasons: dict[str, str] = {}
 
-    def one(machine: OtherMachine) -> None:
-        own = msgspec.structs.replace(plan, name=f"{plan.name}-{machine.name}", title=f"{plan.title}, {machine.name}")
+    def tried(machine: OtherMachine) -> None:
         try:
-            machine.hello()
-            ledgers[machine.name] = carry_out(own, machine, lambda words: say(f"{machine.name}: {words}"))
+            one(machine, lambda words: say(f"{machine.name}: {words}"))
         except ExplorerError as error:
             reasons[machine.name] = str(error)
             say(f"{machine.name}: {error}")
         except KeyboardInterrupt:
             reasons[machine.name] = "It was stopped."
 
-    threads = [threading.Thread(target=one, args=(machine,), daemon=True) for machine in machines]
+    threads = [threading.Thread(target=tried, args=(machine,), daemon=True) for machine in machines]
     for thread in threads:
         thread.start()
     try:
@@ -53,4 +69,4 @@ def on_all(
         for thread in threads:
             thread.join(STOP_S)
         raise
-    return ledgers, reasons
+    return reasons

@@ -13,7 +13,6 @@ from __future__ import annotations
 import hashlib
 import math
 import random
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
@@ -36,16 +35,15 @@ from core.charts.labels import plain, si
 from core.models import catalogue
 from core.paths import data_dir
 from core.runs.asked import unlike
-from core.runs.resolve import resolve
+from core.runs.other_machine import OtherMachine
 from core.runs.runner import Runner
 from core.runs.store import Store
 from core.stats.intervals import Ratio, in_words, paired_ratio
-from core.studies.foresight import Foresight
 from core.studies.grid import Cell, cells
 from core.studies.ledger import Ledger, Say, State, finished, folder_of
 from core.studies.measures import MEASURES, Measure, limits_of, typical, values_of
 from core.studies.plan import Axis, Floor, Search, catalogue_name
-from core.studies.sweep import expectations, refusals
+from core.studies.sweep import foretold, ready_of
 from core.types import Evaluate, Record, Request, Result, Scalar, to_json
 from hardware.errors import ExplorerError
 
@@ -157,26 +155,26 @@ def measure_of(plan: Search, name: str) -> Measure:
     return MEASURES[name]
 
 
-def seek(plan: Search, minutes: float, say: Say, again: bool = False) -> Ledger[Search]:
+def seek(
+    plan: Search, minutes: float, say: Say, again: bool = False, machine: OtherMachine | None = None
+) -> Ledger[Search]:
     """Do whatever of the search is not done yet. Interrupting it loses nothing but the run going.
+
+    machine: where its runs are made and foretold; here without one.
 
     Raises ExplorerError when no cell can run.
     """
     every = cells(plan.grid)
     catalogue.entries(refresh=True)
-    runner = Runner(Store(data_dir()))
+    runner = machine or Runner(Store(data_dir()))
     ledger = Ledger(folder_of(plan), plan, minutes, runner, say, again)
     state = ledger.state
     try:
         if not state.ranges:
-            state.refused = refusals(every)
-            ready = [c for c in every if c.id not in state.refused]
-            if not ready:
-                reason = Counter(state.refused.values()).most_common(1)[0][0]
-                raise ExplorerError("No cell of this grid can run.", f"The most common reason: {reason}")
-            foresight = Foresight(runner.store)
-            state.ranges = {c.id: foresight.ranges(resolve(c.request)) for c in ready}
-            state.expected_s = expectations(ready, runner.store)
+            told = runner.foresee([c.request for c in every])
+            state.refused, state.expected_s = foretold(every, told)
+            ready_of(state, every)
+            state.ranges = {c.id: one.ranges for c, one in zip(every, told, strict=True) if not one.reason}
             ledger.save()
         by_id = {c.id: c for c in every if c.id in state.ranges}
 

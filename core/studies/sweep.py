@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import statistics
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Literal
 
@@ -19,13 +19,11 @@ from core.analysis.eta import Eta, remaining
 from core.models import catalogue
 from core.paths import data_dir
 from core.runs.asked import unlike
-from core.runs.check import check
+from core.runs.foresight import Foreseen
 from core.runs.other_machine import OtherMachine
-from core.runs.resolve import resolve
 from core.runs.runner import Runner
 from core.runs.store import Run, Store
 from core.stats.intervals import PAIRS, Ratio
-from core.studies.foresight import Foresight
 from core.studies.grid import Cell, axis_words, cells, ordered, value_words
 from core.studies.ledger import BEGUN, Ledger, Say, State, folder_of
 from core.studies.measures import MEASURES, latency_s, typical, values_of
@@ -59,7 +57,10 @@ class Progress(Record, omit_defaults=False):
 
 
 class CellRow(Record, omit_defaults=False):
-    """A cell with what came of it. values: of each measure, over its rounds; empty unless done."""
+    """A cell with what came of it. values: of each measure, over its rounds; empty unless done.
+
+    machine: where it was measured, if elsewhere; of the last of its rounds.
+    """
 
     id: str
     label: str
@@ -69,14 +70,19 @@ class CellRow(Record, omit_defaults=False):
     runs: tuple[str, ...]
     values: dict[str, Ratio]
     disturbed: bool
+    machine: str = ""
 
 
 class Sample(Record, omit_defaults=False):
-    """One measurement of the reference cell: when, and its latency over the median of all of them."""
+    """One measurement of the reference cell: when, and its latency over the median of all of them.
+
+    machine: where, if elsewhere.
+    """
 
     created_s: float
     ratio: float
     disturbed: bool
+    machine: str = ""
 
 
 class Report(Record, omit_defaults=False):
@@ -124,27 +130,11 @@ def _title(axes: Sequence[Axis], models: Sequence[Scalar]) -> str:
     return f"{words} of {', '.join(str(m) for m in models[:3])}{more}"
 
 
-def refusals(every: Sequence[Cell]) -> dict[str, str]:
-    """Cell -> why it cannot run, with the next step."""
-    found: dict[str, str] = {}
-    for cell in every:
-        try:
-            check(cell.request)
-        except ExplorerError as error:
-            found[cell.id] = f"{error.message} {error.hint}".strip()
-    return found
-
-
-def expectations(every: Sequence[Cell], store: Store) -> dict[str, float]:
-    """Cell -> seconds of its run, as far as can be told before any of them."""
-    foresight, found = Foresight(store), {}
-    for cell in every:
-        try:
-            wanted = resolve(cell.request)
-            found[cell.id] = foresight.seconds(wanted, foresight.predict(wanted))
-        except ExplorerError:
-            continue
-    return found
+def foretold(every: Sequence[Cell], told: Sequence[Foreseen]) -> tuple[dict[str, str], dict[str, float]]:
+    """Cell -> why it cannot run, with the next step; and of the others the seconds that each may take."""
+    both = list(zip(every, told, strict=True))
+    refused = {cell.id: one.reason for cell, one in both if one.reason}
+    return refused, {cell.id: one.seconds for cell, one in both if not one.reason}
 
 
 def carry_out(
@@ -152,32 +142,35 @@ def carry_out(
 ) -> Ledger[Sweep]:
     """Measure whatever of the sweep is not measured yet. retry: what failed, too. machine: on another machine.
 
-    Another machine says itself which cells cannot run there: they count as failed. Interrupting it loses nothing but
-    the run going. Raises ExplorerError when no cell can run.
+    Interrupting it loses nothing but the run going. Raises ExplorerError when no cell can run.
     """
     every = cells(plan)
     catalogue.entries(refresh=True)
     runner = machine or Runner(Store(data_dir()))
     ledger = Ledger(folder_of(plan), plan, minutes, runner, say, again)
     try:
-        ledger.state.refused = refusals(every) if machine is None else {}
-        ready = [cell for cell in every if cell.id not in ledger.state.refused]
-        if not ready:
-            reason = Counter(ledger.state.refused.values()).most_common(1)[0][0]
-            raise ExplorerError("No cell of this grid can run.", f"The most common reason: {reason}")
+        ledger.state.refused, expected = foretold(every, runner.foresee([cell.request for cell in every]))
+        ready = ready_of(ledger.state, every)
         if retry:
             ledger.state.failures.clear()
-        if machine is None:
-            known = ledger.state.expected_s
-            ledger.state.expected_s = {**known, **expectations([c for c in ready if c.id not in known], runner.store)}
+        ledger.state.expected_s = expected | ledger.state.expected_s
         ledger.save()
         if machine is None:  # runs of this machine are none of another's
             _take_in(ledger, ready)
-        _Sweeping(ledger, ready).go()
+        Sweeping(ledger, ready).go()
     finally:
         runner.close()
         ledger.save()
     return ledger
+
+
+def ready_of(state: State[Any], every: Sequence[Cell]) -> tuple[Cell, ...]:
+    """The cells that can run; raises ExplorerError where there are none."""
+    ready = tuple(cell for cell in every if cell.id not in state.refused)
+    if not ready:
+        reason = Counter(state.refused.values()).most_common(1)[0][0]
+        raise ExplorerError("No cell of this grid can run.", f"The most common reason: {reason}")
+    return ready
 
 
 def carry_out_on(
@@ -191,7 +184,7 @@ def carry_out_on(
     return on_all(machines, plan, one, say)
 
 
-class _Sweeping:
+class Sweeping:
     """One session of a sweep: what is left of it, in order, with its limits."""
 
     def __init__(self, ledger: Ledger[Sweep], ready: Sequence[Cell]) -> None:
@@ -203,23 +196,34 @@ class _Sweeping:
         limits = self.plan.limits
         least = max(self.plan.rounds, PAIRS) if limits.width is not None else self.plan.rounds
         for number in range(MOST_ROUNDS if limits.width is not None else least):
-            for place, cell in enumerate(ordered(self.ready, self.plan.seed, number)):
+            for cell, reference in self.turn(number):
                 if number >= least and self._narrow(cell):
                     continue
                 if self._over():
                     return
-                self._cell(cell, number, number * len(self.ready) + place)
+                self._cell(cell, number, reference)
 
-    def _cell(self, cell: Cell, number: int, place: int) -> None:
+    def turn(self, number: int) -> Iterator[tuple[Cell, str]]:
+        """The cells of a round in their order, each with the key of the reference that belongs to it."""
+        for place, cell in enumerate(ordered(self.ready, self.plan.seed, number)):
+            yield cell, self.reference("", number * len(self.ready) + place)
+
+    def reference(self, of: str, place: int) -> str:
+        """The key of the reference measured before the cell at this place; "" for none. of: a name before it."""
+        every = self.plan.reference_every
+        return f"{REFERENCE}/{of}{place // every}" if every else ""
+
+    def waits(self, backend: str) -> bool:
+        """Whether the cells of a backend wait for the next session, because those before them failed."""
+        return self._streak[backend] >= PAUSE
+
+    def _cell(self, cell: Cell, number: int, reference: str) -> None:
         """Measure a cell in a round, unless that is done; the reference cell before it where its turn has come."""
         key, backend = f"{cell.id}/{number}", cell.request.backend
-        if key in self.ledger.state.failures or self.ledger.done(key) is not None:
+        if key in self.ledger.state.failures or self.ledger.done(key) is not None or self.waits(backend):
             return
-        if self._streak[backend] >= PAUSE:
-            return
-        every = self.plan.reference_every
-        if every:
-            self._measure(f"{REFERENCE}/{place // every}", self.ready[0], "reference cell")
+        if reference:
+            self._measure(reference, self.ready[0], "reference cell")
         if self._measure(key, cell, cell.label) is not None:
             self._streak[backend] = 0
             return
@@ -252,7 +256,7 @@ class _Sweeping:
         reason = ""
         if self.ledger.left_s <= 0:
             reason = "its time is over"
-        elif self.plan.limits.cells is not None and _measured(self.ledger.state) >= self.plan.limits.cells:
+        elif self.plan.limits.cells is not None and n_measured(self.ledger.state) >= self.plan.limits.cells:
             reason = f"{self.plan.limits.cells} cells are measured"
         if reason and not self._told:
             self._told = True
@@ -268,7 +272,7 @@ def narrow(seconds: Sequence[float], width: float) -> bool:
     return mean.high - mean.low <= width * mean.value
 
 
-def _measured(state: State[Sweep]) -> int:
+def n_measured(state: State[Sweep]) -> int:
     """Cells with at least one finished run."""
     return len({key.partition("/")[0] for key in state.took_s if not key.startswith(REFERENCE)})
 
@@ -335,7 +339,7 @@ def progress(state: State[Sweep]) -> Progress:
         left=n.get("left", 0),
         spent_s=state.spent_s,
         minutes=state.minutes,
-        eta=remaining(open_, done) if open_ else None,
+        eta=remaining(open_, done, max(1, len(state.kinds))) if open_ else None,
     )
 
 
@@ -357,9 +361,11 @@ def flat(found: Report) -> list[dict[str, Any]]:
     """One row per cell for a table or CSV: the axes, the status, each measure with its interval."""
     names = [axis.name for axis in found.plan.axes]
     measures = [m for m in MEASURES if any(m in row.values for row in found.rows)]
+    several = len({row.machine for row in found.rows if row.machine}) > 1
     table = []
     for row in found.rows:
         line: dict[str, Any] = {name: row.at.get(name) for name in names}
+        line |= {"machine": row.machine} if several else {}
         line |= {"status": row.status, "reason": row.reason}
         for name in measures:
             value = row.values.get(name)
@@ -444,11 +450,12 @@ def _row(state: State[Sweep], store: Store, cell: Cell, rounds: int) -> CellRow:
         runs=tuple(own.values()),
         values=means if status in ("done", "left") else {},
         disturbed=disturbed,
+        machine=next((state.machines[key] for key in reversed(own) if key in state.machines), ""),
     )
 
 
 def _drift(state: State[Sweep], store: Store) -> tuple[Sample, ...]:
-    seen: list[tuple[float, float, bool]] = []
+    seen: list[tuple[float, float, bool, str]] = []
     for key, run_id in state.runs.items():
         if not key.startswith(f"{REFERENCE}/") or key not in state.took_s or key in state.failures:
             continue
@@ -456,14 +463,14 @@ def _drift(state: State[Sweep], store: Store) -> tuple[Sample, ...]:
             run = store.open(run_id)
             result = run.result()
             if (seconds := latency_s(result)) is not None:
-                seen.append((run.created_s, seconds, result.disturbed))
+                seen.append((run.created_s, seconds, result.disturbed, state.machines.get(key, "")))
         except ExplorerError:
             continue
     seen.sort()
     if not seen:
         return ()
-    middle = statistics.median_high(s for _, s, _ in seen)
-    return tuple(Sample(created_s=t, ratio=s / middle, disturbed=d) for t, s, d in seen)
+    middle = statistics.median_high(s for _, s, _, _ in seen)
+    return tuple(Sample(created_s=t, ratio=s / middle, disturbed=d, machine=m) for t, s, d, m in seen)
 
 
 def drift_words(samples: Sequence[Sample]) -> str:
@@ -471,7 +478,14 @@ def drift_words(samples: Sequence[Sample]) -> str:
     if len(samples) < 2:
         return ""
     low, high = min(s.ratio for s in samples), max(s.ratio for s in samples)
-    return (
+    words = (
         f"The reference cell was measured {len(samples)} times; its slowest answer took {high / low:.2f} times its "
         "quickest. Differences between cells below that may be the machine's."
     )
+    typical_of = {
+        m: statistics.median(s.ratio for s in samples if s.machine == m) for m in {s.machine for s in samples}
+    }
+    if len(typical_of) < 2:
+        return words
+    quick, slow = min(typical_of, key=lambda m: typical_of[m]), max(typical_of, key=lambda m: typical_of[m])
+    return f"{words} On {slow} its median is {typical_of[slow] / typical_of[quick]:.2f} times that on {quick}."

@@ -8,10 +8,10 @@ import streamlit as st
 from core import plugins
 from core.models import catalogue
 from core.runs.check import MemoryEstimate, check_text, estimate
+from core.runs.foresight import Foresight
 from core.runs.recording import Recording
 from core.runs.resolve import resolve
 from core.runs.stages import learned, outlook, passes
-from core.studies.foresight import Foresight
 from core.types import Generate, ModelEntry, ModelSpec, Request, from_json, to_json
 from hardware.detect import machine_id
 from hardware.errors import ExplorerError

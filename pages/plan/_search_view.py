@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import streamlit as st
@@ -42,8 +43,11 @@ SHARE = 0.15  # of the cells, measured at first
 SHOWN = "search-shown"
 
 
-def draw_ask(plan: Sweep, minutes: float, ready: int) -> None:
-    """Goals, limits and the number of measurements over the form's grid, and the button. ready: cells that can run."""
+def draw_ask(plan: Sweep, minutes: float, ready: int, elsewhere: Sequence[str] = ()) -> None:
+    """Goals, limits and the number of measurements over the form's grid, and the button. ready: cells that can run.
+
+    elsewhere: what the command says to search on other machines, each by itself.
+    """
     goals = st.multiselect(
         "Make better",
         GOALS,
@@ -91,7 +95,9 @@ def draw_ask(plan: Sweep, minutes: float, ready: int) -> None:
         f"{' and measured' if total >= ready else f', at most {total} of them measured'}; then up to "
         f"{search.FINALISTS} finalists and the baseline {wanted.final_rounds} times each, in fresh processes."
     )
-    _draw_button(wanted, minutes, ready)
+    if elsewhere:
+        st.caption("Each machine searches by itself, which compares them.")
+    _draw_button(wanted, minutes, ready, elsewhere)
 
 
 def _quality() -> tuple[str, float, str, dict[str, Scalar]] | None:
@@ -129,7 +135,7 @@ def _quality() -> tuple[str, float, str, dict[str, Scalar]] | None:
     return None if limit is None else (name, float(limit), metric, given)
 
 
-def _draw_button(wanted: Search, minutes: float, ready: int) -> None:
+def _draw_button(wanted: Search, minutes: float, ready: int, elsewhere: Sequence[str]) -> None:
     there = wanted.name in ledger.names(Search)
     if st.button(
         "Go on" if there else "Search",
@@ -138,7 +144,7 @@ def _draw_button(wanted: Search, minutes: float, ready: int) -> None:
         key="search-start",
         disabled=busy() or not ready,
     ):
-        start(wanted, minutes, SHOWN)
+        start(wanted, minutes, SHOWN, *elsewhere)
     draw_busy()
 
 

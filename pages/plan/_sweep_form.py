@@ -25,10 +25,11 @@ _LISTS = (
 
 
 class Wanted(NamedTuple):
-    """A plan and how long it may take."""
+    """A plan and how long it may take. elsewhere: what the command says to carry it out on other machines."""
 
     plan: Sweep
     minutes: float
+    elsewhere: tuple[str, ...] = ()
 
 
 class _Bounds(NamedTuple):
@@ -45,6 +46,7 @@ def sweep_form() -> Wanted | None:
     """Draw the form; None, with the reason on the page, while it makes no plan."""
     models, backends, strategies, lines = _draw_axes()
     bounds = _draw_bounds()
+    elsewhere = _draw_machines()
     try:
         axes = [
             *_chosen("model", models),
@@ -66,7 +68,7 @@ def sweep_form() -> Wanted | None:
     except ExplorerError as error:
         fault(error, hindrance=True)
         return None
-    return Wanted(plan, bounds.minutes)
+    return Wanted(plan, bounds.minutes, elsewhere)
 
 
 def _draw_axes() -> tuple[list[str], list[str], list[str], list[str]]:
@@ -156,6 +158,32 @@ def _draw_bounds() -> _Bounds:
         limits=Limits(cells=int(most) if most else None, width=width / 100 if width else None),
         reference_every=int(every),
     )
+
+
+def _draw_machines() -> tuple[str, ...]:
+    """Where it is carried out, as arguments of the command; empty: here."""
+    with st.expander("Other machines", icon=":material/lan:"):
+        on = st.text_input(
+            "Machines",
+            key="sweep-on",
+            placeholder="here",
+            help="Addresses of `roofscope serve` with commas between (host1, host2:8765), or the nodes of a Ray "
+            "cluster: ray, ray:HEAD:6379.",
+        )
+        one, two = st.columns(2)
+        where = one.text_input(
+            "Only those with",
+            key="sweep-where",
+            placeholder="host=one,two",
+            help="Labels, with spaces between: of a Ray node those that it was started with, such as gpu=a100.",
+        )
+        key = two.text_input(
+            "Key from", key="sweep-key-from", placeholder="no key", help="An environment variable of this app."
+        )
+    if not on.strip():
+        return ()
+    labels = [words for label in where.split() for words in ("--where", label)]
+    return ("--on", on.strip(), *labels, *(("--key-from", key.strip()) if key.strip() else ()))
 
 
 def _chosen(name: str, values: list[str]) -> list[Axis]:

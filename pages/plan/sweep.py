@@ -5,7 +5,9 @@ from __future__ import annotations
 import streamlit as st
 
 from core.paths import data_dir
+from core.runs.foresight import foreseen
 from core.studies import ledger, sweep
+from core.studies.divided import divided
 from core.studies.grid import MOST_CELLS, cells, size
 from core.studies.plan import Sweep
 from core.types import from_json, to_json
@@ -20,6 +22,7 @@ from pages.ui.sweep_view import draw_report, progress_words, report_of, sweep_to
 from pages.ui.table import table
 
 ALL, SEARCH = "Measure all", "Search for the best"
+COMPARE, DIVIDE = "measures all", "takes its share"
 SHOWN = "sweep-shown"
 
 
@@ -27,8 +30,7 @@ SHOWN = "sweep-shown"
 def _looked_at(root: str, plan: bytes) -> tuple[dict[str, str], float]:
     """Cell -> why it cannot run; and the seconds that the others may take, a first estimate."""
     every = cells(from_json(plan, Sweep))
-    refused = sweep.refusals(every)
-    expected = sweep.expectations([c for c in every if c.id not in refused], store())
+    refused, expected = sweep.foretold(every, foreseen([c.request for c in every], store()))
     return refused, sum(expected.values())
 
 
@@ -56,10 +58,26 @@ def draw_plan(wanted: Wanted, mode: str) -> None:
     _draw_refused({c.label: refused[c.id] for c in every if c.id in refused})
     if not ready:
         st.caption("Nothing in this grid can run here: the reasons are above.")
+    if wanted.elsewhere:
+        st.caption("This was asked of this machine; the others say themselves what cannot run there.")
+        ready = ready or len(every)
     if mode == SEARCH:
-        search_view.draw_ask(plan, wanted.minutes, ready)
+        search_view.draw_ask(plan, wanted.minutes, ready, wanted.elsewhere)
     else:
-        _draw_buttons(wanted, ready)
+        _draw_buttons(_shared_out(wanted, len(every)) if wanted.elsewhere else wanted, ready)
+
+
+def _shared_out(wanted: Wanted, n: int) -> Wanted:
+    """The same as the user wants it on several machines."""
+    how = st.radio(
+        "Each machine",
+        [COMPARE, DIVIDE],
+        captions=[f"All {n} cells, to compare machines.", "Some of them, to be sooner done: machines of one kind."],
+        key="sweep-divide",
+    )
+    if how == COMPARE:
+        return wanted
+    return wanted._replace(plan=divided(wanted.plan), elsewhere=(*wanted.elsewhere, "--divide"))
 
 
 def _draw_buttons(wanted: Wanted, ready: int) -> None:
@@ -74,11 +92,11 @@ def _draw_buttons(wanted: Wanted, ready: int) -> None:
         done = left is not None and not left.left
         off = busy() or not ready or done
         if st.button(label, icon=":material/play_arrow:", type="primary", key="sweep-start", disabled=off):
-            start(plan, wanted.minutes, SHOWN)
+            start(plan, wanted.minutes, SHOWN, *wanted.elsewhere)
         if left is not None and left.failed:
             retry = "Try the failed ones again"
             if st.button(retry, icon=":material/replay:", key="sweep-retry", disabled=busy()):
-                start(plan, wanted.minutes, SHOWN, "--retry")
+                start(plan, wanted.minutes, SHOWN, *wanted.elsewhere, "--retry")
     draw_busy()
 
 

@@ -135,7 +135,8 @@ def _cells(row: dict[str, Any], found: Report) -> dict[str, Any]:
             continue
         between = ends(row.get(f"{name}_low"), row.get(f"{name}_high"), partial(show, unit=what.unit))
         values[what.label] = show(row[name], what.unit) + between
-    return {**axes, "Status": text.status_word(row["status"]), **values, "Why": row["reason"] or None}
+    where = {"Machine": row["machine"] or None} if "machine" in row else {}
+    return {**axes, **where, "Status": text.status_word(row["status"]), **values, "Why": row["reason"] or None}
 
 
 def show(value: float | None, unit: str) -> str:

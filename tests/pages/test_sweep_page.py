@@ -104,3 +104,22 @@ def test_the_name_of_a_plan_is_in_the_list(app: Open) -> None:
     base = Request(model="smollm2-135m", backend="fake", task=Generate(prompt_tokens=4))
     plan = sweep.planned(base, (Axis(name="batch", values=(1, 2)),))
     assert plan.title == "Batch of smollm2-135m"
+
+
+def test_other_machines_are_named_on_the_page(app: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[tuple[str, tuple[str, ...]]] = []
+    monkeypatch.setattr(study_store, "start_sweep", lambda plan, minutes, *more: started.append((plan.name, more)))
+    at = sound(fill(sound(app(PAGE)), ["fake"], prompt_tokens="4", new_tokens="2, 3", threads="1"))
+    assert not [r for r in at.radio if r.key == "sweep-divide"]
+    at = sound(fill(at, ["fake"], on="lab, desk:99", where="host=lab,desk gpu=a100", **{"key-from": "LAB_KEY"}))
+    assert "the others say themselves what cannot run there" in said(at)
+    at = sound(at.button(key="sweep-start").click().run())
+    at.radio(key="sweep-divide").set_value("takes its share").run()
+    at = sound(at.button(key="sweep-start").click().run())
+    named = ("--on", "lab, desk:99", "--where", "host=lab,desk", "--where", "gpu=a100", "--key-from", "LAB_KEY")
+    assert [more for _, more in started] == [named, (*named, "--divide")]
+    assert started[1][0] == f"{started[0][0]}-divided"
+    at.segmented_control(key="sweep-mode").set_value("Search for the best").run()
+    assert "Each machine searches by itself" in said(at)
+    sound(at.button(key="search-start").click().run())
+    assert started[2][0].startswith("search-") and started[2][1] == named

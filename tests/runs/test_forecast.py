@@ -19,9 +19,9 @@ from core.models import catalogue, spec
 from core.paths import data_dir
 from core.runs import overheads
 from core.runs.forecast import Here
+from core.runs.foresight import Foresight
 from core.runs.resolve import resolve
 from core.runs.store import Store
-from core.studies.foresight import Foresight
 from core.types import Generate, Request
 from hardware import ceilings as roofs
 from hardware.detect import machine_id

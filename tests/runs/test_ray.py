@@ -40,11 +40,16 @@ def test_a_sweep_runs_on_every_node_and_a_lost_node_ends_in_a_sentence() -> None
     for name in ("one", "two"):
         assert len(told["runs"][name]) == 2 and all(status == "done" for _, status, _ in told["runs"][name])
         assert told["there"][name] == sorted(run for run, _, _ in told["runs"][name]), "each ran on its own node"
+    assert told["by room"] == ["two"]
+    assert told["no room"].startswith("No machine has room=attic. There are: one (host=one,")
+    assert told["shared reasons"] == {} and told["shared"][0] == 2 and set(told["shared"][1]) <= {"one", "two"}
     assert told["lost"] == [
         "LostMachineError",
         f"The node two has left the Ray cluster. {ray_cluster.HOW}",
     ]
     assert told["goes on"] == "done"
+    assert list(told["lost in a division"]) == ["two"] and "left the Ray cluster" in told["lost in a division"]["two"]
+    assert told["alone"] == [3, ["one"]], "what the lost node would have measured is measured by the other"
 
 
 def test_what_ray_prints_of_a_lost_node_is_no_part_of_an_answer(
@@ -54,10 +59,16 @@ def test_what_ray_prints_of_a_lost_node_is_no_part_of_an_answer(
     left: list[str] = []
     ray = SimpleNamespace(is_initialized=lambda: True, shutdown=lambda: (print("(raylet) ended"), left.append("left")))
     monkeypatch.setitem(sys.modules, "ray", ray)
-    monkeypatch.setattr(machines, "_named", lambda *asked: [])
-    with machines.reached("ray", None, Store(data_dir()), print) as found:
+    node = ray_cluster.RayRunner(ray, Store(data_dir()), ray_cluster.Node("1", "lab", True, {"gpu": "a100"}))
+    monkeypatch.setattr(machines, "_named", lambda *asked: [node])
+    with machines.reached("ray", (), None, Store(data_dir()), print) as found:
         print("(raylet) Raylet is terminated.")
-    assert found == [] and left == ["left"] and capsys.readouterr().out == ""
+    assert (
+        found == [node]
+        and dict(node.labels) == {"gpu": "a100", "host": "lab", "machine": "lab"}
+        and left == ["left"]
+        and capsys.readouterr().out == ""
+    )
     print("answer")
     assert capsys.readouterr().out == "answer\n"
 
@@ -81,4 +92,4 @@ def test_nodes_are_known_by_label_and_the_dead_are_left_out() -> None:
         {"NodeID": "2", "Alive": False, "NodeName": "y", "Resources": {"machine": 1.0}, "Labels": {"host": "gone"}},
     ]
     found = ray_cluster.nodes(SimpleNamespace(nodes=lambda: told))
-    assert found == [ray_cluster.Node("3", "10.0.0.3", False), ray_cluster.Node("1", "lab", True)]
+    assert found == [ray_cluster.Node("3", "10.0.0.3", False), ray_cluster.Node("1", "lab", True, {"host": "lab"})]

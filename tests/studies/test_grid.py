@@ -7,9 +7,12 @@ import math
 
 import pytest
 
+from core.paths import data_dir
+from core.runs.foresight import foreseen
+from core.runs.store import Store
 from core.studies.grid import MOST_CELLS, Cell, cells, known_axes, ordered, parsed_axis, size
 from core.studies.plan import Axis, Sweep
-from core.studies.sweep import refusals
+from core.studies.sweep import foretold
 from core.types import Generate, Request, Scalar
 from hardware.errors import ExplorerError
 
@@ -49,7 +52,7 @@ def test_options_that_exclude_each_other_are_refused_before_anything_runs() -> N
     found = cells(
         grid(backend=("llama_cpp",), llama_cpp__flash_attn=("auto", "off"), llama_cpp__kv_dtype=("f16", "q8_0"))
     )
-    refused = refusals(found)
+    refused, _ = foretold(found, foreseen([c.request for c in found], Store(data_dir())))
     assert [c.at for c in found if c.id in refused] == [
         {"backend": "llama_cpp", "llama_cpp.flash_attn": "off", "llama_cpp.kv_dtype": "q8_0"}
     ]

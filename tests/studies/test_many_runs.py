@@ -7,11 +7,12 @@ import pytest
 
 from core.analysis.predict import Figure
 from core.models import catalogue, places
+from core.paths import data_dir
 from core.runs.check import check, estimate
+from core.runs.foresight import Foresight, foreseen
 from core.runs.resolve import resolve
 from core.runs.runner import Runner
 from core.runs.store import Store
-from core.studies.foresight import Foresight
 from core.studies.grid import cells
 from core.studies.many_runs import (
     Entry,
@@ -25,7 +26,7 @@ from core.studies.many_runs import (
     view,
 )
 from core.studies.plan import Axis
-from core.studies.sweep import carry_out, planned, refusals
+from core.studies.sweep import carry_out, foretold, planned
 from core.types import Generate, Request
 from hardware import ceilings as roofs
 from hardware.detect import machine_id
@@ -126,7 +127,7 @@ def test_the_prepared_plan_holds_encoders_and_decoders_and_refuses_what_encoders
     plan = families()
     listed = cells(plan)
     assert {c.request.model for c in listed} >= {"bert-base-uncased", "mobilebert-uncased", "gpt2", "smollm2-135m"}
-    refused = refusals(listed)
+    refused, _ = foretold(listed, foreseen([c.request for c in listed], Store(data_dir())))
     odd = {c.request.model for c in listed if c.id in refused and "an encoder cannot do" in refused[c.id]}
     assert odd - {places.ENCODER} == {"bert-base-uncased", "distilbert-base-uncased", "mobilebert-uncased"}
     assert plan == families() and plan.rounds == 5

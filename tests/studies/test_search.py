@@ -228,7 +228,7 @@ def test_a_floor_of_quality_is_evaluated_once_and_counts_by_the_end_of_its_inter
     assert score.high is not None and score.high > score.value
     measured = [row for row in found.rows if row.n]
     assert len(measured) >= 2 and {row.measured["quality"] for row in measured} == {score.high}
-    assert found.complete and any("Perplexity at most 1e+12 costs nothing" in w for w in found.answer.words)
+    assert found.complete and any("Perplexity at most 1,000,000,000,000 costs nothing" in w for w in found.answer.words)
 
     strict = asked((score.value + score.high) / 2)
     seek(strict, 10, quiet)

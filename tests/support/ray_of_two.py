@@ -25,11 +25,13 @@ def main(folder: Path) -> dict[str, Any]:
     import ray
     from ray.cluster_utils import Cluster
 
+    from core.cli.machines import chosen
     from core.paths import data_dir
     from core.runs.ray_cluster import machines
     from core.runs.store import Store
+    from core.studies.divided import carry_out_divided
     from core.studies.plan import Axis
-    from core.studies.sweep import carry_out_on, planned
+    from core.studies.sweep import carry_out_on, planned, progress
     from core.types import Generate, Request
     from hardware.ceilings import Ceilings, Gemm, ReadPoint, save
     from hardware.detect import machine, machine_id
@@ -61,7 +63,7 @@ def main(folder: Path) -> dict[str, Any]:
                 cluster.add_node(
                     num_cpus=1,
                     resources={"machine": 1},
-                    labels={"host": name},
+                    labels={"host": name, "room": f"room-{name}"},
                     object_store_memory=80 * 2**20,
                     env_vars=here,
                 )
@@ -85,6 +87,13 @@ def main(folder: Path) -> dict[str, Any]:
         told["there"] = {name: sorted(Store(folder / name / "data").ids()) for name in ("one", "two")}
         for m in both:
             m.close()
+        told["by room"] = [m.name for m in chosen(machines(f"ray:{cluster.address}", store), ("room=room-two",))]
+        try:
+            chosen(machines(f"ray:{cluster.address}", store), ("room=attic",))
+        except ExplorerError as error:
+            told["no room"] = str(error)
+        shared, told["shared reasons"] = carry_out_divided(machines(f"ray:{cluster.address}", store), plan, 10, print)
+        told["shared"] = [progress(shared.state).done, sorted(set(shared.state.machines.values()))]
         one, two = machines(f"ray:{cluster.address}", store)
         two.hello()
         cluster.remove_node(nodes[1], allow_graceful=False)
@@ -97,6 +106,9 @@ def main(folder: Path) -> dict[str, Any]:
         one.hello()
         told["goes on"] = one.wait(one.start(base)).status()
         one.close()
+        longer = planned(base, (Axis(name="new_tokens", values=(4, 5, 6)),), reference_every=0)
+        alone, told["lost in a division"] = carry_out_divided([one, two], longer, 10, print)
+        told["alone"] = [progress(alone.state).done, sorted(set(alone.state.machines.values()))]
     finally:
         ray.shutdown()
         cluster.shutdown()

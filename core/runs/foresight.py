@@ -7,17 +7,19 @@ which only the finished runs of a plan make useful.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
 from core.analysis.predict import Figure
 from core.analysis.predict_here import PredictionHere
 from core.analysis.search import Range
 from core.analysis.work import total, work
-from core.runs.check import estimate
+from core.runs.check import check, estimate
 from core.runs.forecast import Here, lengths
 from core.runs.resolve import Resolved
 from core.runs.store import Store
-from core.types import Generate
+from core.types import Generate, Record, Request
 from hardware.detect import usable_cores
 from hardware.errors import ExplorerError
 
@@ -28,6 +30,17 @@ ROUND, MEMORY_ROUND = 8.0, 1.5  # by so much a figure from round numbers may be 
 # Tokens per forward that a strategy which guesses may reach, and times as long as its forward may take
 GAIN, DEARER = 4.0, 8.0
 PLAIN = ("autoregressive", "encode")  # one token per forward, by the step that is predicted
+
+
+class Foreseen(Record, omit_defaults=False):
+    """A request on one machine. reason: why it cannot run there, with the next step; "" where it can.
+
+    seconds: of its run, a first estimate. ranges: its figures by the names of core.studies.measures.
+    """
+
+    reason: str = ""
+    seconds: float = 0.0
+    ranges: dict[str, Range] = msgspec.field(default_factory=dict)
 
 
 class Foresight:
@@ -99,6 +112,22 @@ class Foresight:
             once = _forward_s(wanted, prompt) + (new - 1) * _forward_s(wanted, 1) * wanted.spec.causal
         load = (wanted.spec.weight_bytes or 0) / LOAD_BYTES_PER_S
         return START_S + load + passes * once
+
+
+def foreseen(requests: Sequence[Request], store: Store) -> tuple[Foreseen, ...]:
+    """Which of the requests can run on this machine, and what they will do; nothing runs."""
+    foresight, found = Foresight(store), list[Foreseen]()
+    for request in requests:
+        try:
+            wanted = check(request)
+            if not isinstance(request.task, Generate):
+                found.append(Foreseen())
+                continue
+            predicted = foresight.predict(wanted)
+            found.append(Foreseen(seconds=foresight.seconds(wanted, predicted), ranges=foresight.ranges(wanted)))
+        except ExplorerError as error:
+            found.append(Foreseen(reason=f"{error.message} {error.hint}".strip()))
+    return tuple(found)
 
 
 def latency(predicted: PredictionHere, new_tokens: int) -> Figure:
