@@ -42,7 +42,7 @@ def draw_scores(result: Result) -> None:
         for score in result.scores:
             tile(
                 score.label,
-                f"{score.value:.3g}",
+                _figure(score.value),
                 explained(score.label, f"Over {score.n} items; {score.better} is better. The interval covers 95 %."),
                 under=interval_text(score),
             )
@@ -59,7 +59,12 @@ def draw_scores(result: Result) -> None:
 def interval_text(score: Score) -> str | None:
     if score.low is None or score.high is None:
         return score.unit or None
-    return f"{score.low:.3g} to {score.high:.3g} {score.unit}".strip()
+    return f"{_figure(score.low)} to {_figure(score.high)} {score.unit}".strip()
+
+
+def _figure(value: float) -> str:
+    """Three digits, and thousands in full: `0.137`, `2,980`."""
+    return f"{float(f'{value:.3g}'):,.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.3g}"
 
 
 def draw_items(result: Result) -> None:

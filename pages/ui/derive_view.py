@@ -7,11 +7,14 @@ import streamlit as st
 from core.charts.curves import curve
 from core.charts.labels import plain
 from core.learn.glossary import explained
+from core.models import catalogue
 from core.runs.store import Run
 from core.types import GOING, Made, Result
+from hardware.errors import ExplorerError
 from pages.ui import labels, text
 from pages.ui.figure import figure
 from pages.ui.links import link
+from pages.ui.models import spec_of
 from pages.ui.run_report import draw_failure, export_menu
 from pages.ui.run_view import draw_header, draw_stage
 from pages.ui.table import table
@@ -28,6 +31,8 @@ def draw_derive(run: Run, result: Result) -> None:
     draw_failure(run, result)
     if result.made:
         draw_made(result.made)
+        if words := larger(result.made, _weighs(run.request.model)):
+            st.warning(words, icon=":material/expand:")
     draw_curves(result)
     for warning in result.warnings:
         st.warning(text.escape(warning), icon=":material/warning:")
@@ -80,6 +85,22 @@ def draw_made(made: Made) -> None:
         if "window" in made.facts:  # trained to guess
             query = {"model": made.model, "backend": "pytorch"}
             link("pages/understand/jacobi.py", "Race it", ":material/sports_score:", query=query)
+
+
+def _weighs(model: str) -> int | None:
+    """Bytes of the weights of a model that is still here."""
+    try:
+        return spec_of(catalogue.find(model)).weight_bytes
+    except ExplorerError:
+        return None
+
+
+def larger(made: Made, source_bytes: int | None) -> str:
+    """What to say of a model that outweighs its source; nothing of others."""
+    if source_bytes is None or made.size_bytes <= source_bytes:
+        return ""
+    sizes = f"{text.size(made.size_bytes)} against {text.size(source_bytes)}"
+    return f"It is larger than what it was made from, {sizes}: choose a format with fewer bits for a smaller model."
 
 
 def _plain(value: str | float | bool) -> str:

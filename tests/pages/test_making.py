@@ -14,7 +14,9 @@ from core.models import catalogue, derived
 from core.runs import chats
 from core.runs.chats import Chat, Turn
 from core.runs.store import Store
-from core.types import Derive, Evaluate, Generate, Request
+from core.types import Derive, Evaluate, Generate, Made, Request, Score
+from pages.measure._evaluate_view import interval_text
+from pages.ui.derive_view import larger
 from tests.pages.conftest import sound
 from tests.support.tiny import hf_folder
 
@@ -58,6 +60,17 @@ def test_a_model_is_made_listed_and_deleted(app: Open, home: Path, tmp_path: Pat
     (made,) = [e for e in catalogue.entries(refresh=True) if e.family == "derived"]
     assert any(made.id in s.proto.title.replace("\\", "") for s in at.success)
     assert any(made.id in set(frame.value.get("Model", ())) for frame in at.dataframe)
+
+
+def test_a_model_that_outweighs_its_source_is_said_to() -> None:
+    made = Made(t_s=1, model="m", label="m", note="", size_bytes=104_000_000, n_params=1, bits_per_weight=6.2)
+    assert "104 MB against 98.4 MB" in larger(made, 98_362_432)
+    assert larger(made, 104_000_000) == larger(made, None) == ""
+
+
+def test_an_interval_of_thousands_is_written_out() -> None:
+    score = Score(name="x", label="x", unit="", value=50.8, low=1.0, high=2984.0, n=2, better="lower")
+    assert interval_text(score) == "1 to 2,980"
 
 
 def test_training_and_transforming_offer_different_methods(app: Open) -> None:
