@@ -146,7 +146,7 @@ def draw_ways(name: str, lesson: Lesson, place: int) -> None:
         last = place == len(lesson.steps)
         if not last or follows:  # one button, so that who goes on by keys stays on it
             st.button(
-                f"Next lesson: {get(follows[0]).title}" if last else "On",
+                f"Next lesson: {get(follows[0]).title}" if last else "Next",
                 key="lesson-on",
                 icon=":material/arrow_forward:",
                 shortcut="Right",

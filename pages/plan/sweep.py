@@ -6,7 +6,7 @@ import streamlit as st
 
 from core.paths import data_dir
 from core.runs.foresight import foreseen
-from core.studies import ledger, sweep
+from core.studies import ledger, study_store, sweep
 from core.studies.divided import divided
 from core.studies.grid import MOST_CELLS, cells, size
 from core.studies.plan import Sweep
@@ -114,6 +114,13 @@ def _draw_refused(refused: dict[str, str]) -> None:
 def draw_found() -> None:
     """A sweep that was begun, chosen from all of them."""
     names = ledger.names(Sweep)
+    if not names and study_store.going() is not None:
+        nothing_yet(
+            "Nothing to show yet",
+            "What is being measured is drawn here when it ends. Open this page again to see what there is so far.",
+            ":material/hourglass_top:",
+        )
+        return
     if not names:
         nothing_yet(
             "No sweep yet",

@@ -59,7 +59,7 @@ def eta_words(eta: Eta | None) -> list[str]:
     """`about 4 min 10 s (3 min to 6 min)`, and whether that is a first estimate; nothing where none is known."""
     if eta is None:
         return []
-    words = [f"about {text.seconds(eta.seconds)} ({text.seconds(eta.low)} to {text.seconds(eta.high)})"]
+    words = [f"about {text.roughly(eta.seconds)} ({text.roughly(eta.low)} to {text.roughly(eta.high)})"]
     return [*words, "first estimates"] if eta.first else words
 
 

@@ -82,6 +82,14 @@ def test_a_sweep_is_measured_and_shown(app: Open, at_once: list[Sweep | Search])
     assert list(table["Status"]) == ["Done", "Done"] and len(at.get("vega_lite_chart")) >= 2
 
 
+def test_a_sweep_that_is_going_is_not_missing(app: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert any("No sweep yet" in m.value for m in sound(app(PAGE)).markdown)
+    monkeypatch.setattr(study_store, "going", lambda: "sweep-of-now")
+    at = sound(app(PAGE))
+    assert not any("No sweep yet" in m.value for m in at.markdown)
+    assert any("Nothing to show yet" in m.value for m in at.markdown)
+
+
 def test_a_search_chooses_within_limits(app: Open, at_once: list[Sweep | Search]) -> None:
     at = fill(sound(app(PAGE)), ["fake"], prompt_tokens="4", new_tokens="3", threads="1")
     at.text_area(key="sweep-more").set_value("fake.delay_s=0.2,0.0")

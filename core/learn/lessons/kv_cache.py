@@ -83,7 +83,7 @@ lesson = Lesson(
                         "The number of tokens that the model can see",
                         "It sees as many as before; it stores less for each.",
                     ),
-                    Option("The cache, by as many heads as share one", "Yes: only the shared heads are stored."),
+                    Option("The cache, by how many heads share one", "Yes: only the shared heads are stored."),
                     Option("The cache, by the number of query heads", "Only if all of them shared a single head."),
                     Option("Nothing: keys and values are recomputed", "Recomputing them is what the cache avoids."),
                 ),
