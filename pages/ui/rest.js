@@ -203,6 +203,36 @@ function tell() {
 
 window.roofscopeTold ??= new MutationObserver(tell).observe(document.body, { childList: true, subtree: true }) ?? true;
 
+// Streamlit empties the address of a page just before it leaves it, as an entry of its own in the tab's history: the
+// way back would lead to the page without what was chosen on it. Such an entry waits, and goes if a page follows.
+const LEAVING = 500; // milliseconds
+
+function keepEntries() {
+  const push = history.pushState.bind(history);
+  const replace = history.replaceState.bind(history);
+  let waiting = null;
+  const settle = (entry) => {
+    const [timer, held] = waiting ?? [];
+    waiting = null;
+    clearTimeout(timer);
+    if (held && entry) push(...entry);
+  };
+  history.pushState = (...entry) => {
+    const next = new URL(entry[2] ?? location.href, location.href);
+    const same = next.pathname === location.pathname;
+    settle(same && waiting?.[1]);
+    if (same && !next.search && location.search) waiting = [setTimeout(() => settle(entry), LEAVING), entry];
+    else push(...entry);
+  };
+  history.replaceState = (...entry) => {
+    settle(waiting?.[1]);
+    replace(...entry);
+  };
+  return true;
+}
+
+window.roofscopeEntries ??= keepEntries();
+
 export default function ({ data, key, parentElement, setTriggerValue }) {
   const place = (parentElement.host ?? parentElement).closest("[data-testid=stElementContainer]");
   // it takes no room, nor a gap, and does not make a narrow page wider than its screen

@@ -139,6 +139,22 @@ def test_reload_in_the_middle_and_stop(server: Server, tab: Tab) -> None:
     assert result.status == "cancelled" and result.n_new_tokens > 0 and result.tok_per_s
 
 
+def test_the_way_back_leads_to_what_was_chosen(server: Server, tab: Tab) -> None:
+    page = tab()
+    page.goto(server.address(**FAKE, max_new_tokens=33))
+    box = page.get_by_role("spinbutton", name="New tokens")
+    expect(box).to_have_value("33")
+    still(page)
+    page.get_by_role("link", name="Glossary").click()
+    expect(page.get_by_role("heading", name="Glossary", exact=True)).to_be_visible()
+    still(page)
+    page.go_back()
+    expect(page.get_by_role("heading", name="Run", exact=True)).to_be_visible()
+    expect(box).to_have_value("33")
+    page.go_forward()
+    expect(page.get_by_role("heading", name="Glossary", exact=True)).to_be_visible()
+
+
 def test_history_finds_opens_and_deletes(server: Server, tab: Tab) -> None:
     page = tab()
     run_id = start(page, server, 0.25, 5)
