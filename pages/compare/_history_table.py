@@ -49,9 +49,11 @@ def history_table(rows: list[dict[str, Any]], key: str) -> list[str]:
 
 
 def cells(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """What the table shows of each row."""
+    """What the table shows of each row; a column that nobody has filled in takes no room."""
     labels = cache(_labels)
-    return [_cells(row, labels) for row in rows]
+    shown = [_cells(row, labels) for row in rows]
+    unused = {name for name in ("Name", "Note") if all(line[name] is None for line in shown)}
+    return [{name: value for name, value in line.items() if name not in unused} for line in shown]
 
 
 def _cells(row: dict[str, Any], labels: Callable[..., tuple[str | None, str | None]]) -> dict[str, Any]:

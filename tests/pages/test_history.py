@@ -28,6 +28,10 @@ def test_every_run_has_a_row(app: Open, filled: Store) -> None:
     assert list(table["What"]) == ["Native", "Autoregressive"]
     assert (table["Decode (tok/s)"] > 0).all()
     assert list(table["Machine"]) == ["This machine", "This machine"]
+    assert not {"Name", "Note"} & set(table), "nobody gave one"
+    filled.annotate(filled.ids()[0], name="First try")
+    table = sound(app(HISTORY)).dataframe[0].value
+    assert next(iter(table["Name"])) == "First try" and "Note" not in table
 
 
 def test_a_run_of_another_machine_says_whose_numbers_these_are(app: Open, store: Store) -> None:
