@@ -8,12 +8,13 @@ from typing import Any, NamedTuple
 
 import altair as alt
 
-from core.charts.chart import Chart, Row, built, fed, listed, si_label
+from core.charts.chart import PRESENT, Chart, Row, built, fed, listed, present, si_label, unseen
 from core.charts.labels import columns, few, si
 from core.charts.palette import BLUE, DASHES, GREEN, GREY, ORANGE, PINK, RED, SERIES, SKY
 
 HUES = {"bandwidth": BLUE, "cache bandwidth": SKY, "starting kernels": GREY, "power limit": PINK}
 FLOPS_HUE = RED
+KINDS = (*HUES, "FLOP/s")
 
 
 class Share(NamedTuple):
@@ -90,8 +91,8 @@ def _shares_spec() -> dict[str, Any]:
         scale=alt.Scale(domain=[0, 1.42], nice=False),
         axis=alt.Axis(format=".0%", values=[0, 0.25, 0.5, 0.75, 1], gridOpacity=0.4),
     )
-    kinds = [*HUES, "FLOP/s"]
-    colour = alt.Color("kind:N", scale=alt.Scale(domain=kinds, range=[*HUES.values(), FLOPS_HUE]), legend=None)
+    scale = alt.Scale(domain=list(KINDS), range=[*HUES.values(), FLOPS_HUE])
+    colour = alt.Color("kind:N", scale=scale, legend=None)
     tips = [
         alt.Tooltip("phase:N", title="Phase"),
         alt.Tooltip("resource:N", title="Resource"),
@@ -133,7 +134,8 @@ def plane(
         }
         for p in points
     ]
-    spec = _plane_spec(tuple(name for name, _ in lines), flops_title, height)
+    names, drawn = (tuple(name for name, found in lines if found or every) for every in (True, False))
+    spec = _plane_spec(names, drawn, flops_title, height)
     words = f"Lines of equal time in bandwidth and FLOP/s, {len(ends)} of {len(lines)} within reach"
     return fed(spec, words, rows=rows, ends=ends, marks=marks)
 
@@ -144,7 +146,8 @@ def _sparse(unit: str, axis: str) -> str:
 
 
 @cache
-def _plane_spec(names: tuple[str, ...], flops_title: str, height: int) -> dict[str, Any]:
+def _plane_spec(names: tuple[str, ...], drawn: tuple[str, ...], flops_title: str, height: int) -> dict[str, Any]:
+    """drawn: of the names, those that have a line."""
     scale = alt.Scale(type="log", nice=False, padding=24)
     x = alt.X(
         "bandwidth:Q",
@@ -160,7 +163,9 @@ def _plane_spec(names: tuple[str, ...], flops_title: str, height: int) -> dict[s
     )
     hues = [SERIES[i % len(SERIES)] for i in range(len(names))]
     dashes = [DASHES[i % len(DASHES)] for i in range(len(names))]
-    legend = alt.Legend(orient="bottom", labelFontSize=12, symbolType="stroke", columns=columns(240), labelLimit=260)
+    legend = alt.Legend(
+        orient="bottom", labelFontSize=12, symbolType="stroke", columns=columns(240), labelLimit=260, values=list(drawn)
+    )
     colour = alt.Color("line:N", title=None, scale=alt.Scale(domain=list(names), range=hues), legend=legend)
     dash = alt.StrokeDash("line:N", title=None, scale=alt.Scale(domain=list(names), range=dashes), legend=legend)
     lines = (
@@ -202,7 +207,8 @@ def binding(rows: Sequence[Bind]) -> Chart:
     batches = tuple(dict.fromkeys(str(r.batch) for r in rows))
     counted = {r["kind"]: sum(x["kind"] == r["kind"] for x in data) for r in data}
     told = ", ".join(f"{n} of {len(data)} by {kind}" for kind, n in counted.items())
-    return fed(_binding_spec(batches), f"What binds per model and batch: {told}", rows=data)
+    words = f"What binds per model and batch: {told}"
+    return fed(_binding_spec(batches), words, rows=data, present=present(k for k in KINDS if k in counted))
 
 
 @cache
@@ -220,13 +226,16 @@ def _binding_spec(batches: tuple[str, ...]) -> dict[str, Any]:
         sort=None,
         axis=alt.Axis(labelLimit=170, ticks=False, domain=False, labelPadding=6, labelFontSize=12),
     )
-    kinds = [*HUES, "FLOP/s"]
-    colour = alt.Color(
-        "kind:N",
-        title=None,
-        scale=alt.Scale(domain=kinds, range=[*HUES.values(), FLOPS_HUE]),
-        legend=alt.Legend(orient="bottom", labelFontSize=12, columns=columns(150)),
+    legend = alt.Legend(
+        orient="bottom",
+        labelFontSize=12,
+        columns=columns(150),
+        values=alt.ExprRef(PRESENT),
+        symbolType="square",
+        symbolStrokeWidth=0,  # the cells' border is as thick as the symbol
     )
+    scale = alt.Scale(domain=list(KINDS), range=[*HUES.values(), FLOPS_HUE])
+    colour = alt.Color("kind:N", title=None, scale=scale, legend=legend)
     tips = [
         alt.Tooltip("model:N", title="Model"),
         alt.Tooltip("batch:N", title="Batch"),
@@ -239,7 +248,7 @@ def _binding_spec(batches: tuple[str, ...]) -> dict[str, Any]:
     words = base.mark_text(fontSize=11, lineBreak="\n", lineHeight=13, color=GREY).encode(
         x=x, y=y, text="words:N", tooltip=tips
     )
-    layered = alt.layer(cells, words).properties(height=alt.Step(44))
+    layered = alt.layer(unseen(), cells, words).properties(height=alt.Step(44))
     return {**built(layered, None), "autosize": {"type": "fit-x", "contains": "padding"}}
 
 

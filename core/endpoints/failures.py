@@ -96,7 +96,7 @@ def unreachable(error: Exception, address: Address, at_s: float, timeout_s: floa
             hint = "Look whether the server still runs, and whether a firewall stands between."
             return Failure("timeout", f"{where} did not answer within {timeout_s:g} s.", hint, at_s=at_s)
         case ConnectionRefusedError():
-            return Failure("refused", f"No server listens at {where}.", "Start it, or mend the address.", at_s=at_s)
+            return Failure("refused", f"No server listens at {where}.", "Start it, or correct the address.", at_s=at_s)
         case socket.gaierror():
             return Failure("host", f"There is no host {address.host}.", "Look at the spelling of its name.", at_s=at_s)
         case _:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import streamlit as st
 
 from core.models import catalogue
@@ -80,6 +82,9 @@ def _add(path: str) -> None:
         st.toast(f"{words}: {names}{more}.", icon=":material/check:")
         adopt_value("model", usable[0].id)
         st.rerun()
+    if not found and (hint := _why_not(path, troubles)):
+        fault(hint, hindrance=True)
+        return
     for trouble in troubles:
         st.warning(text.escape(trouble), icon=":material/report:")
     if not found and not troubles:
@@ -89,6 +94,15 @@ def _add(path: str) -> None:
             title="No model was found there",
             icon=":material/search_off:",
         )
+
+
+def _why_not(path: str, troubles: Sequence[str]) -> ExplorerError | None:
+    """The only trouble with this folder or file with what to do about it; None where it lies deeper inside."""
+    try:
+        catalogue.find(path)
+    except ExplorerError as error:
+        return error if len(troubles) == 1 and error.message in troubles[0] else None
+    return None
 
 
 def _readable(entry: ModelEntry) -> bool:

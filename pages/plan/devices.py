@@ -120,10 +120,8 @@ def draw_delete(name: str) -> None:
 
 
 def draw_catalogue(devices: tuple[Device, ...]) -> Device | None:
-    with st.container(horizontal=True, vertical_alignment="bottom", horizontal_alignment="distribute"):
-        there = sorted({d.kind for d in devices})
-        kinds = st.pills("Kind", there, selection_mode="multi", format_func=kind_label, key="device-kinds")
-        download(Form("All as a file", "devices.json", lambda: written(devices)), "devices-file")
+    there = sorted({d.kind for d in devices})
+    kinds = st.pills("Kind", there, selection_mode="multi", format_func=kind_label, key="device-kinds")
     shown = tuple(d for d in devices if not kinds or d.kind in kinds)
     event = table(
         styled(shown),
@@ -145,6 +143,7 @@ def draw_catalogue(devices: tuple[Device, ...]) -> Device | None:
         "Select a row for its sources and roofs.",
         help=text.provenance_help(),
     )
+    download(Form("All as a file", "devices.json", lambda: written(devices)), "devices-file")
     rows = event.selection.rows or [row for row, _ in event.selection.cells]
     return shown[rows[0]] if rows else None
 
@@ -158,7 +157,9 @@ def draw_form(chosen: Device | None) -> None:
         one, two, three, four = st.columns([2, 1, 1, 1])
         name = one.text_input("Name", base.name if base else "", key=f"d-name-{key}")
         kinds = list(get_args(Kind))
-        kind = two.selectbox("Kind", kinds, index=kinds.index(base.kind) if base else 1, key=f"d-kind-{key}")
+        kind = two.selectbox(
+            "Kind", kinds, index=kinds.index(base.kind) if base else 1, format_func=kind_label, key=f"d-kind-{key}"
+        )
         memory = three.number_input(
             "Memory (GB)", min_value=0.0, value=base.mem_bytes / GIGA if base else None, help=UNITS, key=f"d-mem-{key}"
         )

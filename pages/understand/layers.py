@@ -205,6 +205,17 @@ def draw_provenance(run: Run, result: Result, phase: Phase) -> None:
     st.caption(" · ".join(parts), help=text.provenance_help())
 
 
+def _nothing_common(there: str, before: Result, here: str, result: Result, phase: Phase) -> str:
+    """Why no layer of two runs can be compared, and what to do."""
+    both = ((there, before), (here, result))
+    lacking = [name for name, of in both if not any(x.phase == phase and x.seconds for x in of.layers)]
+    if not lacking:
+        return f"{there} and {here} have no layer in common in this phase."
+    have = "has" if len(lacking) == 1 else "have"
+    again = "Choose another run, or run again with the profiler Layer times."
+    return f"{' and '.join(lacking)} {have} no layer times in this phase. {again}"
+
+
 def draw_against(run: Run, result: Result, other_id: str, phase: Phase, loaded: Loaded) -> None:
     """The difference of two runs: the other one is the first, this one the second."""
     other = open_run(other_id)
@@ -212,7 +223,7 @@ def draw_against(run: Run, result: Result, other_id: str, phase: Phase, loaded: 
     there, here = told_apart(other, run)
     changes = {c.name: c.change for c in compare(before.layers, result.layers, phase) if c.change is not None}
     if not changes:
-        st.info("No layer was timed in both runs in this phase.", icon=":material/compare_arrows:")
+        st.info(text.escape(_nothing_common(there, before, here, result, phase)), icon=":material/compare_arrows:")
         return
     whole = sum(changes.values())
     st.markdown(

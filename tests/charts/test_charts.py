@@ -420,6 +420,23 @@ def test_a_legend_says_once_what_is_true_of_all() -> None:
 # ---------------------------------------------------------------- what if
 
 
+def test_legends_of_what_if_list_what_is_drawn_in_its_colour() -> None:
+    def legend(chart: Chart) -> str:
+        svg = vl_convert.vegalite_to_svg({**chart.spec, "width": 500}, vl_version="6.1")
+        return svg[svg.index("role-legend") :]
+
+    def words(chart: Chart) -> list[str]:
+        return re.findall(r"<text [^>]*>([^<]+)</text>", legend(chart))
+
+    cells = what_if.binding([what_if.Bind("m", 1, "bandwidth", "1 s", ""), what_if.Bind("m", 4, "fp16", "2 s", "")])
+    assert {"bandwidth", "FLOP/s"} <= set(words(cells)) and "power limit" not in words(cells)
+    symbols = re.findall(r'role-legend-symbol"[^>]*><path [^>]*stroke-width="([^"]+)"', legend(cells))
+    assert symbols == ["0", "0"], "a border would hide the colour"
+    here = [what_if.Plane("d", 1e12, 1e14, True)]
+    lines = what_if.plane([("1 s", [(1e12, 2e14), (2e12, 5e13)]), ("2 s", [])], here, "FLOP/s")
+    assert "1 s" in words(lines) and "2 s" not in words(lines)
+
+
 def test_what_if_charts_compile_and_keep_their_specification() -> None:
     def drawn(n: int) -> list[Chart]:
         return [

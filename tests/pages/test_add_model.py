@@ -80,5 +80,10 @@ def test_a_folder_with_a_fault_says_it_and_one_with_nothing_says_that(home: Path
     (dead / "config.json").unlink()
     (dead / "config.json").symlink_to("nowhere")
     assert "config.json in dead is a link that leads nowhere" in words(given(dead))
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    (bare / "config.json").write_text(json.dumps(CONFIG))
+    said = words(given(bare))
+    assert "The folder bare has a config.json but no weights" in said and "Choose the config.json itself" in said
     (tmp_path / "empty").mkdir()
     assert "No model was found there" in words(given(tmp_path / "empty"))

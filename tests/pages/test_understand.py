@@ -15,7 +15,7 @@ from streamlit.testing.v1 import AppTest
 
 from core.paths import data_dir
 from core.runs.store import Store
-from core.types import Done, Evaluate, Event, Failed, Memory, Step
+from core.types import Done, Evaluate, Event, Failed, LayerTimes, Memory, Step
 from hardware import catalogue, ceilings
 from hardware.ceilings import Ceilings, Gemm, ReadPoint
 from hardware.detect import machine_id, usable_cores
@@ -23,6 +23,7 @@ from hardware.errors import ExplorerError
 from pages.ui.ceilings import jobs
 from pages.ui.pickers import run_lines
 from tests.pages.conftest import TINY, sound
+from tests.pages.test_marks import rewritten
 
 Open = Callable[..., AppTest]
 ROOFLINE, LAYERS, MEMORY = (f"pages/understand/{name}.py" for name in ("roofline", "layers", "memory"))
@@ -271,6 +272,14 @@ def test_two_runs_are_named_in_the_words_in_which_they_differ(app: Open, filled:
     assert not any(t.key == "layers-against" for t in at.toggle), "choosing the run is enough"
     next(s for s in at.selectbox if s.label == "The other run").set_value("").run()
     assert "The network" in words(sound(at))
+
+
+def test_a_run_without_layer_times_is_named_where_it_cannot_be_compared(app: Open, filled: Store) -> None:
+    shown, other = filled.ids()[:2]
+    bare = rewritten(filled, lambda event: [] if isinstance(event, LayerTimes) else [event], other)
+    at = sound(app(LAYERS, run=shown, **{"layers-other": bare.id}))
+    (said,) = [i.value for i in at.info if "no layer times in this phase" in i.value]
+    assert said.startswith("Autoregressive has ") and "Native" not in said, "which of the two, and what to do"
 
 
 def test_runs_of_one_minute_are_told_apart_in_a_list(filled: Store) -> None:
