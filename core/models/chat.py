@@ -14,7 +14,7 @@ from functools import lru_cache
 from itertools import combinations, islice
 from typing import Any
 
-from jinja2 import Template, TemplateError, nodes
+from jinja2 import Template, TemplateError, meta, nodes
 from jinja2.ext import Extension
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -22,8 +22,10 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from hardware.errors import ExplorerError
 
 NEEDLE = "needle{}word"  # stands for a message's text while it is tried whether the template prints it
+_GOES_ON = "goes-on-here "  # stands behind an answer that has begun
 LISTED = re.compile(r"""("|')text\1: ("|')needle""")  # parts printed as a list, as Python or JSON writes it
 MOST = 16  # sets of roles that are tried beside the usual ones
+THINKING = ("enable_thinking", "thinking", "reasoning")  # what templates call the switch
 OFF = "Switch the chat template off (--no-chat), or correct it."
 
 
@@ -68,12 +70,37 @@ def render_messages(
     return bare if _is_cut_from(bare, whole) else whole
 
 
+def render_begun(template: str, messages: Sequence[tuple[str, str]], values: Mapping[str, Any] | None = None) -> str:
+    """The text of a dialogue whose last message is an answer that has begun, ending where that goes on.
+
+    As transformers' `continue_final_message` has it: where the template takes the spaces behind an answer away, they
+    are not there. Raises ExplorerError as `render_messages` does, and where the template prints the answer otherwise.
+    """
+    role, begun = messages[-1]
+    whole = render_messages(template, [*messages[:-1], (role, begun + _GOES_ON)], values=values, answer=False)
+    mark = _GOES_ON.strip()
+    if mark not in whole or begun.strip() not in whole:
+        raise ExplorerError("The model's chat template changes an answer that has begun.", OFF)
+    at = whole.rindex(mark)
+    return whole[:at] if whole[at:].startswith(_GOES_ON) else whole[:at].rstrip()
+
+
 def check(template: str) -> None:
     """Raises ExplorerError where it is no template; nothing of it is run."""
     try:
         _compiled(template)
     except TemplateError as error:
         raise ExplorerError(f"The model's chat template fails: {_said(error)}.", OFF) from error
+
+
+def thinks(template: str) -> frozenset[str]:
+    """What the template calls the switch by which it is told whether the model may think first; empty where it asks
+    for none, or is no template."""
+    try:
+        asked = meta.find_undeclared_variables(_compiled(template).environment.parse(template))
+    except TemplateError:
+        return frozenset()
+    return frozenset(asked) & frozenset(THINKING)
 
 
 def _said(error: BaseException) -> str:

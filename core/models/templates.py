@@ -5,8 +5,6 @@ Knows where each format keeps them. Renders nothing (core.models.chat does).
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 
@@ -15,8 +13,6 @@ from core.models.identity import stamp
 from core.tokenizer_folder import chat_templates, read_json
 from core.types import ModelEntry
 from hardware.errors import ExplorerError
-
-_SWITCH = re.compile(r"\b(enable_thinking|thinking)\b")
 
 
 def templates_of(entry: ModelEntry) -> dict[str, str]:
@@ -36,8 +32,3 @@ def templates_of(entry: ModelEntry) -> dict[str, str]:
 def _of_gguf(path: Path, written: str) -> dict[str, str]:
     """written: the stamp of the file, whose whole vocabulary is read on the way to the templates."""
     return gguf_tokenizer.chat_templates(gguf_file.read(path).metadata)
-
-
-def thinks(templates: Mapping[str, str]) -> bool:
-    """Whether one of them asks whether the model may think first."""
-    return any(_SWITCH.search(text) for text in templates.values())

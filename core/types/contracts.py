@@ -481,7 +481,10 @@ class Subject(Protocol):
     seed: int
 
     def prompt(self, messages: Sequence[tuple[str, str]]) -> str:
-        """A dialogue of (role, text), with the model's chat template where it has one, up to the answer."""
+        """A dialogue of (role, text), with the model's chat template where it has one, up to the answer.
+
+        A last message of the assistant is an answer that has begun.
+        """
 
     def render(self, messages: Sequence[tuple[str, str]]) -> list[int]:
         """Ids of that prompt."""

@@ -56,7 +56,6 @@ from hardware.detect import machine
 from hardware.errors import ExplorerError
 from hardware.process import resident
 
-THINKING = ("enable_thinking", "thinking")  # what templates call the switch
 WARMUP_TOKENS = 4
 WARMUP_GUESSED = 64  # where a step is many tokens, and is cut short at the limit
 SHOWN_BETWEEN_S = 8.0  # timing passes that took longer are shown before the profilers begin
@@ -79,12 +78,13 @@ def measure(request: Request, sessions: Sessions, journal: Journal) -> None:
     check_opened(request, request.task, strategy, session, ids)
     shown = text if far is None else far.readable(text)
     event = loaded(request, opened, journal, int(ids.shape[1]), shown)
-    if template_of(session, request.task):
-        name, thinking = template_name(session, request.task), request.task.thinking
+    told: tuple[str, ...] = ()
+    if template := template_of(session, request.task):
+        name, thinking, told = template_name(session, request.task), *_heard(template, request.task.thinking)
         setup = msgspec.structs.replace(event.setup, chat_template=name, thinking=thinking)
         event = msgspec.structs.replace(event, setup=setup)
     journal.write(event)
-    for message in (*session.warnings, *((DRAFT_NOTE,) if drafts else ())):
+    for message in (*session.warnings, *told, *((DRAFT_NOTE,) if drafts else ())):
         journal.warn(message)
     config = _config(request, request.task, session)
     ended: list[Verdict] = []
@@ -174,12 +174,21 @@ def dialogue(session: Session, task: Generate) -> str:
     template = template_of(session, task)
     if not template:
         return "\n\n".join(words for _, words in turns)
-    from core.models.chat import render_messages
+    from core.models.chat import render_messages, thinks
 
     system = () if task.system is None else (("system", task.system),)
     marks = special_tokens(session)
-    switches = {} if task.thinking is None else dict.fromkeys(THINKING, task.thinking)
+    switches = {} if task.thinking is None else dict.fromkeys(thinks(template), task.thinking)
     return render_messages(template, (*system, *turns), values=marks | switches | task.template_values)
+
+
+def _heard(template: str, thinking: bool | None) -> tuple[bool | None, tuple[str, ...]]:
+    """What a template takes from being told whether the model may think, and what is to be said where it is nothing."""
+    from core.models.chat import thinks
+
+    if thinking is None or thinks(template):
+        return thinking, ()
+    return None, ("The chat template does not ask whether the model may think, so being told changed nothing.",)
 
 
 def template_of(session: Session, task: Generate) -> str | None:

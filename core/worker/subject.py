@@ -53,11 +53,14 @@ class ModelUnderTest:
         self._known = NOTHING
 
     def prompt(self, messages: Sequence[tuple[str, str]]) -> str:
+        begun = messages[-1][1] if messages[-1][0] == "assistant" else ""
         if not self.session.chat_template:
-            return "\n\n".join(text for _, text in messages if text) + "\n"
-        from core.models.chat import render_messages
+            said = messages[:-1] if begun else messages
+            return "\n\n".join(text for _, text in said if text) + f"\n{begun}"
+        from core.models.chat import render_begun, render_messages
 
-        return render_messages(self.session.chat_template, messages, values=special_tokens(self.session))
+        render = render_begun if begun else render_messages
+        return render(self.session.chat_template, messages, values=special_tokens(self.session))
 
     def render(self, messages: Sequence[tuple[str, str]]) -> list[int]:
         text = self.prompt(messages)

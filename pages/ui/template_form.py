@@ -8,7 +8,8 @@ from typing import Any
 import streamlit as st
 
 from core.models import catalogue
-from core.models.templates import templates_of, thinks
+from core.models.chat import thinks
+from core.models.templates import templates_of
 from core.types import ModelEntry
 from pages.ui.choices import select
 
@@ -39,7 +40,7 @@ def template_form(entry: ModelEntry | None, prefix: str = "") -> dict[str, Any]:
             help="The model has several chat templates; transformers takes the one called default.",
         )
         chosen["template"] = name if name and name != "default" else None
-    if thinks(known):
+    if any(map(thinks, known.values())):
         thinking = select(
             "Thinking",
             list(_THINKING),

@@ -11,13 +11,14 @@ import pytest
 
 from core import plugins
 from core.evals import _harness_tasks as harness_tasks
+from core.evals._harness_model import language_model
 from core.evals.harness import Settings, plugin
 from core.models import spec as specs
 from core.stats.scores import scores
 from core.types import Item, Request, Session
 from core.worker.subject import ModelUnderTest
 from hardware.errors import ExplorerError
-from tests.support.tiny import MAX_CONTEXT, hf_folder
+from tests.support.tiny import CHAT_TEMPLATE, MAX_CONTEXT, hf_folder
 
 pytestmark = pytest.mark.engine("pytorch")
 
@@ -144,6 +145,33 @@ def test_its_numbers_are_those_of_the_harness(
         assert item.prompt == sample["arguments"][0][0]
         options = [f"{a[1].strip()}: {r[0][0]:.2f}" for a, r in zip(sample["arguments"], sample["resps"], strict=True)]
         assert item.output.split("\n") == options
+
+
+NO_SYSTEM = "{% if messages[0].role == 'system' %}{{ raise_exception('no system role') }}{% endif %}" + CHAT_TEMPLATE
+TRIMMED = CHAT_TEMPLATE.replace("message['content']", "message['content'] | trim")
+ASKED = {"role": "user", "content": "hi"}
+
+
+@pytest.mark.parametrize(
+    ("template", "history", "answer"),
+    [
+        (NO_SYSTEM, [{"role": "system", "content": "Be brief."}, ASKED], True),
+        (TRIMMED, [ASKED, {"role": "assistant", "content": "Answer: "}], False),
+        (CHAT_TEMPLATE.replace("<|im_start|>assistant", "<|im_start|>assistant\n<think>"),
+         [ASKED, {"role": "assistant", "content": "Answer: "}], False),
+    ],
+    ids=["no system role", "trimmed", "thinking in the generation prompt"],
+)  # fmt: skip
+def test_a_dialogue_is_put_into_a_template_as_the_harness_does(
+    subject: ModelUnderTest, folder: Path, monkeypatch: pytest.MonkeyPatch, template: str, history: Any, answer: bool
+) -> None:
+    from lm_eval.models.huggingface import HFLM
+
+    theirs = HFLM(pretrained=str(hf_folder(folder)), device="cpu", dtype="float32", max_length=MAX_CONTEXT)
+    theirs.tokenizer.chat_template = template
+    monkeypatch.setattr(subject.session, "chat_template", template)
+    ours = language_model(subject, bos=False)
+    assert ours.apply_chat_template(history, answer) == theirs.apply_chat_template(history, answer)
 
 
 def test_items_are_documents_and_the_whole_set_comes_last(subject: ModelUnderTest, tasks: str) -> None:

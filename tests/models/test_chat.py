@@ -2,7 +2,7 @@
 
 import pytest
 
-from core.models.chat import check, render, render_messages
+from core.models.chat import check, render, render_messages, thinks
 from hardware.errors import ExplorerError
 
 CHATML = (
@@ -70,3 +70,27 @@ def test_a_dialogue_of_any_number_of_roles_is_tried_in_a_few_forms() -> None:
     said = [(f"role-{n}", f"word-{n}") for n in range(60)] + [("user", "question")]
     template = "{% for m in messages %}{{ m.content[0].text }} {% endfor %}"
     assert render_messages(template, said) == " ".join(text for _, text in said) + " "
+
+
+@pytest.mark.parametrize(
+    ("template", "switch"),
+    [
+        ("{% if enable_thinking is defined and not enable_thinking %}<think></think>{% endif %}", {"enable_thinking"}),
+        (
+            "{% if not thinking is defined %}{% set thinking = false %}{% endif %}{{ thinking }}",
+            {"thinking"},
+        ),  # DeepSeek
+        (
+            "{% set reasoning = reasoning if reasoning is defined else true %}{{ reasoning }}",
+            {"reasoning"},
+        ),  # Command A
+        ("{{ 'Draft your thinking process first.' }}", set()),  # Magistral
+        ("{% for m in messages %}{{ m.thinking }}{{ m['reasoning'] }}{% endfor %}", set()),  # gpt-oss
+        ("{# thinking #}{% set thinking = messages[0].content %}{{ thinking }}", set()),
+        ("{% if thinking_budget is defined %}{{ thinking_budget }}{% endif %}", set()),  # Seed-OSS
+        ("{% if thinking", set()),
+    ],
+)
+def test_a_template_has_a_switch_for_thinking_where_it_asks_for_one(template: str, switch: set[str]) -> None:
+    """The word alone stands in templates of many models that cannot be told; transformers looks for the variable."""
+    assert thinks(template) == switch

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from core.models.chat import render, render_messages
+from core.models.chat import render, render_begun, render_messages
 from core.types import Generate
 from core.worker.generate import dialogue as prompt_of
 from core.worker.generate import template_name
@@ -184,6 +184,24 @@ def ours(template: str, dialogue: list[tuple[str, str]], **values: Any) -> str:
 def test_a_template_renders_as_in_transformers(template: str, dialogue: str) -> None:
     text, said = TEMPLATES[template], DIALOGUES[dialogue]
     assert ours(text, said) == theirs(text, said)
+
+
+@pytest.mark.parametrize("begun", ["So 3", "<think>\nno\n</think>\n\nThe answer is: ", "  x"])
+@pytest.mark.parametrize("template", ["chatml", "generation", "thinking", "lines", "llama 3", "gemma 3", "qwen 3"])
+def test_an_answer_that_has_begun_goes_on_as_in_transformers(template: str, begun: str) -> None:
+    """Issues 28089 of vLLM and 3403 of lm-evaluation-harness: a template writes an answer otherwise than its start."""
+    said = [("user", "Is 3 < 4?"), ("assistant", begun)]
+    messages = [{"role": role, "content": text} for role, text in said]
+    try:
+        wanted = byte_level_tokenizer().apply_chat_template(
+            messages, chat_template=TEMPLATES[template], tokenize=False, continue_final_message=True
+        )
+    except ValueError:  # the template takes a part of the answer away
+        with pytest.raises(ExplorerError, match="changes an answer that has begun"):
+            render_begun(TEMPLATES[template], said)
+        return
+    named = {"bos_token": "<|endoftext|>", "eos_token": "<|im_end|>"}
+    assert render_begun(TEMPLATES[template], said, named) == wanted
 
 
 SCHEMA = {

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from core.types import Generate, chat_templates
-from core.worker.generate import dialogue, template_of
+from core.worker.generate import _heard, dialogue, template_of
 from hardware.errors import ExplorerError
 
 DEFAULT = (
@@ -49,6 +49,12 @@ def test_thinking_is_passed_only_when_it_was_asked_for() -> None:
     assert dialogue(session(), task(thinking=True)) == "[hi]thinkT"
     assert dialogue(session(), task(thinking=False)) == "[hi]noF"
     assert dialogue(session(), task(thinking=True, template_values={"thinking": False})) == "[hi]thinkF"
+
+
+def test_a_template_without_the_switch_is_not_said_to_have_heard_it() -> None:
+    assert _heard(DEFAULT, False) == (False, ()) and _heard(DEFAULT, None) == (None, ())
+    thinking, (told,) = _heard(TEMPLATES["tool_use"], False)
+    assert thinking is None and "does not ask whether the model may think" in told
 
 
 def test_random_tokens_are_put_into_no_template() -> None:
