@@ -25,6 +25,7 @@ from hardware.errors import ExplorerError
 
 _TEKKEN_TOKENS = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
 _PROBE = "A fox: 3.14, twice."
+_HARD = f" {word_rules.HARD}"
 
 
 def library_tokenizer(folder: Path) -> Any:
@@ -32,7 +33,7 @@ def library_tokenizer(folder: Path) -> Any:
 
     transformers builds some tokenizers anew, from the class that a folder names and the vocabulary of its
     tokenizer.json. Where that class is of another kind than the file, which many published folders have, the text
-    comes back damaged; then the file is taken as it is.
+    comes back damaged or is cut into other words; then the file is taken as it is.
     """
     import transformers
 
@@ -44,7 +45,8 @@ def library_tokenizer(folder: Path) -> Any:
         if file is not None and is_tiktoken(file):
             return _tiktoken(file)
         found = transformers.AutoTokenizer.from_pretrained(str(folder), **options)
-        if (folder / "tokenizer.json").is_file() and not _keeps(found):
+        stored = folder / "tokenizer.json"
+        if stored.is_file() and not (_keeps(found) and _cuts_as(found.backend_tokenizer, stored)):
             own = transformers.PreTrainedTokenizerFast.from_pretrained(str(folder), **options)
             return own if _keeps(own) else found
         return found
@@ -126,6 +128,28 @@ def _keeps(tokenizer: Any) -> bool:
     ids = tokenizer.encode(_PROBE, add_special_tokens=False)
     text = str(tokenizer.decode(ids, clean_up_tokenization_spaces=False))
     return text.strip().casefold() == _PROBE.casefold()
+
+
+def _cuts_as(tokenizer: Any, stored: Path) -> bool:
+    """Whether a `tokenizers.Tokenizer` cuts a text into words as a tokenizer.json of bytes does; True for other kinds.
+
+    The text begins with a space, before which none is put whatever `add_prefix_space` says.
+    """
+    from tokenizers import Tokenizer
+
+    content = json.loads(stored.read_text(encoding="utf-8"))
+    model = content["model"]
+    if model.get("type") != "BPE" or '"ByteLevel"' not in json.dumps(content.get("pre_tokenizer")):
+        return True
+    without = model | {"vocab": {}, "merges": [], "unk_token": None}
+    own = Tokenizer.from_str(json.dumps(content | {"model": without, "added_tokens": [], "post_processor": None}))
+    whole = bool(model.get("ignore_merges")) == tokenizer.model.ignore_merges
+    return whole and _words(own) == _words(tokenizer)
+
+
+def _words(tokenizer: Any) -> list[str]:
+    text = tokenizer.normalizer.normalize_str(_HARD) if tokenizer.normalizer else _HARD
+    return [word for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(text)] if tokenizer.pre_tokenizer else [text]
 
 
 def save(source: Path, target: Path) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import codecs
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -171,8 +171,8 @@ def end_ids(*sources: Any) -> frozenset[int]:
 
 
 def tokenizer_of(file: Path) -> Any:
-    """A `tokenizers.Tokenizer` of a tokenizer.json, with the tokens that tokenizer_config.json alone lists, as
-    transformers adds them.
+    """A `tokenizers.Tokenizer` of a tokenizer.json, with the tokens that only the files beside it name, as transformers
+    adds them.
 
     It neither cuts texts off nor fills them up: what a training or a sentence encoder left there of that is not for
     other texts. Raises what the library does.
@@ -183,14 +183,39 @@ def tokenizer_of(file: Path) -> Any:
     tokenizer.no_truncation()
     tokenizer.no_padding()
     settings = read_json(file.with_name("tokenizer_config.json"))
-    listed = settings.get("added_tokens_decoder") or {}
+    tokenizer.encode_special_tokens = bool(settings.get("split_special_tokens", False))
     there = {"", *(token.content for token in tokenizer.get_added_tokens_decoder().values())}
-    for i in sorted((i for i, said in listed.items() if i.isdecimal() and isinstance(said, Mapping)), key=int):
-        said = listed[i]
-        if (text := token_text(said)) not in there:
-            add = tokenizer.add_special_tokens if said.get("special") else tokenizer.add_tokens
-            add([AddedToken(text, special=bool(said.get("special")), **token_flags(said))])
+    for text, said in _named_beside(file.parent, settings):
+        if text not in there:
+            there.add(text)
+            special = bool(said.get("special"))
+            add = tokenizer.add_special_tokens if special else tokenizer.add_tokens
+            add([AddedToken(text, special=special, **token_flags(said))])
     return tokenizer
+
+
+def _named_beside(folder: Path, settings: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Token and what is said of it, of the files beside a tokenizer.json, in the order in which transformers adds them:
+    those with an id, then those with a name ("eos_token"), then the other special ones.
+
+    settings: of tokenizer_config.json. Older folders have no list there: added_tokens.json and special_tokens_map.json
+    count instead.
+    """
+    listed = settings.get("added_tokens_decoder")
+    older = {} if isinstance(listed, Mapping) else read_json(folder / "special_tokens_map.json")
+    named = list(named_tokens(folder, settings).values())
+    for source in (settings, older):
+        for key in ("extra_special_tokens", "additional_special_tokens"):
+            more = source.get(key) or ()
+            named += map(token_text, more.values() if isinstance(more, Mapping) else more)
+    if isinstance(listed, Mapping):
+        found = [(i, said) for i, said in listed.items() if i.isdecimal() and isinstance(said, Mapping)]
+        yield from ((token_text(said), said) for _, said in sorted(found, key=lambda entry: int(entry[0])))
+    else:
+        ids = {text: i for text, i in read_json(folder / "added_tokens.json").items() if isinstance(i, int)}
+        for text in sorted(ids, key=ids.__getitem__):
+            yield text, {"special": text in named, "normalized": text not in named}
+    yield from ((text, {"special": True}) for text in named)
 
 
 def token_flags(said: Mapping[str, Any]) -> dict[str, bool]:

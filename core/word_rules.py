@@ -7,6 +7,11 @@ from __future__ import annotations
 
 from typing import Any
 
+HARD = (  # a text that no two rules cut alike
+    "I'll don't WE'VE it's  a  lot\tof\n\n words\r\n 1234567 3.14159 a1b22c333 x=y+2; (foo)[bar]{baz} != <tag/> "
+    "CamelCaseWord ALLCAPS mixedUP Ünïcödé naïve — “quotes” … 日本語テキスト 한국어 кириллица 🙂👩‍👩‍👧 e\u0301 "
+    "٣٤٥ Ⅷ½² https://example.com/a?b=c&d=1 $9.99 50% #tag @user __init__ \\n 'tis   end   \n   "
+)
 _GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 _LLAMA3 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"

@@ -165,6 +165,33 @@ def test_tokens_that_the_settings_alone_list_are_tokens(tmp_path: Path) -> None:
     assert len(text.encode("a<x>")) == 4
 
 
+BESIDE: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "additional": ({"additional_special_tokens": ["<tool>", "<end>"]}, {}),
+    "extra": ({"extra_special_tokens": ["<tool>", "<end>"]}, {}),
+    "extra, named": ({"extra_special_tokens": {"tool_token": "<tool>", "end_token": "<end>"}}, {}),
+    "an end that the vocabulary lacks": ({"eos_token": "<tool>", "pad_token": "<end>"}, {}),
+    "added_tokens.json": ({}, {"added_tokens.json": {"<end>": 259, "<tool>": 258}}),
+    "special_tokens_map.json": ({"eos_token": None}, {"special_tokens_map.json": {"eos_token": "<tool>"}}),
+    "split": ({"split_special_tokens": True}, {}),
+}
+
+
+@pytest.mark.engine("pytorch")
+@pytest.mark.parametrize("how", BESIDE)
+def test_tokens_that_stand_beside_a_tokenizer_alone_are_tokens_as_in_transformers(how: str, tmp_path: Path) -> None:
+    """Where fine-tuned models name their turn marks."""
+    from transformers import AutoTokenizer
+
+    settings, files = BESIDE[how]
+    folder = folder_with_tokenizer(tmp_path, **{"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "</s>", **settings})
+    for name, content in files.items():
+        (folder / name).write_text(json.dumps(content))
+    theirs, ours = AutoTokenizer.from_pretrained(folder), Text(folder, spec_of(260))
+    for text in ("a<tool><end><s>b", "x </s> y"):
+        assert ours.encode(text) == theirs.encode(text, add_special_tokens=False)
+    assert theirs.eos_token_id is None or theirs.eos_token_id in ours.eos_ids
+
+
 def spec_of(vocab_size: int) -> ModelSpec:
     return msgspec.structs.replace(spec(False), vocab_size=vocab_size)
 

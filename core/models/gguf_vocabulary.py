@@ -25,11 +25,6 @@ from hardware.errors import ExplorerError
 
 _NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED, _BYTE = 1, 2, 3, 4, 5, 6  # gguf.TokenType
 _RUN_ELSEWHERE = "Run the model with PyTorch or ONNX Runtime."
-_HARD = (
-    "I'll don't WE'VE it's  a  lot\tof\n\n words\r\n 1234567 3.14159 a1b22c333 x=y+2; (foo)[bar]{baz} != <tag/> "
-    "CamelCaseWord ALLCAPS mixedUP Ünïcödé naïve — “quotes” … 日本語テキスト 한국어 кириллица 🙂👩‍👩‍👧 e\u0301 "
-    "٣٤٥ Ⅷ½² https://example.com/a?b=c&d=1 $9.99 50% #tag @user __init__ \\n 'tis   end   \n   "
-)
 
 
 def add(writer: Any, folder: Path, n_rows: int) -> None:
@@ -152,7 +147,7 @@ def _rule(tokenizer: Any, content: dict[str, Any], pairs: list[tuple[str, ...]])
     Whether a word that is a token stays whole comes with the rule; where its merges make every word, both are the same.
     """
     cuts = _cuts(tokenizer)
-    same = [n for n in word_rules.rules() if word_rules.splitter(n).pre_tokenize_str(_HARD) == cuts]
+    same = [n for n in word_rules.rules() if word_rules.splitter(n).pre_tokenize_str(word_rules.HARD) == cuts]
     whole_words = bool(content["model"].get("ignore_merges"))
     exact = next((name for name in same if word_rules.keeps_whole_words(name) == whole_words), None)
     if exact is not None:
@@ -168,11 +163,11 @@ def _of_its_maker(tokenizer: Any) -> str | None:
     """The name of the rule that is this one, but for texts that llama.cpp cuts otherwise; None where there is none."""
     cuts = _cuts(tokenizer)
     rules = word_rules.rules_of_makers()
-    return next((n for n in rules if word_rules.splitter(n, True).pre_tokenize_str(_HARD) == cuts), None)
+    return next((n for n in rules if word_rules.splitter(n, True).pre_tokenize_str(word_rules.HARD) == cuts), None)
 
 
 def _cuts(tokenizer: Any) -> list[Any]:
-    return list(tokenizer.pre_tokenizer.pre_tokenize_str(_HARD)) if tokenizer.pre_tokenizer else []
+    return list(tokenizer.pre_tokenizer.pre_tokenize_str(word_rules.HARD)) if tokenizer.pre_tokenizer else []
 
 
 def _merges_make_every_word(content: dict[str, Any], pairs: list[tuple[str, ...]]) -> bool:

@@ -537,6 +537,23 @@ def test_an_odd_folder_reads_and_renders_alike_in_every_backend(how: str, tmp_pa
     assert again.special_tokens_map == here["special"]
 
 
+@pytest.mark.parametrize("name", ["GPT2Tokenizer", "Qwen2Tokenizer", "GPTNeoXTokenizerFast", "CohereTokenizerFast"])
+def test_a_text_is_cut_into_words_as_its_tokenizer_json_says(name: str, tmp_path: Path) -> None:
+    """Whatever class the folder names: transformers builds a tokenizer with that class's own rule in place of it."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    own = Tokenizer(models.BPE(ignore_merges=True))
+    own.pre_tokenizer, own.decoder = word_rules.splitter("llama-bpe"), decoders.ByteLevel()
+    bytes_ = pre_tokenizers.ByteLevel.alphabet()
+    texts = ["1234567 and 12345, don't WE'VE\n\n  there", "99 red, 999 blue WE'VE don't"]
+    own.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=300, initial_alphabet=bytes_, show_progress=False))
+    own.save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}))
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": name}))
+    found = library_tokenizer.library_tokenizer(tmp_path)
+    assert [found.encode(text, add_special_tokens=False) for text in texts] == [own.encode(text).ids for text in texts]
+
+
 @pytest.mark.parametrize("legacy", [True, False])
 def test_a_space_in_front_of_a_text_stands_behind_no_mark_unless_the_tokenizer_puts_it_there(
     legacy: bool, tmp_path: Path
