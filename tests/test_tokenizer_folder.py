@@ -183,7 +183,9 @@ def test_tokens_that_stand_beside_a_tokenizer_alone_are_tokens_as_in_transformer
     from transformers import AutoTokenizer
 
     settings, files = BESIDE[how]
-    folder = folder_with_tokenizer(tmp_path, **{"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "</s>", **settings})
+    folder = folder_with_tokenizer(
+        tmp_path, **{"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "</s>", **settings}
+    )
     for name, content in files.items():
         (folder / name).write_text(json.dumps(content))
     theirs, ours = AutoTokenizer.from_pretrained(folder), Text(folder, spec_of(260))

@@ -45,7 +45,8 @@ def architecture(model: str | None, config: Path | None) -> ModelSpec:
         return spec.from_config(parsed, name=config.stem, source=str(config))
     entry = catalogue.find(str(model))
     fmt, path = next(iter(entry.files.items()))
-    return msgspec.structs.replace(spec.read(path, fmt), name=entry.id)
+    name = entry.label if Path(entry.id).is_absolute() else entry.id
+    return msgspec.structs.replace(spec.read(path, fmt), name=name)
 
 
 @cli.command()

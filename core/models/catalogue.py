@@ -9,13 +9,16 @@ from __future__ import annotations
 import difflib
 import hashlib
 import os
+import re
+import shlex
 import time
+import urllib.parse
 from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 
-from core.models import formats, places
+from core.models import formats, gguf_file, places
 from core.models.places import EMBEDDED, folders
 from core.paths import data_dir
 from core.types import ModelEntry
@@ -24,6 +27,11 @@ from hardware.errors import ExplorerError
 __all__ = ["EMBEDDED", "add_folder", "check", "entries", "find", "folders", "found_in", "problems", "remove_folder"]
 
 _FRESH_S = 30.0
+_ON_HUB = re.compile(
+    r"(?P<host>(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co)/|hf://)?(?P<repo>[\w.-]+/[\w.-]+)"
+    r"(?:[:@][\w.-]+)?(?:/(?:(?:tree|blob|resolve)/[^/?#]+)?(?:/(?P<file>[^?#]+))?)?(?:[?#].*)?",
+    re.ASCII,
+)
 
 Found = tuple[tuple[ModelEntry, ...], tuple[str, ...], dict[str, ModelEntry]]
 
@@ -42,9 +50,11 @@ def problems() -> tuple[str, ...]:
 
 def find(id_or_path: str) -> ModelEntry:
     """The model of this id, or in this file or folder. Raises ExplorerError, with the nearest ids."""
+    text, on_hub = id_or_path.strip(), _hub_names(id_or_path)
     for refresh in (False, True):  # another process may have made it a moment ago
         listed = entries(refresh)
-        named = next((entry for entry in listed if entry.id == id_or_path), _list(False)[2].get(id_or_path))
+        names = (id_or_path, text, *on_hub[:1], f"ollama/{text}", f"ollama/{text}:latest")
+        named = next((entry for name in names for entry in listed if entry.id == name), _list(False)[2].get(id_or_path))
         if named is not None and (refresh or _still_there(named)):
             return named
         path = formats.place_of(id_or_path)
@@ -59,12 +69,26 @@ def find(id_or_path: str) -> ModelEntry:
     if len(id_or_path) > 200:
         raise ExplorerError(f"There is no model called '{shown}' on this machine.", "See the list of models.")
     near = difflib.get_close_matches(id_or_path, [e.id for e in listed], n=3, cutoff=0.4)
-    if id_or_path.startswith((".", "/", "~", "file://")) or id_or_path.lower().endswith((".gguf", ".json")):
-        raise ExplorerError(f"There is no file or folder {id_or_path}.", "Check the path.")
     hint = f"Did you mean {' or '.join(near)}?" if near else "See the list of models for what is here."
-    if id_or_path.count("/") == 1:
-        hint = f"To fetch it from the Hugging Face hub: python -m core.models.hub download {id_or_path}"
+    if on_hub:
+        of_it = [e.id for e in listed if e.id.startswith(f"{on_hub[0]}/")]
+        wanted = " --gguf ".join(map(shlex.quote, on_hub))
+        hint = f"To fetch it from the Hugging Face hub: python -m core.models.hub download {wanted}"
+        hint = f"Did you mean {' or '.join(of_it[:3])}?" if of_it else hint
+    elif formats.is_path(id_or_path):
+        where = f" ({path})" if str(path) != str(Path(id_or_path).expanduser().absolute()) else ""
+        raise ExplorerError(f"There is no file or folder {id_or_path}{where}.", "Check the path.")
     raise ExplorerError(f"There is no model called '{id_or_path}' on this machine.", hint)
+
+
+def _hub_names(text: str) -> tuple[str, ...]:
+    """What a text names on the Hugging Face hub, as its pages, llama.cpp and Ollama write it: owner/name, and the file
+    if it names one; nothing where it can be no such name."""
+    match = _ON_HUB.fullmatch(text.strip())
+    if match is None or (not match["host"] and formats.is_path(text)):
+        return ()
+    file = urllib.parse.unquote(match["file"] or "")
+    return (match["repo"], file) if gguf_file.is_named(file) else (match["repo"],)
 
 
 def _still_there(entry: ModelEntry) -> bool:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import urllib.parse
 from collections.abc import Iterable
 from pathlib import Path
@@ -32,6 +33,8 @@ _OTHERS = {  # what other programs keep weights in -> whose form it is
     ".mlmodel": "Core ML", ".msgpack": "Flax", ".npz": "NumPy", ".ot": "Rust", ".pte": "ExecuTorch",
     ".tflite": "TensorFlow Lite",
 }  # fmt: skip
+_DRIVE = re.compile(r"([A-Za-z]):[\\/](.*)", re.DOTALL)  # C:\Users\me
+_SHARE = re.compile(r"[\\/]{2}wsl(?:\$|\.localhost)[\\/][^\\/]+([\\/].*)", re.DOTALL | re.IGNORECASE)  # of WSL itself
 _MOST_INSIDE = 100  # folders in one without a model that are looked into
 
 
@@ -67,13 +70,24 @@ def place_of(text: str) -> Path:
         ) from None
 
 
+def is_path(text: str) -> bool:
+    """Whether a text is meant as a path, by how it begins or ends."""
+    found = _unwrapped(text)
+    return found.startswith((".", "/", "~")) or found.lower().endswith((".gguf", ".json", ".safetensors", ".onnx"))
+
+
 def _unwrapped(text: str) -> str:
-    """A path as file managers copy it, without its quotes, or without what makes it an address (file://)."""
+    """A path as file managers copy it, without its quotes, or without what makes it an address (file://); one of
+    Windows as WSL has it."""
     found = text.strip()
     if len(found) > 2 and found[0] == found[-1] and found[0] in "\"'":
         found = found[1:-1]
     if found.startswith("file://"):
         found = urllib.parse.unquote(found.removeprefix("file://").removeprefix("localhost"))
+    if drive := _DRIVE.match(found):
+        found = f"/mnt/{drive[1].lower()}/{drive[2]}".replace("\\", "/")
+    elif share := _SHARE.match(found):
+        found = share[1].replace("\\", "/")
     return found if found.strip("/") else text
 
 

@@ -295,6 +295,11 @@ def check_parts(path: Path) -> None:
             f"{first.name} is missing, one of the model's {len(files)} parts: it is there as {other}.",
             f"Rename {other} to {first.name}.",
         )
+    if (renamed := _renamed(path.parent, files.index(first) + 1, len(files))) is not None:
+        raise ExplorerError(
+            f"{first.name} is missing, one of the model's {len(files)} parts: it is there as {renamed.name}.",
+            f"Rename {renamed.name} to {first.name}.",
+        )
     if len(missing) == 1:
         raise ExplorerError(f"{first.name} is missing, one of the model's {len(files)} parts.", _PARTS)
     names = ", ".join(file.name for file in missing[:4]) + (", ..." if len(missing) > 4 else "")
@@ -335,8 +340,41 @@ def _check_place(file: Path, i: int, n: int, metadata: dict[str, Any]) -> None:
         )
 
 
+def _parts_beside(folder: Path, n: int) -> dict[Path, int]:
+    """The files in a folder that are parts of models of `n` parts by their headers, and which part each is."""
+    try:
+        files = sorted(file for file in folder.iterdir() if is_named(file.name))
+    except OSError:
+        return {}
+    return {file: part for file in files for part, count in (part_of(file),) if count == n}
+
+
+def _says_its_part(file: Path, i: int, n: int) -> bool:
+    """Whether a file that is part `i` of `n` has a name that says so."""
+    files = parts(file)
+    return len(files) == n and files[i - 1] == file
+
+
+def _renamed(folder: Path, i: int, n: int) -> Path | None:
+    """The file in a folder that is part `i` of `n` by its header and not by its name; None unless it is one alone."""
+    found = [f for f, part in _parts_beside(folder, n).items() if part == i and not _says_its_part(f, i, n)]
+    return found[0] if len(found) == 1 else None
+
+
+def _stem_for(file: Path, n: int) -> str:
+    """The name that parts are to have before their numbers: of those that are named as parts, else of the first one;
+    the file's own where the parts beside it are not of one model."""
+    beside = _parts_beside(file.parent, n)
+    named = {split_stem(other.stem) for other, i in beside.items() if _says_its_part(other, i, n)}
+    if len(named) == 1:
+        return named.pop()
+    one_model = not named and len(set(beside.values())) == len(beside)
+    first = next((other for other, i in beside.items() if i == 1), file) if one_model else file
+    return _LEFT.sub("", first.stem)
+
+
 def _misnamed(file: Path, i: int, n: int) -> ExplorerError:
-    name = f"{_LEFT.sub('', file.stem)}-{i:05d}-of-{n:05d}.gguf"
+    name = f"{_stem_for(file, n)}-{i:05d}-of-{n:05d}.gguf"
     return ExplorerError(
         f"{file.name} is part {i} of {n} of a split model, but its name does not say so.",
         f"Rename it to {name}: by these names the other parts are found.",

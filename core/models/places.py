@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -65,6 +66,8 @@ def change_folders(change: Callable[[tuple[str, ...]], tuple[str, ...]]) -> None
 
 
 def label_of(path: Path) -> str:
+    if path.suffix == ".json":
+        return path.parent.name if path.name == "config.json" else path.stem
     return gguf_file.split_stem(path.stem) if gguf_file.is_named(path.name) else path.name
 
 
@@ -129,7 +132,7 @@ def own(troubles: list[str]) -> Iterator[ModelEntry]:
         if os.path.isdir(root):
             yield from _apart(_walk(root, root, _MAX_DEPTH, [_MAX_FOLDERS], troubles), name, troubles)
         else:
-            yield from _try(root, label_of(root.parent if root.suffix == ".json" else root), "local", troubles)
+            yield from _try(root, label_of(root), "local", troubles)
 
 
 def _walk(folder: Path, root: Path, depth: int, budget: list[int], troubles: list[str]) -> Iterator[ModelEntry]:
@@ -331,8 +334,9 @@ def _manifest(manifest: Path, blobs: Path, name: str, troubles: list[str]) -> It
         )
         return
     file = digests[0].replace(":", "-")
-    blob = blobs / file
-    if Path(file).name == file and os.path.isfile(blob):
+    there_as = [blobs / name for name in (file, digests[0]) if Path(name).name == name]  # older ones kept the colon
+    blob = next((place for place in there_as if os.path.isfile(place)), None)
+    if blob is not None:
         there, wanted = blob.stat().st_size, files[0].get("size")
         if isinstance(wanted, int) and wanted != there:
             troubles.append(f"{name} (Ollama) was skipped: its file has {there:,} bytes instead of {wanted:,}.")
@@ -351,8 +355,9 @@ def _manifest(manifest: Path, blobs: Path, name: str, troubles: list[str]) -> It
 
 
 def llama_cpp(troubles: list[str]) -> Iterator[ModelEntry]:
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    root = Path(os.environ.get("LLAMA_CACHE") or cache / "llama.cpp").expanduser()
+    usual = Path.home() / ("Library/Caches" if sys.platform == "darwin" else ".cache")
+    xdg = os.environ.get("XDG_CACHE_HOME") if sys.platform != "darwin" else None
+    root = Path(os.environ.get("LLAMA_CACHE") or Path(xdg or usual) / "llama.cpp").expanduser()
     for begun in sorted(root.glob("*.gguf.downloadInProgress")):
         troubles.append(f"{_readable(begun.stem)} (llama.cpp) was skipped: its download is not finished.")
     for file in formats.ggufs(root) if root.is_dir() else ():

@@ -314,7 +314,10 @@ def test_a_renamed_part_is_explained(tmp_path: Path) -> None:
     renamed = files[1].rename(tmp_path / "second.gguf")
     with pytest.raises(ExplorerError, match=r"second\.gguf is part 2 of 3 of a split model") as said:
         gguf_file.read(renamed)
-    assert "second-00002-of-00003.gguf" in said.value.hint
+    assert "Rename it to big-00002-of-00003.gguf" in said.value.hint, "the name of the others"
+    with pytest.raises(ExplorerError, match=f"{files[1].name} is missing, .*: it is there as second.gguf") as said:
+        gguf_file.read(files[0])
+    assert said.value.hint == f"Rename second.gguf to {files[1].name}."
     renamed.rename(files[2])  # where the third was
     split(tmp_path / ".", 3)[2].write_bytes(files[1].read_bytes())
     with pytest.raises(ExplorerError, match=f"{files[2].name} is part 2 of 3"):
@@ -333,7 +336,23 @@ def test_renamed_parts_are_told_in_the_list(tmp_path: Path) -> None:
         assert any(p.endswith(f"{name}.gguf was skipped: {words}") for p in catalogue.problems())
         with pytest.raises(ExplorerError, match=words) as said:
             catalogue.find(str(tmp_path / f"{name}.gguf"))
-        assert f"{name}-{i + 1:05d}-of-00003.gguf" in said.value.hint
+        assert f"Rename it to a-{i + 1:05d}-of-00003.gguf" in said.value.hint, "one name for all parts"
+
+
+def test_renamed_parts_of_two_models_keep_their_own_names(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        for i, part in enumerate(split(tmp_path)):
+            part.rename(tmp_path / f"{name}{i}.gguf")
+    with pytest.raises(ExplorerError) as said:
+        gguf_file.check_name(tmp_path / "b1.gguf")
+    assert "Rename it to b1-00002-of-00003.gguf" in said.value.hint
+    with pytest.raises(
+        ExplorerError, match=r"big-00002-of-00003\.gguf is missing, one of the model's 3 parts\."
+    ) as said:
+        files = split(tmp_path)
+        files[1].unlink()
+        gguf_file.read(files[0])
+    assert "under the names that they were published with" in said.value.hint
 
 
 def test_a_part_is_known_by_its_header_alone(tmp_path: Path) -> None:

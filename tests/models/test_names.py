@@ -69,6 +69,53 @@ def test_a_stored_folder_of_such_a_name_stops_nothing(tmp_path: Path, monkeypatc
     assert len(catalogue.problems()) >= 4 and to_json(catalogue.problems())
 
 
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [
+        ("Qwen/Qwen3-0.6B", "Qwen/Qwen3-0.6B"),
+        ("https://huggingface.co/Qwen/Qwen3-0.6B", "Qwen/Qwen3-0.6B"),
+        ("https://huggingface.co/Qwen/Qwen3-0.6B/tree/main?not-for-all-audiences=true", "Qwen/Qwen3-0.6B"),
+        ("hf.co/unsloth/X-GGUF:Q4_K_M", "unsloth/X-GGUF"),
+        ("unsloth/X-GGUF:Q8_0", "unsloth/X-GGUF"),
+        ("hf://Qwen/Qwen3-0.6B", "Qwen/Qwen3-0.6B"),
+        ("Qwen/Qwen3-0.6B@main", "Qwen/Qwen3-0.6B"),
+        ("https://huggingface.co/unsloth/X-GGUF/resolve/main/Q4/X%20a.gguf?download=true",
+         "unsloth/X-GGUF --gguf 'Q4/X a.gguf'"),
+    ],
+)  # fmt: skip
+def test_a_name_of_the_hub_is_understood_as_its_users_write_it(name: str, command: str, machine: Path) -> None:
+    """As llama.cpp (-hf), Ollama and a browser have it."""
+    with pytest.raises(ExplorerError) as said:
+        catalogue.find(name)
+    assert said.value.hint.endswith(f"python -m core.models.hub download {command}")
+
+
+def test_a_page_of_the_hub_is_the_model_in_its_cache(machine: Path) -> None:
+    file(snapshot(machine, "org/one") / "m-Q8_0.gguf", header())
+    several = snapshot(machine, "org/several")
+    for kind in ("Q4_0", "Q8_0"):
+        file(several / f"m-{kind}.gguf", header())
+    catalogue.entries(refresh=True)
+    assert catalogue.find("https://huggingface.co/org/one").id == "org/one"
+    with pytest.raises(ExplorerError) as said:
+        catalogue.find("hf.co/org/several:Q8_0")
+    assert said.value.hint == "Did you mean org/several/m-Q4_0 or org/several/m-Q8_0?"
+
+
+def test_a_path_of_windows_is_the_one_that_wsl_has(tmp_path: Path) -> None:
+    with pytest.raises(ExplorerError, match=r"no file or folder .*\(/mnt/c/Users/me/m\.gguf\)"):
+        catalogue.find('"C:\\Users\\me\\m.gguf"')
+    place = file(tmp_path / "m.gguf", header())
+    for share in ("\\\\wsl.localhost\\Ubuntu", "//wsl$/Ubuntu"):
+        assert catalogue.find(share + str(place).replace("/", "\\")).files == {"gguf": str(place)}
+
+
+@pytest.mark.parametrize("name", ["models/m.safetensors", "m.onnx", "D:/m.gguf"])
+def test_a_file_that_is_not_there_is_no_name_of_the_hub(name: str) -> None:
+    with pytest.raises(ExplorerError, match="There is no file or folder"):
+        catalogue.find(name)
+
+
 def test_a_prompt_that_is_no_utf8_is_refused() -> None:
     with pytest.raises(ExplorerError, match="no UTF-8"):
         resolve(Request(model="smollm2-135m", backend="fake", task=Generate(prompt="a\udcff")))
@@ -296,6 +343,28 @@ def test_an_ollama_model_is_called_as_ollama_calls_it(place: str, name: str, mac
     """Name.DisplayShortest of Ollama: only its own registry is left out, and only there the namespace library."""
     manifest(machine, place, ("model", "good"))
     assert [e.label for e in catalogue.entries(refresh=True) if e.family == "local"] == [f"{name} (Ollama)"]
+
+
+def test_an_ollama_model_is_found_by_the_name_that_ollama_runs_it_by(machine: Path, blobs: Path) -> None:
+    manifest(machine, "registry.ollama.ai/library/llama3.2/latest", ("model", "good"))
+    catalogue.entries(refresh=True)
+    assert catalogue.find("llama3.2").id == catalogue.find("llama3.2:latest").id == "ollama/llama3.2:latest"
+
+
+def test_a_blob_of_an_older_ollama_has_a_colon_in_its_name(machine: Path, blobs: Path) -> None:
+    (blobs / "sha256-good").rename(blobs / "sha256:good")
+    manifest(machine, "registry.ollama.ai/library/m/latest", ("model", "good"))
+    assert [e.id for e in catalogue.entries(refresh=True) if e.family == "local"] == ["ollama/m:latest"]
+
+
+def test_llama_cpps_cache_on_a_mac(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """fs_get_cache_directory of llama.cpp."""
+    place = machine / "Library" / "Caches" / "llama.cpp"
+    place.mkdir(parents=True)
+    file(place / "m.gguf", header())
+    assert not [e for e in catalogue.entries(refresh=True) if e.family == "local"]
+    monkeypatch.setattr("core.models.places.sys.platform", "darwin")
+    assert [e.id for e in catalogue.entries(refresh=True) if e.family == "local"] == ["llama.cpp/m"]
 
 
 def test_two_names_of_one_ollama_model_both_find_it(machine: Path, blobs: Path) -> None:
