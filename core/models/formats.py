@@ -30,11 +30,13 @@ _WANTED = "Choose a GGUF file, a folder with config.json and safetensors, or a c
 _MEND = "Download the model again, or mend the link."
 _OTHERS = {  # what other programs keep weights in -> whose form it is
     ".distcp": "torch.distributed", ".engine": "TensorRT", ".h5": "TensorFlow", ".keras": "Keras",
-    ".mlmodel": "Core ML", ".msgpack": "Flax", ".npz": "NumPy", ".ot": "Rust", ".pte": "ExecuTorch",
-    ".tflite": "TensorFlow Lite",
+    ".litertlm": "LiteRT-LM", ".llamafile": "llamafile", ".mlmodel": "Core ML", ".mlpackage": "Core ML",
+    ".msgpack": "Flax", ".nemo": "NeMo", ".npz": "NumPy", ".ot": "Rust", ".pte": "ExecuTorch", ".rkllm": "RKLLM",
+    ".task": "MediaPipe", ".tflite": "TensorFlow Lite",
 }  # fmt: skip
 _DRIVE = re.compile(r"([A-Za-z]):[\\/](.*)", re.DOTALL)  # C:\Users\me
 _SHARE = re.compile(r"[\\/]{2}wsl(?:\$|\.localhost)[\\/][^\\/]+([\\/].*)", re.DOTALL | re.IGNORECASE)  # of WSL itself
+_GENAI = "genai_config.json"
 _MOST_INSIDE = 100  # folders in one without a model that are looked into
 
 
@@ -132,7 +134,7 @@ def ggufs(folder: Path) -> list[Path]:
 def _file(path: Path) -> dict[str, str]:
     suffix = path.suffix.lower()
     if suffix in PICKLES:
-        raise _pickle(path.name)
+        raise _not_read(path)
     if suffix == ".json":
         _check_code(read_config(path))
         return {"config": str(path)}
@@ -147,7 +149,7 @@ def _file(path: Path) -> dict[str, str]:
         gguf_file.check_name(path)
         return {"gguf": str(gguf_file.parts(path)[0])}
     if suffix in _OTHERS:
-        raise _of_another(path.name)
+        raise _not_read(path)
     other = gguf_file.other_kind(path)
     kind = f"{'not a GGUF file' if suffix == '.gguf' else 'no model file'}{f' but {other}' if other else ''}"
     packed = other.endswith("archive")
@@ -190,9 +192,12 @@ def _no_model(path: Path, look_inside: bool) -> ExplorerError:
         )
     pickles = [f for f in there if f.suffix.lower() in PICKLES and not f.name.startswith(_OF_TRAINING)]
     if pickles:
-        return _pickle(pickles[0].name)
-    if foreign := next((f for f in there if f.suffix.lower() in _OTHERS and not f.is_dir()), None):
-        return _of_another(foreign.name)
+        return _not_read(pickles[0])
+    others = (f for f in there if f.suffix.lower() in _OTHERS)
+    if foreign := next((f for f in others if f.suffix == ".mlpackage" or not f.is_dir()), None):
+        return _not_read(foreign)
+    if (path / _GENAI).is_file():
+        return _of_another(f"The folder {path.name}", "ONNX Runtime GenAI")
     if weight_files.unfinished(path):
         return ExplorerError(
             f"The folder {path.name} holds no whole model: a download into it is not finished.",
@@ -262,18 +267,40 @@ def _is_torch_int(config: Path) -> bool:
     return isinstance(quantization, dict) and quantization.get("quant_method") == "roofscope"
 
 
-def _of_another(name: str) -> ExplorerError:
-    whose = _OTHERS[Path(name).suffix.lower()]
+def is_foreign(path: Path) -> bool:
+    """Whether a file or folder is named as weights that are not read: pickles, and those of other programs."""
+    return path.suffix.lower() in (*PICKLES, *_OTHERS) or path.name == _GENAI
+
+
+def _not_read(file: Path) -> ExplorerError:
+    """Why weights in a form by this name are not read. Not all that end with .bin are pickles."""
+    if whose := _OTHERS.get(file.suffix.lower()) or _of_program(file):
+        return _of_another(file.name, whose)
+    kind = gguf_file.other_kind(file) if file.is_file() else ""
+    if kind.startswith("a GGML"):
+        return ExplorerError(f"{file.name} is {kind}.", "Choose a newer conversion of the model, as GGUF.")
     return ExplorerError(
-        f"{name} holds weights in {whose}'s form, which is not read here.",
-        "Choose the model's safetensors or GGUF; transformers writes safetensors with save_pretrained.",
+        f"{file.name} is a pickle checkpoint, which could run any code while it is loaded.",
+        "Use the model's safetensors files instead.",
     )
 
 
-def _pickle(name: str) -> ExplorerError:
+def _of_program(file: Path) -> str:
+    """Whose weights a .bin holds, by its first bytes and what lies beside it; "" where it can be a pickle."""
+    if file.with_suffix(".xml").is_file():
+        return "OpenVINO"
+    if file.with_name("ndarray-cache.json").is_file() or file.with_name("tensor-cache.json").is_file():
+        return "MLC LLM"
+    if not file.is_file():
+        return ""
+    with file.open("rb") as opened:
+        return "CTranslate2" if b"Spec\0" in opened.read(64) else ""
+
+
+def _of_another(name: str, whose: str) -> ExplorerError:
     return ExplorerError(
-        f"{name} is a pickle checkpoint, which could run any code while it is loaded.",
-        "Use the model's safetensors files instead.",
+        f"{name} holds weights in {whose}'s form, which is not read here.",
+        "Choose the model's safetensors or GGUF; transformers writes safetensors with save_pretrained.",
     )
 
 

@@ -248,15 +248,25 @@ def _repository(repo: Path, family: Family, troubles: list[str]) -> Iterator[Mod
         yield from _try(snapshot, name, family, troubles)
     elif inside:
         yield from _try(snapshot / parts[0] if len(parts) == 1 else snapshot, name, family, troubles)
+    elif (snapshot / "model.safetensors.index.json").is_file():
+        yield from _try(snapshot, name, family, troubles)
     elif not found and any(repo.glob("blobs/*.incomplete")):
         troubles.append(f"{name} in the Hugging Face cache was skipped: its download is not finished.")
     elif not found and (older := _with_weights(repo)):
         troubles.append(
             f"{name} (Hugging Face cache) was skipped: its current revision has no weights here, and {older} has."
         )
+    elif not found and (foreign := _foreign(snapshot)) is not None:
+        yield from _try(foreign, name, family, troubles)
     for file in found:
         alone = len(found) == 1 and ".safetensors" not in suffixes
         yield from _try(file, name if alone else f"{name}/{label_of(file)}", family, troubles)
+
+
+def _foreign(snapshot: Path) -> Path | None:
+    """The folder of a snapshot that has weights which are not read here; None where none has."""
+    files = (f for depth in ("*", "*/*", "*/*/*") for f in sorted(snapshot.glob(depth)) if formats.is_foreign(f))
+    return next((f.parent for f in files), None)
 
 
 def _with_weights(repo: Path) -> str:

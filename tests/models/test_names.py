@@ -530,3 +530,39 @@ def test_a_name_of_strange_characters_is_one_line_of_every_list(name: str, tmp_p
     shown = entry.id.replace("\n", "␊")
     assert done.exit_code == 0 and any(line.startswith(f"{shown}  ") for line in lines), done.stdout
     assert f"skipped: {trouble}" in done.stderr.splitlines()
+
+
+BARE = json.dumps({"model_type": "llama"}).encode()
+INDEX = json.dumps({"weight_map": {"lm_head.weight": "model-00001-of-00001.safetensors"}}).encode()
+FOREIGN = {  # what a repository holds -> what is told of it
+    "OpenVINO": {"config.json": BARE, "openvino_model.xml": b"<net/>", "openvino_model.bin": bytes(64)},
+    "CTranslate2": {"config.json": b"{}", "model.bin": b"\x06\0\0\0\x10\0TransformerSpec\0" + bytes(64)},
+    "MLC LLM": {"mlc-chat-config.json": b"{}", "params_shard_0.bin": bytes(64), "ndarray-cache.json": b"{}"},
+    "NumPy": {"config.json": BARE, "weights.npz": b"PK\3\4"},
+    "TensorFlow": {"config.json": BARE, "tf_model.h5": b"\x89HDF"},
+    "Flax": {"config.json": BARE, "flax_model.msgpack": b"\x80"},
+    "ExecuTorch": {"config.json": BARE, "model.pte": b"x"},
+    "Core ML": {"config.json": BARE, "model.mlpackage/Manifest.json": b"{}"},
+    "LiteRT-LM": {"model.litertlm": b"LITERTLM"},
+    "MediaPipe": {"gemma.task": b"PK\3\4"},
+    "RKLLM": {"model.rkllm": b"x"},
+    "NeMo": {"model.nemo": b"x"},
+    "llamafile": {"model.llamafile": b"MZqFpD"},
+    "ONNX Runtime GenAI": {"cpu/int4/genai_config.json": b"{}", "cpu/int4/model.onnx": b"\x08"},
+    "a GGML file of 2023": {"ggml-model-q4_0.bin": b"tjgg" + bytes(64)},
+    "a pickle checkpoint": {"original/consolidated.00.pth": b"PK\3\4", "original/params.json": b"{}"},
+    "lacks 1 of 1 weight files": {"config.json": BARE, "model.safetensors.index.json": INDEX},
+}
+
+
+@pytest.mark.parametrize("words", FOREIGN)
+def test_weights_of_another_program_are_told_as_whose_they_are(words: str, machine: Path) -> None:
+    """Not every .bin is a pickle, and a repository of the cache is never passed over without a word."""
+    folder = snapshot(machine, "org/name")
+    for name, content in FOREIGN[words].items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    assert not [e for e in catalogue.entries(refresh=True) if e.family == "hub"]
+    (line,) = told("org/name")
+    assert line.startswith("org/name (Hugging Face cache) was skipped: ") and words in line
+    assert ("pickle" in line) == (words == "a pickle checkpoint")
