@@ -80,7 +80,7 @@ def run(as_json: bool, **given: Any) -> None:
             ignore_eos=given["ignore_eos"],
             template=given["template"],
             thinking=None if given["thinking"] is None else given["thinking"] == "on",
-            template_values=_values(given["template_values"]),
+            template_values=template_values(given["template_values"]),
             sampling=Sampling(temperature=given["temperature"], top_k=given["top_k"], top_p=given["top_p"]),
         ),
         dtype=given["dtype"],
@@ -212,15 +212,17 @@ def pairs(values: tuple[str, ...]) -> dict[str, Any]:
     return options_of(dict(value.split("=", 1) for value in values))
 
 
-def _values(values: tuple[str, ...]) -> dict[str, Any]:
-    """key=JSON arguments, what is no JSON being text; raises ExplorerError for one without an equals sign."""
+def template_values(values: tuple[str, ...]) -> dict[str, Any]:
+    """key=JSON arguments, Python's True, False and None as well, and what is neither as text; raises ExplorerError for
+    one without an equals sign."""
     pairs(values)
+    python = {"True": True, "False": False, "None": None}
     found = {}
     for key, text in (value.split("=", 1) for value in values):
         try:
             found[key] = json.loads(text)
         except ValueError:
-            found[key] = text
+            found[key] = python.get(text, text)
         except RecursionError:
             raise ExplorerError(f"The value of {key[:100]} is nested too deeply.", "Give a plainer one.") from None
     return found

@@ -7,6 +7,7 @@ lists the layout. Knows files and columns; knows nothing of lm-evaluation-harnes
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -43,7 +44,7 @@ class Source:
 
 def _table(path: Path) -> list[dict[str, str]]:
     """The rows of a tab-separated file with a header, in which quotes mean nothing; incomplete ones are left out."""
-    with path.open(encoding="utf-8", newline="") as file:
+    with path.open(encoding="utf-8-sig", newline="") as file:
         rows = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
         return [row for row in rows if None not in row.values()]
 
@@ -81,7 +82,7 @@ def _sst2(path: Path) -> Iterator[Row]:
 
 
 def _lines(path: Path) -> Iterator[Row]:
-    with path.open(encoding="utf-8") as file:
+    with path.open(encoding="utf-8-sig") as file:
         for line in file:
             if line.strip():
                 row = json.loads(line)
@@ -148,7 +149,7 @@ def _wsc(path: Path) -> Iterator[Row]:
 
 def _squad(path: Path) -> Iterator[Row]:
     """Version 1.1 and 2.0; in the latter, questions without an answer have an empty list of them."""
-    for article in json.loads(path.read_text(encoding="utf-8"))["data"]:
+    for article in json.loads(path.read_text(encoding="utf-8-sig"))["data"]:
         for paragraph in article["paragraphs"]:
             for question in paragraph["qas"]:
                 answers = question["answers"]
@@ -163,13 +164,21 @@ def _squad(path: Path) -> Iterator[Row]:
 
 def _race(path: Path) -> Iterator[Row]:
     """A folder with a file for every article; its problems as text, which is what the harness's task reads."""
-    for file in sorted(path.glob("*.txt"), key=lambda file: (len(file.stem), file.stem)):
+    for file in sorted(path.glob("[!.]*.txt"), key=lambda file: (len(file.stem), file.stem)):
         row = json.loads(file.read_text(encoding="utf-8"))
         problems = [
             {"question": question, "answer": answer, "options": list(options)}
             for question, answer, options in zip(row["questions"], row["answers"], row["options"], strict=True)
         ]
         yield {"article": row["article"], "problems": repr(problems)}
+
+
+def _by_article(rows: Iterable[Row]) -> Iterator[Row]:
+    """RACE of ehovy/race, which has a row for every question, as EleutherAI/race, which has one for every article."""
+    for _, asked in itertools.groupby(rows, key=lambda row: row["example_id"]):
+        questions = list(asked)
+        problems = [{name: question[name] for name in ("question", "answer", "options")} for question in questions]
+        yield {"article": questions[0]["article"], "problems": repr(problems)}
 
 
 def _gsm8k(path: Path) -> Iterator[Row]:
@@ -328,6 +337,8 @@ def _read(source: Source, files: Sequence[Path]) -> list[Row]:
     name = files[0].name if files[0].is_file() else f"{files[0].parent.name}/{files[0].name}"
     try:
         rows = list(_parquet(files) if files[0].suffix == ".parquet" else source.read(files[0]))
+        if source.title == "RACE" and rows and "example_id" in rows[0]:
+            rows = list(_by_article(rows))
         lacking = [column for column in source.columns if rows and column not in rows[0]]
     except KeyError as error:
         rows, lacking = [{}], [str(error.args[0])]

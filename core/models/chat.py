@@ -54,6 +54,7 @@ def render_messages(
     values: what else the template is given ("tools", "enable_thinking"). answer: whether an answer begins at the end.
     Raises ExplorerError when the template fails, and when it prints nothing of what was said.
     """
+    _check_values(values or {})
     tokens = {"bos_token": bos_token, "eos_token": eos_token}
     settings = {"tools": None, "documents": None, "add_generation_prompt": answer}
     settings |= {name: text for name, text in tokens.items() if text} | dict(values or {})
@@ -68,6 +69,19 @@ def render_messages(
     except ExplorerError:
         return whole
     return bare if _is_cut_from(bare, whole) else whole
+
+
+def _check_values(values: Mapping[str, Any]) -> None:
+    """Raises ExplorerError for values that transformers refuses, too: a template would print parts of them."""
+    if "messages" in values:
+        raise ExplorerError("A chat template's messages are the dialogue's.", "Give them as prompt and system message.")
+    for name in ("tools", "documents"):
+        listed = values.get(name) or []
+        if not isinstance(listed, list) or not all(isinstance(one, Mapping) for one in listed):
+            raise ExplorerError(
+                f"What the chat template is given as {name} is no list of objects.",
+                f"Write it as JSON: {name}=[{{...}}].",
+            )
 
 
 def render_begun(template: str, messages: Sequence[tuple[str, str]], values: Mapping[str, Any] | None = None) -> str:

@@ -19,7 +19,7 @@ from click.testing import CliRunner
 
 from core.cli import cli
 from core.cli.group import MODULES
-from core.cli.running import beforehand, summary
+from core.cli.running import beforehand, summary, template_values
 from core.paths import data_dir
 from core.runs.recording import Recording
 from core.runs.resolve import resolve
@@ -265,6 +265,11 @@ def test_runs_are_shown_and_deleted_damaged_ones_too(store: Store) -> None:
     assert not store.ids()
 
 
+def test_a_template_is_given_what_json_or_python_write() -> None:
+    given = ("a=false", "b=False", "c=None", 'd=["x"]', "e=high", "f==")
+    assert template_values(given) == {"a": False, "b": False, "c": None, "d": ["x"], "e": "high", "f": "="}
+
+
 def test_work_of_a_preset_and_of_a_config(tmp_path: Path) -> None:
     done = json.loads(core("work", "--model", "gpt2", "--tokens", "1024", "--json").stdout)
     assert done["n_params"] == 124_439_808
@@ -274,6 +279,10 @@ def test_work_of_a_preset_and_of_a_config(tmp_path: Path) -> None:
     config.write_text(json.dumps({"model_type": "gpt2", **shape}))
     small = json.loads(core("work", "--config", str(config), "--json").stdout)
     assert 0 < small["n_params"] < done["n_params"]
+    bare = config.with_name("small.json")
+    bare.write_text(config.read_text())
+    for path, name in ((bare, "small"), (config, tmp_path.name)):
+        assert json.loads(core("work", "--model", str(path), "--json").stdout)["model"] == name
     config.write_text("{not json")
     assert core("work", "--config", str(config)).returncode == 2
     assert core("work").returncode == 2

@@ -145,6 +145,32 @@ def test_an_article_that_is_damaged_names_its_folder(tmp_path: Path) -> None:
         public.documents("race", tmp_path)
 
 
+def test_race_of_the_hub_has_a_row_for_every_question(folder: Path, tmp_path: Path) -> None:
+    """ehovy/race; the harness reads EleutherAI/race, which has the whole article's."""
+    from datasets import Dataset
+
+    wanted = public.documents("race", folder / "race")["test"]
+    rows = [
+        {"example_id": f"high{i}.txt", "article": row["article"], **problem}
+        for i, row in enumerate(wanted)
+        for problem in ast.literal_eval(row["problems"])
+    ]
+    (tmp_path / "high").mkdir()
+    Dataset.from_list(rows).to_parquet(tmp_path / "high" / "test-00000-of-00001.parquet")
+    assert len(rows) > len(wanted) and public.documents("race", tmp_path)["test"] == wanted
+
+
+def test_what_an_editor_or_a_mac_leaves_in_the_files_is_passed_over(folder: Path, tmp_path: Path) -> None:
+    """A byte order mark in front, and the ._ files of another file system."""
+    for home, task, name in (("glue", "mrpc", "MRPC/dev.tsv"), ("super_glue", "boolq", "BoolQ/val.jsonl")):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_bytes(b"\xef\xbb\xbf" + (folder / home / name).read_bytes())
+        assert public.documents(task, tmp_path) == public.documents(task, folder / home)
+    shutil.copytree(folder / "race", tmp_path / "race")
+    (tmp_path / "race" / "test" / "high" / "._1.txt").write_bytes(b"\0\5\x16\7")
+    assert public.documents("race", tmp_path) == public.documents("race", folder / "race")
+
+
 def test_squad_is_found_by_its_version(tmp_path: Path) -> None:
     squad(tmp_path / "squad")
     assert [len(row["answers"]["text"]) for row in public.documents("squadv2", tmp_path)["validation"]] == [1, 1, 0]

@@ -94,3 +94,20 @@ def test_a_dialogue_of_any_number_of_roles_is_tried_in_a_few_forms() -> None:
 def test_a_template_has_a_switch_for_thinking_where_it_asks_for_one(template: str, switch: set[str]) -> None:
     """The word alone stands in templates of many models that cannot be told; transformers looks for the variable."""
     assert thinks(template) == switch
+
+
+@pytest.mark.parametrize(
+    "values", [{"tools": "[{bad"}, {"tools": {"a": 1}}, {"tools": [1]}, {"documents": ["x"]}, {"messages": []}]
+)
+def test_what_no_template_can_be_given_is_one_sentence(values: dict[str, object]) -> None:
+    """transformers refuses the same; a template would print the letters of a text as tools."""
+    name = next(iter(values))
+    with pytest.raises(ExplorerError, match=f"{name} (is no list of objects|are the dialogue's)"):
+        render_messages(
+            "{{ messages[-1].content }}{% for t in tools or [] %}{{ t }}{% endfor %}", DIALOGUE, values=values
+        )
+
+
+def test_no_tools_are_none() -> None:
+    template = "{{ messages[-1].content }}{{ tools is none }}{{ documents }}"
+    assert render_messages(template, DIALOGUE, values={"tools": None, "documents": []}) == "why?True[]"
