@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import click
@@ -101,6 +101,21 @@ def _listed(machines: Sequence[OtherMachine]) -> str:
 
 
 def names_of(machines: Sequence[OtherMachine]) -> str:
-    """`2 machines (one, two)`."""
+    """`2 machines (one, two)`; of one its name."""
     names = ", ".join(machine.name for machine in machines)
-    return f"1 machine ({names})" if len(machines) == 1 else f"{len(machines)} machines ({names})"
+    return names if len(machines) == 1 else f"{len(machines)} machines ({names})"
+
+
+def each(machines: Sequence[OtherMachine], does: str) -> str:
+    """Who does what before it starts: `2 machines (one, two): each measures all 4 cells, to compare them`."""
+    if len(machines) == 1:
+        return f"{names_of(machines)} {does}"
+    return f"{names_of(machines)}: each {does}, to compare them"
+
+
+def need_on(given: Mapping[str, Any]) -> None:
+    """Raises ExplorerError for options about other machines without the machines."""
+    if given["machines"] is None and (alone := next((n for n in ("where", "key_from") if given[n]), None)):
+        raise ExplorerError(
+            f"--{alone.replace('_', '-')} is about other machines.", "Name them, too: --on host1,host2."
+        )

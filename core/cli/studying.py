@@ -44,6 +44,7 @@ def study(
     as_json: bool,
 ) -> None:
     """Carry out a study and write its report. The same command goes on where a stopped one left off."""
+    others.need_on({"machines": machines, "where": where, "key_from": key_from})
     kind = KINDS[name]
     plan: Any = kind.plan(model)
     budget = minutes or kind.minutes
@@ -60,7 +61,7 @@ def study(
         _tell(carry_out(plan, None, say), as_json)
         return
     with others.reached(machines, where, key_from, Store(data_dir()), say) as found:
-        say(f"{others.names_of(found)}: each carries out the whole study, to compare them")
+        say(others.each(found, "carries out the whole study"))
         ledgers, reasons = on_all(found, plan, carry_out, say)
     if as_json:
         click.echo(to_json({"machines": {n: _found(ledger)[0] for n, ledger in ledgers.items()}, "reasons": reasons}))

@@ -86,9 +86,12 @@ def on_a_grid(command: Callable[..., Any]) -> Callable[..., Any]:
 def sweep(as_json: bool, **given: Any) -> None:
     """Measure every combination of the settings named. The same command goes on where a stopped one left off."""
     plan = plan_of(given)
+    machines.need_on(given)
     if given["divide"] and not given["machines"]:
         raise ExplorerError("One machine has nobody to divide its cells with.", "Name several: --on host1,host2.")
     if given["dry_run"]:
+        if given["machines"]:
+            _say("This is asked of this machine; the others say themselves what cannot run there.")
         _dry(plan, as_json)
         return
     if given["machines"]:
@@ -120,6 +123,10 @@ def _tell(ledger: Ledger[Sweep], given: dict[str, Any], as_json: bool) -> None:
     click.echo(f"sweep       {ledger.folder}")
 
 
+def _counted(n: int) -> str:
+    return "1 cell" if n == 1 else f"{n:,} cells"
+
+
 def _reached(given: dict[str, Any]) -> contextlib.AbstractContextManager[list[OtherMachine]]:
     return machines.reached(given["machines"], given["where"], given["key_from"], Store(data_dir()), _say)
 
@@ -132,12 +139,9 @@ def _missing(reasons: dict[str, str]) -> None:
 
 def _divided(plan: Sweep, given: dict[str, Any], as_json: bool) -> None:
     """The cells divided among other machines; leaves with 1 when one of them could not go on."""
-    n = size(plan)
     with _reached(given) as others:
-        _say(
-            f"{n} cells are divided among {machines.names_of(others)}, which are of one kind; without --divide each "
-            "measures all, to compare them"
-        )
+        among = f"{_counted(size(plan))} divided among {machines.names_of(others)}, which must be of one kind"
+        _say(f"{among}; without --divide each measures all, to compare them")
         ledger, reasons = carry_out_divided(others, plan, given["minutes"], _say, given["again"], given["retry"])
     _tell(ledger, given, as_json)
     _missing(reasons)
@@ -145,10 +149,10 @@ def _divided(plan: Sweep, given: dict[str, Any], as_json: bool) -> None:
 
 def _on(plan: Sweep, given: dict[str, Any], as_json: bool) -> None:
     """The same on other machines, each with a row for every cell; leaves with 1 when one of them could not go on."""
-    store, n = Store(data_dir()), size(plan)
+    store = Store(data_dir())
     with _reached(given) as others:
         several = "; --divide shares them out among machines of one kind" if len(others) > 1 else ""
-        _say(f"{machines.names_of(others)}: each measures all {n} cells, to compare them{several}")
+        _say(f"{machines.each(others, f'measures all of {_counted(size(plan))}')}{several}")
         ledgers, reasons = sweeping.carry_out_on(others, plan, given["minutes"], _say, given["again"], given["retry"])
     found = {name: sweeping.report(ledger.state, store) for name, ledger in ledgers.items()}
     rows = [{"machine": name, **row} for name, report in found.items() for row in sweeping.flat(report)]
@@ -157,7 +161,7 @@ def _on(plan: Sweep, given: dict[str, Any], as_json: bool) -> None:
         _write(given["csv_file"], as_csv([{column: row.get(column) for column in every} for row in rows]))
     if as_json:
         click.echo(to_json({"machines": found, "reasons": reasons}))
-    else:
+    elif rows:
         names = [axis.name for axis in plan.axes]
         columns = ("machine", *names, "status", "tok_per_s", "ttft_s", "latency_s", "peak_memory_bytes", "reason")
         show([{column: row.get(column) for column in columns} for row in rows])
@@ -181,6 +185,7 @@ def _on(plan: Sweep, given: dict[str, Any], as_json: bool) -> None:
 @json_flag
 def search(as_json: bool, **given: Any) -> None:
     """Find the best cells of a grid under constraints, measuring a part of it. Goes on where a stopped one left off."""
+    machines.need_on(given)
     if given["plan_file"] is not None:
         plan = read_plan(given["plan_file"], Search)
     else:
@@ -212,7 +217,7 @@ def _search_on(plan: Search, given: dict[str, Any], as_json: bool) -> None:
         return searching.seek(own, given["minutes"], told, given["again"], machine)
 
     with _reached(given) as others:
-        _say(f"{machines.names_of(others)}: each searches by itself, to compare them")
+        _say(machines.each(others, "searches by itself"))
         ledgers, reasons = on_all(others, plan, one, _say)
     found = {name: searching.report(ledger.state, Store(data_dir())) for name, ledger in ledgers.items()}
     if as_json:
@@ -329,5 +334,6 @@ def _dry(plan: Sweep, as_json: bool) -> None:
         return
     show([{"cell": c.label, "cannot run because": refused.get(c.id, "")} for c in every])
     again = f", {len(every)} of them different" if len(every) < n else ""
-    counted = "1 cell" if n == 1 else f"{n} cells"
-    click.echo(f"\n{counted}{again}; {len(refused)} cannot run; about {expected / 60:.0f} minutes, a first estimate")
+    click.echo(
+        f"\n{_counted(n)}{again}; {len(refused)} cannot run; about {expected / 60:.0f} minutes, a first estimate"
+    )

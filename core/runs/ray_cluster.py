@@ -72,7 +72,7 @@ def machines(typed: str, store: Store, say: Callable[[str], None] = lambda _: No
         try:
             ray.init(address=where, log_to_driver=False, logging_level="ERROR", configure_logging=False)
         except (ConnectionError, ValueError, RuntimeError, OSError) as error:
-            why = str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__
+            why = (str(error).strip().splitlines() or [type(error).__name__])[0].split(". ")[0].rstrip(".")
             raise ExplorerError(f"There is no Ray cluster at '{typed}': {why}.", HOW) from None
     known = nodes(ray)
     ready = [node for node in known if node.offers]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import math
+import re
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -273,9 +274,12 @@ def read(folder: Path) -> State[Any] | None:
 
 
 def title(name: str) -> str:
-    """What a study is called, with the end of its name, which tells two alike apart; without a ledger its name."""
+    """What a study is called, with four letters of its name, which tell two alike apart; without a ledger its name."""
     state = read(data_dir() / "studies" / name)
-    return name if state is None else f"{state.plan.title} · {name[-4:]}"
+    if state is None:
+        return name
+    digest = re.search(r"-[0-9a-f]{4}([0-9a-f]{4})(?:-|$)", name)  # behind it stands where it was carried out
+    return f"{state.plan.title} · {digest[1] if digest else name[-4:]}"
 
 
 def finished(state: State[Any], store: Store) -> dict[str, Result]:

@@ -95,10 +95,10 @@ def values_of(result: Result) -> dict[str, float]:
 def typical(values: Sequence[float]) -> Ratio | None:
     """The geometric mean of repeated runs with its 95 % interval, which needs five of them; None without any.
 
-    A value of 0 has no logarithm: then the last value stands alone.
+    One value is itself. A value of 0 has no logarithm: then the last value stands alone.
     """
     if not values:
         return None
-    if min(values) <= 0:
+    if len(values) == 1 or min(values) <= 0:
         return Ratio(value=values[-1], low=None, high=None, n=len(values))
     return paired_ratio(values, [1.0] * len(values))

@@ -43,7 +43,7 @@ def draw_going(key: str, told: Callable[[str], tuple[float, str]] | None = None)
         if study_store.going() != name:
             st.rerun()
         share = study_store.share_done(name)
-        words = f"**{text.escape(name)}** · {text.percent(share)} of its time"
+        words = f"**{text.escape(name)}**" + (f" · {text.percent(share)} of its time" if share is not None else "")
         if told is not None:
             with contextlib.suppress(ExplorerError):
                 share, words = told(name)

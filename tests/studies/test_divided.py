@@ -22,7 +22,7 @@ from core.runs.other_machine import LostMachineError, ServiceRunner, kind_of
 from core.runs.store import Run, Store
 from core.service.app import Manner, build
 from core.studies.divided import carry_out_divided, divided
-from core.studies.ledger import folder_of, load
+from core.studies.ledger import folder_of, load, title
 from core.studies.plan import Axis, Limits, Sweep
 from core.studies.sweep import drift_words, flat, planned, progress, report
 from core.types import Request
@@ -210,13 +210,21 @@ def test_the_command_says_who_does_what_before_it_starts(two: tuple[Server, Serv
     done = CliRunner().invoke(cli, [*words, *on, "--divide", "--json"])
     assert done.exit_code == 0, done.stderr
     first = done.stderr.splitlines()[0]
-    assert first.startswith("2 cells are divided among 2 machines (127.0.0.1-") and "without --divide each" in first
+    assert first.startswith("2 cells divided among 2 machines (127.0.0.1-") and "without --divide each" in first
     rows = json.loads(done.stdout)["rows"]
     assert [row["status"] for row in rows] == ["done", "done"] and all(row["machine"] for row in rows)
     both = CliRunner().invoke(cli, [*words, *on])
-    assert both.exit_code == 0 and "each measures all 2 cells, to compare them; --divide" in both.stderr
+    assert both.exit_code == 0 and "each measures all of 2 cells, to compare them; --divide" in both.stderr
     alone = CliRunner().invoke(cli, [*words, "--divide"])
     assert alone.exit_code == 2 and "nobody to divide" in alone.stderr
+    for option in (["--where", "host=a"], ["--key-from", "X"]):
+        for command in (words, ["search", *words[1:-2], "--goal", "tok_per_s"], ["study", "ladder"]):
+            lonely = CliRunner().invoke(cli, [*command, *option])
+            assert lonely.exit_code == 2 and "is about other machines" in lonely.stderr, lonely.output
+    dry = CliRunner().invoke(cli, [*words, *on, "--dry-run"])
+    assert dry.exit_code == 0 and "the others say themselves" in dry.stderr and "2 cells; 0 cannot run" in dry.stdout
+    gone = CliRunner().invoke(cli, [*words, "--on", "127.0.0.1:1"])
+    assert gone.exit_code == 1 and gone.stdout == "" and gone.stderr.startswith("127.0.0.1-1 measures all of 2 cells\n")
     none = CliRunner().invoke(cli, [*words, *on, "--where", "host=nowhere"])
     assert none.exit_code == 2 and "No machine has host=nowhere. There are: 127.0.0.1-" in none.stderr.replace(
         "\n", " "
@@ -261,3 +269,8 @@ def test_a_kind_is_what_figures_depend_on() -> None:
     assert kind_of(same) == kind_of(here) and here.cpu in kind_of(here)
     for change in ({"cpu": "Z80"}, {"usable_cores": here.usable_cores + 1}, {"mem_bytes": here.mem_bytes * 2}):
         assert kind_of(msgspec.structs.replace(here, **change)) != kind_of(here)
+
+
+def test_a_study_elsewhere_is_told_apart_by_its_digest(two: tuple[Server, Server], store: Store) -> None:
+    ledger, _ = carry_out_divided(runners(two, store)[:1], PLAN, 10, quiet)
+    assert title(ledger.plan.name) == f"New tokens of smollm2-135m, divided · {PLAN.name[-4:]}"

@@ -60,6 +60,7 @@ def test_a_sweep_measures_what_can_run_and_says_why_the_rest_cannot() -> None:
     table = flat(found)
     assert {"new_tokens", "status", "tok_per_s", "runs"} <= set(table[0]) and len(table) == 6
     assert as_csv(table).count("\n") == 7
+    assert all(row["flops"] == round(row["flops"]) for row in table if row["status"] == "done"), "one value is itself"
 
 
 def test_a_stopped_sweep_goes_on_and_no_cell_is_measured_twice() -> None:
