@@ -134,10 +134,15 @@ class ServiceRunner(OtherMachine):
         return re.sub(r"[^a-z0-9.]+", "-", f"{self._address.host}-{self._address.port}").strip("-.")
 
     def hello(self) -> None:
-        """Raises LostMachineError when no Roofscope answers there, and ExplorerError when it does not let us in."""
-        status, found = self._call("GET", "/api/runs")
-        if status != 200 or not isinstance(found, list):
+        """Raises LostMachineError when no Roofscope answers there, and ExplorerError when it does not let us in.
+
+        Without its measured ceilings what it foresees is wide, and its runs have no roofline: that is said.
+        """
+        status, found = self._call("GET", "/api/devices")
+        if status != 200 or not isinstance(found, dict) or "here" not in found:
             raise self._refusal(status, found)
+        if found.get("ceilings") is None:
+            self._say(f"{self.title}: its ceilings are not measured; `roofscope ceilings` there measures them")
 
     @property
     def labels(self) -> Mapping[str, str]:

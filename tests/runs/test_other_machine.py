@@ -17,6 +17,7 @@ from click.testing import CliRunner
 
 from core.cli import cli
 from core.paths import data_dir
+from core.runs.foresight import foreseen
 from core.runs.measuring import measuring
 from core.runs.other_machine import LostMachineError, ServiceRunner
 from core.runs.store import Run, Store
@@ -26,7 +27,9 @@ from core.studies.ledger import Ledger
 from core.studies.plan import Axis, Recipe
 from core.studies.sweep import carry_out_on, planned
 from core.types import Done, Generate, Made, Request, to_json
+from hardware import detect
 from hardware.errors import ExplorerError
+from tests.runs.test_overheads import MADE
 from tests.service.server import LONG_S, Server
 from tests.studies.fake_cells import BASE
 
@@ -68,6 +71,35 @@ def test_a_run_there_comes_home_as_it_is(far: Server, store: Store) -> None:
     assert run.path.is_relative_to(store.root) and run.status() == "done"
     assert (run.request, run.events(), run.created_s) == (there.request, there.events(), there.created_s)
     assert to_json(run.result()) == to_json(there.result())
+
+
+def test_a_machine_without_ceilings_says_so(far: Server, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    machine = ServiceRunner(store, far.url, KEY, said.append)
+    machine.hello()
+    assert said == ["127.0.0.1: its ceilings are not measured; `roofscope ceilings` there measures them"]
+    assert machine.machine() == detect.machine() and machine.labels["host"] == "127.0.0.1"
+    monkeypatch.setattr("core.service.run_routes.kept", lambda *_: MADE)
+    machine.hello()
+    assert len(said) == 1
+
+
+def test_what_it_will_do_there_it_says_itself(far: Server, store: Store) -> None:
+    long = msgspec.structs.replace(BASE, dtype="int3")
+    asked = [BASE, long] * 60  # more than are asked about at once
+    told = ServiceRunner(store, far.url, KEY).foresee(asked)
+    assert told == foreseen(asked, of(far)) and len(told) == 120
+    assert "cannot load weights as int3" in told[1].reason and not told[0].reason
+    assert told[0].seconds > 0 and told[0].ranges["tok_per_s"].high > told[0].ranges["tok_per_s"].low
+    with pytest.raises(LostMachineError, match="is no Roofscope"):
+        Silent(store, far.url, KEY).foresee([BASE])
+
+
+class Silent(ServiceRunner):
+    """A service that answers something else."""
+
+    def _call(self, method: str, path: str, body: bytes | None = None) -> tuple[int, Any]:
+        return 200, {"x": 1}
 
 
 def test_a_sweep_on_machines_that_are_there_and_on_others(far: Server, store: Store, tmp_path: Path) -> None:
