@@ -77,6 +77,13 @@ def _measured(model: str, backend: str, dtype: str, batch: int) -> dict[str, Any
     return None
 
 
+def measured_words(seen: dict[str, Any] | None) -> str:
+    """The speed of a row of History, with a ~ where something disturbed it."""
+    if seen is None:
+        return text.NONE
+    return f"{'~ ' if seen.get('disturbed') else ''}{text.token_rate(seen.get('tok_per_s'))}"
+
+
 def _draw(rows: list[tuple[str, str, PredictionHere, int, dict[str, Any] | None]]) -> None:
     lines = [
         Interval(
@@ -93,7 +100,7 @@ def _draw(rows: list[tuple[str, str, PredictionHere, int, dict[str, Any] | None]
                 "Backend": backend_label(backend),
                 "Weights": dtype,
                 "Decode": text.token_rate(p.decode_tok_per_s.calibrated if p.decode_tok_per_s else None),
-                "Measured": text.token_rate(seen["tok_per_s"] if seen else None),
+                "Measured": measured_words(seen),
                 "First token": text.seconds(p.ttft_s.calibrated),
                 "Memory": text.size(p.peak_memory_bytes.calibrated),
                 "Decode bound by": p.bound_by,
@@ -103,7 +110,8 @@ def _draw(rows: list[tuple[str, str, PredictionHere, int, dict[str, Any] | None]
         ],
         column_config={
             "Measured": st.column_config.TextColumn(
-                help="The newest run of this model, backend, weights and batch on this machine, whatever its prompt was"
+                help="The newest run of this model, backend, weights and batch on this machine, whatever its prompt "
+                "was; ~ marks a disturbed one"
             ),
             "Calibrated with": st.column_config.TextColumn(help="Measured forward passes of this machine's own runs"),
         },

@@ -17,6 +17,7 @@ from core.paths import data_dir
 from hardware import catalogue
 from hardware.ceilings import Ceilings
 from pages.ui import text
+from pages.ui.predict_here import measured_words
 from tests.pages.conftest import sound
 from tests.pages.test_understand import ceilings_here
 from tests.support.gguf_bytes import LLAMA, file, header
@@ -53,6 +54,11 @@ def test_the_catalogue_marks_doubts(app: Open) -> None:
     assert len(at.dataframe[0].value) == N_SHIPPED
     doubtful = at.dataframe[0].value.set_index("Device").loc["A10G", "Doubtful"]
     assert "int8" in doubtful
+
+
+def test_a_disturbed_run_beside_a_prediction_is_marked() -> None:
+    assert measured_words({"tok_per_s": 16.4, "disturbed": "Others had half of it."}) == "~ 16.4 tok/s"
+    assert measured_words({"tok_per_s": 16.4}) == "16.4 tok/s" and measured_words(None) == "–"
 
 
 def test_kinds_filter(app: Open) -> None:
