@@ -52,7 +52,7 @@ def browser_killed(stage: Stage) -> None:
     with marked(stage), served(stage.home) as server:
         with chromium() as (browser,):
             page = tab(browser)
-            run = Visitor(server, browser, 0, ("fake",)).runs(page, "fake", 40, delay_s=SLOW_S)
+            run = Visitor(server, 0, ("fake",)).takes(browser).runs(page, "fake", 40, delay_s=SLOW_S)
             until(page, run, Step, 5)
             for process in stage.processes():
                 with contextlib.suppress(psutil.Error):
@@ -78,7 +78,7 @@ def app_killed(stage: Stage) -> None:
         for phase, (kind, n) in phases.items():
             with served(stage.home) as server:
                 page = tab(browser)
-                visitor = Visitor(server, browser, 0, ("fake",))
+                visitor = Visitor(server, 0, ("fake",)).takes(browser)
                 whole = visitor.runs(page, "fake", 3, live=False)
                 visitor.until_over(page, whole)
                 settled(page)
@@ -107,9 +107,9 @@ def two_apps(stage: Stage) -> None:
 
     with marked(stage), chromium(2) as (one, two), served(stage.home) as first, served(stage.home) as second:
         page, other = tab(one), tab(two)
-        run = Visitor(first, one, 0, ("fake",)).runs(page, "fake", 2000, delay_s=SLOW_S)
+        run = Visitor(first, 0, ("fake",)).takes(one).runs(page, "fake", 2000, delay_s=SLOW_S)
         until(page, run, Step, 3)
-        visitor = Visitor(second, two, 0, ("fake",))
+        visitor = Visitor(second, 0, ("fake",)).takes(two)
         try:
             visitor.runs(other, "fake", 3)
         except WrongError as refused:

@@ -9,20 +9,22 @@ runs of its life; shorter lives say nothing. So that there are long ones, nothin
 and no other backend chosen (tests.faults.visitor). A session that was left ends after LEFT_S here, and not after
 the app's two minutes, so that a short piece sees their ends too. Recorded pieces lie in
 tests/bench/recorded/soak.json and soak-curve.json; `make tables` makes tables of them. What lives in the app, object by
-object, tells `python -m tests.faults left`.
+object, tells `python -m tests.faults left`. A browser that stands still is ended and counted, and another goes on.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import math
 import os
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import psutil
 
@@ -30,11 +32,16 @@ from core import plugins
 from tests.bench.recording import record, recorded
 from tests.faults.trend import Series, Trend, after, trend
 
+if TYPE_CHECKING:
+    from tests.faults.visitor import Visitor
+
 WARM = 0.25  # of the acts, which fill the app's caches
 WARM_RUNS = 20  # of a worker: with llama.cpp three of three grew from 280 to 290 MB in 15 runs, by 1 MB in the next 25
 PER = 100  # acts
 LEFT_S = 20
-HUNG_S = 300.0  # of an act: Playwright waits without a limit for a tab to open or close, and Chromium once did neither
+HUNG_S = 300.0  # of an act: Playwright waits without a limit for a tab to open or close, and Chromium twice did neither
+HUNG, IDLE = "browser ended", "nothing of the browser computed"
+BUSY_OVER_S, BUSY_PERCENT = 5.0, 50.0
 POINTS = 24  # of a recorded curve
 MB = 1e6
 
@@ -170,7 +177,7 @@ def curve(piece: str, samples: Sequence[Sample]) -> list[dict[str, Any]]:
     ]
 
 
-def soaked(minutes: float, seed: int) -> tuple[list[Sample], list[str], dict[str, int]]:
+def soaked(minutes: float, seed: int) -> tuple[list[Sample], list[str], Counter[str]]:
     """The samples, what went wrong, and what was done how often."""
     from tests.browser.conftest import chromium
     from tests.faults.visitor import Visitor, served
@@ -179,41 +186,69 @@ def soaked(minutes: float, seed: int) -> tuple[list[Sample], list[str], dict[str
     samples: list[Sample] = []
     faults: list[str] = []
     os.environ["STREAMLIT_SERVER_DISCONNECTED_SESSION_TTL"] = str(LEFT_S)
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as home, chromium() as (browser,):
-        with served(Path(home)) as server:
-            assert server.process is not None
-            app = psutil.Process(server.process.pid)
-            visitor = Visitor(server, browser, seed, backends)
-            visitor.everything()
-            began = time.monotonic()
-            while (t_s := time.monotonic() - began) < 60 * minutes:
-                hung = threading.Timer(HUNG_S, _end_browser)
-                hung.start()
-                try:
-                    what = visitor.act()
-                except Exception as error:
-                    what = "fault"
-                    faults.append(f"act {len(samples) + 1}: {type(error).__name__}: {str(error)[:300]}")
-                    print(faults[-1], flush=True)
-                if not hung.is_alive():
-                    faults.append(f"act {len(samples) + 1} did not end in {HUNG_S:.0f} s, so the browser was ended")
-                    break
-                hung.cancel()
-                samples.append(sampled(app, t_s, len(samples) + 1, visitor.did["run"] + visitor.did["stop"]))
-                if len(samples) % 20 == 0:
-                    print(_line(samples[-1], what), flush=True)
-            children = app.children(recursive=True)
-        left = [c.pid for c in psutil.wait_procs(children, timeout=20)[1]]
-        faults += [f"process {pid} is left behind" for pid in left]
-    return samples, faults, dict(visitor.did)
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as home, served(Path(home)) as server:
+        assert server.process is not None
+        app, visitor = psutil.Process(server.process.pid), Visitor(server, seed, backends)
+        end = math.inf
+        while time.monotonic() < end:
+            with chromium() as (browser,):
+                visitor.takes(browser)
+                if not samples:
+                    visitor.everything()
+                    end = time.monotonic() + 60 * minutes
+                _acts(visitor, app, end - 60 * minutes, end, samples, faults)
+        children = app.children(recursive=True)
+    left = [c.pid for c in psutil.wait_procs(children, timeout=20)[1]]
+    faults += [f"process {pid} is left behind" for pid in left]
+    return samples, faults, visitor.did
 
 
-def _end_browser() -> None:
-    """Of this process: whoever waits for it gets an error."""
-    for child in psutil.Process().children(recursive=True):
+def _acts(
+    visitor: Visitor, app: psutil.Process, began: float, end: float, samples: list[Sample], faults: list[str]
+) -> None:
+    """Until the end, or until the browser had to be ended."""
+    while time.monotonic() < end:
+        act, found, hung = len(samples) + 1, list[str](), list[str]()
+        watch = threading.Timer(HUNG_S, lambda hung=hung: hung.append(_end_browser()))
+        watch.start()
+        try:
+            visitor.act()
+        except Exception as error:
+            found.append(f"{type(error).__name__}: {str(error)[:300]}")
+        watch.cancel()
+        watch.join()
+        if hung:
+            visitor.did[HUNG] += 1
+            busy = f"act {act}, {visitor.doing}, did not end in {HUNG_S:.0f} s; {hung[0]}"
+            print(busy, flush=True)
+            if hung[0] != IDLE:  # a page that computes for ever is the app's
+                faults.append(busy)
+            return
+        for what in found:
+            faults.append(f"act {act}, {visitor.doing}: {what}")
+            print(faults[-1], flush=True)
+        samples.append(sampled(app, time.monotonic() - began, act, visitor.did["run"] + visitor.did["stop"]))
+        if act % 20 == 0:
+            print(_line(samples[-1], visitor.doing), flush=True)
+
+
+def _end_browser() -> str:
+    """Of this process; whoever waits for it gets an error. Which of its processes computed until then."""
+    browser = [child for child in psutil.Process().children(recursive=True) if "chrom" in child.name()]
+    busy = list[str]()
+    for child in browser:
         with contextlib.suppress(psutil.Error):
-            if "chrom" in child.name():
-                child.kill()
+            child.cpu_percent(None)
+    time.sleep(BUSY_OVER_S)
+    for child in browser:
+        with contextlib.suppress(psutil.Error):
+            if (percent := child.cpu_percent(None)) > BUSY_PERCENT:
+                kind = next((a for a in child.cmdline() if a.startswith("--type=")), "--type=browser")
+                busy.append(f"its {kind.removeprefix('--type=')} computed ({percent:.0f} % of a core)")
+    for child in browser:
+        with contextlib.suppress(psutil.Error):
+            child.kill()
+    return ", ".join(busy) or IDLE
 
 
 def _line(s: Sample, what: str) -> str:
@@ -240,13 +275,15 @@ def main(arguments: list[str]) -> int:
     samples, faults, did = soaked(given.minutes, given.seed)
     piece = f"seed {given.seed}, {samples[-1].t_s / 60:.0f} min, {len(samples)} acts, {len(faults)} faults"
     piece += f"; left sessions kept for {LEFT_S} s"
+    if did[HUNG]:
+        piece += f"; browser ended by the soak: {did[HUNG]}"
     found = rows(piece, samples)
     for row in found:
         line, least = row["per 100 acts"], row["least"]
         range_ = "–" if least is None else f"{least:8.1f} to {row['most']:8.1f}"
         slope = "–" if line is None else f"{line:+.2f} ({row['low']:+.2f} to {row['high']:+.2f})"
         print(f"{row['what']:32} {range_:20}   {slope} per {PER} acts: {row['verdict']}")
-    print(f"{piece}: {did}")
+    print(f"{piece}: {dict(did)}")
     for fault in faults:
         print(fault)
     if given.record:

@@ -41,7 +41,7 @@ def measured(home: Path) -> dict[str, Any]:
         assert server.process is not None
         app = psutil.Process(server.process.pid)
         first = tab(browsers[0])
-        visitor = Visitor(server, browsers[0], 0, ("fake",))
+        visitor = Visitor(server, 0, ("fake",)).takes(browsers[0])
         run = visitor.runs(first, "fake", 64, live=False)
         visitor.until_over(first, run)
         first.goto(address(server, "run", run=run.id))  # all that a drawing loads is there before anything is counted

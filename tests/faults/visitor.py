@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from core.runs.demo import OFFERED
 from core.runs.store import Run, Store
@@ -66,28 +67,33 @@ def address(server: Server, page: str, **query: object) -> str:
 
 
 class Visitor:
-    """One person; everything is drawn from the seed. did: what was done how often."""
+    """One person; everything is drawn from the seed. did: what was done how often. doing: what now, and where."""
 
-    def __init__(self, server: Server, browser: Any, seed: int, backends: tuple[str, ...]) -> None:
+    def __init__(self, server: Server, seed: int, backends: tuple[str, ...]) -> None:
         self.did: Counter[str] = Counter()
-        self._server, self._browser, self._backends = server, browser, backends
+        self.doing = ""
+        self._server, self._backends = server, backends
         self._random = random.Random(seed)
         self._backend = backends[0]
-        self._tabs = [tab(browser)]
 
-    def act(self) -> str:
-        """One thing, to its end; what it was. Raises WrongError and Playwright's errors; then a new tab goes on."""
+    def takes(self, browser: Any) -> Visitor:
+        """From here on this browser, with one empty tab."""
+        self._browser, self._tabs = browser, [tab(browser)]
+        return self
+
+    def act(self) -> None:
+        """One thing, to its end. Raises WrongError and Playwright's errors; then a new tab goes on."""
         names = ("page", "reload", "run", "stop", "open", "tab", "leave")
         (what,) = self._random.choices(names, (40, 12, 18, 6 if self._lively else 0, 12, 6, 6))
         self.did[what] += 1
         page = self._random.choice(self._tabs)
+        self.doing = f"{what} from {urlsplit(page.url).path}"
         try:
             getattr(self, f"_{what}")(page)
         except BaseException:
-            page.context.close()
             self._tabs = [t for t in self._tabs if t is not page] or [tab(self._browser)]
+            page.context.close()
             raise
-        return what
 
     @property
     def _lively(self) -> bool:
