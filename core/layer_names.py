@@ -88,7 +88,7 @@ def fit(name: str, layers: Container[str]) -> str:
 
 _HF_BLOCK = re.compile(r"(?:^|\.)(?:layers|layer|h|blocks)\.(\d+)(?:\.(.+))?$")
 _HF_T5_BLOCK = re.compile(r"(?:^|\.)(?:encoder|decoder)\.block\.(\d+)(?:\.(.+))?$")
-_HF_EXPERT = re.compile(r"^(?:experts|switch_mlp)\.(?:\d+\.)?(\w+?)(?:_bias)?$")  # the latter as MLX names them
+_HF_EXPERT = re.compile(r"^(?:experts|switch_mlp)\.(?:\d+\.|mlp\.)?(\w+?)(?:_bias)?$")  # the latter as MLX names them
 _HF_FFN = re.compile(r"^ffn\.(\d+)\.(.+)$")  # MobileBERT's stacked feed-forward networks
 
 # Here `post_attention_layernorm` normalises the attention's output, before the residual sum.
@@ -111,9 +111,13 @@ _HF_OUTSIDE = {
     "embed_positions": "embed.position",
     "position_embeddings": "embed.position",
     "token_type_embeddings": "embed.token_type",
+    "encoder.relative_attention_bias": "embed.relative",  # MPNet
+    "encoder.rel_embeddings": "embed.relative",  # DeBERTa
+    "encoder.LayerNorm": "embed.relative_norm",
     "embedding_transformation": "embed.proj",
     "project_in": "embed.proj",
     "embeddings.LayerNorm": "embed.norm",
+    "embeddings.norm": "embed.norm",  # ModernBERT
     "norm": "final_norm",
     "ln_f": "final_norm",
     "norm_f": "final_norm",
@@ -141,6 +145,8 @@ _HF_OUTSIDE = {
     "altup_unembed_projections.0": "final_altup.0",
     "altup_unembed_projections.1": "final_altup.1",
     "altup_unembed_projections.2": "final_altup.2",
+    "head.dense": "mlm.dense",  # ModernBERT
+    "head.norm": "mlm.norm",
     "vocab_transform": "mlm.dense",
     "vocab_layer_norm": "mlm.norm",
     "vocab_projector": "lm_head",
@@ -150,7 +156,8 @@ _HF_OUTSIDE = {
 }
 
 # told by the whole path: as the end of a longer one they are something else
-_HF_WHOLE = {"embeddings": "embed", "activation": "mlm.act", "output": "lm_head"}  # the last in Mistral's own files
+_HF_WHOLE = {"embeddings": "embed", "activation": "mlm.act", "output": "lm_head",  # the last in Mistral's own files
+             "decoder": "lm_head"}  # fmt: skip
 
 _HF_AROUND = {
     "input_layernorm": "attn_norm",
@@ -161,6 +168,8 @@ _HF_AROUND = {
     "layernorm2": "mlp_norm",
     "attention.output.LayerNorm": "attn_norm",
     "norm": "attn_norm",
+    "norm_attn_norm.norm_1": "attn_norm",  # DBRX
+    "norm_attn_norm.norm_2": "mlp_norm",
     "operator_norm": "attn_norm",
     "attention_norm": "attn_norm",
     "post_attention_layernorm": "mlp_norm",
@@ -236,6 +245,7 @@ _HF_MLP = {
     "w1": "gate_proj",
     "up_proj": "up_proj",
     "w3": "up_proj",
+    "v1": "up_proj",  # DBRX
     "c_fc": "up_proj",
     "fc1": "up_proj",
     "lin1": "up_proj",
@@ -297,7 +307,9 @@ _GRANITE_EXPERTS = ("input_linear", "output_linear")
 _HF_CROSS_MODULES = ("encoder_attn", "EncDecAttention", "cross_attn", "crossattention")
 _HF_MLP_MODULES = ("mlp", "feed_forward", "block_sparse_moe", "ffn", "DenseReluDense", "mlp_block")
 _HF_SSM_MODULES = ("mixer", "mamba", "linear_attn", "conv", "temporal_block")
-_HF_WRAPPERS = re.compile(r"^(?:shared_transformer\.|mamba_decoder\.(?!input_layernorm)|temporal_block\.(?=self_attn))")
+_HF_WRAPPERS = re.compile(
+    r"^(?:norm_attn_norm\.(?=attn\.)|shared_transformer\.|mamba_decoder\.(?!input_layernorm)|temporal_block\.(?=self_attn))"
+)
 _T5_PART = re.compile(r"^layer\.(\d)\.(.+)$")  # T5's blocks are lists of two or three parts
 _ENCODER_DECODERS = ("t5", "mt5", "umt5", "longt5", "switch_transformers", "bart", "mbart", "pegasus", "pegasus_x",
                      "marian", "m2m_100", "blenderbot", "led", "plbart", "bigbird_pegasus", "blenderbot-small", "mvp",
@@ -314,7 +326,7 @@ def canonical_hf(module_path: str, architecture: str = "") -> str | None:
     architecture: the model_type, needed only where families use one path for two things
     (Gemma's `post_attention_layernorm`).
     """
-    path = re.sub(r"\.(weight|bias)$", "", module_path)
+    path = re.sub(r"(?:\.base_layer)?\.(weight|bias)$", "", module_path)
     if "vision" in path or "multi_modal" in path:
         return None
     side = "encoder." if architecture in _ENCODER_DECODERS and _ENCODER.search(path) else ""
@@ -625,6 +637,8 @@ def canonical_gguf(name: str, architecture: str = "") -> str | None:
     either norm before its weight) and `node_21`. Both belong to the node that they feed.
     """
     name = re.sub(r"( \([^)]*\))+$", "", name)  # "cache_k_l0 (view) (permuted)"
+    if architecture == "t5encoder":  # which is all that there is
+        name = name.removeprefix("enc.")
     if match := _GGUF_SIDE.match(name):  # of an encoder-decoder
         found = canonical_gguf(match[2])
         return f"encoder.{found}" if found and match[1] == "enc" else found

@@ -16,8 +16,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
@@ -114,6 +114,7 @@ def work(
     )
     if any(layer.name.startswith(ENCODER) for layer in spec.layers):
         return tuple(_two_sided(layer, forward) for layer in spec.layers)
+    forward = replace(forward, given=_given(spec))
     return tuple(_layer_work(layer, forward) for layer in spec.layers)
 
 
@@ -278,7 +279,14 @@ def total(rows: Sequence[LayerWork], name: str = "total") -> LayerWork:
 
 def kv_bytes_per_token(spec: ModelSpec, kv_dtype: str = "fp16") -> float:
     """Bytes that one more token adds to the KV cache of one sequence while no sliding window is full."""
-    return sum(_kv_width(op) for op in _cached(spec)) * bytes_per_element(kv_dtype)
+    return sum(_kv_width(op) for op in _cached(spec) if not op.source) * bytes_per_element(kv_dtype)
+
+
+def kept_tokens(op: Attention, n_tokens: int, windowed: bool = True) -> int:
+    """Tokens in the cache of one layer after `n_tokens`."""
+    if op.source:
+        return op.source
+    return min(n_tokens, op.window or n_tokens) if windowed else n_tokens
 
 
 def kv_cache_bytes(
@@ -288,8 +296,7 @@ def kv_cache_bytes(
 
     windowed: a sliding window keeps no more than its width.
     """
-    kept = {op.window: min(n_tokens, op.window or n_tokens) if windowed else n_tokens for op in _cached(spec)}
-    elements = sum(_kv_width(op) * kept[op.window] for op in _cached(spec))
+    elements = sum(_kv_width(op) * kept_tokens(op, n_tokens, windowed) for op in _cached(spec))
     return batch * (elements * bytes_per_element(kv_dtype) + state_bytes(spec))
 
 
@@ -346,7 +353,8 @@ def _two_sided(layer: Layer, f: _Forward) -> LayerWork:
 @dataclass(frozen=True)
 class _Forward:
     """A forward's shape. *_bytes: per element; stored_bytes: of each layer's weights. wanted_only: layers that compute
-    only the positions whose logits are wanted."""
+    only the positions whose logits are wanted. given: layers that work on what a cross-attention is given, a picture,
+    with the tokens of that."""
 
     n_new: int
     n_past: int
@@ -357,13 +365,22 @@ class _Forward:
     fused_attention: bool
     stored_bytes: dict[str, int]
     wanted_only: frozenset[str] = frozenset()
+    given: Mapping[str, int] = field(default_factory=dict)
 
     def tokens(self, layer: Layer) -> int:
         """Rows that the layer works on."""
+        if layer.name in self.given:
+            return 0 if self.n_past else self.batch * self.given[layer.name]
         if layer.name == "pooler":
             return self.batch
         few = layer.kind == "head" or layer.name in self.wanted_only
         return self.batch * (self.n_logits if few else self.n_new)
+
+
+def _given(spec: ModelSpec) -> dict[str, int]:
+    """The layers that make keys and values of what a cross-attention is given, once, and the tokens of that."""
+    cores = {x.name.removesuffix("core"): x.op.source for x in spec.layers if isinstance(x.op, Attention)}
+    return {f"{at}{part}": n for at, n in cores.items() if n for part in ("k_proj", "v_proj", "k_norm", "v_norm")}
 
 
 def _layer_work(layer: Layer, f: _Forward) -> LayerWork:
@@ -423,17 +440,18 @@ def _weight_bytes(layer: Layer, tokens: int, f: _Forward) -> float:
 
 
 def _attention_work(layer: Layer, op: Attention, f: _Forward) -> LayerWork:
-    n_context = f.n_past + f.n_new
+    n_context = op.source or f.n_past + f.n_new
     # a window's cache holds what the first new token sees, and the new ones
     span = min(n_context, op.window + f.n_new - 1) if op.window else n_context
     executed_pairs = f.n_new * span
-    useful_pairs = causal_pairs(f.n_new, f.n_past, op.window) if op.causal else executed_pairs
+    useful_pairs = causal_pairs(f.n_new, f.n_past, op.window) if op.causal and not op.source else executed_pairs
     flops_per_pair = 2 * op.n_heads * (op.qk_dim + op.v_dim)
     # query in, output out, new keys and values in
     elements = f.n_new * (op.n_heads + op.n_kv_heads) * (op.qk_dim + op.v_dim)
     if not f.fused_attention:
         elements += 4 * op.n_heads * executed_pairs  # scores written, read, weights written, read
     cached = _kv_width(op) * f.kv_bytes * f.batch if op.causal else 0
+    n_written = f.n_new if not op.source else 0 if f.n_past else op.source
     return LayerWork(
         name=layer.name,
         kind=layer.kind,
@@ -442,7 +460,7 @@ def _attention_work(layer: Layer, op: Attention, f: _Forward) -> LayerWork:
         weight_bytes=f.stored_bytes[layer.name],
         activation_bytes=f.batch * elements * f.activation_bytes,
         kv_read_bytes=cached * span,
-        kv_write_bytes=0.0 if op.borrows else cached * f.n_new,
+        kv_write_bytes=0.0 if op.borrows else cached * n_written,
     )
 
 
@@ -452,7 +470,8 @@ def _cached(spec: ModelSpec) -> list[Attention]:
 
 
 def _kv_width(op: Attention) -> int:
-    return op.n_kv_heads * (op.qk_dim + op.v_dim) if op.kv_width is None else op.kv_width
+    own = op.n_kv_heads * (op.qk_dim + op.v_dim) if op.kv_width is None else op.kv_width
+    return own + op.index_width
 
 
 def _state_elements(op: Op) -> int:

@@ -18,7 +18,8 @@ def cache_elements(spec: ModelSpec, n_tokens: int, windowed: bool = True) -> int
         op = layer.op
         if isinstance(op, Attention) and op.causal and not op.borrows:
             width = op.n_kv_heads * (op.qk_dim + op.v_dim) if op.kv_width is None else op.kv_width
-            found += width * (min(n_tokens, op.window) if windowed and op.window else n_tokens)
+            kept = min(n_tokens, op.window) if windowed and op.window else n_tokens
+            found += (width + op.index_width) * (op.source or kept)
     return found
 
 

@@ -334,6 +334,7 @@ def _deepseek2(config: dict[str, Any], shapes: Shapes, values: dict[str, Any]) -
     key = values.get("attention.key_length_mla", values.get("attention.key_length", 192))
     value = values.get("attention.value_length_mla", values.get("attention.value_length", 128))
     config.update(qk_rope_head_dim=rope, qk_nope_head_dim=key - rope, v_head_dim=value)
+    config["keeps_heads"] = "attention.key_length_mla" not in values  # llama.cpp keeps keys and values of all heads
     config["n_routed_experts"] = config.get("num_experts")
     config.setdefault("q_lora_rank", None)
     config.pop("head_dim", None)

@@ -21,7 +21,7 @@ from core.models import defaults, library
 from core.types import Record
 from hardware.errors import ExplorerError
 
-REVISION = 2  # raise it when `dump` says something else of the same model
+REVISION = 3  # raise it when `dump` says something else of the same model
 _MAX_BLOCKS = 1_000  # a configuration with more of them is a slip, and would take minutes to build
 _NOT_SENT = ("quantization_config", "compression_config", "quantization", "auto_map")
 
@@ -43,6 +43,7 @@ class Tree(Record, frozen=True):
     """All modules that own parameters or numbers, in the order in which the library defines them.
 
     config: the configuration completed with the library's defaults. n_params: tied ones counted once. kind: the class.
+    fills_gaps: it reads to both sides. n_image: tokens of the largest picture that its cross-attention is given.
     """
 
     kind: str
@@ -50,6 +51,8 @@ class Tree(Record, frozen=True):
     n_params: int
     modules: tuple[Module, ...]
     release: str = ""
+    fills_gaps: bool = False
+    n_image: int = 0
 
 
 def of(config: Mapping[str, Any]) -> Tree:
@@ -73,7 +76,9 @@ def dump(config: Mapping[str, Any]) -> dict[str, Any]:
     torch.set_num_threads(1)
     text, whole = _configurations(config)
     with torch.device("meta"):
-        model = _model(text, whole)
+        model = _model(text, whole, bare=defaults.nested(config) is None and _is_bare(config))
+    if config.get("tie_word_embeddings") is False and getattr(whole, "is_encoder_decoder", False):
+        _untie(model)
     seen: dict[int, str] = {}
     rows = []
     for path, module in model.named_modules():
@@ -94,9 +99,53 @@ def dump(config: Mapping[str, Any]) -> dict[str, Any]:
     for key in ("hidden_size", "vocab_size", "num_attention_heads", "num_hidden_layers", "max_position_embeddings"):
         if values.get(key) is None and isinstance(number := getattr(text, key, None), int):
             values[key] = number  # some families have names of their own for them
+    if isinstance(decoder := config.get("decoder"), Mapping):  # beside its encoder, in T5Gemma
+        own = json.loads(json.dumps(whole.get_text_config(decoder=True).to_dict(), default=str))
+        values |= {key: value for key, value in own.items() if values.get(key) is None or key in decoder}
+        values["model_type"] = whole.model_type
     values["is_encoder_decoder"] = bool(getattr(model.config, "is_encoder_decoder", False))
     n_params = sum(p.numel() for p in model.parameters())
-    return {"kind": type(model).__name__, "config": values, "n_params": n_params, "modules": rows}
+    return {
+        "kind": type(model).__name__,
+        "config": values,
+        "n_params": n_params,
+        "modules": rows,
+        "fills_gaps": _fills_gaps(model),
+        "n_image": _n_image(config.get("vision_config")),
+    }
+
+
+def _is_bare(config: Mapping[str, Any]) -> bool:
+    """Whether its weights are a model without a head, as of those that embed."""
+    kind = str(next(iter(config.get("architectures") or ()), ""))
+    return kind.endswith("Model") and not kind.endswith("LMHeadModel")
+
+
+def _untie(model: Any) -> None:
+    """A head of its own, as the file has it, where the library ties all models of a family (T5)."""
+    import torch
+
+    head, table = model.get_output_embeddings(), model.get_input_embeddings()
+    if head is not None and table is not None and head.weight is getattr(table, "weight", None):
+        head.weight = torch.nn.Parameter(head.weight.detach().clone())  # type: ignore[union-attr]
+
+
+def _fills_gaps(model: Any) -> bool:
+    """Whether the library has a model with the words that are missing for this configuration, and this is it or its
+    part without a head."""
+    import transformers
+
+    kind, bare = type(model).__name__, type(model.config) in transformers.AutoModel._model_mapping
+    bare = bare and type(model) is transformers.AutoModel._model_mapping[type(model.config)]
+    return "MaskedLM" in kind or (bare and type(model.config) in transformers.AutoModelForMaskedLM._model_mapping)
+
+
+def _n_image(vision: Any) -> int:
+    """Tokens of the largest picture: every tile is cut into patches, and has one token more (Mllama)."""
+    keys = ("max_num_tiles", "image_size", "patch_size")
+    found = [vision.get(key) if isinstance(vision, Mapping) else None for key in keys]
+    whole = [n for n in found if isinstance(n, int) and n > 0]
+    return whole[0] * ((whole[1] // whole[2]) ** 2 + 1) if len(whole) == len(keys) else 0
 
 
 def _telling(key: str, value: Any) -> bool:
@@ -121,8 +170,11 @@ def _configurations(config: Mapping[str, Any]) -> tuple[Any, Any]:
     return text, whole
 
 
-def _model(text: Any, whole: Any) -> Any:
-    """The model of the first kind that the library has for it: one that answers, one that fills gaps, a bare one."""
+def _model(text: Any, whole: Any, bare: bool) -> Any:
+    """The model of the first kind that the library has for it: one that answers, one that fills gaps, a bare one.
+
+    bare: the latter before others.
+    """
     import transformers
 
     autos = [
@@ -133,6 +185,8 @@ def _model(text: Any, whole: Any) -> Any:
         (transformers.AutoModelForImageTextToText, whole),
         (transformers.AutoModel, text),
     ]
+    if bare and not getattr(whole, "is_encoder_decoder", False):
+        autos.insert(0, autos.pop())
     for auto, config in autos:
         sides = auto in (transformers.AutoModelForSeq2SeqLM, transformers.AutoModelForSpeechSeq2Seq)
         if sides and not getattr(config, "is_encoder_decoder", False):

@@ -24,6 +24,8 @@ _MOST_BLOCKS = 10_000
 _OTHERS: dict[str, tuple[str, Mapping[str, str]]] = {
     "kimi_k2": ("deepseek_v3", {}),
     "chatglm": ("glm", _CHATGLM),
+    "mimo": ("qwen2", {}),
+    "phi4mm": ("phi3", {}),
     **{f"llava_{kind}": (theirs, {}) for kind, theirs in _LLAVA.items()},
 }
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -85,7 +86,7 @@ def _spec(config: Mapping[str, Any], c: Config, network: Network, name: str, sou
         d_model=c.size(next((k for k in ("hidden_size", "n_embd", "dim") if c.get(k)), "hidden_size")),
         n_blocks=n_blocks,
         vocab_size=c.size("vocab_size"),
-        max_context=next((c.size(k) for k in _MAX_CONTEXT if c.get(k) not in (None, 0, -1)), None),
+        max_context=next((c.optional(k) for k in _MAX_CONTEXT if c.get(k) not in (None, 0, -1)), None),
         layers=layers,
         causal=all(core.causal for core in cores),
         dtype=main,
@@ -157,8 +158,10 @@ _SAME = {
     "qwen2_vl_text": "qwen2",
     "qwen2_5_vl": "qwen2",
     "qwen2_5_vl_text": "qwen2",
+    "qwen2_5_omni_text": "qwen2",
     "qwen3_vl_text": "qwen3",
     "qwen3_vl_moe_text": "qwen3_moe",
+    "qwen3_omni_moe_text": "qwen3_moe",
     "kimi_k2": other_names.usual("kimi_k2"),
 }
 
@@ -243,6 +246,7 @@ def from_hf_folder(path: str | Path) -> ModelSpec:
     source = f"Weights in {name or path.name} (safetensors). {weights.note}".rstrip()
     if not isinstance(config.get("tie_word_embeddings"), str) and heads_apart(path):
         config = _untied(config)
+    config = _as_stored(config, path)
     if _is_foreign(config):
         spec = _from_tensors(config, path, name or path.name, source)
     else:
@@ -286,6 +290,17 @@ def _check_table(spec: ModelSpec, tensors: Iterable[Tensor]) -> None:
             )
 
 
+def _as_stored(config: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The configuration of an encoder by its weights: one that embeds keeps the class of what it was made from, whose
+    head it lacks."""
+    kind = str(next(iter(config.get("architectures") or ()), ""))
+    if not kind.endswith(_FILLS) or any(_HEAD.search(name) for name in safetensors_shapes(folder)):
+        return config
+    return {**config, "architectures": [f"{kind.removesuffix(_FILLS)}Model"]}
+
+
+_FILLS = "ForMaskedLM"
+_HEAD = re.compile(r"(?:^|\.)(?:\w*head|cls|decoder|vocab_\w+|\w*predictions)\.")  # modules of one that fills gaps
 _WRITES = ("ForCausalLM", "ForConditionalGeneration", "LMHeadModel", "ForMaskedLM")  # ends of classes with such a head
 
 
@@ -302,7 +317,7 @@ def _check_head(spec: ModelSpec, tensors: Iterable[Tensor], config: Mapping[str,
 
 def _is_foreign(config: Mapping[str, Any]) -> bool:
     """Whether neither we nor transformers know the architecture, nor a multimodal one around it."""
-    own = str(_language_model(config).get("model_type") or "")
+    own = str(_language_model(_known(config)).get("model_type") or "")
     kinds = (own, str(config.get("model_type") or ""))
     return bool(own) and not any(kind in architectures.model_types() or library.knows(kind) for kind in kinds)
 

@@ -31,8 +31,10 @@ _EXPERTS_BESIDE = re.compile(r"(_proj)_(blocks|scales|scale|scale_inv)$")  # MXF
 _PACKED = ("int8", "int16", "int32", "int64", "fp8", "fp4")  # what a file calls the words that hold quantized weights
 # what a text token never touches, by the modules that transformers puts it in
 _ASIDE = {
-    "vision": re.compile(r"(?:^|\.)(?:vision\w*|visual|multi_modal\w*|mm_projector|image_\w+|embed_vision)\."),
-    "audio": re.compile(r"(?:^|\.)(?:audio\w*|embed_audio)\."),
+    "vision": re.compile(
+        r"(?:^|\.)(?:vision\w*|visual|multi_modal\w*|mm_projector|image_\w+|embed_vision|lora_[AB]\.vision)\."
+    ),
+    "audio": re.compile(r"(?:^|\.)(?:audio\w*|embed_audio|lora_[AB]\.speech)\."),
     "mtp": re.compile(r"(?:^|\.)mtp(?:_\w+)?\."),
 }
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")

@@ -55,7 +55,9 @@ class Attention(Record, tag="attention"):
     qk_dim, v_dim: widths per head. kv_width: cached elements per token in this layer; None means
     n_kv_heads * (qk_dim + v_dim); multi-head latent attention caches its latent instead.
     window: sliding window in tokens, None for full attention. causal False: an encoder, no cache.
-    borrows: it reads the keys and values of an earlier layer, and keeps none. cross: those of an encoder's answer.
+    borrows: it reads the keys and values of an earlier layer, and keeps none. cross: those of an encoder's answer,
+    which is `source` tokens long whatever the prompt is, unless that is 0. index_width: elements per token that it
+    keeps beside keys and values, by which an indexer chooses among them.
     """
 
     n_heads: int
@@ -67,6 +69,8 @@ class Attention(Record, tag="attention"):
     kv_width: int | None = None
     borrows: bool = False
     cross: bool = False
+    source: int = 0
+    index_width: int = 0
 
 
 class Conv(Record, tag="conv"):

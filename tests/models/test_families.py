@@ -320,7 +320,7 @@ def test_convolved_keys_are_still_keys(here):
         ("cpmant", {"num_hidden_layers": 2}, "what CpmAntAttention keeps"),
         ("xlstm", {"num_hidden_layers": 2}, "what xLSTMLayer keeps"),
         ("deepseek_v4", {"num_hidden_layers": 4}, "what DeepseekV4Attention keeps"),
-        ("deepseek_v32", {"num_hidden_layers": 4}, "keys that an indexer keeps"),
+        ("deepseek_v32", {"num_hidden_layers": 4}, "which of the past tokens an indexer chooses"),
         ("trocr", {"decoder_layers": 2}, "what its cross-attention reads"),
     ],
 )

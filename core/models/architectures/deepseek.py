@@ -83,7 +83,8 @@ def _attention(net: Network, c: Config, block: str, x: str, d: int) -> str:
     normed = net.norm(f"{at}.kv_a_norm", latent, rank)
     kv = net.linear(f"{at}.kv_b_proj", normed, rank, n_heads * (nope + d_v))
     rotated = net.add(f"{at}.rope", Rope(d=(n_heads + 1) * rope), q, latent)  # one rotated key for all heads
-    core = Attention(n_heads=n_heads, n_kv_heads=n_heads, qk_dim=nope + rope, v_dim=d_v, kv_width=rank + rope)
+    width = None if c.flag("keeps_heads") else rank + rope
+    core = Attention(n_heads=n_heads, n_kv_heads=n_heads, qk_dim=nope + rope, v_dim=d_v, kv_width=width)
     mixed = net.add(f"{at}.core", core, rotated, kv)
     return net.linear(f"{at}.o_proj", mixed, n_heads * d_v, d, bias=bias)
 

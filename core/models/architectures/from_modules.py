@@ -57,7 +57,7 @@ class _Reader:
         self.config = tree.config
         self.architecture = str(tree.config.get("model_type", ""))
         self.modules = [module for module in tree.modules if not _ASIDE.search(module.path)]
-        self.fills_gaps = "MaskedLM" in tree.kind
+        self.fills_gaps, self.n_image = tree.fills_gaps, tree.n_image
         self.rotates = any("Rotary" in module.kind for module in tree.modules)
         self._layer_of: dict[str, str] = {}  # path of a parameter -> its layer
         self._owners: dict[str, list[Module]] = {}  # part -> its modules
@@ -85,7 +85,9 @@ class _Reader:
         if found is None and re.search(r"\.(?:layers|layer|h|blocks|block)\.\d+$", f".{path}"):
             index = path.rpartition(".")[2]
             return f"blocks.{index}"
-        return found if found is not None else re.sub(r"^(?:model|transformer|language_model)\.", "", path)
+        if found is None:
+            found = re.sub(r"^(?:model|transformer|language_model)\.", "", path)
+        return found if self.config.get("is_encoder_decoder") else found.removeprefix("encoder.")
 
     # ---------------------------------------------------------------- leaves
 
@@ -119,7 +121,7 @@ class _Reader:
             self._layer_of.setdefault(f"{module.path}.{key}", name)
         own = sum(prod(shape) for key, shape in shapes.items() if key not in module.tied)
         weight = shapes.get("weight", ())
-        if "Experts" in module.kind or name.endswith(".experts"):
+        if "Expert" in module.kind or name.endswith(".experts"):
             return self._experts(module, name, shapes)
         bias = len(shapes.get("bias", ())) == 1
         tied = self._layer_of.get(module.tied.get("weight", ""), "")
@@ -153,8 +155,11 @@ class _Reader:
 
     def _experts(self, module: Module, name: str, shapes: Mapping[str, tuple[int, ...]]) -> list[Leaf]:
         """Stacked matrices, (experts, out, in) or the two the other way round; gate and up side by side in one."""
+        name = name.removesuffix(".mlp")
         name = name if name.endswith(".experts") else f"{name}.experts"
         matrices = {key: shape for key, shape in shapes.items() if len(shape) == 3}
+        if not matrices and (n := int(module.numbers.get("moe_num_experts") or 0)):  # below one another, in DBRX
+            matrices = {key: (n, shape[0] // n, shape[1]) for key, shape in shapes.items() if len(shape) == 2}
         if not matrices:
             return [Leaf(name, None, sum(prod(shape) for shape in shapes.values()))]
         down = next((key for key in matrices if key in ("down_proj", "w2", "wo", "output_linear")), None)
@@ -180,10 +185,10 @@ class _Reader:
 
     def _active(self, experts: Module, n_experts: int) -> int:
         """Experts per token, from the router beside the experts, or from the configuration."""
-        around = experts.path.rpartition(".")[0]
+        around = experts.path.removesuffix(".mlp").rpartition(".")[0]
         near = [m for m in self.modules if m.path == around or m.path.startswith(f"{around}.")]
         for module in near:
-            for key in ("top_k", "num_experts_per_tok", "moe_topk"):
+            for key in _ACTIVE:
                 value = module.numbers.get(key)
                 if isinstance(value, int) and not isinstance(value, bool) and 0 < value <= n_experts:
                     return value
@@ -211,8 +216,6 @@ class _Reader:
         """Say so of blocks that have a module that mixes tokens, by its name, and no core that was understood."""
         known = {".".join(part.split(".")[:-1]) for part in cores}
         for module in self.modules:
-            if "Indexer" in module.kind:
-                self.doubt("the keys that an indexer keeps beside the cache (none is counted)")
             block = _BLOCK.match(self._name(module.path))
             inner = block and not re.search("Norm|DecoderLayer|EncoderLayer|Block$", module.kind)
             if block and inner and block[0] not in known and _MIXES.search(module.kind):
@@ -230,15 +233,28 @@ class _Reader:
         attends = {"q_proj", "k_proj", "v_proj"} <= lasts and "Attention" in kinds  # whatever is convolved before
         if _RECURRENT.search(kinds) or (convolves and not attends) or (loose and part.endswith("ssm")):
             return self._recurrence(part, modules, numbers, kinds, leaves, sum(leaf.n_params for leaf in loose))
-        if part.endswith("cross") and not self.config.get("is_encoder_decoder"):
+        picture = 0 if self.config.get("is_encoder_decoder") or not part.endswith("cross") else self.n_image
+        if part.endswith("cross") and not self.config.get("is_encoder_decoder") and not picture:
             self.doubt("what its cross-attention reads (nothing is counted)")
             return None
         if {"k_proj", "qkv_proj", "kv_b_proj"} & lasts or part.endswith(("attn", "cross")):
             core = self._attention(part, numbers, leaves)
+            if core is not None and isinstance(core.op, Attention) and (picture or self._indexer(modules)):
+                core = Core(replace(core.op, source=picture, index_width=self._indexer(modules)), core.rotated)
+            if core is not None and self._indexer(modules):
+                self.doubt("which of the past tokens an indexer chooses (all are counted as read)")
+            if picture:
+                self.doubt(f"whether there is a picture (its {picture:,} places in the cache are counted)")
             numbered = [m for m in modules if re.fullmatch(rf"{re.escape(part)}\.\d+", self._name(m.path))]
             return core if core is None or len(numbered) < 2 else _several(core, len(numbered))
         self._doubts[f"what mixes tokens in {part} ({modules[0].kind if modules else part})"] = None
         return None
+
+    def _indexer(self, modules: Sequence[Module]) -> int:
+        """Elements per token that an indexer in a part keeps: one key."""
+        found = next((module for module in modules if "Indexer" in module.kind), None)
+        width = found.numbers.get("head_dim") if found else None
+        return width if isinstance(width, int) else 0
 
     def _recurrence(
         self,
@@ -370,5 +386,5 @@ def _several(core: Core, n: int) -> Core:
     return Core(wide, n * core.rotated)
 
 
-_EXPERT = {"w1": "gate_proj", "w3": "up_proj", "w2": "down_proj", "wi": "up_proj", "wo": "down_proj",
+_EXPERT = {"w1": "gate_proj", "w3": "up_proj", "v1": "up_proj", "w2": "down_proj", "wi": "up_proj", "wo": "down_proj",
            "input_linear": "up_proj", "output_linear": "down_proj"}  # fmt: skip

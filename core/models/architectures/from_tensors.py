@@ -221,17 +221,28 @@ class _Reader:
             return None  # projections of a recurrence; one matrix in the place of an attention (DeciLM)
         heads, kv = (self._of_block(k, block) for k in ("attention.head_count", "attention.head_count_kv"))
         d_model = self._number("embedding_length")
-        d_head = self._of_block("attention.key_length", block) or (d_model // heads if heads else 0)
-        d_v = self._of_block("attention.value_length", block) or d_head
         window = self._window(block)
-        causal = not part.startswith("encoder.") if sides else self._values.get("attention.causal", True) is not False
+        narrow = "_swa" if window else ""  # heads of such blocks may have a width of their own
+        d_head = self._number(f"attention.key_length{narrow}") or self._number("attention.key_length")
+        d_head = d_head or (d_model // heads if heads else 0)
+        d_v = self._number(f"attention.value_length{narrow}") or self._number("attention.value_length")
+        d_v = d_v or (d_model // heads if heads else d_head)
+        index_width = self._number("attention.indexer.key_length") if self._has_indexer(block) else 0
+        if index_width:
+            self._doubts["which of the past tokens an indexer chooses (all are counted as read)"] = None
+        causal = (
+            not part.startswith("encoder.")
+            if sides
+            else self._values.get("attention.causal", self.architecture != "t5encoder") is not False
+        )
         rope = self._number("rope.dimension_count") or d_head
         if rank := self._number("attention.kv_lora_rank"):
-            key = self._number("attention.key_length_mla") or d_head
-            value = self._number("attention.value_length_mla") or d_v
+            latent = self._number("attention.key_length_mla")  # without it llama.cpp keeps keys and values of all heads
+            key, value = latent or d_head, self._number("attention.value_length_mla") or d_v
             op = Attention(
-                n_heads=heads, n_kv_heads=heads, qk_dim=key, v_dim=value, kv_width=rank + rope, window=window
-            )
+                n_heads=heads, n_kv_heads=heads, qk_dim=key, v_dim=value, kv_width=rank + rope if latent else None,
+                window=window, index_width=index_width,
+            )  # fmt: skip
             return Core(op, (heads + 1) * rope) if heads and key and value else None
         k, v = ops.get("k_proj"), ops.get("v_proj")
         if k is not None and d_head and k.d_out % d_head == 0:
@@ -247,9 +258,12 @@ class _Reader:
         borrows = self._borrows(block)
         op = Attention(
             n_heads=heads, n_kv_heads=kv, qk_dim=d_head, v_dim=d_v, window=window, causal=causal, borrows=borrows,
-            cross=part.endswith("cross"),
+            cross=part.endswith("cross"), index_width=index_width,
         )  # fmt: skip
         return Core(op, 0 if sides else min(rope, d_head) * (heads + kv))
+
+    def _has_indexer(self, block: int) -> bool:
+        return any(name.startswith(f"blocks.{block}.indexer.") for name in self._tensors)
 
     def _borrows(self, block: int) -> bool:
         n, shared = self._number("block_count"), self._number("attention.shared_kv_layers")

@@ -64,7 +64,8 @@ def _declared(config: Mapping[str, Any]) -> Declared | None:
                 return None
             if "mode" in found or (not method and "group_size" in found):
                 return mlx(found)
-            return METHODS.get(method, unknown)(found, method)
+            beside = {"expert_dtype": values["expert_dtype"]} if values.get("expert_dtype") else {}
+            return METHODS.get(method, unknown)({**beside, **found}, method)
         if isinstance(found := values.get("quantization"), Mapping):
             return mlx(found)
     return None

@@ -5,16 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import groupby
 from typing import Any
 
 from core import weight_files
 from core.models.precision.declaration import Declared, Rule
 from core.models.precision.rules import (
+    any_itself,
+    any_named,
     as_listed,
     bits_of,
     every_matrix,
     group_of,
-    itself,
     left_alone,
     linear,
     linear_but_head,
@@ -22,6 +24,7 @@ from core.models.precision.rules import (
 )
 from core.models.precision.scheme import MICROSCALED, Scheme, integer
 
+_ALL = ("Linear", "MoE", "FusedMoE")  # targets that name a kind of module
 _OF_FOUR = ("marlin-24", "sparse-24-bitmask")  # two of four weights are kept, and a bit for each says which
 _SPARSE = Scheme("", 16 / 2 + 1)  # of weights of 16 bits that are not quantized besides
 
@@ -29,7 +32,7 @@ _SPARSE = Scheme("", 16 / 2 + 1)  # of weights of 16 bits that are not quantized
 def compressed(found: Mapping[str, Any], method: str) -> Declared | None:
     """Groups of targets, each with its weights' bits, strategy and format; ModelOpt writes the same, or its formats by
     module. None where it is the cache or the activations alone that are quantized."""
-    by = itself if method == "compressed-tensors" else named
+    by = any_itself if method == "compressed-tensors" else any_named
     ignored = left_alone(found, "ignore", "exclude_modules", "modules_to_not_convert", by=by)
     label = {"modelopt": "ModelOpt"}.get(method, method)
     groups = found.get("config_groups")
@@ -56,12 +59,12 @@ def compressed(found: Mapping[str, Any], method: str) -> Declared | None:
         schemes = [(["Linear"], _modelopt(found))]
     rules: list[Rule] = list(ignored)
     default: Scheme | None = None
-    for targets, scheme in schemes:
-        for target in targets:
-            if target in ("Linear", "MoE", "FusedMoE"):
-                default = scheme
-            else:
-                rules.append((by(target), scheme))
+    for scheme, group in groupby(schemes, key=lambda pair: pair[1]):
+        targets = [target for listed, _ in group for target in listed]
+        if modules := [target for target in targets if target not in _ALL]:
+            rules.append((by(modules), scheme))
+        if len(modules) < len(targets):
+            default = scheme
     shown = default or next((s for _, s in schemes if s), None)
     name = f"{label} {shown.dtype}" if shown and not default else label
     return Declared(method, name, default, tuple(rules), linear)

@@ -51,7 +51,7 @@ def _gptq(found: Mapping[str, Any], method: str) -> Declared:
 
 def _tiled(found: Mapping[str, Any], method: str) -> Declared:
     """transformers' and DeepSeek's FP8, and SGLang's integers: tiles with an fp32 scale; without tiles one scale per
-    matrix."""
+    matrix. DeepSeek-V4 has its experts in four bits, and scales of a byte."""
     autofp8 = "ignored_layers" in found  # AutoFP8's, as vLLM reads it: a scale per matrix
     tile = found.get("weight_block_size", None if autofp8 else (128, 128))
     shape = (int(tile[0]), int(tile[1])) if isinstance(tile, list | tuple) and len(tile) == 2 else (0, 0)
@@ -60,6 +60,11 @@ def _tiled(found: Mapping[str, Any], method: str) -> Declared:
         left_alone(found, "modules_to_not_convert", "ignored_layers"),
         as_listed(found, "modules_to_not_convert"),
     )
+    kind = str(found.get("moe_quant_algo") or found.get("expert_dtype") or "").lower()
+    if inner := MICROSCALED.get({"fp4": "mxfp4"}.get(kind, kind)):
+        own: Rule = (lambda paths: any(".experts." in path for path in paths), inner)
+        label = f"{dtype.upper()} with experts in {inner.dtype.upper()}"
+        return Declared(method, label, Scheme(dtype, 8, shape, 8), (own, *rules), reach)
     return Declared(method, dtype.upper(), Scheme(dtype, 8, shape, 32), rules, reach)
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from fnmatch import fnmatchcase
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from fnmatch import translate
 from typing import Any
 
 from core.models.precision.declaration import Rule
@@ -42,15 +42,24 @@ def matcher(pattern: str) -> Callable[[str], bool]:
     if re.search(r"[\\^$(|+]", pattern):
         return _regex(pattern)
     if "*" in pattern or "?" in pattern:
-        return lambda path: fnmatchcase(path, pattern) or fnmatchcase(path, f"{pattern}.*")
-    wanted, block = f".{pattern.strip('.')}.", re.search(r"layers\.(\d+)(?:\.|$)", pattern)
-    index = f".{block.group(1)}." if block else ""
+        start = re.split(r"[*?\[]", pattern)[0]
+        whole = re.compile(translate(pattern) + "|" + translate(f"{pattern}.*"))
+        return lambda path: path.startswith(start) and whole.match(path) is not None
+    wanted = f".{pattern.strip('.')}."
+    return lambda path: wanted in f".{path}."
 
-    def fits(path: str) -> bool:
-        around = f".{path}."
-        return index in around and wanted in around
 
-    return fits
+def _is_plain(pattern: str) -> bool:
+    """Whether it is a name, without any sign of an expression."""
+    return not pattern.startswith("re:") and not re.search(r"[\\^$(|+*?]", pattern)
+
+
+def _stretches(path: str) -> Iterator[str]:
+    """Every module that a path names: `a.b.c` also names a, b, c, a.b and b.c."""
+    parts = path.split(".")
+    for i in range(len(parts)):
+        for j in range(i, len(parts)):
+            yield ".".join(parts[i : j + 1])
 
 
 def _regex(pattern: str) -> Callable[[str], bool]:
@@ -81,19 +90,32 @@ def named(pattern: str) -> Callable[[Sequence[str]], bool]:
     return lambda paths: any(fits(path) for path in paths)
 
 
-def itself(pattern: str) -> Callable[[Sequence[str]], bool]:
+def any_named(patterns: Iterable[str]) -> Callable[[Sequence[str]], bool]:
+    """`named` for thousands of patterns at once: plain names are looked up."""
+    listed = tuple(patterns)
+    plain = {pattern.strip(".") for pattern in listed if _is_plain(pattern)}
+    others = [matcher(pattern) for pattern in dict.fromkeys(listed) if not _is_plain(pattern)]
+    return lambda paths: any(
+        not plain.isdisjoint(_stretches(path)) or any(fits(path) for fits in others) for path in paths
+    )
+
+
+def any_itself(patterns: Iterable[str]) -> Callable[[Sequence[str]], bool]:
     """Modules of compressed-tensors are named whole, or by a regex: a module's name says nothing of those inside it."""
-    return named(pattern) if pattern.startswith("re:") else lambda paths: pattern in paths
+    listed = tuple(patterns)
+    plain = {pattern for pattern in listed if not pattern.startswith("re:")}
+    others = any_named(pattern for pattern in listed if pattern.startswith("re:"))
+    return lambda paths: not plain.isdisjoint(paths) or others(paths)
 
 
 def left_alone(
-    found: Mapping[str, Any], *keys: str, by: Callable[[str], Callable[[Sequence[str]], bool]] = named
+    found: Mapping[str, Any], *keys: str, by: Callable[[Iterable[str]], Callable[[Sequence[str]], bool]] = any_named
 ) -> tuple[Rule, ...]:
     names: list[str] = []
     for key in keys:
         value = found.get(key)
         names += [value] if isinstance(value, str) else [str(name) for name in value or ()]
-    return tuple((by(name), None) for name in names)
+    return ((by(names), None),) if names else ()
 
 
 # ---------------------------------------------------------------- numbers
