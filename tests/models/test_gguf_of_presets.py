@@ -99,8 +99,9 @@ def _metadata(c, spec):
         found["expert_feed_forward_length"] = c["intermediate_size"]
     if kind.startswith("deepseek"):
         found |= {"attention.kv_lora_rank": c["kv_lora_rank"], "attention.q_lora_rank": c["q_lora_rank"] or 0}
-        found |= {"attention.key_length": 12, "attention.value_length": 6, "rope.dimension_count": 4}
-        found["attention.head_count_kv"] = 4
+        rank = c["kv_lora_rank"]
+        found |= {"attention.key_length": rank + 4, "attention.value_length": rank, "rope.dimension_count": 4}
+        found |= {"attention.key_length_mla": 12, "attention.value_length_mla": 6, "attention.head_count_kv": 1}
     scans = [layer for layer in spec.layers if isinstance(layer.op, Scan)]
     if scans:
         rank = get("time_step_rank", "mamba_dt_rank", "num_heads")
@@ -118,7 +119,7 @@ NAMES = {
     "attn.k_proj": "attn_k", "attn.v_proj": "attn_v", "attn.o_proj": "attn_output", "attn.qkv_proj": "attn_qkv",
     "attn.q_norm": "attn_q_norm", "attn.k_norm": "attn_k_norm", "attn.q_a_proj": "attn_q_a",
     "attn.q_a_norm": "attn_q_a_norm", "attn.kv_a_proj": "attn_kv_a_mqa", "attn.kv_a_norm": "attn_kv_a_norm",
-    "attn.kv_b_proj": "attn_kv_b", "attn_norm": "attn_norm", "mlp_norm": "ffn_norm",
+    "attn_norm": "attn_norm", "mlp_norm": "ffn_norm",
     "attn_post_norm": "post_attention_norm", "mlp_post_norm": "post_ffw_norm", "mlp.gate_proj": "ffn_gate",
     "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down", "mlp.gate_up_proj": "ffn_up", "mlp.router": "ffn_gate_inp",
     "mlp.experts.gate_proj": "ffn_gate_exps", "mlp.experts.up_proj": "ffn_up_exps",
@@ -150,6 +151,12 @@ def _tensors(c, spec):
             if c["model_type"] == "mamba2":
                 own = {"ssm_a": (n, 1), "ssm_d": (n, 1), "ssm_dt.bias": (n,)}
             found |= {at + name: shape for name, shape in own.items()}
+            continue
+        if part == "attn.kv_b_proj" and isinstance(
+            op, Linear
+        ):  # in two, as it is taken into the queries and the answer
+            heads = op.d_out // (8 + 6)
+            found |= {f"{at}attn_k_b.weight": (heads, op.d_in, 8), f"{at}attn_v_b.weight": (heads, 6, op.d_in)}
             continue
         name = at + (OTHERWISE.get(c["model_type"], {}).get(part) or NAMES[part])
         if part == "attn.q_proj" and c.get("q_lora_rank"):
