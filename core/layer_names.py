@@ -426,7 +426,7 @@ def _hf_mlp(rest: str, moe: bool) -> str | None:
 
 # scales of activations and of the cache, which change no weight
 OF_ACTIVATIONS = re.compile(
-    r"(\.(input_(scale|global_scale|zero_point)|activation_scale|output_scale|[kvq]_scale|prob_output_scale)"
+    r"(\.((input|output)_(scale|scale_ub|global_scale|zero_point)|activation_scale|[kvq]_scale|prob_output_scale)"
     r"|_proj_(input|activation)_scale)$"
 )
 

@@ -21,11 +21,12 @@ from core.types import Aside, Elementwise, Embedding, Layer, Linear, ModelSpec, 
 from hardware.errors import ExplorerError
 
 # In a weight's place or beside it: "torch-int", GPTQ and AWQ, compressed-tensors and FP8, bitsandbytes, MLX, HQQ,
-# torchao.
+# torchao, ExLlamaV2, AQLM.
 _BESIDE = re.compile(
     r"\.(weight_(int8|int4|scale|scale_zero|scale_inv|scale_2|packed|shape|zero_point|global_scale|g_idx|format)"
     r"|qweight|qzeros|scales|g_idx|biases|input_(scale|global_scale|zero_point)|SCB|weight_SCB|W_q|zero|scale"
-    r"|weight\.(absmax|quant_map|nested_absmax|nested_quant_map|quant_state\.\w+)|compressed|bitmask|_weight_\w+)$"
+    r"|weight\.(absmax|quant_map|nested_absmax|nested_quant_map|quant_state\.\w+)|compressed|bitmask|row_offsets"
+    r"|scale_packed|meta|_weight_\w+|codes|codebooks|q_(weight|scale|scale_max|groups|invperm|perm))$"
 )
 _EXPERTS_BESIDE = re.compile(r"(_proj)_(blocks|scales|scale|scale_inv)$")  # MXFP4 beside stacked experts
 _PACKED = ("int8", "int16", "int32", "int64", "fp8", "fp4")  # what a file calls the words that hold quantized weights

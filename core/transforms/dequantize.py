@@ -1,38 +1,41 @@
 """Weights that another program has quantized, written once as plain numbers, which every backend runs.
 
-Of GPTQ, AWQ, AutoRound, FP8, MXFP4 and MXFP8, NVFP4, compressed-tensors, ModelOpt, bitsandbytes and MLX. The model
+Of GPTQ, AWQ, AutoRound, FP8, MXFP4 and MXFP8, NVFP4, compressed-tensors (2:4 sparse, too), ModelOpt, bitsandbytes, MLX,
+torchao, HQQ, Quark, BitNet, ExLlamaV2 and AQLM, each a form in `_stored_forms.py`. The model
 answers as its quantized weights say, and takes the memory and the time of the plain ones. What a method rounds in the
 activations besides is not done. Tensors are read, turned and written one at a time, so that memory stays small.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from core import weight_files
+from core.dtypes import bytes_per_element
 from core.layer_names import OF_ACTIVATIONS
+from core.models import safetensors_file
 from core.models.precision import RESTORED, Declared, declared
 from core.models.spec import stored_dtype
-from core.transforms import _hf_folder, _stored_matrix
+from core.transforms import _hf_folder
 from core.transforms import _torch_model as torch_model
-from core.types import Job, ModelSpec, Outcome, Record, Source, Transform
+from core.transforms._stored_forms import FLOATS, Form, forms
+from core.types import Job, Layer, ModelSpec, Outcome, Record, Source, Transform
 from hardware.errors import ExplorerError
 
 EXACT_IN_BF16 = ("mxfp4", "mxfp8")  # of few significant bits, times powers of two
 DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 PLAIN = (*DTYPES, "fp64", None)
 
-_BESIDE = re.compile(
-    r"\.(qzeros|scales|g_idx|biases|weight_(scale|scale_inv|scale_2|shape|zero_point|global_scale|g_idx|format)|scale"
-    r"|SCB|weight_SCB|weight\.(absmax|quant_map|nested_absmax|nested_quant_map|quant_state\.\w+))$"
-    r"|(?<=_proj)_(scales|scale|scale_inv)$"
+_PLAIN_STORED = FLOATS | {"I64", "BOOL"}
+# what is never a weight of its own: where none of the forms has taken it, the matrix would not be itself without it
+_LEFT = re.compile(
+    r"\.(qweight|qzeros|scales|g_idx|biases|SCB|pre_quant_scale|weight_\w+|weight\.[\w.]+|bitmask|compressed|W_q|_\w+_(scale|zero_point))$"
+    r"|(?<=_proj)_(blocks|scales|scale|scale_inv)$"
 )
-_CHANGES_MORE = re.compile(r"\.(pre_quant_scale|act\.scales|smooth_scale|bitmask|compressed)$")
-_WEIGHT = ("weight", "qweight", "weight_packed")
+_CHANGES_MORE = re.compile(r"\.(act\.scales|smooth_scale|svdquant_\w+)$")
 
 
 class Dequantization(Record):
@@ -54,7 +57,7 @@ class Dequantize:
         return torch_model.unavailable()
 
     def check(self, spec: ModelSpec, params: Dequantization) -> None:
-        if all(layer.weight_dtype in PLAIN for layer in spec.layers if layer.n_params):
+        if all(_is_plain(layer) for layer in spec.layers if layer.n_params):
             raise ExplorerError(
                 f"The weights of {spec.name} are not quantized: there is nothing to dequantize.",
                 "Choose a model whose config.json declares a quantization.",
@@ -81,6 +84,12 @@ class Dequantize:
         tensors = told.cast(stored.plain(job))
         _hf_folder.write_one_by_one(out, folder, plain_config(config, DTYPES[dtype]), tensors, stored.n_bytes, job)
         return Outcome(note=told.note(found), facts={"dtype": dtype, "from": found.words, "rounded": told.share})
+
+
+def _is_plain(layer: Layer) -> bool:
+    """Whether a layer is stored as so many plain numbers: those that are two of four are not."""
+    dtype, n_bytes = layer.weight_dtype, layer.weight_bytes
+    return dtype in PLAIN and (dtype is None or n_bytes is None or n_bytes == layer.n_params * bytes_per_element(dtype))
 
 
 def exact_dtype(method: str, rest: str | None) -> str:
@@ -141,43 +150,94 @@ class Told:
         return f"The weights of {found.words} as plain numbers. {kept}"
 
 
+class _Matrix:
+    """The tensors of one matrix, as core.transforms._stored_forms reads them. plain: its name as plain numbers."""
+
+    def __init__(self, folder: Stored, form: Form, match: re.Match[str]) -> None:
+        self._folder, self._form, self._match = folder, form, match
+        self.said, self.stem = folder.said, match.string[: match.start()]
+        self.plain = self._name(form.plain)
+
+    @property
+    def main(self) -> Any:
+        return self._folder.get(self._match.string)
+
+    @property
+    def about(self) -> str:
+        return self._folder.about(self._match.string, self.plain)
+
+    def get(self, *ends: str) -> Any:
+        return next((self._folder.get(self._name(end)) for end in ends if self.has(end)), None)
+
+    def has(self, end: str) -> bool:
+        return self._folder.has(self._name(end))
+
+    def beside(self) -> set[str]:
+        """The names of all its tensors but the main one."""
+        return {self._name(end) for end in (*self._form.needed, *self._form.beside) if self.has(end)}
+
+    def numbers(self) -> Any:
+        return self._form.read(self)
+
+    def _name(self, end: str) -> str:
+        return self.stem + self._match.expand(end)
+
+
 class Stored:
     """The tensors of a folder, and how its matrices become plain ones."""
 
     def __init__(self, folder: Path, label: str, quantization: Mapping[str, Any], method: str) -> None:
-        self._label, self._quantization, self._method = label, quantization, method
+        self._label, self.said = label, dict(quantization) | {"quant_method": method}
         weights = weight_files.of(folder)
-        self._files = {name: file for file in weights.files for name in _names(file) if weights.has(file, name)}
+        self._files: dict[str, Path] = {}
+        self._dtypes: dict[str, str] = {}
+        for file in weights.files:
+            for name, entry in safetensors_file.header(file).items():
+                if weights.has(file, name):
+                    self._files[name], self._dtypes[name] = file, str(entry["dtype"])
+        self._forms = forms(method)
         self.n_bytes = sum(file.stat().st_size for file in set(self._files.values()))
         self._opened: tuple[Path, Any] | None = None
 
     def plain(self, job: Job) -> Iterator[tuple[str, Any]]:
         """Each tensor of the unquantized model under its name. Raises ExplorerError for a form that is not read."""
         self._refuse_more()
-        for done, name in enumerate(self._files):
-            job.progress("Dequantizing", done, len(self._files), "tensors")
+        found = self._matrices()
+        for done, (name, matrix) in enumerate(found.items()):
+            job.progress("Dequantizing", done, len(found), "tensors")
             job.check()
-            if OF_ACTIVATIONS.search(name):
-                continue
-            if beside := _BESIDE.search(name):
-                stem = name[: beside.start()]
-                if not any(self._has(f"{stem}{end}") for end in ("", "_blocks", *(f".{leaf}" for leaf in _WEIGHT))):
-                    raise self._unread(name)
-                continue
             try:
-                yield self._one(name)
+                yield (name, self.get(name)) if matrix is None else (matrix.plain, matrix.numbers())
             except (ValueError, RuntimeError, IndexError, KeyError, TypeError, AttributeError) as error:
                 raise self._unread(name, str(error).splitlines()[0] if str(error) else "") from error
+
+    def _matrices(self) -> dict[str, _Matrix | None]:
+        """Every tensor that is a matrix's numbers with what stands beside it, and every plain one, as they are."""
+        found: dict[str, _Matrix] = {}
+        taken: set[str] = set()
+        for form in self._forms:
+            for name, dtype in self._dtypes.items():
+                match = form.main.search(name)
+                if match is None or name in found or name in taken or (form.dtypes and dtype not in form.dtypes):
+                    continue
+                matrix = _Matrix(self, form, match)
+                if any(matrix.has(end) for end in form.needed):
+                    found[name] = matrix
+                    taken |= matrix.beside()
+        left = [name for name in self._dtypes if name not in taken and not OF_ACTIVATIONS.search(name)]
+        for name in left:
+            if name not in found and (_LEFT.search(name) or self._dtypes[name] not in _PLAIN_STORED):
+                raise self._unread(name)
+        return {name: found.get(name) for name in left}
 
     def _refuse_more(self) -> None:
         odd = next((name for name in self._files if _CHANGES_MORE.search(name)), None)
         if odd is not None:
             raise self._unread(odd)
-        sparsity = self._quantization.get("sparsity_config")
-        sparse = isinstance(sparsity, Mapping) and sparsity.get("format") not in (None, "dense")
-        if sparse or self._quantization.get("transform_config"):
+        more = "rotated" if self.said.get("transform_config") else "normed" if self.said.get("use_rms_norm") else ""
+        if more:
             raise ExplorerError(
-                f"{self._label} is {'sparse' if sparse else 'rotated'} besides quantized, which is not read here.",
+                f"{self._label} is {more} besides quantized, which is not read here.",
                 "Choose the model unquantized, or its GGUF.",
             )
 
@@ -188,135 +248,23 @@ class Stored:
             "Choose the model unquantized, or its GGUF.",
         )
 
-    def _has(self, name: str) -> bool:
+    def has(self, name: str) -> bool:
         return name in self._files
 
-    def _get(self, name: str) -> Any:
+    def get(self, name: str) -> Any:
+        return self._open(name).get_tensor(name)
+
+    def about(self, name: str, matrix: str) -> str:
+        """What the file that holds a tensor says of the matrix behind it, as torchao's do."""
+        return str((self._open(name).metadata() or {}).get(matrix, ""))
+
+    def _open(self, name: str) -> Any:
         from safetensors import safe_open
 
         file = self._files[name]
         if self._opened is None or self._opened[0] != file:
             self._opened = (file, safe_open(file, "pt"))
-        return self._opened[1].get_tensor(name)
-
-    def _maybe(self, name: str) -> Any:
-        return self._get(name) if self._has(name) else None
-
-    def _one(self, name: str) -> tuple[str, Any]:
-        import torch
-
-        stem, _, leaf = name.rpartition(".")
-        if leaf == "qweight":
-            return f"{stem}.weight", self._words(stem)
-        if leaf == "weight_packed":
-            return f"{stem}.weight", self._packed(stem)
-        if name.endswith("_blocks"):
-            plain = name.removesuffix("_blocks")
-            return plain, _stored_matrix.stacked_halves(self._get(name), self._get(f"{plain}_scales"))
-        tensor = self._get(name)
-        if any(self._has(f"{name}.{part}") for part in ("absmax", "quant_map")):  # in bytes, or in words of a float
-            return name, self._bitsandbytes(name, tensor)
-        if tensor.dtype in (torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.bool):
-            return name, tensor
-        if self._method == "mlx":
-            return name, self._mlx(stem, tensor)
-        form = f"{stem}." if leaf == "weight" else f"{name}_"
-        at = f"{form}weight_" if leaf == "weight" else form
-        scale = self._maybe(f"{at}scale_inv")
-        scale = self._maybe(f"{at}scale") if scale is None else scale
-        scale = self._maybe(f"{stem}.scale") if scale is None and leaf == "weight" else scale
-        if tensor.dtype in (torch.float8_e4m3fn, torch.float8_e5m2) and scale is not None:
-            return name, _stored_matrix.scaled(tensor, scale, self._tile())
-        if tensor.dtype == torch.uint8 and scale is not None:
-            return name, _stored_matrix.halves(tensor, scale, self._maybe(f"{stem}.weight_scale_2"))
-        if tensor.dtype == torch.int8 and (rows := self._first(f"{stem}.SCB", f"{stem}.weight_SCB")) is not None:
-            return name, _stored_matrix.scaled(tensor, rows.flatten()) / 127
-        if tensor.dtype == torch.int8 and scale is not None:
-            zero, index = self._maybe(f"{stem}.weight_zero_point"), self._maybe(f"{stem}.weight_g_idx")
-            return name, _stored_matrix.whole(tensor, scale, zero, index, self._group())
-        raise self._unread(name)
-
-    def _first(self, *names: str) -> Any:
-        return next((self._get(name) for name in names if self._has(name)), None)
-
-    def _words(self, stem: str) -> Any:
-        """GPTQ's or AWQ's."""
-        packed, zeros, scales = (self._get(f"{stem}.{leaf}") for leaf in ("qweight", "qzeros", "scales"))
-        version = str(self._quantization.get("version") or "gemm").lower()
-        packing = str(self._quantization.get("packing_format") or self._quantization.get("checkpoint_format") or "")
-        bits = int(self._quantization.get("bits") or self._quantization.get("w_bit") or 4)
-        if self._method == "awq" or "awq" in packing:
-            if version != "gemm" or bits != 4:
-                raise self._unread(f"{stem}.qweight", f"{bits} bits, version {version}")
-            return _stored_matrix.awq(packed, zeros, scales, self._group())
-        if packing not in ("", "gptq", "gptq_v2") and "gptq" not in packing:
-            raise self._unread(f"{stem}.qweight", f"packed for {packing}")
-        index = self._maybe(f"{stem}.g_idx")
-        if index is not None and len(index):
-            bits = 32 * packed.shape[0] // len(index)
-        else:
-            index = None
-        return _stored_matrix.gptq(packed, zeros, scales, index, bits, self._group(), packing != "gptq_v2")
-
-    def _packed(self, stem: str) -> Any:
-        """compressed-tensors'."""
-        import torch
-
-        packed, scale = self._get(f"{stem}.weight_packed"), self._get(f"{stem}.weight_scale")
-        if packed.dtype == torch.uint8:
-            overall = self._maybe(f"{stem}.weight_global_scale")
-            return _stored_matrix.halves(packed, scale, None if overall is None else 1 / overall.float())
-        shape = [int(n) for n in self._get(f"{stem}.weight_shape")]
-        asked = [w["num_bits"] for w in self._weights() if isinstance(w.get("num_bits"), int)]
-        bits = next((b for b in (*asked, 4, 8) if 0 < b <= 8 and -(-shape[1] // (32 // b)) == packed.shape[1]), 0)
-        if not bits:
-            raise self._unread(f"{stem}.weight_packed")
-        zero, index = self._maybe(f"{stem}.weight_zero_point"), self._maybe(f"{stem}.weight_g_idx")
-        return _stored_matrix.packed_integers(packed, scale, zero, index, shape, bits, self._group())
-
-    def _mlx(self, stem: str, words: Any) -> Any:
-        own = self._quantization.get(stem)  # which stands alone: it takes nothing of the model's
-        values = own if isinstance(own, Mapping) else self._quantization
-        scales, mode = self._get(f"{stem}.scales"), str(values.get("mode", "affine"))
-        bits = words.shape[-1] * 32 // (scales.shape[-1] * int(values.get("group_size") or 64))
-        return _stored_matrix.mlx(words, scales, self._maybe(f"{stem}.biases"), bits, mode)
-
-    def _bitsandbytes(self, name: str, packed: Any) -> Any:
-        state = next(self._get(n) for n in self._files if n.startswith(f"{name}.quant_state."))
-        about = json.loads(bytes(state.tolist()))
-        absmax = self._get(f"{name}.absmax")
-        if self._has(f"{name}.nested_absmax"):
-            absmax = _stored_matrix.bnb_absmax(
-                absmax,
-                self._get(f"{name}.nested_absmax"),
-                self._get(f"{name}.nested_quant_map"),
-                int(about["nested_blocksize"]),
-                float(about["nested_offset"]),
-            )
-        values, block = self._get(f"{name}.quant_map"), int(about["blocksize"])
-        return _stored_matrix.bnb_halves(packed, absmax, values, block, about["shape"])
-
-    def _weights(self) -> list[Mapping[str, Any]]:
-        """What each group of compressed-tensors says of weights."""
-        groups = self._quantization.get("config_groups")
-        found = groups.values() if isinstance(groups, Mapping) else ()
-        return [g["weights"] for g in found if isinstance(g, Mapping) and isinstance(g.get("weights"), Mapping)]
-
-    def _group(self) -> int:
-        sizes = [self._quantization.get("group_size"), *(w.get("group_size") for w in self._weights())]
-        return next((size for size in sizes if isinstance(size, int) and size > 0), 0)
-
-    def _tile(self) -> tuple[int, ...]:
-        sizes = [self._quantization.get("weight_block_size"), *(w.get("block_structure") for w in self._weights())]
-        found = next((s for s in sizes if isinstance(s, list | tuple) and len(s) == 2), ())
-        return tuple(int(n) for n in found)
-
-
-def _names(file: Path) -> list[str]:
-    from safetensors import safe_open
-
-    with safe_open(file, "pt") as opened:
-        return list(opened.keys())
+        return self._opened[1]
 
 
 plugin: Transform = Dequantize()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,22 +20,17 @@ from core.models import spec as specs
 from core.models.precision import declared, support
 from core.runs.resolve import resolve
 from core.transforms import _stored_matrix as stored
+from core.transforms._stored_forms import forms
 from core.types import Derive, Generate, Request
 from hardware.errors import ExplorerError
+from tests.support import stored_forms as writers
 from tests.support.cases import CASES, needed
 from tests.support.progress import silent
+from tests.support.stored_forms import words
 from tests.support.tiny import hf_folder
 from tests.support.workshop import make
 
 pytestmark = pytest.mark.engine("pytorch")
-
-
-def words(values: Sequence[int], bits: int) -> list[int]:
-    """A stream of bits in 32-bit words, lowest bits first, as signed integers: by arithmetic on one big number."""
-    stream = sum(value << (bits * i) for i, value in enumerate(values))
-    n = math.ceil(len(values) * bits / 32)
-    found = [(stream >> (32 * i)) & 0xFFFFFFFF for i in range(n)]
-    return [word - (1 << 32) if word >= 1 << 31 else word for word in found]
 
 
 # ---------------------------------------------------------------- by hand
@@ -143,6 +138,64 @@ def test_bitsandbytes_by_hand() -> None:
     assert largest.tolist() == [510.5, 0.5, 512.5]
 
 
+def test_hqq_by_hand() -> None:
+    """Groups of two numbers as rows: a word of ten groups' first numbers, in three bits the first one highest."""
+    q = [[i % 8, (3 * i + 1) % 8] for i in range(12)]  # twelve groups, so that the second of ten lies half empty
+    rows = [q[i : i + 10] + [[0, 0]] * (10 - len(q[i : i + 10])) for i in (0, 10)]
+    packed = torch.tensor(  # row r of the words holds groups r, r + 2, r + 4 ...
+        [
+            [sum(([*rows[0], *rows[1]][r + 2 * i])[c] << (27 - 3 * i) for i in range(10)) for c in range(2)]
+            for r in (0, 1)
+        ],
+        dtype=torch.int32,
+    )
+    scale, zero = torch.arange(1.0, 13.0)[:, None], torch.full((12, 1), 0.5)
+    made = stored.hqq(packed, scale, zero, 3, (4, 6))
+    assert made.flatten().tolist() == [(v - 0.5) * (i + 1) for i, group in enumerate(q) for v in group]
+    ones = stored.hqq(torch.tensor([[0b10000001]], dtype=torch.uint8), torch.ones(8, 1), torch.zeros(8, 1), 1, (1, 8))
+    assert ones.tolist() == [[1.0, 0, 0, 0, 0, 0, 0, 1.0]]
+
+
+def test_floats_of_six_bits_by_hand() -> None:
+    """Codes 0 to 31 without and with a sign: E2M3 goes to 7.5, E3M2 to 28 (OCP Microscaling Formats 1.0)."""
+    packed = torch.tensor([words(range(64), 6)], dtype=torch.int32).view(torch.uint8)
+    one = torch.full((1, 2), 127, dtype=torch.uint8)
+    assert stored.sixes(packed, one, 2)[0].tolist() == writers.E2M3
+    e3m2 = [m / 16 for m in range(4)] + [(1 + m / 4) * 2.0 ** (e - 2) for e in range(7) for m in range(4)]
+    assert stored.sixes(packed, one, 3)[0].tolist() == [*e3m2, *(-v for v in e3m2)]
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("n_groups", [1, 4])
+def test_two_of_four_in_the_order_of_a_kernel(bits: int, n_groups: int) -> None:
+    numbers = np.random.default_rng(bits)
+    rows, columns = 64, 128
+    kept = np.array([numbers.choice(4, 2, replace=False) for _ in range(rows * columns // 4)])
+    q = np.zeros((rows * columns // 4, 4), dtype=np.int64)
+    np.put_along_axis(
+        q, kept, numbers.integers(1, 1 << (bits - 1), kept.shape) * numbers.choice([1, -1], kept.shape), 1
+    )
+    q = q.reshape(rows, columns)
+    scale = torch.rand(n_groups, rows).half()
+    packed, meta = writers.marlin24(torch.tensor(q), bits)
+    order = [8 * i + j for i in range(8) for j in (0, 4, 1, 5, 2, 6, 3, 7)] if n_groups > 1 else range(64)
+    made = stored.marlin24(packed, scale[:, list(order)], meta, bits)
+    assert torch.equal(made, torch.tensor(q) * scale.T.float().repeat_interleave(columns // n_groups, 1))
+
+
+def test_halves_in_integers_beside_powers_of_two_are_what_transformers_makes_of_them() -> None:
+    """DeepSeek-V4's experts: two floats of 4 bits in an int8, and a scale that is a power of two per 32."""
+    from transformers.integrations.finegrained_fp8 import Fp8Dequantize
+
+    numbers = torch.Generator().manual_seed(2)
+    packed = torch.randint(-128, 128, (6, 32), dtype=torch.int8, generator=numbers)
+    scale = torch.randint(120, 130, (6, 2), dtype=torch.uint8, generator=numbers).view(torch.float8_e8m0fnu)
+    theirs = Fp8Dequantize(None)._dequantize_one(packed, scale, torch.float32)
+    assert torch.equal(stored.halves(packed, scale), theirs)
+    with pytest.raises(ValueError, match="scales in integers"):
+        stored.whole(packed, scale.view(torch.uint8))
+
+
 def test_mxfp4_and_fp8_are_what_transformers_makes_of_them() -> None:
     from transformers.integrations.finegrained_fp8 import Fp8Dequantize
     from transformers.integrations.mxfp4 import convert_moe_packed_tensors
@@ -248,7 +301,20 @@ def int8_form(values: Any) -> tuple[dict[str, Any], Any]:
     return {"weight": q, "SCB": rows}, q.float() * rows[:, None] / 127
 
 
+def eights_form(values: Any) -> tuple[dict[str, Any], Any]:
+    """DeepSeek-V4's."""
+    packed = torch.randint(-128, 128, (len(values), values.shape[1] // 2), dtype=torch.int8)
+    scale = torch.randint(120, 130, (len(values), values.shape[1] // 32), dtype=torch.uint8)
+    plain = stored.halves(packed, scale)
+    return {"weight": packed, "scale": scale.view(torch.float8_e8m0fnu)}, plain
+
+
 GROUPS = {"group_0": {"targets": ["Linear"], "weights": {"num_bits": 4, "type": "int", "strategy": "group"}}}
+THREES = {"group_0": {"targets": ["Linear"], "weights": {"num_bits": 3, "type": "int", "symmetric": False}}}
+SIXES = {"group_0": {"targets": ["Linear"], "weights": {"num_bits": 6, "type": "float", "group_size": 32}}}
+EIGHTS = {"group_0": {"targets": ["Linear"], "weights": {"num_bits": 8, "type": "float", "strategy": "channel"}}}
+SPARSE = {"sparsity_config": {"format": "sparse-24-bitmask", "sparsity_structure": "2:4"}}
+QUARK = {"weight": {"dtype": "int4", "qscheme": "per_group", "group_size": 32}}
 FLOATS = {"group_0": {"targets": ["Linear"], "weights": {"num_bits": 4, "type": "float", "strategy": "tensor_group"}}}
 _OF_MODULES = {  # which stand alone: they are affine
     f"model.layers.{i}.{part}_proj": {"group_size": 64, "bits": 6}
@@ -264,6 +330,48 @@ FORMS: dict[str, tuple[Callable[[Any], tuple[dict[str, Any], Any]], dict[str, An
     "mlx": (mlx_form, {"group_size": 64, "bits": 6}, "fp32"),
     "mlx by module": (mlx_form, {"group_size": 32, "bits": 4, "mode": "mxfp4", **_OF_MODULES}, "fp32"),
     "int8": (int8_form, {"quant_method": "bitsandbytes", "load_in_8bit": True}, "fp32"),
+    "pack-quantized in 3 bits": (
+        writers.threes,
+        {"quant_method": "compressed-tensors", "config_groups": THREES},
+        "fp32",
+    ),
+    "mxfp6": (writers.sixes, {"quant_method": "compressed-tensors", "config_groups": SIXES}, "fp32"),
+    "2:4": (writers.sparse, {"quant_method": "compressed-tensors", "config_groups": {}, **SPARSE}, "fp32"),
+    "2:4 in fp8": (
+        writers.sparse_fp8,
+        {"quant_method": "compressed-tensors", "config_groups": EIGHTS, **SPARSE},
+        "fp32",
+    ),
+    "int4 awq of ModelOpt": (writers.modelopt, {"quant_method": "modelopt", "quant_algo": "W4A16_AWQ"}, "fp32"),
+    "fp4 in int8": (eights_form, {"quant_method": "fp8", "weight_block_size": [128, 128]}, "fp32"),
+    "torchao int8": (
+        writers.Torchao("Int8Tensor", block_size=[1, 32]),
+        {"quant_method": "torchao", "quant_type": {"default": {"_type": "Int8WeightOnlyConfig"}}},
+        "fp32",
+    ),
+    "torchao int4": (
+        writers.Torchao("Int4Tensor", block_size=[1, 32]),
+        {"quant_method": "torchao", "quant_type": {"default": {"_type": "Int4WeightOnlyConfig"}}},
+        "fp32",
+    ),
+    "torchao mxfp8": (
+        writers.Torchao("MXTensor", block_size=32, is_swizzled_scales=True),
+        {"quant_method": "torchao", "quant_type": {"default": {"_type": "MXDynamicActivationMXWeightConfig"}}},
+        "fp32",
+    ),
+    "hqq": (
+        writers.hqq,
+        {"quant_method": "hqq", "quant_config": {"weight_quant_params": {"nbits": 4, "group_size": 32, "axis": 1}}},
+        "fp32",
+    ),
+    "quark": (writers.quark, {"quant_method": "quark", "global_quant_config": QUARK}, "fp32"),
+    "bitnet": (writers.bitnet, {"quant_method": "bitnet", "linear_class": "autobitlinear"}, "fp32"),
+    "exl2": (writers.exl2, {"quant_method": "exl2", "bits": 4.0}, "fp32"),
+    "aqlm": (
+        writers.aqlm,
+        {"quant_method": "aqlm", "in_group_size": 8, "num_codebooks": 2, "nbits_per_codebook": 8},
+        "fp32",
+    ),
     "nf4 in words": (
         nf4_in_words_form,
         {
@@ -287,7 +395,8 @@ def quantized(folder: Path, form: Any, quantization: dict[str, Any]) -> tuple[Pa
             continue
         parts, plain[name] = form(tensor)
         tensors |= {f"{name.removesuffix('weight')}{part}": values.contiguous() for part, values in parts.items()}
-    save_file(tensors, path / "model.safetensors")
+    about = {name: form.about for name in plain if name.endswith("_proj.weight") and hasattr(form, "about")}
+    save_file(tensors, path / "model.safetensors", metadata=about)
     config = json.loads((path / "config.json").read_text())
     key = "quantization_config" if "quant_method" in quantization else "quantization"
     (path / "config.json").write_text(json.dumps(config | {key: quantization, "dtype": "bfloat16"}))
@@ -333,18 +442,48 @@ def test_another_number_format_says_what_it_rounded(tmp_path: Path) -> None:
 def test_what_is_not_read_is_refused_in_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(ExplorerError, match="nothing to dequantize"):
         make("dequantize", hf_folder(tmp_path / "plain"), tmp_path / "out-plain")
-    path, _ = quantized(tmp_path / "hqq", mxfp8_form, {"quant_method": "hqq"})
-    with pytest.raises(ExplorerError, match=r"HQQ.*cannot be read here"):
-        make("dequantize", path, tmp_path / "out-hqq")
+    path, _ = quantized(tmp_path / "exl3", mxfp8_form, {"quant_method": "exl3", "bits": 4.0})
+    with pytest.raises(ExplorerError, match=r"EXL3.*cannot be read here"):
+        make("dequantize", path, tmp_path / "out-exl3")
     path, _ = quantized(tmp_path / "awq", gptq_form, {"quant_method": "awq", "version": "gemv"})
     with pytest.raises(ExplorerError, match=r"_proj\.qweight.*version gemv"):
         make("dequantize", path, tmp_path / "out-awq")
+    ordered = writers.Torchao("Int8Tensor", block_size=[1, 32])
+    ordered.about = ordered.about.replace("Int8Tensor", "Int4TilePackedTo4dTensor")
+    path, _ = quantized(tmp_path / "tiles", ordered, FORMS["torchao int4"][1])
+    with pytest.raises(ExplorerError, match="Int4TilePackedTo4dTensor, in the order of one kernel"):
+        make("dequantize", path, tmp_path / "out-tiles")
+
+
+@pytest.mark.parametrize("name", ["up_proj.smooth_scale", "up_proj.svdquant_lora_a", "up_proj.weight_scale_3"])
+def test_a_tensor_that_no_form_takes_is_never_left_out(name: str, tmp_path: Path) -> None:
     path, _ = quantized(tmp_path / "more", fp8_form, FORMS["fp8"][1])
     tensors = load_file(path / "model.safetensors")
-    tensors["model.layers.0.mlp.up_proj.pre_quant_scale"] = torch.ones(64)
+    tensors[f"model.layers.0.mlp.{name}"] = torch.ones(64)
     save_file(tensors, path / "model.safetensors")
-    with pytest.raises(ExplorerError, match="pre_quant_scale"):
+    with pytest.raises(ExplorerError, match=f"{name} of .* is stored in a form that is not read"):
         make("dequantize", path, tmp_path / "out-more")
+
+
+def test_bitnet_divides_where_transformers_does() -> None:
+    """Its BitLinear divides by the scale, its AutoBitLinear multiplies."""
+    from transformers.integrations.bitnet import pack_weights, unpack_weights
+
+    q = torch.randint(-1, 2, (8, 5), generator=torch.Generator().manual_seed(3)).to(torch.int8)
+    packed = pack_weights(q.clone())
+    assert torch.equal(stored.ternary(packed, torch.ones(1)), unpack_weights(packed, torch.float32))
+
+    class Parts:
+        main, about, stem = packed, "", ""
+
+        def __init__(self, kind: str) -> None:
+            self.said = {"linear_class": kind}
+
+        def get(self, *ends: str) -> Any:
+            return torch.tensor([4.0]) if ".weight_scale" in ends else None
+
+    read = forms("bitnet")[0].read
+    assert torch.equal(read(Parts("bitlinear")), q / 4) and torch.equal(read(Parts("autobitlinear")), q * 4.0)
 
 
 def logits(path: str) -> Any:

@@ -8,7 +8,8 @@ from importlib.util import find_spec
 RESTORED = frozenset(
     (
         "gptq", "awq", "auto-round", "intel/auto-round", "fp8", "fbgemm-fp8", "mxfp4", "mxfp8", "nvfp4", "bitsandbytes",
-        "compressed-tensors", "modelopt", "mlx",
+        "compressed-tensors", "modelopt", "mlx", "torchao", "hqq", "quark", "bitnet", "exl2", "aqlm", "blockwise-int8",
+        "w8a8-int8", "w8a8-fp8",
     )
 )  # fmt: skip
 
