@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from core import weight_files
-from core.dtypes import bytes_per_element
 from core.layer_names import OF_ACTIVATIONS
 from core.models import safetensors_file
 from core.models.precision import RESTORED, Declared, declared
@@ -27,7 +26,7 @@ from hardware.errors import ExplorerError
 
 EXACT_IN_BF16 = ("mxfp4", "mxfp8")  # of few significant bits, times powers of two
 DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
-PLAIN = (*DTYPES, "fp64", None)
+PLAIN = {"bf16": 2, "fp16": 2, "fp32": 4, "fp64": 8}  # bytes of a number
 
 _PLAIN_STORED = FLOATS | {"I64", "BOOL"}
 # what is never a weight of its own: where none of the forms has taken it, the matrix would not be itself without it
@@ -87,9 +86,11 @@ class Dequantize:
 
 
 def _is_plain(layer: Layer) -> bool:
-    """Whether a layer is stored as so many plain numbers: those that are two of four are not."""
-    dtype, n_bytes = layer.weight_dtype, layer.weight_bytes
-    return dtype in PLAIN and (dtype is None or n_bytes is None or n_bytes == layer.n_params * bytes_per_element(dtype))
+    """Whether a layer is stored as so many plain numbers: one of which two of four are kept is not."""
+    if layer.weight_dtype is None:
+        return True
+    size = PLAIN.get(layer.weight_dtype, 0)
+    return size > 0 and layer.weight_bytes in (None, layer.n_params * size)
 
 
 def exact_dtype(method: str, rest: str | None) -> str:

@@ -10,9 +10,6 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-import torch
-
 Parts = tuple[dict[str, Any], Any]
 _UP = [m / 8 for m in range(8)] + [(1 + m / 8) * 2**e for e in range(3) for m in range(8)]
 E2M3 = [*_UP, *(-value for value in _UP)]
@@ -26,6 +23,8 @@ def words(values: Sequence[int], bits: int) -> list[int]:
 
 
 def rows_of_words(q: Any, bits: int) -> Any:
+    import torch
+
     return torch.tensor([words(row, bits) for row in q.tolist()], dtype=torch.int32)
 
 
@@ -35,6 +34,8 @@ def spread(scale: Any, n: int) -> Any:
 
 def hqq(values: Any) -> Parts:
     """hqq/core/bitpack.py pack_4bit_u8, and Quantizer.dequantize: (W - zero) * scale, groups of 32 as rows."""
+    import torch
+
     table = torch.randint(0, 16, (values.numel() // 32, 32), dtype=torch.uint8)
     scale, zero = torch.rand(len(table), 1).half(), (15 * torch.rand(len(table), 1)).half()
     half = len(table) // 2
@@ -64,6 +65,8 @@ class Torchao:
         return {f"_weight_{name}": tensor for name, tensor in parts.items()}, plain
 
     def Int8Tensor(self, values: Any) -> Parts:  # noqa: N802
+        import torch
+
         q = torch.randint(-128, 128, values.shape, dtype=torch.int8)
         scale, zero = torch.rand(len(q), q.shape[1] // 32), torch.randint(-8, 8, (len(q), q.shape[1] // 32))
         plain = (q.float() - spread(zero, 32)) * spread(scale, 32)
@@ -72,6 +75,8 @@ class Torchao:
     def Int4Tensor(self, values: Any) -> Parts:  # noqa: N802
         """fbgemm_gpu's int4_row_quantize_zp: integers from -8, zeros added, scales by group and row; pack_int4. Before
         the matrix the activations are multiplied by `act_pre_scale`."""
+        import torch
+
         q = torch.randint(-8, 8, values.shape, dtype=torch.int8)
         scale, zero = torch.rand(2, q.shape[1] // 32, len(q)).bfloat16()
         before = torch.rand(q.shape[1]).bfloat16()
@@ -81,6 +86,8 @@ class Torchao:
 
     def MXTensor(self, values: Any) -> Parts:  # noqa: N802
         """Scales in cuBLAS's order: tiles of 128 by 4, row r of a tile at 16 * (r % 32) + 4 * (r // 32)."""
+        import torch
+
         q = values.to(torch.float8_e4m3fn)
         n_out, n_scales = len(q), q.shape[1] // 32
         scale = torch.randint(120, 130, (n_out, n_scales), dtype=torch.uint8)
@@ -97,6 +104,8 @@ class Torchao:
 def quark(values: Any) -> Parts:
     """quark/torch/utils/pack.py Pack_4_bits, reordered, of signed integers in groups: columns down, eight rows to a
     word, whose nibbles hold rows 0, 2, 4, 6, 1, 3, 5, 7."""
+    import torch
+
     n_out, n_in = values.shape
     q, zero = torch.randint(-8, 8, (n_in, n_out)), torch.randint(-2, 2, (n_in // 32, n_out))
     scale = torch.rand(n_in // 32, n_out).bfloat16()
@@ -111,6 +120,8 @@ def quark(values: Any) -> Parts:
 
 def sixes(values: Any) -> Parts:
     """compressors/mxfp6/helpers.py: four codes of E2M3 in three bytes, lowest bits first."""
+    import torch
+
     codes = torch.randint(0, 64, values.shape)
     scale = torch.randint(120, 130, (len(codes), codes.shape[1] // 32), dtype=torch.uint8)
     packed = rows_of_words(codes, 6).view(torch.uint8)
@@ -120,6 +131,8 @@ def sixes(values: Any) -> Parts:
 
 def threes(values: Any) -> Parts:
     """compressors/pack_quantized/helpers.py of 0.20: a stream of bits, with zeros packed down the rows."""
+    import torch
+
     n_out, n_in = values.shape
     q, zero = torch.randint(-4, 4, (n_out, n_in)), torch.randint(-4, 4, (n_out, n_in // 32))
     scale = torch.rand(n_out, n_in // 32).bfloat16()
@@ -133,12 +146,17 @@ def threes(values: Any) -> Parts:
 
 
 def two_of_four(values: Any) -> Any:
+    import torch
+
     quads = values.unflatten(-1, (-1, 4))
     return (quads * torch.zeros_like(quads).scatter_(-1, quads.abs().topk(2, -1).indices, 1)).flatten(-2)
 
 
 def sparse(values: Any) -> Parts:
     """compressors/sparse_compressors/sparse_24_bitmask.py: what is kept of each row, and numpy's bits of a byte."""
+    import numpy as np
+    import torch
+
     plain = two_of_four(values).half()
     there = plain.numpy() != 0
     parts = {
@@ -150,6 +168,8 @@ def sparse(values: Any) -> Parts:
 
 
 def sparse_fp8(values: Any) -> Parts:
+    import torch
+
     kept = two_of_four(values).to(torch.float8_e4m3fn)
     parts, _ = sparse(kept.float())
     scale = torch.rand(len(kept), 1).half()
@@ -159,6 +179,8 @@ def sparse_fp8(values: Any) -> Parts:
 
 def modelopt(values: Any) -> Parts:
     """modelopt/torch/export/quant_utils.py pack_int4_in_uint8: two rows in a byte; and AWQ's scale of the columns."""
+    import torch
+
     q = torch.randint(-8, 8, values.shape)
     scale, before = torch.rand(len(q), q.shape[1] // 32), torch.rand(q.shape[1])
     packed = ((q[::2] & 15) | ((q[1::2] & 15) << 4)).to(torch.uint8)
@@ -168,6 +190,8 @@ def modelopt(values: Any) -> Parts:
 
 def bitnet(values: Any) -> Parts:
     """transformers/integrations/bitnet.py pack_weights: four parts of the rows in one byte, each number plus one."""
+    import torch
+
     q, scale = torch.randint(-1, 2, values.shape), torch.rand(1).bfloat16() + 0.5
     quarters = (q + 1).chunk(4)
     packed = sum(part << (2 * i) for i, part in enumerate(quarters))
@@ -177,6 +201,8 @@ def bitnet(values: Any) -> Parts:
 def exl2(values: Any) -> Parts:
     """exllamav2: pack_columns and pack_rows_4 in cuda/pack_tensor.cu, dq_scale in quant/qdq_util.cuh; the columns of a
     row in an order of their own, the first 32 in 5 bits, the rest in 3."""
+    import torch
+
     n_out, n_in = values.shape
     q = [torch.randint(0, 32, (n_out, 32)), torch.randint(0, 8, (n_out, n_in - 32))]
     levels, largest = torch.randint(0, 16, (2, n_out)), torch.rand(2).half()
@@ -196,6 +222,8 @@ def exl2(values: Any) -> Parts:
 
 def aqlm(values: Any) -> Parts:
     """aqlm/utils.py _dequantize_weight: two books of 256 rows of eight columns, codes with a sign."""
+    import torch
+
     n_out, n_in = values.shape
     codes, books, scales = torch.randint(0, 256, (n_out, n_in // 8, 2)), torch.randn(2, 256, 1, 8), torch.rand(n_out)
     rows = [
@@ -209,6 +237,8 @@ def aqlm(values: Any) -> Parts:
 def marlin24(q: Any, bits: int) -> tuple[Any, Any]:
     """compressed-tensors 0.9, marlin_24.py and semi_structured_conversions.py: integers of which two of every four are
     kept, as words in the order of the kernel, and the words of their places."""
+    import torch
+
     n_rows, n_columns = q.shape
     there = (q != 0).unflatten(1, (-1, 4))
     assert (there.sum(-1) == 2).all(), "of every four two"
