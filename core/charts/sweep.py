@@ -14,6 +14,7 @@ from core.charts.palette import BLUE, DASHES, GREY, SEQUENTIAL, SERIES
 
 PLAIN = ("tok/s", "")  # units that take no SI prefix
 TILE = 44  # pixels of a row of tiles
+DISTURBED = "disturbed"  # the note of a tile whose figure is not the machine's own: it has a ~
 PANEL = 220  # pixels of a panel of small multiples
 
 
@@ -76,7 +77,7 @@ def _row(t: Tile, unit: str) -> Row:
         "value": t.value,
         "low": t.value if t.low is None else t.low,
         "high": t.value if t.high is None else t.high,
-        "text": _words(t.value, unit),
+        "text": f"{'~ ' if t.note == DISTURBED else ''}{_words(t.value, unit)}",
         "range": "" if t.low is None or t.high is None else f"{_words(t.low, unit)} to {_words(t.high, unit)}",
         "cell": t.label,
         "note": t.note or (f"the best of {t.n} cells" if t.n > 1 else ""),

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from core.charts.labels import plain
-from core.charts.sweep import Tile, drift, heat, multiples
+from core.charts.sweep import DISTURBED, Tile, drift, heat, multiples
 from core.report.figures import NONE, with_interval
 from core.report.page import Section, Table, html
 from core.studies.grid import axis_words, value_words
@@ -49,7 +49,7 @@ def measured(found: Report) -> list[str]:
 
 def tiles(found: Report, measure: str, x: str, y: str = "", panel: str = "") -> list[Tile]:
     """The best cell at each pair of values, panel by panel, with its figure of the measure."""
-    listed = []
+    listed, timed = [], MEASURES[measure].provenance == "measured"
     for spot in spots(found.rows, measure, x, y, panel):
         best = spot.best
         value = best.values[measure] if best else None
@@ -63,7 +63,7 @@ def tiles(found: Report, measure: str, x: str, y: str = "", panel: str = "") -> 
                 high=value.high if value else None,
                 label=best.label if best else "",
                 n=spot.n,
-                note="disturbed" if best and best.disturbed else spot.reason[:120],
+                note=DISTURBED if best and best.disturbed and timed else spot.reason[:120],
             )
         )
     return listed

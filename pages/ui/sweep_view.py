@@ -66,6 +66,8 @@ def report_of(name: str) -> Report:
 def draw_report(found: Report, key: str) -> None:
     """Everything of one sweep."""
     st.markdown(f"{progress_words(found.progress)} {text.provenance('measured')}", help=text.provenance_help())
+    if words := disturbed_words(found):
+        st.warning(words, icon=":material/sensors:")
     if measures := measured(found):
         draw_charts(found, measures, key)
     draw_table(found, key)
@@ -73,6 +75,16 @@ def draw_report(found: Report, key: str) -> None:
         st.markdown("**Drift**")
         st.caption(f"{text.escape(found.reference)}. {words}")
         figure(drift([(s.created_s, s.ratio, s.disturbed) for s in found.drift]), key=f"{key}-drift")
+
+
+def disturbed_words(found: Report) -> str:
+    """How many of the measured cells were disturbed; nothing where none was."""
+    timed = [row for row in found.rows if row.values]
+    n = sum(row.disturbed for row in timed)
+    if not n:
+        return ""
+    were = "was" if n == 1 else "were"
+    return f"{n:,} of {text.counted(len(timed), 'measured cell')} {were} disturbed by other programs (~)."
 
 
 def draw_charts(found: Report, measures: Sequence[str], key: str) -> None:
@@ -134,7 +146,8 @@ def _cells(row: dict[str, Any], found: Report) -> dict[str, Any]:
         if name not in row:
             continue
         between = ends(row.get(f"{name}_low"), row.get(f"{name}_high"), partial(show, unit=what.unit))
-        values[what.label] = show(row[name], what.unit) + between
+        about = row["disturbed"] and row[name] is not None and what.provenance == "measured"
+        values[what.label] = f"{'~ ' if about else ''}{show(row[name], what.unit)}{between}"
     where = {"Machine": row["machine"] or None} if "machine" in row else {}
     return {**axes, **where, "Status": text.status_word(row["status"]), **values, "Why": row["reason"] or None}
 

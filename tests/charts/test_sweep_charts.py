@@ -11,7 +11,7 @@ from core.charts.intervals import Interval, intervals
 from core.charts.labels import plain
 from core.charts.many_runs import Bar, side_by_side
 from core.charts.search import STAGES, Spot, plane
-from core.charts.sweep import Tile, drift, heat, multiples
+from core.charts.sweep import DISTURBED, Tile, drift, heat, multiples
 
 TILES = [
     Tile("8", "fake", 10.0, 9.0, 11.0, "1", "fake · 8"),
@@ -33,6 +33,8 @@ def test_heat() -> None:
     )
     rows = chart.spec["datasets"]["tiles"]
     assert [r["text"] for r in rows] == ["10", "20", "–", "4"]
+    moved = heat([TILES[0]._replace(note=DISTURBED)], "Prompt tokens", "Backend", "Decode speed", "tok/s", "higher")
+    assert moved.spec["datasets"]["tiles"][0]["text"] == "~ 10"
     assert rows[0]["range"] == "9 to 11" and rows[1]["note"] == "the best of 2 cells"
     assert rows[1]["ink"] != rows[3]["ink"], "letters stand out from a bright tile and from a dark one"
     other = heat(TILES[:2] + TILES[2:], "Prompt tokens", "Backend", "Decode speed", "tok/s", "higher")

@@ -11,6 +11,7 @@ from streamlit.testing.v1 import AppTest
 from core.studies import search, study_store, sweep
 from core.studies.plan import Axis, Search, Sweep
 from core.types import Generate, Request
+from pages.ui import sweep_view
 from tests.pages.conftest import sound
 
 Open = Callable[..., AppTest]
@@ -80,6 +81,15 @@ def test_a_sweep_is_measured_and_shown(app: Open, at_once: list[Sweep | Search])
     assert "**2** done · **0** failed" in said(at)
     table = at.dataframe[0].value
     assert list(table["Status"]) == ["Done", "Done"] and len(at.get("vega_lite_chart")) >= 2
+    found = sweep_view.report_of(plan.name)
+    for disturbed in (True, False):
+        rows = tuple(msgspec.structs.replace(row, disturbed=disturbed) for row in found.rows)
+        changed = msgspec.structs.replace(found, rows=rows)
+        cells = [sweep_view._cells(row, changed) for row in sweep.flat(changed)]
+        told = [cell["Decode speed"] for cell in cells]
+        assert all("tok/s" in words and words.startswith("~ ") == disturbed for words in told), told
+        words = "2 of 2 measured cells were disturbed by other programs (~)." if disturbed else ""
+        assert sweep_view.disturbed_words(changed) == words
 
 
 def test_a_sweep_that_is_going_is_not_missing(app: Open, monkeypatch: pytest.MonkeyPatch) -> None:
