@@ -228,7 +228,7 @@ def _torchao(matrix: Matrix) -> Any:
             columns = q.shape[-1] * (2 if narrow else 1) // int(values["block_size"])
             rows = q.numel() // q.shape[-1]
             scale = stored.unblocked(scale, rows, columns).reshape(*q.shape[:-1], columns)
-        if str(values.get("elem_dtype")).find("float6") >= 0:
+        if "fp6" in str(values.get("elem_dtype")):
             raise UnreadError("torchao's floats of 6 bits")
         overall = matrix.get(r"._\1_per_tensor_scale")
         made = stored.halves(q, scale, overall) if narrow else stored.scaled(q, scale)

@@ -275,6 +275,11 @@ def of_torchao(name: str, **data: Any) -> dict[str, Any]:
         ({"quant_method": "auto-round", "bits": 4, "group_size": 16, "data_type": "nv_fp4_with_static_gs"},
          N_LINEAR * 4.5 / 8, "nvfp4"),
         ({"quant_method": "auto-round", "bits": 8, "group_size": -1, "data_type": "fp"}, N_LINEAR + 2 * N_ROWS, "fp8"),
+        # its FP8_BLOCK and FPW8A16, as release 0.16.1 writes them
+        ({"quant_method": "auto-round", "bits": 8, "group_size": [128, 128], "data_type": "fp",
+          "packing_format": "auto_round:fp8", "weight_block_size": [128, 128]},
+         N_LINEAR + 2 * (1 + 1 + 1 + 1 + 2 + 2 + 2), "fp8"),
+        ({"quant_method": "auto-round", "bits": 8, "group_size": 0, "data_type": "fp"}, N_LINEAR + 2 * 7, "fp8"),
         # the group of every column is stored (compressed-tensors' pull requests 97 and 143), unless it is the order
         # in which they are
         ({"quant_method": "compressed-tensors", "ignore": ["lm_head"],

@@ -343,6 +343,17 @@ FORMS: dict[str, tuple[Callable[[Any], tuple[dict[str, Any], Any]], dict[str, An
         "fp32",
     ),
     "int4 awq of ModelOpt": (writers.modelopt, {"quant_method": "modelopt", "quant_algo": "W4A16_AWQ"}, "fp32"),
+    "fp8 of AutoRound": (
+        fp8_form,
+        {
+            "quant_method": "auto-round",
+            "bits": 8,
+            "data_type": "fp",
+            "group_size": [48, 48],
+            "weight_block_size": [48, 48],
+        },
+        "fp32",
+    ),
     "fp4 in int8": (eights_form, {"quant_method": "fp8", "weight_block_size": [128, 128]}, "fp32"),
     "torchao int8": (
         writers.Torchao("Int8Tensor", block_size=[1, 32]),
@@ -453,6 +464,10 @@ def test_what_is_not_read_is_refused_in_a_sentence(tmp_path: Path) -> None:
     path, _ = quantized(tmp_path / "tiles", ordered, FORMS["torchao int4"][1])
     with pytest.raises(ExplorerError, match="Int4TilePackedTo4dTensor, in the order of one kernel"):
         make("dequantize", path, tmp_path / "out-tiles")
+    six = writers.Torchao("MXTensor", block_size=32, is_swizzled_scales=True, elem_dtype="fp6_e2m3")  # a byte for each
+    path, _ = quantized(tmp_path / "six", six, FORMS["torchao mxfp8"][1])
+    with pytest.raises(ExplorerError, match="torchao's floats of 6 bits"):
+        make("dequantize", path, tmp_path / "out-six")
 
 
 @pytest.mark.parametrize("name", ["up_proj.smooth_scale", "up_proj.svdquant_lora_a", "up_proj.weight_scale_3"])

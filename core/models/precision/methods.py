@@ -29,9 +29,13 @@ def _gptq(found: Mapping[str, Any], method: str) -> Declared:
 
     def scheme(values: Mapping[str, Any]) -> Scheme:
         own = {**found, **values}
-        bits, group, kind = bits_of(own), group_of(own, 128), str(own.get("data_type") or "int")  # AutoRound's
+        kind, tile = str(own.get("data_type") or "int"), own.get("group_size")  # AutoRound's
+        if isinstance(tile, list) and len(tile) == 2:
+            return Scheme("fp8" if "fp" in kind else "int8", 8, (int(tile[0]), int(tile[1])), 16)
+        bits, group = bits_of(own), group_of(own, 128)
         if "fp" in kind:
-            return MICROSCALED.get(f"{kind[:2]}fp{bits}") or Scheme(f"fp{bits}", bits, (1, group), 16)
+            shared = (0, 0) if tile == 0 else (1, group)
+            return MICROSCALED.get(f"{kind[:2]}fp{bits}") or Scheme(f"fp{bits}", bits, shared, 16)
         return Scheme(integer(bits), bits, (1, group), 16 + bits, index)
 
     rules: list[Rule] = []
