@@ -41,6 +41,12 @@ def parts(config: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
     return (config, *outer, *filter(None, (nested(config),)))
 
 
+def class_of(config: Mapping[str, Any]) -> str:
+    """The class that the weights are said to be of, "" where none is."""
+    named = config.get("architectures")
+    return str(named[0]) if isinstance(named, list) and named else ""
+
+
 def completed(config: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
     """The language model's values with transformers' defaults for those it leaves out, and the sizes among these.
 

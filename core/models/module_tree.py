@@ -76,7 +76,7 @@ def dump(config: Mapping[str, Any]) -> dict[str, Any]:
     torch.set_num_threads(1)
     text, whole = _configurations(config)
     with torch.device("meta"):
-        model = _model(text, whole, bare=defaults.nested(config) is None and _is_bare(config))
+        model = _model(text, whole, bare=defaults.nested(config) is None and is_bare(config))
     if config.get("tie_word_embeddings") is False and getattr(whole, "is_encoder_decoder", False):
         _untie(model)
     seen: dict[int, str] = {}
@@ -115,9 +115,9 @@ def dump(config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _is_bare(config: Mapping[str, Any]) -> bool:
+def is_bare(config: Mapping[str, Any]) -> bool:
     """Whether its weights are a model without a head, as of those that embed."""
-    kind = str(next(iter(config.get("architectures") or ()), ""))
+    kind = defaults.class_of(config)
     return kind.endswith("Model") and not kind.endswith("LMHeadModel")
 
 
@@ -173,7 +173,7 @@ def _configurations(config: Mapping[str, Any]) -> tuple[Any, Any]:
 def _model(text: Any, whole: Any, bare: bool) -> Any:
     """The model of the first kind that the library has for it: one that answers, one that fills gaps, a bare one.
 
-    bare: the latter before others.
+    bare: of those that fill gaps the latter.
     """
     import transformers
 
@@ -185,7 +185,7 @@ def _model(text: Any, whole: Any, bare: bool) -> Any:
         (transformers.AutoModelForImageTextToText, whole),
         (transformers.AutoModel, text),
     ]
-    if bare and not getattr(whole, "is_encoder_decoder", False):
+    if bare and type(text) in transformers.AutoModelForMaskedLM._model_mapping:
         autos.insert(0, autos.pop())
     for auto, config in autos:
         sides = auto in (transformers.AutoModelForSeq2SeqLM, transformers.AutoModelForSpeechSeq2Seq)

@@ -63,6 +63,9 @@ def from_config(config: Mapping[str, Any], name: str = "", source: str = "") -> 
     """
     c, network, note, doubts = _built(config)
     spec = _spec(config, c, network, name, f"{source} {note}".strip())
+    if spec.causal and defaults.nested(config) is None and module_tree.is_bare(config):
+        own_head = [x for x in spec.layers if x.name == "lm_head" and x.n_params]  # weights without it cannot have it
+        spec = msgspec.structs.replace(spec, layers=tuple(x for x in spec.layers if x not in own_head))
     return msgspec.structs.replace(spec, doubts=doubts) if doubts else spec
 
 
@@ -293,7 +296,7 @@ def _check_table(spec: ModelSpec, tensors: Iterable[Tensor]) -> None:
 def _as_stored(config: dict[str, Any], folder: Path) -> dict[str, Any]:
     """The configuration of an encoder by its weights: one that embeds keeps the class of what it was made from, whose
     head it lacks."""
-    kind = str(next(iter(config.get("architectures") or ()), ""))
+    kind = defaults.class_of(config)
     if not kind.endswith(_FILLS) or any(_HEAD.search(name) for name in safetensors_shapes(folder)):
         return config
     return {**config, "architectures": [f"{kind.removesuffix(_FILLS)}Model"]}
@@ -306,9 +309,10 @@ _WRITES = ("ForCausalLM", "ForConditionalGeneration", "LMHeadModel", "ForMaskedL
 
 def _check_head(spec: ModelSpec, tensors: Iterable[Tensor], config: Mapping[str, Any]) -> None:
     """Raises ExplorerError for weights of a class that has no head over the vocabulary: it embeds, or it judges."""
-    kind = next(iter(config.get("architectures") or ()), "")
-    wanted = any(layer.name == "lm_head" and layer.n_params for layer in spec.layers)
-    if wanted and kind and not str(kind).endswith(_WRITES) and not any(t.layer == "lm_head" for t in tensors):
+    kind = defaults.class_of(config)
+    heads = [layer for layer in spec.layers if layer.name == "lm_head"]
+    wanted = any(layer.n_params for layer in heads) or (spec.causal and not heads)
+    if wanted and kind and not kind.endswith(_WRITES) and not any(t.layer == "lm_head" for t in tensors):
         raise ExplorerError(
             f"The weights of {spec.name} are a {kind}, which has no head that writes text.",
             "Choose the model that it was made from.",

@@ -121,6 +121,13 @@ DBRX: dict[str, Any] = {
 }  # fmt: skip
 
 
+E5_MISTRAL: dict[str, Any] = {
+    "model_type": "mistral", "architectures": ["MistralModel"], "hidden_size": 4096, "num_hidden_layers": 32,
+    "intermediate_size": 14336, "num_attention_heads": 32, "num_key_value_heads": 8, "vocab_size": 32000,
+    "sliding_window": 4096, "tie_word_embeddings": False,
+}  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("config", "n_params"),
     [
@@ -137,6 +144,7 @@ DBRX: dict[str, Any] = {
         (T5GEMMA, N_T5GEMMA),
         (LLAMA_4_SCOUT, 107_769_861_120),
         (DBRX, 131_596_523_520),
+        (E5_MISTRAL, 7_110_660_096),
     ],
 )
 def test_parameters_are_those_that_are_published(config: dict[str, Any], n_params: int) -> None:
@@ -320,6 +328,20 @@ def test_an_encoder_that_embeds_is_counted_whatever_class_its_configuration_name
     wrong, n = _folder(tmp_path / "wrong", bare, architectures=[named])
     spec = from_hf_folder(wrong)
     assert (spec.weight_bytes, spec.n_params, spec.causal) == (4 * n, n, False)
+
+
+@pytest.mark.parametrize("kind", ["mistral", "glm4"])
+def test_a_decoder_that_embeds_is_counted_and_not_opened_to_write(kind: str, tmp_path: Path) -> None:
+    import transformers
+
+    sizes = {**_TINY, "num_key_value_heads": 2, "head_dim": 8, "tie_word_embeddings": False}
+    bare = transformers.AutoModel.from_config(transformers.CONFIG_MAPPING[kind](**sizes))
+    path, n = _folder(tmp_path / "m", bare)
+    assert from_config(json.loads((path / "config.json").read_text())).n_params == n
+    with pytest.raises(ExplorerError, match="which has no head that writes text"):
+        from_hf_folder(path)
+    tied = json.loads((path / "config.json").read_text()) | {"tie_word_embeddings": True}
+    assert any(layer.name == "lm_head" for layer in from_config(tied).layers)
 
 
 @pytest.mark.parametrize("model_type", ["modernbert", "roberta", "mpnet"])
