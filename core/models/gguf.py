@@ -149,6 +149,11 @@ def gguf_values(file: GgufFile) -> dict[str, Any]:
     not counted.
     """
     start = f"{file.architecture}."
+    if not any(key.startswith(start) for key in file.metadata):
+        raise ExplorerError(
+            f"{file.paths[0].name} has no entries of its architecture, which it calls '{file.architecture[:40]}'.",
+            "Choose another conversion of the model.",
+        )
     values = {k.removeprefix(start): _one(v) for k, v in file.metadata.items() if k.startswith(start)}
     for key in (*_FIELDS, *_ALSO):
         if isinstance(values.get(key), list) and key not in _PER_BLOCK:

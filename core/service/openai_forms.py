@@ -68,6 +68,11 @@ class Chat(Asked, kw_only=True):
     response_format: dict[str, Any] | None = None
     tools: list[Any] | None = None
     tool_choice: Any = None
+    chat_template: str | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+    reasoning_effort: str | None = None
+    add_generation_prompt: bool | None = None
+    continue_final_message: bool | None = None
 
 
 class Completion(Asked, kw_only=True):
@@ -118,10 +123,17 @@ def of_chat(form: Chat, request: Request) -> Question:
         raise _no("response_format", "Answers are plain text here", "Leave it out.")
     if form.tools and form.tool_choice != "none":
         raise _no("tools", "No tools are called here", "Leave them out, or set tool_choice to none.")
+    if form.chat_template:
+        raise _no("chat_template", "The model's own chat template is used here", "Leave it out.")
+    if form.add_generation_prompt is False or form.continue_final_message:
+        name = "add_generation_prompt" if form.add_generation_prompt is False else "continue_final_message"
+        raise _no(name, "An answer begins with a turn of its own here", "Leave it out.")
     if form.top_logprobs and not form.logprobs:
         raise _no("top_logprobs", "top_logprobs needs logprobs", "Set logprobs to true.")
     top = _top(form.top_logprobs or 0, "top_logprobs") if form.logprobs else None
-    task = dialogue(form.messages)
+    effort = {} if form.reasoning_effort is None else {"reasoning_effort": form.reasoning_effort}
+    values = effort | (form.chat_template_kwargs or {})
+    task = msgspec.structs.replace(dialogue(form.messages), template_values=values)
     return _question(form, request, task, limit, top)
 
 

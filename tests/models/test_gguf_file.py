@@ -117,6 +117,14 @@ FAULTS: dict[str, tuple[Callable[[], bytes], str]] = {
         ),
         "says that a token chooses 4 of 4 groups of experts, but that is no choice",
     ),
+    "no architecture": (
+        lambda: header({key: value for key, value in LLAMA.items() if key != "general.architecture"}),
+        "has no entries of its architecture, which it calls ''",
+    ),
+    "an architecture in capitals": (
+        lambda: with_(general__architecture="LLAMA"),
+        "has no entries of its architecture, which it calls 'LLAMA'",
+    ),
     "half of a head rotated": (
         lambda: with_(llama__rope__dimension_count=2),
         r"a head rotates 2 numbers \('llama.rope.dimension_count'\), but a head has 4, which llama rotates as a",

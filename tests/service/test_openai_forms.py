@@ -51,6 +51,14 @@ def test_a_chat_becomes_the_task_of_a_run() -> None:
     assert question.request.seed == REQUEST.seed, "the model's own seed stays, so that no client's opens it anew"
 
 
+def test_what_clients_tell_a_template_reaches_it() -> None:
+    """As vLLM, SGLang and llama.cpp's server have it."""
+    asked = chat(reasoning_effort="low", chat_template_kwargs={"enable_thinking": False})
+    task = forms.of_chat(asked, REQUEST).request.task
+    assert isinstance(task, Generate)
+    assert task.template_values == {"reasoning_effort": "low", "enable_thinking": False}
+
+
 def test_what_a_client_leaves_out() -> None:
     plain = forms.of_chat(chat(), REQUEST)
     assert plain.limit is None, "as many as there is room for"
@@ -90,6 +98,9 @@ def test_no_prompt(prompt: Any) -> None:
         ({"logit_bias": {"50256": -100}}, "logit_bias"),
         ({"response_format": {"type": "json_object"}}, "response_format"),
         ({"tools": [{"type": "function"}]}, "tools"),
+        ({"chat_template": "{{ messages }}"}, "chat_template"),
+        ({"add_generation_prompt": False}, "add_generation_prompt"),
+        ({"continue_final_message": True}, "continue_final_message"),
         ({"top_logprobs": 3}, "top_logprobs"),
         ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
         ({"min_tokens": 2, "max_tokens": 5}, "min_tokens"),
