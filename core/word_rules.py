@@ -58,13 +58,14 @@ _PRE: dict[str, tuple[str, ...]] = {
     "tekken": (_TEKKEN,),
     "llama-bpe": (_LLAMA3,),
     "dbrx": (_LLAMA3,),
+    "glm4": (_LLAMA3,),
     "smaug-bpe": (_LLAMA3,),
     "qwen2": (_QWEN2,),
     "deepseek-r1-qwen": (_QWEN2,),
     "qwen35": (_QWEN2.replace(r"]?\p{L}+", r"]?[\p{L}\p{M}]+").replace(r"\s\p{L}\p{N}", r"\s\p{L}\p{M}\p{N}"),),
     "gpt-4o": (_GPT4O,),
     "deepseek-v3": _DEEPSEEK3,
-    "deepseek-coder": (r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", "[一-龥ࠀ-一가-\ud7ff]+", r"\p{N}"),
+    "deepseek-coder": (r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", r"[[一-龥ࠀ-一가-\ud7ff]&&[^\s]]+", r"\p{N}"),
     "falcon": (r"[\p{P}\$\+<=>\^\~\|`]+", _GPT2, r"[0-9][0-9][0-9]"),
     "kimi-k2": (_KIMI,),
     "seed-coder": (_QWEN2.replace(r"[^\s\p{L}\p{N}]+[\r\n]*", r"[^\s\p{L}\p{N}\r\n]+"),),
@@ -73,15 +74,28 @@ _PRE: dict[str, tuple[str, ...]] = {
 _SAME: dict[str, tuple[str, ...]] = {
     "gpt-2": ("mpt", "jais", "trillion", "granite-docling", "gigachat", "a.x-4.0", "mellum", "exaone4"),
     "smollm": ("command-r", "codeshell", "exaone", "minerva-7b", "mellum2"),
-    "llama-bpe": ("llama3", "llama-v3", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2"),
-    "dbrx": ("glm4", "chatglm-bpe"),
-    "qwen2": ("stablelm2", "megrez", "hunyuan", "solar-open", "kormo", "grok-2"),
+    "llama-bpe": ("llama3", "llama-v3", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2", "jina-v5-nano"),
+    "dbrx": ("chatglm-bpe",),
+    "glm4": ("glm5", "minicpm5"),
+    "qwen2": (
+        "stablelm2",
+        "megrez",
+        "hunyuan",
+        "solar-open",
+        "kormo",
+        "grok-2",
+        "bailingmoe",
+        "bailingmoe2",
+        "f2llmv2",
+        "llada-moe",
+        "ufakzeka",
+    ),
     "gpt-4o": ("llama4", "kanana2", "minimax-m2"),
     "deepseek-v3": ("hunyuan-dense", "joyai-llm"),
 }
 _OF_ITS_MAKER = {"kimi-k2": (_KIMI_ITSELF,)}  # where llama.cpp cuts otherwise than the model's own tokenizer
 _RULE = {name: name for name in _PRE} | {name: rule for rule, names in _SAME.items() for name in names}
-_WHOLE_WORDS = {"llama-bpe", "tekken"}  # a word that is a token stays whole, whatever the merges say
+_WHOLE_WORDS = {"llama-bpe", "glm4", "tekken"}  # a word that is a token stays whole, whatever the merges say
 
 
 def known(name: str) -> bool:
