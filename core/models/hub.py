@@ -152,7 +152,8 @@ def _gguf_groups(sizes: dict[str, int]) -> dict[str, list[str]]:
     """First file of each GGUF model -> all its parts."""
     groups: dict[str, list[str]] = {}
     for name in sorted(sizes):
-        if is_model(PurePosixPath(name).name):
+        stem = PurePosixPath(name).stem.lower()
+        if is_model(PurePosixPath(name).name) and not (stem.startswith("imatrix") or stem.endswith("imatrix")):
             names = [str(PurePosixPath(p)) for p in parts(Path(name))]
             if all(n in sizes for n in names):
                 groups[names[0]] = names

@@ -39,6 +39,8 @@ REPOS: dict[str, dict[str, Any]] = {
             "Q8/many-Q8_0-00001-of-00002.gguf": b"GGUF eight",
             "Q8/many-Q8_0-00002-of-00002.gguf": b"GGUF eight again",
             "mmproj-many.gguf": b"GGUF",
+            "imatrix_unsloth.gguf": b"GGUF",
+            "many-imatrix.gguf": b"GGUF",  # as bartowski calls it
             "config.json": b"{}",
         }
     },
