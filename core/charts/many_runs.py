@@ -54,8 +54,9 @@ def side_by_side(bars: Sequence[Bar], title: str, unit: str) -> Chart:
     told = any(b.predicted_low is not None for b in bars)
     about = " beside the predicted range" if told else ""
     said = [f"{b.label} {words(b.value)}" for b in bars]
+    several = "1 configuration" if len(bars) == 1 else f"{len(bars)} configurations"
     tall = max((row["label"].count("\n") for row in data), default=0) + 1
-    return fed(_spec(title, unit, told, tall), listed(f"{title} of {len(bars)} configurations{about}", said), rows=data)
+    return fed(_spec(title, unit, told, tall), listed(f"{title} of {several}{about}", said), rows=data)
 
 
 @cache

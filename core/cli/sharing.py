@@ -50,6 +50,9 @@ def _exported(names: tuple[str, ...], fmt: str, store: Store) -> bytes:
     runs = [store.open(name) for name in names]
     if fmt == MANY:
         found = many_runs.entries(runs)
+        taken = {run_id for entry in found for run_id in entry.runs}
+        if left := [run.id for run in runs if run.id not in taken]:
+            click.echo(f"Left out, not being finished: {', '.join(left)}.", err=True)
         return many_report.report(many_runs.view(found, predictions=many_runs.predictions(found, store)))
     if len(runs) > 1:
         if not fmt.endswith("html"):

@@ -25,7 +25,8 @@ def report(found: View) -> bytes:
         raise ExplorerError("There is no run to compare.", "Name finished runs; History lists them.")
     base = next(line.label for line in found.lines if line.entry.id == found.baseline)
     n = sum(len(line.entry.runs) for line in found.lines)
-    lead = f"{len(found.lines)} configurations, {n} runs. Ratios are to {base}."
+    several = f"{len(found.lines)} configuration{'' if len(found.lines) == 1 else 's'}"
+    lead = f"{several}, {n} run{'' if n == 1 else 's'}. Ratios are to {base}."
     if found.shared:
         lead += f"\nAll of them: {found.shared}"
     lead = "\n".join((lead, *cautions(found)))

@@ -130,10 +130,15 @@ def _readable(store: Store, ids: Sequence[str]) -> tuple[Run, ...]:
 
 
 def entries(runs: Sequence[Run]) -> tuple[Entry, ...]:
-    """Runs of one configuration on one machine together, in the order of the first; damaged ones are left out."""
+    """Runs of one configuration on one machine together, in the order of the first.
+
+    Those that did not end well are left out, and damaged ones: an answer that was stopped took less time than a whole.
+    """
     groups: dict[str, list[tuple[float, Run, Request, Result]]] = {}
     for run in runs:
         try:
+            if run.status() != "done":
+                continue
             request, result, when = run.request, run.result(), run.created_s
         except (ExplorerError, OSError):
             continue

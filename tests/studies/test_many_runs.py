@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import msgspec
 import pytest
+from click.testing import CliRunner
 
 from core.analysis.predict import Figure
+from core.cli import cli
 from core.models import catalogue, places
 from core.paths import data_dir
 from core.runs.check import check, estimate
@@ -27,7 +29,7 @@ from core.studies.many_runs import (
 )
 from core.studies.plan import Axis
 from core.studies.sweep import carry_out, foretold, planned
-from core.types import Generate, Request
+from core.types import Done, Generate, Request
 from hardware import ceilings as roofs
 from hardware.detect import machine_id
 from hardware.errors import ExplorerError
@@ -114,6 +116,15 @@ def test_runs_of_the_store_and_of_a_sweep(store: Store, runner: Runner) -> None:
     assert len(only.runs) == 2 and list(only.runs) == sorted(only.runs) and only.samples["tok_per_s"][0] > 0
     assert newest_runs(store, "smollm2 FAKE") and not newest_runs(store, "pytorch")
     assert predictions([only], store) == {}, "no ceilings, no prediction"
+
+    stopped = store.create(BASE)
+    for event in store.open(only.runs[0]).events():
+        stopped.append(Done(t_s=event.t_s, cancelled=True) if isinstance(event, Done) else event)
+    assert stopped.status() == "cancelled" and stopped.result().tok_per_s is not None
+    assert entries([stopped, *map(store.open, only.runs)])[0].runs == only.runs, "what was stopped is no measurement"
+    told = CliRunner().invoke(cli, ["export", *only.runs, stopped.id, "--format", "many.html"])
+    assert told.exit_code == 0 and f"Left out, not being finished: {stopped.id}." in told.stderr
+    assert "1 configurations" not in told.stdout and "1 configuration, 2 runs" in told.stdout
 
     plan = planned(BASE, (Axis(name="new_tokens", values=(2, 4)),), reference_every=1)
     carry_out(plan, 10, lambda words: None)
