@@ -141,7 +141,7 @@ def beforehand(wanted: Resolved, store: Store) -> list[str]:
             one = "pass" if n == 1 else "passes"
             found.append(
                 f"The run takes about {seconds / 60:.0f} min by a rough guess, with {n} {one} over the answer: fewer "
-                "come of --repeats 1, --warmup 0, --profilers '' and less of --max-new-tokens. Ctrl-C stops it."
+                "come of --repeats 1, --profilers '' and less of --max-new-tokens. Ctrl-C stops it."
             )
     return found
 

@@ -18,6 +18,7 @@ from core.analysis.work import total, work
 from core.runs.check import check, estimate
 from core.runs.forecast import Here, lengths
 from core.runs.resolve import Resolved
+from core.runs.stages import passes
 from core.runs.store import Store
 from core.types import Generate, Record, Request
 from hardware.detect import usable_cores
@@ -101,17 +102,16 @@ class Foresight:
         return found if encodes else found | {"tpot_s": _about(step, wide), "tok_per_s": _about(batch / step, wide)}
 
     def seconds(self, wanted: Resolved, predicted: PredictionHere | None = None) -> float:
-        """Of the whole run: start, loading, every pass."""
+        """Of the whole run: start, loading, every pass; a warm-up is a few tokens of one."""
         request = wanted.request
         prompt, new = lengths(request)
-        passes = request.warmup + request.repeats + len(request.profilers)
         if predicted is not None:
             step = predicted.tpot_s.calibrated if predicted.tpot_s else 0.0
             once = predicted.ttft_s.calibrated + step * (new - 1)
         else:
             once = _forward_s(wanted, prompt) + (new - 1) * _forward_s(wanted, 1) * wanted.spec.causal
         load = (wanted.spec.weight_bytes or 0) / LOAD_BYTES_PER_S
-        return START_S + load + passes * once
+        return START_S + load + passes(request) * once
 
 
 def foreseen(requests: Sequence[Request], store: Store) -> tuple[Foreseen, ...]:

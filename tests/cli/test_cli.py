@@ -176,8 +176,8 @@ def test_a_long_run_says_beforehand_what_it_writes_and_about_how_long_it_takes(t
     assert wanted.spec.weight_bytes == 2 * 7_615_616_512
     first, second = beforehand(wanted, Store(tmp_path))
     assert first.startswith("First 15.2 GB are written to the disk (random weights)")
-    # 4 passes of 101 forwards: 14.1 GB read at 10 GB/s, 14 GFLOP at 50 GFLOP/s: 1.7 s each; loading takes 30 s
-    assert second.startswith("The run takes about 12 min by a rough guess, with 4 passes") and "Ctrl-C" in second
+    # 3 passes of 101 forwards: 14.1 GB read at 10 GB/s, 14 GFLOP at 50 GFLOP/s: 1.7 s each; loading takes 30 s
+    assert second.startswith("The run takes about 9 min by a rough guess, with 3 passes") and "Ctrl-C" in second
     short = resolve(Request(model="smollm2-135m", backend="llama_cpp", task=Generate(prompt="Hello"), profilers=()))
     assert beforehand(short, Store(tmp_path)) == []
 
