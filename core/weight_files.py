@@ -26,7 +26,7 @@ _COPY = "consolidated"  # never the model where other weights are
 _ADAPTER = re.compile(r"^(adapter_model|([0-9]+_)?adapters)\b.*\.safetensors$")  # of peft, of MLX
 _HEADS = "_heads.safetensors"  # of early exits, of Medusa
 UNFINISHED = (".incomplete", ".part", ".crdownload", ".aria2", ".download", ".tmp", ".downloadInProgress")
-_POINTER = b"version https://git-lfs"
+_POINTER = re.compile(rb"(?P<lfs>version https://git-lfs)|(\.\./)+blobs/|!<symlink>")
 
 
 @dataclass(frozen=True)
@@ -143,19 +143,29 @@ def adapter(folder: Path) -> ExplorerError:
 
 
 def is_pointer(path: Path) -> bool:
-    """Whether Git LFS has left its note in the place of the file. Raises OSError."""
-    if not path.is_file() or path.stat().st_size > 1024:
-        return False
-    with path.open("rb") as f:
-        return f.read(len(_POINTER)) == _POINTER
+    """Whether in the place of the file is what leads to it: a note of Git LFS, a link as text. Raises OSError."""
+    return _pointer(path) is not None
 
 
 def pointer(path: Path) -> ExplorerError:
-    """What to say of such a note."""
+    """What to say of it."""
+    found = _pointer(path)
+    if found is None or found["lfs"]:
+        return ExplorerError(
+            f"{path.name} in {path.parent.name} is a pointer of Git LFS, not the file itself.",
+            "Fetch the files with `git lfs pull`, or download them again.",
+        )
     return ExplorerError(
-        f"{path.name} in {path.parent.name} is a pointer of Git LFS, not the file itself.",
-        "Fetch the files with `git lfs pull`, or download them again.",
+        f"{path.name} in {path.parent.name} is a link that was copied as text, not the file itself.",
+        "Copy the folder again with its links followed (cp -rL, rsync -L), or download it again.",
     )
+
+
+def _pointer(path: Path) -> re.Match[bytes] | None:
+    if not path.is_file() or path.stat().st_size > 1024:
+        return None
+    with path.open("rb") as f:
+        return _POINTER.match(f.read(64))
 
 
 def unfinished(folder: Path) -> bool:

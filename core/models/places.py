@@ -235,10 +235,13 @@ def _place(path: str | Path) -> Path:
 
 def _repository(repo: Path, family: Family, troubles: list[str]) -> Iterator[ModelEntry]:
     """What the current snapshot of a repository in the cache holds."""
-    snapshot = formats.snapshot_of(repo)
-    if snapshot is None:
+    snapshot, name = formats.snapshot_of(repo), _repository_name(repo)
+    if snapshot is None or not any(snapshot.iterdir()):
+        if blobs := list(repo.glob("blobs/*")):
+            begun = any(blob.suffix == ".incomplete" for blob in blobs)
+            why = "its download is not finished" if begun else "its files are there, but no snapshot that links to them"
+            troubles.append(f"{name} (Hugging Face cache) was skipped: {why}.")
         return
-    name = _repository_name(repo)
     found = [f for place in (snapshot, *snapshot.glob("*/"), *snapshot.glob("*/*/")) for f in formats.ggufs(place)]
     suffixes = {f.suffix.lower() for f in (*snapshot.iterdir(), *snapshot.glob("onnx/*.onnx"))}
     weighty = {".onnx", *formats.PICKLES}
@@ -251,7 +254,7 @@ def _repository(repo: Path, family: Family, troubles: list[str]) -> Iterator[Mod
     elif (snapshot / "model.safetensors.index.json").is_file():
         yield from _try(snapshot, name, family, troubles)
     elif not found and any(repo.glob("blobs/*.incomplete")):
-        troubles.append(f"{name} in the Hugging Face cache was skipped: its download is not finished.")
+        troubles.append(f"{name} (Hugging Face cache) was skipped: its download is not finished.")
     elif not found and (older := _with_weights(repo)):
         troubles.append(
             f"{name} (Hugging Face cache) was skipped: its current revision has no weights here, and {older} has."

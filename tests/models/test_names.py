@@ -566,3 +566,38 @@ def test_weights_of_another_program_are_told_as_whose_they_are(words: str, machi
     (line,) = told("org/name")
     assert line.startswith("org/name (Hugging Face cache) was skipped: ") and words in line
     assert ("pickle" in line) == (words == "a pickle checkpoint")
+
+
+@pytest.mark.parametrize("link", [b"../../blobs/" + b"b" * 64, b"!<symlink>\xff\xfe.\0.\0"], ids=["text", "Cygwin"])
+def test_a_link_that_was_copied_as_text_is_called_so(link: bytes, machine: Path) -> None:
+    """What a cache holds after it was copied to a file system, or by a program, that knows no links."""
+    for repo, name in (("org/one", "m.gguf"), ("org/two", "model.safetensors")):
+        folder = snapshot(machine, repo)
+        (folder / "config.json").write_bytes(BARE)
+        (folder / name).write_bytes(link)
+    assert not [e for e in catalogue.entries(refresh=True) if e.family == "hub"]
+    for line, name in zip(told("org/"), ("m.gguf", "model.safetensors"), strict=True):
+        assert line.endswith(f"was skipped: {name} in 0a is a link that was copied as text, not the file itself.")
+    (folder / "config.json").write_bytes(link)
+    with pytest.raises(ExplorerError, match=r"config\.json in 0a is a link that was copied as text"):
+        catalogue.find(str(folder / "config.json"))
+
+
+@pytest.mark.parametrize(
+    ("blob", "empty", "why"),
+    [
+        ("a" * 64, True, "its files are there, but no snapshot that links to them"),
+        ("a" * 64, False, "its files are there, but no snapshot that links to them"),
+        ("a" * 64 + ".incomplete", False, "its download is not finished"),
+    ],
+)
+def test_a_repository_without_a_snapshot_is_told(blob: str, empty: bool, why: str, machine: Path) -> None:
+    """Issue 10 of hfhub, where links could not be made; and a first file that has not arrived yet."""
+    folder = snapshot(machine, "org/name")
+    if not empty:
+        folder.rmdir()
+    place = folder.parent.parent / "blobs"
+    place.mkdir()
+    (place / blob).write_bytes(b"x")
+    catalogue.entries(refresh=True)
+    assert told("org/name") == [f"org/name (Hugging Face cache) was skipped: {why}."]
