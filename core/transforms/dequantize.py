@@ -1,9 +1,9 @@
 """Weights that another program has quantized, written once as plain numbers, which every backend runs.
 
 Of GPTQ, AWQ, AutoRound, FP8, MXFP4 and MXFP8, NVFP4, compressed-tensors (2:4 sparse, too), ModelOpt, bitsandbytes, MLX,
-torchao, HQQ, Quark, BitNet, ExLlamaV2 and AQLM, each a form in `_stored_forms.py`. The model
-answers as its quantized weights say, and takes the memory and the time of the plain ones. What a method rounds in the
-activations besides is not done. Tensors are read, turned and written one at a time, so that memory stays small.
+torchao, HQQ, Quark, BitNet, ExLlamaV2 and AQLM, each a form in `_stored_forms.py`. The model answers as its quantized
+weights say, and takes the memory and the time of the plain ones. What a method rounds in the activations besides is
+not done. Tensors are read, turned and written one at a time, so that memory stays small.
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ PLAIN = {"bf16": 2, "fp16": 2, "fp32": 4, "fp64": 8}  # bytes of a number
 _PLAIN_STORED = FLOATS | {"I64", "BOOL"}
 # what is never a weight of its own: where none of the forms has taken it, the matrix would not be itself without it
 _LEFT = re.compile(
-    r"\.(qweight|qzeros|scales|g_idx|biases|SCB|pre_quant_scale|weight_\w+|weight\.[\w.]+|bitmask|compressed|W_q|_\w+_(scale|zero_point))$"
+    r"\.(qweight|qzeros|scales|g_idx|biases|SCB|W_q|bitmask|compressed|pre_quant_scale|_\w+_(scale|zero_point)"
+    r"|weight_(packed|scale\w*|shape|zero_point|global_scale|g_idx|format|SCB)"
+    r"|weight\.(absmax|quant_map|nested_\w+|quant_state\.\w+))$"
     r"|(?<=_proj)_(blocks|scales|scale|scale_inv)$"
 )
 _CHANGES_MORE = re.compile(r"\.(act\.scales|smooth_scale|svdquant_\w+)$")
@@ -114,7 +116,8 @@ def quantization_of(config: Mapping[str, Any]) -> dict[str, Any]:
     for values in (config, *(v for v in config.values() if isinstance(v, Mapping))):
         for key in ("quantization_config", "compression_config", "quantization"):
             if isinstance(found := values.get(key), Mapping):
-                return dict(found)
+                inner = found.get("quantization_config")  # beside its sparsity, in older files
+                return {**found, **inner} if isinstance(inner, Mapping) else dict(found)
     return {}
 
 

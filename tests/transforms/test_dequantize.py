@@ -480,6 +480,35 @@ def test_a_tensor_that_no_form_takes_is_never_left_out(name: str, tmp_path: Path
         make("dequantize", path, tmp_path / "out-more")
 
 
+def test_plain_tensors_of_whatever_name_stay(tmp_path: Path) -> None:
+    """Weight norms of towers, and a scale that belongs to no quantized matrix."""
+    path, _ = quantized(tmp_path / "more", fp8_form, FORMS["fp8"][1])
+    tensors = load_file(path / "model.safetensors")
+    more = {
+        "audio_tower.conv.weight_g": torch.rand(3),
+        "audio_tower.conv.parametrizations.weight.original0": torch.rand(3),
+        "vision_tower.norm.scale": torch.rand(3),
+    }
+    save_file(tensors | more, path / "model.safetensors")
+    made, _ = make("dequantize", path, tmp_path / "out-more")
+    found = load_file(Path(made.path) / "model.safetensors")
+    assert all(torch.equal(found[name], value) for name, value in more.items())
+
+
+def test_a_declaration_beside_its_sparsity_is_read_as_a_whole(tmp_path: Path) -> None:
+    """compressed-tensors before 0.4 has the two beside each other; three bits are told by the inner one alone."""
+    groups = {"quant_method": "compressed-tensors", "config_groups": THREES}
+    older = {
+        "quant_method": "compressed-tensors",
+        "quantization_config": groups,
+        "sparsity_config": {"format": "dense"},
+    }
+    path, plain = quantized(tmp_path / "older", writers.threes, older)
+    made, _ = make("dequantize", path, tmp_path / "out")
+    found = load_file(Path(made.path) / "model.safetensors")
+    assert all(torch.equal(found[name].float(), plain[name].float()) for name in plain)
+
+
 def test_bitnet_divides_where_transformers_does() -> None:
     """Its BitLinear divides by the scale, its AutoBitLinear multiplies."""
     from transformers.integrations.bitnet import pack_weights, unpack_weights
