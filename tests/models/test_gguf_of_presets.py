@@ -99,9 +99,10 @@ def _metadata(c, spec):
         found["expert_feed_forward_length"] = c["intermediate_size"]
     if kind.startswith("deepseek"):
         found |= {"attention.kv_lora_rank": c["kv_lora_rank"], "attention.q_lora_rank": c["q_lora_rank"] or 0}
-        rank = c["kv_lora_rank"]
-        found |= {"attention.key_length": rank + 4, "attention.value_length": rank, "rope.dimension_count": 4}
-        found |= {"attention.key_length_mla": 12, "attention.value_length_mla": 6, "attention.head_count_kv": 1}
+        nope, rope, v, rank = (c[k] for k in ("qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim", "kv_lora_rank"))
+        found |= {"attention.key_length": rank + rope, "attention.value_length": rank, "rope.dimension_count": rope}
+        found |= {"attention.key_length_mla": nope + rope, "attention.value_length_mla": v}
+        found["attention.head_count_kv"] = 1
     scans = [layer for layer in spec.layers if isinstance(layer.op, Scan)]
     if scans:
         rank = get("time_step_rank", "mamba_dt_rank", "num_heads")
@@ -155,8 +156,8 @@ def _tensors(c, spec):
         if part == "attn.kv_b_proj" and isinstance(
             op, Linear
         ):  # in two, as it is taken into the queries and the answer
-            heads = op.d_out // (8 + 6)
-            found |= {f"{at}attn_k_b.weight": (heads, op.d_in, 8), f"{at}attn_v_b.weight": (heads, 6, op.d_in)}
+            heads, nope, v = (c[k] for k in ("num_attention_heads", "qk_nope_head_dim", "v_head_dim"))
+            found |= {f"{at}attn_k_b.weight": (heads, op.d_in, nope), f"{at}attn_v_b.weight": (heads, v, op.d_in)}
             continue
         name = at + (OTHERWISE.get(c["model_type"], {}).get(part) or NAMES[part])
         if part == "attn.q_proj" and c.get("q_lora_rank"):

@@ -68,21 +68,6 @@ def of_preset(preset: str, config_file: Path, folder: Path) -> Path:
     spec = from_config(config)
     kind = config["model_type"]
     values, tensors = small._metadata(config, spec), small._tensors(config, spec)
-    if kind.startswith("deepseek"):  # as files have it since llama.cpp keeps the latent alone
-        nope, rope, v, rank = (
-            config[k] for k in ("qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim", "kv_lora_rank")
-        )
-        values |= {
-            "attention.key_length_mla": nope + rope,
-            "attention.value_length_mla": v,
-            "rope.dimension_count": rope,
-        }
-        values |= {"attention.key_length": rank + rope, "attention.value_length": rank, "attention.head_count_kv": 1}
-        heads = config["num_attention_heads"]
-        for name in [name for name in tensors if "attn_kv_b" in name]:
-            at = name.removesuffix("attn_kv_b.weight")
-            del tensors[name]
-            tensors |= {f"{at}attn_k_b.weight": (heads, rank, nope), f"{at}attn_v_b.weight": (heads, v, rank)}
     if kind == "mistral":
         values.pop("attention.sliding_window", None)  # llama.cpp's llama sees all positions
     if kind == "gpt_neox":
