@@ -52,7 +52,7 @@ class Case(Record):
 
 class Measured(Record):
     """This machine by its measured ceilings and what one backend adds to them. knee_bytes: where its caches end.
-    runtime_bytes: of the backend's library."""
+    runtime_bytes: what the backend holds beyond what the architecture needs."""
 
     ceilings: Ceilings
     overhead: Overhead

@@ -41,7 +41,7 @@ class Shape(Record, omit_defaults=False):
 
 
 class Split(Record, omit_defaults=False):
-    """Bytes by purpose. runtime_bytes None: not known."""
+    """Bytes by purpose. runtime_bytes None: not known. Where a backend tells them, activations are in its workspace."""
 
     weights_bytes: float
     kv_bytes: float

@@ -28,7 +28,7 @@ from core import plugins
 from core.analysis.calibrate import relative_fit
 from core.analysis.capacity import usable_bytes
 from core.analysis.device_time import Spread
-from core.analysis.memory import as_stored, split
+from core.analysis.memory import Split, as_stored, split
 from core.analysis.predict import Bound, Expected, Times, as_figure, as_rate, memory_figure, shape_of
 from core.analysis.time_parts import BANDWIDTH, CACHE, OVERHEAD, Load, Parts, Timed, load_of, moved_bytes
 from core.analysis.work import LayerWork, total, work
@@ -308,13 +308,15 @@ def predict_local(
     activation_dtype: str | None = None,
     kv_dtype: str | None = None,
     micro_batch: int = 512,
+    held: Split | None = None,
     runtime_bytes: float = 0.0,
 ) -> PredictionHere:
     """What `spec` will do here with that backend.
 
     overhead: for weights of this dtype, or at least for their arithmetic (`arithmetic_dtype`). weights: as if they
     were stored so; None: as they are. The other dtypes are those of the runs behind the overhead unless given.
-    micro_batch: prompt tokens per forward of the backend. runtime_bytes: of the backend's library.
+    micro_batch: prompt tokens per forward of the backend. held: the memory as the backend itself tells it. Where it
+    does not: as the architecture needs it, with runtime_bytes of the backend's library.
     """
     spec = as_stored(spec, weights)
     foreign = is_foreign(overhead, spec.dtype)
@@ -333,7 +335,7 @@ def predict_local(
     )
     times = _times(load, ceilings, overhead, compute_dtype)
     shape = shape_of(spec, prompt_tokens, new_tokens, batch, micro_batch, activation_dtype, kv_dtype)
-    parts = split(spec, shape, runtime_bytes)
+    parts = held or split(spec, shape, runtime_bytes)
     peak = memory_figure(parts)
     usable = None if ceilings.mem_bytes is None else usable_bytes("cpu", ceilings.mem_bytes)
     return PredictionHere(

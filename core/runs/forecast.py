@@ -8,12 +8,13 @@ question has the same answer wherever it stands.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 
 from core.analysis.capacity import usable_bytes
 from core.analysis.designs import Case, Design, this_machine
+from core.analysis.memory import Split, as_stored
 from core.analysis.predict import Expected, Prediction
 from core.analysis.predict_here import Overhead, PredictionHere, arithmetic_dtype, for_weights, predict_local
 from core.dtypes import canonical_dtype
@@ -63,42 +64,60 @@ class Here:
         weights: as if it were stored so; None: as it is. kv_dtype: of the cache where the backend can choose; None: as
         in its runs.
         """
-        dtype = supposed_dtype(backend, spec.dtype, weights)
-        return self._predict(spec, backend, prompt_tokens, new_tokens, batch, dtype, _cache(backend, kv_dtype))
+        request = self._request(spec, backend, prompt_tokens, new_tokens, batch, kv_dtype)
+        return self._predict(spec, backend, request, supposed_dtype(backend, spec.dtype, weights))
 
     def predict_request(self, wanted: Resolved) -> PredictionHere:
         """Of a generation that is resolved: its own number format, cache and sizes; raises ExplorerError."""
-        request, spec = wanted.request, wanted.spec
+        return self._predict(wanted.spec, wanted.backend, wanted.request, wanted.spec.dtype)
+
+    def _predict(self, spec: ModelSpec, backend: Backend, request: Request, dtype: str) -> PredictionHere:
         prompt, new = lengths(request)
         cache = request.options.get(CACHE_OPTION)
-        kv = _cache(wanted.backend, str(cache) if cache else None)
-        return self._predict(spec, wanted.backend, prompt, new, request.batch, spec.dtype, kv)
-
-    def _predict(
-        self, spec: ModelSpec, backend: Backend, prompt: int, new: int, batch: int, dtype: str, kv: str | None
-    ) -> PredictionHere:
         return predict_local(
             spec,
             self.ceilings,
             self.overhead(backend.name, dtype),
             prompt_tokens=prompt,
             new_tokens=new,
-            batch=batch,
+            batch=request.batch,
             weights=None if dtype == spec.dtype else dtype,
-            kv_dtype=kv,
+            kv_dtype=_cache(backend, str(cache) if cache else None),
+            held=held(as_stored(spec, dtype), backend, request),
             runtime_bytes=float(backend.runtime_bytes),
         )
 
     def design(self, spec: ModelSpec, backend: Backend, case: Case, name: str) -> tuple[Design, Case]:
         """This machine with that backend as a design whose figures can be changed, and the case as it runs it.
 
-        Unchanged, its times are those of `predict`.
+        Unchanged, its times and its memory are those of `predict`.
         """
         dtype = supposed_dtype(backend, spec.dtype, case.weights)
         overhead = self.overhead(backend.name, dtype)
+        request = self._request(spec, backend, case.prompt_tokens, case.new_tokens, case.batch, case.kv_dtype)
+        told = held(as_stored(spec, dtype), backend, request)
         kv = _cache(backend, case.kv_dtype) or overhead.kv_dtype
         case = msgspec.structs.replace(case, weights=None if dtype == spec.dtype else dtype, kv_dtype=kv)
-        return this_machine(self.ceilings, overhead, name, float(backend.runtime_bytes)), case
+        beyond = float(backend.runtime_bytes)
+        if told is not None:
+            needed = predict_local(spec, self.ceilings, overhead, **msgspec.structs.asdict(case)).memory
+            beyond = max(0.0, told.total_bytes - needed.total_bytes)
+        return this_machine(self.ceilings, overhead, name, beyond), case
+
+    def _request(
+        self, spec: ModelSpec, backend: Backend, prompt: int, new: int, batch: int, kv_dtype: str | None
+    ) -> Request:
+        """What such a run would ask for."""
+        names = {canonical_dtype(name): name for name in _caches(backend)}
+        cache = names.get(canonical_dtype(kv_dtype)) if kv_dtype else None
+        return Request(
+            model=spec.name,
+            backend=backend.name,
+            task=Generate(prompt_tokens=prompt, max_new_tokens=new),
+            threads=self.ceilings.threads,
+            batch=batch,
+            options={CACHE_OPTION: cache} if cache else {},
+        )
 
     def beside_devices(self, found: PredictionHere, name: str, asked: dict[str, Any]) -> Prediction:
         """The same figures in the form that those of data sheets have. asked: the inputs, to be shown."""
@@ -124,11 +143,32 @@ class Here:
         )
 
 
+def held(spec: ModelSpec, backend: Backend, request: Request) -> Split | None:
+    """The memory that the backend tells before it loads the model: at the full length, while it is timed; None where
+    it cannot have the model so. spec: with the dtype it will have there."""
+    prompt, new = lengths(request)
+    try:
+        told = backend.reserve(spec, msgspec.structs.replace(request, profilers=()), prompt + new)
+    except ExplorerError:
+        return None
+    return Split(
+        weights_bytes=float(told.weights_bytes + told.packed_bytes),
+        kv_bytes=float(told.kv_bytes),
+        activations_bytes=0.0,
+        workspace_bytes=float(told.workspace_bytes),
+        runtime_bytes=float(told.runtime_bytes),
+    )
+
+
+def _caches(backend: Backend) -> tuple[str, ...]:
+    """The number formats of a cache between which the backend can choose, by its own names."""
+    types = {f.name: f.type for f in msgspec.structs.fields(backend.Options)}
+    return get_args(types.get(CACHE_OPTION))
+
+
 def _cache(backend: Backend, asked: str | None) -> str | None:
     """The number format of the cache that was asked for, where the backend can choose one."""
-    if asked is None or CACHE_OPTION not in {f.name for f in msgspec.structs.fields(backend.Options)}:
-        return None
-    return canonical_dtype(asked)
+    return canonical_dtype(asked) if asked and _caches(backend) else None
 
 
 def lengths(request: Request) -> tuple[int, int]:

@@ -17,11 +17,10 @@ from core.analysis.predict import Figure
 from core.charts.labels import distinct, numbered
 from core.models import catalogue
 from core.runs.ceilings import ran_on
-from core.runs.check import estimate
 from core.runs.forecast import lengths
 from core.runs.foresight import Foresight, latency
 from core.runs.history import matching
-from core.runs.resolve import Resolved, resolve
+from core.runs.resolve import resolve
 from core.runs.store import Run, Store
 from core.stats.intervals import Ratio, independent_ratio
 from core.studies.ledger import load, names
@@ -234,7 +233,7 @@ def predictions(found: Sequence[Entry], store: Store) -> dict[str, dict[str, Fig
         figures = {
             "ttft_s": predicted.ttft_s,
             "prefill_tok_per_s": predicted.prefill_tok_per_s,
-            "peak_memory_bytes": _memory(wanted),
+            "peak_memory_bytes": predicted.peak_memory_bytes,
             "latency_s": predicted.ttft_s if e.request.strategy == "encode" else latency(predicted, new),
         }
         if predicted.tpot_s is not None and predicted.decode_tok_per_s is not None and e.request.strategy != "encode":
@@ -250,13 +249,6 @@ def _as_long(e: Entry) -> Request:
     prompt = {"prompt": None, "history": (), "prompt_tokens": e.n_prompt} if e.n_prompt else {}
     new = {"max_new_tokens": e.n_new} if e.n_new else {}
     return msgspec.structs.replace(e.request, task=msgspec.structs.replace(task, **prompt, **new))
-
-
-def _memory(wanted: Resolved) -> Figure:
-    """What its backend tells before loading: from weights and cache, as in memory_figure, to twice the rest."""
-    told = estimate(wanted)
-    needed = float(told.weights_bytes + told.kv_bytes)
-    return Figure(ideal=needed, calibrated=told.total_bytes, low=needed, high=2 * told.total_bytes - needed)
 
 
 def _parts(request: Request, result: Result) -> tuple[str, ...]:

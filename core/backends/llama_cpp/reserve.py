@@ -38,6 +38,7 @@ REPACKED = {
 def reserve(spec: ModelSpec, request: Request, options: Options, n_tokens: int) -> Reserve:
     """A profiler that looks into forwards runs them on a second context, which is as large as the first."""
     n_ctx, batch = context_of(options, spec.max_context), request.batch
+    n_ctx = n_ctx if options.n_ctx else max(n_ctx, n_tokens)  # a longer text has to ask for its context
     cells = _whole(n_ctx, CELLS)
     seen = min(n_ctx, n_tokens)
     most = max(N_BATCH, batch)
