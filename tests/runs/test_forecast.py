@@ -157,7 +157,8 @@ def test_a_text_longer_than_the_usual_context_is_predicted_with_room_for_it(stor
 
 def test_what_a_backend_cannot_have_is_predicted_by_its_architecture(store: Store) -> None:
     """An encoder in llama.cpp: what its memory would be, no backend tells."""
-    here, encoder = Here.at(store, 1), spec.read(*reversed(next(iter(catalogue.find("bert-base-uncased").files.items()))))
+    files = catalogue.find("bert-base-uncased").files
+    here, encoder = Here.at(store, 1), spec.read(*reversed(next(iter(files.items()))))
     assert here is not None
     found = here.predict(encoder, plugins.get("backend", "llama_cpp"), prompt_tokens=20, new_tokens=1)
     assert found.peak_memory_bytes.calibrated > (encoder.weight_bytes or 0)
