@@ -41,9 +41,9 @@ def heat(tiles: Sequence[Tile], x: str, y: str, title: str, unit: str, better: L
     for row in data:
         bright = row["value"] is not None and ((row["value"] > middle) == (better == "higher"))
         row["ink"] = "#1b1b1b" if bright else GREY if row["value"] is None else "#ffffff"
-    words = f"{title} over {x} and {y}: {len(xs)} by {len(ys)} tiles, {len(known)} of them measured"
+    words = f"{title} over {x}{f' and {y}' if y else ''}: {len(xs)} by {len(ys)} tiles, {len(known)} of them measured"
     best = [t for t in tiles if t.value is not None and t.value == (max if better == "higher" else min)(known)][:1]
-    words = listed(words, [f"the best is {_words(t.value, unit)} at {t.x} and {t.y}" for t in best])
+    words = listed(words, [f"the best is {_words(t.value, unit)} at {t.x}{f' and {t.y}' if y else ''}" for t in best])
     return fed(_heat_spec(x, y, xs, ys, title, unit, better), words, tiles=data)
 
 

@@ -37,8 +37,9 @@ def progress_words(told: Progress) -> str:
 
 
 def varied(found: Report) -> list[str]:
-    """The axes along which anything measured differs; all of them while nothing is measured."""
-    seen = {a.name: {repr(row.at.get(a.name)) for row in found.rows if row.values} for a in found.plan.axes}
+    """The axes along which anything differs that is measured or still to be; all of them where there is none."""
+    rows = [row for row in found.rows if row.values or row.status == "left"]
+    seen = {a.name: {repr(row.at.get(a.name)) for row in rows} for a in found.plan.axes}
     return [name for name, values in seen.items() if len(values) > 1] or [a.name for a in found.plan.axes]
 
 

@@ -14,6 +14,7 @@ from core.types import from_json, to_json
 from pages.plan import _search_view as search_view
 from pages.plan._sweep_form import Wanted, sweep_form
 from pages.ui import text
+from pages.ui.live import moving, ticks
 from pages.ui.page import guard, nothing_yet, page
 from pages.ui.panes import panes, table_height
 from pages.ui.state import store
@@ -111,24 +112,21 @@ def _draw_refused(refused: dict[str, str]) -> None:
         )
 
 
-def draw_found() -> None:
-    """A sweep that was begun, chosen from all of them."""
-    names = ledger.names(Sweep)
-    if not names and study_store.going() is not None:
-        nothing_yet(
-            "Nothing to show yet",
-            "What is being measured is drawn here when it ends. Open this page again to see what there is so far.",
-            ":material/hourglass_top:",
-        )
-        return
-    if not names:
+def draw_found() -> bool:
+    """A sweep that was begun, chosen from all of them; whether one is going, whose cells are still to come."""
+    names, now = ledger.names(Sweep), study_store.going()
+    if now is not None and now not in names and (not names or st.session_state.get(SHOWN) == now):
+        nothing_yet("Nothing to show yet", "Each cell is drawn here when it is measured.", ":material/hourglass_top:")
+    elif names:
+        with ticks(now is not None):
+            draw_report(report_of(study_picker("Sweep", names, SHOWN)), "sweep")
+    else:
         nothing_yet(
             "No sweep yet",
             "Choose values on the left and press Measure it: each combination becomes a run.",
             ":material/grid_on:",
         )
-        return
-    draw_report(report_of(study_picker("Sweep", names, SHOWN)), "sweep")
+    return now is not None
 
 
 with page("Sweep", "Every combination of the settings you choose, measured; or a search for the best of them."):
@@ -153,4 +151,4 @@ with page("Sweep", "Every combination of the settings you choose, measured; or a
             if mode == SEARCH:
                 search_view.draw_found()
             else:
-                draw_found()
+                moving("sweep-found", draw_found, "cells")

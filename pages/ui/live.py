@@ -5,7 +5,8 @@ The browser keeps the time (see rest): nothing here sleeps, and while numbers ar
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Literal
 
@@ -20,9 +21,17 @@ from pages.ui.page import guard
 from pages.ui.rest import heard, pulse
 from pages.ui.state import result_of
 
-Pace = Literal["text", "strip", "charts", "curves", "items", "study"]
+Pace = Literal["text", "strip", "charts", "curves", "items", "cells", "study"]
 FIRST_S = 0.15  # until there is something to read
-_AFTER_S: dict[Pace, float] = {"text": 0.5, "strip": 1.0, "charts": 1.0, "curves": 2.0, "items": 5.0, "study": 10.0}
+_AFTER_S: dict[Pace, float] = {
+    "text": 0.5,
+    "strip": 1.0,
+    "charts": 1.0,
+    "curves": 2.0,
+    "items": 5.0,
+    "cells": 3.0,
+    "study": 10.0,
+}
 _LATEST_S: dict[Pace, float] = {"text": 2.0, "strip": 2.0, "curves": 4.0, "items": 10.0, "study": 10.0}
 _MANY_CORES = 4
 _FEW_CORES_S = 2.0  # between two draws of charts where the model needs the cores
@@ -30,8 +39,18 @@ _ticking: ContextVar[bool] = ContextVar("ticking", default=False)
 
 
 def ticking() -> bool:
-    """Whether what is being drawn belongs to a run that is still going."""
+    """Whether what is being drawn belongs to something that is still going."""
     return _ticking.get()
+
+
+@contextmanager
+def ticks(going: bool) -> Iterator[None]:
+    """What is drawn in it belongs to something that is still going, or not."""
+    before = _ticking.set(going)
+    try:
+        yield
+    finally:
+        _ticking.reset(before)
 
 
 def live(run: Run, draw: Callable[[Run, Result], None], pace: Pace = "text", key: str = "") -> None:
@@ -47,11 +66,10 @@ def live(run: Run, draw: Callable[[Run, Result], None], pace: Pace = "text", key
         with guard():
             seen = heard(run)
             result = result_of(run)
-            _ticking.set(result.status in GOING)
             try:
-                draw(run, result)
+                with ticks(result.status in GOING):
+                    draw(run, result)
             finally:
-                _ticking.set(False)
                 drew(data_dir())
             if result.status in GOING:
                 after_s, latest_s = paces(pace, first=pace == "text" and not result.text)

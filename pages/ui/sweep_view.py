@@ -106,7 +106,7 @@ def draw_charts(found: Report, measures: Sequence[str], key: str) -> None:
         return
     map_tab, lines_tab = st.tabs(["Heat map", "Small multiples"])
     with map_tab:
-        figure(heat(flat, _words(x), _words(y), what.label, what.unit, what.better), key=f"{key}-heat")
+        figure(heat(flat, _words(x), _words(y) if y else "", what.label, what.unit, what.better), key=f"{key}-heat")
     with lines_tab:
         parts = tiles(found, measure, x, y, panel)
         chart = multiples(

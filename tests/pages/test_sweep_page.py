@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 
 import msgspec
 import pytest
@@ -98,6 +99,40 @@ def test_a_sweep_that_is_going_is_not_missing(app: Open, monkeypatch: pytest.Mon
     at = sound(app(PAGE))
     assert not any("No sweep yet" in m.value for m in at.markdown)
     assert any("Nothing to show yet" in m.value for m in at.markdown)
+
+
+def test_a_sweep_that_is_going_shows_its_cells_as_they_are_measured(app: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = Request(model="tiny-moe", backend="fake", task=Generate(prompt_tokens=4), threads=1, profilers=(), retries=0)
+    axes = (Axis(name="batch", values=(1, 2)), Axis(name="new_tokens", values=(2, 3)))
+    plan = sweep.planned(base, axes)
+    monkeypatch.setattr(study_store, "going", lambda: plan.name)
+    at = sound(app(PAGE))
+    drawn: list[int] = []
+    for most in (1, 4):
+        with suppress(EnoughError):
+            sweep.carry_out(plan, 5, after(most))
+        sound(at.run())
+        done = list(at.dataframe[0].value["Status"]).count("Done")
+        assert f"**{done}** done" in said(at)
+        drawn.append(done)
+        assert [w.value for w in at.selectbox if w.label in ("Across", "Down, or lines")] == ["new_tokens", "batch"]
+    assert 0 < drawn[0] < drawn[1] == 4
+
+
+class EnoughError(Exception):
+    """The sweep is stopped here."""
+
+
+def after(most: int) -> Callable[[str], None]:
+    """What a sweep tells; stopped after so many cells and the reference cell."""
+    told: list[str] = []
+
+    def say(words: str) -> None:
+        told.append(words)
+        if len(told) > most + 1:
+            raise EnoughError
+
+    return say
 
 
 def test_a_search_chooses_within_limits(app: Open, at_once: list[Sweep | Search]) -> None:
