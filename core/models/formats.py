@@ -59,6 +59,21 @@ def files_of(path: Path) -> dict[str, str]:
     raise ExplorerError(f"There is no file or folder {_short(str(path))}.", "Check the path.")
 
 
+class OnlyConfigError(ExplorerError):
+    """A folder has a configuration and no weights."""
+
+
+def bare_config(folder: Path) -> Path | None:
+    """The config.json of a folder that holds nothing else of a model, nor has one inside; None for other folders."""
+    try:
+        files_of(folder)
+    except OnlyConfigError:
+        return folder / "config.json"
+    except ExplorerError:
+        pass
+    return None
+
+
 def place_of(text: str) -> Path:
     """The path that a text means, whether or not anything is there. Raises ExplorerError when it can mean none."""
     check_name(text)
@@ -217,7 +232,7 @@ def _no_model(path: Path, look_inside: bool) -> ExplorerError:
             f"Choose {inside[-1][1]}.",
         )
     if config.is_file():
-        return ExplorerError(
+        return OnlyConfigError(
             f"The folder {path.name} has a config.json but no weights.",
             "Choose the config.json itself to study the architecture with random weights.",
         )

@@ -157,7 +157,8 @@ def _walk(folder: Path, root: Path, depth: int, budget: list[int], troubles: lis
     told = any(n.lower().endswith(endings) for n in names) or weight_files.ADAPTER in names
     beside = any(n.endswith((".safetensors", ".onnx")) for n in names)
     if ("config.json" in names or told) and (beside or not has_gguf):
-        yield from _try(folder, relative, "local", troubles)
+        bare = formats.bare_config(folder) if folder == root else None  # named itself, it is meant; others lie about
+        yield from _try(bare or folder, relative, "local", troubles)
     for file in formats.ggufs(folder):
         yield from _try(file, label_of(file), "local", troubles)
     if depth:

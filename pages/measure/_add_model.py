@@ -44,8 +44,8 @@ def _from_disk(typed: str) -> None:
         typed,
         key="add-path",
         placeholder="~/models",
-        help="A folder is searched for models, four levels deep. A file: GGUF, or a config.json for an architecture "
-        "with random weights.",
+        help="A folder is searched for models, four levels deep. A file: GGUF, or a config.json. A folder with a "
+        "config.json alone is an architecture with random weights.",
     )
     if st.button("Add", type="primary", icon=":material/add:", disabled=not path, key="add-folder"):
         with st.spinner("Reading what is there"):  # a configuration that leaves sizes out asks transformers
@@ -79,7 +79,8 @@ def _add(path: str) -> None:
         names = ", ".join(text.escape(entry.label) for entry in usable[:3])
         more = f" and {len(usable) - 3} more" if len(usable) > 3 else ""
         words = "Added" if len(usable) == 1 else f"{len(usable)} models added"
-        st.toast(f"{words}: {names}{more}.", icon=":material/check:")
+        what = " A configuration: it runs with random weights." if usable[0].random_weights and not usable[1:] else ""
+        st.toast(f"{words}: {names}{more}.{what}", icon=":material/check:")
         adopt_value("model", usable[0].id)
         st.rerun()
     if not found and (hint := _why_not(path, troubles)):

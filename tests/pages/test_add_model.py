@@ -16,11 +16,15 @@ from tests.support.gguf_bytes import LLAMA, file, header
 
 
 def script(path: str) -> None:
+    import streamlit as st
+
     from pages.measure._add_model import _add
     from pages.ui.page import guard
 
-    with guard():
-        _add(path)
+    if not st.session_state.setdefault("added", False):
+        st.session_state["added"] = True
+        with guard():
+            _add(path)
 
 
 def given(path: Path) -> AppTest:
@@ -80,10 +84,30 @@ def test_a_folder_with_a_fault_says_it_and_one_with_nothing_says_that(home: Path
     (dead / "config.json").unlink()
     (dead / "config.json").symlink_to("nowhere")
     assert "config.json in dead is a link that leads nowhere" in words(given(dead))
+    (tmp_path / "empty").mkdir()
+    assert "No model was found there" in words(given(tmp_path / "empty"))
+
+
+def test_a_folder_with_a_configuration_alone_is_a_model_with_random_weights(home: Path, tmp_path: Path) -> None:
     bare = tmp_path / "bare"
     bare.mkdir()
     (bare / "config.json").write_text(json.dumps(CONFIG))
-    said = words(given(bare))
-    assert "The folder bare has a config.json but no weights" in said and "Choose the config.json itself" in said
-    (tmp_path / "empty").mkdir()
-    assert "No model was found there" in words(given(tmp_path / "empty"))
+    at = given(bare)
+    assert not words(at)
+    (toast,) = at.toast
+    assert toast.value == "Added: bare. A configuration: it runs with random weights."
+    (entry,) = catalogue.found_in(str(bare))[0]
+    assert entry.random_weights and entry.files == {"config": str(bare / "config.json")}
+    assert at.query_params["model"] == entry.id and not catalogue.problems()
+
+
+def test_a_configuration_without_weights_deeper_in_a_folder_is_skipped_with_the_reason(
+    home: Path, tmp_path: Path
+) -> None:
+    folder(tmp_path / "models" / "whole")
+    bare = tmp_path / "models" / "bare"
+    bare.mkdir()
+    (bare / "config.json").write_text(json.dumps(CONFIG))
+    (toast,) = given(tmp_path / "models").toast
+    assert toast.value == "Added: whole."
+    assert any("The folder bare has a config.json but no weights" in trouble for trouble in catalogue.problems())
