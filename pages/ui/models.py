@@ -21,6 +21,7 @@ FAMILIES = {
     "preset": "preset",
     "served": "endpoint",
 }
+_SEEN = 26  # letters of a name that the narrowest field shows
 
 
 def model_picker(key: str = "model", label: str = "Model") -> str | None:
@@ -71,8 +72,8 @@ def spec_of(entry: ModelEntry) -> ModelSpec:
 
 
 def model_card(entry: ModelEntry) -> ModelSpec | None:
-    """Size and architecture in a line or two, with what a reader of the results must know; behind its name where it was
-    chosen by a path, whose end a narrow field does not show."""
+    """Size and architecture in a line or two, with what a reader of the results must know; behind its name where a
+    narrow field does not show all of it: a long one, or a path."""
     try:
         found = spec_of(entry)
     except ExplorerError as error:
@@ -81,8 +82,8 @@ def model_card(entry: ModelEntry) -> ModelSpec | None:
     random = " · :orange-badge[random weights]" if entry.random_weights else ""
     doubts = f"  \n:material/info: {text.escape(found.doubts)}" if found.doubts else ""
     note = text.escape(entry.note or found.source)
-    listed = any(entry.id == other.id for other in catalogue.entries())
-    name = "" if listed else f"**{text.escape(entry.label)}** · "
+    seen = len(entry.label) <= _SEEN and any(entry.id == other.id for other in catalogue.entries())
+    name = "" if seen else f"**{text.escape(entry.label)}** · "
     st.caption(f"{name}{architecture_line(found, entry.size_bytes)}{random}{doubts}", help=note or None)
     return found
 
