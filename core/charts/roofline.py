@@ -6,6 +6,7 @@ Measured and predicted points of the same thing are joined by a line.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import cache
 from typing import Any, Literal
@@ -21,6 +22,7 @@ X_LOW, X_HIGH = 0.05, 4000.0  # FLOP per byte: from a norm in fp32 to a long pre
 LABEL, AROUND, LEAST_PLOT = 15, 170, 90  # pixels: a label's height; axis and legends below a plot; a plot at least
 SMALL = 320  # pixels: up to here phases are named in the plot alone
 FARTHEST = 2.5  # labels that a label may be away from its line; one that cannot be placed is in the line's tooltip
+LETTER, POINT = 6.2, 10  # pixels: a label's letter, about; half of the largest point
 X_TITLE = "FLOP per byte"
 ColourBy = Literal["kind", "bound"]
 _HERE = "#7A7F87"
@@ -44,11 +46,14 @@ def roofline(
         ends += parts[1]
         ridges += parts[2]
     rows = [_row(m) for m in drawn]
+    share = LABEL / max(LEAST_PLOT, height - AROUND)
+    ends = _apart(ends, drawn, share)
+    _give_room(ends, rows, lines, share)
     return fed(
         _spec(colour_by, height, pick),
         _words(roofs, drawn),
         roofs=lines,
-        ends=_apart(ends, drawn, LABEL / max(LEAST_PLOT, height - AROUND)),
+        ends=ends,
         ridges=ridges,
         marks=rows,
         links=_links(drawn),
@@ -110,6 +115,24 @@ def _apart(ends: Sequence[Row], marks: Sequence[Point], share: float) -> list[Ro
                 moved.append({**end, "y": y})
                 last = y
     return moved
+
+
+def _give_room(ends: Sequence[Row], marks: Sequence[Row], lines: Sequence[Row], share: float) -> None:
+    """Write into each label's row its `room`: the share of the plot's width from where it begins to the first point
+    at its height. share: a label's height over that of the plot."""
+    spots = [(math.log(m["x"]), math.log(m["y"])) for m in marks]
+    xs = [x for x, _ in spots] + [math.log(line["x"]) for line in lines]
+    ys = [y for _, y in spots] + [math.log(end["y"]) for end in ends]
+    width, step = (
+        max(xs, default=0.0) - min(xs, default=0.0) or 1.0,
+        (max(ys, default=0.0) - min(ys, default=0.0)) * share,
+    )
+    for row in (*ends, *marks):
+        x, y = math.log(row["x"]), math.log(row["y"])
+        way = -1 if row.get("end") == "high" else 1
+        y += step * (0.7 if way < 0 else 0)  # it stands above its line
+        met = [way * (px - x) for px, py in spots if abs(py - y) < 1.1 * step and (px, py) != (x, y)]
+        row["room"] = min((d for d in met if d >= 0), default=width) / width
 
 
 def _mark(roof: Roof) -> str:
@@ -231,6 +254,14 @@ def _axes() -> tuple[alt.X, alt.Y]:
     return x, y
 
 
+def _crowded(field: str, away: int) -> str:
+    """A Vega expression: whether a label would lie on a point; it is not drawn then, and the tooltip has its words.
+
+    away: pixels from where it is anchored to its first letter.
+    """
+    return f"datum.room * width < {away + POINT} + {LETTER} * length(datum.{field})"
+
+
 def _roof_layers() -> tuple[list[Any], list[Any]]:
     """What is drawn of the roofs below the points (lines, the ridge, links) and above them (corners, names, sides)."""
     x, y = _axes()
@@ -251,7 +282,10 @@ def _roof_layers() -> tuple[list[Any], list[Any]]:
         )
     )
     named = alt.Chart(alt.NamedData("ends"))
-    weight = alt.condition("datum.main", alt.value(1), alt.value(0.8))
+    weight: Any = {
+        "condition": [{"test": _crowded("text", 14), "value": 0}, {"test": "datum.main", "value": 1}],
+        "value": 0.8,
+    }
     low = (
         named.transform_filter("datum.end == 'low'")
         .mark_text(align="left", baseline="middle", dx=14, dy=3, fontSize=11)
@@ -319,7 +353,7 @@ def _mark_layers(marks: Any, colour_by: ColourBy, large: bool) -> tuple[Any, Any
     phases = (
         marks.transform_filter("datum.whole && datum.source == 'measured'")
         .mark_text(align="left", baseline="middle", dx=13, fontSize=12, fontWeight="bold", color=GREY)
-        .encode(x=_X, y=_Y, text="label:N")
+        .encode(x=_X, y=_Y, text="label:N", opacity=alt.condition(_crowded("label", 13), alt.value(0), alt.value(1)))
     )
     flagged = (
         marks.transform_filter("datum.above")

@@ -221,6 +221,37 @@ def test_labels_of_roofs_do_not_cover_each_other() -> None:
     assert all(b / a > 1.05 for a, b in pairwise(high))
 
 
+@pytest.mark.parametrize("width", [230, 1200])
+def test_a_label_that_would_lie_on_a_point_is_not_drawn(width: int) -> None:
+    """On a phone, names of roofs lay on points; the lines' and the points' tooltips have the words."""
+    beside = point(intensity=4.0, flop_per_s=POINTS[0].flop_per_s)
+    chart = roofline.roofline(ROOFS[:4], [POINTS[0], beside])
+    view = vl_convert.vegalite_to_scenegraph({**chart.spec, "width": width}, vl_version="6.1")["scenegraph"]
+    drawn = {str(i.get("text")): i.get("opacity", 1) for i in items(view) if i.get("text")}
+    roofs = {e["text"]: e["room"] for e in chart.spec["datasets"]["ends"]}
+    assert roofs and roofs.keys() <= drawn.keys()
+    for words, room in roofs.items():
+        assert (drawn[words] > 0) == (room * width >= 24 + 6.2 * len(words)), words
+
+
+def test_the_room_of_a_label_ends_at_the_first_point_at_its_height() -> None:
+    low = next(e for e in roofline.roofline(ROOFS[:4], POINTS).spec["datasets"]["ends"] if e["end"] == "low")
+    inside = point(intensity=low["x"] * 4, flop_per_s=low["y"])
+    above = point(intensity=low["x"] * 4, flop_per_s=low["y"] * 30)
+    rooms = []
+    for spot in (inside, above):
+        ends = roofline.roofline(ROOFS[:4], [*POINTS, spot]).spec["datasets"]["ends"]
+        rooms.append(next(e["room"] for e in ends if e["text"] == low["text"]))
+    assert rooms[0] < 0.2 and rooms[1] > 2 * rooms[0]
+
+
+def items(node: object) -> list[dict[str, object]]:
+    """Everything that a scene graph draws."""
+    if isinstance(node, list):
+        return [found for child in node for found in items(child)]
+    return [node, *items(node.get("items", []))] if isinstance(node, dict) else []
+
+
 def test_measured_and_predicted_are_joined_and_the_impossible_is_flagged() -> None:
     data = roofline.roofline(ROOFS, POINTS).spec["datasets"]
     assert [link["id"] for link in data["links"]] == ["decode:all"]
