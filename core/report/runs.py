@@ -16,6 +16,7 @@ from core.charts.curves import curve
 from core.charts.labels import distinct, numbered, plain, si
 from core.charts.roofline import roofline
 from core.charts.timeline import memory_timeline, token_timeline
+from core.labels import curve as curve_label
 from core.report.figures import NONE, shown
 from core.report.page import Section, Table, html
 from core.runs.ceilings import ceilings_of
@@ -69,7 +70,7 @@ def _one(run: Run, request: Request, result: Result, texts: bool) -> list[Sectio
         head = ("Metric", "Value", "95 % interval", "Items")
         sections.append(Section(title="Quality", table=Table(header=head, rows=rows)))
     for place, name in enumerate(dict.fromkeys(n for c in result.curves for n in c.values)):
-        sections.append(Section(title=name.replace("_", " ").capitalize(), chart=curve(result.curves, name, place)))
+        sections.append(Section(title=curve_label(name), chart=curve(result.curves, name, place)))
     if result.made:
         size = shown(result.made.size_bytes, "B")
         words = f"{result.made.model}: {result.made.bits_per_weight:.2f} bits per weight, {size}."
@@ -132,9 +133,8 @@ def _texts(request: Request, result: Result) -> list[Section]:
 
 
 def _settings(request: Request, result: Result, texts: bool) -> Table:
-    rows = ((name, value) for name, value in settings(request, result).items() if texts or name not in TEXTS)
-    told = ((name, value) for name, value in rows if value not in (NONE, "{}") and name != "prompt")
-    return Table(header=(), rows=tuple((name.capitalize(), value) for name, value in told))
+    rows = ((name, told) for name, told in settings(request, result).items() if texts or name not in TEXTS)
+    return Table(header=(), rows=tuple(t for name, t in rows if t[1] not in (NONE, "{}") and name != "prompt"))
 
 
 # ---------------------------------------------------------------- several
@@ -154,9 +154,7 @@ def _many(found: Sequence[tuple[Run, Request, Result]], labels: Sequence[str], t
     (_, asked, first), *others = found
     for label, (_, request, result) in zip(labels[1:], others, strict=True):
         rows = tuple(
-            (d.name.capitalize(), d.a, d.b)
-            for d in differences(asked, request, first, result)
-            if texts or d.name not in TEXTS
+            (d.label, d.a, d.b) for d in differences(asked, request, first, result) if texts or d.name not in TEXTS
         )
         if rows:
             sections.append(

@@ -13,8 +13,8 @@ from typing import Any, Literal
 
 import msgspec
 
-from core import plugins
-from core.types import Generate, Record, Request, Result
+from core import labels, plugins
+from core.types import Evaluate, Generate, Record, Request, Result
 
 _HEADLINES: tuple[tuple[str, str, str, Literal["higher", "lower"]], ...] = (
     ("tok_per_s", "Decode speed", "tok/s", "higher"),
@@ -30,9 +30,10 @@ _TIMED = ("tok_per_s", "tpot_s", "ttft_s", "prefill_tok_per_s")
 
 
 class Difference(Record):
-    """A setting that is not the same in both runs."""
+    """A setting that is not the same in both runs. label: as the app calls it."""
 
     name: str
+    label: str
     a: str
     b: str
 
@@ -67,12 +68,13 @@ class Ratio(Record):
 def differences(a: Request, b: Request, result_a: Result, result_b: Result) -> tuple[Difference, ...]:
     """What was asked or found differently: settings first, then machine and library versions."""
     left, right = settings(a, result_a), settings(b, result_b)
-    names = list(dict.fromkeys([*left, *right]))
-    return tuple(
-        Difference(name=name, a=left.get(name, "–"), b=right.get(name, "–"))
-        for name in names
-        if left.get(name, "–") != right.get(name, "–")
-    )
+    found = []
+    for name in dict.fromkeys([*left, *right]):
+        label, _ = left.get(name) or right[name]
+        one, other = (side[name][1] if name in side else "–" for side in (left, right))
+        if one != other:
+            found.append(Difference(name=name, label=label, a=one, b=other))
+    return tuple(found)
 
 
 def unlike(a: Request, b: Request, result_a: Result, result_b: Result) -> tuple[str, ...]:
@@ -157,14 +159,19 @@ def _tokens(text: str) -> list[str]:
     return re.findall(r"\S+\s*|\s+", text)
 
 
-def settings(request: Request, result: Result) -> dict[str, str]:
-    """Every setting by a readable name. What the worker found replaces what was left open in the request."""
+def settings(request: Request, result: Result) -> dict[str, tuple[str, str]]:
+    """Label and value of every setting, by its name. What the worker found replaces what was left open in the
+    request."""
     asked: dict[str, Any] = msgspec.structs.asdict(request)
     task = msgspec.structs.asdict(asked.pop("task"))
     if history := task.pop("history", ()):
         task["history"] = f"{len(history)} messages before the prompt"
-    parts = [task.pop(name) for name in ("sampling", "settings") if name in task]
-    parts = [p if isinstance(p, dict) else msgspec.structs.asdict(p) for p in parts]
+    parts: list[tuple[str, dict[str, Any]]] = []
+    if isinstance(request.task, Generate):
+        parts.append(("Sampling", msgspec.structs.asdict(task.pop("sampling"))))
+    else:
+        kind: plugins.Kind = "eval" if isinstance(request.task, Evaluate) else "transform"
+        parts.append((_owner(kind, request.plugin, "Params"), task.pop("settings")))
     params, options = asked.pop("params"), {**asked.pop("options"), **result.options}
     del asked["live"], asked["retries"]  # how it was watched over is told by its disturbance
     asked |= {"dtype": result.dtype, "threads": result.threads}
@@ -172,12 +179,26 @@ def settings(request: Request, result: Result) -> dict[str, str]:
     for given in (asked, task):
         given |= {kind: plugins.label(kind, given[kind]) for kind in named if kind in given}
     asked["profilers"] = [plugins.label("profiler", name) for name in request.profilers]
-    flat = {**asked, **task, **{k: v for part in parts for k, v in part.items()}, **params, **options}
+    found: dict[str, Any] = {}
     if result.host is not None:
-        flat |= {"machine": result.host.machine.cpu, "python version": result.host.python}
+        found |= {"machine": result.host.machine.cpu, "python_version": result.host.python}
     if result.setup is not None:
-        flat |= {f"{name} version": version for name, version in result.setup.versions.items()}
-    return {name.replace("_", " "): _plain(value) for name, value in flat.items()}
+        found |= {f"{name}_version": version for name, version in result.setup.versions.items()}
+    every = (
+        ("Request", asked),
+        (type(request.task).__name__, task),
+        *parts,
+        (_owner("strategy", request.strategy, "Params"), params),
+        (_owner("backend", request.backend, "Options"), options),
+        ("", found),
+    )
+    flat = {name: (labels.setting(owner, name), value) for owner, values in every for name, value in values.items()}
+    return {name.replace("_", " "): (label, _plain(value)) for name, (label, value) in flat.items()}
+
+
+def _owner(kind: plugins.Kind, name: str, field: str) -> str:
+    """The name of the class of a plugin's settings; empty for one that is not here."""
+    return str(getattr(plugins.get(kind, name), field).__name__) if name in plugins.names(kind) else ""
 
 
 def _plain(value: Any) -> str:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import streamlit as st
 
+from core import labels
 from core.charts.curves import curve
 from core.charts.standings import speedups
 from core.report import benchmark as report
 from core.studies.standings import Standings
-from pages.ui import labels, text
+from pages.ui import text
 from pages.ui.figure import figure
 from pages.ui.table import table
 

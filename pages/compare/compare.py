@@ -93,7 +93,7 @@ def draw_differences(a: Run, b: Run, result_a: Result, result_b: Result) -> None
         return
     st.table(
         {
-            "Setting": [text.escape(d.name.capitalize()) for d in found],
+            "Setting": [text.escape(d.label) for d in found],
             "First": [text.escape(d.a) for d in found],
             "Second": [text.escape(d.b) for d in found],
         },

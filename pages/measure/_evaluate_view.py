@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import streamlit as st
 
+from core import labels
 from core.learn.glossary import explained
 from core.runs.store import Run
 from core.types import GOING, Item, Result, Score
 from pages.measure._paired_view import draw_paired
-from pages.ui import labels, marks, text
+from pages.ui import marks, text
 from pages.ui.run_report import draw_disturbance, draw_failure, draw_provenance, export_menu
 from pages.ui.run_view import draw_header, draw_stage
 from pages.ui.table import table

@@ -6,6 +6,7 @@ import msgspec
 import streamlit as st
 
 from core import plugins
+from core.labels import setting
 from core.models import catalogue
 from core.runs.check import MemoryEstimate, check_text, estimate
 from core.runs.foresight import Foresight
@@ -54,9 +55,10 @@ def request_form() -> Request | None:
 
 def _model() -> tuple[ModelEntry | None, ModelSpec | None]:
     """The chosen model and its architecture; None while there is none that can be read."""
-    with st.container(horizontal=True, vertical_alignment="bottom", gap="xsmall"):
+    with st.container(gap="xxsmall"):  # beside the field, the button would cut names
         chosen = model_picker()
-        if st.button("Add", icon=":material/add:", key="add-model", help="Add a folder, a file or a model of the hub."):
+        add = "Add a folder, a file or a model of the hub."
+        if st.button("Add a model", icon=":material/add:", type="tertiary", key="add-model", help=add):
             add_model()
     if not chosen:
         st.caption("Choose a model, or type the path of one.")
@@ -171,7 +173,9 @@ def _with_memory(request: Request) -> Request | None:
     if needed.verdict != "no":
         return request
     if not st.toggle(
-        "Run anyway", key="allow_oversize", help="The system may swap, or end the worker; the app goes on."
+        setting("Request", "allow_oversize"),
+        key="allow_oversize",
+        help="The system may swap, or end the worker; the app goes on.",
     ):
         return None
     return msgspec.structs.replace(request, allow_oversize=True)

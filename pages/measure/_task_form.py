@@ -8,6 +8,7 @@ import msgspec
 import streamlit as st
 
 from core.bounds import limits
+from core.labels import setting
 from core.types import Generate, ModelEntry, Sampling
 from pages.ui.template_form import template_form
 
@@ -34,7 +35,13 @@ def task_form() -> Generate | None:
     )
     n_new = int(
         right.number_input(
-            "New tokens", 1, 1_000_000, 64, key="max_new_tokens", help="At most; a model may stop earlier.", **_BOUND
+            setting("Generate", "max_new_tokens"),
+            1,
+            1_000_000,
+            64,
+            key="max_new_tokens",
+            help="At most; a model may stop earlier.",
+            **_BOUND,
         )
     )
     prompt, prompt_tokens = None, None
@@ -69,14 +76,18 @@ def sampling_form(task: Generate | None, entry: ModelEntry | None = None) -> Gen
             **_BOUND,
         )
         greedy = temperature == 0
-        top_k = st.number_input("Top k", 1, _MOST_K, None, key="top_k", disabled=greedy, placeholder="all", **_BOUND)
+        top_k = st.number_input(
+            setting("Sampling", "top_k"), 1, _MOST_K, None, key="top_k", disabled=greedy, placeholder="all", **_BOUND
+        )
         top_p = st.number_input(
             "Top p", 0.01, 1.0, None, 0.05, key="top_p", disabled=greedy, placeholder="all", **_BOUND
         )
-        chat = st.toggle("Chat template", True, key="chat", help="Wrap a prompt as the model was trained.", **_BOUND)
+        chat = st.toggle(
+            setting("Generate", "chat"), True, key="chat", help="Wrap a prompt as the model was trained.", **_BOUND
+        )
         template = template_form(entry) if chat else {}
         ignore_eos = st.toggle(
-            "Ignore end of text", False, key="ignore_eos", help="Always produce all new tokens.", **_BOUND
+            setting("Generate", "ignore_eos"), False, key="ignore_eos", help="Always produce all new tokens.", **_BOUND
         )
     if task is None:
         return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
+from core import labels
 from core.charts.curves import curve
 from core.charts.labels import plain
 from core.learn.glossary import explained
@@ -11,7 +12,7 @@ from core.models import catalogue
 from core.runs.store import Run
 from core.types import GOING, Made, Result
 from hardware.errors import ExplorerError
-from pages.ui import labels, text
+from pages.ui import text
 from pages.ui.figure import figure
 from pages.ui.links import link
 from pages.ui.models import spec_of

@@ -9,11 +9,10 @@ from typing import Any
 import msgspec
 import streamlit as st
 
-from core import domains
+from core import domains, labels
 from core.bounds import limits
 from core.models import catalogue
 from core.types import Record, Request, Scalar
-from pages.ui import labels
 from pages.ui.choices import select
 
 _MODELS = ("draft", "reference", "teacher", "student")  # fields that name a model

@@ -8,6 +8,7 @@ from typing import Any
 import streamlit as st
 
 from core import plugins
+from core.labels import setting
 from core.models import derived
 from core.types import Inside, Record, Scalar
 from hardware.detect import usable_cores
@@ -26,12 +27,14 @@ def settings_form(backend_name: str, strategy_name: str, model: str | None) -> d
         dtype, threads = _precision(backend, model)
         left, right = st.columns(2)
         many = "batch" in backend.capabilities and not plugins.get("strategy", strategy_name).single
-        batch = left.number_input("Batch", *range_of("batch"), 1, key="batch", disabled=not many, **_BOUND)
+        batch = left.number_input(
+            setting("Request", "batch"), *range_of("batch"), 1, key="batch", disabled=not many, **_BOUND
+        )
         seed = right.number_input("Seed", *range_of("seed"), 0, key="seed", **_BOUND)
         repeats = left.number_input(
             "Repeats", *range_of("repeats"), 1, key="repeats", help="Timing passes; the median counts.", **_BOUND
         )
-        warmup = right.number_input("Warm-up passes", *range_of("warmup"), 1, key="warmup", **_BOUND)
+        warmup = right.number_input(setting("Request", "warmup"), *range_of("warmup"), 1, key="warmup", **_BOUND)
         profilers = _profilers(backend)
         live = st.toggle(
             "Show a live pass first",
@@ -101,7 +104,7 @@ def _precision(backend: Any, model: str | None, prefix: str = "") -> tuple[str |
     if backend.dtypes:
         trained = _trained_in(backend, model)
         dtype = st.segmented_control(
-            "Weights as",
+            setting("Request", "dtype"),
             backend.dtypes,
             key=dtype_key(backend, model, prefix),
             default=[*trained, *backend.dtypes][0],

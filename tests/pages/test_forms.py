@@ -7,8 +7,7 @@ from pathlib import Path
 
 from streamlit.testing.v1 import AppTest
 
-from core import plugins
-from pages.ui import labels
+from core import labels, plugins
 
 
 def script() -> None:

@@ -6,10 +6,10 @@ import time
 
 import msgspec
 
-from core.runs.compare import differences, ratios, unlike, words
+from core.runs.compare import differences, ratios, settings, unlike, words
 from core.runs.recording import Recording
 from core.runs.summarize import summarize
-from core.types import Generate, Request, Result, Sampling, Unrest
+from core.types import Derive, Generate, Request, Result, Sampling, Unrest
 from tests.support.facts import host, setup
 
 A = Request(model="m", backend="fake", task=Generate(prompt="x"), options={"delay_s": 0.1})
@@ -25,6 +25,17 @@ def result(request: Request, **more: object) -> Result:
 def test_differences_name_every_setting_that_differs() -> None:
     found = {d.name: (d.a, d.b) for d in differences(A, B, result(A), result(B))}
     assert found == {"backend": ("Fake", "PyTorch"), "temperature": ("0.0", "0.5"), "delay s": ("0.1", "–")}
+    assert [d.label for d in differences(A, B, result(A), result(B)) if d.name == "delay s"] == ["Delay per step (s)"]
+
+
+def test_a_setting_has_the_label_of_the_plugin_that_it_belongs_to() -> None:
+    drawn = Generate(prompt="x", ignore_eos=True, sampling=Sampling(temperature=1.0, top_k=5))
+    asked = Request(model="m", backend="fake", task=drawn, dtype="fp32", strategy="jacobi", params={"window": 4})
+    told = settings(asked, result(asked, dtype="fp32"))
+    wanted = ("Weights as", "fp32"), ("Ignore end of text", "yes"), ("Top k", "5"), ("Window (tokens)", "4")
+    assert [told[name] for name in ("dtype", "ignore eos", "top k", "window")] == list(wanted)
+    made = Request(model="m", backend="pytorch", task=Derive(transform="drop_layers", settings={"n": 2}))
+    assert settings(made, result(made))["n"] == ("Blocks to leave out", "2")
 
 
 def test_versions_and_what_the_worker_chose_count() -> None:

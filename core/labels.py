@@ -1,4 +1,4 @@
-"""Plain labels of plugins' settings and of what a making tells; the field's own words are in the help.
+"""Plain labels of what a run is asked and a plugin is set to, and of what a making tells, for pages and reports alike.
 
 A name that is not listed is shown as it is, without its underscores.
 """
@@ -6,8 +6,12 @@ A name that is not listed is shown as it is, without its underscores.
 from __future__ import annotations
 
 _SETTINGS = {
+    "Request.batch": "Batch",
+    "Request.dtype": "Weights as",
+    "Sampling.top_k": "Top k",
     "Dropping.n": "Blocks to leave out",
     "n": "Number of items (0 for all)",
+    "allow_oversize": "Run anyway",
     "alpha": "Acceptance, share of the entropy",
     "api": "Form of the requests",
     "ar_weight": "Weight of the plain loss",
@@ -48,6 +52,7 @@ _SETTINGS = {
     "head": "Quantize the output layer",
     "guessed_tokens": "Guesses learned from, per example",
     "heads": "Heads to train",
+    "ignore_eos": "Ignore end of text",
     "include_path": "Folder of own tasks",
     "jacobi_steps": "Windows per decoding",
     "keep_first": "Keep only the first blocks",
@@ -59,6 +64,7 @@ _SETTINGS = {
     "length": "Tokens per text",
     "limit": "Items at most",
     "loss": "What a guess learns",
+    "max_new_tokens": "New tokens",
     "max_ngram": "Longest match (tokens)",
     "max_tokens": "Tokens per example at most",
     "min_ngram": "Shortest match (tokens)",
@@ -107,6 +113,7 @@ _SETTINGS = {
     "type": "Number format (GGUF recipe)",
     "use_extra_bufts": "Pack weights for this processor",
     "use_mmap": "Map the file into memory",
+    "warmup": "Warm-up passes",
     "window": "Window (tokens)",
 }
 _CURVES = {"ar_loss": "Loss of the plain text", "training_s": "Training time (s)"}
