@@ -36,6 +36,15 @@ class StreamOptions(Record):
     continuous_usage_stats: bool | None = None
 
 
+# OpenAI's, vLLM's, SGLang's and llama.cpp's fields that change an answer, with the value that asks for nothing
+UNKNOWN = {
+    **dict.fromkeys(("presence_penalty", "frequency_penalty", "min_p", "dry_multiplier", "mirostat"), 0),
+    **dict.fromkeys(("repetition_penalty", "repeat_penalty", "typical_p"), 1),
+    **dict.fromkeys(("logit_bias", "use_beam_search", "stop_token_ids", "bad_words", "grammar", "json_schema")),
+    **dict.fromkeys(("guided_json", "guided_regex", "guided_choice", "guided_grammar", "structured_outputs")),
+}
+
+
 class Asked(Record):
     """What both bodies have."""
 
@@ -54,6 +63,22 @@ class Asked(Record):
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
     logit_bias: dict[str, Any] | None = None
+    min_p: float | None = None
+    typical_p: float | None = None
+    repetition_penalty: float | None = None
+    repeat_penalty: float | None = None
+    dry_multiplier: float | None = None
+    mirostat: int | None = None
+    use_beam_search: bool | None = None
+    stop_token_ids: list[int] | None = None
+    bad_words: list[str] | None = None
+    grammar: str | None = None
+    json_schema: Any = None
+    guided_json: Any = None
+    guided_regex: str | None = None
+    guided_choice: list[str] | None = None
+    guided_grammar: str | None = None
+    structured_outputs: dict[str, Any] | None = None
     timings_per_token: bool | None = None
     return_token_ids: bool | None = None
 
@@ -228,8 +253,8 @@ def show(form: Asked, name: str) -> Show:
 def _question(form: Asked, request: Request, task: Generate, limit: int | None, top: int | None) -> Question:
     if form.n not in (None, 1):
         raise _no("n", "One answer is given to a prompt", "Set n to 1.")
-    for name in ("presence_penalty", "frequency_penalty", "logit_bias"):
-        if getattr(form, name):
+    for name, neutral in UNKNOWN.items():
+        if (value := getattr(form, name)) and value != neutral:
             raise _no(name, f"{name} is not known here", "Leave it out.")
     if limit is not None and not 0 <= limit <= 1_000_000:
         raise _no("max_tokens", f"max_tokens is {limit}", "Ask for 1 to 1000000 tokens.")

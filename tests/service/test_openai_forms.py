@@ -96,6 +96,12 @@ def test_no_prompt(prompt: Any) -> None:
         ({"max_tokens": -3}, "max_tokens"),
         ({"frequency_penalty": 0.5}, "frequency_penalty"),
         ({"logit_bias": {"50256": -100}}, "logit_bias"),
+        ({"min_p": 0.05}, "min_p"),
+        ({"repetition_penalty": 1.1}, "repetition_penalty"),
+        ({"repeat_penalty": 0.9}, "repeat_penalty"),
+        ({"stop_token_ids": [2]}, "stop_token_ids"),
+        ({"guided_choice": ["yes", "no"]}, "guided_choice"),
+        ({"json_schema": {"type": "object"}}, "json_schema"),
         ({"response_format": {"type": "json_object"}}, "response_format"),
         ({"tools": [{"type": "function"}]}, "tools"),
         ({"chat_template": "{{ messages }}"}, "chat_template"),
@@ -131,6 +137,7 @@ def test_what_a_completion_refuses(fields: dict[str, Any], param: str) -> None:
 
 def test_neutral_values_of_what_we_do_not_know_are_no_reason_to_refuse() -> None:
     forms.of_chat(chat(frequency_penalty=0, presence_penalty=0.0, logit_bias={}, n=1, min_tokens=0), REQUEST)
+    forms.of_chat(chat(min_p=0.0, repetition_penalty=1.0, repeat_penalty=1, typical_p=1.0, bad_words=[]), REQUEST)
     forms.of_chat(chat(tools=[]), REQUEST)
     forms.of_chat(chat(tools=[{"type": "function"}], tool_choice="none"), REQUEST)
     whole = forms.of_chat(chat(min_tokens=4, max_tokens=4), REQUEST).request.task
