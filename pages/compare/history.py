@@ -128,7 +128,8 @@ with page("History", "All runs kept here, own and imported. Select one to open o
         empty("Nothing found", "No run contains all of these words.", ":material/search_off:")
     else:
         n = f"{len(rows)} runs" if len(rows) != 1 else "1 run"
-        st.caption(n if len(found) == len(rows) else f"{len(found)} of {n}")
+        keys = "By keyboard: Tab into the table, arrows to a run, Shift+Space selects it; Tab goes on to the buttons."
+        st.caption(n if len(found) == len(rows) else f"{len(found)} of {n}", help=keys)
         selected = history_table(found, "history")
         damaged = {row["run_id"]: row["error"] for row in found if row["status"] == "damaged"}
         actions(selected, [run_id for run_id in selected if run_id not in damaged])

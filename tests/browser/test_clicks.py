@@ -118,3 +118,26 @@ def test_another_run_is_chosen_by_keys_and_the_focus_stays(server: Server, tab: 
     expect(box).to_be_focused()
     page.keyboard.press("Escape")
     expect(page.get_by_role("button", name="Other run")).to_be_focused()
+
+
+def test_a_run_is_selected_and_opened_by_keyboard_alone(server: Server, tab: Tab) -> None:
+    page = tab()
+    page.goto(server.address("history"))
+    expect(page.locator("[data-testid=stDataFrame] canvas").first).to_be_visible()
+    still(page)
+    page.locator(".st-key-import button").first.focus()
+    at = "document.activeElement.tagName"
+    for _ in range(10):
+        page.keyboard.press("Tab")
+        if page.evaluate(at) == "CANVAS":
+            break
+    opener = page.get_by_role("button", name="Open", exact=False).first
+    expect(opener).to_be_disabled()
+    page.keyboard.press("Shift+Space")
+    expect(opener).to_be_enabled()
+    for _ in range(40):  # Tab goes from cell to cell, and then on
+        page.keyboard.press("Tab")
+        if "Open" in page.evaluate("document.activeElement.innerText"):
+            break
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", name="Run", exact=True)).to_be_visible()
