@@ -16,7 +16,7 @@ from core.types import Derive, Evaluate, Generate, Request, Result
 from hardware import catalogue as hardware
 from hardware.detect import machine_id
 from hardware.device import Device
-from pages.ui import text
+from pages.ui import marks, text
 from pages.ui.choices import select
 from pages.ui.models import model_picker
 from pages.ui.page import empty
@@ -39,7 +39,7 @@ def run_picker(key: str) -> Run | None:
         empty("No run yet", "This page explains a run. Make one, or import one in History.")
         return None
     with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
-        st.markdown(run_header(run), width="content")
+        st.markdown(run_header(run), help=marks.explained(result_of(run)) or None, width="content")
         with st.popover("Other run", icon=":material/swap_horiz:", type="tertiary", key=f"{key}-another"):
             names = run_names(run.id)
             shown = f"{key}-run"
@@ -114,8 +114,10 @@ def run_header(run: Run) -> str:
         text.escape(what(request)),
         text.when(run.created_s),
     )
+    result = result_of(run)
     recorded = " :gray-badge[:material/inventory_2: Recorded run]" if run.id == recorded_id() else ""
-    return " · ".join(parts) + "   " + text.status(run.status()) + recorded + other_machine(result_of(run))
+    disturbed = f" {marks.badge(result)}" if result.disturbed else ""
+    return " · ".join(parts) + "   " + text.status(run.status()) + disturbed + recorded + other_machine(result)
 
 
 def elsewhere(result: Result) -> str:

@@ -68,6 +68,10 @@ def test_a_disturbed_result_says_so_wherever_its_speed_stands(app: Open, filled:
     assert "processor time" in tile.proto.help and "Passes found disturbed: 1 of 1" in tile.proto.help
     assert any(marks.DISTURBED in m.value and "processor time" in m.value for m in at.markdown), "the end of the run"
 
+    for page in ("roofline", "layers", "memory"):
+        at = sound(app(f"pages/understand/{page}.py", run=disturbed.id))
+        assert any(marks.DISTURBED in m.value and "processor time" in m.proto.help for m in at.markdown), page
+
     at = sound(app("pages/compare/history.py"))
     table = at.dataframe[0].value
     assert "processor time" in table["Disturbed"].iloc[0]
