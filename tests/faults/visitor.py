@@ -191,8 +191,9 @@ class Visitor:
         self._page(self._tabs[-1])
 
     def _leave(self, page: Any) -> None:
-        """Close it while it is drawn."""
-        page.goto(address(self._server, self._random.choice(pages())), wait_until="commit")
+        """Close it while it is drawn; not while it is opened, when Chromium may say that it closed and never does
+        (Playwright's issues 41900 and 42366)."""
+        page.goto(address(self._server, self._random.choice(pages())), wait_until="domcontentloaded")
         page.wait_for_timeout(self._random.choice((0, 200, 800)))
         page.context.close()
         self._tabs.remove(page)
