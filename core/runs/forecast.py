@@ -108,8 +108,7 @@ class Here:
         self, spec: ModelSpec, backend: Backend, prompt: int, new: int, batch: int, kv_dtype: str | None
     ) -> Request:
         """What such a run would ask for."""
-        names = {canonical_dtype(name): name for name in _caches(backend)}
-        cache = names.get(canonical_dtype(kv_dtype)) if kv_dtype else None
+        cache = _caches(backend).get(_cache(backend, kv_dtype) or "")
         return Request(
             model=spec.name,
             backend=backend.name,
@@ -160,15 +159,16 @@ def held(spec: ModelSpec, backend: Backend, request: Request) -> Split | None:
     )
 
 
-def _caches(backend: Backend) -> tuple[str, ...]:
-    """The number formats of a cache between which the backend can choose, by its own names."""
+def _caches(backend: Backend) -> dict[str, str]:
+    """The number formats of a cache between which the backend can choose -> its own names of them."""
     types = {f.name: f.type for f in msgspec.structs.fields(backend.Options)}
-    return get_args(types.get(CACHE_OPTION))
+    return {canonical_dtype(name): name for name in get_args(types.get(CACHE_OPTION))}
 
 
 def _cache(backend: Backend, asked: str | None) -> str | None:
-    """The number format of the cache that was asked for, where the backend can choose one."""
-    return canonical_dtype(asked) if asked and _caches(backend) else None
+    """The number format of the cache that was asked for, where the backend can have it."""
+    found = canonical_dtype(asked) if asked else None
+    return found if found in _caches(backend) else None
 
 
 def lengths(request: Request) -> tuple[int, int]:

@@ -162,3 +162,16 @@ def test_what_a_backend_cannot_have_is_predicted_by_its_architecture(store: Stor
     assert here is not None
     found = here.predict(encoder, plugins.get("backend", "llama_cpp"), prompt_tokens=20, new_tokens=1)
     assert found.peak_memory_bytes.calibrated > (encoder.weight_bytes or 0)
+
+
+def test_a_cache_that_the_backend_does_not_have_is_the_one_of_its_runs_everywhere(store: Store) -> None:
+    """llama.cpp has no cache in fp8: What if must not count one either."""
+    here, wanted = Here.at(store, 1), resolve(Request(model="smollm2-135m", backend="llama_cpp", task=Generate()))
+    assert here is not None
+    model, backend = wanted.spec, wanted.backend
+    own, other = (here.predict(model, backend, kv_dtype=kv, **SIZES) for kv in (None, "fp8"))
+    assert own == other
+    assert here.predict(model, backend, kv_dtype="q8_0", **SIZES).memory.kv_bytes < own.memory.kv_bytes
+    design, case = here.design(model, backend, designs.Case(kv_dtype="fp8", **SIZES), "This machine")
+    _, decode = designs.times(designs.loaded(model, case, design), design)
+    assert own.tpot_s is not None and decode.seconds == pytest.approx(own.tpot_s.calibrated)
