@@ -5,6 +5,16 @@ A name that is not listed is shown as it is, without its underscores.
 
 from __future__ import annotations
 
+_BREAKS = {n: 0x2400 + n for n in (*range(0x0A, 0x0E), *range(0x1C, 0x1F))} | dict.fromkeys(
+    (0x85, 0x2028, 0x2029), 0x240A
+)
+
+
+def one_line(text: str) -> str:
+    """The same on one line: a picture in the place of whatever ends a line."""
+    return text.translate(_BREAKS)
+
+
 _SETTINGS = {
     "Request.batch": "Batch",
     "Request.dtype": "Weights as",

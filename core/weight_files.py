@@ -170,7 +170,9 @@ def _pointer(path: Path) -> re.Match[bytes] | None:
 
 def unfinished(folder: Path) -> bool:
     """Whether a download into this folder was begun and has not ended."""
-    places = (folder, folder / ".cache" / "huggingface" / "download")
+    places = [folder, folder / ".cache" / "huggingface" / "download"]
+    if folder.parent.name == "snapshots":  # of the Hugging Face cache
+        places.append(folder.parent.parent / "blobs")
     return any(f.name.endswith(UNFINISHED) for place in places if place.is_dir() for f in place.iterdir())
 
 

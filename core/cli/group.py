@@ -11,6 +11,7 @@ import click
 
 from core.charts.labels import plain
 from core.interrupt import STOPPED, as_exception
+from core.labels import one_line
 from core.types import to_json
 from hardware.errors import ExplorerError, of_disk
 
@@ -108,4 +109,4 @@ def show(rows: list[dict[str, Any]], as_json: bool = False) -> None:
 def _cell(value: Any) -> str:
     if value is None:
         return "-"
-    return plain(value) if isinstance(value, float) else str(value).replace("\n", "␊")
+    return plain(value) if isinstance(value, float) else one_line(str(value))

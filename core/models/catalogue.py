@@ -18,6 +18,7 @@ from pathlib import Path
 
 import msgspec
 
+from core.labels import one_line
 from core.models import formats, gguf_file, places
 from core.models.places import EMBEDDED, folders
 from core.paths import data_dir
@@ -53,8 +54,9 @@ def find(id_or_path: str) -> ModelEntry:
     text, on_hub = id_or_path.strip(), _hub_names(id_or_path)
     for refresh in (False, True):  # another process may have made it a moment ago
         listed = entries(refresh)
-        names = (id_or_path, text, *on_hub[:1], f"ollama/{text}", f"ollama/{text}:latest")
+        names = (id_or_path, text, *on_hub[:1], f"ollama/{text}", f"ollama/{text}:latest", f"modelscope/{text}")
         named = next((entry for name in names for entry in listed if entry.id == name), _list(False)[2].get(id_or_path))
+        named = named or _in_other_case(names, listed)
         if named is not None and (refresh or _still_there(named)):
             return named
         path = formats.place_of(id_or_path)
@@ -68,7 +70,8 @@ def find(id_or_path: str) -> ModelEntry:
     shown = id_or_path if len(id_or_path) <= 200 else f"{id_or_path[:200]}..."
     if len(id_or_path) > 200:
         raise ExplorerError(f"There is no model called '{shown}' on this machine.", "See the list of models.")
-    near = difflib.get_close_matches(id_or_path, [e.id for e in listed], n=3, cutoff=0.4)
+    ids = {e.id.casefold(): e.id for e in reversed(listed)}
+    near = [ids[i] for i in difflib.get_close_matches(text.casefold(), ids, n=3, cutoff=0.4)]
     hint = f"Did you mean {' or '.join(near)}?" if near else "See the list of models for what is here."
     if on_hub:
         of_it = [e.id for e in listed if e.id.startswith(f"{on_hub[0]}/")]
@@ -81,9 +84,18 @@ def find(id_or_path: str) -> ModelEntry:
     raise ExplorerError(f"There is no model called '{id_or_path}' on this machine.", hint)
 
 
+def _in_other_case(names: tuple[str, ...], listed: tuple[ModelEntry, ...]) -> ModelEntry | None:
+    """The one model that the hub or Ollama, to whom capitals are nothing, calls so."""
+    wanted = {name.casefold() for name in names}
+    found = [e for e in listed if e.id.casefold() in wanted and (e.family == "hub" or e.id.startswith("ollama/"))]
+    return found[0] if len(found) == 1 else None
+
+
 def _hub_names(text: str) -> tuple[str, ...]:
-    """What a text names on the Hugging Face hub, as its pages, llama.cpp and Ollama write it: owner/name, and the file
-    if it names one; nothing where it can be no such name."""
+    """What a text names on the Hugging Face hub, as its pages, its cache, llama.cpp and Ollama write it: owner/name, and
+    the file if it names one; nothing where it can be no such name."""
+    if text.strip().startswith("models--"):
+        text = text.strip().removeprefix("models--").replace("--", "/")
     match = _ON_HUB.fullmatch(text.strip())
     if match is None or (not match["host"] and formats.is_path(text)):
         return ()
@@ -173,7 +185,7 @@ def _search() -> Found:
 
 def _line(trouble: str) -> str:
     """As text on one line, whatever the names in it are."""
-    return trouble.encode("utf-8", "replace").decode().replace("\n", "␊")
+    return one_line(trouble.encode("utf-8", "replace").decode())
 
 
 def _told_apart(entry: ModelEntry, real: set[str]) -> ModelEntry:

@@ -80,7 +80,8 @@ def place_of(text: str) -> Path:
     if not text.strip():
         raise ExplorerError("No model, file or folder is named.", "Choose one of the list, or write its path.")
     try:
-        return Path(text if os.path.exists(text) else _unwrapped(text)).expanduser().absolute()
+        found = Path(text if os.path.exists(text) else _unwrapped(text)).expanduser().absolute()
+        return found.resolve() if ".." in found.parts else found
     except RuntimeError:
         raise ExplorerError(
             f"{_short(text)} begins with a user that is not known here.", "Write the whole path."
@@ -94,9 +95,9 @@ def is_path(text: str) -> bool:
 
 
 def _unwrapped(text: str) -> str:
-    """A path as file managers copy it, without its quotes, or without what makes it an address (file://); one of
-    Windows as WSL has it."""
-    found = text.strip()
+    """A path as file managers and terminals copy it, without its quotes, its backslashes before spaces, or what makes
+    it an address (file://); with the values of variables; one of Windows as WSL has it."""
+    found = os.path.expandvars(text.strip())
     if len(found) > 2 and found[0] == found[-1] and found[0] in "\"'":
         found = found[1:-1]
     if found.startswith("file://"):
@@ -105,6 +106,8 @@ def _unwrapped(text: str) -> str:
         found = f"/mnt/{drive[1].lower()}/{drive[2]}".replace("\\", "/")
     elif share := _SHARE.match(found):
         found = share[1].replace("\\", "/")
+    elif found.startswith(("/", "~")):
+        found = re.sub(r"\\(.)", r"\1", found)
     return found if found.strip("/") else text
 
 

@@ -8,6 +8,7 @@ Knows nothing of weights.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,8 @@ def _is_beyond(tokenizer: Any, content: dict[str, Any]) -> bool:
         return True
     if not content["model"].get("byte_fallback"):
         return False
+    if any(f"<0x{byte:02X}>" not in content["model"]["vocab"] for byte in range(256)):  # at which llama.cpp stops
+        return True
     mark = next((token["content"] for token in added if token["special"]), "")
     prefix = "▁" if _begins_with_a_space(tokenizer) else ""
     for text in ("a", " a"):
@@ -132,13 +135,22 @@ def _tokens(content: dict[str, Any], n_rows: int, own: bool) -> tuple[list[str],
 
 
 def _add_byte_level(writer: Any, tokenizer: Any, content: dict[str, Any], pairs: list[tuple[str, ...]]) -> None:
-    normalizer = (content.get("normalizer") or {}).get("type")
-    if normalizer not in (None, "NFC"):  # llama.cpp has none; text is nearly always in NFC
-        raise _refused(f"The tokenizer's normalizer '{normalizer}' is not known to llama.cpp")
+    for normalizer in _normalizers(content.get("normalizer")):
+        if normalizer != "NFC":  # llama.cpp has none; text is nearly always in NFC
+            raise _refused(f"The tokenizer's normalizer '{normalizer}' is not known to llama.cpp")
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre(_rule(tokenizer, content, pairs) if pairs else "gpt-2")
     # llama.cpp wants a merge; these two bytes never follow one another in UTF-8
     writer.add_token_merges([f"{a} {b}" for a, b in pairs] or [" ".join(gguf_tokenizer.byte_alphabet()[-2:])])
+
+
+def _normalizers(stored: Mapping[str, Any] | None) -> list[str]:
+    """Their kinds, those of a sequence one by one."""
+    if not stored:
+        return []
+    if "normalizers" in stored:
+        return [kind for one in stored["normalizers"] for kind in _normalizers(one)]
+    return [stored["type"]]
 
 
 def _rule(tokenizer: Any, content: dict[str, Any], pairs: list[tuple[str, ...]]) -> str:

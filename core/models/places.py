@@ -239,7 +239,7 @@ def _repository(repo: Path, family: Family, troubles: list[str]) -> Iterator[Mod
     snapshot, name = formats.snapshot_of(repo), _repository_name(repo)
     if snapshot is None or not any(snapshot.iterdir()):
         if blobs := list(repo.glob("blobs/*")):
-            begun = any(blob.suffix == ".incomplete" for blob in blobs)
+            begun = any(blob.name.endswith(weight_files.UNFINISHED) for blob in blobs)
             why = "its download is not finished" if begun else "its files are there, but no snapshot that links to them"
             troubles.append(f"{name} (Hugging Face cache) was skipped: {why}.")
         return
@@ -254,9 +254,9 @@ def _repository(repo: Path, family: Family, troubles: list[str]) -> Iterator[Mod
         yield from _try(snapshot / parts[0] if len(parts) == 1 else snapshot, name, family, troubles)
     elif (snapshot / "model.safetensors.index.json").is_file():
         yield from _try(snapshot, name, family, troubles)
-    elif not found and any(repo.glob("blobs/*.incomplete")):
+    elif not found and weight_files.unfinished(snapshot):
         troubles.append(f"{name} (Hugging Face cache) was skipped: its download is not finished.")
-    elif not found and (older := _with_weights(repo)):
+    elif not found and (older := _with_weights(repo, snapshot)):
         troubles.append(
             f"{name} (Hugging Face cache) was skipped: its current revision has no weights here, and {older} has."
         )
@@ -268,15 +268,21 @@ def _repository(repo: Path, family: Family, troubles: list[str]) -> Iterator[Mod
 
 
 def _foreign(snapshot: Path) -> Path | None:
-    """The folder of a snapshot that has weights which are not read here; None where none has."""
-    files = (f for depth in ("*", "*/*", "*/*/*") for f in sorted(snapshot.glob(depth)) if formats.is_foreign(f))
-    return next((f.parent for f in files), None)
+    """What in a snapshot has weights that are not read here: a folder, or a projector's file; None where nothing."""
+    for depth in ("*", "*/*", "*/*/*"):
+        for file in sorted(snapshot.glob(depth)):
+            if formats.is_foreign(file):
+                return file.parent
+            if gguf_file.is_named(file.name) and file.is_file():
+                return file
+    return None
 
 
-def _with_weights(repo: Path) -> str:
-    """A revision that has weights; "" where none has."""
+def _with_weights(repo: Path, current: Path) -> str:
+    """A revision besides the current one that has weights; "" where none has."""
     files = (f for kind in ("safetensors", "gguf") for f in sorted(repo.glob(f"snapshots/*/*.{kind}")))
-    return next((f.parent.name for f in files), "")
+    named = (f for f in files if f.suffix == ".safetensors" or gguf_file.is_model(f.name))
+    return next((f.parent.name for f in named if f.parent != current), "")
 
 
 def _repository_name(repo: Path) -> str:
@@ -284,7 +290,7 @@ def _repository_name(repo: Path) -> str:
 
 
 def lm_studio(troubles: list[str]) -> Iterator[ModelEntry]:
-    """<root>/<publisher>/<model>/*.gguf"""
+    """<root>/<publisher>/<model>/*.gguf, or in a folder of that."""
     for root in _of_lm_studio():
         for folder in sorted(root.glob("*/*/")):
             yield from _apart(_lm_studio(folder, troubles), f"{folder.name} (LM Studio)", troubles)
@@ -295,7 +301,7 @@ def _of_lm_studio() -> list[Path]:
     homes = [Path.home() / ".lmstudio", Path.home() / ".cache" / "lm-studio"]
     with suppress(OSError, ValueError):
         homes.insert(0, Path((Path.home() / ".lmstudio-home-pointer").read_text(encoding="utf-8").strip()))
-    found = [home / "models" for home in homes]
+    found = [home / part for home in homes for part in ("models", ".internal/bundled-models")]
     for home in homes:
         with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
             found.append(Path(json.loads((home / "settings.json").read_text(encoding="utf-8"))["downloadsFolder"]))
@@ -306,17 +312,23 @@ def _lm_studio(folder: Path, troubles: list[str]) -> Iterator[ModelEntry]:
     if any(f.suffix == ".safetensors" for f in folder.iterdir()):  # for MLX
         id = f"lmstudio/{folder.parent.name}/{folder.name}"
         yield from _try(folder, id, "local", troubles, f"{folder.name} (LM Studio)")
-    for file in formats.ggufs(folder):
-        id = f"lmstudio/{folder.parent.name}/{label_of(file)}"
-        yield from _try(file, id, "local", troubles, f"{label_of(file)} (LM Studio)")
+    for place in (folder, *sorted(folder.glob("*/"))):
+        for file in formats.ggufs(place):
+            id = f"lmstudio/{folder.parent.name}/{label_of(file)}"
+            yield from _try(file, id, "local", troubles, f"{label_of(file)} (LM Studio)")
+    for begun in sorted(f.name for f in folder.iterdir() if f.name.endswith(weight_files.UNFINISHED)):
+        name = begun.rpartition(".")[0].removeprefix("downloading_")
+        troubles.append(f"{_readable(name)} (LM Studio) was skipped: its download is not finished.")
 
 
 def ollama(troubles: list[str]) -> Iterator[ModelEntry]:
     """manifests/<registry>/<namespace>/<name>/<tag> names the blob that is the GGUF."""
-    own = os.environ.get("OLLAMA_MODELS")
+    own = os.environ.get("OLLAMA_MODELS", "").strip().strip("\"'")
     roots = [Path(own)] if own else [Path.home() / ".ollama" / "models", Path("/usr/share/ollama/.ollama/models")]
     for root in roots:
         for manifest in sorted(root.glob("manifests/*/*/*/[!.]*")):
+            if os.path.isdir(manifest):
+                continue
             name = _ollama_name(manifest)
             yield from _apart(_manifest(manifest, root / "blobs", name, troubles), f"{name} (Ollama)", troubles)
 
@@ -332,26 +344,28 @@ def _ollama_name(manifest: Path) -> str:
 def _manifest(manifest: Path, blobs: Path, name: str, troubles: list[str]) -> Iterator[ModelEntry]:
     try:
         layers = json.loads(manifest.read_text(encoding="utf-8"))["layers"] or []
-        files = [x for x in layers if x["mediaType"] == "application/vnd.ollama.image.model"]
-        digests = [str(x["digest"]) for x in files]
-        kinds = {str(x["mediaType"]).rpartition(".")[2] for x in layers}
+        kinds = [str(x["mediaType"]).partition(";")[0].rpartition("image.")[2] for x in layers]
+        sizes = {str(x["digest"]): x.get("size") for x, kind in zip(layers, kinds, strict=True) if kind == "model"}
     except (ValueError, KeyError, TypeError, OSError, RecursionError):
         troubles.append(f"{manifest} was skipped: it is no Ollama manifest.")
         return
-    if not digests:
-        why = "its weights are single tensors, not a GGUF" if "tensor" in kinds else "it runs in the cloud only"
+    if not sizes:
+        why = (
+            "its weights are single tensors, not a GGUF" if "tensor" in kinds
+            else "it is an adapter (LoRA), without the model that it changes" if "adapter" in kinds
+            else "it runs in the cloud only"
+        )  # fmt: skip
         troubles.append(f"{name} (Ollama) was skipped: {why}.")
         return
-    if len(digests) > 1:
+    digests = [digest for digest in sizes if len(sizes) == 1 or not _is_no_model(_blob(blobs, digest))]
+    if len(digests) != 1:
         troubles.append(
-            f"{name} (Ollama) was skipped: its weights are in {len(digests)} files, whose names say no order."
+            f"{name} (Ollama) was skipped: its weights are in {len(sizes)} files, whose names say no order."
         )
         return
-    file = digests[0].replace(":", "-")
-    there_as = [blobs / name for name in (file, digests[0]) if Path(name).name == name]  # older ones kept the colon
-    blob = next((place for place in there_as if os.path.isfile(place)), None)
+    file, blob = digests[0].replace(":", "-"), _blob(blobs, digests[0])
     if blob is not None:
-        there, wanted = blob.stat().st_size, files[0].get("size")
+        there, wanted = blob.stat().st_size, sizes[digests[0]]
         if isinstance(wanted, int) and wanted != there:
             troubles.append(f"{name} (Ollama) was skipped: its file has {there:,} bytes instead of {wanted:,}.")
             return
@@ -366,6 +380,22 @@ def _manifest(manifest: Path, blobs: Path, name: str, troubles: list[str]) -> It
     begun = blobs.is_dir() and any(other.startswith(f"{file}-partial") for other in os.listdir(blobs))
     why = "its download is not finished" if begun else "its file is not among the blobs"
     troubles.append(f"{name} (Ollama) was skipped: {why}.")
+
+
+def _blob(blobs: Path, digest: str) -> Path | None:
+    """The file of a digest, if it is there; older ones kept the colon in its name."""
+    there_as = [blobs / name for name in (digest.replace(":", "-"), digest) if Path(name).name == name]
+    return next((place for place in there_as if os.path.isfile(place)), None)
+
+
+def _is_no_model(blob: Path | None) -> bool:
+    """Whether a file says of itself that it is something beside a model: older manifests call projectors so."""
+    try:
+        if blob is not None:
+            gguf_file.check_kind(blob)
+    except ExplorerError:
+        return True
+    return False
 
 
 def llama_cpp(troubles: list[str]) -> Iterator[ModelEntry]:
@@ -395,4 +425,22 @@ def served(troubles: list[str]) -> Iterator[ModelEntry]:
                 )
 
 
-ALL = (embedded, derived, own, served, hub_cache, lm_studio, ollama, llama_cpp)
+def modelscope(troubles: list[str]) -> Iterator[ModelEntry]:
+    """<root>/models/<owner>/<name>, in older ones <root>/<owner>/<name>; a dot in a name is "___" there."""
+    root = _place(os.environ.get("MODELSCOPE_CACHE") or Path.home() / ".cache" / "modelscope" / "hub")
+    for owners in (root / "models", root):
+        for folder in sorted(owners.glob("[!.]*/[!.]*/")):
+            if folder.parent != root / "models" or owners != root:
+                name = f"{folder.parent.name}/{folder.name.replace('___', '.')}"
+                yield from _apart(_modelscope(folder, name, troubles), f"{name} (ModelScope)", troubles)
+
+
+def _modelscope(folder: Path, name: str, troubles: list[str]) -> Iterator[ModelEntry]:
+    if any(f.suffix == ".safetensors" or formats.is_foreign(f) for f in folder.iterdir()):
+        yield from _try(folder, f"modelscope/{name}", "local", troubles, f"{name} (ModelScope)")
+    for file in formats.ggufs(folder):
+        label = label_of(file)
+        yield from _try(file, f"modelscope/{name}/{label}", "local", troubles, f"{label} (ModelScope)")
+
+
+ALL = (embedded, derived, own, served, hub_cache, modelscope, lm_studio, ollama, llama_cpp)

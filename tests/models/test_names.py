@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from core.cli import cli
+from core.labels import one_line
 from core.models import catalogue
 from core.models.spec import from_hf_folder
 from core.runs.resolve import resolve
@@ -108,6 +109,40 @@ def test_a_path_of_windows_is_the_one_that_wsl_has(tmp_path: Path) -> None:
     place = file(tmp_path / "m.gguf", header())
     for share in ("\\\\wsl.localhost\\Ubuntu", "//wsl$/Ubuntu"):
         assert catalogue.find(share + str(place).replace("/", "\\")).files == {"gguf": str(place)}
+
+
+@pytest.mark.parametrize(
+    ("written", "to"),
+    [
+        ("$DISK/m m", "m m"),
+        ("${DISK}/m m", "m m"),
+        ("$DISK/m\\ m", "m m"),
+        ("$DISK/m\\ m/../m\\ m/", "m m"),
+        ("$DISK/a\\b", "a\\b"),
+        ("'$DISK/m m'", "m m"),
+    ],
+)
+def test_a_path_is_understood_as_a_terminal_has_it(
+    written: str, to: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DISK", str(tmp_path))
+    (tmp_path / to).mkdir()
+    place = file(tmp_path / to / "m.gguf", header())
+    assert catalogue.find(written.replace("$DISK/a", f"{tmp_path}/a")).files == {"gguf": str(place)}
+    catalogue.add_folder(written.replace("$DISK/a", f"{tmp_path}/a"))
+    catalogue.add_folder(str(place.parent))
+    assert catalogue.folders() == (str(place.parent),)
+
+
+@pytest.mark.parametrize("name", ["Org/Tiny", "org/tiny", "hf.co/org/TINY", "models--Org--Tiny", "ORG/tiny@main"])
+def test_to_the_hub_capitals_are_nothing(name: str, machine: Path) -> None:
+    """And the folder of its cache is a name, too."""
+    file(snapshot(machine, "Org/Tiny") / "m.gguf", header())
+    catalogue.entries(refresh=True)
+    assert catalogue.find(name).id == "Org/Tiny"
+    file(snapshot(machine, "org/tiny") / "n.gguf", header())
+    catalogue.entries(refresh=True)
+    assert catalogue.find("org/tiny").id == "org/tiny" and catalogue.find("Org/Tiny").id == "Org/Tiny"
 
 
 @pytest.mark.parametrize("name", ["models/m.safetensors", "m.onnx", "D:/m.gguf"])
@@ -220,6 +255,34 @@ def test_lm_studios_models_are_found_where_it_was_told_to_keep_them(how: str, ma
         (machine / ".lmstudio").mkdir()
         (machine / ".lmstudio" / "settings.json").write_text(json.dumps({"downloadsFolder": str(home / "models")}))
     assert "lmstudio/org/t" in {e.id for e in catalogue.entries(refresh=True)}
+
+
+@pytest.mark.parametrize("place", ["models/org/name/Q4_0", ".internal/bundled-models/org/name"])
+def test_lm_studios_models_are_found_in_a_folder_of_theirs_and_among_those_it_brings(place: str, machine: Path) -> None:
+    folder = machine / ".lmstudio" / place
+    folder.mkdir(parents=True)
+    file(folder / "t.gguf", header())
+    (machine / ".lmstudio" / "models" / "org" / "begun").mkdir(parents=True)
+    (machine / ".lmstudio" / "models" / "org" / "begun" / "downloading_b.gguf.part").write_bytes(b"GGUF")
+    assert "lmstudio/org/t" in {e.id for e in catalogue.entries(refresh=True)}
+    assert told("") == ["b.gguf (LM Studio) was skipped: its download is not finished."]
+
+
+@pytest.mark.parametrize("place", [".cache/modelscope/hub/models", ".cache/modelscope/hub", "disk/models"])
+def test_what_modelscope_keeps_is_listed_by_its_name(
+    place: str, machine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A dot is "___" in its folders."""
+    if place.startswith("disk"):
+        monkeypatch.setenv("MODELSCOPE_CACHE", str(machine / "disk"))
+    folder = machine / place / "Qwen" / "Qwen2___5-0___5B"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps(CONFIG))
+    whole(folder)
+    (machine / place / "._____temp" / "Qwen" / "begun").mkdir(parents=True)
+    (entry,) = (e for e in catalogue.entries(refresh=True) if e.family == "local")
+    assert (entry.id, entry.label) == ("modelscope/Qwen/Qwen2.5-0.5B", "Qwen/Qwen2.5-0.5B (ModelScope)")
+    assert catalogue.find("Qwen/Qwen2.5-0.5B") == entry and entry.files == {"hf": str(folder)} and not told("")
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff\0", b"[", b"[]", b'{"downloadsFolder": 5}', b"x" * 5000])
@@ -348,7 +411,8 @@ def test_an_ollama_model_is_called_as_ollama_calls_it(place: str, name: str, mac
 def test_an_ollama_model_is_found_by_the_name_that_ollama_runs_it_by(machine: Path, blobs: Path) -> None:
     manifest(machine, "registry.ollama.ai/library/llama3.2/latest", ("model", "good"))
     catalogue.entries(refresh=True)
-    assert catalogue.find("llama3.2").id == catalogue.find("llama3.2:latest").id == "ollama/llama3.2:latest"
+    for name in ("llama3.2", "llama3.2:latest", "Llama3.2", "LLAMA3.2:Latest"):
+        assert catalogue.find(name).id == "ollama/llama3.2:latest"
 
 
 def test_a_blob_of_an_older_ollama_has_a_colon_in_its_name(machine: Path, blobs: Path) -> None:
@@ -377,6 +441,33 @@ def test_two_names_of_one_ollama_model_both_find_it(machine: Path, blobs: Path) 
     (blobs / "sha256-good").unlink()
     with pytest.raises(ExplorerError, match="There is no model called 'ollama/m:latest'"):
         catalogue.find("ollama/m:latest")
+
+
+@pytest.mark.parametrize(
+    ("kinds", "why"),
+    [
+        (("adapter", "template"), "it is an adapter (LoRA), without the model that it changes"),
+        (("tensor; name=blk.0.attn_q; dtype=F16",), "its weights are single tensors, not a GGUF"),
+        (("license; name=a.model", "params"), "it runs in the cloud only"),
+    ],
+)
+def test_what_of_ollama_is_no_model_is_told(kinds: tuple[str, ...], why: str, machine: Path, blobs: Path) -> None:
+    """A kind of layer may have parameters (server/internal/manifest of Ollama)."""
+    manifest(machine, "registry.ollama.ai/library/m/latest", *((kind, "good") for kind in kinds))
+    manifest(machine, "hf.co/o/m/Q4/x", ("model", "good"))  # a level too deep, which Ollama passes over
+    catalogue.entries(refresh=True)
+    assert told("") == [f"m:latest (Ollama) was skipped: {why}."]
+
+
+@pytest.mark.parametrize("beside", ["good", "clip"])
+def test_a_projector_or_the_same_file_beside_an_ollama_model_is_no_second_one(
+    beside: str, machine: Path, blobs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file(blobs / "sha256-clip", header({**LLAMA, "general.architecture": "clip"}))
+    manifest(machine, "registry.ollama.ai/library/m/latest", ("model", beside), ("model", "good"))
+    monkeypatch.setenv("OLLAMA_MODELS", f' "{blobs.parent}"')  # as Ollama reads it, without the quotes
+    (entry,) = (e for e in catalogue.entries(refresh=True) if e.family == "local")
+    assert entry.files == {"gguf": str(blobs / "sha256-good")} and not told("")
 
 
 def test_what_ollama_did_not_keep_whole_is_told(machine: Path, blobs: Path) -> None:
@@ -422,6 +513,28 @@ def test_a_gguf_whose_file_is_gone_is_a_link_that_leads_nowhere(machine: Path) -
         "org/one (Hugging Face cache) was skipped: m.gguf is a link that leads nowhere.",
         "org/two (Hugging Face cache) was skipped: m-00002-of-00002.gguf is a link that leads nowhere.",
     ]
+
+
+@pytest.mark.parametrize("begun", ["f" * 64 + ".incomplete", "f" * 64 + ".1a2b3c4d.incomplete", "f.chunked.part"])
+def test_shards_that_are_still_to_come_are_told_so(begun: str, machine: Path) -> None:
+    """The cache keeps what has begun among its blobs, huggingface_hub and hf-hub under names of their own."""
+    folder = snapshot(machine, "org/m")
+    (folder / "config.json").write_text(json.dumps(CONFIG))
+    shards = [f"model-0000{i}-of-00002.safetensors" for i in (1, 2)]
+    safetensors(folder / shards[0], {"a": (2, 2)})
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": dict(zip("ab", shards))}))
+    (folder.parents[1] / "blobs").mkdir()
+    (folder.parents[1] / "blobs" / begun).write_bytes(b"x")
+    catalogue.entries(refresh=True)
+    (line,) = told("org/m")
+    assert "lacks 1 of 2 weight files" in line and line.endswith("and a download into it is not finished.")
+
+
+def test_a_projector_alone_is_called_one(machine: Path) -> None:
+    file(snapshot(machine, "org/m") / "mmproj-F16.gguf", header({**LLAMA, "general.architecture": "clip"}))
+    catalogue.entries(refresh=True)
+    (line,) = told("org/m")
+    assert line.endswith("mmproj-F16.gguf holds a projector (vision or audio) and no language model.")
 
 
 def test_a_revision_without_weights_does_not_hide_the_one_that_has_them(machine: Path) -> None:
@@ -515,7 +628,10 @@ def test_the_caches_place_is_read_as_the_hubs_library_reads_it(
 # ---------------------------------------------------------------- in a list
 
 
-@pytest.mark.parametrize("name", ["a\nb", "a\u202eb", "**a** [b](http://c) `d`", "<img src=x>", "$x$", "-x", "#1"])
+@pytest.mark.parametrize(
+    "name",
+    ["a\nb", "a\rb", "a\vb", "a\u2028b", "a\u202eb", "**a** [b](http://c) `d`", "<img src=x>", "$x$", "-x", "#1"],
+)
 def test_a_name_of_strange_characters_is_one_line_of_every_list(name: str, tmp_path: Path) -> None:
     mine = tmp_path / "mine"
     mine.mkdir()
@@ -527,7 +643,8 @@ def test_a_name_of_strange_characters_is_one_line_of_every_list(name: str, tmp_p
     (trouble,) = (p for p in catalogue.problems() if str(mine) in p)
     done = CliRunner().invoke(cli, ["models"])
     lines = [line for line in done.stdout.splitlines() if line.startswith(entry.id[:1])]
-    shown = entry.id.replace("\n", "␊")
+    shown = one_line(entry.id)
+    assert len(shown.splitlines()) == 1
     assert done.exit_code == 0 and any(line.startswith(f"{shown}  ") for line in lines), done.stdout
     assert f"skipped: {trouble}" in done.stderr.splitlines()
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import json
+import re
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 from core.tokenizer_folder import Unread
+from hardware.errors import ExplorerError
 
 # as core.models.gguf_tokenizer writes them
 END_IDS = "roofscope.end_token_ids"
@@ -29,7 +32,9 @@ class Vocabulary:
         self._lib = llama_cpp
         self._vocab = llama_cpp.llama_model_get_vocab(model)
         kind = llama_cpp.llama_vocab_type(self._vocab)
+        self._name = name
         self._unread = Unread(name) if kind == llama_cpp.LLAMA_VOCAB_TYPE_NONE else None
+        self._by_bytes = kind == llama_cpp.LLAMA_VOCAB_TYPE_SPM
         self._by_pieces = kind == llama_cpp.LLAMA_VOCAB_TYPE_BPE
         self.size: int = llama_cpp.llama_vocab_n_tokens(self._vocab)
         self._pieces: dict[int, bytes] = {}
@@ -78,6 +83,11 @@ class Vocabulary:
         if self._whole is not None:
             ids: list[int] = self._whole.encode(text, add_special_tokens=False).ids
             return ids
+        if self._lacks_bytes and (lost := self._lost(text)):
+            raise ExplorerError(
+                f"The tokenizer in {self._name} has no token for {lost!r}, nor for its bytes, at which llama.cpp stops.",
+                "Leave the character out, or give a number of prompt tokens instead of a prompt.",
+            )
         data = text.encode()
         room = len(data) + 4  # no token is shorter than a byte; some vocabularies add a space in front
         tokens = (self._lib.llama_token * room)()
@@ -87,6 +97,30 @@ class Vocabulary:
             n = self._lib.llama_tokenize(self._vocab, data, len(data), tokens, -n, False, True)
         assert n >= 0, "llama_tokenize did not say how much room it needs"
         return list(tokens[:n])
+
+    @cached_property
+    def _lacks_bytes(self) -> bool:
+        """Whether it is a SentencePiece vocabulary without a token for each byte."""
+        of_type, byte = self._lib.llama_vocab_get_attr, self._lib.LLAMA_TOKEN_ATTR_BYTE
+        return self._by_bytes and sum(bool(of_type(self._vocab, i) & byte) for i in range(self.size)) < 256
+
+    @cached_property
+    def _tokens(self) -> tuple[frozenset[str], re.Pattern[str]]:
+        """All tokens, and what finds those that are cut out of a text as they are."""
+        lib = self._lib
+        texts = [self._text(i) for i in range(self.size)]
+        whole = lib.LLAMA_TOKEN_ATTR_CONTROL | lib.LLAMA_TOKEN_ATTR_USER_DEFINED | lib.LLAMA_TOKEN_ATTR_UNKNOWN
+        marks = [t for i, t in enumerate(texts) if t and lib.llama_vocab_get_attr(self._vocab, i) & whole]
+        return frozenset(texts), re.compile("|".join(map(re.escape, sorted(marks, key=len, reverse=True))) or "(?!)")
+
+    def _lost(self, text: str) -> str:
+        """The first character that has neither a token nor bytes that have one; "" where there is none."""
+        tokens, marks = self._tokens
+        for char in dict.fromkeys(marks.sub("", text)):
+            is_there = char.replace(" ", "▁") in tokens
+            if not is_there and not all(f"<0x{byte:02X}>" in tokens for byte in char.encode()):
+                return char
+        return ""
 
     def decode(self, ids: Sequence[int]) -> str:
         if self._unread is not None:
