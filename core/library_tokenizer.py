@@ -6,20 +6,26 @@ One reader, so that a folder and what is made of it read a text alike. transform
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from core import tiktoken_file, word_rules
 from core.tokenizer_folder import (
+    AS_IT_IS,
+    NAMES,
     SENTENCEPIECE,
     TEKKEN,
+    at_rest,
     chat_templates,
     is_tiktoken,
     named_tokens,
     read_json,
     token_flags,
+    token_text,
     tokenizer_file,
+    without_panic,
 )
 from hardware.errors import ExplorerError
 
@@ -35,8 +41,6 @@ def library_tokenizer(folder: Path) -> Any:
     tokenizer.json. Where that class is of another kind than the file, which many published folders have, the text
     comes back damaged or is cut into other words; then the file is taken as it is.
     """
-    import transformers
-
     options: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
     file = tokenizer_file(folder)
     try:
@@ -44,13 +48,14 @@ def library_tokenizer(folder: Path) -> Any:
             return _tekken(file)
         if file is not None and is_tiktoken(file):
             return _tiktoken(file)
-        found = transformers.AutoTokenizer.from_pretrained(str(folder), **options)
-        stored = folder / "tokenizer.json"
-        if stored.is_file() and not (_keeps(found) and _cuts_as(found.backend_tokenizer, stored)):
-            own = transformers.PreTrainedTokenizerFast.from_pretrained(str(folder), **options)
-            return own if _keeps(own) else found
+        with without_panic():
+            found = _as_its_class(folder, options | _mended(folder))
+        if hasattr(found, "backend_tokenizer"):
+            at_rest(found.backend_tokenizer)
         return found
     except Exception as error:  # transformers and tokenizers raise their own
+        for name in ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "tokenizer.json"):
+            read_json(folder / name)  # tells better what is wrong with it
         cause = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         if file is not None and file.name in SENTENCEPIECE and "tiktoken" in cause:  # what transformers tries next
             cause = f"{file.name} is cut off or damaged"
@@ -58,6 +63,41 @@ def library_tokenizer(folder: Path) -> Any:
             f"The tokenizer in {folder.name} cannot be read: {cause.split('. ')[0].rstrip('.')}.",
             "Put the model's tokenizer.json beside its weights.",
         ) from error
+
+
+def _as_its_class(folder: Path, options: dict[str, Any]) -> Any:
+    """As the class has it that a folder names, or as its tokenizer.json does where that is of another kind, or where
+    the class is code of the model's own."""
+    import transformers
+
+    stored = folder / "tokenizer.json"
+    try:
+        found = transformers.AutoTokenizer.from_pretrained(str(folder), **options)
+    except ValueError:  # code, which is not run
+        if not stored.is_file():
+            raise
+        return transformers.PreTrainedTokenizerFast.from_pretrained(str(folder), **options)
+    if stored.is_file() and not (_keeps(found) and _cuts_as(found.backend_tokenizer, stored)):
+        own = transformers.PreTrainedTokenizerFast.from_pretrained(str(folder), **options)
+        return own if _keeps(own) else found
+    return found
+
+
+def _mended(folder: Path) -> dict[str, Any]:
+    """What transformers must be told where a folder says it in a way that it does not read: a longest text as words,
+    and tokens as older releases wrote them."""
+    from transformers import AddedToken
+
+    found: dict[str, Any] = {}
+    settings = read_json(folder / "tokenizer_config.json")
+    if isinstance(length := settings.get("model_max_length"), str):
+        found["model_max_length"] = int(length) if length.isdecimal() else None
+    more = read_json(folder / "special_tokens_map.json").get("additional_special_tokens")
+    if "added_tokens_decoder" not in settings and isinstance(more, list) and any(isinstance(t, dict) for t in more):
+        found["additional_special_tokens"] = [
+            AddedToken(token_text(t), special=True, **token_flags(t if isinstance(t, dict) else {})) for t in more
+        ]
+    return found
 
 
 def _tekken(file: Path) -> Any:
@@ -161,13 +201,29 @@ def save(source: Path, target: Path) -> None:
     tokenizer.backend_tokenizer.save(str(target / "tokenizer.json"))
     settings = read_json(target / "tokenizer_config.json")
     settings = {key: value for key, value in settings.items() if key not in named_tokens(source, settings)}
-    (target / "tokenizer_config.json").write_text(
-        json.dumps(settings | special_tokens(tokenizer), indent=2, ensure_ascii=False), encoding="utf-8"
-    )
+    named = special_tokens(tokenizer)
+    settings |= {name: text for name, text in named.items() if name in NAMES} | {"tokenizer_class": AS_IT_IS}
+    if own := {name: text for name, text in named.items() if name not in NAMES}:
+        settings["extra_special_tokens"] = own
+    (target / "tokenizer_config.json").write_text(json.dumps(settings, indent=2, ensure_ascii=False), encoding="utf-8")
     (target / "special_tokens_map.json").unlink(missing_ok=True)  # older folders say there what is now said above
+
+
+def main() -> None:
+    """`python -m core.library_tokenizer SOURCE TARGET` saves, and prints {"values": {}} or {"reason": ...}."""
+    try:
+        save(*map(Path, sys.argv[1:]))
+        said: dict[str, Any] = {"values": {}}
+    except ExplorerError as error:
+        said = {"reason": error.message}
+    print(json.dumps(said), flush=True)
 
 
 def special_tokens(tokenizer: Any) -> dict[str, str]:
     """Name ("bos_token") -> text of the special tokens that chat templates are given."""
     tokens: Mapping[str, Any] = getattr(tokenizer, "special_tokens_map", None) or {}
     return {name: str(token) for name, token in tokens.items() if isinstance(token, str)}
+
+
+if __name__ == "__main__":
+    main()

@@ -10,6 +10,7 @@ import codecs
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,10 @@ from core import tiktoken_file
 from core.types import ModelSpec
 from hardware.errors import ExplorerError
 
+NAMES = tuple(f"{name}_token" for name in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"))  # of transformers
 SENTENCEPIECE = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model")
 TEKKEN = "tekken.json"
+AS_IT_IS = "PreTrainedTokenizerFast"  # the class of a tokenizer.json that no class changes
 READ = ("tokenizer.json", *SENTENCEPIECE, "vocab.txt", "vocab.json", TEKKEN)  # the first that is there and is read
 _SPECIAL = re.compile(rb'"special_tokens"\s*:')
 _LFS = b"version https://git-lfs"
@@ -100,13 +103,18 @@ class Unread:
         return "".join(f"⟨{int(i)}⟩" for i in ids)
 
 
-def check_in_table(ids: Sequence[int], spec: ModelSpec) -> None:
+def check_in_table(ids: Sequence[int], spec: ModelSpec, what: str = "The text holds") -> None:
     """Raises ExplorerError for a token that the tokenizer has and the model's table has not."""
     if ids and max(ids) >= spec.vocab_size:
         raise ExplorerError(
-            f"The text holds a token ({max(ids)}) behind the {spec.vocab_size:,} that {spec.name} knows.",
+            f"{what} a token ({max(ids)}) behind the {spec.vocab_size:,} that {spec.name} knows.",
             "Leave special tokens out of the text, or use the tokenizer that came with the model.",
         )
+
+
+def check_around(session: Any, spec: ModelSpec) -> None:
+    """Raises ExplorerError where what a tokenizer adds to a text is behind the model's table. session: of a text."""
+    check_in_table((*session.opening, *session.closing), spec, "The tokenizer adds to every text")
 
 
 def chat_templates(folder: Path, settings: Mapping[str, Any]) -> dict[str, str]:
@@ -137,17 +145,20 @@ def named(stored: Any) -> dict[str, str]:
 def named_tokens(folder: Path, settings: Mapping[str, Any]) -> dict[str, str]:
     """Name ("bos_token") -> text of the special tokens. settings: of tokenizer_config.json.
 
-    Older folders keep them in special_tokens_map.json, which counts where the settings list no added tokens.
+    Older folders keep them in special_tokens_map.json, which counts where the settings list no added tokens. Names of a
+    model's own ("image_token") are found in extra_special_tokens, too.
     """
     sources = [settings]
     if "added_tokens_decoder" not in settings:
         sources.append(read_json(folder / "special_tokens_map.json"))
+    more = settings.get("extra_special_tokens")
+    own = {name: token_text(token) for name, token in more.items()} if isinstance(more, Mapping) else {}
     return {
         name: token_text(token)
         for source in sources
         for name, token in source.items()
         if name.endswith("_token") and isinstance(token, str | Mapping) and token_text(token)
-    }
+    } | {name: text for name, text in own.items() if text}
 
 
 def template_warnings(templates: Mapping[str, str]) -> tuple[str, ...]:
@@ -179,19 +190,41 @@ def tokenizer_of(file: Path) -> Any:
     """
     from tokenizers import AddedToken, Tokenizer
 
-    tokenizer = Tokenizer.from_file(str(file))
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
+    with without_panic():
+        tokenizer = Tokenizer.from_file(str(file))
+    at_rest(tokenizer)
     settings = read_json(file.with_name("tokenizer_config.json"))
     tokenizer.encode_special_tokens = bool(settings.get("split_special_tokens", False))
-    there = {"", *(token.content for token in tokenizer.get_added_tokens_decoder().values())}
+    there = {token.content: token for token in tokenizer.get_added_tokens_decoder().values()}
     for text, said in _named_beside(file.parent, settings):
-        if text not in there:
-            there.add(text)
-            special = bool(said.get("special"))
-            add = tokenizer.add_special_tokens if special else tokenizer.add_tokens
-            add([AddedToken(text, special=special, **token_flags(said))])
+        known, special = there.get(text), bool(said.get("special"))
+        if not text or (known is not None and (known.special or not special)):
+            continue
+        flags = token_flags(said if known is None else known.__getstate__())
+        there[text] = AddedToken(text, special=special, **flags)
+        (tokenizer.add_special_tokens if special else tokenizer.add_tokens)([there[text]])
     return tokenizer
+
+
+@contextmanager
+def without_panic() -> Iterator[None]:
+    """What panics inside `tokenizers`, which is no Exception, raises ValueError."""
+    try:
+        yield
+    except Exception:
+        raise
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        raise ValueError(f"its parts contradict one another ({error})") from error
+
+
+def at_rest(tokenizer: Any) -> None:
+    """Of a `tokenizers.Tokenizer`: what a training left in it (a length, filling, chance in merging) is off."""
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    if getattr(tokenizer.model, "dropout", None):
+        tokenizer.model.dropout = None
 
 
 def _named_beside(folder: Path, settings: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -216,6 +249,19 @@ def _named_beside(folder: Path, settings: Mapping[str, Any]) -> Iterator[tuple[s
         for text in sorted(ids, key=ids.__getitem__):
             yield text, {"special": text in named, "normalized": text not in named}
     yield from ((text, {"special": True}) for text in named)
+
+
+def is_changed(folder: Path) -> bool:
+    """Whether transformers may read a tokenizer.json otherwise than it stands there: it builds the tokenizer anew, from
+    the class that a folder names or, where it names none, that of its kind of model.
+
+    One of bytes it cuts as the file says (core.library_tokenizer), but for a space in front.
+    """
+    settings, config = (read_json(folder / name) for name in ("tokenizer_config.json", "config.json"))
+    if (settings.get("tokenizer_class") or config.get("model_type")) in (None, AS_IT_IS, "TokenizersBackend"):
+        return False
+    words = read_json(folder / "tokenizer.json").get("pre_tokenizer")
+    return '"ByteLevel"' not in json.dumps(words) or bool(settings.get("add_prefix_space"))
 
 
 def token_flags(said: Mapping[str, Any]) -> dict[str, bool]:
@@ -262,7 +308,9 @@ def read_json(file: Path) -> dict[str, Any]:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise _no_json(file, error) from error
-    return content if isinstance(content, dict) else {}
+    if not isinstance(content, dict):
+        raise ExplorerError(f"{file.name} in {file.parent.name} holds no JSON object.", "Download it again.")
+    return content
 
 
 def check_settings(folder: Path) -> None:

@@ -48,7 +48,7 @@ class Weights:
 
     def has(self, file: Path, name: str) -> bool:
         """Whether a tensor in a file is the model's: some files hold what the index gives to others."""
-        return self.places.get(name, file.name) == file.name
+        return os.path.basename(self.places.get(name, file.name)) == file.name
 
 
 def of(folder: Path) -> Weights:
@@ -198,15 +198,16 @@ def _index(folder: Path, name: str) -> dict[str, str]:
     try:
         found: dict[str, str] = json.loads((folder / name).read_text(encoding="utf-8"))["weight_map"]
         if not found or not all(isinstance(f, str) and _is_name(f) for f in set(found.values())):
-            raise ValueError("an index names files beside it")
+            raise ValueError("an index names files beside it, or in a folder of its own")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ExplorerError(f"{name} in {folder.name} is damaged.", "Download it again.") from error
-    return found
+    return {tensor: os.path.normpath(file) for tensor, file in found.items()}
 
 
 def _is_name(text: str) -> bool:
-    """Whether a file beside the index can be called so."""
-    return text == os.path.basename(text) != "" and text.isprintable() and len(os.fsencode(text)) <= 255
+    """Whether a file beside the index, or in a folder beside it, can be called so."""
+    names = text.split("/")
+    return all(0 < len(os.fsencode(name)) <= 255 and name != ".." for name in names) and text.isprintable()
 
 
 def _unnamed(stored: list[str]) -> tuple[str, ...]:

@@ -10,11 +10,13 @@ import msgspec
 import pytest
 
 from core.backends.onnxruntime.text import Text
+from core.library_tokenizer import library_tokenizer
 from core.token_counter import counter
 from core.tokenizer_folder import (
     additions,
     chat_templates,
     end_ids,
+    is_changed,
     is_tiktoken,
     named,
     named_tokens,
@@ -144,14 +146,17 @@ def test_a_text_is_neither_cut_off_nor_filled_up(tmp_path: Path) -> None:
     file = folder_with_tokenizer(tmp_path) / "tokenizer.json"
     content = json.loads(file.read_text())
     content["truncation"] = {"direction": "Right", "max_length": 4, "strategy": "LongestFirst", "stride": 0}
+    content["model"]["vocab"]["he"] = 258
+    content["model"] |= {"merges": [["h", "e"]], "dropout": 1.0}
     content["padding"] = {
         "strategy": {"Fixed": 32}, "direction": "Right", "pad_to_multiple_of": None, "pad_id": 0, "pad_type_id": 0,
         "pad_token": "</s>",
     }  # fmt: skip
     file.write_text(json.dumps(content))
-    assert len(Text(tmp_path, spec(False)).encode("hello there")) == len("hello there")
+    n = len("hello there") - 2
+    assert len(Text(tmp_path, spec_of(259)).encode("hello there")) == n, "and no merge is left to chance"
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}))
-    assert counter(str(tmp_path / "config.json"))("hello there") == len("hello there")
+    assert counter(str(tmp_path / "config.json"))("hello there") == n
 
 
 def test_tokens_that_the_settings_alone_list_are_tokens(tmp_path: Path) -> None:
@@ -168,6 +173,7 @@ def test_tokens_that_the_settings_alone_list_are_tokens(tmp_path: Path) -> None:
 BESIDE: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "additional": ({"additional_special_tokens": ["<tool>", "<end>"]}, {}),
     "extra": ({"extra_special_tokens": ["<tool>", "<end>"]}, {}),
+    "extra, by a name of the model's own": ({"extra_special_tokens": {"boi": "<tool>", "end_token": "<end>"}}, {}),
     "extra, named": ({"extra_special_tokens": {"tool_token": "<tool>", "end_token": "<end>"}}, {}),
     "an end that the vocabulary lacks": ({"eos_token": "<tool>", "pad_token": "<end>"}, {}),
     "added_tokens.json": ({}, {"added_tokens.json": {"<end>": 259, "<tool>": 258}}),
@@ -192,6 +198,66 @@ def test_tokens_that_stand_beside_a_tokenizer_alone_are_tokens_as_in_transformer
     for text in ("a<tool><end><s>b", "x </s> y"):
         assert ours.encode(text) == theirs.encode(text, add_special_tokens=False)
     assert theirs.eos_token_id is None or theirs.eos_token_id in ours.eos_ids
+    assert theirs.special_tokens_map == ours.special_tokens
+
+
+@pytest.mark.engine("pytorch")
+def test_a_token_that_is_special_beside_a_tokenizer_alone_is_no_text(tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    folder = folder_with_tokenizer(tmp_path, tokenizer_class="PreTrainedTokenizerFast")
+    content = json.loads((folder / "tokenizer.json").read_text())
+    for token in content["added_tokens"]:
+        token |= {"special": False, "rstrip": True}
+    (folder / "tokenizer.json").write_text(json.dumps(content))
+    theirs, ours = AutoTokenizer.from_pretrained(folder), Text(folder, spec(False))
+    ids = ours.encode("a<s> b</s>")
+    assert ids == theirs.encode("a<s> b</s>", add_special_tokens=False)
+    assert ours.decode(ids) == theirs.decode(ids, skip_special_tokens=True)
+
+
+ODD: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "code of its own": ({"tokenizer_class": "Own", "auto_map": {"AutoTokenizer": ["own.Own", None]}}, {}),
+    "a longest text in words": ({"model_max_length": "131072"}, {}),
+    "objects of an older release": ({}, {"additional_special_tokens": ["<tool>", {"content": "<end>"}]}),
+}
+
+
+@pytest.mark.engine("pytorch")
+@pytest.mark.parametrize("how", ODD)
+def test_what_transformers_would_not_read_is_read_as_it_is_meant(how: str, tmp_path: Path) -> None:
+    settings, older = ODD[how]
+    folder = folder_with_tokenizer(tmp_path, **{"tokenizer_class": "PreTrainedTokenizerFast", **settings})
+    (folder / "special_tokens_map.json").write_text(json.dumps(older))
+    theirs, ours = library_tokenizer(folder), Text(folder, spec_of(260))
+    text = "a<tool><end><s>b"
+    assert theirs.encode(text, add_special_tokens=False) == ours.encode(text)
+    assert 256 in ours.encode(text) and ours.decode(ours.encode(text)).startswith("a")
+
+
+@pytest.mark.parametrize(
+    ("settings", "config", "words", "changed"),
+    [
+        ({}, {}, None, False),
+        ({"tokenizer_class": "PreTrainedTokenizerFast"}, {"model_type": "llama"}, None, False),
+        ({"tokenizer_class": "LlamaTokenizer"}, {}, {"type": "Metaspace"}, True),
+        ({}, {"model_type": "bert"}, {"type": "BertPreTokenizer"}, True),
+        (
+            {"tokenizer_class": "Qwen2Tokenizer"},
+            {},
+            {"type": "Sequence", "pretokenizers": [{"type": "ByteLevel"}]},
+            False,
+        ),
+        ({"tokenizer_class": "GPT2Tokenizer", "add_prefix_space": True}, {}, {"type": "ByteLevel"}, True),
+    ],
+)
+def test_what_a_class_may_change_of_a_tokenizer_is_known(
+    settings: dict[str, Any], config: dict[str, Any], words: dict[str, Any] | None, changed: bool, tmp_path: Path
+) -> None:
+    contents = {"tokenizer_config": settings, "config": config, "tokenizer": {"pre_tokenizer": words}}
+    for name, content in contents.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(content))
+    assert is_changed(tmp_path) == changed
 
 
 def spec_of(vocab_size: int) -> ModelSpec:
@@ -249,6 +315,7 @@ def test_damaged_json_is_a_sentence(tmp_path: Path) -> None:
         b'{\n"a": 1,\n}': r"is not valid JSON \(line 3: ",
         b"[" * 100_000: "is not valid JSON",
         '{"a": 1}'.encode("utf-16"): "is no UTF-8 text",
+        b"[]": "holds no JSON object",
         b'\xef\xbb\xbf{"a": 1}': "begins with a byte order mark",
     }.items():
         (tmp_path / "bad.json").write_bytes(content)
@@ -256,7 +323,20 @@ def test_damaged_json_is_a_sentence(tmp_path: Path) -> None:
             read_json(tmp_path / "bad.json")
 
 
+def test_parts_of_a_tokenizer_that_contradict_one_another_are_a_sentence(tmp_path: Path) -> None:
+    """tokenizers panics, which is no Exception of Python's."""
+    file = folder_with_tokenizer(tmp_path) / "tokenizer.json"
+    content = json.loads(file.read_text())
+    content["model"]["vocab"]["he"] = 258
+    content["model"] |= {"merges": [["h", "e"]], "continuing_subword_prefix": "####"}
+    file.write_text(json.dumps(content))
+    with pytest.raises(ExplorerError, match=r"tokenizer\.json in .* cannot be read: its parts contradict"):
+        Text(tmp_path, spec_of(259))
+
+
 def test_a_token_behind_the_models_table_is_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(ExplorerError, match=r"adds to every text a token \(257\) behind the 257"):
+        Text(folder_with_tokenizer(tmp_path, "$A </s>"), spec_of(257))
     text = Text(folder_with_tokenizer(tmp_path), spec_of(257))
     assert text.encode("a<s>")[-1] == 256
     with pytest.raises(ExplorerError, match="behind the 257 that m knows"):
@@ -275,6 +355,8 @@ def test_special_tokens_of_older_folders(tmp_path: Path) -> None:
     assert named_tokens(tmp_path, settings) == {"bos_token": "<b>", "eos_token": "</s>", "pad_token": "<p>"}
     listed = {**settings, "added_tokens_decoder": {}}
     assert named_tokens(tmp_path, listed) == {"bos_token": "<s>", "eos_token": "</s>"}
+    own = {"added_tokens_decoder": {}, "extra_special_tokens": {"boi": {"content": "<i>"}, "image_token": "<image>"}}
+    assert named_tokens(tmp_path, own) == {"boi": "<i>", "image_token": "<image>"}
 
 
 @pytest.mark.parametrize("name", ["rwkv_vocab_v20230424.txt", "tokenization_own.py"])

@@ -92,8 +92,8 @@ def _in_other_case(names: tuple[str, ...], listed: tuple[ModelEntry, ...]) -> Mo
 
 
 def _hub_names(text: str) -> tuple[str, ...]:
-    """What a text names on the Hugging Face hub, as its pages, its cache, llama.cpp and Ollama write it: owner/name, and
-    the file if it names one; nothing where it can be no such name."""
+    """What a text names on the Hugging Face hub, as its pages, its cache, llama.cpp and Ollama write it: owner/name,
+    and the file if it names one; nothing where it can be no such name."""
     if text.strip().startswith("models--"):
         text = text.strip().removeprefix("models--").replace("--", "/")
     match = _ON_HUB.fullmatch(text.strip())

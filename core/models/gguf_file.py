@@ -185,8 +185,9 @@ def is_named(name: str) -> bool:
 
 
 def is_model(name: str) -> bool:
-    """Whether a file's name is that of a GGUF model, and not of a vision projector beside one."""
-    return is_named(name) and "mmproj" not in name.lower()
+    """Whether a file's name is that of a GGUF model: not of a vision projector beside one, nor a hidden one, such as a
+    Mac puts beside each file on another file system."""
+    return is_named(name) and "mmproj" not in name.lower() and not name.startswith(".")
 
 
 def check_kind(path: Path) -> None:

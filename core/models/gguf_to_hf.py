@@ -22,7 +22,7 @@ from core.models.gguf import gguf_config, gguf_tensors, gguf_values
 from core.types import Progress
 from hardware.errors import ExplorerError
 
-VERSION = 6  # raise it when the output changes: cached folders are then made anew
+VERSION = 7  # raise it when the output changes: cached folders are then made anew
 _BYTES_PER_WEIGHT = 4
 _THETA = 10000.0  # of the rotation, where no key says it
 

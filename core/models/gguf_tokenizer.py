@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from core import word_rules
+from core.tokenizer_folder import NAMES
 from hardware.errors import ExplorerError
 
 _BOS_BY_DEFAULT = {"llama-bpe", "tekken"}
@@ -55,6 +56,19 @@ _BETWEEN_FILES = {
     "fim_rep": ("<|fim_repo|>", "<|repo_name|>", "<fim-repo>", "<REPO>", "<reponame>"),
     "fim_sep": ("<|file_sep|>",),
 }
+_WITHIN_FILES = {  # and these, which end none, are special by their names alone, too
+    f"{before}{name}{behind}"
+    for before, names, behind in (
+        ("<|", ("fim_prefix", "fim_suffix", "fim_middle", "code_prefix", "code_suffix", "code_middle"), "|>"),
+        ("<|", ("prefix", "suffix"), "|>"),
+        ("<", ("fim-prefix", "fim-suffix", "fim-middle", "fim_prefix", "fim_suffix", "fim_middle"), ">"),
+        ("<｜fim▁", ("begin", "hole", "end"), "｜>"),
+        ("<", ("PRE", "SUF", "MID"), ">"),
+        ("▁<", ("PRE", "SUF", "MID"), ">"),
+    )
+    for name in names
+}
+_SHOWN = {"<|start|>", "<|channel|>", "<|message|>", "<|constrain|>"}  # of gpt-oss: they stand in the text
 _END_OF_MESSAGE = ({"<|return|>", "<|call|>"}, {"<|calls|>", "<|flush|>"})  # beside these <|end|> ends no turn
 
 
@@ -63,9 +77,11 @@ def write(metadata: dict[str, Any], folder: Path) -> None:
 
     Raises ExplorerError for a kind of vocabulary that is not understood.
     """
-    tokens = _unique(metadata["tokenizer.ggml.tokens"])
-    types = metadata.get("tokenizer.ggml.token_type") or [1] * len(tokens)
     kind = metadata.get("tokenizer.ggml.model")
+    if not metadata.get("tokenizer.ggml.tokens"):
+        raise ExplorerError("The file comes without a tokenizer.", "Take a file of the model that has one.")
+    tokens = _unique(metadata["tokenizer.ggml.tokens"])
+    types = _types(metadata, tokens)
     if kind == "gpt2":
         tokenizer = _byte_level_bpe(metadata, tokens)
     elif kind == "llama":
@@ -74,7 +90,7 @@ def write(metadata: dict[str, Any], folder: Path) -> None:
         raise ExplorerError(
             f"The file's vocabulary is of kind '{kind}', which cannot be converted.", "Run it with llama.cpp."
         )
-    _add_special(tokenizer, tokens, types, metadata, sentencepiece=kind == "llama")
+    _add_special(tokenizer, tokens, types, metadata)
     whole = metadata.get(WHOLE) if NAMED in metadata else None  # other writers' are not what llama.cpp reads
     if isinstance(whole, str):
         (folder / "tokenizer.json").write_text(whole, encoding="utf-8")
@@ -84,7 +100,8 @@ def write(metadata: dict[str, Any], folder: Path) -> None:
     named = special_ids(metadata, len(tokens))
     config: dict[str, Any] = {f"{name}_token": tokens[i] for name, i in named.items()}
     if isinstance(said := _said(metadata, NAMED), dict):
-        config = {str(name): str(text) for name, text in said.items()}
+        config = {str(name): str(text) for name, text in said.items() if name in NAMES}
+        config["extra_special_tokens"] = {str(name): str(text) for name, text in said.items() if name not in NAMES}
     config["add_bos_token"], config["add_eos_token"] = _adds(metadata, len(tokens))
     templates = chat_templates(metadata)
     if templates.keys() == {"default"}:
@@ -169,6 +186,20 @@ def _unique(tokens: list[str]) -> list[str]:
     return result
 
 
+def _types(metadata: Mapping[str, Any], tokens: list[str]) -> list[int]:
+    """Of each token its type, where llama.cpp goes by some names before what a file says."""
+    stored = metadata.get("tokenizer.ggml.token_type") or [1] * len(tokens)
+    marks = _END_OF_TURN | _WITHIN_FILES | {name for names in _BETWEEN_FILES.values() for name in names}
+    named = dict.fromkeys(marks, _CONTROL) | dict.fromkeys(_SHOWN, _USER_DEFINED)
+    return [named.get(token, kind) for token, kind in zip(tokens, stored, strict=True)]
+
+
+def _takes_spaces(metadata: Mapping[str, Any], token: str) -> bool:
+    """Whether a special token takes the spaces behind it away: those of Phi-3 do, which llama.cpp tells by its name."""
+    name = str(metadata.get("general.name", "")).lower()
+    return ("phi-3" in name or "phi3" in name) and token not in ("<unk>", "<s>", "<|endoftext|>")
+
+
 def _is_text(token: str) -> bool:
     try:
         token.encode()
@@ -232,15 +263,16 @@ def _sentencepiece_bpe(metadata: dict[str, Any], tokens: list[str], types: list[
     return tokenizer
 
 
-def _add_special(
-    tokenizer: Any, tokens: list[str], types: list[int], metadata: dict[str, Any], sentencepiece: bool
-) -> None:
+def _add_special(tokenizer: Any, tokens: list[str], types: list[int], metadata: dict[str, Any]) -> None:
     from tokenizers import AddedToken, processors
+
+    def added(text: str, special: bool) -> Any:
+        return AddedToken(text, normalized=False, special=special, rstrip=_takes_spaces(metadata, text))
 
     special = [t for t, kind in zip(tokens, types, strict=True) if kind in (_CONTROL, _UNKNOWN)]
     plain = [t for t, kind in zip(tokens, types, strict=True) if kind == _USER_DEFINED]
-    tokenizer.add_special_tokens([AddedToken(t, normalized=False, special=True) for t in special if t])
-    tokenizer.add_tokens([AddedToken(t, normalized=False, special=False) for t in plain if t])
+    tokenizer.add_special_tokens([added(t, True) for t in special if t])
+    tokenizer.add_tokens([added(t, False) for t in plain if t])
     begins, ends = _adds(metadata, len(tokens))
     known = special_ids(metadata, len(tokens))
     before, behind = [known["bos"]] if begins else [], [known["eos"]] if ends else []

@@ -43,6 +43,9 @@ def add(writer: Any, folder: Path, n_rows: int) -> None:
         read_json(folder / name) for name in ("tokenizer_config.json", "config.json", "generation_config.json")
     )
 
+    if odd := next((n for n in ("end_of_word_suffix", "continuing_subword_prefix") if model.get(n)), None):
+        raise _refused(f"The tokenizer marks parts of words ({odd}), which llama.cpp does not")
+
     stored = read_json(folder / "tokenizer.json")
     if stored:
         _check_rows(_ids(stored), n_rows)
@@ -55,8 +58,8 @@ def add(writer: Any, folder: Path, n_rows: int) -> None:
     writer.add_token_list(tokens)
     writer.add_token_types(types)
     _add_special(writer, tokenizer, tokens, named, config, generation)
-    if _is_beyond(tokenizer, content):
-        writer.add_string(gguf_tokenizer.WHOLE, tokenizer.to_str())
+    if tokenizer.encode_special_tokens or _is_beyond(tokenizer, content):
+        writer.add_string(gguf_tokenizer.WHOLE, _whole(tokenizer, content))
     templates = chat_templates(folder, settings)
     if templates.keys() == {"default"}:
         writer.add_chat_template(templates["default"])
@@ -76,6 +79,9 @@ def _is_beyond(tokenizer: Any, content: dict[str, Any]) -> bool:
     """Whether llama.cpp could read a text otherwise: GGUF has no place for what its special tokens do to their spaces,
     llama.cpp puts the space in front of a text behind each of them, too, and cuts some families' texts otherwise."""
     added = content.get("added_tokens", ())
+    apart = {token["content"] for token in added}
+    if any(gguf_tokenizer.ends_turn(text) for text in content["model"]["vocab"].keys() - apart):
+        return True
     if any(token["lstrip"] or token["rstrip"] or token["single_word"] for token in added):
         return True
     if _of_its_maker(tokenizer) is not None:
@@ -92,6 +98,14 @@ def _is_beyond(tokenizer: Any, content: dict[str, Any]) -> bool:
         if "".join(alone) != wanted or "".join(behind) != mark + wanted:
             return True
     return False
+
+
+def _whole(tokenizer: Any, content: dict[str, Any]) -> str:
+    """The tokenizer.json. Where special tokens are split as any other text, which it cannot say, they are left out."""
+    if not tokenizer.encode_special_tokens:
+        return str(tokenizer.to_str())
+    plain = [token for token in content.get("added_tokens", ()) if not token["special"]]
+    return json.dumps(content | {"added_tokens": plain}, ensure_ascii=False)
 
 
 def _begins_with_a_space(tokenizer: Any) -> bool:
@@ -117,12 +131,15 @@ def _tokens(content: dict[str, Any], n_rows: int, own: bool) -> tuple[list[str],
     own: no file says which tokens there are. Else those that transformers adds for its class, behind the table, count
     not.
     """
-    known = {i: (text, _NORMAL) for text, i in content["model"]["vocab"].items()}
-    if content["model"].get("byte_fallback"):
+    model = content["model"]
+    known = {i: (text, _NORMAL) for text, i in model["vocab"].items()}
+    if model.get("byte_fallback"):
         is_byte = {f"<0x{b:02X}>" for b in range(256)}
         known |= {i: (text, _BYTE) for i, (text, _) in known.items() if text in is_byte}
-    unknown = content["model"].get("unk_token")
+    unknown = model.get("unk_token")
     for token in content.get("added_tokens", ()):
+        if "▁" in token["content"] and not token["special"] and model.get("byte_fallback") and token["id"] in known:
+            continue  # llama.cpp would show its "▁"
         kind = _CONTROL if token["special"] else _USER_DEFINED
         known[token["id"]] = (token["content"], _UNKNOWN if token["content"] == unknown else kind)
     if own:

@@ -117,18 +117,22 @@ def test_splitting_rules_give_the_ids_of_llama_cpp(rule: str, tmp_path: Path) ->
     assert sum(map(len, ids)) < sum(len(text.encode()) for text in TEXTS) - 50
 
 
-def test_sentencepiece_vocabulary_gives_the_ids_of_llama_cpp(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [3, 1])  # control tokens, and plain ones of such names
+@pytest.mark.parametrize("name", ["", "Phi-3 mini", "Phi3"])  # by which llama.cpp tells whose marks take spaces away
+def test_sentencepiece_vocabulary_gives_the_ids_of_llama_cpp(name: str, kind: int, tmp_path: Path) -> None:
     import gguf
     from transformers import AutoTokenizer
 
     pieces = ["▁", "t", "h", "e", "▁t", "he", "▁the", "▁▁", "ca", "c", "a", "at", "▁ca", "▁cat", "é"]
-    tokens = ["<unk>", "<s>", "</s>", *(f"<0x{b:02X}>" for b in range(256)), *pieces, "<|x|>"]
+    marks = ["<|x|>", "<|endoftext|>", "<|end|>", "<PRE>", "<|fim_middle|>", "<|channel|>"]
+    tokens = ["<unk>", "<s>", "</s>", *(f"<0x{b:02X}>" for b in range(256)), *pieces, *marks]
     writer = gguf.GGUFWriter(tmp_path / "v.gguf", "llama")
     writer.add_context_length(64)
     writer.add_tokenizer_model("llama")
     writer.add_token_list(tokens)
-    writer.add_token_scores([0.0] * 259 + [-float(i) for i in range(len(pieces))] + [0.0])
-    writer.add_token_types([2, 3, 3] + [6] * 256 + [1] * len(pieces) + [3])
+    writer.add_token_scores([0.0] * 259 + [-float(i) for i in range(len(pieces))] + [0.0] * len(marks))
+    writer.add_token_types([2, 3, 3] + [6] * 256 + [1] * len(pieces) + [4] + [kind] * 5)
+    writer.add_string("general.name", name)
     writer.add_bos_token_id(1)
     writer.add_eos_token_id(2)
     writer.add_unk_token_id(0)
@@ -140,7 +144,14 @@ def test_sentencepiece_vocabulary_gives_the_ids_of_llama_cpp(tmp_path: Path) -> 
     header = gguf_file.read(tmp_path / "v.gguf")
     gguf_tokenizer.write(header.metadata, tmp_path)
     tokenizer = AutoTokenizer.from_pretrained(tmp_path)
-    texts = ("the cat", "  the  at", "tehe é ü 語", "a<|x|>the cat</s> the", "héat\n")
+    texts = (
+        "the cat",
+        "  the  at",
+        "tehe é ü 語",
+        "a<|x|>the cat</s> the",
+        "héat\n",
+        " the ".join([*marks, "<s>", ""]),
+    )
     for text, theirs in zip(texts, vocabulary_of_gguf(tmp_path / "v.gguf", texts).ids, strict=True):
         ids = tokenizer.encode(text, add_special_tokens=False)
         assert ids == theirs, text
@@ -168,6 +179,7 @@ def test_byte_tokenizer_round_trip_and_small_vocabularies(tmp_path: Path) -> Non
         ({"general.architecture": "rwkv7"}, "architecture 'rwkv7'"),
         ({"tokenizer.ggml.pre": "martian"}, "'martian'"),
         ({"tokenizer.ggml.model": "rwkv"}, "kind 'rwkv'"),
+        ({"tokenizer.ggml.model": "none", "tokenizer.ggml.tokens": None}, "comes without a tokenizer"),
         ({"qwen3.attention.head_count": None}, "lacks 'qwen3.attention.head_count'"),
         ({"qwen3.rope.scaling.type": "longrope", "qwen3.rope.scaling.factor": 2.0}, "'longrope'"),
         ({"qwen3.block_count": 3}, "says 3 blocks, but holds the tensors of 2"),

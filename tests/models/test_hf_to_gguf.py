@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -127,10 +128,14 @@ def test_a_rule_is_known_by_what_it_does(cut: list[dict[str, Any]], rule: str, t
     assert gguf_file.read(written(folder, tmp_path / "m.gguf")).metadata["tokenizer.ggml.pre"] == rule
 
 
-def test_text_and_special_tokens(tmp_path: Path) -> None:
+@pytest.mark.parametrize("normalizer", [None, "NFC", "a sequence"])
+def test_text_and_special_tokens(normalizer: str | None, tmp_path: Path) -> None:
     from transformers import AutoTokenizer
 
     folder, texts = hf_folder(tmp_path), (*TEXTS, "the theater in an inn")
+    texts = tuple(t for t in texts if normalizer is None or t == unicodedata.normalize("NFC", t))  # llama.cpp has none
+    composing = {"type": "NFC"} if normalizer == "NFC" else {"type": "Sequence", "normalizers": [{"type": "NFC"}]}
+    break_tokenizer(lambda c: c.update(normalizer=normalizer and composing))(folder)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     theirs = vocabulary_of_gguf(written(folder, tmp_path / "m.gguf"), texts)
     assert [tokenizer.encode(text, add_special_tokens=False) for text in texts] == theirs.ids
@@ -208,8 +213,12 @@ def break_tokenizer(change: Any) -> Any:
 
 FAULTS: dict[str, tuple[Any, str]] = {
     "none": (lambda folder: (folder / "tokenizer.json").unlink(), "no tokenizer.json"),
-    "damaged": (lambda folder: (folder / "tokenizer.json").write_text('{"version'), "cannot be read"),
+    "damaged": (
+        lambda folder: (folder / "tokenizer.json").write_text('{"version'),
+        r"tokenizer\.json .* not valid JSON",
+    ),
     "rule": (break_tokenizer(lambda c: c.update(pre_tokenizer={"type": "Whitespace"})), "splits text by a rule"),
+    "parts of words": (break_tokenizer(lambda c: c["model"].update(end_of_word_suffix="</w>")), "marks parts of words"),
     "normalizer": (break_tokenizer(lambda c: c.update(normalizer={"type": "Lowercase"})), "'Lowercase'"),
     "too large": (
         break_tokenizer(lambda c: c["added_tokens"].append({**c["added_tokens"][0], "id": 400, "content": "<x>"})),

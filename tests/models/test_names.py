@@ -31,6 +31,15 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "user"
 
 
+def test_what_a_mac_puts_beside_a_model_is_none(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    file(tmp_path / "mine" / "m.gguf", header())
+    (tmp_path / "mine" / "._m.gguf").write_bytes(b"\0\5\x16\7" + bytes(60))
+    catalogue.add_folder(str(tmp_path / "mine"))
+    assert [e.id for e in catalogue.entries() if e.family == "local"] == ["m"] and not told(str(tmp_path))
+    assert catalogue.find(str(tmp_path / "mine")).files == {"gguf": str(tmp_path / "mine" / "m.gguf")}
+
+
 def test_names_that_are_no_utf8_are_skipped_and_reported(tmp_path: Path) -> None:
     mine = tmp_path / "mine"
     mine.mkdir()
@@ -522,7 +531,9 @@ def test_shards_that_are_still_to_come_are_told_so(begun: str, machine: Path) ->
     (folder / "config.json").write_text(json.dumps(CONFIG))
     shards = [f"model-0000{i}-of-00002.safetensors" for i in (1, 2)]
     safetensors(folder / shards[0], {"a": (2, 2)})
-    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": dict(zip("ab", shards))}))
+    (folder / "model.safetensors.index.json").write_text(
+        json.dumps({"weight_map": dict(zip("ab", shards, strict=True))})
+    )
     (folder.parents[1] / "blobs").mkdir()
     (folder.parents[1] / "blobs" / begun).write_bytes(b"x")
     catalogue.entries(refresh=True)

@@ -43,6 +43,7 @@ def _said(backend: str, path: str, fmt: str, texts: tuple[str, ...]) -> dict[str
     found = {
         "raw": [raw(session, text) for text in texts],
         "ids": [session.encode(text) for text in texts],
+        "shown": [session.decode(session.encode(text)) for text in texts],
         "special": special_tokens(session),
         "opened": [opened(session, text) for text in texts],
         "around": (session.opening, session.closing),
@@ -176,15 +177,20 @@ def sentencepiece_folder(tmp_path: Path) -> Path:
     return folder
 
 
-def test_a_sentencepiece_file_alone_is_read(tmp_path: Path) -> None:
+def test_a_sentencepiece_file_alone_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import sentencepiece
 
+    monkeypatch.setenv("ROOFSCOPE_HOME", str(tmp_path / "home"))
     folder = sentencepiece_folder(tmp_path)
     own = sentencepiece.SentencePieceProcessor(model_file=str(folder / "tokenizer.model"))
     texts = ("hello", "the cat, 3.14", "é 語 and\nthe rest")
     here, there = in_both(folder, texts)
     assert here["around"] == there["around"] == ((1,), ())
     assert here["raw"] == there["raw"] == [[1, *own.encode(text)] for text in texts]
+    for _ in range(2):  # made by transformers elsewhere, then kept
+        text = Text(folder, specs.read(folder, "hf"))
+        assert [text.encode(t) for t in texts] == here["ids"] and text.opening == (1,)
+        monkeypatch.setattr("core.backends.onnxruntime.text.Child", None)
 
 
 TEKKEN_WORDS = ("he", "ll", "hell", "hello", " t", "th", " th", " the")
@@ -566,6 +572,68 @@ def test_a_space_in_front_of_a_text_stands_behind_no_mark_unless_the_tokenizer_p
     texts = ("the cat", "<s>the cat</s> the", "<s> the cat", "x<s>the")
     here, there = in_both(folder, texts)
     assert here["ids"] == there["ids"] == [tokenizer.encode(text, add_special_tokens=False) for text in texts]
+
+
+@pytest.mark.parametrize("how", ["split", "unknown", "looks like an end", "spaces"])
+def test_what_llama_cpp_would_read_otherwise_is_read_as_its_folder_says(how: str, tmp_path: Path) -> None:
+    """By the whole tokenizer, which a GGUF of ours holds. "unknown": llama.cpp would abort."""
+    folder = sentencepiece_folder(tmp_path)
+    library_tokenizer.save(folder, folder)
+    content = json.loads((folder / "tokenizer.json").read_text())
+    vocab, model = content["model"]["vocab"], content["model"]
+    if how == "split":
+        change(folder / "tokenizer_config.json", split_special_tokens=True)
+    elif how == "unknown":
+        kept = {word: i for word, i in vocab.items() if not word.startswith("<0x")}
+        model |= {"vocab": {word: i for i, word in enumerate(sorted(kept, key=kept.__getitem__))}, "unk_token": "<unk>"}
+    elif how == "looks like an end":
+        vocab["<|im_end|>"] = len(vocab)
+    else:
+        vocab["▁▁"] = len(vocab)
+        model["merges"].append(["▁", "▁"])
+        mark = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": False}
+        content["added_tokens"].append({"id": vocab["▁▁"], "content": "▁▁", **mark})
+    (folder / "tokenizer.json").write_text(json.dumps(content))
+    texts = ("the cat", "<s>the</s>", "é 語", "a  tree<|im_end|>")
+    tokenizer = library_tokenizer.library_tokenizer(folder)
+    hf_to_gguf.convert(folder, tmp_path / "m.gguf", "Tiny", silent)
+    there = said("llama_cpp", tmp_path / "m.gguf", "gguf", texts)
+    assert there["ids"] == [tokenizer.encode(text, add_special_tokens=False) for text in texts]
+    assert how != "spaces" or there["shown"][3] == "a  tree<|im_end|>"
+
+
+def test_a_character_without_a_token_in_another_ones_gguf_is_a_sentence(tmp_path: Path) -> None:
+    """A SentencePiece vocabulary without bytes, at which llama.cpp aborts."""
+    assert elsewhere.call("llama_cpp", _lost, str(tmp_path / "v.gguf")) == ("'x'", [0, 5])
+
+
+def _lost(path: str) -> tuple[str, list[int]]:
+    import gguf
+    import llama_cpp
+
+    from core.backends.llama_cpp.vocabulary import Vocabulary
+
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_context_length(64)
+    writer.add_tokenizer_model("llama")
+    writer.add_token_list(["<unk>", "<s>", "</s>", "▁", "t", "▁t"])
+    writer.add_token_scores([0.0, 0.0, 0.0, -2.0, -3.0, -1.0])
+    writer.add_token_types([2, 3, 3, 1, 1, 1])
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    settings = llama_cpp.llama_model_default_params()
+    settings.vocab_only = True
+    model = llama_cpp.llama_model_load_from_file(path.encode(), settings)
+    vocabulary = Vocabulary(model, "m")
+    try:
+        vocabulary.encode("x")
+    except ExplorerError as error:
+        return error.message.split("token for ")[1].split(" ")[0], vocabulary.encode("<unk>t")
+    finally:
+        llama_cpp.llama_model_free(model)
+    return "", []
 
 
 def test_a_file_without_a_vocabulary_reads_no_text(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import struct
 from collections.abc import Callable
@@ -155,8 +156,19 @@ def variant_in_shards(folder: Path) -> str:
     return "model.safetensors.index.fp32.json"
 
 
+def in_a_folder(folder: Path) -> str:
+    """Which transformers' get_checkpoint_shard_files joins to the model's own."""
+    names = [f"./{file.name}" for file in shards(folder)[:2]]
+    (folder / "more").mkdir()
+    (folder / "model-00003-of-00003.safetensors").rename(folder / "more" / "model-00003-of-00003.safetensors")
+    index = json.loads((folder / INDEX).read_text())
+    places = dict(zip(SHAPES, itertools.cycle([*names, "more/model-00003-of-00003.safetensors"]), strict=False))
+    (folder / INDEX).write_text(json.dumps(index | {"weight_map": places}))
+    return ""
+
+
 LAYOUTS = (
-    *(control, stale_single, stale_index, stale_shard, consolidated, variant_beside, adapter_beside),
+    *(control, in_a_folder, stale_single, stale_index, stale_shard, consolidated, variant_beside, adapter_beside),
     *(
         adapter_of_mlx_beside,
         heads_beside,

@@ -85,7 +85,7 @@ class Vocabulary:
             return ids
         if self._lacks_bytes and (lost := self._lost(text)):
             raise ExplorerError(
-                f"The tokenizer in {self._name} has no token for {lost!r}, nor for its bytes, at which llama.cpp stops.",
+                f"The tokenizer in {self._name} has no token for {lost!r} nor for its bytes, at which llama.cpp stops.",
                 "Leave the character out, or give a number of prompt tokens instead of a prompt.",
             )
         data = text.encode()

@@ -25,7 +25,7 @@ from core.backends.pytorch.depth import Depth, complete, cut, depth_of
 from core.backends.pytorch.stream import generate
 from core.backends.pytorch.trace import TorchTrace
 from core.library_tokenizer import special_tokens
-from core.tokenizer_folder import check_in_table, end_ids, named
+from core.tokenizer_folder import check_around, check_in_table, end_ids, named
 from core.types import Count, GenerationConfig, Ids, Ledger, ModelSpec, Progress
 from hardware.errors import ExplorerError
 from hardware.heap import give_back
@@ -76,6 +76,7 @@ class TorchSession:
         self.bos_token, self.eos_token = tokenizer.bos_token or "", tokenizer.eos_token or ""
         self.eos_ids = end_ids(getattr(model, "generation_config", None), model.config, tokenizer)
         self.opening, self.closing = load.added(tokenizer)
+        check_around(self, spec)
         # generate fills what a request leaves open from here: stop tokens, temperature, penalties
         model.generation_config = transformers.GenerationConfig()
         self.setup = load.setup(model, spec, device)
