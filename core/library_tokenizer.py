@@ -1,4 +1,4 @@
-"""A folder's tokenizer as transformers reads it, for PyTorch and for the processes that convert models.
+"""A folder's tokenizer as transformers reads it, for every backend and for the processes that convert models.
 
 One reader, so that a folder and what is made of it read a text alike. transformers is imported inside.
 """
@@ -8,10 +8,14 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from hashlib import sha256
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from core import tiktoken_file, word_rules
+from core.paths import cache_dir
 from core.tokenizer_folder import (
     AS_IT_IS,
     NAMES,
@@ -19,17 +23,22 @@ from core.tokenizer_folder import (
     TEKKEN,
     at_rest,
     chat_templates,
+    is_changed,
     is_tiktoken,
     named_tokens,
     read_json,
     token_flags,
     token_text,
     tokenizer_file,
+    tokenizer_of,
     without_panic,
 )
+from hardware.child import Child
 from hardware.errors import ExplorerError
+from hardware.files import write_whole
 
 _TEKKEN_TOKENS = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
+_OF_TOKENIZER = (".json", ".txt", ".model", ".tiktoken", ".jinja")  # endings of the files that it is made of
 _PROBE = "A fox: 3.14, twice."
 _HARD = f" {word_rules.HARD}"
 
@@ -207,6 +216,54 @@ def save(source: Path, target: Path) -> None:
         settings["extra_special_tokens"] = own
     (target / "tokenizer_config.json").write_text(json.dumps(settings, indent=2, ensure_ascii=False), encoding="utf-8")
     (target / "special_tokens_map.json").unlink(missing_ok=True)  # older folders say there what is now said above
+
+
+def fast_tokenizer(folder: Path) -> Any:
+    """A `tokenizers.Tokenizer` that reads a text as transformers does, which is not imported: where it would read the
+    folder's tokenizer.json in a way of its own, or there is none, it is asked in another process and its answer kept.
+
+    Raises ExplorerError.
+    """
+    from tokenizers import Tokenizer
+
+    file = tokenizer_file(folder)
+    assert file is not None, "a folder with a tokenizer"
+    if file.name == "tokenizer.json":
+        try:
+            if not is_changed(folder) or not _release():
+                return tokenizer_of(file)
+        except ExplorerError:
+            raise
+        except Exception as error:  # tokenizers raises plain Exception
+            raise ExplorerError(
+                f"The tokenizer.json in {folder.name} cannot be read: {error}.", "Export or download the model again."
+            ) from error
+    files = sorted(f for f in folder.iterdir() if f.suffix in _OF_TOKENIZER and f.is_file())
+    key = sha256(repr([_release(), *((f.name, f.read_bytes()) for f in files)]).encode()).hexdigest()[:20]
+    kept = cache_dir() / "tokenizers" / f"{key}.json"
+    if not kept.is_file():
+        with (
+            TemporaryDirectory() as made,
+            Child("core.library_tokenizer", [str(folder.absolute()), made], hush=True) as child,
+        ):
+            said = next((m for m in child.messages() if m and m.keys() & {"values", "reason"}), {})
+            if "values" not in said:
+                reason = said.get("reason") or f"The tokenizer in {folder.name} cannot be read: {child.last_error}"
+                raise ExplorerError(reason, "Put the model's tokenizer.json beside its weights.")
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(kept, (Path(made) / "tokenizer.json").read_bytes())
+    tokenizer = Tokenizer.from_file(str(kept))
+    settings = read_json(folder / "tokenizer_config.json")
+    tokenizer.encode_special_tokens = bool(settings.get("split_special_tokens", False))
+    return tokenizer
+
+
+def _release() -> str:
+    """Of transformers; "" where it is not installed."""
+    try:
+        return version("transformers")
+    except PackageNotFoundError:
+        return ""
 
 
 def main() -> None:

@@ -9,8 +9,9 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from core.library_tokenizer import fast_tokenizer
 from core.models import catalogue, gguf_file, gguf_tokenizer
-from core.tokenizer_folder import tokenizer_file, tokenizer_of
+from core.tokenizer_folder import tokenizer_file
 from hardware.errors import ExplorerError
 
 Counter = Callable[[str], int]
@@ -21,22 +22,18 @@ def counter(model: str) -> Counter:
     entry = catalogue.find(model)
     given = entry.files.get("hf") or entry.files.get("config")
     if given is not None:
-        folder = Path(given)
-        file = tokenizer_file(folder if folder.is_dir() else folder.parent)
-        if file is not None and file.name == "tokenizer.json":
-            return _read(file, model)
+        folder = Path(given) if Path(given).is_dir() else Path(given).parent
+        if tokenizer_file(folder) is not None:
+            return _counting(folder)
     if "gguf" in entry.files:
         with tempfile.TemporaryDirectory() as place:
             gguf_tokenizer.write(gguf_file.read(Path(entry.files["gguf"])).metadata, Path(place))
-            return _read(Path(place) / "tokenizer.json", model)
+            return _counting(Path(place))
     raise ExplorerError(
-        f"{entry.label} has no tokenizer.json that could count.", "Name a model with one, or leave the option out."
+        f"{entry.label} has no tokenizer that could count.", "Name a model with one, or leave the option out."
     )
 
 
-def _read(file: Path, model: str) -> Counter:
-    try:
-        tokenizer = tokenizer_of(file)
-    except Exception as error:  # tokenizers raises plain Exception
-        raise ExplorerError(f"The tokenizer of {model} cannot be read.", "Copy or download it again.") from error
+def _counting(folder: Path) -> Counter:
+    tokenizer = fast_tokenizer(folder)
     return lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids)

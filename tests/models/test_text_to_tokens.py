@@ -190,7 +190,7 @@ def test_a_sentencepiece_file_alone_is_read(tmp_path: Path, monkeypatch: pytest.
     for _ in range(2):  # made by transformers elsewhere, then kept
         text = Text(folder, specs.read(folder, "hf"))
         assert [text.encode(t) for t in texts] == here["ids"] and text.opening == (1,)
-        monkeypatch.setattr("core.backends.onnxruntime.text.Child", None)
+        monkeypatch.setattr("core.library_tokenizer.Child", None)
 
 
 TEKKEN_WORDS = ("he", "ll", "hell", "hello", " t", "th", " th", " the")

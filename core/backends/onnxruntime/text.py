@@ -1,19 +1,16 @@
 """Text to ids and back, and the special tokens, from the files beside a model.onnx.
 
 Reads tokenizer.json with the `tokenizers` library, and the small JSON files as they are. Opening an ONNX model does
-not import transformers: where that would read a folder's tokenizer in a way of its own, it is asked in another process.
+not import transformers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from hashlib import sha256
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
-from core.paths import cache_dir
+from core.library_tokenizer import fast_tokenizer
 from core.tokenizer_folder import (
     Unread,
     added,
@@ -21,20 +18,12 @@ from core.tokenizer_folder import (
     check_around,
     check_in_table,
     end_ids,
-    is_changed,
     named_tokens,
     read_json,
     template_warnings,
     tokenizer_file,
-    tokenizer_of,
 )
 from core.types import ModelSpec
-from hardware.child import Child
-from hardware.errors import ExplorerError
-from hardware.files import write_whole
-
-_READER = "core.library_tokenizer"
-_OF_TOKENIZER = (".json", ".txt", ".model", ".tiktoken", ".jinja")
 
 
 class Text:
@@ -87,54 +76,4 @@ class Text:
 
 
 def _tokenizer(folder: Path) -> Any:
-    file = tokenizer_file(folder)
-    if file is None:
-        return None
-    try:
-        if (file.name != "tokenizer.json" or is_changed(folder)) and (release := _release()):
-            return _as_in_transformers(folder, release)
-        if file.name != "tokenizer.json":
-            raise ExplorerError(
-                f"The tokenizer in {folder.name} is {file.name}, which transformers reads, and that is not installed.",
-                "Put its tokenizer.json beside model.onnx.",
-            )
-        return tokenizer_of(file)
-    except ExplorerError:
-        raise
-    except Exception as error:  # tokenizers raises plain Exception
-        raise ExplorerError(
-            f"The {file.name} in {folder.name} cannot be read: {error}.", "Export or download the model again."
-        ) from error
-
-
-def _release() -> str:
-    """Of transformers; "" where it is not installed."""
-    try:
-        return version("transformers")
-    except PackageNotFoundError:
-        return ""
-
-
-def _as_in_transformers(folder: Path, release: str) -> Any:
-    """The tokenizer that transformers makes of a folder, asked of it in another process and kept.
-
-    Raises ExplorerError.
-    """
-    from tokenizers import Tokenizer
-
-    files = sorted(f for f in folder.iterdir() if f.suffix in _OF_TOKENIZER and f.is_file())
-    key = sha256(repr([release, *((f.name, f.read_bytes()) for f in files)]).encode()).hexdigest()[:20]
-    kept = cache_dir() / "tokenizers" / f"{key}.json"
-    if not kept.is_file():
-        with TemporaryDirectory() as made, Child(_READER, [str(folder.absolute()), made], hush=True) as child:
-            said = next((m for m in child.messages() if m and m.keys() & {"values", "reason"}), {})
-            if "values" not in said:
-                reason = said.get("reason") or f"The tokenizer in {folder.name} cannot be read: {child.last_error}"
-                raise ExplorerError(reason, "Export or download the model again.")
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(kept, (Path(made) / "tokenizer.json").read_bytes())
-    tokenizer = Tokenizer.from_file(str(kept))
-    tokenizer.encode_special_tokens = bool(
-        read_json(folder / "tokenizer_config.json").get("split_special_tokens", False)
-    )
-    return tokenizer
+    return None if tokenizer_file(folder) is None else fast_tokenizer(folder)
