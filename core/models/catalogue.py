@@ -29,7 +29,7 @@ __all__ = ["EMBEDDED", "add_folder", "check", "entries", "find", "folders", "fou
 
 _FRESH_S = 30.0
 _ON_HUB = re.compile(
-    r"(?P<host>(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co)/|hf://)?(?P<repo>[\w.-]+/[\w.-]+)"
+    r"(?P<host>(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co|hf-mirror\.com)/|hf://)?(?P<repo>[\w.-]+/[\w.-]+)"
     r"(?:[:@][\w.-]+)?(?:/(?:(?:tree|blob|resolve)/[^/?#]+)?(?:/(?P<file>[^?#]+))?)?(?:[?#].*)?",
     re.ASCII,
 )

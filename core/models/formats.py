@@ -36,6 +36,8 @@ _OTHERS = {  # what other programs keep weights in -> whose form it is
 }  # fmt: skip
 _DRIVE = re.compile(r"([A-Za-z]):[\\/](.*)", re.DOTALL)  # C:\Users\me
 _SHARE = re.compile(r"[\\/]{2}wsl(?:\$|\.localhost)[\\/][^\\/]+([\\/].*)", re.DOTALL | re.IGNORECASE)  # of WSL itself
+_QUOTES = ('""', "''", "``", "“”", "‘’")
+_UNSEEN = "\u200b\u200e\u200f\u202a\u202c\u2060\ufeff"  # what Windows and web pages put around a copied path
 _GENAI = "genai_config.json"
 _MOST_INSIDE = 100  # folders in one without a model that are looked into
 
@@ -97,8 +99,8 @@ def is_path(text: str) -> bool:
 def _unwrapped(text: str) -> str:
     """A path as file managers and terminals copy it, without its quotes, its backslashes before spaces, or what makes
     it an address (file://); with the values of variables; one of Windows as WSL has it."""
-    found = os.path.expandvars(text.strip())
-    if len(found) > 2 and found[0] == found[-1] and found[0] in "\"'":
+    found = os.path.expandvars(text.strip().strip(_UNSEEN).strip())
+    if len(found) > 2 and found[0] + found[-1] in _QUOTES:
         found = found[1:-1]
     if found.startswith("file://"):
         found = urllib.parse.unquote(found.removeprefix("file://").removeprefix("localhost"))

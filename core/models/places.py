@@ -316,9 +316,14 @@ def _lm_studio(folder: Path, troubles: list[str]) -> Iterator[ModelEntry]:
         for file in formats.ggufs(place):
             id = f"lmstudio/{folder.parent.name}/{label_of(file)}"
             yield from _try(file, id, "local", troubles, f"{label_of(file)} (LM Studio)")
+    _tell_begun(folder, "LM Studio", troubles)
+
+
+def _tell_begun(folder: Path, program: str, troubles: list[str]) -> None:
+    """A line for each file whose download into a folder has begun and not ended."""
     for begun in sorted(f.name for f in folder.iterdir() if f.name.endswith(weight_files.UNFINISHED)):
         name = begun.rpartition(".")[0].removeprefix("downloading_")
-        troubles.append(f"{_readable(name)} (LM Studio) was skipped: its download is not finished.")
+        troubles.append(f"{_readable(name)} ({program}) was skipped: its download is not finished.")
 
 
 def ollama(troubles: list[str]) -> Iterator[ModelEntry]:
@@ -441,6 +446,7 @@ def _modelscope(folder: Path, name: str, troubles: list[str]) -> Iterator[ModelE
     for file in formats.ggufs(folder):
         label = label_of(file)
         yield from _try(file, f"modelscope/{name}/{label}", "local", troubles, f"{label} (ModelScope)")
+    _tell_begun(folder, "ModelScope", troubles)
 
 
 ALL = (embedded, derived, own, served, hub_cache, modelscope, lm_studio, ollama, llama_cpp)

@@ -88,6 +88,7 @@ def test_a_stored_folder_of_such_a_name_stops_nothing(tmp_path: Path, monkeypatc
         ("hf.co/unsloth/X-GGUF:Q4_K_M", "unsloth/X-GGUF"),
         ("unsloth/X-GGUF:Q8_0", "unsloth/X-GGUF"),
         ("hf://Qwen/Qwen3-0.6B", "Qwen/Qwen3-0.6B"),
+        ("https://hf-mirror.com/Qwen/Qwen3-0.6B", "Qwen/Qwen3-0.6B"),
         ("Qwen/Qwen3-0.6B@main", "Qwen/Qwen3-0.6B"),
         ("https://huggingface.co/unsloth/X-GGUF/resolve/main/Q4/X%20a.gguf?download=true",
          "unsloth/X-GGUF --gguf 'Q4/X a.gguf'"),
@@ -129,6 +130,9 @@ def test_a_path_of_windows_is_the_one_that_wsl_has(tmp_path: Path) -> None:
         ("$DISK/m\\ m/../m\\ m/", "m m"),
         ("$DISK/a\\b", "a\\b"),
         ("'$DISK/m m'", "m m"),
+        ("“$DISK/m m”", "m m"),
+        ("`$DISK/m m`", "m m"),
+        ("\u202a$DISK/m m\u200b\n", "m m"),
     ],
 )
 def test_a_path_is_understood_as_a_terminal_has_it(
@@ -292,6 +296,10 @@ def test_what_modelscope_keeps_is_listed_by_its_name(
     (entry,) = (e for e in catalogue.entries(refresh=True) if e.family == "local")
     assert (entry.id, entry.label) == ("modelscope/Qwen/Qwen2.5-0.5B", "Qwen/Qwen2.5-0.5B (ModelScope)")
     assert catalogue.find("Qwen/Qwen2.5-0.5B") == entry and entry.files == {"hf": str(folder)} and not told("")
+    (folder.parent / "begun").mkdir()
+    (folder.parent / "begun" / "model.safetensors.incomplete").write_bytes(b"x")
+    catalogue.entries(refresh=True)
+    assert told("") == ["model.safetensors (ModelScope) was skipped: its download is not finished."]
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff\0", b"[", b"[]", b'{"downloadsFolder": 5}', b"x" * 5000])
