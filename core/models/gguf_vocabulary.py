@@ -247,6 +247,7 @@ def _add_special(
         if isinstance(found, int) and 0 <= found < len(tokens):
             ids[name] = found
     opening, closing = added(tokenizer)
+    _check_rows([*opening, *closing], len(tokens))
     if len(opening) == 1:
         ids["bos"] = opening[0]
     for name, write in (

@@ -219,6 +219,19 @@ FAULTS: dict[str, tuple[Any, str]] = {
     ),
     "rule": (break_tokenizer(lambda c: c.update(pre_tokenizer={"type": "Whitespace"})), "splits text by a rule"),
     "parts of words": (break_tokenizer(lambda c: c["model"].update(end_of_word_suffix="</w>")), "marks parts of words"),
+    "what it adds": (
+        break_tokenizer(
+            lambda c: c.update(
+                post_processor={
+                    "type": "TemplateProcessing",
+                    "single": [{"SpecialToken": {"id": "<b>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+                    "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+                    "special_tokens": {"<b>": {"id": "<b>", "ids": [400], "tokens": ["<b>"]}},
+                }
+            )
+        ),
+        "401 tokens, but the model's table has 320 rows",
+    ),
     "normalizer": (break_tokenizer(lambda c: c.update(normalizer={"type": "Lowercase"})), "'Lowercase'"),
     "too large": (
         break_tokenizer(lambda c: c["added_tokens"].append({**c["added_tokens"][0], "id": 400, "content": "<x>"})),
