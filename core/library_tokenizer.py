@@ -94,13 +94,16 @@ def _as_its_class(folder: Path, options: dict[str, Any]) -> Any:
 
 def _mended(folder: Path) -> dict[str, Any]:
     """What transformers must be told where a folder says it in a way that it does not read: a longest text as words,
-    and tokens as older releases wrote them."""
+    tokens as objects without their type, and as older releases wrote them."""
     from transformers import AddedToken
 
     found: dict[str, Any] = {}
     settings = read_json(folder / "tokenizer_config.json")
     if isinstance(length := settings.get("model_max_length"), str):
         found["model_max_length"] = int(length) if length.isdecimal() else None
+    for name in NAMES:
+        if isinstance(said := settings.get(name), dict) and "__type" not in said and token_text(said):
+            found[name] = AddedToken(token_text(said), special=True, **token_flags(said))
     more = read_json(folder / "special_tokens_map.json").get("additional_special_tokens")
     if "added_tokens_decoder" not in settings and isinstance(more, list) and any(isinstance(t, dict) for t in more):
         found["additional_special_tokens"] = [

@@ -205,7 +205,7 @@ def test_tokens_that_stand_beside_a_tokenizer_alone_are_tokens_as_in_transformer
 def test_a_token_that_is_special_beside_a_tokenizer_alone_is_no_text(tmp_path: Path) -> None:
     from transformers import AutoTokenizer
 
-    folder = folder_with_tokenizer(tmp_path, tokenizer_class="PreTrainedTokenizerFast")
+    folder = folder_with_tokenizer(tmp_path, tokenizer_class="PreTrainedTokenizerFast", eos_token="</s>")
     content = json.loads((folder / "tokenizer.json").read_text())
     for token in content["added_tokens"]:
         token |= {"special": False, "rstrip": True}
@@ -219,6 +219,7 @@ def test_a_token_that_is_special_beside_a_tokenizer_alone_is_no_text(tmp_path: P
 ODD: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "code of its own": ({"tokenizer_class": "Own", "auto_map": {"AutoTokenizer": ["own.Own", None]}}, {}),
     "a longest text in words": ({"model_max_length": "131072"}, {}),
+    "tokens as objects without their type": ({"eos_token": {"content": "</s>", "lstrip": True}}, {}),
     "objects of an older release": ({}, {"additional_special_tokens": ["<tool>", {"content": "<end>"}]}),
 }
 
