@@ -452,7 +452,7 @@ def _stage(state: State[Search], name: str, outcome: Outcome) -> tuple[Stage, st
         return "audited", f"{outcome.dropped.get(name, '')}; measured all the same: {why}"
     if name in outcome.dropped:
         return "dropped", outcome.dropped[name]
-    return ("measured", "") if name in outcome.seen else ("predicted only", "others promised more")
+    return ("measured", "") if name in outcome.seen else ("predicted only", "others promise more")
 
 
 def _answer(

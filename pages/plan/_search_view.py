@@ -23,11 +23,11 @@ from hardware.files import written_s
 from pages.ui import text
 from pages.ui.figure import figure
 from pages.ui.forms import params_form
-from pages.ui.page import fault, nothing_yet
+from pages.ui.page import fault
 from pages.ui.panes import table_height
 from pages.ui.share import Form, download, study_menu
 from pages.ui.state import store
-from pages.ui.studies import busy, draw_busy, start, study_picker
+from pages.ui.studies import busy, draw_busy, start
 from pages.ui.sweep_view import show
 from pages.ui.table import table
 
@@ -154,30 +154,22 @@ def _report(root: str, name: str, version: float) -> SearchReport:
     return search.report(ledger.load(data_dir() / "studies" / name, Search), store())
 
 
-def draw_found() -> None:
-    """A search that was begun, chosen from all of them."""
-    names = ledger.names(Search)
-    if not names:
-        nothing_yet(
-            "No search yet",
-            "Say what is to become better and within which limits, and press Search.",
-            ":material/search:",
-        )
-        return
-    chosen = study_picker("Search", names, SHOWN)
-    file = data_dir() / "studies" / chosen / FILE
-    draw_report(_report(str(file), chosen, written_s(file)))
+def report_of(name: str) -> SearchReport:
+    """What came of a search so far; raises ExplorerError when there is none."""
+    file = data_dir() / "studies" / name / FILE
+    return _report(str(file), name, written_s(file))
 
 
-def draw_report(found: SearchReport) -> None:
-    """The answer, the plane of the goals, the audit, and every cell."""
+def draw_report(found: SearchReport, going: bool = False) -> None:
+    """The answer, the plane of the goals, the audit, and every cell. going: it measures now."""
     with st.container(border=True):
         first, *rest = found.answer.words
         st.markdown(f"**{text.escape(first)}**")
         for words in rest:
             st.markdown(text.escape(words))
         if not found.complete and found.answer.cell:
-            st.caption("The final rounds are not over: go on with the search for figures that count.")
+            more = "figures that count come by themselves" if going else "go on with the search for figures that count"
+            st.caption(f"The final rounds are not over: {more}.")
     spent = f"{found.measured} measurements in {text.seconds(found.spent_s)}, finals included"
     st.caption(
         f"{spent}; a sweep of every cell was expected to take {text.seconds(found.expected_s)}. {audit_words(found)} "

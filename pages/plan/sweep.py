@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import streamlit as st
 
 from core.paths import data_dir
@@ -9,7 +11,7 @@ from core.runs.foresight import foreseen
 from core.studies import ledger, study_store, sweep
 from core.studies.divided import divided
 from core.studies.grid import MOST_CELLS, cells, size
-from core.studies.plan import Sweep
+from core.studies.plan import Search, Sweep
 from core.types import from_json, to_json
 from pages.plan import _search_view as search_view
 from pages.plan._sweep_form import Wanted, sweep_form
@@ -112,14 +114,26 @@ def _draw_refused(refused: dict[str, str]) -> None:
         )
 
 
-def draw_found() -> bool:
-    """A sweep that was begun, chosen from all of them; whether one is going, whose cells are still to come."""
-    names, now = ledger.names(Sweep), study_store.going()
-    if now is not None and now not in names and (not names or st.session_state.get(SHOWN) == now):
+def draw_found(mode: str) -> bool:
+    """A sweep or a search that was begun, chosen from all of them; whether one is going, of which more will come."""
+    kind, label, shown = (Search, "Search", search_view.SHOWN) if mode == SEARCH else (Sweep, "Sweep", SHOWN)
+    names, going = ledger.names(kind), study_store.going()
+    now = going if going is not None and going.startswith(f"{kind.__struct_config__.tag}-") else None
+    if now is not None and now not in names and (not names or st.session_state.get(shown) == now):
         nothing_yet("Nothing to show yet", "Each cell is drawn here when it is measured.", ":material/hourglass_top:")
     elif names:
+        chosen = study_picker(label, names, shown)
         with ticks(now is not None):
-            draw_report(report_of(study_picker("Sweep", names, SHOWN)), "sweep")
+            if mode == SEARCH:
+                search_view.draw_report(search_view.report_of(chosen), now == chosen)
+            else:
+                draw_report(report_of(chosen), "sweep")
+    elif mode == SEARCH:
+        nothing_yet(
+            "No search yet",
+            "Say what is to become better and within which limits, and press Search.",
+            ":material/search:",
+        )
     else:
         nothing_yet(
             "No sweep yet",
@@ -148,7 +162,4 @@ with page("Sweep", "Every combination of the settings you choose, measured; or a
             with guard(), st.container(border=True):
                 draw_plan(asked, mode)
         with guard():
-            if mode == SEARCH:
-                search_view.draw_found()
-            else:
-                moving("sweep-found", draw_found, "cells")
+            moving("sweep-found", partial(draw_found, mode), "cells")

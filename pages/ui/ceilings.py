@@ -218,6 +218,7 @@ def choose_reference(result: Result, key: str) -> Reference | None:
         names,
         key=key,
         bind="query-params",
+        width=260,  # a row with no room for it wraps: as wide as what is left, it may be cut
         help="It decides memory- or compute-bound: the measured ceilings of the machine that ran it, "
         "or the figures of a data sheet (stated).",
     )

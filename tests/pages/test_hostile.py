@@ -31,7 +31,7 @@ PLAIN = {  # kinds of elements, and fields of widgets, that the browser shows as
     *("echarts_chart", "text_area", "text_input", "chat_input", "download_button"),
 }
 PLAIN_FIELDS = {
-    "options",
+    "options",  # but for CHOICES
     "default",
     "value",
     "raw_values",
@@ -42,16 +42,17 @@ PLAIN_FIELDS = {
     "set_value",
     "query_string",
 }
+CHOICES = {"radio", "button_group"}  # whose options are Markdown; those of lists are not
 
 
-def strings(message: Message, way: str = "") -> Iterator[tuple[str, str]]:
+def strings(message: Message, plain: Collection[str] = PLAIN_FIELDS, way: str = "") -> Iterator[tuple[str, str]]:
     """Every text in a message that the browser may take for Markdown, with its field."""
     for field, value in message.ListFields():
-        if field.name in PLAIN_FIELDS:
+        if field.name in plain:
             continue
         for one in value if field.is_repeated else [value]:
             if isinstance(one, Message):
-                yield from strings(one, f"{way}.{field.name}")
+                yield from strings(one, plain, f"{way}.{field.name}")
             elif isinstance(one, str):
                 yield f"{way}.{field.name}", one
 
@@ -69,7 +70,9 @@ def alive(at: AppTest) -> list[str]:
     for node in elements(at._tree):
         proto = getattr(node, "proto", None)
         if isinstance(proto, Message) and getattr(node, "type", "") not in PLAIN:
-            found += [f"{node.type}{way}: {text}" for way, text in strings(proto) if ALIVE.search(CODE.sub("", text))]
+            plain = PLAIN_FIELDS - {"options"} if node.type in CHOICES else PLAIN_FIELDS
+            told = strings(proto, plain)
+            found += [f"{node.type}{way}: {text}" for way, text in told if ALIVE.search(CODE.sub("", text))]
     return found
 
 
@@ -126,6 +129,9 @@ def test_the_search_finds_what_would_be_drawn(tmp_path: Path) -> None:
         st.error("x", title=words)
         st.metric(words, 1)
         st.expander(words).text(words)
+        st.selectbox("x", [words])
+        st.radio("x", [words])
+        st.segmented_control("x", [words])
 
     at = AppTest.from_function(script, kwargs={"words": HOSTILE}).run()
-    assert len(alive(at)) == 4
+    assert len(alive(at)) == 6

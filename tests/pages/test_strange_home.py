@@ -12,19 +12,23 @@ from streamlit.testing.v1 import AppTest
 
 from core.advice.book import Book
 from core.advice.record import Advice, Bottleneck, Case, Gain
+from core.community.row import encoded
+from core.community.row_store import RowStore
 from core.endpoints import store as endpoints
 from core.endpoints.flavours import ServedModel
 from core.loadtest.events import Answered, Began, Broken, Ended, Opened, Outcome, Told
 from core.loadtest.load_store import LoadStore
 from core.loadtest.plan import Plan
+from core.runs import about, chats
 from core.runs.store import Store
 from core.studies import study_store
 from core.studies.grid import cells
 from core.studies.ledger import FILE, State
-from core.studies.plan import Axis
+from core.studies.plan import Architectures, Axis
 from core.studies.search import searching
 from core.studies.sweep import planned
 from core.types import Generate, Request, to_json
+from tests.community.rows import honest
 from tests.pages.conftest import sound
 from tests.pages.test_hostile import HOSTILE, KEPT, alive, outside
 from tests.test_strange_files import CONTENTS, FILES
@@ -81,12 +85,14 @@ def test_a_strange_address_takes_no_page_down(app: Open, home: Path, value: str)
 
 @pytest.fixture
 def hostile(filled: Store) -> Store:
-    """A sweep, a search, a load test, an endpoint and an advice in which every free text is hostile."""
+    """Studies, a load test, an endpoint, an advice, a chat, a row of another machine, a device and the name of a run in
+    which every free text is hostile."""
     root = filled.root
     base = Request(model="tiny-moe", backend="fake", task=Generate(prompt=HOSTILE, max_new_tokens=4), threads=1)
     axes = (Axis(name="new_tokens", values=(2, 3)), Axis(name="dtype", values=(None, HOSTILE)))
     sweep, search = planned(base, axes, title=HOSTILE), searching(base, axes, ("tok_per_s",))
-    for plan in (sweep, search):
+    cut = Architectures(name="architectures-odd", title=HOSTILE, model=HOSTILE, engines=(HOSTILE, "pytorch"))
+    for plan in (sweep, search, cut):
         ids = [cell.id for cell in cells(sweep)]
         state = State(plan=plan, minutes=1.0, begun=HOSTILE, refused={ids[0]: HOSTILE})
         state.runs[f"{ids[1]}/0"], state.failures[f"{ids[1]}/0"] = HOSTILE, HOSTILE
@@ -107,6 +113,12 @@ def hostile(filled: Store) -> Store:
     (place / endpoints.ABOUT).write_bytes(to_json(known))
     Book(root).save(Case(advice=advice(base, filled.ids()[0])))
     (root / "studies" / "ladder-odd").mkdir()
+    chats.save(root, chats.new_id(), chats.Chat(sides=(base,), text=HOSTILE, turns=(chats.Turn(question=HOSTILE),)))
+    RowStore(root).take_in("x.json", encoded(honest(machine__cpu=HOSTILE, model__name=HOSTILE)))
+    sheet = {"kind": "gpu", "mem_bytes": 8e9, "mem_bandwidth_bytes_per_s": 1e11}
+    (root / "devices").mkdir()
+    (root / "devices" / "odd.json").write_text(json.dumps(outside({"name": "", "notes": "", "sources": [""]}) | sheet))
+    about.write(filled.folder / filled.ids()[0], about.About(name=HOSTILE[:60], note=HOSTILE))
     return filled
 
 
@@ -154,6 +166,9 @@ def test_a_study_that_cannot_be_read_hides_no_other_one(app: Open, home: Path) -
     assert not at.error and any("ladder" in caption.value for caption in at.caption)
 
 
-@pytest.mark.parametrize("page", [p for p in NEW if not p.startswith(("learn/", "compare/"))])
-def test_words_in_studies_load_tests_endpoints_and_advice_are_words(app: Open, hostile: Store, page: str) -> None:
+OWN = ("measure/chat", "compare/history", "compare/many", "compare/community", "plan/devices", "plan/architectures")
+
+
+@pytest.mark.parametrize("page", [*(p for p in NEW if not p.startswith(("learn/", "compare/"))), *OWN])
+def test_words_in_what_is_kept_here_are_words(app: Open, hostile: Store, page: str) -> None:
     assert not alive(sound(app(f"pages/{page}.py")))

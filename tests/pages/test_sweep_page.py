@@ -119,6 +119,24 @@ def test_a_sweep_that_is_going_shows_its_cells_as_they_are_measured(app: Open, m
     assert 0 < drawn[0] < drawn[1] == 4
 
 
+def test_a_search_that_is_going_shows_what_it_has_measured(app: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = Request(model="tiny-moe", backend="fake", task=Generate(prompt_tokens=4), threads=1, profilers=(), retries=0)
+    axes = (Axis(name="batch", values=(1, 2)), Axis(name="new_tokens", values=(2, 3)))
+    plan = search.searching(base, axes, ("tok_per_s",), total=4, final_rounds=1)
+    monkeypatch.setattr(study_store, "going", lambda: plan.name)
+    at = sound(app(PAGE).segmented_control(key="sweep-mode").set_value("Search for the best").run())
+    assert "Nothing to show yet" in said(at)
+    runs: list[int] = []
+    for most in (1, 20):
+        with suppress(EnoughError):
+            search.seek(plan, 5, after(most))
+        sound(at.run())
+        runs.append(int(at.dataframe[0].value["Runs"].sum()))
+        assert ("figures that count come by themselves" in said(at)) == (most == 1)
+    assert 0 < runs[0] < runs[1] == 4
+    assert "go on with the search" not in said(at)
+
+
 class EnoughError(Exception):
     """The sweep is stopped here."""
 

@@ -12,8 +12,9 @@ from core.advice.record import Advice, Bottleneck, Gain
 from core.loadtest.events import Answered, Opened
 from core.models.artifact_cache import MARKER, PART
 from core.runs.measuring import holder
-from core.types import Generate, Request, Step
+from core.types import Curve, Generate, Phase, Request, Step
 from tests.faults.scenario import backends, staged
+from tests.faults.scenarios.interrupted import small
 from tests.faults.stage import ROOT, Stage, check
 from tests.faults.subjects import (
     CONVERTS_S,
@@ -262,6 +263,41 @@ def converter_killed(stage: Stage) -> None:
     stage.left(stage.newest().id)
 
 
+TRAINED = (
+    *("transform", "finetune", "--name", "tuned", "--threads", "1", "--param", "minutes=0.1", "--param", "batch=2"),
+    *("--param", "examples=40", "--param", "probe_questions=2", "--param", "probe_minutes=0.05"),
+)
+TRAINS = ("Loading the model", "Writing the first questions", "Looking at its answers", "Training")
+
+
+def trainer_killed(stage: Stage) -> None:
+    """In each phase of a training; from the first checkpoint on, the next try goes on behind it."""
+    asked = (*TRAINED, "--model", small(stage))
+    work, made = stage.data / "work", stage.data / "models" / "tuned"
+
+    def there(phase: str, old: set[str], going: subprocess.Popen[bytes]) -> bool:
+        new = set(stage.store.ids()) - old
+        events = stage.store.open(new.pop()).events() if new else ()
+        return going.poll() is not None or any(isinstance(e, Phase) and phase in e.note for e in events)
+
+    for phase in TRAINS:
+        going, old = stage.core(*asked), set(stage.store.ids())
+        stage.until(lambda p=phase, o=old, g=going: there(p, o, g), phase, CONVERTS_S)
+        stage.kill(stage.worker())
+        stage.ends(going, 1)
+        check("was killed" in str(stage.newest().failure()), f"{phase}: {stage.newest().failure()}")
+        stage.until(lambda: not stage.processes(), f"the end of its processes ({phase})", 20.0)
+        check(not made.exists(), f"{phase}: half a model")
+    check(any(work.glob("*/*.pt")), "no checkpoint is left")
+    going = stage.core(*asked)
+    stage.until(lambda: going.poll() is not None, "the end of the training", CONVERTS_S)
+    stage.ends(going)
+    check(made.is_dir() and not any(work.glob("*")), "no model, or what was left of its making")
+    steps = [e.step for e in stage.newest().events() if isinstance(e, Curve)]
+    check(steps == sorted(steps), f"its curve goes back: {steps}")
+    stage.left(stage.newest().id)
+
+
 ROWS = (
     *staged(
         "killed",
@@ -284,6 +320,7 @@ ROWS = (
     *staged(
         "killed",
         (converter_killed, "kill -9 of a worker and of its converter", "why, in a sentence", "no half artifact"),
+        (trainer_killed, "kill -9 of a training in each of its phases", "why, in a sentence", "its checkpoint"),
         needs=backends("pytorch"),
     ),
 )
