@@ -59,7 +59,12 @@ def draw(found: Found, name: str, key: str, recorded: bool = False) -> None:
     engine = engines[0]
     if len(engines) > 1:
         chosen = st.segmented_control(
-            "Engine", engines, default=engine, format_func=backend_label, key=f"{key}-engine", required=True
+            "Engine",
+            engines,
+            default=engine,
+            format_func=lambda name: text.escape(backend_label(name)),
+            key=f"{key}-engine",
+            required=True,
         )
         engine = chosen or engine
     figure(trade(spots(found, engine), backend_label(engine)), key=f"{key}-front")

@@ -274,6 +274,7 @@ def ask() -> None:
             "Device",
             [p.device for p in found],
             default=found[0].device,
+            format_func=text.escape,
             key="predict-focus",
             label_visibility="collapsed",
             required=True,

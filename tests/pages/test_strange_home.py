@@ -172,3 +172,9 @@ OWN = ("measure/chat", "compare/history", "compare/many", "compare/community", "
 @pytest.mark.parametrize("page", [*(p for p in NEW if not p.startswith(("learn/", "compare/"))), *OWN])
 def test_words_in_what_is_kept_here_are_words(app: Open, hostile: Store, page: str) -> None:
     assert not alive(sound(app(f"pages/{page}.py")))
+
+
+def test_the_name_of_a_device_is_no_markdown_where_it_is_chosen(app: Open, hostile: Store) -> None:
+    at = sound(app("pages/plan/predict.py"))
+    at = sound(at.multiselect(key="predict-devices").set_value([HOSTILE, "T4"]).run())
+    assert not alive(at) and len(at.get("button_group")) > 1
