@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 
 _DISK = {
     errno.ENOSPC: ("The disk is full", "Free some space, for example on the page Storage."),
@@ -18,18 +19,23 @@ _DISK = {
     errno.ENOTDIR: ("A file lies where a folder belongs", "Move it away."),
     errno.EEXIST: ("A file lies where a folder belongs", "Move it away."),
 }
+_ENDLESS = re.compile(r"\S{401,}")  # no path that somebody has typed
+
+
+def _ends(word: re.Match[str]) -> str:
+    return f"{word[0][:150]}…{word[0][-50:]}"
 
 
 class ExplorerError(Exception):
     """A request, a file or an environment that cannot work.
 
-    message: one sentence with the cause. hint: one sentence with the next step.
+    message: one sentence with the cause. hint: one sentence with the next step. Both may quote what came from outside;
+    of a word that nobody can read to its end, the middle is left out.
     """
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)
-        self.message = message
-        self.hint = hint
+        self.message, self.hint = _ENDLESS.sub(_ends, message), _ENDLESS.sub(_ends, hint)
 
     def __str__(self) -> str:
         return f"{self.message} {self.hint}".strip()

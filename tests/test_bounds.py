@@ -76,6 +76,15 @@ def sound(error: ExplorerError) -> None:
     assert not {"`", "$."} & set(error.message), error.message
 
 
+def test_of_a_word_without_end_the_middle_is_left_out() -> None:
+    with pytest.raises(ExplorerError) as raised:
+        catalogue.add_folder("/nowhere/" + "x" * 5000)
+    sound(raised.value)
+    assert raised.value.message.startswith("There is no file or folder /nowhere/xxx") and "x…x" in raised.value.message
+    path = "/" + "a folder that is there/" * 100
+    assert ExplorerError(f"{path} is full.", path).message == f"{path} is full."
+
+
 @pytest.mark.parametrize(("kind", "name"), PLUGINS)
 def test_every_setting_declares_its_bounds(kind: str, name: str) -> None:
     for field in msgspec.structs.fields(settings_of(kind, name)):

@@ -146,9 +146,17 @@ def ggufs(folder: Path) -> list[Path]:
     """The GGUF models directly in a folder, of each the first part that is there; vision projectors left out."""
     models: dict[Path, Path] = {}
     for file in sorted(folder.iterdir()):
-        if gguf_file.is_model(file.name) and (file.is_file() or (file.is_symlink() and not file.is_dir())):
+        if gguf_file.is_model(file.name) and may_be_a_file(file):
             models.setdefault(gguf_file.parts(file)[0], file)
     return sorted(models.values())
+
+
+def may_be_a_file(path: Path) -> bool:
+    """Also a link that leads nowhere, or where nobody may look: who opens it says so."""
+    try:
+        return path.is_file() or (path.is_symlink() and not path.is_dir())
+    except OSError:
+        return True
 
 
 def _file(path: Path) -> dict[str, str]:

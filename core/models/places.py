@@ -152,7 +152,7 @@ def _walk(folder: Path, root: Path, depth: int, budget: list[int], troubles: lis
         return
     names = {e.name for e in children}
     relative = folder.name if folder == root else str(folder.relative_to(root))
-    has_gguf = any(gguf_file.is_named(e.name) and not e.is_dir() for e in children)
+    has_gguf = any(gguf_file.is_named(e.name) and formats.may_be_a_file(Path(e.path)) for e in children)
     endings = formats.PICKLES if has_gguf else (*formats.PICKLES, ".safetensors")
     told = any(n.lower().endswith(endings) for n in names) or weight_files.ADAPTER in names
     beside = any(n.endswith((".safetensors", ".onnx")) for n in names)
@@ -160,13 +160,20 @@ def _walk(folder: Path, root: Path, depth: int, budget: list[int], troubles: lis
         bare = formats.bare_config(folder) if folder == root else None  # named itself, it is meant; others lie about
         yield from _try(bare or folder, relative, "local", troubles)
     for file in formats.ggufs(folder):
-        yield from _try(file, label_of(file), "local", troubles)
+        yield from _apart(_try(file, label_of(file), "local", troubles), str(file), troubles)
     if depth:
         parts = _parts(folder) if "modules.json" in names else {}
         for child in children:
-            part = parts.get(child.name, True)
-            if part and not child.name.startswith(".") and child.is_dir() and not _leads_back(child, root):
-                yield from _walk(Path(child.path), root, depth - 1, budget, troubles)
+            if parts.get(child.name, True) and not child.name.startswith("."):
+                yield from _apart(_below(child, root, depth - 1, budget, troubles), child.path, troubles)
+
+
+def _below(
+    child: os.DirEntry[str], root: Path, depth: int, budget: list[int], troubles: list[str]
+) -> Iterator[ModelEntry]:
+    """Models in what lies in a folder, if that is a folder itself."""
+    if child.is_dir() and not _leads_back(child, root):
+        yield from _walk(Path(child.path), root, depth, budget, troubles)
 
 
 def _parts(folder: Path) -> dict[str, bool]:

@@ -148,6 +148,13 @@ def floor_of(name: str, limit: float, metric: str = "", settings: Mapping[str, S
     )
 
 
+def progress(state: State[Search]) -> tuple[int, int]:
+    """Runs that are over, and how many there may be: all measurements, and finals of as many cells as can come in."""
+    plan = state.plan
+    over = {key for key in (*state.took_s, *state.failures) if not key.startswith(QUALITY)}
+    return len(over), plan.total + plan.final_rounds * (FINALISTS + 1)
+
+
 def measure_of(plan: Search, name: str) -> Measure:
     """A figure by its name: of a run, or the quality that this search asks for."""
     if name == QUALITY and plan.floor is not None:

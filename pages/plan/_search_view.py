@@ -23,6 +23,7 @@ from hardware.files import written_s
 from pages.ui import text
 from pages.ui.figure import figure
 from pages.ui.forms import params_form
+from pages.ui.live import reading
 from pages.ui.page import fault
 from pages.ui.panes import table_height
 from pages.ui.share import Form, download, study_menu
@@ -148,16 +149,23 @@ def _draw_button(wanted: Search, minutes: float, ready: int, elsewhere: Sequence
     draw_busy()
 
 
-@st.cache_data(max_entries=4, show_spinner="Reading the search's runs")
+@st.cache_data(max_entries=4, show_spinner=False)
 def _report(root: str, name: str, version: float) -> SearchReport:
     """Changes with the ledger."""
     return search.report(ledger.load(data_dir() / "studies" / name, Search), store())
 
 
+def search_told(name: str) -> tuple[float, str]:
+    """How far a search is: its share, and in words. Raises ExplorerError for a study of another kind."""
+    over, most = search.progress(ledger.load(data_dir() / "studies" / name, Search))
+    return over / most, f"**{over}** of at most {most} runs, the final ones among them"
+
+
 def report_of(name: str) -> SearchReport:
     """What came of a search so far; raises ExplorerError when there is none."""
     file = data_dir() / "studies" / name / FILE
-    return _report(str(file), name, written_s(file))
+    with reading("Reading the search's runs"):
+        return _report(str(file), name, written_s(file))
 
 
 def draw_report(found: SearchReport, going: bool = False) -> None:

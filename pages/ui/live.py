@@ -6,7 +6,7 @@ The browser keeps the time (see rest): nothing here sleeps, and while numbers ar
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import Literal
 
@@ -51,6 +51,13 @@ def ticks(going: bool) -> Iterator[None]:
         yield
     finally:
         _ticking.reset(before)
+
+
+@contextmanager
+def reading(words: str) -> Iterator[None]:
+    """Says so where it takes long; not of what is read again and again while something goes on."""
+    with nullcontext() if ticking() else st.spinner(words):
+        yield
 
 
 def live(run: Run, draw: Callable[[Run, Result], None], pace: Pace = "text", key: str = "") -> None:

@@ -25,6 +25,7 @@ from hardware.files import written_s
 from pages.ui import text
 from pages.ui.figure import figure
 from pages.ui.links import link
+from pages.ui.live import reading
 from pages.ui.panes import table_height
 from pages.ui.share import Form, download, study_menu
 from pages.ui.state import store
@@ -51,7 +52,7 @@ def sweep_told(name: str) -> tuple[float, str]:
     return told.share, progress_words(told)
 
 
-@st.cache_data(max_entries=4, show_spinner="Reading the sweep's runs")
+@st.cache_data(max_entries=4, show_spinner=False)
 def _report(root: str, name: str, version: float) -> Report:
     """Changes with the ledger."""
     return sweep.report(ledger.load(data_dir() / "studies" / name, Sweep), store())
@@ -60,7 +61,8 @@ def _report(root: str, name: str, version: float) -> Report:
 def report_of(name: str) -> Report:
     """Everything that came of a sweep; raises ExplorerError when there is none."""
     folder = data_dir() / "studies" / name
-    return _report(str(folder), name, written_s(folder / FILE))
+    with reading("Reading the sweep's runs"):
+        return _report(str(folder), name, written_s(folder / FILE))
 
 
 def draw_report(found: Report, key: str) -> None:

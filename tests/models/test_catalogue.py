@@ -238,6 +238,20 @@ def test_strange_things_never_stop_the_listing(tmp_path: Path) -> None:
     assert catalogue.folders() == () and "good" not in listed()
 
 
+def test_a_link_that_nobody_can_follow_hides_no_model_behind_it(tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    behind = []
+    for folder in (mine, mine / "b"):
+        behind.append(gguf(folder / "z" / f"in-{folder.name}.gguf"))
+        for name in ("a", "a.gguf"):
+            (folder / name).symlink_to(name)  # to itself
+    catalogue.add_folder(str(mine))
+    found, troubles = catalogue.found_in(str(mine))
+    assert sorted(e.files["gguf"] for e in found) == sorted(map(str, behind))
+    for link in (mine / "a", mine / "b" / "a", mine / "a.gguf"):
+        assert any(t.startswith(f"{link} was skipped") for t in troubles), troubles
+
+
 def test_large_folders_are_searched_in_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for i in range(8):
         gguf(tmp_path / "mine" / f"f{i}" / f"m{i}.gguf")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -132,6 +133,8 @@ def test_a_search_that_is_going_shows_what_it_has_measured(app: Open, monkeypatc
             search.seek(plan, 5, after(most))
         sound(at.run())
         runs.append(int(at.dataframe[0].value["Runs"].sum()))
+        (over,) = re.findall(r"\*\*(\d)\*\* of at most 9 runs", at.get("progress")[0].proto.text)
+        assert int(over) == runs[0] if most == 1 else int(over) > 4, "final rounds count"
         assert ("figures that count come by themselves" in said(at)) == (most == 1)
     assert 0 < runs[0] < runs[1] == 4
     assert "go on with the search" not in said(at)
