@@ -13,7 +13,7 @@ import msgspec
 from core.community.row import MOST_BYTES, Row, encoded, identified
 from core.types import from_json, to_json
 from hardware.errors import ExplorerError
-from hardware.files import contents, write_whole
+from hardware.files import UNREADABLE, contents, write_whole
 
 FOLDER, OWN, OTHERS, NAME = "community", "own", "others", "contributor.json"
 MOST_FILE_BYTES = 64_000_000
@@ -110,11 +110,12 @@ def _listed(name: str, data: bytes) -> list[Any]:
     """The values of a JSON file or of one with a value a line."""
     try:
         found = msgspec.json.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except UNREADABLE:
         try:
             found = [msgspec.json.decode(line) for line in data.splitlines() if line.strip()]
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise ExplorerError(f"{name} is no file of rows: {error}.", "Take JSON, or JSON line by line.") from error
+        except UNREADABLE as error:
+            why = "it is nested too deeply" if isinstance(error, RecursionError) else error
+            raise ExplorerError(f"{name} is no file of rows: {why}.", "Take JSON, or JSON line by line.") from error
     listed = found if isinstance(found, list) else [found]
     if not listed or not all(isinstance(one, dict) for one in listed):
         raise ExplorerError(f"{name} holds no rows.", "Take a file of rows that Roofscope has written.")
