@@ -101,7 +101,7 @@ def test_files_of_others_are_taken_in_once_each_row_with_its_reason(tmp_path: Pa
 def test_what_is_no_file_of_rows_is_said(tmp_path: Path, data: bytes) -> None:
     with pytest.raises(ExplorerError) as caught:
         RowStore(tmp_path).take_in("odd.json", data)
-    assert "odd.json" in caught.value.message and caught.value.hint
+    assert "odd.json" in caught.value.message and "recursion" not in caught.value.message and caught.value.hint
 
 
 def test_a_row_that_is_too_large_is_refused(tmp_path: Path) -> None:
