@@ -23,6 +23,7 @@ _BOS_BY_DEFAULT = {"llama-bpe", "tekken"}
 END_IDS = "roofscope.end_token_ids"  # all ids that end a text
 NAMED = "roofscope.special_tokens"  # JSON: name ("bos_token") -> text, as chat templates get them
 AROUND = "roofscope.added_token_ids"  # JSON: the ids put before a text, and those behind it
+COMPOSED = "roofscope.composed"  # "NFC" where a text is put into Unicode's form NFC first
 WHOLE = "tokenizer.huggingface.json"  # the whole tokenizer.json, where llama.cpp's own would read some texts otherwise
 
 _UNKNOWN, _CONTROL, _USER_DEFINED = 2, 3, 4
@@ -77,6 +78,8 @@ def write(metadata: dict[str, Any], folder: Path) -> None:
 
     Raises ExplorerError for a kind of vocabulary that is not understood.
     """
+    from tokenizers import normalizers
+
     kind = metadata.get("tokenizer.ggml.model")
     if not metadata.get("tokenizer.ggml.tokens"):
         raise ExplorerError("The file comes without a tokenizer.", "Take a file of the model that has one.")
@@ -91,6 +94,8 @@ def write(metadata: dict[str, Any], folder: Path) -> None:
             f"The file's vocabulary is of kind '{kind}', which cannot be converted.", "Run it with llama.cpp."
         )
     _add_special(tokenizer, tokens, types, metadata)
+    if metadata.get(COMPOSED) == "NFC":
+        tokenizer.normalizer = normalizers.NFC()
     whole = metadata.get(WHOLE) if NAMED in metadata else None  # other writers' are not what llama.cpp reads
     if isinstance(whole, str):
         (folder / "tokenizer.json").write_text(whole, encoding="utf-8")

@@ -86,8 +86,9 @@ def _is_beyond(tokenizer: Any, content: dict[str, Any]) -> bool:
         return True
     if _of_its_maker(tokenizer) is not None:
         return True
-    if not content["model"].get("byte_fallback"):
-        return False
+    if not content["model"].get("byte_fallback"):  # llama.cpp passes over a byte that is not there
+        lost = any(char not in content["model"]["vocab"] for char in gguf_tokenizer.byte_alphabet())
+        return lost and content["model"].get("unk_token") is not None
     if any(f"<0x{byte:02X}>" not in content["model"]["vocab"] for byte in range(256)):  # at which llama.cpp stops
         return True
     mark = next((token["content"] for token in added if token["special"]), "")
@@ -152,9 +153,11 @@ def _tokens(content: dict[str, Any], n_rows: int, own: bool) -> tuple[list[str],
 
 
 def _add_byte_level(writer: Any, tokenizer: Any, content: dict[str, Any], pairs: list[tuple[str, ...]]) -> None:
-    for normalizer in _normalizers(content.get("normalizer")):
-        if normalizer != "NFC":  # llama.cpp has none; text is nearly always in NFC
-            raise _refused(f"The tokenizer's normalizer '{normalizer}' is not known to llama.cpp")
+    normalizers = set(_normalizers(content.get("normalizer")))
+    if odd := sorted(normalizers - {"NFC"}):
+        raise _refused(f"The tokenizer's normalizer '{odd[0]}' is not known to llama.cpp")
+    if normalizers:
+        writer.add_string(gguf_tokenizer.COMPOSED, "NFC")  # which llama.cpp by itself does not do
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre(_rule(tokenizer, content, pairs) if pairs else "gpt-2")
     # llama.cpp wants a merge; these two bytes never follow one another in UTF-8

@@ -25,7 +25,7 @@ from core.models.tensors import heads_apart
 from core.types import Progress
 from hardware.errors import ExplorerError
 
-VERSION = 5  # raise it when the output changes: cached files are then made anew
+VERSION = 6  # raise it when the output changes: cached files are then made anew
 
 # model_type -> general.architecture. Only families whose logits were compared with PyTorch's.
 ARCHITECTURES = {

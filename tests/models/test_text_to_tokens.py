@@ -574,10 +574,11 @@ def test_a_space_in_front_of_a_text_stands_behind_no_mark_unless_the_tokenizer_p
     assert here["ids"] == there["ids"] == [tokenizer.encode(text, add_special_tokens=False) for text in texts]
 
 
-@pytest.mark.parametrize("how", ["split", "unknown", "looks like an end", "spaces"])
+@pytest.mark.parametrize("how", ["split", "unknown", "looks like an end", "spaces", "composed", "a byte"])
 def test_what_llama_cpp_would_read_otherwise_is_read_as_its_folder_says(how: str, tmp_path: Path) -> None:
     """By the whole tokenizer, which a GGUF of ours holds. "unknown": llama.cpp would abort."""
-    folder = sentencepiece_folder(tmp_path)
+    of_bytes = how in ("composed", "a byte")
+    folder = hf_folder(tmp_path) if of_bytes else sentencepiece_folder(tmp_path)
     library_tokenizer.save(folder, folder)
     content = json.loads((folder / "tokenizer.json").read_text())
     vocab, model = content["model"]["vocab"], content["model"]
@@ -586,6 +587,11 @@ def test_what_llama_cpp_would_read_otherwise_is_read_as_its_folder_says(how: str
     elif how == "unknown":
         kept = {word: i for word, i in vocab.items() if not word.startswith("<0x")}
         model |= {"vocab": {word: i for i, word in enumerate(sorted(kept, key=kept.__getitem__))}, "unk_token": "<unk>"}
+    elif how == "composed":
+        content["normalizer"] = {"type": "Sequence", "normalizers": [{"type": "NFC"}]}
+    elif how == "a byte":
+        del vocab["x"]
+        model["unk_token"] = "!"
     elif how == "looks like an end":
         vocab["<|im_end|>"] = len(vocab)
     else:
@@ -594,12 +600,17 @@ def test_what_llama_cpp_would_read_otherwise_is_read_as_its_folder_says(how: str
         mark = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": False}
         content["added_tokens"].append({"id": vocab["▁▁"], "content": "▁▁", **mark})
     (folder / "tokenizer.json").write_text(json.dumps(content))
-    texts = ("the cat", "<s>the</s>", "é 語", "a  tree<|im_end|>")
+    texts = ("the cat", "<s>the</s>", "é 語", "a  tree<|im_end|>", "e\u0301 xx")
     tokenizer = library_tokenizer.library_tokenizer(folder)
     hf_to_gguf.convert(folder, tmp_path / "m.gguf", "Tiny", silent)
     there = said("llama_cpp", tmp_path / "m.gguf", "gguf", texts)
     assert there["ids"] == [tokenizer.encode(text, add_special_tokens=False) for text in texts]
     assert how != "spaces" or there["shown"][3] == "a  tree<|im_end|>"
+    back = tmp_path / "back"
+    back.mkdir()
+    gguf_tokenizer.write(gguf_file.read(tmp_path / "m.gguf").metadata, back)
+    again = library_tokenizer.library_tokenizer(back)
+    assert how == "split" or there["ids"] == [again.encode(text, add_special_tokens=False) for text in texts]
 
 
 def test_a_character_without_a_token_in_another_ones_gguf_is_a_sentence(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import json
 import re
+import unicodedata
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
@@ -16,6 +17,7 @@ from hardware.errors import ExplorerError
 END_IDS = "roofscope.end_token_ids"
 NAMED = "roofscope.special_tokens"
 AROUND = "roofscope.added_token_ids"
+COMPOSED = "roofscope.composed"
 WHOLE = "tokenizer.huggingface.json"
 
 
@@ -38,7 +40,7 @@ class Vocabulary:
         self._by_pieces = kind == llama_cpp.LLAMA_VOCAB_TYPE_BPE
         self.size: int = llama_cpp.llama_vocab_n_tokens(self._vocab)
         self._pieces: dict[int, bytes] = {}
-        said = {key: _said(llama_cpp, model, key) for key in (END_IDS, NAMED, AROUND, WHOLE)}
+        said = {key: _said(llama_cpp, model, key) for key in (END_IDS, NAMED, AROUND, COMPOSED, WHOLE)}
         named, around = _json(said[NAMED]), _json(said[AROUND])
         self.special_tokens: dict[str, str] = named if isinstance(named, dict) else self._named()
         self.bos_token = self.special_tokens.get("bos_token", "")
@@ -51,6 +53,7 @@ class Vocabulary:
             self.opening, self.closing = (
                 tuple(i for i in ids if isinstance(i, int) and 0 <= i < self.size) for ids in around
             )
+        self._composed = said[COMPOSED] == "NFC"
         self._whole = _tokenizer(said[WHOLE]) if isinstance(named, dict) and said[WHOLE] else None
 
     def _named(self) -> dict[str, str]:
@@ -88,7 +91,7 @@ class Vocabulary:
                 f"The tokenizer in {self._name} has no token for {lost!r} nor for its bytes, at which llama.cpp stops.",
                 "Leave the character out, or give a number of prompt tokens instead of a prompt.",
             )
-        data = text.encode()
+        data = (unicodedata.normalize("NFC", text) if self._composed else text).encode()
         room = len(data) + 4  # no token is shorter than a byte; some vocabularies add a space in front
         tokens = (self._lib.llama_token * room)()
         n = self._lib.llama_tokenize(self._vocab, data, len(data), tokens, room, False, True)
