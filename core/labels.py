@@ -155,6 +155,12 @@ def setting(owner: str, name: str) -> str:
     return _SETTINGS.get(f"{owner}.{name}") or _SETTINGS.get(name) or _plain(name)
 
 
+def inside(label: str) -> str:
+    """A label within a sentence: `window` of `Window (tokens)`, `KV cache as` of itself."""
+    words = label.partition(" (")[0]
+    return words if words[:2].isupper() else words[:1].lower() + words[1:]
+
+
 def curve(name: str) -> str:
     """Of a value that a training or another making tells."""
     return _CURVES.get(name) or _plain(name)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from core.charts.many_runs import Bar, side_by_side
 from core.report.figures import NONE, between, times, with_interval
 from core.report.page import Section, Table, html
-from core.studies.many_runs import Line, View, cautions
+from core.studies.many_runs import Line, View, cautions, unnamed
 from core.studies.measures import MEASURES
 from hardware.errors import ExplorerError
 
@@ -20,9 +20,13 @@ KEY = (
 
 
 def report(found: View) -> bytes:
-    """One HTML file of the view; it holds no prompt and no answer. Raises ExplorerError for an empty one."""
+    """One HTML file of the view, without prompts, answers and names of machines.
+
+    Raises ExplorerError for an empty one.
+    """
     if not found.lines:
         raise ExplorerError("There is no run to compare.", "Name finished runs; History lists them.")
+    found = unnamed(found)
     base = next(line.label for line in found.lines if line.entry.id == found.baseline)
     n = sum(len(line.entry.runs) for line in found.lines)
     several = f"{len(found.lines)} configuration{'' if len(found.lines) == 1 else 's'}"

@@ -11,7 +11,7 @@ from core.charts.labels import plain
 from core.charts.sweep import DISTURBED, Tile, drift, heat, multiples
 from core.report.figures import NONE, with_interval
 from core.report.page import Section, Table, html
-from core.studies.grid import axis_words, value_words
+from core.studies.grid import axis_inside, axis_words, value_words
 from core.studies.measures import MEASURES
 from core.studies.plan import Axis
 from core.studies.sweep import CellRow, Progress, Report, drift_words, spots
@@ -25,7 +25,8 @@ MOST_ROWS = 1000  # of the table
 def report(found: Report, texts: bool = True) -> bytes:
     """One HTML file of a sweep as it stands. texts: with the prompt."""
     plan, told = found.plan, found.progress
-    lead = f"Every combination of {_listed(plan.axes)}, each measured in a run of its own.\n{progress_words(told)}"
+    grid = f"Every combination of these settings, each measured in a run of its own: {_listed(plan.axes)}."
+    lead = f"{grid}\n{progress_words(told)}"
     sections = [*_best(found), *_maps(found), cells_section(found), *_drift(found)]
     return html(plan.title, lead, [*sections, asked_section(plan.base, plan.axes, texts)])
 
@@ -71,7 +72,7 @@ def tiles(found: Report, measure: str, x: str, y: str = "", panel: str = "") -> 
 
 
 def _listed(axes: Sequence[Axis]) -> str:
-    return ", ".join(axis_words(a.name).lower() for a in axes if len(a.values) > 1) or "the settings below"
+    return ", ".join(axis_inside(a.name) for a in axes if len(a.values) > 1) or "one value of each"
 
 
 def _best(found: Report) -> list[Section]:
@@ -100,7 +101,7 @@ def _maps(found: Report) -> list[Section]:
         flat = tiles(found, measure, x, y)
         if len(flat) > MOST_TILES:
             continue
-        hidden = [axis_words(name).lower() for name in axes if name not in (x, y)]
+        hidden = [axis_inside(name) for name in axes if name not in (x, y)]
         words = f"{what.better.capitalize()} is better."
         words += f" Each place shows the best over {', '.join(hidden)}." if hidden else ""
         names = axis_words(x), axis_words(y) if y else ""
@@ -109,7 +110,7 @@ def _maps(found: Report) -> list[Section]:
         parts = tiles(found, measure, x, y, panel) if panel else []
         if 0 < len(parts) <= MOST_TILES:
             lines = multiples(parts, *names, axis_words(panel), what.label, what.unit)
-            sections.append(Section(title=f"{what.label} by {axis_words(panel).lower()}", chart=lines))
+            sections.append(Section(title=f"{what.label} by {axis_inside(panel)}", chart=lines))
     return sections
 
 

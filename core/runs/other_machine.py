@@ -182,7 +182,7 @@ class ServiceRunner(OtherMachine):
         """Block until the run has ended, and bring it home. Raises LostMachineError when the machine stays away."""
         while self._tried("GET", f"/api/runs/{run_id}")["status"] in GOING:
             self._pause(poll_s)
-        return self.store.load(self._bundle(run_id))
+        return self.store.load(self._bundle(run_id), self.name)
 
     def cancel(self, run_id: str) -> None:
         """Stop a run; the machine may be out of reach."""

@@ -61,12 +61,12 @@ def known(store: Store, ceilings: Ceilings) -> Overheads:
             run = store.open(run_id)
             request = run.request
             wanted = request.backend != "fake" and isinstance(request.task, Generate)
-            if not wanted or run.status() != "done":
+            if not wanted or run.origin or run.status() != "done":  # another machine may have the same id
                 continue
             result = run.result()
             if result.disturbed:
                 continue
-            if result.threads == ceilings.threads and ran_on(result) == ceilings.machine_id:  # none that was imported
+            if result.threads == ceilings.threads and ran_on(result) == ceilings.machine_id:
                 observed.setdefault(request.backend, []).extend(observe_run(run, ceilings))
     fresh = calibrate({backend: found for backend, found in observed.items() if found}, ceilings)
     seen = {(o.backend, o.weights) for o in fresh.fitted}

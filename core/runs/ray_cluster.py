@@ -11,12 +11,15 @@ Ray is an optional package. It sets OMP_NUM_THREADS in its processes; that is ta
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import re
+import socket
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -29,6 +32,7 @@ from hardware.errors import ExplorerError
 
 RESOURCE, LABEL = "machine", "host"
 PREFIX = "ray"
+CLIENT = f"{PREFIX}://"
 ANSWER_S = 60.0  # a node that says nothing for so long is lost
 NOTICE_S = 30.0
 RESERVE_S = 60.0  # until a node that is free has let a study in
@@ -36,6 +40,7 @@ HOW = (
     "Start Ray on each machine with: ray start --address=HEAD:6379 --num-cpus=1 "
     f"--resources='{{\"{RESOURCE}\": 1}}' --labels={LABEL}=NAME"
 )
+LOGS = "Try again; if it stays so, ray_client_server.err among Ray's logs on the head says why."
 
 
 class Node(NamedTuple):
@@ -68,17 +73,44 @@ def machines(typed: str, store: Store, say: Callable[[str], None] = lambda _: No
     """
     ray = _ray()
     if not ray.is_initialized():
-        where = "auto" if typed == PREFIX else typed if typed.startswith(f"{PREFIX}://") else typed.partition(":")[2]
+        where = _address(typed)
         try:
+            if where != "auto":
+                _answered(where)
             ray.init(address=where, log_to_driver=False, logging_level="ERROR", configure_logging=False)
         except (ConnectionError, ValueError, RuntimeError, OSError) as error:
-            why = (str(error).strip().splitlines() or [type(error).__name__])[0].split(". ")[0].rstrip(".")
-            raise ExplorerError(f"There is no Ray cluster at '{typed}': {why}.", HOW) from None
+            refused = error.strerror if isinstance(error, OSError) else None
+            why = (refused or " ".join(str(error).split()) or type(error).__name__).split(". ")[0].rstrip(":. ")
+            hint = LOGS if "failure from server" in why else HOW
+            raise ExplorerError(f"The Ray cluster '{typed}' cannot be used: {why}.", hint) from None
     known = nodes(ray)
     ready = [node for node in known if node.offers]
     if not ready:
         raise ExplorerError(f"None of the {len(known)} nodes of the Ray cluster offers '{RESOURCE}'.", HOW)
     return [RayRunner(ray, store, node, say) for node in ready]
+
+
+def _address(typed: str) -> str:
+    """Where Ray is asked for it: `auto`, `HEAD:6379`, or `ray://HEAD:10001` with a client.
+
+    Raises ExplorerError without that client.
+    """
+    if typed == PREFIX:
+        return "auto"
+    if not typed.startswith(CLIENT):
+        return typed.partition(":")[2]
+    if importlib.util.find_spec("grpc") is None:
+        raise ExplorerError(
+            f"An address with {CLIENT} is for Ray's client, which is not installed.",
+            "Install it here and on the head, before Ray is started there: pip install 'ray[client]'",
+        )
+    return typed
+
+
+def _answered(where: str) -> None:
+    """Raises OSError or ValueError where nobody listens, for which Ray would wait for twelve minutes."""
+    at = urlsplit(where if where.startswith(CLIENT) else f"//{where}")
+    socket.create_connection((at.hostname or "", at.port or (10001 if at.scheme else 6379)), NOTICE_S).close()
 
 
 def leave() -> None:
@@ -160,7 +192,7 @@ class RayRunner(OtherMachine):
         """Block until the run has ended, asking every poll_s seconds, and bring it home. Raises LostMachineError."""
         while self._asked("status", run_id).value in GOING:
             self._pause(poll_s)
-        return self.store.load(self._got("bundle", run_id))
+        return self.store.load(self._got("bundle", run_id), self.name)
 
     def cancel(self, run_id: str) -> None:
         """Stop a run; a node that is gone is no error."""
@@ -301,6 +333,7 @@ class There:
 def _ray() -> Any:
     """The package; raises ExplorerError where it is not installed."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_gcs_server_port_wait_time_s", "1")  # of what answers and is none: 36 s in place of 720
     try:
         import ray
     except ImportError:

@@ -40,6 +40,8 @@ from hardware.files import UNREADABLE, contents, is_utf8, removed, sync, written
 PLATFORM = "platform.json"  # what the cloud said later of the time of a run
 BUNDLE = ("request.json", "events.jsonl", "log.txt", about.FILE, PLATFORM)
 CEILINGS = "ceilings.json"  # of the machine that ran it, for its roofline
+ORIGIN = "origin.json"
+IMPORTED = "imported"
 FORMAT = "roofscope-run-1"
 _NEWER = re.compile(r"roofscope-run-[1-9][0-9]{0,8}", re.ASCII)
 MOST_BUNDLE_BYTES = 256_000_000  # unpacked; a run of 50,000 tokens with all profilers has a fifth of that
@@ -105,6 +107,17 @@ class Run(EventFolder[Event]):
     def about(self) -> About:
         """What somebody calls it, and remarks about it."""
         return about.read(self.path)
+
+    @property
+    def origin(self) -> str:
+        """The machine that measured it, where that is not this one; two of one kind have the same id in a result.
+
+        What a study calls it, or IMPORTED of a bundle, which does not say. It is no part of a bundle.
+        """
+        try:
+            return from_json(contents(self.path / ORIGIN), str)
+        except (OSError, msgspec.DecodeError):
+            return ""
 
     def _decoded(self, lines: bytes) -> list[Any]:
         try:
@@ -314,8 +327,8 @@ class Store:
 
     # ------------------------------------------------------------ import
 
-    def load(self, data: bytes) -> Run:
-        """Import a bundle made by Run.bundle; a run that is here already is opened instead.
+    def load(self, data: bytes, origin: str = IMPORTED) -> Run:
+        """Import a bundle made by Run.bundle; a run that is here already is opened instead. origin: see Run.origin.
 
         Raises ExplorerError for what is none, for one that is damaged or too large, and for a run that cannot be read.
         """
@@ -337,7 +350,7 @@ class Store:
         roofs = files.pop(CEILINGS, None)
         if (self.folder / run_id).exists():
             return self.open(run_id)
-        run = self._write(run_id, created_s, files, foreign=True)
+        run = self._write(run_id, created_s, files | {ORIGIN: to_json(origin)}, foreign=True)
         if roofs is not None:
             adopt(self.root, roofs)
         return run

@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from core import plugins
+from core import labels, plugins
 from core.studies.plan import Axis, Sweep
 from core.types import Generate, Record, Request, Scalar, to_json
 from hardware.errors import ExplorerError
@@ -47,20 +47,30 @@ class Cell(Record):
         for name in self.varied or self.at:
             if name not in self.at:
                 continue
-            word = name.rsplit(".", 1)[-1].replace("_", " ")
             value = value_words(name, self.at[name])
-            parts.append(value if name in ("model", *PLUGINS) else f"{word} {value}")
+            parts.append(value if name in ("model", *PLUGINS) else f"{labels.inside(_label(name))} {value}")
         return " · ".join(parts) or "the only cell"
 
 
 def axis_words(axis: str) -> str:
     """`Prompt tokens` of prompt_tokens; `Jacobi: window` of jacobi.window."""
-    owner, dot, name = axis.rpartition(".")
-    words = name.replace("_", " ")
+    owner, dot, _ = axis.rpartition(".")
     if not dot:
-        return words.capitalize()
+        return _label(axis)
     label = next((plugins.label(kind, owner) for kind in PLUGINS if owner in plugins.names(kind)), owner)
-    return f"{label}: {words}"
+    return f"{label}: {labels.inside(_label(axis))}"
+
+
+def axis_inside(axis: str) -> str:
+    """The same within a sentence: `prompt tokens`, `Jacobi window`."""
+    return axis_words(axis).replace(": ", " ") if "." in axis else labels.inside(_label(axis))
+
+
+def _label(axis: str) -> str:
+    """Of the setting alone, as the form of a run has it."""
+    owner, dot, name = axis.rpartition(".")
+    kind = next((kind for kind in PLUGINS if dot and owner in plugins.names(kind)), None)
+    return labels.setting(_form(kind, owner).__name__ if kind else Request.__name__, name)
 
 
 def value_words(axis: str, value: Scalar) -> str:
@@ -175,9 +185,14 @@ def _check(sweep: Sweep) -> None:
 
 
 def _settings(kind: plugins.Kind, name: str) -> tuple[str, ...]:
+    return _form(kind, name).__struct_fields__
+
+
+def _form(kind: plugins.Kind, name: str) -> type[Record]:
+    """The class of a plugin's settings."""
     plugin: Any = plugins.get(kind, name)
-    own: type[Record] = plugin.Options if kind == "backend" else plugin.Params
-    return own.__struct_fields__
+    found: type[Record] = plugin.Options if kind == "backend" else plugin.Params
+    return found
 
 
 def _values(sweep: Sweep) -> dict[str, tuple[Scalar, ...]]:

@@ -1,7 +1,8 @@
 """Many runs in one view: runs of one configuration together, their figures with intervals, ratios and predictions.
 
 A configuration is all that a run was asked for, on one machine; how often it was measured, watched or profiled is no
-part of it. Ratios are of runs that were not made in pairs, so their intervals are wider than those of a study.
+part of it. Machines of one kind have one id, so where a run came from counts as well. Ratios are of runs that were not
+made in pairs, so their intervals are wider than those of a study.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Literal
 
 import msgspec
 
-from core import plugins
+from core import labels, plugins
 from core.analysis.predict import Figure
 from core.charts.labels import distinct, numbered
 from core.models import catalogue
@@ -21,7 +22,7 @@ from core.runs.forecast import lengths
 from core.runs.foresight import Foresight, latency
 from core.runs.history import matching
 from core.runs.resolve import resolve
-from core.runs.store import Run, Store
+from core.runs.store import IMPORTED, Run, Store
 from core.stats.intervals import Ratio, independent_ratio
 from core.studies.ledger import load, names
 from core.studies.measures import MEASURES, typical, values_of
@@ -37,7 +38,8 @@ Standing = Literal["best", "not shown to differ", "behind"]
 
 
 class Entry(Record, omit_defaults=False):
-    """One configuration. samples: a value per run, oldest first. parts: what it is, for its name.
+    """One configuration. samples: a value per run, oldest first. parts: what it is, for its name. machine: its id;
+    origin: what it is called, where that is not this one (core.runs.store.Run.origin).
 
     n_prompt, n_new: tokens of the last run's prompt and answer, which may end early; None where there are none.
     """
@@ -46,6 +48,7 @@ class Entry(Record, omit_defaults=False):
     request: Request
     parts: tuple[str, ...]
     machine: str
+    origin: str
     runs: tuple[str, ...]
     samples: dict[str, tuple[float, ...]]
     disturbed: bool
@@ -134,6 +137,7 @@ def entries(runs: Sequence[Run]) -> tuple[Entry, ...]:
     Those that did not end well are left out, and damaged ones: an answer that was stopped took less time than a whole.
     """
     groups: dict[str, list[tuple[float, Run, Request, Result]]] = {}
+    origins = [""]
     for run in runs:
         try:
             if run.status() != "done":
@@ -141,7 +145,10 @@ def entries(runs: Sequence[Run]) -> tuple[Entry, ...]:
             request, result, when = run.request, run.result(), run.created_s
         except (ExplorerError, OSError):
             continue
-        groups.setdefault(f"{configuration(request).key()}-{ran_on(result)}", []).append((when, run, request, result))
+        if run.origin not in origins:
+            origins.append(run.origin)
+        where = f"{ran_on(result)}-{origins.index(run.origin)}"
+        groups.setdefault(f"{configuration(request).key()}-{where}", []).append((when, run, request, result))
     found = []
     for key, same in groups.items():
         same.sort(key=lambda row: row[0])
@@ -149,13 +156,14 @@ def entries(runs: Sequence[Run]) -> tuple[Entry, ...]:
         for _, _, _, result in same:
             for name, value in values_of(result).items():
                 samples[name] = (*samples.get(name, ()), value)
-        _, _, request, last = same[-1]
+        _, run, request, last = same[-1]
         found.append(
             Entry(
                 id=key,
                 request=request,
-                parts=_parts(request, last),
+                parts=_parts(request, last, run.origin),
                 machine=ran_on(last),
+                origin=run.origin,
                 runs=tuple(run.id for _, run, _, _ in same),
                 samples=samples,
                 disturbed=any(result.disturbed for _, _, _, result in same),
@@ -202,10 +210,24 @@ def view(
     return View(lines=lines, shared=shared, measures=measures, baseline=base.id)
 
 
+def unnamed(found: View) -> View:
+    """The same for others: `machine-1` in place of the first machine's name, and so on."""
+    entries = [line.entry for line in found.lines]
+    named = sorted({e.origin for e in entries} - {"", IMPORTED})
+    plain = {origin: f"machine-{n}" for n, origin in enumerate(named, 1)}
+    masked = [
+        msgspec.structs.replace(e, origin=plain[e.origin], parts=(*e.parts[:-1], plain[e.origin]))
+        if e.origin in plain
+        else e
+        for e in entries
+    ]
+    return view(masked, found.baseline, {line.entry.id: line.predicted for line in found.lines})
+
+
 def cautions(found: View) -> tuple[str, ...]:
     """What differs besides the configurations, a sentence each."""
     entries = [line.entry for line in found.lines]
-    machines = len({e.machine for e in entries})
+    machines = len({(e.machine, e.origin) for e in entries})
     lengths = [len(set(filter(None, values))) for values in ([e.n_prompt for e in entries], [e.n_new for e in entries])]
     told = []
     if machines > 1:
@@ -220,7 +242,7 @@ def predictions(found: Sequence[Entry], store: Store) -> dict[str, dict[str, Fig
     empty for another machine's entries."""
     foresight, told = Foresight(store), {}
     for e in found:
-        if e.machine != machine_id() or foresight.basis(e.request.threads) is None:
+        if e.origin or e.machine != machine_id() or foresight.basis(e.request.threads) is None:
             continue
         try:
             wanted = resolve(_as_long(e))
@@ -251,11 +273,12 @@ def _as_long(e: Entry) -> Request:
     return msgspec.structs.replace(e.request, task=msgspec.structs.replace(task, **prompt, **new))
 
 
-def _parts(request: Request, result: Result) -> tuple[str, ...]:
+def _parts(request: Request, result: Result, origin: str) -> tuple[str, ...]:
     task = request.task
     assert isinstance(task, Generate)
     prompt = f"{result.n_prompt_tokens} prompt tokens" if result.n_prompt_tokens else ""
-    settings = [f"{n} {v}" for n, v in (*request.options.items(), *request.params.items())]
+    chosen = {**request.options, **request.params}
+    settings = [f"{labels.inside(labels.setting('', n))} {v}" for n, v in chosen.items()]
     return (
         request.model,
         plugins.label("backend", request.backend),
@@ -267,6 +290,7 @@ def _parts(request: Request, result: Result) -> tuple[str, ...]:
         prompt,
         f"{result.n_new_tokens} new tokens" if result.n_new_tokens else "",
         result.host.machine.cpu if result.host else "",
+        origin,
     )
 
 

@@ -24,7 +24,7 @@ from core.runs.other_machine import OtherMachine
 from core.runs.runner import Runner
 from core.runs.store import Run, Store
 from core.stats.intervals import PAIRS, Ratio
-from core.studies.grid import Cell, axis_words, cells, ordered, value_words
+from core.studies.grid import Cell, axis_inside, cells, ordered, value_words
 from core.studies.ledger import BEGUN, Ledger, Say, State, folder_of
 from core.studies.measures import MEASURES, latency_s, typical, values_of
 from core.studies.on_machines import on_all
@@ -122,12 +122,11 @@ def planned(
 
 
 def _title(axes: Sequence[Axis], models: Sequence[Scalar]) -> str:
-    """`Backend, prompt tokens of smollm2-135m`: what varies, and of which models."""
+    """`smollm2-135m: backend, prompt tokens`: which models, and what varies."""
     varied = [axis.name for axis in axes if len(axis.values) > 1 and axis.name != "model"]
-    named = [axis_words(n) if "." in n or not place else axis_words(n).lower() for place, n in enumerate(varied)]
-    words = ", ".join(named) or ("Models" if len(models) > 1 else "One cell")
+    words = ", ".join(map(axis_inside, varied)) or ("models side by side" if len(models) > 1 else "one cell")
     more = f" and {len(models) - 3} more" if len(models) > 3 else ""
-    return f"{words} of {', '.join(str(m) for m in models[:3])}{more}"
+    return f"{', '.join(str(m) for m in models[:3])}{more}: {words}"
 
 
 def foretold(every: Sequence[Cell], told: Sequence[Foreseen]) -> tuple[dict[str, str], dict[str, float]]:

@@ -128,7 +128,7 @@ def draw_table(found: View) -> None:
     )
     forms = (
         Form("One page with live charts (HTML)", "many-runs.html", lambda: report(found)),
-        Form("JSON", "many-runs.json", lambda: to_json(found)),
+        Form("JSON", "many-runs.json", lambda: to_json(many_runs.unnamed(found))),
     )
     share_menu(forms, "many-share", "What is shown here; the page opens without a network. No prompt, answer or path.")
 

@@ -168,7 +168,7 @@ def _draw_machines() -> tuple[str, ...]:
             key="sweep-on",
             placeholder="here",
             help="Addresses of `roofscope serve` with commas between (host1, host2:8765), or the nodes of a Ray "
-            "cluster: ray, ray:HEAD:6379.",
+            "cluster: ray, ray:HEAD:6379, ray://HEAD:10001.",
         )
         one, two = st.columns(2)
         where = one.text_input(

@@ -79,7 +79,7 @@ def test_a_sweep_is_measured_and_shown(app: Open, at_once: list[Sweep | Search])
     at = sound(fill(sound(app(PAGE)), ["fake"], prompt_tokens="4", new_tokens="2, 3", threads="1"))
     at = sound(at.button(key="sweep-start").click().run())
     (plan,) = at_once
-    assert plan.title == "New tokens of smollm2-135m" and plan.base.profilers == ("memory",)
+    assert plan.title == "smollm2-135m: new tokens" and plan.base.profilers == ("memory",)
     assert "**2** done · **0** failed" in said(at)
     table = at.dataframe[0].value
     assert list(table["Status"]) == ["Done", "Done"] and len(at.get("vega_lite_chart")) >= 2
@@ -170,14 +170,14 @@ def test_a_search_chooses_within_limits(app: Open, at_once: list[Sweep | Search]
     at = sound(at.button(key="search-start").click().run())
     (plan,) = at_once
     assert isinstance(plan, Search) and plan.total == 2 and plan.constraints[0].limit == 60.0
-    assert "delay s 0.0\\: of all that meet the constraints" in said(at) and "costs nothing here" in said(at)
+    assert "delay per step 0.0\\: of all that meet the constraints" in said(at) and "costs nothing here" in said(at)
     assert at.dataframe[0].value["Stage"].iloc[0] == "Finalist"
 
 
 def test_the_name_of_a_plan_is_in_the_list(app: Open) -> None:
     base = Request(model="smollm2-135m", backend="fake", task=Generate(prompt_tokens=4))
     plan = sweep.planned(base, (Axis(name="batch", values=(1, 2)),))
-    assert plan.title == "Batch of smollm2-135m"
+    assert plan.title == "smollm2-135m: batch"
 
 
 def test_other_machines_are_named_on_the_page(app: Open, monkeypatch: pytest.MonkeyPatch) -> None:

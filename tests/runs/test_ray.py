@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -83,6 +85,45 @@ def test_without_ray_it_says_how_to_have_it(monkeypatch: pytest.MonkeyPatch, hom
     monkeypatch.delenv("RAY_USAGE_STATS_ENABLED", raising=False)
     with pytest.raises(ExplorerError, match="Ray is not installed"):
         ray_cluster.machines("ray", Store(data_dir()))
+
+
+@pytest.mark.parametrize(
+    ("typed", "listens", "said", "hint"),
+    [
+        ("ray:127.0.0.1:{port}", False, "'ray:127.0.0.1:{port}' cannot be used: Connection refused.", ray_cluster.HOW),
+        ("ray://127.0.0.1:{port}", False, "cannot be used: Connection refused.", ray_cluster.HOW),
+        ("ray:127.0.0.1:none", False, "cannot be used: Port could not be cast to integer", ray_cluster.HOW),
+        ("ray://127.0.0.1:{port}", True, "Initialization failure from server: no fork.", ray_cluster.LOGS),
+    ],
+)
+def test_what_is_no_cluster_is_said_at_once(
+    typed: str, listens: bool, said: str, hint: str, monkeypatch: pytest.MonkeyPatch, home: Path
+) -> None:
+    """Ray itself waits for twelve minutes where nobody listens."""
+    asked: list[str] = []
+
+    def init(address: str, **_: object) -> None:
+        asked.append(address)
+        raise ConnectionError("Initialization failure from server:\nno fork. See the log.")
+
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(is_initialized=lambda: False, init=init))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        if listens:
+            server.listen()
+        port = server.getsockname()[1]
+        with pytest.raises(ExplorerError) as caught:
+            ray_cluster.machines(typed.format(port=port), Store(data_dir()))
+    assert said.format(port=port) in caught.value.message and caught.value.hint == hint
+    assert asked == ([typed.format(port=port)] if listens else [])
+
+
+def test_an_address_for_rays_client_needs_it(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(is_initialized=lambda: False))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ExplorerError, match="Ray's client, which is not installed"):
+        ray_cluster.machines("ray://head:10001", Store(data_dir()))
 
 
 def test_nodes_are_known_by_label_and_the_dead_are_left_out() -> None:

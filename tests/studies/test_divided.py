@@ -241,7 +241,7 @@ def test_a_search_on_two_machines(two: tuple[Server, Server], store: Store) -> N
     found = json.loads(done.stdout)
     assert len(found["machines"]) == 2 and len(found["reasons"]) == 1
     for told in found["machines"].values():
-        assert told["complete"] and "delay s 0.001" in told["answer"]["words"][0]
+        assert told["complete"] and "delay per step 0.001" in told["answer"]["words"][0]
         assert all(row["predicted"] for row in told["rows"])
     assert all(there(server) for server in two) and set(store.ids()) == there(two[0]) | there(two[1])
 
@@ -273,4 +273,4 @@ def test_a_kind_is_what_figures_depend_on() -> None:
 
 def test_a_study_elsewhere_is_told_apart_by_its_digest(two: tuple[Server, Server], store: Store) -> None:
     ledger, _ = carry_out_divided(runners(two, store)[:1], PLAN, 10, quiet)
-    assert title(ledger.plan.name) == f"New tokens of smollm2-135m, divided · {PLAN.name[-4:]}"
+    assert title(ledger.plan.name) == f"smollm2-135m: new tokens, divided · {PLAN.name[-4:]}"

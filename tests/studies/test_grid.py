@@ -10,7 +10,17 @@ import pytest
 from core.paths import data_dir
 from core.runs.foresight import foreseen
 from core.runs.store import Store
-from core.studies.grid import MOST_CELLS, Cell, cells, known_axes, ordered, parsed_axis, size
+from core.studies.grid import (
+    MOST_CELLS,
+    Cell,
+    axis_inside,
+    axis_words,
+    cells,
+    known_axes,
+    ordered,
+    parsed_axis,
+    size,
+)
 from core.studies.plan import Axis, Sweep
 from core.studies.sweep import foretold
 from core.types import Generate, Request, Scalar
@@ -66,7 +76,12 @@ def test_values_become_the_request() -> None:
     assert half.request.options == {"kv_dtype": "q8_0"} and half.request.batch == 3
     task = half.request.task
     assert isinstance(task, Generate) and (task.prompt_tokens, task.max_new_tokens) == (16, 5)
-    assert half.label == "dtype bf16", "what all have in common tells nothing"
+    assert half.label == "weights as bf16", "what all have in common tells nothing"
+    axes = ("dtype", "kv_dtype", "new_tokens", "jacobi.window", "llama_cpp.flash_attn")
+    assert [axis_words(a) for a in axes] == [
+        "Weights as", "KV cache as", "New tokens", "Jacobi: window", "llama.cpp: flash attention"
+    ], "as forms and comparisons have it"  # fmt: skip
+    assert [axis_inside(a) for a in axes[:4]] == ["weights as", "KV cache as", "new tokens", "Jacobi window"]
     named = {c.label for c in cells(grid(backend=("llama_cpp",), strategy=("native", "prompt_lookup")))}
     assert named == {"Native", "Prompt lookup"}, "a plugin by its label"
     (only,) = cells(grid(batch=(3,), new_tokens=(5,)))

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import zipfile
+from pathlib import Path
+
 import msgspec
 import pytest
 from click.testing import CliRunner
@@ -10,6 +14,7 @@ from core.analysis.predict import Figure
 from core.cli import cli
 from core.models import catalogue, places
 from core.paths import data_dir
+from core.report.many_runs import report
 from core.runs.check import check, estimate
 from core.runs.foresight import Foresight, foreseen
 from core.runs.resolve import resolve
@@ -25,11 +30,12 @@ from core.studies.many_runs import (
     newest_runs,
     predictions,
     runs_of_sweep,
+    unnamed,
     view,
 )
 from core.studies.plan import Axis
 from core.studies.sweep import carry_out, foretold, planned
-from core.types import Done, Generate, Request
+from core.types import Done, Generate, Request, to_json
 from hardware import ceilings as roofs
 from hardware.detect import machine_id
 from hardware.errors import ExplorerError
@@ -37,13 +43,16 @@ from tests.runs.test_overheads import MADE
 from tests.studies.fake_cells import BASE
 
 
-def entry(name: str, speed: tuple[float, ...], memory: tuple[float, ...] = (), machine: str = "here") -> Entry:
+def entry(
+    name: str, speed: tuple[float, ...], memory: tuple[float, ...] = (), machine: str = "here", origin: str = ""
+) -> Entry:
     samples = {"tok_per_s": speed, **({"peak_memory_bytes": memory} if memory else {})}
     return Entry(
         id=name,
         request=BASE,
         parts=("m", name),
         machine=machine,
+        origin=origin,
         runs=tuple(f"{name}{i}" for i in range(len(speed))),
         samples=samples,
         disturbed=False,
@@ -107,6 +116,29 @@ def test_how_often_it_was_measured_is_no_part_of_a_configuration() -> None:
     watched = msgspec.structs.replace(BASE, live=True, repeats=5, seed=3, profilers=("memory",), fresh_process=True)
     assert configuration(watched) == configuration(BASE)
     assert configuration(msgspec.structs.replace(BASE, threads=2)) != configuration(BASE)
+
+
+def test_two_machines_of_one_kind_are_two(store: Store, runner: Runner, tmp_path: Path) -> None:
+    """Their runs say the same id: what tells them apart is where a run came from."""
+    mine = runner.wait(runner.start(BASE))
+    runner.close()
+    other = Store(tmp_path / "other")
+    for name in ("desk", "lab"):
+        bundle = other.create(BASE)
+        for event in mine.events():
+            bundle.append(event)
+        store.load(bundle.bundle(), name)
+    found = entries(newest_runs(store))
+    assert sorted(e.origin for e in found) == ["", "desk", "lab"] and len({e.machine for e in found}) == 1
+    assert {len(e.runs) for e in found} == {1}
+    labels = {line.label for line in view(found).lines}
+    assert len(labels) == 3 and {"desk", "lab"} < labels, "each by its name"
+    assert "3 machines" in cautions(view(found))[0]
+    assert {"machine-1", "machine-2"} < {line.label for line in unnamed(view(found)).lines}
+    for shared in (report(view(found)), to_json(unnamed(view(found)))):
+        assert b"machine-1" in shared and b"desk" not in shared, "others are told no names"
+    for run in store.runs():
+        assert "origin.json" not in zipfile.ZipFile(io.BytesIO(run.bundle())).namelist()
 
 
 def test_runs_of_the_store_and_of_a_sweep(store: Store, runner: Runner) -> None:

@@ -62,10 +62,10 @@ def test_it_chooses_measures_anew_and_says_why_after_a_stop_too() -> None:
     # three cells, then the winner and the baseline once more
     assert found.measured == 3 and found.complete and len(ledger.state.runs) == 5
     best = next(row for row in found.rows if row.id == found.answer.cell)
-    assert best.label == "delay s 0.0" and best.stage == "finalist"
+    assert best.label == "delay per step 0.0" and best.stage == "finalist"
     assert best.final["tok_per_s"].n == 1 and best.shrinkage["tok_per_s"] > 0
     words = " ".join(found.answer.words)
-    assert "times the baseline's (delay s 0.2)" in words and "Whole answer at most 60 s costs nothing here." in words
+    assert "times the baseline's (delay per step 0.2)" in words and "Whole answer at most 60 s costs nothing here." in words
     assert "Measured anew" in words
     store = Store(data_dir())
     finals = [i for k, i in ledger.state.runs.items() if k.startswith("final-")]
@@ -116,7 +116,7 @@ def test_a_limit_that_nobody_meets_names_the_nearest() -> None:
     wanted = plan(at_most={"latency_s": 1e-6})
     seek(wanted, 10, quiet)
     found = told(wanted)
-    assert found.answer.cell == "" and "Nearest is delay s 0.0: whole answer of" in found.answer.words[0]
+    assert found.answer.cell == "" and "Nearest is delay per step 0.0: whole answer of" in found.answer.words[0]
     assert "s where at most 1 µs is asked." in found.answer.words[0] and wanted.title.endswith("at most 1 µs")
     assert not any(row.final for row in found.rows)
 

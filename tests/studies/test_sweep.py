@@ -98,9 +98,9 @@ def test_begun_anew_it_measures_anew() -> None:
 def test_a_title_says_what_varies_in_the_words_of_the_screen() -> None:
     varied = {"new_tokens": (2, 3), "kv_dtype": ("f16", "q8_0"), "llama_cpp.flash_attn": ("on", "off"), "batch": (1,)}
     axes = tuple(Axis(name=n, values=values) for n, values in varied.items())
-    assert planned(BASE, axes).title == "New tokens, kv dtype, llama.cpp: flash attn of smollm2-135m"
-    assert planned(BASE, axes[2:]).title == "llama.cpp: flash attn of smollm2-135m"
-    assert planned(BASE, ()).title == "One cell of smollm2-135m"
+    assert planned(BASE, axes).title == "smollm2-135m: new tokens, KV cache as, llama.cpp flash attention"
+    assert planned(BASE, axes[2:]).title == "smollm2-135m: llama.cpp flash attention"
+    assert planned(BASE, ()).title == "smollm2-135m: one cell"
 
 
 @pytest.mark.parametrize("number", [1, 2, 3, 4])
