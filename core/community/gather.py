@@ -28,11 +28,13 @@ _SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512,
 def row_of(runs: Sequence[Run], root: Path, contributor: str) -> Row:
     """The row of these runs, whose rounds it takes together. root: of the data folder, for the ceilings.
 
-    Raises ExplorerError where they are not one configuration on one machine, where they were never timed, or where
-    that machine's ceilings are not known.
+    Raises ExplorerError where they are not one configuration on this machine, where they were never timed, or where
+    its ceilings are not known.
     """
     if not runs:
         raise ExplorerError("A row needs a run.", "Name one; History lists them.")
+    if any(run.origin for run in runs):  # its ceilings, and whose it is, are known there
+        raise ExplorerError("A run that came from another machine is no row of yours.", "Make its row over there.")
     found = [(run.request, run.result()) for run in runs]
     if len({(configuration(request).key(), ran_on(result)) for request, result in found}) > 1:
         raise ExplorerError("These runs are not of one configuration on one machine.", "Make a row of each.")

@@ -125,7 +125,8 @@ def draw_import(row_store: RowStore) -> None:
 def draw_own(row_store: RowStore) -> None:
     """A row of one's own runs: chosen, looked at, kept."""
     with st.expander("Add a row from my own runs", icon=":material/add_chart:"):
-        runs = own_runs(str(data_dir()), tuple(run.id for run in many_runs.newest_runs(store())))
+        here = [run.id for run in many_runs.newest_runs(store()) if not run.origin]
+        runs = own_runs(str(data_dir()), tuple(here))
         if not runs:
             st.caption("No finished run is here. Make one with random prompt tokens and at least three repeats.")
             return

@@ -69,12 +69,15 @@ def test_a_row_takes_rounds_work_and_ceilings_along_and_no_name(
     assert row_of([Run(run.path)], store.root, ME).model.name == "…/x.gguf"
 
 
-def test_where_no_row_can_be_made_it_is_said(run: Run, store: Store, runner: Runner) -> None:
+def test_where_no_row_can_be_made_it_is_said(run: Run, store: Store, runner: Runner, tmp_path: Path) -> None:
     with pytest.raises(ExplorerError, match="needs a run"):
         row_of([], store.root, ME)
     other = runner.wait(runner.start(msgspec.structs.replace(ASKED, batch=2)))
     with pytest.raises(ExplorerError, match="not of one configuration"):
         row_of([run, other], store.root, ME)
+    came = Store(tmp_path / "other").load(run.bundle())
+    with pytest.raises(ExplorerError, match="came from another machine"):
+        row_of([came], store.root, ME)
     for file in (store.root / "ceilings").glob("*.json"):
         file.unlink()
     with pytest.raises(ExplorerError, match="ceilings of the machine that ran it, with 1 threads, are not known"):
