@@ -48,8 +48,9 @@ def row_of(runs: Sequence[Run], root: Path, contributor: str) -> Row:
         raise ExplorerError("This run does not tell enough of model, machine or work for a row.", _HINT)
     ceilings = ceilings_of(root, last)
     if ceilings is None or not ceilings.reads:
+        plural = "" if setup.threads == 1 else "s"
         raise ExplorerError(
-            f"The ceilings of the machine that ran it, with {setup.threads} threads, are not known.",
+            f"The ceilings of the machine that ran it, with {setup.threads} thread{plural}, are not known.",
             f"Measure them on the page Roofline, or run: roofscope ceilings --threads {setup.threads}",
         )
     rounds = [r for _, result in found for r in _rounds(result)]

@@ -238,7 +238,7 @@ def _lead(result: Result) -> str:
     parts = [
         f"Run {result.run_id}, {result.status}",
         f"on {host.machine.cpu}, {host.machine.usable_cores} cores, {host.machine.os}" if host else "",
-        f"with {result.threads} threads" if result.threads else "",
+        f"with {result.threads} thread{'' if result.threads == 1 else 's'}" if result.threads else "",
         f"({versions})" if versions else "",
     ]
     return f"{' '.join(filter(None, parts))}."

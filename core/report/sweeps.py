@@ -32,8 +32,8 @@ def report(found: Report, texts: bool = True) -> bytes:
 
 
 def progress_words(told: Progress) -> str:
-    """`12 done, 1 failed, 8 cannot run, 3 left; 14 of 30 minutes used.`"""
-    used = f"{plain(told.spent_s / 60, 3)} of {plain(told.minutes, 6)} minutes used"
+    """`12 done, 1 failed, 8 cannot run, 3 left; 14.2 of 30 minutes used.`"""
+    used = f"{told.spent_s / 60:.1f} of {plain(told.minutes, 6)} minutes used"
     return f"{told.done} done, {told.failed} failed, {told.refused} cannot run, {told.left} left; {used}."
 
 
@@ -158,8 +158,8 @@ def asked_section(base: Request, axes: Sequence[Axis], texts: bool) -> Section:
         "batch": str(base.batch),
         "prompt_tokens": f"{task.prompt_tokens} random" if task.prompt_tokens else "a text",
         "new_tokens": str(task.max_new_tokens),
-        "warm-up passes": str(base.warmup),
-        "timing passes": str(base.repeats),
+        "warmup": str(base.warmup),
+        "repeats": str(base.repeats),
         "seed": str(base.seed),
         **{f"{base.backend}.{name}": str(value) for name, value in base.options.items()},
         **{f"{base.strategy}.{name}": str(value) for name, value in base.params.items()},

@@ -80,7 +80,7 @@ def test_where_no_row_can_be_made_it_is_said(run: Run, store: Store, runner: Run
         row_of([came], store.root, ME)
     for file in (store.root / "ceilings").glob("*.json"):
         file.unlink()
-    with pytest.raises(ExplorerError, match="ceilings of the machine that ran it, with 1 threads, are not known"):
+    with pytest.raises(ExplorerError, match="ceilings of the machine that ran it, with 1 thread, are not known"):
         row_of([run], store.root, ME)
 
 

@@ -91,6 +91,8 @@ def test_a_sweeps_page_has_maps_cells_and_reasons(store: Store, swept: str) -> N
     assert not [tag for tag, _ in found.tags if tag == "img"], "the prompt cannot break out"
     assert "2 done, 1 failed, 0 cannot run, 1 left" in words and "x.gguf is gone" in words
     assert "<td>Native</td>" in words and "Decode speed" in words
+    assert "; 0.0 of 30 minutes used" in words
+    assert all(label in words for label in ("Weights as", "Warm-up passes", "Repeats")), "as forms have them"
 
 
 def test_a_bundle_of_a_sweep_comes_home_on_another_machine(
