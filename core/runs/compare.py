@@ -77,13 +77,15 @@ def differences(a: Request, b: Request, result_a: Result, result_b: Result) -> t
     return tuple(found)
 
 
-def unlike(a: Request, b: Request, result_a: Result, result_b: Result) -> tuple[str, ...]:
-    """What keeps two runs from being comparable at all: "machine", "model", "prompt"."""
+def unlike(
+    a: Request, b: Request, result_a: Result, result_b: Result, origins: tuple[str, str] = ("", "")
+) -> tuple[str, ...]:
+    """What keeps two runs from being comparable at all: "machine", "model", "prompt". origins: see Run.origin."""
     hosts = result_a.host, result_b.host
     known = [h.machine.machine_id for h in hosts if h is not None]
     asked = [(r.task.prompt, r.task.prompt_tokens) if isinstance(r.task, Generate) else None for r in (a, b)]
     found = {
-        "machine": len(set(known)) > 1,
+        "machine": len(set(known)) > 1 or len(set(origins)) > 1,
         "model": a.model != b.model,
         "prompt": None not in asked and asked[0] != asked[1],
     }

@@ -409,7 +409,7 @@ def row(run: Run) -> dict[str, Any]:
     try:
         return summed_up(run)
     except (ExplorerError, OSError) as error:
-        nothing = dict.fromkeys(("created_s", *_COLUMNS, "did", "text", "disturbed", "machine", "machine_id"))
+        nothing = dict.fromkeys(("created_s", *_COLUMNS, "did", "text", "disturbed", "machine", "machine_id", "origin"))
         named = {**msgspec.structs.asdict(run.about), "stages": ""}
         return nothing | named | {"run_id": run.id, "status": "damaged", "error": str(error)}
 
@@ -428,6 +428,7 @@ def summed_up(run: Run) -> dict[str, Any]:
     host = result.host.machine if result.host else None
     what: dict[str, Any] = {"did": run.request.plugin, "text": _gist(result)[:200], "disturbed": told}
     what |= {"machine": host.cpu if host else None, "machine_id": host.machine_id if host else None}
+    what["origin"] = run.origin
     what |= msgspec.structs.asdict(run.about)
     # in one string: tables do not read it, and reading it for ten thousand rows would be most of their time
     what["stages"] = to_json(spent(run.request, run.events())).decode() if result.status == "done" else ""

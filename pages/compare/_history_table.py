@@ -11,6 +11,7 @@ import streamlit as st
 
 from core import plugins
 from core.plugins import Kind
+from core.runs.store import IMPORTED
 from hardware.detect import machine_id
 from pages.ui import text
 from pages.ui.panes import table_height
@@ -81,7 +82,10 @@ def _cells(row: dict[str, Any], labels: Callable[..., tuple[str | None, str | No
 
 def _machine(row: dict[str, Any]) -> str | None:
     """Whose numbers these are."""
-    return "This machine" if row.get("machine_id") == machine_id() else row.get("machine")
+    origin = row.get("origin") or ""  # two machines of one kind have one id
+    if origin and origin != IMPORTED:
+        return str(origin)
+    return "This machine" if row.get("machine_id") == machine_id() and not origin else row.get("machine")
 
 
 def _labels(backend: str | None, task: str | None, did: str | None) -> tuple[str | None, str | None]:

@@ -54,7 +54,7 @@ def draw_marks(a: Result, b: Result) -> None:
 
 def draw_unlike(first: Run, second: Run, a: Result, b: Result) -> None:
     """Say first what keeps the two from being comparable."""
-    found = unlike(first.request, second.request, a, b)
+    found = unlike(first.request, second.request, a, b, (first.origin, second.origin))
     if "machine" in found:
         names = " and ".join(r.host.machine.cpu for r in (a, b) if r.host is not None)
         st.warning(

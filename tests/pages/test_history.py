@@ -11,8 +11,9 @@ from streamlit.testing.v1 import AppTest
 
 from core.runs import demo
 from core.runs.history import matching
-from core.runs.store import Store
+from core.runs.store import IMPORTED, Store
 from hardware.detect import machine_id
+from pages.compare._history_table import _machine
 from pages.ui import text
 from tests.pages.conftest import pages, sound
 
@@ -43,6 +44,12 @@ def test_a_run_of_another_machine_says_whose_numbers_these_are(app: Open, store:
     assert list(sound(app(HISTORY)).dataframe[0].value["Machine"]) == [host.machine.cpu]
     at = sound(app(run=recorded.id))
     assert any("On another machine" in m.value for m in at.markdown)
+
+
+def test_a_machine_of_the_same_kind_is_another_machine() -> None:
+    """Its id is the same; the name is what a study calls it, and an import has none."""
+    rows = [{"machine_id": machine_id(), "machine": "A processor", "origin": name} for name in ("", "desk", IMPORTED)]
+    assert [_machine(row) for row in rows] == ["This machine", "desk", "A processor"]
 
 
 def test_search(app: Open, filled: Store) -> None:

@@ -100,5 +100,6 @@ def test_what_keeps_two_runs_from_being_compared() -> None:
     a, b = result(A, host=here), result(A, host=there)
     assert unlike(A, A, a, a) == () and unlike(A, A, a, result(A)) == (), "what is not known is no difference"
     assert unlike(A, A, a, b) == ("machine",)
+    assert unlike(A, A, a, a, ("", "desk")) == ("machine",), "machines of one kind have one id"
     other = msgspec.structs.replace(A, task=Generate(prompt="y"), model="n")
     assert unlike(A, other, a, b) == ("machine", "model", "prompt")

@@ -134,6 +134,7 @@ def test_two_machines_of_one_kind_are_two(store: Store, runner: Runner, tmp_path
     labels = {line.label for line in view(found).lines}
     assert len(labels) == 3 and {"desk", "lab"} < labels, "each by its name"
     assert "3 machines" in cautions(view(found))[0]
+    assert sorted(row["origin"] for row in store.history()) == ["", "desk", "lab"]
     assert {"machine-1", "machine-2"} < {line.label for line in unnamed(view(found)).lines}
     for shared in (report(view(found)), to_json(unnamed(view(found)))):
         assert b"machine-1" in shared and b"desk" not in shared, "others are told no names"
