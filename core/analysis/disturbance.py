@@ -23,7 +23,7 @@ DRIFT = 0.1  # between the slowest and the fastest pass
 
 
 class Verdict(NamedTuple):
-    """One pass. reasons: in plain words, empty for a clean one. None: not measured."""
+    """One pass. reasons: in plain words, empty for a clean one. seconds: of the whole of it. None: not measured."""
 
     reasons: tuple[str, ...] = ()
     lost_share: float | None = None
@@ -32,6 +32,7 @@ class Verdict(NamedTuple):
     burst: float | None = None
     per_step_s: float | None = None
     slower: float | None = None
+    seconds: float | None = None
 
     @property
     def disturbed(self) -> bool:
@@ -72,6 +73,7 @@ def judge(reading: Disturbance | None, steps_s: Sequence[float], slower: float |
         burst=burst,
         per_step_s=per_step_s,
         slower=slower,
+        seconds=reading.seconds,
     )
 
 

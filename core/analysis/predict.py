@@ -13,7 +13,7 @@ from typing import Any, Literal
 from core.analysis.capacity import usable_bytes
 from core.analysis.device_time import PUBLISHED, Calibration, Spread, compute_peak, ideal_peak
 from core.analysis.memory import Shape, Split, split
-from core.analysis.time_parts import Load, load_of, moved_bytes, prompt_time, step_time
+from core.analysis.time_parts import OVERHEAD, Load, Timed, load_of, moved_bytes, prompt_time, step_time
 from core.analysis.work import LayerWork, total
 from core.dtypes import mix_note
 from core.types import Linear, ModelSpec, Record
@@ -35,7 +35,8 @@ class Expected(Record, omit_defaults=False):
     """What to expect of one request. Times in seconds; None for an encoder, which does not decode.
 
     memory: the parts of the calibrated peak. usable_memory_bytes, fits: None where the memory is not known.
-    bound_by: of decode (of the only forward for an encoder).
+    bound_by: of decode (of the only forward for an encoder), by the ridge point. starting, prefill_starting: the share
+    of the calibrated time of decode and prefill that is starting kernels, which the ridge does not count.
     """
 
     ttft_s: Figure
@@ -48,16 +49,21 @@ class Expected(Record, omit_defaults=False):
     fits: bool | None
     bound_by: Bound
     prefill_bound_by: Bound
+    starting: float
+    prefill_starting: float
     assumptions: tuple[str, ...]
 
 
 class Times(Record):
-    """Of one request's phases, and what bounds each. tpot: None for an encoder, whose only forward bounds both."""
+    """Of one request's phases, what bounds each by the ridge, and the share that is starting kernels. tpot: None for an
+    encoder, whose only forward bounds both."""
 
     ttft: Figure
     prefill_bound: Bound
+    prefill_starting: float
     tpot: Figure | None
     decode_bound: Bound
+    decode_starting: float
 
 
 class Prediction(Expected, omit_defaults=False):
@@ -123,6 +129,8 @@ def predict(
         fits=fits,
         bound_by=times.decode_bound,
         prefill_bound_by=times.prefill_bound,
+        starting=times.decode_starting,
+        prefill_starting=times.prefill_starting,
         assumptions=(*lines, *too_large),
         doubts=device.doubts(),
         inputs=_inputs(
@@ -146,9 +154,25 @@ def _times(load: Load, device: Device, calibration: Calibration, thread_share: f
     return Times(
         ttft=as_figure(first.ideal, first.seconds, calibration.spread(device, "prefill")),
         prefill_bound=prefill_bound,
+        prefill_starting=_starting(first),
         tpot=None if step is None else as_figure(step.ideal, step.seconds, calibration.spread(device, "decode")),
         decode_bound=prefill_bound if load.step is None else bound(load.step, peak, bandwidth),
+        decode_starting=_starting(step or first),
     )
+
+
+def _starting(found: Timed) -> float:
+    return found.parts.get(OVERHEAD, 0.0) / found.seconds
+
+
+def bounds_in_words(of: Expected) -> str:
+    """What bounds each phase by the ridge, and how much of its time the ridge does not count, where that is much."""
+    phases = [("decode", of.bound_by, of.starting)] if of.tpot_s is not None else []
+    phases.append(("prefill", of.prefill_bound_by, of.prefill_starting))
+    words = "By the ridge, " + " and ".join(f"{name} is {bound}-bound" for name, bound, _ in phases)
+    shares = [f"{share:.0%} of {name}" for name, _, share in phases if share >= 0.05]
+    beside = f"; starting kernels, which the ridge does not count, takes {' and '.join(shares)}" if shares else ""
+    return f"{words}{beside}."
 
 
 def _inputs(load: Load, device: Device, **asked: Any) -> dict[str, Any]:

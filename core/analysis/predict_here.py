@@ -350,6 +350,8 @@ def predict_local(
         fits=None if usable is None else peak.calibrated <= usable,
         bound_by=times.decode_bound,
         prefill_bound_by=times.prefill_bound,
+        starting=times.decode_starting,
+        prefill_starting=times.prefill_starting,
         assumptions=_assumptions(ceilings, overhead, compute_dtype, foreign, weights),
     )
 
@@ -358,14 +360,22 @@ def _times(load: Load, ceilings: Ceilings, overhead: Overhead, compute_dtype: st
     def terms(forward: LayerWork) -> Terms:
         return _terms(forward, len(load.spec.layers), ceilings, compute_dtype)
 
+    def starting(parts: Sequence[Terms], seconds: float) -> float:
+        n = sum(forward_seconds(overhead, part) > part.ideal_s for part in parts)  # else the ideal time is all there is
+        return n * (overhead.forward_s + overhead.layer_s * len(load.spec.layers)) / seconds
+
     prompt = [terms(forward) for forward in load.prompt]
     seconds = sum(max(part.ideal_s, forward_seconds(overhead, part)) for part in prompt)
     step = None if load.step is None else terms(load.step)
+    tpot = None if step is None else as_figure(step.ideal_s, forward_seconds(overhead, step), overhead.spread)
+    first = starting(prompt, seconds)
     return Times(
         ttft=as_figure(sum(part.ideal_s for part in prompt), seconds, overhead.spread),
         prefill_bound=_bound(prompt),
-        tpot=None if step is None else as_figure(step.ideal_s, forward_seconds(overhead, step), overhead.spread),
+        prefill_starting=first,
+        tpot=tpot,
         decode_bound=_bound(prompt if step is None else [step]),
+        decode_starting=first if step is None or tpot is None else starting([step], tpot.calibrated),
     )
 
 

@@ -190,7 +190,10 @@ def knees(spec: ModelSpec, case: Case, of: Design) -> Knees:
 
 def knees_in_words(found: Knees) -> tuple[str, ...]:
     """The knees, a sentence each."""
-    lines = [f"The ridge of {word(found.dtype).removesuffix(' FLOP/s')} lies at {found.ridge:.3g} FLOP per byte."]
+    lines = [
+        f"The ridge of {word(found.dtype).removesuffix(' FLOP/s')} lies at {found.ridge:.3g} FLOP per byte. It weighs "
+        "reading against arithmetic, and does not count starting kernels."
+    ]
     if found.prompt_tokens is not None:
         lines.append(f"A prompt is compute-bound from {found.prompt_tokens:,} tokens in one forward.")
     else:

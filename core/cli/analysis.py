@@ -120,7 +120,7 @@ def predict(as_json: bool, model: str | None, config: Path | None, device: str, 
     figures = ("ttft_s", "tpot_s", "prefill_tok_per_s", "decode_tok_per_s", "peak_memory_bytes")
     show([{"figure": f, **msgspec.structs.asdict(getattr(found, f))} for f in figures if getattr(found, f) is not None])
     fits = {True: "yes", False: "no", None: "unknown"}[found.fits]
-    click.echo(f"\nfits: {fits}   decode is bound by: {found.bound_by}")
+    click.echo(f"\nfits: {fits}\n{prediction.bounds_in_words(found)}")
     for line in found.assumptions:
         click.echo(f"- {line}")
 

@@ -23,7 +23,8 @@ class Stream:
     """The questions of a domain by name, or of the .jsonl file that it is the path of, one after the other.
 
     Generated ones are drawn when they are asked for and have no end; size is then None. A file is shuffled by the seed
-    within its splits; every fifth cluster is for the test (a file of one cluster serves both). before, state: what an
+    within its splits, those with an answer first; every fifth cluster is for the test (a file of one cluster serves
+    both). before, state: what an
     earlier stream gave and its `state` after that, to go on from. Raises ExplorerError for a domain that is none, and
     ValueError for a state that is none.
     """
@@ -84,7 +85,7 @@ def _of_file(path: str, split: str, seed: int) -> list[Question]:
         kept = {name for name, i in clusters.items() if (i % TEST_SHARE == 1) == (split == "test")}
         questions = [q for q in questions if q.cluster in kept]
     Random(seed).shuffle(questions)
-    return questions
+    return sorted(questions, key=lambda q: q.answer is None)
 
 
 def load(domain: str, split: Literal["train", "test"], n: int, seed: int) -> list[Question]:

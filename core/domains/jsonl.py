@@ -28,19 +28,21 @@ class Line(msgspec.Struct):
 
 
 def read(path: str, limit: int | None = None) -> list[Question]:
-    """The first `limit` questions of a file. Unnamed ones are called by their line; each is its own cluster.
+    """The first `limit` questions of a file. Unnamed ones are called by their line.
 
-    Raises ExplorerError for a file that cannot be read, has no prompts, a malformed line, an id that comes twice,
-    or an answer that is not among the choices.
+    Where no cluster is given, all with one prompt are one: asked twice is no further evidence, nor is what was trained
+    a test. Raises ExplorerError for a file that cannot be read, has no prompts, a malformed line, an id that comes
+    twice, or an answer that is not among the choices.
     """
     questions: list[Question] = []
     seen: set[str] = set()
+    first: dict[str, str] = {}  # cluster of each prompt
     for n, line in _lines(path):
         if limit is not None and len(questions) >= limit:
             break
         if len(questions) >= MAX_QUESTIONS:
             raise ExplorerError(f"'{path}' has more than {MAX_QUESTIONS} questions.", "Split the file.")
-        question = _question(path, n, line)
+        question = _question(path, n, line, first)
         if question.id in seen:
             raise ExplorerError(f"Line {n} of '{path}' has the id '{question.id}' again.", "Make every id different.")
         seen.add(question.id)
@@ -67,7 +69,7 @@ def _lines(path: str) -> Iterator[tuple[int, bytes]]:
         raise ExplorerError(f"'{path}' cannot be read: {error.strerror}.", "Check its permissions.") from None
 
 
-def _question(path: str, n: int, text: bytes) -> Question:
+def _question(path: str, n: int, text: bytes, first: dict[str, str]) -> Question:
     try:
         line = msgspec.json.decode(text, type=Line)
     except UNREADABLE as error:
@@ -76,11 +78,13 @@ def _question(path: str, n: int, text: bytes) -> Question:
     if not line.prompt.strip():
         raise ExplorerError(f"The prompt in line {n} of '{path}' is empty.", "Write a prompt or remove the line.")
     answer = None if line.answer is None else str(line.answer)
+    if not all(choice.strip() for choice in line.choices):
+        raise ExplorerError(f"A choice in line {n} of '{path}' is empty.", "Write it or leave it out.")
     if line.choices and (len(set(line.choices)) < 2 or answer not in line.choices):
         raise ExplorerError(
             f"The answer in line {n} of '{path}' is not one of at least two choices.",
             "Repeat the right choice as the answer, word for word.",
         )
     identity = str(n) if line.id is None else str(line.id)
-    cluster = identity if line.cluster is None else str(line.cluster)
+    cluster = first.setdefault(line.prompt.strip(), identity) if line.cluster is None else str(line.cluster)
     return Question(id=identity, cluster=cluster, prompt=line.prompt, answer=answer, choices=line.choices)

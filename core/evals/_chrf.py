@@ -6,7 +6,7 @@ from typing import Any
 
 from core.types import Metric
 
-CHRF = Metric(name="chrf", label="chrF2, mean over texts", value="chrf")
+CHRF = Metric(name="chrf", label="chrF2, mean over texts", value="chrf", most=100.0)
 
 
 def chrf(output: str, reference: str) -> float:

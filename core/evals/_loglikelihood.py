@@ -16,7 +16,7 @@ from hardware.errors import ExplorerError
 
 ACCURACY = Metric(name="acc", label="Accuracy", value="acc", kind="rate")
 BY_LENGTH = Metric(name="acc_norm", label="Accuracy, by length", value="acc_norm", kind="rate")
-PROBABILITY = Metric(name="p_right", label="Probability of the right choice", value="p_right")
+PROBABILITY = Metric(name="p_right", label="Probability of the right choice", value="p_right", most=1.0)
 
 
 def choose(

@@ -26,7 +26,7 @@ LOWEST = -1e4  # log probability of a token that a library masks out with minus 
 METRICS = (
     Metric(name="kl", label="KL divergence", value="kl", over="tokens", better="lower", unit="nat/token"),
     Metric(name="kl_p99", label="KL divergence, 99th percentile", value="kl", kind="p99", better="lower", unit="nat"),
-    Metric(name="agreement", label="Same most likely token", value="agree", over="tokens"),
+    Metric(name="agreement", label="Same most likely token", value="agree", over="tokens", most=1.0),
     Metric(name="ln_ratio", label="ln perplexity ratio", value="ln_ratio", over="tokens", better="lower"),
     Metric(
         name="rms_dp",
@@ -119,13 +119,15 @@ def compare(
     """KL(reference || model), whether both prefer the same id, and both log probabilities of the token that follows.
 
     Both are log probabilities over the ids, shape (vocab,). A vocabulary may be padded: of two sizes the common ids
-    count, renormalised.
+    count, renormalised. In float32 neither sums to one exactly; the difference of the sums makes up for it, so that no
+    divergence is below 0.
     """
     n = min(len(reference), len(model))
     p, q = (np.maximum(row[:n].astype(np.float64), LOWEST) for row in (reference, model))
     if len(reference) != len(model):
         p, q = p - np.logaddexp.reduce(p), q - np.logaddexp.reduce(q)
-    kl = float(np.dot(np.exp(p), p - q))
+    likely = np.exp(p)
+    kl = max(0.0, float(np.dot(likely, p - q) + (np.exp(q).sum() - likely.sum())))
     return kl, float(p.argmax() == q.argmax()), float(p[token]), float(q[token])
 
 

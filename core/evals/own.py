@@ -21,7 +21,7 @@ from hardware.errors import ExplorerError
 WORDS = (
     Metric(name="em", label="Exact match", value="em", kind="rate"),
     Metric(name="contains", label="Answer contained", value="contains", kind="rate"),
-    Metric(name="f1", label="F1 of the words", value="f1"),
+    Metric(name="f1", label="F1 of the words", value="f1", most=1.0),
 )
 
 
@@ -71,7 +71,7 @@ def _read(params: Settings) -> list[Question]:
     if not params.path:
         raise ExplorerError("No file of questions is given.", "Set path to a .jsonl file.")
     questions = jsonl.read(params.path, params.n or None)
-    if unanswered := [q for q in questions if q.answer is None]:
+    if unanswered := [q for q in questions if not (q.answer or "").strip()]:
         raise ExplorerError(
             f"Question '{unanswered[0].id}' of '{params.path}' has no answer.", "Give every line an answer."
         )

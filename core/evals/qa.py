@@ -40,7 +40,7 @@ class Answering:
     def metrics(self, params: Settings) -> tuple[Metric, ...]:
         return (
             Metric(name="em", label="Exact match", value="em", kind="rate"),
-            Metric(name="f1", label="F1 of the words", value="f1"),
+            Metric(name="f1", label="F1 of the words", value="f1", most=1.0),
         )
 
     def size(self, params: Settings) -> int | None:

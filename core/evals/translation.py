@@ -38,7 +38,7 @@ class Translation:
     Params = Settings
 
     def metrics(self, params: Settings) -> tuple[Metric, ...]:
-        return CHRF, Metric(name="bleu", label="BLEU, mean over sentences", value="bleu")
+        return CHRF, Metric(name="bleu", label="BLEU, mean over sentences", value="bleu", most=100.0)
 
     def size(self, params: Settings) -> int | None:
         return len(_set().first(params.n))

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from core.dtypes import canonical_dtype
-from core.types import Asked, Counts, Event, Forwards, Host, Request, Setup, from_json
+from core.types import Asked, Counts, Event, Forwards, Host, Metric, Request, Setup, from_json
 from hardware.detect import Machine
 
 HALVES = ("bf16", "fp16")
@@ -47,14 +47,18 @@ def request(data: bytes) -> Request:
 
 
 def asked(event: Asked) -> Asked:
-    """What an evaluation asked, its metrics by what they are: the 99th percentile of KL was once taken of each text."""
-    named = tuple(
-        msgspec.structs.replace(m, label=f"{m.label} of a text, mean")
-        if m.name == "kl_p99" and m.kind == "mean" and not m.label.endswith("mean")
-        else m
-        for m in event.metrics
-    )
-    return msgspec.structs.replace(event, metrics=named)
+    """What an evaluation asked, its metrics by what they are: the 99th percentile of KL was once taken of each text,
+    and the most that one can be was not told."""
+    return msgspec.structs.replace(event, metrics=tuple(map(_metric, event.metrics)))
+
+
+_MOST = {"f1": 1.0, "span_f1": 1.0, "recall": 1.0, "p_right": 1.0, "agreement": 1.0, "chrf": 100.0, "bleu": 100.0}
+
+
+def _metric(m: Metric) -> Metric:
+    if m.name == "kl_p99" and m.kind == "mean" and not m.label.endswith("mean"):
+        return msgspec.structs.replace(m, label=f"{m.label} of a text, mean")
+    return msgspec.structs.replace(m, most=_MOST.get(m.name)) if m.kind == "mean" and m.most is None else m
 
 
 def step(raw: Mapping[str, Any]) -> dict[str, Any]:

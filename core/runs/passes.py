@@ -45,7 +45,8 @@ def chosen(
     verdicts = {n: verdict(readings.get(n), steps[n], watched, equal_s[n]) for n in begun}
     clean = [n for n in begun if not verdicts[n].disturbed]
     counted = clean or _least_disturbed(verdicts)
-    drifted = drift([verdicts[n].per_step_s for n in counted])
+    quickest = min((s for v in verdicts.values() if (s := v.per_step_s)), default=None)
+    drifted = drift([*(verdicts[n].per_step_s for n in counted), quickest])  # one that does not count may have been it
     known = [verdicts[n] for n in counted if n in readings]
     told = unrest(known, drifted, len(begun), len(begun) - len(clean))
     if None in readings and any(isinstance(e, Item) and e.seconds is not None for e in others):
@@ -54,11 +55,18 @@ def chosen(
 
 
 def _least_disturbed(verdicts: Mapping[int, Verdict]) -> list[int]:
-    """Of passes of which none is clean: those that lost about as little as the one that lost least, not the fastest."""
-    lost = {n: v.lost_share for n, v in verdicts.items() if v.lost_share is not None}
-    if len(lost) < len(verdicts) or not lost:
-        return list(verdicts)
-    return [n for n, share in lost.items() if share <= min(lost.values()) + LOST]
+    """Of passes of which none is clean: those of whose time about as little is not the machine's own as of the best's.
+
+    All do the same work, and a disturbance never makes one faster. So what is not the machine's own is the share that
+    was lost to others, or all that goes beyond the quickest pass where that is more: what takes a processor's speed, or
+    stops it, is waited for nowhere.
+    """
+    foreign = {n: v.lost_share or 0.0 for n, v in verdicts.items()}
+    for paces in ({n: v.per_step_s for n, v in verdicts.items()}, {n: v.seconds for n, v in verdicts.items()}):
+        known = {n: s for n, s in paces.items() if s}
+        for n, s in known.items():
+            foreign[n] = max(foreign[n], 1 - min(known.values()) / s)
+    return [n for n, share in foreign.items() if share <= min(foreign.values()) + LOST]
 
 
 def verdicts(events: Sequence[Event]) -> dict[int, Verdict]:

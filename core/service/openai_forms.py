@@ -144,6 +144,8 @@ class Show(Record):
 def of_chat(form: Chat, request: Request) -> Question:
     """Raises ProblemError for what cannot be answered."""
     limit = form.max_tokens if form.max_completion_tokens is None else form.max_completion_tokens
+    if limit == 0:
+        raise _no("max_tokens", "No tokens are asked for", "Ask for at least one.")
     if form.response_format is not None and form.response_format.get("type", "text") != "text":
         raise _no("response_format", "Answers are plain text here", "Leave it out.")
     if form.tools and form.tool_choice != "none":
@@ -232,7 +234,8 @@ def show(form: Asked, name: str) -> Show:
     """How a client wants its answer. Raises ProblemError for stream_options without a stream."""
     if form.stream_options is not None and not form.stream:
         raise _no("stream_options", "stream_options are for streams", "Set stream to true, or leave them out.")
-    if form.stream and getattr(form, "logprobs", None) not in (None, False):
+    likely = getattr(form, "logprobs", None)
+    if form.stream and likely is not None and likely is not False:  # 0 asks for them, without alternatives
         raise _no(
             "logprobs",
             "Log-probabilities are known when the answer is whole, and are not streamed",
@@ -326,12 +329,12 @@ def timings(ended: Ended) -> dict[str, Any]:
 
 
 def chat_logprobs(likely: Sequence[Likely] | None) -> dict[str, Any] | None:
-    """choices[].logprobs of a chat."""
+    """choices[].logprobs of a chat. bytes: None for a token that is a part of a character."""
     if likely is None:
         return None
 
     def one(text: str, logprob: float) -> dict[str, Any]:
-        return {"token": text, "logprob": logprob, "bytes": list(text.encode())}
+        return {"token": text, "logprob": logprob, "bytes": None if "\ufffd" in text else list(text.encode())}
 
     rows = [one(x.text, x.logprob or 0.0) | {"top_logprobs": [one(*top) for top in x.top]} for x in likely]
     return {"content": rows, "refusal": None}

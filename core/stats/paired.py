@@ -25,6 +25,7 @@ from core.stats.intervals import (
 )
 from core.stats.pairing import pair
 from core.stats.proportions import mcnemar, tango
+from core.stats.scores import most
 from core.types import Item, Metric, Record
 
 ALPHA = 0.05
@@ -96,6 +97,10 @@ def compare(metric: Metric, baseline: Sequence[Item], variant: Sequence[Item], s
         difference = msgspec.structs.replace(difference, low=low, high=high)
     elif all(a == b for a, b in tops):
         difference = msgspec.structs.replace(difference, low=None, high=None)
+    elif difference.low is not None and difference.high is not None:  # a jackknife knows no bounds
+        widest = most(metric)
+        low, high = max(-widest, difference.low), min(widest, difference.high)
+        difference = msgspec.structs.replace(difference, low=low, high=high)
     if exact:
         p = mcnemar(len(lost), len(gained))
     else:

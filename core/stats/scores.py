@@ -43,8 +43,8 @@ def scores(items: Sequence[Item], metrics: Sequence[Metric], seed: int = 0) -> t
     """One score per metric that any item has, with its 95 % interval.
 
     Wilson's for a rate with one item per cluster, else a BCa bootstrap over clusters, or the jackknife's of few; none
-    below two clusters. A rate that is 0 or 1 in all clusters leaves both without spread: then Wilson's, a cluster
-    being a trial.
+    below two clusters, and none beyond what a metric can be. One that is 0, or the most that it can be, in all clusters
+    leaves both without spread: then Wilson's, a cluster being a trial.
     """
     made = []
     for metric in metrics:
@@ -53,7 +53,7 @@ def scores(items: Sequence[Item], metrics: Sequence[Metric], seed: int = 0) -> t
         else:
             terms = observed(items, metric)
             n_items = len(terms.value)
-            found = _interval(terms, metric.kind == "rate", seed) if math.fsum(terms.over) else None
+            found = _interval(terms, metric, seed) if math.fsum(terms.over) else None
         if found is None:
             continue
         shown = SHOWN.get(metric.kind, float)
@@ -98,20 +98,29 @@ def percentile(items: Sequence[Item], metric: Metric, seed: int = 0) -> tuple[in
     return len(having), Interval(value=value, low=float(low), high=float(high), n=n)
 
 
-def _interval(terms: Observed, rate: bool, seed: int) -> Interval:
+def _interval(terms: Observed, metric: Metric, seed: int) -> Interval:
     """Of the ratio itself; exponential and root keep order, so their intervals are those of this one's ends."""
-    n_clusters = len(set(terms.clusters))
-    if rate and n_clusters > 1:
-        right = round(sum(terms.value))
-        if n_clusters == len(terms.value):
-            return wilson(right, n_clusters)
-        if right in (0, len(terms.value)):
-            return wilson(n_clusters if right else 0, n_clusters)
+    n_clusters, top = len(set(terms.clusters)), most(metric)
+    if metric.kind == "rate" and n_clusters == len(terms.value) > 1:
+        return wilson(round(sum(terms.value)), n_clusters)
+    share = sum(terms.value) / sum(terms.over) / top
+    if math.isfinite(top) and share in (0.0, 1.0) and n_clusters > 1 and metric.over != "tokens":  # a text has hundreds
+        return _times(wilson(round(share) * n_clusters, n_clusters), top)
     found = cluster_bootstrap(terms.value, terms.over, terms.clusters, resamples=RESAMPLES, seed=seed)
     if found.low is None or found.high is None:
         return found
     low = max(0.0, found.low) if min(terms.value) >= 0 else found.low  # a jackknife knows no bounds
-    return msgspec.structs.replace(found, low=low, high=min(1.0, found.high) if rate else found.high)
+    return msgspec.structs.replace(found, low=low, high=min(top, found.high))
+
+
+def _times(found: Interval, top: float) -> Interval:
+    assert found.low is not None and found.high is not None
+    return msgspec.structs.replace(found, value=top * found.value, low=top * found.low, high=top * found.high)
+
+
+def most(metric: Metric) -> float:
+    """The largest value that it can have; infinity without one."""
+    return 1.0 if metric.kind == "rate" else math.inf if metric.most is None else metric.most
 
 
 def _exp(x: float) -> float:

@@ -15,7 +15,7 @@ def free_running(
     model: Any,
     prompts: Sequence[Sequence[int]],
     decode: Callable[[Sequence[int]], str],
-    judge: Callable[[int, str], bool],
+    judge: Callable[[int, str], bool | None],
     end: frozenset[int],
     limit: int,
     window: int | None = None,
@@ -24,7 +24,8 @@ def free_running(
     """accuracy, and with a window tokens_per_forward of Jacobi decoding, over the prompts, in bf16.
 
     fill: as in core.training.states.rollout. decode: ids -> text. judge: (index of the prompt, answer) -> whether it
-    is right. Works on a copy: the weights in training stay fp32.
+    is right, None where nobody can tell; without any that can be judged there is no accuracy. Works on a copy: the
+    weights in training stay fp32.
     """
     import torch
 
@@ -37,5 +38,5 @@ def free_running(
         found = [d.ids for d in decoded]
         n_forward = sum(d.n_forward for d in decoded)
         values["tokens_per_forward"] = sum(len(d.ids) - 1 for d in decoded) / n_forward if n_forward else 1.0
-    values["accuracy"] = float(np.mean([judge(i, decode(ids)) for i, ids in enumerate(found)]))
-    return values
+    judged = [right for i, ids in enumerate(found) if (right := judge(i, decode(ids))) is not None]
+    return values | ({"accuracy": float(np.mean(judged))} if judged else {})

@@ -49,18 +49,24 @@ class Questions:
         self.held_out = self._known[: self._first]
 
     def __iter__(self) -> Iterator[Question]:
-        """Those to learn from, each written when it is asked for; without what its answer is judged by."""
+        """Those to learn from, each written when it is asked for; without what its answer is judged by.
+
+        A prompt that is held out is none of them, however often a file has it.
+        """
+        held_out = {q.prompt.strip() for q in self.held_out}
         for i in range(self._first, self._n):
             self._reach(i + 1)
-            yield self._known[i]
+            if self._known[i].prompt.strip() not in held_out:
+                yield self._known[i]
 
     def all(self) -> list[Question]:
         """All of them at once, and how far that is."""
-        n = self._n - self._first
-        for i, _ in enumerate(self):
-            if i % CHUNK == 0:
-                self._job.progress("Writing the questions", i, n, "questions")
-        return self._known[self._first : self._n]
+        n, found = self._n - self._first, list[Question]()
+        for question in self:
+            if len(found) % CHUNK == 0:
+                self._job.progress("Writing the questions", len(found), n, "questions")
+            found.append(question)
+        return found
 
     def _reach(self, n: int) -> None:
         while len(self._known) < n:

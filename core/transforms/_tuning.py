@@ -77,8 +77,8 @@ class Pupil:
         """The model on the held-out questions as it decodes freely (see core.training.probe)."""
         prompts = [self.prompt(q.prompt) for q in self.held_out]
 
-        def judge(i: int, text: str) -> bool:
-            return bool(domains.judge(self.domain, self.held_out[i], text))
+        def judge(i: int, text: str) -> bool | None:
+            return domains.judge(self.domain, self.held_out[i], text)
 
         return probe.free_running(self.model, prompts, self.decode, judge, self.end, limit, window, fill)
 
@@ -125,7 +125,7 @@ def budget(steps: int | None, minutes: float | None) -> Budget:
 
 def facts(report: Report, domain: str) -> dict[str, Any]:
     """What the result keeps of a training: what it was for, how long it was, and every probe."""
-    probes = [{"step": step, **values} for step, values in report.points if "accuracy" in values]
+    probes = [{"step": step, **values} for step, values in report.points if "minutes" not in values]
     found: dict[str, Any] = {"domain": domain, "dtype": "bf16", "steps": report.steps}
     found |= {"training_s": round(report.seconds, 1), "probes": probes}
     found["kept_step"] = report.best_step or report.steps

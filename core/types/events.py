@@ -304,7 +304,8 @@ class Metric(Record):
 
     kind: "rate" is a share of items that are each 0 or 1; "mean" any other ratio of sums; "exp" its exponential
     (perplexity from nats per token); "root" its square root (a root mean square from squares). "p99" is no ratio but
-    the 99th percentile of the items' sketches of `value`, all put together.
+    the 99th percentile of the items' sketches of `value`, all put together. most: that it can be, where there is such
+    a value; it is none below 0 then. A rate's is 1.
     """
 
     name: str
@@ -314,6 +315,7 @@ class Metric(Record):
     kind: Literal["rate", "mean", "exp", "root", "p99"] = "mean"
     better: Literal["higher", "lower"] = "higher"
     unit: str = ""
+    most: float | None = None
 
 
 class Asked(Record, tag="asked"):

@@ -18,11 +18,11 @@ class TextStream:
     def add(self, ids: tuple[int, ...]) -> str:
         """Decodes only the last stretch again, so that the cost does not grow with the text."""
         self._ids.extend(ids)
-        whole = self._session.decode(self._ids[self._start :])
-        if whole.endswith("\ufffd"):
-            return ""
-        new, self._shown = whole[len(self._shown) :], whole
-        if len(self._ids) - self._start > DECODE_WINDOW:
+        decoded = self._session.decode(self._ids[self._start :])
+        whole = decoded.rstrip("\ufffd")  # what may be the beginning of a character
+        new = whole[len(self._shown) :]
+        self._shown += new
+        if len(self._ids) - self._start > DECODE_WINDOW and whole == decoded:
             self._start = len(self._ids) - DECODE_OVERLAP
             self._shown = self._session.decode(self._ids[self._start :])
         return new

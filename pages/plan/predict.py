@@ -10,7 +10,7 @@ import streamlit as st
 
 from core import plugins
 from core.analysis.calibrate import MethodError, calibration_table
-from core.analysis.predict import Figure, Prediction, predict
+from core.analysis.predict import Figure, Prediction, bounds_in_words, predict
 from core.charts.intervals import Interval, intervals
 from core.models import catalogue as models
 from core.models import spec as specs
@@ -128,11 +128,10 @@ def draw_headline(of: Prediction) -> None:
     verdict = "fits" if of.fits else "does not fit"
     colour, icon = ("green", "check_circle") if of.fits else ("red", "cancel")
     st.markdown(
-        f"**{text.escape(of.device)}** :{colour}-badge[:material/{icon}: {verdict}] "
-        f":gray-badge[decode {of.bound_by}-bound] :gray-badge[prefill {of.prefill_bound_by}-bound] "
-        f"{text.provenance('estimated')}",
+        f"**{text.escape(of.device)}** :{colour}-badge[:material/{icon}: {verdict}] {text.provenance('estimated')}",
         help=text.provenance_help(),
     )
+    st.caption(bounds_in_words(of))
     with st.grid(2, min_column_width=150):
         draw_figure("Decode", of.decode_tok_per_s, text.token_rate, "Generated tokens per second, all sequences.")
         draw_figure("Time per token", of.tpot_s, text.seconds, "After the first one.")
@@ -180,7 +179,7 @@ def draw_table(found: list[Prediction]) -> None:
                 "First token (s)": p.ttft_s.calibrated,
                 "Prefill (tok/s)": p.prefill_tok_per_s.calibrated,
                 "Memory (GB)": p.peak_memory_bytes.calibrated / 1e9,
-                "Bound by": note(p),
+                "By the ridge, bound by": note(p),
                 "Doubts": p.doubts,
             }
             for p in found

@@ -103,7 +103,7 @@ def _draw(rows: list[tuple[str, str, PredictionHere, int, dict[str, Any] | None]
                 "Measured": measured_words(seen),
                 "First token": text.seconds(p.ttft_s.calibrated),
                 "Memory": text.size(p.peak_memory_bytes.calibrated),
-                "Decode bound by": p.bound_by,
+                "Decode, by the ridge": p.bound_by,
                 "Calibrated with": f"{n} forward passes" if n else "nothing yet: a guess",
             }
             for backend, dtype, p, n, seen in rows

@@ -13,7 +13,7 @@ import pytest
 
 from core.analysis import calibrate, device_time, predict_here
 from core.analysis.device_time import PUBLISHED, Calibration
-from core.analysis.predict import Prediction, predict
+from core.analysis.predict import Prediction, bounds_in_words, predict
 from core.analysis.predict_here import Observation, Overhead, fit_overhead, observe, predict_local
 from core.analysis.work import total, work
 from core.dtypes import retype
@@ -185,6 +185,10 @@ def test_decode_by_hand() -> None:
     assert p.tpot_s.calibrated == pytest.approx(expected, rel=2e-3)
     assert p.tpot_s.high == pytest.approx(c.decode_unfamiliar.high * p.tpot_s.calibrated)  # of no known maker
     assert p.bound_by == "memory" and p.prefill_bound_by == "compute"
+    assert p.starting == pytest.approx(32 * c.gpu_layer_s / expected, rel=2e-3), "as What if says"
+    told = f"{p.starting:.0%} of decode"
+    assert bounds_in_words(p).startswith("By the ridge, decode is memory-bound and prefill is compute-bound")
+    assert ("does not count" in bounds_in_words(p) and told in bounds_in_words(p)) == (p.starting >= 0.05)
     assert on(CARD, prompt_tokens=513).prefill_bound_by == "compute", "a last chunk of one token decides nothing"
 
 
@@ -334,6 +338,8 @@ def test_overheads_are_found_again_and_predict_another_model() -> None:
     p = predict_local(retype(preset("llama-3.2-1b"), "fp32"), ceilings(), fitted, prompt_tokens=48, new_tokens=32)
     assert p.tpot_s is not None and p.tpot_s.calibrated == pytest.approx(other.seconds, rel=0.05)
     assert p.tpot_s.ideal < p.tpot_s.calibrated and p.bound_by == "memory"
+    starting = fitted.forward_s + fitted.layer_s * len(preset("llama-3.2-1b").layers)
+    assert p.starting == pytest.approx(starting / p.tpot_s.calibrated)
     assert p.tpot_s.high < 1.5 * p.tpot_s.calibrated
     others = predict_local(preset("llama-3.2-1b"), ceilings(), fitted, prompt_tokens=48, new_tokens=32, weights="bf16")
     assert others.tpot_s is not None and others.tpot_s.high > 1.9 * others.tpot_s.calibrated

@@ -185,6 +185,8 @@ def test_a_users_file(tmp_path: Path) -> None:
     assert {q.cluster for q in test} == {"1", "6"}
     assert not {q.cluster for q in train} & {q.cluster for q in test}
     assert len(jsonl.read(str(path), limit=2)) == 2
+    path.write_text("\n".join(json.dumps({"prompt": p}) for p in ("a", "b", "a ")))
+    assert [q.cluster for q in jsonl.read(str(path))] == ["1", "2", "1"], "asked twice: no evidence more, no test"
 
 
 @pytest.mark.parametrize(
@@ -201,6 +203,7 @@ def test_a_users_file(tmp_path: Path) -> None:
         ('{"prompt": "a", "id": 1}\n{"prompt": "b", "id": 1}', "Line 2"),
         ('{"prompt": "a", "choices": ["x", "y"], "answer": "z"}', "line 1"),
         ('{"prompt": "a", "choices": ["x"], "answer": "x"}', "line 1"),
+        ('{"prompt": "a", "choices": ["x", " "], "answer": "x"}', "line 1"),
         ('{"prompt": "' + "a" * (1 << 20) + '"}', "1 MiB"),
         ('{"prompt": "\udcff"}', "Line 1"),
         ('{"prompt": "a", "odd": ' + "[" * 100_000, "Line 1"),

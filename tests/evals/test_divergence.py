@@ -75,6 +75,15 @@ def test_the_reference_comes_first() -> None:
     assert compare(q, p, 0)[0] == pytest.approx(0.5 * math.log(5 / 9) + 0.5 * math.log(5), rel=1e-5)
 
 
+def test_none_is_below_zero() -> None:
+    """Seen: -1.8e-09, "better" than 0, as float32 does not sum to one."""
+    row = log(*([1e-4] * 10_000))
+    other = row + np.float32(1e-6)
+    assert compare(row, row, 0)[0] == 0 and all(
+        0 <= compare(*two, 0)[0] < 1e-11 for two in ((row, other), (other, row))
+    )
+
+
 def test_a_padded_vocabulary_is_compared_over_the_common_ids() -> None:
     padded = np.append(log(0.4, 0.4), log(0.1, 0.1))
     kl, _, theirs, ours = compare(padded, log(0.5, 0.5), token=0)

@@ -135,6 +135,11 @@ def test_choosing_by_hand() -> None:
         ("in 1987!", ("1987", "in 1987"), 1, 1, 1),
         ("", ("cat",), 0, 0, 0),
         ("thecat", ("cat",), 0, 0, 0),
+        ("A.", ("A",), 1, 1, 1),  # an answer that is an article or a sign is compared as it is
+        ("", ("A",), 0, 0, 0),
+        ("The", ("A",), 0, 0, 0),
+        ("-", ("+",), 0, 0, 0),
+        ("It is +", ("+",), 0, 0.5, 1),
     ],
 )
 def test_overlap_by_hand(output: str, answers: tuple[str, ...], exact: float, f1: float, contains: float) -> None:
@@ -261,6 +266,7 @@ def test_own_questions_with_choices(tmp_path: Path) -> None:
     ("rows", "cause"),
     [
         ([{"prompt": "a?"}], "has no answer"),
+        ([{"prompt": "a?", "answer": " "}], "has no answer"),
         ([{"prompt": "a?", "answer": "x"}, {"prompt": "b", "answer": "x", "choices": ["x", "y"]}], "Only some"),
         ([{"question": "a?"}], "Line 1"),
         ([], "no prompts"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import msgspec
+import pytest
 
 from core.runs.passes import Headline, verdicts
 from core.runs.recording import Recording
@@ -96,12 +97,38 @@ def test_an_evaluation_that_times_its_answers_has_one_reading() -> None:
     assert found is not None and found.disturbed and found.lost_share == 0.5
 
 
-def test_of_disturbed_passes_those_count_that_lost_least() -> None:
-    """Not the fastest: the second lost more and was quicker, and the fourth lost as little as the third, nearly."""
-    taken = ((0.5, 0.01), (0.3, 0.005), (0.1, 0.01), (0.12, 0.02))  # seconds waited, of a step
+@pytest.mark.parametrize(
+    ("passes", "counts"),
+    [
+        # Not simply the quickest: the second lost more. The fourth lost as little as the third, nearly.
+        (((0.5, 0.01, 1.0), (0.3, 0.0095, 1.0), (0.1, 0.01, 1.0), (0.12, 0.0101, 1.0)), (2, 3)),
+        # Seen: 134 ms a token beside 30 and 33, because it had waited least.
+        (((0.1, 0.134, 2.7), (0.3, 0.030, 0.6), (0.2, 0.033, 0.7)), (1, 2)),
+        # The same where no step is one token by one forward (Jacobi), or a long prompt takes all the time.
+        (((0.1, None, 4.0), (0.3, None, 1.0), (0.9, None, 1.1)), (1,)),
+    ],
+)
+def test_of_disturbed_passes_those_count_that_hold_least_of_others(
+    passes: tuple[tuple[float, float | None, float], ...], counts: tuple[int, ...]
+) -> None:
+    """passes: seconds waited, of a step, of the whole pass."""
     events: list[Event] = []
-    for number, (waited_s, step_s) in enumerate(taken):
-        events += [begun(number, "timing"), *steps(number, (step_s,) * 20), reading(number, waited_s)]
+    for number, (waited_s, step_s, seconds) in enumerate(passes):
+        lasted = msgspec.structs.replace(reading(number, waited_s), seconds=seconds)
+        events += [begun(number, "timing"), *steps(number, (step_s,) * 20 if step_s else ()), lasted]
     found = headline(events)
-    assert found.numbers == (2, 3) and found.unrest is not None and found.unrest.disturbed
-    assert (found.unrest.n_disturbed, found.unrest.n_passes) == (4, 4)
+    assert found.numbers == counts and found.unrest is not None and found.unrest.disturbed
+    assert found.unrest.n_disturbed == found.unrest.n_passes == len(passes)
+
+
+def test_a_stopped_pass_never_beats_a_loaded_one() -> None:
+    stopped = msgspec.structs.replace(reading(0), seconds=61.0, stops=1)
+    found = headline([begun(0, "timing"), *steps(0), stopped, begun(1, "timing"), *steps(1), reading(1, 0.4)])
+    assert found.numbers == (1,)
+
+
+def test_a_quicker_pass_that_does_not_count_raises_a_doubt() -> None:
+    events = [begun(0, "timing"), *steps(0, (0.005,) * 20), reading(0, 0.3), begun(1, "timing"), *steps(1), reading(1)]
+    found = headline(events)
+    assert found.numbers == (1,) and found.unrest is not None
+    assert found.unrest.sentence == "Disturbed while it was timed: its passes differ by 100%."

@@ -94,6 +94,7 @@ def test_no_prompt(prompt: Any) -> None:
         ({"temperature": -1}, "temperature"),
         ({"top_p": 0}, "temperature"),
         ({"max_tokens": -3}, "max_tokens"),
+        ({"max_tokens": 0}, "max_tokens"),
         ({"frequency_penalty": 0.5}, "frequency_penalty"),
         ({"logit_bias": {"50256": -100}}, "logit_bias"),
         ({"min_p": 0.05}, "min_p"),
@@ -152,6 +153,8 @@ def test_how_an_answer_is_shown() -> None:
         forms.show(chat(stream_options={"include_usage": True}), "m")
     with pytest.raises(ProblemError, match="not streamed"):
         forms.show(chat(stream=True, logprobs=True), "m")
+    with pytest.raises(ProblemError, match="not streamed"):
+        forms.show(completion(stream=True, logprobs=0), "m")
 
 
 def test_a_text_to_tokenize_is_named_once() -> None:
@@ -180,6 +183,8 @@ def test_log_probabilities_in_both_forms() -> None:
     }, "of two tokens with one text the likelier keeps it, so that nobody takes the other for greedy"
     rows = forms.chat_logprobs(likely[1:2])
     assert rows is not None and rows["content"][0]["bytes"] == [0xC3, 0xA9]
+    part = forms.chat_logprobs(likely[2:])
+    assert part is not None and part["content"][0]["bytes"] is None, "which bytes of a character it has is not known"
     assert [top["token"] for top in rows["content"][0]["top_logprobs"]] == [" b", "é"]
     assert forms.chat_logprobs(None) is None and forms.completion_logprobs(None) is None
 

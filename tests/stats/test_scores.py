@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from core.stats.scores import observed, scores
-from core.types import Item, Metric
+from core.types import Item, Metric, Score
 
 RIGHT = Metric(name="accuracy", label="Accuracy", value="right", kind="rate")
 PPL = Metric(name="ppl", label="Perplexity", value="nll", over="tokens", kind="exp", better="lower")
@@ -25,6 +25,19 @@ def test_a_ratio_of_sums_is_not_a_mean_of_ratios() -> None:
     # leaving one out gives 2/3 and 2, so the jackknife's standard error is 2/3; t of one degree of freedom is 12.706
     assert found.high == pytest.approx(math.exp(1 + 12.7062 * 2 / 3), rel=1e-4)
     assert found.low == 1.0  # nats are never negative
+
+
+def test_an_interval_ends_at_what_a_metric_can_be() -> None:
+    """Seen: an F1 up to 1.3; and one of exactly 0 [0, 0] beside an exact match of 0 [0, 0.56]."""
+    f1 = Metric(name="f1", label="F1", value="f1", most=1.0)
+
+    def found(*values: float) -> Score:
+        return scores([item(i, f1=v) for i, v in enumerate(values)], [f1])[0]
+
+    some, none, all_ = found(1.0, 1.0, 0.4), found(0.0, 0.0, 0.0), found(1.0, 1.0, 1.0)
+    assert some.value == pytest.approx(0.8) and some.low == 0 and some.high == 1  # 0.8 +- 4.303 * 0.2 by the jackknife
+    assert (none.low, none.high) == pytest.approx((0, 1.959964**2 / (3 + 1.959964**2)))
+    assert (all_.low, all_.high) == pytest.approx((3 / (3 + 1.959964**2), 1))
 
 
 def test_a_root_mean_square() -> None:

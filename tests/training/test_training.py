@@ -258,6 +258,18 @@ def test_a_file_has_no_more_questions_than_it_has(tmp_path: Path) -> None:
     assert {q.prompt for q in (*found.held_out, *found.all())} == {f"p{i}" for i in range(12)}
 
 
+def test_what_is_held_out_is_not_trained_on_and_can_be_judged(tmp_path: Path) -> None:
+    """Whatever a file repeats; and questions without an answer are held out last."""
+    path = tmp_path / "own.jsonl"
+    rows = [f'{{"prompt": "p{i % 6}", "cluster": "c"}}\n' for i in range(18)]
+    rows += [f'{{"prompt": "q{i % 3}", "cluster": "c", "answer": "a"}}\n' for i in range(6)]
+    path.write_text("".join(rows))
+    found = Questions(str(path), 20_000, 4, StandIn(tmp_path))
+    held_out = {q.prompt for q in found.held_out}
+    assert len(found.held_out) == 4 and held_out <= {"q0", "q1", "q2"}
+    assert held_out.isdisjoint(q.prompt for q in found.all())
+
+
 @torch.no_grad()
 def test_batched_answers_equal_those_one_by_one() -> None:
     model = tiny()

@@ -113,6 +113,17 @@ def test_consistency_training_raises_tokens_per_forward_and_keeps_the_answers(
     assert (job.folder / "written.jsonl").exists() == (given.get("answers") == "teacher")
 
 
+def test_answers_that_nobody_can_judge_have_no_accuracy(teacher: Path, tmp_path: Path) -> None:
+    """Seen: 0 % right where no prompt of the file had an answer."""
+    path = tmp_path / "prompts.jsonl"
+    path.write_text("\n".join(json.dumps({"prompt": f"a{i}"}) for i in range(20)))
+    outcome, _, job = run(
+        CONSISTENCY, teacher, tmp_path, domain=str(path), steps=1, batch=2, window=4, answers="teacher"
+    )
+    assert [sorted(probe) for probe in outcome.facts["probes"]] == [["step", "tokens_per_forward"]] * 2
+    assert any("No held-out question has an answer" in words for words in job.warnings)
+
+
 @pytest.mark.parametrize("transform", [FINETUNE, CONSISTENCY])
 def test_faults_are_one_sentence(transform: Any, folder: Path, tmp_path: Path) -> None:
     empty = tmp_path / "empty.jsonl"
