@@ -49,17 +49,17 @@ def acceptance(steps: Sequence[Step]) -> Acceptance | None:
     rate = tokens_per_forward(decode)
     if rate is None:
         return None
-    agreed = [_agreed(s) for s in decode]
+    right = [agreed(s.guess, s.tokens) for s in decode]
     # a guess behind the first wrong one was not decided: nobody asked whether it was right
-    decided = sum(n + (n < len(s.guess) and n < s.counts.tokens) for n, s in zip(agreed, decode, strict=True))
+    decided = sum(n + (n < len(s.guess) and n < s.counts.tokens) for n, s in zip(right, decode, strict=True))
     return Acceptance(
         n_tokens=sum(s.counts.tokens for s in decode),
         n_forward=sum(s.counts.forwards for s in decode),
         n_draft=sum(s.counts.drafts for s in decode),
         tokens_per_forward=rate,
-        fast_forwarded=sum(agreed),
+        fast_forwarded=sum(right),
         stationary=stationary(decode),
-        rate=sum(agreed) / decided if decided else None,
+        rate=sum(right) / decided if decided else None,
         histogram=tuple(sorted(Counter(s.counts.tokens for s in decode).items())),
     )
 
@@ -101,11 +101,11 @@ def frames(steps: Sequence[Step]) -> tuple[Frame, ...]:
     end_s, base = 0.0, 0
     for step in steps:
         end_s += step.seconds
-        agreed = _agreed(step)
+        right = agreed(step.guess, step.tokens)
         states: list[State] = []
         for i, token in enumerate(step.guess):
             place = base + i
-            if i < agreed:
+            if i < right:
                 states.append("accepted")
             elif place >= len(final):
                 states.append("beyond")
@@ -131,15 +131,15 @@ def stationary(steps: Sequence[Step]) -> int:
         if before is not None:
             # guess[i] stood at this place in the step before, which has moved on by what it accepted
             old = before.guess[before.counts.tokens :]
-            found += sum(a == b for a, b in zip(old, step.guess[: _agreed(step)], strict=False))
+            found += sum(a == b for a, b in zip(old, step.guess[: agreed(step.guess, step.tokens)], strict=False))
         before = step
     return found
 
 
-def _agreed(step: Step) -> int:
-    """How many of the guesses were accepted."""
-    pairs = zip(step.guess, step.tokens, strict=False)
-    return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(step.guess), len(step.tokens)))
+def agreed(guess: Sequence[int], tokens: Sequence[int]) -> int:
+    """How many of a step's guesses were accepted, which gave these tokens."""
+    pairs = zip(guess, tokens, strict=False)
+    return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(guess), len(tokens)))
 
 
 # ---------------------------------------------------------------- prediction

@@ -64,6 +64,13 @@ def flags(level: Level, cores: int | None = None, local: bool = False) -> tuple[
                 f"Not steady: {what} {way} by {abs(drift.change):.0%} over the window. Warm up or measure longer"
                 + ("; or the server cannot keep up with this rate." if level.mode == "open" else "."),
             )
+    waits_s = [o.ttft_s for o in counts(level) if o.ttft_s is not None]
+    if not found and waits_s and (wait_s := statistics.median(waits_s)) > level.window_s > 0:
+        flag(
+            "unsteady",
+            f"Not steady: the first token came after {wait_s:.3g} s, and the window lasted {level.window_s:.3g} s. "
+            "Measure longer" + ("; or the server cannot keep up with this rate." if level.mode == "open" else "."),
+        )
     if level.waiting:
         flag("warm-up", f"{level.waiting} users had not had an answer when the window opened: warm up longer.")
     ratio = little(level)

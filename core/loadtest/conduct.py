@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from core.endpoints.client_server import COUNTED
 from core.loadtest.drive import LOOK_S, Level, Server, StoppedError
 from core.loadtest.events import OURS, Began, Broken, Done, Event, Outcome, Told
 from core.loadtest.lengths import Ask, asks, read_rows
@@ -120,8 +121,7 @@ class _Carrier:
         if found.failure:
             raise ExplorerError(f"The server did not answer a first request: {found.reason}", "")
         if found.e2e_s is not None:
-            by = found.counted_by
-            counted = f"; tokens are counted by {by}" if by else "; nobody counts tokens"
+            counted = f"; tokens are {COUNTED[found.counted_by]}" if found.counted_by else "; nobody counts tokens"
             self._words(f"A first request took {found.e2e_s:.2f} s and does not count{counted}.")
         return server
 

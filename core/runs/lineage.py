@@ -1,17 +1,21 @@
 """The name of what a transform makes: a hash of everything that determines the model, its parent's content included.
 
-Checkpoints lie under it, and a model made here keeps it, so that the same request finds both again and a request whose
-parent was replaced finds neither.
+Checkpoints lie under it, and a model made here keeps it, so that the same request finds both again, and a request whose
+parent was replaced, or whose file of questions was edited, finds neither.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import os
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from core.models import derived
+from core.models.artifact_cache import fingerprint
 from core.models.identity import content, newest_s
 from core.paths import data_dir
 from core.runs.resolve import Resolved
@@ -26,7 +30,8 @@ def work_folder() -> Path:
 
 
 def job_key(wanted: Resolved) -> str:
-    """Parent and its content, transform, settings (those left at their default, too), seed."""
+    """Parent and its content, transform, settings (those left at their default, too) with the content of the files that
+    they name, seed."""
     return _hash(wanted, content(wanted.entry.files))
 
 
@@ -47,5 +52,17 @@ def is_of(name: str, wanted: Resolved) -> bool:
 def _hash(wanted: Resolved, parent: str | None) -> str:
     task, entry = wanted.request.task, wanted.entry
     assert isinstance(task, Derive)
-    parts = [entry.id, entry.files, task.transform, msgspec.structs.asdict(wanted.task), wanted.request.seed]
-    return hashlib.sha256(to_json([*parts, *([] if parent is None else [parent])])).hexdigest()[:16]
+    given = msgspec.structs.asdict(wanted.task)
+    parts = [entry.id, entry.files, task.transform, given, wanted.request.seed]
+    read = [] if parent is None else [parent, *_content(given)]
+    return hashlib.sha256(to_json([*parts, *read])).hexdigest()[:16]
+
+
+def _content(given: dict[str, Any]) -> list[str]:
+    """Of every file that a setting names; one that cannot be read is refused where it is read."""
+    found = []
+    for value in given.values():
+        if isinstance(value, str) and os.path.isfile(value):
+            with contextlib.suppress(OSError):
+                found.append(fingerprint(Path(value)))
+    return found

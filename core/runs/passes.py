@@ -45,8 +45,10 @@ def chosen(
     verdicts = {n: verdict(readings.get(n), steps[n], watched, equal_s[n]) for n in begun}
     clean = [n for n in begun if not verdicts[n].disturbed]
     counted = clean or _least_disturbed(verdicts)
-    quickest = min((s for v in verdicts.values() if (s := v.per_step_s)), default=None)
-    drifted = drift([*(verdicts[n].per_step_s for n in counted), quickest])  # one that does not count may have been it
+    drifted = max(
+        (found for found in (drift([verdicts[n].per_step_s for n in counted]), _beaten(verdicts, counted)) if found),
+        default=None,
+    )
     known = [verdicts[n] for n in counted if n in readings]
     told = unrest(known, drifted, len(begun), len(begun) - len(clean))
     if None in readings and any(isinstance(e, Item) and e.seconds is not None for e in others):
@@ -62,11 +64,19 @@ def _least_disturbed(verdicts: Mapping[int, Verdict]) -> list[int]:
     stops it, is waited for nowhere.
     """
     foreign = {n: v.lost_share or 0.0 for n, v in verdicts.items()}
-    for paces in ({n: v.per_step_s for n, v in verdicts.items()}, {n: v.seconds for n, v in verdicts.items()}):
-        known = {n: s for n, s in paces.items() if s}
+    steps = {n: v.per_step_s for n, v in verdicts.items() if v.burst is not None}  # few steps say nothing
+    for seconds in (steps, {n: v.seconds for n, v in verdicts.items()}):
+        known = {n: s for n, s in seconds.items() if s}
         for n, s in known.items():
             foreign[n] = max(foreign[n], 1 - min(known.values()) / s)
     return [n for n, share in foreign.items() if share <= min(foreign.values()) + LOST]
+
+
+def _beaten(verdicts: Mapping[int, Verdict], counted: Sequence[int]) -> float | None:
+    """How much longer the quickest pass that counts took than the quickest of all, which may be one that does not."""
+    known = {n: s for n, v in verdicts.items() if (s := v.seconds)}
+    of_counted = [known[n] for n in counted if n in known]
+    return min(of_counted) / min(known.values()) - 1 if of_counted else None
 
 
 def verdicts(events: Sequence[Event]) -> dict[int, Verdict]:

@@ -347,11 +347,8 @@ def completion_logprobs(likely: Sequence[Likely] | None) -> dict[str, Any] | Non
     """
     if likely is None:
         return None
-    offsets, at = [], 0
     tops: list[dict[str, float] | None] = []
     for x in likely:
-        offsets.append(at)
-        at += len(x.text)
         if x.logprob is None:
             tops.append(None)
             continue
@@ -363,7 +360,7 @@ def completion_logprobs(likely: Sequence[Likely] | None) -> dict[str, Any] | Non
         "tokens": [x.text for x in likely],
         "token_logprobs": [x.logprob for x in likely],
         "top_logprobs": tops,
-        "text_offset": offsets,
+        "text_offset": [x.at for x in likely],
     }
 
 

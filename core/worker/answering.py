@@ -23,6 +23,7 @@ import numpy as np
 from msgspec import Meta
 
 from core import engine, plugins
+from core.analysis.decoding import agreed
 from core.models.identity import stamp
 from core.runs.companions import same_tokenizer
 from core.runs.measuring import BusyError, answering
@@ -100,13 +101,14 @@ class Piece(Record, tag="piece"):
 
 
 class Likely(Record, array_like=True):
-    """A token of prompt or answer, its text, its log-probability (nats; None for the first of a text), and the
-    likeliest tokens in its place."""
+    """A token of prompt or answer, its text, its log-probability (nats; None for the first of a text), the likeliest
+    tokens in its place, and how many characters stand before it; parts of one character all begin where it does."""
 
     id: int
     text: str
     logprob: float | None
     top: tuple[tuple[str, float], ...]
+    at: int = 0
 
 
 class Ended(Record, tag="ended"):
@@ -226,7 +228,7 @@ def answer(question: Question, there: Opened, load_s: float, say: Callable[[Said
         try:
             for advance, seconds, ran in drive(steps, session, *drafts):
                 rows = ends.up_to_end(advance.tokens)
-                told.step(rows[0] if rows else (), len(advance.guess), seconds, counted(ran, session.spec.n_blocks))
+                told.step(rows[0] if rows else (), advance.guess, seconds, counted(ran, session.spec.n_blocks))
                 if told.stops.found:
                     break
                 relay.stop_if_asked()
@@ -237,7 +239,7 @@ def answer(question: Question, there: Opened, load_s: float, say: Callable[[Said
     if question.top is not None:
         likely = _likely(there, ids, None if alone else told.ids, question, relay)
         if alone:
-            told.step((likely[-1].id,), 0, 0.0, Counts())
+            told.step((likely[-1].id,), (), 0.0, Counts())
             ended = told.stops.found or (likely[-1].id in session.eos_ids and not task.ignore_eos)
     return told.end(ended, ids, likely, question.echo)
 
@@ -253,7 +255,7 @@ class _Telling:
         self._counts: list[Counts] = []
         self._guessed = self._right = 0
 
-    def step(self, tokens: Sequence[int], n_guessed: int, seconds: float, counts: Counts) -> None:
+    def step(self, tokens: Sequence[int], guess: Sequence[int], seconds: float, counts: Counts) -> None:
         """A step's tokens, one by one up to a stop text: what a step of many tokens said behind it is no answer."""
         known, text = len(self.ids), ""
         for token in tokens:
@@ -266,9 +268,9 @@ class _Telling:
         else:
             self._ttft_s += seconds
         self._counts.append(counts)
-        self._guessed += n_guessed
+        self._guessed += len(guess)
         new = tuple(self.ids[known:])
-        self._right += max(0, len(new) - 1) if n_guessed else 0
+        self._right += agreed(guess, new)
         if new:
             n_forward = sum(c.forwards for c in self._counts)
             self._say(Piece(text=text, ids=new, n_tokens=len(self.ids), n_forward=n_forward))
@@ -325,14 +327,17 @@ def _likely(
     first = 1 if question.echo else len(prompt)
     subject = ModelUnderTest(session, None, there.wanted.strategy, there.wanted.params, check=relay.stop_if_asked)
     found = [Likely(id=prompt[0], text=session.decode(prompt[:1]), logprob=None, top=())] if question.echo else []
-    place = first
+    place, stream = first, TextStream(session)
+    at = sum(len(stream.add((row.id,))) for row in found)
     for rows in subject.logprobs(session, whole, first) if first < len(whole) else ():
         for row in rows:
             best = np.argpartition(row, -max(1, top))[-max(1, top) :]
             best = best[np.argsort(-row[best], kind="stable")]
             token = int(best[0]) if answered is None and place == len(prompt) else whole[place]
             likeliest = tuple((session.decode([int(i)]), float(row[i])) for i in best[:top])
-            found.append(Likely(id=token, text=session.decode([token]), logprob=float(row[token]), top=likeliest))
+            text = session.decode([token])
+            found.append(Likely(id=token, text=text, logprob=float(row[token]), top=likeliest, at=at))
+            at += len(stream.add((token,)))
             place += 1
     session.ran.clear()
     return tuple(found)

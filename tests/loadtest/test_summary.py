@@ -148,6 +148,13 @@ def test_a_queue_that_grows_is_not_steady() -> None:
     assert not names(level(flat, mode="open"))
 
 
+def test_waiting_longer_than_the_window_is_not_steady_however_few_there_are() -> None:
+    """Seen: first tokens after 55 s in a window of 20 s, and no word of it."""
+    few = [at(i * 2.0, 60.0, scheduled_s=i * 2.0, first_s=i * 2.0 + 50.0) for i in range(5)]
+    assert "unsteady" in names(level(few, mode="open"))
+    assert "unsteady" not in names(level([at(2.0, 5.0, scheduled_s=2.0)], mode="open"))
+
+
 def test_a_client_that_starves_the_server_breaks_littles_law() -> None:
     pauses = [at(i * 0.5, 0.25) for _ in range(2) for i in range(20)]
     assert checks.little(level(pauses)) == pytest.approx(0.5)

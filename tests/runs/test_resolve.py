@@ -133,6 +133,19 @@ def test_what_a_model_is_named_by_follows_its_parents_content(tiny: Path) -> Non
     assert job_key(resolve(wanted)) != before
 
 
+def test_what_a_model_is_named_by_follows_the_questions_that_it_learns_from(tiny: Path, tmp_path: Path) -> None:
+    """A stopped training went on with the edited file, its texts written for the old prompts."""
+    questions = tmp_path / "mine.jsonl"
+    task = Derive(transform="finetune", settings={"domain": str(questions)})
+    wanted = Request(model=str(tiny), backend="pytorch", task=task)
+    found = []
+    for text in ('{"prompt": "a", "answer": "b"}', '{"prompt": "c", "answer": "d"}'):
+        questions.write_text(text)
+        found.append(job_key(resolve(wanted)))
+    questions.unlink()
+    assert len({*found, job_key(resolve(wanted))}) == 3
+
+
 def test_a_model_made_before_keys_held_content_counts_while_its_parent_is_older(
     tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

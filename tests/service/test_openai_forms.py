@@ -171,8 +171,8 @@ def test_a_text_to_tokenize_is_named_once() -> None:
 def test_log_probabilities_in_both_forms() -> None:
     likely = (
         Likely(id=1, text="a", logprob=None, top=()),
-        Likely(id=2, text="é", logprob=-1.5, top=((" b", -0.5), ("é", -1.5))),
-        Likely(id=3, text="�", logprob=-3.0, top=(("�", -0.25),)),
+        Likely(id=2, text="é", logprob=-1.5, top=((" b", -0.5), ("é", -1.5)), at=1),
+        Likely(id=3, text="�", logprob=-3.0, top=(("�", -0.25),), at=2),
     )
     found = forms.completion_logprobs(likely)
     assert found == {

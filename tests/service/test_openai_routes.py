@@ -211,6 +211,8 @@ def test_log_probabilities_are_the_models(quick: Server) -> None:
     assert said.logprobs.token_logprobs[0] is None and said.logprobs.token_logprobs[1:] == pytest.approx(wanted)
     assert [max(top.values()) for top in said.logprobs.top_logprobs[1:]] == pytest.approx([max(r) for r in rows])
     assert said.logprobs.text_offset == list(range(14))
+    party: Any = client(quick).completions.create(model=MODEL, prompt="a🎉é!", max_tokens=0, logprobs=1, echo=True)
+    assert party.choices[0].logprobs.text_offset == [0, 1, 1, 1, 1, 2, 2, 3], "places in the text, not in its bytes"
     scored: Any = client(quick).completions.create(model=MODEL, prompt=ids, max_tokens=0, logprobs=1, echo=True)
     assert scored.choices[0].text == "Hello world" and scored.usage.completion_tokens == 0
     assert scored.choices[0].logprobs.token_logprobs == said.logprobs.token_logprobs[: len(ids)]
