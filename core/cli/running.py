@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -203,13 +204,21 @@ def _wrapped(result: Result) -> list[str]:
 
 
 def pairs(values: tuple[str, ...]) -> dict[str, Any]:
-    """key=value arguments; raises ExplorerError for one without an equals sign."""
+    """key=value arguments; raises ExplorerError for one without an equals sign.
+
+    A value that names a file or folder from here on becomes its whole path: what reads it works in another folder.
+    """
     for value in values:
         if "=" not in value:
             raise ExplorerError(
                 f"'{value[:100]}' is not of the form key=value.", "Put an equals sign between a name and its value."
             )
-    return options_of(dict(value.split("=", 1) for value in values))
+    return options_of({key: _whole_path(text) for key, text in (value.split("=", 1) for value in values)})
+
+
+def _whole_path(text: str) -> str:
+    path = os.path.expanduser(text)
+    return os.path.abspath(path) if ("." in path or "/" in path) and os.path.exists(path) else text
 
 
 def template_values(values: tuple[str, ...]) -> dict[str, Any]:

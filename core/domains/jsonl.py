@@ -54,10 +54,11 @@ def read(path: str, limit: int | None = None) -> list[Question]:
 
 def _lines(path: str) -> Iterator[tuple[int, bytes]]:
     """Numbered lines that are not blank."""
-    if not Path(path).is_file():
+    file_path = Path(path).expanduser()
+    if not file_path.is_file():
         raise ExplorerError(f"There is no file '{path}'.", "Give the path of a .jsonl file.")
     try:
-        with Path(path).open("rb") as file:
+        with file_path.open("rb") as file:
             n = 0
             while line := file.readline(MAX_LINE_BYTES + 1):
                 n += 1

@@ -178,6 +178,7 @@ def _check_task(wanted: Resolved) -> None:
                 "Use a backend of this machine, or a server that gives them: vLLM, `roofscope serve`.",
             )
         plugins.require(plugin, able, wanted.backend.label, "Choose another backend.")
+        plugin.size(wanted.task)  # reads the questions, if they are a file's
     elif isinstance(task, Derive):
         transform = plugins.get("transform", task.transform)
         if reason := transform.unavailable():

@@ -62,7 +62,7 @@ def _content(given: dict[str, Any]) -> list[str]:
     """Of every file that a setting names; one that cannot be read is refused where it is read."""
     found = []
     for value in given.values():
-        if isinstance(value, str) and os.path.isfile(value):
+        if isinstance(value, str) and os.path.isfile(path := os.path.expanduser(value)):
             with contextlib.suppress(OSError):
-                found.append(fingerprint(Path(value)))
+                found.append(fingerprint(Path(path)))
     return found

@@ -19,7 +19,7 @@ from click.testing import CliRunner
 
 from core.cli import cli
 from core.cli.group import MODULES
-from core.cli.running import beforehand, summary, template_values
+from core.cli.running import beforehand, pairs, summary, template_values
 from core.paths import data_dir
 from core.runs.recording import Recording
 from core.runs.resolve import resolve
@@ -70,6 +70,17 @@ def test_run_prints_the_result_and_nothing_else() -> None:
     assert "loading" in done.stderr
     listed = json.loads(core("runs", "--json").stdout)
     assert [r["run_id"] for r in listed] == [result["run_id"]]
+
+
+def test_a_file_is_found_from_where_the_command_is_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The worker has another current folder: `--param path=mine.jsonl` found nothing, or somebody else's."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("mine.jsonl", "sql"):
+        (tmp_path / name).write_text('{"prompt": "a"}')
+    given = pairs(("path=mine.jsonl", "domain=sql", "n=5", "text=none.txt"))
+    assert given == {"path": str(tmp_path / "mine.jsonl"), "domain": "sql", "n": 5, "text": "none.txt"}
+    refused = CliRunner().invoke(cli, ["eval", "own", "--backend", "fake", "--param", "path=mine.jsonl"])
+    assert refused.exit_code == 2 and "has no answer" in refused.stderr, "before a model is opened"
 
 
 def test_the_table_of_commands_is_what_the_modules_add() -> None:
