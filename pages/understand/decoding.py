@@ -25,7 +25,7 @@ from core.charts.labels import distinct
 from core.runs.store import Run
 from core.types import Request, Result
 from hardware.detect import machine_id
-from pages.ui import text
+from pages.ui import marks, text
 from pages.ui.ceilings import kept_of, own_name, reference_of, this_machine
 from pages.ui.figure import figure
 from pages.ui.guess_view import timed_steps
@@ -48,17 +48,20 @@ _PAIRS = 5
 
 
 def measured_costs() -> list[tuple[Run, Result]]:
-    """The newest run with a measured v(n) for each configuration."""
+    """The newest run with a measured v(n) for each configuration, of those that were not disturbed if there are any."""
     found: dict[tuple[str, ...], tuple[Run, Result]] = {}
     for run_id in store().ids()[:_SEARCHED]:
-        if len(found) == _SHOWN_CURVES:
+        if len(found) == _SHOWN_CURVES and not any(result.disturbed for _, result in found.values()):
             break
         if not readable(run_id) or "forward_cost" not in open_run(run_id).request.profilers:
             continue
         run = open_run(run_id)
         result = result_of(run)
-        if result.forward_cost is not None:
-            found.setdefault(configuration(result), (run, result))
+        if result.forward_cost is None:
+            continue
+        known = found.get(configuration(result))
+        if len(found) < _SHOWN_CURVES if known is None else known[1].disturbed and not result.disturbed:
+            found[configuration(result)] = (run, result)
     return list(found.values())
 
 
@@ -136,7 +139,14 @@ def draw_costs(found: Rows[tuple[Run, Result]]) -> None:
         best = max(rows, key=lambda p: p.speedup)
         machine = elsewhere(found[chosen][1])
         where = f"on {text.escape(machine)}, which made this run" if machine else "here"
+        result = found[chosen][1]
         st.markdown(_advice(best.n, best.speedup, curves[chosen], where))
+        if result.disturbed:
+            st.markdown(
+                f"{marks.badge(result)} Something else had the machine in this run, so its curve tells little. "
+                "Measure again.",
+                help=marks.explained(result),
+            )
 
 
 def _advice(n: int, speedup: float, curve: CostCurve, where: str) -> str:
@@ -171,6 +181,13 @@ def draw_pairs(pairs: Sequence, rival: Request) -> None:
     draw_beside(found)
     if found.guesses:
         figure(accepted_bars(found.guesses.histogram), key="accepted")
+    disturbed = [r for pair in results for r in pair if r.disturbed]
+    if disturbed:
+        st.markdown(
+            f"{marks.badge(disturbed[0])} {len(disturbed)} of {text.counted(2 * len(results), 'run')} were disturbed "
+            "while they were timed, so their ratio tells little.",
+            help=marks.explained(disturbed[0]),
+        )
     draw_fastest(rival, [b.tok_per_s for _, b in results if b.tok_per_s])
     match = (
         "the two texts are the same"

@@ -15,7 +15,7 @@ from streamlit.testing.v1 import AppTest
 
 from core.paths import data_dir
 from core.runs.store import Store
-from core.types import Done, Evaluate, Event, Failed, LayerTimes, Memory, Step
+from core.types import Done, Evaluate, Event, Failed, ForwardCost, ForwardTime, LayerTimes, Memory, Pass, Step
 from hardware import catalogue, ceilings
 from hardware.ceilings import Ceilings, Gemm, ReadPoint
 from hardware.detect import machine_id, usable_cores
@@ -24,6 +24,7 @@ from pages.ui.ceilings import jobs
 from pages.ui.pickers import run_lines
 from tests.pages.conftest import TINY, sound
 from tests.pages.test_marks import rewritten
+from tests.runs.test_passes import OPENED, begun, reading, steps
 
 Open = Callable[..., AppTest]
 ROOFLINE, LAYERS, MEMORY = (f"pages/understand/{name}.py" for name in ("roofline", "layers", "memory"))
@@ -295,6 +296,24 @@ def test_a_choice_goes_along_to_another_page(app: Open, filled: Store) -> None:
     assert at.selectbox(key="rival-strategy").value == "jacobi"
     at = sound(at.switch_page("pages/understand/jacobi.py").run())
     assert at.selectbox(key="rival-strategy").value == "jacobi" and not at.warning
+
+
+def test_a_disturbed_curve_says_so_and_gives_way_to_a_calm_one(app: Open, store: Store) -> None:
+    """Seen: forward passes of 8 tokens "3.06 times as fast here", from a run that had a fifth of the machine."""
+
+    def measured(waited_s: float) -> None:
+        run = store.create(msgspec.structs.replace(TINY, profilers=("forward_cost",)))
+        times = tuple(ForwardTime(n=n, seconds=s, low_s=s, high_s=s) for n, s in ((1, 0.02), (8, 0.02)))
+        cost = ForwardCost(t_s=0, pass_no=2, n_past=9, repeats=8, times=times)
+        profile = Pass(t_s=0, number=2, kind="profile", profiler="forward_cost")
+        for event in (OPENED, begun(1, "timing"), *steps(1), reading(1, waited_s), profile, cost, Done(t_s=1)):
+            run.append(event)
+
+    measured(1.9)
+    assert "so its curve tells little" in words(sound(app("pages/understand/decoding.py")))
+    measured(0.0)
+    at = sound(app("pages/understand/decoding.py"))
+    assert "times** as fast" in words(at) and "tells little" not in words(at)
 
 
 def test_two_different_runs_stand_side_by_side(app: Open, filled: Store) -> None:
