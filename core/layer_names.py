@@ -308,7 +308,7 @@ _HF_CROSS_MODULES = ("encoder_attn", "EncDecAttention", "cross_attn", "crossatte
 _HF_MLP_MODULES = ("mlp", "feed_forward", "block_sparse_moe", "ffn", "DenseReluDense", "mlp_block")
 _HF_SSM_MODULES = ("mixer", "mamba", "linear_attn", "conv", "temporal_block")
 _HF_WRAPPERS = re.compile(
-    r"^(?:norm_attn_norm\.(?=attn\.)|shared_transformer\.|mamba_decoder\.(?!input_layernorm)|temporal_block\.(?=self_attn))"
+    r"^(?:norm_attn_norm\.(?=attn\.)|shared_transf(?:ormer)?\.|mamba_decoder\.(?!input_layernorm)|temporal_block\.(?=self_attn))"
 )
 _T5_PART = re.compile(r"^layer\.(\d)\.(.+)$")  # T5's blocks are lists of two or three parts
 _ENCODER_DECODERS = ("t5", "mt5", "umt5", "longt5", "switch_transformers", "bart", "mbart", "pegasus", "pegasus_x",
@@ -337,6 +337,12 @@ def canonical_hf(module_path: str, architecture: str = "") -> str | None:
     inner = match.group(2) or ""
     rest = "mlp_norm" if side and inner == "layer.1.layer_norm" else _hf_block(inner, architecture)
     return None if rest is None else f"{side}blocks.{match.group(1)}.{rest}"
+
+
+def named_hf(module_path: str, architecture: str = "") -> str:
+    """The same, and for one that no table has its own name, without that of the model that all are in."""
+    own = re.sub(r"^(?:model|transformer|language_model)\.|\.(?:weight|bias)$", "", module_path)
+    return canonical_hf(module_path, architecture) or own
 
 
 def _hf_outside(path: str) -> str | None:
@@ -410,7 +416,9 @@ def _hf_mlp(rest: str, moe: bool) -> str | None:
         return f"mlp.{_HF_MLP[rest]}"
     if rest == "experts":
         return "mlp.experts"
-    if rest == "gate.e_score_correction_bias":
+    if rest.startswith("act_fn."):  # Apertus, whose activation is trained
+        return "mlp.act"
+    if rest in ("gate.e_score_correction_bias", "router.gate", "expert_bias"):
         return "mlp.router"
     if moe and rest in _GRANITE_EXPERTS:  # as its files name them
         return f"mlp.experts.{_HF_MLP[rest]}"

@@ -20,7 +20,7 @@ from core.paths import data_dir
 from core.runs.ceilings import kept
 from core.runs.ceilings import measure as ceilings_measured
 from core.runs.forecast import Here, must
-from core.runs.resolve import supposed_dtype
+from core.runs.resolve import reaches, supposed_dtype
 from core.runs.store import Store
 from core.types import ModelSpec, to_json
 from hardware.catalogue import find as find_device
@@ -106,6 +106,8 @@ def predict(as_json: bool, model: str | None, config: Path | None, device: str, 
     found: prediction.Expected
     if device == "here":
         found = _predict_here(architecture(model, config), given, sizes)
+        if given["weights"] is None and (why := reaches(catalogue.find(str(model or config)), given["backend"])):
+            click.echo(f"Not run as it is by {plugins.label('backend', given['backend'])}: {why.message}", err=True)
     else:
         found = prediction.predict(
             architecture(model, config),

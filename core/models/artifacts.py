@@ -28,7 +28,7 @@ from core.models import formats, gguf_file, safetensors_file
 from core.models.artifact_cache import fingerprint, fingerprints, folder, key_of, made
 from core.models.precision import RESTORED, declared
 from core.models.spec import plain_dtype, read_config
-from core.types import ModelEntry, Progress
+from core.types import ModelEntry, ModelSpec, Progress
 from hardware.errors import ExplorerError
 from hardware.memory import available_bytes
 
@@ -116,6 +116,17 @@ def check_family(architecture: str, source: str, kind: str) -> None:
 
     if source == "gguf" and kind in ("hf", "onnx") and architecture not in gguf_to_hf.ARCHITECTURES.values():
         raise gguf_to_hf.unknown(architecture)
+
+
+def check_alone(label: str, found: ModelSpec) -> None:
+    """Raises ExplorerError for a GGUF that holds more than a language model, which llama.cpp does not open."""
+    others = [part.name for part in found.aside if part.name in ("vision", "audio")]
+    if others:
+        raise ExplorerError(
+            f"{label} holds {' and '.join(others)} beside its language model, and llama.cpp reads only files of "
+            "one or the other.",
+            "What is not text must be in a file of its own; PyTorch reads the text model alone.",
+        )
 
 
 def check_precision(entry: ModelEntry, kind: str) -> None:

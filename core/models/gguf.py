@@ -10,6 +10,7 @@ from typing import Any
 
 from core.dtypes import canonical_dtype
 from core.layer_names import canonical_gguf
+from core.models.architectures import model_types
 from core.models.gguf_file import GgufFile
 from core.models.tensors import Tensor
 from hardware.errors import ExplorerError
@@ -283,6 +284,8 @@ def _windows(config: dict[str, Any], values: dict[str, Any], architecture: str) 
         last = 0 if first else pattern - 1
         local = [not pattern or i % pattern != last for i in range(n)]
     else:
+        if config["model_type"] in model_types():  # llama.cpp lets all blocks of these see all
+            config.pop("sliding_window")
         return
     config["layer_types"] = ["sliding_attention" if one else "full_attention" for one in local]
 

@@ -21,7 +21,7 @@ from core.models import defaults, library
 from core.types import Record
 from hardware.errors import ExplorerError
 
-REVISION = 3  # raise it when `dump` says something else of the same model
+REVISION = 4  # raise it when `dump` says something else of the same model
 _MAX_BLOCKS = 1_000  # a configuration with more of them is a slip, and would take minutes to build
 _NOT_SENT = ("quantization_config", "compression_config", "quantization", "auto_map")
 
@@ -162,8 +162,9 @@ def _configurations(config: Mapping[str, Any]) -> tuple[Any, Any]:
     whole = AutoConfig.for_model(**{"model_type": "", **defaults.decoded(values)})
     nested = defaults.nested(config)
     text = whole.get_text_config(decoder=True) if nested is not None else whole
-    if nested is not None and "tie_word_embeddings" not in nested and config.get("tie_word_embeddings") is not None:
-        text.tie_word_embeddings = config["tie_word_embeddings"]
+    tied = config.get("tie_word_embeddings")
+    if nested is not None and (tied is True or (tied is not None and "tie_word_embeddings" not in nested)):
+        text.tie_word_embeddings = tied
     n_blocks = getattr(text, "num_hidden_layers", 0)
     if isinstance(n_blocks, int) and n_blocks > _MAX_BLOCKS:
         raise ValueError(f"{n_blocks:,} blocks are more than can be built")
@@ -185,8 +186,11 @@ def _model(text: Any, whole: Any, bare: bool) -> Any:
         (transformers.AutoModelForImageTextToText, whole),
         (transformers.AutoModel, text),
     ]
-    if bare and type(text) in transformers.AutoModelForMaskedLM._model_mapping:
-        autos.insert(0, autos.pop())
+    if type(text) in transformers.AutoModelForMaskedLM._model_mapping:
+        if getattr(text, "is_decoder", True) is False:  # whose answering class is for one turned into a decoder
+            autos.insert(2, autos.pop(3))
+        if bare:
+            autos.insert(0, autos.pop())
     for auto, config in autos:
         sides = auto in (transformers.AutoModelForSeq2SeqLM, transformers.AutoModelForSpeechSeq2Seq)
         if sides and not getattr(config, "is_encoder_decoder", False):

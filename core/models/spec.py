@@ -174,8 +174,9 @@ def _language_model(config: Mapping[str, Any], complete: Mapping[str, Any] | Non
     own = defaults.nested(config)
     text = complete or (config if own is None else own)
     values = dict(text)
-    if own is not None and config.get("tie_word_embeddings") is not None:
-        values["tie_word_embeddings"] = own.get("tie_word_embeddings", config["tie_word_embeddings"])
+    tied = config.get("tie_word_embeddings")
+    if own is not None and tied is not None:  # transformers 5 ties by the outer one, and writes its default to both
+        values["tie_word_embeddings"] = tied is True or own.get("tie_word_embeddings", tied)
     # multimodal files name the whole "gemma3" and may leave the part without a name of its own
     model_type = text.get("model_type") or (f"{config.get('model_type', '')}_text" if own is not None else "")
     return {**values, "model_type": _SAME.get(str(model_type), model_type)}

@@ -15,7 +15,7 @@ import msgspec
 
 from core import weight_files
 from core.dtypes import canonical_dtype, is_quantized
-from core.layer_names import block_of, canonical_hf, fit, kind_of
+from core.layer_names import block_of, canonical_hf, fit, kind_of, named_hf
 from core.models import safetensors_file
 from core.types import Aside, Elementwise, Embedding, Layer, Linear, ModelSpec, Record
 from hardware.errors import ExplorerError
@@ -127,20 +127,19 @@ _AGAIN = ".again"  # behind the second of two modules of one name (core.models.a
 
 
 def _by_block(layers: list[Layer], stored: dict[str, list[Tensor]], names: set[str]) -> list[Layer]:
-    """In a block where a file names parts otherwise than the library, the layers that found no tensor share those
-    that found no layer, if these are as many numbers as those want."""
-    wanting: dict[int, list[Layer]] = defaultdict(list)
+    """In a block, or around them all (None), where a file names parts otherwise than the library, the layers that found
+    no tensor share those that found no layer, if these are as many numbers as those want."""
+    wanting: dict[int | None, list[Layer]] = defaultdict(list)
     several = {layer.name.removesuffix(_AGAIN) for layer in layers if layer.name.endswith(_AGAIN)}  # two of one name
     for layer in layers:
         block = block_of(layer.name)
-        if layer.n_params and block is not None and (layer.name in several or not stored[layer.name]):
+        if layer.n_params and (layer.name in several or not stored[layer.name]):
             wanting[block].append(layer)
     if not wanting:
         return layers
-    loose: dict[int, list[str]] = defaultdict(list)
+    loose: dict[int | None, list[str]] = defaultdict(list)
     for name in [n for n in stored if (n in several or n not in names) and stored[n]]:
-        if (block := block_of(name)) is not None:
-            loose[block].append(name)
+        loose[block_of(name)].append(name)
     found: dict[str, Layer] = {}
     for block, own in wanting.items():
         tensors = [tensor for name in loose[block] for tensor in stored[name]]
@@ -287,7 +286,7 @@ def _tensor(name: str, entry: dict[str, Any], architecture: str, words: bool) ->
             "Choose the model in another precision, or its GGUF.",
         ) from error
     return Tensor(
-        layer=name if aside else canonical_hf(_EXPERTS_BESIDE.sub(r"\1", _BESIDE.sub("", name)), architecture) or name,
+        layer=name if aside else named_hf(_EXPERTS_BESIDE.sub(r"\1", _BESIDE.sub("", name)), architecture),
         dtype=dtype,
         n_elements=n_elements * (2 if halves else 1),
         n_bytes=end - start,

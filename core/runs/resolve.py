@@ -100,10 +100,8 @@ def resolve(request: Request) -> Resolved:
     kind = artifacts.route(entry, formats)
     if not _reads_quantized(request):
         artifacts.check_precision(entry, kind)
-    path = entry.files[kind] if kind in entry.files and kind != "config" else None
-    source, there = (kind, path) if path is not None else next(iter(entry.files.items()))
-    stored = _read(there, source, stamp({source: there}))
-    artifacts.check_family(stored.architecture, source, kind)
+    source, there, stored = _source(entry, kind)
+    path = there if kind == source and kind != "config" else None
     if kind != source:
         own = artifacts.drawn_dtype(spec.read_config(there)) if source == "config" else stored.dtype
         stored = spec.retype(stored, artifacts.converted_dtype(kind, own))
@@ -128,13 +126,27 @@ def resolve(request: Request) -> Resolved:
     )
 
 
+def _source(entry: ModelEntry, kind: str) -> tuple[str, str, ModelSpec]:
+    """The format and the path of the files that `kind` is or will be made of, and the architecture in them. Raises
+    ExplorerError where it cannot be made of them."""
+    source = kind if kind in entry.files else next(iter(entry.files))
+    there = entry.files[source]
+    stored = _read(there, source, stamp({source: there}))
+    artifacts.check_family(stored.architecture, source, kind)
+    if kind == source == "gguf":
+        artifacts.check_alone(entry.label, stored)
+    return source, there, stored
+
+
 def reaches(entry: ModelEntry, backend: str) -> ExplorerError | None:
-    """Why a backend cannot get at the model's weights; None where it can. Reads at most a configuration."""
+    """Why a backend cannot get at the model's weights; None where it can. Reads headers and configurations."""
     plugin = plugins.get("backend", backend)
     if reason := plugin.unavailable():
         return ExplorerError(f"{plugin.label} is not installed.", reason)
     try:
-        artifacts.check_precision(entry, artifacts.route(entry, plugin.formats))
+        kind = artifacts.route(entry, plugin.formats)
+        artifacts.check_precision(entry, kind)
+        _source(entry, kind)
     except ExplorerError as error:
         return error
     return None

@@ -284,8 +284,9 @@ def ask() -> None:
         with st.container(border=True):
             draw_devices(found)
         where = f"here --backend {backend}" if one_of.device == THIS else shlex.quote(one_of.device)
+        stored_as = f"--weights {dtype} " if dtype else ""  # without it as the file has them, which may be several
         command = (
-            f"python -m core predict {named} --device {where} --weights {dtype or spec.dtype} "
+            f"python -m core predict {named} --device {where} {stored_as}"
             f"--kv-dtype {cache} --prompt-tokens {prompt} --new-tokens {new} --batch {batch} --json"
         )
         with st.container(border=True):

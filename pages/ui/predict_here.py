@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import streamlit as st
@@ -9,10 +10,11 @@ import streamlit as st
 from core import plugins
 from core.analysis.predict_here import PredictionHere
 from core.charts.intervals import Interval, intervals
+from core.models import catalogue as models
 from core.runs.forecast import Here
 from core.runs.overheads import NEWEST, Overheads, known
-from core.runs.resolve import supposed_dtype
-from core.types import ModelSpec
+from core.runs.resolve import reaches, supposed_dtype
+from core.types import ModelEntry, ModelSpec
 from hardware.ceilings import Ceilings
 from hardware.detect import machine_id, usable_cores
 from hardware.errors import ExplorerError
@@ -66,6 +68,18 @@ def draw_here(spec: ModelSpec, model: str, weights: str | None, cache: str, prom
         n_runs = machine.overhead(backend, dtype).n_runs
         rows.append((backend, dtype, predicted, n_runs, _measured(model, backend, dtype, batch)))
     _draw(rows)
+    if model and weights is None:
+        _say_unreached(models.find(model), [backend for backend, *_ in rows])
+
+
+def _say_unreached(entry: ModelEntry, backends: Sequence[str]) -> None:
+    """Which of the backends cannot run the model as its files have it, and why."""
+    reasons: dict[str, list[str]] = {}
+    for name in backends:
+        if reason := reaches(entry, name):
+            reasons.setdefault(text.prose(reason.message), []).append(backend_label(name))
+    for why, labels in reasons.items():
+        st.caption(f":material/block: Not run as it is by {' and '.join(labels)}: {why}")
 
 
 def _measured(model: str, backend: str, dtype: str, batch: int) -> dict[str, Any] | None:

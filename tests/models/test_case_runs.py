@@ -18,6 +18,7 @@ import pytest
 from core import plugins
 from core.models import artifacts, catalogue, spec
 from core.runs.companions import same_tokenizer
+from core.runs.resolve import reaches
 from core.types import Generate, GenerationConfig, Request, raw
 from tests.support import elsewhere
 from tests.support.cases import CASES, asked, needed, small
@@ -86,7 +87,7 @@ MODELS = {
     "two-copies/variant": Case(like="two-copies/control"),
     "vision-in-gguf/text.gguf": Case(BARE),
     "vision-in-gguf/with-vision.gguf": Case(
-        BARE, like="vision-in-gguf/text.gguf", refused={"llama_cpp": "holds 95 tensors"}
+        BARE, like="vision-in-gguf/text.gguf", refused={"llama_cpp": "holds vision beside its language model"}
     ),
 }
 
@@ -159,6 +160,20 @@ def test_a_case_gives_its_right_answer_or_a_sentence(case: str, backend: str) ->
     assert wanted.n_prompt in (0, len(found["ids"])) and wanted.first in (None, found["ids"][0])
     best = right(case)
     assert (found["ids"], found["new"]) == (best["ids"], best["new"])
+
+
+UNREACHED = (
+    *("gguf-header/align0.gguf", "per-layer-arrays/jamba.gguf", "quantized-folders/gptq", "quantized-folders/mxfp8"),
+    *("sliding-window-gguf/olmo3.gguf", "vision-in-gguf/with-vision.gguf"),
+)
+
+
+@pytest.mark.parametrize("case", ("bos/hf", *UNREACHED))
+def test_what_a_backend_cannot_reach_is_told_where_it_is_chosen(case: str) -> None:
+    entry, refused = catalogue.find(str(CASES / case)), MODELS[case].refused
+    for backend in BACKENDS:
+        reason, words = reaches(entry, backend), refused.get(backend) or refused.get("")
+        assert (reason is None) == (words is None) and (reason is None or re.search(str(words), reason.message))
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

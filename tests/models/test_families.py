@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from core.analysis.work import kv_cache_bytes, n_active_params, state_bytes, total, work
+from core.analysis.work import kv_bytes_per_token, kv_cache_bytes, n_active_params, state_bytes, total, work
 from core.charts.graph_layout import nodes
 from core.layer_names import canonical_hf
 from core.models import library, module_tree
@@ -79,6 +79,9 @@ FAMILIES = {
     "t5": {"num_layers": 2},
     "bart": {"encoder_layers": 2, "decoder_layers": 2},
     "rwkv": {"num_hidden_layers": 2},
+    "openai-gpt": {"n_layer": 2},
+    "ctrl": {"n_layer": 2},
+    "zamba": {"num_hidden_layers": 8},
     "recurrent_gemma": {"num_hidden_layers": 3},
     "falcon_mamba": {"num_hidden_layers": 2},
 }
@@ -309,8 +312,43 @@ def test_two_attentions_in_a_block_keep_twice_as_much(here):
     assert kv_cache_bytes(spec, 1) == 2 * 2 * (512 + 64) * 2
 
 
+@pytest.mark.parametrize(
+    ("model_type", "changes", "n_kept", "n_state"),
+    [
+        # 7,424 keys and values in both places of the block that is shared; 16 numbers and three tokens of a convolution
+        ("zamba", {"num_hidden_layers": 8}, 2 * 2 * 7424, 8 * 7424 * (16 + 3)),
+        # three of the weighted sum, and the token before in both mixings (transformers' `state` has five tensors)
+        ("rwkv", {"num_hidden_layers": 2}, 0, 2 * 5 * 4096),
+    ],
+)
+def test_what_blocks_keep_of_the_past(model_type, changes, n_kept, n_state, here):
+    spec = from_config(_default(model_type, **changes))
+    assert kv_bytes_per_token(spec) == 2 * n_kept and state_bytes(spec) == 4 * n_state and not spec.doubts
+
+
+@pytest.mark.parametrize("model_type", ["big_bird", "megatron-bert", "rembert", "roformer"])
+def test_an_encoder_that_could_be_made_a_decoder_is_none(model_type, here):
+    spec = from_config(_default(model_type, num_hidden_layers=2))
+    assert not spec.causal and kv_cache_bytes(spec, 100) == 0
+
+
+@pytest.mark.parametrize(
+    ("model_type", "n_params"),
+    [
+        ("paddleocr_vl", 360_748_032),  # ERNIE-4.5-0.3B
+        ("ernie4_5_vl_moe", 21_825_437_888),  # ERNIE-4.5-21B-A3B: experts that see pictures stand apart
+        ("florence2", 406_291_456),  # BART, which reads the prompt with its encoder
+    ],
+)
+def test_what_a_token_of_text_passes_in_a_multimodal_model(model_type, n_params, here):
+    config = _default(model_type)
+    config["text_config"]["tie_word_embeddings"] = True
+    assert from_config(config).n_params == n_params
+
+
 def test_convolved_keys_are_still_keys(here):
     spec = from_config(_default("inkling_text", num_hidden_layers=2))
+    assert not spec.doubts  # all of its shared experts are used
     assert [core.n_kv_heads for core in _cores(spec)] == [16, 16] and [c.qk_dim for c in _cores(spec)] == [128, 128]
 
 
@@ -322,6 +360,7 @@ def test_convolved_keys_are_still_keys(here):
         ("deepseek_v4", {"num_hidden_layers": 4}, "what DeepseekV4Attention keeps"),
         ("deepseek_v32", {"num_hidden_layers": 4}, "which of the past tokens an indexer chooses"),
         ("trocr", {"decoder_layers": 2}, "what its cross-attention reads"),
+        ("hrm_text", {"num_hidden_layers": 2}, "how often a block runs"),
     ],
 )
 def test_a_cache_that_is_not_understood_is_not_nothing_in_silence(model_type, changes, words, here):
@@ -413,6 +452,15 @@ TINY = {
                   "mamba_d_state": 8},
     "glm4_moe": {"num_hidden_layers": 2, "n_routed_experts": 4, **_EXPERTS, "first_k_dense_replace": 1},
     "t5": {"d_model": 64, "d_kv": 16, "d_ff": 96, "num_layers": 2, "num_heads": 4},
+    # whose modules around the blocks, or in their activation, have names of their own
+    "apertus": {"num_hidden_layers": 2},
+    "biogpt": {"num_hidden_layers": 2},
+    "bloom": {"n_layer": 2, "n_head": 4},
+    "ctrl": {"n_embd": 64, "dff": 96, "n_layer": 2, "n_head": 4},
+    "hy_v3": {"num_hidden_layers": 2, "num_experts": 4, **_EXPERTS, "first_k_dense_replace": 1},
+    "openai-gpt": {"n_embd": 64, "n_layer": 2, "n_head": 4},
+    "rwkv": {"num_hidden_layers": 2, "attention_hidden_size": 64},
+    "xglm": {"d_model": 64, "ffn_dim": 96, "num_layers": 2, "attention_heads": 4},
 }  # fmt: skip
 
 

@@ -248,6 +248,13 @@ def test_llama_4_sees_chunks_without_a_word_in_the_file(tmp_path: Path) -> None:
     assert {core.window for core in cores(whole).values()} == {None}
 
 
+@pytest.mark.parametrize("architecture", ["llama", "granite"])
+def test_where_llama_cpp_lets_every_block_see_all_a_window_is_only_a_word(architecture: str, tmp_path: Path) -> None:
+    """Its phi3 says so in its log ("Phi SWA is currently disabled", pull request 13676), and keeps all positions."""
+    spec = plain(tmp_path / "m.gguf", architecture, attention__sliding_window=16)
+    assert {core.window for core in cores(spec).values()} == {None} and not spec.doubts
+
+
 def test_a_period_of_none_is_a_window_everywhere(tmp_path: Path) -> None:
     window = {"attention__sliding_window": 16, "attention__sliding_window_pattern": 0}
     assert {core.window for core in cores(plain(tmp_path / "m.gguf", "cohere2", **window)).values()} == {16}

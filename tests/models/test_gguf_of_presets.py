@@ -59,8 +59,8 @@ def _small(config):
         found["head_dim"] = 16 if kind == "mamba2" else 24
     if kind.startswith("mamba"):
         found["intermediate_size"] = 128
-    if kind == "mistral":
-        found["sliding_window"] = None  # llama.cpp's llama sees all positions
+    if kind in ("mistral", "phi3"):
+        found["sliding_window"] = None  # llama.cpp sees all positions in both
     if kind in ("bert", "distilbert"):
         found["architectures"] = ["BertEncoder"]  # llama.cpp embeds with it
     return found

@@ -313,6 +313,25 @@ def _folder(path: Path, model: Any, **changes: Any) -> tuple[Path, int]:
     return path, sum(tensor.numel() for tensor in load_file(path / "model.safetensors").values())
 
 
+@pytest.mark.parametrize("tied", [True, False])
+def test_the_outer_configuration_ties_the_head(tied: bool, tmp_path: Path) -> None:
+    """transformers 5 writes its own default there and the text's inside; a tied head is in no file (LightOnOCR)."""
+    import transformers
+
+    text = {"model_type": "mistral", "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1,
+            "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "vocab_size": 64}  # fmt: skip
+    vision = {"model_type": "pixtral", "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1,
+              "num_attention_heads": 2, "image_size": 28, "patch_size": 14, "head_dim": 16}  # fmt: skip
+    config = transformers.Mistral3Config(
+        text_config=text, vision_config=vision, image_token_index=5, tie_word_embeddings=tied
+    )
+    path, n = _folder(tmp_path / "m", transformers.Mistral3ForConditionalGeneration(config))
+    assert json.loads((path / "config.json").read_text())["text_config"]["tie_word_embeddings"] is False
+    spec = from_hf_folder(path)
+    assert spec.n_params == n - sum(a.n_params for a in spec.aside) == from_config(config.to_dict()).n_params
+    assert any(layer.name == "lm_head" and layer.n_params for layer in spec.layers) == (not tied)
+
+
 @pytest.mark.parametrize("model_type", ENCODERS)
 def test_an_encoder_that_embeds_is_counted_whatever_class_its_configuration_names(
     model_type: str, tmp_path: Path

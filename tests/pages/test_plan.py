@@ -146,8 +146,15 @@ def test_a_prediction_is_an_interval_with_its_assumptions(app: Open) -> None:
     decode = next(m for m in at.metric if m.label == "Decode")
     assert decode.value.startswith("~ ") and " to " in decode.delta
     assert "Every weight is read once per forward" in words(at)
-    assert "python -m core predict --model smollm2-135m" in words(at)
+    assert "python -m core predict --model smollm2-135m" in words(at) and " --weights q4_0 " in words(at)
     assert "estimated" in words(at)
+
+
+def test_a_prediction_as_the_file_has_it_is_repeated_as_it_has_it(app: Open) -> None:
+    """Files mix formats: the main one for all weights would be another model (gpt-oss: 11.2 GB instead of 13.8)."""
+    at = sound(app(PREDICT))
+    at = sound(at.selectbox(key="predict-weights").select("as the file has them").run())
+    assert "python -m core predict --model smollm2-135m" in words(at) and "--weights" not in words(at)
 
 
 def test_the_error_table_is_shown(app: Open) -> None:

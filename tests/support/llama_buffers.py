@@ -68,8 +68,6 @@ def of_preset(preset: str, config_file: Path, folder: Path) -> Path:
     spec = from_config(config)
     kind = config["model_type"]
     values, tensors = small._metadata(config, spec), small._tensors(config, spec)
-    if kind == "mistral":
-        values.pop("attention.sliding_window", None)  # llama.cpp's llama sees all positions
     if kind == "gpt_neox":
         values["use_parallel_residual"] = True
     return sparse(folder / f"{preset}.gguf", small.ARCHITECTURES.get(kind, kind), values, tensors, spec.vocab_size)

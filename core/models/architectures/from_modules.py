@@ -16,14 +16,16 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from core.layer_names import canonical_hf
+from core.layer_names import canonical_hf, named_hf
 from core.models.architectures.generic import SIDES, Core, Leaf, build
 from core.models.module_tree import Module, Tree
 from core.models.network import Network
 from core.types import Attention, Conv, Elementwise, Embedding, Linear, Norm, Scan
 from hardware.errors import ExplorerError
 
-_ASIDE = re.compile(r"(?:^|\.)(?:vision\w*|visual|audio\w*|multi_modal\w*|mm_projector|image_\w+|embed_vision)(?:\.|$)")
+_ASIDE = re.compile(
+    r"(?:^|\.)(?:vision\w*|visual|audio\w*|multi_modal\w*|(?:mm_)?projector|resampler\w*|image_\w+|embed_vision)(?:\.|$)"
+)
 _RECURRENT = re.compile(r"Mamba|Mixer|DeltaNet|DeltaAttention|Lightning|ShortConv|RecurrentBlock|Rglru|Rwkv|SSM|LSTM")
 _ACTIVE = ("num_experts_per_tok", "num_experts_per_token", "moe_topk", "moe_k", "top_k_experts", "moe_top_k", "top_k")
 _MIXES = re.compile(rf"Attention|{_RECURRENT.pattern}")
@@ -45,6 +47,8 @@ def network(tree: Tree) -> tuple[Network, str]:
             "Choose a language model.",
         )
     cores = reader.cores(leaves)
+    if tree.config.get("num_layers_per_stack"):  # HRM, whose two stacks run in turn
+        reader.doubt("how often a block runs for a token (once is counted)")
     if tree.config.get("is_encoder_decoder"):
         reader.doubt(SIDES)
     return build(leaves, cores), reader.unknown()
@@ -81,12 +85,12 @@ class _Reader:
                 self._owners.setdefault(match[1], []).append(module)
 
     def _name(self, path: str) -> str:
-        found = canonical_hf(path, self.architecture)
-        if found is None and re.search(r"\.(?:layers|layer|h|blocks|block)\.\d+$", f".{path}"):
+        if canonical_hf(path, self.architecture) is None and re.search(
+            r"\.(?:layers|layer|h|blocks|block)\.\d+$", f".{path}"
+        ):
             index = path.rpartition(".")[2]
             return f"blocks.{index}"
-        if found is None:
-            found = re.sub(r"^(?:model|transformer|language_model)\.", "", path)
+        found = named_hf(path, self.architecture)
         return found if self.config.get("is_encoder_decoder") else found.removeprefix("encoder.")
 
     # ---------------------------------------------------------------- leaves
@@ -102,11 +106,14 @@ class _Reader:
                 while name in found:
                     name = f"{name}.again"
                 found[name] = Leaf(name, leaf.op, leaf.n_params)
-        if "embed" not in found:
-            tables = [
-                k for k, x in found.items() if isinstance(x.op, Embedding) and not k.startswith(("blocks.", "encoder."))
-            ]
-            found = {"embed" if k == tables[0] else k: x for k, x in found.items()} if tables else found
+        tables = [
+            k for k, x in found.items() if isinstance(x.op, Embedding) and not k.startswith(("blocks.", "encoder."))
+        ]
+        if tables and "embed" not in found:
+            found = {"embed" if k == tables[0] else k: x for k, x in found.items()}
+            for k, x in found.items():
+                if isinstance(x.op, Linear) and x.op.tied_to == tables[0]:
+                    found[k] = Leaf(k, replace(x.op, tied_to="embed"), x.n_params)
         return [Leaf(name, leaf.op, leaf.n_params) for name, leaf in found.items()]
 
     def _of(self, module: Module) -> list[Leaf]:
@@ -185,6 +192,8 @@ class _Reader:
 
     def _active(self, experts: Module, n_experts: int) -> int:
         """Experts per token, from the router beside the experts, or from the configuration."""
+        if "shared_expert" in experts.path:
+            return n_experts
         around = experts.path.removesuffix(".mlp").rpartition(".")[0]
         near = [m for m in self.modules if m.path == around or m.path.startswith(f"{around}.")]
         for module in near:
@@ -288,7 +297,8 @@ class _Reader:
         elif number("lru_width"):
             d_inner, d_state = number("lru_width"), 1
         elif "Rwkv" in kinds and number("attention_hidden_size"):
-            d_inner, d_state = number("attention_hidden_size"), 3  # numerator, denominator, maximum
+            # numerator, denominator, maximum, and what the mixing of time and of channels keep of the token before
+            d_inner, d_state = number("attention_hidden_size"), 5
         if not d_inner or not d_state:
             kind = modules[0].kind if modules else part
             self._doubts[f"the size of the state that {kind} keeps (none is counted)"] = None
