@@ -9,6 +9,7 @@ Knows how to open any configuration that the library knows; knows nothing of wha
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -79,17 +80,20 @@ def dump(config: Mapping[str, Any]) -> dict[str, Any]:
         model = _model(text, whole, bare=defaults.nested(config) is None and is_bare(config))
     if config.get("tie_word_embeddings") is False and getattr(whole, "is_encoder_decoder", False):
         _untie(model)
-    seen: dict[int, str] = {}
-    rows = []
+    seen = _table(model)
+    unsaved = re.compile("|".join(getattr(model, "_keys_to_ignore_on_save", None) or ()) or "(?!)")  # computed, Marian
+    rows, n_params = [], 0
     for path, module in model.named_modules():
         own, tied = {}, {}
         for name, parameter in module._parameters.items():
-            if parameter is None:
+            if parameter is None or unsaved.search(f"{path}.{name}"):
                 continue
             own[name] = list(parameter.shape)
             first = seen.setdefault(id(parameter), f"{path}.{name}")
             if first != f"{path}.{name}":
                 tied[name] = first
+            else:
+                n_params += parameter.numel()
         numbers = {key: value for key, value in vars(module).items() if _telling(key, value)}
         if own or numbers or "Rotary" in type(module).__name__:
             row: dict[str, Any] = {"path": path, "kind": type(module).__name__}
@@ -104,7 +108,6 @@ def dump(config: Mapping[str, Any]) -> dict[str, Any]:
         values |= {key: value for key, value in own.items() if values.get(key) is None or key in decoder}
         values["model_type"] = whole.model_type
     values["is_encoder_decoder"] = bool(getattr(model.config, "is_encoder_decoder", False))
-    n_params = sum(p.numel() for p in model.parameters())
     return {
         "kind": type(model).__name__,
         "config": values,
@@ -119,6 +122,19 @@ def is_bare(config: Mapping[str, Any]) -> bool:
     """Whether its weights are a model without a head, as of those that embed."""
     kind = defaults.class_of(config)
     return kind.endswith("Model") and not kind.endswith("LMHeadModel")
+
+
+def _table(model: Any) -> dict[int, str]:
+    """The table of tokens: its identity -> its name, so that a head which is built before it is tied to it. Two sides
+    share one that is built before both."""
+    try:
+        table = None if getattr(model.config, "is_encoder_decoder", False) else model.get_input_embeddings()
+    except NotImplementedError:
+        return {}
+    weight = getattr(table, "weight", None)
+    return {
+        id(weight): f"{path}.weight" for path, module in model.named_modules() if weight is not None and module is table
+    }
 
 
 def _untie(model: Any) -> None:

@@ -33,7 +33,8 @@ _PACKED = ("int8", "int16", "int32", "int64", "fp8", "fp4")  # what a file calls
 # what a text token never touches, by the modules that transformers puts it in
 _ASIDE = {
     "vision": re.compile(
-        r"(?:^|\.)(?:vision\w*|visual|multi_modal\w*|mm_projector|image_\w+|embed_vision|lora_[AB]\.vision)\."
+        r"(?:^|\.)(?:vision\w*|visual|video_tower|multi_modal\w*|(?:mm_)?projector|connector|aligner|perceiver\w*|qformer"
+        r"|resampler\w*|image_\w+|embed_vision|lora_[AB]\.vision)(?:\.|$)"
     ),
     "audio": re.compile(r"(?:^|\.)(?:audio\w*|embed_audio|lora_[AB]\.speech)\."),
     "mtp": re.compile(r"(?:^|\.)mtp(?:_\w+)?\."),

@@ -487,6 +487,31 @@ def test_a_folder_of_such_a_family_gives_every_byte_to_a_layer(model_type, here,
     assert spec.n_params <= sum(stored.values()) <= spec.n_params + 8  # routing biases are no parameters there
 
 
+@pytest.mark.parametrize(
+    ("model_type", "auto", "sizes"),
+    [
+        # its head, which the library builds before the table, is the table
+        ("xlm-roberta", "AutoModelForMaskedLM", {**_TINY, "num_hidden_layers": 2}),
+        # whose positions are computed and in no file
+        ("marian", "AutoModelForSeq2SeqLM",
+         {"vocab_size": 128, "d_model": 64, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4,
+          "decoder_attention_heads": 4, "encoder_ffn_dim": 96, "decoder_ffn_dim": 96, "pad_token_id": 0,
+          "decoder_start_token_id": 0}),
+    ],
+)  # fmt: skip
+def test_a_folder_without_what_the_library_makes_itself(model_type, auto, sizes, here, tmp_path):
+    import transformers
+    from safetensors.torch import load_file
+
+    config = transformers.CONFIG_MAPPING[model_type](**sizes)
+    getattr(transformers, auto).from_config(config).save_pretrained(tmp_path)
+    stored = load_file(tmp_path / "model.safetensors")
+    stored.pop("final_logits_bias", None)  # no parameter
+    spec = from_hf_folder(tmp_path)
+    assert spec.n_params == sum(tensor.numel() for tensor in stored.values()) and spec.weight_bytes == 4 * spec.n_params
+    assert next(layer for layer in spec.layers if layer.name == "embed").n_params == 128 * 64
+
+
 def test_blocks_that_foretell_tokens_stand_apart(here, tmp_path):
     """GLM-4.5: one block behind the last, which decoding of one token at a time never runs."""
     from safetensors.torch import load_file, save_file

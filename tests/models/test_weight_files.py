@@ -452,6 +452,9 @@ def test_vision_in_a_folder_is_shown_apart(folder: Path) -> None:
         "vision_tower.layers.0.self_attn.q_proj.weight": (64, 64),
         "visual.blocks.0.attn.q_proj.weight": (64, 64),
         "multi_modal_projector.linear.weight": (8, 64),
+        "connector.perceiver_resampler.layers.0.self_attn.q_proj.weight": (64, 64),
+        "qformer.encoder.layer.0.attention.attention.query.weight": (8, 8),
+        "video_tower.encoder.layers.0.self_attn.q_proj.weight": (8, 8),
         "audio_tower.layers.0.fc1.weight": (8, 8),
         "mtp.layers.0.mlp.up_proj.weight": (8, 8),
     }
@@ -459,7 +462,7 @@ def test_vision_in_a_folder_is_shown_apart(folder: Path) -> None:
     spec = from_hf_folder(folder)
     found: dict[str, Any] = {a.name: (a.n_params, a.weight_bytes) for a in spec.aside}
     assert (spec.n_params, spec.weight_bytes) == (N, 4 * N)
-    assert found == {"vision": (8704, 34816), "audio": (64, 256), "mtp": (64, 256)}
+    assert found == {"vision": (12928, 51712), "audio": (64, 256), "mtp": (64, 256)}
 
 
 @pytest.mark.parametrize("kind", ["llama", "invented"])

@@ -24,7 +24,8 @@ from core.types import Attention, Conv, Elementwise, Embedding, Linear, Norm, Sc
 from hardware.errors import ExplorerError
 
 _ASIDE = re.compile(
-    r"(?:^|\.)(?:vision\w*|visual|audio\w*|multi_modal\w*|(?:mm_)?projector|resampler\w*|image_\w+|embed_vision)(?:\.|$)"
+    r"(?:^|\.)(?:vision\w*|visual|audio\w*|video_tower|multi_modal\w*|(?:mm_)?projector|connector|aligner|perceiver\w*"
+    r"|qformer|resampler\w*|image_\w+|embed_vision)(?:\.|$)"
 )
 _RECURRENT = re.compile(r"Mamba|Mixer|DeltaNet|DeltaAttention|Lightning|ShortConv|RecurrentBlock|Rglru|Rwkv|SSM|LSTM")
 _ACTIVE = ("num_experts_per_tok", "num_experts_per_token", "moe_topk", "moe_k", "top_k_experts", "moe_top_k", "top_k")
