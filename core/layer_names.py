@@ -340,7 +340,7 @@ def canonical_hf(module_path: str, architecture: str = "") -> str | None:
 
 
 def named_hf(module_path: str, architecture: str = "") -> str:
-    """The same, and for one that no table has its own name, without that of the model that all are in."""
+    """The canonical name; for what no table has its own, without that of the model that all are in."""
     own = re.sub(r"^(?:model|transformer|language_model)\.|\.(?:weight|bias)$", "", module_path)
     return canonical_hf(module_path, architecture) or own
 
