@@ -45,6 +45,9 @@ def short(name: str) -> str:
     return f"{number} · {tail}" if tail else name
 
 
+AXIS = 100  # pixels that an axis and the rim beside a plot take, at most but for long names
+
+
 def wrapped(name: str) -> str:
     """A long name in lines for an axis, broken between its parts (` · `), a long part between its words."""
     lines: list[str] = []
@@ -65,8 +68,13 @@ def few(digits: str, axis: str = "x") -> str:
 
 
 def columns(widest: int) -> dict[str, str]:
-    """As many columns of a legend as there is room for, its entries being up to `widest` pixels wide."""
-    return {"expr": f"max(1, floor(width / {widest}))"}
+    """As many columns of a legend as there is room for, its entries being up to `widest` pixels wide.
+
+    Vega gives the legend its height before it knows how wide the plot will be beside its axis, and never again: so it
+    is the container that counts, without what an axis may take.
+    """
+    room = f"min(width, (containerSize()[0] || width + {AXIS}) - {AXIS})"
+    return {"expr": f"max(1, floor({room} / {widest}))"}
 
 
 def numbered(names: Sequence[str]) -> list[str]:

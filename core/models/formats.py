@@ -263,7 +263,7 @@ def _no_model(path: Path, look_inside: bool) -> ExplorerError:
             f"The folder {path.name} holds no model itself, but {inside[-1][1].name} in it does.",
             f"Choose {inside[-1][1]}.",
         )
-    return ExplorerError(f"The folder {path.name} holds no model.", _WANTED)
+    return ExplorerError(f"The folder {path.name or path} holds no model.", _WANTED)
 
 
 def _is_model(folder: Path) -> bool:

@@ -46,6 +46,7 @@ class EventFolder(Generic[E]):
     path: Path
     _events: list[E] = field(default_factory=list, repr=False)
     _offset: int = field(default=0, repr=False)
+    _unread: int = field(default=0, repr=False)
     _reading: threading.RLock = field(default_factory=threading.RLock, repr=False, compare=False)
 
     @property
@@ -75,13 +76,21 @@ class EventFolder(Generic[E]):
                 return self._events
             end = data.rfind(b"\n") + 1
             self._offset += end
-            self._events += [e for e in self._decoded(data[:end]) if e is not None and 0 <= e.t_s < MOST_S]
+            told = list(self._decoded(data[:end]))
+            read = [e for e in told if e is not None and 0 <= e.t_s < MOST_S]
+            self._events += read
+            self._unread += len(told) - len(read)
             return self._events
 
     @property
     def n_events(self) -> int:
         """That were read; reads nothing."""
         return len(self._events)
+
+    @property
+    def n_unread(self) -> int:
+        """Damaged lines that were passed over; reads nothing."""
+        return self._unread
 
     def elapsed_s(self) -> float:
         """Seconds since it was asked for, as its next event may say it, whatever the clock did."""

@@ -124,7 +124,7 @@ class Run(EventFolder[Event]):
             found: list[Any] = _decoder.decode_lines(lines)
             return found
         except UNREADABLE:
-            return [_event(line) for line in lines.splitlines()]
+            return [_event(line) for line in lines.splitlines() if line.strip()]
 
     def _ended(self) -> RunStatus | None:
         """The end that its last event tells of."""
@@ -135,6 +135,13 @@ class Run(EventFolder[Event]):
         if isinstance(last, Done):
             return "cancelled" if last.cancelled else "done"
         return None
+
+    def _gaps(self) -> tuple[str, ...]:
+        """That lines of it are damaged, in a sentence; nothing where all can be read."""
+        if not self.n_unread:
+            return ()
+        total = self.n_unread + self.n_events
+        return (f"{self.n_unread:,} of this run's {total:,} events cannot be read, so that figures may be missing.",)
 
     def settled(self, status: str) -> bool:
         """Whether the status that was just seen stays: nobody goes on with it, also nobody who has yet to say so."""
@@ -169,7 +176,8 @@ class Run(EventFolder[Event]):
                     raise _damaged(self.id, f"it says {name} {value:g}")
             if status in ("queued", "running"):
                 return found
-            return with_verdicts(found, recording.spec, ceilings_of(self.path.parents[1], found))
+            judged = with_verdicts(found, recording.spec, ceilings_of(self.path.parents[1], found))
+            return msgspec.structs.replace(judged, warnings=(*judged.warnings, *self._gaps()))
         except ExplorerError:
             raise
         except Exception as error:  # events are well formed each, and can say anything together

@@ -142,7 +142,9 @@ def test_a_run_whose_events_contradict_each_other_is_not_imported(store: Store, 
     odd = [*lines[:2], step | {"seconds": -1.0, "tokens": None}, {"type": "step"}, [], 5]
     events = b"\n".join(json.dumps(line).encode() for line in odd) + b"\n"
     found = store.load(zipped(renamed(bundle, run_id="odd") | {"events.jsonl": events}))
-    assert found.result().status == "interrupted", "lines that are damaged are passed over"
+    assert found.result().status == "interrupted", "lines that are damaged are passed over, and that is said"
+    assert found.result().warnings[-1] == "4 of this run's 6 events cannot be read, so that figures may be missing."
+    assert not any("cannot be read" in words for words in store.load(zipped(bundle)).result().warnings)
     with pytest.raises(ExplorerError, match="not a Roofscope run bundle"):
         store.load(zipped(renamed(bundle, run_id="late", created_s=10**400)))
     with pytest.raises(ExplorerError, match="damaged: it says that it was made"):
