@@ -52,6 +52,14 @@ def test_files_and_the_fake_are_no_engines() -> None:
     assert said("import onnx; engine.claim('llama_cpp'); print('fine')") == "fine"
 
 
+def test_an_engine_that_is_hidden_is_found_by_nobody() -> None:
+    """transformers looks for torch so."""
+    hidden = (
+        "from importlib.util import find_spec; engine.hide_all(); print(find_spec('torch'), sorted(engine.loaded()))"
+    )
+    assert said(hidden) == "None []"
+
+
 def test_what_takes_seconds_is_imported_while_something_else_is_waited_for() -> None:
     """In a thread, to its end; a library that is not there is silent until it is imported in earnest."""
     ahead = (

@@ -321,7 +321,7 @@ def _fp32_bytes(source: Path) -> int:
 
 
 def main(model: str, wanted: str) -> int:
-    """Exit status 0, or 2 after a message. What is converted here takes PyTorch, if any engine."""
+    """Exit status 0, or 2 after a message. What is converted here takes PyTorch; a folder becomes a GGUF without."""
     from core.models import catalogue
 
     def say(**line: object) -> None:
@@ -332,9 +332,13 @@ def main(model: str, wanted: str) -> int:
 
     try:
         progress("Reading which models there are")
-        engine.claim("pytorch")
-        engine.hide_besides()
-        kind, path = provide(catalogue.find(model), tuple(wanted.split(",")), progress, alone=True)
+        entry, kinds = catalogue.find(model), tuple(wanted.split(","))
+        if "hf" in entry.files and route(entry, kinds) == "gguf":
+            engine.hide_all()
+        else:
+            engine.claim("pytorch")
+            engine.hide_besides()
+        kind, path = provide(entry, kinds, progress, alone=True)
     except ExplorerError as error:
         say(message=error.message, hint=error.hint)
         return 2

@@ -95,8 +95,7 @@ def _unknown(config: str, reason: str) -> ExplorerError:
 def main(file: str) -> int:
     """Exit status 0, or 2 after a reason."""
     config = json.loads(Path(file).read_text(encoding="utf-8"))
-    engine.claim("pytorch")
-    engine.hide_besides()
+    engine.hide_all()
     try:
         from transformers import AutoConfig
 

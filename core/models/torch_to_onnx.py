@@ -107,11 +107,11 @@ def convert(source: Path, target: Path, tell: Callable[[str], None], samples: Pa
 
 def _load(source: Path) -> Any:
     """The model in fp32 on the CPU, with fused attention where its code allows it."""
+    read_json(source / "config.json")  # what is wrong with it is told better here, and before seconds of imports
     import torch
     from transformers import AutoConfig
     from transformers.models.auto import modeling_auto as auto
 
-    read_json(source / "config.json")  # what is wrong with it is told better here
     try:
         config = weight_files.told(
             AutoConfig.from_pretrained(source, local_files_only=True, trust_remote_code=False), source

@@ -243,7 +243,7 @@ def test_the_export_tells_its_steps_and_prints_nothing(tmp_path: Path, capfd: py
 
 
 def test_a_process_that_is_there_for_it_traces_itself_and_tells_its_steps(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """What libraries print must not come between the lines that the parent reads."""
 
@@ -253,7 +253,7 @@ def test_a_process_that_is_there_for_it_traces_itself_and_tells_its_steps(
 
     monkeypatch.setattr(onnx_export, "convert", convert)
     monkeypatch.setattr(onnx_export, "_run", lambda *_: None)
-    export("hf", "onnx", lambda note, *_, **__: print(note), alone=True)
+    export("hf", str(tmp_path / "onnx"), lambda note, *_, **__: print(note), alone=True)
     assert capsys.readouterr() == ("Starting the ONNX export\nTracing\n", "a library's words\n")
 
 
