@@ -17,6 +17,7 @@ from core.worker.generate import dialogue, template_of
 from hardware.errors import ExplorerError
 from tests.support import elsewhere
 from tests.support.progress import silent
+from tests.support.traced import once_each
 
 _PLACES = [folder / "shared" / "data" / "cases" for folder in Path(__file__).resolve().parents]
 CASES = next((place for place in _PLACES if place.is_dir()), _PLACES[-1])
@@ -28,7 +29,8 @@ def asked(backend: str, path: str | Path, task: Generate) -> dict[str, Any]:
     """What a run of the model at `path` would answer: checked and converted as there, in the process of PyTorch."""
     try:
         wanted = check(Request(model=str(path), backend=backend, task=task, threads=1, options=small(backend)))
-        fmt, place = artifacts.provide(wanted.entry, wanted.backend.formats, silent, alone=True)
+        with once_each():
+            fmt, place = artifacts.provide(wanted.entry, wanted.backend.formats, silent, alone=True)
     except ExplorerError as error:
         return refused(error)
     return elsewhere.call(backend, answered, backend, place, fmt, wanted.request)
