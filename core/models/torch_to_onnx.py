@@ -107,7 +107,8 @@ def convert(source: Path, target: Path, tell: Callable[[str], None], samples: Pa
 
 def _load(source: Path) -> Any:
     """The model in fp32 on the CPU, with fused attention where its code allows it."""
-    read_json(source / "config.json")  # what is wrong with it is told better here, and before seconds of imports
+    if not read_json(source / "config.json"):  # what is wrong with it is told better, and before seconds of imports
+        raise _unread(source)
     import torch
     from transformers import AutoConfig
     from transformers.models.auto import modeling_auto as auto
@@ -117,10 +118,7 @@ def _load(source: Path) -> Any:
             AutoConfig.from_pretrained(source, local_files_only=True, trust_remote_code=False), source
         )
     except (OSError, ValueError, KeyError) as error:
-        raise ExplorerError(
-            f"{source.name} has no config.json that transformers can read.",
-            "Choose a folder with config.json and safetensors of a known architecture.",
-        ) from error
+        raise _unread(source) from error
     tables = [auto.MODEL_FOR_CAUSAL_LM_MAPPING, auto.MODEL_FOR_MASKED_LM_MAPPING]
     if _is_encoder(config):
         tables.reverse()
@@ -139,6 +137,13 @@ def _load(source: Path) -> Any:
             f"The weights in {source.name} cannot be loaded: {_first_line(error)}.",
             "Complete the download; weights must be safetensors.",
         ) from error
+
+
+def _unread(source: Path) -> ExplorerError:
+    return ExplorerError(
+        f"{source.name} has no config.json that transformers can read.",
+        "Choose a folder with config.json and safetensors of a known architecture.",
+    )
 
 
 def _is_encoder(config: Any) -> bool:
