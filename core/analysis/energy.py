@@ -11,10 +11,10 @@ from core.types import Energy, EnergyReading, Host, Setup
 
 # Half to one and a half times the middle: the disagreement above, and a share of a host that nobody knows.
 LOW, HIGH = 0.5, 1.5
-# What a processor takes when idle, as a share of its thermal design power, and memory per GiB (DDR4 and DDR5 DIMMs).
+# What a processor takes when idle, as a share of what it takes when busy, and memory per GiB (DDR4 and DDR5 DIMMs).
 IDLE_SHARE = 0.1
 MEMORY_W_PER_GIB = 0.1
-# When nothing is known of the processor: server parts sell 1 to 5 W per hardware thread, laptops 1 to 3.
+# A busy thread of an unknown processor: server parts sell 1 to 5 W per hardware thread, laptops 1 to 3.
 TYPICAL_W_PER_THREAD = 2.5
 
 
@@ -49,36 +49,22 @@ def measured(reading: EnergyReading, n_tokens: int) -> Energy | None:
     )
 
 
-def estimated(
-    reading: EnergyReading,
-    n_tokens: int,
-    *,
-    tdp_w: float | None = None,
-    host_threads: int | None = None,
-    mem_bytes: float = 0.0,
-) -> Energy | None:
-    """P = idle share + (TDP / host's threads) * threads kept busy + memory; None when nothing was running.
+def estimated(reading: EnergyReading, n_tokens: int, mem_bytes: float) -> Energy | None:
+    """Watts of a typical thread for every thread kept busy, and memory; None when nothing was running.
 
-    tdp_w and host_threads describe the whole processor: of a virtual machine that is the host's, and one
-    without the other does not say what our share of it is, so both or neither are used. mem_bytes: of this
-    machine. The threads kept busy are processor seconds over seconds.
+    Not of a data sheet: its power is the whole processor's, and of a virtual machine's host nobody knows our share.
+    mem_bytes: of this machine.
     """
     if reading.seconds <= 0 or reading.cpu_s <= 0:
         return None
-    if tdp_w is not None and host_threads is not None and host_threads > 0:
-        per_thread = tdp_w / host_threads
-        method = f"estimate: {tdp_w:g} W over {host_threads} threads"
-    else:
-        per_thread = TYPICAL_W_PER_THREAD
-        method = f"estimate: {TYPICAL_W_PER_THREAD:g} W for a busy thread of an unknown processor"
-    processor_j = per_thread * reading.cpu_s
+    processor_j = TYPICAL_W_PER_THREAD * reading.cpu_s
     memory_j = MEMORY_W_PER_GIB * mem_bytes / 2**30 * reading.seconds
     joules = processor_j + memory_j
     return _energy(
         reading,
         n_tokens,
         (LOW * joules, joules, HIGH * joules),
-        method=method,
+        method=f"estimate: {TYPICAL_W_PER_THREAD:g} W for a busy thread of an unknown processor",
         measured=False,
         idle_j=IDLE_SHARE * processor_j + memory_j,
     )

@@ -89,10 +89,9 @@ def growth(
     rows: Sequence[tuple[float, dict[str, float]]],
     x_title: str,
     now: float | None = None,
-    limits: Sequence[tuple[str, float]] = (),
     x_scale: Scale = "log",
 ) -> Chart:
-    """Memory over a quantity, stacked by purpose. rows: (x, part -> bytes); limits: (device, bytes) as lines."""
+    """Memory over a quantity, stacked by purpose. rows: (x, part -> bytes). now: the x of the run, as a line."""
     stacked: list[Row] = []
     for x, parts in rows:
         low = 0.0
@@ -110,10 +109,9 @@ def growth(
             )
             low = high
     top = max((sum(parts.values()) for _, parts in rows), default=0.0)
-    lines = [{"y": b, "text": f"{name} {si(b, 'B')}"} for name, b in limits if 0 < b <= 2 * top]
     here = [{"x": now}] if now is not None else []
     words = f"Memory over {x_title.lower()}, up to {si(top, 'B')}" if rows else f"Memory over {x_title.lower()}"
-    return fed(_growth_spec(x_title, x_scale), words, stacked=stacked, lines=lines, here=here)
+    return fed(_growth_spec(x_title, x_scale), words, stacked=stacked, here=here)
 
 
 @cache
@@ -145,17 +143,12 @@ def _growth_spec(x_title: str, x_scale: Scale) -> dict[str, Any]:
             ],
         )
     )
-    limits = alt.Chart(alt.NamedData("lines"))
-    rules = limits.mark_rule(color=RED, strokeDash=[6, 4], strokeWidth=1.4).encode(y=alt.Y("y:Q"))
-    names = limits.mark_text(align="left", baseline="bottom", dx=6, dy=-3, fontSize=11, color=RED).encode(
-        x=alt.value(0), y=alt.Y("y:Q"), text="text:N"
-    )
     here = (
         alt.Chart(alt.NamedData("here"))
         .mark_rule(color=GREY, strokeDash=[2, 3], strokeWidth=1.4)
         .encode(x=alt.X("x:Q"))
     )
-    return built(alt.layer(areas, here, rules, names), 300)
+    return built(alt.layer(areas, here), 300)
 
 
 def weight_bars(rows: Sequence[tuple[str, float, float, float]]) -> Chart:

@@ -66,15 +66,14 @@ def pareto(
     points: Sequence[Point],
     x_title: str,
     y_title: str,
-    log_x: bool = True,
     pick: bool = False,
 ) -> Chart:
     """Variants with their intervals, and the front's steps: further right and further up is better.
 
-    log_x: halvings of time stand equally far apart. pick: clicking selects the nearest variant (selection "pick",
-    field "id").
+    Doublings of speed stand equally far apart. pick: clicking selects the nearest variant (selection "pick", field
+    "id").
     """
-    placed = {name: _placed(points, log_x, width) for name, width in WIDTHS.items()}
+    placed = {name: _placed(points, width) for name, width in WIDTHS.items()}
     rows: list[Row] = [
         {
             "id": p.id,
@@ -98,11 +97,11 @@ def pareto(
     line = [{"x": p.x, "y": p.y, "order": n} for n, p in enumerate(best)]
     words = f"{y_title} over {x_title} of {len(points)} variants, {len(best)} of them on the front"
     words = listed(words, [p.label for p in best])
-    spec = _pareto_spec(tuple(dict.fromkeys(p.group for p in points)), x_title, y_title, log_x, pick)
+    spec = _pareto_spec(tuple(dict.fromkeys(p.group for p in points)), x_title, y_title, pick)
     return fed(spec, words, points=rows, front=line)
 
 
-def _placed(points: Sequence[Point], log_x: bool, width: int) -> list[str]:
+def _placed(points: Sequence[Point], width: int) -> list[str]:
     """Where each label stands, one of PLACES, so that none lies on another or on a point, or leaves the plot.
 
     "": where there is no room for it; the tooltip names every point. Those on the front come first.
@@ -110,7 +109,7 @@ def _placed(points: Sequence[Point], log_x: bool, width: int) -> list[str]:
     """
 
     def scaled(value: float) -> float:
-        return math.log2(value) if log_x and value > 0 else value
+        return math.log2(value) if value > 0 else value
 
     across = [scaled(e) for p in points for e in (p.x, p.x_low, p.x_high) if e is not None]
     up = [e for p in points for e in (p.y, p.y_low, p.y_high) if e is not None]
@@ -154,13 +153,9 @@ def _upper(steps: Sequence[Point]) -> list[Point]:
 
 
 @cache
-def _pareto_spec(groups: tuple[str, ...], x_title: str, y_title: str, log_x: bool, pick: bool) -> dict[str, Any]:
+def _pareto_spec(groups: tuple[str, ...], x_title: str, y_title: str, pick: bool) -> dict[str, Any]:
     base = alt.Chart(alt.NamedData("points"))
-    scale = (
-        alt.Scale(type="log", base=2, nice=False, padding=PADDING)
-        if log_x
-        else alt.Scale(zero=False, nice=False, padding=PADDING)
-    )
+    scale = alt.Scale(type="log", base=2, nice=False, padding=PADDING)
     axis = alt.Axis(format="~g", gridOpacity=0.4, tickCount=6, labelOverlap="greedy")
     x = alt.X("x:Q", title=x_title, scale=scale, axis=axis)
     y = alt.Y(

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import msgspec
-
 from core.dtypes import retype
 from core.models.spec import from_config
 from core.types import Attention, Linear, ModelSpec
 from hardware.errors import ExplorerError
 
 
-def cut_spec(parent: ModelSpec, n_blocks: int, d_ff: int, n_kv_heads: int, queries: int, name: str = "") -> ModelSpec:
+def cut_spec(parent: ModelSpec, n_blocks: int, d_ff: int, n_kv_heads: int, queries: int) -> ModelSpec:
     """As `parent`, with so many blocks, MLP channels, key/value heads, and query heads on each; in the parent's dtype.
 
     Raises ExplorerError for a model whose blocks are not Llama's.
     """
-    spec = _made(parent, n_blocks, d_ff, n_kv_heads, queries)
-    return msgspec.structs.replace(retype(spec, parent.dtype), name=name or parent.name)
+    return retype(_made(parent, n_blocks, d_ff, n_kv_heads, queries), parent.dtype)
 
 
 def check_cuttable(parent: ModelSpec) -> None:

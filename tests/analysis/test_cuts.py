@@ -90,10 +90,10 @@ def test_the_architecture_of_a_shape_by_hand() -> None:
     parent = from_config(CONFIG, "parent")
     same = cut_spec(parent, 4, 96, 2, 2)
     assert same.n_params == parent.n_params and same.dtype == "bf16" and same.weight_bytes == 2 * parent.n_params
-    cut = cut_spec(parent, 3, 64, 1, 2, "cut")
+    cut = cut_spec(parent, 3, 64, 1, 2)
     # three blocks: q and o of 64 x 32, k and v of 64 x 16, three MLP matrices of 64 x 64, two norms of 64
     block = 2 * 64 * 32 + 2 * 64 * 16 + 3 * 64 * 64 + 2 * 64
-    assert cut.n_params == 320 * 64 + 3 * block + 64 and cut.n_blocks == 3 and cut.name == "cut"
+    assert cut.n_params == 320 * 64 + 3 * block + 64 and cut.n_blocks == 3 and cut.name == "parent"
     biased = from_config({**CONFIG, "attention_bias": True}, "biased")
     assert cut_spec(biased, 4, 96, 2, 2).n_params == biased.n_params
     check_cuttable(parent)

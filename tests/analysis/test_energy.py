@@ -141,25 +141,18 @@ def test_nothing_can_be_said() -> None:
     assert of_phase(reading(counted_j={"RAPL package-0": 0.0}), 10, setup(), None) is None, (
         "a counter that stands still"
     )
-    assert estimated(reading(seconds=0.0), 10) is None
-    assert estimated(reading(cpu_s=0.0), 10) is None
+    assert estimated(reading(seconds=0.0), 10, 0.0) is None
+    assert estimated(reading(cpu_s=0.0), 10, 0.0) is None
     assert of_phase(reading(), 10, setup(device="cuda"), None) is None, "processor time tells nothing of a card"
 
 
 def test_an_estimate_is_labelled_and_has_a_range() -> None:
-    """200 W over 100 threads, 2 busy for 10 s: 4 W; 16 GiB of memory: 1.6 W."""
-    e = estimated(reading(), 10, tdp_w=200, host_threads=100, mem_bytes=16 * 2**30)
-    assert e is not None and e.joules == pytest.approx(56) and e.joules_per_token == pytest.approx(5.6)
-    assert (e.low_j, e.high_j) == pytest.approx((LOW * 56, HIGH * 56))
-    assert e.provenance == "estimated" and not e.comparable and "200 W over 100 threads" in e.method
-    assert e.idle_j == pytest.approx(10 * (0.1 * 4 + 1.6))
-
-
-def test_half_a_description_of_the_host_is_not_used() -> None:
-    """The whole socket's power charged to two of its threads would be wrong by the number of the others."""
-    whole, unknown = estimated(reading(), 1, tdp_w=350), estimated(reading(), 1)
-    assert whole is not None and unknown is not None and whole.joules == unknown.joules
-    assert "unknown processor" in whole.method
+    """2.5 W for each of 2 threads busy for 10 s: 5 W; 16 GiB of memory: 1.6 W."""
+    e = estimated(reading(), 10, mem_bytes=16 * 2**30)
+    assert e is not None and e.joules == pytest.approx(66) and e.joules_per_token == pytest.approx(6.6)
+    assert (e.low_j, e.high_j) == pytest.approx((LOW * 66, HIGH * 66))
+    assert e.provenance == "estimated" and not e.comparable and "unknown processor" in e.method
+    assert e.idle_j == pytest.approx(10 * (0.1 * 5 + 1.6))
 
 
 # ---------------------------------------------------------------- whole runs

@@ -142,9 +142,7 @@ CHARTS: dict[str, tuple[Callable[[], Chart], Callable[[], Chart]]] = {
     ),
     "growth": (
         lambda: memory.growth([], "Tokens"),
-        lambda: memory.growth(
-            [(1, {"weights": 1e8}), (2, {"weights": 1e8, "KV cache": 1e7})], "Tokens", 1, [("A", 1.1e8)]
-        ),
+        lambda: memory.growth([(1, {"weights": 1e8}), (2, {"weights": 1e8, "KV cache": 1e7})], "Tokens", 1),
     ),
     "split": (
         lambda: memory.split_bars([]),

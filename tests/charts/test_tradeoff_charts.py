@@ -1,5 +1,6 @@
 """The Pareto chart and the differences from a baseline: what is in them, and that Vega-Lite takes them."""
 
+import math
 from itertools import combinations
 
 import pytest
@@ -38,24 +39,24 @@ def test_labels_make_room_for_those_on_the_front() -> None:
 
 @pytest.mark.parametrize(("name", "width"), WIDTHS.items())
 def test_no_label_lies_on_another_or_on_a_point_or_is_cut(name: str, width: int) -> None:
-    """A square of points in a plot whose pixels are the data's units, but for 60 of padding on both sides."""
+    """A square of points whose pixels are doublings across and units up, but for 60 of padding on both sides."""
     inner, height = width - 120, 380 - 160 - 40
     points = [
         Point(
             f"{i}{j}",
             f"variant {i}{j}",
             "PyTorch",
-            float(i * inner / 4),
+            2.0 ** (i * inner / 4),
             float(height - j * height / 4),
             on_front=i == j,
         )
         for i in range(5)
         for j in range(5)
     ]
-    rows = pareto(points, "Speed", "Quality", log_x=False).spec["datasets"]["points"]
+    rows = pareto(points, "Speed", "Quality").spec["datasets"]["points"]
     boxes = []
     for row in rows:
-        x, y = 60 + row["x"], height - row["y"]
+        x, y = 60 + math.log2(row["x"]), height - row["y"]
         boxes.append((x - DOT, x + DOT, y - DOT, y + DOT))
         if row[name]:
             align, dx, dy = PLACES[row[name]]
@@ -84,7 +85,7 @@ def test_the_margin_is_a_line_below_zero() -> None:
 
 
 def test_vega_lite_draws_them() -> None:
-    charts = [pareto(POINTS, "Speed-up", "Quality", pick=True), pareto([], "x", "y", log_x=False), deltas([], "d")]
+    charts = [pareto(POINTS, "Speed-up", "Quality", pick=True), pareto([], "x", "y"), deltas([], "d")]
     for chart in charts:
         assert vl_convert.vegalite_to_vega(chart.spec, vl_version="6.1")["marks"]
     svg = vl_convert.vegalite_to_svg({**charts[0].spec, "width": 700}, vl_version="6.1")
