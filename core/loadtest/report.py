@@ -17,7 +17,7 @@ from core.loadtest.level import SHARES, Level, Point, counts, point
 from core.loadtest.plan import Mode, Plan
 from core.loadtest.search import Largest, Probe, answer, largest
 from core.report.tables import as_csv
-from core.types import Record, RunStatus, to_json
+from core.types import GOING, Record, RunStatus, to_json
 
 ExportKind = Literal["csv", "requests", "json"]
 
@@ -93,7 +93,7 @@ def report(
 ) -> Report:
     """Everything that is known. cores: of the machine that sent; local: whether the server ran on it too."""
     by_load: dict[float, list[Level]] = {}
-    going = status in ("queued", "running")
+    going = status in GOING
     for level in levels(events, plan.mode):
         if level.window_s > 0 and counts(level) and not (going and level.under_way):
             by_load.setdefault(level.load, []).append(level)

@@ -12,7 +12,7 @@ import msgspec
 from core.endpoints import monitoring, vertex
 from core.endpoints.monitoring import Platform
 from core.runs.store import PLATFORM, Run
-from core.types import Pass, from_json, to_json
+from core.types import GOING, Pass, from_json, to_json
 from hardware.errors import ExplorerError
 from hardware.files import contents, write_whole
 
@@ -40,7 +40,7 @@ def fetch(run: Run) -> Platform:
     named = of_cloud(run)
     if named is None:
         raise ExplorerError(f"The run {run.id} asked no endpoint of Vertex AI.", "Choose a run of one.")
-    if run.status() in ("queued", "running"):
+    if run.status() in GOING:
         raise ExplorerError("The run is still going.", "Wait for its end, and six minutes more.")
     found = monitoring.platform(named[0], named[2], *window(run))
     try:

@@ -30,7 +30,7 @@ from core.runs.foresight import Foreseen, foreseen
 from core.runs.measuring import LOCK, BusyError, holder
 from core.runs.resolve import Resolved, resolve
 from core.runs.store import Run, Store
-from core.types import Derive, Done, Event, Failed, Request, Scalar, Warned
+from core.types import GOING, Derive, Done, Event, Failed, Request, Scalar, Warned
 from hardware.errors import ExplorerError
 from hardware.priority import spawn
 from hardware.process import patient
@@ -107,7 +107,7 @@ class Runner:
     def wait(self, run_id: str, poll_s: float = 0.05) -> Run:
         """Block until the run has ended."""
         run = self.store.open(run_id)
-        while self.active() == run_id or run.status() in ("queued", "running"):
+        while self.active() == run_id or run.status() in GOING:
             time.sleep(poll_s)
         return run
 
@@ -125,7 +125,7 @@ class Runner:
         """End the workers and what is being done; no process is left behind."""
         with self._lock:
             run = self._run
-        if self._workers and run is not None and run.status() in ("queued", "running"):
+        if self._workers and run is not None and run.status() in GOING:
             run.cancel()
         self._leave(0)
 
@@ -213,7 +213,7 @@ class Runner:
         started = time.monotonic()
         for after_s, sig in ((TERM_AFTER_S, signal.SIGTERM), (KILL_AFTER_S, signal.SIGKILL)):
             while time.monotonic() - started < after_s:
-                if run.status() not in ("queued", "running") or process.poll() is not None:
+                if run.status() not in GOING or process.poll() is not None:
                     return
                 time.sleep(0.05)
             _kill(process, sig)

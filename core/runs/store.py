@@ -33,7 +33,7 @@ from core.runs.recording import Recording, Sorted
 from core.runs.stages import spent
 from core.runs.summarize import summarize
 from core.runs.verdicts import with_verdicts
-from core.types import Done, Event, Failed, Request, Result, RunStatus, from_json, to_json
+from core.types import GOING, Done, Event, Failed, Request, Result, RunStatus, from_json, to_json
 from hardware.errors import ExplorerError
 from hardware.files import UNREADABLE, contents, is_utf8, removed, sync, written_s
 
@@ -147,7 +147,7 @@ class Run(EventFolder[Event]):
         """Whether the status that was just seen stays: nobody goes on with it, also nobody who has yet to say so."""
         made_s = abs(time.time() - written_s(self.path / "request.json"))
         silent = min(self._silent_s(), made_s) > SILENT_S
-        return status not in ("running", "queued") and (status != "interrupted" or silent)
+        return status not in GOING and (status != "interrupted" or silent)
 
     def failure(self) -> Failed | None:
         """Why it ended early; None for any other end, and before one."""
@@ -174,7 +174,7 @@ class Run(EventFolder[Event]):
                 value = getattr(found, name)
                 if isinstance(value, int | float) and not abs(value) < MOST_VALUE:
                     raise _damaged(self.id, f"it says {name} {value:g}")
-            if status in ("queued", "running"):
+            if status in GOING:
                 return found
             judged = with_verdicts(found, recording.spec, ceilings_of(self.path.parents[1], found))
             return msgspec.structs.replace(judged, warnings=(*judged.warnings, *self._gaps()))
@@ -296,7 +296,7 @@ class Store:
             raise _unknown(run_id)
         run = Run(self.folder / run_id)
         with contextlib.suppress(OSError):  # of a damaged one nothing can be told
-            if run.status() in ("running", "queued"):
+            if run.status() in GOING:
                 raise ExplorerError(f"The run {run_id} is still going.", "Stop it first.")
         removed(run.path)
 
@@ -431,7 +431,7 @@ def summed_up(run: Run) -> dict[str, Any]:
     """A readable run as a row. Raises ExplorerError and OSError for a damaged one."""
     result, created_s = run.result(), run.created_s
     told = result.disturbance.sentence if result.disturbance is not None else ""
-    if result.provisional and result.status not in ("running", "queued"):
+    if result.provisional and result.status not in GOING:
         told = "Only watched: it ended before it was timed."
     host = result.host.machine if result.host else None
     what: dict[str, Any] = {"did": run.request.plugin, "text": _gist(result)[:200], "disturbed": told}

@@ -12,7 +12,7 @@ from unittest import mock
 import psutil
 
 from core.runs.store import Run
-from core.types import Loaded, Pass, Step
+from core.types import GOING, Loaded, Pass, Step
 from tests.faults.scenario import staged
 from tests.faults.stage import MARK, Stage, WrongError, check
 
@@ -58,7 +58,7 @@ def browser_killed(stage: Stage) -> None:
                 with contextlib.suppress(psutil.Error):
                     if "chrom" in process.name():
                         process.kill()
-        stage.until(lambda: run.status() not in ("queued", "running"), "the end of the run")
+        stage.until(lambda: run.status() not in GOING, "the end of the run")
         check(run.status() == "done" and not run.result().provisional, f"{run.status()}, only watched")
         with chromium() as (browser,):
             page = tab(browser)
@@ -89,7 +89,7 @@ def app_killed(stage: Stage) -> None:
                 stage.kill(server.process)
                 page.wait_for_timeout(200)
                 page.context.close()
-            stage.until(lambda: run.status() not in ("queued", "running"), f"the end of the run ({phase})", 20.0)  # noqa: B023
+            stage.until(lambda: run.status() not in GOING, f"the end of the run ({phase})", 20.0)  # noqa: B023
             workers = [p for p in stage.processes() if "core.worker" in " ".join(p.cmdline())]
             check(not psutil.wait_procs(workers, timeout=20)[1], f"{phase}: its worker goes on")
         with served(stage.home) as server:
@@ -121,7 +121,7 @@ def two_apps(stage: Stage) -> None:
             settled(other)
         assert first.process is not None
         stage.kill(first.process)
-        stage.until(lambda: run.status() not in ("queued", "running"), "the end of the run", 20.0)
+        stage.until(lambda: run.status() not in GOING, "the end of the run", 20.0)
         mine = visitor.runs(other, "fake", 3)
         visitor.until_over(other, mine)
         settled(other)

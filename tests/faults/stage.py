@@ -20,7 +20,7 @@ import psutil
 
 from core.loadtest.load_store import LoadStore
 from core.runs.store import Run, Store
-from core.types import Event
+from core.types import GOING, Event
 
 ROOT = Path(__file__).parents[2]
 LIMIT_S = 60.0
@@ -182,7 +182,7 @@ class Stage:
         lost = [run_id for run_id in done if status.get(run_id) != "done"]
         if lost:
             raise WrongError(f"a finished run is lost: {status}")
-        if going := [run_id for run_id, said in status.items() if said in ("queued", "running")]:
+        if going := [run_id for run_id, said in status.items() if said in GOING]:
             raise WrongError(f"for ever going: {going}")
 
 

@@ -14,7 +14,7 @@ import pytest
 from core.runs.compare import differences
 from core.runs.measuring import BusyError
 from core.runs.runner import Runner
-from core.types import Disturbance, Generate, LayerTimes, Loaded, Pass, Request, Sampling, Step
+from core.types import GOING, Disturbance, Generate, LayerTimes, Loaded, Pass, Request, Sampling, Step
 from hardware.errors import ExplorerError
 
 
@@ -315,7 +315,7 @@ def test_a_dying_worker_leaves_no_moment_in_which_its_run_looks_abandoned(
     for _ in range(5):
         run = runner.store.open(runner.start(replaced(fake_request, options={"crash": "SIGSEGV"})))
         seen = []
-        while not seen or seen[-1] in ("queued", "running"):
+        while not seen or seen[-1] in GOING:
             seen.append(run.status())
         assert seen[-1] == "failed"
 

@@ -13,7 +13,7 @@ import time
 
 import msgspec
 
-from core.types import Generate, Pass, Phase, Request, Step, to_json
+from core.types import GOING, Generate, Pass, Phase, Request, Step, to_json
 from tests.faults.scenario import backends, staged
 from tests.faults.stage import Stage, check
 from tests.faults.subjects import CONVERTS_S, state
@@ -59,7 +59,7 @@ def come_to(stage: Stage, phase: str, old: set[str]) -> str:
         of = next(e for e in reversed(events) if isinstance(e, Pass))
         return (of.kind, of.profiler) == PASSES[phase]
 
-    stage.until(lambda: there() or run.status() not in ("queued", "running"), phase, CONVERTS_S)
+    stage.until(lambda: there() or run.status() not in GOING, phase, CONVERTS_S)
     return str(run_id)
 
 
