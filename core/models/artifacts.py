@@ -26,6 +26,7 @@ from typing import Any
 from core import engine, weight_files
 from core.models import formats, gguf_file, safetensors_file
 from core.models.artifact_cache import fingerprint, fingerprints, folder, key_of, made
+from core.models.config import QUANTIZATION
 from core.models.precision import RESTORED, declared
 from core.models.spec import plain_dtype, read_config
 from core.types import ModelEntry, ModelSpec, Progress
@@ -284,7 +285,7 @@ def _config_folder(entry: ModelEntry, progress: Progress) -> Path:
 
     def build(out: Path, report: Progress) -> None:
         numbers = formats.read_config(config)
-        for key in ("quantization_config", "compression_config", "quantization"):
+        for key in QUANTIZATION:
             numbers.pop(key, None)  # random weights are drawn in a float format, whatever the published ones are
         # without it transformers takes any tokenizer for a faulty old one and warns
         numbers.setdefault("transformers_version", version("transformers"))

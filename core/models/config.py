@@ -20,6 +20,9 @@ class MissingSizeError(ExplorerError):
 _LIMIT = 10_000_000  # no width, vocabulary or head count in use is beyond this; a larger one is a slip
 _MAX_BLOCKS = 10_000
 
+# where a configuration declares how its weights are quantized
+QUANTIZATION = ("quantization_config", "compression_config", "quantization")
+
 # fields that may list a value for each block
 _PER_BLOCK = ("num_attention_heads", "num_key_value_heads", "intermediate_size", "head_dim")
 

@@ -16,11 +16,12 @@ from typing import Any
 
 from core import engine
 from core.models import library
+from core.models.config import QUANTIZATION
 from hardware.errors import ExplorerError
 
 NESTS = ("text_config", "llm_config", "llm_cfg", "language_config", "language_model_config")
 _OUTER = ("thinker_config",)  # holds one of the above
-_NOT_SENT = ("quantization_config", "compression_config", "quantization", "auto_map")
+NOT_SENT = (*QUANTIZATION, "auto_map")  # to the process that knows transformers
 _SIZES = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
           "head_dim", "vocab_size")  # fmt: skip
 
@@ -64,7 +65,7 @@ def sent(config: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in config.items():
         if key in _OUTER and isinstance(value, Mapping):
             found[key] = sent(value)
-        elif key not in _NOT_SENT and (key in NESTS or not key.endswith("_config")):
+        elif key not in NOT_SENT and (key in NESTS or not key.endswith("_config")):
             found[key] = value
     return found
 

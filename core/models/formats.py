@@ -24,6 +24,7 @@ from core.models import gguf_file, other_names, safetensors_file
 from core.models.defaults import nested
 from hardware.errors import ExplorerError
 
+BESIDE = (".json", ".jinja", ".txt", ".model", ".tiktoken")  # endings of configuration and tokenizer
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 _OF_TRAINING = ("training_args", "optimizer", "scheduler", "scaler", "rng_state")  # pickles that are no weights
 _WANTED = "Choose a GGUF file, a folder with config.json and safetensors, or a config.json."

@@ -27,12 +27,11 @@ from typing import Any
 
 import msgspec
 
-from core.models.formats import PICKLES
+from core.models.formats import BESIDE, PICKLES
 from core.models.gguf_file import is_model, parts
 from core.types import Progress, Record, to_json
 from hardware.errors import ExplorerError
 
-_BESIDE = (".json", ".jinja", ".txt", ".model", ".tiktoken")  # configuration and tokenizer
 _PREFERRED = ("Q4_K_M", "Q8_0", "F16")  # where a repository holds a model in many quantizations
 _STALE_S = 3600.0
 
@@ -145,7 +144,7 @@ def _safetensors(sizes: dict[str, int]) -> list[str]:
 
 
 def _beside(sizes: dict[str, int]) -> list[str]:
-    return sorted(n for n in sizes if n.endswith(_BESIDE) and "/" not in n)
+    return sorted(n for n in sizes if n.endswith(BESIDE) and "/" not in n)
 
 
 def _gguf_groups(sizes: dict[str, int]) -> dict[str, list[str]]:

@@ -24,7 +24,6 @@ from hardware.errors import ExplorerError
 
 REVISION = 4  # raise it when `dump` says something else of the same model
 _MAX_BLOCKS = 1_000  # a configuration with more of them is a slip, and would take minutes to build
-_NOT_SENT = ("quantization_config", "compression_config", "quantization", "auto_map")
 
 
 class Module(Record, frozen=True):
@@ -58,7 +57,7 @@ class Tree(Record, frozen=True):
 
 def of(config: Mapping[str, Any]) -> Tree:
     """The tree of a configuration's language model. Raises ExplorerError where transformers does not know it."""
-    sent = {key: value for key, value in config.items() if key not in _NOT_SENT}
+    sent = {key: value for key, value in config.items() if key not in defaults.NOT_SENT}
     try:
         found = library.ask("core.models.module_tree", REVISION, json.dumps(sent, sort_keys=True))
     except library.NoAnswerError as error:

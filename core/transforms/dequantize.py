@@ -16,16 +16,17 @@ from typing import Any, Literal
 from core import weight_files
 from core.layer_names import OF_ACTIVATIONS
 from core.models import safetensors_file
+from core.models.config import QUANTIZATION
 from core.models.precision import RESTORED, Declared, declared
 from core.models.spec import stored_dtype
 from core.transforms import _hf_folder
 from core.transforms import _torch_model as torch_model
 from core.transforms._stored_forms import FLOATS, Form, forms
+from core.transforms._torch_model import DTYPES
 from core.types import Job, Layer, ModelSpec, Outcome, Record, Source, Transform
 from hardware.errors import ExplorerError
 
 EXACT_IN_BF16 = ("mxfp4", "mxfp8")  # of few significant bits, times powers of two
-DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 PLAIN = {"bf16": 2, "fp16": 2, "fp32": 4, "fp64": 8}  # bytes of a number
 
 _PLAIN_STORED = FLOATS | {"I64", "BOOL"}
@@ -102,7 +103,7 @@ def exact_dtype(method: str, rest: str | None) -> str:
 
 def plain_config(config: Mapping[str, Any], dtype: str) -> dict[str, Any]:
     """The configuration of the same model with weights in `dtype`."""
-    gone = ("quantization_config", "compression_config", "quantization", "torch_dtype")
+    gone = (*QUANTIZATION, "torch_dtype")
     kept = {key: value for key, value in config.items() if key not in gone}
     for key, value in kept.items():
         if isinstance(value, Mapping) and "hidden_size" in value:
@@ -114,7 +115,7 @@ def plain_config(config: Mapping[str, Any], dtype: str) -> dict[str, Any]:
 def quantization_of(config: Mapping[str, Any]) -> dict[str, Any]:
     """The declaration itself, wherever the configuration has it."""
     for values in (config, *(v for v in config.values() if isinstance(v, Mapping))):
-        for key in ("quantization_config", "compression_config", "quantization"):
+        for key in QUANTIZATION:
             if isinstance(found := values.get(key), Mapping):
                 inner = found.get("quantization_config")  # beside its sparsity, in older files
                 return {**found, **inner} if isinstance(inner, Mapping) else dict(found)

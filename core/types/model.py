@@ -176,6 +176,9 @@ class ModelSpec(Record):
         return None if any(b is None for b in known) else sum(b or 0 for b in known)
 
 
+Family = Literal["embedded", "local", "hub", "preset", "derived", "served"]
+
+
 class ModelEntry(Record):
     """One line of the catalogue: a model that can be chosen, before it is opened.
 
@@ -185,7 +188,7 @@ class ModelEntry(Record):
 
     id: str
     label: str
-    family: Literal["embedded", "local", "hub", "preset", "derived", "served"]
+    family: Family
     files: dict[str, str]
     size_bytes: int | None = None
     note: str = ""  # what a reader of results must know ("dequantized Q4_1", "random weights")
