@@ -10,7 +10,7 @@ import altair as alt
 
 from core.charts.chart import Chart, Row, built, fed
 from core.charts.labels import columns
-from core.charts.palette import BLUE, GREEN, GREY, ORANGE, RED, SERIES
+from core.charts.palette import BACKENDS, BLUE, GREY, ORANGE, SERIES
 
 _SHAPES = {
     "abstract": "circle",
@@ -219,11 +219,11 @@ def _bits_spec(title: str) -> dict[str, Any]:
         axis=alt.Axis(values=[3, 4, 5, 6, 8, 12, 16, 32], format="~g", gridOpacity=0.4),
     )
     y = alt.Y("value:Q", title=title, scale=alt.Scale(zero=False, padding=16), axis=alt.Axis(tickCount=6))
-    names = ["llama.cpp", "ONNX Runtime", "PyTorch"]
+    names = list(BACKENDS)
     colour = alt.Color(
         "backend:N",
         title=None,
-        scale=alt.Scale(domain=names, range=[BLUE, GREEN, RED]),
+        scale=alt.Scale(domain=names, range=list(BACKENDS.values())),
         legend=alt.Legend(orient="bottom"),
     )
     shape = alt.Shape(

@@ -25,6 +25,7 @@ KINDS = {
     "router": OLIVE,
     "other": GREY,
 }
+BACKENDS = {"llama.cpp": BLUE, "ONNX Runtime": GREEN, "PyTorch": ORANGE}
 PHASES = {"prefill": ORANGE, "decode": BLUE}
 PHASE_SHAPES = {"prefill": "triangle-up", "decode": "circle"}
 BOUNDS = {"memory": BLUE, "compute": RED}

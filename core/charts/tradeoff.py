@@ -11,9 +11,8 @@ import altair as alt
 
 from core.charts.chart import Chart, Row, built, fed, listed
 from core.charts.labels import columns
-from core.charts.palette import BLUE, GREEN, GREY, ORANGE, PINK, RED, SERIES, SKY
+from core.charts.palette import BACKENDS, GREEN, GREY, PINK, RED, SERIES, SKY
 
-BACKENDS = {"llama.cpp": BLUE, "ONNX Runtime": GREEN, "PyTorch": ORANGE}
 # Where a label stands: to the right of its point or to the left, and pixels down.
 PLACES = {
     "above": ("left", 8, -8),
