@@ -18,7 +18,7 @@ from core.studies import architectures as searching
 from core.studies import free_shapes
 from core.studies.architecture_findings import findings
 from core.studies.architecture_found import FILE
-from core.studies.plan import Architectures, FreeShapes
+from core.studies.plan import ENGINES, Architectures, FreeShapes
 from core.types import to_json
 from hardware.errors import ExplorerError
 
@@ -75,7 +75,7 @@ def cut(as_json: bool, **given: Any) -> None:
         if given["plan_file"]
         else searching.planned(
             given["model"],
-            given["engines"] or ("llama_cpp", "onnxruntime", "pytorch"),
+            given["engines"] or ENGINES,
             given["device"],
             limits_of(given["at_most"]),
             limits_of(given["at_least"]),

@@ -44,8 +44,8 @@ from core.studies.architecture_findings import findings
 from core.studies.architecture_state import WHOLE, chosen, finishers, influences, whole_of
 from core.studies.conduct import make
 from core.studies.ledger import Ledger, Say, State, folder_of
-from core.studies.measures import MEASURES, limits_of
-from core.studies.plan import Architectures, Recipe, catalogue_name
+from core.studies.measures import MEASURES, shape_limits
+from core.studies.plan import ENGINES, Architectures, Recipe, catalogue_name
 from core.types import Attention, Evaluate, Generate, Linear, ModelSpec, Record, Request, Scalar, to_json
 from hardware.catalogue import find as find_device
 from hardware.child import Child
@@ -60,7 +60,6 @@ TRAINING: dict[str, Scalar] = {
     "probe_minutes": 1.0,
     "learning_rate": 3e-4,
 }
-LIMITS = ("tok_per_s", "tpot_s", "ttft_s", "latency_s", "peak_memory_bytes", "n_params")
 # Seconds of a step before any is done. first: of a model's first answer in an engine, for which it is converted.
 FIRST_S = {"score": 3.0, "cut": 30.0, "train": 200.0, "judge": 60.0, "first": 20.0, "speed": 5.0}
 CALIBRATING = 2  # answers of each model that prices are fitted to, in each engine
@@ -83,7 +82,7 @@ class Progress(Record, omit_defaults=False):
 
 def planned(
     model: str,
-    engines: Sequence[str] = ("llama_cpp", "onnxruntime", "pytorch"),
+    engines: Sequence[str] = ENGINES,
     device: str = "",
     at_most: Mapping[str, float] | None = None,
     at_least: Mapping[str, float] | None = None,
@@ -95,10 +94,7 @@ def planned(
 
     rest: further fields of the plan.
     """
-    constraints = limits_of(at_most or {}, at_least or {})
-    for c in constraints:
-        if c.measure not in LIMITS:
-            raise ExplorerError(f"A shape cannot be limited by '{c.measure}'.", f"Known: {', '.join(LIMITS)}.")
+    constraints = shape_limits(at_most or {}, at_least or {})
     if not engines:
         raise ExplorerError("A search needs an engine to measure in.", "Name llama_cpp, onnxruntime or pytorch.")
     for engine in engines:

@@ -28,14 +28,13 @@ from core.runs.runner import Runner
 from core.runs.store import Store
 from core.stats.pareto import front, hypervolume
 from core.studies.ledger import Ledger, Say, State, Trial, folder_of
-from core.studies.measures import MEASURES, limits_of
+from core.studies.measures import MEASURES, shape_limits
 from core.studies.plan import FreeShapes
 from core.types import Record, Scalar, to_json
 from hardware.catalogue import find as find_device
 from hardware.device import Device
 from hardware.errors import ExplorerError
 
-LIMITS = ("tok_per_s", "tpot_s", "ttft_s", "latency_s", "peak_memory_bytes", "n_params")
 POPULATION = 32
 SAVE_EVERY = 50
 NOTHING = {"body_params": 1.0, "tpot_s": 1e6}  # of sizes that are no model's
@@ -82,10 +81,7 @@ def planned(
     """A search whose name follows from what it asks. Raises ExplorerError for a device, limit or number format that is
     none, and for sizes of which there are none. rest: further fields of the plan."""
     found = find_device(device, data_dir() / "devices")
-    constraints = limits_of(at_most or {}, at_least or {})
-    for c in constraints:
-        if c.measure not in LIMITS:
-            raise ExplorerError(f"A shape cannot be limited by '{c.measure}'.", f"Known: {', '.join(LIMITS)}.")
+    constraints = shape_limits(at_most or {}, at_least or {})
     plan = FreeShapes(name="", title="", device=found.name, constraints=constraints, **rest)
     canonical_dtype(plan.weights)
     for name in ("widths", "head_dims", "groups", "ratios", "vocabularies"):

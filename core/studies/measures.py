@@ -14,6 +14,7 @@ from core.types import Provenance, Result
 from hardware.errors import ExplorerError
 
 Better = Literal["higher", "lower"]
+OF_SHAPES = ("tok_per_s", "tpot_s", "ttft_s", "latency_s", "peak_memory_bytes", "n_params")
 
 
 class Measure(NamedTuple):
@@ -81,6 +82,13 @@ def limits_of(at_most: Mapping[str, float], at_least: Mapping[str, float]) -> tu
         *(Constraint(measure=m, better="lower", limit=v) for m, v in at_most.items()),
         *(Constraint(measure=m, better="higher", limit=v) for m, v in at_least.items()),
     )
+
+
+def shape_limits(at_most: Mapping[str, float], at_least: Mapping[str, float]) -> tuple[Constraint, ...]:
+    """Limits of what is known of a shape before it is measured. Raises ExplorerError as `limits_of`, and for others."""
+    if others := [name for name in (*at_most, *at_least) if name not in OF_SHAPES]:
+        raise ExplorerError(f"A shape cannot be limited by '{others[0]}'.", f"Known: {', '.join(OF_SHAPES)}.")
+    return limits_of(at_most, at_least)
 
 
 def _float(value: int | None) -> float | None:

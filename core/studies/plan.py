@@ -19,6 +19,7 @@ from core.types import Record, Request, Scalar
 Name = Annotated[str, Meta(pattern=r"\A[^./\\\x00][^/\\\x00]{0,199}\Z")]  # of a study, and of its folder
 Count = Annotated[int, Meta(ge=1)]
 Rounds = Annotated[int, Meta(ge=1, le=50)]
+ENGINES = ("llama_cpp", "onnxruntime", "pytorch")  # in which shapes are measured where none is named
 
 
 class Recipe(Record):
@@ -252,7 +253,7 @@ class Architectures(Record, tag="architectures", omit_defaults=False):
     name: Name
     title: str
     model: str
-    engines: tuple[str, ...] = ("llama_cpp", "onnxruntime", "pytorch")
+    engines: tuple[str, ...] = ENGINES
     device: str = ""
     constraints: tuple[Constraint, ...] = ()
     space: Space = Space()
