@@ -489,20 +489,12 @@ def repeat(e: Evidence) -> Found:
 
 
 RULES: dict[str, Rule] = {
-    "repeat": repeat,
-    "lighter_weights": lighter_weights,
-    "other_engine": other_engine,
-    "more_threads": more_threads,
-    "fewer_calls": fewer_calls,
-    "guess": guess,
-    "do_not_guess": do_not_guess,
-    "lighter_cache": lighter_cache,
-    "lighter_head": lighter_head,
-    "bf16_prefill": bf16_prefill,
-    "larger_batch": larger_batch,
-    "less_memory": less_memory,
-    "zeros_are_not_faster": zeros_are_not_faster,
-}
+    rule.__name__: rule
+    for rule in (
+        repeat, lighter_weights, other_engine, more_threads, fewer_calls, guess, do_not_guess, lighter_cache,
+        lighter_head, bf16_prefill, larger_batch, less_memory, zeros_are_not_faster,
+    )
+}  # fmt: skip
 LABELS = {
     "repeat": "Measure again",
     "lighter_weights": "Lighter weights",
