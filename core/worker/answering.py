@@ -45,7 +45,7 @@ from core.types import (
 from core.worker import frames
 from core.worker.drive import drive
 from core.worker.ends import Ends
-from core.worker.generate import check_opened, dialogue, template_of
+from core.worker.generate import TooLongError, check_opened, dialogue, template_of
 from core.worker.journal import Cancelled
 from core.worker.sessions import Opened, Sessions
 from core.worker.stop_texts import StopTexts
@@ -149,10 +149,6 @@ Said = Told | Began | Piece | Ended | Value | Refused
 LAST = (Ended, Value, Refused)
 
 
-class TooLongError(ExplorerError):
-    """More tokens than the context has."""
-
-
 class Relay:
     """core.worker.journal.Witness for one question: what is said goes to whoever asked it."""
 
@@ -209,7 +205,7 @@ def answer(question: Question, there: Opened, load_s: float, say: Callable[[Said
     assert isinstance(task, Generate)
     drafts = tuple(there.companions.values())
     ids = _prompt(question, task, session)
-    limit = _limit(question, len(ids), session)
+    limit = max(1, session.max_context - len(ids)) if question.limit is None else question.limit
     task = msgspec.structs.replace(task, max_new_tokens=limit)
     check_opened(request, task, there.wanted.strategy, session, np.array([ids], dtype=np.int64))
     if question.top is not None and "forward" not in session.capabilities:
@@ -304,18 +300,6 @@ def _prompt(question: Question, task: Generate, session: Session) -> list[int]:
         return opened(session, task.prompt or "")
     text = dialogue(session, task)
     return session.encode(text) if template_of(session, task) else raw(session, text)
-
-
-def _limit(question: Question, n_prompt: int, session: Session) -> int:
-    """New tokens. Raises TooLongError when they do not fit behind the prompt."""
-    room = session.max_context - n_prompt
-    limit = max(1, room) if question.limit is None else question.limit
-    if limit > room:
-        raise TooLongError(
-            f"{n_prompt} prompt tokens and {limit} new ones exceed the context of {session.max_context} tokens.",
-            "Shorten the prompt or ask for fewer tokens.",
-        )
-    return limit
 
 
 def _likely(

@@ -215,8 +215,12 @@ def template_name(session: Session, task: Generate) -> str:
     return task.template or ("tool_use" if tools else "default")
 
 
+class TooLongError(ExplorerError):
+    """More tokens than the context has."""
+
+
 def check_opened(request: Request, task: Generate, strategy: Strategy, session: Session, ids: Ids) -> None:
-    """What only the opened model can tell. Raises ExplorerError."""
+    """What only the opened model can tell. Raises ExplorerError; TooLongError where prompt and answer do not fit."""
     plugins.require(
         strategy,
         session.capabilities,
@@ -233,7 +237,7 @@ def check_opened(request: Request, task: Generate, strategy: Strategy, session: 
         raise ExplorerError("The prompt is empty.", "Type a prompt or set a number of prompt tokens.")
     generates = bool(strategy.needs & {"cache", "stream"})
     if n_prompt + (n_new if generates else 0) > session.max_context:
-        raise ExplorerError(
+        raise TooLongError(
             f"{n_prompt} prompt tokens and {n_new} new ones exceed the context of {session.max_context} tokens.",
             "Shorten the prompt or ask for fewer tokens.",
         )
