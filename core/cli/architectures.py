@@ -8,8 +8,8 @@ from typing import Any
 import click
 
 from core.analysis.cuts import Space
-from core.cli.group import cli, json_flag, show
-from core.cli.running import pairs
+from core.cli.group import cli, json_flag, say, show
+from core.cli.options import AGAIN, PLAN, pairs
 from core.cli.sweeping import limits_of, read_plan
 from core.paths import data_dir
 from core.report.architectures import markdown
@@ -22,19 +22,11 @@ from core.studies.plan import ENGINES, Architectures, FreeShapes
 from core.types import to_json
 from hardware.errors import ExplorerError
 
-PLAN = click.option(
-    "--plan", "plan_file", type=click.Path(path_type=Path), help="A plan as JSON, in place of the options."
-)
 MINUTES = click.option(
     "--minutes", type=click.FloatRange(min=0, min_open=True), default=60.0, show_default=True, help="Over all sessions."
 )
-AGAIN = click.option("--again", is_flag=True, help="Begin anew instead of going on with what is there.")
 AT_MOST = click.option("--at-most", multiple=True, help="A limit, measure=value: tpot_s=0.02, n_params=1e8.")
 AT_LEAST = click.option("--at-least", multiple=True, help="A floor, measure=value: tok_per_s=60.")
-
-
-def _say(words: str) -> None:
-    click.echo(words, err=True)
 
 
 @cli.group()
@@ -84,7 +76,7 @@ def cut(as_json: bool, **given: Any) -> None:
             **{name: given[name] for name in (*fields, "prompt_tokens", "new_tokens", "threads", "seed")},
         )
     )
-    ledger = searching.carry_out(plan, given["minutes"], _say, given["again"])
+    ledger = searching.carry_out(plan, given["minutes"], say, given["again"])
     found = findings(ledger.state, Store(data_dir()))
     data, table = to_json(found), markdown(found)
     _write(ledger.folder, {FILE: data, "table.md": table.encode()})
@@ -121,7 +113,7 @@ def free(as_json: bool, **given: Any) -> None:
             **{name: given[name] for name in fields},
         )
     )
-    ledger = free_shapes.carry_out(plan, given["minutes"], _say, given["again"])
+    ledger = free_shapes.carry_out(plan, given["minutes"], say, given["again"])
     found = free_shapes.findings(ledger.state)
     _write(ledger.folder, {FILE: to_json(found)})
     if as_json:

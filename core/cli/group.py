@@ -83,6 +83,11 @@ def cli() -> None:
     """See where a local language model's time and memory go."""
 
 
+def say(words: str) -> None:
+    """A line of progress, on stderr."""
+    click.echo(words, err=True)
+
+
 def fail(message: str, hint: str, status: int) -> NoReturn:
     """Leave with a message and its next step on stderr."""
     click.echo(message, err=True)

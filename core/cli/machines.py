@@ -9,10 +9,11 @@ from typing import Any
 
 import click
 
+from core.cli.group import fail, say
+from core.paths import data_dir
 from core.runs import ray_cluster
 from core.runs.other_machine import OtherMachine, ServiceRunner
 from core.runs.store import Store
-from core.studies.ledger import Say
 from hardware.errors import ExplorerError
 
 OPTIONS = (
@@ -40,23 +41,21 @@ def on_others(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @contextlib.contextmanager
-def reached(
-    machines: str, where: Sequence[str], key_from: str | None, store: Store, say: Say
-) -> Iterator[list[OtherMachine]]:
-    """The machines of --on with the labels of --where, each once, for as long as they are needed.
+def reached(given: Mapping[str, Any]) -> Iterator[list[OtherMachine]]:
+    """The machines of --on with the labels of --where, each once, for as long as they are needed. given: the options.
 
     Nothing is written to stdout meanwhile, where answers stand: of a node that is lost Ray prints the log there.
     Raises ExplorerError for no machine, for a label that none has, and for a variable without a key.
     """
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
         try:
-            yield chosen(_named(machines, key_from, store, say), where)
+            yield chosen(_named(given["machines"], given["key_from"]), given["where"])
         finally:
             ray_cluster.leave()
 
 
-def _named(machines: str, key_from: str | None, store: Store, say: Say) -> list[OtherMachine]:
-    key = None
+def _named(machines: str, key_from: str | None) -> list[OtherMachine]:
+    key, store = None, Store(data_dir())
     if key_from is not None and not (key := os.environ.get(key_from, "").strip()):
         raise ExplorerError(f"The environment variable {key_from} holds no key.", "Set it, or leave it out.")
     names = dict.fromkeys(name.strip() for name in machines.split(",") if name.strip())
@@ -111,6 +110,12 @@ def each(machines: Sequence[OtherMachine], does: str) -> str:
     if len(machines) == 1:
         return f"{names_of(machines)} {does}"
     return f"{names_of(machines)}: each {does}, to compare them"
+
+
+def missing(reasons: Mapping[str, str]) -> None:
+    """Leave with 1 when a machine could not go on. reasons: by its name."""
+    if reasons:
+        fail("; ".join(f"{name}: {reason}" for name, reason in reasons.items()), "The same command goes on there.", 1)
 
 
 def need_on(given: Mapping[str, Any]) -> None:

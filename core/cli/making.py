@@ -9,7 +9,8 @@ import click
 from core import plugins
 from core.charts.labels import plain
 from core.cli.group import cli, json_flag, show
-from core.cli.running import pairs, performed
+from core.cli.options import BACKEND, DTYPE, MODEL, OPTIONS, STRATEGY, pairs
+from core.cli.running import performed
 from core.models import derived
 from core.runs.check import default_strategy
 from core.stats.intervals import ends
@@ -48,13 +49,13 @@ def transform(name: str, as_json: bool, **given: Any) -> None:
 
 @cli.command("eval")
 @click.argument("name")
-@click.option("--model", default="smollm2-135m", show_default=True, help="Catalogue id, or a path to a file or folder.")
-@click.option("--backend", default="llama_cpp", show_default=True)
+@MODEL
+@BACKEND
 @click.option("--param", "params", multiple=True, help="A setting of the eval, key=value; may be repeated.")
-@click.option("--strategy", help="Default: autoregressive; native where a backend has no other.")
+@STRATEGY
 @click.option("--strategy-param", "strategy_params", multiple=True, help="A strategy parameter, key=value.")
-@click.option("--dtype", help="fp32, bf16 ... where the backend can choose.")
-@click.option("--option", "options", multiple=True, help="A backend option, key=value; may be repeated.")
+@DTYPE
+@OPTIONS
 @click.option("--threads", type=int)
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option(

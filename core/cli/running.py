@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from collections.abc import Iterator
@@ -15,12 +14,13 @@ import click
 from core import plugins
 from core.charts.labels import plain
 from core.cli.group import cli, fail, json_flag
+from core.cli.options import BACKEND, DTYPE, MODEL, OPTIONS, STRATEGY, listed, pairs
 from core.interrupt import STOPPED
 from core.paths import data_dir
 from core.runs.check import check, default_strategy
 from core.runs.foresight import Foresight
 from core.runs.resolve import Resolved
-from core.runs.runner import Runner, options_of
+from core.runs.runner import Runner
 from core.runs.stages import passes
 from core.runs.store import Run, Store
 from core.types import Generate, Phase, Request, Result, Sampling, to_json
@@ -31,9 +31,9 @@ LARGE_BYTES = 1e9
 
 
 @cli.command()
-@click.option("--model", default="smollm2-135m", show_default=True, help="Catalogue id, or a path to a file or folder.")
-@click.option("--backend", default="llama_cpp", show_default=True)
-@click.option("--strategy", help="Default: autoregressive; native where a backend has no other.")
+@MODEL
+@BACKEND
+@STRATEGY
 @click.option("--prompt", help="The text to continue or answer.")
 @click.option("--prompt-tokens", type=int, help="That many random tokens instead of a text.")
 @click.option("--max-new-tokens", type=int, default=64, show_default=True)
@@ -54,7 +54,7 @@ LARGE_BYTES = 1e9
 @click.option("--temperature", type=float, default=0.0, show_default=True, help="0 is greedy.")
 @click.option("--top-k", type=int)
 @click.option("--top-p", type=float)
-@click.option("--dtype", help="fp32, bf16 ... where the backend can choose.")
+@DTYPE
 @click.option("--threads", type=int)
 @click.option("--batch", type=int, default=1, show_default=True)
 @click.option("--profilers", default="memory,layers", show_default=True, help="Comma-separated; empty for none.")
@@ -62,7 +62,7 @@ LARGE_BYTES = 1e9
 @click.option("--repeats", type=int, default=1, show_default=True)
 @click.option("--retries", type=int, default=2, show_default=True, help="Timing passes to repeat when disturbed.")
 @click.option("--seed", type=int, default=0, show_default=True)
-@click.option("--option", "options", multiple=True, help="A backend option, key=value; may be repeated.")
+@OPTIONS
 @click.option("--param", "params", multiple=True, help="A strategy parameter, key=value; may be repeated.")
 @click.option("--allow-oversize", is_flag=True, help="Run even if the model may not fit in memory.")
 @json_flag
@@ -87,7 +87,7 @@ def run(as_json: bool, **given: Any) -> None:
         dtype=given["dtype"],
         threads=given["threads"],
         batch=given["batch"],
-        profilers=tuple(p for p in given["profilers"].split(",") if p),
+        profilers=listed(given["profilers"]),
         warmup=given["warmup"],
         repeats=given["repeats"],
         retries=given["retries"],
@@ -201,24 +201,6 @@ def _wrapped(result: Result) -> list[str]:
         return []
     thinking = "" if setup.thinking is None else f", thinking {'on' if setup.thinking else 'off'}"
     return [f"template    {setup.chat_template}{thinking}"]
-
-
-def pairs(values: tuple[str, ...]) -> dict[str, Any]:
-    """key=value arguments; raises ExplorerError for one without an equals sign.
-
-    A value that names a file or folder from here on becomes its whole path: what reads it works in another folder.
-    """
-    for value in values:
-        if "=" not in value:
-            raise ExplorerError(
-                f"'{value[:100]}' is not of the form key=value.", "Put an equals sign between a name and its value."
-            )
-    return options_of({key: _whole_path(text) for key, text in (value.split("=", 1) for value in values)})
-
-
-def _whole_path(text: str) -> str:
-    path = os.path.expanduser(text)
-    return os.path.abspath(path) if ("." in path or "/" in path) and os.path.exists(path) else text
 
 
 def template_values(values: tuple[str, ...]) -> dict[str, Any]:

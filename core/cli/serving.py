@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from core.cli.group import cli, json_flag
-from core.cli.running import pairs
+from core.cli.options import BACKEND, DTYPE, OPTIONS, pairs
 from core.paths import data_dir
 from core.runs.other_machine import PORT
 from core.runs.store import Store
@@ -32,10 +32,10 @@ MOST_FILES, SPARE_FILES = 65_536, 256  # spare: for the model's process, runs, a
 @click.option(
     "--model", "models", multiple=True, default=("smollm2-135m",), show_default=True, help="For /v1; repeatable."
 )
-@click.option("--backend", default="llama_cpp", show_default=True)
-@click.option("--dtype", help="fp32, bf16 ... where the backend can choose.")
+@BACKEND
+@DTYPE
 @click.option("--threads", type=click.IntRange(1))
-@click.option("--option", "options", multiple=True, help="A backend option, key=value; may be repeated.")
+@OPTIONS
 @click.option(
     "--param", "params", multiple=True, help="A strategy's parameter, strategy.key=value: jacobi.window=16; repeatable."
 )

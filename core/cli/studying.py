@@ -6,12 +6,11 @@ from typing import Any
 
 import click
 
-from core.cli import machines as others
-from core.cli.group import cli, fail, json_flag
-from core.paths import data_dir
+from core.cli import machines
+from core.cli.group import cli, json_flag, say
+from core.cli.options import AGAIN
 from core.report import benchmark, ladder
 from core.runs.other_machine import OtherMachine
-from core.runs.store import Store
 from core.studies.benchmark import hold
 from core.studies.conduct import conduct
 from core.studies.findings import findings
@@ -30,38 +29,26 @@ from hardware.errors import ExplorerError
 @click.option(
     "--minutes", type=click.FloatRange(min=1), help="Time for all of it: 50 for the ladder, 150 for decoding."
 )
-@click.option("--again", is_flag=True, help="Begin anew instead of going on with what is there.")
-@others.on_others
+@AGAIN
+@machines.on_others
 @json_flag
-def study(
-    name: str,
-    model: str,
-    minutes: float | None,
-    again: bool,
-    machines: str | None,
-    where: tuple[str, ...],
-    key_from: str | None,
-    as_json: bool,
-) -> None:
+def study(name: str, model: str, minutes: float | None, again: bool, as_json: bool, **on: Any) -> None:
     """Carry out a study and write its report. The same command goes on where a stopped one left off."""
-    others.need_on({"machines": machines, "where": where, "key_from": key_from})
+    machines.need_on(on)
     kind = KINDS[name]
     plan: Any = kind.plan(model)
     budget = minutes or kind.minutes
-
-    def say(words: str) -> None:
-        click.echo(words, err=True)
 
     def carry_out(own: Any, machine: OtherMachine | None, told: Say) -> Any:
         if isinstance(own, Benchmark):
             return hold(own, budget, told, again, machine)
         return conduct(own, budget, told, again, machine)
 
-    if machines is None:
+    if on["machines"] is None:
         _tell(carry_out(plan, None, say), as_json)
         return
-    with others.reached(machines, where, key_from, Store(data_dir()), say) as found:
-        say(others.each(found, "carries out the whole study"))
+    with machines.reached(on) as found:
+        say(machines.each(found, "carries out the whole study"))
         ledgers, reasons = on_all(found, plan, carry_out, say)
     if as_json:
         click.echo(to_json({"machines": {n: _found(ledger)[0] for n, ledger in ledgers.items()}, "reasons": reasons}))
@@ -70,8 +57,7 @@ def study(
             _written(ledger)
         else:
             _tell(ledger, False)
-    if reasons:
-        fail("; ".join(f"{n}: {reason}" for n, reason in reasons.items()), "The same command goes on there.", 1)
+    machines.missing(reasons)
 
 
 def _found(ledger: Ledger[Any]) -> tuple[Any, bytes, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -13,8 +12,8 @@ import msgspec
 
 from core.bounds import checked
 from core.cli import machines
-from core.cli.group import cli, fail, json_flag, show
-from core.cli.running import pairs
+from core.cli.group import cli, json_flag, say, show
+from core.cli.options import AGAIN, BACKEND, PLAN, listed, pairs
 from core.paths import data_dir
 from core.report.tables import as_csv
 from core.runs.foresight import foreseen
@@ -41,11 +40,9 @@ GRID = (
         help="What varies, name=value,value: model, backend, dtype, kv_dtype, threads, batch, prompt_tokens, "
         "new_tokens, strategy, or a plugin's own setting (llama_cpp.flash_attn, jacobi.window). May be repeated.",
     ),
-    click.option(
-        "--plan", "plan_file", type=click.Path(path_type=Path), help="A plan as JSON, in place of the options."
-    ),
+    PLAN,
     click.option("--model", default="smollm2-135m", show_default=True, help="Where it does not vary; so the others."),
-    click.option("--backend", default="llama_cpp", show_default=True),
+    BACKEND,
     click.option("--strategy", default="autoregressive", show_default=True),
     click.option("--prompt-tokens", type=int, default=64, show_default=True, help="Random tokens, unless --prompt."),
     click.option("--prompt", help="A text for every cell."),
@@ -60,7 +57,7 @@ GRID = (
     click.option("--repeats", type=int, default=1, show_default=True, help="Timing passes of a run."),
     click.option("--profilers", default="memory", show_default=True, help="Comma-separated; empty for none."),
     click.option("--minutes", type=click.FloatRange(min=0, min_open=True), default=60.0, show_default=True),
-    click.option("--again", is_flag=True, help="Begin anew instead of going on with what is there."),
+    AGAIN,
 )
 
 
@@ -91,17 +88,13 @@ def sweep(as_json: bool, **given: Any) -> None:
         raise ExplorerError("One machine has nobody to divide its cells with.", "Name several: --on host1,host2.")
     if given["dry_run"]:
         if given["machines"]:
-            _say("This is asked of this machine; the others say themselves what cannot run there.")
+            say("This is asked of this machine; the others say themselves what cannot run there.")
         _dry(plan, as_json)
         return
     if given["machines"]:
         (_divided if given["divide"] else _on)(plan, given, as_json)
         return
-    _tell(sweeping.carry_out(plan, given["minutes"], _say, given["again"], given["retry"]), given, as_json)
-
-
-def _say(words: str) -> None:
-    click.echo(words, err=True)
+    _tell(sweeping.carry_out(plan, given["minutes"], say, given["again"], given["retry"]), given, as_json)
 
 
 def _tell(ledger: Ledger[Sweep], given: dict[str, Any], as_json: bool) -> None:
@@ -127,33 +120,23 @@ def _counted(n: int) -> str:
     return "1 cell" if n == 1 else f"{n:,} cells"
 
 
-def _reached(given: dict[str, Any]) -> contextlib.AbstractContextManager[list[OtherMachine]]:
-    return machines.reached(given["machines"], given["where"], given["key_from"], Store(data_dir()), _say)
-
-
-def _missing(reasons: dict[str, str]) -> None:
-    """Leave with 1 when a machine could not go on."""
-    if reasons:
-        fail("; ".join(f"{name}: {reason}" for name, reason in reasons.items()), "The same command goes on there.", 1)
-
-
 def _divided(plan: Sweep, given: dict[str, Any], as_json: bool) -> None:
     """The cells divided among other machines; leaves with 1 when one of them could not go on."""
-    with _reached(given) as others:
+    with machines.reached(given) as others:
         among = f"{_counted(size(plan))} divided among {machines.names_of(others)}, which must be of one kind"
-        _say(f"{among}; without --divide each measures all, to compare them")
-        ledger, reasons = carry_out_divided(others, plan, given["minutes"], _say, given["again"], given["retry"])
+        say(f"{among}; without --divide each measures all, to compare them")
+        ledger, reasons = carry_out_divided(others, plan, given["minutes"], say, given["again"], given["retry"])
     _tell(ledger, given, as_json)
-    _missing(reasons)
+    machines.missing(reasons)
 
 
 def _on(plan: Sweep, given: dict[str, Any], as_json: bool) -> None:
     """The same on other machines, each with a row for every cell; leaves with 1 when one of them could not go on."""
     store = Store(data_dir())
-    with _reached(given) as others:
+    with machines.reached(given) as others:
         several = "; --divide shares them out among machines of one kind" if len(others) > 1 else ""
-        _say(f"{machines.each(others, f'measures all of {_counted(size(plan))}')}{several}")
-        ledgers, reasons = sweeping.carry_out_on(others, plan, given["minutes"], _say, given["again"], given["retry"])
+        say(f"{machines.each(others, f'measures all of {_counted(size(plan))}')}{several}")
+        ledgers, reasons = sweeping.carry_out_on(others, plan, given["minutes"], say, given["again"], given["retry"])
     found = {name: sweeping.report(ledger.state, store) for name, ledger in ledgers.items()}
     rows = [{"machine": name, **row} for name, report in found.items() for row in sweeping.flat(report)]
     if given["csv_file"] is not None:
@@ -165,7 +148,7 @@ def _on(plan: Sweep, given: dict[str, Any], as_json: bool) -> None:
         names = [axis.name for axis in plan.axes]
         columns = ("machine", *names, "status", "tok_per_s", "ttft_s", "latency_s", "peak_memory_bytes", "reason")
         show([{column: row.get(column) for column in columns} for row in rows])
-    _missing(reasons)
+    machines.missing(reasons)
 
 
 @cli.command()
@@ -202,7 +185,7 @@ def search(as_json: bool, **given: Any) -> None:
     if given["machines"]:
         _search_on(plan, given, as_json)
         return
-    ledger = searching.seek(plan, given["minutes"], _say, given["again"])
+    ledger = searching.seek(plan, given["minutes"], say, given["again"])
     found = searching.report(ledger.state, Store(data_dir()))
     if as_json:
         click.echo(to_json(found))
@@ -216,9 +199,9 @@ def _search_on(plan: Search, given: dict[str, Any], as_json: bool) -> None:
     def one(own: Search, machine: OtherMachine, told: Say) -> Ledger[Search]:
         return searching.seek(own, given["minutes"], told, given["again"], machine)
 
-    with _reached(given) as others:
-        _say(machines.each(others, "searches by itself"))
-        ledgers, reasons = on_all(others, plan, one, _say)
+    with machines.reached(given) as others:
+        say(machines.each(others, "searches by itself"))
+        ledgers, reasons = on_all(others, plan, one, say)
     found = {name: searching.report(ledger.state, Store(data_dir())) for name, ledger in ledgers.items()}
     if as_json:
         click.echo(to_json({"machines": found, "reasons": reasons}))
@@ -226,7 +209,7 @@ def _search_on(plan: Search, given: dict[str, Any], as_json: bool) -> None:
         click.echo(name)
         _tell_search(ledgers[name], report)
         click.echo()
-    _missing(reasons)
+    machines.missing(reasons)
 
 
 def _tell_search(ledger: Ledger[Search], found: SearchReport) -> None:
@@ -309,7 +292,7 @@ def _base(given: dict[str, Any]) -> Request:
         dtype=given["dtype"],
         threads=given["threads"],
         batch=given["batch"],
-        profilers=tuple(p for p in given["profilers"].split(",") if p),
+        profilers=listed(given["profilers"]),
         warmup=given["warmup"],
         repeats=given["repeats"],
         options=pairs(given["options"]),

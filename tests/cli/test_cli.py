@@ -19,7 +19,8 @@ from click.testing import CliRunner
 
 from core.cli import cli
 from core.cli.group import MODULES
-from core.cli.running import beforehand, pairs, summary, template_values
+from core.cli.options import pairs
+from core.cli.running import beforehand, summary, template_values
 from core.paths import data_dir
 from core.runs.recording import Recording
 from core.runs.resolve import resolve
