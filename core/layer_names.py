@@ -441,7 +441,7 @@ OF_ACTIVATIONS = re.compile(
 _HF_STEMS = ("model", "model.language_model", "language_model.model", "transformer", "backbone")
 
 
-def hf_paths(name: str, mlx: bool = False) -> tuple[str, ...]:
+def hf_paths(name: str, mlx: bool) -> tuple[str, ...]:
     """Paths that transformers gives to the module of this canonical name in one family or another, for patterns over
     module names: the way back from `canonical_hf`. mlx: those that MLX gives, whose experts have a name of their own.
     """

@@ -171,7 +171,7 @@ class Evidence:
         words = f"The fitted equation of {engine} on this machine, {overhead.n_runs} forward passes behind it"
         return self.ranged(ratio, overhead.spread, f"{words}{extra}.", overhead)
 
-    def ranged(self, ratio: float, spread: Spread, basis: str, overhead: Overhead | None = None) -> Gain:
+    def ranged(self, ratio: float, spread: Spread, basis: str, overhead: Overhead | None) -> Gain:
         return Gain(
             likely=ratio,
             low=ratio / spread.high,

@@ -200,7 +200,7 @@ class Prospect(Record):
     speedup: float
 
 
-def prospects(cost: ForwardCost, alpha: float, draft: float = 0.0) -> tuple[Prospect, ...]:
+def prospects(cost: ForwardCost, alpha: float, draft: float) -> tuple[Prospect, ...]:
     """For every size that was measured: Leviathan's tokens per forward over v(n) and the cost of drafting.
 
     draft: of one guess, in forwards of one token; 0 where guesses come for free (Jacobi, lookahead, prompt lookup).

@@ -165,9 +165,9 @@ def changed(of: Design, factors: Mapping[str, float]) -> Design:
 def altered(
     base: Design,
     factors: Mapping[str, float],
-    mem_bytes: float | None = None,
-    cache: Cache | None = None,
-    dollars: float | None = None,
+    mem_bytes: float | None,
+    cache: Cache | None,
+    dollars: float | None,
 ) -> Design:
     """The device as somebody wishes it, under a name that says so; raises ExplorerError for what cannot be.
 

@@ -122,7 +122,7 @@ def launch_seconds(device: Device, n_layers: int, calibration: Calibration) -> f
     return n_layers * (calibration.soc_layer_s if device.kind == "soc" else calibration.gpu_layer_s)
 
 
-def prefill_terms(device: Device, flops: float, weight_dtype: str, thread_share: float = 1.0) -> dict[str, float]:
+def prefill_terms(device: Device, flops: float, weight_dtype: str, thread_share: float) -> dict[str, float]:
     """As decode_terms, for the arithmetic of a prompt."""
     terms = {"flops": flops / (compute_peak(device, weight_dtype)[1] * thread_share)}
     if _is_k_quant(weight_dtype):

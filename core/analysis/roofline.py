@@ -92,7 +92,7 @@ def ceiling_here(
     return Ceiling(flop_per_s=peak, bytes_per_s=bandwidth, source=f"{whose} with {ceilings.threads} threads")
 
 
-def roofs_of(device: Device, main_dtype: str | None = None) -> tuple[Roof, ...]:
+def roofs_of(device: Device, main_dtype: str | None) -> tuple[Roof, ...]:
     """Every stated roof of a device."""
     compute = [
         Roof(

@@ -48,12 +48,12 @@ def measured(
     return (*whole, *(point for found in points for point in found))
 
 
-def ceiling_for(row: LayerResult, ceiling: Ceiling, near: At | None = None) -> Ceiling:
+def ceiling_for(row: LayerResult, ceiling: Ceiling, near: At | None) -> Ceiling:
     """The ceiling of one layer: that of its own working set when that is mostly activations."""
     return near(row.bytes or 0.0) if near is not None and moves_activations(row) else ceiling
 
 
-def ideal_times(layers: Iterable[LayerResult], ceiling: Ceiling, near: At | None = None) -> dict[str, float]:
+def ideal_times(layers: Iterable[LayerResult], ceiling: Ceiling, near: At | None) -> dict[str, float]:
     """The fastest time that the roof allows each timed and counted layer, by name."""
     return {
         x.name: ceiling_for(x, ceiling, near).ideal_s(x.flops, x.bytes)

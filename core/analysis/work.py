@@ -282,7 +282,7 @@ def kv_bytes_per_token(spec: ModelSpec, kv_dtype: str = "fp16") -> float:
     return sum(_kv_width(op) for op in _cached(spec) if not op.source) * bytes_per_element(kv_dtype)
 
 
-def kept_tokens(op: Attention, n_tokens: int, windowed: bool = True) -> int:
+def kept_tokens(op: Attention, n_tokens: int, windowed: bool) -> int:
     """Tokens in the cache of one layer after `n_tokens`."""
     if op.source:
         return op.source

@@ -141,7 +141,7 @@ def cluster_sums(
     return sums[0], sums[1]
 
 
-def resampled(tops: Floats, bottoms: Floats, statistic: Statistic, resamples: int = RESAMPLES, seed: int = 0) -> Floats:
+def resampled(tops: Floats, bottoms: Floats, statistic: Statistic, resamples: int, seed: int) -> Floats:
     """The statistic over `resamples` draws of as many clusters as there are; draws without a finite value left out."""
     rng = np.random.default_rng(seed)
     n = len(tops)

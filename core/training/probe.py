@@ -18,8 +18,8 @@ def free_running(
     judge: Callable[[int, str], bool | None],
     end: frozenset[int],
     limit: int,
-    window: int | None = None,
-    fill: int | None = None,
+    window: int | None,
+    fill: int | None,
 ) -> dict[str, float]:
     """accuracy, and with a window tokens_per_forward of Jacobi decoding, over the prompts, in bf16.
 

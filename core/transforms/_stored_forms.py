@@ -63,7 +63,7 @@ class Form:
     dtypes: Collection[str] = ()
 
 
-def _of_weight(read: Callable[[Matrix], Any], *needed: str, beside: tuple[str, ...] = (), dtypes: Any = ()) -> Form:
+def _of_weight(read: Callable[[Matrix], Any], *needed: str, beside: tuple[str, ...] = (), dtypes: Any) -> Form:
     return Form(re.compile(r"\.weight$"), needed, read, beside, dtypes=dtypes)
 
 

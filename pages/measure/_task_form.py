@@ -62,7 +62,7 @@ def task_form() -> Generate | None:
     return Generate(prompt=prompt, prompt_tokens=prompt_tokens, max_new_tokens=n_new)
 
 
-def sampling_form(task: Generate | None, entry: ModelEntry | None = None) -> Generate | None:
+def sampling_form(task: Generate | None, entry: ModelEntry | None) -> Generate | None:
     """Ask how tokens are chosen and how the prompt is wrapped; the task with it. entry: the model, for templates."""
     with st.popover("Sampling", width="stretch"):
         temperature = st.slider(

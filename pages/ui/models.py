@@ -100,7 +100,7 @@ def _served_line(model: ModelSpec, size_bytes: int | None) -> str:
     return " · ".join(p for p in parts if p)
 
 
-def architecture_line(model: ModelSpec, size_bytes: int | None = None) -> str:
+def architecture_line(model: ModelSpec, size_bytes: int | None) -> str:
     """`30 layers · width 576 · 9 heads (3 KV) · 135 M parameters · q4_1 · 92 MB`."""
     if not model.layers:
         return _served_line(model, size_bytes)

@@ -42,7 +42,7 @@ def draw_bar(run: Run) -> None:
     st.progress(seen.fraction, text=" · ".join(filter(None, words)))
 
 
-def stage_line(now: Stage, seen: Outlook | None = None) -> str:
+def stage_line(now: Stage, seen: Outlook | None) -> str:
     """`Pass 1 of 3: timing · decode 34 of 64 tokens`, `Loading · Importing PyTorch, 7 s of about 18 s`."""
     where = f"Pass {now.pass_no} of {now.n_passes}: {now.name}" if now.pass_no else now.name.capitalize()
     what = text.escape(now.detail)

@@ -171,7 +171,7 @@ def ordered_backends() -> list[str]:
     return [*(n for n in preferred if n in names), *(n for n in names if n not in (*preferred, "fake")), "fake"]
 
 
-def device_picker(key: str = "device", label: str = "Device", default: str | None = None) -> Device:
+def device_picker(key: str, label: str, default: str | None) -> Device:
     """Choose a device of the catalogue, the user's own included."""
     found = {device.name: device for device in hardware.devices(data_dir() / "devices")}
     names = list(found)
