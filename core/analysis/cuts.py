@@ -19,6 +19,9 @@ from hardware.errors import ExplorerError
 MOST_SHAPES = 5000
 
 
+WIDTHS = ("d_ff", "kv_heads", "queries")  # what of a shape is the same in every block
+
+
 class Cut(Record, omit_defaults=False):
     """A shape. blocks: how many. d_ff: MLP channels, kv_heads: key/value heads, of each. queries: query heads on every
     key/value head."""
@@ -88,10 +91,9 @@ def extremes(whole: Cut, space: Space) -> tuple[Cut, ...]:
 def singles(whole: Cut, found: Sequence[Cut]) -> dict[str, Cut]:
     """The widths to be scored one at a time: key -> the whole model with that one width; see `estimate`."""
     every: dict[str, Cut] = {}
-    for name in ("d_ff", "kv_heads", "queries"):
+    for name in WIDTHS:
         for value in sorted({getattr(cut, name) for cut in found} - {getattr(whole, name)}, reverse=True):
-            changed = {n: getattr(whole, n) for n in ("blocks", "d_ff", "kv_heads", "queries")} | {name: value}
-            every[f"{name}/{value}"] = Cut(**changed)
+            every[f"{name}/{value}"] = msgspec.structs.replace(whole, **{name: value})
     return every
 
 
@@ -103,7 +105,7 @@ def dropped(influence: Sequence[float], n: int) -> tuple[int, ...]:
 def estimate(whole: Cut, cut: Cut, influence: Sequence[float], scores: Mapping[str, float]) -> float:
     """What a shape loses if losses add up. scores: "block/3", "d_ff/1024" -> what that alone loses."""
     found = sum(scores[f"block/{i}"] for i in dropped(influence, whole.blocks - cut.blocks))
-    for name in ("d_ff", "kv_heads", "queries"):
+    for name in WIDTHS:
         if getattr(cut, name) != getattr(whole, name):
             found += scores[f"{name}/{getattr(cut, name)}"]
     return found

@@ -26,7 +26,7 @@ def chosen(state: State[Architectures]) -> dict[str, Cut]:
 
 def whole_of(state: State[Architectures]) -> Cut | None:
     """The whole model as a shape; None before anything was priced."""
-    parts = {n: int(state.scores.get(f"whole/{n}", 0)) for n in ("blocks", "d_ff", "kv_heads", "queries")}
+    parts = {n: int(state.scores.get(f"whole/{n}", 0)) for n in Cut.__struct_fields__}
     return Cut(**parts) if all(parts.values()) else None
 
 

@@ -23,7 +23,7 @@ from typing import Any
 import msgspec
 
 from core import plugins
-from core.analysis.cuts import Cut, estimate, extremes, parsed, peeled, shapes, singles, stratified, union
+from core.analysis.cuts import WIDTHS, Cut, estimate, extremes, parsed, peeled, shapes, singles, stratified, union
 from core.analysis.eta import Eta, remaining
 from core.analysis.predict import Figure, predict
 from core.analysis.search import Constraint, OutOfTimeError, Range, miss
@@ -44,7 +44,7 @@ from core.studies.architecture_findings import findings
 from core.studies.architecture_state import WHOLE, chosen, finishers, influences, whole_of
 from core.studies.conduct import make
 from core.studies.ledger import Ledger, Say, State, folder_of
-from core.studies.measures import MEASURES, shape_limits
+from core.studies.measures import MEASURES, limit_words, shape_limits
 from core.studies.plan import ENGINES, Architectures, Recipe, catalogue_name
 from core.types import Attention, Evaluate, Generate, Linear, ModelSpec, Record, Request, Scalar, to_json
 from hardware.catalogue import find as find_device
@@ -120,14 +120,10 @@ def planned(
         of = plugins.get("transform", name)
         plugins.settings(of.Params, given, of.label)
     digest = hashlib.sha256(to_json(wanted)).hexdigest()[:8]
-    limits = "".join(
-        f", {MEASURES[c.measure].label.lower()} at {'most' if c.better == 'lower' else 'least'} {c.limit:g}"
-        for c in constraints
-    )
     return msgspec.structs.replace(
         wanted,
         name=f"architectures-{catalogue_name(model)}-{digest}",
-        title=f"Shapes cut from {model}{f' for {device}' if device else ''}{limits}",
+        title=f"Shapes cut from {model}{f' for {device}' if device else ''}{limit_words(constraints)}",
     )
 
 
@@ -228,7 +224,7 @@ def _choose(ledger: Ledger[Architectures], whole: str) -> None:
             state.ranges[f"{name}@{place}"] = figures
         state.scores[f"estimate/{name}"] = losses.get(name, 0.0)
     state.scores |= {f"check/{n}": i for i, n in enumerate(checks)}
-    state.scores |= {f"whole/{n}": getattr(priced.whole, n) for n in ("blocks", "d_ff", "kv_heads", "queries")}
+    state.scores |= {f"whole/{n}": value for n, value in msgspec.structs.asdict(priced.whole).items()}
     ledger.save()
 
 
@@ -372,8 +368,7 @@ def contrast(whole: Cut, possible: Mapping[str, Cut], sizes: Mapping[str, float]
 
 
 def _ask(cut: Cut) -> dict[str, Any]:
-    widths = {"blocks": cut.blocks, "d_ff": cut.d_ff, "kv_heads": cut.kv_heads, "queries": cut.queries}
-    return {"widths": widths}
+    return {"widths": msgspec.structs.asdict(cut)}
 
 
 def _score(ledger: Ledger[Architectures], whole: str, asks: Mapping[str, dict[str, Any]]) -> None:
@@ -445,10 +440,7 @@ def _listen(ledger: Ledger[Architectures], file: Path, n: int) -> None:
 
 def _cutting(plan: Architectures, cut: Cut) -> Recipe:
     """How a shape is cut."""
-    widths: dict[str, Scalar] = {
-        "blocks": cut.blocks, "d_ff": cut.d_ff, "kv_heads": cut.kv_heads, "queries": cut.queries
-    }  # fmt: skip
-    return Recipe(id=cut.id, label=cut.label, backend=plan.judge, steps=(("cut", widths),))
+    return Recipe(id=cut.id, label=cut.label, backend=plan.judge, steps=(("cut", msgspec.structs.asdict(cut)),))
 
 
 def recipe(plan: Architectures, cut: Cut, whole: str, quantize: str = "") -> Recipe:
@@ -531,7 +523,7 @@ def progress(state: State[Architectures]) -> Progress:
     whole = whole_of(state)
     every = tuple(chosen(state))
     finals = [cut.id for cut in finishers(state)]
-    library = sum(1 for k in state.scores if k.split("/")[0] in ("block", "d_ff", "kv_heads", "queries"))
+    library = sum(1 for k in state.scores if k.split("/")[0] in ("block", *WIDTHS))
     n_library = library if whole else max(library, 40)
     n_masked, n_final = (len(every) if whole else plan.scored), (len(finals) or plan.finished)
     masked = sum(name in state.scores for name in every)

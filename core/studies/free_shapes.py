@@ -28,7 +28,7 @@ from core.runs.runner import Runner
 from core.runs.store import Store
 from core.stats.pareto import front, hypervolume
 from core.studies.ledger import Ledger, Say, State, Trial, folder_of
-from core.studies.measures import MEASURES, shape_limits
+from core.studies.measures import MEASURES, limit_words, shape_limits
 from core.studies.plan import FreeShapes
 from core.types import Record, Scalar, to_json
 from hardware.catalogue import find as find_device
@@ -91,14 +91,9 @@ def planned(
     if not 1 <= plan.blocks[0] <= plan.blocks[1] <= 1000:
         raise ExplorerError("The numbers of blocks are none.", "Give a least and a most between 1 and 1000.")
     digest = hashlib.sha256(to_json(plan)).hexdigest()[:8]
-    limits = "".join(
-        f", {MEASURES[c.measure].label.lower()} at {'most' if c.better == 'lower' else 'least'} {c.limit:g}"
-        for c in constraints
-    )
     slug = "".join(c if c.isalnum() else "-" for c in found.name.lower())[:40].strip("-")
-    return msgspec.structs.replace(
-        plan, name=f"free-shapes-{slug}-{digest}", title=f"Decoders from scratch for {found.name}{limits}"
-    )
+    title = f"Decoders from scratch for {found.name}{limit_words(constraints)}"
+    return msgspec.structs.replace(plan, name=f"free-shapes-{slug}-{digest}", title=title)
 
 
 def carry_out(plan: FreeShapes, minutes: float, say: Say, again: bool = False) -> Ledger[FreeShapes]:

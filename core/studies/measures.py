@@ -91,6 +91,14 @@ def shape_limits(at_most: Mapping[str, float], at_least: Mapping[str, float]) ->
     return limits_of(at_most, at_least)
 
 
+def limit_words(constraints: Sequence[Constraint]) -> str:
+    """Behind the title of a search: ", decode speed at least 60"."""
+    return "".join(
+        f", {MEASURES[c.measure].label.lower()} at {'most' if c.better == 'lower' else 'least'} {c.limit:g}"
+        for c in constraints
+    )
+
+
 def _float(value: int | None) -> float | None:
     return None if value is None else float(value)
 
