@@ -19,10 +19,11 @@ from core.decoding.medusa_typical import longest
 from core.models import formats
 from core.models import spec as specs
 from core.transforms import _head_training as training
-from core.types import GenerationConfig, ModelEntry, Request, Sampling, Session, Source
+from core.types import GenerationConfig, Request, Sampling, Session
 from hardware.errors import ExplorerError
 from tests.support.steps import Taken, taken
 from tests.support.tiny import heads_folder, hf_folder
+from tests.support.workshop import Job, Stopped, source_of
 
 pytestmark = pytest.mark.engine("pytorch")
 
@@ -210,38 +211,7 @@ def test_typical_acceptance_takes_what_sampling_would_not(session: Session) -> N
 # ---------------------------------------------------------------- training
 
 
-class Bench:
-    """Stands in for core.types.Job."""
-
-    def __init__(self, folder: Path, stop_at: int | None = None) -> None:
-        self.folder, self.seed, self.threads = folder, 0, 1
-        self.stop_at, self.points = stop_at, list[tuple[int, int, dict[str, float]]]()
-        self.notes: list[str] = []
-
-    def progress(self, note: str, done: float | None = None, total: float | None = None, unit: str = "") -> None:
-        self.notes.append(note)
-
-    def curve(self, step: int, total: int, **values: float) -> None:
-        self.points.append((step, total, values))
-        if step == self.stop_at:
-            raise KeyboardInterrupt
-
-    def warn(self, message: str) -> None:
-        pass
-
-    def check(self) -> None:
-        pass
-
-    def open(self, model: str, formats: tuple[str, ...]) -> Source:
-        raise AssertionError("no other model is needed")
-
-
 PARAMS = {"heads": 2, "questions": 24, "answer_tokens": 12, "epochs": 3, "batch": 32, "learning_rate": 3e-3}
-
-
-def source_of(path: Path) -> Source:
-    entry = ModelEntry(id="tiny", label="Tiny", family="local", files={"hf": str(path)})
-    return Source(entry=entry, format="hf", path=str(path), spec=specs.read(path, "hf"))
 
 
 @pytest.fixture(scope="module")
@@ -252,15 +222,10 @@ def questions(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(file)
 
 
-def train(folder: Path, out: Path, job: Bench, domain: str, **changed: Any) -> Any:
+def train(folder: Path, out: Path, job: Job, domain: str, **changed: Any) -> Any:
     out.mkdir()
     params = msgspec.convert({**PARAMS, "domain": domain, **changed}, TRAINER.Params)
     return TRAINER.run(source_of(hf_folder(folder)), params, out, job)
-
-
-def bench(path: Path, **changed: Any) -> Bench:
-    path.mkdir(exist_ok=True)
-    return Bench(path, **changed)
 
 
 def test_states_line_up_with_their_labels(folder: Path) -> None:
@@ -299,9 +264,9 @@ def test_every_row_is_learned_once_per_pass() -> None:
 
 
 def test_trained_heads_open_and_are_better_than_untrained(folder: Path, tmp_path: Path, questions: str) -> None:
-    job = bench(tmp_path / "job")
+    job = Job(tmp_path / "job")
     outcome = train(folder, tmp_path / "out", job, questions)
-    first, last = job.points[0][2], job.points[-1][2]
+    first, last = job.curves[0][2], job.curves[-1][2]
     assert all(last[name] < first[name] for name in ("head_1", "head_2"))
     session = open_folder(tmp_path / "out")
     assert {"tree", "heads"} <= session.capabilities and len(session.head_accuracy) == 2
@@ -311,16 +276,16 @@ def test_trained_heads_open_and_are_better_than_untrained(folder: Path, tmp_path
 
 
 def test_a_killed_training_goes_on_with_the_same_curve(folder: Path, tmp_path: Path, questions: str) -> None:
-    whole = bench(tmp_path / "whole")
+    whole = Job(tmp_path / "whole")
     train(folder, tmp_path / "a", whole, questions)
-    stopped = bench(tmp_path / "stopped", stop_at=5)
-    with pytest.raises(KeyboardInterrupt):
+    stopped = Job(tmp_path / "stopped", stop_step=5)
+    with pytest.raises(Stopped):
         train(folder, tmp_path / "b", stopped, questions)
-    again = bench(tmp_path / "stopped")
+    again = Job(tmp_path / "stopped")
     train(folder, tmp_path / "c", again, questions)
     assert "Letting the model answer" not in again.notes, "the answers were kept"
-    assert [p[0] for p in stopped.points] == [1, 5] and len(whole.points) > 2
-    curves = [[(step, values["loss"]) for step, _, values in w.points] for w in (whole, again)]
+    assert [p[0] for p in stopped.curves] == [1, 5] and len(whole.curves) > 2
+    curves = [[(step, values["loss"]) for step, _, values in w.curves] for w in (whole, again)]
     assert curves[0] == curves[1], "what was reached before comes first"
     a, c = ((tmp_path / name / "medusa_heads.safetensors").read_bytes() for name in "ac")
     assert a == c
@@ -337,7 +302,7 @@ def test_a_loss_that_is_no_number_is_told(folder: Path, tmp_path: Path, question
     (tmp_path / "out").mkdir()
     params = msgspec.convert({**PARAMS, "domain": questions}, TRAINER.Params)
     with pytest.raises(ExplorerError, match="The loss became nan") as told:
-        TRAINER.run(source_of(path), params, tmp_path / "out", bench(tmp_path / "job"))
+        TRAINER.run(source_of(path), params, tmp_path / "out", Job(tmp_path / "job"))
     assert told.value.hint and not list((tmp_path / "out").iterdir())
 
 

@@ -18,14 +18,16 @@ class Stopped(Exception):  # noqa: N818
 
 
 class Job:
-    """core.types.Job. stop_at: the progress report, counted from 1, at which the user asks for a stop."""
+    """core.types.Job. The user asks for a stop at a progress report (stop_at, counted from 1), or at a step of a curve
+    (stop_step)."""
 
     seed, threads = 0, 1
 
-    def __init__(self, folder: Path, stop_at: int | None = None) -> None:
+    def __init__(self, folder: Path, stop_at: int | None = None, stop_step: int | None = None) -> None:
+        folder.mkdir(exist_ok=True)
         self.folder, self.notes, self.warnings = folder, list[str](), list[str]()
         self.curves: list[tuple[int, int, dict[str, float]]] = []
-        self._stop_at = stop_at
+        self._stop_at, self._stop_step = stop_at, stop_step
 
     def progress(self, note: str, done: float | None = None, total: float | None = None, unit: str = "") -> None:
         assert note, "progress says what it is doing"
@@ -35,6 +37,8 @@ class Job:
 
     def curve(self, step: int, total: int, **values: float) -> None:
         self.curves.append((step, total, values))
+        if step == self._stop_step:
+            raise Stopped
         self.check()
 
     def warn(self, message: str) -> None:
@@ -63,7 +67,5 @@ def make(name: str, path: Path, out: Path, **settings: Any) -> tuple[Source, Out
     source = source_of(path)
     transform.check(source.spec, params)
     out.mkdir(parents=True)
-    job = out.parent / f"{out.name}-job"
-    job.mkdir()
-    outcome = transform.run(source, params, out, Job(job))
+    outcome = transform.run(source, params, out, Job(out.parent / f"{out.name}-job"))
     return source_of(out), outcome

@@ -18,9 +18,9 @@ from core.backends.pytorch.session import TorchSession
 from core.models import spec as specs
 from core.training.examples import Example
 from core.transforms.exit_heads import exits, judge, new_head
-from core.types import ModelEntry, Source
 from hardware.errors import ExplorerError
 from tests.backends.test_depth import FAMILIES, ONE, PROMPT, byte_level_tokenizer, open_folder, read, run, tokens_of
+from tests.support.workshop import Job, Stopped, source_of
 
 pytestmark = pytest.mark.engine("pytorch")
 
@@ -39,32 +39,6 @@ PARAMS = {
 }
 
 
-class Bench:
-    """Stands in for core.types.Job; stops at a step when asked to."""
-
-    def __init__(self, folder: Path, stop_at: int | None = None) -> None:
-        folder.mkdir(exist_ok=True)
-        self.folder, self.seed, self.threads, self.stop_at = folder, 0, 1, stop_at
-        self.points: list[tuple[int, dict[str, float]]] = []
-
-    def progress(self, note: str, done: float | None = None, total: float | None = None, unit: str = "") -> None:
-        pass
-
-    def curve(self, step: int, total: int, **values: float) -> None:
-        self.points.append((step, values))
-        if step == self.stop_at:
-            raise KeyboardInterrupt
-
-    def warn(self, message: str) -> None:
-        pass
-
-    def check(self) -> None:
-        pass
-
-    def open(self, model: str, formats: tuple[str, ...]) -> Source:
-        raise AssertionError("no other model is needed")
-
-
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tiny")
@@ -81,12 +55,7 @@ def domain(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(file)
 
 
-def source_of(folder: Path) -> Source:
-    entry = ModelEntry(id="tiny", label="Tiny", family="local", files={"hf": str(folder)})
-    return Source(entry=entry, format="hf", path=str(folder), spec=specs.read(folder, "hf"))
-
-
-def train(folder: Path, out: Path, job: Bench, domain: str, **changed: Any) -> Any:
+def train(folder: Path, out: Path, job: Job, domain: str, **changed: Any) -> Any:
     out.mkdir()
     params = msgspec.convert({**PARAMS, "domain": domain, **changed}, TRAINER.Params)
     TRAINER.check(source_of(folder).spec, params)
@@ -96,7 +65,7 @@ def train(folder: Path, out: Path, job: Bench, domain: str, **changed: Any) -> A
 @pytest.fixture(scope="module")
 def made(tiny: Path, domain: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
     folder = tmp_path_factory.mktemp("made")
-    return folder / "out", train(tiny, folder / "out", Bench(folder / "job"), domain)
+    return folder / "out", train(tiny, folder / "out", Job(folder / "job"), domain)
 
 
 @pytest.fixture(scope="module")
@@ -182,10 +151,10 @@ def test_an_exit_behind_the_last_block_would_agree_always(tiny: Path) -> None:
 def test_a_stopped_training_goes_on_to_the_same_heads(
     tiny: Path, domain: str, tmp_path: Path, made: tuple[Path, Any]
 ) -> None:
-    with pytest.raises(KeyboardInterrupt):
-        train(tiny, tmp_path / "first", Bench(tmp_path / "job", stop_at=10), domain)
+    with pytest.raises(Stopped):
+        train(tiny, tmp_path / "first", Job(tmp_path / "job", stop_step=10), domain)
     assert not list((tmp_path / "first").iterdir())
-    again = Bench(tmp_path / "job")
+    again = Job(tmp_path / "job")
     train(tiny, tmp_path / "second", again, domain)
     whole, resumed = (load_file(p / "exit_heads.safetensors") for p in (made[0], tmp_path / "second"))
     for name, tensor in whole.items():
@@ -194,16 +163,16 @@ def test_a_stopped_training_goes_on_to_the_same_heads(
 
 def test_what_cannot_be_trained_is_refused(tiny: Path, tmp_path: Path, domain: str) -> None:
     with pytest.raises(ExplorerError, match="last of 6 blocks"):
-        train(tiny, tmp_path / "a", Bench(tmp_path / "w"), domain, first_exit=6)
+        train(tiny, tmp_path / "a", Job(tmp_path / "w"), domain, first_exit=6)
     transformers.GPT2Config(vocab_size=300, n_embd=32, n_layer=2, n_head=4).save_pretrained(tmp_path / "gpt2")
     with pytest.raises(ExplorerError, match="'gpt2'"):
         TRAINER.check(specs.read(tmp_path / "gpt2", "config"), TRAINER.Params())
     few = tmp_path / "few.jsonl"
     few.write_text('{"prompt": "1+1"}\n')
     with pytest.raises(ExplorerError, match="too few"):
-        train(tiny, tmp_path / "b", Bench(tmp_path / "w"), str(few))
+        train(tiny, tmp_path / "b", Job(tmp_path / "w"), str(few))
     with pytest.raises(ExplorerError, match="no end"):
-        train(tiny, tmp_path / "c", Bench(tmp_path / "w"), domain, steps=None)
+        train(tiny, tmp_path / "c", Job(tmp_path / "w"), domain, steps=None)
 
 
 def test_heads_without_their_description_are_told(made: tuple[Path, Any], tmp_path: Path) -> None:
