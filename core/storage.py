@@ -462,7 +462,7 @@ def limit(n_bytes: int) -> Freed:
     Files that nothing finds any more go before the others.
     """
     if not 0 <= n_bytes < 2**63:
-        raise ExplorerError(f"A limit of {n_bytes} bytes is none.", "Use 0 or more, for example 5GB.")
+        raise ExplorerError(f"A limit cannot be {n_bytes} bytes.", "Use 0 or more, for example 5GB.")
     artifact_cache.set_quota(n_bytes)
     found = [item for item in items() if item.kind in ("orphans", "artifacts")]
     found.sort(key=lambda item: (item.kind == "artifacts", item.used_s))

@@ -128,7 +128,7 @@ def remove(name: str, folder: Path) -> None:
     A file with nothing else in it goes; the others in a file stay. Raises ExplorerError.
     """
     if name not in own(folder):
-        raise ExplorerError(f"'{name}' is no device of your own.", "The devices of the catalogue stay.")
+        raise ExplorerError(f"'{name}' is not a device of your own.", "The devices of the catalogue stay.")
     try:
         _take_out(name, folder)
     except OSError as error:
@@ -227,7 +227,7 @@ def _from_csv(text: str, where: str) -> tuple[Device, ...]:
     try:
         return _from_rows(csv.DictReader(text.splitlines()), where)
     except csv.Error as error:
-        raise ExplorerError(f"{where} is no table: {error}.", "Correct the file, or remove it.") from error
+        raise ExplorerError(f"{where} is not a table: {error}.", "Correct the file, or remove it.") from error
 
 
 def _from_rows(rows: csv.DictReader[str], where: str) -> tuple[Device, ...]:

@@ -52,7 +52,7 @@ def contents(path: Path, start: int = 0) -> bytes:
     waited for, and a device may have no end."""
     with open(path, "rb", opener=lambda name, flags: os.open(name, flags | _AT_ONCE)) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise OSError(errno.EINVAL, "It is no file", str(path))
+            raise OSError(errno.EINVAL, "It is not a file", str(path))
         file.seek(start)
         return file.read()
 

@@ -80,7 +80,7 @@ def chosen(machines: Sequence[OtherMachine], where: Sequence[str]) -> list[Other
         label, equals, listed = words.partition("=")
         label, values = label.strip(), [value.strip() for value in listed.split(",")]
         if not equals or not label or not all(values):
-            raise ExplorerError(f"'{words}' is no label.", "Write for example --where host=one,two.")
+            raise ExplorerError(f"'{words}' is not a label.", "Write for example --where host=one,two.")
         for value in values:
             if not any(machine.labels.get(label) == value for machine in machines):
                 raise ExplorerError(f"No machine has {label}={value}.", f"There are: {_listed(machines)}.")

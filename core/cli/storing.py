@@ -93,5 +93,5 @@ def _size(words: str) -> int:
     unit = found[2].upper() if found else "?"
     unit = unit if unit in _UNITS else f"{unit}B"
     if found is None or unit not in _UNITS:
-        raise ExplorerError(f"'{words[:40]}' is no size.", "Write for example 500MB, 5GB or 2GiB.")
+        raise ExplorerError(f"'{words[:40]}' is not a size.", "Write for example 500MB, 5GB or 2GiB.")
     return int(float(found[1]) * _UNITS[unit])

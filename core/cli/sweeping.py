@@ -251,7 +251,7 @@ def limits_of(values: tuple[str, ...]) -> dict[str, float]:
     found: dict[str, float] = {}
     for name, value in pairs(values).items():
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            raise ExplorerError(f"The limit of {name} is no number: {value}.", "Write for example latency_s=2.")
+            raise ExplorerError(f"The limit of {name} is not a number: {value}.", "Write for example latency_s=2.")
         found[name] = float(value)
     return found
 
@@ -275,7 +275,7 @@ def read_plan(path: Path, kind: type[P]) -> P:
     except OSError as error:
         raise ExplorerError(f"{path} cannot be read: {error.strerror}.", "Name a plan.") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise ExplorerError(f"{path} is no such plan: {error}.", "Save one anew.") from None
+        raise ExplorerError(f"{path} is not such a plan: {error}.", "Save one anew.") from None
 
 
 def _base(given: dict[str, Any]) -> Request:

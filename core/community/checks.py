@@ -102,7 +102,7 @@ def _consistent(row: Row) -> list[Doubt]:
             found.append(Doubt(check="duration", reason=words))
             break
     if not 0.5 <= model.bits_per_weight <= 40:
-        found.append(Doubt(check="size", reason=f"{model.bits_per_weight:.3g} bits per weight is no number format."))
+        found.append(Doubt(check="size", reason=f"{model.bits_per_weight:.3g} bits per weight is not a number format."))
     if model.n_active > model.n_params:
         found.append(Doubt(check="size", reason="A token uses more parameters than the model has."))
     least = _least_weights(row)

@@ -61,7 +61,7 @@ def send(repo_id: str, files: Mapping[str, bytes]) -> str:
 def checked(repo_id: str) -> str:
     """The same name; raises ExplorerError for what no data set can be called."""
     if not _REPO.fullmatch(repo_id):
-        raise ExplorerError(f"'{repo_id[:100]}' is no data set's name.", "Write it as owner/name.")
+        raise ExplorerError(f"'{repo_id[:100]}' is not the name of a data set.", "Write it as owner/name.")
     return repo_id
 
 

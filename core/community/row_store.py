@@ -115,7 +115,7 @@ def _listed(name: str, data: bytes) -> list[Any]:
             found = [msgspec.json.decode(line) for line in data.splitlines() if line.strip()]
         except UNREADABLE as error:
             why = "it is nested too deeply" if isinstance(error, RecursionError) else error
-            raise ExplorerError(f"{name} is no file of rows: {why}.", "Take JSON, or JSON line by line.") from error
+            raise ExplorerError(f"{name} is not a file of rows: {why}.", "Take JSON, or JSON line by line.") from error
     listed = found if isinstance(found, list) else [found]
     if not listed or not all(isinstance(one, dict) for one in listed):
         raise ExplorerError(f"{name} holds no rows.", "Take a file of rows that Roofscope has written.")

@@ -88,7 +88,7 @@ def probe(address: Address) -> Found:
     if wants_key is not None:
         raise wants_key
     raise ExplorerError(
-        f"{address.root} answers, but is no model server that is known here: it lists no models.",
+        f"{address.root} answers, but is not a model server that is known here: it lists no models.",
         "Look at the address and its port. Known: " + ", ".join(LABELS.values()) + ".",
     )
 

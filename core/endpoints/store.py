@@ -223,7 +223,7 @@ def _address(url: str, key_from: str) -> Address:
     if key_from != KEYRING:
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", key_from):
             raise ExplorerError(
-                "The source of the key is no name of an environment variable.",
+                "The source of the key is not the name of an environment variable.",
                 "Give the variable's name (OPENAI_API_KEY), not the key itself.",
             )
         key = os.environ.get(key_from)

@@ -123,7 +123,7 @@ def endpoint(project: str, region: str, number: str) -> Cloud:
     path += f"/endpoints/{_named(number, 'endpoint')}"
     found = _endpoint(google.ask(google.vertex_api(region), path, needs="aiplatform.endpoints.get"), project, region)
     if found is None:
-        raise ExplorerError(f"What answers for endpoint {number} is no endpoint of Vertex AI.", "List them anew.")
+        raise ExplorerError(f"What answers for endpoint {number} is not an endpoint of Vertex AI.", "List them anew.")
     if not found.deployed:
         raise ExplorerError(
             f"No model is deployed on endpoint {found.label or number}.", "Deploy one in Google's console, and add it."

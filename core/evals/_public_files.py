@@ -87,7 +87,7 @@ def _lines(path: Path) -> Iterator[Row]:
             if line.strip():
                 row = json.loads(line)
                 if not isinstance(row, dict):
-                    raise ValueError("a line is no object")
+                    raise ValueError("a line is not an object")
                 yield row
 
 

@@ -79,7 +79,7 @@ def lengths(words: str) -> Lengths:
             found = Lengths(kind="lognormal", low=low, high=most, sigma=sigma)
     if found is None or not 1 <= found.low <= MOST_TOKENS or (found.kind == "uniform" and found.high < found.low):
         raise ExplorerError(
-            f"'{words}' is no length.",
+            f"'{words}' is not a length.",
             "Write tokens as `128`, as `64-256` for any in between, or as `128~0.5` for a log-normal draw.",
         )
     if found.high > MOST_TOKENS:
@@ -154,7 +154,7 @@ def read_rows(path: str) -> tuple[Row, ...]:
             rows.append(_row(msgspec.json.decode(line)))
         except (ValueError, TypeError, *UNREADABLE) as error:
             raise ExplorerError(
-                f"Line {number} of {file} is no request: {error}.",
+                f"Line {number} of {file} is not a request: {error}.",
                 'Write one JSON object per line: {"prompt": "...", "max_tokens": 64}, or {"prompt_tokens": 128}.',
             ) from error
         if len(rows) > MOST_ROWS:
@@ -169,7 +169,7 @@ def _row(found: Any) -> Row:
         raise TypeError("it is not an object")
     prompt = next((found[k] for k in _PROMPT_KEYS if k in found), None)
     if prompt is not None and (not isinstance(prompt, str) or not prompt.strip()):
-        raise ValueError("its prompt is no text")
+        raise ValueError("its prompt is not text")
     n_prompt, n_answer = _tokens(found, _PROMPT_TOKEN_KEYS), _tokens(found, _ANSWER_TOKEN_KEYS)
     if prompt is None and n_prompt is None:
         raise ValueError("it has neither a prompt nor prompt_tokens")

@@ -63,7 +63,7 @@ class LoadTest(EventFolder[Event]):
                 f"The load test {self.id} is damaged: its plan cannot be read.", "Delete it."
             ) from error
         if not 0 <= found.created_s < 1e11:
-            raise ExplorerError(f"The load test {self.id} is damaged: its date is none.", "Delete it.")
+            raise ExplorerError(f"The load test {self.id} is damaged: its date is impossible.", "Delete it.")
         return found
 
     @property

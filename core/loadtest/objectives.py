@@ -80,7 +80,7 @@ def objectives(words: Iterable[str], share: float | None = None) -> Objectives:
             number = -1.0
         if name not in NAMES or not 0 < number <= MOST_MS:
             raise ExplorerError(
-                f"'{word}' is no objective.",
+                f"'{word}' is not an objective.",
                 "Write `ttft:200`, `tpot:50` or `e2el:5000` in milliseconds, or one of "
                 f"{', '.join(f'`{preset}`' for preset in PRESETS)}.",
             )
@@ -88,7 +88,7 @@ def objectives(words: Iterable[str], share: float | None = None) -> Objectives:
     chosen = found.share if share is None else share
     if not 0 < chosen < 1:
         raise ExplorerError(
-            f"{chosen:g} is no share of the requests that must keep the objectives.",
+            f"{chosen:g} is not a share of the requests that must keep the objectives.",
             "Choose one between 0 and 1; with MLPerf's limits 0.99.",
         )
     return Objectives(**{**found.stated, **given}, share=chosen)

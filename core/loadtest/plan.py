@@ -127,7 +127,7 @@ def levels_of(words: str) -> tuple[float, ...]:
     try:
         return tuple(float(word) for word in words.split(",") if word.strip())
     except ValueError:
-        raise ExplorerError(f"'{words}' are no loads.", "Write numbers with commas: 1, 2, 4.") from None
+        raise ExplorerError(f"'{words}' are not loads.", "Write numbers with commas: 1, 2, 4.") from None
 
 
 def order(plan: Plan) -> list[tuple[float, int]]:

@@ -79,7 +79,7 @@ def _check_values(values: Mapping[str, Any]) -> None:
         listed = values.get(name) or []
         if not isinstance(listed, list) or not all(isinstance(one, Mapping) for one in listed):
             raise ExplorerError(
-                f"What the chat template is given as {name} is no list of objects.",
+                f"What the chat template is given as {name} is not a list of objects.",
                 f"Write it as JSON: {name}=[{{...}}].",
             )
 

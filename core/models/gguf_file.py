@@ -528,7 +528,7 @@ class _Header:
         try:
             return self._take(self._scalar("Q")).decode("utf-8")
         except UnicodeDecodeError:
-            raise _damaged(f"the name of {what} is no text") from None
+            raise _damaged(f"the name of {what} is not text") from None
 
     def _value(self, key: str, kind: int) -> Any:
         if kind == _STRING:

@@ -59,7 +59,7 @@ def _parsed(content: bytes) -> dict[str, dict[str, Any]]:
     try:
         entries = json.loads(content.decode("utf-8"), object_pairs_hook=_once)
     except UnicodeDecodeError:
-        raise _FaultError("its header is no text") from None
+        raise _FaultError("its header is not text") from None
     except _FaultError:
         raise
     except (ValueError, RecursionError):
@@ -86,9 +86,9 @@ def _check(name: str, entry: Any) -> None:
     try:
         name.encode()
     except UnicodeEncodeError:
-        raise _FaultError("the name of a tensor is no text") from None
+        raise _FaultError("the name of a tensor is not text") from None
     if not isinstance(entry, dict):
-        raise _FaultError(f"{shown} is no tensor")
+        raise _FaultError(f"{shown} is not a tensor")
     dtype, shape, place = entry.get("dtype"), entry.get("shape"), entry.get("data_offsets")
     if not isinstance(dtype, str) or not dtype.isprintable():
         raise _FaultError(f"{shown} names no number format")

@@ -309,7 +309,9 @@ class There:
         except BusyError as error:
             return Answer(error=error.message, busy=True)
         except (ExplorerError, msgspec.DecodeError) as error:
-            refused = error if isinstance(error, ExplorerError) else ExplorerError(f"It is no request: {error}.", HOW)
+            refused = (
+                error if isinstance(error, ExplorerError) else ExplorerError(f"It is not a request: {error}.", HOW)
+            )
             return Answer(error=refused.message, hint=refused.hint)
 
     def status(self, run_id: str) -> Answer:

@@ -228,7 +228,7 @@ def _state(run: Run) -> RunState:
 def _last_id(header: str) -> int:
     if not header.strip().isdecimal() or len(header) > 12:
         raise ProblemError(
-            400, f"'{header[:40]}' is no event's number.", "Send the last id that you have seen, or none."
+            400, f"'{header[:40]}' is not the number of an event.", "Send the last id that you have seen, or none."
         )
     return int(header)
 

@@ -87,9 +87,11 @@ def planned(
     for name in ("widths", "head_dims", "groups", "ratios", "vocabularies"):
         values = getattr(plan, name)
         if not values or min(values) <= 0:
-            raise ExplorerError(f"The {name.replace('_', ' ')} to choose from are none.", "Give positive numbers.")
+            raise ExplorerError(
+                f"The {name.replace('_', ' ')} to choose from are not all positive.", "Give positive numbers."
+            )
     if not 1 <= plan.blocks[0] <= plan.blocks[1] <= 1000:
-        raise ExplorerError("The numbers of blocks are none.", "Give a least and a most between 1 and 1000.")
+        raise ExplorerError("These numbers of blocks are not a range.", "Give a least and a most between 1 and 1000.")
     digest = hashlib.sha256(to_json(plan)).hexdigest()[:8]
     slug = "".join(c if c.isalnum() else "-" for c in found.name.lower())[:40].strip("-")
     title = f"Decoders from scratch for {found.name}{limit_words(constraints)}"

@@ -133,7 +133,7 @@ def parsed_axis(text: str) -> Axis:
     words = [word.strip() for word in listed.split(",")]
     if not equals or not name.strip() or not all(words):
         raise ExplorerError(
-            f"'{text}' is no axis.", "Write for example --axis threads=1,2 or --axis jacobi.window=4,8."
+            f"'{text}' is not an axis.", "Write for example --axis threads=1,2 or --axis jacobi.window=4,8."
         )
     return Axis(name=name.strip(), values=tuple(dict.fromkeys(_scalar(name.strip(), word) for word in words)))
 
@@ -145,7 +145,9 @@ def _scalar(name: str, word: str) -> Scalar:
         try:
             return int(word)
         except ValueError:
-            raise ExplorerError(f"'{word}' is no number of {name.replace('_', ' ')}.", "Use whole numbers.") from None
+            raise ExplorerError(
+                f"'{word}' is not a number of {name.replace('_', ' ')}.", "Use whole numbers."
+            ) from None
     if "." not in name:
         return word
     if word.lower() in ("true", "false"):

@@ -77,7 +77,7 @@ def limits_of(at_most: Mapping[str, float], at_least: Mapping[str, float]) -> tu
     """Limits of figures by their names; raises ExplorerError for one that is not above 0, as every figure is."""
     for name, limit in (*at_most.items(), *at_least.items()):
         if not limit > 0:
-            raise ExplorerError(f"A limit of {limit:g} for {name} is none.", "Give a number above 0.")
+            raise ExplorerError(f"{name} cannot be limited to {limit:g}.", "Give a number above 0.")
     return (
         *(Constraint(measure=m, better="lower", limit=v) for m, v in at_most.items()),
         *(Constraint(measure=m, better="higher", limit=v) for m, v in at_least.items()),

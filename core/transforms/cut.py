@@ -40,7 +40,7 @@ class Cut:
         for what, (wanted, has) in there.items():
             if wanted > has:
                 raise ExplorerError(
-                    f"{spec.name} has {has} {what}, and {wanted} shall be left.", f"Choose {has} or less."
+                    f"{spec.name} has {has} {what}, and {wanted} are to be left.", f"Choose {has} or less."
                 )
 
     def suffix(self, params: Cutting) -> str:

@@ -75,7 +75,7 @@ class Distill:
         _tuning.budget(params.steps, params.minutes)
         if params.keep_layers >= spec.n_blocks:
             raise ExplorerError(
-                f"{spec.name} has {spec.n_blocks} blocks, and {params.keep_layers} shall be kept.",
+                f"{spec.name} has {spec.n_blocks} blocks, and {params.keep_layers} are to be kept.",
                 f"Choose a number below {spec.n_blocks}, or 0 for all.",
             )
         if not params.teacher and not params.keep_layers:

@@ -292,7 +292,7 @@ def _prompt(question: Question, task: Generate, session: Session) -> list[int]:
         wrong = [i for i in question.ids if not 0 <= i < session.spec.vocab_size]
         if wrong:
             raise ExplorerError(
-                f"{wrong[0]} is no token of this model, which has {session.spec.vocab_size}.",
+                f"{wrong[0]} is not a token of this model, which has {session.spec.vocab_size}.",
                 "Send ids of its own tokenizer, or text.",
             )
         return list(question.ids)

@@ -106,10 +106,10 @@ def test_a_server_that_stops_telling_its_memory_disturbs_nothing() -> None:
 
 
 def test_a_stranger_a_page_and_a_server_that_loads() -> None:
-    with ScriptedServer({"/": json_answer({})}) as server, pytest.raises(ExplorerError, match="no model server"):
+    with ScriptedServer({"/": json_answer({})}) as server, pytest.raises(ExplorerError, match="not a model server"):
         flavours.probe(server.address())
     page = Answer([Piece(b"<html>router</html>")], content_type="text/html")
-    with ScriptedServer(lambda seen: page) as server, pytest.raises(ExplorerError, match="no model server"):
+    with ScriptedServer(lambda seen: page) as server, pytest.raises(ExplorerError, match="not a model server"):
         flavours.probe(server.address())
     loading = json_answer({"error": {"message": "Loading model", "code": 503}}, 503)
     with ScriptedServer(lambda seen: loading) as server, pytest.raises(Failure) as caught:

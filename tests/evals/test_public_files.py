@@ -122,7 +122,7 @@ def test_a_missing_file_is_named(tmp_path: Path, task: str) -> None:
         ("rte", "RTE/dev.tsv", "index\tsentence1\tlabel\n0\ta\tentailment\n", "it has no sentence2"),
         ("rte", "RTE/dev.tsv", "sentence1\tsentence2\tlabel\na\tb\tmaybe\n", "the label 'maybe' is none of entail"),
         ("boolq", "BoolQ/val.jsonl", "{not json}\n", "Expecting property name"),
-        ("boolq", "BoolQ/val.jsonl", '["a"]\n', "a line is no object"),
+        ("boolq", "BoolQ/val.jsonl", '["a"]\n', "a line is not an object"),
         ("boolq", "BoolQ/val.jsonl", '{"question": "a", "label": true}\n', "it has no passage"),
         ("cola", "CoLA/dev.tsv", b"gj\t1\t\t\xff\xfe\n", "can't decode"),
         ("squadv2", "dev-v2.0.json", '{"data": [{"paragraphs": 3}]}', "not iterable"),

@@ -175,7 +175,7 @@ def test_a_device_of_ones_own_can_go_and_others_stay(tmp_path: Path) -> None:
     assert set(catalogue.own(tmp_path)) == {"B", "C"}
     assert sorted(p.name for p in tmp_path.glob("*.*")) == ["faulty.json", "rows.csv", "two.json"]
     assert "My card" not in {d.name for d in catalogue.devices(tmp_path)}
-    with pytest.raises(ExplorerError, match="no device of your own"):
+    with pytest.raises(ExplorerError, match="not a device of your own"):
         catalogue.remove("RTX 4090", tmp_path)
 
 

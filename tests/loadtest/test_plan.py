@@ -99,12 +99,12 @@ def test_a_data_set_of_ones_own(tmp_path: Path) -> None:
     [
         ("[1]", "object"),
         ("{}", "neither"),
-        ('{"prompt": 3}', "no text"),
+        ('{"prompt": 3}', "not text"),
         ('{"prompt": "a", "max_tokens": 0}', "max_tokens"),
         ('{"prompt": "a", "max_tokens": true}', "max_tokens"),
-        ("{", "no request"),
-        ("\xff", "no request"),
-        ('{"prompt": "a", "odd": ' + "[" * 100_000, "no request"),
+        ("{", "not a request"),
+        ("\xff", "not a request"),
+        ('{"prompt": "a", "odd": ' + "[" * 100_000, "not a request"),
     ],
 )
 def test_a_bad_line_is_named(tmp_path: Path, line: str, word: str) -> None:
@@ -134,7 +134,7 @@ def test_objectives_have_vllms_names() -> None:
 
 @pytest.mark.parametrize("words", ["ttft", "ttft:-1", "ttft:x", "itl:3", "ttft:nan", "ttft:inf", "mlperf"])
 def test_no_objectives(words: str) -> None:
-    with pytest.raises(ExplorerError, match="no objective"):
+    with pytest.raises(ExplorerError, match="not an objective"):
         objectives([words])
     with pytest.raises(ExplorerError, match="share"):
         objectives(["ttft:5"], 1.0)

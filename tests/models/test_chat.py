@@ -102,7 +102,7 @@ def test_a_template_has_a_switch_for_thinking_where_it_asks_for_one(template: st
 def test_what_no_template_can_be_given_is_one_sentence(values: dict[str, object]) -> None:
     """transformers refuses the same; a template would print the letters of a text as tools."""
     name = next(iter(values))
-    with pytest.raises(ExplorerError, match=f"{name} (is no list of objects|are the dialogue's)"):
+    with pytest.raises(ExplorerError, match=f"{name} (is not a list of objects|are the dialogue's)"):
         render_messages(
             "{{ messages[-1].content }}{% for t in tools or [] %}{{ t }}{% endfor %}", DIALOGUE, values=values
         )

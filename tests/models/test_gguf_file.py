@@ -62,7 +62,7 @@ FAULTS: dict[str, tuple[Callable[[], bytes], str]] = {
     "many entries": (lambda: damaged(16, "<Q", 2**62), "more than fit"),
     "some more entries": (lambda: damaged(16, "<Q", len(LLAMA) + 5), "cut off or damaged"),
     "a long name": (lambda: damaged(24, "<Q", 2**63), "ends in its header"),
-    "a name that is no text": (lambda: header({b"\xff\xfe": 1, **LLAMA}), "name of an entry is no text"),  # type: ignore[dict-item]
+    "a name that is no text": (lambda: header({b"\xff\xfe": 1, **LLAMA}), "name of an entry is not text"),  # type: ignore[dict-item]
     "unknown type": (lambda: with_(x=struct.pack("<II", 99, 1)), "'x' is of an unknown type, 99"),
     "a list of an unknown type": (lambda: with_(x=struct.pack("<IIQ", ARRAY, 99, 1)), "lists an unknown type, 99"),
     "a list of lists": (lambda: with_(x=NESTED), "'x' is a list of lists"),

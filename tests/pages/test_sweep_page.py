@@ -45,8 +45,8 @@ def test_what_cannot_run_is_listed_before(app: Open) -> None:
 @pytest.mark.parametrize(
     ("texts", "words"),
     [
-        ({"threads": "two"}, "'two' is no number of threads"),
-        ({"threads": "1,,2"}, "is no axis"),
+        ({"threads": "two"}, "'two' is not a number of threads"),
+        ({"threads": "1,,2"}, "is not an axis"),
         (
             {"prompt_tokens": ",".join(map(str, range(1, 1001))), "batch": ",".join(map(str, range(1, 1001)))},
             "1,000,000",

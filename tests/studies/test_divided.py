@@ -252,9 +252,9 @@ def test_machines_are_chosen_by_their_labels(store: Store) -> None:
     assert chosen([one, other], ("host=lab",)) == [one] and chosen([one, other], ("host = desk , lab",)) == [one, other]
     assert chosen([one, other], ("host=lab,desk", "machine=desk-2")) == [other]
     for where, says in (
-        (("host",), "is no label"),
-        (("host=",), "is no label"),
-        (("=lab",), "is no label"),
+        (("host",), "is not a label"),
+        (("host=",), "is not a label"),
+        (("=lab",), "is not a label"),
         (("host=lab,dexk",), r"No machine has host=dexk.*lab-1 \(host=lab\); desk-2 \(host=desk\)"),
         (("gpu=a100",), "No machine has gpu=a100"),
         (("host=lab", "machine=desk-2"), "No machine has all of host=lab and machine=desk-2"),

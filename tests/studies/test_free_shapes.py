@@ -81,8 +81,8 @@ def test_bad_requests(monkeypatch: pytest.MonkeyPatch) -> None:
     for arguments, sentence in (
         ({"device": "abacus"}, "no device called 'abacus'"),
         ({"device": "RTX 4090", "at_most": {"colour": 1.0}}, "cannot be limited by 'colour'"),
-        ({"device": "RTX 4090", "widths": ()}, "The widths to choose from are none"),
-        ({"device": "RTX 4090", "blocks": (5, 2)}, "The numbers of blocks are none"),
+        ({"device": "RTX 4090", "widths": ()}, "The widths to choose from are not all positive"),
+        ({"device": "RTX 4090", "blocks": (5, 2)}, "These numbers of blocks are not a range"),
         ({"device": "RTX 4090", "weights": "colour"}, "'colour' is not known"),
     ):
         with pytest.raises(ExplorerError, match=sentence):

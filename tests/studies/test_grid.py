@@ -141,9 +141,9 @@ def test_axes_as_text() -> None:
     assert parsed_axis("pytorch.fused=true,false") == Axis(name="pytorch.fused", values=(True, False))
     assert parsed_axis("model=1e3") == Axis(name="model", values=("1e3",))
     for text in ("threads", "threads=", "=1", "threads=1,,2"):
-        with pytest.raises(ExplorerError, match="is no axis"):
+        with pytest.raises(ExplorerError, match="is not an axis"):
             parsed_axis(text)
-    with pytest.raises(ExplorerError, match="'two' is no number of threads"):
+    with pytest.raises(ExplorerError, match="'two' is not a number of threads"):
         parsed_axis("threads=two")
 
 

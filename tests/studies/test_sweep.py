@@ -287,7 +287,7 @@ def test_a_plan_of_somebody_else_writes_into_no_other_folder(tmp_path: Path, nam
     made = json.loads(to_json(planned(BASE, (lengths(2),))))
     plan.write_text(json.dumps(made | {"name": name}))
     done = CliRunner().invoke(cli, ["sweep", "--plan", str(plan), "--dry-run"])
-    assert done.exit_code == 2 and "is no such plan" in done.output
+    assert done.exit_code == 2 and "is not such a plan" in done.output
     assert [path.name for path in tmp_path.rglob("*.json")] == ["plan.json"]
     plan.write_text(json.dumps(made))
     assert CliRunner().invoke(cli, ["sweep", "--plan", str(plan), "--dry-run"]).exit_code == 0
@@ -327,7 +327,7 @@ def test_a_plan_with_a_limit_that_is_none_ends_in_a_sentence(
     plan = {"type": command, "name": "sweep-x", "title": "x", "base": json.loads(to_json(BASE)), "axes": []}
     (tmp_path / "plan.json").write_text(json.dumps({**plan, **wrong}))
     told = CliRunner().invoke(cli, [command, "--plan", str(tmp_path / "plan.json")])
-    assert told.exit_code == 2 and "is no such plan" in told.stderr and "Expected" in told.stderr, told.output
+    assert told.exit_code == 2 and "is not such a plan" in told.stderr and "Expected" in told.stderr, told.output
     assert not (data_dir() / "studies").exists()
 
 

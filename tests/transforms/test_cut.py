@@ -73,7 +73,7 @@ def test_nothing_taken_out_is_a_copy(parent: Path, tmp_path: Path) -> None:
 def test_more_than_there_is_cannot_be_left(tmp_path: Path) -> None:
     cut, tiny = plugins.get("transform", "cut"), source_of(hf_folder(tmp_path)).spec
     for params, cause in (
-        (Cutting(blocks=3), "has 2 blocks, and 3 shall be left"),
+        (Cutting(blocks=3), "has 2 blocks, and 3 are to be left"),
         (Cutting(d_ff=129), "128 MLP channels"),
         (Cutting(kv_heads=3), "2 key/value heads"),
         (Cutting(queries=3), "2 query heads on every"),

@@ -220,7 +220,7 @@ def test_a_pruned_model_is_healed_and_stays_pruned(teacher: Path, domain: str, t
 def test_a_teacher_must_be_another_model_with_the_same_tokenizer(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ExplorerError, match="cannot learn from itself"):
         run(DISTILL, folder, tmp_path, steps=1)
-    with pytest.raises(ExplorerError, match="has 2 blocks, and 2 shall be kept"):
+    with pytest.raises(ExplorerError, match="has 2 blocks, and 2 are to be kept"):
         run(DISTILL, folder, tmp_path, steps=1, keep_layers=2)
     other = tmp_path / "other"
     shutil.copytree(folder, other)

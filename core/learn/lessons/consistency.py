@@ -122,7 +122,7 @@ lesson = Lesson(
             "move",
             "Read the curves",
             "Look at the three curves of one recorded training, one after the other.",
-            takeaway="A falling loss is no faster model.",
+            takeaway="A falling loss is not a faster model.",
         ),
         Step("see", "Right tokens", seen, takeaway="Only right tokens per forward pass count."),
         Step(

@@ -129,7 +129,7 @@ lesson = Lesson(
                 (
                     Mistake(
                         lambda s: float(part(s).n_tokens),
-                        "These are all tokens. Each forward pass gives one that is no guess.",
+                        "These are all tokens. Each forward pass gives one that is not a guess.",
                     ),
                     Mistake(lambda s: float(part(s).n_forward), "These are the forward passes."),
                     Mistake(

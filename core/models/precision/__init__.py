@@ -56,7 +56,7 @@ def _declared(config: Mapping[str, Any]) -> Declared | None:
     for values in parts(config):
         found = values.get("quantization_config") or values.get("compression_config")
         if found and not isinstance(found, Mapping):
-            raise TypeError("it is no object")
+            raise TypeError("it is not an object")
         if isinstance(found, Mapping):
             found = found.get("quantization_config") or found  # beside its sparsity, in older files
             method = _method(found)

@@ -69,7 +69,7 @@ def _regex(pattern: str) -> Callable[[str], bool]:
         compiled = regex.compile(pattern)
     except regex.error as error:
         raise ExplorerError(
-            f"'{pattern}' in the quantization of this configuration is no regular expression ({error}).",
+            f"'{pattern}' in the quantization of this configuration is not a regular expression ({error}).",
             "Correct config.json, or download it again.",
         ) from error
 
