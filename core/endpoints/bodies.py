@@ -11,10 +11,9 @@ from typing import Any
 
 from core.endpoints.client import CHAT, TEXT
 from core.endpoints.flavours import Flavour
-from core.types import Sampling
+from core.types import THINKING, Sampling
 
 Messages = Sequence[tuple[str, str]]  # (role, text)
-SWITCHES = ("enable_thinking", "thinking")  # what templates call it: Qwen3's, and DeepSeek's and Granite's
 IGNORES_EOS = ("llama_cpp", "vllm", "sglang", "vertex")
 
 
@@ -38,7 +37,7 @@ def chat(
     if flavour == "openai":
         body["max_completion_tokens"] = body.pop("max_tokens")
     if thinking is not None and flavour in ("llama_cpp", "vllm", "sglang"):
-        body["chat_template_kwargs"] = dict.fromkeys(SWITCHES, thinking)
+        body["chat_template_kwargs"] = dict.fromkeys(THINKING, thinking)
     return CHAT, body
 
 

@@ -19,13 +19,13 @@ from jinja2.ext import Extension
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from core.types import THINKING
 from hardware.errors import ExplorerError
 
 NEEDLE = "needle{}word"  # stands for a message's text while it is tried whether the template prints it
 _GOES_ON = "goes-on-here "  # stands behind an answer that has begun
 LISTED = re.compile(r"""("|')text\1: ("|')needle""")  # parts printed as a list, as Python or JSON writes it
 MOST = 16  # sets of roles that are tried beside the usual ones
-THINKING = ("enable_thinking", "thinking", "reasoning")  # what templates call the switch
 OFF = "Switch the chat template off (--no-chat), or correct it."
 
 

@@ -91,7 +91,7 @@ from core.types.model import (
 )
 from core.types.raw_text import opened, raw
 from core.types.record import Provenance, Record, Scalar, Words, from_json, to_json
-from core.types.request import Derive, Evaluate, Generate, Request, Sampling, Task
+from core.types.request import THINKING, Derive, Evaluate, Generate, Request, Sampling, Task
 from core.types.result import (
     GOING,
     Energy,
@@ -109,6 +109,7 @@ from core.types.setup import Host, ModelFile, Reserve, Setup
 __all__ = [
     "EVENTS_FORMAT",
     "GOING",
+    "THINKING",
     "Account",
     "Advance",
     "Aside",

@@ -13,6 +13,8 @@ from core.types.record import Record, Scalar, Words, normal, to_json
 Text = Annotated[str, Meta(max_length=10_000_000)]
 Tokens = Annotated[int, Meta(ge=1, le=1_000_000)]
 Passes = Annotated[int, Meta(ge=0, le=1000)]
+# what chat templates call the switch `Generate.thinking`: Qwen 3's, DeepSeek's and Granite's, Command A's
+THINKING = ("enable_thinking", "thinking", "reasoning")
 
 
 class Sampling(Record):

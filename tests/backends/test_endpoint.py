@@ -120,7 +120,7 @@ def test_a_dialogue_goes_out_as_messages_and_tokens_add_up(home: Path) -> None:
     assert [m["role"] for m in body["messages"]] == ["system", "user", "assistant", "user"]
     assert body["messages"][-1] == {"role": "user", "content": "Where?"}
     assert (body["max_tokens"], body["seed"], body["temperature"], body["top_k"]) == (9, 3, 0.5, 4)
-    assert body["chat_template_kwargs"] == {"enable_thinking": False, "thinking": False}
+    assert body["chat_template_kwargs"] == {"enable_thinking": False, "thinking": False, "reasoning": False}
     assert body["ignore_eos"] is True
     assert [s.shape for s in steps] == [(1, 1), (1, 1), (1, 3)], "the server counted five in three pieces"
     assert session.decode([int(i) for s in steps for i in s[0]]) == "Paris."
