@@ -20,4 +20,4 @@ def embedded(*formats: str) -> tuple[str, str]:
 
 def provided(home: str, formats: tuple[str, ...]) -> tuple[str, str]:
     os.environ["ROOFSCOPE_HOME"] = home
-    return artifacts.provide(catalogue.find(catalogue.EMBEDDED), formats, lambda *_, **__: None)
+    return artifacts.provide(catalogue.find(catalogue.EMBEDDED), formats, lambda *_, **__: None, alone=True)
