@@ -16,7 +16,7 @@ from tests.support.engines import ALONE, BROWSER, LANES, PLAIN, PROCESSES, lanes
 from tests.support.lanes import Lane, handed_out
 
 ROOT = Path(__file__).parents[1]
-INI = "[pytest]\naddopts = -n auto -p no:cacheprovider\nmarkers = engine(name): a native engine\n"
+INI = "[pytest]\naddopts = -p xdist -n auto -p no:cacheprovider\nmarkers = engine(name): a native engine\n"
 CONFTEST = """
 import pytest
 pytest_plugins = ("tests.support.lanes",)
@@ -71,6 +71,7 @@ def suite(folder: Path, *args: str, at: str = "", **files: str) -> tuple[str, in
         (folder / f"test_{name}.py").write_text(f"import os, pytest\n{text}")
     command = [sys.executable, "-m", "pytest", *args, str(folder / at)]
     env = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")} | {"PYTHONPATH": str(ROOT)}
+    env["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # dozens of processes are started: of all plugins they need xdist
     done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False, timeout=WAIT_S)
     return done.stdout, done.returncode
 
