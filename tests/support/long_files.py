@@ -4,8 +4,8 @@ from __future__ import annotations
 
 EACH_S = 0.2  # of a test in any other file, seconds of processor time
 LONG_S = {
-    "tests/models/test_case_runs.py": 90.0,
     "tests/browser/test_browser.py": 86.0,
+    "tests/models/test_case_runs.py": 70.0,
     "tests/browser/test_axe.py": 69.0,
     "tests/browser/test_clicks.py": 40.0,
     "tests/evals/test_perplexity.py": 40.0,  # or here
@@ -16,23 +16,22 @@ LONG_S = {
     "tests/browser/test_lessons.py": 32.0,
     "tests/runs/test_ray.py": 31.0,  # most of it waiting, and in processes that Ray starts
     "tests/contract/test_transforms.py": 27.0,
-    "tests/decoding/test_padded_vocabularies.py": 27.0,
     "tests/models/test_onnx_export.py": 23.0,
     "tests/contract/test_strategies.py": 22.0,
     "tests/transforms/test_onnx_quantize.py": 22.0,  # the ONNX export of the embedded model, for all
     "tests/pages/test_making.py": 21.0,
-    "tests/models/test_brought_folders.py": 21.0,
     "tests/backends/test_depth.py": 20.0,
-    "tests/models/test_spec.py": 19.0,
     "tests/test_lanes.py": 19.0,
     "tests/pages/test_pages.py": 18.0,
     "tests/transforms/test_prune.py": 17.0,
+    "tests/decoding/test_padded_vocabularies.py": 16.0,
     "tests/transforms/test_structured.py": 16.0,
     "tests/studies/test_divided.py": 15.0,  # most of it waiting
     "tests/backends/test_fused.py": 15.0,
     "tests/evals/test_divergence.py": 15.0,
     "tests/runs/test_runner.py": 15.0,
     "tests/studies/test_search.py": 15.0,
+    "tests/models/test_brought_folders.py": 14.0,
     "tests/models/test_families.py": 14.0,
     "tests/backends/test_pytorch.py": 14.0,
     "tests/backends/test_grouped.py": 14.0,
@@ -40,6 +39,7 @@ LONG_S = {
     "tests/pages/test_run_page.py": 12.0,
     "tests/test_strange_files.py": 12.0,
     "tests/transforms/test_training_transforms.py": 11.0,
+    "tests/models/test_spec.py": 10.0,
     "tests/evals/test_harness.py": 10.0,
     "tests/transforms/test_dequantize.py": 10.0,
     "tests/runs/test_foreign.py": 10.0,

@@ -14,6 +14,7 @@ import pytest
 from core.models import torch_to_onnx
 from tests.support.shared import once
 
+_PLACES = ("_name_or_path", "transformers_weights")  # of a folder, and of the files in it
 _trace = torch_to_onnx._program
 
 
@@ -37,8 +38,8 @@ def _program(model: Any, tell: Callable[[str], None]) -> Any:
 
 
 def _identity(model: Any) -> str:
-    """What determines the graph: the configuration, whatever its folder is called, and every weight."""
-    numbers = {key: value for key, value in model.config.to_dict().items() if key != "_name_or_path"}
+    """What determines the graph: the configuration, wherever it and the weights were read, and every weight."""
+    numbers = {key: value for key, value in model.config.to_dict().items() if key not in _PLACES}
     digest = hashlib.sha256(repr((type(model), sorted(numbers.items()))).encode())
     for name, tensor in sorted((*model.named_parameters(), *model.named_buffers())):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
