@@ -206,7 +206,7 @@ def test_the_core_commands_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     """
     measure = ceilings.measure
     monkeypatch.setattr(ceilings, "measure", lambda *args, **given: measure(*args, **given | {"probe": True}))
-    preloaded.workers(monkeypatch, "fake")
+    preloaded.workers(monkeypatch, "fake", "pytorch")
     run_id = ""
     for line in blocks():
         if not line.startswith(".venv/bin/python -m core ") or any(words in line for words in LONG):
