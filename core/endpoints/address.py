@@ -58,8 +58,8 @@ class Address:
 def address(url: str, key: str | None = None) -> Address:
     """The server that a user means. Raises ExplorerError for what is not the address of one."""
     typed = url.strip()
-    parts = urlsplit(typed if "://" in typed else f"http://{typed}")
     try:
+        parts = urlsplit(typed if "://" in typed else f"http://{typed}")
         known = parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port > 0)
     except ValueError:
         known = False
@@ -108,9 +108,13 @@ def proxy_of(address: Address) -> Proxy | None:
     found = getproxies().get("https" if address.secure else "http")
     if not found:
         return None
-    parts = urlsplit(found if "://" in found else f"http://{found}")
+    try:
+        parts = urlsplit(found if "://" in found else f"http://{found}")
+        port = parts.port or 80
+    except ValueError:
+        return None
     if not parts.hostname:
         return None
     who = f"{unquote(parts.username)}:{unquote(parts.password or '')}" if parts.username else None
     basic = None if who is None else f"Basic {b64encode(who.encode()).decode()}"
-    return Proxy(host=parts.hostname, port=parts.port or 80, authorization=basic)
+    return Proxy(host=parts.hostname, port=port, authorization=basic)

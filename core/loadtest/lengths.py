@@ -18,7 +18,7 @@ import numpy as np
 
 from core.types import Record
 from hardware.errors import ExplorerError
-from hardware.files import UNREADABLE
+from hardware.files import UNREADABLE, contents
 
 MOST_TOKENS = 1_000_000
 MOST_ROWS = 200_000
@@ -143,7 +143,7 @@ def read_rows(path: str) -> tuple[Row, ...]:
     try:
         if file.stat().st_size > MOST_FILE_BYTES:
             raise ExplorerError(f"{file} is larger than {MOST_FILE_BYTES / 1e6:.0f} MB.", "Take a part of it.")
-        lines = file.read_bytes().split(b"\n")
+        lines = contents(file).split(b"\n")
     except OSError as error:
         raise ExplorerError(f"{file} cannot be read: {error.strerror or error}.", "Name a JSONL file.") from error
     rows = []

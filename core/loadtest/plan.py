@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
+from core.bounds import checked
 from core.endpoints.address import address
 from core.loadtest.lengths import Lengths
 from core.loadtest.objectives import Objectives
@@ -68,6 +69,7 @@ class Plan(Record):
 
 def check(plan: Plan) -> None:
     """Raises ExplorerError for a plan that cannot be carried out, or could not be judged."""
+    checked(plan, "the load test", "Correct it.")
     address(plan.address)
     _check_levels(plan)
     for name, value, most in (

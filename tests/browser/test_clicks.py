@@ -80,7 +80,7 @@ WHOLE = """() => {
   const low = (part) => part.getBoundingClientRect().bottom;
   const charts = [...document.querySelectorAll("[data-testid=stVegaLiteChart] svg")];
   const legends = charts.flatMap((svg) => [...svg.querySelectorAll(".role-legend")].map((l) => low(l) <= low(svg)));
-  return legends.length > 1 && legends.every(Boolean);
+  return legends.length > 0 && legends.every(Boolean);
 }"""
 
 

@@ -27,7 +27,16 @@ def test_addresses(typed: str, root: str, chat: str) -> None:
 
 @pytest.mark.parametrize(
     "typed",
-    ["", "ftp://host", "http://", "http://host:99999", "http://user:word@host", "http://h/v1?key=x", "http://a b"],
+    [
+        "",
+        "ftp://host",
+        "http://",
+        "http://host:99999",
+        "http://user:word@host",
+        "http://h/v1?key=x",
+        "http://a b",
+        "http://[::1",
+    ],
 )
 def test_what_is_no_address_is_refused_in_a_sentence(typed: str) -> None:
     with pytest.raises(ExplorerError) as caught:

@@ -153,6 +153,7 @@ def test_what_counts_as_good() -> None:
 @pytest.mark.parametrize(
     ("change", "word"),
     [
+        ({"burstiness": float("nan")}, "burstiness"),
         ({"address": "ftp://x"}, "address"),
         ({"levels": ()}, "levels"),
         ({"levels": (1.5,)}, "users"),

@@ -281,6 +281,12 @@ def test_a_grid_of_a_million_cells_and_an_axis_that_nobody_has_are_said_before(c
     assert not list((data_dir() / "studies").glob("*")) and not Store(data_dir()).ids()
 
 
+@pytest.mark.parametrize("command", [("sweep", "--plan"), ("search", "--plan"), ("import",), ("community", "add")])
+def test_what_has_no_end_is_no_file(command: tuple[str, ...]) -> None:
+    done = CliRunner().invoke(cli, [*command, "/dev/zero"])
+    assert done.exit_code == 2 and "/dev/zero cannot be read: It is no file." in done.stderr
+
+
 @pytest.mark.parametrize("name", ["../up", "/up", "a/b", "..", ".hidden", "", "a\0b", "x" * 201, "a\\b"])
 def test_a_plan_of_somebody_else_writes_into_no_other_folder(tmp_path: Path, name: str) -> None:
     plan = tmp_path / "plan.json"
