@@ -76,22 +76,6 @@ def test_a_click_on_a_point_writes_its_arithmetic_out(server: Server, tab: Tab) 
     expect(page.locator(".katex").first).to_be_visible()
 
 
-WHOLE = """() => {
-  const low = (part) => part.getBoundingClientRect().bottom;
-  const charts = [...document.querySelectorAll("[data-testid=stVegaLiteChart] svg")];
-  const legends = charts.flatMap((svg) => [...svg.querySelectorAll(".role-legend")].map((l) => low(l) <= low(svg)));
-  return legends.length > 0 && legends.every(Boolean);
-}"""
-
-
-def test_legends_are_whole_at_every_width_of_the_window(server: Server, tab: Tab) -> None:
-    page = opened(server, tab, "memory")
-    for width in (1280, 820, 390, 1000):
-        page.set_viewport_size({"width": width, "height": 900})
-        page.wait_for_timeout(300)  # charts follow the window a little later
-        page.wait_for_function(WHOLE, timeout=20_000)
-
-
 def test_a_block_of_the_graph_opens_on_a_click(server: Server, tab: Tab) -> None:
     page = opened(server, tab, "layers")
     graph = page.locator("[data-testid=stEChartsChart] canvas").first
