@@ -199,7 +199,10 @@ class _Loop:
         assert objective.probe is not None
         self.model.eval()
         with self._saved_when_stopped():
-            self.job.progress("Looking at its answers", report.steps, self._total(), "steps")
+            if report.steps or self.budget.steps:
+                self.job.progress("Looking at its answers", report.steps, self._total(), "steps")
+            else:  # nobody knows yet how many steps the minutes hold
+                self.job.progress("Looking at its answers")
             values = dict(objective.probe())
         report.points.append((report.steps, values))
         self.probed_step, self.probed_s = report.steps, report.seconds

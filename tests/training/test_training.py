@@ -69,8 +69,10 @@ class StandIn:
         self.warnings: list[str] = []
         self.stop_at = stop_at
         self.step = 0
+        self.told: list[tuple[str, float | None, float | None]] = []
 
     def progress(self, note: str, done: float | None = None, total: float | None = None, unit: str = "") -> None:
+        self.told.append((note, done, total))
         self.step = int(done or 0) if note == "Training" else self.step
 
     def curve(self, step: int, total: int, **values: float) -> None:
@@ -421,8 +423,10 @@ def test_a_collapse_stops_it_and_brings_the_best_model_back(tmp_path: Path) -> N
 
 def test_a_budget_in_minutes_ends(tmp_path: Path) -> None:
     model, job = tiny(), StandIn(tmp_path)
-    report = train(model, counting(model, random_examples(20)), Budget(None, 0.01), job, 1e-3)
+    objective = Objective(counting(model, random_examples(20)).loss, lambda: {"accuracy": 1.0})
+    report = train(model, objective, Budget(None, 0.01), job, 1e-3)
     assert report.seconds >= 0.6 and report.steps >= 1
+    assert job.told[0] == ("Looking at its answers", None, None), 'not "0 of 1 steps"'
 
 
 def on_a_full_disk(folder: Path, told: Any) -> None:
