@@ -134,20 +134,9 @@ def test_plugins_know_only_the_contract() -> None:
         room = ".".join(Path(name).parts[:2])
         # shared files start with an underscore; a plugin has its own folder
         own = (f"{room}._", f"{room}.{Path(name).parts[2]}.")
-        named = (
-            "layer_names",
-            "paths",
-            "weight_files",
-            "tokenizer_folder",
-            "library_tokenizer",
-            "token_counter",
-            "plugins",
-            "domains",
-            "engine",
-            "endpoints",
-        )
-        rooms = ("types", *named)
-        contract = (*(f"core.{room}" for room in rooms), "hardware.", *own)
+        rooms = ("types", "layer_names", "paths", "plugins", "domains", "engine", "endpoints", "tokenizers")
+        files = ("models.weight_files", "models.token_counter")
+        contract = (*(f"core.{name}" for name in (*rooms, *files)), "hardware.", *own)
         # transforms write models: the formats and the training loop are theirs to use
         return (*contract, "core.models.", "core.training") if name.startswith("core/transforms/") else contract
 

@@ -23,8 +23,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from core import engine, weight_files
-from core.models import formats, gguf_file, safetensors_file
+from core import engine
+from core.models import formats, gguf_file, safetensors_file, weight_files
 from core.models.artifact_cache import fingerprint, fingerprints, folder, key_of, made
 from core.models.config import QUANTIZATION
 from core.models.precision import RESTORED, declared
@@ -275,8 +275,8 @@ def _origin(source: Path) -> tuple[str, ...]:
 
 def _config_folder(entry: ModelEntry, progress: Progress) -> Path:
     """config.json with a tokenizer beside it: the model's own where it has one, else ids that are bytes."""
-    from core.models import gguf_tokenizer
     from core.models.defaults import nested
+    from core.tokenizers import from_gguf
 
     given = Path(entry.files["config"])
     config = given / "config.json" if given.is_dir() else given
@@ -294,7 +294,7 @@ def _config_folder(entry: ModelEntry, progress: Progress) -> Path:
             shutil.copyfile(file, out / file.name)
         if not has_tokenizer:
             network = nested(numbers) or numbers
-            gguf_tokenizer.write_bytes(int(network.get("vocab_size") or 256), out)
+            from_gguf.write_bytes(int(network.get("vocab_size") or 256), out)
 
     key = key_of("config folder", 4, *(fingerprint(f) for f in (config, *own)))
     return made(key, entry, "a tokenizer", progress, lambda: 64 << 20, build)

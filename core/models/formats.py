@@ -19,8 +19,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from core import weight_files
-from core.models import gguf_file, other_names, safetensors_file
+from core.models import gguf_file, other_names, safetensors_file, weight_files
 from core.models.defaults import nested
 from hardware.errors import ExplorerError
 

@@ -17,8 +17,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from core.models import gguf_file, gguf_tokenizer
+from core.models import gguf_file
 from core.models.gguf import gguf_config, gguf_tensors, gguf_values
+from core.tokenizers import from_gguf
 from core.types import Progress
 from hardware.errors import ExplorerError
 
@@ -59,7 +60,7 @@ def convert(path: Path, folder: Path, progress: Progress) -> None:
     config = _config(header)
     (folder / "config.json").write_text(json.dumps(config, indent=2))
     progress("Converting the tokenizer")
-    gguf_tokenizer.write(header.metadata, folder)
+    from_gguf.write(header.metadata, folder)
     _write_weights(header, config, folder / "model.safetensors", progress)
 
 
@@ -113,7 +114,7 @@ def _config(header: gguf_file.GgufFile) -> dict[str, Any]:
         rope = {"full_attention": rope, "sliding_attention": local}
     config["rope_parameters"] = rope
     config["architectures"] = [_class_name(config["model_type"])]
-    known = gguf_tokenizer.special_ids(header.metadata, config["vocab_size"])
+    known = from_gguf.special_ids(header.metadata, config["vocab_size"])
     for name in ("bos", "eos", "pad"):
         config[f"{name}_token_id"] = known.get(name)
     return config

@@ -17,11 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from core import weight_files
 from core.layer_names import OF_ACTIVATIONS
-from core.models import formats, gguf_vocabulary, random_weights, safetensors_file
+from core.models import formats, random_weights, safetensors_file, weight_files
 from core.models.precision import declared
 from core.models.tensors import heads_apart
+from core.tokenizers import to_gguf
 from core.types import Progress
 from hardware.errors import ExplorerError
 
@@ -156,7 +156,7 @@ def _convert(
     writer.add_file_type(_FILE_TYPES[max(sorted(set(matrices)), key=matrices.count)])
     divisors = _add_network(writer, arch, config)
     progress("Converting the tokenizer")
-    gguf_vocabulary.add(writer, folder, tensors["token_embd.weight"].shape[0])
+    to_gguf.add(writer, folder, tensors["token_embd.weight"].shape[0])
     _write(writer, path, tensors, _changes(arch, config), divisors, progress)
 
 

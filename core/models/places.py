@@ -17,9 +17,8 @@ from pathlib import Path
 import msgspec
 from filelock import FileLock, Timeout
 
-from core import weight_files
 from core.endpoints import store as endpoints
-from core.models import formats, gguf_file
+from core.models import formats, gguf_file, weight_files
 from core.paths import data_dir
 from core.types import Family, ModelEntry
 from hardware.errors import ExplorerError

@@ -16,7 +16,6 @@ from typing import Any
 
 import msgspec
 
-from core import weight_files
 from core.dtypes import bytes_per_element, canonical_dtype, retype
 from core.layer_names import block_of, fit
 from core.models import (
@@ -30,6 +29,7 @@ from core.models import (
     other_names,
     precision,
     served,
+    weight_files,
 )
 from core.models.architectures import from_modules, from_tensors
 from core.models.config import Config, MissingSizeError

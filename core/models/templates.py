@@ -1,6 +1,6 @@
 """The chat templates of a model, from its files and without opening it.
 
-Knows where each format keeps them. Renders nothing (core.models.chat does).
+Knows where each format keeps them. Renders nothing (core.tokenizers.chat does).
 """
 
 from __future__ import annotations
@@ -8,9 +8,10 @@ from __future__ import annotations
 from functools import lru_cache
 from pathlib import Path
 
-from core.models import gguf_file, gguf_tokenizer
+from core.models import gguf_file
 from core.models.identity import stamp
-from core.tokenizer_folder import chat_templates, read_json
+from core.tokenizers import from_gguf
+from core.tokenizers.folder import chat_templates, read_json
 from core.types import ModelEntry
 from hardware.errors import ExplorerError
 
@@ -31,4 +32,4 @@ def templates_of(entry: ModelEntry) -> dict[str, str]:
 @lru_cache(maxsize=32)
 def _of_gguf(path: Path, written: str) -> dict[str, str]:
     """written: the stamp of the file, whose whole vocabulary is read on the way to the templates."""
-    return gguf_tokenizer.chat_templates(gguf_file.read(path).metadata)
+    return from_gguf.chat_templates(gguf_file.read(path).metadata)

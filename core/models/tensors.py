@@ -13,10 +13,9 @@ from typing import Any
 
 import msgspec
 
-from core import weight_files
 from core.dtypes import canonical_dtype, is_quantized
 from core.layer_names import block_of, canonical_hf, fit, kind_of, named_hf
-from core.models import safetensors_file
+from core.models import safetensors_file, weight_files
 from core.types import Aside, Elementwise, Embedding, Layer, Linear, ModelSpec, Record
 from hardware.errors import ExplorerError
 

@@ -29,10 +29,10 @@ from typing import Any
 
 import msgspec
 
-from core import engine, weight_files
-from core.library_tokenizer import save
-from core.models import onnx_blocks
-from core.tokenizer_folder import read_json, tokenizer_file
+from core import engine
+from core.models import onnx_blocks, weight_files
+from core.tokenizers.folder import read_json, tokenizer_file
+from core.tokenizers.library import save
 from hardware.errors import ExplorerError
 
 OPSET = 23

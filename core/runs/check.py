@@ -6,11 +6,12 @@ from pathlib import Path
 
 from core import plugins
 from core.endpoints import store
-from core.models import catalogue, chat, derived
+from core.models import catalogue, derived
 from core.models.templates import templates_of
 from core.runs.lineage import is_of
 from core.runs.resolve import Resolved, resolve
-from core.tokenizer_folder import Unread, check_settings, tokenizer_file
+from core.tokenizers import chat
+from core.tokenizers.folder import Unread, check_settings, tokenizer_file
 from core.types import (
     Backend,
     Derive,

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from core.library_tokenizer import library_tokenizer
-from core.models.chat import render_messages
-from core.tokenizer_folder import named, tokenizer_file
+from core.tokenizers.chat import render_messages
+from core.tokenizers.folder import named, tokenizer_file
+from core.tokenizers.library import library_tokenizer
 from core.types import ModelSpec
 
 LENGTH = 128  # tokens of a sequence

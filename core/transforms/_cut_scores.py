@@ -19,8 +19,8 @@ from typing import Any
 import msgspec
 
 from core import engine
-from core.library_tokenizer import library_tokenizer
 from core.models import spec as specs
+from core.tokenizers.library import library_tokenizer
 from core.transforms import _cutting
 from core.transforms import _torch_model as torch_model
 from core.transforms._cutting import Cutting, left

@@ -9,8 +9,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from core import weight_files
 from core.layer_names import block_of, canonical_hf
+from core.models import weight_files
 from core.models.spec import read_config
 from core.transforms import _hf_folder
 from core.transforms._calibration import sequences

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from core import domains
-from core.library_tokenizer import library_tokenizer
-from core.models.chat import render
-from core.tokenizer_folder import additions, named
+from core.tokenizers.chat import render
+from core.tokenizers.folder import additions, named
+from core.tokenizers.library import library_tokenizer
 from core.training import probe
 from core.training.examples import Example, of_questions
 from core.training.loop import Budget, Report

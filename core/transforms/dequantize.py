@@ -13,9 +13,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from core import weight_files
 from core.layer_names import OF_ACTIVATIONS
-from core.models import safetensors_file
+from core.models import safetensors_file, weight_files
 from core.models.config import QUANTIZATION
 from core.models.precision import RESTORED, Declared, declared
 from core.models.spec import stored_dtype

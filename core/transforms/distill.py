@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import numpy as np
 from msgspec import Meta
 
-from core.library_tokenizer import library_tokenizer
+from core.tokenizers.library import library_tokenizer
 from core.training import losses
 from core.training.examples import Batches, Example
 from core.training.loop import Objective, train

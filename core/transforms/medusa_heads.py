@@ -16,7 +16,7 @@ from typing import Annotated, Any
 from msgspec import Meta
 
 from core import domains
-from core.library_tokenizer import library_tokenizer
+from core.tokenizers.library import library_tokenizer
 from core.training import greedy, loop
 from core.transforms import _head_training as training
 from core.transforms import _torch_model, _tuning

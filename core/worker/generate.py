@@ -174,7 +174,7 @@ def dialogue(session: Session, task: Generate) -> str:
     template = template_of(session, task)
     if not template:
         return "\n\n".join(words for _, words in turns)
-    from core.models.chat import render_messages, thinks
+    from core.tokenizers.chat import render_messages, thinks
 
     system = () if task.system is None else (("system", task.system),)
     marks = special_tokens(session)
@@ -184,7 +184,7 @@ def dialogue(session: Session, task: Generate) -> str:
 
 def _heard(template: str, thinking: bool | None) -> tuple[bool | None, tuple[str, ...]]:
     """What a template takes from being told whether the model may think, and what is to be said where it is nothing."""
-    from core.models.chat import thinks
+    from core.tokenizers.chat import thinks
 
     if thinking is None or thinks(template):
         return thinking, ()

@@ -57,7 +57,7 @@ class ModelUnderTest:
         if not self.session.chat_template:
             said = messages[:-1] if begun else messages
             return "\n\n".join(text for _, text in said if text) + f"\n{begun}"
-        from core.models.chat import render_begun, render_messages
+        from core.tokenizers.chat import render_begun, render_messages
 
         render = render_begun if begun else render_messages
         return render(self.session.chat_template, messages, values=special_tokens(self.session))

@@ -8,8 +8,8 @@ from typing import Any
 import streamlit as st
 
 from core.models import catalogue
-from core.models.chat import thinks
 from core.models.templates import templates_of
+from core.tokenizers.chat import thinks
 from core.types import ModelEntry
 from pages.ui.choices import select
 

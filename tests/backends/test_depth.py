@@ -418,7 +418,7 @@ def autoregressive(smollm: TorchSession) -> list[int]:
 
 
 def question(session: TorchSession) -> Ids:
-    from core.models.chat import render
+    from core.tokenizers.chat import render
 
     text = "Explain in three sentences why the sky is blue."
     assert session.chat_template is not None

@@ -281,7 +281,8 @@ def test_the_embedded_model_says_the_same_out_of_a_tree() -> None:
     import torch
 
     from core.backends.pytorch.heads import Heads
-    from core.models import artifacts, catalogue, chat
+    from core.models import artifacts, catalogue
+    from core.tokenizers import chat
     from core.types import GenerationConfig
 
     _, path = artifacts.provide(catalogue.find("smollm2-135m"), ("hf",), quiet)

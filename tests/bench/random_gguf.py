@@ -12,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from core.models import catalogue, gguf_tokenizer
+from core.models import catalogue
+from core.tokenizers import from_gguf
 from tests.support.tiny.llama_cpp import add_tokenizer
 
 DISTINCT_ROWS = 64
@@ -48,7 +49,7 @@ def _write(config: dict[str, object], quant: str, path: Path) -> None:
     writer.add_rope_dimension_count(d_head)
     writer.add_vocab_size(vocab)
     with tempfile.TemporaryDirectory() as tokenizer:
-        gguf_tokenizer.write_bytes(vocab, Path(tokenizer))
+        from_gguf.write_bytes(vocab, Path(tokenizer))
         settings = Path(tokenizer) / "tokenizer_config.json"
         ends = {"bos_token": "<s>", "eos_token": "</s>"}
         settings.write_text(json.dumps({**json.loads(settings.read_text()), **ends}))

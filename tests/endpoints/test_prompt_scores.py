@@ -10,8 +10,8 @@ import pytest
 from core import plugins
 from core.endpoints import prompt_scores, store
 from core.models import catalogue, spec
+from core.models.token_counter import counter
 from core.runs.check import can_evaluate, check
-from core.token_counter import counter
 from core.types import Evaluate, GenerationConfig, Request, Session, likely
 from core.worker.subject import ModelUnderTest
 from hardware.errors import ExplorerError

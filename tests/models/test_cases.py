@@ -10,8 +10,8 @@ import pytest
 
 from core.analysis.work import LayerWork, kv_bytes_per_token, total, work
 from core.models import catalogue, formats, spec
-from core.models.chat import thinks
 from core.models.templates import templates_of
+from core.tokenizers.chat import thinks
 from core.types import Attention, ModelSpec
 from hardware.errors import ExplorerError
 from tests.support.cases import CASES, needed

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from core import word_rules
-from core.models import gguf_file, gguf_to_hf, gguf_tokenizer
+from core.models import gguf_file, gguf_to_hf
+from core.tokenizers import from_gguf, word_rules
 from hardware.errors import ExplorerError
 from tests.support.embedded import embedded
 from tests.support.gguf_models import CASES, TEXTS, converted, tiny_gguf
@@ -90,7 +90,7 @@ def test_splitting_rules_give_the_ids_of_llama_cpp(rule: str, tmp_path: Path) ->
     learner = Tokenizer(models.BPE())
     learner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     trainer = trainers.BpeTrainer(
-        vocab_size=900, initial_alphabet=gguf_tokenizer.byte_alphabet(), show_progress=False, min_frequency=1
+        vocab_size=900, initial_alphabet=from_gguf.byte_alphabet(), show_progress=False, min_frequency=1
     )
     learner.train_from_iterator((text for text in TEXTS if "<|" not in text), trainer)
     learned = json.loads(learner.to_str())["model"]
@@ -108,7 +108,7 @@ def test_splitting_rules_give_the_ids_of_llama_cpp(rule: str, tmp_path: Path) ->
     writer.write_tensors_to_file()
     writer.close()
 
-    gguf_tokenizer.write(gguf_file.read(tmp_path / "v.gguf").metadata, tmp_path)
+    from_gguf.write(gguf_file.read(tmp_path / "v.gguf").metadata, tmp_path)
     tokenizer = PreTrainedTokenizerFast.from_pretrained(tmp_path)
     texts = (*TEXTS, WHOLE, "b\u3000z")
     ids = [tokenizer.encode(text, add_special_tokens=False) for text in texts]
@@ -142,7 +142,7 @@ def test_sentencepiece_vocabulary_gives_the_ids_of_llama_cpp(name: str, kind: in
     writer.close()
 
     header = gguf_file.read(tmp_path / "v.gguf")
-    gguf_tokenizer.write(header.metadata, tmp_path)
+    from_gguf.write(header.metadata, tmp_path)
     tokenizer = AutoTokenizer.from_pretrained(tmp_path)
     texts = (
         "the cat",
@@ -162,13 +162,13 @@ def test_sentencepiece_vocabulary_gives_the_ids_of_llama_cpp(name: str, kind: in
 def test_byte_tokenizer_round_trip_and_small_vocabularies(tmp_path: Path) -> None:
     from transformers import AutoTokenizer
 
-    gguf_tokenizer.write_bytes(300, tmp_path)
+    from_gguf.write_bytes(300, tmp_path)
     tokenizer = AutoTokenizer.from_pretrained(tmp_path)
     ids = tokenizer.encode("Grüße, 世界\n\x00", add_special_tokens=False)
     assert ids == list("Grüße, 世界\n\x00".encode())
     assert tokenizer.decode(ids) == "Grüße, 世界\n\x00"
     assert tokenizer.decode([72, 299]) == "H⟨299⟩"
-    gguf_tokenizer.write_bytes(100, tmp_path)
+    from_gguf.write_bytes(100, tmp_path)
     small = AutoTokenizer.from_pretrained(tmp_path)
     assert max(small.encode("AZaz", add_special_tokens=False)) < 100
 

@@ -118,7 +118,7 @@ def test_no_bit_is_lost(dtype: str, tmp_path: Path) -> None:
     ],
 )
 def test_a_rule_is_known_by_what_it_does(cut: list[dict[str, Any]], rule: str, tmp_path: Path) -> None:
-    """SmolLM's and GPT-2's own tokenizer.json spell their rules otherwise than gguf_tokenizer does."""
+    """SmolLM's and GPT-2's own tokenizer.json spell their rules otherwise than core/tokenizers does."""
     folder = hf_folder(tmp_path)
     file = folder / "tokenizer.json"
     content = json.loads(file.read_text())
@@ -148,7 +148,7 @@ def test_a_sentencepiece_vocabulary_keeps_its_ids(tmp_path: Path) -> None:
     import gguf
     from transformers import AutoTokenizer
 
-    from core.models import gguf_tokenizer, gguf_vocabulary
+    from core.tokenizers import from_gguf, to_gguf
 
     pieces = ["▁", "t", "h", "e", "▁t", "he", "▁the", "▁▁", "ca", "c", "a", "at", "▁ca", "▁cat", "é"]
     tokens = ["<unk>", "<s>", "</s>", *(f"<0x{b:02X}>" for b in range(256)), *pieces, "<|x|>"]
@@ -161,10 +161,10 @@ def test_a_sentencepiece_vocabulary_keeps_its_ids(tmp_path: Path) -> None:
         "tokenizer.ggml.eos_token_id": 2,
         "tokenizer.ggml.unknown_token_id": 0,
     }
-    gguf_tokenizer.write(metadata, tmp_path)
+    from_gguf.write(metadata, tmp_path)
     writer = gguf.GGUFWriter(tmp_path / "v.gguf", "llama")
     writer.add_context_length(64)
-    gguf_vocabulary.add(writer, tmp_path, len(tokens))
+    to_gguf.add(writer, tmp_path, len(tokens))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -13,9 +13,8 @@ from typing import Any
 
 import pytest
 
-from core import weight_files
 from core.analysis.work import kv_bytes_per_token, n_active_params
-from core.models import catalogue, formats, places
+from core.models import catalogue, formats, places, weight_files
 from core.models.spec import from_hf_folder
 from hardware.errors import ExplorerError
 

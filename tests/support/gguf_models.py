@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from core.models import gguf_to_hf, gguf_tokenizer
+from core.models import gguf_to_hf
+from core.tokenizers import from_gguf
 from tests.support.progress import silent
 
 TEXTS = (
@@ -37,7 +38,7 @@ def tiny_gguf(path: Path, arch: str, quantized: bool = False, **extra: Any) -> P
     head_dim = 16 if arch == "qwen2" else 32  # llama.cpp's qwen2 has no head width of its own
     blocks = 7 if arch == "gemma3" else 2
     rng = np.random.default_rng(1)
-    alphabet = gguf_tokenizer.byte_alphabet()
+    alphabet = from_gguf.byte_alphabet()
     names = [n for n in extra.get("names", ()) if n != "<|end|>"]  # more tokens
     tokens = [*alphabet, "<|end|>", "<|user|>", "<|bos|>", "th", "the", *names]
     writer = gguf.GGUFWriter(path, arch)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from core.models import gguf_tokenizer
+from core.tokenizers import from_gguf
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -228,7 +228,7 @@ def write(path: Path, family: Family) -> Path:
         writer.add_float32(f"{family.architecture}.{key}", 1e-5)
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("qwen2")
-    writer.add_token_list([*gguf_tokenizer.byte_alphabet(), "<|end|>", "<|user|>", "<|bos|>", "th", "the"])
+    writer.add_token_list([*from_gguf.byte_alphabet(), "<|end|>", "<|user|>", "<|bos|>", "th", "the"])
     writer.add_token_types([1] * 256 + [3, 3, 3, 1, 1])
     writer.add_token_merges(["t h", "th e"])
     writer.add_eos_token_id(256)

@@ -278,7 +278,7 @@ def test_settings_as_text_and_their_suffixes() -> None:
 
 @pytest.mark.model
 def test_the_embedded_model_in_eight_bits(tmp_path: Path) -> None:
-    from core.models.chat import render
+    from core.tokenizers.chat import render
 
     parent = Path(embedded("onnx")[1])
     outcome = quantized(parent, tmp_path / "out")

@@ -38,7 +38,7 @@ ROOMS = {
     "core/backends/onnxruntime/": "onnxruntime",
     "core/backends/llama_cpp/": "llama_cpp",
     "core/training/": "pytorch",
-    "core/library_tokenizer.py": "pytorch",  # for PyTorch itself and for conversions
+    "core/tokenizers/library.py": "pytorch",  # for PyTorch itself and for conversions
     "core/models/": "pytorch",
     "core/transforms/": "pytorch",
 }

@@ -19,14 +19,14 @@ import msgspec
 import numpy as np
 from msgspec import Meta
 
-from core import token_counter
 from core.endpoints import bodies, client, flavours, prompt_scores, vertex
 from core.endpoints.address import Address
 from core.endpoints.chunks import Chunk, Timings
 from core.endpoints.flavours import LABELS
 from core.endpoints.measured import Measured, measured
 from core.endpoints.store import Served
-from core.tokenizer_folder import additions
+from core.models import token_counter
+from core.tokenizers.folder import additions
 from core.types import (
     Account,
     Count,

@@ -21,7 +21,7 @@ from core.backends.llama_cpp.model import load
 from core.backends.llama_cpp.options import N_BATCH, context_params
 from core.backends.llama_cpp.session import LlamaSession
 from core.plugins import settings
-from core.tokenizer_folder import template_warnings
+from core.tokenizers.folder import template_warnings
 from core.types import Backend, ModelSpec, Progress, Request, Reserve, Scalar, Setup
 from hardware.detect import usable_cores
 from hardware.errors import ExplorerError

@@ -10,15 +10,9 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
-from core.tokenizer_folder import Unread
+from core.tokenizers.folder import Unread
+from core.tokenizers.from_gguf import AROUND, COMPOSED, END_IDS, NAMED, WHOLE
 from hardware.errors import ExplorerError
-
-# as core.models.gguf_tokenizer writes them
-END_IDS = "roofscope.end_token_ids"
-NAMED = "roofscope.special_tokens"
-AROUND = "roofscope.added_token_ids"
-COMPOSED = "roofscope.composed"
-WHOLE = "tokenizer.huggingface.json"
 
 
 class Vocabulary:

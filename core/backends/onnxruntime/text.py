@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from core.library_tokenizer import fast_tokenizer
-from core.tokenizer_folder import (
+from core.tokenizers.folder import (
     Unread,
     added,
     chat_templates,
@@ -23,6 +22,7 @@ from core.tokenizer_folder import (
     template_warnings,
     tokenizer_file,
 )
+from core.tokenizers.library import fast_tokenizer
 from core.types import ModelSpec
 
 

@@ -17,7 +17,7 @@ from core.backends.pytorch.depth import add_exit_heads
 from core.backends.pytorch.families import FAMILIES
 from core.backends.pytorch.session import TorchSession
 from core.plugins import settings
-from core.tokenizer_folder import check_settings, named, template_warnings
+from core.tokenizers.folder import check_settings, named, template_warnings
 from core.types import Backend, ModelSpec, Progress, Record, Request, Reserve, Scalar
 from hardware.detect import usable_cores
 from hardware.errors import ExplorerError

@@ -15,10 +15,10 @@ from typing import Any
 
 import msgspec
 
-from core import weight_files
 from core.backends.pytorch import quant as quant
-from core.library_tokenizer import library_tokenizer
-from core.tokenizer_folder import Unread, additions, read_json, tokenizer_file
+from core.models import weight_files
+from core.tokenizers.folder import Unread, additions, read_json, tokenizer_file
+from core.tokenizers.library import library_tokenizer
 from core.types import ModelSpec, Progress, Setup
 from hardware.errors import ExplorerError
 

@@ -24,8 +24,8 @@ from core.backends.pytorch.count import count
 from core.backends.pytorch.depth import Depth, complete, cut, depth_of
 from core.backends.pytorch.stream import generate
 from core.backends.pytorch.trace import TorchTrace
-from core.library_tokenizer import special_tokens
-from core.tokenizer_folder import check_around, check_in_table, end_ids, named
+from core.tokenizers.folder import check_around, check_in_table, end_ids, named
+from core.tokenizers.library import special_tokens
 from core.types import Count, GenerationConfig, Ids, Ledger, ModelSpec, Progress
 from hardware.errors import ExplorerError
 from hardware.heap import give_back

@@ -8,7 +8,7 @@ from dataclasses import replace
 from itertools import groupby
 from typing import Any
 
-from core import weight_files
+from core.models import weight_files
 from core.models.precision.declaration import Declared, Rule
 from core.models.precision.rules import (
     any_itself,

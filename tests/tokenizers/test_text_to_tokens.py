@@ -15,11 +15,12 @@ from typing import Any
 
 import pytest
 
-from core import library_tokenizer, plugins, word_rules
+from core import plugins
 from core.backends.onnxruntime.text import Text
-from core.models import gguf_file, gguf_tokenizer, hf_to_gguf
+from core.models import gguf_file, hf_to_gguf
 from core.models import spec as specs
 from core.models.templates import templates_of
+from core.tokenizers import from_gguf, library, word_rules
 from core.types import ModelEntry, Request, chat_templates, opened, raw, special_tokens
 from hardware.errors import ExplorerError
 from tests.support import elsewhere
@@ -115,14 +116,14 @@ def test_every_end_is_an_end_in_every_backend(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", [3, 1])  # control tokens, and plain ones of such names
 def test_the_ends_of_a_gguf_are_those_of_llama_cpp(kind: int, tmp_path: Path) -> None:
     between = ["<|fim_pad|>", "<|repo_name|>", "<|file_sep|>"]
-    names = sorted({*gguf_tokenizer._END_OF_TURN, *between} - {"<turn|>"})
+    names = sorted({*from_gguf._END_OF_TURN, *between} - {"<turn|>"})
     path = tiny_gguf(tmp_path / "m.gguf", "llama", names=names, kind=kind)
     theirs = said("llama_cpp", path, "gguf", ("hello",))["ends"]
     from core.models import gguf_file
 
     metadata = gguf_file.read(path).metadata
     tokens = metadata["tokenizer.ggml.tokens"]
-    ours = set(gguf_tokenizer._end_ids(metadata, tokens))
+    ours = set(from_gguf._end_ids(metadata, tokens))
     assert {tokens[i] for i in ours} == {tokens[i] for i in theirs} and len(ours) > len(names) // 2
 
 
@@ -144,7 +145,7 @@ def test_named_templates_are_one_template_in_every_backend(tmp_path: Path) -> No
         assert templates_of(entry) == here["templates"]
     back = tmp_path / "back"
     back.mkdir()
-    gguf_tokenizer.write(gguf_file.read(path).metadata, back)
+    from_gguf.write(gguf_file.read(path).metadata, back)
     assert AutoTokenizer.from_pretrained(back).chat_template == here["templates"], (
         "and in the folder that is made of it"
     )
@@ -190,7 +191,7 @@ def test_a_sentencepiece_file_alone_is_read(tmp_path: Path, monkeypatch: pytest.
     for _ in range(2):  # made by transformers elsewhere, then kept
         text = Text(folder, specs.read(folder, "hf"))
         assert [text.encode(t) for t in texts] == here["ids"] and text.opening == (1,)
-        monkeypatch.setattr("core.library_tokenizer.Child", None)
+        monkeypatch.setattr("core.tokenizers.library.Child", None)
 
 
 TEKKEN_WORDS = ("he", "ll", "hell", "hello", " t", "th", " th", " the")
@@ -240,7 +241,7 @@ def test_a_tekken_file_is_read(tmp_path: Path) -> None:
     assert here["special"] == {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
     made = tmp_path / "onnx"
     made.mkdir()
-    library_tokenizer.save(folder, made)
+    library.save(folder, made)
     text = Text(made, specs.read(folder, "hf"))
     assert [text.encode(t) for t in texts] == ids and text.opening == (1,) and text.decode(ids[1]) == "hé"
 
@@ -272,7 +273,7 @@ def in_all(folder: Path, texts: tuple[str, ...]) -> list[list[int]]:
     assert here["special"] == there["special"] and here["ends"] == there["ends"] >= {N_WORDS + 1}
     made = folder.parent / "onnx"
     made.mkdir()
-    library_tokenizer.save(folder, made)
+    library.save(folder, made)
     text = Text(made, specs.read(folder, "hf"))
     assert [text.encode(t) for t in texts] == here["ids"] and (text.opening, text.closing) == here["around"]
     found: list[list[int]] = here["ids"]
@@ -293,7 +294,7 @@ def test_llama_3s_tiktoken_file_is_read(scaled: bool, tmp_path: Path) -> None:
     bos = N_WORDS
     ids = [[HELLO, THE], [104, 0xC3, 0xA9, 32, 55], [bos, bos + 6, HELLO, bos + 8, bos + 9]]
     assert in_all(folder, texts) == ids
-    tokenizer = library_tokenizer.library_tokenizer(folder)
+    tokenizer = library.library_tokenizer(folder)
     assert tokenizer.encode("hello") == [bos, HELLO] and tokenizer.decode(ids[1]) == "hé 7"
     assert (tokenizer.bos_token, tokenizer.eos_token) == ("<|begin_of_text|>", "<|end_of_text|>")
 
@@ -304,7 +305,7 @@ def test_qwens_tiktoken_file_is_read(tmp_path: Path) -> None:
     texts = ("hello the", "12", "<|im_start|>hello<|im_end|><|endoftext|><|extra_0|>")
     ids = [[HELLO, THE], [49, 50], [end + 1, HELLO, end + 2, end, end + 3]]
     assert in_all(folder, texts) == ids
-    tokenizer = library_tokenizer.library_tokenizer(folder)
+    tokenizer = library.library_tokenizer(folder)
     assert tokenizer.encode("e\u0301") == [0xC3, 0xA9], "a text is put into NFC first, and nothing is added to it"
 
 
@@ -321,7 +322,7 @@ def test_glm_4s_tiktoken_file_is_read(tmp_path: Path) -> None:
     texts = ("hello the", "1234", "[gMASK]<sop><|user|>hello<|assistant|><|endoftext|><|end_of_video|>")
     ids = [[HELLO, THE], [49, 50, 51, 52], [first + 2, first + 4, first + 7, HELLO, first + 8, first, first + 13]]
     assert in_all(folder, texts) == ids
-    tokenizer = library_tokenizer.library_tokenizer(folder)
+    tokenizer = library.library_tokenizer(folder)
     assert tokenizer.encode("hello") == [first + 2, first + 4, HELLO] and tokenizer.eos_token == "<|endoftext|>"
     assert tokenizer.encode("e\u0301", add_special_tokens=False) == [101, 0xCC, 0x81], "a text is read as it stands"
 
@@ -333,7 +334,7 @@ def test_hunyuans_tiktoken_file_is_read(tmp_path: Path) -> None:
     texts = ("hello the", "12", "<|startoftext|>hello<|extra_0|><|eos|><|pad|>")
     ids = [[HELLO, THE], [49, 50], [first + 1, HELLO, first + 5, first + 3, first + 4]]
     assert in_all(folder, texts) == ids
-    tokenizer = library_tokenizer.library_tokenizer(folder)
+    tokenizer = library.library_tokenizer(folder)
     assert tokenizer.encode("e\u0301") == [0xC3, 0xA9], "a text is put into NFC first, and nothing is added to it"
     assert (tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token) == ("<|startoftext|>", "<|eos|>", "<|pad|>")
 
@@ -350,11 +351,11 @@ def test_kimis_tiktoken_file_is_read(tmp_path: Path) -> None:
     first = N_WORDS
     texts = ("hello the", "123", f"<|im_user|>hello<|im_end|>[EOS]<|reserved_token_{first + 9}|>")
     assert in_all(folder, texts) == [[HELLO, THE], [49, 50, 51], [first + 3, HELLO, first + 2, first + 1, first + 9]]
-    tokenizer = library_tokenizer.library_tokenizer(folder)
+    tokenizer = library.library_tokenizer(folder)
     assert tokenizer.encode("hello") == [HELLO] and len(tokenizer) == 320, "as many as the table has rows"
     tokenizer_class(folder, "TikTokenTokenizer")
     with pytest.raises(ExplorerError, match=r"tokenizer_config\.json beside it does not list its special tokens"):
-        library_tokenizer.library_tokenizer(folder)
+        library.library_tokenizer(folder)
 
 
 KIMI_CUTS = "|".join(  # the expression of tokenization_kimi.py, for the library that knows all of it
@@ -401,7 +402,7 @@ def test_what_the_folder_says_of_its_special_tokens_counts_before_the_familys(tm
     (folder / "tokenizer_config.json").write_text(json.dumps(settings | {"add_bos_token": False}))
     texts = ("<|begin|>hello<tool> the", f"<|reserved_token_{N_WORDS + 2}|>")
     assert in_all(folder, texts) == [[N_WORDS, HELLO, N_WORDS + 3, THE], [N_WORDS + 2]]
-    tokenizer = library_tokenizer.library_tokenizer(folder)
+    tokenizer = library.library_tokenizer(folder)
     assert tokenizer.encode("hello") == [HELLO] and tokenizer.bos_token == "<|begin|>"
     assert tokenizer.decode([HELLO, N_WORDS + 3, N_WORDS], skip_special_tokens=True) == "hello<tool>"
 
@@ -430,7 +431,7 @@ def test_words_are_joined_by_their_ranks(tmp_path: Path) -> None:
     words += [word for word in (b"dddddddddd", b"abcdabcdab") if word not in words]
     folder = tiktoken_folder(tmp_path, "tokenizer.model", vocab_size=len(words) + 256)
     (folder / "tokenizer.model").write_bytes(tiktoken_lines(words))
-    tokenizer = library_tokenizer.library_tokenizer(folder)
+    tokenizer = library.library_tokenizer(folder)
     ranks = {word: rank for rank, word in enumerate(words)}
     texts = ["".join(chance.choices("abcd", k=chance.randint(1, 20))) for _ in range(300)] + ["dddddddddd"]
     assert [tokenizer.encode(t, add_special_tokens=False) for t in texts] == [
@@ -457,7 +458,7 @@ def test_a_damaged_tiktoken_file_is_called_so(how: str, tmp_path: Path) -> None:
     make, words = TORN[how]
     file.write_bytes(make(file.read_bytes()))
     with pytest.raises(ExplorerError, match=words) as refused:
-        library_tokenizer.library_tokenizer(folder)
+        library.library_tokenizer(folder)
     assert "tokenizer.json" in refused.value.hint and refused.value.message.endswith(".")
 
 
@@ -467,7 +468,7 @@ def test_a_damaged_sentencepiece_file_is_called_so(how: str, tmp_path: Path) -> 
     file = folder / "tokenizer.model"
     file.write_bytes(file.read_bytes()[:-200] if how == "cut" else b"<!doctype html><html>no such file</html>")
     with pytest.raises(ExplorerError, match=r"tokenizer\.model is (cut off or damaged|no SentencePiece model)") as said:
-        library_tokenizer.library_tokenizer(folder)
+        library.library_tokenizer(folder)
     assert "tiktoken" not in said.value.message and "tokenizer.json" in said.value.hint
 
 
@@ -531,13 +532,13 @@ def test_an_odd_folder_reads_and_renders_alike_in_every_backend(how: str, tmp_pa
     assert here["special"] == there["special"] == tokenizer.special_tokens_map
     made = tmp_path / "onnx"
     made.mkdir()
-    library_tokenizer.save(folder, made)
+    library.save(folder, made)
     text = Text(made, specs.read(folder, "hf"))
     assert [text.encode(t) for t in texts] == here["ids"] and text.special_tokens == here["special"]
     assert (text.opening, text.closing) == here["around"]
     back = tmp_path / "back"
     back.mkdir()
-    gguf_tokenizer.write(gguf_file.read(folder.parent / "m.gguf").metadata, back)
+    from_gguf.write(gguf_file.read(folder.parent / "m.gguf").metadata, back)
     again = PreTrainedTokenizerFast.from_pretrained(back)
     assert [again.encode(t) for t in texts] == [tokenizer.encode(t) for t in texts]
     assert again.special_tokens_map == here["special"]
@@ -556,7 +557,7 @@ def test_a_text_is_cut_into_words_as_its_tokenizer_json_says(name: str, tmp_path
     own.save(str(tmp_path / "tokenizer.json"))
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}))
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": name}))
-    found = library_tokenizer.library_tokenizer(tmp_path)
+    found = library.library_tokenizer(tmp_path)
     assert [found.encode(text, add_special_tokens=False) for text in texts] == [own.encode(text).ids for text in texts]
 
 
@@ -579,7 +580,7 @@ def test_what_llama_cpp_would_read_otherwise_is_read_as_its_folder_says(how: str
     """By the whole tokenizer, which a GGUF of ours holds. "unknown": llama.cpp would abort."""
     of_bytes = how in ("composed", "a byte")
     folder = hf_folder(tmp_path) if of_bytes else sentencepiece_folder(tmp_path)
-    library_tokenizer.save(folder, folder)
+    library.save(folder, folder)
     content = json.loads((folder / "tokenizer.json").read_text())
     vocab, model = content["model"]["vocab"], content["model"]
     if how == "split":
@@ -601,15 +602,15 @@ def test_what_llama_cpp_would_read_otherwise_is_read_as_its_folder_says(how: str
         content["added_tokens"].append({"id": vocab["▁▁"], "content": "▁▁", **mark})
     (folder / "tokenizer.json").write_text(json.dumps(content))
     texts = ("the cat", "<s>the</s>", "é 語", "a  tree<|im_end|>", "e\u0301 xx")
-    tokenizer = library_tokenizer.library_tokenizer(folder)
+    tokenizer = library.library_tokenizer(folder)
     hf_to_gguf.convert(folder, tmp_path / "m.gguf", "Tiny", silent)
     there = said("llama_cpp", tmp_path / "m.gguf", "gguf", texts)
     assert there["ids"] == [tokenizer.encode(text, add_special_tokens=False) for text in texts]
     assert how != "spaces" or there["shown"][3] == "a  tree<|im_end|>"
     back = tmp_path / "back"
     back.mkdir()
-    gguf_tokenizer.write(gguf_file.read(tmp_path / "m.gguf").metadata, back)
-    again = library_tokenizer.library_tokenizer(back)
+    from_gguf.write(gguf_file.read(tmp_path / "m.gguf").metadata, back)
+    again = library.library_tokenizer(back)
     assert how == "split" or there["ids"] == [again.encode(text, add_special_tokens=False) for text in texts]
 
 
@@ -668,8 +669,8 @@ def _refusal(path: str) -> str:
 def test_what_anybody_wrote_under_our_keys_harms_nothing(tmp_path: Path) -> None:
     path = tiny_gguf(tmp_path / "m.gguf", "llama")
     metadata = gguf_file.read(path).metadata
-    said = {gguf_tokenizer.END_IDS: "x,", gguf_tokenizer.NAMED: "{", gguf_tokenizer.AROUND: "[[900], [1.5]]"}
-    gguf_tokenizer.write(metadata | said, tmp_path)
+    said = {from_gguf.END_IDS: "x,", from_gguf.NAMED: "{", from_gguf.AROUND: "[[900], [1.5]]"}
+    from_gguf.write(metadata | said, tmp_path)
     written = json.loads((tmp_path / "tokenizer_config.json").read_text())
-    gguf_tokenizer.write(metadata, tmp_path)
+    from_gguf.write(metadata, tmp_path)
     assert written == json.loads((tmp_path / "tokenizer_config.json").read_text())

@@ -1,4 +1,4 @@
-"""Writes a Hugging Face tokenizer into the header of a GGUF file; the inverse of gguf_tokenizer.
+"""Writes a Hugging Face tokenizer into the header of a GGUF file; the inverse of `from_gguf`.
 
 llama.cpp must give the same ids as the tokenizer.json. It knows a few rules that cut a text into words, by
 name; the rule is found by what it does to a text full of hard cases, not by how a tokenizer.json spells it.
@@ -12,16 +12,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from core import word_rules
-from core.library_tokenizer import library_tokenizer, special_tokens
-from core.models import gguf_tokenizer
-from core.tokenizer_folder import (
+from core.tokenizers import from_gguf, word_rules
+from core.tokenizers.folder import (
     added,
     chat_templates,
     end_ids,
     read_json,
     tokenizer_file,
 )
+from core.tokenizers.library import library_tokenizer, special_tokens
 from hardware.errors import ExplorerError
 
 _NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED, _BYTE = 1, 2, 3, 4, 5, 6  # gguf.TokenType
@@ -59,7 +58,7 @@ def add(writer: Any, folder: Path, n_rows: int) -> None:
     writer.add_token_types(types)
     _add_special(writer, tokenizer, tokens, named, config, generation)
     if tokenizer.encode_special_tokens or _is_beyond(tokenizer, content):
-        writer.add_string(gguf_tokenizer.WHOLE, _whole(tokenizer, content))
+        writer.add_string(from_gguf.WHOLE, _whole(tokenizer, content))
     templates = chat_templates(folder, settings)
     if templates.keys() == {"default"}:
         writer.add_chat_template(templates["default"])
@@ -80,14 +79,14 @@ def _is_beyond(tokenizer: Any, content: dict[str, Any]) -> bool:
     llama.cpp puts the space in front of a text behind each of them, too, and cuts some families' texts otherwise."""
     added = content.get("added_tokens", ())
     apart = {token["content"] for token in added}
-    if any(gguf_tokenizer.ends_turn(text) for text in content["model"]["vocab"].keys() - apart):
+    if any(from_gguf.ends_turn(text) for text in content["model"]["vocab"].keys() - apart):
         return True
     if any(token["lstrip"] or token["rstrip"] or token["single_word"] for token in added):
         return True
     if _of_its_maker(tokenizer) is not None:
         return True
     if not content["model"].get("byte_fallback"):  # llama.cpp passes over a byte that is not there
-        lost = any(char not in content["model"]["vocab"] for char in gguf_tokenizer.byte_alphabet())
+        lost = any(char not in content["model"]["vocab"] for char in from_gguf.byte_alphabet())
         return lost and content["model"].get("unk_token") is not None
     if any(f"<0x{byte:02X}>" not in content["model"]["vocab"] for byte in range(256)):  # at which llama.cpp stops
         return True
@@ -157,11 +156,11 @@ def _add_byte_level(writer: Any, tokenizer: Any, content: dict[str, Any], pairs:
     if odd := sorted(normalizers - {"NFC"}):
         raise _refused(f"The tokenizer's normalizer '{odd[0]}' is not known to llama.cpp")
     if normalizers:
-        writer.add_string(gguf_tokenizer.COMPOSED, "NFC")  # which llama.cpp by itself does not do
+        writer.add_string(from_gguf.COMPOSED, "NFC")  # which llama.cpp by itself does not do
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre(_rule(tokenizer, content, pairs) if pairs else "gpt-2")
     # llama.cpp wants a merge; these two bytes never follow one another in UTF-8
-    writer.add_token_merges([f"{a} {b}" for a, b in pairs] or [" ".join(gguf_tokenizer.byte_alphabet()[-2:])])
+    writer.add_token_merges([f"{a} {b}" for a, b in pairs] or [" ".join(from_gguf.byte_alphabet()[-2:])])
 
 
 def _normalizers(stored: Mapping[str, Any] | None) -> list[str]:
@@ -263,12 +262,12 @@ def _add_special(
             write(ids[name])
     ends = sorted(end_ids(generation, config, {"eos_token_id": ids.get("eos")}))
     # llama.cpp knows the usual names itself, and two more ids
-    others = [i for i in ends if i != ids.get("eos") and i < len(tokens) and not gguf_tokenizer.ends_turn(tokens[i])]
+    others = [i for i in ends if i != ids.get("eos") and i < len(tokens) and not from_gguf.ends_turn(tokens[i])]
     for i, write in zip(others, (writer.add_eot_token_id, writer.add_eom_token_id), strict=False):
         write(i)
-    writer.add_string(gguf_tokenizer.END_IDS, ",".join(map(str, ends)))
-    writer.add_string(gguf_tokenizer.NAMED, json.dumps(named, ensure_ascii=False))
-    writer.add_string(gguf_tokenizer.AROUND, json.dumps([opening, closing]))
+    writer.add_string(from_gguf.END_IDS, ",".join(map(str, ends)))
+    writer.add_string(from_gguf.NAMED, json.dumps(named, ensure_ascii=False))
+    writer.add_string(from_gguf.AROUND, json.dumps([opening, closing]))
     writer.add_add_bos_token(len(opening) == 1)
     if "eos" in ids and closing == (ids["eos"],):
         writer.add_add_eos_token(True)

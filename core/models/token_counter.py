@@ -9,9 +9,10 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from core.library_tokenizer import fast_tokenizer
-from core.models import catalogue, gguf_file, gguf_tokenizer
-from core.tokenizer_folder import tokenizer_file
+from core.models import catalogue, gguf_file
+from core.tokenizers import from_gguf
+from core.tokenizers.folder import tokenizer_file
+from core.tokenizers.library import fast_tokenizer
 from hardware.errors import ExplorerError
 
 Counter = Callable[[str], int]
@@ -27,7 +28,7 @@ def counter(model: str) -> Counter:
             return _counting(folder)
     if "gguf" in entry.files:
         with tempfile.TemporaryDirectory() as place:
-            gguf_tokenizer.write(gguf_file.read(Path(entry.files["gguf"])).metadata, Path(place))
+            from_gguf.write(gguf_file.read(Path(entry.files["gguf"])).metadata, Path(place))
             return _counting(Path(place))
     raise ExplorerError(
         f"{entry.label} has no tokenizer that could count.", "Name a model with one, or leave the option out."

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from core.models.chat import render, render_begun, render_messages
+from core.tokenizers.chat import render, render_begun, render_messages
 from core.types import Generate
 from core.worker.generate import dialogue as prompt_of
 from core.worker.generate import template_name

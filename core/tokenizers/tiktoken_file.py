@@ -24,8 +24,8 @@ _MOST_WITHOUT = 512  # rows of a model's table that neither a word nor a special
 
 
 class Family(NamedTuple):
-    """rule: how it cuts a text into words, by llama.cpp's name (core.word_rules). special: its tokens behind
-    the words, in order. named: "bos_token" and the like -> text. composed: a text is put into Unicode's form NFC.
+    """rule: how it cuts a text into words, by llama.cpp's name (`word_rules`). special: its tokens behind the words,
+    in order. named: "bos_token" and the like -> text. composed: a text is put into Unicode's form NFC.
     before: what is put before a text, tokens or the names of some. reserved: ids behind the words that have a name
     where tokenizer_config.json, which has to list the others, gives them none."""
 

@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from core import word_rules
-from core.tokenizer_folder import NAMES
+from core.tokenizers import word_rules
+from core.tokenizers.folder import NAMES
 from hardware.errors import ExplorerError
 
 _BOS_BY_DEFAULT = {"llama-bpe", "tekken"}

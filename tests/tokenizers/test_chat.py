@@ -2,7 +2,7 @@
 
 import pytest
 
-from core.models.chat import check, render, render_messages, thinks
+from core.tokenizers.chat import check, render, render_messages, thinks
 from hardware.errors import ExplorerError
 
 CHATML = (

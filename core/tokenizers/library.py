@@ -14,9 +14,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from core import tiktoken_file, word_rules
 from core.paths import cache_dir
-from core.tokenizer_folder import (
+from core.tokenizers import tiktoken_file, word_rules
+from core.tokenizers.folder import (
     AS_IT_IS,
     NAMES,
     SENTENCEPIECE,
@@ -247,7 +247,7 @@ def fast_tokenizer(folder: Path) -> Any:
     if not kept.is_file():
         with (
             TemporaryDirectory() as made,
-            Child("core.library_tokenizer", [str(folder.absolute()), made], hush=True) as child,
+            Child("core.tokenizers.library", [str(folder.absolute()), made], hush=True) as child,
         ):
             said = next((m for m in child.messages() if m and m.keys() & {"values", "reason"}), {})
             if "values" not in said:
@@ -270,7 +270,7 @@ def _release() -> str:
 
 
 def main() -> None:
-    """`python -m core.library_tokenizer SOURCE TARGET` saves, and prints {"values": {}} or {"reason": ...}."""
+    """`python -m core.tokenizers.library SOURCE TARGET` saves, and prints {"values": {}} or {"reason": ...}."""
     try:
         save(*map(Path, sys.argv[1:]))
         said: dict[str, Any] = {"values": {}}

@@ -10,9 +10,8 @@ import msgspec
 import pytest
 
 from core.backends.onnxruntime.text import Text
-from core.library_tokenizer import library_tokenizer
-from core.token_counter import counter
-from core.tokenizer_folder import (
+from core.models.token_counter import counter
+from core.tokenizers.folder import (
     additions,
     chat_templates,
     end_ids,
@@ -24,6 +23,7 @@ from core.tokenizer_folder import (
     template_warnings,
     tokenizer_file,
 )
+from core.tokenizers.library import library_tokenizer
 from core.types import ModelSpec
 from hardware.errors import ExplorerError
 

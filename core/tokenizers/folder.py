@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from core import tiktoken_file
+from core.tokenizers import tiktoken_file
 from core.types import ModelSpec
 from hardware.errors import ExplorerError
 
@@ -255,7 +255,7 @@ def is_changed(folder: Path) -> bool:
     """Whether transformers may read a tokenizer.json otherwise than it stands there: it builds the tokenizer anew, from
     the class that a folder names or, where it names none, that of its kind of model.
 
-    One of bytes it cuts as the file says (core.library_tokenizer), but for a space in front.
+    One of bytes it cuts as the file says (core.tokenizers.library), but for a space in front.
     """
     settings, config = (read_json(folder / name) for name in ("tokenizer_config.json", "config.json"))
     if (settings.get("tokenizer_class") or config.get("model_type")) in (None, AS_IT_IS, "TokenizersBackend"):
