@@ -75,7 +75,8 @@ def _measured(row: Row) -> list[Doubt]:
     found = []
     n, tokens, shortest = len(row.rounds), row.workload.new_tokens, min(r.seconds for r in row.rounds)
     if n < LEAST_ROUNDS:
-        found.append(Doubt(check="rounds", reason=f"{n} rounds; at least {LEAST_ROUNDS} are needed to see a spread."))
+        counted = f"{n} round{'' if n == 1 else 's'}"
+        found.append(Doubt(check="rounds", reason=f"{counted}; at least {LEAST_ROUNDS} are needed to see a spread."))
     if tokens < LEAST_TOKENS:
         found.append(Doubt(check="tokens", reason=f"{tokens} new tokens; at least {LEAST_TOKENS} are needed."))
     if row.n_tokens != tokens:

@@ -37,6 +37,7 @@ def test_333336_tokens_per_second_are_set_apart_with_the_reason() -> None:
     )
     found = doubts(one, TODAY)
     assert [d.check for d in found[:3]] == ["rounds", "tokens", "duration"]
+    assert found[0].reason.startswith("1 round; at least 3")
     assert "1 new tokens; at least 16 are needed" in found[1].reason
     # with enough tokens, long enough and steady, physics alone remains
     (doubt,) = (d for d in doubts(honest(tok_per_s=333_336.0), TODAY) if d.check == "bandwidth")
