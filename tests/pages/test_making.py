@@ -25,15 +25,12 @@ pytestmark = pytest.mark.usefixtures("unrepeated")
 
 
 def until(at: AppTest, done: Callable[[], bool], timeout_s: float = 180) -> AppTest:
-    """Draw the page anew until something is so, ever more rarely: drawing takes what the worker needs."""
-    begun = drawn = time.monotonic()
+    """Draw the page anew until something is so."""
+    end = time.monotonic() + timeout_s
     while not done():
-        now = time.monotonic()
-        assert now < begun + timeout_s, "it did not come about"
-        if now - drawn > max(0.4, (now - begun) / 2):
-            sound(at.run())
-            drawn = time.monotonic()
-        time.sleep(0.05)
+        assert time.monotonic() < end, "it did not come about"
+        time.sleep(0.4)  # drawing takes what the worker needs
+        sound(at.run())
     return sound(at.run())
 
 

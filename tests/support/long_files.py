@@ -10,9 +10,9 @@ LONG_S = {
     "tests/browser/test_clicks.py": 40.0,
     "tests/evals/test_perplexity.py": 40.0,  # or here
     "tests/browser/test_silence.py": 40.0,
-    "tests/test_docs.py": 38.0,
     "tests/browser/test_planning.py": 37.0,
     "tests/worker/test_one_engine.py": 34.0,
+    "tests/test_docs.py": 32.0,
     "tests/browser/test_lessons.py": 32.0,
     "tests/runs/test_ray.py": 31.0,  # most of it waiting, and in processes that Ray starts
     "tests/contract/test_transforms.py": 27.0,
@@ -21,7 +21,6 @@ LONG_S = {
     "tests/transforms/test_onnx_quantize.py": 22.0,  # the ONNX export of the embedded model, for all
     "tests/pages/test_making.py": 21.0,
     "tests/backends/test_depth.py": 20.0,
-    "tests/test_lanes.py": 19.0,
     "tests/pages/test_pages.py": 18.0,
     "tests/transforms/test_prune.py": 17.0,
     "tests/decoding/test_padded_vocabularies.py": 16.0,
@@ -36,6 +35,7 @@ LONG_S = {
     "tests/backends/test_pytorch.py": 14.0,
     "tests/backends/test_grouped.py": 14.0,
     "tests/worker/test_disturbed.py": 14.0,
+    "tests/test_lanes.py": 13.0,
     "tests/pages/test_run_page.py": 12.0,
     "tests/test_strange_files.py": 12.0,
     "tests/transforms/test_training_transforms.py": 11.0,
