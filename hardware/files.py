@@ -57,6 +57,16 @@ def contents(path: Path, start: int = 0) -> bytes:
         return file.read()
 
 
+def read_given(path: Path) -> bytes:
+    """What a file that somebody names on the command line holds; a pipe is read to its end. Raises OSError, also for a
+    device, which may have none."""
+    with path.open("rb") as file:
+        mode = os.fstat(file.fileno()).st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISFIFO(mode)):
+            raise OSError(errno.EINVAL, "It is neither a file nor a pipe", str(path))
+        return file.read()
+
+
 def sync(*paths: Path) -> None:
     """Force files and the names in folders to the disk, so that a power cut finds them. Raises OSError."""
     for path in paths:

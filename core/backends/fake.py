@@ -36,6 +36,7 @@ from hardware.detect import usable_cores
 from hardware.errors import ExplorerError
 
 EOS = 256
+DEFAULT_CONTEXT = 4096  # tokens, where a model states none
 LETTERS = np.frombuffer(b" etaoinshrdlucmf", dtype=np.uint8)
 
 
@@ -105,7 +106,7 @@ class FakeSession:
 
     def __init__(self, spec: ModelSpec, request: Request) -> None:
         self.spec = spec
-        self.max_context = spec.max_context or 4096
+        self.max_context = spec.max_context or DEFAULT_CONTEXT
         self.setup = Setup(
             weight_dtype=spec.dtype,
             activation_dtype="fp32",
@@ -240,6 +241,7 @@ class FakeBackend:
             kv_bytes=kv,
             workspace_bytes=0,
             runtime_bytes=self.runtime_bytes,
+            max_context=spec.max_context or DEFAULT_CONTEXT,
         )
 
     def open(self, path: str, spec: ModelSpec, request: Request, progress: Progress) -> FakeSession:

@@ -19,7 +19,7 @@ from core.paths import data_dir
 from core.runs.store import Store
 from core.types import to_json
 from hardware.errors import ExplorerError
-from hardware.files import contents
+from hardware.files import read_given
 
 
 @cli.group()
@@ -52,7 +52,7 @@ def add(files: tuple[Path, ...]) -> None:
     row_store, n_refused = RowStore(data_dir()), 0
     for file in files:
         try:
-            data = contents(file)
+            data = read_given(file)
         except OSError as error:
             raise ExplorerError(f"{file} cannot be read: {error.strerror}.", "Name a file of rows.") from None
         taken = row_store.take_in(file.name, data)

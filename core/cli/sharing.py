@@ -17,7 +17,7 @@ from core.report.study_bundle import load_any
 from core.runs.store import Store
 from core.studies import many_runs
 from hardware.errors import ExplorerError
-from hardware.files import contents
+from hardware.files import read_given
 
 MANY = "many.html"
 FORMS = sorted({*FORMATS, *studies.FORMATS, MANY})
@@ -71,7 +71,7 @@ def import_(files: tuple[Path, ...]) -> None:
     store = Store(data_dir())
     for file in files:
         try:
-            data = contents(file)
+            data = read_given(file)
         except OSError as error:
             raise ExplorerError(f"{file} cannot be read: {error.strerror}.", "Name a bundle.") from None
         found = load_any(data, store)

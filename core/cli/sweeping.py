@@ -30,7 +30,7 @@ from core.studies.plan import Floor, Limits, Search, Study, Sweep
 from core.studies.search import SearchReport
 from core.types import Generate, Request, from_json, to_json
 from hardware.errors import ExplorerError
-from hardware.files import contents
+from hardware.files import read_given
 
 P = TypeVar("P", bound=Study)
 GRID = (
@@ -272,7 +272,7 @@ def plan_of(given: dict[str, Any]) -> Sweep:
 def read_plan(path: Path, kind: type[P]) -> P:
     """A plan from a file; raises ExplorerError."""
     try:
-        return from_json(contents(path), kind)
+        return from_json(read_given(path), kind)
     except OSError as error:
         raise ExplorerError(f"{path} cannot be read: {error.strerror}.", "Name a plan.") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:

@@ -133,6 +133,7 @@ def check(request: Request) -> Resolved:
     if "hf" in wanted.entry.files:
         check_settings(Path(wanted.entry.files["hf"]))
     check_text(wanted)
+    check_context(wanted)
     needed = estimate(wanted)
     if needed.verdict == "no" and not request.allow_oversize:
         raise ExplorerError(
@@ -213,6 +214,22 @@ def check_text(wanted: Resolved) -> None:
         for name, template in templates_of(wanted.entry).items():
             if name == (task.template or "default"):
                 chat.check(template)
+
+
+def check_context(wanted: Resolved) -> None:
+    """Raises ExplorerError where the tokens asked for are more than the context, whatever a typed prompt has."""
+    task = wanted.request.task
+    if not isinstance(task, Generate) or not (wanted.spec.causal and wanted.strategy.needs & {"cache", "stream"}):
+        return
+    limit = wanted.backend.reserve(wanted.spec, wanted.request, _length(task)).max_context
+    if limit is None or (task.prompt_tokens or 1) + task.max_new_tokens <= limit:
+        return
+    prompt = f"{task.prompt_tokens:,} prompt tokens" if task.prompt_tokens else "The prompt"
+    raised = " or raise the context in the backend's options" if limit < (wanted.spec.max_context or 0) else ""
+    raise ExplorerError(
+        f"{prompt} and {task.max_new_tokens:,} new tokens exceed the context of {limit:,} tokens.",
+        f"Ask for fewer tokens{raised}.",
+    )
 
 
 def _check_prompt(request: Request) -> None:

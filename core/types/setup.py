@@ -57,7 +57,8 @@ class Reserve(Record, omit_defaults=False):
     packed_bytes: second copies of weights in an order that kernels want. workspace_bytes: activations of the largest
     forward, logits, and what opening holds beside its result. runtime_bytes: the process with its library, and what
     the library keeps of a vocabulary. buffers_bytes: what the library will say that it allocated (Setup.buffers_bytes),
-    by use; it counts what no run touches, and is empty where the library says nothing.
+    by use; it counts what no run touches, and is empty where the library says nothing. max_context: tokens that a
+    sequence of the request can have, prompt and answer; None where only the opened model tells, or nothing limits it.
     """
 
     weights_bytes: int
@@ -66,6 +67,7 @@ class Reserve(Record, omit_defaults=False):
     workspace_bytes: int
     runtime_bytes: int
     buffers_bytes: dict[str, int] = msgspec.field(default_factory=dict)
+    max_context: int | None = None
 
     @property
     def total_bytes(self) -> int:

@@ -8,7 +8,7 @@ import streamlit as st
 from core import plugins
 from core.labels import setting
 from core.models import catalogue
-from core.runs.check import MemoryEstimate, check_text, estimate
+from core.runs.check import MemoryEstimate, check_context, check_text, estimate
 from core.runs.foresight import Foresight
 from core.runs.recording import Recording
 from core.runs.resolve import resolve
@@ -119,6 +119,7 @@ def _about_strategies() -> str:
 def _estimate(request: bytes) -> MemoryEstimate:
     wanted = resolve(from_json(request, Request))
     check_text(wanted)
+    check_context(wanted)
     return estimate(wanted)
 
 

@@ -257,6 +257,8 @@ def test_no_process_is_left_behind(runner: Runner, fake_request: Request) -> Non
         ({"dtype": "fp7"}, "fp7"),
         ({"params": {"prefill_chunk": "many"}}, "prefill_chunk"),
         ({"task": Generate(prompt="x", sampling=Sampling(temperature=-1))}, "temperature"),
+        ({"task": Generate(prompt="x", max_new_tokens=100_000)}, "100,000 new tokens exceed the context of"),
+        ({"task": Generate(prompt_tokens=99_000)}, "99,000 prompt tokens and .* exceed the context of"),
     ],
 )
 def test_bad_requests_are_refused_before_anything_is_loaded(
@@ -267,8 +269,8 @@ def test_bad_requests_are_refused_before_anything_is_loaded(
     assert error.value.hint and runner.store.ids() == []
 
 
-def test_a_context_too_long_is_one_sentence(runner: Runner, fake_request: Request) -> None:
-    request = replaced(fake_request, task=Generate(prompt="x", max_new_tokens=100_000))
+def test_a_prompt_too_long_is_one_sentence(runner: Runner, fake_request: Request) -> None:
+    request = replaced(fake_request, task=Generate(prompt="x" * 100_000, max_new_tokens=1))
     result = runner.wait(runner.start(request)).result()
     assert result.status == "failed" and "exceed the context of" in (result.error or "")
     failure = runner.store.open(result.run_id).failure()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -284,7 +286,15 @@ def test_a_grid_of_a_million_cells_and_an_axis_that_nobody_has_are_said_before(c
 @pytest.mark.parametrize("command", [("sweep", "--plan"), ("search", "--plan"), ("import",), ("community", "add")])
 def test_what_has_no_end_is_no_file(command: tuple[str, ...]) -> None:
     done = CliRunner().invoke(cli, [*command, "/dev/zero"])
-    assert done.exit_code == 2 and "/dev/zero cannot be read: It is no file." in done.stderr
+    assert done.exit_code == 2 and "/dev/zero cannot be read: It is neither a file nor a pipe." in done.stderr
+
+
+def test_a_plan_may_come_through_a_pipe(tmp_path: Path) -> None:
+    os.mkfifo(pipe := tmp_path / "plan")
+    with ThreadPoolExecutor(1) as other:
+        other.submit(pipe.write_bytes, b"{}")
+        done = CliRunner().invoke(cli, ["sweep", "--plan", str(pipe)])
+    assert "neither" not in done.stderr and "is not such a plan" in done.stderr
 
 
 @pytest.mark.parametrize("name", ["../up", "/up", "a/b", "..", ".hidden", "", "a\0b", "x" * 201, "a\\b"])

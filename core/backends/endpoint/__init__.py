@@ -31,7 +31,14 @@ class EndpointBackend:
 
     def reserve(self, spec: ModelSpec, request: Request, n_tokens: int) -> Reserve:
         """Nothing of it is in a process of ours."""
-        return Reserve(weights_bytes=0, packed_bytes=0, kv_bytes=0, workspace_bytes=0, runtime_bytes=0)
+        return Reserve(
+            weights_bytes=0,
+            packed_bytes=0,
+            kv_bytes=0,
+            workspace_bytes=0,
+            runtime_bytes=0,
+            max_context=spec.max_context,
+        )
 
     def open(self, path: str, spec: ModelSpec, request: Request, progress: Progress) -> EndpointSession:
         options = settings(Options, request.options, self.label)

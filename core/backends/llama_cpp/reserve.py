@@ -70,6 +70,7 @@ def reserve(spec: ModelSpec, request: Request, options: Options, n_tokens: int) 
             "compute": compute(reserved, _whole(reserved, batch), cells),
             "output": logits,
         },
+        max_context=context_of(options, spec.max_context),
     )
 
 

@@ -14,6 +14,7 @@ from core.types import ModelSpec, Request, Reserve
 PROCESS_BYTES = 115_000_000  # Python, NumPy, the library, a tokenizer and the graph
 ARENA = 4  # held over what one block's outputs and scores take
 FLOAT = 4
+DEFAULT_CONTEXT = 4096  # tokens, where a model states none
 
 
 def reserve(spec: ModelSpec, request: Request, n_tokens: int) -> Reserve:
@@ -27,4 +28,5 @@ def reserve(spec: ModelSpec, request: Request, n_tokens: int) -> Reserve:
         kv_bytes=2 * request.batch * (FLOAT * elements + sizes.state_bytes(spec)),
         workspace_bytes=request.batch * (ARENA * FLOAT * block + sizes.LOGIT_BYTES * rows * spec.vocab_size),
         runtime_bytes=PROCESS_BYTES,
+        max_context=spec.max_context or DEFAULT_CONTEXT,
     )

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from core.backends.onnxruntime.reserve import DEFAULT_CONTEXT
 from core.types import Count, GenerationConfig, Ids, Ledger, ModelSpec, Sampling
 from hardware.errors import ExplorerError
 
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from core.backends.onnxruntime.text import Text
     from core.backends.onnxruntime.trace import OnnxTrace
 
-DEFAULT_CONTEXT = 4096
 COUNT_NOTE = "The nodes of the file are counted, as they are before ONNX Runtime fuses them."
 
 

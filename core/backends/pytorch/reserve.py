@@ -36,6 +36,7 @@ def reserve(spec: ModelSpec, request: Request, fused: bool, eager: bool, n_token
         kv_bytes=kv,
         workspace_bytes=request.batch * work,
         runtime_bytes=PROCESS_BYTES,
+        max_context=spec.max_context,
     )
 
 
