@@ -63,7 +63,7 @@ def test_what_ray_prints_of_a_lost_node_is_no_part_of_an_answer(
     monkeypatch.setitem(sys.modules, "ray", ray)
     node = ray_cluster.RayRunner(ray, Store(data_dir()), ray_cluster.Node("1", "lab", True, {"gpu": "a100"}))
     monkeypatch.setattr(machines, "_named", lambda *asked: [node])
-    with machines.reached("ray", (), None, Store(data_dir()), print) as found:
+    with machines.reached({"machines": "ray", "where": (), "key_from": None}) as found:
         print("(raylet) Raylet is terminated.")
     assert (
         found == [node]
