@@ -63,7 +63,7 @@ RUNS = (
         ("two_runs_at_once_are_refused", "a second run in the same app", "who is measuring", "the first run"),
         ("a_second_process_is_refused_as_well", "two apps on one data folder", "who is measuring", "the first run"),
         ("bad_requests_are_refused_before_anything_is_loaded", "bad requests", "one sentence each", "no run"),
-        ("a_context_too_long_is_one_sentence", "a prompt longer than the context", "one sentence", "the worker"),
+        ("a_prompt_too_long_is_one_sentence", "a prompt longer than the context", "one sentence", "the worker"),
         ("a_model_larger_than_memory_is_said_before_loading", "a model larger than memory", "its sizes", "no run"),
         (
             "a_full_disk_ends_the_run_with_its_reason",
@@ -305,7 +305,7 @@ MODELS = (
     ),
     *_of(
         "models",
-        "models/test_chat.py",
+        "tokenizers/test_chat.py",
         ("a_hostile_or_broken_template_is_one_sentence", "hostile chat templates", "one sentence each", "the app"),
     ),
 )

@@ -12,7 +12,7 @@ import pytest
 from core.analysis.work import kv_bytes_per_token, kv_cache_bytes, n_active_params, state_bytes, total, work
 from core.charts.graph_layout import nodes
 from core.layer_names import canonical_hf
-from core.models import library, module_tree
+from core.models import defaults, library, module_tree
 from core.models.architectures import from_modules, model_types
 from core.models.presets import presets
 from core.models.spec import from_config, from_gguf, from_hf_folder
@@ -159,7 +159,7 @@ CASE_CONFIGS = sorted(str(p.relative_to(CASES)) for p in CASES.rglob("*.json") i
 @pytest.mark.parametrize("case", CASE_CONFIGS or [pytest.param(None, marks=pytest.mark.skip("no cases here"))])
 def test_parameters_of_every_case_are_those_of_transformers(case, here):
     config = json.loads((CASES / case).read_text())
-    sent = {key: value for key, value in config.items() if key not in module_tree._NOT_SENT}
+    sent = {key: value for key, value in config.items() if key not in defaults.NOT_SENT}
     assert from_config(config).n_params == _tree(json.dumps(sent, sort_keys=True)).n_params
 
 

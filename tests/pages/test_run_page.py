@@ -145,10 +145,16 @@ def test_a_prompt_that_is_too_long_is_not_dropped(app: Open) -> None:
 
 
 def test_a_long_run_says_how_long_and_too_many_threads_that_they_wait(app: Open) -> None:
-    at = app(model="tiny-moe", backend="fake", repeats="1000", max_new_tokens="100000", threads="512")
+    at = app(model="tiny-moe", backend="fake", repeats="1000", max_new_tokens="2000", threads="512")
     said = " ".join(c.value for c in sound(at).caption)
     assert " passes, a rough guess" in said and "512 threads on" in said
-    assert re.search(r"\*\*About \d[\d.]* (s|min|h)\*\* for 100,000 new tokens: ", said), "no digit that nobody knows"
+    assert re.search(r"\*\*About \d[\d.]* (s|min|h)\*\* for 2,000 new tokens: ", said), "no digit that nobody knows"
+
+
+def test_more_tokens_than_the_context_has_are_refused_before_the_run(app: Open) -> None:
+    at = sound(app(model="tiny-moe", backend="fake", max_new_tokens="100000"))
+    assert at.button(key="start").disabled
+    assert any("100,000 new tokens exceed the context of 2,048 tokens" in w.proto.title for w in at.warning)
 
 
 def test_an_unknown_model_in_the_address(app: Open) -> None:
