@@ -256,12 +256,17 @@ def folder_of(plan: Study) -> Path:
 def names(kind: type[Study]) -> tuple[str, ...]:
     """The names of the studies of this kind on this machine, newest first."""
     found = []
-    for file in (data_dir() / "studies").glob(f"{kind.__struct_config__.tag}-*/{FILE}"):
+    for file in (data_dir() / "studies").glob(f"*/{FILE}"):
         try:
             found.append((-file.stat().st_mtime, file.parent.name))
         except OSError:
             continue
-    return tuple(name for _, name in sorted(found) if is_utf8(name))
+    return tuple(name for _, name in sorted(found) if is_utf8(name) and is_of(name, kind))
+
+
+def is_of(name: str, kind: type[Study]) -> bool:
+    """Whether a study is of this kind, by its name (`core.studies.plan.name_for`); one need not have a ledger yet."""
+    return name.startswith(f"{kind.__struct_config__.tag}-")
 
 
 def read(folder: Path) -> State[Any] | None:

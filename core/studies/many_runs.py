@@ -145,9 +145,9 @@ def entries(runs: Sequence[Run]) -> tuple[Entry, ...]:
             request, result, when = run.request, run.result(), run.created_s
         except (ExplorerError, OSError):
             continue
-        if run.origin not in origins:
-            origins.append(run.origin)
-        where = f"{ran_on(result)}-{origins.index(run.origin)}"
+        if (origin := run.origin) not in origins:  # read from the run's folder
+            origins.append(origin)
+        where = f"{ran_on(result)}-{origins.index(origin)}"
         groups.setdefault(f"{configuration(request).key()}-{where}", []).append((when, run, request, result))
     found = []
     for key, same in groups.items():
@@ -157,13 +157,14 @@ def entries(runs: Sequence[Run]) -> tuple[Entry, ...]:
             for name, value in values_of(result).items():
                 samples[name] = (*samples.get(name, ()), value)
         _, run, request, last = same[-1]
+        origin = run.origin
         found.append(
             Entry(
                 id=key,
                 request=request,
-                parts=_parts(request, last, run.origin),
+                parts=_parts(request, last, origin),
                 machine=ran_on(last),
-                origin=run.origin,
+                origin=origin,
                 runs=tuple(run.id for _, run, _, _ in same),
                 samples=samples,
                 disturbed=any(result.disturbed for _, _, _, result in same),

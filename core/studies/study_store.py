@@ -97,7 +97,7 @@ def _compared(found: Findings | Standings) -> bool:
 
 
 def going() -> str | None:
-    """The kind of study that a process of this machine carries out, if any."""
+    """The name of the study that a process of this machine carries out, if any."""
     for file in (data_dir() / "studies").glob(f"*/{PID}"):
         if _owner(file) is not None:
             return file.parent.name

@@ -116,19 +116,14 @@ def _draw_refused(refused: dict[str, str]) -> None:
 
 def told(name: str) -> tuple[float, str]:
     """How far a sweep or a search is: its share, and in words. Raises ExplorerError for a study of another kind."""
-    return search_view.search_told(name) if name.startswith(_begins(Search)) else sweep_told(name)
-
-
-def _begins(kind: type[Sweep | Search]) -> str:
-    """The beginning of the names of all studies of a kind."""
-    return f"{kind.__struct_config__.tag}-"
+    return search_view.search_told(name) if ledger.is_of(name, Search) else sweep_told(name)
 
 
 def draw_found(mode: str) -> bool:
     """A sweep or a search that was begun, chosen from all of them; whether one is going, of which more will come."""
     kind, label, shown = (Search, "Search", search_view.SHOWN) if mode == SEARCH else (Sweep, "Sweep", SHOWN)
     names, going = ledger.names(kind), study_store.going()
-    now = going if going is not None and going.startswith(_begins(kind)) else None
+    now = going if going is not None and ledger.is_of(going, kind) else None
     if now is not None and now not in names and (not names or st.session_state.get(shown) == now):
         nothing_yet("Nothing to show yet", "Each cell is drawn here when it is measured.", ":material/hourglass_top:")
     elif names:
